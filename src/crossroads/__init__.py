@@ -1,0 +1,1 @@
+"""Labelled images in, a tested classifier out."""

@@ -1,0 +1,111 @@
+"""The immutable rows that every later stage works on: source, label, group, digest, split."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+SPLITS = ("", "train", "validation", "test")
+"""Names of the splits that data may bring; a row's split is an index into this tuple and 0 means that the data says none."""
+
+NO_SPLIT, TRAIN, VALIDATION, TEST = range(4)
+
+
+class ImageSource(Protocol):
+    """Where images come from: files of a folder, members of an archive, rows of an array or a table."""
+
+    def __len__(self) -> int: ...
+
+    def name(self, index: int) -> str:
+        """What to call image `index` in a message, such as its path or ``features[12]``."""
+        ...
+
+    def read(self, index: int) -> bytes | NDArray[np.uint8]:
+        """The encoded file of image `index`, or its pixels, uint8 (height, width[, channels]). Safe to call from many threads."""
+        ...
+
+
+class Row(NamedTuple):
+    """One labelled image, for reading one at a time; the data set keeps its rows as columns."""
+
+    source: str
+    label: str
+    group: int | None
+    split: str
+
+
+def digest_of(raw: bytes | NDArray[np.uint8]) -> bytes:
+    """16 bytes of BLAKE2b over an encoded file, or over an array's shape and pixels."""
+    hasher = hashlib.blake2b(digest_size=16)
+    if isinstance(raw, bytes):
+        hasher.update(raw)
+    else:
+        hasher.update(repr(raw.shape).encode())
+        hasher.update(np.ascontiguousarray(raw))
+    return hasher.digest()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Dataset:
+    """Labelled images, not yet decoded. Rows are columns of equal length n, so a million of them stay small.
+
+    Attributes:
+        origin: What the user gave, for messages: a path, or ``arrays``.
+        images: Where the images come from.
+        indices: int64 (n,), the image of `images` that each row stands for.
+        labels: int32 (n,), indices into `classes`.
+        classes: Class names in their fixed order: natural order (``2`` before ``10``).
+        groups: int64 (n,) or None. Rows with equal numbers belong in one split.
+        splits: uint8 (n,) or None, indices into `SPLITS`.
+        notes: What the reader wants the user to know, such as a class that is missing from one split.
+    """
+
+    origin: str
+    images: ImageSource
+    indices: NDArray[np.int64]
+    labels: NDArray[np.int32]
+    classes: tuple[str, ...]
+    groups: NDArray[np.int64] | None = None
+    splits: NDArray[np.uint8] | None = None
+    notes: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def name(self, row: int) -> str:
+        """What to call `row` in a message."""
+        return self.images.name(int(self.indices[row]))
+
+    def read(self, row: int) -> bytes | NDArray[np.uint8]:
+        """The encoded file of `row`, or its pixels, uint8 (height, width[, channels])."""
+        return self.images.read(int(self.indices[row]))
+
+    def digest(self, row: int) -> bytes:
+        """16 bytes that identify the content of `row`; reads it."""
+        return digest_of(self.read(row))
+
+    def row(self, row: int) -> Row:
+        """The record of one row; does not read its image."""
+        group = None if self.groups is None else int(self.groups[row])
+        split = "" if self.splits is None else SPLITS[self.splits[row]]
+        return Row(self.name(row), self.classes[self.labels[row]], group, split)
+
+    def select(self, rows: Sequence[int] | NDArray[np.integer] | NDArray[np.bool_]) -> Dataset:
+        """The data set of some rows, in the order given. Classes and images stay as they are."""
+        chosen = np.asarray(rows)
+        return replace(
+            self,
+            indices=self.indices[chosen],
+            labels=self.labels[chosen],
+            groups=None if self.groups is None else self.groups[chosen],
+            splits=None if self.splits is None else self.splits[chosen],
+        )
+
+    def counts(self) -> NDArray[np.int64]:
+        """int64 (k,), the number of rows of each class."""
+        return np.bincount(self.labels, minlength=len(self.classes)).astype(np.int64)

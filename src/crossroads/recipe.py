@@ -1,0 +1,206 @@
+"""Every choice of a run as one typed, strict record that is read from and written to TOML."""
+
+from __future__ import annotations
+
+import math
+import tomllib
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, Self, TypeVar
+
+from crossroads.errors import RecipeError, did_you_mean
+
+T = TypeVar("T")
+StrategyName = Literal["from-scratch"]
+OptimizerName = Literal["adam", "adamw"]
+ScheduleName = Literal["constant", "cosine", "one-cycle"]
+ClassWeights = Literal["none", "balanced"]
+
+
+@dataclass(frozen=True, slots=True)
+class Augmentation:
+    """How far a training image may be moved before the network sees it. All zero means not at all.
+
+    Attributes:
+        shift: Largest shift along each axis, as a share of the image's side, in [0, 0.5].
+        rotation: Largest rotation either way, in degrees, in [0, 180].
+        zoom: Largest change of scale either way, as a share, in [0, 0.9].
+        shear: Largest shear either way, in degrees, in [0, 45].
+        brightness: Largest change of brightness either way, as a share of full scale, in [0, 1].
+        contrast: Largest change of contrast either way, as a share, in [0, 1].
+        flip: Mirror half of the images. Refused where two classes are mirror images of each other.
+    """
+
+    shift: float = 0.0
+    rotation: float = 0.0
+    zoom: float = 0.0
+    shear: float = 0.0
+    brightness: float = 0.0
+    contrast: float = 0.0
+    flip: bool = False
+
+    def __post_init__(self) -> None:
+        for name, top in (("shift", 0.5), ("rotation", 180.0), ("zoom", 0.9), ("shear", 45.0), ("brightness", 1.0), ("contrast", 1.0)):
+            _require_range(f"augmentation.{name}", getattr(self, name), 0.0, top)
+
+    @property
+    def moves(self) -> bool:
+        """Whether any image is changed at all."""
+        return self != Augmentation()
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What a run does. A field that is None takes the backbone's own default; `resolved` recipes hold no None but `data` and `test`.
+
+    Attributes:
+        data: Path of the labelled images, or None for arrays in memory.
+        test: Path of a separate test set, or None.
+        backbone: A name from the catalog, or None for the default of the strategy.
+        strategy: How much of the backbone is kept, frozen and trained.
+        image_size: Side in pixels of the square that each image is resized to.
+        epochs: Passes over the training images.
+        batch_size: Images a step.
+        validation: Share of the images (whole groups) that choose the best epoch, in (0, 0.9].
+        test_share: Share held out for the test where neither the data nor `test` brings one, in [0, 0.9]; 0 for no test.
+        seed: Decides the split, the first weights, the order and the augmentation.
+        augment: Whether training images are moved at all.
+        augmentation: How far; None takes the backbone's default.
+        optimizer: Adam, or AdamW (decoupled weight decay).
+        learning_rate: Peak of the schedule.
+        schedule: Course of the learning rate over the steps.
+        weight_decay: For AdamW; never on biases and normalisation.
+        label_smoothing: Share of the target spread over all classes, in [0, 1).
+        class_weights: `balanced` weighs each class by the inverse of its frequency.
+        early_stopping: Epochs without a better validation loss after which training ends; 0 for never.
+        strict: Whether the first unreadable image is an error.
+    """
+
+    data: str | None = None
+    test: str | None = None
+    backbone: str | None = None
+    strategy: StrategyName = "from-scratch"
+    image_size: int | None = None
+    epochs: int | None = None
+    batch_size: int | None = None
+    validation: float = 0.1
+    test_share: float = 0.1
+    seed: int = 0
+    augment: bool | None = None
+    augmentation: Augmentation | None = None
+    optimizer: OptimizerName | None = None
+    learning_rate: float | None = None
+    schedule: ScheduleName | None = None
+    weight_decay: float | None = None
+    label_smoothing: float | None = None
+    class_weights: ClassWeights = "none"
+    early_stopping: int = 0
+    strict: bool = False
+
+    def __post_init__(self) -> None:
+        _require_range("validation", self.validation, 0.0, 0.9, open_low=True)
+        _require_range("test_share", self.test_share, 0.0, 0.9)
+        if self.validation + self.test_share > 0.95:
+            raise RecipeError(
+                "validation and test_share together must leave at least 0.05 for training",
+                received=f"{self.validation} + {self.test_share}",
+            )
+        _require_range("seed", self.seed, 0, 2**31 - 1)
+        _require_range("early_stopping", self.early_stopping, 0, 100_000)
+        for name, low, high in (("image_size", 8, 2048), ("epochs", 1, 100_000), ("batch_size", 1, 65_536)):
+            _require_range(name, getattr(self, name), low, high)
+        _require_range("learning_rate", self.learning_rate, 0.0, 100.0, open_low=True)
+        _require_range("weight_decay", self.weight_decay, 0.0, 10.0)
+        _require_range("label_smoothing", self.label_smoothing, 0.0, 0.9)
+        if self.weight_decay and self.optimizer == "adam":
+            raise RecipeError("weight_decay does nothing with optimizer 'adam'", received=self.weight_decay, mend="use optimizer 'adamw'")
+        if self.augment is False and self.augmentation is not None and self.augmentation.moves:
+            raise RecipeError("augmentation does nothing with augment = false", mend="set augment = true or drop [augmentation]")
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any], where: str = "recipe") -> Self:
+        """A recipe from plain values; an unknown key or a wrong type is a `RecipeError` that names the nearest known key."""
+        return _build(cls, values, where, "")
+
+    @classmethod
+    def from_toml(cls, path: str | Path) -> Self:
+        """A recipe from a TOML file. Raises `RecipeError` where the file is missing, not TOML, or not a recipe."""
+        file = Path(path)
+        try:
+            values = tomllib.loads(file.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise RecipeError("the recipe must be a readable file", received=f"{path} ({error.strerror})") from error
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise RecipeError(f"{path} must be TOML", received=str(error)) from error
+        return cls.from_mapping(values, str(path))
+
+    def to_mapping(self) -> dict[str, Any]:
+        """Plain values, without the fields that are None."""
+        return {key: value for key, value in asdict(self).items() if value is not None}
+
+    def to_toml(self) -> str:
+        """The recipe as TOML text; `from_toml` of it gives an equal recipe."""
+        values = self.to_mapping()
+        tables = {key: value for key, value in values.items() if isinstance(value, dict)}
+        lines = [f"{key} = {_toml(value)}" for key, value in values.items() if key not in tables]
+        for name, table in tables.items():
+            lines += ["", f"[{name}]", *(f"{key} = {_toml(value)}" for key, value in table.items())]
+        return "\n".join(lines) + "\n"
+
+    def with_options(self, **options: Any) -> Self:
+        """A copy with those options replaced that are not None."""
+        return replace(self, **{key: value for key, value in options.items() if value is not None})
+
+
+def _toml(value: object) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        escaped = "".join(f"\\u{ord(c):04x}" if ord(c) < 32 or ord(c) == 127 else c for c in value.replace("\\", "\\\\").replace('"', '\\"'))
+        return f'"{escaped}"'
+    return repr(value)
+
+
+def _require_range(name: str, value: float | None, low: float, high: float, *, open_low: bool = False) -> None:
+    if value is None:
+        return
+    if not math.isfinite(value) or value < low or value > high or (open_low and value == low):
+        bracket = "(" if open_low else "["
+        raise RecipeError(f"{name} must lie in {bracket}{low:g}, {high:g}]", received=value)
+
+
+def _build(cls: type[T], values: Mapping[str, Any], where: str, prefix: str) -> T:
+    hints = typing.get_type_hints(cls)
+    known = [f.name for f in fields(cls)]  # type: ignore[arg-type]
+    arguments = {}
+    for key, value in values.items():
+        if key not in known:
+            raise RecipeError(f"{where}: unknown key", received=repr(prefix + key), mend=did_you_mean(key, known))
+        arguments[key] = _coerce(hints[key], value, where, prefix + key)
+    return cls(**arguments)
+
+
+def _coerce(hint: Any, value: object, where: str, key: str) -> object:
+    choices = [h for h in (typing.get_args(hint) if typing.get_origin(hint) in (types.UnionType, typing.Union) else (hint,)) if h is not type(None)]
+    expected = choices[0]
+    if value is None and len(choices) < len(typing.get_args(hint)):
+        return None
+    if typing.get_origin(expected) is Literal:
+        names = [str(name) for name in typing.get_args(expected)]
+        if value not in names:
+            raise RecipeError(f"{where}: {key} must be one of {', '.join(names)}", received=repr(value), mend=did_you_mean(str(value), names))
+        return value
+    if is_dataclass(expected) and isinstance(value, Mapping):
+        return _build(typing.cast(type, expected), value, where, f"{key}.")
+    if expected is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(value, expected) and not (expected is int and isinstance(value, bool)):
+        return value
+    raise RecipeError(f"{where}: {key} must be {_kind(expected)}", received=repr(value))
+
+
+def _kind(expected: type) -> str:
+    return {int: "a whole number", float: "a number", bool: "true or false", str: "a string"}.get(expected, "a table")

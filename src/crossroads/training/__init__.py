@@ -1,0 +1,1 @@
+"""The phases that a strategy plans, carried out."""
