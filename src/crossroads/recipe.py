@@ -43,7 +43,14 @@ class Augmentation:
     flip: bool = False
 
     def __post_init__(self) -> None:
-        for name, top in (("shift", 0.5), ("rotation", 180.0), ("zoom", 0.9), ("shear", 45.0), ("brightness", 1.0), ("contrast", 1.0)):
+        for name, top in (
+            ("shift", 0.5),
+            ("rotation", 180.0),
+            ("zoom", 0.9),
+            ("shear", 45.0),
+            ("brightness", 1.0),
+            ("contrast", 1.0),
+        ):
             _require_range(f"augmentation.{name}", getattr(self, name), 0.0, top)
 
     @property
@@ -54,7 +61,7 @@ class Augmentation:
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """What a run does. A field that is None takes the backbone's own default; `resolved` recipes hold no None but `data` and `test`.
+    """What a run does. A field that is None takes the backbone's default; a resolved recipe has None in `data` and `test` at most.
 
     Attributes:
         data: Path of the labelled images, or None for arrays in memory.
@@ -116,7 +123,9 @@ class Recipe:
         _require_range("weight_decay", self.weight_decay, 0.0, 10.0)
         _require_range("label_smoothing", self.label_smoothing, 0.0, 0.9)
         if self.weight_decay and self.optimizer == "adam":
-            raise RecipeError("weight_decay does nothing with optimizer 'adam'", received=self.weight_decay, mend="use optimizer 'adamw'")
+            raise RecipeError(
+                "weight_decay does nothing with optimizer 'adam'", received=self.weight_decay, mend="use optimizer 'adamw'"
+            )
         if self.augment is False and self.augmentation is not None and self.augmentation.moves:
             raise RecipeError("augmentation does nothing with augment = false", mend="set augment = true or drop [augmentation]")
 
@@ -159,7 +168,9 @@ def _toml(value: object) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str):
-        escaped = "".join(f"\\u{ord(c):04x}" if ord(c) < 32 or ord(c) == 127 else c for c in value.replace("\\", "\\\\").replace('"', '\\"'))
+        escaped = "".join(
+            f"\\u{ord(c):04x}" if ord(c) < 32 or ord(c) == 127 else c for c in value.replace("\\", "\\\\").replace('"', '\\"')
+        )
         return f'"{escaped}"'
     return repr(value)
 
@@ -184,14 +195,20 @@ def _build(cls: type[T], values: Mapping[str, Any], where: str, prefix: str) -> 
 
 
 def _coerce(hint: Any, value: object, where: str, key: str) -> object:
-    choices = [h for h in (typing.get_args(hint) if typing.get_origin(hint) in (types.UnionType, typing.Union) else (hint,)) if h is not type(None)]
+    choices = [
+        h
+        for h in (typing.get_args(hint) if typing.get_origin(hint) in (types.UnionType, typing.Union) else (hint,))
+        if h is not type(None)
+    ]
     expected = choices[0]
     if value is None and len(choices) < len(typing.get_args(hint)):
         return None
     if typing.get_origin(expected) is Literal:
         names = [str(name) for name in typing.get_args(expected)]
         if value not in names:
-            raise RecipeError(f"{where}: {key} must be one of {', '.join(names)}", received=repr(value), mend=did_you_mean(str(value), names))
+            raise RecipeError(
+                f"{where}: {key} must be one of {', '.join(names)}", received=repr(value), mend=did_you_mean(str(value), names)
+            )
         return value
     if is_dataclass(expected) and isinstance(value, Mapping):
         return _build(typing.cast(type, expected), value, where, f"{key}.")

@@ -46,7 +46,7 @@ def digest_of(raw: bytes | NDArray[np.uint8]) -> bytes:
         hasher.update(raw)
     else:
         hasher.update(repr(raw.shape).encode())
-        hasher.update(np.ascontiguousarray(raw))
+        hasher.update(np.ascontiguousarray(raw).data)
     return hasher.digest()
 
 

@@ -1,0 +1,67 @@
+"""Moving training images: how far is drawn in NumPy from seed, epoch and index alone, the moving is part of the training graph."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+from numpy.typing import NDArray
+
+from crossroads.recipe import Augmentation
+
+
+def stream_of(seed: int, epoch: int, purpose: int) -> np.random.Generator:
+    """A generator of its own for each seed, epoch and purpose (Philox, a counter-based generator: Salmon et al., 2011)."""
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, epoch, purpose])))
+
+
+def draw(
+    augmentation: Augmentation, size: int, n: int, generator: np.random.Generator
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """How each of `n` images is moved.
+
+    Row i depends on the generator and i alone, whatever n is.
+
+    Args:
+        augmentation: How far images may be moved.
+        size: Side of the images in pixels.
+        n: Number of images.
+        generator: Where the numbers come from; drawn from once.
+
+    Returns:
+        Affine maps from output to input pixels, float32 (n, 8), in the order of `keras.ops.image.affine_transform`, and gain and
+        offset of the pixel values in [0, 255], float32 (n, 2).
+    """
+    u = generator.uniform(-1.0, 1.0, (n, 9))
+    angle, shear = np.deg2rad(augmentation.rotation * u[:, 0]), np.deg2rad(augmentation.shear * u[:, 1])
+    # On a logarithmic scale enlarging and shrinking are equally likely; a third of it differs between the axes.
+    zoom = np.log1p(augmentation.zoom)
+    wide, high = np.exp(zoom * u[:, 2]), np.exp(zoom * (u[:, 2] + u[:, 3] / 3))
+    mirror = np.where(u[:, 8] < 0, -1.0, 1.0) if augmentation.flip else np.ones(n)
+    a0, a1 = np.cos(angle) * wide * mirror, -np.sin(angle + shear) * high
+    b0, b1 = np.sin(angle) * wide * mirror, np.cos(angle + shear) * high
+    centre, reach = (size - 1) / 2, augmentation.shift * size
+    a2 = centre - (a0 + a1) * centre + reach * u[:, 4]
+    b2 = centre - (b0 + b1) * centre + reach * u[:, 5]
+    zero = np.zeros(n)
+    maps = np.stack([a0, a1, a2, b0, b1, b2, zero, zero], axis=1).astype(np.float32)
+    gain = 1 + augmentation.contrast * u[:, 6]
+    # Contrast turns about mid-grey, so that it does not brighten as well.
+    offset = 127.5 * (1 - gain) + 255 * augmentation.brightness * u[:, 7]
+    return maps, np.stack([gain, offset], axis=1).astype(np.float32)
+
+
+class Augment(keras.layers.Layer):  # type: ignore[misc]
+    """Moves a batch as `draw` says: uint8 (n, s, s, 3), float32 (n, 8) and (n, 2) in; float32 (n, s, s, 3) in [0, 255] out.
+
+    Bilinear; what comes in from outside is the nearest pixel of the edge. Part of the training graph only, never saved.
+    """
+
+    def call(self, inputs: tuple[Any, Any, Any]) -> Any:
+        """Images, maps and colours in, moved images out."""
+        images, maps, colour = inputs
+        moved = ops.image.affine_transform(ops.cast(images, "float32"), maps, interpolation="bilinear", fill_mode="nearest")
+        gain, offset = colour[:, 0, None, None, None], colour[:, 1, None, None, None]
+        return ops.clip(moved * gain + offset, 0.0, 255.0)

@@ -1,0 +1,152 @@
+"""What a killed run is taken up from: one file of arrays an epoch and a pointer to the newest and the best, all atomic.
+
+Order of writing: the epoch's arrays, then the pointer, then older arrays are removed. A kill between any two of these leaves a
+pointer whose files exist and belong together.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import os
+import zipfile
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crossroads.errors import TrainingError
+
+
+@dataclass(frozen=True, slots=True)
+class EpochRecord:
+    """One line of the history.
+
+    Attributes:
+        epoch: Counted from 1.
+        seconds: Training and validation of this epoch.
+        learning_rate: At the end of the epoch.
+        loss: Mean training loss, with augmentation, smoothing and weights as trained.
+        validation_loss: Mean cross-entropy on the validation images, in nats.
+        validation_accuracy: Share of validation images that are right.
+    """
+
+    epoch: int
+    seconds: float
+    learning_rate: float
+    loss: float
+    validation_loss: float
+    validation_accuracy: float
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where a run stands.
+
+    Attributes:
+        identity: Digest of everything that must not change between the parts of one run: data, splits, recipe, network.
+        history: One record an epoch that is done.
+        best: The epoch that is kept, counted from 1.
+    """
+
+    identity: str
+    history: tuple[EpochRecord, ...]
+    best: int
+
+
+def history_csv(history: Iterable[EpochRecord]) -> str:
+    """The history as CSV text with a header line."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(EpochRecord.__dataclass_fields__), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(asdict(record) for record in history)
+    return text.getvalue()
+
+
+class Checkpoints:
+    """The checkpoints of one run in one folder, which is made at the first save."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._pointer = folder / "progress.json"
+
+    def save(self, progress: Progress, arrays: Sequence[NDArray[np.generic]]) -> None:
+        """Keep `arrays` as the state after the last epoch of `progress`; drop those that are neither the newest nor the best.
+
+        Raises:
+            TrainingError: The folder cannot be written, such as on a full disk. The checkpoint before stays good.
+        """
+        newest = progress.history[-1].epoch
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            path = self._path(newest)
+            buffer = io.BytesIO()
+            np.savez(buffer, *arrays)
+            write_atomically(path, buffer.getvalue())
+            state = asdict(progress) | {"digests": self._digests({newest, progress.best})}
+            write_atomically(self._pointer, json.dumps(state, indent=1).encode())
+            for old in self.folder.glob("epoch-*.npz"):
+                if old not in (path, self._path(progress.best)):
+                    old.unlink()
+        except OSError as error:
+            raise TrainingError(
+                "the checkpoint must be writable",
+                received=f"{self.folder} ({error.strerror})",
+                mend="make room there and add --resume",
+            ) from error
+
+    def progress(self) -> Progress | None:
+        """Where the run stands, or None where no epoch was finished. Raises `TrainingError` where a checkpoint is damaged."""
+        try:
+            state = json.loads(self._pointer.read_text())
+        except FileNotFoundError:
+            return None
+        except ValueError as error:
+            raise TrainingError(
+                "the checkpoint is damaged", received=str(self._pointer), mend="start again in another folder"
+            ) from error
+        for name, digest in state["digests"].items():
+            path = self.folder / name
+            if not path.is_file() or _digest(path) != digest:
+                raise TrainingError("the checkpoint is damaged", received=str(path), mend="start again in another folder")
+        history = tuple(EpochRecord(**record) for record in state["history"])
+        return Progress(identity=state["identity"], history=history, best=state["best"])
+
+    def arrays(self, epoch: int) -> list[NDArray[np.generic]]:
+        """The arrays that were saved after `epoch`, counted from 1."""
+        try:
+            with np.load(self._path(epoch), allow_pickle=False) as saved:
+                return [saved[f"arr_{i}"] for i in range(len(saved.files))]
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+            raise TrainingError(
+                "the checkpoint is damaged", received=str(self._path(epoch)), mend="start again in another folder"
+            ) from error
+
+    def _path(self, epoch: int) -> Path:
+        return self.folder / f"epoch-{epoch:05d}.npz"
+
+    def _digests(self, epochs: Iterable[int]) -> dict[str, str]:
+        return {self._path(epoch).name: _digest(self._path(epoch)) for epoch in sorted(epochs)}
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file so that a kill at any point leaves the old content or the new one, never a part."""
+    temporary = path.with_name(f".{path.name}.partial")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
