@@ -1,0 +1,215 @@
+"""Many rows to pixels: in order, in a bounded pool of threads, each image read once, refusals listed and never replaced."""
+
+from __future__ import annotations
+
+import lzma
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crossroads.data._pool import in_order
+from crossroads.data.dataset import Dataset, digest_of
+from crossroads.data.images import Pixels, dimensions, load
+from crossroads.errors import DataError, ImageRefused
+
+CHUNK = 64
+"""Rows a task: enough to make the cost of handing it to a thread small beside 64 decodes of a tiny image (about 50 µs each)."""
+
+# What a folder, an archive with a damaged member, or a table raises for one image.
+_UNREADABLE = (OSError, EOFError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, DataError)
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """One row whose source did not become an image.
+
+    Attributes:
+        row: The row in the data set that was loaded.
+        name: What the source is called.
+        reason: Why it was refused.
+    """
+
+    row: int
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Loaded:
+    """The rows that became pixels, and those that did not.
+
+    Attributes:
+        dataset: Only the rows that loaded, in their order.
+        pixels: uint8 (n, size, size, 3), RGB.
+        digests: uint8 (n, 16), of the bytes that were decoded.
+        refusals: The other rows, in their order.
+    """
+
+    dataset: Dataset
+    pixels: Pixels
+    digests: NDArray[np.uint8]
+    refusals: tuple[Refusal, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """Sides of a sample of images, in pixels, from their headers; the side of an image is its shorter one.
+
+    Attributes:
+        sampled: Images whose header was read.
+        refused: Images of the sample without a readable header.
+        smallest: Shortest side.
+        median: Median side, rounded down.
+        largest: Longest side.
+    """
+
+    sampled: int
+    refused: int
+    smallest: int
+    median: int
+    largest: int
+
+
+def read(dataset: Dataset, row: int) -> bytes | Pixels:
+    """`Dataset.read`, with a file that cannot be read as a refusal.
+
+    Raises:
+        ImageRefused: The file is gone, may not be read, or its archive is damaged there.
+    """
+    try:
+        return dataset.read(row)
+    except _UNREADABLE as error:
+        said = error.strerror if isinstance(error, OSError) and error.strerror else str(error) or type(error).__name__
+        raise ImageRefused("the file must be readable", received=said) from error
+
+
+def load_all(
+    dataset: Dataset, size: int, *, strict: bool = False, progress: Progress | None = None, workers: int | None = None
+) -> Loaded:
+    """All rows as one array of pixels.
+
+    Args:
+        dataset: At least one row.
+        size: Side in pixels of the square that each image becomes.
+        strict: Whether the first refusal, in row order, is an error.
+        progress: Called with the rows done and their number, from the calling thread.
+        workers: Threads; None for one a CPU.
+
+    Raises:
+        DataError: No rows, no row that loads, pixels that do not fit in memory, or with `strict` any row that does not load.
+    """
+    n = len(dataset)
+    if n == 0:
+        raise DataError(f"{dataset.origin}: there must be at least one image", received="0 rows")
+    pixels, digests = _space(dataset, size)
+
+    def work(rows: range) -> list[Refusal]:
+        refused = []
+        for row in rows:
+            try:
+                raw = read(dataset, row)
+                pixels[row] = load(raw, size)
+                digests[row] = np.frombuffer(digest_of(raw), np.uint8)
+            except ImageRefused as error:
+                refused.append(Refusal(row, dataset.name(row), str(error)))
+        return refused
+
+    refusals: list[Refusal] = []
+    done = 0
+    for refused in in_order(work, n, chunk=CHUNK, workers=workers):
+        if refused and strict:
+            raise DataError(
+                f"{refused[0].name}: {refused[0].reason}",
+                mend="mend or remove the image, or allow refusals by leaving out --strict",
+            )
+        refusals += refused
+        done = min(done + CHUNK, n)
+        if progress is not None:
+            progress(done, n)
+    return _kept(dataset, pixels, digests, refusals)
+
+
+def stream(
+    dataset: Dataset, size: int, *, chunk: int = CHUNK, workers: int | None = None
+) -> Iterator[tuple[int, Pixels | ImageRefused]]:
+    """Each row's pixels, uint8 (size, size, 3), or its refusal, in row order.
+
+    At most two chunks a thread are held at a time.
+
+    Args:
+        dataset: Any number of rows.
+        size: Side in pixels of the square that each image becomes.
+        chunk: Rows a task.
+        workers: Threads; None for one a CPU.
+    """
+
+    def work(rows: range) -> list[tuple[int, Pixels | ImageRefused]]:
+        return [(row, _attempt(dataset, row, size)) for row in rows]
+
+    for results in in_order(work, len(dataset), chunk=chunk, workers=workers):
+        yield from results
+
+
+def sizes(dataset: Dataset, sample: int = 256, seed: int = 0) -> Sizes:
+    """The sides of a random sample of the images, read from their headers; used to choose an image size.
+
+    Raises:
+        DataError: No image of the sample has a readable header.
+    """
+    count = min(sample, len(dataset))
+    rows = np.sort(np.random.default_rng(seed).choice(len(dataset), count, replace=False)) if count else np.empty(0, np.int64)
+    sides = []
+    first = ""
+    for row in rows.tolist():
+        try:
+            sides.append(min(dimensions(read(dataset, row))))
+        except ImageRefused as error:
+            first = first or f"{dataset.name(row)}: {error}"
+    if not sides:
+        raise DataError(f"{dataset.origin}: at least one image must be readable", received=first or "0 rows")
+    return Sizes(len(sides), count - len(sides), min(sides), int(np.median(sides)), max(sides))
+
+
+def _attempt(dataset: Dataset, row: int, size: int) -> Pixels | ImageRefused:
+    try:
+        return load(read(dataset, row), size)
+    except ImageRefused as error:
+        return error
+
+
+def _space(dataset: Dataset, size: int) -> tuple[Pixels, NDArray[np.uint8]]:
+    n = len(dataset)
+    try:
+        return np.empty((n, size, size, 3), np.uint8), np.empty((n, 16), np.uint8)
+    except MemoryError as error:
+        needed = n * size * size * 3 / 1e9
+        raise DataError(
+            f"{dataset.origin}: all images must fit in memory",
+            received=f"{needed:,.1f} GB for {n:,} images of {size} px",
+            mend="choose a smaller image size",
+        ) from error
+
+
+def _kept(dataset: Dataset, pixels: Pixels, digests: NDArray[np.uint8], refusals: list[Refusal]) -> Loaded:
+    """The rows that loaded, moved together in place: a second array of pixels may not fit in memory."""
+    if not refusals:
+        return Loaded(dataset, pixels, digests, ())
+    keep = np.ones(len(dataset), bool)
+    keep[[refusal.row for refusal in refusals]] = False
+    if not keep.any():
+        raise DataError(
+            f"{dataset.origin}: at least one image must be readable",
+            received=f"{len(refusals)} refused, the first {refusals[0].name}: {refusals[0].reason}",
+        )
+    rows = np.flatnonzero(keep)
+    for start in range(0, len(rows), CHUNK):
+        block = rows[start : start + CHUNK]
+        pixels[start : start + len(block)] = pixels[block]
+        digests[start : start + len(block)] = digests[block]
+    return Loaded(dataset.select(rows), pixels[: len(rows)], digests[: len(rows)], tuple(refusals))

@@ -1,0 +1,320 @@
+"""One source becomes RGB pixels, or one refusal that says why."""
+
+from __future__ import annotations
+
+import io
+import struct
+import warnings
+import zlib
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageFile
+
+from crossroads.data.images import MAX_PIXELS, Resize, decode, dimensions, load, resize
+from crossroads.errors import DataError, ImageRefused
+
+RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
+
+
+def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def photo(width: int = 40, height: int = 30) -> Image.Image:
+    """A smooth picture without symmetry, which survives JPEG."""
+    x, y = np.meshgrid(np.linspace(0, 1, width), np.linspace(0, 1, height))
+    return Image.fromarray((np.stack([x, y, x * y], -1) * 255).astype(np.uint8))
+
+
+def noise(width: int = 64, height: int = 64) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8))
+
+
+def png(width: int, height: int, depth: int, colour: int, scanlines: bytes, chunks: bytes = b"") -> bytes:
+    """A PNG written by hand: Pillow cannot write 16-bit colour, nor a header that lies."""
+    header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunks + chunk(b"IDAT", zlib.compress(scanlines)) + chunk(b"IEND", b"")
+
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def tiff(width: int, height: int, values: np.ndarray, *, photometric: int = 1, sample_format: int = 1) -> bytes:
+    """An uncompressed grey or RGB TIFF of any sample type."""
+    samples = 3 if values.ndim == 3 else 1
+    bits = values.dtype.itemsize * 8
+    count = 10
+    after = 8 + 2 + 12 * count + 4
+    tags = [
+        (256, 3, 1, width), (257, 3, 1, height), (258, 3, samples, after if samples > 2 else bits), (259, 3, 1, 1),
+        (262, 3, 1, photometric), (273, 4, 1, after + 6), (277, 3, 1, samples), (278, 3, 1, height), (279, 4, 1, values.nbytes),
+        (339, 3, 1, sample_format),
+    ]  # fmt: skip
+    entries = b"".join(
+        struct.pack("<HHI", *tag[:3])
+        + (struct.pack("<HH", tag[3], 0) if tag[1] == 3 and tag[2] == 1 else struct.pack("<I", tag[3]))
+        for tag in tags
+    )
+    return b"II*\0" + struct.pack("<IH", 8, count) + entries + b"\0" * 4 + struct.pack("<3H", bits, bits, bits) + values.tobytes()
+
+
+LOSSLESS = {"PPM": {}, "PNG": {}, "BMP": {}, "TIFF": {}, "WEBP": {"lossless": True}}
+EVERY = {**LOSSLESS, "JPEG": {"quality": 95}, "GIF": {}}
+
+
+@pytest.mark.parametrize("kind", LOSSLESS)
+def test_lossless_formats_give_the_exact_pixels(kind: str) -> None:
+    image = noise(7, 5)
+    np.testing.assert_array_equal(decode(encoded(image, kind, **LOSSLESS[kind])), np.asarray(image))
+
+
+@pytest.mark.parametrize("kind", EVERY)
+def test_every_format_gives_the_picture(kind: str) -> None:
+    image = photo()
+    got = decode(encoded(image, kind, **EVERY[kind]))
+    assert got.shape == (30, 40, 3)
+    assert got.dtype == np.uint8
+    assert np.abs(got.astype(int) - np.asarray(image)).mean() < 12  # GIF has 256 colours, JPEG loses a little
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "TIFF"])
+def test_the_first_frame_of_an_animation_counts(kind: str) -> None:
+    frames = [Image.new("RGB", (8, 6), colour) for colour in (RED, GREEN, BLUE)]
+    options = {"lossless": True} if kind == "WEBP" else {}
+    got = decode(encoded(frames[0], kind, save_all=True, append_images=frames[1:], **options))
+    np.testing.assert_array_equal(got, np.full((6, 8, 3), RED, np.uint8))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
+def test_exif_orientation_stands_the_image_upright(kind: str, orientation: int) -> None:
+    upright = np.zeros((16, 32, 3), np.uint8)
+    upright[:8, :16] = 255  # a white top left corner
+    stored = {
+        1: upright, 2: upright[:, ::-1], 3: upright[::-1, ::-1], 4: upright[::-1], 5: upright.swapaxes(0, 1),
+        6: np.rot90(upright), 7: np.rot90(upright, 2).swapaxes(0, 1), 8: np.rot90(upright, -1),
+    }[orientation]  # fmt: skip
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    options = {"JPEG": {"quality": 100}, "WEBP": {"lossless": True}}.get(kind, {})
+    raw = encoded(Image.fromarray(np.ascontiguousarray(stored)), kind, exif=exif, **options)
+    assert dimensions(raw) == (16, 32)
+    assert np.abs(decode(raw).astype(int) - upright).max() < 8
+
+
+def test_an_unreadable_exif_block_counts_as_none() -> None:
+    raw = encoded(photo(), "JPEG", exif=b"Exif\0\0MM\0*\0\0\xff\xff broken")
+    assert decode(raw).shape == (30, 40, 3)
+    assert dimensions(raw) == (30, 40)
+
+
+@pytest.mark.parametrize("mode", ["L", "1", "LA", "P", "RGBA", "CMYK", "RGBX"])
+def test_every_mode_of_a_red_image_becomes_rgb(mode: str) -> None:
+    image = Image.new("RGB", (4, 4), WHITE if mode in ("1", "L", "LA") else RED).convert(mode)
+    kind = {"CMYK": "TIFF", "RGBX": "TIFF"}.get(mode, "PNG")
+    got = decode(encoded(image, kind))
+    np.testing.assert_array_equal(got, np.full((4, 4, 3), WHITE if mode in ("1", "L", "LA") else RED, np.uint8))
+
+
+def test_a_cmyk_jpeg_is_not_inverted() -> None:
+    got = decode(encoded(Image.new("RGB", (8, 8), (200, 40, 40)).convert("CMYK"), "JPEG", quality=100))
+    assert np.abs(got.astype(int) - (200, 40, 40)).max() < 6
+
+
+@pytest.mark.parametrize(("alpha", "expected"), [(0, WHITE), (255, RED), (128, (255, 127, 127))])
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF"])
+def test_transparency_lies_over_white(kind: str, alpha: int, expected: tuple[int, int, int]) -> None:
+    options = {"lossless": True, "exact": True} if kind == "WEBP" else {}
+    got = decode(encoded(Image.new("RGBA", (3, 3), (*RED, alpha)), kind, **options))
+    np.testing.assert_array_equal(got, np.full((3, 3, 3), expected, np.uint8))
+
+
+@pytest.mark.parametrize("mode", ["P", "L", "RGB"])
+def test_a_transparent_colour_lies_over_white(mode: str) -> None:
+    image = Image.new("RGB", (4, 2), (0, 0, 0)).convert(mode)
+    transparent = (0, 0, 0) if mode == "RGB" else image.getpixel((0, 0))
+    np.testing.assert_array_equal(decode(encoded(image, "PNG", transparency=transparent)), np.full((2, 4, 3), 255, np.uint8))
+    np.testing.assert_array_equal(decode(encoded(image, "PNG")), np.zeros((2, 4, 3), np.uint8))
+
+
+GREYS = np.array([[0, 1, 128, 129, 257, 4660, 33023, 65534, 65535]], np.uint16)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        pytest.param(png(9, 1, 16, 0, b"\0" + GREYS.astype(">u2").tobytes()), id="png"),
+        pytest.param(b"P5\n9 1\n65535\n" + GREYS.astype(">u2").tobytes(), id="pgm"),
+        pytest.param(tiff(9, 1, GREYS), id="tiff"),
+        pytest.param(tiff(9, 1, 65535 - GREYS, photometric=0), id="tiff, white is zero"),
+        pytest.param(tiff(9, 1, GREYS.astype(np.int32), sample_format=2), id="tiff of 32 bits"),
+    ],
+)
+def test_16_bit_grey_becomes_8_bits_by_rounding(raw: bytes) -> None:
+    expected = np.repeat(np.round(GREYS / 257).astype(np.uint8)[..., None], 3, 2)
+    np.testing.assert_array_equal(decode(raw), expected)
+
+
+def test_a_transparent_16_bit_grey_is_white() -> None:
+    raw = png(9, 1, 16, 0, b"\0" + GREYS.astype(">u2").tobytes(), chunk(b"tRNS", struct.pack(">H", 4660)))
+    assert decode(raw)[0, :, 0].tolist() == [0, 0, 0, 1, 1, 255, 128, 255, 255]
+
+
+@pytest.mark.parametrize("kind", ["png", "ppm", "tiff"])
+def test_16_bit_colour_becomes_8_bits_within_one(kind: str) -> None:
+    values = np.random.default_rng(1).integers(0, 65536, (4, 5, 3)).astype(np.uint16)
+    big = values.astype(">u2")
+    raw = {
+        "png": png(5, 4, 16, 2, b"".join(b"\0" + line.tobytes() for line in big)),
+        "ppm": b"P6\n5 4\n65535\n" + big.tobytes(),
+        "tiff": tiff(5, 4, values, photometric=2),
+    }[kind]
+    assert np.abs(decode(raw) - values / 257).max() <= 1
+
+
+def test_values_that_do_not_fit_are_refused_with_the_reason() -> None:
+    with pytest.raises(ImageRefused, match=r"whole numbers; received floating-point"):
+        decode(tiff(2, 1, np.array([[0.5, 1]], np.float32), sample_format=3))
+    with pytest.raises(ImageRefused, match=r"0\.\.65535; received 5\.\.70000"):
+        decode(tiff(2, 1, np.array([[5, 70000]], np.int32), sample_format=2))
+
+
+@pytest.mark.parametrize(
+    ("raw", "reason"),
+    [
+        (b"", "must not be empty; received 0 bytes"),
+        (b"hello, this is text", "not an image: the file must be one of PPM, PNG, JPEG"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not an image"),
+        (b"%PDF-1.7\n", "not an image"),
+        (b"\x89PNG\r\n\x1a\n", "truncated|corrupt"),
+        (b"P6\n0 4\n255\n", "."),
+        (png(0, 5, 8, 2, b""), "."),
+        (png(50_000, 50_000, 8, 2, b"\0"), "at most 100,000,000 pixels; received 50000 x 50000 px"),
+        (b"P6\n50000 50000\n255\n", "at most 100,000,000 pixels"),
+        (b"GIF89a" + struct.pack("<HH", 65535, 65535) + b"\0\0\0;", "."),
+    ],
+)
+def test_what_is_no_image_is_refused_with_its_reason(raw: bytes, reason: str) -> None:
+    for use in (decode, dimensions, lambda source: load(source, 8)):
+        with pytest.raises(ImageRefused, match=reason):
+            use(raw)
+
+
+def test_the_pixel_limit_is_ours_and_pillow_never_warns() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        raw = png(9_480, 9_480, 1, 0, (b"\0" + b"\xff" * 1185) * 9_480)  # 89.9 megapixels: more than Pillow's own limit
+        assert dimensions(raw) == (9_480, 9_480)
+        with pytest.raises(ImageRefused, match="at most 1,000 pixels"):
+            decode(raw, max_pixels=1_000)
+        with pytest.raises(ImageRefused, match=f"at most {MAX_PIXELS:,} pixels"):
+            decode(png(20_000, 20_000, 1, 0, b""))
+
+
+@pytest.mark.parametrize("tolerant", [False, True])
+@pytest.mark.parametrize("kind", EVERY)
+def test_a_truncated_file_is_refused_even_where_pillow_was_told_to_accept_it(
+    kind: str, tolerant: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", tolerant)
+    raw = encoded(noise(), kind, **EVERY[kind])
+    assert decode(raw).shape == (64, 64, 3)
+    for share in (0.2, 0.5, 0.9):
+        with pytest.raises(ImageRefused):
+            decode(raw[: int(len(raw) * share)])
+    with pytest.raises(ImageRefused, match="truncated"):
+        decode(raw[: int(len(raw) * 0.6)])
+
+
+@pytest.mark.parametrize("kind", EVERY)
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_a_damaged_file_gives_pixels_or_a_refusal_and_nothing_else(kind: str, data: st.DataObject) -> None:
+    raw = bytearray(encoded(photo(), kind, **EVERY[kind]))
+    for _ in range(data.draw(st.integers(1, 8))):
+        raw[data.draw(st.integers(0, len(raw) - 1))] = data.draw(st.integers(0, 255))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow remarks on damaged metadata
+        for use in (lambda: decode(bytes(raw), max_pixels=10_000), lambda: dimensions(bytes(raw), max_pixels=10_000)):
+            try:
+                got = use()
+            except ImageRefused:
+                continue
+            assert len(got) > 0
+
+
+@pytest.mark.parametrize("shape", [(5, 4), (5, 4, 1), (5, 4, 3), (5, 4, 4)])
+def test_arrays_become_rgb(shape: tuple[int, ...]) -> None:
+    array = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    if shape[-1] == 4 and len(shape) == 3:
+        array[..., 3] = 255
+    got = decode(array)
+    assert got.shape == (5, 4, 3)
+    expected = np.repeat(array.reshape(5, 4, 1), 3, 2) if array.size == 20 else array[..., :3]
+    np.testing.assert_array_equal(got, expected)
+    assert dimensions(array) == (5, 4)
+
+
+def test_alpha_of_an_array_lies_over_white() -> None:
+    np.testing.assert_array_equal(decode(np.zeros((2, 2, 4), np.uint8)), np.full((2, 2, 3), 255, np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("array", "reason"),
+    [
+        (np.zeros((4, 4, 3), np.float32), "uint8 in 0..255; received dtype float32"),
+        (np.zeros((4, 4, 2), np.uint8), r"received shape \(4, 4, 2\)"),
+        (np.zeros((4,), np.uint8), r"received shape \(4,\)"),
+        (np.zeros((0, 4, 3), np.uint8), "at least one pixel; received 4 x 0 px"),
+        (np.broadcast_to(np.uint8(0), (50_000, 50_000)), "at most 100,000,000 pixels"),
+    ],
+)
+def test_arrays_that_are_no_image_are_refused(array: np.ndarray, reason: str) -> None:
+    for use in (decode, dimensions):
+        with pytest.raises(ImageRefused, match=reason):
+            use(array)
+
+
+def test_resize_squashes_to_the_square_and_leaves_the_right_size_alone() -> None:
+    image = np.asarray(photo(64, 32))
+    assert resize(image, 32).shape == (32, 32, 3)
+    square = np.asarray(photo(16, 16))
+    assert resize(square, 16) is square
+    np.testing.assert_array_equal(resize(np.full((7, 9, 3), 77, np.uint8), 4), np.full((4, 4, 3), 77, np.uint8))
+
+
+def test_shrinking_averages_over_what_it_covers() -> None:
+    checks = np.indices((256, 256)).sum(0) % 2 * 255
+    got = resize(np.repeat(checks.astype(np.uint8)[..., None], 3, 2), 16)
+    assert np.abs(got.astype(int) - 127).max() <= 2  # a filter without antialiasing gives black or white
+
+
+def test_load_is_decode_and_resize_whatever_the_source() -> None:
+    image = noise(50, 40)
+    from_file, from_array = load(encoded(image, "PNG"), 24), load(np.asarray(image), 24)
+    np.testing.assert_array_equal(from_file, from_array)
+    np.testing.assert_array_equal(from_file, resize(decode(encoded(image, "PNG")), 24))
+
+
+@pytest.mark.parametrize(
+    ("size", "decoded"), [(32, (64, 96)), (64, (64, 96)), (65, (128, 192)), (257, (512, 768)), (512, (512, 768))]
+)
+def test_a_large_jpeg_is_decoded_at_the_smallest_scale_that_suffices(size: int, decoded: tuple[int, int]) -> None:
+    raw = encoded(photo(768, 512), "JPEG", quality=95)
+    assert decode(raw, draft=size).shape[:2] == decoded
+    whole = resize(decode(raw), size).astype(int)
+    assert np.abs(load(raw, size) - whole).mean() < 2
+
+
+def test_resize_is_a_record_that_refuses_what_it_does_not_know() -> None:
+    assert Resize(32) == Resize(32, "squash", "bilinear")
+    with pytest.raises(DataError, match="received 'crop', 'bilinear'"):
+        Resize(32, "crop")
+    with pytest.raises(DataError, match="at least 1 pixel; received 0"):
+        Resize(0)

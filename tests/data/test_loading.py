@@ -1,0 +1,169 @@
+"""Rows become pixels in order; what is refused is listed, never replaced."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from crossroads.data.dataset import Dataset, digest_of
+from crossroads.data.images import load
+from crossroads.data.loading import load_all, sizes, stream
+from crossroads.errors import DataError, ImageRefused
+
+
+class Memory:
+    """Images held in a list; an entry that is an exception is raised. Remembers what was read, and how much at once."""
+
+    def __init__(self, items: Sequence[object], pause: float = 0) -> None:
+        self.items, self.pause = items, pause
+        self.reads: list[int] = []
+        self.lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def name(self, index: int) -> str:
+        return f"image{index}.png"
+
+    def read(self, index: int) -> bytes | np.ndarray:
+        with self.lock:
+            self.reads.append(index)
+        time.sleep(self.pause * (index % 3))
+        item = self.items[index]
+        if isinstance(item, Exception):
+            raise item
+        return item
+
+
+def dataset(items: Sequence[object], pause: float = 0) -> Dataset:
+    n = len(items)
+    return Dataset("memory", Memory(items, pause), np.arange(n), np.zeros(n, np.int32), ("a",))
+
+
+def png(value: int, size: int = 8) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (size, size), (value, 0, 0)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def test_rows_keep_their_order_and_each_is_read_once() -> None:
+    data = dataset([png(i % 256) for i in range(300)], pause=0.0001)
+    seen: list[tuple[int, int]] = []
+    loaded = load_all(data, 8, workers=4, progress=lambda done, total: seen.append((done, total)))
+    assert loaded.pixels.shape == (300, 8, 8, 3)
+    assert loaded.pixels[:, 0, 0, 0].tolist() == [i % 256 for i in range(300)]
+    assert sorted(data.images.reads) == list(range(300))
+    assert seen == [(64, 300), (128, 300), (192, 300), (256, 300), (300, 300)]
+    assert loaded.refusals == ()
+    assert len(loaded.dataset) == 300
+
+
+def test_digests_are_of_the_bytes_that_were_read() -> None:
+    items = [png(1), np.full((8, 8, 3), 5, np.uint8), png(1)]
+    loaded = load_all(dataset(items), 8)
+    assert [row.tobytes() for row in loaded.digests] == [digest_of(item) for item in items]
+    assert loaded.digests[0].tobytes() == loaded.digests[2].tobytes()
+
+
+def test_arrays_and_files_take_the_same_way() -> None:
+    array = np.random.default_rng(0).integers(0, 256, (20, 12, 3), np.uint8)
+    loaded = load_all(dataset([array, array[..., 0], np.repeat(array[:12], 1, 0)]), 12)
+    np.testing.assert_array_equal(loaded.pixels[0], load(array, 12))
+    np.testing.assert_array_equal(loaded.pixels[1], load(array[..., 0], 12))
+    np.testing.assert_array_equal(loaded.pixels[2], array[:12])
+
+
+def test_refusals_are_listed_and_the_rest_keeps_its_order() -> None:
+    items: list[object] = [png(i) for i in range(200)]
+    items[0], items[70], items[71], items[199] = b"", b"text", FileNotFoundError(2, "No such file or directory"), png(3)[:40]
+    loaded = load_all(dataset(items), 8, workers=3)
+    assert [refusal.row for refusal in loaded.refusals] == [0, 70, 71, 199]
+    assert loaded.refusals[1].name == "image70.png"
+    assert "not an image" in loaded.refusals[1].reason
+    assert "No such file or directory" in loaded.refusals[2].reason
+    kept = [i for i in range(200) if i not in (0, 70, 71, 199)]
+    assert loaded.pixels[:, 0, 0, 0].tolist() == kept
+    assert loaded.dataset.indices.tolist() == kept
+    assert [row.tobytes() for row in loaded.digests] == [digest_of(items[i]) for i in kept]
+
+
+def test_strict_makes_the_first_refusal_in_row_order_an_error() -> None:
+    items: list[object] = [png(0)] * 300
+    items[100], items[250] = b"one", b"two"
+    with pytest.raises(DataError, match=r"image100\.png: not an image.*b'one'.*--strict"):
+        load_all(dataset(items, pause=0.0001), 8, strict=True, workers=4)
+
+
+def test_nothing_readable_is_an_error_even_without_strict() -> None:
+    with pytest.raises(
+        DataError, match=r"at least one image must be readable; received 3 refused, the first image0\.png: not an image"
+    ):
+        load_all(dataset([b"x", b"y", b"z"]), 8)
+    with pytest.raises(DataError, match="at least one image; received 0 rows"):
+        load_all(dataset([]), 8)
+
+
+def test_a_fault_of_the_program_is_not_taken_for_a_bad_image() -> None:
+    with pytest.raises(ZeroDivisionError):
+        load_all(dataset([png(0), ZeroDivisionError("a bug")]), 8)
+
+
+def test_stream_gives_pixels_or_refusals_in_row_order() -> None:
+    items: list[object] = [png(i) for i in range(20)]
+    items[5] = b"text"
+    got = list(stream(dataset(items, pause=0.001), 8, chunk=3, workers=4))
+    assert [row for row, _ in got] == list(range(20))
+    assert isinstance(got[5][1], ImageRefused)
+    assert [int(pixels[0, 0, 0]) for _, pixels in got if not isinstance(pixels, ImageRefused)] == [i for i in range(20) if i != 5]
+    assert list(stream(dataset([]), 8)) == []
+
+
+def test_stream_reads_only_a_little_ahead_and_stops_when_left() -> None:
+    data = dataset([png(1)] * 1000)
+    rows = stream(data, 8, chunk=4, workers=2)
+    for _ in range(40):
+        next(rows)
+    assert len(data.images.reads) <= 40 + 2 * 2 * 4 + 4
+    rows.close()
+    ended = len(data.images.reads)
+    time.sleep(0.02)
+    assert len(data.images.reads) == ended < 100
+
+
+def test_sizes_come_from_headers_and_skip_what_cannot_be_read() -> None:
+    items = [png(0, side) for side in (10, 20, 30, 40)] + [b"text"]
+    assert vars_of(sizes(dataset(items))) == (4, 1, 10, 25, 40)
+    cut = png(0, 50)[:60]  # header only: the sample must not decode
+    assert sizes(dataset([cut])).median == 50
+    with pytest.raises(DataError, match=r"at least one image must be readable; received image0\.png: not an image"):
+        sizes(dataset([b"text"]))
+
+
+def vars_of(got: object) -> tuple[int, ...]:
+    return got.sampled, got.refused, got.smallest, got.median, got.largest
+
+
+def test_a_sample_of_sizes_is_bounded_and_repeats_with_its_seed() -> None:
+    items = [png(0, 8 + i) for i in range(100)]
+    first, second = dataset(items), dataset(items)
+    assert sizes(first, sample=10, seed=3) == sizes(second, sample=10, seed=3)
+    assert len(first.images.reads) == 10
+
+
+def test_real_photographs_load_and_stay_in_order(shared_data: Path) -> None:
+    with tarfile.open(shared_data / "ants_bees.tar") as archive:
+        members = [m for m in archive.getmembers() if m.isfile() and "/val/" in m.name and m.name.endswith(".jpg")][:40]
+        items = [archive.extractfile(member).read() for member in members]
+    loaded = load_all(dataset(items), 64, workers=3)
+    assert len(loaded.dataset) + len(loaded.refusals) == 40
+    for row, index in enumerate(loaded.dataset.indices):
+        np.testing.assert_array_equal(loaded.pixels[row], load(items[index], 64))
+    assert loaded.pixels.std() > 40
