@@ -1,0 +1,332 @@
+"""Splits partition the rows, cut no group, hold every class, follow the seed alone, and look at no image."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from crossroads.data.dataset import NO_SPLIT, TEST, TRAIN, VALIDATION, Dataset
+from crossroads.data.splits import Locked, Splits, split, split_digest
+from crossroads.errors import LockedError, SplitError
+
+
+class Untouchable:
+    """A source that can name its images and fails where one is read."""
+
+    def __init__(self, n: int) -> None:
+        self.n = n
+
+    def __len__(self) -> int:
+        return self.n
+
+    def name(self, index: int) -> str:
+        return f"image{index}.png"
+
+    def read(self, index: int) -> bytes:
+        raise AssertionError(f"split read image {index}")
+
+
+def dataset(
+    labels: Sequence[int],
+    groups: Sequence[int] | None = None,
+    splits: Sequence[int] | None = None,
+    classes: Sequence[str] | None = None,
+) -> Dataset:
+    n = len(labels)
+    names = tuple(classes or (f"c{i}" for i in range(max(labels, default=0) + 1)))
+    return Dataset(
+        "made up",
+        Untouchable(n),
+        np.arange(n),
+        np.array(labels, np.int32),
+        names,
+        None if groups is None else np.array(groups, np.int64),
+        None if splits is None else np.array(splits, np.uint8),
+    )
+
+
+def parts(result: Splits) -> list[Dataset]:
+    return [result.train, result.validation] + ([] if result.test is None else [result.test.unlock()])
+
+
+def rows(result: Splits) -> list[list[int]]:
+    return [part.indices.tolist() for part in parts(result)]
+
+
+@st.composite
+def grouped(draw: st.DrawFn) -> Dataset:
+    """A data set in which each class has three groups or more, rows in any order."""
+    labels, groups = [], []
+    for label in range(draw(st.integers(1, 4))):
+        for size in draw(st.lists(st.integers(1, 12), min_size=3, max_size=12)):
+            group = len(set(groups))
+            labels += [label] * size
+            groups += [group] * size
+    order = np.random.default_rng(draw(st.integers(0, 99))).permutation(len(labels))
+    renumbered = np.random.default_rng(1).permutation(1000)[np.array(groups)]
+    return dataset(np.array(labels)[order].tolist(), renumbered[order].tolist())
+
+
+shares = st.floats(0.01, 0.45)
+
+
+@settings(deadline=None)
+@given(data=grouped(), validation=shares, test=st.just(0.0) | shares, seed=st.integers(0, 2**31 - 1))
+def test_laws_of_a_split(data: Dataset, validation: float, test: float, seed: int) -> None:
+    result = split(data, validation=validation, test=test, seed=seed)
+    found = parts(result)
+    assert (result.test is None) == (test == 0)
+    # The parts share no row and leave none out, and each keeps the order of the data.
+    assert sorted(row for part in rows(result) for row in part) == list(range(len(data)))
+    assert all(part == sorted(part) for part in rows(result))
+    # No group is cut.
+    sides = [set(part.groups.tolist()) for part in found]
+    assert sum(len(side) for side in sides) == len(set().union(*sides))
+    # Every class is on every side, within one group of the share asked for.
+    for label in range(len(data.classes)):
+        mine = data.groups[data.labels == label]
+        largest = np.unique(mine, return_counts=True)[1].max()
+        for part, share in zip(found[1:], [validation, test][: len(found) - 1], strict=True):
+            count = int((part.labels == label).sum())
+            assert count >= 1
+            assert abs(count - share * len(mine)) <= largest
+        assert (found[0].labels == label).any()
+    # The same seed gives the same split.
+    assert rows(split(data, validation=validation, test=test, seed=seed)) == rows(result)
+
+
+@settings(deadline=None, max_examples=50)
+@given(counts=st.lists(st.integers(3, 200), min_size=1, max_size=4), validation=shares, test=shares)
+def test_without_groups_the_share_is_met_to_the_image(counts: list[int], validation: float, test: float) -> None:
+    labels = np.repeat(np.arange(len(counts)), counts).tolist()
+    result = split(dataset(labels), validation=validation, test=test, seed=0)
+    for label, count in enumerate(counts):
+        assert abs((result.test.unlock().labels == label).sum() - max(1, test * count)) <= 0.5 + 1e-9 or count < 6
+        assert abs((result.validation.labels == label).sum() - max(1, validation * count)) <= 0.5 + 1e-9 or count < 6
+
+
+def test_another_seed_gives_another_split() -> None:
+    data = dataset([0] * 100)
+    assert rows(split(data, validation=0.2, test=0.2, seed=0)) != rows(split(data, validation=0.2, test=0.2, seed=1))
+
+
+def test_a_class_is_drawn_whatever_the_other_classes_do() -> None:
+    alone = dataset([0] * 20, [i // 2 for i in range(20)], classes=("signs",))
+    # The same class as the second of two, between rows of the other, its groups under other numbers.
+    labels = [label for _ in range(20) for label in (0, 1)]
+    groups = [group for i in range(20) for group in (i // 5, 500 - i // 2)]
+    beside = dataset(labels, groups, classes=("other", "signs"))
+    first = split(alone, validation=0.3, test=0.2, seed=7)
+    second = split(beside, validation=0.3, test=0.2, seed=7)
+    for part, whole in zip(parts(first), parts(second), strict=True):
+        assert part.indices.tolist() == (whole.indices[whole.labels == 1] // 2).tolist()
+
+
+def test_groups_are_chosen_so_that_the_share_of_images_is_met() -> None:
+    sizes = [50, 30, 10, 5, 3, 2]
+    groups = np.repeat(np.arange(6), sizes).tolist()
+    for seed in range(20):
+        result = split(dataset([0] * 100, groups), validation=0.1, test=0, seed=seed)
+        assert 8 <= len(result.validation) <= 12, seed  # shuffled groups alone would give anything from 2 to 50
+
+
+def test_one_image_a_class_and_side_is_enough() -> None:
+    result = split(dataset([0, 0, 0, 1, 1, 1]), validation=0.1, test=0.1, seed=0)
+    assert [sorted(part.labels.tolist()) for part in parts(result)] == [[0, 1]] * 3
+
+
+def test_classes_with_too_few_groups_are_all_named_with_the_mend() -> None:
+    data = dataset([0] * 30 + [1] * 9 + [2] * 4, [1] * 30 + [2, 3, 4] * 3 + [5, 5, 6, 6])
+    with pytest.raises(SplitError) as caught:
+        split(data, validation=0.2, test=0.2, seed=0)
+    assert str(caught.value) == (
+        "each class must have at least 3 groups, one for each of train, validation and test; "
+        "received 'c0' (30 images, 1 group), 'c2' (4 images, 2 groups); "
+        "add images of other groups, set the test share to 0, leave these classes out, or bring a split in the data"
+    )
+    with pytest.raises(SplitError, match=r"at least 2 groups.*received 'c0' \(30 images, 1 group\); add"):
+        split(data, validation=0.2, test=0, seed=0)
+    with pytest.raises(
+        SplitError, match=r"at least 2 images, one for each of the two sides; received 'c1' \(1 image\); add images, leave"
+    ):
+        split(dataset([0, 0, 1]), validation=0.2, test=0, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("validation", "test", "reason"),
+    [
+        (0, 0.1, "validation share must lie in"),
+        (0.95, 0, "validation share"),
+        (float("nan"), 0, "validation share"),
+        (0.5, 0.5, "leave at least 0.05"),
+        (0.1, -0.1, "test share"),
+    ],
+)
+def test_shares_out_of_range_are_refused(validation: float, test: float, reason: str) -> None:
+    with pytest.raises(SplitError, match=reason):
+        split(dataset([0] * 10), validation=validation, test=test, seed=0)
+
+
+def test_a_complete_split_in_the_data_is_kept() -> None:
+    splits = [TRAIN] * 5 + [VALIDATION] * 3 + [TEST] * 2
+    result = split(dataset([0, 1] * 5, splits=splits), validation=0.5, test=0.4, seed=3)
+    assert rows(result) == [[0, 1, 2, 3, 4], [5, 6, 7], [8, 9]]
+    assert result.notes == ()
+
+
+def test_validation_is_taken_out_of_train_where_only_train_and_test_are_given() -> None:
+    result = split(dataset([0] * 50, splits=[TRAIN] * 40 + [TEST] * 10), validation=0.25, test=0.4, seed=0)
+    assert [len(part) for part in parts(result)] == [30, 10, 10]
+    assert rows(result)[2] == list(range(40, 50))
+    assert result.notes == ("the data brings no validation rows: 0.25 of its train rows were taken",)
+
+
+def test_test_is_taken_out_of_train_where_only_train_and_validation_are_given() -> None:
+    data = dataset([0] * 50, splits=[TRAIN] * 40 + [VALIDATION] * 10)
+    result = split(data, validation=0.25, test=0.1, seed=0)
+    assert rows(result)[1] == list(range(40, 50))
+    assert [len(part) for part in parts(result)] == [36, 10, 4]
+    assert result.notes == ("the data brings no test rows: 0.1 of its train rows were taken",)
+    assert split(data, validation=0.25, test=0, seed=0).test is None
+
+
+def test_rows_without_a_split_go_to_train_where_others_have_one() -> None:
+    result = split(
+        dataset([0] * 8, splits=[NO_SPLIT] * 3 + [TRAIN] + [VALIDATION] * 2 + [TEST] * 2), validation=0.5, test=0.4, seed=0
+    )
+    assert rows(result) == [[0, 1, 2, 3], [4, 5], [6, 7]]
+    assert result.notes == ("3 rows for which the data names no split were put with train",)
+
+
+def test_a_given_test_set_takes_the_place_of_any_other() -> None:
+    locked = dataset([0] * 6)
+    result = split(dataset([0] * 20), validation=0.25, test=0.4, seed=0, locked_test=locked)
+    assert [len(part) for part in parts(result)] == [15, 5, 6]
+    assert result.test.unlock() is locked
+    result = split(dataset([0] * 20, splits=[TRAIN] * 12 + [TEST] * 8), validation=0.25, test=0.4, seed=0, locked_test=locked)
+    assert [len(part) for part in parts(result)] == [9, 3, 6]
+    assert "8 test rows of the data are left out, since another test set is given" in result.notes
+    with pytest.raises(SplitError, match="must have the classes of the data; received 2 classes beside 1"):
+        split(dataset([0] * 20), validation=0.25, test=0, seed=0, locked_test=dataset([0, 1]))
+    with pytest.raises(SplitError, match="must have rows"):
+        split(dataset([0] * 20), validation=0.25, test=0, seed=0, locked_test=locked.select(np.arange(0)))
+
+
+def test_a_group_cut_by_the_data_itself_is_remarked_on_and_left() -> None:
+    result = split(dataset([0] * 4, [7, 7, 7, 8], [TRAIN, VALIDATION, TEST, TEST]), validation=0.5, test=0.4, seed=0)
+    assert rows(result) == [[0], [1], [2, 3]]
+    assert result.notes == (
+        "1 group on two sides of the split that the data brings, such as that of image0.png: scores will look better than they are",
+    )
+
+
+def test_a_class_that_a_given_part_lacks_is_remarked_on() -> None:
+    result = split(dataset([0, 1, 0, 0, 1], splits=[TRAIN, TRAIN, VALIDATION, TEST, TEST]), validation=0.5, test=0.4, seed=0)
+    assert result.notes == ("validation has no image of 1 of 2 classes: 'c1'",)
+
+
+def test_a_class_without_any_image_stops_nothing() -> None:
+    result = split(dataset([0] * 10, classes=("a", "never")), validation=0.2, test=0, seed=0)
+    assert len(result.validation) == 2
+    assert "train has no image of 1 of 2 classes: 'never'" in result.notes
+
+
+def test_no_rows_to_train_on_is_an_error() -> None:
+    with pytest.raises(SplitError, match="rows to train on; received 3 rows, none for train"):
+        split(dataset([0] * 3, splits=[TEST] * 3), validation=0.2, test=0, seed=0)
+    with pytest.raises(SplitError, match="rows to train on; received 0 rows"):
+        split(dataset([], classes=("a",)), validation=0.2, test=0, seed=0)
+
+
+def test_groups_of_several_classes_stay_whole() -> None:
+    rng = np.random.default_rng(0)
+    groups = np.repeat(np.arange(30), 4)
+    labels = np.concatenate([np.sort(rng.integers(0, 3, 4)) for _ in range(30)])
+    result = split(dataset(labels.tolist(), groups.tolist()), validation=0.2, test=0.2, seed=0)
+    sides = [set(part.groups.tolist()) for part in parts(result)]
+    assert sum(map(len, sides)) == 30 == len(set().union(*sides))
+    assert all(set(part.labels.tolist()) == {0, 1, 2} for part in parts(result))
+    assert any("with images of several classes: each stays whole" in note for note in result.notes)
+
+
+def test_groups_that_bind_classes_so_that_no_split_exists_are_an_error() -> None:
+    labels, groups = [0, 1, 0, 1, 2, 2], [1, 1, 2, 2, 1, 2]
+    with pytest.raises(SplitError, match=r"at least 3 groups"):
+        split(dataset(labels, groups), validation=0.3, test=0.3, seed=0)
+    # Each class is in two of three groups, so whichever group stands alone on its side lacks a class.
+    data = dataset([0, 1, 0, 2, 1, 2], [1, 1, 2, 2, 3, 3])
+    with pytest.raises(SplitError, match=r"without cutting a group.*received groups of several classes that bind 'c"):
+        split(data, validation=0.3, test=0, seed=0)
+
+
+def test_a_locked_test_answers_only_how_many_and_which_classes() -> None:
+    data = dataset([0, 1, 1])
+    locked = Locked(data)
+    assert (locked.n, len(locked), locked.classes) == (3, 3, ("c0", "c1"))
+    assert repr(locked) == "Locked(n=3)"
+    for touch in (
+        lambda: locked.labels,
+        lambda: locked.read(0),
+        lambda: locked.images,
+        lambda: locked.select([0]),
+        lambda: locked[0],
+        lambda: list(locked),
+        lambda: locked._dataset,
+    ):
+        with pytest.raises(LockedError, match="locked before the final evaluation"):
+            touch()
+    with pytest.raises(AttributeError):
+        locked.labels = None
+    assert locked.unlock() is data
+    assert pickle.loads(pickle.dumps(locked)).n == copy.deepcopy(locked).n == 3
+
+
+def test_split_never_reads_an_image() -> None:
+    data = dataset([0, 1] * 30, [i // 4 for i in range(60)])
+    result = split(data, validation=0.2, test=0.2, seed=0)
+    with pytest.raises(AssertionError, match="split read image"):
+        result.train.read(0)  # the source does fail where it is read
+
+
+def test_a_million_rows_of_a_thousand_classes_are_split() -> None:
+    rng = np.random.default_rng(0)
+    groups = rng.permutation(1_000_000) // 10
+    result = split(dataset((groups % 1000).tolist(), groups.tolist()), validation=0.1, test=0.1, seed=0)
+    assert [len(part) for part in parts(result)] == [800_000, 100_000, 100_000]
+
+
+def test_the_digest_of_a_split_is_that_of_its_content() -> None:
+    rng = np.random.default_rng(0)
+    digests = rng.integers(0, 256, (40, 16), np.uint8)
+    labels = rng.integers(0, 3, 40)
+    digest = split_digest(digests, labels, ("a", "b", "c"))
+    assert len(digest) == 32
+    order = rng.permutation(40)
+    assert split_digest(digests[order], labels[order], ("a", "b", "c")) == digest
+    assert split_digest(digests, np.array([2, 1, 0])[labels], ("c", "b", "a")) == digest  # the name counts, not its index
+    other = labels.copy()
+    other[0] = (other[0] + 1) % 3
+    assert split_digest(digests, other, ("a", "b", "c")) != digest
+    assert split_digest(digests[:-1], labels[:-1], ("a", "b", "c")) != digest
+    assert split_digest(digests[:0], labels[:0], ()) == split_digest(digests[:0], labels[:0], ("a",))
+
+
+def test_no_track_of_the_real_signs_is_cut(shared_data: Path) -> None:
+    import tarfile
+
+    with tarfile.open(shared_data / "gtsrb_test_sample_32px.tar") as archive:
+        names = [name for name in archive.getnames() if name.endswith(".csv")]
+        table = archive.extractfile(names[0]).read().decode().split()[1:]
+    labels = [int(line.split(";")[7]) for line in table]
+    groups = [i // 2 for i in range(len(labels))]  # neighbours as tracks: several hold two classes
+    data = dataset(labels, groups, classes=[str(i) for i in range(43)])
+    result = split(data, validation=0.2, test=0, seed=0)
+    assert not set(result.train.groups.tolist()) & set(result.validation.groups.tolist())
+    assert set(result.validation.labels.tolist()) == set(result.train.labels.tolist()) == set(range(43))
