@@ -1,1 +1,66 @@
-"""Labelled images in, a tested classifier out."""
+"""Labelled images in, a tested classifier out.
+
+The public names load what they need when they are first used (PEP 562), so ``import crossroads`` itself is light.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from crossroads.data.audit import Audit, audit_source as audit
+    from crossroads.data.dataset import Dataset
+    from crossroads.data.readers import read
+    from crossroads.errors import CrossroadsError
+    from crossroads.estimator import ImageClassifier
+    from crossroads.evaluation import Evaluation
+    from crossroads.predictor import Predictor, load
+    from crossroads.recipe import Augmentation, Recipe
+    from crossroads.workflow import Run, fit
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Audit": "crossroads.data.audit",
+    "Augmentation": "crossroads.recipe",
+    "CrossroadsError": "crossroads.errors",
+    "Dataset": "crossroads.data.dataset",
+    "Evaluation": "crossroads.evaluation",
+    "ImageClassifier": "crossroads.estimator",
+    "Predictor": "crossroads.predictor",
+    "Recipe": "crossroads.recipe",
+    "Run": "crossroads.workflow",
+    "audit": "crossroads.workflow",
+    "evaluate": "crossroads.workflow",
+    "fit": "crossroads.workflow",
+    "load": "crossroads.predictor",
+    "read": "crossroads.data.readers",
+}
+
+__all__ = [
+    "Audit",
+    "Augmentation",
+    "CrossroadsError",
+    "Dataset",
+    "Evaluation",
+    "ImageClassifier",
+    "Predictor",
+    "Recipe",
+    "Run",
+    "audit",
+    "evaluate",
+    "fit",
+    "load",
+    "read",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'crossroads' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, cast
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, cast
 
 from crossroads.errors import BackboneError, did_you_mean
 from crossroads.recipe import Augmentation, OptimizerName, ScheduleName
@@ -78,14 +78,22 @@ class Backbone:
 
     def build(self, size: int) -> Parts:
         """Preprocessing and backbone for square images of side `size` pixels, with random weights. Loads Keras."""
+        self.check_size(size)
+        module, _, function = self.builder.partition(":")
+        return cast("Callable[[int], Parts]", getattr(importlib.import_module(module), function))(size)
+
+    def check_size(self, size: int) -> None:
+        """Raises `BackboneError` where images of side `size` pixels are too small."""
         if size < self.min_size:
             raise BackboneError(
                 f"{self.name} takes images of at least {self.min_size} px",
                 received=f"{size} px",
                 mend=f"use --image-size {self.min_size} or more",
             )
-        module, _, function = self.builder.partition(":")
-        return cast("Callable[[int], Parts]", getattr(importlib.import_module(module), function))(size)
+
+    def to_json(self) -> dict[str, Any]:
+        """The record as plain values."""
+        return asdict(self)
 
     def size_for(self, side: float) -> int:
         """The member of `sizes` for images of median side `side` pixels: the smallest that loses little, else the largest."""
@@ -103,7 +111,16 @@ CATALOG: tuple[Backbone, ...] = (
         licence="Apache-2.0",
         year=2026,
         source="this project, docs/benchmarks.md",
-        defaults=Defaults(batch_size=64, optimizer="adamw", learning_rate=4e-3, schedule="one-cycle"),
+        defaults=Defaults(
+            batch_size=64,
+            optimizer="adamw",
+            learning_rate=4e-3,
+            schedule="one-cycle",
+            weight_decay=0.02,
+            label_smoothing=0.05,
+            augment=True,
+            augmentation=Augmentation(shift=0.1, rotation=12, zoom=0.15, shear=8),
+        ),
     ),
     Backbone(
         name="quiz-cnn",

@@ -57,7 +57,7 @@ def assemble(parts: Parts, size: int, classes: int) -> Network:
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Build a network whose first weights and dropout depend on `seed` alone; Python's and NumPy's generators are put back after."""
+    """First weights and dropout depend on `seed` alone inside; Python's and NumPy's own generators are put back after."""
     python_state, numpy_state = random.getstate(), np.random.get_state()
     keras.utils.set_random_seed(seed)
     try:

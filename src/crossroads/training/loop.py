@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import keras
 import numpy as np
@@ -19,21 +19,10 @@ from crossroads.strategies import Phase
 from crossroads.training.augment import Augment
 from crossroads.training.batches import Labelled, batches, steps_of
 from crossroads.training.checkpoint import Checkpoints, EpochRecord, Progress
+from crossroads.training.watch import Watcher
 
 EVALUATION_BATCH = 256
 WARM_UP = 0.2  # Share of a one-cycle schedule in which the learning rate rises.
-
-
-class Watcher(Protocol):
-    """What is told of a training while it goes on."""
-
-    def step(self, epoch: int, done: int, total: int) -> None:
-        """`done` of `total` batches of `epoch` (counted from 1) are done."""
-        ...
-
-    def epoch(self, record: EpochRecord, total: int) -> None:
-        """An epoch is done, of `total`."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +74,7 @@ def train(
         model.fit(
             batches(data, phase, classes, done),
             steps_per_epoch=steps,
+            shuffle=False,  # the batches come in their own order
             initial_epoch=done,
             epochs=phase.epochs,
             callbacks=[epochs],

@@ -1,0 +1,113 @@
+"""What the command line shows: progress while a run goes on, and results as lines and tables."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, TextIO
+
+from crossroads.training.checkpoint import EpochRecord
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+
+def epoch_line(record: EpochRecord, total: int) -> str:
+    """One line an epoch: number, seconds, loss, validation loss, validation accuracy."""
+    return (
+        f"epoch {record.epoch}/{total}  {record.seconds:.1f} s  loss {record.loss:.4f}  "
+        f"validation loss {record.validation_loss:.4f}  validation accuracy {record.validation_accuracy:.4f}"
+    )
+
+
+class ConsoleWatcher:
+    """Shows a run on a stream: progress bars on a terminal, plain lines elsewhere.
+
+    Args:
+        stream: Where to write; the standard error stream where the standard output is for a program.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._bars: Progress | None = None
+        self._tasks: dict[str, TaskID] = {}
+
+    def __enter__(self) -> Self:
+        if self._stream.isatty():
+            from rich.console import Console
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+            self._bars = Progress(*columns, console=Console(file=self._stream, highlight=False), transient=True)
+            self._bars.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._bars is not None:
+            self._bars.stop()
+
+    def note(self, text: str) -> None:
+        """A line of its own."""
+        self._line(f"note: {text}")
+
+    def progress(self, stage: str, done: int, total: int) -> None:
+        """A bar on a terminal, one line at the end elsewhere."""
+        if self._bars is None and done == total:
+            self._line(f"{stage}: {total:,} images")
+        self._bar(stage, done, total)
+
+    def step(self, epoch: int, done: int, total: int) -> None:
+        """A bar on a terminal, nothing elsewhere."""
+        self._bar(f"epoch {epoch}", done, total)
+
+    def epoch(self, record: EpochRecord, total: int) -> None:
+        """One line."""
+        self._line(epoch_line(record, total))
+
+    def _bar(self, name: str, done: int, total: int) -> None:
+        if self._bars is None:
+            return
+        if name not in self._tasks:
+            self._tasks[name] = self._bars.add_task(name, total=total)
+        self._bars.update(self._tasks[name], completed=done)
+        if done == total:
+            self._bars.remove_task(self._tasks.pop(name))
+
+    def _line(self, text: str) -> None:
+        if self._bars is None:
+            print(text, file=self._stream, flush=True)
+        else:
+            self._bars.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def print_lines(lines: Iterable[tuple[str, object]]) -> None:
+    """``name: value``, a line each, as the notes' programs print their results."""
+    for name, value in lines:
+        print(f"{name}: {value:.4f}" if isinstance(value, float) else f"{name}: {value}")
+
+
+def print_table(header: tuple[str, ...], rows: Iterable[tuple[object, ...]]) -> None:
+    """A table in columns as wide as their widest cell; numbers to the right."""
+    cells = [tuple(map(str, row)) for row in rows]
+    widths = [max(map(len, column)) for column in zip(header, *cells, strict=True)]
+    right = [bool(cells) and all(_is_number(row[i]) for row in cells) for i in range(len(header))]
+    for row in (header, tuple("-" * width for width in widths), *cells):
+        padded = (cell.rjust(width) if flush else cell.ljust(width) for cell, width, flush in zip(row, widths, right, strict=True))
+        print("  ".join(padded).rstrip())
+
+
+def print_json(value: Any) -> None:
+    """One JSON object on the standard output."""
+    import json
+
+    json.dump(value, sys.stdout, indent=2, ensure_ascii=False, allow_nan=False)
+    print()
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text.replace(",", "").rstrip("%"))
+    except ValueError:
+        return False
+    return True

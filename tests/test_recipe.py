@@ -1,0 +1,70 @@
+import tomllib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from crossroads.errors import RecipeError
+from crossroads.recipe import Augmentation, Recipe
+
+shares = st.floats(0, 0.4, allow_nan=False)
+recipes = st.builds(
+    Recipe,
+    data=st.none() | st.text(st.characters(exclude_categories=["Cs"]), max_size=20),
+    image_size=st.none() | st.integers(8, 512),
+    epochs=st.none() | st.integers(1, 1000),
+    validation=st.floats(0.01, 0.4),
+    test_share=shares,
+    seed=st.integers(0, 2**31 - 1),
+    augment=st.sampled_from([None, True]),
+    augmentation=st.none() | st.builds(Augmentation, shift=shares, rotation=st.floats(0, 180), flip=st.booleans()),
+    optimizer=st.sampled_from([None, "adam", "adamw"]),
+    learning_rate=st.none() | st.floats(1e-8, 10),
+    class_weights=st.sampled_from(["none", "balanced"]),
+)
+
+
+@given(recipes)
+def test_toml_gives_the_same_recipe_back(recipe):
+    assert Recipe.from_mapping(tomllib.loads(recipe.to_toml())) == recipe
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"epoch": 3}, "unknown key; received 'epoch'; did you mean 'epochs'?"),
+        ({"augmentation": {"shft": 0.1}}, "unknown key; received 'augmentation.shft'; did you mean 'shift'?"),
+        ({"epochs": "ten"}, "epochs must be a whole number; received 'ten'"),
+        ({"seed": True}, "seed must be a whole number; received True"),
+        ({"augment": 1}, "augment must be true or false; received 1"),
+        ({"augmentation": 1}, "augmentation must be a table; received 1"),
+        ({"optimizer": "adm"}, "optimizer must be one of adam, adamw; received 'adm'; did you mean 'adam'?"),
+        ({"epochs": 0}, "epochs must lie in [1, 100000]; received 0"),
+        ({"validation": 0.0}, "validation must lie in (0, 0.9]; received 0.0"),
+        ({"validation": float("nan")}, "validation must lie in (0, 0.9]; received nan"),
+        ({"augmentation": {"shift": 2}}, "augmentation.shift must lie in [0, 0.5]; received 2.0"),
+        ({"validation": 0.6, "test_share": 0.5}, "must leave at least 0.05 for training; received 0.6 + 0.5"),
+        ({"optimizer": "adam", "weight_decay": 0.1}, "weight_decay does nothing with optimizer 'adam'"),
+        ({"augment": False, "augmentation": {"shift": 0.1}}, "augmentation does nothing with augment = false"),
+    ],
+)
+def test_a_wrong_recipe_is_told_with_its_mend(values, message):
+    with pytest.raises(RecipeError) as caught:
+        Recipe.from_mapping(values)
+    assert message in str(caught.value)
+
+
+def test_a_whole_number_may_stand_for_a_number():
+    assert Recipe.from_mapping({"learning_rate": 1}).learning_rate == 1.0
+
+
+def test_a_file_that_is_missing_or_not_toml_is_told_by_name(tmp_path):
+    with pytest.raises(RecipeError, match="must be a readable file"):
+        Recipe.from_toml(tmp_path / "none.toml")
+    (tmp_path / "bad.toml").write_text("epochs = = 3")
+    with pytest.raises(RecipeError, match=r"bad\.toml must be TOML"):
+        Recipe.from_toml(tmp_path / "bad.toml")
+
+
+def test_with_options_ignores_what_was_not_given():
+    assert Recipe(epochs=3).with_options(epochs=None, seed=4) == Recipe(epochs=3, seed=4)

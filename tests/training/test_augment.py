@@ -1,0 +1,86 @@
+import keras
+import numpy as np
+import pytest
+
+from crossroads.recipe import Augmentation
+from crossroads.training.augment import Augment, draw, stream_of
+
+pytestmark = pytest.mark.core
+EVERYTHING = Augmentation(shift=0.2, rotation=30, zoom=0.3, shear=10, brightness=0.2, contrast=0.4, flip=True)
+
+
+def picture(size=16, seed=0):
+    rough = np.random.default_rng(seed).integers(0, 256, (1, size // 4, size // 4, 3), dtype=np.uint8)
+    return rough.repeat(4, axis=1).repeat(4, axis=2)
+
+
+def moved(images, maps, colour):
+    return keras.ops.convert_to_numpy(Augment()((images, maps.astype("float32"), colour.astype("float32"))))
+
+
+def drawn(augmentation, n=64, size=16, epoch=0, seed=0):
+    return draw(augmentation, size, n, stream_of(seed, epoch, 1))
+
+
+def test_a_row_depends_on_seed_epoch_and_index_alone():
+    few, many = drawn(EVERYTHING, n=5), drawn(EVERYTHING, n=50)
+    for a, b in zip(few, many, strict=True):
+        np.testing.assert_array_equal(a, b[:5])
+    assert not np.array_equal(few[0], drawn(EVERYTHING, n=5, epoch=1)[0])
+    assert not np.array_equal(few[0], drawn(EVERYTHING, n=5, seed=1)[0])
+
+
+def test_no_movement_is_the_identity():
+    image = picture()
+    maps, colour = drawn(Augmentation(), n=1)
+    np.testing.assert_allclose(moved(image, maps, colour), image, atol=1e-3)
+
+
+def test_a_shift_stays_within_its_reach():
+    maps, _ = drawn(Augmentation(shift=0.25), n=2000, size=16)
+    for axis in (2, 5):
+        assert np.abs(maps[:, axis]).max() <= 4
+        assert np.abs(maps[:, axis]).max() > 3.9
+    np.testing.assert_array_equal(maps[:, [0, 1, 3, 4]], np.tile([1, 0, 0, 1], (2000, 1)).astype("float32"))
+
+
+def test_a_shift_of_whole_pixels_moves_the_picture():
+    image = picture()
+    maps = np.array([[1, 0, 2, 0, 1, 0, 0, 0]])
+    found = moved(image, maps, np.array([[1, 0]]))
+    np.testing.assert_allclose(found[:, :, :-2], image[:, :, 2:], atol=1e-3)
+    np.testing.assert_allclose(found[:, :, -1], image[:, :, -1], atol=1e-3)
+
+
+def test_rotation_zoom_and_shear_keep_the_centre():
+    maps, _ = drawn(Augmentation(rotation=40, zoom=0.5, shear=20), n=200, size=17)
+    centre = np.array([8.0, 8.0])
+    x = maps[:, 0] * centre[0] + maps[:, 1] * centre[1] + maps[:, 2]
+    y = maps[:, 3] * centre[0] + maps[:, 4] * centre[1] + maps[:, 5]
+    np.testing.assert_allclose(np.stack([x, y], 1), np.tile(centre, (200, 1)), atol=1e-4)
+
+
+def test_flip_mirrors_about_half_of_the_images():
+    image = picture()
+    maps, colour = drawn(Augmentation(flip=True), n=400)
+    mirrored = maps[:, 0] < 0
+    assert 0.4 < mirrored.mean() < 0.6
+    found = moved(image, maps[mirrored][:1], colour[:1])
+    np.testing.assert_allclose(found, image[:, :, ::-1], atol=1e-3)
+
+
+def test_contrast_turns_about_mid_grey_and_brightness_adds():
+    grey = np.full((1, 8, 8, 3), 127, np.uint8)
+    maps, colour = drawn(Augmentation(contrast=0.5), n=1, size=8)
+    np.testing.assert_allclose(moved(grey, maps, colour), 127, atol=0.5)
+    _, colour = drawn(Augmentation(brightness=0.2), n=2000, size=8)
+    assert 50 < np.abs(colour[:, 1]).max() <= 51
+    np.testing.assert_array_equal(colour[:, 0], 1)
+
+
+def test_values_stay_within_those_of_an_image():
+    maps, colour = drawn(EVERYTHING, n=1)
+    colour[:] = [3.0, 0.0]
+    found = moved(picture(), maps, colour)
+    assert found.min() >= 0
+    assert found.max() <= 255

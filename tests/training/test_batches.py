@@ -1,0 +1,84 @@
+from itertools import islice
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.utils.class_weight import compute_class_weight
+
+from crossroads.networks.catalog import backbone
+from crossroads.recipe import Augmentation, Recipe
+from crossroads.strategies import plan, resolve
+from crossroads.training.batches import Labelled, batches, class_weights, steps_of
+
+
+def phase(**options):
+    return plan(resolve(Recipe(**options), backbone("quiz-cnn"), images=10, image_size=8))[0]
+
+
+def labelled(n, classes=3):
+    """Images that carry their own row number in their first pixel."""
+    pixels = np.zeros((n, 8, 8, 3), np.uint8)
+    pixels[:, 0, 0, 0] = np.arange(n)
+    return Labelled(pixels, (np.arange(n) % classes).astype(np.int32))
+
+
+def epoch_of(data, phase, epoch):
+    return list(islice(batches(data, phase, 3, epoch), steps_of(len(data), phase.batch_size)))
+
+
+@given(st.integers(1, 200), st.integers(1, 64))
+def test_an_epoch_is_every_image_once_in_batches_of_nearly_equal_size(n, batch_size):
+    data = labelled(n)
+    found = epoch_of(data, phase(batch_size=batch_size), 0)
+    rows = np.concatenate([inputs[:, 0, 0, 0] for inputs, _ in found])
+    assert sorted(rows.tolist()) == list(range(n))
+    sizes = [len(targets) for _, targets in found]
+    assert max(sizes) <= batch_size
+    assert max(sizes) - min(sizes) <= 1
+    for inputs, targets in found:
+        np.testing.assert_array_equal(targets, inputs[:, 0, 0, 0] % 3)
+
+
+def test_an_epoch_is_the_same_wherever_the_row_is_taken_up():
+    data, options = labelled(50), phase(batch_size=8, augmentation=Augmentation(shift=0.1))
+    whole = list(islice(batches(data, options, 3, 0), 3 * 7))[2 * 7 :]
+    taken_up = epoch_of(data, options, 2)
+    for (a, ya), (b, yb) in zip(whole, taken_up, strict=True):
+        np.testing.assert_array_equal(ya, yb)
+        for x, y in zip(a, b, strict=True):
+            np.testing.assert_array_equal(x, y)
+
+
+def test_epochs_and_seeds_differ():
+    data = labelled(50)
+    order = [
+        np.concatenate([i[:, 0, 0, 0] for i, _ in epoch_of(data, phase(seed=seed), epoch)]).tolist()
+        for seed, epoch in ((0, 0), (0, 1), (1, 0))
+    ]
+    assert order[0] != order[1] != order[2] != order[0]
+
+
+def test_targets_are_one_hot_where_labels_are_smoothed():
+    ((_, targets),) = epoch_of(labelled(6), phase(label_smoothing=0.1), 0)
+    assert targets.shape == (6, 3)
+    np.testing.assert_array_equal(targets.sum(axis=1), 1)
+
+
+def test_balanced_weights_are_those_of_scikit_learn():
+    labels = np.array([0, 0, 0, 0, 1, 2, 2], np.int32)
+    found = class_weights(labels, 3, "balanced")
+    np.testing.assert_allclose(found, compute_class_weight("balanced", classes=np.arange(3), y=labels), rtol=1e-6)
+    assert class_weights(labels, 3, "none") is None
+
+
+def test_weights_go_with_their_labels():
+    ((_, targets, weights),) = epoch_of(labelled(7), phase(class_weights="balanced"), 0)
+    expected = class_weights(labelled(7).labels, 3, "balanced")
+    np.testing.assert_array_equal(weights, expected[targets])
+
+
+@pytest.mark.parametrize("absent", [0, 2])
+def test_a_class_without_images_has_no_weight(absent):
+    labels = np.array([i for i in (0, 1, 2) if i != absent], np.int32)
+    assert class_weights(labels, 3, "balanced")[absent] == 0

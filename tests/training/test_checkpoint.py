@@ -1,0 +1,79 @@
+import numpy as np
+import pytest
+
+from crossroads.errors import TrainingError
+from crossroads.training import checkpoint
+from crossroads.training.checkpoint import Checkpoints, EpochRecord, Progress, history_csv
+
+
+def progress(epochs, best):
+    return Progress("id", tuple(EpochRecord(e, 1.5, 0.01, 0.5, 0.4, 0.9) for e in range(1, epochs + 1)), best)
+
+
+def arrays(value):
+    return [np.full((2, 3), value, np.float32), np.array(value, np.int64)]
+
+
+def saved(folder, epochs=3, best=2):
+    kept = Checkpoints(folder)
+    for epoch in range(1, epochs + 1):
+        kept.save(progress(epoch, min(best, epoch)), arrays(epoch))
+    return kept
+
+
+def test_what_was_saved_comes_back(tmp_path):
+    kept = saved(tmp_path)
+    assert kept.progress() == progress(3, 2)
+    for epoch in (2, 3):
+        for found, expected in zip(kept.arrays(epoch), arrays(epoch), strict=True):
+            np.testing.assert_array_equal(found, expected)
+            assert found.dtype == expected.dtype
+
+
+def test_only_the_newest_and_the_best_are_kept(tmp_path):
+    saved(tmp_path, epochs=5, best=2)
+    assert sorted(path.name for path in tmp_path.glob("*")) == ["epoch-00002.npz", "epoch-00005.npz", "progress.json"]
+
+
+def test_nothing_saved_is_no_progress(tmp_path):
+    assert Checkpoints(tmp_path / "none").progress() is None
+
+
+@pytest.mark.parametrize("name", ["epoch-00003.npz", "epoch-00002.npz"])
+def test_a_changed_file_is_noticed(tmp_path, name):
+    kept = saved(tmp_path)
+    content = bytearray((tmp_path / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(TrainingError, match="damaged"):
+        kept.progress()
+
+
+def test_a_damaged_pointer_is_noticed(tmp_path):
+    kept = saved(tmp_path)
+    (tmp_path / "progress.json").write_text("{")
+    with pytest.raises(TrainingError, match="damaged"):
+        kept.progress()
+
+
+@pytest.mark.parametrize("failing", ["epoch-00004.npz", "progress.json"])
+def test_a_full_disk_leaves_the_checkpoint_before(tmp_path, monkeypatch, failing):
+    kept = saved(tmp_path)
+    write = checkpoint.write_atomically
+
+    def full(path, content):
+        if path.name == failing:
+            raise OSError(28, "No space left on device")
+        write(path, content)
+
+    monkeypatch.setattr(checkpoint, "write_atomically", full)
+    with pytest.raises(TrainingError, match="No space left on device.*--resume"):
+        kept.save(progress(4, 4), arrays(4))
+    monkeypatch.undo()
+    assert kept.progress() == progress(3, 2)
+
+
+def test_history_is_a_line_an_epoch():
+    lines = history_csv(progress(2, 1).history).splitlines()
+    assert lines[0] == "epoch,seconds,learning_rate,loss,validation_loss,validation_accuracy"
+    assert lines[1:] == ["1,1.5,0.01,0.5,0.4,0.9", "2,1.5,0.01,0.5,0.4,0.9"]

@@ -1,0 +1,164 @@
+"""One phase of training on a tiny network: it learns, keeps the best epoch, and goes on after a kill bit by bit."""
+
+import signal
+import subprocess
+import sys
+import textwrap
+from dataclasses import replace
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from crossroads.errors import TrainingError
+from crossroads.networks.catalog import backbone
+from crossroads.networks.network import assemble, seeded
+from crossroads.recipe import Augmentation, Recipe
+from crossroads.strategies import plan, resolve
+from crossroads.training.batches import Labelled
+from crossroads.training.checkpoint import Checkpoints
+from crossroads.training.loop import train, validate
+from crossroads.training.watch import Silent
+
+pytestmark = pytest.mark.core
+
+
+def stripes(n, seed=0, size=16):
+    """Two classes that a small network can tell apart: upright and level stripes, in noise."""
+    rng = np.random.default_rng(seed)
+    labels = (np.arange(n) % 2).astype(np.int32)
+    wave = np.tile([40, 40, 200, 200], size // 4)
+    pixels = np.where(labels[:, None, None] == 0, wave[None, :, None], wave[None, None, :])
+    noisy = pixels[..., None] + rng.normal(0, 25, (n, size, size, 3))
+    return Labelled(noisy.clip(0, 255).astype(np.uint8), labels)
+
+
+DATA, VALIDATION = stripes(96), stripes(32, seed=1)
+
+
+def phase(**options):
+    chosen = {"epochs": 3, "batch_size": 16, "label_smoothing": 0.1, "augmentation": Augmentation(shift=0.1)} | options
+    return plan(resolve(Recipe(**chosen), backbone("small-cnn"), images=96, image_size=16))[0]
+
+
+def run(folder, phase, watcher=None, identity="id", seed=0):
+    with seeded(seed):
+        network = assemble(backbone("small-cnn").build(16), 16, 2)
+    done = train(network, phase, DATA, VALIDATION, Checkpoints(folder), identity, watcher or Silent())
+    return network, done
+
+
+def weights(network):
+    return [keras.ops.convert_to_numpy(v).copy() for v in network.logits.variables]
+
+
+def same(a, b):
+    return all(np.array_equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+class Killed(Exception):
+    pass
+
+
+class StopAt(Silent):
+    """Breaks off in the middle of an epoch."""
+
+    def __init__(self, epoch, step):
+        self.at = (epoch, step)
+
+    def step(self, epoch, done, total):
+        if (epoch, done) == self.at:
+            raise Killed
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    network, done = run(tmp_path_factory.mktemp("whole"), phase())
+    return weights(network), done
+
+
+def test_it_learns(tmp_path):
+    network, done = run(tmp_path, phase(epochs=6))
+    assert done.history[-1].loss < done.history[0].loss
+    assert validate(network.logits, VALIDATION)[1] > 0.9
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_seed_does_not(tmp_path, whole):
+    again, _ = run(tmp_path / "again", phase())
+    other, _ = run(tmp_path / "other", phase(seed=1))
+    assert same(weights(again), whole[0])
+    assert not same(weights(other), whole[0])
+
+
+@pytest.mark.parametrize("at", [(1, 2), (2, 3), (3, 6)])
+def test_a_run_broken_off_goes_on_bit_by_bit(tmp_path, whole, at):
+    with pytest.raises(Killed):
+        run(tmp_path, phase(), StopAt(*at))
+    network, done = run(tmp_path, phase())
+    assert same(weights(network), whole[0])
+    strip = [(r.epoch, r.loss, r.validation_loss, r.validation_accuracy, r.learning_rate) for r in done.history]
+    assert strip == [(r.epoch, r.loss, r.validation_loss, r.validation_accuracy, r.learning_rate) for r in whole[1].history]
+
+
+def test_the_best_epoch_is_kept(tmp_path):
+    network, done = run(tmp_path, phase(epochs=5, learning_rate=0.02))
+    best = max(done.history, key=lambda r: (r.validation_accuracy, -r.validation_loss, r.epoch))
+    assert done.best == best.epoch
+    loss, accuracy = validate(network.logits, VALIDATION)
+    assert accuracy == best.validation_accuracy
+    assert loss == pytest.approx(best.validation_loss, rel=1e-6)
+
+
+def test_early_stopping_ends_when_the_loss_stays_up(tmp_path):
+    _, done = run(tmp_path, phase(epochs=40, learning_rate=0.05, schedule="constant", early_stopping=2))
+    losses = [r.validation_loss for r in done.history]
+    assert len(losses) < 40
+    assert len(losses) - 1 - int(np.argmin(losses)) == 2
+
+
+def test_a_loss_that_is_not_finite_is_an_error(tmp_path):
+    with pytest.raises(TrainingError, match="must stay finite.*use a learning rate below"):
+        run(tmp_path, replace(phase(), learning_rate=float("inf"), schedule="constant"))
+
+
+def test_a_checkpoint_of_another_run_is_refused(tmp_path):
+    run(tmp_path, phase(epochs=1), identity="one")
+    with pytest.raises(TrainingError, match="belongs to another run"):
+        run(tmp_path, phase(epochs=1), identity="two")
+
+
+def test_validate_is_the_mean_cross_entropy_and_the_share_that_is_right(tmp_path):
+    network, _ = run(tmp_path, phase(epochs=1))
+    probabilities = network.inference.predict_on_batch(VALIDATION.pixels).astype(np.float64)
+    expected = -np.log(probabilities[np.arange(32), VALIDATION.labels]).mean()
+    loss, accuracy = validate(network.logits, VALIDATION)
+    assert loss == pytest.approx(expected, rel=1e-4)
+    assert accuracy == (probabilities.argmax(1) == VALIDATION.labels).mean()
+
+
+def test_class_weights_and_every_schedule_train(tmp_path):
+    for schedule in ("constant", "cosine", "one-cycle"):
+        _, done = run(tmp_path / schedule, phase(epochs=1, schedule=schedule, class_weights="balanced", label_smoothing=0.0))
+        assert np.isfinite(done.history[-1].loss)
+
+
+def test_kill_9_in_mid_epoch_then_resume_gives_the_same_bits(tmp_path, whole):
+    script = textwrap.dedent(
+        """
+        import os, signal, sys
+        from pathlib import Path
+        sys.path.insert(0, sys.argv[2])
+        import test_loop
+        class Kill(test_loop.Silent):
+            def step(self, epoch, done, total):
+                if (epoch, done) == (2, 4):
+                    os.kill(os.getpid(), signal.SIGKILL)
+        test_loop.run(Path(sys.argv[1]), test_loop.phase(), Kill())
+        """
+    )
+    folder = str(Path(__file__).parent)
+    killed = subprocess.run([sys.executable, "-c", script, str(tmp_path), folder], capture_output=True, check=False)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()[-2000:]
+    network, _ = run(tmp_path, phase())
+    assert same(weights(network), whole[0])
