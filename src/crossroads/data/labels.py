@@ -1,0 +1,275 @@
+"""Labels to class names and numbers: natural order, encoding, class-name files, and aligning one data set to another's classes."""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+from array import array
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crossroads.data.dataset import NO_SPLIT, Dataset, ImageSource
+from crossroads.errors import DataError, did_you_mean
+
+_DIGITS = re.compile(r"\d+", re.ASCII)
+_INTEGER = re.compile(r"[+-]?\d{1,18}", re.ASCII)
+
+
+def _padded(match: re.Match[str]) -> str:
+    digits = match[0].lstrip("0")
+    return f"{len(digits):03d}{digits}"
+
+
+def natural_key(text: str) -> tuple[int, int, str, str]:
+    """Sort key of natural order: whole numbers first and by value, then text with the numbers inside compared by value.
+
+    ``"2" < "10" < "img2.png" < "img10.png"``. Different texts always have different keys.
+    """
+    if _INTEGER.fullmatch(text):
+        return (0, int(text), "", text)
+    return (1, 0, _DIGITS.sub(_padded, text), text)
+
+
+def as_integer(text: str) -> int | None:
+    """The integer that a class name spells, such as 20 for ``00020``, or None."""
+    return int(text) if _INTEGER.fullmatch(text) else None
+
+
+class Rows:
+    """Collects rows while a reader meets them, as compact columns, and makes the data set at the end."""
+
+    def __init__(self) -> None:
+        self._codes: dict[str, int] = {}
+        self._labels = array("i")
+        self._splits = array("B")
+        self._groups = array("q")
+        self._group_codes: dict[object, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._labels)
+
+    def add(self, label: str, *, split: int = NO_SPLIT, group: object = None) -> None:
+        """One row. `group` is any hashable that names the group, or None for a row that stands alone."""
+        self._labels.append(self._codes.setdefault(label, len(self._codes)))
+        self._splits.append(split)
+        self._groups.append(-1 if group is None else self._group_codes.setdefault(group, len(self._group_codes)))
+
+    def dataset(self, origin: str, images: ImageSource, notes: Iterable[str] = ()) -> Dataset:
+        """The data set; its classes are the labels met, in natural order. Row i stands for image i."""
+        names = list(self._codes)
+        labels, classes = _in_order(np.array(self._labels, np.int32), names)
+        splits = np.array(self._splits, np.uint8)
+        groups = np.array(self._groups, np.int64)
+        alone = groups < 0
+        groups[alone] = len(self._group_codes) + np.arange(np.count_nonzero(alone))
+        return Dataset(
+            origin=origin,
+            images=images,
+            indices=np.arange(len(labels), dtype=np.int64),
+            labels=labels,
+            classes=classes,
+            groups=groups if self._group_codes else None,
+            splits=splits if splits.any() else None,
+            notes=tuple(notes),
+        )
+
+
+def _in_order(codes: NDArray[np.int32], names: Sequence[str]) -> tuple[NDArray[np.int32], tuple[str, ...]]:
+    """Renumber `codes` so that the names stand in natural order."""
+    order = sorted(range(len(names)), key=lambda code: natural_key(names[code]))
+    rank = np.empty(len(names), np.int32)
+    rank[order] = np.arange(len(names), dtype=np.int32)
+    return (rank[codes] if len(names) else codes), tuple(names[code] for code in order)
+
+
+def encode(values: object, *, what: str = "labels") -> tuple[NDArray[np.int32], tuple[str, ...]]:
+    """Any labels as int32 (n,) into class names in natural order.
+
+    Args:
+        values: n integers, strings, bytes or booleans, whole-numbered floats, or one-hot rows (n, k) with exactly one 1 each.
+        what: How to call them in a message.
+
+    Returns:
+        The class index of each row, int32 (n,), and the class names: ``str(label)``, or the column's number for one-hot rows.
+
+    Raises:
+        DataError: Another shape or type, a NaN, a fraction, an empty string, a row that is not one-hot.
+    """
+    array_ = _label_array(values, what)
+    if array_.ndim == 2 and array_.shape[1] == 1:
+        array_ = array_[:, 0]
+    if array_.ndim == 2:
+        array_ = _from_one_hot(array_, what)
+    if array_.ndim != 1:
+        raise DataError(f"{what} must be one label a row (n,), or one-hot (n, k)", received=f"shape {array_.shape}")
+    unique, inverse = np.unique(array_, return_inverse=True)
+    names = [str(value) for value in unique.tolist()]
+    for name in names:
+        if not name.strip():
+            row = int(np.argmax(inverse == names.index(name)))
+            raise DataError(f"{what} must not be empty", received=f"{name!r} in row {row}")
+    return _in_order(inverse.reshape(-1).astype(np.int32), names)
+
+
+def _label_array(values: object, what: str) -> NDArray[np.generic]:
+    """Labels as an array of integers, booleans or strings."""
+    if not isinstance(values, np.ndarray):
+        items = list(values) if isinstance(values, Iterable) and not isinstance(values, (str, bytes)) else [values]
+        kinds = {type(item) for item in items}
+        if str in kinds and kinds != {str}:  # numpy would turn the numbers among them into text without a word
+            raise DataError(f"{what} must be of one type", received=", ".join(sorted(kind.__name__ for kind in kinds)))
+        try:
+            values = np.asarray(items)
+        except ValueError as error:
+            raise DataError(f"{what} must be one label a row", received="rows of different lengths") from error
+    labels: NDArray[np.generic] = values
+    if labels.dtype.kind == "O":
+        return _label_array(labels.tolist(), what) if all(isinstance(v, (str, int)) for v in labels.flat) else _refuse(labels, what)
+    if labels.dtype.kind == "S":
+        try:
+            return np.char.decode(labels.astype(np.bytes_), "utf-8")
+        except UnicodeDecodeError as error:
+            raise DataError(f"{what} must be UTF-8 text", received=error) from error
+    if labels.dtype.kind == "f":
+        if not np.isfinite(labels).all():
+            raise DataError(f"{what} must be finite", received="NaN or infinity", mend="drop those rows or label them")
+        whole = labels.astype(np.int64)
+        if not np.array_equal(whole, labels):
+            raise DataError(f"{what} must be whole numbers or strings", received="fractions")
+        return whole
+    return labels if labels.dtype.kind in "iubU" else _refuse(labels, what)
+
+
+def _refuse(labels: NDArray[np.generic], what: str) -> NDArray[np.generic]:
+    raise DataError(f"{what} must be integers, strings, booleans or one-hot rows", received=f"an array of dtype {labels.dtype}")
+
+
+def _from_one_hot(rows: NDArray[np.generic], what: str) -> NDArray[np.generic]:
+    ones = rows == 1
+    good = (ones.sum(axis=1) == 1) & ((rows == 0).sum(axis=1) == rows.shape[1] - 1)
+    if not good.all():
+        row = int(np.argmin(good))
+        raise DataError(
+            f"each row of one-hot {what} must hold exactly one 1 and otherwise 0", received=f"{rows[row].tolist()} in row {row}"
+        )
+    return np.asarray(ones.argmax(axis=1))
+
+
+def load_class_names(path: str | os.PathLike[str]) -> dict[int, str]:
+    """Names of integer labels, from a CSV such as ``ClassId,SignName`` or a text of one name a line, numbered from 0.
+
+    Raises:
+        DataError: The file cannot be read, a number or a name comes twice, or a line is empty or not a number and a name.
+    """
+    try:
+        lines = Path(path).read_text("utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"the class names {path} cannot be read", received=error) from error
+    rows = [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
+    if not rows:
+        raise DataError(f"the class names {path} must not be empty")
+    numbered = [(number, _number_and_name(line)) for number, line in rows]
+    table = numbered[1:] if numbered[0][1] is None and len(numbered) > 1 else numbered
+    if any(pair is not None for _, pair in table):
+        pairs = [(number, pair) for number, pair in table]
+    else:
+        pairs = [(number, (index, line.strip())) for index, (number, line) in enumerate(rows)]
+    names: dict[int, str] = {}
+    for number, pair in pairs:
+        if pair is None:
+            raise DataError(f"{path} line {number}: a class number and its name must stand here", received=repr(lines[number - 1]))
+        if pair[0] in names or pair[1] in names.values():
+            raise DataError(f"{path} line {number}: each class number and name must come once", received=repr(lines[number - 1]))
+        names[pair[0]] = pair[1]
+    return names
+
+
+def _number_and_name(line: str) -> tuple[int, str] | None:
+    """``14,Stop`` or ``14;Stop`` or ``14<tab>Stop`` as (14, "Stop"); None for anything else."""
+    for delimiter in ",;\t":
+        fields = next(csv.reader([line], delimiter=delimiter), [])
+        if len(fields) >= 2 and (value := as_integer(fields[0].strip())) is not None and fields[1].strip():
+            return value, fields[1].strip()
+    return None
+
+
+def rename(dataset: Dataset, names: Mapping[int, str] | Sequence[str]) -> Dataset:
+    """Give integer class names their names; the order of the classes stays that of their numbers.
+
+    Args:
+        dataset: Its class names spell integers.
+        names: The name of each number, or the names of 0, 1, 2 and so on.
+
+    Raises:
+        DataError: A class is no integer, or has no name.
+    """
+    table = dict(names) if isinstance(names, Mapping) else dict(enumerate(names))
+    renamed = []
+    for label in dataset.classes:
+        number = as_integer(label)
+        if number is None or number not in table:
+            raise DataError(
+                f"every label of {dataset.origin} must have a class name",
+                received=f"label {label!r}; the names are for {_numbers(table)}",
+                mend="give a file with lines such as `14,Stop`",
+            )
+        renamed.append(str(table[number]))
+    if len(set(renamed)) < len(renamed):
+        twice = next(name for name, count in Counter(renamed).items() if count > 1)
+        raise DataError("class names must differ", received=f"{twice!r} for two classes")
+    return replace(dataset, classes=tuple(renamed))
+
+
+def _numbers(table: Mapping[int, str]) -> str:
+    return f"{min(table)} to {max(table)}" if table else "none"
+
+
+def align(dataset: Dataset, classes: Sequence[str]) -> Dataset:
+    """Re-index the labels of `dataset` to another class list, by name.
+
+    Where both sides spell the same integer and only one of `classes` does so, ``00020`` matches ``20``; that is noted.
+
+    Args:
+        dataset: The data set to re-index.
+        classes: The class names whose positions the labels shall be.
+
+    Returns:
+        The same rows with labels into `classes`.
+
+    Raises:
+        DataError: A label that occurs is not among `classes`; says which row, which label and the nearest class.
+    """
+    known = tuple(classes)
+    place = {name: index for index, name in enumerate(known)}
+    integers = [as_integer(name) for name in known]
+    times = Counter(integers)
+    by_integer = {number: index for index, number in enumerate(integers) if number is not None and times[number] == 1}
+    mapping = np.full(len(dataset.classes), -1, np.int32)
+    respelt = []
+    for code, name in enumerate(dataset.classes):
+        if name in place:
+            mapping[code] = place[name]
+        elif (number := as_integer(name)) is not None and number in by_integer:
+            mapping[code] = by_integer[number]
+            respelt.append(f"{name!r} as {known[by_integer[number]]!r}")
+    labels = mapping[dataset.labels] if len(mapping) else dataset.labels
+    if (labels < 0).any():
+        row = int(np.argmax(labels < 0))
+        label = dataset.classes[dataset.labels[row]]
+        rows = int(np.count_nonzero(labels < 0))
+        raise DataError(
+            f"{dataset.name(row)}: label {label!r} is not among the {len(known)} classes",
+            received=f"{rows} such row{'s' if rows > 1 else ''} in {dataset.origin}",
+            mend=did_you_mean(label, known),
+        )
+    notes = dataset.notes
+    if respelt:
+        more = f" and {len(respelt) - 3} more" if len(respelt) > 3 else ""
+        notes = (*notes, f"labels matched as numbers: {', '.join(respelt[:3])}{more}")
+    return replace(dataset, labels=labels.astype(np.int32), classes=known, notes=notes)
