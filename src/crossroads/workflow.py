@@ -4,27 +4,31 @@ from __future__ import annotations
 
 import hashlib
 import json
-import platform
 import time
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from crossroads import artifact
-from crossroads._platform import peak_memory_mb
-from crossroads.data.audit import flip_is_safe
+from crossroads import __version__, artifact
+from crossroads._platform import keras_backend, peak_memory_mb
+from crossroads.data.audit import Audit, flip_is_safe
+from crossroads.data.audit import audit as check
 from crossroads.data.dataset import Dataset
 from crossroads.data.images import Resize
 from crossroads.data.labels import align
 from crossroads.data.loading import Loaded, Refusal, load_all, sizes
 from crossroads.data.readers import Source, read
-from crossroads.data.splits import Locked, Splits, split, split_digest
+from crossroads.data.splits import Locked, split, split_digest
 from crossroads.errors import DataError, RecipeError
-from crossroads.evaluation import Evaluation, evaluate
+from crossroads.evaluation import Evaluation
+from crossroads.evaluation import evaluate as score
 from crossroads.networks.catalog import Backbone, backbone
-from crossroads.predictor import Predictor
+from crossroads.predictor import Predictor, Scored
 from crossroads.recipe import Recipe
 from crossroads.run_folder import RunFolder
 from crossroads.strategies import Strategy, plan, resolve, strategy
@@ -146,16 +150,51 @@ def prepare(data: Source | None, test: Source | None, recipe: Recipe, watcher: W
     )
     _require_every_class(train)
     _refuse_flip(resolved, train)
-    notes = (*dataset.notes, *(() if locked is None else locked.notes), *parts.notes, *_refusal_notes(train, validation))
+    notes = (
+        *dataset.notes,
+        *(() if locked is None else locked.notes),
+        *parts.notes,
+        *_refusal_notes("train", train.refusals),
+        *_refusal_notes("validation", validation.refusals),
+    )
     for note in notes:
         watcher.note(note)
     return Prepared(resolved, chosen, record, train, validation, parts.test, notes)
 
 
-def evaluate_run(run: str | Path, data: Source, *, strict: bool = False) -> Evaluation:
-    """Score a finished artifact on labelled images that are brought to its classes by name."""
+def evaluate(run: str | Path, data: Source, *, strict: bool = False, watcher: Watcher | None = None) -> Evaluation:
+    """Score a finished artifact on labelled images, which are brought to its classes by name.
+
+    Args:
+        run: The folder that `fit` left.
+        data: Labelled images in any form that `read` takes.
+        strict: Whether the first image that cannot be read is an error.
+        watcher: Is told what goes on.
+
+    Raises:
+        CrossroadsError: No artifact, a label that it does not know, no readable image.
+    """
+    watcher = watcher or Silent()
     predictor = Predictor.load(run)
-    return _score(predictor, align(read(data), predictor.classes), strict=strict)[0]
+    dataset = align(read(data), predictor.classes)
+    for note in dataset.notes:
+        watcher.note(note)
+    scored, evaluation = _score(predictor, dataset, strict, watcher)
+    for note in _refusal_notes("the data", scored.refusals):
+        watcher.note(note)
+    return evaluation
+
+
+def audit(data: Source, *, min_images: int = 10, watcher: Watcher | None = None) -> Audit:
+    """Check labelled images before training; every image is read once.
+
+    Args:
+        data: Labelled images in any form that `read` takes.
+        min_images: Classes with fewer are reported.
+        watcher: Is told what goes on.
+    """
+    watcher = watcher or Silent()
+    return check(read(data), min_images=min_images, progress=partial(watcher.progress, "checking"))
 
 
 def _train_and_test(prepared: Prepared, folder: RunFolder, started: float, watcher: Watcher) -> Run:
@@ -188,20 +227,145 @@ def _train_and_test(prepared: Prepared, folder: RunFolder, started: float, watch
         parity_images=prepared.validation.pixels[:PARITY_IMAGES],
     )
     with artifact.draft(folder.path, contents) as draft:
+        # What is scored is what was saved, as it will be loaded.
         predictor = Predictor.load(draft.path)
-        validation = _score_loaded(predictor, prepared.validation)
-        test, refused = (None, ()) if prepared.test is None else _score(predictor, prepared.test.unlock(), strict=recipe.strict)
         metrics = {
             "backbone": prepared.backbone.name,
             "strategy": prepared.strategy.name,
-            "seconds": round(time.perf_counter() - started, 3),
-            "peak_memory_mb": peak_memory_mb(),
+            "seconds": 0.0,
+            "peak_memory_mb": None,
             "epochs": len(trained.history),
             "best_epoch": trained.best,
-            "validation": validation.to_json(),
-            "test": None if test is None else test.to_json(),
-            "refused": [f"{r.name}: {r.reason}" for r in (*prepared.train.refusals, *prepared.validation.refusals, *refused)],
-            "notes": list(prepared.notes),
+            "validation": _score_loaded(predictor, prepared.validation).to_json(),
+            **_test(predictor, prepared, watcher),
         }
+        metrics |= {"seconds": round(time.perf_counter() - started, 3), "peak_memory_mb": peak_memory_mb()}
         draft.finish(metrics)
     return Run(folder.path, metrics)
+
+
+def _test(predictor: Predictor, prepared: Prepared, watcher: Watcher) -> dict[str, Any]:
+    """The final evaluation: the one place where the test is unlocked."""
+    refusals = {"train": prepared.train.refusals, "validation": prepared.validation.refusals}
+    notes = list(prepared.notes)
+    facts: dict[str, Any] = {"test": None}
+    if prepared.test is not None:
+        scored, evaluation = _score(predictor, prepared.test.unlock(), prepared.recipe.strict, watcher)
+        refusals["test"] = scored.refusals
+        seen = _overlap(scored.digests, prepared)
+        told = list(_refusal_notes("the test", scored.refusals))
+        if seen:
+            told.append(f"{seen} of {len(scored.dataset)} test images are also in train or validation; the test scores flatter")
+        for note in told:
+            watcher.note(note)
+        notes += told
+        digest = split_digest(scored.digests, scored.dataset.labels, prepared.classes)
+        facts = {"test": evaluation.to_json() | {"seen_in_training": seen, "digest": digest}}
+    return facts | {
+        "refused": {side: [{"name": r.name, "reason": r.reason} for r in refused] for side, refused in refusals.items()},
+        "notes": notes,
+    }
+
+
+def _overlap(digests: NDArray[np.uint8], prepared: Prepared) -> int:
+    """How many of the images with these digests, uint8 (n, 16), were trained or validated on."""
+    known = {digest.tobytes() for part in (prepared.train, prepared.validation) for digest in part.digests}
+    return sum(digest.tobytes() in known for digest in digests)
+
+
+def _score(predictor: Predictor, dataset: Dataset, strict: bool, watcher: Watcher) -> tuple[Scored, Evaluation]:
+    scored = predictor.probabilities_of(dataset, strict=strict, progress=partial(watcher.progress, "testing"))
+    return scored, _evaluation(scored.probabilities, scored.dataset)
+
+
+def _score_loaded(predictor: Predictor, loaded: Loaded) -> Evaluation:
+    return _evaluation(predictor.probabilities(loaded.pixels), loaded.dataset)
+
+
+def _evaluation(probabilities: NDArray[np.float32], dataset: Dataset) -> Evaluation:
+    names = _Names(dataset)
+    return score(probabilities, dataset.labels, dataset.classes, names=names, groups=dataset.groups)
+
+
+class _Names(Sequence[str]):
+    """The names of a data set's rows, made when asked for: few of them are shown."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self._dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def __getitem__(self, row: int) -> str:  # type: ignore[override]
+        return self._dataset.name(row)
+
+
+def _asked(recipe: Recipe, data: Source | None, test: Source | None, options: dict[str, Any]) -> Recipe:
+    """The recipe with the options in it, and the paths where the sources are paths."""
+    recipe = Recipe.from_mapping(recipe.to_mapping() | options, "options")
+    paths = {name: str(source) for name, source in (("data", data), ("test", test)) if isinstance(source, str | Path)}
+    return recipe.with_options(**paths)
+
+
+def _require_every_class(train: Loaded) -> None:
+    empty = [train.dataset.classes[label] for label in np.flatnonzero(train.dataset.counts() == 0)]
+    if empty:
+        raise DataError(
+            f"{train.dataset.origin}: each class needs a readable training image",
+            received=f"none of {', '.join(map(repr, empty[:5]))}{' and others' if len(empty) > 5 else ''}",
+            mend="add images, or leave the class out",
+        )
+
+
+def _refuse_flip(recipe: Recipe, train: Loaded) -> None:
+    if recipe.augmentation is None or not recipe.augmentation.flip:
+        return
+    safe = flip_is_safe(train.pixels, train.dataset.labels, train.dataset.classes)
+    if not safe:
+        raise RecipeError(
+            "flip must not turn one class into another",
+            received=safe.reason,
+            mend="set flip = false in [augmentation]",
+        )
+
+
+def _refusal_notes(side: str, refusals: tuple[Refusal, ...]) -> Iterator[str]:
+    if refusals:
+        first = f"{refusals[0].name}: {refusals[0].reason}"
+        yield f"{len(refusals)} images of {side} were refused and left out, the first {first}"
+
+
+def _identity(prepared: Prepared) -> str:
+    """Digest of all that must stay the same when a run is resumed: the data row by row, the recipe, the versions."""
+    hasher = hashlib.blake2b(digest_size=16)
+    recipe = {key: value for key, value in prepared.recipe.to_mapping().items() if key not in ("data", "test")}
+    hasher.update(json.dumps([recipe, prepared.classes, __version__, keras_backend()], sort_keys=True).encode())
+    for part in (prepared.train, prepared.validation):
+        hasher.update(part.digests.tobytes())
+        hasher.update(part.dataset.labels.tobytes())
+    return hasher.hexdigest()
+
+
+def _data_facts(prepared: Prepared) -> dict[str, Any]:
+    """What the artifact says of its data. The test's digest stands with its scores: nothing reads it before."""
+    parts = {"train": prepared.train, "validation": prepared.validation}
+    splits: dict[str, Any] = {
+        name: {"n": len(part.dataset), "digest": split_digest(part.digests, part.dataset.labels, prepared.classes)}
+        for name, part in parts.items()
+    }
+    if prepared.test is not None:
+        splits["test"] = {"n": prepared.test.n}
+    both = np.concatenate([part.digests for part in parts.values()])
+    labels = np.concatenate([part.dataset.labels for part in parts.values()])
+    return {
+        "origin": prepared.train.dataset.origin,
+        "n": len(labels),
+        "digest": split_digest(both, labels, prepared.classes),
+        "splits": splits,
+    }
+
+
+def _known(size: int | None) -> int:
+    if size is None:
+        raise RecipeError("a resolved recipe names the image size", received="none")
+    return size

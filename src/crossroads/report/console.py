@@ -12,6 +12,11 @@ from crossroads.training.checkpoint import EpochRecord
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
+    from crossroads.data.audit import Audit
+    from crossroads.evaluation import Evaluation
+    from crossroads.predictor import Prediction
+    from crossroads.workflow import Run
+
 
 def epoch_line(record: EpochRecord, total: int) -> str:
     """One line an epoch: number, seconds, loss, validation loss, validation accuracy."""
@@ -95,6 +100,44 @@ def print_table(header: tuple[str, ...], rows: Iterable[tuple[object, ...]]) -> 
     for row in (header, tuple("-" * width for width in widths), *cells):
         padded = (cell.rjust(width) if flush else cell.ljust(width) for cell, width, flush in zip(row, widths, right, strict=True))
         print("  ".join(padded).rstrip())
+
+
+def print_run(run: Run) -> None:
+    """What a finished run scored, and where it is."""
+    metrics = run.metrics
+    for side in ("validation", "test"):
+        scores = metrics[side]
+        if scores is None:
+            print("test: none held out")
+            continue
+        for name in ("n", "loss", "accuracy", "balanced_accuracy"):
+            interval = scores.get(f"{name}_interval")
+            told = "" if interval is None else f"  (95 % interval {interval[0]:.4f} to {interval[1]:.4f})"
+            value = scores[name]
+            print(f"{side} {name.replace('_', ' ')}: {value:.4f}{told}" if isinstance(value, float) else f"{side} {name}: {value}")
+    print(f"backbone: {metrics['backbone']}")
+    print(f"strategy: {metrics['strategy']}")
+    print(f"best epoch: {metrics['best_epoch']} of {metrics['epochs']}")
+    print(f"seconds: {metrics['seconds']:.1f}")
+    if metrics["peak_memory_mb"] is not None:
+        print(f"peak memory: {metrics['peak_memory_mb']:.0f} MB")
+    print(f"artifact: {run.artifact}")
+
+
+def print_evaluation(scored: Evaluation) -> None:
+    """The scores as lines, then a table of classes, then the most confident mistakes."""
+    print_lines(scored.lines())
+    print(f"\n{scored.table()}")
+    if scored.mistakes:
+        print("\nmost confident mistakes")
+        rows = ((m.name, m.true, m.predicted, f"{m.confidence:.4f}") for m in scored.mistakes)
+        print_table(("image", "true", "predicted", "confidence"), rows)
+
+
+def print_predictions(predictions: Iterable[Prediction]) -> None:
+    """One line an image, labels in order of probability."""
+    for prediction in predictions:
+        print(f"{prediction.name}: " + ", ".join(f"{ranked.label} {ranked.probability:.4f}" for ranked in prediction.labels))
 
 
 def print_json(value: Any) -> None:

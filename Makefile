@@ -1,0 +1,51 @@
+# Everything a contributor runs. `make demo` and `make test` work on a fresh machine with Python 3.11 to 3.13 and make.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SOURCES := src tests benchmarks
+export TF_CPP_MIN_LOG_LEVEL ?= 3
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-jax test-real check format bench docs clean
+
+help:  ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: $(VENV)/.ready  ## make .venv with everything
+
+$(VENV)/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,docs]'
+	touch $@
+
+demo: setup  ## train, test and save a classifier of built-in images
+	$(BIN)/crossroads demo
+
+test: setup  ## run the tests
+	$(BIN)/python -m pytest
+
+test-jax: setup  ## run the core of the tests on Keras' JAX backend
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[jax]'
+	KERAS_BACKEND=jax $(BIN)/python -m pytest -m 'core and not real'
+
+test-real: setup  ## run the slow checks on the shared real data
+	$(BIN)/python -m pytest -m real
+
+check: setup  ## lint, format, types, import layers
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: setup  ## put the code in order
+	$(BIN)/ruff check --fix $(SOURCES)
+	$(BIN)/ruff format $(SOURCES)
+
+bench: setup  ## measure against the alternatives, side by side
+	$(BIN)/python -m benchmarks
+
+docs: setup  ## build the documentation into site/
+	$(BIN)/mkdocs build --strict
+
+clean:  ## remove what was built
+	rm -rf $(VENV) site build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
