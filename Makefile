@@ -45,7 +45,7 @@ bench: setup  ## measure against the alternatives, side by side
 	$(BIN)/python -m benchmarks
 
 docs: setup  ## build the documentation into site/
-	$(BIN)/mkdocs build --strict
+	$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet docs site
 
 clean:  ## remove what was built
 	rm -rf $(VENV) site build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
