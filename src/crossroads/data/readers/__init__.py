@@ -1,1 +1,127 @@
-"""One reader a format."""
+"""One reader a format, told apart by looking; `read` is the way in."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from crossroads.data.dataset import Dataset
+from crossroads.data.labels import load_class_names, rename
+from crossroads.data.readers import arrays, folders, gtsrb, npy, parquet, pickles, tables
+from crossroads.data.readers._view import View, described, is_image_name, suffix_of, views
+from crossroads.data.spans import Span
+from crossroads.data.trees import Folder, existing, kind_of, open_archive
+from crossroads.errors import DataError
+
+ClassNames = str | os.PathLike[str] | Mapping[int, str] | Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """One layout of labelled images.
+
+    Attributes:
+        name: What to call it.
+        layout: What it looks like, for the error that lists what is known.
+        recognises: Whether a view holds it. Looks at names, and at the first bytes of few files.
+        read: Makes the data set; opens no image.
+    """
+
+    name: str
+    layout: str
+    recognises: Callable[[View], object]
+    read: Callable[[View], Dataset]
+
+
+READERS = (
+    Reader("gtsrb", "GTSRB's Final_Training and Final_Test with their GT-*.csv", gtsrb.is_official, gtsrb.read_official),
+    Reader("gtsrb-kaggle", "Kaggle's GTSRB: Train/<class>/*.png and Test.csv", gtsrb.is_kaggle, gtsrb.read_kaggle),
+    Reader("table", "a CSV or TSV with the columns path and label", tables.tables, tables.read_tables),
+    Reader("split-folders", "train/<class>/<image> with val/ and test/", folders.has_split_folders, folders.read_split_folders),
+    Reader("class-folders", "<class>/<image>", folders.has_several_class_folders, folders.read_class_folders),
+    Reader("parquet", "Parquet with the columns image and label", parquet.parquet_files, parquet.read_parquet),
+    Reader("pickle", "a pickled dict of features and labels", pickles.pickles, pickles.read_pickles),
+    Reader("npz", "an .npz of features and labels", npy.npz_files, npy.read_npz),
+    Reader("npy", "X.npy with y.npy", npy.npy_files, npy.read_npy),
+    Reader("one-class-folder", "<class>/<image>, a single class", folders.has_class_folder, folders.read_class_folders),
+)
+"""Every layout that is read; the first one that recognises the data wins, so the specific ones come first."""
+
+
+def read(source: object, *, class_names: ClassNames | None = None) -> Dataset:
+    """Labelled images as one immutable data set. No image is opened yet.
+
+    Args:
+        source: One of these.
+            The path of a folder, or of a .zip, .tar, .tar.gz, .tar.bz2 or .tar.xz archive of what a folder may hold.
+            The path of one CSV, TSV, pickle, .npz, .npy or Parquet file.
+            Arrays, as ``(images, labels)`` or a mapping such as ``{"features": …, "labels": …}``: images (n, height, width) or
+            (n, height, width, 1, 3 or 4), uint8, or floats in [0, 1]; labels (n,) integers, strings or booleans, or one-hot (n, k).
+            A data set, which is returned as it is.
+        class_names: Names of integer labels: a mapping, a sequence, or the path of a file with lines such as ``14,Stop`` or with
+            one name a line, numbered from 0.
+
+    Returns:
+        The data set; its `notes` say what was left out and why.
+
+    Raises:
+        DataError: Nothing that is known, a bad row, a file that is missing, hostile or broken; says what was found.
+        MissingExtraError: Parquet without pyarrow.
+    """
+    dataset = _read(source)
+    if not len(dataset):
+        raise DataError(f"{dataset.origin} must hold at least one labelled image", received="0 images", mend=_known())
+    if class_names is None:
+        return dataset
+    return rename(dataset, load_class_names(class_names) if isinstance(class_names, (str, os.PathLike)) else class_names)
+
+
+def _read(source: object) -> Dataset:
+    if isinstance(source, Dataset):
+        return source
+    if isinstance(source, (str, os.PathLike)):
+        return _recognised(_first_view(Path(os.fspath(source))))
+    if isinstance(source, Mapping):
+        return arrays.from_pairs(arrays.pairs_of({str(key): value for key, value in source.items()}, "the mapping"), "arrays")
+    if isinstance(source, (tuple, list)) and len(source) == 2:
+        return arrays.read_arrays(*source)
+    raise DataError("a source is a path, or a pair (images, labels)", received=f"a {type(source).__name__}")
+
+
+def _first_view(path: Path) -> View:
+    """A folder or an archive with all its names, or a single file."""
+    place, origin = existing(path), str(path)
+    if place.is_dir():
+        folder = Folder(place)
+        return View(folder, "", folder.names(), origin)
+    span = Span.of_path(place)
+    kind = kind_of(span)
+    if suffix_of(place.name) != ".npz" and kind in ("zip", "tar", "gz", "bz2", "xz"):
+        tree = open_archive(span, kind, origin)
+        names = tree.names()
+        if kind != "zip" or not names or not all(suffix_of(name) == ".npy" for name in names):
+            return View(tree, "", names, origin)
+    return View(Folder(place.parent), "", [place.name], origin, single=True, kind=kind)
+
+
+def _recognised(first: View) -> Dataset:
+    if not first.names:
+        raise DataError(f"{first.origin} must hold labelled images", received="no files", mend=_known())
+    levels = list(views(first))
+    for reader in READERS:
+        for view in levels:
+            if reader.recognises(view):
+                return reader.read(view)
+    folders.refuse_unlabelled(levels[-1])
+    mend = _known()
+    if first.single and is_image_name(first.names[0]):
+        mend = "give the folder that holds the class folders, not one image"
+    elif packed := [name for name in first.names if suffix_of(name) in (".zip", ".tar", ".gz", ".tgz", ".xz", ".bz2")]:
+        mend = f"give the archive itself: {packed[0]}"
+    raise DataError(f"no known layout of labelled images in {first.origin}", received=described(first.names), mend=mend)
+
+
+def _known() -> str:
+    return "known layouts: " + "; ".join(reader.layout for reader in READERS[:-1])

@@ -1,0 +1,170 @@
+"""What a reader looks at: the files below one folder of a tree, and the images among them."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crossroads.data.dataset import TEST, TRAIN, VALIDATION
+from crossroads.data.spans import Span
+from crossroads.data.trees import Folder, Tree
+from crossroads.errors import DataError, ImageRefused
+
+IMAGE_SUFFIXES = frozenset(
+    (".ppm", ".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".pbm", ".pnm")
+)
+DATA_SUFFIXES = frozenset((".csv", ".tsv", ".p", ".pkl", ".pickle", ".npz", ".npy", ".parquet"))
+SPLIT_WORDS = {
+    "train": TRAIN,
+    "training": TRAIN,
+    "val": VALIDATION,
+    "valid": VALIDATION,
+    "validation": VALIDATION,
+    "test": TEST,
+    "testing": TEST,
+}
+
+
+def suffix_of(name: str) -> str:
+    """``.jpg`` of ``a/B.JPG``; empty where there is none."""
+    return os.path.splitext(name)[1].lower()  # noqa: PTH122 - called for every file
+
+
+def is_image_name(name: str) -> bool:
+    """Whether a file says by its suffix that it is an image."""
+    return suffix_of(name) in IMAGE_SUFFIXES
+
+
+def split_of(name: str) -> int | None:
+    """The split that a folder or column value names, in any case, or None."""
+    return SPLIT_WORDS.get(name.strip().lower())
+
+
+@dataclass(frozen=True)
+class View:
+    """The files of a tree below `root`.
+
+    Attributes:
+        tree: Where the files are.
+        root: Empty, or a folder of the tree with a slash at its end.
+        names: The files below `root`, relative to it, in natural order; a single name where the user gave one file.
+        single: Whether the user gave one file, so that its neighbours are none of our business unless it names them.
+        origin: What the user gave.
+        kind: What `kind_of` says of the single file; empty otherwise.
+    """
+
+    tree: Tree
+    root: str
+    names: Sequence[str]
+    origin: str
+    single: bool = False
+    kind: str = ""
+
+    def full(self, name: str) -> str:
+        """The name in the tree of a file below the root."""
+        return self.root + name
+
+    def span(self, name: str) -> Span:
+        """A file below the root."""
+        return self.tree.span(self.full(name))
+
+    def label(self, name: str) -> str:
+        """What to call a file in a message."""
+        return name if self.single else self.full(name)
+
+    @property
+    def on_disk(self) -> bool:
+        """Whether the files are plain files, so that a path in a table may lead out of the folder."""
+        return isinstance(self.tree, Folder)
+
+    @cached_property
+    def top_files(self) -> tuple[str, ...]:
+        """The files that lie directly in the root."""
+        return tuple(name for name in self.names if "/" not in name)
+
+    @cached_property
+    def top_folders(self) -> tuple[str, ...]:
+        """The folders directly below the root that hold images, at any depth, in natural order."""
+        return tuple(dict.fromkeys(name.partition("/")[0] for name in self.names if "/" in name and is_image_name(name)))
+
+    def folders(self, under: str = "") -> list[str]:
+        """The folders directly below ``root + under`` that the tree knows of, empty ones included."""
+        prefix = self.root + under
+        return [name[len(prefix) :] for name in self.tree.folders() if name.startswith(prefix) and "/" not in name[len(prefix) :]]
+
+    def below(self) -> View | None:
+        """One level down, where everything that matters lies in one folder: all images, or else all tables and arrays."""
+        images = [name for name in self.names if is_image_name(name)]
+        relevant = images or [name for name in self.names if suffix_of(name) in DATA_SUFFIXES] or self.names
+        tops = {name.partition("/")[0] if "/" in name else "" for name in relevant}
+        if len(tops) != 1 or tops == {""}:
+            return None
+        prefix = tops.pop() + "/"
+        inside = [name[len(prefix) :] for name in self.names if name.startswith(prefix)]
+        return View(self.tree, self.root + prefix, inside, self.origin)
+
+
+def views(first: View) -> Iterator[View]:
+    """The view itself and what is left after wrapping folders are taken off, one by one."""
+    view: View | None = first
+    while view is not None:
+        yield view
+        view = view.below()
+
+
+def described(names: Sequence[str]) -> str:
+    """How many files of which types, such as ``412 .txt, 3 .jpg``."""
+    counts = Counter(suffix_of(name) or "without suffix" for name in names)
+    shown = [f"{count} {suffix}" for suffix, count in counts.most_common(6)]
+    return (", ".join(shown) + (", …" if len(counts) > 6 else "")) or "no files"
+
+
+class TreeImages:
+    """Images that are files of a tree."""
+
+    def __init__(self, tree: Tree, names: Sequence[str]) -> None:
+        self._tree = tree
+        self._names = names
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def name(self, index: int) -> str:
+        """The file's path in the tree."""
+        return self._names[index]
+
+    def read(self, index: int) -> bytes | NDArray[np.uint8]:
+        """The encoded file. Raises ImageRefused where it is gone or damaged."""
+        try:
+            return self._tree.read(self._names[index])
+        except DataError as error:
+            raise ImageRefused(error.rule, received=error.received) from error
+
+
+class PathImages:
+    """Images that are files on disk, at paths relative to a folder or absolute."""
+
+    def __init__(self, folder: str, paths: Sequence[str]) -> None:
+        self._folder = folder
+        self._paths = paths
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def name(self, index: int) -> str:
+        """The path as the table has it."""
+        return self._paths[index]
+
+    def read(self, index: int) -> bytes | NDArray[np.uint8]:
+        """The encoded file. Raises ImageRefused where it cannot be read."""
+        try:
+            with open(os.path.join(self._folder, self._paths[index]), "rb") as file:  # noqa: PTH118, PTH123 - a third of pathlib's time
+                return file.read()
+        except OSError as error:
+            raise ImageRefused("the file cannot be read", received=error.strerror) from error

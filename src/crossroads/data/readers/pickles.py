@@ -1,0 +1,41 @@
+"""Pickled dicts of images and labels."""
+
+from __future__ import annotations
+
+from crossroads.data.dataset import Dataset
+from crossroads.data.readers._view import View, suffix_of
+from crossroads.data.readers.arrays import Pair, from_pairs, pairs_of, split_files
+from crossroads.data.unpickle import load_pickle
+from crossroads.errors import DataError
+
+
+def pickles(view: View) -> list[str]:
+    """The pickle files of a view."""
+    if view.single and view.kind:
+        return []
+    found = [name for name in view.top_files if suffix_of(name) in (".p", ".pkl", ".pickle")]
+    if view.single and not found and _starts_like_pickle(view):
+        return list(view.names)
+    return found
+
+
+def _starts_like_pickle(view: View) -> bool:
+    head = view.span(view.names[0]).read(0, 2)
+    return len(head) == 2 and head[0] == 0x80 and head[1] <= 5
+
+
+def read_pickles(view: View) -> Dataset:
+    """Pickled dicts of images and labels, read by the restricted unpickler."""
+    pairs: list[Pair[object]] = []
+    for split, name in split_files(pickles(view), view.origin, "pickle"):
+        label = view.label(name)
+        try:
+            content = load_pickle(view.span(name).stream())
+        except DataError as error:
+            raise DataError(f"{label}: {error.rule}", received=error.received, mend=error.mend) from error
+        if not isinstance(content, dict):
+            raise DataError(f"{label} must hold a dict of images and labels", received=f"a {type(content).__name__}")
+        arrays = {key.decode("latin1") if isinstance(key, bytes) else str(key): value for key, value in content.items()}
+        for inner, key, images, labels in pairs_of(arrays, label):
+            pairs.append((inner or split, f"{label}:{key}" if split and not inner else key, images, labels))
+    return from_pairs(pairs, view.origin)
