@@ -1,0 +1,255 @@
+"""Writing an artifact: built aside, checked, brought to the disk, then moved into place with ``crossroads.json`` last."""
+
+from __future__ import annotations
+
+import errno
+import importlib.metadata
+import os
+import platform
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crossroads.artifact import _export
+from crossroads.artifact._manifest import FILES, FORMAT, MANIFEST, Manifest, facts_of, json_text, open_verified, text_of
+from crossroads.data.images import Resize
+from crossroads.errors import ArtifactError
+from crossroads.recipe import Recipe
+
+PARTIAL = ".artifact-partial"
+_ROOM = 2**20
+"""Bytes for everything but the weights."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Contents:
+    """What goes into an artifact.
+
+    Attributes:
+        model: A Keras model, uint8 images (n, size, size, 3) in, float32 probabilities (n, k) out, preprocessing inside.
+        classes: The k class names, in the order of the probabilities.
+        resize: How an image becomes the square that the model takes.
+        recipe: The recipe that repeats the run; it names the backbone.
+        history: Text of ``history.csv``.
+        parity_images: uint8 (m, size, size, 3), m > 0, on which model and graph are compared; best held out from training.
+        data: ``origin``, ``n``, ``digest`` of the data, and ``splits`` with ``n`` and ``digest`` of each.
+        facts: Anything else to record, under keys that are not taken.
+    """
+
+    model: Any
+    classes: tuple[str, ...]
+    resize: Resize
+    recipe: Recipe
+    history: str
+    parity_images: NDArray[np.uint8]
+    data: Mapping[str, Any]
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Draft:
+    """An artifact that can be scored but does not exist yet. `path` is a folder that `Predictor.load` takes."""
+
+    path: Path
+    _facts: Mapping[str, Any] = field(repr=False)
+
+    def finish(self, metrics: Mapping[str, Any]) -> Manifest:
+        """Writes ``metrics.json`` and moves everything into place.
+
+        Args:
+            metrics: Plain JSON values, such as ``{"test": evaluation.to_json()}``.
+
+        Raises:
+            ArtifactError: Values that are not JSON, a full disk, or a folder that cannot be written; then there is no artifact.
+        """
+        run = self.path.parent
+        with _explained(run):
+            (self.path / "metrics.json").write_text(json_text(metrics), encoding="utf-8")
+            _write_manifest(self.path, self._facts)
+            for name in (*FILES, MANIFEST):
+                _sync(self.path / name)
+            _sync(self.path)
+            _move(self.path, run)
+        return open_verified(run)
+
+
+@contextmanager
+def draft(folder: str | Path, contents: Contents) -> Iterator[Draft]:
+    """Builds an artifact for `folder`, to be scored and finished inside the ``with`` block; unless it is finished, it vanishes.
+
+        with draft("run", contents) as unfinished:
+            scores = evaluate(...)  # through Predictor.load(unfinished.path)
+            unfinished.finish({"test": scores.to_json()})
+
+    Raises:
+        ArtifactError: The folder holds a finished artifact; the model holds code or has another signature; the graph disagrees with
+            the model; no space is left. The folder is then as it was before.
+    """
+    run = Path(folder)
+    refuse_finished(run)
+    if contents.recipe.backbone is None:
+        raise ArtifactError("the recipe of an artifact must name the backbone", received="a recipe that is not resolved")
+    _export.check_model(contents.model, contents.resize.size, len(contents.classes))
+    made = not run.exists()
+    partial = run / PARTIAL
+    try:
+        with _explained(run):
+            shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
+            partial.mkdir(parents=True)
+            _require_room(run, contents.model)
+            facts = _build(partial, contents)
+        yield Draft(partial, facts)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+        if made and run.is_dir() and not any(run.iterdir()):
+            run.rmdir()
+
+
+def write(folder: str | Path, contents: Contents, metrics: Mapping[str, Any]) -> Manifest:
+    """`draft` and `finish` in one, for metrics that are already known. Raises as they do."""
+    with draft(folder, contents) as unfinished:
+        return unfinished.finish(metrics)
+
+
+def refuse_finished(folder: str | Path) -> None:
+    """Raises `ArtifactError` where the folder holds a finished artifact."""
+    if is_finished(folder):
+        raise ArtifactError(
+            "a finished artifact is never overwritten", received=str(folder), mend="choose another folder or remove this one first"
+        )
+
+
+def is_finished(folder: str | Path) -> bool:
+    """Whether the folder holds an artifact that was written to its end."""
+    return (Path(folder) / MANIFEST).exists()
+
+
+def _build(partial: Path, contents: Contents) -> dict[str, Any]:
+    """Writes all files but the metrics; returns what ``crossroads.json`` says, without the files."""
+    _export.save(contents.model, partial)
+    parity = _export.check_parity(contents.model, partial / "model.xml", contents.parity_images)
+    (partial / "history.csv").write_text(contents.history, encoding="utf-8")
+    (partial / "recipe.toml").write_text(contents.recipe.to_toml(), encoding="utf-8")
+    resize = contents.resize
+    facts = {
+        "format": FORMAT,
+        "crossroads": _version("crossroads"),
+        "classes": list(contents.classes),
+        "preprocessing": {
+            "size": resize.size,
+            "mode": resize.mode,
+            "filter": resize.filter,
+            "input": f"uint8 (n, {resize.size}, {resize.size}, 3) RGB",
+        },
+        "backbone": contents.recipe.backbone,
+        "strategy": contents.recipe.strategy,
+        "recipe": contents.recipe.to_mapping(),
+        "seeds": dict.fromkeys(("split", "weights", "order", "augmentation"), contents.recipe.seed),
+        "versions": _versions(),
+        "data": dict(contents.data),
+        "parity": parity,
+        "weights": _export.weights_digest(contents.model),
+    }
+    taken = facts.keys() & contents.facts.keys()
+    if taken:
+        raise ArtifactError("further facts must not replace those of an artifact", received=", ".join(sorted(taken)))
+    facts |= contents.facts
+    _write_manifest(partial, facts)
+    return facts
+
+
+def _write_manifest(partial: Path, facts: Mapping[str, Any]) -> None:
+    files = {name: facts_of(partial / name) for name in FILES if (partial / name).exists()}
+    (partial / MANIFEST).write_text(text_of({**facts, "files": files}), encoding="utf-8")
+
+
+def _move(partial: Path, run: Path) -> None:
+    """Moves every file into `run`, ``crossroads.json`` last; where that fails, takes back those that were not there before."""
+    moved = []
+    try:
+        for name in FILES:
+            fresh = not (run / name).exists()
+            os.replace(partial / name, run / name)  # noqa: PTH105 - one rename, atomic on every system
+            if fresh:
+                moved.append(name)
+        _sync(run)  # the files are there before the name that declares them is
+        os.replace(partial / MANIFEST, run / MANIFEST)  # noqa: PTH105
+    except BaseException:
+        for name in moved:
+            (run / name).unlink(missing_ok=True)
+        raise
+    _sync(run)
+
+
+def _sync(path: Path) -> None:
+    """Brings a file, or the names in a folder, to the disk. Windows cannot open folders, and orders its metadata itself."""
+    if path.is_dir() and os.name == "nt":
+        return
+    descriptor = os.open(path, os.O_RDONLY if os.name != "nt" else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _require_room(run: Path, model: Any) -> None:
+    """A full disk is found before the work, where it can be: weights go to ``model.keras`` and to ``model.bin``."""
+    needed = 2 * 4 * int(model.count_params()) + _ROOM
+    if shutil.disk_usage(run).free < needed:
+        raise OSError(errno.ENOSPC, f"about {needed / 1e6:,.1f} MB are needed")
+
+
+@contextmanager
+def _explained(run: Path) -> Iterator[None]:
+    """Turns what a disk or a library raises while writing into an `ArtifactError`.
+
+    The libraries that write here do not all say that the disk was full (OpenVINO raises RuntimeError), so the disk is asked.
+    """
+    try:
+        yield
+    except ArtifactError:
+        raise
+    except (OSError, RuntimeError, ValueError) as error:
+        nearest = next(parent for parent in (run, *run.absolute().parents) if parent.exists())
+        free = shutil.disk_usage(nearest).free
+        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error) or free < 2**16:
+            needed = f"; {error.strerror}" if isinstance(error, OSError) and error.strerror else ""
+            raise ArtifactError(
+                f"no space left on the disk for the artifact in {run}",
+                received=f"{free / 1e6:,.1f} MB free{needed}",
+                mend="make room, then run again with --resume",
+            ) from error
+        said = (
+            error.strerror if isinstance(error, OSError) and error.strerror else str(error).splitlines()[-1] if str(error) else ""
+        )
+        raise ArtifactError(f"the artifact in {run} must be written", received=f"{type(error).__name__}: {said[:300]}") from error
+
+
+def _versions() -> dict[str, str]:
+    import keras
+
+    tensorflow = _version("tensorflow") or _version("tensorflow-cpu")
+    found = {
+        "python": platform.python_version(),
+        "keras": _version("keras"),
+        "backend": keras.backend.backend(),
+        "tensorflow": tensorflow,
+        "jax": _version("jax"),
+        "openvino": _version("openvino"),
+        "numpy": _version("numpy"),
+        "pillow": _version("pillow"),
+    }
+    return {name: version for name, version in found.items() if version}
+
+
+def _version(distribution: str) -> str:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return ""

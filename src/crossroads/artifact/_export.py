@@ -1,0 +1,201 @@
+"""The Keras side of an artifact: saving and loading without code, the inference graph, and the check that both agree."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crossroads.artifact._manifest import open_verified
+from crossroads.errors import ArtifactError
+from crossroads.inference import BATCH, Graph, runtime
+
+TOLERANCE = 1e-4
+"""Largest difference of a probability between the Keras model and the graph."""
+
+
+def load_model(folder: str | Path) -> Any:
+    """The Keras model of a finished artifact: uint8 images (n, size, size, 3) in, float32 probabilities (n, k) out.
+
+    It is loaded in Keras' safe mode, so a file that asks for code to be run is refused.
+
+    Raises:
+        ArtifactError: The folder is no artifact, was changed, or its model asks for code to be run.
+    """
+    open_verified(folder)
+    return _load(Path(folder) / "model.keras")
+
+
+def check_model(model: Any, size: int, classes: int) -> None:
+    """Refuses a model that is not images in, probabilities out, or that holds code of its own.
+
+    Raises:
+        ArtifactError: Another signature, or at any depth a Lambda layer or one that is not Keras' own.
+    """
+    import keras
+
+    found = [(tensor.dtype, tuple(tensor.shape)) for tensor in (*model.inputs, *model.outputs)]
+    if found != [("uint8", (None, size, size, 3)), ("float32", (None, classes))]:
+        raise ArtifactError(
+            f"a model must map uint8 (None, {size}, {size}, 3) to float32 (None, {classes})",
+            received=", ".join(f"{dtype} {shape}" for dtype, shape in found),
+        )
+    for layer in model._flatten_layers():
+        kind = type(layer)
+        if kind.__module__.split(".")[0] not in ("keras", "crossroads"):
+            raise ArtifactError(
+                "the layers of an artifact must be Keras' own, so that it loads anywhere",
+                received=f"{layer.name!r} of {kind.__module__}.{kind.__qualname__}",
+                mend="use a Keras layer instead",
+            )
+        if isinstance(layer, keras.layers.Lambda):
+            raise ArtifactError(
+                "an artifact must hold nothing that executes",
+                received=f"the Lambda layer {layer.name!r}",
+                mend="use a Keras layer instead",
+            )
+
+
+def save(model: Any, folder: Path) -> None:
+    """Writes ``model.keras``, ``model.xml`` and ``model.bin``. The graph is made from the file, not from the model in memory."""
+    import keras
+
+    saved = folder / "model.keras"
+    # A model built anew over the same layers carries no optimizer: its state would triple the file.
+    keras.Model(model.input, model.output, name=model.name).save(saved)
+    runtime()  # before Keras imports it, and its telemetry with it
+    if keras.backend.backend() == "tensorflow":
+        with contextlib.redirect_stdout(sys.stderr):  # standard output belongs to --json
+            _load(saved).export(str(folder / "model.xml"), format="openvino", verbose=False)
+    else:
+        _convert_elsewhere(saved, folder / "model.xml")
+
+
+def weights_digest(model: Any) -> str:
+    """BLAKE2b over every weight in order, hexadecimal. Equal weights give equal digests, on any backend."""
+    import keras
+
+    hasher = hashlib.blake2b(digest_size=32)
+    for weight in model.weights:
+        value = keras.ops.convert_to_numpy(weight)
+        hasher.update(f"{value.dtype}{value.shape}".encode())
+        hasher.update(value.tobytes())
+    return hasher.hexdigest()
+
+
+def check_parity(model: Any, graph_path: Path, images: NDArray[np.uint8]) -> dict[str, Any]:
+    """Compares the Keras model in memory with the graph on the disk, and so all the steps between: save, load, export, compile.
+
+    Labels must be equal. Where Keras itself gives the graph's label a probability within `TOLERANCE` of its best one, the two are
+    a tie, which rounding may settle either way; it is counted and allowed.
+
+    Args:
+        images: uint8 (n, size, size, 3), n > 0, best held out from training.
+
+    Returns:
+        n, tolerance, largest difference, number of ties: for ``crossroads.json``.
+
+    Raises:
+        ArtifactError: A probability that differs by more than `TOLERANCE` or is no number, another label, or no images.
+    """
+    if len(images) == 0:
+        raise ArtifactError("the check of the inference graph needs at least one image", received="none")
+    ours, theirs = _keras_probabilities(model, images), Graph(graph_path)(images)
+    if not np.isfinite(ours).all():
+        raise ArtifactError(
+            "a model's probabilities must be finite", received="NaN or infinity", mend="train with a lower learning rate"
+        )
+    difference = np.nan_to_num(np.abs(ours - theirs).max(axis=1), nan=np.inf)
+    worst = int(difference.argmax())
+    if difference[worst] > TOLERANCE:
+        raise ArtifactError(
+            f"the inference graph must agree with the Keras model within {TOLERANCE:g}",
+            received=f"a probability that differs by {difference[worst]:.3g} on image {worst} of {len(images)}",
+            mend="report this with your backbone and the versions of keras and openvino",
+        )
+    rows = np.arange(len(images))
+    label, graph_label = ours.argmax(axis=1), theirs.argmax(axis=1)
+    lead = ours[rows, label] - ours[rows, graph_label]
+    if lead.max() > TOLERANCE:
+        row = int(lead.argmax())
+        raise ArtifactError(
+            "the inference graph must give the same labels as the Keras model",
+            received=f"class {graph_label[row]} in place of {label[row]} on image {row} of {len(images)}",
+            mend="report this with your backbone and the versions of keras and openvino",
+        )
+    ties = int((label != graph_label).sum())
+    return {"n": len(images), "tolerance": TOLERANCE, "max_difference": float(difference[worst]), "ties": ties}
+
+
+def _load(path: Path) -> Any:
+    import keras
+
+    try:
+        return keras.saving.load_model(path, compile=False, safe_mode=True)
+    except (ValueError, TypeError, OSError, KeyError) as error:
+        # Keras wraps the cause in a page about custom layers.
+        said = str(error).split("Exception encountered: ")[-1].strip()[:300]
+        raise ArtifactError(f"{path} must be a Keras model without code of its own", received=said) from error
+
+
+def _keras_probabilities(model: Any, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    import keras
+
+    with _full_float32():
+        parts = [model(images[start : start + BATCH], training=False) for start in range(0, len(images), BATCH)]
+        return np.concatenate([keras.ops.convert_to_numpy(part) for part in parts]).astype(np.float32)
+
+
+@contextlib.contextmanager
+def _full_float32() -> Iterator[None]:
+    """On a GPU, products of float32 are by default rounded to 10 bits (TF32), which is no parity to check against."""
+    import keras
+
+    if keras.backend.backend() == "jax":
+        import jax
+
+        with jax.default_matmul_precision("highest"):
+            yield
+    elif keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        before = tf.config.experimental.tensor_float_32_execution_enabled()
+        tf.config.experimental.enable_tensor_float_32_execution(False)
+        try:
+            yield
+        finally:
+            tf.config.experimental.enable_tensor_float_32_execution(before)
+    else:
+        yield
+
+
+def _convert_elsewhere(saved: Path, graph: Path) -> None:
+    """Makes the graph in a process of its own with Keras on TensorFlow.
+
+    A ``.keras`` file is the same on every backend. OpenVINO cannot read what current JAX exports (one XlaCallModule operation), and
+    the export of Keras' own OpenVINO backend fixes the batch to 1.
+    """
+    environment = {
+        **os.environ,
+        "KERAS_BACKEND": "tensorflow",
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+        "CUDA_VISIBLE_DEVICES": "-1",
+        "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry),
+    }
+    command = [sys.executable, "-m", "crossroads.artifact._convert", str(saved), str(graph)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        said = [line for line in done.stderr.splitlines() if line.strip()]
+        raise ArtifactError(
+            "the inference graph is made with Keras on TensorFlow, whatever the backend",
+            received=said[-1][:300] if said else f"exit code {done.returncode}",
+            mend="check that tensorflow is installed beside the backend",
+        )

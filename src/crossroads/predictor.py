@@ -1,0 +1,224 @@
+"""The single way from an image to ranked labels. Evaluation, prediction and serving all go through it; it needs no Keras."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crossroads.artifact import GRAPH, Manifest, open_verified
+from crossroads.data.dataset import Dataset
+from crossroads.data.images import load
+from crossroads.data.loading import Refusal, stream
+from crossroads.errors import ArtifactError, DataError, ImageRefused
+from crossroads.inference import BATCH, Graph
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    Picture = str | PathLike[str] | bytes | NDArray[np.uint8] | Image
+
+
+class Ranked(NamedTuple):
+    """One class and its probability."""
+
+    label: str
+    probability: float
+
+
+class Prediction(NamedTuple):
+    """The most probable classes of one image, the best first."""
+
+    name: str
+    labels: tuple[Ranked, ...]
+
+
+class Scored(NamedTuple):
+    """The probabilities of a data set.
+
+    Attributes:
+        probabilities: float32 (n, k).
+        dataset: The n rows that became images, in their order.
+        refusals: The other rows.
+    """
+
+    probabilities: NDArray[np.float32]
+    dataset: Dataset
+    refusals: tuple[Refusal, ...]
+
+
+class Predictor:
+    """A trained classifier, ready to use. Made by `load`."""
+
+    def __init__(self, manifest: Manifest, graph: Graph) -> None:
+        self._manifest = manifest
+        self._graph = graph
+
+    @classmethod
+    def load(cls, folder: str | Path, *, threads: int | None = None) -> Self:
+        """The classifier in an artifact. Of its files those are read, and first verified, that inference needs.
+
+        Args:
+            folder: A finished artifact, or the `path` of a draft.
+            threads: CPU threads to use, None for all.
+
+        Raises:
+            ArtifactError: No artifact, or one that was changed after it was written.
+        """
+        if threads is not None and threads < 1:
+            raise ArtifactError("threads must be at least 1", received=threads)
+        manifest = open_verified(folder, only=GRAPH)
+        graph = Graph(Path(folder) / GRAPH[0], threads=threads)
+        size, k = manifest.resize.size, len(manifest.classes)
+        expected = (f"u8[?,{size},{size},3]", f"f32[?,{k}]")
+        if graph.signature != expected:
+            raise ArtifactError(
+                f"{Path(folder) / GRAPH[0]} must map {expected[0]} to {expected[1]}", received=" to ".join(graph.signature)
+            )
+        return cls(manifest, graph)
+
+    @property
+    def manifest(self) -> Manifest:
+        """What the artifact says of itself."""
+        return self._manifest
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names, in the order of the probabilities."""
+        return self._manifest.classes
+
+    @property
+    def size(self) -> int:
+        """Side in pixels of the square that the network takes."""
+        return self._manifest.resize.size
+
+    def probabilities(self, pixels: NDArray[np.uint8], *, batch: int = BATCH) -> NDArray[np.float32]:
+        """Probabilities of images that already have the right size.
+
+        Args:
+            pixels: uint8 (n, size, size, 3), RGB.
+            batch: Images a request; changes the speed only.
+
+        Returns:
+            float32 (n, k), rows that sum to 1.
+
+        Raises:
+            DataError: Another shape or dtype.
+        """
+        shape = (self.size, self.size, 3)
+        if pixels.ndim != 4 or pixels.shape[1:] != shape or pixels.dtype != np.uint8:
+            raise DataError(
+                f"pixels must be uint8 with the shape (n, {self.size}, {self.size}, 3)", received=f"{pixels.dtype} {pixels.shape}"
+            )
+        return self._graph(pixels, batch=batch)
+
+    def probabilities_of(
+        self, dataset: Dataset, *, strict: bool = False, progress: Callable[[int, int], None] | None = None
+    ) -> Scored:
+        """Probabilities of all rows of a data set, decoded while earlier ones are computed, in bounded memory.
+
+        Args:
+            dataset: Any data set; its labels and classes are not looked at.
+            strict: Whether the first row that does not become an image is an error.
+            progress: Called with the rows done and their number.
+
+        Raises:
+            DataError: No rows, no row that becomes an image, or with `strict` any row that does not.
+        """
+        kept: list[int] = []
+        refusals: list[Refusal] = []
+
+        def batches() -> Iterator[NDArray[np.uint8]]:
+            waiting: list[NDArray[np.uint8]] = []
+            for row, image in stream(dataset, self.size):
+                if isinstance(image, ImageRefused):
+                    refusals.append(_refused(dataset, row, image, strict))
+                else:
+                    kept.append(row)
+                    waiting.append(image)
+                if len(waiting) == BATCH:
+                    yield np.stack(waiting)
+                    waiting.clear()
+                    if progress is not None:
+                        progress(row + 1, len(dataset))
+            if waiting:
+                yield np.stack(waiting)
+            if progress is not None:
+                progress(len(dataset), len(dataset))
+
+        probabilities = self._graph.run(batches(), len(dataset))
+        if not kept:
+            raise DataError(
+                f"{dataset.origin}: at least one image must be readable",
+                received=f"{len(refusals)} refused, the first {refusals[0].name}: {refusals[0].reason}" if refusals else "0 rows",
+            )
+        return Scored(probabilities, dataset.select(kept) if refusals else dataset, tuple(refusals))
+
+    def predict(self, images: Sequence[Picture] | NDArray[np.uint8], top: int = 5) -> list[Prediction]:
+        """The most probable classes of each image.
+
+        Args:
+            images: Paths, encoded files as bytes, uint8 arrays (h, w), (h, w, 1), (h, w, 3) or (h, w, 4), or Pillow images.
+            top: How many classes to rank, at least 1; at most all are given.
+
+        Raises:
+            ImageRefused: One of them is no readable image; the message names it.
+            DataError: `top` below 1, or one image in place of a sequence of them.
+        """
+        if top < 1:
+            raise DataError("top must be at least 1", received=top)
+        if isinstance(images, str | bytes | PathLike) or (isinstance(images, np.ndarray) and images.ndim != 4):
+            raise DataError("predict takes a sequence of images", received=type(images).__name__, mend="put the image in a list")
+        names = [str(image) if isinstance(image, str | PathLike) else f"image {i}" for i, image in enumerate(images)]
+        predictions: list[Prediction] = []
+        for start in range(0, len(names), BATCH):
+            pixels = np.stack([self._square(images[i], names[i]) for i in range(start, min(start + BATCH, len(names)))])
+            ranked = (self._ranked(p, top) for p in self._graph(pixels))
+            predictions += [Prediction(name, labels) for name, labels in zip(names[start : start + BATCH], ranked, strict=True)]
+        return predictions
+
+    def _square(self, image: Picture, name: str) -> NDArray[np.uint8]:
+        try:
+            return load(_source(image), self.size)
+        except ImageRefused as error:
+            raise ImageRefused(f"{name}: {error.rule}", received=error.received, mend=error.mend) from error
+        except OSError as error:
+            raise ImageRefused(f"{name}: must be a readable file", received=error.strerror, mend="check the path") from error
+
+    def _ranked(self, probabilities: NDArray[np.float32], top: int) -> tuple[Ranked, ...]:
+        # A stable sort: a tie goes to the class that comes first, as in the evaluation.
+        best = np.argsort(-probabilities, kind="stable")[:top].tolist()
+        return tuple(Ranked(self.classes[i], float(probabilities[i])) for i in best)
+
+
+def _source(image: Picture) -> bytes | NDArray[np.uint8]:
+    if isinstance(image, str | PathLike):
+        return Path(image).read_bytes()
+    if isinstance(image, bytes | np.ndarray):
+        return image
+    from PIL import Image, ImageOps
+
+    if not isinstance(image, Image.Image):
+        raise ImageRefused("an image must be a path, bytes, a uint8 array or a Pillow image", received=type(image).__name__)
+    # As a file without loss, so that palettes, transparency and 16 bits meet the same rules as on the disk.
+    upright = ImageOps.exif_transpose(image)
+    file = io.BytesIO()
+    try:
+        (upright.convert("RGB") if upright.mode in ("CMYK", "YCbCr", "HSV", "LAB") else upright).save(file, "PNG", compress_level=0)
+    except (OSError, ValueError, SystemError) as error:
+        raise ImageRefused("a Pillow image must be grey, palette, RGB or CMYK", received=f"mode {image.mode}") from error
+    return file.getvalue()
+
+
+def _refused(dataset: Dataset, row: int, error: ImageRefused, strict: bool) -> Refusal:
+    refusal = Refusal(row, dataset.name(row), str(error))
+    if strict:
+        raise DataError(
+            f"{refusal.name}: {refusal.reason}", mend="mend or remove the image, or allow refusals by leaving out --strict"
+        )
+    return refusal

@@ -1,0 +1,479 @@
+"""An artifact is whole or not there, is what was written, agrees with its model, and holds nothing that executes."""
+
+from __future__ import annotations
+
+import errno
+import io
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import h5py
+import keras
+import numpy as np
+import pytest
+
+import tiny_artifact
+from crossroads import artifact, inference
+from crossroads.artifact import _draft, _export
+from crossroads.artifact._manifest import facts_of, text_of
+from crossroads.errors import ArtifactError
+from crossroads.recipe import Recipe
+from tiny_artifact import CLASSES, SIZE, contents, pixels
+
+METRICS = {"test": {"accuracy": 0.5}}
+
+
+@pytest.fixture(scope="module")
+def whole() -> artifact.Contents:
+    return contents()
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory, whole) -> Path:
+    folder = tmp_path_factory.mktemp("written") / "run"
+    artifact.write(folder, whole, METRICS)
+    return folder
+
+
+@pytest.fixture
+def copy(written, tmp_path) -> Path:
+    """A finished artifact that a test may damage."""
+    return Path(shutil.copytree(written, tmp_path / "copy"))
+
+
+@pytest.fixture
+def instant(monkeypatch, written):
+    """Makes saving the model a copy of files, for tests of what comes around it."""
+
+    def save(model, folder):
+        for name in ("model.keras", "model.xml", "model.bin"):
+            shutil.copy(written / name, folder / name)
+
+    monkeypatch.setattr(_export, "save", save)
+
+
+def restated(folder, **changes):
+    """Writes the manifest anew with those changes and right digests, as an attacker or another program would."""
+    facts = json.loads((folder / "crossroads.json").read_text())
+    facts.pop("digest")
+    files = {name: facts_of(folder / name) for name in facts["files"]}
+    (folder / "crossroads.json").write_text(text_of({**facts, "files": files, **changes}))
+
+
+@pytest.mark.core
+def test_an_artifact_holds_its_seven_files_and_nothing_else(written):
+    assert sorted(p.name for p in written.iterdir()) == sorted([*artifact.FILES, "crossroads.json"])
+    assert artifact.is_finished(written)
+
+
+@pytest.mark.core
+def test_the_manifest_says_where_the_classifier_comes_from(written, whole):
+    facts = json.loads((written / "crossroads.json").read_text())
+    assert facts["format"] == 1
+    assert facts["classes"] == list(CLASSES)
+    assert facts["preprocessing"] == {
+        "size": SIZE,
+        "mode": "squash",
+        "filter": "bilinear",
+        "input": f"uint8 (n, {SIZE}, {SIZE}, 3) RGB",
+    }
+    assert (facts["backbone"], facts["strategy"]) == ("tiny", "from-scratch")
+    assert Recipe.from_mapping(facts["recipe"]) == whole.recipe
+    assert facts["seeds"]["split"] == 7
+    assert facts["data"]["splits"]["train"] == {"n": 2, "digest": "cd"}
+    assert facts["versions"]["backend"] == keras.backend.backend()
+    assert {"python", "keras", "openvino", "numpy", "pillow"} <= facts["versions"].keys()
+    assert facts["parity"]["n"] == 40
+    assert facts["parity"]["max_difference"] < 1e-5
+    assert set(facts["files"]) == set(artifact.FILES)
+
+
+def test_recipe_history_and_metrics_come_back_as_given(written, whole):
+    assert Recipe.from_mapping(tomllib.loads((written / "recipe.toml").read_text())) == whole.recipe
+    assert (written / "history.csv").read_text() == whole.history
+    assert artifact.read_metrics(written) == METRICS
+
+
+@pytest.mark.core
+def test_the_keras_model_comes_back_with_equal_outputs_and_weights(written, whole):
+    loaded = artifact.load_model(written)
+    ours, theirs = (keras.ops.convert_to_numpy(m(pixels(5), training=False)) for m in (whole.model, loaded))
+    assert np.array_equal(ours, theirs)
+    assert _export.weights_digest(loaded) == artifact.open_verified(written).facts["weights"]
+
+
+@pytest.mark.core
+def test_the_graph_takes_any_number_of_images_in_float32(written, whole):
+    graph = inference.Graph(written / "model.xml")
+    assert graph.signature == (f"u8[?,{SIZE},{SIZE},3]", f"f32[?,{len(CLASSES)}]")
+    expected = keras.ops.convert_to_numpy(whole.model(pixels(7), training=False))
+    assert np.abs(graph(pixels(7)) - expected).max() < 1e-5
+    for compiled in (graph._for_few, graph._for_many):
+        assert str(compiled.get_property("INFERENCE_PRECISION_HINT")) == "<Type: 'float32'>"
+
+
+def test_weights_digest_tells_other_weights(whole):
+    assert _export.weights_digest(tiny_artifact.model(seed=4)) != _export.weights_digest(whole.model)
+    assert _export.weights_digest(tiny_artifact.model(seed=3)) == _export.weights_digest(whole.model)
+
+
+def test_an_optimizer_is_left_out_of_the_saved_model(tmp_path, whole):
+    network = tiny_artifact.model()
+    network.compile(optimizer="adam", loss="sparse_categorical_crossentropy")
+    network.train_on_batch(pixels(4), np.array([0, 1, 2, 3]))
+    _export.save(network, tmp_path)
+    with zipfile.ZipFile(tmp_path / "model.keras") as archive, h5py.File(io.BytesIO(archive.read("model.weights.h5"))) as weights:
+        assert list(weights) == ["layers", "vars"]
+    assert network.optimizer is not None
+
+
+def test_writing_prints_nothing_on_standard_output(tmp_path, whole, capfd):
+    artifact.write(tmp_path / "run", whole, METRICS)
+    assert capfd.readouterr().out == ""
+
+
+# --- nothing that executes
+
+
+@pytest.mark.core
+def test_a_lambda_layer_is_refused_when_saving_at_any_depth(tmp_path):
+    hidden = keras.Sequential([keras.Input((36,)), keras.layers.Lambda(lambda x: x * 2, name="sly")])
+    with pytest.raises(ArtifactError, match="nothing that executes; received the Lambda layer 'sly'"):
+        artifact.write(tmp_path / "run", contents(tiny_artifact.model(hidden)), METRICS)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_lambda_layer_is_refused_when_loading_even_with_right_digests(copy):
+    tiny_artifact.model(keras.layers.Lambda(lambda x: x * 2)).save(copy / "model.keras")
+    restated(copy)
+    with pytest.raises(ArtifactError, match=r"without code of its own; received .*[Ll]ambda"):
+        artifact.load_model(copy)
+
+
+def test_a_layer_of_unknown_origin_is_refused_when_saving(tmp_path):
+    class Homemade(keras.layers.Layer):
+        def call(self, x):
+            return x
+
+    with pytest.raises(ArtifactError, match=r"must be Keras' own.*Homemade"):
+        artifact.write(tmp_path / "run", contents(tiny_artifact.model(Homemade())), METRICS)
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- verified when it is opened
+
+
+def test_every_changed_byte_is_found(copy):
+    for name in artifact.FILES:
+        path = copy / name
+        before = path.read_bytes()
+        path.write_bytes(before[:-1] + bytes([before[-1] ^ 1]))
+        with pytest.raises(ArtifactError, match=f"{name} must be as it was written; received a digest that differs"):
+            artifact.open_verified(copy)
+        path.write_bytes(before)
+    assert artifact.open_verified(copy).classes == CLASSES
+
+
+def test_a_file_cut_short_or_missing_is_found(copy):
+    (copy / "model.bin").write_bytes((copy / "model.bin").read_bytes()[:-8])
+    with pytest.raises(ArtifactError, match="bytes in place of"):
+        artifact.open_verified(copy)
+    (copy / "model.bin").unlink()
+    with pytest.raises(ArtifactError, match=r"model[.]bin must be readable; received No such file"):
+        artifact.open_verified(copy)
+
+
+def test_only_the_named_files_are_verified(copy):
+    (copy / "model.keras").write_bytes(b"")
+    assert artifact.open_verified(copy, only=artifact.GRAPH).backbone == "tiny"
+
+
+def test_other_files_in_the_folder_do_not_matter(copy):
+    (copy / "checkpoint").mkdir()
+    (copy / "notes.txt").write_text("mine")
+    assert artifact.open_verified(copy).strategy == "from-scratch"
+
+
+def test_a_changed_manifest_is_found(copy):
+    path = copy / "crossroads.json"
+    path.write_text(path.read_text().replace('"stop"', '"go"'))
+    with pytest.raises(ArtifactError, match=r"crossroads[.]json must be as it was written"):
+        artifact.open_verified(copy)
+
+
+def test_a_manifest_that_is_only_laid_out_anew_still_counts(copy):
+    path = copy / "crossroads.json"
+    path.write_text(json.dumps(json.loads(path.read_text()), sort_keys=True))
+    assert artifact.open_verified(copy).classes == CLASSES
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"format": 2, "crossroads": "9.9"}, "reads format 1; received format 2, written by crossroads 9.9"),
+        ({"format": None}, "must name its format"),
+        ({"classes": []}, "must hold classes"),
+        ({"classes": [1, 2]}, "must hold classes"),
+        ({"preprocessing": {"size": 8, "mode": "crop", "filter": "bilinear"}}, "squash"),
+        ({"preprocessing": 3}, "must hold classes"),
+        ({"files": {}}, "must list model.keras"),
+        ({"files": {"model.keras": 5}}, "must list model.keras"),
+    ],
+)
+def test_a_manifest_of_another_make_is_a_clear_error(copy, changes, message):
+    restated(copy, **changes)
+    with pytest.raises(ArtifactError, match=message):
+        artifact.open_verified(copy)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", "[" * 100_000, "\udcff"])
+def test_a_manifest_that_is_no_json_object_is_a_clear_error(copy, text):
+    (copy / "crossroads.json").write_bytes(text.encode("utf-8", "surrogateescape"))
+    with pytest.raises(ArtifactError, match=r"crossroads[.]json"):
+        artifact.open_verified(copy)
+
+
+def test_what_is_no_artifact_is_told_with_a_mend(tmp_path):
+    with pytest.raises(ArtifactError, match="no such folder"):
+        artifact.open_verified(tmp_path / "nowhere")
+    with pytest.raises(ArtifactError, match=r"a folder without crossroads[.]json; give the folder that fit wrote"):
+        artifact.open_verified(tmp_path)
+    (tmp_path / "checkpoint").mkdir()
+    with pytest.raises(ArtifactError, match="--resume"):
+        artifact.open_verified(tmp_path)
+
+
+# --- the model must fit, and the graph must agree with it
+
+
+@pytest.mark.parametrize("changes", [{"classes": CLASSES[:3]}, {"resize": _draft.Resize(9)}])
+def test_a_model_of_another_signature_is_refused(tmp_path, whole, changes):
+    from dataclasses import replace
+
+    with pytest.raises(ArtifactError, match="a model must map uint8"):
+        artifact.write(tmp_path / "run", replace(whole, **changes), METRICS)
+
+
+def test_an_unresolved_recipe_is_refused(tmp_path, whole):
+    with pytest.raises(ArtifactError, match="must name the backbone"):
+        artifact.write(tmp_path / "run", contents(whole.model, recipe=Recipe()), METRICS)
+
+
+@pytest.mark.usefixtures("instant")
+def test_a_graph_of_other_weights_fails_loudly_and_leaves_nothing(tmp_path):
+    other = contents(tiny_artifact.model(seed=99))
+    with pytest.raises(
+        ArtifactError, match=r"agree with the Keras model within 0.0001; received .* differs by .* on image \d+ of 40"
+    ):
+        artifact.write(tmp_path / "run", other, METRICS)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("instant")
+def test_parity_needs_images(tmp_path, whole):
+    with pytest.raises(ArtifactError, match="at least one image"):
+        artifact.write(tmp_path / "run", contents(whole.model, parity_images=pixels(0)), METRICS)
+
+
+def parity_of(monkeypatch, ours, theirs):
+    monkeypatch.setattr(_export, "_keras_probabilities", lambda model, images: np.array(ours, np.float32))
+    monkeypatch.setattr(_export, "Graph", lambda path: lambda images: np.array(theirs, np.float32))
+    return _export.check_parity(None, Path("model.xml"), pixels(len(ours)))
+
+
+def test_a_tie_may_be_settled_either_way_and_is_counted(monkeypatch):
+    found = parity_of(monkeypatch, [[0.50002, 0.49998], [0.9, 0.1]], [[0.49998, 0.50002], [0.9, 0.1]])
+    assert found["ties"] == 1
+    assert found["max_difference"] == pytest.approx(4e-5, rel=0.01)
+
+
+def test_another_label_beyond_a_tie_is_an_error(monkeypatch):
+    with pytest.raises(ArtifactError, match="class 1 in place of 0 on image 1 of 2"):
+        parity_of(monkeypatch, [[0.9, 0.1], [0.50008, 0.49992]], [[0.9, 0.1], [0.49999, 0.50001]])
+
+
+@pytest.mark.parametrize("broken", [[[np.nan, 1.0]], [[1.0, 0.0]]])
+def test_numbers_that_are_none_or_far_off_are_an_error(monkeypatch, broken):
+    with pytest.raises(ArtifactError, match="differs by"):
+        parity_of(monkeypatch, [[0.5, 0.5]], broken)
+
+
+def test_a_model_that_went_to_nan_is_an_error_of_its_own(monkeypatch):
+    with pytest.raises(ArtifactError, match="finite"):
+        parity_of(monkeypatch, [[np.nan, np.nan]], [[np.nan, np.nan]])
+
+
+# --- whole or not there
+
+
+@pytest.mark.usefixtures("instant")
+def test_a_finished_artifact_is_never_overwritten(copy, whole):
+    before = (copy / "crossroads.json").read_bytes()
+    with pytest.raises(ArtifactError, match="never overwritten"):
+        artifact.write(copy, whole, METRICS)
+    assert (copy / "crossroads.json").read_bytes() == before
+
+
+@pytest.mark.usefixtures("instant")
+def test_a_draft_that_is_not_finished_vanishes(tmp_path, whole):
+    with artifact.draft(tmp_path / "run", whole) as unfinished:
+        assert artifact.open_verified(unfinished.path, only=artifact.GRAPH).classes == CLASSES
+        assert not artifact.is_finished(tmp_path / "run")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("instant")
+def test_an_error_while_scoring_leaves_the_run_as_it_was(tmp_path, whole):
+    run = tmp_path / "run"
+    (run / "checkpoint").mkdir(parents=True)
+    (run / "history.csv").write_text("of the training")
+    with pytest.raises(ZeroDivisionError), artifact.draft(run, whole):
+        _ = 1 / 0
+    assert sorted(p.name for p in run.iterdir()) == ["checkpoint", "history.csv"]
+    assert (run / "history.csv").read_text() == "of the training"
+
+
+@pytest.mark.usefixtures("instant")
+def test_a_run_in_progress_becomes_an_artifact_beside_its_checkpoints(tmp_path, whole):
+    run = tmp_path / "run"
+    (run / "checkpoint").mkdir(parents=True)
+    (run / "history.csv").write_text("of the training")
+    (run / _draft.PARTIAL).mkdir()
+    (run / _draft.PARTIAL / "model.bin").write_text("left by a run that was killed")
+    (run / "model.keras").write_text("moved before the kill")
+    artifact.write(run, whole, METRICS)
+    artifact.open_verified(run)
+    assert (run / "checkpoint").is_dir()
+    assert not (run / _draft.PARTIAL).exists()
+
+
+@pytest.mark.usefixtures("instant")
+@pytest.mark.parametrize("fails_at", range(7))
+def test_an_error_between_the_moves_takes_them_back(tmp_path, whole, monkeypatch, fails_at):
+    moves, replace = [], os.replace
+
+    def failing(source, target):
+        if len(moves) == fails_at:
+            raise OSError(errno.EIO, "Input/output error")
+        moves.append(target)
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", failing)
+    with pytest.raises(ArtifactError, match="Input/output error"):
+        artifact.write(tmp_path / "run", whole, METRICS)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_manifest_is_moved_last_and_after_every_file_is_on_the_disk(tmp_path, whole, monkeypatch, instant):
+    log, replace, sync = [], os.replace, _draft._sync
+    monkeypatch.setattr(os, "replace", lambda a, b: (log.append(("move", Path(b).name)), replace(a, b)))
+    monkeypatch.setattr(_draft, "_sync", lambda path: (log.append(("sync", path.name)), sync(path)))
+    artifact.write(tmp_path / "run", whole, METRICS)
+    moves = [i for i, (what, _) in enumerate(log) if what == "move"]
+    assert log[moves[-1]] == ("move", "crossroads.json")
+    assert log[moves[-1] - 1] == ("sync", "run")
+    assert {name for what, name in log[: moves[0]] if what == "sync"} >= {*artifact.FILES, "crossroads.json"}
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs kill -9")
+@pytest.mark.parametrize("after", [1, 6])
+def test_a_kill_between_the_moves_leaves_no_artifact_and_the_next_write_completes(tmp_path, written, whole, instant, after):
+    run = tmp_path / "run"
+    shutil.copytree(written, run / _draft.PARTIAL)
+    program = (
+        "import os, signal, sys; from pathlib import Path; from crossroads.artifact import _draft\n"
+        "move, done = os.replace, []\n"
+        "def killed(a, b):\n"
+        f"    if len(done) == {after}: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    done.append(b); move(a, b)\n"
+        "os.replace = killed\n"
+        "run = Path(sys.argv[1]); _draft._move(run / _draft.PARTIAL, run)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", program, str(run)], check=False).returncode == -signal.SIGKILL
+    assert (run / "model.keras").exists()
+    assert not artifact.is_finished(run)
+    artifact.write(run, whole, METRICS)
+    artifact.open_verified(run)
+    assert sorted(p.name for p in run.iterdir()) == sorted([*artifact.FILES, "crossroads.json"])
+
+
+@pytest.mark.usefixtures("instant")
+@pytest.mark.parametrize("name", ["metrics.json", "history.csv", "crossroads.json"])
+def test_a_full_disk_is_told_and_leaves_nothing(tmp_path, whole, monkeypatch, name):
+    write = Path.write_text
+
+    def full(path, *rest, **more):
+        if path.name == name:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write(path, *rest, **more)
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(ArtifactError, match=r"no space left on the disk .* MB free; .*make room"):
+        artifact.write(tmp_path / "run", whole, METRICS)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_too_little_room_is_found_before_the_work(tmp_path, whole, monkeypatch):
+    monkeypatch.setattr(_draft.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 10**5))
+    monkeypatch.setattr(_export, "save", lambda *a: pytest.fail("the work was begun"))
+    with pytest.raises(ArtifactError, match=r"no space left .*received 0.1 MB free; about .* MB are needed"):
+        artifact.write(tmp_path / "run", whole, METRICS)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("instant")
+def test_metrics_that_json_does_not_know_are_refused(tmp_path, whole):
+    with pytest.raises(ArtifactError, match="plain JSON values"):
+        artifact.write(tmp_path / "run", whole, {"loss": float("nan")})
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("instant")
+def test_further_facts_are_recorded_and_replace_none(tmp_path, whole):
+    manifest = artifact.write(tmp_path / "run", contents(whole.model, facts={"notes": ["one"]}), METRICS)
+    assert manifest.facts["notes"] == ["one"]
+    with pytest.raises(ArtifactError, match="received classes"):
+        artifact.write(tmp_path / "other", contents(whole.model, facts={"classes": []}), METRICS)
+
+
+# --- the seam to OpenVINO
+
+
+def test_openvino_is_imported_without_telemetry_or_files_in_the_home(tmp_path, written):
+    program = (
+        "import sys, socket\n"
+        "def refuse(*a, **k): raise SystemExit('network')\n"
+        "socket.socket.connect = refuse\n"
+        "from pathlib import Path; from crossroads import inference\n"
+        f"inference.Graph(Path({str(written / 'model.xml')!r}))\n"
+        "inference.runtime().convert_model\n"
+        "print(sorted(m for m in sys.modules if m.startswith('openvino_telemetry')))\n"
+    )
+    environment = {**os.environ, "HOME": str(tmp_path)}
+    for name in ("CI", "GITHUB_ACTIONS", "JENKINS_URL", "TF_BUILD"):  # where telemetry would switch itself off
+        environment.pop(name, None)
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.strip()) == (0, "[]"), done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_no_graph_is_a_clear_error(copy):
+    (copy / "model.xml").write_text("<net>")
+    with pytest.raises(ArtifactError, match="must be an OpenVINO graph"):
+        inference.Graph(copy / "model.xml")
+
+
+def test_an_error_in_the_making_of_batches_comes_through(written):
+    def batches():
+        yield pixels(3)
+        raise KeyError("mine")
+
+    with pytest.raises(KeyError, match="mine"):
+        inference.Graph(written / "model.xml").run(batches(), 10)

@@ -1,0 +1,280 @@
+"""A file in, ranked labels out: the same for a path, its bytes, its pixels, alone or in a batch, and without Keras."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+
+from crossroads import artifact
+from crossroads.data import images
+from crossroads.data.dataset import Dataset
+from crossroads.errors import ArtifactError, DataError, ImageRefused
+from crossroads.inference import BATCH
+from crossroads.predictor import Predictor
+from tiny_artifact import CLASSES, SIZE, contents, pixels
+
+
+@pytest.fixture(scope="module")
+def whole():
+    return contents()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, whole) -> Path:
+    run = tmp_path_factory.mktemp("artifact") / "run"
+    artifact.write(run, whole, {})
+    return run
+
+
+@pytest.fixture(scope="module")
+def predictor(folder) -> Predictor:
+    return Predictor.load(folder)
+
+
+class Files:
+    """Images in memory that are read as files are; None is a file that is gone."""
+
+    def __init__(self, raws):
+        self.raws = raws
+
+    def __len__(self):
+        return len(self.raws)
+
+    def name(self, index):
+        return f"{index}.png"
+
+    def read(self, index):
+        if self.raws[index] is None:
+            raise FileNotFoundError(2, "No such file or directory")
+        return self.raws[index]
+
+
+def dataset(raws):
+    n = len(raws)
+    return Dataset("test", Files(raws), np.arange(n), np.zeros(n, np.int32), CLASSES)
+
+
+def encoded(image, kind="PNG"):
+    file = io.BytesIO()
+    (image if isinstance(image, Image.Image) else Image.fromarray(image)).save(file, kind)
+    return file.getvalue()
+
+
+@pytest.mark.core
+def test_probabilities_are_those_of_the_keras_model(predictor, whole):
+    expected = keras.ops.convert_to_numpy(whole.model(pixels(100), training=False))
+    found = predictor.probabilities(pixels(100))
+    assert found.dtype == np.float32
+    assert np.abs(found - expected).max() < 1e-5
+    assert np.abs(found.sum(axis=1) - 1).max() < 1e-5
+
+
+@pytest.mark.parametrize("batch", [1, 7, BATCH, 500])
+def test_the_batch_size_changes_nothing(predictor, batch):
+    one_by_one = np.concatenate([predictor.probabilities(image[None]) for image in pixels(75)])
+    assert np.abs(predictor.probabilities(pixels(75), batch=batch) - one_by_one).max() < 1e-6
+
+
+def test_the_order_of_many_batches_is_kept(predictor):
+    many = pixels(BATCH * 20 + 3)
+    backwards = predictor.probabilities(many[::-1])
+    assert np.abs(predictor.probabilities(many) - backwards[::-1]).max() < 1e-6
+
+
+def test_no_images_give_no_rows(predictor):
+    assert predictor.probabilities(pixels(0)).shape == (0, len(CLASSES))
+    assert predictor.predict([]) == []
+
+
+def test_the_number_of_threads_is_honoured(folder):
+    few = Predictor.load(folder, threads=1)._graph
+    assert few._for_few.get_property("INFERENCE_NUM_THREADS") == 1
+    assert few._for_many.get_property("INFERENCE_NUM_THREADS") == 1
+    with pytest.raises(ArtifactError, match="threads must be at least 1"):
+        Predictor.load(folder, threads=0)
+
+
+def test_what_it_knows_comes_from_the_manifest(predictor):
+    assert predictor.classes == CLASSES
+    assert predictor.size == SIZE
+    assert predictor.manifest.backbone == "tiny"
+
+
+@pytest.mark.parametrize("bad", [pixels(2).astype(np.float32), pixels(2)[0], pixels(2)[:, :4], pixels(2)[..., :1]])
+def test_pixels_of_another_shape_or_type_are_refused(predictor, bad):
+    with pytest.raises(DataError, match=r"pixels must be uint8 with the shape \(n, 8, 8, 3\)"):
+        predictor.probabilities(bad)
+
+
+def test_a_draft_can_be_scored(tmp_path, whole, predictor):
+    with artifact.draft(tmp_path / "run", whole) as unfinished:
+        assert np.allclose(Predictor.load(unfinished.path).probabilities(pixels(3)), predictor.probabilities(pixels(3)), atol=1e-6)
+
+
+# --- predict
+
+
+def test_every_form_of_an_image_gives_the_same_labels(predictor, tmp_path):
+    big = np.random.default_rng(1).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+    path = tmp_path / "sign.png"
+    path.write_bytes(encoded(big))
+    found = predictor.predict([path, str(path), path.read_bytes(), big, Image.open(path)])
+    assert [p.name for p in found] == [str(path), str(path), "image 2", "image 3", "image 4"]
+    assert len({p.labels for p in found}) == 1
+    expected = predictor.probabilities(images.load(big, SIZE)[None])[0]
+    assert found[0].labels[0].label == CLASSES[expected.argmax()]
+    assert found[0].labels[0].probability == pytest.approx(expected.max(), abs=1e-6)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "LA", "RGBA", "CMYK", "I;16"])
+def test_a_pillow_image_of_any_mode_is_taken_as_its_file_would_be(predictor, mode):
+    image = Image.fromarray(pixels(1)[0])
+    if mode == "I;16":
+        image = Image.fromarray(np.asarray(image.convert("L")).astype(np.uint16) * 257)
+    else:
+        image = image.convert(mode)
+    (found,) = predictor.predict([image])
+    (expected,) = predictor.predict([encoded(image, "TIFF")])
+    assert [r.label for r in found.labels] == [r.label for r in expected.labels]
+    assert [r.probability for r in found.labels] == pytest.approx([r.probability for r in expected.labels], abs=1e-6)
+
+
+def test_a_turned_pillow_image_is_set_upright(predictor):
+    image = Image.fromarray(pixels(1)[0])
+    image.getexif()[0x0112] = 6
+    upright = Image.fromarray(pixels(1)[0]).transpose(Image.Transpose.ROTATE_270)
+    assert predictor.predict([image])[0].labels == predictor.predict([upright])[0].labels
+
+
+def test_labels_are_ranked_and_limited(predictor):
+    (all_of_them,) = predictor.predict(list(pixels(1)), top=99)
+    values = [r.probability for r in all_of_them.labels]
+    assert values == sorted(values, reverse=True)
+    assert sorted(r.label for r in all_of_them.labels) == sorted(CLASSES)
+    assert predictor.predict(list(pixels(1)), top=2)[0].labels == all_of_them.labels[:2]
+
+
+def test_more_images_than_a_batch_keep_their_order(predictor):
+    found = predictor.predict(pixels(BATCH + 5), top=1)
+    best = predictor.probabilities(pixels(BATCH + 5)).argmax(axis=1)
+    assert [p.labels[0].label for p in found] == [CLASSES[i] for i in best]
+    assert found[-1].name == f"image {BATCH + 4}"
+
+
+def test_a_bad_image_is_named(predictor, tmp_path):
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(encoded(pixels(1)[0], "JPEG")[:200])
+    with pytest.raises(ImageRefused, match=r"broken[.]jpg: "):
+        predictor.predict([broken])
+    with pytest.raises(ImageRefused, match=r"gone[.]png: must be a readable file; received No such file"):
+        predictor.predict([tmp_path / "gone.png"])
+    with pytest.raises(ImageRefused, match="image 1: not an image"):
+        predictor.predict([pixels(1)[0], b"hello"])
+    with pytest.raises(ImageRefused, match="image 0: pixels must be uint8"):
+        predictor.predict([pixels(1)[0] / 255])
+    with pytest.raises(ImageRefused, match="image 0: an image must be a path"):
+        predictor.predict([3])
+
+
+@pytest.mark.parametrize("alone", ["sign.png", b"bytes", Path("sign.png"), pixels(1)[0]])
+def test_one_image_without_a_list_is_a_clear_error(predictor, alone):
+    with pytest.raises(DataError, match="a sequence of images"):
+        predictor.predict(alone)
+
+
+def test_top_must_be_positive(predictor):
+    with pytest.raises(DataError, match="top must be at least 1"):
+        predictor.predict(list(pixels(1)), top=0)
+
+
+# --- a data set
+
+
+def test_a_data_set_is_scored_in_order(predictor):
+    raws = [encoded(image) for image in pixels(BATCH * 3 + 5)]
+    seen = []
+    found = predictor.probabilities_of(dataset(raws), progress=lambda done, n: seen.append((done, n)))
+    assert np.abs(found.probabilities - predictor.probabilities(pixels(len(raws)))).max() < 1e-6
+    assert len(found.dataset) == len(raws)
+    assert found.refusals == ()
+    assert seen == sorted(seen)
+    assert seen[-1] == (len(raws), len(raws))
+
+
+def test_rows_that_are_no_images_are_left_out_and_listed(predictor):
+    raws = [encoded(image) for image in pixels(6)]
+    raws[1], raws[4] = b"junk", None
+    probabilities, kept, refusals = predictor.probabilities_of(dataset(raws))
+    assert np.abs(probabilities - predictor.probabilities(pixels(6)[[0, 2, 3, 5]])).max() < 1e-6
+    assert kept.indices.tolist() == [0, 2, 3, 5]
+    assert [(r.row, r.name) for r in refusals] == [(1, "1.png"), (4, "4.png")]
+    assert "not an image" in refusals[0].reason
+
+
+def test_strict_makes_the_first_refusal_an_error(predictor):
+    with pytest.raises(DataError, match=r"1[.]png: not an image"):
+        predictor.probabilities_of(dataset([encoded(pixels(1)[0]), b"junk"]), strict=True)
+
+
+@pytest.mark.parametrize(("raws", "message"), [([], "received 0 rows"), ([b"junk"], r"1 refused, the first 0[.]png")])
+def test_a_data_set_without_an_image_is_an_error(predictor, raws, message):
+    with pytest.raises(DataError, match=message):
+        predictor.probabilities_of(dataset(raws))
+
+
+# --- loading
+
+
+def test_only_what_inference_reads_is_needed_and_verified(folder, tmp_path):
+    run = Path(shutil.copytree(folder, tmp_path / "run"))
+    for name in ("model.keras", "history.csv", "metrics.json", "recipe.toml"):
+        (run / name).unlink()
+    assert Predictor.load(run).classes == CLASSES
+    (run / "model.bin").write_bytes(b"\0" * (run / "model.bin").stat().st_size)
+    with pytest.raises(ArtifactError, match=r"model[.]bin must be as it was written"):
+        Predictor.load(run)
+
+
+def test_a_graph_of_other_classes_is_refused(folder, tmp_path):
+    from crossroads.artifact._manifest import text_of
+
+    run = Path(shutil.copytree(folder, tmp_path / "run"))
+    facts = json.loads((run / "crossroads.json").read_text())
+    del facts["digest"]
+    (run / "crossroads.json").write_text(text_of({**facts, "classes": ["one", "two"]}))
+    with pytest.raises(ArtifactError, match=r"must map u8\[\?,8,8,3\] to f32\[\?,2\]; received .* f32\[\?,5\]"):
+        Predictor.load(run)
+
+
+def test_a_folder_that_is_no_artifact_is_a_clear_error(tmp_path):
+    with pytest.raises(ArtifactError, match="finished artifact"):
+        Predictor.load(tmp_path)
+
+
+def test_predicting_loads_neither_keras_nor_tensorflow_nor_scikit_learn(folder, tmp_path):
+    path = tmp_path / "sign.png"
+    path.write_bytes(encoded(pixels(1)[0]))
+    program = (
+        "import sys, json; from crossroads.predictor import Predictor\n"
+        "light = sorted({m.split('.')[0] for m in sys.modules})\n"
+        f"label = Predictor.load({str(folder)!r}).predict([{str(path)!r}])[0].labels[0].label\n"
+        "print(json.dumps([light, sorted({m.split('.')[0] for m in sys.modules}), label]))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], env={**os.environ}, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    light, after, label = json.loads(done.stdout)
+    heavy = {"keras", "tensorflow", "jax", "torch", "sklearn", "scipy", "pandas", "h5py", "rich", "typer"}
+    assert heavy.isdisjoint(after)
+    assert "openvino" not in light
+    assert "openvino" in after
+    assert label in CLASSES

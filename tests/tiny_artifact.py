@@ -1,0 +1,49 @@
+"""One tiny real network and what an artifact of it holds, for the tests of the artifact and of what reads it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import keras
+import numpy as np
+
+from crossroads.artifact import Contents
+from crossroads.data.images import Resize
+from crossroads.recipe import Recipe
+
+SIZE = 8
+CLASSES = ("stop", "yield", "2", "10", "größer")
+
+
+def model(*extra, seed=3):
+    """Images in, probabilities out, nested as the networks are; `extra` layers are put before the head."""
+    keras.utils.set_random_seed(seed)
+    inner = keras.Sequential(
+        [keras.Input((SIZE, SIZE, 3)), keras.layers.Conv2D(4, 3), keras.layers.BatchNormalization(), keras.layers.ReLU()],
+        name="backbone",
+    )
+    images = keras.Input((SIZE, SIZE, 3), dtype="uint8", name="images")
+    x = keras.layers.Rescaling(1 / 255, offset=-0.5)(images)
+    x = keras.layers.Flatten()(keras.layers.Dropout(0.5)(keras.layers.MaxPooling2D()(inner(x))))
+    for layer in extra:
+        x = layer(x)
+    return keras.Model(images, keras.layers.Dense(len(CLASSES), activation="softmax")(x), name="tiny")
+
+
+def pixels(n, seed=0):
+    """uint8 (n, SIZE, SIZE, 3)."""
+    return np.random.default_rng(seed).integers(0, 256, (n, SIZE, SIZE, 3), dtype=np.uint8)
+
+
+def contents(network=None, **changes):
+    """What goes into a whole artifact of the tiny network."""
+    plain = Contents(
+        model=model() if network is None else network,
+        classes=CLASSES,
+        resize=Resize(SIZE),
+        recipe=Recipe(backbone="tiny", image_size=SIZE, epochs=1, seed=7),
+        history="epoch,loss\n1,0.5\n",
+        parity_images=pixels(40),
+        data={"origin": "arrays", "n": 3, "digest": "ab", "splits": {"train": {"n": 2, "digest": "cd"}}},
+    )
+    return replace(plain, **changes)
