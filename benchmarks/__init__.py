@@ -1,0 +1,1 @@
+"""What Crossroads costs, measured beside the alternatives in the same run: `python -m benchmarks`."""

@@ -1,0 +1,95 @@
+"""The benchmarks run, and their table says what was measured."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # benchmarks/ lies beside the package and is not installed
+
+from benchmarks import __main__ as bench
+from benchmarks._measure import Row, alternate
+
+RATE = Row("decode", "images/s", (90.0, 110.0, 100.0), "tf.data", (50.0, 44.0, 40.0))
+SCORE = Row("accuracy", "", (0.5, 0.75))
+
+
+def test_a_row_shows_medians_and_the_ratio_of_medians_with_its_spread():
+    assert RATE.ratio() == (100 / 44, 1.8, 2.5)
+    assert RATE.cells() == (
+        "decode",
+        "100 images/s (90.00..110)",
+        "tf.data: 44.00 images/s (40.00..50.00)",
+        "2.27 (1.80..2.50)",
+        "3",
+    )
+
+
+def test_a_limit_is_compared_with_every_run_and_no_other_side_is_a_dash():
+    assert Row("peak", "MB", (512.0, 256.0), "limit", (1024.0,)).ratio() == (0.375, 0.25, 0.5)
+    assert SCORE.cells()[2:] == ("-", "-", "2")
+
+
+def test_sides_take_turns_and_the_warm_up_does_not_count():
+    calls = []
+
+    def side(name):
+        def sample():
+            calls.append(name)
+            return float(len(calls))
+
+        return sample
+
+    assert alternate(2, side("a"), side("b")) == [(3.0, 5.0), (4.0, 6.0)]
+    assert calls == ["a", "b"] * 3
+
+
+def test_the_page_keeps_rows_of_the_same_machine_and_no_others():
+    empty = f"# Page\n{bench.BEGIN}\n{bench.END}\nafter\n"
+    first = bench.updated(empty, [RATE, SCORE], "machine one")
+    better = Row("accuracy", "", (0.9,))
+    again = bench.updated(first, [better], "machine one")
+    assert again.count("| decode | 100 images/s") == again.count("| accuracy | 0.9000 |") == 1
+    assert "0.6250" not in again
+    assert again.startswith("# Page\n")
+    assert again.endswith("after\n")
+    assert "decode" not in bench.updated(again, [better], "machine two")
+
+
+def test_the_page_explains_every_benchmark_and_has_a_place_for_the_table():
+    page = bench.PAGE.read_text(encoding="utf-8")
+    assert bench.updated(page, [], "machine").count(bench.HEADER) == 1
+    assert [b.name for b in bench.BENCHMARKS if f"\n`{b.name}`\n: " not in page] == []
+
+
+def test_a_benchmark_without_its_data_is_listed_as_skipped(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(bench, "SHARED", tmp_path / "absent")
+    assert bench.main(["gtsrb", "--quick"]) == 0
+    assert "gtsrb: skipped, needs the shared data" in capsys.readouterr().out
+
+
+def test_a_quick_run_prints_the_table_and_writes_every_sample(tmp_path, capsys):
+    file = tmp_path / "bench.json"
+    assert bench.main(["manifest-memory", "startup", "--quick", "--runs", "1", "--json", str(file)]) == 0
+    printed = capsys.readouterr().out
+    report = json.loads(file.read_text())
+    rows = {row["name"]: row for row in report["rows"]}
+    assert set(rows) == {
+        "manifest-memory, 10,000 rows of CSV, peak",
+        "manifest-memory, 10,000 rows of CSV, read",
+        "manifest-memory, 10,000 rows of CSV, split",
+        "startup, crossroads --help",
+        "startup, import crossroads",
+    }
+    assert all(f"| {name} |" in printed for name in rows)
+    assert 5 < rows["manifest-memory, 10,000 rows of CSV, peak"]["median_ours"] < 1024
+    assert rows["startup, crossroads --help"]["theirs"][0] > 0
+    assert report["machine"] in printed
+    assert "measures nothing" in printed
+
+
+@pytest.mark.parametrize("arguments", [["no-such"], ["startup", "--runs", "0"], ["--quick", "--update"]])
+def test_arguments_that_make_no_sense_are_refused(arguments):
+    with pytest.raises(SystemExit):
+        bench.main(arguments)
