@@ -139,10 +139,7 @@ def test_every_form_of_an_image_gives_the_same_labels(predictor, tmp_path):
 @pytest.mark.parametrize("mode", ["1", "L", "P", "LA", "RGBA", "CMYK", "I;16"])
 def test_a_pillow_image_of_any_mode_is_taken_as_its_file_would_be(predictor, mode):
     image = Image.fromarray(pixels(1)[0])
-    if mode == "I;16":
-        image = Image.fromarray(np.asarray(image.convert("L")).astype(np.uint16) * 257)
-    else:
-        image = image.convert(mode)
+    image = Image.fromarray(np.asarray(image.convert("L")).astype(np.uint16) * 257) if mode == "I;16" else image.convert(mode)
     (found,) = predictor.predict([image])
     (expected,) = predictor.predict([encoded(image, "TIFF")])
     assert [r.label for r in found.labels] == [r.label for r in expected.labels]
