@@ -1,0 +1,424 @@
+"""What is wrong or remarkable about labelled images before anything is trained on them, each finding with its mend."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crossroads.data._pool import in_order
+from crossroads.data.dataset import NO_SPLIT, SPLITS, TEST, TRAIN, VALIDATION, Dataset, digest_of
+from crossroads.data.images import Pixels, decode, dimensions, resize
+from crossroads.data.loading import CHUNK, Refusal, read
+from crossroads.data.mirrors import FlipVerdict, Mirrors, flip_is_safe, mirror_classes, mirrors
+from crossroads.data.sketches import SIDE, Sketches, near_pairs, sketch
+from crossroads.errors import ImageRefused
+
+__all__ = ["Audit", "Finding", "FlipVerdict", "Mirrors", "audit", "flip_is_safe", "mirror_classes"]
+
+Severity = Literal["error", "warning", "info"]
+_ORDER = ("error", "warning", "info")
+
+BLANK_SPREAD = 1.0
+"""An image is blank where the values of each channel spread less than this (standard deviation of 255, at 32 px): one colour."""
+
+BLACK_MEAN, BLACK_SPREAD = 16.0, 3.0
+"""An image is nearly black where mean and spread of all its values are at most these: 46 images of GTSRB's training set."""
+
+IMBALANCE = 10.0
+"""The largest class may hold this many times the images of the smallest before the balance is a warning."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that a check found.
+
+    Attributes:
+        check: Name of the check.
+        severity: ``error``: training on it would mislead; ``warning``: look at it; ``info``: good to know.
+        summary: What was found, a sentence.
+        count: How many images, pairs, groups or classes.
+        examples: A few of them by name.
+        mend: What to do.
+    """
+
+    check: str
+    severity: Severity
+    summary: str
+    count: int
+    examples: tuple[str, ...]
+    mend: str
+
+
+@dataclass(frozen=True, slots=True)
+class Audit:
+    """What a data set holds and what is wrong with it.
+
+    Attributes:
+        origin: Where the images come from.
+        n: Number of rows.
+        readable: Rows that are images.
+        counts: Images (readable or not) of each class, by name, in the order of the classes.
+        groups: Number of groups, or None where the data names none.
+        splits: Rows of each split that the data brings, by name; empty where it brings none.
+        sides: Smallest, median and largest shorter side in pixels; None where nothing is readable.
+        grey: Readable images without colour.
+        mirror_classes: Pairs of classes that are mirror images of each other.
+        asymmetric_classes: Classes that look different when mirrored.
+        symmetric_classes: Classes that look the same when mirrored.
+        findings: Errors first, then warnings, then remarks.
+    """
+
+    origin: str
+    n: int
+    readable: int
+    counts: dict[str, int]
+    groups: int | None
+    splits: dict[str, int]
+    sides: tuple[int, int, int] | None
+    grey: int
+    mirror_classes: tuple[tuple[str, str], ...]
+    asymmetric_classes: tuple[str, ...]
+    symmetric_classes: tuple[str, ...]
+    findings: tuple[Finding, ...]
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names in their order."""
+        return tuple(self.counts)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain dicts, lists, strings and numbers."""
+        plain: dict[str, Any] = _plain(asdict(self))
+        return plain
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Survey:
+    """What one pass over the images leaves: the rows that are images, with their digests and sketches, and the refusals."""
+
+    rows: NDArray[np.int64]
+    sides: NDArray[np.int64]
+    digests: NDArray[np.uint8]
+    sketches: Sketches
+    refusals: list[Refusal]
+
+
+def audit(
+    dataset: Dataset,
+    *,
+    min_images: int = 10,
+    examples: int = 5,
+    progress: Callable[[int, int], None] | None = None,
+    workers: int | None = None,
+) -> Audit:
+    """Reads and decodes each image once and reports what it finds; the same data gives the same report.
+
+    Memory: about 310 bytes an image, whatever its size.
+
+    Args:
+        dataset: The labelled images.
+        min_images: A class with fewer is reported.
+        examples: Most examples a finding names.
+        progress: Called with the rows done and their number.
+        workers: Threads; None for one a CPU.
+    """
+    survey = _surveyed(dataset, progress, workers)
+    turned = Mirrors()
+    findings = [*_of_classes(dataset, min_images, examples), *_of_splits(dataset, examples)]
+    if len(dataset):
+        findings += _of_reading(dataset, survey, examples)
+    if len(survey.rows):
+        good = ~_blank(survey.sketches)
+        findings += _of_copies(dataset, survey, good, examples)
+        at = np.flatnonzero(good)
+        rows = survey.rows[at]
+        groups = None if dataset.groups is None else dataset.groups[rows]
+        turned = mirrors(survey.sketches.thumbs[at], dataset.labels[rows], dataset.classes, groups)
+        findings += _of_mirrors(turned, examples)
+    present = () if dataset.splits is None or not dataset.splits.any() else tuple(np.unique(dataset.splits).tolist())
+    sides = survey.sides
+    return Audit(
+        origin=dataset.origin,
+        n=len(dataset),
+        readable=len(survey.rows),
+        counts=dict(zip(dataset.classes, dataset.counts().tolist(), strict=True)),
+        groups=None if dataset.groups is None else len(np.unique(dataset.groups)),
+        splits={SPLITS[side] or "none": int(np.count_nonzero(dataset.splits == side)) for side in present},
+        sides=(int(sides.min()), int(np.median(sides)), int(sides.max())) if len(sides) else None,
+        grey=int(np.count_nonzero(survey.sketches.grey)),
+        mirror_classes=turned.pairs,
+        asymmetric_classes=turned.asymmetric,
+        symmetric_classes=turned.symmetric,
+        findings=tuple(sorted(findings, key=lambda finding: _ORDER.index(finding.severity))),
+    )
+
+
+def _surveyed(dataset: Dataset, progress: Callable[[int, int], None] | None, workers: int | None) -> _Survey:
+    def work(rows: range) -> _Survey:
+        kept: list[int] = []
+        sides, digests, refusals = [], [], []
+        squares = np.empty((len(rows), SIDE, SIDE, 3), np.uint8)
+        for row in rows:
+            try:
+                raw = read(dataset, row)
+                side = min(dimensions(raw))
+                squares[len(kept)] = _square(raw)
+            except ImageRefused as error:
+                refusals.append(Refusal(row, dataset.name(row), str(error)))
+                continue
+            kept.append(row)
+            sides.append(side)
+            digests.append(digest_of(raw))
+        packed = np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 16)
+        return _Survey(np.array(kept, np.int64), np.array(sides, np.int64), packed, sketch(squares[: len(kept)]), refusals)
+
+    n = len(dataset)
+    parts = [work(range(0))]
+    for part in in_order(work, n, chunk=CHUNK, workers=workers):
+        parts.append(part)
+        if progress is not None:
+            progress(min((len(parts) - 1) * CHUNK, n), n)
+    return _Survey(
+        np.concatenate([part.rows for part in parts]),
+        np.concatenate([part.sides for part in parts]),
+        np.concatenate([part.digests for part in parts]),
+        Sketches.joined([part.sketches for part in parts]),
+        [refusal for part in parts for refusal in part.refusals],
+    )
+
+
+def _square(raw: bytes | Pixels) -> Pixels:
+    return resize(decode(raw, draft=SIDE), SIDE)
+
+
+def _blank(sketches: Sketches) -> NDArray[np.bool_]:
+    dark = (sketches.means <= BLACK_MEAN) & (sketches.spreads <= BLACK_SPREAD)
+    blank: NDArray[np.bool_] = (sketches.spreads_within < BLANK_SPREAD) | dark
+    return blank
+
+
+def _of_reading(dataset: Dataset, survey: _Survey, examples: int) -> list[Finding]:
+    findings = []
+    if survey.refusals:
+        findings.append(
+            Finding(
+                "unreadable",
+                "warning" if len(survey.rows) else "error",
+                f"{_plural(len(survey.refusals), 'source')} of {len(dataset)} cannot be read as an image",
+                len(survey.refusals),
+                tuple(f"{refusal.name}: {refusal.reason}" for refusal in survey.refusals[:examples]),
+                "mend or remove them; training leaves them out and lists them, with --strict the first is an error",
+            )
+        )
+    blank = survey.rows[_blank(survey.sketches)]
+    if len(blank):
+        findings.append(
+            Finding(
+                "blank",
+                "warning",
+                f"{_plural(len(blank), 'image')} of one colour or nearly black",
+                len(blank),
+                tuple(_labelled(dataset, row) for row in blank[:examples]),
+                "look at them; where nothing can be seen, remove them",
+            )
+        )
+    return findings
+
+
+def _of_classes(dataset: Dataset, min_images: int, examples: int) -> list[Finding]:
+    counts = dataset.counts()
+    k, n = len(counts), len(dataset)
+    findings = []
+    if n == 0:
+        return [Finding("empty", "error", "there is no image", 0, (), "check the path and the layout of the data")]
+    if np.count_nonzero(counts) < 2:
+        only = dataset.classes[int(np.argmax(counts))]
+        findings.append(
+            Finding("one-class", "error", f"all images are of one class, {only!r}", 1, (only,), "add images of another class")
+        )
+    small = np.flatnonzero(counts < min_images)
+    if len(small):
+        findings.append(
+            Finding(
+                "small-classes",
+                "warning",
+                f"{len(small)} of {k} classes have fewer than {min_images} images",
+                len(small),
+                tuple(f"{dataset.classes[label]} ({counts[label]})" for label in small[:examples]),
+                "add images, join classes, or leave the classes out",
+            )
+        )
+    shares = counts[counts > 0] / n
+    effective = float(np.exp(-(shares * np.log(shares)).sum()))
+    ratio = float(counts.max() / max(counts[counts > 0].min(), 1))
+    largest, smallest = int(np.argmax(counts)), int(np.argmin(np.where(counts > 0, counts, n + 1)))
+    findings.append(
+        Finding(
+            "balance",
+            "warning" if ratio > IMBALANCE else "info",
+            f"the largest class has {ratio:.3g} times the images of the smallest; {k} classes count as {effective:.3g} equal ones",
+            k,
+            (f"{dataset.classes[largest]} ({counts[largest]})", f"{dataset.classes[smallest]} ({counts[smallest]})"),
+            "judge by balanced accuracy; class_weights = 'balanced' weighs the small classes up"
+            if ratio > IMBALANCE
+            else "nothing to do",
+        )
+    )
+    return findings
+
+
+def _of_splits(dataset: Dataset, examples: int) -> list[Finding]:
+    """Groups on two sides, and classes missing from a side, of a split that the data brings."""
+    if dataset.splits is None or not dataset.splits.any():
+        return []
+    sides = _sides(dataset)
+    findings = []
+    if dataset.groups is not None:
+        _, firsts, numbers = np.unique(dataset.groups, return_index=True, return_inverse=True)
+        cut = np.flatnonzero(_spans(numbers, sides))
+        if len(cut):
+            findings.append(
+                Finding(
+                    "group-on-two-sides",
+                    "error",
+                    f"{_plural(len(cut), 'group')} on two sides of the split that the data brings",
+                    len(cut),
+                    tuple(f"the group of {dataset.name(int(row))}" for row in firsts[cut][:examples]),
+                    "move each group to one side; until then the scores say too much",
+                )
+            )
+    k = len(dataset.classes)
+    for side in (TRAIN, VALIDATION, TEST):
+        counts = np.bincount(dataset.labels[sides == side], minlength=k)
+        absent = np.flatnonzero((counts == 0) & (dataset.counts() > 0))
+        if len(absent) and (counts.any() or side == TRAIN):
+            findings.append(
+                Finding(
+                    "class-missing-from-split",
+                    "error" if side == TRAIN else "warning",
+                    f"{SPLITS[side]} has no image of {len(absent)} of {k} classes",
+                    len(absent),
+                    tuple(dataset.classes[label] for label in absent[:examples]),
+                    "nothing can learn these classes: move images of them to train"
+                    if side == TRAIN
+                    else f"move images of them to {SPLITS[side]}: nothing is measured of these classes",
+                )
+            )
+    return findings
+
+
+def _of_copies(dataset: Dataset, survey: _Survey, good: NDArray[np.bool_], examples: int) -> list[Finding]:
+    """Images that occur twice: to the byte, or nearly; under one label or two; on one side of a split or two."""
+    _, firsts, numbers = np.unique(np.ascontiguousarray(survey.digests).view("V16").ravel(), return_index=True, return_inverse=True)
+    again = np.flatnonzero(firsts[numbers] != np.arange(len(numbers)))
+    exact = np.stack([firsts[numbers[again]], again], axis=1)
+    # One of each set of exact copies is searched for near ones: many equal hashes would only crowd the others out.
+    alone = np.unique(firsts[numbers[good]])
+    near, complete = near_pairs(survey.sketches.select(alone))
+    findings = _of_pairs(dataset, "exact", survey.rows[exact], examples)
+    return findings + _of_pairs(dataset, "near", survey.rows[alone[near]], examples, "" if complete else "at least ")
+
+
+def _of_pairs(dataset: Dataset, kind: str, pairs: NDArray[np.int64], examples: int, bound: str = "") -> list[Finding]:
+    one, other = pairs[:, 0], pairs[:, 1]
+    differ = dataset.labels[one] != dataset.labels[other]
+    sides = _sides(dataset)
+    cross = sides[one] != sides[other]
+    family = np.zeros(len(pairs), bool) if dataset.groups is None else dataset.groups[one] == dataset.groups[other]
+    word = "the same image" if kind == "exact" else "nearly the same image"
+    plain = ~differ & ~cross
+    cases: list[tuple[str, Severity, NDArray[np.bool_], str, str]] = [
+        (
+            f"{kind}-duplicates-with-different-labels",
+            "error",
+            differ,
+            f"{word} under two labels",
+            "decide which label is right and remove the other row",
+        ),
+        (
+            f"{kind}-duplicates-on-two-sides",
+            "error",
+            cross,
+            f"{word} on two sides of the split that the data brings",
+            "keep each on one side; until then the scores say too much",
+        ),
+        (
+            f"{kind}-duplicates",
+            "warning",
+            plain & ~family if kind == "near" else plain,
+            f"{word} under one label",
+            "keep one of each, or give both the same group so that no split parts them",
+        ),
+    ]
+    if kind == "near":
+        expected = "nothing to do: whole groups are kept in one split"
+        cases.append(("near-duplicates-in-a-group", "info", plain & family, f"{word} within one group", expected))
+    findings = []
+    for check, severity, which, what, mend in cases:
+        found = pairs[which]
+        if len(found):
+            shown = tuple(f"{_labelled(dataset, a)} = {_labelled(dataset, b)}" for a, b in found[:examples])
+            findings.append(Finding(check, severity, f"{bound}{_plural(len(found), 'pair')} of {what}", len(found), shown, mend))
+    return findings
+
+
+def _of_mirrors(turned: Mirrors, examples: int) -> list[Finding]:
+    findings = []
+    if turned.pairs:
+        findings.append(
+            Finding(
+                "mirror-classes",
+                "warning",
+                f"{_plural(len(turned.pairs), 'pair')} of classes that look like mirror images of each other",
+                len(turned.pairs),
+                tuple(f"{one} | {other}" for one, other in turned.pairs),
+                "do not flip images in training: it would teach the one class under the other's name",
+            )
+        )
+    if turned.asymmetric:
+        findings.append(
+            Finding(
+                "asymmetric-classes",
+                "info",
+                f"{_plural(len(turned.asymmetric), 'class', 'classes')} whose images look different when mirrored",
+                len(turned.asymmetric),
+                turned.asymmetric[:examples],
+                "do not flip images in training",
+            )
+        )
+    return findings
+
+
+def _sides(dataset: Dataset) -> NDArray[np.uint8]:
+    """The side of each row; rows without one count as train where others have one."""
+    if dataset.splits is None:
+        return np.zeros(len(dataset), np.uint8)
+    return np.where(dataset.splits == NO_SPLIT, TRAIN, dataset.splits).astype(np.uint8)
+
+
+def _spans(numbers: NDArray[np.int64], sides: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Whether each group has rows on more than one side, bool (groups,)."""
+    seen = np.zeros((int(numbers.max()) + 1, len(SPLITS)), bool)
+    seen[numbers, sides] = True
+    spans: NDArray[np.bool_] = seen.sum(1) > 1
+    return spans
+
+
+def _labelled(dataset: Dataset, row: int | np.integer[Any]) -> str:
+    return f"{dataset.name(int(row))} ({dataset.classes[int(dataset.labels[row])]})"
+
+
+def _plural(count: int, unit: str, units: str | None = None) -> str:
+    return f"{count} {unit if count == 1 else units or unit + 's'}"
+
+
+def _plain(value: object) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [_plain(item) for item in value]
+    return value
