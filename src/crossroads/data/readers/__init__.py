@@ -100,9 +100,7 @@ def _first_view(path: Path) -> View:
     kind = kind_of(span)
     if suffix_of(place.name) != ".npz" and kind in ("zip", "tar", "gz", "bz2", "xz"):
         tree = open_archive(span, kind, origin)
-        names = tree.names()
-        if kind != "zip" or not names or not all(suffix_of(name) == ".npy" for name in names):
-            return View(tree, "", names, origin)
+        return View(tree, "", tree.names(), origin)
     return View(Folder(place.parent), "", [place.name], origin, single=True, kind=kind)
 
 
@@ -114,12 +112,13 @@ def _recognised(first: View) -> Dataset:
         for view in levels:
             if reader.recognises(view):
                 return reader.read(view)
-    folders.refuse_unlabelled(levels[-1])
     mend = _known()
     if first.single and is_image_name(first.names[0]):
         mend = "give the folder that holds the class folders, not one image"
     elif packed := [name for name in first.names if suffix_of(name) in (".zip", ".tar", ".gz", ".tgz", ".xz", ".bz2")]:
         mend = f"give the archive itself: {packed[0]}"
+    else:
+        folders.refuse_unlabelled(levels[-1])
     raise DataError(f"no known layout of labelled images in {first.origin}", received=described(first.names), mend=mend)
 
 

@@ -121,7 +121,7 @@ def views(first: View) -> Iterator[View]:
 def described(names: Sequence[str]) -> str:
     """How many files of which types, such as ``412 .txt, 3 .jpg``."""
     counts = Counter(suffix_of(name) or "without suffix" for name in names)
-    shown = [f"{count} {suffix}" for suffix, count in counts.most_common(6)]
+    shown = [f"{count} {suffix}" for suffix, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:6]]
     return (", ".join(shown) + (", …" if len(counts) > 6 else "")) or "no files"
 
 

@@ -33,7 +33,7 @@ def has_class_folder(view: View) -> bool:
 
 def read_split_folders(view: View) -> Dataset:
     """``train/ants/1.jpg``: the classes of all splits united by name."""
-    splits, notes = _split_folders(view)
+    splits, twins, notes = _split_folders(view)
     rows, paths, seen = Rows(), [], {folder: Counter[str]() for folder in splits}
     loose: Counter[str] = Counter()
     other: list[str] = []
@@ -42,6 +42,8 @@ def read_split_folders(view: View) -> Dataset:
         label, inside, _ = rest.partition("/")
         if not is_image_name(name):
             other.append(name)
+        elif top in twins:
+            continue
         elif top not in splits or not inside:
             loose[top if rest else "."] += 1
         else:
@@ -57,22 +59,23 @@ def read_split_folders(view: View) -> Dataset:
     return rows.dataset(view.origin, TreeImages(view.tree, paths), notes)
 
 
-def _split_folders(view: View) -> tuple[dict[str, int], list[str]]:
-    """Split folders to splits. Twins such as `Train` and `train` with the same files in them count once."""
+def _split_folders(view: View) -> tuple[dict[str, int], set[str], list[str]]:
+    """Split folders to splits, and their twins: `train` beside a `Train` with the same files in it counts once."""
     files: dict[str, list[str]] = {}
     for name in view.names:
         top, _, rest = name.partition("/")
         if rest and split_of(top) is not None:
             files.setdefault(top, []).append(rest)
     splits: dict[str, int] = {}
-    notes = []
+    twins, notes = set(), []
     for folder in sorted(files, key=natural_key):
         twin = next((known for known in splits if known.lower() == folder.lower() and files[known] == files[folder]), None)
         if twin is None:
             splits[folder] = split_of(folder) or NO_SPLIT
         else:
+            twins.add(folder)
             notes.append(f"{folder}/ holds the same files as {twin}/: read once")
-    return splits, notes
+    return splits, twins, notes
 
 
 def _missing_classes(view: View, splits: Mapping[str, int], seen: Mapping[str, Counter[str]]) -> list[str]:

@@ -1,0 +1,250 @@
+"""Arrays in memory, and the files that hold arrays: pickle, .npz, .npy."""
+
+from __future__ import annotations
+
+import io
+import os
+import pickle
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from crossroads.data.dataset import TEST, TRAIN, VALIDATION
+from crossroads.data.readers import read
+from crossroads.errors import DataError, ImageRefused
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (6, 9, 8, 3), dtype=np.uint8)
+LABELS = np.array([1, 5, 1, 2, 5, 10], np.uint8)
+
+
+def labels_of(dataset) -> list[str]:  # type: ignore[no-untyped-def]
+    return [dataset.row(row).label for row in range(len(dataset))]
+
+
+def test_uint8_is_not_copied() -> None:
+    dataset = read((PIXELS, LABELS))
+    assert dataset.classes == ("1", "2", "5", "10")
+    assert labels_of(dataset) == ["1", "5", "1", "2", "5", "10"]
+    assert dataset.name(3) == "images[3]"
+    image = dataset.read(3)
+    assert isinstance(image, np.ndarray)
+    assert np.shares_memory(image, PIXELS)
+    assert dataset.groups is None
+    assert dataset.splits is None
+    assert read(dataset) is dataset
+
+
+@pytest.mark.parametrize("shape", [(4, 9, 8), (4, 9, 8, 1), (4, 9, 8, 3), (4, 9, 8, 4)])
+def test_shapes(shape: tuple[int, ...]) -> None:
+    image = read((np.zeros(shape, np.uint8), [0, 1, 0, 1])).read(0)
+    assert isinstance(image, np.ndarray)
+    assert image.shape == shape[1:]
+
+
+@pytest.mark.parametrize(
+    ("pixels", "expected"),
+    [
+        (np.array([0, 0.5, 1]), [0, 128, 255]),
+        (np.array([0, 0.25, 1], np.float32), [0, 64, 255]),
+        (np.array([0, 1, 0.1], np.float16), [0, 255, 25]),
+        (np.array([0, 128, 65535], np.uint16), [0, 0, 255]),
+        (np.array([129, 257, 65406], np.uint16), [1, 1, 254]),
+        (np.array([0, 7, 255], np.uint16), [0, 7, 255]),
+        (np.array([0, 7, 255], np.int64), [0, 7, 255]),
+        (np.array([False, True, True]), [0, 255, 255]),
+    ],
+)
+def test_other_types_become_uint8(pixels: np.ndarray, expected: list[int]) -> None:
+    image = read((pixels.reshape(1, 1, 3), ["a"])).read(0)
+    assert isinstance(image, np.ndarray)
+    assert image.dtype == np.uint8
+    assert image.reshape(-1).tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("pixels", "message"),
+    [
+        (np.full((2, 2, 2), 16.0), r"\[0, 1\].*16 to 16.*divide by 16"),
+        (np.full((2, 2, 2), 254.0), "divide by 255"),
+        (np.full((2, 2, 2), -0.5), "undo the normalisation"),
+        (np.array([[[0, np.nan]], [[0, 1]]]), "nan.*NaN"),
+        (np.full((2, 2, 2), np.inf), "NaN and infinity"),
+        (np.full((2, 2, 2), 256), "0..255"),
+        (np.full((2, 2, 2), -1, np.int8), "0..255"),
+        (np.zeros((2, 3, 32, 32), np.uint8), r"transpose\(0, 2, 3, 1\)"),
+        (np.zeros((2, 64), np.uint8), r"reshape\(-1, 8, 8\)"),
+        (np.zeros((2, 0, 5), np.uint8), "pixels"),
+        (np.zeros((20, 20, 3), np.uint8), "single image"),
+        (np.zeros((2, 2, 2), complex), "dtype complex"),
+        (np.array(["a", "b"]), "shape"),
+        ("ab", "array of images"),
+    ],
+)
+def test_images_that_are_refused(pixels: object, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        read((pixels, ["a", "b"]))
+
+
+def test_lengths_must_agree() -> None:
+    with pytest.raises(DataError, match="6 images and 5 labels"):
+        read((PIXELS, LABELS[:5]))
+
+
+def test_lists_and_mappings() -> None:
+    assert labels_of(read([PIXELS.tolist(), LABELS.tolist()])) == labels_of(read((PIXELS, LABELS)))
+    assert labels_of(read({"features": PIXELS, "labels": LABELS})) == labels_of(read((PIXELS, LABELS)))
+
+
+def test_images_of_many_sizes() -> None:
+    dataset = read(([PIXELS[0], PIXELS[1, :4], np.array(["no"])], [0, 1, 1]))
+    image = dataset.read(1)
+    assert isinstance(image, np.ndarray)
+    assert image.shape == (4, 8, 3)
+    with pytest.raises(ImageRefused, match="not an image"):
+        dataset.read(2)
+
+
+def test_what_is_no_source() -> None:
+    with pytest.raises(DataError, match="pair"):
+        read(7)
+    with pytest.raises(DataError, match="at least one"):
+        read((PIXELS[:0], []))
+
+
+# Pickle
+
+
+@pytest.mark.parametrize("protocol", range(6))
+@pytest.mark.parametrize("keys", [("features", "labels"), ("data", "targets"), (b"images", b"y"), ("X", "Y")])
+def test_a_pickle(protocol: int, keys: tuple[str, str], tmp_path: Path) -> None:
+    path = tmp_path / "train.p"
+    path.write_bytes(pickle.dumps({keys[0]: PIXELS, keys[1]: LABELS, "sizes": [(1, 2)]}, protocol))
+    dataset = read(path)
+    assert np.array_equal(np.stack([np.asarray(dataset.read(row)) for row in range(6)]), PIXELS)
+    assert labels_of(dataset) == ["1", "5", "1", "2", "5", "10"]
+    assert dataset.splits is None, "one file is one set, whatever it is called"
+
+
+def test_a_pickle_is_known_by_content(tmp_path: Path) -> None:
+    (tmp_path / "blob").write_bytes(pickle.dumps({"features": PIXELS, "labels": LABELS}))
+    assert len(read(tmp_path / "blob")) == 6
+
+
+def test_a_hostile_pickle_names_what_it_wanted(tmp_path: Path) -> None:
+    class Evil:
+        def __reduce__(self) -> tuple[object, ...]:
+            return os.system, (f"touch {tmp_path / 'executed'}",)
+
+    (tmp_path / "evil.p").write_bytes(pickle.dumps({"features": Evil(), "labels": LABELS}))
+    with pytest.raises(DataError, match=r"evil\.p: .*\.system"):
+        read(tmp_path / "evil.p")
+    assert not (tmp_path / "executed").exists()
+
+
+def test_pickles_without_images(tmp_path: Path) -> None:
+    path = tmp_path / "a.p"
+    path.write_bytes(pickle.dumps({"features": PIXELS}))
+    with pytest.raises(DataError, match=r"a\.p must hold images and labels.*'features'"):
+        read(path)
+    path.write_bytes(pickle.dumps([1]))
+    with pytest.raises(DataError, match=r"dict.*list"):
+        read(path)
+    path.write_bytes(pickle.dumps({"features": PIXELS, "labels": LABELS})[:-200])
+    with pytest.raises(DataError, match="complete"):
+        read(path)
+
+
+def test_a_folder_of_pickles_has_splits(tmp_path: Path) -> None:
+    for name in ("train", "valid", "test"):
+        (tmp_path / f"{name}.p").write_bytes(pickle.dumps({"features": PIXELS, "labels": LABELS}))
+    dataset = read(tmp_path)
+    assert dataset.splits is not None
+    assert sorted(dataset.splits.tolist()) == [TRAIN] * 6 + [VALIDATION] * 6 + [TEST] * 6
+    assert dataset.name(0) == "test.p:features[0]"
+    assert np.array_equal(np.asarray(dataset.read(17)), PIXELS[5])
+    (tmp_path / "more.p").write_bytes(b"")
+    with pytest.raises(DataError, match="4 pickle files"):
+        read(tmp_path)
+
+
+def test_the_pickles_of_the_notes(shared_data: Path) -> None:
+    dataset = read(shared_data / "small_traffic_set" / "small_test_traffic.p")
+    assert len(dataset) == 20
+    assert dataset.classes == ("1", "2", "3", "4", "5")
+    image = dataset.read(0)
+    assert isinstance(image, np.ndarray)
+    assert image.shape == (32, 32, 3)
+
+
+# .npz and .npy
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+@pytest.mark.parametrize("keys", [("features", "labels"), ("x", "y"), ("images", "labels")])
+def test_an_npz(save, keys: tuple[str, str], tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    save(tmp_path / "a.npz", **{keys[0]: PIXELS, keys[1]: LABELS, "other": np.array([None])})
+    dataset = read(tmp_path / "a.npz")
+    assert labels_of(dataset) == ["1", "5", "1", "2", "5", "10"]
+    assert np.array_equal(np.asarray(dataset.read(5)), PIXELS[5])
+
+
+def test_an_npz_with_splits(tmp_path: Path) -> None:
+    np.savez(tmp_path / "mnist.npz", x_train=PIXELS, y_train=LABELS, x_test=PIXELS[:2], y_test=np.array([3, 1]))
+    dataset = read(tmp_path / "mnist.npz")
+    assert dataset.splits is not None
+    assert dataset.splits.tolist() == [TRAIN] * 6 + [TEST] * 2
+    assert dataset.classes == ("1", "2", "3", "5", "10")
+    assert dataset.name(6) == "x_test[0]"
+    assert np.array_equal(np.asarray(dataset.read(7)), PIXELS[1])
+
+
+@pytest.mark.parametrize(
+    ("images", "labels"), [("X", "y"), ("images", "labels"), ("features", "labels"), ("X_train", "y_train"), ("Images", "Labels")]
+)
+def test_an_npy_pair(images: str, labels: str, tmp_path: Path) -> None:
+    np.save(tmp_path / f"{images}.npy", np.asfortranarray(PIXELS))
+    np.save(tmp_path / f"{labels}.npy", LABELS.astype(">i4"))
+    for source in (tmp_path, tmp_path / f"{images}.npy"):
+        dataset = read(source)
+        assert labels_of(dataset) == ["1", "5", "1", "2", "5", "10"]
+        assert np.array_equal(np.asarray(dataset.read(4)), PIXELS[4])
+
+
+def test_one_npy_alone_says_what_is_missing(tmp_path: Path) -> None:
+    np.save(tmp_path / "X.npy", PIXELS)
+    with pytest.raises(DataError, match="must hold images and labels"):
+        read(tmp_path / "X.npy")
+
+
+def test_object_arrays_are_never_unpickled(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", features=PIXELS, labels=np.array(["a", None] * 3, dtype=object))
+    with pytest.raises(DataError, match="array of Python objects"):
+        read(tmp_path / "a.npz")
+
+
+def test_truncated_numpy_files(tmp_path: Path) -> None:
+    path = tmp_path / "a.npz"
+    np.savez(path, features=PIXELS, labels=LABELS)
+    path.write_bytes(path.read_bytes()[:-300])
+    with pytest.raises(DataError, match=r"not a complete \.npz"):
+        read(path)
+    np.save(tmp_path / "X.npy", PIXELS)
+    np.save(tmp_path / "y.npy", LABELS)
+    (tmp_path / "X.npy").write_bytes((tmp_path / "X.npy").read_bytes()[:-100])
+    with pytest.raises(DataError, match=r"X\.npy is truncated"):
+        read(tmp_path / "X.npy")
+    (tmp_path / "X.npy").write_bytes(b"\x93NUMPY\x01\x00\xff\xff{")
+    with pytest.raises(DataError, match=r"X\.npy is not a readable"):
+        read(tmp_path / "X.npy")
+
+
+def test_a_header_that_claims_too_much_allocates_nothing(tmp_path: Path) -> None:
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": (1 << 50, 32, 32)})
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+        archive.writestr("features.npy", header.getvalue())
+        archive.writestr("labels.npy", header.getvalue())
+    with pytest.raises(DataError, match="truncated"):
+        read(tmp_path / "a.npz")

@@ -1,0 +1,168 @@
+"""Class folders and split folders, wrapped or not, loose or packed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from making import archive, facts, write
+
+from crossroads.data.dataset import SPLITS
+from crossroads.data.readers import read
+from crossroads.errors import DataError, ImageRefused
+
+KINDS = ("folder", "zip", "tar", "tar.gz", "tar.xz")
+
+
+def source(folder: Path, kind: str) -> Path:
+    return folder if kind == "folder" else archive(folder, kind)
+
+
+def rows(path: Path) -> list[tuple[str, str, str]]:
+    dataset = read(path)
+    return [(row.source, row.label, row.split) for row in map(dataset.row, range(len(dataset)))]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_class_folders(kind: str, tmp_path: Path) -> None:
+    folder = write(tmp_path / "d", ["10/1.png", "2/2.jpg", "2/10.JPG", "2/3.ppm", ".DS_Store", "__MACOSX/2/._2.jpg", "2/Thumbs.db"])
+    assert rows(source(folder, kind)) == [
+        ("2/2.jpg", "2", ""),
+        ("2/3.ppm", "2", ""),
+        ("2/10.JPG", "2", ""),
+        ("10/1.png", "10", ""),
+    ]
+    assert read(source(folder, kind)).classes == ("2", "10")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("words", [("train", "val", "test"), ("Training", "Valid", "TESTING"), ("train", "validation", "test")])
+def test_split_folders(kind: str, words: tuple[str, str, str], tmp_path: Path) -> None:
+    train, validation, test = words
+    names = [f"{train}/a/1.png", f"{train}/b/1.png", f"{validation}/b/2.png", f"{test}/a/3.png", f"{test}/c/3.png"]
+    dataset = read(source(write(tmp_path / "d", names), kind))
+    assert dataset.classes == ("a", "b", "c")
+    found = {(row.source, row.label, row.split) for row in map(dataset.row, range(len(dataset)))}
+    assert found == {
+        (name, name.split("/")[1], split)
+        for name, split in zip(names, ["train", "train", "validation", "test", "test"], strict=True)
+    }
+    assert dataset.notes == (
+        "no images in train of class 'c'",
+        "no images in validation of classes 'a', 'c'",
+        "no images in test of class 'b'",
+    )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("wrap", ["photos/", "a/b/c/"])
+def test_wrapping_folders_are_taken_off(kind: str, wrap: str, tmp_path: Path) -> None:
+    names = [
+        f"{wrap}{name}" for name in ("train/ants/1.png", "train/bees/2.png", "val/ants/3.png", "README.md", "train/README.txt")
+    ]
+    dataset = read(source(write(tmp_path / "d", dict.fromkeys(names) | {names[3]: "", names[4]: "", "LICENSE": ""}), kind))
+    assert dataset.classes == ("ants", "bees")
+    assert dataset.name(0) == names[0], "a message names the file as it is in the tree"
+    assert [SPLITS[split] for split in dataset.splits] == ["train", "train", "validation"]  # type: ignore[union-attr]
+
+
+def test_a_class_may_be_called_train(tmp_path: Path) -> None:
+    assert [row[1:] for row in rows(write(tmp_path, ["bus/1.png", "car/1.png", "train/1.png"]))] == [
+        ("bus", ""),
+        ("car", ""),
+        ("train", ""),
+    ]
+
+
+def test_what_is_left_out_is_said(tmp_path: Path) -> None:
+    names = dict.fromkeys(["a/1.png", "b/deep/2.png", "loose.png", "empty/"]) | {
+        "a/notes.txt": "x",
+        "b/list.xml": "x",
+        "texts/x.txt": "x",
+    }
+    dataset = read(write(tmp_path, names))
+    assert len(dataset) == 2
+    assert dataset.row(1).label == "b"
+    assert dataset.notes == (
+        "1 image beside the class folders: left out",
+        "1 image in subfolders of a class folder: taken as images of that class",
+        "no images at all in folders 'empty', 'texts': not taken as a class",
+        "3 files without an image suffix left out, such as a/notes.txt",
+    )
+
+
+def test_what_is_left_out_of_splits_is_said(tmp_path: Path) -> None:
+    names = ["train/a/1.png", "train/b/2.png", "test/3.png", "test/4.png", "more/a/5.png", "train/none/"]
+    assert read(write(tmp_path, names)).notes == (
+        "1 image in more lie outside the class folders of the splits: left out",
+        "2 images in test lie outside the class folders of the splits: left out",
+        "no images at all in folder 'none': not taken as a class",
+    )
+
+
+def test_twins_of_split_folders_count_once(tmp_path: Path) -> None:
+    dataset = read(archive(write(tmp_path / "d", ["Train/a/1.png", "train/a/1.png", "Train/b/2.png", "train/b/2.png"]), "zip"))
+    assert len(dataset) == 2
+    assert dataset.notes == ("train/ holds the same files as Train/: read once",)
+
+
+def test_one_class_is_read(tmp_path: Path) -> None:
+    assert read(write(tmp_path, ["ants/1.png", "ants/2.png"])).classes == ("ants",)
+
+
+def test_a_file_that_is_gone_is_refused_by_name(tmp_path: Path) -> None:
+    dataset = read(write(tmp_path, ["a/1.png", "b/2.png"]))
+    (tmp_path / "a" / "1.png").unlink()
+    with pytest.raises(ImageRefused, match="No such file"):
+        dataset.read(0)
+    assert dataset.digest(1) != bytes(16)
+
+
+def test_an_empty_folder(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"must hold labelled images; received no files; known layouts: .*train/<class>"):
+        read(tmp_path)
+
+
+def test_images_without_labels(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"no labels; received 2 images side by side.*folder of its own"):
+        read(write(tmp_path, ["1.png", "2.png"]))
+
+
+def test_unknown_data_says_what_was_seen(tmp_path: Path) -> None:
+    write(tmp_path, {"a/1.txt": "", "a/2.txt": "", "b.doc": "", "Makefile": ""})
+    with pytest.raises(DataError, match=r"no known layout.*received 2 \.txt, 1 \.doc, 1 without suffix; known layouts"):
+        read(tmp_path)
+
+
+def test_an_archive_in_a_folder_is_pointed_at(tmp_path: Path) -> None:
+    packed = archive(write(tmp_path / "d", ["a/1.png", "b/2.png"]), "zip")
+    with pytest.raises(DataError, match=r"give the archive itself: d\.zip"):
+        read(write(tmp_path / "outer", {"d.zip": packed.read_bytes()}))
+
+
+def test_one_image_is_no_data_set(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="not one image"):
+        read(write(tmp_path, ["1.png"]) / "1.png")
+
+
+def test_a_path_that_is_not_there(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    with pytest.raises(DataError, match=r"does not exist; did you mean '.*photos'"):
+        read(str(tmp_path / "photo"))
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar.xz"])
+def test_a_packed_folder_reads_as_the_folder(kind: str, tmp_path: Path) -> None:
+    folder = write(tmp_path / "d", ["train/1/1.png", "train/2/1.png", "train/10/1.png", "val/2/2.png", "val/empty/", "val/x.txt"])
+    assert facts(read(source(folder, kind))) == facts(read(folder))
+
+
+def test_ants_and_bees(shared_data: Path) -> None:
+    dataset = read(shared_data / "ants_bees.tar")
+    assert len(dataset) == 398
+    assert dataset.classes == ("ants", "bees")
+    assert dataset.splits is not None
+    assert np.bincount(dataset.splits).tolist() == [0, 245, 153]
+    assert dataset.groups is None
+    assert bytes(dataset.read(0))[:2] == b"\xff\xd8"

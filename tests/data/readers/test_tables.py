@@ -1,0 +1,197 @@
+"""CSV and TSV manifests: every common header, and errors that name the line."""
+
+from __future__ import annotations
+
+import csv
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from making import archive, facts, write
+
+from crossroads.data.dataset import SPLITS
+from crossroads.data.readers import read
+from crossroads.errors import DataError
+
+IMAGES = ("img/1.png", "img/2.png", "img/sub/3.png")
+
+
+def table(tmp_path: Path, text: str | bytes, name: str = "labels.csv") -> Path:
+    write(tmp_path, IMAGES)
+    (tmp_path / name).write_bytes(text.encode() if isinstance(text, str) else text)
+    return tmp_path / name
+
+
+def refused(tmp_path: Path, text: str | bytes, message: str, name: str = "labels.csv") -> None:
+    with pytest.raises(DataError, match=message):
+        read(table(tmp_path, text, name))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "path,label\nimg/1.png,5\nimg/2.png,b\n",
+        "\ufeffpath,label\r\nimg/1.png,5\r\nimg/2.png,b\r\n",
+        "Filename;Width;ClassId\nimg/1.png;3;5\nimg/2.png;3;b\n",
+        "class\timage\n5\timg/1.png\nb\timg/2.png\n",
+        '"file","category"\n"img/1.png","5"\n\n"./img/sub/../2.png"," b "\n',
+        "Path,LABEL,x,\nimg\\1.png,5,,\nimg/2.png,b\n",
+        "image_path, label \nimg/1.png, 5\nimg/2.png,b",
+    ],
+)
+@pytest.mark.parametrize("whole", [True, False])
+def test_headers_delimiters_and_quotes(text: str, whole: bool, tmp_path: Path) -> None:
+    path = table(tmp_path, text)
+    dataset = read(tmp_path if whole else path)
+    assert [dataset.row(row).label for row in range(2)] == ["5", "b"]
+    assert [dataset.read(row) for row in range(2)] == [(tmp_path / name).read_bytes() for name in IMAGES[:2]]
+    assert dataset.splits is None
+    assert dataset.groups is None
+
+
+def test_utf16_as_spreadsheets_export_it(tmp_path: Path) -> None:
+    assert read(table(tmp_path, "path\tlabel\nimg/1.png\tfünf\n".encode("utf-16"), "labels.txt")).classes == ("fünf",)
+
+
+def test_splits_and_groups(tmp_path: Path) -> None:
+    rows = "img/1.png,a,Train,g1\nimg/2.png,a,valid,\nimg/sub/3.png,b,,g1\nimg/1.png,b,TEST,\n"
+    dataset = read(table(tmp_path, "path,label,split,group\n" + rows))
+    assert dataset.splits is not None
+    assert dataset.groups is not None
+    assert [SPLITS[split] for split in dataset.splits] == ["train", "validation", "", "test"]
+    assert dataset.groups[0] == dataset.groups[2]
+    assert len(set(dataset.groups.tolist())) == 3
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar", "tar.gz"])
+def test_a_table_inside_an_archive(kind: str, tmp_path: Path) -> None:
+    folder = tmp_path / "d"
+    table(folder / "wrap", "path,label\nimg/1.png,a\nimg/./sub/3.png,b\n", "list.csv")
+    dataset = read(archive(folder, kind))
+    assert dataset.name(1) == "wrap/img/sub/3.png"
+    assert dataset.read(1) == (folder / "wrap" / "img" / "sub" / "3.png").read_bytes()
+
+
+def test_a_table_for_each_split(tmp_path: Path) -> None:
+    table(tmp_path, "path,label\nimg/1.png,a\n", "train.csv")
+    table(tmp_path, "path,label\nimg/2.png,b\n", "test.csv")
+    table(tmp_path, "ClassId,SignName\n1,Stop\n", "signnames.csv")
+    dataset = read(tmp_path)
+    assert dataset.splits is not None
+    assert {(dataset.row(row).label, dataset.row(row).split) for row in range(2)} == {("a", "train"), ("b", "test")}
+    table(tmp_path, "path,label\nimg/2.png,b\n", "all.csv")
+    with pytest.raises(DataError, match="3 table files"):
+        read(tmp_path)
+
+
+def test_a_table_wins_over_class_folders(tmp_path: Path) -> None:
+    write(tmp_path, ["x/1.png", "y/2.png"])
+    (tmp_path / "labels.csv").write_text("path,label\nx/1.png,cat\n")
+    assert read(tmp_path).classes == ("cat",)
+
+
+def test_paths_may_lead_out_of_the_folder_on_disk_but_not_out_of_an_archive(tmp_path: Path) -> None:
+    write(tmp_path, ["other/1.png"])
+    text = "path,label\n../other/1.png,a\n"
+    path = table(tmp_path / "d", text + f"{tmp_path / 'other' / '1.png'},b\n")
+    dataset = read(path)
+    assert dataset.read(0) == dataset.read(1) == (tmp_path / "other" / "1.png").read_bytes()
+    path.write_text(text)
+    with pytest.raises(DataError, match=r"labels\.csv line 2: .*inside the archive.*'\.\./other/1\.png'"):
+        read(archive(tmp_path / "d", "zip"))
+    path.write_text("path,label\n/etc/passwd,a\n")
+    with pytest.raises(DataError, match="inside the archive"):
+        read(archive(tmp_path / "d", "tar"))
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_missing_files_are_counted_and_shown_with_their_lines(packed: bool, tmp_path: Path) -> None:
+    rows = "img/1.png,a\nimg/x.png,a\n\nno/1.png,b\nno/2.png,b\nimg/2.png,b\nimg/z.png,b\n"
+    path = table(tmp_path / "d", "path,label\n" + rows)
+    shown = r"labels\.csv line 3: img/x\.png; labels\.csv line 5: no/1\.png; labels\.csv line 6: no/2\.png; …;"
+    with pytest.raises(DataError, match=r"4 of 6 are missing; received " + shown):
+        read(archive(tmp_path / "d", "zip") if packed else path)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("path,label\nimg/1.png,a\nimg/2.png, \n", r"labels\.csv line 3: the label must not be empty"),
+        ("path,label\n,a\n", "line 2: the path must not be empty"),
+        ("path,label\nimg/1.png\n", "line 2: 2 columns.*received 1"),
+        ("path,label\nimg/1.png,a,b\n", "line 2: 2 columns.*received 3"),
+        ('path,label,x\nimg/1.png,a,"1\n2"\nimg/2.png,,1\n', "line 4: the label"),
+        ('path,label\nimg/1.png,"a\n', "line 2: not a well-formed row"),
+        (
+            "path,label,split\nimg/1.png,a,trian\n",
+            r"line 2: a split is one of train, validation, test; received 'trian'; did you mean 'train'",
+        ),
+        ("path,label\n", "header and no rows"),
+        ("path,size\nimg/1.png,3\n", "column of labels; received 'path', 'size'"),
+        ("x,label\nimg/1.png,3\n", "column of images; received 'x', 'label'"),
+        ("", "column of images; received an empty file"),
+        (b"path,label\nimg/1.png,\xff\n", "UTF-8"),
+        ("path,label\nimg/1.png," + "x" * 200_000 + "\n", "line 2: not a well-formed row"),
+    ],
+)
+def test_errors_name_the_line(text: str | bytes, message: str, tmp_path: Path) -> None:
+    refused(tmp_path, text, message)
+
+
+cells = st.text(alphabet='ab ,;"\n\t1é', min_size=1, max_size=6).map(str.strip).filter(bool)
+
+
+@given(st.lists(st.tuples(cells, st.none() | cells), min_size=1, max_size=6), st.sampled_from(",;\t"))
+@settings(max_examples=50, deadline=None)
+def test_whatever_the_csv_module_writes_is_read_back(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[str, str | None]], delimiter: str
+) -> None:
+    folder = tmp_path_factory.mktemp("table")
+    write(folder, ["a b.png"])
+    with (folder / "t.csv").open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, delimiter=delimiter)
+        writer.writerows([["label", "path", "group"], *([label, "a b.png", group or ""] for label, group in rows)])
+    dataset = read(folder / "t.csv")
+    assert [dataset.row(row).label for row in range(len(dataset))] == [label for label, _ in rows]
+    if dataset.groups is not None:
+        names = {}
+        for number, (_, group) in zip(dataset.groups.tolist(), rows, strict=True):
+            assert names.setdefault(number, group) == group
+
+
+def test_a_folder_of_a_table_and_the_archive_are_the_same(tmp_path: Path) -> None:
+    table(tmp_path / "d", "path,label,group\nimg/1.png,a,x\nimg/2.png,b,x\n")
+    loose, packed = facts(read(tmp_path / "d")), facts(read(archive(tmp_path / "d", "tar.xz")))
+    assert loose == packed
+
+
+def test_a_long_table_takes_little_memory(tmp_path: Path) -> None:
+    """100,000 rows in a process of its own; a million must stay under 1 GB, so a row may take 500 bytes and no more."""
+    for folder in range(10):
+        (tmp_path / f"{folder}").mkdir()
+    (tmp_path / "0" / "0.png").touch()
+    for index in range(1000):
+        os.link(tmp_path / "0" / "0.png", tmp_path / f"{index % 10}" / f"img_{index:06d}.png")
+    with (tmp_path / "labels.csv").open("w") as file:
+        file.write("path,label,group\n")
+        file.writelines(f"{index % 10}/img_{index % 1000:06d}.png,class {index % 43},{index // 30}\n" for index in range(100_000))
+    code = (
+        "import resource, sys; from crossroads.data.readers import read\n"
+        "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "before = peak(); dataset = read(sys.argv[1]); print(len(dataset), peak() - before)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "labels.csv")], capture_output=True, text=True, check=True)
+    count, kilobytes = map(int, done.stdout.split())
+    assert count == 100_000
+    assert kilobytes < 50_000
+
+
+def test_a_label_is_one_string_however_many_rows(tmp_path: Path) -> None:
+    dataset = read(table(tmp_path, "path,label\n" + "img/1.png,a\nimg/2.png,b\n" * 50))
+    assert dataset.labels.dtype == np.int32
+    assert dataset.counts().tolist() == [50, 50]

@@ -1,0 +1,192 @@
+"""Natural order, labels of any type, class names, and aligning one data set to another."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from crossroads.data.dataset import Dataset
+from crossroads.data.labels import Rows, align, encode, load_class_names, natural_key, rename
+from crossroads.data.readers.arrays import ArrayImages
+from crossroads.errors import DataError
+
+
+def dataset(*labels: str) -> Dataset:
+    rows = Rows()
+    for label in labels:
+        rows.add(label)
+    return rows.dataset("here", ArrayImages(np.zeros((len(labels), 2, 2), np.uint8), None, "images"))
+
+
+def decoded(values: object) -> list[str]:
+    codes, classes = encode(values)
+    return [classes[code] for code in codes]
+
+
+def test_natural_order() -> None:
+    names = ["img10.png", "10", "b", "img2.png", "2", "-1", "img02.png", "a", "img2b.png"]
+    assert sorted(names, key=natural_key) == ["-1", "2", "10", "a", "b", "img02.png", "img2.png", "img2b.png", "img10.png"]
+
+
+@given(st.lists(st.text(alphabet="a0159/.-é٣", max_size=8), max_size=8, unique=True))
+def test_natural_order_is_total(names: list[str]) -> None:
+    backwards = names[::-1]
+    assert sorted(names, key=natural_key) == sorted(backwards, key=natural_key)
+    assert len({natural_key(name) for name in names}) == len(names)
+
+
+@given(st.lists(st.integers(-(10**15), 10**15), min_size=1))
+def test_integers_keep_their_values_and_order(values: list[int]) -> None:
+    codes, classes = encode(values)
+    assert [int(classes[code]) for code in codes] == values
+    assert [int(name) for name in classes] == sorted(set(values))
+    assert codes.dtype == np.int32
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        (np.array([1, 5, 10], np.uint8), ["1", "5", "10"]),
+        (["bee", "ant"], ["bee", "ant"]),
+        (np.array(["bee", "ant"], object), ["bee", "ant"]),
+        ([b"bee", b"ant"], ["bee", "ant"]),
+        ([True, False], ["True", "False"]),
+        (np.array([2.0, 1.0]), ["2", "1"]),
+        (np.array([[3], [4]]), ["3", "4"]),
+        (np.array([[0, 1], [1, 0]]), ["1", "0"]),
+        ([[0.0, 0.0, 1.0], [1.0, 0.0, 0.0]], ["2", "0"]),
+        (np.array([[False, True]]), ["1"]),
+        ((np.int64(3), np.int64(4)), ["3", "4"]),
+    ],
+)
+def test_labels_of_many_types(values: object, expected: list[str]) -> None:
+    assert decoded(values) == expected
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ([1.0, float("nan")], "finite"),
+        ([0.5, 1.0], "whole numbers"),
+        ([[1, 1], [0, 1]], r"exactly one 1.*\[1, 1\] in row 0"),
+        ([[0, 1], [0, 0]], "in row 1"),
+        ([["a", "b"]], "exactly one 1"),
+        ([[1, 2], [3]], "different lengths"),
+        ([None, 1], "dtype object"),
+        (["a", 1], "one type.*int, str"),
+        (["a", " "], "empty.*row 1"),
+        (np.zeros((2, 2, 2)), "shape"),
+        ([b"\xff"], "UTF-8"),
+        (3 + 1j, "dtype complex"),
+        (np.array(["2020-01-01"], "M8[D]"), "dtype datetime"),
+    ],
+)
+def test_labels_that_are_refused(values: object, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        encode(values)
+
+
+def test_groups_and_splits_of_rows() -> None:
+    rows = Rows()
+    rows.add("b", group=("b", 1), split=1)
+    rows.add("a")
+    rows.add("b", group=("b", 1))
+    rows.add("a")
+    made = rows.dataset("here", ArrayImages(np.zeros((4, 2, 2), np.uint8), None, "images"))
+    assert made.classes == ("a", "b")
+    assert made.labels.tolist() == [1, 0, 1, 0]
+    assert made.groups is not None
+    assert made.splits is not None
+    assert made.groups[0] == made.groups[2]
+    assert len(set(made.groups.tolist())) == 3, "a row without a group stands alone"
+    assert made.splits.tolist() == [1, 0, 0, 0]
+    alone = dataset("a", "b")
+    assert alone.groups is None
+    assert alone.splits is None
+
+
+def test_class_names_of_one_name_a_line(tmp_path: Path) -> None:
+    path = tmp_path / "names.txt"
+    path.write_text("\ufeffant\nbee, honey\n\n")
+    assert load_class_names(path) == {0: "ant", 1: "bee, honey"}
+
+
+@pytest.mark.parametrize(
+    "text", ['ClassId,SignName\n1,Stop\n10,"Slow, curve"\n', '1,Stop\r\n10,"Slow, curve"', "ClassId;Name\n1;Stop\n10;Slow, curve\n"]
+)
+def test_class_names_with_numbers(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "signnames.csv"
+    path.write_text(text)
+    assert load_class_names(path) == {1: "Stop", 10: "Slow, curve"}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "empty"),
+        ("1,Stop\n1,Go\n", "line 2.*once"),
+        ("1,Stop\n2,Stop\n", "line 2.*once"),
+        ("a\na\n", "line 2.*once"),
+        ("h,n\n1,Stop\nx,Go\n", "line 3"),
+    ],
+)
+def test_class_names_that_are_refused(text: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "names.csv"
+    path.write_text(text)
+    with pytest.raises(DataError, match=message):
+        load_class_names(path)
+
+
+def test_class_names_that_are_not_there(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="cannot be read"):
+        load_class_names(tmp_path / "names.csv")
+
+
+def test_rename_keeps_the_order_of_the_numbers() -> None:
+    renamed = rename(dataset("10", "2", "00003"), {2: "zebra", 10: "ant", 3: "bee"})
+    assert renamed.classes == ("zebra", "bee", "ant")
+    assert [renamed.row(row).label for row in range(3)] == ["ant", "zebra", "bee"]
+
+
+def test_rename_refuses_what_has_no_name() -> None:
+    with pytest.raises(DataError, match=r"label '5'.*0 to 4"):
+        rename(dataset("1", "5"), ["a", "b", "c", "d", "e"])
+    with pytest.raises(DataError, match="label 'ant'"):
+        rename(dataset("ant"), ["a"])
+    with pytest.raises(DataError, match="differ"):
+        rename(dataset("0", "1"), ["a", "a"])
+
+
+@given(st.lists(st.sampled_from(["a", "b", "2", "10", "c"]), min_size=1), st.permutations(["a", "b", "2", "10", "c", "d"]))
+def test_align_keeps_every_label(labels: list[str], classes: list[str]) -> None:
+    aligned = align(dataset(*labels), tuple(classes))
+    assert aligned.classes == tuple(classes)
+    assert [aligned.row(row).label for row in range(len(aligned))] == labels
+    assert aligned.notes == ()
+
+
+def test_align_matches_numbers_spelt_otherwise() -> None:
+    aligned = align(dataset("00020", "00003"), ("3", "20"))
+    assert aligned.labels.tolist() == [1, 0]
+    assert "'00020' as '20'" in aligned.notes[0]
+
+
+def test_align_does_not_guess_between_two_spellings() -> None:
+    with pytest.raises(DataError, match="label '020'"):
+        align(dataset("020"), ("20", "0020"))
+
+
+def test_align_names_row_label_and_nearest_class() -> None:
+    with pytest.raises(
+        DataError, match=r"images\[1\]: label 'st0p' is not among the 3 classes.*1 such row in here.*did you mean 'stop'"
+    ):
+        align(dataset("50", "st0p"), ("50", "60", "stop"))
+
+
+def test_align_ignores_classes_without_rows() -> None:
+    kept = dataset("a", "x").select([0])
+    assert align(kept, ("b", "a")).labels.tolist() == [1]
