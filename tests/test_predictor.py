@@ -211,7 +211,7 @@ def test_a_data_set_is_scored_in_order(predictor):
 def test_rows_that_are_no_images_are_left_out_and_listed(predictor):
     raws = [encoded(image) for image in pixels(6)]
     raws[1], raws[4] = b"junk", None
-    probabilities, kept, refusals = predictor.probabilities_of(dataset(raws))
+    probabilities, kept, refusals, _ = predictor.probabilities_of(dataset(raws))
     assert np.abs(probabilities - predictor.probabilities(pixels(6)[[0, 2, 3, 5]])).max() < 1e-6
     assert kept.indices.tolist() == [0, 2, 3, 5]
     assert [(r.row, r.name) for r in refusals] == [(1, "1.png"), (4, "4.png")]

@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from crossroads.data.audit import Audit, audit_source as audit
+    from crossroads.data.audit import Audit
     from crossroads.data.dataset import Dataset
     from crossroads.data.readers import read
     from crossroads.errors import CrossroadsError
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from crossroads.evaluation import Evaluation
     from crossroads.predictor import Predictor, load
     from crossroads.recipe import Augmentation, Recipe
-    from crossroads.workflow import Run, fit
+    from crossroads.workflow import Run, audit, evaluate, fit
 
 __version__ = "0.1.0"
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 def peak_memory_mb() -> float | None:
@@ -22,3 +25,42 @@ def keras_backend() -> str:
     if keras is not None:
         return str(keras.backend.backend())
     return os.environ.get("KERAS_BACKEND", "tensorflow")
+
+
+_CHATTER = ("absl::InitializeLog", "oneDNN custom operations are on", "cpu_feature_guard", "To enable the following instructions")
+
+
+@contextmanager
+def without_chatter() -> Iterator[None]:
+    """Keep TensorFlow's start-up notices off the standard error stream; no setting of its own does. All else is passed on."""
+    try:
+        stream = sys.__stderr__.fileno() if sys.__stderr__ is not None else None
+    except (OSError, ValueError):
+        stream = None
+    if stream is None:
+        yield
+        return
+    sys.stderr.flush()
+    kept = os.dup(stream)
+    with tempfile.TemporaryFile() as told:
+        os.dup2(told.fileno(), stream)
+        try:
+            yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(kept, stream)
+            os.close(kept)
+            told.seek(0)
+            for line in told.read().decode(errors="replace").splitlines():
+                if not any(word in line for word in _CHATTER):
+                    print(line, file=sys.stderr)
+
+
+def load_keras() -> None:
+    """Load Keras and its backend, quietly."""
+    if "keras" in sys.modules:
+        return
+    with without_chatter():
+        import keras
+
+        keras.ops.ones(1)  # TensorFlow speaks again at the first operation

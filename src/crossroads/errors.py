@@ -69,7 +69,7 @@ class MissingExtraError(CrossroadsError):
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """The member of `known` that is spelt most like `name`, or None where nothing is close."""
-    matches = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    matches = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
     return matches[0] if matches else None
 
 

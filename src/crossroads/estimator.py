@@ -86,8 +86,11 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         data = read((X, labels))
         if groups is not None:
             data = replace(data, groups=np.unique(np.asarray(groups), return_inverse=True)[1].astype(np.int64))
-        self._folder = None if self.out is not None else tempfile.TemporaryDirectory(prefix="crossroads-")
-        out = Path(self.out) if self._folder is None else Path(self._folder.name) / "run"
+        if self.out is None:
+            self._folder = tempfile.TemporaryDirectory(prefix="crossroads-")  # goes when the estimator does
+            out = Path(self._folder.name) / "run"
+        else:
+            out = Path(self.out)
         self.run_ = fit(data, out=out, recipe=self._recipe())
         self.predictor_ = Predictor.load(self.run_.artifact)
         self.classes_ = np.unique(labels)

@@ -6,14 +6,14 @@ import io
 from collections.abc import Callable, Iterator, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from crossroads.artifact import GRAPH, Manifest, open_verified
 from crossroads.data.dataset import Dataset
-from crossroads.data.images import load
+from crossroads.data.images import load as load_image
 from crossroads.data.loading import Refusal, stream
 from crossroads.errors import ArtifactError, DataError, ImageRefused
 from crossroads.inference import BATCH, Graph
@@ -37,6 +37,10 @@ class Prediction(NamedTuple):
     name: str
     labels: tuple[Ranked, ...]
 
+    def to_json(self) -> dict[str, Any]:
+        """As plain values."""
+        return {"name": self.name, "labels": [ranked._asdict() for ranked in self.labels]}
+
 
 class Scored(NamedTuple):
     """The probabilities of a data set.
@@ -45,11 +49,13 @@ class Scored(NamedTuple):
         probabilities: float32 (n, k).
         dataset: The n rows that became images, in their order.
         refusals: The other rows.
+        digests: uint8 (n, 16), of what was decoded.
     """
 
     probabilities: NDArray[np.float32]
     dataset: Dataset
     refusals: tuple[Refusal, ...]
+    digests: NDArray[np.uint8]
 
 
 class Predictor:
@@ -132,14 +138,16 @@ class Predictor:
         """
         kept: list[int] = []
         refusals: list[Refusal] = []
+        digests = bytearray()
 
         def batches() -> Iterator[NDArray[np.uint8]]:
             waiting: list[NDArray[np.uint8]] = []
-            for row, image in stream(dataset, self.size):
+            for row, image, digest in stream(dataset, self.size):
                 if isinstance(image, ImageRefused):
                     refusals.append(_refused(dataset, row, image, strict))
                 else:
                     kept.append(row)
+                    digests.extend(digest)
                     waiting.append(image)
                 if len(waiting) == BATCH:
                     yield np.stack(waiting)
@@ -157,7 +165,8 @@ class Predictor:
                 f"{dataset.origin}: at least one image must be readable",
                 received=f"{len(refusals)} refused, the first {refusals[0].name}: {refusals[0].reason}" if refusals else "0 rows",
             )
-        return Scored(probabilities, dataset.select(kept) if refusals else dataset, tuple(refusals))
+        known = np.frombuffer(digests, np.uint8).reshape(len(kept), -1)
+        return Scored(probabilities, dataset.select(kept) if refusals else dataset, tuple(refusals), known)
 
     def predict(self, images: Sequence[Picture] | NDArray[np.uint8], top: int = 5) -> list[Prediction]:
         """The most probable classes of each image.
@@ -182,9 +191,29 @@ class Predictor:
             predictions += [Prediction(name, labels) for name, labels in zip(names[start : start + BATCH], ranked, strict=True)]
         return predictions
 
+    def predict_each(self, images: Sequence[Picture], top: int = 5) -> tuple[list[Prediction], list[ImageRefused]]:
+        """`predict`, with the images that cannot be read told apart and not as the end of all.
+
+        Returns:
+            The predictions of the others, in their order, and one refusal an image that cannot be read.
+        """
+        predictions: list[Prediction] = []
+        refused: list[ImageRefused] = []
+        for start in range(0, len(images), BATCH):
+            chunk = images[start : start + BATCH]
+            try:
+                predictions += self.predict(chunk, top)
+            except ImageRefused:
+                for image in chunk:
+                    try:
+                        predictions += self.predict([image], top)
+                    except ImageRefused as error:
+                        refused.append(error)
+        return predictions, refused
+
     def _square(self, image: Picture, name: str) -> NDArray[np.uint8]:
         try:
-            return load(_source(image), self.size)
+            return load_image(_source(image), self.size)
         except ImageRefused as error:
             raise ImageRefused(f"{name}: {error.rule}", received=error.received, mend=error.mend) from error
         except OSError as error:
@@ -222,3 +251,8 @@ def _refused(dataset: Dataset, row: int, error: ImageRefused, strict: bool) -> R
             f"{refusal.name}: {refusal.reason}", mend="mend or remove the image, or allow refusals by leaving out --strict"
         )
     return refusal
+
+
+def load(folder: str | Path, *, threads: int | None = None) -> Predictor:
+    """The classifier in an artifact: `Predictor.load`. Takes and raises what that does."""
+    return Predictor.load(folder, threads=threads)

@@ -66,6 +66,7 @@ class Recipe:
     Attributes:
         data: Path of the labelled images, or None for arrays in memory.
         test: Path of a separate test set, or None.
+        class_names: Path of a file that names integer labels, or None.
         backbone: A name from the catalog, or None for the default of the strategy.
         strategy: How much of the backbone is kept, frozen and trained.
         image_size: Side in pixels of the square that each image is resized to.
@@ -88,6 +89,7 @@ class Recipe:
 
     data: str | None = None
     test: str | None = None
+    class_names: str | None = None
     backbone: str | None = None
     strategy: StrategyName = "from-scratch"
     image_size: int | None = None

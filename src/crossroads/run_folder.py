@@ -1,7 +1,7 @@
 """The folder of one run: new, unfinished or finished, held by one process at a time.
 
-An unfinished run has ``checkpoint/run.json`` (what was asked) and, after the first epoch, a checkpoint. A finished run is an artifact
-and has no ``checkpoint`` folder.
+An unfinished run has ``checkpoint/run.json`` (what was asked) and, after the first epoch, a checkpoint. A finished run is an
+artifact and has no ``checkpoint`` folder.
 """
 
 from __future__ import annotations

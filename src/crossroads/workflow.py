@@ -15,14 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossroads import __version__, artifact
-from crossroads._platform import keras_backend, peak_memory_mb
-from crossroads.data.audit import Audit, flip_is_safe
+from crossroads._platform import keras_backend, load_keras, peak_memory_mb
+from crossroads.data.audit import Audit
 from crossroads.data.audit import audit as check
 from crossroads.data.dataset import Dataset
 from crossroads.data.images import Resize
 from crossroads.data.labels import align
 from crossroads.data.loading import Loaded, Refusal, load_all, sizes
-from crossroads.data.readers import Source, read
+from crossroads.data.mirrors import flip_is_safe
+from crossroads.data.readers import read
 from crossroads.data.splits import Locked, split, split_digest
 from crossroads.errors import DataError, RecipeError
 from crossroads.evaluation import Evaluation
@@ -33,6 +34,9 @@ from crossroads.recipe import Recipe
 from crossroads.run_folder import RunFolder
 from crossroads.strategies import Strategy, plan, resolve, strategy
 from crossroads.training.watch import Silent, Watcher
+
+Source = object
+"""Labelled images in any form that `read` takes."""
 
 PARITY_IMAGES = 256
 
@@ -125,14 +129,14 @@ def prepare(data: Source | None, test: Source | None, recipe: Recipe, watcher: W
     """Read, split and decode; the test stays locked. Raises as `fit` does."""
     if data is None:
         raise DataError("there must be labelled images", mend="give DATA, or `data` in the recipe")
-    dataset = read(data)
+    dataset = read(data, class_names=recipe.class_names)
     if len(dataset.classes) < 2:
         raise DataError(
             f"{dataset.origin}: a classifier needs at least two classes",
             received=f"{len(dataset.classes)} ({', '.join(dataset.classes)})",
             mend="add images of another class",
         )
-    locked = None if test is None else align(read(test), dataset.classes)
+    locked = None if test is None else align(read(test, class_names=recipe.class_names), dataset.classes)
     parts = split(dataset, validation=recipe.validation, test=recipe.test_share, seed=recipe.seed, locked_test=locked)
     record = strategy(recipe.strategy)
     chosen = backbone(recipe.backbone or record.default_backbone)
@@ -199,6 +203,7 @@ def audit(data: Source, *, min_images: int = 10, watcher: Watcher | None = None)
 
 def _train_and_test(prepared: Prepared, folder: RunFolder, started: float, watcher: Watcher) -> Run:
     # Keras is loaded here and not before, so that a mistake in the data or the options is told at once.
+    load_keras()
     from crossroads.networks.network import assemble, seeded
     from crossroads.training.batches import Labelled
     from crossroads.training.checkpoint import history_csv
@@ -320,11 +325,11 @@ def _require_every_class(train: Loaded) -> None:
 def _refuse_flip(recipe: Recipe, train: Loaded) -> None:
     if recipe.augmentation is None or not recipe.augmentation.flip:
         return
-    safe = flip_is_safe(train.pixels, train.dataset.labels, train.dataset.classes)
-    if not safe:
+    verdict = flip_is_safe(train.pixels, train.dataset.labels, train.dataset.classes, train.dataset.groups)
+    if not verdict.safe:
         raise RecipeError(
-            "flip must not turn one class into another",
-            received=safe.reason,
+            "a flip must not change what an image shows",
+            received="; ".join(verdict.reasons),
             mend="set flip = false in [augmentation]",
         )
 

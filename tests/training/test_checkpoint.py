@@ -67,7 +67,7 @@ def test_a_full_disk_leaves_the_checkpoint_before(tmp_path, monkeypatch, failing
         write(path, content)
 
     monkeypatch.setattr(checkpoint, "write_atomically", full)
-    with pytest.raises(TrainingError, match="No space left on device.*--resume"):
+    with pytest.raises(TrainingError, match=r"No space left on device.*--resume"):
         kept.save(progress(4, 4), arrays(4))
     monkeypatch.undo()
     assert kept.progress() == progress(3, 2)

@@ -7,6 +7,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,6 +77,20 @@ class Sizes:
     largest: int
 
 
+class Streamed(NamedTuple):
+    """One row of a stream.
+
+    Attributes:
+        row: The row in the data set.
+        image: uint8 (size, size, 3), or the refusal.
+        digest: 16 bytes of what was decoded; empty for a refusal.
+    """
+
+    row: int
+    image: Pixels | ImageRefused
+    digest: bytes
+
+
 def read(dataset: Dataset, row: int) -> bytes | Pixels:
     """`Dataset.read`, with a file that cannot be read as a refusal.
 
@@ -135,10 +150,8 @@ def load_all(
     return _kept(dataset, pixels, digests, refusals)
 
 
-def stream(
-    dataset: Dataset, size: int, *, chunk: int = CHUNK, workers: int | None = None
-) -> Iterator[tuple[int, Pixels | ImageRefused]]:
-    """Each row's pixels, uint8 (size, size, 3), or its refusal, in row order.
+def stream(dataset: Dataset, size: int, *, chunk: int = CHUNK, workers: int | None = None) -> Iterator[Streamed]:
+    """Each row's pixels, uint8 (size, size, 3), or its refusal, in row order; each source is read once.
 
     At most two chunks a thread are held at a time.
 
@@ -149,8 +162,8 @@ def stream(
         workers: Threads; None for one a CPU.
     """
 
-    def work(rows: range) -> list[tuple[int, Pixels | ImageRefused]]:
-        return [(row, _attempt(dataset, row, size)) for row in rows]
+    def work(rows: range) -> list[Streamed]:
+        return [_attempt(dataset, row, size) for row in rows]
 
     for results in in_order(work, len(dataset), chunk=chunk, workers=workers):
         yield from results
@@ -176,11 +189,12 @@ def sizes(dataset: Dataset, sample: int = 256, seed: int = 0) -> Sizes:
     return Sizes(len(sides), count - len(sides), min(sides), int(np.median(sides)), max(sides))
 
 
-def _attempt(dataset: Dataset, row: int, size: int) -> Pixels | ImageRefused:
+def _attempt(dataset: Dataset, row: int, size: int) -> Streamed:
     try:
-        return load(read(dataset, row), size)
+        raw = read(dataset, row)
+        return Streamed(row, load(raw, size), digest_of(raw))
     except ImageRefused as error:
-        return error
+        return Streamed(row, error, b"")
 
 
 def _space(dataset: Dataset, size: int) -> tuple[Pixels, NDArray[np.uint8]]:

@@ -105,23 +105,29 @@ def print_table(header: tuple[str, ...], rows: Iterable[tuple[object, ...]]) -> 
 def print_run(run: Run) -> None:
     """What a finished run scored, and where it is."""
     metrics = run.metrics
-    for side in ("validation", "test"):
-        scores = metrics[side]
-        if scores is None:
-            print("test: none held out")
-            continue
-        for name in ("n", "loss", "accuracy", "balanced_accuracy"):
-            interval = scores.get(f"{name}_interval")
-            told = "" if interval is None else f"  (95 % interval {interval[0]:.4f} to {interval[1]:.4f})"
-            value = scores[name]
-            print(f"{side} {name.replace('_', ' ')}: {value:.4f}{told}" if isinstance(value, float) else f"{side} {name}: {value}")
-    print(f"backbone: {metrics['backbone']}")
-    print(f"strategy: {metrics['strategy']}")
-    print(f"best epoch: {metrics['best_epoch']} of {metrics['epochs']}")
-    print(f"seconds: {metrics['seconds']:.1f}")
-    if metrics["peak_memory_mb"] is not None:
-        print(f"peak memory: {metrics['peak_memory_mb']:.0f} MB")
-    print(f"artifact: {run.artifact}")
+    print_lines(line for side in ("validation", "test") for line in _score_lines(side, metrics[side]))
+    memory = metrics["peak_memory_mb"]
+    print_lines(
+        [
+            ("backbone", metrics["backbone"]),
+            ("strategy", metrics["strategy"]),
+            ("best_epoch", f"{metrics['best_epoch']} of {metrics['epochs']}"),
+            ("seconds", f"{metrics['seconds']:.1f}"),
+            ("peak_memory_mb", "unknown" if memory is None else f"{memory:.0f}"),
+            ("artifact", run.artifact),
+        ]
+    )
+
+
+def _score_lines(side: str, scores: dict[str, Any] | None) -> Iterable[tuple[str, object]]:
+    if scores is None:
+        yield side, "none held out"
+        return
+    for name in ("n", "loss", "accuracy", "balanced_accuracy"):
+        yield f"{side}_{name}", scores[name]
+        if f"{name}_interval" in scores:
+            low, high = scores[f"{name}_interval"]
+            yield f"{side}_{name}_interval", f"{low:.4f} to {high:.4f} (95 %, {scores['interval_method']})"
 
 
 def print_evaluation(scored: Evaluation) -> None:
@@ -132,6 +138,34 @@ def print_evaluation(scored: Evaluation) -> None:
         print("\nmost confident mistakes")
         rows = ((m.name, m.true, m.predicted, f"{m.confidence:.4f}") for m in scored.mistakes)
         print_table(("image", "true", "predicted", "confidence"), rows)
+
+
+def print_audit(found: Audit) -> None:
+    """What the data is, then a table of findings with the mend of each."""
+    lines: list[tuple[str, object]] = [
+        ("data", found.origin),
+        ("images", f"{found.n:,}"),
+        ("readable", f"{found.readable:,}"),
+        ("classes", len(found.counts)),
+    ]
+    if found.groups is not None:
+        lines.append(("groups", f"{found.groups:,}"))
+    if found.splits:
+        lines.append(("splits", ", ".join(f"{name} {count:,}" for name, count in found.splits.items())))
+    if found.sides is not None:
+        smallest, median, largest = found.sides
+        lines.append(("shorter_side_px", f"{smallest} to {largest}, median {median}"))
+    counts = sorted(found.counts.values())
+    lines.append(("images_a_class", f"{counts[0]:,} to {counts[-1]:,}"))
+    print_lines(lines)
+    if not found.findings:
+        print("\nnothing to mend")
+        return
+    for finding in found.findings:
+        print(f"\n{finding.severity}: {finding.check}: {finding.summary}")
+        if finding.examples:
+            print(f"  such as: {'; '.join(finding.examples)}")
+        print(f"  mend: {finding.mend}")
 
 
 def print_predictions(predictions: Iterable[Prediction]) -> None:

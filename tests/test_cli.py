@@ -1,0 +1,210 @@
+"""The command line as a user meets it: what it prints, what a program reads, how it fails."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from crossroads import cli
+from pictures import folder_of, stripes
+
+QUICK = ["--epochs", "2", "--batch-size", "16", "--image-size", "16", "--validation", "0.2", "--test-share", "0.2"]
+COMMANDS = ("audit", "fit", "evaluate", "predict", "backbones", "demo")
+
+
+@pytest.fixture
+def crossroads(monkeypatch, capsys):
+    """Runs one command in this process; returns exit code, standard output and standard error."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["crossroads", *map(str, arguments)])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as done:
+            code = done.code or 0
+        told = capsys.readouterr()
+        return code, told.out, told.err
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    images, labels = stripes(60)
+    return folder_of(tmp_path_factory.mktemp("stripes"), images, labels)
+
+
+@pytest.fixture(scope="module")
+def artifact(data, tmp_path_factory):
+    from crossroads import fit
+
+    out = tmp_path_factory.mktemp("run") / "run"
+    fit(data, out=out, epochs=6, batch_size=16, image_size=16, validation=0.2, test_share=0.2)
+    return out
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself_with_an_example(crossroads, command):
+    code, out, _ = crossroads(command, "--help")
+    assert code == 0
+    assert f"crossroads {command}" in out.split("Example:")[1]
+
+
+def test_version(crossroads):
+    code, out, _ = crossroads("--version")
+    assert code == 0
+    assert out.startswith("crossroads 0.")
+
+
+def test_fit_tells_each_epoch_and_the_scores(crossroads, data, tmp_path):
+    code, out, err = crossroads("fit", data, "--out", tmp_path / "run", *QUICK)
+    assert code == 0
+    lines = out.splitlines()
+    assert sum(line.startswith("epoch ") for line in lines) == 2
+    assert "validation loss" in next(line for line in lines if line.startswith("epoch 1/2"))
+    assert any(line.startswith("test_accuracy: ") for line in lines)
+    assert f"artifact: {tmp_path / 'run'}" in lines
+    assert err == ""
+
+
+def test_quiet_shows_the_scores_only(crossroads, data, tmp_path):
+    _, out, err = crossroads("fit", data, "--out", tmp_path / "run", *QUICK, "--quiet")
+    assert not any(line.startswith(("epoch ", "decoding")) for line in out.splitlines())
+    assert "test_accuracy: " in out
+    assert err == ""
+
+
+def test_fit_json_is_one_object(crossroads, data, tmp_path):
+    code, out, err = crossroads("fit", data, "--out", tmp_path / "run", *QUICK, "--json")
+    told = json.loads(out)
+    assert code == 0
+    assert told["artifact"] == str(tmp_path / "run")
+    assert told["strategy"] == "from-scratch"
+    assert told["seconds"] > 0
+    for side in ("validation", "test"):
+        assert {"n", "accuracy", "accuracy_interval", "balanced_accuracy", "loss"} <= told[side].keys()
+    assert "epoch 1/2" in err
+
+
+def test_evaluate(crossroads, artifact, data):
+    code, out, _ = crossroads("evaluate", artifact, data)
+    assert code == 0
+    assert "accuracy: " in out
+    _, out, _ = crossroads("evaluate", artifact, data, "--json")
+    told = json.loads(out)
+    assert np.sum(told["confusion_matrix"]) == told["n"] == 60
+    assert [c["name"] for c in told["per_class"]] == ["level", "upright"]
+
+
+def test_predict_ranks_labels(crossroads, artifact, data):
+    image = data / "upright" / "0001.png"
+    code, out, _ = crossroads("predict", artifact, image)
+    assert code == 0
+    assert out.startswith(f"{image}: upright ")
+    _, out, _ = crossroads("predict", artifact, image, "--top", 1, "--json")
+    (told,) = json.loads(out)["predictions"]
+    assert told["labels"][0]["label"] == "upright"
+    assert len(told["labels"]) == 1
+
+
+def test_one_bad_image_does_not_hide_the_others(crossroads, artifact, data, tmp_path):
+    (tmp_path / "bad.png").write_bytes(b"not an image")
+    code, out, err = crossroads("predict", artifact, data / "level" / "0000.png", tmp_path / "bad.png", tmp_path / "none.png")
+    assert code == 2
+    assert "level" in out
+    assert "bad.png" in err
+    assert "none.png" in err
+    assert "Traceback" not in err
+
+
+def test_audit(crossroads, data):
+    code, out, _ = crossroads("audit", data)
+    assert code == 0
+    assert "60" in out
+    code, out, _ = crossroads("audit", data, "--json")
+    assert json.loads(out)["n"] == 60
+
+
+def test_backbones(crossroads):
+    code, out, _ = crossroads("backbones")
+    assert code == 0
+    assert "quiz-cnn" in out
+    _, out, _ = crossroads("backbones", "--json")
+    assert {"small-cnn", "quiz-cnn"} <= {record["name"] for record in json.loads(out)}
+
+
+def test_options_win_over_the_recipe(crossroads, data, tmp_path):
+    (tmp_path / "recipe.toml").write_text('epochs = 5\nimage_size = 16\nbatch_size = 16\ntest_share = 0.0\nbackbone = "quiz-cnn"\n')
+    code, out, _ = crossroads("fit", data, "--out", tmp_path / "run", "--recipe", tmp_path / "recipe.toml", "--epochs", 1, "--json")
+    told = json.loads(out)
+    assert code == 0
+    assert (told["epochs"], told["backbone"], told["test"]) == (1, "quiz-cnn", None)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["fit", "DATA"], "add --out RUN"),
+        (["fit", "DATA", "--out", "RUN", "--backbone", "quizcnn"], "did you mean 'quiz-cnn'"),
+        (["fit", "DATA", "--out", "RUN", "--epochs", "0"], "epochs must lie in"),
+        (["fit", "DATA", "--out", "RUN", "--strategy", "scratch"], "from-scratch"),
+        (["fit", "DATA", "--out", "RUN", "--image-size", "8"], "at least 16 px"),
+        (["fit", "none", "--out", "RUN"], "none"),
+        (["evaluate", "DATA", "DATA"], "artifact"),
+        (["audit", "none"], "none"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2(crossroads, data, tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = crossroads(*[{"DATA": str(data)}.get(a, a) for a in arguments])
+    assert code == 2
+    assert out == ""
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert message in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unknown_option_is_exit_code_2(crossroads, data):
+    code, _, err = crossroads("fit", data, "--epoch", 3)
+    assert code == 2
+    assert "--epochs" in err
+
+
+def test_a_full_disk_is_told_without_a_traceback(crossroads, data, tmp_path, monkeypatch):
+    from crossroads.training import checkpoint
+
+    def full(path, content):
+        raise OSError(28, os.strerror(28), str(path))
+
+    monkeypatch.setattr(checkpoint, "write_atomically", full)
+    code, _, err = crossroads("fit", data, "--out", tmp_path / "run", *QUICK)
+    assert code == 2
+    assert "No space left on device" in err.splitlines()[-1]
+
+
+def test_output_into_a_closed_pipe_is_no_traceback(artifact, data):
+    command = f"{sys.executable} -m crossroads evaluate {artifact} {data} --quiet | head -n 1"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert done.stdout.startswith("n: ")
+    assert "Traceback" not in done.stderr
+
+
+def test_demo_trains_tests_and_says_what_is_next(crossroads, tmp_path, monkeypatch):
+    from crossroads import demo
+
+    monkeypatch.chdir(tmp_path)
+    images, labels = demo.digits()
+    monkeypatch.setattr(demo, "digits", lambda: (images[:200], labels[:200]))
+    code, out, _ = crossroads("demo")
+    assert code == 0
+    assert "artifact: runs/demo" in out
+    command = next(line for line in out.splitlines() if line.startswith("next: crossroads predict")).split()[2:]
+    assert Image.open(command[-1]).size == (8, 8)
+    code, out, _ = crossroads(*command)
+    assert code == 0

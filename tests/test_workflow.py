@@ -1,0 +1,217 @@
+"""The main job end to end, on tiny pictures: images in, a tested artifact out, and what goes wrong on the way."""
+
+import json
+import tomllib
+
+import numpy as np
+import pytest
+
+import crossroads
+from crossroads.artifact import load_model, open_verified
+from crossroads.data import splits
+from crossroads.data.dataset import Dataset
+from crossroads.errors import ArtifactError, DataError, RecipeError, SplitError, TrainingError
+from crossroads.predictor import Predictor
+from crossroads.recipe import Augmentation, Recipe
+from crossroads.training.watch import Silent
+from pictures import folder_of, stripes
+
+pytestmark = pytest.mark.core
+QUICK = Recipe(epochs=2, batch_size=16, image_size=16, validation=0.2, test_share=0.2)
+
+
+class Killed(Exception):
+    pass
+
+
+class StopAt(Silent):
+    def __init__(self, epoch, step):
+        self.at = (epoch, step)
+
+    def step(self, epoch, done, total):
+        if (epoch, done) == self.at:
+            raise Killed
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    images, labels = stripes(80)
+    return folder_of(tmp_path_factory.mktemp("stripes"), images, labels)
+
+
+@pytest.fixture(scope="module")
+def run(source, tmp_path_factory):
+    return crossroads.fit(source, out=tmp_path_factory.mktemp("run") / "run", recipe=QUICK, epochs=6)
+
+
+def test_a_run_says_what_a_program_needs(run):
+    told = run.to_json()
+    assert {"artifact", "backbone", "strategy", "seconds", "peak_memory_mb", "validation", "test"} <= told.keys()
+    for side, n in (("validation", 16), ("test", 16)):
+        assert told[side]["n"] == n
+        assert {"n", "accuracy", "accuracy_interval", "balanced_accuracy", "loss"} <= told[side].keys()
+    json.dumps(told, allow_nan=False)
+
+
+def test_it_learned(run):
+    assert run.metrics["test"]["accuracy"] >= 0.9
+
+
+def test_the_artifact_holds_everything_and_only_that(run):
+    names = {path.name for path in run.artifact.iterdir()}
+    assert names == {"model.keras", "model.xml", "model.bin", "crossroads.json", "metrics.json", "history.csv", "recipe.toml"}
+    facts = open_verified(run.artifact).facts
+    assert facts["classes"] == ["level", "upright"]
+    assert facts["data"]["splits"]["train"]["n"] == 48
+    assert len((run.artifact / "history.csv").read_text().splitlines()) == 7
+
+
+def test_what_was_scored_is_what_was_saved(run, source):
+    test = splits.split(crossroads.read(source), validation=0.2, test=0.2, seed=0).test.unlock()
+    scored = Predictor.load(run.artifact).probabilities_of(test)
+    accuracy = (scored.probabilities.argmax(1) == test.labels).mean()
+    assert accuracy == run.metrics["test"]["accuracy"]
+    keras_model = load_model(run.artifact)
+    from crossroads.data.loading import load_all
+
+    np.testing.assert_allclose(keras_model.predict_on_batch(load_all(test, 16).pixels), scored.probabilities, atol=1e-4)
+
+
+def test_the_recipe_in_the_artifact_repeats_the_run(run, tmp_path):
+    stored = tomllib.loads((run.artifact / "recipe.toml").read_text())
+    again = crossroads.fit(out=tmp_path / "again", recipe=Recipe.from_mapping(stored))
+    assert open_verified(again.artifact).facts["weights"] == open_verified(run.artifact).facts["weights"]
+    assert again.metrics["test"]["loss"] == run.metrics["test"]["loss"]
+
+
+def test_evaluate_finds_the_same_classes_in_other_data(run, tmp_path):
+    images, labels = stripes(20, seed=9)
+    scored = crossroads.evaluate(run.artifact, folder_of(tmp_path / "new", images, labels))
+    assert scored.n == 20
+    assert scored.accuracy >= 0.9
+
+
+def test_an_unknown_label_is_told(run, tmp_path):
+    images, _ = stripes(4)
+    with pytest.raises(DataError, match="uprigth"):
+        crossroads.evaluate(run.artifact, folder_of(tmp_path / "new", images, ["level", "uprigth"] * 2))
+
+
+def test_a_finished_run_is_not_overwritten_and_resuming_it_returns_it(run, source):
+    before = (run.artifact / "crossroads.json").read_bytes()
+    with pytest.raises(ArtifactError, match="never overwritten"):
+        crossroads.fit(source, out=run.artifact, recipe=QUICK)
+    assert crossroads.fit(source, out=run.artifact, recipe=QUICK, resume=True).metrics == run.metrics
+    assert (run.artifact / "crossroads.json").read_bytes() == before
+
+
+def test_nothing_reads_the_test_before_the_final_evaluation(source, tmp_path, monkeypatch):
+    test = splits.split(crossroads.read(source), validation=0.2, test=0.2, seed=0).test.unlock()
+    held_out = {test.name(row) for row in range(len(test))}
+    read, unlocked = [], []
+    whole, unlock = Dataset.read, splits.Locked.unlock
+    monkeypatch.setattr(Dataset, "read", lambda self, row: read.append((self.name(row), bool(unlocked))) or whole(self, row))
+    monkeypatch.setattr(splits.Locked, "unlock", lambda self: unlocked.append(True) or unlock(self))
+    crossroads.fit(source, out=tmp_path / "run", recipe=QUICK, epochs=1)
+    early = {name for name, after in read if not after}
+    assert len(unlocked) == 1
+    assert early
+    assert not early & held_out
+    assert held_out <= {name for name, after in read if after}
+
+
+@pytest.mark.parametrize("at", [(1, 1), (2, 2)])
+def test_a_run_broken_off_is_resumed_to_the_same_weights(source, tmp_path, at):
+    whole = crossroads.fit(source, out=tmp_path / "whole", recipe=QUICK)
+    with pytest.raises(Killed):
+        crossroads.fit(source, out=tmp_path / "broken", recipe=QUICK, watcher=StopAt(*at))
+    if at[0] > 1:
+        with pytest.raises(TrainingError, match="add --resume"):
+            crossroads.fit(source, out=tmp_path / "broken", recipe=QUICK)
+    resumed = crossroads.fit(source, out=tmp_path / "broken", recipe=QUICK, resume=True)
+    assert open_verified(resumed.artifact).facts["weights"] == open_verified(whole.artifact).facts["weights"]
+    assert not (resumed.artifact / "checkpoint").exists()
+
+
+def test_a_run_is_not_resumed_with_other_options_or_other_data(source, tmp_path):
+    with pytest.raises(Killed):
+        crossroads.fit(source, out=tmp_path / "run", recipe=QUICK, watcher=StopAt(2, 1))
+    with pytest.raises(RecipeError, match="resumed with the seed it was started with, 0; received 5"):
+        crossroads.fit(source, out=tmp_path / "run", recipe=QUICK, seed=5, resume=True)
+    images, labels = stripes(80, seed=3)
+    other = folder_of(tmp_path / "other", images, labels)
+    with pytest.raises(TrainingError, match="belongs to another run"):
+        crossroads.fit(other, out=tmp_path / "run", recipe=QUICK, resume=True)
+
+
+def test_a_mistake_leaves_no_folder_behind(tmp_path):
+    images, _ = stripes(10)
+    one = folder_of(tmp_path / "one", images, ["only"] * 10)
+    with pytest.raises(DataError, match="at least two classes; received 1"):
+        crossroads.fit(one, out=tmp_path / "run", recipe=QUICK)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_with_other_things_in_it_is_left_alone(source, tmp_path):
+    (tmp_path / "thesis.txt").write_text("precious")
+    with pytest.raises(ArtifactError, match="must be a new or an empty folder"):
+        crossroads.fit(source, out=tmp_path, recipe=QUICK)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_a_class_that_cannot_be_split_is_told(tmp_path):
+    images, labels = stripes(20)
+    labels = np.array([*labels[:19], "lonely"])
+    with pytest.raises(SplitError, match="lonely"):
+        crossroads.fit(folder_of(tmp_path / "data", images, labels), out=tmp_path / "run", recipe=QUICK)
+
+
+def test_a_refused_image_is_listed_and_with_strict_an_error(tmp_path):
+    images, labels = stripes(40)
+    data = folder_of(tmp_path / "data", images, labels)
+    (data / "level" / "broken.png").write_bytes((data / "level" / "0000.png").read_bytes()[:100])
+    run = crossroads.fit(data, out=tmp_path / "run", recipe=QUICK, epochs=1)
+    refused = [r["name"] for side in run.metrics["refused"].values() for r in side]
+    assert len(refused) == 1
+    assert refused[0].endswith("broken.png")
+    assert any("refused" in note for note in run.metrics["notes"])
+    with pytest.raises(DataError, match=r"broken\.png"):
+        crossroads.fit(data, out=tmp_path / "strict", recipe=QUICK, strict=True)
+
+
+def test_a_test_set_of_its_own_is_brought_to_the_classes_by_name(source, tmp_path):
+    images, labels = stripes(12, seed=4)
+    test = folder_of(tmp_path / "test", images[labels == "upright"], labels[labels == "upright"])
+    run = crossroads.fit(source, out=tmp_path / "run", test=test, recipe=QUICK)
+    assert run.metrics["test"]["n"] == 6
+    assert run.metrics["validation"]["n"] == 16
+
+
+def test_test_images_seen_in_training_are_told(source, tmp_path):
+    run = crossroads.fit(source, out=tmp_path / "run", test=source, recipe=QUICK, epochs=1)
+    assert run.metrics["test"]["seen_in_training"] == 80
+    assert any("80 of 80 test images are also in train or validation" in note for note in run.metrics["notes"])
+
+
+def test_flip_is_refused_where_classes_are_mirror_images(tmp_path):
+    size, n = 16, 40
+    slope = np.tile(np.arange(size) * 15, (size, 1))
+    noise = np.random.default_rng(0).normal(0, 5, (n, size, size, 1))
+    left = np.arange(n) % 2 == 0
+    clean = np.where(left[:, None, None], slope, slope[:, ::-1])[..., None]
+    pixels = (clean + noise).clip(0, 255).astype(np.uint8).repeat(3, axis=3)
+    data = (pixels, np.where(left, "left", "right"))
+    with pytest.raises(RecipeError, match="flip"):
+        crossroads.fit(data, out=tmp_path / "run", recipe=QUICK, augmentation=Augmentation(flip=True))
+
+
+def test_no_data_is_told(tmp_path):
+    with pytest.raises(DataError, match="give DATA"):
+        crossroads.fit(out=tmp_path / "run")
+
+
+def test_two_runs_do_not_share_a_folder(source, tmp_path):
+    from crossroads.run_folder import RunFolder
+
+    with RunFolder(tmp_path / "run").held(), pytest.raises(TrainingError, match="one process at a time"):
+        crossroads.fit(source, out=tmp_path / "run", recipe=QUICK)
