@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from crossroads.data.images import resize
 from crossroads.data.sketches import SIDE, THUMB, sketch
@@ -94,7 +95,10 @@ def mirrors(
         return Mirrors(unknown=tuple(classes))
     rows = np.flatnonzero(np.isin(labels, known))
     numbers = np.searchsorted(known, labels[rows])
-    mirrored, upright = _told_apart(_normalised(thumbs[rows]), numbers, unit[rows], len(known))
+    # One thread: the answer is then the same on every machine, and matrices of 256 columns gain little from more (on a busy machine
+    # two threads waiting for each other took 100 times as long).
+    with threadpool_limits(1, user_api="blas"):
+        mirrored, upright = _told_apart(_normalised(thumbs[rows]), numbers, unit[rows], len(known))
     own = mirrored.diagonal()
     certain = (own - 0.5) * 2 * np.sqrt(units[known]) >= SIGMAS
     asymmetric = (own >= ASYMMETRIC) & certain

@@ -1,0 +1,75 @@
+"""Classes that change when mirrored are told from those that do not, and mirrored pairs are named."""
+
+from __future__ import annotations
+
+import numpy as np
+from sklearn.datasets import load_digits
+
+from crossroads.data.mirrors import Mirrors, flip_is_safe, mirror_classes, mirrors
+
+
+def shapes(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
+    """Images uint8 (n, 24, 24, 3) of noisy shapes: arrows left and right, a bar upright, a flag whose mirror is no class."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:24, :24]
+    labels = rng.integers(0, 4, n)
+    images = np.empty((n, 24, 24, 3), np.uint8)
+    for i, label in enumerate(labels):
+        dx, dy = rng.integers(-2, 3, 2)
+        head = (np.abs(y - 12 - dy) <= (x - 4) * 0.6) & (x < 20)
+        shape = [head, head[:, ::-1], np.abs(x - 12) < 3, (np.abs(x - 6) < 2) | ((x > 6) & (y < 9))][label]
+        grey = rng.integers(20, 80) + np.roll(shape, dx, 1) * rng.integers(60, 150) + rng.integers(0, 20, (24, 24))
+        images[i] = grey.astype(np.uint8)[..., None]
+    return images, labels, ("left", "right", "bar", "flag")
+
+
+def test_pairs_asymmetric_and_symmetric_classes() -> None:
+    images, labels, classes = shapes(400)
+    assert mirror_classes(images, labels, classes) == (("left", "right"),)
+    verdict = flip_is_safe(images, labels, classes)
+    assert not verdict
+    assert verdict.reasons == (
+        "'left' and 'right' are mirror images of each other",
+        "3 of 4 classes look different when mirrored: 'left', 'right', 'flag'",
+    )
+
+
+def test_a_flip_is_safe_where_images_come_in_both_directions() -> None:
+    images, labels, classes = shapes(400)
+    turned = np.random.default_rng(3).random(400) < 0.5
+    images[turned] = images[turned][:, :, ::-1]
+    keep = labels >= 2
+    verdict = flip_is_safe(images[keep], labels[keep] - 2, classes[2:])
+    assert verdict
+    assert verdict.safe
+    assert verdict.reasons == ()
+
+
+def test_digits_must_not_be_flipped() -> None:
+    digits = load_digits()
+    pixels = np.repeat((digits.images * 15.9).astype(np.uint8)[..., None], 3, 3)
+    verdict = flip_is_safe(pixels, digits.target, [str(i) for i in range(10)])
+    assert not verdict.safe
+    assert "classes look different when mirrored" in verdict.reasons[0]
+
+
+def test_what_few_images_or_groups_cannot_tell_is_unknown() -> None:
+    images, labels, classes = shapes(12)
+    thumbs = images[:, 4:20, 4:20, 0]
+    assert mirrors(thumbs, labels, classes, np.zeros(12, np.int64)) == Mirrors(unknown=classes)
+    assert mirrors(thumbs[:0], labels[:0], classes) == Mirrors(unknown=classes)
+    few = mirrors(np.repeat(thumbs, 4, 0), np.repeat(labels, 4), (*classes, "never"))
+    assert "never" in few.unknown
+
+
+def test_incidental_asymmetry_of_a_few_groups_is_not_taken_for_that_of_the_class() -> None:
+    # Four groups, each of 30 copies of one random picture: many images, little evidence.
+    rng = np.random.default_rng(0)
+    pictures = rng.integers(0, 256, (8, 16, 16), np.uint8).repeat(30, 0)
+    labels, groups = np.repeat([0, 1], 120), np.repeat(np.arange(8), 30)
+    assert mirrors(pictures, labels, ("a", "b"), groups).asymmetric == ()
+
+
+def test_the_answer_does_not_change_from_call_to_call() -> None:
+    images, labels, classes = shapes(200)
+    assert flip_is_safe(images, labels, classes) == flip_is_safe(images, labels, classes)
