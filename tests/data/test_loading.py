@@ -120,9 +120,12 @@ def test_stream_gives_pixels_or_refusals_in_row_order() -> None:
     items: list[object] = [png(i) for i in range(20)]
     items[5] = b"text"
     got = list(stream(dataset(items, pause=0.001), 8, chunk=3, workers=4))
-    assert [row for row, _ in got] == list(range(20))
-    assert isinstance(got[5][1], ImageRefused)
-    assert [int(pixels[0, 0, 0]) for _, pixels in got if not isinstance(pixels, ImageRefused)] == [i for i in range(20) if i != 5]
+    assert [found.row for found in got] == list(range(20))
+    assert isinstance(got[5].image, ImageRefused)
+    assert got[5].digest == b""
+    rest = [found for found in got if found.row != 5]
+    assert [int(found.image[0, 0, 0]) for found in rest] == [found.row for found in rest]
+    assert [found.digest for found in rest] == [digest_of(png(found.row)) for found in rest]
     assert list(stream(dataset([]), 8)) == []
 
 
