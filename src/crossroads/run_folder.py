@@ -34,6 +34,11 @@ class RunFolder:
         return Checkpoints(self._state)
 
     @property
+    def scratch(self) -> Path:
+        """A folder for what only this run needs; it goes when the run is finished."""
+        return self._state
+
+    @property
     def finished(self) -> bool:
         """Whether the folder holds a finished artifact."""
         return artifact.is_finished(self.path)

@@ -110,13 +110,12 @@ def fit(
         return Run(folder.path, artifact.read_metrics(folder.path))
     artifact.refuse_finished(folder.path)
     recipe = _asked(recipe or Recipe(), data, test, options)
-    strategy(recipe.strategy)
     recipe = folder.begin(recipe, resume=resume)
     try:
         with folder.held():
-            prepared = prepare(
-                data if data is not None else recipe.data, test if test is not None else recipe.test, recipe, watcher
-            )
+            source = data if data is not None else recipe.data
+            held_out = test if test is not None else recipe.test
+            prepared = prepare(source, held_out, recipe, watcher, scratch=folder.scratch)
             run = _train_and_test(prepared, folder, started, watcher)
         folder.clear()
     except BaseException:
@@ -125,8 +124,18 @@ def fit(
     return run
 
 
-def prepare(data: Source | None, test: Source | None, recipe: Recipe, watcher: Watcher) -> Prepared:
-    """Read, split and decode; the test stays locked. Raises as `fit` does."""
+def prepare(data: Source | None, test: Source | None, recipe: Recipe, watcher: Watcher, *, scratch: Path) -> Prepared:
+    """Read, split and decode; the test stays locked. Raises as `fit` does.
+
+    Args:
+        data: Labelled images.
+        test: A separate test set, or None.
+        recipe: What the user asked for.
+        watcher: Is told what goes on.
+        scratch: A folder for pixels that memory cannot hold.
+    """
+    record = strategy(recipe.strategy)
+    chosen = backbone(recipe.backbone or record.default_backbone)
     if data is None:
         raise DataError("there must be labelled images", mend="give DATA, or `data` in the recipe")
     dataset = read(data, class_names=recipe.class_names)
@@ -138,19 +147,18 @@ def prepare(data: Source | None, test: Source | None, recipe: Recipe, watcher: W
         )
     locked = None if test is None else align(read(test, class_names=recipe.class_names), dataset.classes)
     parts = split(dataset, validation=recipe.validation, test=recipe.test_share, seed=recipe.seed, locked_test=locked)
-    record = strategy(recipe.strategy)
-    chosen = backbone(recipe.backbone or record.default_backbone)
     size = recipe.image_size or chosen.size_for(sizes(parts.train, seed=recipe.seed).median)
     resolved = resolve(recipe, chosen, images=len(parts.train), image_size=size)
     chosen.check_size(size)
-    train = load_all(
-        parts.train, size, strict=recipe.strict, progress=lambda done, total: watcher.progress("decoding", done, total)
-    )
-    validation = load_all(
-        parts.validation,
-        size,
-        strict=recipe.strict,
-        progress=lambda done, total: watcher.progress("decoding validation", done, total),
+    train, validation = (
+        load_all(
+            part,
+            size,
+            strict=recipe.strict,
+            progress=partial(watcher.progress, f"decoding {name}"),
+            spill=scratch / f"{name}.pixels",
+        )
+        for name, part in (("train", parts.train), ("validation", parts.validation))
     )
     _require_every_class(train)
     _refuse_flip(resolved, train)

@@ -6,6 +6,7 @@ import io
 import tarfile
 import threading
 import time
+import types
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -170,3 +171,19 @@ def test_real_photographs_load_and_stay_in_order(shared_data: Path) -> None:
     for row, index in enumerate(loaded.dataset.indices):
         np.testing.assert_array_equal(loaded.pixels[row], load(items[index], 64))
     assert loaded.pixels.std() > 40
+
+
+def test_pixels_beyond_the_memory_allowed_are_kept_in_a_file(tmp_path: Path) -> None:
+    items: list[object] = [png(i) for i in range(20)]
+    items[3] = b"text"
+    kept, spilt = (load_all(dataset(items), 8, spill=tmp_path / "pixels", in_memory=limit) for limit in (10**9, 1000))
+    assert (tmp_path / "pixels").stat().st_size == 20 * 8 * 8 * 3
+    assert not isinstance(kept.pixels, np.memmap)
+    np.testing.assert_array_equal(spilt.pixels, kept.pixels)
+    assert len(spilt.pixels) == 19
+
+
+def test_pixels_that_fit_nowhere_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda _: types.SimpleNamespace(free=10))
+    with pytest.raises(DataError, match=r"must fit in memory or on the disk; received .* 2 images of 8 px; .* are free"):
+        load_all(dataset([png(0), png(1)]), 8, spill=tmp_path / "pixels", in_memory=10)

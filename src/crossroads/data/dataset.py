@@ -97,7 +97,7 @@ class Dataset:
 
     def select(self, rows: Sequence[int] | NDArray[np.integer] | NDArray[np.bool_]) -> Dataset:
         """The data set of some rows, in the order given. Classes and images stay as they are."""
-        chosen = np.asarray(rows)
+        chosen = np.asarray(rows) if len(rows) else np.empty(0, np.int64)
         return replace(
             self,
             indices=self.indices[chosen],

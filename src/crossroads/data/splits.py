@@ -265,7 +265,7 @@ def _require_groups(dataset: Dataset, groups: _Groups, parts: int) -> None:
     sides, fewer = ("train, validation and test", "set the test share to 0, ") if parts > 2 else ("the two sides", "")
     raise SplitError(
         f"each class must have at least {parts} {'groups' if grouped else 'images'}, one for each of {sides}",
-        received=", ".join(found),
+        received=", ".join(found[:10]) + (f" and {len(found) - 10} other classes" if len(found) > 10 else ""),
         mend=f"add images{' of other groups' if grouped else ''}, {fewer}leave these classes out, or bring a split in the data",
     )
 

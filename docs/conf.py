@@ -1,0 +1,26 @@
+"""How Sphinx builds these pages: Markdown through MyST, the reference from docstrings."""
+
+import crossroads
+
+project = "Crossroads"
+author = "the Crossroads authors"
+copyright = "the Crossroads authors"  # noqa: A001 - Sphinx wants this name
+version = release = crossroads.__version__
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
+myst_enable_extensions = ["colon_fence", "deflist"]
+myst_heading_anchors = 3
+
+html_theme = "furo"
+html_title = f"Crossroads {release}"
+# A fence without a language is a picture or a listing, not code.
+highlight_language = "none"
+
+autodoc_member_order = "bysource"
+autodoc_typehints = "signature"
+autodoc_preserve_defaults = True
+napoleon_google_docstring = True
+napoleon_numpy_docstring = False
+napoleon_use_ivar = True
+# The docstrings put plain names in single backticks.
+default_role = "code"

@@ -1,0 +1,145 @@
+"""Every command and snippet of README.md and docs/ is run, every recipe is one, every link leads somewhere."""
+
+import importlib.util
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+import crossroads
+from crossroads.recipe import Augmentation, Recipe
+from docs_pages import ROOT, Page, blocks, commands, same_structure
+
+DOCS = ROOT / "docs"
+TUTORIAL = DOCS / "tutorial" / "first-classifier.md"
+JAX_PAGE = DOCS / "how-to" / "jax.md"
+# Its commands take an hour; `make bench` runs them.
+BENCHMARKS = DOCS / "benchmarks.md"
+TEXTS = sorted({ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *DOCS.rglob("*.md")})
+RUN_AFTER_TUTORIAL = [page for page in TEXTS if page not in (TUTORIAL, JAX_PAGE, BENCHMARKS)]
+_LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")
+_DOC_ROLE = re.compile(r"\{doc\}`(?:[^`<]*<)?([^`>]+)>?`")
+
+
+def run(page, folder, patch):
+    """Run one page in `folder`, with a home of its own and a terminal of 80 columns."""
+    home = folder / "home"
+    home.mkdir(exist_ok=True)
+    patch.chdir(folder)
+    patch.setenv("HOME", str(home))
+    patch.setenv("COLUMNS", "80")
+    running = Page(page)
+    running.run()
+    for command in running.skipped:
+        print(f"not run: {command}")
+
+
+@pytest.fixture(scope="session")
+def after_tutorial(tmp_path_factory):
+    """The folder that a reader has after the first tutorial: images in `digits/` and `more-digits/`, an artifact in `runs/digits`."""
+    folder = tmp_path_factory.mktemp("tutorial")
+    with pytest.MonkeyPatch.context() as patch:
+        run(TUTORIAL, folder, patch)
+    return folder
+
+
+def test_the_first_tutorial_leaves_an_artifact(after_tutorial):
+    assert crossroads.load(after_tutorial / "runs" / "digits").classes == tuple("0123456789")
+
+
+@pytest.mark.parametrize("page", RUN_AFTER_TUTORIAL, ids=lambda page: str(page.relative_to(ROOT)))
+def test_page_does_what_it_says(page, after_tutorial, tmp_path, monkeypatch):
+    if page.parent != ROOT:
+        shutil.copytree(after_tutorial, tmp_path, dirs_exist_ok=True)
+    run(page, tmp_path, monkeypatch)
+
+
+@pytest.mark.core
+@pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="needs the extra `jax`")
+def test_the_page_on_jax_does_what_it_says(tmp_path, monkeypatch):
+    run(JAX_PAGE, tmp_path, monkeypatch)
+
+
+def test_the_command_line_reference_is_what_help_prints(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    page = (DOCS / "reference" / "command-line.md").read_text(encoding="utf-8")
+    shown = {command.text: command.shown for block in blocks(page) if block.language == "console" for command in commands(block)}
+    names = [line.split()[0] for line in shown["crossroads --help"].partition("Commands:\n")[2].splitlines()]
+    assert names == ["audit", "fit", "evaluate", "predict", "backbones", "demo"]
+    for text in ["crossroads --help", *(f"crossroads {name} --help" for name in names)]:
+        monkeypatch.setattr("sys.argv", text.split())
+        with pytest.raises(SystemExit):
+            crossroads.cli.main()
+        assert shown[text].strip() == capsys.readouterr().out.strip(), text
+
+
+@pytest.mark.parametrize("record", [Recipe, Augmentation])
+def test_the_recipe_reference_lists_every_key(record):
+    text = (DOCS / "reference" / "recipe.md").read_text(encoding="utf-8")
+    assert set(record.__dataclass_fields__) <= set(re.findall(r"^\| `(\w+)`", text, re.MULTILINE))
+
+
+def test_the_python_reference_lists_every_public_name():
+    text = (DOCS / "reference" / "python.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"auto\w+:: crossroads\.(\w+)", text)) == set(crossroads.__all__)
+
+
+@pytest.mark.parametrize("page", TEXTS, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_relative_link_leads_somewhere(page):
+    text = page.read_text(encoding="utf-8")
+    targets = [link.partition("#")[0] for link in _LINK.findall(text) if "://" not in link and not link.startswith("#")]
+    missing = [target for target in targets if not (page.parent / target).exists()]
+    for name in _DOC_ROLE.findall(text):
+        target = (DOCS / name.lstrip("/")) if name.startswith("/") else (page.parent / name)
+        if not target.with_name(target.name + ".md").is_file():
+            missing.append(name)
+    assert not missing
+
+
+class TestComparison:
+    """The comparison must let numbers pass and nothing else."""
+
+    @pytest.mark.parametrize(
+        ("shown", "real"),
+        [
+            ("accuracy: 0.9944", "accuracy: 0.9000\n"),
+            ("a\n…\nz", "a\nb\nc\nz\n"),
+            ("a\n…\nz", "a\nz\n"),
+            ("digest: …", "digest: 0f3c\n"),
+            ("name   n\n----  --", "name  n\n-----  --\n"),
+            ("", "\n"),
+        ],
+    )
+    def test_alike(self, shown, real):
+        assert same_structure(shown, real)
+
+    @pytest.mark.parametrize(
+        ("shown", "real"),
+        [
+            ("accuracy: 0.9944", "loss: 0.9944\n"),
+            ("a", "a\nb\n"),
+            ("a\nb", "a\n"),
+            ("", "a line that the page does not show\n"),
+            ("a line that is not printed", ""),
+            ("a\n…\nz", "a\nb\n"),
+        ],
+    )
+    def test_different(self, shown, real):
+        assert not same_structure(shown, real)
+
+
+def test_a_page_that_promises_another_output_fails(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    page = Path(tmp_path / "page.md")
+    page.write_text("```python\nprint('this')\n```\n\n```text\nthat\n```\n")
+    with pytest.raises(AssertionError, match="line 6 shows"):
+        Page(page).run()
+
+
+def test_a_page_whose_command_fails_fails(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    page = Path(tmp_path / "page.md")
+    page.write_text("```console\n$ crossroads predict nowhere image.png\nnowhere\n```\n")
+    with pytest.raises(AssertionError, match="exits with 2"):
+        Page(page).run()
