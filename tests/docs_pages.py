@@ -6,7 +6,7 @@ What a block is follows from its language:
     python    is executed, in one namespace a page; where the first line is a comment with a file name, it is written to that file
     toml      is a recipe, and is written to the file that its first line names in a comment
     text      is the output of the block before it
-    csv, json and no language at all: shown, not run
+    csv, json, Sphinx directives and no language at all: shown, not run
 
 Outputs are compared in their structure: a number stands for any number, a run of spaces or dashes for one, ``…`` for anything in a
 line, and a line with nothing but ``…`` for any number of lines.
@@ -58,7 +58,9 @@ class Command:
 
 
 def blocks(text: str) -> Iterator[Block]:
-    """The fenced blocks of a page."""
+    """The fenced blocks of a page. One that is indented, as in a list, would not be run, and so it is refused."""
+    if (indented := re.search(r"^[ \t]+```", text, re.MULTILINE)) is not None:
+        raise AssertionError(f"line {text[: indented.end()].count(chr(10)) + 1}: a fence must not be indented")
     for match in _FENCE.finditer(text):
         yield Block(match["language"], match["body"], text[: match.start("body")].count("\n") + 1)
 
@@ -125,7 +127,7 @@ class Page:
                 self._recipe(block)
             elif block.language == "text":
                 self._compare(block.line, block.body, output)
-            elif block.language not in SHOWN_ONLY:
+            elif block.language not in SHOWN_ONLY and not block.language.startswith("{"):
                 raise AssertionError(f"{self.path.name} line {block.line}: nothing is known of {block.language!r} blocks")
 
     def _python(self, block: Block, namespace: dict[str, object]) -> str:
@@ -150,7 +152,7 @@ class Page:
             return
         simple = command.text.startswith("crossroads ") and not _SHELL & set(command.text)
         status, output = _in_process(command.text) if simple else _in_shell(command.text)
-        expected = 2 if command.shown.startswith("error: ") or "\nerror: " in command.shown else 0
+        expected = 2 if command.shown.rpartition("\n")[2].startswith("error: ") else 0
         assert status == expected, f"{self.path.name} line {command.line}: `{command.text}` exits with {status}:\n{output}"
         self._compare(command.line, command.shown, output)
 
