@@ -25,6 +25,7 @@ import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from unittest.mock import patch
 
 from crossroads import cli
 from crossroads.recipe import Recipe
@@ -151,7 +152,7 @@ class Page:
             self.skipped.append(command.text)
             return
         simple = command.text.startswith("crossroads ") and not _SHELL & set(command.text)
-        status, output = _in_process(command.text) if simple else _in_shell(command.text)
+        status, output = in_process(command.text) if simple else _in_shell(command.text)
         expected = 2 if command.shown.rpartition("\n")[2].startswith("error: ") else 0
         assert status == expected, f"{self.path.name} line {command.line}: `{command.text}` exits with {status}:\n{output}"
         self._compare(command.line, command.shown, output)
@@ -160,19 +161,21 @@ class Page:
         assert same_structure(shown, real), f"{self.path.name} line {line} shows\n{shown}\nbut the output is\n{real}"
 
 
-def _in_process(text: str) -> tuple[int, str]:
-    """One `crossroads` command in this process, where the libraries are loaded already."""
-    arguments, sys.argv = sys.argv, shlex.split(text)
-    output = io.StringIO()
-    try:
-        with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
+def in_process(text: str) -> tuple[int, str]:
+    """Exit status and output of one `crossroads` command, run in this process, where the libraries are loaded already."""
+    output, status = io.StringIO(), 0
+    with (
+        patch.object(sys, "argv", shlex.split(text)),
+        # Or the command line would take its name from how the tests were started, such as `python -m pytest`.
+        patch.object(sys.modules["__main__"], "__package__", None),
+        contextlib.redirect_stdout(output),
+        contextlib.redirect_stderr(output),
+    ):
+        try:
             cli.main()
-    except SystemExit as ended:
-        code = ended.code
-        return (code if isinstance(code, int) else 0 if code is None else 1), output.getvalue()
-    finally:
-        sys.argv = arguments
-    return 0, output.getvalue()
+        except SystemExit as ended:
+            status = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+    return status, output.getvalue()
 
 
 def _in_shell(text: str) -> tuple[int, str]:
