@@ -50,7 +50,7 @@ def test_the_first_tutorial_leaves_an_artifact(after_tutorial):
 
 @pytest.mark.parametrize("page", RUN_AFTER_TUTORIAL, ids=lambda page: str(page.relative_to(ROOT)))
 def test_page_does_what_it_says(page, after_tutorial, tmp_path, monkeypatch):
-    if page.parent != ROOT:
+    if page.parent != ROOT and "digits" in page.read_text(encoding="utf-8"):
         shutil.copytree(after_tutorial, tmp_path, dirs_exist_ok=True)
     run(page, tmp_path, monkeypatch)
 
