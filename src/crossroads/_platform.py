@@ -68,6 +68,7 @@ def load_keras() -> None:
     """Load Keras and its backend, quietly."""
     if "keras" in sys.modules:
         return
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # from warnings up; what the user set stays
     with without_chatter():
         import keras
 

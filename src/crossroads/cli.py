@@ -16,8 +16,7 @@ from crossroads.errors import CrossroadsError
 
 if TYPE_CHECKING:
     from crossroads.recipe import Recipe
-    from crossroads.report.console import ConsoleWatcher
-    from crossroads.training.watch import Silent
+    from crossroads.report.console import ConsoleWatcher, NotesOnly
 
 app = typer.Typer(
     name="crossroads",
@@ -30,11 +29,12 @@ app = typer.Typer(
 )
 
 Data = Annotated[
-    Path, typer.Argument(help="Labelled images: a folder, an archive, CSV, pickle, .npz or Parquet.", show_default=False)
+    Path,
+    typer.Argument(metavar="DATA", help="Labelled images: a folder, an archive, CSV, pickle, .npz or Parquet.", show_default=False),
 ]
-Run = Annotated[Path, typer.Argument(help="The folder that `fit` wrote.", show_default=False)]
+Run = Annotated[Path, typer.Argument(metavar="RUN", help="The folder that `fit` wrote.", show_default=False)]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object, for a program to read.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show the result only, no progress.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show notes and the result only, no progress.")]
 Strict = Annotated[bool, typer.Option("--strict", help="Stop at the first image that cannot be read.")]
 
 
@@ -79,7 +79,8 @@ def audit(
 @app.command()
 def fit(
     data: Annotated[
-        Optional[Path], typer.Argument(help="Labelled images; may also stand in the recipe as `data`.", show_default=False)
+        Optional[Path],
+        typer.Argument(metavar="DATA", help="Labelled images; may also stand in the recipe as `data`.", show_default=False),
     ] = None,
     out: Annotated[Optional[Path], typer.Option(help="A new folder for the artifact.", show_default=False)] = None,
     test: Annotated[
@@ -189,7 +190,7 @@ def evaluate(run: Run, data: Data, strict: Strict = False, json: Json = False, q
 @app.command()
 def predict(
     run: Run,
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Image files.", show_default=False)],
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE", help="Image files.", show_default=False)],
     top: Annotated[int, typer.Option(min=1, help="How many labels an image.")] = 5,
     json: Json = False,
 ) -> None:
@@ -268,19 +269,16 @@ def _recipe(path: Path | None, options: dict[str, Any]) -> Recipe:
     return Recipe.from_mapping(stored | given, "options" if path is None else f"{path} and options")
 
 
-def _watching(*, json: bool, quiet: bool) -> AbstractContextManager[ConsoleWatcher | Silent]:
-    from crossroads.report.console import ConsoleWatcher
-    from crossroads.training.watch import Silent
+def _watching(*, json: bool, quiet: bool) -> AbstractContextManager[ConsoleWatcher | NotesOnly]:
+    from crossroads.report.console import ConsoleWatcher, NotesOnly
 
-    return nullcontext(Silent()) if quiet else ConsoleWatcher(sys.stderr if json else sys.stdout)
+    return nullcontext(NotesOnly(sys.stderr)) if quiet else ConsoleWatcher(sys.stderr if json else sys.stdout)
 
 
 def main() -> None:
     """Run the command line; a user's mistake is one line on the standard error stream and exit code 2."""
-    # Before anything loads TensorFlow: its start-up notices are not for a user. What they set themselves stays.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
-        app()
+        app(prog_name="crossroads")
     except CrossroadsError as error:
         _fail(str(error), error.exit_code)
     except KeyboardInterrupt:

@@ -11,6 +11,9 @@ from PIL import Image
 from crossroads.training.watch import Watcher
 from crossroads.workflow import Run, fit
 
+EPOCHS = 15
+"""Enough for digits; the default for so few images is 100, which takes minutes on a slow machine."""
+
 
 def digits() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """scikit-learn's handwritten digits: uint8 (1797, 8, 8), black on white as paper is, and labels int64 (1797,)."""
@@ -32,7 +35,7 @@ def run_demo(out: Path | None, watcher: Watcher) -> tuple[Run, Path]:
     """
     folder = out or _free(Path("runs/demo"))
     images, labels = digits()
-    run = fit((images, labels), out=folder, watcher=watcher)
+    run = fit((images, labels), out=folder, epochs=EPOCHS, watcher=watcher)
     sample = folder.with_name(f"{folder.name}-digit-{labels[0]}.png")
     Image.fromarray(images[0]).save(sample)
     return run, sample

@@ -9,7 +9,7 @@ from sklearn.utils.class_weight import compute_class_weight
 from crossroads.networks.catalog import backbone
 from crossroads.recipe import Augmentation, Recipe
 from crossroads.strategies import plan, resolve
-from crossroads.training.batches import Labelled, batches, class_weights, steps_of
+from crossroads.training.batches import TOGETHER, Labelled, batches, class_weights, steps_of
 
 
 def phase(**options):
@@ -48,6 +48,14 @@ def test_an_epoch_is_the_same_wherever_the_row_is_taken_up():
         np.testing.assert_array_equal(ya, yb)
         for x, y in zip(a, b, strict=True):
             np.testing.assert_array_equal(x, y)
+
+
+@given(st.integers(1, 10**6), st.integers(1, 512))
+def test_many_steps_are_a_multiple_of_those_that_run_together(n, batch_size):
+    steps = steps_of(n, batch_size)
+    least = -(-n // batch_size)
+    assert least <= steps < least + TOGETHER
+    assert steps % TOGETHER == 0 or steps < 8 * TOGETHER
 
 
 def test_epochs_and_seeds_differ():

@@ -101,6 +101,16 @@ def test_a_run_broken_off_goes_on_bit_by_bit(tmp_path, whole, at):
     assert strip == [(r.epoch, r.loss, r.validation_loss, r.validation_accuracy, r.learning_rate) for r in whole[1].history]
 
 
+def test_steps_that_run_together_go_on_bit_by_bit_as_well(tmp_path):
+    many = phase(batch_size=1, epochs=2)
+    whole, _ = run(tmp_path / "whole", many)
+    with pytest.raises(Killed):
+        run(tmp_path / "broken", many, StopAt(2, 48))
+    network, done = run(tmp_path / "broken", many)
+    assert same(weights(network), weights(whole))
+    assert [r.epoch for r in done.history] == [1, 2]
+
+
 def test_the_best_epoch_is_kept(tmp_path):
     network, done = run(tmp_path, phase(epochs=5, learning_rate=0.02))
     best = max(done.history, key=lambda r: (r.validation_accuracy, -r.validation_loss, r.epoch))

@@ -197,4 +197,4 @@ def existing(path: str | os.PathLike[str]) -> Path:
     except (OSError, ValueError) as error:
         raise DataError(f"{str(path)!r} cannot be read", received=error) from error
     close = nearest(place.name, siblings)
-    raise DataError(f"{path} does not exist", mend=f"did you mean {str(place.parent / close)!r}?" if close else None)
+    raise DataError(f"{path} does not exist", mend=f"did you mean {str(place.parent / close)!r}?" if close else "check the path")

@@ -120,6 +120,8 @@ CATALOG: tuple[Backbone, ...] = (
             label_smoothing=0.05,
             augment=True,
             augmentation=Augmentation(shift=0.1, rotation=12, zoom=0.15, shear=8),
+            passes=280_000,
+            epochs=(8, 100),
         ),
     ),
     Backbone(

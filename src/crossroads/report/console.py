@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TextIO
 
 from crossroads.training.checkpoint import EpochRecord
+from crossroads.training.watch import Silent
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -86,6 +87,17 @@ class ConsoleWatcher:
             self._bars.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
+class NotesOnly(Silent):
+    """Passes on what the user should read, such as a test set that leaks, and no progress."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def note(self, text: str) -> None:
+        """A line of its own."""
+        print(f"note: {text}", file=self._stream, flush=True)
+
+
 def print_lines(lines: Iterable[tuple[str, object]]) -> None:
     """``name: value``, a line each, as the notes' programs print their results."""
     for name, value in lines:
@@ -123,7 +135,9 @@ def _score_lines(side: str, scores: dict[str, Any] | None) -> Iterable[tuple[str
     if scores is None:
         yield side, "none held out"
         return
-    for name in ("n", "loss", "accuracy", "balanced_accuracy"):
+    for name in ("n", "groups", "loss", "accuracy", "balanced_accuracy"):
+        if scores.get(name) is None:
+            continue
         yield f"{side}_{name}", scores[name]
         if f"{name}_interval" in scores:
             low, high = scores[f"{name}_interval"]

@@ -15,6 +15,9 @@ from crossroads.training.augment import draw, stream_of
 
 ORDER, MOVES = 0, 1
 
+TOGETHER = 8
+"""Steps that Keras runs in one call where an epoch has many: it waits less often for Python (docs/benchmarks.md)."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Labelled:
@@ -33,8 +36,12 @@ class Labelled:
 
 
 def steps_of(n: int, batch_size: int) -> int:
-    """Batches an epoch. All images are seen; the sizes of two batches differ by one image at most."""
-    return -(-n // batch_size)
+    """Batches an epoch. All images are seen; no batch is larger than `batch_size`, and two differ by one image at most.
+
+    Where there are many, their number is a multiple of `TOGETHER`, so that Keras can run that many in one call.
+    """
+    steps = -(-n // batch_size)
+    return steps if steps < 8 * TOGETHER else -(-steps // TOGETHER) * TOGETHER
 
 
 def class_weights(labels: NDArray[np.int32], classes: int, kind: str) -> NDArray[np.float32] | None:

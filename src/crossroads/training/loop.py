@@ -17,7 +17,7 @@ from crossroads.errors import TrainingError
 from crossroads.networks.network import Network
 from crossroads.strategies import Phase
 from crossroads.training.augment import Augment
-from crossroads.training.batches import Labelled, batches, steps_of
+from crossroads.training.batches import TOGETHER, Labelled, batches, steps_of
 from crossroads.training.checkpoint import Checkpoints, EpochRecord, Progress
 from crossroads.training.watch import Watcher
 
@@ -101,7 +101,8 @@ def _training_model(network: Network, phase: Phase, steps: int) -> keras.Model:
         if smooth
         else keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     )
-    model.compile(optimizer=_optimizer(phase, steps), loss=loss, jit_compile=_jit())
+    together = TOGETHER if steps % TOGETHER == 0 else 1
+    model.compile(optimizer=_optimizer(phase, steps), loss=loss, jit_compile=_jit(), steps_per_execution=together)
     model.optimizer.build(model.trainable_variables)
     return model
 
