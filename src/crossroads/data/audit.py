@@ -252,22 +252,21 @@ def _of_classes(dataset: Dataset, min_images: int, examples: int) -> list[Findin
                 "add images, join classes, or leave the classes out",
             )
         )
-    shares = counts[counts > 0] / n
-    effective = float(np.exp(-(shares * np.log(shares)).sum()))
     ratio = float(counts.max() / max(counts[counts > 0].min(), 1))
-    largest, smallest = int(np.argmax(counts)), int(np.argmin(np.where(counts > 0, counts, n + 1)))
-    findings.append(
-        Finding(
-            "balance",
-            "warning" if ratio > IMBALANCE else "info",
-            f"the largest class has {ratio:.3g} times the images of the smallest; {k} classes count as {effective:.3g} equal ones",
-            k,
-            (f"{dataset.classes[largest]} ({counts[largest]})", f"{dataset.classes[smallest]} ({counts[smallest]})"),
-            "judge by balanced accuracy; class_weights = 'balanced' weighs the small classes up"
-            if ratio > IMBALANCE
-            else "nothing to do",
+    if ratio > IMBALANCE:
+        shares = counts[counts > 0] / n
+        effective = float(np.exp(-(shares * np.log(shares)).sum()))
+        largest, smallest = int(np.argmax(counts)), int(np.argmin(np.where(counts > 0, counts, n + 1)))
+        findings.append(
+            Finding(
+                "balance",
+                "warning",
+                f"the largest class has {ratio:.3g} times the images of the smallest; {k} classes count as {effective:.3g} equal ones",
+                k,
+                (f"{dataset.classes[largest]} ({counts[largest]})", f"{dataset.classes[smallest]} ({counts[smallest]})"),
+                "judge by balanced accuracy; class_weights = 'balanced' weighs the small classes up",
+            )
         )
-    )
     return findings
 
 
