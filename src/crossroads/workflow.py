@@ -107,6 +107,7 @@ def fit(
     watcher = watcher or Silent()
     folder = RunFolder(out)
     if folder.finished and resume:
+        folder.clear()  # a run that was killed after its last file
         return Run(folder.path, artifact.read_metrics(folder.path))
     artifact.refuse_finished(folder.path)
     recipe = _asked(recipe or Recipe(), data, test, options)

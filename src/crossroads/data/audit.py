@@ -261,7 +261,8 @@ def _of_classes(dataset: Dataset, min_images: int, examples: int) -> list[Findin
             Finding(
                 "balance",
                 "warning",
-                f"the largest class has {ratio:.3g} times the images of the smallest; {k} classes count as {effective:.3g} equal ones",
+                f"the largest class has {ratio:.3g} times the images of the smallest; "
+                f"{k} classes count as {effective:.3g} equal ones",
                 k,
                 (f"{dataset.classes[largest]} ({counts[largest]})", f"{dataset.classes[smallest]} ({counts[smallest]})"),
                 "judge by balanced accuracy; class_weights = 'balanced' weighs the small classes up",
