@@ -13,24 +13,11 @@ from crossroads.data.dataset import Dataset
 from crossroads.errors import ArtifactError, DataError, RecipeError, SplitError, TrainingError
 from crossroads.predictor import Predictor
 from crossroads.recipe import Augmentation, Recipe
-from crossroads.training.watch import Silent
+from killing import Killed, StopAt
 from pictures import folder_of, stripes
 
 pytestmark = pytest.mark.core
 QUICK = Recipe(epochs=2, batch_size=16, image_size=16, validation=0.2, test_share=0.2)
-
-
-class Killed(Exception):
-    pass
-
-
-class StopAt(Silent):
-    def __init__(self, epoch, step):
-        self.at = (epoch, step)
-
-    def step(self, epoch, done, total):
-        if (epoch, done) == self.at:
-            raise Killed
 
 
 @pytest.fixture(scope="module")

@@ -20,6 +20,7 @@ from crossroads.training.batches import Labelled
 from crossroads.training.checkpoint import Checkpoints
 from crossroads.training.loop import train, validate
 from crossroads.training.watch import Silent
+from killing import Killed, StopAt
 
 pytestmark = pytest.mark.core
 
@@ -55,21 +56,6 @@ def weights(network):
 
 def same(a, b):
     return all(np.array_equal(x, y) for x, y in zip(a, b, strict=True))
-
-
-class Killed(Exception):
-    pass
-
-
-class StopAt(Silent):
-    """Breaks off in the middle of an epoch."""
-
-    def __init__(self, epoch, step):
-        self.at = (epoch, step)
-
-    def step(self, epoch, done, total):
-        if (epoch, done) == self.at:
-            raise Killed
 
 
 @pytest.fixture(scope="module")
@@ -158,7 +144,7 @@ def test_kill_9_in_mid_epoch_then_resume_gives_the_same_bits(tmp_path, whole):
         """
         import os, signal, sys
         from pathlib import Path
-        sys.path.insert(0, sys.argv[2])
+        sys.path[:0] = sys.argv[2:]
         import test_loop
         class Kill(test_loop.Silent):
             def step(self, epoch, done, total):
@@ -167,8 +153,10 @@ def test_kill_9_in_mid_epoch_then_resume_gives_the_same_bits(tmp_path, whole):
         test_loop.run(Path(sys.argv[1]), test_loop.phase(), Kill())
         """
     )
-    folder = str(Path(__file__).parent)
-    killed = subprocess.run([sys.executable, "-c", script, str(tmp_path), folder], capture_output=True, check=False)
+    here = Path(__file__).parent
+    killed = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path), str(here), str(here.parent)], capture_output=True, check=False
+    )
     assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()[-2000:]
     network, _ = run(tmp_path, phase())
     assert same(weights(network), whole[0])
