@@ -44,6 +44,47 @@ def test_a_shift_stays_within_its_reach():
     np.testing.assert_array_equal(maps[:, [0, 1, 3, 4]], np.tile([1, 0, 0, 1], (2000, 1)).astype("float32"))
 
 
+def scales(maps):
+    """By how much the axes of the input are stretched, (n, 2)."""
+    return np.hypot(maps[:, [0, 1]], maps[:, [3, 4]])
+
+
+@pytest.mark.parametrize("more", [{}, {"rotation": 40, "shear": 20, "shift": 0.2, "flip": True}])
+def test_a_zoom_stays_within_its_range_on_both_axes(more):
+    maps, _ = drawn(Augmentation(zoom=0.15, **more), n=20_000)
+    found = scales(maps)
+    assert found.max() <= 1.15 + 1e-6
+    assert found.min() >= 1 / 1.15 - 1e-6
+    assert (found.max(axis=0) > 1.14).all()
+    assert (found.min(axis=0) < 1 / 1.14).all()
+    apart = np.abs(np.log(found[:, 0] / found[:, 1])).max() / np.log(1.15)
+    assert apart == pytest.approx(1 / 3, abs=0.01)
+
+
+def test_a_shift_is_a_share_of_the_output_however_it_is_zoomed_and_turned():
+    maps, _ = drawn(Augmentation(shift=0.1, zoom=0.5, rotation=90, shear=20), n=20_000, size=17)
+    maps = maps.astype(np.float64)
+    linear, moved_by = maps[:, [[0, 1], [3, 4]]], maps[:, [2, 5]]
+    shown_at = np.linalg.solve(linear, (8.0 - moved_by)[:, :, None])[:, :, 0]  # output pixel that shows the input's centre
+    reached = np.abs(shown_at - 8.0).max(axis=0) / 17
+    assert (reached <= 0.1 + 1e-6).all()
+    assert (reached > 0.099).all()
+
+
+def test_images_are_moved_in_float32_and_channels_last_whatever_is_set_for_all_layers():
+    image, (maps, colour) = picture(), drawn(EVERYTHING, n=1)
+    expected = moved(image, maps, colour)
+    policy, order = keras.config.dtype_policy(), keras.config.image_data_format()
+    try:
+        keras.config.set_dtype_policy("mixed_float16")
+        keras.config.set_image_data_format("channels_first")
+        found = moved(image, maps, colour)
+    finally:
+        keras.config.set_dtype_policy(policy)
+        keras.config.set_image_data_format(order)
+    np.testing.assert_array_equal(found, expected)
+
+
 def test_a_shift_of_whole_pixels_moves_the_picture():
     image = picture()
     maps = np.array([[1, 0, 2, 0, 1, 0, 0, 0]])

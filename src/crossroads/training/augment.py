@@ -36,15 +36,17 @@ def draw(
     """
     u = generator.uniform(-1.0, 1.0, (n, 9))
     angle, shear = np.deg2rad(augmentation.rotation * u[:, 0]), np.deg2rad(augmentation.shear * u[:, 1])
-    # On a logarithmic scale enlarging and shrinking are equally likely; a third of it differs between the axes.
-    zoom = np.log1p(augmentation.zoom)
-    wide, high = np.exp(zoom * u[:, 2]), np.exp(zoom * (u[:, 2] + u[:, 3] / 3))
+    # On a logarithmic scale enlarging and shrinking are equally likely. The axes differ by a third of the range at most, and both
+    # stay inside it.
+    zoom, both, apart = np.log1p(augmentation.zoom), u[:, 2] * 5 / 6, u[:, 3] / 6
+    wide, high = np.exp(zoom * (both + apart)), np.exp(zoom * (both - apart))
     mirror = np.where(u[:, 8] < 0, -1.0, 1.0) if augmentation.flip else np.ones(n)
     a0, a1 = np.cos(angle) * wide * mirror, -np.sin(angle + shear) * high
     b0, b1 = np.sin(angle) * wide * mirror, np.cos(angle + shear) * high
     centre, reach = (size - 1) / 2, augmentation.shift * size
-    a2 = centre - (a0 + a1) * centre + reach * u[:, 4]
-    b2 = centre - (b0 + b1) * centre + reach * u[:, 5]
+    # The output pixel that shows the input's centre: a shift is a share of the output, however much that is zoomed or turned.
+    x, y = centre + reach * u[:, 4], centre + reach * u[:, 5]
+    a2, b2 = centre - a0 * x - a1 * y, centre - b0 * x - b1 * y
     zero = np.zeros(n)
     maps = np.stack([a0, a1, a2, b0, b1, b2, zero, zero], axis=1).astype(np.float32)
     gain = 1 + augmentation.contrast * u[:, 6]
@@ -59,9 +61,15 @@ class Augment(keras.layers.Layer):  # type: ignore[misc]
     Bilinear; what comes in from outside is the nearest pixel of the edge. Part of the training graph only, never saved.
     """
 
+    def __init__(self, **options: Any) -> None:
+        # Whatever the program has set for all layers: in 16 bits the maps would miss their pixels.
+        super().__init__(dtype="float32", **options)
+
     def call(self, inputs: tuple[Any, Any, Any]) -> Any:
         """Images, maps and colours in, moved images out."""
         images, maps, colour = inputs
-        moved = ops.image.affine_transform(ops.cast(images, "float32"), maps, interpolation="bilinear", fill_mode="nearest")
+        moved = ops.image.affine_transform(
+            ops.cast(images, "float32"), maps, interpolation="bilinear", fill_mode="nearest", data_format="channels_last"
+        )
         gain, offset = colour[:, 0, None, None, None], colour[:, 1, None, None, None]
         return ops.clip(moved * gain + offset, 0.0, 255.0)
