@@ -1,3 +1,4 @@
+import tracemalloc
 from itertools import islice
 
 import numpy as np
@@ -55,7 +56,14 @@ def test_many_steps_are_a_multiple_of_those_that_run_together(n, batch_size):
     steps = steps_of(n, batch_size)
     least = -(-n // batch_size)
     assert least <= steps < least + TOGETHER
-    assert steps % TOGETHER == 0 or steps < 8 * TOGETHER
+    assert steps <= n
+    assert steps % TOGETHER == 0 or steps < 8 * TOGETHER or n < least + TOGETHER
+
+
+@pytest.mark.parametrize(("n", "batch_size", "steps"), [(65, 1, 65), (72, 1, 72), (130, 2, 72), (63, 1, 63)])
+def test_no_step_is_without_an_image(n, batch_size, steps):
+    assert steps_of(n, batch_size) == steps
+    assert min(len(targets) for _, targets in epoch_of(labelled(n), phase(batch_size=batch_size), 0)) >= 1
 
 
 def test_epochs_and_seeds_differ():
@@ -70,7 +78,18 @@ def test_epochs_and_seeds_differ():
 def test_targets_are_one_hot_where_labels_are_smoothed():
     ((_, targets),) = epoch_of(labelled(6), phase(label_smoothing=0.1), 0)
     assert targets.shape == (6, 3)
+    assert targets.dtype == np.float32
     np.testing.assert_array_equal(targets.sum(axis=1), 1)
+    ((inputs, targets),) = epoch_of(labelled(6), phase(label_smoothing=0.1), 0)
+    np.testing.assert_array_equal(targets.argmax(axis=1), inputs[:, 0, 0, 0] % 3)
+
+
+def test_smoothing_the_labels_of_many_classes_takes_memory_for_a_batch_only():
+    tracemalloc.start()
+    next(batches(labelled(6), phase(label_smoothing=0.1), 20_000, 0))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 6 * 20_000 * 4 * 4
 
 
 def test_balanced_weights_are_those_of_scikit_learn():

@@ -38,10 +38,11 @@ class Labelled:
 def steps_of(n: int, batch_size: int) -> int:
     """Batches an epoch. All images are seen; no batch is larger than `batch_size`, and two differ by one image at most.
 
-    Where there are many, their number is a multiple of `TOGETHER`, so that Keras can run that many in one call.
+    Where there are many, their number is a multiple of `TOGETHER`, so that Keras can run that many in one call; no batch is empty.
     """
     steps = -(-n // batch_size)
-    return steps if steps < 8 * TOGETHER else -(-steps // TOGETHER) * TOGETHER
+    rounded = -(-steps // TOGETHER) * TOGETHER
+    return steps if steps < 8 * TOGETHER or rounded > n else rounded
 
 
 def class_weights(labels: NDArray[np.int32], classes: int, kind: str) -> NDArray[np.float32] | None:
@@ -55,6 +56,13 @@ def class_weights(labels: NDArray[np.int32], classes: int, kind: str) -> NDArray
     return weights
 
 
+def one_hot(labels: NDArray[np.int32], classes: int) -> NDArray[np.float32]:
+    """float32 (n, classes), 1 in the column of each label and 0 elsewhere."""
+    rows = np.zeros((len(labels), classes), np.float32)
+    rows[np.arange(len(labels)), labels] = 1
+    return rows
+
+
 def batches(data: Labelled, phase: Phase, classes: int, start: int) -> Iterator[tuple[object, ...]]:
     """Batches from epoch `start` (counted from 0) on, without end.
 
@@ -65,14 +73,13 @@ def batches(data: Labelled, phase: Phase, classes: int, start: int) -> Iterator[
     """
     n, steps = len(data), steps_of(len(data), phase.batch_size)
     weights = class_weights(data.labels, classes, phase.class_weights)
-    targets = np.eye(classes, dtype=np.float32) if phase.label_smoothing else None
     for epoch in itertools.count(start):
         order = stream_of(phase.seed, epoch, ORDER).permutation(n)
         moves = _moves(phase.augmentation, data.pixels.shape[1], n, phase.seed, epoch)
         for chosen in np.array_split(order, steps):
             images, labels = data.pixels[chosen], data.labels[chosen]
             inputs: object = images if moves is None else (images, moves[0][chosen], moves[1][chosen])
-            target = labels if targets is None else targets[labels]
+            target = one_hot(labels, classes) if phase.label_smoothing else labels
             yield (inputs, target) if weights is None else (inputs, target, weights[labels])
 
 
