@@ -330,3 +330,13 @@ def test_no_track_of_the_real_signs_is_cut(shared_data: Path) -> None:
     result = split(data, validation=0.2, test=0, seed=0)
     assert not set(result.train.groups.tolist()) & set(result.validation.groups.tolist())
     assert set(result.validation.labels.tolist()) == set(result.train.labels.tolist()) == set(range(43))
+
+
+@pytest.mark.parametrize("k", [100, 300])
+def test_many_classes_and_one_group_of_two_of_them(k: int) -> None:
+    labels = np.repeat(np.arange(k), 6)
+    groups = np.arange(len(labels))
+    groups[6] = groups[0]
+    result = split(dataset(labels.tolist(), groups.tolist()), validation=0.2, test=0.2, seed=0)
+    assert result.notes == ("1 group with images of several classes: each stays whole",)
+    assert [np.count_nonzero(part.counts()) for part in parts(result)] == [k, k, k]

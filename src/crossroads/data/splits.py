@@ -236,7 +236,7 @@ def _drawn(dataset: Dataset, wanted: list[tuple[int, float]], seed: int) -> tupl
     missing: set[int] = set()
     for attempt in range(_ATTEMPTS):
         sides = _attempt(dataset.classes, groups, wanted, seed, attempt)[groups.numbers]
-        table = np.bincount(sides * k + dataset.labels, minlength=len(SPLITS) * k).reshape(-1, k)
+        table = np.bincount(sides.astype(np.int64) * k + dataset.labels, minlength=len(SPLITS) * k).reshape(-1, k)
         there = table.any(0)
         lacking = {
             int(label) for side in (TRAIN, *(side for side, _ in wanted)) for label in np.flatnonzero(there & (table[side] == 0))
