@@ -199,6 +199,35 @@ def test_grouped_interval_covers_the_truth_about_as_often_as_it_says():
     assert 88 <= hits <= 100
 
 
+@pytest.mark.parametrize(
+    ("sizes", "truth"), [([1000, *[1] * 8], 0.5), ([200, 100, 50, 20, 10, 5, 5, 5, 5], 0.7), ([1000, 200, *[1] * 12], 0.5)]
+)
+def test_intervals_cover_the_truth_where_groups_are_of_unequal_sizes(sizes, truth):
+    rng, group = np.random.default_rng(6), np.repeat(np.arange(len(sizes)), sizes)
+    hits = np.zeros(2)
+    for _ in range(200):
+        guess = np.where(rng.random(len(sizes)) < truth, 0, 1)[group]  # a sign is right or wrong in all its frames
+        e = evaluate(sure(guess, 2), np.zeros(len(group), int), "ab", groups=group)
+        assert e.interval_method == "wilson over groups"
+        hits += [low <= truth <= high for low, high in (e.accuracy_interval, e.balanced_accuracy_interval)]
+    assert (hits >= 180).all()
+
+
+def test_groups_count_by_their_effective_number_in_all_and_in_each_class():
+    group = np.repeat(np.arange(5), [30, 10, 20, 20, 40])
+    y = (group > 1).astype(int)
+    e = evaluate(sure(y, 2), y, "ab", groups=group)
+    assert e.accuracy_interval == pytest.approx(wilson(n := 120**2 / (900 + 100 + 400 + 400 + 1600), n))
+    first, second = (1 - wilson(n, n)[0] for n in (40**2 / 1000, 80**2 / 2400))
+    assert e.balanced_accuracy_interval == pytest.approx((1 - np.hypot(first, second) / 2, 1))
+
+
+def test_classes_that_share_groups_are_not_independent():
+    group, y = np.repeat(np.arange(6), 8), np.tile(np.arange(4), 12)
+    e = evaluate(sure(y, 4), y, "abcd", groups=group)
+    assert e.balanced_accuracy_interval == pytest.approx(wilson(6, 6)), "six groups, however many classes they hold"
+
+
 def test_json_has_no_nan_and_summary_exactly_five_keys():
     p, y, classes = drawn(1)
     y[y == 5] = 0

@@ -9,8 +9,11 @@ Intervals are at 95 %. Which kind is used follows from how the images were taken
 - ``group bootstrap``: images come in groups (the 30 frames of one traffic sign), so that 1,000 images may be worth 33. Whole groups
   are drawn with replacement (Field and Welsh 2007, "Bootstrapping clustered data"); the interval is the 2.5 and 97.5 percentiles.
 - ``wilson over groups``: too few groups, or too few with a mistake (or with a correct answer), for the bootstrap to see the spread:
-  without any mistake it would claim exactly 1. Wilson's interval is taken with the number of groups as n, as if all images of a
-  group were right or wrong together, which errs on the wide side.
+  without any mistake it would claim exactly 1. Wilson's interval is taken with the effective number of groups as n, as if all
+  images of a group were right or wrong together, which errs on the wide side. Groups of sizes s count as (sum s)^2 / sum s^2 equal
+  ones (Kish 1965, "Survey Sampling"): one group of 1,000 images among eight of one image is hardly more than one. Balanced accuracy
+  takes the limits of the classes, each with its own effective number, together as above; where groups hold several classes, the
+  classes are not independent, and the distances add up plainly and not in squares.
 """
 
 from __future__ import annotations
@@ -30,7 +33,7 @@ Z = 1.959963984540054
 RESAMPLES = 2_000
 BOOTSTRAP_SEED = 1_927
 MIN_GROUPS = 10
-"""With fewer groups the percentiles of a bootstrap are too narrow (Cameron, Gelbach and Miller 2008)."""
+"""With fewer effective groups the percentiles of a bootstrap are too narrow (Cameron, Gelbach and Miller 2008)."""
 MIN_INFORMATIVE_GROUPS = 5
 """With fewer groups that hold a mistake, or a correct answer, many resamples hold none and the bootstrap's tail is an accident."""
 CLIP = 1e-7
@@ -176,7 +179,9 @@ def evaluate(
     recalls = matrix.diagonal()[matrix.sum(axis=1) > 0] / matrix.sum(axis=1)[matrix.sum(axis=1) > 0]
     accuracy, balanced = float(correct.mean()), float(recalls.mean())
     if group_numbers is None:
-        method, plain, even = "wilson", wilson(int(correct.sum()), n), _mean_of_shares(matrix)
+        support = matrix.sum(axis=1)
+        method, plain = "wilson", wilson(int(correct.sum()), n)
+        even = _mean_of_shares(recalls, support[support > 0], independent=True)
     else:
         method, plain, even = _grouped_intervals(group_numbers, y, correct, accuracy, balanced)
     true_probability = p[np.arange(n), y]
@@ -210,17 +215,24 @@ def wilson(correct: float, n: float) -> Interval:
     return max(0.0, min(share, centre - half)), min(1.0, max(share, centre + half))
 
 
-def _mean_of_shares(matrix: NDArray[np.int64]) -> Interval:
-    """The interval of the mean recall: each class's Wilson limits, their distances from the recall added in squares."""
-    support = matrix.sum(axis=1)
-    shares, low, high = [], 0.0, 0.0
-    for hits, n in zip(matrix.diagonal()[support > 0].tolist(), support[support > 0].tolist(), strict=True):
-        below, above = wilson(hits, n)
-        shares.append(hits / n)
-        low += (hits / n - below) ** 2
-        high += (above - hits / n) ** 2
-    mean = sum(shares) / len(shares)
-    return max(0.0, mean - math.sqrt(low) / len(shares)), min(1.0, mean + math.sqrt(high) / len(shares))
+def _mean_of_shares(shares: NDArray[np.float64], numbers: NDArray[Any], *, independent: bool) -> Interval:
+    """The interval of the mean of the classes' recalls: Wilson limits of each class, their distances from the recall combined.
+
+    Args:
+        shares: float (k,), the recalls.
+        numbers: (k,), how many observations each recall is worth.
+        independent: Whether one class tells nothing about another: distances then add up in squares, else plainly.
+    """
+    limits = np.array([wilson(share * n, n) for share, n in zip(shares.tolist(), numbers.tolist(), strict=True)])
+    order = 2 if independent else 1
+    below, above = (float(np.linalg.norm(limits[:, side] - shares, order)) / len(shares) for side in (0, 1))
+    mean = float(shares.mean())
+    return max(0.0, mean - below), min(1.0, mean + above)
+
+
+def _effective(sizes: NDArray[np.int64]) -> float:
+    """How many groups of equal size groups of these sizes are worth (Kish 1965)."""
+    return float(sizes.sum()) ** 2 / float((sizes.astype(np.float64) ** 2).sum())
 
 
 def _grouped_intervals(
@@ -230,12 +242,14 @@ def _grouped_intervals(
     count = int(groups.max()) + 1
     with_correct = len(np.unique(groups[correct]))
     with_mistake = len(np.unique(groups[~correct]))
-    if count < MIN_GROUPS or min(with_correct, with_mistake) < MIN_INFORMATIVE_GROUPS:
-        # A mean over classes is worth as many groups as the harmonic mean of the groups a class, times the classes.
-        pairs = np.unique(np.stack([labels, groups]), axis=1)[0]
-        a_class = np.unique(pairs, return_counts=True)[1]
-        effective = len(a_class) ** 2 / float((1.0 / a_class).sum())
-        return "wilson over groups", wilson(accuracy * count, count), wilson(balanced * effective, effective)
+    effective = _effective(np.bincount(groups))
+    if effective < MIN_GROUPS or min(with_correct, with_mistake) < MIN_INFORMATIVE_GROUPS:
+        pairs, sizes = np.unique(labels * count + groups, return_counts=True)
+        present = np.unique(labels)
+        numbers = np.array([_effective(sizes[pairs // count == label]) for label in present])
+        recalls = np.array([correct[labels == label].mean() for label in present])
+        even = _mean_of_shares(recalls, numbers, independent=len(pairs) == count)
+        return "wilson over groups", wilson(accuracy * effective, effective), even
     plain, even = _resampled(groups, labels, correct, count)
     return "group bootstrap", _percentiles(plain, accuracy), _percentiles(even, balanced)
 
