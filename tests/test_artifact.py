@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tomllib
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -433,6 +434,61 @@ def test_metrics_that_json_does_not_know_are_refused(tmp_path, whole):
     with pytest.raises(ArtifactError, match="plain JSON values"):
         artifact.write(tmp_path / "run", whole, {"loss": float("nan")})
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("instant")
+def test_a_file_name_that_is_no_utf_8_loses_nothing(tmp_path, whole):
+    odd = "caf\udce9"
+    asked = replace(whole, recipe=replace(whole.recipe, data=odd), data={**whole.data, "origin": odd}, facts={"notes": [odd]})
+    artifact.write(tmp_path / "run", asked, {"mistakes": [odd]})
+    manifest = artifact.open_verified(tmp_path / "run")
+    assert (manifest.facts["data"]["origin"], manifest.facts["notes"]) == (odd, [odd])
+    assert Recipe.from_mapping(manifest.facts["recipe"]) == asked.recipe
+    assert artifact.read_metrics(tmp_path / "run") == {"mistakes": [odd]}
+    # TOML cannot hold that name, but the file stays one that can be read.
+    assert tomllib.loads((tmp_path / "run" / "recipe.toml").read_text("utf-8"))["data"] == r"caf\udce9"
+
+
+# --- copying
+
+
+def test_a_copy_is_the_same_artifact(tmp_path, written):
+    manifest = artifact.copy(written, tmp_path / "deep" / "copy")
+    assert manifest.folder == tmp_path / "deep" / "copy"
+    assert sorted(p.name for p in manifest.folder.iterdir()) == sorted(p.name for p in written.iterdir())
+    assert all((manifest.folder / p.name).read_bytes() == p.read_bytes() for p in written.iterdir())
+
+
+def test_a_copy_overwrites_nothing(tmp_path, written, copy):
+    before = {p.name: p.read_bytes() for p in copy.iterdir()}
+    with pytest.raises(ArtifactError, match="never overwritten"):
+        artifact.copy(written, copy)
+    assert {p.name: p.read_bytes() for p in copy.iterdir()} == before
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "history.csv").write_text("mine")
+    with pytest.raises(ArtifactError, match="new or empty"):
+        artifact.copy(written, tmp_path / "mine")
+    assert [p.read_text() for p in (tmp_path / "mine").iterdir()] == ["mine"]
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(ArtifactError, match="must be written"):
+        artifact.copy(written, tmp_path / "file")
+
+
+def test_what_was_changed_is_not_copied(tmp_path, copy):
+    (copy / "history.csv").write_text("other")
+    with pytest.raises(ArtifactError, match="must be as it was written"):
+        artifact.copy(copy, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_copy_that_fails_leaves_nothing(tmp_path, written, monkeypatch):
+    def full(a, b):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(_draft.shutil, "copyfile", full)
+    with pytest.raises(ArtifactError, match="no space left on the disk"):
+        artifact.copy(written, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.usefixtures("instant")

@@ -18,8 +18,8 @@ A run that is killed before that last move leaves a folder that is no artifact; 
 error leaves what was in ``RUN`` before. Other files in ``RUN``, such as checkpoints, are no part of the artifact.
 """
 
-from crossroads.artifact._draft import Contents, Draft, draft, is_finished, refuse_finished, write
-from crossroads.artifact._export import TOLERANCE, load_model
+from crossroads.artifact._draft import Contents, Draft, copy, draft, is_finished, refuse_finished, write
+from crossroads.artifact._export import TOLERANCE, check_model, load_model
 from crossroads.artifact._manifest import FILES, FORMAT, GRAPH, MANIFEST, Manifest, open_verified, read_metrics
 
 __all__ = [
@@ -31,6 +31,8 @@ __all__ = [
     "Contents",
     "Draft",
     "Manifest",
+    "check_model",
+    "copy",
     "draft",
     "is_finished",
     "load_model",

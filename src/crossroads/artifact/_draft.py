@@ -6,6 +6,7 @@ import errno
 import importlib.metadata
 import os
 import platform
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -117,6 +118,35 @@ def write(folder: str | Path, contents: Contents, metrics: Mapping[str, Any]) ->
         return unfinished.finish(metrics)
 
 
+def copy(folder: str | Path, to: str | Path) -> Manifest:
+    """Copies a finished artifact, verified before and after, to a folder that is new or empty.
+
+    Raises:
+        ArtifactError: No artifact, or one that was changed; something lies in `to`; no space is left. Then `to` is as it was.
+    """
+    source, run = Path(folder), Path(to)
+    open_verified(source)
+    refuse_finished(run)
+    made = not run.exists()
+    partial = run / PARTIAL
+    with _explained(run):
+        if not made and any(run.iterdir()):
+            raise ArtifactError("a copy needs a folder that is new or empty", received=str(run), mend="choose another folder")
+        try:
+            partial.mkdir(parents=True)
+            for name in (*FILES, MANIFEST):
+                shutil.copyfile(source / name, partial / name)
+                _sync(partial / name)
+            _sync(partial)
+            open_verified(partial)
+            _move(partial, run)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+            if made and run.is_dir() and not any(run.iterdir()):
+                run.rmdir()
+    return open_verified(run)
+
+
 def refuse_finished(folder: str | Path) -> None:
     """Raises `ArtifactError` where the folder holds a finished artifact."""
     if is_finished(folder):
@@ -135,7 +165,7 @@ def _build(partial: Path, contents: Contents) -> dict[str, Any]:
     _export.save(contents.model, partial)
     parity = _export.check_parity(contents.model, partial / "model.xml", contents.parity_images)
     (partial / "history.csv").write_text(contents.history, encoding="utf-8")
-    (partial / "recipe.toml").write_text(contents.recipe.to_toml(), encoding="utf-8")
+    (partial / "recipe.toml").write_text(_toml_text(contents.recipe), encoding="utf-8")
     resize = contents.resize
     facts = {
         "format": FORMAT,
@@ -162,6 +192,11 @@ def _build(partial: Path, contents: Contents) -> dict[str, Any]:
     facts |= contents.facts
     _write_manifest(partial, facts)
     return facts
+
+
+def _toml_text(recipe: Recipe) -> str:
+    # TOML has no spelling for half a surrogate pair (a byte of a file name that is no UTF-8), so it is spelt out as plain text.
+    return re.sub("[\ud800-\udfff]", lambda half: f"\\\\u{ord(half[0]):04x}", recipe.to_toml())
 
 
 def _write_manifest(partial: Path, facts: Mapping[str, Any]) -> None:

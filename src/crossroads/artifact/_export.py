@@ -35,7 +35,12 @@ def load_model(folder: str | Path) -> Any:
 
 
 def check_model(model: Any, size: int, classes: int) -> None:
-    """Refuses a model that is not images in, probabilities out, or that holds code of its own.
+    """Refuses a model that is not images in, probabilities out, or that holds code of its own. Cheap: nothing is computed.
+
+    Args:
+        model: A Keras model.
+        size: Side in pixels of the square images that it must take.
+        classes: How many probabilities it must give.
 
     Raises:
         ArtifactError: Another signature, or at any depth a Lambda layer or one that is not Keras' own.

@@ -98,9 +98,11 @@ def text_of(facts: Mapping[str, Any]) -> str:
 
 
 def json_text(values: Mapping[str, Any]) -> str:
-    """JSON for people to read: indented, unsorted, strict."""
+    """JSON for people to read: indented, unsorted, strict; UTF-8 can hold all of it."""
     try:
-        return json.dumps(values, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+        text = json.dumps(values, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+        # Python spells a byte of a file name that is no UTF-8 as half a surrogate pair; as an escape JSON keeps it.
+        return text.encode("utf-8", "backslashreplace").decode("utf-8")
     except (TypeError, ValueError) as error:
         raise ArtifactError("what an artifact records must be plain JSON values", received=str(error)) from error
 
