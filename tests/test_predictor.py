@@ -8,6 +8,8 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import keras
@@ -89,6 +91,21 @@ def test_the_order_of_many_batches_is_kept(predictor):
     many = pixels(BATCH * 20 + 3)
     backwards = predictor.probabilities(many[::-1])
     assert np.abs(predictor.probabilities(many) - backwards[::-1]).max() < 1e-6
+
+
+@pytest.mark.parametrize("n", [1, BATCH * 3])
+def test_threads_may_share_a_predictor(folder, n):
+    shared = Predictor.load(folder)
+    sets = [pixels(n, seed=seed) for seed in range(4)]
+    alone = [Predictor.load(folder).probabilities(images) for images in sets]
+    together = threading.Barrier(4)
+
+    def worst(i):
+        together.wait()
+        return max(float(np.abs(shared.probabilities(sets[i]) - alone[i]).max()) for _ in range(200))
+
+    with ThreadPoolExecutor(4) as pool:
+        assert max(pool.map(worst, range(4))) < 1e-6
 
 
 def test_no_images_give_no_rows(predictor):
@@ -183,10 +200,37 @@ def test_a_bad_image_is_named(predictor, tmp_path):
         predictor.predict([3])
 
 
-@pytest.mark.parametrize("alone", ["sign.png", b"bytes", Path("sign.png"), pixels(1)[0]])
+@pytest.mark.parametrize("alone", ["sign.png", b"bytes", Path("sign.png"), pixels(1)[0], Image.new("RGB", (8, 8)), 3])
 def test_one_image_without_a_list_is_a_clear_error(predictor, alone):
     with pytest.raises(DataError, match="a sequence of images"):
         predictor.predict(alone)
+
+
+def test_a_generator_of_images_is_gone_through_once(predictor, tmp_path):
+    for i, image in enumerate(pixels(BATCH + 3)):
+        (tmp_path / f"{i:02d}.png").write_bytes(encoded(image))
+    paths = sorted(tmp_path.glob("*.png"))
+    expected = predictor.predict(paths)
+    assert len(expected) == BATCH + 3
+    assert predictor.predict(path for path in paths) == expected
+    assert predictor.predict_each(path for path in paths) == (expected, [])
+    assert predictor.predict_each(iter([])) == ([], [])
+
+
+def test_images_that_cannot_be_read_are_told_by_their_place_and_the_others_are_predicted(predictor):
+    images: list = list(pixels(BATCH + 5))
+    images[2], images[BATCH + 1] = b"junk", b""
+    found, refused = predictor.predict_each(images, top=1)
+    assert [p.name for p in found] == [f"image {i}" for i in range(BATCH + 5) if i not in (2, BATCH + 1)]
+    assert [str(error).split(":")[0] for error in refused] == ["image 2", f"image {BATCH + 1}"]
+    best = predictor.probabilities(pixels(BATCH + 5)).argmax(axis=1)
+    assert [p.labels[0].label for p in found] == [CLASSES[best[i]] for i in range(BATCH + 5) if i not in (2, BATCH + 1)]
+
+
+def test_a_folder_in_place_of_an_image_is_told(predictor, tmp_path):
+    (tmp_path / "photos").mkdir()
+    with pytest.raises(ImageRefused, match=r"photos: is a folder; give image files"):
+        predictor.predict([tmp_path / "photos"])
 
 
 def test_top_must_be_positive(predictor):
@@ -250,6 +294,18 @@ def test_a_graph_of_other_classes_is_refused(folder, tmp_path):
     del facts["digest"]
     (run / "crossroads.json").write_text(text_of({**facts, "classes": ["one", "two"]}))
     with pytest.raises(ArtifactError, match=r"must map u8\[\?,8,8,3\] to f32\[\?,2\]; received .* f32\[\?,5\]"):
+        Predictor.load(run)
+
+
+@pytest.mark.parametrize("other", [{"mode": "crop"}, {"filter": "nearest"}, {"size": 0}])
+def test_a_way_to_resize_that_this_version_does_not_have_is_refused(folder, tmp_path, other):
+    from crossroads.artifact._manifest import text_of
+
+    run = Path(shutil.copytree(folder, tmp_path / "run"))
+    facts = json.loads((run / "crossroads.json").read_text())
+    del facts["digest"]
+    (run / "crossroads.json").write_text(text_of({**facts, "preprocessing": {**facts["preprocessing"], **other}}))
+    with pytest.raises(ArtifactError, match=r"received (images are resized with mode 'squash'|the image size must be at least 1)"):
         Predictor.load(run)
 
 

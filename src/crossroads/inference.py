@@ -44,6 +44,7 @@ class Graph:
     """A graph from uint8 images (n, size, size, 3) to float32 probabilities (n, k), any n.
 
     It is compiled twice, each at first need: for few images with all threads on one request, for many with requests side by side.
+    Threads may share it: no request serves two calls at a time.
 
     Args:
         path: The ``.xml`` file; its ``.bin`` lies beside it.
@@ -56,6 +57,8 @@ class Graph:
     def __init__(self, path: Path, *, threads: int | None = None) -> None:
         self._core = runtime().Core()
         self._threads = threads
+        self._idle_for_few: list[Any] = []
+        self._compiling = threading.Lock()
         try:
             self._model = self._core.read_model(str(path))
         except RuntimeError as error:
@@ -74,8 +77,21 @@ class Graph:
     def __call__(self, images: NDArray[np.uint8], *, batch: int = BATCH) -> NDArray[np.float32]:
         """Probabilities float32 (n, k) of images uint8 (n, size, size, 3); the batch size changes only the speed."""
         if 0 < len(images) <= batch:
-            return np.array(self._for_few(np.ascontiguousarray(images))[0], dtype=np.float32)
+            return self._run_few(np.ascontiguousarray(images))
         return self.run((images[start : start + batch] for start in range(0, len(images), batch)), len(images))
+
+    def _run_few(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        # A compiled model that is called itself has one request for all threads, whose results they would overwrite.
+        with self._compiling:
+            compiled = self._for_few
+        try:
+            request = self._idle_for_few.pop()  # one atomic step, so no other thread takes the same
+        except IndexError:
+            request = compiled.create_infer_request()
+        request.infer({0: images})
+        found = np.array(request.get_output_tensor(0).data, dtype=np.float32)
+        self._idle_for_few.append(request)
+        return found
 
     def run(self, batches: Iterable[NDArray[np.uint8]], most: int) -> NDArray[np.float32]:
         """Probabilities float32 (n, k) of batches that are made while earlier ones are computed.
@@ -87,7 +103,9 @@ class Graph:
         # Plain requests in turn, not OpenVINO's AsyncInferQueue: its callbacks wait for Python's lock on a thread that the end of
         # the graph waits for while it holds that lock: a graph dropped right after its last batch hangs (OpenVINO 2026.4).
         out = np.empty((most, self._model.outputs[0].get_partial_shape()[1].get_length()), np.float32)
-        idle = [self._for_many.create_infer_request() for _ in range(self._requests)]
+        with self._compiling:
+            compiled = self._for_many
+        idle = [compiled.create_infer_request() for _ in range(self._requests)]
         running: deque[tuple[Any, int]] = deque()
         done = 0
 

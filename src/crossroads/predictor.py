@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Iterator
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
@@ -168,7 +169,7 @@ class Predictor:
         known = np.frombuffer(digests, np.uint8).reshape(len(kept), -1)
         return Scored(probabilities, dataset.select(kept) if refusals else dataset, tuple(refusals), known)
 
-    def predict(self, images: Sequence[Picture] | NDArray[np.uint8], top: int = 5) -> list[Prediction]:
+    def predict(self, images: Iterable[Picture] | NDArray[np.uint8], top: int = 5) -> list[Prediction]:
         """The most probable classes of each image.
 
         Args:
@@ -177,38 +178,46 @@ class Predictor:
 
         Raises:
             ImageRefused: One of them is no readable image; the message names it.
-            DataError: `top` below 1, or one image in place of a sequence of them.
+            DataError: `top` below 1, or one image in place of several.
         """
-        if top < 1:
-            raise DataError("top must be at least 1", received=top)
-        if isinstance(images, str | bytes | PathLike) or (isinstance(images, np.ndarray) and images.ndim != 4):
-            raise DataError("predict takes a sequence of images", received=type(images).__name__, mend="put the image in a list")
-        names = [str(image) if isinstance(image, str | PathLike) else f"image {i}" for i, image in enumerate(images)]
-        predictions: list[Prediction] = []
-        for start in range(0, len(names), BATCH):
-            pixels = np.stack([self._square(images[i], names[i]) for i in range(start, min(start + BATCH, len(names)))])
-            ranked = (self._ranked(p, top) for p in self._graph(pixels))
-            predictions += [Prediction(name, labels) for name, labels in zip(names[start : start + BATCH], ranked, strict=True)]
+        predictions, _ = self._predict(images, top, strict=True)
         return predictions
 
-    def predict_each(self, images: Sequence[Picture], top: int = 5) -> tuple[list[Prediction], list[ImageRefused]]:
+    def predict_each(
+        self, images: Iterable[Picture] | NDArray[np.uint8], top: int = 5
+    ) -> tuple[list[Prediction], list[ImageRefused]]:
         """`predict`, with the images that cannot be read told apart and not as the end of all.
 
         Returns:
             The predictions of the others, in their order, and one refusal an image that cannot be read.
+
+        Raises:
+            DataError: As for `predict`.
         """
+        return self._predict(images, top, strict=False)
+
+    def _predict(
+        self, images: Iterable[Picture] | NDArray[np.uint8], top: int, *, strict: bool
+    ) -> tuple[list[Prediction], list[ImageRefused]]:
+        if top < 1:
+            raise DataError("top must be at least 1", received=top)
         predictions: list[Prediction] = []
         refused: list[ImageRefused] = []
-        for start in range(0, len(images), BATCH):
-            chunk = images[start : start + BATCH]
-            try:
-                predictions += self.predict(chunk, top)
-            except ImageRefused:
-                for image in chunk:
-                    try:
-                        predictions += self.predict([image], top)
-                    except ImageRefused as error:
-                        refused.append(error)
+        named = enumerate(_several(images))
+        while chunk := list(itertools.islice(named, BATCH)):
+            names, squares = [], []
+            for i, image in chunk:
+                name = str(image) if isinstance(image, str | PathLike) else f"image {i}"
+                try:
+                    squares.append(self._square(image, name))
+                    names.append(name)
+                except ImageRefused as error:
+                    if strict:
+                        raise
+                    refused.append(error)
+            if squares:
+                ranked = (self._ranked(p, top) for p in self._graph(np.stack(squares)))
+                predictions += [Prediction(name, labels) for name, labels in zip(names, ranked, strict=True)]
         return predictions, refused
 
     def _square(self, image: Picture, name: str) -> NDArray[np.uint8]:
@@ -225,8 +234,18 @@ class Predictor:
         return tuple(Ranked(self.classes[i], float(probabilities[i])) for i in best)
 
 
+def _several(images: Iterable[Picture] | NDArray[np.uint8]) -> list[Picture]:
+    """All images; a generator is gone through once."""
+    alone = isinstance(images, str | bytes | PathLike) or (isinstance(images, np.ndarray) and images.ndim != 4)
+    if alone or not isinstance(images, Iterable):
+        raise DataError("predict takes a sequence of images", received=type(images).__name__, mend="put the image in a list")
+    return list(images)
+
+
 def _source(image: Picture) -> bytes | NDArray[np.uint8]:
     if isinstance(image, str | PathLike):
+        if Path(image).is_dir():  # systems call a folder that is read by many names
+            raise ImageRefused("is a folder", mend="give image files")
         return Path(image).read_bytes()
     if isinstance(image, bytes | np.ndarray):
         return image
