@@ -190,3 +190,19 @@ def test_align_names_row_label_and_nearest_class() -> None:
 def test_align_ignores_classes_without_rows() -> None:
     kept = dataset("a", "x").select([0])
     assert align(kept, ("b", "a")).labels.tolist() == [1]
+
+
+def test_labels_that_no_array_could_hold_are_refused() -> None:
+    for values in ([2**70, 1], np.array([2**70, 1], object), np.empty((10**12, 0), np.uint8), np.array([None, 1], object)):
+        with pytest.raises(DataError, match="labels must be"):
+            encode(values)
+
+
+def test_one_long_text_does_not_widen_a_million_short_ones() -> None:
+    codes, classes = encode(["a" * 10_000_000, *["b"] * 1_000_000])  # an array of texts would take 40 TB
+    assert codes[:3].tolist() == [0, 1, 1]
+    assert len(classes) == 2
+    with pytest.raises(DataError, match="UTF-8"):
+        encode([b"a", b"\xff"])
+    with pytest.raises(DataError, match="one type"):
+        encode([b"a", 1])

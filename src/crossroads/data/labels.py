@@ -101,6 +101,10 @@ def encode(values: object, *, what: str = "labels") -> tuple[NDArray[np.int32], 
     Raises:
         DataError: Another shape or type, a NaN, a fraction, an empty string, a row that is not one-hot.
     """
+    if (texts := _texts(values, what)) is not None:
+        known: dict[str, int] = {}
+        codes = np.fromiter((known.setdefault(text, len(known)) for text in texts), np.int32, len(texts))
+        return _encoded(codes, list(known), what)
     array_ = _label_array(values, what)
     if array_.ndim == 2 and array_.shape[1] == 1:
         array_ = array_[:, 0]
@@ -109,12 +113,32 @@ def encode(values: object, *, what: str = "labels") -> tuple[NDArray[np.int32], 
     if array_.ndim != 1:
         raise DataError(f"{what} must be one label a row (n,), or one-hot (n, k)", received=f"shape {array_.shape}")
     unique, inverse = np.unique(array_, return_inverse=True)
-    names = [str(value) for value in unique.tolist()]
-    for name in names:
+    return _encoded(inverse.reshape(-1).astype(np.int32), [str(value) for value in unique.tolist()], what)
+
+
+def _encoded(codes: NDArray[np.int32], names: list[str], what: str) -> tuple[NDArray[np.int32], tuple[str, ...]]:
+    for code, name in enumerate(names):
         if not name.strip():
-            row = int(np.argmax(inverse == names.index(name)))
-            raise DataError(f"{what} must not be empty", received=f"{name!r} in row {row}")
-    return _in_order(inverse.reshape(-1).astype(np.int32), names)
+            raise DataError(f"{what} must not be empty", received=f"{name!r} in row {int(np.argmax(codes == code))}")
+    return _in_order(codes, names)
+
+
+def _texts(values: object, what: str) -> list[str] | None:
+    """Labels that are a flat list of texts, or None. As an array each would take the room of the longest, four bytes a letter."""
+    if isinstance(values, np.ndarray):
+        if values.dtype.kind != "O" or values.ndim != 1:
+            return None
+        values = values.tolist()
+    if not isinstance(values, (list, tuple)) or not values:
+        return None
+    if all(isinstance(item, str) for item in values):
+        return list(map(str, values))
+    if not all(isinstance(item, bytes) for item in values):
+        return None
+    try:
+        return [item.decode("utf-8") for item in values]
+    except UnicodeDecodeError as error:
+        raise DataError(f"{what} must be UTF-8 text", received=error) from error
 
 
 def _label_array(values: object, what: str) -> NDArray[np.generic]:
@@ -122,15 +146,12 @@ def _label_array(values: object, what: str) -> NDArray[np.generic]:
     if not isinstance(values, np.ndarray):
         items = list(values) if isinstance(values, Iterable) and not isinstance(values, (str, bytes)) else [values]
         kinds = {type(item) for item in items}
-        if str in kinds and kinds != {str}:  # numpy would turn the numbers among them into text without a word
+        if kinds & {str, bytes} and len(kinds) > 1:  # numpy would turn the numbers among them into text without a word
             raise DataError(f"{what} must be of one type", received=", ".join(sorted(kind.__name__ for kind in kinds)))
-        try:
-            values = np.asarray(items)
-        except ValueError as error:
-            raise DataError(f"{what} must be one label a row", received="rows of different lengths") from error
+        values = _as_array(items, what)
     labels: NDArray[np.generic] = values
-    if labels.dtype.kind == "O":
-        return _label_array(labels.tolist(), what) if all(isinstance(v, (str, int)) for v in labels.flat) else _refuse(labels, what)
+    if labels.dtype.kind == "O" and all(isinstance(label, int) for label in labels.flat):
+        labels = _as_array(labels.tolist(), what)
     if labels.dtype.kind == "S":
         try:
             return np.char.decode(labels.astype(np.bytes_), "utf-8")
@@ -146,11 +167,21 @@ def _label_array(values: object, what: str) -> NDArray[np.generic]:
     return labels if labels.dtype.kind in "iubU" else _refuse(labels, what)
 
 
+def _as_array(items: list[object], what: str) -> NDArray[np.generic]:
+    try:
+        return np.asarray(items)
+    except (ValueError, MemoryError) as error:
+        received = "rows of different lengths" if isinstance(error, ValueError) else "more than fits in memory"
+        raise DataError(f"{what} must be one label a row", received=received) from error
+
+
 def _refuse(labels: NDArray[np.generic], what: str) -> NDArray[np.generic]:
     raise DataError(f"{what} must be integers, strings, booleans or one-hot rows", received=f"an array of dtype {labels.dtype}")
 
 
 def _from_one_hot(rows: NDArray[np.generic], what: str) -> NDArray[np.generic]:
+    if rows.shape[1] == 0:
+        raise DataError(f"{what} must be one label a row (n,), or one-hot (n, k)", received=f"shape {rows.shape}")
     ones = rows == 1
     good = (ones.sum(axis=1) == 1) & ((rows == 0).sum(axis=1) == rows.shape[1] - 1)
     if not good.all():

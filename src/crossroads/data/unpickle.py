@@ -9,9 +9,10 @@ allocate gigabytes for a memo or a buffer that is not there; arrays take a handf
 from __future__ import annotations
 
 import io
+import math
 import pickle
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import IO, Any, NoReturn, cast
 
@@ -100,12 +101,14 @@ def _shape(value: object, items: int) -> tuple[int, ...]:
         value = (value,)
     if not isinstance(value, tuple) or len(value) > 32 or not all(type(n) is int and n >= 0 for n in value):
         raise _Refused("an array without a shape")
-    wanted = 1
-    for n in value:
-        wanted *= n
-    if wanted != items or max(value, default=0) > max(items, 1_000_000):  # an empty array may still claim endless rows
+    if math.prod(value) != items or not believable(value):
         raise _Refused(f"an array of shape {value} with {items} elements")
     return value
+
+
+def believable(shape: Sequence[int]) -> bool:
+    """Whether an array may have this shape: an empty one takes no room and could still claim endless rows, such as (10**12, 0)."""
+    return max(shape, default=0) <= max(math.prod(shape), 1_000_000)
 
 
 def _raw(value: object) -> bytes | bytearray:

@@ -51,7 +51,8 @@ def test_shapes(shape: tuple[int, ...]) -> None:
         (np.array([0, 1, 0.1], np.float16), [0, 255, 25]),
         (np.array([0, 128, 65535], np.uint16), [0, 0, 255]),
         (np.array([129, 257, 65406], np.uint16), [1, 1, 254]),
-        (np.array([0, 7, 255], np.uint16), [0, 7, 255]),
+        (np.array([0, 7, 255], np.uint16), [0, 0, 1]),
+        (np.array([0, 7, 65535], ">u2"), [0, 0, 255]),
         (np.array([0, 7, 255], np.int64), [0, 7, 255]),
         (np.array([False, True, True]), [0, 255, 255]),
     ],
@@ -63,9 +64,25 @@ def test_other_types_become_uint8(pixels: np.ndarray, expected: list[int]) -> No
     assert image.reshape(-1).tolist() == expected
 
 
+def test_an_image_of_16_bits_is_read_alike_in_any_company() -> None:
+    dark, light = np.full((4, 4), 200, np.uint16), np.full((4, 4), 60000, np.uint16)
+    alone = np.asarray(read((dark[np.newaxis], ["a"])).read(0))
+    for images in (np.stack([dark, light]), [dark, light], [dark, light[:2]], [light.astype(np.uint8)[:3], dark][::-1]):
+        assert np.array_equal(np.asarray(read((images, ["a", "b"])).read(0)), alone)
+
+
+def test_one_array_many_times_is_never_stacked() -> None:
+    one = np.zeros((1000, 1000), np.uint8)
+    dataset = read(([one] * 1_000_000, np.zeros(1_000_000, np.int8)))  # a stack would take a terabyte
+    assert np.shares_memory(np.asarray(dataset.read(999_999)), one)
+
+
 @pytest.mark.parametrize(
     ("pixels", "message"),
     [
+        ([np.full((2, 2), 16.0)] * 2, "divide by 16"),
+        ([np.zeros((3, 32, 32), np.uint8)] * 2, r"transpose\(0, 2, 3, 1\)"),
+        ([np.full((2, 2), 256)] * 2, r"0\.\.255.*uint16"),
         (np.full((2, 2, 2), 16.0), r"\[0, 1\].*16 to 16.*divide by 16"),
         (np.full((2, 2, 2), 254.0), "divide by 255"),
         (np.full((2, 2, 2), -0.5), "undo the normalisation"),
@@ -154,6 +171,38 @@ def test_pickles_without_images(tmp_path: Path) -> None:
     path.write_bytes(pickle.dumps({"features": PIXELS, "labels": LABELS})[:-200])
     with pytest.raises(DataError, match="complete"):
         read(path)
+
+
+def nest(depth: int) -> list[object]:
+    """A list that is a few bytes in a pickle and has 8**depth elements when unfolded."""
+    inner: list[object] = [0] * 8
+    for _ in range(depth - 1):
+        inner = [inner] * 8
+    return inner
+
+
+@pytest.mark.parametrize(
+    ("features", "labels", "message"),
+    [
+        (nest(14), LABELS, "images of .*array or a list of arrays"),
+        ([PIXELS[0], nest(14)], LABELS, "images of .*array or a list of arrays"),
+        (PIXELS, nest(14), "labels of .*flat list"),
+        (PIXELS, [PIXELS] * 6, "labels of .*flat list"),
+        (PIXELS, [{}] * 6, "labels of .*flat list"),
+        (PIXELS, [1, 2, 1, 2, 1, 2**70], "integers, strings"),
+    ],
+)
+def test_a_small_pickle_of_endless_lists_costs_nothing(features: object, labels: object, message: str, tmp_path: Path) -> None:
+    (tmp_path / "a.p").write_bytes(pickle.dumps({"features": features, "labels": labels}))
+    with pytest.raises(DataError, match=message):
+        read(tmp_path / "a.p")
+
+
+def test_lists_in_a_pickle(tmp_path: Path) -> None:
+    (tmp_path / "a.p").write_bytes(pickle.dumps({"features": [PIXELS[0], PIXELS[1, :4]], "labels": ["b" * 9_000_000, "a"]}))
+    dataset = read(tmp_path / "a.p")
+    assert dataset.labels.tolist() == [1, 0]
+    assert np.asarray(dataset.read(1)).shape == (4, 8, 3)
 
 
 def test_a_folder_of_pickles_has_splits(tmp_path: Path) -> None:
@@ -248,3 +297,12 @@ def test_a_header_that_claims_too_much_allocates_nothing(tmp_path: Path) -> None
         archive.writestr("labels.npy", header.getvalue())
     with pytest.raises(DataError, match="truncated"):
         read(tmp_path / "a.npz")
+
+
+@pytest.mark.parametrize("shape", [(10**12, 0), (0, 10**12), (10**12, 0, 3)])
+def test_an_empty_array_claims_no_endless_rows(shape: tuple[int, ...], tmp_path: Path) -> None:
+    np.save(tmp_path / "X.npy", PIXELS)
+    with (tmp_path / "y.npy").open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+    with pytest.raises(DataError, match=r"y\.npy is not a readable \.npy array; received shape"):
+        read(tmp_path / "X.npy")

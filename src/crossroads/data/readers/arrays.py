@@ -100,14 +100,17 @@ def array_images(pixels: NDArray[np.generic], name: str) -> ArrayImages:
     """Images of one array, without copying it.
 
     Args:
-        pixels: (n, height, width) or (n, height, width, 1, 3 or 4); uint8, or other integers within 0..255, uint16 over its whole
-            range, booleans, or floats in [0, 1], which are scaled by 255 and rounded.
+        pixels: (n, height, width) or (n, height, width, 1, 3 or 4); uint8, or other integers that mean 0..255, uint16 that means
+            0..65535 and is divided by 257, booleans, or floats that mean [0, 1] and are multiplied by 255; both are rounded.
         name: What to call the array in a message.
+
+    The type alone says what the values mean: one image is read alike in any company. The values are looked at only to tell that
+    they are valid, which is the same for train and test images.
 
     Raises:
         DataError: Another shape, type or range, a NaN, or images without pixels.
     """
-    _check_shape(pixels, name)
+    _check_shape(pixels.shape, name)
     kind = pixels.dtype.kind
     if pixels.dtype == np.uint8:
         return ArrayImages(pixels, None, name)
@@ -116,6 +119,8 @@ def array_images(pixels: NDArray[np.generic], name: str) -> ArrayImages:
     if kind not in "iuf":
         mend = "stack images of one size, or pass a list of arrays" if kind == "O" else "convert it to uint8"
         raise DataError(f"{name} must be an array of numbers", received=f"dtype {pixels.dtype}", mend=mend)
+    if kind == "u" and pixels.dtype.itemsize == 2:  # of either byte order
+        return ArrayImages(pixels, _from_uint16, name)
     low, high = _range(pixels)
     if kind == "f":
         if not (low >= 0 and high <= 1):  # false for NaN as well
@@ -125,10 +130,10 @@ def array_images(pixels: NDArray[np.generic], name: str) -> ArrayImages:
         return ArrayImages(pixels, _from_float, name)
     if low >= 0 and high <= 255:
         return ArrayImages(pixels, _from_int, name)
-    if pixels.dtype == np.uint16:
-        return ArrayImages(pixels, _from_uint16, name)
     raise DataError(
-        f"images of integers in {name} must lie in 0..255", received=f"{low:g} to {high:g}", mend="scale them and convert to uint8"
+        f"images of integers in {name} must lie in 0..255",
+        received=f"{low:g} to {high:g}",
+        mend="scale them and convert to uint8, or convert 0..65535 to uint16",
     )
 
 
@@ -140,8 +145,7 @@ def _float_mend(low: float, high: float) -> str:
     return "undo the normalisation: preprocessing is part of the model"
 
 
-def _check_shape(pixels: NDArray[np.generic], name: str) -> None:
-    shape = pixels.shape
+def _check_shape(shape: tuple[int, ...], name: str) -> None:
     good = len(shape) == 3 or (len(shape) == 4 and shape[3] in (1, 3, 4))
     if not good:
         mend = None
@@ -211,15 +215,20 @@ def _source(images: object, name: str) -> ImageSource:
         return array_images(images, name)
     if not isinstance(images, (list, tuple, np.ndarray)):
         raise DataError(f"{name} must be an array of images", received=f"a {type(images).__name__}")
-    shapes = {np.shape(image) if isinstance(image, np.ndarray) else None for image in images}
-    if None not in shapes and len(shapes) > 1:
-        return ListImages(list(images), name)
+    items = list(images)
+    arrays = [image for image in items if isinstance(image, np.ndarray)]
+    if arrays and len(arrays) == len(items):
+        # They are never stacked: a list may name one array many times, and then the stack is far larger than the list.
+        if len({array.shape for array in arrays}) == 1:
+            _check_shape((len(arrays), *arrays[0].shape), name)
+            for array in {id(array): array for array in arrays}.values():
+                array_images(array[np.newaxis], name)
+        return ListImages(items, name)
     try:
-        return array_images(np.asarray(list(images)), name)
-    except ValueError as error:
-        raise DataError(
-            f"{name} must be images of numbers", received="lists of different lengths", mend="pass a list of arrays"
-        ) from error
+        return array_images(np.asarray(items), name)
+    except (ValueError, MemoryError) as error:
+        received = "lists of different lengths" if isinstance(error, ValueError) else "more numbers than fit in memory"
+        raise DataError(f"{name} must be images of numbers", received=received, mend="pass an array or a list of arrays") from error
 
 
 def read_arrays(images: object, labels: object) -> Dataset:

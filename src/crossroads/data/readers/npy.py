@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
@@ -15,6 +16,7 @@ from crossroads.data.readers._view import View, suffix_of
 from crossroads.data.readers.arrays import IMAGE_KEYS, LABEL_KEYS, Pair, from_pairs, pairs_of, split_files
 from crossroads.data.spans import Span
 from crossroads.data.trees import open_archive
+from crossroads.data.unpickle import believable
 from crossroads.errors import DataError
 
 
@@ -38,13 +40,16 @@ def load_npy(span: Span) -> NDArray[np.generic]:
             received="an array of Python objects, which only pickle could read",
             mend="save it again with one dtype, such as images.astype('uint8') or labels.astype(str)",
         )
-    start, items = stream.tell(), int(np.prod([int(n) for n in shape], dtype=object)) if shape else 1
+    shape = tuple(map(int, shape))
+    start, items = stream.tell(), math.prod(shape)
     if len(buffer) - start < items * dtype.itemsize or dtype.itemsize == 0:
         raise DataError(
             f"{span.origin} is truncated",
             received=f"{len(buffer) - start} of {items * dtype.itemsize} bytes",
             mend="fetch or save it again",
         )
+    if not believable(shape):
+        raise DataError(f"{span.origin} is not a readable .npy array", received=f"shape {shape}")
     try:
         flat = np.frombuffer(buffer, dtype, items, start) if items else np.empty(0, dtype)
         return flat.reshape(shape, order="F" if fortran else "C")

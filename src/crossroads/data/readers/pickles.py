@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from crossroads.data.dataset import Dataset
 from crossroads.data.readers._view import View, suffix_of
 from crossroads.data.readers.arrays import Pair, from_pairs, pairs_of, split_files
@@ -37,5 +39,18 @@ def read_pickles(view: View) -> Dataset:
             raise DataError(f"{label} must hold a dict of images and labels", received=f"a {type(content).__name__}")
         arrays = {key.decode("latin1") if isinstance(key, bytes) else str(key): value for key, value in content.items()}
         for inner, key, images, labels in pairs_of(arrays, label):
+            _require_flat(images, labels, label)
             pairs.append((inner or split, f"{label}:{key}" if split and not inner else key, images, labels))
     return from_pairs(pairs, view.origin)
+
+
+def _require_flat(images: object, labels: object, label: str) -> None:
+    """A pickle spells a list that is held many times once: a nest of such lists is tiny in the file and endless when unfolded."""
+    mend = "save them as one array, numpy.asarray(…), best with numpy.savez"
+    if isinstance(images, (list, tuple)) and not all(isinstance(image, np.ndarray) for image in images):
+        raise DataError(f"the images of {label} must be an array or a list of arrays", received="a list of other things", mend=mend)
+    if isinstance(labels, (list, tuple)) and any(
+        np.ndim(item) > 0 if isinstance(item, np.ndarray) else not isinstance(item, (str, bytes, bool, int, float, np.generic))
+        for item in labels
+    ):
+        raise DataError(f"the labels of {label} must be an array or a flat list", received="a list of other things", mend=mend)
