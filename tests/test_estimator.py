@@ -1,10 +1,16 @@
+import copy
+import gc
+import pickle
+
+import joblib
 import numpy as np
 import pytest
 from sklearn.base import clone
 from sklearn.model_selection import cross_val_score
 
 import crossroads
-from crossroads.errors import RecipeError
+from crossroads import estimator
+from crossroads.errors import ArtifactError, DataError, RecipeError
 from pictures import stripes
 
 pytestmark = pytest.mark.core
@@ -15,6 +21,11 @@ QUICK = {"epochs": 6, "batch_size": 16, "image_size": 16, "validation": 0.2}
 def fitted():
     images, labels = stripes(60)
     return crossroads.ImageClassifier(**QUICK).fit(images, labels)
+
+
+def _by_joblib(model, folder):
+    joblib.dump(model, folder / "model.joblib")
+    return joblib.load(folder / "model.joblib")
 
 
 def test_it_predicts_labels_as_they_were_given(fitted):
@@ -37,6 +48,84 @@ def test_classes_are_sorted_as_scikit_learn_does_whatever_their_natural_order():
     model = crossroads.ImageClassifier(**QUICK).fit(images, np.where(labels == "a", 10, -2))
     assert model.classes_.tolist() == [-2, 10]
     assert (model.predict(images) == np.where(labels == "a", 10, -2)).mean() > 0.9
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        (lambda y: y.astype(float), [2.0, 10.0]),
+        (lambda y: y.astype(str).astype(object), ["10", "2"]),
+        (lambda y: y == 10, [False, True]),
+    ],
+    ids=["floats", "objects", "booleans"],
+)
+def test_labels_of_any_type_are_given_back_as_they_came_also_when_fitted_again(fitted, kind, expected):
+    images, numbers = stripes(60, classes=(2, 10))
+    y = kind(numbers)
+    model = copy.deepcopy(fitted).fit(images, y)
+    assert model.classes_.tolist() == expected
+    found = model.predict(images)
+    assert found.dtype == model.classes_.dtype
+    assert (found == np.asarray(y)).mean() > 0.9
+    assert set(model.predictor_.classes) == ({"False", "True"} if expected == [False, True] else {"2", "10"})
+
+
+@pytest.mark.filterwarnings("ignore:invalid value")
+@pytest.mark.parametrize(
+    ("y", "message"),
+    [
+        (np.eye(2)[np.arange(60) % 2], "y should be a 1d array"),
+        (np.linspace(0, 1, 60), "Unknown label type: continuous"),
+        (np.where(np.arange(60) % 2, 1.0, np.nan), "NaN"),
+        (np.array([b"a", b"b"] * 30), "bytes"),
+        (np.array(["a", ""] * 30), "y must not be empty"),
+        (np.arange(59) % 2, "one label for each image"),
+    ],
+    ids=["one-hot", "continuous", "NaN", "bytes", "empty", "too few"],
+)
+def test_what_are_no_labels_is_told_before_the_training(monkeypatch, y, message):
+    monkeypatch.setattr(estimator, "fit", lambda *a, **k: pytest.fail("the training was begun"))
+    with pytest.raises((ValueError, TypeError, DataError), match=message):
+        crossroads.ImageClassifier(**QUICK).fit(stripes(60)[0], y)
+
+
+def test_images_of_16_bits_predict_as_those_of_8(fitted):
+    images, _ = stripes(8, seed=5)
+    np.testing.assert_allclose(fitted.predict_proba(images.astype(np.uint16) * 257), fitted.predict_proba(images), atol=1e-6)
+
+
+@pytest.mark.parametrize("through", [lambda m, path: pickle.loads(pickle.dumps(m)), _by_joblib, lambda m, path: copy.deepcopy(m)])
+def test_a_fitted_one_comes_back_from_a_pickle_with_equal_predictions(fitted, tmp_path, through):
+    images, _ = stripes(20, seed=5)
+    again = through(fitted, tmp_path)
+    np.testing.assert_array_equal(again.predict_proba(images), fitted.predict_proba(images))
+    np.testing.assert_array_equal(again.predict(images), fitted.predict(images))
+    assert again.run_.metrics == fitted.run_.metrics
+    assert again.get_params() == fitted.get_params()
+    assert again.run_.artifact != fitted.run_.artifact
+
+
+def test_a_pickle_outlives_what_it_was_made_from(fitted):
+    first = pickle.loads(pickle.dumps(fitted))
+    folder, dumped = first.run_.artifact, pickle.dumps(first)
+    del first
+    gc.collect()
+    assert not folder.exists()
+    images, _ = stripes(4, seed=5)
+    np.testing.assert_array_equal(pickle.loads(dumped).predict_proba(images), fitted.predict_proba(images))
+
+
+def test_one_that_is_not_fitted_can_be_pickled():
+    assert pickle.loads(pickle.dumps(crossroads.ImageClassifier(**QUICK))).get_params()["epochs"] == 6
+
+
+def test_a_saved_artifact_predicts_alike_and_is_never_overwritten(fitted, tmp_path):
+    images, _ = stripes(4, seed=5)
+    kept = fitted.save(tmp_path / "kept")
+    found = crossroads.Predictor.load(kept).probabilities(images)
+    np.testing.assert_allclose(found, fitted.predict_proba(images), atol=1e-6)
+    with pytest.raises(ArtifactError, match="never overwritten"):
+        fitted.save(kept)
 
 
 def test_clone_and_cross_validation_work_on_arrays():

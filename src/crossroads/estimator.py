@@ -10,22 +10,23 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted, column_or_1d
 
+from crossroads import artifact
+from crossroads.data.labels import encode
 from crossroads.data.readers import read
 from crossroads.predictor import Predictor
 from crossroads.recipe import Augmentation, ClassWeights, OptimizerName, Recipe, ScheduleName, StrategyName
-from crossroads.workflow import fit
+from crossroads.workflow import Run, fit
 
 
 class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     """A classifier of images with the interface of scikit-learn; works with `clone`, `cross_val_score` and grid searches.
 
-    Every parameter is a field of `crossroads.Recipe` and means what it means there, but for `out`. No test set is held out: in
-    scikit-learn's way the caller keeps one.
-
-    Args:
-        out: Where to leave the artifact; None for a temporary folder that goes with the estimator.
+    Every parameter is a field of `crossroads.Recipe` and means what it means there. No test set is held out: in scikit-learn's way
+    the caller keeps one. The artifact lies in a temporary folder that goes with the estimator: `save` copies it, pickling carries
+    it along.
 
     Attributes:
         classes_: (k,), the labels as they were given, sorted.
@@ -51,7 +52,6 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         label_smoothing: float | None = None,
         class_weights: ClassWeights = "none",
         early_stopping: int = 0,
-        out: str | Path | None = None,
     ) -> None:
         self.backbone = backbone
         self.strategy = strategy
@@ -69,34 +69,33 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.label_smoothing = label_smoothing
         self.class_weights = class_weights
         self.early_stopping = early_stopping
-        self.out = out
 
     def fit(self, X: ArrayLike, y: ArrayLike, groups: ArrayLike | None = None) -> Self:
         """Train on images.
 
         Args:
             X: (n, height, width), or with 1, 3 or 4 channels last; uint8, or floats in [0, 1].
-            y: (n,), integers or strings.
+            y: (n,), integers, strings, booleans or whole-numbered floats; an array or a column of a table.
             groups: (n,), images that must stay on one side of the validation split; None for none.
 
         Raises:
             CrossroadsError: A mistake that the user can mend.
+            ValueError: `y` is no column of class labels, as scikit-learn puts it; also TypeError where it holds bytes.
         """
-        labels = np.asarray(y)
-        data = read((X, labels))
+        labels = column_or_1d(y, warn=True)
+        check_classification_targets(labels)
+        classes, codes = np.unique(labels, return_inverse=True)
+        # Scikit-learn sorts classes, the artifact has them in natural order and by name.
+        columns, names = encode(classes, what="y")
+        data = replace(read((X, columns[codes])), classes=names)
         if groups is not None:
             data = replace(data, groups=np.unique(np.asarray(groups), return_inverse=True)[1].astype(np.int64))
-        if self.out is None:
-            self._folder = tempfile.TemporaryDirectory(prefix="crossroads-")  # goes when the estimator does
-            out = Path(self._folder.name) / "run"
-        else:
-            out = Path(self.out)
-        self.run_ = fit(data, out=out, recipe=self._recipe())
-        self.predictor_ = Predictor.load(self.run_.artifact)
-        self.classes_ = np.unique(labels)
+        folder = _temporary()
+        run = fit(data, out=Path(folder.name) / "run", recipe=self._recipe())
+        self._hold(folder, run)
+        self.classes_ = classes
         self.n_features_in_ = int(np.prod(np.shape(X)[1:]))
-        # The artifact keeps natural order, scikit-learn sorted order.
-        self._columns = [self.predictor_.classes.index(str(label)) for label in self.classes_.tolist()]
+        self._columns = columns
         return self
 
     def predict_proba(self, X: ArrayLike) -> NDArray[np.float32]:
@@ -112,6 +111,50 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         labels: NDArray[Any] = self.classes_[self.predict_proba(X).argmax(axis=1)]
         return labels
 
+    def save(self, folder: str | Path) -> Path:
+        """Copies the finished, verified artifact to a folder that is new or empty, which is returned.
+
+        Raises:
+            ArtifactError: Something lies there, or it cannot be written.
+        """
+        check_is_fitted(self)
+        return artifact.copy(self.run_.artifact, folder).folder
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For pickling: the files of the artifact in place of what only this process has."""
+        state: dict[str, Any] = dict(super().__getstate__())
+        if state.pop("_folder", None) is None:
+            return state
+        del state["predictor_"]
+        run: Run = state.pop("run_")
+        files = {name: (run.artifact / name).read_bytes() for name in (*artifact.FILES, artifact.MANIFEST)}
+        return {**state, "_pickled": (files, run.metrics)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """The artifact is written to a temporary folder of its own, and verified."""
+        held = state.pop("_pickled", None)
+        super().__setstate__(state)
+        if held is None:
+            return
+        files, metrics = held
+        folder = _temporary()
+        path = Path(folder.name) / "run"
+        path.mkdir()
+        for name in (*artifact.FILES, artifact.MANIFEST):
+            (path / name).write_bytes(files[name])
+        artifact.open_verified(path)
+        self._hold(folder, Run(path, metrics))
+
+    def _hold(self, folder: tempfile.TemporaryDirectory[str], run: Run) -> None:
+        self.predictor_ = Predictor.load(run.artifact)
+        self.run_ = run
+        self._folder = folder  # goes when the estimator does
+
     def _recipe(self) -> Recipe:
         values = {field.name: getattr(self, field.name) for field in fields(Recipe) if hasattr(self, field.name)}
         return Recipe(**values, test_share=0.0)
+
+
+def _temporary() -> tempfile.TemporaryDirectory[str]:
+    # On Windows the graph's file stays open while a predictor lives.
+    return tempfile.TemporaryDirectory(prefix="crossroads-", ignore_cleanup_errors=True)
