@@ -6,6 +6,7 @@ import bz2
 import errno
 import gzip
 import io
+import json
 import lzma
 import os
 import tarfile
@@ -14,12 +15,17 @@ import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from crossroads.data import archives
 from crossroads.data.archives import Limits
-from crossroads.data.trees import open_tree
-from crossroads.errors import DataError
+from crossroads.data.readers import read
+from crossroads.data.spans import Span
+from crossroads.data.splits import split, split_digest
+from crossroads.data.trees import Folder, Tree, existing, kind_of, open_archive
+from crossroads.errors import DataError, ImageRefused
 
 FILES = {
     "b/2.txt": b"two",
@@ -66,6 +72,14 @@ def packed(kind: str, tmp_path: Path, files: dict[str, bytes] = FILES) -> Path:
     if kind == "zip":
         return make_zip(path, files)
     return make_tar(path, files, {"tar": "w", "gz": "w:gz", "bz2": "w:bz2", "xz": "w:xz"}[kind])
+
+
+def open_tree(path: Path, *, limits: Limits | None = None) -> Tree:
+    place = existing(path)
+    if place.is_dir():
+        return Folder(place)
+    span = Span.of_path(place)
+    return open_archive(span, kind_of(span), str(place), limits)
 
 
 KINDS = ("folder", "zip", "stored", "tar", "gz", "bz2", "xz")
@@ -127,9 +141,113 @@ def test_links_among_folders_do_not_loop(tmp_path: Path) -> None:
     (folder / "a" / "up").symlink_to(folder)
     (folder / "b").symlink_to(folder / "a")
     (folder / "gone.txt").symlink_to(folder / "nowhere")
-    names = open_tree(folder).names()
-    assert {"a/1.txt", "b/1.txt", "gone.txt"} <= set(names)
-    assert len(names) < 20
+    assert open_tree(folder).names() == ["a/1.txt", "gone.txt"]
+
+
+def test_folders_that_link_to_each_other_are_listed_once_each(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "f", {f"{i}/1.txt": b"1" for i in range(12)})
+    for one in range(12):
+        for other in range(12):
+            (folder / str(one) / f"to{other}").symlink_to(folder / str(other))
+    tree = Folder(folder)
+    assert tree.names() == [f"{i}/1.txt" for i in range(12)]
+    assert len(tree.repeats()) == 144
+
+
+def test_a_folder_keeps_its_own_name_beside_links_to_it(tmp_path: Path) -> None:
+    make_folder(tmp_path / "elsewhere", {"1.txt": b"1"})
+    folder = make_folder(tmp_path / "f", {"z/1.txt": b"1"})
+    (folder / "a").symlink_to(folder / "z")
+    (folder / "c").symlink_to(tmp_path / "elsewhere")
+    (folder / "b").symlink_to(tmp_path / "elsewhere")
+    tree = Folder(folder)
+    assert tree.names() == ["b/1.txt", "z/1.txt"]
+    assert tree.repeats() == ["a", "c"]
+
+
+def test_a_class_folder_linked_into_test_is_said_and_read_once(tmp_path: Path) -> None:
+    image = io.BytesIO()
+    Image.new("RGB", (4, 4)).save(image, "PNG")
+    folder = make_folder(tmp_path / "f", {f"{name}.png": image.getvalue() for name in ("train/a/1", "train/b/1", "test/b/2")})
+    (folder / "test" / "a").symlink_to(folder / "train" / "a")
+    dataset = read(folder)
+    assert len(dataset) == 3
+    assert "1 link to folders that are read under another name left out, such as test/a" in dataset.notes
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+def test_pipes_and_devices_are_refused_at_once(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "f", {"1.png": b"1", "list.csv": b"path,label\npipe.png,a\nzero.png,b\n/dev/zero,c\n1.png,a\n"})
+    os.mkfifo(folder / "pipe.png")
+    (folder / "zero.png").symlink_to("/dev/zero")
+    dataset = read(folder / "list.csv")
+    for row, what in enumerate(("a pipe", "a device", "a device")):
+        with pytest.raises(ImageRefused, match=f"received {what}, not a plain file"):
+            dataset.read(row)
+    assert dataset.read(3) == b"1"
+    for name in ("pipe.png", "zero.png"):
+        with pytest.raises(DataError, match="not a plain file"):
+            Folder(folder).read(name)
+        with pytest.raises(DataError, match=r"cannot be opened.*not a plain file"):
+            read(folder / name)
+
+
+def test_a_file_of_more_than_the_limit_is_refused_unread(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "f", {"list.csv": b"path,label\nlarge.png,a\n"})
+    with (folder / "large.png").open("wb") as file:
+        file.truncate(archives.MEMBER + 1)
+    with pytest.raises(ImageRefused, match="more than the 1073741824"):
+        read(folder / "list.csv").read(0)
+    with pytest.raises(DataError, match="more than the 1073741824"):
+        Folder(folder).read("large.png")
+
+
+def latin1_names_allowed(folder: Path) -> bool:
+    try:
+        (folder / os.fsdecode(b"\xe9")).touch()
+        (folder / os.fsdecode(b"\xe9")).unlink()
+    except (OSError, UnicodeError):
+        return False
+    return os.fsdecode(b"\xe9") == "\udce9"
+
+
+def test_names_that_are_no_utf8_are_escaped_once(tmp_path: Path) -> None:
+    if not latin1_names_allowed(tmp_path):
+        pytest.skip("this file system takes UTF-8 names only")
+    folder = tmp_path / os.fsdecode(b"data\xe9")
+    for label in (b"caf\xe9", b"caf\\xe9", b"tea"):
+        for i in range(4):
+            path = folder / os.fsdecode(label) / os.fsdecode(b"%d\xff.png" % i)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(label + b"%d" % i)
+    dataset = read(folder)
+    assert dataset.classes == ("caf\\xe9", "caf\\xe9~", "tea")
+    contents = {dataset.read(row) for row in range(len(dataset))}
+    assert contents == {label + b"%d" % i for label in (b"caf\xe9", b"caf\\xe9", b"tea") for i in range(4)}
+    texts = [dataset.origin, *dataset.classes, *(dataset.name(row) for row in range(len(dataset)))]
+    assert json.dumps(texts, ensure_ascii=False).encode()
+    parts = split(dataset, validation=0.25, test=0.25, seed=0)
+    assert [len(parts.train), len(parts.validation)] == [6, 3]
+    digests = np.zeros((len(dataset), 16), np.uint8)
+    assert split_digest(digests, dataset.labels, dataset.classes)
+
+
+def test_a_table_may_lie_in_a_folder_whose_name_is_no_utf8(tmp_path: Path) -> None:
+    if not latin1_names_allowed(tmp_path):
+        pytest.skip("this file system takes UTF-8 names only")
+    inner = tmp_path / os.fsdecode(b"caf\xe9")
+    make_folder(inner, {"1.png": b"1", "2.png": b"2", "list.csv": b"path,label\n1.png,a\n2.png,b\n"})
+    renamed = inner / os.fsdecode(b"l\xe9.csv")
+    for source in (tmp_path, inner, inner / "list.csv", renamed):
+        if source == renamed:
+            (inner / "list.csv").rename(renamed)
+        assert [read(source).read(row) for row in range(2)] == [b"1", b"2"]
+
+
+def test_members_of_a_tar_whose_names_are_no_utf8_are_escaped(tmp_path: Path) -> None:
+    tree = open_tree(make_tar(tmp_path / "a.tar", {"caf\udce9/1.png": b"1"}))
+    assert tree.names() == ["caf\\xe9/1.png"]
+    assert tree.read("caf\\xe9/1.png") == b"1"
 
 
 def test_a_folder_gives_no_file_outside(tmp_path: Path) -> None:

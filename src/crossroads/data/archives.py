@@ -14,11 +14,14 @@ from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from crossroads.data._words import shown
 from crossroads.data.labels import natural_key
 from crossroads.data.spans import Span
 from crossroads.errors import DataError
 
 GIB = 1 << 30
+MEMBER = GIB
+"""Bytes of one file that is read into memory at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +36,7 @@ class Limits:
     """
 
     total: int = 64 * GIB
-    member: int = GIB
+    member: int = MEMBER
     members: int = 20_000_000
     ratio: int = 1000
     ratio_from: int = 100_000_000
@@ -48,7 +51,7 @@ def safe_name(name: str, origin: str) -> str:
             received=repr(name),
             mend="do not trust this archive; if you made it, pack it again with relative paths and forward slashes",
         )
-    return "/".join(part for part in parts if part not in ("", "."))
+    return shown("/".join(part for part in parts if part not in ("", ".")))
 
 
 def is_junk(name: str) -> bool:

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from crossroads.data._words import shown
 from crossroads.data.dataset import NO_SPLIT, Dataset, ImageSource
 from crossroads.errors import DataError, did_you_mean
 
@@ -56,7 +57,7 @@ class Rows:
 
     def add(self, label: str, *, split: int = NO_SPLIT, group: object = None) -> None:
         """One row. `group` is any hashable that names the group, or None for a row that stands alone."""
-        self._labels.append(self._codes.setdefault(label, len(self._codes)))
+        self._labels.append(self._codes.setdefault(shown(label), len(self._codes)))
         self._splits.append(split)
         self._groups.append(-1 if group is None else self._group_codes.setdefault(group, len(self._group_codes)))
 
@@ -250,7 +251,7 @@ def rename(dataset: Dataset, names: Mapping[int, str] | Sequence[str]) -> Datase
                 received=f"label {label!r}; the names are for {_numbers(table)}",
                 mend="give a file with lines such as `14,Stop`",
             )
-        renamed.append(str(table[number]))
+        renamed.append(shown(str(table[number])))
     if len(set(renamed)) < len(renamed):
         twice = next(name for name, count in Counter(renamed).items() if count > 1)
         raise DataError("class names must differ", received=f"{twice!r} for two classes")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import mmap
 import os
+import stat
 import tempfile
 import threading
 import weakref
@@ -12,10 +14,35 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
+from crossroads.data._words import shown
 from crossroads.errors import DataError
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
+
+
+def open_plain(path: str | os.PathLike[str]) -> int:
+    """A descriptor of a plain file. Raises OSError, for pipes and devices as well: these may wait for ever, or never end."""
+    flags = os.O_RDONLY
+    for name in ("O_BINARY", "O_NONBLOCK", "O_NOCTTY", "O_CLOEXEC"):  # opening a pipe would wait for a writer
+        flags |= getattr(os, name, 0)
+    descriptor = os.open(path, flags)
+    mode = os.fstat(descriptor).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(descriptor)
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        raise OSError(errno.EINVAL, f"{'a pipe' if stat.S_ISFIFO(mode) else 'a device'}, not a plain file")
+    return descriptor
+
+
+def read_plain(path: str | os.PathLike[str], limit: int) -> bytes:
+    """The bytes of a plain file of at most `limit` bytes. Raises OSError."""
+    with open(open_plain(path), "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > limit:
+            raise OSError(errno.EFBIG, f"{size} bytes, more than the {limit} of one file that is read at once")
+        return file.read(size)
 
 
 class _Descriptor:
@@ -60,10 +87,10 @@ class Span:
     def of_path(cls, path: Path) -> Span:
         """The whole file at `path`. Raises DataError where it cannot be opened."""
         try:
-            store = _Descriptor(os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0)))
+            store = _Descriptor(open_plain(path))
         except OSError as error:
-            raise DataError(f"{path} cannot be opened", received=error.strerror) from error
-        return cls(store, 0, store.size, str(path))
+            raise DataError(f"{shown(str(path))} cannot be opened", received=error.strerror) from error
+        return cls(store, 0, store.size, shown(str(path)))
 
     @classmethod
     def of_bytes(cls, raw: bytes, origin: str) -> Span:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import tarfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from heapq import heappop, heappush
 from pathlib import Path
 from typing import Protocol
 
-from crossroads.data.archives import Limits, TarTree, ZipTree, decompressed, is_junk
+from crossroads.data._words import shown
+from crossroads.data.archives import MEMBER, Limits, TarTree, ZipTree, decompressed, is_junk
 from crossroads.data.labels import natural_key
-from crossroads.data.spans import Span
+from crossroads.data.spans import Span, read_plain
 from crossroads.errors import DataError, nearest
 
 
@@ -48,75 +52,122 @@ class Tree(Protocol):
 
 
 class Folder:
-    """A folder on disk. It is listed only when somebody asks for its names."""
+    """A folder on disk. It is listed only when somebody asks for its names.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        path: The folder.
+        only: The name on disk of a single file that is wanted of it, which is then not listed.
+    """
+
+    def __init__(self, path: Path, only: str | None = None) -> None:
         self.path = path
-        self.origin = str(path)
-        self._listed: tuple[list[str], list[str]] | None = None
+        self.origin = shown(str(path))
+        self._listed: _Listing | None = None
+        self._only = {} if only is None or shown(only) == only else {shown(only): str(path / only)}
 
     def names(self) -> list[str]:
         """All files in natural order, without hidden ones and litter of operating systems."""
-        return self._listing()[0]
+        return self._listing().names
 
     def folders(self) -> list[str]:
         """All folders below this one."""
-        return self._listing()[1]
+        return self._listing().folders
+
+    def repeats(self) -> list[str]:
+        """Links to folders that are listed under another name already: what they hold is not listed twice."""
+        return self._listing().repeats if self._listed else []
 
     def exists(self, name: str) -> bool:
         """Whether there is a file of this name."""
-        return self._inside(name).is_file()
+        return self.path_of(name).is_file()
 
     def size(self, name: str) -> int:
         """Bytes of one file."""
         try:
-            return self._inside(name).stat().st_size
+            return self.path_of(name).stat().st_size
         except OSError as error:
-            raise DataError(f"{self.path / name} cannot be read", received=error.strerror) from error
+            raise DataError(f"{self.origin}/{name} cannot be read", received=error.strerror) from error
 
     def read(self, name: str) -> bytes:
-        """The bytes of one file."""
+        """The bytes of one file. Raises DataError for a pipe or a device as well, and for a file of more than `MEMBER` bytes."""
         try:
-            return self._inside(name).read_bytes()
+            return read_plain(self.path_of(name), MEMBER)
         except OSError as error:
-            raise DataError(f"{self.path / name} cannot be read", received=error.strerror) from error
+            raise DataError(f"{self.origin}/{name} cannot be read", received=error.strerror) from error
 
     def span(self, name: str) -> Span:
         """One open file."""
-        return Span.of_path(self._inside(name))
+        return Span.of_path(self.path_of(name))
 
-    def _inside(self, name: str) -> Path:
+    def path_of(self, name: str) -> Path:
+        """Where a file or folder lies on disk; its name there may be no UTF-8."""
         if name.startswith("/") or ".." in name.split("/"):
             raise DataError(f"a file of {self.origin} must lie inside it", received=repr(name))
-        return self.path / name
+        known = self._listed.paths if self._listed else self._only
+        return Path(known[name]) if name in known else self.path / name
 
-    def _listing(self) -> tuple[list[str], list[str]]:
+    def _listing(self) -> _Listing:
         if self._listed is None:
-            names: list[str] = []
-            folders: list[str] = []
-            _scan(self.path, "", (), names, folders)
-            self._listed = sorted(names, key=natural_key), sorted(folders, key=natural_key)
+            self._listed = _listed(self.path)
         return self._listed
 
 
-def _scan(path: Path, prefix: str, above: tuple[tuple[int, int], ...], names: list[str], folders: list[str]) -> None:
-    """List `path` into `names` and `folders`. Links are followed, but never back into a folder that is being listed."""
-    try:
-        status = path.stat()
-        here = (status.st_dev, status.st_ino)
-        if here in above:
-            return
-        with os.scandir(path) as found:
-            entries = [entry for entry in found if not is_junk(entry.name)]
-    except OSError as error:
-        raise DataError(f"{path} cannot be listed", received=error.strerror) from error
+@dataclass(slots=True)
+class _Listing:
+    """What lies below a folder, by names that are UTF-8; `paths` says where those lie whose names on disk are not."""
+
+    names: list[str] = field(default_factory=list)
+    folders: list[str] = field(default_factory=list)
+    repeats: list[str] = field(default_factory=list)
+    paths: dict[str, str] = field(default_factory=dict)
+
+
+def _listed(root: Path) -> _Listing:
+    """List a folder with what links lead to. Each real folder is listed once: links to each other would else unfold without bound,
+    and the images of one folder would be rows twice, in train and in test.
+
+    Folders come before links to folders, so that a folder keeps its own name; among links the order is that of their names.
+    """
+    listing, seen = _Listing(), set[tuple[int, int]]()
+    folders, links = [("", str(root))], list[tuple[str, str]]()
+    while folders or links:
+        name, path = folders.pop() if folders else heappop(links)
+        try:
+            status = os.stat(path)  # noqa: PTH116
+            here = (status.st_dev, status.st_ino)
+            if here in seen:
+                listing.repeats.append(name)
+                continue
+            seen.add(here)
+            with os.scandir(path) as found:
+                entries = [entry for entry in found if not is_junk(entry.name)]
+        except OSError as error:
+            raise DataError(f"{shown(path)} cannot be listed", received=error.strerror) from error
+        if name:
+            listing.folders.append(name)
+        for entry, inner in _named(entries, name + "/" if name else ""):
+            if shown(entry.path) != entry.path:
+                listing.paths[inner] = entry.path
+            if entry.is_dir() and entry.is_symlink():
+                heappush(links, (inner, entry.path))
+            elif entry.is_dir():
+                folders.append((inner, entry.path))
+            elif entry.is_file() or entry.is_symlink():  # a link to nothing stays visible: it is refused when it is read
+                listing.names.append(inner)
+    listing.names.sort(key=natural_key)
+    listing.folders.sort(key=natural_key)
+    return listing
+
+
+def _named(entries: Sequence[os.DirEntry[str]], prefix: str) -> Iterator[tuple[os.DirEntry[str], str]]:
+    """Entries with names that are UTF-8 and differ."""
+    taken = {entry.name for entry in entries}
     for entry in entries:
-        name = prefix + entry.name
-        if entry.is_dir():
-            folders.append(name)
-            _scan(Path(entry.path), name + "/", (*above, here), names, folders)
-        elif entry.is_file() or entry.is_symlink():  # a link to nothing stays visible: it is refused when it is read
-            names.append(name)
+        name = shown(entry.name)
+        while name != entry.name and name in taken:
+            name += "~"
+        taken.add(name)
+        yield entry, prefix + name
 
 
 _MAGIC = (
@@ -145,28 +196,21 @@ def kind_of(span: Span) -> str:
     return "tar" if head and not head.strip(b"\0") and span.size % 512 == 0 and span.size >= 1024 else ""
 
 
-def open_tree(path: str | os.PathLike[str], *, limits: Limits | None = None) -> Tree:
-    """A folder, or a .zip, .tar, .tar.gz, .tar.bz2 or .tar.xz archive, told apart by content and not by suffix.
+def open_archive(span: Span, kind: str, origin: str, limits: Limits | None = None) -> Tree:
+    """The archive that a span holds: a .zip, .tar, .tar.gz, .tar.bz2 or .tar.xz.
 
     Plain tar and zip archives are read in place; a compressed tar is decompressed once into a nameless temporary file.
 
     Args:
-        path: The folder or archive.
-        limits: What an archive may ask for; generous defaults that stop bombs.
+        span: The file.
+        kind: As `kind_of` tells it.
+        origin: What to call it.
+        limits: What it may ask for; generous defaults that stop bombs.
 
     Raises:
-        DataError: There is nothing there, it is no folder or archive, it is damaged or encrypted, a member would leave it, it
-            holds links or devices, or it is larger than the limits allow.
+        DataError: It is no archive, it is damaged or encrypted, a member would leave it, it holds links or devices, or it is
+            larger than the limits allow.
     """
-    place = existing(path)
-    if place.is_dir():
-        return Folder(place)
-    span = Span.of_path(place)
-    return open_archive(span, kind_of(span), str(place), limits)
-
-
-def open_archive(span: Span, kind: str, origin: str, limits: Limits | None = None) -> Tree:
-    """The archive that a span holds; `kind` as `kind_of` tells it."""
     bounds = limits or Limits()
     if kind == "zip":
         return ZipTree(span, origin, bounds)

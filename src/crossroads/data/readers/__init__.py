@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from crossroads.data._words import plural, shown
 from crossroads.data.dataset import Dataset
 from crossroads.data.labels import load_class_names, rename
 from crossroads.data.readers import arrays, folders, gtsrb, npy, parquet, pickles, tables
@@ -82,7 +83,13 @@ def _read(source: object) -> Dataset:
     if isinstance(source, Dataset):
         return source
     if isinstance(source, (str, os.PathLike)):
-        return _recognised(_first_view(Path(os.fspath(source))))
+        view = _first_view(Path(os.fspath(source)))
+        dataset = _recognised(view)
+        repeats = view.tree.repeats() if isinstance(view.tree, Folder) else []
+        if not repeats:
+            return dataset
+        note = f"{plural(len(repeats), 'link')} to folders that are read under another name left out, such as {repeats[0]}"
+        return replace(dataset, notes=(*dataset.notes, note))
     if isinstance(source, Mapping):
         return arrays.from_pairs(arrays.pairs_of({str(key): value for key, value in source.items()}, "the mapping"), "arrays")
     if isinstance(source, (tuple, list)) and len(source) == 2:
@@ -92,7 +99,7 @@ def _read(source: object) -> Dataset:
 
 def _first_view(path: Path) -> View:
     """A folder or an archive with all its names, or a single file."""
-    place, origin = existing(path), str(path)
+    place, origin = existing(path), shown(str(path))
     if place.is_dir():
         folder = Folder(place)
         return View(folder, "", folder.names(), origin)
@@ -101,7 +108,7 @@ def _first_view(path: Path) -> View:
     if suffix_of(place.name) != ".npz" and kind in ("zip", "tar", "gz", "bz2", "xz"):
         tree = open_archive(span, kind, origin)
         return View(tree, "", tree.names(), origin)
-    return View(Folder(place.parent), "", [place.name], origin, single=True, kind=kind)
+    return View(Folder(place.parent, place.name), "", [shown(place.name)], origin, single=True, kind=kind)
 
 
 def _recognised(first: View) -> Dataset:

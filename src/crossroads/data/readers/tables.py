@@ -181,7 +181,7 @@ class Found:
         self._tables: list[tuple[int, str]] = []
         self._folder = ""
         if isinstance(view.tree, Folder):
-            self._folder = os.path.join(view.tree.path, view.root)  # noqa: PTH118
+            self._folder = os.path.join(view.tree.path_of(view.root.rstrip("/")), "")  # noqa: PTH118
 
     def __len__(self) -> int:
         return len(self._paths)
