@@ -14,6 +14,7 @@ help:  ## list the targets
 setup: $(VENV)/.ready  ## make .venv with everything
 
 $(VENV)/.ready: pyproject.toml constraints.txt
+	@echo "installing into $(VENV), about a minute"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,docs]'
 	touch $@

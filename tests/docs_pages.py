@@ -32,7 +32,7 @@ from crossroads.recipe import Recipe
 
 ROOT = Path(__file__).resolve().parents[1]
 SHOWN_ONLY = ("", "csv", "json", "mermaid")
-NOT_RUN = ("make ", "pip ", "git ", "cd ", "python3 -m venv ", "source ")
+NOT_RUN = ("make ", "pip ", "git ", "cd ", "mkdir ", ". .venv/")
 """Commands that set up or change the reader's machine, or run other tests; `Page.skipped` lists those that were met."""
 
 _FENCE = re.compile(r"^(?P<ticks>```+)(?P<language>\S*)[^\n]*\n(?P<body>.*?)^(?P=ticks) *$", re.MULTILINE | re.DOTALL)

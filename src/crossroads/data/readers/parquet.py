@@ -32,7 +32,7 @@ def _pyarrow() -> tuple[Any, Any]:
         import pyarrow
         import pyarrow.parquet
     except ImportError as error:
-        raise MissingExtraError("reading Parquet needs pyarrow", mend="pip install 'crossroads[parquet]'") from error
+        raise MissingExtraError("reading Parquet needs pyarrow", mend="pip install '.[parquet]' in the checkout") from error
     return pyarrow, pyarrow.parquet
 
 
