@@ -248,8 +248,8 @@ def _grouped_intervals(
         present = np.unique(labels)
         numbers = np.array([_effective(sizes[pairs // count == label]) for label in present])
         recalls = np.array([correct[labels == label].mean() for label in present])
-        even = _mean_of_shares(recalls, numbers, independent=len(pairs) == count)
-        return "wilson over groups", wilson(accuracy * effective, effective), even
+        mean = _mean_of_shares(recalls, numbers, independent=len(pairs) == count)
+        return "wilson over groups", wilson(accuracy * effective, effective), mean
     plain, even = _resampled(groups, labels, correct, count)
     return "group bootstrap", _percentiles(plain, accuracy), _percentiles(even, balanced)
 
