@@ -144,15 +144,11 @@ def test_stream_reads_only_a_little_ahead_and_stops_when_left() -> None:
 
 def test_sizes_come_from_headers_and_skip_what_cannot_be_read() -> None:
     items = [png(0, side) for side in (10, 20, 30, 40)] + [b"text"]
-    assert vars_of(sizes(dataset(items))) == (4, 1, 10, 25, 40)
+    assert sizes(dataset(items)).median == 25
     cut = png(0, 50)[:60]  # header only: the sample must not decode
     assert sizes(dataset([cut])).median == 50
     with pytest.raises(DataError, match=r"at least one image must be readable; received image0\.png: not an image"):
         sizes(dataset([b"text"]))
-
-
-def vars_of(got: object) -> tuple[int, ...]:
-    return got.sampled, got.refused, got.smallest, got.median, got.largest
 
 
 def test_a_sample_of_sizes_is_bounded_and_repeats_with_its_seed() -> None:
@@ -160,6 +156,7 @@ def test_a_sample_of_sizes_is_bounded_and_repeats_with_its_seed() -> None:
     first, second = dataset(items), dataset(items)
     assert sizes(first, sample=10, seed=3) == sizes(second, sample=10, seed=3)
     assert len(first.images.reads) == 10
+    assert first.images.reads == second.images.reads
 
 
 def test_real_photographs_load_and_stay_in_order(shared_data: Path) -> None:

@@ -202,7 +202,7 @@ def test_rows_without_a_split_go_to_train_where_others_have_one() -> None:
         dataset([0] * 8, splits=[NO_SPLIT] * 3 + [TRAIN] + [VALIDATION] * 2 + [TEST] * 2), validation=0.5, test=0.4, seed=0
     )
     assert rows(result) == [[0, 1, 2, 3], [4, 5], [6, 7]]
-    assert result.notes == ("3 rows for which the data names no split were put with train",)
+    assert result.notes == ("3 rows for which the data names no split put with train",)
 
 
 def test_a_given_test_set_takes_the_place_of_any_other() -> None:

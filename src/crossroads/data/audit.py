@@ -10,14 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossroads.data._pool import in_order
-from crossroads.data.dataset import NO_SPLIT, SPLITS, TEST, TRAIN, VALIDATION, Dataset, digest_of
+from crossroads.data._words import plural
+from crossroads.data.dataset import SPLITS, TEST, TRAIN, VALIDATION, Dataset, digest_of
 from crossroads.data.images import Pixels, decode, dimensions, resize
 from crossroads.data.loading import CHUNK, Refusal, read
-from crossroads.data.mirrors import FlipVerdict, Mirrors, flip_is_safe, mirror_classes, mirrors
+from crossroads.data.mirrors import FlipVerdict, Mirrors, flip_is_safe, mirrors
 from crossroads.data.sketches import SIDE, Sketches, near_pairs, sketch
 from crossroads.errors import ImageRefused
 
-__all__ = ["Audit", "Finding", "FlipVerdict", "Mirrors", "audit", "flip_is_safe", "mirror_classes"]
+__all__ = ["Audit", "Finding", "FlipVerdict", "Mirrors", "audit", "flip_is_safe"]
 
 Severity = Literal["error", "warning", "info"]
 _ORDER = ("error", "warning", "info")
@@ -208,7 +209,7 @@ def _of_reading(dataset: Dataset, survey: _Survey, examples: int) -> list[Findin
             Finding(
                 "unreadable",
                 "warning" if len(survey.rows) else "error",
-                f"{_plural(len(survey.refusals), 'source')} of {len(dataset)} cannot be read as an image",
+                f"{plural(len(survey.refusals), 'source')} of {len(dataset)} cannot be read as an image",
                 len(survey.refusals),
                 tuple(f"{refusal.name}: {refusal.reason}" for refusal in survey.refusals[:examples]),
                 "mend or remove them; training leaves them out and lists them, with --strict the first is an error",
@@ -220,7 +221,7 @@ def _of_reading(dataset: Dataset, survey: _Survey, examples: int) -> list[Findin
             Finding(
                 "blank",
                 "warning",
-                f"{_plural(len(blank), 'image')} of one colour or nearly black",
+                f"{plural(len(blank), 'image')} of one colour or nearly black",
                 len(blank),
                 tuple(_labelled(dataset, row) for row in blank[:examples]),
                 "look at them; where nothing can be seen, remove them",
@@ -275,22 +276,19 @@ def _of_splits(dataset: Dataset, examples: int) -> list[Finding]:
     """Groups on two sides, and classes missing from a side, of a split that the data brings."""
     if dataset.splits is None or not dataset.splits.any():
         return []
-    sides = _sides(dataset)
+    sides, cut = dataset.sides(), dataset.cut_groups()
     findings = []
-    if dataset.groups is not None:
-        _, firsts, numbers = np.unique(dataset.groups, return_index=True, return_inverse=True)
-        cut = np.flatnonzero(_spans(numbers, sides))
-        if len(cut):
-            findings.append(
-                Finding(
-                    "group-on-two-sides",
-                    "error",
-                    f"{_plural(len(cut), 'group')} on two sides of the split that the data brings",
-                    len(cut),
-                    tuple(f"the group of {dataset.name(int(row))}" for row in firsts[cut][:examples]),
-                    "move each group to one side; until then the scores say too much",
-                )
+    if len(cut):
+        findings.append(
+            Finding(
+                "group-on-two-sides",
+                "error",
+                f"{plural(len(cut), 'group')} on two sides of the split that the data brings",
+                len(cut),
+                tuple(f"the group of {dataset.name(int(row))}" for row in cut[:examples]),
+                "move each group to one side; until then the scores say too much",
             )
+        )
     k = len(dataset.classes)
     for side in (TRAIN, VALIDATION, TEST):
         counts = np.bincount(dataset.labels[sides == side], minlength=k)
@@ -326,7 +324,7 @@ def _of_copies(dataset: Dataset, survey: _Survey, good: NDArray[np.bool_], examp
 def _of_pairs(dataset: Dataset, kind: str, pairs: NDArray[np.int64], examples: int, bound: str = "") -> list[Finding]:
     one, other = pairs[:, 0], pairs[:, 1]
     differ = dataset.labels[one] != dataset.labels[other]
-    sides = _sides(dataset)
+    sides = dataset.sides()
     cross = sides[one] != sides[other]
     family = np.zeros(len(pairs), bool) if dataset.groups is None else dataset.groups[one] == dataset.groups[other]
     word = "the same image" if kind == "exact" else "nearly the same image"
@@ -362,7 +360,7 @@ def _of_pairs(dataset: Dataset, kind: str, pairs: NDArray[np.int64], examples: i
         found = pairs[which]
         if len(found):
             shown = tuple(f"{_labelled(dataset, a)} = {_labelled(dataset, b)}" for a, b in found[:examples])
-            findings.append(Finding(check, severity, f"{bound}{_plural(len(found), 'pair')} of {what}", len(found), shown, mend))
+            findings.append(Finding(check, severity, f"{bound}{plural(len(found), 'pair')} of {what}", len(found), shown, mend))
     return findings
 
 
@@ -373,7 +371,7 @@ def _of_mirrors(turned: Mirrors, examples: int) -> list[Finding]:
             Finding(
                 "mirror-classes",
                 "warning",
-                f"{_plural(len(turned.pairs), 'pair')} of classes that look like mirror images of each other",
+                f"{plural(len(turned.pairs), 'pair')} of classes that look like mirror images of each other",
                 len(turned.pairs),
                 tuple(f"{one} | {other}" for one, other in turned.pairs),
                 "do not flip images in training: it would teach the one class under the other's name",
@@ -384,7 +382,7 @@ def _of_mirrors(turned: Mirrors, examples: int) -> list[Finding]:
             Finding(
                 "asymmetric-classes",
                 "info",
-                f"{_plural(len(turned.asymmetric), 'class', 'classes')} whose images look different when mirrored",
+                f"{plural(len(turned.asymmetric), 'class', 'classes')} whose images look different when mirrored",
                 len(turned.asymmetric),
                 turned.asymmetric[:examples],
                 "do not flip images in training",
@@ -393,27 +391,8 @@ def _of_mirrors(turned: Mirrors, examples: int) -> list[Finding]:
     return findings
 
 
-def _sides(dataset: Dataset) -> NDArray[np.uint8]:
-    """The side of each row; rows without one count as train where others have one."""
-    if dataset.splits is None:
-        return np.zeros(len(dataset), np.uint8)
-    return np.where(dataset.splits == NO_SPLIT, TRAIN, dataset.splits).astype(np.uint8)
-
-
-def _spans(numbers: NDArray[np.int64], sides: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Whether each group has rows on more than one side, bool (groups,)."""
-    seen = np.zeros((int(numbers.max()) + 1, len(SPLITS)), bool)
-    seen[numbers, sides] = True
-    spans: NDArray[np.bool_] = seen.sum(1) > 1
-    return spans
-
-
 def _labelled(dataset: Dataset, row: int | np.integer[Any]) -> str:
     return f"{dataset.name(int(row))} ({dataset.classes[int(dataset.labels[row])]})"
-
-
-def _plural(count: int, unit: str, units: str | None = None) -> str:
-    return f"{count} {unit if count == 1 else units or unit + 's'}"
 
 
 def _plain(value: object) -> Any:

@@ -85,10 +85,6 @@ class Dataset:
         """The encoded file of `row`, or its pixels, uint8 (height, width[, channels])."""
         return self.images.read(int(self.indices[row]))
 
-    def digest(self, row: int) -> bytes:
-        """16 bytes that identify the content of `row`; reads it."""
-        return digest_of(self.read(row))
-
     def row(self, row: int) -> Row:
         """The record of one row; does not read its image."""
         group = None if self.groups is None else int(self.groups[row])
@@ -105,6 +101,22 @@ class Dataset:
             groups=None if self.groups is None else self.groups[chosen],
             splits=None if self.splits is None else self.splits[chosen],
         )
+
+    def sides(self) -> NDArray[np.uint8]:
+        """uint8 (n,), a new array: the split of each row. A row without one counts as train where other rows have one."""
+        if self.splits is None or not self.splits.any():
+            return np.full(len(self), NO_SPLIT, np.uint8)
+        return np.where(self.splits == NO_SPLIT, TRAIN, self.splits).astype(np.uint8)
+
+    def cut_groups(self) -> NDArray[np.int64]:
+        """int64, the first row of each group that has rows on several sides of the split that the data brings."""
+        if self.groups is None:
+            return np.empty(0, np.int64)
+        _, firsts, numbers = np.unique(self.groups, return_index=True, return_inverse=True)
+        on_side = np.zeros((len(firsts), len(SPLITS)), bool)
+        on_side[numbers, self.sides()] = True
+        cut: NDArray[np.int64] = firsts[on_side.sum(1) > 1].astype(np.int64)
+        return cut
 
     def counts(self) -> NDArray[np.int64]:
         """int64 (k,), the number of rows of each class."""

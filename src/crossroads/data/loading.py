@@ -69,18 +69,10 @@ class Sizes:
     """Sides of a sample of images, in pixels, from their headers; the side of an image is its shorter one.
 
     Attributes:
-        sampled: Images whose header was read.
-        refused: Images of the sample without a readable header.
-        smallest: Shortest side.
         median: Median side, rounded down.
-        largest: Longest side.
     """
 
-    sampled: int
-    refused: int
-    smallest: int
     median: int
-    largest: int
 
 
 class Streamed(NamedTuple):
@@ -204,7 +196,7 @@ def sizes(dataset: Dataset, sample: int = 256, seed: int = 0) -> Sizes:
             first = first or f"{dataset.name(row)}: {error}"
     if not sides:
         raise DataError(f"{dataset.origin}: at least one image must be readable", received=first or "0 rows")
-    return Sizes(len(sides), count - len(sides), min(sides), int(np.median(sides)), max(sides))
+    return Sizes(int(np.median(sides)))
 
 
 def _attempt(dataset: Dataset, row: int, size: int) -> Streamed:

@@ -111,26 +111,18 @@ def mirrors(
     )
 
 
-def mirror_classes(
+def flip_is_safe(
     pixels: NDArray[np.uint8], labels: NDArray[np.integer], classes: Sequence[str], groups: NDArray[np.integer] | None = None
-) -> tuple[tuple[str, str], ...]:
-    """Pairs of classes that are mirror images of each other.
+) -> FlipVerdict:
+    """Whether images may be mirrored in training.
+
+    Evidence speaks against a flip, never for one: classes with fewer than four images or groups count as safe.
 
     Args:
         pixels: uint8 (n, size, size, 3).
         labels: int (n,), indices into `classes`.
         classes: Class names.
         groups: int (n,) or None.
-    """
-    return _of_pixels(pixels, labels, classes, groups).pairs
-
-
-def flip_is_safe(
-    pixels: NDArray[np.uint8], labels: NDArray[np.integer], classes: Sequence[str], groups: NDArray[np.integer] | None = None
-) -> FlipVerdict:
-    """Whether images may be mirrored in training; arguments as for `mirror_classes`.
-
-    Evidence speaks against a flip, never for one: classes with fewer than four images or groups count as safe.
     """
     found = _of_pixels(pixels, labels, classes, groups)
     reasons = [f"{one!r} and {other!r} are mirror images of each other" for one, other in found.pairs]

@@ -10,6 +10,7 @@ from typing import NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
+from crossroads.data._words import plural
 from crossroads.data.dataset import NO_SPLIT, SPLITS, TEST, TRAIN, VALIDATION, Dataset
 from crossroads.errors import LockedError, SplitError
 
@@ -162,24 +163,17 @@ def _require_shares(validation: float, test: float, locked_test: Dataset | None)
 
 def _given(dataset: Dataset) -> tuple[Sides, list[str]]:
     """The side of each row as the data says, and remarks on it."""
-    sides = np.zeros(len(dataset), np.uint8) if dataset.splits is None else dataset.splits.copy()
     notes = []
-    loose = np.count_nonzero(sides == NO_SPLIT)
-    if 0 < loose < len(sides):
-        notes.append(f"{loose} rows for which the data names no split were put with train")
-        sides[sides == NO_SPLIT] = TRAIN
-    if dataset.groups is not None and sides.any():
-        groups, numbers = np.unique(dataset.groups, return_inverse=True)
-        on_side = np.zeros((len(groups), len(SPLITS)), bool)
-        on_side[numbers, sides] = True
-        cut = np.flatnonzero(on_side.sum(1) > 1)
-        if len(cut):
-            example = dataset.name(int(np.flatnonzero(numbers == cut[0])[0]))
-            notes.append(
-                f"{_plural(len(cut), 'group')} on two sides of the split that the data brings, such as that of {example}: "
-                "scores will look better than they are"
-            )
-    return sides, notes
+    loose = 0 if dataset.splits is None else int(np.count_nonzero(dataset.splits == NO_SPLIT))
+    if 0 < loose < len(dataset):
+        notes.append(f"{plural(loose, 'row')} for which the data names no split put with train")
+    cut = dataset.cut_groups()
+    if len(cut):
+        notes.append(
+            f"{plural(len(cut), 'group')} on two sides of the split that the data brings, "
+            f"such as that of {dataset.name(int(cut[0]))}: scores will look better than they are"
+        )
+    return dataset.sides(), notes
 
 
 def _absences(dataset: Dataset, sides: Sides) -> list[str]:
@@ -231,7 +225,7 @@ def _drawn(dataset: Dataset, wanted: list[tuple[int, float]], seed: int) -> tupl
     _require_groups(dataset, groups, 1 + len(wanted))
     if not groups.mixed:
         return _attempt(dataset.classes, groups, wanted, seed, 0)[groups.numbers], []
-    note = f"{_plural(groups.mixed, 'group')} with images of several classes: each stays whole"
+    note = f"{plural(groups.mixed, 'group')} with images of several classes: each stays whole"
     k = len(dataset.classes)
     missing: set[int] = set()
     for attempt in range(_ATTEMPTS):
@@ -258,8 +252,8 @@ def _require_groups(dataset: Dataset, groups: _Groups, parts: int) -> None:
         return
     grouped = dataset.groups is not None
     found = [
-        f"{dataset.classes[label]!r} ({_plural(counts[label], 'image')}"
-        + (f", {_plural(groups.per_class[label], 'group')})" if grouped else ")")
+        f"{dataset.classes[label]!r} ({plural(counts[label], 'image')}"
+        + (f", {plural(groups.per_class[label], 'group')})" if grouped else ")")
         for label in short
     ]
     sides, fewer = ("train, validation and test", "set the test share to 0, ") if parts > 2 else ("the two sides", "")
@@ -268,10 +262,6 @@ def _require_groups(dataset: Dataset, groups: _Groups, parts: int) -> None:
         received=", ".join(found[:10]) + (f" and {len(found) - 10} other classes" if len(found) > 10 else ""),
         mend=f"add images{' of other groups' if grouped else ''}, {fewer}leave these classes out, or bring a split in the data",
     )
-
-
-def _plural(count: int, unit: str) -> str:
-    return f"{count} {unit}" + ("" if count == 1 else "s")
 
 
 def _attempt(classes: tuple[str, ...], groups: _Groups, wanted: list[tuple[int, float]], seed: int, attempt: int) -> Sides:

@@ -116,7 +116,7 @@ def test_a_file_that_is_gone_is_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "a" / "1.png").unlink()
     with pytest.raises(ImageRefused, match="No such file"):
         dataset.read(0)
-    assert dataset.digest(1) != bytes(16)
+    assert dataset.read(1)
 
 
 def test_an_empty_folder(tmp_path: Path) -> None:
