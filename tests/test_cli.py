@@ -153,7 +153,7 @@ def test_options_win_over_the_recipe(crossroads, data, tmp_path):
         (["fit", "DATA", "--out", "RUN", "--backbone", "quizcnn"], "did you mean 'quiz-cnn'"),
         (["fit", "DATA", "--out", "RUN", "--epochs", "0"], "epochs must lie in"),
         (["fit", "DATA", "--out", "RUN", "--strategy", "scratch"], "from-scratch"),
-        (["fit", "DATA", "--out", "RUN", "--image-size", "8"], "at least 16 px"),
+        (["fit", "DATA", "--out", "RUN", "--image-size", "8"], "takes images of 16 to 512 px"),
         (["fit", "none", "--out", "RUN"], "none"),
         (["evaluate", "DATA", "DATA"], "artifact"),
         (["audit", "none"], "none"),
@@ -186,6 +186,25 @@ def test_a_full_disk_is_told_without_a_traceback(crossroads, data, tmp_path, mon
     code, _, err = crossroads("fit", data, "--out", tmp_path / "run", *QUICK)
     assert code == 2
     assert "No space left on device" in err.splitlines()[-1]
+
+
+def test_an_interrupt_says_how_to_go_on(crossroads, data, tmp_path, monkeypatch):
+    from crossroads import workflow
+
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(workflow, "fit", interrupted)
+    code, _, err = crossroads("fit", data, "--out", tmp_path / "run")
+    assert code == 130
+    assert err.splitlines()[-1].startswith("error: stopped;")
+    assert "--resume" in err
+
+
+def test_no_command_is_a_request_for_help(crossroads):
+    code, out, _ = crossroads()
+    assert code == 0
+    assert out.startswith("Usage: crossroads")
 
 
 def test_output_into_a_closed_pipe_is_no_traceback(artifact, data):

@@ -2,6 +2,7 @@
 
 import json
 import tomllib
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,7 +18,8 @@ from killing import Killed, StopAt
 from pictures import folder_of, stripes
 
 pytestmark = pytest.mark.core
-QUICK = Recipe(epochs=2, batch_size=16, image_size=16, validation=0.2, test_share=0.2)
+WITH_OWN_TEST = Recipe(epochs=2, batch_size=16, image_size=16, validation=0.2)
+QUICK = replace(WITH_OWN_TEST, test_share=0.2)
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +90,9 @@ def test_a_finished_run_is_not_overwritten_and_resuming_it_returns_it(run, sourc
     before = (run.artifact / "crossroads.json").read_bytes()
     with pytest.raises(ArtifactError, match="never overwritten"):
         crossroads.fit(source, out=run.artifact, recipe=QUICK)
-    assert crossroads.fit(source, out=run.artifact, recipe=QUICK, resume=True).metrics == run.metrics
+    assert crossroads.fit(source, out=run.artifact, recipe=QUICK, epochs=6, resume=True).metrics == run.metrics
+    with pytest.raises(RecipeError, match="the epochs it was started with, 6; received 2"):
+        crossroads.fit(source, out=run.artifact, recipe=QUICK, resume=True)
     assert (run.artifact / "crossroads.json").read_bytes() == before
 
 
@@ -169,13 +173,18 @@ def test_a_refused_image_is_listed_and_with_strict_an_error(tmp_path):
 def test_a_test_set_of_its_own_is_brought_to_the_classes_by_name(source, tmp_path):
     images, labels = stripes(12, seed=4)
     test = folder_of(tmp_path / "test", images[labels == "upright"], labels[labels == "upright"])
-    run = crossroads.fit(source, out=tmp_path / "run", test=test, recipe=QUICK)
+    run = crossroads.fit(source, out=tmp_path / "run", test=test, recipe=WITH_OWN_TEST)
     assert run.metrics["test"]["n"] == 6
     assert run.metrics["validation"]["n"] == 16
 
 
+def test_a_share_for_the_test_beside_a_test_set_is_refused(source, tmp_path):
+    with pytest.raises(RecipeError, match="test_share does nothing where a test set is given; received 0.2"):
+        crossroads.fit(source, out=tmp_path / "run", test=source, recipe=QUICK)
+
+
 def test_test_images_seen_in_training_are_told(source, tmp_path):
-    run = crossroads.fit(source, out=tmp_path / "run", test=source, recipe=QUICK, epochs=1)
+    run = crossroads.fit(source, out=tmp_path / "run", test=source, recipe=WITH_OWN_TEST, epochs=1)
     assert run.metrics["test"]["seen_in_training"] == 80
     assert any("80 of 80 test images are also in train or validation" in note for note in run.metrics["notes"])
 
@@ -197,8 +206,18 @@ def test_no_data_is_told(tmp_path):
         crossroads.fit(out=tmp_path / "run")
 
 
-def test_two_runs_do_not_share_a_folder(source, tmp_path):
-    from crossroads.run_folder import RunFolder
+def test_only_the_test_part_of_a_split_is_scored(run, tmp_path):
+    images, labels = stripes(20, seed=9)
+    data = folder_of(tmp_path / "split", images[:12], labels[:12], split="train")
+    folder_of(data, images[12:], labels[12:], split="test")
+    assert crossroads.evaluate(run.artifact, data).n == 8
 
-    with RunFolder(tmp_path / "run").held(), pytest.raises(TrainingError, match="one process at a time"):
-        crossroads.fit(source, out=tmp_path / "run", recipe=QUICK)
+
+def test_parity_is_checked_on_images_from_all_over():
+    from crossroads.workflow import _spread
+
+    pixels = np.arange(1000, dtype=np.int64)[:, None]
+    chosen = _spread(pixels)[:, 0]
+    assert len(chosen) == len(set(chosen)) == 256
+    assert (chosen[0], chosen[-1]) == (0, 999)
+    assert np.diff(chosen).max() <= 4

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 import sys
 import tempfile
@@ -33,6 +34,17 @@ def keras_backend() -> str:
     if keras is not None:
         return str(keras.backend.backend())
     return os.environ.get("KERAS_BACKEND", "tensorflow")
+
+
+def library_versions() -> dict[str, str]:
+    """The versions that decide the bits of a training: of what decodes images and of what computes."""
+    backend = keras_backend()
+    distributions = ("pillow", "numpy", "keras", *(("tensorflow", "tensorflow-cpu") if backend == "tensorflow" else (backend,)))
+    versions = {"backend": backend}
+    for name in distributions:
+        with suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(name)
+    return versions
 
 
 _CHATTER = ("absl::InitializeLog", "oneDNN custom operations are on", "cpu_feature_guard", "To enable the following instructions")

@@ -15,13 +15,15 @@ import crossroads
 from crossroads.errors import CrossroadsError
 
 if TYPE_CHECKING:
-    from crossroads.recipe import Recipe
     from crossroads.report.console import ConsoleWatcher, NotesOnly
+
+# Typer shows these itself, over several lines; here every mistake has one form.
+INTERRUPTED = 130
+UsageError: Any = typer.BadParameter.__base__
 
 app = typer.Typer(
     name="crossroads",
     help="Labelled images in, a tested image classifier out.",
-    no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -35,6 +37,9 @@ Data = Annotated[
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="The folder that `fit` wrote.", show_default=False)]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object, for a program to read.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show notes and the result only, no progress.")]
+ClassNames = Annotated[
+    Optional[Path], typer.Option(help="A file that names integer labels, such as lines of 14,Stop.", show_default=False)
+]
 Strict = Annotated[bool, typer.Option("--strict", help="Stop at the first image that cannot be read.")]
 
 
@@ -86,12 +91,21 @@ def fit(
     test: Annotated[
         Optional[Path], typer.Option(help="A separate test set, read only for the final evaluation.", show_default=False)
     ] = None,
+    class_names: ClassNames = None,
     backbone: Annotated[Optional[str], typer.Option(help="A name that `crossroads backbones` lists.", show_default=False)] = None,
-    strategy: Annotated[Optional[str], typer.Option(help="from-scratch.", show_default=False)] = None,
-    epochs: Annotated[Optional[int], typer.Option(help="Passes over the training images.", show_default=False)] = None,
-    batch_size: Annotated[Optional[int], typer.Option(help="Images a step.", show_default=False)] = None,
+    strategy: Annotated[
+        Optional[str], typer.Option(help="How much of the backbone is trained; from-scratch by default.", show_default=False)
+    ] = None,
+    epochs: Annotated[
+        Optional[int],
+        typer.Option(help="Passes over the training images; chosen from their number by default.", show_default=False),
+    ] = None,
+    batch_size: Annotated[
+        Optional[int], typer.Option(help="Images a step; the backbone's own by default.", show_default=False)
+    ] = None,
     image_size: Annotated[
-        Optional[int], typer.Option(help="Side in pixels of the square images become.", show_default=False)
+        Optional[int],
+        typer.Option(help="Side in pixels that images are resized to; chosen from the images by default.", show_default=False),
     ] = None,
     validation: Annotated[
         Optional[float], typer.Option(help="Share that chooses the best epoch, 0.1 by default.", show_default=False)
@@ -101,7 +115,7 @@ def fit(
         typer.Option(help="Share held out as test where none is given, 0.1 by default; 0 for none.", show_default=False),
     ] = None,
     seed: Annotated[
-        Optional[int], typer.Option(help="Decides split, first weights, order, augmentation.", show_default=False)
+        Optional[int], typer.Option(help="Decides split, first weights, order and augmentation; 0 by default.", show_default=False)
     ] = None,
     augment: Annotated[
         Optional[bool], typer.Option("--augment/--no-augment", help="Move training images.", show_default=False)
@@ -137,9 +151,8 @@ def fit(
     from crossroads.report.console import print_json, print_run
     from crossroads.workflow import fit as train
 
-    if out is None:
-        raise RecipeError("fit needs a folder for the artifact", mend="add --out RUN")
     options = {
+        "class_names": None if class_names is None else str(class_names),
         "backbone": backbone,
         "strategy": strategy,
         "epochs": epochs,
@@ -158,9 +171,11 @@ def fit(
         "early_stopping": early_stopping,
         "strict": strict or None,
     }
-    asked = _recipe(recipe, options)
+    asked = _given(recipe, options)
+    if out is None:
+        raise RecipeError("fit needs a folder for the artifact", mend="add --out RUN")
     with _watching(json=json, quiet=quiet) as watcher:
-        run = train(data, out=out, test=test, recipe=asked, resume=resume, watcher=watcher)
+        run = train(data, out=out, test=test, resume=resume, watcher=watcher, **asked)
     if json:
         print_json(run.to_json())
     else:
@@ -168,7 +183,9 @@ def fit(
 
 
 @app.command()
-def evaluate(run: Run, data: Data, strict: Strict = False, json: Json = False, quiet: Quiet = False) -> None:
+def evaluate(
+    run: Run, data: Data, class_names: ClassNames = None, strict: Strict = False, json: Json = False, quiet: Quiet = False
+) -> None:
     """Score a finished artifact on labelled images.
 
     \b
@@ -180,7 +197,7 @@ def evaluate(run: Run, data: Data, strict: Strict = False, json: Json = False, q
     from crossroads.workflow import evaluate as score
 
     with _watching(json=json, quiet=quiet) as watcher:
-        scored = score(run, data, strict=strict, watcher=watcher)
+        scored = score(run, data, class_names=class_names, strict=strict, watcher=watcher)
     if json:
         print_json(scored.to_json())
     else:
@@ -256,17 +273,25 @@ def demo(
         print_json(run.to_json() | {"sample": str(sample)})
         return
     print_run(run)
-    print(f"\nnext: crossroads predict {run.artifact} {sample}")
-    print("      crossroads audit YOUR_IMAGES")
-    print("      crossroads fit YOUR_IMAGES --out runs/mine")
+    print(f"\nnext: {_program()} predict {run.artifact} {sample}")
+    print(f"      {_program()} audit YOUR_IMAGES")
+    print(f"      {_program()} fit YOUR_IMAGES --out runs/mine")
 
 
-def _recipe(path: Path | None, options: dict[str, Any]) -> Recipe:
-    from crossroads.recipe import Recipe
+def _program() -> str:
+    """How the user can call this program: by its name where the shell finds it, else by its path."""
+    import shutil
 
-    stored = {} if path is None else Recipe.from_toml(path).to_mapping()
-    given = {key: value for key, value in options.items() if value is not None}
-    return Recipe.from_mapping(stored | given, "options" if path is None else f"{path} and options")
+    return "crossroads" if shutil.which("crossroads") else os.path.relpath(sys.argv[0])
+
+
+def _given(path: Path | None, options: dict[str, Any]) -> dict[str, Any]:
+    """What the user named: the keys of the recipe, and the options, which win. Checked here, so that a mistake names its place."""
+    from crossroads.recipe import Recipe, read_toml
+
+    stored = {} if path is None else read_toml(path)
+    Recipe.from_mapping(stored, str(path))
+    return stored | {key: value for key, value in options.items() if value is not None}
 
 
 def _watching(*, json: bool, quiet: bool) -> AbstractContextManager[ConsoleWatcher | NotesOnly]:
@@ -278,11 +303,15 @@ def _watching(*, json: bool, quiet: bool) -> AbstractContextManager[ConsoleWatch
 def main() -> None:
     """Run the command line; a user's mistake is one line on the standard error stream and exit code 2."""
     try:
-        app(prog_name="crossroads")
+        code = app(args=sys.argv[1:] or ["--help"], prog_name="crossroads", standalone_mode=False)
+        if code == INTERRUPTED:  # what Typer makes of Ctrl-C
+            _fail("stopped; a `fit` that finished an epoch goes on with --resume", code)
+        sys.exit(code)
     except CrossroadsError as error:
         _fail(str(error), error.exit_code)
-    except KeyboardInterrupt:
-        _fail("stopped; an unfinished `fit` goes on with --resume", 130)
+    except UsageError as error:
+        where = f"{error.ctx.command_path} --help" if error.ctx else "crossroads --help"
+        _fail(f"{error.format_message().rstrip('.')}; see {where}", error.exit_code)
     except BrokenPipeError:
         # The reader of our output is gone, as in `| head`; there is nobody to tell.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

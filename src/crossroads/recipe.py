@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
+import numbers
 import tomllib
 import types
 import typing
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, is_dataclass, replace
+from dataclasses import asdict, dataclass, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 
-from crossroads.errors import RecipeError, did_you_mean
+from crossroads.errors import RecipeError, did_you_mean, nearest
 
 T = TypeVar("T")
 StrategyName = Literal["from-scratch"]
@@ -110,13 +111,9 @@ class Recipe:
     strict: bool = False
 
     def __post_init__(self) -> None:
+        _check_types(self)
         _require_range("validation", self.validation, 0.0, 0.9, open_low=True)
         _require_range("test_share", self.test_share, 0.0, 0.9)
-        if self.validation + self.test_share > 0.95:
-            raise RecipeError(
-                "validation and test_share together must leave at least 0.05 for training",
-                received=f"{self.validation} + {self.test_share}",
-            )
         _require_range("seed", self.seed, 0, 2**31 - 1)
         _require_range("early_stopping", self.early_stopping, 0, 100_000)
         for name, low, high in (("image_size", 8, 2048), ("epochs", 1, 100_000), ("batch_size", 1, 65_536)):
@@ -139,14 +136,7 @@ class Recipe:
     @classmethod
     def from_toml(cls, path: str | Path) -> Self:
         """A recipe from a TOML file. Raises `RecipeError` where the file is missing, not TOML, or not a recipe."""
-        file = Path(path)
-        try:
-            values = tomllib.loads(file.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise RecipeError("the recipe must be a readable file", received=f"{path} ({error.strerror})") from error
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise RecipeError(f"{path} must be TOML", received=str(error)) from error
-        return cls.from_mapping(values, str(path))
+        return cls.from_mapping(read_toml(path), str(path))
 
     def to_mapping(self) -> dict[str, Any]:
         """Plain values, without the fields that are None."""
@@ -164,6 +154,16 @@ class Recipe:
     def with_options(self, **options: Any) -> Self:
         """A copy with those options replaced that are not None."""
         return replace(self, **{key: value for key, value in options.items() if value is not None})
+
+
+def read_toml(path: str | Path) -> dict[str, Any]:
+    """The keys of a TOML file as they stand there. Raises `RecipeError` where it is missing or not TOML."""
+    try:
+        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RecipeError("the recipe must be a readable file", received=f"{path} ({error.strerror})") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path} must be TOML", received=str(error)) from error
 
 
 def _toml(value: object) -> str:
@@ -185,40 +185,48 @@ def _require_range(name: str, value: float | None, low: float, high: float, *, o
         raise RecipeError(f"{name} must lie in {bracket}{low:g}, {high:g}]", received=value)
 
 
+def _check_types(record: Any) -> None:
+    """Bring the fields of a frozen record to their declared types, NumPy's numbers too, or raise `RecipeError`."""
+    for name, hint in typing.get_type_hints(type(record)).items():
+        object.__setattr__(record, name, _coerce(hint, getattr(record, name), type(record).__name__, name))
+
+
 def _build(cls: type[T], values: Mapping[str, Any], where: str, prefix: str) -> T:
     hints = typing.get_type_hints(cls)
-    known = [f.name for f in fields(cls)]  # type: ignore[arg-type]
     arguments = {}
     for key, value in values.items():
-        if key not in known:
-            raise RecipeError(f"{where}: unknown key", received=repr(prefix + key), mend=did_you_mean(key, known))
+        if key not in hints:
+            raise RecipeError(f"{where}: unknown key", received=repr(prefix + key), mend=did_you_mean(key, hints))
         arguments[key] = _coerce(hints[key], value, where, prefix + key)
     return cls(**arguments)
 
 
 def _coerce(hint: Any, value: object, where: str, key: str) -> object:
-    choices = [
-        h
-        for h in (typing.get_args(hint) if typing.get_origin(hint) in (types.UnionType, typing.Union) else (hint,))
-        if h is not type(None)
-    ]
-    expected = choices[0]
-    if value is None and len(choices) < len(typing.get_args(hint)):
+    choices = typing.get_args(hint) if typing.get_origin(hint) in (types.UnionType, typing.Union) else (hint,)
+    if value is None and type(None) in choices:
         return None
+    expected = next(choice for choice in choices if choice is not type(None))
     if typing.get_origin(expected) is Literal:
-        names = [str(name) for name in typing.get_args(expected)]
-        if value not in names:
-            raise RecipeError(
-                f"{where}: {key} must be one of {', '.join(names)}", received=repr(value), mend=did_you_mean(str(value), names)
-            )
-        return value
+        return _one_of(typing.get_args(expected), value, where, key)
     if is_dataclass(expected) and isinstance(value, Mapping):
         return _build(typing.cast(type, expected), value, where, f"{key}.")
-    if expected is float and isinstance(value, int) and not isinstance(value, bool):
+    # NumPy's numbers, which come from a grid of parameters, count as Python's; a boolean is no number.
+    numeric = type(value) is not bool
+    if expected is float and numeric and isinstance(value, numbers.Real):
         return float(value)
-    if isinstance(value, expected) and not (expected is int and isinstance(value, bool)):
+    if expected is int and numeric and isinstance(value, numbers.Integral):
+        return int(value)
+    if expected not in (float, int) and isinstance(value, expected):
         return value
     raise RecipeError(f"{where}: {key} must be {_kind(expected)}", received=repr(value))
+
+
+def _one_of(names: tuple[str, ...], value: object, where: str, key: str) -> object:
+    if value not in names:
+        close = nearest(str(value), names)
+        mend = None if close is None else f"did you mean {close!r}?"
+        raise RecipeError(f"{where}: {key} must be one of {', '.join(names)}", received=repr(value), mend=mend)
+    return value
 
 
 def _kind(expected: type) -> str:

@@ -1,23 +1,31 @@
 """The folder of one run: new, unfinished or finished, held by one process at a time.
 
 An unfinished run has ``checkpoint/run.json`` (what was asked) and, after the first epoch, a checkpoint. A finished run is an
-artifact and has no ``checkpoint`` folder.
+artifact and has no ``checkpoint`` folder. Nothing that is not named here is ever removed.
 """
 
 from __future__ import annotations
 
 import json
-import shutil
-from collections.abc import Iterator
+import os
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import fields
 from pathlib import Path
-from typing import Any
 
 from crossroads import artifact
 from crossroads.errors import ArtifactError, RecipeError, TrainingError
 from crossroads.recipe import Recipe
 from crossroads.training.checkpoint import Checkpoints, write_atomically
+
+_OURS = (
+    "run.json",
+    ".run.json.partial",
+    "progress.json",
+    ".progress.json.partial",
+    "epoch-*.npz",
+    ".epoch-*.npz.partial",
+    "*.pixels",
+)
 
 
 class RunFolder:
@@ -43,17 +51,81 @@ class RunFolder:
         """Whether the folder holds a finished artifact."""
         return artifact.is_finished(self.path)
 
-    def begin(self, recipe: Recipe, *, resume: bool) -> Recipe:
-        """Claim the folder for `recipe`, or take up the unfinished run in it.
+    @contextmanager
+    def claimed(self, recipe: Recipe, *, given: Collection[str], resume: bool) -> Iterator[Recipe]:
+        """Claim the folder for `recipe`, or take up the unfinished run in it; no other process gets in meanwhile.
 
-        Returns:
+        At the end what only an unfinished run needs is removed; after an error it stays, if an epoch was finished.
+
+        Args:
+            recipe: What is asked for.
+            given: The fields of `recipe` that the user named; when a run is taken up they must be those it was started with.
+            resume: Whether an unfinished run may be taken up.
+
+        Yields:
             The recipe to go by: the one given, or the stored one where the run is taken up.
 
         Raises:
             ArtifactError: The folder is finished, or holds something else.
-            TrainingError: It holds an unfinished run and `resume` is not asked for, or it cannot be written.
+            TrainingError: It holds an unfinished run and `resume` is not asked for, another process is at work in it, or it cannot
+                be written.
             RecipeError: It holds an unfinished run of another recipe.
         """
+        made = self._made()
+        try:
+            with _locked(self.path):
+                chosen = self._begun(recipe, given, resume)
+                try:
+                    yield chosen
+                except BaseException:
+                    if not self._has_progress():
+                        self.clear()
+                    raise
+                self.clear()
+        except BaseException:
+            for folder in made:
+                with suppress(OSError):  # it holds something now
+                    folder.rmdir()
+            raise
+
+    def clear(self) -> None:
+        """Remove what only an unfinished run needs, by name."""
+        for pattern in _OURS:
+            for path in self._state.glob(pattern):
+                path.unlink(missing_ok=True)
+        with suppress(OSError):
+            self._state.rmdir()
+
+    def require_same(self, recipe: Recipe, given: Collection[str], stored: Recipe) -> None:
+        """Raises `RecipeError` where a field that the user named differs from `stored`."""
+        for name in sorted(given):
+            asked, before = getattr(recipe, name), getattr(stored, name)
+            if name in ("data", "test"):
+                # That the images of `data` are the same is checked by their digests, wherever they lie now.
+                same = (
+                    name == "data" or asked is None or (before is not None and os.path.realpath(asked) == os.path.realpath(before))
+                )
+            else:
+                same = asked == before
+            if not same:
+                started = "the default" if before is None else repr(before)
+                raise RecipeError(
+                    f"a run is resumed with the {name} it was started with, {started}",
+                    received=repr(asked),
+                    mend="leave the option out, or choose another --out",
+                )
+
+    def _made(self) -> list[Path]:
+        """Make the folder; those that were made, the innermost first."""
+        missing = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise self._unwritable(error) from error
+        return missing
+
+    def _begun(self, recipe: Recipe, given: Collection[str], resume: bool) -> Recipe:
+        artifact.refuse_finished(self.path)
         if self._asked.is_file():
             if not resume:
                 raise TrainingError(
@@ -61,63 +133,62 @@ class RunFolder:
                     received=str(self.path),
                     mend="add --resume to go on with it, or choose another folder",
                 )
-            return self._take_up(recipe)
-        if self.path.exists() and (
-            not self.path.is_dir() or any(p.name not in ("checkpoint", ".artifact-partial") for p in self.path.iterdir())
-        ):
+            stored = self._stored()
+            self.require_same(recipe, given, stored)
+            return stored.with_options(data=recipe.data, test=recipe.test)
+        if any(not self._is_ours(path) for path in self.path.iterdir()):
             raise ArtifactError("--out must be a new or an empty folder", received=str(self.path), mend="choose another folder")
         try:
-            self._state.mkdir(parents=True, exist_ok=True)
+            self._state.mkdir(exist_ok=True)
             write_atomically(self._asked, json.dumps(recipe.to_mapping(), indent=1).encode())
         except OSError as error:
-            raise TrainingError(
-                "--out must be writable",
-                received=f"{self.path} ({error.strerror})",
-                mend="make room there or choose another folder",
-            ) from error
+            self.clear()
+            raise self._unwritable(error) from error
         return recipe
 
-    def _take_up(self, recipe: Recipe) -> Recipe:
+    def _is_ours(self, path: Path) -> bool:
+        """Whether only a run that was killed at once can have left this in an otherwise empty folder."""
+        if path == self._state:
+            return path.is_dir() and all(any(entry.match(pattern) for pattern in _OURS) for entry in path.iterdir())
+        return path.name == ".artifact-partial"
+
+    def _stored(self) -> Recipe:
         try:
-            stored = Recipe.from_mapping(json.loads(self._asked.read_text()), str(self._asked))
-        except ValueError as error:
+            return Recipe.from_mapping(json.loads(self._asked.read_text()), str(self._asked))
+        except (ValueError, AttributeError) as error:
             raise TrainingError(
                 "the unfinished run is damaged", received=str(self._asked), mend="start again in another folder"
             ) from error
-        plain = Recipe()
-        for name in (field.name for field in fields(Recipe)):
-            asked, before = getattr(recipe, name), getattr(stored, name)
-            # Paths may be written differently; that the images are the same is checked by their digests.
-            if name not in ("data", "test") and asked not in (before, getattr(plain, name)):
-                raise RecipeError(f"a run is resumed with the {name} it was started with, {before!r}", received=repr(asked))
-        return stored.with_options(data=recipe.data, test=recipe.test)
 
-    @contextmanager
-    def held(self) -> Iterator[None]:
-        """Keep every other process out of this folder meanwhile. Raises `TrainingError` where one is at work in it."""
-        self._state.mkdir(parents=True, exist_ok=True)
-        with (self._state / "lock").open("w") as lock:
-            _lock(lock, self.path)
-            yield
+    def _has_progress(self) -> bool:
+        with suppress(TrainingError):
+            return self.checkpoints.progress() is not None
+        return True  # damaged, and not ours to throw away
 
-    def clear(self) -> None:
-        """Drop what only an unfinished run needs."""
-        shutil.rmtree(self._state, ignore_errors=True)
-
-    def abandon(self) -> None:
-        """Undo `begin` of a run that failed before its first epoch, so that a mended command may use the same folder."""
-        if self.checkpoints.progress() is None:
-            self.clear()
-            with suppress(OSError):
-                self.path.rmdir()
+    def _unwritable(self, error: OSError) -> TrainingError:
+        return TrainingError(
+            "--out must be writable", received=f"{self.path} ({error.strerror})", mend="make room there or choose another folder"
+        )
 
 
-def _lock(file: Any, path: Path) -> None:
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold an advisory lock on the folder itself, so that no lock file is left over. Windows has none."""
     try:
         import fcntl
-    except ImportError:  # Windows: no advisory locks
+    except ImportError:
+        yield
         return
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        raise TrainingError("one process at a time may work in a folder", received=str(path), mend="wait for it to end") from error
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise TrainingError(
+                "one process at a time may work in a folder", received=str(folder), mend="wait for it to end"
+            ) from error
+        if not folder.exists() or not os.path.samestat(os.fstat(descriptor), folder.stat()):
+            raise TrainingError("--out was removed by another process", received=str(folder), mend="run the command again")
+        yield
+    finally:
+        os.close(descriptor)

@@ -6,7 +6,7 @@ import hashlib
 import json
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossroads import __version__, artifact
-from crossroads._platform import keras_backend, load_keras, peak_memory_mb
+from crossroads._platform import library_versions, load_keras, peak_memory_mb
 from crossroads.data.audit import Audit
 from crossroads.data.audit import audit as check
-from crossroads.data.dataset import Dataset
+from crossroads.data.dataset import TEST, Dataset
 from crossroads.data.images import Resize
 from crossroads.data.labels import align
 from crossroads.data.loading import Loaded, Refusal, load_all, sizes
@@ -30,7 +30,7 @@ from crossroads.evaluation import Evaluation
 from crossroads.evaluation import evaluate as score
 from crossroads.networks.catalog import Backbone, backbone
 from crossroads.predictor import Predictor, Scored
-from crossroads.recipe import Recipe
+from crossroads.recipe import Recipe, read_toml
 from crossroads.run_folder import RunFolder
 from crossroads.strategies import Strategy, plan, resolve, strategy
 from crossroads.training.watch import Silent, Watcher
@@ -81,7 +81,7 @@ def fit(
     *,
     out: str | Path,
     test: Source | None = None,
-    recipe: Recipe | None = None,
+    recipe: Recipe | str | Path | None = None,
     resume: bool = False,
     watcher: Watcher | None = None,
     **options: Any,
@@ -92,7 +92,7 @@ def fit(
         data: Labelled images in any form that `read` takes; None for the recipe's own.
         out: A new folder for the artifact.
         test: A separate test set; nothing reads it before the final evaluation.
-        recipe: Every choice; None for the defaults.
+        recipe: Every choice, or the path of a TOML file with some; None for the defaults.
         resume: Go on with an unfinished run in `out`. A finished one is returned as it is.
         watcher: Is told what goes on.
         **options: Fields of `Recipe` that replace those of `recipe`.
@@ -106,23 +106,14 @@ def fit(
     started = time.perf_counter()
     watcher = watcher or Silent()
     folder = RunFolder(out)
+    asked, given = _asked(recipe, data, test, options)
     if folder.finished and resume:
-        folder.clear()  # a run that was killed after its last file
-        return Run(folder.path, artifact.read_metrics(folder.path))
-    artifact.refuse_finished(folder.path)
-    recipe = _asked(recipe or Recipe(), data, test, options)
-    recipe = folder.begin(recipe, resume=resume)
-    try:
-        with folder.held():
-            source = data if data is not None else recipe.data
-            held_out = test if test is not None else recipe.test
-            prepared = prepare(source, held_out, recipe, watcher, scratch=folder.scratch)
-            run = _train_and_test(prepared, folder, started, watcher)
-        folder.clear()
-    except BaseException:
-        folder.abandon()
-        raise
-    return run
+        return _finished(folder, asked, given, watcher)
+    with folder.claimed(asked, given=given, resume=resume) as claimed:
+        source = data if data is not None else claimed.data
+        held_out = test if test is not None else claimed.test
+        prepared = prepare(source, held_out, claimed, watcher, scratch=folder.scratch)
+        return _train_and_test(prepared, folder, started, watcher)
 
 
 def prepare(data: Source | None, test: Source | None, recipe: Recipe, watcher: Watcher, *, scratch: Path) -> Prepared:
@@ -146,7 +137,7 @@ def prepare(data: Source | None, test: Source | None, recipe: Recipe, watcher: W
             received=f"{len(dataset.classes)} ({', '.join(dataset.classes)})",
             mend="add images of another class",
         )
-    locked = None if test is None else align(read(test, class_names=recipe.class_names), dataset.classes)
+    locked = None if test is None else _test_rows(align(read(test, class_names=recipe.class_names), dataset.classes))
     parts = split(dataset, validation=recipe.validation, test=recipe.test_share, seed=recipe.seed, locked_test=locked)
     size = recipe.image_size or chosen.size_for(sizes(parts.train, seed=recipe.seed).median)
     resolved = resolve(recipe, chosen, images=len(parts.train), image_size=size)
@@ -165,7 +156,7 @@ def prepare(data: Source | None, test: Source | None, recipe: Recipe, watcher: W
     _refuse_flip(resolved, train)
     notes = (
         *dataset.notes,
-        *(() if locked is None else locked.notes),
+        *(() if locked is None else (f"test: {note}" for note in locked.notes)),
         *parts.notes,
         *_refusal_notes("train", train.refusals),
         *_refusal_notes("validation", validation.refusals),
@@ -175,12 +166,20 @@ def prepare(data: Source | None, test: Source | None, recipe: Recipe, watcher: W
     return Prepared(resolved, chosen, record, train, validation, parts.test, notes)
 
 
-def evaluate(run: str | Path, data: Source, *, strict: bool = False, watcher: Watcher | None = None) -> Evaluation:
+def evaluate(
+    run: str | Path,
+    data: Source,
+    *,
+    class_names: str | Path | None = None,
+    strict: bool = False,
+    watcher: Watcher | None = None,
+) -> Evaluation:
     """Score a finished artifact on labelled images, which are brought to its classes by name.
 
     Args:
         run: The folder that `fit` left.
-        data: Labelled images in any form that `read` takes.
+        data: Labelled images in any form that `read` takes. Where they bring a split with a test part, that part is scored.
+        class_names: A file that names integer labels, where the artifact was trained with one.
         strict: Whether the first image that cannot be read is an error.
         watcher: Is told what goes on.
 
@@ -189,8 +188,8 @@ def evaluate(run: str | Path, data: Source, *, strict: bool = False, watcher: Wa
     """
     watcher = watcher or Silent()
     predictor = Predictor.load(run)
-    dataset = align(read(data), predictor.classes)
-    for note in dataset.notes:
+    dataset = _test_rows(align(read(data, class_names=class_names), predictor.classes))
+    for note in (*dataset.notes, *_absent(dataset)):
         watcher.note(note)
     scored, evaluation = _score(predictor, dataset, strict, watcher)
     for note in _refusal_notes("the data", scored.refusals):
@@ -207,7 +206,10 @@ def audit(data: Source, *, min_images: int = 10, watcher: Watcher | None = None)
         watcher: Is told what goes on.
     """
     watcher = watcher or Silent()
-    return check(read(data), min_images=min_images, progress=partial(watcher.progress, "checking"))
+    dataset = read(data)
+    for note in dataset.notes:
+        watcher.note(note)
+    return check(dataset, min_images=min_images, progress=partial(watcher.progress, "checking"))
 
 
 def _train_and_test(prepared: Prepared, folder: RunFolder, started: float, watcher: Watcher) -> Run:
@@ -219,8 +221,10 @@ def _train_and_test(prepared: Prepared, folder: RunFolder, started: float, watch
     from crossroads.training.loop import train
 
     recipe = prepared.recipe
+    size = _known(recipe.image_size)
     with seeded(recipe.seed):
-        network = assemble(prepared.backbone.build(_known(recipe.image_size)), _known(recipe.image_size), len(prepared.classes))
+        network = assemble(prepared.backbone.build(size), size, len(prepared.classes))
+    artifact.check_model(network.inference, size, len(prepared.classes))  # before the work, not after it
     (phase,) = plan(recipe)
     trained = train(
         network,
@@ -234,11 +238,11 @@ def _train_and_test(prepared: Prepared, folder: RunFolder, started: float, watch
     contents = artifact.Contents(
         model=network.inference,
         classes=prepared.classes,
-        resize=Resize(_known(recipe.image_size)),
+        resize=Resize(size),
         recipe=recipe,
         history=history_csv(trained.history),
         data=_data_facts(prepared),
-        parity_images=prepared.validation.pixels[:PARITY_IMAGES],
+        parity_images=_spread(prepared.validation.pixels),
     )
     with artifact.draft(folder.path, contents) as draft:
         # What is scored is what was saved, as it will be loaded.
@@ -256,6 +260,23 @@ def _train_and_test(prepared: Prepared, folder: RunFolder, started: float, watch
         metrics |= {"seconds": round(time.perf_counter() - started, 3), "peak_memory_mb": peak_memory_mb()}
         draft.finish(metrics)
     return Run(folder.path, metrics)
+
+
+def _spread(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Images from all over, since those of one class often stand together."""
+    rows = np.linspace(0, len(pixels) - 1, min(len(pixels), PARITY_IMAGES)).astype(np.int64)
+    return pixels[rows]
+
+
+def _test_rows(dataset: Dataset) -> Dataset:
+    """The test rows of a data set that brings a split, else all."""
+    if dataset.splits is None or not (dataset.splits == TEST).any() or (dataset.splits == TEST).all():
+        return dataset
+    test = dataset.select(dataset.splits == TEST)
+    left_out = len(dataset) - len(test)
+    return replace(
+        test, notes=(*test.notes, f"{dataset.origin}: only its test split is scored; {left_out} other rows are left out")
+    )
 
 
 def _test(predictor: Predictor, prepared: Prepared, watcher: Watcher) -> dict[str, Any]:
@@ -314,11 +335,32 @@ class _Names(Sequence[str]):
         return self._dataset.name(row)
 
 
-def _asked(recipe: Recipe, data: Source | None, test: Source | None, options: dict[str, Any]) -> Recipe:
-    """The recipe with the options in it, and the paths where the sources are paths."""
-    recipe = Recipe.from_mapping(recipe.to_mapping() | options, "options")
-    paths = {name: str(source) for name, source in (("data", data), ("test", test)) if isinstance(source, str | Path)}
-    return recipe.with_options(**paths)
+def _asked(
+    recipe: Recipe | str | Path | None, data: Source | None, test: Source | None, options: dict[str, Any]
+) -> tuple[Recipe, set[str]]:
+    """The recipe with the options in it and the paths where the sources are paths, and the fields that the user named."""
+    if isinstance(recipe, Recipe):
+        named = {name: value for name, value in recipe.to_mapping().items() if value != getattr(Recipe(), name)}
+    else:
+        named = {} if recipe is None else read_toml(recipe)
+        Recipe.from_mapping(named, str(recipe))
+    named |= {name: str(source) for name, source in (("data", data), ("test", test)) if isinstance(source, str | Path)}
+    named |= {name: value for name, value in options.items() if value is not None}
+    asked = Recipe.from_mapping(named, "options")
+    if "test_share" in named and asked.test_share and (test is not None or asked.test is not None):
+        raise RecipeError(
+            "test_share does nothing where a test set is given", received=asked.test_share, mend="leave one of them out"
+        )
+    return asked, set(named)
+
+
+def _finished(folder: RunFolder, recipe: Recipe, given: set[str], watcher: Watcher) -> Run:
+    """The run that is already there, if it is the one that is asked for."""
+    stored = Recipe.from_mapping(artifact.open_verified(folder.path).facts["recipe"], str(folder.path))
+    folder.require_same(recipe, given, stored)
+    folder.clear()  # of a run that was killed after its last file
+    watcher.note(f"{folder.path} is finished; nothing was trained")
+    return Run(folder.path, artifact.read_metrics(folder.path))
 
 
 def _require_every_class(train: Loaded) -> None:
@@ -343,6 +385,13 @@ def _refuse_flip(recipe: Recipe, train: Loaded) -> None:
         )
 
 
+def _absent(dataset: Dataset) -> Iterator[str]:
+    absent = [dataset.classes[label] for label in np.flatnonzero(dataset.counts() == 0)]
+    if absent:
+        named = ", ".join(map(repr, absent[:5])) + (", …" if len(absent) > 5 else "")
+        yield f"no images of {len(absent)} of {len(dataset.classes)} classes ({named}); balanced accuracy is over the others"
+
+
 def _refusal_notes(side: str, refusals: tuple[Refusal, ...]) -> Iterator[str]:
     if refusals:
         first = f"{refusals[0].name}: {refusals[0].reason}"
@@ -353,7 +402,7 @@ def _identity(prepared: Prepared) -> str:
     """Digest of all that must stay the same when a run is resumed: the data row by row, the recipe, the versions."""
     hasher = hashlib.blake2b(digest_size=16)
     recipe = {key: value for key, value in prepared.recipe.to_mapping().items() if key not in ("data", "test")}
-    hasher.update(json.dumps([recipe, prepared.classes, __version__, keras_backend()], sort_keys=True).encode())
+    hasher.update(json.dumps([recipe, prepared.classes, __version__, library_versions()], sort_keys=True).encode())
     for part in (prepared.train, prepared.validation):
         hasher.update(part.digests.tobytes())
         hasher.update(part.dataset.labels.tobytes())

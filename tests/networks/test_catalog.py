@@ -19,9 +19,11 @@ def test_an_unknown_name_is_told_with_the_nearest():
 
 
 @every_backbone
-def test_too_small_an_image_is_refused_before_anything_is_built(record):
-    with pytest.raises(BackboneError, match=f"at least {record.min_size} px"):
-        record.build(record.min_size - 1)
+def test_an_image_out_of_bounds_is_refused_before_anything_is_built(record):
+    low, high = record.limits
+    for size in (low - 1, high + 1):
+        with pytest.raises(BackboneError, match=f"takes images of {low} to {high} px; received {size} px"):
+            record.build(size)
 
 
 @every_backbone

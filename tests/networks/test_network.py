@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from keras import layers
 
+from crossroads.errors import BackboneError
 from crossroads.networks.catalog import CATALOG, backbone
 from crossroads.networks.network import assemble, seeded
 
@@ -34,7 +35,7 @@ def test_images_in_probabilities_out(record):
 
 @every_backbone
 def test_it_builds_at_its_smallest_size_and_at_each_size_it_names(record):
-    for size in {record.min_size, *record.sizes}:
+    for size in {record.limits[0], *record.sizes}:
         assert build(record, size).logits.output_shape == (None, 5)
 
 
@@ -62,6 +63,15 @@ def test_it_saves_and_loads_in_safe_mode(record, tmp_path):
     loaded = keras.saving.load_model(tmp_path / "model.keras", safe_mode=True)
     pixels = images(2, record.sizes[0])
     np.testing.assert_allclose(loaded.predict_on_batch(pixels), network.inference.predict_on_batch(pixels), atol=1e-6)
+
+
+def test_other_settings_of_keras_are_refused_and_not_silently_taken():
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        with pytest.raises(BackboneError, match="received Keras set to mixed_bfloat16"):
+            build(CATALOG[0], CATALOG[0].sizes[0])
+    finally:
+        keras.config.set_dtype_policy("float32")
 
 
 def test_seeding_leaves_the_callers_generators_alone():

@@ -49,9 +49,10 @@ def test_a_changed_file_is_noticed(tmp_path, name):
         kept.progress()
 
 
-def test_a_damaged_pointer_is_noticed(tmp_path):
+@pytest.mark.parametrize("text", ["{", "{}", "[]", '{"digests": 3}'])
+def test_a_damaged_pointer_is_noticed(tmp_path, text):
     kept = saved(tmp_path)
-    (tmp_path / "progress.json").write_text("{")
+    (tmp_path / "progress.json").write_text(text)
     with pytest.raises(TrainingError, match="damaged"):
         kept.progress()
 

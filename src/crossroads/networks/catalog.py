@@ -57,7 +57,7 @@ class Backbone:
         summary: One line for the list.
         builder: ``module:function`` that takes the image side in pixels and returns `Parts`: preprocessing and backbone.
         sizes: The image sides that a size is chosen from, in pixels, where the user names none.
-        min_size: Smallest image side that it accepts, in pixels.
+        limits: Smallest and largest image side that it accepts, in pixels.
         preprocessing: What the model does to a uint8 RGB image first, in words. It is part of every saved model.
         licence: Licence of the weights or, where there are none, of the code.
         year: Of publication.
@@ -69,7 +69,7 @@ class Backbone:
     summary: str
     builder: str
     sizes: tuple[int, ...]
-    min_size: int
+    limits: tuple[int, int]
     preprocessing: str
     licence: str
     year: int
@@ -83,12 +83,13 @@ class Backbone:
         return cast("Callable[[int], Parts]", getattr(importlib.import_module(module), function))(size)
 
     def check_size(self, size: int) -> None:
-        """Raises `BackboneError` where images of side `size` pixels are too small."""
-        if size < self.min_size:
+        """Raises `BackboneError` where images of side `size` pixels are too small, or too large for this network."""
+        low, high = self.limits
+        if not low <= size <= high:
             raise BackboneError(
-                f"{self.name} takes images of at least {self.min_size} px",
+                f"{self.name} takes images of {low} to {high} px",
                 received=f"{size} px",
-                mend=f"use --image-size {self.min_size} or more",
+                mend=f"use --image-size {min(max(size, low), high)}, or another backbone",
             )
 
     def to_json(self) -> dict[str, Any]:
@@ -106,7 +107,7 @@ CATALOG: tuple[Backbone, ...] = (
         summary="small BatchNorm network for images of 32 to 64 px, the default from scratch",
         builder="crossroads.networks.small:build",
         sizes=(32, 48, 64),
-        min_size=16,
+        limits=(16, 512),
         preprocessing="x / 255, then each image to mean 0 and variance 1",
         licence="Apache-2.0",
         year=2026,
@@ -129,7 +130,7 @@ CATALOG: tuple[Backbone, ...] = (
         summary="one convolution and two dense layers, the first network of the notes",
         builder="crossroads.networks.quiz:build",
         sizes=(32,),
-        min_size=8,
+        limits=(8, 256),
         preprocessing="x / 255 - 0.5",
         licence="Apache-2.0",
         year=2017,

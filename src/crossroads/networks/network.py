@@ -11,6 +11,8 @@ import keras
 import numpy as np
 from keras import layers
 
+from crossroads.errors import BackboneError
+
 
 @dataclass(frozen=True, slots=True)
 class Parts:
@@ -42,6 +44,7 @@ class Network:
 
 def assemble(parts: Parts, size: int, classes: int) -> Network:
     """A backbone with a softmax head for `classes` classes. The head is one dense layer, as in the notes."""
+    _require_plain_keras()
     pixels = keras.Input((size, size, 3), dtype="float32", name="pixels")
     x = pixels
     for layer in parts.preprocessing:
@@ -53,6 +56,17 @@ def assemble(parts: Parts, size: int, classes: int) -> Network:
     floats = layers.Rescaling(1.0, name="to_float")(images)
     probabilities = layers.Softmax(name="probabilities")(logits(floats))
     return Network(logits=logits, inference=keras.Model(images, probabilities, name="crossroads"), size=size)
+
+
+def _require_plain_keras() -> None:
+    """Settings of Keras that the whole process shares decide what a layer is; these networks are made for the usual ones."""
+    policy, layout = keras.config.dtype_policy().name, keras.config.image_data_format()
+    if policy != "float32" or layout != "channels_last":
+        raise BackboneError(
+            "networks are built in float32 with channels last",
+            received=f"Keras set to {policy} and {layout}",
+            mend="call keras.config.set_dtype_policy('float32') and keras.config.set_image_data_format('channels_last')",
+        )
 
 
 @contextmanager

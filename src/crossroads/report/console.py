@@ -178,7 +178,9 @@ def print_audit(found: Audit) -> None:
     for finding in found.findings:
         print(f"\n{finding.severity}: {finding.check}: {finding.summary}")
         if finding.examples:
-            print(f"  such as: {'; '.join(finding.examples)}")
+            print("  such as:")
+            for example in finding.examples:
+                print(f"    {example}")
         print(f"  mend: {finding.mend}")
 
 

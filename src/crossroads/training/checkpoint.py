@@ -103,18 +103,18 @@ class Checkpoints:
         """Where the run stands, or None where no epoch was finished. Raises `TrainingError` where a checkpoint is damaged."""
         try:
             state = json.loads(self._pointer.read_text())
+            digests = dict(state["digests"])
+            history = tuple(EpochRecord(**record) for record in state["history"])
+            progress = Progress(identity=state["identity"], history=history, best=state["best"])
         except FileNotFoundError:
             return None
-        except ValueError as error:
-            raise TrainingError(
-                "the checkpoint is damaged", received=str(self._pointer), mend="start again in another folder"
-            ) from error
-        for name, digest in state["digests"].items():
+        except (ValueError, KeyError, TypeError) as error:
+            raise _damaged(self._pointer) from error
+        for name, digest in digests.items():
             path = self.folder / name
             if not path.is_file() or _digest(path) != digest:
-                raise TrainingError("the checkpoint is damaged", received=str(path), mend="start again in another folder")
-        history = tuple(EpochRecord(**record) for record in state["history"])
-        return Progress(identity=state["identity"], history=history, best=state["best"])
+                raise _damaged(path)
+        return progress
 
     def arrays(self, epoch: int) -> list[NDArray[np.generic]]:
         """The arrays that were saved after `epoch`, counted from 1."""
@@ -122,15 +122,17 @@ class Checkpoints:
             with np.load(self._path(epoch), allow_pickle=False) as saved:
                 return [saved[f"arr_{i}"] for i in range(len(saved.files))]
         except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-            raise TrainingError(
-                "the checkpoint is damaged", received=str(self._path(epoch)), mend="start again in another folder"
-            ) from error
+            raise _damaged(self._path(epoch)) from error
 
     def _path(self, epoch: int) -> Path:
         return self.folder / f"epoch-{epoch:05d}.npz"
 
     def _digests(self, epochs: Iterable[int]) -> dict[str, str]:
         return {self._path(epoch).name: _digest(self._path(epoch)) for epoch in sorted(epochs)}
+
+
+def _damaged(path: Path) -> TrainingError:
+    return TrainingError("the checkpoint is damaged", received=str(path), mend="start again in another folder")
 
 
 def _digest(path: Path) -> str:

@@ -201,7 +201,7 @@ class _Epochs(keras.callbacks.Callback):  # type: ignore[misc]
             raise TrainingError(
                 f"the loss must stay finite; in epoch {epoch + 1} it did not",
                 received=f"loss {loss:g}, validation loss {validation_loss:g}",
-                mend=f"use a learning rate below {self._phase.learning_rate:g}",
+                mend=f"start again in another --out with a learning rate below {self._phase.learning_rate:g}",
             )
         rate = float(keras.ops.convert_to_numpy(self._training.optimizer.learning_rate))
         record = EpochRecord(epoch + 1, self._clock() - self._started, rate, loss, validation_loss, accuracy)
