@@ -179,7 +179,7 @@ def test_a_test_set_of_its_own_is_brought_to_the_classes_by_name(source, tmp_pat
 
 
 def test_a_share_for_the_test_beside_a_test_set_is_refused(source, tmp_path):
-    with pytest.raises(RecipeError, match="test_share does nothing where a test set is given; received 0.2"):
+    with pytest.raises(RecipeError, match=r"test_share does nothing where a test set is given; received 0\.2"):
         crossroads.fit(source, out=tmp_path / "run", test=source, recipe=QUICK)
 
 

@@ -13,9 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossroads.artifact import GRAPH, Manifest, open_verified
+from crossroads.data.archives import MEMBER
 from crossroads.data.dataset import Dataset
 from crossroads.data.images import load as load_image
 from crossroads.data.loading import Refusal, stream
+from crossroads.data.spans import read_plain
 from crossroads.errors import ArtifactError, DataError, ImageRefused
 from crossroads.inference import BATCH, Graph
 
@@ -246,7 +248,7 @@ def _source(image: Picture) -> bytes | NDArray[np.uint8]:
     if isinstance(image, str | PathLike):
         if Path(image).is_dir():  # systems call a folder that is read by many names
             raise ImageRefused("is a folder", mend="give image files")
-        return Path(image).read_bytes()
+        return read_plain(image, MEMBER)
     if isinstance(image, bytes | np.ndarray):
         return image
     from PIL import Image, ImageOps

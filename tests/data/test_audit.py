@@ -253,3 +253,11 @@ def test_the_signs_of_gtsrb(shared_data: Path) -> None:
     assert len(report.mirror_classes) <= 5
     assert "12" in report.symmetric_classes  # priority road: a square on its corner
     assert not any(finding.severity == "error" for finding in report.findings)
+
+
+def test_a_class_that_fit_will_refuse_is_an_error_here_too() -> None:
+    few = audit(dataset(pictures(14), [0] * 12 + [1] * 2))
+    assert found(few, "scarce-classes").severity == "error"
+    assert found(few, "scarce-classes").examples == ("b (2 images)",)
+    grouped = audit(dataset(pictures(24), [0] * 12 + [1] * 12, groups=[*range(12), *([90] * 6), *([91] * 6)]))
+    assert found(grouped, "scarce-classes").examples == ("b (2 groups)",)

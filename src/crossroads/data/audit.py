@@ -29,6 +29,9 @@ BLANK_SPREAD = 1.0
 BLACK_MEAN, BLACK_SPREAD = 16.0, 3.0
 """An image is nearly black where mean and spread of all its values are at most these: 46 images of GTSRB's training set."""
 
+NEEDED = 3
+"""Images, or groups, that a class needs to stand in train, validation and test."""
+
 IMBALANCE = 10.0
 """The largest class may hold this many times the images of the smallest before the balance is a warning."""
 
@@ -71,6 +74,7 @@ class Audit:
         asymmetric_classes: Classes that look different when mirrored.
         symmetric_classes: Classes that look the same when mirrored.
         findings: Errors first, then warnings, then remarks.
+        notes: What the reader of the data left out or found odd.
     """
 
     origin: str
@@ -85,6 +89,7 @@ class Audit:
     asymmetric_classes: tuple[str, ...]
     symmetric_classes: tuple[str, ...]
     findings: tuple[Finding, ...]
+    notes: tuple[str, ...]
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -155,6 +160,7 @@ def audit(
         asymmetric_classes=turned.asymmetric,
         symmetric_classes=turned.symmetric,
         findings=tuple(sorted(findings, key=lambda finding: _ORDER.index(finding.severity))),
+        notes=dataset.notes,
     )
 
 
@@ -241,6 +247,22 @@ def _of_classes(dataset: Dataset, min_images: int, examples: int) -> list[Findin
         findings.append(
             Finding("one-class", "error", f"all images are of one class, {only!r}", 1, (only,), "add images of another class")
         )
+    if dataset.splits is None or not dataset.splits.any():
+        units = counts if dataset.groups is None else _groups_of(dataset)
+        scarce = np.flatnonzero((units < NEEDED) & (counts > 0))
+        unit = "image" if dataset.groups is None else "group"
+        if len(scarce):
+            findings.append(
+                Finding(
+                    "scarce-classes",
+                    "error",
+                    f"{plural(len(scarce), 'class', 'classes')} of {k} cannot be split: fewer than {NEEDED} {unit}s for train, "
+                    "validation and test",
+                    len(scarce),
+                    tuple(f"{dataset.classes[label]} ({plural(int(units[label]), unit)})" for label in scarce[:examples]),
+                    f"add images{' of other groups' if unit == 'group' else ''}, join classes, or move them out of the data",
+                )
+            )
     small = np.flatnonzero(counts < min_images)
     if len(small):
         findings.append(
@@ -250,7 +272,7 @@ def _of_classes(dataset: Dataset, min_images: int, examples: int) -> list[Findin
                 f"{len(small)} of {k} classes have fewer than {min_images} images",
                 len(small),
                 tuple(f"{dataset.classes[label]} ({counts[label]})" for label in small[:examples]),
-                "add images, join classes, or leave the classes out",
+                "add images, join classes, or move them out of the data",
             )
         )
     ratio = float(counts.max() / max(counts[counts > 0].min(), 1))
@@ -270,6 +292,12 @@ def _of_classes(dataset: Dataset, min_images: int, examples: int) -> list[Findin
             )
         )
     return findings
+
+
+def _groups_of(dataset: Dataset) -> NDArray[np.int64]:
+    """int64 (k,), the groups of each class."""
+    pairs = np.unique(np.stack([dataset.labels.astype(np.int64), np.asarray(dataset.groups)]), axis=1)
+    return np.bincount(pairs[0], minlength=len(dataset.classes)).astype(np.int64)
 
 
 def _of_splits(dataset: Dataset, examples: int) -> list[Finding]:
