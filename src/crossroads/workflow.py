@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,6 @@ from crossroads import __version__, artifact
 from crossroads._platform import library_versions, load_keras, peak_memory_mb
 from crossroads.data.audit import Audit
 from crossroads.data.audit import audit as check
-from crossroads.data.dataset import TEST, Dataset
 from crossroads.data.images import Resize
 from crossroads.data.labels import align
 from crossroads.data.loading import Loaded, Refusal, load_all, sizes
@@ -27,11 +26,11 @@ from crossroads.data.readers import read
 from crossroads.data.splits import Locked, split, split_digest
 from crossroads.errors import DataError, RecipeError
 from crossroads.evaluation import Evaluation
-from crossroads.evaluation import evaluate as score
 from crossroads.networks.catalog import Backbone, backbone
-from crossroads.predictor import Predictor, Scored
+from crossroads.predictor import Predictor
 from crossroads.recipe import Recipe, read_toml
 from crossroads.run_folder import RunFolder
+from crossroads.scoring import absent_classes, score, score_loaded, test_rows
 from crossroads.strategies import Strategy, plan, resolve, strategy
 from crossroads.training.watch import Silent, Watcher
 
@@ -137,7 +136,7 @@ def prepare(data: Source | None, test: Source | None, recipe: Recipe, watcher: W
             received=f"{len(dataset.classes)} ({', '.join(dataset.classes)})",
             mend="add images of another class",
         )
-    locked = None if test is None else _test_rows(align(read(test, class_names=recipe.class_names), dataset.classes))
+    locked = None if test is None else test_rows(align(read(test, class_names=recipe.class_names), dataset.classes))
     parts = split(dataset, validation=recipe.validation, test=recipe.test_share, seed=recipe.seed, locked_test=locked)
     size = recipe.image_size or chosen.size_for(sizes(parts.train, seed=recipe.seed).median)
     resolved = resolve(recipe, chosen, images=len(parts.train), image_size=size)
@@ -188,10 +187,10 @@ def evaluate(
     """
     watcher = watcher or Silent()
     predictor = Predictor.load(run)
-    dataset = _test_rows(align(read(data, class_names=class_names), predictor.classes))
-    for note in (*dataset.notes, *_absent(dataset)):
+    dataset = test_rows(align(read(data, class_names=class_names), predictor.classes))
+    for note in (*dataset.notes, *absent_classes(dataset)):
         watcher.note(note)
-    scored, evaluation = _score(predictor, dataset, strict, watcher)
+    scored, evaluation = score(predictor, dataset, strict, watcher)
     for note in _refusal_notes("the data", scored.refusals):
         watcher.note(note)
     return evaluation
@@ -213,6 +212,19 @@ def audit(data: Source, *, min_images: int = 10, watcher: Watcher | None = None)
 
 
 def _train_and_test(prepared: Prepared, folder: RunFolder, started: float, watcher: Watcher) -> Run:
+    contents, facts = _trained(prepared, folder, watcher)
+    with artifact.draft(folder.path, contents) as draft:
+        # What is scored is what was saved, as it will be loaded.
+        predictor = Predictor.load(draft.path)
+        scores = {"validation": score_loaded(predictor, prepared.validation).to_json(), **_test(predictor, prepared, watcher)}
+        cost = {"seconds": round(time.perf_counter() - started, 3), "peak_memory_mb": peak_memory_mb()}
+        metrics = {"backbone": prepared.backbone.name, "strategy": prepared.strategy.name, **cost, **facts, **scores}
+        draft.finish(metrics)
+    return Run(folder.path, metrics)
+
+
+def _trained(prepared: Prepared, folder: RunFolder, watcher: Watcher) -> tuple[artifact.Contents, dict[str, Any]]:
+    """What goes into the artifact, and how many epochs it took."""
     # Keras is loaded here and not before, so that a mistake in the data or the options is told at once.
     load_keras()
     from crossroads.networks.network import assemble, seeded
@@ -220,21 +232,13 @@ def _train_and_test(prepared: Prepared, folder: RunFolder, started: float, watch
     from crossroads.training.checkpoint import history_csv
     from crossroads.training.loop import train
 
-    recipe = prepared.recipe
-    size = _known(recipe.image_size)
+    recipe, size = prepared.recipe, _known(prepared.recipe.image_size)
     with seeded(recipe.seed):
         network = assemble(prepared.backbone.build(size), size, len(prepared.classes))
     artifact.check_model(network.inference, size, len(prepared.classes))  # before the work, not after it
     (phase,) = plan(recipe)
-    trained = train(
-        network,
-        phase,
-        Labelled(prepared.train.pixels, prepared.train.dataset.labels),
-        Labelled(prepared.validation.pixels, prepared.validation.dataset.labels),
-        folder.checkpoints,
-        _identity(prepared),
-        watcher,
-    )
+    data, validation = (Labelled(part.pixels, part.dataset.labels) for part in (prepared.train, prepared.validation))
+    trained = train(network, phase, data, validation, folder.checkpoints, _identity(prepared), watcher)
     contents = artifact.Contents(
         model=network.inference,
         classes=prepared.classes,
@@ -244,22 +248,7 @@ def _train_and_test(prepared: Prepared, folder: RunFolder, started: float, watch
         data=_data_facts(prepared),
         parity_images=_spread(prepared.validation.pixels),
     )
-    with artifact.draft(folder.path, contents) as draft:
-        # What is scored is what was saved, as it will be loaded.
-        predictor = Predictor.load(draft.path)
-        metrics = {
-            "backbone": prepared.backbone.name,
-            "strategy": prepared.strategy.name,
-            "seconds": 0.0,
-            "peak_memory_mb": None,
-            "epochs": len(trained.history),
-            "best_epoch": trained.best,
-            "validation": _score_loaded(predictor, prepared.validation).to_json(),
-            **_test(predictor, prepared, watcher),
-        }
-        metrics |= {"seconds": round(time.perf_counter() - started, 3), "peak_memory_mb": peak_memory_mb()}
-        draft.finish(metrics)
-    return Run(folder.path, metrics)
+    return contents, {"epochs": len(trained.history), "best_epoch": trained.best}
 
 
 def _spread(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -268,24 +257,13 @@ def _spread(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return pixels[rows]
 
 
-def _test_rows(dataset: Dataset) -> Dataset:
-    """The test rows of a data set that brings a split, else all."""
-    if dataset.splits is None or not (dataset.splits == TEST).any() or (dataset.splits == TEST).all():
-        return dataset
-    test = dataset.select(dataset.splits == TEST)
-    left_out = len(dataset) - len(test)
-    return replace(
-        test, notes=(*test.notes, f"{dataset.origin}: only its test split is scored; {left_out} other rows are left out")
-    )
-
-
 def _test(predictor: Predictor, prepared: Prepared, watcher: Watcher) -> dict[str, Any]:
     """The final evaluation: the one place where the test is unlocked."""
     refusals = {"train": prepared.train.refusals, "validation": prepared.validation.refusals}
     notes = list(prepared.notes)
     facts: dict[str, Any] = {"test": None}
     if prepared.test is not None:
-        scored, evaluation = _score(predictor, prepared.test.unlock(), prepared.recipe.strict, watcher)
+        scored, evaluation = score(predictor, prepared.test.unlock(), prepared.recipe.strict, watcher)
         refusals["test"] = scored.refusals
         seen = _overlap(scored.digests, prepared)
         told = list(_refusal_notes("the test", scored.refusals))
@@ -306,33 +284,6 @@ def _overlap(digests: NDArray[np.uint8], prepared: Prepared) -> int:
     """How many of the images with these digests, uint8 (n, 16), were trained or validated on."""
     known = {digest.tobytes() for part in (prepared.train, prepared.validation) for digest in part.digests}
     return sum(digest.tobytes() in known for digest in digests)
-
-
-def _score(predictor: Predictor, dataset: Dataset, strict: bool, watcher: Watcher) -> tuple[Scored, Evaluation]:
-    scored = predictor.probabilities_of(dataset, strict=strict, progress=partial(watcher.progress, "testing"))
-    return scored, _evaluation(scored.probabilities, scored.dataset)
-
-
-def _score_loaded(predictor: Predictor, loaded: Loaded) -> Evaluation:
-    return _evaluation(predictor.probabilities(loaded.pixels), loaded.dataset)
-
-
-def _evaluation(probabilities: NDArray[np.float32], dataset: Dataset) -> Evaluation:
-    names = _Names(dataset)
-    return score(probabilities, dataset.labels, dataset.classes, names=names, groups=dataset.groups)
-
-
-class _Names(Sequence[str]):
-    """The names of a data set's rows, made when asked for: few of them are shown."""
-
-    def __init__(self, dataset: Dataset) -> None:
-        self._dataset = dataset
-
-    def __len__(self) -> int:
-        return len(self._dataset)
-
-    def __getitem__(self, row: int) -> str:  # type: ignore[override]
-        return self._dataset.name(row)
 
 
 def _asked(
@@ -383,13 +334,6 @@ def _refuse_flip(recipe: Recipe, train: Loaded) -> None:
             received="; ".join(verdict.reasons),
             mend="set flip = false in [augmentation]",
         )
-
-
-def _absent(dataset: Dataset) -> Iterator[str]:
-    absent = [dataset.classes[label] for label in np.flatnonzero(dataset.counts() == 0)]
-    if absent:
-        named = ", ".join(map(repr, absent[:5])) + (", …" if len(absent) > 5 else "")
-        yield f"no images of {len(absent)} of {len(dataset.classes)} classes ({named}); balanced accuracy is over the others"
 
 
 def _refusal_notes(side: str, refusals: tuple[Refusal, ...]) -> Iterator[str]:

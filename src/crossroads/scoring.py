@@ -1,0 +1,64 @@
+"""From labelled images to an `Evaluation`, through the predictor: the one way in which anything is scored."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crossroads.data.dataset import TEST, Dataset
+from crossroads.data.loading import Loaded
+from crossroads.evaluation import Evaluation, evaluate
+from crossroads.predictor import Predictor, Scored
+from crossroads.training.watch import Watcher
+
+
+def score(predictor: Predictor, dataset: Dataset, strict: bool, watcher: Watcher) -> tuple[Scored, Evaluation]:
+    """Probabilities and scores of a data set whose classes are the predictor's; raises as `Predictor.probabilities_of`."""
+    scored = predictor.probabilities_of(dataset, strict=strict, progress=partial(watcher.progress, "testing"))
+    return scored, _evaluation(scored.probabilities, scored.dataset)
+
+
+def score_loaded(predictor: Predictor, loaded: Loaded) -> Evaluation:
+    """Scores of images that are already in memory."""
+    return _evaluation(predictor.probabilities(loaded.pixels), loaded.dataset)
+
+
+def _evaluation(probabilities: NDArray[np.float32], dataset: Dataset) -> Evaluation:
+    names = _Names(dataset)
+    return evaluate(probabilities, dataset.labels, dataset.classes, names=names, groups=dataset.groups)
+
+
+class _Names(Sequence[str]):
+    """The names of a data set's rows, made when asked for: few of them are shown."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self._dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def __getitem__(self, row: int) -> str:  # type: ignore[override]
+        return self._dataset.name(row)
+
+
+def test_rows(dataset: Dataset) -> Dataset:
+    """The test rows of a data set that brings a split, else all."""
+    if dataset.splits is None or not (dataset.splits == TEST).any() or (dataset.splits == TEST).all():
+        return dataset
+    test = dataset.select(dataset.splits == TEST)
+    left_out = len(dataset) - len(test)
+    return replace(
+        test, notes=(*test.notes, f"{dataset.origin}: only its test split is scored; {left_out} other rows are left out")
+    )
+
+
+def absent_classes(dataset: Dataset) -> Iterator[str]:
+    """A remark on the classes that the data set has no image of."""
+    absent = [dataset.classes[label] for label in np.flatnonzero(dataset.counts() == 0)]
+    if absent:
+        named = ", ".join(map(repr, absent[:5])) + (", …" if len(absent) > 5 else "")
+        yield f"no images of {len(absent)} of {len(dataset.classes)} classes ({named}); balanced accuracy is over the others"
