@@ -170,6 +170,16 @@ def test_a_mistake_is_one_line_and_exit_code_2(crossroads, data, tmp_path, monke
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_recipe_may_name_the_data_and_the_command_line_wins(crossroads, data, tmp_path):
+    (tmp_path / "recipe.toml").write_text(f'data = "{data}"\nepochs = 1\nimage_size = 16\ntest_share = 0.0\n')
+    code, out, _ = crossroads("fit", "--recipe", tmp_path / "recipe.toml", "--out", tmp_path / "run", "--json")
+    assert code == 0
+    assert json.loads(out)["validation"]["n"] == 6
+    code, _, err = crossroads("fit", "nowhere", "--recipe", tmp_path / "recipe.toml", "--out", tmp_path / "other")
+    assert code == 2
+    assert "nowhere does not exist" in err
+
+
 def test_an_unknown_option_is_exit_code_2(crossroads, data):
     code, _, err = crossroads("fit", data, "--epoch", 3)
     assert code == 2

@@ -52,6 +52,10 @@ def test_no_augment_turns_the_backbones_own_off():
     assert not resolve(Recipe(augment=False), small, images=500, image_size=32).augmentation.moves
 
 
+def test_many_images_get_the_larger_batches():
+    assert [resolve(Recipe(), QUIZ, images=n, image_size=32).batch_size for n in (100, 10_000)] == [32, 128]
+
+
 def test_fewer_images_get_more_epochs_within_bounds():
     few, many = QUIZ.defaults.epochs_for(50), QUIZ.defaults.epochs_for(10**7)
     assert (many, few) == QUIZ.defaults.epochs

@@ -175,6 +175,8 @@ def test_a_test_set_of_its_own_is_brought_to_the_classes_by_name(source, tmp_pat
     test = folder_of(tmp_path / "test", images[labels == "upright"], labels[labels == "upright"])
     run = crossroads.fit(source, out=tmp_path / "run", test=test, recipe=WITH_OWN_TEST)
     assert run.metrics["test"]["n"] == 6
+    again = crossroads.fit(out=tmp_path / "again", recipe=run.artifact / "recipe.toml")
+    assert again.metrics["test"] == run.metrics["test"]
     assert run.metrics["validation"]["n"] == 16
 
 

@@ -152,6 +152,8 @@ def fit(
     from crossroads.workflow import fit as train
 
     options = {
+        "data": None if data is None else str(data),
+        "test": None if test is None else str(test),
         "class_names": None if class_names is None else str(class_names),
         "backbone": backbone,
         "strategy": strategy,
@@ -175,7 +177,7 @@ def fit(
     if out is None:
         raise RecipeError("fit needs a folder for the artifact", mend="add --out RUN")
     with _watching(json=json, quiet=quiet) as watcher:
-        run = train(data, out=out, test=test, resume=resume, watcher=watcher, **asked)
+        run = train(out=out, resume=resume, watcher=watcher, **asked)
     if json:
         print_json(run.to_json())
     else:

@@ -97,7 +97,7 @@ def resolve(recipe: Recipe, backbone: Backbone, *, images: int, image_size: int)
         backbone=backbone.name,
         image_size=image_size,
         epochs=recipe.epochs or defaults.epochs_for(images),
-        batch_size=recipe.batch_size or defaults.batch_size,
+        batch_size=recipe.batch_size or defaults.batch_size_for(images),
         optimizer=optimizer,
         learning_rate=recipe.learning_rate or defaults.learning_rate,
         schedule=recipe.schedule or defaults.schedule,

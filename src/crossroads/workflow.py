@@ -6,7 +6,7 @@ import hashlib
 import json
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -139,6 +139,8 @@ def prepare(data: Source | None, test: Source | None, recipe: Recipe, watcher: W
     locked = None if test is None else test_rows(align(read(test, class_names=recipe.class_names), dataset.classes))
     parts = split(dataset, validation=recipe.validation, test=recipe.test_share, seed=recipe.seed, locked_test=locked)
     size = recipe.image_size or chosen.size_for(sizes(parts.train, seed=recipe.seed).median)
+    if locked is not None:
+        recipe = replace(recipe, test_share=0.0)  # which then does nothing; so the stored recipe repeats the run
     resolved = resolve(recipe, chosen, images=len(parts.train), image_size=size)
     chosen.check_size(size)
     train, validation = (

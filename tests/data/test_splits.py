@@ -340,3 +340,11 @@ def test_many_classes_and_one_group_of_two_of_them(k: int) -> None:
     result = split(dataset(labels.tolist(), groups.tolist()), validation=0.2, test=0.2, seed=0)
     assert result.notes == ("1 group with images of several classes: each stays whole",)
     assert [np.count_nonzero(part.counts()) for part in parts(result)] == [k, k, k]
+
+
+def test_groups_that_hold_every_class_meet_the_share() -> None:
+    """Such as writers of digits: one writer brings each digit, so a few writers are enough for all."""
+    labels = np.tile(np.arange(10), 13 * 9)
+    groups = np.repeat(np.arange(13), 90)
+    result = split(dataset(labels, groups), validation=0.1, test=0.1, seed=0)
+    assert (len(result.validation), len(result.test or ())) == (90, 90)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NoReturn
 
 import numpy as np
@@ -228,16 +228,22 @@ def _drawn(dataset: Dataset, wanted: list[tuple[int, float]], seed: int) -> tupl
     note = f"{plural(groups.mixed, 'group')} with images of several classes: each stays whole"
     k = len(dataset.classes)
     missing: set[int] = set()
+    best: tuple[float, Sides] | None = None
     for attempt in range(_ATTEMPTS):
-        sides = _attempt(dataset.classes, groups, wanted, seed, attempt)[groups.numbers]
+        # Class by class, or, since each group may serve many classes at once, as if there were only one.
+        strata, names = (groups, dataset.classes) if attempt % 2 else (replace(groups, homes=np.zeros_like(groups.homes)), ("",))
+        sides = _attempt(names, strata, wanted, seed, attempt)[groups.numbers]
         table = np.bincount(sides.astype(np.int64) * k + dataset.labels, minlength=len(SPLITS) * k).reshape(-1, k)
         there = table.any(0)
         lacking = {
             int(label) for side in (TRAIN, *(side for side, _ in wanted)) for label in np.flatnonzero(there & (table[side] == 0))
         }
         if not lacking:
-            return sides, [note]
+            miss = sum(np.abs(table[side][there] / table[:, there].sum(0) - share).mean() for side, share in wanted)
+            best = min(best or (np.inf, sides), (float(miss), sides), key=lambda draw: draw[0])
         missing |= lacking
+    if best is not None:
+        return best[1], [note]
     raise SplitError(
         f"each class must be on each side without cutting a group ({_ATTEMPTS} draws tried)",
         received=f"groups of several classes that bind {', '.join(repr(dataset.classes[label]) for label in sorted(missing))}",

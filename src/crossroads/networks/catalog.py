@@ -14,12 +14,16 @@ if TYPE_CHECKING:
     from crossroads.networks.network import Parts
 
 
+MANY = 10_000
+"""Training images from which on the larger of a backbone's two batch sizes is taken."""
+
+
 @dataclass(frozen=True, slots=True)
 class Defaults:
     """How a backbone is best trained from random weights; every one is also an option of the recipe.
 
     Attributes:
-        batch_size: Images a step.
+        batch_size: Images a step, for fewer than 10,000 images and for more: larger batches are faster, and many steps are left.
         optimizer: Adam or AdamW.
         learning_rate: Peak of the schedule.
         schedule: Course of the learning rate.
@@ -31,7 +35,7 @@ class Defaults:
         epochs: Least and most epochs that are so chosen.
     """
 
-    batch_size: int
+    batch_size: tuple[int, int]
     optimizer: OptimizerName
     learning_rate: float
     schedule: ScheduleName
@@ -41,6 +45,10 @@ class Defaults:
     augmentation: Augmentation = field(default_factory=Augmentation)
     passes: int = 350_000
     epochs: tuple[int, int] = (10, 100)
+
+    def batch_size_for(self, n: int) -> int:
+        """Images a step for `n` training images."""
+        return self.batch_size[n >= MANY]
 
     def epochs_for(self, n: int) -> int:
         """Epochs for `n` training images: about `passes` images in all, within `epochs`."""
@@ -113,7 +121,7 @@ CATALOG: tuple[Backbone, ...] = (
         year=2026,
         source="this project, docs/benchmarks.md",
         defaults=Defaults(
-            batch_size=64,
+            batch_size=(64, 64),
             optimizer="adamw",
             learning_rate=4e-3,
             schedule="one-cycle",
@@ -136,7 +144,7 @@ CATALOG: tuple[Backbone, ...] = (
         year=2017,
         source="the Keras quiz of the notes",
         defaults=Defaults(
-            batch_size=32, optimizer="adam", learning_rate=1e-3, schedule="constant", passes=400_000, epochs=(10, 20)
+            batch_size=(32, 128), optimizer="adam", learning_rate=1e-3, schedule="constant", passes=400_000, epochs=(10, 20)
         ),
     ),
 )
