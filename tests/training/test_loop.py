@@ -114,7 +114,7 @@ def test_early_stopping_ends_when_the_loss_stays_up(tmp_path):
 
 
 def test_a_loss_that_is_not_finite_is_an_error(tmp_path):
-    with pytest.raises(TrainingError, match=r"must stay finite.*use a learning rate below"):
+    with pytest.raises(TrainingError, match=r"must stay finite.*in another --out with a learning rate below"):
         run(tmp_path, replace(phase(), learning_rate=float("inf"), schedule="constant"))
 
 
