@@ -108,7 +108,7 @@ def _training_model(network: Network, phase: Phase, steps: int) -> keras.Model:
 
 
 def _jit() -> bool | str:
-    # XLA makes a training step on a CPU several times slower on TensorFlow (docs/benchmarks.md); JAX cannot do without.
+    # On a CPU TensorFlow trains several times slower with XLA (`python -m benchmarks xla`); JAX cannot do without.
     if keras.backend.backend() != "tensorflow":
         return "auto"
     import tensorflow as tf
