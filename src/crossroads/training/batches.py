@@ -16,8 +16,8 @@ from crossroads.training.augment import draw, stream_of
 ORDER, MOVES = 0, 1
 
 TOGETHER = 8
-"""Steps that Keras runs in one call where an epoch has many: it waits less often for Python. Measured on `small-cnn`, batches of 64:
-2,150 images/s against 1,740, medians of five turns on a busy machine; 4 % between the best turns."""
+"""Steps that Keras runs in one call where an epoch has many: it waits less often for Python. Measured on `small-cnn` with batches
+of 64: 2,150 images/s against 1,740, medians of five turns on a busy machine; 4 % between the best turns."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
