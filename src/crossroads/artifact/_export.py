@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from crossroads.artifact._convert import export
 from crossroads.artifact._manifest import open_verified
 from crossroads.errors import ArtifactError
 from crossroads.inference import BATCH, Graph, runtime
@@ -79,7 +80,7 @@ def save(model: Any, folder: Path) -> None:
     runtime()  # before Keras imports it, and its telemetry with it
     if keras.backend.backend() == "tensorflow":
         with contextlib.redirect_stdout(sys.stderr):  # standard output belongs to --json
-            _load(saved).export(str(folder / "model.xml"), format="openvino", verbose=False)
+            export(_load(saved), str(folder / "model.xml"))
     else:
         _convert_elsewhere(saved, folder / "model.xml")
 
