@@ -15,7 +15,12 @@ from typing import Any, Literal, Self, TypeVar
 from crossroads.errors import RecipeError, did_you_mean, nearest
 
 T = TypeVar("T")
-StrategyName = Literal["from-scratch"]
+StrategyName = Literal["feature-extraction", "early-features", "finetune", "finetune-early", "warm-start", "from-scratch"]
+HeadName = Literal["linear", "mlp", "sgd"]
+PoolingName = Literal["average", "average-2", "average-3", "average-4", "max", "max-2", "max-3", "max-4", "none"]
+UnfreezeName = Literal["at-once", "gradual"]
+FeatureType = Literal["float32", "float16"]
+Precision = Literal["float32", "int8"]
 OptimizerName = Literal["adam", "adamw"]
 ScheduleName = Literal["constant", "cosine", "one-cycle"]
 ClassWeights = Literal["none", "balanced"]
@@ -70,6 +75,14 @@ class Recipe:
         class_names: Path of a file that names integer labels, or None.
         backbone: A name from the catalog, or None for the default of the strategy.
         strategy: How much of the backbone is kept, frozen and trained.
+        weights: What a pretrained strategy starts from: ``imagenet``, ``none`` for random weights, or the path of a file.
+        cut: Where the backbone ends: the name of a layer, the index of a cut, or a share of the depth such as ``0.6``.
+        freeze_to: The cut up to which the backbone is frozen while the rest is finetuned.
+        pooling: How a map of features becomes a vector: its average or maximum, over all of it or in a grid.
+        head: ``linear`` is solved; ``mlp`` and ``sgd`` are trained by Adam, `sgd` as in the notes.
+        views: Versions of each training image whose features are cached: the image itself and views - 1 that are moved.
+        feature_type: How features are cached.
+        precision: What the frozen part is computed in.
         image_size: Side in pixels of the square that each image is resized to.
         epochs: Passes over the training images.
         batch_size: Images a step.
@@ -84,6 +97,13 @@ class Recipe:
         weight_decay: For AdamW; never on biases and normalisation.
         label_smoothing: Share of the target spread over all classes, in [0, 1).
         class_weights: `balanced` weighs each class by the inverse of its frequency.
+        mixup: Concentration of the Beta distribution that pairs of training images are mixed by, in [0, 10]; 0 for no mixing.
+        warm_up: Share of the steps of finetuning in which the learning rate rises, in [0, 0.9].
+        layer_decay: Factor of the learning rate from one block to the one below it, in (0, 1]; for finetuning.
+        towards_start: Strength of the pull of finetuned weights towards the pretrained ones (L2-SP), in [0, 10].
+        ema: Momentum of the moving average of weights that is kept in place of the last ones, in [0, 1); 0 for none.
+        unfreeze: ``gradual`` begins finetuning at the head and sets the blocks below free one after another.
+        train_batchnorm: Whether BatchNorm layers and their statistics move while finetuning.
         early_stopping: Epochs without a better validation loss after which training ends; 0 for never.
         strict: Whether the first unreadable image is an error.
     """
@@ -93,6 +113,14 @@ class Recipe:
     class_names: str | None = None
     backbone: str | None = None
     strategy: StrategyName = "from-scratch"
+    weights: str | None = None
+    cut: str | None = None
+    freeze_to: str | None = None
+    pooling: PoolingName | None = None
+    head: HeadName | None = None
+    views: int | None = None
+    feature_type: FeatureType | None = None
+    precision: Precision = "float32"
     image_size: int | None = None
     epochs: int | None = None
     batch_size: int | None = None
@@ -107,6 +135,13 @@ class Recipe:
     weight_decay: float | None = None
     label_smoothing: float | None = None
     class_weights: ClassWeights = "none"
+    mixup: float | None = None
+    warm_up: float | None = None
+    layer_decay: float | None = None
+    towards_start: float | None = None
+    ema: float | None = None
+    unfreeze: UnfreezeName | None = None
+    train_batchnorm: bool | None = None
     early_stopping: int = 0
     strict: bool = False
 
@@ -116,8 +151,11 @@ class Recipe:
         _require_range("test_share", self.test_share, 0.0, 0.9)
         _require_range("seed", self.seed, 0, 2**31 - 1)
         _require_range("early_stopping", self.early_stopping, 0, 100_000)
-        for name, low, high in (("image_size", 8, 2048), ("epochs", 1, 100_000), ("batch_size", 1, 65_536)):
+        for name, low, high in (("image_size", 8, 2048), ("epochs", 1, 100_000), ("batch_size", 1, 65_536), ("views", 1, 1000)):
             _require_range(name, getattr(self, name), low, high)
+        for name, top in (("mixup", 10.0), ("warm_up", 0.9), ("towards_start", 10.0), ("ema", 0.99999)):
+            _require_range(name, getattr(self, name), 0.0, top)
+        _require_range("layer_decay", self.layer_decay, 0.0, 1.0, open_low=True)
         _require_range("learning_rate", self.learning_rate, 0.0, 100.0, open_low=True)
         _require_range("weight_decay", self.weight_decay, 0.0, 10.0)
         _require_range("label_smoothing", self.label_smoothing, 0.0, 0.9)

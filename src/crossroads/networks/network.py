@@ -6,12 +6,20 @@ import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import keras
 import numpy as np
 from keras import layers
+from numpy.typing import NDArray
 
 from crossroads.errors import BackboneError
+from crossroads.networks.cuts import Cut, between, blocks, until
+from crossroads.networks.pooling import pool
+from crossroads.recipe import HeadName, PoolingName
+
+MLP_WIDTH = 256
+MLP_DROPOUT = 0.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,34 +36,115 @@ class Parts:
 
 
 @dataclass(frozen=True, slots=True)
-class Network:
-    """One network seen from two sides; both share every layer and weight.
+class Layout:
+    """Where a backbone ends, where its frozen part ends, and what stands on top.
 
     Attributes:
-        logits: float32 (n, size, size, 3) in [0, 255] in, float32 (n, k) scores out. What training works on.
-        inference: uint8 (n, size, size, 3) RGB in, float32 (n, k) probabilities out. What is saved.
-        size: Side of the images in pixels.
+        keep: The cut at which the backbone ends; None for its end.
+        freeze: The cut up to which it is frozen, at or before `keep`; None where nothing is.
+        pooling: How its last map becomes a vector.
     """
 
-    logits: keras.Model
+    keep: Cut | None = None
+    freeze: Cut | None = None
+    pooling: PoolingName = "average"
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """One network seen from three sides that share every layer and weight.
+
+    Attributes:
+        frozen: uint8 (n, size, size, 3) in, float32 features out, which are cached; None where nothing is frozen.
+        trained: Features in or, where nothing is frozen, float32 (n, size, size, 3) in [0, 255]; float32 (n, k) scores out. What
+            training works on.
+        inference: uint8 (n, size, size, 3) RGB in, float32 (n, k) probabilities out. What is saved.
+        size: Side of the images in pixels.
+        blocks: The layers with weights of `trained`, in groups from its input to the head, which is the last group.
+    """
+
+    frozen: keras.Model | None
+    trained: keras.Model
     inference: keras.Model
     size: int
+    blocks: tuple[tuple[keras.Layer, ...], ...]
 
 
-def assemble(parts: Parts, size: int, classes: int) -> Network:
-    """A backbone with a softmax head for `classes` classes. The head is one dense layer, as in the notes."""
+def head_layers(kind: HeadName | None, classes: int) -> tuple[keras.Layer, ...]:
+    """The layers from a vector of features to scores for `classes` classes; the last is a dense layer called ``head``.
+
+    ``linear`` and None: one dense layer. ``sgd``: the same with the notes' first weights, a truncated normal of deviation 0.01 and
+    zero bias. ``mlp``: features are standardised by fixed figures, then dense, ReLU, dropout.
+    """
+    if kind == "sgd":
+        return (layers.Dense(classes, kernel_initializer=keras.initializers.TruncatedNormal(stddev=0.01), name="head"),)
+    if kind == "mlp":
+        standardise = layers.BatchNormalization(center=False, scale=False, epsilon=1e-6, name="standardise")
+        standardise.trainable = False
+        hidden = layers.Dense(MLP_WIDTH, name="head_hidden")
+        return (
+            standardise,
+            hidden,
+            layers.ReLU(name="head_relu"),
+            layers.Dropout(MLP_DROPOUT, name="head_drop"),
+            layers.Dense(classes, name="head"),
+        )
+    return (layers.Dense(classes, name="head"),)
+
+
+def standardise(head: tuple[keras.Layer, ...], mean: NDArray[np.float32], variance: NDArray[np.float32]) -> None:
+    """Give a head that standardises the figures of its features, float32 (d,) each; other heads are left as they are."""
+    if isinstance(head[0], layers.BatchNormalization):
+        head[0].moving_mean.assign(mean)
+        head[0].moving_variance.assign(variance)
+
+
+def assemble(parts: Parts, size: int, head: tuple[keras.Layer, ...], layout: Layout | None = None) -> Network:
+    """A backbone with a head on top. Networks of the same parts and head share their weights, wherever each is frozen.
+
+    Args:
+        parts: Preprocessing and backbone.
+        size: Side of the images in pixels.
+        head: What `head_layers` returns.
+        layout: Where to cut and to freeze.
+    """
     _require_plain_keras()
-    pixels = keras.Input((size, size, 3), dtype="float32", name="pixels")
-    x = pixels
+    layout = layout or Layout()
+    kept = parts.backbone if layout.keep is None else until(parts.backbone, layout.keep)
+    images = keras.Input((size, size, 3), dtype="uint8", name="images")
+    frozen, below, above = None, None, kept
+    if layout.freeze is not None:
+        whole = layout.keep is not None and layout.keep.name == layout.freeze.name
+        last = _end(kept, layout.pooling) if whole else until(parts.backbone, layout.freeze)
+        frozen = keras.Model(images, _prepared(parts, images, last), name="frozen")
+        above = None if whole else between(parts.backbone, layout.freeze, layout.keep)
+        below = frozen
+    start = keras.Input((size, size, 3), dtype="float32", name="pixels") if below is None else keras.Input(below.output_shape[1:])
+    x = start
+    if below is None:
+        for layer in parts.preprocessing:
+            x = layer(x)
+    if above is not None:
+        x = pool(above(x), layout.pooling)
+    for layer in head:
+        x = layer(x)
+    trained = keras.Model(start, x, name="network")
+    features = layers.Rescaling(1.0, name="to_float")(images) if below is None else below(images)
+    probabilities = layers.Softmax(name="probabilities")(trained(features))
+    inner = () if above is None else blocks(above)
+    top = tuple(layer for layer in head if layer.weights)
+    return Network(frozen, trained, keras.Model(images, probabilities, name="crossroads"), size, (*inner, top))
+
+
+def _end(kept: keras.Model, pooling: PoolingName) -> keras.Model:
+    return keras.Model(kept.input, pool(kept.output, pooling), name="kept")
+
+
+def _prepared(parts: Parts, images: Any, model: keras.Model) -> Any:
+    x = layers.Rescaling(1.0, name="to_float")(images)
     for layer in parts.preprocessing:
         x = layer(x)
-    x = parts.backbone(x)
-    scores = layers.Dense(classes, name="head")(x)
-    logits = keras.Model(pixels, scores, name="network")
-    images = keras.Input((size, size, 3), dtype="uint8", name="images")
-    floats = layers.Rescaling(1.0, name="to_float")(images)
-    probabilities = layers.Softmax(name="probabilities")(logits(floats))
-    return Network(logits=logits, inference=keras.Model(images, probabilities, name="crossroads"), size=size)
+    return model(x)
 
 
 def _require_plain_keras() -> None:
