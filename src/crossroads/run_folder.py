@@ -1,7 +1,7 @@
 """The folder of one run: new, unfinished or finished, held by one process at a time.
 
-An unfinished run has ``checkpoint/run.json`` (what was asked) and, after the first epoch, a checkpoint. A finished run is an
-artifact and has no ``checkpoint`` folder. Nothing that is not named here is ever removed.
+An unfinished run has ``checkpoint/run.json`` (what was asked) and, after the first epoch of a phase, a checkpoint of that phase. A
+finished run is an artifact and has no ``checkpoint`` folder. Nothing that is not named here is ever removed.
 """
 
 from __future__ import annotations
@@ -17,14 +17,12 @@ from crossroads.errors import ArtifactError, RecipeError, TrainingError
 from crossroads.recipe import Recipe
 from crossroads.training.checkpoint import Checkpoints, write_atomically
 
+_PHASES = "phase-*"
 _OURS = (
     "run.json",
     ".run.json.partial",
-    "progress.json",
-    ".progress.json.partial",
-    "epoch-*.npz",
-    ".epoch-*.npz.partial",
     "*.pixels",
+    *(f"{_PHASES}/{name}" for name in ("progress.json", ".progress.json.partial", "epoch-*.npz", ".epoch-*.npz.partial")),
 )
 
 
@@ -36,10 +34,9 @@ class RunFolder:
         self._state = self.path / "checkpoint"
         self._asked = self._state / "run.json"
 
-    @property
-    def checkpoints(self) -> Checkpoints:
-        """The checkpoints of this run."""
-        return Checkpoints(self._state)
+    def checkpoints(self, phase: int) -> Checkpoints:
+        """The checkpoints of one phase of this run, counted from 0."""
+        return Checkpoints(self._state / f"phase-{phase}")
 
     @property
     def scratch(self) -> Path:
@@ -93,8 +90,9 @@ class RunFolder:
         for pattern in _OURS:
             for path in self._state.glob(pattern):
                 path.unlink(missing_ok=True)
-        with suppress(OSError):
-            self._state.rmdir()
+        for folder in (*self._state.glob(_PHASES), self._state):
+            with suppress(OSError):
+                folder.rmdir()
 
     def require_same(self, recipe: Recipe, given: Collection[str], stored: Recipe) -> None:
         """Raises `RecipeError` where a field that the user named differs from `stored`."""
@@ -149,7 +147,8 @@ class RunFolder:
     def _is_ours(self, path: Path) -> bool:
         """Whether only a run that was killed at once can have left this in an otherwise empty folder."""
         if path == self._state:
-            return path.is_dir() and all(any(entry.match(pattern) for pattern in _OURS) for entry in path.iterdir())
+            entries = (entry for entry in path.rglob("*") if not (entry.is_dir() and entry.match(_PHASES)))
+            return path.is_dir() and all(any(entry.match(pattern) for pattern in _OURS) for entry in entries)
         return path.name == ".artifact-partial"
 
     def _stored(self) -> Recipe:
@@ -162,7 +161,7 @@ class RunFolder:
 
     def _has_progress(self) -> bool:
         with suppress(TrainingError):
-            return self.checkpoints.progress() is not None
+            return any(Checkpoints(folder).progress() is not None for folder in self._state.glob(_PHASES))
         return True  # damaged, and not ours to throw away
 
     def _unwritable(self, error: OSError) -> TrainingError:

@@ -10,21 +10,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossroads.data.dataset import TEST, Dataset
-from crossroads.data.loading import Loaded
 from crossroads.evaluation import Evaluation, evaluate
 from crossroads.predictor import Predictor, Scored
 from crossroads.training.watch import Watcher
 
 
-def score(predictor: Predictor, dataset: Dataset, strict: bool, watcher: Watcher) -> tuple[Scored, Evaluation]:
+def score(
+    predictor: Predictor, dataset: Dataset, strict: bool, watcher: Watcher, *, stage: str = "testing"
+) -> tuple[Scored, Evaluation]:
     """Probabilities and scores of a data set whose classes are the predictor's; raises as `Predictor.probabilities_of`."""
-    scored = predictor.probabilities_of(dataset, strict=strict, progress=partial(watcher.progress, "testing"))
+    scored = predictor.probabilities_of(dataset, strict=strict, progress=partial(watcher.progress, stage))
     return scored, _evaluation(scored.probabilities, scored.dataset)
 
 
-def score_loaded(predictor: Predictor, loaded: Loaded) -> Evaluation:
-    """Scores of images that are already in memory."""
-    return _evaluation(predictor.probabilities(loaded.pixels), loaded.dataset)
+def score_pixels(predictor: Predictor, pixels: NDArray[np.uint8], dataset: Dataset) -> Evaluation:
+    """Scores of images that are already in memory, uint8 (n, size, size, 3), the rows of `dataset`."""
+    return _evaluation(predictor.probabilities(pixels), dataset)
 
 
 def _evaluation(probabilities: NDArray[np.float32], dataset: Dataset) -> Evaluation:

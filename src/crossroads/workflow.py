@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -14,30 +11,36 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from crossroads import __version__, artifact
-from crossroads._platform import library_versions, load_keras, peak_memory_mb
+from crossroads import artifact
+from crossroads._platform import peak_memory_mb
 from crossroads.data.audit import Audit
 from crossroads.data.audit import audit as check
+from crossroads.data.dataset import Dataset
 from crossroads.data.images import Resize
 from crossroads.data.labels import align
-from crossroads.data.loading import Loaded, Refusal, load_all, sizes
+from crossroads.data.loading import Loaded, load_all, sizes
 from crossroads.data.mirrors import flip_is_safe
 from crossroads.data.readers import read
 from crossroads.data.splits import Locked, split, split_digest
 from crossroads.errors import DataError, RecipeError
 from crossroads.evaluation import Evaluation
-from crossroads.networks.catalog import Backbone, backbone
+from crossroads.fitting import Fitted, Side, Task, carry_out, refusal_notes
+from crossroads.networks.construct import choose
 from crossroads.predictor import Predictor
 from crossroads.recipe import Recipe, read_toml
 from crossroads.run_folder import RunFolder
-from crossroads.scoring import absent_classes, score, score_loaded, test_rows
-from crossroads.strategies import Strategy, plan, resolve, strategy
+from crossroads.scoring import absent_classes, score, score_pixels, test_rows
+from crossroads.strategies import resolve, strategy
+from crossroads.training.checkpoint import history_csv
 from crossroads.training.watch import Silent, Watcher
 
 Source = object
 """Labelled images in any form that `read` takes."""
 
 PARITY_IMAGES = 256
+
+MIRROR_SIZE = 32
+"""Side in pixels at which images are compared with their mirror images where they are not decoded for training."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,24 +64,21 @@ class Run:
 class Prepared:
     """Everything that training needs, with nothing of the test but its name and number."""
 
-    recipe: Recipe
-    backbone: Backbone
-    strategy: Strategy
-    train: Loaded
-    validation: Loaded
+    task: Task
     test: Locked | None
     notes: tuple[str, ...]
 
     @property
     def classes(self) -> tuple[str, ...]:
         """Class names in their order."""
-        return self.train.dataset.classes
+        return self.task.train.classes
 
 
 def fit(
     data: Source | None = None,
     *,
     out: str | Path,
+    backbone: Any = None,
     test: Source | None = None,
     recipe: Recipe | str | Path | None = None,
     resume: bool = False,
@@ -90,6 +90,8 @@ def fit(
     Args:
         data: Labelled images in any form that `read` takes; None for the recipe's own.
         out: A new folder for the artifact.
+        backbone: A name from the catalog, or a network of your own: a `keras.Model`, the path of a ``.keras`` file, or
+            ``package.module:function``, which is imported and called.
         test: A separate test set; nothing reads it before the final evaluation.
         recipe: Every choice, or the path of a TOML file with some; None for the defaults.
         resume: Go on with an unfinished run in `out`. A finished one is returned as it is.
@@ -105,18 +107,20 @@ def fit(
     started = time.perf_counter()
     watcher = watcher or Silent()
     folder = RunFolder(out)
-    asked, given = _asked(recipe, data, test, options)
+    asked, given = _asked(recipe, data, test, options | _name_of(backbone))
     if folder.finished and resume:
         return _finished(folder, asked, given, watcher)
     with folder.claimed(asked, given=given, resume=resume) as claimed:
         source = data if data is not None else claimed.data
         held_out = test if test is not None else claimed.test
-        prepared = prepare(source, held_out, claimed, watcher, scratch=folder.scratch)
+        prepared = prepare(source, held_out, claimed, watcher, scratch=folder.scratch, own=_own(backbone))
         return _train_and_test(prepared, folder, started, watcher)
 
 
-def prepare(data: Source | None, test: Source | None, recipe: Recipe, watcher: Watcher, *, scratch: Path) -> Prepared:
-    """Read, split and decode; the test stays locked. Raises as `fit` does.
+def prepare(
+    data: Source | None, test: Source | None, recipe: Recipe, watcher: Watcher, *, scratch: Path, own: Any = None
+) -> Prepared:
+    """Read and split, and decode where training needs pixels; the test stays locked. Raises as `fit` does.
 
     Args:
         data: Labelled images.
@@ -124,9 +128,11 @@ def prepare(data: Source | None, test: Source | None, recipe: Recipe, watcher: W
         recipe: What the user asked for.
         watcher: Is told what goes on.
         scratch: A folder for pixels that memory cannot hold.
+        own: A network of the user's own, in place of the recipe's backbone.
     """
     record = strategy(recipe.strategy)
-    chosen = backbone(recipe.backbone or record.default_backbone)
+    choice = choose(own or recipe.backbone or record.default_backbone)
+    chosen = choice.record
     if data is None:
         raise DataError("there must be labelled images", mend="give DATA, or `data` in the recipe")
     dataset = read(data, class_names=recipe.class_names)
@@ -143,28 +149,24 @@ def prepare(data: Source | None, test: Source | None, recipe: Recipe, watcher: W
         recipe = replace(recipe, test_share=0.0)  # which then does nothing; so the stored recipe repeats the run
     resolved = resolve(recipe, chosen, images=len(parts.train), image_size=size)
     chosen.check_size(size)
-    train, validation = (
-        load_all(
-            part,
-            size,
-            strict=recipe.strict,
-            progress=partial(watcher.progress, f"decoding {name}"),
-            spill=scratch / f"{name}.pixels",
-        )
-        for name, part in (("train", parts.train), ("validation", parts.validation))
-    )
-    _require_every_class(train)
-    _refuse_flip(resolved, train)
-    notes = (
-        *dataset.notes,
-        *(() if locked is None else (f"test: {note}" for note in locked.notes)),
-        *parts.notes,
-        *_refusal_notes("train", train.refusals),
-        *_refusal_notes("validation", validation.refusals),
-    )
+    notes = (*dataset.notes, *(() if locked is None else (f"test: {note}" for note in locked.notes)), *parts.notes)
     for note in notes:
         watcher.note(note)
-    return Prepared(resolved, chosen, record, train, validation, parts.test, notes)
+    pixels = None
+    if not record.frozen and resolved.freeze_to is None:
+        train, validation = (
+            load_all(
+                part,
+                size,
+                strict=recipe.strict,
+                progress=partial(watcher.progress, f"decoding {name}"),
+                spill=scratch / f"{name}.pixels",
+            )
+            for name, part in (("train", parts.train), ("validation", parts.validation))
+        )
+        pixels = (train, validation)
+    _refuse_flip(resolved, parts.train, pixels)
+    return Prepared(Task(resolved, choice, record, parts.train, parts.validation, pixels), parts.test, notes)
 
 
 def evaluate(
@@ -193,7 +195,7 @@ def evaluate(
     for note in (*dataset.notes, *absent_classes(dataset)):
         watcher.note(note)
     scored, evaluation = score(predictor, dataset, strict, watcher)
-    for note in _refusal_notes("the data", scored.refusals):
+    for note in refusal_notes("the data", scored.refusals):
         watcher.note(note)
     return evaluation
 
@@ -214,61 +216,49 @@ def audit(data: Source, *, min_images: int = 10, watcher: Watcher | None = None)
 
 
 def _train_and_test(prepared: Prepared, folder: RunFolder, started: float, watcher: Watcher) -> Run:
-    contents, facts = _trained(prepared, folder, watcher)
+    task = prepared.task
+    fitted = carry_out(task, folder, watcher)
+    contents = artifact.Contents(
+        model=fitted.model,
+        classes=prepared.classes,
+        resize=Resize(_known(task.recipe.image_size)),
+        recipe=task.recipe,
+        history=history_csv(fitted.history),
+        data=_data_facts(prepared, fitted),
+        parity_images=_spread(fitted.validation, _known(task.recipe.image_size)),
+    )
     with artifact.draft(folder.path, contents) as draft:
         # What is scored is what was saved, as it will be loaded.
         predictor = Predictor.load(draft.path)
-        scores = {"validation": score_loaded(predictor, prepared.validation).to_json(), **_test(predictor, prepared, watcher)}
+        scores = {"validation": _validation(predictor, fitted.validation, watcher), **_test(predictor, prepared, fitted, watcher)}
         cost = {"seconds": round(time.perf_counter() - started, 3), "peak_memory_mb": peak_memory_mb()}
-        metrics = {"backbone": prepared.backbone.name, "strategy": prepared.strategy.name, **cost, **facts, **scores}
+        metrics = {"backbone": task.choice.record.name, "strategy": task.strategy.name, **cost, **fitted.facts, **scores}
         draft.finish(metrics)
     return Run(folder.path, metrics)
 
 
-def _trained(prepared: Prepared, folder: RunFolder, watcher: Watcher) -> tuple[artifact.Contents, dict[str, Any]]:
-    """What goes into the artifact, and how many epochs it took."""
-    # Keras is loaded here and not before, so that a mistake in the data or the options is told at once.
-    load_keras()
-    from crossroads.networks.network import assemble, seeded
-    from crossroads.training.batches import Labelled
-    from crossroads.training.checkpoint import history_csv
-    from crossroads.training.loop import train
-
-    recipe, size = prepared.recipe, _known(prepared.recipe.image_size)
-    with seeded(recipe.seed):
-        network = assemble(prepared.backbone.build(size), size, len(prepared.classes))
-    artifact.check_model(network.inference, size, len(prepared.classes))  # before the work, not after it
-    (phase,) = plan(recipe)
-    data, validation = (Labelled(part.pixels, part.dataset.labels) for part in (prepared.train, prepared.validation))
-    trained = train(network, phase, data, validation, folder.checkpoints, _identity(prepared), watcher)
-    contents = artifact.Contents(
-        model=network.inference,
-        classes=prepared.classes,
-        resize=Resize(size),
-        recipe=recipe,
-        history=history_csv(trained.history),
-        data=_data_facts(prepared),
-        parity_images=_spread(prepared.validation.pixels),
-    )
-    return contents, {"epochs": len(trained.history), "best_epoch": trained.best}
-
-
-def _spread(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def _spread(side: Side, size: int) -> NDArray[np.uint8]:
     """Images from all over, since those of one class often stand together."""
-    rows = np.linspace(0, len(pixels) - 1, min(len(pixels), PARITY_IMAGES)).astype(np.int64)
-    return pixels[rows]
+    rows = np.linspace(0, len(side.dataset) - 1, min(len(side.dataset), PARITY_IMAGES)).astype(np.int64)
+    return load_all(side.dataset.select(rows), size).pixels if side.pixels is None else side.pixels[rows]
 
 
-def _test(predictor: Predictor, prepared: Prepared, watcher: Watcher) -> dict[str, Any]:
+def _validation(predictor: Predictor, side: Side, watcher: Watcher) -> dict[str, Any]:
+    if side.pixels is None:
+        return score(predictor, side.dataset, True, watcher, stage="validating")[1].to_json()
+    return score_pixels(predictor, side.pixels, side.dataset).to_json()
+
+
+def _test(predictor: Predictor, prepared: Prepared, fitted: Fitted, watcher: Watcher) -> dict[str, Any]:
     """The final evaluation: the one place where the test is unlocked."""
-    refusals = {"train": prepared.train.refusals, "validation": prepared.validation.refusals}
-    notes = list(prepared.notes)
+    refusals = {"train": fitted.train.refusals, "validation": fitted.validation.refusals}
+    notes = [*prepared.notes, *fitted.notes]
     facts: dict[str, Any] = {"test": None}
     if prepared.test is not None:
-        scored, evaluation = score(predictor, prepared.test.unlock(), prepared.recipe.strict, watcher)
+        scored, evaluation = score(predictor, prepared.test.unlock(), prepared.task.recipe.strict, watcher)
         refusals["test"] = scored.refusals
-        seen = _overlap(scored.digests, prepared)
-        told = list(_refusal_notes("the test", scored.refusals))
+        seen = _overlap(scored.digests, fitted)
+        told = list(refusal_notes("the test", scored.refusals))
         if seen:
             told.append(f"{seen} of {len(scored.dataset)} test images are also in train or validation; the test scores flatter")
         for note in told:
@@ -282,9 +272,9 @@ def _test(predictor: Predictor, prepared: Prepared, watcher: Watcher) -> dict[st
     }
 
 
-def _overlap(digests: NDArray[np.uint8], prepared: Prepared) -> int:
+def _overlap(digests: NDArray[np.uint8], fitted: Fitted) -> int:
     """How many of the images with these digests, uint8 (n, 16), were trained or validated on."""
-    known = {digest.tobytes() for part in (prepared.train, prepared.validation) for digest in part.digests}
+    known = {digest.tobytes() for side in (fitted.train, fitted.validation) for digest in side.digests}
     return sum(digest.tobytes() in known for digest in digests)
 
 
@@ -316,20 +306,11 @@ def _finished(folder: RunFolder, recipe: Recipe, given: set[str], watcher: Watch
     return Run(folder.path, artifact.read_metrics(folder.path))
 
 
-def _require_every_class(train: Loaded) -> None:
-    empty = [train.dataset.classes[label] for label in np.flatnonzero(train.dataset.counts() == 0)]
-    if empty:
-        raise DataError(
-            f"{train.dataset.origin}: each class needs a readable training image",
-            received=f"none of {', '.join(map(repr, empty[:5]))}{' and others' if len(empty) > 5 else ''}",
-            mend="add images, or leave the class out",
-        )
-
-
-def _refuse_flip(recipe: Recipe, train: Loaded) -> None:
+def _refuse_flip(recipe: Recipe, train: Dataset, pixels: tuple[Loaded, Loaded] | None) -> None:
     if recipe.augmentation is None or not recipe.augmentation.flip:
         return
-    verdict = flip_is_safe(train.pixels, train.dataset.labels, train.dataset.classes, train.dataset.groups)
+    seen = load_all(train, MIRROR_SIZE) if pixels is None else pixels[0]
+    verdict = flip_is_safe(seen.pixels, seen.dataset.labels, seen.dataset.classes, seen.dataset.groups)
     if not verdict.safe:
         raise RecipeError(
             "a flip must not change what an image shows",
@@ -338,40 +319,36 @@ def _refuse_flip(recipe: Recipe, train: Loaded) -> None:
         )
 
 
-def _refusal_notes(side: str, refusals: tuple[Refusal, ...]) -> Iterator[str]:
-    if refusals:
-        first = f"{refusals[0].name}: {refusals[0].reason}"
-        yield f"{len(refusals)} images of {side} were refused and left out, the first {first}"
-
-
-def _identity(prepared: Prepared) -> str:
-    """Digest of all that must stay the same when a run is resumed: the data row by row, the recipe, the versions."""
-    hasher = hashlib.blake2b(digest_size=16)
-    recipe = {key: value for key, value in prepared.recipe.to_mapping().items() if key not in ("data", "test")}
-    hasher.update(json.dumps([recipe, prepared.classes, __version__, library_versions()], sort_keys=True).encode())
-    for part in (prepared.train, prepared.validation):
-        hasher.update(part.digests.tobytes())
-        hasher.update(part.dataset.labels.tobytes())
-    return hasher.hexdigest()
-
-
-def _data_facts(prepared: Prepared) -> dict[str, Any]:
+def _data_facts(prepared: Prepared, fitted: Fitted) -> dict[str, Any]:
     """What the artifact says of its data. The test's digest stands with its scores: nothing reads it before."""
-    parts = {"train": prepared.train, "validation": prepared.validation}
+    sides = {"train": fitted.train, "validation": fitted.validation}
     splits: dict[str, Any] = {
-        name: {"n": len(part.dataset), "digest": split_digest(part.digests, part.dataset.labels, prepared.classes)}
-        for name, part in parts.items()
+        name: {"n": len(side.dataset), "digest": split_digest(side.digests, side.dataset.labels, prepared.classes)}
+        for name, side in sides.items()
     }
     if prepared.test is not None:
         splits["test"] = {"n": prepared.test.n}
-    both = np.concatenate([part.digests for part in parts.values()])
-    labels = np.concatenate([part.dataset.labels for part in parts.values()])
+    both = np.concatenate([side.digests for side in sides.values()])
+    labels = np.concatenate([side.dataset.labels for side in sides.values()])
     return {
-        "origin": prepared.train.dataset.origin,
+        "origin": fitted.train.dataset.origin,
         "n": len(labels),
         "digest": split_digest(both, labels, prepared.classes),
         "splits": splits,
     }
+
+
+def _name_of(backbone: Any) -> dict[str, Any]:
+    """The backbone as the recipe names it."""
+    if backbone is None:
+        return {}
+    if isinstance(backbone, str | Path):
+        return {"backbone": str(backbone)}
+    return {"backbone": f"own:{getattr(backbone, 'name', type(backbone).__name__)}"}
+
+
+def _own(backbone: Any) -> Any:
+    return None if backbone is None or isinstance(backbone, str | Path) else backbone
 
 
 def _known(size: int | None) -> int:

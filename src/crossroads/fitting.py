@@ -1,0 +1,332 @@
+"""What a strategy plans, carried out: frozen features through the cache, then each phase of training."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crossroads import __version__, artifact
+from crossroads._platform import library_versions, load_keras
+from crossroads.data.dataset import Dataset
+from crossroads.data.images import Resize
+from crossroads.data.loading import Loaded, Refusal
+from crossroads.errors import DataError
+from crossroads.networks.construct import Built, Choice, build
+from crossroads.recipe import Recipe
+from crossroads.run_folder import RunFolder
+from crossroads.strategies import Phase, Solve, Strategy, plan
+from crossroads.training.checkpoint import EpochRecord
+from crossroads.training.watch import Watcher
+
+if TYPE_CHECKING:
+    import keras
+
+    from crossroads.features.cache import Rows
+    from crossroads.networks.network import Network
+    from crossroads.training.batches import Labelled
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Side:
+    """Training or validation images as they were read.
+
+    Attributes:
+        dataset: The rows that became images.
+        digests: uint8 (n, 16), of what was decoded.
+        refusals: The other rows.
+        pixels: uint8 (n, size, size, 3), or None where only features were needed.
+    """
+
+    dataset: Dataset
+    digests: NDArray[np.uint8]
+    refusals: tuple[Refusal, ...]
+    pixels: NDArray[np.uint8] | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Task:
+    """What is to be carried out.
+
+    Attributes:
+        recipe: Resolved.
+        choice: The backbone.
+        strategy: The record of the strategy.
+        train: Training images, not decoded.
+        validation: Validation images, not decoded.
+        pixels: Both, decoded already, where the strategy trains on pixels.
+    """
+
+    recipe: Recipe
+    choice: Choice
+    strategy: Strategy
+    train: Dataset
+    validation: Dataset
+    pixels: tuple[Loaded, Loaded] | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Fitted:
+    """What training leaves.
+
+    Attributes:
+        model: uint8 images (n, size, size, 3) in, float32 probabilities (n, k) out.
+        history: One record an epoch, over all phases.
+        train: What was trained on.
+        validation: What chose.
+        notes: What the user was told.
+        facts: For ``metrics.json``: epochs, best_epoch, and what the backbone, the features and the head were.
+    """
+
+    model: keras.Model
+    history: tuple[EpochRecord, ...]
+    train: Side
+    validation: Side
+    notes: tuple[str, ...]
+    facts: dict[str, Any]
+
+
+def carry_out(task: Task, folder: RunFolder, watcher: Watcher) -> Fitted:
+    """Train as the recipe says, from the newest checkpoint where there is one. Raises `CrossroadsError`."""
+    # Keras is loaded here and not before, so that a mistake in the data or the options is told at once.
+    load_keras()
+    return _Run(task, folder, watcher).result()
+
+
+class _Run:
+    """One training: its networks over one backbone and one head, and the two sides as each network takes them."""
+
+    def __init__(self, task: Task, folder: RunFolder, watcher: Watcher) -> None:
+        from crossroads.networks.network import head_layers, seeded
+
+        self._task, self._folder, self._watcher = task, folder, watcher
+        recipe = task.recipe
+        self._size = int(recipe.image_size or 0)
+        self._classes = len(task.train.classes)
+        self._built = build(
+            task.choice,
+            self._size,
+            weights=recipe.weights,
+            cut=recipe.cut,
+            freeze_to=recipe.freeze_to,
+            seed=recipe.seed,
+            progress=watcher.progress,
+        )
+        self._notes: list[str] = []
+        for note in self._built.notes:
+            self._tell(note)
+        with seeded(recipe.seed):
+            self._head = head_layers(recipe.head, self._classes)
+            self._last = self._network(None)  # builds the head
+        artifact.check_model(self._last.inference, self._size, self._classes)  # before the work, not after it
+        self._sides: tuple[Side, Side] | None = None
+        self._features: dict[str, Any] = {}
+
+    def result(self) -> Fitted:
+        """Every phase in turn; what the head alone reached is kept where finetuning does not beat it."""
+        from crossroads.training.phases import execute
+
+        history: list[EpochRecord] = []
+        summary: list[dict[str, Any]] = []
+        best: tuple[tuple[float, float], int] | None = None
+        model = self._last.inference
+        for number, phase in enumerate(plan(self._task.recipe)):
+            network, data, validation = self._prepared(phase)
+            weights = [np.array(v) for v in network.trained.variables] if best else []
+            identity = f"{self._identity()}-{number}"
+            trained = execute(
+                network, (phase,), data, validation, lambda _, n=number: self._folder.checkpoints(n), identity, self._watcher
+            )
+            top = trained.history[trained.best - 1]
+            history += trained.history
+            score = (top.validation_accuracy, -top.validation_loss)
+            summary.append(_summary(phase, trained.history, trained.best) | _tried(trained))
+            if best is None or score > best[0]:
+                best, model = (score, number), network.inference
+            else:
+                for variable, value in zip(network.trained.variables, weights, strict=True):
+                    variable.assign(value)
+                model = network.inference
+                self._tell("finetuning did not beat the head on frozen features, whose weights are kept")
+        chosen = summary[best[1]] if best else {}
+        train, validation_side = self._require_sides()
+        facts = {"epochs": chosen["epochs"], "best_epoch": chosen["best_epoch"], "phases": summary, **self._facts()}
+        return Fitted(model, tuple(history), train, validation_side, tuple(self._notes), facts)
+
+    def _tell(self, note: str) -> None:
+        self._notes.append(note)
+        self._watcher.note(note)
+
+    def _network(self, freeze: Any) -> Network:
+        from crossroads.networks.network import Layout, assemble
+
+        layout = Layout(self._built.keep, freeze, self._task.recipe.pooling or "average")
+        return assemble(self._built.parts, self._size, self._head, layout)
+
+    def _prepared(self, phase: Solve | Phase) -> tuple[Network, Labelled, Labelled]:
+        """The network of a phase with the images as it takes them."""
+        from crossroads.networks.network import standardise
+        from crossroads.training.batches import Labelled
+
+        freeze = self._built.keep if phase.name == "head" else self._built.freeze
+        network = self._network(freeze)
+        if network.frozen is None:
+            pixels = self._task.pixels
+            if pixels is None:
+                raise DataError("training on pixels needs decoded images", received="none")
+            self._sides = self._sides or self._checked(*(Side(p.dataset, p.digests, p.refusals, p.pixels) for p in pixels))
+            train, validation = self._sides
+            return network, *(Labelled(s.pixels, s.dataset.labels) for s in (train, validation))  # type: ignore[return-value]
+        moved = phase.name == "head" and self._task.strategy.tuned
+        views = 1 if moved else self._task.recipe.views or 1
+        (train, rows), (validation, held_out) = self._extracted(network, freeze.name, views)
+        if phase.name == "head" and isinstance(phase, Phase):
+            standardise(self._head, *_moments(rows))
+        labels = train.dataset.labels
+        return network, Labelled(rows, labels, views), Labelled(held_out, validation.dataset.labels)
+
+    def _extracted(self, network: Network, cut: str, views: int) -> tuple[tuple[Side, Rows], tuple[Side, Rows]]:
+        """Features of both sides, from the cache where they are there."""
+        from crossroads.features.cache import Cache, Key
+        from crossroads.features.engine import Engine
+        from crossroads.features.extract import extract
+        from crossroads.networks.export import weights_digest
+
+        recipe, frozen = self._task.recipe, network.frozen
+        began = time.perf_counter()
+        cache = Cache()
+        kind = recipe.feature_type or "float32"
+        vector = len(frozen.output_shape) == 2
+        moves = recipe.augmentation if views > 1 else None
+        key = partial(
+            Key,
+            weights=weights_digest(frozen),
+            preprocessing=f"{self._task.choice.record.name}: {self._task.choice.record.preprocessing}",
+            resize=Resize(self._size),
+            cut=cut,
+            pooling=str(recipe.pooling) if vector else "map",
+            precision=recipe.precision,
+            dtype=kind,
+        )
+        engines: list[Engine] = []
+
+        def engine() -> Engine:
+            if not engines:
+                engines.append(Engine(frozen, graphs=cache.folder / "graphs"))
+                if engines[0].note:
+                    self._tell(engines[0].note)
+            return engines[0]
+
+        found = []
+        for name, dataset, count, moved in (
+            ("train", self._task.train, views, moves),
+            ("validation", self._task.validation, 1, None),
+        ):
+            store = cache.store(key(moves=moved), tuple(frozen.output_shape[1:]))
+            got = extract(
+                dataset,
+                resize=Resize(self._size),
+                engine=engine,
+                store=store,
+                views=count,
+                moves=moved,
+                strict=recipe.strict,
+                progress=partial(self._watcher.progress, f"features of {name}"),
+            )
+            found.append((Side(got.dataset, got.digests, got.refusals, None), got.features))
+        (train, rows), (validation, held_out) = found
+        if self._sides is None:
+            self._sides = self._checked(train, validation)
+        self._features[cut] = {
+            "shape": list(frozen.output_shape[1:]),
+            "views": views,
+            "seconds": round(time.perf_counter() - began, 3),
+            "runs_on": engines[0].runs_on if engines else "the cache",
+        }
+        return (train, rows), (validation, held_out)
+
+    def _checked(self, train: Side, validation: Side) -> tuple[Side, Side]:
+        """Both sides, once each has what it needs; the user is told of refusals."""
+        empty = [train.dataset.classes[label] for label in np.flatnonzero(train.dataset.counts() == 0)]
+        if empty:
+            raise DataError(
+                f"{train.dataset.origin}: each class needs a readable training image",
+                received=f"none of {', '.join(map(repr, empty[:5]))}{' and others' if len(empty) > 5 else ''}",
+                mend="add images, or leave the class out",
+            )
+        for name, side in (("train", train), ("validation", validation)):
+            for note in refusal_notes(name, side.refusals):
+                self._tell(note)
+        return train, validation
+
+    def _require_sides(self) -> tuple[Side, Side]:
+        if self._sides is None:
+            raise DataError("a plan has at least one phase", received="none")
+        return self._sides
+
+    def _identity(self) -> str:
+        """Digest of all that must stay the same when a run is resumed: the data row by row, recipe, weights, versions."""
+        hasher = hashlib.blake2b(digest_size=16)
+        sides = self._require_sides()
+        recipe = {key: value for key, value in self._task.recipe.to_mapping().items() if key not in ("data", "test")}
+        known = [recipe, sides[0].dataset.classes, __version__, library_versions(), self._built.weights]
+        hasher.update(json.dumps(known, sort_keys=True).encode())
+        for side in sides:
+            hasher.update(side.digests.tobytes())
+            hasher.update(side.dataset.labels.tobytes())
+        return hasher.hexdigest()
+
+    def _facts(self) -> dict[str, Any]:
+        built: Built = self._built
+        if self._task.strategy.start == "random":
+            return {}
+        return {
+            "weights": built.weights or self._task.recipe.weights,
+            "cut": {"name": built.keep.name, "index": built.keep.index, "depth": round(built.keep.depth, 4)},
+            "frozen_to": built.keep.name if self._task.strategy.frozen else None if built.freeze is None else built.freeze.name,
+            "features": self._features,
+        }
+
+
+def refusal_notes(side: str, refusals: tuple[Refusal, ...]) -> Iterator[str]:
+    """A sentence on the images that were left out, if any were."""
+    if refusals:
+        first = f"{refusals[0].name}: {refusals[0].reason}"
+        yield f"{len(refusals)} images of {side} were refused and left out, the first {first}"
+
+
+def _summary(phase: Solve | Phase, history: tuple[EpochRecord, ...], best: int) -> dict[str, Any]:
+    top = history[best - 1]
+    return {
+        "name": phase.name,
+        "epochs": len(history),
+        "best_epoch": best,
+        "seconds": round(sum(record.seconds for record in history), 3),
+        "validation_accuracy": top.validation_accuracy,
+        "validation_loss": top.validation_loss,
+    }
+
+
+def _tried(trained: Any) -> dict[str, Any]:
+    """What a solved head says of itself."""
+    head = getattr(trained, "head", None)
+    return {} if head is None else {"head": head}
+
+
+def _moments(features: Rows, chunk: int = 4096) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Mean and variance of each feature, float32 (d,), in one pass over chunks (Chan et al., 1979)."""
+    n, mean, squares = 0, np.zeros(features.shape[1]), np.zeros(features.shape[1])
+    for start in range(0, len(features), chunk):
+        part = np.asarray(features[start : start + chunk], np.float64)
+        centre, m = part.mean(axis=0), len(part)
+        squares += ((part - centre) ** 2).sum(axis=0) + (centre - mean) ** 2 * n * m / (n + m)
+        mean += (centre - mean) * m / (n + m)
+        n += m
+    return mean.astype(np.float32), (squares / n).astype(np.float32)

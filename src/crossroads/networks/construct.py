@@ -1,0 +1,167 @@
+"""From a name and a recipe's words to a backbone with its weights, cut where it ends and where its frozen part ends."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from crossroads.errors import BackboneError, RecipeError
+from crossroads.networks.catalog import Backbone, Defaults, backbone
+from crossroads.networks.network import Parts, seeded
+
+OWN = Defaults(batch_size=(32, 128), optimizer="adam", learning_rate=1e-3, schedule="constant", passes=400_000, epochs=(10, 20))
+"""How a network of the user's own is trained from scratch."""
+
+_OWN_SIZES = (32, 64, 96, 128, 160, 192, 224)
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Choice:
+    """A backbone of the catalog, or one of the user's own.
+
+    Attributes:
+        record: What is known of it.
+        own: The user's network: a `keras.Model`, the path of a ``.keras`` file or ``package.module:function``; None for one of the
+            catalog.
+    """
+
+    record: Backbone
+    own: Any = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Built:
+    """A backbone with its first weights.
+
+    Attributes:
+        parts: Preprocessing and backbone, which ends where its weights end.
+        keep: Where the user's cut is; the end of the backbone where there is none.
+        freeze: Up to where it is frozen while the rest is finetuned; None for nowhere.
+        notes: What the user should know.
+        weights: What was loaded, for the artifact; None for random weights.
+    """
+
+    parts: Parts
+    keep: Any
+    freeze: Any
+    notes: tuple[str, ...]
+    weights: dict[str, Any] | None
+
+
+def choose(named: Any) -> Choice:
+    """The backbone that is named: a record of the catalog, a `keras.Model`, a ``.keras`` file or ``package.module:function``.
+
+    Raises:
+        BackboneError: No such backbone.
+    """
+    if isinstance(named, str) and not _is_own(named):
+        return Choice(backbone(named))
+    name = named if isinstance(named, str) else f"own:{getattr(named, 'name', 'model')}"
+    sizes, limits = _sizes(named)
+    record = Backbone(
+        name=name,
+        summary="a network of the user's own",
+        builder="",
+        sizes=sizes,
+        limits=limits,
+        preprocessing="what the network does itself to float32 pixels in [0, 255]",
+        licence="the user's",
+        year=0,
+        source="the user",
+        defaults=OWN,
+        pretrained=None,
+        parameters=0,
+        multiply_adds=0,
+        reference_size=sizes[-1],
+    )
+    return Choice(record, named)
+
+
+def build(
+    choice: Choice,
+    size: int,
+    *,
+    weights: str | None,
+    cut: str | None = None,
+    freeze_to: str | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Built:
+    """The backbone for square images of side `size` pixels. Loads Keras.
+
+    Args:
+        choice: What `choose` returned.
+        size: Side of the images in pixels.
+        weights: ``imagenet``, ``none``, ``own`` for those that the user's network brings, or the path of a file; None for random
+            weights, new ones also for a network of the user's own.
+        cut: Where the backbone is to end, as a user writes it; None for its end.
+        freeze_to: Up to where it is frozen while the rest is finetuned; None for nowhere.
+        seed: Decides random weights.
+        progress: Called with a stage, bytes done and bytes in all while weights are downloaded.
+
+    Raises:
+        BackboneError: A size, cut or file of weights that does not fit.
+    """
+    from crossroads.networks.cuts import cuts, find, until
+    from crossroads.networks.weights import load_pretrained
+
+    notes: list[str] = []
+    loaded: dict[str, Any] | None = None
+    with seeded(seed):
+        parts = choice.record.build(size) if choice.own is None else _own_parts(choice, size, notes, fresh=weights is None)
+    if weights not in (None, "none", "own"):
+        fitted = load_pretrained(parts, choice.record, str(weights), progress)
+        loaded = {"from": weights, "digest": fitted.digest, "layers": fitted.layers}
+        if fitted.reach is not None:
+            end = find(parts.backbone, fitted.reach)
+            parts = replace(parts, backbone=until(parts.backbone, end))
+            loaded["reach"] = end.name
+            notes.append(
+                f"the weights in {Path(str(weights)).name} reach {end.name}, {end.depth:.0%} of the depth of {choice.record.name}: "
+                "the backbone ends there"
+            )
+    elif weights == "none":
+        notes.append("the backbone has random weights, as --weights none asks")
+    keep = cuts(parts.backbone)[-1] if cut is None else find(parts.backbone, cut)
+    freeze = None if freeze_to is None else find(parts.backbone, freeze_to)
+    if freeze is not None and (freeze.depth, freeze.multiply_adds) >= (keep.depth, keep.multiply_adds):
+        raise RecipeError(
+            "freeze_to must lie below the cut at which the backbone ends",
+            received=f"{freeze.name!r}, and the backbone ends at {keep.name!r}",
+            mend="choose an earlier one, or strategy feature-extraction, which freezes all",
+        )
+    return Built(parts, keep, freeze, tuple(notes), loaded)
+
+
+def _is_own(named: str) -> bool:
+    return named.endswith(".keras") or ":" in named
+
+
+def _sizes(named: Any) -> tuple[tuple[int, ...], tuple[int, int]]:
+    """The sizes that a network of the user's own takes: the one it was made for, or any."""
+    if isinstance(named, str) and not named.endswith(".keras"):
+        return _OWN_SIZES, (8, 2048)
+    from crossroads.networks.own import own_backbone
+
+    size = own_backbone(Path(named) if isinstance(named, str) else named, None).size
+    return ((size,), (size, size)) if size else (_OWN_SIZES, (8, 2048))
+
+
+def _own_parts(choice: Choice, size: int, notes: list[str], *, fresh: bool) -> Parts:
+    import keras
+
+    from crossroads.networks.own import own_backbone
+
+    source = Path(choice.own) if isinstance(choice.own, str) and choice.own.endswith(".keras") else choice.own
+    own = own_backbone(source, size)
+    notes.extend(own.notes)
+    if fresh and not inspect.isfunction(source) and not (isinstance(source, str) and ":" in source):
+        return replace(own.parts, backbone=keras.models.clone_model(own.parts.backbone))
+    if own.size not in (None, size):
+        raise BackboneError(f"{choice.record.name} takes images of {own.size} px", received=f"{size} px")
+    return own.parts
