@@ -17,7 +17,19 @@ from crossroads import artifact
 from crossroads.data.labels import encode
 from crossroads.data.readers import read
 from crossroads.predictor import Predictor
-from crossroads.recipe import Augmentation, ClassWeights, OptimizerName, Recipe, ScheduleName, StrategyName
+from crossroads.recipe import (
+    Augmentation,
+    ClassWeights,
+    FeatureType,
+    HeadName,
+    OptimizerName,
+    PoolingName,
+    Precision,
+    Recipe,
+    ScheduleName,
+    StrategyName,
+    UnfreezeName,
+)
 from crossroads.workflow import Run, fit
 
 
@@ -38,6 +50,14 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self,
         backbone: str | None = None,
         strategy: StrategyName = "from-scratch",
+        weights: str | None = None,
+        cut: str | None = None,
+        freeze_to: str | None = None,
+        pooling: PoolingName | None = None,
+        head: HeadName | None = None,
+        views: int | None = None,
+        feature_type: FeatureType | None = None,
+        precision: Precision = "float32",
         image_size: int | None = None,
         epochs: int | None = None,
         batch_size: int | None = None,
@@ -51,10 +71,25 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         weight_decay: float | None = None,
         label_smoothing: float | None = None,
         class_weights: ClassWeights = "none",
+        mixup: float | None = None,
+        warm_up: float | None = None,
+        layer_decay: float | None = None,
+        towards_start: float | None = None,
+        ema: float | None = None,
+        unfreeze: UnfreezeName | None = None,
+        train_batchnorm: bool | None = None,
         early_stopping: int = 0,
     ) -> None:
         self.backbone = backbone
         self.strategy = strategy
+        self.weights = weights
+        self.cut = cut
+        self.freeze_to = freeze_to
+        self.pooling = pooling
+        self.head = head
+        self.views = views
+        self.feature_type = feature_type
+        self.precision = precision
         self.image_size = image_size
         self.epochs = epochs
         self.batch_size = batch_size
@@ -68,6 +103,13 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.weight_decay = weight_decay
         self.label_smoothing = label_smoothing
         self.class_weights = class_weights
+        self.mixup = mixup
+        self.warm_up = warm_up
+        self.layer_decay = layer_decay
+        self.towards_start = towards_start
+        self.ema = ema
+        self.unfreeze = unfreeze
+        self.train_batchnorm = train_batchnorm
         self.early_stopping = early_stopping
 
     def fit(self, X: ArrayLike, y: ArrayLike, groups: ArrayLike | None = None) -> Self:
