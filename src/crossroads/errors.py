@@ -55,6 +55,10 @@ class BackboneError(CrossroadsError):
     """No such backbone, or one that does not accept this image size."""
 
 
+class WeightsError(BackboneError):
+    """Pretrained weights are not to be had, cannot be read, or are not those of the network."""
+
+
 class TrainingError(CrossroadsError):
     """Training cannot start or go on: a finished run, a checkpoint of another recipe, a loss that is not finite."""
 

@@ -1,0 +1,65 @@
+"""Pretrained weights: read from any usual file without running anything in it, fitted to a backbone, kept in a cache.
+
+    read_weights      a file of any known format -> named arrays, layer by layer
+    fit_weights       those arrays -> the variables of a backbone, all or nothing
+    obtain            a catalog record -> its file, from the cache or the network
+    add, describe     what `crossroads weights add` and `crossroads weights list` do
+    load_pretrained   all of it: "imagenet" or a path -> a backbone with weights
+
+The names load what they need when they are first used, so that listing the cache loads no Keras.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from crossroads.networks.weights.download import Progress
+    from crossroads.networks.weights.files import read_weights
+    from crossroads.networks.weights.fitting import Fitted, fit_weights
+    from crossroads.networks.weights.pretrained import load_pretrained
+    from crossroads.networks.weights.record import LayerWeights, WeightFile
+    from crossroads.networks.weights.store import Stored, add, cache_folder, describe, obtain, recognise
+
+_HOMES = {
+    "Fitted": "fitting",
+    "LayerWeights": "record",
+    "Progress": "download",
+    "Stored": "store",
+    "WeightFile": "record",
+    "add": "store",
+    "cache_folder": "store",
+    "describe": "store",
+    "fit_weights": "fitting",
+    "load_pretrained": "pretrained",
+    "obtain": "store",
+    "read_weights": "files",
+    "recognise": "store",
+}
+
+__all__ = [
+    "Fitted",
+    "LayerWeights",
+    "Progress",
+    "Stored",
+    "WeightFile",
+    "add",
+    "cache_folder",
+    "describe",
+    "fit_weights",
+    "load_pretrained",
+    "obtain",
+    "read_weights",
+    "recognise",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

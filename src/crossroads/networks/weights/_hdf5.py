@@ -1,0 +1,151 @@
+"""HDF5 as Keras writes it: by path in Keras 3, by layer in the versions before. Nothing outside the file is followed."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from crossroads.data.labels import natural_key
+from crossroads.data.spans import Span
+from crossroads.errors import CrossroadsError
+from crossroads.networks.weights.record import LayerWeights, WeightFile, from_bfloat16, numbers, unreadable
+
+MAX_DEPTH = 64
+"""Groups within groups: a model nested deeper than this is no honest one."""
+_BOMB = 1 << 30
+_EXPANSION = 1000
+_FAULTS = (OSError, KeyError, ValueError, RuntimeError, TypeError, AttributeError, MemoryError, OverflowError, RecursionError)
+
+
+def read_hdf5(span: Span, origin: str) -> WeightFile:
+    """Weights saved by Keras 3 or by an older version, alone or as part of a whole model, whose configuration is left unread.
+
+    Raises:
+        WeightsError: It is damaged, points outside itself, declares far more than it holds, or was not written by Keras.
+    """
+    try:
+        with h5py.File(span.stream(), "r") as file:
+            reader = _Reader(origin, span.size)
+            root = reader.group(file, "model_weights") if "model_weights" in file else file
+            if "layer_names" in root.attrs or "layer_names0" in root.attrs:
+                return WeightFile(origin, "HDF5 of an older Keras", "keras", tuple(_older_layers(root, reader)))
+            return WeightFile(origin, "HDF5 of Keras 3", "keras", tuple(_layers(root, reader)))
+    except CrossroadsError:
+        raise
+    except _FAULTS as error:  # the library meets damaged files
+        raise unreadable(origin, error) from error
+
+
+class _Reader:
+    """Groups and arrays of one file, each checked before it is opened."""
+
+    def __init__(self, origin: str, size: int) -> None:
+        self.origin = origin
+        self._size = size
+        self._declared = 0
+
+    def member(self, parent: Any, name: str) -> Any:
+        """What `parent` calls `name`, a path; only links inside the file count."""
+        current = parent
+        for part in name.split("/"):
+            if not isinstance(current, h5py.Group) or not part or (part not in (".",) and part not in current):
+                raise unreadable(self.origin, f"no {name!r}, which it names itself")
+            if not isinstance(current.get(part, getlink=True), h5py.HardLink):
+                raise unreadable(self.origin, f"{name!r}, a link to somewhere else", "copy the data into one file without links")
+            current = current[part]
+        return current
+
+    def group(self, parent: Any, name: str) -> Any:
+        """A group of this name."""
+        found = self.member(parent, name)
+        if not isinstance(found, h5py.Group):
+            raise unreadable(self.origin, f"{name!r}, which is no group")
+        return found
+
+    def array(self, parent: Any, name: str) -> NDArray[Any]:
+        """An array of this name, in memory."""
+        found = self.member(parent, name)
+        if not isinstance(found, h5py.Dataset):
+            raise unreadable(self.origin, f"{name!r}, which is no array")
+        if found.external or found.is_virtual:
+            raise unreadable(self.origin, f"{name!r}, whose values lie in other files", "copy the data into one file")
+        if found.shape is None or found.dtype.kind not in "biufV":
+            raise unreadable(self.origin, f"{name!r} of dtype {found.dtype}", "weights are arrays of numbers")
+        self._declared += math.prod(found.shape) * found.dtype.itemsize
+        if self._declared > _BOMB and self._declared > _EXPANSION * self._size:
+            raise unreadable(self.origin, f"{self._declared} bytes of arrays in {self._size} bytes", "do not trust this file")
+        values = np.asarray(found[()])
+        if values.dtype.kind == "V" and values.dtype.itemsize == 2 and found.attrs.get("dtype") == "bfloat16":
+            return from_bfloat16(values.view(np.uint16))
+        return numbers(values, repr(name), self.origin)
+
+
+def _texts(group: Any, name: str) -> list[str]:
+    """An attribute of names; older versions of Keras cut one that is too long for HDF5 into ``name0``, ``name1`` and so on."""
+    parts = [group.attrs[name]] if name in group.attrs else []
+    while not parts or f"{name}{len(parts)}" in group.attrs:
+        if f"{name}{len(parts)}" not in group.attrs:
+            break
+        parts.append(group.attrs[f"{name}{len(parts)}"])
+    return [text.decode("utf-8") if isinstance(text, bytes) else str(text) for part in parts for text in np.ravel(part)]
+
+
+def _older_layers(root: Any, reader: _Reader) -> Iterator[LayerWeights]:
+    """``layer_names`` in the order of the model; each layer's group has ``weight_names`` in the order of the layer."""
+    for name in _texts(root, "layer_names"):
+        group = reader.group(root, name)
+        roles = _texts(group, "weight_names")
+        if roles:
+            yield LayerWeights(name, tuple(roles), tuple(reader.array(group, role) for role in roles))
+
+
+def _layers(root: Any, reader: _Reader) -> list[LayerWeights]:
+    """Groups called ``vars`` in natural order of their paths, those of one layer together."""
+    found: dict[str, tuple[list[str], list[str], list[NDArray[Any]]]] = {}
+    for path, group in sorted(_variable_groups(root, "", reader, set()), key=lambda item: natural_key(item[0])):
+        layer = _layer_path(path)
+        names, roles, arrays = found.setdefault(layer, ([], [], []))
+        inner = path[len(layer) :].strip("/")
+        if not inner:
+            names.append(_text(group.attrs.get("name", "")))
+        for role in sorted(group, key=natural_key):
+            roles.append(f"{inner}/{role}" if inner else role)
+            arrays.append(reader.array(group, role))
+    return [
+        LayerWeights(
+            "".join(names) or path.rpartition("/")[2], tuple(roles), tuple(arrays), path, re.sub(r"_\d+$", "", path) or "/"
+        )
+        for path, (names, roles, arrays) in found.items()
+        if arrays
+    ]
+
+
+def _variable_groups(group: Any, path: str, reader: _Reader, seen: set[int]) -> Iterator[tuple[str, Any]]:
+    """(path, group) of each group called ``vars``; state of optimizers, metrics and random generators is no weight."""
+    address = int(h5py.h5o.get_info(group.id).addr)
+    if address in seen or path.count("/") > MAX_DEPTH:
+        raise unreadable(reader.origin, f"the group {path!r:.100} inside itself", "do not trust this file")
+    seen.add(address)
+    for name in group:
+        if name == "vars":
+            yield path, reader.group(group, name)
+        elif name not in ("seed_generator", "optimizer", "metrics", "_metrics", "_compile_metrics", "_loss_tracker"):
+            inner = "layers" if name == "_layer_checkpoint_dependencies" else name  # as Keras 2.13 called them
+            if isinstance(child := reader.member(group, name), h5py.Group):
+                yield from _variable_groups(child, f"{path}/{inner}".strip("/"), reader, seen)
+
+
+def _layer_path(path: str) -> str:
+    """``layers/functional/layers/attention/query`` is part of the layer ``layers/functional/layers/attention``."""
+    head, found, tail = f"/{path}".rpartition("/layers/")
+    return f"{head}{found}{tail.partition('/')[0]}".strip("/") if found else path
+
+
+def _text(value: object) -> str:
+    return value.decode("utf-8") if isinstance(value, bytes) else str(value)

@@ -1,0 +1,112 @@
+"""The .npy of a pickled dict of layers, as converted Caffe models come: ``{"conv1": [W, b], …}``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crossroads.data.spans import Span
+from crossroads.data.unpickle import NUMPY, Allowed, load_pickle
+from crossroads.errors import DataError
+from crossroads.networks.weights.record import LayerWeights, WeightFile, numbers, unreadable
+
+_SPELLINGS = (("weights", "biases"), ("W", "b"), ("kernel", "bias"), ("weight", "bias"))
+_MEND = "it must hold a dict of layer name to [W, b], written by numpy.save"
+
+
+class _Objects:
+    """NumPy's dtype of Python objects while it is unpickled."""
+
+
+@dataclass(slots=True)
+class _Box:
+    """An array while it is unpickled: a real one, or the objects of an array of objects, which is never built."""
+
+    value: object = None
+
+
+def _dtype(code: object = None, *rest: object) -> object:
+    if code in ("O", "O8", "|O", b"O8", b"O"):
+        return _Objects()
+    return NUMPY.globals["numpy", "dtype"](code, *rest)
+
+
+def _reconstruct(subtype: object = None, *rest: object) -> _Box:
+    NUMPY.globals["numpy.core.multiarray", "_reconstruct"](subtype, *rest)  # refuses anything but a plain ndarray
+    return _Box()
+
+
+def _build(box: _Box, state: object) -> None:
+    """``(version, shape, dtype, is_fortran, contents)``; the contents of an array of objects are a list of them."""
+    if isinstance(state, tuple) and len(state) in (4, 5) and isinstance(state[-3], _Objects):
+        if state[-4] not in ((), (1,)) or not isinstance(state[-1], list) or len(state[-1]) != 1:
+            raise DataError("an array of objects may hold one dict", received=f"shape {state[-4]!r:.60}")
+        box.value = state[-1][0]
+        return
+    array: NDArray[Any] = np.empty(0, np.int8)
+    NUMPY.builders[np.ndarray](array, state)
+    box.value = array
+
+
+_ALLOWED = NUMPY | Allowed(
+    globals={
+        ("numpy", "dtype"): _dtype,
+        **{(module, "_reconstruct"): _reconstruct for module in ("numpy.core.multiarray", "numpy._core.multiarray")},
+    },
+    builders={_Objects: lambda _target, _state: None, _Box: _build},
+)
+
+
+def read_npy(span: Span, origin: str) -> WeightFile:
+    """A dict of layers in a .npy file: ``[W, b]`` each, or a dict of the two. Kernels are (height, width, in, out).
+
+    The dict goes through the restricted unpickler; layers come in natural order of their names, because a dict written by
+    Python 2 has none.
+
+    Raises:
+        WeightsError, DataError: It holds something else, or is damaged.
+    """
+    stream = span.stream()
+    try:
+        version = np.lib.format.read_magic(stream)
+        read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read_header(stream)
+    except (ValueError, EOFError, SyntaxError, RecursionError, MemoryError) as error:
+        raise unreadable(origin, error) from error
+    if not dtype.hasobject:
+        raise unreadable(origin, f"one array of {dtype} and shape {shape}, without names of layers", _MEND)
+    layers = _opened(load_pickle(stream, allowed=_ALLOWED))
+    if not isinstance(layers, Mapping) or not layers:
+        raise unreadable(origin, f"a {type(layers).__name__}", _MEND)
+    return WeightFile(origin, "NumPy dict of layers", "keras", tuple(_layer(_name(key), layers[key], origin) for key in layers))
+
+
+def _opened(value: object) -> object:
+    """What boxes hold; a box may stand around another one."""
+    for _ in range(4):
+        if not isinstance(value, _Box):
+            break
+        value = value.value
+    return value
+
+
+def _name(key: object) -> str:
+    return key.decode("latin1") if isinstance(key, bytes) else str(key)
+
+
+def _layer(name: str, value: object, origin: str) -> LayerWeights:
+    value = _opened(value)
+    if isinstance(value, Mapping):
+        named = {_name(key): entry for key, entry in value.items()}
+        value = next(([named[role] for role in pair if role in named] for pair in _SPELLINGS if pair[0] in named), value)
+    if not isinstance(value, (list, tuple)):
+        value = [value]
+    arrays = [_opened(entry) for entry in cast("list[object]", value)]
+    if not arrays or not all(isinstance(array, np.ndarray) for array in arrays):
+        raise unreadable(origin, f"layer {name!r:.60} that is no list of arrays", _MEND)
+    checked = tuple(numbers(cast("NDArray[Any]", array), f"layer {name!r:.60}", origin) for array in arrays)
+    return LayerWeights(name, tuple(map(str, range(len(checked)))), checked, track=name or "/")

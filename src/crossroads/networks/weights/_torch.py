@@ -1,0 +1,233 @@
+"""State dicts that ``torch.save`` wrote, read without PyTorch: its zip form and the one before version 1.6.
+
+Both hold one pickle in which a tensor is a call, ``_rebuild_tensor_v2(storage, offset, size, stride, …)``, and a storage is a
+persistent id that names raw numbers elsewhere in the file. Here that call only makes a note, and the numbers are looked up
+afterwards. The pickle goes through the restricted unpickler. Format: torch/serialization.py, `_save` and `_legacy_save`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crossroads.data.spans import Span
+from crossroads.data.trees import Tree
+from crossroads.data.unpickle import NUMPY, Allowed, believable, load_pickle
+from crossroads.errors import DataError
+from crossroads.networks.weights._safetensors import grouped
+from crossroads.networks.weights.record import WeightFile, from_bfloat16, unreadable
+
+LEGACY_MAGIC = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"
+"""A pickle of protocol 2 with the number 0x1950a86a20f9469cfc6c."""
+_MEND = "save the state dict alone: torch.save(model.state_dict(), …)"
+_BFLOAT16 = np.dtype([("bfloat16", "<u2")])
+_DTYPES: dict[str, np.dtype[Any]] = {
+    "DoubleStorage": np.dtype("<f8"),
+    "FloatStorage": np.dtype("<f4"),
+    "HalfStorage": np.dtype("<f2"),
+    "BFloat16Storage": _BFLOAT16,
+    "LongStorage": np.dtype("<i8"),
+    "IntStorage": np.dtype("<i4"),
+    "ShortStorage": np.dtype("<i2"),
+    "CharStorage": np.dtype("i1"),
+    "ByteStorage": np.dtype("u1"),
+    "BoolStorage": np.dtype("?"),
+}
+_NESTED = ("state_dict", "model_state_dict", "model", "net", "ema", "state_dict_ema")
+"""Where the checkpoints of usual training programs keep the state dict."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Storage:
+    """Raw numbers elsewhere in the file: `count` of them from number `start` of what is called `key`."""
+
+    key: str
+    dtype: np.dtype[Any]
+    count: int
+    start: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Tensor:
+    """A tensor that is not looked up yet: element (i, j, …) is number ``offset + i * strides[0] + …`` of its storage."""
+
+    storage: _Storage
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+
+def _wrong(received: object) -> DataError:
+    return DataError("a PyTorch file of weights may hold tensors of plain numbers", received=str(received)[:200], mend=_MEND)
+
+
+def _counts(value: object) -> tuple[int, ...]:
+    if not isinstance(value, tuple) or len(value) > 32 or not all(type(n) is int and n >= 0 for n in value):
+        raise _wrong(f"a tensor of shape {value!r}")
+    return value
+
+
+def _rebuild_tensor(storage: object, offset: object, size: object, stride: object, *_gradient_and_hooks: object) -> _Tensor:
+    shape, strides = _counts(size), _counts(stride)
+    if not isinstance(storage, _Storage) or type(offset) is not int or offset < 0 or len(shape) != len(strides):
+        raise _wrong("a tensor without numbers")
+    items = math.prod(shape)
+    last = offset + sum((n - 1) * step for n, step in zip(shape, strides, strict=True)) if items else offset - 1
+    if last >= storage.count or items > storage.count or not believable(shape):
+        raise _wrong(f"a tensor of shape {shape} over {storage.count} numbers")
+    return _Tensor(storage, offset, shape, strides)
+
+
+def _rebuild_parameter(data: object = None, *_gradient_hooks_and_state: object) -> object:
+    return data
+
+
+def _size(sizes: object = ()) -> object:
+    return sizes
+
+
+def _marker(*_arguments: object) -> object:
+    raise _wrong("a call of a type of numbers")
+
+
+def _storage(pid: object) -> _Storage:
+    """``("storage", type, key, device, count)``; the older form has ``(view key, offset, size)`` or None behind."""
+    if not isinstance(pid, tuple) or len(pid) not in (5, 6) or pid[0] != "storage":
+        raise _wrong(
+            f"a persistent id {pid!r:.80}: a whole model and not its weights" if pid and "module" in repr(pid)[:12] else pid
+        )
+    kind = getattr(pid[1], "name", ("", ""))
+    if kind[1] not in _DTYPES or not isinstance(pid[2], str) or type(pid[4]) is not int or pid[4] < 0:
+        raise _wrong(f"a storage of {'.'.join(map(str, kind))}")
+    count, start = pid[4], 0
+    if len(pid) == 6 and pid[5] is not None:
+        view = pid[5]
+        if not isinstance(view, tuple) or len(view) != 3 or not all(type(n) is int and n >= 0 for n in view[1:]):
+            raise _wrong("a view of a storage that PyTorch does not write")
+        start, count = view[1], view[2]
+    return _Storage(pid[2], _DTYPES[kind[1]], count, start)
+
+
+_ALLOWED = NUMPY | Allowed(
+    globals={
+        ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
+        ("torch._utils", "_rebuild_tensor"): _rebuild_tensor,
+        ("torch._utils", "_rebuild_parameter"): _rebuild_parameter,
+        ("torch._utils", "_rebuild_parameter_with_state"): _rebuild_parameter,
+        ("torch", "Size"): _size,
+        **{("torch", name): _marker for name in _DTYPES},
+    },
+    builders={OrderedDict: lambda _target, _metadata: None},
+    persistent=_storage,
+)
+
+_Numbers = Callable[[_Storage], NDArray[Any]]
+
+
+def read_torch_zip(tree: Tree, folder: str, origin: str) -> WeightFile:
+    """``data.pkl`` beside one file of raw numbers for each storage in ``data/``, all below one folder.
+
+    Raises:
+        WeightsError, DataError: It holds something else than tensors and plain values, is damaged, or lies about a size.
+    """
+    byteorder = f"{folder}byteorder"
+    if tree.exists(byteorder) and tree.size(byteorder) < 16 and tree.read(byteorder).strip() == b"big":
+        raise unreadable(origin, "numbers with the highest byte first", "save it again on an ordinary computer")
+
+    def stored(storage: _Storage) -> NDArray[Any]:
+        name = f"{folder}data/{storage.key}"
+        if not tree.exists(name):
+            raise unreadable(origin, f"no {name}, which it names itself")
+        return _numbers(tree.span(name).buffer(), storage, origin)
+
+    content = load_pickle(tree.span(f"{folder}data.pkl").stream(), allowed=_ALLOWED)
+    return _weights(content, stored, origin, "PyTorch")
+
+
+def read_torch_legacy(span: Span, origin: str) -> WeightFile:
+    """Five pickles (magic number, version, machine, object, keys of the storages), then each storage: its length and its numbers.
+
+    Raises:
+        WeightsError, DataError: As for the zip form.
+    """
+    stream = span.stream()
+    load_pickle(stream)
+    version, machine = load_pickle(stream), load_pickle(stream)
+    if version != 1001 or (isinstance(machine, dict) and machine.get("little_endian") is False):
+        raise unreadable(origin, f"version {version!r:.20} of PyTorch's older format", "save it again with a newer PyTorch")
+    seen: dict[str, np.dtype[Any]] = {}
+
+    def noted(pid: object) -> _Storage:
+        storage = _storage(pid)
+        seen[storage.key] = storage.dtype
+        return storage
+
+    content = load_pickle(stream, allowed=_ALLOWED | Allowed(persistent=noted))
+    keys = load_pickle(stream)
+    if not isinstance(keys, list) or not all(isinstance(key, str) and key in seen for key in keys):
+        raise unreadable(origin, "storages that no tensor uses")
+    places = _places(stream, span, {key: seen[key] for key in keys}, origin)
+
+    def stored(storage: _Storage) -> NDArray[Any]:
+        if storage.key not in places:
+            raise unreadable(origin, f"no numbers of storage {storage.key!r:.40}, which it names itself")
+        return _numbers(places[storage.key].buffer(), storage, origin)
+
+    return _weights(content, stored, origin, "PyTorch, older form")
+
+
+def _places(stream: IO[bytes], span: Span, keys: Mapping[str, np.dtype[Any]], origin: str) -> dict[str, Span]:
+    """Where the numbers of each storage lie: eight bytes of count, then the numbers, one storage behind the other."""
+    places, position = {}, stream.tell()
+    for key, dtype in keys.items():
+        count = int.from_bytes(span.part(position, 8, origin).read(), "little", signed=True)
+        places[key] = span.part(position + 8, max(count, 0) * dtype.itemsize, origin)
+        position += 8 + places[key].size
+    return places
+
+
+def _numbers(buffer: memoryview, storage: _Storage, origin: str) -> NDArray[Any]:
+    size = (storage.start + storage.count) * storage.dtype.itemsize
+    if len(buffer) < size:
+        raise unreadable(origin, f"{len(buffer)} of {size} bytes of storage {storage.key!r:.40}")
+    flat = np.frombuffer(buffer, storage.dtype, storage.count, storage.start * storage.dtype.itemsize) if storage.count else None
+    return np.empty(0, storage.dtype) if flat is None else flat
+
+
+def _weights(content: object, numbers: _Numbers, origin: str, form: str) -> WeightFile:
+    tensors = _state_dict(content)
+    if not tensors:
+        found = "an empty dict" if isinstance(content, Mapping) and not content else f"a {type(content).__name__} without tensors"
+        raise unreadable(origin, found, _MEND)
+    prefix = "module." if all(name.startswith("module.") for name in tensors) else ""  # of torch.nn.DataParallel
+    arrays = {name.removeprefix(prefix): _array(tensor, numbers) for name, tensor in tensors.items()}
+    return grouped(arrays, origin, form, ordered=True)
+
+
+def _state_dict(content: object) -> dict[str, _Tensor | NDArray[Any]]:
+    """The tensors of a state dict, or of the one inside a checkpoint."""
+    if not isinstance(content, Mapping):
+        return {}
+    found = {name: value for name, value in content.items() if isinstance(name, str) and isinstance(value, (_Tensor, np.ndarray))}
+    nested = (content[key] for key in _NESTED if isinstance(content.get(key), Mapping))
+    inner = next(nested, None) if not found else None
+    if inner is None:
+        return found
+    return {name: value for name, value in inner.items() if isinstance(name, str) and isinstance(value, (_Tensor, np.ndarray))}
+
+
+def _array(tensor: _Tensor | NDArray[Any], numbers: _Numbers) -> NDArray[Any]:
+    if isinstance(tensor, np.ndarray):
+        return tensor
+    flat = numbers(tensor.storage)
+    if flat.dtype == _BFLOAT16:
+        flat = from_bfloat16(flat["bfloat16"])
+    strides = tuple(step * flat.itemsize for step in tensor.strides)
+    # Safe: _rebuild_tensor has checked that the last element lies within the numbers that are there.
+    return np.lib.stride_tricks.as_strided(flat[tensor.offset :], tensor.shape, strides, writeable=False)

@@ -1,0 +1,73 @@
+"""One reader a format; the format is told by the contents, not by the name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from crossroads.data.archives import Limits
+from crossroads.data.spans import Span
+from crossroads.data.trees import Tree, existing, open_archive
+from crossroads.errors import DataError, WeightsError
+from crossroads.networks.weights._hdf5 import read_hdf5
+from crossroads.networks.weights._npy import read_npy
+from crossroads.networks.weights._safetensors import read_safetensors
+from crossroads.networks.weights._torch import LEGACY_MAGIC, read_torch_legacy, read_torch_zip
+from crossroads.networks.weights.record import WeightFile, unreadable
+
+_KERAS_MEMBER = "model.weights.h5"
+_LIMITS = Limits(member=64 << 30)
+_FORMATS = "Keras .weights.h5, .keras and .h5, .npy of a dict of layers, .safetensors, and PyTorch .pth are read"
+
+
+def read_weights(path: Path) -> WeightFile:
+    """All weights of a file, as named arrays.
+
+    Formats: Keras 3 ``.weights.h5`` and ``.keras`` (whose configuration is never looked at), the HDF5 of older Keras versions with
+    weights or with a whole model, ``.npy`` with a pickled dict of layers, ``.safetensors``, and what ``torch.save`` writes of a
+    state dict, in its zip and in its older form. Nothing in the file is executed, and a size is believed only as far as there are bytes.
+
+    Args:
+        path: The file. Arrays may be views of it, so it must not change while they are in use.
+
+    Raises:
+        WeightsError: There is no such file, it is damaged, of another format, or it holds something else than arrays of numbers.
+    """
+    try:
+        return _read(Span.of_path(existing(path)))
+    except WeightsError:
+        raise
+    except DataError as error:  # the readers of data below say it in the words of data
+        raise _of_data(path.name, error) from error
+
+
+def _read(span: Span) -> WeightFile:
+    head = span.read(0, 64)
+    origin = Path(span.origin).name
+    if head.startswith(b"PK\x03\x04"):
+        return _read_zip(span, origin)
+    if head.startswith(b"\x93NUMPY"):
+        return read_npy(span, origin)
+    if head.startswith(LEGACY_MAGIC):
+        return read_torch_legacy(span, origin)
+    if b"\x89HDF\r\n\x1a\n" in (head[:8], span.read(512, 8)):  # behind a user block of 512 bytes, where it has one
+        return read_hdf5(span, origin)
+    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= span.size - 8:
+        return read_safetensors(Path(span.origin), origin)
+    raise unreadable(origin, f"a file that begins with {head[:16]!r}" if head else "an empty file", _FORMATS)
+
+
+def _read_zip(span: Span, origin: str) -> WeightFile:
+    tree: Tree = open_archive(span, "zip", origin, _LIMITS)
+    if tree.exists(_KERAS_MEMBER):
+        return read_hdf5(tree.span(_KERAS_MEMBER), origin)
+    pickles = [name for name in tree.names() if name == "data.pkl" or (name.endswith("/data.pkl") and name.count("/") == 1)]
+    if len(pickles) == 1:
+        return read_torch_zip(tree, pickles[0].removesuffix("data.pkl"), origin)
+    raise unreadable(origin, "a zip archive that neither Keras nor PyTorch writes", _FORMATS)
+
+
+def _of_data(name: str, error: DataError) -> WeightsError:
+    rule = error.rule if name in error.rule else f"{name}: {error.rule}"
+    unsafe = "runs code" in error.rule
+    mend = "do not load it with anything else; save the weights alone, such as torch.save(model.state_dict(), …)"
+    return WeightsError(rule, received=error.received, mend=mend if unsafe else error.mend)
