@@ -34,7 +34,7 @@ def read_hdf5(span: Span, origin: str) -> WeightFile:
             reader = _Reader(origin, span.size)
             root = reader.group(file, "model_weights") if "model_weights" in file else file
             if "layer_names" in root.attrs or "layer_names0" in root.attrs:
-                return WeightFile(origin, "HDF5 of an older Keras", "keras", tuple(_older_layers(root, reader)))
+                return WeightFile(origin, "HDF5 of an older Keras", "keras", tuple(_older_layers(root, reader)), folded=True)
             return WeightFile(origin, "HDF5 of Keras 3", "keras", tuple(_layers(root, reader)))
     except CrossroadsError:
         raise

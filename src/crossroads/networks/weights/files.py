@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from crossroads.data._words import shown
 from crossroads.data.archives import Limits
 from crossroads.data.spans import Span
 from crossroads.data.trees import Tree, existing, open_archive
@@ -24,7 +25,8 @@ def read_weights(path: Path) -> WeightFile:
 
     Formats: Keras 3 ``.weights.h5`` and ``.keras`` (whose configuration is never looked at), the HDF5 of older Keras versions with
     weights or with a whole model, ``.npy`` with a pickled dict of layers, ``.safetensors``, and what ``torch.save`` writes of a
-    state dict, in its zip and in its older form. Nothing in the file is executed, and a size is believed only as far as there are bytes.
+    state dict, in its zip and in its older form. Nothing in the file is executed, and a size is believed only as far as there are
+    bytes.
 
     Args:
         path: The file. Arrays may be views of it, so it must not change while they are in use.
@@ -33,16 +35,16 @@ def read_weights(path: Path) -> WeightFile:
         WeightsError: There is no such file, it is damaged, of another format, or it holds something else than arrays of numbers.
     """
     try:
-        return _read(Span.of_path(existing(path)))
+        return _read(existing(path))
     except WeightsError:
         raise
     except DataError as error:  # the readers of data below say it in the words of data
         raise _of_data(path.name, error) from error
 
 
-def _read(span: Span) -> WeightFile:
-    head = span.read(0, 64)
-    origin = Path(span.origin).name
+def _read(path: Path) -> WeightFile:
+    span = Span.of_path(path)
+    head, origin = span.read(0, 64), shown(path.name)
     if head.startswith(b"PK\x03\x04"):
         return _read_zip(span, origin)
     if head.startswith(b"\x93NUMPY"):
@@ -52,7 +54,7 @@ def _read(span: Span) -> WeightFile:
     if b"\x89HDF\r\n\x1a\n" in (head[:8], span.read(512, 8)):  # behind a user block of 512 bytes, where it has one
         return read_hdf5(span, origin)
     if head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= span.size - 8:
-        return read_safetensors(Path(span.origin), origin)
+        return read_safetensors(path, origin)
     raise unreadable(origin, f"a file that begins with {head[:16]!r}" if head else "an empty file", _FORMATS)
 
 
@@ -68,6 +70,7 @@ def _read_zip(span: Span, origin: str) -> WeightFile:
 
 def _of_data(name: str, error: DataError) -> WeightsError:
     rule = error.rule if name in error.rule else f"{name}: {error.rule}"
-    unsafe = "runs code" in error.rule
-    mend = "do not load it with anything else; save the weights alone, such as torch.save(model.state_dict(), …)"
-    return WeightsError(rule, received=error.received, mend=mend if unsafe else error.mend)
+    if "runs code" in error.rule:
+        mend = "save the weights alone, such as torch.save(model.state_dict(), …), and trust this file only if you know who made it"
+        return WeightsError(rule, received=error.received, mend=mend)
+    return WeightsError(rule, received=error.received, mend=error.mend or "fetch or save the file again")

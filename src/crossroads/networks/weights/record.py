@@ -46,12 +46,14 @@ class WeightFile:
         format: Its format in words.
         layout: How its arrays are laid out.
         layers: The layers that have arrays; see `LayerWeights.track` for what their order says.
+        folded: Whether a model inside the saved model counts as one layer, as in the files of older Keras versions.
     """
 
     origin: str
     format: str
     layout: Layout
     layers: tuple[LayerWeights, ...]
+    folded: bool = False
 
     @property
     def ordered(self) -> bool:

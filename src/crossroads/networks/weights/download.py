@@ -1,0 +1,114 @@
+"""One file from the network: with progress, going on after a break, checked, and there as a whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import os
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import IO
+
+from crossroads.errors import WeightsError
+
+Progress = Callable[[int, int | None], None]
+"""Called with the bytes that are here and the bytes of the whole file, None where the server does not say."""
+
+ATTEMPTS = 3
+PAUSE = 1.0
+"""Seconds before the second attempt, twice as long before the third."""
+TIMEOUT = 30.0
+"""Seconds without an answer."""
+_BLOCK = 1 << 18
+
+
+class Unreachable(Exception):
+    """The file could not be fetched; the message is the reason."""
+
+
+def digest_of(path: Path, algorithm: str) -> str:
+    """Hexadecimal digest of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, algorithm).hexdigest()
+
+
+def agrees(path: Path, digest: str) -> bool:
+    """Whether a file has this digest: ``md5:…``, ``sha256:…``, or its first digits; "" agrees with everything.
+
+    MD5 is what Keras publishes: it finds damage, and says little against a forger; the addresses are HTTPS.
+    """
+    algorithm, _, expected = digest.partition(":")
+    return not digest or digest_of(path, algorithm).startswith(expected)
+
+
+def download(address: str, target: Path, digest: str, progress: Progress | None = None) -> None:
+    """Fetch `address` to `target`, which changes only when the whole file is there and has the right digest.
+
+    A break is mended by asking for the rest, `ATTEMPTS` times in all. Two processes may fetch the same file at once.
+
+    Raises:
+        Unreachable: There is no network, no such file, no such server, or the connection keeps breaking.
+        WeightsError: What came has another digest.
+        OSError: The folder cannot be written.
+    """
+    partial = target.with_name(f".{target.name}.{os.getpid()}.part")
+    try:
+        with partial.open("wb") as file:
+            _fetch(address, file, progress)
+            file.flush()
+            os.fsync(file.fileno())
+        if not agrees(partial, digest):
+            raise WeightsError(
+                f"{target.name} must have the digest {digest}",
+                received=f"{partial.stat().st_size} bytes from {address} with another one",
+                mend="try again; a proxy or a mirror may have sent something else",
+            )
+        partial.replace(target)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _fetch(address: str, file: IO[bytes], progress: Progress | None) -> None:
+    for attempt in range(ATTEMPTS):
+        try:
+            _fetch_rest(address, file, progress)
+        except urllib.error.HTTPError as error:
+            if error.code < 500 or attempt == ATTEMPTS - 1:
+                raise Unreachable(f"the server answered {error.code} {error.reason}") from error
+        except (OSError, http.client.HTTPException, ValueError) as error:  # URLError is an OSError
+            # A server that never answered will not do so a second later; only a transfer that broke is worth another attempt.
+            if attempt == ATTEMPTS - 1 or not file.tell():
+                raise Unreachable(str(getattr(error, "reason", None) or error or type(error).__name__)) from error
+        else:
+            return
+        time.sleep(PAUSE * 2**attempt)
+
+
+def _fetch_rest(address: str, file: IO[bytes], progress: Progress | None) -> None:
+    """Append what `file` does not have yet."""
+    request = urllib.request.Request(address, headers={"User-Agent": "crossroads", "Accept-Encoding": "identity"})
+    if request.type not in ("https", "http", "file"):
+        raise ValueError(f"{address!r} is no https address")
+    here = file.tell()
+    if here:
+        request.add_header("Range", f"bytes={here}-")
+    with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
+        if here and not str(answer.headers.get("Content-Range", "")).startswith(f"bytes {here}-"):
+            here = 0  # the server sends all of it again
+            file.seek(0)
+            file.truncate()
+        rest: int | None = None
+        with suppress(TypeError, ValueError):
+            rest = int(answer.headers.get("Content-Length"))
+        total = None if rest is None else here + rest
+        while block := answer.read(_BLOCK):
+            file.write(block)
+            here += len(block)
+            if progress is not None:
+                progress(here, total)
+        if total is not None and here < total:
+            raise ConnectionError(f"the connection broke after {here} of {total} bytes")

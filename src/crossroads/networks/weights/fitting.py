@@ -1,0 +1,182 @@
+"""Arrays of a file into the variables of a backbone: all that fits, or one clear error and nothing assigned."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crossroads.errors import WeightsError
+from crossroads.networks.cuts import cuts, until
+from crossroads.networks.weights._pairing import Pair, Pairing, Slot, pairings, slots_of
+from crossroads.networks.weights.record import LayerWeights, WeightFile, from_bfloat16
+
+if TYPE_CHECKING:
+    import keras
+
+_MEND = "give the weights of this very network, or choose the backbone that they are of"
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """What became of a file.
+
+    Attributes:
+        reach: The last cut up to which everything is loaded; None where the whole backbone is. Behind it weights are random.
+        layers: Layers that were loaded.
+        missing: Layers that the file has nothing for, in order.
+    """
+
+    reach: str | None
+    layers: int
+    missing: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Misfit(Exception):
+    rule: str
+    received: str
+    mend: str = _MEND
+
+
+def fit_weights(backbone: keras.Model, file: WeightFile) -> Fitted:
+    """Assign the weights of a file to a backbone, in place.
+
+    Layers are matched by name, by their place in the saved model, or by order, whichever fits first. PyTorch's arrays are turned
+    into the layout of Keras, those of a dense layer behind a flattened map included. A file may hold a head as well, which is left
+    out; and it may stop early, which `Fitted.reach` tells.
+
+    Args:
+        backbone: A built model.
+        file: What `read_weights` made of a file.
+
+    Raises:
+        WeightsError: A layer has another shape than the network's, or the layers are those of another network. Nothing is assigned.
+    """
+    misfits: list[_Misfit] = []
+    for pairing in pairings(backbone, file):
+        try:
+            values = _values(pairing, file)
+        except _Misfit as misfit:
+            misfits.append(misfit)
+            continue
+        reach = _reach(backbone, pairing, file)
+        for pair, arrays in zip(pairing.pairs, values, strict=True):
+            for variable, array in zip(pair.slot.variables, arrays, strict=True):
+                variable.assign(array)
+            if hasattr(pair.slot.layer, "finalize_state"):  # Normalization computes with copies of its weights
+                pair.slot.layer.finalize_state()
+        return Fitted(reach, len(pairing.pairs), tuple(slot.name for slot in pairing.missing))
+    if misfits:
+        raise WeightsError(misfits[0].rule, received=misfits[0].received, mend=misfits[0].mend)
+    raise WeightsError(
+        f"{file.origin} has no layer of {backbone.name}",
+        received=f"layers {_some([layer.name for layer in file.layers])}",
+        mend=f"the network's layers are {_some([slot.name for slot in slots_of(backbone, nested=False)])}; {_MEND}",
+    )
+
+
+def _some(names: Sequence[str]) -> str:
+    shown = ", ".join(map(repr, islice(names, 4)))
+    return shown + (", …" if len(names) > 4 else "") if names else "none"
+
+
+def _values(pairing: Pairing, file: WeightFile) -> list[list[NDArray[Any]]]:
+    """What each pair's variables become. Raises `_Misfit` for the first that does not fit."""
+    values = [_converted(pair, file) for pair in pairing.pairs]
+    if pairing.skipped:
+        raise _Misfit("the layers of the file must be those of the network", f"{_some(pairing.skipped)} in {file.origin} besides")
+    return values
+
+
+def _converted(pair: Pair, file: WeightFile) -> list[NDArray[Any]]:
+    expected = [tuple(map(int, variable.shape)) for variable in pair.slot.variables]
+    arrays = _of_torch(pair.weights, pair.slot) if file.layout == "torch" else list(pair.weights.arrays)
+    arrays = [part_of(array, pair.part, pair.parts) for array in arrays]
+    shapes = [array.shape for array in arrays]
+    if shapes != expected:
+        wrong = [index for index, (have, want) in enumerate(zip(shapes, expected, strict=False)) if have != want]
+        have, want = (shapes, expected) if len(shapes) != len(expected) else ([shapes[wrong[0]]], [expected[wrong[0]]])
+        raise _Misfit(
+            f"layer {pair.slot.name!r} takes {_shapes(want)}", f"{_shapes(have)} of {pair.weights.name!r} in {file.origin}"
+        )
+    values = [_plain(array) for array in arrays]
+    if not all(np.isfinite(array).all() for array in values):
+        raise _Misfit(
+            f"layer {pair.slot.name!r} takes finite numbers", f"NaN or infinity of {pair.weights.name!r} in {file.origin}"
+        )
+    return values
+
+
+def _shapes(shapes: Sequence[tuple[int, ...]]) -> str:
+    if len(shapes) == 1:
+        return f"the shape {shapes[0]}"
+    return f"{len(shapes)} arrays of shapes {', '.join(map(str, shapes))}" if shapes else "no arrays"
+
+
+def _plain(array: NDArray[Any]) -> NDArray[Any]:
+    """A type of numbers that every backend takes."""
+    if array.dtype.name == "bfloat16":
+        return from_bfloat16(array.view(np.uint16))
+    return array if array.dtype.kind in "biu" else array.astype(np.float32, copy=False)
+
+
+def part_of(array: NDArray[Any], part: int, parts: int) -> NDArray[Any]:
+    """One group's share of a grouped convolution: the output axis of its kernel (h, w, in / groups, out), and of its bias."""
+    size = array.shape[-1] // parts if array.ndim else 0
+    return array if parts == 1 or not array.ndim or array.shape[-1] % parts else array[..., part * size : (part + 1) * size]
+
+
+def _of_torch(weights: LayerWeights, slot: Slot) -> list[NDArray[Any]]:
+    """PyTorch's arrays in the order and layout of Keras: kernel, bias; for BatchNorm scale, shift, mean, variance."""
+    return [
+        from_torch(array, slot) if role == "weight" else array for role, array in zip(weights.roles, weights.arrays, strict=True)
+    ]
+
+
+def from_torch(array: NDArray[Any], slot: Slot) -> NDArray[Any]:
+    """PyTorch's ``weight`` in the layout of Keras.
+
+    A convolution (out, in, height, width) becomes (height, width, in, out); a depthwise one (channels * multiplier, 1, height,
+    width) becomes (height, width, channels, multiplier). A dense layer (out, in) becomes (in, out), and where its input is a
+    flattened map, that input goes from (channels, height, width) to (height, width, channels).
+    """
+    if array.ndim == 4 and type(slot.layer).__name__ == "DepthwiseConv2D":
+        multiplier = int(slot.variables[0].shape[-1])
+        if array.shape[0] % multiplier or array.shape[1] != 1:
+            return array
+        return array[:, 0].reshape(-1, multiplier, *array.shape[2:]).transpose(2, 3, 0, 1)
+    if array.ndim == 4:
+        return array.transpose(2, 3, 1, 0)
+    if array.ndim != 2:
+        return array
+    if slot.flattened is not None and len(slot.flattened) == 3 and np.prod(slot.flattened) == array.shape[1]:
+        height, width, channels = slot.flattened
+        return array.reshape(-1, channels, height, width).transpose(2, 3, 1, 0).reshape(-1, array.shape[0])
+    return array.T
+
+
+def _reach(backbone: keras.Model, pairing: Pairing, file: WeightFile) -> str | None:
+    """The last cut before which nothing is missing; what comes before a cut grows from one to the next, so halving finds it."""
+    if not pairing.missing:
+        return None
+    absent = {id(layer) for slot in pairing.missing for layer in (slot.layer, *slot.owners)}
+    places = cuts(backbone)
+    low, high = 0, len(places)
+    while low < high:
+        middle = (low + high) // 2
+        if any(id(layer) in absent for layer in until(backbone, places[middle]).layers):
+            high = middle
+        else:
+            low = middle + 1
+    if low == 0:
+        raise WeightsError(
+            f"{file.origin} must hold the first layers of {backbone.name}",
+            received=f"none for {pairing.missing[0].name!r}",
+            mend=_MEND,
+        )
+    return places[low - 1].name

@@ -1,0 +1,50 @@
+"""A backbone with pretrained weights: what `--weights` names, found, read and fitted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from crossroads.errors import WeightsError
+from crossroads.networks.catalog import CATALOG, Backbone
+from crossroads.networks.network import Parts
+from crossroads.networks.records import PREPROCESSINGS
+from crossroads.networks.weights.download import Progress
+from crossroads.networks.weights.files import read_weights
+from crossroads.networks.weights.fitting import Fitted, fit_weights
+from crossroads.networks.weights.store import obtain, recognise
+
+IMAGENET = "imagenet"
+
+
+def load_pretrained(parts: Parts, record: Backbone, weights: str, progress: Progress | None = None) -> Fitted:
+    """Give a backbone its pretrained weights, in place.
+
+    Args:
+        parts: The backbone, as `record` built it.
+        record: Its record.
+        weights: ``imagenet``, or the path of a file.
+        progress: Told how much is here while a file is fetched.
+
+    Raises:
+        WeightsError: The file is not to be had, cannot be read, or is of another network. Nothing is assigned.
+    """
+    if weights == IMAGENET:
+        return fit_weights(parts.backbone, read_weights(obtain(record, progress=progress)))
+    path = Path(weights).expanduser()
+    file = read_weights(path)
+    known = recognise(path)
+    if known is not None and known != record.pretrained:
+        raise WeightsError(
+            f"the weights must be those of {record.name}",
+            received=f"{path.name}, which is {known.file} of {known.address}",
+            mend="choose the backbone that `crossroads weights list` names beside that file",
+        )
+    if file.layout == "torch" and record.scaling != "torch":
+        twin = f"{record.name}-torchvision"
+        mend = f"use --backbone {twin}" if any(other.name == twin for other in CATALOG) else "give weights made for Keras"
+        raise WeightsError(
+            f"weights from PyTorch expect {PREPROCESSINGS['torch']}, and {record.name} has {record.preprocessing}",
+            received=path.name,
+            mend=mend,
+        )
+    return fit_weights(parts.backbone, file)
