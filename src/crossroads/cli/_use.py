@@ -1,0 +1,122 @@
+"""The commands around training: look at data, score, predict, try."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from crossroads.cli._app import ClassNames, Data, Json, Quiet, Run, Strict, app, watching
+
+
+@app.command()
+def audit(
+    data: Data,
+    min_images: Annotated[int, typer.Option(min=1, help="Report classes with fewer images than this.")] = 10,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Check labelled images before training: unreadable, blank, duplicated, leaking, unbalanced, mirrored.
+
+    \b
+    Example:
+      crossroads audit photos/
+      crossroads audit GTSRB.tar.xz --json > audit.json
+    """
+    from crossroads.report.console import print_audit, print_json
+    from crossroads.workflow import audit as check
+
+    with watching(json=json, quiet=quiet) as watcher:
+        found = check(data, min_images=min_images, watcher=watcher)
+    if json:
+        print_json(found.to_json())
+    else:
+        print_audit(found)
+
+
+@app.command()
+def evaluate(
+    run: Run, data: Data, class_names: ClassNames = None, strict: Strict = False, json: Json = False, quiet: Quiet = False
+) -> None:
+    """Score a finished artifact on labelled images.
+
+    \b
+    Example:
+      crossroads evaluate runs/photos new-photos/
+      crossroads evaluate runs/photos new-photos.zip --json > scores.json
+    """
+    from crossroads.report.console import print_evaluation, print_json
+    from crossroads.workflow import evaluate as score
+
+    with watching(json=json, quiet=quiet) as watcher:
+        scored = score(run, data, class_names=class_names, strict=strict, watcher=watcher)
+    if json:
+        print_json(scored.to_json())
+    else:
+        print_evaluation(scored)
+
+
+@app.command()
+def predict(
+    run: Run,
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE", help="Image files.", show_default=False)],
+    top: Annotated[int, typer.Option(min=1, help="How many labels an image.")] = 5,
+    json: Json = False,
+) -> None:
+    """Rank the labels of images.
+
+    \b
+    Example:
+      crossroads predict runs/photos cat.jpg dog.png --top 3
+    """
+    from crossroads.errors import ImageRefused
+    from crossroads.predictor import Predictor
+    from crossroads.report.console import print_json, print_predictions
+
+    predictions, refused = Predictor.load(run).predict_each(images, top=top)
+    if json:
+        print_json({"predictions": [p.to_json() for p in predictions], "refused": [str(error) for error in refused]})
+    else:
+        print_predictions(predictions)
+    for error in refused:
+        print(f"error: {error}", file=sys.stderr)
+    if refused:
+        raise typer.Exit(ImageRefused.exit_code)
+
+
+@app.command()
+def demo(
+    out: Annotated[
+        Optional[Path], typer.Option(help="A new folder; runs/demo, or the next free one, by default.", show_default=False)
+    ] = None,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train, test and save a classifier of handwritten digits that come with scikit-learn: the main job in under a minute.
+
+    \b
+    Example:
+      crossroads demo
+    """
+    from crossroads.demo import run_demo
+    from crossroads.report.console import print_json, print_run
+
+    with watching(json=json, quiet=quiet) as watcher:
+        run, sample = run_demo(out, watcher)
+    if json:
+        print_json(run.to_json() | {"sample": str(sample)})
+        return
+    print_run(run)
+    print(f"\nnext: {_program()} predict {run.artifact} {sample}")
+    print(f"      {_program()} audit YOUR_IMAGES")
+    print(f"      {_program()} fit YOUR_IMAGES --out runs/mine")
+
+
+def _program() -> str:
+    """How the user can call this program: by its name where the shell finds it, else by its path."""
+    import shutil
+
+    return "crossroads" if shutil.which("crossroads") else os.path.relpath(sys.argv[0])
