@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import http.client
 import os
@@ -12,6 +13,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import IO
+
+from filelock import FileLock
 
 from crossroads.errors import WeightsError
 
@@ -24,6 +27,7 @@ PAUSE = 1.0
 TIMEOUT = 30.0
 """Seconds without an answer."""
 _BLOCK = 1 << 18
+_DISK_FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
 
 
 class Unreachable(Exception):
@@ -48,44 +52,59 @@ def agrees(path: Path, digest: str) -> bool:
 def download(address: str, target: Path, digest: str, progress: Progress | None = None) -> None:
     """Fetch `address` to `target`, which changes only when the whole file is there and has the right digest.
 
-    A break is mended by asking for the rest, `ATTEMPTS` times in all. Two processes may fetch the same file at once.
+    A break is mended by asking for the rest, `ATTEMPTS` times in all; where the digest is known, the next call goes on where
+    this one was stopped or killed. Of two processes that want the same file, one fetches it and the other waits.
 
     Raises:
         Unreachable: There is no network, no such file, no such server, or the connection keeps breaking.
         WeightsError: What came has another digest.
         OSError: The folder cannot be written.
     """
-    partial = target.with_name(f".{target.name}.{os.getpid()}.part")
-    try:
-        with partial.open("wb") as file:
+    with FileLock(target.with_name(f".{target.name}.lock")):
+        if digest and target.is_file() and agrees(target, digest):
+            return  # another process has fetched it
+        partial = target.with_name(f".{target.name}.part")
+        with partial.open("ab" if digest else "wb") as file:
             _fetch(address, file, progress)
             file.flush()
             os.fsync(file.fileno())
         if not agrees(partial, digest):
+            size = partial.stat().st_size
+            partial.unlink()
             raise WeightsError(
                 f"{target.name} must have the digest {digest}",
-                received=f"{partial.stat().st_size} bytes from {address} with another one",
+                received=f"{size} bytes from {address} with another one",
                 mend="try again; a proxy or a mirror may have sent something else",
             )
         partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _fetch(address: str, file: IO[bytes], progress: Progress | None) -> None:
     for attempt in range(ATTEMPTS):
+        before = file.tell()
         try:
             _fetch_rest(address, file, progress)
         except urllib.error.HTTPError as error:
+            if before and error.code == 416:  # there is no rest: start again
+                _empty(file)
+                continue
             if error.code < 500 or attempt == ATTEMPTS - 1:
                 raise Unreachable(f"the server answered {error.code} {error.reason}") from error
         except (OSError, http.client.HTTPException, ValueError) as error:  # URLError is an OSError
+            if getattr(error, "errno", None) in _DISK_FULL:
+                raise
             # A server that never answered will not do so a second later; only a transfer that broke is worth another attempt.
-            if attempt == ATTEMPTS - 1 or not file.tell():
+            if attempt == ATTEMPTS - 1 or file.tell() == before:
                 raise Unreachable(str(getattr(error, "reason", None) or error or type(error).__name__)) from error
         else:
             return
         time.sleep(PAUSE * 2**attempt)
+    raise Unreachable("the server does not send the whole file")
+
+
+def _empty(file: IO[bytes]) -> None:
+    file.seek(0)
+    file.truncate()
 
 
 def _fetch_rest(address: str, file: IO[bytes], progress: Progress | None) -> None:
@@ -99,8 +118,7 @@ def _fetch_rest(address: str, file: IO[bytes], progress: Progress | None) -> Non
     with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
         if here and not str(answer.headers.get("Content-Range", "")).startswith(f"bytes {here}-"):
             here = 0  # the server sends all of it again
-            file.seek(0)
-            file.truncate()
+            _empty(file)
         rest: int | None = None
         with suppress(TypeError, ValueError):
             rest = int(answer.headers.get("Content-Length"))

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import keras
 
 _MEND = "give the weights of this very network, or choose the backbone that they are of"
+_FLAT = "it comes behind a flattened map: use the --image-size that the weights were trained at, or those of this very network"
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,19 +98,26 @@ def _converted(pair: Pair, file: WeightFile) -> list[NDArray[Any]]:
     expected = [tuple(map(int, variable.shape)) for variable in pair.slot.variables]
     arrays = _of_torch(pair.weights, pair.slot) if file.layout == "torch" else list(pair.weights.arrays)
     arrays = [part_of(array, pair.part, pair.parts) for array in arrays]
+    layer, source = f"layer {pair.slot.name!r}", f"of {pair.weights.name!r} in {file.origin}"
     shapes = [array.shape for array in arrays]
     if shapes != expected:
-        wrong = [index for index, (have, want) in enumerate(zip(shapes, expected, strict=False)) if have != want]
-        have, want = (shapes, expected) if len(shapes) != len(expected) else ([shapes[wrong[0]]], [expected[wrong[0]]])
-        raise _Misfit(
-            f"layer {pair.slot.name!r} takes {_shapes(want)}", f"{_shapes(have)} of {pair.weights.name!r} in {file.origin}"
-        )
+        have, want = _differing(shapes, expected)
+        mend = _MEND if pair.slot.flattened is None else _FLAT
+        raise _Misfit(f"{layer} takes {_shapes(want)}", f"{_shapes(have)} {source}", mend)
     values = [_plain(array) for array in arrays]
     if not all(np.isfinite(array).all() for array in values):
-        raise _Misfit(
-            f"layer {pair.slot.name!r} takes finite numbers", f"NaN or infinity of {pair.weights.name!r} in {file.origin}"
-        )
+        raise _Misfit(f"{layer} takes finite numbers", f"NaN or infinity {source}")
     return values
+
+
+_Shapes = list[tuple[int, ...]]
+
+
+def _differing(have: _Shapes, want: _Shapes) -> tuple[_Shapes, _Shapes]:
+    """The first two shapes that differ; all of them where there are more on one side."""
+    if len(have) != len(want):
+        return have, want
+    return next(([one], [other]) for one, other in zip(have, want, strict=True) if one != other)
 
 
 def _shapes(shapes: Sequence[tuple[int, ...]]) -> str:

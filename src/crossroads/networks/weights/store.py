@@ -13,6 +13,7 @@ from crossroads.data.trees import existing
 from crossroads.errors import DataError, WeightsError
 from crossroads.networks.catalog import CATALOG, Backbone, Pretrained
 from crossroads.networks.weights.download import Progress, Unreachable, agrees, digest_of, download
+from crossroads.networks.weights.files import read_weights
 
 MIRROR = "CROSSROADS_WEIGHTS_URL"
 """Environment variable: address of a folder that has the files, in place of where they come from."""
@@ -111,6 +112,8 @@ def add(path: Path, records: Sequence[Backbone] = CATALOG) -> Path:
             received=source.name,
             mend=f"use it from where it is, with --weights {path}, or see the files of `crossroads weights list`",
         )
+    if not known.digest:
+        read_weights(source)  # nothing but its name speaks for it, so it must at least be weights
     target = cache_folder() / known.file
     if not (target.exists() and target.samefile(source)):
         _copy(source, target)
