@@ -2,121 +2,21 @@
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, cast
-
 from crossroads.errors import BackboneError, did_you_mean
-from crossroads.recipe import Augmentation, OptimizerName, ScheduleName
+from crossroads.networks.applications import APPLICATIONS, PLAIN
+from crossroads.networks.records import MANY, Backbone, Defaults, Pretrained
+from crossroads.recipe import Augmentation
 
-if TYPE_CHECKING:
-    from crossroads.networks.network import Parts
+__all__ = ["CATALOG", "DEFAULT_FROM_SCRATCH", "MANY", "PRETRAINED_DEFAULT", "Backbone", "Defaults", "Pretrained", "backbone"]
 
-
-MANY = 10_000
-"""Training images from which on the larger of a backbone's two batch sizes is taken."""
-
-
-@dataclass(frozen=True, slots=True)
-class Defaults:
-    """How a backbone is best trained from random weights; every one is also an option of the recipe.
-
-    Attributes:
-        batch_size: Images a step, for fewer than 10,000 images and for more: larger batches are faster, and many steps are left.
-        optimizer: Adam or AdamW.
-        learning_rate: Peak of the schedule.
-        schedule: Course of the learning rate.
-        weight_decay: Decoupled, for AdamW.
-        label_smoothing: Share of the target spread over all classes.
-        augment: Whether images are moved unless the user says otherwise.
-        augmentation: How far they are moved.
-        passes: Images seen in a whole training that `epochs` is chosen for, where the user names no number of epochs.
-        epochs: Least and most epochs that are so chosen.
-    """
-
-    batch_size: tuple[int, int]
-    optimizer: OptimizerName
-    learning_rate: float
-    schedule: ScheduleName
-    weight_decay: float = 0.0
-    label_smoothing: float = 0.0
-    augment: bool = False
-    augmentation: Augmentation = field(default_factory=Augmentation)
-    passes: int = 350_000
-    epochs: tuple[int, int] = (10, 100)
-
-    def batch_size_for(self, n: int) -> int:
-        """Images a step for `n` training images."""
-        return self.batch_size[n >= MANY]
-
-    def epochs_for(self, n: int) -> int:
-        """Epochs for `n` training images: about `passes` images in all, within `epochs`."""
-        low, high = self.epochs
-        return max(low, min(high, round(self.passes / max(n, 1))))
-
-
-@dataclass(frozen=True, slots=True)
-class Backbone:
-    """A network without its head.
-
-    Attributes:
-        name: What the user writes.
-        summary: One line for the list.
-        builder: ``module:function`` that takes the image side in pixels and returns `Parts`: preprocessing and backbone.
-        sizes: The image sides that a size is chosen from, in pixels, where the user names none.
-        limits: Smallest and largest image side that it accepts, in pixels.
-        preprocessing: What the model does to a uint8 RGB image first, in words. It is part of every saved model.
-        licence: Licence of the weights or, where there are none, of the code.
-        year: Of publication.
-        source: Where the design comes from.
-        defaults: How to train it from random weights.
-    """
-
-    name: str
-    summary: str
-    builder: str
-    sizes: tuple[int, ...]
-    limits: tuple[int, int]
-    preprocessing: str
-    licence: str
-    year: int
-    source: str
-    defaults: Defaults
-
-    def build(self, size: int) -> Parts:
-        """Preprocessing and backbone for square images of side `size` pixels, with random weights. Loads Keras."""
-        self.check_size(size)
-        module, _, function = self.builder.partition(":")
-        return cast("Callable[[int], Parts]", getattr(importlib.import_module(module), function))(size)
-
-    def check_size(self, size: int) -> None:
-        """Raises `BackboneError` where images of side `size` pixels are too small, or too large for this network."""
-        low, high = self.limits
-        if not low <= size <= high:
-            raise BackboneError(
-                f"{self.name} takes images of {low} to {high} px",
-                received=f"{size} px",
-                mend=f"use --image-size {min(max(size, low), high)}, or another backbone",
-            )
-
-    def to_json(self) -> dict[str, Any]:
-        """The record as plain values."""
-        return asdict(self)
-
-    def size_for(self, side: float) -> int:
-        """The member of `sizes` for images of median side `side` pixels: the smallest that loses little, else the largest."""
-        return next((size for size in self.sizes if side <= size * 1.25), self.sizes[-1])
-
-
-CATALOG: tuple[Backbone, ...] = (
+BUILT_HERE: tuple[Backbone, ...] = (
     Backbone(
         name="small-cnn",
         summary="small BatchNorm network for images of 32 to 64 px, the default from scratch",
         builder="crossroads.networks.small:build",
         sizes=(32, 48, 64),
         limits=(16, 512),
-        preprocessing="x / 255, then each image to mean 0 and variance 1",
+        scaling="each",
         licence="Apache-2.0",
         year=2026,
         source="this project, docs/benchmarks.md",
@@ -132,6 +32,9 @@ CATALOG: tuple[Backbone, ...] = (
             passes=280_000,
             epochs=(8, 100),
         ),
+        reference_size=32,
+        parameters=506_080,
+        multiply_adds=12_673_024,
     ),
     Backbone(
         name="quiz-cnn",
@@ -139,17 +42,108 @@ CATALOG: tuple[Backbone, ...] = (
         builder="crossroads.networks.quiz:build",
         sizes=(32,),
         limits=(8, 256),
-        preprocessing="x / 255 - 0.5",
+        scaling="centre",
         licence="Apache-2.0",
         year=2017,
         source="the Keras quiz of the notes",
         defaults=Defaults(
             batch_size=(32, 128), optimizer="adam", learning_rate=1e-3, schedule="constant", passes=400_000, epochs=(10, 20)
         ),
+        reference_size=32,
+        parameters=922_624,
+        multiply_adds=1_699_200,
+    ),
+    Backbone(
+        name="alexnet",
+        summary="AlexNet of the notes' second program: two groups, local response normalisation, up to fc7",
+        builder="crossroads.networks.alexnet:build",
+        sizes=(227,),
+        limits=(57, 512),
+        scaling="bvlc",
+        licence="BVLC model licence: unrestricted use",
+        year=2012,
+        source="Krizhevsky et al. 2012, https://doi.org/10.1145/3065386",
+        defaults=PLAIN,
+        reference_size=227,
+        parameters=56_868_224,
+        multiply_adds=745_012_768,
+        pretrained=Pretrained(
+            file="bvlc_alexnet.npy",
+            address="https://www.cs.toronto.edu/~guerzhoy/tf_alexnet/bvlc_alexnet.npy",
+            digest="",
+            licence="BVLC model licence: unrestricted use",
+        ),
+    ),
+    Backbone(
+        name="alexnet-torchvision",
+        summary="AlexNet in one tower without normalisation, as in torchvision, up to fc7",
+        builder="crossroads.networks.alexnet:build_torchvision",
+        sizes=(224,),
+        limits=(63, 512),
+        scaling="torch",
+        licence="BSD-3-Clause",
+        year=2014,
+        source="Krizhevsky 2014, https://arxiv.org/abs/1404.5997",
+        defaults=PLAIN,
+        reference_size=224,
+        parameters=57_003_840,
+        multiply_adds=710_092_480,
+        pretrained=Pretrained(
+            file="alexnet-owt-7be5be79.pth",
+            address="https://download.pytorch.org/models/alexnet-owt-7be5be79.pth",
+            digest="sha256:7be5be79",
+            licence="BSD-3-Clause",
+        ),
+    ),
+    Backbone(
+        name="squeezenet",
+        summary="SqueezeNet 1.1: small and quick, without BatchNorm",
+        builder="crossroads.networks.squeezenet:build",
+        sizes=(96, 128, 160, 192, 227),
+        limits=(31, 1024),
+        scaling="caffe",
+        licence="MIT",
+        year=2016,
+        source="Iandola et al. 2016, https://arxiv.org/abs/1602.07360",
+        defaults=PLAIN,
+        reference_size=227,
+        parameters=722_496,
+        multiply_adds=266_012_352,
+        pretrained=Pretrained(
+            file="squeezenet_weights_tf_dim_ordering_tf_kernels_notop.h5",
+            address="https://github.com/rcmalli/keras-squeezenet/releases/download/v1.0/"
+            "squeezenet_weights_tf_dim_ordering_tf_kernels_notop.h5",
+            digest="sha256:2d935d8c102ad1232484a77da8e6fbdf3ff4ab608974a0d8b6283115ffff204f",
+            licence="MIT",
+        ),
+    ),
+    Backbone(
+        name="squeezenet-torchvision",
+        summary="SqueezeNet 1.1 as in torchvision",
+        builder="crossroads.networks.squeezenet:build_torchvision",
+        sizes=(96, 128, 160, 192, 224),
+        limits=(17, 1024),
+        scaling="torch",
+        licence="BSD-3-Clause",
+        year=2016,
+        source="Iandola et al. 2016, https://arxiv.org/abs/1602.07360",
+        defaults=PLAIN,
+        reference_size=224,
+        parameters=722_496,
+        multiply_adds=262_623_936,
+        pretrained=Pretrained(
+            file="squeezenet1_1-b8a52dc0.pth",
+            address="https://download.pytorch.org/models/squeezenet1_1-b8a52dc0.pth",
+            digest="sha256:b8a52dc0",
+            licence="BSD-3-Clause",
+        ),
     ),
 )
 
+CATALOG: tuple[Backbone, ...] = BUILT_HERE + APPLICATIONS
+
 DEFAULT_FROM_SCRATCH = "small-cnn"
+PRETRAINED_DEFAULT = "mobilenet-v2"
 
 
 def backbone(name: str) -> Backbone:
