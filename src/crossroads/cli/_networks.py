@@ -2,22 +2,195 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import typer
+
 from crossroads.cli._app import Json, app
+
+if TYPE_CHECKING:
+    from crossroads.networks.records import Backbone
+
+weights_app = typer.Typer(help="ImageNet weights in the cache that Keras uses.", rich_markup_mode=None)
+cache_app = typer.Typer(help="Features of frozen networks in the cache.", rich_markup_mode=None)
+app.add_typer(weights_app, name="weights")
+app.add_typer(cache_app, name="cache")
 
 
 @app.command()
-def backbones(json: Json = False) -> None:
-    """List the networks that can be trained.
+def backbones(
+    name: Annotated[
+        Optional[str], typer.Argument(metavar="NAME", help="One backbone, to see where it can be cut.", show_default=False)
+    ] = None,
+    image_size: Annotated[
+        Optional[int], typer.Option(help="Side in pixels at which its cuts are listed.", show_default=False)
+    ] = None,
+    json: Json = False,
+) -> None:
+    """List the networks, or the cuts of one.
 
     \b
     Example:
       crossroads backbones
+      crossroads backbones mobilenet
     """
+    from crossroads.errors import RecipeError
     from crossroads.networks.catalog import CATALOG
     from crossroads.report.console import print_json, print_table
 
+    if name is not None:
+        _show_cuts(name, image_size, json)
+        return
+    if image_size is not None:
+        raise RecipeError("--image-size does nothing with the list of all", received=image_size, mend="name a backbone")
     if json:
         print_json([record.to_json() for record in CATALOG])
         return
-    header = ("name", "year", "image sizes", "preprocessing", "summary")
-    print_table(header, ((b.name, b.year, "/".join(map(str, b.sizes)), b.preprocessing, b.summary) for b in CATALOG))
+    header = ("name", "year", "image sizes", "parameters", "multiply-adds", "weights", "licence")
+    print_table(header, (_row(record) for record in CATALOG))
+
+
+def _row(record: Backbone) -> tuple[object, ...]:
+    sizes = "/".join(map(str, record.sizes))
+    weights = "imagenet" if record.pretrained else "none"
+    return (record.name, record.year, sizes, _count(record.parameters), _count(record.multiply_adds), weights, record.licence)
+
+
+def _show_cuts(name: str, image_size: int | None, json: bool) -> None:
+    """The record of one backbone and its cuts at one image size."""
+    from crossroads._platform import load_keras
+    from crossroads.networks.construct import choose
+    from crossroads.report.console import print_json, print_lines, print_table
+
+    choice = choose(name)
+    record, size = choice.record, image_size or choice.record.reference_size
+    record.check_size(size)
+    load_keras()
+    from crossroads.networks.construct import build
+    from crossroads.networks.cuts import cuts
+
+    known = cuts(build(choice, size, weights="own" if choice.own is not None else None).parts.backbone)
+    if json:
+        listed = [
+            {
+                "index": cut.index,
+                "name": cut.name,
+                "depth": cut.depth,
+                "shape": list(cut.shape),
+                "multiply_adds": cut.multiply_adds,
+                "parameters": cut.parameters,
+            }
+            for cut in known
+        ]
+        print_json(record.to_json() | {"image_size": size, "cuts": listed})
+        return
+    lines: list[tuple[str, object]] = [
+        ("backbone", record.name),
+        ("summary", record.summary),
+        ("image_size", f"{size} px (takes {record.limits[0]} to {record.limits[1]})"),
+        ("preprocessing", record.preprocessing),
+        ("licence", record.licence),
+        ("source", record.source),
+    ]
+    if record.pretrained is not None:
+        lines.append(("imagenet_weights", record.pretrained.address))
+    print_lines(lines)
+    print()
+    header = ("index", "cut", "depth", "channels", "side", "multiply-adds", "parameters")
+    print_table(
+        header,
+        (
+            (c.index, c.name, f"{c.depth:.2f}", c.channels, c.side or "-", _count(c.multiply_adds), _count(c.parameters))
+            for c in known
+        ),
+    )
+
+
+@weights_app.command("list")
+def weights_list(json: Json = False) -> None:
+    """List the files of ImageNet weights: where each comes from, and which are here.
+
+    \b
+    Example:
+      crossroads weights list
+    """
+    from crossroads.networks.weights import describe
+    from crossroads.report.console import print_json, print_table
+
+    rows = describe()
+    if json:
+        keys = ("backbones", "file", "address", "digest", "licence", "size")
+        print_json([{key: getattr(row, key) for key in keys} | {"path": str(row.path)} for row in rows])
+        return
+    print_table(
+        ("file", "backbones", "here", "address"),
+        ((r.file, ", ".join(r.backbones), "-" if r.size is None else _megabytes(r.size), r.address) for r in rows),
+    )
+
+
+@weights_app.command("add")
+def weights_add(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A file that `crossroads weights list` names.", show_default=False)],
+) -> None:
+    """Put a file of ImageNet weights into the cache, so that `--weights imagenet` works without a network.
+
+    \b
+    Example:
+      crossroads weights add mobilenet_1_0_224_tf_no_top.h5
+    """
+    from crossroads.networks.weights import add
+
+    print(f"added: {add(file)}")
+
+
+@cache_app.command("info")
+def cache_info(json: Json = False) -> None:
+    """Show what features are cached, and how much room they take.
+
+    \b
+    Example:
+      crossroads cache info
+    """
+    from crossroads.features.cache import Cache
+    from crossroads.report.console import print_json, print_lines, print_table
+
+    cache = Cache()
+    rows = cache.info()
+    total = sum(row.bytes for row in rows)
+    if json:
+        stores = [row.to_json() for row in rows]
+        print_json({"folder": str(cache.folder), "limit": cache.limit, "bytes": total, "stores": stores})
+        return
+    print_lines([("folder", cache.folder), ("size", f"{_megabytes(total)} of {_megabytes(cache.limit)}"), ("stores", len(rows))])
+    if rows:
+        print()
+        print_table(
+            ("features", "images", "size", "last used"),
+            ((row.name, f"{row.rows:,}", _megabytes(row.bytes), row.used) for row in rows),
+        )
+
+
+@cache_app.command("clear")
+def cache_clear() -> None:
+    """Remove all cached features. Runs that need them compute them again.
+
+    \b
+    Example:
+      crossroads cache clear
+    """
+    from crossroads.features.cache import Cache
+
+    print(f"removed: {_megabytes(Cache().clear())}")
+
+
+def _count(number: int) -> str:
+    """In thousands, millions or billions."""
+    for unit, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if number >= unit:
+            return f"{number / unit:.3g} {letter}"
+    return str(number)
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:,.1f} MB"

@@ -69,12 +69,11 @@ def choose(named: Any) -> Choice:
         builder="",
         sizes=sizes,
         limits=limits,
-        preprocessing="what the network does itself to float32 pixels in [0, 255]",
+        scaling="none",
         licence="the user's",
         year=0,
         source="the user",
         defaults=OWN,
-        pretrained=None,
         parameters=0,
         multiply_adds=0,
         reference_size=sizes[-1],
@@ -116,7 +115,7 @@ def build(
         parts = choice.record.build(size) if choice.own is None else _own_parts(choice, size, notes, fresh=weights is None)
     if weights not in (None, "none", "own"):
         fitted = load_pretrained(parts, choice.record, str(weights), progress)
-        loaded = {"from": weights, "digest": fitted.digest, "layers": fitted.layers}
+        loaded = {"from": weights if weights == "imagenet" else Path(str(weights)).name, "layers": fitted.layers}
         if fitted.reach is not None:
             end = find(parts.backbone, fitted.reach)
             parts = replace(parts, backbone=until(parts.backbone, end))
