@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tokenize
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
@@ -75,7 +76,7 @@ def read_npy(span: Span, origin: str) -> WeightFile:
         version = np.lib.format.read_magic(stream)
         read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, _, dtype = read_header(stream)
-    except (ValueError, EOFError, SyntaxError, RecursionError, MemoryError) as error:
+    except (ValueError, EOFError, SyntaxError, RecursionError, MemoryError, tokenize.TokenError) as error:
         raise unreadable(origin, error) from error
     if not dtype.hasobject:
         raise unreadable(origin, f"one array of {dtype} and shape {shape}, without names of layers", _MEND)

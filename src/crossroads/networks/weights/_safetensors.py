@@ -35,8 +35,6 @@ def read_safetensors(path: Path, origin: str) -> WeightFile:
                 arrays[name] = numbers(_array(file, name, path), repr(name), origin)
     except (SafetensorError, OSError, ValueError, TypeError, KeyError, OverflowError) as error:
         raise unreadable(origin, error) from error
-    if not arrays:
-        raise unreadable(origin, "no arrays")
     return grouped(arrays, origin, "safetensors", ordered=False)
 
 

@@ -35,11 +35,14 @@ def read_weights(path: Path) -> WeightFile:
         WeightsError: There is no such file, it is damaged, of another format, or it holds something else than arrays of numbers.
     """
     try:
-        return _read(existing(path))
+        file = _read(existing(path))
     except WeightsError:
         raise
     except DataError as error:  # the readers of data below say it in the words of data
         raise _of_data(path.name, error) from error
+    if not file.layers:
+        raise unreadable(file.origin, f"{file.format} with no layers", _FORMATS)
+    return file
 
 
 def _read(path: Path) -> WeightFile:
