@@ -6,11 +6,13 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from crossroads.errors import BackboneError, RecipeError
 from crossroads.networks.catalog import Backbone, Defaults, backbone
-from crossroads.networks.network import Parts, seeded
+
+if TYPE_CHECKING:
+    from crossroads.networks.network import Parts
 
 OWN = Defaults(batch_size=(32, 128), optimizer="adam", learning_rate=1e-3, schedule="constant", passes=400_000, epochs=(10, 20))
 """How a network of the user's own is trained from scratch."""
@@ -107,6 +109,7 @@ def build(
         BackboneError: A size, cut or file of weights that does not fit.
     """
     from crossroads.networks.cuts import cuts, find, until
+    from crossroads.networks.network import seeded
     from crossroads.networks.weights import load_pretrained
 
     notes: list[str] = []
