@@ -53,7 +53,7 @@ class Pairing:
     """One way to match a file with a model.
 
     Attributes:
-        how: In words, for messages.
+        how: "name", "place" or "order".
         slots: All layers of the model that take weights.
         pairs: Those that the file has something for.
         skipped: Layers of the file for which the model has none although it has for a later one: the file is of another network.

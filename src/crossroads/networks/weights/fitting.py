@@ -47,7 +47,7 @@ class _Misfit(Exception):
 def fit_weights(backbone: keras.Model, file: WeightFile) -> Fitted:
     """Assign the weights of a file to a backbone, in place.
 
-    Layers are matched by name, by their place in the saved model, or by order, whichever fits first. PyTorch's arrays are turned
+    Layers are matched by name where names were given, else by their place in the saved model, else by order. PyTorch's arrays are turned
     into the layout of Keras, those of a dense layer behind a flattened map included. A file may hold a head as well, which is left
     out; and it may stop early, which `Fitted.reach` tells.
 
@@ -64,6 +64,8 @@ def fit_weights(backbone: keras.Model, file: WeightFile) -> Fitted:
             values = _values(pairing, file)
         except _Misfit as misfit:
             misfits.append(misfit)
+            if pairing.how == "name":
+                break  # names that were given are right: a weaker way might fit by chance
             continue
         reach = _reach(backbone, pairing, file)
         for pair, arrays in zip(pairing.pairs, values, strict=True):
