@@ -1,0 +1,239 @@
+"""The cache: fetched once, checked, whole or not there; without a network the message says what to put where."""
+
+import hashlib
+import subprocess
+import sys
+import threading
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from serving import serving
+from weight_files import save_npy
+
+from crossroads.errors import WeightsError
+from crossroads.networks.catalog import CATALOG, Pretrained, backbone
+from crossroads.networks.weights import add, cache_folder, describe, download, obtain, recognise
+
+CONTENT = np.random.default_rng(0).bytes(300_000)
+NOWHERE = "http://127.0.0.1:9"
+
+
+def digest(raw, algorithm="sha256"):
+    return f"{algorithm}:{hashlib.new(algorithm, raw).hexdigest()}"
+
+
+def record(name="toy.h5", known=None, address="https://weights.invalid/v1/toy.h5"):
+    pretrained = Pretrained(file=name, address=address, digest=digest(CONTENT) if known is None else known, licence="MIT")
+    return replace(backbone("squeezenet"), name="toy", pretrained=pretrained)
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
+    monkeypatch.delenv("CROSSROADS_WEIGHTS_URL", raising=False)
+    monkeypatch.setattr(download, "PAUSE", 0.0)
+    return tmp_path / "keras" / "models"
+
+
+def left_over(cache):
+    return sorted(path.name for path in cache.iterdir() if path.suffix != ".lock") if cache.is_dir() else []
+
+
+def test_the_cache_is_that_of_keras(cache, monkeypatch, tmp_path):
+    assert cache_folder() == cache
+    monkeypatch.delenv("KERAS_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    assert cache_folder() == tmp_path / ".keras" / "models"
+
+
+KNOWN = {"sha256": digest(CONTENT), "md5": digest(CONTENT, "md5"), "prefix": digest(CONTENT)[:15], "none": ""}
+
+
+@pytest.mark.parametrize("known", KNOWN.values(), ids=KNOWN)
+def test_a_file_is_fetched_once(cache, known):
+    seen = []
+    with serving({"toy.h5": CONTENT}) as server:
+        for _ in range(2):
+            path = obtain(record(known=known), mirror=f"{server.address}/", progress=lambda here, total: seen.append((here, total)))
+        assert server.asked == [("/toy.h5", 0)]
+    assert (path, path.read_bytes() == CONTENT) == (cache / "toy.h5", True)
+    assert seen[-1] == (len(CONTENT), len(CONTENT))
+    assert [here for here, _ in seen] == sorted(here for here, _ in seen)
+    assert left_over(cache) == ["toy.h5"]
+
+
+def test_its_own_address_or_the_mirror_of_the_environment(cache, monkeypatch):
+    with serving({"v1/toy.h5": CONTENT, "m/toy.h5": CONTENT}) as server:
+        obtain(record(address=f"{server.address}/v1/toy.h5"))
+        (cache / "toy.h5").unlink()
+        monkeypatch.setenv("CROSSROADS_WEIGHTS_URL", f"{server.address}/m")
+        obtain(record(address=NOWHERE))
+        assert [path for path, _ in server.asked] == ["/v1/toy.h5", "/m/toy.h5"]
+
+
+def test_without_a_network_the_message_says_what_to_put_where(cache):
+    with pytest.raises(WeightsError) as caught:
+        obtain(record(), mirror=NOWHERE)
+    message = str(caught.value)
+    for word in ("toy are not in the cache", "refused", f"{NOWHERE}/toy.h5", "crossroads weights add toy.h5", str(cache)):
+        assert word in message, message
+    assert cache.is_dir()
+
+
+@pytest.mark.parametrize(("status", "files"), [(200, {}), (500, {"toy.h5": CONTENT}), (403, {"toy.h5": CONTENT})])
+def test_a_server_that_refuses(cache, status, files):
+    with serving(files, status=status) as server:
+        with pytest.raises(WeightsError, match=f"the server answered {status if files else 404}"):
+            obtain(record(), mirror=server.address)
+        assert len(server.asked) == (3 if status == 500 else 1), "only what may pass is tried again"
+    assert "toy.h5" not in left_over(cache)
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+def test_a_broken_transfer_goes_on(ranges):
+    with serving({"toy.h5": CONTENT}, breaks=2, ranges=ranges) as server:
+        if ranges:
+            assert obtain(record(), mirror=server.address).read_bytes() == CONTENT
+            assert [first for _, first in server.asked] == [0, 150_000, 225_000]
+        else:  # the same half comes again and again
+            with pytest.raises(WeightsError, match="broke after 150000 of 300000 bytes"):
+                obtain(record(), mirror=server.address)
+            assert obtain(record(), mirror=server.address).read_bytes() == CONTENT
+
+
+def test_a_stopped_transfer_goes_on_where_it_was(cache):
+    def stop(here, total):
+        raise KeyboardInterrupt
+
+    with serving({"toy.h5": CONTENT}) as server:
+        with pytest.raises(KeyboardInterrupt):
+            obtain(record(), mirror=server.address, progress=stop)
+        assert left_over(cache) == [".toy.h5.part"]
+        assert obtain(record(), mirror=server.address).read_bytes() == CONTENT
+        assert server.asked[1][1] > 0
+    assert left_over(cache) == ["toy.h5"]
+
+
+def test_a_transfer_killed_at_its_very_end(cache):
+    cache.mkdir(parents=True)
+    (cache / ".toy.h5.part").write_bytes(CONTENT)
+    with serving({"toy.h5": CONTENT}) as server:
+        assert obtain(record(), mirror=server.address).read_bytes() == CONTENT
+        assert [first for _, first in server.asked] == [len(CONTENT), 0]
+
+
+def test_something_else_than_was_published(cache):
+    with serving({"toy.h5": b"<html>log in</html>"}) as server:
+        with pytest.raises(WeightsError, match=r"toy.h5 must have the digest sha256:.*19 bytes from http"):
+            obtain(record(), mirror=server.address)
+        assert left_over(cache) == []
+
+
+def test_a_damaged_file_in_the_cache(cache):
+    cache.mkdir(parents=True)
+    (cache / "toy.h5").write_bytes(b"half")
+    with pytest.raises(WeightsError, match="toy are damaged in the cache"):
+        obtain(record(), mirror=NOWHERE)
+    assert (cache / "toy.h5").read_bytes() == b"half", "what is there stays until something better is"
+    with serving({"toy.h5": CONTENT}) as server:
+        assert obtain(record(), mirror=server.address).read_bytes() == CONTENT
+
+
+def test_two_at_once_fetch_it_once():
+    with serving({"toy.h5": CONTENT}) as server:
+        paths = []
+        threads = [threading.Thread(target=lambda: paths.append(obtain(record(), mirror=server.address))) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(server.asked) == 1
+    assert [path.read_bytes() == CONTENT for path in paths] == [True] * 4
+
+
+def test_a_backbone_without_imagenet_weights():
+    with pytest.raises(WeightsError, match=r"quiz-cnn has no ImageNet weights.*--weights none"):
+        obtain(backbone("quiz-cnn"))
+
+
+def test_a_folder_that_cannot_be_written(tmp_path, monkeypatch):
+    (tmp_path / "file").write_bytes(b"")
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "file"))
+    with pytest.raises(WeightsError, match="KERAS_HOME"):
+        obtain(record(), mirror=NOWHERE)
+
+
+def test_addresses_of_other_kinds():
+    with pytest.raises(WeightsError, match="no https address"):
+        obtain(record(address="ftp://weights.invalid/toy.h5"))
+
+
+# add and list
+
+
+def test_add_by_name_and_by_digest(tmp_path, cache):
+    records = [record()]
+    for name in ("toy.h5", "download (1)"):
+        (tmp_path / name).write_bytes(CONTENT)
+        assert add(tmp_path / name, records) == cache / "toy.h5"
+        assert (cache / "toy.h5").read_bytes() == CONTENT
+        assert obtain(record(), mirror=NOWHERE) == cache / "toy.h5"
+        assert add(cache / "toy.h5", records) == cache / "toy.h5", "what is there may be added again"
+        (cache / "toy.h5").unlink()
+
+
+def test_add_refuses_what_it_does_not_know(tmp_path, cache):
+    (tmp_path / "toy.h5").write_bytes(b"other")
+    with pytest.raises(
+        WeightsError, match=r"must have the digest sha256:.*received sha256:.*fetch it again from https://weights.invalid"
+    ):
+        add(tmp_path / "toy.h5", [record()])
+    (tmp_path / "mine.h5").write_bytes(b"other")
+    with pytest.raises(WeightsError, match="--weights"):
+        add(tmp_path / "mine.h5", [record()])
+    with pytest.raises(WeightsError, match=r"did you mean .*toy.h5"):
+        add(tmp_path / "toyy.h5", [record()])
+    with pytest.raises(WeightsError, match="cannot be opened"):
+        add(tmp_path, [record()])
+    assert left_over(cache) == []
+
+
+def test_add_a_file_whose_publisher_names_no_digest(tmp_path, cache):
+    known = record(name="toy.npy", known="")
+    (tmp_path / "toy.npy").write_bytes(b"<html>")
+    with pytest.raises(WeightsError, match="cannot be read as weights"):
+        add(tmp_path / "toy.npy", [known])
+    save_npy(tmp_path / "toy.npy", {"conv1": [np.zeros((1, 1, 3, 2))]})
+    assert add(tmp_path / "toy.npy", [known]).is_file()
+
+
+def test_a_few_digits_under_another_name_prove_nothing(tmp_path):
+    (tmp_path / "other.pth").write_bytes(CONTENT)
+    assert recognise(tmp_path / "other.pth", [record(known=digest(CONTENT)[:15])]) is None
+
+
+def test_the_list(cache):
+    twin = replace(record(), name="twin")
+    cache.mkdir(parents=True)
+    (row,) = describe([record(), twin, backbone("quiz-cnn")])
+    assert (row.backbones, row.file, row.path, row.size) == (("toy", "twin"), "toy.h5", cache / "toy.h5", None)
+    (cache / "toy.h5").write_bytes(CONTENT)
+    assert describe([record()])[0].size == len(CONTENT)
+
+
+def test_every_record_of_the_catalog_is_well_formed():
+    for row in describe():
+        algorithm, _, digits = row.digest.partition(":")
+        assert row.address.startswith("https://"), row
+        assert row.file
+        assert "/" not in row.file
+        assert row.licence
+        assert not row.digest or (algorithm in ("md5", "sha256") and digits and not set(digits) - set("0123456789abcdef")), row
+    assert {name for row in describe() for name in row.backbones} == {one.name for one in CATALOG if one.pretrained}
+
+
+def test_listing_loads_no_keras():
+    code = "import sys; from crossroads.networks.weights import describe; describe(); sys.exit('keras' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
