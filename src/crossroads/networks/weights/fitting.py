@@ -47,9 +47,9 @@ class _Misfit(Exception):
 def fit_weights(backbone: keras.Model, file: WeightFile) -> Fitted:
     """Assign the weights of a file to a backbone, in place.
 
-    Layers are matched by name where names were given, else by their place in the saved model, else by order. PyTorch's arrays are turned
-    into the layout of Keras, those of a dense layer behind a flattened map included. A file may hold a head as well, which is left
-    out; and it may stop early, which `Fitted.reach` tells.
+    Layers are matched by name where names were given, else by their place in the saved model, else by order. PyTorch's arrays are
+    turned into the layout of Keras, those of a dense layer behind a flattened map included. A file may hold a head as well, which
+    is left out; and it may stop early, which `Fitted.reach` tells.
 
     Args:
         backbone: A built model.
