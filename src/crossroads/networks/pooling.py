@@ -1,0 +1,51 @@
+"""Pooling: a map of features becomes the vector that a head takes."""
+
+from __future__ import annotations
+
+import keras
+from keras import layers
+
+from crossroads.errors import BackboneError, did_you_mean
+
+GRIDS = (2, 3, 4)
+"""Sides of the grids that a map can be pooled to."""
+
+POOLINGS = ("average", "max", *(f"{kind}-{side}" for kind in ("average", "max") for side in GRIDS), "none")
+"""What `pool` knows."""
+
+
+def pool(x: keras.KerasTensor, pooling: str) -> keras.KerasTensor:
+    """Features as vectors.
+
+    Args:
+        x: Float (None, height, width, channels), or (None, channels), which is given back as it is.
+        pooling: ``average`` or ``max`` over the whole map; ``average-2`` to ``max-4`` over each region of a grid of that many by
+            that many, which keeps where things are; ``none`` for every position of the map. The regions of a grid cover the map
+            and, where its side is no multiple of the grid's, share positions at their edges: region i of k in n positions goes from
+            floor(i n / k) to ceil((i + 1) n / k). A grid larger than the map is the map.
+
+    Returns:
+        Float (None, d), d = channels times the number of regions, channels changing fastest and rows of the grid slowest.
+
+    Raises:
+        BackboneError: No such pooling, or `x` is neither a map nor a vector.
+    """
+    if pooling not in POOLINGS:
+        raise BackboneError("no such pooling", received=repr(pooling), mend=did_you_mean(pooling, POOLINGS))
+    if len(x.shape) == 2:
+        return x
+    if len(x.shape) != 4 or None in x.shape[1:]:
+        raise BackboneError(
+            "only maps (height, width, channels) of a known size and vectors are pooled",
+            received=f"features of shape {x.shape[1:]}",
+        )
+    if pooling == "none":
+        return layers.Flatten(name="features")(x)
+    kind, _, grid = pooling.partition("-")
+    if not grid:
+        return {"average": layers.GlobalAveragePooling2D, "max": layers.GlobalMaxPooling2D}[kind](name="features")(x)
+    sides = tuple(min(int(grid), side) for side in x.shape[1:3])
+    if sides == tuple(x.shape[1:3]):
+        return layers.Flatten(name="features")(x)
+    regions = {"average": layers.AdaptiveAveragePooling2D, "max": layers.AdaptiveMaxPooling2D}[kind]
+    return layers.Flatten(name="features")(regions(sides, name="grid")(x))
