@@ -44,8 +44,9 @@ def build(size: int) -> Parts:
 def build_torchvision(size: int) -> Parts:
     """Torchvision's AlexNet up to ``classifier.5``, for images of side `size` pixels; features float32 (n, 4096).
 
-    One tower without local response normalisation (Krizhevsky 2014, https://arxiv.org/abs/1404.5997). As in torchvision, maps of
-    any size are averaged to 6x6 before fc6; at 224 px they are 6x6 already. Dropout is left out.
+    One tower without local response normalisation (Krizhevsky 2014, https://arxiv.org/abs/1404.5997). As in torchvision, larger
+    maps than 6x6, those of images from 255 px on, are averaged to 6x6 before fc6. Smaller ones, below 223 px, stay as they are, and
+    torchvision's fc6 does not fit. Dropout is left out.
     """
     images = keras.Input((size, size, 3), name="images")
     x = layers.ZeroPadding2D(2, name="pad1")(images)
@@ -59,7 +60,7 @@ def build_torchvision(size: int) -> Parts:
         x = layers.Conv2D(filters, 3, padding="same", name=f"conv{number}")(x)
         x = layers.ReLU(name=f"relu{number}")(x)
     x = layers.MaxPooling2D(3, strides=2, name="pool5")(x)
-    if x.shape[1] != 6:
+    if x.shape[1] > 6:
         x = layers.AdaptiveAveragePooling2D(6, name="average")(x)
     return Parts(preprocessing=layers_of("torch"), backbone=keras.Model(images, _dense(x), name="alexnet_torchvision"))
 

@@ -26,6 +26,7 @@ NORMALISED = Defaults(
     weight_decay=0.05,
     label_smoothing=0.05,
     augment=True,
+    augmentation=MOVED,
 )
 """From random weights, a network with BatchNorm or LayerNorm throughout."""
 
@@ -37,6 +38,7 @@ PLAIN = Defaults(
     weight_decay=0.02,
     label_smoothing=0.05,
     augment=True,
+    augmentation=MOVED,
 )
 """From random weights, a network without such layers, which larger steps stop from learning."""
 
@@ -93,7 +95,34 @@ def build(name: str, scaling: str, size: int) -> Parts:
 
     network: Any = getattr(keras.applications, name)
     backbone = network(weights=None, include_top=False, input_shape=(size, size, 3))
+    if name.startswith("EfficientNetB"):
+        backbone = _standardised(backbone)
     return Parts(preprocessing=layers_of(scaling), backbone=backbone)
+
+
+def _standardised(model: Any) -> Any:
+    """EfficientNet as Keras builds it for the ImageNet weights, which differs from what it builds for random ones.
+
+    The variance in the weight file is ImageNet's standard deviation, so Keras divides by the deviation's root twice: in the
+    Normalization layer, and in a Rescaling layer after it, which it leaves out for any other weights. Here it is always there, and
+    the Normalization layer starts from ImageNet's figures, so that random and pretrained networks see the same pixels.
+    """
+    import keras
+
+    from crossroads.networks.preprocessing import IMAGENET_DEVIATION, IMAGENET_MEAN
+
+    def call(layer: Any, *args: Any, **kwargs: Any) -> Any:
+        found = layer(*args, **kwargs)
+        if isinstance(layer, keras.layers.Normalization):
+            return keras.layers.Rescaling([deviation**-0.5 for deviation in IMAGENET_DEVIATION], name="rescale_again")(found)
+        return found
+
+    model = keras.models.clone_model(model, call_function=call)
+    normalise = next(layer for layer in model.layers if isinstance(layer, keras.layers.Normalization))
+    normalise.adapt_mean.assign(IMAGENET_MEAN)
+    normalise.adapt_variance.assign(IMAGENET_DEVIATION)
+    normalise.finalize_state()
+    return model
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,60 @@
+import keras
+import numpy as np
+import pytest
+
+from crossroads.errors import BackboneError
+from crossroads.networks.catalog import CATALOG
+from crossroads.networks.preprocessing import layers_of
+from crossroads.networks.records import PREPROCESSINGS
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (2, 5, 7, 3)).astype("float32")
+MODULES = {"tf": "mobilenet_v2", "caffe": "resnet50", "torch": "densenet", "none": "efficientnet_v2"}
+
+
+def preprocess(kind, pixels=PIXELS):
+    x = pixels
+    for layer in layers_of(kind):
+        x = layer(x)
+    return keras.ops.convert_to_numpy(x)
+
+
+@pytest.mark.core
+@pytest.mark.parametrize("kind", MODULES)
+def test_it_is_what_keras_does(kind):
+    expected = getattr(keras.applications, MODULES[kind]).preprocess_input(PIXELS.copy())
+    np.testing.assert_allclose(preprocess(kind), expected, atol=1e-4)
+
+
+def test_torchvisions_constants():
+    expected = (PIXELS / 255 - (0.485, 0.456, 0.406)) / (0.229, 0.224, 0.225)
+    np.testing.assert_allclose(preprocess("torch"), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("bvlc", PIXELS[..., ::-1] - (104.00698793, 116.66876762, 122.67891434)),
+        ("centre", PIXELS / 255 - 0.5),
+        ("each", (PIXELS - PIXELS.mean(axis=(1, 2, 3), keepdims=True)) / PIXELS.std(axis=(1, 2, 3), keepdims=True)),
+    ],
+)
+def test_the_others_are_what_their_words_say(kind, expected):
+    np.testing.assert_allclose(preprocess(kind), expected, atol=2e-2 if kind == "each" else 1e-4)
+
+
+@pytest.mark.core
+def test_every_kind_has_words_and_layers_without_weights():
+    for kind in PREPROCESSINGS:
+        assert not any(layer.weights for layer in layers_of(kind))
+
+
+def test_a_kind_that_is_not_known_is_told_with_the_nearest():
+    with pytest.raises(BackboneError, match="received 'cafe'; did you mean 'caffe'"):
+        layers_of("cafe")
+
+
+@pytest.mark.parametrize("record", [record for record in CATALOG if record.application], ids=lambda record: record.name)
+def test_each_record_of_keras_names_the_preprocessing_of_its_module(record):
+    module = getattr(keras.applications, record.application).__module__.rpartition(".")[2]
+    expected = getattr(keras.applications, module).preprocess_input(PIXELS.copy())
+    np.testing.assert_allclose(preprocess(record.scaling), expected, atol=1e-4)
