@@ -5,7 +5,7 @@ import pytest
 from crossroads.errors import RecipeError
 from crossroads.networks.catalog import CATALOG, backbone
 from crossroads.recipe import Augmentation, Recipe
-from crossroads.strategies import STRATEGIES, plan, resolve, strategy
+from crossroads.strategies import EARLY, STRATEGIES, Solve, plan, resolve, strategy
 
 QUIZ = backbone("quiz-cnn")
 
@@ -20,20 +20,103 @@ def test_an_unknown_strategy_is_told_with_the_nearest():
         strategy("from-scrach")
 
 
+NAMES = [record.name for record in STRATEGIES]
+TUNED_ONLY = {"layer_decay", "towards_start", "ema", "unfreeze", "train_batchnorm"}
+PRETRAINED_ONLY = {"weights", "pooling", "head"}
+
+
+def resolved(**options):
+    return resolve(Recipe(**options), backbone("mobilenet"), images=500, image_size=96)
+
+
+def phases(**options):
+    return plan(resolved(**options))
+
+
 @pytest.mark.parametrize("record", CATALOG, ids=lambda b: b.name)
-def test_a_resolved_recipe_leaves_nothing_open_and_resolves_to_itself(record):
-    resolved = resolve(Recipe(), record, images=500, image_size=32)
-    open_fields = {field.name for field in fields(resolved) if getattr(resolved, field.name) is None}
-    assert open_fields == {"data", "test", "class_names"}
-    assert resolve(resolved, record, images=500, image_size=32) == resolved
-    (phase,) = plan(resolved)
-    assert phase.epochs == resolved.epochs
-    assert phase.augmentation == resolved.augmentation
+def test_a_resolved_recipe_resolves_to_itself_and_leaves_open_only_what_does_not_matter(record):
+    found = resolve(Recipe(), record, images=500, image_size=32)
+    open_fields = {field.name for field in fields(found) if getattr(found, field.name) is None}
+    assert (
+        open_fields == {"data", "test", "class_names", "cut", "freeze_to", "views", "feature_type"} | TUNED_ONLY | PRETRAINED_ONLY
+    )
+    assert resolve(found, record, images=500, image_size=32) == found
+    (phase,) = plan(found)
+    assert phase.epochs == found.epochs
+    assert phase.augmentation == found.augmentation
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_strategy_resolves_to_itself(name):
+    found = resolved(strategy=name)
+    assert resolve(found, backbone("mobilenet"), images=500, image_size=96) == found
+    assert plan(found)
+
+
+def test_the_phases_of_each_strategy():
+    shown = {name: [phase.name for phase in phases(strategy=name)] for name in NAMES}
+    assert shown == {
+        "feature-extraction": ["head"],
+        "early-features": ["head"],
+        "finetune": ["head", "tune"],
+        "finetune-early": ["head", "tune"],
+        "warm-start": ["train"],
+        "from-scratch": ["train"],
+    }
+
+
+def test_a_linear_head_is_solved_and_the_others_are_trained():
+    assert isinstance(phases(strategy="feature-extraction")[0], Solve)
+    (notes,) = phases(strategy="feature-extraction", head="sgd")
+    assert (notes.trains, notes.optimizer, notes.schedule, notes.epochs, notes.batch_size) == ("head", "adam", "constant", 10, 128)
+    assert phases(strategy="finetune", head="mlp", epochs=3)[1].epochs == 3
+
+
+def test_batchnorm_moves_from_scratch_and_stays_while_finetuning_unless_asked():
+    assert phases(strategy="from-scratch")[0].train_batchnorm
+    assert phases(strategy="warm-start")[0].train_batchnorm
+    assert not phases(strategy="finetune")[1].train_batchnorm
+    assert phases(strategy="finetune", train_batchnorm=True)[1].train_batchnorm
+
+
+def test_early_strategies_cut_early_and_keep_where_things_are():
+    assert (resolved(strategy="early-features").cut, resolved(strategy="early-features").pooling) == (str(EARLY), "average-4")
+    assert resolved(strategy="early-features", cut="conv_pw_4_relu").cut == "conv_pw_4_relu"
+    assert resolved(strategy="finetune").cut is None
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"strategy": "from-scratch", "weights": "imagenet"}, "weights does nothing with training from scratch"),
+        ({"strategy": "from-scratch", "layer_decay": 0.5}, "layer_decay does nothing"),
+        ({"strategy": "feature-extraction", "epochs": 3}, "epochs does nothing with a linear head"),
+        ({"strategy": "feature-extraction", "early_stopping": 3}, "early_stopping does nothing"),
+        ({"strategy": "feature-extraction", "freeze_to": "0.5"}, "freeze_to does nothing"),
+        ({"strategy": "feature-extraction", "augment": True}, "one view an image"),
+        ({"strategy": "feature-extraction", "views": 3, "augment": False}, "views does nothing"),
+        ({"strategy": "finetune", "views": 3}, "views does nothing"),
+        ({"strategy": "finetune", "schedule": "constant", "warm_up": 0.1}, "warm_up does nothing"),
+        ({"strategy": "warm-start", "head": "mlp"}, "head does nothing"),
+    ],
+)
+def test_an_option_that_would_do_nothing_is_refused(options, said):
+    with pytest.raises(RecipeError, match=said):
+        resolved(**options)
+
+
+def test_views_are_moved_and_a_single_one_is_not():
+    assert not resolved(strategy="feature-extraction").augmentation.moves
+    assert resolved(strategy="feature-extraction", views=4).augmentation.moves
+    (trained,) = phases(strategy="feature-extraction", views=4, head="mlp")
+    assert not trained.augmentation.moves  # the views are in the cache already
+    cached = resolved(strategy="finetune", freeze_to="0.5")
+    assert (cached.views, cached.feature_type, cached.augmentation.moves) == (1, "float16", False)
 
 
 def test_what_the_user_asks_for_wins_over_the_backbone():
-    resolved = resolve(Recipe(epochs=3, batch_size=7, learning_rate=0.5), QUIZ, images=500, image_size=32)
-    assert (resolved.epochs, resolved.batch_size, resolved.learning_rate) == (3, 7, 0.5)
+    found = resolve(Recipe(epochs=3, batch_size=7, learning_rate=0.5), QUIZ, images=500, image_size=32)
+    assert (found.epochs, found.batch_size, found.learning_rate) == (3, 7, 0.5)
 
 
 def test_a_plan_needs_a_resolved_recipe():

@@ -41,7 +41,7 @@ def runtime() -> Any:
 
 
 class Graph:
-    """A graph from uint8 images (n, size, size, 3) to float32 probabilities (n, k), any n.
+    """A graph from uint8 images (n, size, size, 3) to float32 results (n, ...), such as probabilities (n, k), any n.
 
     It is compiled twice, each at first need: for few images with all threads on one request, for many with requests side by side.
     Threads may share it: no request serves two calls at a time.
@@ -75,7 +75,7 @@ class Graph:
         )  # type: ignore[return-value]
 
     def __call__(self, images: NDArray[np.uint8], *, batch: int = BATCH) -> NDArray[np.float32]:
-        """Probabilities float32 (n, k) of images uint8 (n, size, size, 3); the batch size changes only the speed."""
+        """Results float32 (n, ...) of images uint8 (n, size, size, 3); the batch size changes only the speed."""
         if 0 < len(images) <= batch:
             return self._run_few(np.ascontiguousarray(images))
         return self.run((images[start : start + batch] for start in range(0, len(images), batch)), len(images))
@@ -94,40 +94,57 @@ class Graph:
         return found
 
     def run(self, batches: Iterable[NDArray[np.uint8]], most: int) -> NDArray[np.float32]:
-        """Probabilities float32 (n, k) of batches that are made while earlier ones are computed.
+        """Results float32 (n, ...) of batches that are made while earlier ones are computed.
 
         Args:
             batches: uint8 (b, size, size, 3) each.
             most: At most how many images there are in all.
         """
+        out = np.empty((most, *self.shape), np.float32)
+        done = 0
+        for values in self.stream(batches):
+            out[done : done + len(values)] = values
+            done += len(values)
+        return out[:done]
+
+    def stream(self, batches: Iterable[NDArray[np.uint8]]) -> Iterator[NDArray[np.float32]]:
+        """Results float32 (b, ...) of each batch, in order; at most a few batches are in memory at a time.
+
+        Args:
+            batches: uint8 (b, size, size, 3) each; they are made while earlier ones are computed.
+        """
         # Plain requests in turn, not OpenVINO's AsyncInferQueue: its callbacks wait for Python's lock on a thread that the end of
         # the graph waits for while it holds that lock: a graph dropped right after its last batch hangs (OpenVINO 2026.4).
-        out = np.empty((most, self._model.outputs[0].get_partial_shape()[1].get_length()), np.float32)
         with self._compiling:
             compiled = self._for_many
         idle = [compiled.create_infer_request() for _ in range(self._requests)]
-        running: deque[tuple[Any, int]] = deque()
-        done = 0
+        running: deque[Any] = deque()
 
-        def collect() -> int:
-            request, start = running.popleft()
+        def collect() -> NDArray[np.float32]:
+            request = running.popleft()
             request.wait()
-            values = request.get_output_tensor(0).data
-            out[start : start + len(values)] = values
+            values = np.array(request.get_output_tensor(0).data, np.float32)
             idle.append(request)
-            return start + len(values)
+            return values
 
         try:
-            for start, images in _with_starts(batches):
-                if not idle:
-                    done = collect()
+            for images in batches:
+                ready = None if idle else collect()
                 request = idle.pop()
                 request.start_async({0: np.ascontiguousarray(images)})
-                running.append((request, start))
-        finally:
+                running.append(request)
+                if ready is not None:
+                    yield ready
             while running:
-                done = collect()
-        return out[:done]
+                yield collect()
+        finally:
+            for request in running:
+                request.wait()
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one image's result."""
+        return tuple(dimension.get_length() for dimension in list(self._model.outputs[0].get_partial_shape())[1:])
 
     @property
     def _requests(self) -> int:
@@ -147,13 +164,6 @@ class Graph:
         if self._threads is not None:
             config["INFERENCE_NUM_THREADS"] = self._threads
         return self._core.compile_model(self._model, "CPU", config)
-
-
-def _with_starts(batches: Iterable[NDArray[np.uint8]]) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-    start = 0
-    for images in batches:
-        yield start, images
-        start += len(images)
 
 
 def _first_line(error: Exception) -> str:

@@ -192,7 +192,7 @@ _GRADIENT = (
     "warm_up",
 )
 _TUNED = ("layer_decay", "towards_start", "ema", "unfreeze", "train_batchnorm", "freeze_to")
-_PRETRAINED = ("weights", "cut", "pooling", "head", "views", "feature_type")
+_PRETRAINED = ("weights", "head", "views", "feature_type")
 
 
 def strategy(name: str) -> Strategy:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from crossroads.networks.records import Backbone, Defaults, Pretrained
+from crossroads.recipe import Augmentation
 
 if TYPE_CHECKING:
     from crossroads.networks.network import Parts
@@ -17,6 +18,9 @@ SIDES = (96, 128, 160, 192, 224, 256, 320, 384, 480, 600)
 
 LARGEST = 1024
 """Largest image side in pixels that is accepted."""
+
+MOVED = Augmentation(shift=0.1, rotation=10, zoom=0.15, shear=5)
+"""How far training images are moved from random weights."""
 
 NORMALISED = Defaults(
     batch_size=(32, 64),
