@@ -21,6 +21,7 @@ from crossroads.artifact import _export
 from crossroads.artifact._manifest import FILES, FORMAT, MANIFEST, Manifest, facts_of, json_text, open_verified, text_of
 from crossroads.data.images import Resize
 from crossroads.errors import ArtifactError
+from crossroads.networks.export import weights_digest
 from crossroads.recipe import Recipe
 
 PARTIAL = ".artifact-partial"
@@ -184,7 +185,7 @@ def _build(partial: Path, contents: Contents) -> dict[str, Any]:
         "versions": _versions(),
         "data": dict(contents.data),
         "parity": parity,
-        "weights": _export.weights_digest(contents.model),
+        "weights": weights_digest(contents.model),
     }
     taken = facts.keys() & contents.facts.keys()
     if taken:

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,10 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from crossroads.artifact._convert import export
 from crossroads.artifact._manifest import open_verified
 from crossroads.errors import ArtifactError
-from crossroads.inference import BATCH, Graph, runtime
+from crossroads.inference import BATCH, Graph
+from crossroads.networks.export import convert_elsewhere, to_openvino
 
 TOLERANCE = 1e-4
 """Largest difference of a probability between the Keras model and the graph."""
@@ -77,24 +73,11 @@ def save(model: Any, folder: Path) -> None:
     saved = folder / "model.keras"
     # A model built anew over the same layers carries no optimizer: its state would triple the file.
     keras.Model(model.input, model.output, name=model.name).save(saved)
-    runtime()  # before Keras imports it, and its telemetry with it
+    graph = folder / "model.xml"
     if keras.backend.backend() == "tensorflow":
-        with contextlib.redirect_stdout(sys.stderr):  # standard output belongs to --json
-            export(_load(saved), str(folder / "model.xml"))
+        to_openvino(_load(saved), graph)
     else:
-        _convert_elsewhere(saved, folder / "model.xml")
-
-
-def weights_digest(model: Any) -> str:
-    """BLAKE2b over every weight in order, hexadecimal. Equal weights give equal digests, on any backend."""
-    import keras
-
-    hasher = hashlib.blake2b(digest_size=32)
-    for weight in model.weights:
-        value = keras.ops.convert_to_numpy(weight)
-        hasher.update(f"{value.dtype}{value.shape}".encode())
-        hasher.update(value.tobytes())
-    return hasher.hexdigest()
+        convert_elsewhere(saved, graph)
 
 
 def check_parity(model: Any, graph_path: Path, images: NDArray[np.uint8]) -> dict[str, Any]:
@@ -181,27 +164,3 @@ def _full_float32() -> Iterator[None]:
             tf.config.experimental.enable_tensor_float_32_execution(before)
     else:
         yield
-
-
-def _convert_elsewhere(saved: Path, graph: Path) -> None:
-    """Makes the graph in a process of its own with Keras on TensorFlow.
-
-    A ``.keras`` file is the same on every backend. OpenVINO cannot read what current JAX exports (one XlaCallModule operation), and
-    the export of Keras' own OpenVINO backend fixes the batch to 1.
-    """
-    environment = {
-        **os.environ,
-        "KERAS_BACKEND": "tensorflow",
-        "TF_CPP_MIN_LOG_LEVEL": "3",
-        "CUDA_VISIBLE_DEVICES": "-1",
-        "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry),
-    }
-    command = [sys.executable, "-m", "crossroads.artifact._convert", str(saved), str(graph)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        said = [line for line in done.stderr.splitlines() if line.strip()]
-        raise ArtifactError(
-            "the inference graph is made with Keras on TensorFlow, whatever the backend",
-            received=said[-1][:300] if said else f"exit code {done.returncode}",
-            mend="check that tensorflow is installed beside the backend",
-        )

@@ -1,0 +1,146 @@
+"""From a Keras model to an OpenVINO graph on the disk, on any Keras backend; and digests that say what a model computes."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from crossroads.errors import ArtifactError
+from crossroads.inference import runtime
+
+
+def to_openvino(model: Any, graph: Path) -> None:
+    """Writes `graph`, an ``.xml`` file, and its ``.bin`` beside it.
+
+    Args:
+        model: A functional Keras model without code of its own.
+        graph: Where to write; the folder must be there.
+
+    Raises:
+        ArtifactError: The model cannot be exported.
+    """
+    import keras
+
+    runtime()  # before Keras imports it, and its telemetry with it
+    if keras.backend.backend() == "tensorflow":
+        with contextlib.redirect_stdout(sys.stderr):  # standard output belongs to --json
+            _export(model, str(graph))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        saved = Path(folder) / "model.keras"
+        keras.Model(model.input, model.output, name=model.name).save(saved)
+        convert_elsewhere(saved, graph)
+
+
+def convert_elsewhere(saved: Path, graph: Path) -> None:
+    """Makes the graph of a ``.keras`` file in a process of its own with Keras on TensorFlow.
+
+    A ``.keras`` file is the same on every backend. OpenVINO cannot read what current JAX exports (one XlaCallModule operation), and
+    the export of Keras' own OpenVINO backend fixes the batch to 1.
+
+    Raises:
+        ArtifactError: The other process failed.
+    """
+    environment = {
+        **os.environ,
+        "KERAS_BACKEND": "tensorflow",
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+        "CUDA_VISIBLE_DEVICES": "-1",
+        "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry),
+    }
+    command = [sys.executable, "-m", "crossroads.networks.export", str(saved), str(graph)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        said = [line for line in done.stderr.splitlines() if line.strip()]
+        raise ArtifactError(
+            "the inference graph is made with Keras on TensorFlow, whatever the backend",
+            received=said[-1][:300] if said else f"exit code {done.returncode}",
+            mend="check that tensorflow is installed beside the backend",
+        )
+
+
+def weights_digest(model: Any) -> str:
+    """BLAKE2b over every weight in order, hexadecimal. Equal weights give equal digests, on any backend."""
+    import keras
+
+    hasher = hashlib.blake2b(digest_size=32)
+    for weight in model.weights:
+        value = keras.ops.convert_to_numpy(weight)
+        hasher.update(f"{value.dtype}{value.shape}".encode())
+        hasher.update(value.tobytes())
+    return hasher.hexdigest()
+
+
+def function_digest(model: Any) -> str:
+    """BLAKE2b over weights and layers, hexadecimal: two models with equal digests compute the same.
+
+    Names are left out, since Keras numbers what has none by a counter of the process; what each layer is set to and which layers
+    feed it is in.
+    """
+    hasher = hashlib.blake2b(weights_digest(model).encode(), digest_size=32)
+    config = model.get_config()
+    hasher.update(json.dumps(_anonymous(config, set(_names(config)), {}), sort_keys=True, default=repr).encode())
+    return hasher.hexdigest()
+
+
+def _names(value: Any) -> Iterator[str]:
+    """Every name that a configuration gives."""
+    if isinstance(value, dict):
+        if isinstance(value.get("name"), str):
+            yield value["name"]
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        for entry in value:
+            yield from _names(entry)
+
+
+def _anonymous(value: Any, names: set[str], numbers: dict[str, int]) -> Any:
+    """A configuration with each name in `names` replaced by its number in order of appearance."""
+    if isinstance(value, dict):
+        return {key: _anonymous(entry, names, numbers) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_anonymous(entry, names, numbers) for entry in value]
+    return numbers.setdefault(value, len(numbers)) if isinstance(value, str) and value in names else value
+
+
+def _export(model: Any, graph: str) -> None:
+    with _without_exec():
+        model.export(graph, format="openvino", verbose=False)
+
+
+@contextmanager
+def _without_exec() -> Iterator[None]:
+    """Lets OpenVINO (2026.4 at least) export on Python 3.13.
+
+    It asks for TensorFlow's version with ``exec("import tensorflow")`` and ``exec("del tensorflow")``. Since PEP 667 the second
+    does not see what the first bound, and raises NameError. Neither is needed, TensorFlow being loaded: its `exec` does nothing
+    meanwhile.
+    """
+    asker: Any = importlib.import_module("openvino.frontend.tensorflow.utils")
+    asker.exec = lambda _: None
+    try:
+        yield
+    finally:
+        del asker.exec
+
+
+def _main(saved: str, graph: str) -> None:
+    """Writes `graph` and its ``.bin`` from the Keras file `saved`, which is loaded in safe mode."""
+    runtime()
+    import keras
+
+    _export(keras.saving.load_model(saved, compile=False, safe_mode=True), graph)
+
+
+if __name__ == "__main__":
+    _main(*sys.argv[1:])
