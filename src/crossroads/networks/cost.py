@@ -8,7 +8,7 @@ from typing import Any
 import keras
 
 from crossroads.errors import BackboneError
-from crossroads.networks.graph import Call, LayerGraph, ends, graph_of, is_nested, kernels_of, replay
+from crossroads.networks.graph import Call, ends, graph_of, is_nested, kernels_of, replay
 
 _CONVOLUTIONS = (
     keras.layers.Conv1D,
@@ -55,13 +55,11 @@ def cost(call: Call) -> int:
 
 
 def _nested(model: Any, call: Call) -> int:
-    source, sink = ends(model)
-    if tuple(source.shape) == tuple(call.inputs[0].shape):
+    if tuple(ends(model)[0].shape) == tuple(call.inputs[0].shape):
         return multiply_adds(model)
     # The nested model was made for other shapes, often for any size: follow it at the ones it is called with here.
-    inside = graph_of(model)
     source = keras.Input(batch_shape=call.inputs[0].shape, dtype=call.inputs[0].dtype)
-    return multiply_adds(keras.Model(source, replay(LayerGraph(inside.source, inside.sink, inside.calls), source)))
+    return multiply_adds(keras.Model(source, replay(graph_of(model), source)))
 
 
 def _kernel_numbers(operation: Any) -> int:
@@ -91,10 +89,10 @@ def _attention(layer: Any, call: Call) -> int:
     """Projections, scores and weighted sums (Vaswani et al. 2017, section 3.2)."""
     query, key = call.inputs[0], call.inputs[-1]
     queries, keys = _size(query.shape[1:-1]), _size(key.shape[1:-1])
-    kernels = [math.prod(layer_.kernel.shape) for layer_ in (layer._query_dense, layer._key_dense, layer._value_dense)]
-    projections = kernels[0] * queries + (kernels[1] + kernels[2]) * keys + math.prod(layer._output_dense.kernel.shape) * queries
-    value = layer.value_dim or layer.key_dim
-    return projections + layer.num_heads * queries * keys * (layer.key_dim + value)
+    at_queries = _kernel_numbers(layer.query_dense) + _kernel_numbers(layer.output_dense)
+    at_keys = _kernel_numbers(layer.key_dense) + _kernel_numbers(layer.value_dense)
+    scores = int(layer.num_heads * (layer.key_dim + (layer.value_dim or layer.key_dim)))
+    return at_queries * queries + at_keys * keys + scores * queries * keys
 
 
 def _size(shape: tuple[int | None, ...]) -> int:

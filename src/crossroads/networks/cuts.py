@@ -1,4 +1,4 @@
-"""Cuts: the layers of a backbone where exactly one tensor crosses, so that what lies below and above compose to the same function."""
+"""Cuts: the layers of a backbone where exactly one tensor crosses, so that the parts below and above compose to the whole."""
 
 from __future__ import annotations
 

@@ -141,32 +141,21 @@ def ends(model: keras.Model) -> tuple[Any, Any]:
     return inputs[0], outputs[0]
 
 
-def replay(graph: LayerGraph, source: Any, training: bool | None = None) -> Any:
-    """The output tensor of `graph` when its layers are called again, on the symbolic tensor `source`.
+def replay(graph: LayerGraph, source: Any, training: bool | None = None, *, flat: bool = False) -> Any:
+    """The output tensor of `graph` when its layers are called again, on another symbolic tensor.
 
     Args:
         graph: Of any model; its layers and weights are shared.
         source: A Keras tensor that the graph's input can be.
         training: Handed to the layers that ask for it, where it is not None.
+        flat: Call the layers of nested models, at any depth, in the place of each nested model.
     """
     made = {id(graph.source): source}
     for call in graph.calls:
         args, kwargs = call.arguments.fill_in(made)
-        if training is not None and "training" in getattr(call.operation, "_call_context_args", {}):
-            kwargs["training"] = training
-        outputs = call.operation(*args, **kwargs)
-        made.update(zip(map(id, call.outputs), keras.tree.flatten(outputs), strict=True))
-    return made[id(graph.sink)]
-
-
-def flattened(graph: LayerGraph, source: Any, training: bool | None = None) -> Any:
-    """As `replay`, with the layers of nested models in the place of each nested model, at any depth."""
-    made = {id(graph.source): source}
-    for call in graph.calls:
-        args, kwargs = call.arguments.fill_in(made)
-        mode = kwargs.get("training", training) if training is None else training
-        if is_nested(call.operation) and len(call.inputs) == 1:
-            outputs = flattened(_walk(*ends(call.operation)), made[id(call.inputs[0])], mode)
+        mode = kwargs.get("training") if training is None else training
+        if flat and is_nested(call.operation) and len(call.inputs) == 1:
+            outputs = replay(_walk(*ends(call.operation)), made[id(call.inputs[0])], mode, flat=True)
         else:
             if mode is not None and "training" in getattr(call.operation, "_call_context_args", {}):
                 kwargs["training"] = mode
