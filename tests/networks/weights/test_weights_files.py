@@ -4,6 +4,8 @@ import functools
 import os
 import pickle
 import struct
+import subprocess
+import sys
 import tempfile
 import zipfile
 from collections import OrderedDict
@@ -31,7 +33,7 @@ from weight_files import (
 
 from conftest import SHARED
 from crossroads.errors import CrossroadsError, WeightsError
-from crossroads.networks.weights import read_weights
+from crossroads.networks.weights import _rehearsal, files, read_weights
 
 TRACKED = "features.1.num_batches_tracked"
 
@@ -52,6 +54,7 @@ def two_layers():
 @pytest.fixture(autouse=True)
 def _nothing_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(files, "rehearse", lambda _path, _origin: None)  # a third of a second for each HDF5
     yield
     assert not (tmp_path / "ran").exists()
 
@@ -371,6 +374,19 @@ def test_damage_never_leads_to_another_error(tmp_path_factory, which, places):
     for place, value in places:
         raw[place % len(raw)] = value
     read_quietly(tmp_path_factory.getbasetemp() / "damaged", bytes(raw))
+
+
+def test_hdf5_over_which_its_library_hangs_or_crashes(tmp_path, monkeypatch):
+    path = save_keras(tmp_path / "w.weights.h5", {"conv2d": ("conv", [kernel(2)])})
+    monkeypatch.setattr(files, "rehearse", _rehearsal.rehearse)
+    assert read_weights(path).layers
+    monkeypatch.setattr(_rehearsal, "SECONDS", 0.001)
+    refused(path, "seconds to read")
+    monkeypatch.setattr(_rehearsal, "SECONDS", 30.0)
+    crash = [sys.executable, "-c", "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)"]
+    run = subprocess.run
+    monkeypatch.setattr(subprocess, "run", lambda _command, **options: run(crash, **options))
+    refused(path, "crashes")
 
 
 def test_the_shared_files():

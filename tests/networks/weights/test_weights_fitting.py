@@ -9,9 +9,14 @@ from weight_files import save_npy, save_older_keras, save_torch
 from conftest import SHARED
 from crossroads.errors import WeightsError
 from crossroads.networks.squeezenet import build as build_squeezenet
-from crossroads.networks.weights import LayerWeights, WeightFile, fit_weights, read_weights
+from crossroads.networks.weights import LayerWeights, WeightFile, files, fit_weights, read_weights
 
 pytestmark = pytest.mark.core
+
+
+@pytest.fixture(autouse=True)
+def _unrehearsed(monkeypatch):
+    monkeypatch.setattr(files, "rehearse", lambda _path, _origin: None)  # a third of a second for each HDF5
 
 
 def network(*, named=True, head=False, width=6, nested=False):

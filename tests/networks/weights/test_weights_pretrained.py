@@ -38,8 +38,8 @@ def test_imagenet_weights_come_from_the_network_into_the_backbone(shared_weights
     parts = record.build(64)
     with serving({SQUEEZENET: (shared_weights / SQUEEZENET).read_bytes()}) as server:
         monkeypatch.setenv(store.MIRROR, server.address)
-        fitted = load_pretrained(parts, record, "imagenet", lambda here, total: seen.append(here / total))
-    assert (fitted.reach, fitted.layers, seen[-1]) == (None, 25, 1)
+        fitted = load_pretrained(parts, record, "imagenet", lambda stage, here, total: seen.append((stage, here / total)))
+    assert (fitted.reach, fitted.layers, seen[-1]) == (None, 25, ("weights", 1))
     again = record.build(64)
     load_pretrained(again, record, "imagenet")  # no server any more
     assert np.array_equal(first_kernel(parts), first_kernel(again))

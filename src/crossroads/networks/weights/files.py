@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from crossroads.data._words import shown
@@ -11,6 +12,7 @@ from crossroads.data.trees import Tree, existing, open_archive
 from crossroads.errors import DataError, WeightsError
 from crossroads.networks.weights._hdf5 import read_hdf5
 from crossroads.networks.weights._npy import read_npy
+from crossroads.networks.weights._rehearsal import rehearse
 from crossroads.networks.weights._safetensors import read_safetensors
 from crossroads.networks.weights._torch import LEGACY_MAGIC, read_torch_legacy, read_torch_zip
 from crossroads.networks.weights.record import WeightFile, unreadable
@@ -35,7 +37,7 @@ def read_weights(path: Path) -> WeightFile:
         WeightsError: There is no such file, it is damaged, of another format, or it holds something else than arrays of numbers.
     """
     try:
-        file = _read(existing(path))
+        file = _read(existing(path), rehearse)
     except WeightsError:
         raise
     except DataError as error:  # the readers of data below say it in the words of data
@@ -45,25 +47,35 @@ def read_weights(path: Path) -> WeightFile:
     return file
 
 
-def _read(path: Path) -> WeightFile:
+def read_unrehearsed(path: Path) -> WeightFile:
+    """The same in one go: what the rehearsal of an HDF5 file does. Raises `WeightsError` or `DataError`."""
+    return _read(path, lambda _path, _origin: None)
+
+
+def _read(path: Path, rehearsal: Callable[[Path, str], None]) -> WeightFile:
     span = Span.of_path(path)
     head, origin = span.read(0, 64), shown(path.name)
     if head.startswith(b"PK\x03\x04"):
-        return _read_zip(span, origin)
+        return _read_zip(path, span, origin, rehearsal)
     if head.startswith(b"\x93NUMPY"):
         return read_npy(span, origin)
     if head.startswith(LEGACY_MAGIC):
         return read_torch_legacy(span, origin)
     if b"\x89HDF\r\n\x1a\n" in (head[:8], span.read(512, 8)):  # behind a user block of 512 bytes, where it has one
+        rehearsal(path, origin)
         return read_hdf5(span, origin)
     if head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= span.size - 8:
         return read_safetensors(path, origin)
     raise unreadable(origin, f"a file that begins with {head[:16]!r}" if head else "an empty file", _FORMATS)
 
 
-def _read_zip(span: Span, origin: str) -> WeightFile:
-    tree: Tree = open_archive(span, "zip", origin, _LIMITS)
+def _read_zip(path: Path, span: Span, origin: str, rehearsal: Callable[[Path, str], None]) -> WeightFile:
+    try:
+        tree: Tree = open_archive(span, "zip", origin, _LIMITS)
+    except OverflowError as error:
+        raise unreadable(origin, error) from error
     if tree.exists(_KERAS_MEMBER):
+        rehearsal(path, origin)
         return read_hdf5(tree.span(_KERAS_MEMBER), origin)
     pickles = [name for name in tree.names() if name == "data.pkl" or (name.endswith("/data.pkl") and name.count("/") == 1)]
     if len(pickles) == 1:

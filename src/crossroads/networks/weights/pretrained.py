@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from crossroads.errors import WeightsError
 from crossroads.networks.catalog import CATALOG, Backbone
 from crossroads.networks.network import Parts
 from crossroads.networks.records import PREPROCESSINGS
-from crossroads.networks.weights.download import Progress
 from crossroads.networks.weights.files import read_weights
 from crossroads.networks.weights.fitting import Fitted, fit_weights
 from crossroads.networks.weights.store import obtain, recognise
 
 IMAGENET = "imagenet"
+Progress = Callable[[str, int, int], None]
+"""Called with ``weights``, the bytes that are here, and the bytes of the whole file, 0 where the server does not say."""
 
 
 def load_pretrained(parts: Parts, record: Backbone, weights: str, progress: Progress | None = None) -> Fitted:
@@ -29,7 +31,8 @@ def load_pretrained(parts: Parts, record: Backbone, weights: str, progress: Prog
         WeightsError: The file is not to be had, cannot be read, or is of another network. Nothing is assigned.
     """
     if weights == IMAGENET:
-        return fit_weights(parts.backbone, read_weights(obtain(record, progress=progress)))
+        told = None if progress is None else lambda here, total: progress("weights", here, total or 0)
+        return fit_weights(parts.backbone, read_weights(obtain(record, progress=told)))
     path = Path(weights).expanduser()
     file = read_weights(path)
     known = recognise(path)
@@ -39,7 +42,7 @@ def load_pretrained(parts: Parts, record: Backbone, weights: str, progress: Prog
             received=f"{path.name}, which is {known.file} of {known.address}",
             mend="choose the backbone that `crossroads weights list` names beside that file",
         )
-    if file.layout == "torch" and record.scaling != "torch":
+    if file.layout == "torch" and record.scaling not in ("torch", "none"):
         twin = f"{record.name}-torchvision"
         mend = f"use --backbone {twin}" if any(other.name == twin for other in CATALOG) else "give weights made for Keras"
         raise WeightsError(
