@@ -59,6 +59,14 @@ class WeightsError(BackboneError):
     """Pretrained weights are not to be had, cannot be read, or are not those of the network."""
 
 
+class FeatureError(CrossroadsError):
+    """Features cannot be computed or cached: no room, a damaged cache, values that are not finite."""
+
+
+class FeatureError(CrossroadsError):
+    """Features cannot be kept: they need more room than the cache may take, or its folder cannot be written."""
+
+
 class TrainingError(CrossroadsError):
     """Training cannot start or go on: a finished run, a checkpoint of another recipe, a loss that is not finite."""
 

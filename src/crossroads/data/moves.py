@@ -1,0 +1,51 @@
+"""How far images are moved: drawn in NumPy from seeds and indices alone, so that any of it can be drawn again."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crossroads.recipe import Augmentation
+
+
+def stream_of(seed: int, epoch: int, purpose: int) -> np.random.Generator:
+    """A generator of its own for each seed, epoch and purpose (Philox, a counter-based generator: Salmon et al., 2011)."""
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, epoch, purpose])))
+
+
+def draw(
+    augmentation: Augmentation, size: int, n: int, generator: np.random.Generator
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """How each of `n` images is moved.
+
+    Row i depends on the generator and i alone, whatever n is.
+
+    Args:
+        augmentation: How far images may be moved.
+        size: Side of the images in pixels.
+        n: Number of images.
+        generator: Where the numbers come from; drawn from once.
+
+    Returns:
+        Affine maps from output to input pixels, float32 (n, 8), in the order of `keras.ops.image.affine_transform`, and gain and
+        offset of the pixel values in [0, 255], float32 (n, 2).
+    """
+    u = generator.uniform(-1.0, 1.0, (n, 9))
+    angle, shear = np.deg2rad(augmentation.rotation * u[:, 0]), np.deg2rad(augmentation.shear * u[:, 1])
+    # On a logarithmic scale enlarging and shrinking are equally likely. The axes differ by a third of the range at most, and both
+    # stay inside it.
+    zoom, both, apart = np.log1p(augmentation.zoom), u[:, 2] * 5 / 6, u[:, 3] / 6
+    wide, high = np.exp(zoom * (both + apart)), np.exp(zoom * (both - apart))
+    mirror = np.where(u[:, 8] < 0, -1.0, 1.0) if augmentation.flip else np.ones(n)
+    a0, a1 = np.cos(angle) * wide * mirror, -np.sin(angle + shear) * high
+    b0, b1 = np.sin(angle) * wide * mirror, np.cos(angle + shear) * high
+    centre, reach = (size - 1) / 2, augmentation.shift * size
+    # The output pixel that shows the input's centre: a shift is a share of the output, however much that is zoomed or turned.
+    x, y = centre + reach * u[:, 4], centre + reach * u[:, 5]
+    a2, b2 = centre - a0 * x - a1 * y, centre - b0 * x - b1 * y
+    zero = np.zeros(n)
+    maps = np.stack([a0, a1, a2, b0, b1, b2, zero, zero], axis=1).astype(np.float32)
+    gain = 1 + augmentation.contrast * u[:, 6]
+    # Contrast turns about mid-grey, so that it does not brighten as well.
+    offset = 127.5 * (1 - gain) + 255 * augmentation.brightness * u[:, 7]
+    return maps, np.stack([gain, offset], axis=1).astype(np.float32)

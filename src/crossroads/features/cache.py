@@ -1,0 +1,244 @@
+"""The cache of features and of graphs on the disk: content-addressed, shared by runs, within a limit."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from filelock import FileLock, Timeout
+
+from crossroads.data.images import Resize
+from crossroads.errors import FeatureError
+from crossroads.features.store import Rows, Store
+from crossroads.recipe import Augmentation
+
+__all__ = ["FOLDER", "LIMIT", "Cache", "Entry", "Key", "Rows", "Store"]
+
+FOLDER, LIMIT = "CROSSROADS_CACHE", "CROSSROADS_CACHE_LIMIT"
+"""Environment variables: where the cache is, and how many bytes it may take."""
+
+MOST = 20 * 10**9
+"""Bytes that the cache may take where nothing else is said; a quarter of the free disk where that is less."""
+
+_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """All that decides what a row of features is, but for the image and the number of its view.
+
+    Attributes:
+        weights: Digest of what the frozen part computes: its layers and weights.
+        preprocessing: What is done to pixels first, in words.
+        resize: How an image becomes a square.
+        cut: Where the frozen part ends.
+        pooling: How its last map becomes a vector; ``map`` where it stays one.
+        moves: How far the views after the first are moved; None where there is one view only.
+        precision: What the frozen part is computed in.
+        dtype: What rows are kept as.
+    """
+
+    weights: str
+    preprocessing: str
+    resize: Resize
+    cut: str
+    pooling: str
+    moves: Augmentation | None
+    precision: str
+    dtype: Literal["float32", "float16"]
+
+    @property
+    def digest(self) -> str:
+        """Hexadecimal; equal keys have equal digests in every process."""
+        return hashlib.blake2b(json.dumps([_VERSION, asdict(self)], sort_keys=True).encode(), digest_size=16).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One thing in the cache.
+
+    Attributes:
+        name: What it is, for people.
+        rows: How many rows of features; 0 for a graph.
+        bytes: Room it takes.
+        used: When it was last used, local time.
+        folder: Where it is.
+    """
+
+    name: str
+    rows: int
+    bytes: int
+    used: str
+    folder: Path
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain values."""
+        return asdict(self) | {"folder": str(self.folder)}
+
+
+class Cache:
+    """The cache in one folder.
+
+    Args:
+        folder: Where; None for ``$CROSSROADS_CACHE``, else ``crossroads`` in the user's cache folder.
+        limit: Bytes it may take; None for ``$CROSSROADS_CACHE_LIMIT``, else 20 GB or a quarter of the free disk.
+
+    Raises:
+        FeatureError: The limit is no number of bytes, or the folder cannot be made.
+    """
+
+    def __init__(self, folder: Path | None = None, limit: int | None = None) -> None:
+        self.folder = folder or _folder()
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise FeatureError(
+                "the cache of features needs a folder",
+                received=f"{self.folder} ({error.strerror})",
+                mend=f"set {FOLDER} to a folder that can be written",
+            ) from error
+        self.limit = _limit(self.folder) if limit is None else limit
+        self._lock = FileLock(self.folder / "cache.lock")
+        self._held: list[FileLock] = []
+
+    def store(self, key: Key, shape: tuple[int, ...]) -> Store:
+        """The store of one kind of features, made where there is none; it is not removed while this process lives.
+
+        Args:
+            key: What the features are.
+            shape: Of one row.
+        """
+        folder = self.folder / "features" / key.digest
+        with self._lock:
+            folder.mkdir(parents=True, exist_ok=True)
+            facts = {"key": asdict(key), "shape": list(shape)}
+            (folder / "key.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")
+            self._hold(folder)
+        return Store(folder, shape, key.dtype)
+
+    def require_room(self, store: Store, rows: int) -> None:
+        """Make room for `rows` more rows of a store, at the cost of what was not used for longest.
+
+        Raises:
+            FeatureError: They cannot fit, whatever is removed; nothing is removed then.
+        """
+        needed = rows * store.row_bytes
+        own = _size(store.folder)
+        if own + needed > self.limit:
+            raise FeatureError(
+                f"features must fit into the cache, which may take {self.limit / 1e9:,.2f} GB",
+                received=f"{(own + needed) / 1e9:,.2f} GB for {len(store) + rows:,} rows of {'x'.join(map(str, store.shape))} numbers",
+                mend=f"set {LIMIT} to more bytes, use --feature-type float16, a smaller pooling, or a cut with a smaller map",
+            )
+        free = shutil.disk_usage(self.folder).free
+        with self._lock:
+            entries = sorted(self._entries(), key=lambda entry: _used(entry.folder))
+            total = sum(entry.bytes for entry in entries)
+            for entry in entries:
+                if total + needed <= self.limit and needed <= free:
+                    break
+                if entry.folder != store.folder and _removed(entry.folder):
+                    total, free = total - entry.bytes, free + entry.bytes
+        if needed > free:
+            raise FeatureError(
+                "features must fit on the disk",
+                received=f"{needed / 1e9:,.2f} GB for {rows:,} rows, and {free / 1e9:,.2f} GB free in {self.folder}",
+                mend=f"make room, or set {FOLDER} to a folder on another disk",
+            )
+
+    def graph(self, digest: str) -> Path:
+        """The folder of a graph; it may not be there yet."""
+        return self.folder / "graphs" / digest
+
+    def info(self) -> list[Entry]:
+        """Everything in the cache, the last used first."""
+        return sorted(self._entries(), key=lambda entry: -_used(entry.folder))
+
+    def clear(self) -> int:
+        """Remove all that no process is using; returns the bytes that became free."""
+        with self._lock:
+            return sum(entry.bytes for entry in self._entries() if _removed(entry.folder))
+
+    def _hold(self, folder: Path) -> None:
+        """Mark a store as in use: a lock that goes when this process does, however it ends."""
+        users = folder / "users"
+        users.mkdir(exist_ok=True)
+        lock = FileLock(users / f"{os.getpid()}-{uuid.uuid4().hex}.lock")
+        lock.acquire()
+        self._held.append(lock)
+        os.utime(folder / "key.json")
+
+    def _entries(self) -> Iterator[Entry]:
+        for path in sorted((self.folder / "features").glob("*/key.json")):
+            with suppress(OSError, ValueError, KeyError, TypeError):
+                facts = json.loads(path.read_text(encoding="utf-8"))
+                key, shape = facts["key"], facts["shape"]
+                rows = (path.parent / "index").stat().st_size // 32 if (path.parent / "index").exists() else 0
+                name = (
+                    f"{key['preprocessing'].partition(':')[0]} {key['cut']} {key['resize']['size']} px {'x'.join(map(str, shape))}"
+                )
+                yield Entry(name, rows, _size(path.parent), _shown(path.parent), path.parent)
+        for folder in sorted((self.folder / "graphs").glob("*/")):
+            yield Entry("graph", 0, _size(folder), _shown(folder), folder)
+
+
+def _folder() -> Path:
+    named = os.environ.get(FOLDER)
+    if named:
+        return Path(named).expanduser()
+    home = os.environ.get("LOCALAPPDATA") if os.name == "nt" else os.environ.get("XDG_CACHE_HOME")
+    return (Path(home) if home else Path("~/.cache").expanduser()) / "crossroads"
+
+
+def _limit(folder: Path) -> int:
+    named = os.environ.get(LIMIT)
+    if not named:
+        return min(MOST, shutil.disk_usage(folder).free // 4)
+    try:
+        limit = int(float(named))
+    except (ValueError, OverflowError):
+        limit = 0
+    if limit <= 0:
+        raise FeatureError(f"{LIMIT} must be a number of bytes above 0", received=repr(named), mend="use such as 20e9")
+    return limit
+
+
+def _size(folder: Path) -> int:
+    size = 0
+    for path in folder.glob("*"):
+        with suppress(OSError):
+            size += path.stat().st_size if path.is_file() else 0
+    return size
+
+
+def _used(folder: Path) -> float:
+    mark = folder / "key.json"
+    with suppress(OSError):
+        return (mark if mark.exists() else folder).stat().st_mtime
+    return 0.0
+
+
+def _shown(folder: Path) -> str:
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(_used(folder)))
+
+
+def _removed(folder: Path) -> bool:
+    """Remove a folder unless a process holds it; whether it went."""
+    for path in (folder / "users").glob("*.lock"):
+        lock = FileLock(path)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            return False
+        lock.release()
+    shutil.rmtree(folder, ignore_errors=True)
+    return not folder.exists()

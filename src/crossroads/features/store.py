@@ -1,0 +1,200 @@
+"""One set of cached features: a file of rows that only grows, and an index that says whose each row is.
+
+    data    rows of equal length, one after another
+    index   32 bytes a row, in the same order: digest of the image (16), number of the view (4), a check of both and of the row (4),
+            and 8 in reserve
+
+Order of writing: the rows are brought to the disk, then their index records. A kill between the two leaves rows that nothing names,
+which the next writer writes over; a torn index record fails its check and is cut off. Writers take turns by a lock on the folder;
+readers need none, since no row that is named ever changes.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import zlib
+from collections.abc import Sequence
+from contextlib import suppress
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from filelock import FileLock
+from numpy.typing import NDArray
+
+from crossroads.errors import FeatureError
+
+RECORD = np.dtype([("digest", "u1", 16), ("view", "<u4"), ("check", "<u4"), ("reserve", "<u8")])
+
+RELEASE = 1 << 28
+"""Bytes read from the memory map after which its pages are given back, so that they do not count as this process's memory."""
+
+
+class Store:
+    """The features of one frozen part, in one folder. Made by `Cache.store`.
+
+    Args:
+        folder: Where the files are.
+        shape: Of one row, without the axis of images.
+        dtype: ``float32`` or ``float16``.
+    """
+
+    def __init__(self, folder: Path, shape: tuple[int, ...], dtype: str) -> None:
+        self.folder, self.shape, self.dtype = folder, shape, np.dtype(dtype)
+        self._lock = FileLock(folder / "write.lock")
+        self._records = np.empty(0, RECORD)
+        self._keys = np.empty(0, np.uint64)
+        self._order = np.empty(0, np.int64)
+        self._refresh()
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one row and its index record."""
+        return prod(self.shape) * self.dtype.itemsize + RECORD.itemsize
+
+    def find(self, digests: NDArray[np.uint8], views: int | NDArray[np.integer] = 0) -> NDArray[np.int64]:
+        """The row of each image, int64 (n,); -1 where there is none.
+
+        Args:
+            digests: uint8 (n, 16).
+            views: Number of the view, one for all or one each.
+        """
+        if not len(digests) or not len(self._records):
+            return np.full(len(digests), -1, np.int64)
+        wanted = _keys(digests, views)
+        place = np.searchsorted(self._keys, wanted)
+        found = self._order[np.minimum(place, len(self._keys) - 1)]
+        same = (self._records["digest"][found] == digests).all(axis=1) & (self._records["view"][found] == views)
+        return np.where(same, found, -1)
+
+    def append(self, digests: NDArray[np.uint8], views: NDArray[np.integer], values: NDArray[np.floating[Any]]) -> None:
+        """Keep rows; those that another process kept meanwhile are left out.
+
+        Args:
+            digests: uint8 (n, 16).
+            views: Integers (n,).
+            values: Float (n, *shape).
+
+        Raises:
+            FeatureError: The folder cannot be written, such as on a full disk. Rows from before stay good.
+        """
+        try:
+            with self._lock:
+                self._refresh()
+                new = np.flatnonzero(self.find(digests, views) < 0)
+                if len(new):
+                    self._write(digests[new], np.asarray(views)[new], np.asarray(values)[new])
+                    self._refresh()
+        except OSError as error:
+            raise FeatureError(
+                "the cache of features must be writable",
+                received=f"{self.folder} ({error.strerror})",
+                mend="make room there, or set CROSSROADS_CACHE to another folder",
+            ) from error
+
+    def rows(self, numbers: NDArray[np.int64]) -> Rows:
+        """Those rows, read when they are asked for."""
+        return Rows(self.folder / "data", self.shape, self.dtype, numbers)
+
+    def _write(self, digests: NDArray[np.uint8], views: NDArray[np.integer], values: NDArray[Any]) -> None:
+        first = len(self._records)
+        records = np.zeros(len(digests), RECORD)
+        records["digest"], records["view"] = digests, views
+        records["check"] = _checks(records, first)
+        _write_at(self.folder / "data", first * prod(self.shape) * self.dtype.itemsize, np.ascontiguousarray(values, self.dtype))
+        _write_at(self.folder / "index", first * RECORD.itemsize, records)
+
+    def _refresh(self) -> None:
+        """Read what has been added to the index since the last time, by this process or another."""
+        index, known = self.folder / "index", len(self._records)
+        size = index.stat().st_size // RECORD.itemsize if index.exists() else 0
+        if size <= known:
+            return
+        with index.open("rb") as file:
+            file.seek(known * RECORD.itemsize)
+            fresh = np.frombuffer(file.read((size - known) * RECORD.itemsize), RECORD)
+        wrong = np.flatnonzero(fresh["check"] != _checks(fresh, known))
+        fresh = fresh[: wrong[0]] if len(wrong) else fresh
+        data = self.folder / "data"
+        length = prod(self.shape) * self.dtype.itemsize
+        whole = data.stat().st_size // length if data.exists() and length else 0
+        self._records = np.concatenate([self._records, fresh])[: max(whole, 0)]
+        keys = _keys(self._records["digest"], self._records["view"])
+        self._order = np.argsort(keys, kind="stable")
+        self._keys = keys[self._order]
+
+
+class Rows(Sequence[Any]):
+    """Rows of a file of features, float32, read when they are asked for.
+
+    Attributes:
+        shape: (n, ...), of all rows.
+    """
+
+    dtype = np.dtype(np.float32)
+
+    def __init__(self, path: Path, shape: tuple[int, ...], stored: np.dtype[Any], numbers: NDArray[np.int64]) -> None:
+        self._numbers, self._stored, self._row = numbers, stored, shape
+        self.shape = (len(numbers), *shape)
+        most = int(numbers.max()) + 1 if len(numbers) else 0
+        self._map = np.memmap(path, stored, "r", shape=(most, *shape)) if most and prod(shape) else np.empty((most, *shape), stored)
+        self._read = 0
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes."""
+        return len(self.shape)
+
+    def __getitem__(self, rows: Any) -> Any:
+        """float32: one row of shape ``shape[1:]`` for a number, else (m, ...) for a slice or an array of numbers."""
+        chosen = self._numbers[rows]
+        if np.ndim(chosen) and len(chosen) and chosen[-1] - chosen[0] == len(chosen) - 1 and (np.diff(chosen) == 1).all():
+            chosen = slice(int(chosen[0]), int(chosen[-1]) + 1)
+        values = np.array(self._map[chosen], np.float32)
+        self._read += values.nbytes
+        if self._read > RELEASE:
+            self._release()
+        return values
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        return np.asarray(self[:], dtype)
+
+    def _release(self) -> None:
+        self._read = 0
+        mapped = getattr(self._map, "_mmap", None)
+        if mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
+            with suppress(OSError, ValueError):
+                mapped.madvise(mmap.MADV_DONTNEED)
+
+
+def _keys(digests: NDArray[np.uint8], views: Any) -> NDArray[np.uint64]:
+    """uint64 (n,): half of the digest, another number for each view; equal ones are compared in full."""
+    half = np.ascontiguousarray(digests[:, :8]).view(np.uint64)[:, 0]
+    return np.asarray(half + np.asarray(views, np.uint64) * np.uint64(0x9E3779B97F4A7C15), np.uint64)
+
+
+def _checks(records: NDArray[Any], first: int) -> NDArray[np.uint32]:
+    """uint32 (n,): CRC-32 of digest, view and row number, so that a record only counts in its own place."""
+    raw = np.zeros((len(records), 28), np.uint8)
+    raw[:, :16] = records["digest"]
+    raw[:, 16:20] = np.ascontiguousarray(records["view"]).view(np.uint8).reshape(-1, 4)
+    raw[:, 20:] = np.arange(first, first + len(records), dtype="<u8").view(np.uint8).reshape(-1, 8)
+    return np.fromiter((zlib.crc32(row) for row in raw), np.uint32, len(raw))
+
+
+def _write_at(path: Path, offset: int, values: NDArray[Any]) -> None:
+    """Write at a place in a file and bring it to the disk; what stood behind is cut off."""
+    with path.open("r+b" if path.exists() else "w+b") as file:
+        file.seek(offset)
+        file.write(memoryview(values).cast("B") if values.size else b"")
+        file.truncate()
+        file.flush()
+        os.fsync(file.fileno())
