@@ -187,7 +187,7 @@ _NOT_KERNELS = (
 
 
 def kernels_of(operation: Any) -> list[Any]:
-    """The weights of `operation` that mix numbers: those with two axes or more, in layers that do not only scale."""
+    """The weights of `operation` that mix numbers: no bias, and two axes or more, in layers that do not only scale."""
     if isinstance(operation, _NOT_KERNELS):
         return []
     if isinstance(operation, keras.Model) or getattr(operation, "_layers", None):
@@ -197,7 +197,7 @@ def kernels_of(operation: Any) -> list[Any]:
 
 def _own_kernels(operation: Any) -> list[Any]:
     inner = {id(weight) for layer in getattr(operation, "_layers", None) or () for weight in weights_of(layer)}
-    return [weight for weight in weights_of(operation) if id(weight) not in inner and len(weight.shape) >= 2]
+    return [w for w in weights_of(operation) if id(w) not in inner and len(w.shape) >= 2 and w.name != "bias"]
 
 
 def has_kernel(operation: Any) -> bool:

@@ -47,5 +47,9 @@ def pool(x: keras.KerasTensor, pooling: str) -> keras.KerasTensor:
     sides = tuple(min(int(grid), side) for side in x.shape[1:3])
     if sides == tuple(x.shape[1:3]):
         return layers.Flatten(name="features")(x)
-    regions = {"average": layers.AdaptiveAveragePooling2D, "max": layers.AdaptiveMaxPooling2D}[kind]
-    return layers.Flatten(name="features")(regions(sides, name="grid")(x))
+    if 1 in sides:  # Keras (3.15 at least) cannot pool an axis of one position adaptively
+        x = layers.Reshape((max(x.shape[1:3]), x.shape[3]), name="line")(x)
+        regions = {"average": layers.AdaptiveAveragePooling1D, "max": layers.AdaptiveMaxPooling1D}[kind](max(sides), name="grid")
+    else:
+        regions = {"average": layers.AdaptiveAveragePooling2D, "max": layers.AdaptiveMaxPooling2D}[kind](sides, name="grid")
+    return layers.Flatten(name="features")(regions(x))

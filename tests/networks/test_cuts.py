@@ -1,0 +1,462 @@
+"""Cuts against brute force on random graphs, and on graphs as keras.applications has them."""
+
+import functools
+
+import keras
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from keras import layers, ops
+
+from crossroads.errors import BackboneError
+from crossroads.networks.cuts import Cut, after, between, blocks, cuts, find, multiply_adds, until
+from crossroads.networks.graph import graph_of
+
+pytestmark = pytest.mark.core
+
+
+def values(model, n=2, seed=0):
+    return np.random.default_rng(seed).uniform(-1, 1, (n, *model.inputs[0].shape[1:])).astype(np.float32)
+
+
+def run(model, images):
+    return keras.ops.convert_to_numpy(model(images, training=False))
+
+
+def assert_composes(model, cut):
+    images = values(model)
+    features = run(until(model, cut), images)
+    assert features.shape == (len(images), *cut.shape)
+    np.testing.assert_array_equal(run(after(model, cut), features), run(model, images))
+
+
+def stacked():
+    """Padding, convolution, normalisation, activation, pooling; twice, then a dense layer."""
+    images = keras.Input((9, 9, 3))
+    x = layers.Rescaling(1 / 127.5, -1, name="rescale")(images)
+    x = layers.Conv2D(4, 3, name="conv1")(x)
+    x = layers.BatchNormalization(name="norm1")(x)
+    x = layers.ReLU(name="relu1")(x)
+    x = layers.ZeroPadding2D(name="pad")(x)
+    x = layers.DepthwiseConv2D(3, strides=2, name="conv2")(x)
+    x = layers.ReLU(name="relu2")(x)
+    x = layers.Dropout(0.5, name="drop")(x)
+    x = layers.GlobalAveragePooling2D(name="average")(x)
+    x = layers.Dense(5, name="dense")(x)
+    return keras.Model(images, layers.ReLU(name="relu3")(x), name="stacked")
+
+
+def residual():
+    """Two residual blocks; the sum of the second is an operation, not a layer."""
+    images = keras.Input((8, 8, 3))
+    x = layers.Conv2D(4, 3, padding="same", name="stem")(images)
+    y = layers.Conv2D(4, 3, padding="same", name="inner")(layers.ReLU(name="inner_relu")(x))
+    x = layers.Add(name="sum")([x, y])
+    y = layers.Conv2D(4, 1, name="inner2")(x)
+    x = ops.add(x, y)
+    x = x * ops.sigmoid(x)
+    return keras.Model(images, layers.Conv2D(2, 1, name="last")(x), name="residual")
+
+
+# What is a cut
+
+
+def test_a_run_of_layers_counts_once_and_ends_where_features_do():
+    names = [cut.name for cut in cuts(stacked())]
+    assert names == ["relu1", "relu2", "relu3"]
+
+
+def test_a_cut_says_what_is_below_it():
+    model = stacked()
+    found = cuts(model)
+    assert [cut.index for cut in found] == [0, 1, 2]
+    assert [cut.depth for cut in found] == pytest.approx([1 / 3, 2 / 3, 1])
+    assert [cut.shape for cut in found] == [(7, 7, 4), (4, 4, 4), (5,)]
+    assert [(cut.channels, cut.side) for cut in found] == [(4, 7), (4, 4), (5, None)]
+    costs = np.cumsum([49 * 27 * 4, 16 * 9 * 4, 4 * 5])
+    assert [cut.multiply_adds for cut in found] == costs.tolist()
+    assert [cut.parameters for cut in found] == np.cumsum([27 * 4 + 4 + 16, 9 * 4 + 4, 4 * 5 + 5]).tolist()
+    assert (found[-1].multiply_adds, found[-1].parameters) == (multiply_adds(model), model.count_params())
+
+
+def test_a_branch_is_one_step_and_a_gate_without_kernels_is_no_branch():
+    model = residual()
+    found = cuts(model)
+    assert [cut.name for cut in found] == ["stem", "sum", "multiply", "last"]
+    assert [cut.depth for cut in found] == pytest.approx([1 / 4, 2 / 4, 3 / 4, 1])
+    for cut in found:
+        assert_composes(model, cut)
+
+
+def test_a_layer_with_weights_on_both_sides_allows_no_cut_between():
+    shared = layers.Conv2D(3, 1, name="shared")
+    images = keras.Input((4, 4, 3))
+    x = layers.ReLU(name="between")(shared(images))
+    x = layers.Conv2D(3, 1, name="other")(x)
+    model = keras.Model(images, layers.Conv2D(2, 1, name="last")(shared(x)))
+    assert [cut.name for cut in cuts(model)] == ["shared", "last"]
+    with pytest.raises(BackboneError, match=r"received 'between'.*use 'shared'"):
+        find(model, "between")
+    assert cuts(model)[-1].parameters == model.count_params()
+    assert_composes(model, cuts(model)[0])
+
+
+def test_a_layer_without_weights_called_twice_is_a_cut_where_it_is_called_last():
+    relu = layers.ReLU(name="relu")
+    images = keras.Input((4, 4, 3))
+    x = relu(layers.Conv2D(3, 1, name="one")(images))
+    x = relu(layers.Conv2D(3, 1, name="two")(x))
+    model = keras.Model(images, layers.Conv2D(2, 1, name="three")(x))
+    assert [cut.name for cut in cuts(model)] == ["one", "relu", "three"]
+    for cut in cuts(model):
+        assert_composes(model, cut)
+
+
+def test_a_layer_with_two_outputs_is_no_cut():
+    images = keras.Input((4, 4, 4))
+    one, two = ops.split(layers.Conv2D(4, 1, name="conv")(images), 2, axis=-1)
+    x = layers.Concatenate(name="both")([layers.Conv2D(2, 1, name="left")(one), layers.Conv2D(2, 1, name="right")(two)])
+    model = keras.Model(images, x)
+    assert [cut.name for cut in cuts(model)] == ["conv", "both"]
+    assert multiply_adds(model) == 16 * 16 + 2 * 16 * 4
+    for cut in cuts(model):
+        assert_composes(model, cut)
+
+
+def test_a_sequential_has_cuts():
+    model = keras.Sequential(
+        [keras.Input((6, 6, 3)), layers.Conv2D(2, 3, name="a"), layers.ReLU(name="b"), layers.Dense(3, name="c")]
+    )
+    assert [cut.name for cut in cuts(model)] == ["b", "c"]
+    assert_composes(model, cuts(model)[0])
+
+
+def test_a_model_with_a_list_of_one_input_has_cuts():
+    images = keras.Input((6, 6, 3))
+    x = layers.Conv2D(2, 3, name="a")(images)
+    model = keras.Model([images], [layers.Dense(3, name="c")(x)])
+    assert [cut.name for cut in cuts(model)] == ["a", "c"]
+    images = values(model)
+    lower, upper = until(model, cuts(model)[0]), after(model, cuts(model)[0])
+    np.testing.assert_array_equal(run(upper, run(lower, images)), run(model, [images]))
+
+
+def test_a_nested_model_is_one_layer_and_a_wrapper_is_none():
+    inner = stacked()
+    wrapper = keras.Sequential([keras.Input((9, 9, 3)), inner])
+    assert [cut.name for cut in cuts(wrapper)] == [cut.name for cut in cuts(inner)]
+    assert_composes(wrapper, cuts(wrapper)[1])
+    beside = keras.Sequential([keras.Input((9, 9, 3)), inner, layers.Dense(2, name="head")])
+    assert [cut.name for cut in cuts(beside)] == ["stacked", "head"]
+    assert cuts(beside)[0].multiply_adds == multiply_adds(inner)
+    assert_composes(beside, cuts(beside)[0])
+
+
+def test_a_wrapper_gives_a_model_of_any_size_its_size():
+    anything = keras.Sequential(
+        [keras.Input((None, None, 3)), layers.Conv2D(2, 3, name="a"), layers.Conv2D(4, 3, name="b")], name="any"
+    )
+    images = keras.Input((9, 9, 3))
+    wrapper = keras.Model(images, anything(images))
+    assert [cut.shape for cut in cuts(wrapper)] == [(7, 7, 2), (5, 5, 4)]
+    assert multiply_adds(keras.Model(images, layers.ReLU()(anything(images)))) == multiply_adds(wrapper) == 49 * 54 + 25 * 72
+    assert_composes(wrapper, cuts(wrapper)[0])
+
+
+def test_a_network_without_kernels_can_only_be_cut_at_its_end():
+    images = keras.Input((6, 6, 3))
+    model = keras.Model(images, layers.MaxPooling2D(name="pool")(layers.Rescaling(0.5)(images)))
+    assert cuts(model) == (Cut("pool", 0, 1.0, (3, 3, 3), 0, 0),)
+    assert blocks(model) == ()
+
+
+def test_names_do_not_depend_on_what_was_built_before():
+    def build():
+        images = keras.Input((6, 6, 3))
+        x = layers.ReLU()(layers.Conv2D(2, 3)(images))
+        return keras.Model(images, layers.Conv2D(2, 1)(layers.Conv2D(2, 1, name="given")(x)))
+
+    first, second = build(), build()
+    assert [cut.name for cut in cuts(second)] == [cut.name for cut in cuts(first)] == ["re_lu", "given", "conv2d_1"]
+    assert find(second, second.layers[-1].name) == cuts(second)[-1]
+    assert_composes(second, find(second, "conv2d_1"))
+
+
+def test_a_sequential_that_grows_is_looked_at_again():
+    model = keras.Sequential([keras.Input((6, 6, 3)), layers.Conv2D(2, 3, name="a")])
+    assert len(cuts(model)) == 1
+    model.add(layers.Conv2D(2, 3, name="b"))
+    assert [cut.name for cut in cuts(model)] == ["a", "b"]
+
+
+class Code(keras.Model):
+    def call(self, x):
+        return x
+
+
+def two_inputs():
+    one, two = keras.Input((4,)), keras.Input((4,))
+    return keras.Model([one, two], layers.Add()([one, two]))
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (Code, "graph of layers.*received Code"),
+        (lambda: keras.Sequential([layers.Dense(2)]), "graph of layers.*received Sequential"),
+        (two_inputs, "one input and one output; received 2 and 1"),
+    ],
+)
+def test_what_is_no_graph_from_one_input_to_one_output_is_refused(make, said):
+    with pytest.raises(BackboneError, match=said):
+        cuts(make())
+
+
+def test_costs_need_a_size():
+    images = keras.Input((None, None, 3))
+    with pytest.raises(BackboneError, match="known size"):
+        multiply_adds(keras.Model(images, layers.Conv2D(2, 3)(images)))
+
+
+# Brute force
+
+
+LAYERS = st.lists(
+    # Mostly on the newest tensors, so that there are articulation points at all.
+    st.tuples(st.sampled_from(["dense", "relu", "add"]), st.sampled_from([1, 1, 2, 99]), st.sampled_from([1, 2, 3, 99])),
+    min_size=1,
+    max_size=9,
+)
+
+
+def random_model(kinds):
+    """Layers on vectors of length 2: dense ones, activations and sums, of the tensors so many places back."""
+    tensors = [keras.Input((2,))]
+    for number, (kind, one, other) in enumerate(kinds):
+        x, y = (tensors[max(0, len(tensors) - back)] for back in (one, other))
+        if kind == "add" and x is not y:
+            tensors.append(layers.Add(name=f"layer{number}")([x, y]))
+        elif kind == "dense":
+            tensors.append(layers.Dense(2, name=f"layer{number}")(x))
+        else:
+            tensors.append(layers.ReLU(name=f"layer{number}")(x))
+    return keras.Model(tensors[0], tensors[-1])
+
+
+@settings(max_examples=40, deadline=None)
+@given(kinds=LAYERS)
+def test_crossings_are_the_layers_that_every_path_takes(kinds):
+    graph = graph_of(random_model(kinds))
+
+    def reaches_the_end_without(name):
+        reached = {id(graph.source)}
+        for call in graph.calls:
+            if call.name != name and any(id(tensor) in reached for tensor in call.inputs):
+                reached.update(map(id, call.outputs))
+        return id(graph.sink) in reached
+
+    expected = [call.name for call in graph.calls if not reaches_the_end_without(call.name)]
+    assert [crossing.name for crossing in graph.crossings()] == expected
+
+
+@settings(max_examples=15, deadline=None)
+@given(kinds=LAYERS, data=st.data())
+def test_every_cut_composes(kinds, data):
+    model = random_model(kinds)
+    cut = data.draw(st.sampled_from(cuts(model)))
+    assert_composes(model, cut)
+    assert 0 < cut.depth <= 1
+    weighted = {id(layer) for layer in model.layers if layer.weights}
+    grouped = [layer for block in blocks(model) for layer in block]
+    assert {id(layer) for layer in grouped} == weighted
+    assert len(grouped) == len(weighted)
+
+
+# Parts
+
+
+def test_parts_share_layers_and_weights_and_lie_side_by_side():
+    model = residual()
+    first, second = cuts(model)[0], cuts(model)[2]
+    parts = until(model, first), between(model, first, second), after(model, second)
+    images = values(model)
+    x = images
+    for part in parts:
+        x = run(part, x)
+    np.testing.assert_array_equal(x, run(model, images))
+    ids = [{id(weight) for weight in part.weights} for part in parts]
+    assert set.union(*ids) == {id(weight) for weight in model.weights}
+    assert sum(map(len, ids)) == len(model.weights)
+
+
+def test_after_the_last_cut_nothing_is_left():
+    model = stacked()
+    rest = after(model, cuts(model)[-1])
+    features = values(rest)
+    np.testing.assert_array_equal(run(rest, features), features)
+    assert rest.weights == []
+    same = between(model, cuts(model)[0], cuts(model)[0])
+    np.testing.assert_array_equal(run(same, values(same)), values(same))
+
+
+def test_parts_backwards_and_cuts_of_another_network_are_refused():
+    model = residual()
+    first, second = cuts(model)[:2]
+    with pytest.raises(BackboneError, match="use from 'stem' to 'sum'"):
+        between(model, second, first)
+    with pytest.raises(BackboneError, match="received 'stem' for 'stacked'"):
+        until(stacked(), first)
+
+
+@pytest.mark.parametrize("part", ["until", "after", "between", "end"])
+def test_parts_save_and_load_in_safe_mode_with_names_of_their_own(part, tmp_path):
+    model = residual()
+    first, second = cuts(model)[:2]
+    made = {
+        "until": lambda: until(model, second),
+        "after": lambda: after(model, first),
+        "between": lambda: between(model, first, second),
+        "end": lambda: after(model, cuts(model)[-1]),
+    }[part]()
+    made.save(tmp_path / "part.keras")
+    again = keras.saving.load_model(tmp_path / "part.keras", safe_mode=True)
+    np.testing.assert_array_equal(run(again, values(made)), run(made, values(made)))
+    assert "CLONE" not in str(made.get_config())
+
+
+def test_a_part_can_be_cut_again():
+    model = residual()
+    upper = after(model, cuts(model)[0])
+    assert [cut.name for cut in cuts(upper)] == ["sum", "multiply", "last"]
+    assert_composes(upper, cuts(upper)[1])
+
+
+# Finding
+
+
+@pytest.mark.parametrize("cut", ["relu2", 1, "1", -2, "-2", 0.6, "0.6", 2 / 3])
+def test_a_cut_is_found_by_name_place_or_depth(cut):
+    assert find(stacked(), cut).name == "relu2"
+
+
+def test_the_deeper_of_two_equally_near_cuts_is_taken():
+    assert find(stacked(), 0.5).name == "relu2"
+    assert find(stacked(), 1.0).name == find(stacked(), "1.0").name == "relu3"
+    assert find(stacked(), 1e-9).name == "relu1"
+
+
+def test_a_layer_within_a_run_is_a_cut_without_a_place():
+    model = stacked()
+    for name in ("conv1", "norm1", "pad", "average", "dense"):
+        cut = find(model, name)
+        assert (cut.name, cut.index) == (name, None)
+        assert_composes(model, cut)
+    assert find(model, "norm1").parameters == cuts(model)[0].parameters
+
+
+@pytest.mark.parametrize(
+    ("cut", "said"),
+    [
+        ("relu22", "no layer of 'stacked' has this name; received 'relu22'; did you mean 'relu2'"),
+        ("convv1", "did you mean 'conv1'"),
+        ("rescale", "with a kernel before it; received 'rescale' of 'stacked'; use 'relu1'"),
+        (3, "from 0 to 2, or from -1 to -3 counted from the end; received 3; use 2"),
+        ("-4", "received -4; use 0"),
+        (0.0, "above 0 and up to 1; received 0.0"),
+        ("1.5", "received 1.5"),
+        ("nan", "received nan"),
+        (True, "received True"),
+        (None, "received None"),
+    ],
+)
+def test_what_is_no_cut_is_told_with_the_nearest_or_the_range(cut, said):
+    with pytest.raises(BackboneError, match=said):
+        find(stacked(), cut)
+
+
+def test_a_layer_inside_a_block_is_told_with_the_cuts_around_it():
+    with pytest.raises(BackboneError, match="received 'inner' of 'residual'; use 'stem' or 'sum'"):
+        find(residual(), "inner")
+
+
+# Costs
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape", "expected"),
+    [
+        (layers.Conv2D(6, 3, groups=2), (8, 8, 4), 36 * 9 * 2 * 6),
+        (layers.Conv2DTranspose(6, 3, strides=2), (4, 4, 2), 16 * 9 * 2 * 6),
+        (layers.SeparableConv2D(6, 3), (8, 8, 4), 36 * (9 * 4 + 4 * 6)),
+        (layers.Dense(5), (7, 3), 7 * 15),
+        (layers.Conv1D(5, 3), (7, 3), 5 * 9 * 5),
+        (layers.EinsumDense("abc,cd->abd", (None, 5)), (7, 3), 7 * 15),
+        (layers.EinsumDense("...x,xy->...y", 5), (7, 3), 7 * 15),
+        (layers.BatchNormalization(), (8, 8, 4), 0),
+        (layers.LayerNormalization(axis=(1, 2, 3)), (8, 8, 4), 0),
+        (layers.PReLU(), (8, 8, 4), 0),
+        (layers.TimeDistributed(layers.Dense(5)), (7, 3), 7 * 15),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, keras.Layer) else None,
+)
+def test_multiply_adds_are_counted_as_papers_do(layer, shape, expected):
+    inputs = keras.Input(shape)
+    assert multiply_adds(keras.Model(inputs, layer(inputs))) == expected
+
+
+def test_attention_costs_its_projections_and_its_products():
+    inputs = keras.Input((7, 6))
+    attention = layers.MultiHeadAttention(2, 3)(inputs, inputs)
+    assert multiply_adds(keras.Model(inputs, attention)) == 4 * 7 * 6 * 6 + 2 * (2 * 7 * 7 * 3)
+    product = ops.matmul(inputs, ops.transpose(inputs, (0, 2, 1)))
+    assert multiply_adds(keras.Model(inputs, product)) == 7 * 7 * 6
+
+
+# Graphs as they are
+
+
+APPLICATIONS = {
+    "MobileNet": (27, ["conv1_relu", "conv_dw_1_relu", "conv_pw_1_relu"]),
+    "ResNet50": (17, ["pool1_pool", "conv2_block1_out", "conv2_block2_out"]),
+    "DenseNet121": (62, ["pool1", "conv2_block1_concat", "conv2_block2_concat"]),
+    "NASNetMobile": (2, ["stem_bn1"]),
+}
+
+
+@functools.cache
+def application(name):
+    return getattr(keras.applications, name)(weights=None, include_top=False, input_shape=(32, 32, 3))
+
+
+@pytest.mark.parametrize("name", APPLICATIONS)
+def test_the_graphs_of_keras_applications_are_cut(name):
+    model = application(name)
+    found = cuts(model)
+    count, first = APPLICATIONS[name]
+    assert len(found) == count
+    assert [cut.name for cut in found[: len(first)]] == first
+    assert [cut.depth for cut in found] == sorted({cut.depth for cut in found})
+    assert found[-1].depth == 1
+    assert found[-1].parameters == model.count_params()
+    assert [len(block) for block in blocks(model)].count(0) == 0
+    assert sum(map(len, blocks(model))) == sum(bool(layer.weights) for layer in model.layers)
+
+
+@pytest.mark.parametrize("name", ["MobileNet", "ResNet50"])
+def test_the_graphs_of_keras_applications_compose(name):
+    model = application(name)
+    images = values(model, n=1)
+    expected = run(model, images)
+    for cut in (cuts(model)[1], cuts(model)[-3]):
+        features = run(until(model, cut), images)
+        np.testing.assert_array_equal(run(after(model, cut), features), expected)
+
+
+def test_published_multiply_adds_are_met():
+    """At 224 px: Howard et al. 2017 give 569e6 for MobileNet and He et al. 2016 3.8e9 for ResNet50, each with a head of 1 to 2e6.
+
+    224 / 32 = 7, so at 32 px all maps are 49 times smaller.
+    """
+    assert multiply_adds(application("MobileNet")) * 49 == pytest.approx(568e6, rel=0.01)
+    assert multiply_adds(application("ResNet50")) * 49 == pytest.approx(3.86e9, rel=0.01)

@@ -1,0 +1,70 @@
+"""Pooling against NumPy."""
+
+import keras
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from crossroads.errors import BackboneError
+from crossroads.networks.pooling import POOLINGS, pool
+
+pytestmark = pytest.mark.core
+
+
+def pooled(values, pooling):
+    inputs = keras.Input(values.shape[1:])
+    return keras.Model(inputs, pool(inputs, pooling)).predict_on_batch(values)
+
+
+def by_hand(values, regions, reduce):
+    n, height, width, channels = values.shape
+    found = np.empty((n, *regions, channels), np.float32)
+    for i, j in np.ndindex(*regions):
+        rows = slice(i * height // regions[0], -(-(i + 1) * height // regions[0]))
+        columns = slice(j * width // regions[1], -(-(j + 1) * width // regions[1]))
+        found[:, i, j] = reduce(values[:, rows, columns], axis=(1, 2))
+    return found.reshape(n, -1)
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    height=st.integers(1, 9), width=st.integers(1, 9), grid=st.sampled_from([1, 2, 3, 4]), kind=st.sampled_from(["average", "max"])
+)
+def test_every_region_of_a_grid_is_pooled_and_the_grid_covers_the_map(height, width, grid, kind):
+    values = np.random.default_rng(0).standard_normal((2, height, width, 3)).astype(np.float32)
+    expected = by_hand(values, (min(grid, height), min(grid, width)), {"average": np.mean, "max": np.max}[kind])
+    found = pooled(values, kind if grid == 1 else f"{kind}-{grid}")
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_a_vector_stays_as_it_is(pooling):
+    vector = keras.Input((3,))
+    assert pool(vector, pooling) is vector
+
+
+def test_none_keeps_every_position():
+    values = np.random.default_rng(0).standard_normal((2, 3, 4, 5)).astype(np.float32)
+    np.testing.assert_array_equal(pooled(values, "none"), values.reshape(2, -1))
+
+
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_it_saves_and_loads_in_safe_mode(pooling, tmp_path):
+    inputs = keras.Input((5, 7, 2))
+    model = keras.Model(inputs, pool(inputs, pooling))
+    model.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras", safe_mode=True)
+    values = np.random.default_rng(0).standard_normal((2, 5, 7, 2)).astype(np.float32)
+    np.testing.assert_array_equal(again.predict_on_batch(values), model.predict_on_batch(values))
+
+
+def test_an_unknown_pooling_is_told_with_the_nearest():
+    with pytest.raises(BackboneError, match="received 'avarage-2'; did you mean 'average-2'"):
+        pool(keras.Input((4, 4, 3)), "avarage-2")
+
+
+@pytest.mark.parametrize("shape", [(7, 8), (None, None, 8), (2, 3, 4, 5)])
+def test_only_maps_of_a_known_size_and_vectors_are_pooled(shape):
+    with pytest.raises(BackboneError, match="features of shape"):
+        pool(keras.Input(shape), "average-2")
