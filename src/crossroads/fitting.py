@@ -17,7 +17,7 @@ from crossroads import __version__, artifact
 from crossroads._platform import library_versions, load_keras
 from crossroads.data.dataset import Dataset
 from crossroads.data.images import Resize
-from crossroads.data.loading import Loaded, Refusal
+from crossroads.data.loading import Loaded, Refusal, load_all
 from crossroads.errors import DataError
 from crossroads.networks.construct import Built, Choice, build
 from crossroads.recipe import Recipe
@@ -32,6 +32,10 @@ if TYPE_CHECKING:
     from crossroads.features.cache import Rows
     from crossroads.networks.network import Network
     from crossroads.training.batches import Labelled
+
+
+CALIBRATION_IMAGES = 256
+"""Training images that int8 is calibrated on."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -197,7 +201,7 @@ class _Run:
         from crossroads.features.cache import Cache, Key
         from crossroads.features.engine import Engine
         from crossroads.features.extract import extract
-        from crossroads.networks.export import weights_digest
+        from crossroads.networks.export import function_digest
 
         recipe, frozen = self._task.recipe, network.frozen
         began = time.perf_counter()
@@ -207,7 +211,7 @@ class _Run:
         moves = recipe.augmentation if views > 1 else None
         key = partial(
             Key,
-            weights=weights_digest(frozen),
+            weights=function_digest(frozen),
             preprocessing=f"{self._task.choice.record.name}: {self._task.choice.record.preprocessing}",
             resize=Resize(self._size),
             cut=cut,
@@ -219,12 +223,10 @@ class _Run:
 
         def engine() -> Engine:
             if not engines:
-                engines.append(Engine(frozen, graphs=cache.folder / "graphs"))
-                if engines[0].note:
-                    self._tell(engines[0].note)
+                engines.append(Engine(frozen, graphs=cache.folder / "graphs", precision=recipe.precision, calibration=self._some()))
             return engines[0]
 
-        found = []
+        found, computed = [], 0
         for name, dataset, count, moved in (
             ("train", self._task.train, views, moves),
             ("validation", self._task.validation, 1, None),
@@ -234,13 +236,17 @@ class _Run:
                 dataset,
                 resize=Resize(self._size),
                 engine=engine,
+                cache=cache,
                 store=store,
                 views=count,
                 moves=moved,
                 strict=recipe.strict,
                 progress=partial(self._watcher.progress, f"features of {name}"),
             )
+            computed += got.computed
             found.append((Side(got.dataset, got.digests, got.refusals, None), got.features))
+        if engines and engines[0].note:
+            self._tell(engines[0].note)
         (train, rows), (validation, held_out) = found
         if self._sides is None:
             self._sides = self._checked(train, validation)
@@ -248,9 +254,17 @@ class _Run:
             "shape": list(frozen.output_shape[1:]),
             "views": views,
             "seconds": round(time.perf_counter() - began, 3),
+            "computed": computed,
             "runs_on": engines[0].runs_on if engines else "the cache",
         }
         return (train, rows), (validation, held_out)
+
+    def _some(self) -> NDArray[np.uint8] | None:
+        """Training images to calibrate int8 on."""
+        if self._task.recipe.precision != "int8":
+            return None
+        rows = np.random.default_rng(self._task.recipe.seed).permutation(len(self._task.train))[:CALIBRATION_IMAGES]
+        return load_all(self._task.train.select(np.sort(rows)), self._size).pixels
 
     def _checked(self, train: Side, validation: Side) -> tuple[Side, Side]:
         """Both sides, once each has what it needs; the user is told of refusals."""

@@ -8,7 +8,7 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -30,6 +30,7 @@ MOST = 20 * 10**9
 """Bytes that the cache may take where nothing else is said; a quarter of the free disk where that is less."""
 
 _VERSION = 1
+_HELD: list[FileLock] = []  # of the stores that this process uses, until it ends
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +109,6 @@ class Cache:
             ) from error
         self.limit = _limit(self.folder) if limit is None else limit
         self._lock = FileLock(self.folder / "cache.lock")
-        self._held: list[FileLock] = []
 
     def store(self, key: Key, shape: tuple[int, ...]) -> Store:
         """The store of one kind of features, made where there is none; it is not removed while this process lives.
@@ -136,7 +136,7 @@ class Cache:
         if own + needed > self.limit:
             raise FeatureError(
                 f"features must fit into the cache, which may take {self.limit / 1e9:,.2f} GB",
-                received=f"{(own + needed) / 1e9:,.2f} GB for {len(store) + rows:,} rows of {'x'.join(map(str, store.shape))} numbers",
+                received=f"{(own + needed) / 1e9:,.2f} GB for {len(store) + rows:,} rows of {_by(store.shape)} numbers",
                 mend=f"set {LIMIT} to more bytes, use --feature-type float16, a smaller pooling, or a cut with a smaller map",
             )
         free = shutil.disk_usage(self.folder).free
@@ -174,7 +174,7 @@ class Cache:
         users.mkdir(exist_ok=True)
         lock = FileLock(users / f"{os.getpid()}-{uuid.uuid4().hex}.lock")
         lock.acquire()
-        self._held.append(lock)
+        _HELD.append(lock)
         os.utime(folder / "key.json")
 
     def _entries(self) -> Iterator[Entry]:
@@ -210,6 +210,10 @@ def _limit(folder: Path) -> int:
     if limit <= 0:
         raise FeatureError(f"{LIMIT} must be a number of bytes above 0", received=repr(named), mend="use such as 20e9")
     return limit
+
+
+def _by(shape: Iterable[int]) -> str:
+    return "x".join(map(str, shape))
 
 
 def _size(folder: Path) -> int:

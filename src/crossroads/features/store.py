@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from filelock import FileLock
@@ -30,6 +30,14 @@ RECORD = np.dtype([("digest", "u1", 16), ("view", "<u4"), ("check", "<u4"), ("re
 
 RELEASE = 1 << 28
 """Bytes read from the memory map after which its pages are given back, so that they do not count as this process's memory."""
+
+
+class _Index(NamedTuple):
+    """Records in the order of the rows, and their keys in order with the row of each."""
+
+    records: NDArray[Any]
+    keys: NDArray[np.uint64]
+    order: NDArray[np.int64]
 
 
 class Store:
@@ -44,13 +52,11 @@ class Store:
     def __init__(self, folder: Path, shape: tuple[int, ...], dtype: str) -> None:
         self.folder, self.shape, self.dtype = folder, shape, np.dtype(dtype)
         self._lock = FileLock(folder / "write.lock")
-        self._records = np.empty(0, RECORD)
-        self._keys = np.empty(0, np.uint64)
-        self._order = np.empty(0, np.int64)
+        self._index = _Index(np.empty(0, RECORD), np.empty(0, np.uint64), np.empty(0, np.int64))
         self._refresh()
 
     def __len__(self) -> int:
-        return len(self._records)
+        return len(self._index.records)
 
     @property
     def row_bytes(self) -> int:
@@ -64,12 +70,12 @@ class Store:
             digests: uint8 (n, 16).
             views: Number of the view, one for all or one each.
         """
-        if not len(digests) or not len(self._records):
+        index = self._index  # of this moment, whatever another thread appends
+        if not len(digests) or not len(index.records):
             return np.full(len(digests), -1, np.int64)
-        wanted = _keys(digests, views)
-        place = np.searchsorted(self._keys, wanted)
-        found = self._order[np.minimum(place, len(self._keys) - 1)]
-        same = (self._records["digest"][found] == digests).all(axis=1) & (self._records["view"][found] == views)
+        place = np.searchsorted(index.keys, _keys(digests, views))
+        found = index.order[np.minimum(place, len(index.keys) - 1)]
+        same = (index.records["digest"][found] == digests).all(axis=1) & (index.records["view"][found] == views)
         return np.where(same, found, -1)
 
     def append(self, digests: NDArray[np.uint8], views: NDArray[np.integer], values: NDArray[np.floating[Any]]) -> None:
@@ -102,7 +108,7 @@ class Store:
         return Rows(self.folder / "data", self.shape, self.dtype, numbers)
 
     def _write(self, digests: NDArray[np.uint8], views: NDArray[np.integer], values: NDArray[Any]) -> None:
-        first = len(self._records)
+        first = len(self)
         records = np.zeros(len(digests), RECORD)
         records["digest"], records["view"] = digests, views
         records["check"] = _checks(records, first)
@@ -111,7 +117,7 @@ class Store:
 
     def _refresh(self) -> None:
         """Read what has been added to the index since the last time, by this process or another."""
-        index, known = self.folder / "index", len(self._records)
+        index, known = self.folder / "index", len(self)
         size = index.stat().st_size // RECORD.itemsize if index.exists() else 0
         if size <= known:
             return
@@ -123,10 +129,10 @@ class Store:
         data = self.folder / "data"
         length = prod(self.shape) * self.dtype.itemsize
         whole = data.stat().st_size // length if data.exists() and length else 0
-        self._records = np.concatenate([self._records, fresh])[: max(whole, 0)]
-        keys = _keys(self._records["digest"], self._records["view"])
-        self._order = np.argsort(keys, kind="stable")
-        self._keys = keys[self._order]
+        records = np.concatenate([self._index.records, fresh])[:whole]
+        keys = _keys(records["digest"], records["view"])
+        order = np.argsort(keys, kind="stable").astype(np.int64)
+        self._index = _Index(records, keys[order], order)
 
 
 class Rows(Sequence[Any]):
@@ -187,14 +193,14 @@ def _checks(records: NDArray[Any], first: int) -> NDArray[np.uint32]:
     raw[:, :16] = records["digest"]
     raw[:, 16:20] = np.ascontiguousarray(records["view"]).view(np.uint8).reshape(-1, 4)
     raw[:, 20:] = np.arange(first, first + len(records), dtype="<u8").view(np.uint8).reshape(-1, 8)
-    return np.fromiter((zlib.crc32(row) for row in raw), np.uint32, len(raw))
+    return np.fromiter((zlib.crc32(row.tobytes()) for row in raw), np.uint32, len(raw))
 
 
 def _write_at(path: Path, offset: int, values: NDArray[Any]) -> None:
     """Write at a place in a file and bring it to the disk; what stood behind is cut off."""
     with path.open("r+b" if path.exists() else "w+b") as file:
         file.seek(offset)
-        file.write(memoryview(values).cast("B") if values.size else b"")
+        values.tofile(file)
         file.truncate()
         file.flush()
         os.fsync(file.fileno())

@@ -1,0 +1,259 @@
+"""The fast forward pass of a frozen part: an OpenVINO graph on a CPU, checked against Keras; Keras itself on a GPU."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Iterable, Iterator
+from itertools import chain
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crossroads.errors import ArtifactError, CrossroadsError, MissingExtraError
+from crossroads.inference import Graph, runtime
+from crossroads.networks.export import function_digest, to_openvino
+
+TOLERANCE = 1e-3
+"""Largest difference between graph and Keras on the first images, as a share of the largest feature."""
+
+BATCHES = (8, 16, 32)
+"""Images a request that are tried on the first images. Which is best hangs on the network, the image size and the caches."""
+
+TRIAL_SECONDS = 0.15
+"""Least time that each of them is measured for."""
+
+CHECKED = 8
+"""Images that are compared with Keras."""
+
+CALIBRATION_IMAGES = 256
+"""Images at most that int8 is calibrated on."""
+
+Precision = Literal["float32", "int8"]
+
+
+class Engine:
+    """Runs a frozen model on images.
+
+    The graph is made, checked and measured when the first images come.
+
+    Args:
+        model: A Keras model, uint8 (n, size, size, 3) in, float32 (n, ...) out.
+        threads: CPU threads to use, None for all.
+        graphs: Folder in which graphs are kept from run to run, by what they compute; None to keep none.
+        precision: ``int8`` quantises the graph by NNCF after calibrating it on `calibration`.
+        calibration: uint8 (m, size, size, 3), for int8.
+
+    Attributes:
+        runs_on: ``openvino`` or ``keras``; "" before the first images.
+        batch: Images a request; 0 before the first images.
+        note: What the user should know, such as that the graph disagreed and Keras runs; else "".
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        *,
+        threads: int | None = None,
+        graphs: Path | None = None,
+        precision: Precision = "float32",
+        calibration: NDArray[np.uint8] | None = None,
+    ) -> None:
+        self._model, self._threads, self._graphs = model, threads, graphs
+        self._precision, self._calibration = precision, calibration
+        self._graph: Graph | None = None
+        self._folder: TemporaryDirectory[str] | None = None
+        self.runs_on = ""
+        self.batch = 0
+        self.note = ""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the features of one image."""
+        return tuple(self._model.output_shape[1:])
+
+    def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Features float32 (n, ...) of images uint8 (n, size, size, 3)."""
+        if not len(images):
+            return np.empty((0, *self.shape), np.float32)
+        return np.concatenate(list(self.stream([images])))
+
+    def stream(self, chunks: Iterable[NDArray[np.uint8]]) -> Iterator[NDArray[np.float32]]:
+        """Features of images, in order, computed while later images are made; a bounded number is in memory at a time.
+
+        Args:
+            chunks: uint8 (c, size, size, 3) each, of any c.
+
+        Yields:
+            float32 (b, ...), of another number of images than came in a chunk.
+        """
+        source = iter(chunks)
+        first = next((chunk for chunk in source if len(chunk)), None)
+        if first is None:
+            return
+        if not self.runs_on:
+            self._prepare(first)
+        batches = _batches(chain([first], source), self.batch)
+        if self._graph is not None:
+            yield from self._graph.stream(batches)
+        else:
+            yield from map(self._by_keras, batches)
+
+    def _prepare(self, images: NDArray[np.uint8]) -> None:
+        self.runs_on, self.batch = "keras", BATCHES[-1]
+        if has_gpu():
+            return
+        try:
+            graph = self._checked(images[:CHECKED])
+        except MissingExtraError:
+            raise
+        except CrossroadsError as error:
+            self.note = f"Keras runs the frozen part, more slowly, since no inference graph could be made of it: {error}"
+            return
+        if graph is not None:
+            self.runs_on, self._graph = "openvino", graph
+            self.batch = _fastest(graph, images)
+
+    def _checked(self, images: NDArray[np.uint8]) -> Graph | None:
+        """The graph, if it agrees with Keras; a kept one that does not is made anew."""
+        expected = self._by_keras(images)
+        worst = 0.0
+        for fresh in (False, True):
+            graph = self._opened(fresh=fresh)
+            found = graph(images)
+            if self._precision == "int8":
+                return graph  # what that costs is measured on the task, not on eight images
+            worst = float(np.abs(found - expected).max() / max(float(np.abs(expected).max()), 1e-30))
+            if worst <= TOLERANCE:
+                return graph
+            if self._graphs is None:
+                break
+        self.note = (
+            f"Keras runs the frozen part, more slowly: the inference graph's features differ by {worst:.2g} of the largest, "
+            f"and {TOLERANCE:g} is allowed"
+        )
+        return None
+
+    def _opened(self, *, fresh: bool) -> Graph:
+        if self._graphs is None:
+            self._folder = TemporaryDirectory(prefix="crossroads-", ignore_cleanup_errors=True)
+            path = Path(self._folder.name) / "model.xml"
+            self._make(path)
+            return Graph(path, threads=self._threads)
+        name = function_digest(self._model) + ("" if self._precision == "float32" else f"-{self._precision}")
+        home = self._graphs / name
+        path = home / "model.xml"
+        if fresh or not path.exists():
+            self._graphs.mkdir(parents=True, exist_ok=True)
+            with TemporaryDirectory(dir=self._graphs, prefix=".partial-") as folder:
+                self._make(Path(folder) / "model.xml")
+                _replace(Path(folder), home)
+        os.utime(home)  # for the cache: it was used
+        return Graph(path, threads=self._threads)
+
+    def _make(self, path: Path) -> None:
+        if self._precision == "float32":
+            to_openvino(self._model, path)
+            return
+        whole = path.with_name("float32.xml")
+        to_openvino(self._model, whole)
+        _quantise(whole, path, self._calibration)
+        for part in (whole, whole.with_suffix(".bin")):
+            part.unlink()
+
+    def _by_keras(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        import keras
+
+        return np.asarray(keras.ops.convert_to_numpy(self._model(images, training=False)), np.float32)
+
+
+def has_gpu() -> bool:
+    """Whether Keras computes on a GPU."""
+    import keras
+
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        return bool(tf.config.list_physical_devices("GPU"))
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return str(jax.default_backend()) != "cpu"
+    return False
+
+
+def _batches(chunks: Iterable[NDArray[np.uint8]], size: int) -> Iterator[NDArray[np.uint8]]:
+    """The same images in batches of `size`, the last one smaller."""
+    left: list[NDArray[np.uint8]] = []
+    held = 0
+    for chunk in chunks:
+        start = 0
+        if held:
+            start = min(size - held, len(chunk))
+            left.append(chunk[:start])
+            held += start
+            if held < size:
+                continue
+            yield np.concatenate(left)
+            left, held = [], 0
+        while start + size <= len(chunk):
+            yield chunk[start : start + size]
+            start += size
+        if start < len(chunk):
+            left, held = [chunk[start:]], len(chunk) - start
+    if held:
+        yield np.concatenate(left)
+
+
+def _fastest(graph: Graph, images: NDArray[np.uint8]) -> int:
+    """The batch size that runs most images a second, each measured after a first round that does not count."""
+    tiled = np.concatenate([images] * -(-BATCHES[-1] // len(images)))[: BATCHES[-1]]
+    rates = {}
+    for size in BATCHES:
+        batch, done = tiled[:size], 0
+        for _ in graph.stream([batch] * 4):
+            pass
+        started = time.perf_counter()
+        while (spent := time.perf_counter() - started) < TRIAL_SECONDS:
+            done += sum(len(found) for found in graph.stream([batch] * 8))
+        rates[size] = done / spent
+    return max(rates, key=lambda size: rates[size])
+
+
+def _replace(made: Path, home: Path) -> None:
+    """Put a finished graph in its place; another process may have been faster."""
+    if home.exists():
+        shutil.rmtree(home, ignore_errors=True)
+    try:
+        made.rename(home)
+        made.mkdir()  # for the context manager that made it
+    except OSError as error:
+        if not (home / "model.xml").exists():
+            raise ArtifactError("the cache must be writable", received=f"{home} ({error.strerror})") from error
+
+
+def _quantise(whole: Path, path: Path, images: NDArray[np.uint8] | None) -> None:
+    """Post-training quantisation of weights and activations to int8 by NNCF.
+
+    Raises:
+        MissingExtraError: NNCF is not installed.
+        ArtifactError: No images to calibrate on.
+    """
+    if images is None or not len(images):
+        raise ArtifactError("int8 is calibrated on images", received="none")
+    try:
+        import nncf
+    except ImportError as error:
+        raise MissingExtraError(
+            "int8 needs NNCF", received="precision int8", mend="pip install 'crossroads[int8]', or use --precision float32"
+        ) from error
+    openvino = runtime()
+    model = openvino.Core().read_model(str(whole))
+    chosen = images[np.linspace(0, len(images) - 1, min(len(images), CALIBRATION_IMAGES)).astype(np.int64)]
+    dataset = nncf.Dataset([image[None] for image in chosen])
+    quantised = nncf.quantize(model, dataset, subset_size=len(chosen))
+    openvino.save_model(quantised, str(path), compress_to_fp16=False)

@@ -1,0 +1,212 @@
+"""The features of a data set: those that are cached are looked up, the others are computed while images are decoded."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import chain
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crossroads.data._pool import in_order
+from crossroads.data.dataset import Dataset, digest_of
+from crossroads.data.images import Resize, load
+from crossroads.data.loading import Progress, Refusal, read
+from crossroads.errors import DataError, ImageRefused
+from crossroads.features.cache import Cache
+from crossroads.features.engine import Engine
+from crossroads.features.store import Rows, Store
+from crossroads.features.views import view
+from crossroads.recipe import Augmentation
+
+CHUNK = 64
+"""Images a task, unless they are large: `CHUNK_BYTES` of pixels at most."""
+
+CHUNK_BYTES = 4 << 20
+KEPT_BYTES = 16 << 20
+"""Bytes of features that are written at a time; a kill loses no more than the work of one such write."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Extracted:
+    """The features of the rows that became images.
+
+    Attributes:
+        dataset: Those n rows, in their order.
+        features: float32 (views * n, ...), read when asked for: row ``v * n + i`` is view v of image i.
+        digests: uint8 (n, 16), of what was decoded.
+        refusals: The other rows.
+        computed: How many features were computed; the others came from the cache.
+    """
+
+    dataset: Dataset
+    features: Rows
+    digests: NDArray[np.uint8]
+    refusals: tuple[Refusal, ...]
+    computed: int
+
+
+class _Read(NamedTuple):
+    """One row: its digest and the views that the cache does not have, or why it was refused."""
+
+    digest: bytes
+    views: list[tuple[int, NDArray[np.uint8]]]
+    refused: str
+
+
+def extract(
+    dataset: Dataset,
+    *,
+    resize: Resize,
+    engine: Callable[[], Engine],
+    cache: Cache,
+    store: Store,
+    views: int = 1,
+    moves: Augmentation | None = None,
+    strict: bool = False,
+    progress: Progress | None = None,
+    workers: int | None = None,
+) -> Extracted:
+    """Features of every image, in bounded memory whatever their number; an interrupted extraction goes on where it stopped.
+
+    Args:
+        dataset: At least one row.
+        resize: How an image becomes a square.
+        engine: Makes what computes features; not called where nothing is missing.
+        cache: Where `store` is, asked for room before anything is computed.
+        store: Where they are kept.
+        views: Versions of each image: the image itself and ``views - 1`` that are moved.
+        moves: How far those are moved.
+        strict: Whether the first row that does not become an image is an error.
+        progress: Called with the images done and their number.
+        workers: Threads that decode; None for one a CPU.
+
+    Raises:
+        DataError: No rows, or none that becomes an image; with `strict` any that does not.
+        FeatureError: The cache has no room for them, or cannot be written.
+    """
+    n = len(dataset)
+    if n == 0:
+        raise DataError(f"{dataset.origin}: there must be at least one image", received="0 rows")
+    cache.require_room(store, max(0, n * views - len(store)))
+    reading = _Reading(dataset, resize, store, views, moves, strict, progress)
+    missing = reading.images(workers)
+    first = next(missing, None)
+    computed = 0
+    if first is not None:
+        for values in engine().stream(chain([first], missing)):
+            computed += reading.keep(values)
+        reading.write()
+    kept = np.flatnonzero(reading.kept)
+    if not len(kept):
+        refusal = reading.refusals[0]
+        raise DataError(
+            f"{dataset.origin}: at least one image must be readable",
+            received=f"{len(reading.refusals)} refused, the first {refusal.name}: {refusal.reason}",
+        )
+    digests = reading.digests[kept]
+    numbers = np.concatenate([store.find(digests, number) for number in range(views)])
+    rows = dataset if len(kept) == n else dataset.select(kept)
+    return Extracted(rows, store.rows(numbers), digests, tuple(reading.refusals), computed)
+
+
+class _Reading:
+    """One pass over a data set: what was read, what waits for its features, what waits to be written."""
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        resize: Resize,
+        store: Store,
+        views: int,
+        moves: Augmentation | None,
+        strict: bool,
+        progress: Progress | None,
+    ) -> None:
+        self._dataset, self._size, self._store, self._views, self._moves = dataset, resize.size, store, views, moves
+        self._strict, self._progress = strict, progress
+        self.kept = np.zeros(len(dataset), bool)
+        self.digests = np.zeros((len(dataset), 16), np.uint8)
+        self.refusals: list[Refusal] = []
+        self._seen: set[tuple[bytes, int]] = set()
+        self._waiting: deque[tuple[bytes, int]] = deque()
+        self._ready: list[NDArray[np.float32]] = []
+        self._ready_rows = 0
+
+    def images(self, workers: int | None) -> Iterator[NDArray[np.uint8]]:
+        """uint8 (c, size, size, 3), the views that are missing, each once."""
+        pixels = self._size**2 * 3 * self._views
+        chunk = max(1, min(CHUNK, CHUNK_BYTES // pixels))
+        row = 0
+        for results in in_order(self._work, len(self._dataset), chunk=chunk, workers=workers):
+            missing = []
+            for result in results:
+                if result.refused:
+                    self._refuse(row, result.refused)
+                else:
+                    self.kept[row] = True
+                    self.digests[row] = np.frombuffer(result.digest, np.uint8)
+                    for number, image in result.views:
+                        if (result.digest, number) not in self._seen:
+                            self._seen.add((result.digest, number))
+                            self._waiting.append((result.digest, number))
+                            missing.append(image)
+                row += 1
+            if missing:
+                yield np.stack(missing)
+            if self._progress is not None:
+                self._progress(row, len(self._dataset))
+
+    def keep(self, values: NDArray[np.float32]) -> int:
+        """Take the features of the images that wait longest; how many they are."""
+        self._ready.append(values)
+        self._ready_rows += len(values)
+        if self._ready_rows * self._store.row_bytes >= KEPT_BYTES:
+            self.write()
+        return len(values)
+
+    def write(self) -> None:
+        """Bring what is ready into the store."""
+        if not self._ready:
+            return
+        values = np.concatenate(self._ready)
+        keys = [self._waiting.popleft() for _ in range(len(values))]
+        digests = np.frombuffer(b"".join(digest for digest, _ in keys), np.uint8).reshape(-1, 16)
+        self._store.append(digests, np.array([number for _, number in keys], np.uint32), values)
+        self._ready, self._ready_rows = [], 0
+
+    def _work(self, rows: range) -> list[_Read]:
+        """In a worker thread: read, look up, decode and move what is missing."""
+        raws: list[bytes | NDArray[np.uint8] | ImageRefused] = []
+        for row in rows:
+            try:
+                raws.append(read(self._dataset, row))
+            except ImageRefused as error:
+                raws.append(error)
+        digests = [b"" if isinstance(raw, ImageRefused) else digest_of(raw) for raw in raws]
+        wanted = np.frombuffer(b"".join(digest or bytes(16) for digest in digests), np.uint8).reshape(-1, 16)
+        found = np.stack([self._store.find(wanted, number) for number in range(self._views)])
+        return [self._views_of(raw, digests[i], found[:, i]) for i, raw in enumerate(raws)]
+
+    def _views_of(self, raw: bytes | NDArray[np.uint8] | ImageRefused, digest: bytes, found: NDArray[np.int64]) -> _Read:
+        if isinstance(raw, ImageRefused):
+            return _Read(b"", [], str(raw))
+        missing = np.flatnonzero(found < 0).tolist()
+        if not missing:
+            return _Read(digest, [], "")
+        try:
+            image = load(raw, self._size)
+        except ImageRefused as error:
+            return _Read(b"", [], str(error))
+        return _Read(digest, [(number, view(image, digest, number, self._moves)) for number in missing], "")
+
+    def _refuse(self, row: int, reason: str) -> None:
+        refusal = Refusal(row, self._dataset.name(row), reason)
+        if self._strict:
+            raise DataError(
+                f"{refusal.name}: {refusal.reason}", mend="mend or remove the image, or allow refusals by leaving out --strict"
+            )
+        self.refusals.append(refusal)
