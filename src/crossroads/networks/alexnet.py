@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import keras
+import numpy as np
 from keras import layers, ops
 
 from crossroads.networks.network import Parts
@@ -87,14 +88,14 @@ def _grouped(x: keras.KerasTensor, filters: int, kernel: int, name: str) -> kera
 def _local_response(x: keras.KerasTensor, name: str) -> keras.KerasTensor:
     """``x / (1 + ALPHA * s) ** 0.75`` with s the sum of squares over a channel and `RADIUS` channels on each side.
 
-    Section 3.3 of Krizhevsky et al. 2012. A model within the model, so that it counts as one layer. Two roots take half the time of
-    a power on a CPU: 1.3 against 2.8 ms for the first map of one image.
+    Section 3.3 of Krizhevsky et al. 2012. A model within the model, so that it counts as one layer. OpenVINO has the channels of a
+    convolution in blocks of 16, where a 1x1 convolution with ones near the diagonal adds up neighbours at once and five slices each
+    take a copy: 104 against 70 images/s for the whole network, and 123 without any normalisation. The two roots take half the time
+    of a power.
     """
     maps = keras.Input(x.shape[1:])
-    channels = x.shape[-1]
-    squares = ops.pad(ops.square(maps), ((0, 0), (0, 0), (0, 0), (RADIUS, RADIUS)))
-    total = squares[..., :channels]
-    for first in range(1, 2 * RADIUS + 1):
-        total = total + squares[..., first : first + channels]
+    channel = np.arange(x.shape[-1])
+    near = (np.abs(channel[:, None] - channel) <= RADIUS).astype("float32")
+    total = ops.conv(ops.square(maps), near[None, None], padding="valid")
     root = ops.rsqrt(1 + ALPHA * total)
     return keras.Model(maps, maps * (root * ops.sqrt(root)), name=name)(x)
