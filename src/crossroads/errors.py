@@ -60,10 +60,6 @@ class WeightsError(BackboneError):
 
 
 class FeatureError(CrossroadsError):
-    """Features cannot be computed or cached: no room, a damaged cache, values that are not finite."""
-
-
-class FeatureError(CrossroadsError):
     """Features cannot be kept: they need more room than the cache may take, or its folder cannot be written."""
 
 
