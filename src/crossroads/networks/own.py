@@ -1,0 +1,332 @@
+"""A network of the user's own as a backbone: a Keras model, a ``.keras`` file, or ``package.module:function``."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from crossroads.errors import BackboneError
+from crossroads.networks.graph import Call, LayerGraph, graph_of, is_nested, replay
+from crossroads.networks.network import Parts
+
+SIZE_NAMES = ("size", "image_size", "side")
+"""Parameters of a user's function that are given the side of the images."""
+
+
+@dataclass(frozen=True, slots=True)
+class Own:
+    """A network of the user's own, ready for a head.
+
+    Attributes:
+        name: The model's.
+        parts: Its backbone, float (n, size, size, 3) in [0, 255] in, and the preprocessing, which is none unless the user's
+            function gives `Parts`: the model takes pixels as they are, or scales them itself.
+        size: Side in pixels of the images that it takes; None where it takes any and none was asked for.
+        notes: What the user should know, such as which layer was left off.
+    """
+
+    name: str
+    parts: Parts
+    size: int | None
+    notes: tuple[str, ...]
+
+
+def own_backbone(source: keras.Model | Parts | Path | str, size: int | None) -> Own:
+    """A network of the user's own as a backbone. Layers and weights are shared with the model that is given.
+
+    Nested models are replaced by their layers, so that cuts are found inside them. A last dense layer with a softmax is left off,
+    also the 1x1 convolution that some networks have in its place: the head comes there.
+
+    Args:
+        source: A model; the path of a ``.keras`` file, which is read in Keras' safe mode, so that nothing in it is executed; or
+            ``package.module:function``, which is imported and called, from the current folder too. The function returns a model
+            or `Parts`, and is given the side of the images if it has a parameter for it.
+        size: Side of the images in pixels; None for what the network was made for.
+
+    Raises:
+        BackboneError: There is no such file or function, it is no graph of Keras' own layers from one image to one output, or it
+            was made for images of another size.
+    """
+    found = _found(source, size)
+    parts = found if isinstance(found, Parts) else Parts((), found)
+    name = parts.backbone.name
+    if not _knows_its_input(parts.backbone) and size is None:
+        return Own(name, parts, None, ())
+    graph = _sized(_graph(parts.backbone, size), size, name)
+    _refuse_code(parts, graph, name)
+    sink, notes = _without_head(graph, name)
+    backbone = keras.Model(graph.source, sink, name=name)
+    return Own(name, Parts(parts.preprocessing, backbone), graph.source.shape[1], notes)
+
+
+def _found(source: Any, size: int | None) -> keras.Model | Parts:
+    """What `source` stands for, whatever the user wrote."""
+    if isinstance(source, str) and not source.endswith(".keras"):
+        with _current_folder_importable():
+            return _called(_imported(source), source, size)
+    if isinstance(source, str | Path):
+        return _loaded(Path(source))
+    if callable(source) and not isinstance(source, keras.Layer):
+        return _called(source, getattr(source, "__name__", "the function"), size)
+    return _checked(source, "the network")
+
+
+def _loaded(path: Path) -> keras.Model:
+    if path.suffix != ".keras":
+        raise BackboneError(
+            "a network is read from a .keras file", received=str(path), mend="save it with model.save('network.keras')"
+        )
+    if not path.is_file():
+        raise BackboneError("there is no such file", received=str(path), mend="give the path of a .keras file")
+    try:
+        loaded = keras.saving.load_model(path, compile=False, safe_mode=True)
+    except Exception as error:  # what a broken or hostile file makes Keras raise is of any kind
+        # Keras wraps the cause in a page about custom layers.
+        said = str(error).split("Exception encountered: ")[-1].strip()[:300] or type(error).__name__
+        raise BackboneError(
+            f"{path} must be a Keras model without code of its own",
+            received=said,
+            mend="build it from Keras' own layers, or give the function that builds it as package.module:function",
+        ) from error
+    return _model(loaded, str(path))
+
+
+def _imported(name: str) -> Any:
+    module, _, attribute = name.partition(":")
+    if not module or not attribute:
+        raise BackboneError(
+            "a network of one's own is a .keras file or package.module:function", received=repr(name), mend="name the function too"
+        )
+    try:
+        found: Any = importlib.import_module(module)
+    except Exception as error:  # the module is the user's code
+        raise BackboneError(
+            f"the module of {name} must be one that Python can import",
+            received=f"{type(error).__name__}: {error}",
+            mend="run from its folder, or install it",
+        ) from error
+    for part in attribute.split("."):
+        if not hasattr(found, part):
+            raise BackboneError(f"module {module} has no such function", received=repr(attribute))
+        found = getattr(found, part)
+    return found
+
+
+def _called(function: Any, name: str, size: int | None) -> keras.Model | Parts:
+    """What the user's function returns; a model, which is callable as well, stands for itself."""
+    if isinstance(function, keras.Layer | Parts) or not callable(function):
+        return _checked(function, name)
+    arguments = _arguments(function, name, size)
+    try:
+        made = function(**arguments)
+    except Exception as error:  # the function is the user's code
+        raise BackboneError(f"{name} must build a network", received=f"{type(error).__name__}: {error}") from error
+    return _checked(made, name)
+
+
+def _arguments(function: Callable[..., Any], name: str, size: int | None) -> dict[str, Any]:
+    """The size, by the name of the parameter that asks for it, if any."""
+    by_name = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    parameters = [p for p in inspect.signature(function).parameters.values() if p.kind in by_name]
+    required = [p.name for p in parameters if p.default is inspect.Parameter.empty]
+    asks = next((p.name for p in parameters if p.name in SIZE_NAMES), required[0] if len(required) == 1 else None)
+    if set(required) - {asks}:
+        raise BackboneError(
+            "a function that builds a network takes the side of the images or nothing",
+            received=f"{name}({', '.join(required)})",
+            mend="give its other parameters defaults",
+        )
+    if asks is None or (size is None and asks not in required):
+        return {}
+    if size is None:
+        raise BackboneError(f"{name} takes the side of the images", received="no image size", mend="use --image-size, such as 64")
+    return {asks: size}
+
+
+def _checked(made: Any, name: str) -> keras.Model | Parts:
+    if isinstance(made, Parts):
+        _model(made.backbone, name)
+        return made
+    return _model(made, name)
+
+
+def _model(made: Any, name: str) -> keras.Model:
+    if not isinstance(made, keras.Model):
+        raise BackboneError(f"{name} must be a keras.Model", received=f"an object of class {type(made).__name__}")
+    return made
+
+
+@contextmanager
+def _current_folder_importable() -> Iterator[None]:
+    """The console script, other than ``python -m``, leaves the current folder out of the path."""
+    folder = str(Path.cwd())
+    sys.path.insert(0, folder)
+    try:
+        yield
+    finally:
+        sys.path.remove(folder)
+
+
+def _knows_its_input(model: keras.Model) -> bool:
+    return not isinstance(model, keras.Sequential) or bool(getattr(model, "_functional", None))
+
+
+def _graph(model: keras.Model, size: int | None) -> LayerGraph:
+    """The layer graph of `model`; a Sequential that begins without an input is given one for images of side `size`."""
+    if _knows_its_input(model):
+        return graph_of(model)
+    images = x = keras.Input((size, size, 3), name="images")
+    try:
+        for layer in model.layers:
+            x = layer(x)
+    except Exception as error:  # each layer says in its own way that the shape before it does not suit
+        raise _does_not_fit(model.name, size, error) from error
+    return graph_of(keras.Model(images, x))
+
+
+def _sized(graph: LayerGraph, size: int | None, name: str) -> LayerGraph:
+    """`graph` for images of side `size`, without nested models where that can be.
+
+    Raises:
+        BackboneError: The input is not an image of that size.
+    """
+    shape, dtype = tuple(graph.source.shape), str(graph.source.dtype)
+    if len(shape) != 4 or shape[1] != shape[2] or shape[3] != 3 or "float" not in dtype:
+        raise BackboneError(
+            f"{name!r} must take float images (None, size, size, 3) or (None, None, None, 3)",
+            received=f"an input of {dtype} {shape}",
+            mend="begin it with keras.Input((size, size, 3))",
+        )
+    side = shape[1]
+    if None not in (side, size) and side != size:
+        raise BackboneError(f"{name!r} takes images of {side} px", received=f"{size} px", mend=f"use --image-size {side}")
+    if side == (size or side) and not any(is_nested(call.operation) for call in graph.calls):
+        return graph
+    label = graph.source._keras_history.operation.name
+    for flat in (True, False):
+        # Two layers of the same name in two nested models cannot be in one; then these stay, and are one layer each.
+        images = keras.Input((side or size, side or size, 3), dtype=dtype, name=label)
+        try:
+            return graph_of(keras.Model(images, replay(graph, images, flat=flat)))
+        except ValueError as error:
+            cause = error
+    raise _does_not_fit(name, size, cause)
+
+
+def _does_not_fit(name: str, size: int | None, error: Exception) -> BackboneError:
+    said = str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
+    return BackboneError(f"{name!r} must take images of {size} px", received=said, mend="use a larger image size")
+
+
+def _refuse_code(parts: Parts, graph: LayerGraph, name: str) -> None:
+    """Refuses what a saved model could not be loaded with, before anything is trained.
+
+    Raises:
+        BackboneError: A Lambda layer, or a layer or function that is not Keras' own, at any depth.
+    """
+    for layer in [*parts.preprocessing, *(call.operation for call in graph.calls)]:
+        foreign = _foreign_in(layer)
+        if foreign is not None:
+            raise BackboneError(
+                f"{name!r} must be built of Keras' own layers, so that what is saved can be loaded anywhere and holds no code",
+                received=f"{foreign} in layer {layer.name!r}",
+                mend="build it from other layers or from keras.ops",
+            )
+
+
+def _foreign_in(layer: Any) -> str | None:
+    """What in `layer` could not be loaded in safe mode where the user's code is not; None where all can."""
+    try:
+        with warnings.catch_warnings(action="ignore"):  # Keras warns of what is refused here anyway
+            config = keras.saving.serialize_keras_object(layer)
+            found = next(_foreign(config), None)
+            if found is None:
+                # Some activations are written in a way that only loading them shows.
+                keras.saving.deserialize_keras_object(config, safe_mode=True)
+    except Exception:  # of any kind, in code of the user's or in Keras' own
+        return f"{type(layer).__name__}, which does not load,"
+    return found
+
+
+def _foreign(config: Any) -> Iterator[str]:
+    """Names of the classes and functions in a serialised layer that Keras cannot find by itself."""
+    if isinstance(config, dict):
+        name, module = config.get("class_name"), config.get("module", "keras")
+        if name in ("Lambda", "__lambda__"):
+            yield "a lambda"
+        elif isinstance(name, str) and str(module).split(".")[0] not in ("keras", "builtins"):
+            yield str(config.get("registered_name") or name)
+        for value in config.values():
+            yield from _foreign(value)
+    elif isinstance(config, list | tuple):
+        for value in config:
+            yield from _foreign(value)
+
+
+_BETWEEN = (
+    keras.layers.Dropout,
+    keras.layers.Flatten,
+    keras.layers.GlobalAveragePooling2D,
+    keras.layers.ReLU,
+    keras.layers.Reshape,
+)
+"""What may stand between the layer that gives class scores and the softmax."""
+
+
+def _without_head(graph: LayerGraph, name: str) -> tuple[Any, tuple[str, ...]]:
+    """The tensor that the last dense layer with a softmax takes, and a note that says so; else the graph's end."""
+    makers = {id(tensor): call for call in graph.calls for tensor in call.outputs}
+    last = makers.get(id(graph.sink))
+    if last is None:
+        raise BackboneError(f"{name!r} must have layers", received="a model that gives its input")
+    scores = _scores(last, makers)
+    if scores is not None:
+        if scores.inputs[0] is graph.source:
+            raise BackboneError(f"{name!r} must have layers besides its head", received=f"{scores.name!r} alone")
+        note = (
+            f"the last layer of {name}, {scores.name!r} with {scores.outputs[0].shape[-1]} outputs and a softmax, is left off: "
+            "a head for your classes takes its place"
+        )
+        return scores.inputs[0], (note,)
+    if isinstance(last.operation, keras.layers.Dense) and _is_linear(last.operation):
+        note = (
+            f"{name} ends with {last.name!r}, a dense layer with {last.outputs[0].shape[-1]} outputs and no activation, which is "
+            "kept: leave it off where it is a head for other classes"
+        )
+        return graph.sink, (note,)
+    return graph.sink, ()
+
+
+def _scores(last: Call, makers: dict[int, Call]) -> Call | None:
+    """The call that gives the scores of which `last` is the softmax, itself or after it; None where there is none."""
+    if isinstance(last.operation, keras.layers.Dense) and last.operation.activation is keras.activations.softmax:
+        return last
+    if not _is_softmax(last.operation):
+        return None
+    call = makers.get(id(last.inputs[0]))
+    while call is not None and isinstance(call.operation, (*_BETWEEN, keras.layers.Activation)):
+        call = makers.get(id(call.inputs[0]))
+    if call is None:
+        return None
+    operation = call.operation
+    convolution = isinstance(operation, keras.layers.Conv2D) and operation.kernel_size == (1, 1)
+    return call if convolution or isinstance(operation, keras.layers.Dense) else None
+
+
+def _is_softmax(operation: Any) -> bool:
+    if isinstance(operation, keras.layers.Activation):
+        return operation.activation is keras.activations.softmax
+    return isinstance(operation, keras.layers.Softmax) or type(operation).__name__ == "Softmax"
+
+
+def _is_linear(operation: Any) -> bool:
+    return operation.activation is keras.activations.linear

@@ -1,0 +1,342 @@
+"""Networks of the user's own: objects, files and functions, and what is refused."""
+
+import json
+import zipfile
+
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+
+from crossroads.errors import BackboneError
+from crossroads.networks.cuts import after, cuts, until
+from crossroads.networks.network import Parts
+from crossroads.networks.own import own_backbone
+
+pytestmark = pytest.mark.core
+
+
+def run(model, images):
+    return keras.ops.convert_to_numpy(model(images, training=False))
+
+
+def pixels(size, n=2):
+    return np.random.default_rng(0).uniform(0, 255, (n, size, size, 3)).astype(np.float32)
+
+
+def quiz(size=16, head=True):
+    """The notes' first network, as a user writes it."""
+    model = keras.Sequential(
+        [
+            keras.Input((size, size, 3)),
+            layers.Rescaling(1 / 255, offset=-0.5),
+            layers.Conv2D(4, 3, name="conv"),
+            layers.MaxPooling2D(2),
+            layers.Dropout(0.5),
+            layers.Activation("relu", name="relu"),
+            layers.Flatten(),
+            layers.Dense(8, name="hidden"),
+            layers.Activation("relu", name="hidden_relu"),
+        ],
+        name="quiz",
+    )
+    if head:
+        model.add(layers.Dense(5, name="scores"))
+        model.add(layers.Activation("softmax"))
+    return model
+
+
+# Models
+
+
+def test_a_sequential_is_taken_without_its_head_and_the_user_is_told():
+    model = quiz()
+    own = own_backbone(model, 16)
+    assert (own.name, own.size, own.parts.preprocessing) == ("quiz", 16, ())
+    assert "last layer of quiz, 'scores' with 5 outputs and a softmax, is left off" in own.notes[0]
+    assert [cut.name for cut in cuts(own.parts.backbone)] == ["relu", "hidden_relu"]
+    inner = keras.Model(model.inputs, model.get_layer("hidden_relu").output)
+    np.testing.assert_array_equal(run(own.parts.backbone, pixels(16)), run(inner, [pixels(16)]))
+    assert {id(w) for w in own.parts.backbone.weights} < {id(w) for w in model.weights}
+
+
+def test_the_size_is_the_models_own_where_none_is_asked_for():
+    assert own_backbone(quiz(), None).size == 16
+    with pytest.raises(BackboneError, match="'quiz' takes images of 16 px; received 32 px; use --image-size 16"):
+        own_backbone(quiz(), 32)
+
+
+def test_a_model_of_any_size_is_built_at_the_one_asked_for():
+    model = keras.Sequential([keras.Input((None, None, 3)), layers.Conv2D(2, 3, name="a"), layers.Conv2D(4, 3, name="b")])
+    own = own_backbone(model, 12)
+    assert own.parts.backbone.input_shape == (None, 12, 12, 3)
+    assert [cut.shape for cut in cuts(own.parts.backbone)] == [(10, 10, 2), (8, 8, 4)]
+    np.testing.assert_array_equal(run(own.parts.backbone, pixels(12)), run(model, pixels(12)))
+    assert own_backbone(model, None).size is None
+
+
+def test_a_sequential_without_an_input_is_given_one():
+    model = keras.Sequential(
+        [layers.Conv2D(2, 3, name="a"), layers.Flatten(), layers.Dense(3, activation="softmax", name="scores")]
+    )
+    assert own_backbone(model, None).size is None
+    own = own_backbone(model, 12)
+    assert own.size == 12
+    assert own.parts.backbone.output_shape == (None, 200)
+    narrow = keras.Sequential([layers.Conv2D(2, 20)], name="narrow")
+    with pytest.raises(BackboneError, match=r"'narrow' must take images of 12 px"):
+        own_backbone(narrow, 12)
+
+
+def test_nested_models_are_opened_so_that_they_can_be_cut():
+    images = keras.Input((None, None, 3))
+    x = layers.ReLU(name="inner_relu")(layers.BatchNormalization(name="norm")(layers.Conv2D(4, 3, name="inner")(images)))
+    base = keras.Model(images, layers.Conv2D(4, 3, name="inner2")(x), name="base")
+    inputs = keras.Input((12, 12, 3))
+    x = layers.GlobalAveragePooling2D()(base(layers.Rescaling(1 / 255)(inputs), training=False))
+    model = keras.Model(inputs, layers.Dense(3, activation="softmax", name="scores")(x), name="mine")
+    backbone = own_backbone(model, 12).parts.backbone
+    assert [cut.name for cut in cuts(backbone)] == ["inner_relu", "global_average_pooling2d"]
+    expected = run(keras.Model(model.inputs, model.layers[-2].output), [pixels(12)])
+    np.testing.assert_array_equal(run(backbone, pixels(12)), expected)
+    cut = cuts(backbone)[0]
+    np.testing.assert_array_equal(run(after(backbone, cut), run(until(backbone, cut), pixels(12))), expected)
+
+
+def test_nested_models_whose_layers_share_a_name_stay_closed():
+    def part(name, channels):
+        return keras.Sequential([keras.Input((None, None, channels)), layers.Conv2D(3, 1, name="conv")], name=name)
+
+    model = keras.Sequential([keras.Input((8, 8, 3)), part("one", 3), part("two", 3)])
+    backbone = own_backbone(model, 8).parts.backbone
+    assert [cut.name for cut in cuts(backbone)] == ["one", "two"]
+    np.testing.assert_array_equal(run(backbone, pixels(8)), run(model, pixels(8)))
+
+
+def test_a_size_that_the_layers_do_not_suit_is_told():
+    model = keras.Sequential([keras.Input((None, None, 3)), layers.Conv2D(2, 20)], name="narrow")
+    with pytest.raises(BackboneError, match=r"'narrow' must take images of 12 px; received .*; use a larger image size"):
+        own_backbone(model, 12)
+
+
+# Heads
+
+
+def ends_with(*top):
+    x = images = keras.Input((8, 8, 3))
+    for layer in (layers.Conv2D(4, 3, name="conv"), *top):
+        x = layer(x)
+    return keras.Model(images, x, name="mine")
+
+
+@pytest.mark.parametrize(
+    "top",
+    [
+        (layers.Flatten(), layers.Dense(3, activation="softmax", name="scores")),
+        (layers.Flatten(), layers.Dense(3, name="scores"), layers.Softmax()),
+        (layers.Flatten(), layers.Dense(3, name="scores"), ops.softmax),
+        (layers.Conv2D(3, 1, name="scores"), layers.ReLU(), layers.GlobalAveragePooling2D(), layers.Softmax()),
+        (layers.GlobalAveragePooling2D(keepdims=True), layers.Conv2D(3, 1, name="scores"), layers.Reshape((3,)), layers.Softmax()),
+    ],
+    ids=["dense softmax", "dense, softmax", "operation", "convolution, average", "convolution, reshape"],
+)
+def test_a_head_is_left_off(top):
+    own = own_backbone(ends_with(*top), None)
+    assert "'scores' with 3 outputs and a softmax, is left off" in own.notes[0]
+    assert own.parts.backbone.output_shape[-1] in (4, 144)
+    assert "scores" not in {layer.name for layer in own.parts.backbone.layers}
+
+
+def test_a_dense_end_without_a_softmax_is_kept_and_the_user_is_told():
+    own = own_backbone(ends_with(layers.Flatten(), layers.Dense(7, name="embedding")), None)
+    assert own.parts.backbone.output_shape == (None, 7)
+    assert "ends with 'embedding', a dense layer with 7 outputs and no activation, which is kept" in own.notes[0]
+    assert own_backbone(quiz(head=False), None).notes == ()
+
+
+def test_a_softmax_that_is_no_head_is_kept():
+    own = own_backbone(ends_with(layers.MaxPooling2D(), layers.Softmax(name="attention")), None)
+    assert own.parts.backbone.layers[-1].name == "attention"
+    assert own.notes == ()
+
+
+# What is refused
+
+
+def subclassed():
+    class Mine(keras.Model):
+        def call(self, x):
+            return x
+
+    return Mine()
+
+
+class Doubled(layers.Layer):
+    def call(self, x):
+        return 2 * x
+
+
+def one_input(shape, dtype="float32"):
+    x = keras.Input(shape, dtype=dtype)
+    return keras.Model(x, layers.ReLU()(layers.Rescaling(0.5)(x)), name="mine")
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: one_input((8, 8, 1)), r"must take float images .* received an input of float32 \(None, 8, 8, 1\)"),
+        (lambda: one_input((3, 8, 8)), "must take float images"),
+        (lambda: one_input((8, 9, 3)), "must take float images"),
+        (lambda: one_input((64,)), "must take float images"),
+        (lambda: one_input((8, 8, 3), "uint8"), "received an input of uint8"),
+        (subclassed, "graph of layers"),
+        (lambda: ends_with(layers.Lambda(lambda x: x, name="code")), "received a lambda in layer 'code'"),
+        (lambda: ends_with(Doubled(name="twice")), "received Doubled in layer 'twice'"),
+        (
+            lambda: ends_with(layers.Activation(lambda x: x, name="code")),
+            "received Activation, which does not load, in layer 'code'",
+        ),
+        (lambda: ends_with(keras.Sequential([Doubled(name="twice")])), "Doubled"),
+        (lambda: keras.Sequential([keras.Input((8, 8, 3)), layers.Dense(3, activation="softmax")]), "besides its head"),
+        (lambda: layers.Dense(3), "must be a keras.Model; received an object of class Dense"),
+        (lambda: 7, "must be a keras.Model; received an object of class int"),
+    ],
+)
+def test_what_cannot_be_a_backbone_is_refused_in_one_line(make, said):
+    with pytest.raises(BackboneError, match=said) as caught:
+        own_backbone(make(), None)
+    assert "\n" not in str(caught.value)
+
+
+# Files
+
+
+def test_a_file_is_read(tmp_path):
+    model = quiz()
+    model.save(tmp_path / "quiz.keras")
+    own = own_backbone(tmp_path / "quiz.keras", 16)
+    assert own.name == "quiz"
+    np.testing.assert_array_equal(run(own.parts.backbone, pixels(16)), run(own_backbone(model, 16).parts.backbone, pixels(16)))
+    assert own_backbone(str(tmp_path / "quiz.keras"), None).size == 16
+
+
+def test_a_file_that_asks_for_code_is_refused_and_nothing_runs(tmp_path):
+    ends_with(layers.Lambda(lambda x: x)).save(tmp_path / "lambda.keras")
+    with pytest.raises(BackboneError, match="must be a Keras model without code of its own"):
+        own_backbone(tmp_path / "lambda.keras", None)
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"module": "os", "class_name": "system"},
+        {"module": "subprocess", "class_name": "Popen"},
+        {"module": "keras.utils", "class_name": "get_file"},
+        {"module": "builtins", "class_name": "function", "config": "exec"},
+    ],
+)
+def test_a_file_that_names_a_function_of_python_is_refused(tmp_path, asked):
+    quiz().save(tmp_path / "quiz.keras")
+    marker = tmp_path / "ran"
+    with zipfile.ZipFile(tmp_path / "quiz.keras") as good, zipfile.ZipFile(tmp_path / "bad.keras", "w") as bad:
+        for name in good.namelist():
+            content = good.read(name)
+            if name == "config.json":
+                config = json.loads(content)
+                config["config"]["layers"][2] |= {"config": {"command": f"touch {marker}"}, "registered_name": None, **asked}
+                content = json.dumps(config).encode()
+            bad.writestr(name, content)
+    with pytest.raises(BackboneError, match="must be a Keras model without code of its own"):
+        own_backbone(tmp_path / "bad.keras", None)
+    assert not marker.exists()
+
+
+def test_broken_and_missing_files_are_refused(tmp_path):
+    (tmp_path / "broken.keras").write_bytes(b"PK\x03\x04 and nothing")
+    for path, said in (
+        ("broken.keras", "without code of its own"),
+        ("missing.keras", "no such file"),
+        ("old.h5", "from a .keras file"),
+    ):
+        with pytest.raises(BackboneError, match=said):
+            own_backbone(tmp_path / path, None)
+
+
+# Functions
+
+
+@pytest.fixture
+def module(tmp_path, monkeypatch):
+    """A module in the current folder, by its name."""
+
+    def write(code):
+        name = f"own_{abs(hash(tmp_path))}"
+        (tmp_path / f"{name}.py").write_text("import keras\nfrom keras import layers\n" + code)
+        monkeypatch.chdir(tmp_path)
+        return name
+
+    return write
+
+
+MAKES = "keras.Sequential([keras.Input(({size}, {size}, 3)), layers.Conv2D(2, 3, name='conv')], name='made')"
+
+
+def test_a_function_is_given_the_size(module):
+    name = module(f"def build(size): return {MAKES.format(size='size')}\ndef tiny(): return {MAKES.format(size=8)}")
+    assert own_backbone(f"{name}:build", 24).parts.backbone.input_shape == (None, 24, 24, 3)
+    assert own_backbone(f"{name}:tiny", None).size == 8
+    with pytest.raises(BackboneError, match="takes the side of the images; received no image size"):
+        own_backbone(f"{name}:build", None)
+    with pytest.raises(BackboneError, match="takes images of 8 px; received 24 px"):
+        own_backbone(f"{name}:tiny", 24)
+
+
+def test_other_parameters_keep_their_defaults(module):
+    name = module(
+        f"def build(width=2, *, image_size=8): return {MAKES.format(size='image_size')}\n"
+        "def needy(size, width): pass\n"
+        f"def pixels(side_in_px): return {MAKES.format(size='side_in_px')}"
+    )
+    assert own_backbone(f"{name}:build", 24).size == 24
+    assert own_backbone(f"{name}:build", None).size == 8
+    assert own_backbone(f"{name}:pixels", 24).size == 24
+    with pytest.raises(BackboneError, match=r"received .*:needy\(size, width\)"):
+        own_backbone(f"{name}:needy", 24)
+
+
+def test_a_function_may_return_parts_and_a_name_may_be_a_model(module):
+    name = module(
+        "from crossroads.networks.network import Parts\n"
+        f"model = {MAKES.format(size=8)}\n"
+        "def build(): return Parts((layers.Rescaling(1 / 255),), model)"
+    )
+    own = own_backbone(f"{name}:build", 8)
+    assert isinstance(own.parts, Parts)
+    assert isinstance(own.parts.preprocessing[0], layers.Rescaling)
+    assert own_backbone(f"{name}:model", 8).parts.backbone.weights[0] is own.parts.backbone.weights[0]
+
+
+def test_a_function_in_python_is_called():
+    assert own_backbone(lambda size: quiz(size), 20).size == 20
+
+
+@pytest.mark.parametrize(
+    ("named", "said"),
+    [
+        ("no_such_module_here:build", "that Python can import; received ModuleNotFoundError"),
+        ("{name}:missing", "has no such function; received 'missing'"),
+        ("{name}:fails", "must build a network; received ValueError: too deep"),
+        ("{name}:other", "must be a keras.Model; received an object of class int"),
+        ("{name}", "package.module:function"),
+        (":build", "package.module:function"),
+    ],
+)
+def test_functions_that_build_nothing_are_told(module, named, said):
+    name = module("def fails(): raise ValueError('too deep')\ndef other(): return 7")
+    with pytest.raises(BackboneError, match=said):
+        own_backbone(named.format(name=name), None)
+
+
+def test_a_module_that_fails_is_told(module):
+    with pytest.raises(BackboneError, match="received ZeroDivisionError"):
+        own_backbone(f"{module('1 / 0')}:build", None)
