@@ -1,4 +1,5 @@
 import tracemalloc
+from dataclasses import replace
 from itertools import islice
 
 import numpy as np
@@ -109,3 +110,28 @@ def test_weights_go_with_their_labels():
 def test_a_class_without_images_has_no_weight(absent):
     labels = np.array([i for i in (0, 1, 2) if i != absent], np.int32)
     assert class_weights(labels, 3, "balanced")[absent] == 0
+
+
+def test_each_epoch_shows_each_image_in_one_of_its_views():
+    inputs = np.arange(3 * 40, dtype=np.float32)[:, None]  # row v x n + i
+    data = Labelled(inputs, (np.arange(40) % 3).astype(np.int32), views=3)
+    rows = [np.concatenate([i[:, 0] for i, _ in epoch_of(data, phase(batch_size=8), e)]).astype(int) for e in (0, 1)]
+    for seen in rows:
+        assert sorted(seen % 40) == list(range(40))
+        assert set(seen // 40) == {0, 1, 2}
+    assert (rows[0][np.argsort(rows[0] % 40)] != rows[1][np.argsort(rows[1] % 40)]).any()
+    for inputs_of, targets in epoch_of(data, phase(batch_size=8), 0):
+        np.testing.assert_array_equal(targets, inputs_of[:, 0].astype(int) % 40 % 3)
+
+
+def test_mixing_adds_the_other_image_and_the_share_and_mixes_the_targets():
+    options = replace(phase(augmentation=Augmentation(shift=0.1), class_weights="balanced"), mixup=0.5)
+    ((images, maps, colour, other, shares), targets, weights), *_ = epoch_of(labelled(20), options, 0)
+    labels = images[:, 0, 0, 0] % 3
+    assert (maps.shape, colour.shape, other.shape, shares.shape) == ((20, 8), (20, 2), (20, 1), (20, 1))
+    assert sorted(other[:, 0]) == list(range(20))
+    assert (targets[np.arange(20), labels] > 0).all()
+    np.testing.assert_allclose(targets.sum(axis=1), 1, rtol=1e-5)
+    assert weights.shape == (20,)
+    ((again, *_), *_), *_ = epoch_of(labelled(20), options, 0)
+    np.testing.assert_array_equal(again, images)

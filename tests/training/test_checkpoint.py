@@ -7,7 +7,7 @@ from crossroads.training.checkpoint import Checkpoints, EpochRecord, Progress, h
 
 
 def progress(epochs, best):
-    return Progress("id", tuple(EpochRecord(e, 1.5, 0.01, 0.5, 0.4, 0.9) for e in range(1, epochs + 1)), best)
+    return Progress("id", tuple(EpochRecord("train", e, 1.5, 0.01, 0.5, 0.4, 0.9) for e in range(1, epochs + 1)), best)
 
 
 def arrays(value):
@@ -76,5 +76,5 @@ def test_a_full_disk_leaves_the_checkpoint_before(tmp_path, monkeypatch, failing
 
 def test_history_is_a_line_an_epoch():
     lines = history_csv(progress(2, 1).history).splitlines()
-    assert lines[0] == "epoch,seconds,learning_rate,loss,validation_loss,validation_accuracy"
-    assert lines[1:] == ["1,1.5,0.01,0.5,0.4,0.9", "2,1.5,0.01,0.5,0.4,0.9"]
+    assert lines[0] == "phase,epoch,seconds,learning_rate,loss,validation_loss,validation_accuracy"
+    assert lines[1:] == ["train,1,1.5,0.01,0.5,0.4,0.9", "train,2,1.5,0.01,0.5,0.4,0.9"]

@@ -13,7 +13,7 @@ import pytest
 
 from crossroads.errors import TrainingError
 from crossroads.networks.catalog import backbone
-from crossroads.networks.network import assemble, seeded
+from crossroads.networks.network import assemble, head_layers, seeded
 from crossroads.recipe import Augmentation, Recipe
 from crossroads.strategies import plan, resolve
 from crossroads.training.batches import Labelled
@@ -45,13 +45,13 @@ def phase(**options):
 
 def run(folder, phase, watcher=None, identity="id", seed=0):
     with seeded(seed):
-        network = assemble(backbone("small-cnn").build(16), 16, 2)
+        network = assemble(backbone("small-cnn").build(16), 16, head_layers("linear", 2))
     done = train(network, phase, DATA, VALIDATION, Checkpoints(folder), identity, watcher or Silent())
     return network, done
 
 
 def weights(network):
-    return [keras.ops.convert_to_numpy(v).copy() for v in network.logits.variables]
+    return [keras.ops.convert_to_numpy(v).copy() for v in network.trained.variables]
 
 
 def same(a, b):
@@ -67,7 +67,7 @@ def whole(tmp_path_factory):
 def test_it_learns(tmp_path):
     network, done = run(tmp_path, phase(epochs=6))
     assert done.history[-1].loss < done.history[0].loss
-    assert validate(network.logits, VALIDATION)[1] > 0.9
+    assert validate(network.trained, VALIDATION)[1] > 0.9
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_seed_does_not(tmp_path, whole):
@@ -101,7 +101,7 @@ def test_the_best_epoch_is_kept(tmp_path):
     network, done = run(tmp_path, phase(epochs=5, learning_rate=0.02))
     best = max(done.history, key=lambda r: (r.validation_accuracy, -r.validation_loss, r.epoch))
     assert done.best == best.epoch
-    loss, accuracy = validate(network.logits, VALIDATION)
+    loss, accuracy = validate(network.trained, VALIDATION)
     assert accuracy == best.validation_accuracy
     assert loss == pytest.approx(best.validation_loss, rel=1e-6)
 
@@ -126,9 +126,9 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path):
 
 def test_validate_is_the_mean_cross_entropy_and_the_share_that_is_right(tmp_path):
     network, _ = run(tmp_path, phase(epochs=1))
-    probabilities = network.inference.predict_on_batch(VALIDATION.pixels).astype(np.float64)
+    probabilities = network.inference.predict_on_batch(VALIDATION.inputs).astype(np.float64)
     expected = -np.log(probabilities[np.arange(32), VALIDATION.labels]).mean()
-    loss, accuracy = validate(network.logits, VALIDATION)
+    loss, accuracy = validate(network.trained, VALIDATION)
     assert loss == pytest.approx(expected, rel=1e-4)
     assert accuracy == (probabilities.argmax(1) == VALIDATION.labels).mean()
 

@@ -13,8 +13,9 @@ import json
 import os
 import zipfile
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,14 +28,16 @@ class EpochRecord:
     """One line of the history.
 
     Attributes:
-        epoch: Counted from 1.
+        phase: Name of the phase.
+        epoch: Counted from 1 in each phase; a head that is solved takes one.
         seconds: Training and validation of this epoch.
-        learning_rate: At the end of the epoch.
+        learning_rate: At the end of the epoch; 0 for a head that is solved.
         loss: Mean training loss, with augmentation, smoothing and weights as trained.
         validation_loss: Mean cross-entropy on the validation images, in nats.
         validation_accuracy: Share of validation images that are right.
     """
 
+    phase: str
     epoch: int
     seconds: float
     learning_rate: float
@@ -51,11 +54,13 @@ class Progress:
         identity: Digest of everything that must not change between the parts of one run: data, splits, recipe, network.
         history: One record an epoch that is done.
         best: The epoch that is kept, counted from 1.
+        facts: What else is to be known of it, as plain JSON values.
     """
 
     identity: str
     history: tuple[EpochRecord, ...]
     best: int
+    facts: dict[str, Any] = field(default_factory=dict)
 
 
 def history_csv(history: Iterable[EpochRecord]) -> str:
@@ -105,7 +110,7 @@ class Checkpoints:
             state = json.loads(self._pointer.read_text())
             digests = dict(state["digests"])
             history = tuple(EpochRecord(**record) for record in state["history"])
-            progress = Progress(identity=state["identity"], history=history, best=state["best"])
+            progress = Progress(state["identity"], history, state["best"], dict(state["facts"]))
         except FileNotFoundError:
             return None
         except (ValueError, KeyError, TypeError) as error:
@@ -114,6 +119,21 @@ class Checkpoints:
             path = self.folder / name
             if not path.is_file() or _digest(path) != digest:
                 raise _damaged(path)
+        return progress
+
+    def resumed(self, identity: str) -> Progress | None:
+        """Where the run called `identity` stands, or None where no epoch was finished.
+
+        Raises:
+            TrainingError: The checkpoint is damaged, or another run's.
+        """
+        progress = self.progress()
+        if progress is not None and progress.identity != identity:
+            raise TrainingError(
+                "the checkpoint belongs to another run: data, recipe or version differ",
+                received=str(self.folder),
+                mend="give the options and data it was started with, or another --out",
+            )
         return progress
 
     def arrays(self, epoch: int) -> list[NDArray[np.generic]]:

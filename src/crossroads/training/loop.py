@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import keras
 import numpy as np
-from keras import optimizers
 from numpy.typing import NDArray
 
 from crossroads.errors import TrainingError
@@ -19,23 +19,28 @@ from crossroads.strategies import Phase
 from crossroads.training.augment import Augment
 from crossroads.training.batches import TOGETHER, Labelled, batches, steps_of
 from crossroads.training.checkpoint import Checkpoints, EpochRecord, Progress
+from crossroads.training.freezing import fingerprint, freeze, require_unchanged
+from crossroads.training.mixing import Mix
+from crossroads.training.optimizer import RuledAdam, rules, schedule
 from crossroads.training.watch import Watcher
 
 EVALUATION_BATCH = 256
-WARM_UP = 0.2  # Share of a one-cycle schedule in which the learning rate rises.
 
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """What a phase leaves: the network it was given holds the weights of the best epoch.
+    """What training leaves: the network it was given holds the weights of the best epoch of the last phase.
 
     Attributes:
-        history: One record an epoch.
-        best: The epoch kept, counted from 1: highest validation accuracy, then lowest validation loss, then the later one.
+        history: One record an epoch, of all phases in turn.
+        best: The record whose weights the network holds, counted from 1: of the last phase the one with the highest validation
+            accuracy, then the lowest validation loss, then the later one.
+        head: Where a head was solved: its kind, its penalty and every candidate, as plain JSON values; else None.
     """
 
     history: tuple[EpochRecord, ...]
     best: int
+    head: dict[str, Any] | None = None
 
 
 def train(
@@ -43,34 +48,32 @@ def train(
 ) -> Trained:
     """Train `network` in place, from the newest checkpoint where there is one.
 
+    What the phase does not train keeps every bit, BatchNorm's statistics included, and stands in no checkpoint.
+
     Args:
         network: Holds its first weights; holds those of the best epoch after.
         phase: What to do.
-        data: Training images.
-        validation: Images that choose the best epoch.
+        data: What to train on, as `network.trained` takes it: images, or features where the network has a frozen part.
+        validation: What chooses the best epoch.
         checkpoints: Where the state is kept after each epoch.
         identity: Digest of data, splits, recipe and network; a checkpoint of another identity is refused.
         watcher: Is told of each step and epoch.
 
     Raises:
-        TrainingError: The checkpoint belongs to another run, or the loss is not finite.
+        TrainingError: The checkpoint belongs to another run, the loss is not finite, or a frozen weight changed.
     """
-    classes = network.logits.output_shape[-1]
+    classes = network.trained.output_shape[-1]
     steps = steps_of(len(data), phase.batch_size)
+    still = freeze(network, phase)
     model = _training_model(network, phase, steps)
-    state = [*network.logits.variables, *model.optimizer.variables]
-    progress = checkpoints.progress()
+    state = [*_moving(network, still), *model.optimizer.state]
+    progress = checkpoints.resumed(identity)
     if progress is not None:
-        if progress.identity != identity:
-            raise TrainingError(
-                "the checkpoint belongs to another run: data, recipe or version differ",
-                received=str(checkpoints.folder),
-                mend="give the options and data it was started with, or another --out",
-            )
-        _assign(state, checkpoints.arrays(len(progress.history)))
+        assign(state, checkpoints.arrays(len(progress.history)))
     epochs = _Epochs(network, model, phase, validation, checkpoints, progress or Progress(identity, (), 0), watcher, steps, state)
     done = len(epochs.progress.history)
     if done < phase.epochs and not _stops_early(epochs.progress, phase):
+        before = fingerprint(still)
         model.fit(
             batches(data, phase, classes, done),
             steps_per_epoch=steps,
@@ -80,31 +83,51 @@ def train(
             callbacks=[epochs],
             verbose=0,
         )
+        require_unchanged(still, before)
     progress = epochs.progress
-    if progress.best != len(progress.history):
-        _assign(state, checkpoints.arrays(progress.best))
+    # An average is not what the last step left: the state is that of the steps, from which a run goes on.
+    if progress.best != len(progress.history) or phase.ema:
+        assign(state, checkpoints.arrays(progress.best))
+        _assign_all(model.trainable_variables, model.optimizer.averages)
     return Trained(progress.history, progress.best)
 
 
+def _moving(network: Network, still: Sequence[Any]) -> list[Any]:
+    """What training changes in the network: all but what is frozen; the states of its random numbers too."""
+    frozen = {id(variable) for variable in still}
+    return [variable for variable in network.trained.variables if id(variable) not in frozen]
+
+
 def _training_model(network: Network, phase: Phase, steps: int) -> keras.Model:
-    images = keras.Input((network.size, network.size, 3), dtype="uint8", name="images")
-    inputs: Any = images
-    if phase.augmentation.moves:
-        inputs = (images, keras.Input((8,), name="maps"), keras.Input((2,), name="colour"))
-        pixels = Augment(name="augment")(inputs)
-    else:
-        pixels = keras.layers.Rescaling(1.0, name="to_float")(images)
-    model = keras.Model(inputs, network.logits(pixels), name="training")
-    smooth = phase.label_smoothing
+    inputs, x = _entrance(network, phase)
+    if phase.mixup:
+        extra = [keras.Input((1,), dtype="int32", name="others"), keras.Input((1,), name="shares")]
+        inputs, x = [*inputs, *extra], Mix(name="mix")((x, *extra))
+    model = keras.Model(inputs[0] if len(inputs) == 1 else tuple(inputs), network.trained(x), name="training")
     loss = (
-        keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=smooth)
-        if smooth
+        keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=phase.label_smoothing)
+        if phase.label_smoothing or phase.mixup
         else keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     )
+    total = phase.epochs * steps
+    each = rules(network.blocks, model.trainable_variables, phase, total)
     together = TOGETHER if steps % TOGETHER == 0 else 1
-    model.compile(optimizer=_optimizer(phase, steps), loss=loss, jit_compile=_jit(), steps_per_execution=together)
-    model.optimizer.build(model.trainable_variables)
+    optimizer = RuledAdam(each, schedule(phase, total), phase.ema)
+    model.compile(optimizer=optimizer, loss=loss, jit_compile=_jit(), steps_per_execution=together)
+    optimizer.build(model.trainable_variables)
     return model
+
+
+def _entrance(network: Network, phase: Phase) -> tuple[list[Any], Any]:
+    """The inputs of the training graph, and what comes of them: float images in [0, 255], or features."""
+    if network.frozen is not None:
+        features = keras.Input(network.trained.input_shape[1:], dtype="float32", name="features")
+        return [features], features
+    images = keras.Input((network.size, network.size, 3), dtype="uint8", name="images")
+    if not phase.augmentation.moves:
+        return [images], keras.layers.Rescaling(1.0, name="to_float")(images)
+    inputs = [images, keras.Input((8,), name="maps"), keras.Input((2,), name="colour")]
+    return inputs, Augment(name="augment")(tuple(inputs))
 
 
 def _jit() -> bool | str:
@@ -116,30 +139,18 @@ def _jit() -> bool | str:
     return "auto" if tf.config.list_physical_devices("GPU") else False
 
 
-def _optimizer(phase: Phase, steps: int) -> optimizers.Optimizer:
-    total = phase.epochs * steps
-    rate: Any = phase.learning_rate
-    if phase.schedule == "cosine":
-        rate = optimizers.schedules.CosineDecay(phase.learning_rate, total)
-    elif phase.schedule == "one-cycle":
-        rising = max(1, round(WARM_UP * total))
-        rate = optimizers.schedules.CosineDecay(
-            phase.learning_rate / 100, max(1, total - rising), warmup_target=phase.learning_rate, warmup_steps=rising
-        )
-    if phase.optimizer == "adam":
-        return optimizers.Adam(learning_rate=rate)
-    optimizer = optimizers.AdamW(learning_rate=rate, weight_decay=phase.weight_decay)
-    optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
-    return optimizer
-
-
-def _assign(variables: list[Any], arrays: list[NDArray[np.generic]]) -> None:
+def assign(variables: Sequence[Any], arrays: Sequence[NDArray[np.generic]]) -> None:
+    """Give variables the values of a checkpoint. Raises `TrainingError` where number or shapes differ."""
     if len(variables) != len(arrays) or any(tuple(v.shape) != a.shape for v, a in zip(variables, arrays, strict=True)):
         raise TrainingError(
             "the checkpoint does not fit this network", received=f"{len(arrays)} arrays", mend="start again in another folder"
         )
-    for variable, array in zip(variables, arrays, strict=True):
-        variable.assign(array)
+    _assign_all(variables, arrays)
+
+
+def _assign_all(variables: Sequence[Any], values: Sequence[Any]) -> None:
+    for variable, value in zip(variables, values, strict=False):  # no averages, nothing to give
+        variable.assign(value)
 
 
 def _stops_early(progress: Progress, phase: Phase) -> bool:
@@ -150,17 +161,28 @@ def _stops_early(progress: Progress, phase: Phase) -> bool:
 
 
 def validate(logits: keras.Model, data: Labelled) -> tuple[float, float]:
-    """Mean cross-entropy in nats and accuracy of a logits model on labelled images, computed in float64."""
+    """Mean cross-entropy in nats and accuracy of a logits model on labelled inputs of one view, computed in float64."""
     loss = right = 0.0
     for first in range(0, len(data), EVALUATION_BATCH):
         labels = data.labels[first : first + EVALUATION_BATCH]
-        images = np.asarray(data.pixels[first : first + EVALUATION_BATCH], dtype=np.float32)
-        scores = np.asarray(logits.predict_on_batch(images), dtype=np.float64)
+        inputs = np.asarray(data.inputs[first : first + len(labels)], dtype=np.float32)
+        scores = np.asarray(logits.predict_on_batch(inputs), dtype=np.float64)
         peak = scores.max(axis=1, keepdims=True)
         log_sum = peak[:, 0] + np.log(np.exp(scores - peak).sum(axis=1))
         loss += float((log_sum - scores[np.arange(len(labels)), labels]).sum())
         right += float((scores.argmax(axis=1) == labels).sum())
     return loss / len(data), right / len(data)
+
+
+@contextmanager
+def _averaged(variables: Sequence[Any], averages: Sequence[Any]) -> Iterator[None]:
+    """Inside, the variables have the values of their averages, where averages are kept."""
+    raw = [keras.ops.convert_to_numpy(variable).copy() for variable in variables] if averages else []
+    _assign_all(variables, averages)
+    try:
+        yield
+    finally:
+        _assign_all(variables, raw)
 
 
 class _Epochs(keras.callbacks.Callback):  # type: ignore[misc]
@@ -195,16 +217,18 @@ class _Epochs(keras.callbacks.Callback):  # type: ignore[misc]
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Validate, record, keep the state."""
-        loss = float((logs or {})["loss"])
-        validation_loss, accuracy = validate(self._network.logits, self._validation)
+        loss, optimizer = float((logs or {})["loss"]), self._training.optimizer
+        with _averaged(self._training.trainable_variables, optimizer.averages):
+            validation_loss, accuracy = validate(self._network.trained, self._validation)
         if not (math.isfinite(loss) and math.isfinite(validation_loss)):
             raise TrainingError(
                 f"the loss must stay finite; in epoch {epoch + 1} it did not",
                 received=f"loss {loss:g}, validation loss {validation_loss:g}",
                 mend=f"start again in another --out with a learning rate below {self._phase.learning_rate:g}",
             )
-        rate = float(keras.ops.convert_to_numpy(self._training.optimizer.learning_rate))
-        record = EpochRecord(epoch + 1, self._clock() - self._started, rate, loss, validation_loss, accuracy)
+        rate = float(keras.ops.convert_to_numpy(optimizer.learning_rate))
+        seconds = self._clock() - self._started
+        record = EpochRecord(self._phase.name, epoch + 1, seconds, rate, loss, validation_loss, accuracy)
         self.progress = self._with(record)
         self._checkpoints.save(self.progress, [keras.ops.convert_to_numpy(v) for v in self._state])
         self._watcher.epoch(record, self._phase.epochs)

@@ -1,0 +1,96 @@
+"""A network small enough to be trained in a second, with BatchNorm in it, on stripes in noise."""
+
+import keras
+import numpy as np
+from keras import layers
+
+from crossroads.networks.cuts import find
+from crossroads.networks.network import Layout, Parts, assemble, head_layers, seeded
+from crossroads.recipe import Augmentation
+from crossroads.strategies import Phase
+from crossroads.training.batches import Labelled
+from killing import Killed
+from pictures import stripes
+
+SIZE = 16
+
+
+def labelled(n, seed=0):
+    """Upright and level stripes."""
+    images, names = stripes(n, size=SIZE, seed=seed)
+    return Labelled(images, (names == "upright").astype(np.int32))
+
+
+def network(freeze=None, head="linear", seed=0, extra=None):
+    """Two convolutions with BatchNorm, average-pooled, and a head for two classes; frozen up to the layer `freeze`."""
+    with seeded(seed):
+        inputs = keras.Input((SIZE, SIZE, 3))
+        x = inputs
+        for number, width in ((1, 6), (2, 8)):
+            x = layers.Conv2D(width, 3, strides=2, use_bias=False, name=f"conv{number}")(x)
+            x = layers.BatchNormalization(name=f"norm{number}")(x)
+            x = layers.ReLU(name=f"relu{number}")(x)
+        backbone = keras.Model(inputs, x if extra is None else extra(x))
+        parts = Parts((layers.Rescaling(1 / 127.5, offset=-1, name="scale"),), backbone)
+        layout = Layout() if freeze is None else Layout(find(backbone, "relu2"), find(backbone, freeze))
+        made = assemble(parts, SIZE, head_layers(head, 2), layout)
+    for layer in (backbone.get_layer("norm1"), backbone.get_layer("norm2")):
+        layer.moving_mean.assign(np.linspace(-0.2, 0.2, layer.moving_mean.shape[0]))  # as a pretrained one would have
+    return made
+
+
+def phase(**options):
+    """A phase with every option off but those that are given."""
+    usual = {
+        "name": "tune",
+        "trains": "all",
+        "epochs": 2,
+        "batch_size": 16,
+        "optimizer": "adamw",
+        "learning_rate": 3e-3,
+        "schedule": "cosine",
+        "warm_up": 0.0,
+        "weight_decay": 0.0,
+        "towards_start": 0.0,
+        "layer_decay": 1.0,
+        "ema": 0.0,
+        "train_batchnorm": False,
+        "unfreeze": "at-once",
+        "label_smoothing": 0.0,
+        "mixup": 0.0,
+        "class_weights": "none",
+        "augmentation": Augmentation(),
+        "early_stopping": 0,
+        "seed": 0,
+    }
+    return Phase(**(usual | options))
+
+
+def weights(model):
+    """Copies of all variables."""
+    return [keras.ops.convert_to_numpy(v).copy() for v in model.variables]
+
+
+def same(a, b):
+    """Whether both have the same bits."""
+    return all(x.tobytes() == y.tobytes() for x, y in zip(a, b, strict=True))
+
+
+class KilledAfter:
+    """A watcher that breaks off once an epoch is kept."""
+
+    def __init__(self, phase, epoch):
+        self.at = (phase, epoch)
+
+    def note(self, text):
+        pass
+
+    def progress(self, stage, done, total):
+        pass
+
+    def step(self, epoch, done, total):
+        pass
+
+    def epoch(self, record, total):
+        if (record.phase, record.epoch) == self.at:
+            raise Killed

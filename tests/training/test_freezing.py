@@ -1,0 +1,120 @@
+"""What is frozen keeps its bits, BatchNorm's statistics too, and where a layer does not keep still the user is told."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from crossroads.errors import TrainingError
+from crossroads.training.checkpoint import Checkpoints
+from crossroads.training.freezing import fingerprint, freeze, require_unchanged
+from crossroads.training.loop import train
+from crossroads.training.watch import Silent
+from tiny_networks import labelled, network, phase, same, weights
+
+pytestmark = pytest.mark.core
+DATA, VALIDATION = labelled(48), labelled(16, seed=1)
+
+
+def trained(made, planned, folder, data=DATA, validation=VALIDATION):
+    return train(made, planned, data, validation, Checkpoints(folder), "id", Silent())
+
+
+def statistics(model):
+    found = model._flatten_layers(include_self=False, recursive=True)
+    norms = [layer for layer in found if isinstance(layer, layers.BatchNormalization)]
+    return [keras.ops.convert_to_numpy(v).copy() for layer in norms for v in (layer.moving_mean, layer.moving_variance)]
+
+
+def test_the_trap_of_keras_moves_statistics_in_a_plain_implementation_and_not_in_this_one(tmp_path):
+    inputs = keras.Input((16, 16, 3))
+    x = layers.BatchNormalization()(layers.Conv2D(4, 3)(inputs))
+    base = keras.Model(inputs, x)
+    base.trainable = False
+    images = keras.Input((16, 16, 3))
+    features = base(images, training=False)  # as every tutorial has it: "keeps BatchNorm in inference mode"
+    plain = keras.Model(images, layers.Dense(2)(layers.GlobalAveragePooling2D()(features)))
+    base.trainable = True
+    before = statistics(plain)
+    plain.compile(optimizer="adam", loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True), jit_compile=False)
+    plain.fit(np.asarray(DATA.inputs, np.float32), DATA.labels, epochs=1, verbose=0)
+    assert not same(before, statistics(plain))
+
+    ours = network()
+    before = statistics(ours.trained)
+    kernels = weights(ours.trained)
+    trained(ours, phase(epochs=1), tmp_path)
+    assert same(before, statistics(ours.trained))
+    assert not same(kernels, weights(ours.trained))
+
+
+def test_statistics_move_where_the_phase_trains_them(tmp_path):
+    made = network()
+    before = statistics(made.trained)
+    trained(made, phase(epochs=1, train_batchnorm=True), tmp_path)
+    assert not any(a.tobytes() == b.tobytes() for a, b in zip(before, statistics(made.trained), strict=True))
+
+
+def test_the_heads_phase_trains_the_head_alone(tmp_path):
+    made = network()
+    before = {v.path: v.numpy().tobytes() if hasattr(v, "numpy") else bytes(np.array(v)) for v in made.trained.weights}
+    trained(made, phase(trains="head", epochs=1), tmp_path)
+    after = {v.path: v.numpy().tobytes() if hasattr(v, "numpy") else bytes(np.array(v)) for v in made.trained.weights}
+    assert {path for path in before if before[path] != after[path]} == {"head/kernel", "head/bias"}
+
+
+def test_the_frozen_part_is_among_what_must_not_change():
+    made = network(freeze="relu1")
+    still = {v.path for v in freeze(made, phase())}
+    assert {"conv1/kernel", "norm1/gamma", "norm1/moving_mean", "norm2/moving_mean", "norm2/gamma"} <= still
+    assert not still & {"conv2/kernel", "head/kernel"}
+
+
+def test_figures_that_a_head_standardises_by_are_never_trained():
+    made = network(head="mlp")
+    still = {v.path for v in freeze(made, phase(train_batchnorm=True))}
+    assert still == {"standardise/moving_mean", "standardise/moving_variance"}
+
+
+def test_what_a_phase_froze_the_next_can_train():
+    made = network()
+    freeze(made, phase(trains="head"))
+    assert len(made.trained.trainable_variables) == 2
+    freeze(made, phase(train_batchnorm=True))
+    assert len(made.trained.trainable_variables) == 8
+
+
+def test_a_checkpoint_holds_nothing_that_is_frozen(tmp_path):
+    made = network()
+    trained(made, phase(trains="head", epochs=1), tmp_path)
+    held = Checkpoints(tmp_path).arrays(1)
+    assert max(array.size for array in held) == 8 * 2
+
+
+def test_a_bit_that_changed_is_told_by_its_name():
+    made = network()
+    variables = made.trained.weights
+    before = fingerprint(variables)
+    require_unchanged(variables, before)
+    statistic = made.blocks[0][1].moving_variance
+    statistic.assign(np.nextafter(np.asarray(statistic), np.float32(9)))
+    with pytest.raises(TrainingError, match="keep every bit; received norm1/moving_variance"):
+        require_unchanged(variables, before)
+
+
+class Restless(layers.Layer):
+    """Counts in training, whether it is frozen or not."""
+
+    def build(self, shape):
+        self.count = self.add_weight(shape=(), trainable=False, name="count")
+
+    def call(self, inputs, training=False):
+        if training:
+            self.count.assign(self.count + 1)
+        return inputs
+
+
+def test_a_layer_that_does_not_keep_still_is_an_error(tmp_path):
+    made = network(extra=lambda x: Restless(name="restless")(x))
+    with pytest.raises(TrainingError, match=r"restless.*changed in training"):
+        trained(made, phase(trains="head", epochs=1), tmp_path)

@@ -1,0 +1,146 @@
+"""Each rule does what it says, and nothing else."""
+
+import keras
+import numpy as np
+import pytest
+
+from crossroads.training.optimizer import Rule, RuledAdam, rules, schedule
+from tiny_networks import network, phase
+
+pytestmark = pytest.mark.core
+
+
+def variables():
+    rng = np.random.default_rng(0)
+    return [keras.Variable(rng.normal(size=shape).astype(np.float32)) for shape in ((4, 3), (3,))]
+
+
+def gradients(step):
+    rng = np.random.default_rng(step + 1)
+    return [keras.ops.convert_to_tensor(rng.normal(size=shape).astype(np.float32)) for shape in ((4, 3), (3,))]
+
+
+def values(optimizer, steps, made=None, grads=gradients):
+    """The values of both variables after each step, the first ones included."""
+    made = made or variables()
+    optimizer.build(made)
+    course = [[keras.ops.convert_to_numpy(v).copy() for v in made]]
+    for step in range(steps):
+        optimizer.apply(grads(step), made)
+        course.append([keras.ops.convert_to_numpy(v).copy() for v in made])
+    return course
+
+
+def nothing(step):
+    return [keras.ops.zeros((4, 3)), keras.ops.zeros((3,))]
+
+
+def test_without_rules_it_is_adam():
+    for ours, theirs in zip(
+        values(RuledAdam([Rule(), Rule()], 0.1), 5), values(keras.optimizers.Adam(learning_rate=0.1), 5), strict=True
+    ):
+        for a, b in zip(ours, theirs, strict=True):
+            np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-6)
+
+
+def test_with_a_decay_it_is_adamw():
+    for ours, theirs in zip(
+        values(RuledAdam([Rule(decay=0.3), Rule(decay=0.3)], 0.1), 5),
+        values(keras.optimizers.AdamW(learning_rate=0.1, weight_decay=0.3), 5),
+        strict=True,
+    ):
+        for a, b in zip(ours, theirs, strict=True):
+            np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-6)
+
+
+def test_a_share_is_a_smaller_learning_rate():
+    shared = values(RuledAdam([Rule(share=0.25), Rule()], 0.1), 4)
+    slow, fast = values(RuledAdam([Rule(), Rule()], 0.025), 4), values(RuledAdam([Rule(), Rule()], 0.1), 4)
+    np.testing.assert_allclose(shared[-1][0], slow[-1][0], atol=1e-6)
+    np.testing.assert_allclose(shared[-1][1], fast[-1][1], atol=1e-6)
+
+
+def test_a_pull_brings_a_weight_back_to_where_it_was_when_the_optimizer_was_built():
+    made = variables()
+    optimizer = RuledAdam([Rule(pull=0.5), Rule()], 0.1)
+    first = values(optimizer, 0, made)[0]
+    for variable in made:
+        variable.assign(variable + 1)
+    optimizer.apply(nothing(0), made)
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(made[0]) - first[0], 1 - 0.1 * 0.5, rtol=1e-4)
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(made[1]) - first[1], 1, rtol=1e-5)
+
+
+def test_a_weight_keeps_its_bits_until_it_opens_and_then_moves_without_a_leap():
+    made = variables()
+    made[0].assign(np.array([[-0.0, 0.0, 1e-40]] * 4, np.float32))
+    course = values(RuledAdam([Rule(opens=3, decay=0.1), Rule()], 0.1), 6, made)
+    for held in course[:4]:
+        assert held[0].tobytes() == course[0][0].tobytes()
+    assert np.abs(course[4][0] - course[3][0]).min() > 0
+    assert np.abs(course[4][0] - course[3][0]).max() < 0.15
+    assert not np.array_equal(course[1][1], course[0][1])
+
+
+def test_the_average_follows_the_weights_and_begins_with_the_first_step():
+    optimizer = RuledAdam([Rule(), Rule()], 0.1, average=0.5)
+    course = values(optimizer, 6)
+    expected = np.zeros((4, 3))
+    for step, (value, _) in enumerate(course[1:]):
+        momentum = min(0.5, step / (step + 9))
+        expected = momentum * expected + (1 - momentum) * value
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(optimizer.averages[0]), expected, rtol=1e-5)
+    assert RuledAdam([], 0.1).averages == []
+
+
+def test_first_values_are_no_state():
+    optimizer = RuledAdam([Rule(pull=0.5), Rule()], 0.1)
+    optimizer.build(variables())
+    assert len(optimizer.variables) - len(optimizer.state) == 1
+
+
+def rates(options, steps=100):
+    planned = schedule(phase(learning_rate=0.2, **options), steps)
+    if isinstance(planned, float):
+        return np.full(steps + 1, planned)
+    return np.array([float(keras.ops.convert_to_numpy(planned(step))) for step in range(steps + 1)])
+
+
+@pytest.mark.parametrize("name", ["cosine", "one-cycle"])
+def test_the_rate_rises_to_its_peak_and_falls_to_nothing(name):
+    found = rates({"schedule": name, "warm_up": 0.2})
+    assert found[0] == pytest.approx(0.002)
+    assert found.argmax() == 20
+    assert found.max() == pytest.approx(0.2)
+    assert (np.diff(found[:21]) > 0).all()
+    assert (np.diff(found[21:]) < 0).all()
+    assert found[-1] == pytest.approx(0, abs=1e-7)
+
+
+def test_without_a_warm_up_the_rate_begins_at_its_peak():
+    found = rates({"schedule": "cosine"})
+    assert found[0] == pytest.approx(0.2)
+    assert found[50] == pytest.approx(0.1)
+
+
+def test_a_constant_rate_is_constant_after_its_warm_up():
+    np.testing.assert_array_equal(rates({"schedule": "constant"}), 0.2)
+    found = rates({"schedule": "constant", "warm_up": 0.1})
+    np.testing.assert_allclose(found[10:], 0.2, rtol=1e-6)
+    assert found[0] < 0.01
+
+
+def test_rules_go_from_the_head_down():
+    made = network()
+    options = {"layer_decay": 0.5, "weight_decay": 0.1, "towards_start": 0.2, "unfreeze": "gradual"}
+    made.trained.trainable = True
+    trained = made.trained.trainable_variables
+    found = dict(zip([v.path for v in trained], rules(made.blocks, trained, phase(**options), 60), strict=True))
+    for path, rule in found.items():
+        depth = 0 if path.startswith("head") else 1 if "2" in path else 2
+        assert rule.share == 0.5**depth
+        assert rule.decay == (0.1 if path.endswith("kernel") else 0)
+        assert rule.pull == (0.2 if depth else 0)
+        assert rule.opens == (0, 10, 20)[depth]
+    plain = rules(made.blocks, trained, phase(), 60)
+    assert set(plain) == {Rule()}

@@ -1,0 +1,188 @@
+"""Phases in turn: each kind goes on after a kill bit by bit, a finished one is loaded, a solved head is what `solve` returns."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from crossroads.errors import TrainingError
+from crossroads.networks.network import Network
+from crossroads.recipe import Augmentation
+from crossroads.strategies import Solve
+from crossroads.training import heads, loop, phases
+from crossroads.training.batches import Labelled
+from crossroads.training.checkpoint import Checkpoints
+from crossroads.training.loop import validate
+from crossroads.training.phases import execute
+from crossroads.training.watch import Silent
+from killing import Killed
+from tiny_networks import KilledAfter, labelled, network, phase, same, weights
+
+pytestmark = pytest.mark.core
+SOLVE = Solve("head", "none", 0)
+PIXELS = labelled(48), labelled(16, seed=1)
+
+
+def features(made, views=1):
+    """The same images as features of the frozen part; further views are darker."""
+    train, held_out = PIXELS
+    seen = [made.frozen.predict_on_batch((train.inputs // (v + 1)).astype(np.uint8)) for v in range(views)]
+    return Labelled(np.concatenate(seen), train.labels, views), Labelled(
+        made.frozen.predict_on_batch(held_out.inputs), held_out.labels
+    )
+
+
+def run(folder, plan, freeze=None, watcher=None, views=1, head="linear"):
+    made = network(freeze, head)
+    data = PIXELS if freeze is None else features(made, views)
+    done = execute(made, plan, *data, lambda number: Checkpoints(folder / f"phase-{number}"), "id", watcher or Silent())
+    return made, done
+
+
+def figures(done):
+    return [(r.phase, r.epoch, r.learning_rate, r.loss, r.validation_loss, r.validation_accuracy) for r in done.history]
+
+
+EVERYTHING = phase(
+    warm_up=0.2,
+    weight_decay=0.05,
+    towards_start=0.1,
+    layer_decay=0.7,
+    ema=0.9,
+    unfreeze="gradual",
+    label_smoothing=0.1,
+    mixup=0.4,
+    class_weights="balanced",
+    augmentation=Augmentation(shift=0.1),
+)
+KINDS = {
+    "solved, then tuned with every option": ((SOLVE, EVERYTHING), None, 1, "linear", ("tune", 1)),
+    "broken off after the solved head": ((SOLVE, phase(epochs=1)), None, 1, "linear", ("head", 1)),
+    "frozen below, BatchNorm trained": ((SOLVE, phase(train_batchnorm=True, ema=0.5)), "relu1", 1, "linear", ("tune", 1)),
+    "views of features, a head of two layers": (
+        (phase(name="head", trains="head", mixup=0.2),),
+        "relu2",
+        3,
+        "mlp",
+        ("head", 1),
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_run_killed_between_epochs_goes_on_bit_by_bit(tmp_path, kind):
+    plan, freeze, views, head, at = KINDS[kind]
+    whole, done = run(tmp_path / "whole", plan, freeze, views=views, head=head)
+    with pytest.raises(Killed):
+        run(tmp_path / "broken", plan, freeze, KilledAfter(*at), views, head)
+    again, resumed = run(tmp_path / "broken", plan, freeze, views=views, head=head)
+    assert same(weights(again.inference), weights(whole.inference))
+    assert figures(resumed) == figures(done)
+    assert resumed.best == done.best
+    assert resumed.head == done.head
+
+
+def test_a_finished_phase_is_loaded_and_not_done_again(tmp_path, monkeypatch):
+    plan = (SOLVE, phase(epochs=1))
+    first, done = run(tmp_path, plan)
+    monkeypatch.setattr(heads, "solve", None)
+    monkeypatch.setattr(loop.keras.Model, "fit", None)
+    second, loaded = run(tmp_path, plan)
+    assert same(weights(first.trained), weights(second.trained))
+    assert loaded == done
+
+
+def test_history_names_the_phases_and_best_is_the_record_that_is_kept(tmp_path):
+    made, done = run(tmp_path, (SOLVE, phase(epochs=3)))
+    assert [(r.phase, r.epoch) for r in done.history] == [("head", 1), ("tune", 1), ("tune", 2), ("tune", 3)]
+    kept = done.history[done.best - 1]
+    assert kept.phase == "tune"
+    assert validate(made.trained, PIXELS[1]) == pytest.approx((kept.validation_loss, kept.validation_accuracy), rel=1e-5)
+
+
+def test_what_is_validated_and_kept_is_the_average_of_the_weights(tmp_path):
+    planned = phase(epochs=3, ema=0.95, learning_rate=0.02, schedule="constant")
+    made, done = run(tmp_path, (planned,))
+    kept = done.history[done.best - 1]
+    assert validate(made.trained, PIXELS[1]) == pytest.approx((kept.validation_loss, kept.validation_accuracy), rel=1e-5)
+    raw, _ = run(tmp_path / "raw", (phase(epochs=3, learning_rate=0.02, schedule="constant"),))
+    assert not same(weights(made.trained), weights(raw.trained))
+
+
+@pytest.mark.parametrize("freeze", [None, "relu1", "relu2"])
+def test_a_solved_head_is_the_one_of_the_features_that_come_into_it(tmp_path, freeze):
+    made, done = run(tmp_path, (SOLVE,), freeze)
+    train, held_out = PIXELS
+    whole = network("relu2")
+    seen, tested = (whole.frozen.predict_on_batch(side.inputs) for side in PIXELS)
+    expected = heads.solve(seen, train.labels, tested, held_out.labels, 2)
+    head = made.trained.get_layer("head")
+    scores = made.trained.predict_on_batch((PIXELS if freeze is None else features(made))[1].inputs.astype(np.float32))
+    np.testing.assert_allclose(scores, tested @ expected.kernel + expected.bias, atol=0.02 * np.abs(scores).max())
+    assert head.kernel.shape == (8, 2)
+    (record,) = done.history
+    assert record.validation_accuracy == expected.validation_accuracy
+    assert done.head["kind"] == expected.kind
+    assert {row["kind"] for row in done.head["tried"]} == {"ridge", "logistic"}
+    rest = [v for v in made.trained.weights if not v.path.startswith("head")]
+    assert same(
+        [np.array(v) for v in rest], [np.array(v) for v in network(freeze).trained.weights if not v.path.startswith("head")]
+    )
+
+
+def test_features_that_memory_does_not_hold_are_kept_in_a_file(tmp_path, monkeypatch):
+    held, _ = run(tmp_path / "memory", (SOLVE,))
+    monkeypatch.setattr(phases, "IN_MEMORY", 0)
+    filed, _ = run(tmp_path / "file", (SOLVE,))
+    assert same(weights(held.trained), weights(filed.trained))
+    assert sorted(path.name for path in (tmp_path / "file" / "phase-0").iterdir()) == ["epoch-00001.npz", "progress.json"]
+
+
+def test_views_of_one_image_are_left_out_together(tmp_path, monkeypatch):
+    seen = {}
+    original = heads.solve
+    monkeypatch.setattr(heads, "solve", lambda *a, **options: seen.update(options, labels=a[1]) or original(*a, **options))
+    run(tmp_path / "views", (SOLVE,), "relu2", views=2)
+    np.testing.assert_array_equal(seen["groups"], np.tile(np.arange(48), 2))
+    np.testing.assert_array_equal(seen["labels"], np.tile(PIXELS[0].labels, 2))
+    run(tmp_path / "alone", (Solve("head", "balanced", 0),), "relu2")
+    assert seen["groups"] is None
+    np.testing.assert_allclose(seen["weights"], [1, 1])
+
+
+def test_groups_of_the_data_are_left_out_together(tmp_path, monkeypatch):
+    seen = {}
+    original = heads.solve
+    monkeypatch.setattr(heads, "solve", lambda *a, **options: seen.update(options) or original(*a, **options))
+    made = network("relu2")
+    train, held_out = features(made)
+    grouped = Labelled(train.inputs, train.labels, groups=np.arange(48) // 4)
+    execute(made, (SOLVE,), grouped, held_out, lambda _: Checkpoints(tmp_path), "id", Silent())
+    np.testing.assert_array_equal(seen["groups"], np.arange(48) // 4)
+
+
+def test_a_pull_to_the_start_keeps_weights_nearer_to_it(tmp_path):
+    def moved(name, **options):
+        made, _ = run(tmp_path / name, (phase(epochs=3, schedule="constant", learning_rate=0.01, **options),))
+        kernel = next(v for v in made.trained.weights if v.path == "conv1/kernel")
+        start = next(v for v in network().trained.weights if v.path == "conv1/kernel")
+        return float(np.abs(np.array(kernel) - np.array(start)).mean())
+
+    assert moved("pulled", towards_start=30.0) < 0.7 * moved("free")
+
+
+def test_a_plan_without_a_phase_and_a_head_that_is_not_linear_are_refused(tmp_path):
+    with pytest.raises(TrainingError, match="at least one phase"):
+        run(tmp_path, ())
+    inputs = keras.Input((8,))
+    bent = keras.Model(inputs, layers.Dense(2, activation="relu", name="head")(inputs))
+    made = Network(None, bent, bent, 8, ((bent.get_layer("head"),),))
+    with pytest.raises(TrainingError, match="one dense layer with a bias on a vector; received Dense"):
+        execute(made, (SOLVE,), *PIXELS, lambda _: Checkpoints(tmp_path), "id", Silent())
+
+
+def test_a_solved_head_of_another_run_is_refused(tmp_path):
+    run(tmp_path, (SOLVE,))
+    made = network()
+    with pytest.raises(TrainingError, match="belongs to another run"):
+        execute(made, (SOLVE,), *PIXELS, lambda n: Checkpoints(tmp_path / f"phase-{n}"), "other", Silent())
