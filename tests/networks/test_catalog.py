@@ -133,9 +133,11 @@ def _weighted(model):
     return [layer for layer in model.layers if layer.weights]
 
 
+COUNTED = {"small-cnn", "quiz-cnn", "squeezenet", "squeezenet-torchvision", "mobilenet"}
+
+
 @pytest.mark.parametrize(
-    "record",
-    [pytest.param(r, id=r.name, marks=() if not r.application or r.name in LIGHT else pytest.mark.real) for r in CATALOG],
+    "record", [pytest.param(r, id=r.name, marks=() if r.name in COUNTED else pytest.mark.real) for r in CATALOG]
 )
 def test_parameters_and_multiply_adds_are_counted(record):
     model = record.build(record.reference_size).backbone

@@ -22,8 +22,15 @@ EXPORTED = {"small-cnn", "quiz-cnn", "alexnet", "squeezenet", "mobilenet-v3-smal
 """Those that are converted in the ordinary run: all kinds of layers that are not Keras' usual ones."""
 
 
+CORE = {"small-cnn", "quiz-cnn", "alexnet"}
+"""Those that also run on JAX, which compiles each operation for each shape: a deep network takes half a minute."""
+
+
 def marked(names):
-    return [pytest.param(r, id=r.name, marks=() if r.name in names else pytest.mark.real) for r in CATALOG]
+    def marks(name):
+        return [pytest.mark.real] * (name not in names) + [pytest.mark.core] * (name in CORE)
+
+    return [pytest.param(r, id=r.name, marks=marks(r.name)) for r in CATALOG]
 
 
 def run(model, values):
@@ -76,7 +83,6 @@ def close(found, expected, tolerance):
     assert np.abs(found - expected).max() <= tolerance * max(np.abs(expected).max(), 1e-6)
 
 
-@pytest.mark.core
 @each
 def test_it_builds_with_one_input_and_one_output(built):
     size = built.images.shape[1]
@@ -85,7 +91,6 @@ def test_it_builds_with_one_input_and_one_output(built):
     assert not any(layer.weights for layer in built.parts.preprocessing)
 
 
-@pytest.mark.core
 @each
 def test_features_differ_from_image_to_image(built):
     first, second = built.features()
@@ -93,7 +98,6 @@ def test_features_differ_from_image_to_image(built):
     assert not np.array_equal(first, second)
 
 
-@pytest.mark.core
 @each
 def test_cuts_compose_exactly(built):
     found = cuts(built.parts.backbone)
@@ -108,7 +112,6 @@ def test_cuts_compose_exactly(built):
         np.testing.assert_allclose(run(above, features), whole, rtol=1e-5, atol=1e-5 * np.abs(whole).max())
 
 
-@pytest.mark.core
 @each
 def test_it_saves_and_loads_in_safe_mode(built, tmp_path):
     built.model.save(tmp_path / "model.keras")
