@@ -125,6 +125,12 @@ class Cache:
             self._hold(folder)
         return Store(folder, shape, key.dtype)
 
+    def has_room(self, store: Store, rows: int) -> bool:
+        """Whether `rows` more rows of a store fit as things are."""
+        needed = rows * store.row_bytes
+        taken = sum(entry.bytes for entry in self._entries())
+        return taken + needed <= self.limit and needed <= shutil.disk_usage(self.folder).free
+
     def require_room(self, store: Store, rows: int) -> None:
         """Make room for `rows` more rows of a store, at the cost of what was not used for longest.
 
@@ -137,7 +143,8 @@ class Cache:
             raise FeatureError(
                 f"features must fit into the cache, which may take {self.limit / 1e9:,.2f} GB",
                 received=f"{(own + needed) / 1e9:,.2f} GB for {len(store) + rows:,} rows of {_by(store.shape)} numbers",
-                mend=f"set {LIMIT} to more bytes, use --feature-type float16, a smaller pooling, or a cut with a smaller map",
+                mend=f"set {LIMIT} to more bytes, use --feature-type float16, a smaller pooling, a cut with a smaller map, or "
+                "`crossroads cache clear`",
             )
         free = shutil.disk_usage(self.folder).free
         with self._lock:

@@ -26,6 +26,9 @@ CHUNK = 64
 """Images a task, unless they are large: `CHUNK_BYTES` of pixels at most."""
 
 CHUNK_BYTES = 4 << 20
+RAW_BYTES = 16 << 20
+"""Bytes of files that a thread holds at a time: photographs of a large camera have 10 MB each."""
+
 KEPT_BYTES = 16 << 20
 """Bytes of features that are written at a time; a kill loses no more than the work of one such write."""
 
@@ -91,8 +94,9 @@ def extract(
     n = len(dataset)
     if n == 0:
         raise DataError(f"{dataset.origin}: there must be at least one image", received="0 rows")
-    cache.require_room(store, max(0, n * views - len(store)))
     reading = _Reading(dataset, resize, store, views, moves, strict, progress)
+    if not cache.has_room(store, n * views):
+        cache.require_room(store, reading.count_missing(workers))
     missing = reading.images(workers)
     first = next(missing, None)
     computed = 0
@@ -160,6 +164,16 @@ class _Reading:
             if self._progress is not None:
                 self._progress(row, len(self._dataset))
 
+    def count_missing(self, workers: int | None) -> int:
+        """How many features are not in the store: a pass of its own over the files, for a cache that is nearly full."""
+
+        def digests(rows: range) -> set[bytes]:
+            raws = (self._raw(row) for row in rows)
+            return {digest_of(raw) for raw in raws if not isinstance(raw, ImageRefused)}
+
+        known = set().union(*in_order(digests, len(self._dataset), chunk=CHUNK, workers=workers))
+        return int((self._found(list(known)) < 0).sum()) if known else 0
+
     def keep(self, values: NDArray[np.float32]) -> int:
         """Take the features of the images that wait longest; how many they are."""
         self._ready.append(values)
@@ -180,16 +194,34 @@ class _Reading:
 
     def _work(self, rows: range) -> list[_Read]:
         """In a worker thread: read, look up, decode and move what is missing."""
+        results: list[_Read] = []
         raws: list[bytes | NDArray[np.uint8] | ImageRefused] = []
+        held = 0
         for row in rows:
-            try:
-                raws.append(read(self._dataset, row))
-            except ImageRefused as error:
-                raws.append(error)
+            raws.append(self._raw(row))
+            held += len(raws[-1]) if isinstance(raws[-1], bytes) else 0
+            if held >= RAW_BYTES:
+                results += self._results(raws)
+                raws, held = [], 0
+        return results + self._results(raws)
+
+    def _raw(self, row: int) -> bytes | NDArray[np.uint8] | ImageRefused:
+        try:
+            return read(self._dataset, row)
+        except ImageRefused as error:
+            return error
+
+    def _results(self, raws: list[bytes | NDArray[np.uint8] | ImageRefused]) -> list[_Read]:
+        if not raws:
+            return []
         digests = [b"" if isinstance(raw, ImageRefused) else digest_of(raw) for raw in raws]
-        wanted = np.frombuffer(b"".join(digest or bytes(16) for digest in digests), np.uint8).reshape(-1, 16)
-        found = np.stack([self._store.find(wanted, number) for number in range(self._views)])
+        found = self._found(digests)
         return [self._views_of(raw, digests[i], found[:, i]) for i, raw in enumerate(raws)]
+
+    def _found(self, digests: list[bytes]) -> NDArray[np.int64]:
+        """int64 (views, n), rows of the store, -1 where there is none."""
+        wanted = np.frombuffer(b"".join(digest or bytes(16) for digest in digests), np.uint8).reshape(-1, 16)
+        return np.stack([self._store.find(wanted, number) for number in range(self._views)])
 
     def _views_of(self, raw: bytes | NDArray[np.uint8] | ImageRefused, digest: bytes, found: NDArray[np.int64]) -> _Read:
         if isinstance(raw, ImageRefused):

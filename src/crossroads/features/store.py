@@ -87,14 +87,19 @@ class Store:
             values: Float (n, *shape).
 
         Raises:
-            FeatureError: The folder cannot be written, such as on a full disk. Rows from before stay good.
+            FeatureError: Values that are not finite in the type they are kept as, or the folder cannot be written, such as on a
+                full disk. Rows from before stay good.
         """
+        with np.errstate(over="ignore"):
+            kept = np.ascontiguousarray(values, self.dtype)
+        if not np.isfinite(kept).all():
+            raise _not_finite(values, self.dtype)
         try:
             with self._lock:
                 self._refresh()
                 new = np.flatnonzero(self.find(digests, views) < 0)
                 if len(new):
-                    self._write(digests[new], np.asarray(views)[new], np.asarray(values)[new])
+                    self._write(digests[new], np.asarray(views)[new], kept[new])
                     self._refresh()
         except OSError as error:
             raise FeatureError(
@@ -104,7 +109,17 @@ class Store:
             ) from error
 
     def rows(self, numbers: NDArray[np.int64]) -> Rows:
-        """Those rows, read when they are asked for."""
+        """Those rows, read when they are asked for.
+
+        Raises:
+            FeatureError: A row that is not there, such as the -1 of `find`.
+        """
+        if len(numbers) and not 0 <= int(numbers.min()) <= int(numbers.max()) < len(self):
+            raise FeatureError(
+                f"rows of {self.folder} must lie in 0..{len(self) - 1}",
+                received=f"{numbers.min()}..{numbers.max()}",
+                mend="run `crossroads cache clear`, and start again",
+            )
         return Rows(self.folder / "data", self.shape, self.dtype, numbers)
 
     def _write(self, digests: NDArray[np.uint8], views: NDArray[np.integer], values: NDArray[Any]) -> None:
@@ -112,7 +127,7 @@ class Store:
         records = np.zeros(len(digests), RECORD)
         records["digest"], records["view"] = digests, views
         records["check"] = _checks(records, first)
-        _write_at(self.folder / "data", first * prod(self.shape) * self.dtype.itemsize, np.ascontiguousarray(values, self.dtype))
+        _write_at(self.folder / "data", first * prod(self.shape) * self.dtype.itemsize, np.ascontiguousarray(values))
         _write_at(self.folder / "index", first * RECORD.itemsize, records)
 
     def _refresh(self) -> None:
@@ -194,6 +209,16 @@ def _checks(records: NDArray[Any], first: int) -> NDArray[np.uint32]:
     raw[:, 16:20] = np.ascontiguousarray(records["view"]).view(np.uint8).reshape(-1, 4)
     raw[:, 20:] = np.arange(first, first + len(records), dtype="<u8").view(np.uint8).reshape(-1, 8)
     return np.fromiter((zlib.crc32(row.tobytes()) for row in raw), np.uint32, len(raw))
+
+
+def _not_finite(values: NDArray[np.floating[Any]], kept_as: np.dtype[Any]) -> FeatureError:
+    if np.isfinite(values).all():
+        return FeatureError(
+            f"features must fit {kept_as.name}, whose largest number is {np.finfo(kept_as).max:g}",
+            received=f"{np.abs(values).max():g}",
+            mend="use --feature-type float32",
+        )
+    return FeatureError("features must be finite", received="NaN or infinity", mend="use other weights, or another cut")
 
 
 def _write_at(path: Path, offset: int, values: NDArray[Any]) -> None:
