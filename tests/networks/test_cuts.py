@@ -426,6 +426,8 @@ APPLICATIONS = {
 
 @functools.cache
 def application(name):
+    if name != "MobileNet" and keras.backend.backend() != "tensorflow":
+        pytest.skip("the graphs are the same on every backend, and slow to build on this one")
     return getattr(keras.applications, name)(weights=None, include_top=False, input_shape=(32, 32, 3))
 
 
@@ -453,10 +455,11 @@ def test_the_graphs_of_keras_applications_compose(name):
         np.testing.assert_array_equal(run(after(model, cut), features), expected)
 
 
-def test_published_multiply_adds_are_met():
+@pytest.mark.parametrize("name", ["MobileNet", "ResNet50"])
+def test_published_multiply_adds_are_met(name):
     """At 224 px: Howard et al. 2017 give 569e6 for MobileNet and He et al. 2016 3.8e9 for ResNet50, each with a head of 1 to 2e6.
 
     224 / 32 = 7, so at 32 px all maps are 49 times smaller.
     """
-    assert multiply_adds(application("MobileNet")) * 49 == pytest.approx(568e6, rel=0.01)
-    assert multiply_adds(application("ResNet50")) * 49 == pytest.approx(3.86e9, rel=0.01)
+    published = {"MobileNet": 568e6, "ResNet50": 3.86e9}
+    assert multiply_adds(application(name)) * 49 == pytest.approx(published[name], rel=0.01)
