@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from crossroads.data.images import Resize
+from crossroads.errors import FeatureError
+from crossroads.features.cache import FOLDER, LIMIT, Cache, Key
+from crossroads.recipe import Augmentation
+
+KEY = Key("abc", "small-cnn: x / 255", Resize(8), "conv2", "average", None, "float32", "float32")
+
+
+def fill(store, n, seed=0):
+    whose = np.random.default_rng(seed).integers(0, 256, (n, 16), dtype=np.uint8)
+    store.append(whose, np.zeros(n, np.uint32), np.ones((n, *store.shape), np.float32))
+
+
+def elsewhere(folder, code, limit=10**9):
+    """Runs `code` in a process of its own with its cache."""
+    start = f"from pathlib import Path; from crossroads.features.cache import Cache; cache = Cache(Path({str(folder)!r}), {limit})"
+    return subprocess.run([sys.executable, "-c", f"{start}\n{code}"], check=True, capture_output=True, text=True).stdout
+
+
+def left_by_another(folder, **changes):
+    """A store that no living process holds."""
+    code = """
+import sys; sys.path.insert(0, {tests!r})
+from test_cache import KEY, fill, replace
+fill(cache.store(replace(KEY, **{changes!r}), (100,)), 10)
+"""
+    elsewhere(folder, code.format(tests=str(__import__("pathlib").Path(__file__).parent), changes=changes))
+    return folder / "features" / replace(KEY, **changes).digest
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"weights": "abd"},
+        {"preprocessing": "small-cnn: x"},
+        {"resize": Resize(9)},
+        {"cut": "conv3"},
+        {"pooling": "max"},
+        {"moves": Augmentation(shift=0.1)},
+        {"precision": "int8"},
+        {"dtype": "float16"},
+    ],
+)
+def test_each_part_of_the_key_makes_a_store_of_its_own(change):
+    assert replace(KEY, **change).digest != KEY.digest
+    assert replace(KEY).digest == KEY.digest
+
+
+def test_info_tells_what_is_there_and_clear_leaves_what_is_in_use(tmp_path):
+    left = left_by_another(tmp_path)
+    cache = Cache(tmp_path)
+    store = cache.store(replace(KEY, cut="conv1"), (2,))
+    fill(store, 3)
+    newest, oldest = cache.info()
+    assert (newest.rows, oldest.rows) == (3, 10)
+    assert "small-cnn conv1 8 px" in newest.name
+    assert oldest.bytes >= 10 * 100 * 4
+    assert cache.clear() == oldest.bytes
+    assert not left.exists()
+    assert store.folder.exists()
+
+
+def test_another_process_cannot_remove_a_store_in_use(tmp_path):
+    cache = Cache(tmp_path)
+    store = cache.store(KEY, (2,))
+    fill(store, 3)
+    assert elsewhere(tmp_path, "print(cache.clear())").strip() == "0"
+    assert store.folder.exists()
+
+
+def test_what_was_used_least_recently_makes_room(tmp_path):
+    old, new = left_by_another(tmp_path, cut="a"), left_by_another(tmp_path, cut="b")
+    os.utime(old / "key.json", (1, 1))
+    os.utime(new / "key.json", (2, 2))
+    cache = Cache(tmp_path, limit=3 * 10 * 432)
+    store = cache.store(KEY, (100,))
+    assert not cache.has_room(store, 12)
+    cache.require_room(store, 12)
+    assert (old.exists(), new.exists()) == (False, True)
+
+
+def test_features_larger_than_the_limit_are_one_error_and_nothing_is_removed(tmp_path):
+    left = left_by_another(tmp_path)
+    cache = Cache(tmp_path, limit=10_000)
+    with pytest.raises(FeatureError, match=f"must fit into the cache.*set {LIMIT}"):
+        cache.require_room(cache.store(KEY, (100,)), 1000)
+    assert left.exists()
+
+
+def test_folder_and_limit_come_from_the_environment(tmp_path, monkeypatch):
+    monkeypatch.setenv(FOLDER, str(tmp_path / "here"))
+    monkeypatch.setenv(LIMIT, "2e6")
+    cache = Cache()
+    assert (cache.folder, cache.limit) == (tmp_path / "here", 2_000_000)
+    monkeypatch.setenv(LIMIT, "plenty")
+    with pytest.raises(FeatureError, match="'plenty'"):
+        Cache()
+    monkeypatch.delenv(LIMIT)
+    monkeypatch.delenv(FOLDER)
+    monkeypatch.setenv("XDG_CACHE_HOME" if os.name != "nt" else "LOCALAPPDATA", str(tmp_path / "user"))
+    assert Cache().folder == tmp_path / "user" / "crossroads"
+
+
+def test_a_folder_that_cannot_be_made_is_one_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(FeatureError, match=FOLDER):
+        Cache(tmp_path / "file" / "cache")
