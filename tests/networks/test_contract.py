@@ -26,9 +26,9 @@ CORE = {"small-cnn", "quiz-cnn", "alexnet"}
 """Those that also run on JAX, which compiles each operation for each shape: a deep network takes half a minute."""
 
 
-def marked(names):
+def marked(names, core=frozenset()):
     def marks(name):
-        return [pytest.mark.real] * (name not in names) + [pytest.mark.core] * (name in CORE)
+        return [pytest.mark.real] * (name not in names) + [pytest.mark.core] * (name in core)
 
     return [pytest.param(r, id=r.name, marks=marks(r.name)) for r in CATALOG]
 
@@ -74,7 +74,7 @@ def built(request):
     gc.collect()
 
 
-each = pytest.mark.parametrize("built", marked(LIGHT), indirect=True)
+each = pytest.mark.parametrize("built", marked(LIGHT, CORE), indirect=True)
 
 
 def close(found, expected, tolerance):
