@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+
+from crossroads.errors import MissingExtraError
+from crossroads.features import engine as engine_module
+from crossroads.features.engine import Engine
+
+SIZE = 8
+
+
+def model(seed=0, pooled=True, filters=4):
+    keras.utils.set_random_seed(seed)
+    images = keras.Input((SIZE, SIZE, 3), dtype="uint8")
+    x = keras.layers.Rescaling(1 / 255, offset=-0.5)(images)
+    x = keras.layers.Conv2D(filters, 3, activation="relu")(x)
+    return keras.Model(images, keras.layers.GlobalAveragePooling2D()(x) if pooled else x)
+
+
+def pixels(n, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (n, SIZE, SIZE, 3), dtype=np.uint8)
+
+
+def expected(network, images):
+    return keras.ops.convert_to_numpy(network(images, training=False))
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    monkeypatch.setattr(engine_module, "TRIAL_SECONDS", 0.0)
+
+
+@pytest.mark.core
+@pytest.mark.parametrize("pooled", [True, False])
+def test_features_are_those_of_keras_in_order_whatever_the_chunks(pooled):
+    network, images = model(pooled=pooled), pixels(75)
+    engine = Engine(network)
+    assert engine.shape == network.output_shape[1:]
+    chunks = np.split(images, [0, 1, 1, 40, 74])
+    found = np.concatenate(list(engine.stream(chunks)))
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, expected(network, images), atol=1e-5)
+    np.testing.assert_array_equal(found, engine(images))
+    assert engine.note == ""
+
+
+def test_on_a_cpu_openvino_runs_the_graph_with_few_batches_at_a_time():
+    engine = Engine(model(), threads=1)
+    engine(pixels(2))
+    assert engine.runs_on == "openvino"
+    made = []
+
+    def chunks():
+        for i in range(200):
+            made.append(i)
+            yield pixels(engine.batch)
+
+    source = engine.stream(chunks())
+    next(source)
+    assert len(made) < 20
+    source.close()
+    assert engine(pixels(0)).shape == (0, 4)
+    assert list(engine.stream([])) == []
+
+
+def test_graphs_are_kept_for_the_next_process(tmp_path, monkeypatch):
+    first = Engine(model(), graphs=tmp_path)(pixels(3))
+    assert len(list(tmp_path.glob("*/model.xml"))) == 1
+    monkeypatch.setattr(engine_module, "to_openvino", lambda *_: pytest.fail("converted again"))
+    np.testing.assert_array_equal(Engine(model(), graphs=tmp_path)(pixels(3)), first)
+
+
+def test_a_kept_graph_that_is_damaged_or_of_another_network_is_made_anew(tmp_path):
+    Engine(model(), graphs=tmp_path)(pixels(3))
+    (kept,) = tmp_path.glob("*/model.xml")
+    good = kept.with_suffix(".bin").read_bytes()
+    for name, raw in ((".bin", bytes(len(good))), (".bin", b""), (".xml", b"<net")):
+        kept.with_suffix(name).write_bytes(raw)
+        engine = Engine(model(), graphs=tmp_path)
+        np.testing.assert_allclose(engine(pixels(3)), expected(model(), pixels(3)), atol=1e-5)
+        assert (engine.runs_on, engine.note) == ("openvino", "")
+
+
+def test_a_graph_that_disagrees_gives_way_to_keras(monkeypatch):
+    other = model(seed=1)
+    real = engine_module.to_openvino
+    monkeypatch.setattr(engine_module, "to_openvino", lambda _, path: real(other, path))
+    engine, network = Engine(model()), model()
+    np.testing.assert_allclose(engine(pixels(40)), expected(network, pixels(40)), atol=1e-6)
+    assert engine.runs_on == "keras"
+    assert "0.001 is allowed" in engine.note
+
+
+def test_a_network_that_cannot_be_exported_runs_on_keras(monkeypatch):
+    def fails(*_):
+        raise RuntimeError("OpConversionFailure")
+
+    monkeypatch.setattr(engine_module, "to_openvino", fails)
+    engine = Engine(model())
+    np.testing.assert_allclose(engine(pixels(5)), expected(model(), pixels(5)), atol=1e-6)
+    assert engine.runs_on == "keras"
+    assert "OpConversionFailure" in engine.note
+
+
+def test_on_a_gpu_keras_runs(monkeypatch):
+    monkeypatch.setattr(engine_module, "has_gpu", lambda: True)
+    engine = Engine(model())
+    found = engine(pixels(37))
+    np.testing.assert_allclose(found, expected(model(), pixels(37)), atol=1e-6)
+    assert (engine.runs_on, engine.note) == ("keras", "")
+
+
+def test_int8_without_nncf_is_an_error_that_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "nncf", None)
+    with pytest.raises(MissingExtraError, match=r"crossroads\[int8\]"):
+        Engine(model(), precision="int8", calibration=pixels(4))(pixels(4))
