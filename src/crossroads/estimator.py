@@ -26,6 +26,7 @@ from crossroads.recipe import (
     PoolingName,
     Precision,
     Recipe,
+    ResizeMode,
     ScheduleName,
     StrategyName,
     UnfreezeName,
@@ -59,6 +60,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         feature_type: FeatureType | None = None,
         precision: Precision = "float32",
         image_size: int | None = None,
+        resize: ResizeMode | None = None,
         epochs: int | None = None,
         batch_size: int | None = None,
         validation: float = 0.1,
@@ -91,6 +93,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.feature_type = feature_type
         self.precision = precision
         self.image_size = image_size
+        self.resize = resize
         self.epochs = epochs
         self.batch_size = batch_size
         self.validation = validation

@@ -18,7 +18,7 @@ from crossroads._platform import library_versions, load_keras
 from crossroads.data.dataset import Dataset
 from crossroads.data.images import Resize
 from crossroads.data.loading import Loaded, Refusal, load_all
-from crossroads.errors import DataError
+from crossroads.errors import DataError, RecipeError
 from crossroads.networks.construct import Built, Choice, build
 from crossroads.recipe import Recipe
 from crossroads.run_folder import RunFolder
@@ -145,9 +145,8 @@ class _Run:
             network, data, validation = self._prepared(phase)
             weights = [np.array(v) for v in network.trained.variables] if best else []
             identity = f"{self._identity()}-{number}"
-            trained = execute(
-                network, (phase,), data, validation, lambda _, n=number: self._folder.checkpoints(n), identity, self._watcher
-            )
+            place = partial(self._folder.checkpoints, number)
+            trained = execute(network, (phase,), data, validation, lambda _: place(), identity, self._watcher)  # noqa: B023
             top = trained.history[trained.best - 1]
             history += trained.history
             score = (top.validation_accuracy, -top.validation_loss)
@@ -177,7 +176,6 @@ class _Run:
     def _prepared(self, phase: Solve | Phase) -> tuple[Network, Labelled, Labelled]:
         """The network of a phase with the images as it takes them."""
         from crossroads.networks.network import standardise
-        from crossroads.training.batches import Labelled
 
         freeze = self._built.keep if phase.name == "head" else self._built.freeze
         network = self._network(freeze)
@@ -186,24 +184,23 @@ class _Run:
             if pixels is None:
                 raise DataError("training on pixels needs decoded images", received="none")
             self._sides = self._sides or self._checked(*(Side(p.dataset, p.digests, p.refusals, p.pixels) for p in pixels))
-            train, validation = self._sides
-            return network, *(Labelled(s.pixels, s.dataset.labels) for s in (train, validation))  # type: ignore[return-value]
+            (train, validation), (seen, unseen) = self._sides, pixels
+            return network, _labelled(train, seen.pixels), _labelled(validation, unseen.pixels)
         moved = phase.name == "head" and self._task.strategy.tuned
         views = 1 if moved else self._task.recipe.views or 1
-        (train, rows), (validation, held_out) = self._extracted(network, freeze.name, views)
+        (train, rows), (validation, held_out) = self._extracted(network.frozen, freeze.name, views)
         if phase.name == "head" and isinstance(phase, Phase):
             standardise(self._head, *_moments(rows))
-        labels = train.dataset.labels
-        return network, Labelled(rows, labels, views), Labelled(held_out, validation.dataset.labels)
+        return network, _labelled(train, rows, views), _labelled(validation, held_out)
 
-    def _extracted(self, network: Network, cut: str, views: int) -> tuple[tuple[Side, Rows], tuple[Side, Rows]]:
+    def _extracted(self, frozen: keras.Model, cut: str, views: int) -> tuple[tuple[Side, Rows], tuple[Side, Rows]]:
         """Features of both sides, from the cache where they are there."""
         from crossroads.features.cache import Cache, Key
         from crossroads.features.engine import Engine
         from crossroads.features.extract import extract
         from crossroads.networks.export import function_digest
 
-        recipe, frozen = self._task.recipe, network.frozen
+        recipe = self._task.recipe
         began = time.perf_counter()
         cache = Cache()
         kind = recipe.feature_type or "float32"
@@ -213,7 +210,7 @@ class _Run:
             Key,
             weights=function_digest(frozen),
             preprocessing=f"{self._task.choice.record.name}: {self._task.choice.record.preprocessing}",
-            resize=Resize(self._size),
+            resize=resize_of(recipe),
             cut=cut,
             pooling=str(recipe.pooling) if vector else "map",
             precision=recipe.precision,
@@ -234,7 +231,7 @@ class _Run:
             store = cache.store(key(moves=moved), tuple(frozen.output_shape[1:]))
             got = extract(
                 dataset,
-                resize=Resize(self._size),
+                resize=resize_of(recipe),
                 engine=engine,
                 cache=cache,
                 store=store,
@@ -264,7 +261,7 @@ class _Run:
         if self._task.recipe.precision != "int8":
             return None
         rows = np.random.default_rng(self._task.recipe.seed).permutation(len(self._task.train))[:CALIBRATION_IMAGES]
-        return load_all(self._task.train.select(np.sort(rows)), self._size).pixels
+        return load_all(self._task.train.select(np.sort(rows)), resize_of(self._task.recipe)).pixels
 
     def _checked(self, train: Side, validation: Side) -> tuple[Side, Side]:
         """Both sides, once each has what it needs; the user is told of refusals."""
@@ -309,11 +306,25 @@ class _Run:
         }
 
 
+def resize_of(recipe: Recipe) -> Resize:
+    """How a resolved recipe makes images square. Raises `RecipeError` where it is not resolved."""
+    if recipe.image_size is None or recipe.resize is None:
+        raise RecipeError("a resolved recipe names image size and resize", received="none")
+    return Resize(recipe.image_size, recipe.resize)
+
+
 def refusal_notes(side: str, refusals: tuple[Refusal, ...]) -> Iterator[str]:
     """A sentence on the images that were left out, if any were."""
     if refusals:
         first = f"{refusals[0].name}: {refusals[0].reason}"
         yield f"{len(refusals)} images of {side} were refused and left out, the first {first}"
+
+
+def _labelled(side: Side, inputs: Any, views: int = 1) -> Labelled:
+    """A side as training takes it."""
+    from crossroads.training.batches import Labelled
+
+    return Labelled(inputs, side.dataset.labels, views, side.dataset.groups)
 
 
 def _summary(phase: Solve | Phase, history: tuple[EpochRecord, ...], best: int) -> dict[str, Any]:

@@ -145,7 +145,7 @@ class Predictor:
 
         def batches() -> Iterator[NDArray[np.uint8]]:
             waiting: list[NDArray[np.uint8]] = []
-            for row, image, digest in stream(dataset, self.size):
+            for row, image, digest in stream(dataset, self.manifest.resize):
                 if isinstance(image, ImageRefused):
                     refusals.append(_refused(dataset, row, image, strict))
                 else:
@@ -224,7 +224,7 @@ class Predictor:
 
     def _square(self, image: Picture, name: str) -> NDArray[np.uint8]:
         try:
-            return load_image(_source(image), self.size)
+            return load_image(_source(image), self.manifest.resize)
         except ImageRefused as error:
             raise ImageRefused(f"{name}: {error.rule}", received=error.received, mend=error.mend) from error
         except OSError as error:

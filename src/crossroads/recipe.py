@@ -20,6 +20,7 @@ HeadName = Literal["linear", "mlp", "sgd"]
 PoolingName = Literal["average", "average-2", "average-3", "average-4", "max", "max-2", "max-3", "max-4", "none"]
 UnfreezeName = Literal["at-once", "gradual"]
 FeatureType = Literal["float32", "float16"]
+ResizeMode = Literal["squash", "crop"]
 Precision = Literal["float32", "int8"]
 OptimizerName = Literal["adam", "adamw"]
 ScheduleName = Literal["constant", "cosine", "one-cycle"]
@@ -84,6 +85,7 @@ class Recipe:
         feature_type: How features are cached.
         precision: What the frozen part is computed in.
         image_size: Side in pixels of the square that each image is resized to.
+        resize: ``squash`` scales both sides, whatever the aspect ratio; ``crop`` takes the middle, as ImageNet's tests do.
         epochs: Passes over the training images.
         batch_size: Images a step.
         validation: Share of the images (whole groups) that choose the best epoch, in (0, 0.9].
@@ -122,6 +124,7 @@ class Recipe:
     feature_type: FeatureType | None = None
     precision: Precision = "float32"
     image_size: int | None = None
+    resize: ResizeMode | None = None
     epochs: int | None = None
     batch_size: int | None = None
     validation: float = 0.1

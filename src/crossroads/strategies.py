@@ -203,7 +203,7 @@ def strategy(name: str) -> Strategy:
     raise RecipeError("no such strategy", received=repr(name), mend=did_you_mean(name, [record.name for record in STRATEGIES]))
 
 
-def resolve(recipe: Recipe, backbone: Backbone, *, images: int, image_size: int) -> Recipe:
+def resolve(recipe: Recipe, backbone: Backbone, *, images: int, image_size: int, side: float = 0.0) -> Recipe:
     """The recipe with every open choice filled in that matters to its strategy; what does not matter stays None.
 
     Args:
@@ -211,12 +211,16 @@ def resolve(recipe: Recipe, backbone: Backbone, *, images: int, image_size: int)
         backbone: The backbone that will be used.
         images: Training images.
         image_size: Side in pixels that was chosen for them.
+        side: Median of the shorter sides of the images, in pixels.
 
     Raises:
         RecipeError: An option would do nothing, such as a weight decay for Adam, or epochs for a head that is solved.
     """
     record = strategy(recipe.strategy)
-    named = replace(recipe, backbone=backbone.name, image_size=image_size)
+    # Photographs have room around what they show, as ImageNet's have; small images are often cut close already.
+    photographs = record.start == "pretrained" and side >= image_size
+    mode = recipe.resize or ("crop" if photographs else "squash")
+    named = replace(recipe, backbone=backbone.name, image_size=image_size, resize=mode)
     if record.start == "pretrained":
         named = _with_parts(named, record)
     else:

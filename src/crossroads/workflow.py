@@ -24,7 +24,7 @@ from crossroads.data.readers import read
 from crossroads.data.splits import Locked, split, split_digest
 from crossroads.errors import DataError, RecipeError
 from crossroads.evaluation import Evaluation
-from crossroads.fitting import Fitted, Side, Task, carry_out, refusal_notes
+from crossroads.fitting import Fitted, Side, Task, carry_out, refusal_notes, resize_of
 from crossroads.networks.construct import choose
 from crossroads.predictor import Predictor
 from crossroads.recipe import Recipe, read_toml
@@ -144,10 +144,11 @@ def prepare(
         )
     locked = None if test is None else test_rows(align(read(test, class_names=recipe.class_names), dataset.classes))
     parts = split(dataset, validation=recipe.validation, test=recipe.test_share, seed=recipe.seed, locked_test=locked)
-    size = recipe.image_size or chosen.size_for(sizes(parts.train, seed=recipe.seed).median)
+    side = sizes(parts.train, seed=recipe.seed).median
+    size = recipe.image_size or chosen.size_for(side)
     if locked is not None:
         recipe = replace(recipe, test_share=0.0)  # which then does nothing; so the stored recipe repeats the run
-    resolved = resolve(recipe, chosen, images=len(parts.train), image_size=size)
+    resolved = resolve(recipe, chosen, images=len(parts.train), image_size=size, side=side)
     chosen.check_size(size)
     notes = (*dataset.notes, *(() if locked is None else (f"test: {note}" for note in locked.notes)), *parts.notes)
     for note in notes:
@@ -157,7 +158,7 @@ def prepare(
         train, validation = (
             load_all(
                 part,
-                size,
+                resize_of(resolved),
                 strict=recipe.strict,
                 progress=partial(watcher.progress, f"decoding {name}"),
                 spill=scratch / f"{name}.pixels",
@@ -221,11 +222,11 @@ def _train_and_test(prepared: Prepared, folder: RunFolder, started: float, watch
     contents = artifact.Contents(
         model=fitted.model,
         classes=prepared.classes,
-        resize=Resize(_known(task.recipe.image_size)),
+        resize=resize_of(task.recipe),
         recipe=task.recipe,
         history=history_csv(fitted.history),
         data=_data_facts(prepared, fitted),
-        parity_images=_spread(fitted.validation, _known(task.recipe.image_size)),
+        parity_images=_spread(fitted.validation, resize_of(task.recipe)),
     )
     with artifact.draft(folder.path, contents) as draft:
         # What is scored is what was saved, as it will be loaded.
@@ -237,10 +238,10 @@ def _train_and_test(prepared: Prepared, folder: RunFolder, started: float, watch
     return Run(folder.path, metrics)
 
 
-def _spread(side: Side, size: int) -> NDArray[np.uint8]:
+def _spread(side: Side, resize: Resize) -> NDArray[np.uint8]:
     """Images from all over, since those of one class often stand together."""
     rows = np.linspace(0, len(side.dataset) - 1, min(len(side.dataset), PARITY_IMAGES)).astype(np.int64)
-    return load_all(side.dataset.select(rows), size).pixels if side.pixels is None else side.pixels[rows]
+    return load_all(side.dataset.select(rows), resize).pixels if side.pixels is None else side.pixels[rows]
 
 
 def _validation(predictor: Predictor, side: Side, watcher: Watcher) -> dict[str, Any]:
@@ -349,9 +350,3 @@ def _name_of(backbone: Any) -> dict[str, Any]:
 
 def _own(backbone: Any) -> Any:
     return None if backbone is None or isinstance(backbone, str | Path) else backbone
-
-
-def _known(size: int | None) -> int:
-    if size is None:
-        raise RecipeError("a resolved recipe names the image size", received="none")
-    return size

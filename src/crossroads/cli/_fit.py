@@ -71,6 +71,10 @@ def fit(
         Optional[int],
         typer.Option(help="Side in pixels that images are resized to; chosen from the images by default.", show_default=False),
     ] = None,
+    resize: Annotated[
+        Optional[str],
+        typer.Option(help="squash scales both sides; crop takes the middle, the default for photographs.", show_default=False),
+    ] = None,
     validation: Annotated[
         Optional[float], typer.Option(help="Share that chooses the best epoch, 0.1 by default.", show_default=False)
     ] = None,
@@ -151,6 +155,7 @@ def fit(
         "epochs": epochs,
         "batch_size": batch_size,
         "image_size": image_size,
+        "resize": resize,
         "validation": validation,
         "test_share": test_share,
         "seed": seed,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -62,6 +63,12 @@ _PHOTOMETRIC = 262
 _CUT_SHORT = ("truncated", "eof", "not enough", "unexpected end", "broken png", "incomplete")
 
 
+MODES = ("squash", "crop")
+
+CROP = 0.875
+"""Share of the shorter side that ``crop`` keeps: 224 of 256 pixels, as ImageNet's networks have been tested since AlexNet."""
+
+
 @dataclass(frozen=True, slots=True)
 class Resize:
     """How an image becomes the square that a network takes; it travels with the artifact.
@@ -69,6 +76,7 @@ class Resize:
     Attributes:
         size: Side of the square, in pixels.
         mode: ``squash``: both sides are scaled to `size`, whatever the aspect ratio, so that nothing of the image is cut off.
+            ``crop``: the square in the middle whose side is `CROP` of the shorter side, as networks are tested on ImageNet.
         filter: ``bilinear``, with its support widened to the scale where the image shrinks (antialiased).
 
     Raises:
@@ -82,10 +90,15 @@ class Resize:
     def __post_init__(self) -> None:
         if self.size < 1:
             raise DataError("the image size must be at least 1 pixel", received=self.size)
-        if (self.mode, self.filter) != ("squash", "bilinear"):
+        if self.mode not in MODES or self.filter != "bilinear":
             raise DataError(
-                "images are resized with mode 'squash' and filter 'bilinear'", received=f"{self.mode!r}, {self.filter!r}"
+                "images are resized with mode 'squash' or 'crop' and filter 'bilinear'", received=f"{self.mode!r}, {self.filter!r}"
             )
+
+    @property
+    def least(self) -> int:
+        """Shorter side in pixels from which on an image is not enlarged."""
+        return self.size if self.mode == "squash" else math.ceil(self.size / CROP)
 
 
 def decode(raw: bytes | Pixels, *, max_pixels: int = MAX_PIXELS, draft: int | None = None) -> Pixels:
@@ -115,23 +128,24 @@ def decode(raw: bytes | Pixels, *, max_pixels: int = MAX_PIXELS, draft: int | No
     return np.asarray(_decoded(raw, max_pixels, draft))
 
 
-def resize(image: Pixels, size: int) -> Pixels:
-    """The image scaled to a square as `Resize` says; the same array where it already has that size.
+def resize(image: Pixels, to: Resize | int) -> Pixels:
+    """The image as a square, as `Resize` says; the same array where it already is that.
 
     Args:
         image: uint8 (height, width, 3).
-        size: Side of the square in pixels.
+        to: How; a number is the side of the square, in pixels, that the image is squashed to.
 
     Returns:
         uint8 (size, size, 3).
     """
-    if image.shape == (size, size, 3):
+    how = to if isinstance(to, Resize) else Resize(to)
+    if image.shape == (how.size, how.size, 3) and how.mode == "squash":
         return image
-    return np.asarray(_scaled(Image.fromarray(image), size))
+    return np.asarray(_scaled(Image.fromarray(image), how))
 
 
-def load(raw: bytes | Pixels, size: int, *, max_pixels: int = MAX_PIXELS) -> Pixels:
-    """One source as the square a network takes: `decode` (drafted for `size`), then `resize`.
+def load(raw: bytes | Pixels, to: Resize | int, *, max_pixels: int = MAX_PIXELS) -> Pixels:
+    """One source as the square a network takes: `decode` (drafted for its size), then `resize`.
 
     Returns:
         uint8 (size, size, 3).
@@ -140,8 +154,9 @@ def load(raw: bytes | Pixels, size: int, *, max_pixels: int = MAX_PIXELS) -> Pix
         ImageRefused: As for `decode`.
     """
     if isinstance(raw, np.ndarray):
-        return resize(decode(raw, max_pixels=max_pixels), size)
-    return np.asarray(_scaled(_decoded(raw, max_pixels, size), size))
+        return resize(decode(raw, max_pixels=max_pixels), to)
+    how = to if isinstance(to, Resize) else Resize(to)
+    return np.asarray(_scaled(_decoded(raw, max_pixels, how.least), how))
 
 
 def dimensions(raw: bytes | Pixels, *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
@@ -299,7 +314,13 @@ def _checked(array: Pixels, max_pixels: int) -> Pixels:
     return array[:, :, np.newaxis] if array.ndim == 2 else array
 
 
-def _scaled(image: Image.Image, size: int) -> Image.Image:
+def _scaled(image: Image.Image, to: Resize) -> Image.Image:
+    size = to.size
+    if to.mode == "crop":
+        side = CROP * min(image.size)
+        left, top = (image.width - side) / 2, (image.height - side) / 2
+        box = (left, top, left + side, top + side)
+        return image.resize((size, size), Image.Resampling.BILINEAR, box=box, reducing_gap=2.0)
     if image.size == (size, size):
         return image
     # A gap of 2: a large image is first reduced by whole factors to no less than twice the size. Measured at 12 megapixels to

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from crossroads.data._pool import in_order
 from crossroads.data.dataset import Dataset, digest_of
-from crossroads.data.images import Pixels, dimensions, load
+from crossroads.data.images import Pixels, Resize, dimensions, load
 from crossroads.errors import DataError, ImageRefused
 
 CHUNK = 64
@@ -104,7 +104,7 @@ def read(dataset: Dataset, row: int) -> bytes | Pixels:
 
 def load_all(
     dataset: Dataset,
-    size: int,
+    to: Resize | int,
     *,
     strict: bool = False,
     progress: Progress | None = None,
@@ -116,7 +116,7 @@ def load_all(
 
     Args:
         dataset: At least one row.
-        size: Side in pixels of the square that each image becomes.
+        to: How each image becomes a square; a number is the side in pixels that it is squashed to.
         strict: Whether the first refusal, in row order, is an error.
         progress: Called with the rows done and their number, from the calling thread.
         workers: Threads; None for one a CPU.
@@ -131,7 +131,7 @@ def load_all(
     n = len(dataset)
     if n == 0:
         raise DataError(f"{dataset.origin}: there must be at least one image", received="0 rows")
-    pixels = _space(dataset, size, spill, in_memory)
+    pixels = _space(dataset, to.size if isinstance(to, Resize) else to, spill, in_memory)
     digests = np.empty((n, 16), np.uint8)
 
     def work(rows: range) -> list[Refusal]:
@@ -139,7 +139,7 @@ def load_all(
         for row in rows:
             try:
                 raw = read(dataset, row)
-                pixels[row] = load(raw, size)
+                pixels[row] = load(raw, to)
                 digests[row] = np.frombuffer(digest_of(raw), np.uint8)
             except ImageRefused as error:
                 refused.append(Refusal(row, dataset.name(row), str(error)))
@@ -160,20 +160,20 @@ def load_all(
     return _kept(dataset, pixels, digests, refusals)
 
 
-def stream(dataset: Dataset, size: int, *, chunk: int = CHUNK, workers: int | None = None) -> Iterator[Streamed]:
+def stream(dataset: Dataset, to: Resize | int, *, chunk: int = CHUNK, workers: int | None = None) -> Iterator[Streamed]:
     """Each row's pixels, uint8 (size, size, 3), or its refusal, in row order; each source is read once.
 
     At most two chunks a thread are held at a time.
 
     Args:
         dataset: Any number of rows.
-        size: Side in pixels of the square that each image becomes.
+        to: How each image becomes a square; a number is the side in pixels that it is squashed to.
         chunk: Rows a task.
         workers: Threads; None for one a CPU.
     """
 
     def work(rows: range) -> list[Streamed]:
-        return [_attempt(dataset, row, size) for row in rows]
+        return [_attempt(dataset, row, to) for row in rows]
 
     for results in in_order(work, len(dataset), chunk=chunk, workers=workers):
         yield from results
@@ -199,10 +199,10 @@ def sizes(dataset: Dataset, sample: int = 256, seed: int = 0) -> Sizes:
     return Sizes(int(np.median(sides)))
 
 
-def _attempt(dataset: Dataset, row: int, size: int) -> Streamed:
+def _attempt(dataset: Dataset, row: int, to: Resize | int) -> Streamed:
     try:
         raw = read(dataset, row)
-        return Streamed(row, load(raw, size), digest_of(raw))
+        return Streamed(row, load(raw, to), digest_of(raw))
     except ImageRefused as error:
         return Streamed(row, error, b"")
 

@@ -14,7 +14,7 @@ from keras import layers
 from numpy.typing import NDArray
 
 from crossroads.errors import BackboneError
-from crossroads.networks.cuts import Cut, between, blocks, until
+from crossroads.networks.cuts import Cut, between, blocks, cuts, until
 from crossroads.networks.pooling import pool
 from crossroads.recipe import HeadName, PoolingName
 
@@ -114,10 +114,11 @@ def assemble(parts: Parts, size: int, head: tuple[keras.Layer, ...], layout: Lay
     images = keras.Input((size, size, 3), dtype="uint8", name="images")
     frozen, below, above = None, None, kept
     if layout.freeze is not None:
-        whole = layout.keep is not None and layout.keep.name == layout.freeze.name
+        keep = layout.keep or cuts(parts.backbone)[-1]
+        whole = keep.name == layout.freeze.name
         last = _end(kept, layout.pooling) if whole else until(parts.backbone, layout.freeze)
         frozen = keras.Model(images, _prepared(parts, images, last), name="frozen")
-        above = None if whole else between(parts.backbone, layout.freeze, layout.keep)
+        above = None if whole else between(parts.backbone, layout.freeze, keep)
         below = frozen
     start = keras.Input((size, size, 3), dtype="float32", name="pixels") if below is None else keras.Input(below.output_shape[1:])
     x = start
