@@ -1,0 +1,189 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from crossroads.data.dataset import digest_of
+from crossroads.data.images import Resize, load
+from crossroads.data.readers import read
+from crossroads.errors import DataError, FeatureError
+from crossroads.features import extract as extract_module
+from crossroads.features.cache import Cache, Key
+from crossroads.features.extract import extract
+from crossroads.features.views import view
+from crossroads.recipe import Augmentation
+from pictures import folder_of, stripes
+
+SIZE = 6
+MOVES = Augmentation(shift=0.2, rotation=20, flip=True)
+
+
+class Sums:
+    """An engine whose features tell images apart, and that counts what it was given."""
+
+    def __init__(self):
+        self.images = 0
+
+    def stream(self, chunks):
+        for chunk in chunks:
+            self.images += len(chunk)
+            for some in np.array_split(chunk, 3):  # of other sizes than what came in
+                yield sums(some)
+
+
+def sums(images):
+    weights = np.random.default_rng(0).integers(-9, 9, (SIZE * SIZE * 3, 4))  # exact, however they are summed
+    return (images.reshape(len(images), SIZE * SIZE * 3) @ weights).astype(np.float32)
+
+
+def store_in(cache, moves=None):
+    return cache.store(Key("w", "x", Resize(SIZE), "c", "none", moves, "float32", "float32"), (4,))
+
+
+def run(dataset, folder, engine=None, *, limit=10**9, moves=None, **options):
+    cache = Cache(folder, limit)
+    engine = engine or Sums()
+    found = extract(
+        dataset, resize=Resize(SIZE), engine=lambda: engine, cache=cache, store=store_in(cache, moves), moves=moves, **options
+    )
+    return found, engine
+
+
+def not_needed():
+    raise AssertionError("nothing is missing")
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    return read(folder_of(tmp_path / "data", *stripes(30)))
+
+
+def recomputed(dataset, views=1, moves=None):
+    found = []
+    for number in range(views):
+        for row in range(len(dataset)):
+            raw = dataset.read(row)
+            found.append(view(load(raw, SIZE), digest_of(raw), number, moves))
+    return sums(np.stack(found))
+
+
+@pytest.mark.parametrize(("views", "moves"), [(1, None), (3, MOVES)])
+def test_cached_equals_recomputed(tmp_path, dataset, views, moves):
+    seen = []
+    found, engine = run(dataset, tmp_path / "c", views=views, moves=moves, progress=lambda done, n: seen.append((done, n)))
+    expected = recomputed(dataset, views, moves)
+    np.testing.assert_array_equal(found.features[:], expected)
+    assert found.digests.tolist() == [list(digest_of(dataset.read(row))) for row in range(30)]
+    assert engine.images == found.computed == 30 * views
+    assert seen[-1] == (30, 30)
+    cache = Cache(tmp_path / "c")
+    again = extract(
+        dataset, resize=Resize(SIZE), engine=not_needed, cache=cache, store=store_in(cache, moves), views=views, moves=moves
+    )
+    assert again.computed == 0
+    np.testing.assert_array_equal(again.features[:], expected)
+
+
+@settings(max_examples=15, deadline=None)
+@given(parts=st.lists(st.lists(st.integers(0, 11), min_size=1, max_size=8), min_size=1, max_size=4))
+def test_whatever_was_extracted_before_features_are_those_of_the_images(tmp_path_factory, parts):
+    folder = tmp_path_factory.mktemp("any")
+    whole = read(folder_of(folder / "data", *stripes(12)))
+    expected = recomputed(whole)
+    known = set()
+    for rows in parts:
+        found, engine = run(whole.select(rows), folder / "c")
+        np.testing.assert_array_equal(found.features[:], expected[rows])
+        assert engine.images == len(set(rows) - known)
+        known |= set(rows)
+
+
+def test_more_views_compute_only_those_that_are_missing(tmp_path, dataset):
+    run(dataset, tmp_path / "c", views=2, moves=MOVES)
+    found, engine = run(dataset, tmp_path / "c", views=3, moves=MOVES)
+    assert engine.images == 30
+    np.testing.assert_array_equal(found.features[:], recomputed(dataset, 3, MOVES))
+
+
+def test_images_that_are_refused_are_left_out_and_told(tmp_path):
+    data = folder_of(tmp_path / "data", *stripes(6))
+    (data / "level" / "0002.png").write_bytes(b"no image")
+    dataset = read(data)
+    found, _ = run(dataset, tmp_path / "c")
+    assert [refusal.name.endswith("0002.png") for refusal in found.refusals] == [True]
+    assert len(found.dataset) == len(found.features) == len(found.digests) == 5
+    with pytest.raises(DataError, match=r"0002\.png"):
+        run(dataset, tmp_path / "other", strict=True)
+    row = found.refusals[0].row
+    with pytest.raises(DataError, match="at least one image"):
+        run(dataset.select([row]), tmp_path / "c")
+    with pytest.raises(DataError, match="0 rows"):
+        run(dataset.select([]), tmp_path / "c")
+
+
+def test_a_set_too_large_is_an_error_before_anything_is_computed(tmp_path, dataset):
+    cache = Cache(tmp_path / "c", 500)
+    with pytest.raises(FeatureError, match="30 rows"):
+        extract(dataset, resize=Resize(SIZE), engine=not_needed, cache=cache, store=store_in(cache))
+
+
+def test_a_set_that_is_cached_needs_no_room(tmp_path, dataset):
+    run(dataset, tmp_path / "c")
+    taken = sum(entry.bytes for entry in Cache(tmp_path / "c").info())
+    found, engine = run(dataset, tmp_path / "c", limit=taken)
+    assert (engine.images, found.computed) == (0, 0)
+
+
+def test_large_files_are_held_a_few_at_a_time(tmp_path, dataset, monkeypatch):
+    monkeypatch.setattr(extract_module, "RAW_BYTES", 1)
+    found, _ = run(dataset, tmp_path / "c")
+    np.testing.assert_array_equal(found.features[:], recomputed(dataset))
+
+
+def test_an_error_of_the_engine_ends_the_threads_and_keeps_what_was_written(tmp_path, dataset, monkeypatch):
+    monkeypatch.setattr(extract_module, "KEPT_BYTES", 1)
+    monkeypatch.setattr(extract_module, "CHUNK", 4)
+
+    class Breaks(Sums):
+        def stream(self, chunks):
+            for number, values in enumerate(super().stream(chunks)):
+                if number == 6:
+                    raise KeyboardInterrupt
+                yield values
+
+    with pytest.raises(KeyboardInterrupt):
+        run(dataset, tmp_path / "c", Breaks())
+    found, engine = run(dataset, tmp_path / "c")
+    assert engine.images == 22
+    np.testing.assert_array_equal(found.features[:], recomputed(dataset))
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no SIGKILL on this system")
+def test_after_a_kill_the_extraction_goes_on_where_it_stopped(tmp_path, dataset):
+    code = f"""
+import os, sys
+sys.path[:0] = {[str(Path(__file__).parent), str(Path(__file__).parents[1])]!r}
+from pathlib import Path
+from test_extract import Sums, extract_module, read, run
+extract_module.KEPT_BYTES, extract_module.CHUNK = 1, 4
+class Killed(Sums):
+    def stream(self, chunks):
+        for number, values in enumerate(super().stream(chunks)):
+            if number == 8:
+                os.kill(os.getpid(), {int(signal.SIGKILL)})
+            yield values
+run(read(Path({str(tmp_path / "data")!r})), Path({str(tmp_path / "c")!r}), Killed())
+"""
+    done = subprocess.run([sys.executable, "-c", code], env={**os.environ}, check=False, capture_output=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    found, engine = run(dataset, tmp_path / "c")
+    assert 0 < engine.images < 30
+    np.testing.assert_array_equal(found.features[:], recomputed(dataset))
