@@ -18,7 +18,6 @@ from crossroads.training.watch import Silent
 from killing import Killed
 from tiny_networks import KilledAfter, labelled, network, phase, same, weights
 
-pytestmark = pytest.mark.core
 SOLVE = Solve("head", "none", 0)
 PIXELS = labelled(48), labelled(16, seed=1)
 
@@ -69,6 +68,7 @@ KINDS = {
 }
 
 
+@pytest.mark.core
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_run_killed_between_epochs_goes_on_bit_by_bit(tmp_path, kind):
     plan, freeze, views, head, at = KINDS[kind]
@@ -100,6 +100,7 @@ def test_history_names_the_phases_and_best_is_the_record_that_is_kept(tmp_path):
     assert validate(made.trained, PIXELS[1]) == pytest.approx((kept.validation_loss, kept.validation_accuracy), rel=1e-5)
 
 
+@pytest.mark.core
 def test_what_is_validated_and_kept_is_the_average_of_the_weights(tmp_path):
     planned = phase(epochs=3, ema=0.95, learning_rate=0.02, schedule="constant")
     made, done = run(tmp_path, (planned,))
@@ -109,6 +110,7 @@ def test_what_is_validated_and_kept_is_the_average_of_the_weights(tmp_path):
     assert not same(weights(made.trained), weights(raw.trained))
 
 
+@pytest.mark.core
 @pytest.mark.parametrize("freeze", [None, "relu1", "relu2"])
 def test_a_solved_head_is_the_one_of_the_features_that_come_into_it(tmp_path, freeze):
     made, done = run(tmp_path, (SOLVE,), freeze)

@@ -175,7 +175,7 @@ def validate(logits: keras.Model, data: Labelled) -> tuple[float, float]:
 
 
 @contextmanager
-def _averaged(variables: Sequence[Any], averages: Sequence[Any]) -> Iterator[None]:
+def _averaged(variables: Sequence[Any], averages: Sequence[NDArray[np.floating]]) -> Iterator[None]:
     """Inside, the variables have the values of their averages, where averages are kept."""
     raw = [keras.ops.convert_to_numpy(variable).copy() for variable in variables] if averages else []
     _assign_all(variables, averages)

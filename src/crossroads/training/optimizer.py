@@ -9,6 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 from keras import ops, optimizers
+from numpy.typing import NDArray
 
 from crossroads.strategies import Phase
 
@@ -109,7 +110,8 @@ class RuledAdam(optimizers.Adam):  # type: ignore[misc]
         ]
         for variable, start in zip(variables, self._starts, strict=True):
             if start is not None:
-                start.assign(variable)
+                # A copy by way of NumPy: JAX would give both the same memory, and gives up memory at every step.
+                start.assign(keras.ops.convert_to_numpy(variable).copy())
 
     @property
     def state(self) -> list[Any]:
@@ -118,9 +120,10 @@ class RuledAdam(optimizers.Adam):  # type: ignore[misc]
         return [variable for variable in self.variables if id(variable) not in starts]
 
     @property
-    def averages(self) -> list[Any]:
-        """The moving averages in the order of the variables; empty where none are kept."""
-        return list(self._model_variables_moving_average) if self.use_ema else []
+    def averages(self) -> list[NDArray[np.floating]]:
+        """Copies of the moving averages in the order of the variables; empty where none are kept."""
+        kept = self._model_variables_moving_average if self.use_ema else []
+        return [keras.ops.convert_to_numpy(average).copy() for average in kept]
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         """One step of one variable."""
