@@ -128,27 +128,25 @@ class RuledAdam(optimizers.Adam):  # type: ignore[misc]
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         """One step of one variable."""
         i = self._get_variable_index(variable)
-        rule, momentum, velocity = self._rules[i], self._momentums[i], self._velocities[i]
-        value, kind = ops.convert_to_tensor(variable), variable.dtype
+        rule, momentum, velocity, kind = self._rules[i], self._momentums[i], self._velocities[i], variable.dtype
         gradient, rate = ops.cast(gradient, kind), ops.cast(learning_rate, kind) * rule.share
         step = ops.cast(self.iterations + 1, kind)
         # The moments of a weight that does not move yet are kept all the same: bias correction counts from the first step, and
         # fresh moments in mid-course would begin with a leap.
-        first = momentum + (gradient - momentum) * (1 - self.beta_1)
-        second = velocity + (ops.square(gradient) - velocity) * (1 - self.beta_2)
+        self.assign_add(momentum, (gradient - momentum) * (1 - self.beta_1))
+        self.assign_add(velocity, (ops.square(gradient) - velocity) * (1 - self.beta_2))
         correction = ops.sqrt(1 - ops.power(ops.cast(self.beta_2, kind), step)) / (1 - ops.power(ops.cast(self.beta_1, kind), step))
-        change = correction * first / (ops.sqrt(second) + self.epsilon)
+        change = momentum * (rate * correction) / (ops.sqrt(velocity) + self.epsilon)
         if rule.decay:
-            change = change + rule.decay * value
+            change = change + ops.convert_to_tensor(variable) * (rate * rule.decay)
         if rule.pull:
-            change = change + rule.pull * (value - self._starts[i])
-        moved = value - rate * change
+            change = change + (ops.convert_to_tensor(variable) - self._starts[i]) * (rate * rule.pull)
         if rule.opens:
-            # Chosen, not multiplied by nothing: that would turn -0.0 into 0.0.
-            moved = ops.where(self.iterations >= rule.opens, moved, value)
-        self.assign(momentum, first)
-        self.assign(velocity, second)
-        self.assign(variable, moved)
+            # Chosen, not multiplied by nothing: that would turn -0.0 into 0.0, and a number below the normal ones too.
+            value = ops.convert_to_tensor(variable)
+            self.assign(variable, ops.where(self.iterations >= rule.opens, value - change, value))
+        else:
+            self.assign_sub(variable, change)
 
     def _update_model_variables_moving_average(self, trainable_variables: Any) -> None:
         done = ops.cast(self.iterations, "float32")
