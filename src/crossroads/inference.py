@@ -148,7 +148,8 @@ class Graph:
 
     @property
     def _requests(self) -> int:
-        return int(self._for_many.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
+        # One more than OpenVINO can run at a time waits in line, so that none stands still while the caller takes a result.
+        return int(self._for_many.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")) + 1
 
     @cached_property
     def _for_few(self) -> Any:
