@@ -242,6 +242,14 @@ def test_features_that_are_not_finite_are_refused(bad):
         solve(x, y, x[:3], y[:3], 3)
 
 
+def test_the_features_are_left_as_they_are():
+    x, y = clouds(30)
+    doubles = x.astype(np.float64)
+    head = solve(doubles, y, doubles, y, 3)
+    np.testing.assert_array_equal(doubles, x)
+    np.testing.assert_allclose(head.kernel, solve(x, y, x, y, 3).kernel, rtol=1e-4, atol=1e-6)
+
+
 def test_no_image_is_refused():
     x, y = clouds(30)
     with pytest.raises(TrainingError, match="30 and 0 of them"):

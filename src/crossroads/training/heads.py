@@ -234,7 +234,7 @@ def _turn(features: Features, weights: NDArray[np.float64]) -> _Turn:
     products = np.zeros((d, d)) if d <= n else None
     for start, rows in _chunks(features):
         part = weights[start : start + len(rows), None]
-        rows -= origin
+        rows = rows - origin  # never in place: they may be the caller's
         sums += (part * rows).sum(axis=0)
         rows *= np.sqrt(part)
         squares += (rows**2).sum(axis=0)
