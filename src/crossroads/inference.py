@@ -30,12 +30,17 @@ def runtime() -> Any:
     `import openvino` reports itself to an analytics server and writes an identifier to the user's home, unless its package
     `openvino_telemetry` cannot be imported: it then takes a stub of its own. So that package is hidden during this import only.
     """
+    return without_telemetry("openvino")
+
+
+def without_telemetry(name: str) -> Any:
+    """The module `name`, of OpenVINO or a tool of its makers, imported as `runtime` says."""
     with _importing:
-        if "openvino" in sys.modules or _TELEMETRY in sys.modules:
-            return importlib.import_module("openvino")
+        if name in sys.modules or _TELEMETRY in sys.modules:
+            return importlib.import_module(name)
         sys.modules[_TELEMETRY] = None  # type: ignore[assignment]
         try:
-            return importlib.import_module("openvino")
+            return importlib.import_module(name)
         finally:
             del sys.modules[_TELEMETRY]
 

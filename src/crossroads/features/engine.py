@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
+import sys
 import time
 from collections.abc import Iterable, Iterator
 from functools import cached_property
@@ -17,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossroads.errors import ArtifactError, MissingExtraError
-from crossroads.inference import Graph, runtime
+from crossroads.inference import Graph, runtime, without_telemetry
 from crossroads.networks.export import function_digest, to_openvino
 
 TOLERANCE = 1e-3
@@ -275,15 +277,16 @@ def _quantise(whole: Path, path: Path, images: NDArray[np.uint8] | None) -> None
     """
     if images is None or not len(images):
         raise ArtifactError("int8 is calibrated on images", received="none")
+    openvino = runtime()
     try:
-        import nncf
+        nncf = without_telemetry("nncf")
     except ImportError as error:
         raise MissingExtraError(
             "int8 needs NNCF", received="precision int8", mend="pip install 'crossroads[int8]', or use --precision float32"
         ) from error
-    openvino = runtime()
     model = openvino.Core().read_model(str(whole))
     chosen = images[np.linspace(0, len(images) - 1, min(len(images), CALIBRATION_IMAGES)).astype(np.int64)]
     dataset = nncf.Dataset([image[None] for image in chosen])
-    quantised = nncf.quantize(model, dataset, subset_size=len(chosen))
+    with contextlib.redirect_stdout(sys.stderr):  # it shows its progress, and standard output belongs to --json
+        quantised = nncf.quantize(model, dataset, subset_size=len(chosen))
     openvino.save_model(quantised, str(path), compress_to_fp16=False)
