@@ -297,7 +297,7 @@ def test_a_graph_of_other_classes_is_refused(folder, tmp_path):
         Predictor.load(run)
 
 
-@pytest.mark.parametrize("other", [{"mode": "crop"}, {"filter": "nearest"}, {"size": 0}])
+@pytest.mark.parametrize("other", [{"mode": "stretch"}, {"filter": "nearest"}, {"size": 0}])
 def test_a_way_to_resize_that_this_version_does_not_have_is_refused(folder, tmp_path, other):
     from crossroads.artifact._manifest import text_of
 

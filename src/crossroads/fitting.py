@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from crossroads import __version__, artifact
 from crossroads._platform import library_versions, load_keras
-from crossroads.data.dataset import Dataset
+from crossroads.data.dataset import Dataset, digest_of
 from crossroads.data.images import Resize
 from crossroads.data.loading import Loaded, Refusal, load_all
 from crossroads.errors import DataError, RecipeError
@@ -203,7 +203,7 @@ class _Run:
         recipe = self._task.recipe
         began = time.perf_counter()
         cache = Cache()
-        kind = recipe.feature_type or "float32"
+        kind, calibration = recipe.feature_type or "float32", self._some()
         vector = len(frozen.output_shape) == 2
         moves = recipe.augmentation if views > 1 else None
         key = partial(
@@ -213,14 +213,14 @@ class _Run:
             resize=resize_of(recipe),
             cut=cut,
             pooling=str(recipe.pooling) if vector else "map",
-            precision=recipe.precision,
+            precision=recipe.precision if calibration is None else f"int8-{digest_of(calibration).hex()}",
             dtype=kind,
         )
         engines: list[Engine] = []
 
         def engine() -> Engine:
             if not engines:
-                engines.append(Engine(frozen, graphs=cache.folder / "graphs", precision=recipe.precision, calibration=self._some()))
+                engines.append(Engine(frozen, graphs=cache.folder / "graphs", precision=recipe.precision, calibration=calibration))
             return engines[0]
 
         found, computed = [], 0

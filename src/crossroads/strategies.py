@@ -222,7 +222,7 @@ def resolve(recipe: Recipe, backbone: Backbone, *, images: int, image_size: int,
     mode = recipe.resize or ("crop" if photographs else "squash")
     named = replace(recipe, backbone=backbone.name, image_size=image_size, resize=mode)
     if record.start == "pretrained":
-        named = _with_parts(named, record)
+        named = _with_parts(named, record, backbone)
     else:
         _refuse(named, (*_PRETRAINED, *_TUNED), "training from scratch")
     if not record.tuned:
@@ -253,14 +253,14 @@ def plan(recipe: Recipe) -> tuple[Solve | Phase, ...]:
     return (solved if recipe.head == "linear" else _head_first(recipe), _phase(recipe, "tune"))
 
 
-def _with_parts(recipe: Recipe, record: Strategy) -> Recipe:
+def _with_parts(recipe: Recipe, record: Strategy, backbone: Backbone) -> Recipe:
     cut = recipe.cut if recipe.cut is not None else (str(EARLY) if record.keeps == "early" else None)
     whole = record.start == "pretrained" and not (record.frozen or record.tuned)
     if whole and recipe.head not in (None, "sgd"):
         raise _idle("head", repr(recipe.head), f"strategy {record.name!r}, which trains its head with all the rest")
     return replace(
         recipe,
-        weights=recipe.weights or "imagenet",
+        weights=recipe.weights or ("imagenet" if backbone.builder else "own"),
         cut=cut,
         pooling=recipe.pooling or ("average-4" if record.keeps == "early" else "average"),
         head=recipe.head or ("sgd" if whole else "linear"),

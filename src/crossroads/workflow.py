@@ -37,7 +37,7 @@ from crossroads.training.watch import Silent, Watcher
 Source = object
 """Labelled images in any form that `read` takes."""
 
-PARITY_IMAGES = 256
+PARITY_IMAGES = 64
 
 MIRROR_SIZE = 32
 """Side in pixels at which images are compared with their mirror images where they are not decoded for training."""

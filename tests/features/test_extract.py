@@ -187,3 +187,17 @@ run(read(Path({str(tmp_path / "data")!r})), Path({str(tmp_path / "c")!r}), Kille
     found, engine = run(dataset, tmp_path / "c")
     assert 0 < engine.images < 30
     np.testing.assert_array_equal(found.features[:], recomputed(dataset))
+
+
+def test_images_are_made_square_as_asked(tmp_path):
+    wide = np.zeros((SIZE, 3 * SIZE, 3), np.uint8)
+    wide[:, SIZE : 2 * SIZE] = 200  # only the middle is bright
+    dataset = read((np.stack([wide, wide // 2]), ["bright", "dim"]))
+    cache = Cache(tmp_path / "c")
+    for mode, bright in (("squash", False), ("crop", True)):
+        resize = Resize(SIZE, mode)
+        key = Key("sums", "none", resize, "end", "none", None, "float32", "float32")
+        engine = Sums()
+        found = extract(dataset, resize=resize, engine=lambda engine=engine: engine, cache=cache, store=cache.store(key, (4,)))
+        full = sums(np.full((1, SIZE, SIZE, 3), 200, np.uint8))[0]
+        assert np.allclose(found.features[0], full) is bright

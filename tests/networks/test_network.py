@@ -8,11 +8,12 @@ import pytest
 from keras import layers
 
 from crossroads.errors import BackboneError
-from crossroads.networks.catalog import CATALOG, backbone
-from crossroads.networks.network import assemble, seeded
+from crossroads.networks.catalog import backbone
+from crossroads.networks.cuts import find
+from crossroads.networks.network import Layout, assemble, head_layers, seeded, standardise
 
 pytestmark = pytest.mark.core
-every_backbone = pytest.mark.parametrize("record", CATALOG, ids=lambda b: b.name)
+small_backbones = pytest.mark.parametrize("record", [backbone(name) for name in ("small-cnn", "quiz-cnn")], ids=lambda b: b.name)
 
 
 def images(n, size, seed=0):
@@ -21,10 +22,17 @@ def images(n, size, seed=0):
 
 def build(record, size, classes=5, seed=0):
     with seeded(seed):
-        return assemble(record.build(size), size, classes)
+        return assemble(record.build(size), size, head_layers("linear", classes))
 
 
-@every_backbone
+def mobilenet(freeze=None, keep=None, pooling="average", kind="linear", parts=None, head=None):
+    """MobileNet at 32 px, cut and frozen where asked."""
+    parts = parts or backbone("mobilenet").build(32)
+    layout = Layout(*(None if name is None else find(parts.backbone, name) for name in (keep, freeze)), pooling)
+    return assemble(parts, 32, head or head_layers(kind, 5), layout)
+
+
+@small_backbones
 def test_images_in_probabilities_out(record):
     network = build(record, record.sizes[0])
     found = network.inference.predict_on_batch(images(3, record.sizes[0]))
@@ -33,30 +41,30 @@ def test_images_in_probabilities_out(record):
     np.testing.assert_allclose(found.sum(axis=1), 1, atol=1e-5)
 
 
-@every_backbone
+@small_backbones
 def test_it_builds_at_its_smallest_size_and_at_each_size_it_names(record):
     for size in {record.limits[0], *record.sizes}:
-        assert build(record, size).logits.output_shape == (None, 5)
+        assert build(record, size).trained.output_shape == (None, 5)
 
 
-@every_backbone
+@small_backbones
 def test_both_sides_share_their_weights(record):
     network = build(record, record.sizes[0])
     pixels = images(4, record.sizes[0])
-    scores = keras.ops.convert_to_numpy(network.logits(pixels.astype("float32"), training=False))
+    scores = keras.ops.convert_to_numpy(network.trained(pixels.astype("float32"), training=False))
     expected = np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
     np.testing.assert_allclose(network.inference.predict_on_batch(pixels), expected, atol=1e-5)
-    assert {id(v) for v in network.logits.weights} == {id(v) for v in network.inference.weights}
+    assert {id(v) for v in network.trained.weights} == {id(v) for v in network.inference.weights}
 
 
-@every_backbone
+@small_backbones
 def test_the_seed_decides_the_first_weights(record):
-    one, same, other = (build(record, record.sizes[0], seed=seed).logits.get_weights() for seed in (1, 1, 2))
+    one, same, other = (build(record, record.sizes[0], seed=seed).trained.get_weights() for seed in (1, 1, 2))
     assert all(np.array_equal(a, b) for a, b in zip(one, same, strict=True))
     assert not all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
 
 
-@every_backbone
+@small_backbones
 def test_it_saves_and_loads_in_safe_mode(record, tmp_path):
     network = build(record, record.sizes[0])
     network.inference.save(tmp_path / "model.keras")
@@ -69,7 +77,7 @@ def test_other_settings_of_keras_are_refused_and_not_silently_taken():
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:
         with pytest.raises(BackboneError, match="received Keras set to mixed_bfloat16"):
-            build(CATALOG[0], CATALOG[0].sizes[0])
+            build(backbone("quiz-cnn"), 32)
     finally:
         keras.config.set_dtype_policy("float32")
 
@@ -100,12 +108,12 @@ def test_the_quiz_network_is_the_one_of_the_notes():
         ]
     )
     network = build(backbone("quiz-cnn"), 32)
-    assert [w.shape for w in network.logits.get_weights()] == [w.shape for w in notes.get_weights()]
-    notes.set_weights(network.logits.get_weights())
+    assert [w.shape for w in network.trained.get_weights()] == [w.shape for w in notes.get_weights()]
+    notes.set_weights(network.trained.get_weights())
     pixels = images(8, 32)
     expected = notes.predict_on_batch(pixels / np.float32(255) - np.float32(0.5))
     np.testing.assert_allclose(network.inference.predict_on_batch(pixels), expected, atol=1e-5)
-    dropout = next(layer for layer in network.logits.get_layer("quiz_cnn").layers if isinstance(layer, layers.Dropout))
+    dropout = next(layer for layer in network.trained.get_layer("quiz_cnn").layers if isinstance(layer, layers.Dropout))
     assert dropout.rate == 0.5
 
 
@@ -114,3 +122,56 @@ def test_the_small_network_does_not_mind_brightness_and_contrast():
     pixels = images(4, 32) // 4 + 64
     brighter = pixels + 60
     np.testing.assert_allclose(network.inference.predict_on_batch(brighter), network.inference.predict_on_batch(pixels), atol=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("keep", "freeze", "pooling"),
+    [
+        ("conv_pw_4_relu", "conv_pw_4_relu", "average-2"),
+        ("conv_pw_4_relu", "conv_pw_2_relu", "average"),
+        (None, "conv_pw_2_relu", "max"),
+    ],
+)
+def test_frozen_features_and_the_trained_rest_are_the_whole_network(keep, freeze, pooling):
+    network = mobilenet(freeze, keep, pooling)
+    pixels = images(3, 32)
+    features = network.frozen.predict_on_batch(pixels)
+    scores = keras.ops.convert_to_numpy(network.trained(features, training=False)).astype(np.float64)
+    expected = np.exp(scores - scores.max(axis=1, keepdims=True))
+    expected /= expected.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(network.inference.predict_on_batch(pixels), expected, atol=1e-5)
+
+
+def test_networks_over_the_same_parts_and_head_share_their_weights_wherever_they_are_frozen():
+    parts, head = backbone("mobilenet").build(32), head_layers("linear", 5)
+    whole, halved = (mobilenet(freeze, "conv_pw_4_relu", parts=parts, head=head) for freeze in (None, "conv_pw_2_relu"))
+    assert {id(v) for v in whole.inference.weights} == {id(v) for v in halved.inference.weights}
+    assert {id(v) for v in halved.trained.weights} < {id(v) for v in whole.trained.weights}
+    pixels = images(2, 32)
+    np.testing.assert_allclose(whole.inference.predict_on_batch(pixels), halved.inference.predict_on_batch(pixels), atol=1e-6)
+
+
+def test_blocks_hold_every_trained_weight_once_and_end_with_the_head():
+    network = mobilenet("conv_pw_2_relu", "conv_pw_4_relu")
+    inside = [id(weight) for block in network.blocks for layer in block for weight in layer.weights]
+    assert sorted(inside) == sorted(id(weight) for weight in network.trained.weights)
+    assert [layer.name for layer in network.blocks[-1]] == ["head"]
+    assert len(network.blocks) > 3
+
+
+def test_the_head_of_the_notes_starts_as_theirs_does():
+    (head,) = head_layers("sgd", 5)
+    head.build((None, 4096))
+    kernel, bias = (np.asarray(weight) for weight in head.get_weights())
+    assert np.abs(kernel).max() <= 0.02  # a truncated normal: two deviations at most
+    assert 0.008 < kernel.std() < 0.0095
+    assert not bias.any()
+
+
+def test_an_mlp_standardises_by_fixed_figures():
+    head = head_layers("mlp", 5)
+    network = mobilenet("conv_pw_4_relu", "conv_pw_4_relu", head=head)
+    width = network.trained.input_shape[-1]
+    standardise(head, np.full(width, 3.0, np.float32), np.full(width, 4.0, np.float32))
+    found = keras.ops.convert_to_numpy(head[0](np.full((1, width), 7.0, np.float32), training=True))
+    np.testing.assert_allclose(found, 2.0, atol=1e-5)

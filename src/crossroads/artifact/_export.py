@@ -12,8 +12,11 @@ from numpy.typing import NDArray
 
 from crossroads.artifact._manifest import open_verified
 from crossroads.errors import ArtifactError
-from crossroads.inference import BATCH, Graph
+from crossroads.inference import Graph
 from crossroads.networks.export import convert_elsewhere, to_openvino
+
+FEW = 8
+"""Images that Keras computes at a time: layer by layer it holds every map of all of them."""
 
 TOLERANCE = 1e-4
 """Largest difference of a probability between the Keras model and the graph."""
@@ -139,7 +142,7 @@ def _keras_probabilities(model: Any, images: NDArray[np.uint8]) -> NDArray[np.fl
     import keras
 
     with _full_float32():
-        parts = [model(images[start : start + BATCH], training=False) for start in range(0, len(images), BATCH)]
+        parts = [model(images[start : start + FEW], training=False) for start in range(0, len(images), FEW)]
         return np.concatenate([keras.ops.convert_to_numpy(part) for part in parts]).astype(np.float32)
 
 

@@ -130,7 +130,7 @@ class _Reading:
         strict: bool,
         progress: Progress | None,
     ) -> None:
-        self._dataset, self._size, self._store, self._views, self._moves = dataset, resize.size, store, views, moves
+        self._dataset, self._resize, self._store, self._views, self._moves = dataset, resize, store, views, moves
         self._strict, self._progress = strict, progress
         self.kept = np.zeros(len(dataset), bool)
         self.digests = np.zeros((len(dataset), 16), np.uint8)
@@ -142,7 +142,7 @@ class _Reading:
 
     def images(self, workers: int | None) -> Iterator[NDArray[np.uint8]]:
         """uint8 (c, size, size, 3), the views that are missing, each once."""
-        pixels = self._size**2 * 3 * self._views
+        pixels = self._resize.size**2 * 3 * self._views
         chunk = max(1, min(CHUNK, CHUNK_BYTES // pixels))
         row = 0
         for results in in_order(self._work, len(self._dataset), chunk=chunk, workers=workers):
@@ -230,7 +230,7 @@ class _Reading:
         if not missing:
             return _Read(digest, [], "")
         try:
-            image = load(raw, self._size)
+            image = load(raw, self._resize)
         except ImageRefused as error:
             return _Read(b"", [], str(error))
         return _Read(digest, [(number, view(image, digest, number, self._moves)) for number in missing], "")

@@ -31,7 +31,8 @@ def view(image: NDArray[np.uint8], digest: bytes, number: int, moves: Augmentati
     gain, offset = colour[0]
     if (gain, offset) == (1, 0):
         return moved
-    return np.clip(np.rint(moved * gain + offset), 0, 255).astype(np.uint8)
+    coloured: NDArray[np.uint8] = np.clip(np.rint(moved * gain + offset), 0, 255).astype(np.uint8)
+    return coloured
 
 
 def _moved(image: NDArray[np.uint8], affine: NDArray[np.float64]) -> NDArray[np.uint8]:
@@ -45,4 +46,5 @@ def _moved(image: NDArray[np.uint8], affine: NDArray[np.float64]) -> NDArray[np.
     # Pillow counts from the corner of a pixel, the map from its centre.
     shift = margin + 0.5
     data = (a0, a1, a2 + shift - (a0 + a1) / 2, b0, b1, b2 + shift - (b0 + b1) / 2)
-    return np.asarray(padded.transform((size, size), Image.Transform.AFFINE, data, Image.Resampling.BILINEAR), np.uint8)
+    moved = padded.transform((size, size), Image.Transform.AFFINE, data, Image.Resampling.BILINEAR)
+    return np.array(moved, np.uint8)

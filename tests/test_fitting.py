@@ -1,0 +1,143 @@
+"""Every strategy, from images to the artifact, on a tiny network of one's own."""
+
+import shutil
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+import crossroads
+from crossroads import artifact
+from crossroads.errors import BackboneError, RecipeError
+from crossroads.strategies import STRATEGIES
+from crossroads.training.checkpoint import Checkpoints
+from pictures import stripes
+
+pytestmark = pytest.mark.core
+SIZE = 16
+EPOCHS = {"epochs": 2, "batch_size": 16}
+LINEAR = ("feature-extraction", "early-features")
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("CROSSROADS_CACHE", str(tmp_path / "cache"))
+
+
+def tiny(seed=1):
+    """Three convolutions with BatchNorm whose statistics are those of stripes, so that its features say something."""
+    keras.utils.set_random_seed(seed)
+    images = keras.Input((SIZE, SIZE, 3))
+    x = layers.Rescaling(1 / 127.5, offset=-1)(images)
+    for number, filters in enumerate((8, 12, 16), start=1):
+        x = layers.Conv2D(filters, 3, strides=number % 2 + 1, padding="same", use_bias=False, name=f"conv{number}")(x)
+        x = layers.BatchNormalization(momentum=0.0, name=f"norm{number}")(x)
+        x = layers.ReLU(name=f"relu{number}")(x)
+    model = keras.Model(images, x, name="tiny")
+    model(stripes(64, size=SIZE)[0].astype("float32"), training=True)
+    return model
+
+
+def fit(out, strategy, backbone=None, n=80, **options):
+    options = {"test_share": 0.0, "validation": 0.25} | ({} if strategy in LINEAR and "head" not in options else EPOCHS) | options
+    images, labels = stripes(n, classes=("level", "slanting", "upright"), size=SIZE)
+    return crossroads.fit((images, labels), out=out, strategy=strategy, backbone=backbone or tiny(), **options)
+
+
+@pytest.mark.parametrize("strategy", [record.name for record in STRATEGIES])
+def test_every_strategy_leaves_an_artifact_that_scores_what_training_said(strategy, tmp_path):
+    run = fit(tmp_path / "run", strategy, seed=3)
+    best = max(run.metrics["phases"], key=lambda phase: (phase["validation_accuracy"], -phase["validation_loss"]))
+    assert run.metrics["validation"]["accuracy"] == pytest.approx(best["validation_accuracy"])
+    assert run.metrics["validation"]["loss"] == pytest.approx(best["validation_loss"], abs=1e-3)
+    if strategy != "from-scratch":
+        assert run.metrics["validation"]["accuracy"] >= 0.9 if strategy in LINEAR else True
+        assert run.metrics["cut"]["name"] == ("relu3" if "early" not in strategy else "relu2")
+
+
+@pytest.mark.parametrize(
+    ("options", "frozen"),
+    [
+        ({"strategy": "feature-extraction"}, ("conv1", "norm1", "conv2", "norm2", "conv3", "norm3")),
+        ({"strategy": "feature-extraction", "head": "mlp"}, ("conv1", "norm1", "conv2", "norm2", "conv3", "norm3")),
+        ({"strategy": "feature-extraction", "head": "sgd", "views": 3}, ("conv1", "norm1", "conv3", "norm3")),
+        ({"strategy": "early-features", "cut": "relu1"}, ("conv1", "norm1")),
+        ({"strategy": "finetune", "freeze_to": "relu1"}, ("conv1", "norm1", "norm2", "norm3")),
+        ({"strategy": "finetune", "unfreeze": "gradual", "ema": 0.9}, ("norm1", "norm2", "norm3")),
+    ],
+    ids=str,
+)
+def test_what_is_frozen_keeps_every_bit_and_batchnorm_its_statistics(options, frozen, tmp_path):
+    model = tiny()
+    before = {layer.name: [np.array(w) for w in layer.weights] for layer in model.layers}
+    run = fit(tmp_path / "run", backbone=model, seed=3, **options)
+    saved = artifact.load_model(run.artifact)
+    after = {layer.name: [np.array(w) for w in layer.weights] for layer in saved._flatten_layers() if layer.weights}
+    for name in frozen:
+        statistics = (
+            slice(2, 4) if name.startswith("norm") and options["strategy"] == "finetune" and name != "norm1" else slice(None)
+        )
+        for old, new in zip(before[name][statistics], after[name][statistics], strict=True):
+            np.testing.assert_array_equal(old, new)
+
+
+def test_a_second_run_computes_no_features(tmp_path):
+    first, second = (fit(tmp_path / name, "feature-extraction").metrics["features"]["relu3"] for name in ("one", "two"))
+    assert (first["computed"], second["computed"]) == (80, 0)
+    assert second["runs_on"] == "the cache"
+
+
+def test_finetuning_shares_the_features_of_feature_extraction(tmp_path):
+    fit(tmp_path / "one", "feature-extraction")
+    assert fit(tmp_path / "two", "finetune").metrics["features"]["relu3"]["computed"] == 0
+
+
+def test_a_head_that_finetuning_does_not_beat_is_kept(tmp_path):
+    run = fit(tmp_path / "run", "finetune", learning_rate=90.0, schedule="constant", optimizer="adam", n=60)
+    solved, tuned = run.metrics["phases"]
+    assert tuned["validation_loss"] > solved["validation_loss"]
+    assert run.metrics["validation"]["loss"] == pytest.approx(solved["validation_loss"], abs=1e-3)
+    assert any("did not beat the head" in note for note in run.metrics["notes"])
+
+
+@pytest.mark.parametrize("options", [{"strategy": "finetune"}, {"strategy": "finetune", "freeze_to": "relu1", "ema": 0.5}], ids=str)
+def test_a_run_stopped_in_its_second_phase_goes_on_to_the_same_weights(options, tmp_path, monkeypatch):
+    whole = artifact.open_verified(fit(tmp_path / "whole", **options, epochs=3).artifact).facts["weights"]
+    saved = Checkpoints.save
+
+    def stopping(self, progress, arrays):
+        saved(self, progress, arrays)
+        if self.folder.name == "phase-1" and len(progress.history) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Checkpoints, "save", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        fit(tmp_path / "run", **options, epochs=3)
+    monkeypatch.undo()
+    monkeypatch.setenv("CROSSROADS_CACHE", str(tmp_path / "another"))
+    resumed = fit(tmp_path / "run", **options, epochs=3, resume=True)
+    assert artifact.open_verified(resumed.artifact).facts["weights"] == whole
+    assert not (tmp_path / "run" / "checkpoint").exists()
+
+
+def test_a_keras_file_is_a_backbone_as_well_and_another_one_refuses_to_resume(tmp_path):
+    tiny().save(tmp_path / "mine.keras")
+    run = fit(tmp_path / "run", "feature-extraction", backbone=str(tmp_path / "mine.keras"))
+    assert run.metrics["backbone"] == str(tmp_path / "mine.keras")
+    again = fit(tmp_path / "again", "feature-extraction", backbone=tiny())
+    assert again.metrics["validation"]["accuracy"] == run.metrics["validation"]["accuracy"]
+    shutil.rmtree(tmp_path / "again")
+
+
+def test_a_cut_or_a_frozen_part_out_of_place_is_told_before_anything_is_trained(tmp_path):
+    with pytest.raises(BackboneError, match="did you mean 'relu2'"):
+        fit(tmp_path / "run", "early-features", cut="rellu2")
+    with pytest.raises(RecipeError, match="freeze_to must lie below the cut"):
+        fit(tmp_path / "run", "finetune", freeze_to="relu3")
+    assert not (tmp_path / "run").exists()
+
+
+def test_catalog_networks_without_weights_of_their_own_say_so(tmp_path):
+    with pytest.raises(BackboneError, match="quiz-cnn has no ImageNet weights"):
+        fit(tmp_path / "run", "feature-extraction", backbone="quiz-cnn")
