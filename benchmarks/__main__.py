@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks import decoding, jobs, manifest, processes, throughput
+from benchmarks import decoding, finetuning, frozen, jobs, manifest, notes, peers, processes, throughput
 from benchmarks._measure import ROOT, SHARED, Row, Settings
 
 PAGE = ROOT / "docs" / "benchmarks.md"
@@ -23,12 +23,21 @@ HEADER = "| name | ours | theirs | ratio, ours / theirs | runs |\n| --- | --- | 
 
 @dataclass(frozen=True, slots=True)
 class Benchmark:
-    """One benchmark: `measure` yields its rows. `shared`: needs the shared data. `slow`: runs only when it is named."""
+    """One benchmark.
+
+    Attributes:
+        name: What it is asked for by.
+        measure: Yields its rows.
+        shared: Whether it needs the shared data.
+        slow: Whether it runs only when it is named.
+        peers: What else is measured where it is installed, of `peers.PEERS`.
+    """
 
     name: str
     measure: Callable[[Settings], Iterator[Row]]
     shared: bool = False
     slow: bool = False
+    peers: tuple[str, ...] = ()
 
 
 BENCHMARKS = (
@@ -38,6 +47,11 @@ BENCHMARKS = (
     Benchmark("startup", processes.startup),
     Benchmark("first-predict", processes.first_predict),
     Benchmark("predict-throughput", throughput.predict_throughput),
+    Benchmark("engine", frozen.engine, peers=("onnxruntime", "torch")),
+    Benchmark("second-fit", frozen.second_fit),
+    Benchmark("finetune", finetuning.finetune),
+    Benchmark("growth", frozen.growth, slow=True),
+    Benchmark("notes-program", notes.notes_program, shared=True, slow=True),
     Benchmark("xla", throughput.xla, slow=True),
     Benchmark("gtsrb", jobs.gtsrb, shared=True, slow=True),
     Benchmark("small-sets", jobs.small_sets, shared=True, slow=True),
@@ -56,6 +70,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if benchmark.shared and not SHARED.is_dir():
             remarks.append(f"{benchmark.name}: skipped, needs the shared data in ../shared/data")
             continue
+        absent = [peers.PEERS[peer] for peer in benchmark.peers if not peers.installed(peer)]
+        remarks += [f"{benchmark.name}: no row beside {peer}, which is not installed" for peer in absent]
         print(f"measuring {benchmark.name}", file=sys.stderr, flush=True)
         try:
             with tempfile.TemporaryDirectory(prefix="crossroads-bench-") as scratch:

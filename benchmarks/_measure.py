@@ -50,8 +50,8 @@ class Row:
     theirs: tuple[float, ...] = ()
 
     def ratio(self) -> tuple[float, float, float] | None:
-        """Median of ours over median of theirs, with the least and greatest ratio of a single run; None without the other side."""
-        if not self.theirs:
+        """Median of ours over median of theirs, with the least and greatest ratio of a single run; None without a side above 0."""
+        if not self.theirs or not all(self.theirs):
             return None
         theirs = self.theirs * len(self.ours) if len(self.theirs) == 1 else self.theirs
         single = [a / b for a, b in zip(self.ours, theirs, strict=True)]
@@ -130,12 +130,16 @@ def fresh(function: str, *arguments: Any) -> Fresh:
         return Fresh(**json.loads(answer.read_text(encoding="utf-8")))
 
 
-def run(command: Sequence[str], *, show_errors: bool = False) -> str:
-    """Standard output of a command, run from the root of the repository. Raises `RuntimeError` where it fails."""
+def run(command: Sequence[str], *, show_errors: bool = False, **environment: str) -> str:
+    """Standard output of a command, run from the root of the repository with further variables of the environment.
+
+    Raises:
+        RuntimeError: The command failed; carries the end of what it said.
+    """
     done = subprocess.run(
         list(command),
         cwd=ROOT,
-        env={"TF_CPP_MIN_LOG_LEVEL": "3"} | os.environ,
+        env={"TF_CPP_MIN_LOG_LEVEL": "3"} | os.environ | environment,
         stdout=subprocess.PIPE,
         stderr=None if show_errors else subprocess.PIPE,
         text=True,

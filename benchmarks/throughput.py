@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -55,31 +54,20 @@ def train_both(backbone: str, images: int, runs: int, jit_compile: bool = False)
 
 def _network(backbone: str) -> Any:
     from crossroads.networks import catalog
-    from crossroads.networks.network import assemble, seeded
+    from crossroads.networks.network import assemble, head_layers, seeded
 
     with seeded(0):
-        return assemble(catalog.backbone(backbone).build(SIZE), SIZE, CLASSES)
+        return assemble(catalog.backbone(backbone).build(SIZE), SIZE, head_layers(None, CLASSES))
 
 
 def _train_ours(backbone: str, pixels: Any, labels: Any, held: slice) -> float:
+    from benchmarks.clocks import Clock
     from crossroads.networks import catalog
     from crossroads.recipe import Recipe
     from crossroads.strategies import plan, resolve
     from crossroads.training.batches import Labelled
     from crossroads.training.checkpoint import Checkpoints
     from crossroads.training.loop import train
-    from crossroads.training.watch import Silent
-
-    class Clock(Silent):
-        """The end of each epoch, its checkpoint included."""
-
-        ends: list[float]
-
-        def __init__(self) -> None:
-            self.ends = []
-
-        def epoch(self, record: object, total: int) -> None:
-            self.ends.append(time.perf_counter())
 
     asked = Recipe(
         epochs=WARM + MEASURED, batch_size=BATCH, augment=False, label_smoothing=0.0, optimizer="adam", schedule="constant"
@@ -95,22 +83,17 @@ def _train_ours(backbone: str, pixels: Any, labels: Any, held: slice) -> float:
 def _train_bare(backbone: str, pixels: Any, labels: Any, held: slice, jit_compile: bool) -> float:
     import keras
 
+    from benchmarks.clocks import KerasClock
     from crossroads.networks import catalog
 
-    model = _network(backbone).logits
+    model = _network(backbone).trained
     model.compile(
         optimizer=keras.optimizers.Adam(catalog.backbone(backbone).defaults.learning_rate),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         jit_compile=jit_compile,
     )
 
-    class Clock(keras.callbacks.Callback):
-        """The end of each epoch, its validation included."""
-
-        def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-            ends.append(time.perf_counter())
-
-    ends: list[float] = []
+    clock = KerasClock()
     floats = pixels.astype("float32")
     model.fit(
         floats,
@@ -118,10 +101,10 @@ def _train_bare(backbone: str, pixels: Any, labels: Any, held: slice, jit_compil
         batch_size=BATCH,
         epochs=WARM + MEASURED,
         validation_data=(floats[held], labels[held]),
-        callbacks=[Clock()],
+        callbacks=[clock],
         verbose=0,
     )
-    return ends[-1] - ends[WARM - 1]
+    return clock.ends[-1] - clock.ends[WARM - 1]
 
 
 def predict_both(run: str, images: int, runs: int) -> list[tuple[float, ...]]:

@@ -1,0 +1,114 @@
+"""Finetuning steps a second, beside bare Keras on the same network: all of it, and with its lower half frozen."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks._measure import Row, Settings, alternate, fresh
+from benchmarks.random_weights import calibrate, random_images
+
+BACKBONE, SIZE, CLASSES, BATCH = "mobilenet-v2", 96, 43, 32
+WARM, MEASURED = 1, 2
+"""Epochs: the first builds the graph and does not count."""
+
+
+def finetune(settings: Settings) -> Iterator[Row]:
+    images = settings.size(512, 64)
+    for title, freeze_to in (("all of it", None), ("lower half frozen", "0.5")):
+        ours, theirs = fresh("benchmarks.finetuning:both", freeze_to, images, settings.runs).value
+        yield Row(f"finetune, {BACKBONE} {SIZE} px, {title}", "steps/s", tuple(ours), "bare keras.Model.fit", tuple(theirs))
+
+
+def both(freeze_to: str | None, images: int, runs: int) -> list[tuple[float, ...]]:
+    """Steps a second of our loop and of bare Keras, without augmentation, BatchNorm frozen on both sides."""
+    pixels = random_images(images, SIZE)
+    labels = np.random.default_rng(0).integers(0, CLASSES, images, dtype=np.int32)
+    steps = -(-images // BATCH) * MEASURED
+    with tempfile.TemporaryDirectory() as folder:
+        inputs = pixels if freeze_to is None else _features(freeze_to, pixels, labels, Path(folder))
+        return alternate(
+            runs,
+            lambda: steps / _ours(freeze_to, inputs, labels),
+            lambda: steps / _bare(freeze_to, pixels, labels),
+            warm_up=False,
+        )
+
+
+def _network(freeze_to: str | None) -> tuple[Any, Any]:
+    """The network, frozen up to a cut, and the part of the backbone up to there."""
+    from crossroads.networks import catalog
+    from crossroads.networks.cuts import cuts, find, until
+    from crossroads.networks.network import Layout, assemble, head_layers, seeded
+
+    with seeded(0):
+        parts = catalog.backbone(BACKBONE).build(SIZE)
+        calibrate(parts.preprocessing, parts.backbone, random_images(16, SIZE))
+        keep = cuts(parts.backbone)[-1]
+        freeze = None if freeze_to is None else find(parts.backbone, freeze_to)
+        lower = None if freeze is None else until(parts.backbone, freeze)
+        head = head_layers("linear", CLASSES)
+        return (lambda frozen: assemble(parts, SIZE, head, Layout(keep, freeze if frozen else None))), lower
+
+
+def _features(freeze_to: str, pixels: np.ndarray, labels: np.ndarray, folder: Path) -> Any:
+    """The lower half's output from a cache on the disk, in float16 as `fit` keeps it."""
+    import crossroads
+    from crossroads.data.images import Resize
+    from crossroads.features.cache import Cache, Key
+    from crossroads.features.engine import Engine
+    from crossroads.features.extract import extract
+
+    engine, cache, resize = Engine(_network(freeze_to)[0](True).frozen), Cache(folder), Resize(SIZE, "squash")
+    key = Key("benchmark", "none", resize, freeze_to, "map", None, "float32", "float16")
+    dataset = crossroads.read((pixels, labels))
+    return extract(dataset, resize=resize, engine=lambda: engine, cache=cache, store=cache.store(key, engine.shape)).features
+
+
+def _ours(freeze_to: str | None, inputs: Any, labels: np.ndarray) -> float:
+    from benchmarks.clocks import Clock
+    from crossroads.networks import catalog
+    from crossroads.recipe import Recipe
+    from crossroads.strategies import plan, resolve
+    from crossroads.training.batches import Labelled
+    from crossroads.training.checkpoint import Checkpoints
+    from crossroads.training.loop import train
+
+    asked = Recipe(
+        strategy="finetune", weights="none", freeze_to=freeze_to, augment=False, epochs=WARM + MEASURED, batch_size=BATCH
+    )
+    *_, phase = plan(resolve(asked, catalog.backbone(BACKBONE), images=len(labels), image_size=SIZE))
+    clock = Clock()
+    held = Labelled(inputs[:BATCH], labels[:BATCH])
+    with tempfile.TemporaryDirectory() as folder:
+        data, kept = Labelled(inputs, labels), Checkpoints(Path(folder))
+        train(_network(freeze_to)[0](freeze_to is not None), phase, data, held, kept, "benchmark", clock)
+    return clock.ends[-1] - clock.ends[WARM - 1]
+
+
+def _bare(freeze_to: str | None, pixels: np.ndarray, labels: np.ndarray) -> float:
+    """The usual way: layers that are not trained are set so, and run in every step."""
+    import keras
+
+    from benchmarks.clocks import KerasClock
+
+    network, lower = _network(freeze_to)
+    model = network(False).trained
+    for layer in model._flatten_layers(include_self=False, recursive=True):
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.trainable = False
+    if lower is not None:
+        lower.trainable = False
+    model.compile(
+        optimizer=keras.optimizers.AdamW(5e-4, weight_decay=0.01),
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        jit_compile=False,
+    )
+    clock, floats = KerasClock(), pixels.astype("float32")
+    held = (floats[:BATCH], labels[:BATCH])
+    model.fit(floats, labels, batch_size=BATCH, epochs=WARM + MEASURED, validation_data=held, callbacks=[clock], verbose=0)
+    return clock.ends[-1] - clock.ends[WARM - 1]
