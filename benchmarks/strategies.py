@@ -123,35 +123,27 @@ def _first_part_as_validation(found: Any, seed: int) -> Any:
 
 
 def gtsrb_part(seed: int, images: int = GTSRB_IMAGES) -> Any:
-    """About `images` training images of whole tracks drawn at random, and as many of other tracks for validation."""
+    """`images` training images drawn at random from four fifths of the tracks, as many of the other tracks for validation."""
     from dataclasses import replace
 
     import numpy as np
 
     import crossroads
     from crossroads.data.dataset import TRAIN, VALIDATION
+    from crossroads.data.splits import split
 
     found = crossroads.read(SHARED / "gtsrb_train_32px.tar.xz")
+    parts = split(found, validation=0.2, test=0.0, seed=seed)
     rng = np.random.default_rng(seed)
-    tracks, sizes = np.unique(found.groups, return_counts=True)
-    order = rng.permutation(len(tracks))
-    of_class = {int(group): int(label) for group, label in zip(found.groups, found.labels, strict=True)}
-    # One track of each class on each side first, so that every class is there; then at random.
-    first: dict[tuple[int, int], int] = {}
-    for side in (TRAIN, VALIDATION):
-        for i in order:
-            key = (side, of_class[int(tracks[i])])
-            if key not in first and i not in first.values():
-                first[key] = int(i)
-    sides = np.zeros(len(tracks), np.uint8)
-    for (side, _), i in first.items():
-        sides[i] = side
-    for side in (TRAIN, VALIDATION):
-        for i in order:
-            if sizes[sides == side].sum() >= images:
-                break
-            if not sides[i]:
-                sides[i] = side
-    splits = sides[np.searchsorted(tracks, found.groups)]
-    chosen = found.select(splits != 0)
-    return replace(chosen, splits=splits[splits != 0])
+    chosen = []
+    for side, part in ((TRAIN, parts.train), (VALIDATION, parts.validation)):
+        rows = np.sort(rng.permutation(len(part))[:images])
+        chosen.append(replace(part.select(rows), splits=np.full(len(rows), side, np.uint8)))
+    train, validation = chosen
+    return replace(
+        train,
+        **{
+            name: np.concatenate([getattr(train, name), getattr(validation, name)])
+            for name in ("indices", "labels", "groups", "splits")
+        },
+    )

@@ -223,7 +223,7 @@ def test_a_manifest_that_is_only_laid_out_anew_still_counts(copy):
         ({"format": None}, "must name its format"),
         ({"classes": []}, "must hold classes"),
         ({"classes": [1, 2]}, "must hold classes"),
-        ({"preprocessing": {"size": 8, "mode": "crop", "filter": "bilinear"}}, "squash"),
+        ({"preprocessing": {"size": 8, "mode": "stretch", "filter": "bilinear"}}, "squash"),
         ({"preprocessing": 3}, "must hold classes"),
         ({"files": {}}, "must list model.keras"),
         ({"files": {"model.keras": 5}}, "must list model.keras"),

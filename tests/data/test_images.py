@@ -323,7 +323,7 @@ def test_resize_is_a_record_that_refuses_what_it_does_not_know() -> None:
 def test_a_crop_is_the_middle_square_of_the_shorter_side() -> None:
     wide = np.zeros((64, 160, 3), np.uint8)
     wide[4:60, 52:108] = 250  # seven eighths of 64 pixels, in the middle
-    for raw in (wide, encoded(wide, "PNG")):
+    for raw in (wide, encoded(Image.fromarray(wide), "PNG")):
         found = load(raw, Resize(56, "crop"))
         assert found.shape == (56, 56, 3)
         assert found.min() > 240
