@@ -64,6 +64,7 @@ def test_every_strategy_leaves_an_artifact_that_scores_what_training_said(strate
         ({"strategy": "feature-extraction", "head": "sgd", "views": 3}, ("conv1", "norm1", "conv3", "norm3")),
         ({"strategy": "early-features", "cut": "relu1"}, ("conv1", "norm1")),
         ({"strategy": "finetune", "freeze_to": "relu1"}, ("conv1", "norm1", "norm2", "norm3")),
+        ({"strategy": "finetune", "freeze_to": "relu1", "views": 2}, ("conv1", "norm1", "norm2", "norm3")),
         ({"strategy": "finetune", "unfreeze": "gradual", "ema": 0.9}, ("norm1", "norm2", "norm3")),
     ],
     ids=str,

@@ -354,7 +354,7 @@ def _phase(recipe: Recipe, name: Literal["head", "tune", "train"], *, train_batc
         raise RecipeError(
             "a plan needs a resolved recipe", received=f"no value for {', '.join(missing)}", mend="call resolve first"
         )
-    if name == "head" and recipe.views is not None:
+    if (name == "head" and recipe.views is not None) or recipe.freeze_to is not None:
         values["augmentation"] = Augmentation()  # the views are in the cache
     return Phase(
         name=name,

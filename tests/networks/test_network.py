@@ -175,3 +175,11 @@ def test_an_mlp_standardises_by_fixed_figures():
     standardise(head, np.full(width, 3.0, np.float32), np.full(width, 4.0, np.float32))
     found = keras.ops.convert_to_numpy(head[0](np.full((1, width), 7.0, np.float32), training=True))
     np.testing.assert_allclose(found, 2.0, atol=1e-5)
+
+
+@small_backbones
+@pytest.mark.parametrize("kind", ["linear", "mlp", "sgd"])
+def test_every_head_fits_on_every_small_backbone(record, kind):
+    size = record.sizes[0]
+    network = assemble(record.build(size), size, head_layers(kind, 3))
+    assert network.inference.output_shape == (None, 3)

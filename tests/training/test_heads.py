@@ -108,8 +108,10 @@ def test_the_temperature_of_scores_that_are_never_wrong_or_never_right_is_bounde
 def test_a_logistic_head_is_scikit_learns_on_standardised_features(monkeypatch, classes, n):
     x, y = clouds(n, classes=classes)
     v, w = clouds(90, classes=classes, seed=1)
-    monkeypatch.setattr(heads, "LOGISTIC_PENALTIES", (0.05,))
+    monkeypatch.setattr(heads, "RIDGE_PENALTIES", (0.05,))
+    monkeypatch.setattr(heads, "LOGISTIC_STEPS", (1.0,))
     head = next(h for h in solved(x, y, v, w, classes) if h.kind == "logistic")
+    assert head.penalty == 0.05
     turn = standardiser(x)
     model = LogisticRegression(C=1 / (0.05 * n), tol=1e-8, max_iter=10_000).fit(turn(x), y)
     np.testing.assert_allclose(softmax(v @ head.kernel + head.bias), model.predict_proba(turn(v)), atol=3e-3)
@@ -173,7 +175,8 @@ def test_frames_of_one_object_are_left_out_together():
     assert min(grouped.values()) > 0.9
 
 
-def test_class_weights_are_as_repeating_the_images():
+def test_class_weights_are_as_repeating_the_images(monkeypatch):
+    monkeypatch.setattr(heads, "RIDGE_PENALTIES", (0.01,))  # repeated images tell of each other when one is left out
     x, y = clouds(60, apart=0.5)
     v, w = clouds(60, seed=1)
     weighted = solved(x, y, v, w, 3, weights=np.array([3.0, 1.0, 1.0]))

@@ -9,14 +9,14 @@ from typing import Any
 
 import typer
 
-from crossroads.cli import _fit, _networks, _use
+from crossroads.cli import _fit, _networks, _use  # noqa: F401 - importing a module adds its commands
 from crossroads.cli._app import app
 from crossroads.errors import CrossroadsError
 
 __all__ = ["app", "main"]
 
-# Importing a module adds its commands, in the order in which `crossroads --help` lists them.
-_COMMANDS = (_use, _fit, _networks)
+_ORDER = ("audit", "fit", "evaluate", "predict", "backbones", "demo")
+app.registered_commands.sort(key=lambda command: _ORDER.index(getattr(command.callback, "__name__", "")))
 
 # Typer shows these itself, over several lines; here every mistake has one form.
 INTERRUPTED = 130

@@ -79,7 +79,7 @@ def head_layers(kind: HeadName | None, classes: int) -> tuple[keras.Layer, ...]:
     if kind == "sgd":
         return (layers.Dense(classes, kernel_initializer=keras.initializers.TruncatedNormal(stddev=0.01), name="head"),)
     if kind == "mlp":
-        standardise = layers.BatchNormalization(center=False, scale=False, epsilon=1e-6, name="standardise")
+        standardise = layers.BatchNormalization(center=False, scale=False, epsilon=1e-6, name="head_standardise")
         standardise.trainable = False
         hidden = layers.Dense(MLP_WIDTH, name="head_hidden")
         return (

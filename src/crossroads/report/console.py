@@ -20,9 +20,10 @@ if TYPE_CHECKING:
 
 
 def epoch_line(record: EpochRecord, total: int) -> str:
-    """One line an epoch: number, seconds, loss, validation loss, validation accuracy."""
+    """One line an epoch: phase, number, seconds, loss, validation loss, validation accuracy."""
+    phase = "" if record.phase == "train" else f"{record.phase} "
     return (
-        f"epoch {record.epoch}/{total}  {record.seconds:.1f} s  loss {record.loss:.4f}  "
+        f"{phase}epoch {record.epoch}/{total}  {record.seconds:.1f} s  loss {record.loss:.4f}  "
         f"validation loss {record.validation_loss:.4f}  validation accuracy {record.validation_accuracy:.4f}"
     )
 
