@@ -151,9 +151,7 @@ def solve(
         problem = _Problem(coordinates, codes, present, classes, per_image, turn)
         validation = (validation_features, np.asarray(validation_labels))
         ridge = _ridge(problem, groups)
-        least = _best(ridge, *validation)
-        reached = (least.validation_accuracy, -least.validation_loss)
-        candidates = [*_logistic(problem, validation, least.penalty, reached), *ridge]
+        candidates = [*_logistic(problem, validation, *_reached(ridge, validation)), *ridge]
     return _best(candidates, validation_features, np.asarray(validation_labels))
 
 
@@ -321,6 +319,15 @@ def _logistic(
         if worse >= PATIENCE:
             break
     return found
+
+
+def _reached(ridge: list[_Candidate], validation: tuple[Features, NDArray[np.integer]]) -> tuple[float, tuple[float, float]]:
+    """The penalty that ridge regression chose, and its accuracy and minus loss on validation."""
+    record, kernel, bias = next(candidate for candidate in ridge if candidate[1] is not None)
+    if kernel is None or bias is None:
+        raise TrainingError("ridge regression leaves one head", received="none")
+    loss, accuracy = measure(*validation, kernel, bias)
+    return record.penalty, (accuracy, -loss)
 
 
 def _ridge(problem: _Problem, groups: NDArray[np.integer] | None) -> list[_Candidate]:
