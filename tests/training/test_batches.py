@@ -11,7 +11,7 @@ from sklearn.utils.class_weight import compute_class_weight
 from crossroads.networks.catalog import backbone
 from crossroads.recipe import Augmentation, Recipe
 from crossroads.strategies import plan, resolve
-from crossroads.training.batches import TOGETHER, Labelled, batches, class_weights, steps_of
+from crossroads.training.batches import TOGETHER, Labelled, batches, class_weights, rows_at_once, steps_of
 
 
 def phase(**options):
@@ -135,3 +135,16 @@ def test_mixing_adds_the_other_image_and_the_share_and_mixes_the_targets():
     assert weights.shape == (20,)
     ((again, *_), *_), *_ = epoch_of(labelled(20), options, 0)
     np.testing.assert_array_equal(again, images)
+
+
+class Shaped:
+    def __init__(self, *shape):
+        self.shape = shape
+
+
+@pytest.mark.parametrize(
+    ("shape", "rows"),
+    [((32, 32, 3), 256), ((96, 96, 3), 66), ((224, 224, 3), 12), ((600, 600, 3), 8), ((1280,), 256), ((62720,), 29)],
+)
+def test_fewer_large_inputs_run_at_a_time(shape, rows):
+    assert rows_at_once(Shaped(1000, *shape)) == rows

@@ -133,6 +133,21 @@ def test_validate_is_the_mean_cross_entropy_and_the_share_that_is_right(tmp_path
     assert accuracy == (probabilities.argmax(1) == VALIDATION.labels).mean()
 
 
+def test_large_images_are_validated_a_few_at_a_time():
+    sizes = []
+
+    class Scores:
+        def predict_on_batch(self, inputs):
+            sizes.append(len(inputs))
+            return np.eye(2)[[0] * len(inputs)]
+
+    rows = np.broadcast_to(np.zeros((1, 224, 224, 3), np.uint8), (70, 224, 224, 3))
+    _, accuracy = validate(Scores(), Labelled(rows, (np.arange(70) % 10 == 0).astype(np.int32)))
+    assert accuracy == pytest.approx(0.9)
+    assert sum(sizes) == 70
+    assert max(sizes) <= 32
+
+
 def test_class_weights_and_every_schedule_train(tmp_path):
     for schedule in ("constant", "cosine", "one-cycle"):
         _, done = run(tmp_path / schedule, phase(epochs=1, schedule=schedule, class_weights="balanced", label_smoothing=0.0))

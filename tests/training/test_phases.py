@@ -9,7 +9,7 @@ from crossroads.errors import TrainingError
 from crossroads.networks.network import Network
 from crossroads.recipe import Augmentation
 from crossroads.strategies import Solve
-from crossroads.training import heads, loop, phases
+from crossroads.training import batches, heads, loop, phases
 from crossroads.training.batches import Labelled
 from crossroads.training.checkpoint import Checkpoints
 from crossroads.training.loop import validate
@@ -140,6 +140,15 @@ def test_features_that_memory_does_not_hold_are_kept_in_a_file(tmp_path, monkeyp
     assert sorted(path.name for path in (tmp_path / "file" / "phase-0").iterdir()) == ["epoch-00001.npz", "progress.json"]
 
 
+def test_features_of_large_images_are_made_a_few_at_a_time(tmp_path, monkeypatch):
+    sizes = []
+    original = keras.Model.predict_on_batch
+    monkeypatch.setattr(keras.Model, "predict_on_batch", lambda model, x: sizes.append(len(x)) or original(model, x))
+    monkeypatch.setattr(batches, "BYTES_AT_ONCE", 10 * 4 * PIXELS[0].inputs[0].size)  # ten images
+    run(tmp_path, (SOLVE,))
+    assert max(sizes) == 10
+
+
 def test_views_of_one_image_are_left_out_together(tmp_path, monkeypatch):
     seen = {}
     original = heads.solve
@@ -188,3 +197,12 @@ def test_a_solved_head_of_another_run_is_refused(tmp_path):
     made = network()
     with pytest.raises(TrainingError, match="belongs to another run"):
         execute(made, (SOLVE,), *PIXELS, lambda n: Checkpoints(tmp_path / f"phase-{n}"), "other", Silent())
+
+
+@pytest.mark.core
+def test_moving_images_where_there_are_features_is_refused(tmp_path):
+    planned = phase(name="head", trains="head", augmentation=Augmentation(shift=0.1))
+    with pytest.raises(
+        TrainingError, match=r"before the frozen part .*received Augmentation.*'head'; make the features of several views"
+    ):
+        run(tmp_path, (planned,), "relu2")

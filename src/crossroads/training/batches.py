@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -20,6 +21,12 @@ ORDER, MOVES, VIEWS, MIXES = 0, 1, 2, 3
 TOGETHER = 8
 """Steps that Keras runs in one call where an epoch has many: it waits less often for Python. Measured on `small-cnn` with batches
 of 64: 2,150 images/s against 1,740, medians of five turns on a busy machine; 4 % between the best turns."""
+
+
+AT_ONCE, FEWEST_AT_ONCE, BYTES_AT_ONCE = 256, 8, 7 << 20
+"""Rows that run through a network at a time without training: at most, at least, and the bytes of input that they may take between.
+
+What the layers hold grows with the input: MobileNetV2 took 5.5 GB for 256 images of 224 px. Now 32 px run by 256, 96 px by 66."""
 
 
 class Rows(Protocol):
@@ -64,6 +71,11 @@ def steps_of(n: int, batch_size: int) -> int:
     steps = -(-n // batch_size)
     rounded = -(-steps // TOGETHER) * TOGETHER
     return steps if steps < 8 * TOGETHER or rounded > n else rounded
+
+
+def rows_at_once(inputs: Rows) -> int:
+    """Rows of `inputs` that run through a network at a time, by the bytes of one as float32."""
+    return min(AT_ONCE, max(FEWEST_AT_ONCE, BYTES_AT_ONCE // (4 * math.prod(inputs.shape[1:]))))
 
 
 def class_weights(labels: NDArray[np.int32], classes: int, kind: str) -> NDArray[np.float32] | None:

@@ -17,14 +17,12 @@ from crossroads.errors import TrainingError
 from crossroads.networks.network import Network
 from crossroads.strategies import Phase
 from crossroads.training.augment import Augment
-from crossroads.training.batches import TOGETHER, Labelled, batches, steps_of
+from crossroads.training.batches import TOGETHER, Labelled, batches, rows_at_once, steps_of
 from crossroads.training.checkpoint import Checkpoints, EpochRecord, Progress
 from crossroads.training.freezing import fingerprint, freeze, require_unchanged
 from crossroads.training.mixing import Mix
 from crossroads.training.optimizer import RuledAdam, rules, schedule
 from crossroads.training.watch import Watcher
-
-EVALUATION_BATCH = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +58,15 @@ def train(
         watcher: Is told of each step and epoch.
 
     Raises:
-        TrainingError: The checkpoint belongs to another run, the loss is not finite, or a frozen weight changed.
+        TrainingError: The phase moves images where there are features, the checkpoint belongs to another run, the loss is not
+            finite, or a frozen weight changed.
     """
+    if network.frozen is not None and phase.augmentation.moves:
+        raise TrainingError(
+            "images can only be moved before the frozen part of a network, and this phase trains on its features",
+            received=f"{phase.augmentation} in phase {phase.name!r}",
+            mend="make the features of several views (--views), freeze nothing, or leave the augmentation out",
+        )
     classes = network.trained.output_shape[-1]
     steps = steps_of(len(data), phase.batch_size)
     still = freeze(network, phase)
@@ -163,8 +168,9 @@ def _stops_early(progress: Progress, phase: Phase) -> bool:
 def validate(logits: keras.Model, data: Labelled) -> tuple[float, float]:
     """Mean cross-entropy in nats and accuracy of a logits model on labelled inputs of one view, computed in float64."""
     loss = right = 0.0
-    for first in range(0, len(data), EVALUATION_BATCH):
-        labels = data.labels[first : first + EVALUATION_BATCH]
+    step = rows_at_once(data.inputs)
+    for first in range(0, len(data), step):
+        labels = data.labels[first : first + step]
         inputs = np.asarray(data.inputs[first : first + len(labels)], dtype=np.float32)
         scores = np.asarray(logits.predict_on_batch(inputs), dtype=np.float64)
         peak = scores.max(axis=1, keepdims=True)

@@ -18,15 +18,13 @@ from crossroads.errors import TrainingError
 from crossroads.networks.network import Network
 from crossroads.strategies import Phase, Solve
 from crossroads.training import heads
-from crossroads.training.batches import Labelled, Rows, class_weights
+from crossroads.training.batches import Labelled, Rows, class_weights, rows_at_once
 from crossroads.training.checkpoint import Checkpoints, EpochRecord, Progress
 from crossroads.training.loop import Trained, assign, train
 from crossroads.training.watch import Watcher
 
 IN_MEMORY = 1 << 28
 """Bytes of a head's features beyond which they are kept in a file while the head is solved."""
-
-BATCH = 64
 
 
 def execute(
@@ -127,8 +125,9 @@ def _features(below: keras.Model, side: Labelled, name: str, folder: Path, open_
         folder.mkdir(parents=True, exist_ok=True)
         file = open_files.enter_context(tempfile.TemporaryFile(dir=folder))  # noqa: SIM115 (it is closed by the stack)
         found = np.memmap(file, np.float32, "w+", shape=shape)
-    for start in range(0, shape[0], BATCH):
-        rows = np.asarray(side.inputs[start : start + BATCH], np.float32)
+    step = rows_at_once(side.inputs)
+    for start in range(0, shape[0], step):
+        rows = np.asarray(side.inputs[start : start + step], np.float32)
         found[start : start + len(rows)] = below.predict_on_batch(rows)
         watcher.progress(f"features of {name}", start + len(rows), shape[0])
     return found
