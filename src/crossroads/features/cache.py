@@ -29,7 +29,7 @@ FOLDER, LIMIT = "CROSSROADS_CACHE", "CROSSROADS_CACHE_LIMIT"
 MOST = 20 * 10**9
 """Bytes that the cache may take where nothing else is said; a quarter of the free disk where that is less."""
 
-_VERSION = 1
+_VERSION = 2
 _HELD: list[FileLock] = []  # of the stores that this process uses, until it ends
 
 

@@ -84,33 +84,60 @@ def weights_digest(model: Any) -> str:
 def function_digest(model: Any) -> str:
     """BLAKE2b over weights and layers, hexadecimal: two models with equal digests compute the same.
 
-    Names are left out, since Keras numbers what has none by a counter of the process; what each layer is set to and which layers
-    feed it is in.
+    Names of layers are left out, since Keras numbers what has none by a counter of the process; what each layer is set to and which
+    layers feed it is in.
     """
     hasher = hashlib.blake2b(weights_digest(model).encode(), digest_size=32)
-    config = model.get_config()
-    hasher.update(json.dumps(_anonymous(config, set(_names(config)), {}), sort_keys=True, default=repr).encode())
+    hasher.update(json.dumps(_settings(model.get_config()), sort_keys=True, default=repr).encode())
     return hasher.hexdigest()
 
 
-def _names(value: Any) -> Iterator[str]:
-    """Every name that a configuration gives."""
-    if isinstance(value, dict):
-        if isinstance(value.get("name"), str):
-            yield value["name"]
-        value = list(value.values())
-    if isinstance(value, list | tuple):
-        for entry in value:
-            yield from _names(entry)
+_REFERENCES = ("inbound_nodes", "input_layers", "output_layers")
+"""Where the configuration of a model refers to layers by name."""
 
 
-def _anonymous(value: Any, names: set[str], numbers: dict[str, int]) -> Any:
-    """A configuration with each name in `names` replaced by its number in order of appearance."""
+def _settings(config: dict[str, Any]) -> dict[str, Any]:
+    """The configuration of a layer or model without its name; a model's layers are referred to by their place in it.
+
+    Nothing else called ``name`` is left out: that of a dtype policy says what is computed in.
+    """
+    settings = {key: _without_names(value) for key, value in config.items() if key not in ("name", "layers", *_REFERENCES)}
+    layers: Any = config.get("layers")
+    if not _are_layers(layers):
+        rest = {key: _without_names(config[key]) for key in ("layers", *_REFERENCES) if key in config}
+        return settings | rest
+    places = {layer.get("name", layer["config"].get("name")): place for place, layer in enumerate(layers)}
+    settings["layers"] = [
+        {key: _without_names(value) for key, value in layer.items() if key not in ("name", "config", "inbound_nodes")}
+        | {"config": _settings(layer["config"]), "inbound_nodes": _placed(layer.get("inbound_nodes"), places)}
+        for layer in layers
+    ]
+    return settings | {key: _placed(config[key], places) for key in _REFERENCES if key in config}
+
+
+def _without_names(value: Any) -> Any:
+    """A setting in which each layer, such as the one that a wrapper wraps, is without its name."""
     if isinstance(value, dict):
-        return {key: _anonymous(entry, names, numbers) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [_anonymous(entry, names, numbers) for entry in value]
-    return numbers.setdefault(value, len(numbers)) if isinstance(value, str) and value in names else value
+        if isinstance(inner := value.get("config"), dict) and "name" in inner and "trainable" in inner:
+            rest = {key: _without_names(entry) for key, entry in value.items() if key not in ("name", "config")}
+            return rest | {"config": _settings(inner)}
+        return {key: _without_names(entry) for key, entry in value.items()}
+    return [_without_names(entry) for entry in value] if isinstance(value, list | tuple) else value
+
+
+def _are_layers(value: Any) -> bool:
+    return isinstance(value, list | tuple) and all(isinstance(it, dict) and isinstance(it.get("config"), dict) for it in value)
+
+
+def _placed(value: Any, places: dict[str, int]) -> Any:
+    """References to layers, ``[name, node, tensor]`` wherever they stand, by place; what else is passed to a layer stays."""
+    if isinstance(value, dict):
+        return {key: _placed(entry, places) for key, entry in value.items()}
+    if not isinstance(value, list | tuple):
+        return value
+    if len(value) == 3 and isinstance(value[0], str) and all(isinstance(entry, int) for entry in value[1:]):
+        return [places.get(value[0], value[0]), *value[1:]]
+    return [_placed(entry, places) for entry in value]
 
 
 def _export(model: Any, graph: str) -> None:
