@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks import decoding, finetuning, frozen, jobs, manifest, notes, peers, processes, throughput
+from benchmarks import decoding, finetuning, frozen, jobs, manifest, notes, peers, processes, strategies, throughput
 from benchmarks._measure import ROOT, SHARED, Row, Settings
 
 PAGE = ROOT / "docs" / "benchmarks.md"
@@ -55,6 +55,7 @@ BENCHMARKS = (
     Benchmark("xla", throughput.xla, slow=True),
     Benchmark("gtsrb", jobs.gtsrb, shared=True, slow=True),
     Benchmark("small-sets", jobs.small_sets, shared=True, slow=True),
+    Benchmark("strategies", strategies.strategies, shared=True, slow=True),
 )
 
 

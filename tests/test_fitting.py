@@ -9,7 +9,8 @@ from keras import layers
 
 import crossroads
 from crossroads import artifact
-from crossroads.errors import BackboneError, RecipeError
+from crossroads.errors import BackboneError, RecipeError, TrainingError
+from crossroads.networks.construct import build, choose
 from crossroads.strategies import STRATEGIES
 from crossroads.training.checkpoint import Checkpoints
 from pictures import stripes
@@ -142,3 +143,65 @@ def test_a_cut_or_a_frozen_part_out_of_place_is_told_before_anything_is_trained(
 def test_catalog_networks_without_weights_of_their_own_say_so(tmp_path):
     with pytest.raises(BackboneError, match="quiz-cnn has no ImageNet weights"):
         fit(tmp_path / "run", "feature-extraction", backbone="quiz-cnn")
+
+
+def test_a_network_of_ones_own_is_left_as_it_was(tmp_path):
+    model = tiny()
+    model.layers[1].trainable = False
+    before, frozen = model.get_weights(), [layer.trainable for layer in model.layers]
+    fit(tmp_path / "run", "warm-start", backbone=model, epochs=1)
+    assert all(np.array_equal(a, b) for a, b in zip(before, model.get_weights(), strict=True))
+    assert [layer.trainable for layer in model.layers] == frozen
+
+
+@pytest.mark.parametrize("options", [{"strategy": "from-scratch"}, {"strategy": "feature-extraction", "weights": "none"}], ids=str)
+def test_random_weights_are_random_and_what_was_measured_on_data_stays(options, tmp_path):
+    images = keras.Input((SIZE, SIZE, 3))
+    normal = layers.Normalization(mean=[100.0, 90.0, 80.0], variance=[400.0, 300.0, 200.0], name="normal")
+    adapted = layers.Normalization(name="adapted")
+    adapted.adapt(stripes(20, size=SIZE)[0].astype("float32"))
+    x = layers.Conv2D(4, 3, strides=2, name="conv")(adapted(normal(images)))
+    model = keras.Model(images, layers.ReLU()(x))
+    built = build(choose(model), SIZE, weights=options.get("weights"), seed=3)
+    assert not np.allclose(built.parts.backbone.get_layer("conv").get_weights()[0], model.get_layer("conv").get_weights()[0])
+    np.testing.assert_allclose(built.parts.backbone.get_layer("adapted").mean, adapted.mean)
+    run = fit(tmp_path / "run", backbone=model, **options)
+    assert run.metrics["validation"]["n"] == 20
+
+
+def test_a_run_is_not_resumed_on_other_pretrained_weights(tmp_path, monkeypatch):
+    saved = Checkpoints.save
+
+    def stopping(self, progress, arrays):
+        saved(self, progress, arrays)
+        if self.folder.name == "phase-1":
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Checkpoints, "save", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        fit(tmp_path / "run", "finetune", backbone=tiny(seed=1))
+    monkeypatch.setattr(Checkpoints, "save", saved)
+    with pytest.raises(TrainingError, match="belongs to another run"):
+        fit(tmp_path / "run", "finetune", backbone=tiny(seed=2), resume=True)
+    images, labels = stripes(80, classes=("level", "slanting", "upright"), size=SIZE)
+    with pytest.raises(BackboneError, match="give the same network again"):
+        crossroads.fit((images, labels), out=tmp_path / "run", resume=True)
+
+
+def test_own_weights_are_for_networks_of_ones_own(tmp_path):
+    with pytest.raises(BackboneError, match="weights 'own' are those that a network of your own brings"):
+        fit(tmp_path / "run", "feature-extraction", backbone="quiz-cnn", weights="own")
+
+
+def test_a_pooling_of_a_vector_is_refused(tmp_path):
+    with pytest.raises(RecipeError, match="pooling does nothing where the backbone ends in a vector"):
+        fit(tmp_path / "run", "feature-extraction", backbone="quiz-cnn", weights="none", pooling="max-3")
+
+
+def test_a_function_is_a_network_of_ones_own_as_well(tmp_path):
+    def made(size):
+        images = keras.Input((size, size, 3))
+        return keras.Model(images, layers.Conv2D(4, 3, name="conv")(images))
+
+    run = fit(tmp_path / "run", "from-scratch", backbone=made, image_size=12)
+    assert run.metrics["backbone"] == "own:made"

@@ -22,7 +22,7 @@ def test_an_unknown_strategy_is_told_with_the_nearest():
 
 NAMES = [record.name for record in STRATEGIES]
 TUNED_ONLY = {"layer_decay", "towards_start", "ema", "unfreeze", "train_batchnorm"}
-PRETRAINED_ONLY = {"weights", "pooling", "head"}
+PRETRAINED_ONLY = {"weights", "pooling", "head", "precision"}
 
 
 def resolved(**options):
@@ -97,6 +97,8 @@ def test_early_strategies_cut_early_and_keep_where_things_are():
         ({"strategy": "feature-extraction", "views": 3, "augment": False}, "views does nothing"),
         ({"strategy": "finetune", "views": 3}, "views does nothing"),
         ({"strategy": "finetune", "schedule": "constant", "warm_up": 0.1}, "warm_up does nothing"),
+        ({"strategy": "warm-start", "precision": "int8"}, "precision does nothing"),
+        ({"strategy": "from-scratch", "precision": "int8"}, "precision does nothing"),
         ({"strategy": "warm-start", "head": "mlp"}, "head does nothing"),
     ],
 )
@@ -142,3 +144,21 @@ def test_many_images_get_the_larger_batches():
 def test_fewer_images_get_more_epochs_within_bounds():
     few, many = QUIZ.defaults.epochs_for(50), QUIZ.defaults.epochs_for(10**7)
     assert (many, few) == QUIZ.defaults.epochs
+
+
+def test_photographs_are_cropped_where_that_enlarges_nothing_and_small_images_never():
+    def mode(side, strategy="finetune", **options):
+        return resolve(Recipe(strategy=strategy, **options), backbone("mobilenet"), images=9, image_size=224, side=side).resize
+
+    assert [mode(side) for side in (32, 224, 256, 1000)] == ["squash", "squash", "crop", "crop"]
+    assert mode(1000, "from-scratch") == "squash"
+    assert mode(1000, resize="squash") == "squash"
+
+
+def test_a_trained_head_before_finetuning_sees_as_many_images_as_one_alone():
+    few, many = (
+        plan(resolve(Recipe(strategy="finetune", head="mlp"), backbone("mobilenet"), images=n, image_size=96), images=n)[0]
+        for n in (100, 50_000)
+    )
+    assert (few.epochs, few.batch_size) == (60, 64)
+    assert (many.epochs, many.batch_size) == (10, 128)

@@ -58,7 +58,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         head: HeadName | None = None,
         views: int | None = None,
         feature_type: FeatureType | None = None,
-        precision: Precision = "float32",
+        precision: Precision | None = None,
         image_size: int | None = None,
         resize: ResizeMode | None = None,
         epochs: int | None = None,

@@ -123,6 +123,7 @@ class _Run:
             seed=recipe.seed,
             progress=watcher.progress,
         )
+        self._refuse_idle_pooling()
         self._notes: list[str] = []
         for note in self._built.notes:
             self._tell(note)
@@ -141,7 +142,7 @@ class _Run:
         summary: list[dict[str, Any]] = []
         best: tuple[tuple[float, float], int] | None = None
         model = self._last.inference
-        for number, phase in enumerate(plan(self._task.recipe)):
+        for number, phase in enumerate(plan(self._task.recipe, images=len(self._task.train))):
             network, data, validation = self._prepared(phase)
             weights = [np.array(v) for v in network.trained.variables] if best else []
             identity = f"{self._identity()}-{number}"
@@ -163,6 +164,15 @@ class _Run:
         facts = {"epochs": chosen["epochs"], "best_epoch": chosen["best_epoch"], "phases": summary, **self._facts()}
         return Fitted(model, tuple(history), train, validation_side, tuple(self._notes), facts)
 
+    def _refuse_idle_pooling(self) -> None:
+        usual = "average-4" if self._task.strategy.keeps == "early" else "average"
+        if len(self._built.keep.shape) == 1 and self._task.recipe.pooling not in (None, usual):
+            raise RecipeError(
+                f"pooling does nothing where the backbone ends in a vector, as {self._task.choice.record.name} does",
+                received=repr(self._task.recipe.pooling),
+                mend="leave it out, or choose an earlier --cut",
+            )
+
     def _tell(self, note: str) -> None:
         self._notes.append(note)
         self._watcher.note(note)
@@ -179,7 +189,7 @@ class _Run:
 
         freeze = self._built.keep if phase.name == "head" else self._built.freeze
         network = self._network(freeze)
-        if network.frozen is None:
+        if network.frozen is None or freeze is None:
             pixels = self._task.pixels
             if pixels is None:
                 raise DataError("training on pixels needs decoded images", received="none")
@@ -213,14 +223,16 @@ class _Run:
             resize=resize_of(recipe),
             cut=cut,
             pooling=str(recipe.pooling) if vector else "map",
-            precision=recipe.precision if calibration is None else f"int8-{digest_of(calibration).hex()}",
+            precision="float32" if calibration is None else f"int8-{digest_of(calibration).hex()}",
             dtype=kind,
         )
         engines: list[Engine] = []
 
         def engine() -> Engine:
             if not engines:
-                engines.append(Engine(frozen, graphs=cache.folder / "graphs", precision=recipe.precision, calibration=calibration))
+                engines.append(
+                    Engine(frozen, graphs=cache.folder / "graphs", precision=recipe.precision or "float32", calibration=calibration)
+                )
             return engines[0]
 
         found, computed = [], 0
@@ -287,7 +299,7 @@ class _Run:
         hasher = hashlib.blake2b(digest_size=16)
         sides = self._require_sides()
         recipe = {key: value for key, value in self._task.recipe.to_mapping().items() if key not in ("data", "test")}
-        known = [recipe, sides[0].dataset.classes, __version__, library_versions(), self._built.weights]
+        known = [recipe, sides[0].dataset.classes, __version__, library_versions(), self._built.digest]
         hasher.update(json.dumps(known, sort_keys=True).encode())
         for side in sides:
             hasher.update(side.digests.tobytes())
@@ -299,7 +311,7 @@ class _Run:
         if self._task.strategy.start == "random":
             return {}
         return {
-            "weights": built.weights or self._task.recipe.weights,
+            "weights": (built.weights or {"from": "none"}) | {"digest": built.digest},
             "cut": {"name": built.keep.name, "index": built.keep.index, "depth": round(built.keep.depth, 4)},
             "frozen_to": built.keep.name if self._task.strategy.frozen else None if built.freeze is None else built.freeze.name,
             "features": self._features,

@@ -68,7 +68,7 @@ class Augmentation:
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """What a run does. A field that is None takes the backbone's default; a resolved recipe has None in `data` and `test` at most.
+    """What a run does. A field that is None takes a default; in a resolved recipe None means that it does not matter.
 
     Attributes:
         data: Path of the labelled images, or None for arrays in memory.
@@ -76,11 +76,12 @@ class Recipe:
         class_names: Path of a file that names integer labels, or None.
         backbone: A name from the catalog, or None for the default of the strategy.
         strategy: How much of the backbone is kept, frozen and trained.
-        weights: What a pretrained strategy starts from: ``imagenet``, ``none`` for random weights, or the path of a file.
+        weights: What a pretrained strategy starts from: ``imagenet``, ``none`` for random weights, the path of a file, or ``own``
+            for those that a network of the user's own brings.
         cut: Where the backbone ends: the name of a layer, the index of a cut, or a share of the depth such as ``0.6``.
         freeze_to: The cut up to which the backbone is frozen while the rest is finetuned.
         pooling: How a map of features becomes a vector: its average or maximum, over all of it or in a grid.
-        head: ``linear`` is solved; ``mlp`` and ``sgd`` are trained by Adam, `sgd` as in the notes.
+        head: ``linear`` is solved; ``mlp`` is trained by AdamW, ``sgd`` by Adam as in the notes.
         views: Versions of each training image whose features are cached: the image itself and views - 1 that are moved.
         feature_type: How features are cached.
         precision: What the frozen part is computed in.
@@ -90,7 +91,7 @@ class Recipe:
         batch_size: Images a step.
         validation: Share of the images (whole groups) that choose the best epoch, in (0, 0.9].
         test_share: Share held out for the test where neither the data nor `test` brings one, in [0, 0.9]; 0 for no test.
-        seed: Decides the split, the first weights, the order and the augmentation.
+        seed: Decides the split, the first weights, the order and the augmentation; cached views are the same for every seed.
         augment: Whether training images are moved at all.
         augmentation: How far; None takes the backbone's default.
         optimizer: Adam, or AdamW (decoupled weight decay).
@@ -100,7 +101,7 @@ class Recipe:
         label_smoothing: Share of the target spread over all classes, in [0, 1).
         class_weights: `balanced` weighs each class by the inverse of its frequency.
         mixup: Concentration of the Beta distribution that pairs of training images are mixed by, in [0, 10]; 0 for no mixing.
-        warm_up: Share of the steps of finetuning in which the learning rate rises, in [0, 0.9].
+        warm_up: Share of the steps in which the learning rate rises, in [0, 0.9].
         layer_decay: Factor of the learning rate from one block to the one below it, in (0, 1]; for finetuning.
         towards_start: Strength of the pull of finetuned weights towards the pretrained ones (L2-SP), in [0, 10].
         ema: Momentum of the moving average of weights that is kept in place of the last ones, in [0, 1); 0 for none.
@@ -122,7 +123,7 @@ class Recipe:
     head: HeadName | None = None
     views: int | None = None
     feature_type: FeatureType | None = None
-    precision: Precision = "float32"
+    precision: Precision | None = None
     image_size: int | None = None
     resize: ResizeMode | None = None
     epochs: int | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from crossroads.data.images import Resize
 from crossroads.errors import RecipeError, did_you_mean
 from crossroads.networks.catalog import DEFAULT_FROM_SCRATCH, PRETRAINED_DEFAULT, Backbone, Defaults
 from crossroads.recipe import Augmentation, ClassWeights, HeadName, OptimizerName, Recipe, ScheduleName, StrategyName, UnfreezeName
@@ -192,7 +193,7 @@ _GRADIENT = (
     "warm_up",
 )
 _TUNED = ("layer_decay", "towards_start", "ema", "unfreeze", "train_batchnorm", "freeze_to")
-_PRETRAINED = ("weights", "head", "views", "feature_type")
+_PRETRAINED = ("weights", "head", "views", "feature_type", "precision")
 
 
 def strategy(name: str) -> Strategy:
@@ -218,7 +219,7 @@ def resolve(recipe: Recipe, backbone: Backbone, *, images: int, image_size: int,
     """
     record = strategy(recipe.strategy)
     # Photographs have room around what they show, as ImageNet's have; small images are often cut close already.
-    photographs = record.start == "pretrained" and side >= image_size
+    photographs = record.start == "pretrained" and side >= Resize(image_size, "crop").least
     mode = recipe.resize or ("crop" if photographs else "squash")
     named = replace(recipe, backbone=backbone.name, image_size=image_size, resize=mode)
     if record.start == "pretrained":
@@ -236,11 +237,15 @@ def resolve(recipe: Recipe, backbone: Backbone, *, images: int, image_size: int,
     return _with_views(_with_schedule(named, defaults, images, tuned=record.tuned), record, defaults)
 
 
-def plan(recipe: Recipe) -> tuple[Solve | Phase, ...]:
+def plan(recipe: Recipe, *, images: int = 1) -> tuple[Solve | Phase, ...]:
     """The phases that a resolved recipe asks for, in their order.
 
     From scratch and warm start have one, in which everything is trained. Frozen features need a head: solved, or trained.
     Finetuning has the head's phase first and then one for all that is not frozen.
+
+    Args:
+        recipe: What `resolve` returned.
+        images: Training images, for the epochs of a trained head before finetuning.
     """
     record = strategy(recipe.strategy)
     if recipe.image_size is None or recipe.backbone is None:
@@ -250,7 +255,7 @@ def plan(recipe: Recipe) -> tuple[Solve | Phase, ...]:
     solved = Solve("head", recipe.class_weights, recipe.seed)
     if record.frozen:
         return (solved,) if recipe.head == "linear" else (_phase(recipe, "head"),)
-    return (solved if recipe.head == "linear" else _head_first(recipe), _phase(recipe, "tune"))
+    return (solved if recipe.head == "linear" else _head_first(recipe, images), _phase(recipe, "tune"))
 
 
 def _with_parts(recipe: Recipe, record: Strategy, backbone: Backbone) -> Recipe:
@@ -270,8 +275,8 @@ def _with_parts(recipe: Recipe, record: Strategy, backbone: Backbone) -> Recipe:
 def _with_views(recipe: Recipe, record: Strategy, defaults: Defaults | None = None) -> Recipe:
     """Views, how features are cached, and augmentation, which frozen features only know as views."""
     cached = record.frozen or recipe.freeze_to is not None
-    if not (cached or record.tuned) and (recipe.views, recipe.feature_type) != (None, None):
-        raise _idle("views" if recipe.views else "feature_type", recipe.views or recipe.feature_type, "no frozen part")
+    if not (cached or record.tuned):
+        _refuse(recipe, ("views", "feature_type", "precision"), "no frozen part")
     if not cached and (recipe.views or 1) > 1:
         raise _idle("views", recipe.views, "no frozen part: images are moved anew in each epoch")
     own = (defaults or TUNE).augmentation if record.start == "random" or defaults is None else defaults.augmentation
@@ -364,12 +369,12 @@ def _phase(recipe: Recipe, name: Literal["head", "tune", "train"], *, train_batc
     )
 
 
-def _head_first(recipe: Recipe) -> Phase:
+def _head_first(recipe: Recipe, images: int) -> Phase:
     """The phase of a trained head before finetuning, with the options of such a head."""
     kind: HeadName = recipe.head or "sgd"
     nothing: dict[str, Any] = dict.fromkeys((*_GRADIENT, *_TUNED))
     bare = replace(recipe, **nothing, early_stopping=0)
-    resolved = _with_schedule(bare, MLP_HEAD if kind == "mlp" else SGD_HEAD, images=1, tuned=False)
+    resolved = _with_schedule(bare, MLP_HEAD if kind == "mlp" else SGD_HEAD, images, tuned=False)
     return _phase(resolved, "head")
 
 

@@ -25,7 +25,7 @@ from crossroads.data.splits import Locked, split, split_digest
 from crossroads.errors import DataError, RecipeError
 from crossroads.evaluation import Evaluation
 from crossroads.fitting import Fitted, Side, Task, carry_out, refusal_notes, resize_of
-from crossroads.networks.construct import choose
+from crossroads.networks.construct import choose, object_name
 from crossroads.predictor import Predictor
 from crossroads.recipe import Recipe, read_toml
 from crossroads.run_folder import RunFolder
@@ -345,7 +345,7 @@ def _name_of(backbone: Any) -> dict[str, Any]:
         return {}
     if isinstance(backbone, str | Path):
         return {"backbone": str(backbone)}
-    return {"backbone": f"own:{getattr(backbone, 'name', type(backbone).__name__)}"}
+    return {"backbone": object_name(backbone)}
 
 
 def _own(backbone: Any) -> Any:

@@ -64,7 +64,7 @@ def _show_cuts(name: str, image_size: int | None, json: bool) -> None:
     from crossroads.report.console import print_json, print_lines, print_table
 
     choice = choose(name)
-    record, size = choice.record, image_size or choice.record.reference_size
+    record, size = choice.record, choice.record.reference_size if image_size is None else image_size
     record.check_size(size)
     load_keras()
     from crossroads.networks.construct import build

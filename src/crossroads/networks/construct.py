@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,10 +11,16 @@ from crossroads.errors import BackboneError, RecipeError
 from crossroads.networks.catalog import Backbone, Defaults, backbone
 
 if TYPE_CHECKING:
+    import keras
+
+    from crossroads.networks.cuts import Cut
     from crossroads.networks.network import Parts
 
 OWN = Defaults(batch_size=(32, 128), optimizer="adam", learning_rate=1e-3, schedule="constant", passes=400_000, epochs=(10, 20))
 """How a network of the user's own is trained from scratch."""
+
+OBJECT = "own:"
+"""What the name of a network begins with that was given as an object, which no recipe can hold."""
 
 _OWN_SIZES = (32, 64, 96, 128, 160, 192, 224)
 
@@ -46,13 +51,15 @@ class Built:
         freeze: Up to where it is frozen while the rest is finetuned; None for nowhere.
         notes: What the user should know.
         weights: What was loaded, for the artifact; None for random weights.
+        digest: Of the first weights, whatever they are.
     """
 
     parts: Parts
-    keep: Any
-    freeze: Any
+    keep: Cut
+    freeze: Cut | None
     notes: tuple[str, ...]
     weights: dict[str, Any] | None
+    digest: str
 
 
 def choose(named: Any) -> Choice:
@@ -61,9 +68,15 @@ def choose(named: Any) -> Choice:
     Raises:
         BackboneError: No such backbone.
     """
+    if isinstance(named, str) and named.startswith(OBJECT):
+        raise BackboneError(
+            "this run was started with a network that was given as an object",
+            received=repr(named),
+            mend="give the same network again, as backbone=…",
+        )
     if isinstance(named, str) and not _is_own(named):
         return Choice(backbone(named))
-    name = named if isinstance(named, str) else f"own:{getattr(named, 'name', 'model')}"
+    name = named if isinstance(named, str) else object_name(named)
     sizes, limits = _sizes(named)
     record = Backbone(
         name=name,
@@ -81,6 +94,11 @@ def choose(named: Any) -> Choice:
         reference_size=sizes[-1],
     )
     return Choice(record, named)
+
+
+def object_name(network: Any) -> str:
+    """What the recipe calls a network that was given as an object."""
+    return f"{OBJECT}{getattr(network, 'name', None) or getattr(network, '__name__', 'model')}"
 
 
 def build(
@@ -109,13 +127,21 @@ def build(
         BackboneError: A size, cut or file of weights that does not fit.
     """
     from crossroads.networks.cuts import cuts, find, until
+    from crossroads.networks.export import weights_digest
     from crossroads.networks.network import seeded
     from crossroads.networks.weights import load_pretrained
 
     notes: list[str] = []
     loaded: dict[str, Any] | None = None
     with seeded(seed):
-        parts = choice.record.build(size) if choice.own is None else _own_parts(choice, size, notes, fresh=weights is None)
+        fresh = weights in (None, "none")
+        parts = choice.record.build(size) if choice.own is None else _own_parts(choice, size, notes, fresh=fresh)
+    if weights == "own" and choice.own is None:
+        raise BackboneError(
+            "weights 'own' are those that a network of your own brings",
+            received=f"backbone {choice.record.name!r} of the catalog",
+            mend="use --weights imagenet, none, or the path of a file",
+        )
     if weights not in (None, "none", "own"):
         fitted = load_pretrained(parts, choice.record, str(weights), progress)
         loaded = {"from": weights if weights == "imagenet" else Path(str(weights)).name, "layers": fitted.layers}
@@ -127,6 +153,8 @@ def build(
                 f"the weights in {Path(str(weights)).name} reach {end.name}, {end.depth:.0%} of the depth of {choice.record.name}: "
                 "the backbone ends there"
             )
+    elif weights == "own":
+        loaded = {"from": "own"}
     elif weights == "none":
         notes.append("the backbone has random weights, as --weights none asks")
     keep = cuts(parts.backbone)[-1] if cut is None else find(parts.backbone, cut)
@@ -137,7 +165,7 @@ def build(
             received=f"{freeze.name!r}, and the backbone ends at {keep.name!r}",
             mend="choose an earlier one, or strategy feature-extraction, which freezes all",
         )
-    return Built(parts, keep, freeze, tuple(notes), loaded)
+    return Built(parts, keep, freeze, tuple(notes), loaded, weights_digest(parts.backbone))
 
 
 def _is_own(named: str) -> bool:
@@ -146,7 +174,7 @@ def _is_own(named: str) -> bool:
 
 def _sizes(named: Any) -> tuple[tuple[int, ...], tuple[int, int]]:
     """The sizes that a network of the user's own takes: the one it was made for, or any."""
-    if isinstance(named, str) and not named.endswith(".keras"):
+    if (isinstance(named, str) and not named.endswith(".keras")) or (callable(named) and not hasattr(named, "layers")):
         return _OWN_SIZES, (8, 2048)
     from crossroads.networks.own import own_backbone
 
@@ -155,15 +183,26 @@ def _sizes(named: Any) -> tuple[tuple[int, ...], tuple[int, int]]:
 
 
 def _own_parts(choice: Choice, size: int, notes: list[str], *, fresh: bool) -> Parts:
-    import keras
-
     from crossroads.networks.own import own_backbone
 
     source = Path(choice.own) if isinstance(choice.own, str) and choice.own.endswith(".keras") else choice.own
     own = own_backbone(source, size)
     notes.extend(own.notes)
-    if fresh and not inspect.isfunction(source) and not (isinstance(source, str) and ":" in source):
-        return replace(own.parts, backbone=keras.models.clone_model(own.parts.backbone))
-    if own.size not in (None, size):
-        raise BackboneError(f"{choice.record.name} takes images of {own.size} px", received=f"{size} px")
-    return own.parts
+    return replace(own.parts, backbone=_copied(own.parts.backbone, fresh=fresh))
+
+
+def _copied(backbone: keras.Model, *, fresh: bool) -> keras.Model:
+    """The same layers with the same weights, or with new ones; the user's own network is never trained itself.
+
+    New ones leave what was measured on data, such as the mean of a Normalization layer.
+    """
+    import keras
+
+    copy = keras.models.clone_model(backbone)
+    if not fresh:
+        copy.set_weights(backbone.get_weights())
+    for before, after in zip(backbone.layers, copy.layers, strict=True):
+        if isinstance(before, keras.layers.Normalization) and before.weights:
+            after.set_weights(before.get_weights())
+            after.finalize_state()
+    return copy
