@@ -13,7 +13,7 @@ from crossroads.training import batches, heads, loop, phases
 from crossroads.training.batches import Labelled
 from crossroads.training.checkpoint import Checkpoints
 from crossroads.training.loop import validate
-from crossroads.training.phases import execute
+from crossroads.training.phases import execute, execute_one
 from crossroads.training.watch import Silent
 from killing import Killed
 from tiny_networks import KilledAfter, labelled, network, phase, same, weights
@@ -90,6 +90,18 @@ def test_a_finished_phase_is_loaded_and_not_done_again(tmp_path, monkeypatch):
     second, loaded = run(tmp_path, plan)
     assert same(weights(first.trained), weights(second.trained))
     assert loaded == done
+
+
+def test_phases_one_by_one_are_the_plan(tmp_path):
+    plan = (SOLVE, phase(epochs=1))
+    whole, done = run(tmp_path / "plan", plan)
+    made = network()
+    parts = [
+        execute_one(made, one, *PIXELS, Checkpoints(tmp_path / f"one-{number}"), "id", Silent()) for number, one in enumerate(plan)
+    ]
+    assert same(weights(made.trained), weights(whole.trained))
+    assert [row for part in parts for row in figures(part)] == figures(done)
+    assert parts[0].head == done.head
 
 
 def test_history_names_the_phases_and_best_is_the_record_that_is_kept(tmp_path):

@@ -52,12 +52,25 @@ def execute(
     """
     done = Trained((), 0)
     for number, phase in enumerate(phases):
-        rest = (data, validation, checkpoints_of(number), identity, watcher)
-        part = _solve(network, phase, *rest) if isinstance(phase, Solve) else train(network, phase, *rest)
+        part = execute_one(network, phase, data, validation, checkpoints_of(number), identity, watcher)
         done = Trained((*done.history, *part.history), len(done.history) + part.best, part.head or done.head)
     if not done.history:
         raise TrainingError("a plan has at least one phase", received="none")
     return done
+
+
+def execute_one(
+    network: Network,
+    phase: Solve | Phase,
+    data: Labelled,
+    validation: Labelled,
+    checkpoints: Checkpoints,
+    identity: str,
+    watcher: Watcher,
+) -> Trained:
+    """Carry out one phase, for a caller that prepares network and data anew for each; arguments and errors as of `execute`."""
+    work = (data, validation, checkpoints, identity, watcher)
+    return _solve(network, phase, *work) if isinstance(phase, Solve) else train(network, phase, *work)
 
 
 def _solve(
