@@ -1,5 +1,7 @@
 """Weights go into a backbone by name, place or order: all that fits, or one clear error and nothing assigned."""
 
+import itertools
+
 import keras
 import numpy as np
 import pytest
@@ -84,6 +86,49 @@ def test_a_backbone_inside_a_saved_model(tmp_path, form):
     fresh = network(named=False)
     assert fit_weights(fresh, read_weights(SAVED[form](saved, tmp_path))).reach is None
     assert same(fresh, backbone)
+
+
+def chain(count):
+    """Convolutions that are told apart by nothing but their place."""
+    images = x = keras.Input((4, 4, 3))
+    for _ in range(count):
+        x = layers.Conv2D(3, 1, activation="relu")(x)
+    return keras.Model(images, x, name="chain")
+
+
+def in_parts(backbone, *places):
+    """A saved network whose backbone was cut behind layers, each part within a model of its own, and a head."""
+    nodes = [backbone.input, *(backbone.layers[place].output for place in places), backbone.output]
+    x = images = keras.Input((4, 4, 3))
+    for start, end in itertools.pairwise(nodes):
+        inner, outer = keras.Model(start, end), keras.Input(x.shape[1:])
+        y = inner(outer)
+        if end is backbone.output:
+            y = layers.Dense(2, name="head")(layers.GlobalAveragePooling2D()(y))
+        x = keras.Model(outer, y)(x)
+    return keras.Model(images, layers.Softmax()(x))
+
+
+@pytest.mark.parametrize("form", ["Keras 3 weights", "Keras 3 model"])
+@pytest.mark.parametrize("places", [(2,), (3,), (4,), (1, 4)], ids=str)
+def test_a_backbone_in_parts_comes_together_in_order(tmp_path, form, places):
+    backbone, fresh, longer = randomised(chain(6)), chain(6), chain(7)
+    file = read_weights(SAVED[form](in_parts(backbone, *places), tmp_path))
+    assert fit_weights(fresh, file).reach is None
+    assert same(fresh, backbone)
+    assert fit_weights(longer, file).reach == "conv2d_5", "what is behind the saved one stays random"
+    assert same(longer, backbone)
+
+
+def test_a_part_that_may_not_be_the_first_is_refused(tmp_path):
+    backbone, fresh = randomised(chain(6)), chain(6)
+    x = backbone.layers[2].output
+    x = keras.Model(x, backbone.output)(x)  # the first two lie beside the model that holds the others
+    file = read_weights(SAVED["Keras 3 weights"](keras.Model(backbone.input, layers.Dense(2)(x)), tmp_path))
+    before = weights_of(fresh)
+    with pytest.raises(WeightsError, match=r"those of the network; received 'conv2d.*', 'conv2d.*' in w.weights.h5 besides"):
+        fit_weights(fresh, file)
+    assert all(map(np.array_equal, before, weights_of(fresh)))
 
 
 @pytest.mark.parametrize("form", SAVED)

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from crossroads.data.labels import natural_key
 from crossroads.networks.weights.record import LayerWeights, WeightFile
 from crossroads.networks.weights.torchvision import NAMES
 
@@ -76,7 +77,8 @@ def pairings(model: keras.Model, file: WeightFile) -> Iterator[Pairing]:
 
     1. By name, where the names of the model were given and not counted up, and at least half of the shorter side is in both.
        A torchvision state dict goes by the table of its names.
-    2. By path, where the file is of Keras 3: its place in the model that was saved, which may be nested within a larger one.
+    2. By path, where the file is of Keras 3: its place in the model that was saved, which may be nested within a larger one, also
+       in several parts.
     3. By order, where the file is in order.
 
     In the files of older Keras versions a model inside the saved one counts as one layer; where that leads to nothing, as its
@@ -179,13 +181,96 @@ def _match(name: str, by_name: Mapping[str, LayerWeights], slots: Sequence[Slot]
 
 
 def _by_path(slots: Sequence[Slot], layers: Sequence[LayerWeights]) -> Iterator[Pairing]:
-    """The model may lie within the saved one: below each path that begins the paths of the file, the most matches win."""
+    """The model may lie within the saved one: below each path that begins the paths of the file, the most matches win.
+
+    It may also lie in several models within the saved one, one behind the other, as where a network was frozen up to a layer.
+    Where that is not certain, layers that may come before the first are named as skipped: the file is refused.
+    """
     by_path = {layer.path: layer for layer in layers if layer.path}
-    prefixes = {""} | {path[: match.start()] + "/" for path in by_path for match in re.finditer(r"/layers/", path)}
-    best = max(sorted(prefixes, key=len), key=lambda prefix: sum(prefix + slot.path in by_path for slot in slots))
-    found = {_identity(slot): by_path[best + slot.path] for slot in slots if best + slot.path in by_path}
-    if found:
-        yield _pairing("place", slots, [layer for layer in layers if layer.path.startswith(best)], found)
+    starts = {""} | {path[: match.start()] + "/" for path in by_path for match in re.finditer(r"/layers/", path)}
+    models = {
+        start: {path.removeprefix(start): layer for path, layer in by_path.items() if path.startswith(start)}
+        for start in sorted(starts, key=lambda start: (start.count("/"), natural_key(start)))
+    }
+    start, inside = max(models.items(), key=lambda one: len(_found(slots, one[1])))  # the first of equals
+    found = _found(slots, inside)
+    if not found:
+        return
+    whole = len(found) == len(slots) == len(inside)
+    kinds = {_kind(slot.path) for slot in slots if _identity(slot) in found}
+    before = () if whole else tuple(it.name for path, it in by_path.items() if _may_precede(path, start) and _kind(path) in kinds)
+    if before or len(found) < len(slots):
+        series = [one for one in (_in_series(mates) for mates in _mates(models)) if _unbroken(_found(slots, one), one)]
+        joined = max(series, key=lambda one: len(_found(slots, one)), default={})
+        if len(more := _found(slots, joined)) > len(found):
+            yield _pairing("place", slots, list(joined.values()), more)
+            return
+    pairing = _pairing("place", slots, list(inside.values()), found)
+    yield replace(pairing, skipped=(*before, *pairing.skipped))
+
+
+def _found(slots: Sequence[Slot], by_path: Mapping[str, LayerWeights]) -> dict[int, LayerWeights]:
+    return {_identity(slot): by_path[slot.path] for slot in slots if slot.path in by_path}
+
+
+def _may_precede(path: str, start: str) -> bool:
+    """Whether a layer outside of the model at `start` may come before it: only those of one kind are counted in order."""
+    if path.startswith(start):
+        return False
+    ours, theirs = start.strip("/").split("/"), path.split("/")
+    mine, other = next((pair for pair in zip(ours, theirs, strict=False) if pair[0] != pair[1]), ("", ""))
+    return _kind(mine) != _kind(other) or _number(other) < _number(mine)
+
+
+def _mates(models: Mapping[str, dict[str, LayerWeights]]) -> Iterator[list[dict[str, LayerWeights]]]:
+    """What lies in models that are nested in the same way, in order: where there is more than one of such."""
+    alike: dict[tuple[str, ...], list[dict[str, LayerWeights]]] = {}
+    for start, inside in models.items():
+        alike.setdefault(tuple(map(_kind, start.split("/"))), []).append(inside)
+    yield from (mates for mates in alike.values() if len(mates) > 1)
+
+
+def _in_series(mates: Sequence[Mapping[str, LayerWeights]]) -> dict[str, LayerWeights]:
+    """The layers of several models by the paths that they have in one: those of a kind are counted on."""
+    joined: dict[str, LayerWeights] = {}
+    counts: Counter[str] = Counter()
+    for inside in mates:
+        seen = Counter(counts)
+        for path, layer in inside.items():
+            root, _, rest = path.partition("/")
+            name, _, inner = rest.partition("/")
+            number = counts[kind := _kind(name)] + _number(name)
+            seen[kind] = max(seen[kind], number + 1)
+            joined["/".join(filter(None, (root, f"{kind}_{number}" if number else kind, inner)))] = layer
+        counts = seen
+    return joined
+
+
+def _unbroken(found: Mapping[int, LayerWeights], by_path: Mapping[str, LayerWeights]) -> bool:
+    """Whether the layers that are taken are the first of each kind, so that counting on went right."""
+    taken = {id(layer) for layer in found.values()}
+    last: dict[str, int] = {}
+    for path, layer in by_path.items():
+        if id(layer) in taken:
+            last[_outer(path)[0]] = max(last.get(_outer(path)[0], -1), _outer(path)[1])
+    return all(id(layer) in taken or _outer(path)[1] > last.get(_outer(path)[0], -1) for path, layer in by_path.items())
+
+
+def _outer(path: str) -> tuple[str, int]:
+    """Kind and number of the outermost layer of a path."""
+    name = path.split("/")[1] if "/" in path else path
+    return _kind(name), _number(name)
+
+
+def _kind(path: str) -> str:
+    """``layers/conv2d_3`` is of the kind ``conv2d``."""
+    return re.sub(r"_\d+$", "", path.rpartition("/")[2])
+
+
+def _number(name: str) -> int:
+    """``conv2d_3`` is number 3, ``conv2d`` number 0."""
+    match = re.search(r"_(\d+)$", name)
+    return int(match[1]) if match else 0
 
 
 def _pairing(how: str, slots: Sequence[Slot], layers: Sequence[LayerWeights], found: Mapping[int, LayerWeights]) -> Pairing:
