@@ -94,6 +94,15 @@ def test_weights_from_pytorch_need_its_preprocessing(tmp_path):
         load_pretrained(odd.build(64), odd, path)
 
 
+def test_weights_from_pytorch_go_into_no_network_that_scales_in_another_way_by_itself(tmp_path):
+    path, record = str(save_torch(tmp_path / "w.pth", state_dict())), backbone("squeezenet-torchvision")
+    scaling = replace(record, name="odd", scaling="none")
+    with pytest.raises(WeightsError, match="weights from PyTorch expect.*odd has none, the network scales by itself"):
+        load_pretrained(record.build(64), scaling, path)
+    own = replace(scaling, builder="")  # as the records of users' networks are
+    assert load_pretrained(record.build(64), own, path).layers == 25
+
+
 def test_a_path_that_is_not_there(tmp_path):
     record = backbone("squeezenet")
     with pytest.raises(WeightsError, match="does not exist"):

@@ -42,7 +42,8 @@ def load_pretrained(parts: Parts, record: Backbone, weights: str, progress: Prog
             received=f"{path.name}, which is {known.file} of {known.address}",
             mend="choose the backbone that `crossroads weights list` names beside that file",
         )
-    if file.layout == "torch" and record.scaling not in ("torch", "none"):
+    own = not record.builder  # what such a network does to pixels is its owner's business
+    if file.layout == "torch" and record.scaling != "torch" and not own:
         twin = f"{record.name}-torchvision"
         mend = f"use --backbone {twin}" if any(other.name == twin for other in CATALOG) else "give weights made for Keras"
         raise WeightsError(
