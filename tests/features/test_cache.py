@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -49,11 +50,18 @@ fill(cache.store(replace(KEY, **{changes!r}), (100,)), 10)
         {"moves": Augmentation(shift=0.1)},
         {"precision": "int8"},
         {"dtype": "float16"},
+        {"computed_by": "openvino 2026.4"},
     ],
 )
 def test_each_part_of_the_key_makes_a_store_of_its_own(change):
     assert replace(KEY, **change).digest != KEY.digest
     assert replace(KEY).digest == KEY.digest
+
+
+def test_what_computed_the_rows_is_kept_beside_them(tmp_path):
+    store = Cache(tmp_path).store(replace(KEY, computed_by="openvino 2026.4"), (2,))
+    facts = json.loads((store.folder / "key.json").read_text(encoding="utf-8"))
+    assert (facts["key"]["computed_by"], facts["shape"]) == ("openvino 2026.4", [2])
 
 
 def test_info_tells_what_is_there_and_clear_leaves_what_is_in_use(tmp_path):

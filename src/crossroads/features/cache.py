@@ -46,6 +46,7 @@ class Key:
         moves: How far the views after the first are moved; None where there is one view only.
         precision: What the frozen part is computed in.
         dtype: What rows are kept as.
+        computed_by: The programs that computed them, with their versions: others round in another way.
     """
 
     weights: str
@@ -56,6 +57,7 @@ class Key:
     moves: Augmentation | None
     precision: str
     dtype: Literal["float32", "float16"]
+    computed_by: str = ""
 
     @property
     def digest(self) -> str:
