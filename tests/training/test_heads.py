@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression, Ridge
 
 from crossroads.errors import TrainingError
-from crossroads.training import heads
+from crossroads.training import _principal, heads
 from crossroads.training._ridge import held_out_scores, temperature
 from crossroads.training.heads import measure, solve
 
@@ -209,19 +209,19 @@ def test_one_image_a_class_is_enough():
 
 
 def test_features_are_read_in_slices_and_memory_is_bounded(monkeypatch):
-    monkeypatch.setattr(heads, "CHUNK", 64 * 8 * 12)
+    monkeypatch.setattr(_principal, "CHUNK", 64 * 8 * 12)
     x, y = clouds(3000)
     lazy, plain = solve(Lazy(x), y, Lazy(x[:90]), y[:90], 3), solve(x, y, x[:90], y[:90], 3)
     np.testing.assert_array_equal(lazy.kernel, plain.kernel)
     features = Lazy(x)
-    list(heads._chunks(features))
+    list(_principal.chunks(features))
     assert features.most == 64
 
 
 def test_where_the_memory_does_not_reach_the_directions_of_least_spread_are_left_out(monkeypatch):
     x, y = clouds(400, apart=3.0)
-    monkeypatch.setattr(heads, "MEMORY", 400 * 4 * 5)
-    turn = heads._turn(x, np.ones(400))
+    monkeypatch.setattr(_principal, "MEMORY", 400 * 4 * 5)
+    turn = _principal.turned(x, np.ones(400))
     assert turn.axes.shape == (12, 5)
     assert (np.diff(turn.spread) <= 0).all()
     assert solve(x, y, x, y, 3).validation_accuracy > 0.9
@@ -235,6 +235,86 @@ def test_many_features_of_few_images_take_memory_for_the_images_only():
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 8192 * 8192 * 8 / 8
+
+
+def test_comparing_images_takes_memory_for_their_inner_products_and_not_for_all_features(monkeypatch):
+    n, d = 200, 20_000
+    x = np.random.default_rng(0).normal(size=(n, d)).astype(np.float32)
+    monkeypatch.setattr(_principal, "CHUNK", 10 * 8 * d)
+    monkeypatch.setattr(_principal, "BLOCK", 20 * 8 * d)
+    tracemalloc.start()
+    found = _principal.turned(x, np.ones(n))
+    found.folded(np.ones((found.coordinates.shape[1], 3)), np.zeros(3))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < n * d * 8 / 2
+
+
+@pytest.mark.parametrize("shape", [(50, 70), (70, 50)])
+def test_features_that_would_take_too_much_memory_are_refused(monkeypatch, shape):
+    monkeypatch.setattr(_principal, "LIMIT", 4 * 8 * 50 * 50 - 1)
+    x, y = np.random.default_rng(0).normal(size=shape).astype(np.float32), np.arange(shape[0]) % 3
+    with pytest.raises(TrainingError, match=rf"received {shape[0]} x {shape[1]} features; use --pooling average, or a cut"):
+        solve(x, y, x, y, 3)
+
+
+def test_twenty_thousand_flattened_maps_are_refused_before_they_are_read():
+    class Unread:
+        shape = (20_000, 62_720)
+
+    with pytest.raises(TrainingError, match=r"solved in 4 GiB.*received 20000 x 62720 features"):
+        _principal.turned(Unread(), np.ones(20_000))
+
+
+@pytest.mark.parametrize("d", [40, 400])
+def test_many_images_and_features_are_turned_in_single_precision_to_the_same_probabilities(monkeypatch, d):
+    x, y = decaying(150, d)
+    v, _ = decaying(60, d, seed=1)
+    monkeypatch.setattr(_principal, "BLOCK", 40 * 4 * d)
+    monkeypatch.setattr(_principal, "CHUNK", 11 * 8 * d)
+    settle(monkeypatch)
+    weights = np.array([1.0, 2.0, 0.5])
+    double = solved(x, y, v, y[:60], 3, weights=weights)
+    monkeypatch.setattr(_principal, "PRECISE", 0)
+    single = solved(x, y, v, y[:60], 3, weights=weights)
+    assert [h.kind for h in single] == [h.kind for h in double]
+    for a, b in zip(double, single, strict=True):
+        np.testing.assert_allclose(softmax(v @ a.kernel + a.bias), softmax(v @ b.kernel + b.bias), atol=1e-3)
+
+
+def settle(monkeypatch):
+    """Penalties that settle the minimum, and steps until it is reached: weak ones leave where to stop to rounding."""
+    monkeypatch.setattr(heads, "RIDGE_PENALTIES", (1e-2,))
+    monkeypatch.setattr(heads, "LOGISTIC_STEPS", (1.0, 0.1))
+    monkeypatch.setattr(heads, "PATIENCE", 9)
+    monkeypatch.setattr(heads, "FLAT", 1e-7)
+
+
+def decaying(n, d, seed=0):
+    """Three clouds in directions of spread 1, 1/2, 1/3, ...: as those of a network's features, few say almost all."""
+    fixed = np.random.default_rng(9)
+    turn, centres = np.linalg.qr(fixed.normal(size=(d, d)))[0], fixed.normal(0, 0.5, (3, d))
+    labels = np.arange(n) % 3
+    spread = np.sqrt(1 / np.arange(1, d + 1))
+    rows = (np.random.default_rng(seed).normal(size=(n, d)) + centres[labels]) * spread
+    return (rows @ turn).astype(np.float32), labels
+
+
+def test_directions_that_logistic_regression_does_not_see_change_no_probability(monkeypatch):
+    x, y = decaying(150, 400)
+    x = x @ (x.T @ x)  # a steeper fall
+    v, w = x[100:], y[100:]
+    settle(monkeypatch)
+    widths = []
+    original = LogisticRegression.fit
+    monkeypatch.setattr(LogisticRegression, "fit", lambda m, z, *a, **o: widths.append(z.shape[1]) or original(m, z, *a, **o))
+    few = solved(x[:100], y[:100], v, w, 3)
+    assert widths[0] < 99
+    assert widths == sorted(widths)
+    monkeypatch.setattr(heads, "UNSEEN", 0.0)
+    every = solved(x[:100], y[:100], v, w, 3)
+    for a, b in zip(few, every, strict=True):
+        np.testing.assert_allclose(softmax(v @ a.kernel + a.bias), softmax(v @ b.kernel + b.bias), atol=1e-3)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from crossroads.errors import TrainingError
+from crossroads.training._principal import Features, Turned, chunks, turned
 from crossroads.training._ridge import held_out_scores, temperature
 
 LOGISTIC_STEPS = (1.0, 0.1, 0.01, 0.001)
@@ -28,24 +29,12 @@ PATIENCE = 2  # Penalties on end that do worse on validation than ridge and all 
 STEPS, FLAT = 1000, 1e-5
 """Of L-BFGS: most steps a penalty, and the largest slope at which it stops, for features of unit variance. Ten times that, or
 shorter features, stopped it on GTSRB at an accuracy of 0.864 where it goes on to 0.877."""
-MEMORY = 1 << 30  # Bytes that the turned features may take; beyond it the directions of least spread are left out.
-CHUNK = 1 << 25  # Bytes of features that are read at a time, as float64.
-FEWEST = 1e-10  # Share of the largest spread below which a direction is rounding, in float64 sums of float32 features.
+UNSEEN = 1e-3
+"""Share of penalty and images that the spread of the directions left out of logistic regression may reach together. Such a
+direction has the slope ``Z'(softmax - target)``, which the penalty holds its weights to: without them the scores of an average
+image differ by this share of its error at most."""
 
 Kind = Literal["ridge", "logistic"]
-
-
-class Features(Protocol):
-    """What can be asked for its shape and for some of its rows: an array, a memory map, `Rows` of the cache."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Images first."""
-        ...
-
-    def __getitem__(self, rows: Any, /) -> Any:
-        """The rows of a slice."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,24 +79,6 @@ class LinearHead:
     tried: tuple[Tried, ...]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Turn:
-    """From features to coordinates: ``(x - mean) @ axes``; the sum of squares of coordinate i over the images is ``spread[i]``.
-
-    `width` is the number of features that vary, so that coordinates times its root are of features of unit variance.
-    """
-
-    mean: NDArray[np.float64]
-    axes: NDArray[np.float64]
-    spread: NDArray[np.float64]
-    width: int
-
-    def folded(self, kernel: NDArray[np.float64], bias: NDArray[np.float64]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Kernel (r, k) and bias (k,) on coordinates as kernel (d, k) and bias on features."""
-        whole = self.axes @ kernel
-        return whole.astype(np.float32), (bias - self.mean @ whole).astype(np.float32)
-
-
 def solve(
     features: Features,
     labels: NDArray[np.integer],
@@ -126,7 +97,7 @@ def solve(
     A class without images gets scores that leave it at most one part in n + 1.
 
     Args:
-        features: Float (n, d); read a chunk at a time, three times over.
+        features: Float (n, d); read a chunk at a time, several times over.
         labels: Integers (n,) in [0, classes).
         validation_features: Float (m, d).
         validation_labels: Integers (m,).
@@ -135,7 +106,8 @@ def solve(
         weights: Weight of each class, (classes,); None where all weigh one.
 
     Raises:
-        TrainingError: A feature is not finite, or there is no image to learn from or to choose by.
+        TrainingError: A feature is not finite, there is no image to learn from or to choose by, or n and d are both so large that
+            memory would not do.
     """
     if not len(labels) or not len(validation_labels):
         raise TrainingError(
@@ -146,9 +118,7 @@ def solve(
     if len(present) == 1:
         candidates = [_constant(features.shape[1], classes, int(present[0]))]
     else:
-        turn = _turn(features, per_image)
-        coordinates = _coordinates(features, turn)
-        problem = _Problem(coordinates, codes, present, classes, per_image, turn)
+        problem = _Problem(turned(features, per_image), codes, present, classes, per_image)
         validation = (validation_features, np.asarray(validation_labels))
         ridge = _ridge(problem, groups)
         candidates = [*_logistic(problem, validation, *_reached(ridge, validation)), *ridge]
@@ -157,12 +127,11 @@ def solve(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Problem:
-    coordinates: NDArray[np.float32]
+    turn: Turned
     codes: NDArray[np.integer]
     present: NDArray[np.integer]
     classes: int
     weights: NDArray[np.float64]
-    turn: _Turn
 
     @property
     def total(self) -> float:
@@ -208,7 +177,7 @@ def measure(
 ) -> tuple[float, float]:
     """Mean cross-entropy in nats and accuracy of a linear head on features (m, d) with labels (m,)."""
     loss, right = 0.0, 0
-    for start, rows in _chunks(features):
+    for start, rows in chunks(features):
         scores = (rows.astype(np.float32) @ kernel + bias).astype(np.float64)
         truth = labels[start : start + len(rows)]
         peak = scores.max(axis=1)
@@ -218,96 +187,35 @@ def measure(
     return loss / len(labels), right / len(labels)
 
 
-def _chunks(features: Features) -> Any:
-    """Pairs of the first row and float64 (c, d), a bounded number of rows at a time. Raises `TrainingError` where not finite."""
-    n, d = features.shape
-    step = max(1, CHUNK // (8 * d))
-    for start in range(0, n, step):
-        rows = np.asarray(features[start : min(start + step, n)], np.float64)
-        if not np.isfinite(rows).all():
-            raise TrainingError("features must be finite", received=f"NaN or infinity in rows {start} to {start + len(rows) - 1}")
-        yield start, rows
-
-
-def _turn(features: Features, weights: NDArray[np.float64]) -> _Turn:
-    """Weighted mean, and axes that standardise, divide by the root of d and turn to the principal directions.
-
-    Divided so, the squared length of an average image is one whatever d is, and one table of penalties serves every backbone.
-    """
-    n, d = features.shape
-    total = weights.sum()
-    # About the first rows' mean: sums of squares about a far origin would lose the spread in rounding.
-    origin = next(iter(_chunks(features)))[1].mean(axis=0)
-    sums, squares = np.zeros(d), np.zeros(d)
-    products = np.zeros((d, d)) if d <= n else None
-    for start, rows in _chunks(features):
-        part = weights[start : start + len(rows), None]
-        rows = rows - origin  # never in place: they may be the caller's
-        sums += (part * rows).sum(axis=0)
-        rows *= np.sqrt(part)
-        squares += (rows**2).sum(axis=0)
-        if products is not None:
-            products += rows.T @ rows
-    shift = sums / total
-    deviation = np.sqrt(np.maximum(squares / total - shift**2, 0))
-    useful = deviation > 1e-7 * max(deviation.max(), 1e-30)
-    scale = np.where(useful, 1 / np.where(useful, deviation, 1), 0) / np.sqrt(max(1, useful.sum()))
-    if products is not None:
-        products -= total * np.outer(shift, shift)
-        products *= scale[:, None] * scale
-        spread, axes = np.linalg.eigh(products)
-    else:
-        spread, axes = _dual(features, weights, origin + shift, scale)
-    keep = min(len(spread), max(1, MEMORY // (4 * n)))
-    spread, axes = spread[::-1][:keep], axes[:, ::-1][:, :keep]
-    spread = np.maximum(spread, 0)
-    real = spread > FEWEST * max(spread[0], 1e-30)
-    real[0] = True  # where all images are alike: a direction that says nothing
-    return _Turn(origin + shift, scale[:, None] * axes[:, real], spread[real], max(1, int(useful.sum())))
-
-
-def _dual(
-    features: Features, weights: NDArray[np.float64], mean: NDArray[np.float64], scale: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Eigenvalues and eigenvectors (d, n) of the d x d matrix, by way of the n x n one: there are fewer images than features."""
-    rows = np.concatenate([(part - mean) * scale for _, part in _chunks(features)]) * np.sqrt(weights)[:, None]
-    spread, left = np.linalg.eigh(rows @ rows.T)
-    safe = np.sqrt(np.maximum(spread, FEWEST * max(spread[-1], 1e-30)))
-    return spread, (rows.T @ left) / safe
-
-
-def _coordinates(features: Features, turn: _Turn) -> NDArray[np.float32]:
-    """float32 (n, r)."""
-    found = np.empty((features.shape[0], turn.axes.shape[1]), np.float32)
-    for start, rows in _chunks(features):
-        found[start : start + len(rows)] = (rows - turn.mean) @ turn.axes
-    return found
-
-
 def _logistic(
     problem: _Problem, validation: tuple[Features, NDArray[np.integer]], strongest: float, best: tuple[float, float]
 ) -> list[_Candidate]:
     """Heads along the path of penalties from `strongest` on, as far as they do better on validation than `best` and those before.
 
-    `best` is accuracy and minus loss. Scales the coordinates.
+    `best` is accuracy and minus loss.
     """
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
     found: list[_Candidate] = []
-    unit = np.float32(np.sqrt(problem.turn.width))  # to features of unit variance, in which slopes have a scale
-    problem.coordinates[:] *= unit
+    unit = np.float32(np.sqrt(problem.turn.standard.width))  # to features of unit variance, in which slopes have a scale
+    coordinates = problem.turn.coordinates[:, :0]
     model = LogisticRegression(warm_start=True, max_iter=STEPS, tol=FLAT)
     worse = 0
     for penalty in (step * strongest for step in LOGISTIC_STEPS):
+        seen = _seen(problem, penalty)
+        if seen > coordinates.shape[1]:
+            coordinates = problem.turn.coordinates[:, :seen] * unit
+            if found:  # weights of directions that are new begin at zero
+                model.coef_ = np.pad(model.coef_, ((0, 0), (0, seen - model.coef_.shape[1])))
         # Mean loss + penalty / 2 |W|^2, where scikit-learn's is C x sum of losses + 1 / 2 |W|^2.
         model.set_params(C=1 / (penalty * problem.total * float(unit) ** 2))
         # One thread: NumPy and SciPy bring a pool of threads each, which wait for each other at every step. Measured on 4,320
         # images of 1,024 features and 36 classes, two busy cores: 0.6 s a penalty against 6 s.
         with threadpool_limits(limits=1), warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # the path goes on from there
-            model.fit(problem.coordinates, problem.codes, sample_weight=problem.weights)
+            model.fit(coordinates, problem.codes, sample_weight=problem.weights)
         kernel, bias = model.coef_.T.astype(np.float64) * unit, model.intercept_.astype(np.float64)
         if kernel.shape[1] == 1:  # two classes are told apart by one score
             kernel, bias = np.concatenate([-kernel, kernel], axis=1) / 2, np.concatenate([-bias, bias]) / 2
@@ -319,6 +227,12 @@ def _logistic(
         if worse >= PATIENCE:
             break
     return found
+
+
+def _seen(problem: _Problem, penalty: float) -> int:
+    """Directions that matter under a penalty."""
+    left = np.cumsum(problem.turn.spread[::-1])[::-1]  # spread of a direction and all after it
+    return max(1, int((left > UNSEEN * penalty * problem.total).sum()))
 
 
 def _reached(ridge: list[_Candidate], validation: tuple[Features, NDArray[np.integer]]) -> tuple[float, tuple[float, float]]:
@@ -336,11 +250,11 @@ def _ridge(problem: _Problem, groups: NDArray[np.integer] | None) -> list[_Candi
     targets[np.arange(len(targets)), problem.codes] = 1
     level = problem.weights @ targets / problem.total
     targets -= level
-    correlations = problem.coordinates.T @ (problem.weights[:, None] * targets).astype(np.float32)
+    correlations = problem.turn.coordinates.T @ (problem.weights[:, None] * targets).astype(np.float32)
     found, sharp = [], 1.0
     for penalty in RIDGE_PENALTIES:
         scores = held_out_scores(
-            problem.coordinates, targets, problem.turn.spread, penalty * problem.total, correlations, problem.weights, groups
+            problem.turn.coordinates, targets, problem.turn.spread, penalty * problem.total, correlations, problem.weights, groups
         )
         sharp, loss = temperature(scores + level, problem.codes, problem.weights, start=sharp)
         found.append((loss, penalty, sharp))
