@@ -6,7 +6,7 @@ import pytest
 from keras import layers
 
 from crossroads.networks.catalog import backbone
-from crossroads.networks.export import function_digest
+from crossroads.networks.export import convert_elsewhere, function_digest
 
 pytestmark = pytest.mark.core
 
@@ -56,3 +56,14 @@ def mobilenet():
 @pytest.mark.parametrize("build", [nested, mobilenet])
 def test_built_twice_in_one_process_the_digest_is_the_same(build):
     assert function_digest(build()) == function_digest(build())
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="one process is enough")
+def test_a_graph_is_made_elsewhere_without_what_lies_in_the_current_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for named in ("keras", "openvino"):
+        (tmp_path / f"{named}.py").write_text("open('ran', 'w').close()\nraise SystemExit(0)\n")
+    activated("relu").save(tmp_path / "saved.keras")
+    convert_elsewhere(tmp_path / "saved.keras", tmp_path / "graph.xml")
+    assert (tmp_path / "graph.xml").exists()
+    assert not (tmp_path / "ran").exists()

@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import importlib
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -17,6 +16,7 @@ from typing import Any
 
 from crossroads.errors import ArtifactError
 from crossroads.inference import runtime
+from crossroads.networks._processes import module_command, module_environment
 
 
 def to_openvino(model: Any, graph: Path) -> None:
@@ -51,14 +51,8 @@ def convert_elsewhere(saved: Path, graph: Path) -> None:
     Raises:
         ArtifactError: The other process failed.
     """
-    environment = {
-        **os.environ,
-        "KERAS_BACKEND": "tensorflow",
-        "TF_CPP_MIN_LOG_LEVEL": "3",
-        "CUDA_VISIBLE_DEVICES": "-1",
-        "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry),
-    }
-    command = [sys.executable, "-m", "crossroads.networks.export", str(saved), str(graph)]
+    environment = module_environment(KERAS_BACKEND="tensorflow", TF_CPP_MIN_LOG_LEVEL="3", CUDA_VISIBLE_DEVICES="-1")
+    command = module_command("crossroads.networks.export", str(saved), str(graph))
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         said = [line for line in done.stderr.splitlines() if line.strip()]

@@ -33,6 +33,7 @@ from weight_files import (
 
 from conftest import SHARED
 from crossroads.errors import CrossroadsError, WeightsError
+from crossroads.networks._processes import module_environment
 from crossroads.networks.weights import _rehearsal, files, read_weights
 
 TRACKED = "features.1.num_batches_tracked"
@@ -387,6 +388,29 @@ def test_hdf5_over_which_its_library_hangs_or_crashes(tmp_path, monkeypatch):
     run = subprocess.run
     monkeypatch.setattr(subprocess, "run", lambda _command, **options: run(crash, **options))
     refused(path, "crashes")
+    fails = [sys.executable, "-c", "raise SystemExit('no such module')"]
+    monkeypatch.setattr(subprocess, "run", lambda _command, **options: run(fails, **options))
+    refused(path, "exit code 1 of the process that reads it first: no such module")
+    monkeypatch.setattr(subprocess, "run", lambda _command, **options: run(["no-such-program"], **options))
+    refused(path, "no process to read it first")
+
+
+@pytest.mark.parametrize("named", ["h5py", "numpy", "crossroads", "pathlib"])
+def test_the_rehearsal_runs_nothing_of_the_current_folder(tmp_path, monkeypatch, named):
+    path = save_keras(tmp_path / "w.weights.h5", {"conv2d": ("conv", [kernel(2)])})
+    monkeypatch.setattr(files, "rehearse", _rehearsal.rehearse)
+    (tmp_path / f"{named}.py").write_text("open('ran', 'w').close()\nraise SystemExit(0)\n")
+    assert read_weights(path).layers
+
+
+def test_the_rehearsal_finds_this_package_where_the_current_folder_led_to_it(tmp_path, monkeypatch):
+    path = save_keras(tmp_path / "w.weights.h5", {"conv2d": ("conv", [kernel(2)])})
+    home = str(Path(_rehearsal.__file__).parents[3])
+    monkeypatch.setattr(sys, "path", ["", *(entry for entry in sys.path if entry != home)])
+    places = module_environment()["PYTHONPATH"].split(os.pathsep)
+    assert home in places
+    assert not {"", str(tmp_path)} & set(places)
+    _rehearsal.rehearse(path, path.name)
 
 
 def test_the_shared_files():

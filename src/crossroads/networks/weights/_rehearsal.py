@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from crossroads.errors import CrossroadsError
+from crossroads.networks._processes import module_command, module_environment
 from crossroads.networks.weights.record import unreadable
 
 SECONDS = 20.0
@@ -19,17 +20,29 @@ RATE = 10_000_000
 
 
 def rehearse(path: Path, origin: str) -> None:
-    """Read the file in another process and drop what it holds. Raises `WeightsError` where that crashes or does not end."""
-    command = [sys.executable, "-m", __name__, str(path.absolute())]
+    """Read the file in another process and drop what it holds.
+
+    Raises:
+        WeightsError: The other process crashes, does not end, fails, or cannot be started.
+    """
+    command = module_command(__name__, str(path.absolute()))
     limit = SECONDS + path.stat().st_size / RATE
     try:
-        code = subprocess.run(command, check=False, timeout=limit, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode
+        done = subprocess.run(
+            command, check=False, timeout=limit, env=module_environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        )
     except subprocess.TimeoutExpired as error:
         raise unreadable(origin, f"a file that takes more than {limit:.0f} seconds to read: it is damaged") from error
-    except OSError:
-        return  # no second process to be had; the file is read all the same
-    if code < 0 or code == 0xC0000005:  # a signal on POSIX, an access violation on Windows
+    except OSError as error:
+        raise unreadable(
+            origin, f"no process to read it in first ({error.strerror})", "end other programs, and try again"
+        ) from error
+    if done.returncode < 0 or done.returncode == 0xC0000005:  # a signal on POSIX, an access violation on Windows
         raise unreadable(origin, "a damaged HDF5 file, over which its library crashes")
+    if done.returncode:
+        said = [line for line in done.stderr.decode("utf-8", "replace").splitlines() if line.strip()]
+        why = f": {said[-1]}" if said else ""
+        raise unreadable(origin, f"exit code {done.returncode} of the process that reads it first{why}")
 
 
 if __name__ == "__main__":
