@@ -4,9 +4,11 @@ import tracemalloc
 
 import numpy as np
 import pytest
+import scipy.linalg
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression, Ridge
+from threadpoolctl import threadpool_info
 
 from crossroads.errors import TrainingError
 from crossroads.training import _principal, heads
@@ -298,6 +300,14 @@ def decaying(n, d, seed=0):
     spread = np.sqrt(1 / np.arange(1, d + 1))
     rows = (np.random.default_rng(seed).normal(size=(n, d)) + centres[labels]) * spread
     return (rows @ turn).astype(np.float32), labels
+
+
+def test_the_axes_are_found_in_one_thread(monkeypatch):
+    pools = []
+    original = scipy.linalg.eigh
+    monkeypatch.setattr(scipy.linalg, "eigh", lambda *a, **o: pools.extend(threadpool_info()) or original(*a, **o))
+    _principal.turned(decaying(30, 5)[0], np.ones(30))
+    assert {pool["num_threads"] for pool in pools if pool["user_api"] == "blas"} == {1}
 
 
 def test_directions_that_logistic_regression_does_not_see_change_no_probability(monkeypatch):
