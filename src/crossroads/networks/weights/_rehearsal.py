@@ -34,9 +34,7 @@ def rehearse(path: Path, origin: str) -> None:
     except subprocess.TimeoutExpired as error:
         raise unreadable(origin, f"a file that takes more than {limit:.0f} seconds to read: it is damaged") from error
     except OSError as error:
-        raise unreadable(
-            origin, f"no process to read it in first ({error.strerror})", "end other programs, and try again"
-        ) from error
+        raise unreadable(origin, f"no process to read it first ({error.strerror})", "end other programs, and try again") from error
     if done.returncode < 0 or done.returncode == 0xC0000005:  # a signal on POSIX, an access violation on Windows
         raise unreadable(origin, "a damaged HDF5 file, over which its library crashes")
     if done.returncode:
