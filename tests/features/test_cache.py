@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -84,6 +85,46 @@ def test_another_process_cannot_remove_a_store_in_use(tmp_path):
     fill(store, 3)
     assert elsewhere(tmp_path, "print(cache.clear())").strip() == "0"
     assert store.folder.exists()
+
+
+def test_marks_of_users_that_are_gone_are_removed_and_those_of_others_stay(tmp_path):
+    users = left_by_another(tmp_path) / "users"
+    left_by_another(tmp_path)
+    store = Cache(tmp_path).store(KEY, (100,))
+    (mine,) = users.glob("*.lock")
+    assert mine.name.startswith(f"{os.getpid()}-")
+    left_by_another(tmp_path)
+    assert mine.exists()
+    assert elsewhere(tmp_path, "print(cache.clear())").strip() == "0"
+    assert (store.folder.exists(), list(users.glob("*.lock"))) == (True, [mine])
+
+
+def test_a_graph_in_the_making_is_left_alone_and_what_was_left_over_goes(tmp_path):
+    cache = Cache(tmp_path)
+    young, old = (tmp_path / "graphs" / f".partial-{name}" / "made" for name in ("young", "old"))
+    for folder in (young, old):
+        folder.mkdir(parents=True)
+        (folder / "model.bin").write_bytes(bytes(100))
+    os.utime(old.parent, (1, 1))
+    assert [entry.folder for entry in cache.info()] == [old.parent]
+    assert cache.clear() == 100
+    assert (young.exists(), old.parent.exists()) == (True, False)
+
+
+def test_the_usual_limit_is_a_quarter_of_what_the_disk_has_for_the_cache(tmp_path, monkeypatch):
+    monkeypatch.delenv(LIMIT, raising=False)
+    monkeypatch.setattr("crossroads.features.cache.shutil.disk_usage", lambda _: SimpleNamespace(free=10_000))
+    assert Cache(tmp_path).limit == 2500
+    left_by_another(tmp_path)
+    taken = sum(entry.bytes for entry in Cache(tmp_path).info())
+    assert taken > 4000
+    assert Cache(tmp_path).limit == (10_000 + taken) // 4, "what is there does not make room for less"
+
+
+def test_a_store_that_cannot_be_made_is_one_error(tmp_path):
+    (tmp_path / "features").write_text("")
+    with pytest.raises(FeatureError, match="cache of features must be writable"):
+        Cache(tmp_path).store(KEY, (2,))
 
 
 def test_what_was_used_least_recently_makes_room(tmp_path):

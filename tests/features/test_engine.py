@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from crossroads.errors import MissingExtraError
+from crossroads.errors import FeatureError, MissingExtraError
 from crossroads.features import engine as engine_module
 from crossroads.features.engine import Engine
 
@@ -83,6 +83,31 @@ def test_a_kept_graph_that_is_damaged_or_of_another_network_is_made_anew(tmp_pat
         assert (engine.runs_on, engine.note) == ("openvino", "")
 
 
+def test_a_good_graph_that_another_process_made_meanwhile_stays(tmp_path, monkeypatch):
+    real = engine_module.to_openvino
+
+    def slowly(network, path):
+        real(network, path)
+        monkeypatch.setattr(engine_module, "to_openvino", real)
+        Engine(model(), graphs=tmp_path)(pixels(3))
+        theirs.extend(kept.stat().st_ino for kept in tmp_path.glob("*/model.xml"))
+
+    theirs = []
+    monkeypatch.setattr(engine_module, "to_openvino", slowly)
+    engine = Engine(model(), graphs=tmp_path)
+    np.testing.assert_allclose(engine(pixels(3)), expected(model(), pixels(3)), atol=1e-5)
+    assert [kept.stat().st_ino for kept in tmp_path.glob("*/model.xml")] == theirs
+    assert [folder.name for folder in tmp_path.iterdir() if folder.name.startswith(".")] == []
+
+
+def test_a_folder_that_lost_its_graph_gets_a_new_one(tmp_path):
+    Engine(model(), graphs=tmp_path)(pixels(3))
+    (kept,) = tmp_path.glob("*/model.xml")
+    kept.unlink()
+    Engine(model(), graphs=tmp_path)(pixels(3))
+    assert kept.exists()
+
+
 def test_a_graph_that_disagrees_gives_way_to_keras(monkeypatch):
     other = model(seed=1)
     real = engine_module.to_openvino
@@ -116,3 +141,11 @@ def test_int8_without_nncf_is_an_error_that_says_what_to_install(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "nncf", None)
     with pytest.raises(MissingExtraError, match=r"crossroads\[int8\]"):
         Engine(model(), precision="int8", calibration=pixels(4))(pixels(4))
+
+
+def test_int8_needs_images_and_a_folder_that_can_be_written(tmp_path):
+    with pytest.raises(FeatureError, match="int8 is calibrated on images"):
+        Engine(model(), precision="int8")(pixels(4))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(FeatureError, match="cache of features must be writable"):
+        Engine(model(), precision="int8", calibration=pixels(4), graphs=tmp_path / "file" / "graphs")(pixels(4))

@@ -9,7 +9,7 @@ import shutil
 import time
 import uuid
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 
 from crossroads.data.images import Resize
 from crossroads.errors import FeatureError
-from crossroads.features.store import Rows, Store
+from crossroads.features.store import Rows, Store, unwritable
 from crossroads.recipe import Augmentation
 
 __all__ = ["FOLDER", "LIMIT", "Cache", "Entry", "Key", "Rows", "Store"]
@@ -27,7 +27,10 @@ FOLDER, LIMIT = "CROSSROADS_CACHE", "CROSSROADS_CACHE_LIMIT"
 """Environment variables: where the cache is, and how many bytes it may take."""
 
 MOST = 20 * 10**9
-"""Bytes that the cache may take where nothing else is said; a quarter of the free disk where that is less."""
+"""Bytes that the cache may take where nothing else is said; a quarter of what the disk has for it where that is less."""
+
+UNFINISHED_SECONDS = 3600
+"""Age from which a graph that was not finished is taken for left over; a younger one may be in the making."""
 
 _VERSION = 2
 _HELD: list[FileLock] = []  # of the stores that this process uses, until it ends
@@ -93,7 +96,8 @@ class Cache:
 
     Args:
         folder: Where; None for ``$CROSSROADS_CACHE``, else ``crossroads`` in the user's cache folder.
-        limit: Bytes it may take; None for ``$CROSSROADS_CACHE_LIMIT``, else 20 GB or a quarter of the free disk.
+        limit: Bytes it may take; None for ``$CROSSROADS_CACHE_LIMIT``, else 20 GB or, where that is less, a quarter of what is
+            free on the disk and of what the cache takes now.
 
     Raises:
         FeatureError: The limit is no number of bytes, or the folder cannot be made.
@@ -109,7 +113,7 @@ class Cache:
                 received=f"{self.folder} ({error.strerror})",
                 mend=f"set {FOLDER} to a folder that can be written",
             ) from error
-        self.limit = _limit(self.folder) if limit is None else limit
+        self.limit = self._usual_limit() if limit is None else limit
         self._lock = FileLock(self.folder / "cache.lock")
 
     def store(self, key: Key, shape: tuple[int, ...]) -> Store:
@@ -118,26 +122,28 @@ class Cache:
         Args:
             key: What the features are.
             shape: Of one row.
+
+        Raises:
+            FeatureError: The cache cannot be written.
         """
         folder = self.folder / "features" / key.digest
-        with self._lock:
+        with self._locked():
             folder.mkdir(parents=True, exist_ok=True)
             facts = {"key": asdict(key), "shape": list(shape)}
             (folder / "key.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")
             self._hold(folder)
-        return Store(folder, shape, key.dtype)
+            return Store(folder, shape, key.dtype)
 
     def has_room(self, store: Store, rows: int) -> bool:
         """Whether `rows` more rows of a store fit as things are."""
         needed = rows * store.row_bytes
-        taken = sum(entry.bytes for entry in self._entries())
-        return taken + needed <= self.limit and needed <= shutil.disk_usage(self.folder).free
+        return self._taken() + needed <= self.limit and needed <= shutil.disk_usage(self.folder).free
 
     def require_room(self, store: Store, rows: int) -> None:
         """Make room for `rows` more rows of a store, at the cost of what was not used for longest.
 
         Raises:
-            FeatureError: They cannot fit, whatever is removed; nothing is removed then.
+            FeatureError: They cannot fit, whatever is removed, and nothing is removed then; or the cache cannot be written.
         """
         needed = rows * store.row_bytes
         own = _size(store.folder)
@@ -149,7 +155,7 @@ class Cache:
                 "`crossroads cache clear`",
             )
         free = shutil.disk_usage(self.folder).free
-        with self._lock:
+        with self._locked():
             entries = sorted(self._entries(), key=lambda entry: _used(entry.folder))
             total = sum(entry.bytes for entry in entries)
             for entry in entries:
@@ -173,14 +179,33 @@ class Cache:
         return sorted(self._entries(), key=lambda entry: -_used(entry.folder))
 
     def clear(self) -> int:
-        """Remove all that no process is using; returns the bytes that became free."""
-        with self._lock:
+        """Remove all that no process is using; returns the bytes that became free. Raises `FeatureError` where it cannot."""
+        with self._locked():
             return sum(entry.bytes for entry in self._entries() if _removed(entry.folder))
 
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """No other process changes what there is meanwhile. A fault of the disk is one clear error."""
+        try:
+            with self._lock:
+                yield
+        except OSError as error:
+            raise unwritable(self.folder, error) from error
+
+    def _usual_limit(self) -> int:
+        disk = shutil.disk_usage(self.folder).free + self._taken()
+        return _named_limit() or min(MOST, disk // 4)
+
+    def _taken(self) -> int:
+        """Bytes that the cache takes."""
+        return sum(entry.bytes for entry in self._entries())
+
     def _hold(self, folder: Path) -> None:
-        """Mark a store as in use: a lock that goes when this process does, however it ends."""
+        """Mark a store as in use: a lock that goes when this process does, however it ends. Files of gone ones are removed."""
         users = folder / "users"
         users.mkdir(exist_ok=True)
+        for path in users.glob("*.lock"):
+            _released(path)
         lock = FileLock(users / f"{os.getpid()}-{uuid.uuid4().hex}.lock")
         lock.acquire()
         _HELD.append(lock)
@@ -197,6 +222,8 @@ class Cache:
                 )
                 yield Entry(name, rows, _size(path.parent), _shown(path.parent), path.parent)
         for folder in sorted((self.folder / "graphs").glob("*/")):
+            if folder.name.startswith(".") and time.time() - _used(folder) < UNFINISHED_SECONDS:
+                continue
             yield Entry("graph", 0, _size(folder), _shown(folder), folder)
 
 
@@ -208,10 +235,11 @@ def _folder() -> Path:
     return (Path(home) if home else Path("~/.cache").expanduser()) / "crossroads"
 
 
-def _limit(folder: Path) -> int:
+def _named_limit() -> int | None:
+    """Bytes, from the environment; None where it says nothing."""
     named = os.environ.get(LIMIT)
     if not named:
-        return min(MOST, shutil.disk_usage(folder).free // 4)
+        return None
     try:
         limit = int(float(named))
     except (ValueError, OverflowError):
@@ -227,7 +255,7 @@ def _by(shape: Iterable[int]) -> str:
 
 def _size(folder: Path) -> int:
     size = 0
-    for path in folder.glob("*"):
+    for path in folder.rglob("*"):
         with suppress(OSError):
             size += path.stat().st_size if path.is_file() else 0
     return size
@@ -246,12 +274,20 @@ def _shown(folder: Path) -> str:
 
 def _removed(folder: Path) -> bool:
     """Remove a folder unless a process holds it; whether it went."""
-    for path in (folder / "users").glob("*.lock"):
-        lock = FileLock(path)
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            return False
-        lock.release()
+    if not all(_released(path) for path in (folder / "users").glob("*.lock")):
+        return False
     shutil.rmtree(folder, ignore_errors=True)
     return not folder.exists()
+
+
+def _released(path: Path) -> bool:
+    """Remove a lock that no process holds any more; whether that was so. Nobody takes one but under the lock of the cache."""
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except (Timeout, OSError):  # one that cannot be tried counts as held
+        return False
+    lock.release()
+    with suppress(OSError):
+        path.unlink()
+    return True

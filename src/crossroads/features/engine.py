@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import shutil
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -18,7 +17,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from crossroads.errors import ArtifactError, MissingExtraError
+from crossroads.errors import FeatureError, MissingExtraError
+from crossroads.features.store import unwritable
 from crossroads.inference import Graph, runtime, without_telemetry
 from crossroads.networks.export import function_digest, to_openvino
 
@@ -136,10 +136,12 @@ class Engine:
     def _checked(self, images: NDArray[np.uint8]) -> Graph | None:
         """The graph, if it agrees with Keras; a kept one that cannot be read or does not agree is made anew."""
         expected = self._by_keras(images)
-        worst = 0.0
+        worst, refused = 0.0, None
         for fresh in (False, True) if self._kept is not None and self._kept.exists() else (True,):
+            if not fresh and self._kept is not None:
+                refused = _mark(self._kept)  # should it turn out so
             try:
-                graph = self._opened(fresh=fresh)
+                graph = self._opened(fresh=fresh, refused=refused)
                 found = graph(images)
             except Exception:
                 if fresh:
@@ -168,7 +170,7 @@ class Engine:
             name += f"-int8-{hashlib.blake2b(np.ascontiguousarray(self._calibration).data, digest_size=8).hexdigest()}"
         return self._graphs / name / "model.xml"
 
-    def _opened(self, *, fresh: bool) -> Graph:
+    def _opened(self, *, fresh: bool, refused: _Mark | None) -> Graph:
         path = self._kept
         if path is None:
             self._folder = TemporaryDirectory(prefix="crossroads-", ignore_cleanup_errors=True)
@@ -176,13 +178,23 @@ class Engine:
             self._make(path)
             return Graph(path, threads=self._threads)
         if fresh:
-            home = path.parent
-            home.parent.mkdir(parents=True, exist_ok=True)
-            with TemporaryDirectory(dir=home.parent, prefix=".partial-", ignore_cleanup_errors=True) as folder:
-                self._make(Path(folder) / "model.xml")
-                _replace(Path(folder), home)
-        os.utime(path.parent)  # for the cache: it was used
+            self._keep(path.parent, refused)
+        with contextlib.suppress(OSError):  # the cache may be there to be read alone
+            os.utime(path.parent)  # it was used
         return Graph(path, threads=self._threads)
+
+    def _keep(self, home: Path, refused: _Mark | None) -> None:
+        """Make the graph in the folder `home`, whole or not at all."""
+        try:
+            home.parent.mkdir(parents=True, exist_ok=True)
+            folder = TemporaryDirectory(dir=home.parent, prefix=".partial-", ignore_cleanup_errors=True)
+        except OSError as error:
+            raise unwritable(home.parent, error) from error
+        with folder:
+            made = Path(folder.name) / "made"
+            made.mkdir()
+            self._make(made / "model.xml")
+            _replace(made, home, refused)
 
     def _make(self, path: Path) -> None:
         if self._precision == "float32":
@@ -271,16 +283,34 @@ def _fastest(graph: Graph, images: NDArray[np.uint8]) -> int:
     return max(rates, key=lambda size: rates[size])
 
 
-def _replace(made: Path, home: Path) -> None:
-    """Put a finished graph in its place; another process may have been faster."""
-    if home.exists():
-        shutil.rmtree(home, ignore_errors=True)
+_Mark = tuple[int, int]
+"""Tells one graph from another in its place."""
+
+
+def _mark(path: Path) -> _Mark | None:
+    """Of the graph at `path`, None where none is."""
     try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns
+
+
+def _replace(made: Path, home: Path, refused: _Mark | None) -> None:
+    """Put a finished graph in its place, unless another process was faster: its graph stays. The refused one goes.
+
+    Raises:
+        FeatureError: The folder cannot be written.
+    """
+    if (found := _mark(home / "model.xml")) is not None and found != refused:
+        return
+    try:
+        if home.exists():
+            home.rename(made.with_name("refused"))
         made.rename(home)
-        made.mkdir()  # for the context manager that made it
     except OSError as error:
         if not (home / "model.xml").exists():
-            raise ArtifactError("the cache must be writable", received=f"{home} ({error.strerror})") from error
+            raise unwritable(home, error) from error
 
 
 def _quantise(whole: Path, path: Path, images: NDArray[np.uint8] | None) -> None:
@@ -288,10 +318,10 @@ def _quantise(whole: Path, path: Path, images: NDArray[np.uint8] | None) -> None
 
     Raises:
         MissingExtraError: NNCF is not installed.
-        ArtifactError: No images to calibrate on.
+        FeatureError: No images to calibrate on.
     """
     if images is None or not len(images):
-        raise ArtifactError("int8 is calibrated on images", received="none")
+        raise FeatureError("int8 is calibrated on images", received="none", mend="give training images")
     openvino = runtime()
     try:
         nncf = without_telemetry("nncf")

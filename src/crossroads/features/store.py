@@ -102,11 +102,7 @@ class Store:
                     self._write(digests[new], np.asarray(views)[new], kept[new])
                     self._refresh()
         except OSError as error:
-            raise FeatureError(
-                "the cache of features must be writable",
-                received=f"{self.folder} ({error.strerror})",
-                mend="make room there, or set CROSSROADS_CACHE to another folder",
-            ) from error
+            raise unwritable(self.folder, error) from error
 
     def rows(self, numbers: NDArray[np.int64]) -> Rows:
         """Those rows, read when they are asked for.
@@ -209,6 +205,15 @@ def _checks(records: NDArray[Any], first: int) -> NDArray[np.uint32]:
     raw[:, 16:20] = np.ascontiguousarray(records["view"]).view(np.uint8).reshape(-1, 4)
     raw[:, 20:] = np.arange(first, first + len(records), dtype="<u8").view(np.uint8).reshape(-1, 8)
     return np.fromiter((zlib.crc32(row.tobytes()) for row in raw), np.uint32, len(raw))
+
+
+def unwritable(folder: Path, error: OSError) -> FeatureError:
+    """What is said of a folder of the cache that cannot be read and written, such as on a full disk."""
+    return FeatureError(
+        "the cache of features must be writable",
+        received=f"{folder} ({error.strerror or error})",
+        mend="make room there, or set CROSSROADS_CACHE to another folder",
+    )
 
 
 def _not_finite(values: NDArray[np.floating[Any]], kept_as: np.dtype[Any]) -> FeatureError:
