@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -136,7 +137,7 @@ class _Run:
 
     def result(self) -> Fitted:
         """Every phase in turn; what the head alone reached is kept where finetuning does not beat it."""
-        from crossroads.training.phases import execute
+        from crossroads.training.phases import execute_one
 
         history: list[EpochRecord] = []
         summary: list[dict[str, Any]] = []
@@ -146,8 +147,8 @@ class _Run:
             network, data, validation = self._prepared(phase)
             weights = [np.array(v) for v in network.trained.variables] if best else []
             identity = f"{self._identity()}-{number}"
-            place = partial(self._folder.checkpoints, number)
-            trained = execute(network, (phase,), data, validation, lambda _: place(), identity, self._watcher)  # noqa: B023
+            checkpoints = self._folder.checkpoints(number)
+            trained = execute_one(network, phase, data, validation, checkpoints, identity, self._watcher)
             top = trained.history[trained.best - 1]
             history += trained.history
             score = (top.validation_accuracy, -top.validation_loss)
@@ -225,6 +226,7 @@ class _Run:
             pooling=str(recipe.pooling) if vector else "map",
             precision="float32" if calibration is None else f"int8-{digest_of(calibration).hex()}",
             dtype=kind,
+            computed_by=json.dumps(library_versions() | {"openvino": version("openvino")}, sort_keys=True),
         )
         engines: list[Engine] = []
 
