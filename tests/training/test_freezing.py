@@ -73,7 +73,7 @@ def test_the_frozen_part_is_among_what_must_not_change():
 def test_figures_that_a_head_standardises_by_are_never_trained():
     made = network(head="mlp")
     still = {v.path for v in freeze(made, phase(train_batchnorm=True))}
-    assert still == {"standardise/moving_mean", "standardise/moving_variance"}
+    assert still == {"head_standardise/moving_mean", "head_standardise/moving_variance"}
 
 
 def test_what_a_phase_froze_the_next_can_train():
