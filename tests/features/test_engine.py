@@ -149,3 +149,19 @@ def test_int8_needs_images_and_a_folder_that_can_be_written(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(FeatureError, match="cache of features must be writable"):
         Engine(model(), precision="int8", calibration=pixels(4), graphs=tmp_path / "file" / "graphs")(pixels(4))
+
+
+@pytest.mark.parametrize("pooling", ["average-2", "none", "max-3"])
+def test_maps_that_are_flattened_behind_turned_channels_agree_with_keras(pooling):
+    from crossroads.networks.catalog import backbone
+    from crossroads.networks.cuts import find
+    from crossroads.networks.network import Layout, assemble, head_layers
+
+    parts = backbone("squeezenet").build(48)
+    cut = find(parts.backbone, "fire2_concat")
+    frozen = assemble(parts, 48, head_layers("linear", 2), Layout(cut, cut, pooling)).frozen
+    images = np.random.default_rng(0).integers(0, 256, (5, 48, 48, 3), dtype=np.uint8)
+    engine = Engine(frozen)
+    found = engine(images)
+    assert (engine.runs_on, engine.note) == ("openvino", "")
+    np.testing.assert_allclose(found, np.asarray(frozen.predict_on_batch(images)), atol=1e-3 * np.abs(found).max())

@@ -46,8 +46,8 @@ class Built:
     """A backbone with its first weights.
 
     Attributes:
-        parts: Preprocessing and backbone, which ends where its weights end.
-        keep: Where the user's cut is; the end of the backbone where there is none.
+        parts: Preprocessing and the whole backbone; behind `keep` its weights may be random.
+        keep: Where the user's cut is; where there is none, the end of the backbone, or of its weights.
         freeze: Up to where it is frozen while the rest is finetuned; None for nowhere.
         notes: What the user should know.
         weights: What was loaded, for the artifact; None for random weights.
@@ -126,12 +126,13 @@ def build(
     Raises:
         BackboneError: A size, cut or file of weights that does not fit.
     """
-    from crossroads.networks.cuts import cuts, find, until
+    from crossroads.networks.cuts import cuts, find
     from crossroads.networks.export import weights_digest
     from crossroads.networks.network import seeded
     from crossroads.networks.weights import load_pretrained
 
     notes: list[str] = []
+    end: Cut | None = None
     loaded: dict[str, Any] | None = None
     with seeded(seed):
         fresh = weights in (None, "none")
@@ -147,7 +148,6 @@ def build(
         loaded = {"from": weights if weights == "imagenet" else Path(str(weights)).name, "layers": fitted.layers}
         if fitted.reach is not None:
             end = find(parts.backbone, fitted.reach)
-            parts = replace(parts, backbone=until(parts.backbone, end))
             loaded["reach"] = end.name
             notes.append(
                 f"the weights in {Path(str(weights)).name} reach {end.name}, {end.depth:.0%} of the depth of {choice.record.name}: "
@@ -157,8 +157,9 @@ def build(
         loaded = {"from": "own"}
     elif weights == "none":
         notes.append("the backbone has random weights, as --weights none asks")
-    keep = cuts(parts.backbone)[-1] if cut is None else find(parts.backbone, cut)
-    freeze = None if freeze_to is None else find(parts.backbone, freeze_to)
+    end = end or cuts(parts.backbone)[-1]
+    keep = end if cut is None else _within(parts.backbone, cut, end)
+    freeze = None if freeze_to is None else _within(parts.backbone, freeze_to, end)
     if freeze is not None and (freeze.depth, freeze.multiply_adds) >= (keep.depth, keep.multiply_adds):
         raise RecipeError(
             "freeze_to must lie below the cut at which the backbone ends",
@@ -166,6 +167,26 @@ def build(
             mend="choose an earlier one, or strategy feature-extraction, which freezes all",
         )
     return Built(parts, keep, freeze, tuple(notes), loaded, weights_digest(parts.backbone))
+
+
+def _within(backbone: keras.Model, cut: str, end: Cut) -> Cut:
+    """The cut that is meant, at or before where the weights end; a share of depth or a place from the end stops there.
+
+    Raises:
+        BackboneError: No such cut, or one behind the weights.
+    """
+    from crossroads.networks.cuts import find
+
+    found = find(backbone, cut)
+    if found.multiply_adds <= end.multiply_adds and found.parameters <= end.parameters:
+        return found
+    if ("." in cut and cut.replace(".", "", 1).isdigit()) or cut.startswith("-"):
+        return end
+    raise BackboneError(
+        f"a cut must lie where there are weights, which end at {end.name!r}",
+        received=repr(cut),
+        mend=f"use {end.name!r} or an earlier one, or weights that go further",
+    )
 
 
 def _is_own(named: str) -> bool:

@@ -102,7 +102,8 @@ class NotesOnly(Silent):
 def print_lines(lines: Iterable[tuple[str, object]]) -> None:
     """``name: value``, a line each, as the notes' programs print their results."""
     for name, value in lines:
-        print(f"{name}: {value:.4f}" if isinstance(value, float) else f"{name}: {value}")
+        # Rounded first, so that what is next to nothing below zero is shown as nothing.
+        print(f"{name}: {round(value, 4) + 0.0:.4f}" if isinstance(value, float) else f"{name}: {value}")
 
 
 def print_table(header: tuple[str, ...], rows: Iterable[tuple[object, ...]]) -> None:
