@@ -16,3 +16,12 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("needs the shared data beside the checkout: ../shared/data")
     return folder
+
+
+@pytest.fixture(scope="session")
+def shared_weights() -> Path:
+    """The folder of real ImageNet weights beside the checkout; a test that needs it is skipped, visibly, where it is absent."""
+    folder = SHARED / "weights"
+    if not folder.is_dir():
+        pytest.skip("needs the shared weights beside the checkout: ../shared/weights")
+    return folder

@@ -274,7 +274,8 @@ def _shown(folder: Path) -> str:
 
 def _removed(folder: Path) -> bool:
     """Remove a folder unless a process holds it; whether it went."""
-    if not all(_released(path) for path in (folder / "users").glob("*.lock")):
+    marks = [_released(path) for path in (folder / "users").glob("*.lock")]  # each is tried: what is left over goes
+    if not all(marks):
         return False
     shutil.rmtree(folder, ignore_errors=True)
     return not folder.exists()

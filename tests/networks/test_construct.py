@@ -1,0 +1,50 @@
+"""From words to a backbone with its weights, cut where it is asked to be."""
+
+import numpy as np
+import pytest
+
+from crossroads.errors import BackboneError
+from crossroads.networks.construct import build, choose
+
+MOBILENET = "mobilenet_v1_imagenet_to_conv_pw_12.weights.h5"
+
+
+@pytest.fixture
+def built(shared_weights):
+    def made(**options):
+        return build(choose("mobilenet"), 32, weights=str(shared_weights / MOBILENET), **options)
+
+    return made
+
+
+def test_a_file_that_stops_early_limits_the_cut_and_the_user_is_told(built):
+    found = built()
+    assert found.keep.name == "conv_pw_12_relu"
+    assert found.keep.depth == pytest.approx(25 / 27)  # of the whole network, as its cuts are listed
+    assert found.weights == {"from": MOBILENET, "layers": 50, "reach": "conv_pw_12_relu"}
+    (note,) = found.notes
+    assert "reach conv_pw_12_relu, 93% of the depth of mobilenet" in note
+
+
+@pytest.mark.parametrize("cut", ["1.0", "-1", "0.97"])
+def test_shares_and_places_from_the_end_stop_where_the_weights_do(built, cut):
+    assert built(cut=cut).keep.name == "conv_pw_12_relu"
+
+
+@pytest.mark.parametrize("option", ["cut", "freeze_to"])
+@pytest.mark.parametrize("cut", ["conv_pw_13_relu", "26", "conv_dw_13_relu"])
+def test_a_cut_behind_the_weights_is_told_as_that(built, option, cut):
+    with pytest.raises(BackboneError, match=f"weights, which end at 'conv_pw_12_relu'; received '{cut}'; use 'conv_pw_12_relu'"):
+        built(**{option: cut})
+
+
+def test_an_earlier_cut_is_the_one_of_the_list(built):
+    found = built(cut="0.5", freeze_to="3")
+    assert (found.keep.name, found.freeze.name) == ("conv_dw_7_relu", "conv_dw_2_relu")
+
+
+def test_the_first_weights_are_told_apart_and_are_the_same_for_one_seed():
+    first, same, other = (build(choose("quiz-cnn"), 32, weights=None, seed=seed) for seed in (1, 1, 2))
+    assert first.digest == same.digest != other.digest
+    kernels = [b.parts.backbone.get_layer("conv").get_weights()[0] for b in (first, same)]
+    np.testing.assert_array_equal(*kernels)
