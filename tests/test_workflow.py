@@ -218,15 +218,16 @@ def test_only_the_test_part_of_a_split_is_scored(run, tmp_path):
 def test_parity_is_checked_on_images_from_all_over():
     from crossroads.data.images import Resize
     from crossroads.fitting import Side
-    from crossroads.workflow import PARITY_IMAGES, _spread
+    from crossroads.workflow import _spread
 
-    images, labels = stripes(200)
+    images, labels = stripes(1000)
     dataset = crossroads.read((images, labels))
-    pixels = np.arange(200, dtype=np.int64)[:, None]
-    side = Side(dataset, np.zeros((200, 16), np.uint8), (), pixels)
+    pixels = np.arange(1000, dtype=np.int64)[:, None]
+    side = Side(dataset, np.zeros((1000, 16), np.uint8), (), pixels)
     chosen = _spread(side, Resize(16))[:, 0]
-    assert len(chosen) == len(set(chosen)) == PARITY_IMAGES
-    assert (chosen[0], chosen[-1]) == (0, 199)
+    assert len(chosen) == len(set(chosen)) == 256
+    assert (chosen[0], chosen[-1]) == (0, 999)
     assert np.diff(chosen).max() <= 4
+    assert len(_spread(side, Resize(600))) == 64
     decoded = _spread(replace(side, pixels=None), Resize(16))
     np.testing.assert_array_equal(decoded, images[chosen])

@@ -85,3 +85,18 @@ def load_keras() -> None:
         import keras
 
         keras.ops.ones(1)  # TensorFlow speaks again at the first operation
+
+
+def has_gpu() -> bool:
+    """Whether Keras computes on a GPU."""
+    import keras
+
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        return bool(tf.config.list_physical_devices("GPU"))
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return str(jax.default_backend()) != "cpu"
+    return False

@@ -20,7 +20,7 @@ from crossroads.data.dataset import Dataset, digest_of
 from crossroads.data.images import Resize
 from crossroads.data.loading import Loaded, Refusal, load_all
 from crossroads.errors import DataError, RecipeError
-from crossroads.networks.construct import Built, Choice, build
+from crossroads.networks.construct import Choice, build
 from crossroads.recipe import Recipe
 from crossroads.run_folder import RunFolder
 from crossroads.strategies import Phase, Solve, Strategy, plan
@@ -31,12 +31,10 @@ if TYPE_CHECKING:
     import keras
 
     from crossroads.features.cache import Rows
+    from crossroads.networks.cuts import Cut
     from crossroads.networks.network import Network
     from crossroads.training.batches import Labelled
-
-
-CALIBRATION_IMAGES = 256
-"""Training images that int8 is calibrated on."""
+    from crossroads.training.loop import Trained
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -137,7 +135,7 @@ class _Run:
 
     def result(self) -> Fitted:
         """Every phase in turn; what the head alone reached is kept where finetuning does not beat it."""
-        from crossroads.training.phases import execute_one
+        from crossroads.training.phases import execute
 
         history: list[EpochRecord] = []
         summary: list[dict[str, Any]] = []
@@ -148,11 +146,11 @@ class _Run:
             weights = [np.array(v) for v in network.trained.variables] if best else []
             identity = f"{self._identity()}-{number}"
             checkpoints = self._folder.checkpoints(number)
-            trained = execute_one(network, phase, data, validation, checkpoints, identity, self._watcher)
+            trained = execute(network, phase, data, validation, checkpoints, identity, self._watcher)
             top = trained.history[trained.best - 1]
             history += trained.history
             score = (top.validation_accuracy, -top.validation_loss)
-            summary.append(_summary(phase, trained.history, trained.best) | _tried(trained))
+            summary.append(_summary(phase, trained))
             if best is None or score > best[0]:
                 best, model = (score, number), network.inference
             else:
@@ -178,7 +176,7 @@ class _Run:
         self._notes.append(note)
         self._watcher.note(note)
 
-    def _network(self, freeze: Any) -> Network:
+    def _network(self, freeze: Cut | None) -> Network:
         from crossroads.networks.network import Layout, assemble
 
         layout = Layout(self._built.keep, freeze, self._task.recipe.pooling or "average")
@@ -187,6 +185,7 @@ class _Run:
     def _prepared(self, phase: Solve | Phase) -> tuple[Network, Labelled, Labelled]:
         """The network of a phase with the images as it takes them."""
         from crossroads.networks.network import standardise
+        from crossroads.training.heads import moments
 
         freeze = self._built.keep if phase.name == "head" else self._built.freeze
         network = self._network(freeze)
@@ -197,11 +196,12 @@ class _Run:
             self._sides = self._sides or self._checked(*(Side(p.dataset, p.digests, p.refusals, p.pixels) for p in pixels))
             (train, validation), (seen, unseen) = self._sides, pixels
             return network, _labelled(train, seen.pixels), _labelled(validation, unseen.pixels)
-        moved = phase.name == "head" and self._task.strategy.tuned
-        views = 1 if moved else self._task.recipe.views or 1
+        alone = phase.name == "head" and self._task.strategy.tuned  # on images as they are; the views are for finetuning
+        views = 1 if alone else self._task.recipe.views or 1
         (train, rows), (validation, held_out) = self._extracted(network.frozen, freeze.name, views)
         if phase.name == "head" and isinstance(phase, Phase):
-            standardise(self._head, *_moments(rows))
+            mean, deviation = moments(rows, np.ones(len(rows)))
+            standardise(self._head, mean, deviation**2)
         return network, _labelled(train, rows, views), _labelled(validation, held_out)
 
     def _extracted(self, frozen: keras.Model, cut: str, views: int) -> tuple[tuple[Side, Rows], tuple[Side, Rows]]:
@@ -233,7 +233,7 @@ class _Run:
         def engine() -> Engine:
             if not engines:
                 engines.append(
-                    Engine(frozen, graphs=cache.folder / "graphs", precision=recipe.precision or "float32", calibration=calibration)
+                    Engine(frozen, graphs=cache.graphs, precision=recipe.precision or "float32", calibration=calibration)
                 )
             return engines[0]
 
@@ -272,6 +272,8 @@ class _Run:
 
     def _some(self) -> NDArray[np.uint8] | None:
         """Training images to calibrate int8 on."""
+        from crossroads.features.engine import CALIBRATION_IMAGES
+
         if self._task.recipe.precision != "int8":
             return None
         rows = np.random.default_rng(self._task.recipe.seed).permutation(len(self._task.train))[:CALIBRATION_IMAGES]
@@ -309,7 +311,7 @@ class _Run:
         return hasher.hexdigest()
 
     def _facts(self) -> dict[str, Any]:
-        built: Built = self._built
+        built = self._built
         if self._task.strategy.start == "random":
             return {}
         return {
@@ -331,7 +333,8 @@ def refusal_notes(side: str, refusals: tuple[Refusal, ...]) -> Iterator[str]:
     """A sentence on the images that were left out, if any were."""
     if refusals:
         first = f"{refusals[0].name}: {refusals[0].reason}"
-        yield f"{len(refusals)} images of {side} were refused and left out, the first {first}"
+        images = f"{len(refusals)} images of {side} were" if len(refusals) > 1 else f"1 image of {side} was"
+        yield f"{images} refused and left out, the first {first}"
 
 
 def _labelled(side: Side, inputs: Any, views: int = 1) -> Labelled:
@@ -341,31 +344,14 @@ def _labelled(side: Side, inputs: Any, views: int = 1) -> Labelled:
     return Labelled(inputs, side.dataset.labels, views, side.dataset.groups)
 
 
-def _summary(phase: Solve | Phase, history: tuple[EpochRecord, ...], best: int) -> dict[str, Any]:
-    top = history[best - 1]
+def _summary(phase: Solve | Phase, trained: Trained) -> dict[str, Any]:
+    """One phase, for ``metrics.json``; a solved head with every candidate."""
+    top = trained.history[trained.best - 1]
     return {
         "name": phase.name,
-        "epochs": len(history),
-        "best_epoch": best,
-        "seconds": round(sum(record.seconds for record in history), 3),
+        "epochs": len(trained.history),
+        "best_epoch": trained.best,
+        "seconds": round(sum(record.seconds for record in trained.history), 3),
         "validation_accuracy": top.validation_accuracy,
         "validation_loss": top.validation_loss,
-    }
-
-
-def _tried(trained: Any) -> dict[str, Any]:
-    """What a solved head says of itself."""
-    head = getattr(trained, "head", None)
-    return {} if head is None else {"head": head}
-
-
-def _moments(features: Rows, chunk: int = 4096) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Mean and variance of each feature, float32 (d,), in one pass over chunks (Chan et al., 1979)."""
-    n, mean, squares = 0, np.zeros(features.shape[1]), np.zeros(features.shape[1])
-    for start in range(0, len(features), chunk):
-        part = np.asarray(features[start : start + chunk], np.float64)
-        centre, m = part.mean(axis=0), len(part)
-        squares += ((part - centre) ** 2).sum(axis=0) + (centre - mean) ** 2 * n * m / (n + m)
-        mean += (centre - mean) * m / (n + m)
-        n += m
-    return mean.astype(np.float32), (squares / n).astype(np.float32)
+    } | ({} if trained.head is None else {"head": trained.head})

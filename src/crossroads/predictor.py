@@ -16,7 +16,7 @@ from crossroads.artifact import GRAPH, Manifest, open_verified
 from crossroads.data.archives import MEMBER
 from crossroads.data.dataset import Dataset
 from crossroads.data.images import load as load_image
-from crossroads.data.loading import Refusal, stream
+from crossroads.data.loading import Refusal, nothing_readable, stream
 from crossroads.data.spans import read_plain
 from crossroads.errors import ArtifactError, DataError, ImageRefused
 from crossroads.inference import BATCH, Graph
@@ -147,7 +147,9 @@ class Predictor:
             waiting: list[NDArray[np.uint8]] = []
             for row, image, digest in stream(dataset, self.manifest.resize):
                 if isinstance(image, ImageRefused):
-                    refusals.append(_refused(dataset, row, image, strict))
+                    refusals.append(Refusal(row, dataset.name(row), str(image)))
+                    if strict:
+                        raise refusals[-1].error()
                 else:
                     kept.append(row)
                     digests.extend(digest)
@@ -164,10 +166,7 @@ class Predictor:
 
         probabilities = self._graph.run(batches(), len(dataset))
         if not kept:
-            raise DataError(
-                f"{dataset.origin}: at least one image must be readable",
-                received=f"{len(refusals)} refused, the first {refusals[0].name}: {refusals[0].reason}" if refusals else "0 rows",
-            )
+            raise nothing_readable(dataset, refusals)
         known = np.frombuffer(digests, np.uint8).reshape(len(kept), -1)
         return Scored(probabilities, dataset.select(kept) if refusals else dataset, tuple(refusals), known)
 
@@ -263,15 +262,6 @@ def _source(image: Picture) -> bytes | NDArray[np.uint8]:
     except (OSError, ValueError, SystemError) as error:
         raise ImageRefused("a Pillow image must be grey, palette, RGB or CMYK", received=f"mode {image.mode}") from error
     return file.getvalue()
-
-
-def _refused(dataset: Dataset, row: int, error: ImageRefused, strict: bool) -> Refusal:
-    refusal = Refusal(row, dataset.name(row), str(error))
-    if strict:
-        raise DataError(
-            f"{refusal.name}: {refusal.reason}", mend="mend or remove the image, or allow refusals by leaving out --strict"
-        )
-    return refusal
 
 
 def load(folder: str | Path, *, threads: int | None = None) -> Predictor:

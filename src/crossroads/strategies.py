@@ -232,7 +232,7 @@ def resolve(recipe: Recipe, backbone: Backbone, *, images: int, image_size: int,
         _refuse(named, _GRADIENT, "a linear head, which is solved")
         if recipe.early_stopping:
             raise _idle("early_stopping", recipe.early_stopping, "a linear head, which is solved")
-        return _with_views(named, record)
+        return _with_cached_views(named)
     defaults = _defaults(named, record, backbone)
     return _with_views(_with_schedule(named, defaults, images, tuned=record.tuned), record, defaults)
 
@@ -272,32 +272,18 @@ def _with_parts(recipe: Recipe, record: Strategy, backbone: Backbone) -> Recipe:
     )
 
 
-def _with_views(recipe: Recipe, record: Strategy, defaults: Defaults | None = None) -> Recipe:
-    """Views, how features are cached, and augmentation, which frozen features only know as views."""
-    cached = record.frozen or recipe.freeze_to is not None
-    if not (cached or record.tuned):
+def _with_views(recipe: Recipe, record: Strategy, defaults: Defaults) -> Recipe:
+    """Augmentation, and how features are cached; frozen features know augmentation as views only."""
+    if record.frozen or recipe.freeze_to is not None:
+        return _with_cached_views(recipe)
+    if not record.tuned:
         _refuse(recipe, ("views", "feature_type", "precision"), "no frozen part")
-    if not cached and (recipe.views or 1) > 1:
+    if (recipe.views or 1) > 1:
         raise _idle("views", recipe.views, "no frozen part: images are moved anew in each epoch")
-    own = (defaults or TUNE).augmentation if record.start == "random" or defaults is None else defaults.augmentation
-    if cached:
-        views = recipe.views or 1
-        moved = recipe.augmentation or TUNE.augmentation
-        if views == 1 and (recipe.augment or (recipe.augmentation is not None and recipe.augmentation.moves)):
-            raise _idle("augmentation", "one view an image", "frozen features", mend="add --views 4")
-        if views > 1 and (recipe.augment is False or not moved.moves):
-            raise _idle("views", views, "images that are not moved", mend="leave --views out, or set augment = true")
-        return replace(
-            recipe,
-            views=views,
-            feature_type=recipe.feature_type or ("float16" if recipe.freeze_to is not None else "float32"),
-            augment=views > 1,
-            augmentation=moved if views > 1 else Augmentation(),
-        )
     augment = recipe.augment
     if augment is None:
-        augment = (defaults or TUNE).augment if recipe.augmentation is None else recipe.augmentation.moves
-    movement = recipe.augmentation or own
+        augment = defaults.augment if recipe.augmentation is None else recipe.augmentation.moves
+    movement = recipe.augmentation or defaults.augmentation
     if augment and not movement.moves:
         raise RecipeError(
             "augment = true does nothing while every augmentation is zero",
@@ -306,6 +292,21 @@ def _with_views(recipe: Recipe, record: Strategy, defaults: Defaults | None = No
         )
     kept = replace(recipe, views=1, feature_type=recipe.feature_type or "float32") if record.tuned else recipe
     return replace(kept, augment=augment, augmentation=movement if augment else Augmentation())
+
+
+def _with_cached_views(recipe: Recipe) -> Recipe:
+    views, moved = recipe.views or 1, recipe.augmentation or TUNE.augmentation
+    if views == 1 and (recipe.augment or (recipe.augmentation is not None and recipe.augmentation.moves)):
+        raise _idle("augmentation", "one view an image", "frozen features", mend="add --views 4")
+    if views > 1 and (recipe.augment is False or not moved.moves):
+        raise _idle("views", views, "images that are not moved", mend="leave --views out, or set augment = true")
+    return replace(
+        recipe,
+        views=views,
+        feature_type=recipe.feature_type or ("float16" if recipe.freeze_to is not None else "float32"),
+        augment=views > 1,
+        augmentation=moved if views > 1 else Augmentation(),
+    )
 
 
 def _defaults(recipe: Recipe, record: Strategy, backbone: Backbone) -> Defaults:

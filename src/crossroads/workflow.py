@@ -37,7 +37,11 @@ from crossroads.training.watch import Silent, Watcher
 Source = object
 """Labelled images in any form that `read` takes."""
 
-PARITY_IMAGES = 64
+PARITY_IMAGES = (64, 256)
+"""Least and most validation images on which model and graph are compared: the most up to `PARITY_SIZE` pixels, fewer above, since
+Keras computes them layer by layer."""
+
+PARITY_SIZE = 112
 
 MIRROR_SIZE = 32
 """Side in pixels at which images are compared with their mirror images where they are not decoded for training."""
@@ -240,7 +244,9 @@ def _train_and_test(prepared: Prepared, folder: RunFolder, started: float, watch
 
 def _spread(side: Side, resize: Resize) -> NDArray[np.uint8]:
     """Images from all over, since those of one class often stand together."""
-    rows = np.linspace(0, len(side.dataset) - 1, min(len(side.dataset), PARITY_IMAGES)).astype(np.int64)
+    least, most = PARITY_IMAGES
+    count = max(least, min(most, most * PARITY_SIZE**2 // resize.size**2, len(side.dataset)))
+    rows = np.linspace(0, len(side.dataset) - 1, min(count, len(side.dataset))).astype(np.int64)
     return load_all(side.dataset.select(rows), resize).pixels if side.pixels is None else side.pixels[rows]
 
 

@@ -2,8 +2,9 @@ import keras
 import numpy as np
 import pytest
 
+from crossroads.data.moves import draw, stream_of
 from crossroads.recipe import Augmentation
-from crossroads.training.augment import Augment, draw, stream_of
+from crossroads.training.augment import Augment
 
 pytestmark = pytest.mark.core
 EVERYTHING = Augmentation(shift=0.2, rotation=30, zoom=0.3, shear=10, brightness=0.2, contrast=0.4, flip=True)

@@ -13,7 +13,7 @@ from crossroads.training import batches, heads, loop, phases
 from crossroads.training.batches import Labelled
 from crossroads.training.checkpoint import Checkpoints
 from crossroads.training.loop import validate
-from crossroads.training.phases import execute, execute_one
+from crossroads.training.phases import execute
 from crossroads.training.watch import Silent
 from killing import Killed
 from tiny_networks import KilledAfter, labelled, network, phase, same, weights
@@ -31,11 +31,16 @@ def features(made, views=1):
     )
 
 
-def run(folder, plan, freeze=None, watcher=None, views=1, head="linear"):
-    made = network(freeze, head)
+def run(folder, plan, freeze=None, watcher=None, views=1, kind="linear"):
+    """Every phase of a plan in turn, and what all of them left."""
+    made = network(freeze, kind)
     data = PIXELS if freeze is None else features(made, views)
-    done = execute(made, plan, *data, lambda number: Checkpoints(folder / f"phase-{number}"), "id", watcher or Silent())
-    return made, done
+    history, best, head = [], 0, None
+    for number, one in enumerate(plan):
+        part = execute(made, one, *data, Checkpoints(folder / f"phase-{number}"), "id", watcher or Silent())
+        best, head = len(history) + part.best, part.head or head
+        history += part.history
+    return made, loop.Trained(tuple(history), best, head)
 
 
 def figures(done):
@@ -72,10 +77,10 @@ KINDS = {
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_run_killed_between_epochs_goes_on_bit_by_bit(tmp_path, kind):
     plan, freeze, views, head, at = KINDS[kind]
-    whole, done = run(tmp_path / "whole", plan, freeze, views=views, head=head)
+    whole, done = run(tmp_path / "whole", plan, freeze, views=views, kind=head)
     with pytest.raises(Killed):
         run(tmp_path / "broken", plan, freeze, KilledAfter(*at), views, head)
-    again, resumed = run(tmp_path / "broken", plan, freeze, views=views, head=head)
+    again, resumed = run(tmp_path / "broken", plan, freeze, views=views, kind=head)
     assert same(weights(again.inference), weights(whole.inference))
     assert figures(resumed) == figures(done)
     assert resumed.best == done.best
@@ -90,18 +95,6 @@ def test_a_finished_phase_is_loaded_and_not_done_again(tmp_path, monkeypatch):
     second, loaded = run(tmp_path, plan)
     assert same(weights(first.trained), weights(second.trained))
     assert loaded == done
-
-
-def test_phases_one_by_one_are_the_plan(tmp_path):
-    plan = (SOLVE, phase(epochs=1))
-    whole, done = run(tmp_path / "plan", plan)
-    made = network()
-    parts = [
-        execute_one(made, one, *PIXELS, Checkpoints(tmp_path / f"one-{number}"), "id", Silent()) for number, one in enumerate(plan)
-    ]
-    assert same(weights(made.trained), weights(whole.trained))
-    assert [row for part in parts for row in figures(part)] == figures(done)
-    assert parts[0].head == done.head
 
 
 def test_history_names_the_phases_and_best_is_the_record_that_is_kept(tmp_path):
@@ -180,7 +173,7 @@ def test_groups_of_the_data_are_left_out_together(tmp_path, monkeypatch):
     made = network("relu2")
     train, held_out = features(made)
     grouped = Labelled(train.inputs, train.labels, groups=np.arange(48) // 4)
-    execute(made, (SOLVE,), grouped, held_out, lambda _: Checkpoints(tmp_path), "id", Silent())
+    execute(made, SOLVE, grouped, held_out, Checkpoints(tmp_path), "id", Silent())
     np.testing.assert_array_equal(seen["groups"], np.arange(48) // 4)
 
 
@@ -194,21 +187,19 @@ def test_a_pull_to_the_start_keeps_weights_nearer_to_it(tmp_path):
     assert moved("pulled", towards_start=30.0) < 0.7 * moved("free")
 
 
-def test_a_plan_without_a_phase_and_a_head_that_is_not_linear_are_refused(tmp_path):
-    with pytest.raises(TrainingError, match="at least one phase"):
-        run(tmp_path, ())
+def test_a_head_that_is_not_linear_is_refused(tmp_path):
     inputs = keras.Input((8,))
     bent = keras.Model(inputs, layers.Dense(2, activation="relu", name="head")(inputs))
     made = Network(None, bent, bent, 8, ((bent.get_layer("head"),),))
     with pytest.raises(TrainingError, match="one dense layer with a bias on a vector; received Dense"):
-        execute(made, (SOLVE,), *PIXELS, lambda _: Checkpoints(tmp_path), "id", Silent())
+        execute(made, SOLVE, *PIXELS, Checkpoints(tmp_path), "id", Silent())
 
 
 def test_a_solved_head_of_another_run_is_refused(tmp_path):
     run(tmp_path, (SOLVE,))
     made = network()
     with pytest.raises(TrainingError, match="belongs to another run"):
-        execute(made, (SOLVE,), *PIXELS, lambda n: Checkpoints(tmp_path / f"phase-{n}"), "other", Silent())
+        execute(made, SOLVE, *PIXELS, Checkpoints(tmp_path / "phase-0"), "other", Silent())
 
 
 @pytest.mark.core

@@ -7,7 +7,7 @@ import lzma
 import shutil
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -45,6 +45,16 @@ class Refusal:
     row: int
     name: str
     reason: str
+
+    def error(self) -> DataError:
+        """What is raised where no refusal is allowed."""
+        return DataError(f"{self.name}: {self.reason}", mend="mend or remove the image, or allow refusals by leaving out --strict")
+
+
+def nothing_readable(dataset: Dataset, refusals: Sequence[Refusal]) -> DataError:
+    """What is raised where no row of a data set became an image."""
+    said = f"{len(refusals)} refused, the first {refusals[0].name}: {refusals[0].reason}" if refusals else "0 rows"
+    return DataError(f"{dataset.origin}: at least one image must be readable", received=said)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -149,10 +159,7 @@ def load_all(
     done = 0
     for refused in in_order(work, n, chunk=CHUNK, workers=workers):
         if refused and strict:
-            raise DataError(
-                f"{refused[0].name}: {refused[0].reason}",
-                mend="mend or remove the image, or allow refusals by leaving out --strict",
-            )
+            raise refused[0].error()
         refusals += refused
         done = min(done + CHUNK, n)
         if progress is not None:
@@ -233,10 +240,7 @@ def _kept(dataset: Dataset, pixels: Pixels, digests: NDArray[np.uint8], refusals
     keep = np.ones(len(dataset), bool)
     keep[[refusal.row for refusal in refusals]] = False
     if not keep.any():
-        raise DataError(
-            f"{dataset.origin}: at least one image must be readable",
-            received=f"{len(refusals)} refused, the first {refusals[0].name}: {refusals[0].reason}",
-        )
+        raise nothing_readable(dataset, refusals)
     rows = np.flatnonzero(keep)
     for start in range(0, len(rows), CHUNK):
         block = rows[start : start + CHUNK]

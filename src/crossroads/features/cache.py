@@ -170,9 +170,10 @@ class Cache:
                 mend=f"make room, or set {FOLDER} to a folder on another disk",
             )
 
-    def graph(self, digest: str) -> Path:
-        """The folder of a graph; it may not be there yet."""
-        return self.folder / "graphs" / digest
+    @property
+    def graphs(self) -> Path:
+        """Where graphs are kept, each in a folder of its own."""
+        return self.folder / "graphs"
 
     def info(self) -> list[Entry]:
         """Everything in the cache, the last used first."""
@@ -221,7 +222,7 @@ class Cache:
                     f"{key['preprocessing'].partition(':')[0]} {key['cut']} {key['resize']['size']} px {'x'.join(map(str, shape))}"
                 )
                 yield Entry(name, rows, _size(path.parent), _shown(path.parent), path.parent)
-        for folder in sorted((self.folder / "graphs").glob("*/")):
+        for folder in sorted(self.graphs.glob("*/")):
             if folder.name.startswith(".") and time.time() - _used(folder) < UNFINISHED_SECONDS:
                 continue
             yield Entry("graph", 0, _size(folder), _shown(folder), folder)

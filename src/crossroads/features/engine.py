@@ -12,15 +12,17 @@ from functools import cached_property
 from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from crossroads._platform import has_gpu
 from crossroads.errors import FeatureError, MissingExtraError
 from crossroads.features.store import unwritable
 from crossroads.inference import Graph, runtime, without_telemetry
 from crossroads.networks.export import function_digest, to_openvino
+from crossroads.recipe import Precision
 
 TOLERANCE = 1e-3
 """Largest difference between graph and Keras on the first images, as a share of the largest feature."""
@@ -44,8 +46,6 @@ CHECKED = 8
 
 CALIBRATION_IMAGES = 256
 """Images at most that int8 is calibrated on."""
-
-Precision = Literal["float32", "int8"]
 
 
 class Engine:
@@ -236,21 +236,6 @@ def _unflattened(model: Any) -> Any:
         inner = _unflattened(layer)
         return model if inner is layer else keras.Model(model.inputs[0], inner(start))
     return model
-
-
-def has_gpu() -> bool:
-    """Whether Keras computes on a GPU."""
-    import keras
-
-    if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
-
-        return bool(tf.config.list_physical_devices("GPU"))
-    if keras.backend.backend() == "jax":
-        import jax
-
-        return str(jax.default_backend()) != "cpu"
-    return False
 
 
 def _batches(chunks: Iterable[NDArray[np.uint8]], size: int) -> Iterator[NDArray[np.uint8]]:

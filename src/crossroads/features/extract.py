@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from crossroads.data._pool import in_order
 from crossroads.data.dataset import Dataset, digest_of
 from crossroads.data.images import Resize, load
-from crossroads.data.loading import Progress, Refusal, read
+from crossroads.data.loading import Progress, Refusal, nothing_readable, read
 from crossroads.errors import DataError, ImageRefused
 from crossroads.features.cache import Cache
 from crossroads.features.engine import Engine
@@ -106,11 +106,7 @@ def extract(
         reading.write()
     kept = np.flatnonzero(reading.kept)
     if not len(kept):
-        refusal = reading.refusals[0]
-        raise DataError(
-            f"{dataset.origin}: at least one image must be readable",
-            received=f"{len(reading.refusals)} refused, the first {refusal.name}: {refusal.reason}",
-        )
+        raise nothing_readable(dataset, reading.refusals)
     digests = reading.digests[kept]
     numbers = np.concatenate([store.find(digests, number) for number in range(views)])
     rows = dataset if len(kept) == n else dataset.select(kept)
@@ -236,9 +232,6 @@ class _Reading:
         return _Read(digest, [(number, view(image, digest, number, self._moves)) for number in missing], "")
 
     def _refuse(self, row: int, reason: str) -> None:
-        refusal = Refusal(row, self._dataset.name(row), reason)
+        self.refusals.append(Refusal(row, self._dataset.name(row), reason))
         if self._strict:
-            raise DataError(
-                f"{refusal.name}: {refusal.reason}", mend="mend or remove the image, or allow refusals by leaving out --strict"
-            )
-        self.refusals.append(refusal)
+            raise self.refusals[-1].error()

@@ -273,7 +273,12 @@ def _stable_names(operations: list[Any]) -> dict[int, str]:
 
 def _numbered(operation: Any) -> tuple[str, int] | None:
     """The kind and the number in a name that Keras made up, such as ``conv2d_94``; None for one that was given."""
-    words = re.sub("(.)([A-Z][a-z]+)", r"\1_\2", type(operation).__name__)
-    kind = re.sub("([a-z])([A-Z])", r"\1_\2", words).lower()
+    kind = snake_case(type(operation).__name__)
     match = re.fullmatch(rf"{re.escape(kind)}(?:_([1-9]\d*))?", operation.name)
     return (kind, int(match[1] or 0)) if match else None
+
+
+def snake_case(name: str) -> str:
+    """``Conv2D`` as ``conv2d``, ``BatchNormalization`` as ``batch_normalization``: how Keras names layers and what it saves."""
+    spaced = re.sub(r"(.)([A-Z][a-z]+)", r"\1_\2", re.sub(r"\W+", "", name))
+    return re.sub(r"([a-z])([A-Z])", r"\1_\2", spaced).lower()

@@ -92,8 +92,8 @@ def head_layers(kind: HeadName | None, classes: int) -> tuple[keras.Layer, ...]:
     return (layers.Dense(classes, name="head"),)
 
 
-def standardise(head: tuple[keras.Layer, ...], mean: NDArray[np.float32], variance: NDArray[np.float32]) -> None:
-    """Give a head that standardises the figures of its features, float32 (d,) each; other heads are left as they are."""
+def standardise(head: tuple[keras.Layer, ...], mean: NDArray[np.floating], variance: NDArray[np.floating]) -> None:
+    """Give a head that standardises the figures of its features, (d,) each; other heads are left as they are."""
     if isinstance(head[0], layers.BatchNormalization):
         head[0].moving_mean.assign(mean)
         head[0].moving_variance.assign(variance)

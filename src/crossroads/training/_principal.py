@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from crossroads.errors import TrainingError
+from crossroads.training.batches import Rows
 
 LIMIT = 4 << 30
 """Bytes that solving may take for the inner products and their axes; where they would be more, the features are refused."""
@@ -24,19 +25,6 @@ FEWEST = {"float64": 1e-10, "float32": 1e-6}
 """Share of the largest spread below which a direction is rounding, by the type of the inner products of float32 features."""
 
 
-class Features(Protocol):
-    """What can be asked for its shape and for some of its rows: an array, a memory map, `Rows` of the cache."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Images first."""
-        ...
-
-    def __getitem__(self, rows: Any, /) -> Any:
-        """The rows of a slice."""
-        ...
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Standard:
     """Features as ``(x - mean) * scale``: unit variance, divided by the root of `width`, the number of features that vary.
@@ -48,7 +36,7 @@ class Standard:
     scale: NDArray[np.float64]
     width: int
 
-    def rows(self, features: Features, start: int, stop: int, dtype: Any) -> Iterator[tuple[int, NDArray[np.floating]]]:
+    def rows(self, features: Rows, start: int, stop: int, dtype: Any) -> Iterator[tuple[int, NDArray[np.floating]]]:
         """Pairs of the first row and standardised rows (c, d), of rows `start` to `stop`."""
         for first, part in chunks(features, start, stop):
             rows = part - self.mean  # never in place: they may be the caller's
@@ -74,7 +62,7 @@ class Turned:
     spread: NDArray[np.float64]
     standard: Standard
     axes: NDArray[np.floating] | None
-    features: Features
+    features: Rows
     weights: NDArray[np.float64]
 
     def folded(self, kernel: NDArray[np.float64], bias: NDArray[np.float64]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -92,7 +80,7 @@ class Turned:
         return whole.astype(np.float32), (bias - self.standard.mean @ whole).astype(np.float32)
 
 
-def turned(features: Features, weights: NDArray[np.float64]) -> Turned:
+def turned(features: Rows, weights: NDArray[np.float64]) -> Turned:
     """Standardise features and turn them to the eigenvectors of their inner products, of features or of images (the dual).
 
     Args:
@@ -144,7 +132,7 @@ def _require_room(n: int, d: int, dtype: np.dtype[Any]) -> None:
         )
 
 
-def chunks(features: Features, start: int = 0, stop: int | None = None) -> Iterator[tuple[int, NDArray[np.float64]]]:
+def chunks(features: Rows, start: int = 0, stop: int | None = None) -> Iterator[tuple[int, NDArray[np.float64]]]:
     """Pairs of the first row and float64 (c, d), a bounded number of rows at a time. Raises `TrainingError` where not finite."""
     n, d = features.shape
     step, stop = max(1, CHUNK // (8 * d)), n if stop is None else stop
@@ -155,8 +143,8 @@ def chunks(features: Features, start: int = 0, stop: int | None = None) -> Itera
         yield first, rows
 
 
-def _standard(features: Features, weights: NDArray[np.float64]) -> Standard:
-    """Weighted mean and deviation of each feature."""
+def moments(features: Rows, weights: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Weighted mean and deviation of each feature, float64 (d,) each, of features (n, d) read a chunk at a time."""
     d, total = features.shape[1], weights.sum()
     # About the first rows' mean: sums of squares about a far origin would lose the spread in rounding.
     origin = next(chunks(features))[1].mean(axis=0)
@@ -168,13 +156,17 @@ def _standard(features: Features, weights: NDArray[np.float64]) -> Standard:
         rows *= rows
         squares += share @ rows
     shift = sums / total
-    deviation = np.sqrt(np.maximum(squares / total - shift**2, 0))
+    return origin + shift, np.sqrt(np.maximum(squares / total - shift**2, 0))
+
+
+def _standard(features: Rows, weights: NDArray[np.float64]) -> Standard:
+    mean, deviation = moments(features, weights)
     useful = deviation > 1e-7 * max(deviation.max(), 1e-30)
     width = max(1, int(useful.sum()))
-    return Standard(origin + shift, np.where(useful, 1 / np.where(useful, deviation, 1), 0) / np.sqrt(width), width)
+    return Standard(mean, np.where(useful, 1 / np.where(useful, deviation, 1), 0) / np.sqrt(width), width)
 
 
-def _of_features(features: Features, weights: NDArray[np.float64], standard: Standard, dtype: Any) -> NDArray[np.floating]:
+def _of_features(features: Rows, weights: NDArray[np.float64], standard: Standard, dtype: Any) -> NDArray[np.floating]:
     """X'WX, (d, d)."""
     n, d = features.shape
     products = np.zeros((d, d), dtype)
@@ -185,7 +177,7 @@ def _of_features(features: Features, weights: NDArray[np.float64], standard: Sta
     return products
 
 
-def _of_images(features: Features, weights: NDArray[np.float64], standard: Standard, dtype: Any) -> NDArray[np.floating]:
+def _of_images(features: Rows, weights: NDArray[np.float64], standard: Standard, dtype: Any) -> NDArray[np.floating]:
     """W^1/2 XX' W^1/2, (n, n): each block of images with itself and with those after it."""
     n, d = features.shape
     step = max(1, BLOCK // (dtype.itemsize * d))

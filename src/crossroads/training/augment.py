@@ -7,10 +7,6 @@ from typing import Any
 import keras
 from keras import ops
 
-from crossroads.data.moves import draw, stream_of
-
-__all__ = ["Augment", "draw", "stream_of"]
-
 
 class Augment(keras.layers.Layer):  # type: ignore[misc]
     """Moves a batch as `draw` says: uint8 (n, s, s, 3), float32 (n, 8) and (n, 2) in; float32 (n, s, s, 3) in [0, 255] out.

@@ -16,8 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossroads.errors import TrainingError
-from crossroads.training._principal import Features, Turned, chunks, turned
+from crossroads.training._principal import Turned, chunks, moments, turned
 from crossroads.training._ridge import held_out_scores, temperature
+from crossroads.training.batches import Rows
+from crossroads.training.figures import sums
+
+__all__ = ["LinearHead", "Tried", "measure", "moments", "solve"]
 
 LOGISTIC_STEPS = (1.0, 0.1, 0.01, 0.001)
 """Strong to weak, as shares of the penalty that ridge regression chose: its best lay at 0.1 to 0.01 on ants/bees and GTSRB."""
@@ -80,9 +84,9 @@ class LinearHead:
 
 
 def solve(
-    features: Features,
+    features: Rows,
     labels: NDArray[np.integer],
-    validation_features: Features,
+    validation_features: Rows,
     validation_labels: NDArray[np.integer],
     classes: int,
     *,
@@ -155,7 +159,7 @@ def _constant(d: int, classes: int, label: int) -> _Candidate:
     return Tried("ridge", RIDGE_PENALTIES[0], None, None, None), np.zeros((d, classes), np.float32), bias
 
 
-def _best(candidates: list[_Candidate], features: Features, labels: NDArray[np.integer]) -> LinearHead:
+def _best(candidates: list[_Candidate], features: Rows, labels: NDArray[np.integer]) -> LinearHead:
     tried, scored = [], []
     for record, kernel, bias in candidates:
         if kernel is None or bias is None:
@@ -173,22 +177,20 @@ def _best(candidates: list[_Candidate], features: Features, labels: NDArray[np.i
 
 
 def measure(
-    features: Features, labels: NDArray[np.integer], kernel: NDArray[np.float32], bias: NDArray[np.float32]
+    features: Rows, labels: NDArray[np.integer], kernel: NDArray[np.float32], bias: NDArray[np.float32]
 ) -> tuple[float, float]:
     """Mean cross-entropy in nats and accuracy of a linear head on features (m, d) with labels (m,)."""
-    loss, right = 0.0, 0
+    loss, right = 0.0, 0.0
     for start, rows in chunks(features):
         scores = (rows.astype(np.float32) @ kernel + bias).astype(np.float64)
         truth = labels[start : start + len(rows)]
-        peak = scores.max(axis=1)
-        log_sum = peak + np.log(np.exp(scores - peak[:, None]).sum(axis=1))
-        loss += float((log_sum - scores[np.arange(len(rows)), truth]).sum())
-        right += int((scores.argmax(axis=1) == truth).sum())
+        found = sums(scores, truth)
+        loss, right = loss + found[0], right + found[1]
     return loss / len(labels), right / len(labels)
 
 
 def _logistic(
-    problem: _Problem, validation: tuple[Features, NDArray[np.integer]], strongest: float, best: tuple[float, float]
+    problem: _Problem, validation: tuple[Rows, NDArray[np.integer]], strongest: float, best: tuple[float, float]
 ) -> list[_Candidate]:
     """Heads along the path of penalties from `strongest` on, as far as they do better on validation than `best` and those before.
 
@@ -235,7 +237,7 @@ def _seen(problem: _Problem, penalty: float) -> int:
     return max(1, int((left > UNSEEN * penalty * problem.total).sum()))
 
 
-def _reached(ridge: list[_Candidate], validation: tuple[Features, NDArray[np.integer]]) -> tuple[float, tuple[float, float]]:
+def _reached(ridge: list[_Candidate], validation: tuple[Rows, NDArray[np.integer]]) -> tuple[float, tuple[float, float]]:
     """The penalty that ridge regression chose, and its accuracy and minus loss on validation."""
     record, kernel, bias = next(candidate for candidate in ridge if candidate[1] is not None)
     if kernel is None or bias is None:

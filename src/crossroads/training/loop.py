@@ -13,12 +13,14 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from crossroads._platform import has_gpu
 from crossroads.errors import TrainingError
 from crossroads.networks.network import Network
 from crossroads.strategies import Phase
 from crossroads.training.augment import Augment
 from crossroads.training.batches import TOGETHER, Labelled, batches, rows_at_once, steps_of
 from crossroads.training.checkpoint import Checkpoints, EpochRecord, Progress
+from crossroads.training.figures import sums
 from crossroads.training.freezing import fingerprint, freeze, require_unchanged
 from crossroads.training.mixing import Mix
 from crossroads.training.optimizer import RuledAdam, rules, schedule
@@ -27,12 +29,12 @@ from crossroads.training.watch import Watcher
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """What training leaves: the network it was given holds the weights of the best epoch of the last phase.
+    """What a phase leaves: the network it was given holds the weights of the best epoch.
 
     Attributes:
-        history: One record an epoch, of all phases in turn.
-        best: The record whose weights the network holds, counted from 1: of the last phase the one with the highest validation
-            accuracy, then the lowest validation loss, then the later one.
+        history: One record an epoch.
+        best: The record whose weights the network holds, counted from 1: the one with the highest validation accuracy, then the
+            lowest validation loss, then the later one.
         head: Where a head was solved: its kind, its penalty and every candidate, as plain JSON values; else None.
     """
 
@@ -137,11 +139,7 @@ def _entrance(network: Network, phase: Phase) -> tuple[list[Any], Any]:
 
 def _jit() -> bool | str:
     # On a CPU TensorFlow trains several times slower with XLA (`python -m benchmarks xla`); JAX cannot do without.
-    if keras.backend.backend() != "tensorflow":
-        return "auto"
-    import tensorflow as tf
-
-    return "auto" if tf.config.list_physical_devices("GPU") else False
+    return "auto" if keras.backend.backend() != "tensorflow" or has_gpu() else False
 
 
 def assign(variables: Sequence[Any], arrays: Sequence[NDArray[np.generic]]) -> None:
@@ -172,11 +170,8 @@ def validate(logits: keras.Model, data: Labelled) -> tuple[float, float]:
     for first in range(0, len(data), step):
         labels = data.labels[first : first + step]
         inputs = np.asarray(data.inputs[first : first + len(labels)], dtype=np.float32)
-        scores = np.asarray(logits.predict_on_batch(inputs), dtype=np.float64)
-        peak = scores.max(axis=1, keepdims=True)
-        log_sum = peak[:, 0] + np.log(np.exp(scores - peak).sum(axis=1))
-        loss += float((log_sum - scores[np.arange(len(labels)), labels]).sum())
-        right += float((scores.argmax(axis=1) == labels).sum())
+        found = sums(logits.predict_on_batch(inputs), labels)
+        loss, right = loss + found[0], right + found[1]
     return loss / len(data), right / len(data)
 
 

@@ -1,10 +1,9 @@
-"""The phases that a strategy plans, one after another, each with its own checkpoints: a finished one is loaded, not done again."""
+"""One phase that a strategy plans, solved or trained, with checkpoints of its own: a finished one is loaded, not done again."""
 
 from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -29,38 +28,6 @@ IN_MEMORY = 1 << 28
 
 def execute(
     network: Network,
-    phases: Sequence[Solve | Phase],
-    data: Labelled,
-    validation: Labelled,
-    checkpoints_of: Callable[[int], Checkpoints],
-    identity: str,
-    watcher: Watcher,
-) -> Trained:
-    """Carry out every phase in turn; the network holds what the last one leaves.
-
-    Args:
-        network: Holds its first weights.
-        phases: What a strategy plans.
-        data: What to train on, as `network.trained` takes it.
-        validation: What chooses.
-        checkpoints_of: From the number of a phase, counted from 0, to its checkpoints; no two phases share a folder.
-        identity: Digest of data, splits, recipe and network; a checkpoint of another identity is refused.
-        watcher: Is told of each step and epoch.
-
-    Raises:
-        TrainingError: See `loop.train`; or nothing was planned, or a head cannot be solved.
-    """
-    done = Trained((), 0)
-    for number, phase in enumerate(phases):
-        part = execute_one(network, phase, data, validation, checkpoints_of(number), identity, watcher)
-        done = Trained((*done.history, *part.history), len(done.history) + part.best, part.head or done.head)
-    if not done.history:
-        raise TrainingError("a plan has at least one phase", received="none")
-    return done
-
-
-def execute_one(
-    network: Network,
     phase: Solve | Phase,
     data: Labelled,
     validation: Labelled,
@@ -68,7 +35,20 @@ def execute_one(
     identity: str,
     watcher: Watcher,
 ) -> Trained:
-    """Carry out one phase, for a caller that prepares network and data anew for each; arguments and errors as of `execute`."""
+    """Carry out one phase; the network holds what it leaves.
+
+    Args:
+        network: Holds its first weights, or those of the phase before.
+        phase: One that a strategy plans.
+        data: What to train on, as `network.trained` takes it.
+        validation: What chooses.
+        checkpoints: Those of this phase alone.
+        identity: Digest of data, splits, recipe and network; a checkpoint of another identity is refused.
+        watcher: Is told of each step and epoch.
+
+    Raises:
+        TrainingError: See `loop.train`; or a head cannot be solved.
+    """
     work = (data, validation, checkpoints, identity, watcher)
     return _solve(network, phase, *work) if isinstance(phase, Solve) else train(network, phase, *work)
 

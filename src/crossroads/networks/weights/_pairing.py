@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from crossroads.data.labels import natural_key
+from crossroads.networks.graph import snake_case
 from crossroads.networks.weights.record import LayerWeights, WeightFile
 from crossroads.networks.weights.torchvision import NAMES
 
@@ -126,12 +127,6 @@ def _slots(
             yield Slot(layer.name, path, automatic, layer, owners, tuple(variables), flat.shape)
             if kind == "dense":
                 flat.shape = None
-
-
-def snake_case(name: str) -> str:
-    """``Conv2D`` as ``conv2d``, ``BatchNormalization`` as ``batch_normalization``: how Keras 3 names what it saves."""
-    spaced = re.sub(r"(.)([A-Z][a-z]+)", r"\1_\2", re.sub(r"\W+", "", name))
-    return re.sub(r"([a-z])([A-Z])", r"\1_\2", spaced).lower()
 
 
 def _identity(slot: Slot) -> int:
