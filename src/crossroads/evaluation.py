@@ -215,6 +215,14 @@ def wilson(correct: float, n: float) -> Interval:
     return max(0.0, min(share, centre - half)), min(1.0, max(share, centre + half))
 
 
+def accuracy_interval(correct: NDArray[np.bool_], groups: NDArray[np.integer] | None = None) -> Interval:
+    """The 95 % interval of the share of True in `correct` (n,), n > 0: Wilson's, or over whole groups as `evaluate` has it."""
+    if groups is None:
+        return wilson(float(correct.sum()), len(correct))
+    numbers = _group_numbers(groups, len(correct))
+    return _grouped_intervals(numbers, np.zeros(len(correct), np.int64), correct, float(correct.mean()), float(correct.mean()))[1]
+
+
 def _mean_of_shares(shares: NDArray[np.float64], numbers: NDArray[Any], *, independent: bool) -> Interval:
     """The interval of the mean of the classes' recalls: Wilson limits of each class, their distances from the recall combined.
 

@@ -21,7 +21,7 @@ from crossroads.data.images import Resize
 from crossroads.data.loading import Loaded, Refusal, load_all
 from crossroads.errors import DataError, RecipeError
 from crossroads.networks.construct import Choice, build
-from crossroads.recipe import Recipe
+from crossroads.recipe import Augmentation, Recipe
 from crossroads.run_folder import RunFolder
 from crossroads.strategies import Phase, Solve, Strategy, plan
 from crossroads.training.checkpoint import EpochRecord
@@ -30,9 +30,10 @@ from crossroads.training.watch import Watcher
 if TYPE_CHECKING:
     import keras
 
-    from crossroads.features.cache import Rows
+    from crossroads.features.cache import Key, Rows
     from crossroads.networks.cuts import Cut
     from crossroads.networks.network import Network
+    from crossroads.networks.records import Backbone
     from crossroads.training.batches import Labelled
     from crossroads.training.loop import Trained
 
@@ -206,28 +207,16 @@ class _Run:
 
     def _extracted(self, frozen: keras.Model, cut: str, views: int) -> tuple[tuple[Side, Rows], tuple[Side, Rows]]:
         """Features of both sides, from the cache where they are there."""
-        from crossroads.features.cache import Cache, Key
+        from crossroads.features.cache import Cache
         from crossroads.features.engine import Engine
         from crossroads.features.extract import extract
-        from crossroads.networks.export import function_digest
 
         recipe = self._task.recipe
         began = time.perf_counter()
         cache = Cache()
-        kind, calibration = recipe.feature_type or "float32", self._some()
-        vector = len(frozen.output_shape) == 2
+        calibration = self._some()
         moves = recipe.augmentation if views > 1 else None
-        key = partial(
-            Key,
-            weights=function_digest(frozen),
-            preprocessing=f"{self._task.choice.record.name}: {self._task.choice.record.preprocessing}",
-            resize=resize_of(recipe),
-            cut=cut,
-            pooling=str(recipe.pooling) if vector else "map",
-            precision="float32" if calibration is None else f"int8-{digest_of(calibration).hex()}",
-            dtype=kind,
-            computed_by=json.dumps(library_versions() | {"openvino": version("openvino")}, sort_keys=True),
-        )
+        key = partial(feature_key, frozen, self._task.choice.record, recipe, cut, calibration)
         engines: list[Engine] = []
 
         def engine() -> Engine:
@@ -242,7 +231,7 @@ class _Run:
             ("train", self._task.train, views, moves),
             ("validation", self._task.validation, 1, None),
         ):
-            store = cache.store(key(moves=moved), tuple(frozen.output_shape[1:]))
+            store = cache.store(key(moved), tuple(frozen.output_shape[1:]))
             got = extract(
                 dataset,
                 resize=resize_of(recipe),
@@ -320,6 +309,40 @@ class _Run:
             "frozen_to": built.keep.name if self._task.strategy.frozen else None if built.freeze is None else built.freeze.name,
             "features": self._features,
         }
+
+
+def feature_key(
+    frozen: keras.Model,
+    record: Backbone,
+    recipe: Recipe,
+    cut: str,
+    calibration: NDArray[np.uint8] | None = None,
+    moves: Augmentation | None = None,
+) -> Key:
+    """What the features of a frozen part are kept under.
+
+    Args:
+        frozen: What computes them.
+        record: Its backbone.
+        recipe: Resolved.
+        cut: Where it ends.
+        calibration: Images that int8 is calibrated on, uint8 (m, size, size, 3); None for float32.
+        moves: How far views are moved; None where there is one.
+    """
+    from crossroads.features.cache import Key
+    from crossroads.networks.export import function_digest
+
+    return Key(
+        weights=function_digest(frozen),
+        preprocessing=f"{record.name}: {record.preprocessing}",
+        resize=resize_of(recipe),
+        cut=cut,
+        pooling=str(recipe.pooling) if len(frozen.output_shape) == 2 else "map",
+        moves=moves,
+        precision="float32" if calibration is None else f"int8-{digest_of(calibration).hex()}",
+        dtype=recipe.feature_type or "float32",
+        computed_by=json.dumps(library_versions() | {"openvino": version("openvino")}, sort_keys=True),
+    )
 
 
 def resize_of(recipe: Recipe) -> Resize:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -116,8 +116,7 @@ def assemble(parts: Parts, size: int, head: tuple[keras.Layer, ...], layout: Lay
     if layout.freeze is not None:
         keep = layout.keep or cuts(parts.backbone)[-1]
         whole = keep.name == layout.freeze.name
-        last = _end(kept, layout.pooling) if whole else until(parts.backbone, layout.freeze)
-        frozen = keras.Model(images, _prepared(parts, images, last), name="frozen")
+        frozen = frozen_part(parts, size, layout.freeze, layout.pooling if whole else None)
         above = None if whole else between(parts.backbone, layout.freeze, keep)
         below = frozen
     start = keras.Input((size, size, 3), dtype="float32", name="pixels") if below is None else keras.Input(below.output_shape[1:])
@@ -137,8 +136,37 @@ def assemble(parts: Parts, size: int, head: tuple[keras.Layer, ...], layout: Lay
     return Network(frozen, trained, keras.Model(images, probabilities, name="crossroads"), size, (*inner, top))
 
 
-def _end(kept: keras.Model, pooling: PoolingName) -> keras.Model:
-    return keras.Model(kept.input, pool(kept.output, pooling), name="kept")
+def frozen_part(parts: Parts, size: int, cut: Cut, pooling: PoolingName | None) -> keras.Model:
+    """The backbone up to a cut: uint8 (n, size, size, 3) in, float32 (n, d) features out; with pooling None the map of the cut."""
+    last = until(parts.backbone, cut)
+    if pooling is not None:
+        last = keras.Model(last.input, pool(last.output, pooling), name="kept")
+    images = keras.Input((size, size, 3), dtype="uint8", name="images")
+    return keras.Model(images, _prepared(parts, images, last), name="frozen")
+
+
+def averages(parts: Parts, size: int, chosen: Sequence[Cut]) -> keras.Model:
+    """The averages of the maps at several cuts in one pass: uint8 (n, size, size, 3) in, float32 (n, d) out, cut after cut."""
+    inner = parts.backbone
+    maps = [until(inner, cut).output for cut in chosen]
+    ends = [x if len(x.shape) == 2 else layers.GlobalAveragePooling2D(name=f"average_{i}")(x) for i, x in enumerate(maps)]
+    joined = ends[0] if len(ends) == 1 else layers.Concatenate(name="averages")(ends)
+    images = keras.Input((size, size, 3), dtype="uint8", name="images")
+    return keras.Model(images, _prepared(parts, images, keras.Model(inner.input, joined, name="kept")), name="frozen")
+
+
+def calibrate_batchnorm(parts: Parts, images: NDArray[np.uint8]) -> None:
+    """Give every BatchNorm layer of a backbone the statistics of images, uint8 (n, size, size, 3), as one batch."""
+    norms = [layer for layer in parts.backbone._flatten_layers() if isinstance(layer, layers.BatchNormalization)]
+    before = [layer.momentum for layer in norms]
+    x: Any = images.astype(np.float32)
+    for layer in parts.preprocessing:
+        x = layer(x)
+    for layer in norms:
+        layer.momentum = 0.0  # the batch's own, not a moving average
+    parts.backbone(x, training=True)
+    for layer, momentum in zip(norms, before, strict=True):
+        layer.momentum = momentum
 
 
 def _prepared(parts: Parts, images: Any, model: keras.Model) -> Any:

@@ -36,6 +36,11 @@ class Standard:
     scale: NDArray[np.float64]
     width: int
 
+    def folded(self, kernel: NDArray[np.float64], bias: NDArray[np.float64]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Kernel (d, k) and bias (k,) on standardised features as those on features."""
+        whole = kernel * self.scale[:, None]
+        return whole.astype(np.float32), (bias - self.mean @ whole).astype(np.float32)
+
     def rows(self, features: Rows, start: int, stop: int, dtype: Any) -> Iterator[tuple[int, NDArray[np.floating]]]:
         """Pairs of the first row and standardised rows (c, d), of rows `start` to `stop`."""
         for first, part in chunks(features, start, stop):
@@ -76,8 +81,7 @@ class Turned:
             whole = np.zeros((self.features.shape[1], kernel.shape[1]))
             for start, rows in self.standard.rows(self.features, 0, len(shares), np.float64):
                 whole += rows.T @ shares[start : start + len(rows)]
-        whole *= self.standard.scale[:, None]
-        return whole.astype(np.float32), (bias - self.standard.mean @ whole).astype(np.float32)
+        return self.standard.folded(whole, bias)
 
 
 def turned(features: Rows, weights: NDArray[np.float64]) -> Turned:
@@ -97,7 +101,7 @@ def turned(features: Rows, weights: NDArray[np.float64]) -> Turned:
     size = min(n, d)
     dtype = np.dtype(np.float64 if size <= PRECISE else np.float32)
     _require_room(n, d, dtype)
-    standard = _standard(features, weights)
+    standard = standard_of(features, weights)
     products = _of_features(features, weights, standard, dtype) if d <= n else _of_images(features, weights, standard, dtype)
     # One thread: on two busy cores 2,600 images took 3.1 s so, against 8.4 s and three times the processor's time with two.
     with threadpool_limits(limits=1):
@@ -159,7 +163,8 @@ def moments(features: Rows, weights: NDArray[np.float64]) -> tuple[NDArray[np.fl
     return origin + shift, np.sqrt(np.maximum(squares / total - shift**2, 0))
 
 
-def _standard(features: Rows, weights: NDArray[np.float64]) -> Standard:
+def standard_of(features: Rows, weights: NDArray[np.float64]) -> Standard:
+    """How features (n, d) are standardised, by their weighted mean and deviation."""
     mean, deviation = moments(features, weights)
     useful = deviation > 1e-7 * max(deviation.max(), 1e-30)
     width = max(1, int(useful.sum()))

@@ -2,12 +2,55 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
+
+from crossroads.training._principal import Turned
 
 TEMPERATURE_ROWS = 20_000  # Images that one number is fitted to; more do not move it.
 STEPS = 30
 TOGETHER = 1 << 22  # Coordinates of groups that are solved in one call.
+
+
+class Step(NamedTuple):
+    """One penalty: scores float64 (n, k) of what was left out, and their cross-entropy in nats once `sharpness` makes it least."""
+
+    penalty: float
+    loss: float
+    sharpness: float
+    scores: NDArray[np.float64]
+
+
+def centred(
+    turn: Turned, codes: NDArray[np.integer], classes: int, weights: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.floating]]:
+    """One-hot rows (n, k) minus their weighted mean, that mean (k,), and their products with the coordinates (r, k)."""
+    targets = np.zeros((len(codes), classes))
+    targets[np.arange(len(targets)), codes] = 1
+    level = weights @ targets / weights.sum()
+    targets -= level
+    return targets, level, turn.coordinates.T @ (weights[:, None] * targets).astype(np.float32)
+
+
+def path(
+    turn: Turned,
+    targets: NDArray[np.float64],
+    level: NDArray[np.float64],
+    correlations: NDArray[np.floating],
+    codes: NDArray[np.integer],
+    weights: NDArray[np.float64],
+    groups: NDArray[np.integer] | None,
+    penalties: Sequence[float],
+) -> Iterator[Step]:
+    """What each penalty, per image, does to images or groups that are left out. The first six are of `centred` and for it."""
+    sharp, total = 1.0, float(weights.sum())
+    for penalty in penalties:
+        scores = held_out_scores(turn.coordinates, targets, turn.spread, penalty * total, correlations, weights, groups) + level
+        sharp, loss = temperature(scores, codes, weights, start=sharp)
+        yield Step(penalty, loss, sharp, scores)
 
 
 def held_out_scores(
@@ -42,12 +85,12 @@ def held_out_scores(
     residuals = targets - coordinates @ (correlations / diagonal[:, None]).astype(np.float32)
     # An image of weight nothing leaves nothing behind when it goes: the fit is the same without it.
     rows = np.flatnonzero(weights > 0)
-    for members in _by_size(rows, groups):
-        _leave_out(residuals, members, coordinates, diagonal, weights)
+    for members in by_size(rows, groups):
+        leave_out(residuals, members, coordinates, diagonal, weights, float(weights.sum()))
     return targets - residuals
 
 
-def _by_size(rows: NDArray[np.integer], groups: NDArray[np.integer] | None) -> list[NDArray[np.integer]]:
+def by_size(rows: NDArray[np.integer], groups: NDArray[np.integer] | None) -> list[NDArray[np.integer]]:
     """Index arrays (m, g) of the groups of g rows each; single rows where all would be one group."""
     if groups is None:
         return [rows[:, None]]
@@ -59,17 +102,20 @@ def _by_size(rows: NDArray[np.integer], groups: NDArray[np.integer] | None) -> l
     return [order[starts[sizes == size][:, None] + np.arange(size)] for size in np.unique(sizes)]
 
 
-def _leave_out(
+def leave_out(
     residuals: NDArray[np.float64],
     members: NDArray[np.integer],
     coordinates: NDArray[np.float32],
     diagonal: NDArray[np.float64],
     weights: NDArray[np.float64],
+    total: float,
 ) -> None:
-    """Turn the residuals of the groups in `members`, (m, g), into those without the group, in place."""
+    """Turn the residuals of the groups in `members`, (m, g), into those without the group, in place.
+
+    `total` is the weight of all images of the fit, which may be more than those here.
+    """
     size, width = members.shape[1], len(diagonal)
     step = max(1, TOGETHER // (width * size))
-    total = weights.sum()
     for first in range(0, len(members), step):
         rows = members[first : first + step]
         root = np.sqrt(weights[rows])  # (m, g)

@@ -16,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossroads.errors import TrainingError
+from crossroads.training._many import is_large, ridge_of_many
 from crossroads.training._principal import Turned, chunks, moments, turned
-from crossroads.training._ridge import held_out_scores, temperature
+from crossroads.training._ridge import centred, path
 from crossroads.training.batches import Rows
 from crossroads.training.figures import sums
 
@@ -121,6 +122,8 @@ def solve(
     present, codes = np.unique(labels, return_inverse=True)
     if len(present) == 1:
         candidates = [_constant(features.shape[1], classes, int(present[0]))]
+    elif is_large(*features.shape):
+        candidates = _of_many(features, codes, present, classes, per_image, groups)
     else:
         problem = _Problem(turned(features, per_image), codes, present, classes, per_image)
         validation = (validation_features, np.asarray(validation_labels))
@@ -143,11 +146,17 @@ class _Problem:
 
     def head(self, kernel: NDArray[np.float64], bias: NDArray[np.float64]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Coordinates and present classes to features and all classes; softmax does not see the mean that is taken off."""
-        absent = -np.log(len(self.codes) + 1.0)
-        whole, level = np.zeros((len(kernel), self.classes)), np.full(self.classes, absent)
-        whole[:, self.present] = kernel - kernel.mean(axis=1, keepdims=True)
-        level[self.present] = bias - bias.mean()
-        return self.turn.folded(whole, level)
+        return self.turn.folded(*_for_all(kernel, bias, self.present, self.classes, len(self.codes)))
+
+
+def _for_all(
+    kernel: NDArray[np.float64], bias: NDArray[np.float64], present: NDArray[np.integer], classes: int, images: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Kernel and bias of the classes that occur as those of all; the others get a score that is low and always the same."""
+    whole, level = np.zeros((len(kernel), classes)), np.full(classes, -np.log(images + 1.0))
+    whole[:, present] = kernel - kernel.mean(axis=1, keepdims=True)
+    level[present] = bias - bias.mean()
+    return whole, level
 
 
 _Candidate = tuple[Tried, NDArray[np.float32] | None, NDArray[np.float32] | None]
@@ -237,6 +246,23 @@ def _seen(problem: _Problem, penalty: float) -> int:
     return max(1, int((left > UNSEEN * penalty * problem.total).sum()))
 
 
+def _of_many(
+    features: Rows,
+    codes: NDArray[np.integer],
+    present: NDArray[np.integer],
+    classes: int,
+    weights: NDArray[np.float64],
+    groups: NDArray[np.integer] | None,
+) -> list[_Candidate]:
+    """Ridge regression of many images with many features. Logistic regression is left out: there it took minutes and lost."""
+    found = ridge_of_many(features, codes, len(present), weights, groups, RIDGE_PENALTIES)
+    head = found.standard.folded(*_for_all(found.kernel, found.bias, present, classes, len(codes)))
+    return [
+        (Tried("ridge", penalty, loss, None, None), *(head if penalty == found.penalty else (None, None)))
+        for penalty, loss in found.tried
+    ]
+
+
 def _reached(ridge: list[_Candidate], validation: tuple[Rows, NDArray[np.integer]]) -> tuple[float, tuple[float, float]]:
     """The penalty that ridge regression chose, and its accuracy and minus loss on validation."""
     record, kernel, bias = next(candidate for candidate in ridge if candidate[1] is not None)
@@ -248,18 +274,11 @@ def _reached(ridge: list[_Candidate], validation: tuple[Rows, NDArray[np.integer
 
 def _ridge(problem: _Problem, groups: NDArray[np.integer] | None) -> list[_Candidate]:
     """Every penalty with its held-out loss, and the head of the best."""
-    targets = np.zeros((len(problem.codes), len(problem.present)))
-    targets[np.arange(len(targets)), problem.codes] = 1
-    level = problem.weights @ targets / problem.total
-    targets -= level
-    correlations = problem.turn.coordinates.T @ (problem.weights[:, None] * targets).astype(np.float32)
-    found, sharp = [], 1.0
-    for penalty in RIDGE_PENALTIES:
-        scores = held_out_scores(
-            problem.turn.coordinates, targets, problem.turn.spread, penalty * problem.total, correlations, problem.weights, groups
-        )
-        sharp, loss = temperature(scores + level, problem.codes, problem.weights, start=sharp)
-        found.append((loss, penalty, sharp))
+    targets, level, correlations = centred(problem.turn, problem.codes, len(problem.present), problem.weights)
+    found = [
+        (step.loss, step.penalty, step.sharpness)
+        for step in path(problem.turn, targets, level, correlations, problem.codes, problem.weights, groups, RIDGE_PENALTIES)
+    ]
     _, chosen, sharpness = min(found)
     kernel = correlations / (problem.turn.spread + chosen * problem.total)[:, None]
     head = problem.head(sharpness * kernel, sharpness * level)
