@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from crossroads.advice.evidence import Advice
     from crossroads.data.audit import Audit
     from crossroads.data.dataset import Dataset
     from crossroads.data.readers import read
@@ -17,11 +18,12 @@ if TYPE_CHECKING:
     from crossroads.evaluation import Evaluation
     from crossroads.predictor import Predictor, load
     from crossroads.recipe import Augmentation, Recipe
-    from crossroads.workflow import Run, audit, evaluate, fit
+    from crossroads.workflow import Run, advise, audit, evaluate, fit
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Advice": "crossroads.advice.evidence",
     "Audit": "crossroads.data.audit",
     "Augmentation": "crossroads.recipe",
     "CrossroadsError": "crossroads.errors",
@@ -31,6 +33,7 @@ _HOMES = {
     "Predictor": "crossroads.predictor",
     "Recipe": "crossroads.recipe",
     "Run": "crossroads.workflow",
+    "advise": "crossroads.workflow",
     "audit": "crossroads.workflow",
     "evaluate": "crossroads.workflow",
     "fit": "crossroads.workflow",
@@ -39,6 +42,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "Advice",
     "Audit",
     "Augmentation",
     "CrossroadsError",
@@ -48,6 +52,7 @@ __all__ = [
     "Predictor",
     "Recipe",
     "Run",
+    "advise",
     "audit",
     "evaluate",
     "fit",

@@ -28,6 +28,17 @@ def peak_memory_mb() -> float | None:
     return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
 
 
+def available_memory_mb() -> float | None:
+    """Memory that a process may still take without swapping, in MiB; None where the system does not tell. Linux: proc(5)."""
+    with suppress(OSError):
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) / 2**10
+    with suppress(ValueError, OSError, AttributeError):
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**20
+    return None
+
+
 def keras_backend() -> str:
     """The Keras backend that is, or would be, loaded; asked without loading it."""
     keras = sys.modules.get("keras")

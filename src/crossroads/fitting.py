@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,9 +22,8 @@ from crossroads.data.loading import Loaded, Refusal, load_all
 from crossroads.errors import DataError, RecipeError
 from crossroads.networks.construct import Choice, build
 from crossroads.recipe import Augmentation, Recipe
-from crossroads.run_folder import RunFolder
 from crossroads.strategies import Phase, Solve, Strategy, plan
-from crossroads.training.checkpoint import EpochRecord
+from crossroads.training.checkpoint import Checkpoints, EpochRecord
 from crossroads.training.watch import Watcher
 
 if TYPE_CHECKING:
@@ -87,6 +86,7 @@ class Fitted:
         validation: What chose.
         notes: What the user was told.
         facts: For ``metrics.json``: epochs, best_epoch, and what the backbone, the features and the head were.
+        reached: Accuracy and loss on validation, of the weights that are kept.
     """
 
     model: keras.Model
@@ -95,9 +95,18 @@ class Fitted:
     validation: Side
     notes: tuple[str, ...]
     facts: dict[str, Any]
+    reached: dict[str, float]
 
 
-def carry_out(task: Task, folder: RunFolder, watcher: Watcher) -> Fitted:
+class Place(Protocol):
+    """Where a training keeps its checkpoints."""
+
+    def checkpoints(self, phase: int) -> Checkpoints:
+        """The checkpoints of one phase, counted from 0."""
+        ...
+
+
+def carry_out(task: Task, folder: Place, watcher: Watcher) -> Fitted:
     """Train as the recipe says, from the newest checkpoint where there is one. Raises `CrossroadsError`."""
     # Keras is loaded here and not before, so that a mistake in the data or the options is told at once.
     load_keras()
@@ -107,7 +116,7 @@ def carry_out(task: Task, folder: RunFolder, watcher: Watcher) -> Fitted:
 class _Run:
     """One training: its networks over one backbone and one head, and the two sides as each network takes them."""
 
-    def __init__(self, task: Task, folder: RunFolder, watcher: Watcher) -> None:
+    def __init__(self, task: Task, folder: Place, watcher: Watcher) -> None:
         from crossroads.networks.network import head_layers, seeded
 
         self._task, self._folder, self._watcher = task, folder, watcher
@@ -162,7 +171,9 @@ class _Run:
         chosen = summary[best[1]] if best else {}
         train, validation_side = self._require_sides()
         facts = {"epochs": chosen["epochs"], "best_epoch": chosen["best_epoch"], "phases": summary, **self._facts()}
-        return Fitted(model, tuple(history), train, validation_side, tuple(self._notes), facts)
+        accuracy, loss = best[0] if best else (0.0, 0.0)
+        reached = {"accuracy": accuracy, "loss": -loss}
+        return Fitted(model, tuple(history), train, validation_side, tuple(self._notes), facts, reached)
 
     def _refuse_idle_pooling(self) -> None:
         usual = "average-4" if self._task.strategy.keeps == "early" else "average"

@@ -16,6 +16,7 @@ from crossroads.errors import RecipeError, did_you_mean, nearest
 
 T = TypeVar("T")
 StrategyName = Literal["feature-extraction", "early-features", "finetune", "finetune-early", "warm-start", "from-scratch"]
+AskedStrategy = Literal["auto", "feature-extraction", "early-features", "finetune", "finetune-early", "warm-start", "from-scratch"]
 HeadName = Literal["linear", "mlp", "sgd"]
 PoolingName = Literal["average", "average-2", "average-3", "average-4", "max", "max-2", "max-3", "max-4", "none"]
 UnfreezeName = Literal["at-once", "gradual"]
@@ -75,7 +76,9 @@ class Recipe:
         test: Path of a separate test set, or None.
         class_names: Path of a file that names integer labels, or None.
         backbone: A name from the catalog, or None for the default of the strategy.
-        strategy: How much of the backbone is kept, frozen and trained.
+        strategy: How much of the backbone is kept, frozen and trained; ``auto`` measures which fits and races the best against
+            each other.
+        budget: Seconds that choosing a strategy and training may take, for ``auto``; None for what takes about ten minutes.
         weights: What a pretrained strategy starts from: ``imagenet``, ``none`` for random weights, the path of a file, or ``own``
             for those that a network of the user's own brings.
         cut: Where the backbone ends: the name of a layer, the index of a cut, or a share of the depth such as ``0.6``.
@@ -115,7 +118,8 @@ class Recipe:
     test: str | None = None
     class_names: str | None = None
     backbone: str | None = None
-    strategy: StrategyName = "from-scratch"
+    strategy: AskedStrategy = "auto"
+    budget: float | None = None
     weights: str | None = None
     cut: str | None = None
     freeze_to: str | None = None
@@ -160,6 +164,7 @@ class Recipe:
         for name, top in (("mixup", 10.0), ("warm_up", 0.9), ("towards_start", 10.0), ("ema", 0.99999)):
             _require_range(name, getattr(self, name), 0.0, top)
         _require_range("layer_decay", self.layer_decay, 0.0, 1.0, open_low=True)
+        _require_range("budget", self.budget, 0.0, 10_000_000, open_low=True)
         _require_range("learning_rate", self.learning_rate, 0.0, 100.0, open_low=True)
         _require_range("weight_decay", self.weight_decay, 0.0, 10.0)
         _require_range("label_smoothing", self.label_smoothing, 0.0, 0.9)

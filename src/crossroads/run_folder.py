@@ -17,13 +17,26 @@ from crossroads.errors import ArtifactError, RecipeError, TrainingError
 from crossroads.recipe import Recipe
 from crossroads.training.checkpoint import Checkpoints, write_atomically
 
-_PHASES = "phase-*"
+_PHASES, _TRIALS = "phase-*", "trial-*"
+_IN_PHASE = ("progress.json", ".progress.json.partial", "epoch-*.npz", ".epoch-*.npz.partial")
 _OURS = (
-    "run.json",
-    ".run.json.partial",
+    *(name for stem in ("run", "plan", "race") for name in (f"{stem}.json", f".{stem}.json.partial")),
     "*.pixels",
-    *(f"{_PHASES}/{name}" for name in ("progress.json", ".progress.json.partial", "epoch-*.npz", ".epoch-*.npz.partial")),
+    *(f"{_PHASES}/{name}" for name in _IN_PHASE),
+    *(f"{_TRIALS}/{_PHASES}/{name}" for name in _IN_PHASE),
 )
+_FOLDERS = (f"{_TRIALS}/{_PHASES}", _TRIALS, _PHASES)
+
+
+class Trial:
+    """Where one of several trainings in a run keeps its checkpoints."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def checkpoints(self, phase: int) -> Checkpoints:
+        """The checkpoints of one phase, counted from 0."""
+        return Checkpoints(self._folder / f"phase-{phase}")
 
 
 class RunFolder:
@@ -37,6 +50,15 @@ class RunFolder:
     def checkpoints(self, phase: int) -> Checkpoints:
         """The checkpoints of one phase of this run, counted from 0."""
         return Checkpoints(self._state / f"phase-{phase}")
+
+    def trial(self, name: str) -> Trial:
+        """The place of one training where a run tries several; `name` begins with ``trial-``."""
+        return Trial(self._state / name)
+
+    @property
+    def plan(self) -> Path:
+        """Where a race keeps its plan."""
+        return self._state / "plan.json"
 
     @property
     def scratch(self) -> Path:
@@ -90,7 +112,7 @@ class RunFolder:
         for pattern in _OURS:
             for path in self._state.glob(pattern):
                 path.unlink(missing_ok=True)
-        for folder in (*self._state.glob(_PHASES), self._state):
+        for folder in (*(found for pattern in _FOLDERS for found in self._state.glob(pattern)), self._state):
             with suppress(OSError):
                 folder.rmdir()
 
@@ -147,7 +169,7 @@ class RunFolder:
     def _is_ours(self, path: Path) -> bool:
         """Whether only a run that was killed at once can have left this in an otherwise empty folder."""
         if path == self._state:
-            entries = (entry for entry in path.rglob("*") if not (entry.is_dir() and entry.match(_PHASES)))
+            entries = (entry for entry in path.rglob("*") if not (entry.is_dir() and any(map(entry.match, _FOLDERS))))
             return path.is_dir() and all(any(entry.match(pattern) for pattern in _OURS) for entry in entries)
         return path.name == ".artifact-partial"
 
@@ -161,6 +183,8 @@ class RunFolder:
 
     def _has_progress(self) -> bool:
         with suppress(TrainingError):
+            if self.plan.exists():
+                return True
             return any(Checkpoints(folder).progress() is not None for folder in self._state.glob(_PHASES))
         return True  # damaged, and not ours to throw away
 

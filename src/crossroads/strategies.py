@@ -258,6 +258,35 @@ def plan(recipe: Recipe, *, images: int = 1) -> tuple[Solve | Phase, ...]:
     return (solved if recipe.head == "linear" else _head_first(recipe, images), _phase(recipe, "tune"))
 
 
+def refuse_chosen(recipe: Recipe) -> None:
+    """Raises `RecipeError` where a recipe that leaves the strategy open names what the strategy decides."""
+    for name in ("cut", "pooling", "head", "views", "feature_type", "precision", *_TUNED):
+        if getattr(recipe, name) is not None:
+            raise RecipeError(
+                f"{name} belongs to one strategy, and none is named",
+                received=repr(getattr(recipe, name)),
+                mend="add --strategy, or leave it out",
+            )
+
+
+def relevant(recipe: Recipe, record: Strategy) -> Recipe:
+    """A recipe without what would do nothing with a strategy: what is asked for all strategies at once, for this one alone."""
+    idle: set[str] = set()
+    if record.start == "random":
+        idle |= {*_PRETRAINED, *_TUNED, "cut", "pooling"}
+    if not record.tuned:
+        idle |= set(_TUNED)
+    solved = record.frozen and recipe.head in (None, "linear")
+    if solved:
+        idle |= set(_GRADIENT)
+    if record.frozen and (recipe.views or 1) == 1:
+        idle |= {"augment", "augmentation"}
+    if record.start == "pretrained" and not (record.frozen or record.tuned):
+        idle |= {"head", "views", "feature_type", "precision"}
+    cleared: dict[str, Any] = dict.fromkeys(idle)
+    return replace(recipe, strategy=record.name, **cleared, early_stopping=0 if solved else recipe.early_stopping)
+
+
 def _with_parts(recipe: Recipe, record: Strategy, backbone: Backbone) -> Recipe:
     cut = recipe.cut if recipe.cut is not None else (str(EARLY) if record.keeps == "early" else None)
     whole = record.start == "pretrained" and not (record.frozen or record.tuned)

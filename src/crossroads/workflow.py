@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,9 @@ from numpy.typing import NDArray
 
 from crossroads import artifact
 from crossroads._platform import peak_memory_mb
+from crossroads.advice.evidence import Advice
+from crossroads.advice.offers import offers_of
+from crossroads.advice.recommend import recommend
 from crossroads.data.audit import Audit
 from crossroads.data.audit import audit as check
 from crossroads.data.dataset import Dataset
@@ -27,10 +31,11 @@ from crossroads.evaluation import Evaluation
 from crossroads.fitting import Fitted, Side, Task, carry_out, refusal_notes, resize_of
 from crossroads.networks.construct import choose, object_name
 from crossroads.predictor import Predictor
+from crossroads.race import Entrant, Plan, keep_plan, race, stored_plan
 from crossroads.recipe import Recipe, read_toml
 from crossroads.run_folder import RunFolder
 from crossroads.scoring import absent_classes, score, score_pixels, test_rows
-from crossroads.strategies import resolve, strategy
+from crossroads.strategies import refuse_chosen, relevant, resolve, strategy
 from crossroads.training.checkpoint import history_csv
 from crossroads.training.watch import Silent, Watcher
 
@@ -42,6 +47,9 @@ PARITY_IMAGES = (64, 256)
 Keras computes them layer by layer."""
 
 PARITY_SIZE = 112
+
+BUDGET = 600.0
+"""Seconds that the choice of a strategy and its training may take where the user names no budget: ten minutes."""
 
 MIRROR_SIZE = 32
 """Side in pixels at which images are compared with their mirror images where they are not decoded for training."""
@@ -65,17 +73,39 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Prepared:
-    """Everything that training needs, with nothing of the test but its name and number."""
+class Divided:
+    """Labelled images, read and split; nothing is decoded.
 
-    task: Task
+    Attributes:
+        recipe: What the user asked for; without a share for a test where one is given.
+        train: Training images.
+        validation: Validation images.
+        test: Locked, or None.
+        side: Median of the shorter sides of the training images, in pixels.
+        notes: What the user was told.
+    """
+
+    recipe: Recipe
+    train: Dataset
+    validation: Dataset
     test: Locked | None
+    side: float
     notes: tuple[str, ...]
 
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Class names in their order."""
-        return self.task.train.classes
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Trained:
+    """What was trained and is to be tested.
+
+    Attributes:
+        task: What for.
+        fitted: What came of it.
+        facts: More for ``metrics.json``, such as the advice and the race.
+    """
+
+    task: Task
+    fitted: Fitted
+    facts: dict[str, Any] = field(default_factory=dict)
 
 
 def fit(
@@ -117,26 +147,59 @@ def fit(
     with folder.claimed(asked, given=given, resume=resume) as claimed:
         source = data if data is not None else claimed.data
         held_out = test if test is not None else claimed.test
-        prepared = prepare(source, held_out, claimed, watcher, scratch=folder.scratch, own=_own(backbone))
-        return _train_and_test(prepared, folder, started, watcher)
+        divided = divide(source, held_out, claimed, watcher)
+        trained = _train(divided, folder, _own(backbone), watcher)
+        return _test_and_save(divided, trained, folder, started, watcher)
 
 
-def prepare(
-    data: Source | None, test: Source | None, recipe: Recipe, watcher: Watcher, *, scratch: Path, own: Any = None
-) -> Prepared:
-    """Read and split, and decode where training needs pixels; the test stays locked. Raises as `fit` does.
+def advise(
+    data: Source | None = None,
+    *,
+    backbones: Sequence[Any] = (),
+    weights: Sequence[str | None] = (),
+    test: Source | None = None,
+    recipe: Recipe | str | Path | None = None,
+    watcher: Watcher | None = None,
+    **options: Any,
+) -> Advice:
+    """Measure which strategy fits labelled images, and say why. Nothing is trained but probes and, for a moment, a small network.
+
+    Args:
+        data: Labelled images in any form that `read` takes; None for the recipe's own.
+        backbones: Those to compare: names of the catalog, or networks of your own; none for those whose weights are in the cache,
+            or for the usual one.
+        weights: Of each of them, or one for all; none for their ImageNet weights.
+        test: A separate test set. It is not looked at; but then no test is held out of `data`.
+        recipe: Options that hold for every strategy, or the path of a TOML file with some.
+        watcher: Is told what goes on.
+        **options: Fields of `Recipe` that replace those of `recipe`; `budget` is in seconds.
+
+    Returns:
+        The advice, drawn from the training split alone: that which `fit` with the same options trains on.
+
+    Raises:
+        CrossroadsError: A mistake that the user can mend.
+    """
+    watcher = watcher or Silent()
+    asked, _ = _asked(recipe, data, test, options)
+    if asked.strategy != "auto":
+        raise RecipeError("advice is on the choice of a strategy", received=f"strategy {asked.strategy!r}", mend="leave it out")
+    refuse_chosen(asked)
+    divided = divide(data if data is not None else asked.data, test if test is not None else asked.test, asked, watcher)
+    named = backbones or ([asked.backbone] if asked.backbone else [])
+    files = weights or ([asked.weights] if asked.weights else [])
+    return recommend(divided.train, offers_of(named, files, watcher), divided.recipe, watcher)
+
+
+def divide(data: Source | None, test: Source | None, recipe: Recipe, watcher: Watcher) -> Divided:
+    """Read and split; the test stays locked. Raises as `fit` does.
 
     Args:
         data: Labelled images.
         test: A separate test set, or None.
         recipe: What the user asked for.
         watcher: Is told what goes on.
-        scratch: A folder for pixels that memory cannot hold.
-        own: A network of the user's own, in place of the recipe's backbone.
     """
-    record = strategy(recipe.strategy)
-    choice = choose(own or recipe.backbone or record.default_backbone)
-    chosen = choice.record
     if data is None:
         raise DataError("there must be labelled images", mend="give DATA, or `data` in the recipe")
     dataset = read(data, class_names=recipe.class_names)
@@ -148,30 +211,93 @@ def prepare(
         )
     locked = None if test is None else test_rows(align(read(test, class_names=recipe.class_names), dataset.classes))
     parts = split(dataset, validation=recipe.validation, test=recipe.test_share, seed=recipe.seed, locked_test=locked)
-    side = sizes(parts.train, seed=recipe.seed).median
-    size = recipe.image_size or chosen.size_for(side)
     if locked is not None:
         recipe = replace(recipe, test_share=0.0)  # which then does nothing; so the stored recipe repeats the run
-    resolved = resolve(recipe, chosen, images=len(parts.train), image_size=size, side=side)
-    chosen.check_size(size)
     notes = (*dataset.notes, *(() if locked is None else (f"test: {note}" for note in locked.notes)), *parts.notes)
     for note in notes:
         watcher.note(note)
-    pixels = None
-    if not record.frozen and resolved.freeze_to is None:
-        train, validation = (
-            load_all(
-                part,
-                resize_of(resolved),
-                strict=recipe.strict,
-                progress=partial(watcher.progress, f"decoding {name}"),
-                spill=scratch / f"{name}.pixels",
-            )
-            for name, part in (("train", parts.train), ("validation", parts.validation))
+    side = float(sizes(parts.train, seed=recipe.seed).median)
+    return Divided(recipe, parts.train, parts.validation, parts.test, side, notes)
+
+
+class _Tasks:
+    """From a recipe to what is to be carried out; pixels that were decoded once serve every task of their size."""
+
+    def __init__(self, divided: Divided, scratch: Path, own: Any, watcher: Watcher) -> None:
+        self._divided, self._scratch, self._own, self._watcher = divided, scratch, own, watcher
+        self._decoded: tuple[Resize, tuple[Loaded, Loaded]] | None = None
+
+    def __call__(self, recipe: Recipe) -> Task:
+        """The task of a recipe; images are decoded where it trains on pixels."""
+        divided, record = self._divided, strategy(recipe.strategy)
+        own = (
+            self._own
+            if recipe.backbone is not None and self._own is not None and recipe.backbone == object_name(self._own)
+            else None
         )
-        pixels = (train, validation)
-    _refuse_flip(resolved, parts.train, pixels)
-    return Prepared(Task(resolved, choice, record, parts.train, parts.validation, pixels), parts.test, notes)
+        choice = choose(own or recipe.backbone or record.default_backbone)
+        chosen = choice.record
+        size = recipe.image_size or chosen.size_for(divided.side)
+        resolved = resolve(recipe, chosen, images=len(divided.train), image_size=size, side=divided.side)
+        chosen.check_size(size)
+        pixels = None if record.frozen or resolved.freeze_to is not None else self._pixels(resize_of(resolved), resolved.strict)
+        _refuse_flip(resolved, divided.train, pixels)
+        return Task(resolved, choice, record, divided.train, divided.validation, pixels)
+
+    def _pixels(self, resize: Resize, strict: bool) -> tuple[Loaded, Loaded]:
+        if self._decoded is None or self._decoded[0] != resize:
+            self._decoded = None  # before more are read
+            train, validation = (
+                load_all(
+                    part,
+                    resize,
+                    strict=strict,
+                    progress=partial(self._watcher.progress, f"decoding {name}"),
+                    spill=self._scratch / f"{name}-{resize.size}-{resize.mode}.pixels",
+                )
+                for name, part in (("train", self._divided.train), ("validation", self._divided.validation))
+            )
+            self._decoded = (resize, (train, validation))
+        return self._decoded[1]
+
+
+def _train(divided: Divided, folder: RunFolder, own: Any, watcher: Watcher) -> Trained:
+    """Train as the recipe says, or where it leaves the strategy open, as the advice and a race decide."""
+    recipe = divided.recipe
+    tasks = _Tasks(divided, folder.scratch, own, watcher)
+    if recipe.strategy != "auto":
+        if recipe.budget is not None:
+            raise RecipeError(
+                "budget does nothing with a strategy that is named", received=recipe.budget, mend="leave one of them out"
+            )
+        task = tasks(recipe)
+        return Trained(task, carry_out(task, folder, watcher))
+    refuse_chosen(recipe)
+    plan = stored_plan(folder.plan)
+    if plan is None:
+        named = own if own is not None else recipe.backbone
+        offers = offers_of(() if named is None else (named,), (recipe.weights,) if recipe.weights else (), watcher)
+        if not offers:
+            watcher.note("nothing pretrained to choose from: training from scratch")
+            task = tasks(relevant(recipe, strategy("from-scratch")))
+            return Trained(task, carry_out(task, folder, watcher))
+        plan = _plan(recommend(divided.train, offers, replace(recipe, budget=recipe.budget or BUDGET), watcher))
+        keep_plan(plan, folder.plan)
+    raced = race(plan, tasks, folder, watcher)
+    facts = {"asked": recipe.to_mapping(), "advice": plan.advice, "race": raced.facts}
+    return Trained(raced.task, raced.fitted, facts)
+
+
+def _plan(advice: Advice) -> Plan:
+    """Whom to race: those that nothing stands in the way of; where that is none, the cheapest head on frozen features."""
+    free = [one for one in advice.ranked if not one.obstacle]
+    if not free:
+        frozen = [one for one in advice.ranked if strategy(one.recipe.strategy).frozen]
+        free = [min(frozen or list(advice.ranked), key=lambda one: one.seconds)]
+    elif not any(strategy(one.recipe.strategy).frozen for one in free):
+        free += [one for one in advice.ranked if strategy(one.recipe.strategy).frozen][:1]
+    entrants = tuple(Entrant(replace(one.recipe, budget=None), one.accuracy, one.seconds) for one in free)
+    return Plan(entrants, advice.budget or BUDGET, advice.evidence.seconds, advice.to_json())
 
 
 def evaluate(
@@ -220,24 +346,30 @@ def audit(data: Source, *, min_images: int = 10, watcher: Watcher | None = None)
     return check(dataset, min_images=min_images, progress=partial(watcher.progress, "checking"))
 
 
-def _train_and_test(prepared: Prepared, folder: RunFolder, started: float, watcher: Watcher) -> Run:
-    task = prepared.task
-    fitted = carry_out(task, folder, watcher)
+def _test_and_save(divided: Divided, trained: Trained, folder: RunFolder, started: float, watcher: Watcher) -> Run:
+    task, fitted = trained.task, trained.fitted
     contents = artifact.Contents(
         model=fitted.model,
-        classes=prepared.classes,
+        classes=divided.train.classes,
         resize=resize_of(task.recipe),
         recipe=task.recipe,
         history=history_csv(fitted.history),
-        data=_data_facts(prepared, fitted),
+        data=_data_facts(divided, fitted),
         parity_images=_spread(fitted.validation, resize_of(task.recipe)),
     )
     with artifact.draft(folder.path, contents) as draft:
         # What is scored is what was saved, as it will be loaded.
         predictor = Predictor.load(draft.path)
-        scores = {"validation": _validation(predictor, fitted.validation, watcher), **_test(predictor, prepared, fitted, watcher)}
+        scores = {"validation": _validation(predictor, fitted.validation, watcher), **_test(predictor, divided, fitted, watcher)}
         cost = {"seconds": round(time.perf_counter() - started, 3), "peak_memory_mb": peak_memory_mb()}
-        metrics = {"backbone": task.choice.record.name, "strategy": task.strategy.name, **cost, **fitted.facts, **scores}
+        metrics = {
+            "backbone": task.choice.record.name,
+            "strategy": task.strategy.name,
+            **cost,
+            **fitted.facts,
+            **scores,
+            **trained.facts,
+        }
         draft.finish(metrics)
     return Run(folder.path, metrics)
 
@@ -256,13 +388,13 @@ def _validation(predictor: Predictor, side: Side, watcher: Watcher) -> dict[str,
     return score_pixels(predictor, side.pixels, side.dataset).to_json()
 
 
-def _test(predictor: Predictor, prepared: Prepared, fitted: Fitted, watcher: Watcher) -> dict[str, Any]:
+def _test(predictor: Predictor, divided: Divided, fitted: Fitted, watcher: Watcher) -> dict[str, Any]:
     """The final evaluation: the one place where the test is unlocked."""
     refusals = {"train": fitted.train.refusals, "validation": fitted.validation.refusals}
-    notes = [*prepared.notes, *fitted.notes]
+    notes = [*divided.notes, *fitted.notes]
     facts: dict[str, Any] = {"test": None}
-    if prepared.test is not None:
-        scored, evaluation = score(predictor, prepared.test.unlock(), prepared.task.recipe.strict, watcher)
+    if divided.test is not None:
+        scored, evaluation = score(predictor, divided.test.unlock(), divided.recipe.strict, watcher)
         refusals["test"] = scored.refusals
         seen = _overlap(scored.digests, fitted)
         told = list(refusal_notes("the test", scored.refusals))
@@ -271,7 +403,7 @@ def _test(predictor: Predictor, prepared: Prepared, fitted: Fitted, watcher: Wat
         for note in told:
             watcher.note(note)
         notes += told
-        digest = split_digest(scored.digests, scored.dataset.labels, prepared.classes)
+        digest = split_digest(scored.digests, scored.dataset.labels, divided.train.classes)
         facts = {"test": evaluation.to_json() | {"seen_in_training": seen, "digest": digest}}
     return facts | {
         "refused": {side: [{"name": r.name, "reason": r.reason} for r in refused] for side, refused in refusals.items()},
@@ -306,11 +438,13 @@ def _asked(
 
 def _finished(folder: RunFolder, recipe: Recipe, given: set[str], watcher: Watcher) -> Run:
     """The run that is already there, if it is the one that is asked for."""
-    stored = Recipe.from_mapping(artifact.open_verified(folder.path).facts["recipe"], str(folder.path))
+    metrics = artifact.read_metrics(folder.path)
+    facts = metrics.get("asked") or artifact.open_verified(folder.path).facts["recipe"]
+    stored = Recipe.from_mapping(facts, str(folder.path))
     folder.require_same(recipe, given, stored)
     folder.clear()  # of a run that was killed after its last file
     watcher.note(f"{folder.path} is finished; nothing was trained")
-    return Run(folder.path, artifact.read_metrics(folder.path))
+    return Run(folder.path, metrics)
 
 
 def _refuse_flip(recipe: Recipe, train: Dataset, pixels: tuple[Loaded, Loaded] | None) -> None:
@@ -326,21 +460,21 @@ def _refuse_flip(recipe: Recipe, train: Dataset, pixels: tuple[Loaded, Loaded] |
         )
 
 
-def _data_facts(prepared: Prepared, fitted: Fitted) -> dict[str, Any]:
+def _data_facts(divided: Divided, fitted: Fitted) -> dict[str, Any]:
     """What the artifact says of its data. The test's digest stands with its scores: nothing reads it before."""
     sides = {"train": fitted.train, "validation": fitted.validation}
     splits: dict[str, Any] = {
-        name: {"n": len(side.dataset), "digest": split_digest(side.digests, side.dataset.labels, prepared.classes)}
+        name: {"n": len(side.dataset), "digest": split_digest(side.digests, side.dataset.labels, divided.train.classes)}
         for name, side in sides.items()
     }
-    if prepared.test is not None:
-        splits["test"] = {"n": prepared.test.n}
+    if divided.test is not None:
+        splits["test"] = {"n": divided.test.n}
     both = np.concatenate([side.digests for side in sides.values()])
     labels = np.concatenate([side.dataset.labels for side in sides.values()])
     return {
         "origin": fitted.train.dataset.origin,
         "n": len(labels),
-        "digest": split_digest(both, labels, prepared.classes),
+        "digest": split_digest(both, labels, divided.train.classes),
         "splits": splits,
     }
 

@@ -9,13 +9,13 @@ from typing import Any
 
 import typer
 
-from crossroads.cli import _fit, _networks, _use  # noqa: F401 - importing a module adds its commands
+from crossroads.cli import _advise, _fit, _networks, _use  # noqa: F401 - importing a module adds its commands
 from crossroads.cli._app import app
 from crossroads.errors import CrossroadsError
 
 __all__ = ["app", "main"]
 
-_ORDER = ("audit", "fit", "evaluate", "predict", "backbones", "demo")
+_ORDER = ("audit", "advise", "fit", "evaluate", "predict", "backbones", "demo")
 app.registered_commands.sort(key=lambda command: _ORDER.index(getattr(command.callback, "__name__", "")))
 
 # Typer shows these itself, over several lines; here every mistake has one form.

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from crossroads.cli._app import ClassNames, Json, Quiet, Strict, app, watching
+from crossroads.cli._app import ClassNames, Json, Quiet, Strict, app, seconds_of, watching
 
 
 @app.command()
@@ -31,9 +31,14 @@ def fit(
     strategy: Annotated[
         Optional[str],
         typer.Option(
-            help="feature-extraction, early-features, finetune, finetune-early, warm-start, or from-scratch, the default.",
+            help="feature-extraction, early-features, finetune, finetune-early, warm-start, from-scratch; or auto, the default: "
+            "measure which fits, and race the best.",
             show_default=False,
         ),
+    ] = None,
+    budget: Annotated[
+        Optional[str],
+        typer.Option(help="Time that choosing and training may take, such as 90s, 5m or 1h; 10m by default.", show_default=False),
     ] = None,
     weights: Annotated[
         Optional[str],
@@ -130,6 +135,7 @@ def fit(
     \b
     Example:
       crossroads fit photos/ --out runs/photos
+      crossroads fit photos/ --out runs/photos --budget 30m
       crossroads fit train.p --test test.p --backbone quiz-cnn --epochs 10 --validation 0.2 --out runs/quiz
       crossroads fit photos/ --strategy feature-extraction --backbone mobilenet-v2 --out runs/photos
       crossroads fit photos/ --out runs/photos --resume
@@ -144,6 +150,7 @@ def fit(
         "class_names": None if class_names is None else str(class_names),
         "backbone": backbone,
         "strategy": strategy,
+        "budget": None if budget is None else seconds_of(budget),
         "weights": weights,
         "cut": cut,
         "freeze_to": freeze_to,

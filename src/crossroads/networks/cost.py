@@ -34,6 +34,12 @@ def multiply_adds(model: keras.Model) -> int:
     return sum(cost(call) for call in graph_of(model).calls)
 
 
+def has_depthwise(model: keras.Model) -> bool:
+    """Whether a model has depthwise convolutions, whose steps a CPU takes slowly for their multiply-adds."""
+    kinds = (keras.layers.DepthwiseConv2D, keras.layers.SeparableConv2D)
+    return any(isinstance(layer, kinds) for layer in model._flatten_layers())
+
+
 def cost(call: Call) -> int:
     """Multiply-adds of one call for one image. Raises `BackboneError` where a shape is not known."""
     operation = call.operation

@@ -1,0 +1,190 @@
+"""Everything that could be trained for a set of images: with what, what it is expected to reach, and what it will cost here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+from crossroads.advice.cost import OVERHEAD, TRACE, Machine, forward_seconds, head_seconds, memory_mb, step_seconds
+from crossroads.advice.estimate import Estimate
+from crossroads.advice.expectation import expected
+from crossroads.advice.frozen import Frozen, Seen
+from crossroads.advice.level import Short
+from crossroads.advice.size import Curve
+from crossroads.networks.catalog import DEFAULT_FROM_SCRATCH, backbone
+from crossroads.recipe import Recipe, StrategyName
+from crossroads.strategies import STRATEGIES, relevant, resolve, strategy
+
+TIE = 0.005
+"""Accuracy by which a candidate must be expected to do better than a cheaper one to be put before it: half a point."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One way to train.
+
+    Attributes:
+        recipe: Resolved: what `fit` would do.
+        accuracy: Expected on new images.
+        seconds: Expected of the whole run, with nothing in the cache but the sample.
+        memory_mb: Expected at its peak, as an order of magnitude.
+        obstacle: Why it cannot be taken, such as a budget too small; "" where nothing stands in the way.
+    """
+
+    recipe: Recipe
+    accuracy: Estimate
+    seconds: float
+    memory_mb: float
+    obstacle: str = ""
+
+    @property
+    def name(self) -> str:
+        """Strategy and backbone."""
+        return f"{self.recipe.strategy}, {self.recipe.backbone}"
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain values."""
+        recipe = self.recipe
+        return {
+            "strategy": recipe.strategy,
+            "backbone": recipe.backbone,
+            "weights": recipe.weights,
+            "cut": recipe.cut,
+            "pooling": recipe.pooling,
+            "image_size": recipe.image_size,
+            "epochs": recipe.epochs,
+            "accuracy": self.accuracy.to_json(),
+            "seconds": round(self.seconds, 1),
+            "memory_mb": round(self.memory_mb),
+            "obstacle": self.obstacle or None,
+        }
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Ground:
+    """What all candidates of one set of images share.
+
+    Attributes:
+        asked: What the user asked for.
+        images: Training images.
+        classes: Their number.
+        images_of_a_class: Effective ones.
+        side: Median of the shorter sides, in pixels.
+        machine: What this machine does.
+        decode_seconds: To read one image.
+    """
+
+    asked: Recipe
+    images: int
+    classes: int
+    images_of_a_class: float
+    side: float
+    machine: Machine
+    decode_seconds: float
+
+    @property
+    def least_error(self) -> float:
+        """A third of an image."""
+        return 1 / (3 * max(10, self.images))
+
+
+def of_backbone(seen: Seen, curves: dict[StrategyName, Curve], ground: Ground) -> Iterator[Candidate]:
+    """The candidates that a backbone that was looked at gives.
+
+    Args:
+        seen: What it sees.
+        curves: The learning curve of its best way of each frozen strategy.
+        ground: What all share.
+    """
+    ways = {way.strategy: way for way in reversed(seen.ways)}
+    best = max(curves.values(), key=lambda curve: curve.here.value).here
+    pretrained = seen.recipe.weights != "none"
+    for record in STRATEGIES:
+        if record.start == "random" or (not record.frozen and not pretrained):
+            continue
+        way = ways.get("early-features" if record.keeps == "early" else "feature-extraction")
+        if way is None:
+            continue
+        recipe = _recipe(seen, way, record.name, ground)
+        curve = curves.get(record.name)
+        base = curve.here if curve is not None and record.frozen else best
+        accuracy = expected(record.name, base, ground.images_of_a_class, ground.least_error)
+        yield Candidate(recipe, accuracy, _seconds(seen, way, recipe, ground), _memory(way, recipe))
+
+
+def from_scratch(short: Short | None, ground: Ground, base: Estimate) -> Candidate:
+    """Training the small network from random weights; `base` stands in where no short training could be made."""
+    record = backbone(DEFAULT_FROM_SCRATCH)
+    size = scratch_size(ground.asked, ground.side)
+    asked = relevant(replace(ground.asked, backbone=record.name, weights=None, image_size=size), strategy("from-scratch"))
+    recipe = resolve(asked, record, images=ground.images, image_size=size, side=ground.side)
+    accuracy = expected("from-scratch", base if short is None else short.accuracy, ground.images_of_a_class, ground.least_error)
+    cost = int(record.multiply_adds * (size / record.reference_size) ** 2)
+    each, start = step_seconds(cost, ground.machine, depthwise=False), TRACE
+    if short is not None:
+        each, start = short.seconds_an_image, short.start_seconds
+    seconds = OVERHEAD + start + each * ground.images * (recipe.epochs or 0)
+    memory = memory_mb(record.parameters, cost, recipe.batch_size or 0, trained=True)
+    return Candidate(recipe, accuracy, seconds, memory)
+
+
+def scratch_size(asked: Recipe, side: float) -> int:
+    """Side in pixels for the small network: the one asked for where it is of that kind, else what suits the images."""
+    record = backbone(DEFAULT_FROM_SCRATCH)
+    if asked.image_size is not None and asked.image_size <= record.sizes[-1]:
+        return max(record.limits[0], asked.image_size)
+    return record.size_for(side)
+
+
+def ranked(candidates: list[Candidate]) -> tuple[Candidate, ...]:
+    """The best first: by expected accuracy, the cheaper of two that are within `TIE`; those with an obstacle come last."""
+    left = sorted(candidates, key=lambda one: (bool(one.obstacle), -one.accuracy.value))
+    found: list[Candidate] = []
+    while left:
+        top = left[0]
+        near = [one for one in left if bool(one.obstacle) == bool(top.obstacle) and top.accuracy.value - one.accuracy.value <= TIE]
+        chosen = min(near, key=lambda one: one.seconds)
+        found.append(chosen)
+        left.remove(chosen)
+    return tuple(found)
+
+
+def within(candidate: Candidate, budget: float | None, memory_limit_mb: float | None) -> Candidate:
+    """The candidate with the obstacle that a budget in seconds, or the machine's memory, puts in its way."""
+    if memory_limit_mb is not None and candidate.memory_mb > memory_limit_mb:
+        said = f"takes about {candidate.memory_mb:,.0f} MB of memory, and {memory_limit_mb:,.0f} are free"
+        return replace(candidate, obstacle=said)
+    if budget is not None and candidate.seconds > budget:
+        return replace(candidate, obstacle=f"takes about {candidate.seconds:,.0f} s, and the budget is {budget:,.0f}")
+    return candidate
+
+
+def _recipe(seen: Seen, way: Frozen, name: StrategyName, ground: Ground) -> Recipe:
+    record, known = strategy(name), seen.choice.record
+    asked = replace(
+        ground.asked, backbone=seen.recipe.backbone, weights=seen.recipe.weights, image_size=seen.profile.image_size, strategy=name
+    )
+    if record.keeps == "early":
+        asked = replace(asked, cut=way.cut.name, pooling=way.pooling)
+    asked = relevant(asked, record)
+    return resolve(asked, known, images=ground.images, image_size=seen.profile.image_size, side=ground.side)
+
+
+def _seconds(seen: Seen, way: Frozen, recipe: Recipe, ground: Ground) -> float:
+    """Of a whole run: features of all images but the sample's, a head, and for the strategies that train, their steps."""
+    record, cost = strategy(recipe.strategy), way.cut.multiply_adds
+    seconds = OVERHEAD
+    if record.frozen or record.tuned:
+        missing = max(0, ground.images - len(seen.dataset))
+        seconds += missing * (forward_seconds(cost, ground.machine) + ground.decode_seconds)
+        seconds += head_seconds(ground.images, way.features.shape[1], ground.classes, ground.machine)
+    if not record.frozen:
+        step = step_seconds(cost, ground.machine, depthwise=seen.depthwise)
+        seconds += TRACE + ground.images * (ground.decode_seconds + (recipe.epochs or 0) * step)
+    return seconds
+
+
+def _memory(way: Frozen, recipe: Recipe) -> float:
+    trained = not strategy(recipe.strategy).frozen
+    return memory_mb(way.cut.parameters, way.cut.multiply_adds, recipe.batch_size or 32, trained=trained)

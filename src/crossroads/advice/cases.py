@@ -1,0 +1,68 @@
+"""The four main cases of the notes: size and similarity as coordinates, and which quarter of the plane the images lie in."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from crossroads.advice.estimate import Estimate
+
+LARGE = 100.0
+"""Effective images of a class from which on a set counts as large: about where training the whole network begins to beat the best
+frozen features on the tasks of benchmarks/tasks.py (docs/explanation/four-cases.md)."""
+
+SIMILAR = 0.55
+"""Similarity from which on images count as similar: halfway between the most similar of the sets that are known to be different
+(GTSRB, 0.39 to 0.49) and the least similar of those that are known to be alike (CIFAR-10, 0.61 to 0.78; ants and bees, 0.86)."""
+
+DECADES = 4
+"""Decades of images of a class over which the axis of size goes: 1 at its beginning, 10,000 at its end."""
+
+TITLES = {
+    1: "small and similar: feature extraction",
+    2: "small and different: early features",
+    3: "large and similar: finetuning",
+    4: "large and different: training from scratch, or a warm start",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """Where the images lie in the plane of the notes.
+
+    Attributes:
+        number: 1 to 4.
+        size: In [0, 1]: log10 of the effective images of a class, over `DECADES`.
+        similarity: In [0, 1].
+        sure: Whether the interval of the similarity lies on one side of `SIMILAR`.
+    """
+
+    number: int
+    size: float
+    similarity: Estimate
+    sure: bool
+
+    @property
+    def title(self) -> str:
+        """The case in words, with what the notes would do."""
+        return TITLES[self.number]
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain values."""
+        return {
+            "number": self.number,
+            "title": self.title,
+            "size": round(self.size, 4),
+            "similarity": self.similarity.to_json(),
+            "sure": self.sure,
+        }
+
+
+def case_of(images_of_a_class: float, similarity: Estimate) -> Case:
+    """The case of images of which there are so many effective ones a class, and that are so similar to the source's."""
+    large, similar = images_of_a_class >= LARGE, similarity.value >= SIMILAR
+    number = {(False, True): 1, (False, False): 2, (True, True): 3, (True, False): 4}[large, similar]
+    size = min(1.0, max(0.0, math.log10(max(images_of_a_class, 1.0)) / DECADES))
+    sure = similarity.low >= SIMILAR or similarity.high < SIMILAR
+    return Case(number, size, similarity, sure)

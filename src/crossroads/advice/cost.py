@@ -1,0 +1,89 @@
+"""What each strategy will take on this machine: seconds and memory, from multiply-adds and what was measured a moment ago."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+
+from crossroads.training._many import PART, is_large
+
+OVERHEAD = 12.0
+"""Seconds of a run beside its work: networks are built, the graph is exported and checked, the artifact written and scored. On two
+cores 10 to 14 s for a head on some hundred images."""
+
+FORWARD = 1.2
+"""Seconds of a forward pass by OpenVINO over those of as many multiply-adds in a matrix product. On two cores MobileNetV2 at 96 px
+runs at 0.7 and ResNet50 at 224 px at 1.2 times the speed of the product."""
+
+STEP, DEPTHWISE_STEP = 5.0, 19.0
+"""Seconds of a training step by Keras on a CPU over those of a forward pass by OpenVINO: ResNet50 at 224 px, and MobileNetV2 at
+96 px, whose depthwise convolutions TensorFlow does slowly (the table of measurements in docs/benchmarks.md)."""
+
+TRACE = 8.0
+"""Seconds until a pretrained network of the usual size takes its first step."""
+
+LOGISTIC_STEPS = 600
+"""Steps of L-BFGS that a head takes over all penalties; each reads the turned features twice."""
+
+PROCESS_MB, BYTES_A_PARAMETER = 750.0, 16
+"""Memory of a process that has loaded Keras and OpenVINO; weights, gradients and the two moments of Adam, float32 each."""
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What this machine does.
+
+    Attributes:
+        products: Multiply-adds a second of a matrix product in float32.
+    """
+
+    products: float
+
+
+def measured_machine(size: int = 768, times: int = 3) -> Machine:
+    """Time a matrix product: a few milliseconds."""
+    a = np.random.default_rng(0).random((size, size), np.float32)
+    a @ a
+    best = min(_seconds(a) for _ in range(times))
+    return Machine(size**3 / best)
+
+
+def forward_seconds(multiply_adds: int, machine: Machine) -> float:
+    """Seconds of one image through a frozen part."""
+    return FORWARD * multiply_adds / machine.products
+
+
+def step_seconds(multiply_adds: int, machine: Machine, *, depthwise: bool) -> float:
+    """Seconds of one image in a training step."""
+    return (DEPTHWISE_STEP if depthwise else STEP) * forward_seconds(multiply_adds, machine)
+
+
+def head_seconds(n: int, d: int, classes: int, machine: Machine) -> float:
+    """Seconds to solve a linear head on `n` images with `d` features: inner products, their axes or factor, the two solvers."""
+    small = min(n, d)
+    if is_large(n, d):
+        work = n * d * d + 3 * (d**3 / 3 + PART * d * d) + 10 * PART**3
+        return 3 * work / machine.products
+    axes = n * d * small + 10 * small**3
+    ridge = 17 * n * small * classes
+    logistic = LOGISTIC_STEPS * 2 * n * small * classes
+    return (3 * axes + 3 * ridge + 6 * logistic) / machine.products
+
+
+def memory_mb(parameters: int, multiply_adds: int, batch_size: int, *, trained: bool) -> float:
+    """MiB that a run holds at its peak, as an order of magnitude.
+
+    Activations grow with positions times channels, multiply-adds with positions times channels squared: for networks of the usual
+    widths about one number for each hundred multiply-adds, kept once for the forward and once for the backward pass.
+    """
+    weights = parameters * (BYTES_A_PARAMETER if trained else 8)
+    activations = multiply_adds / 100 * 4 * (2 * batch_size if trained else 32)
+    return PROCESS_MB + (weights + activations) / 2**20
+
+
+def _seconds(a: np.ndarray[tuple[int, int], np.dtype[np.float32]]) -> float:
+    began = time.perf_counter()
+    a @ a
+    return time.perf_counter() - began

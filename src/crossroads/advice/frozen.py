@@ -1,0 +1,191 @@
+"""What one backbone sees in a sample of the images: its depth profile, and probes on the features that a strategy would use."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crossroads.advice.profile import Profile, depth_rows, probed, similarity, spread
+from crossroads.data.dataset import Dataset
+from crossroads.data.loading import load_all
+from crossroads.fitting import feature_key, resize_of
+from crossroads.recipe import PoolingName, Recipe, StrategyName
+from crossroads.training.probe import probe
+from crossroads.training.watch import Watcher
+
+if TYPE_CHECKING:
+    import keras
+
+    from crossroads.features.extract import Extracted
+    from crossroads.networks.construct import Built, Choice
+    from crossroads.networks.cuts import Cut
+
+CALIBRATION_IMAGES = 64
+"""Images that the random twin's BatchNorm statistics are taken from."""
+
+WIDEST = 16_384
+"""Features of a grid that are probed: the inner products of more take longer than all the rest."""
+
+GRIDS: tuple[PoolingName, ...] = ("average-4", "average-3", "average-2")
+
+EARLY_CUTS = 2
+"""Early cuts that are probed on a grid at least: the best by averages, and the one before it. On a grid an earlier one is often
+best, since the grid keeps where things are: on GTSRB averages peak at conv_pw_8 of MobileNet and grids of 4 x 4 at conv_pw_6."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Frozen:
+    """One way to use the backbone as it is, probed on the sample.
+
+    Attributes:
+        strategy: Feature extraction or early features.
+        cut: Where the backbone ends.
+        pooling: How its map becomes a vector.
+        correct: bool (s,), which images of the sample were right when they were left out.
+        features: Float (s, d).
+    """
+
+    strategy: StrategyName
+    cut: Cut
+    pooling: PoolingName
+    correct: NDArray[np.bool_]
+    features: NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Seen:
+    """What one backbone sees.
+
+    Attributes:
+        choice: The backbone.
+        recipe: Resolved for feature extraction: image size, resize, weights.
+        built: The backbone with its weights, whole.
+        profile: Depth by depth.
+        ways: The ways to use it as it is, the best first.
+        dataset: The rows of the sample that became images.
+        digests: uint8 (s, 16), of these.
+        end: Float (s, d), the averages at the end.
+        depthwise: Whether it has depthwise convolutions, which train slowly on a CPU.
+    """
+
+    choice: Choice
+    recipe: Recipe
+    built: Built
+    profile: Profile
+    ways: tuple[Frozen, ...]
+    dataset: Dataset
+    digests: NDArray[np.uint8]
+    end: NDArray[np.float32]
+    depthwise: bool
+
+
+def see(dataset: Dataset, choice: Choice, recipe: Recipe, watcher: Watcher) -> Seen:
+    """Look at a sample through one backbone. Features come from the cache, and go there.
+
+    Args:
+        dataset: The sample.
+        choice: The backbone.
+        recipe: Resolved for feature extraction with it.
+        watcher: Is told what goes on.
+
+    Raises:
+        CrossroadsError: No weights, no readable image.
+    """
+    from crossroads.networks.construct import build
+    from crossroads.networks.cost import has_depthwise
+    from crossroads.networks.cuts import cuts
+    from crossroads.networks.network import averages, calibrate_batchnorm
+
+    name, size = choice.record.name, resize_of(recipe).size
+    built = build(choice, size, weights=recipe.weights, seed=recipe.seed, progress=watcher.progress)
+    for note in built.notes:
+        watcher.note(note)
+    reach = [cut for cut in cuts(built.parts.backbone) if cut.multiply_adds <= built.keep.multiply_adds]
+    chosen = spread(tuple(reach))
+    key = f"averages of {', '.join(cut.name for cut in chosen)}"
+    stage = f"features of the sample, {name}"
+    got = extracted(dataset, averages(built.parts, size, chosen), choice, recipe, key, watcher, stage)
+    found = got.dataset
+    widths = tuple(cut.channels for cut in chosen)
+    accuracies = probed(got.features, widths, found.labels, found.groups)
+    twins = None
+    if recipe.weights != "none":
+        random = build(choice, size, weights=None, seed=recipe.seed)
+        rows = np.linspace(0, len(found) - 1, min(CALIBRATION_IMAGES, len(found))).astype(np.int64)
+        calibrate_batchnorm(random.parts, load_all(found.select(rows), resize_of(recipe)).pixels)
+        control = extracted(
+            found, averages(random.parts, size, chosen), choice, recipe, f"random {key}", watcher, f"{stage}, random twin"
+        )
+        twins = probed(control.features, widths, found.labels, found.groups)
+    depths = [cut.depth for cut in chosen]
+    similar = None if twins is None else similarity(accuracies, twins, depths, found.groups, recipe.seed)
+    profile = Profile(name, size, len(found), depth_rows(chosen, accuracies, twins, found.groups), similar)
+    whole = np.asarray(got.features[:], np.float32)
+    end = np.ascontiguousarray(whole[:, -widths[-1] :])
+    seen = Seen(choice, recipe, built, profile, (), found, got.digests, end, has_depthwise(built.parts.backbone))
+    at_end = Frozen("feature-extraction", built.keep, "average", accuracies[-1], end)
+    early = _early(seen, chosen, accuracies, watcher)
+    ways = sorted([at_end, *early], key=lambda way: -float(way.correct.mean()))
+    return replace(seen, ways=tuple(ways))
+
+
+def extracted(
+    dataset: Dataset, frozen: keras.Model, choice: Choice, recipe: Recipe, cut: str, watcher: Watcher, stage: str
+) -> Extracted:
+    """Features of a data set under the key that training would look them up by."""
+    from crossroads.features.cache import Cache
+    from crossroads.features.engine import Engine
+    from crossroads.features.extract import extract
+
+    cache = Cache()
+    store = cache.store(feature_key(frozen, choice.record, recipe, cut), tuple(frozen.output_shape[1:]))
+    engine = partial(Engine, frozen, graphs=cache.graphs)
+    made: list[Engine] = []
+
+    def once() -> Engine:
+        made[:] = made or [engine()]
+        return made[0]
+
+    found = extract(
+        dataset,
+        resize=resize_of(recipe),
+        engine=once,
+        cache=cache,
+        store=store,
+        strict=recipe.strict,
+        progress=partial(watcher.progress, stage),
+    )
+    if made and made[0].note:
+        watcher.note(made[0].note)
+    return found
+
+
+def _early(seen: Seen, chosen: tuple[Cut, ...], accuracies: list[NDArray[np.bool_]], watcher: Watcher) -> list[Frozen]:
+    """Probes on grids, from the best cut by averages towards the input for as long as they get better; `EARLY_CUTS` at least."""
+    maps = [index for index, cut in enumerate(chosen[:-1]) if (cut.side or 0) >= 2]
+    if not maps:
+        return []
+    best = max(maps, key=lambda index: (float(accuracies[index].mean()), -index))
+    found: list[Frozen] = []
+    for index in reversed([index for index in maps if index <= best]):
+        found.append(_on_grid(seen, chosen[index], watcher))
+        if len(found) >= EARLY_CUTS and found[-1].correct.mean() <= found[-2].correct.mean():
+            break
+    return found
+
+
+def _on_grid(seen: Seen, cut: Cut, watcher: Watcher) -> Frozen:
+    from crossroads.networks.network import frozen_part
+
+    pooling: PoolingName = next((grid for grid in GRIDS if cut.channels * int(grid[-1]) ** 2 <= WIDEST), "average")
+    recipe = replace(seen.recipe, pooling=pooling, cut=cut.name)
+    model = frozen_part(seen.built.parts, seen.profile.image_size, cut, pooling)
+    stage = f"features of the sample, {seen.profile.backbone} to {cut.name}"
+    got = extracted(seen.dataset, model, seen.choice, recipe, cut.name, watcher, stage)
+    features = np.asarray(got.features[:], np.float32)
+    result = probe(features, seen.dataset.labels, seen.dataset.groups)
+    return Frozen("early-features", cut, pooling, result.correct, features)

@@ -1,0 +1,92 @@
+"""Which pretrained backbones are considered: those that the user names, or those whose weights are here, or the usual one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from crossroads.errors import RecipeError, WeightsError
+from crossroads.networks.catalog import CATALOG, PRETRAINED_DEFAULT
+from crossroads.networks.construct import Choice, choose
+from crossroads.training.watch import Watcher
+
+MOST = 3
+"""Backbones that are looked at where the user names none: the cheapest of those whose weights are in the cache."""
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A backbone that is to be considered.
+
+    Attributes:
+        choice: The backbone.
+        weights: As a recipe names them.
+    """
+
+    choice: Choice
+    weights: str
+
+
+def offers_of(backbones: Sequence[Any], weights: Sequence[str | None], watcher: Watcher) -> tuple[Offer, ...]:
+    """The backbones to consider; none where nothing pretrained is to be had, which the user is told.
+
+    Args:
+        backbones: Names, files, functions or Keras models; none for those whose weights are here.
+        weights: One for each of them, or one for all, or none for their ImageNet weights (those of their own for a network of the
+            user's own).
+        watcher: Is told what goes on.
+
+    Raises:
+        RecipeError: Another number of weights than of backbones.
+        BackboneError: No such backbone.
+    """
+    if not backbones:
+        if any(name is not None for name in weights):
+            raise RecipeError("weights are those of a backbone", received=weights[0], mend="add --backbone NAME")
+        return tuple(offer for offer in _here() if _obtained(offer, watcher))
+    if len(weights) not in (0, 1, len(backbones)):
+        raise RecipeError(
+            "give weights once for all backbones, or once for each",
+            received=f"{len(weights)} of them for {len(backbones)} backbones",
+        )
+    each = list(weights) * len(backbones) if len(weights) == 1 else list(weights) or [None] * len(backbones)
+    found = []
+    for named, files in zip(backbones, each, strict=True):
+        choice = choose(named)
+        usual = _usual(choice)
+        if files is None and usual is None:
+            continue  # nothing pretrained about it
+        found.append(Offer(choice, files or str(usual)))
+    return tuple(found)
+
+
+def _usual(choice: Choice) -> str | None:
+    if choice.own is not None:
+        return "own"
+    return "imagenet" if choice.record.pretrained is not None else None
+
+
+def _obtained(offer: Offer, watcher: Watcher) -> bool:
+    """Whether the weights of a backbone that nobody named are here now; else the user is told what is missed."""
+    from crossroads.networks.weights.store import obtain
+
+    def progress(done: int, total: int | None) -> None:
+        watcher.progress(f"downloading {offer.choice.record.name}", done, total or done)
+
+    try:
+        obtain(offer.choice.record, progress=progress)
+    except WeightsError as error:
+        watcher.note(f"no pretrained network is considered: {error}")
+        return False
+    return True
+
+
+def _here() -> tuple[Offer, ...]:
+    """Those of the catalog whose weights are in the cache, else the one that is downloaded by default."""
+    from crossroads.networks.weights.store import describe
+
+    names = {name for stored in describe(CATALOG) if stored.size is not None for name in stored.backbones}
+    known = sorted((record for record in CATALOG if record.name in names), key=lambda record: record.multiply_adds)
+    chosen = [record.name for record in known[:MOST]] or [PRETRAINED_DEFAULT]
+    return tuple(Offer(choose(name), "imagenet") for name in chosen)

@@ -1,0 +1,96 @@
+"""Evidence in plain words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from crossroads.advice.candidates import Candidate
+from crossroads.advice.cases import LARGE, SIMILAR, Case
+from crossroads.advice.evidence import Evidence
+from crossroads.advice.level import Level
+from crossroads.advice.profile import Profile
+from crossroads.advice.size import Curve, Size
+from crossroads.strategies import strategy
+
+
+def reasons_for(evidence: Evidence, case: Case | None, order: tuple[Candidate, ...], budget: float | None) -> Iterator[str]:
+    """One sentence each: size, similarity, what more data would bring, what must be beaten, what the budget forbids."""
+    yield _size_in_words(evidence.size)
+    if evidence.profiles and case is not None:
+        yield from _profile_in_words(evidence.profiles[0], case)
+    if evidence.curve is not None:
+        yield _curve_in_words(evidence.curve, order)
+    yield _level_in_words(evidence.level, order)
+    yield from _budget_in_words(order, budget)
+
+
+def _size_in_words(size: Size) -> str:
+    words = f"{size.images:,} training images of {size.classes:,} classes"
+    if size.groups is not None and size.within is not None:
+        alike = f"alike by {size.within:.2f}"
+        words += f" in {size.groups:,} groups, whose images are {alike}: worth about {size.effective:,.0f} independent ones"
+    elif size.repeated > 0.005:
+        words += f", of which {size.repeated:.0%} repeat others: worth about {size.effective:,.0f}"
+    kind = "large" if size.effective_of_a_class >= LARGE else "small"
+    return f"{words}; {size.effective_of_a_class:,.0f} of a class count as {kind} (large from {LARGE:.0f} on)"
+
+
+def _profile_in_words(profile: Profile, case: Case) -> Iterator[str]:
+    best, end = profile.best, profile.end
+    where = f"{best.cut}, {best.depth:.0%} of the depth of {profile.backbone}"
+    similar = profile.similarity
+    if best.cut == end.cut:
+        yield f"a probe's accuracy rises to the last layer, {where} ({best.accuracy.value:.3f}): what it learned last fits"
+    elif best.accuracy.low > end.accuracy.value:
+        yield (
+            f"a probe's accuracy peaks at {where} ({best.accuracy.value:.3f}), and falls to {end.accuracy.value:.3f} at the end: "
+            "the later layers are too specific"
+        )
+    else:
+        yield f"a probe's accuracy is highest at {where} ({best.accuracy.value:.3f}), and no lower at the end beyond chance"
+    if best.random is not None and similar is not None:
+        top = max((depth.random.value for depth in profile.depths if depth.random is not None), default=0.0)
+        yield f"the same network with random weights reaches {top:.3f} at its best depth: the rest was learned from the source"
+        side = "similar" if similar.value.value >= SIMILAR else "different"
+        doubt = "" if case.sure else ", though the interval leaves it open"
+        yield f"similarity {similar.value}: the images count as {side} (similar from {SIMILAR} on){doubt}"
+
+
+def _curve_in_words(curve: Curve, order: tuple[Candidate, ...]) -> str:
+    frozen = [one for one in order if strategy(one.recipe.strategy).frozen]
+    trained = [one for one in order if not strategy(one.recipe.strategy).frozen]
+    more = curve.gain
+    words = f"twice the images would raise a probe on frozen features by about {100 * more:.1f} points, to {curve.twice}"
+    if not (frozen and trained):
+        return words
+    lift = max(one.accuracy.value for one in trained) - max(one.accuracy.value for one in frozen)
+    if lift > more:
+        return f"{words}; more training is worth more than more data, about {100 * max(0.0, lift):.1f} points"
+    return f"{words}; more data are worth more than more training, which brings about {100 * max(0.0, lift):.1f}"
+
+
+def _level_in_words(level: Level, order: tuple[Candidate, ...]) -> str:
+    words = (
+        f"to be beaten: {level.majority:.3f} by always saying the largest class, {level.pixels.value:.3f} by a probe on raw pixels"
+    )
+    if level.short is None:
+        return words
+    words += f", {level.short.accuracy.value:.3f} by {level.short.backbone} after a short training"
+    small = next((one for one in order if one.recipe.strategy == "from-scratch"), None)
+    rest = [one for one in order if one is not small and not one.obstacle]
+    if small is None or not rest or small.accuracy.value < rest[0].accuracy.value - 0.01:
+        return words
+    share = small.seconds / max(1.0, rest[0].seconds)
+    return f"{words}; trained to its end this smaller network is expected to do as well or better, in {share:.1f} times the time"
+
+
+def _budget_in_words(order: tuple[Candidate, ...], budget: float | None) -> Iterator[str]:
+    left = [one for one in order if one.obstacle]
+    if left and left[0].obstacle and order[0].obstacle:
+        least = min(one.seconds for one in order)
+        asked = "" if budget is None else f" of {budget:,.0f} s"
+        yield f"the budget{asked} is too small for anything; the smallest that does is about {least:,.0f} s"
+    elif left:
+        better = [one for one in left if one.accuracy.value > order[0].accuracy.value]
+        for one in better[:2]:
+            yield f"{one.name} is expected to do better ({one.accuracy.value:.3f}), but {one.obstacle}"
