@@ -230,6 +230,7 @@ def test_demo_trains_tests_and_says_what_is_next(crossroads, tmp_path, monkeypat
     monkeypatch.chdir(tmp_path)
     images, labels = demo.digits()
     monkeypatch.setattr(demo, "digits", lambda: (images[:200], labels[:200]))
+    monkeypatch.setattr(demo, "EPOCHS", 2)  # what it learns is for the tutorial to show
     code, out, _ = crossroads("demo")
     assert code == 0
     assert "artifact: runs/demo" in out

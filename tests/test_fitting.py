@@ -84,15 +84,22 @@ def test_what_is_frozen_keeps_every_bit_and_batchnorm_its_statistics(options, fr
             np.testing.assert_array_equal(old, new)
 
 
-def test_a_second_run_computes_no_features(tmp_path):
-    first, second = (fit(tmp_path / name, "feature-extraction").metrics["features"]["relu3"] for name in ("one", "two"))
+@pytest.fixture(scope="module")
+def extracted(tmp_path_factory):
+    """A first run of feature extraction on an empty cache: the cache, and what was told of its features."""
+    folder = tmp_path_factory.mktemp("extracted")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CROSSROADS_CACHE", str(folder / "cache"))
+        return folder / "cache", fit(folder / "run", "feature-extraction").metrics["features"]["relu3"]
+
+
+@pytest.mark.parametrize("strategy", ["feature-extraction", "finetune"])
+def test_a_run_on_features_that_are_cached_computes_none(strategy, extracted, tmp_path, monkeypatch):
+    cache, first = extracted
+    monkeypatch.setenv("CROSSROADS_CACHE", str(cache))
+    second = fit(tmp_path / "run", strategy).metrics["features"]["relu3"]
     assert (first["computed"], second["computed"]) == (80, 0)
     assert second["runs_on"] == "the cache"
-
-
-def test_finetuning_shares_the_features_of_feature_extraction(tmp_path):
-    fit(tmp_path / "one", "feature-extraction")
-    assert fit(tmp_path / "two", "finetune").metrics["features"]["relu3"]["computed"] == 0
 
 
 def test_a_head_that_finetuning_does_not_beat_is_kept(tmp_path):

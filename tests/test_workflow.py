@@ -33,6 +33,12 @@ def run(source, tmp_path_factory):
     return crossroads.fit(source, out=tmp_path_factory.mktemp("run") / "run", recipe=QUICK, epochs=6)
 
 
+@pytest.fixture(scope="module")
+def whole(source, tmp_path_factory):
+    """A run that nothing broke off."""
+    return crossroads.fit(source, out=tmp_path_factory.mktemp("whole") / "run", recipe=QUICK)
+
+
 def test_a_run_says_what_a_program_needs(run):
     told = run.to_json()
     assert {"artifact", "backbone", "strategy", "seconds", "peak_memory_mb", "validation", "test"} <= told.keys()
@@ -112,8 +118,7 @@ def test_nothing_reads_the_test_before_the_final_evaluation(source, tmp_path, mo
 
 
 @pytest.mark.parametrize("at", [(1, 1), (2, 2)])
-def test_a_run_broken_off_is_resumed_to_the_same_weights(source, tmp_path, at):
-    whole = crossroads.fit(source, out=tmp_path / "whole", recipe=QUICK)
+def test_a_run_broken_off_is_resumed_to_the_same_weights(source, whole, tmp_path, at):
     with pytest.raises(Killed):
         crossroads.fit(source, out=tmp_path / "broken", recipe=QUICK, watcher=StopAt(*at))
     if at[0] > 1:
