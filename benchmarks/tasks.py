@@ -1,4 +1,4 @@
-"""The sets of images that strategies are compared on: each with a part to train on, one that chooses, and a test that does neither."""
+"""The sets of images that strategies are compared on: each with a part to train on, one that chooses, and a test for neither."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def ants_bees(seed: int) -> Any:
     return _marked({TRAIN: parts.train, VALIDATION: parts.validation, TEST: _side(found, VALIDATION)})
 
 
-def ants_bees_whole(seed: int) -> Any:
+def ants_bees_whole(_seed: int) -> Any:
     """The photographs as they come: train to learn from, val to choose by, no test."""
     import crossroads
 
@@ -137,8 +137,9 @@ def digits(seed: int, *, each: int) -> Any:
 
 def shapes(seed: int, *, each: int) -> Any:
     """Outlines of four shapes, drawn at any place, size, angle and colour on any ground with noise."""
-    import crossroads
     from PIL import Image, ImageDraw
+
+    import crossroads
 
     rng = np.random.default_rng([seed, 1])
     corners = {"triangle": 3, "square": 4, "pentagon": 5, "circle": 60}
@@ -153,7 +154,9 @@ def shapes(seed: int, *, each: int) -> Any:
             centre = rng.uniform(radius, 192 - radius, 2)
             angles = turn + np.arange(count) * 2 * np.pi / count
             points = centre + radius * np.stack([np.cos(angles), np.sin(angles)], axis=1)
-            ImageDraw.Draw(picture).line([*map(tuple, points), tuple(points[0])], fill=tuple(map(int, line)), width=9, joint="curve")
+            ImageDraw.Draw(picture).line(
+                [*map(tuple, points), tuple(points[0])], fill=tuple(map(int, line)), width=9, joint="curve"
+            )
             small = np.asarray(picture.resize((48, 48), Image.Resampling.BOX), np.float64) + rng.normal(0, 12, (48, 48, 3))
             images.append(small.clip(0, 255).astype(np.uint8))
             labels.append(name)

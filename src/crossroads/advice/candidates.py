@@ -26,6 +26,7 @@ class Candidate:
 
     Attributes:
         recipe: Resolved: what `fit` would do.
+        measured: The probe or short training that the expectation rests on, carried on to all images.
         accuracy: Expected on new images.
         seconds: Expected of the whole run, with nothing in the cache but the sample.
         memory_mb: Expected at its peak, as an order of magnitude.
@@ -33,6 +34,7 @@ class Candidate:
     """
 
     recipe: Recipe
+    measured: Estimate
     accuracy: Estimate
     seconds: float
     memory_mb: float
@@ -54,6 +56,7 @@ class Candidate:
             "pooling": recipe.pooling,
             "image_size": recipe.image_size,
             "epochs": recipe.epochs,
+            "measured": self.measured.to_json(),
             "accuracy": self.accuracy.to_json(),
             "seconds": round(self.seconds, 1),
             "memory_mb": round(self.memory_mb),
@@ -110,7 +113,7 @@ def of_backbone(seen: Seen, curves: dict[StrategyName, Curve], ground: Ground) -
         curve = curves.get(record.name)
         base = curve.here if curve is not None and record.frozen else best
         accuracy = expected(record.name, base, ground.images_of_a_class, ground.least_error)
-        yield Candidate(recipe, accuracy, _seconds(seen, way, recipe, ground), _memory(way, recipe))
+        yield Candidate(recipe, base, accuracy, _seconds(seen, way, recipe, ground), _memory(way, recipe))
 
 
 def from_scratch(short: Short | None, ground: Ground, base: Estimate) -> Candidate:
@@ -119,14 +122,15 @@ def from_scratch(short: Short | None, ground: Ground, base: Estimate) -> Candida
     size = scratch_size(ground.asked, ground.side)
     asked = relevant(replace(ground.asked, backbone=record.name, weights=None, image_size=size), strategy("from-scratch"))
     recipe = resolve(asked, record, images=ground.images, image_size=size, side=ground.side)
-    accuracy = expected("from-scratch", base if short is None else short.accuracy, ground.images_of_a_class, ground.least_error)
+    measured = base if short is None else short.accuracy
+    accuracy = expected("from-scratch", measured, ground.images_of_a_class, ground.least_error)
     cost = int(record.multiply_adds * (size / record.reference_size) ** 2)
     each, start = step_seconds(cost, ground.machine, depthwise=False), TRACE
     if short is not None:
         each, start = short.seconds_an_image, short.start_seconds
     seconds = OVERHEAD + start + each * ground.images * (recipe.epochs or 0)
     memory = memory_mb(record.parameters, cost, recipe.batch_size or 0, trained=True)
-    return Candidate(recipe, accuracy, seconds, memory)
+    return Candidate(recipe, measured, accuracy, seconds, memory)
 
 
 def scratch_size(asked: Recipe, side: float) -> int:
