@@ -161,8 +161,9 @@ class _Race:
         tried = {trial.entrant: trial for trial in self._trials if not trial.whole}
         left = [index for index in alone if index in tried or len(alone) == 1]
         left.sort(key=lambda index: -tried[index].validation_accuracy if index in tried else 0.0)
-        for index in left[: math.ceil(len(left) / 2)]:
-            self._try(index, whole=True)
+        places = math.ceil(len(left) / 2)
+        for index in left:
+            places -= places > 0 and self._try(index, whole=True)
 
     def _say(self) -> None:
         names = ", ".join(f"{one.recipe.strategy} of {one.recipe.backbone}" for one in self._plan.entrants)
@@ -172,16 +173,12 @@ class _Race:
         return self._plan.spent + sum(trial.seconds for trial in self._trials)
 
     def _worth_trying(self, index: int) -> bool:
-        done = [trial.validation_accuracy for trial in self._trials]
-        entrant = self._plan.entrants[index]
-        top = max(done, default=0.0)
-        return top < 1.0 and entrant.accuracy.high > min(top, self._first_expected()) + WORTH_TRYING
+        """Whether more can be hoped of a candidate than is believed of the best so far."""
+        hoped = self._plan.entrants[index].accuracy.high
+        return not self._trials or hoped > self._belief(self._winner()) + WORTH_TRYING
 
-    def _first_expected(self) -> float:
-        """What is expected of the best head: validation of a few images may flatter it."""
-        return max((self._plan.entrants[trial.entrant].accuracy.value for trial in self._trials), default=0.0)
-
-    def _try(self, index: int, *, whole: bool, needed: bool = False) -> None:
+    def _try(self, index: int, *, whole: bool, needed: bool = False) -> bool:
+        """Run a candidate, unless there is no time or no hope for it; whether it has now been run."""
         entrant = self._plan.entrants[index]
         epochs = entrant.recipe.epochs
         short = None if epochs is None else max(1, round(epochs / SHORT))
@@ -189,7 +186,7 @@ class _Race:
             whole = True
         name = f"trial-{index:02d}-{'whole' if whole else 'short'}"
         if any(trial.name == name for trial in self._trials):
-            return
+            return True
         recipe = entrant.recipe if whole else replace(entrant.recipe, epochs=short)
         expected = self._expected_seconds(index, recipe)
         left = self._plan.budget - self._spent()
@@ -197,7 +194,7 @@ class _Race:
             if expected > left:
                 said = f"about {expected:,.0f} s, and {max(0, left):,.0f} are left"
                 self._watcher.note(f"{recipe.strategy} of {recipe.backbone} is not tried: it takes {said}")
-            return
+            return False
         began = time.perf_counter()
         part = "" if whole else f", {recipe.epochs} of {epochs} epochs"
         self._watcher.note(f"trying {recipe.strategy} of {recipe.backbone}{part}: {entrant.accuracy.value:.3f} expected")
@@ -212,6 +209,7 @@ class _Race:
         self._keep()
         if self._winner().name == name:
             self._best = (name, task, fitted)
+        return True
 
     def _expected_seconds(self, index: int, recipe: Recipe) -> float:
         """From a short turn where there was one, else from the advice."""

@@ -16,6 +16,9 @@ SIMILAR = 0.55
 """Similarity from which on images count as similar: halfway between the most similar of the sets that are known to be different
 (GTSRB, 0.39 to 0.49) and the least similar of those that are known to be alike (CIFAR-10, 0.61 to 0.78; ants and bees, 0.86)."""
 
+SATURATED = 0.98
+"""Accuracy of random weights from which on a depth profile has no room left to show similarity."""
+
 DECADES = 4
 """Decades of images of a class over which the axis of size goes: 1 at its beginning, 10,000 at its end."""
 
@@ -35,7 +38,7 @@ class Case:
         number: 1 to 4.
         size: In [0, 1]: log10 of the effective images of a class, over `DECADES`.
         similarity: In [0, 1].
-        sure: Whether the interval of the similarity lies on one side of `SIMILAR`.
+        sure: Whether the interval of the similarity lies on one side of `SIMILAR`, and random weights leave something to tell.
     """
 
     number: int
@@ -59,10 +62,16 @@ class Case:
         }
 
 
-def case_of(images_of_a_class: float, similarity: Estimate) -> Case:
-    """The case of images of which there are so many effective ones a class, and that are so similar to the source's."""
+def case_of(images_of_a_class: float, similarity: Estimate, random: float = 0.0) -> Case:
+    """The case of images.
+
+    Args:
+        images_of_a_class: Effective ones, of an average class.
+        similarity: To the source's.
+        random: Accuracy of random weights at their best depth; where it is nearly 1 a profile tells nothing of similarity.
+    """
     large, similar = images_of_a_class >= LARGE, similarity.value >= SIMILAR
     number = {(False, True): 1, (False, False): 2, (True, True): 3, (True, False): 4}[large, similar]
     size = min(1.0, max(0.0, math.log10(max(images_of_a_class, 1.0)) / DECADES))
-    sure = similarity.low >= SIMILAR or similarity.high < SIMILAR
+    sure = random < SATURATED and (similarity.low >= SIMILAR or similarity.high < SIMILAR)
     return Case(number, size, similarity, sure)

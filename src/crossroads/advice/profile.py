@@ -91,6 +91,11 @@ class Profile:
         return max(self.depths, key=lambda depth: (depth.accuracy.value, depth.depth))
 
     @property
+    def random(self) -> float:
+        """Accuracy of the random twin at its best depth; 0 without one."""
+        return max((depth.random.value for depth in self.depths if depth.random is not None), default=0.0)
+
+    @property
     def end(self) -> Depth:
         """The deepest."""
         return self.depths[-1]

@@ -12,6 +12,9 @@ from crossroads.advice.profile import Profile
 from crossroads.advice.size import Curve, Size
 from crossroads.strategies import strategy
 
+LITTLE = 0.1
+"""Gain below which it is said that pretraining adds next to nothing."""
+
 
 def reasons_for(evidence: Evidence, case: Case | None, order: tuple[Candidate, ...], budget: float | None) -> Iterator[str]:
     """One sentence each: size, similarity, what more data would bring, what must be beaten, what the budget forbids."""
@@ -49,8 +52,8 @@ def _profile_in_words(profile: Profile, case: Case) -> Iterator[str]:
     else:
         yield f"a probe's accuracy is highest at {where} ({best.accuracy.value:.3f}), and no lower at the end beyond chance"
     if best.random is not None and similar is not None:
-        top = max((depth.random.value for depth in profile.depths if depth.random is not None), default=0.0)
-        yield f"the same network with random weights reaches {top:.3f} at its best depth: the rest was learned from the source"
+        adds = "what is more was learned from the source" if similar.gain > LITTLE else "pretraining adds next to nothing here"
+        yield f"the same network with random weights reaches {profile.random:.3f} at its best depth: {adds}"
         side = "similar" if similar.value.value >= SIMILAR else "different"
         doubt = "" if case.sure else ", though the interval leaves it open"
         yield f"similarity {similar.value}: the images count as {side} (similar from {SIMILAR} on){doubt}"

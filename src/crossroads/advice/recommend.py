@@ -77,7 +77,7 @@ def recommend(train: Dataset, offers: Sequence[Offer], asked: Recipe, watcher: W
     curve = max(curves[0].values(), key=lambda one: one.here.value) if curves else None
     evidence = Evidence(size, tuple(one.profile for one in seen), curve, level, time.perf_counter() - began)
     similar = seen[0].profile.similarity if seen else None
-    case = None if similar is None else case_of(size.effective_of_a_class, similar.value)
+    case = None if similar is None else case_of(size.effective_of_a_class, similar.value, seen[0].profile.random)
     reasons = tuple(reasons_for(evidence, case, order, asked.budget))
     return Advice(case, order, reasons, evidence, asked.budget, tuple(told))
 

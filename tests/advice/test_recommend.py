@@ -1,0 +1,186 @@
+"""From images to advice, on a tiny network of one's own."""
+
+import json
+
+import numpy as np
+import pytest
+
+import crossroads
+from crossroads.advice import recommend as module
+from crossroads.advice import sample
+from crossroads.errors import BackboneError, RecipeError, SplitError
+from crossroads.strategies import STRATEGIES, strategy
+from crossroads.training.watch import Silent
+from pictures import stripes
+
+pytestmark = pytest.mark.core
+SPLIT = {"validation": 0.25, "test_share": 0.2}
+
+
+class Notes(Silent):
+    def __init__(self):
+        self.said = []
+
+    def note(self, text):
+        self.said.append(text)
+
+
+@pytest.fixture
+def advice(pictures, tiny):
+    return crossroads.advise(pictures, backbones=[tiny], epochs=4, **SPLIT)
+
+
+def test_every_strategy_is_ranked_with_what_it_takes(advice):
+    assert {one.recipe.strategy for one in advice.ranked} == {record.name for record in STRATEGIES}
+    for one in advice.ranked:
+        assert 0 <= one.accuracy.low <= one.accuracy.value <= one.accuracy.high <= 1
+        assert one.seconds > 0
+        assert one.memory_mb > 100
+        assert not one.obstacle
+        assert one.recipe.image_size
+    early = next(one for one in advice.ranked if one.recipe.strategy == "early-features")
+    assert early.recipe.cut in ("relu1", "relu2")
+    assert [one.recipe.epochs for one in advice.ranked if not strategy(one.recipe.strategy).frozen] == [4] * 4
+
+
+def test_evidence_is_of_the_training_split_alone(pictures, tiny):
+    images, labels = pictures
+    seen = crossroads.advise((images, labels), backbones=[tiny], **SPLIT)
+    parts = module_split(images, labels)
+    hidden = images.copy()
+    hidden[parts] = np.random.default_rng(0).integers(0, 256, hidden[parts].shape)
+    again = crossroads.advise((hidden, labels), backbones=[tiny], **SPLIT)
+    assert seen.evidence.size == again.evidence.size
+    assert seen.evidence.profiles == again.evidence.profiles
+    assert seen.evidence.curve == again.evidence.curve
+
+
+def module_split(images, labels):
+    """Rows of validation and test."""
+    from crossroads.data.readers import read
+    from crossroads.data.splits import split
+
+    parts = split(read((images, labels)), validation=0.25, test=0.2, seed=0)
+    return np.concatenate([parts.validation.indices, parts.test.unlock().indices])
+
+
+def test_the_reasons_name_size_depth_similarity_more_data_and_the_level(advice):
+    words = "\n".join(advice.reasons)
+    for part in (
+        "66 training images of 3 classes",
+        "a probe's accuracy",
+        "random weights reaches",
+        "similarity",
+        "twice the images",
+    ):
+        assert part in words
+    assert "0.333 by always saying the largest class" in words
+    assert "by small-cnn after a short training" in words
+
+
+def test_it_is_plain_values_for_a_program(advice):
+    value = json.loads(json.dumps(advice.to_json(), allow_nan=False))
+    assert value["case"]["number"] in (1, 2, 3, 4)
+    assert 0 <= value["case"]["size"] <= 1
+    assert len(value["evidence"]["profiles"][0]["depths"]) == 3
+    assert value["ranked"][0]["strategy"] == advice.best.recipe.strategy
+
+
+def test_a_budget_too_small_for_anything_says_what_is_not(pictures, tiny):
+    found = crossroads.advise(pictures, backbones=[tiny], budget=0.5, **SPLIT)
+    assert all("the budget is 0" in one.obstacle or "the budget is 1" in one.obstacle for one in found.ranked)
+    assert any("too small for anything; the smallest that does is about" in reason for reason in found.reasons)
+
+
+def test_several_backbones_are_compared_and_the_better_one_leads(pictures, tiny):
+    found = crossroads.advise(pictures, backbones=[tiny, "quiz-cnn"], weights=["own", "none"], **SPLIT)
+    assert {profile.backbone for profile in found.evidence.profiles} == {"own:tiny", "quiz-cnn"}
+    random = [one for one in found.ranked if one.recipe.backbone == "quiz-cnn"]
+    assert {one.recipe.strategy for one in random} <= {"feature-extraction", "early-features"}  # nothing of it was pretrained
+
+
+def test_a_network_that_memory_cannot_hold_is_left_out(pictures, tiny, monkeypatch):
+    monkeypatch.setattr(module, "available_memory_mb", lambda: 700.0)
+    watcher = Notes()
+    found = crossroads.advise(pictures, backbones=[tiny], watcher=watcher, **SPLIT)
+    assert [one.recipe.strategy for one in found.ranked] == ["from-scratch"]
+    assert found.case is None
+    assert any("own:tiny is left out: it takes about" in note for note in watcher.said)
+
+
+def test_images_that_are_all_alike_give_an_answer_and_no_more_than_the_largest_class(tiny):
+    images = np.full((60, 16, 16, 3), 120, np.uint8)
+    found = crossroads.advise((images, np.arange(60) % 3), backbones=[tiny], **SPLIT)
+    assert found.evidence.level.pixels.value <= 0.4
+    assert found.evidence.profiles[0].best.accuracy.value <= 0.4
+    assert found.evidence.size.repeated > 0.9
+
+
+def test_two_classes_do(tiny):
+    found = crossroads.advise(stripes(60), backbones=[tiny], **SPLIT)
+    assert found.evidence.size.classes == 2
+
+
+def test_one_image_a_class_cannot_be_split_and_is_told(tiny):
+    images, labels = stripes(3, classes=("level", "slanting", "upright"))
+    with pytest.raises(SplitError, match="level"):
+        crossroads.advise((images, labels), backbones=[tiny], **SPLIT)
+
+
+def test_of_very_many_classes_some_are_looked_at_and_the_user_is_told(tiny, monkeypatch):
+    for name in (sample, module):
+        monkeypatch.setattr(name, "MOST_CLASSES", 10)
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (160, 16, 16, 3), dtype=np.uint8)
+    watcher = Notes()
+    found = crossroads.advise((images, np.arange(160) % 40), backbones=[tiny], watcher=watcher, validation=0.25, test_share=0.0)
+    assert any("drawn from 10 of the 40 classes" in note for note in watcher.said)
+    assert found.evidence.size.classes == 40
+    assert found.evidence.profiles[0].images == 30
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "words"),
+    [
+        ({"strategy": "finetune"}, RecipeError, "advice is on the choice of a strategy"),
+        ({"cut": "0.6"}, RecipeError, "cut belongs to one strategy, and none is named"),
+        ({"weights": ["a.h5"]}, RecipeError, "weights are those of a backbone"),
+        ({"backbones": ["quiz-cnn"], "weights": ["none", "none"]}, RecipeError, "once for all backbones, or once for each"),
+        ({"backbones": ["quiz-cn"]}, BackboneError, "did you mean 'quiz-cnn'"),
+        ({"budget": 0}, RecipeError, "budget must lie in"),
+    ],
+    ids=str,
+)
+def test_what_makes_no_sense_is_refused(pictures, options, error, words):
+    with pytest.raises(error, match=words):
+        crossroads.advise(pictures, **SPLIT, **options)
+
+
+def test_auto_races_what_was_advised_and_the_artifact_says_why(pictures, tiny, tmp_path):
+    run = crossroads.fit(pictures, out=tmp_path / "run", backbone=tiny, epochs=4, batch_size=16, budget=0.5, **SPLIT)
+    assert run.metrics["strategy"] == "feature-extraction"  # too small a budget for anything: still the head on frozen features
+    assert run.metrics["race"]["trials"][0]["won"]
+    assert run.metrics["race"]["why"].startswith("feature-extraction of own:tiny won")
+    assert run.metrics["advice"]["evidence"]["profiles"]
+    assert run.metrics["validation"]["accuracy"] == pytest.approx(run.metrics["race"]["trials"][0]["validation_accuracy"])
+    again = crossroads.fit(pictures, out=tmp_path / "run", backbone=tiny, epochs=4, batch_size=16, budget=0.5, resume=True, **SPLIT)
+    assert again.metrics == run.metrics
+    assert sorted(path.name for path in run.artifact.iterdir()) == [
+        "crossroads.json", "history.csv", "metrics.json", "model.bin", "model.keras", "model.xml", "recipe.toml",
+    ]  # fmt: skip
+
+
+def test_with_nothing_pretrained_the_user_is_told_and_the_small_network_is_trained(pictures, tmp_path, monkeypatch):
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
+    monkeypatch.setenv("CROSSROADS_WEIGHTS_URL", "http://127.0.0.1:9")
+    watcher = Notes()
+    run = crossroads.fit(pictures, out=tmp_path / "run", epochs=2, watcher=watcher, **SPLIT)
+    assert (run.metrics["strategy"], run.metrics["backbone"]) == ("from-scratch", "small-cnn")
+    assert any(note.startswith("no pretrained network is considered") for note in watcher.said)
+    assert "nothing pretrained to choose from: training from scratch" in watcher.said
+
+
+def test_a_budget_beside_a_named_strategy_is_refused(pictures, tmp_path):
+    with pytest.raises(RecipeError, match="budget does nothing with a strategy that is named"):
+        crossroads.fit(pictures, out=tmp_path / "run", strategy="from-scratch", budget=60)
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,13 @@
+"""Labelled rows without anything to see."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from crossroads.data.readers import read
+
+
+def dataset(labels, groups=None):
+    """A data set of black images with these labels and groups."""
+    found = read((np.zeros((len(labels), 2, 2, 3), np.uint8), np.asarray(labels)))
+    return found if groups is None else replace(found, groups=np.asarray(groups))

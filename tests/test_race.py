@@ -1,0 +1,186 @@
+"""The race: who runs, for how long, who wins, and that it goes on where it stopped."""
+
+import json
+from types import SimpleNamespace
+
+import pytest
+
+from crossroads import race as module
+from crossroads.advice.estimate import Estimate
+from crossroads.errors import TrainingError
+from crossroads.race import Entrant, Plan, believed, keep_plan, race, stored_plan
+from crossroads.recipe import Recipe
+from crossroads.run_folder import RunFolder
+from crossroads.training.watch import Silent
+from rows import dataset
+
+EXPECTED = {
+    "feature-extraction": Estimate(0.80, 0.72, 0.86),
+    "early-features": Estimate(0.85, 0.78, 0.90),
+    "finetune": Estimate(0.86, 0.70, 0.95),
+    "warm-start": Estimate(0.84, 0.60, 0.96),
+    "from-scratch": Estimate(0.82, 0.60, 0.94),
+}
+SECONDS = {"feature-extraction": 10.0, "early-features": 12.0, "finetune": 100.0, "warm-start": 100.0, "from-scratch": 80.0}
+
+
+class Notes(Silent):
+    def __init__(self):
+        self.said = []
+
+    def note(self, text):
+        self.said.append(text)
+
+
+def plan(*names, budget=600.0):
+    entrants = tuple(
+        Entrant(Recipe(strategy=name, backbone="b", epochs=None if "feature" in name else 8), EXPECTED[name], SECONDS[name])
+        for name in names
+    )
+    return Plan(entrants, budget, 5.0, {"case": None})
+
+
+@pytest.fixture
+def trainings(monkeypatch):
+    """Stands in for training: what each strategy reaches, by its epochs; what was run, and what time it took."""
+    state = SimpleNamespace(reaches={}, ran=[], clock=0.0, takes=dict(SECONDS))
+
+    def carry_out(task, place, watcher):
+        recipe = task
+        state.ran.append((recipe.strategy, recipe.epochs))
+        accuracy = state.reaches[recipe.strategy]
+        if isinstance(accuracy, BaseException):
+            raise accuracy
+        share = 1.0 if recipe.epochs is None else recipe.epochs / 8
+        state.clock += state.takes[recipe.strategy] * share
+        reached = {"accuracy": accuracy if share == 1 else accuracy - 0.1, "loss": 1 - accuracy}
+        return SimpleNamespace(reached=reached, validation=SimpleNamespace(dataset=dataset([0, 1] * 100)))
+
+    monkeypatch.setattr(module, "carry_out", carry_out)
+    monkeypatch.setattr(module.time, "perf_counter", lambda: state.clock)
+    return state
+
+
+def run(tmp_path, of, watcher=None):
+    folder = RunFolder(tmp_path / "run")
+    folder.scratch.mkdir(parents=True, exist_ok=True)
+    return race(of, lambda recipe: recipe, folder, watcher or Silent())
+
+
+def test_the_surest_comes_first_then_a_quarter_of_the_others_then_the_better_half(tmp_path, trainings):
+    trainings.reaches = {
+        "early-features": 0.85,
+        "feature-extraction": 0.8,
+        "finetune": 0.92,
+        "warm-start": 0.9,
+        "from-scratch": 0.88,
+    }
+    found = run(tmp_path, plan("finetune", "early-features", "warm-start", "from-scratch", "feature-extraction"))
+    assert trainings.ran == [
+        ("early-features", None),
+        ("feature-extraction", None),
+        ("finetune", 2),
+        ("warm-start", 2),
+        ("from-scratch", 2),
+        ("finetune", 8),
+        ("warm-start", 8),
+    ]
+    assert (found.task.strategy, found.task.epochs) == ("finetune", 8)
+    assert [row["won"] for row in found.facts["trials"]] == [False] * 5 + [True, False]
+    assert "finetune of b won: 0.9200 on validation where 0.860 was expected" in found.facts["why"]
+
+
+def test_a_candidate_that_cannot_be_hoped_to_win_is_not_tried(tmp_path, trainings):
+    trainings.reaches = {"early-features": 0.97, "feature-extraction": 0.8}
+    run(tmp_path, plan("early-features", "feature-extraction"))
+    assert trainings.ran == [("early-features", None)]
+
+
+def test_the_first_answer_comes_whatever_the_budget_and_the_others_only_within_it(tmp_path, trainings):
+    trainings.reaches = {"early-features": 0.85, "finetune": 0.99}
+    watcher = Notes()
+    found = run(tmp_path, plan("finetune", "early-features", budget=1.0), watcher)
+    assert found.task.strategy == "early-features"
+    assert trainings.ran == [("early-features", None)]
+    assert any("finetune of b is not tried: it takes about 100 s, and 0 are left" in note for note in watcher.said)
+
+
+def test_time_that_a_short_turn_took_says_what_the_whole_takes(tmp_path, trainings):
+    trainings.reaches = {"early-features": 0.85, "finetune": 0.92, "warm-start": 0.93}
+    trainings.takes["warm-start"] = 10_000.0  # a quarter alone is beyond the budget, which nobody knew before
+    found = run(tmp_path, plan("finetune", "early-features", "warm-start", budget=3000.0))
+    assert ("warm-start", 2) in trainings.ran
+    assert ("warm-start", 8) not in trainings.ran
+    assert (found.task.strategy, found.task.epochs) == ("finetune", 8)  # the next one takes its place
+
+
+def test_no_winner_does_worse_on_validation_than_the_first_answer(tmp_path, trainings):
+    trainings.reaches = {"early-features": 0.90, "finetune": 0.895}
+    assert run(tmp_path, plan("early-features", "finetune")).task.strategy == "early-features"
+
+
+def test_ctrl_c_keeps_the_best_so_far(tmp_path, trainings):
+    trainings.reaches = {"early-features": 0.85, "feature-extraction": 0.80, "finetune": KeyboardInterrupt()}
+    watcher = Notes()
+    found = run(tmp_path, plan("finetune", "early-features", "feature-extraction"), watcher)
+    assert found.task.strategy == "early-features"
+    assert found.facts["stopped"]
+    assert "stopped: the best so far is kept" in watcher.said
+
+
+def test_ctrl_c_before_there_is_anything_stops(tmp_path, trainings):
+    trainings.reaches = {"early-features": KeyboardInterrupt()}
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, plan("early-features"))
+
+
+def test_a_race_that_was_killed_goes_on_and_ends_the_same(tmp_path, trainings):
+    trainings.reaches = {"early-features": 0.85, "feature-extraction": 0.80, "finetune": 0.92, "warm-start": 0.9}
+    of = plan("finetune", "early-features", "warm-start", "feature-extraction")
+    whole = run(tmp_path / "whole", of).facts
+    everything, trainings.ran = trainings.ran, []
+    reaches = dict(trainings.reaches)
+    trainings.reaches["warm-start"] = TrainingError("killed")
+    with pytest.raises(TrainingError):
+        run(tmp_path / "killed", of)
+    before, trainings.ran = trainings.ran[:-1], []
+    trainings.reaches = reaches
+    again = run(tmp_path / "killed", of).facts
+    assert before + trainings.ran == everything
+    assert again == whole
+
+
+def test_a_finished_race_trains_nothing_but_loads_its_winner(tmp_path, trainings):
+    trainings.reaches = {"early-features": 0.85, "feature-extraction": 0.80}
+    run(tmp_path, plan("early-features", "feature-extraction"))
+    trainings.ran = []
+    assert run(tmp_path, plan("early-features", "feature-extraction")).task.strategy == "early-features"
+    assert trainings.ran == [("early-features", None)]  # from its checkpoints
+
+
+def test_without_a_pretrained_network_the_only_candidate_runs_to_its_end(tmp_path, trainings):
+    trainings.reaches = {"from-scratch": 0.9}
+    assert run(tmp_path, plan("from-scratch")).task.epochs == 8
+    assert trainings.ran == [("from-scratch", 8)]
+
+
+def test_few_validation_images_are_believed_little():
+    expected = Estimate(0.80, 0.70, 0.87)
+    assert believed(expected, 1.0, 10) < 0.9
+    assert believed(expected, 0.95, 10_000) == pytest.approx(0.95, abs=0.005)
+    assert believed(expected, 0.80, 100) == pytest.approx(0.80, abs=0.005)
+
+
+def test_a_plan_is_kept_as_it_is(tmp_path):
+    path = tmp_path / "plan.json"
+    assert stored_plan(path) is None
+    keep_plan(plan("finetune", "early-features"), path)
+    assert stored_plan(path) == plan("finetune", "early-features")
+
+
+@pytest.mark.parametrize("text", ["{", "[]", json.dumps({"entrants": [{}]})])
+def test_a_damaged_plan_is_told(tmp_path, text):
+    path = tmp_path / "plan.json"
+    path.write_text(text)
+    with pytest.raises(TrainingError, match="the unfinished run is damaged"):
+        stored_plan(path)
