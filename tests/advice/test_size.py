@@ -58,7 +58,7 @@ def test_a_probe_gets_better_with_more_images():
     x = (rng.normal(size=(6, 40)) * 0.35)[labels] + rng.normal(size=(600, 40))
     curve = curve_of(x.astype(np.float32), labels, None, 2.0, 0)
     sizes, values = zip(*((n, found.value) for n, found in curve.points), strict=True)
-    assert sizes[-1] == 600
+    assert sizes[-1] == 540  # nine tenths of them, since a probe leaves out a tenth
     assert values[-1] > values[0] + 0.05
     assert curve.twice.value >= curve.here.value >= values[-1] - 0.05
     assert curve.gain == pytest.approx(curve.twice.value - curve.here.value)

@@ -5,7 +5,7 @@ import pytest
 from sklearn.linear_model import Ridge
 
 from crossroads.errors import TrainingError
-from crossroads.training.probe import probe
+from crossroads.training.probe import FOLDS, folds, probe
 
 
 def blobs(n=60, d=6, classes=3, apart=2.0, seed=0):
@@ -14,16 +14,15 @@ def blobs(n=60, d=6, classes=3, apart=2.0, seed=0):
     return (rng.normal(size=(classes, d)) * apart)[labels] + rng.normal(size=(n, d)), labels
 
 
-def test_it_is_ridge_regression_on_the_other_images():
+def test_it_is_ridge_regression_on_the_images_of_other_folds():
     x, y = blobs(40, apart=0.6)
     found = probe(x, y)
     scaled = (x - x.mean(axis=0)) / x.std(axis=0) / np.sqrt(x.shape[1])
-    right = []
-    for row in range(len(y)):
-        rest = np.arange(len(y)) != row
-        model = Ridge(alpha=found.penalty * len(y)).fit(scaled[rest], np.eye(3)[y[rest]])
-        right.append(model.predict(scaled[row : row + 1]).argmax() == y[row])
-    assert found.correct.tolist() == right
+    fold, right = folds(y), np.zeros(40, bool)
+    for out in range(FOLDS):
+        model = Ridge(alpha=found.penalty * len(y)).fit(scaled[fold != out], np.eye(3)[y[fold != out]])
+        right[fold == out] = model.predict(scaled[fold == out]).argmax(axis=1) == y[fold == out]
+    assert found.correct.tolist() == right.tolist()
     assert found.accuracy == pytest.approx(np.mean(right))
 
 
@@ -39,6 +38,23 @@ def test_images_of_a_group_do_not_tell_each_other():
 def test_features_without_spread_know_no_more_than_the_largest_class():
     labels = np.array([0] * 8 + [1] * 4)
     assert probe(np.ones((12, 5)), labels).accuracy <= 8 / 12
+
+
+def test_folds_hold_each_class_evenly_and_groups_whole():
+    labels, groups = np.repeat(np.arange(4), 60), np.arange(240) // 3
+    fold = folds(labels, groups)
+    assert all(len(set(fold[groups == group])) == 1 for group in range(80))
+    counts = np.array([np.bincount(fold[labels == label], minlength=FOLDS) for label in range(4)])
+    assert (counts == 6).all()
+
+
+def test_chance_is_chance_for_few_images_of_a_class():
+    rng = np.random.default_rng(0)
+    found = [probe(rng.normal(size=(100, 30)), np.arange(100) % 10).accuracy for _ in range(10)]
+    assert 0.06 < np.mean(found) < 0.14  # leaving out single images would give 0.03
+
+
+def test_one_class_is_always_right():
     assert probe(np.ones((3, 5)), np.zeros(3, int)).accuracy == 1
 
 

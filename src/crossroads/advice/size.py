@@ -11,13 +11,16 @@ from numpy.typing import NDArray
 from crossroads.advice.estimate import Estimate, share
 from crossroads.advice.sample import part
 from crossroads.data.dataset import Dataset
-from crossroads.training.probe import probe
+from crossroads.training.probe import FOLDS, probe
 
 if TYPE_CHECKING:
     from crossroads.training.batches import Rows
 
 SHARES = ((1 / 8, 3), (1 / 4, 2), (1 / 2, 2), (1.0, 1))
 """Parts of the sample that the learning curve is measured on, and how often each is drawn: small parts scatter more."""
+
+TRAINED = 1 - 1 / FOLDS
+"""Share of its images that a probe learns from."""
 
 RESAMPLES = 400
 FLOORS = tuple(np.linspace(0, 0.95, 20).tolist())
@@ -193,13 +196,13 @@ def curve_of(
     points: list[tuple[int, Estimate]] = []
     for portion, draws in SHARES:
         if portion == 1.0 and whole is not None:
-            points.append((len(labels), share(whole, groups)))
+            points.append((round(TRAINED * len(labels)), share(whole, groups)))
             continue
         found, sizes, chosen_groups = [], [], []
         for _ in range(draws):
             rows = part(labels, groups, portion, rng)
             found.append(probe(x[rows], labels[rows], None if groups is None else groups[rows]).correct)
-            sizes.append(len(rows))
+            sizes.append(TRAINED * len(rows))
             chosen_groups.append(rows if groups is None else groups[rows])
         if points and round(float(np.mean(sizes))) <= points[-1][0]:
             continue
