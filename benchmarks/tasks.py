@@ -182,7 +182,7 @@ TASKS: tuple[Task, ...] = (
     Task("CIFAR-10, 100 a class", lambda seed: cifar10(seed, each=100), 96, shared=True, tuned_epochs=5),
     Task("CIFAR-10, 900 a class", lambda seed: cifar10(seed, each=900), 96, shared=True, tuned_epochs=2),
     Task("GTSRB, 10 a class", lambda seed: gtsrb(seed, each=10), 96, shared=True, tuned_epochs=10),
-    Task("GTSRB, 4,300 images", lambda seed: gtsrb(seed, images=4_300), 96, shared=True, tuned_epochs=4),
+    Task("GTSRB, 4,300 images", lambda seed: gtsrb(seed, images=4_300), 96, shared=True, tuned_epochs=2),
     Task("GTSRB, all", gtsrb, 96, shared=True, tuned_epochs=1),
     Task("digits, 10 a class", lambda seed: digits(seed, each=10), 96, shared=False, tuned_epochs=10),
     Task("digits, 90 a class", lambda seed: digits(seed, each=90), 96, shared=False, tuned_epochs=5),

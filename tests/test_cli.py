@@ -10,10 +10,26 @@ import pytest
 from PIL import Image
 
 from crossroads import cli
+from crossroads.advice import level
+from crossroads.cli._app import seconds_of
+from crossroads.errors import RecipeError
 from pictures import folder_of, stripes
 
-QUICK = ["--epochs", "2", "--batch-size", "16", "--image-size", "16", "--validation", "0.2", "--test-share", "0.2"]
-COMMANDS = ("audit", "fit", "evaluate", "predict", "backbones", "demo")
+QUICK = [
+    "--strategy",
+    "from-scratch",
+    "--epochs",
+    "2",
+    "--batch-size",
+    "16",
+    "--image-size",
+    "16",
+    "--validation",
+    "0.2",
+    "--test-share",
+    "0.2",
+]
+COMMANDS = ("audit", "advise", "fit", "evaluate", "predict", "backbones", "demo")
 
 
 @pytest.fixture
@@ -153,7 +169,7 @@ def test_options_win_over_the_recipe(crossroads, data, tmp_path):
         (["fit", "DATA", "--out", "RUN", "--backbone", "quizcnn"], "did you mean 'quiz-cnn'"),
         (["fit", "DATA", "--out", "RUN", "--epochs", "0"], "epochs must lie in"),
         (["fit", "DATA", "--out", "RUN", "--strategy", "scratch"], "from-scratch"),
-        (["fit", "DATA", "--out", "RUN", "--image-size", "8"], "takes images of 16 to 512 px"),
+        (["fit", "DATA", "--out", "RUN", "--strategy", "from-scratch", "--image-size", "8"], "takes images of 16 to 512 px"),
         (["fit", "none", "--out", "RUN"], "none"),
         (["evaluate", "DATA", "DATA"], "artifact"),
         (["audit", "none"], "none"),
@@ -238,3 +254,27 @@ def test_demo_trains_tests_and_says_what_is_next(crossroads, tmp_path, monkeypat
     assert Image.open(command[-1]).size == (8, 8)
     code, out, _ = crossroads(*command)
     assert code == 0
+
+
+def test_advise_says_what_to_do_and_why_in_words_and_for_a_program(crossroads, data, tmp_path, monkeypatch):
+    monkeypatch.setenv("CROSSROADS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(level, "SHORT_EPOCHS", (2, 2))
+    options = ("--backbone", "quiz-cnn", "--weights", "none", "--image-size", "16", "--validation", "0.2", "--test-share", "0.2")
+    code, out, err = crossroads("advise", data, *options, "--budget", "10m")
+    assert (code, err) == (0, "")
+    for part in ("recommended: ", "what to do, the best first", "\nwhy\n", "a probe at each depth of quiz-cnn"):
+        assert part in out
+    code, out, _ = crossroads("advise", data, *options, "--json")
+    assert code == 0
+    assert [row["strategy"] for row in json.loads(out)["ranked"]]
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("90", 90), ("90s", 90), ("5m", 300), ("1.5h", 5400)])
+def test_a_budget_is_written_as_people_do(text, seconds):
+    assert seconds_of(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "m", "-5m", "0", "soon", "5d", "inf", "nan"])
+def test_a_budget_that_is_no_time_is_told(text):
+    with pytest.raises(RecipeError, match="write it as 90s, 5m or 1h"):
+        seconds_of(text)

@@ -35,11 +35,10 @@ def phases(**options):
 
 @pytest.mark.parametrize("record", CATALOG, ids=lambda b: b.name)
 def test_a_resolved_recipe_resolves_to_itself_and_leaves_open_only_what_does_not_matter(record):
-    found = resolve(Recipe(), record, images=500, image_size=32)
+    found = resolve(Recipe(strategy="from-scratch"), record, images=500, image_size=32)
     open_fields = {field.name for field in fields(found) if getattr(found, field.name) is None}
-    assert (
-        open_fields == {"data", "test", "class_names", "cut", "freeze_to", "views", "feature_type"} | TUNED_ONLY | PRETRAINED_ONLY
-    )
+    unused = {"data", "test", "class_names", "budget", "cut", "freeze_to", "views", "feature_type"}
+    assert open_fields == unused | TUNED_ONLY | PRETRAINED_ONLY
     assert resolve(found, record, images=500, image_size=32) == found
     (phase,) = plan(found)
     assert phase.epochs == found.epochs
@@ -117,28 +116,28 @@ def test_views_are_moved_and_a_single_one_is_not():
 
 
 def test_what_the_user_asks_for_wins_over_the_backbone():
-    found = resolve(Recipe(epochs=3, batch_size=7, learning_rate=0.5), QUIZ, images=500, image_size=32)
+    found = resolve(Recipe(strategy="from-scratch", epochs=3, batch_size=7, learning_rate=0.5), QUIZ, images=500, image_size=32)
     assert (found.epochs, found.batch_size, found.learning_rate) == (3, 7, 0.5)
 
 
 def test_a_plan_needs_a_resolved_recipe():
     with pytest.raises(RecipeError, match="resolved"):
-        plan(Recipe())
+        plan(Recipe(strategy="from-scratch"))
 
 
 def test_augmentation_without_movement_is_refused():
     with pytest.raises(RecipeError, match="every augmentation is zero"):
-        resolve(Recipe(augment=True, augmentation=Augmentation()), QUIZ, images=500, image_size=32)
+        resolve(Recipe(strategy="from-scratch", augment=True, augmentation=Augmentation()), QUIZ, images=500, image_size=32)
 
 
 def test_no_augment_turns_the_backbones_own_off():
     small = backbone("small-cnn")
-    assert resolve(Recipe(), small, images=500, image_size=32).augmentation.moves
-    assert not resolve(Recipe(augment=False), small, images=500, image_size=32).augmentation.moves
+    assert resolve(Recipe(strategy="from-scratch"), small, images=500, image_size=32).augmentation.moves
+    assert not resolve(Recipe(strategy="from-scratch", augment=False), small, images=500, image_size=32).augmentation.moves
 
 
 def test_many_images_get_the_larger_batches():
-    assert [resolve(Recipe(), QUIZ, images=n, image_size=32).batch_size for n in (100, 10_000)] == [32, 128]
+    assert [resolve(Recipe(strategy="from-scratch"), QUIZ, images=n, image_size=32).batch_size for n in (100, 10_000)] == [32, 128]
 
 
 def test_fewer_images_get_more_epochs_within_bounds():

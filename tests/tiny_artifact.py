@@ -41,7 +41,7 @@ def contents(network=None, **changes):
         model=model() if network is None else network,
         classes=CLASSES,
         resize=Resize(SIZE),
-        recipe=Recipe(backbone="tiny", image_size=SIZE, epochs=1, seed=7),
+        recipe=Recipe(backbone="tiny", strategy="from-scratch", image_size=SIZE, epochs=1, seed=7),
         history="epoch,loss\n1,0.5\n",
         parity_images=pixels(40),
         data={"origin": "arrays", "n": 3, "digest": "ab", "splits": {"train": {"n": 2, "digest": "cd"}}},

@@ -156,8 +156,9 @@ class _Race:
         """A quarter of the epochs each, then the better half to their end."""
         alone = [index for index in rest if self._worth_trying(index)]
         if len(alone) > 1:
+            until = self._spent() + (self._plan.budget - self._spent()) / 2  # the other half is for those that go on
             for index in alone:
-                self._try(index, whole=False)
+                self._try(index, whole=False, until=until)
         tried = {trial.entrant: trial for trial in self._trials if not trial.whole}
         left = [index for index in alone if index in tried or len(alone) == 1]
         left.sort(key=lambda index: -tried[index].validation_accuracy if index in tried else 0.0)
@@ -177,8 +178,8 @@ class _Race:
         hoped = self._plan.entrants[index].accuracy.high
         return not self._trials or hoped > self._belief(self._winner()) + WORTH_TRYING
 
-    def _try(self, index: int, *, whole: bool, needed: bool = False) -> bool:
-        """Run a candidate, unless there is no time or no hope for it; whether it has now been run."""
+    def _try(self, index: int, *, whole: bool, needed: bool = False, until: float | None = None) -> bool:
+        """Run a candidate, unless there is no hope for it or no time until then; whether it has now been run."""
         entrant = self._plan.entrants[index]
         epochs = entrant.recipe.epochs
         short = None if epochs is None else max(1, round(epochs / SHORT))
@@ -189,7 +190,7 @@ class _Race:
             return True
         recipe = entrant.recipe if whole else replace(entrant.recipe, epochs=short)
         expected = self._expected_seconds(index, recipe)
-        left = self._plan.budget - self._spent()
+        left = (until or self._plan.budget) - self._spent()
         if not needed and (expected > left or not self._worth_trying(index)):
             if expected > left:
                 said = f"about {expected:,.0f} s, and {max(0, left):,.0f} are left"

@@ -182,9 +182,9 @@ class RunFolder:
             ) from error
 
     def _has_progress(self) -> bool:
-        with suppress(TrainingError):
-            if self.plan.exists():
-                return True
+        with suppress(TrainingError, ValueError, KeyError, TypeError):
+            if self.plan.exists() and json.loads(self.plan.read_text())["entrants"]:
+                return True  # the advice took time
             return any(Checkpoints(folder).progress() is not None for folder in self._state.glob(_PHASES))
         return True  # damaged, and not ours to throw away
 

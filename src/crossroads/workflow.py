@@ -168,7 +168,7 @@ def advise(
         data: Labelled images in any form that `read` takes; None for the recipe's own.
         backbones: Those to compare: names of the catalog, or networks of your own; none for those whose weights are in the cache,
             or for the usual one.
-        weights: Of each of them, or one for all; none for their ImageNet weights.
+        weights: Of each of them, or one for all; none for their ImageNet weights, or for those that a network of your own brings.
         test: A separate test set. It is not looked at; but then no test is held out of `data`.
         recipe: Options that hold for every strategy, or the path of a TOML file with some.
         watcher: Is told what goes on.
@@ -188,7 +188,7 @@ def advise(
     divided = divide(data if data is not None else asked.data, test if test is not None else asked.test, asked, watcher)
     named = backbones or ([asked.backbone] if asked.backbone else [])
     files = weights or ([asked.weights] if asked.weights else [])
-    return recommend(divided.train, offers_of(named, files, watcher), divided.recipe, watcher)
+    return recommend(divided.train, offers_of(named, files, watcher, own=True), divided.recipe, watcher)
 
 
 def divide(data: Source | None, test: Source | None, recipe: Recipe, watcher: Watcher) -> Divided:
@@ -273,23 +273,27 @@ def _train(divided: Divided, folder: RunFolder, own: Any, watcher: Watcher) -> T
         task = tasks(recipe)
         return Trained(task, carry_out(task, folder, watcher))
     refuse_chosen(recipe)
-    plan = stored_plan(folder.plan)
-    if plan is None:
-        named = own if own is not None else recipe.backbone
-        offers = offers_of(() if named is None else (named,), (recipe.weights,) if recipe.weights else (), watcher)
-        if not offers:
-            watcher.note("nothing pretrained to choose from: training from scratch")
-            task = tasks(relevant(recipe, strategy("from-scratch")))
-            return Trained(task, carry_out(task, folder, watcher))
-        plan = _plan(recommend(divided.train, offers, replace(recipe, budget=recipe.budget or BUDGET), watcher))
+    plan = stored_plan(folder.plan) or _planned(divided, own, watcher)
+    if not folder.plan.exists():
         keep_plan(plan, folder.plan)
+    if not plan.entrants:
+        if recipe.backbone is None:
+            watcher.note("nothing pretrained to choose from: training from scratch")
+        task = tasks(replace(relevant(recipe, strategy("from-scratch")), budget=None))
+        return Trained(task, carry_out(task, folder, watcher))
     raced = race(plan, tasks, folder, watcher)
     facts = {"asked": recipe.to_mapping(), "advice": plan.advice, "race": raced.facts}
     return Trained(raced.task, raced.fitted, facts)
 
 
-def _plan(advice: Advice) -> Plan:
+def _planned(divided: Divided, own: Any, watcher: Watcher) -> Plan:
     """Whom to race: those that nothing stands in the way of; where that is none, the cheapest head on frozen features."""
+    recipe = divided.recipe
+    named = own if own is not None else recipe.backbone
+    offers = offers_of(() if named is None else (named,), (recipe.weights,) if recipe.weights else (), watcher)
+    if not offers:
+        return Plan((), recipe.budget or BUDGET, 0.0, {})
+    advice = recommend(divided.train, offers, replace(recipe, budget=recipe.budget or BUDGET), watcher)
     free = [one for one in advice.ranked if not one.obstacle]
     if not free:
         frozen = [one for one in advice.ranked if strategy(one.recipe.strategy).frozen]

@@ -2,12 +2,14 @@
 
 import json
 
+import keras
 import numpy as np
 import pytest
+from keras import layers
 
 import crossroads
+from crossroads.advice import level, sample
 from crossroads.advice import recommend as module
-from crossroads.advice import sample
 from crossroads.errors import BackboneError, RecipeError, SplitError
 from crossroads.strategies import STRATEGIES, strategy
 from crossroads.training.watch import Silent
@@ -15,6 +17,35 @@ from pictures import stripes
 
 pytestmark = pytest.mark.core
 SPLIT = {"validation": 0.25, "test_share": 0.2}
+
+
+SIZE = 16
+
+
+@pytest.fixture(autouse=True)
+def _quick(tmp_path_factory, monkeypatch):
+    monkeypatch.setenv("CROSSROADS_CACHE", str(tmp_path_factory.getbasetemp() / "advice-cache"))
+    monkeypatch.setattr(level, "SHORT_EPOCHS", (2, 2))
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    """Three convolutions with BatchNorm whose statistics are those of stripes."""
+    keras.utils.set_random_seed(1)
+    images = keras.Input((SIZE, SIZE, 3))
+    x = layers.Rescaling(1 / 127.5, offset=-1)(images)
+    for number, filters in enumerate((8, 12, 16), start=1):
+        x = layers.Conv2D(filters, 3, strides=number % 2 + 1, padding="same", use_bias=False, name=f"conv{number}")(x)
+        x = layers.BatchNormalization(momentum=0.0, name=f"norm{number}")(x)
+        x = layers.ReLU(name=f"relu{number}")(x)
+    model = keras.Model(images, x, name="tiny")
+    model(stripes(64, size=SIZE)[0].astype("float32"), training=True)
+    return model
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    return stripes(120, classes=("level", "slanting", "upright"), size=SIZE)
 
 
 class Notes(Silent):
@@ -25,9 +56,12 @@ class Notes(Silent):
         self.said.append(text)
 
 
-@pytest.fixture
-def advice(pictures, tiny):
-    return crossroads.advise(pictures, backbones=[tiny], epochs=4, **SPLIT)
+@pytest.fixture(scope="module")
+def advice(pictures, tiny, tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CROSSROADS_CACHE", str(tmp_path_factory.getbasetemp() / "advice-cache"))
+        patch.setattr(level, "SHORT_EPOCHS", (2, 2))
+        return crossroads.advise(pictures, backbones=[tiny], epochs=4, **SPLIT)
 
 
 def test_every_strategy_is_ranked_with_what_it_takes(advice):
@@ -157,13 +191,15 @@ def test_what_makes_no_sense_is_refused(pictures, options, error, words):
 
 
 def test_auto_races_what_was_advised_and_the_artifact_says_why(pictures, tiny, tmp_path):
-    run = crossroads.fit(pictures, out=tmp_path / "run", backbone=tiny, epochs=4, batch_size=16, budget=0.5, **SPLIT)
+    run = crossroads.fit(pictures, out=tmp_path / "run", backbone=tiny, weights="own", epochs=4, batch_size=16, budget=0.5, **SPLIT)
     assert run.metrics["strategy"] == "feature-extraction"  # too small a budget for anything: still the head on frozen features
     assert run.metrics["race"]["trials"][0]["won"]
     assert run.metrics["race"]["why"].startswith("feature-extraction of own:tiny won")
     assert run.metrics["advice"]["evidence"]["profiles"]
     assert run.metrics["validation"]["accuracy"] == pytest.approx(run.metrics["race"]["trials"][0]["validation_accuracy"])
-    again = crossroads.fit(pictures, out=tmp_path / "run", backbone=tiny, epochs=4, batch_size=16, budget=0.5, resume=True, **SPLIT)
+    again = crossroads.fit(
+        pictures, out=tmp_path / "run", backbone=tiny, weights="own", epochs=4, batch_size=16, budget=0.5, resume=True, **SPLIT
+    )
     assert again.metrics == run.metrics
     assert sorted(path.name for path in run.artifact.iterdir()) == [
         "crossroads.json", "history.csv", "metrics.json", "model.bin", "model.keras", "model.xml", "recipe.toml",

@@ -43,7 +43,9 @@ def points(law, sizes=(250, 500, 1000, 2000)):
     return tuple((n, Estimate(1 - law(n), *wilson((1 - law(n)) * n, n))) for n in sizes)
 
 
-@pytest.mark.parametrize("law", [lambda n: 3 * n**-0.5, lambda n: 0.1 + 8 * n**-0.7, lambda n: 0.25 + 0 * n], ids=str)
+@pytest.mark.parametrize(
+    "law", [lambda n: 3 * n**-0.5, lambda n: 0.1 + 8 * n**-0.7, lambda n: 0.25 + 0 * n], ids=["falls", "falls to a floor", "stays"]
+)
 def test_a_law_is_carried_on(law):
     curve = fitted(points(law), 4000, np.random.default_rng(0))
     assert curve.here.low <= 1 - law(4000) <= curve.here.high

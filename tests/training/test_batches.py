@@ -15,7 +15,7 @@ from crossroads.training.batches import TOGETHER, Labelled, batches, class_weigh
 
 
 def phase(**options):
-    return plan(resolve(Recipe(**options), backbone("quiz-cnn"), images=10, image_size=8))[0]
+    return plan(resolve(Recipe(strategy="from-scratch", **options), backbone("quiz-cnn"), images=10, image_size=8))[0]
 
 
 def labelled(n, classes=3):

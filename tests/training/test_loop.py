@@ -40,7 +40,7 @@ DATA, VALIDATION = stripes(96), stripes(32, seed=1)
 
 def phase(**options):
     chosen = {"epochs": 3, "batch_size": 16, "label_smoothing": 0.1, "augmentation": Augmentation(shift=0.1)} | options
-    return plan(resolve(Recipe(**chosen), backbone("small-cnn"), images=96, image_size=16))[0]
+    return plan(resolve(Recipe(strategy="from-scratch", **chosen), backbone("small-cnn"), images=96, image_size=16))[0]
 
 
 def run(folder, phase, watcher=None, identity="id", seed=0):

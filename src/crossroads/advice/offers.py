@@ -28,14 +28,14 @@ class Offer:
     weights: str
 
 
-def offers_of(backbones: Sequence[Any], weights: Sequence[str | None], watcher: Watcher) -> tuple[Offer, ...]:
+def offers_of(backbones: Sequence[Any], weights: Sequence[str | None], watcher: Watcher, *, own: bool = False) -> tuple[Offer, ...]:
     """The backbones to consider; none where nothing pretrained is to be had, which the user is told.
 
     Args:
         backbones: Names, files, functions or Keras models; none for those whose weights are here.
-        weights: One for each of them, or one for all, or none for their ImageNet weights (those of their own for a network of the
-            user's own).
+        weights: One for each of them, or one for all, or none for their ImageNet weights.
         watcher: Is told what goes on.
+        own: Whether a network of the user's own counts as pretrained where no weights are named: nothing tells whether it is.
 
     Raises:
         RecipeError: Another number of weights than of backbones.
@@ -54,16 +54,16 @@ def offers_of(backbones: Sequence[Any], weights: Sequence[str | None], watcher: 
     found = []
     for named, files in zip(backbones, each, strict=True):
         choice = choose(named)
-        usual = _usual(choice)
+        usual = _usual(choice, own)
         if files is None and usual is None:
             continue  # nothing pretrained about it
         found.append(Offer(choice, files or str(usual)))
     return tuple(found)
 
 
-def _usual(choice: Choice) -> str | None:
+def _usual(choice: Choice, own: bool) -> str | None:
     if choice.own is not None:
-        return "own"
+        return "own" if own else None
     return "imagenet" if choice.record.pretrained is not None else None
 
 

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from crossroads.training._principal import Standard, standard_of, turned
 from crossroads.training._ridge import by_size, centred, leave_out, path, temperature
-from crossroads.training.batches import Rows
+
+if TYPE_CHECKING:
+    from crossroads.training.batches import Rows
 
 FEWEST, MOST = 2048, 12_288
 """Both images and features must be more than the first; features no more than the second, whose factor takes 1.2 GB."""

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from crossroads.errors import TrainingError
-from crossroads.training.batches import Rows
+
+if TYPE_CHECKING:
+    from crossroads.training.batches import Rows
 
 LIMIT = 4 << 30
 """Bytes that solving may take for the inner products and their axes; where they would be more, the features are refused."""

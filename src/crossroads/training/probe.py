@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +11,9 @@ from numpy.typing import NDArray
 from crossroads.errors import TrainingError
 from crossroads.training._principal import turned
 from crossroads.training._ridge import centred, path
-from crossroads.training.batches import Rows
+
+if TYPE_CHECKING:
+    from crossroads.training.batches import Rows
 
 PENALTIES = tuple(10.0**i for i in range(1, -7, -1))
 """Strong to weak, per image. Every second one of those that a head is solved with: an accuracy hardly moves between two."""
