@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks import decoding, finetuning, frozen, jobs, manifest, notes, peers, processes, strategies, throughput
+from benchmarks import decoding, finetuning, frozen, jobs, manifest, notes, peers, processes, regret, strategies, throughput
 from benchmarks._measure import ROOT, SHARED, Row, Settings
 
 PAGE = ROOT / "docs" / "benchmarks.md"
@@ -56,6 +56,7 @@ BENCHMARKS = (
     Benchmark("gtsrb", jobs.gtsrb, shared=True, slow=True),
     Benchmark("small-sets", jobs.small_sets, shared=True, slow=True),
     Benchmark("strategies", strategies.strategies, shared=True, slow=True),
+    Benchmark("regret", regret.regret, shared=True, slow=True),
 )
 
 

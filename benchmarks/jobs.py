@@ -11,12 +11,13 @@ from typing import Any
 
 from benchmarks._measure import SHARED, Row, Settings, crossroads, fresh, run
 
+SCRATCH = ("--strategy", "from-scratch")
 QUIZ = ("--backbone", "quiz-cnn", "--epochs", "10")
 
 
 def gtsrb(settings: Settings) -> Iterator[Row]:
     archive = SHARED / "gtsrb_train_32px.tar.xz"
-    for title, options in (("quiz-cnn, 10 epochs", QUIZ), ("default network", ())):
+    for title, options in (("quiz-cnn, 10 epochs", QUIZ), ("default network", ("--strategy", "from-scratch"))):
         yield from _fits(f"gtsrb, {title}", [archive, *options], settings)
 
 
@@ -27,8 +28,8 @@ def small_sets(settings: Settings) -> Iterator[Row]:
     photos = SHARED / "ants_bees.tar"
     with tarfile.open(photos) as archive:
         archive.extractall(settings.scratch, filter="data")
-    yield from _fits("small-sets, ants/bees from .tar", [photos], settings)
-    yield from _fits("small-sets, ants/bees from a folder", [settings.scratch / "hymenoptera_data"], settings)
+    yield from _fits("small-sets, ants/bees from .tar", [photos, *SCRATCH], settings)
+    yield from _fits("small-sets, ants/bees from a folder", [settings.scratch / "hymenoptera_data", *SCRATCH], settings)
     metrics = []
     for seed in range(settings.runs):
         out = settings.scratch / f"digits-{seed}"
@@ -40,7 +41,8 @@ def fit_digits(out: str, seed: int, epochs: int | None) -> dict[str, Any]:
     import crossroads
     from crossroads.demo import digits
 
-    return crossroads.fit(digits(), out=out, seed=seed, **({} if epochs is None else {"epochs": epochs})).to_json()
+    options = {} if epochs is None else {"epochs": epochs}
+    return crossroads.fit(digits(), out=out, strategy="from-scratch", seed=seed, **options).to_json()
 
 
 def _fits(title: str, arguments: Sequence[str | Path], settings: Settings) -> Iterator[Row]:

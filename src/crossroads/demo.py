@@ -35,7 +35,7 @@ def run_demo(out: Path | None, watcher: Watcher) -> tuple[Run, Path]:
     """
     folder = out or _free(Path("runs/demo"))
     images, labels = digits()
-    run = fit((images, labels), out=folder, epochs=EPOCHS, watcher=watcher)
+    run = fit((images, labels), out=folder, strategy="from-scratch", epochs=EPOCHS, watcher=watcher)
     sample = folder.with_name(f"{folder.name}-digit-{labels[0]}.png")
     Image.fromarray(images[0]).save(sample)
     return run, sample
