@@ -70,18 +70,23 @@ def outcomes(seeds: int = 1, *, measure: bool = True) -> Iterator[Outcome]:
     for chosen in TASKS:
         for backbone in BACKBONES:
             for seed in range(seeds):
-                names = (*FROZEN, "finetune", "finetune-early", "warm-start", SCRATCH)
-                done = {name: runs.get(asked(chosen.name, backbone, name, seed)) for name in names}
-                here = {name: run for name, run in done.items() if run is not None}
-                if sum(name != SCRATCH for name in here) < 2:
+                if asked(chosen.name, backbone, FROZEN[0], seed) not in runs:
                     continue
                 advice = advised(chosen, backbone, seed, measure=measure)
                 if advice is None:
+                    continue
+                here = {name: runs[run] for name, run in advised_runs(chosen.name, backbone, seed, advice).items() if run in runs}
+                if len(here) < 2:
                     continue
                 reached, validation, seconds = (
                     {name: run[key] for name, run in here.items()} for key in ("test", "validation", "seconds")
                 )
                 yield Outcome(chosen.name, backbone, advice, reached, validation, seconds)
+
+
+def advised_runs(task_name: str, backbone: str, seed: int, advice: dict[str, Any]) -> dict[str, Asked]:
+    """The run of each candidate of an advice, cut where it is advised to be cut."""
+    return {row["strategy"]: asked(task_name, backbone, row["strategy"], seed, row["cut"] or "") for row in advice["ranked"]}
 
 
 def advised(chosen: Task, backbone: str, seed: int, *, measure: bool) -> dict[str, Any] | None:
@@ -100,7 +105,7 @@ def advised(chosen: Task, backbone: str, seed: int, *, measure: bool) -> dict[st
 
 
 def one(task_name: str, backbone: str, seed: int) -> dict[str, Any]:
-    """The advice on one task, with the seconds of the whole call, and of feature extraction alone before it."""
+    """The advice on one task, with the seconds of the whole call."""
     import tempfile
     import time
 
@@ -233,6 +238,3 @@ def fitted_lifts(found: Sequence[Outcome], without: str = "") -> dict[str, dict[
 def _logit(share: float, least: float) -> float:
     inside = min(max(share, least), 1 - least)
     return math.log(inside / (1 - inside))
-
-
-__all__ = ["Asked", "Outcome", "outcomes", "regret"]

@@ -28,6 +28,7 @@ BACKBONES: dict[str, dict[str, Any]] = {
 }
 SCRATCH = "from-scratch"
 FROZEN, TUNED = ("feature-extraction", "early-features"), ("finetune", "finetune-early", "warm-start")
+EARLY = ("early-features", "finetune-early")
 STRATEGIES = (*FROZEN, *TUNED, SCRATCH)
 
 
@@ -40,17 +41,19 @@ class Asked:
         backbone: A key of `BACKBONES`; "" from scratch, which takes the default network.
         strategy: Its name.
         seed: Of the draw of the images and of the training.
+        cut: Where the backbone ends; "" for the strategy's default.
     """
 
     task: str
     backbone: str
     strategy: str
     seed: int
+    cut: str = ""
 
 
-def asked(task_name: str, backbone: str, strategy: str, seed: int) -> Asked:
-    """What identifies a run; from scratch is the same whatever the backbone of the others."""
-    return Asked(task_name, "" if strategy == SCRATCH else backbone, strategy, seed)
+def asked(task_name: str, backbone: str, strategy: str, seed: int, cut: str = "") -> Asked:
+    """What identifies a run; from scratch is the same whatever the backbone of the others, and only early strategies are cut."""
+    return Asked(task_name, "" if strategy == SCRATCH else backbone, strategy, seed, cut if strategy in EARLY else "")
 
 
 def options_of(run: Asked) -> dict[str, Any]:
@@ -61,6 +64,7 @@ def options_of(run: Asked) -> dict[str, Any]:
     weights = found["weights"] if found["weights"] == "none" else str(WEIGHTS / found["weights"])
     options = {"strategy": run.strategy, "backbone": found["backbone"], "weights": weights}
     options["image_size"] = chosen.image_size or found["image_size"]
+    options |= {"cut": run.cut} if run.cut else {}
     return options | ({"epochs": chosen.tuned_epochs} if run.strategy in TUNED else {})
 
 

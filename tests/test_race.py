@@ -11,6 +11,7 @@ from crossroads.errors import TrainingError
 from crossroads.race import Entrant, Plan, believed, keep_plan, race, stored_plan
 from crossroads.recipe import Recipe
 from crossroads.run_folder import RunFolder
+from crossroads.training.checkpoint import EpochRecord
 from crossroads.training.watch import Silent
 from rows import dataset
 
@@ -43,7 +44,7 @@ def plan(*names, budget=600.0):
 @pytest.fixture
 def trainings(monkeypatch):
     """Stands in for training: what each strategy reaches, by its epochs; what was run, and what time it took."""
-    state = SimpleNamespace(reaches={}, ran=[], clock=0.0, takes=dict(SECONDS))
+    state = SimpleNamespace(reaches={}, ran=[], places=[], clock=0.0, takes=dict(SECONDS))
 
     def carry_out(task, place, watcher):
         recipe = task
@@ -51,10 +52,15 @@ def trainings(monkeypatch):
         accuracy = state.reaches[recipe.strategy]
         if isinstance(accuracy, BaseException):
             raise accuracy
+        place.checkpoints(0).folder.mkdir(parents=True, exist_ok=True)
+        state.places.append(place.checkpoints(0).folder.parent.name)
         share = 1.0 if recipe.epochs is None else recipe.epochs / 8
-        state.clock += state.takes[recipe.strategy] * share
         reached = {"accuracy": accuracy if share == 1 else accuracy - 0.1, "loss": 1 - accuracy}
-        return SimpleNamespace(reached=reached, validation=SimpleNamespace(dataset=dataset([0, 1] * 100)))
+        for epoch in range(1, (recipe.epochs or 1) + 1):
+            record = EpochRecord("train", epoch, state.takes[recipe.strategy] / 8, 0.0, 0.0, 0.0, 0.0)
+            state.clock += state.takes[recipe.strategy] / 8 if recipe.epochs else state.takes[recipe.strategy]
+            watcher.epoch(record, recipe.epochs or 1)
+        return SimpleNamespace(reached=reached, history=(), validation=SimpleNamespace(dataset=dataset([0, 1] * 100)))
 
     monkeypatch.setattr(module, "carry_out", carry_out)
     monkeypatch.setattr(module.time, "perf_counter", lambda: state.clock)
@@ -107,11 +113,35 @@ def test_the_first_answer_comes_whatever_the_budget_and_the_others_only_within_i
 
 def test_time_that_a_short_turn_took_says_what_the_whole_takes(tmp_path, trainings):
     trainings.reaches = {"early-features": 0.85, "finetune": 0.92, "warm-start": 0.93}
-    trainings.takes["warm-start"] = 10_000.0  # a quarter alone is beyond the budget, which nobody knew before
-    found = run(tmp_path, plan("finetune", "early-features", "warm-start", budget=3000.0))
+    trainings.takes["warm-start"] = 3_000.0  # which nobody knew before
+    found = run(tmp_path, plan("finetune", "early-features", "warm-start", budget=2500.0))
     assert ("warm-start", 2) in trainings.ran
     assert ("warm-start", 8) not in trainings.ran
     assert (found.task.strategy, found.task.epochs) == ("finetune", 8)  # the next one takes its place
+
+
+def test_a_trial_that_outlasts_the_budget_is_given_up_after_its_epoch(tmp_path, trainings):
+    trainings.reaches = {"early-features": 0.85, "finetune": 0.99}
+    trainings.takes["finetune"] = 10_000.0
+    watcher = Notes()
+    found = run(tmp_path, plan("finetune", "early-features", budget=300.0), watcher)
+    assert found.task.strategy == "early-features"
+    assert trainings.clock < 2_000
+    assert "finetune of b is given up: the budget was spent before its end" in watcher.said
+    assert found.facts["trials"][-1]["failed"] == "the budget was spent before its end"
+
+
+def test_a_candidate_that_fails_does_not_lose_the_race(tmp_path, trainings):
+    trainings.reaches = {"early-features": 0.85, "finetune": TrainingError("the loss must be finite"), "from-scratch": 0.95}
+    found = run(tmp_path, plan("finetune", "early-features", "from-scratch"))
+    assert found.task.strategy == "from-scratch"
+    assert [row["failed"] for row in found.facts["trials"]] == [None, "the loss must be finite", None, None]
+
+
+def test_each_trial_has_checkpoints_of_its_own(tmp_path, trainings):
+    trainings.reaches = {"early-features": 0.85, "finetune": 0.92, "warm-start": 0.9}
+    run(tmp_path, plan("finetune", "early-features", "warm-start"))
+    assert len(set(trainings.places)) == len(trainings.places) == 4
 
 
 def test_no_winner_does_worse_on_validation_than_the_first_answer(tmp_path, trainings):
@@ -134,19 +164,37 @@ def test_ctrl_c_before_there_is_anything_stops(tmp_path, trainings):
         run(tmp_path, plan("early-features"))
 
 
-def test_a_race_that_was_killed_goes_on_and_ends_the_same(tmp_path, trainings):
-    trainings.reaches = {"early-features": 0.85, "feature-extraction": 0.80, "finetune": 0.92, "warm-start": 0.9}
-    of = plan("finetune", "early-features", "warm-start", "feature-extraction")
+class Kill(BaseException):
+    """Ends the process in the middle of a trial."""
+
+
+@pytest.mark.parametrize("at", range(1, 7))
+def test_a_race_that_was_killed_goes_on_and_ends_the_same(tmp_path, trainings, monkeypatch, at):
+    trainings.reaches = {
+        "early-features": 0.85,
+        "feature-extraction": 0.80,
+        "finetune": 0.92,
+        "warm-start": 0.9,
+        "from-scratch": 0.8,
+    }
+    of = plan("finetune", "early-features", "warm-start", "from-scratch", "feature-extraction")
     whole = run(tmp_path / "whole", of).facts
     everything, trainings.ran = trainings.ran, []
-    reaches = dict(trainings.reaches)
-    trainings.reaches["warm-start"] = TrainingError("killed")
-    with pytest.raises(TrainingError):
+    assert len(everything) == 7
+    whole_carry_out = module.carry_out
+
+    def killed(task, place, watcher):
+        if len(trainings.ran) == at:
+            raise Kill
+        return whole_carry_out(task, place, watcher)
+
+    monkeypatch.setattr(module, "carry_out", killed)
+    with pytest.raises(Kill):
         run(tmp_path / "killed", of)
-    before, trainings.ran = trainings.ran[:-1], []
-    trainings.reaches = reaches
+    before, trainings.ran = trainings.ran, []
+    monkeypatch.setattr(module, "carry_out", whole_carry_out)
     again = run(tmp_path / "killed", of).facts
-    assert before + trainings.ran == everything
+    assert [*before, *trainings.ran][: len(everything)] == everything
     assert again == whole
 
 
@@ -173,9 +221,16 @@ def test_few_validation_images_are_believed_little():
 
 def test_a_plan_is_kept_as_it_is(tmp_path):
     path = tmp_path / "plan.json"
-    assert stored_plan(path) is None
-    keep_plan(plan("finetune", "early-features"), path)
-    assert stored_plan(path) == plan("finetune", "early-features")
+    assert stored_plan(path, "a") is None
+    keep_plan(plan("finetune", "early-features"), path, "a")
+    assert stored_plan(path, "a") == plan("finetune", "early-features")
+    with pytest.raises(TrainingError, match="on the images and with the version it was started with"):
+        stored_plan(path, "b")
+
+
+def test_a_plan_that_cannot_be_written_is_told(tmp_path):
+    with pytest.raises(TrainingError, match="--out must be writable"):
+        keep_plan(plan("finetune"), tmp_path / "absent" / "plan.json", "a")
 
 
 @pytest.mark.parametrize("text", ["{", "[]", json.dumps({"entrants": [{}]})])
@@ -183,4 +238,4 @@ def test_a_damaged_plan_is_told(tmp_path, text):
     path = tmp_path / "plan.json"
     path.write_text(text)
     with pytest.raises(TrainingError, match="the unfinished run is damaged"):
-        stored_plan(path)
+        stored_plan(path, "a")

@@ -13,24 +13,26 @@ import json
 import math
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from crossroads.advice.estimate import Estimate
-from crossroads.errors import TrainingError
+from crossroads.advice.estimate import Estimate, from_log_odds, log_odds
+from crossroads.errors import CrossroadsError, TrainingError
 from crossroads.fitting import Fitted, Task, carry_out
 from crossroads.recipe import Recipe
 from crossroads.run_folder import RunFolder
 from crossroads.strategies import strategy
-from crossroads.training.checkpoint import write_atomically
+from crossroads.training.checkpoint import EpochRecord, write_atomically
 from crossroads.training.watch import Watcher
 
 SHORT = 4
 """Share of the epochs of a first turn: one in so many."""
+
+FIXED = 0.2
+"""Share of a run's seconds that does not grow with its epochs, such as building networks."""
 
 WORTH_TRYING = 0.005
 """Accuracy by which the upper end of what is expected of a candidate must beat the best so far for it to be tried."""
@@ -77,20 +79,73 @@ class Trial:
         entrant: Place of the candidate in the plan.
         epochs: Of the part that trains; None for a solved head.
         whole: Whether this was all that the candidate plans.
-        validation_accuracy: Reached.
-        validation_loss: In nats.
-        images: Validation images, groups where there are any.
         seconds: Taken.
+        validation_accuracy: Reached; None where it failed.
+        validation_loss: In nats, likewise.
+        images: Validation images, groups where there are any.
+        failed: Why there is nothing to show for it; "" where there is.
     """
 
     name: str
     entrant: int
     epochs: int | None
     whole: bool
-    validation_accuracy: float
-    validation_loss: float
-    images: int
     seconds: float
+    validation_accuracy: float | None = None
+    validation_loss: float | None = None
+    images: int = 0
+    failed: str = ""
+
+    @property
+    def accuracy(self) -> float:
+        """Reached; 0 where it failed."""
+        return self.validation_accuracy or 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class _State:
+    """What was decided and done so far; a race that is taken up decides nothing anew.
+
+    Attributes:
+        trials: In their order.
+        short: Who has a short turn; None before that is decided.
+        until: When short turns end, in seconds of the race.
+        finalists: Who may run to the end, the best first; None before that is decided.
+    """
+
+    trials: tuple[Trial, ...] = ()
+    short: tuple[int, ...] | None = None
+    until: float = 0.0
+    finalists: tuple[int, ...] | None = None
+
+
+class _OutOfTime(Exception):
+    """A trial took much longer than was expected, and the budget is spent."""
+
+
+class _Clocked:
+    """A watcher that ends a trial at the end of an epoch once its time is over."""
+
+    def __init__(self, watcher: Watcher, seconds: float) -> None:
+        self._watcher, self._end = watcher, time.perf_counter() + seconds
+
+    def note(self, text: str) -> None:
+        """As it is."""
+        self._watcher.note(text)
+
+    def progress(self, stage: str, done: int, total: int) -> None:
+        """As it is."""
+        self._watcher.progress(stage, done, total)
+
+    def step(self, epoch: int, done: int, total: int) -> None:
+        """As it is."""
+        self._watcher.step(epoch, done, total)
+
+    def epoch(self, record: EpochRecord, total: int) -> None:
+        """As it is, unless the time is over and epochs are left."""
+        self._watcher.epoch(record, total)
+        if record.epoch < total and time.perf_counter() > self._end:
+            raise _OutOfTime
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -111,7 +166,8 @@ class Raced:
 def race(plan: Plan, task_of: Callable[[Recipe], Task], folder: RunFolder, watcher: Watcher) -> Raced:
     """Run the race.
 
-    Ctrl-C ends it: the best so far is kept, if there is one.
+    Ctrl-C ends it: the best so far is kept, if there is one. A candidate that fails is given up, and one that is at work when the
+    budget is spent after its epoch; only the first must succeed.
 
     Args:
         plan: Whom to race.
@@ -120,7 +176,7 @@ def race(plan: Plan, task_of: Callable[[Recipe], Task], folder: RunFolder, watch
         watcher: Is told what goes on.
 
     Raises:
-        CrossroadsError: A candidate cannot be trained.
+        CrossroadsError: The first candidate cannot be trained.
     """
     return _Race(plan, task_of, folder, watcher).run()
 
@@ -129,7 +185,7 @@ class _Race:
     def __init__(self, plan: Plan, task_of: Callable[[Recipe], Task], folder: RunFolder, watcher: Watcher) -> None:
         self._plan, self._task_of, self._folder, self._watcher = plan, task_of, folder, watcher
         self._kept = folder.scratch / "race.json"
-        self._trials = self._stored()
+        self._state = self._stored()
         self._best: tuple[str, Task, Fitted] | None = None
         self._stopped = False
 
@@ -140,13 +196,11 @@ class _Race:
         order = frozen or trained[:1]
         self._say()
         try:
-            self._try(order[0], whole=True, needed=True)
-            for index in order[1:]:
-                self._try(index, whole=True)
-            rest = [index for index in trained if index not in order]
-            self._halved(rest)
+            for index in order:
+                self._try(index, whole=True, needed=not self._whole())
+            self._halved([index for index in trained if index not in order])
         except KeyboardInterrupt:
-            if not self._trials:
+            if not self._whole():
                 raise
             self._stopped = True
             self._watcher.note("stopped: the best so far is kept")
@@ -154,14 +208,19 @@ class _Race:
 
     def _halved(self, rest: list[int]) -> None:
         """A quarter of the epochs each, then the better half to their end."""
-        alone = [index for index in rest if self._worth_trying(index)]
-        if len(alone) > 1:
+        if self._state.short is None:
+            hopeful = tuple(index for index in rest if self._worth_trying(index))
             until = self._spent() + (self._plan.budget - self._spent()) / 2  # the other half is for those that go on
-            for index in alone:
-                self._try(index, whole=False, until=until)
-        tried = {trial.entrant: trial for trial in self._trials if not trial.whole}
-        left = [index for index in alone if index in tried or len(alone) == 1]
-        left.sort(key=lambda index: -tried[index].validation_accuracy if index in tried else 0.0)
+            self._keep(replace(self._state, short=hopeful, until=until))
+        short = self._state.short or ()
+        if len(short) > 1:
+            for index in short:
+                self._try(index, whole=False, until=self._state.until)
+        if self._state.finalists is None:
+            tried = {trial.entrant: trial.accuracy for trial in self._state.trials if not trial.failed}
+            left = sorted((index for index in short if index in tried or len(short) == 1), key=lambda index: -tried.get(index, 0))
+            self._keep(replace(self._state, finalists=tuple(left)))
+        left = list(self._state.finalists or ())
         places = math.ceil(len(left) / 2)
         for index in left:
             places -= places > 0 and self._try(index, whole=True)
@@ -171,127 +230,146 @@ class _Race:
         self._watcher.note(f"a race within {self._plan.budget:,.0f} s, Ctrl-C keeps the best so far: {names}")
 
     def _spent(self) -> float:
-        return self._plan.spent + sum(trial.seconds for trial in self._trials)
+        return self._plan.spent + sum(trial.seconds for trial in self._state.trials)
+
+    def _whole(self) -> list[Trial]:
+        """The trials that are something to show: run to their end."""
+        return [trial for trial in self._state.trials if trial.whole and not trial.failed]
 
     def _worth_trying(self, index: int) -> bool:
         """Whether more can be hoped of a candidate than is believed of the best so far."""
         hoped = self._plan.entrants[index].accuracy.high
-        return not self._trials or hoped > self._belief(self._winner()) + WORTH_TRYING
+        return not self._whole() or hoped > self._belief(self._winner()) + WORTH_TRYING
 
     def _try(self, index: int, *, whole: bool, needed: bool = False, until: float | None = None) -> bool:
         """Run a candidate, unless there is no hope for it or no time until then; whether it has now been run."""
         entrant = self._plan.entrants[index]
         epochs = entrant.recipe.epochs
         short = None if epochs is None else max(1, round(epochs / SHORT))
-        if not whole and (short is None or short == epochs):
-            whole = True
+        whole = whole or short is None or short == epochs
         name = f"trial-{index:02d}-{'whole' if whole else 'short'}"
-        if any(trial.name == name for trial in self._trials):
-            return True
+        before = next((trial for trial in self._state.trials if trial.name == name), None)
+        if before is not None:
+            return not before.failed
         recipe = entrant.recipe if whole else replace(entrant.recipe, epochs=short)
-        expected = self._expected_seconds(index, recipe)
-        left = (until or self._plan.budget) - self._spent()
+        called = f"{recipe.strategy} of {recipe.backbone}"
+        expected, left = self._expected_seconds(index, recipe), (until or self._plan.budget) - self._spent()
         if not needed and (expected > left or not self._worth_trying(index)):
             if expected > left:
-                said = f"about {expected:,.0f} s, and {max(0, left):,.0f} are left"
-                self._watcher.note(f"{recipe.strategy} of {recipe.backbone} is not tried: it takes {said}")
+                self._watcher.note(f"{called} is not tried: it takes about {expected:,.0f} s, and {max(0, left):,.0f} are left")
             return False
-        began = time.perf_counter()
         part = "" if whole else f", {recipe.epochs} of {epochs} epochs"
-        self._watcher.note(f"trying {recipe.strategy} of {recipe.backbone}{part}: {entrant.accuracy.value:.3f} expected")
-        task = self._task_of(recipe)
-        fitted = carry_out(task, self._folder.trial(name), self._watcher)
-        reached = fitted.reached
-        groups = fitted.validation.dataset.groups
-        images = len(fitted.validation.dataset) if groups is None else len(np.unique(groups))
-        seconds = time.perf_counter() - began
-        trial = Trial(name, index, recipe.epochs, whole, reached["accuracy"], reached["loss"], images, round(seconds, 3))
-        self._trials.append(trial)
-        self._keep()
-        if self._winner().name == name:
+        self._watcher.note(f"trying {called}{part}: {entrant.accuracy.value:.3f} expected")
+        began = time.perf_counter()
+        watcher = self._watcher if needed else _Clocked(self._watcher, self._plan.budget - self._spent())
+        blank = Trial(name, index, recipe.epochs, whole, 0.0)
+        try:
+            task = self._task_of(recipe)
+            fitted = carry_out(task, self._folder.trial(name), watcher)
+        except (CrossroadsError, _OutOfTime) as error:
+            if needed:
+                raise
+            why = "the budget was spent before its end" if isinstance(error, _OutOfTime) else str(error)
+            self._watcher.note(f"{called} is given up: {why}")
+            self._add(replace(blank, seconds=time.perf_counter() - began, failed=why))
+            return False
+        self._add(_reached(blank, fitted, time.perf_counter() - began))
+        if whole and self._winner().name == name:
             self._best = (name, task, fitted)
         return True
 
     def _expected_seconds(self, index: int, recipe: Recipe) -> float:
         """From a short turn where there was one, else from the advice."""
         entrant, epochs = self._plan.entrants[index], recipe.epochs
-        for trial in self._trials:
-            if trial.entrant == index and trial.epochs and epochs:
-                return trial.seconds * (0.2 + 0.8 * epochs / trial.epochs)
-        if epochs and entrant.recipe.epochs:
-            return entrant.seconds * (0.2 + 0.8 * epochs / entrant.recipe.epochs)
-        return entrant.seconds
+        known = [(entrant.seconds, entrant.recipe.epochs)]
+        known += [(trial.seconds, trial.epochs) for trial in self._state.trials if trial.entrant == index]
+        seconds, of = known[-1]
+        return seconds * (FIXED + (1 - FIXED) * epochs / of) if epochs and of else seconds
 
     def _winner(self) -> Trial:
         """Of those that do no worse on validation than the first, the one that most can be said for."""
-        first = self._trials[0]
-        no_worse = [trial for trial in self._trials if trial.validation_accuracy >= first.validation_accuracy]
-        return max(no_worse, key=lambda trial: (self._belief(trial), -trial.validation_loss))
+        whole = self._whole()
+        no_worse = [trial for trial in whole if trial.accuracy >= whole[0].accuracy]
+        return max(no_worse, key=lambda trial: (self._belief(trial), -(trial.validation_loss or 0.0)))
 
     def _belief(self, trial: Trial) -> float:
-        return believed(self._plan.entrants[trial.entrant].accuracy, trial.validation_accuracy, trial.images)
+        return believed(self._plan.entrants[trial.entrant].accuracy, trial.accuracy, trial.images)
 
     def _ended(self) -> Raced:
         winner = self._winner()
-        recipe = replace(self._plan.entrants[winner.entrant].recipe, epochs=winner.epochs)
         if self._best is None or self._best[0] != winner.name:
-            task = self._task_of(recipe)
+            task = self._task_of(self._plan.entrants[winner.entrant].recipe)
             self._best = (winner.name, task, carry_out(task, self._folder.trial(winner.name), self._watcher))
         _, task, fitted = self._best
         why = self._why(winner)
         self._watcher.note(why)
-        rows = [
-            {
-                **{key: value for key, value in asdict(trial).items() if key not in ("name", "entrant")},
-                "strategy": self._plan.entrants[trial.entrant].recipe.strategy,
-                "backbone": self._plan.entrants[trial.entrant].recipe.backbone,
-                "expected": self._plan.entrants[trial.entrant].accuracy.to_json(),
-                "believed": round(self._belief(trial), 4),
-                "won": trial is winner,
-            }
-            for trial in self._trials
-        ]
         facts = {
             "budget": self._plan.budget,
             "seconds": round(self._spent(), 1),
             "stopped": self._stopped,
-            "trials": rows,
+            "trials": [self._row(trial) | {"won": trial is winner} for trial in self._state.trials],
             "why": why,
         }
         return Raced(task, fitted, facts)
 
+    def _row(self, trial: Trial) -> dict[str, Any]:
+        """A trial for ``metrics.json``."""
+        entrant = self._plan.entrants[trial.entrant]
+        return {
+            "strategy": entrant.recipe.strategy,
+            "backbone": entrant.recipe.backbone,
+            "epochs": trial.epochs,
+            "whole": trial.whole,
+            "seconds": trial.seconds,
+            "expected": entrant.accuracy.to_json(),
+            "validation_accuracy": trial.validation_accuracy,
+            "validation_loss": trial.validation_loss,
+            "believed": round(self._belief(trial), 4) if trial.whole and not trial.failed else None,
+            "failed": trial.failed or None,
+        }
+
     def _why(self, winner: Trial) -> str:
         entrant = self._plan.entrants[winner.entrant]
         words = (
-            f"{entrant.recipe.strategy} of {entrant.recipe.backbone} won: {winner.validation_accuracy:.4f} on validation where "
+            f"{entrant.recipe.strategy} of {entrant.recipe.backbone} won: {winner.accuracy:.4f} on validation where "
             f"{entrant.accuracy.value:.3f} was expected"
         )
-        others = sorted((trial for trial in self._trials if trial.entrant != winner.entrant), key=self._belief, reverse=True)
+        others = sorted((trial for trial in self._whole() if trial is not winner), key=self._belief, reverse=True)
         if not others:
-            return f"{words}; nothing else was tried"
+            return f"{words}; nothing else was run to its end"
         second = self._plan.entrants[others[0].entrant].recipe
         return (
             f"{words}, together {self._belief(winner):.3f}; the next best, {second.strategy} of {second.backbone}, had "
-            f"{others[0].validation_accuracy:.4f}, together {self._belief(others[0]):.3f}"
+            f"{others[0].accuracy:.4f}, together {self._belief(others[0]):.3f}"
         )
 
-    def _stored(self) -> list[Trial]:
-        if not self._kept.is_file():
-            return []
-        try:
-            return [Trial(**row) for row in json.loads(self._kept.read_text(encoding="utf-8"))]
-        except (ValueError, TypeError) as error:
-            raise TrainingError(
-                "the unfinished run is damaged", received=str(self._kept), mend="start again in another folder"
-            ) from error
+    def _add(self, trial: Trial) -> None:
+        rounded = replace(trial, seconds=round(trial.seconds, 3))
+        self._keep(replace(self._state, trials=(*self._state.trials, rounded)))
 
-    def _keep(self) -> None:
+    def _stored(self) -> _State:
+        value = _read(self._kept)
+        if value is None:
+            return _State()
         try:
-            write_atomically(self._kept, json.dumps([asdict(trial) for trial in self._trials], indent=1).encode())
-        except OSError as error:
-            raise TrainingError(
-                "--out must be writable", received=f"{self._kept} ({error.strerror})", mend="make room there and add --resume"
-            ) from error
+            trials = tuple(Trial(**row) for row in value["trials"])
+            short, finalists = (None if value[key] is None else tuple(value[key]) for key in ("short", "finalists"))
+            return _State(trials, short, float(value["until"]), finalists)
+        except (TypeError, KeyError) as error:
+            raise _damaged(self._kept) from error
+
+    def _keep(self, state: _State) -> None:
+        self._state = state
+        _write(self._kept, asdict(state))
+
+
+def _reached(blank: Trial, fitted: Fitted, seconds: float) -> Trial:
+    """A trial with what it reached. Epochs of a part that was killed count as well: their seconds are in the history."""
+    dataset = fitted.validation.dataset
+    images = len(dataset) if dataset.groups is None else len(np.unique(dataset.groups))
+    taken = max(seconds, sum(record.seconds for record in fitted.history))
+    accuracy, loss = fitted.reached["accuracy"], fitted.reached["loss"]
+    return replace(blank, seconds=taken, validation_accuracy=accuracy, validation_loss=loss, images=images)
 
 
 def believed(expected: Estimate, accuracy: float, images: int) -> float:
@@ -300,39 +378,75 @@ def believed(expected: Estimate, accuracy: float, images: int) -> float:
     Both are taken as normal in log odds: the expectation with the width of its interval, the validation with the variance of a
     share of `images`, half an image added to right and wrong (Agresti 2013, section 3.1): few images are believed little.
     """
-    prior, low, high = (_logit(min(max(value, 1e-4), 1 - 1e-4)) for value in expected)
+    prior, low, high = (log_odds(value, 1e-4) for value in expected)
     prior_variance = max(((high - low) / 3.92) ** 2, 1e-6)
     right, wrong = accuracy * images + 0.5, (1 - accuracy) * images + 0.5
     seen, seen_variance = math.log(right / wrong), 1 / right + 1 / wrong
     middle = (prior / prior_variance + seen / seen_variance) / (1 / prior_variance + 1 / seen_variance)
-    return 1 / (1 + math.exp(-middle))
+    return from_log_odds(middle)
 
 
-def stored_plan(path: Path) -> Plan | None:
-    """The plan of a race that was begun, None where there is none. Raises `TrainingError` where it is damaged."""
-    with suppress(FileNotFoundError):
-        try:
-            value = json.loads(path.read_text(encoding="utf-8"))
-            entrants = tuple(
-                Entrant(Recipe.from_mapping(row["recipe"], str(path)), Estimate(*row["accuracy"]), row["seconds"])
-                for row in value["entrants"]
-            )
-            return Plan(entrants, value["budget"], value["spent"], value["advice"])
-        except (ValueError, TypeError, KeyError) as error:
-            raise TrainingError(
-                "the unfinished run is damaged", received=str(path), mend="start again in another folder"
-            ) from error
-    return None
+def stored_plan(path: Path, identity: str) -> Plan | None:
+    """The plan of a race that was begun; None where there is none.
+
+    Args:
+        path: Where it is kept.
+        identity: Of the data and the program; a plan of another is refused.
+
+    Raises:
+        TrainingError: It is damaged, or was made for other images or by another version.
+    """
+    value = _read(path)
+    if value is None:
+        return None
+    try:
+        before = value["identity"]
+        entrants = tuple(
+            Entrant(Recipe.from_mapping(row["recipe"], str(path)), Estimate(*row["accuracy"]), row["seconds"])
+            for row in value["entrants"]
+        )
+        plan = Plan(entrants, value["budget"], value["spent"], value["advice"])
+    except (ValueError, TypeError, KeyError) as error:
+        raise _damaged(path) from error
+    if before != identity:
+        raise TrainingError(
+            "a race is resumed on the images and with the version it was started with",
+            received=str(path.parent.parent),
+            mend="start again in another folder",
+        )
+    return plan
 
 
-def keep_plan(plan: Plan, path: Path) -> None:
-    """Write a plan for `stored_plan`."""
+def keep_plan(plan: Plan, path: Path, identity: str) -> None:
+    """Write a plan for `stored_plan`. Raises `TrainingError` where it cannot be written."""
     entrants = [
         {"recipe": one.recipe.to_mapping(), "accuracy": list(one.accuracy), "seconds": one.seconds} for one in plan.entrants
     ]
-    value = {"entrants": entrants, "budget": plan.budget, "spent": plan.spent, "advice": plan.advice}
-    write_atomically(path, json.dumps(value).encode())
+    known = {"budget": plan.budget, "spent": plan.spent, "advice": plan.advice}
+    _write(path, {"identity": identity, "entrants": entrants, **known})
 
 
-def _logit(share: float) -> float:
-    return math.log(share / (1 - share))
+def _read(path: Path) -> dict[str, Any] | None:
+    """A JSON object that `_write` wrote; None where there is no file. Raises `TrainingError`."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise _damaged(path) from error
+    if not isinstance(value, dict):
+        raise _damaged(path)
+    return value
+
+
+def _write(path: Path, value: dict[str, Any]) -> None:
+    try:
+        write_atomically(path, json.dumps(value, indent=1).encode())
+    except OSError as error:
+        raise TrainingError(
+            "--out must be writable", received=f"{path} ({error.strerror})", mend="make room there and add --resume"
+        ) from error
+
+
+def _damaged(path: Path) -> TrainingError:
+    return TrainingError("the unfinished run is damaged", received=str(path), mend="start again in another folder")

@@ -1,6 +1,7 @@
 """The folder of one run: new, unfinished or finished, held by one process at a time.
 
 An unfinished run has ``checkpoint/run.json`` (what was asked) and, after the first epoch of a phase, a checkpoint of that phase. A
+run that races several candidates has the race's plan and state there too, and a folder of checkpoints for each trial. A
 finished run is an artifact and has no ``checkpoint`` folder. Nothing that is not named here is ever removed.
 """
 
@@ -28,7 +29,7 @@ _OURS = (
 _FOLDERS = (f"{_TRIALS}/{_PHASES}", _TRIALS, _PHASES)
 
 
-class Trial:
+class TrialFolder:
     """Where one of several trainings in a run keeps its checkpoints."""
 
     def __init__(self, folder: Path) -> None:
@@ -51,9 +52,9 @@ class RunFolder:
         """The checkpoints of one phase of this run, counted from 0."""
         return Checkpoints(self._state / f"phase-{phase}")
 
-    def trial(self, name: str) -> Trial:
+    def trial(self, name: str) -> TrialFolder:
         """The place of one training where a run tries several; `name` begins with ``trial-``."""
-        return Trial(self._state / name)
+        return TrialFolder(self._state / name)
 
     @property
     def plan(self) -> Path:

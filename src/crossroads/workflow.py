@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -12,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from crossroads import artifact
+from crossroads import __version__, artifact
 from crossroads._platform import peak_memory_mb
 from crossroads.advice.evidence import Advice
 from crossroads.advice.offers import offers_of
@@ -94,7 +96,7 @@ class Divided:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Trained:
+class Outcome:
     """What was trained and is to be tested.
 
     Attributes:
@@ -261,7 +263,7 @@ class _Tasks:
         return self._decoded[1]
 
 
-def _train(divided: Divided, folder: RunFolder, own: Any, watcher: Watcher) -> Trained:
+def _train(divided: Divided, folder: RunFolder, own: Any, watcher: Watcher) -> Outcome:
     """Train as the recipe says, or where it leaves the strategy open, as the advice and a race decide."""
     recipe = divided.recipe
     tasks = _Tasks(divided, folder.scratch, own, watcher)
@@ -271,19 +273,33 @@ def _train(divided: Divided, folder: RunFolder, own: Any, watcher: Watcher) -> T
                 "budget does nothing with a strategy that is named", received=recipe.budget, mend="leave one of them out"
             )
         task = tasks(recipe)
-        return Trained(task, carry_out(task, folder, watcher))
+        return Outcome(task, carry_out(task, folder, watcher))
     refuse_chosen(recipe)
-    plan = stored_plan(folder.plan) or _planned(divided, own, watcher)
-    if not folder.plan.exists():
-        keep_plan(plan, folder.plan)
+    identity = _identity(divided)
+    plan = stored_plan(folder.plan, identity)
+    if plan is None:
+        plan = _planned(divided, own, watcher)
+        keep_plan(plan, folder.plan, identity)
     if not plan.entrants:
         if recipe.backbone is None:
             watcher.note("nothing pretrained to choose from: training from scratch")
+        if recipe.budget is not None:
+            watcher.note("there is one way to train, which the budget does not shorten; --epochs does")
         task = tasks(replace(relevant(recipe, strategy("from-scratch")), budget=None))
-        return Trained(task, carry_out(task, folder, watcher))
+        return Outcome(task, carry_out(task, folder, watcher), {"asked": recipe.to_mapping()})
     raced = race(plan, tasks, folder, watcher)
     facts = {"asked": recipe.to_mapping(), "advice": plan.advice, "race": raced.facts}
-    return Trained(raced.task, raced.fitted, facts)
+    return Outcome(raced.task, raced.fitted, facts)
+
+
+def _identity(divided: Divided) -> str:
+    """Digest of the rows that a race is run on, and of the version; each trial looks at the images themselves as well."""
+    hasher = hashlib.blake2b(digest_size=16)
+    hasher.update(json.dumps([__version__, divided.train.classes]).encode())
+    for side in (divided.train, divided.validation):
+        hasher.update(np.ascontiguousarray(side.labels).tobytes())
+        hasher.update(b"" if side.groups is None else np.ascontiguousarray(side.groups).tobytes())
+    return hasher.hexdigest()
 
 
 def _planned(divided: Divided, own: Any, watcher: Watcher) -> Plan:
@@ -300,7 +316,7 @@ def _planned(divided: Divided, own: Any, watcher: Watcher) -> Plan:
         free = [min(frozen or list(advice.ranked), key=lambda one: one.seconds)]
     elif not any(strategy(one.recipe.strategy).frozen for one in free):
         free += [one for one in advice.ranked if strategy(one.recipe.strategy).frozen][:1]
-    entrants = tuple(Entrant(replace(one.recipe, budget=None), one.accuracy, one.seconds) for one in free)
+    entrants = tuple(Entrant(one.recipe, one.accuracy, one.seconds) for one in free)
     return Plan(entrants, advice.budget or BUDGET, advice.evidence.seconds, advice.to_json())
 
 
@@ -350,7 +366,7 @@ def audit(data: Source, *, min_images: int = 10, watcher: Watcher | None = None)
     return check(dataset, min_images=min_images, progress=partial(watcher.progress, "checking"))
 
 
-def _test_and_save(divided: Divided, trained: Trained, folder: RunFolder, started: float, watcher: Watcher) -> Run:
+def _test_and_save(divided: Divided, trained: Outcome, folder: RunFolder, started: float, watcher: Watcher) -> Run:
     task, fitted = trained.task, trained.fitted
     contents = artifact.Contents(
         model=fitted.model,

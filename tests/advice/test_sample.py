@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crossroads.advice import sample as module
-from crossroads.advice.sample import compact, part, sample
+from crossroads.advice.sample import compact, joined, part, sample
 from rows import dataset
 
 
@@ -30,6 +30,19 @@ def test_frames_of_many_objects_come_before_many_frames_of_few():
     found = dataset((groups % 2).tolist(), groups)
     rows = sample(found, 40, 0)
     assert len(np.unique(groups[rows])) == 40
+    counts = np.unique(groups[rows], return_counts=True)[1]
+    assert (counts == 2).all()  # a second one of each, to see how alike they are
+
+
+def test_images_that_are_the_same_are_in_one_group_whatever_groups_they_came_in():
+    digests = np.zeros((6, 16), np.uint8)
+    digests[:, 0] = [1, 2, 1, 3, 4, 2]
+    assert joined(None, digests).tolist() == joined(None, digests)[[2, 5, 0, 3, 4, 1]].tolist()
+    assert len(set(joined(None, digests).tolist())) == 4
+    tied = joined(np.array([7, 7, 8, 8, 9, 9]), digests)  # 1 ties 7 and 8, 2 ties 7 and 9
+    assert len(set(tied.tolist())) == 1
+    digests[:, 0] = range(6)
+    assert joined(None, digests) is None
 
 
 def test_of_very_many_classes_some_are_drawn(monkeypatch):

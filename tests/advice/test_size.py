@@ -26,8 +26,9 @@ def test_likeness_is_the_share_of_spread_that_a_group_has_in_common(noise, expec
     assert likeness(x.astype(np.float32), labels, groups) == pytest.approx(expected, abs=0.08)
 
 
-def test_a_sample_with_one_image_a_group_counts_frames_as_the_same():
-    assert likeness(np.random.default_rng(0).normal(size=(9, 3)), np.zeros(9, int), np.arange(9)) == 1.0
+def test_a_sample_with_one_image_a_group_cannot_tell_and_frames_count_as_the_same():
+    assert likeness(np.random.default_rng(0).normal(size=(9, 3)), np.zeros(9, int), np.arange(9)) is None
+    assert worth(np.arange(9) // 3, None) == pytest.approx(3)
 
 
 def test_images_that_repeat_others_are_not_counted_twice():
@@ -37,6 +38,15 @@ def test_images_that_repeat_others_are_not_counted_twice():
     assert size.repeated == pytest.approx(0.5)
     assert size.effective == pytest.approx(20)
     assert (size.images, size.classes, size.smallest, size.effective_of_a_class) == (40, 2, 20, 10)
+
+
+def test_a_sample_of_many_images_tells_how_many_repeat_others():
+    """50,000 images, each of them twice: of 2,000 only some forty meet their twin, and that is enough."""
+    rows = np.random.default_rng(0).permutation(50_000)[:2000] // 2
+    digests = np.zeros((2000, 16), np.uint8)
+    digests[:, :8] = rows.astype(np.int64)[:, None].view(np.uint8)
+    found = size_of(dataset([0, 1] * 25_000), digests, np.zeros((2000, 2), np.float32), np.zeros(2000, int), None)
+    assert found.repeated == pytest.approx(0.5, abs=0.1)
 
 
 def points(law, sizes=(250, 500, 1000, 2000)):

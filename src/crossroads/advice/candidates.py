@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,8 +11,10 @@ from crossroads.advice.estimate import Estimate
 from crossroads.advice.expectation import expected
 from crossroads.advice.frozen import Frozen, Seen
 from crossroads.advice.level import Short
+from crossroads.advice.offers import Offer
 from crossroads.advice.size import Curve
-from crossroads.networks.catalog import DEFAULT_FROM_SCRATCH, backbone
+from crossroads.errors import RecipeError
+from crossroads.networks.catalog import DEFAULT_FROM_SCRATCH, Backbone, backbone
 from crossroads.recipe import Recipe, StrategyName
 from crossroads.strategies import STRATEGIES, relevant, resolve, strategy
 
@@ -69,7 +71,7 @@ class Ground:
     """What all candidates of one set of images share.
 
     Attributes:
-        asked: What the user asked for.
+        asked: What the user asked for, without a budget.
         images: Training images.
         classes: Their number.
         images_of_a_class: Effective ones.
@@ -86,11 +88,6 @@ class Ground:
     machine: Machine
     decode_seconds: float
 
-    @property
-    def least_error(self) -> float:
-        """A third of an image."""
-        return 1 / (3 * max(10, self.images))
-
 
 def of_backbone(seen: Seen, curves: dict[StrategyName, Curve], ground: Ground) -> Iterator[Candidate]:
     """The candidates that a backbone that was looked at gives.
@@ -101,7 +98,6 @@ def of_backbone(seen: Seen, curves: dict[StrategyName, Curve], ground: Ground) -
         ground: What all share.
     """
     ways = {way.strategy: way for way in reversed(seen.ways)}
-    best = max(curves.values(), key=lambda curve: curve.here.value).here
     pretrained = seen.recipe.weights != "none"
     for record in STRATEGIES:
         if record.start == "random" or (not record.frozen and not pretrained):
@@ -109,10 +105,12 @@ def of_backbone(seen: Seen, curves: dict[StrategyName, Curve], ground: Ground) -
         way = ways.get("early-features" if record.keeps == "early" else "feature-extraction")
         if way is None:
             continue
-        recipe = _recipe(seen, way, record.name, ground)
-        curve = curves.get(record.name)
-        base = curve.here if curve is not None and record.frozen else best
-        accuracy = expected(record.name, base, ground.images_of_a_class, ground.least_error)
+        try:
+            recipe = _recipe(seen, way, record.name, ground)
+        except RecipeError:  # an option that would do nothing here; `require_some` has seen that it does with another
+            continue
+        base = curves[way.strategy].here
+        accuracy = expected(record.name, base, ground.images_of_a_class, ground.images)
         yield Candidate(recipe, base, accuracy, _seconds(seen, way, recipe, ground), _memory(way, recipe))
 
 
@@ -123,7 +121,7 @@ def from_scratch(short: Short | None, ground: Ground, base: Estimate) -> Candida
     asked = relevant(replace(ground.asked, backbone=record.name, weights=None, image_size=size), strategy("from-scratch"))
     recipe = resolve(asked, record, images=ground.images, image_size=size, side=ground.side)
     measured = base if short is None else short.accuracy
-    accuracy = expected("from-scratch", measured, ground.images_of_a_class, ground.least_error)
+    accuracy = expected("from-scratch", measured, ground.images_of_a_class, ground.images)
     cost = int(record.multiply_adds * (size / record.reference_size) ** 2)
     each, start = step_seconds(cost, ground.machine, depthwise=False), TRACE
     if short is not None:
@@ -131,6 +129,26 @@ def from_scratch(short: Short | None, ground: Ground, base: Estimate) -> Candida
     seconds = OVERHEAD + start + each * ground.images * (recipe.epochs or 0)
     memory = memory_mb(record.parameters, cost, recipe.batch_size or 0, trained=True)
     return Candidate(recipe, measured, accuracy, seconds, memory)
+
+
+def require_some(asked: Recipe, offers: Sequence[Offer], side: float) -> None:
+    """Raises `RecipeError` where an option stands in the way of every strategy that trains, before anything is measured."""
+    first: RecipeError | None = None
+    chosen: list[tuple[Backbone, str | None]] = [(offer.choice.record, offer.weights) for offer in offers]
+    chosen = chosen or [(backbone(DEFAULT_FROM_SCRATCH), None)]
+    for known, weights in chosen:
+        for record in STRATEGIES:
+            if record.frozen or (record.start == "random") != (weights is None):
+                continue
+            try:
+                plain = relevant(replace(asked, backbone=known.name, weights=weights), record)
+                resolve(plain, known, images=100, image_size=known.reference_size, side=side)
+            except RecipeError as error:
+                first = first or error
+            else:
+                return
+    if first is not None:
+        raise first
 
 
 def scratch_size(asked: Recipe, side: float) -> int:
@@ -180,7 +198,8 @@ def _seconds(seen: Seen, way: Frozen, recipe: Recipe, ground: Ground) -> float:
     record, cost = strategy(recipe.strategy), way.cut.multiply_adds
     seconds = OVERHEAD
     if record.frozen or record.tuned:
-        missing = max(0, ground.images - len(seen.dataset))
+        known = len(seen.dataset) if way.strategy == "early-features" else 0  # whose features are in the cache as they are
+        missing = ground.images * (1 + ground.asked.validation) - known
         seconds += missing * (forward_seconds(cost, ground.machine) + ground.decode_seconds)
         seconds += head_seconds(ground.images, way.features.shape[1], ground.classes, ground.machine)
     if not record.frozen:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from crossroads.advice.estimate import Estimate
+from crossroads.advice.profile import Profile
+from crossroads.errors import TrainingError
 
 LARGE = 100.0
 """Effective images of a class from which on a set counts as large: about where training the whole network begins to beat the best
@@ -38,13 +40,13 @@ class Case:
         number: 1 to 4.
         size: In [0, 1]: log10 of the effective images of a class, over `DECADES`.
         similarity: In [0, 1].
-        sure: Whether the interval of the similarity lies on one side of `SIMILAR`, and random weights leave something to tell.
+        doubt: Why the similarity may be otherwise; "" where there is no reason to doubt it.
     """
 
     number: int
     size: float
     similarity: Estimate
-    sure: bool
+    doubt: str
 
     @property
     def title(self) -> str:
@@ -58,20 +60,21 @@ class Case:
             "title": self.title,
             "size": round(self.size, 4),
             "similarity": self.similarity.to_json(),
-            "sure": self.sure,
+            "doubt": self.doubt or None,
         }
 
 
-def case_of(images_of_a_class: float, similarity: Estimate, random: float = 0.0) -> Case:
-    """The case of images.
-
-    Args:
-        images_of_a_class: Effective ones, of an average class.
-        similarity: To the source's.
-        random: Accuracy of random weights at their best depth; where it is nearly 1 a profile tells nothing of similarity.
-    """
+def case_of(images_of_a_class: float, profile: Profile) -> Case:
+    """The case of images of which there are so many effective ones a class, by the profile of a pretrained network."""
+    if profile.similarity is None:
+        raise TrainingError("a case is drawn from a pretrained network beside its random twin", received=profile.backbone)
+    similarity = profile.similarity.value
     large, similar = images_of_a_class >= LARGE, similarity.value >= SIMILAR
     number = {(False, True): 1, (False, False): 2, (True, True): 3, (True, False): 4}[large, similar]
     size = min(1.0, max(0.0, math.log10(max(images_of_a_class, 1.0)) / DECADES))
-    sure = random < SATURATED and (similarity.low >= SIMILAR or similarity.high < SIMILAR)
-    return Case(number, size, similarity, sure)
+    doubt = ""
+    if profile.random >= SATURATED:
+        doubt = "random weights tell the classes nearly as well, which leaves a profile little to show"
+    elif similarity.low < SIMILAR <= similarity.high:
+        doubt = "the interval leaves it open"
+    return Case(number, size, similarity, doubt)

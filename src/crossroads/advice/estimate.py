@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -23,6 +24,17 @@ class Estimate(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.value:.3f} ({self.low:.3f} to {self.high:.3f})"
+
+
+def log_odds(value: float, least: float) -> float:
+    """Log odds of a share, which is kept `least` away from 0 and 1."""
+    inside = min(max(value, least), 1 - least)
+    return math.log(inside / (1 - inside))
+
+
+def from_log_odds(value: float) -> float:
+    """The share of which `value` is the log odds."""
+    return 1 / (1 + math.exp(-value))
 
 
 def share(correct: NDArray[np.bool_], groups: NDArray[np.integer] | None = None) -> Estimate:

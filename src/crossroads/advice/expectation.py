@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from crossroads.advice.estimate import Estimate
+from crossroads.advice.estimate import Estimate, from_log_odds, log_odds
 from crossroads.recipe import StrategyName
-
-FEWEST_WRONG = 0.3
-"""Images of the validation size that are taken as wrong at least: no prediction is of no error at all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,28 +36,33 @@ LIFTS: dict[StrategyName, Lift] = {
 """Fitted by `python -m benchmarks regret`, which prints them, on the tasks of benchmarks/tasks.py."""
 
 
-def expected(strategy: StrategyName, base: Estimate, images_of_a_class: float, least_error: float) -> Estimate:
+def expected(
+    strategy: StrategyName, base: Estimate, images_of_a_class: float, images: int, lifts: Mapping[str, Lift] | None = None
+) -> Estimate:
     """The accuracy that a strategy is expected to reach, with a 95 % interval.
 
     Args:
         strategy: Its name.
-        base: What it starts from: the probe on its own features carried on to all images; for finetuning and warm start the better
-            of the backbone's two; from scratch the small network after its short training.
+        base: What it starts from: the probe at the cut where its backbone ends, carried on to all images; from scratch the small
+            network after its short training.
         images_of_a_class: Effective images of an average class.
-        least_error: Error below which nothing can be told.
+        images: Training images; of errors fewer than a third of one nothing can be told.
+        lifts: Others than `LIFTS`.
     """
-    lift = LIFTS[strategy]
-    reach = min(1.5, max(-1.5, math.log10(max(images_of_a_class, 1.0) / 30)))
-    middle = _logit(base.value, least_error) + lift.level + lift.by_size * reach
-    below = math.hypot(_logit(base.value, least_error) - _logit(base.low, least_error), 1.96 * lift.scatter)
-    above = math.hypot(_logit(base.high, least_error) - _logit(base.value, least_error), 1.96 * lift.scatter)
-    return Estimate(_share(middle), _share(middle - below), _share(middle + above))
+    lift = (LIFTS if lifts is None else lifts)[strategy]
+    least = least_error(images)
+    middle = log_odds(base.value, least)
+    centre = middle + lift.level + lift.by_size * reach(images_of_a_class)
+    below = math.hypot(middle - log_odds(base.low, least), 1.96 * lift.scatter)
+    above = math.hypot(log_odds(base.high, least) - middle, 1.96 * lift.scatter)
+    return Estimate(from_log_odds(centre), from_log_odds(centre - below), from_log_odds(centre + above))
 
 
-def _logit(share: float, least_error: float) -> float:
-    inside = min(max(share, least_error), 1 - least_error)
-    return math.log(inside / (1 - inside))
+def least_error(images: int) -> float:
+    """A third of an image, as a share of the training images."""
+    return 1 / (3 * max(10, images))
 
 
-def _share(logit: float) -> float:
-    return 1 / (1 + math.exp(-logit))
+def reach(images_of_a_class: float) -> float:
+    """Decades of effective images of a class above 30, at most one and a half either way: the tasks reach no further."""
+    return min(1.5, max(-1.5, math.log10(max(images_of_a_class, 1.0) / 30)))

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossroads.advice.profile import Profile, depth_rows, probed, similarity, spread
+from crossroads.advice.sample import joined
 from crossroads.data.dataset import Dataset
 from crossroads.data.loading import load_all
 from crossroads.fitting import feature_key, resize_of
@@ -65,8 +66,8 @@ class Seen:
         recipe: Resolved for feature extraction: image size, resize, weights.
         built: The backbone with its weights, whole.
         profile: Depth by depth.
-        ways: The ways to use it as it is, the best first.
-        dataset: The rows of the sample that became images.
+        ways: The best feature extraction and the best early features, the better one first.
+        dataset: The rows of the sample that became images; those that are equal are in one group.
         digests: uint8 (s, 16), of these.
         end: Float (s, d), the averages at the end.
         depthwise: Whether it has depthwise convolutions, which train slowly on a CPU.
@@ -109,7 +110,7 @@ def see(dataset: Dataset, choice: Choice, recipe: Recipe, watcher: Watcher) -> S
     key = f"averages of {', '.join(cut.name for cut in chosen)}"
     stage = f"features of the sample, {name}"
     got = extracted(dataset, averages(built.parts, size, chosen), choice, recipe, key, watcher, stage)
-    found = got.dataset
+    found = replace(got.dataset, groups=joined(got.dataset.groups, got.digests))
     widths = tuple(cut.channels for cut in chosen)
     accuracies = probed(got.features, widths, found.labels, found.groups)
     twins = None
@@ -130,13 +131,14 @@ def see(dataset: Dataset, choice: Choice, recipe: Recipe, watcher: Watcher) -> S
     at_end = Frozen("feature-extraction", built.keep, "average", accuracies[-1], end)
     early = _early(seen, chosen, accuracies, watcher)
     ways = sorted([at_end, *early], key=lambda way: -float(way.correct.mean()))
-    return replace(seen, ways=tuple(ways))
+    best = {way.strategy: way for way in reversed(ways)}  # the others' features are let go
+    return replace(seen, ways=tuple(best[way.strategy] for way in ways if best[way.strategy] is way))
 
 
 def extracted(
     dataset: Dataset, frozen: keras.Model, choice: Choice, recipe: Recipe, cut: str, watcher: Watcher, stage: str
 ) -> Extracted:
-    """Features of a data set under the key that training would look them up by."""
+    """Features of a data set from the cache, or computed. Training finds those again whose model and `cut` are its own."""
     from crossroads.features.cache import Cache
     from crossroads.features.engine import Engine
     from crossroads.features.extract import extract

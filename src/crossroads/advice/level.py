@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from crossroads.advice.estimate import Estimate, share
+from crossroads.advice.sample import compact, joined
 from crossroads.data.dataset import Dataset
 from crossroads.data.images import Resize
 from crossroads.data.loading import load_all
@@ -21,7 +22,7 @@ from crossroads.fitting import Task, carry_out, resize_of
 from crossroads.networks.catalog import DEFAULT_FROM_SCRATCH
 from crossroads.networks.construct import choose
 from crossroads.recipe import Recipe
-from crossroads.run_folder import Trial
+from crossroads.run_folder import TrialFolder
 from crossroads.strategies import resolve, strategy
 from crossroads.training.probe import probe
 from crossroads.training.watch import Silent, Watcher
@@ -92,13 +93,14 @@ class Level:
         }
 
 
-def level_of(dataset: Dataset, recipe: Recipe, size: int, watcher: Watcher) -> Level:
+def level_of(dataset: Dataset, recipe: Recipe, size: int, majority: float, watcher: Watcher) -> Level:
     """The level of a sample.
 
     Args:
         dataset: The sample, all of whose classes occur.
         recipe: What the user asked for; `seed`, `resize` and `class_weights` matter.
         size: Side in pixels at which the small network is trained.
+        majority: Share of the largest class of all training images.
         watcher: Is told what goes on.
 
     Raises:
@@ -108,13 +110,25 @@ def level_of(dataset: Dataset, recipe: Recipe, size: int, watcher: Watcher) -> L
     loaded = load_all(dataset, Resize(PIXELS, recipe.resize or "squash"))
     seconds = (time.perf_counter() - began) / len(dataset)
     found = loaded.dataset
+    found = replace(found, groups=joined(found.groups, loaded.digests))
     flat = loaded.pixels.reshape(len(found), -1).astype(np.float32)
     pixels = share(probe(flat, found.labels, found.groups).correct, found.groups)
-    return Level(float(found.counts().max() / len(found)), pixels, short_training(found, recipe, size, watcher), seconds)
+    return Level(majority, pixels, short_training(found, recipe, size, watcher), seconds)
+
+
+def _divisible(dataset: Dataset) -> Dataset:
+    """The rows of the classes that have two images at least, or two groups."""
+    units = np.arange(len(dataset)) if dataset.groups is None else dataset.groups
+    several = [label for label in range(len(dataset.classes)) if len(np.unique(units[dataset.labels == label])) > 1]
+    kept = np.isin(dataset.labels, several)
+    return compact(dataset.select(kept)) if kept.any() else replace(dataset.select([]), classes=())
 
 
 def short_training(dataset: Dataset, recipe: Recipe, size: int, watcher: Watcher) -> Short | None:
-    """Train the small network for a moment; None where a class has too few images to hold one out."""
+    """Train the small network for a moment, on those classes of which an image can be held out; None where there are no two."""
+    dataset = _divisible(dataset)
+    if len(dataset.classes) < 2:
+        return None
     record = strategy("from-scratch")
     choice = choose(DEFAULT_FROM_SCRATCH)
     try:
@@ -131,7 +145,7 @@ def short_training(dataset: Dataset, recipe: Recipe, size: int, watcher: Watcher
     train, validation = (load_all(part, resize_of(resolved)) for part in (parts.train, parts.validation))
     with tempfile.TemporaryDirectory(prefix="crossroads-") as folder:
         task = Task(resolved, choice, record, parts.train, parts.validation, (train, validation))
-        history = carry_out(task, Trial(Path(folder)), Silent()).history
+        history = carry_out(task, TrialFolder(Path(folder)), Silent()).history
     seconds = [epoch.seconds for epoch in history]
     usual = float(np.median(seconds[1:]))
     accuracy = history[-1].validation_accuracy

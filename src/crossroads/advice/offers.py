@@ -22,10 +22,12 @@ class Offer:
     Attributes:
         choice: The backbone.
         weights: As a recipe names them.
+        named: Whether the user named it.
     """
 
     choice: Choice
     weights: str
+    named: bool
 
 
 def offers_of(backbones: Sequence[Any], weights: Sequence[str | None], watcher: Watcher, *, own: bool = False) -> tuple[Offer, ...]:
@@ -56,8 +58,10 @@ def offers_of(backbones: Sequence[Any], weights: Sequence[str | None], watcher: 
         choice = choose(named)
         usual = _usual(choice, own)
         if files is None and usual is None:
-            continue  # nothing pretrained about it
-        found.append(Offer(choice, files or str(usual)))
+            if own:
+                watcher.note(f"{choice.record.name} has no pretrained weights, and is not considered; name some with --weights")
+            continue
+        found.append(Offer(choice, files or str(usual), named=True))
     return tuple(found)
 
 
@@ -89,4 +93,4 @@ def _here() -> tuple[Offer, ...]:
     names = {name for stored in describe(CATALOG) if stored.size is not None for name in stored.backbones}
     known = sorted((record for record in CATALOG if record.name in names), key=lambda record: record.multiply_adds)
     chosen = [record.name for record in known[:MOST]] or [PRETRAINED_DEFAULT]
-    return tuple(Offer(choose(name), "imagenet") for name in chosen)
+    return tuple(Offer(choose(name), "imagenet", named=False) for name in chosen)

@@ -30,8 +30,10 @@ def reasons_for(evidence: Evidence, case: Case | None, order: tuple[Candidate, .
 def _size_in_words(size: Size) -> str:
     words = f"{size.images:,} training images of {size.classes:,} classes"
     if size.groups is not None and size.within is not None:
-        alike = f"alike by {size.within:.2f}"
-        words += f" in {size.groups:,} groups, whose images are {alike}: worth about {size.effective:,.0f} independent ones"
+        alike = f"whose images are alike by {size.within:.2f}"
+        words += f" in {size.groups:,} groups, {alike}: worth about {size.effective:,.0f} independent ones"
+    elif size.groups is not None:
+        words += f" in {size.groups:,} groups, which count as one image each"
     elif size.repeated > 0.005:
         words += f", of which {size.repeated:.0%} repeat others: worth about {size.effective:,.0f}"
     kind = "large" if size.effective_of_a_class >= LARGE else "small"
@@ -42,7 +44,7 @@ def _profile_in_words(profile: Profile, case: Case) -> Iterator[str]:
     best, end = profile.best, profile.end
     where = f"{best.cut}, {best.depth:.0%} of the depth of {profile.backbone}"
     similar = profile.similarity
-    if best.cut == end.cut:
+    if best.cut == end.cut and end.accuracy.low > profile.depths[0].accuracy.value:
         yield f"a probe's accuracy rises to the last layer, {where} ({best.accuracy.value:.3f}): what it learned last fits"
     elif best.accuracy.low > end.accuracy.value:
         yield (
@@ -55,7 +57,7 @@ def _profile_in_words(profile: Profile, case: Case) -> Iterator[str]:
         adds = "what is more was learned from the source" if similar.gain > LITTLE else "pretraining adds next to nothing here"
         yield f"the same network with random weights reaches {profile.random:.3f} at its best depth: {adds}"
         side = "similar" if similar.value.value >= SIMILAR else "different"
-        doubt = "" if case.sure else ", though the interval leaves it open"
+        doubt = f", though {case.doubt}" if case.doubt else ""
         yield f"similarity {similar.value}: the images count as {side} (similar from {SIMILAR} on){doubt}"
 
 
@@ -88,12 +90,11 @@ def _level_in_words(level: Level, order: tuple[Candidate, ...]) -> str:
 
 
 def _budget_in_words(order: tuple[Candidate, ...], budget: float | None) -> Iterator[str]:
-    left = [one for one in order if one.obstacle]
-    if left and left[0].obstacle and order[0].obstacle:
+    if budget is not None and order[0].obstacle and all(one.seconds > budget for one in order):
         least = min(one.seconds for one in order)
-        asked = "" if budget is None else f" of {budget:,.0f} s"
-        yield f"the budget{asked} is too small for anything; the smallest that does is about {least:,.0f} s"
-    elif left:
-        better = [one for one in left if one.accuracy.value > order[0].accuracy.value]
-        for one in better[:2]:
-            yield f"{one.name} is expected to do better ({one.accuracy.value:.3f}), but {one.obstacle}"
+        yield f"the budget of {budget:,.0f} s is too small for anything; the smallest that does is about {least:,.0f} s"
+        return
+    best = max((one.accuracy.value for one in order if not one.obstacle), default=0.0)
+    better = [one for one in order if one.obstacle and one.accuracy.value > best]
+    for one in better[:2]:
+        yield f"{one.name} is expected to do better ({one.accuracy.value:.3f}), but {one.obstacle}"

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from crossroads._platform import available_memory_mb, load_keras
-from crossroads.advice.candidates import Ground, from_scratch, of_backbone, ranked, scratch_size, within
+from crossroads._platform import available_memory_mb, has_gpu, load_keras
+from crossroads.advice.candidates import Ground, from_scratch, of_backbone, ranked, require_some, scratch_size, within
 from crossroads.advice.cases import case_of
 from crossroads.advice.cost import measured_machine, memory_mb
 from crossroads.advice.evidence import Advice, Evidence
@@ -22,6 +22,7 @@ from crossroads.advice.sample import MOST_CLASSES, compact, sample
 from crossroads.advice.size import Curve, Size, curve_of, size_of, worth
 from crossroads.data.dataset import Dataset
 from crossroads.data.loading import sizes
+from crossroads.errors import BackboneError
 from crossroads.recipe import Recipe, StrategyName
 from crossroads.strategies import relevant, resolve, strategy
 from crossroads.training.watch import Watcher
@@ -45,7 +46,8 @@ def recommend(train: Dataset, offers: Sequence[Offer], asked: Recipe, watcher: W
     Raises:
         CrossroadsError: No image can be read; weights that the user named are not there.
     """
-    load_keras()
+    memory = available_memory_mb()  # before Keras is loaded, which `memory_mb` counts
+    asked, budget = replace(asked, budget=None), asked.budget
     began = time.perf_counter()
     told: list[str] = []
 
@@ -54,41 +56,45 @@ def recommend(train: Dataset, offers: Sequence[Offer], asked: Recipe, watcher: W
         watcher.note(note)
 
     side = float(sizes(train, seed=asked.seed).median)
-    memory, machine = available_memory_mb(), measured_machine()
-    seen: list[Seen] = []
-    for offer in offers:
-        found = _looked_at(train, offer, asked, side, memory, watcher, tell)
-        if found is not None:
-            seen.append(found)
-    seen.sort(key=lambda one: -float(one.ways[0].correct.mean()))
-    rows = sample(train, SAMPLE, asked.seed)
-    classes = len(np.unique(train.labels))
+    require_some(asked, offers, side)
+    load_keras()
+    machine = measured_machine()
+    counts = train.counts()
+    classes = int((counts > 0).sum())
+    seen = [found for offer in offers if (found := _looked_at(train, offer, asked, side, memory, watcher, tell)) is not None]
     if classes > MOST_CLASSES:
         tell(f"the evidence is drawn from {MOST_CLASSES} of the {classes:,} classes, which are told apart more easily than all")
+    rows = sample(train, SAMPLE, asked.seed)
     part = compact(train.select(rows))
-    level = level_of(part, asked, scratch_size(asked, side), watcher)
-    size = _size(train, seen, rows)
+    level = level_of(part, asked, scratch_size(asked, side), float(counts.max() / len(train)), watcher)
+    size = _size(train, max(seen, key=lambda one: float(one.ways[0].correct.mean()), default=None))
     ground = Ground(asked, len(train), classes, size.effective_of_a_class, side, machine, level.decode_seconds)
-    curves = [_curves(one, size, asked.seed) for one in seen]
-    candidates = [one for found, known in zip(seen, curves, strict=True) for one in of_backbone(found, known, ground)]
-    base = max((one.accuracy for one in candidates), key=lambda found: found.value, default=level.pixels)
-    candidates.append(from_scratch(level.short, ground, base))
-    order = ranked([within(one, asked.budget, memory) for one in candidates])
-    curve = max(curves[0].values(), key=lambda one: one.here.value) if curves else None
-    evidence = Evidence(size, tuple(one.profile for one in seen), curve, level, time.perf_counter() - began)
-    similar = seen[0].profile.similarity if seen else None
-    case = None if similar is None else case_of(size.effective_of_a_class, similar.value, seen[0].profile.random)
-    reasons = tuple(reasons_for(evidence, case, order, asked.budget))
-    return Advice(case, order, reasons, evidence, asked.budget, tuple(told))
+    known = [(one, _curves(one, size, classes, asked.seed)) for one in seen]
+    known.sort(key=lambda pair: -max(curve.here.value for curve in pair[1].values()))
+    candidates = [one for found, curves in known for one in of_backbone(found, curves, ground)]
+    candidates.append(from_scratch(level.short, ground, level.pixels))
+    # The seconds are a CPU's: on a GPU they forbid nothing.
+    order = ranked([within(one, None if has_gpu() else budget, memory) for one in candidates])
+    curve = max(known[0][1].values(), key=lambda one: one.here.value) if known else None
+    evidence = Evidence(size, tuple(one.profile for one, _ in known), curve, level, time.perf_counter() - began)
+    leading = next((profile for profile in evidence.profiles if profile.similarity is not None), None)
+    case = case_of(size.effective_of_a_class, leading) if leading is not None else None
+    return Advice(case, order, tuple(reasons_for(evidence, case, order, budget)), evidence, budget, tuple(told))
 
 
 def _looked_at(
     train: Dataset, offer: Offer, asked: Recipe, side: float, memory: float | None, watcher: Watcher, tell: Any
 ) -> Seen | None:
-    """What a backbone sees; None, and a note, where memory would not hold it."""
+    """What a backbone sees; None, and a note, where memory would not hold it or, unless it was named, the size does not fit."""
     record = offer.choice.record
     size = asked.image_size or record.size_for(side)
-    record.check_size(size)
+    try:
+        record.check_size(size)
+    except BackboneError as error:
+        if offer.named:
+            raise
+        tell(f"{record.name} is left out: {error}")
+        return None
     cost = record.multiply_adds * (size / record.reference_size) ** 2
     need = memory_mb(record.parameters, int(cost), 1, trained=False)
     if memory is not None and need > memory:
@@ -101,21 +107,17 @@ def _looked_at(
     return see(compact(train.select(rows)), offer.choice, recipe, watcher)
 
 
-def _size(train: Dataset, seen: list[Seen], rows: Any) -> Size:
+def _size(train: Dataset, best: Seen | None) -> Size:
     """From the features of the best backbone; from the rows alone where none was looked at."""
-    if not seen:
-        empty = np.zeros((len(rows), 1), np.float32)
-        return size_of(train, None, empty, train.labels[rows], None if train.groups is None else train.groups[rows])
-    best = seen[0]
+    if best is None:
+        return size_of(train, None, np.zeros((len(train), 0), np.float32), train.labels, train.groups)
     return size_of(train, best.digests, best.end, best.dataset.labels, best.dataset.groups)
 
 
-def _curves(seen: Seen, size: Size, seed: int) -> dict[StrategyName, Curve]:
-    """The learning curve of the best way of each frozen strategy, carried on to all training images."""
-    found: dict[StrategyName, Curve] = {}
+def _curves(seen: Seen, size: Size, classes: int, seed: int) -> dict[StrategyName, Curve]:
+    """The learning curve of each way, carried on to all training images of the classes that were drawn."""
     data = seen.dataset
-    times = max(1.0, size.effective / max(1.0, worth(data.groups, size.within, len(data))))
-    for way in seen.ways:
-        if way.strategy not in found:
-            found[way.strategy] = curve_of(way.features, data.labels, data.groups, times, seed, way.correct)
-    return found
+    alone = size.groups is None
+    here = float(len(np.unique(seen.digests, axis=0))) if alone else worth(data.groups, size.within)
+    times = max(1.0, size.effective * len(data.classes) / classes / max(1.0, here))
+    return {way.strategy: curve_of(way.features, data.labels, data.groups, times, seed, way.correct) for way in seen.ways}

@@ -12,6 +12,9 @@ from crossroads.data.dataset import Dataset
 MOST_CLASSES = 400
 """Classes that a probe is asked to tell apart; of more, so many are drawn. A probe holds images times classes of numbers."""
 
+PAIRS = 150
+"""Groups of which a sample holds a second image at least, so that it can tell how alike the images of a group are."""
+
 FEWEST_OF_A_CLASS = 3
 """Images of each class at least, where it has so many: an image that is left out must leave some of its class behind."""
 
@@ -36,7 +39,38 @@ def sample(dataset: Dataset, most: int, seed: int) -> NDArray[np.int64]:
     place = _rank(labels[by_turn])
     counts = np.bincount(labels)[labels[by_turn]]
     quota = np.maximum(np.rint(counts * most / len(order)), np.minimum(FEWEST_OF_A_CLASS, counts))
-    return np.sort(order[by_turn[place < quota]])
+    rows = order[by_turn[place < quota]]
+    if dataset.groups is not None:
+        rows = np.concatenate([rows, _seconds(dataset.groups, rows, rng)])
+    return np.sort(rows)
+
+
+def joined(groups: NDArray[np.integer] | None, digests: NDArray[np.uint8]) -> NDArray[np.int64] | None:
+    """Groups in which images of equal digests, uint8 (n, 16), are together as well; None where each image stands alone.
+
+    An image that comes twice tells its twin: they must not be on two sides of a fold.
+    """
+    _, twins = np.unique(digests, axis=0, return_inverse=True)
+    if groups is None and len(np.unique(twins)) == len(twins):
+        return None
+    own = np.arange(len(digests)) if groups is None else np.unique(groups, return_inverse=True)[1]
+    from scipy.sparse import coo_array  # type: ignore[import-untyped]
+    from scipy.sparse.csgraph import connected_components  # type: ignore[import-untyped]
+
+    # Groups and digests are the points of a graph, and each image ties its group to its digest.
+    size = int(own.max()) + int(twins.max()) + 2
+    ties = coo_array((np.ones(len(own)), (own, int(own.max()) + 1 + twins)), shape=(size, size))
+    found: NDArray[np.int64] = connected_components(ties, directed=False)[1][own].astype(np.int64)
+    return found
+
+
+def _seconds(groups: NDArray[np.integer], rows: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
+    """One more row of some groups of which `rows` has one alone, for as many as are missing to `PAIRS`."""
+    taken, counts = np.unique(groups[rows], return_counts=True)
+    single = rng.permutation(taken[counts == 1])[: max(0, PAIRS - int((counts > 1).sum()))]
+    rest = rng.permutation(np.setdiff1d(np.flatnonzero(np.isin(groups, single)), rows))
+    _, first = np.unique(groups[rest], return_index=True)
+    return rest[first]
 
 
 def compact(dataset: Dataset) -> Dataset:

@@ -41,8 +41,9 @@ class Size:
         smallest: Images of the smallest class.
         largest: Of the largest.
         groups: Groups, such as tracks; None where each image stands alone.
-        repeated: Share of the sample whose pixels or bytes are those of an image before.
-        within: How alike images of one group are: 0 no more than any two of the class, 1 the same; None without groups.
+        repeated: Share of them that are an image before once more, as the sample tells.
+        within: How alike images of one group are: 0 no more than any two of the class, 1 the same; None without groups, or where
+            the sample cannot tell: they then count as the same.
         effective: How many independent images they are worth.
     """
 
@@ -125,14 +126,15 @@ def size_of(
 
     Args:
         dataset: All training images.
-        digests: uint8 (s, 16), of a sample; None where nothing of it was read.
+        digests: uint8 (s, 16), of a sample; None where nothing of it was read. A sample of s among n images shows a pair of equal
+            ones with a chance of about (s / n)^2, by which the pairs are counted up.
         features: Float (s, d), of the sample.
         labels: Integers (s,), likewise.
         groups: Integers (s,), likewise, or None.
     """
     counts = dataset.counts()
     counts = counts[counts > 0]
-    repeated = 0.0 if digests is None else 1 - len(np.unique(digests, axis=0)) / len(digests)
+    repeated = 0.0 if digests is None else _repeated(digests, len(dataset))
     effective, within, count = len(dataset) * (1 - repeated), None, None
     if dataset.groups is not None and groups is not None:
         count = len(np.unique(dataset.groups))
@@ -143,21 +145,30 @@ def size_of(
 
 def worth(groups: NDArray[np.integer] | None, within: float | None, images: int = 0) -> float:
     """How many independent images groups (n,) are worth whose images are alike by `within`; without groups as many as there are."""
-    if groups is None or within is None:
-        return float(images if groups is None else len(groups))
+    if groups is None:
+        return float(images)
     sizes = np.unique(groups, return_counts=True)[1]
-    return float((sizes / (1 + (sizes - 1) * within)).sum())
+    return float((sizes / (1 + (sizes - 1) * (1.0 if within is None else within))).sum())
 
 
-def likeness(features: NDArray[np.float32], labels: NDArray[np.integer], groups: NDArray[np.integer]) -> float:
+def _repeated(digests: NDArray[np.uint8], images: int) -> float:
+    counts = np.unique(digests, axis=0, return_counts=True)[1]
+    n = len(digests)
+    if n >= images:
+        return 1 - len(counts) / n
+    pairs = float((counts * (counts - 1)).sum() / 2) * (images * (images - 1)) / max(1, n * (n - 1))
+    return 1 - 1 / (1 + 2 * pairs / images)  # as if every image came equally often
+
+
+def likeness(features: NDArray[np.float32], labels: NDArray[np.integer], groups: NDArray[np.integer]) -> float | None:
     """The intraclass correlation of features in groups inside classes, in [0, 1] (one-way analysis of variance, Fisher 1925).
 
-    Groups of which the sample holds one image tell nothing of it; where all are such, images of a group count as the same.
+    Groups of which the sample holds one image tell nothing of it; None where hardly any has two, or features have no spread.
     """
     _, codes, sizes = np.unique(groups, return_inverse=True, return_counts=True)
     several = sizes[codes] > 1
-    if several.sum() < 4:
-        return 1.0
+    if several.sum() < 8 or features.shape[1] == 0:
+        return None
     x = np.asarray(features[several], np.float64)
     inside = x - _means(x, codes[several])
     whole = x - _means(x, np.asarray(labels)[several])
@@ -166,7 +177,7 @@ def likeness(features: NDArray[np.float32], labels: NDArray[np.integer], groups:
     total = (whole**2).sum(axis=0) / max(1, n - k)
     useful = total > 1e-12 * max(total.max(), 1e-30)
     if not useful.any():
-        return 1.0
+        return None
     return float(np.clip(1 - np.mean(within[useful] / total[useful]), 0.0, 1.0))
 
 

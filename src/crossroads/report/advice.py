@@ -44,7 +44,8 @@ def print_profile(profile: Profile) -> None:
             bar += [" "] * (mark + 1 - len(bar))
             bar[mark] = "|"
         rows.append((depth.cut, f"{depth.depth:.2f}", f"{depth.accuracy.value:.3f}", random, "".join(bar)))
-    print_table(("cut", "depth", "pretrained", "random |", "accuracy #"), rows)
+    what = "random" if profile.similarity is None else "pretrained"
+    print_table(("cut", "depth", what, "twin |" if what == "random" else "random |", "accuracy #"), rows)
 
 
 def _row(candidate: Candidate) -> tuple[object, ...]:
