@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import statistics
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,10 @@ import numpy as np
 from benchmarks._measure import ROOT, SHARED, Row, Settings, fresh
 from benchmarks.runs import BACKBONES, FROZEN, SCRATCH, WEIGHTS, Asked, asked, kept
 from benchmarks.tasks import TASKS, Task, task
+from crossroads.advice.candidates import TIE
+from crossroads.advice.estimate import Estimate, log_odds
+from crossroads.advice.expectation import Lift, expected, least_error, reach
+from crossroads.race import believed
 
 ADVICE = ROOT / "benchmarks" / "figures" / "advice.jsonl"
 """One line an advice that was measured."""
@@ -59,8 +62,8 @@ def regret(settings: Settings) -> Iterator[Row]:
     found = list(outcomes(seeds, measure=not settings.quick))
     if not found:
         return
-    lifts = fitted_lifts(found)
-    print(f"lifts fitted to all tasks: {json.dumps(lifts, indent=1)}", file=sys.stderr)
+    for name, lift in fitted_lifts(found).items():
+        print(f"fitted to all tasks: {name}: {lift}", file=sys.stderr)
     yield from summary(found)
 
 
@@ -125,24 +128,42 @@ def one(task_name: str, backbone: str, seed: int) -> dict[str, Any]:
     return {**found.to_json(), "seconds": round(seconds, 1), "load": round(os.getloadavg()[0], 1)}
 
 
-def chosen_by_advice(outcome: Outcome) -> str:
-    """The strategy that stands first among those that were run."""
-    return next(row["strategy"] for row in outcome.advice["ranked"] if row["strategy"] in outcome.reached)
+BASES = {"finetune": FROZEN[0], "warm-start": FROZEN[0], "finetune-early": FROZEN[1]}
+"""Whose measurement an expectation rests on, where it is not the strategy's own."""
 
 
-def chosen_by_race(outcome: Outcome) -> str:
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What is expected of a strategy on a task, by lifts that were fitted without it."""
+
+    strategy: str
+    accuracy: Estimate
+    seconds: float
+
+
+def expectations(outcome: Outcome, lifts: Mapping[str, Lift]) -> list[Expected]:
+    """Of every strategy that was run to its end, the best first, as `advice.candidates.ranked` has it."""
+    size = outcome.advice["evidence"]["size"]
+    rows = {row["strategy"]: row for row in outcome.advice["ranked"]}
+    found = []
+    for name in outcome.reached:
+        if name not in rows or name not in lifts:
+            continue
+        base = Estimate(**rows[BASES.get(name, name)]["measured"])
+        accuracy = expected(name, base, size["effective"] / size["classes"], size["images"], lifts)
+        found.append(Expected(name, accuracy, rows[name]["seconds"]))
+    found.sort(key=lambda one: -one.accuracy.value)
+    near = [one for one in found if found[0].accuracy.value - one.accuracy.value <= TIE]
+    first = min(near, key=lambda one: one.seconds)
+    return [first, *(one for one in found if one is not first)]
+
+
+def chosen_by_race(outcome: Outcome, order: Sequence[Expected]) -> str:
     """The strategy that a race would keep where every strategy is run to its end."""
-    from crossroads.advice.estimate import Estimate
-    from crossroads.race import believed
-
+    first = next((outcome.validation[one.strategy] for one in order if one.strategy in FROZEN), 0.0)
+    left = [one for one in order if outcome.validation[one.strategy] >= first]
     images = validation_images(outcome)
-    expected = {row["strategy"]: Estimate(*row["accuracy"].values()) for row in outcome.advice["ranked"]}
-    frozen = [
-        row["strategy"] for row in outcome.advice["ranked"] if row["strategy"] in FROZEN and row["strategy"] in outcome.reached
-    ]
-    first = outcome.validation[frozen[0]] if frozen else 0.0
-    left = [name for name in outcome.reached if outcome.validation[name] >= first and name in expected]
-    return max(left, key=lambda name: believed(expected[name], outcome.validation[name], images))
+    return max(left, key=lambda one: believed(one.accuracy, outcome.validation[one.strategy], images)).strategy
 
 
 def validation_images(outcome: Outcome) -> int:
@@ -164,8 +185,6 @@ def always(name: str) -> Callable[[Outcome], str]:
 
 
 RULES: dict[str, Callable[[Outcome], str]] = {
-    "the advice": chosen_by_advice,
-    "the race's rule, all run to their end": chosen_by_race,
     "always extract at the end": always(FROZEN[0]),
     "always finetune": always("finetune"),
     "the notes' table with fixed thresholds": by_notes,
@@ -173,68 +192,64 @@ RULES: dict[str, Callable[[Outcome], str]] = {
 
 
 def summary(found: Sequence[Outcome]) -> Iterator[Row]:
-    for rule, choose in RULES.items():
-        regrets = tuple(outcome.regret(choose(outcome)) for outcome in found)
+    """Every figure, each task judged by lifts that were fitted without it."""
+    orders = [expectations(outcome, fitted_lifts(found, without=outcome.task)) for outcome in found]
+    choices = {
+        "the advice": [order[0].strategy for order in orders],
+        "the race's rule, all run to their end": [chosen_by_race(one, order) for one, order in zip(found, orders, strict=True)],
+    } | {rule: [choose(outcome) for outcome in found] for rule, choose in RULES.items()}
+    for rule, chosen in choices.items():
+        regrets = [outcome.regret(name) for outcome, name in zip(found, chosen, strict=True)]
         yield Row(f"regret, {rule}, mean of {len(found)}", "points", (statistics.mean(regrets),), "most", (max(regrets),))
-    rows = [
-        (row["accuracy"], outcome.reached[row["strategy"]])
-        for outcome in found
-        for row in outcome.advice["ranked"]
-        if row["strategy"] in outcome.reached
+    pairs = [(one.accuracy, outcome.reached[one.strategy]) for outcome, order in zip(found, orders, strict=True) for one in order]
+    inside = statistics.mean(float(estimate.low <= value <= estimate.high) for estimate, value in pairs)
+    yield Row(f"regret, share of {len(pairs)} intervals that hold what was reached", "", (inside,))
+    yield Row("regret, rank correlation of expected and reached accuracy", "", (_spearman(pairs),))
+    each = [
+        _spearman([(one.accuracy, outcome.reached[one.strategy]) for one in order])
+        for outcome, order in zip(found, orders, strict=True)
+        if len(order) > 3 and len({outcome.reached[one.strategy] for one in order}) > 2
     ]
-    inside = statistics.mean(float(row["low"] <= value <= row["high"]) for row, value in rows)
-    yield Row(f"regret, share of {len(rows)} intervals that hold what was reached", "", (inside,))
-    yield Row("regret, rank correlation of expected and reached accuracy, all", "", (_spearman(rows),))
-    each = [_spearman(_pairs(outcome)) for outcome in found if len(outcome.reached) > 2]
-    yield Row("regret, the same inside a task, mean", "", (statistics.mean(each),))
-    shares = tuple(outcome.advice["seconds"] / sum(outcome.seconds.values()) for outcome in found)
+    if each:
+        yield Row(f"regret, the same inside each of {len(each)} tasks, mean", "", (statistics.mean(each),))
+    shares = [outcome.advice["seconds"] / sum(outcome.seconds.values()) for outcome in found]
     yield Row("regret, advice's share of the time of running all", "", (statistics.median(shares),), "most", (max(shares),))
-    beyond = tuple(outcome.advice["seconds"] - outcome.seconds[FROZEN[0]] for outcome in found)
+    beyond = [outcome.advice["seconds"] - outcome.seconds[FROZEN[0]] for outcome in found]
     yield Row("regret, advice beyond feature extraction", "s", (statistics.median(beyond),), "most", (max(beyond),))
 
 
-def _pairs(outcome: Outcome) -> list[tuple[dict[str, float], float]]:
-    return [
-        (row["accuracy"], outcome.reached[row["strategy"]])
-        for row in outcome.advice["ranked"]
-        if row["strategy"] in outcome.reached
-    ]
-
-
-def _spearman(rows: Sequence[tuple[dict[str, float], float]]) -> float:
+def _spearman(rows: Sequence[tuple[Estimate, float]]) -> float:
     from scipy.stats import spearmanr
 
-    return float(spearmanr([row["value"] for row, _ in rows], [value for _, value in rows]).statistic)
+    return float(spearmanr([estimate.value for estimate, _ in rows], [value for _, value in rows]).statistic)
 
 
-def fitted_lifts(found: Sequence[Outcome], without: str = "") -> dict[str, dict[str, float]]:
-    """The constants of `advice.expectation.LIFTS`: least squares in log odds, the slope shrunk towards none."""
-    lifts: dict[str, dict[str, float]] = {}
+PRIOR = (0.05, 1.0)
+"""How much level and slope of a lift are held towards nothing, in tasks: a slope of a handful of tasks is mostly noise."""
+
+
+def fitted_lifts(found: Sequence[Outcome], without: str = "") -> dict[str, Lift]:
+    """The constants of `advice.expectation.LIFTS`: ridge regression in log odds on all tasks but one."""
+    from scipy.stats import t
+
+    lifts: dict[str, Lift] = {}
     for name in (*FROZEN, "finetune", "finetune-early", "warm-start", SCRATCH):
         x, y = [], []
         for outcome in found:
-            row = next((row for row in outcome.advice["ranked"] if row["strategy"] == name), None)
-            if outcome.task == without or row is None or name not in outcome.reached:
+            rows = {row["strategy"]: row for row in outcome.advice["ranked"]}
+            if outcome.task == without or name not in rows or name not in outcome.reached:
                 continue
             size = outcome.advice["evidence"]["size"]
-            least = 1 / (3 * max(10, size["images"]))
-            x.append(min(1.5, max(-1.5, math.log10(max(size["effective"] / size["classes"], 1) / 30))))
-            y.append(_logit(outcome.reached[name], least) - _logit(row["measured"]["value"], least))
+            least = least_error(size["images"])
+            measured = rows[BASES.get(name, name)]["measured"]["value"]
+            x.append(reach(size["effective"] / size["classes"]))
+            y.append(log_odds(outcome.reached[name], least) - log_odds(measured, least))
         if len(x) < 3:
             continue
-        design = np.stack([np.ones(len(x)), np.array(x)], axis=1)
-        penalty = np.diag([0.05, 1.0 if name not in FROZEN else 20.0])
-        level, slope = np.linalg.solve(design.T @ design + penalty, design.T @ np.array(y))
-        scatter = float(np.sqrt(np.mean((np.array(y) - design @ (level, slope)) ** 2) * len(x) / max(1, len(x) - 2)))
-        lifts[name] = {
-            "level": round(float(level), 2),
-            "by_size": round(float(slope), 2),
-            "scatter": round(scatter, 2),
-            "n": len(x),
-        }
+        design, target = np.stack([np.ones(len(x)), np.array(x)], axis=1), np.array(y)
+        level, slope = np.linalg.solve(design.T @ design + np.diag(PRIOR), design.T @ target)
+        freedom = max(3, len(x) - 2)
+        scatter = float(np.sqrt(((target - design @ (level, slope)) ** 2).sum() / freedom * (1 + 1 / len(x))))
+        scatter *= t.ppf(0.975, freedom) / 1.96  # a few tasks know their own scatter badly
+        lifts[name] = Lift(round(float(level), 2), round(float(slope), 2), round(float(scatter), 2))
     return lifts
-
-
-def _logit(share: float, least: float) -> float:
-    inside = min(max(share, least), 1 - least)
-    return math.log(inside / (1 - inside))

@@ -11,7 +11,7 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from threadpoolctl import threadpool_info
 
 from crossroads.errors import TrainingError
-from crossroads.training import _many, _principal, heads
+from crossroads.training import _principal, heads, many
 from crossroads.training._ridge import held_out_scores, temperature
 from crossroads.training.heads import measure, solve
 
@@ -369,21 +369,21 @@ def test_many_images_of_many_features_are_solved_as_few_are(groups, monkeypatch)
     held_out, truth = many_features(seed=1)
     few = heads.solve(x, y, held_out, truth, 3, groups=groups)
     by_axes = next(row for row in few.tried if row.kind == "ridge" and row.validation_loss is not None)
-    monkeypatch.setattr(_many, "FEWEST", 10)
-    many = heads.solve(x, y, held_out, truth, 3, groups=groups)
-    assert many.kind == "ridge"
-    assert many.penalty == by_axes.penalty
-    assert many.validation_loss == pytest.approx(by_axes.validation_loss, rel=1e-3)
-    by_factor = next(row for row in many.tried if row.penalty == many.penalty)
+    monkeypatch.setattr(many, "FEWEST", 10)
+    by_many = heads.solve(x, y, held_out, truth, 3, groups=groups)
+    assert by_many.kind == "ridge"
+    assert by_many.penalty == by_axes.penalty
+    assert by_many.validation_loss == pytest.approx(by_axes.validation_loss, rel=1e-3)
+    by_factor = next(row for row in by_many.tried if row.penalty == by_many.penalty)
     assert by_factor.held_out_loss == pytest.approx(by_axes.held_out_loss, rel=1e-3)
 
 
 def test_the_penalty_of_many_images_is_chosen_on_whole_groups(monkeypatch):
     x, y = many_features()
-    monkeypatch.setattr(_many, "FEWEST", 10)
-    monkeypatch.setattr(_many, "PART", 30)
+    monkeypatch.setattr(many, "FEWEST", 10)
+    monkeypatch.setattr(many, "PART", 30)
     groups = np.arange(60) // 4
-    rows = _many._some(y, groups)
+    rows = many._some(y, groups)
     assert 20 <= len(rows) <= 30
     assert all(np.isin(np.flatnonzero(groups == group), rows).all() for group in groups[rows])
     head = heads.solve(x, y, x, y, 3, groups=groups)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from crossroads.training._many import PART, is_large
+from crossroads.training.many import PART, is_large
 
 OVERHEAD = 12.0
 """Seconds of a run beside its work: networks are built, the graph is exported and checked, the artifact written and scored. On two

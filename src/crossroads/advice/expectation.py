@@ -55,7 +55,12 @@ def expected(
     centre = middle + lift.level + lift.by_size * reach(images_of_a_class)
     below = math.hypot(middle - log_odds(base.low, least), 1.96 * lift.scatter)
     above = math.hypot(log_odds(base.high, least) - middle, 1.96 * lift.scatter)
-    return Estimate(from_log_odds(centre), from_log_odds(centre - below), from_log_odds(centre + above))
+    # The mean of a share whose log odds are normal (MacKay 1992, "The evidence framework applied to classification networks").
+    # Where little is known it lies nearer to a half, so that what is merely possible is not put before what is known.
+    variance = ((below + above) / 2 / 1.96) ** 2
+    mean = from_log_odds(centre / math.sqrt(1 + math.pi * variance / 8))
+    low, high = from_log_odds(centre - below), from_log_odds(centre + above)
+    return Estimate(min(max(mean, low), high), low, high)
 
 
 def least_error(images: int) -> float:

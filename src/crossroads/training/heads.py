@@ -16,11 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossroads.errors import TrainingError
-from crossroads.training._many import is_large, ridge_of_many
 from crossroads.training._principal import Turned, chunks, moments, turned
 from crossroads.training._ridge import centred, path
 from crossroads.training.batches import Rows
 from crossroads.training.figures import sums
+from crossroads.training.many import is_large, ridge_of_many
 
 __all__ = ["LinearHead", "Tried", "measure", "moments", "solve"]
 
