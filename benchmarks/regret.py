@@ -125,7 +125,10 @@ def one(task_name: str, backbone: str, seed: int) -> dict[str, Any]:
             images, backbones=[network["backbone"]], weights=[weights], image_size=size, seed=seed, test_share=0.0
         )
         seconds = time.perf_counter() - began
-    return {**found.to_json(), "seconds": round(seconds, 1), "load": round(os.getloadavg()[0], 1)}
+    value = found.to_json()
+    for row in value["ranked"]:  # where the file lies is no figure
+        row["weights"] = row["weights"] and Path(row["weights"]).name
+    return {**value, "seconds": round(seconds, 1), "load": round(os.getloadavg()[0], 1)}
 
 
 BASES = {"finetune": FROZEN[0], "warm-start": FROZEN[0], "finetune-early": FROZEN[1]}

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,10 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # benchmarks/ lies beside the package and is not installed
 
 from benchmarks import __main__ as bench
+from benchmarks import regret
 from benchmarks._measure import Row, alternate
+
+from crossroads.advice.expectation import LIFTS
 
 RATE = Row("decode", "images/s", (90.0, 110.0, 100.0), "tf.data", (50.0, 44.0, 40.0))
 SCORE = Row("accuracy", "", (0.5, 0.75))
@@ -93,3 +97,26 @@ def test_a_quick_run_prints_the_table_and_writes_every_sample(tmp_path, capsys):
 def test_arguments_that_make_no_sense_are_refused(arguments):
     with pytest.raises(SystemExit):
         bench.main(arguments)
+
+
+def test_the_lifts_of_the_advice_are_those_that_the_kept_runs_give():
+    found = list(regret.outcomes(measure=False))
+    assert len(found) >= 10
+    for name, lift in regret.fitted_lifts(found).items():
+        assert lift == LIFTS[name], name
+
+
+def test_a_task_is_judged_by_lifts_that_were_fitted_without_it():
+    found = list(regret.outcomes(measure=False))
+    one = found[0]
+    changed = replace(one, reached=dict.fromkeys(one.reached, 0.01))
+    others = [changed if outcome is one else outcome for outcome in found]
+    assert regret.fitted_lifts(found, without=one.task) == regret.fitted_lifts(others, without=one.task)
+    assert regret.fitted_lifts(found) != regret.fitted_lifts(others)
+
+
+def test_the_regret_of_the_best_is_nothing_and_no_rule_beats_it():
+    for outcome in regret.outcomes(measure=False):
+        regrets = [outcome.regret(name) for name in outcome.reached]
+        assert min(regrets) == 0
+        assert max(regrets) >= 0
