@@ -33,9 +33,9 @@ LIFTS: dict[StrategyName, Lift] = {
     "warm-start": Lift(0.0, 0.5, 1.2),
     "from-scratch": Lift(1.70, 0.18, 2.33),
 }
-"""Fitted by `python -m benchmarks regret`, which prints them, to the runs of benchmarks/figures: 11 tasks for frozen features, 8 for
-finetuning, 4 from scratch. Of `finetune-early` and `warm-start` no runs are kept yet: the first is taken to be as finetuning, the
-second to need many images, and both to be known badly."""
+"""Fitted by `python -m benchmarks regret`, which prints them, to the runs of benchmarks/figures: 11 tasks for frozen features, 8
+for finetuning, 4 from scratch. Of `finetune-early` and `warm-start` no runs are kept yet: the first is taken to be as finetuning,
+the second to need many images, and both to be known badly."""
 
 
 def expected(
