@@ -1,3 +1,4 @@
+import json
 from dataclasses import fields
 
 import pytest
@@ -161,3 +162,12 @@ def test_a_trained_head_before_finetuning_sees_as_many_images_as_one_alone():
     )
     assert (few.epochs, few.batch_size) == (60, 64)
     assert (many.epochs, many.batch_size) == (10, 128)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_resolved_recipe_comes_back_from_json_as_it_was(name):
+    """A race keeps its recipes, and a checkpoint knows a digest of them: 8 degrees must not come back as 8.0."""
+    for record in (backbone("mobilenet"), backbone("small-cnn")):
+        found = resolve(Recipe(strategy=name), record, images=500, image_size=96)
+        before = json.dumps(found.to_mapping(), sort_keys=True)
+        assert json.dumps(Recipe.from_mapping(json.loads(before)).to_mapping(), sort_keys=True) == before

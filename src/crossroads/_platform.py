@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import logging
 import os
 import sys
 import tempfile
@@ -96,6 +97,8 @@ def load_keras() -> None:
         import keras
 
         keras.ops.ones(1)  # TensorFlow speaks again at the first operation
+    # Of functions that are traced anew for each network, which is what several networks in one process are.
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
 
 
 def has_gpu() -> bool:

@@ -203,7 +203,7 @@ class _Race:
             if not self._whole():
                 raise
             self._stopped = True
-            self._watcher.note("stopped: the best so far is kept")
+            self._watcher.note("stopped: the best so far is kept; it is now tested and saved, which takes some seconds")
         return self._ended()
 
     def _halved(self, rest: list[int]) -> None:
@@ -255,8 +255,11 @@ class _Race:
         called = f"{recipe.strategy} of {recipe.backbone}"
         expected, left = self._expected_seconds(index, recipe), (until or self._plan.budget) - self._spent()
         if not needed and (expected > left or not self._worth_trying(index)):
-            if expected > left:
-                self._watcher.note(f"{called} is not tried: it takes about {expected:,.0f} s, and {max(0, left):,.0f} are left")
+            share = "" if until is None else " for short turns"
+            why = f"it takes about {expected:,.0f} s, and {max(0, left):,.0f} are left{share}"
+            if not self._worth_trying(index):
+                why = f"{entrant.accuracy.high:.3f} at most is to be hoped for, and the best so far is believed to reach no less"
+            self._watcher.note(f"{called} is not tried: {why}")
             return False
         part = "" if whole else f", {recipe.epochs} of {epochs} epochs"
         self._watcher.note(f"trying {called}{part}: {entrant.accuracy.value:.3f} expected")

@@ -51,6 +51,7 @@ class Augmentation:
     flip: bool = False
 
     def __post_init__(self) -> None:
+        _check_types(self)  # 8 degrees and 8.0 are the same, also to a digest
         for name, top in (
             ("shift", 0.5),
             ("rotation", 180.0),

@@ -311,9 +311,15 @@ def _planned(divided: Divided, own: Any, watcher: Watcher) -> Plan:
         return Plan((), recipe.budget or BUDGET, 0.0, {})
     advice = recommend(divided.train, offers, replace(recipe, budget=recipe.budget or BUDGET), watcher)
     free = [one for one in advice.ranked if not one.obstacle]
+    for one in advice.ranked:
+        if one.obstacle:
+            watcher.note(f"{one.name} is left out: it {one.obstacle}")
     if not free:
         frozen = [one for one in advice.ranked if strategy(one.recipe.strategy).frozen]
         free = [min(frozen or list(advice.ranked), key=lambda one: one.seconds)]
+        watcher.note(
+            f"the budget is too small for anything; {free[0].name} is trained all the same, in about {free[0].seconds:,.0f} s"
+        )
     elif not any(strategy(one.recipe.strategy).frozen for one in free):
         free += [one for one in advice.ranked if strategy(one.recipe.strategy).frozen][:1]
     entrants = tuple(Entrant(one.recipe, one.accuracy, one.seconds) for one in free)

@@ -13,7 +13,7 @@ from crossroads.advice.profile import Profile, depth_rows, probed, similarity, s
 from crossroads.advice.sample import joined
 from crossroads.data.dataset import Dataset
 from crossroads.data.loading import load_all
-from crossroads.fitting import feature_key, resize_of
+from crossroads.fitting import feature_key, refusal_notes, resize_of
 from crossroads.recipe import PoolingName, Recipe, StrategyName
 from crossroads.training.probe import probe
 from crossroads.training.watch import Watcher
@@ -110,6 +110,8 @@ def see(dataset: Dataset, choice: Choice, recipe: Recipe, watcher: Watcher) -> S
     key = f"averages of {', '.join(cut.name for cut in chosen)}"
     stage = f"features of the sample, {name}"
     got = extracted(dataset, averages(built.parts, size, chosen), choice, recipe, key, watcher, stage)
+    for note in refusal_notes("the sample", got.refusals):
+        watcher.note(note)
     found = replace(got.dataset, groups=joined(got.dataset.groups, got.digests))
     widths = tuple(cut.channels for cut in chosen)
     accuracies = probed(got.features, widths, found.labels, found.groups)

@@ -81,7 +81,9 @@ def _obtained(offer: Offer, watcher: Watcher) -> bool:
     try:
         obtain(offer.choice.record, progress=progress)
     except WeightsError as error:
-        watcher.note(f"no pretrained network is considered: {error}")
+        watcher.note(
+            f"no pretrained network is considered; name one with --backbone NAME --weights FILE, or bring the usual one: {error}"
+        )
         return False
     return True
 

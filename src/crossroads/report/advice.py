@@ -15,14 +15,15 @@ def print_advice(found: Advice) -> None:
     """The case and the recommendation, then the ranking, the reasons, and a profile for each backbone."""
     lines: list[tuple[str, object]] = []
     if found.case is not None:
+        doubt = f", though {found.case.doubt}" if found.case.doubt else ""
         lines += [
-            ("case", f"{found.case.number}: {found.case.title}"),
+            ("case", f"{found.case.number}: {found.case.title}{doubt}"),
             ("size", f"{found.case.size:.2f} of 1"),
             ("similarity", found.case.similarity),
         ]
     lines += [("recommended", found.best.name), ("evidence_seconds", f"{found.evidence.seconds:.1f}")]
     print_lines(lines)
-    print("\nwhat to do, the best first")
+    print("\nwhat to do, the best first; of two within half a point the cheaper")
     header = ("strategy", "backbone", "cut", "px", "expected accuracy", "95 %", "seconds", "memory MB", "")
     print_table(header, [_row(candidate) for candidate in found.ranked])
     print("\nwhy")

@@ -37,6 +37,7 @@ class ConsoleWatcher:
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
+        self._said: set[str] = set()
         self._bars: Progress | None = None
         self._tasks: dict[str, TaskID] = {}
 
@@ -55,8 +56,10 @@ class ConsoleWatcher:
             self._bars.stop()
 
     def note(self, text: str) -> None:
-        """A line of its own."""
-        self._line(f"note: {text}")
+        """A line of its own, once: what holds for every trial of a race is not said again."""
+        if text not in self._said:
+            self._said.add(text)
+            self._line(f"note: {text}")
 
     def progress(self, stage: str, done: int, total: int) -> None:
         """A bar on a terminal, one line at the end elsewhere."""
@@ -93,10 +96,13 @@ class NotesOnly(Silent):
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
+        self._said: set[str] = set()
 
     def note(self, text: str) -> None:
-        """A line of its own."""
-        print(f"note: {text}", file=self._stream, flush=True)
+        """A line of its own, once."""
+        if text not in self._said:
+            self._said.add(text)
+            print(f"note: {text}", file=self._stream, flush=True)
 
 
 def print_lines(lines: Iterable[tuple[str, object]]) -> None:
