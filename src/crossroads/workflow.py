@@ -303,7 +303,7 @@ def _identity(divided: Divided) -> str:
 
 
 def _planned(divided: Divided, own: Any, watcher: Watcher) -> Plan:
-    """Whom to race: those that nothing stands in the way of; where that is none, the cheapest head on frozen features."""
+    """Whom to race: those that nothing stands in the way of; where that is none, the best head on frozen features."""
     recipe = divided.recipe
     named = own if own is not None else recipe.backbone
     offers = offers_of(() if named is None else (named,), (recipe.weights,) if recipe.weights else (), watcher)
@@ -316,7 +316,7 @@ def _planned(divided: Divided, own: Any, watcher: Watcher) -> Plan:
             watcher.note(f"{one.name} is left out: it {one.obstacle}")
     if not free:
         frozen = [one for one in advice.ranked if strategy(one.recipe.strategy).frozen]
-        free = [min(frozen or list(advice.ranked), key=lambda one: one.seconds)]
+        free = [max(frozen or list(advice.ranked), key=lambda one: one.accuracy.value)]
         watcher.note(
             f"the budget is too small for anything; {free[0].name} is trained all the same, in about {free[0].seconds:,.0f} s"
         )

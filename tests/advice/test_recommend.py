@@ -192,9 +192,10 @@ def test_what_makes_no_sense_is_refused(pictures, options, error, words):
 
 def test_auto_races_what_was_advised_and_the_artifact_says_why(pictures, tiny, tmp_path):
     run = crossroads.fit(pictures, out=tmp_path / "run", backbone=tiny, weights="own", epochs=4, batch_size=16, budget=0.5, **SPLIT)
-    assert run.metrics["strategy"] == "feature-extraction"  # too small a budget for anything: still the head on frozen features
+    won = run.metrics["strategy"]
+    assert won in ("feature-extraction", "early-features")  # too small a budget for anything: still a head on frozen features
     assert run.metrics["race"]["trials"][0]["won"]
-    assert run.metrics["race"]["why"].startswith("feature-extraction of own:tiny won")
+    assert run.metrics["race"]["why"].startswith(f"{won} of own:tiny won")
     assert run.metrics["advice"]["evidence"]["profiles"]
     assert run.metrics["validation"]["accuracy"] == pytest.approx(run.metrics["race"]["trials"][0]["validation_accuracy"])
     again = crossroads.fit(
