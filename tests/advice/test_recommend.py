@@ -8,6 +8,7 @@ import pytest
 from keras import layers
 
 import crossroads
+from crossroads import race
 from crossroads.advice import level, sample
 from crossroads.advice import recommend as module
 from crossroads.errors import BackboneError, RecipeError, SplitError
@@ -221,3 +222,31 @@ def test_a_budget_beside_a_named_strategy_is_refused(pictures, tmp_path):
     with pytest.raises(RecipeError, match="budget does nothing with a strategy that is named"):
         crossroads.fit(pictures, out=tmp_path / "run", strategy="from-scratch", budget=60)
     assert not (tmp_path / "run").exists()
+
+
+class StopInTune(Silent):
+    """Breaks off in the second epoch of finetuning, as a kill would."""
+
+    def epoch(self, record, total):
+        if (record.phase, record.epoch) == ("tune", 2):
+            raise Broken
+
+
+class Broken(BaseException):
+    """The end of the process."""
+
+
+def test_a_trial_that_was_broken_off_is_taken_up_by_the_race(pictures, tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(race, "WORTH_TRYING", -1.0)  # stripes are easy: no candidate could be hoped to do better
+    monkeypatch.setattr(race, "SHORT", 1)
+    options = {"backbone": tiny, "weights": "own", "epochs": 3, "batch_size": 16, "out": tmp_path / "run", **SPLIT}
+    with pytest.raises(Broken):
+        crossroads.fit(pictures, watcher=StopInTune(), **options)
+    kept = json.loads((tmp_path / "run" / "checkpoint" / "race.json").read_text())["trials"]
+    watcher = Notes()
+    run = crossroads.fit(pictures, watcher=watcher, resume=True, **options)
+    trials = run.metrics["race"]["trials"]
+    assert len(trials) > len(kept) > 0
+    assert [trial["failed"] for trial in trials] == [None] * len(trials)
+    assert "finetune" in {trial["strategy"] for trial in trials}
+    assert not [note for note in watcher.said if "given up" in note]
