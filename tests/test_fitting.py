@@ -14,6 +14,7 @@ from crossroads.networks.construct import build, choose
 from crossroads.strategies import STRATEGIES
 from crossroads.training.checkpoint import Checkpoints
 from pictures import stripes
+from tiny_networks import tiny
 
 pytestmark = pytest.mark.core
 SIZE = 16
@@ -24,20 +25,6 @@ LINEAR = ("feature-extraction", "early-features")
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("CROSSROADS_CACHE", str(tmp_path / "cache"))
-
-
-def tiny(seed=1):
-    """Three convolutions with BatchNorm whose statistics are those of stripes, so that its features say something."""
-    keras.utils.set_random_seed(seed)
-    images = keras.Input((SIZE, SIZE, 3))
-    x = layers.Rescaling(1 / 127.5, offset=-1)(images)
-    for number, filters in enumerate((8, 12, 16), start=1):
-        x = layers.Conv2D(filters, 3, strides=number % 2 + 1, padding="same", use_bias=False, name=f"conv{number}")(x)
-        x = layers.BatchNormalization(momentum=0.0, name=f"norm{number}")(x)
-        x = layers.ReLU(name=f"relu{number}")(x)
-    model = keras.Model(images, x, name="tiny")
-    model(stripes(64, size=SIZE)[0].astype("float32"), training=True)
-    return model
 
 
 def fit(out, strategy, backbone=None, n=80, **options):

@@ -2,12 +2,11 @@
 
 import json
 
-import keras
 import numpy as np
 import pytest
-from keras import layers
 
 import crossroads
+import tiny_networks
 from crossroads import race
 from crossroads.advice import level, sample
 from crossroads.advice import recommend as module
@@ -29,19 +28,9 @@ def _quick(tmp_path_factory, monkeypatch):
     monkeypatch.setattr(level, "SHORT_EPOCHS", (2, 2))
 
 
-@pytest.fixture(scope="module")
-def tiny():
-    """Three convolutions with BatchNorm whose statistics are those of stripes."""
-    keras.utils.set_random_seed(1)
-    images = keras.Input((SIZE, SIZE, 3))
-    x = layers.Rescaling(1 / 127.5, offset=-1)(images)
-    for number, filters in enumerate((8, 12, 16), start=1):
-        x = layers.Conv2D(filters, 3, strides=number % 2 + 1, padding="same", use_bias=False, name=f"conv{number}")(x)
-        x = layers.BatchNormalization(momentum=0.0, name=f"norm{number}")(x)
-        x = layers.ReLU(name=f"relu{number}")(x)
-    model = keras.Model(images, x, name="tiny")
-    model(stripes(64, size=SIZE)[0].astype("float32"), training=True)
-    return model
+@pytest.fixture(scope="module", name="tiny")
+def _tiny():
+    return tiny_networks.tiny()
 
 
 @pytest.fixture(scope="module")
