@@ -172,9 +172,33 @@ def test_an_mlp_standardises_by_fixed_figures():
     head = head_layers("mlp", 5)
     network = mobilenet("conv_pw_4_relu", "conv_pw_4_relu", head=head)
     width = network.trained.input_shape[-1]
-    standardise(head, np.full(width, 3.0, np.float32), np.full(width, 4.0, np.float32))
+    standardise(head, np.full(width, 3.0, np.float32), np.full(width, 2.0, np.float32))
     found = keras.ops.convert_to_numpy(head[0](np.full((1, width), 7.0, np.float32), training=True))
     np.testing.assert_allclose(found, 2.0, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["linear", "mlp"])
+def test_a_standardising_head_ships_as_its_dense_layers(kind):
+    head = head_layers(kind, 5, tuned=True)
+    network = mobilenet("conv_pw_4_relu", "conv_pw_4_relu", "average-2", head=head)
+    rng, width = np.random.default_rng(0), network.trained.input_shape[-1]
+    standardise(head, rng.normal(50, 9, width), rng.uniform(20, 80, width))
+    pixels = images(4, 32)
+    for _ in range(2):  # what is shipped follows what is trained
+        head[1].kernel.assign(rng.normal(size=head[1].kernel.shape))
+        head[1].bias.assign(rng.normal(size=head[1].bias.shape))
+        scores = np.asarray(network.trained(network.frozen.predict_on_batch(pixels), training=False))
+        expected = np.exp(scores - scores.max(axis=1, keepdims=True))
+        expected /= expected.sum(axis=1, keepdims=True)
+        np.testing.assert_allclose(network.inference.predict_on_batch(pixels), expected, atol=1e-4)
+    assert not any(isinstance(layer, layers.BatchNormalization) for layer in network.inference.layers[-2].layers)
+
+
+def test_a_feature_that_was_nearly_always_nothing_is_not_blown_up():
+    head = head_layers("linear", 2, tuned=True)
+    head[0].build((None, 3))
+    standardise(head, np.zeros(3), np.array([1e-6, 5.0, 8.0]))
+    np.testing.assert_allclose(np.sqrt(head[0].moving_variance), [0.5, 5, 8], rtol=1e-6)
 
 
 @small_backbones

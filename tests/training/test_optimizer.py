@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from crossroads.training.optimizer import Rule, RuledAdam, rules, schedule
+from crossroads.training.optimizer import WIDE, Rule, RuledAdam, rules, schedule
 from tiny_networks import network, phase
 
 pytestmark = pytest.mark.core
@@ -144,3 +144,13 @@ def test_rules_go_from_the_head_down():
         assert rule.opens == (0, 10, 20)[depth]
     plain = rules(made.blocks, trained, phase(), 60)
     assert set(plain) == {Rule()}
+
+
+def test_a_wide_head_is_finetuned_at_a_smaller_rate():
+    made = network(extra=keras.layers.Dense(4 * WIDE, name="wide"))
+    trained = made.trained.trainable_variables
+    found = {v.path: rule.share for v, rule in zip(trained, rules(made.blocks, trained, phase(layer_decay=0.5), 60), strict=True)}
+    assert found["head/kernel"] == 1 / 4
+    assert found["head/bias"] == 1
+    (alone,) = {rule.share for rule in rules(made.blocks, trained, phase(name="head"), 60)}
+    assert alone == 1  # the notes' head is trained as they train it

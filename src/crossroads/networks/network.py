@@ -21,6 +21,9 @@ from crossroads.recipe import HeadName, PoolingName
 MLP_WIDTH = 256
 MLP_DROPOUT = 0.3
 
+LEAST_DEVIATION = 0.1
+"""Of a feature that a head standardises, as a share of the median."""
+
 
 @dataclass(frozen=True, slots=True)
 class Parts:
@@ -58,29 +61,50 @@ class Network:
         frozen: uint8 (n, size, size, 3) in, float32 features out, which are cached; None where nothing is frozen.
         trained: Features in or, where nothing is frozen, float32 (n, size, size, 3) in [0, 255]; float32 (n, k) scores out. What
             training works on.
-        inference: uint8 (n, size, size, 3) RGB in, float32 (n, k) probabilities out. What is saved.
         size: Side of the images in pixels.
         blocks: The layers with weights of `trained`, in groups from its input to the head, which is the last group.
+        shipped: What `inference` returns, as it was last.
+        folding: The layers that it is brought up to date by: standardisation, the dense layer behind it, and the dense layer of
+            `shipped` that does both; None where a head does not standardise.
     """
 
     frozen: keras.Model | None
     trained: keras.Model
-    inference: keras.Model
     size: int
     blocks: tuple[tuple[keras.Layer, ...], ...]
+    shipped: keras.Model
+    folding: tuple[keras.Layer, keras.Layer, keras.Layer] | None
+
+    @property
+    def inference(self) -> keras.Model:
+        """uint8 (n, size, size, 3) RGB in, float32 (n, k) probabilities out. What is saved, standardisation folded in."""
+        if self.folding is not None:
+            figures, dense, folded = self.folding
+            mean, variance = (np.asarray(v, np.float64) for v in (figures.moving_mean, figures.moving_variance))
+            kernel = np.asarray(dense.kernel, np.float64) / np.sqrt(variance + figures.epsilon)[:, None]
+            folded.kernel.assign(kernel)
+            folded.bias.assign(np.asarray(dense.bias, np.float64) - mean @ kernel)
+        return self.shipped
 
 
-def head_layers(kind: HeadName | None, classes: int) -> tuple[keras.Layer, ...]:
+def head_layers(kind: HeadName | None, classes: int, *, tuned: bool = False) -> tuple[keras.Layer, ...]:
     """The layers from a vector of features to scores for `classes` classes; the last is a dense layer called ``head``.
 
     ``linear`` and None: one dense layer. ``sgd``: the same with the notes' first weights, a truncated normal of deviation 0.01 and
     zero bias. ``mlp``: features are standardised by fixed figures, then dense, ReLU, dropout.
+
+    Args:
+        kind: As above.
+        classes: Scores.
+        tuned: Whether a ``linear`` head is trained on with the backbone after it was solved. Then it stands on standardised
+            features too: a step of Adam is as large for each weight, and on SqueezeNet's features, whose deviations are about 80,
+            one such step undoes what was solved.
     """
     if kind == "sgd":
         return (layers.Dense(classes, kernel_initializer=keras.initializers.TruncatedNormal(stddev=0.01), name="head"),)
+    standardise = layers.BatchNormalization(center=False, scale=False, epsilon=1e-6, name="head_standardise")
+    standardise.trainable = False
     if kind == "mlp":
-        standardise = layers.BatchNormalization(center=False, scale=False, epsilon=1e-6, name="head_standardise")
-        standardise.trainable = False
         hidden = layers.Dense(MLP_WIDTH, name="head_hidden")
         return (
             standardise,
@@ -89,14 +113,24 @@ def head_layers(kind: HeadName | None, classes: int) -> tuple[keras.Layer, ...]:
             layers.Dropout(MLP_DROPOUT, name="head_drop"),
             layers.Dense(classes, name="head"),
         )
-    return (layers.Dense(classes, name="head"),)
+    dense = layers.Dense(classes, name="head")
+    return (standardise, dense) if tuned else (dense,)
 
 
-def standardise(head: tuple[keras.Layer, ...], mean: NDArray[np.floating], variance: NDArray[np.floating]) -> None:
-    """Give a head that standardises the figures of its features, (d,) each; other heads are left as they are."""
-    if isinstance(head[0], layers.BatchNormalization):
-        head[0].moving_mean.assign(mean)
-        head[0].moving_variance.assign(variance)
+def standardises(head: tuple[keras.Layer, ...]) -> bool:
+    """Whether a head wants the figures of its features."""
+    return isinstance(head[0], layers.BatchNormalization)
+
+
+def standardise(head: tuple[keras.Layer, ...], mean: NDArray[np.floating], deviation: NDArray[np.floating]) -> None:
+    """Give a head that `standardises` the mean and deviation of its features, (d,) each.
+
+    A deviation counts as a tenth of the median at least: a feature that was nearly always 0 may begin to speak while what is below
+    it is trained, and divided by next to nothing it would drown all others.
+    """
+    least = LEAST_DEVIATION * float(np.median(deviation))
+    head[0].moving_mean.assign(mean)
+    head[0].moving_variance.assign(np.maximum(deviation, least) ** 2)
 
 
 def assemble(parts: Parts, size: int, head: tuple[keras.Layer, ...], layout: Layout | None = None) -> Network:
@@ -126,14 +160,22 @@ def assemble(parts: Parts, size: int, head: tuple[keras.Layer, ...], layout: Lay
             x = layer(x)
     if above is not None:
         x = pool(above(x), layout.pooling)
+    vector = x
     for layer in head:
         x = layer(x)
     trained = keras.Model(start, x, name="network")
+    whole, folding = trained, None
+    if standardises(head):
+        # Not shipped as two layers: OpenVINO 2026.4 scales a flattened map of SqueezeNet in another order than it flattens it.
+        folding = (head[0], head[1], layers.Dense(head[1].units, name=head[1].name))
+        for layer in (folding[2], *head[2:]):
+            vector = layer(vector)
+        whole = keras.Model(start, vector, name="network")
     features = layers.Rescaling(1.0, name="to_float")(images) if below is None else below(images)
-    probabilities = layers.Softmax(name="probabilities")(trained(features))
+    probabilities = layers.Softmax(name="probabilities")(whole(features))
     inner = () if above is None else blocks(above)
     top = tuple(layer for layer in head if layer.weights)
-    return Network(frozen, trained, keras.Model(images, probabilities, name="crossroads"), size, (*inner, top))
+    return Network(frozen, trained, size, (*inner, top), keras.Model(images, probabilities, name="crossroads"), folding)
 
 
 def frozen_part(parts: Parts, size: int, cut: Cut, pooling: PoolingName | None) -> keras.Model:

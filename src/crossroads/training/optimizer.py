@@ -19,6 +19,9 @@ UNFREEZING = 0.5
 FIRST_RATE = 1 / 100
 """Share of the peak at which a rising learning rate begins."""
 
+WIDE = 1_024
+"""Features that a head may take at the whole rate while all is finetuned."""
+
 
 @dataclass(frozen=True, slots=True)
 class Rule:
@@ -44,6 +47,10 @@ def rules(blocks: Sequence[Sequence[keras.Layer]], variables: Sequence[Any], pha
     2018; Clark et al., 2020). Vectors - biases, and gains and offsets of normalisation - do not decay to zero. The head has no
     pretrained weights to be pulled to. Unfreezing from the head down is that of Howard and Ruder (2018).
 
+    A step of Adam moves each score by the rate times a sum over all features, so the rate of a head that is finetuned falls with
+    its width (Yang et al., 2022), from `WIDE` features on. Measured on 430 signs: MobileNet cut early, whose 4x4 grid has 4,096
+    features, ends at a validation loss of 0.69 so, and of 0.85 at the whole rate.
+
     Args:
         blocks: Layers with weights in groups from the input to the head.
         variables: What is trained; one that no block knows goes with the lowest.
@@ -55,9 +62,10 @@ def rules(blocks: Sequence[Sequence[keras.Layer]], variables: Sequence[Any], pha
     found = []
     for variable in variables:
         depth = below.get(id(variable), last)
+        wide = phase.name == "tune" and not depth and len(variable.shape) == 2
         found.append(
             Rule(
-                share=phase.layer_decay**depth,
+                share=phase.layer_decay**depth * (min(1.0, WIDE / variable.shape[0]) if wide else 1.0),
                 decay=phase.weight_decay if len(variable.shape) > 1 else 0.0,
                 pull=phase.towards_start if depth else 0.0,
                 opens=int(UNFREEZING * steps * depth / len(blocks)) if phase.unfreeze == "gradual" else 0,
