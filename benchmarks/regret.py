@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks._measure import ROOT, SHARED, Row, Settings, fresh
+from benchmarks.logme import at_the_end
 from benchmarks.runs import BACKBONES, FROZEN, SCRATCH, WEIGHTS, Asked, asked, kept
 from benchmarks.tasks import TASKS, Task, task
 from crossroads.advice.candidates import TIE
@@ -125,10 +126,11 @@ def one(task_name: str, backbone: str, seed: int) -> dict[str, Any]:
             images, backbones=[network["backbone"]], weights=[weights], image_size=size, seed=seed, test_share=0.0
         )
         seconds = time.perf_counter() - began
+        evidence = at_the_end(images, network["backbone"], weights, size)
     value = found.to_json()
     for row in value["ranked"]:  # where the file lies is no figure
         row["weights"] = row["weights"] and Path(row["weights"]).name
-    return {**value, "seconds": round(seconds, 1), "load": round(os.getloadavg()[0], 1)}
+    return {**value, "seconds": round(seconds, 1), "logme": round(evidence, 4), "load": round(os.getloadavg()[0], 1)}
 
 
 BASES = {"finetune": FROZEN[0], "warm-start": FROZEN[0], "finetune-early": FROZEN[1]}

@@ -1,5 +1,6 @@
 """A run's folder: claimed by one process, taken up with the same options, and nothing of the user's ever removed."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -140,3 +141,22 @@ def test_kill_9_at_several_points_then_resume_gives_the_same_artifact(tmp_path):
     assert open_verified(out).facts["weights"] == open_verified(whole.artifact).facts["weights"]
     assert resumed.metrics["test"] == whole.metrics["test"]
     assert {p.name for p in out.iterdir()} == {p.name for p in whole.artifact.iterdir()}
+
+
+def test_the_time_of_earlier_processes_is_counted_up_to_the_last_file_they_left(tmp_path):
+    unfinished(tmp_path, Recipe())
+    state = tmp_path / "checkpoint"
+    (state / "clock.json").write_text('{"spent": 5.0, "began": 1000.0}')
+    os.utime(state / "run.json", (1030, 1030))
+    folder = RunFolder(tmp_path)
+    with folder.claimed(Recipe(), given=set(), resume=True):
+        assert folder.spent == 35
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_damaged_clock_starts_anew(tmp_path):
+    unfinished(tmp_path, Recipe())
+    (tmp_path / "checkpoint" / "clock.json").write_text("{")
+    folder = RunFolder(tmp_path)
+    with folder.claimed(Recipe(), given=set(), resume=True):
+        assert folder.spent == 0

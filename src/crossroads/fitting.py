@@ -7,8 +7,6 @@ import json
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -16,12 +14,12 @@ from numpy.typing import NDArray
 
 from crossroads import __version__, artifact
 from crossroads._platform import library_versions, load_keras
-from crossroads.data.dataset import Dataset, digest_of
-from crossroads.data.images import Resize
+from crossroads.data.dataset import Dataset
 from crossroads.data.loading import Loaded, Refusal, load_all
 from crossroads.errors import DataError, RecipeError
+from crossroads.lookup import Lookup, resize_of
 from crossroads.networks.construct import Choice, build
-from crossroads.recipe import Augmentation, Recipe
+from crossroads.recipe import Recipe
 from crossroads.strategies import Phase, Solve, Strategy, plan
 from crossroads.training.checkpoint import Checkpoints, EpochRecord
 from crossroads.training.watch import Watcher
@@ -29,10 +27,9 @@ from crossroads.training.watch import Watcher
 if TYPE_CHECKING:
     import keras
 
-    from crossroads.features.cache import Key, Rows
+    from crossroads.features.cache import Rows
     from crossroads.networks.cuts import Cut
     from crossroads.networks.network import Network
-    from crossroads.networks.records import Backbone
     from crossroads.training.batches import Labelled
     from crossroads.training.loop import Trained
 
@@ -137,7 +134,7 @@ class _Run:
         for note in self._built.notes:
             self._tell(note)
         with seeded(recipe.seed):
-            self._head = head_layers(recipe.head, self._classes)
+            self._head = head_layers(recipe.head, self._classes, tuned=task.strategy.tuned)
             self._last = self._network(None)  # builds the head
         artifact.check_model(self._last.inference, self._size, self._classes)  # before the work, not after it
         self._sides: tuple[Side, Side] | None = None
@@ -196,7 +193,7 @@ class _Run:
 
     def _prepared(self, phase: Solve | Phase) -> tuple[Network, Labelled, Labelled]:
         """The network of a phase with the images as it takes them."""
-        from crossroads.networks.network import standardise
+        from crossroads.networks.network import standardise, standardises
         from crossroads.training.heads import moments
 
         freeze = self._built.keep if phase.name == "head" else self._built.freeze
@@ -211,64 +208,30 @@ class _Run:
         alone = phase.name == "head" and self._task.strategy.tuned  # on images as they are; the views are for finetuning
         views = 1 if alone else self._task.recipe.views or 1
         (train, rows), (validation, held_out) = self._extracted(network.frozen, freeze.name, views)
-        if phase.name == "head" and isinstance(phase, Phase):
-            mean, deviation = moments(rows, np.ones(len(rows)))
-            standardise(self._head, mean, deviation**2)
+        if phase.name == "head" and standardises(self._head):
+            standardise(self._head, *moments(rows, np.ones(len(rows))))
         return network, _labelled(train, rows, views), _labelled(validation, held_out)
 
     def _extracted(self, frozen: keras.Model, cut: str, views: int) -> tuple[tuple[Side, Rows], tuple[Side, Rows]]:
         """Features of both sides, from the cache where they are there."""
-        from crossroads.features.cache import Cache
-        from crossroads.features.engine import Engine
-        from crossroads.features.extract import extract
-
-        recipe = self._task.recipe
-        began = time.perf_counter()
-        cache = Cache()
-        calibration = self._some()
+        recipe, began = self._task.recipe, time.perf_counter()
+        lookup = Lookup(frozen, self._task.choice.record, recipe, cut, self._watcher, self._some())
         moves = recipe.augmentation if views > 1 else None
-        key = partial(feature_key, frozen, self._task.choice.record, recipe, cut, calibration)
-        engines: list[Engine] = []
-
-        def engine() -> Engine:
-            if not engines:
-                engines.append(
-                    Engine(frozen, graphs=cache.graphs, precision=recipe.precision or "float32", calibration=calibration)
-                )
-            return engines[0]
-
-        found, computed = [], 0
-        for name, dataset, count, moved in (
-            ("train", self._task.train, views, moves),
-            ("validation", self._task.validation, 1, None),
-        ):
-            store = cache.store(key(moved), tuple(frozen.output_shape[1:]))
-            got = extract(
-                dataset,
-                resize=resize_of(recipe),
-                engine=engine,
-                cache=cache,
-                store=store,
-                views=count,
-                moves=moved,
-                strict=recipe.strict,
-                progress=partial(self._watcher.progress, f"features of {name}"),
-            )
-            computed += got.computed
-            found.append((Side(got.dataset, got.digests, got.refusals, None), got.features))
-        if engines and engines[0].note:
-            self._tell(engines[0].note)
-        (train, rows), (validation, held_out) = found
+        seen = lookup.of(self._task.train, "features of train", views=views, moves=moves)
+        unseen = lookup.of(self._task.validation, "features of validation")
+        if lookup.note:
+            self._tell(lookup.note)
+        train, validation = (Side(got.dataset, got.digests, got.refusals, None) for got in (seen, unseen))
         if self._sides is None:
             self._sides = self._checked(train, validation)
         self._features[cut] = {
             "shape": list(frozen.output_shape[1:]),
             "views": views,
             "seconds": round(time.perf_counter() - began, 3),
-            "computed": computed,
-            "runs_on": engines[0].runs_on if engines else "the cache",
+            "computed": seen.computed + unseen.computed,
+            "runs_on": lookup.runs_on,
         }
-        return (train, rows), (validation, held_out)
+        return (train, seen.features), (validation, unseen.features)
 
     def _some(self) -> NDArray[np.uint8] | None:
         """Training images to calibrate int8 on."""
@@ -320,47 +283,6 @@ class _Run:
             "frozen_to": built.keep.name if self._task.strategy.frozen else None if built.freeze is None else built.freeze.name,
             "features": self._features,
         }
-
-
-def feature_key(
-    frozen: keras.Model,
-    record: Backbone,
-    recipe: Recipe,
-    cut: str,
-    calibration: NDArray[np.uint8] | None = None,
-    moves: Augmentation | None = None,
-) -> Key:
-    """What the features of a frozen part are kept under.
-
-    Args:
-        frozen: What computes them.
-        record: Its backbone.
-        recipe: Resolved.
-        cut: Where it ends.
-        calibration: Images that int8 is calibrated on, uint8 (m, size, size, 3); None for float32.
-        moves: How far views are moved; None where there is one.
-    """
-    from crossroads.features.cache import Key
-    from crossroads.networks.export import function_digest
-
-    return Key(
-        weights=function_digest(frozen),
-        preprocessing=f"{record.name}: {record.preprocessing}",
-        resize=resize_of(recipe),
-        cut=cut,
-        pooling=str(recipe.pooling) if len(frozen.output_shape) == 2 else "map",
-        moves=moves,
-        precision="float32" if calibration is None else f"int8-{digest_of(calibration).hex()}",
-        dtype=recipe.feature_type or "float32",
-        computed_by=json.dumps(library_versions() | {"openvino": version("openvino")}, sort_keys=True),
-    )
-
-
-def resize_of(recipe: Recipe) -> Resize:
-    """How a resolved recipe makes images square. Raises `RecipeError` where it is not resolved."""
-    if recipe.image_size is None or recipe.resize is None:
-        raise RecipeError("a resolved recipe names image size and resize", received="none")
-    return Resize(recipe.image_size, recipe.resize)
 
 
 def refusal_notes(side: str, refusals: tuple[Refusal, ...]) -> Iterator[str]:

@@ -1,14 +1,16 @@
 """The folder of one run: new, unfinished or finished, held by one process at a time.
 
-An unfinished run has ``checkpoint/run.json`` (what was asked) and, after the first epoch of a phase, a checkpoint of that phase. A
-run that races several candidates has the race's plan and state there too, and a folder of checkpoints for each trial. A
-finished run is an artifact and has no ``checkpoint`` folder. Nothing that is not named here is ever removed.
+An unfinished run has ``checkpoint/run.json`` (what was asked), ``clock.json`` (how long it has worked) and, after the first epoch
+of a phase, a checkpoint of that phase. A run that races several candidates has the race's plan and state there too, and a folder
+of checkpoints for each trial. A finished run is an artifact and has no ``checkpoint`` folder. Nothing that is not named here is
+ever removed.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -21,7 +23,7 @@ from crossroads.training.checkpoint import Checkpoints, write_atomically
 _PHASES, _TRIALS = "phase-*", "trial-*"
 _IN_PHASE = ("progress.json", ".progress.json.partial", "epoch-*.npz", ".epoch-*.npz.partial")
 _OURS = (
-    *(name for stem in ("run", "plan", "race") for name in (f"{stem}.json", f".{stem}.json.partial")),
+    *(name for stem in ("run", "plan", "race", "clock") for name in (f"{stem}.json", f".{stem}.json.partial")),
     "*.pixels",
     *(f"{_PHASES}/{name}" for name in _IN_PHASE),
     *(f"{_TRIALS}/{_PHASES}/{name}" for name in _IN_PHASE),
@@ -46,7 +48,9 @@ class RunFolder:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self._state = self.path / "checkpoint"
-        self._asked = self._state / "run.json"
+        self._asked, self._clock = self._state / "run.json", self._state / "clock.json"
+        self.spent = 0.0
+        """Seconds that earlier processes worked on the run that is taken up, up to the last file they left."""
 
     def checkpoints(self, phase: int) -> Checkpoints:
         """The checkpoints of one phase of this run, counted from 0."""
@@ -156,16 +160,26 @@ class RunFolder:
                 )
             stored = self._stored()
             self.require_same(recipe, given, stored)
+            self._keep_time()
             return stored.with_options(data=recipe.data, test=recipe.test)
         if any(not self._is_ours(path) for path in self.path.iterdir()):
             raise ArtifactError("--out must be a new or an empty folder", received=str(self.path), mend="choose another folder")
         try:
             self._state.mkdir(exist_ok=True)
             write_atomically(self._asked, json.dumps(recipe.to_mapping(), indent=1).encode())
+            self._keep_time()
         except OSError as error:
             self.clear()
             raise self._unwritable(error) from error
         return recipe
+
+    def _keep_time(self) -> None:
+        """Count what the process before did, and start the clock again."""
+        with suppress(OSError, ValueError, KeyError, TypeError):  # a clock that is damaged starts anew
+            before = json.loads(self._clock.read_text())
+            files = (path for path in self._state.rglob("*") if path.is_file() and path != self._clock)
+            self.spent = before["spent"] + max(0.0, max(path.stat().st_mtime for path in files) - before["began"])
+        write_atomically(self._clock, json.dumps({"spent": self.spent, "began": time.time()}).encode())
 
     def _is_ours(self, path: Path) -> bool:
         """Whether only a run that was killed at once can have left this in an otherwise empty folder."""

@@ -30,7 +30,8 @@ from crossroads.data.readers import read
 from crossroads.data.splits import Locked, split, split_digest
 from crossroads.errors import DataError, RecipeError
 from crossroads.evaluation import Evaluation
-from crossroads.fitting import Fitted, Side, Task, carry_out, refusal_notes, resize_of
+from crossroads.fitting import Fitted, Side, Task, carry_out, refusal_notes
+from crossroads.lookup import resize_of
 from crossroads.networks.construct import choose, object_name
 from crossroads.predictor import Predictor
 from crossroads.race import Entrant, Plan, keep_plan, race, stored_plan
@@ -190,7 +191,7 @@ def advise(
     divided = divide(data if data is not None else asked.data, test if test is not None else asked.test, asked, watcher)
     named = backbones or ([asked.backbone] if asked.backbone else [])
     files = weights or ([asked.weights] if asked.weights else [])
-    return recommend(divided.train, offers_of(named, files, watcher, own=True), divided.recipe, watcher)
+    return recommend(divided.train, divided.side, offers_of(named, files, watcher, own=True), divided.recipe, watcher)
 
 
 def divide(data: Source | None, test: Source | None, recipe: Recipe, watcher: Watcher) -> Divided:
@@ -309,7 +310,7 @@ def _planned(divided: Divided, own: Any, watcher: Watcher) -> Plan:
     offers = offers_of(() if named is None else (named,), (recipe.weights,) if recipe.weights else (), watcher)
     if not offers:
         return Plan((), recipe.budget or BUDGET, 0.0, {})
-    advice = recommend(divided.train, offers, replace(recipe, budget=recipe.budget or BUDGET), watcher)
+    advice = recommend(divided.train, divided.side, offers, replace(recipe, budget=recipe.budget or BUDGET), watcher)
     free = [one for one in advice.ranked if not one.obstacle]
     for one in advice.ranked:
         if one.obstacle:
@@ -387,7 +388,7 @@ def _test_and_save(divided: Divided, trained: Outcome, folder: RunFolder, starte
         # What is scored is what was saved, as it will be loaded.
         predictor = Predictor.load(draft.path)
         scores = {"validation": _validation(predictor, fitted.validation, watcher), **_test(predictor, divided, fitted, watcher)}
-        cost = {"seconds": round(time.perf_counter() - started, 3), "peak_memory_mb": peak_memory_mb()}
+        cost = {"seconds": round(folder.spent + time.perf_counter() - started, 3), "peak_memory_mb": peak_memory_mb()}
         metrics = {
             "backbone": task.choice.record.name,
             "strategy": task.strategy.name,

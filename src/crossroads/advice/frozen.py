@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,7 +12,8 @@ from crossroads.advice.profile import Profile, depth_rows, probed, similarity, s
 from crossroads.advice.sample import joined
 from crossroads.data.dataset import Dataset
 from crossroads.data.loading import load_all
-from crossroads.fitting import feature_key, refusal_notes, resize_of
+from crossroads.fitting import refusal_notes
+from crossroads.lookup import Lookup, resize_of
 from crossroads.recipe import PoolingName, Recipe, StrategyName
 from crossroads.training.probe import probe
 from crossroads.training.watch import Watcher
@@ -140,31 +140,11 @@ def see(dataset: Dataset, choice: Choice, recipe: Recipe, watcher: Watcher) -> S
 def extracted(
     dataset: Dataset, frozen: keras.Model, choice: Choice, recipe: Recipe, cut: str, watcher: Watcher, stage: str
 ) -> Extracted:
-    """Features of a data set from the cache, or computed. Training finds those again whose model and `cut` are its own."""
-    from crossroads.features.cache import Cache
-    from crossroads.features.engine import Engine
-    from crossroads.features.extract import extract
-
-    cache = Cache()
-    store = cache.store(feature_key(frozen, choice.record, recipe, cut), tuple(frozen.output_shape[1:]))
-    engine = partial(Engine, frozen, graphs=cache.graphs)
-    made: list[Engine] = []
-
-    def once() -> Engine:
-        made[:] = made or [engine()]
-        return made[0]
-
-    found = extract(
-        dataset,
-        resize=resize_of(recipe),
-        engine=once,
-        cache=cache,
-        store=store,
-        strict=recipe.strict,
-        progress=partial(watcher.progress, stage),
-    )
-    if made and made[0].note:
-        watcher.note(made[0].note)
+    """Features of a data set from the cache, or computed; the user is told of what should be known."""
+    lookup = Lookup(frozen, choice.record, recipe, cut, watcher)
+    found = lookup.of(dataset, stage)
+    if lookup.note:
+        watcher.note(lookup.note)
     return found
 
 

@@ -18,7 +18,8 @@ from crossroads.data.loading import load_all
 from crossroads.data.splits import split
 from crossroads.errors import SplitError
 from crossroads.evaluation import wilson
-from crossroads.fitting import Task, carry_out, resize_of
+from crossroads.fitting import Task, carry_out
+from crossroads.lookup import resize_of
 from crossroads.networks.catalog import DEFAULT_FROM_SCRATCH
 from crossroads.networks.construct import choose
 from crossroads.recipe import Recipe

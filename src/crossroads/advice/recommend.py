@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
@@ -21,11 +20,10 @@ from crossroads.advice.reasons import reasons_for
 from crossroads.advice.sample import MOST_CLASSES, compact, sample
 from crossroads.advice.size import Curve, Size, curve_of, size_of, worth
 from crossroads.data.dataset import Dataset
-from crossroads.data.loading import sizes
 from crossroads.errors import BackboneError
 from crossroads.recipe import Recipe, StrategyName
 from crossroads.strategies import relevant, resolve, strategy
-from crossroads.training.watch import Watcher
+from crossroads.training.watch import Noting, Watcher
 
 SAMPLE = 2_000
 """Images that evidence is measured on: an accuracy of 0.9 is then known to 1.3 points, and MobileNet at 96 px sees them in 2 s."""
@@ -34,11 +32,12 @@ HEAVY, HEAVY_SAMPLE = 2e9, 600
 """Multiply-adds of an image from which on fewer are looked at: ResNet50 at 224 px sees 45 in a second."""
 
 
-def recommend(train: Dataset, offers: Sequence[Offer], asked: Recipe, watcher: Watcher) -> Advice:
+def recommend(train: Dataset, side: float, offers: Sequence[Offer], asked: Recipe, watcher: Watcher) -> Advice:
     """Measure, and recommend.
 
     Args:
         train: Training images; nothing else is looked at.
+        side: Median of their shorter sides, in pixels.
         offers: The pretrained backbones to consider; none for training from scratch alone.
         asked: What the user asked for; options that hold for every strategy go into every candidate.
         watcher: Is told what goes on.
@@ -49,21 +48,17 @@ def recommend(train: Dataset, offers: Sequence[Offer], asked: Recipe, watcher: W
     memory = available_memory_mb()  # before Keras is loaded, which `memory_mb` counts
     asked, budget = replace(asked, budget=None), asked.budget
     began = time.perf_counter()
-    told: list[str] = []
-
-    def tell(note: str) -> None:
-        told.append(note)
-        watcher.note(note)
-
-    side = float(sizes(train, seed=asked.seed).median)
+    watcher = told = Noting(watcher)
     require_some(asked, offers, side)
     load_keras()
     machine = measured_machine()
     counts = train.counts()
     classes = int((counts > 0).sum())
-    seen = [found for offer in offers if (found := _looked_at(train, offer, asked, side, memory, watcher, tell)) is not None]
+    seen = [found for offer in offers if (found := _looked_at(train, offer, asked, side, memory, watcher)) is not None]
     if classes > MOST_CLASSES:
-        tell(f"the evidence is drawn from {MOST_CLASSES} of the {classes:,} classes, which are told apart more easily than all")
+        watcher.note(
+            f"the evidence is drawn from {MOST_CLASSES} of the {classes:,} classes, which are told apart more easily than all"
+        )
     rows = sample(train, SAMPLE, asked.seed)
     part = compact(train.select(rows))
     level = level_of(part, asked, scratch_size(asked, side), float(counts.max() / len(train)), watcher)
@@ -79,12 +74,10 @@ def recommend(train: Dataset, offers: Sequence[Offer], asked: Recipe, watcher: W
     evidence = Evidence(size, tuple(one.profile for one, _ in known), curve, level, time.perf_counter() - began)
     leading = next((profile for profile in evidence.profiles if profile.similarity is not None), None)
     case = case_of(size.effective_of_a_class, leading) if leading is not None else None
-    return Advice(case, order, tuple(reasons_for(evidence, case, order, budget)), evidence, budget, tuple(told))
+    return Advice(case, order, tuple(reasons_for(evidence, case, order, budget)), evidence, budget, tuple(told.notes))
 
 
-def _looked_at(
-    train: Dataset, offer: Offer, asked: Recipe, side: float, memory: float | None, watcher: Watcher, tell: Any
-) -> Seen | None:
+def _looked_at(train: Dataset, offer: Offer, asked: Recipe, side: float, memory: float | None, watcher: Watcher) -> Seen | None:
     """What a backbone sees; None, and a note, where memory would not hold it or, unless it was named, the size does not fit."""
     record = offer.choice.record
     size = asked.image_size or record.size_for(side)
@@ -93,12 +86,12 @@ def _looked_at(
     except BackboneError as error:
         if offer.named:
             raise
-        tell(f"{record.name} is left out: {error}")
+        watcher.note(f"{record.name} is left out: {error}")
         return None
     cost = record.multiply_adds * (size / record.reference_size) ** 2
     need = memory_mb(record.parameters, int(cost), 1, trained=False)
     if memory is not None and need > memory:
-        tell(f"{record.name} is left out: it takes about {need:,.0f} MB of memory, and {memory:,.0f} are free")
+        watcher.note(f"{record.name} is left out: it takes about {need:,.0f} MB of memory, and {memory:,.0f} are free")
         return None
     wanted = replace(asked, backbone=record.name, weights=offer.weights, image_size=size, strategy="feature-extraction")
     plain = relevant(wanted, strategy("feature-extraction"))

@@ -41,3 +41,32 @@ class Silent:
 
     def epoch(self, record: EpochRecord, total: int) -> None:
         """Nothing."""
+
+
+class Noting:
+    """A watcher that keeps the notes it hands on.
+
+    Args:
+        watcher: Is told all the same.
+    """
+
+    def __init__(self, watcher: Watcher) -> None:
+        self.notes: list[str] = []
+        self._watcher = watcher
+
+    def note(self, text: str) -> None:
+        """Keep it, and hand it on."""
+        self.notes.append(text)
+        self._watcher.note(text)
+
+    def progress(self, stage: str, done: int, total: int) -> None:
+        """Hand it on."""
+        self._watcher.progress(stage, done, total)
+
+    def step(self, epoch: int, done: int, total: int) -> None:
+        """Hand it on."""
+        self._watcher.step(epoch, done, total)
+
+    def epoch(self, record: EpochRecord, total: int) -> None:
+        """Hand it on."""
+        self._watcher.epoch(record, total)
