@@ -5,13 +5,16 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from scipy.stats import multivariate_normal
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # benchmarks/ lies beside the package and is not installed
 
 from benchmarks import __main__ as bench
 from benchmarks import regret
 from benchmarks._measure import Row, alternate
+from benchmarks.logme import evidence, logme
 
 from crossroads.advice.expectation import LIFTS
 
@@ -120,3 +123,19 @@ def test_the_regret_of_the_best_is_nothing_and_no_rule_beats_it():
         regrets = [outcome.regret(name) for name in outcome.reached]
         assert min(regrets) == 0
         assert max(regrets) >= 0
+
+
+def test_logme_is_the_greatest_evidence_of_a_linear_model():
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(40, 5))
+    labels = (features @ rng.normal(size=5) > 0).astype(int)
+    left, singular, _ = np.linalg.svd(features, full_matrices=False)
+    for prior, noise in ((1.0, 1.0), (0.3, 5.0)):
+        exact = multivariate_normal.logpdf(labels, np.zeros(40), np.eye(40) / noise + features @ features.T / prior) / 40
+        assert evidence(left, singular**2, 5, labels * 1.0, prior, noise) == pytest.approx(exact)
+    grid = np.logspace(-2, 3, 40)
+    sides = (labels * 1.0, 1.0 - labels)
+    best = [max(evidence(left, singular**2, 5, side, prior, noise) for prior in grid for noise in grid) for side in sides]
+    assert logme(features, labels) == pytest.approx(np.mean(best), abs=0.01)
+    assert logme(features, labels) >= np.mean(best)
+    assert logme(features, labels) > logme(rng.normal(size=(40, 5)), labels)

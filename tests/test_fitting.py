@@ -10,6 +10,7 @@ from keras import layers
 import crossroads
 from crossroads import artifact
 from crossroads.errors import BackboneError, RecipeError, TrainingError
+from crossroads.networks import network
 from crossroads.networks.construct import build, choose
 from crossroads.strategies import STRATEGIES
 from crossroads.training.checkpoint import Checkpoints
@@ -201,12 +202,27 @@ def test_a_function_is_a_network_of_ones_own_as_well(tmp_path):
     assert run.metrics["backbone"] == "own:made"
 
 
-def test_an_mlp_head_sees_features_of_mean_zero_and_variance_one(tmp_path):
-    run = fit(tmp_path / "run", "feature-extraction", head="mlp", seed=3)
+@pytest.mark.parametrize(
+    "options", [{"strategy": "feature-extraction", "head": "mlp"}, {"strategy": "finetune", "epochs": 1}], ids=str
+)
+def test_a_head_that_steps_are_taken_on_sees_features_of_mean_zero_and_variance_one(options, tmp_path, monkeypatch):
+    told = []
+    monkeypatch.setattr(network, "standardise", lambda head, *figures: told.append(figures))
+    run = fit(tmp_path / "run", seed=3, **options)
+    ((mean, deviation),) = told
+    if options["strategy"] == "finetune":
+        return  # the frozen part that they are of is trained since
     saved = artifact.load_model(run.artifact)
-    (layer,) = [layer for layer in saved._flatten_layers() if layer.name == "head_standardise"]
     images, _ = stripes(80, classes=("level", "slanting", "upright"), size=SIZE)
     (frozen,) = [layer for layer in saved.layers if layer.name == "frozen"]
-    seen = np.asarray(layer(frozen.predict(images, verbose=0)))  # the training images among them, three quarters
+    seen = (frozen.predict(images, verbose=0) - mean) / np.where(deviation > 1e-3, deviation, 1)  # the training images among them
     assert np.abs(seen.mean(axis=0)).max() < 0.3
-    assert 0.6 < seen.var(axis=0)[np.asarray(layer.moving_variance) > 1e-6].mean() < 1.4
+    assert 0.6 < seen.var(axis=0)[deviation > 1e-3].mean() < 1.4
+
+
+def test_a_head_that_standardises_a_map_of_turned_channels_ships_as_it_was_trained(tmp_path):
+    # OpenVINO 2026.4 scales such a flattened map in another order, which is refused when the artifact is checked.
+    images = stripes(48, size=32)
+    options = {"backbone": "squeezenet", "weights": "none", "image_size": 48, "pooling": "average-2", "cut": 0.4}
+    run = crossroads.fit(images, out=tmp_path / "run", strategy="early-features", head="mlp", epochs=1, test_share=0.0, **options)
+    assert artifact.is_finished(run.artifact)

@@ -58,6 +58,13 @@ def test_a_whole_number_may_stand_for_a_number():
     assert Recipe.from_mapping({"learning_rate": 1}).learning_rate == 1.0
 
 
+def test_a_cut_may_be_a_number():
+    assert Recipe.from_mapping({"cut": 0.6, "freeze_to": 3}, "x") == Recipe(cut="0.6", freeze_to="3")
+    assert Recipe(cut=np.float64(0.5)).cut == "0.5"
+    with pytest.raises(RecipeError, match="cut must be a string"):
+        Recipe(cut=True)
+
+
 def test_types_are_checked_however_a_recipe_is_made():
     with pytest.raises(RecipeError, match="epochs must be a whole number; received '5'"):
         Recipe(epochs="5")

@@ -233,6 +233,10 @@ def _require_range(name: str, value: float | None, low: float, high: float, *, o
         raise RecipeError(f"{name} must lie in {bracket}{low:g}, {high:g}]", received=value)
 
 
+NUMBERED = ("cut", "freeze_to")
+"""Names of layers that may be given as an index or a share of the depth too: as numbers, in Python and in TOML."""
+
+
 def _check_types(record: Any) -> None:
     """Bring the fields of a frozen record to their declared types, NumPy's numbers too, or raise `RecipeError`."""
     for name, hint in typing.get_type_hints(type(record)).items():
@@ -264,6 +268,8 @@ def _coerce(hint: Any, value: object, where: str, key: str) -> object:
         return float(value)
     if expected is int and numeric and isinstance(value, numbers.Integral):
         return int(value)
+    if key in NUMBERED and numeric and isinstance(value, numbers.Real):
+        return str(int(value) if isinstance(value, numbers.Integral) else float(value))
     if expected not in (float, int) and isinstance(value, expected):
         return value
     raise RecipeError(f"{where}: {key} must be {_kind(expected)}", received=repr(value))

@@ -77,7 +77,6 @@ class Ground:
         images_of_a_class: Effective ones.
         side: Median of the shorter sides, in pixels.
         machine: What this machine does.
-        decode_seconds: To read one image.
     """
 
     asked: Recipe
@@ -86,7 +85,6 @@ class Ground:
     images_of_a_class: float
     side: float
     machine: Machine
-    decode_seconds: float
 
 
 def of_backbone(seen: Seen, curves: dict[StrategyName, Curve], ground: Ground) -> Iterator[Candidate]:
@@ -200,11 +198,11 @@ def _seconds(seen: Seen, way: Frozen, recipe: Recipe, ground: Ground) -> float:
     if record.frozen or record.tuned:
         known = len(seen.dataset) if way.strategy == "early-features" else 0  # whose features are in the cache as they are
         missing = ground.images * (1 + ground.asked.validation) - known
-        seconds += missing * (forward_seconds(cost, ground.machine) + ground.decode_seconds)
+        seconds += missing * (forward_seconds(cost, ground.machine) + seen.decode_seconds)
         seconds += head_seconds(ground.images, way.features.shape[1], ground.classes, ground.machine)
     if not record.frozen:
         step = step_seconds(cost, ground.machine, depthwise=seen.depthwise)
-        seconds += TRACE + ground.images * (ground.decode_seconds + (recipe.epochs or 0) * step)
+        seconds += TRACE + ground.images * (seen.decode_seconds + (recipe.epochs or 0) * step)
     return seconds
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from crossroads.networks.cuts import Cut
 
 CALIBRATION_IMAGES = 64
-"""Images that the random twin's BatchNorm statistics are taken from."""
+"""Images that the random twin's BatchNorm statistics are taken from, and that reading is timed on."""
 
 WIDEST = 16_384
 """Features of a grid that are probed: the inner products of more take longer than all the rest."""
@@ -71,6 +72,7 @@ class Seen:
         digests: uint8 (s, 16), of these.
         end: Float (s, d), the averages at the end.
         depthwise: Whether it has depthwise convolutions, which train slowly on a CPU.
+        decode_seconds: That reading one image took, at the size that the backbone takes.
     """
 
     choice: Choice
@@ -82,6 +84,7 @@ class Seen:
     digests: NDArray[np.uint8]
     end: NDArray[np.float32]
     depthwise: bool
+    decode_seconds: float
 
 
 def see(dataset: Dataset, choice: Choice, recipe: Recipe, watcher: Watcher) -> Seen:
@@ -115,11 +118,14 @@ def see(dataset: Dataset, choice: Choice, recipe: Recipe, watcher: Watcher) -> S
     found = replace(got.dataset, groups=joined(got.dataset.groups, got.digests))
     widths = tuple(cut.channels for cut in chosen)
     accuracies = probed(got.features, widths, found.labels, found.groups)
+    rows = np.linspace(0, len(found) - 1, min(CALIBRATION_IMAGES, len(found))).astype(np.int64)
+    began = time.perf_counter()
+    some = load_all(found.select(rows), resize_of(recipe)).pixels
+    decode_seconds = (time.perf_counter() - began) / len(rows)
     twins = None
     if recipe.weights != "none":
         random = build(choice, size, weights=None, seed=recipe.seed)
-        rows = np.linspace(0, len(found) - 1, min(CALIBRATION_IMAGES, len(found))).astype(np.int64)
-        calibrate_batchnorm(random.parts, load_all(found.select(rows), resize_of(recipe)).pixels)
+        calibrate_batchnorm(random.parts, some)
         control = extracted(
             found, averages(random.parts, size, chosen), choice, recipe, f"random {key}", watcher, f"{stage}, random twin"
         )
@@ -129,7 +135,7 @@ def see(dataset: Dataset, choice: Choice, recipe: Recipe, watcher: Watcher) -> S
     profile = Profile(name, size, len(found), depth_rows(chosen, accuracies, twins, found.groups), similar)
     whole = np.asarray(got.features[:], np.float32)
     end = np.ascontiguousarray(whole[:, -widths[-1] :])
-    seen = Seen(choice, recipe, built, profile, (), found, got.digests, end, has_depthwise(built.parts.backbone))
+    seen = Seen(choice, recipe, built, profile, (), found, got.digests, end, has_depthwise(built.parts.backbone), decode_seconds)
     at_end = Frozen("feature-extraction", built.keep, "average", accuracies[-1], end)
     early = _early(seen, chosen, accuracies, watcher)
     ways = sorted([at_end, *early], key=lambda way: -float(way.correct.mean()))

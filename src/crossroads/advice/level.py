@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -68,13 +67,11 @@ class Level:
         majority: Share of the largest class.
         pixels: A probe on the pixels themselves.
         short: The small network; None where the sample is too small to hold out a part.
-        decode_seconds: That reading one image took.
     """
 
     majority: float
     pixels: Estimate
     short: Short | None
-    decode_seconds: float
 
     def to_json(self) -> dict[str, Any]:
         """As plain values."""
@@ -107,14 +104,12 @@ def level_of(dataset: Dataset, recipe: Recipe, size: int, majority: float, watch
     Raises:
         DataError: No image can be read.
     """
-    began = time.perf_counter()
     loaded = load_all(dataset, Resize(PIXELS, recipe.resize or "squash"))
-    seconds = (time.perf_counter() - began) / len(dataset)
     found = loaded.dataset
     found = replace(found, groups=joined(found.groups, loaded.digests))
     flat = loaded.pixels.reshape(len(found), -1).astype(np.float32)
     pixels = share(probe(flat, found.labels, found.groups).correct, found.groups)
-    return Level(majority, pixels, short_training(found, recipe, size, watcher), seconds)
+    return Level(majority, pixels, short_training(found, recipe, size, watcher))
 
 
 def _divisible(dataset: Dataset) -> Dataset:

@@ -63,7 +63,7 @@ def recommend(train: Dataset, side: float, offers: Sequence[Offer], asked: Recip
     part = compact(train.select(rows))
     level = level_of(part, asked, scratch_size(asked, side), float(counts.max() / len(train)), watcher)
     size = _size(train, max(seen, key=lambda one: float(one.ways[0].correct.mean()), default=None))
-    ground = Ground(asked, len(train), classes, size.effective_of_a_class, side, machine, level.decode_seconds)
+    ground = Ground(asked, len(train), classes, size.effective_of_a_class, side, machine)
     known = [(one, _curves(one, size, classes, asked.seed)) for one in seen]
     known.sort(key=lambda pair: -max(curve.here.value for curve in pair[1].values()))
     candidates = [one for found, curves in known for one in of_backbone(found, curves, ground)]
