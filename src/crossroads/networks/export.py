@@ -135,8 +135,18 @@ def _placed(value: Any, places: dict[str, int]) -> Any:
 
 
 def _export(model: Any, graph: str) -> None:
+    """What ``model.export(format="openvino")`` writes, in less than half its time: that traces every nested model by itself too."""
+    import openvino
+    import tensorflow as tf
+
+    (images,) = model.inputs
+    signature = [tf.TensorSpec(images.shape, images.dtype, images.name)]
     with _without_exec():
-        model.export(graph, format="openvino", verbose=False)
+        traced = tf.function(lambda x: model(x, training=False), input_signature=signature, autograph=False)
+        converted = openvino.convert_model(traced.get_concrete_function())
+    converted.inputs[0].get_node().set_friendly_name(images.name)
+    converted.inputs[0].tensor.set_names({images.name})
+    openvino.serialize(converted, graph)
 
 
 @contextmanager
