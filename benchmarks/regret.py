@@ -217,10 +217,35 @@ def summary(found: Sequence[Outcome]) -> Iterator[Row]:
     ]
     if each:
         yield Row(f"regret, the same inside each of {len(each)} tasks, mean", "", (statistics.mean(each),))
+    yield from over_backbones(found, orders)
     shares = [outcome.advice["seconds"] / sum(outcome.seconds.values()) for outcome in found]
     yield Row("regret, advice's share of the time of running all", "", (statistics.median(shares),), "most", (max(shares),))
     beyond = [outcome.advice["seconds"] - outcome.seconds[FROZEN[0]] for outcome in found]
     yield Row("regret, advice beyond feature extraction", "s", (statistics.median(beyond),), "most", (max(beyond),))
+
+
+def over_backbones(found: Sequence[Outcome], orders: Sequence[Sequence[Expected]]) -> Iterator[Row]:
+    """Where several backbones were run: the advice over all of them, and the backbone of the highest LogME, finetuned."""
+    chosen: dict[str, list[float]] = {"the advice": [], "finetuning the backbone of the highest LogME": []}
+    for name in dict.fromkeys(outcome.task for outcome in found):
+        known = [(one, order[0]) for one, order in zip(found, orders, strict=True) if one.task == name and "logme" in one.advice]
+        if len(known) < 2:
+            continue
+        best = max(outcome.best for outcome, _ in known)
+        outcome, first = max(known, key=lambda pair: pair[1].accuracy.value)
+        rated, _ = max(known, key=lambda pair: float(pair[0].advice["logme"]))
+        reached = (outcome.reached[first.strategy], rated.reached[always("finetune")(rated)])
+        for regrets, accuracy in zip(chosen.values(), reached, strict=True):
+            regrets.append(100 * (best - accuracy))
+    for rule, regrets in chosen.items():
+        if regrets:
+            yield Row(
+                f"regret over backbones, {rule}, mean of {len(regrets)}",
+                "points",
+                (statistics.mean(regrets),),
+                "most",
+                (max(regrets),),
+            )
 
 
 def _spearman(rows: Sequence[tuple[Estimate, float]]) -> float:

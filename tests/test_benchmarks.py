@@ -16,6 +16,7 @@ from benchmarks import regret
 from benchmarks._measure import Row, alternate
 from benchmarks.logme import evidence, logme
 
+from crossroads.advice.estimate import Estimate
 from crossroads.advice.expectation import LIFTS
 
 RATE = Row("decode", "images/s", (90.0, 110.0, 100.0), "tf.data", (50.0, 44.0, 40.0))
@@ -123,6 +124,20 @@ def test_the_regret_of_the_best_is_nothing_and_no_rule_beats_it():
         regrets = [outcome.regret(name) for name in outcome.reached]
         assert min(regrets) == 0
         assert max(regrets) >= 0
+
+
+def test_over_backbones_a_rule_is_held_against_the_best_of_all():
+    def outcome(backbone, logme, reached):
+        return regret.Outcome("signs", backbone, {"logme": logme}, reached, reached, {})
+
+    def first(strategy, value):
+        return [regret.Expected(strategy, Estimate(value, 0, 1), 1.0)]
+
+    found = [outcome("a", 0.3, {"feature-extraction": 0.7, "finetune": 0.9}), outcome("b", 0.5, {"feature-extraction": 0.8})]
+    orders = [first("finetune", 0.85), first("feature-extraction", 0.8)]
+    rows = {row.name.split(", ")[1]: row.ours[0] for row in regret.over_backbones(found, orders)}
+    assert rows == pytest.approx({"the advice": 0, "finetuning the backbone of the highest LogME": 10})
+    assert list(regret.over_backbones(found[:1], orders[:1])) == []
 
 
 def test_logme_is_the_greatest_evidence_of_a_linear_model():
