@@ -1,4 +1,4 @@
-"""The pictures of docs/explanation/four-cases.md, drawn from the figures that are kept: ``python -m benchmarks.plots``."""
+"""The pictures and the table of docs/explanation/four-cases.md, from the figures that are kept: ``python -m benchmarks.plots``."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from benchmarks._measure import ROOT
-from benchmarks.regret import ADVICE
+from benchmarks.regret import ADVICE, expectations, fitted_lifts, outcomes
 
 FOLDER = ROOT / "docs" / "explanation"
 PROFILES = ("ants/bees", "CIFAR-10, 900 a class", "GTSRB, 4,300 images", "digits, 90 a class")
@@ -68,6 +68,24 @@ def plane() -> None:
     figure.savefig(FOLDER / "plane.svg", metadata={"Date": None})
 
 
+def table(backbone: str = "MobileNet") -> str:
+    """Of each task with a backbone: what was advised by lifts that were fitted without it, and what was best. Markdown."""
+    found = list(outcomes(measure=False))
+    rows = ["| task | case | similarity | advised | expected | reached | best of all |", "|---|---|---|---|---|---|---|"]
+    for one in found:
+        if one.backbone != backbone:
+            continue
+        first = expectations(one, fitted_lifts(found, without=one.task))[0]
+        best = max(one.reached, key=lambda name: one.reached[name])
+        case, known = one.advice["case"], first.accuracy
+        rows.append(
+            f"| {one.task} | {case['number']} | {case['similarity']['value']:.2f} | {first.strategy} "
+            f"| {known.value:.3f} ({known.low:.3f} to {known.high:.3f}) | {one.reached[first.strategy]:.3f} "
+            f"| {best}, {one.best:.3f} |"
+        )
+    return "\n".join(rows)
+
+
 if __name__ == "__main__":
     import matplotlib
 
@@ -75,3 +93,4 @@ if __name__ == "__main__":
     matplotlib.rcParams["svg.hashsalt"] = "crossroads"
     profiles()
     plane()
+    print(table())

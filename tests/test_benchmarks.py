@@ -13,8 +13,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # benchmarks/ lies
 
 from benchmarks import __main__ as bench
 from benchmarks import regret
-from benchmarks._measure import Row, alternate
+from benchmarks._measure import ROOT, Row, alternate
 from benchmarks.logme import evidence, logme
+from benchmarks.plots import table
 
 from crossroads.advice.estimate import Estimate
 from crossroads.advice.expectation import LIFTS
@@ -108,6 +109,11 @@ def test_the_lifts_of_the_advice_are_those_that_the_kept_runs_give():
     assert len(found) >= 10
     for name, lift in regret.fitted_lifts(found).items():
         assert lift == LIFTS[name], name
+
+
+def test_the_page_on_the_four_cases_shows_what_was_measured():
+    page = (ROOT / "docs" / "explanation" / "four-cases.md").read_text(encoding="utf-8")
+    assert table() in page
 
 
 def test_a_task_is_judged_by_lifts_that_were_fitted_without_it():
