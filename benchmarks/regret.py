@@ -205,7 +205,7 @@ def summary(found: Sequence[Outcome]) -> Iterator[Row]:
     } | {rule: [choose(outcome) for outcome in found] for rule, choose in RULES.items()}
     for rule, chosen in choices.items():
         regrets = [outcome.regret(name) for outcome, name in zip(found, chosen, strict=True)]
-        yield Row(f"regret, {rule}, mean of {len(found)}", "points", (statistics.mean(regrets),), "most", (max(regrets),))
+        yield from mean_and_most(f"regret, {rule}, of {len(found)}", "points", regrets)
     pairs = [(one.accuracy, outcome.reached[one.strategy]) for outcome, order in zip(found, orders, strict=True) for one in order]
     inside = statistics.mean(float(estimate.low <= value <= estimate.high) for estimate, value in pairs)
     yield Row(f"regret, share of {len(pairs)} intervals that hold what was reached", "", (inside,))
@@ -219,9 +219,15 @@ def summary(found: Sequence[Outcome]) -> Iterator[Row]:
         yield Row(f"regret, the same inside each of {len(each)} tasks, mean", "", (statistics.mean(each),))
     yield from over_backbones(found, orders)
     shares = [outcome.advice["seconds"] / sum(outcome.seconds.values()) for outcome in found]
-    yield Row("regret, advice's share of the time of running all", "", (statistics.median(shares),), "most", (max(shares),))
+    yield from mean_and_most("regret, advice's share of the time of those that were run", "", shares)
     beyond = [outcome.advice["seconds"] - outcome.seconds[FROZEN[0]] for outcome in found]
-    yield Row("regret, advice beyond feature extraction", "s", (statistics.median(beyond),), "most", (max(beyond),))
+    yield from mean_and_most("regret, advice beyond feature extraction", "s", beyond)
+
+
+def mean_and_most(name: str, unit: str, values: Sequence[float]) -> Iterator[Row]:
+    """Two rows of a figure that each task has."""
+    yield Row(f"{name}, mean", unit, (statistics.mean(values),))
+    yield Row(f"{name}, most", unit, (max(values),))
 
 
 def over_backbones(found: Sequence[Outcome], orders: Sequence[Sequence[Expected]]) -> Iterator[Row]:
@@ -239,13 +245,7 @@ def over_backbones(found: Sequence[Outcome], orders: Sequence[Sequence[Expected]
             regrets.append(100 * (best - accuracy))
     for rule, regrets in chosen.items():
         if regrets:
-            yield Row(
-                f"regret over backbones, {rule}, mean of {len(regrets)}",
-                "points",
-                (statistics.mean(regrets),),
-                "most",
-                (max(regrets),),
-            )
+            yield from mean_and_most(f"regret over backbones, {rule}, of {len(regrets)}", "points", regrets)
 
 
 def _spearman(rows: Sequence[tuple[Estimate, float]]) -> float:

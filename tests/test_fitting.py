@@ -1,6 +1,7 @@
 """Every strategy, from images to the artifact, on a tiny network of one's own."""
 
 import shutil
+from dataclasses import replace
 
 import keras
 import numpy as np
@@ -9,7 +10,10 @@ from keras import layers
 
 import crossroads
 from crossroads import artifact
-from crossroads.errors import BackboneError, RecipeError, TrainingError
+from crossroads.data.images import Resize
+from crossroads.data.loading import load_all
+from crossroads.errors import BackboneError, DataError, RecipeError, TrainingError
+from crossroads.fitting import Side, _require_same
 from crossroads.networks import network
 from crossroads.networks.construct import build, choose
 from crossroads.strategies import STRATEGIES
@@ -206,18 +210,36 @@ def test_a_function_is_a_network_of_ones_own_as_well(tmp_path):
     "options", [{"strategy": "feature-extraction", "head": "mlp"}, {"strategy": "finetune", "epochs": 1}], ids=str
 )
 def test_a_head_that_steps_are_taken_on_sees_features_of_mean_zero_and_variance_one(options, tmp_path, monkeypatch):
-    told = []
-    monkeypatch.setattr(network, "standardise", lambda head, *figures: told.append(figures))
+    told, usual = [], network.standardise
+
+    def standardise(head, *figures):
+        usual(head, *figures)
+        told.append((head, figures))
+
+    monkeypatch.setattr(network, "standardise", standardise)
     run = fit(tmp_path / "run", seed=3, **options)
-    ((mean, deviation),) = told
+    (((layer, *_), (mean, deviation)),) = told
+    np.testing.assert_allclose(layer.moving_mean, mean, rtol=1e-6)
+    assert (np.asarray(layer.moving_variance) >= 0.999 * deviation**2).all()
+    assert np.median(np.asarray(layer.moving_variance) / deviation.clip(1e-9) ** 2) == pytest.approx(1, rel=1e-5)
     if options["strategy"] == "finetune":
-        return  # the frozen part that they are of is trained since
+        return  # the frozen part that these features are of was trained on
     saved = artifact.load_model(run.artifact)
     images, _ = stripes(80, classes=("level", "slanting", "upright"), size=SIZE)
     (frozen,) = [layer for layer in saved.layers if layer.name == "frozen"]
     seen = (frozen.predict(images, verbose=0) - mean) / np.where(deviation > 1e-3, deviation, 1)  # the training images among them
     assert np.abs(seen.mean(axis=0)).max() < 0.3
     assert 0.6 < seen.var(axis=0)[deviation > 1e-3].mean() < 1.4
+
+
+def test_images_that_change_while_a_run_goes_on_are_told():
+    images, labels = stripes(4, size=SIZE)
+    loaded = load_all(crossroads.read((images, labels)), Resize(SIZE))
+    side = Side(loaded.dataset, loaded.digests, (), None)
+    _require_same(side, loaded)
+    for other in (loaded.digests[1:], loaded.digests[::-1]):
+        with pytest.raises(DataError, match="images must stay as they are while a run goes on"):
+            _require_same(replace(side, digests=other), loaded)
 
 
 def test_a_head_that_standardises_a_map_of_turned_channels_ships_as_it_was_trained(tmp_path):

@@ -5,12 +5,14 @@ import sys
 
 import pytest
 
-from crossroads._platform import keep_freed_memory
+from crossroads import _platform
+from crossroads._platform import available_memory_mb, keep_freed_memory
 
 FAULTS = """
 import resource, sys
 import numpy as np
-from crossroads._platform import keep_freed_memory
+from crossroads import _platform
+from crossroads._platform import available_memory_mb, keep_freed_memory
 if sys.argv[1] == "kept":
     assert keep_freed_memory()
 for _ in range(20):
@@ -27,3 +29,18 @@ def test_freed_memory_is_used_again():
         for how in ("kept", "usual")
     }
     assert faults["kept"] < faults["usual"] / 4
+
+
+def test_a_container_leaves_less_memory_than_its_machine_has(tmp_path, monkeypatch):
+    usual = available_memory_mb()
+    for name, text in (
+        ("memory.max", "1073741824"),
+        ("memory.current", "805306368"),
+        ("memory.stat", "anon 1\ninactive_file 268435456"),
+    ):
+        (tmp_path / name).write_text(text)
+    monkeypatch.setattr(_platform, "_CONTAINERS", ((str(tmp_path), "memory.max", "memory.current", "inactive_file"),))
+    assert available_memory_mb() == min(512, usual or 512)
+    (tmp_path / "memory.max").write_text("max\n")
+    monkeypatch.setattr(_platform, "_CONTAINERS", ((str(tmp_path), "memory.max", "memory.current", "inactive_file"),))
+    assert available_memory_mb() != 512

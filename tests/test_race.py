@@ -138,6 +138,19 @@ def test_a_candidate_that_fails_does_not_lose_the_race(tmp_path, trainings):
     assert [row["failed"] for row in found.facts["trials"]] == [None, "the loss must be finite", None, None]
 
 
+def test_where_the_first_answer_fails_another_has_to_give_it(tmp_path, trainings):
+    trainings.reaches = {"early-features": TrainingError("no room in the cache"), "finetune": 0.9, "from-scratch": 0.8}
+    found = run(tmp_path, plan("early-features", "finetune", "from-scratch", budget=1.0))
+    assert (found.task.strategy, found.task.epochs) == ("finetune", 8)
+    assert [row["failed"] for row in found.facts["trials"]] == ["no room in the cache", None]
+
+
+def test_where_all_fail_the_last_error_is_told(tmp_path, trainings):
+    trainings.reaches = {"early-features": TrainingError("one"), "finetune": TrainingError("two")}
+    with pytest.raises(TrainingError, match="two"):
+        run(tmp_path, plan("early-features", "finetune"))
+
+
 def test_each_trial_has_checkpoints_of_its_own(tmp_path, trainings):
     trainings.reaches = {"early-features": 0.85, "finetune": 0.92, "warm-start": 0.9}
     run(tmp_path, plan("finetune", "early-features", "warm-start"))

@@ -30,15 +30,29 @@ def peak_memory_mb() -> float | None:
     return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
 
 
+_CONTAINERS = (
+    ("/sys/fs/cgroup", "memory.max", "memory.current", "inactive_file"),
+    ("/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+)
+"""Of control groups, version 2 and 1: the limit, what is taken, and how much of that are files which the system can let go."""
+
+
 def available_memory_mb() -> float | None:
-    """Memory that a process may still take without swapping, in MiB; None where the system does not tell. Linux: proc(5)."""
+    """Memory that a process may still take without swapping, in MiB; None where the system does not tell.
+
+    Linux: the least of what the machine has (proc(5)) and what a container leaves.
+    """
+    found = []
     with suppress(OSError):
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) / 2**10
-    with suppress(ValueError, OSError, AttributeError):
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**20
-    return None
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        found += [int(line.split()[1]) / 2**10 for line in lines if line.startswith("MemAvailable:")]
+    for folder, limit, taken, files in _CONTAINERS:
+        with suppress(OSError, ValueError, KeyError):  # none, or "max"
+            here = Path(folder)
+            kept = dict(line.split() for line in (here / "memory.stat").read_text().splitlines())
+            free = int((here / limit).read_text()) - int((here / taken).read_text()) + int(kept[files])
+            found.append(max(0, free) / 2**20)
+    return min(found, default=None)
 
 
 def keras_backend() -> str:

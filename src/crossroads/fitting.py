@@ -136,7 +136,7 @@ class _Run:
         with seeded(recipe.seed):
             self._head = head_layers(recipe.head, self._classes, tuned=task.strategy.tuned)
             self._last = self._network(None)  # builds the head
-        artifact.check_model(self._last.inference, self._size, self._classes)  # before the work, not after it
+        artifact.check_model(self._last.ship(), self._size, self._classes)  # before the work, not after it
         self._sides: tuple[Side, Side] | None = None
         self._features: dict[str, Any] = {}
 
@@ -147,7 +147,7 @@ class _Run:
         history: list[EpochRecord] = []
         summary: list[dict[str, Any]] = []
         best: tuple[tuple[float, float], int] | None = None
-        model = self._last.inference
+        network = self._last
         for number, phase in enumerate(plan(self._task.recipe, images=len(self._task.train))):
             network, data, validation = self._prepared(phase)
             weights = [np.array(v) for v in network.trained.variables] if best else []
@@ -159,18 +159,22 @@ class _Run:
             score = (top.validation_accuracy, -top.validation_loss)
             summary.append(_summary(phase, trained))
             if best is None or score > best[0]:
-                best, model = (score, number), network.inference
+                best = (score, number)
             else:
                 for variable, value in zip(network.trained.variables, weights, strict=True):
                     variable.assign(value)
-                model = network.inference
                 self._tell("finetuning did not beat the head on frozen features, whose weights are kept")
         chosen = summary[best[1]] if best else {}
         train, validation_side = self._require_sides()
-        facts = {"epochs": chosen["epochs"], "best_epoch": chosen["best_epoch"], "phases": summary, **self._facts()}
+        facts = {
+            "epochs": chosen["epochs"],
+            "best_epoch": chosen["best_epoch"],
+            "phases": summary,
+            **self._facts(chosen.get("name")),
+        }
         accuracy, loss = best[0] if best else (0.0, 0.0)
         reached = {"accuracy": accuracy, "loss": -loss}
-        return Fitted(model, tuple(history), train, validation_side, tuple(self._notes), facts, reached)
+        return Fitted(network.ship(), tuple(history), train, validation_side, tuple(self._notes), facts, reached)
 
     def _refuse_idle_pooling(self) -> None:
         usual = "average-4" if self._task.strategy.keeps == "early" else "average"
@@ -203,6 +207,8 @@ class _Run:
             if pixels is None:
                 raise DataError("training on pixels needs decoded images", received="none")
             self._sides = self._sides or self._checked(*(Side(p.dataset, p.digests, p.refusals, p.pixels) for p in pixels))
+            for side, read in zip(self._sides, pixels, strict=True):
+                _require_same(side, read)
             (train, validation), (seen, unseen) = self._sides, pixels
             return network, _labelled(train, seen.pixels), _labelled(validation, unseen.pixels)
         alone = phase.name == "head" and self._task.strategy.tuned  # on images as they are; the views are for finetuning
@@ -273,14 +279,16 @@ class _Run:
             hasher.update(side.dataset.labels.tobytes())
         return hasher.hexdigest()
 
-    def _facts(self) -> dict[str, Any]:
+    def _facts(self, chosen: str | None) -> dict[str, Any]:
+        """What the backbone and the features were; `chosen` is the phase whose weights are kept."""
         built = self._built
         if self._task.strategy.start == "random":
             return {}
+        frozen = built.keep if chosen == "head" else built.freeze
         return {
             "weights": (built.weights or {"from": "none"}) | {"digest": built.digest},
             "cut": {"name": built.keep.name, "index": built.keep.index, "depth": round(built.keep.depth, 4)},
-            "frozen_to": built.keep.name if self._task.strategy.frozen else None if built.freeze is None else built.freeze.name,
+            "frozen_to": None if frozen is None else frozen.name,
             "features": self._features,
         }
 
@@ -291,6 +299,16 @@ def refusal_notes(side: str, refusals: tuple[Refusal, ...]) -> Iterator[str]:
         first = f"{refusals[0].name}: {refusals[0].reason}"
         images = f"{len(refusals)} images of {side} were" if len(refusals) > 1 else f"1 image of {side} was"
         yield f"{images} refused and left out, the first {first}"
+
+
+def _require_same(side: Side, read: Loaded) -> None:
+    """Raises `DataError` where images that were read twice, for features and for pixels, are not the same."""
+    if not np.array_equal(side.digests, read.digests):
+        raise DataError(
+            f"{side.dataset.origin}: images must stay as they are while a run goes on",
+            received=f"{len(side.digests)} images at first and {len(read.digests)} later, or others",
+            mend="start again once nothing changes them",
+        )
 
 
 def _labelled(side: Side, inputs: Any, views: int = 1) -> Labelled:

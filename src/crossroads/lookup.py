@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from crossroads._platform import library_versions
+from crossroads._platform import has_gpu, library_versions
 from crossroads.data.dataset import Dataset, digest_of
 from crossroads.data.images import Resize
 from crossroads.errors import RecipeError
@@ -111,6 +111,7 @@ def feature_key(
     from crossroads.features.cache import Key
     from crossroads.networks.export import function_digest
 
+    computed_by = library_versions() | {"openvino": version("openvino"), "device": "GPU" if has_gpu() else "CPU"}
     return Key(
         weights=function_digest(frozen),
         preprocessing=f"{record.name}: {record.preprocessing}",
@@ -120,7 +121,7 @@ def feature_key(
         moves=moves,
         precision="float32" if calibration is None else f"int8-{digest_of(calibration).hex()}",
         dtype=recipe.feature_type or "float32",
-        computed_by=json.dumps(library_versions() | {"openvino": version("openvino")}, sort_keys=True),
+        computed_by=json.dumps(computed_by, sort_keys=True),
     )
 
 

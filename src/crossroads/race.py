@@ -193,12 +193,15 @@ class _Race:
         entrants = self._plan.entrants
         frozen = [i for i, one in enumerate(entrants) if strategy(one.recipe.strategy).frozen]
         trained = [i for i in range(len(entrants)) if i not in frozen]
-        order = frozen or trained[:1]
+        first, rest = (frozen, trained) if frozen else (trained[:1], trained[1:])
         self._say()
         try:
-            for index in order:
-                self._try(index, whole=True, needed=not self._whole())
-            self._halved([index for index in trained if index not in order])
+            for index in first:
+                self._try(index, whole=True, needed=not self._whole(), alone=index == first[-1] and not rest)
+            while rest and not self._whole():  # the first answer has to come from another
+                self._try(rest[0], whole=True, needed=True, alone=len(rest) == 1)
+                rest = rest[1:]
+            self._halved(rest)
         except KeyboardInterrupt:
             if not self._whole():
                 raise
@@ -241,8 +244,11 @@ class _Race:
         hoped = self._plan.entrants[index].accuracy.high
         return not self._whole() or hoped > self._belief(self._winner()) + WORTH_TRYING
 
-    def _try(self, index: int, *, whole: bool, needed: bool = False, until: float | None = None) -> bool:
-        """Run a candidate, unless there is no hope for it or no time until then; whether it has now been run."""
+    def _try(self, index: int, *, whole: bool, needed: bool = False, alone: bool = False, until: float | None = None) -> bool:
+        """Run a candidate, unless there is no hope for it or no time until then; whether it has now been run.
+
+        One that is `needed`, since there is nothing to show yet, runs whatever the time; its error is the race's if it is `alone`.
+        """
         entrant = self._plan.entrants[index]
         epochs = entrant.recipe.epochs
         short = None if epochs is None else max(1, round(epochs / SHORT))
@@ -270,7 +276,7 @@ class _Race:
             task = self._task_of(recipe)
             fitted = carry_out(task, self._folder.trial(name), watcher)
         except (CrossroadsError, _OutOfTime) as error:
-            if needed:
+            if needed and alone:
                 raise
             why = "the budget was spent before its end" if isinstance(error, _OutOfTime) else str(error)
             self._watcher.note(f"{called} is given up: {why}")

@@ -160,7 +160,10 @@ class RunFolder:
                 )
             stored = self._stored()
             self.require_same(recipe, given, stored)
-            self._keep_time()
+            try:
+                self._keep_time()
+            except OSError as error:
+                raise self._unwritable(error) from error
             return stored.with_options(data=recipe.data, test=recipe.test)
         if any(not self._is_ours(path) for path in self.path.iterdir()):
             raise ArtifactError("--out must be a new or an empty folder", received=str(self.path), mend="choose another folder")

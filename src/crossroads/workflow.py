@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossroads import __version__, artifact
-from crossroads._platform import peak_memory_mb
+from crossroads._platform import has_gpu, peak_memory_mb
+from crossroads.advice.candidates import Candidate
 from crossroads.advice.evidence import Advice
 from crossroads.advice.offers import offers_of
 from crossroads.advice.recommend import recommend
@@ -304,7 +305,7 @@ def _identity(divided: Divided) -> str:
 
 
 def _planned(divided: Divided, own: Any, watcher: Watcher) -> Plan:
-    """Whom to race: those that nothing stands in the way of; where that is none, the best head on frozen features."""
+    """Whom to race: those that nothing stands in the way of, and a head on frozen features in any case that memory holds."""
     recipe = divided.recipe
     named = own if own is not None else recipe.backbone
     offers = offers_of(() if named is None else (named,), (recipe.weights,) if recipe.weights else (), watcher)
@@ -312,18 +313,24 @@ def _planned(divided: Divided, own: Any, watcher: Watcher) -> Plan:
         return Plan((), recipe.budget or BUDGET, 0.0, {})
     advice = recommend(divided.train, divided.side, offers, replace(recipe, budget=recipe.budget or BUDGET), watcher)
     free = [one for one in advice.ranked if not one.obstacle]
-    for one in advice.ranked:
-        if one.obstacle:
-            watcher.note(f"{one.name} is left out: it {one.obstacle}")
+    frozen = [one for one in advice.ranked if strategy(one.recipe.strategy).frozen]
+    held = [one for one in frozen if one.fits]
+    first: list[Candidate] = []
     if not free:
-        frozen = [one for one in advice.ranked if strategy(one.recipe.strategy).frozen]
-        free = [max(frozen or list(advice.ranked), key=lambda one: one.accuracy.value)]
-        watcher.note(
-            f"the budget is too small for anything; {free[0].name} is trained all the same, in about {free[0].seconds:,.0f} s"
-        )
-    elif not any(strategy(one.recipe.strategy).frozen for one in free):
-        free += [one for one in advice.ranked if strategy(one.recipe.strategy).frozen][:1]
-    entrants = tuple(Entrant(one.recipe, one.accuracy, one.seconds) for one in free)
+        first = [max(held or frozen or list(advice.ranked), key=lambda one: one.accuracy.value)]
+        small = "budget" if first[0].fits else "memory"
+        said = f"the {small} is too small for anything; {first[0].name} is trained all the same, in about {first[0].seconds:,.0f} s"
+        watcher.note(said)
+    elif not any(one in frozen for one in free):
+        first = held[:1]
+    for one in advice.ranked:
+        if one.obstacle and one not in first:
+            watcher.note(f"{one.name} is left out: it {one.obstacle}")
+        elif one.obstacle and free:
+            watcher.note(f"{one.name} is the first answer all the same, though it {one.obstacle}")
+    free += first
+    # The seconds are a CPU's: on a GPU nothing is known of them before a short turn has been taken.
+    entrants = tuple(Entrant(one.recipe, one.accuracy, 0.0 if has_gpu() else one.seconds) for one in free)
     return Plan(entrants, advice.budget or BUDGET, advice.evidence.seconds, advice.to_json())
 
 

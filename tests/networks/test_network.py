@@ -35,7 +35,7 @@ def mobilenet(freeze=None, keep=None, pooling="average", kind="linear", parts=No
 @small_backbones
 def test_images_in_probabilities_out(record):
     network = build(record, record.sizes[0])
-    found = network.inference.predict_on_batch(images(3, record.sizes[0]))
+    found = network.ship().predict_on_batch(images(3, record.sizes[0]))
     assert found.shape == (3, 5)
     assert found.dtype == np.float32
     np.testing.assert_allclose(found.sum(axis=1), 1, atol=1e-5)
@@ -53,8 +53,8 @@ def test_both_sides_share_their_weights(record):
     pixels = images(4, record.sizes[0])
     scores = keras.ops.convert_to_numpy(network.trained(pixels.astype("float32"), training=False))
     expected = np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
-    np.testing.assert_allclose(network.inference.predict_on_batch(pixels), expected, atol=1e-5)
-    assert {id(v) for v in network.trained.weights} == {id(v) for v in network.inference.weights}
+    np.testing.assert_allclose(network.ship().predict_on_batch(pixels), expected, atol=1e-5)
+    assert {id(v) for v in network.trained.weights} == {id(v) for v in network.ship().weights}
 
 
 @small_backbones
@@ -67,10 +67,10 @@ def test_the_seed_decides_the_first_weights(record):
 @small_backbones
 def test_it_saves_and_loads_in_safe_mode(record, tmp_path):
     network = build(record, record.sizes[0])
-    network.inference.save(tmp_path / "model.keras")
+    network.ship().save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras", safe_mode=True)
     pixels = images(2, record.sizes[0])
-    np.testing.assert_allclose(loaded.predict_on_batch(pixels), network.inference.predict_on_batch(pixels), atol=1e-6)
+    np.testing.assert_allclose(loaded.predict_on_batch(pixels), network.ship().predict_on_batch(pixels), atol=1e-6)
 
 
 def test_other_settings_of_keras_are_refused_and_not_silently_taken():
@@ -112,7 +112,7 @@ def test_the_quiz_network_is_the_one_of_the_notes():
     notes.set_weights(network.trained.get_weights())
     pixels = images(8, 32)
     expected = notes.predict_on_batch(pixels / np.float32(255) - np.float32(0.5))
-    np.testing.assert_allclose(network.inference.predict_on_batch(pixels), expected, atol=1e-5)
+    np.testing.assert_allclose(network.ship().predict_on_batch(pixels), expected, atol=1e-5)
     dropout = next(layer for layer in network.trained.get_layer("quiz_cnn").layers if isinstance(layer, layers.Dropout))
     assert dropout.rate == 0.5
 
@@ -121,7 +121,7 @@ def test_the_small_network_does_not_mind_brightness_and_contrast():
     network = build(backbone("small-cnn"), 32)
     pixels = images(4, 32) // 4 + 64
     brighter = pixels + 60
-    np.testing.assert_allclose(network.inference.predict_on_batch(brighter), network.inference.predict_on_batch(pixels), atol=2e-3)
+    np.testing.assert_allclose(network.ship().predict_on_batch(brighter), network.ship().predict_on_batch(pixels), atol=2e-3)
 
 
 @pytest.mark.parametrize(
@@ -139,16 +139,16 @@ def test_frozen_features_and_the_trained_rest_are_the_whole_network(keep, freeze
     scores = keras.ops.convert_to_numpy(network.trained(features, training=False)).astype(np.float64)
     expected = np.exp(scores - scores.max(axis=1, keepdims=True))
     expected /= expected.sum(axis=1, keepdims=True)
-    np.testing.assert_allclose(network.inference.predict_on_batch(pixels), expected, atol=1e-5)
+    np.testing.assert_allclose(network.ship().predict_on_batch(pixels), expected, atol=1e-5)
 
 
 def test_networks_over_the_same_parts_and_head_share_their_weights_wherever_they_are_frozen():
     parts, head = backbone("mobilenet").build(32), head_layers("linear", 5)
     whole, halved = (mobilenet(freeze, "conv_pw_4_relu", parts=parts, head=head) for freeze in (None, "conv_pw_2_relu"))
-    assert {id(v) for v in whole.inference.weights} == {id(v) for v in halved.inference.weights}
+    assert {id(v) for v in whole.ship().weights} == {id(v) for v in halved.ship().weights}
     assert {id(v) for v in halved.trained.weights} < {id(v) for v in whole.trained.weights}
     pixels = images(2, 32)
-    np.testing.assert_allclose(whole.inference.predict_on_batch(pixels), halved.inference.predict_on_batch(pixels), atol=1e-6)
+    np.testing.assert_allclose(whole.ship().predict_on_batch(pixels), halved.ship().predict_on_batch(pixels), atol=1e-6)
 
 
 def test_blocks_hold_every_trained_weight_once_and_end_with_the_head():
@@ -190,8 +190,8 @@ def test_a_standardising_head_ships_as_its_dense_layers(kind):
         scores = np.asarray(network.trained(network.frozen.predict_on_batch(pixels), training=False))
         expected = np.exp(scores - scores.max(axis=1, keepdims=True))
         expected /= expected.sum(axis=1, keepdims=True)
-        np.testing.assert_allclose(network.inference.predict_on_batch(pixels), expected, atol=1e-4)
-    assert not any(isinstance(layer, layers.BatchNormalization) for layer in network.inference.layers[-2].layers)
+        np.testing.assert_allclose(network.ship().predict_on_batch(pixels), expected, atol=1e-4)
+    assert not any(isinstance(layer, layers.BatchNormalization) for layer in network.ship().layers[-2].layers)
 
 
 def test_a_feature_that_was_nearly_always_nothing_is_not_blown_up():
@@ -199,6 +199,10 @@ def test_a_feature_that_was_nearly_always_nothing_is_not_blown_up():
     head[0].build((None, 3))
     standardise(head, np.zeros(3), np.array([1e-6, 5.0, 8.0]))
     np.testing.assert_allclose(np.sqrt(head[0].moving_variance), [0.5, 5, 8], rtol=1e-6)
+    standardise(head, np.zeros(3), np.array([0.0, 0.0, 8.0]))
+    np.testing.assert_allclose(np.sqrt(head[0].moving_variance), [0.8, 0.8, 8], rtol=1e-6)
+    standardise(head, np.zeros(3), np.zeros(3))
+    np.testing.assert_array_equal(head[0].moving_variance, 1)
 
 
 @small_backbones
@@ -206,4 +210,4 @@ def test_a_feature_that_was_nearly_always_nothing_is_not_blown_up():
 def test_every_head_fits_on_every_small_backbone(record, kind):
     size = record.sizes[0]
     network = assemble(record.build(size), size, head_layers(kind, 3))
-    assert network.inference.output_shape == (None, 3)
+    assert network.ship().output_shape == (None, 3)

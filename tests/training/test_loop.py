@@ -126,7 +126,7 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path):
 
 def test_validate_is_the_mean_cross_entropy_and_the_share_that_is_right(tmp_path):
     network, _ = run(tmp_path, phase(epochs=1))
-    probabilities = network.inference.predict_on_batch(VALIDATION.inputs).astype(np.float64)
+    probabilities = network.ship().predict_on_batch(VALIDATION.inputs).astype(np.float64)
     expected = -np.log(probabilities[np.arange(32), VALIDATION.labels]).mean()
     loss, accuracy = validate(network.trained, VALIDATION)
     assert loss == pytest.approx(expected, rel=1e-4)

@@ -81,7 +81,7 @@ def test_a_run_killed_between_epochs_goes_on_bit_by_bit(tmp_path, kind):
     with pytest.raises(Killed):
         run(tmp_path / "broken", plan, freeze, KilledAfter(*at), views, head)
     again, resumed = run(tmp_path / "broken", plan, freeze, views=views, kind=head)
-    assert same(weights(again.inference), weights(whole.inference))
+    assert same(weights(again.ship()), weights(whole.ship()))
     assert figures(resumed) == figures(done)
     assert resumed.best == done.best
     assert resumed.head == done.head
@@ -190,7 +190,7 @@ def test_a_pull_to_the_start_keeps_weights_nearer_to_it(tmp_path):
 def test_a_head_that_is_not_linear_is_refused(tmp_path):
     inputs = keras.Input((8,))
     bent = keras.Model(inputs, layers.Dense(2, activation="relu", name="head")(inputs))
-    made = Network(None, bent, bent, 8, ((bent.get_layer("head"),),))
+    made = Network(None, bent, 8, ((bent.get_layer("head"),),), bent, None)
     with pytest.raises(TrainingError, match="one dense layer with a bias on a vector; received Dense"):
         execute(made, SOLVE, *PIXELS, Checkpoints(tmp_path), "id", Silent())
 

@@ -33,6 +33,7 @@ class Candidate:
         seconds: Expected of the whole run, with nothing in the cache but the sample.
         memory_mb: Expected at its peak, as an order of magnitude.
         obstacle: Why it cannot be taken, such as a budget too small; "" where nothing stands in the way.
+        fits: Whether memory holds it.
     """
 
     recipe: Recipe
@@ -41,6 +42,7 @@ class Candidate:
     seconds: float
     memory_mb: float
     obstacle: str = ""
+    fits: bool = True
 
     @property
     def name(self) -> str:
@@ -174,7 +176,7 @@ def within(candidate: Candidate, budget: float | None, memory_limit_mb: float | 
     """The candidate with the obstacle that a budget in seconds, or the machine's memory, puts in its way."""
     if memory_limit_mb is not None and candidate.memory_mb > memory_limit_mb:
         said = f"takes about {candidate.memory_mb:,.0f} MB of memory, and {memory_limit_mb:,.0f} are free"
-        return replace(candidate, obstacle=said)
+        return replace(candidate, obstacle=said, fits=False)
     if budget is not None and candidate.seconds > budget:
         return replace(candidate, obstacle=f"takes about {candidate.seconds:,.0f} s, and the budget is {budget:,.0f}")
     return candidate

@@ -63,7 +63,7 @@ class Network:
             training works on.
         size: Side of the images in pixels.
         blocks: The layers with weights of `trained`, in groups from its input to the head, which is the last group.
-        shipped: What `inference` returns, as it was last.
+        shipped: What `ship` returns, as it was last; a head's standardisation is folded in.
         folding: The layers that it is brought up to date by: standardisation, the dense layer behind it, and the dense layer of
             `shipped` that does both; None where a head does not standardise.
     """
@@ -75,9 +75,8 @@ class Network:
     shipped: keras.Model
     folding: tuple[keras.Layer, keras.Layer, keras.Layer] | None
 
-    @property
-    def inference(self) -> keras.Model:
-        """uint8 (n, size, size, 3) RGB in, float32 (n, k) probabilities out. What is saved, standardisation folded in."""
+    def ship(self) -> keras.Model:
+        """uint8 (n, size, size, 3) RGB in, float32 (n, k) probabilities out: `shipped`, brought up to date. What is saved."""
         if self.folding is not None:
             figures, dense, folded = self.folding
             mean, variance = (np.asarray(v, np.float64) for v in (figures.moving_mean, figures.moving_variance))
@@ -125,10 +124,11 @@ def standardises(head: tuple[keras.Layer, ...]) -> bool:
 def standardise(head: tuple[keras.Layer, ...], mean: NDArray[np.floating], deviation: NDArray[np.floating]) -> None:
     """Give a head that `standardises` the mean and deviation of its features, (d,) each.
 
-    A deviation counts as a tenth of the median at least: a feature that was nearly always 0 may begin to speak while what is below
-    it is trained, and divided by next to nothing it would drown all others.
+    A deviation counts as a tenth of the median at least, of those that are not 0: a feature that was nearly always 0 may begin to
+    speak while what is below it is trained, and divided by next to nothing it would drown all others.
     """
-    least = LEAST_DEVIATION * float(np.median(deviation))
+    moving = deviation[deviation > 0]
+    least = LEAST_DEVIATION * float(np.median(moving)) if len(moving) else 1.0
     head[0].moving_mean.assign(mean)
     head[0].moving_variance.assign(np.maximum(deviation, least) ** 2)
 
