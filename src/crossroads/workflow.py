@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -14,49 +12,38 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from crossroads import __version__, artifact
-from crossroads._platform import has_gpu, peak_memory_mb
-from crossroads.advice.candidates import Candidate
+from crossroads import artifact
+from crossroads._platform import peak_memory_mb
 from crossroads.advice.evidence import Advice
 from crossroads.advice.offers import offers_of
 from crossroads.advice.recommend import recommend
 from crossroads.data.audit import Audit
 from crossroads.data.audit import audit as check
-from crossroads.data.dataset import Dataset
 from crossroads.data.images import Resize
 from crossroads.data.labels import align
-from crossroads.data.loading import Loaded, load_all, sizes
-from crossroads.data.mirrors import flip_is_safe
+from crossroads.data.loading import load_all
 from crossroads.data.readers import read
-from crossroads.data.splits import Locked, split, split_digest
-from crossroads.errors import DataError, RecipeError
+from crossroads.data.splits import split_digest
+from crossroads.errors import RecipeError
 from crossroads.evaluation import Evaluation
 from crossroads.fitting import Fitted, Side, Task, carry_out, refusal_notes
 from crossroads.lookup import resize_of
-from crossroads.networks.construct import choose, object_name
+from crossroads.networks.construct import object_name
+from crossroads.planning import Divided, Source, Tasks, divide, identity_of, planned
 from crossroads.predictor import Predictor
-from crossroads.race import Entrant, Plan, keep_plan, race, stored_plan
+from crossroads.race import keep_plan, race, stored_plan
 from crossroads.recipe import Recipe, read_toml
 from crossroads.run_folder import RunFolder
 from crossroads.scoring import absent_classes, score, score_pixels, test_rows
-from crossroads.strategies import refuse_chosen, relevant, resolve, strategy
+from crossroads.strategies import refuse_chosen, relevant, strategy
 from crossroads.training.checkpoint import history_csv
 from crossroads.training.watch import Silent, Watcher
-
-Source = object
-"""Labelled images in any form that `read` takes."""
 
 PARITY_IMAGES = (64, 256)
 """Least and most validation images on which model and graph are compared: the most up to `PARITY_SIZE` pixels, fewer above, since
 Keras computes them layer by layer."""
 
 PARITY_SIZE = 112
-
-BUDGET = 600.0
-"""Seconds that the choice of a strategy and its training may take where the user names no budget: ten minutes."""
-
-MIRROR_SIZE = 32
-"""Side in pixels at which images are compared with their mirror images where they are not decoded for training."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,27 +61,6 @@ class Run:
     def to_json(self) -> dict[str, Any]:
         """The metrics with the folder, for a program to read."""
         return {"artifact": str(self.artifact), **self.metrics}
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Divided:
-    """Labelled images, read and split; nothing is decoded.
-
-    Attributes:
-        recipe: What the user asked for; without a share for a test where one is given.
-        train: Training images.
-        validation: Validation images.
-        test: Locked, or None.
-        side: Median of the shorter sides of the training images, in pixels.
-        notes: What the user was told.
-    """
-
-    recipe: Recipe
-    train: Dataset
-    validation: Dataset
-    test: Locked | None
-    side: float
-    notes: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -195,80 +161,10 @@ def advise(
     return recommend(divided.train, divided.side, offers_of(named, files, watcher, own=True), divided.recipe, watcher)
 
 
-def divide(data: Source | None, test: Source | None, recipe: Recipe, watcher: Watcher) -> Divided:
-    """Read and split; the test stays locked. Raises as `fit` does.
-
-    Args:
-        data: Labelled images.
-        test: A separate test set, or None.
-        recipe: What the user asked for.
-        watcher: Is told what goes on.
-    """
-    if data is None:
-        raise DataError("there must be labelled images", mend="give DATA, or `data` in the recipe")
-    dataset = read(data, class_names=recipe.class_names)
-    if len(dataset.classes) < 2:
-        raise DataError(
-            f"{dataset.origin}: a classifier needs at least two classes",
-            received=f"{len(dataset.classes)} ({', '.join(dataset.classes)})",
-            mend="add images of another class",
-        )
-    locked = None if test is None else test_rows(align(read(test, class_names=recipe.class_names), dataset.classes))
-    parts = split(dataset, validation=recipe.validation, test=recipe.test_share, seed=recipe.seed, locked_test=locked)
-    if locked is not None:
-        recipe = replace(recipe, test_share=0.0)  # which then does nothing; so the stored recipe repeats the run
-    notes = (*dataset.notes, *(() if locked is None else (f"test: {note}" for note in locked.notes)), *parts.notes)
-    for note in notes:
-        watcher.note(note)
-    side = float(sizes(parts.train, seed=recipe.seed).median)
-    return Divided(recipe, parts.train, parts.validation, parts.test, side, notes)
-
-
-class _Tasks:
-    """From a recipe to what is to be carried out; pixels that were decoded once serve every task of their size."""
-
-    def __init__(self, divided: Divided, scratch: Path, own: Any, watcher: Watcher) -> None:
-        self._divided, self._scratch, self._own, self._watcher = divided, scratch, own, watcher
-        self._decoded: tuple[Resize, tuple[Loaded, Loaded]] | None = None
-
-    def __call__(self, recipe: Recipe) -> Task:
-        """The task of a recipe; images are decoded where it trains on pixels."""
-        divided, record = self._divided, strategy(recipe.strategy)
-        own = (
-            self._own
-            if recipe.backbone is not None and self._own is not None and recipe.backbone == object_name(self._own)
-            else None
-        )
-        choice = choose(own or recipe.backbone or record.default_backbone)
-        chosen = choice.record
-        size = recipe.image_size or chosen.size_for(divided.side)
-        resolved = resolve(recipe, chosen, images=len(divided.train), image_size=size, side=divided.side)
-        chosen.check_size(size)
-        pixels = None if record.frozen or resolved.freeze_to is not None else self._pixels(resize_of(resolved), resolved.strict)
-        _refuse_flip(resolved, divided.train, pixels)
-        return Task(resolved, choice, record, divided.train, divided.validation, pixels)
-
-    def _pixels(self, resize: Resize, strict: bool) -> tuple[Loaded, Loaded]:
-        if self._decoded is None or self._decoded[0] != resize:
-            self._decoded = None  # before more are read
-            train, validation = (
-                load_all(
-                    part,
-                    resize,
-                    strict=strict,
-                    progress=partial(self._watcher.progress, f"decoding {name}"),
-                    spill=self._scratch / f"{name}-{resize.size}-{resize.mode}.pixels",
-                )
-                for name, part in (("train", self._divided.train), ("validation", self._divided.validation))
-            )
-            self._decoded = (resize, (train, validation))
-        return self._decoded[1]
-
-
 def _train(divided: Divided, folder: RunFolder, own: Any, watcher: Watcher) -> Outcome:
     """Train as the recipe says, or where it leaves the strategy open, as the advice and a race decide."""
     recipe = divided.recipe
-    tasks = _Tasks(divided, folder.scratch, own, watcher)
+    tasks = Tasks(divided, folder.scratch, own, watcher)
     if recipe.strategy != "auto":
         if recipe.budget is not None:
             raise RecipeError(
@@ -277,10 +173,10 @@ def _train(divided: Divided, folder: RunFolder, own: Any, watcher: Watcher) -> O
         task = tasks(recipe)
         return Outcome(task, carry_out(task, folder, watcher))
     refuse_chosen(recipe)
-    identity = _identity(divided)
+    identity = identity_of(divided)
     plan = stored_plan(folder.plan, identity)
     if plan is None:
-        plan = _planned(divided, own, watcher)
+        plan = planned(divided, own, watcher)
         keep_plan(plan, folder.plan, identity)
     if not plan.entrants:
         if recipe.backbone is None:
@@ -292,46 +188,6 @@ def _train(divided: Divided, folder: RunFolder, own: Any, watcher: Watcher) -> O
     raced = race(plan, tasks, folder, watcher)
     facts = {"asked": recipe.to_mapping(), "advice": plan.advice, "race": raced.facts}
     return Outcome(raced.task, raced.fitted, facts)
-
-
-def _identity(divided: Divided) -> str:
-    """Digest of the rows that a race is run on, and of the version; each trial looks at the images themselves as well."""
-    hasher = hashlib.blake2b(digest_size=16)
-    hasher.update(json.dumps([__version__, divided.train.classes]).encode())
-    for side in (divided.train, divided.validation):
-        hasher.update(np.ascontiguousarray(side.labels).tobytes())
-        hasher.update(b"" if side.groups is None else np.ascontiguousarray(side.groups).tobytes())
-    return hasher.hexdigest()
-
-
-def _planned(divided: Divided, own: Any, watcher: Watcher) -> Plan:
-    """Whom to race: those that nothing stands in the way of, and a head on frozen features in any case that memory holds."""
-    recipe = divided.recipe
-    named = own if own is not None else recipe.backbone
-    offers = offers_of(() if named is None else (named,), (recipe.weights,) if recipe.weights else (), watcher)
-    if not offers:
-        return Plan((), recipe.budget or BUDGET, 0.0, {})
-    advice = recommend(divided.train, divided.side, offers, replace(recipe, budget=recipe.budget or BUDGET), watcher)
-    free = [one for one in advice.ranked if not one.obstacle]
-    frozen = [one for one in advice.ranked if strategy(one.recipe.strategy).frozen]
-    held = [one for one in frozen if one.fits]
-    first: list[Candidate] = []
-    if not free:
-        first = [max(held or frozen or list(advice.ranked), key=lambda one: one.accuracy.value)]
-        small = "budget" if first[0].fits else "memory"
-        said = f"the {small} is too small for anything; {first[0].name} is trained all the same, in about {first[0].seconds:,.0f} s"
-        watcher.note(said)
-    elif not any(one in frozen for one in free):
-        first = held[:1]
-    for one in advice.ranked:
-        if one.obstacle and one not in first:
-            watcher.note(f"{one.name} is left out: it {one.obstacle}")
-        elif one.obstacle and free:
-            watcher.note(f"{one.name} is the first answer all the same, though it {one.obstacle}")
-    free += first
-    # The seconds are a CPU's: on a GPU nothing is known of them before a short turn has been taken.
-    entrants = tuple(Entrant(one.recipe, one.accuracy, 0.0 if has_gpu() else one.seconds) for one in free)
-    return Plan(entrants, advice.budget or BUDGET, advice.evidence.seconds, advice.to_json())
 
 
 def evaluate(
@@ -479,19 +335,6 @@ def _finished(folder: RunFolder, recipe: Recipe, given: set[str], watcher: Watch
     folder.clear()  # of a run that was killed after its last file
     watcher.note(f"{folder.path} is finished; nothing was trained")
     return Run(folder.path, metrics)
-
-
-def _refuse_flip(recipe: Recipe, train: Dataset, pixels: tuple[Loaded, Loaded] | None) -> None:
-    if recipe.augmentation is None or not recipe.augmentation.flip:
-        return
-    seen = load_all(train, MIRROR_SIZE) if pixels is None else pixels[0]
-    verdict = flip_is_safe(seen.pixels, seen.dataset.labels, seen.dataset.classes, seen.dataset.groups)
-    if not verdict.safe:
-        raise RecipeError(
-            "a flip must not change what an image shows",
-            received="; ".join(verdict.reasons),
-            mend="set flip = false in [augmentation]",
-        )
 
 
 def _data_facts(divided: Divided, fitted: Fitted) -> dict[str, Any]:

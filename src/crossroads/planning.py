@@ -1,0 +1,187 @@
+"""From labelled images to what is trained on them: the split, the task of a recipe, and whom to race where the choice is open."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from crossroads import __version__
+from crossroads._platform import has_gpu
+from crossroads.advice.candidates import Candidate
+from crossroads.advice.offers import offers_of
+from crossroads.advice.recommend import recommend
+from crossroads.data.dataset import Dataset
+from crossroads.data.images import Resize
+from crossroads.data.labels import align
+from crossroads.data.loading import Loaded, load_all, sizes
+from crossroads.data.mirrors import flip_is_safe
+from crossroads.data.readers import read
+from crossroads.data.splits import Locked, split
+from crossroads.errors import DataError, RecipeError
+from crossroads.fitting import Task
+from crossroads.lookup import resize_of
+from crossroads.networks.construct import choose, object_name
+from crossroads.race import Entrant, Plan
+from crossroads.recipe import Recipe
+from crossroads.scoring import test_rows
+from crossroads.strategies import resolve, strategy
+from crossroads.training.watch import Watcher
+
+Source = object
+"""Labelled images in any form that `read` takes."""
+
+BUDGET = 600.0
+"""Seconds that the choice of a strategy and its training may take where the user names no budget: ten minutes."""
+
+MIRROR_SIZE = 32
+"""Side in pixels at which images are compared with their mirror images where they are not decoded for training."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Divided:
+    """Labelled images, read and split; nothing is decoded.
+
+    Attributes:
+        recipe: What the user asked for; without a share for a test where one is given.
+        train: Training images.
+        validation: Validation images.
+        test: Locked, or None.
+        side: Median of the shorter sides of the training images, in pixels.
+        notes: What the user was told.
+    """
+
+    recipe: Recipe
+    train: Dataset
+    validation: Dataset
+    test: Locked | None
+    side: float
+    notes: tuple[str, ...]
+
+
+def divide(data: Source | None, test: Source | None, recipe: Recipe, watcher: Watcher) -> Divided:
+    """Read and split; the test stays locked. Raises as `fit` does.
+
+    Args:
+        data: Labelled images.
+        test: A separate test set, or None.
+        recipe: What the user asked for.
+        watcher: Is told what goes on.
+    """
+    if data is None:
+        raise DataError("there must be labelled images", mend="give DATA, or `data` in the recipe")
+    dataset = read(data, class_names=recipe.class_names)
+    if len(dataset.classes) < 2:
+        raise DataError(
+            f"{dataset.origin}: a classifier needs at least two classes",
+            received=f"{len(dataset.classes)} ({', '.join(dataset.classes)})",
+            mend="add images of another class",
+        )
+    locked = None if test is None else test_rows(align(read(test, class_names=recipe.class_names), dataset.classes))
+    parts = split(dataset, validation=recipe.validation, test=recipe.test_share, seed=recipe.seed, locked_test=locked)
+    if locked is not None:
+        recipe = replace(recipe, test_share=0.0)  # which then does nothing; so the stored recipe repeats the run
+    notes = (*dataset.notes, *(() if locked is None else (f"test: {note}" for note in locked.notes)), *parts.notes)
+    for note in notes:
+        watcher.note(note)
+    side = float(sizes(parts.train, seed=recipe.seed).median)
+    return Divided(recipe, parts.train, parts.validation, parts.test, side, notes)
+
+
+class Tasks:
+    """From a recipe to what is to be carried out; pixels that were decoded once serve every task of their size."""
+
+    def __init__(self, divided: Divided, scratch: Path, own: Any, watcher: Watcher) -> None:
+        self._divided, self._scratch, self._own, self._watcher = divided, scratch, own, watcher
+        self._decoded: tuple[Resize, tuple[Loaded, Loaded]] | None = None
+
+    def __call__(self, recipe: Recipe) -> Task:
+        """The task of a recipe; images are decoded where it trains on pixels."""
+        divided, record = self._divided, strategy(recipe.strategy)
+        own = (
+            self._own
+            if recipe.backbone is not None and self._own is not None and recipe.backbone == object_name(self._own)
+            else None
+        )
+        choice = choose(own or recipe.backbone or record.default_backbone)
+        chosen = choice.record
+        size = recipe.image_size or chosen.size_for(divided.side)
+        resolved = resolve(recipe, chosen, images=len(divided.train), image_size=size, side=divided.side)
+        chosen.check_size(size)
+        pixels = None if record.frozen or resolved.freeze_to is not None else self._pixels(resize_of(resolved), resolved.strict)
+        _refuse_flip(resolved, divided.train, pixels)
+        return Task(resolved, choice, record, divided.train, divided.validation, pixels)
+
+    def _pixels(self, resize: Resize, strict: bool) -> tuple[Loaded, Loaded]:
+        if self._decoded is None or self._decoded[0] != resize:
+            self._decoded = None  # before more are read
+            train, validation = (
+                load_all(
+                    part,
+                    resize,
+                    strict=strict,
+                    progress=partial(self._watcher.progress, f"decoding {name}"),
+                    spill=self._scratch / f"{name}-{resize.size}-{resize.mode}.pixels",
+                )
+                for name, part in (("train", self._divided.train), ("validation", self._divided.validation))
+            )
+            self._decoded = (resize, (train, validation))
+        return self._decoded[1]
+
+
+def _refuse_flip(recipe: Recipe, train: Dataset, pixels: tuple[Loaded, Loaded] | None) -> None:
+    if recipe.augmentation is None or not recipe.augmentation.flip:
+        return
+    seen = load_all(train, MIRROR_SIZE) if pixels is None else pixels[0]
+    verdict = flip_is_safe(seen.pixels, seen.dataset.labels, seen.dataset.classes, seen.dataset.groups)
+    if not verdict.safe:
+        raise RecipeError(
+            "a flip must not change what an image shows",
+            received="; ".join(verdict.reasons),
+            mend="set flip = false in [augmentation]",
+        )
+
+
+def identity_of(divided: Divided) -> str:
+    """Digest of the rows that a race is run on, and of the version; each trial looks at the images themselves as well."""
+    hasher = hashlib.blake2b(digest_size=16)
+    hasher.update(json.dumps([__version__, divided.train.classes]).encode())
+    for side in (divided.train, divided.validation):
+        hasher.update(np.ascontiguousarray(side.labels).tobytes())
+        hasher.update(b"" if side.groups is None else np.ascontiguousarray(side.groups).tobytes())
+    return hasher.hexdigest()
+
+
+def planned(divided: Divided, own: Any, watcher: Watcher) -> Plan:
+    """Whom to race: those that nothing stands in the way of, and a head on frozen features in any case that memory holds."""
+    recipe = divided.recipe
+    named = own if own is not None else recipe.backbone
+    offers = offers_of(() if named is None else (named,), (recipe.weights,) if recipe.weights else (), watcher)
+    if not offers:
+        return Plan((), recipe.budget or BUDGET, 0.0, {})
+    advice = recommend(divided.train, divided.side, offers, replace(recipe, budget=recipe.budget or BUDGET), watcher)
+    free = [one for one in advice.ranked if not one.obstacle]
+    frozen = [one for one in advice.ranked if strategy(one.recipe.strategy).frozen]
+    held = [one for one in frozen if one.fits]
+    first: list[Candidate] = []
+    if not free:
+        first = [max(held or frozen or list(advice.ranked), key=lambda one: one.accuracy.value)]
+        small = "budget" if first[0].fits else "memory"
+        said = f"the {small} is too small for anything; {first[0].name} is trained all the same, in about {first[0].seconds:,.0f} s"
+        watcher.note(said)
+    elif not any(one in frozen for one in free):
+        first = held[:1]
+    for one in advice.ranked:
+        if one.obstacle and one not in first:
+            watcher.note(f"{one.name} is left out: it {one.obstacle}")
+        elif one.obstacle and free:
+            watcher.note(f"{one.name} is the first answer all the same, though it {one.obstacle}")
+    free += first
+    # The seconds are a CPU's: on a GPU nothing is known of them before a short turn has been taken.
+    entrants = tuple(Entrant(one.recipe, one.accuracy, 0.0 if has_gpu() else one.seconds) for one in free)
+    return Plan(entrants, advice.budget or BUDGET, advice.evidence.seconds, advice.to_json())

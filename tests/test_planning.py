@@ -1,0 +1,77 @@
+"""Whom to race: what nothing stands in the way of, and a head on frozen features in any case that memory holds."""
+
+from types import SimpleNamespace
+
+import pytest
+
+import crossroads
+from crossroads import planning
+from crossroads.advice.candidates import Candidate, within
+from crossroads.advice.estimate import Estimate
+from crossroads.planning import divide, planned
+from crossroads.recipe import Recipe
+from crossroads.training.watch import Noting, Silent
+from pictures import stripes
+
+ACCURACY = {"feature-extraction": 0.8, "early-features": 0.7, "finetune": 0.9, "from-scratch": 0.6}
+SECONDS = {"feature-extraction": 50.0, "early-features": 40.0, "finetune": 500.0, "from-scratch": 20.0}
+MEMORY = {"feature-extraction": 900.0, "early-features": 800.0, "finetune": 4_000.0, "from-scratch": 700.0}
+
+
+@pytest.fixture
+def plan(monkeypatch):
+    """From a budget and a memory to the strategies that are raced, and the notes."""
+    divided = divide(crossroads.read(stripes(20, size=16)), None, Recipe(), Silent())
+
+    def found(budget, memory):
+        ranked = tuple(
+            within(
+                Candidate(Recipe(strategy=name, backbone="b"), *[Estimate(value, 0.0, 1.0)] * 2, SECONDS[name], MEMORY[name]),
+                budget,
+                memory,
+            )
+            for name, value in sorted(ACCURACY.items(), key=lambda item: -item[1])
+        )
+        advice = SimpleNamespace(ranked=ranked, budget=budget, evidence=SimpleNamespace(seconds=1.0), to_json=dict)
+        monkeypatch.setattr(planning, "offers_of", lambda *_: ["an offer"])
+        monkeypatch.setattr(planning, "recommend", lambda *_: advice)
+        watcher = Noting(Silent())
+        entrants = planned(divided, None, watcher).entrants
+        return [one.recipe.strategy for one in entrants], watcher.notes
+
+    return found
+
+
+def test_what_nothing_stands_in_the_way_of_is_raced_in_its_order(plan):
+    assert plan(600.0, None) == (["finetune", "feature-extraction", "early-features", "from-scratch"], [])
+    names, notes = plan(100.0, None)
+    assert names == ["feature-extraction", "early-features", "from-scratch"]
+    assert notes == ["finetune, b is left out: it takes about 500 s, and the budget is 100"]
+
+
+def test_a_head_on_frozen_features_comes_first_all_the_same_where_time_is_short(plan):
+    names, notes = plan(30.0, None)
+    assert names == ["from-scratch", "feature-extraction"]
+    assert "feature-extraction, b is the first answer all the same, though it takes about 50 s, and the budget is 30" in notes
+    assert not any(note.startswith("feature-extraction, b is left out") for note in notes)
+
+
+def test_what_memory_does_not_hold_is_not_tried_while_something_else_is_there(plan):
+    names, notes = plan(600.0, 750.0)
+    assert names == ["from-scratch"]
+    assert "feature-extraction, b is left out: it takes about 900 MB of memory, and 750 are free" in notes
+    assert plan(30.0, 850.0)[0] == ["from-scratch", "early-features"]
+
+
+@pytest.mark.parametrize(
+    ("budget", "memory", "what", "chosen"),
+    [
+        (1.0, None, "budget", "feature-extraction"),
+        (600.0, 1.0, "memory", "feature-extraction"),
+        (1.0, 850.0, "budget", "early-features"),
+    ],
+)
+def test_where_nothing_is_possible_the_best_head_is_tried_and_said_to_be_too_much(plan, budget, memory, what, chosen):
+    names, notes = plan(budget, memory)
+    assert names == [chosen]
+    assert notes[0].startswith(f"the {what} is too small for anything; {chosen}, b is trained all the same, in about ")
