@@ -133,8 +133,14 @@ def one(task_name: str, backbone: str, seed: int) -> dict[str, Any]:
     return {**value, "seconds": round(seconds, 1), "logme": round(evidence, 4), "load": round(os.getloadavg()[0], 1)}
 
 
-BASES = {"finetune": FROZEN[0], "warm-start": FROZEN[0], "finetune-early": FROZEN[1]}
-"""Whose measurement an expectation rests on, where it is not the strategy's own."""
+BASES = {"finetune": (FROZEN[0],), "finetune-early": (FROZEN[1],), "warm-start": FROZEN}
+"""Whose measurement an expectation rests on, the best of them, where it is not the strategy's own."""
+
+
+def base_of(name: str, rows: Mapping[str, dict[str, Any]]) -> Estimate:
+    """What the expectation of a strategy rests on, from the rows of an advice by their strategy."""
+    measured = [Estimate(**rows[base]["measured"]) for base in BASES.get(name, (name,)) if base in rows]
+    return max(measured, key=lambda one: one.value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,8 +160,7 @@ def expectations(outcome: Outcome, lifts: Mapping[str, Lift]) -> list[Expected]:
     for name in outcome.reached:
         if name not in rows or name not in lifts:
             continue
-        base = Estimate(**rows[BASES.get(name, name)]["measured"])
-        accuracy = expected(name, base, size["effective"] / size["classes"], size["images"], lifts)
+        accuracy = expected(name, base_of(name, rows), size["effective"] / size["classes"], size["images"], lifts)
         found.append(Expected(name, accuracy, rows[name]["seconds"]))
     found.sort(key=lambda one: -one.accuracy.value)
     near = [one for one in found if found[0].accuracy.value - one.accuracy.value <= TIE]
@@ -271,9 +276,8 @@ def fitted_lifts(found: Sequence[Outcome], without: str = "") -> dict[str, Lift]
                 continue
             size = outcome.advice["evidence"]["size"]
             least = least_error(size["images"])
-            measured = rows[BASES.get(name, name)]["measured"]["value"]
             x.append(reach(size["effective"] / size["classes"]))
-            y.append(log_odds(outcome.reached[name], least) - log_odds(measured, least))
+            y.append(log_odds(outcome.reached[name], least) - log_odds(base_of(name, rows).value, least))
         if len(x) < 3:
             continue
         design, target = np.stack([np.ones(len(x)), np.array(x)], axis=1), np.array(y)

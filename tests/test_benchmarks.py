@@ -125,12 +125,12 @@ def test_a_task_is_judged_by_lifts_that_were_fitted_without_it():
     assert regret.fitted_lifts(found) != regret.fitted_lifts(others)
 
 
-def test_every_rule_chooses_among_what_was_run_and_the_advice_has_the_least_regret():
+def test_every_rule_chooses_among_what_was_run_and_the_race_has_the_least_regret():
     found = list(regret.outcomes(measure=False))
     rows = {row.name: row.ours[0] for row in regret.summary(found)}
     rules = [rows[f"regret, {rule}, of {len(found)}, mean"] for rule in regret.RULES]
     assert all(choose(outcome) in outcome.reached for choose in regret.RULES.values() for outcome in found)
-    assert 0 <= rows[f"regret, the advice, of {len(found)}, mean"] < min(rules)
+    assert 0 <= rows[f"regret, the race's rule, all run to their end, of {len(found)}, mean"] < min(rules)
 
 
 def test_over_backbones_a_rule_is_held_against_the_best_of_all():

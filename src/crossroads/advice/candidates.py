@@ -110,6 +110,8 @@ def of_backbone(seen: Seen, curves: dict[StrategyName, Curve], ground: Ground) -
         except RecipeError:  # an option that would do nothing here; `require_some` has seen that it does with another
             continue
         base = curves[way.strategy].here
+        if not (record.frozen or record.tuned):  # a warm start leaves the pretrained features behind, wherever they were best
+            base = max((curve.here for curve in curves.values()), key=lambda here: here.value)
         accuracy = expected(record.name, base, ground.images_of_a_class, ground.images)
         yield Candidate(recipe, base, accuracy, _seconds(seen, way, recipe, ground), _memory(way, recipe))
 
