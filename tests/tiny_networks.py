@@ -21,7 +21,7 @@ def labelled(n, seed=0):
     return Labelled(images, (names == "upright").astype(np.int32))
 
 
-def network(freeze=None, head="linear", seed=0, extra=None):
+def network(freeze=None, head="linear", seed=0, extra=None, *, tuned=False):
     """Two convolutions with BatchNorm, average-pooled, and a head for two classes; frozen up to the layer `freeze`."""
     with seeded(seed):
         inputs = keras.Input((SIZE, SIZE, 3))
@@ -33,7 +33,7 @@ def network(freeze=None, head="linear", seed=0, extra=None):
         backbone = keras.Model(inputs, x if extra is None else extra(x))
         parts = Parts((layers.Rescaling(1 / 127.5, offset=-1, name="scale"),), backbone)
         layout = Layout() if freeze is None else Layout(find(backbone, "relu2"), find(backbone, freeze))
-        made = assemble(parts, SIZE, head_layers(head, 2), layout)
+        made = assemble(parts, SIZE, head_layers(head, 2, tuned=tuned), layout)
     for layer in (backbone.get_layer("norm1"), backbone.get_layer("norm2")):
         layer.moving_mean.assign(np.linspace(-0.2, 0.2, layer.moving_mean.shape[0]))  # as a pretrained one would have
     return made

@@ -209,3 +209,16 @@ def test_moving_images_where_there_are_features_is_refused(tmp_path):
         TrainingError, match=r"before the frozen part .*received Augmentation.*'head'; make the features of several views"
     ):
         run(tmp_path, (planned,), "relu2")
+
+
+def test_a_head_on_standardised_features_gives_the_scores_of_the_solved_one(tmp_path):
+    plain, standardised = network("relu2"), network("relu2", tuned=True)
+    features = Labelled(plain.frozen.predict_on_batch(PIXELS[0].inputs), PIXELS[0].labels)
+    head = next(layer for layer in standardised.trained.layers if layer.name == "head_standardise")
+    head.moving_mean.assign(features.inputs.mean(axis=0))
+    head.moving_variance.assign(features.inputs.var(axis=0) + 0.1)
+    for made, name in ((plain, "plain"), (standardised, "standardised")):
+        execute(made, SOLVE, features, features, Checkpoints(tmp_path / name), "id", Silent())
+    expected = plain.trained.predict_on_batch(features.inputs)
+    np.testing.assert_allclose(standardised.trained.predict_on_batch(features.inputs), expected, atol=1e-4)
+    assert not np.allclose(plain.trained.layers[-1].get_weights()[0], standardised.trained.layers[-1].get_weights()[0])

@@ -58,6 +58,8 @@ def _solve(
 ) -> Trained:
     """Solve the last layer of `network.trained` on what comes into it, or load what was solved."""
     head, below = _last_layer(network.trained)
+    figures = _standardisation(below)
+    below = None if figures else below
     progress = checkpoints.resumed(identity)
     if progress is None:
         started = time.perf_counter()
@@ -66,10 +68,27 @@ def _solve(
         record = EpochRecord(phase.name, 1, seconds, 0.0, loss, solved.validation_loss, solved.validation_accuracy)
         facts = {"kind": solved.kind, "penalty": solved.penalty, "tried": [asdict(row) for row in solved.tried]}
         progress = Progress(identity, (record,), 1, facts)
-        checkpoints.save(progress, [solved.kernel, solved.bias])
+        checkpoints.save(progress, _behind(figures, solved))
         watcher.epoch(record, 1)
     assign([head.kernel, head.bias], checkpoints.arrays(1))
     return Trained(progress.history, progress.best, progress.facts)
+
+
+def _standardisation(below: keras.Model | None) -> keras.layers.BatchNormalization | None:
+    """The layer of fixed figures, where it is all that is below a head."""
+    layers = [] if below is None else [layer for layer in below.layers if not isinstance(layer, keras.layers.InputLayer)]
+    alone = len(layers) == 1 and isinstance(layers[0], keras.layers.BatchNormalization)
+    return layers[0] if alone and not (layers[0].trainable or layers[0].scale or layers[0].center) else None
+
+
+def _behind(figures: keras.layers.BatchNormalization | None, solved: heads.LinearHead) -> list[NDArray[np.floating]]:
+    """Kernel and bias for standardised features, where the head stands on such; it was solved on the features as they come."""
+    if figures is None:
+        return [solved.kernel, solved.bias]
+    mean, variance = (np.asarray(v, np.float64) for v in (figures.moving_mean, figures.moving_variance))
+    kernel = solved.kernel.astype(np.float64)
+    bias = solved.bias + mean @ kernel
+    return [(kernel * np.sqrt(variance + figures.epsilon)[:, None]).astype(np.float32), bias.astype(np.float32)]
 
 
 def _last_layer(model: keras.Model) -> tuple[Any, keras.Model | None]:
