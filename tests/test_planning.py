@@ -10,7 +10,7 @@ from crossroads.advice.candidates import Candidate, within
 from crossroads.advice.estimate import Estimate
 from crossroads.planning import divide, planned
 from crossroads.recipe import Recipe
-from crossroads.training.watch import Noting, Silent
+from crossroads.training.watch import Relay, Silent
 from pictures import stripes
 
 ACCURACY = {"feature-extraction": 0.8, "early-features": 0.7, "finetune": 0.9, "from-scratch": 0.6}
@@ -35,9 +35,9 @@ def plan(monkeypatch):
         advice = SimpleNamespace(ranked=ranked, budget=budget, evidence=SimpleNamespace(seconds=1.0), to_json=dict)
         monkeypatch.setattr(planning, "offers_of", lambda *_: ["an offer"])
         monkeypatch.setattr(planning, "recommend", lambda *_: advice)
-        watcher = Noting(Silent())
-        entrants = planned(divided, None, watcher).entrants
-        return [one.recipe.strategy for one in entrants], watcher.notes
+        notes: list[str] = []
+        entrants = planned(divided, None, Relay(Silent(), noted=notes.append)).entrants
+        return [one.recipe.strategy for one in entrants], notes
 
     return found
 

@@ -26,7 +26,7 @@ from crossroads.recipe import Recipe
 from crossroads.run_folder import RunFolder
 from crossroads.strategies import strategy
 from crossroads.training.checkpoint import EpochRecord, write_atomically
-from crossroads.training.watch import Watcher
+from crossroads.training.watch import Relay, Watcher
 
 SHORT = 4
 """Share of the epochs of a first turn: one in so many."""
@@ -123,29 +123,15 @@ class _OutOfTime(Exception):
     """A trial took much longer than was expected, and the budget is spent."""
 
 
-class _Clocked:
-    """A watcher that ends a trial at the end of an epoch once its time is over."""
+def _clocked(watcher: Watcher, seconds: float) -> Relay:
+    """A watcher that ends a trial at the end of an epoch once its time is over and epochs are left."""
+    end = time.perf_counter() + seconds
 
-    def __init__(self, watcher: Watcher, seconds: float) -> None:
-        self._watcher, self._end = watcher, time.perf_counter() + seconds
-
-    def note(self, text: str) -> None:
-        """As it is."""
-        self._watcher.note(text)
-
-    def progress(self, stage: str, done: int, total: int) -> None:
-        """As it is."""
-        self._watcher.progress(stage, done, total)
-
-    def step(self, epoch: int, done: int, total: int) -> None:
-        """As it is."""
-        self._watcher.step(epoch, done, total)
-
-    def epoch(self, record: EpochRecord, total: int) -> None:
-        """As it is, unless the time is over and epochs are left."""
-        self._watcher.epoch(record, total)
-        if record.epoch < total and time.perf_counter() > self._end:
+    def look(record: EpochRecord, total: int) -> None:
+        if record.epoch < total and time.perf_counter() > end:
             raise _OutOfTime
+
+    return Relay(watcher, after_epoch=look)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -270,7 +256,7 @@ class _Race:
         part = "" if whole else f", {recipe.epochs} of {epochs} epochs"
         self._watcher.note(f"trying {called}{part}: {entrant.accuracy.value:.3f} expected")
         began = time.perf_counter()
-        watcher = self._watcher if needed else _Clocked(self._watcher, self._plan.budget - self._spent())
+        watcher = self._watcher if needed else _clocked(self._watcher, self._plan.budget - self._spent())
         blank = Trial(name, index, recipe.epochs, whole, 0.0)
         try:
             task = self._task_of(recipe)

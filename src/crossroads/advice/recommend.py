@@ -23,7 +23,7 @@ from crossroads.data.dataset import Dataset
 from crossroads.errors import BackboneError
 from crossroads.recipe import Recipe, StrategyName
 from crossroads.strategies import relevant, resolve, strategy
-from crossroads.training.watch import Noting, Watcher
+from crossroads.training.watch import Relay, Watcher
 
 SAMPLE = 2_000
 """Images that evidence is measured on: an accuracy of 0.9 is then known to 1.3 points, and MobileNet at 96 px sees them in 2 s."""
@@ -48,7 +48,8 @@ def recommend(train: Dataset, side: float, offers: Sequence[Offer], asked: Recip
     memory = available_memory_mb()  # before Keras is loaded, which `memory_mb` counts
     asked, budget = replace(asked, budget=None), asked.budget
     began = time.perf_counter()
-    watcher = told = Noting(watcher)
+    told: list[str] = []
+    watcher = Relay(watcher, noted=told.append)
     require_some(asked, offers, side)
     load_keras()
     machine = measured_machine()
@@ -74,7 +75,7 @@ def recommend(train: Dataset, side: float, offers: Sequence[Offer], asked: Recip
     evidence = Evidence(size, tuple(one.profile for one, _ in known), curve, level, time.perf_counter() - began)
     leading = next((profile for profile in evidence.profiles if profile.similarity is not None), None)
     case = case_of(size.effective_of_a_class, leading) if leading is not None else None
-    return Advice(case, order, tuple(reasons_for(evidence, case, order, budget)), evidence, budget, tuple(told.notes))
+    return Advice(case, order, tuple(reasons_for(evidence, case, order, budget)), evidence, budget, tuple(told))
 
 
 def _looked_at(train: Dataset, offer: Offer, asked: Recipe, side: float, memory: float | None, watcher: Watcher) -> Seen | None:

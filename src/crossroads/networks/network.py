@@ -78,11 +78,10 @@ class Network:
     def ship(self) -> keras.Model:
         """uint8 (n, size, size, 3) RGB in, float32 (n, k) probabilities out: `shipped`, brought up to date. What is saved."""
         if self.folding is not None:
-            figures, dense, folded = self.folding
-            mean, variance = (np.asarray(v, np.float64) for v in (figures.moving_mean, figures.moving_variance))
-            kernel = np.asarray(dense.kernel, np.float64) / np.sqrt(variance + figures.epsilon)[:, None]
-            folded.kernel.assign(kernel)
-            folded.bias.assign(np.asarray(dense.bias, np.float64) - mean @ kernel)
+            figures, dense, both = self.folding
+            kernel, bias = folded(figures, np.asarray(dense.kernel), np.asarray(dense.bias))
+            both.kernel.assign(kernel)
+            both.bias.assign(bias)
         return self.shipped
 
 
@@ -114,6 +113,29 @@ def head_layers(kind: HeadName | None, classes: int, *, tuned: bool = False) -> 
         )
     dense = layers.Dense(classes, name="head")
     return (standardise, dense) if tuned else (dense,)
+
+
+def folded(
+    figures: layers.BatchNormalization, kernel: NDArray[np.floating], bias: NDArray[np.floating]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Kernel (d, k) and bias (k,) on standardised features, as those on features as they come."""
+    mean, deviation = _figures(figures)
+    kernel = kernel.astype(np.float64) / deviation[:, None]
+    return kernel, bias.astype(np.float64) - mean @ kernel
+
+
+def unfolded(
+    figures: layers.BatchNormalization, kernel: NDArray[np.floating], bias: NDArray[np.floating]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """What `folded` takes back: kernel (d, k) and bias (k,) on features as they come, as those on standardised ones."""
+    mean, deviation = _figures(figures)
+    kernel = kernel.astype(np.float64)
+    return kernel * deviation[:, None], bias.astype(np.float64) + mean @ kernel
+
+
+def _figures(standardise: layers.BatchNormalization) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    mean, variance = (np.asarray(v, np.float64) for v in (standardise.moving_mean, standardise.moving_variance))
+    return mean, np.sqrt(variance + standardise.epsilon)
 
 
 def standardises(head: tuple[keras.Layer, ...]) -> bool:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossroads.errors import TrainingError
-from crossroads.networks.network import Network
+from crossroads.networks.network import Network, unfolded
 from crossroads.strategies import Phase, Solve
 from crossroads.training import heads
 from crossroads.training.batches import Labelled, Rows, class_weights, rows_at_once
@@ -81,14 +81,11 @@ def _standardisation(below: keras.Model | None) -> keras.layers.BatchNormalizati
     return layers[0] if alone and not (layers[0].trainable or layers[0].scale or layers[0].center) else None
 
 
-def _behind(figures: keras.layers.BatchNormalization | None, solved: heads.LinearHead) -> list[NDArray[np.floating]]:
+def _behind(figures: keras.layers.BatchNormalization | None, solved: heads.LinearHead) -> list[NDArray[np.float32]]:
     """Kernel and bias for standardised features, where the head stands on such; it was solved on the features as they come."""
     if figures is None:
         return [solved.kernel, solved.bias]
-    mean, variance = (np.asarray(v, np.float64) for v in (figures.moving_mean, figures.moving_variance))
-    kernel = solved.kernel.astype(np.float64)
-    bias = solved.bias + mean @ kernel
-    return [(kernel * np.sqrt(variance + figures.epsilon)[:, None]).astype(np.float32), bias.astype(np.float32)]
+    return [values.astype(np.float32) for values in unfolded(figures, solved.kernel, solved.bias)]
 
 
 def _last_layer(model: keras.Model) -> tuple[Any, keras.Model | None]:

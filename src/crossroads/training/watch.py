@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 from crossroads.training.checkpoint import EpochRecord
@@ -43,21 +44,28 @@ class Silent:
         """Nothing."""
 
 
-class Noting:
-    """A watcher that keeps the notes it hands on.
+class Relay:
+    """A watcher that hands on what it is told.
 
     Args:
-        watcher: Is told all the same.
+        watcher: Is told first.
+        noted: Is called with each note then.
+        after_epoch: Is called with each epoch and their total then.
     """
 
-    def __init__(self, watcher: Watcher) -> None:
-        self.notes: list[str] = []
-        self._watcher = watcher
+    def __init__(
+        self,
+        watcher: Watcher,
+        *,
+        noted: Callable[[str], object] = lambda _: None,
+        after_epoch: Callable[[EpochRecord, int], object] = lambda _record, _total: None,
+    ) -> None:
+        self._watcher, self._noted, self._after_epoch = watcher, noted, after_epoch
 
     def note(self, text: str) -> None:
-        """Keep it, and hand it on."""
-        self.notes.append(text)
+        """Hand it on."""
         self._watcher.note(text)
+        self._noted(text)
 
     def progress(self, stage: str, done: int, total: int) -> None:
         """Hand it on."""
@@ -70,3 +78,4 @@ class Noting:
     def epoch(self, record: EpochRecord, total: int) -> None:
         """Hand it on."""
         self._watcher.epoch(record, total)
+        self._after_epoch(record, total)
