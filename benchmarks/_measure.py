@@ -117,8 +117,8 @@ class Fresh(NamedTuple):
     peak_mb: float
 
 
-def fresh(function: str, *arguments: Any) -> Fresh:
-    """Calls ``module:function`` of this package with plain JSON values in a new Python process.
+def fresh(function: str, *arguments: Any, **environment: str) -> Fresh:
+    """Calls ``module:function`` of this package with plain JSON values in a new Python process, with further variables.
 
     Raises:
         RuntimeError: The process failed; carries the end of what it said.
@@ -126,7 +126,7 @@ def fresh(function: str, *arguments: Any) -> Fresh:
     with tempfile.TemporaryDirectory() as folder:
         answer = Path(folder) / "answer.json"
         command = [sys.executable, "-m", "benchmarks._child", str(answer), function, json.dumps(arguments)]
-        run(command)
+        run(command, **environment)
         return Fresh(**json.loads(answer.read_text(encoding="utf-8")))
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from benchmarks._measure import Row, Settings, alternate, fresh
 from benchmarks.random_weights import calibrate, random_images
+from crossroads._platform import load_keras
 
 BACKBONE, SIZE, CLASSES, BATCH = "mobilenet-v2", 96, 43, 32
 WARM, MEASURED = 1, 2
@@ -25,28 +26,38 @@ def finetune(settings: Settings) -> Iterator[Row]:
 
 
 def both(freeze_to: str | None, images: int, runs: int) -> list[tuple[float, ...]]:
-    """Steps a second of our loop and of bare Keras, without augmentation, BatchNorm frozen on both sides."""
-    pixels = random_images(images, SIZE)
-    labels = np.random.default_rng(0).integers(0, CLASSES, images, dtype=np.int32)
+    """Steps a second of our loop and of bare Keras with oneDNN, without augmentation, BatchNorm frozen on both sides."""
+    load_keras()
+    pixels, labels = _random(images)
     steps = -(-images // BATCH) * MEASURED
     with tempfile.TemporaryDirectory() as folder:
         inputs = pixels if freeze_to is None else _features(freeze_to, pixels, labels, Path(folder))
         return alternate(
             runs,
-            lambda: steps / _ours(freeze_to, inputs, labels),
+            lambda: steps / _ours(BACKBONE, freeze_to, inputs, labels),
             lambda: steps / _bare(freeze_to, pixels, labels),
             warm_up=False,
         )
 
 
-def _network(freeze_to: str | None) -> tuple[Any, Any]:
+def train_ours(backbone: str, images: int) -> float:
+    """Images a second of our loop with nothing frozen but BatchNorm, as the environment has it."""
+    load_keras()
+    return images * MEASURED / _ours(backbone, None, *_random(images))
+
+
+def _random(images: int) -> tuple[np.ndarray, np.ndarray]:
+    return random_images(images, SIZE), np.random.default_rng(0).integers(0, CLASSES, images, dtype=np.int32)
+
+
+def _network(backbone: str, freeze_to: str | None) -> tuple[Any, Any]:
     """The network, frozen up to a cut, and the part of the backbone up to there."""
     from crossroads.networks import catalog
     from crossroads.networks.cuts import cuts, find, until
     from crossroads.networks.network import Layout, assemble, head_layers, seeded
 
     with seeded(0):
-        parts = catalog.backbone(BACKBONE).build(SIZE)
+        parts = catalog.backbone(backbone).build(SIZE)
         calibrate(parts.preprocessing, parts.backbone, random_images(16, SIZE))
         keep = cuts(parts.backbone)[-1]
         freeze = None if freeze_to is None else find(parts.backbone, freeze_to)
@@ -63,13 +74,13 @@ def _features(freeze_to: str, pixels: np.ndarray, labels: np.ndarray, folder: Pa
     from crossroads.features.engine import Engine
     from crossroads.features.extract import extract
 
-    engine, cache, resize = Engine(_network(freeze_to)[0](True).frozen), Cache(folder), Resize(SIZE, "squash")
+    engine, cache, resize = Engine(_network(BACKBONE, freeze_to)[0](True).frozen), Cache(folder), Resize(SIZE, "squash")
     key = Key("benchmark", "none", resize, freeze_to, "map", None, "float32", "float16")
     dataset = crossroads.read((pixels, labels))
     return extract(dataset, resize=resize, engine=lambda: engine, cache=cache, store=cache.store(key, engine.shape)).features
 
 
-def _ours(freeze_to: str | None, inputs: Any, labels: np.ndarray) -> float:
+def _ours(backbone: str, freeze_to: str | None, inputs: Any, labels: np.ndarray) -> float:
     from benchmarks.clocks import Clock
     from crossroads.networks import catalog
     from crossroads.recipe import Recipe
@@ -81,12 +92,12 @@ def _ours(freeze_to: str | None, inputs: Any, labels: np.ndarray) -> float:
     asked = Recipe(
         strategy="finetune", weights="none", freeze_to=freeze_to, augment=False, epochs=WARM + MEASURED, batch_size=BATCH
     )
-    *_, phase = plan(resolve(asked, catalog.backbone(BACKBONE), images=len(labels), image_size=SIZE))
+    *_, phase = plan(resolve(asked, catalog.backbone(backbone), images=len(labels), image_size=SIZE))
     clock = Clock()
     held = Labelled(inputs[:BATCH], labels[:BATCH])
     with tempfile.TemporaryDirectory() as folder:
         data, kept = Labelled(inputs, labels), Checkpoints(Path(folder))
-        train(_network(freeze_to)[0](freeze_to is not None), phase, data, held, kept, "benchmark", clock)
+        train(_network(backbone, freeze_to)[0](freeze_to is not None), phase, data, held, kept, "benchmark", clock)
     return clock.ends[-1] - clock.ends[WARM - 1]
 
 
@@ -96,7 +107,7 @@ def _bare(freeze_to: str | None, pixels: np.ndarray, labels: np.ndarray) -> floa
 
     from benchmarks.clocks import KerasClock
 
-    network, lower = _network(freeze_to)
+    network, lower = _network(BACKBONE, freeze_to)
     model = network(False).trained
     for layer in model._flatten_layers(include_self=False, recursive=True):
         if isinstance(layer, keras.layers.BatchNormalization):

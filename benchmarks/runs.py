@@ -65,7 +65,7 @@ def options_of(run: Asked) -> dict[str, Any]:
     options = {"strategy": run.strategy, "backbone": found["backbone"], "weights": weights}
     options["image_size"] = chosen.image_size or found["image_size"]
     options |= {"cut": run.cut} if run.cut else {}
-    return options | ({"epochs": chosen.tuned_epochs} if run.strategy in TUNED else {})
+    return options | ({"epochs": chosen.tuned_epochs} if run.strategy in TUNED and chosen.tuned_epochs else {})
 
 
 def kept() -> dict[Asked, dict[str, Any]]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from benchmarks._measure import Row, Settings, alternate, fresh, seconds_of
+from crossroads._platform import load_keras
 
 SIZE, CLASSES, BATCH = 32, 43, 128
 WARM, MEASURED = 1, 2
@@ -19,6 +21,22 @@ def fit_throughput(settings: Settings) -> Iterator[Row]:
     for backbone in ("quiz-cnn", "small-cnn"):
         ours, theirs = fresh("benchmarks.throughput:train_both", backbone, images, settings.runs).value
         yield Row(f"fit-throughput, {backbone}", "images/s", tuple(ours), "bare keras.Model.fit", tuple(theirs))
+
+
+def onednn(settings: Settings) -> Iterator[Row]:
+    for title, function, arguments in (
+        ("small-cnn 32 px, training", "benchmarks.throughput:train_ours", ("small-cnn", settings.size(6_400, 256))),
+        ("mobilenet-v2 96 px, finetuning", "benchmarks.finetuning:train_ours", ("mobilenet-v2", settings.size(512, 64))),
+        ("mobilenet 96 px, finetuning", "benchmarks.finetuning:train_ours", ("mobilenet", settings.size(512, 64))),
+    ):
+        sides = [partial(_in_its_own_process, function, arguments, on) for on in ("1", "0")]
+        with_it, without = alternate(settings.runs, *sides, warm_up=False)
+        yield Row(f"onednn, {title}", "images/s", with_it, "without oneDNN", without)
+
+
+def _in_its_own_process(function: str, arguments: tuple[Any, ...], on: str) -> float:
+    found: float = fresh(function, *arguments, TF_ENABLE_ONEDNN_OPTS=on).value
+    return found
 
 
 def xla(settings: Settings) -> Iterator[Row]:
@@ -37,19 +55,29 @@ def predict_throughput(settings: Settings) -> Iterator[Row]:
 
 
 def train_both(backbone: str, images: int, runs: int, jit_compile: bool = False) -> list[tuple[float, ...]]:
-    """Images a second of our loop and of bare Keras: whole epochs, with validation and, on our side, checkpoints."""
-    import numpy as np
-
-    rng = np.random.default_rng(0)
-    pixels = rng.integers(0, 256, (images, SIZE, SIZE, 3), dtype=np.uint8)
-    labels = rng.integers(0, CLASSES, images, dtype=np.int32)
-    held = slice(0, BATCH)
+    """Images a second of our loop and of bare Keras, with oneDNN: whole epochs, validation and, on our side, checkpoints."""
+    load_keras()
+    pixels, labels, held = _random(images)
     return alternate(
         runs,
         lambda: images * MEASURED / _train_ours(backbone, pixels, labels, held),
         lambda: images * MEASURED / _train_bare(backbone, pixels, labels, held, jit_compile),
         warm_up=False,
     )
+
+
+def train_ours(backbone: str, images: int) -> float:
+    """Images a second of our loop, as the environment has it."""
+    load_keras()
+    return images * MEASURED / _train_ours(backbone, *_random(images))
+
+
+def _random(images: int) -> tuple[Any, Any, slice]:
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (images, SIZE, SIZE, 3), dtype=np.uint8)
+    return pixels, rng.integers(0, CLASSES, images, dtype=np.int32), slice(0, BATCH)
 
 
 def _network(backbone: str) -> Any:

@@ -8,6 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from crossroads._platform import keep_freed_memory, use_onednn
+
+# Before a test module imports Keras, what crossroads sets before it does.
+keep_freed_memory()
+use_onednn()
+
 # Traced graphs are millions of objects. Looking through all of them as often as Python does by default takes a seventh of a fit.
 gc.set_threshold(100_000, 20, 20)
 

@@ -1,5 +1,7 @@
 """What differs between operating systems."""
 
+import os
+import platform
 import subprocess
 import sys
 
@@ -7,6 +9,27 @@ import pytest
 
 from crossroads import _platform
 from crossroads._platform import available_memory_mb, keep_freed_memory
+
+ONEDNN = """
+from crossroads._platform import library_versions, load_keras
+load_keras()
+from tensorflow.python.util import _pywrap_util_port
+print(_pywrap_util_port.IsMklEnabled(), library_versions()["onednn"])
+"""
+
+
+def _told(code, *arguments, **environment):
+    usual = {key: value for key, value in os.environ.items() if not key.startswith("TF_")}
+    command = [sys.executable, "-c", code, *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True, env=usual | environment).stdout.strip()
+
+
+@pytest.mark.skipif(platform.machine().lower() not in ("x86_64", "amd64"), reason="not an x86 processor")
+@pytest.mark.skipif(_platform.keras_backend() != "tensorflow", reason="a setting of TensorFlow's")
+def test_tensorflow_trains_with_onednn_unless_the_user_says_otherwise():
+    assert _told(ONEDNN) == "True 1"
+    assert _told(ONEDNN, TF_ENABLE_ONEDNN_OPTS="0") == "False 0"
+
 
 FAULTS = """
 import resource, sys
@@ -24,10 +47,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
 
 @pytest.mark.skipif(not sys.platform.startswith("linux") or not keep_freed_memory(), reason="not the GNU C library")
 def test_freed_memory_is_used_again():
-    faults = {
-        how: int(subprocess.run([sys.executable, "-c", FAULTS, how], check=True, capture_output=True, text=True).stdout)
-        for how in ("kept", "usual")
-    }
+    faults = {how: int(_told(FAULTS, how)) for how in ("kept", "usual")}
     assert faults["kept"] < faults["usual"] / 4
 
 

@@ -72,6 +72,16 @@ def test_a_linear_head_is_solved_and_the_others_are_trained():
     assert phases(strategy="finetune", head="mlp", epochs=3)[1].epochs == 3
 
 
+def test_a_warm_start_takes_fewer_epochs_than_random_weights():
+    chosen = backbone("mobilenet")
+    warm, scratch = (
+        resolve(Recipe(strategy=name, backbone="mobilenet"), chosen, images=4_300, image_size=96)
+        for name in ("warm-start", "from-scratch")
+    )
+    assert (warm.epochs, scratch.epochs) == (9, 81)
+    assert (warm.learning_rate, warm.schedule) == (scratch.learning_rate, scratch.schedule)
+
+
 def test_batchnorm_moves_from_scratch_and_stays_while_finetuning_unless_asked():
     assert phases(strategy="from-scratch")[0].train_batchnorm
     assert phases(strategy="warm-start")[0].train_batchnorm

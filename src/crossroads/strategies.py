@@ -178,6 +178,11 @@ TUNE = Defaults(
     epochs=(4, 20),
 )
 TUNE_WARM_UP = 0.1
+
+WARM_PASSES, WARM_EPOCHS = 40_000, (5, 30)
+"""Images that a warm start sees in all, and its least and most epochs: pretrained weights are soon where random ones get in several
+hundred thousand. MobileNet at 96 px on 4,300 signs reaches 0.966 of other tracks after two epochs."""
+
 TUNE_LAYER_DECAY = 0.85
 ONE_CYCLE_WARM_UP = 0.2
 
@@ -343,6 +348,8 @@ def _defaults(recipe: Recipe, record: Strategy, backbone: Backbone) -> Defaults:
         return TUNE
     if record.frozen:
         return MLP_HEAD if recipe.head == "mlp" else SGD_HEAD
+    if record.start == "pretrained":
+        return replace(backbone.defaults, passes=WARM_PASSES, epochs=WARM_EPOCHS)
     return backbone.defaults
 
 

@@ -30,7 +30,7 @@ from crossroads.training.watch import Silent, Watcher
 PIXELS = 16
 """Side in pixels at which raw pixels are probed."""
 
-SHORT_PASSES, SHORT_EPOCHS = 8_000, (4, 30)
+SHORT_PASSES, SHORT_EPOCHS = 12_000, (4, 30)
 """Images that the small network sees in its short training, and least and most epochs: 10 s at 32 px on two cores."""
 
 HELD_OUT = 0.2
