@@ -1,0 +1,76 @@
+"""Candidates: their order, and what stands in the way of one."""
+
+from dataclasses import replace
+
+import pytest
+
+from crossroads.advice.candidates import TIE, Candidate, Ground, from_scratch, ranked, require_some, scratch_size, within
+from crossroads.advice.cost import OVERHEAD, Machine
+from crossroads.advice.estimate import Estimate
+from crossroads.advice.level import Short
+from crossroads.advice.offers import offers_of
+from crossroads.errors import RecipeError
+from crossroads.networks.catalog import DEFAULT_FROM_SCRATCH, backbone
+from crossroads.recipe import Recipe
+from crossroads.training.watch import Silent
+
+KNOWN = Estimate(0.8, 0.75, 0.85)
+GROUND = Ground(Recipe(), images=1_000, classes=10, images_of_a_class=100.0, side=32.0, machine=Machine(1e11))
+
+
+def candidate(name, accuracy, seconds=10.0, **options):
+    return Candidate(Recipe(strategy=name), KNOWN, Estimate(accuracy, accuracy - 0.1, accuracy + 0.1), seconds, 500.0, **options)
+
+
+def names(candidates):
+    return [one.recipe.strategy for one in candidates]
+
+
+def test_the_best_comes_first_and_what_cannot_be_taken_last():
+    order = ranked([
+        candidate("early-features", 0.7), candidate("finetune", 0.9, obstacle="takes too long"), candidate("from-scratch", 0.8),
+    ])  # fmt: skip
+    assert names(order) == ["from-scratch", "early-features", "finetune"]
+
+
+def test_of_two_that_are_as_good_the_cheaper_comes_first():
+    dear, cheap = candidate("finetune", 0.8 + TIE * 0.9, 500.0), candidate("feature-extraction", 0.8, 10.0)
+    assert names(ranked([dear, cheap])) == ["feature-extraction", "finetune"]
+    assert names(ranked([replace(dear, accuracy=Estimate(0.8 + TIE * 1.1, 0.7, 0.9)), cheap])) == ["finetune", "feature-extraction"]
+
+
+def test_a_chain_of_ties_does_not_carry_the_cheapest_over_a_clear_loss():
+    steps = [candidate("finetune", 0.8, 300.0), candidate("from-scratch", 0.797, 200.0), candidate("early-features", 0.794, 10.0)]
+    assert names(ranked(steps)) == ["from-scratch", "finetune", "early-features"]
+
+
+def test_memory_and_budget_stand_in_the_way_and_say_so():
+    free = candidate("finetune", 0.8, 100.0)
+    assert within(free, 100.0, 500.0) == free
+    assert within(free, None, None) == free
+    slow = within(free, 60.0, None)
+    assert (slow.obstacle, slow.fits) == ("takes about 100 s, and the budget is 60", True)
+    large = within(free, 60.0, 400.0)
+    assert (large.obstacle, large.fits) == ("takes about 500 MB of memory, and 400 are free", False)
+
+
+def test_from_scratch_is_timed_by_its_short_training_where_there_was_one():
+    timed = Short(DEFAULT_FROM_SCRATCH, 32, 800, 10, KNOWN, start_seconds=3.0, seconds_an_image=0.001)
+    found, blind = from_scratch(timed, GROUND, Estimate(0.3, 0.2, 0.4)), from_scratch(None, GROUND, Estimate(0.3, 0.2, 0.4))
+    assert found.seconds == pytest.approx(OVERHEAD + 3.0 + 0.001 * 1_000 * found.recipe.epochs)
+    assert (found.measured, blind.measured.value) == (KNOWN, 0.3)
+    assert blind.seconds > OVERHEAD
+
+
+def test_the_small_network_takes_the_size_that_was_asked_for_where_it_can():
+    record = backbone(DEFAULT_FROM_SCRATCH)
+    assert scratch_size(Recipe(), 500.0) == record.size_for(500.0)
+    assert scratch_size(Recipe(image_size=record.sizes[0]), 500.0) == record.sizes[0]
+    assert scratch_size(Recipe(image_size=227), 40.0) == record.size_for(40.0)  # that is of the pretrained networks
+
+
+def test_an_option_in_the_way_of_every_strategy_is_refused_before_anything_is_measured():
+    offers = offers_of(("mobilenet",), ("none",), Silent())
+    require_some(Recipe(epochs=3), offers, 32.0)
+    with pytest.raises(RecipeError, match="warm_up does nothing"):
+        require_some(Recipe(schedule="constant", warm_up=0.2), offers, 32.0)

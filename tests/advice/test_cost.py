@@ -1,0 +1,47 @@
+"""What a strategy will take: laws that hold on any machine."""
+
+import pytest
+
+from crossroads.advice.cost import (
+    DEPTHWISE_STEP,
+    PROCESS_MB,
+    STEP,
+    Machine,
+    forward_seconds,
+    head_seconds,
+    measured_machine,
+    memory_mb,
+    step_seconds,
+)
+from crossroads.training.many import is_large
+
+SLOW, FAST = Machine(1e9), Machine(1e11)
+
+
+def test_a_machine_is_measured_in_multiply_adds_a_second():
+    assert 1e8 < measured_machine(size=256).products < 1e14
+
+
+def test_seconds_grow_with_the_work_and_fall_with_the_machine():
+    assert forward_seconds(2_000, SLOW) == 2 * forward_seconds(1_000, SLOW) == 200 * forward_seconds(1_000, FAST)
+    assert step_seconds(1_000, SLOW, depthwise=False) == STEP * forward_seconds(1_000, SLOW)
+    assert step_seconds(1_000, SLOW, depthwise=True) == DEPTHWISE_STEP * forward_seconds(1_000, SLOW)
+
+
+@pytest.mark.parametrize(("n", "d"), [(200, 1_024), (4_000, 256), (20_000, 8_192)])
+def test_a_head_takes_longer_with_more_images_features_and_on_a_slower_machine(n, d):
+    usual = head_seconds(n, d, 10, FAST)
+    assert 0 < usual < head_seconds(2 * n, d, 10, FAST)
+    assert usual < head_seconds(n, 2 * d, 10, FAST)
+    assert head_seconds(n, d, 10, SLOW) == pytest.approx(100 * usual)
+
+
+def test_the_cost_of_a_head_follows_the_way_it_is_solved():
+    assert not is_large(200, 1_024)
+    assert is_large(20_000, 8_192)
+    assert head_seconds(20_000, 8_192, 10, FAST) == head_seconds(20_000, 8_192, 1_000, FAST)  # one factor for every class
+
+
+def test_training_holds_gradients_and_moments_and_the_maps_of_its_batch():
+    still, moved = (memory_mb(4_000_000, 500_000_000, 32, trained=trained) for trained in (False, True))
+    assert PROCESS_MB < still < moved < memory_mb(4_000_000, 500_000_000, 64, trained=True)

@@ -1,0 +1,55 @@
+"""What accuracy is expected, from a probe and constants."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from crossroads.advice.estimate import Estimate, from_log_odds, log_odds
+from crossroads.advice.expectation import LIFTS, Lift, expected, least_error, reach
+from crossroads.strategies import STRATEGIES
+
+
+def certain(level, by_size=0.0):
+    return {"finetune": Lift(level, by_size, 0.0)}
+
+
+def test_every_strategy_has_its_constants():
+    assert set(LIFTS) == {record.name for record in STRATEGIES}
+
+
+@given(st.sampled_from(sorted(LIFTS)), st.floats(0, 1), st.floats(0, 0.2), st.floats(0.1, 1e5), st.integers(1, 10**6))
+def test_what_is_expected_lies_in_its_interval_and_both_are_shares(name, value, width, of_a_class, images):
+    base = Estimate(value, max(0.0, value - width), min(1.0, value + width))
+    found = expected(name, base, of_a_class, images)
+    assert 0 <= found.low <= found.value <= found.high <= 1
+
+
+def test_a_lift_adds_to_the_log_odds_of_what_was_measured():
+    found = expected("finetune", Estimate(0.8, 0.8, 0.8), 30, 5_000, certain(0.5))
+    assert found.value == pytest.approx(from_log_odds(log_odds(0.8, 1e-9) + 0.5))
+    assert found.low == found.high == pytest.approx(found.value)
+
+
+def test_the_part_of_a_lift_that_goes_with_size_is_nothing_at_thirty_images_of_a_class():
+    few, usual, many = (
+        expected("finetune", Estimate(0.8, 0.8, 0.8), n, 5_000, certain(0.0, by_size=0.5)).value for n in (3, 30, 300)
+    )
+    assert few < usual < many
+    assert usual == pytest.approx(0.8)
+
+
+def test_beyond_the_tasks_it_was_fitted_to_size_changes_nothing_more():
+    assert reach(1e6) == reach(30 * 10**1.5) == 1.5
+    assert reach(0.0) == pytest.approx(-1.477, abs=0.001)  # less than one image of a class is one
+
+
+def test_what_is_known_badly_is_expected_nearer_to_a_half():
+    base = Estimate(0.9, 0.9, 0.9)
+    sure, unsure = (expected("finetune", base, 30, 5_000, {"finetune": Lift(0.0, 0.0, scatter)}) for scatter in (0.1, 2.0))
+    assert 0.5 < unsure.value < sure.value < 0.9
+    assert unsure.low < sure.low < sure.high < unsure.high
+
+
+def test_of_few_images_no_perfect_probe_promises_perfection():
+    assert expected("finetune", Estimate(1.0, 1.0, 1.0), 30, 20, certain(0.0)).value == pytest.approx(1 - least_error(20))
+    assert least_error(1) == least_error(10)
