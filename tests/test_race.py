@@ -23,6 +23,7 @@ EXPECTED = {
     "from-scratch": Estimate(0.82, 0.60, 0.94),
 }
 SECONDS = {"feature-extraction": 10.0, "early-features": 12.0, "finetune": 100.0, "warm-start": 100.0, "from-scratch": 80.0}
+BATCHES = 100
 
 
 class Notes(Silent):
@@ -58,7 +59,9 @@ def trainings(monkeypatch):
         reached = {"accuracy": accuracy if share == 1 else accuracy - 0.1, "loss": 1 - accuracy}
         for epoch in range(1, (recipe.epochs or 1) + 1):
             record = EpochRecord("train", epoch, state.takes[recipe.strategy] / 8, 0.0, 0.0, 0.0, 0.0)
-            state.clock += state.takes[recipe.strategy] / 8 if recipe.epochs else state.takes[recipe.strategy]
+            for batch in range(1, BATCHES + 1):
+                state.clock += state.takes[recipe.strategy] / (8 if recipe.epochs else 1) / BATCHES
+                watcher.step(epoch, batch, BATCHES)
             watcher.epoch(record, recipe.epochs or 1)
         return SimpleNamespace(reached=reached, history=(), validation=SimpleNamespace(dataset=dataset([0, 1] * 100)))
 
@@ -120,13 +123,19 @@ def test_time_that_a_short_turn_took_says_what_the_whole_takes(tmp_path, trainin
     assert (found.task.strategy, found.task.epochs) == ("finetune", 8)  # the next one takes its place
 
 
-def test_a_trial_that_outlasts_the_budget_is_given_up_after_its_epoch(tmp_path, trainings):
+@pytest.mark.parametrize(
+    ("takes", "ends"),
+    [(1_140.0, 12 + 2 * 142.5), (2_388.0, 12 + 298.5), (10_000.0, 12 + 283 + 30)],
+    ids=["at the end of an epoch", "in the tenth that an epoch may be late", "in mid-epoch"],
+)
+def test_a_trial_that_outlasts_the_budget_is_given_up(tmp_path, trainings, takes, ends):
+    """The first answer takes 12 s and the advice took 5: the trial has 283 s, of which an epoch may be 30 late."""
     trainings.reaches = {"early-features": 0.85, "finetune": 0.99}
-    trainings.takes["finetune"] = 10_000.0
+    trainings.takes["finetune"] = takes
     watcher = Notes()
     found = run(tmp_path, plan("finetune", "early-features", budget=300.0), watcher)
     assert found.task.strategy == "early-features"
-    assert trainings.clock < 2_000
+    assert ends - 1e-6 <= trainings.clock <= ends + takes / 8 / BATCHES
     assert "finetune of b is given up: the budget was spent before its end" in watcher.said
     assert found.facts["trials"][-1]["failed"] == "the budget was spent before its end"
 

@@ -34,6 +34,9 @@ SHORT = 4
 FIXED = 0.2
 """Share of a run's seconds that does not grow with its epochs, such as building networks."""
 
+LATE = 0.1
+"""Share of the budget that an epoch may go on beyond it: its work is lost where it is broken off."""
+
 WORTH_TRYING = 0.005
 """Accuracy by which the upper end of what is expected of a candidate must beat the best so far for it to be tried."""
 
@@ -123,15 +126,19 @@ class _OutOfTime(Exception):
     """A trial took much longer than was expected, and the budget is spent."""
 
 
-def _clocked(watcher: Watcher, seconds: float) -> Relay:
-    """A watcher that ends a trial at the end of an epoch once its time is over and epochs are left."""
+def _clocked(watcher: Watcher, seconds: float, late: float) -> Relay:
+    """A watcher that ends a trial: after an epoch once its time is over and epochs are left, within one `late` seconds later."""
     end = time.perf_counter() + seconds
 
-    def look(record: EpochRecord, total: int) -> None:
+    def between(record: EpochRecord, total: int) -> None:
         if record.epoch < total and time.perf_counter() > end:
             raise _OutOfTime
 
-    return Relay(watcher, after_epoch=look)
+    def within() -> None:
+        if time.perf_counter() > end + late:
+            raise _OutOfTime
+
+    return Relay(watcher, after_step=within, after_epoch=between)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -152,8 +159,8 @@ class Raced:
 def race(plan: Plan, task_of: Callable[[Recipe], Task], folder: RunFolder, watcher: Watcher) -> Raced:
     """Run the race.
 
-    Ctrl-C ends it: the best so far is kept, if there is one. A candidate that fails is given up, and one that is at work when the
-    budget is spent after its epoch; only the first must succeed.
+    Ctrl-C ends it: the best so far is kept, if there is one. A candidate that fails is given up, and so is one that is at work when
+    the budget is spent, at the end of its epoch or a tenth of the budget later; only the first must succeed.
 
     Args:
         plan: Whom to race.
@@ -256,7 +263,8 @@ class _Race:
         part = "" if whole else f", {recipe.epochs} of {epochs} epochs"
         self._watcher.note(f"trying {called}{part}: {entrant.accuracy.value:.3f} expected")
         began = time.perf_counter()
-        watcher = self._watcher if needed else _clocked(self._watcher, self._plan.budget - self._spent())
+        budget = self._plan.budget
+        watcher = self._watcher if needed else _clocked(self._watcher, budget - self._spent(), LATE * budget)
         blank = Trial(name, index, recipe.epochs, whole, 0.0)
         try:
             task = self._task_of(recipe)

@@ -50,6 +50,7 @@ class Relay:
     Args:
         watcher: Is told first.
         noted: Is called with each note then.
+        after_step: Is called after each batch then.
         after_epoch: Is called with each epoch and their total then.
     """
 
@@ -58,9 +59,10 @@ class Relay:
         watcher: Watcher,
         *,
         noted: Callable[[str], object] = lambda _: None,
+        after_step: Callable[[], object] = lambda: None,
         after_epoch: Callable[[EpochRecord, int], object] = lambda _record, _total: None,
     ) -> None:
-        self._watcher, self._noted, self._after_epoch = watcher, noted, after_epoch
+        self._watcher, self._noted, self._after_step, self._after_epoch = watcher, noted, after_step, after_epoch
 
     def note(self, text: str) -> None:
         """Hand it on."""
@@ -74,6 +76,7 @@ class Relay:
     def step(self, epoch: int, done: int, total: int) -> None:
         """Hand it on."""
         self._watcher.step(epoch, done, total)
+        self._after_step()
 
     def epoch(self, record: EpochRecord, total: int) -> None:
         """Hand it on."""
