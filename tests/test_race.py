@@ -147,6 +147,15 @@ def test_a_candidate_that_fails_does_not_lose_the_race(tmp_path, trainings):
     assert [row["failed"] for row in found.facts["trials"]] == [None, "the loss must be finite", None, None]
 
 
+def test_a_fault_of_the_backend_does_not_lose_the_race_either(tmp_path, trainings):
+    trainings.reaches = {"early-features": 0.85, "finetune": ValueError("\nnegative dimension\nat line 3")}
+    watcher = Notes()
+    found = run(tmp_path, plan("finetune", "early-features"), watcher)
+    assert found.task.strategy == "early-features"
+    assert "finetune of b is given up: ValueError: negative dimension" in watcher.said
+    assert found.facts["trials"][-1]["failed"] == "ValueError: negative dimension"
+
+
 def test_where_the_first_answer_fails_another_has_to_give_it(tmp_path, trainings):
     trainings.reaches = {"early-features": TrainingError("no room in the cache"), "finetune": 0.9, "from-scratch": 0.8}
     found = run(tmp_path, plan("early-features", "finetune", "from-scratch", budget=1.0))

@@ -1,6 +1,7 @@
 """The main job end to end, on tiny pictures: images in, a tested artifact out, and what goes wrong on the way."""
 
 import json
+import shutil
 import tomllib
 from dataclasses import replace
 
@@ -102,6 +103,40 @@ def test_a_finished_run_is_not_overwritten_and_resuming_it_returns_it(run, sourc
     assert (run.artifact / "crossroads.json").read_bytes() == before
 
 
+def test_a_finished_run_is_not_taken_for_one_on_other_images(source, run, tmp_path):
+    images, labels = stripes(80, seed=3)
+    other = folder_of(tmp_path / "other", images, labels)
+    options = {"out": run.artifact, "recipe": QUICK, "epochs": 6, "resume": True}
+    with pytest.raises(DataError, match=r"those of train are others; received .*other; choose another --out"):
+        crossroads.fit(other, **options)
+    with pytest.raises(DataError, match="nowhere"):
+        crossroads.fit(tmp_path / "nowhere", **options)
+    with pytest.raises(DataError, match="those of train are others"):
+        crossroads.fit((images, labels), **options)
+    shutil.copytree(source, tmp_path / "moved")
+    assert crossroads.fit(tmp_path / "moved", **options).metrics == run.metrics
+    victim = sorted((tmp_path / "moved" / "level").iterdir())[0]
+    victim.rename(tmp_path / "moved" / "upright" / "now-upright.png")
+    with pytest.raises(DataError, match="are others"):
+        crossroads.fit(tmp_path / "moved", **options)
+
+
+def test_a_finished_run_with_a_test_set_is_not_taken_for_one_with_another(source, tmp_path):
+    own, other = stripes(12, seed=4), stripes(12, seed=5)
+    run = crossroads.fit(source, out=tmp_path / "run", test=own, recipe=WITH_OWN_TEST, epochs=1)
+    options = {"out": tmp_path / "run", "recipe": WITH_OWN_TEST, "epochs": 1, "resume": True}
+    assert crossroads.fit(source, test=own, **options).metrics == run.metrics
+    with pytest.raises(DataError, match="those of test are others"):
+        crossroads.fit(source, test=other, **options)
+
+
+def test_images_that_are_given_leave_no_path_of_the_recipe_in_the_artifact(source, tmp_path):
+    recipe = replace(WITH_OWN_TEST, data="photos", test="held-out", epochs=1)
+    run = crossroads.fit(stripes(80), out=tmp_path / "run", test=stripes(12, seed=4), recipe=recipe)
+    kept = tomllib.loads((run.artifact / "recipe.toml").read_text())
+    assert not {"data", "test"} & kept.keys()
+
+
 def test_nothing_reads_the_test_before_the_final_evaluation(source, tmp_path, monkeypatch):
     test = splits.split(crossroads.read(source), validation=0.2, test=0.2, seed=0).test.unlock()
     held_out = {test.name(row) for row in range(len(test))}
@@ -194,6 +229,14 @@ def test_test_images_seen_in_training_are_told(source, tmp_path):
     run = crossroads.fit(source, out=tmp_path / "run", test=source, recipe=WITH_OWN_TEST, epochs=1)
     assert run.metrics["test"]["seen_in_training"] == 80
     assert any("80 of 80 test images are also in train or validation" in note for note in run.metrics["notes"])
+
+
+def test_validation_images_that_are_also_in_train_are_told(tmp_path):
+    images, labels = stripes(40)
+    run = crossroads.fit((np.concatenate([images, images]), np.tile(labels, 2)), out=tmp_path / "run", recipe=QUICK, epochs=1)
+    seen = run.metrics["validation"]["seen_in_training"]
+    assert 0 < seen <= run.metrics["validation"]["n"]
+    assert any(note.startswith(f"{seen} of 16 validation images are also in train") for note in run.metrics["notes"])
 
 
 def test_flip_is_refused_where_classes_are_mirror_images(tmp_path):

@@ -166,3 +166,26 @@ def has_gpu() -> bool:
 
         return str(jax.default_backend()) != "cpu"
     return False
+
+
+@contextmanager
+def full_float32() -> Iterator[None]:
+    """Inside, products of float32 are such on a GPU too, where they are by default rounded to 10 bits (TF32)."""
+    import keras
+
+    if keras.backend.backend() == "jax":
+        import jax
+
+        with jax.default_matmul_precision("highest"):
+            yield
+    elif keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        before = tf.config.experimental.tensor_float_32_execution_enabled()
+        tf.config.experimental.enable_tensor_float_32_execution(False)
+        try:
+            yield
+        finally:
+            tf.config.experimental.enable_tensor_float_32_execution(before)
+    else:
+        yield

@@ -230,6 +230,8 @@ class _Run:
         train, validation = (Side(got.dataset, got.digests, got.refusals, None) for got in (seen, unseen))
         if self._sides is None:
             self._sides = self._checked(train, validation)
+        for side, read in zip(self._sides, (train, validation), strict=True):
+            _require_same(side, read)
         self._features[cut] = {
             "shape": list(frozen.output_shape[1:]),
             "views": views,
@@ -268,11 +270,11 @@ class _Run:
         return self._sides
 
     def _identity(self) -> str:
-        """Digest of all that must stay the same when a run is resumed: the data row by row, recipe, weights, versions."""
+        """Digest of all that must stay the same when a run is resumed: the data row by row, recipe, network, weights, versions."""
         hasher = hashlib.blake2b(digest_size=16)
         sides = self._require_sides()
         recipe = {key: value for key, value in self._task.recipe.to_mapping().items() if key not in ("data", "test")}
-        known = [recipe, sides[0].dataset.classes, __version__, library_versions(), self._built.digest]
+        known = [recipe, sides[0].dataset.classes, __version__, library_versions(), self._built.function]
         hasher.update(json.dumps(known, sort_keys=True).encode())
         for side in sides:
             hasher.update(side.digests.tobytes())
@@ -301,8 +303,8 @@ def refusal_notes(side: str, refusals: tuple[Refusal, ...]) -> Iterator[str]:
         yield f"{images} refused and left out, the first {first}"
 
 
-def _require_same(side: Side, read: Loaded) -> None:
-    """Raises `DataError` where images that were read twice, for features and for pixels, are not the same."""
+def _require_same(side: Side, read: Side | Loaded) -> None:
+    """Raises `DataError` where images that were read twice, for the features of two cuts or for pixels, are not the same."""
     if not np.array_equal(side.digests, read.digests):
         raise DataError(
             f"{side.dataset.origin}: images must stay as they are while a run goes on",

@@ -3,7 +3,7 @@
 The first to run is the best head on frozen features, which takes seconds. Those that train the network then run for a quarter of
 their epochs, and the better half of them to their end (successive halving: Jamieson and Talwalkar 2016,
 https://arxiv.org/abs/1502.07943). Every trial has checkpoints of its own and a line in ``race.json`` once it is done, so a race
-that was killed goes on where it stopped. Libraries for such searches (Optuna, Ray Tune) look for numbers in a space; here a
+that was killed goes on with the next one. Libraries for such searches (Optuna, Ray Tune) look for numbers in a space; here a
 handful of known candidates takes turns.
 """
 
@@ -126,6 +126,16 @@ class _OutOfTime(Exception):
     """A trial took much longer than was expected, and the budget is spent."""
 
 
+def _in_words(error: Exception) -> str:
+    """Why a trial is given up."""
+    if isinstance(error, _OutOfTime):
+        return "the budget was spent before its end"
+    if isinstance(error, CrossroadsError):
+        return str(error)
+    said = next((line for line in str(error).splitlines() if line.strip()), "")
+    return f"{type(error).__name__}: {said[:300]}"
+
+
 def _clocked(watcher: Watcher, seconds: float, late: float) -> Relay:
     """A watcher that ends a trial: after an epoch once its time is over and epochs are left, within one `late` seconds later."""
     end = time.perf_counter() + seconds
@@ -160,7 +170,7 @@ def race(plan: Plan, task_of: Callable[[Recipe], Task], folder: RunFolder, watch
     """Run the race.
 
     Ctrl-C ends it: the best so far is kept, if there is one. A candidate that fails is given up, and so is one that is at work when
-    the budget is spent, at the end of its epoch or a tenth of the budget later; only the first must succeed.
+    the budget is spent, at the end of its epoch or a tenth of the budget later. Only if all fail the race does.
 
     Args:
         plan: Whom to race.
@@ -169,7 +179,7 @@ def race(plan: Plan, task_of: Callable[[Recipe], Task], folder: RunFolder, watch
         watcher: Is told what goes on.
 
     Raises:
-        CrossroadsError: The first candidate cannot be trained.
+        CrossroadsError: No candidate can be trained.
     """
     return _Race(plan, task_of, folder, watcher).run()
 
@@ -219,7 +229,8 @@ class _Race:
         left = list(self._state.finalists or ())
         places = math.ceil(len(left) / 2)
         for index in left:
-            places -= places > 0 and self._try(index, whole=True)
+            if places and self._try(index, whole=True):
+                places -= 1
 
     def _say(self) -> None:
         names = ", ".join(f"{one.recipe.strategy} of {one.recipe.backbone}" for one in self._plan.entrants)
@@ -269,10 +280,10 @@ class _Race:
         try:
             task = self._task_of(recipe)
             fitted = carry_out(task, self._folder.trial(name), watcher)
-        except (CrossroadsError, _OutOfTime) as error:
+        except Exception as error:  # backends raise all kinds, such as for want of memory, and what was reached must not be lost
             if needed and alone:
                 raise
-            why = "the budget was spent before its end" if isinstance(error, _OutOfTime) else str(error)
+            why = _in_words(error)
             self._watcher.note(f"{called} is given up: {why}")
             self._add(replace(blank, seconds=time.perf_counter() - began, failed=why))
             return False

@@ -21,10 +21,10 @@ from crossroads.data.audit import Audit
 from crossroads.data.audit import audit as check
 from crossroads.data.images import Resize
 from crossroads.data.labels import align
-from crossroads.data.loading import load_all
+from crossroads.data.loading import digests_of, load_all
 from crossroads.data.readers import read
 from crossroads.data.splits import split_digest
-from crossroads.errors import RecipeError
+from crossroads.errors import DataError, RecipeError
 from crossroads.evaluation import Evaluation
 from crossroads.fitting import Fitted, Side, Task, carry_out, refusal_notes
 from crossroads.lookup import resize_of
@@ -98,7 +98,7 @@ def fit(
             ``package.module:function``, which is imported and called.
         test: A separate test set; nothing reads it before the final evaluation.
         recipe: Every choice, or the path of a TOML file with some; None for the defaults.
-        resume: Go on with an unfinished run in `out`. A finished one is returned as it is.
+        resume: Go on with an unfinished run in `out`. A finished one is returned as it is, if it is of these images.
         watcher: Is told what goes on.
         **options: Fields of `Recipe` that replace those of `recipe`.
 
@@ -113,7 +113,7 @@ def fit(
     folder = RunFolder(out)
     asked, given = _asked(recipe, data, test, options | _name_of(backbone))
     if folder.finished and resume:
-        return _finished(folder, asked, given, watcher)
+        return _finished(folder, asked, given, data, test, watcher)
     with folder.claimed(asked, given=given, resume=resume) as claimed:
         source = data if data is not None else claimed.data
         held_out = test if test is not None else claimed.test
@@ -250,7 +250,8 @@ def _test_and_save(divided: Divided, trained: Outcome, folder: RunFolder, starte
     with artifact.draft(folder.path, contents) as draft:
         # What is scored is what was saved, as it will be loaded.
         predictor = Predictor.load(draft.path)
-        scores = {"validation": _validation(predictor, fitted.validation, watcher), **_test(predictor, divided, fitted, watcher)}
+        validation = _validation(predictor, fitted, watcher)
+        scores = {"validation": validation, **_test(predictor, divided, fitted, watcher)}
         cost = {"seconds": round(folder.spent + time.perf_counter() - started, 3), "peak_memory_mb": peak_memory_mb()}
         metrics = {
             "backbone": task.choice.record.name,
@@ -272,21 +273,26 @@ def _spread(side: Side, resize: Resize) -> NDArray[np.uint8]:
     return load_all(side.dataset.select(rows), resize).pixels if side.pixels is None else side.pixels[rows]
 
 
-def _validation(predictor: Predictor, side: Side, watcher: Watcher) -> dict[str, Any]:
+def _validation(predictor: Predictor, fitted: Fitted, watcher: Watcher) -> dict[str, Any]:
+    side = fitted.validation
     if side.pixels is None:
-        return score(predictor, side.dataset, True, watcher, stage="validating")[1].to_json()
-    return score_pixels(predictor, side.pixels, side.dataset).to_json()
+        evaluation = score(predictor, side.dataset, True, watcher, stage="validating")[1]
+    else:
+        evaluation = score_pixels(predictor, side.pixels, side.dataset)
+    return evaluation.to_json() | {"seen_in_training": _overlap(side.digests, fitted.train)}
 
 
 def _test(predictor: Predictor, divided: Divided, fitted: Fitted, watcher: Watcher) -> dict[str, Any]:
     """The final evaluation: the one place where the test is unlocked."""
     refusals = {"train": fitted.train.refusals, "validation": fitted.validation.refusals}
-    notes = [*divided.notes, *fitted.notes]
+    notes = [*divided.notes, *fitted.notes, *_seen_by_validation(fitted)]
+    for note in _seen_by_validation(fitted):
+        watcher.note(note)
     facts: dict[str, Any] = {"test": None}
     if divided.test is not None:
         scored, evaluation = score(predictor, divided.test.unlock(), divided.recipe.strict, watcher)
         refusals["test"] = scored.refusals
-        seen = _overlap(scored.digests, fitted)
+        seen = _overlap(scored.digests, fitted.train, fitted.validation)
         told = list(refusal_notes("the test", scored.refusals))
         if seen:
             told.append(f"{seen} of {len(scored.dataset)} test images are also in train or validation; the test scores flatter")
@@ -301,9 +307,16 @@ def _test(predictor: Predictor, divided: Divided, fitted: Fitted, watcher: Watch
     }
 
 
-def _overlap(digests: NDArray[np.uint8], fitted: Fitted) -> int:
-    """How many of the images with these digests, uint8 (n, 16), were trained or validated on."""
-    known = {digest.tobytes() for side in (fitted.train, fitted.validation) for digest in side.digests}
+def _seen_by_validation(fitted: Fitted) -> list[str]:
+    """A sentence where validation, which chooses, has images of train."""
+    seen, of = _overlap(fitted.validation.digests, fitted.train), len(fitted.validation.dataset)
+    said = f"{seen} of {of} validation images are also in train, which favours what learns by heart; `crossroads audit` lists them"
+    return [said] if seen else []
+
+
+def _overlap(digests: NDArray[np.uint8], *sides: Side) -> int:
+    """How many of the images with these digests, uint8 (n, 16), are in these sides."""
+    known = {digest.tobytes() for side in sides for digest in side.digests}
     return sum(digest.tobytes() in known for digest in digests)
 
 
@@ -316,7 +329,11 @@ def _asked(
     else:
         named = {} if recipe is None else read_toml(recipe)
         Recipe.from_mapping(named, str(recipe))
-    named |= {name: str(source) for name, source in (("data", data), ("test", test)) if isinstance(source, str | Path)}
+    for name, source in (("data", data), ("test", test)):
+        if isinstance(source, str | Path):
+            named[name] = str(source)
+        elif source is not None:  # what stands in the recipe is not what is used
+            named.pop(name, None)
     named |= {name: value for name, value in options.items() if value is not None}
     asked = Recipe.from_mapping(named, "options")
     if "test_share" in named and asked.test_share and (test is not None or asked.test is not None):
@@ -326,15 +343,36 @@ def _asked(
     return asked, set(named)
 
 
-def _finished(folder: RunFolder, recipe: Recipe, given: set[str], watcher: Watcher) -> Run:
+def _finished(
+    folder: RunFolder, recipe: Recipe, given: set[str], data: Source | None, test: Source | None, watcher: Watcher
+) -> Run:
     """The run that is already there, if it is the one that is asked for."""
     metrics = artifact.read_metrics(folder.path)
-    facts = metrics.get("asked") or artifact.open_verified(folder.path).facts["recipe"]
-    stored = Recipe.from_mapping(facts, str(folder.path))
+    facts = artifact.open_verified(folder.path).facts
+    stored = Recipe.from_mapping(metrics.get("asked") or facts["recipe"], str(folder.path))
     folder.require_same(recipe, given, stored)
+    if data is not None:
+        _require_same_images(divide(data, test, stored, Silent()), facts["data"]["splits"], metrics)
     folder.clear()  # of a run that was killed after its last file
     watcher.note(f"{folder.path} is finished; nothing was trained")
     return Run(folder.path, metrics)
+
+
+def _require_same_images(divided: Divided, splits: dict[str, Any], metrics: dict[str, Any]) -> None:
+    """Raises `DataError` where the images or labels of a side are not those that a finished run has, wherever they lie now."""
+    known = {name: splits[name]["digest"] for name in ("train", "validation")}
+    sides = {"train": divided.train, "validation": divided.validation}
+    if divided.test is not None:
+        known["test"], sides["test"] = (metrics["test"] or {}).get("digest"), divided.test.unlock()
+    for name, rows in sides.items():
+        refused = {row["name"] for row in metrics["refused"].get(name, ())}
+        kept = rows.select([row for row in range(len(rows)) if not refused or rows.name(row) not in refused])
+        if split_digest(digests_of(kept), kept.labels, kept.classes) != known[name]:
+            raise DataError(
+                f"a finished run is resumed on the images and labels it was made of, and those of {name} are others",
+                received=kept.origin,
+                mend="choose another --out",
+            )
 
 
 def _data_facts(divided: Divided, fitted: Fitted) -> dict[str, Any]:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -136,6 +137,31 @@ def test_what_was_used_least_recently_makes_room(tmp_path):
     assert not cache.has_room(store, 12)
     cache.require_room(store, 12)
     assert (old.exists(), new.exists()) == (False, True)
+
+
+def test_a_disk_that_is_too_small_and_what_others_use_are_errors_and_nothing_is_removed(tmp_path, monkeypatch):
+    left = left_by_another(tmp_path)
+    cache = Cache(tmp_path, limit=10_000)
+    store = cache.store(KEY, (100,))
+    other = cache.store(replace(KEY, cut="other"), (100,))
+    (other.folder / "rows").write_bytes(bytes(7_000))  # of this process, which uses it
+    with pytest.raises(FeatureError, match=r"0\.00 GB for 12 rows, beside 0\.00 GB that are in use"):
+        cache.require_room(store, 12)
+    assert left.exists()
+    monkeypatch.setattr("crossroads.features.cache.shutil.disk_usage", lambda _: SimpleNamespace(free=0))
+    with pytest.raises(FeatureError, match="features must fit on the disk"):
+        Cache(tmp_path, limit=10**9).require_room(store, 1000)
+    assert left.exists()
+
+
+def test_a_process_holds_a_store_by_one_lock_however_often_it_asks(tmp_path):
+    cache = Cache(tmp_path)
+    for _ in range(5):
+        store = cache.store(KEY, (100,))
+    assert len(list((store.folder / "users").glob("*.lock"))) == 1
+    assert cache.clear() == 0
+    shutil.rmtree(store.folder)  # by hand
+    assert len(list((cache.store(KEY, (100,)).folder / "users").glob("*.lock"))) == 1
 
 
 def test_features_larger_than_the_limit_are_one_error_and_nothing_is_removed(tmp_path):

@@ -1,5 +1,6 @@
 """From words to a backbone with its weights, cut where it is asked to be."""
 
+import keras
 import numpy as np
 import pytest
 
@@ -46,5 +47,17 @@ def test_an_earlier_cut_is_the_one_of_the_list(built):
 def test_the_first_weights_are_told_apart_and_are_the_same_for_one_seed():
     first, same, other = (build(choose("quiz-cnn"), 32, weights=None, seed=seed) for seed in (1, 1, 2))
     assert first.digest == same.digest != other.digest
+    assert first.function == same.function != other.function
     kernels = [b.parts.backbone.get_layer("conv").get_weights()[0] for b in (first, same)]
     np.testing.assert_array_equal(*kernels)
+
+
+def test_layers_of_equal_weights_that_compute_otherwise_are_told_apart():
+    def net(activation, strides):
+        images = keras.Input((16, 16, 3))
+        x = keras.layers.Conv2D(4, 3, strides=strides, activation=activation, kernel_initializer="ones", name="conv")(images)
+        return keras.Model(images, x, name="net")
+
+    one, other = (build(choose(net(*how)), 16, weights="own") for how in (("relu", 1), ("gelu", 2)))
+    assert one.digest == other.digest
+    assert one.function != other.function

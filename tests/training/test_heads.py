@@ -1,5 +1,7 @@
 """Solved heads: what is left out in closed form is what refitting gives, and the folded head predicts what was solved."""
 
+import subprocess
+import sys
 import tracemalloc
 
 import numpy as np
@@ -220,13 +222,35 @@ def test_features_are_read_in_slices_and_memory_is_bounded(monkeypatch):
     assert features.most == 64
 
 
-def test_where_the_memory_does_not_reach_the_directions_of_least_spread_are_left_out(monkeypatch):
-    x, y = clouds(400, apart=3.0)
-    monkeypatch.setattr(_principal, "MEMORY", 400 * 4 * 5)
-    turn = _principal.turned(x, np.ones(400))
-    assert turn.axes.shape == (12, 5)
-    assert (np.diff(turn.spread) <= 0).all()
-    assert solve(x, y, x, y, 3).validation_accuracy > 0.9
+def test_where_memory_does_not_hold_the_turned_features_a_direction_of_little_spread_still_counts(monkeypatch):
+    """Two features that go together tell the classes by their small difference, which is the last of the principal axes."""
+    rng = np.random.default_rng(0)
+    y = np.arange(600) % 2
+    both = rng.normal(0, 3, 600)
+    x = np.stack([both + 0.2 * y, both - 0.2 * y, *rng.normal(0, 1, (10, 600))], axis=1).astype(np.float32)
+    monkeypatch.setattr(_principal, "MEMORY", 600 * 4 * 5)
+    monkeypatch.setattr(many, "MEMORY", 600 * 4 * 5)
+    with pytest.raises(TrainingError, match="received 600 x 12 features"):
+        _principal.turned(x, np.ones(600))
+    monkeypatch.setattr(_principal, "MEMORY", 1 << 30)
+    monkeypatch.setattr(many, "PART", 100)
+    assert solve(x, y, x, y, 2).validation_accuracy == 1.0
+
+
+def test_the_part_that_chooses_the_penalty_has_every_class_also_where_groups_are_large(monkeypatch):
+    monkeypatch.setattr(many, "PART", 50)
+    groups = np.repeat(np.arange(20), 30)  # four groups a class, two of which would make the part
+    codes = groups % 5
+    rows = many._some(codes, groups)
+    assert set(codes[rows]) == set(range(5))
+    assert all((np.isin(np.flatnonzero(groups == group), rows)).all() for group in np.unique(groups[rows]))
+    assert len(rows) == 5 * 30
+    assert len(many._some(codes, None)) == 50
+
+
+def test_the_solver_needs_no_keras():
+    code = "import sys, crossroads.training.heads; print('keras' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.strip() == "False"
 
 
 def test_many_features_of_few_images_take_memory_for_the_images_only():

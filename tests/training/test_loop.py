@@ -175,3 +175,26 @@ def test_kill_9_in_mid_epoch_then_resume_gives_the_same_bits(tmp_path, whole):
     assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()[-2000:]
     network, _ = run(tmp_path, phase())
     assert same(weights(network), whole[0])
+
+
+class OutOfMemory(Silent):
+    """A backend that cannot hold the second batch."""
+
+    def __init__(self, error):
+        self.error = error
+
+    def step(self, epoch, done, total):
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate")], ids=str
+)
+def test_want_of_memory_is_one_error_that_says_what_to_do(tmp_path, error):
+    with pytest.raises(TrainingError, match=r"batches of 16 in phase 'train'; use a smaller --batch-size"):
+        run(tmp_path, phase(), OutOfMemory(error))
+
+
+def test_any_other_fault_of_the_backend_stays_what_it_is(tmp_path):
+    with pytest.raises(RuntimeError, match="no such kernel"):
+        run(tmp_path, phase(), OutOfMemory(RuntimeError("no such kernel")))

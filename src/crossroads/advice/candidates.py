@@ -17,6 +17,7 @@ from crossroads.errors import RecipeError
 from crossroads.networks.catalog import DEFAULT_FROM_SCRATCH, Backbone, backbone
 from crossroads.recipe import Recipe, StrategyName
 from crossroads.strategies import STRATEGIES, relevant, resolve, strategy
+from crossroads.training.watch import Watcher
 
 TIE = 0.005
 """Accuracy by which a candidate must be expected to do better than a cheaper one to be put before it: half a point."""
@@ -89,13 +90,14 @@ class Ground:
     machine: Machine
 
 
-def of_backbone(seen: Seen, curves: dict[StrategyName, Curve], ground: Ground) -> Iterator[Candidate]:
+def of_backbone(seen: Seen, curves: dict[StrategyName, Curve], ground: Ground, watcher: Watcher) -> Iterator[Candidate]:
     """The candidates that a backbone that was looked at gives.
 
     Args:
         seen: What it sees.
         curves: The learning curve of its best way of each frozen strategy.
         ground: What all share.
+        watcher: Is told of a strategy that an option stands in the way of.
     """
     ways = {way.strategy: way for way in reversed(seen.ways)}
     pretrained = seen.recipe.weights != "none"
@@ -107,7 +109,8 @@ def of_backbone(seen: Seen, curves: dict[StrategyName, Curve], ground: Ground) -
             continue
         try:
             recipe = _recipe(seen, way, record.name, ground)
-        except RecipeError:  # an option that would do nothing here; `require_some` has seen that it does with another
+        except RecipeError as error:  # an option that would do nothing here; `require_some` has seen that it does with another
+            watcher.note(f"{record.name} of {seen.choice.record.name} is left out: {error}")
             continue
         base = curves[way.strategy].here
         if not (record.frozen or record.tuned):  # a warm start leaves the pretrained features behind, wherever they were best

@@ -67,7 +67,7 @@ def recommend(train: Dataset, side: float, offers: Sequence[Offer], asked: Recip
     ground = Ground(asked, len(train), classes, size.effective_of_a_class, side, machine)
     known = [(one, _curves(one, size, classes, asked.seed)) for one in seen]
     known.sort(key=lambda pair: -max(curve.here.value for curve in pair[1].values()))
-    candidates = [one for found, curves in known for one in of_backbone(found, curves, ground)]
+    candidates = [one for found, curves in known for one in of_backbone(found, curves, ground, watcher)]
     candidates.append(from_scratch(level.short, ground, level.pixels))
     # The seconds are a CPU's: on a GPU they forbid nothing.
     order = ranked([within(one, None if has_gpu() else budget, memory) for one in candidates])

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from crossroads._platform import full_float32
 from crossroads.artifact._manifest import open_verified
 from crossroads.errors import ArtifactError
 from crossroads.inference import Graph
@@ -141,29 +140,6 @@ def _load(path: Path) -> Any:
 def _keras_probabilities(model: Any, images: NDArray[np.uint8]) -> NDArray[np.float32]:
     import keras
 
-    with _full_float32():
+    with full_float32():
         parts = [model(images[start : start + FEW], training=False) for start in range(0, len(images), FEW)]
         return np.concatenate([keras.ops.convert_to_numpy(part) for part in parts]).astype(np.float32)
-
-
-@contextlib.contextmanager
-def _full_float32() -> Iterator[None]:
-    """On a GPU, products of float32 are by default rounded to 10 bits (TF32), which is no parity to check against."""
-    import keras
-
-    if keras.backend.backend() == "jax":
-        import jax
-
-        with jax.default_matmul_precision("highest"):
-            yield
-    elif keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
-
-        before = tf.config.experimental.tensor_float_32_execution_enabled()
-        tf.config.experimental.enable_tensor_float_32_execution(False)
-        try:
-            yield
-        finally:
-            tf.config.experimental.enable_tensor_float_32_execution(before)
-    else:
-        yield

@@ -33,7 +33,7 @@ UNFINISHED_SECONDS = 3600
 """Age from which a graph that was not finished is taken for left over; a younger one may be in the making."""
 
 _VERSION = 2
-_HELD: list[FileLock] = []  # of the stores that this process uses, until it ends
+_HELD: dict[tuple[int, Path], FileLock] = {}  # by process and store: of those that this process uses, until it ends
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +143,8 @@ class Cache:
         """Make room for `rows` more rows of a store, at the cost of what was not used for longest.
 
         Raises:
-            FeatureError: They cannot fit, whatever is removed, and nothing is removed then; or the cache cannot be written.
+            FeatureError: They cannot fit, whatever is removed of what no process uses, and nothing is removed then; or the cache
+                cannot be written.
         """
         needed = rows * store.row_bytes
         own = _size(store.folder)
@@ -157,18 +158,25 @@ class Cache:
         free = shutil.disk_usage(self.folder).free
         with self._locked():
             entries = sorted(self._entries(), key=lambda entry: _used(entry.folder))
-            total = sum(entry.bytes for entry in entries)
-            for entry in entries:
+            spare = [entry for entry in entries if entry.folder != store.folder and _is_unused(entry.folder)]
+            total, spared = (sum(entry.bytes for entry in some) for some in (entries, spare))
+            if needed > free + spared:
+                raise FeatureError(
+                    "features must fit on the disk",
+                    received=f"{needed / 1e9:,.2f} GB for {rows:,} rows, and {free / 1e9:,.2f} GB free in {self.folder}",
+                    mend=f"make room, or set {FOLDER} to a folder on another disk",
+                )
+            if total - spared + needed > self.limit:
+                raise FeatureError(
+                    f"features must fit into the cache, which may take {self.limit / 1e9:,.2f} GB",
+                    received=f"{needed / 1e9:,.2f} GB for {rows:,} rows, beside {(total - spared) / 1e9:,.2f} GB that are in use",
+                    mend=f"set {LIMIT} to more bytes, or wait until other processes end",
+                )
+            for entry in spare:
                 if total + needed <= self.limit and needed <= free:
                     break
-                if entry.folder != store.folder and _removed(entry.folder):
+                if _removed(entry.folder):
                     total, free = total - entry.bytes, free + entry.bytes
-        if needed > free:
-            raise FeatureError(
-                "features must fit on the disk",
-                received=f"{needed / 1e9:,.2f} GB for {rows:,} rows, and {free / 1e9:,.2f} GB free in {self.folder}",
-                mend=f"make room, or set {FOLDER} to a folder on another disk",
-            )
 
     @property
     def graphs(self) -> Path:
@@ -203,14 +211,17 @@ class Cache:
 
     def _hold(self, folder: Path) -> None:
         """Mark a store as in use: a lock that goes when this process does, however it ends. Files of gone ones are removed."""
+        os.utime(folder / "key.json")
+        held = _HELD.get((os.getpid(), folder))
+        if held is not None and Path(held.lock_file).exists():
+            return
         users = folder / "users"
         users.mkdir(exist_ok=True)
         for path in users.glob("*.lock"):
             _released(path)
         lock = FileLock(users / f"{os.getpid()}-{uuid.uuid4().hex}.lock")
         lock.acquire()
-        _HELD.append(lock)
-        os.utime(folder / "key.json")
+        _HELD[os.getpid(), folder] = lock
 
     def _entries(self) -> Iterator[Entry]:
         for path in sorted((self.folder / "features").glob("*/key.json")):
@@ -273,10 +284,14 @@ def _shown(folder: Path) -> str:
     return time.strftime("%Y-%m-%d %H:%M", time.localtime(_used(folder)))
 
 
+def _is_unused(folder: Path) -> bool:
+    """Whether no process holds a folder."""
+    return all([_released(path) for path in (folder / "users").glob("*.lock")])  # noqa: C419 (each is tried: what is left over goes)
+
+
 def _removed(folder: Path) -> bool:
     """Remove a folder unless a process holds it; whether it went."""
-    marks = [_released(path) for path in (folder / "users").glob("*.lock")]  # each is tried: what is left over goes
-    if not all(marks):
+    if not _is_unused(folder):
         return False
     shutil.rmtree(folder, ignore_errors=True)
     return not folder.exists()

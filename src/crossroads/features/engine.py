@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from crossroads._platform import has_gpu
+from crossroads._platform import full_float32, has_gpu
 from crossroads.errors import FeatureError, MissingExtraError
 from crossroads.features.store import unwritable
 from crossroads.inference import Graph, runtime, without_telemetry
@@ -210,7 +210,8 @@ class Engine:
         """Features of images that are filled up to `size`: JAX compiles anew for each number of images."""
         missing = max(0, size - len(images))
         filled = np.concatenate([images, np.zeros((missing, *images.shape[1:]), np.uint8)]) if missing else images
-        return np.asarray(self._compiled.predict_on_batch(filled), np.float32)[: len(images)]
+        with full_float32():  # as in the graph that is shipped
+            return np.asarray(self._compiled.predict_on_batch(filled), np.float32)[: len(images)]
 
     @cached_property
     def _compiled(self) -> Any:

@@ -52,6 +52,7 @@ class Built:
         notes: What the user should know.
         weights: What was loaded, for the artifact; None for random weights.
         digest: Of the first weights, whatever they are.
+        function: Digest of what is computed: preprocessing, layers and first weights.
     """
 
     parts: Parts
@@ -60,6 +61,7 @@ class Built:
     notes: tuple[str, ...]
     weights: dict[str, Any] | None
     digest: str
+    function: str
 
 
 def choose(named: Any) -> Choice:
@@ -127,7 +129,7 @@ def build(
         BackboneError: A size, cut or file of weights that does not fit.
     """
     from crossroads.networks.cuts import cuts, find
-    from crossroads.networks.export import weights_digest
+    from crossroads.networks.export import function_digest, weights_digest
     from crossroads.networks.network import seeded
     from crossroads.networks.weights import load_pretrained
 
@@ -166,7 +168,8 @@ def build(
             received=f"{freeze.name!r}, and the backbone ends at {keep.name!r}",
             mend="choose an earlier one, or strategy feature-extraction, which freezes all",
         )
-    return Built(parts, keep, freeze, tuple(notes), loaded, weights_digest(parts.backbone))
+    function = "-".join(function_digest(part) for part in (*parts.preprocessing, parts.backbone))
+    return Built(parts, keep, freeze, tuple(notes), loaded, weights_digest(parts.backbone), function)
 
 
 def _within(backbone: keras.Model, cut: str, end: Cut) -> Cut:

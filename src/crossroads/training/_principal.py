@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 LIMIT = 4 << 30
 """Bytes that solving may take for the inner products and their axes; where they would be more, the features are refused."""
 
-MEMORY = 1 << 30  # Bytes that the turned features may take; beyond it the directions of least spread are left out.
+MEMORY = 1 << 30
+"""Bytes that the turned features may take: beyond it they are refused. `many` solves ridge regression without turning them."""
+
 CHUNK = 1 << 25  # Bytes of features that are read at a time, as float64.
 BLOCK = 1 << 29  # Bytes of standardised features that are held at a time where images are compared with images.
 PRECISE = 2048
@@ -94,7 +96,8 @@ def turned(features: Rows, weights: NDArray[np.float64]) -> Turned:
         weights: float64 (n,) of the images.
 
     Raises:
-        TrainingError: A feature is not finite, or the inner products would take more than `LIMIT`.
+        TrainingError: A feature is not finite, or the inner products would take more than `LIMIT`, or the turned features more
+            than `MEMORY`.
     """
     from scipy.linalg import eigh  # type: ignore[import-untyped]
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
@@ -109,8 +112,7 @@ def turned(features: Rows, weights: NDArray[np.float64]) -> Turned:
     with threadpool_limits(limits=1):
         spread, vectors = eigh(products, overwrite_a=True, check_finite=False, driver="evd")
     del products
-    keep = min(size, max(1, MEMORY // (4 * n)))
-    spread = np.maximum(spread.astype(np.float64), 0)[::-1][:keep]
+    spread = np.maximum(spread.astype(np.float64), 0)[::-1]
     real = int((spread > FEWEST[dtype.name] * max(spread[0], 1e-30)).sum())
     real = max(real, 1)  # where all images are alike: a direction that says nothing
     spread, vectors = np.maximum(spread[:real], 1e-30), vectors[:, ::-1][:, :real]
@@ -129,13 +131,14 @@ def turned(features: Rows, weights: NDArray[np.float64]) -> Turned:
 
 def _require_room(n: int, d: int, dtype: np.dtype[Any]) -> None:
     # The inner products, which become the axes, twice as much for LAPACK to work in, and the turned features.
-    need = 4 * dtype.itemsize * min(n, d) ** 2
-    if need > LIMIT:
-        raise TrainingError(
-            f"a head is solved in {LIMIT / 2**30:.3g} GiB, and these features take {need / 2**30:.3g}",
-            received=f"{n} x {d} features",
-            mend="use --pooling average, or a cut with fewer features",
-        )
+    products, coordinates = 4 * dtype.itemsize * min(n, d) ** 2, 4 * n * min(n, d)
+    for need, limit in ((products, LIMIT), (coordinates, MEMORY)):
+        if need > limit:
+            raise TrainingError(
+                f"a head is solved in {limit / 2**30:.3g} GiB, and these features take {need / 2**30:.3g}",
+                received=f"{n} x {d} features",
+                mend="use --pooling average, or a cut with fewer features",
+            )
 
 
 def chunks(features: Rows, start: int = 0, stop: int | None = None) -> Iterator[tuple[int, NDArray[np.float64]]]:

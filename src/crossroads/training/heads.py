@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,9 +18,11 @@ from numpy.typing import NDArray
 from crossroads.errors import TrainingError
 from crossroads.training._principal import Turned, chunks, moments, turned
 from crossroads.training._ridge import centred, path
-from crossroads.training.batches import Rows
 from crossroads.training.figures import sums
 from crossroads.training.many import is_large, ridge_of_many
+
+if TYPE_CHECKING:
+    from crossroads.training.batches import Rows
 
 __all__ = ["LinearHead", "Tried", "measure", "moments", "solve"]
 

@@ -61,7 +61,7 @@ def train(
 
     Raises:
         TrainingError: The phase moves images where there are features, the checkpoint belongs to another run, the loss is not
-            finite, or a frozen weight changed.
+            finite, memory does not hold a batch, or a frozen weight changed.
     """
     if network.frozen is not None and phase.augmentation.moves:
         raise TrainingError(
@@ -81,15 +81,16 @@ def train(
     done = len(epochs.progress.history)
     if done < phase.epochs and not _stops_early(epochs.progress, phase):
         before = fingerprint(still)
-        model.fit(
-            batches(data, phase, classes, done),
-            steps_per_epoch=steps,
-            shuffle=False,  # the batches come in their own order
-            initial_epoch=done,
-            epochs=phase.epochs,
-            callbacks=[epochs],
-            verbose=0,
-        )
+        with _memory_in_words(phase):
+            model.fit(
+                batches(data, phase, classes, done),
+                steps_per_epoch=steps,
+                shuffle=False,  # the batches come in their own order
+                initial_epoch=done,
+                epochs=phase.epochs,
+                callbacks=[epochs],
+                verbose=0,
+            )
         require_unchanged(still, before)
     progress = epochs.progress
     # An average is not what the last step left: the state is that of the steps, from which a run goes on.
@@ -97,6 +98,22 @@ def train(
         assign(state, checkpoints.arrays(progress.best))
         _assign_all(model.trainable_variables, model.optimizer.averages)
     return Trained(progress.history, progress.best)
+
+
+@contextmanager
+def _memory_in_words(phase: Phase) -> Iterator[None]:
+    """Inside, want of memory, which each backend tells in its own way, is a `TrainingError`."""
+    try:
+        yield
+    except Exception as error:
+        named = f"{type(error).__name__} {error}"  # of TensorFlow and of JAX
+        if not isinstance(error, MemoryError) and "ResourceExhausted" not in named and "RESOURCE_EXHAUSTED" not in named:
+            raise
+        raise TrainingError(
+            "memory must hold a batch with all that training keeps of it",
+            received=f"batches of {phase.batch_size} in phase {phase.name!r}",
+            mend="use a smaller --batch-size, a smaller --image-size, or a smaller backbone",
+        ) from error
 
 
 def _moving(network: Network, still: Sequence[Any]) -> list[Any]:

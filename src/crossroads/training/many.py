@@ -13,14 +13,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from crossroads.training._principal import Standard, standard_of, turned
+from crossroads.training._principal import MEMORY, Standard, standard_of, turned
 from crossroads.training._ridge import by_size, centred, leave_out, path, temperature
 
 if TYPE_CHECKING:
     from crossroads.training.batches import Rows
 
 FEWEST, MOST = 2048, 12_288
-"""Both images and features must be more than the first; features no more than the second, whose factor takes 1.2 GB."""
+"""Both images and features must be more than the first, unless there are more of the two together than can be turned; features no
+more than the second, whose factor takes 1.2 GB."""
 
 PART = 2000
 """Images that are left out in turn: alone to see where the penalty lies, and of the whole fit to choose it and its temperature. The
@@ -59,7 +60,7 @@ class _Part:
 
 def is_large(n: int, d: int) -> bool:
     """Whether `n` images of `d` features are solved here."""
-    return min(n, d) > FEWEST and d <= MOST
+    return d <= MOST and (min(n, d) > FEWEST or 4 * n * min(n, d) > MEMORY)
 
 
 def ridge_of_many(
@@ -145,9 +146,19 @@ def _sums(
 
 
 def _some(codes: NDArray[np.integer], groups: NDArray[np.integer] | None) -> NDArray[np.int64]:
-    """About `PART` rows, whole groups where there are any, the same for the same images."""
+    """About `PART` rows, whole groups where there are any, the same for the same images.
+
+    A row or group of each class comes first: where groups are large, what a few of them hold says nothing of the other classes. For
+    that no more than four times `PART` rows are taken.
+    """
     units = np.arange(len(codes)) if groups is None else np.unique(groups, return_inverse=True)[1]
-    order = np.random.default_rng(0).permutation(int(units.max()) + 1)
-    sizes = np.bincount(units)[order]
-    kept = order[: max(2, int(np.searchsorted(np.cumsum(sizes), PART, side="right")))]
-    return np.flatnonzero(np.isin(units, kept))
+    count = int(units.max()) + 1
+    order = np.random.default_rng(0).permutation(count)
+    places = np.argsort(order)[units]
+    first = np.full(int(codes.max()) + 1, count)
+    np.minimum.at(first, codes, places)
+    front = np.unique(first[first < count])
+    order = order[np.concatenate([front, np.setdiff1d(np.arange(count), front)])]
+    held = np.cumsum(np.bincount(units)[order])
+    usual, most = (int(np.searchsorted(held, rows, side="right")) for rows in (PART, 4 * PART))
+    return np.flatnonzero(np.isin(units, order[: max(2, usual, min(len(front), most))]))
