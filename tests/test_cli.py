@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -126,6 +127,18 @@ def test_predict_ranks_labels(crossroads, artifact, data):
     (told,) = json.loads(out)["predictions"]
     assert told["labels"][0]["label"] == "upright"
     assert len(told["labels"]) == 1
+
+
+def test_predict_takes_the_images_of_a_folder_and_nothing_else_that_lies_there(crossroads, artifact, data, tmp_path):
+    shutil.copytree(data / "upright", tmp_path / "new" / "deep")
+    (tmp_path / "new" / "notes.txt").write_text("not for prediction")
+    code, out, _ = crossroads("predict", artifact, tmp_path / "new", "--json")
+    assert code == 0
+    assert len(json.loads(out)["predictions"]) == len(list((data / "upright").iterdir()))
+    (tmp_path / "empty").mkdir()
+    code, _, err = crossroads("predict", artifact, tmp_path / "empty")
+    assert code == 2
+    assert "a folder must hold images" in err
 
 
 def test_one_bad_image_does_not_hide_the_others(crossroads, artifact, data, tmp_path):

@@ -237,6 +237,21 @@ def test_a_finished_race_trains_nothing_but_loads_its_winner(tmp_path, trainings
     assert trainings.ran == [("early-features", None)]  # from its checkpoints
 
 
+def test_what_failed_is_tried_again_when_a_race_is_taken_up(tmp_path, trainings):
+    """As where a disk was full: only the candidate that runs last can write again, and then the others can."""
+    full = TrainingError("no room on the disk")
+    trainings.reaches = {"early-features": full, "finetune": full, "from-scratch": 0.8}
+    of = plan("early-features", "finetune", "from-scratch")
+    before = run(tmp_path, of)
+    assert before.task.strategy == "from-scratch"
+    assert "(early-features, finetune failed)" in before.facts["why"]
+    trainings.reaches = {"early-features": 0.85, "finetune": 0.92, "from-scratch": 0.8}
+    again = run(tmp_path, of)
+    assert again.task.strategy == "finetune"
+    assert {row["strategy"] for row in again.facts["trials"]} == {"early-features", "finetune", "from-scratch"}
+    assert "failed" not in again.facts["why"]
+
+
 def test_without_a_pretrained_network_the_only_candidate_runs_to_its_end(tmp_path, trainings):
     trainings.reaches = {"from-scratch": 0.9}
     assert run(tmp_path, plan("from-scratch")).task.epochs == 8

@@ -107,7 +107,7 @@ class Trial:
 
 @dataclass(frozen=True, slots=True)
 class _State:
-    """What was decided and done so far; a race that is taken up decides nothing anew.
+    """What was decided and done so far; a race that is taken up decides nothing anew, unless a trial failed.
 
     Attributes:
         trials: In their order.
@@ -122,6 +122,9 @@ class _State:
     finalists: tuple[int, ...] | None = None
 
 
+OUT_OF_TIME = "the budget was spent before its end"
+
+
 class _OutOfTime(Exception):
     """A trial took much longer than was expected, and the budget is spent."""
 
@@ -129,7 +132,7 @@ class _OutOfTime(Exception):
 def _in_words(error: Exception) -> str:
     """Why a trial is given up."""
     if isinstance(error, _OutOfTime):
-        return "the budget was spent before its end"
+        return OUT_OF_TIME
     if isinstance(error, CrossroadsError):
         return str(error)
     said = next((line for line in str(error).splitlines() if line.strip()), "")
@@ -282,6 +285,7 @@ class _Race:
             fitted = carry_out(task, self._folder.trial(name), watcher)
         except Exception as error:  # backends raise all kinds, such as for want of memory, and what was reached must not be lost
             if needed and alone:
+                self._watcher.note("no candidate could be trained; what the advice measured is kept, and --resume tries them again")
                 raise
             why = _in_words(error)
             self._watcher.note(f"{called} is given up: {why}")
@@ -301,9 +305,11 @@ class _Race:
         return seconds * (FIXED + (1 - FIXED) * epochs / of) if epochs and of else seconds
 
     def _winner(self) -> Trial:
-        """Of those that do no worse on validation than the first, the one that most can be said for."""
+        """Of those that do no worse on validation than the first answer, the one that most can be said for."""
         whole = self._whole()
-        no_worse = [trial for trial in whole if trial.accuracy >= whole[0].accuracy]
+        heads = (trial for trial in whole if strategy(self._plan.entrants[trial.entrant].recipe.strategy).frozen)
+        first = next(heads, whole[0])
+        no_worse = [trial for trial in whole if trial.accuracy >= first.accuracy]
         return max(no_worse, key=lambda trial: (self._belief(trial), -(trial.validation_loss or 0.0)))
 
     def _belief(self, trial: Trial) -> float:
@@ -346,7 +352,7 @@ class _Race:
         entrant = self._plan.entrants[winner.entrant]
         words = (
             f"{entrant.recipe.strategy} of {entrant.recipe.backbone} won: {winner.accuracy:.4f} on validation where "
-            f"{entrant.accuracy.value:.3f} was expected"
+            f"{entrant.accuracy.value:.3f} was expected{self._given_up()}"
         )
         others = sorted((trial for trial in self._whole() if trial is not winner), key=self._belief, reverse=True)
         if not others:
@@ -356,6 +362,12 @@ class _Race:
             f"{words}, together {self._belief(winner):.3f}; the next best, {second.strategy} of {second.backbone}, had "
             f"{others[0].accuracy:.4f}, together {self._belief(others[0]):.3f}"
         )
+
+    def _given_up(self) -> str:
+        """Whose trial failed, for what other reason than time."""
+        failed = [trial for trial in self._state.trials if trial.failed not in ("", OUT_OF_TIME)]
+        named = dict.fromkeys(self._plan.entrants[trial.entrant].recipe.strategy for trial in failed)
+        return f" ({', '.join(named)} failed)" if named else ""
 
     def _add(self, trial: Trial) -> None:
         rounded = replace(trial, seconds=round(trial.seconds, 3))
@@ -367,8 +379,12 @@ class _Race:
             return _State()
         try:
             trials = tuple(Trial(**row) for row in value["trials"])
+            # What failed may have failed for a reason that has passed, such as a full disk: it is tried again.
+            kept = tuple(trial for trial in trials if trial.failed in ("", OUT_OF_TIME))
+            if len(kept) < len(trials):
+                return _State(kept)
             short, finalists = (None if value[key] is None else tuple(value[key]) for key in ("short", "finalists"))
-            return _State(trials, short, float(value["until"]), finalists)
+            return _State(kept, short, float(value["until"]), finalists)
         except (TypeError, KeyError) as error:
             raise _damaged(self._kept) from error
 

@@ -40,6 +40,14 @@ def test_images_that_repeat_others_are_not_counted_twice():
     assert (size.images, size.classes, size.smallest, size.effective_of_a_class) == (40, 2, 20, 10)
 
 
+def test_images_that_could_not_be_read_do_not_make_others_look_repeated():
+    found = dataset([0, 1] * 20)
+    digests = np.repeat(np.arange(38, dtype=np.uint8)[:, None], 16, axis=1)
+    digests[1] = digests[0]
+    size = size_of(found, digests, np.zeros((38, 2), np.float32), found.labels[:38], None, refused=2)
+    assert size.repeated == pytest.approx(1 / 38)
+
+
 def test_a_sample_of_many_images_tells_how_many_repeat_others():
     """50,000 images, each of them twice: of 2,000 only some forty meet their twin, and that is enough."""
     rows = np.random.default_rng(0).permutation(50_000)[:2000] // 2

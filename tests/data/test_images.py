@@ -268,7 +268,8 @@ def test_alpha_of_an_array_lies_over_white() -> None:
 @pytest.mark.parametrize(
     ("array", "reason"),
     [
-        (np.zeros((4, 4, 3), np.float32), "uint8 in 0..255; received dtype float32"),
+        (np.full((4, 4, 3), 0.5, np.float32), r"float32; convert the array: \(array \* 255\)\.round\(\)\.astype\('uint8'\)"),
+        (np.full((4, 4, 3), 120.0, np.float32), r"float32; convert the array: array\.astype\('uint8'\)"),
         (np.zeros((4, 4, 2), np.uint8), r"received shape \(4, 4, 2\)"),
         (np.zeros((4,), np.uint8), r"received shape \(4,\)"),
         (np.zeros((0, 4, 3), np.uint8), "at least one pixel; received 4 x 0 px"),

@@ -70,6 +70,7 @@ class Seen:
         ways: The best feature extraction and the best early features, the better one first.
         dataset: The rows of the sample that became images; those that are equal are in one group.
         digests: uint8 (s, 16), of these.
+        refused: How many rows did not become images.
         end: Float (s, d), the averages at the end.
         depthwise: Whether it has depthwise convolutions, which train slowly on a CPU.
         decode_seconds: That reading one image took, at the size that the backbone takes.
@@ -82,6 +83,7 @@ class Seen:
     ways: tuple[Frozen, ...]
     dataset: Dataset
     digests: NDArray[np.uint8]
+    refused: int
     end: NDArray[np.float32]
     depthwise: bool
     decode_seconds: float
@@ -135,7 +137,8 @@ def see(dataset: Dataset, choice: Choice, recipe: Recipe, watcher: Watcher) -> S
     profile = Profile(name, size, len(found), depth_rows(chosen, accuracies, twins, found.groups), similar)
     whole = np.asarray(got.features[:], np.float32)
     end = np.ascontiguousarray(whole[:, -widths[-1] :])
-    seen = Seen(choice, recipe, built, profile, (), found, got.digests, end, has_depthwise(built.parts.backbone), decode_seconds)
+    refused, depthwise = len(got.refusals), has_depthwise(built.parts.backbone)
+    seen = Seen(choice, recipe, built, profile, (), found, got.digests, refused, end, depthwise, decode_seconds)
     at_end = Frozen("feature-extraction", built.keep, "average", accuracies[-1], end)
     early = _early(seen, chosen, accuracies, watcher)
     ways = sorted([at_end, *early], key=lambda way: -float(way.correct.mean()))

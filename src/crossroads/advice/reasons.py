@@ -85,8 +85,10 @@ def _level_in_words(level: Level, order: tuple[Candidate, ...]) -> str:
     rest = [one for one in order if one is not small and not one.obstacle]
     if small is None or not rest or small.accuracy.value < rest[0].accuracy.value - 0.01:
         return words
-    share = small.seconds / max(1.0, rest[0].seconds)
-    return f"{words}; trained to its end this smaller network is expected to do as well or better, in {share:.1f} times the time"
+    share, best = small.seconds / max(1.0, rest[0].seconds), rest[0].accuracy.value
+    this = "this network" if small.recipe.backbone == rest[0].recipe.backbone else "this smaller network"
+    does = f"reach {small.accuracy.value:.3f} where the best of the others reaches {best:.3f}"
+    return f"{words}; trained to its end {this} is expected to {does}, in {share:.1f} times the time"
 
 
 def _budget_in_words(order: tuple[Candidate, ...], budget: float | None) -> Iterator[str]:

@@ -105,7 +105,7 @@ def _size(train: Dataset, best: Seen | None) -> Size:
     """From the features of the best backbone; from the rows alone where none was looked at."""
     if best is None:
         return size_of(train, None, np.zeros((len(train), 0), np.float32), train.labels, train.groups)
-    return size_of(train, best.digests, best.end, best.dataset.labels, best.dataset.groups)
+    return size_of(train, best.digests, best.end, best.dataset.labels, best.dataset.groups, best.refused)
 
 
 def _curves(seen: Seen, size: Size, classes: int, seed: int) -> dict[StrategyName, Curve]:

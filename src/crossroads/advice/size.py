@@ -118,6 +118,7 @@ def size_of(
     features: NDArray[np.float32],
     labels: NDArray[np.integer],
     groups: NDArray[np.integer] | None,
+    refused: int = 0,
 ) -> Size:
     """The size of training images.
 
@@ -131,10 +132,11 @@ def size_of(
         features: Float (s, d), of the sample.
         labels: Integers (s,), likewise.
         groups: Integers (s,), likewise, or None.
+        refused: Rows of the sample that could not be read.
     """
     counts = dataset.counts()
     counts = counts[counts > 0]
-    repeated = 0.0 if digests is None else _repeated(digests, len(dataset))
+    repeated = 0.0 if digests is None else _repeated(digests, len(dataset) - refused)
     effective, within, count = len(dataset) * (1 - repeated), None, None
     if dataset.groups is not None and groups is not None:
         count = len(np.unique(dataset.groups))

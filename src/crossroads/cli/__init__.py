@@ -28,7 +28,8 @@ def main() -> None:
     try:
         code = app(args=sys.argv[1:] or ["--help"], prog_name="crossroads", standalone_mode=False)
         if code == INTERRUPTED:  # what Typer makes of Ctrl-C
-            _fail("stopped; a `fit` that finished an epoch goes on with --resume", code)
+            fits = "fit" in sys.argv[1:2]
+            _fail("stopped" + "; if an epoch was finished, the run goes on with --resume" * fits, code)
         sys.exit(code)
     except CrossroadsError as error:
         _fail(str(error), error.exit_code)

@@ -81,7 +81,8 @@ def fit(
         typer.Option(help="squash scales both sides; crop takes the middle, the default for photographs.", show_default=False),
     ] = None,
     validation: Annotated[
-        Optional[float], typer.Option(help="Share that chooses the best epoch, 0.1 by default.", show_default=False)
+        Optional[float],
+        typer.Option(help="Share whose accuracy, then loss, chooses the best epoch; 0.1 by default.", show_default=False),
     ] = None,
     test_share: Annotated[
         Optional[float],

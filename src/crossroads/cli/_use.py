@@ -62,7 +62,7 @@ def evaluate(
 @app.command()
 def predict(
     run: Run,
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE", help="Image files.", show_default=False)],
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE", help="Image files, or folders of such.", show_default=False)],
     top: Annotated[int, typer.Option(min=1, help="How many labels an image.")] = 5,
     json: Json = False,
 ) -> None:
@@ -76,7 +76,7 @@ def predict(
     from crossroads.predictor import Predictor
     from crossroads.report.console import print_json, print_predictions
 
-    predictions, refused = Predictor.load(run).predict_each(images, top=top)
+    predictions, refused = Predictor.load(run).predict_each(_files(images), top=top)
     if json:
         print_json({"predictions": [p.to_json() for p in predictions], "refused": [str(error) for error in refused]})
     else:
@@ -85,6 +85,22 @@ def predict(
         print(f"error: {error}", file=sys.stderr)
     if refused:
         raise typer.Exit(ImageRefused.exit_code)
+
+
+def _files(places: list[Path]) -> list[Path]:
+    """Files as they are named; of a folder, and of those in it, what says by its suffix that it is an image."""
+    from crossroads.data.readers._view import is_image_name
+    from crossroads.errors import DataError
+
+    found: list[Path] = []
+    for place in places:
+        inside = [place]
+        if place.is_dir():
+            inside = sorted(path for path in place.rglob("*") if path.is_file() and is_image_name(path.name))
+        if not inside:
+            raise DataError("a folder must hold images", received=place, mend="give one that does, or image files")
+        found += inside
+    return found
 
 
 @app.command()

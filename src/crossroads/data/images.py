@@ -305,9 +305,9 @@ def _from_16_bits(image: Image.Image) -> Image.Image:
 def _checked(array: Pixels, max_pixels: int) -> Pixels:
     """An array as (height, width, channels) with 1, 3 or 4 channels."""
     if array.dtype != np.uint8:
-        raise ImageRefused(
-            "pixels must be uint8 in 0..255", received=f"dtype {array.dtype}", mend="convert the array with astype('uint8')"
-        )
+        shares = array.dtype.kind == "f" and array.size and array.min() >= 0 and array.max() <= 1
+        convert = "(array * 255).round().astype('uint8')" if shares else "array.astype('uint8')"
+        raise ImageRefused("pixels must be uint8 in 0..255", received=f"dtype {array.dtype}", mend=f"convert the array: {convert}")
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 3, 4)):
         raise ImageRefused("an array must have shape (h, w), (h, w, 1), (h, w, 3) or (h, w, 4)", received=f"shape {array.shape}")
     _require_pixels(array.shape[0], array.shape[1], max_pixels)

@@ -131,12 +131,20 @@ def print_run(run: Run) -> None:
         [
             ("backbone", metrics["backbone"]),
             ("strategy", metrics["strategy"]),
-            ("best_epoch", f"{metrics['best_epoch']} of {metrics['epochs']}"),
+            ("best_epoch", _best_epoch(metrics)),
             ("seconds", f"{metrics['seconds']:.1f}"),
             ("peak_memory_mb", "unknown" if memory is None else f"{memory:.0f}"),
             ("artifact", run.artifact),
         ]
     )
+
+
+def _best_epoch(metrics: dict[str, Any]) -> str:
+    """The epoch whose weights are kept, and of how many; of a head that finetuning did not beat, that it is one."""
+    last = metrics["phases"][-1]
+    if last["name"] == "tune" and (last["epochs"], last["best_epoch"]) != (metrics["epochs"], metrics["best_epoch"]):
+        return f"the head's, which {last['epochs']} epochs of finetuning did not beat"
+    return f"{metrics['best_epoch']} of {metrics['epochs']}"
 
 
 def _score_lines(side: str, scores: dict[str, Any] | None) -> Iterable[tuple[str, object]]:
