@@ -98,7 +98,13 @@ def _train_ours(backbone: str, pixels: Any, labels: Any, held: slice) -> float:
     from crossroads.training.loop import train
 
     asked = Recipe(
-        epochs=WARM + MEASURED, batch_size=BATCH, augment=False, label_smoothing=0.0, optimizer="adam", schedule="constant"
+        strategy="from-scratch",
+        epochs=WARM + MEASURED,
+        batch_size=BATCH,
+        augment=False,
+        label_smoothing=0.0,
+        optimizer="adam",
+        schedule="constant",
     )
     (phase,) = plan(resolve(asked, catalog.backbone(backbone), images=len(labels), image_size=SIZE))
     clock = Clock()

@@ -28,14 +28,13 @@ class Lift:
 LIFTS: dict[StrategyName, Lift] = {
     "feature-extraction": Lift(0.37, -0.12, 0.58),
     "early-features": Lift(0.4, -0.17, 0.59),
-    "finetune": Lift(0.45, -0.18, 0.63),
-    "finetune-early": Lift(0.59, 0.32, 0.83),
-    "warm-start": Lift(-0.39, -0.01, 1.41),
-    "from-scratch": Lift(1.37, -0.21, 1.61),
+    "finetune": Lift(0.8, 0.32, 1.28),
+    "finetune-early": Lift(0.57, 0.36, 0.82),
+    "warm-start": Lift(0.5, 0.55, 1.47),
+    "from-scratch": Lift(1.18, -0.33, 1.45),
 }
 """Fitted by `python -m benchmarks regret`, which prints them, to the runs of benchmarks/figures: 11 tasks with MobileNet and one
-seed, nine to eleven of them for each strategy. Those that train a pretrained network had fewer epochs than `fit` takes, one to ten
-(`tuned_epochs` in benchmarks/tasks.py), so they may do better than is expected here."""
+seed, nine to eleven of them for each strategy."""
 
 
 def expected(
