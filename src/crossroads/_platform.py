@@ -132,7 +132,7 @@ def use_onednn() -> None:
     """Let TensorFlow, where it is not loaded yet, train with oneDNN on every x86 processor; a setting of the user's own stays.
 
     By itself it does so only on processors with the instructions of neural networks (AVX512_VNNI and later). Without them its usual
-    kernels took 1.3 to 2.6 times as long for a training step (`python -m benchmarks onednn`).
+    kernels took 1.1 to 2.4 times as long for a training step (`python -m benchmarks onednn`).
     """
     if platform.machine().lower() in ("x86_64", "amd64"):
         os.environ.setdefault(_ONEDNN, "1")
