@@ -50,7 +50,7 @@ BENCHMARKS = (
     Benchmark("engine", frozen.engine, peers=("onnxruntime", "torch")),
     Benchmark("second-fit", frozen.second_fit),
     Benchmark("finetune", finetuning.finetune),
-    Benchmark("onednn", throughput.onednn),
+    Benchmark("onednn", throughput.onednn, slow=True),
     Benchmark("growth", frozen.growth, slow=True),
     Benchmark("notes-program", notes.notes_program, shared=True, slow=True),
     Benchmark("xla", throughput.xla, slow=True),

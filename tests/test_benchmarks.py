@@ -12,7 +12,7 @@ from scipy.stats import multivariate_normal
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # benchmarks/ lies beside the package and is not installed
 
 from benchmarks import __main__ as bench
-from benchmarks import regret
+from benchmarks import regret, throughput
 from benchmarks._measure import ROOT, Row, alternate
 from benchmarks.logme import evidence, logme
 from benchmarks.plots import table
@@ -161,3 +161,7 @@ def test_logme_is_the_greatest_evidence_of_a_linear_model():
     assert logme(features, labels) == pytest.approx(np.mean(best), abs=0.01)
     assert logme(features, labels) >= np.mean(best)
     assert logme(features, labels) > logme(rng.normal(size=(40, 5)), labels)
+
+
+def test_the_training_loop_is_measured():
+    assert throughput.train_ours("quiz-cnn", 128) > 0

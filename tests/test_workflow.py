@@ -206,8 +206,10 @@ def test_a_refused_image_is_listed_and_with_strict_an_error(tmp_path):
     assert len(refused) == 1
     assert refused[0].endswith("broken.png")
     assert any("refused" in note for note in run.metrics["notes"])
+    data.rename(tmp_path / "moved")
+    assert crossroads.fit(tmp_path / "moved", out=tmp_path / "run", recipe=QUICK, epochs=1, resume=True).metrics == run.metrics
     with pytest.raises(DataError, match=r"broken\.png"):
-        crossroads.fit(data, out=tmp_path / "strict", recipe=QUICK, strict=True)
+        crossroads.fit(tmp_path / "moved", out=tmp_path / "strict", recipe=QUICK, strict=True)
 
 
 def test_a_test_set_of_its_own_is_brought_to_the_classes_by_name(source, tmp_path):

@@ -251,7 +251,8 @@ def _test_and_save(divided: Divided, trained: Outcome, folder: RunFolder, starte
         # What is scored is what was saved, as it will be loaded.
         predictor = Predictor.load(draft.path)
         validation = _validation(predictor, fitted, watcher)
-        scores = {"validation": validation, **_test(predictor, divided, fitted, watcher)}
+        notes = _seen_by_validation(validation)
+        scores = {"validation": validation, **_test(predictor, divided, fitted, notes, watcher)}
         cost = {"seconds": round(folder.spent + time.perf_counter() - started, 3), "peak_memory_mb": peak_memory_mb()}
         metrics = {
             "backbone": task.choice.record.name,
@@ -282,11 +283,11 @@ def _validation(predictor: Predictor, fitted: Fitted, watcher: Watcher) -> dict[
     return evaluation.to_json() | {"seen_in_training": _overlap(side.digests, fitted.train)}
 
 
-def _test(predictor: Predictor, divided: Divided, fitted: Fitted, watcher: Watcher) -> dict[str, Any]:
-    """The final evaluation: the one place where the test is unlocked."""
+def _test(predictor: Predictor, divided: Divided, fitted: Fitted, told_now: list[str], watcher: Watcher) -> dict[str, Any]:
+    """The final evaluation: the one place where the test is unlocked. With the notes of the run, of which some are told now."""
     refusals = {"train": fitted.train.refusals, "validation": fitted.validation.refusals}
-    notes = [*divided.notes, *fitted.notes, *_seen_by_validation(fitted)]
-    for note in _seen_by_validation(fitted):
+    notes = [*divided.notes, *fitted.notes, *told_now]
+    for note in told_now:
         watcher.note(note)
     facts: dict[str, Any] = {"test": None}
     if divided.test is not None:
@@ -307,11 +308,11 @@ def _test(predictor: Predictor, divided: Divided, fitted: Fitted, watcher: Watch
     }
 
 
-def _seen_by_validation(fitted: Fitted) -> list[str]:
+def _seen_by_validation(scores: dict[str, Any]) -> list[str]:
     """A sentence where validation, which chooses, has images of train."""
-    seen, of = _overlap(fitted.validation.digests, fitted.train), len(fitted.validation.dataset)
-    said = f"{seen} of {of} validation images are also in train, which favours what learns by heart; `crossroads audit` lists them"
-    return [said] if seen else []
+    seen = scores["seen_in_training"]
+    said = f"{seen} of {scores['n']} validation images are also in train, which favours what learns by heart"
+    return [f"{said}; `crossroads audit` lists them"] if seen else []
 
 
 def _overlap(digests: NDArray[np.uint8], *sides: Side) -> int:
@@ -352,21 +353,21 @@ def _finished(
     stored = Recipe.from_mapping(metrics.get("asked") or facts["recipe"], str(folder.path))
     folder.require_same(recipe, given, stored)
     if data is not None:
-        _require_same_images(divide(data, test, stored, Silent()), facts["data"]["splits"], metrics)
+        _require_same_images(divide(data, test, stored, Silent()), facts["data"], metrics)
     folder.clear()  # of a run that was killed after its last file
     watcher.note(f"{folder.path} is finished; nothing was trained")
     return Run(folder.path, metrics)
 
 
-def _require_same_images(divided: Divided, splits: dict[str, Any], metrics: dict[str, Any]) -> None:
+def _require_same_images(divided: Divided, facts: dict[str, Any], metrics: dict[str, Any]) -> None:
     """Raises `DataError` where the images or labels of a side are not those that a finished run has, wherever they lie now."""
-    known = {name: splits[name]["digest"] for name in ("train", "validation")}
+    known = {name: facts["splits"][name]["digest"] for name in ("train", "validation")}
     sides = {"train": divided.train, "validation": divided.validation}
     if divided.test is not None:
         known["test"], sides["test"] = (metrics["test"] or {}).get("digest"), divided.test.unlock()
     for name, rows in sides.items():
-        refused = {row["name"] for row in metrics["refused"].get(name, ())}
-        kept = rows.select([row for row in range(len(rows)) if not refused or rows.name(row) not in refused])
+        refused = {row["name"].removeprefix(facts["origin"]) for row in metrics["refused"].get(name, ())}
+        kept = rows.select([row for row in range(len(rows)) if rows.name(row).removeprefix(rows.origin) not in refused])
         if split_digest(digests_of(kept), kept.labels, kept.classes) != known[name]:
             raise DataError(
                 f"a finished run is resumed on the images and labels it was made of, and those of {name} are others",

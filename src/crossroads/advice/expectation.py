@@ -44,8 +44,8 @@ def expected(
 
     Args:
         strategy: Its name.
-        base: What it starts from: the probe at the cut where its backbone ends, carried on to all images; from scratch the small
-            network after its short training.
+        base: What it starts from: the probe at the cut where its backbone ends, carried on to all images; for a warm start the best
+            probe at any cut; from scratch the small network after its short training.
         images_of_a_class: Effective images of an average class.
         images: Training images; of errors fewer than a third of one nothing can be told.
         lifts: Others than `LIFTS`.

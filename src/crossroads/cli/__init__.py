@@ -28,8 +28,8 @@ def main() -> None:
     try:
         code = app(args=sys.argv[1:] or ["--help"], prog_name="crossroads", standalone_mode=False)
         if code == INTERRUPTED:  # what Typer makes of Ctrl-C
-            fits = "fit" in sys.argv[1:2]
-            _fail("stopped" + "; if an epoch was finished, the run goes on with --resume" * fits, code)
+            fits = sys.argv[1:2] == ["fit"]
+            _fail("stopped; if an epoch was finished, the run goes on with --resume" if fits else "stopped", code)
         sys.exit(code)
     except CrossroadsError as error:
         _fail(str(error), error.exit_code)

@@ -20,7 +20,7 @@ SECONDS = 20.0
 """Processor time that reading may take, and one second more for every `RATE` bytes."""
 RATE = 10_000_000
 
-_OVER = getattr(signal, "SIGXCPU", 0)  # Windows has none
+_OVER = -getattr(signal, "SIGXCPU", -1 << 32)  # what a process ends with; on Windows, which has no such signal, no process does
 
 BUSY = 15
 """How many times as long it may take on the clock: on a machine that is busy, or slow to read."""
@@ -49,7 +49,7 @@ def rehearse(path: Path, origin: str) -> None:
         raise unreadable(origin, what) from error
     except OSError as error:
         raise unreadable(origin, f"no process to read it first ({error.strerror})", "end other programs, and try again") from error
-    if done.returncode == -_OVER:
+    if done.returncode == _OVER:
         raise unreadable(origin, f"a file that takes more than {limit:.0f} seconds of a processor to read: it is damaged")
     if done.returncode < 0 or done.returncode == 0xC0000005:  # a signal on POSIX, an access violation on Windows
         raise unreadable(origin, "a damaged HDF5 file, over which its library crashes")
