@@ -68,7 +68,7 @@ def test_the_phases_of_each_strategy():
 def test_a_linear_head_is_solved_and_the_others_are_trained():
     assert isinstance(phases(strategy="feature-extraction")[0], Solve)
     (notes,) = phases(strategy="feature-extraction", head="sgd")
-    assert (notes.trains, notes.optimizer, notes.schedule, notes.epochs, notes.batch_size) == ("head", "adam", "constant", 10, 128)
+    assert (notes.name, notes.optimizer, notes.schedule, notes.epochs, notes.batch_size) == ("head", "adam", "constant", 10, 128)
     assert phases(strategy="finetune", head="mlp", epochs=3)[1].epochs == 3
 
 

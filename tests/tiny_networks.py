@@ -23,6 +23,11 @@ def labelled(n, seed=0):
 
 def network(freeze=None, head="linear", seed=0, extra=None, *, tuned=False):
     """Two convolutions with BatchNorm, average-pooled, and a head for two classes; frozen up to the layer `freeze`."""
+    return networks(head, seed, extra, tuned=tuned)(freeze)
+
+
+def networks(head="linear", seed=0, extra=None, *, tuned=False):
+    """From the layer up to which it is frozen to a network; all of them share every layer, as the phases of a run do."""
     with seeded(seed):
         inputs = keras.Input((SIZE, SIZE, 3))
         x = inputs
@@ -32,18 +37,22 @@ def network(freeze=None, head="linear", seed=0, extra=None, *, tuned=False):
             x = layers.ReLU(name=f"relu{number}")(x)
         backbone = keras.Model(inputs, x if extra is None else extra(x))
         parts = Parts((layers.Rescaling(1 / 127.5, offset=-1, name="scale"),), backbone)
-        layout = Layout() if freeze is None else Layout(find(backbone, "relu2"), find(backbone, freeze))
-        made = assemble(parts, SIZE, head_layers(head, 2, tuned=tuned), layout)
+        top = head_layers(head, 2, tuned=tuned)
+        assemble(parts, SIZE, top)  # builds the head
     for layer in (backbone.get_layer("norm1"), backbone.get_layer("norm2")):
         layer.moving_mean.assign(np.linspace(-0.2, 0.2, layer.moving_mean.shape[0]))  # as a pretrained one would have
-    return made
+
+    def frozen_to(name):
+        layout = Layout() if name is None else Layout(find(backbone, "relu2"), find(backbone, name))
+        return assemble(parts, SIZE, top, layout)
+
+    return frozen_to
 
 
 def phase(**options):
     """A phase with every option off but those that are given."""
     usual = {
         "name": "tune",
-        "trains": "all",
         "epochs": 2,
         "batch_size": 16,
         "optimizer": "adamw",

@@ -51,8 +51,7 @@ class Phase:
     """One stretch of training with fixed options: everything that `training` needs to know, with nothing left open.
 
     Attributes:
-        name: What the history calls it.
-        trains: The head alone, or everything that the network trains.
+        name: What the history calls it; "head" trains the head alone, the others everything that is not frozen.
         epochs: Passes over the training images.
         batch_size: Images a step.
         optimizer: Adam or AdamW.
@@ -74,7 +73,6 @@ class Phase:
     """
 
     name: Literal["head", "tune", "train"]
-    trains: Literal["head", "all"]
     epochs: int
     batch_size: int
     optimizer: OptimizerName
@@ -389,7 +387,7 @@ def _with_schedule(recipe: Recipe, defaults: Defaults, images: int, *, tuned: bo
 def _phase(recipe: Recipe, name: Literal["head", "tune", "train"], *, train_batchnorm: bool = False) -> Phase:
     """One phase with the recipe's own options."""
     optional = {"towards_start": 0.0, "layer_decay": 1.0, "ema": 0.0, "unfreeze": "at-once"}
-    values = {key: getattr(recipe, key) for key in Phase.__dataclass_fields__ if key not in ("name", "trains", "train_batchnorm")}
+    values = {key: getattr(recipe, key) for key in Phase.__dataclass_fields__ if key not in ("name", "train_batchnorm")}
     values |= {key: usual for key, usual in optional.items() if values[key] is None}
     missing = [key for key, value in values.items() if value is None]
     if missing:
@@ -400,7 +398,6 @@ def _phase(recipe: Recipe, name: Literal["head", "tune", "train"], *, train_batc
         values["augmentation"] = Augmentation()  # the views are in the cache
     return Phase(
         name=name,
-        trains="head" if name == "head" else "all",
         train_batchnorm=train_batchnorm or bool(recipe.train_batchnorm),
         **values,
     )

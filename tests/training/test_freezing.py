@@ -58,7 +58,7 @@ def test_statistics_move_where_the_phase_trains_them(tmp_path):
 def test_the_heads_phase_trains_the_head_alone(tmp_path):
     made = network()
     before = {v.path: v.numpy().tobytes() if hasattr(v, "numpy") else bytes(np.array(v)) for v in made.trained.weights}
-    trained(made, phase(trains="head", epochs=1), tmp_path)
+    trained(made, phase(name="head", epochs=1), tmp_path)
     after = {v.path: v.numpy().tobytes() if hasattr(v, "numpy") else bytes(np.array(v)) for v in made.trained.weights}
     assert {path for path in before if before[path] != after[path]} == {"head/kernel", "head/bias"}
 
@@ -78,7 +78,7 @@ def test_figures_that_a_head_standardises_by_are_never_trained():
 
 def test_what_a_phase_froze_the_next_can_train():
     made = network()
-    freeze(made, phase(trains="head"))
+    freeze(made, phase(name="head"))
     assert len(made.trained.trainable_variables) == 2
     freeze(made, phase(train_batchnorm=True))
     assert len(made.trained.trainable_variables) == 8
@@ -86,7 +86,7 @@ def test_what_a_phase_froze_the_next_can_train():
 
 def test_a_checkpoint_holds_nothing_that_is_frozen(tmp_path):
     made = network()
-    trained(made, phase(trains="head", epochs=1), tmp_path)
+    trained(made, phase(name="head", epochs=1), tmp_path)
     held = Checkpoints(tmp_path).arrays(1)
     assert max(array.size for array in held) == 8 * 2
 
@@ -117,4 +117,4 @@ class Restless(layers.Layer):
 def test_a_layer_that_does_not_keep_still_is_an_error(tmp_path):
     made = network(extra=lambda x: Restless(name="restless")(x))
     with pytest.raises(TrainingError, match=r"restless.*changed in training"):
-        trained(made, phase(trains="head", epochs=1), tmp_path)
+        trained(made, phase(name="head", epochs=1), tmp_path)

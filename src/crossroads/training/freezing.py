@@ -31,7 +31,7 @@ def freeze(network: Network, phase: Phase) -> list[Any]:
     layers = _all_layers(trained)
     for layer in (trained, *layers):
         layer.trainable = True  # one by one: a model that is trainable already does not pass it on
-    if phase.trains == "head":
+    if phase.name == "head":
         for layer in trained.layers:
             layer.trainable = id(layer) in head
     for layer in layers:
