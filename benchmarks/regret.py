@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import statistics
 import sys
@@ -15,15 +16,18 @@ import numpy as np
 
 from benchmarks._measure import ROOT, SHARED, Row, Settings, fresh
 from benchmarks.logme import at_the_end
-from benchmarks.runs import BACKBONES, FROZEN, SCRATCH, WEIGHTS, Asked, asked, kept
+from benchmarks.runs import BACKBONES, FROZEN, SCRATCH, WEIGHTS, Asked, asked, kept, shortened
 from benchmarks.tasks import TASKS, Task, task
 from crossroads.advice.candidates import TIE
 from crossroads.advice.estimate import Estimate, log_odds
-from crossroads.advice.expectation import Lift, expected, least_error, reach
-from crossroads.race import believed
+from crossroads.advice.expectation import Halved, Lift, expected, least_error, reach
+from crossroads.race.belief import believed
 
 ADVICE = ROOT / "benchmarks" / "figures" / "advice.jsonl"
 """One line an advice that was measured."""
+
+LEAST_TOLD = 0.002
+"""Least error that the tests of the tasks can tell from none."""
 
 FEW = 500
 """Images below which the notes' size is small, where people go by a fixed number."""
@@ -65,6 +69,7 @@ def regret(settings: Settings) -> Iterator[Row]:
         return
     for name, lift in fitted_lifts(found).items():
         print(f"fitted to all tasks: {name}: {lift}", file=sys.stderr)
+    print(f"fitted to all tasks: {fitted_halving(kept())}", file=sys.stderr)
     yield from summary(found)
 
 
@@ -287,3 +292,16 @@ def fitted_lifts(found: Sequence[Outcome], without: str = "") -> dict[str, Lift]
         scatter *= t.ppf(0.975, freedom) / 1.96  # a few tasks know their own scatter badly
         lifts[name] = Lift(round(float(level), 2), round(float(slope), 2), round(float(scatter), 2))
     return lifts
+
+
+def fitted_halving(runs: Mapping[Asked, dict[str, Any]]) -> Halved:
+    """The constants of `advice.expectation.HALVED`: from the runs with a quarter of the epochs and those with all."""
+    each = []
+    for run, whole in runs.items():
+        part = runs.get(shortened(run))
+        if part is None:
+            continue
+        halvings = math.log2(whole["phases"][-1]["epochs"] / part["phases"][-1]["epochs"])
+        lost = log_odds(whole["test"], LEAST_TOLD) - log_odds(part["test"], LEAST_TOLD)
+        each.append(lost / halvings)
+    return Halved(round(statistics.mean(each), 2), round(statistics.stdev(each), 2))

@@ -6,12 +6,13 @@ import json
 import os
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from benchmarks._measure import ROOT, SHARED, fresh
 from benchmarks.tasks import Task, task
+from crossroads.race.running import SHORT
 
 FIGURES = ROOT / "benchmarks" / "figures" / "runs.jsonl"
 """One line a finished run. It is in the repository, since running everything takes many hours."""
@@ -42,6 +43,7 @@ class Asked:
         strategy: Its name.
         seed: Of the draw of the images and of the training.
         cut: Where the backbone ends; "" for the strategy's default.
+        part: One in so many of the epochs that `fit` takes.
     """
 
     task: str
@@ -49,6 +51,7 @@ class Asked:
     strategy: str
     seed: int
     cut: str = ""
+    part: int = 1
 
 
 def asked(task_name: str, backbone: str, strategy: str, seed: int, cut: str = "") -> Asked:
@@ -56,8 +59,16 @@ def asked(task_name: str, backbone: str, strategy: str, seed: int, cut: str = ""
     return Asked(task_name, "" if strategy == SCRATCH else backbone, strategy, seed, cut if strategy in EARLY else "")
 
 
+def shortened(run: Asked) -> Asked:
+    """The same run with a quarter of the epochs, as a race gives it a first turn."""
+    return replace(run, part=SHORT)
+
+
 def options_of(run: Asked) -> dict[str, Any]:
-    """Options of `crossroads.fit`."""
+    """Options of `crossroads.fit`; how many epochs a part of a run has, the whole run tells, which is kept."""
+    if run.part > 1:
+        whole = kept()[replace(run, part=1)]
+        return options_of(replace(run, part=1)) | {"epochs": max(1, round(whole["phases"][-1]["epochs"] / run.part))}
     if run.strategy == SCRATCH:
         return {"strategy": SCRATCH}
     chosen, found = task(run.task), BACKBONES[run.backbone]
@@ -81,7 +92,11 @@ def measured(run: Asked) -> dict[str, Any]:
     found = kept().get(run)
     if found is not None:
         return found
-    print(f"{run.task}, {run.backbone}, {run.strategy}, seed {run.seed}", file=sys.stderr, flush=True)
+    print(
+        f"{run.task}, {run.backbone}, {run.strategy}, seed {run.seed}{f', one in {run.part} epochs' if run.part > 1 else ''}",
+        file=sys.stderr,
+        flush=True,
+    )
     value: dict[str, Any] = fresh("benchmarks.runs:one", asdict(run)).value
     FIGURES.parent.mkdir(parents=True, exist_ok=True)
     with FIGURES.open("a", encoding="utf-8") as file:

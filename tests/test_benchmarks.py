@@ -16,9 +16,10 @@ from benchmarks import regret, throughput
 from benchmarks._measure import ROOT, Row, alternate
 from benchmarks.logme import evidence, logme
 from benchmarks.plots import table
+from benchmarks.runs import kept
 
 from crossroads.advice.estimate import Estimate
-from crossroads.advice.expectation import LIFTS
+from crossroads.advice.expectation import HALVED, LIFTS
 
 RATE = Row("decode", "images/s", (90.0, 110.0, 100.0), "tf.data", (50.0, 44.0, 40.0))
 SCORE = Row("accuracy", "", (0.5, 0.75))
@@ -109,6 +110,7 @@ def test_the_lifts_of_the_advice_are_those_that_the_kept_runs_give():
     assert len(found) >= 10
     for name, lift in regret.fitted_lifts(found).items():
         assert lift == LIFTS[name], name
+    assert regret.fitted_halving(kept()) == HALVED
 
 
 def test_the_page_on_the_four_cases_shows_what_was_measured():

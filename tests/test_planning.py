@@ -20,47 +20,62 @@ MEMORY = {"feature-extraction": 900.0, "early-features": 800.0, "finetune": 4_00
 
 @pytest.fixture
 def plan(monkeypatch):
-    """From a budget and a memory to the strategies that are raced, and the notes."""
+    """From a budget, a memory and seconds of an epoch of finetuning to the entrants, and the notes."""
     divided = divide(crossroads.read(stripes(20, size=16)), None, Recipe(), Silent())
 
-    def found(budget, memory):
-        ranked = tuple(
-            within(
-                Candidate(Recipe(strategy=name, backbone="b"), *[Estimate(value, 0.0, 1.0)] * 2, SECONDS[name], MEMORY[name]),
-                budget,
-                memory,
-            )
-            for name, value in sorted(ACCURACY.items(), key=lambda item: -item[1])
-        )
+    def candidate(name, value, each):
+        recipe = Recipe(strategy=name, backbone="b", epochs=10 if name == "finetune" else None)
+        return Candidate(recipe, *[Estimate(value, 0.0, 1.0)] * 2, SECONDS[name], each if recipe.epochs else 0.0, MEMORY[name])
+
+    def found(budget, memory, each=0.0):
+        order = sorted(ACCURACY.items(), key=lambda item: -item[1])
+        ranked = tuple(within(candidate(name, value, each), budget, memory) for name, value in order)
         advice = SimpleNamespace(ranked=ranked, budget=budget, evidence=SimpleNamespace(seconds=1.0), to_json=dict)
         monkeypatch.setattr(planning, "offers_of", lambda *_: ["an offer"])
         monkeypatch.setattr(planning, "recommend", lambda *_: advice)
         notes: list[str] = []
-        entrants = planned(divided, None, Relay(Silent(), noted=notes.append)).entrants
+        return planned(divided, None, Relay(Silent(), noted=notes.append)).entrants, notes
+
+    return found
+
+
+@pytest.fixture
+def names_and_notes(plan):
+    """The same with the names of the strategies alone."""
+
+    def found(budget, memory):
+        entrants, notes = plan(budget, memory)
         return [one.recipe.strategy for one in entrants], notes
 
     return found
 
 
-def test_what_nothing_stands_in_the_way_of_is_raced_in_its_order(plan):
-    assert plan(600.0, None) == (["finetune", "feature-extraction", "early-features", "from-scratch"], [])
-    names, notes = plan(100.0, None)
+def test_what_takes_longer_than_the_budget_enters_with_fewer_epochs(plan):
+    entrants, notes = plan(200.0, None, each=45.0)
+    first = next(one for one in entrants if one.recipe.strategy == "finetune")
+    assert (first.recipe.epochs, first.seconds, first.epoch_seconds, first.shortens) == (3, 185.0, 45.0, True)
+    assert "finetune, b is planned with 3 of 10 epochs, which is what the budget has room for" in notes
+
+
+def test_what_nothing_stands_in_the_way_of_is_raced_in_its_order(names_and_notes):
+    assert names_and_notes(600.0, None) == (["finetune", "feature-extraction", "early-features", "from-scratch"], [])
+    names, notes = names_and_notes(100.0, None)
     assert names == ["feature-extraction", "early-features", "from-scratch"]
     assert notes == ["finetune, b is left out: it takes about 500 s, and the budget is 100"]
 
 
-def test_a_head_on_frozen_features_comes_first_all_the_same_where_time_is_short(plan):
-    names, notes = plan(30.0, None)
+def test_a_head_on_frozen_features_comes_first_all_the_same_where_time_is_short(names_and_notes):
+    names, notes = names_and_notes(30.0, None)
     assert names == ["from-scratch", "feature-extraction"]
     assert "feature-extraction, b is the first answer all the same, though it takes about 50 s, and the budget is 30" in notes
     assert not any(note.startswith("feature-extraction, b is left out") for note in notes)
 
 
-def test_what_memory_does_not_hold_is_not_tried_while_something_else_is_there(plan):
-    names, notes = plan(600.0, 750.0)
+def test_what_memory_does_not_hold_is_not_tried_while_something_else_is_there(names_and_notes):
+    names, notes = names_and_notes(600.0, 750.0)
     assert names == ["from-scratch"]
     assert "feature-extraction, b is left out: it takes about 900 MB of memory, and 750 are free" in notes
-    assert plan(30.0, 850.0)[0] == ["from-scratch", "early-features"]
+    assert names_and_notes(30.0, 850.0)[0] == ["from-scratch", "early-features"]
 
 
 @pytest.mark.parametrize(
@@ -71,7 +86,7 @@ def test_what_memory_does_not_hold_is_not_tried_while_something_else_is_there(pl
         (1.0, 850.0, "budget", "early-features"),
     ],
 )
-def test_where_nothing_is_possible_the_best_head_is_tried_and_said_to_be_too_much(plan, budget, memory, what, chosen):
-    names, notes = plan(budget, memory)
+def test_where_nothing_is_possible_the_best_head_is_tried_and_said_to_be_too_much(names_and_notes, budget, memory, what, chosen):
+    names, notes = names_and_notes(budget, memory)
     assert names == [chosen]
     assert notes[0].startswith(f"the {what} is too small for anything; {chosen}, b is trained all the same, in about ")

@@ -5,14 +5,16 @@ from types import SimpleNamespace
 
 import pytest
 
-from crossroads import race as module
 from crossroads.advice.estimate import Estimate
 from crossroads.errors import TrainingError
-from crossroads.race import Entrant, Plan, believed, keep_plan, race, stored_plan
+from crossroads.race import running as module
+from crossroads.race.belief import believed, epochs_within, of_epochs, of_trial, posterior, seconds_of
+from crossroads.race.records import Entrant, Plan, Trial, keep_plan, stored_plan
+from crossroads.race.running import race
 from crossroads.recipe import Recipe
 from crossroads.run_folder import RunFolder
 from crossroads.training.checkpoint import EpochRecord
-from crossroads.training.watch import Silent
+from crossroads.training.watch import Enough, Silent
 from rows import dataset
 
 EXPECTED = {
@@ -34,18 +36,20 @@ class Notes(Silent):
         self.said.append(text)
 
 
-def plan(*names, budget=600.0):
-    entrants = tuple(
-        Entrant(Recipe(strategy=name, backbone="b", epochs=None if "feature" in name else 8), EXPECTED[name], SECONDS[name])
-        for name in names
-    )
-    return Plan(entrants, budget, 5.0, {"case": None})
+def entrant(name, shortens=True):
+    trains = "feature" not in name
+    recipe = Recipe(strategy=name, backbone="b", epochs=8 if trains else None)
+    return Entrant(recipe, EXPECTED[name], SECONDS[name], SECONDS[name] / 8 if trains else 0.0, shortens)
+
+
+def plan(*names, budget=600.0, shortens=True):
+    return Plan(tuple(entrant(name, shortens) for name in names), budget, 5.0, {"case": None})
 
 
 @pytest.fixture
 def trainings(monkeypatch):
-    """Stands in for training: what each strategy reaches, by its epochs; what was run, and what time it took."""
-    state = SimpleNamespace(reaches={}, ran=[], places=[], clock=0.0, takes=dict(SECONDS))
+    """Stands in for training: what each strategy reaches, less `short` for want of epochs; what was run, what time it took."""
+    state = SimpleNamespace(reaches={}, ran=[], places=[], clock=0.0, takes=dict(SECONDS), short=0.13)
 
     def carry_out(task, place, watcher):
         recipe = task
@@ -55,15 +59,22 @@ def trainings(monkeypatch):
             raise accuracy
         place.checkpoints(0).folder.mkdir(parents=True, exist_ok=True)
         state.places.append(place.checkpoints(0).folder.parent.name)
-        share = 1.0 if recipe.epochs is None else recipe.epochs / 8
-        reached = {"accuracy": accuracy if share == 1 else accuracy - 0.1, "loss": 1 - accuracy}
+        history = []
         for epoch in range(1, (recipe.epochs or 1) + 1):
-            record = EpochRecord("train", epoch, state.takes[recipe.strategy] / 8, 0.0, 0.0, 0.0, 0.0)
-            for batch in range(1, BATCHES + 1):
-                state.clock += state.takes[recipe.strategy] / (8 if recipe.epochs else 1) / BATCHES
-                watcher.step(epoch, batch, BATCHES)
-            watcher.epoch(record, recipe.epochs or 1)
-        return SimpleNamespace(reached=reached, history=(), validation=SimpleNamespace(dataset=dataset([0, 1] * 100)))
+            each = state.takes[recipe.strategy] / (8 if recipe.epochs else 1)
+            try:
+                for batch in range(1, BATCHES + 1):
+                    state.clock += each / BATCHES
+                    watcher.step(epoch, batch, BATCHES)
+                history.append(EpochRecord("train", epoch, each, 0.0, 0.0, 0.0, 0.0))
+                watcher.epoch(history[-1], recipe.epochs or 1)
+            except Enough:
+                if not history:
+                    raise
+                break
+        missing = 0.0 if recipe.epochs is None else state.short * (8 - len(history)) / 8
+        reached = {"accuracy": accuracy - missing, "loss": 1 - accuracy}
+        return SimpleNamespace(reached=reached, history=tuple(history), validation=SimpleNamespace(dataset=dataset([0, 1] * 100)))
 
     monkeypatch.setattr(module, "carry_out", carry_out)
     monkeypatch.setattr(module.time, "perf_counter", lambda: state.clock)
@@ -111,33 +122,78 @@ def test_the_first_answer_comes_whatever_the_budget_and_the_others_only_within_i
     found = run(tmp_path, plan("finetune", "early-features", budget=1.0), watcher)
     assert found.task.strategy == "early-features"
     assert trainings.ran == [("early-features", None)]
-    assert any("finetune of b is not tried: it takes about 100 s, and 0 are left" in note for note in watcher.said)
+    assert "finetune of b is not tried: an epoch would take about 12 s, and 0 are left" in watcher.said
 
 
-def test_time_that_a_short_turn_took_says_what_the_whole_takes(tmp_path, trainings):
-    trainings.reaches = {"early-features": 0.85, "finetune": 0.92, "warm-start": 0.93}
+def test_where_the_budget_has_no_room_for_all_epochs_there_are_fewer(tmp_path, trainings):
+    """After the advice and the head 83 s are left: 12.5 s an epoch, of which a tenth is kept for what goes wrong."""
+    trainings.reaches = {"early-features": 0.85, "finetune": 0.99}
+    watcher = Notes()
+    found = run(tmp_path, plan("finetune", "early-features", budget=100.0), watcher)
+    assert trainings.ran == [("early-features", None), ("finetune", 6)]
+    assert found.task.epochs == 6
+    assert found.facts["trials"][-1] | {"won": True, "epochs": 6, "usual_epochs": 8, "whole": False} == found.facts["trials"][-1]
+    assert "finetune of b won with 6 of 8 epochs: 0.9575 on validation" in found.facts["why"]
+    assert any(note.startswith("trying finetune of b, 6 of 8 epochs: 0.8") for note in watcher.said)
+
+
+def test_epochs_that_the_user_named_stay_as_they_are(tmp_path, trainings):
+    trainings.reaches = {"early-features": 0.85, "finetune": 0.99, "warm-start": 0.99}
+    watcher = Notes()
+    found = run(tmp_path, plan("finetune", "warm-start", "early-features", budget=100.0, shortens=False), watcher)
+    assert found.task.strategy == "early-features"
+    assert trainings.ran == [("early-features", None)]
+    assert "finetune of b is not tried: 8 epochs would take about 100 s, and 83 are left" in watcher.said
+
+
+def test_what_a_short_turn_reached_is_an_answer_where_there_is_no_time_for_more(tmp_path, trainings):
+    """The head is done, a short turn takes half the time that is left and is better, and the rest has room for nothing else."""
+    trainings.reaches = {"early-features": 0.85, "finetune": 0.99, "from-scratch": 0.9}
+    trainings.short = 0.01
+    trainings.takes["finetune"] = 400.0  # which nobody knew before
+    found = run(tmp_path, plan("finetune", "from-scratch", "early-features", budget=150.0))
+    assert trainings.ran == [("early-features", None), ("finetune", 2)]
+    assert (found.task.strategy, found.task.epochs) == ("finetune", 2)
+    assert found.facts["why"].startswith("finetune of b won with 1 of 8 epochs: 0.9812 on validation")
+
+
+def test_time_that_a_short_turn_took_says_what_more_takes(tmp_path, trainings):
+    trainings.reaches = {"early-features": 0.85, "finetune": 0.92, "warm-start": 0.99}
     trainings.takes["warm-start"] = 3_000.0  # which nobody knew before
     found = run(tmp_path, plan("finetune", "early-features", "warm-start", budget=2500.0))
-    assert ("warm-start", 2) in trainings.ran
-    assert ("warm-start", 8) not in trainings.ran
-    assert (found.task.strategy, found.task.epochs) == ("finetune", 8)  # the next one takes its place
+    assert trainings.ran == [("early-features", None), ("finetune", 2), ("warm-start", 2), ("warm-start", 4)]
+    assert (found.task.strategy, found.task.epochs) == ("warm-start", 4)
 
 
 @pytest.mark.parametrize(
-    ("takes", "ends"),
-    [(1_140.0, 12 + 2 * 142.5), (2_388.0, 12 + 298.5), (10_000.0, 12 + 283 + 30)],
-    ids=["at the end of an epoch", "in the tenth that an epoch may be late", "in mid-epoch"],
+    ("takes", "had", "ends"),
+    [(1_140.0, 2, 12 + 2 * 142.5), (2_000.0, 1, 12 + 283 + 30), (10_000.0, 0, 12 + 283 + 30)],
+    ids=["at the end of an epoch", "in the tenth that an epoch may be late", "before one is done"],
 )
-def test_a_trial_that_outlasts_the_budget_is_given_up(tmp_path, trainings, takes, ends):
+def test_a_trial_that_outlasts_the_budget_ends_with_the_epochs_it_had(tmp_path, trainings, takes, had, ends):
     """The first answer takes 12 s and the advice took 5: the trial has 283 s, of which an epoch may be 30 late."""
-    trainings.reaches = {"early-features": 0.85, "finetune": 0.99}
+    trainings.reaches, trainings.short = {"early-features": 0.85, "finetune": 0.99}, 0.01
     trainings.takes["finetune"] = takes
     watcher = Notes()
     found = run(tmp_path, plan("finetune", "early-features", budget=300.0), watcher)
-    assert found.task.strategy == "early-features"
     assert ends - 1e-6 <= trainings.clock <= ends + takes / 8 / BATCHES
-    assert "finetune of b is given up: the budget was spent before its end" in watcher.said
-    assert found.facts["trials"][-1]["failed"] == "the budget was spent before its end"
+    row = found.facts["trials"][-1]
+    if had:
+        assert f"finetune of b ends after {had} of 8 epochs: its time is over" in watcher.said
+        assert (row["epochs"], row["won"], row["whole"]) == (had, True, False)
+    else:
+        assert "finetune of b is given up: the budget was spent before its first epoch was done" in watcher.said
+        assert row["failed"] == "the budget was spent before its first epoch was done"
+        assert found.task.strategy == "early-features"
+
+
+def test_short_turns_share_half_the_time(tmp_path, trainings):
+    """Of 53 s the half is 26, a third of it 9: less than an epoch. What the first two leave is enough for the third."""
+    trainings.reaches = {"early-features": 0.85, "finetune": 0.9, "warm-start": 0.9, "from-scratch": 0.9}
+    watcher = Notes()
+    run(tmp_path, plan("finetune", "warm-start", "from-scratch", "early-features", budget=70.0), watcher)
+    assert trainings.ran[1] == ("from-scratch", 2)
+    assert any(note.startswith("finetune of b has no short turn: its first epoch takes about 12 s") for note in watcher.said)
 
 
 def test_a_candidate_that_fails_does_not_lose_the_race(tmp_path, trainings):
@@ -263,6 +319,40 @@ def test_few_validation_images_are_believed_little():
     assert believed(expected, 1.0, 10) < 0.9
     assert believed(expected, 0.95, 10_000) == pytest.approx(0.95, abs=0.005)
     assert believed(expected, 0.80, 100) == pytest.approx(0.80, abs=0.005)
+
+
+def test_validation_narrows_what_is_expected():
+    expected = Estimate(0.80, 0.70, 0.87)
+    few, many = posterior(expected, 0.9, 20), posterior(expected, 0.9, 2_000)
+    assert expected.low < few.low < many.low < many.value < many.high < 0.92
+    assert few.value < many.value < 0.9
+
+
+def trial(epochs, accuracy, seconds=30.0, epoch_seconds=10.0, images=400):
+    return Trial("trial", 0, epochs, epochs, epochs == 8, seconds, epoch_seconds, accuracy, 0.1, images)
+
+
+def test_fewer_epochs_are_expected_to_reach_less_and_a_trial_says_more_of_its_own_epochs():
+    one = entrant("finetune")
+    assert of_epochs(one, 8, []) == pytest.approx(one.accuracy)
+    values = [of_epochs(one, epochs, []).value for epochs in (1, 2, 4, 8)]
+    assert values == sorted(values)
+    assert values[0] < values[-1] - 0.05
+    short = [trial(2, 0.93)]
+    assert of_epochs(one, 2, short).value == pytest.approx(of_trial(one, short[0]).value)
+    assert 0.9 < of_epochs(one, 2, short).value < of_epochs(one, 8, short).value
+    wide, narrow = of_epochs(one, 8, short), of_epochs(one, 2, short)
+    assert wide.high - wide.low > narrow.high - narrow.low
+
+
+def test_seconds_come_from_the_advice_until_a_trial_was_timed():
+    one = entrant("finetune")
+    assert [seconds_of(one, epochs, []) for epochs in (0, 2, 8)] == [0.0, 25.0, 100.0]
+    assert [seconds_of(one, epochs, [trial(2, 0.9)]) for epochs in (0, 2, 8)] == [10.0, 30.0, 90.0]
+    assert epochs_within(one, 1_000.0, []) == 8
+    assert epochs_within(one, 56.0, []) == 4
+    assert epochs_within(one, 5.0, []) == 0
+    assert epochs_within(Entrant(one.recipe, one.accuracy, 0.0), 5.0, []) == 8  # nothing is known: it is tried
 
 
 def test_a_plan_is_kept_as_it_is(tmp_path):

@@ -27,7 +27,7 @@ from crossroads.errors import DataError, RecipeError
 from crossroads.fitting import Task
 from crossroads.lookup import resize_of
 from crossroads.networks.construct import choose, object_name
-from crossroads.race import Entrant, Plan
+from crossroads.race.records import Entrant, Plan
 from crossroads.recipe import Recipe
 from crossroads.scoring import test_rows
 from crossroads.strategies import resolve, strategy
@@ -181,7 +181,12 @@ def planned(divided: Divided, own: Any, watcher: Watcher) -> Plan:
             watcher.note(f"{one.name} is left out: it {one.obstacle}")
         elif one.obstacle and free:
             watcher.note(f"{one.name} is the first answer all the same, though it {one.obstacle}")
+        elif one.shortened:
+            watcher.note(f"{one.name} is planned with {one.shortened}, which is what the budget has room for")
     free += first
     # The seconds are a CPU's: on a GPU nothing is known of them before a short turn has been taken.
-    entrants = tuple(Entrant(one.recipe, one.accuracy, 0.0 if has_gpu() else one.seconds) for one in free)
+    entrants = tuple(
+        Entrant(one.recipe, one.accuracy, *((0.0, 0.0) if has_gpu() else (one.seconds, one.epoch_seconds)), recipe.epochs is None)
+        for one in free
+    )
     return Plan(entrants, advice.budget or BUDGET, advice.evidence.seconds, advice.to_json())

@@ -31,7 +31,8 @@ from crossroads.lookup import resize_of
 from crossroads.networks.construct import object_name
 from crossroads.planning import Divided, Source, Tasks, divide, identity_of, planned
 from crossroads.predictor import Predictor
-from crossroads.race import keep_plan, race, stored_plan
+from crossroads.race.records import keep_plan, stored_plan
+from crossroads.race.running import race
 from crossroads.recipe import Recipe, read_toml
 from crossroads.run_folder import RunFolder
 from crossroads.scoring import absent_classes, score, score_pixels, test_rows

@@ -7,6 +7,7 @@ import pytest
 from crossroads.advice.candidates import TIE, Candidate, Ground, from_scratch, ranked, require_some, scratch_size, within
 from crossroads.advice.cost import OVERHEAD, Machine
 from crossroads.advice.estimate import Estimate
+from crossroads.advice.expectation import with_epochs
 from crossroads.advice.level import Short
 from crossroads.advice.offers import offers_of
 from crossroads.errors import RecipeError
@@ -18,8 +19,9 @@ KNOWN = Estimate(0.8, 0.75, 0.85)
 GROUND = Ground(Recipe(), images=1_000, classes=10, images_of_a_class=100.0, side=32.0, machine=Machine(1e11))
 
 
-def candidate(name, accuracy, seconds=10.0, **options):
-    return Candidate(Recipe(strategy=name), KNOWN, Estimate(accuracy, accuracy - 0.1, accuracy + 0.1), seconds, 500.0, **options)
+def candidate(name, accuracy, seconds=10.0, epochs=None, each=0.0, **options):
+    recipe, known = Recipe(strategy=name, epochs=epochs), Estimate(accuracy, accuracy - 0.1, accuracy + 0.1)
+    return Candidate(recipe, KNOWN, known, seconds, each, 500.0, **options)
 
 
 def names(candidates):
@@ -52,6 +54,21 @@ def test_memory_and_budget_stand_in_the_way_and_say_so():
     assert (slow.obstacle, slow.fits) == ("takes about 100 s, and the budget is 60", True)
     large = within(free, 60.0, 400.0)
     assert (large.obstacle, large.fits) == ("takes about 500 MB of memory, and 400 are free", False)
+
+
+def test_a_budget_leaves_as_many_epochs_as_it_has_room_for():
+    free = candidate("finetune", 0.8, 100.0, epochs=8, each=10.0)
+    assert within(free, 100.0, None) == free
+    short = within(free, 69.0, None)
+    assert (short.recipe.epochs, short.usual_epochs, short.seconds, short.obstacle) == (4, 8, 60.0, "")
+    assert short.shortened == "4 of 8 epochs"
+    assert (short.to_json()["epochs"], short.to_json()["usual_epochs"]) == (4, 8)
+    assert short.accuracy == with_epochs(free.accuracy, 0.5)
+    assert short.accuracy.value < free.accuracy.value
+    one = within(free, 30.0, None)
+    assert (one.recipe.epochs, one.seconds) == (1, 30.0)
+    assert within(free, 29.0, None).obstacle == "takes about 100 s, and the budget is 29"
+    assert within(free, 69.0, None, shortens=False).obstacle == "takes about 100 s, and the budget is 69"  # the user named them
 
 
 def test_from_scratch_is_timed_by_its_short_training_where_there_was_one():

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crossroads.advice.estimate import Estimate, from_log_odds, log_odds
-from crossroads.advice.expectation import LIFTS, Lift, expected, least_error, reach
+from crossroads.advice.expectation import HALVED, LIFTS, Lift, expected, least_error, reach, with_epochs
 from crossroads.strategies import STRATEGIES
 
 
@@ -53,3 +53,13 @@ def test_what_is_known_badly_is_expected_nearer_to_a_half():
 def test_of_few_images_no_perfect_probe_promises_perfection():
     assert expected("finetune", Estimate(1.0, 1.0, 1.0), 30, 20, certain(0.0)).value == pytest.approx(1 - least_error(20))
     assert least_error(1) == least_error(10)
+
+
+def test_fewer_epochs_cost_accuracy_and_sureness_and_the_usual_ones_nothing():
+    known = Estimate(0.9, 0.8, 0.95)
+    assert with_epochs(known, 1.0) == pytest.approx(known)
+    half, quarter = with_epochs(known, 0.5), with_epochs(known, 0.25)
+    assert quarter.value < half.value < known.value
+    assert log_odds(known.value, 1e-6) - log_odds(quarter.value, 1e-6) == pytest.approx(2 * HALVED.loss)
+    assert log_odds(quarter.high, 1e-6) - log_odds(quarter.low, 1e-6) > log_odds(0.95, 1e-6) - log_odds(0.8, 1e-6)
+    assert with_epochs(known, 2.0).value > known.value

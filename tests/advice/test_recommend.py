@@ -7,10 +7,10 @@ import pytest
 
 import crossroads
 import tiny_networks
-from crossroads import race
 from crossroads.advice import level, sample
 from crossroads.advice import recommend as module
 from crossroads.errors import BackboneError, RecipeError, SplitError
+from crossroads.race import running
 from crossroads.strategies import STRATEGIES, strategy
 from crossroads.training.watch import Silent
 from pictures import stripes
@@ -226,8 +226,8 @@ class Broken(BaseException):
 
 
 def test_a_trial_that_was_broken_off_is_taken_up_by_the_race(pictures, tiny, tmp_path, monkeypatch):
-    monkeypatch.setattr(race, "WORTH_TRYING", -1.0)  # stripes are easy: no candidate could be hoped to do better
-    monkeypatch.setattr(race, "SHORT", 1)
+    monkeypatch.setattr(running, "WORTH_TRYING", -1.0)  # stripes are easy: no candidate could be hoped to do better
+    monkeypatch.setattr(running, "SHORT", 1)
     options = {"backbone": tiny, "weights": "own", "epochs": 3, "batch_size": 16, "out": tmp_path / "run", **SPLIT}
     with pytest.raises(Broken):
         crossroads.fit(pictures, watcher=StopInTune(), **options)

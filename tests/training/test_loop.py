@@ -19,7 +19,7 @@ from crossroads.strategies import plan, resolve
 from crossroads.training.batches import Labelled
 from crossroads.training.checkpoint import Checkpoints
 from crossroads.training.loop import train, validate
-from crossroads.training.watch import Silent
+from crossroads.training.watch import Enough, Silent
 from killing import Killed, StopAt
 
 pytestmark = pytest.mark.core
@@ -111,6 +111,39 @@ def test_early_stopping_ends_when_the_loss_stays_up(tmp_path):
     losses = [r.validation_loss for r in done.history]
     assert len(losses) < 40
     assert len(losses) - 1 - int(np.argmin(losses)) == 2
+
+
+class HasEnough(Silent):
+    """Has enough at a step or after an epoch."""
+
+    def __init__(self, epoch, step=None):
+        self.at = (epoch, step)
+
+    def step(self, epoch, done, total):
+        if self.at[0] == epoch and self.at[1] is not None and done >= self.at[1]:
+            raise Enough
+
+    def epoch(self, record, total):
+        if self.at == (record.epoch, None):
+            raise Enough
+
+
+@pytest.mark.parametrize(("watcher", "had"), [(HasEnough(2), 2), (HasEnough(3, 1), 2)], ids=["after an epoch", "in mid-epoch"])
+def test_a_watcher_that_has_enough_ends_training_with_its_epochs_so_far_for_good(tmp_path, watcher, had):
+    planned = phase(epochs=5)
+    network, done = run(tmp_path / "ended", planned, watcher)
+    assert [record.epoch for record in done.history] == list(range(1, had + 1))
+    best = done.history[done.best - 1]
+    loss, accuracy = validate(network.trained, VALIDATION)
+    assert (loss, accuracy) == (pytest.approx(best.validation_loss, rel=1e-6), best.validation_accuracy)
+    again, loaded = run(tmp_path / "ended", planned)
+    assert loaded == done
+    assert same(weights(again), weights(network))
+
+
+def test_a_watcher_that_has_enough_before_the_first_epoch_is_done_gets_its_exception(tmp_path):
+    with pytest.raises(Enough):
+        run(tmp_path, phase(), HasEnough(1, 1))
 
 
 def test_a_loss_that_is_not_finite_is_an_error(tmp_path):

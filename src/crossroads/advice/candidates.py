@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from crossroads.advice.cost import OVERHEAD, TRACE, Machine, forward_seconds, head_seconds, memory_mb, step_seconds
 from crossroads.advice.estimate import Estimate
-from crossroads.advice.expectation import expected
+from crossroads.advice.expectation import expected, with_epochs
 from crossroads.advice.frozen import Frozen, Seen
 from crossroads.advice.level import Short
 from crossroads.advice.offers import Offer
@@ -32,23 +33,32 @@ class Candidate:
         measured: The probe or short training that the expectation rests on, carried on to all images.
         accuracy: Expected on new images.
         seconds: Expected of the whole run, with nothing in the cache but the sample.
+        epoch_seconds: Expected of one of its epochs; 0 for a head that is solved.
         memory_mb: Expected at its peak, as an order of magnitude.
         obstacle: Why it cannot be taken, such as a budget too small; "" where nothing stands in the way.
         fits: Whether memory holds it.
+        usual_epochs: Those that `fit` takes without a budget, where a budget has room for fewer.
     """
 
     recipe: Recipe
     measured: Estimate
     accuracy: Estimate
     seconds: float
+    epoch_seconds: float
     memory_mb: float
     obstacle: str = ""
     fits: bool = True
+    usual_epochs: int | None = None
 
     @property
     def name(self) -> str:
         """Strategy and backbone."""
         return f"{self.recipe.strategy}, {self.recipe.backbone}"
+
+    @property
+    def shortened(self) -> str:
+        """How many of its epochs the budget has room for; "" where it has for all."""
+        return f"{self.recipe.epochs} of {self.usual_epochs} epochs" if self.usual_epochs else ""
 
     def to_json(self) -> dict[str, Any]:
         """As plain values."""
@@ -61,6 +71,7 @@ class Candidate:
             "pooling": recipe.pooling,
             "image_size": recipe.image_size,
             "epochs": recipe.epochs,
+            "usual_epochs": self.usual_epochs or recipe.epochs,
             "measured": self.measured.to_json(),
             "accuracy": self.accuracy.to_json(),
             "seconds": round(self.seconds, 1),
@@ -116,7 +127,8 @@ def of_backbone(seen: Seen, curves: dict[StrategyName, Curve], ground: Ground, w
         if not (record.frozen or record.tuned):  # a warm start leaves the pretrained features behind, wherever they were best
             base = max((curve.here for curve in curves.values()), key=lambda here: here.value)
         accuracy = expected(record.name, base, ground.images_of_a_class, ground.images)
-        yield Candidate(recipe, base, accuracy, _seconds(seen, way, recipe, ground), _memory(way, recipe))
+        seconds, each = _seconds(seen, way, recipe, ground)
+        yield Candidate(recipe, base, accuracy, seconds, each, _memory(way, recipe))
 
 
 def from_scratch(short: Short | None, ground: Ground, base: Estimate) -> Candidate:
@@ -131,9 +143,10 @@ def from_scratch(short: Short | None, ground: Ground, base: Estimate) -> Candida
     each, start = step_seconds(cost, ground.machine, depthwise=False), TRACE
     if short is not None:
         each, start = short.seconds_an_image, short.start_seconds
-    seconds = OVERHEAD + start + each * ground.images * (recipe.epochs or 0)
+    epoch = each * ground.images
+    seconds = OVERHEAD + start + epoch * (recipe.epochs or 0)
     memory = memory_mb(record.parameters, cost, recipe.batch_size or 0, trained=True)
-    return Candidate(recipe, measured, accuracy, seconds, memory)
+    return Candidate(recipe, measured, accuracy, seconds, epoch, memory)
 
 
 def require_some(asked: Recipe, offers: Sequence[Offer], side: float) -> None:
@@ -177,12 +190,26 @@ def ranked(candidates: list[Candidate]) -> tuple[Candidate, ...]:
     return tuple(found)
 
 
-def within(candidate: Candidate, budget: float | None, memory_limit_mb: float | None) -> Candidate:
-    """The candidate with the obstacle that a budget in seconds, or the machine's memory, puts in its way."""
+def within(candidate: Candidate, budget: float | None, memory_limit_mb: float | None, *, shortens: bool = True) -> Candidate:
+    """The candidate as a budget in seconds and the machine's memory allow it: with fewer epochs, or with an obstacle.
+
+    Args:
+        candidate: With all its epochs.
+        budget: Of one run; None for any time.
+        memory_limit_mb: What is free; None where it is not known.
+        shortens: Whether its epochs may be fewer, as where the user named no number.
+    """
     if memory_limit_mb is not None and candidate.memory_mb > memory_limit_mb:
         said = f"takes about {candidate.memory_mb:,.0f} MB of memory, and {memory_limit_mb:,.0f} are free"
         return replace(candidate, obstacle=said, fits=False)
     if budget is not None and candidate.seconds > budget:
+        usual, each = candidate.recipe.epochs, candidate.epoch_seconds
+        epochs = math.floor(usual - (candidate.seconds - budget) / each) if usual and each else 0
+        if shortens and usual and epochs >= 1:
+            accuracy = with_epochs(candidate.accuracy, epochs / usual)
+            seconds = candidate.seconds - (usual - epochs) * each
+            recipe = replace(candidate.recipe, epochs=epochs)
+            return replace(candidate, recipe=recipe, accuracy=accuracy, seconds=seconds, usual_epochs=usual)
         return replace(candidate, obstacle=f"takes about {candidate.seconds:,.0f} s, and the budget is {budget:,.0f}")
     return candidate
 
@@ -198,19 +225,19 @@ def _recipe(seen: Seen, way: Frozen, name: StrategyName, ground: Ground) -> Reci
     return resolve(asked, known, images=ground.images, image_size=seen.profile.image_size, side=ground.side)
 
 
-def _seconds(seen: Seen, way: Frozen, recipe: Recipe, ground: Ground) -> float:
-    """Of a whole run: features of all images but the sample's, a head, and for the strategies that train, their steps."""
+def _seconds(seen: Seen, way: Frozen, recipe: Recipe, ground: Ground) -> tuple[float, float]:
+    """Of a whole run, and of one epoch: features of all images but the sample's, a head, the steps of those that train."""
     record, cost = strategy(recipe.strategy), way.cut.multiply_adds
-    seconds = OVERHEAD
+    seconds, epoch = OVERHEAD, 0.0
     if record.frozen or record.tuned:
         known = len(seen.dataset) if way.strategy == "early-features" else 0  # whose features are in the cache as they are
         missing = ground.images * (1 + ground.asked.validation) - known
         seconds += missing * (forward_seconds(cost, ground.machine) + seen.decode_seconds)
         seconds += head_seconds(ground.images, way.features.shape[1], ground.classes, ground.machine)
     if not record.frozen:
-        step = step_seconds(cost, ground.machine, depthwise=seen.depthwise)
-        seconds += TRACE + ground.images * (seen.decode_seconds + (recipe.epochs or 0) * step)
-    return seconds
+        epoch = ground.images * step_seconds(cost, ground.machine, depthwise=seen.depthwise)
+        seconds += TRACE + ground.images * seen.decode_seconds + (recipe.epochs or 0) * epoch
+    return seconds, epoch
 
 
 def _memory(way: Frozen, recipe: Recipe) -> float:

@@ -17,7 +17,7 @@ FORWARD = 1.2
 """Seconds of a forward pass by OpenVINO over those of as many multiply-adds in a matrix product. On two cores MobileNetV2 at 96 px
 runs at 0.7 and ResNet50 at 224 px at 1.2 times the speed of the product."""
 
-STEP, DEPTHWISE_STEP = 4.5, 6.5
+STEP, DEPTHWISE_STEP = 4.5, 5.5
 """Seconds of a training step by Keras on a CPU over those of a forward pass by OpenVINO. On two cores: ResNet50 at 224 px 4.6, at
 96 px 4.4, SqueezeNet 4.1; with depthwise convolutions, at 96 px, EfficientNetB0 4.0, MobileNet 4.5, MobileNetV2 8.2. ConvNeXt, with
 depthwise convolutions of 7 by 7, takes 18: TensorFlow does those slowly."""

@@ -98,5 +98,7 @@ def _budget_in_words(order: tuple[Candidate, ...], budget: float | None) -> Iter
         return
     best = max((one.accuracy.value for one in order if not one.obstacle), default=0.0)
     better = [one for one in order if one.obstacle and one.accuracy.value > best]
+    if order[0].shortened:
+        yield f"the budget of {budget:,.0f} s has room for {order[0].shortened} of {order[0].name}; more time would do it good"
     for one in better[:2]:
         yield f"{one.name} is expected to do better ({one.accuracy.value:.3f}), but {one.obstacle}"

@@ -70,7 +70,8 @@ def recommend(train: Dataset, side: float, offers: Sequence[Offer], asked: Recip
     candidates = [one for found, curves in known for one in of_backbone(found, curves, ground, watcher)]
     candidates.append(from_scratch(level.short, ground, level.pixels))
     # The seconds are a CPU's: on a GPU they forbid nothing.
-    order = ranked([within(one, None if has_gpu() else budget, memory) for one in candidates])
+    limit = None if has_gpu() else budget
+    order = ranked([within(one, limit, memory, shortens=asked.epochs is None) for one in candidates])
     curve = max(known[0][1].values(), key=lambda one: one.here.value) if known else None
     evidence = Evidence(size, tuple(one.profile for one, _ in known), curve, level, time.perf_counter() - began)
     leading = next((profile for profile in evidence.profiles if profile.similarity is not None), None)

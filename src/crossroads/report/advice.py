@@ -60,5 +60,5 @@ def _row(candidate: Candidate) -> tuple[object, ...]:
         f"{accuracy.low:.3f} to {accuracy.high:.3f}",
         f"{candidate.seconds:.0f}",
         f"{candidate.memory_mb:.0f}",
-        candidate.obstacle,
+        candidate.obstacle or candidate.shortened,
     )

@@ -12,7 +12,8 @@ import io
 import json
 import os
 import zipfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -85,18 +86,31 @@ class Checkpoints:
         Raises:
             TrainingError: The folder cannot be written, such as on a full disk. The checkpoint before stays good.
         """
-        newest = progress.history[-1].epoch
-        try:
+        with self._written():
             self.folder.mkdir(parents=True, exist_ok=True)
-            path = self._path(newest)
+            path = self._path(progress.history[-1].epoch)
             buffer = io.BytesIO()
             np.savez(buffer, *arrays)
             write_atomically(path, buffer.getvalue())
-            state = asdict(progress) | {"digests": self._digests({newest, progress.best})}
-            write_atomically(self._pointer, json.dumps(state, indent=1).encode())
+            self._point(progress)
             for old in self.folder.glob("epoch-*.npz"):
                 if old not in (path, self._path(progress.best)):
                     old.unlink()
+
+    def mark(self, progress: Progress) -> None:
+        """Keep other facts with the state that was saved last. Raises as `save` does."""
+        with self._written():
+            self._point(progress)
+
+    def _point(self, progress: Progress) -> None:
+        state = asdict(progress) | {"digests": self._digests({progress.history[-1].epoch, progress.best})}
+        write_atomically(self._pointer, json.dumps(state, indent=1).encode())
+
+    @contextmanager
+    def _written(self) -> Iterator[None]:
+        """Inside, what the disk refuses is a `TrainingError`."""
+        try:
+            yield
         except OSError as error:
             raise TrainingError(
                 "the checkpoint must be writable",

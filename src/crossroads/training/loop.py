@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
@@ -24,7 +24,10 @@ from crossroads.training.figures import sums
 from crossroads.training.freezing import fingerprint, freeze, require_unchanged
 from crossroads.training.mixing import Mix
 from crossroads.training.optimizer import RuledAdam, rules, schedule
-from crossroads.training.watch import Watcher
+from crossroads.training.watch import Enough, Watcher
+
+ENOUGH = "ended"
+"""Among the facts of a phase's progress where the watcher ended it: it stays ended when it is taken up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +65,7 @@ def train(
     Raises:
         TrainingError: The phase moves images where there are features, the checkpoint belongs to another run, the loss is not
             finite, memory does not hold a batch, or a frozen weight changed.
+        Enough: The watcher raised it before the first epoch was done; later the epochs so far are what is trained.
     """
     if network.frozen is not None and phase.augmentation.moves:
         raise TrainingError(
@@ -79,7 +83,7 @@ def train(
         assign(state, checkpoints.arrays(len(progress.history)))
     epochs = _Epochs(network, model, phase, validation, checkpoints, progress or Progress(identity, (), 0), watcher, steps, state)
     done = len(epochs.progress.history)
-    if done < phase.epochs and not _stops_early(epochs.progress, phase):
+    if done < phase.epochs and not _over(epochs.progress, phase):
         before = fingerprint(still)
         with _memory_in_words(phase):
             model.fit(
@@ -94,7 +98,7 @@ def train(
         require_unchanged(still, before)
     progress = epochs.progress
     # An average is not what the last step left: the state is that of the steps, from which a run goes on.
-    if progress.best != len(progress.history) or phase.ema:
+    if progress.best != len(progress.history) or phase.ema or epochs.in_mid_epoch:
         assign(state, checkpoints.arrays(progress.best))
         _assign_all(model.trainable_variables, model.optimizer.averages)
     return Trained(progress.history, progress.best)
@@ -173,7 +177,10 @@ def _assign_all(variables: Sequence[Any], values: Sequence[Any]) -> None:
         variable.assign(value)
 
 
-def _stops_early(progress: Progress, phase: Phase) -> bool:
+def _over(progress: Progress, phase: Phase) -> bool:
+    """Whether a phase has ended before its last epoch: the watcher had enough, or the validation loss has long been no better."""
+    if ENOUGH in progress.facts:
+        return True
     if not phase.early_stopping or not progress.history:
         return False
     losses = [record.validation_loss for record in progress.history]
@@ -220,7 +227,7 @@ class _Epochs(keras.callbacks.Callback):  # type: ignore[misc]
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         super().__init__()
-        self.progress = progress
+        self.progress, self.in_mid_epoch = progress, False
         self._network, self._training, self._phase, self._validation = network, model, phase, validation
         self._checkpoints, self._watcher, self._steps, self._state, self._clock = checkpoints, watcher, steps, state, clock
         self._started = clock()
@@ -230,11 +237,19 @@ class _Epochs(keras.callbacks.Callback):  # type: ignore[misc]
         self._started = self._clock()
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Tell the watcher."""
-        self._watcher.step(len(self.progress.history) + 1, batch + 1, self._steps)
+        """Tell the watcher; where it has enough, the batches of this epoch are lost."""
+        try:
+            self._watcher.step(len(self.progress.history) + 1, batch + 1, self._steps)
+        except Enough:
+            if not self.progress.history:
+                raise
+            self.in_mid_epoch = True
+            self._end()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Validate, record, keep the state."""
+        if self.in_mid_epoch:
+            return
         loss, optimizer = float((logs or {})["loss"]), self._training.optimizer
         with _averaged(self._training.trainable_variables, optimizer.averages):
             validation_loss, accuracy = validate(self._network.trained, self._validation)
@@ -249,9 +264,18 @@ class _Epochs(keras.callbacks.Callback):  # type: ignore[misc]
         record = EpochRecord(self._phase.name, epoch + 1, seconds, rate, loss, validation_loss, accuracy)
         self.progress = self._with(record)
         self._checkpoints.save(self.progress, [keras.ops.convert_to_numpy(v) for v in self._state])
-        self._watcher.epoch(record, self._phase.epochs)
-        if _stops_early(self.progress, self._phase):
+        try:
+            self._watcher.epoch(record, self._phase.epochs)
+        except Enough:
+            self._end()
+        if _over(self.progress, self._phase):
             self._training.stop_training = True
+
+    def _end(self) -> None:
+        """Leave it at the epochs so far, also when the phase is taken up."""
+        self._training.stop_training = True
+        self.progress = replace(self.progress, facts={ENOUGH: True})
+        self._checkpoints.mark(self.progress)
 
     def _with(self, record: EpochRecord) -> Progress:
         history = (*self.progress.history, record)

@@ -95,8 +95,6 @@ def _solved(phase: Solve, classes: int, data: Labelled, validation: Labelled) ->
     together = np.tile(own, data.views) if data.views > 1 or data.groups is not None else None
     labels = np.tile(data.labels, data.views)
     weights = class_weights(data.labels, classes, phase.class_weights)
-    solved = heads.solve(
-        data.inputs, labels, validation.inputs, validation.labels, classes, groups=together, weights=weights
-    )
+    solved = heads.solve(data.inputs, labels, validation.inputs, validation.labels, classes, groups=together, weights=weights)
     loss, _ = heads.measure(data.inputs, labels, solved.kernel, solved.bias)
     return solved, loss

@@ -8,8 +8,18 @@ from typing import Protocol
 from crossroads.training.checkpoint import EpochRecord
 
 
+class Enough(Exception):
+    """Raised by a watcher's `step` or `epoch`: the phase ends here, for good, and its epochs so far are what there is.
+
+    An epoch that is not done is lost. Where none is done yet, whoever asked for the training gets the exception.
+    """
+
+
 class Watcher(Protocol):
-    """What is told of a run while it goes on. The command line draws it; a program may take it as it likes."""
+    """What is told of a run while it goes on. The command line draws it; a program may take it as it likes.
+
+    What it raises ends the run, to be taken up later; `Enough` ends a phase, for good.
+    """
 
     def note(self, text: str) -> None:
         """One sentence that the user should read, such as how many images were refused."""

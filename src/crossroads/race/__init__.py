@@ -1,0 +1,1 @@
+"""What was advised, tried within a budget; the best on validation is kept."""

@@ -1,0 +1,66 @@
+"""What is believed of a candidate: of its accuracy, from what was expected and what validation says, and of its seconds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from crossroads.advice.estimate import Estimate, from_log_odds, log_odds
+from crossroads.advice.expectation import with_epochs
+from crossroads.race.records import Entrant, Trial
+
+MARGIN = 1.1
+"""Seconds that an epoch is planned with over those it is expected to take: what does not end in time is cut off."""
+
+
+def posterior(expected: Estimate, accuracy: float, images: int) -> Estimate:
+    """What was expected and what validation says, each weighed by how sure it is, with a 95 % interval.
+
+    Both are taken as normal in log odds: the expectation with the width of its interval, the validation with the variance of a
+    share of `images`, half an image added to right and wrong (Agresti 2013, section 3.1): few images are believed little.
+    """
+    prior, low, high = (log_odds(value, 1e-4) for value in expected)
+    prior_variance = max(((high - low) / 3.92) ** 2, 1e-6)
+    right, wrong = accuracy * images + 0.5, (1 - accuracy) * images + 0.5
+    seen, seen_variance = math.log(right / wrong), 1 / right + 1 / wrong
+    precision = 1 / prior_variance + 1 / seen_variance
+    middle, half = (prior / prior_variance + seen / seen_variance) / precision, 1.96 / math.sqrt(precision)
+    return Estimate(from_log_odds(middle), from_log_odds(middle - half), from_log_odds(middle + half))
+
+
+def believed(expected: Estimate, accuracy: float, images: int) -> float:
+    """The middle of `posterior`."""
+    return posterior(expected, accuracy, images).value
+
+
+def of_trial(entrant: Entrant, trial: Trial) -> Estimate:
+    """The accuracy of what a trial left."""
+    share = (trial.epochs or 1) / (entrant.recipe.epochs or 1)
+    return posterior(with_epochs(entrant.accuracy, share), trial.accuracy, trial.images)
+
+
+def of_epochs(entrant: Entrant, epochs: int | None, trials: Sequence[Trial]) -> Estimate:
+    """The accuracy that a candidate would reach with so many epochs, after its `trials`."""
+    done = [trial for trial in trials if not trial.failed]
+    if epochs is None:
+        return entrant.accuracy
+    if not done:
+        return with_epochs(entrant.accuracy, epochs / (entrant.recipe.epochs or 1))
+    return with_epochs(of_trial(entrant, done[-1]), epochs / (done[-1].epochs or 1))
+
+
+def seconds_of(entrant: Entrant, epochs: int | None, trials: Sequence[Trial]) -> float:
+    """Seconds of a run with so many epochs, from the candidate's last trial where there is one, else from the advice."""
+    whole, each, of = entrant.seconds, entrant.epoch_seconds, entrant.recipe.epochs
+    done = [trial for trial in trials if not trial.failed]
+    if done:
+        whole, each, of = done[-1].seconds, done[-1].epoch_seconds, done[-1].epochs
+    return whole if epochs is None or of is None else whole + (epochs - of) * each
+
+
+def epochs_within(entrant: Entrant, seconds: float, trials: Sequence[Trial]) -> int:
+    """The most epochs, of those that the recipe has, that are expected to be done in time; 0 where not one is."""
+    most = entrant.recipe.epochs or 0
+    fixed = seconds_of(entrant, 0, trials)
+    each = MARGIN * (seconds_of(entrant, 1, trials) - fixed)
+    return most if each <= 0 else max(0, min(most, int((seconds - fixed) / each)))

@@ -1,0 +1,180 @@
+"""What a race goes by and what it has done, as records and as files in the folder of the run."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from crossroads.advice.estimate import Estimate
+from crossroads.errors import TrainingError
+from crossroads.recipe import Recipe
+from crossroads.training.checkpoint import write_atomically
+
+OUT_OF_TIME = "the budget was spent before its first epoch was done"
+
+
+@dataclass(frozen=True, slots=True)
+class Entrant:
+    """A candidate as it enters.
+
+    Attributes:
+        recipe: Resolved.
+        accuracy: Expected.
+        seconds: Expected of the whole run; 0 where nothing is known.
+        epoch_seconds: Expected of one epoch of it; 0 for a head that is solved, or where nothing is known.
+        shortens: Whether fewer epochs than the recipe's are an answer too; not where the user named their number.
+    """
+
+    recipe: Recipe
+    accuracy: Estimate
+    seconds: float
+    epoch_seconds: float = 0.0
+    shortens: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a race goes by; kept in its folder, so that it is the same when the race is taken up.
+
+    Attributes:
+        entrants: In the order of the advice, without those that cannot be taken.
+        budget: Seconds.
+        spent: Seconds that the advice took.
+        advice: What was measured and advised, as plain JSON values.
+    """
+
+    entrants: tuple[Entrant, ...]
+    budget: float
+    spent: float
+    advice: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One run of a candidate, for some of its epochs or all.
+
+    Attributes:
+        name: Of its folder.
+        entrant: Place of the candidate in the plan.
+        planned: Epochs that it was to have; None for a solved head.
+        epochs: Epochs that it had: fewer where the time was over.
+        whole: Whether this was all that the candidate plans.
+        seconds: Taken.
+        epoch_seconds: Of these, an epoch's.
+        validation_accuracy: Reached; None where it failed.
+        validation_loss: In nats, likewise.
+        images: Validation images, groups where there are any.
+        failed: Why there is nothing to show for it; "" where there is.
+    """
+
+    name: str
+    entrant: int
+    planned: int | None
+    epochs: int | None
+    whole: bool
+    seconds: float
+    epoch_seconds: float = 0.0
+    validation_accuracy: float | None = None
+    validation_loss: float | None = None
+    images: int = 0
+    failed: str = ""
+
+    @property
+    def accuracy(self) -> float:
+        """Reached; 0 where it failed."""
+        return self.validation_accuracy or 0.0
+
+
+def stored_trials(path: Path) -> tuple[Trial, ...]:
+    """What a race did before it was broken off. Raises `TrainingError` where the file is damaged."""
+    value = _read(path)
+    try:
+        return () if value is None else tuple(Trial(**row) for row in value["trials"])
+    except (TypeError, KeyError) as error:
+        raise _damaged(path) from error
+
+
+def keep_trials(trials: tuple[Trial, ...], path: Path) -> None:
+    """Write what a race did for `stored_trials`. Raises `TrainingError` where it cannot be written."""
+    _write(path, {"trials": [asdict(trial) for trial in trials]})
+
+
+def stored_plan(path: Path, identity: str) -> Plan | None:
+    """The plan of a race that was begun; None where there is none.
+
+    Args:
+        path: Where it is kept.
+        identity: Of the data and the program; a plan of another is refused.
+
+    Raises:
+        TrainingError: It is damaged, or was made for other images or by another version.
+    """
+    value = _read(path)
+    if value is None:
+        return None
+    try:
+        before = value["identity"]
+        entrants = tuple(
+            Entrant(
+                Recipe.from_mapping(row["recipe"], str(path)),
+                Estimate(*row["accuracy"]),
+                row["seconds"],
+                row["epoch_seconds"],
+                row["shortens"],
+            )
+            for row in value["entrants"]
+        )
+        plan = Plan(entrants, value["budget"], value["spent"], value["advice"])
+    except (ValueError, TypeError, KeyError) as error:
+        raise _damaged(path) from error
+    if before != identity:
+        raise TrainingError(
+            "a race is resumed on the images and with the version it was started with",
+            received=str(path.parent.parent),
+            mend="start again in another folder",
+        )
+    return plan
+
+
+def keep_plan(plan: Plan, path: Path, identity: str) -> None:
+    """Write a plan for `stored_plan`. Raises `TrainingError` where it cannot be written."""
+    entrants = [
+        {
+            "recipe": one.recipe.to_mapping(),
+            "accuracy": list(one.accuracy),
+            "seconds": one.seconds,
+            "epoch_seconds": one.epoch_seconds,
+            "shortens": one.shortens,
+        }
+        for one in plan.entrants
+    ]
+    known = {"budget": plan.budget, "spent": plan.spent, "advice": plan.advice}
+    _write(path, {"identity": identity, "entrants": entrants, **known})
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    """A JSON object that `_write` wrote; None where there is no file. Raises `TrainingError`."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise _damaged(path) from error
+    if not isinstance(value, dict):
+        raise _damaged(path)
+    return value
+
+
+def _write(path: Path, value: dict[str, Any]) -> None:
+    try:
+        write_atomically(path, json.dumps(value, indent=1).encode())
+    except OSError as error:
+        raise TrainingError(
+            "--out must be writable", received=f"{path} ({error.strerror})", mend="make room there and add --resume"
+        ) from error
+
+
+def _damaged(path: Path) -> TrainingError:
+    return TrainingError("the unfinished run is damaged", received=str(path), mend="start again in another folder")

@@ -1,0 +1,363 @@
+"""The race: what was advised is tried within a budget, the surest first, and what does best on validation is kept.
+
+The first to run is the best head on frozen features, which takes seconds. Those that train the network then run for a quarter of
+their epochs, and the better half of them again, for all of their epochs or as many as the budget has room for (successive halving:
+Jamieson and Talwalkar 2016, https://arxiv.org/abs/1502.07943). Each run has a whole schedule, however short, so what a short one
+reached is an answer too. Libraries for such searches (Optuna, Ray Tune) look for numbers in a space; here a handful of known
+candidates takes turns.
+
+Every trial has checkpoints of its own and a line in ``race.json`` once it is done. What is run next follows from what was run, so a
+race that was killed is played again from those lines and goes on.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from crossroads.advice.estimate import Estimate
+from crossroads.errors import CrossroadsError
+from crossroads.fitting import Fitted, Task, carry_out
+from crossroads.race.belief import epochs_within, of_epochs, of_trial, seconds_of
+from crossroads.race.records import OUT_OF_TIME, Entrant, Plan, Trial, keep_trials, stored_trials
+from crossroads.recipe import Recipe
+from crossroads.run_folder import RunFolder
+from crossroads.strategies import strategy
+from crossroads.training.checkpoint import EpochRecord
+from crossroads.training.watch import Enough, Relay, Watcher
+
+SHORT = 4
+"""Share of the epochs of a first turn: one in so many."""
+
+LATE = 0.1
+"""Share of the budget that an epoch may go on beyond it: its work is lost where it is broken off."""
+
+WORTH_TRYING = 0.005
+"""Accuracy by which the upper end of what is expected of a candidate must beat the best so far for it to be tried."""
+
+
+def _in_words(error: Exception) -> str:
+    """Why a trial is given up."""
+    if isinstance(error, Enough):
+        return OUT_OF_TIME
+    if isinstance(error, CrossroadsError):
+        return str(error)
+    said = next((line for line in str(error).splitlines() if line.strip()), "")
+    return f"{type(error).__name__}: {said[:300]}"
+
+
+def _clocked(watcher: Watcher, seconds: float, late: float) -> Relay:
+    """A watcher that ends a trial: after an epoch once its time is over and epochs are left, within one `late` seconds later."""
+    end = time.perf_counter() + seconds
+
+    def between(record: EpochRecord, total: int) -> None:
+        if record.epoch < total and time.perf_counter() > end:
+            raise Enough
+
+    def within() -> None:
+        if time.perf_counter() > end + late:
+            raise Enough
+
+    return Relay(watcher, after_step=within, after_epoch=between)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Raced:
+    """How a race ended.
+
+    Attributes:
+        task: What the winner was trained for.
+        fitted: The winner.
+        facts: For ``metrics.json``: budget, every trial, the winner, and why it won.
+    """
+
+    task: Task
+    fitted: Fitted
+    facts: dict[str, Any]
+
+
+def race(plan: Plan, task_of: Callable[[Recipe], Task], folder: RunFolder, watcher: Watcher) -> Raced:
+    """Run the race.
+
+    Ctrl-C ends it: the best so far is kept, if there is one. A candidate that fails is given up; one that is at work when the
+    budget is spent ends with its epoch, or a tenth of the budget later with the epoch before. Only if all fail the race does.
+
+    Args:
+        plan: Whom to race.
+        task_of: From a candidate's recipe to what is to be carried out.
+        folder: Holds a trial's checkpoints and what was reached.
+        watcher: Is told what goes on.
+
+    Raises:
+        CrossroadsError: No candidate can be trained.
+    """
+    return _Race(plan, task_of, folder, watcher).run()
+
+
+class _Race:
+    def __init__(self, plan: Plan, task_of: Callable[[Recipe], Task], folder: RunFolder, watcher: Watcher) -> None:
+        self._plan, self._task_of, self._folder, self._watcher = plan, task_of, folder, watcher
+        self._kept = folder.scratch / "race.json"
+        # What failed may have failed for a reason that has passed, such as a full disk: it is tried again.
+        self._before = {trial.name: trial for trial in stored_trials(self._kept) if trial.failed in ("", OUT_OF_TIME)}
+        self._trials: tuple[Trial, ...] = ()
+        self._best: tuple[str, Task, Fitted] | None = None
+        self._stopped = False
+
+    def run(self) -> Raced:
+        entrants = self._plan.entrants
+        frozen = [i for i, one in enumerate(entrants) if strategy(one.recipe.strategy).frozen]
+        trained = [i for i in range(len(entrants)) if i not in frozen]
+        names = ", ".join(_called(one.recipe) for one in entrants)
+        self._watcher.note(f"a race within {self._plan.budget:,.0f} s, Ctrl-C keeps the best so far: {names}")
+        try:
+            for index in frozen:
+                self._try(index, None, needed=not self._answers(), alone=index == frozen[-1] and not trained)
+            while trained and not self._answers():  # the first answer has to come from another
+                index, *trained = trained
+                self._try(index, entrants[index].recipe.epochs, needed=True, alone=not trained)
+            self._halved(trained)
+        except KeyboardInterrupt:
+            if not self._answers():
+                raise
+            self._stopped = True
+            self._watcher.note("stopped: the best so far is kept; it is now tested and saved, which takes some seconds")
+        return self._ended()
+
+    def _halved(self, trained: list[int]) -> None:
+        """A quarter of the epochs each, then the better half to their end, or for as long as there is time."""
+        hopeful = [index for index in trained if self._hoped_for(index, self._entrant(index).recipe.epochs)]
+        hopeful = [index for index in hopeful if self._room_for(index) or self._long_turn(index, 0)]
+        places = math.ceil(len(hopeful) / 2)
+        if len(hopeful) > 1:
+            until = (self._spent() + self._plan.budget) / 2  # the other half is for those that go on
+            for place, index in enumerate(hopeful):
+                self._short_turn(index, until, (until - self._spent()) / (len(hopeful) - place))
+        left = list(hopeful)
+        while left and places:
+            lengths = {index: self._room_for(index) for index in left}
+            index = max(left, key=lambda one: self._expected(one, lengths[one]).value)
+            left.remove(index)
+            places -= self._long_turn(index, lengths[index])
+
+    def _short_turn(self, index: int, until: float, share: float) -> None:
+        """A quarter of the epochs, or as many as its share of the time has room for; it ends where all short turns do."""
+        recipe = self._entrant(index).recipe
+        wanted = max(1, round((recipe.epochs or 1) / SHORT))
+        epochs = min(wanted, epochs_within(self._entrant(index), share, ()))
+        if epochs:
+            self._try(index, epochs, until=until)
+        else:
+            least = seconds_of(self._entrant(index), 1, ())
+            why = f"its first epoch takes about {least:,.0f} s, and its share of the time is {max(0, share):,.0f}"
+            self._watcher.note(f"{_called(recipe)} has no short turn: {why}")
+
+    def _room_for(self, index: int) -> int:
+        """How many epochs the budget has room for; 0 where that is no answer, or no more than there was."""
+        entrant, had = self._entrant(index), [trial.epochs or 0 for trial in self._of(index)]
+        most = epochs_within(entrant, self._plan.budget - self._spent(), self._of(index))
+        return most if most > max(had, default=0) and (entrant.shortens or most == entrant.recipe.epochs) else 0
+
+    def _long_turn(self, index: int, epochs: int) -> bool:
+        """All epochs, or as many as there is time for; whether anything was run or had been."""
+        entrant = self._entrant(index)
+        if epochs:
+            if self._hoped_for(index, epochs):
+                return self._try(index, epochs)
+            high = self._expected(index, epochs).high
+            why = f"{high:.3f} at most is to be hoped for, and the best so far is believed to reach no less"
+        else:
+            if any(trial.whole for trial in self._of(index)):
+                return True
+            had = max((trial.epochs or 0 for trial in self._of(index)), default=0)
+            wanted = had + 1 if entrant.shortens else entrant.recipe.epochs
+            takes = seconds_of(entrant, wanted, self._of(index))
+            more = "an epoch" if wanted == 1 else f"{wanted} epochs"
+            why = f"{more} would take about {takes:,.0f} s, and {max(0, self._plan.budget - self._spent()):,.0f} are left"
+        self._watcher.note(f"{_called(entrant.recipe)} is not {'continued' if self._of(index) else 'tried'}: {why}")
+        return False
+
+    def _entrant(self, index: int) -> Entrant:
+        return self._plan.entrants[index]
+
+    def _of(self, index: int) -> list[Trial]:
+        """What came of a candidate so far."""
+        return [trial for trial in self._trials if trial.entrant == index and not trial.failed]
+
+    def _expected(self, index: int, epochs: int) -> Estimate:
+        """The accuracy that a candidate would reach with so many epochs; nothing without any."""
+        return of_epochs(self._entrant(index), epochs, self._of(index)) if epochs else Estimate(0.0, 0.0, 0.0)
+
+    def _spent(self) -> float:
+        return self._plan.spent + sum(trial.seconds for trial in self._trials)
+
+    def _answers(self) -> list[Trial]:
+        """The trials that are something to show."""
+        done = (trial for trial in self._trials if not trial.failed)
+        return [trial for trial in done if trial.whole or self._entrant(trial.entrant).shortens]
+
+    def _hoped_for(self, index: int, epochs: int | None) -> bool:
+        """Whether more can be hoped of a candidate than is believed of the best so far."""
+        hoped = of_epochs(self._entrant(index), epochs, self._of(index)).high
+        return not self._answers() or hoped > self._belief(self._winner()) + WORTH_TRYING
+
+    def _try(
+        self, index: int, epochs: int | None, *, needed: bool = False, alone: bool = False, until: float | None = None
+    ) -> bool:
+        """Run a candidate for some epochs, unless it has been; whether there is something to show for it.
+
+        One that is `needed`, since there is nothing to show yet, runs whatever the time; its error is the race's if it is `alone`.
+        A head that is not needed runs if there is hope and time for it.
+        """
+        entrant = self._entrant(index)
+        called, usual = _called(entrant.recipe), entrant.recipe.epochs
+        left = self._plan.budget - self._spent()
+        if epochs is None and not needed:
+            takes = seconds_of(entrant, None, ())
+            high = entrant.accuracy.high
+            if not self._hoped_for(index, None) or takes > left:
+                why = f"it takes about {takes:,.0f} s, and {max(0, left):,.0f} are left"
+                if not self._hoped_for(index, None):
+                    why = f"{high:.3f} at most is to be hoped for, and the best so far is believed to reach no less"
+                self._watcher.note(f"{called} is not tried: {why}")
+                return False
+        name = f"trial-{index:02d}-{'solved' if epochs is None else epochs}"
+        before = self._before.get(name)
+        if before is not None:
+            self._trials = (*self._trials, before)
+            return not before.failed
+        recipe = entrant.recipe if epochs == usual else replace(entrant.recipe, epochs=epochs)
+        part = "" if epochs == usual else f", {epochs} of {usual} epochs"
+        self._watcher.note(f"trying {called}{part}: {of_epochs(entrant, epochs, self._of(index)).value:.3f} expected")
+        began = time.perf_counter()
+        watcher = (
+            self._watcher
+            if needed
+            else _clocked(self._watcher, (until or self._plan.budget) - self._spent(), LATE * self._plan.budget)
+        )
+        blank = Trial(name, index, epochs, epochs, epochs == usual, 0.0)
+        try:
+            task = self._task_of(recipe)
+            fitted = carry_out(task, self._folder.trial(name), watcher)
+        except Exception as error:  # backends raise all kinds, such as for want of memory, and what was reached must not be lost
+            if needed and alone:
+                self._watcher.note("no candidate could be trained; what the advice measured is kept, and --resume tries them again")
+                raise
+            why = _in_words(error)
+            self._watcher.note(f"{called} is given up: {why}")
+            self._add(replace(blank, seconds=time.perf_counter() - began, failed=why))
+            return False
+        trial = self._add(_reached(blank, fitted, time.perf_counter() - began))
+        if trial.epochs != epochs:
+            self._watcher.note(f"{called} ends after {trial.epochs} of {epochs} epochs: its time is over")
+        if trial in self._answers() and self._winner().name == name:
+            self._best = (name, task, fitted)
+        return True
+
+    def _winner(self) -> Trial:
+        """Of those that do no worse on validation than the first answer, the one that most can be said for."""
+        answers = self._answers()
+        heads = (trial for trial in answers if strategy(self._entrant(trial.entrant).recipe.strategy).frozen)
+        first = next(heads, answers[0])
+        no_worse = [trial for trial in answers if trial.accuracy >= first.accuracy]
+        return max(no_worse, key=lambda trial: (self._belief(trial), -(trial.validation_loss or 0.0)))
+
+    def _belief(self, trial: Trial) -> float:
+        return of_trial(self._entrant(trial.entrant), trial).value
+
+    def _ended(self) -> Raced:
+        winner = self._winner()
+        if self._best is None or self._best[0] != winner.name:
+            recipe = self._entrant(winner.entrant).recipe
+            task = self._task_of(recipe if winner.planned is None else replace(recipe, epochs=winner.planned))
+            self._best = (winner.name, task, carry_out(task, self._folder.trial(winner.name), self._watcher))
+        _, task, fitted = self._best
+        why = self._why(winner)
+        self._watcher.note(why)
+        facts = {
+            "budget": self._plan.budget,
+            "seconds": round(self._spent(), 1),
+            "stopped": self._stopped,
+            "trials": [self._row(trial) | {"won": trial is winner} for trial in self._trials],
+            "why": why,
+        }
+        return Raced(task, fitted, facts)
+
+    def _row(self, trial: Trial) -> dict[str, Any]:
+        """A trial for ``metrics.json``."""
+        entrant = self._entrant(trial.entrant)
+        return {
+            "strategy": entrant.recipe.strategy,
+            "backbone": entrant.recipe.backbone,
+            "epochs": trial.epochs,
+            "usual_epochs": entrant.recipe.epochs,
+            "whole": trial.whole,
+            "seconds": trial.seconds,
+            "expected": entrant.accuracy.to_json(),
+            "validation_accuracy": trial.validation_accuracy,
+            "validation_loss": trial.validation_loss,
+            "believed": None if trial.failed else round(self._belief(trial), 4),
+            "failed": trial.failed or None,
+        }
+
+    def _why(self, winner: Trial) -> str:
+        entrant = self._entrant(winner.entrant)
+        words = (
+            f"{_called(entrant.recipe)} won{_part(winner, entrant)}: {winner.accuracy:.4f} on validation where "
+            f"{entrant.accuracy.value:.3f} was expected{self._given_up()}"
+        )
+        others = [trial for trial in self._answers() if trial.entrant != winner.entrant]
+        if not others:
+            return f"{words}; nothing else was tried"
+        second = max(others, key=self._belief)
+        of = self._entrant(second.entrant)
+        return (
+            f"{words}, together {self._belief(winner):.3f}; the next best, {_called(of.recipe)}{_part(second, of)}, had "
+            f"{second.accuracy:.4f}, together {self._belief(second):.3f}"
+        )
+
+    def _given_up(self) -> str:
+        """Whose trial failed, for what other reason than time."""
+        failed = [trial for trial in self._trials if trial.failed not in ("", OUT_OF_TIME)]
+        named = dict.fromkeys(self._entrant(trial.entrant).recipe.strategy for trial in failed)
+        return f" ({', '.join(named)} failed)" if named else ""
+
+    def _add(self, trial: Trial) -> Trial:
+        rounded = replace(trial, seconds=round(trial.seconds, 3), epoch_seconds=round(trial.epoch_seconds, 4))
+        self._trials = (*self._trials, rounded)
+        self._before[rounded.name] = rounded
+        keep_trials(tuple(self._before.values()), self._kept)
+        return rounded
+
+
+def _called(recipe: Recipe) -> str:
+    return f"{recipe.strategy} of {recipe.backbone}"
+
+
+def _part(trial: Trial, entrant: Entrant) -> str:
+    """How much of its epochs a trial had, where not all."""
+    return "" if trial.epochs == entrant.recipe.epochs else f" with {trial.epochs} of {entrant.recipe.epochs} epochs"
+
+
+def _reached(blank: Trial, fitted: Fitted, seconds: float) -> Trial:
+    """A trial with what it reached. Epochs of a part that was killed count as well: their seconds are in the history."""
+    dataset = fitted.validation.dataset
+    images = len(dataset) if dataset.groups is None else len(np.unique(dataset.groups))
+    taken = max(seconds, sum(record.seconds for record in fitted.history))
+    accuracy, loss = fitted.reached["accuracy"], fitted.reached["loss"]
+    reached = replace(blank, seconds=taken, validation_accuracy=accuracy, validation_loss=loss, images=images)
+    if blank.planned is None:
+        return reached
+    last = [record for record in fitted.history if record.phase == fitted.history[-1].phase]
+    had = len(last)
+    return replace(reached, epochs=had, whole=blank.whole and had == blank.planned, epoch_seconds=_usual(last))
+
+
+def _usual(records: Sequence[EpochRecord]) -> float:
+    """Seconds of an epoch; the first one, which also builds its graph, stands for itself where there is no other."""
+    return float(np.median([record.seconds for record in records[1:] or records]))
