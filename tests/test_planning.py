@@ -1,5 +1,6 @@
 """Whom to race: what nothing stands in the way of, and a head on frozen features in any case that memory holds."""
 
+import re
 from types import SimpleNamespace
 
 import pytest
@@ -8,6 +9,7 @@ import crossroads
 from crossroads import planning
 from crossroads.advice.candidates import Candidate, within
 from crossroads.advice.estimate import Estimate
+from crossroads.errors import CrossroadsError
 from crossroads.planning import divide, planned
 from crossroads.recipe import Recipe
 from crossroads.training.watch import Relay, Silent
@@ -90,3 +92,21 @@ def test_where_nothing_is_possible_the_best_head_is_tried_and_said_to_be_too_muc
     names, notes = names_and_notes(budget, memory)
     assert names == [chosen]
     assert notes[0].startswith(f"the {what} is too small for anything; {chosen}, b is trained all the same, in about ")
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"strategy": "finetune", "weights": "absent.h5"}, "absent.h5 does not exist"),
+        ({"backbone": "MobileNet"}, "no such backbone; received 'MobileNet'; did you mean 'mobilenet'?"),
+        ({"backbone": "mobilenet", "image_size": 20}, "mobilenet"),
+        ({"strategy": "feature-extraction", "epochs": 3}, "epochs does nothing with a linear head"),
+        ({"cut": "0.5"}, "cut belongs to one strategy, and none is named"),
+        ({"strategy": "finetune", "budget": 60.0}, "budget does nothing with a strategy that is named"),
+    ],
+)
+def test_what_is_wrong_whatever_the_images_is_told_before_one_is_read(monkeypatch, tmp_path, asked, message):
+    monkeypatch.setattr(planning, "read", None)
+    with pytest.raises(CrossroadsError, match=re.escape(message)):
+        crossroads.fit("photos", out=tmp_path / "run", **asked)
+    assert not (tmp_path / "run").exists()

@@ -23,14 +23,15 @@ from crossroads.data.loading import Loaded, load_all, sizes
 from crossroads.data.mirrors import flip_is_safe
 from crossroads.data.readers import read
 from crossroads.data.splits import Locked, split
+from crossroads.data.trees import existing
 from crossroads.errors import DataError, RecipeError
 from crossroads.fitting import Task
 from crossroads.lookup import resize_of
-from crossroads.networks.construct import choose, object_name
+from crossroads.networks.construct import choose, is_own, object_name
 from crossroads.race.records import Entrant, Plan
 from crossroads.recipe import Recipe
 from crossroads.scoring import test_rows
-from crossroads.strategies import resolve, strategy
+from crossroads.strategies import refuse_chosen, resolve, strategy
 from crossroads.training.watch import Watcher
 
 Source = object
@@ -91,6 +92,32 @@ def divide(data: Source | None, test: Source | None, recipe: Recipe, watcher: Wa
         watcher.note(note)
     side = float(sizes(parts.train, seed=recipe.seed).median)
     return Divided(recipe, parts.train, parts.validation, parts.test, side, notes)
+
+
+def require_sound(recipe: Recipe, own: Any) -> None:
+    """What is wrong with a recipe whatever the images, told before one is read.
+
+    Args:
+        recipe: What the user asked for.
+        own: A network that was given as an object, or None.
+
+    Raises:
+        CrossroadsError: No such backbone, size or file of weights; an option that does nothing with the strategy.
+    """
+    if recipe.weights not in (None, "imagenet", "none", "own"):
+        existing(recipe.weights)
+    if recipe.strategy == "auto":
+        refuse_chosen(recipe)
+    elif recipe.budget is not None:
+        raise RecipeError("budget does nothing with a strategy that is named", received=recipe.budget, mend="leave one of them out")
+    named = recipe.backbone or (None if recipe.strategy == "auto" else strategy(recipe.strategy).default_backbone)
+    if own is not None or named is None or is_own(named):  # of which nothing is known before Keras is loaded
+        return
+    record = choose(named).record
+    size = recipe.image_size or record.reference_size
+    record.check_size(size)
+    if recipe.strategy != "auto":
+        resolve(recipe, record, images=100, image_size=size)
 
 
 class Tasks:

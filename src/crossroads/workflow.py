@@ -29,14 +29,14 @@ from crossroads.evaluation import Evaluation
 from crossroads.fitting import Fitted, Side, Task, carry_out, refusal_notes
 from crossroads.lookup import resize_of
 from crossroads.networks.construct import object_name
-from crossroads.planning import Divided, Source, Tasks, divide, identity_of, planned
+from crossroads.planning import Divided, Source, Tasks, divide, identity_of, planned, require_sound
 from crossroads.predictor import Predictor
 from crossroads.race.records import keep_plan, stored_plan
 from crossroads.race.running import race
 from crossroads.recipe import Recipe, read_toml
 from crossroads.run_folder import RunFolder
 from crossroads.scoring import absent_classes, score, score_pixels, test_rows
-from crossroads.strategies import refuse_chosen, relevant, strategy
+from crossroads.strategies import relevant, strategy
 from crossroads.training.checkpoint import history_csv
 from crossroads.training.watch import Silent, Watcher
 
@@ -116,6 +116,7 @@ def fit(
     if folder.finished and resume:
         return _finished(folder, asked, given, data, test, watcher)
     with folder.claimed(asked, given=given, resume=resume) as claimed:
+        require_sound(claimed, _own(backbone))
         source = data if data is not None else claimed.data
         held_out = test if test is not None else claimed.test
         divided = divide(source, held_out, claimed, watcher)
@@ -155,7 +156,7 @@ def advise(
     asked, _ = _asked(recipe, data, test, options)
     if asked.strategy != "auto":
         raise RecipeError("advice is on the choice of a strategy", received=f"strategy {asked.strategy!r}", mend="leave it out")
-    refuse_chosen(asked)
+    require_sound(asked, None)
     divided = divide(data if data is not None else asked.data, test if test is not None else asked.test, asked, watcher)
     named = backbones or ([asked.backbone] if asked.backbone else [])
     files = weights or ([asked.weights] if asked.weights else [])
@@ -167,13 +168,8 @@ def _train(divided: Divided, folder: RunFolder, own: Any, watcher: Watcher) -> O
     recipe = divided.recipe
     tasks = Tasks(divided, folder.scratch, own, watcher)
     if recipe.strategy != "auto":
-        if recipe.budget is not None:
-            raise RecipeError(
-                "budget does nothing with a strategy that is named", received=recipe.budget, mend="leave one of them out"
-            )
         task = tasks(recipe)
         return Outcome(task, carry_out(task, folder, watcher))
-    refuse_chosen(recipe)
     identity = identity_of(divided)
     plan = stored_plan(folder.plan, identity)
     if plan is None:

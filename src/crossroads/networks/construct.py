@@ -76,7 +76,7 @@ def choose(named: Any) -> Choice:
             received=repr(named),
             mend="give the same network again, as backbone=…",
         )
-    if isinstance(named, str) and not _is_own(named):
+    if isinstance(named, str) and not is_own(named):
         return Choice(backbone(named))
     name = named if isinstance(named, str) else object_name(named)
     sizes, limits = _sizes(named)
@@ -192,7 +192,8 @@ def _within(backbone: keras.Model, cut: str, end: Cut) -> Cut:
     )
 
 
-def _is_own(named: str) -> bool:
+def is_own(named: str) -> bool:
+    """Whether a name is that of a network of the user's own: a file or a function."""
     return named.endswith(".keras") or ":" in named
 
 
