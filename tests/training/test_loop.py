@@ -10,10 +10,11 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from keras import layers
 
 from crossroads.errors import TrainingError
 from crossroads.networks.catalog import backbone
-from crossroads.networks.network import assemble, head_layers, seeded
+from crossroads.networks.network import Parts, assemble, head_layers, seeded
 from crossroads.recipe import Augmentation, Recipe
 from crossroads.strategies import plan, resolve
 from crossroads.training.batches import Labelled
@@ -43,9 +44,19 @@ def phase(**options):
     return plan(resolve(Recipe(strategy="from-scratch", **chosen), backbone("small-cnn"), images=96, image_size=16))[0]
 
 
+def small():
+    """A backbone with all that has a state of its own: weights, BatchNorm's statistics, dropout's random numbers."""
+    images = keras.Input((16, 16, 3))
+    x = images
+    for width in (8, 16):
+        x = layers.Conv2D(width, 3, strides=2, use_bias=False)(x)
+        x = layers.ReLU()(layers.BatchNormalization(momentum=0.8)(x))
+    return Parts((layers.Rescaling(1 / 127.5, offset=-1),), keras.Model(images, layers.Dropout(0.1)(x)))
+
+
 def run(folder, phase, watcher=None, identity="id", seed=0):
     with seeded(seed):
-        network = assemble(backbone("small-cnn").build(16), 16, head_layers("linear", 2))
+        network = assemble(small(), 16, head_layers("linear", 2))
     done = train(network, phase, DATA, VALIDATION, Checkpoints(folder), identity, watcher or Silent())
     return network, done
 
