@@ -69,7 +69,8 @@ def regret(settings: Settings) -> Iterator[Row]:
         return
     for name, lift in fitted_lifts(found).items():
         print(f"fitted to all tasks: {name}: {lift}", file=sys.stderr)
-    print(f"fitted to all tasks: {fitted_halving(kept())}", file=sys.stderr)
+    for name, halved in fitted_halvings(kept()).items():
+        print(f"fitted to all tasks: {name}: {halved}", file=sys.stderr)
     yield from summary(found)
 
 
@@ -294,14 +295,26 @@ def fitted_lifts(found: Sequence[Outcome], without: str = "") -> dict[str, Lift]
     return lifts
 
 
-def fitted_halving(runs: Mapping[Asked, dict[str, Any]]) -> Halved:
-    """The constants of `advice.expectation.HALVED`: from the runs with a quarter of the epochs and those with all."""
-    each = []
+def fitted_halvings(runs: Mapping[Asked, dict[str, Any]]) -> dict[str, Halved]:
+    """The constants of `advice.expectation.HALVED`: from the runs with a quarter of the epochs and those with all.
+
+    A loss is never below 0, and held towards the mean of all strategies as much as one task holds it; so is the scatter.
+    """
+    lost: dict[str, list[float]] = {}
     for run, whole in runs.items():
         part = runs.get(shortened(run))
         if part is None:
             continue
         halvings = math.log2(whole["phases"][-1]["epochs"] / part["phases"][-1]["epochs"])
-        lost = log_odds(whole["test"], LEAST_TOLD) - log_odds(part["test"], LEAST_TOLD)
-        each.append(lost / halvings)
-    return Halved(round(statistics.mean(each), 2), round(statistics.stdev(each), 2))
+        less = log_odds(whole["test"], LEAST_TOLD) - log_odds(part["test"], LEAST_TOLD)
+        lost.setdefault(run.strategy, []).append(less / halvings)
+    each = [value for values in lost.values() for value in values]
+    if len(each) < 3:
+        return {}
+    usual, spread = statistics.mean(each), statistics.variance(each)
+    found = {}
+    for name, values in lost.items():
+        loss = max(0.0, (sum(values) + usual) / (len(values) + 1))
+        variance = (sum((value - loss) ** 2 for value in values) + spread) / (len(values) + 1)
+        found[name] = Halved(round(loss, 2), round(math.sqrt(variance), 2))
+    return found

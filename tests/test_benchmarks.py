@@ -110,7 +110,7 @@ def test_the_lifts_of_the_advice_are_those_that_the_kept_runs_give():
     assert len(found) >= 10
     for name, lift in regret.fitted_lifts(found).items():
         assert lift == LIFTS[name], name
-    assert regret.fitted_halving(kept()) == HALVED
+    assert regret.fitted_halvings(kept()) == HALVED
 
 
 def test_the_page_on_the_four_cases_shows_what_was_measured():

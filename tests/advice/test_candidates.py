@@ -63,7 +63,7 @@ def test_a_budget_leaves_as_many_epochs_as_it_has_room_for():
     assert (short.recipe.epochs, short.usual_epochs, short.seconds, short.obstacle) == (4, 8, 60.0, "")
     assert short.shortened == "4 of 8 epochs"
     assert (short.to_json()["epochs"], short.to_json()["usual_epochs"]) == (4, 8)
-    assert short.accuracy == with_epochs(free.accuracy, 0.5)
+    assert short.accuracy == with_epochs("finetune", free.accuracy, 0.5)
     assert short.accuracy.value < free.accuracy.value
     one = within(free, 30.0, None)
     assert (one.recipe.epochs, one.seconds) == (1, 30.0)

@@ -57,9 +57,9 @@ def test_of_few_images_no_perfect_probe_promises_perfection():
 
 def test_fewer_epochs_cost_accuracy_and_sureness_and_the_usual_ones_nothing():
     known = Estimate(0.9, 0.8, 0.95)
-    assert with_epochs(known, 1.0) == pytest.approx(known)
-    half, quarter = with_epochs(known, 0.5), with_epochs(known, 0.25)
+    assert with_epochs("warm-start", known, 1.0) == pytest.approx(known)
+    half, quarter = with_epochs("warm-start", known, 0.5), with_epochs("warm-start", known, 0.25)
     assert quarter.value < half.value < known.value
-    assert log_odds(known.value, 1e-6) - log_odds(quarter.value, 1e-6) == pytest.approx(2 * HALVED.loss)
+    assert log_odds(known.value, 1e-6) - log_odds(quarter.value, 1e-6) == pytest.approx(2 * HALVED["warm-start"].loss)
     assert log_odds(quarter.high, 1e-6) - log_odds(quarter.low, 1e-6) > log_odds(0.95, 1e-6) - log_odds(0.8, 1e-6)
-    assert with_epochs(known, 2.0).value > known.value
+    assert with_epochs("warm-start", known, 2.0).value > known.value

@@ -206,7 +206,7 @@ def within(candidate: Candidate, budget: float | None, memory_limit_mb: float | 
         usual, each = candidate.recipe.epochs, candidate.epoch_seconds
         epochs = math.floor(usual - (candidate.seconds - budget) / each) if usual and each else 0
         if shortens and usual and epochs >= 1:
-            accuracy = with_epochs(candidate.accuracy, epochs / usual)
+            accuracy = with_epochs(strategy(candidate.recipe.strategy).name, candidate.accuracy, epochs / usual)
             seconds = candidate.seconds - (usual - epochs) * each
             recipe = replace(candidate.recipe, epochs=epochs)
             return replace(candidate, recipe=recipe, accuracy=accuracy, seconds=seconds, usual_epochs=usual)

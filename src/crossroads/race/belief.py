@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from crossroads.advice.estimate import Estimate, from_log_odds, log_odds
 from crossroads.advice.expectation import with_epochs
 from crossroads.race.records import Entrant, Trial
+from crossroads.strategies import strategy
 
 MARGIN = 1.1
 """Seconds that an epoch is planned with over those it is expected to take: what does not end in time is cut off."""
@@ -35,18 +36,18 @@ def believed(expected: Estimate, accuracy: float, images: int) -> float:
 
 def of_trial(entrant: Entrant, trial: Trial) -> Estimate:
     """The accuracy of what a trial left."""
-    share = (trial.epochs or 1) / (entrant.recipe.epochs or 1)
-    return posterior(with_epochs(entrant.accuracy, share), trial.accuracy, trial.images)
+    return posterior(of_epochs(entrant, trial.epochs, ()), trial.accuracy, trial.images)
 
 
 def of_epochs(entrant: Entrant, epochs: int | None, trials: Sequence[Trial]) -> Estimate:
     """The accuracy that a candidate would reach with so many epochs, after its `trials`."""
-    done = [trial for trial in trials if not trial.failed]
     if epochs is None:
         return entrant.accuracy
-    if not done:
-        return with_epochs(entrant.accuracy, epochs / (entrant.recipe.epochs or 1))
-    return with_epochs(of_trial(entrant, done[-1]), epochs / (done[-1].epochs or 1))
+    known, of = entrant.accuracy, entrant.recipe.epochs
+    done = [trial for trial in trials if not trial.failed]
+    if done:
+        known, of = of_trial(entrant, done[-1]), done[-1].epochs
+    return known if of is None else with_epochs(strategy(entrant.recipe.strategy).name, known, epochs / of)
 
 
 def seconds_of(entrant: Entrant, epochs: int | None, trials: Sequence[Trial]) -> float:
