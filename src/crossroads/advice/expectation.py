@@ -56,8 +56,8 @@ HALVED: dict[StrategyName, Halved] = {
     "warm-start": Halved(0.3, 0.4),
     "from-scratch": Halved(0.1, 0.2),
 }
-"""Fitted by `python -m benchmarks regret` to the runs of benchmarks/figures with all epochs and with a quarter of them, on six tasks: a
-warm start lives on its epochs; where a head is solved before finetuning, few do too."""
+"""Fitted by `python -m benchmarks regret` to the runs of benchmarks/figures with all epochs and with a quarter of them, on six
+tasks: a warm start lives on its epochs; where a head is solved before finetuning, few do too."""
 
 
 def expected(
