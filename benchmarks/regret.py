@@ -302,7 +302,7 @@ def fitted_halvings(runs: Mapping[Asked, dict[str, Any]]) -> dict[str, Halved]:
     """
     lost: dict[str, list[float]] = {}
     for run, whole in runs.items():
-        part = runs.get(shortened(run))
+        part = None if run.part > 1 else runs.get(shortened(run))
         if part is None:
             continue
         halvings = math.log2(whole["phases"][-1]["epochs"] / part["phases"][-1]["epochs"])
