@@ -306,6 +306,8 @@ def fitted_halvings(runs: Mapping[Asked, dict[str, Any]]) -> dict[str, Halved]:
         if part is None:
             continue
         halvings = math.log2(whole["phases"][-1]["epochs"] / part["phases"][-1]["epochs"])
+        if not halvings:
+            continue
         less = log_odds(whole["test"], LEAST_TOLD) - log_odds(part["test"], LEAST_TOLD)
         lost.setdefault(run.strategy, []).append(less / halvings)
     each = [value for values in lost.values() for value in values]

@@ -52,11 +52,11 @@ def names_and_notes(plan):
     return found
 
 
-def test_what_takes_longer_than_the_budget_enters_with_fewer_epochs(plan):
+def test_what_takes_longer_than_the_budget_enters_with_all_its_epochs_for_the_race_to_shorten(plan):
     entrants, notes = plan(200.0, None, each=45.0)
     first = next(one for one in entrants if one.recipe.strategy == "finetune")
-    assert (first.recipe.epochs, first.seconds, first.epoch_seconds, first.shortens) == (3, 185.0, 45.0, True)
-    assert "finetune, b is planned with 3 of 10 epochs, which is what the budget has room for" in notes
+    assert (first.recipe.epochs, first.seconds, first.epoch_seconds, first.shortens) == (10, 500.0, 45.0, True)
+    assert "finetune, b: the budget has room for about 3 of 10 epochs" in notes
 
 
 def test_what_nothing_stands_in_the_way_of_is_raced_in_its_order(names_and_notes):
@@ -110,3 +110,16 @@ def test_what_is_wrong_whatever_the_images_is_told_before_one_is_read(monkeypatc
     with pytest.raises(CrossroadsError, match=re.escape(message)):
         crossroads.fit("photos", out=tmp_path / "run", **asked)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"backbones": ["mobilenet", "MobileNet"]}, "no such backbone; received 'MobileNet'"),
+        ({"backbones": ["mobilenet"], "weights": ["absent.h5"]}, "absent.h5 does not exist"),
+    ],
+)
+def test_the_same_goes_for_advice(monkeypatch, asked, message):
+    monkeypatch.setattr(planning, "read", None)
+    with pytest.raises(CrossroadsError, match=re.escape(message)):
+        crossroads.advise("photos", **asked)

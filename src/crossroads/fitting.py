@@ -84,6 +84,7 @@ class Fitted:
         notes: What the user was told.
         facts: For ``metrics.json``: epochs, best_epoch, and what the backbone, the features and the head were.
         reached: Accuracy and loss on validation, of the weights that are kept.
+        ended: Whether the watcher had enough before the last epoch.
     """
 
     model: keras.Model
@@ -93,6 +94,7 @@ class Fitted:
     notes: tuple[str, ...]
     facts: dict[str, Any]
     reached: dict[str, float]
+    ended: bool = False
 
 
 class Place(Protocol):
@@ -147,7 +149,7 @@ class _Run:
         history: list[EpochRecord] = []
         summary: list[dict[str, Any]] = []
         best: tuple[tuple[float, float], int] | None = None
-        network = self._last
+        network, ended = self._last, False
         for number, phase in enumerate(plan(self._task.recipe, images=len(self._task.train))):
             network, data, validation = self._prepared(phase)
             weights = [np.array(v) for v in network.trained.variables] if best else []
@@ -156,6 +158,7 @@ class _Run:
             trained = execute(network, phase, data, validation, checkpoints, identity, self._watcher)
             top = trained.history[trained.best - 1]
             history += trained.history
+            ended = ended or trained.ended
             score = (top.validation_accuracy, -top.validation_loss)
             summary.append(_summary(phase, trained))
             if best is None or score > best[0]:
@@ -174,7 +177,7 @@ class _Run:
         }
         accuracy, loss = best[0] if best else (0.0, 0.0)
         reached = {"accuracy": accuracy, "loss": -loss}
-        return Fitted(network.ship(), tuple(history), train, validation_side, tuple(self._notes), facts, reached)
+        return Fitted(network.ship(), tuple(history), train, validation_side, tuple(self._notes), facts, reached, ended)
 
     def _refuse_idle_pooling(self) -> None:
         usual = "average-4" if self._task.strategy.keeps == "early" else "average"

@@ -209,11 +209,13 @@ def planned(divided: Divided, own: Any, watcher: Watcher) -> Plan:
         elif one.obstacle and free:
             watcher.note(f"{one.name} is the first answer all the same, though it {one.obstacle}")
         elif one.shortened:
-            watcher.note(f"{one.name} is planned with {one.shortened}, which is what the budget has room for")
+            watcher.note(f"{one.name}: the budget has room for about {one.shortened}")
     free += first
-    # The seconds are a CPU's: on a GPU nothing is known of them before a short turn has been taken.
+    # The race shortens by what it measures. The seconds are a CPU's: on a GPU nothing is known of them before a first turn.
+    whole = [one.unshortened or one for one in free]
+    times = [(0.0, 0.0) if has_gpu() else (one.seconds, one.epoch_seconds) for one in whole]
     entrants = tuple(
-        Entrant(one.recipe, one.accuracy, *((0.0, 0.0) if has_gpu() else (one.seconds, one.epoch_seconds)), recipe.epochs is None)
-        for one in free
+        Entrant(one.recipe, one.accuracy, *seconds, shortens=recipe.epochs is None)
+        for one, seconds in zip(whole, times, strict=True)
     )
     return Plan(entrants, advice.budget or BUDGET, advice.evidence.seconds, advice.to_json())

@@ -41,6 +41,12 @@ class TrialFolder:
         """The checkpoints of one phase, counted from 0."""
         return Checkpoints(self._folder / f"phase-{phase}")
 
+    @property
+    def spent(self) -> float:
+        """Seconds of the epochs that are done. Raises `TrainingError` where a checkpoint is damaged."""
+        found = (Checkpoints(folder).progress() for folder in sorted(self._folder.glob(_PHASES)))
+        return sum(record.seconds for progress in found if progress is not None for record in progress.history)
+
 
 class RunFolder:
     """One ``--out`` folder."""

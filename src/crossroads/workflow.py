@@ -156,7 +156,10 @@ def advise(
     asked, _ = _asked(recipe, data, test, options)
     if asked.strategy != "auto":
         raise RecipeError("advice is on the choice of a strategy", received=f"strategy {asked.strategy!r}", mend="leave it out")
-    require_sound(asked, None)
+    for named in backbones or (None,):
+        for file in (weights if backbones else ()) or (None,):
+            known = named if isinstance(named, str) else asked.backbone
+            require_sound(replace(asked, backbone=known, weights=file or asked.weights), named if known is None else None)
     divided = divide(data if data is not None else asked.data, test if test is not None else asked.test, asked, watcher)
     named = backbones or ([asked.backbone] if asked.backbone else [])
     files = weights or ([asked.weights] if asked.weights else [])

@@ -60,7 +60,7 @@ def test_a_budget_leaves_as_many_epochs_as_it_has_room_for():
     free = candidate("finetune", 0.8, 100.0, epochs=8, each=10.0)
     assert within(free, 100.0, None) == free
     short = within(free, 69.0, None)
-    assert (short.recipe.epochs, short.usual_epochs, short.seconds, short.obstacle) == (4, 8, 60.0, "")
+    assert (short.recipe.epochs, short.unshortened, short.seconds, short.obstacle) == (4, free, 60.0, "")
     assert short.shortened == "4 of 8 epochs"
     assert (short.to_json()["epochs"], short.to_json()["usual_epochs"]) == (4, 8)
     assert short.accuracy == with_epochs("finetune", free.accuracy, 0.5)

@@ -37,7 +37,7 @@ class Candidate:
         memory_mb: Expected at its peak, as an order of magnitude.
         obstacle: Why it cannot be taken, such as a budget too small; "" where nothing stands in the way.
         fits: Whether memory holds it.
-        usual_epochs: Those that `fit` takes without a budget, where a budget has room for fewer.
+        unshortened: The candidate with all the epochs that `fit` takes without a budget, where a budget has room for fewer.
     """
 
     recipe: Recipe
@@ -48,7 +48,7 @@ class Candidate:
     memory_mb: float
     obstacle: str = ""
     fits: bool = True
-    usual_epochs: int | None = None
+    unshortened: Candidate | None = None
 
     @property
     def name(self) -> str:
@@ -58,7 +58,7 @@ class Candidate:
     @property
     def shortened(self) -> str:
         """How many of its epochs the budget has room for; "" where it has for all."""
-        return f"{self.recipe.epochs} of {self.usual_epochs} epochs" if self.usual_epochs else ""
+        return f"{self.recipe.epochs} of {self.unshortened.recipe.epochs} epochs" if self.unshortened else ""
 
     def to_json(self) -> dict[str, Any]:
         """As plain values."""
@@ -71,7 +71,7 @@ class Candidate:
             "pooling": recipe.pooling,
             "image_size": recipe.image_size,
             "epochs": recipe.epochs,
-            "usual_epochs": self.usual_epochs or recipe.epochs,
+            "usual_epochs": (self.unshortened or self).recipe.epochs,
             "measured": self.measured.to_json(),
             "accuracy": self.accuracy.to_json(),
             "seconds": round(self.seconds, 1),
@@ -209,7 +209,7 @@ def within(candidate: Candidate, budget: float | None, memory_limit_mb: float | 
             accuracy = with_epochs(strategy(candidate.recipe.strategy).name, candidate.accuracy, epochs / usual)
             seconds = candidate.seconds - (usual - epochs) * each
             recipe = replace(candidate.recipe, epochs=epochs)
-            return replace(candidate, recipe=recipe, accuracy=accuracy, seconds=seconds, usual_epochs=usual)
+            return replace(candidate, recipe=recipe, accuracy=accuracy, seconds=seconds, unshortened=candidate)
         return replace(candidate, obstacle=f"takes about {candidate.seconds:,.0f} s, and the budget is {budget:,.0f}")
     return candidate
 

@@ -83,7 +83,7 @@ def _level_in_words(level: Level, order: tuple[Candidate, ...]) -> str:
     words += f", {level.short.accuracy.value:.3f} by {level.short.backbone} after a short training"
     small = next((one for one in order if one.recipe.strategy == "from-scratch"), None)
     rest = [one for one in order if one is not small and not one.obstacle]
-    if small is None or not rest or small.accuracy.value < rest[0].accuracy.value - 0.01:
+    if small is None or small.shortened or not rest or small.accuracy.value < rest[0].accuracy.value - 0.01:
         return words
     share, best = small.seconds / max(1.0, rest[0].seconds), rest[0].accuracy.value
     this = "this network" if small.recipe.backbone == rest[0].recipe.backbone else "this smaller network"
@@ -98,7 +98,11 @@ def _budget_in_words(order: tuple[Candidate, ...], budget: float | None) -> Iter
         return
     best = max((one.accuracy.value for one in order if not one.obstacle), default=0.0)
     better = [one for one in order if one.obstacle and one.accuracy.value > best]
-    if order[0].shortened:
-        yield f"the budget of {budget:,.0f} s has room for {order[0].shortened} of {order[0].name}; more time would do it good"
+    for one in order:
+        if one.unshortened and (one is order[0] or one.unshortened.accuracy.value > best):
+            yield (
+                f"the budget of {budget:,.0f} s has room for {one.shortened} of {one.name}; with all of them, in "
+                f"{one.unshortened.seconds:,.0f} s, it is expected to reach {one.unshortened.accuracy.value:.3f}"
+            )
     for one in better[:2]:
         yield f"{one.name} is expected to do better ({one.accuracy.value:.3f}), but {one.obstacle}"

@@ -60,8 +60,11 @@ def seconds_of(entrant: Entrant, epochs: int | None, trials: Sequence[Trial]) ->
 
 
 def epochs_within(entrant: Entrant, seconds: float, trials: Sequence[Trial]) -> int:
-    """The most epochs, of those that the recipe has, that are expected to be done in time; 0 where not one is."""
-    most = entrant.recipe.epochs or 0
+    """The most epochs, of those that the recipe has, that are expected to be done in time; 0 where not one is.
+
+    Where nothing is known of its seconds, as on a GPU, all of them, while there is time at all.
+    """
+    most = (entrant.recipe.epochs or 0) if seconds > 0 else 0
     fixed = seconds_of(entrant, 0, trials)
     each = MARGIN * (seconds_of(entrant, 1, trials) - fixed)
     return most if each <= 0 else max(0, min(most, int((seconds - fixed) / each)))

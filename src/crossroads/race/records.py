@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from crossroads.advice.estimate import Estimate
-from crossroads.errors import TrainingError
+from crossroads.errors import RecipeError, TrainingError
 from crossroads.recipe import Recipe
 from crossroads.training.checkpoint import write_atomically
+
+FORMAT = 2
+"""Of the files of a race; what another version of the program wrote is not taken up."""
 
 OUT_OF_TIME = "the budget was spent before its first epoch was done"
 
@@ -58,8 +61,8 @@ class Trial:
     Attributes:
         name: Of its folder.
         entrant: Place of the candidate in the plan.
-        planned: Epochs that it was to have; None for a solved head.
-        epochs: Epochs that it had: fewer where the time was over.
+        planned: Epochs that its schedule has; None for a solved head.
+        epochs: The same, or fewer where its time was over before; None for a solved head, 0 where it failed.
         whole: Whether this was all that the candidate plans.
         seconds: Taken.
         epoch_seconds: Of these, an epoch's.
@@ -87,18 +90,34 @@ class Trial:
         return self.validation_accuracy or 0.0
 
 
-def stored_trials(path: Path) -> tuple[Trial, ...]:
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What a race did, and what it was at.
+
+    Attributes:
+        trials: Those that are over, by their names.
+        begun: The epochs of each trial that was begun: it is taken up with these, whatever would be decided now.
+    """
+
+    trials: dict[str, Trial]
+    begun: dict[str, int | None]
+
+
+def stored_done(path: Path) -> Done:
     """What a race did before it was broken off. Raises `TrainingError` where the file is damaged."""
     value = _read(path)
+    if value is None:
+        return Done({}, {})
     try:
-        return () if value is None else tuple(Trial(**row) for row in value["trials"])
-    except (TypeError, KeyError) as error:
+        trials = [Trial(**row) for row in value["trials"]]
+        return Done({trial.name: trial for trial in trials}, dict(value["begun"]))
+    except (TypeError, ValueError, KeyError) as error:
         raise _damaged(path) from error
 
 
-def keep_trials(trials: tuple[Trial, ...], path: Path) -> None:
-    """Write what a race did for `stored_trials`. Raises `TrainingError` where it cannot be written."""
-    _write(path, {"trials": [asdict(trial) for trial in trials]})
+def keep_done(done: Done, path: Path) -> None:
+    """Write what a race did for `stored_done`. Raises `TrainingError` where it cannot be written."""
+    _write(path, {"trials": [asdict(trial) for trial in done.trials.values()], "begun": done.begun})
 
 
 def stored_plan(path: Path, identity: str) -> Plan | None:
@@ -114,8 +133,13 @@ def stored_plan(path: Path, identity: str) -> Plan | None:
     value = _read(path)
     if value is None:
         return None
+    if (value.get("identity"), value.get("format")) != (identity, FORMAT):
+        raise TrainingError(
+            "a race is resumed on the images and with the version it was started with",
+            received=str(path.parent.parent),
+            mend="start again in another folder",
+        )
     try:
-        before = value["identity"]
         entrants = tuple(
             Entrant(
                 Recipe.from_mapping(row["recipe"], str(path)),
@@ -126,16 +150,9 @@ def stored_plan(path: Path, identity: str) -> Plan | None:
             )
             for row in value["entrants"]
         )
-        plan = Plan(entrants, value["budget"], value["spent"], value["advice"])
-    except (ValueError, TypeError, KeyError) as error:
+        return Plan(entrants, value["budget"], value["spent"], value["advice"])
+    except (ValueError, TypeError, KeyError, RecipeError) as error:
         raise _damaged(path) from error
-    if before != identity:
-        raise TrainingError(
-            "a race is resumed on the images and with the version it was started with",
-            received=str(path.parent.parent),
-            mend="start again in another folder",
-        )
-    return plan
 
 
 def keep_plan(plan: Plan, path: Path, identity: str) -> None:
@@ -151,7 +168,7 @@ def keep_plan(plan: Plan, path: Path, identity: str) -> None:
         for one in plan.entrants
     ]
     known = {"budget": plan.budget, "spent": plan.spent, "advice": plan.advice}
-    _write(path, {"identity": identity, "entrants": entrants, **known})
+    _write(path, {"format": FORMAT, "identity": identity, "entrants": entrants, **known})
 
 
 def _read(path: Path) -> dict[str, Any] | None:

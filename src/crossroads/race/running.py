@@ -24,7 +24,7 @@ from crossroads.advice.estimate import Estimate
 from crossroads.errors import CrossroadsError
 from crossroads.fitting import Fitted, Task, carry_out
 from crossroads.race.belief import epochs_within, of_epochs, of_trial, seconds_of
-from crossroads.race.records import OUT_OF_TIME, Entrant, Plan, Trial, keep_trials, stored_trials
+from crossroads.race.records import OUT_OF_TIME, Entrant, Plan, Trial, keep_done, stored_done
 from crossroads.recipe import Recipe
 from crossroads.run_folder import RunFolder
 from crossroads.strategies import strategy
@@ -36,6 +36,9 @@ SHORT = 4
 
 LATE = 0.1
 """Share of the budget that an epoch may go on beyond it: its work is lost where it is broken off."""
+
+AGAIN = 2
+"""How many times its epochs a candidate must have room for to be run again, where it took less time than was thought."""
 
 WORTH_TRYING = 0.005
 """Accuracy by which the upper end of what is expected of a candidate must beat the best so far for it to be tried."""
@@ -52,7 +55,7 @@ def _in_words(error: Exception) -> str:
 
 
 def _clocked(watcher: Watcher, seconds: float, late: float) -> Relay:
-    """A watcher that ends a trial: after an epoch once its time is over and epochs are left, within one `late` seconds later."""
+    """A watcher that ends a trial: after an epoch once its time is over and epochs are left, anywhere else `late` seconds later."""
     end = time.perf_counter() + seconds
 
     def between(record: EpochRecord, total: int) -> None:
@@ -63,7 +66,7 @@ def _clocked(watcher: Watcher, seconds: float, late: float) -> Relay:
         if time.perf_counter() > end + late:
             raise Enough
 
-    return Relay(watcher, after_step=within, after_epoch=between)
+    return Relay(watcher, after_progress=within, after_step=within, after_epoch=between)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -103,8 +106,9 @@ class _Race:
     def __init__(self, plan: Plan, task_of: Callable[[Recipe], Task], folder: RunFolder, watcher: Watcher) -> None:
         self._plan, self._task_of, self._folder, self._watcher = plan, task_of, folder, watcher
         self._kept = folder.scratch / "race.json"
+        done = stored_done(self._kept)
         # What failed may have failed for a reason that has passed, such as a full disk: it is tried again.
-        self._before = {trial.name: trial for trial in stored_trials(self._kept) if trial.failed in ("", OUT_OF_TIME)}
+        self._done = replace(done, trials={name: trial for name, trial in done.trials.items() if trial.failed in ("", OUT_OF_TIME)})
         self._trials: tuple[Trial, ...] = ()
         self._best: tuple[str, Task, Fitted] | None = None
         self._stopped = False
@@ -117,10 +121,11 @@ class _Race:
         self._watcher.note(f"a race within {self._plan.budget:,.0f} s, Ctrl-C keeps the best so far: {names}")
         try:
             for index in frozen:
-                self._try(index, None, needed=not self._answers(), alone=index == frozen[-1] and not trained)
+                self._head(index, alone=index == frozen[-1] and not trained)
             while trained and not self._answers():  # the first answer has to come from another
                 index, *trained = trained
-                self._try(index, entrants[index].recipe.epochs, needed=True, alone=not trained)
+                least = 1 if entrants[index].shortens else entrants[index].recipe.epochs
+                self._try(index, self._room_for(index) or least, needed=True, alone=not trained)
             self._halved(trained)
         except KeyboardInterrupt:
             if not self._answers():
@@ -129,33 +134,77 @@ class _Race:
             self._watcher.note("stopped: the best so far is kept; it is now tested and saved, which takes some seconds")
         return self._ended()
 
+    def _head(self, index: int, *, alone: bool) -> None:
+        """A head on frozen features: the first one whatever the time, a further one if there are hope and time for it."""
+        entrant, left = self._entrant(index), self._plan.budget - self._spent()
+        if not self._answers():
+            self._try(index, None, needed=True, alone=alone)
+        elif not self._hoped_for(index, None):
+            self._leave(index, self._no_hope(index, None))
+        elif left <= 0:
+            self._leave(index, "the budget is spent")
+        elif entrant.seconds > left:
+            self._leave(index, f"it takes about {entrant.seconds:,.0f} s, and {left:,.0f} are left")
+        else:
+            self._try(index, None)
+
     def _halved(self, trained: list[int]) -> None:
         """A quarter of the epochs each, then the better half to their end, or for as long as there is time."""
-        hopeful = [index for index in trained if self._hoped_for(index, self._entrant(index).recipe.epochs)]
-        hopeful = [index for index in hopeful if self._room_for(index) or self._long_turn(index, 0)]
+        hopeful = [index for index in trained if self._may_run(index)]
         places = math.ceil(len(hopeful) / 2)
         if len(hopeful) > 1:
             until = (self._spent() + self._plan.budget) / 2  # the other half is for those that go on
             for place, index in enumerate(hopeful):
                 self._short_turn(index, until, (until - self._spent()) / (len(hopeful) - place))
-        left = list(hopeful)
+        left = [index for index in hopeful if not self._failed(index)]
         while left and places:
-            lengths = {index: self._room_for(index) for index in left}
-            index = max(left, key=lambda one: self._expected(one, lengths[one]).value)
-            left.remove(index)
-            places -= self._long_turn(index, lengths[index])
+            index = max(left, key=lambda one: self._expected(one, self._room_for(one)).value)
+            if any(trial.whole for trial in self._of(index)):  # it has so few epochs that its short turn was all
+                places -= 1
+                left.remove(index)
+            elif not self._may_run(index):
+                left.remove(index)
+            else:
+                before = self._of(index)
+                self._try(index, self._room_for(index))
+                # One that took less time than was thought may go on, if that is worth it, before its place is filled.
+                if self._failed(index) or self._room_for(index) < AGAIN * (self._of(index)[-1].epochs or 1):
+                    places -= len(self._of(index)) > len(before)
+                    left.remove(index)
+
+    def _may_run(self, index: int) -> bool:
+        """Whether there are time and hope for a candidate; if not, the user is told."""
+        entrant, epochs, had = self._entrant(index), self._room_for(index), self._of(index)
+        if not epochs:
+            wanted = 1 + max((trial.epochs or 0 for trial in had), default=0) if entrant.shortens else entrant.recipe.epochs
+            more = "an epoch" if wanted == 1 else f"{wanted} epochs"
+            takes, left = seconds_of(entrant, wanted, had), max(0, self._plan.budget - self._spent())
+            self._leave(index, f"{more} would take about {takes:,.0f} s, and {left:,.0f} are left")
+        elif not self._hoped_for(index, epochs):
+            self._leave(index, self._no_hope(index, epochs))
+        else:
+            return True
+        return False
+
+    def _leave(self, index: int, why: str) -> None:
+        more = "continued" if self._of(index) else "tried"
+        self._watcher.note(f"{_called(self._entrant(index).recipe)} is not {more}: {why}")
+
+    def _no_hope(self, index: int, epochs: int | None) -> str:
+        high = of_epochs(self._entrant(index), epochs, self._of(index)).high
+        return f"{high:.3f} at most is to be hoped for, and the best so far is believed to reach no less"
 
     def _short_turn(self, index: int, until: float, share: float) -> None:
         """A quarter of the epochs, or as many as its share of the time has room for; it ends where all short turns do."""
-        recipe = self._entrant(index).recipe
-        wanted = max(1, round((recipe.epochs or 1) / SHORT))
-        epochs = min(wanted, epochs_within(self._entrant(index), share, ()))
+        entrant = self._entrant(index)
+        wanted = max(1, round((entrant.recipe.epochs or 1) / SHORT))
+        epochs = min(wanted, epochs_within(entrant, share, ()))
         if epochs:
             self._try(index, epochs, until=until)
         else:
-            least = seconds_of(self._entrant(index), 1, ())
-            why = f"its first epoch takes about {least:,.0f} s, and its share of the time is {max(0, share):,.0f}"
-            self._watcher.note(f"{_called(recipe)} has no short turn: {why}")
+            takes = seconds_of(entrant, 1, ())
+            why = f"an epoch would take about {takes:,.0f} s, and its share of the time is {max(0, share):,.0f}"
+            self._watcher.note(f"{_called(entrant.recipe)} has no short turn: {why}")
 
     def _room_for(self, index: int) -> int:
         """How many epochs the budget has room for; 0 where that is no answer, or no more than there was."""
@@ -163,31 +212,16 @@ class _Race:
         most = epochs_within(entrant, self._plan.budget - self._spent(), self._of(index))
         return most if most > max(had, default=0) and (entrant.shortens or most == entrant.recipe.epochs) else 0
 
-    def _long_turn(self, index: int, epochs: int) -> bool:
-        """All epochs, or as many as there is time for; whether anything was run or had been."""
-        entrant = self._entrant(index)
-        if epochs:
-            if self._hoped_for(index, epochs):
-                return self._try(index, epochs)
-            high = self._expected(index, epochs).high
-            why = f"{high:.3f} at most is to be hoped for, and the best so far is believed to reach no less"
-        else:
-            if any(trial.whole for trial in self._of(index)):
-                return True
-            had = max((trial.epochs or 0 for trial in self._of(index)), default=0)
-            wanted = had + 1 if entrant.shortens else entrant.recipe.epochs
-            takes = seconds_of(entrant, wanted, self._of(index))
-            more = "an epoch" if wanted == 1 else f"{wanted} epochs"
-            why = f"{more} would take about {takes:,.0f} s, and {max(0, self._plan.budget - self._spent()):,.0f} are left"
-        self._watcher.note(f"{_called(entrant.recipe)} is not {'continued' if self._of(index) else 'tried'}: {why}")
-        return False
-
     def _entrant(self, index: int) -> Entrant:
         return self._plan.entrants[index]
 
     def _of(self, index: int) -> list[Trial]:
         """What came of a candidate so far."""
         return [trial for trial in self._trials if trial.entrant == index and not trial.failed]
+
+    def _failed(self, index: int) -> bool:
+        """Whether a trial of a candidate failed: it is not run again, with more epochs, for the same end."""
+        return any(trial.entrant == index and trial.failed for trial in self._trials)
 
     def _expected(self, index: int, epochs: int) -> Estimate:
         """The accuracy that a candidate would reach with so many epochs; nothing without any."""
@@ -208,56 +242,44 @@ class _Race:
 
     def _try(
         self, index: int, epochs: int | None, *, needed: bool = False, alone: bool = False, until: float | None = None
-    ) -> bool:
-        """Run a candidate for some epochs, unless it has been; whether there is something to show for it.
+    ) -> None:
+        """Run a candidate for some epochs, unless this turn of it is over already.
 
         One that is `needed`, since there is nothing to show yet, runs whatever the time; its error is the race's if it is `alone`.
-        A head that is not needed runs if there is hope and time for it.
         """
         entrant = self._entrant(index)
         called, usual = _called(entrant.recipe), entrant.recipe.epochs
-        left = self._plan.budget - self._spent()
-        if epochs is None and not needed:
-            takes = seconds_of(entrant, None, ())
-            high = entrant.accuracy.high
-            if not self._hoped_for(index, None) or takes > left:
-                why = f"it takes about {takes:,.0f} s, and {max(0, left):,.0f} are left"
-                if not self._hoped_for(index, None):
-                    why = f"{high:.3f} at most is to be hoped for, and the best so far is believed to reach no less"
-                self._watcher.note(f"{called} is not tried: {why}")
-                return False
-        name = f"trial-{index:02d}-{'solved' if epochs is None else epochs}"
-        before = self._before.get(name)
-        if before is not None:
-            self._trials = (*self._trials, before)
-            return not before.failed
+        name = f"trial-{index:02d}-{1 + sum(trial.entrant == index for trial in self._trials)}"
+        if name in self._done.trials:
+            self._trials = (*self._trials, self._done.trials[name])
+            return
+        epochs = self._done.begun.setdefault(name, epochs)
+        keep_done(self._done, self._kept)
         recipe = entrant.recipe if epochs == usual else replace(entrant.recipe, epochs=epochs)
         part = "" if epochs == usual else f", {epochs} of {usual} epochs"
         self._watcher.note(f"trying {called}{part}: {of_epochs(entrant, epochs, self._of(index)).value:.3f} expected")
-        began = time.perf_counter()
-        watcher = (
-            self._watcher
-            if needed
-            else _clocked(self._watcher, (until or self._plan.budget) - self._spent(), LATE * self._plan.budget)
-        )
-        blank = Trial(name, index, epochs, epochs, epochs == usual, 0.0)
+        place, began, budget = self._folder.trial(name), time.perf_counter(), self._plan.budget
         try:
+            earlier = place.spent  # of a part that was killed
+            left = (until or budget) - self._spent() - earlier
+            watcher = self._watcher if needed else _clocked(self._watcher, left, LATE * budget)
             task = self._task_of(recipe)
-            fitted = carry_out(task, self._folder.trial(name), watcher)
+            fitted = carry_out(task, place, watcher)
         except Exception as error:  # backends raise all kinds, such as for want of memory, and what was reached must not be lost
             if needed and alone:
                 self._watcher.note("no candidate could be trained; what the advice measured is kept, and --resume tries them again")
                 raise
             why = _in_words(error)
             self._watcher.note(f"{called} is given up: {why}")
-            self._add(replace(blank, seconds=time.perf_counter() - began, failed=why))
-            return False
-        trial = self._add(_reached(blank, fitted, time.perf_counter() - began))
-        if trial.epochs != epochs:
+            had = None if epochs is None else 0
+            self._add(Trial(name, index, epochs, had, False, time.perf_counter() - began, failed=why))
+            return
+        seconds = earlier + time.perf_counter() - began
+        trial = self._add(_reached(Trial(name, index, epochs, epochs, epochs == usual, seconds), fitted))
+        if fitted.ended:
             self._watcher.note(f"{called} ends after {trial.epochs} of {epochs} epochs: its time is over")
         if trial in self._answers() and self._winner().name == name:
             self._best = (name, task, fitted)
-        return True
 
     def _winner(self) -> Trial:
         """Of those that do no worse on validation than the first answer, the one that most can be said for."""
@@ -298,7 +320,7 @@ class _Race:
             "usual_epochs": entrant.recipe.epochs,
             "whole": trial.whole,
             "seconds": trial.seconds,
-            "expected": entrant.accuracy.to_json(),
+            "expected": of_epochs(entrant, trial.epochs or entrant.recipe.epochs, ()).to_json(),
             "validation_accuracy": trial.validation_accuracy,
             "validation_loss": trial.validation_loss,
             "believed": None if trial.failed else round(self._belief(trial), 4),
@@ -307,13 +329,14 @@ class _Race:
 
     def _why(self, winner: Trial) -> str:
         entrant = self._entrant(winner.entrant)
+        expected = of_epochs(entrant, winner.epochs, ()).value
         words = (
             f"{_called(entrant.recipe)} won{_part(winner, entrant)}: {winner.accuracy:.4f} on validation where "
-            f"{entrant.accuracy.value:.3f} was expected{self._given_up()}"
+            f"{expected:.3f} was expected{self._given_up()}"
         )
         others = [trial for trial in self._answers() if trial.entrant != winner.entrant]
         if not others:
-            return f"{words}; nothing else was tried"
+            return f"{words}; nothing else gave an answer"
         second = max(others, key=self._belief)
         of = self._entrant(second.entrant)
         return (
@@ -330,8 +353,8 @@ class _Race:
     def _add(self, trial: Trial) -> Trial:
         rounded = replace(trial, seconds=round(trial.seconds, 3), epoch_seconds=round(trial.epoch_seconds, 4))
         self._trials = (*self._trials, rounded)
-        self._before[rounded.name] = rounded
-        keep_trials(tuple(self._before.values()), self._kept)
+        self._done.trials[rounded.name] = rounded
+        keep_done(self._done, self._kept)
         return rounded
 
 
@@ -344,18 +367,17 @@ def _part(trial: Trial, entrant: Entrant) -> str:
     return "" if trial.epochs == entrant.recipe.epochs else f" with {trial.epochs} of {entrant.recipe.epochs} epochs"
 
 
-def _reached(blank: Trial, fitted: Fitted, seconds: float) -> Trial:
-    """A trial with what it reached. Epochs of a part that was killed count as well: their seconds are in the history."""
+def _reached(blank: Trial, fitted: Fitted) -> Trial:
+    """A trial with what it reached."""
     dataset = fitted.validation.dataset
     images = len(dataset) if dataset.groups is None else len(np.unique(dataset.groups))
-    taken = max(seconds, sum(record.seconds for record in fitted.history))
     accuracy, loss = fitted.reached["accuracy"], fitted.reached["loss"]
-    reached = replace(blank, seconds=taken, validation_accuracy=accuracy, validation_loss=loss, images=images)
+    reached = replace(blank, validation_accuracy=accuracy, validation_loss=loss, images=images)
     if blank.planned is None:
         return reached
     last = [record for record in fitted.history if record.phase == fitted.history[-1].phase]
-    had = len(last)
-    return replace(reached, epochs=had, whole=blank.whole and had == blank.planned, epoch_seconds=_usual(last))
+    reached = replace(reached, epoch_seconds=_usual(last))
+    return replace(reached, epochs=len(last), whole=False) if fitted.ended else reached
 
 
 def _usual(records: Sequence[EpochRecord]) -> float:

@@ -39,11 +39,13 @@ class Trained:
         best: The record whose weights the network holds, counted from 1: the one with the highest validation accuracy, then the
             lowest validation loss, then the later one.
         head: Where a head was solved: its kind, its penalty and every candidate, as plain JSON values; else None.
+        ended: Whether the watcher had enough before the last epoch.
     """
 
     history: tuple[EpochRecord, ...]
     best: int
     head: dict[str, Any] | None = None
+    ended: bool = False
 
 
 def train(
@@ -101,7 +103,7 @@ def train(
     if progress.best != len(progress.history) or phase.ema or epochs.in_mid_epoch:
         assign(state, checkpoints.arrays(progress.best))
         _assign_all(model.trainable_variables, model.optimizer.averages)
-    return Trained(progress.history, progress.best)
+    return Trained(progress.history, progress.best, ended=ENOUGH in progress.facts)
 
 
 @contextmanager

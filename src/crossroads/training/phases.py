@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
@@ -17,7 +18,7 @@ from crossroads.training import heads
 from crossroads.training.batches import Labelled, class_weights
 from crossroads.training.checkpoint import Checkpoints, EpochRecord, Progress
 from crossroads.training.loop import Trained, assign, train
-from crossroads.training.watch import Watcher
+from crossroads.training.watch import Enough, Watcher
 
 
 def execute(
@@ -61,7 +62,8 @@ def _solve(
         facts = {"kind": solved.kind, "penalty": solved.penalty, "tried": [asdict(row) for row in solved.tried]}
         progress = Progress(identity, (record,), 1, facts)
         checkpoints.save(progress, _behind(figures, solved))
-        watcher.epoch(record, 1)
+        with suppress(Enough):  # that was all
+            watcher.epoch(record, 1)
     assign([head.kernel, head.bias], checkpoints.arrays(1))
     return Trained(progress.history, progress.best, progress.facts)
 

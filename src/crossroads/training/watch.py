@@ -11,7 +11,8 @@ from crossroads.training.checkpoint import EpochRecord
 class Enough(Exception):
     """Raised by a watcher's `step` or `epoch`: the phase ends here, for good, and its epochs so far are what there is.
 
-    An epoch that is not done is lost. Where none is done yet, whoever asked for the training gets the exception.
+    An epoch that is not done is lost. Where none is done yet, or where `progress` raises it, whoever asked for the training gets
+    the exception.
     """
 
 
@@ -60,6 +61,7 @@ class Relay:
     Args:
         watcher: Is told first.
         noted: Is called with each note then.
+        after_progress: Is called after each part of a stage then.
         after_step: Is called after each batch then.
         after_epoch: Is called with each epoch and their total then.
     """
@@ -69,10 +71,12 @@ class Relay:
         watcher: Watcher,
         *,
         noted: Callable[[str], object] = lambda _: None,
+        after_progress: Callable[[], object] = lambda: None,
         after_step: Callable[[], object] = lambda: None,
         after_epoch: Callable[[EpochRecord, int], object] = lambda _record, _total: None,
     ) -> None:
-        self._watcher, self._noted, self._after_step, self._after_epoch = watcher, noted, after_step, after_epoch
+        self._watcher, self._noted, self._after_progress = watcher, noted, after_progress
+        self._after_step, self._after_epoch = after_step, after_epoch
 
     def note(self, text: str) -> None:
         """Hand it on."""
@@ -82,6 +86,7 @@ class Relay:
     def progress(self, stage: str, done: int, total: int) -> None:
         """Hand it on."""
         self._watcher.progress(stage, done, total)
+        self._after_progress()
 
     def step(self, epoch: int, done: int, total: int) -> None:
         """Hand it on."""

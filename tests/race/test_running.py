@@ -1,6 +1,6 @@
 """The race: who runs, for how long, who wins, and that it goes on where it stopped."""
 
-import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -9,12 +9,11 @@ from crossroads.advice import expectation
 from crossroads.advice.estimate import Estimate
 from crossroads.errors import TrainingError
 from crossroads.race import running as module
-from crossroads.race.belief import believed, epochs_within, of_epochs, of_trial, posterior, seconds_of
-from crossroads.race.records import Entrant, Plan, Trial, keep_plan, stored_plan
+from crossroads.race.records import Entrant, Plan
 from crossroads.race.running import race
 from crossroads.recipe import Recipe
 from crossroads.run_folder import RunFolder
-from crossroads.training.checkpoint import EpochRecord
+from crossroads.training.checkpoint import EpochRecord, Progress
 from crossroads.training.watch import Enough, Silent
 from rows import dataset
 
@@ -49,8 +48,11 @@ def plan(*names, budget=600.0, shortens=True):
 
 @pytest.fixture
 def trainings(monkeypatch):
-    """Stands in for training: what each strategy reaches, less `short` for want of epochs; what was run, what time it took."""
-    state = SimpleNamespace(reaches={}, ran=[], places=[], clock=0.0, takes=dict(SECONDS), short=0.13)
+    """Stands in for training: what each strategy reaches, less `short` for want of epochs; what was run, what time it took.
+
+    It keeps checkpoints and goes on from them, ends where the watcher has enough, and stops early after `stops` epochs.
+    """
+    state = SimpleNamespace(reaches={}, ran=[], clock=0.0, takes=dict(SECONDS), short=0.13, stops={}, places=[])
 
     def carry_out(task, place, watcher):
         recipe = task
@@ -58,24 +60,31 @@ def trainings(monkeypatch):
         accuracy = state.reaches[recipe.strategy]
         if isinstance(accuracy, BaseException):
             raise accuracy
-        place.checkpoints(0).folder.mkdir(parents=True, exist_ok=True)
-        state.places.append(place.checkpoints(0).folder.parent.name)
-        history = []
-        for epoch in range(1, (recipe.epochs or 1) + 1):
-            each = state.takes[recipe.strategy] / (8 if recipe.epochs else 1)
+        checkpoints, total = place.checkpoints(0), recipe.epochs or 1
+        state.places.append(checkpoints.folder.parent.name)
+        progress = checkpoints.resumed(str(recipe)) or Progress(str(recipe), (), 1)
+        each = state.takes[recipe.strategy] / (8 if recipe.epochs else 1)
+        while len(progress.history) < min(total, state.stops.get(recipe.strategy, total)) and not progress.facts:
+            epoch = len(progress.history) + 1
             try:
                 for batch in range(1, BATCHES + 1):
                     state.clock += each / BATCHES
                     watcher.step(epoch, batch, BATCHES)
-                history.append(EpochRecord("train", epoch, each, 0.0, 0.0, 0.0, 0.0))
-                watcher.epoch(history[-1], recipe.epochs or 1)
+                progress = replace(progress, history=(*progress.history, EpochRecord("train", epoch, each, 0.0, 0.0, 0.0, 0.0)))
+                checkpoints.save(replace(progress, best=epoch), [])
+                watcher.epoch(progress.history[-1], total)
             except Enough:
-                if not history:
+                if not progress.history:
                     raise
-                break
-        missing = 0.0 if recipe.epochs is None else state.short * (8 - len(history)) / 8
-        reached = {"accuracy": accuracy - missing, "loss": 1 - accuracy}
-        return SimpleNamespace(reached=reached, history=tuple(history), validation=SimpleNamespace(dataset=dataset([0, 1] * 100)))
+                progress = replace(progress, best=len(progress.history), facts={"ended": True})
+                checkpoints.mark(progress)
+        missing = 0.0 if recipe.epochs is None or state.stops else state.short * (8 - len(progress.history)) / 8
+        return SimpleNamespace(
+            reached={"accuracy": accuracy - missing, "loss": 1 - accuracy},
+            history=progress.history,
+            validation=SimpleNamespace(dataset=dataset([0, 1] * 100)),
+            ended=bool(progress.facts),
+        )
 
     monkeypatch.setattr(module, "carry_out", carry_out)
     monkeypatch.setattr(module.time, "perf_counter", lambda: state.clock)
@@ -200,7 +209,7 @@ def test_short_turns_share_half_the_time(tmp_path, trainings):
     watcher = Notes()
     run(tmp_path, plan("finetune", "warm-start", "from-scratch", "early-features", budget=70.0), watcher)
     assert trainings.ran[1] == ("from-scratch", 2)
-    assert any(note.startswith("finetune of b has no short turn: its first epoch takes about 12 s") for note in watcher.said)
+    assert any(note.startswith("finetune of b has no short turn: an epoch would take about 12 s") for note in watcher.said)
 
 
 def test_a_candidate_that_fails_does_not_lose_the_race(tmp_path, trainings):
@@ -222,7 +231,7 @@ def test_a_fault_of_the_backend_does_not_lose_the_race_either(tmp_path, training
 def test_where_the_first_answer_fails_another_has_to_give_it(tmp_path, trainings):
     trainings.reaches = {"early-features": TrainingError("no room in the cache"), "finetune": 0.9, "from-scratch": 0.8}
     found = run(tmp_path, plan("early-features", "finetune", "from-scratch", budget=1.0))
-    assert (found.task.strategy, found.task.epochs) == ("finetune", 8)
+    assert (found.task.strategy, found.task.epochs) == ("finetune", 1)
     assert [row["failed"] for row in found.facts["trials"]] == ["no room in the cache", None]
 
 
@@ -230,6 +239,66 @@ def test_where_all_fail_the_last_error_is_told(tmp_path, trainings):
     trainings.reaches = {"early-features": TrainingError("one"), "finetune": TrainingError("two")}
     with pytest.raises(TrainingError, match="two"):
         run(tmp_path, plan("early-features", "finetune"))
+
+
+def test_training_that_stops_early_has_run_to_its_end(tmp_path, trainings):
+    """Its validation loss was no better; the clock has nothing to do with it, and named epochs are all there."""
+    trainings.reaches, trainings.stops = {"early-features": 0.80, "finetune": 0.97}, {"finetune": 5}
+    watcher = Notes()
+    found = run(tmp_path, plan("early-features", "finetune", shortens=False), watcher)
+    assert (found.task.strategy, found.task.epochs) == ("finetune", 8)
+    assert found.facts["trials"][-1]["whole"]
+    assert not any("its time is over" in note for note in watcher.said)
+
+
+def test_a_candidate_whose_short_turn_failed_is_not_run_at_length(tmp_path, trainings):
+    trainings.reaches = {"early-features": 0.80, "finetune": MemoryError(), "warm-start": 0.9, "from-scratch": 0.7}
+    found = run(tmp_path, plan("finetune", "early-features", "warm-start", "from-scratch"))
+    assert [name for name, _ in trainings.ran].count("finetune") == 1
+    assert (found.task.strategy, found.task.epochs) == ("warm-start", 8)
+    failed = next(row for row in found.facts["trials"] if row["strategy"] == "finetune")
+    assert (failed["epochs"], failed["whole"], failed["failed"]) == (0, False, "MemoryError: ")
+
+
+def test_one_that_is_much_faster_than_was_thought_goes_on(tmp_path, trainings):
+    """It was planned with two epochs of 25 s, which took 1 s each."""
+    trainings.reaches = {"early-features": 0.80, "finetune": 0.99}
+    trainings.takes["finetune"] = 8.0
+    of = plan("early-features", "finetune", budget=80.0)
+    slow = replace(of.entrants[1], seconds=200.0, epoch_seconds=25.0)
+    found = run(tmp_path, replace(of, entrants=(of.entrants[0], slow)))
+    assert trainings.ran == [("early-features", None), ("finetune", 2), ("finetune", 8)]
+    assert found.task.epochs == 8
+
+
+def test_where_nothing_is_known_of_times_as_on_a_gpu_turns_are_tried_and_end_with_the_budget(tmp_path, trainings):
+    trainings.reaches = {"early-features": 0.80, "finetune": 0.9, "warm-start": 0.9, "from-scratch": 0.9}
+    trainings.takes |= {"finetune": 1_000.0, "warm-start": 1_000.0, "from-scratch": 1_000.0}
+    of = plan("early-features", "finetune", "warm-start", "from-scratch", budget=100.0)
+    blind = tuple(replace(one, seconds=0.0, epoch_seconds=0.0) for one in of.entrants)
+    found = run(tmp_path, replace(of, entrants=blind))
+    assert found.task.strategy == "early-features"
+    assert trainings.ran == [("early-features", None), ("finetune", 2), ("warm-start", 8)]  # then the time is over
+    assert trainings.clock < 100 * 1.1
+
+
+def test_a_trial_that_was_killed_has_the_rest_of_its_time(tmp_path, trainings, monkeypatch):
+    """283 s for eight epochs that take 60 s, not 35: five of them, whether the process was killed after the fourth or not."""
+    trainings.reaches, trainings.short = {"early-features": 0.80, "finetune": 0.99}, 0.01
+    of = plan("early-features", "finetune", budget=300.0)
+    trainings.takes["finetune"] = 480.0
+
+    class KillAfterFour(Silent):
+        def epoch(self, record, total):
+            if record.epoch == 4 and total == 8:
+                raise Kill
+
+    whole = run(tmp_path / "whole", of).facts
+    with pytest.raises(Kill):
+        run(tmp_path / "killed", of, KillAfterFour())
+    again = run(tmp_path / "killed", of).facts
+    assert whole["trials"][-1]["epochs"] == 5
+    assert again == whole
 
 
 def test_each_trial_has_checkpoints_of_its_own(tmp_path, trainings):
@@ -315,70 +384,22 @@ def test_what_failed_is_tried_again_when_a_race_is_taken_up(tmp_path, trainings)
     assert "failed" not in again.facts["why"]
 
 
+def test_finished_trials_stand_when_one_that_failed_is_tried_again_and_takes_their_time(tmp_path, trainings):
+    full = TrainingError("no room on the disk")
+    trainings.reaches = {"early-features": full, "finetune": 0.9, "warm-start": 0.92, "from-scratch": 0.8}
+    of = plan("early-features", "from-scratch", "finetune", "warm-start", budget=110.0)
+    run(tmp_path, of)
+    before, trainings.ran = trainings.ran, []
+    trainings.reaches["early-features"] = 0.85
+    again = run(tmp_path, of).facts["trials"]
+    kept = [(strategy, epochs) for strategy, epochs in before if strategy != "early-features"]
+    assert len(kept) == 2
+    rerun = [turn for turn in trainings.ran if turn in kept]
+    assert len(rerun) <= 1  # the winner, from its checkpoints
+    assert len({(row["strategy"], row["epochs"]) for row in again}) == len(again)
+
+
 def test_without_a_pretrained_network_the_only_candidate_runs_to_its_end(tmp_path, trainings):
     trainings.reaches = {"from-scratch": 0.9}
     assert run(tmp_path, plan("from-scratch")).task.epochs == 8
     assert trainings.ran == [("from-scratch", 8)]
-
-
-def test_few_validation_images_are_believed_little():
-    expected = Estimate(0.80, 0.70, 0.87)
-    assert believed(expected, 1.0, 10) < 0.9
-    assert believed(expected, 0.95, 10_000) == pytest.approx(0.95, abs=0.005)
-    assert believed(expected, 0.80, 100) == pytest.approx(0.80, abs=0.005)
-
-
-def test_validation_narrows_what_is_expected():
-    expected = Estimate(0.80, 0.70, 0.87)
-    few, many = posterior(expected, 0.9, 20), posterior(expected, 0.9, 2_000)
-    assert expected.low < few.low < many.low < many.value < many.high < 0.92
-    assert few.value < many.value < 0.9
-
-
-def trial(epochs, accuracy, seconds=30.0, epoch_seconds=10.0, images=400):
-    return Trial("trial", 0, epochs, epochs, epochs == 8, seconds, epoch_seconds, accuracy, 0.1, images)
-
-
-def test_fewer_epochs_are_expected_to_reach_less_and_a_trial_says_more_of_its_own_epochs():
-    one = entrant("finetune")
-    assert of_epochs(one, 8, []) == pytest.approx(one.accuracy)
-    values = [of_epochs(one, epochs, []).value for epochs in (1, 2, 4, 8)]
-    assert values == sorted(values)
-    assert values[0] < values[-1] - 0.05
-    short = [trial(2, 0.93)]
-    assert of_epochs(one, 2, short).value == pytest.approx(of_trial(one, short[0]).value)
-    assert 0.9 < of_epochs(one, 2, short).value < of_epochs(one, 8, short).value
-    wide, narrow = of_epochs(one, 8, short), of_epochs(one, 2, short)
-    assert wide.high - wide.low > narrow.high - narrow.low
-
-
-def test_seconds_come_from_the_advice_until_a_trial_was_timed():
-    one = entrant("finetune")
-    assert [seconds_of(one, epochs, []) for epochs in (0, 2, 8)] == [0.0, 25.0, 100.0]
-    assert [seconds_of(one, epochs, [trial(2, 0.9)]) for epochs in (0, 2, 8)] == [10.0, 30.0, 90.0]
-    assert epochs_within(one, 1_000.0, []) == 8
-    assert epochs_within(one, 56.0, []) == 4
-    assert epochs_within(one, 5.0, []) == 0
-    assert epochs_within(Entrant(one.recipe, one.accuracy, 0.0), 5.0, []) == 8  # nothing is known: it is tried
-
-
-def test_a_plan_is_kept_as_it_is(tmp_path):
-    path = tmp_path / "plan.json"
-    assert stored_plan(path, "a") is None
-    keep_plan(plan("finetune", "early-features"), path, "a")
-    assert stored_plan(path, "a") == plan("finetune", "early-features")
-    with pytest.raises(TrainingError, match="on the images and with the version it was started with"):
-        stored_plan(path, "b")
-
-
-def test_a_plan_that_cannot_be_written_is_told(tmp_path):
-    with pytest.raises(TrainingError, match="--out must be writable"):
-        keep_plan(plan("finetune"), tmp_path / "absent" / "plan.json", "a")
-
-
-@pytest.mark.parametrize("text", ["{", "[]", json.dumps({"entrants": [{}]})])
-def test_a_damaged_plan_is_told(tmp_path, text):
-    path = tmp_path / "plan.json"
-    path.write_text(text)
-    with pytest.raises(TrainingError, match="the unfinished run is damaged"):
-        stored_plan(path, "a")

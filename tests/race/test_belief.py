@@ -1,0 +1,65 @@
+"""What is believed of a candidate: its accuracy with any number of epochs, and its seconds."""
+
+import pytest
+
+from crossroads.advice import expectation
+from crossroads.advice.estimate import Estimate
+from crossroads.race.belief import believed, epochs_within, of_epochs, of_trial, posterior, seconds_of
+from crossroads.race.records import Entrant, Trial
+from crossroads.recipe import Recipe
+
+
+@pytest.fixture(autouse=True)
+def what_epochs_cost(monkeypatch):
+    """The same for all strategies, whatever was measured."""
+    monkeypatch.setattr(expectation, "HALVED", dict.fromkeys(expectation.HALVED, expectation.Halved(0.4, 0.4)))
+
+
+def entrant():
+    return Entrant(Recipe(strategy="finetune", backbone="b", epochs=8), Estimate(0.86, 0.70, 0.95), 100.0, 12.5)
+
+
+def test_few_validation_images_are_believed_little():
+    expected = Estimate(0.80, 0.70, 0.87)
+    assert believed(expected, 1.0, 10) < 0.9
+    assert believed(expected, 0.95, 10_000) == pytest.approx(0.95, abs=0.005)
+    assert believed(expected, 0.80, 100) == pytest.approx(0.80, abs=0.005)
+
+
+def test_validation_narrows_what_is_expected():
+    expected = Estimate(0.80, 0.70, 0.87)
+    few, many = posterior(expected, 0.9, 20), posterior(expected, 0.9, 2_000)
+    assert expected.low < few.low < many.low < many.value < many.high < 0.92
+    assert few.value < many.value < 0.9
+
+
+def trial(epochs, accuracy, seconds=30.0, epoch_seconds=10.0, images=400):
+    return Trial("trial", 0, epochs, epochs, epochs == 8, seconds, epoch_seconds, accuracy, 0.1, images)
+
+
+def test_fewer_epochs_are_expected_to_reach_less_and_a_trial_says_more_of_its_own_epochs():
+    one = entrant()
+    assert of_epochs(one, 8, []) == pytest.approx(one.accuracy)
+    values = [of_epochs(one, epochs, []).value for epochs in (1, 2, 4, 8)]
+    assert values == sorted(values)
+    assert values[0] < values[-1] - 0.05
+    short = [trial(2, 0.93)]
+    assert of_epochs(one, 2, short).value == pytest.approx(of_trial(one, short[0]).value)
+    assert 0.9 < of_epochs(one, 2, short).value < of_epochs(one, 8, short).value
+    wide, narrow = of_epochs(one, 8, short), of_epochs(one, 2, short)
+    assert wide.high - wide.low > narrow.high - narrow.low
+
+
+def test_seconds_come_from_the_advice_until_a_trial_was_timed():
+    one = entrant()
+    assert [seconds_of(one, epochs, []) for epochs in (0, 2, 8)] == [0.0, 25.0, 100.0]
+    assert [seconds_of(one, epochs, [trial(2, 0.9)]) for epochs in (0, 2, 8)] == [10.0, 30.0, 90.0]
+    assert epochs_within(one, 1_000.0, []) == 8
+    assert epochs_within(one, 56.0, []) == 4
+    assert epochs_within(one, 5.0, []) == 0
+    assert epochs_within(Entrant(one.recipe, one.accuracy, 0.0), 5.0, []) == 8  # nothing is known: it is tried
+
+
+def test_without_time_there_are_no_epochs_whatever_is_known():
+    one = entrant()
+    assert epochs_within(one, 0.0, []) == epochs_within(Entrant(one.recipe, one.accuracy, 0.0), -1.0, []) == 0
