@@ -138,7 +138,7 @@ def test_the_first_answer_comes_whatever_the_budget_and_the_others_only_within_i
     found = run(tmp_path, plan("finetune", "early-features", budget=1.0), watcher)
     assert found.task.strategy == "early-features"
     assert trainings.ran == [("early-features", None)]
-    assert "finetune of b is not tried: an epoch would take about 12 s, and 0 are left" in watcher.said
+    assert "finetune of b is not tried: an epoch would take about 14 s, and 0 are left" in watcher.said
 
 
 def test_where_the_budget_has_no_room_for_all_epochs_there_are_fewer(tmp_path, trainings):
@@ -159,7 +159,7 @@ def test_epochs_that_the_user_named_stay_as_they_are(tmp_path, trainings):
     found = run(tmp_path, plan("finetune", "warm-start", "early-features", budget=100.0, shortens=False), watcher)
     assert found.task.strategy == "early-features"
     assert trainings.ran == [("early-features", None)]
-    assert "finetune of b is not tried: 8 epochs would take about 100 s, and 83 are left" in watcher.said
+    assert "finetune of b is not tried: 8 epochs would take about 110 s, and 83 are left" in watcher.said
 
 
 def test_what_a_short_turn_reached_is_an_answer_where_there_is_no_time_for_more(tmp_path, trainings):
@@ -209,7 +209,7 @@ def test_short_turns_share_half_the_time(tmp_path, trainings):
     watcher = Notes()
     run(tmp_path, plan("finetune", "warm-start", "from-scratch", "early-features", budget=70.0), watcher)
     assert trainings.ran[1] == ("from-scratch", 2)
-    assert any(note.startswith("finetune of b has no short turn: an epoch would take about 12 s") for note in watcher.said)
+    assert any(note.startswith("finetune of b has no short turn: an epoch would take about 14 s") for note in watcher.said)
 
 
 def test_a_candidate_that_fails_does_not_lose_the_race(tmp_path, trainings):

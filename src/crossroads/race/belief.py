@@ -59,6 +59,12 @@ def seconds_of(entrant: Entrant, epochs: int | None, trials: Sequence[Trial]) ->
     return whole if epochs is None or of is None else whole + (epochs - of) * each
 
 
+def planned_seconds(entrant: Entrant, epochs: int, trials: Sequence[Trial]) -> float:
+    """Seconds that a run with so many epochs is given: a tenth more for these than they are expected to take."""
+    fixed = seconds_of(entrant, 0, trials)
+    return fixed + MARGIN * (seconds_of(entrant, epochs, trials) - fixed)
+
+
 def epochs_within(entrant: Entrant, seconds: float, trials: Sequence[Trial]) -> int:
     """The most epochs, of those that the recipe has, that are expected to be done in time; 0 where not one is.
 
@@ -66,5 +72,5 @@ def epochs_within(entrant: Entrant, seconds: float, trials: Sequence[Trial]) -> 
     """
     most = (entrant.recipe.epochs or 0) if seconds > 0 else 0
     fixed = seconds_of(entrant, 0, trials)
-    each = MARGIN * (seconds_of(entrant, 1, trials) - fixed)
+    each = planned_seconds(entrant, 1, trials) - fixed
     return most if each <= 0 else max(0, min(most, int((seconds - fixed) / each)))

@@ -23,7 +23,7 @@ import numpy as np
 from crossroads.advice.estimate import Estimate
 from crossroads.errors import CrossroadsError
 from crossroads.fitting import Fitted, Task, carry_out
-from crossroads.race.belief import epochs_within, of_epochs, of_trial, seconds_of
+from crossroads.race.belief import epochs_within, of_epochs, of_trial, planned_seconds
 from crossroads.race.records import OUT_OF_TIME, Entrant, Plan, Trial, keep_done, stored_done
 from crossroads.recipe import Recipe
 from crossroads.run_folder import RunFolder
@@ -178,7 +178,7 @@ class _Race:
         if not epochs:
             wanted = 1 + max((trial.epochs or 0 for trial in had), default=0) if entrant.shortens else entrant.recipe.epochs
             more = "an epoch" if wanted == 1 else f"{wanted} epochs"
-            takes, left = seconds_of(entrant, wanted, had), max(0, self._plan.budget - self._spent())
+            takes, left = planned_seconds(entrant, wanted or 1, had), max(0, self._plan.budget - self._spent())
             self._leave(index, f"{more} would take about {takes:,.0f} s, and {left:,.0f} are left")
         elif not self._hoped_for(index, epochs):
             self._leave(index, self._no_hope(index, epochs))
@@ -202,7 +202,7 @@ class _Race:
         if epochs:
             self._try(index, epochs, until=until)
         else:
-            takes = seconds_of(entrant, 1, ())
+            takes = planned_seconds(entrant, 1, ())
             why = f"an epoch would take about {takes:,.0f} s, and its share of the time is {max(0, share):,.0f}"
             self._watcher.note(f"{_called(entrant.recipe)} has no short turn: {why}")
 
