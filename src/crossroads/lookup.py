@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from functools import partial
+from dataclasses import replace
+from functools import cached_property, partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
@@ -53,6 +54,11 @@ class Lookup:
         self._calibration, self._cache = calibration, Cache()
         self._made: Engine | None = None
 
+    @cached_property
+    def _key(self) -> Key:
+        """What features of images that are not moved are kept under: made once, since it reads every weight."""
+        return feature_key(self._frozen, self._record, self._recipe, self._cut, self._calibration)
+
     def of(self, dataset: Dataset, stage: str, *, views: int = 1, moves: Augmentation | None = None) -> Extracted:
         """Features of every readable image, in the order of the rows.
 
@@ -67,7 +73,7 @@ class Lookup:
         """
         from crossroads.features.extract import extract
 
-        key = feature_key(self._frozen, self._record, self._recipe, self._cut, self._calibration, moves)
+        key = replace(self._key, moves=moves)
         return extract(
             dataset,
             resize=resize_of(self._recipe),
