@@ -34,7 +34,7 @@ LIFTS: dict[StrategyName, Lift] = {
     "from-scratch": Lift(1.41, 0.1, 1.83),
 }
 """Fitted by `python -m benchmarks regret`, which prints them, to the runs of benchmarks/figures: 11 tasks with MobileNet and one
-seed, nine to eleven of them for each strategy."""
+seed, each by all six strategies."""
 
 
 @dataclass(frozen=True, slots=True)

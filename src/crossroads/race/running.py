@@ -165,12 +165,13 @@ class _Race:
             elif not self._may_run(index):
                 left.remove(index)
             else:
-                before = self._of(index)
                 self._try(index, self._room_for(index))
                 # One that took less time than was thought may go on, if that is worth it, before its place is filled.
-                if self._failed(index) or self._room_for(index) < AGAIN * (self._of(index)[-1].epochs or 1):
-                    places -= len(self._of(index)) > len(before)
+                if self._failed(index):
                     left.remove(index)
+                elif self._room_for(index) < AGAIN * (self._of(index)[-1].epochs or 1):
+                    left.remove(index)
+                    places -= 1
 
     def _may_run(self, index: int) -> bool:
         """Whether there are time and hope for a candidate; if not, the user is told."""
