@@ -19,8 +19,9 @@ runs at 0.7 and ResNet50 at 224 px at 1.2 times the speed of the product."""
 
 STEP, DEPTHWISE_STEP = 4.5, 5.5
 """Seconds of a training step by Keras on a CPU over those of a forward pass by OpenVINO. On two cores: ResNet50 at 224 px 4.6, at
-96 px 4.4, SqueezeNet 4.1; with depthwise convolutions, at 96 px, EfficientNetB0 4.0, MobileNet 4.5, MobileNetV2 8.2, whose mean
-this is: a race cuts off what takes longer. ConvNeXt, with depthwise convolutions of 7 by 7, takes 18: TensorFlow does those slowly."""
+96 px 4.4, SqueezeNet 4.1; with depthwise convolutions, at 96 px, EfficientNetB0 4.0, MobileNet 4.5, MobileNetV2 8.2: the mean of
+these, since a race cuts off what takes longer. ConvNeXt, with depthwise convolutions of 7 by 7, takes 18: TensorFlow does those
+slowly."""
 
 TRACE = 8.0
 """Seconds until a pretrained network of the usual size takes its first step."""
