@@ -22,6 +22,11 @@ BATCHES = (8, 16, 32, 64)
 """Images a call or a request: each of the other sides is given the best of them."""
 
 OURS, DECODED, KERAS, BARE = "engine", "files", "keras.Model.predict", "bare OpenVINO"
+WITH_ONEDNN = f"{KERAS}, oneDNN asked for"
+"""Keras beside Crossroads has the kernels that Crossroads asks TensorFlow for; by itself it has them on some processors only."""
+
+AGAIN = (600, 4_300)
+"""Images that are fitted twice. What the second fit spends hardly grows with them: it reads the network's weights and the index."""
 
 GROWTH = (1_000, 10_000, 100_000)
 
@@ -35,25 +40,48 @@ def engine(settings: Settings) -> Iterator[Row]:
         sides = fresh("benchmarks.frozen:all_sides", network, size, images, batches or [images], str(photos), settings.runs).value
         ours, decoded = tuple(sides.pop(OURS)), tuple(sides.pop(DECODED))
         title = f"engine, {network} {size} px"
+        usual = fresh("benchmarks.frozen:beside_usual_keras", network, size, images, batches or [images], settings.runs).value
+        yield Row(f"{title}, beside {KERAS}", "images/s", tuple(usual[0]), KERAS, tuple(usual[1]))
         for against, theirs in sides.items():
             yield Row(f"{title}, beside {against}", "images/s", ours, against, tuple(theirs))
         yield Row(f"{title}, JPEG files", "images/s", decoded, f"{BARE}, ready pixels", tuple(sides[BARE]))
 
 
-def all_sides(network: str, size: int, images: int, batches: list[int], photos: str, runs: int) -> dict[str, tuple[float, ...]]:
-    """Images a second of each side, in turns, the network and its graph made and warm."""
-    from crossroads.features.engine import Engine
-    from crossroads.networks.export import to_openvino
+def beside_usual_keras(network: str, size: int, images: int, batches: list[int], runs: int) -> list[tuple[float, ...]]:
+    """Images a second of the engine and of Keras as a program has it that imports Keras itself, in turns."""
+    import keras  # noqa: F401 (before Crossroads, which would ask for oneDNN)
 
     frozen, pixels = frozen_network(network, size).frozen, random_images(images, size)
+    ours, theirs = _warm_engine(frozen, pixels), peers.keras_predict(frozen)
+    batch = peers.fastest(theirs, pixels, batches)
+    return alternate(
+        runs,
+        lambda: images / seconds_of(lambda: ours(pixels)),
+        lambda: images / seconds_of(lambda: theirs(pixels, batch)),
+    )
+
+
+def _warm_engine(frozen: Any, pixels: np.ndarray) -> Any:
+    """The engine after it has seen the images: its graph made, its batch chosen."""
+    from crossroads.features.engine import Engine
+
     ours = Engine(frozen)
     ours(pixels)
     if ours.runs_on != "openvino":
         raise RuntimeError(f"the engine runs on {ours.runs_on}: {ours.note}")
+    return ours
+
+
+def all_sides(network: str, size: int, images: int, batches: list[int], photos: str, runs: int) -> dict[str, tuple[float, ...]]:
+    """Images a second of each side, in turns, the network and its graph made and warm."""
+    from crossroads.networks.export import to_openvino
+
+    frozen, pixels = frozen_network(network, size).frozen, random_images(images, size)
+    ours = _warm_engine(frozen, pixels)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         to_openvino(frozen, folder / "model.xml")
-        others = {KERAS: peers.keras_predict(frozen), BARE: peers.bare_openvino(folder / "model.xml")}
+        others = {WITH_ONEDNN: peers.keras_predict(frozen), BARE: peers.bare_openvino(folder / "model.xml")}
         if peers.installed("onnxruntime"):
             others[peers.label("onnxruntime")] = peers.onnx_runtime(network, size, folder)
         if peers.installed("torch"):
@@ -94,18 +122,19 @@ def _extract(dataset: Any, resize: Any, ours: Any, folder: Path) -> Any:
 
 def second_fit(settings: Settings) -> Iterator[Row]:
     """What the same command spends on features when it is given again."""
-    photos = settings.scratch / "photos"
-    fresh("benchmarks.decoding:draw_photos", str(photos), settings.size(600, 12))
-    asked = "--strategy feature-extraction --backbone mobilenet-v2 --weights none --head sgd --quiet --json"
-    first, second = [], []
-    for number in range(settings.runs):
-        cache = str(settings.scratch / f"cache-{number}")
-        for part, found in (("first", first), ("second", second)):
-            out = settings.scratch / f"{part}-{number}"
-            said = run(crossroads("fit", photos, *asked.split(), "--out", out), CROSSROADS_CACHE=cache)
-            (features,) = json.loads(said)["features"].values()
-            found.append(features["seconds"])
-    yield Row("second-fit, seconds on features", "s", tuple(second), "first fit", tuple(first))
+    asked = "--strategy feature-extraction --backbone mobilenet-v2 --weights none --head sgd --epochs 1 --quiet --json"
+    for images in (settings.size(count, count // 50) for count in AGAIN):
+        photos = settings.scratch / f"photos-{images}"
+        fresh("benchmarks.decoding:draw_photos", str(photos), images)
+        first, second = [], []
+        for number in range(settings.runs):
+            cache = str(settings.scratch / f"cache-{images}-{number}")
+            for part, found in (("first", first), ("second", second)):
+                out = settings.scratch / f"{part}-{images}-{number}"
+                said = run(crossroads("fit", photos, *asked.split(), "--out", out), CROSSROADS_CACHE=cache)
+                (features,) = json.loads(said)["features"].values()
+                found.append(features["seconds"])
+        yield Row(f"second-fit, {images:,} photos, seconds on features", "s", tuple(second), "first fit", tuple(first))
 
 
 def growth(settings: Settings) -> Iterator[Row]:

@@ -207,7 +207,7 @@ def test_a_function_is_a_network_of_ones_own_as_well(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "options", [{"strategy": "feature-extraction", "head": "mlp"}, {"strategy": "finetune", "epochs": 1}], ids=str
+    "options", [{"strategy": "feature-extraction", "head": "mlp", "epochs": 2}, {"strategy": "finetune", "epochs": 1}], ids=str
 )
 def test_a_head_that_steps_are_taken_on_sees_features_of_mean_zero_and_variance_one(options, tmp_path, monkeypatch):
     told, usual = [], network.standardise

@@ -268,7 +268,7 @@ def test_only_the_test_part_of_a_split_is_scored(run, tmp_path):
 def test_parity_is_checked_on_images_from_all_over():
     from crossroads.data.images import Resize
     from crossroads.fitting import Side
-    from crossroads.workflow import _spread
+    from crossroads.proof import _spread
 
     images, labels = stripes(1000)
     dataset = crossroads.read((images, labels))

@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from crossroads.estimator import ImageClassifier
     from crossroads.evaluation import Evaluation
     from crossroads.predictor import Predictor, load
+    from crossroads.proof import Run
     from crossroads.recipe import Augmentation, Recipe
-    from crossroads.workflow import Run, advise, audit, evaluate, fit
+    from crossroads.workflow import advise, audit, evaluate, fit
 
 __version__ = "0.1.0"
 
@@ -32,7 +33,7 @@ _HOMES = {
     "ImageClassifier": "crossroads.estimator",
     "Predictor": "crossroads.predictor",
     "Recipe": "crossroads.recipe",
-    "Run": "crossroads.workflow",
+    "Run": "crossroads.proof",
     "advise": "crossroads.workflow",
     "audit": "crossroads.workflow",
     "evaluate": "crossroads.workflow",

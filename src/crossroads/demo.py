@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from crossroads.proof import Run
 from crossroads.training.watch import Watcher
-from crossroads.workflow import Run, fit
+from crossroads.workflow import fit
 
 EPOCHS = 15
 """Enough for digits; the default for so few images is 100, which takes minutes on a slow machine."""

@@ -17,6 +17,7 @@ from crossroads import artifact
 from crossroads.data.labels import encode
 from crossroads.data.readers import read
 from crossroads.predictor import Predictor
+from crossroads.proof import Run
 from crossroads.recipe import (
     Augmentation,
     ClassWeights,
@@ -31,7 +32,7 @@ from crossroads.recipe import (
     StrategyName,
     UnfreezeName,
 )
-from crossroads.workflow import Run, fit
+from crossroads.workflow import fit
 
 
 class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]

@@ -4,79 +4,35 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from crossroads import artifact
-from crossroads._platform import peak_memory_mb
 from crossroads.advice.evidence import Advice
 from crossroads.advice.offers import offers_of
 from crossroads.advice.recommend import recommend
 from crossroads.data.audit import Audit
 from crossroads.data.audit import audit as check
-from crossroads.data.images import Resize
 from crossroads.data.labels import align
-from crossroads.data.loading import digests_of, load_all
+from crossroads.data.loading import digests_of
 from crossroads.data.readers import read
 from crossroads.data.splits import split_digest
 from crossroads.errors import DataError, RecipeError
 from crossroads.evaluation import Evaluation
-from crossroads.fitting import Fitted, Side, Task, carry_out, refusal_notes
-from crossroads.lookup import resize_of
+from crossroads.fitting import carry_out, refusal_notes
 from crossroads.networks.construct import object_name
 from crossroads.planning import Divided, Source, Tasks, divide, identity_of, planned, require_sound
 from crossroads.predictor import Predictor
+from crossroads.proof import Outcome, Run, prove
 from crossroads.race.records import keep_plan, stored_plan
 from crossroads.race.running import race
 from crossroads.recipe import Recipe, read_toml
 from crossroads.run_folder import RunFolder
-from crossroads.scoring import absent_classes, score, score_pixels, test_rows
+from crossroads.scoring import absent_classes, score, test_rows
 from crossroads.strategies import relevant, strategy
-from crossroads.training.checkpoint import history_csv
 from crossroads.training.watch import Silent, Watcher
-
-PARITY_IMAGES = (64, 256)
-"""Least and most validation images on which model and graph are compared: the most up to `PARITY_SIZE` pixels, fewer above, since
-Keras computes them layer by layer."""
-
-PARITY_SIZE = 112
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """A finished run.
-
-    Attributes:
-        artifact: The folder.
-        metrics: What was measured, as in ``metrics.json``: backbone, strategy, seconds, peak_memory_mb, validation, test, …
-    """
-
-    artifact: Path
-    metrics: dict[str, Any]
-
-    def to_json(self) -> dict[str, Any]:
-        """The metrics with the folder, for a program to read."""
-        return {"artifact": str(self.artifact), **self.metrics}
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Outcome:
-    """What was trained and is to be tested.
-
-    Attributes:
-        task: What for.
-        fitted: What came of it.
-        facts: More for ``metrics.json``, such as the advice and the race.
-    """
-
-    task: Task
-    fitted: Fitted
-    facts: dict[str, Any] = field(default_factory=dict)
 
 
 def fit(
@@ -121,7 +77,7 @@ def fit(
         held_out = test if test is not None else claimed.test
         divided = divide(source, held_out, claimed, watcher)
         trained = _train(divided, folder, _own(backbone), watcher)
-        return _test_and_save(divided, trained, folder, started, watcher)
+        return prove(divided, trained, folder, started, watcher)
 
 
 def advise(
@@ -236,91 +192,6 @@ def audit(data: Source, *, min_images: int = 10, watcher: Watcher | None = None)
     return check(dataset, min_images=min_images, progress=partial(watcher.progress, "checking"))
 
 
-def _test_and_save(divided: Divided, trained: Outcome, folder: RunFolder, started: float, watcher: Watcher) -> Run:
-    task, fitted = trained.task, trained.fitted
-    contents = artifact.Contents(
-        model=fitted.model,
-        classes=divided.train.classes,
-        resize=resize_of(task.recipe),
-        recipe=task.recipe,
-        history=history_csv(fitted.history),
-        data=_data_facts(divided, fitted),
-        parity_images=_spread(fitted.validation, resize_of(task.recipe)),
-    )
-    with artifact.draft(folder.path, contents) as draft:
-        # What is scored is what was saved, as it will be loaded.
-        predictor = Predictor.load(draft.path)
-        validation = _validation(predictor, fitted, watcher)
-        notes = _seen_by_validation(validation)
-        scores = {"validation": validation, **_test(predictor, divided, fitted, notes, watcher)}
-        cost = {"seconds": round(folder.spent + time.perf_counter() - started, 3), "peak_memory_mb": peak_memory_mb()}
-        metrics = {
-            "backbone": task.choice.record.name,
-            "strategy": task.strategy.name,
-            **cost,
-            **fitted.facts,
-            **scores,
-            **trained.facts,
-        }
-        draft.finish(metrics)
-    return Run(folder.path, metrics)
-
-
-def _spread(side: Side, resize: Resize) -> NDArray[np.uint8]:
-    """Images from all over, since those of one class often stand together."""
-    least, most = PARITY_IMAGES
-    count = max(least, min(most, most * PARITY_SIZE**2 // resize.size**2, len(side.dataset)))
-    rows = np.linspace(0, len(side.dataset) - 1, min(count, len(side.dataset))).astype(np.int64)
-    return load_all(side.dataset.select(rows), resize).pixels if side.pixels is None else side.pixels[rows]
-
-
-def _validation(predictor: Predictor, fitted: Fitted, watcher: Watcher) -> dict[str, Any]:
-    side = fitted.validation
-    if side.pixels is None:
-        evaluation = score(predictor, side.dataset, True, watcher, stage="validating")[1]
-    else:
-        evaluation = score_pixels(predictor, side.pixels, side.dataset)
-    return evaluation.to_json() | {"seen_in_training": _overlap(side.digests, fitted.train)}
-
-
-def _test(predictor: Predictor, divided: Divided, fitted: Fitted, told_now: list[str], watcher: Watcher) -> dict[str, Any]:
-    """The final evaluation: the one place where the test is unlocked. With the notes of the run, of which some are told now."""
-    refusals = {"train": fitted.train.refusals, "validation": fitted.validation.refusals}
-    notes = [*divided.notes, *fitted.notes, *told_now]
-    for note in told_now:
-        watcher.note(note)
-    facts: dict[str, Any] = {"test": None}
-    if divided.test is not None:
-        scored, evaluation = score(predictor, divided.test.unlock(), divided.recipe.strict, watcher)
-        refusals["test"] = scored.refusals
-        seen = _overlap(scored.digests, fitted.train, fitted.validation)
-        told = list(refusal_notes("the test", scored.refusals))
-        if seen:
-            told.append(f"{seen} of {len(scored.dataset)} test images are also in train or validation; the test scores flatter")
-        for note in told:
-            watcher.note(note)
-        notes += told
-        digest = split_digest(scored.digests, scored.dataset.labels, divided.train.classes)
-        facts = {"test": evaluation.to_json() | {"seen_in_training": seen, "digest": digest}}
-    return facts | {
-        "refused": {side: [{"name": r.name, "reason": r.reason} for r in refused] for side, refused in refusals.items()},
-        "notes": notes,
-    }
-
-
-def _seen_by_validation(scores: dict[str, Any]) -> list[str]:
-    """A sentence where validation, which chooses, has images of train."""
-    seen = scores["seen_in_training"]
-    said = f"{seen} of {scores['n']} validation images are also in train, which favours what learns by heart"
-    return [f"{said}; `crossroads audit` lists them"] if seen else []
-
-
-def _overlap(digests: NDArray[np.uint8], *sides: Side) -> int:
-    """How many of the images with these digests, uint8 (n, 16), are in these sides."""
-    known = {digest.tobytes() for side in sides for digest in side.digests}
-    return sum(digest.tobytes() in known for digest in digests)
-
-
 def _asked(
     recipe: Recipe | str | Path | None, data: Source | None, test: Source | None, options: dict[str, Any]
 ) -> tuple[Recipe, set[str]]:
@@ -374,25 +245,6 @@ def _require_same_images(divided: Divided, facts: dict[str, Any], metrics: dict[
                 received=kept.origin,
                 mend="choose another --out",
             )
-
-
-def _data_facts(divided: Divided, fitted: Fitted) -> dict[str, Any]:
-    """What the artifact says of its data. The test's digest stands with its scores: nothing reads it before."""
-    sides = {"train": fitted.train, "validation": fitted.validation}
-    splits: dict[str, Any] = {
-        name: {"n": len(side.dataset), "digest": split_digest(side.digests, side.dataset.labels, divided.train.classes)}
-        for name, side in sides.items()
-    }
-    if divided.test is not None:
-        splits["test"] = {"n": divided.test.n}
-    both = np.concatenate([side.digests for side in sides.values()])
-    labels = np.concatenate([side.dataset.labels for side in sides.values()])
-    return {
-        "origin": fitted.train.dataset.origin,
-        "n": len(labels),
-        "digest": split_digest(both, labels, divided.train.classes),
-        "splits": splits,
-    }
 
 
 def _name_of(backbone: Any) -> dict[str, Any]:

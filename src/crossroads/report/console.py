@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from crossroads.data.audit import Audit
     from crossroads.evaluation import Evaluation
     from crossroads.predictor import Prediction
-    from crossroads.workflow import Run
+    from crossroads.proof import Run
 
 
 def epoch_line(record: EpochRecord, total: int) -> str:

@@ -1,0 +1,179 @@
+"""The proof of a run: what was trained is saved, loaded again as its users will load it, and scored; the test is unlocked here."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crossroads import artifact
+from crossroads._platform import peak_memory_mb
+from crossroads.data.images import Resize
+from crossroads.data.loading import load_all
+from crossroads.data.splits import split_digest
+from crossroads.fitting import Fitted, Side, Task, refusal_notes
+from crossroads.lookup import resize_of
+from crossroads.planning import Divided
+from crossroads.predictor import Predictor
+from crossroads.run_folder import RunFolder
+from crossroads.scoring import score, score_pixels
+from crossroads.training.checkpoint import history_csv
+from crossroads.training.watch import Watcher
+
+PARITY_IMAGES = (64, 256)
+"""Least and most validation images on which model and graph are compared: the most up to `PARITY_SIZE` pixels, fewer above, since
+Keras computes them layer by layer."""
+
+PARITY_SIZE = 112
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A finished run.
+
+    Attributes:
+        artifact: The folder.
+        metrics: What was measured, as in ``metrics.json``: backbone, strategy, seconds, peak_memory_mb, validation, test, …
+    """
+
+    artifact: Path
+    metrics: dict[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        """The metrics with the folder, for a program to read."""
+        return {"artifact": str(self.artifact), **self.metrics}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Outcome:
+    """What was trained and is to be tested.
+
+    Attributes:
+        task: What for.
+        fitted: What came of it.
+        facts: More for ``metrics.json``, such as the advice and the race.
+    """
+
+    task: Task
+    fitted: Fitted
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+def prove(divided: Divided, trained: Outcome, folder: RunFolder, started: float, watcher: Watcher) -> Run:
+    """Save what was trained, score what was saved, and leave the artifact with its scores.
+
+    Args:
+        divided: The images; their test is unlocked once, here.
+        trained: What was trained on them.
+        folder: Where the artifact goes.
+        started: When this process began with the run, on the clock of `time.perf_counter`.
+        watcher: Is told what goes on.
+
+    Raises:
+        CrossroadsError: The artifact cannot be written, or its graph disagrees with its model; there is none then.
+    """
+    task, fitted = trained.task, trained.fitted
+    contents = artifact.Contents(
+        model=fitted.model,
+        classes=divided.train.classes,
+        resize=resize_of(task.recipe),
+        recipe=task.recipe,
+        history=history_csv(fitted.history),
+        data=_data_facts(divided, fitted),
+        parity_images=_spread(fitted.validation, resize_of(task.recipe)),
+    )
+    with artifact.draft(folder.path, contents) as draft:
+        # What is scored is what was saved, as it will be loaded.
+        predictor = Predictor.load(draft.path)
+        validation = _validation(predictor, fitted, watcher)
+        notes = _seen_by_validation(validation)
+        scores = {"validation": validation, **_test(predictor, divided, fitted, notes, watcher)}
+        cost = {"seconds": round(folder.spent + time.perf_counter() - started, 3), "peak_memory_mb": peak_memory_mb()}
+        metrics = {
+            "backbone": task.choice.record.name,
+            "strategy": task.strategy.name,
+            **cost,
+            **fitted.facts,
+            **scores,
+            **trained.facts,
+        }
+        draft.finish(metrics)
+    return Run(folder.path, metrics)
+
+
+def _spread(side: Side, resize: Resize) -> NDArray[np.uint8]:
+    """Images from all over, since those of one class often stand together."""
+    least, most = PARITY_IMAGES
+    count = max(least, min(most, most * PARITY_SIZE**2 // resize.size**2, len(side.dataset)))
+    rows = np.linspace(0, len(side.dataset) - 1, min(count, len(side.dataset))).astype(np.int64)
+    return load_all(side.dataset.select(rows), resize).pixels if side.pixels is None else side.pixels[rows]
+
+
+def _validation(predictor: Predictor, fitted: Fitted, watcher: Watcher) -> dict[str, Any]:
+    side = fitted.validation
+    if side.pixels is None:
+        evaluation = score(predictor, side.dataset, True, watcher, stage="validating")[1]
+    else:
+        evaluation = score_pixels(predictor, side.pixels, side.dataset)
+    return evaluation.to_json() | {"seen_in_training": _overlap(side.digests, fitted.train)}
+
+
+def _test(predictor: Predictor, divided: Divided, fitted: Fitted, told_now: list[str], watcher: Watcher) -> dict[str, Any]:
+    """The final evaluation, with the notes of the run, of which some are told now."""
+    refusals = {"train": fitted.train.refusals, "validation": fitted.validation.refusals}
+    notes = [*divided.notes, *fitted.notes, *told_now]
+    for note in told_now:
+        watcher.note(note)
+    facts: dict[str, Any] = {"test": None}
+    if divided.test is not None:
+        scored, evaluation = score(predictor, divided.test.unlock(), divided.recipe.strict, watcher)
+        refusals["test"] = scored.refusals
+        seen = _overlap(scored.digests, fitted.train, fitted.validation)
+        told = list(refusal_notes("the test", scored.refusals))
+        if seen:
+            told.append(f"{seen} of {len(scored.dataset)} test images are also in train or validation; the test scores flatter")
+        for note in told:
+            watcher.note(note)
+        notes += told
+        digest = split_digest(scored.digests, scored.dataset.labels, divided.train.classes)
+        facts = {"test": evaluation.to_json() | {"seen_in_training": seen, "digest": digest}}
+    return facts | {
+        "refused": {side: [{"name": r.name, "reason": r.reason} for r in refused] for side, refused in refusals.items()},
+        "notes": notes,
+    }
+
+
+def _seen_by_validation(scores: dict[str, Any]) -> list[str]:
+    """A sentence where validation, which chooses, has images of train."""
+    seen = scores["seen_in_training"]
+    said = f"{seen} of {scores['n']} validation images are also in train, which favours what learns by heart"
+    return [f"{said}; `crossroads audit` lists them"] if seen else []
+
+
+def _overlap(digests: NDArray[np.uint8], *sides: Side) -> int:
+    """How many of the images with these digests, uint8 (n, 16), are in these sides."""
+    known = {digest.tobytes() for side in sides for digest in side.digests}
+    return sum(digest.tobytes() in known for digest in digests)
+
+
+def _data_facts(divided: Divided, fitted: Fitted) -> dict[str, Any]:
+    """What the artifact says of its data. The test's digest stands with its scores: nothing reads it before."""
+    sides = {"train": fitted.train, "validation": fitted.validation}
+    splits: dict[str, Any] = {
+        name: {"n": len(side.dataset), "digest": split_digest(side.digests, side.dataset.labels, divided.train.classes)}
+        for name, side in sides.items()
+    }
+    if divided.test is not None:
+        splits["test"] = {"n": divided.test.n}
+    both = np.concatenate([side.digests for side in sides.values()])
+    labels = np.concatenate([side.dataset.labels for side in sides.values()])
+    return {
+        "origin": fitted.train.dataset.origin,
+        "n": len(labels),
+        "digest": split_digest(both, labels, divided.train.classes),
+        "splits": splits,
+    }
