@@ -183,6 +183,34 @@ def test_every_changed_byte_is_found(copy):
     assert artifact.open_verified(copy).classes == CLASSES
 
 
+def test_what_training_has_seen_is_kept_without_its_order(copy):
+    seen = artifact.read_seen(artifact.open_verified(copy))
+    given = tiny_artifact.contents().seen
+    assert len(given) == 3
+    assert sorted(map(bytes, seen)) == [bytes(digest) for digest in seen] == sorted(map(bytes, given))
+
+
+def test_an_artifact_without_what_training_has_seen_is_one_of_an_earlier_version(copy, tmp_path):
+    (copy / "seen.npy").unlink()
+    facts = json.loads((copy / "crossroads.json").read_text())
+    del facts["files"]["seen.npy"], facts["digest"]
+    (copy / "crossroads.json").write_text(text_of(facts))
+    manifest = artifact.open_verified(copy)
+    assert artifact.read_seen(manifest) is None
+    assert artifact.copy(copy, tmp_path / "again").names == manifest.names
+
+
+@pytest.mark.parametrize("other", [np.zeros((3, 16)), np.zeros((3, 8), np.uint8), np.array([{}], dtype=object)], ids=str)
+def test_digests_that_are_none_are_refused_and_never_unpickled(copy, other):
+    np.save(copy / "seen.npy", other, allow_pickle=True)
+    facts = json.loads((copy / "crossroads.json").read_text())
+    facts["files"]["seen.npy"] = facts_of(copy / "seen.npy")
+    del facts["digest"]
+    (copy / "crossroads.json").write_text(text_of(facts))
+    with pytest.raises(ArtifactError, match=r"seen.npy must be"):
+        artifact.read_seen(artifact.open_verified(copy))
+
+
 def test_a_file_cut_short_or_missing_is_found(copy):
     (copy / "model.bin").write_bytes((copy / "model.bin").read_bytes()[:-8])
     with pytest.raises(ArtifactError, match="bytes in place of"):
@@ -385,7 +413,7 @@ def test_the_manifest_is_moved_last_and_after_every_file_is_on_the_disk(tmp_path
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs kill -9")
-@pytest.mark.parametrize("after", [1, 6])
+@pytest.mark.parametrize("after", [1, len(artifact.FILES)])
 def test_a_kill_between_the_moves_leaves_no_artifact_and_the_next_write_completes(tmp_path, written, whole, instant, after):
     run = tmp_path / "run"
     shutil.copytree(written, run / _draft.PARTIAL)
@@ -396,7 +424,7 @@ def test_a_kill_between_the_moves_leaves_no_artifact_and_the_next_write_complete
         f"    if len(done) == {after}: os.kill(os.getpid(), signal.SIGKILL)\n"
         "    done.append(b); move(a, b)\n"
         "os.replace = killed\n"
-        "run = Path(sys.argv[1]); _draft._move(run / _draft.PARTIAL, run)\n"
+        "run = Path(sys.argv[1]); _draft._move(run / _draft.PARTIAL, run, _draft.FILES)\n"
     )
     assert subprocess.run([sys.executable, "-c", program, str(run)], check=False).returncode == -signal.SIGKILL
     assert (run / "model.keras").exists()

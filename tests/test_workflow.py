@@ -17,6 +17,7 @@ from crossroads.predictor import Predictor
 from crossroads.recipe import Augmentation, Recipe
 from killing import Killed, StopAt
 from pictures import folder_of, stripes
+from watchers import Notes
 
 pytestmark = pytest.mark.core
 WITH_OWN_TEST = Recipe(epochs=2, batch_size=16, image_size=16, validation=0.2)
@@ -55,7 +56,16 @@ def test_it_learned(run):
 
 def test_the_artifact_holds_everything_and_only_that(run):
     names = {path.name for path in run.artifact.iterdir()}
-    assert names == {"model.keras", "model.xml", "model.bin", "crossroads.json", "metrics.json", "history.csv", "recipe.toml"}
+    assert names == {
+        "model.keras",
+        "model.xml",
+        "model.bin",
+        "crossroads.json",
+        "metrics.json",
+        "history.csv",
+        "recipe.toml",
+        "seen.npy",
+    }
     facts = open_verified(run.artifact).facts
     assert facts["classes"] == ["level", "upright"]
     assert facts["data"]["splits"]["train"]["n"] == 48
@@ -231,6 +241,17 @@ def test_test_images_seen_in_training_are_told(source, tmp_path):
     run = crossroads.fit(source, out=tmp_path / "run", test=source, recipe=WITH_OWN_TEST, epochs=1)
     assert run.metrics["test"]["seen_in_training"] == 80
     assert any("80 of 80 test images are also in train or validation" in note for note in run.metrics["notes"])
+
+
+def test_evaluate_tells_images_that_the_artifact_was_trained_on(run, source, tmp_path):
+    watcher = Notes()
+    crossroads.evaluate(run.artifact, source, watcher=watcher)
+    facts = open_verified(run.artifact).facts["data"]
+    told = [note for note in watcher.said if "in the training or validation" in note]
+    assert [note.split(" were")[0] for note in told] == [f"{facts['n']} of {facts['n'] + facts['splits']['test']['n']} images"]
+    watcher = Notes()
+    crossroads.evaluate(run.artifact, stripes(20, seed=9), watcher=watcher)
+    assert not [note for note in watcher.said if "in the training or validation" in note]
 
 
 def test_validation_images_that_are_also_in_train_are_told(tmp_path):

@@ -44,6 +44,7 @@ def contents(network=None, **changes):
         recipe=Recipe(backbone="tiny", strategy="from-scratch", image_size=SIZE, epochs=1, seed=7),
         history="epoch,loss\n1,0.5\n",
         parity_images=pixels(40),
+        seen=pixels(3).reshape(3, -1)[:, :16],
         data={"origin": "arrays", "n": 3, "digest": "ab", "splits": {"train": {"n": 2, "digest": "cd"}}},
     )
     return replace(plain, **changes)

@@ -171,9 +171,9 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         state: dict[str, Any] = dict(super().__getstate__())
         if state.pop("_folder", None) is None:
             return state
-        del state["predictor_"]
         run: Run = state.pop("run_")
-        files = {name: (run.artifact / name).read_bytes() for name in (*artifact.FILES, artifact.MANIFEST)}
+        names = state.pop("predictor_").manifest.names
+        files = {name: (run.artifact / name).read_bytes() for name in (*names, artifact.MANIFEST)}
         return {**state, "_pickled": (files, run.metrics)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -186,7 +186,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         folder = _temporary()
         path = Path(folder.name) / "run"
         path.mkdir()
-        for name in (*artifact.FILES, artifact.MANIFEST):
+        for name in {*artifact.FILES, artifact.MANIFEST} & files.keys():
             (path / name).write_bytes(files[name])
         artifact.open_verified(path)
         self._hold(folder, Run(path, metrics))

@@ -20,7 +20,7 @@ from crossroads.lookup import resize_of
 from crossroads.planning import Divided
 from crossroads.predictor import Predictor
 from crossroads.run_folder import RunFolder
-from crossroads.scoring import score, score_pixels
+from crossroads.scoring import count_seen, score, score_pixels
 from crossroads.training.checkpoint import history_csv
 from crossroads.training.watch import Watcher
 
@@ -83,6 +83,7 @@ def prove(divided: Divided, trained: Outcome, folder: RunFolder, started: float,
         resize=resize_of(task.recipe),
         recipe=task.recipe,
         history=history_csv(fitted.history),
+        seen=_seen(fitted),
         data=_data_facts(divided, fitted),
         parity_images=_spread(fitted.validation, resize_of(task.recipe)),
     )
@@ -119,7 +120,7 @@ def _validation(predictor: Predictor, fitted: Fitted, watcher: Watcher) -> dict[
         evaluation = score(predictor, side.dataset, True, watcher, stage="validating")[1]
     else:
         evaluation = score_pixels(predictor, side.pixels, side.dataset)
-    return evaluation.to_json() | {"seen_in_training": _overlap(side.digests, fitted.train)}
+    return evaluation.to_json() | {"seen_in_training": count_seen(side.digests, fitted.train.digests)}
 
 
 def _test(predictor: Predictor, divided: Divided, fitted: Fitted, told_now: list[str], watcher: Watcher) -> dict[str, Any]:
@@ -132,7 +133,7 @@ def _test(predictor: Predictor, divided: Divided, fitted: Fitted, told_now: list
     if divided.test is not None:
         scored, evaluation = score(predictor, divided.test.unlock(), divided.recipe.strict, watcher)
         refusals["test"] = scored.refusals
-        seen = _overlap(scored.digests, fitted.train, fitted.validation)
+        seen = count_seen(scored.digests, _seen(fitted))
         told = list(refusal_notes("the test", scored.refusals))
         if seen:
             told.append(f"{seen} of {len(scored.dataset)} test images are also in train or validation; the test scores flatter")
@@ -154,10 +155,9 @@ def _seen_by_validation(scores: dict[str, Any]) -> list[str]:
     return [f"{said}; `crossroads audit` lists them"] if seen else []
 
 
-def _overlap(digests: NDArray[np.uint8], *sides: Side) -> int:
-    """How many of the images with these digests, uint8 (n, 16), are in these sides."""
-    known = {digest.tobytes() for side in sides for digest in side.digests}
-    return sum(digest.tobytes() in known for digest in digests)
+def _seen(fitted: Fitted) -> NDArray[np.uint8]:
+    """Digests of what was trained on, then of what it was chosen by, uint8 (n, 16)."""
+    return np.concatenate([fitted.train.digests, fitted.validation.digests])
 
 
 def _data_facts(divided: Divided, fitted: Fitted) -> dict[str, Any]:
@@ -169,11 +169,10 @@ def _data_facts(divided: Divided, fitted: Fitted) -> dict[str, Any]:
     }
     if divided.test is not None:
         splits["test"] = {"n": divided.test.n}
-    both = np.concatenate([side.digests for side in sides.values()])
     labels = np.concatenate([side.dataset.labels for side in sides.values()])
     return {
         "origin": fitted.train.dataset.origin,
         "n": len(labels),
-        "digest": split_digest(both, labels, divided.train.classes),
+        "digest": split_digest(_seen(fitted), labels, divided.train.classes),
         "splits": splits,
     }

@@ -57,6 +57,12 @@ def test_rows(dataset: Dataset) -> Dataset:
     )
 
 
+def count_seen(digests: NDArray[np.uint8], seen: NDArray[np.uint8]) -> int:
+    """How many of the images with the first digests, uint8 (n, 16), are among those with the others, uint8 (m, 16)."""
+    known = {digest.tobytes() for digest in seen}
+    return sum(digest.tobytes() in known for digest in digests)
+
+
 def absent_classes(dataset: Dataset) -> Iterator[str]:
     """A remark on the classes that the data set has no image of."""
     absent = [dataset.classes[label] for label in np.flatnonzero(dataset.counts() == 0)]

@@ -30,7 +30,7 @@ from crossroads.race.records import keep_plan, stored_plan
 from crossroads.race.running import race
 from crossroads.recipe import Recipe, read_toml
 from crossroads.run_folder import RunFolder
-from crossroads.scoring import absent_classes, score, test_rows
+from crossroads.scoring import absent_classes, count_seen, score, test_rows
 from crossroads.strategies import relevant, strategy
 from crossroads.training.watch import Silent, Watcher
 
@@ -174,6 +174,10 @@ def evaluate(
     scored, evaluation = score(predictor, dataset, strict, watcher)
     for note in refusal_notes("the data", scored.refusals):
         watcher.note(note)
+    trained_on = artifact.read_seen(predictor.manifest)
+    seen = 0 if trained_on is None else count_seen(scored.digests, trained_on)
+    if seen:
+        watcher.note(f"{seen} of {len(scored.dataset)} images were in the training or validation of {run}; the scores flatter")
     return evaluation
 
 

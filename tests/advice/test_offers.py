@@ -6,16 +6,9 @@ import tiny_networks
 from crossroads.advice.offers import offers_of
 from crossroads.errors import RecipeError
 from crossroads.training.watch import Silent
+from watchers import Notes
 
 pytestmark = pytest.mark.core
-
-
-class Notes(Silent):
-    def __init__(self):
-        self.said = []
-
-    def note(self, text):
-        self.said.append(text)
 
 
 def named(*arguments, **options):

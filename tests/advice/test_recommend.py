@@ -7,6 +7,7 @@ import pytest
 
 import crossroads
 import tiny_networks
+from crossroads import artifact
 from crossroads.advice import level, sample
 from crossroads.advice import recommend as module
 from crossroads.errors import BackboneError, RecipeError, SplitError
@@ -14,6 +15,7 @@ from crossroads.race import running
 from crossroads.strategies import STRATEGIES, strategy
 from crossroads.training.watch import Silent
 from pictures import stripes
+from watchers import Notes
 
 pytestmark = pytest.mark.core
 SPLIT = {"validation": 0.25, "test_share": 0.2}
@@ -36,14 +38,6 @@ def _tiny():
 @pytest.fixture(scope="module")
 def pictures():
     return stripes(120, classes=("level", "slanting", "upright"), size=SIZE)
-
-
-class Notes(Silent):
-    def __init__(self):
-        self.said = []
-
-    def note(self, text):
-        self.said.append(text)
 
 
 @pytest.fixture(scope="module")
@@ -192,9 +186,7 @@ def test_auto_races_what_was_advised_and_the_artifact_says_why(pictures, tiny, t
         pictures, out=tmp_path / "run", backbone=tiny, weights="own", epochs=4, batch_size=16, budget=0.5, resume=True, **SPLIT
     )
     assert again.metrics == run.metrics
-    assert sorted(path.name for path in run.artifact.iterdir()) == [
-        "crossroads.json", "history.csv", "metrics.json", "model.bin", "model.keras", "model.xml", "recipe.toml",
-    ]  # fmt: skip
+    assert {path.name for path in run.artifact.iterdir()} == {*artifact.FILES, artifact.MANIFEST}
 
 
 def test_with_nothing_pretrained_the_user_is_told_and_the_small_network_is_trained(pictures, tmp_path, monkeypatch):

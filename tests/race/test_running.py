@@ -16,6 +16,7 @@ from crossroads.run_folder import RunFolder
 from crossroads.training.checkpoint import EpochRecord, Progress
 from crossroads.training.watch import Enough, Silent
 from rows import dataset
+from watchers import Notes
 
 EXPECTED = {
     "feature-extraction": Estimate(0.80, 0.72, 0.86),
@@ -26,14 +27,6 @@ EXPECTED = {
 }
 SECONDS = {"feature-extraction": 10.0, "early-features": 12.0, "finetune": 100.0, "warm-start": 100.0, "from-scratch": 80.0}
 BATCHES = 100
-
-
-class Notes(Silent):
-    def __init__(self):
-        self.said = []
-
-    def note(self, text):
-        self.said.append(text)
 
 
 def entrant(name, shortens=True):

@@ -4,6 +4,7 @@
     model.xml, .bin  the OpenVINO graph, for inference
     history.csv      one line an epoch
     recipe.toml      the recipe that repeats the run
+    seen.npy         digests of the images that it was trained on or chosen by
     metrics.json     what the graph scored
     crossroads.json  classes, preprocessing, recipe, seeds, versions, digests of the data and of each file above, and of itself
 
@@ -20,7 +21,7 @@ error leaves what was in ``RUN`` before. Other files in ``RUN``, such as checkpo
 
 from crossroads.artifact._draft import Contents, Draft, copy, draft, is_finished, refuse_finished, write
 from crossroads.artifact._export import TOLERANCE, check_model, load_model
-from crossroads.artifact._manifest import FILES, FORMAT, GRAPH, MANIFEST, Manifest, open_verified, read_metrics
+from crossroads.artifact._manifest import FILES, FORMAT, GRAPH, MANIFEST, Manifest, open_verified, read_metrics, read_seen
 
 __all__ = [
     "FILES",
@@ -38,6 +39,7 @@ __all__ = [
     "load_model",
     "open_verified",
     "read_metrics",
+    "read_seen",
     "refuse_finished",
     "write",
 ]

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossroads.artifact import _export
-from crossroads.artifact._manifest import FILES, FORMAT, MANIFEST, Manifest, facts_of, json_text, open_verified, text_of
+from crossroads.artifact._manifest import FILES, FORMAT, MANIFEST, SEEN, Manifest, facts_of, json_text, open_verified, text_of
 from crossroads.data.images import Resize
 from crossroads.errors import ArtifactError
 from crossroads.networks.export import weights_digest
@@ -40,6 +40,7 @@ class Contents:
         recipe: The recipe that repeats the run; it names the backbone.
         history: Text of ``history.csv``.
         parity_images: uint8 (m, size, size, 3), m > 0, on which model and graph are compared; best held out from training.
+        seen: Digests of the images that it was trained on or chosen by, uint8 (n, 16), in any order.
         data: ``origin``, ``n``, ``digest`` of the data, and ``splits`` with ``n`` and ``digest`` of each.
         facts: Anything else to record, under keys that are not taken.
     """
@@ -50,6 +51,7 @@ class Contents:
     recipe: Recipe
     history: str
     parity_images: NDArray[np.uint8]
+    seen: NDArray[np.uint8]
     data: Mapping[str, Any]
     facts: Mapping[str, Any] = field(default_factory=dict)
 
@@ -77,7 +79,7 @@ class Draft:
             for name in (*FILES, MANIFEST):
                 _sync(self.path / name)
             _sync(self.path)
-            _move(self.path, run)
+            _move(self.path, run, FILES)
         return open_verified(run)
 
 
@@ -126,7 +128,7 @@ def copy(folder: str | Path, to: str | Path) -> Manifest:
         ArtifactError: No artifact, or one that was changed; something lies in `to`; no space is left. Then `to` is as it was.
     """
     source, run = Path(folder), Path(to)
-    open_verified(source)
+    names = open_verified(source).names
     refuse_finished(run)
     made = not run.exists()
     partial = run / PARTIAL
@@ -135,12 +137,12 @@ def copy(folder: str | Path, to: str | Path) -> Manifest:
             raise ArtifactError("a copy needs a folder that is new or empty", received=str(run), mend="choose another folder")
         try:
             partial.mkdir(parents=True)
-            for name in (*FILES, MANIFEST):
+            for name in (*names, MANIFEST):
                 shutil.copyfile(source / name, partial / name)
                 _sync(partial / name)
             _sync(partial)
             open_verified(partial)
-            _move(partial, run)
+            _move(partial, run, names)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
             if made and run.is_dir() and not any(run.iterdir()):
@@ -167,6 +169,7 @@ def _build(partial: Path, contents: Contents) -> dict[str, Any]:
     parity = _export.check_parity(contents.model, partial / "model.xml", contents.parity_images)
     (partial / "history.csv").write_text(contents.history, encoding="utf-8")
     (partial / "recipe.toml").write_text(_toml_text(contents.recipe), encoding="utf-8")
+    np.save(partial / SEEN, np.unique(contents.seen, axis=0), allow_pickle=False)  # sorted: their order would tell the data's
     resize = contents.resize
     facts = {
         "format": FORMAT,
@@ -205,11 +208,11 @@ def _write_manifest(partial: Path, facts: Mapping[str, Any]) -> None:
     (partial / MANIFEST).write_text(text_of({**facts, "files": files}), encoding="utf-8")
 
 
-def _move(partial: Path, run: Path) -> None:
-    """Moves every file into `run`, ``crossroads.json`` last; where that fails, takes back those that were not there before."""
+def _move(partial: Path, run: Path, files: tuple[str, ...]) -> None:
+    """Moves the files into `run`, ``crossroads.json`` last; where that fails, takes back those that were not there before."""
     moved = []
     try:
-        for name in FILES:
+        for name in files:
             fresh = not (run / name).exists()
             os.replace(partial / name, run / name)  # noqa: PTH105 - one rename, atomic on every system
             if fresh:

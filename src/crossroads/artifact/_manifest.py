@@ -9,13 +9,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from crossroads.data.dataset import DIGEST_BYTES
 from crossroads.data.images import Resize
 from crossroads.errors import ArtifactError, DataError
 
 FORMAT = 1
 MANIFEST = "crossroads.json"
 GRAPH = ("model.xml", "model.bin")
-FILES = ("model.keras", *GRAPH, "history.csv", "recipe.toml", "metrics.json")
+SEEN = "seen.npy"
+"""Digests of the images that training has seen. Artifacts of earlier versions have none."""
+
+FILES = ("model.keras", *GRAPH, "history.csv", "recipe.toml", SEEN, "metrics.json")
 """Every file of a finished artifact but ``crossroads.json``."""
 
 _DAMAGED = "copy or train the artifact again"
@@ -50,6 +57,11 @@ class Manifest:
         """Name of the strategy it was trained with."""
         return str(self.facts["strategy"])
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The files of this artifact: `FILES`, but for what an older one does not have."""
+        return tuple(name for name in FILES if name != SEEN or name in self.files)
+
 
 def open_verified(folder: str | Path, *, only: Iterable[str] | None = None) -> Manifest:
     """Reads ``crossroads.json`` and checks the files against the digests in it. Nothing is executed.
@@ -65,7 +77,7 @@ def open_verified(folder: str | Path, *, only: Iterable[str] | None = None) -> M
     """
     path = Path(folder)
     manifest = _parsed(path, _read(path))
-    for name in FILES if only is None else only:
+    for name in manifest.names if only is None else only:
         _verify(path / name, manifest.files.get(name))
     return manifest
 
@@ -79,6 +91,25 @@ def read_metrics(folder: str | Path) -> dict[str, Any]:
     open_verified(folder, only=("metrics.json",))
     metrics: dict[str, Any] = json.loads((Path(folder) / "metrics.json").read_text(encoding="utf-8"))
     return metrics
+
+
+def read_seen(manifest: Manifest) -> NDArray[np.uint8] | None:
+    """Digests of the images that the classifier was trained on or chosen by, uint8 (n, 16); None where the artifact has none.
+
+    Raises:
+        ArtifactError: The file is not what was written.
+    """
+    if SEEN not in manifest.names:
+        return None
+    path = manifest.folder / SEEN
+    _verify(path, manifest.files.get(SEEN))
+    try:
+        found: NDArray[np.uint8] = np.load(path, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"{path} must be an array of digests", received=str(error)[:200], mend=_DAMAGED) from error
+    if found.dtype != np.uint8 or found.ndim != 2 or found.shape[1] != DIGEST_BYTES:
+        raise ArtifactError(f"{path} must be uint8 (n, {DIGEST_BYTES})", received=f"{found.dtype} {found.shape}", mend=_DAMAGED)
+    return found
 
 
 def facts_of(path: Path) -> dict[str, Any]:

@@ -124,8 +124,11 @@ def weights_list(json: Json = False) -> None:
         print_json([{key: getattr(row, key) for key in keys} | {"path": str(row.path)} for row in rows])
         return
     print_table(
-        ("file", "backbones", "here", "address"),
-        ((r.file, ", ".join(r.backbones), "-" if r.size is None else _megabytes(r.size), r.address) for r in rows),
+        ("file", "here", "backbones", "address, without the file"),
+        (
+            (r.file, "-" if r.size is None else _megabytes(r.size), ", ".join(r.backbones), r.address.removesuffix(r.file))
+            for r in rows
+        ),
     )
 
 
@@ -152,7 +155,7 @@ def cache_info(json: Json = False) -> None:
     Example:
       crossroads cache info
     """
-    from crossroads.features.cache import Cache
+    from crossroads.features.cache import GRAPH, Cache
     from crossroads.report.console import print_json, print_lines, print_table
 
     cache = Cache()
@@ -164,11 +167,12 @@ def cache_info(json: Json = False) -> None:
         return
     print_lines([("folder", cache.folder), ("size", f"{_megabytes(total)} of {_megabytes(cache.limit)}"), ("stores", len(rows))])
     if rows:
+        graphs, features = [row for row in rows if row.name == GRAPH], [row for row in rows if row.name != GRAPH]
+        lines = [(_shortened(row.name), f"{row.rows:,}", _megabytes(row.bytes), row.used) for row in features]
+        if graphs:
+            lines.append((f"graphs, {len(graphs)}", "-", _megabytes(sum(row.bytes for row in graphs)), graphs[0].used))
         print()
-        print_table(
-            ("features", "images", "size", "last used"),
-            ((row.name, f"{row.rows:,}", _megabytes(row.bytes), row.used) for row in rows),
-        )
+        print_table(("features", "images", "size", "last used"), lines)
 
 
 @cache_app.command("clear")
@@ -182,6 +186,11 @@ def cache_clear() -> None:
     from crossroads.features.cache import Cache
 
     print(f"removed: {_megabytes(Cache().clear())}")
+
+
+def _shortened(name: str, most: int = 60) -> str:
+    """The name of features, without the middle of a long list of cuts."""
+    return name if len(name) <= most else f"{name[: most - 22]} … {name[-19:]}"
 
 
 def _count(number: int) -> str:

@@ -39,9 +39,13 @@ class Row(NamedTuple):
     split: str
 
 
+DIGEST_BYTES = 16
+"""Of each image's digest."""
+
+
 def digest_of(raw: bytes | NDArray[np.uint8]) -> bytes:
     """16 bytes of BLAKE2b over an encoded file, or over an array's shape and pixels."""
-    hasher = hashlib.blake2b(digest_size=16)
+    hasher = hashlib.blake2b(digest_size=DIGEST_BYTES)
     if isinstance(raw, bytes):
         hasher.update(raw)
     else:

@@ -68,6 +68,10 @@ class Key:
         return hashlib.blake2b(json.dumps([_VERSION, asdict(self)], sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
+GRAPH = "graph"
+"""What a graph of the inference engine is called among the entries."""
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
     """One thing in the cache.
@@ -236,7 +240,7 @@ class Cache:
         for folder in sorted(self.graphs.glob("*/")):
             if folder.name.startswith(".") and time.time() - _used(folder) < UNFINISHED_SECONDS:
                 continue
-            yield Entry("graph", 0, _size(folder), _shown(folder), folder)
+            yield Entry(GRAPH, 0, _size(folder), _shown(folder), folder)
 
 
 def _folder() -> Path:

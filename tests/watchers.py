@@ -1,0 +1,13 @@
+"""Watchers for tests."""
+
+from crossroads.training.watch import Silent
+
+
+class Notes(Silent):
+    """Keeps what it is told."""
+
+    def __init__(self):
+        self.said = []
+
+    def note(self, text):
+        self.said.append(text)
