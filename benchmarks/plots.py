@@ -75,7 +75,7 @@ def table(backbone: str = "MobileNet") -> str:
     for one in found:
         if one.backbone != backbone:
             continue
-        first = expectations(one, fitted_lifts(found, without=one.task))[0]
+        first = expectations(one, fitted_lifts(found, without=one.source))[0]
         best = max(one.reached, key=lambda name: one.reached[name])
         case, known = one.advice["case"], first.accuracy
         rows.append(

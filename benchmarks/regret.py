@@ -54,6 +54,11 @@ class Outcome:
     seconds: dict[str, float]
 
     @property
+    def source(self) -> str:
+        """What the task's images were drawn from."""
+        return task(self.task).source
+
+    @property
     def best(self) -> float:
         return max(self.reached.values())
 
@@ -151,7 +156,7 @@ def base_of(name: str, rows: Mapping[str, dict[str, Any]]) -> Estimate:
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """What is expected of a strategy on a task, by lifts that were fitted without it."""
+    """What is expected of a strategy on a task, by lifts that were fitted without its source."""
 
     strategy: str
     accuracy: Estimate
@@ -208,8 +213,8 @@ RULES: dict[str, Callable[[Outcome], str]] = {
 
 
 def summary(found: Sequence[Outcome]) -> Iterator[Row]:
-    """Every figure, each task judged by lifts that were fitted without it."""
-    orders = [expectations(outcome, fitted_lifts(found, without=outcome.task)) for outcome in found]
+    """Every figure, each task judged by lifts that were fitted without the source of its images."""
+    orders = [expectations(outcome, fitted_lifts(found, without=outcome.source)) for outcome in found]
     choices = {
         "the advice": [order[0].strategy for order in orders],
         "the race's rule, all run to their end": [chosen_by_race(one, order) for one, order in zip(found, orders, strict=True)],
@@ -270,7 +275,7 @@ PRIOR = (0.05, 1.0)
 
 
 def fitted_lifts(found: Sequence[Outcome], without: str = "") -> dict[str, Lift]:
-    """The constants of `advice.expectation.LIFTS`: ridge regression in log odds on all tasks but one."""
+    """The constants of `advice.expectation.LIFTS`: ridge regression in log odds on the tasks of all sources but one."""
     from scipy.stats import t
 
     lifts: dict[str, Lift] = {}
@@ -278,7 +283,7 @@ def fitted_lifts(found: Sequence[Outcome], without: str = "") -> dict[str, Lift]
         x, y = [], []
         for outcome in found:
             rows = {row["strategy"]: row for row in outcome.advice["ranked"]}
-            if outcome.task == without or name not in rows or name not in outcome.reached:
+            if outcome.source == without or name not in rows or name not in outcome.reached:
                 continue
             size = outcome.advice["evidence"]["size"]
             least = least_error(size["images"])

@@ -31,6 +31,11 @@ class Task:
     shared: bool
     tuned_epochs: int | None = None
 
+    @property
+    def source(self) -> str:
+        """What its images were drawn from. Tasks of one source share test images, or are of one kind."""
+        return "GTSRB" if self.name == "quiz pickles" else self.name.partition(",")[0]
+
 
 def _marked(parts: dict[int, Any]) -> Any:
     """One data set of parts of the same data set, each marked as a side of the split."""

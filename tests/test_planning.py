@@ -1,17 +1,20 @@
 """Whom to race: what nothing stands in the way of, and a head on frozen features in any case that memory holds."""
 
 import re
+from dataclasses import replace
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 import crossroads
 from crossroads import planning
 from crossroads.advice.candidates import Candidate, within
 from crossroads.advice.estimate import Estimate
-from crossroads.errors import CrossroadsError
-from crossroads.planning import divide, planned
-from crossroads.recipe import Recipe
+from crossroads.errors import CrossroadsError, RecipeError
+from crossroads.planning import divide, identity_of, planned
+from crossroads.race.records import Plan
+from crossroads.recipe import Augmentation, Recipe
 from crossroads.training.watch import Relay, Silent
 from pictures import stripes
 
@@ -57,6 +60,35 @@ def test_what_takes_longer_than_the_budget_enters_with_all_its_epochs_for_the_ra
     first = next(one for one in entrants if one.recipe.strategy == "finetune")
     assert (first.recipe.epochs, first.seconds, first.epoch_seconds, first.shortens) == (10, 500.0, 45.0, True)
     assert "finetune, b: the budget has room for about 3 of 10 epochs" in notes
+
+
+def test_images_and_labels_and_groups_are_what_a_race_is_resumed_on():
+    def of(pixels, labels):
+        return identity_of(divide(crossroads.read((pixels, labels)), None, Recipe(), Silent()))
+
+    pixels, labels = stripes(20, size=16)
+    others, _ = stripes(20, size=16, seed=1)
+    assert of(pixels, labels) == of(pixels.copy(), labels)
+    assert of(pixels, labels) != of(others, labels)
+    assert of(pixels, labels) != of(pixels, labels[::-1])
+
+
+def test_a_flip_that_images_do_not_bear_is_refused_before_anything_is_measured(monkeypatch):
+    slope = np.tile(np.arange(16) * 15, (40, 16, 1))
+    slope[1::2] = slope[1::2, :, ::-1]
+    noise = np.random.default_rng(0).normal(0, 5, (40, 16, 16))
+    images = (slope + noise).clip(0, 255).astype(np.uint8)[..., None].repeat(3, axis=3)
+    divided = divide((images, np.tile(["left", "right"], 20)), None, Recipe(augmentation=Augmentation(flip=True)), Silent())
+    monkeypatch.setattr(planning, "offers_of", lambda *_: pytest.fail("too late"))
+    with pytest.raises(RecipeError, match="a flip must not change what an image shows"):
+        planned(divided, None, Silent())
+
+
+def test_a_plan_is_of_the_images_wherever_they_lie_now(plan):
+    entrants, _ = plan(600.0, None)
+    moved = Plan(entrants, 600.0, 1.0, {}).at("pics", None)
+    assert {one.recipe.data for one in moved.entrants} == {"pics"}
+    assert [replace(one.recipe, data=None) for one in moved.entrants] == [one.recipe for one in entrants]
 
 
 def test_what_nothing_stands_in_the_way_of_is_raced_in_its_order(names_and_notes):

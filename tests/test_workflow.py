@@ -140,6 +140,15 @@ def test_a_finished_run_with_a_test_set_is_not_taken_for_one_with_another(source
         crossroads.fit(source, test=other, **options)
 
 
+def test_a_finished_run_is_not_taken_for_one_whose_recipe_names_other_images(tmp_path):
+    folders = [folder_of(tmp_path / name, *stripes(60, seed=seed)) for seed, name in enumerate(("photos", "other"))]
+    recipes = [replace(QUICK, data=str(folder), epochs=1) for folder in folders]
+    run = crossroads.fit(out=tmp_path / "run", recipe=recipes[0])
+    assert crossroads.fit(out=tmp_path / "run", recipe=recipes[0], resume=True).metrics == run.metrics
+    with pytest.raises(DataError, match="made of, and those of train are others"):
+        crossroads.fit(out=tmp_path / "run", recipe=recipes[1], resume=True)
+
+
 def test_images_that_are_given_leave_no_path_of_the_recipe_in_the_artifact(source, tmp_path):
     recipe = replace(WITH_OWN_TEST, data="photos", test="held-out", epochs=1)
     run = crossroads.fit(stripes(80), out=tmp_path / "run", test=stripes(12, seed=4), recipe=recipe)
@@ -181,7 +190,7 @@ def test_a_run_is_not_resumed_with_other_options_or_other_data(source, tmp_path)
         crossroads.fit(source, out=tmp_path / "run", recipe=QUICK, seed=5, resume=True)
     images, labels = stripes(80, seed=3)
     other = folder_of(tmp_path / "other", images, labels)
-    with pytest.raises(TrainingError, match="belongs to another run"):
+    with pytest.raises(TrainingError, match="resumed on the images"):
         crossroads.fit(other, out=tmp_path / "run", recipe=QUICK, resume=True)
 
 

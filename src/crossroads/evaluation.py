@@ -238,8 +238,13 @@ def _mean_of_shares(shares: NDArray[np.float64], numbers: NDArray[Any], *, indep
     return max(0.0, mean - below), min(1.0, mean + above)
 
 
+def effective(groups: NDArray[np.integer]) -> float:
+    """How many groups of equal size the groups that rows belong to, int (n,), are worth (Kish 1965)."""
+    return _effective(np.unique(groups, return_counts=True)[1])
+
+
 def _effective(sizes: NDArray[np.int64]) -> float:
-    """How many groups of equal size groups of these sizes are worth (Kish 1965)."""
+    """The same, of groups of these sizes."""
     return float(sizes.sum()) ** 2 / float((sizes.astype(np.float64) ** 2).sum())
 
 

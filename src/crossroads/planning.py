@@ -19,7 +19,7 @@ from crossroads.advice.recommend import recommend
 from crossroads.data.dataset import Dataset
 from crossroads.data.images import Resize
 from crossroads.data.labels import align
-from crossroads.data.loading import Loaded, load_all, sizes
+from crossroads.data.loading import Loaded, digests_of, load_all, sizes
 from crossroads.data.mirrors import flip_is_safe
 from crossroads.data.readers import read
 from crossroads.data.splits import Locked, split
@@ -175,10 +175,11 @@ def _refuse_flip(recipe: Recipe, train: Dataset, pixels: tuple[Loaded, Loaded] |
 
 
 def identity_of(divided: Divided) -> str:
-    """Digest of the rows that a race is run on, and of the version; each trial looks at the images themselves as well."""
+    """Digest of the images that a race is run on, their labels and groups, and of the version. Every image is read once."""
     hasher = hashlib.blake2b(digest_size=16)
     hasher.update(json.dumps([__version__, divided.train.classes]).encode())
     for side in (divided.train, divided.validation):
+        hasher.update(digests_of(side).tobytes())
         hasher.update(np.ascontiguousarray(side.labels).tobytes())
         hasher.update(b"" if side.groups is None else np.ascontiguousarray(side.groups).tobytes())
     return hasher.hexdigest()
@@ -187,9 +188,11 @@ def identity_of(divided: Divided) -> str:
 def planned(divided: Divided, own: Any, watcher: Watcher) -> Plan:
     """Whom to race: those that nothing stands in the way of, and a head on frozen features in any case that memory holds."""
     recipe = divided.recipe
+    _refuse_flip(recipe, divided.train, None)
     named = own if own is not None else recipe.backbone
-    offers = offers_of(() if named is None else (named,), (recipe.weights,) if recipe.weights else (), watcher)
-    if not offers:
+    weights = (recipe.weights,) if recipe.weights else ()
+    offers = () if recipe.weights == "none" else offers_of(() if named is None else (named,), weights, watcher)
+    if not offers:  # nothing pretrained: the one way is from scratch
         return Plan((), recipe.budget or BUDGET, 0.0, {})
     advice = recommend(divided.train, divided.side, offers, replace(recipe, budget=recipe.budget or BUDGET), watcher)
     free = [one for one in advice.ranked if not one.obstacle]

@@ -134,6 +134,8 @@ def _train(divided: Divided, folder: RunFolder, own: Any, watcher: Watcher) -> O
     if plan is None:
         plan = planned(divided, own, watcher)
         keep_plan(plan, folder.plan, identity)
+    else:
+        plan = plan.at(recipe.data, recipe.test)
     if not plan.entrants:
         if recipe.backbone is None:
             watcher.note("nothing pretrained to choose from: training from scratch")
@@ -227,8 +229,9 @@ def _finished(
     facts = artifact.open_verified(folder.path).facts
     stored = Recipe.from_mapping(metrics.get("asked") or facts["recipe"], str(folder.path))
     folder.require_same(recipe, given, stored)
-    if data is not None:
-        _require_same_images(divide(data, test, stored, Silent()), facts["data"], metrics)
+    source, held_out = (asked if given is None else given for given, asked in ((data, recipe.data), (test, recipe.test)))
+    if source is not None:
+        _require_same_images(divide(source, held_out, stored, Silent()), facts["data"], metrics)
     folder.clear()  # of a run that was killed after its last file
     watcher.note(f"{folder.path} is finished; nothing was trained")
     return Run(folder.path, metrics)

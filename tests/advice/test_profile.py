@@ -45,6 +45,25 @@ def test_a_maximum_among_equals_is_no_loss():
     assert similarity(flat, right((0.3,) * 5, 300), DEPTHS, None, 0).kept > 0.85
 
 
+def exactly(*wrong, n=900):
+    """What probes get right that are wrong on so many images, on others at each depth."""
+    return [~np.isin(np.arange(n), (50 * place + np.arange(count)) % n) for place, count in enumerate(wrong)]
+
+
+def test_a_handful_of_images_decides_nothing_where_everything_is_told():
+    random = exactly(300, 320, 310, 330, 340)
+    alike, fewer = (similarity(exactly(300, 90, 2, 4, end), random, DEPTHS, None, 0).value for end in (2, 8))
+    assert alike.value > 0.85
+    assert fewer.value == pytest.approx(alike.value, abs=0.05)
+    assert fewer.low > 0.7
+
+
+def test_where_random_weights_tell_everything_too_nothing_is_known():
+    both = exactly(9, 5, 2, 1, 3)
+    known = similarity(both, both, DEPTHS, None, 0).value
+    assert (known.low, known.high) == (0.0, 1.0)
+
+
 def test_few_images_leave_a_wide_interval():
     few, many = (found((0.4, 0.5, 0.6, 0.62, 0.6), (0.3,) * 5, n) for n in (60, 4000))
     assert few.value.high - few.value.low > 3 * (many.value.high - many.value.low)

@@ -1,6 +1,7 @@
 """From images to advice, on a tiny network of one's own."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import tiny_networks
 from crossroads import artifact
 from crossroads.advice import level, sample
 from crossroads.advice import recommend as module
+from crossroads.advice.reasons import reasons_for
 from crossroads.errors import BackboneError, RecipeError, SplitError
 from crossroads.race import running
 from crossroads.strategies import STRATEGIES, strategy
@@ -71,6 +73,9 @@ def test_evidence_is_of_the_training_split_alone(pictures, tiny):
     assert seen.evidence.size == again.evidence.size
     assert seen.evidence.profiles == again.evidence.profiles
     assert seen.evidence.curve == again.evidence.curve
+    assert seen.evidence.level.pixels == again.evidence.level.pixels
+    assert seen.evidence.level.majority == again.evidence.level.majority
+    assert seen.evidence.level.short.accuracy == again.evidence.level.short.accuracy
 
 
 def module_split(images, labels):
@@ -106,7 +111,7 @@ def test_it_is_plain_values_for_a_program(advice):
 
 def test_a_budget_too_small_for_anything_says_what_is_not(pictures, tiny):
     found = crossroads.advise(pictures, backbones=[tiny], budget=0.5, **SPLIT)
-    assert all("the budget is 0" in one.obstacle or "the budget is 1" in one.obstacle for one in found.ranked)
+    assert all("the budget is 0.5" in one.obstacle for one in found.ranked)
     assert any("too small for anything; the smallest that does is about" in reason for reason in found.reasons)
 
 
@@ -115,6 +120,17 @@ def test_several_backbones_are_compared_and_the_better_one_leads(pictures, tiny)
     assert {profile.backbone for profile in found.evidence.profiles} == {"own:tiny", "quiz-cnn"}
     random = [one for one in found.ranked if one.recipe.backbone == "quiz-cnn"]
     assert {one.recipe.strategy for one in random} <= {"feature-extraction", "early-features"}  # nothing of it was pretrained
+
+
+def test_the_reasons_are_of_the_network_that_the_case_is_drawn_from(pictures, tiny):
+    found = crossroads.advise(pictures, backbones=["quiz-cnn", tiny], weights=["none", "own"], **SPLIT)
+    untrained = replace(found.evidence.profiles[0], backbone="quiz-cnn", similarity=None)
+    leading = next(profile for profile in found.evidence.profiles if profile.similarity is not None)
+    evidence = replace(found.evidence, profiles=(untrained, leading))
+    words = " ".join(reasons_for(evidence, leading, found.case, found.ranked, None))
+    assert "of the depth of own:tiny" in words or "the last layer" in words
+    assert "quiz-cnn (" not in words
+    assert f"similarity {leading.similarity.value}" in words
 
 
 def test_a_network_that_memory_cannot_hold_is_left_out(pictures, tiny, monkeypatch):
@@ -197,6 +213,11 @@ def test_with_nothing_pretrained_the_user_is_told_and_the_small_network_is_train
     assert (run.metrics["strategy"], run.metrics["backbone"]) == ("from-scratch", "small-cnn")
     assert any(note.startswith("no pretrained network is considered") for note in watcher.said)
     assert "nothing pretrained to choose from: training from scratch" in watcher.said
+
+
+def test_random_weights_that_were_asked_for_leave_training_from_scratch(pictures, tmp_path):
+    run = crossroads.fit(pictures, out=tmp_path / "run", backbone="quiz-cnn", weights="none", image_size=16, epochs=2, **SPLIT)
+    assert (run.metrics["strategy"], run.metrics["backbone"]) == ("from-scratch", "quiz-cnn")
 
 
 def test_a_budget_beside_a_named_strategy_is_refused(pictures, tmp_path):

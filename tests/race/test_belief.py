@@ -26,6 +26,13 @@ def test_few_validation_images_are_believed_little():
     assert believed(expected, 0.80, 100) == pytest.approx(0.80, abs=0.005)
 
 
+def test_the_normal_of_an_expectation_stands_in_the_middle_of_its_limits():
+    """What is nearly certain and what is merely possible, of one middle, are believed alike where validation says the same."""
+    sure, unsure = Estimate(0.95, 0.94, 0.9585), Estimate(0.90, 0.6167, 0.9952)  # log odds of 2.944, whose mean is drawn to a half
+    assert believed(unsure, 0.95, 400) == pytest.approx(believed(sure, 0.95, 400), abs=0.002)
+    assert believed(unsure, 1.0, 16) > believed(sure, 1.0, 16)
+
+
 def test_validation_narrows_what_is_expected():
     expected = Estimate(0.80, 0.70, 0.87)
     few, many = posterior(expected, 0.9, 20), posterior(expected, 0.9, 2_000)

@@ -68,10 +68,14 @@ def test_what_was_done_is_kept_as_it_is(tmp_path):
     assert stored_done(path) == done
 
 
-@pytest.mark.parametrize("text", ["{", "[]", "{}", json.dumps({"trials": [{}], "begun": {}}), json.dumps({"trials": []})])
+NO_DONE = ("{}", json.dumps({"trials": [{}], "begun": {}}), json.dumps({"trials": []}))
+
+
+@pytest.mark.parametrize("text", ["{", "[]", *NO_DONE])
 def test_a_damaged_file_is_told(tmp_path, text):
-    for name, read in (("plan.json", lambda path: stored_plan(path, "a")), ("race.json", stored_done)):
-        path = tmp_path / name
-        path.write_text(text)
-        with pytest.raises(TrainingError, match=r"the unfinished run is damaged|with the version it was started with"):
-            read(path)
+    path = tmp_path / "race.json"
+    path.write_text(text)
+    with pytest.raises(TrainingError, match="the unfinished run is damaged"):
+        stored_done(path)
+    with pytest.raises(TrainingError, match="with the version it was started with" if text in NO_DONE else "is damaged"):
+        stored_plan(path, "a")

@@ -3,11 +3,12 @@
 from dataclasses import replace
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from crossroads.advice import expectation
 from crossroads.advice.estimate import Estimate
-from crossroads.errors import TrainingError
+from crossroads.errors import RecipeError, TrainingError
 from crossroads.race import running as module
 from crossroads.race.records import Entrant, Plan
 from crossroads.race.running import race
@@ -191,8 +192,8 @@ def test_a_trial_that_outlasts_the_budget_ends_with_the_epochs_it_had(tmp_path, 
         assert f"finetune of b ends after {had} of 8 epochs: its time is over" in watcher.said
         assert (row["epochs"], row["won"], row["whole"]) == (had, True, False)
     else:
-        assert "finetune of b is given up: the budget was spent before its first epoch was done" in watcher.said
-        assert row["failed"] == "the budget was spent before its first epoch was done"
+        assert "finetune of b is given up: the budget was spent before it had an answer" in watcher.said
+        assert row["failed"] == "the budget was spent before it had an answer"
         assert found.task.strategy == "early-features"
 
 
@@ -210,6 +211,23 @@ def test_a_candidate_that_fails_does_not_lose_the_race(tmp_path, trainings):
     found = run(tmp_path, plan("finetune", "early-features", "from-scratch"))
     assert found.task.strategy == "from-scratch"
     assert [row["failed"] for row in found.facts["trials"]] == [None, "the loss must be finite", None, None]
+
+
+def test_a_mistake_of_the_user_is_told_and_not_taken_for_a_candidate_that_fails(tmp_path, trainings):
+    trainings.reaches = {
+        "early-features": 0.85,
+        "finetune": RecipeError("a flip must not change what an image shows", received="a"),
+    }
+    with pytest.raises(RecipeError, match="a flip must not"):
+        run(tmp_path, plan("finetune", "early-features"))
+
+
+def test_groups_of_validation_count_as_what_they_are_worth():
+    groups = np.repeat(np.arange(9), [1_000, *[1] * 8])
+    side = SimpleNamespace(dataset=replace(dataset([0, 1] * 504), groups=groups))
+    fitted = SimpleNamespace(reached={"accuracy": 1.0, "loss": 0.0}, history=(), validation=side, ended=False)
+    blank = module.Trial("trial-00-1", 0, None, None, True, 1.0)
+    assert 1 < module._reached(blank, fitted).images < 1.1
 
 
 def test_a_fault_of_the_backend_does_not_lose_the_race_either(tmp_path, trainings):

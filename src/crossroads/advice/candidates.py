@@ -9,7 +9,7 @@ from typing import Any
 
 from crossroads.advice.cost import OVERHEAD, TRACE, Machine, forward_seconds, head_seconds, memory_mb, step_seconds
 from crossroads.advice.estimate import Estimate
-from crossroads.advice.expectation import expected, with_epochs
+from crossroads.advice.expectation import LIFTS, expected, with_epochs
 from crossroads.advice.frozen import Frozen, Seen
 from crossroads.advice.level import Short
 from crossroads.advice.offers import Offer
@@ -30,7 +30,7 @@ class Candidate:
 
     Attributes:
         recipe: Resolved: what `fit` would do.
-        measured: The probe or short training that the expectation rests on, carried on to all images.
+        measured: What the expectation rests on: the probe, carried on to all images, or the short training of a part of the sample.
         accuracy: Expected on new images.
         seconds: Expected of the whole run, with nothing in the cache but the sample.
         epoch_seconds: Expected of one of its epochs; 0 for a head that is solved.
@@ -100,6 +100,12 @@ class Ground:
     side: float
     machine: Machine
 
+    @property
+    def validation_images(self) -> float:
+        """How many the shares that were asked for come to; where the data bring a validation of their own, about as many."""
+        held = self.asked.validation
+        return self.images * held / (1 - held - self.asked.test_share)
+
 
 def of_backbone(seen: Seen, curves: dict[StrategyName, Curve], ground: Ground, watcher: Watcher) -> Iterator[Candidate]:
     """The candidates that a backbone that was looked at gives.
@@ -137,8 +143,10 @@ def from_scratch(short: Short | None, ground: Ground, base: Estimate) -> Candida
     size = scratch_size(ground.asked, ground.side)
     asked = relevant(replace(ground.asked, backbone=record.name, weights=None, image_size=size), strategy("from-scratch"))
     recipe = resolve(asked, record, images=ground.images, image_size=size, side=ground.side)
+    # What a training adds to a short one says nothing of what it adds to a probe.
+    lifts = None if short is not None else {"from-scratch": replace(LIFTS["from-scratch"], level=0.0, by_size=0.0)}
     measured = base if short is None else short.accuracy
-    accuracy = expected("from-scratch", measured, ground.images_of_a_class, ground.images)
+    accuracy = expected("from-scratch", measured, ground.images_of_a_class, ground.images, lifts)
     cost = int(record.multiply_adds * (size / record.reference_size) ** 2)
     each, start = step_seconds(cost, ground.machine, depthwise=False), TRACE
     if short is not None:
@@ -210,8 +218,15 @@ def within(candidate: Candidate, budget: float | None, memory_limit_mb: float | 
             seconds = candidate.seconds - (usual - epochs) * each
             recipe = replace(candidate.recipe, epochs=epochs)
             return replace(candidate, recipe=recipe, accuracy=accuracy, seconds=seconds, unshortened=candidate)
-        return replace(candidate, obstacle=f"takes about {candidate.seconds:,.0f} s, and the budget is {budget:,.0f}")
+        return replace(
+            candidate, obstacle=f"takes about {told_seconds(candidate.seconds)} s, and the budget is {told_seconds(budget)}"
+        )
     return candidate
+
+
+def told_seconds(seconds: float) -> str:
+    """A number of seconds for people to read."""
+    return f"{seconds:,.0f}" if seconds >= 10 else f"{seconds:.1f}"
 
 
 def _recipe(seen: Seen, way: Frozen, name: StrategyName, ground: Ground) -> Recipe:
@@ -231,7 +246,7 @@ def _seconds(seen: Seen, way: Frozen, recipe: Recipe, ground: Ground) -> tuple[f
     seconds, epoch = OVERHEAD, 0.0
     if record.frozen or record.tuned:
         known = len(seen.dataset) if way.strategy == "early-features" else 0  # whose features are in the cache as they are
-        missing = ground.images * (1 + ground.asked.validation) - known
+        missing = ground.images + ground.validation_images - known
         seconds += missing * (forward_seconds(cost, ground.machine) + seen.decode_seconds)
         seconds += head_seconds(ground.images, way.features.shape[1], ground.classes, ground.machine)
     if not record.frozen:

@@ -16,7 +16,7 @@ from crossroads.data.images import Resize
 from crossroads.data.loading import load_all
 from crossroads.data.splits import split
 from crossroads.errors import SplitError
-from crossroads.evaluation import wilson
+from crossroads.evaluation import effective, wilson
 from crossroads.fitting import Task, carry_out
 from crossroads.lookup import resize_of
 from crossroads.networks.catalog import DEFAULT_FROM_SCRATCH
@@ -145,7 +145,8 @@ def short_training(dataset: Dataset, recipe: Recipe, size: int, watcher: Watcher
     seconds = [epoch.seconds for epoch in history]
     usual = float(np.median(seconds[1:]))
     accuracy = history[-1].validation_accuracy
-    worth = len(validation.dataset) if validation.dataset.groups is None else len(np.unique(validation.dataset.groups))
+    groups = validation.dataset.groups
+    worth = len(validation.dataset) if groups is None else effective(groups)
     known = Estimate(accuracy, *wilson(accuracy * worth, worth))
     n = len(train.dataset)
     return Short(DEFAULT_FROM_SCRATCH, size, n, len(history), known, max(0.0, seconds[0] - usual), usual / n)

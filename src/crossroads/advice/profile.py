@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from crossroads.advice.estimate import Estimate, share
+from crossroads.advice.estimate import Estimate, log_odds, share
 from crossroads.training.probe import probe
 
 if TYPE_CHECKING:
@@ -18,6 +18,12 @@ if TYPE_CHECKING:
     from crossroads.networks.cuts import Cut
 
 RESAMPLES = 300
+
+SATURATED = 0.98
+"""Accuracy from which on a probe is held to tell everything: above it a handful of images would decide over the odds. Of 900 images
+two wrong at the best depth and eight at the end are odds of 450 and 112 to 1, and no sign that the end has lost anything."""
+
+CEILING = log_odds(SATURATED, 0.0)
 
 CUTS = 8
 """Depths that are probed: the design's table has ten, and shows the same shape with every second one."""
@@ -165,6 +171,9 @@ def similarity(
     - ``gain``: 1 less the random twin's odds over the pretrained network's, at the best depth of each. Random features know colours
       and edges; what only the pretrained ones tell, was learned from the source's images. At least 0.
 
+    Odds are those of `SATURATED` at most, and of depths with the same odds the deepest counts. Where the random twin is there too,
+    nothing can be told: the interval is all of [0, 1].
+
     A maximum over depths flatters itself. So images, or whole groups, are drawn with replacement: each draw chooses the best depth,
     and the images that it left out judge it (the bootstrap's out-of-bag estimate, Efron 1983). `peak` is the mean of the chosen
     depths, the other two are those of the mean log odds; the interval is that of the figure drawn anew.
@@ -186,7 +195,7 @@ def similarity(
         judge = (drawn == 0).astype(np.float64)
         odds, odds_random = _log_odds(right, drawn), _log_odds(twin, drawn)
         best, best_random = odds >= odds.max() - 1e-9, int(np.argmax(odds_random))
-        peaks.append(float(place[best].mean()) / place[-1])
+        peaks.append(float(place[best].max() / place[-1]))
         judged, judged_random = _log_odds(right, judge), _log_odds(twin, judge)
         top = float(judged[best].mean())
         kept.append(float(judged[-1]) - top)
@@ -194,7 +203,9 @@ def similarity(
         values.append(_value(peaks[-1], float(odds[-1] - odds.max()), float(odds.max() - odds_random.max())))
     peak, loss, gain = float(np.mean(peaks)), min(0.0, float(np.mean(kept))), max(0.0, float(np.mean(gains)))
     value = _value(peak, loss, gain)
-    low, high = np.percentile(values, (2.5, 97.5))
+    everything = np.ones(len(right))
+    ceiling = min(float(_log_odds(side, everything).max()) for side in (right, twin)) >= CEILING
+    low, high = (0.0, 1.0) if ceiling else np.percentile(values, (2.5, 97.5))
     found = Estimate(value, min(value, float(low)), max(value, float(high)))
     return Similarity(found, peak, float(np.exp(loss)), float(1 - np.exp(-gain)))
 
@@ -204,9 +215,9 @@ def _value(peak: float, kept: float, gain: float) -> float:
 
 
 def _log_odds(right: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Log odds of each column of (n, k), rows counted so often."""
+    """Log odds of each column of (n, k), rows counted so often, at most `CEILING`."""
     hits, total = weights @ right, weights.sum()
-    odds: NDArray[np.float64] = np.log((hits + 0.5) / (total - hits + 0.5))
+    odds: NDArray[np.float64] = np.minimum(np.log((hits + 0.5) / (total - hits + 0.5)), CEILING)
     return odds
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from crossroads.advice.candidates import Candidate
+from crossroads.advice.candidates import Candidate, told_seconds
 from crossroads.advice.cases import LARGE, SIMILAR, Case
 from crossroads.advice.evidence import Evidence
 from crossroads.advice.level import Level
@@ -16,11 +16,21 @@ LITTLE = 0.1
 """Gain below which it is said that pretraining adds next to nothing."""
 
 
-def reasons_for(evidence: Evidence, case: Case | None, order: tuple[Candidate, ...], budget: float | None) -> Iterator[str]:
-    """One sentence each: size, similarity, what more data would bring, what must be beaten, what the budget forbids."""
+def reasons_for(
+    evidence: Evidence, leading: Profile | None, case: Case | None, order: tuple[Candidate, ...], budget: float | None
+) -> Iterator[str]:
+    """One sentence each: size, similarity, what more data would bring, what must be beaten, what the budget forbids.
+
+    Args:
+        evidence: What was measured.
+        leading: The profile that the case is drawn from; None where there is none.
+        case: Which of the four.
+        order: The candidates, the best first.
+        budget: Of a run, in seconds.
+    """
     yield _size_in_words(evidence.size)
-    if evidence.profiles and case is not None:
-        yield from _profile_in_words(evidence.profiles[0], case)
+    if leading is not None and case is not None:
+        yield from _profile_in_words(leading, case)
     if evidence.curve is not None:
         yield _curve_in_words(evidence.curve, order)
     yield _level_in_words(evidence.level, order)
@@ -94,14 +104,15 @@ def _level_in_words(level: Level, order: tuple[Candidate, ...]) -> str:
 def _budget_in_words(order: tuple[Candidate, ...], budget: float | None) -> Iterator[str]:
     if budget is not None and order[0].obstacle and all(one.seconds > budget for one in order):
         least = min(one.seconds for one in order)
-        yield f"the budget of {budget:,.0f} s is too small for anything; the smallest that does is about {least:,.0f} s"
+        smallest = f"the smallest that does is about {told_seconds(least)} s"
+        yield f"the budget of {told_seconds(budget)} s is too small for anything; {smallest}"
         return
     best = max((one.accuracy.value for one in order if not one.obstacle), default=0.0)
     better = [one for one in order if one.obstacle and one.accuracy.value > best]
     for one in order:
-        if one.unshortened and (one is order[0] or one.unshortened.accuracy.value > best):
+        if budget is not None and one.unshortened and (one is order[0] or one.unshortened.accuracy.value > best):
             yield (
-                f"the budget of {budget:,.0f} s has room for {one.shortened} of {one.name}; with all of them, in "
+                f"the budget of {told_seconds(budget)} s has room for {one.shortened} of {one.name}; with all of them, in "
                 f"{one.unshortened.seconds:,.0f} s, it is expected to reach {one.unshortened.accuracy.value:.3f}"
             )
     for one in better[:2]:

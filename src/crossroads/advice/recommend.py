@@ -63,6 +63,8 @@ def recommend(train: Dataset, side: float, offers: Sequence[Offer], asked: Recip
     rows = sample(train, SAMPLE, asked.seed)
     part = compact(train.select(rows))
     level = level_of(part, asked, scratch_size(asked, side), float(counts.max() / len(train)), watcher)
+    if level.short is None:
+        watcher.note("no class has images enough for a short training: a probe on raw pixels stands in for it")
     size = _size(train, max(seen, key=lambda one: float(one.ways[0].correct.mean()), default=None))
     ground = Ground(asked, len(train), classes, size.effective_of_a_class, side, machine)
     known = [(one, _curves(one, size, classes, asked.seed)) for one in seen]
@@ -76,7 +78,7 @@ def recommend(train: Dataset, side: float, offers: Sequence[Offer], asked: Recip
     evidence = Evidence(size, tuple(one.profile for one, _ in known), curve, level, time.perf_counter() - began)
     leading = next((profile for profile in evidence.profiles if profile.similarity is not None), None)
     case = case_of(size.effective_of_a_class, leading) if leading is not None else None
-    return Advice(case, order, tuple(reasons_for(evidence, case, order, budget)), evidence, budget, tuple(told))
+    return Advice(case, order, tuple(reasons_for(evidence, leading, case, order, budget)), evidence, budget, tuple(told))
 
 
 def _looked_at(train: Dataset, offer: Offer, asked: Recipe, side: float, memory: float | None, watcher: Watcher) -> Seen | None:

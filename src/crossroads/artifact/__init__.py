@@ -16,7 +16,8 @@ How it is written, so that there is never half an artifact:
    and a folder is an artifact exactly when it holds ``crossroads.json``.
 
 A run that is killed before that last move leaves a folder that is no artifact; the next `draft` there clears the rest away. An
-error leaves what was in ``RUN`` before. Other files in ``RUN``, such as checkpoints, are no part of the artifact.
+error leaves no artifact, and nothing of this one but where it replaced a file of the same name. Other files in ``RUN``, such as
+checkpoints, are no part of the artifact.
 """
 
 from crossroads.artifact._draft import Contents, Draft, copy, draft, is_finished, refuse_finished, write

@@ -133,6 +133,7 @@ def copy(folder: str | Path, to: str | Path) -> Manifest:
     made = not run.exists()
     partial = run / PARTIAL
     with _explained(run):
+        shutil.rmtree(partial, ignore_errors=True)  # of a copy that was killed
         if not made and any(run.iterdir()):
             raise ArtifactError("a copy needs a folder that is new or empty", received=str(run), mend="choose another folder")
         try:
@@ -209,7 +210,7 @@ def _write_manifest(partial: Path, facts: Mapping[str, Any]) -> None:
 
 
 def _move(partial: Path, run: Path, files: tuple[str, ...]) -> None:
-    """Moves the files into `run`, ``crossroads.json`` last; where that fails, takes back those that were not there before."""
+    """Moves the files into `run`, ``crossroads.json`` last; where that fails, takes back those of which none was there before."""
     moved = []
     try:
         for name in files:

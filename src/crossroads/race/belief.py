@@ -14,13 +14,15 @@ MARGIN = 1.1
 """Seconds that an epoch is planned with over those it is expected to take: what does not end in time is cut off."""
 
 
-def posterior(expected: Estimate, accuracy: float, images: int) -> Estimate:
+def posterior(expected: Estimate, accuracy: float, images: float) -> Estimate:
     """What was expected and what validation says, each weighed by how sure it is, with a 95 % interval.
 
     Both are taken as normal in log odds: the expectation with the width of its interval, the validation with the variance of a
-    share of `images`, half an image added to right and wrong (Agresti 2013, section 3.1): few images are believed little.
+    share of `images`, half an image added to right and wrong (Agresti 2013, section 3.1): few images are believed little. The
+    normal of the expectation stands in the middle of its limits: its value, the mean of a share, is drawn towards a half.
     """
-    prior, low, high = (log_odds(value, 1e-4) for value in expected)
+    low, high = (log_odds(value, 1e-4) for value in (expected.low, expected.high))
+    prior = (low + high) / 2
     prior_variance = max(((high - low) / 3.92) ** 2, 1e-6)
     right, wrong = accuracy * images + 0.5, (1 - accuracy) * images + 0.5
     seen, seen_variance = math.log(right / wrong), 1 / right + 1 / wrong
@@ -29,7 +31,7 @@ def posterior(expected: Estimate, accuracy: float, images: int) -> Estimate:
     return Estimate(from_log_odds(middle), from_log_odds(middle - half), from_log_odds(middle + half))
 
 
-def believed(expected: Estimate, accuracy: float, images: int) -> float:
+def believed(expected: Estimate, accuracy: float, images: float) -> float:
     """The middle of `posterior`."""
     return posterior(expected, accuracy, images).value
 

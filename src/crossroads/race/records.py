@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from crossroads.training.checkpoint import write_atomically
 FORMAT = 2
 """Of the files of a race; what another version of the program wrote is not taken up."""
 
-OUT_OF_TIME = "the budget was spent before its first epoch was done"
+OUT_OF_TIME = "the budget was spent before it had an answer"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +53,11 @@ class Plan:
     spent: float
     advice: dict[str, Any]
 
+    def at(self, data: str | None, test: str | None) -> Plan:
+        """The plan with its recipes' paths set to where the same images lie now."""
+        entrants = (replace(one, recipe=replace(one.recipe, data=data, test=test)) for one in self.entrants)
+        return replace(self, entrants=tuple(entrants))
+
 
 @dataclass(frozen=True, slots=True)
 class Trial:
@@ -68,7 +73,7 @@ class Trial:
         epoch_seconds: Of these, an epoch's.
         validation_accuracy: Reached; None where it failed.
         validation_loss: In nats, likewise.
-        images: Validation images, groups where there are any.
+        images: Validation images; where they come in groups, what these are worth.
         failed: Why there is nothing to show for it; "" where there is.
     """
 
@@ -81,7 +86,7 @@ class Trial:
     epoch_seconds: float = 0.0
     validation_accuracy: float | None = None
     validation_loss: float | None = None
-    images: int = 0
+    images: float = 0.0
     failed: str = ""
 
     @property
@@ -90,9 +95,9 @@ class Trial:
         return self.validation_accuracy or 0.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Done:
-    """What a race did, and what it was at.
+    """What a race did, and what it is at; it grows while the race is run.
 
     Attributes:
         trials: Those that are over, by their names.
@@ -141,13 +146,7 @@ def stored_plan(path: Path, identity: str) -> Plan | None:
         )
     try:
         entrants = tuple(
-            Entrant(
-                Recipe.from_mapping(row["recipe"], str(path)),
-                Estimate(*row["accuracy"]),
-                row["seconds"],
-                row["epoch_seconds"],
-                row["shortens"],
-            )
+            Entrant(**row | {"recipe": Recipe.from_mapping(row["recipe"], str(path)), "accuracy": Estimate(*row["accuracy"])})
             for row in value["entrants"]
         )
         return Plan(entrants, value["budget"], value["spent"], value["advice"])
@@ -158,13 +157,7 @@ def stored_plan(path: Path, identity: str) -> Plan | None:
 def keep_plan(plan: Plan, path: Path, identity: str) -> None:
     """Write a plan for `stored_plan`. Raises `TrainingError` where it cannot be written."""
     entrants = [
-        {
-            "recipe": one.recipe.to_mapping(),
-            "accuracy": list(one.accuracy),
-            "seconds": one.seconds,
-            "epoch_seconds": one.epoch_seconds,
-            "shortens": one.shortens,
-        }
+        {field.name: getattr(one, field.name) for field in fields(one)} | {"recipe": one.recipe.to_mapping()}
         for one in plan.entrants
     ]
     known = {"budget": plan.budget, "spent": plan.spent, "advice": plan.advice}

@@ -20,8 +20,10 @@ from typing import Any
 
 import numpy as np
 
+from crossroads.advice.candidates import told_seconds
 from crossroads.advice.estimate import Estimate
-from crossroads.errors import CrossroadsError
+from crossroads.errors import CrossroadsError, RecipeError
+from crossroads.evaluation import effective
 from crossroads.fitting import Fitted, Task, carry_out
 from crossroads.race.belief import epochs_within, of_epochs, of_trial, planned_seconds
 from crossroads.race.records import OUT_OF_TIME, Entrant, Plan, Trial, keep_done, stored_done
@@ -118,7 +120,7 @@ class _Race:
         frozen = [i for i, one in enumerate(entrants) if strategy(one.recipe.strategy).frozen]
         trained = [i for i in range(len(entrants)) if i not in frozen]
         names = ", ".join(_called(one.recipe) for one in entrants)
-        self._watcher.note(f"a race within {self._plan.budget:,.0f} s, Ctrl-C keeps the best so far: {names}")
+        self._watcher.note(f"a race within {told_seconds(self._plan.budget)} s, Ctrl-C keeps the best so far: {names}")
         try:
             for index in frozen:
                 self._head(index, alone=index == frozen[-1] and not trained)
@@ -266,6 +268,8 @@ class _Race:
             watcher = self._watcher if needed else _clocked(self._watcher, left, LATE * budget)
             task = self._task_of(recipe)
             fitted = carry_out(task, place, watcher)
+        except RecipeError:  # the user's, and the same for every candidate that trains
+            raise
         except Exception as error:  # backends raise all kinds, such as for want of memory, and what was reached must not be lost
             if needed and alone:
                 self._watcher.note("no candidate could be trained; what the advice measured is kept, and --resume tries them again")
@@ -371,7 +375,7 @@ def _part(trial: Trial, entrant: Entrant) -> str:
 def _reached(blank: Trial, fitted: Fitted) -> Trial:
     """A trial with what it reached."""
     dataset = fitted.validation.dataset
-    images = len(dataset) if dataset.groups is None else len(np.unique(dataset.groups))
+    images = len(dataset) if dataset.groups is None else effective(dataset.groups)
     accuracy, loss = fitted.reached["accuracy"], fitted.reached["loss"]
     reached = replace(blank, validation_accuracy=accuracy, validation_loss=loss, images=images)
     if blank.planned is None:
