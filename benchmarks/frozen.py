@@ -15,7 +15,7 @@ from benchmarks import peers
 from benchmarks._measure import Row, Settings, alternate, crossroads, fresh, run, seconds_of
 from benchmarks.random_weights import frozen_network, random_images
 
-NETWORKS = (("mobilenet-v2", 96, 512, 64), ("resnet50", 224, 64, 4), ("alexnet", 227, 128, 4))
+NETWORKS = (("mobilenet-v2", 96, 1_024, 64), ("resnet50", 224, 64, 4), ("alexnet", 227, 128, 4))
 """Backbone, side in pixels, images, images of a quick run."""
 
 BATCHES = (8, 16, 32, 64)

@@ -280,22 +280,22 @@ def fitted_lifts(found: Sequence[Outcome], without: str = "") -> dict[str, Lift]
 
     lifts: dict[str, Lift] = {}
     for name in (*FROZEN, "finetune", "finetune-early", "warm-start", SCRATCH):
-        x, y = [], []
+        x, y, sources = [], [], set()
         for outcome in found:
             rows = {row["strategy"]: row for row in outcome.advice["ranked"]}
             if outcome.source == without or name not in rows or name not in outcome.reached:
                 continue
             size = outcome.advice["evidence"]["size"]
             least = least_error(size["images"])
+            sources.add(outcome.source)
             x.append(reach(size["effective"] / size["classes"]))
             y.append(log_odds(outcome.reached[name], least) - log_odds(base_of(name, rows).value, least))
         if len(x) < 3:
             continue
         design, target = np.stack([np.ones(len(x)), np.array(x)], axis=1), np.array(y)
         level, slope = np.linalg.solve(design.T @ design + np.diag(PRIOR), design.T @ target)
-        freedom = max(3, len(x) - 2)
-        scatter = float(np.sqrt(((target - design @ (level, slope)) ** 2).sum() / freedom * (1 + 1 / len(x))))
-        scatter *= t.ppf(0.975, freedom) / 1.96  # a few tasks know their own scatter badly
+        scatter = float(np.sqrt(((target - design @ (level, slope)) ** 2).sum() / max(3, len(x) - 2) * (1 + 1 / len(x))))
+        scatter *= t.ppf(0.975, max(3, len(sources) - 2)) / 1.96  # a few sources know badly how a further one scatters
         lifts[name] = Lift(round(float(level), 2), round(float(slope), 2), round(float(scatter), 2))
     return lifts
 
