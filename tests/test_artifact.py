@@ -300,7 +300,7 @@ def test_an_unresolved_recipe_is_refused(tmp_path, whole):
 def test_a_graph_of_other_weights_fails_loudly_and_leaves_nothing(tmp_path):
     other = contents(tiny_artifact.model(seed=99))
     with pytest.raises(
-        ArtifactError, match=r"agree with the Keras model within 0.0001; received .* differs by .* on image \d+ of 40"
+        ArtifactError, match=r"agree with the Keras model within 0.001; received .* differs by .* on image \d+ of 40"
     ):
         artifact.write(tmp_path / "run", other, METRICS)
     assert list(tmp_path.iterdir()) == []
@@ -319,14 +319,14 @@ def parity_of(monkeypatch, ours, theirs):
 
 
 def test_a_tie_may_be_settled_either_way_and_is_counted(monkeypatch):
-    found = parity_of(monkeypatch, [[0.50002, 0.49998], [0.9, 0.1]], [[0.49998, 0.50002], [0.9, 0.1]])
+    found = parity_of(monkeypatch, [[0.5002, 0.4998], [0.9, 0.1]], [[0.4998, 0.5002], [0.9, 0.1]])
     assert found["ties"] == 1
-    assert found["max_difference"] == pytest.approx(4e-5, rel=0.01)
+    assert found["max_difference"] == pytest.approx(4e-4, rel=0.01)
 
 
 def test_another_label_beyond_a_tie_is_an_error(monkeypatch):
     with pytest.raises(ArtifactError, match="class 1 in place of 0 on image 1 of 2"):
-        parity_of(monkeypatch, [[0.9, 0.1], [0.50008, 0.49992]], [[0.9, 0.1], [0.49999, 0.50001]])
+        parity_of(monkeypatch, [[0.9, 0.1], [0.5008, 0.4992]], [[0.9, 0.1], [0.4999, 0.5001]])
 
 
 @pytest.mark.parametrize("broken", [[[np.nan, 1.0]], [[1.0, 0.0]]])

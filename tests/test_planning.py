@@ -155,3 +155,9 @@ def test_the_same_goes_for_advice(monkeypatch, asked, message):
     monkeypatch.setattr(planning, "read", None)
     with pytest.raises(CrossroadsError, match=re.escape(message)):
         crossroads.advise("photos", **asked)
+
+
+def test_the_same_goes_for_weights_that_there_are_not(tmp_path):
+    asked = {"backbone": "small-cnn", "weights": "imagenet", "strategy": "finetune"}
+    with pytest.raises(CrossroadsError, match="small-cnn has no ImageNet weights"):
+        crossroads.fit(tmp_path / "absent", out=tmp_path / "run", **asked)

@@ -28,6 +28,7 @@ from crossroads.errors import DataError, RecipeError
 from crossroads.fitting import Task
 from crossroads.lookup import resize_of
 from crossroads.networks.construct import choose, is_own, object_name
+from crossroads.networks.weights.store import require_imagenet
 from crossroads.race.records import Entrant, Plan
 from crossroads.recipe import Recipe
 from crossroads.scoring import test_rows
@@ -116,6 +117,8 @@ def require_sound(recipe: Recipe, own: Any) -> None:
     record = choose(named).record
     size = recipe.image_size or record.reference_size
     record.check_size(size)
+    if recipe.weights == "imagenet":
+        require_imagenet(record)
     if recipe.strategy != "auto":
         resolve(recipe, record, images=100, image_size=size)
 

@@ -40,6 +40,8 @@ def test_a_network_of_ones_own_is_pretrained_if_the_user_asked_for_advice_on_it(
 def test_weights_need_a_backbone():
     with pytest.raises(RecipeError, match="add --backbone NAME"):
         offers_of((), ("a.h5",), Silent())
+    with pytest.raises(RecipeError, match=r"add --backbone mobilenet$"):
+        offers_of((), ("there/mobilenet_1_0_224_tf_no_top.h5",), Silent())
 
 
 def test_where_nothing_can_be_had_the_user_is_told_what_is_missed(tmp_path, monkeypatch):

@@ -115,6 +115,20 @@ def test_a_budget_too_small_for_anything_says_what_is_not(pictures, tiny):
     assert any("too small for anything; the smallest that does is about" in reason for reason in found.reasons)
 
 
+def test_the_short_training_ends_with_its_share_of_the_budget_and_is_told_of(pictures, tiny, monkeypatch):
+    monkeypatch.setattr(level, "SHORT_EPOCHS", (6, 6))
+    seen = []
+
+    class Stages(Silent):
+        def progress(self, stage, done, total):
+            if stage == "a short training":
+                seen.append((done, total))
+
+    found = crossroads.advise(pictures, backbones=[tiny], budget=1e-3, watcher=Stages(), **SPLIT)
+    assert found.evidence.level.short.epochs == 2
+    assert [done * 6 / total for done, total in seen] == [1, 2]
+
+
 def test_several_backbones_are_compared_and_the_better_one_leads(pictures, tiny):
     found = crossroads.advise(pictures, backbones=[tiny, "quiz-cnn"], weights=["own", "none"], **SPLIT)
     assert {profile.backbone for profile in found.evidence.profiles} == {"own:tiny", "quiz-cnn"}

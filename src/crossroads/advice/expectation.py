@@ -34,7 +34,7 @@ LIFTS: dict[StrategyName, Lift] = {
     "from-scratch": Lift(1.51, 0.32, 2.38),
 }
 """Fitted by `python -m benchmarks regret`, which prints them, to the runs of benchmarks/figures: 12 tasks with MobileNet, 8 of them
-with SqueezeNet, and one seed, most of them by all six strategies. The scatter is that of six sources of images, which know it badly."""
+with SqueezeNet, one seed, nearly all by all six strategies. The scatter is that of six sources of images, which know it badly."""
 
 
 @dataclass(frozen=True, slots=True)

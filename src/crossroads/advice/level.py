@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
+import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,14 +26,19 @@ from crossroads.networks.construct import choose
 from crossroads.recipe import Recipe
 from crossroads.run_folder import TrialFolder
 from crossroads.strategies import resolve, strategy
+from crossroads.training.checkpoint import EpochRecord
 from crossroads.training.probe import probe
-from crossroads.training.watch import Silent, Watcher
+from crossroads.training.watch import Enough, Relay, Silent, Watcher
 
 PIXELS = 16
 """Side in pixels at which raw pixels are probed."""
 
 SHORT_PASSES, SHORT_EPOCHS = 12_000, (4, 30)
 """Images that the small network sees in its short training, and least and most epochs: 10 s at 32 px on two cores."""
+
+SHORT_SECONDS, SHORT_SHARE = 60.0, 0.1
+"""After which time the short training ends, and after what share of a budget: with two epochs at least, which tell what one
+takes."""
 
 HELD_OUT = 0.2
 
@@ -91,7 +98,7 @@ class Level:
         }
 
 
-def level_of(dataset: Dataset, recipe: Recipe, size: int, majority: float, watcher: Watcher) -> Level:
+def level_of(dataset: Dataset, recipe: Recipe, size: int, majority: float, budget: float | None, watcher: Watcher) -> Level:
     """The level of a sample.
 
     Args:
@@ -99,6 +106,7 @@ def level_of(dataset: Dataset, recipe: Recipe, size: int, majority: float, watch
         recipe: What the user asked for; `seed`, `resize` and `class_weights` matter.
         size: Side in pixels at which the small network is trained.
         majority: Share of the largest class of all training images.
+        budget: In seconds, of the training that is advised on; None for any time.
         watcher: Is told what goes on.
 
     Raises:
@@ -109,7 +117,7 @@ def level_of(dataset: Dataset, recipe: Recipe, size: int, majority: float, watch
     found = replace(found, groups=joined(found.groups, loaded.digests))
     flat = loaded.pixels.reshape(len(found), -1).astype(np.float32)
     pixels = share(probe(flat, found.labels, found.groups).correct, found.groups)
-    return Level(majority, pixels, short_training(found, recipe, size, watcher))
+    return Level(majority, pixels, short_training(found, recipe, size, budget, watcher))
 
 
 def _divisible(dataset: Dataset) -> Dataset:
@@ -120,7 +128,7 @@ def _divisible(dataset: Dataset) -> Dataset:
     return compact(dataset.select(kept)) if kept.any() else replace(dataset.select([]), classes=())
 
 
-def short_training(dataset: Dataset, recipe: Recipe, size: int, watcher: Watcher) -> Short | None:
+def short_training(dataset: Dataset, recipe: Recipe, size: int, budget: float | None, watcher: Watcher) -> Short | None:
     """Train the small network for a moment, on those classes of which an image can be held out; None where there are no two."""
     dataset = _divisible(dataset)
     if len(dataset.classes) < 2:
@@ -141,7 +149,14 @@ def short_training(dataset: Dataset, recipe: Recipe, size: int, watcher: Watcher
     train, validation = (load_all(part, resize_of(resolved)) for part in (parts.train, parts.validation))
     with tempfile.TemporaryDirectory(prefix="crossroads-") as folder:
         task = Task(resolved, choice, record, parts.train, parts.validation, (train, validation))
-        history = carry_out(task, TrialFolder(Path(folder)), Silent()).history
+        end = time.perf_counter() + min(SHORT_SECONDS, math.inf if budget is None else SHORT_SHARE * budget)
+
+        def between(record: EpochRecord, total: int) -> None:
+            watcher.progress("a short training", record.epoch * len(parts.train), total * len(parts.train))
+            if 2 <= record.epoch < total and time.perf_counter() > end:
+                raise Enough
+
+        history = carry_out(task, TrialFolder(Path(folder)), Relay(Silent(), after_epoch=between)).history
     seconds = [epoch.seconds for epoch in history]
     usual = float(np.median(seconds[1:]))
     accuracy = history[-1].validation_accuracy

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from crossroads.errors import RecipeError, WeightsError
 from crossroads.networks.catalog import CATALOG, PRETRAINED_DEFAULT
 from crossroads.networks.construct import Choice, choose
+from crossroads.networks.weights import describe
 from crossroads.training.watch import Watcher
 
 MOST = 3
@@ -45,7 +47,7 @@ def offers_of(backbones: Sequence[Any], weights: Sequence[str | None], watcher: 
     """
     if not backbones:
         if any(name is not None for name in weights):
-            raise RecipeError("weights are those of a backbone", received=weights[0], mend="add --backbone NAME")
+            raise RecipeError("weights are those of a backbone", received=weights[0], mend=f"add --backbone {_whose(weights)}")
         return tuple(offer for offer in _here() if _obtained(offer, watcher))
     if len(weights) not in (0, 1, len(backbones)):
         raise RecipeError(
@@ -96,3 +98,9 @@ def _here() -> tuple[Offer, ...]:
     known = sorted((record for record in CATALOG if record.name in names), key=lambda record: record.multiply_adds)
     chosen = [record.name for record in known[:MOST]] or [PRETRAINED_DEFAULT]
     return tuple(Offer(choose(name), "imagenet", named=False) for name in chosen)
+
+
+def _whose(weights: Sequence[str | None]) -> str:
+    """The backbone that a file of weights is of, by the name of the file; else NAME."""
+    names = {Path(file).name for file in weights if file is not None}
+    return next((row.backbones[0] for row in describe() if row.file in names), "NAME")

@@ -17,8 +17,9 @@ from crossroads.networks.export import convert_elsewhere, to_openvino
 FEW = 8
 """Images that Keras computes at a time: layer by layer it holds every map of all of them."""
 
-TOLERANCE = 1e-4
-"""Largest difference of a probability between the Keras model and the graph."""
+TOLERANCE = 1e-3
+"""Largest difference of a probability between the Keras model and the graph. Rounding alone moved one by 2e-4, on images of little
+contrast (three hundred photographs, a network trained to the end on them); a wrong step of the export moves it by far more."""
 
 
 def load_model(folder: str | Path) -> Any:

@@ -39,8 +39,8 @@ def load_pretrained(parts: Parts, record: Backbone, weights: str, progress: Prog
     if known is not None and known != record.pretrained:
         raise WeightsError(
             f"the weights must be those of {record.name}",
-            received=f"{path.name}, which is {known.file} of {known.address}",
-            mend="choose the backbone that `crossroads weights list` names beside that file",
+            received=f"{path.name}, which is {known.address}",
+            mend=f"use --backbone {next(other.name for other in CATALOG if other.pretrained == known)}",
         )
     own = not record.builder  # what such a network does to pixels is its owner's business
     if file.layout == "torch" and record.scaling != "torch" and not own:

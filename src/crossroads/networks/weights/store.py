@@ -48,6 +48,17 @@ def cache_folder() -> Path:
     return (Path(home).expanduser() if home else Path("~/.keras").expanduser()) / "models"
 
 
+def require_imagenet(record: Backbone) -> Pretrained:
+    """Where the ImageNet weights of a backbone come from. Raises `WeightsError` where there are none."""
+    if record.pretrained is None:
+        raise WeightsError(
+            f"{record.name} has no ImageNet weights",
+            received="--weights imagenet",
+            mend="use --weights none, or a file of your own",
+        )
+    return record.pretrained
+
+
 def obtain(record: Backbone, *, progress: Progress | None = None, mirror: str | None = None) -> Path:
     """The file of ImageNet weights of a backbone: from the cache, else from the network.
 
@@ -59,13 +70,7 @@ def obtain(record: Backbone, *, progress: Progress | None = None, mirror: str | 
     Raises:
         WeightsError: It has no such weights, or they are neither here nor to be had; then the message says what to put where.
     """
-    wanted = record.pretrained
-    if wanted is None:
-        raise WeightsError(
-            f"{record.name} has no ImageNet weights",
-            received="--weights imagenet",
-            mend="use --weights none, or a file of your own",
-        )
+    wanted = require_imagenet(record)
     place = cache_folder() / wanted.file
     damaged = place.is_file() and not agrees(place, wanted.digest)
     if place.is_file() and not damaged:
