@@ -133,6 +133,7 @@ def test_the_first_answer_comes_whatever_the_budget_and_the_others_only_within_i
     assert found.task.strategy == "early-features"
     assert trainings.ran == [("early-features", None)]
     assert "finetune of b is not tried: an epoch would take about 14 s, and 0 are left" in watcher.said
+    assert watcher.said[-1].startswith("all of it took 17 s, and the budget was 1.0: the evidence took 5.0 s")
 
 
 def test_where_the_budget_has_no_room_for_all_epochs_there_are_fewer(tmp_path, trainings):

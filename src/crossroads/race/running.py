@@ -306,6 +306,12 @@ class _Race:
         _, task, fitted = self._best
         why = self._why(winner)
         self._watcher.note(why)
+        spent, budget = self._spent(), self._plan.budget
+        if spent > (1 + LATE) * budget:
+            self._watcher.note(
+                f"all of it took {told_seconds(spent)} s, and the budget was {told_seconds(budget)}: the evidence took "
+                f"{told_seconds(self._plan.spent)} s, and the first answer comes whatever the budget"
+            )
         facts = {
             "budget": self._plan.budget,
             "seconds": round(self._spent(), 1),
