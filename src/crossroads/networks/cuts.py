@@ -271,7 +271,8 @@ def _number(backbone: keras.Model, text: str) -> int | float:
     names = [cut.name for cut in cuts(backbone)]
     # A misspelt name is nearest to one of all the layers that could be cut at, not only of those that are listed.
     mend = did_you_mean(text, [*names, *(c.name for c in graph_of(backbone).crossings() if c.name not in names)])
-    mend = f"{mend}; `crossroads backbones` with its name lists all"
+    if not mend.startswith("did you mean"):
+        mend = f"{mend}; `crossroads backbones` with its name lists all"
     raise BackboneError(f"no layer of {backbone.name!r} has this name", received=repr(text), mend=mend)
 
 
