@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from crossroads.advice.cost import OVERHEAD, TRACE, Machine, forward_seconds, head_seconds, memory_mb, step_seconds
+from crossroads.advice.cost import OVERHEAD, TRACE, Machine, forward_seconds, head_seconds, memory_mb, step_seconds, told_seconds
 from crossroads.advice.estimate import Estimate
 from crossroads.advice.expectation import LIFTS, expected, with_epochs
 from crossroads.advice.frozen import Frozen, Seen
@@ -222,11 +222,6 @@ def within(candidate: Candidate, budget: float | None, memory_limit_mb: float | 
             candidate, obstacle=f"takes about {told_seconds(candidate.seconds)} s, and the budget is {told_seconds(budget)}"
         )
     return candidate
-
-
-def told_seconds(seconds: float) -> str:
-    """A number of seconds for people to read."""
-    return f"{seconds:,.0f}" if seconds >= 10 else f"{seconds:.1f}"
 
 
 def _recipe(seen: Seen, way: Frozen, name: StrategyName, ground: Ground) -> Recipe:

@@ -89,3 +89,8 @@ def _seconds(a: np.ndarray[tuple[int, int], np.dtype[np.float32]]) -> float:
     began = time.perf_counter()
     a @ a
     return time.perf_counter() - began
+
+
+def told_seconds(seconds: float) -> str:
+    """A number of seconds for people to read."""
+    return f"{seconds:,.0f}" if seconds >= 10 else f"{seconds:.1f}"

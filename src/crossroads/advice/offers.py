@@ -10,7 +10,7 @@ from typing import Any
 from crossroads.errors import RecipeError, WeightsError
 from crossroads.networks.catalog import CATALOG, PRETRAINED_DEFAULT
 from crossroads.networks.construct import Choice, choose
-from crossroads.networks.weights import describe
+from crossroads.networks.weights.store import describe
 from crossroads.training.watch import Watcher
 
 MOST = 3
@@ -92,8 +92,6 @@ def _obtained(offer: Offer, watcher: Watcher) -> bool:
 
 def _here() -> tuple[Offer, ...]:
     """Those of the catalog whose weights are in the cache, else the one that is downloaded by default."""
-    from crossroads.networks.weights.store import describe
-
     names = {name for stored in describe(CATALOG) if stored.size is not None for name in stored.backbones}
     known = sorted((record for record in CATALOG if record.name in names), key=lambda record: record.multiply_adds)
     chosen = [record.name for record in known[:MOST]] or [PRETRAINED_DEFAULT]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from crossroads.advice.candidates import Candidate, told_seconds
+from crossroads.advice.candidates import Candidate
 from crossroads.advice.cases import LARGE, SIMILAR, Case
+from crossroads.advice.cost import told_seconds
 from crossroads.advice.evidence import Evidence
 from crossroads.advice.level import Level
 from crossroads.advice.profile import Profile

@@ -210,7 +210,7 @@ def _write_manifest(partial: Path, facts: Mapping[str, Any]) -> None:
 
 
 def _move(partial: Path, run: Path, files: tuple[str, ...]) -> None:
-    """Moves the files into `run`, ``crossroads.json`` last; where that fails, takes back those of which none was there before."""
+    """Moves the files into `run`, ``crossroads.json`` last; where that fails, takes back those that replaced nothing."""
     moved = []
     try:
         for name in files:

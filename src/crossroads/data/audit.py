@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from crossroads.data._pool import in_order
 from crossroads.data._words import plural
-from crossroads.data.dataset import SPLITS, TEST, TRAIN, VALIDATION, Dataset, digest_of
+from crossroads.data.dataset import DIGEST_BYTES, SPLITS, TEST, TRAIN, VALIDATION, Dataset, digest_of
 from crossroads.data.images import Pixels, decode, dimensions, resize
 from crossroads.data.loading import CHUNK, Refusal, read
 from crossroads.data.mirrors import FlipVerdict, Mirrors, flip_is_safe, mirrors
@@ -180,7 +180,7 @@ def _surveyed(dataset: Dataset, progress: Callable[[int, int], None] | None, wor
             kept.append(row)
             sides.append(side)
             digests.append(digest_of(raw))
-        packed = np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 16)
+        packed = np.frombuffer(b"".join(digests), np.uint8).reshape(-1, DIGEST_BYTES)
         return _Survey(np.array(kept, np.int64), np.array(sides, np.int64), packed, sketch(squares[: len(kept)]), refusals)
 
     n = len(dataset)

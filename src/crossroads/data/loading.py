@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossroads.data._pool import in_order
-from crossroads.data.dataset import Dataset, digest_of
+from crossroads.data.dataset import DIGEST_BYTES, Dataset, digest_of
 from crossroads.data.images import Pixels, Resize, dimensions, load
 from crossroads.errors import DataError, ImageRefused
 
@@ -143,7 +143,7 @@ def load_all(
     if n == 0:
         raise DataError(f"{dataset.origin}: there must be at least one image", received="0 rows")
     pixels = _space(dataset, to.size if isinstance(to, Resize) else to, spill, in_memory)
-    digests = np.empty((n, 16), np.uint8)
+    digests = np.empty((n, DIGEST_BYTES), np.uint8)
 
     def work(rows: range) -> list[Refusal]:
         refused = []
@@ -170,7 +170,7 @@ def load_all(
 
 def digests_of(dataset: Dataset, *, workers: int | None = None) -> NDArray[np.uint8]:
     """The digest of each row, uint8 (n, 16), as `load_all` gives it, without decoding; zeros for one that cannot be read."""
-    found = np.zeros((len(dataset), 16), np.uint8)
+    found = np.zeros((len(dataset), DIGEST_BYTES), np.uint8)
 
     def work(rows: range) -> None:
         for row in rows:

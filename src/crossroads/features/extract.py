@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossroads.data._pool import in_order
-from crossroads.data.dataset import Dataset, digest_of
+from crossroads.data.dataset import DIGEST_BYTES, Dataset, digest_of
 from crossroads.data.images import Resize, load
 from crossroads.data.loading import Progress, Refusal, nothing_readable, read
 from crossroads.errors import DataError, ImageRefused
@@ -129,7 +129,7 @@ class _Reading:
         self._dataset, self._resize, self._store, self._views, self._moves = dataset, resize, store, views, moves
         self._strict, self._progress = strict, progress
         self.kept = np.zeros(len(dataset), bool)
-        self.digests = np.zeros((len(dataset), 16), np.uint8)
+        self.digests = np.zeros((len(dataset), DIGEST_BYTES), np.uint8)
         self.refusals: list[Refusal] = []
         self._seen: set[tuple[bytes, int]] = set()
         self._waiting: deque[tuple[bytes, int]] = deque()
@@ -184,7 +184,7 @@ class _Reading:
             return
         values = np.concatenate(self._ready)
         keys = [self._waiting.popleft() for _ in range(len(values))]
-        digests = np.frombuffer(b"".join(digest for digest, _ in keys), np.uint8).reshape(-1, 16)
+        digests = np.frombuffer(b"".join(digest for digest, _ in keys), np.uint8).reshape(-1, DIGEST_BYTES)
         self._store.append(digests, np.array([number for _, number in keys], np.uint32), values)
         self._ready, self._ready_rows = [], 0
 
@@ -216,7 +216,7 @@ class _Reading:
 
     def _found(self, digests: list[bytes]) -> NDArray[np.int64]:
         """int64 (views, n), rows of the store, -1 where there is none."""
-        wanted = np.frombuffer(b"".join(digest or bytes(16) for digest in digests), np.uint8).reshape(-1, 16)
+        wanted = np.frombuffer(b"".join(digest or bytes(DIGEST_BYTES) for digest in digests), np.uint8).reshape(-1, DIGEST_BYTES)
         return np.stack([self._store.find(wanted, number) for number in range(self._views)])
 
     def _views_of(self, raw: bytes | NDArray[np.uint8] | ImageRefused, digest: bytes, found: NDArray[np.int64]) -> _Read:

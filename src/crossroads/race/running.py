@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from crossroads.advice.candidates import told_seconds
+from crossroads.advice.cost import told_seconds
 from crossroads.advice.estimate import Estimate
 from crossroads.errors import CrossroadsError, RecipeError
 from crossroads.evaluation import effective
