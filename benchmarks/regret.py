@@ -20,7 +20,7 @@ from benchmarks.runs import BACKBONES, FROZEN, SCRATCH, WEIGHTS, Asked, asked, k
 from benchmarks.tasks import TASKS, Task, task
 from crossroads.advice.candidates import TIE
 from crossroads.advice.estimate import Estimate, log_odds
-from crossroads.advice.expectation import Halved, Lift, expected, least_error, reach
+from crossroads.advice.expectation import LIFTS, Base, Halved, Lift, Start, expected, gained, least_error, reach
 from crossroads.race.belief import believed
 
 ADVICE = ROOT / "benchmarks" / "figures" / "advice.jsonl"
@@ -72,8 +72,8 @@ def regret(settings: Settings) -> Iterator[Row]:
     found = list(outcomes(seeds, measure=not settings.quick))
     if not found:
         return
-    for name, lift in fitted_lifts(found).items():
-        print(f"fitted to all tasks: {name}: {lift}", file=sys.stderr)
+    for (name, kind), lift in fitted_lifts(found).items():
+        print(f"fitted to all tasks: {name} from a {kind}: {lift}", file=sys.stderr)
     for name, halved in fitted_halvings(kept()).items():
         print(f"fitted to all tasks: {name}: {halved}", file=sys.stderr)
     yield from summary(found)
@@ -144,14 +144,9 @@ def one(task_name: str, backbone: str, seed: int) -> dict[str, Any]:
     return {**value, "seconds": round(seconds, 1), "logme": round(evidence, 4), "load": round(os.getloadavg()[0], 1)}
 
 
-BASES = {"finetune": (FROZEN[0],), "finetune-early": (FROZEN[1],), "warm-start": FROZEN}
-"""Whose measurement an expectation rests on, the best of them, where it is not the strategy's own."""
-
-
-def base_of(name: str, rows: Mapping[str, dict[str, Any]]) -> Estimate:
-    """What the expectation of a strategy rests on, from the rows of an advice by their strategy."""
-    measured = [Estimate(**rows[base]["measured"]) for base in BASES.get(name, (name,)) if base in rows]
-    return max(measured, key=lambda one: one.value)
+def bases_of(row: Mapping[str, Any]) -> tuple[Base, ...]:
+    """What the expectation of a strategy rests on, from its row of an advice."""
+    return tuple(Base(base["kind"], Estimate(**base["accuracy"]), base["halvings"]) for base in row["bases"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,15 +158,16 @@ class Expected:
     seconds: float
 
 
-def expectations(outcome: Outcome, lifts: Mapping[str, Lift]) -> list[Expected]:
+def expectations(outcome: Outcome, lifts: Mapping[Start, Lift]) -> list[Expected]:
     """Of every strategy that was run to its end, the best first, as `advice.candidates.ranked` has it."""
     size = outcome.advice["evidence"]["size"]
     rows = {row["strategy"]: row for row in outcome.advice["ranked"]}
     found = []
     for name in outcome.reached:
-        if name not in rows or name not in lifts:
+        bases = [base for base in bases_of(rows[name]) if (name, base.kind) in lifts] if name in rows else []
+        if not bases:
             continue
-        accuracy = expected(name, base_of(name, rows), size["effective"] / size["classes"], size["images"], lifts)
+        accuracy = expected(name, bases, size["effective"] / size["classes"], size["images"], lifts)
         found.append(Expected(name, accuracy, rows[name]["seconds"]))
     found.sort(key=lambda one: -one.accuracy.value)
     near = [one for one in found if found[0].accuracy.value - one.accuracy.value <= TIE]
@@ -274,12 +270,12 @@ PRIOR = (0.05, 1.0)
 """How much level and slope of a lift are held towards nothing, in tasks: a slope of a handful of tasks is mostly noise."""
 
 
-def fitted_lifts(found: Sequence[Outcome], without: str = "") -> dict[str, Lift]:
+def fitted_lifts(found: Sequence[Outcome], without: str = "") -> dict[Start, Lift]:
     """The constants of `advice.expectation.LIFTS`: ridge regression in log odds on the tasks of all sources but one."""
     from scipy.stats import t
 
-    lifts: dict[str, Lift] = {}
-    for name in (*FROZEN, "finetune", "finetune-early", "warm-start", SCRATCH):
+    lifts: dict[Start, Lift] = {}
+    for name, kind in LIFTS:
         x, y, sources = [], [], set()
         for outcome in found:
             rows = {row["strategy"]: row for row in outcome.advice["ranked"]}
@@ -287,16 +283,18 @@ def fitted_lifts(found: Sequence[Outcome], without: str = "") -> dict[str, Lift]
                 continue
             size = outcome.advice["evidence"]["size"]
             least = least_error(size["images"])
-            sources.add(outcome.source)
-            x.append(reach(size["effective"] / size["classes"]))
-            y.append(log_odds(outcome.reached[name], least) - log_odds(base_of(name, rows).value, least))
+            for base in bases_of(rows[name]):
+                if base.kind == kind:
+                    sources.add(outcome.source)
+                    x.append(reach(size["effective"] / size["classes"]))
+                    y.append(log_odds(outcome.reached[name], least) - log_odds(base.accuracy.value, least) - gained(name, base))
         if len(x) < 3:
             continue
         design, target = np.stack([np.ones(len(x)), np.array(x)], axis=1), np.array(y)
         level, slope = np.linalg.solve(design.T @ design + np.diag(PRIOR), design.T @ target)
         scatter = float(np.sqrt(((target - design @ (level, slope)) ** 2).sum() / max(3, len(x) - 2) * (1 + 1 / len(x))))
         scatter *= t.ppf(0.975, max(3, len(sources) - 2)) / 1.96  # a few sources know badly how a further one scatters
-        lifts[name] = Lift(round(float(level), 2), round(float(slope), 2), round(float(scatter), 2))
+        lifts[name, kind] = Lift(round(float(level), 2), round(float(slope), 2), round(float(scatter), 2))
     return lifts
 
 

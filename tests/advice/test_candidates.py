@@ -1,5 +1,6 @@
 """Candidates: their order, and what stands in the way of one."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -7,9 +8,9 @@ import pytest
 from crossroads.advice.candidates import TIE, Candidate, Ground, from_scratch, ranked, require_some, scratch_size, within
 from crossroads.advice.cost import OVERHEAD, Machine
 from crossroads.advice.estimate import Estimate
-from crossroads.advice.expectation import with_epochs
-from crossroads.advice.level import Short
+from crossroads.advice.expectation import Base, with_epochs
 from crossroads.advice.offers import offers_of
+from crossroads.advice.short import Short
 from crossroads.errors import RecipeError
 from crossroads.networks.catalog import DEFAULT_FROM_SCRATCH, backbone
 from crossroads.recipe import Recipe
@@ -21,7 +22,7 @@ GROUND = Ground(Recipe(), images=1_000, classes=10, images_of_a_class=100.0, sid
 
 def candidate(name, accuracy, seconds=10.0, epochs=None, each=0.0, **options):
     recipe, known = Recipe(strategy=name, epochs=epochs), Estimate(accuracy, accuracy - 0.1, accuracy + 0.1)
-    return Candidate(recipe, KNOWN, known, seconds, each, 500.0, **options)
+    return Candidate(recipe, (Base("probe", KNOWN),), known, seconds, each, 500.0, **options)
 
 
 def names(candidates):
@@ -72,10 +73,13 @@ def test_a_budget_leaves_as_many_epochs_as_it_has_room_for():
 
 
 def test_from_scratch_is_timed_by_its_short_training_where_there_was_one():
-    timed = Short(DEFAULT_FROM_SCRATCH, 32, 800, 10, KNOWN, start_seconds=3.0, seconds_an_image=0.001)
+    timed = Short("from-scratch", DEFAULT_FROM_SCRATCH, 32, 800, 10, KNOWN, start_seconds=3.0, seconds_an_image=0.001)
     found, blind = from_scratch(timed, GROUND, Estimate(0.3, 0.2, 0.4)), from_scratch(None, GROUND, Estimate(0.3, 0.2, 0.4))
     assert found.seconds == pytest.approx(OVERHEAD + 3.0 + 0.001 * 1_000 * found.recipe.epochs)
-    assert (found.measured, blind.measured.value) == (KNOWN, 0.3)
+    (base,) = found.bases
+    assert (base.kind, base.accuracy) == ("short training", KNOWN)
+    assert base.halvings == pytest.approx(math.log2(1_000 * found.recipe.epochs / 8_000))
+    assert [(base.kind, base.accuracy.value) for base in blind.bases] == [("probe", 0.3)]
     assert blind.seconds > OVERHEAD
 
 

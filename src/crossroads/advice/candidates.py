@@ -9,10 +9,10 @@ from typing import Any
 
 from crossroads.advice.cost import OVERHEAD, TRACE, Machine, forward_seconds, head_seconds, memory_mb, step_seconds, told_seconds
 from crossroads.advice.estimate import Estimate
-from crossroads.advice.expectation import LIFTS, expected, with_epochs
+from crossroads.advice.expectation import LIFTS, Base, expected, with_epochs
 from crossroads.advice.frozen import Frozen, Seen
-from crossroads.advice.level import Short
 from crossroads.advice.offers import Offer
+from crossroads.advice.short import Short
 from crossroads.advice.size import Curve
 from crossroads.errors import RecipeError
 from crossroads.networks.catalog import DEFAULT_FROM_SCRATCH, Backbone, backbone
@@ -30,7 +30,7 @@ class Candidate:
 
     Attributes:
         recipe: Resolved: what `fit` would do.
-        measured: What the expectation rests on: the probe, carried on to all images, or the short training of a part of the sample.
+        bases: What the expectation rests on.
         accuracy: Expected on new images.
         seconds: Expected of the whole run, with nothing in the cache but the sample.
         epoch_seconds: Expected of one of its epochs; 0 for a head that is solved.
@@ -41,7 +41,7 @@ class Candidate:
     """
 
     recipe: Recipe
-    measured: Estimate
+    bases: tuple[Base, ...]
     accuracy: Estimate
     seconds: float
     epoch_seconds: float
@@ -72,7 +72,7 @@ class Candidate:
             "image_size": recipe.image_size,
             "epochs": recipe.epochs,
             "usual_epochs": (self.unshortened or self).recipe.epochs,
-            "measured": self.measured.to_json(),
+            "bases": [base.to_json() for base in self.bases],
             "accuracy": self.accuracy.to_json(),
             "seconds": round(self.seconds, 1),
             "memory_mb": round(self.memory_mb),
@@ -107,12 +107,15 @@ class Ground:
         return self.images * held / (1 - held - self.asked.test_share)
 
 
-def of_backbone(seen: Seen, curves: dict[StrategyName, Curve], ground: Ground, watcher: Watcher) -> Iterator[Candidate]:
+def of_backbone(
+    seen: Seen, curves: dict[StrategyName, Curve], short: Short | None, ground: Ground, watcher: Watcher
+) -> Iterator[Candidate]:
     """The candidates that a backbone that was looked at gives.
 
     Args:
         seen: What it sees.
         curves: The learning curve of its best way of each frozen strategy.
+        short: Its short warm start, where one was made.
         ground: What all share.
         watcher: Is told of a strategy that an option stands in the way of.
     """
@@ -129,12 +132,13 @@ def of_backbone(seen: Seen, curves: dict[StrategyName, Curve], ground: Ground, w
         except RecipeError as error:  # an option that would do nothing here; `require_some` has seen that it does with another
             watcher.note(f"{record.name} of {seen.choice.record.name} is left out: {error}")
             continue
-        base = curves[way.strategy].here
-        if not (record.frozen or record.tuned):  # a warm start leaves the pretrained features behind, wherever they were best
-            base = max((curve.here for curve in curves.values()), key=lambda here: here.value)
-        accuracy = expected(record.name, base, ground.images_of_a_class, ground.images)
-        seconds, each = _seconds(seen, way, recipe, ground)
-        yield Candidate(recipe, base, accuracy, seconds, each, _memory(way, recipe))
+        bases: tuple[Base, ...] = (Base("probe", curves[way.strategy].here),)
+        if not (record.frozen or record.tuned):
+            bases = (Base("probe", max((curve.here for curve in curves.values()), key=lambda here: here.value)),)
+            bases += () if short is None else (_from_short(short, recipe, ground),)
+        accuracy = expected(record.name, bases, ground.images_of_a_class, ground.images)
+        seconds, each = _seconds(seen, way, recipe, short, ground)
+        yield Candidate(recipe, bases, accuracy, seconds, each, _memory(way, recipe))
 
 
 def from_scratch(short: Short | None, ground: Ground, base: Estimate) -> Candidate:
@@ -143,10 +147,11 @@ def from_scratch(short: Short | None, ground: Ground, base: Estimate) -> Candida
     size = scratch_size(ground.asked, ground.side)
     asked = relevant(replace(ground.asked, backbone=record.name, weights=None, image_size=size), strategy("from-scratch"))
     recipe = resolve(asked, record, images=ground.images, image_size=size, side=ground.side)
+    bases = (Base("probe", base),) if short is None else (_from_short(short, recipe, ground),)
     # What a training adds to a short one says nothing of what it adds to a probe.
-    lifts = None if short is not None else {"from-scratch": replace(LIFTS["from-scratch"], level=0.0, by_size=0.0)}
-    measured = base if short is None else short.accuracy
-    accuracy = expected("from-scratch", measured, ground.images_of_a_class, ground.images, lifts)
+    unknown = replace(LIFTS["from-scratch", "short training"], level=0.0, by_size=0.0)
+    lifts = {**LIFTS, ("from-scratch", "probe"): unknown} if short is None else None
+    accuracy = expected("from-scratch", bases, ground.images_of_a_class, ground.images, lifts)
     cost = int(record.multiply_adds * (size / record.reference_size) ** 2)
     each, start = step_seconds(cost, ground.machine, depthwise=False), TRACE
     if short is not None:
@@ -154,7 +159,7 @@ def from_scratch(short: Short | None, ground: Ground, base: Estimate) -> Candida
     epoch = each * ground.images
     seconds = OVERHEAD + start + epoch * (recipe.epochs or 0)
     memory = memory_mb(record.parameters, cost, recipe.batch_size or 0, trained=True)
-    return Candidate(recipe, measured, accuracy, seconds, epoch, memory)
+    return Candidate(recipe, bases, accuracy, seconds, epoch, memory)
 
 
 def require_some(asked: Recipe, offers: Sequence[Offer], side: float) -> None:
@@ -224,6 +229,11 @@ def within(candidate: Candidate, budget: float | None, memory_limit_mb: float | 
     return candidate
 
 
+def _from_short(short: Short, recipe: Recipe, ground: Ground) -> Base:
+    whole = (recipe.epochs or 0) * ground.images
+    return Base("short training", short.accuracy, max(0.0, math.log2(whole / short.passes)))
+
+
 def _recipe(seen: Seen, way: Frozen, name: StrategyName, ground: Ground) -> Recipe:
     record, known = strategy(name), seen.choice.record
     asked = replace(
@@ -235,7 +245,7 @@ def _recipe(seen: Seen, way: Frozen, name: StrategyName, ground: Ground) -> Reci
     return resolve(asked, known, images=ground.images, image_size=seen.profile.image_size, side=ground.side)
 
 
-def _seconds(seen: Seen, way: Frozen, recipe: Recipe, ground: Ground) -> tuple[float, float]:
+def _seconds(seen: Seen, way: Frozen, recipe: Recipe, short: Short | None, ground: Ground) -> tuple[float, float]:
     """Of a whole run, and of one epoch: features of all images but the sample's, a head, the steps of those that train."""
     record, cost = strategy(recipe.strategy), way.cut.multiply_adds
     seconds, epoch = OVERHEAD, 0.0
@@ -245,8 +255,11 @@ def _seconds(seen: Seen, way: Frozen, recipe: Recipe, ground: Ground) -> tuple[f
         seconds += missing * (forward_seconds(cost, ground.machine) + seen.decode_seconds)
         seconds += head_seconds(ground.images, way.features.shape[1], ground.classes, ground.machine)
     if not record.frozen:
-        epoch = ground.images * step_seconds(cost, ground.machine, depthwise=seen.depthwise)
-        seconds += TRACE + ground.images * seen.decode_seconds + (recipe.epochs or 0) * epoch
+        each, start = step_seconds(cost, ground.machine, depthwise=seen.depthwise), TRACE
+        if short is not None:  # measured, for all that the backbone keeps
+            each, start = short.seconds_an_image * cost / seen.built.keep.multiply_adds, short.start_seconds
+        epoch = ground.images * each
+        seconds += start + ground.images * seen.decode_seconds + (recipe.epochs or 0) * epoch
     return seconds, epoch
 
 

@@ -9,6 +9,7 @@ from crossroads.advice.candidates import Candidate
 from crossroads.advice.cases import Case
 from crossroads.advice.level import Level
 from crossroads.advice.profile import Profile
+from crossroads.advice.short import Short
 from crossroads.advice.size import Curve, Size
 
 
@@ -21,6 +22,7 @@ class Evidence:
         profiles: What each backbone sees, the best one first.
         curve: The learning curve of the best frozen features; None where no backbone was looked at.
         level: What must be beaten.
+        warm_start: A short warm start of the best backbone; None where none was made.
         seconds: That measuring took.
     """
 
@@ -28,6 +30,7 @@ class Evidence:
     profiles: tuple[Profile, ...]
     curve: Curve | None
     level: Level
+    warm_start: Short | None
     seconds: float
 
     def to_json(self) -> dict[str, Any]:
@@ -37,6 +40,7 @@ class Evidence:
             "profiles": [profile.to_json() for profile in self.profiles],
             "curve": None if self.curve is None else self.curve.to_json(),
             "level": self.level.to_json(),
+            "warm_start": None if self.warm_start is None else self.warm_start.to_json(),
             "seconds": round(self.seconds, 1),
         }
 

@@ -3,16 +3,40 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Literal
 
 from crossroads.advice.estimate import Estimate, from_log_odds, log_odds
 from crossroads.recipe import StrategyName
 
+Kind = Literal["probe", "short training"]
+Start = tuple[StrategyName, Kind]
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """A measurement that an expectation starts from.
+
+    Attributes:
+        kind: A probe, at the cut where the backbone ends, carried on to all images; for a warm start, which leaves the pretrained
+            features behind wherever they were best, the best probe at any cut. Or a short training of the same strategy.
+        accuracy: What it reached.
+        halvings: How many times the images seen by the whole training would have to be halved to be those of the short one.
+    """
+
+    kind: Kind
+    accuracy: Estimate
+    halvings: float = 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain values."""
+        return {"kind": self.kind, "accuracy": self.accuracy.to_json(), "halvings": round(self.halvings, 2)}
+
 
 @dataclass(frozen=True, slots=True)
 class Lift:
-    """From a probe to what a strategy reaches, in log odds: ``level + by_size x log10(images a class / 30)``.
+    """From a base to what a strategy reaches, in log odds: ``level + by_size x log10(images a class / 30)``.
 
     Attributes:
         level: At 30 effective images of a class.
@@ -25,13 +49,14 @@ class Lift:
     scatter: float
 
 
-LIFTS: dict[StrategyName, Lift] = {
-    "feature-extraction": Lift(0.28, -0.09, 0.95),
-    "early-features": Lift(0.39, -0.12, 0.77),
-    "finetune": Lift(0.78, 0.54, 1.55),
-    "finetune-early": Lift(0.67, 0.44, 1.47),
-    "warm-start": Lift(0.69, 0.7, 1.89),
-    "from-scratch": Lift(1.51, 0.32, 2.38),
+LIFTS: dict[Start, Lift] = {
+    ("feature-extraction", "probe"): Lift(0.28, -0.09, 0.95),
+    ("early-features", "probe"): Lift(0.39, -0.12, 0.77),
+    ("finetune", "probe"): Lift(0.78, 0.54, 1.55),
+    ("finetune-early", "probe"): Lift(0.67, 0.44, 1.47),
+    ("warm-start", "probe"): Lift(0.69, 0.7, 1.89),
+    ("warm-start", "short training"): Lift(0.0, 0.0, 1.0),
+    ("from-scratch", "short training"): Lift(1.51, 0.32, 2.38),
 }
 """Fitted by `python -m benchmarks regret`, which prints them, to the runs of benchmarks/figures: 12 tasks with MobileNet, 8 of them
 with SqueezeNet, one seed, nearly all by all six strategies. The scatter is that of six sources of images, which know it badly."""
@@ -61,30 +86,42 @@ tasks: a warm start lives on its epochs; where a head is solved before finetunin
 
 
 def expected(
-    strategy: StrategyName, base: Estimate, images_of_a_class: float, images: int, lifts: Mapping[str, Lift] | None = None
+    strategy: StrategyName, bases: Sequence[Base], images_of_a_class: float, images: int, lifts: Mapping[Start, Lift] | None = None
 ) -> Estimate:
     """The accuracy that a strategy is expected to reach, with a 95 % interval.
 
+    Each base with its lift is a figure of its own; they are averaged in log odds, each by what it is sure of.
+
     Args:
         strategy: Its name.
-        base: What it starts from: the probe at the cut where its backbone ends, carried on to all images; for a warm start the best
-            probe at any cut; from scratch the small network after its short training.
+        bases: What it starts from, one at least.
         images_of_a_class: Effective images of an average class.
         images: Training images; of errors fewer than a third of one nothing can be told.
         lifts: Others than `LIFTS`.
     """
-    lift = (LIFTS if lifts is None else lifts)[strategy]
     least = least_error(images)
-    middle = log_odds(base.value, least)
-    centre = middle + lift.level + lift.by_size * reach(images_of_a_class)
-    below = math.hypot(middle - log_odds(base.low, least), 1.96 * lift.scatter)
-    above = math.hypot(log_odds(base.high, least) - middle, 1.96 * lift.scatter)
+    known = LIFTS if lifts is None else lifts
+    centre = precision = below = above = 0.0
+    for base in bases:
+        lift = known[strategy, base.kind]
+        middle, low, high = (log_odds(value, least) for value in base.accuracy)
+        here = middle + lift.level + lift.by_size * reach(images_of_a_class) + gained(strategy, base)
+        down, up = math.hypot(middle - low, 1.96 * lift.scatter), math.hypot(high - middle, 1.96 * lift.scatter)
+        weight = 1 / max(1e-9, ((down + up) / 2) ** 2)
+        centre, precision = centre + weight * here, precision + weight
+        below, above = below + 1 / max(1e-9, down**2), above + 1 / max(1e-9, up**2)
+    centre, below, above = centre / precision, 1 / math.sqrt(below), 1 / math.sqrt(above)
     # The mean of a share whose log odds are normal (MacKay 1992, "The evidence framework applied to classification networks").
     # Where little is known it lies nearer to a half, so that what is merely possible is not put before what is known.
     variance = ((below + above) / 2 / 1.96) ** 2
     mean = from_log_odds(centre / math.sqrt(1 + math.pi * variance / 8))
     low, high = from_log_odds(centre - below), from_log_odds(centre + above)
     return Estimate(min(max(mean, low), high), low, high)
+
+
+def gained(strategy: StrategyName, base: Base) -> float:
+    """What a whole training has over a short one by its passes alone, in log odds."""
+    return HALVED[strategy].loss * base.halvings if base.halvings else 0.0
 
 
 def with_epochs(strategy: StrategyName, accuracy: Estimate, share: float) -> Estimate:

@@ -10,6 +10,7 @@ from crossroads.advice.cost import told_seconds
 from crossroads.advice.evidence import Evidence
 from crossroads.advice.level import Level
 from crossroads.advice.profile import Profile
+from crossroads.advice.short import Short
 from crossroads.advice.size import Curve, Size
 from crossroads.strategies import strategy
 
@@ -35,6 +36,8 @@ def reasons_for(
     if evidence.curve is not None:
         yield _curve_in_words(evidence.curve, order)
     yield _level_in_words(evidence.level, order)
+    if evidence.warm_start is not None and evidence.curve is not None:
+        yield _warm_start_in_words(evidence.warm_start, evidence.curve)
     yield from _budget_in_words(order, budget)
 
 
@@ -100,6 +103,16 @@ def _level_in_words(level: Level, order: tuple[Candidate, ...]) -> str:
     this = "this network" if small.recipe.backbone == rest[0].recipe.backbone else "this smaller network"
     does = f"reach {small.accuracy.value:.3f} where the best of the others reaches {best:.3f}"
     return f"{words}; trained to its end {this} is expected to {does}, in {share:.1f} times the time"
+
+
+def _warm_start_in_words(short: Short, curve: Curve) -> str:
+    frozen, reached = curve.here.value, short.accuracy.value
+    words = f"a short warm start, {short.epochs} epochs of {short.images:,} images, reaches {reached:.3f} of images held out"
+    if short.accuracy.low > frozen:
+        return f"{words}, more than the best frozen features ({frozen:.3f}) already: these images are worth training all for"
+    if reached >= frozen:
+        return f"{words}, as much as the best frozen features ({frozen:.3f}) already"
+    return f"{words}, and the best frozen features {frozen:.3f}"
 
 
 def _budget_in_words(order: tuple[Candidate, ...], budget: float | None) -> Iterator[str]:

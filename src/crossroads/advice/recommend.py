@@ -18,6 +18,7 @@ from crossroads.advice.level import level_of
 from crossroads.advice.offers import Offer
 from crossroads.advice.reasons import reasons_for
 from crossroads.advice.sample import MOST_CLASSES, compact, sample
+from crossroads.advice.short import short_warm_start
 from crossroads.advice.size import Curve, Size, curve_of, size_of, worth
 from crossroads.data.dataset import Dataset
 from crossroads.errors import BackboneError
@@ -69,13 +70,18 @@ def recommend(train: Dataset, side: float, offers: Sequence[Offer], asked: Recip
     ground = Ground(asked, len(train), classes, size.effective_of_a_class, side, machine)
     known = [(one, _curves(one, size, classes, asked.seed)) for one in seen]
     known.sort(key=lambda pair: -max(curve.here.value for curve in pair[1].values()))
-    candidates = [one for found, curves in known for one in of_backbone(found, curves, ground, watcher)]
+    # Of the backbone that sees most alone: a warm start takes longer than all else that is measured.
+    leader = next((found for found, _ in known if found.recipe.weights != "none"), None)
+    warm = None if leader is None else short_warm_start(leader, asked, machine, budget, memory, watcher)
+    candidates = [
+        one for found, curves in known for one in of_backbone(found, curves, warm if found is leader else None, ground, watcher)
+    ]
     candidates.append(from_scratch(level.short, ground, level.pixels))
     # The seconds are a CPU's: on a GPU they forbid nothing.
     limit = None if has_gpu() else budget
     order = ranked([within(one, limit, memory, shortens=asked.epochs is None) for one in candidates])
     curve = max(known[0][1].values(), key=lambda one: one.here.value) if known else None
-    evidence = Evidence(size, tuple(one.profile for one, _ in known), curve, level, time.perf_counter() - began)
+    evidence = Evidence(size, tuple(one.profile for one, _ in known), curve, level, warm, time.perf_counter() - began)
     leading = next((profile for profile in evidence.profiles if profile.similarity is not None), None)
     case = case_of(size.effective_of_a_class, leading) if leading is not None else None
     return Advice(case, order, tuple(reasons_for(evidence, leading, case, order, budget)), evidence, budget, tuple(told))

@@ -21,7 +21,7 @@ from crossroads.training.augment import Augment
 from crossroads.training.batches import TOGETHER, Labelled, batches, rows_at_once, steps_of
 from crossroads.training.checkpoint import Checkpoints, EpochRecord, Progress
 from crossroads.training.figures import sums
-from crossroads.training.freezing import fingerprint, freeze, require_unchanged
+from crossroads.training.freezing import fingerprint, freeze, require_unchanged, settle
 from crossroads.training.mixing import Mix
 from crossroads.training.optimizer import RuledAdam, rules, schedule
 from crossroads.training.watch import Enough, Watcher
@@ -78,6 +78,7 @@ def train(
     classes = network.trained.output_shape[-1]
     steps = steps_of(len(data), phase.batch_size)
     still = freeze(network, phase)
+    settle(network, phase.epochs * steps)
     model = _training_model(network, phase, steps)
     state = [*_moving(network, still), *model.optimizer.state]
     progress = checkpoints.resumed(identity)
