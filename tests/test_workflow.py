@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import crossroads
+from crossroads import planning
 from crossroads.artifact import load_model, open_verified
 from crossroads.data import splits
 from crossroads.data.dataset import Dataset
@@ -163,6 +164,13 @@ def test_nothing_reads_the_test_before_the_final_evaluation(source, tmp_path, mo
     whole, unlock = Dataset.read, splits.Locked.unlock
     monkeypatch.setattr(Dataset, "read", lambda self, row: read.append((self.name(row), bool(unlocked))) or whole(self, row))
     monkeypatch.setattr(splits.Locked, "unlock", lambda self: unlocked.append(True) or unlock(self))
+
+    def divided(*args, **options):  # which compares the bytes of all images, so that equal ones come on one side
+        parts = splits.split(*args, **options)
+        read.clear()
+        return parts
+
+    monkeypatch.setattr(planning, "split", divided)
     crossroads.fit(source, out=tmp_path / "run", recipe=QUICK, epochs=1)
     early = {name for name, after in read if not after}
     assert len(unlocked) == 1
@@ -263,9 +271,25 @@ def test_evaluate_tells_images_that_the_artifact_was_trained_on(run, source, tmp
     assert not [note for note in watcher.said if "in the training or validation" in note]
 
 
+def test_equal_images_come_on_one_side_of_a_split_that_is_drawn(tmp_path):
+    images, labels = stripes(40)
+    watcher = Notes()
+    twice = (np.concatenate([images, images]), np.tile(labels, 2))
+    run = crossroads.fit(twice, out=tmp_path / "run", recipe=QUICK, epochs=1, watcher=watcher)
+    assert [run.metrics[side]["seen_in_training"] for side in ("validation", "test")] == [0, 0]
+    assert "40 images equal to others of their class: equal images were put on one side of the split" in watcher.said
+    again = crossroads.fit(twice, out=tmp_path / "run", recipe=QUICK, epochs=1, resume=True)
+    assert again.metrics == run.metrics
+
+
 def test_validation_images_that_are_also_in_train_are_told(tmp_path):
     images, labels = stripes(40)
-    run = crossroads.fit((np.concatenate([images, images]), np.tile(labels, 2)), out=tmp_path / "run", recipe=QUICK, epochs=1)
+    rows = tmp_path / "rows.csv"
+    folder = folder_of(tmp_path / "images", images, labels)
+    paths = sorted(folder.rglob("*.png"))
+    lines = [f"{path},{path.parent.name},{copy}{path.stem}" for copy in "ab" for path in paths]
+    rows.write_text("path,label,group\n" + "\n".join(lines))
+    run = crossroads.fit(rows, out=tmp_path / "run", recipe=QUICK, epochs=1)
     seen = run.metrics["validation"]["seen_in_training"]
     assert 0 < seen <= run.metrics["validation"]["n"]
     assert any(note.startswith(f"{seen} of 16 validation images are also in train") for note in run.metrics["notes"])

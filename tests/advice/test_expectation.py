@@ -36,9 +36,7 @@ def test_a_lift_adds_to_the_log_odds_of_what_was_measured():
 
 
 def test_the_part_of_a_lift_that_goes_with_size_is_nothing_at_thirty_images_of_a_class():
-    few, usual, many = (
-        expected("finetune", probe(0.8), n, 5_000, certain(0.0, by_size=0.5)).value for n in (3, 30, 300)
-    )
+    few, usual, many = (expected("finetune", probe(0.8), n, 5_000, certain(0.0, by_size=0.5)).value for n in (3, 30, 300))
     assert few < usual < many
     assert usual == pytest.approx(0.8)
 
@@ -50,7 +48,9 @@ def test_beyond_the_tasks_it_was_fitted_to_size_changes_nothing_more():
 
 def test_what_is_known_badly_is_expected_nearer_to_a_half():
     base = probe(0.9)
-    sure, unsure = (expected("finetune", base, 30, 5_000, {("finetune", "probe"): Lift(0.0, 0.0, scatter)}) for scatter in (0.1, 2.0))
+    sure, unsure = (
+        expected("finetune", base, 30, 5_000, {("finetune", "probe"): Lift(0.0, 0.0, scatter)}) for scatter in (0.1, 2.0)
+    )
     assert 0.5 < unsure.value < sure.value < 0.9
     assert unsure.low < sure.low < sure.high < unsure.high
 

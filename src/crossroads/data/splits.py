@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import NoReturn
 
@@ -85,8 +85,20 @@ class Splits:
     notes: tuple[str, ...] = ()
 
 
-def split(dataset: Dataset, *, validation: float, test: float, seed: int, locked_test: Dataset | None = None) -> Splits:
-    """Train, validation and test rows of a data set; reads no image.
+Together = Callable[[Dataset], NDArray[np.int64] | None]
+"""From some rows to numbers, equal for rows that belong on one side; None where each stands alone."""
+
+
+def split(
+    dataset: Dataset,
+    *,
+    validation: float,
+    test: float,
+    seed: int,
+    locked_test: Dataset | None = None,
+    together: Together | None = None,
+) -> Splits:
+    """Train, validation and test rows of a data set; reads no image but by `together`.
 
     A split that the data brings stays as it is; rows that it leaves out go to train, and a part that it lacks is taken out of
     train. Each class is divided on its own: its groups are shuffled and taken until the number of images comes as close as one
@@ -100,6 +112,8 @@ def split(dataset: Dataset, *, validation: float, test: float, seed: int, locked
         test: Likewise to test on, in [0, 0.9]; 0 for no test unless the data or `locked_test` brings one.
         seed: Decides the draw.
         locked_test: A test set from elsewhere, over the same classes; test rows of `dataset` are then left out.
+        together: Is asked, of rows without groups that are to be divided, which are equal: those stay on one side, unless a class
+            has too few others.
 
     Raises:
         SplitError: Shares out of range, no rows to train on, or classes with fewer groups (images, where there are no groups) than
@@ -127,7 +141,7 @@ def split(dataset: Dataset, *, validation: float, test: float, seed: int, locked
     pool = np.flatnonzero((sides == NO_SPLIT) | (sides == TRAIN))
     if len(pool) == 0:
         raise SplitError(f"{dataset.origin}: there must be rows to train on", received=f"{len(dataset)} rows, none for train")
-    drawn, more = _drawn(dataset.select(pool), wanted, seed)
+    drawn, more = _drawn_together(dataset.select(pool), wanted, seed, together)
     sides[pool] = drawn
     held = dataset.select(np.flatnonzero(sides == TEST)) if locked_test is None else locked_test
     return Splits(
@@ -215,6 +229,22 @@ class _Groups:
         homes = (pairs % k)[order][np.unique(of_pair[order], return_index=True)[1]]
         mixed = int(np.count_nonzero(np.bincount(of_pair) > 1))
         return cls(numbers, np.bincount(numbers), homes, firsts, np.bincount(pairs % k, minlength=k), mixed)
+
+
+def _drawn_together(
+    dataset: Dataset, wanted: list[tuple[int, float]], seed: int, together: Together | None
+) -> tuple[Sides, list[str]]:
+    """As `_drawn`, with rows on one side that are equal, where they have no groups and the classes have enough others."""
+    equal = None if not wanted or dataset.groups is not None or together is None else together(dataset)
+    if equal is None:
+        return _drawn(dataset, wanted, seed)
+    repeats = plural(len(equal) - len(np.unique(equal)), "image")
+    try:
+        sides, notes = _drawn(replace(dataset, groups=equal), wanted, seed)
+    except SplitError:
+        sides, notes = _drawn(dataset, wanted, seed)
+        return sides, [f"{repeats} equal to others of their class, on any side: a class has too few others to divide", *notes]
+    return sides, [f"{repeats} equal to others of their class: equal images were put on one side of the split", *notes]
 
 
 def _drawn(dataset: Dataset, wanted: list[tuple[int, float]], seed: int) -> tuple[Sides, list[str]]:

@@ -17,7 +17,6 @@ from crossroads.errors import TrainingError
 from crossroads.networks.network import Network
 from crossroads.strategies import Phase
 
-
 WINDOWS, LEAST_MOMENTUM = 10, 0.9
 """How many times over the steps of a training would forget the first statistics, at least; and the momentum of few steps."""
 
