@@ -19,7 +19,7 @@ from crossroads.advice.recommend import recommend
 from crossroads.data.dataset import Dataset
 from crossroads.data.images import Resize
 from crossroads.data.labels import align
-from crossroads.data.loading import Digests, Loaded, equal_images, load_all, sizes
+from crossroads.data.loading import Loaded, digests_of, load_all, sizes
 from crossroads.data.mirrors import flip_is_safe
 from crossroads.data.readers import read
 from crossroads.data.splits import Locked, split
@@ -47,7 +47,7 @@ MIRROR_SIZE = 32
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Divided:
-    """Labelled images, read and split; nothing is decoded.
+    """Labelled images, listed and split; nothing is decoded.
 
     Attributes:
         recipe: What the user asked for; without a share for a test where one is given.
@@ -56,7 +56,6 @@ class Divided:
         test: Locked, or None.
         side: Median of the shorter sides of the training images, in pixels.
         notes: What the user was told.
-        digests: Of the images, each of which it reads once.
     """
 
     recipe: Recipe
@@ -65,11 +64,10 @@ class Divided:
     test: Locked | None
     side: float
     notes: tuple[str, ...]
-    digests: Digests
 
 
 def divide(data: Source | None, test: Source | None, recipe: Recipe, watcher: Watcher) -> Divided:
-    """Read and split; the test stays locked. Raises as `fit` does.
+    """List and split; the test stays locked. Files are read where equal ones must be found, decoded never. Raises as `fit` does.
 
     Args:
         data: Labelled images.
@@ -87,22 +85,16 @@ def divide(data: Source | None, test: Source | None, recipe: Recipe, watcher: Wa
             mend="add images of another class",
         )
     locked = None if test is None else test_rows(align(read(test, class_names=recipe.class_names), dataset.classes))
-    digests = Digests()
-    parts = split(
-        dataset,
-        validation=recipe.validation,
-        test=recipe.test_share,
-        seed=recipe.seed,
-        locked_test=locked,
-        together=lambda rows: equal_images(digests(rows), rows.labels),
-    )
+    if dataset.groups is None and dataset.splits is None:  # equal images are to be on one side of the split that is drawn
+        dataset = replace(dataset, digests=digests_of(dataset))
+    parts = split(dataset, validation=recipe.validation, test=recipe.test_share, seed=recipe.seed, locked_test=locked)
     if locked is not None:
         recipe = replace(recipe, test_share=0.0)  # which then does nothing; so the stored recipe repeats the run
     notes = (*dataset.notes, *(() if locked is None else (f"test: {note}" for note in locked.notes)), *parts.notes)
     for note in notes:
         watcher.note(note)
     side = float(sizes(parts.train, seed=recipe.seed).median)
-    return Divided(recipe, parts.train, parts.validation, parts.test, side, notes, digests)
+    return Divided(recipe, parts.train, parts.validation, parts.test, side, notes)
 
 
 def require_sound(recipe: Recipe, own: Any) -> None:
@@ -192,7 +184,7 @@ def identity_of(divided: Divided) -> str:
     hasher = hashlib.blake2b(digest_size=16)
     hasher.update(json.dumps([__version__, divided.train.classes]).encode())
     for side in (divided.train, divided.validation):
-        hasher.update(divided.digests(side).tobytes())
+        hasher.update(digests_of(side).tobytes())
         hasher.update(np.ascontiguousarray(side.labels).tobytes())
         hasher.update(b"" if side.groups is None else np.ascontiguousarray(side.groups).tobytes())
     return hasher.hexdigest()

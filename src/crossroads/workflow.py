@@ -16,6 +16,7 @@ from crossroads.advice.recommend import recommend
 from crossroads.data.audit import Audit
 from crossroads.data.audit import audit as check
 from crossroads.data.labels import align
+from crossroads.data.loading import digests_of
 from crossroads.data.readers import read
 from crossroads.data.splits import split_digest
 from crossroads.errors import DataError, RecipeError
@@ -245,7 +246,7 @@ def _require_same_images(divided: Divided, facts: dict[str, Any], metrics: dict[
     for name, rows in sides.items():
         refused = {row["name"].removeprefix(facts["origin"]) for row in metrics["refused"].get(name, ())}
         kept = rows.select([row for row in range(len(rows)) if rows.name(row).removeprefix(rows.origin) not in refused])
-        if split_digest(divided.digests(kept), kept.labels, kept.classes) != known[name]:
+        if split_digest(digests_of(kept), kept.labels, kept.classes) != known[name]:
             raise DataError(
                 f"a finished run is resumed on the images and labels it was made of, and those of {name} are others",
                 received=kept.origin,

@@ -8,6 +8,7 @@ import threading
 import time
 import types
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from PIL import Image
 
 from crossroads.data.dataset import Dataset, digest_of
 from crossroads.data.images import load
-from crossroads.data.loading import Digests, digests_of, equal_images, load_all, sizes, stream
+from crossroads.data.loading import digests_of, load_all, sizes, stream
 from crossroads.errors import DataError, ImageRefused
 
 
@@ -186,22 +187,20 @@ def test_pixels_that_fit_nowhere_are_told(tmp_path: Path, monkeypatch: pytest.Mo
         load_all(dataset([png(0), png(1)]), 8, spill=tmp_path / "pixels", in_memory=10)
 
 
-def test_digests_read_each_image_once_however_often_they_are_asked_for() -> None:
-    rows, digests = dataset([png(0), png(1), png(0), ImageRefused("gone")]), Digests()
-    source = rows.images
-    assert isinstance(source, Memory)
-    first = digests(rows.select([2, 0]))
-    assert first[0].tobytes() == first[1].tobytes() == digest_of(png(0))
-    np.testing.assert_array_equal(digests(rows), digests_of(rows))
-    digests(rows.select([1, 3]))
-    assert sorted(source.reads) == [0, 0, 1, 1, 2, 2, 3, 3]  # once by each of the two
+def test_digests_that_are_known_are_not_read_again() -> None:
+    rows = dataset([png(0), png(1), ImageRefused("gone")])
+    known = digests_of(rows)
+    assert [row.tobytes() for row in known] == [digest_of(png(0)), digest_of(png(1)), bytes(16)]
+    again = replace(rows, images=Memory([]), digests=known).select([1, 0])
+    np.testing.assert_array_equal(digests_of(again), known[[1, 0]])
 
 
 def test_equal_images_are_those_of_one_class_with_the_same_bytes() -> None:
-    digests = np.zeros((6, 16), np.uint8)
-    digests[:4] = [[1] * 16, [2] * 16, [1] * 16, [1] * 16]  # the last two cannot be read
-    found = equal_images(digests, np.array([0, 0, 0, 1, 0, 0]))
+    rows = replace(dataset([png(value) for value in (1, 2, 1, 1)] + [ImageRefused("gone")] * 2), classes=("a", "b"))
+    assert rows.equals() is None  # nothing was read
+    rows = replace(rows, labels=np.array([0, 0, 0, 1, 0, 0], np.int32), digests=digests_of(rows))
+    found = rows.equals()
+    assert found is not None
     assert found[0] == found[2]
     assert len(set(found.tolist())) == 5
-    assert equal_images(digests[:2], np.array([0, 0])) is None
-    assert equal_images(digests[4:], np.array([0, 0])) is None
+    assert rows.select([0, 1]).equals() is rows.select([4, 5]).equals() is rows.select([]).equals() is None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -305,32 +306,32 @@ def test_a_million_rows_of_a_thousand_classes_are_split() -> None:
 EQUAL = [0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 8, 9, 10, 11, 12, 13, 14, 15, 16]
 
 
+def with_digests(rows: Dataset, numbers: Sequence[int]) -> Dataset:
+    return replace(rows, digests=np.array(numbers, np.uint8)[:, None].repeat(16, axis=1) + 1)
+
+
 def test_rows_that_are_equal_come_on_one_side() -> None:
-    rows = dataset([0] * 10 + [1] * 10)
+    rows = with_digests(dataset([0] * 10 + [1] * 10), EQUAL)
     for seed in range(8):
-        parts = split(rows, validation=0.25, test=0.25, seed=seed, together=lambda found: np.array(EQUAL)[found.indices])
+        parts = split(rows, validation=0.25, test=0.25, seed=seed)
         sides = [set(np.array(EQUAL)[part.indices]) for part in (parts.train, parts.validation, parts.test.unlock())]
         assert sum(map(len, sides)) == len(set(EQUAL)) == len(set.union(*sides))
         assert parts.notes == ("3 images equal to others of their class: equal images were put on one side of the split",)
 
 
 def test_where_a_class_has_nothing_but_equal_images_they_are_divided_all_the_same_and_it_is_told() -> None:
-    parts = split(
-        dataset([0] * 6 + [1] * 6), validation=0.3, test=0.0, seed=0, together=lambda found: found.labels.astype(np.int64)
-    )
+    parts = split(with_digests(dataset([0] * 6 + [1] * 6), [0] * 12), validation=0.3, test=0.0, seed=0)
     assert (len(parts.train), len(parts.validation)) == (8, 4)
     assert parts.notes == ("10 images equal to others of their class, on any side: a class has too few others to divide",)
 
 
-@pytest.mark.parametrize(
-    "given", [{"groups": [0, 1] * 4}, {"splits": [TRAIN, VALIDATION, TEST, TRAIN] * 2}], ids=["groups", "splits"]
-)
-def test_groups_and_splits_that_the_data_bring_are_kept_and_nothing_is_asked(given: dict[str, Sequence[int]]) -> None:
-    def never(_: Dataset) -> None:
-        raise AssertionError
-
-    rows = dataset([0, 0, 0, 0, 1, 1, 1, 1], **given)
-    split(rows, validation=0.5, test=0.0 if "groups" in given else 0.2, seed=0, together=never)
+def test_groups_and_splits_that_the_data_bring_are_kept_whatever_is_equal() -> None:
+    grouped = with_digests(dataset([0, 0, 0, 0, 1, 1, 1, 1], groups=[0, 1] * 2 + [2, 3] * 2), [0] * 8)
+    parts = split(grouped, validation=0.5, test=0.0, seed=0)
+    assert (len(parts.train), len(parts.validation), parts.notes) == (4, 4, ())
+    brought = with_digests(dataset([0, 0, 0, 1, 1, 1], splits=[TRAIN, VALIDATION, TEST] * 2), [0] * 6)
+    parts = split(brought, validation=0.5, test=0.2, seed=0)
+    assert (len(parts.train), len(parts.validation), parts.notes) == (2, 2, ())
 
 
 def test_the_digest_of_a_split_is_that_of_its_content() -> None:

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from crossroads.data.dataset import digest_of
 from crossroads.data.images import Resize, load
+from crossroads.data.loading import digests_of
 from crossroads.data.readers import read
 from crossroads.errors import DataError, FeatureError
 from crossroads.features import extract as extract_module
@@ -104,6 +106,42 @@ def test_whatever_was_extracted_before_features_are_those_of_the_images(tmp_path
         np.testing.assert_array_equal(found.features[:], expected[rows])
         assert engine.images == len(set(rows) - known)
         known |= set(rows)
+
+
+class Unreadable:
+    """Images that must not be read."""
+
+    def __len__(self):
+        return 30
+
+    def name(self, index):
+        return str(index)
+
+    def read(self, index):
+        raise AssertionError(f"image {index} was read")
+
+
+def test_images_whose_digests_are_known_are_not_read_for_features_that_are_cached(tmp_path, dataset):
+    first, _ = run(dataset, tmp_path / "cache")
+    known = replace(dataset, images=Unreadable(), digests=digests_of(dataset))
+    again, engine = run(known, tmp_path / "cache")
+    assert engine.images == again.computed == 0
+    assert np.array_equal(again.features[:], first.features[:])
+    assert np.array_equal(again.digests, first.digests)
+    moved, engine = run(replace(known, images=dataset.images), tmp_path / "cache", moves=MOVES, views=2)
+    assert moved.computed == 60
+
+
+def test_an_image_that_cannot_be_read_is_refused_though_all_digests_are_known(tmp_path):
+    images, labels = stripes(4)
+    folder = folder_of(tmp_path / "data", images, labels)
+    found = read(folder)
+    found = replace(found, digests=digests_of(found))
+    run(found, tmp_path / "cache")
+    next(folder.rglob("*.png")).unlink()
+    gone = replace(found, digests=digests_of(replace(found, digests=None)))
+    again, _ = run(gone, tmp_path / "cache")
+    assert (len(again.dataset), len(again.refusals)) == (3, 1)
 
 
 def test_more_views_compute_only_those_that_are_missing(tmp_path, dataset):

@@ -66,6 +66,7 @@ class Dataset:
         classes: Class names in their fixed order: natural order (``2`` before ``10``).
         groups: int64 (n,) or None. Rows with equal numbers belong in one split.
         splits: uint8 (n,) or None, indices into `SPLITS`.
+        digests: uint8 (n, 16) or None where the images have not been read; zeros for one that cannot be.
         notes: What the reader wants the user to know, such as a class that is missing from one split.
     """
 
@@ -76,6 +77,7 @@ class Dataset:
     classes: tuple[str, ...]
     groups: NDArray[np.int64] | None = None
     splits: NDArray[np.uint8] | None = None
+    digests: NDArray[np.uint8] | None = None
     notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
@@ -104,6 +106,7 @@ class Dataset:
             labels=self.labels[chosen],
             groups=None if self.groups is None else self.groups[chosen],
             splits=None if self.splits is None else self.splits[chosen],
+            digests=None if self.digests is None else self.digests[chosen],
         )
 
     def sides(self) -> NDArray[np.uint8]:
@@ -121,6 +124,19 @@ class Dataset:
         on_side[numbers, self.sides()] = True
         cut: NDArray[np.int64] = firsts[on_side.sum(1) > 1].astype(np.int64)
         return cut
+
+    def equals(self) -> NDArray[np.int64] | None:
+        """int64 (n,), the same for rows of one class whose images are equal byte for byte; None where no two are or none was read.
+
+        One that cannot be read is equal to none.
+        """
+        if self.digests is None:
+            return None
+        n = len(self)
+        alone = np.where(self.digests.any(axis=1), -1, np.arange(n))
+        marks = np.stack([self.labels.astype(np.int64), alone], axis=1).view(np.uint8).reshape(n, 16)
+        _, found = np.unique(np.concatenate([self.digests, marks], axis=1), axis=0, return_inverse=True)
+        return None if n == 0 or found.max() == n - 1 else found.reshape(n).astype(np.int64)
 
     def counts(self) -> NDArray[np.int64]:
         """int64 (k,), the number of rows of each class."""

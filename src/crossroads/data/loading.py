@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossroads.data._pool import in_order
-from crossroads.data.dataset import DIGEST_BYTES, Dataset, ImageSource, digest_of
+from crossroads.data.dataset import DIGEST_BYTES, Dataset, digest_of
 from crossroads.data.images import Pixels, Resize, dimensions, load
 from crossroads.errors import DataError, ImageRefused
 
@@ -169,7 +169,12 @@ def load_all(
 
 
 def digests_of(dataset: Dataset, *, workers: int | None = None) -> NDArray[np.uint8]:
-    """The digest of each row, uint8 (n, 16), as `load_all` gives it, without decoding; zeros for one that cannot be read."""
+    """The digest of each row, uint8 (n, 16), as `load_all` gives it, without decoding; zeros for one that cannot be read.
+
+    Nothing is read where the data set has them.
+    """
+    if dataset.digests is not None:
+        return dataset.digests
     found = np.zeros((len(dataset), DIGEST_BYTES), np.uint8)
 
     def work(rows: range) -> None:
@@ -180,40 +185,6 @@ def digests_of(dataset: Dataset, *, workers: int | None = None) -> NDArray[np.ui
     for _ in in_order(work, len(dataset), chunk=CHUNK, workers=workers):
         pass
     return found
-
-
-class Digests:
-    """The digests of images, each of which is read once however often it is asked for."""
-
-    def __init__(self) -> None:
-        self._of: dict[int, tuple[ImageSource, NDArray[np.uint8], NDArray[np.bool_]]] = {}
-
-    def __call__(self, dataset: Dataset) -> NDArray[np.uint8]:
-        """uint8 (n, 16), as `digests_of` gives them."""
-        number = len(dataset.images)
-        fresh = (dataset.images, np.zeros((number, DIGEST_BYTES), np.uint8), np.zeros(number, bool))
-        _, known, there = self._of.setdefault(id(dataset.images), fresh)
-        missing = np.unique(dataset.indices[~there[dataset.indices]], return_index=True)
-        rows = np.flatnonzero(~there[dataset.indices])[missing[1]]
-        known[missing[0]] = digests_of(dataset.select(rows))
-        there[missing[0]] = True
-        return known[dataset.indices]
-
-
-def equal_images(digests: NDArray[np.uint8], labels: NDArray[np.integer]) -> NDArray[np.int64] | None:
-    """A number for each row, the same for images of one class that are equal byte for byte; None where no two are.
-
-    Args:
-        digests: uint8 (n, 16), zeros for one that cannot be read, which is equal to none.
-        labels: int (n,).
-    """
-    n = len(labels)
-    own = np.where(digests.any(axis=1), -1, np.arange(n))  # each unreadable one stands alone
-    keys = np.concatenate(
-        [digests, *(np.ascontiguousarray(v, np.int64).view(np.uint8).reshape(n, 8) for v in (labels, own))], axis=1
-    )
-    _, found = np.unique(keys, axis=0, return_inverse=True)
-    return None if len(np.unique(found)) == n else found.reshape(n).astype(np.int64)
 
 
 def stream(dataset: Dataset, to: Resize | int, *, chunk: int = CHUNK, workers: int | None = None) -> Iterator[Streamed]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import NoReturn
 
@@ -85,26 +85,15 @@ class Splits:
     notes: tuple[str, ...] = ()
 
 
-Together = Callable[[Dataset], NDArray[np.int64] | None]
-"""From some rows to numbers, equal for rows that belong on one side; None where each stands alone."""
-
-
-def split(
-    dataset: Dataset,
-    *,
-    validation: float,
-    test: float,
-    seed: int,
-    locked_test: Dataset | None = None,
-    together: Together | None = None,
-) -> Splits:
-    """Train, validation and test rows of a data set; reads no image but by `together`.
+def split(dataset: Dataset, *, validation: float, test: float, seed: int, locked_test: Dataset | None = None) -> Splits:
+    """Train, validation and test rows of a data set; reads no image.
 
     A split that the data brings stays as it is; rows that it leaves out go to train, and a part that it lacks is taken out of
     train. Each class is divided on its own: its groups are shuffled and taken until the number of images comes as close as one
     exchange can bring it to the share, with at least one group of each class in each part. A group that holds several classes
-    stays whole and counts as one of the class it holds most of. The draw of a class depends on the seed, the class's name and its
-    own rows alone.
+    stays whole and counts as one of the class it holds most of. Where there are no groups, images of a class that are known to be
+    equal stay together likewise, unless a class has too few others. The draw of a class depends on the seed, the class's name and
+    its own rows alone.
 
     Args:
         dataset: The labelled rows.
@@ -112,8 +101,6 @@ def split(
         test: Likewise to test on, in [0, 0.9]; 0 for no test unless the data or `locked_test` brings one.
         seed: Decides the draw.
         locked_test: A test set from elsewhere, over the same classes; test rows of `dataset` are then left out.
-        together: Is asked, of rows without groups that are to be divided, which are equal: those stay on one side, unless a class
-            has too few others.
 
     Raises:
         SplitError: Shares out of range, no rows to train on, or classes with fewer groups (images, where there are no groups) than
@@ -141,7 +128,7 @@ def split(
     pool = np.flatnonzero((sides == NO_SPLIT) | (sides == TRAIN))
     if len(pool) == 0:
         raise SplitError(f"{dataset.origin}: there must be rows to train on", received=f"{len(dataset)} rows, none for train")
-    drawn, more = _drawn_together(dataset.select(pool), wanted, seed, together)
+    drawn, more = _drawn_together(dataset.select(pool), wanted, seed)
     sides[pool] = drawn
     held = dataset.select(np.flatnonzero(sides == TEST)) if locked_test is None else locked_test
     return Splits(
@@ -231,11 +218,9 @@ class _Groups:
         return cls(numbers, np.bincount(numbers), homes, firsts, np.bincount(pairs % k, minlength=k), mixed)
 
 
-def _drawn_together(
-    dataset: Dataset, wanted: list[tuple[int, float]], seed: int, together: Together | None
-) -> tuple[Sides, list[str]]:
+def _drawn_together(dataset: Dataset, wanted: list[tuple[int, float]], seed: int) -> tuple[Sides, list[str]]:
     """As `_drawn`, with rows on one side that are equal, where they have no groups and the classes have enough others."""
-    equal = None if not wanted or dataset.groups is not None or together is None else together(dataset)
+    equal = None if not wanted or dataset.groups is not None else dataset.equals()
     if equal is None:
         return _drawn(dataset, wanted, seed)
     repeats = plural(len(equal) - len(np.unique(equal)), "image")

@@ -190,6 +190,10 @@ class _Reading:
 
     def _work(self, rows: range) -> list[_Read]:
         """In a worker thread: read, look up, decode and move what is missing."""
+        if self._dataset.digests is not None:
+            known = [digest.tobytes() for digest in self._dataset.digests[rows.start : rows.stop]]
+            if all(map(any, known)) and (self._found(known) >= 0).all():
+                return [_Read(digest, [], "") for digest in known]
         results: list[_Read] = []
         raws: list[bytes | NDArray[np.uint8] | ImageRefused] = []
         held = 0
