@@ -20,7 +20,7 @@ from benchmarks.runs import BACKBONES, FROZEN, SCRATCH, WEIGHTS, Asked, asked, k
 from benchmarks.tasks import TASKS, Task, task
 from crossroads.advice.candidates import TIE
 from crossroads.advice.estimate import Estimate, log_odds
-from crossroads.advice.expectation import LIFTS, Base, Halved, Lift, Start, expected, gained, least_error, reach
+from crossroads.advice.expectation import LIFTS, Base, From, Halved, Lift, expected, gained, least_error, reach
 from crossroads.race.belief import believed
 
 ADVICE = ROOT / "benchmarks" / "figures" / "advice.jsonl"
@@ -158,7 +158,7 @@ class Expected:
     seconds: float
 
 
-def expectations(outcome: Outcome, lifts: Mapping[Start, Lift]) -> list[Expected]:
+def expectations(outcome: Outcome, lifts: Mapping[From, Lift]) -> list[Expected]:
     """Of every strategy that was run to its end, the best first, as `advice.candidates.ranked` has it."""
     size = outcome.advice["evidence"]["size"]
     rows = {row["strategy"]: row for row in outcome.advice["ranked"]}
@@ -270,11 +270,11 @@ PRIOR = (0.05, 1.0)
 """How much level and slope of a lift are held towards nothing, in tasks: a slope of a handful of tasks is mostly noise."""
 
 
-def fitted_lifts(found: Sequence[Outcome], without: str = "") -> dict[Start, Lift]:
+def fitted_lifts(found: Sequence[Outcome], without: str = "") -> dict[From, Lift]:
     """The constants of `advice.expectation.LIFTS`: ridge regression in log odds on the tasks of all sources but one."""
     from scipy.stats import t
 
-    lifts: dict[Start, Lift] = {}
+    lifts: dict[From, Lift] = {}
     for name, kind in LIFTS:
         x, y, sources = [], [], set()
         for outcome in found:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -16,7 +17,7 @@ from crossroads._platform import has_gpu
 from crossroads.advice.candidates import Candidate
 from crossroads.advice.offers import offers_of
 from crossroads.advice.recommend import recommend
-from crossroads.data.dataset import Dataset
+from crossroads.data.dataset import DIGEST_BYTES, TEST, VALIDATION, Dataset
 from crossroads.data.images import Resize
 from crossroads.data.labels import align
 from crossroads.data.loading import Loaded, digests_of, load_all, sizes
@@ -40,6 +41,9 @@ Source = object
 
 BUDGET = 600.0
 """Seconds that the choice of a strategy and its training may take where the user names no budget: ten minutes."""
+
+LONG = 2.0
+"""Seconds from which on the reading of files before the split is told of."""
 
 MIRROR_SIZE = 32
 """Side in pixels at which images are compared with their mirror images where they are not decoded for training."""
@@ -67,13 +71,16 @@ class Divided:
 
 
 def divide(data: Source | None, test: Source | None, recipe: Recipe, watcher: Watcher) -> Divided:
-    """List and split; the test stays locked. Files are read where equal ones must be found, decoded never. Raises as `fit` does.
+    """List and split; the test stays locked. Files that are divided are read, to find equal ones; nothing is decoded.
 
     Args:
         data: Labelled images.
         test: A separate test set, or None.
         recipe: What the user asked for.
         watcher: Is told what goes on.
+
+    Raises:
+        CrossroadsError: As `fit` does.
     """
     if data is None:
         raise DataError("there must be labelled images", mend="give DATA, or `data` in the recipe")
@@ -85,8 +92,8 @@ def divide(data: Source | None, test: Source | None, recipe: Recipe, watcher: Wa
             mend="add images of another class",
         )
     locked = None if test is None else test_rows(align(read(test, class_names=recipe.class_names), dataset.classes))
-    if dataset.groups is None and dataset.splits is None:  # equal images are to be on one side of the split that is drawn
-        dataset = replace(dataset, digests=digests_of(dataset))
+    if dataset.groups is None:
+        dataset = _with_digests(dataset, recipe, locked is not None, watcher)
     parts = split(dataset, validation=recipe.validation, test=recipe.test_share, seed=recipe.seed, locked_test=locked)
     if locked is not None:
         recipe = replace(recipe, test_share=0.0)  # which then does nothing; so the stored recipe repeats the run
@@ -95,6 +102,30 @@ def divide(data: Source | None, test: Source | None, recipe: Recipe, watcher: Wa
         watcher.note(note)
     side = float(sizes(parts.train, seed=recipe.seed).median)
     return Divided(recipe, parts.train, parts.validation, parts.test, side, notes)
+
+
+def _with_digests(dataset: Dataset, recipe: Recipe, tested: bool, watcher: Watcher) -> Dataset:
+    """With the digests of the rows that are to be divided, since equal images are to be on one side; a test that is given stays
+    unread.
+
+    Args:
+        dataset: Without groups.
+        recipe: What the user asked for.
+        tested: Whether a test set is given beside it.
+        watcher: Is told of the progress where it takes long.
+    """
+    sides = dataset.sides()
+    if (sides == VALIDATION).any() and (tested or not recipe.test_share or (sides == TEST).any()):
+        return dataset
+    rows, began = np.flatnonzero((sides != TEST) & (sides != VALIDATION)), time.perf_counter()
+
+    def progress(done: int, total: int) -> None:
+        if time.perf_counter() - began > LONG:
+            watcher.progress("comparing images", done, total)
+
+    digests = np.zeros((len(dataset), DIGEST_BYTES), np.uint8)
+    digests[rows] = digests_of(dataset.select(rows), progress=progress)
+    return replace(dataset, digests=digests)
 
 
 def require_sound(recipe: Recipe, own: Any) -> None:
@@ -180,7 +211,7 @@ def _refuse_flip(recipe: Recipe, train: Dataset, pixels: tuple[Loaded, Loaded] |
 
 
 def identity_of(divided: Divided) -> str:
-    """Digest of the images that a race is run on, their labels and groups, and of the version. Every image is read once."""
+    """Digest of the images that a race is run on, their labels and groups, and of the version; reads those that have no digest."""
     hasher = hashlib.blake2b(digest_size=16)
     hasher.update(json.dumps([__version__, divided.train.classes]).encode())
     for side in (divided.train, divided.validation):

@@ -161,7 +161,7 @@ def _seen(fitted: Fitted) -> NDArray[np.uint8]:
 
 
 def _data_facts(divided: Divided, fitted: Fitted) -> dict[str, Any]:
-    """What the artifact says of its data. The test's digest stands with its scores: nothing reads it before."""
+    """What the artifact says of its data. The test's digest stands with its scores, when it has been scored."""
     sides = {"train": fitted.train, "validation": fitted.validation}
     splits: dict[str, Any] = {
         name: {"n": len(side.dataset), "digest": split_digest(side.digests, side.dataset.labels, divided.train.classes)}

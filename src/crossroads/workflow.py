@@ -53,7 +53,7 @@ def fit(
         out: A new folder for the artifact.
         backbone: A name from the catalog, or a network of your own: a `keras.Model`, the path of a ``.keras`` file, or
             ``package.module:function``, which is imported and called.
-        test: A separate test set; nothing reads it before the final evaluation.
+        test: A separate test set; no image of it is read before the final evaluation.
         recipe: Every choice, or the path of a TOML file with some; None for the defaults.
         resume: Go on with an unfinished run in `out`. A finished one is returned as it is, if it is of these images.
         watcher: Is told what goes on.
@@ -90,7 +90,8 @@ def advise(
     watcher: Watcher | None = None,
     **options: Any,
 ) -> Advice:
-    """Measure which strategy fits labelled images, and say why. Nothing is trained but probes and, for a moment, a small network.
+    """Measure which strategy fits labelled images, and say why. Nothing is trained but probes and, for a moment
+    each, a small network and the best of the pretrained ones.
 
     Args:
         data: Labelled images in any form that `read` takes; None for the recipe's own.

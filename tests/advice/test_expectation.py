@@ -1,11 +1,24 @@
 """What accuracy is expected, from a probe and constants."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from crossroads.advice.estimate import Estimate, from_log_odds, log_odds
-from crossroads.advice.expectation import HALVED, LIFTS, Base, Lift, expected, least_error, reach, with_epochs
+from crossroads.advice.expectation import (
+    HALVED,
+    LIFTS,
+    MOST_HALVINGS,
+    Base,
+    Lift,
+    expected,
+    gained,
+    least_error,
+    reach,
+    with_epochs,
+)
 from crossroads.strategies import STRATEGIES
 
 
@@ -18,7 +31,9 @@ def probe(value, low=None, high=None):
 
 
 def test_every_strategy_has_its_constants():
-    assert {name for name, _ in LIFTS} == {record.name for record in STRATEGIES}
+    probed = {(record.name, "probe") for record in STRATEGIES if record.start == "pretrained"}
+    assert set(LIFTS) == probed | {("warm-start", "short training"), ("from-scratch", "short training")}
+    assert set(HALVED) == {record.name for record in STRATEGIES if not record.frozen}
 
 
 @given(st.sampled_from(sorted(LIFTS)), st.floats(0, 1), st.floats(0, 0.2), st.floats(0.1, 1e5), st.integers(1, 10**6))
@@ -89,3 +104,8 @@ def test_two_bases_are_averaged_by_what_they_are_sure_of_and_are_surer_together(
 def test_a_whole_training_has_more_than_a_short_one_by_what_its_epochs_are_worth():
     middles = [(log_odds(found.low, 1e-9) + log_odds(found.high, 1e-9)) / 2 for _, found in (both(), both(halvings=3.0))]
     assert middles[1] - middles[0] == pytest.approx(3 * HALVED["warm-start"].loss)
+
+
+def test_of_more_halvings_than_were_seen_nothing_more_is_promised():
+    short = Base("short training", Estimate(0.3, 0.2, 0.4), MOST_HALVINGS)
+    assert gained("warm-start", replace(short, halvings=12.0)) == gained("warm-start", short) > 0

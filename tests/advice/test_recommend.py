@@ -9,7 +9,7 @@ import pytest
 import crossroads
 import tiny_networks
 from crossroads import artifact
-from crossroads.advice import level, sample
+from crossroads.advice import level, sample, warm
 from crossroads.advice import recommend as module
 from crossroads.advice.reasons import reasons_for
 from crossroads.errors import BackboneError, RecipeError, SplitError
@@ -30,6 +30,7 @@ SIZE = 16
 def _quick(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("CROSSROADS_CACHE", str(tmp_path_factory.getbasetemp() / "advice-cache"))
     monkeypatch.setattr(level, "SHORT_EPOCHS", (2, 2))
+    monkeypatch.setattr(warm, "SECONDS", 0.01)
 
 
 @pytest.fixture(scope="module", name="tiny")
@@ -76,6 +77,21 @@ def test_evidence_is_of_the_training_split_alone(pictures, tiny):
     assert seen.evidence.level.pixels == again.evidence.level.pixels
     assert seen.evidence.level.majority == again.evidence.level.majority
     assert seen.evidence.level.short.accuracy == again.evidence.level.short.accuracy
+    assert seen.evidence.warm_start.accuracy == again.evidence.warm_start.accuracy
+    assert seen.evidence.warm_start.epochs == again.evidence.warm_start.epochs
+
+
+def test_a_short_warm_start_of_the_best_network_is_part_of_the_evidence(advice):
+    short = advice.evidence.warm_start
+    assert (short.strategy, short.backbone) == ("warm-start", "own:tiny")
+    warm = next(one for one in advice.ranked if one.recipe.strategy == "warm-start")
+    assert [base.kind for base in warm.bases] == ["probe", "short training"]
+    assert warm.bases[1].accuracy == short.accuracy
+    assert all(len(one.bases) == 1 for one in advice.ranked if one is not warm)
+    assert warm.epoch_seconds == pytest.approx(66 * short.seconds_an_image)  # measured, not estimated
+    said = f"a short warm start of own:tiny, {short.epochs} epochs of {short.images} images, reaches {short.accuracy.value:.3f}"
+    assert any(reason.startswith(said) for reason in advice.reasons)
+    assert advice.to_json()["evidence"]["warm_start"]["images"] == short.images
 
 
 def module_split(images, labels):
@@ -125,8 +141,9 @@ def test_the_short_training_ends_with_its_share_of_the_budget_and_is_told_of(pic
                 seen.append((done, total))
 
     found = crossroads.advise(pictures, backbones=[tiny], budget=1e-3, watcher=Stages(), **SPLIT)
-    assert found.evidence.level.short.epochs == 2
-    assert [done * 6 / total for done, total in seen] == [1, 2]
+    assert found.evidence.level.short.epochs == 1
+    assert [done * 6 / total for done, total in seen] == [1]
+    assert found.evidence.warm_start is None
 
 
 def test_several_backbones_are_compared_and_the_better_one_leads(pictures, tiny):

@@ -6,10 +6,11 @@ import pytest
 
 import crossroads
 import tiny_networks
-from crossroads.advice import short
+from crossroads.advice import short, warm
 from crossroads.advice.cost import Machine
 from crossroads.advice.frozen import see
-from crossroads.advice.short import FEWEST, Limit, allowed, short_training, short_warm_start
+from crossroads.advice.short import Limit, allowed, short_training
+from crossroads.advice.warm import short_warm_start
 from crossroads.networks.construct import choose
 from crossroads.recipe import Recipe
 from crossroads.strategies import resolve
@@ -58,12 +59,38 @@ def test_it_sees_four_fifths_as_often_as_the_passes_allow_and_is_scored_on_the_r
 def test_where_the_least_epochs_are_too_many_passes_fewer_images_are_seen(pictures):
     found = short_training(pictures, choose("quiz-cnn"), SCRATCH, Limit(100, (2, 30), 60.0), Silent())
     assert found.epochs == 2
-    assert FEWEST <= found.images <= 52
-    assert short_training(pictures, choose("quiz-cnn"), SCRATCH, Limit(2 * FEWEST - 1, (2, 30), 60.0), Silent()) is None
+    assert 40 <= found.images <= 52
 
 
-def test_it_ends_when_its_time_is_over_with_two_epochs_at_least(pictures):
-    assert short_training(pictures, choose("quiz-cnn"), SCRATCH, Limit(9_600, (2, 30), 0.0), Silent()).epochs == 2
+def test_with_fewer_images_than_tell_anything_there_is_none(pictures):
+    def given(limit, dataset=pictures):
+        return short_training(dataset, choose("quiz-cnn"), SCRATCH, limit, Silent())
+
+    assert given(Limit(79, (2, 30), 60.0, images=40)) is None
+    assert given(Limit(80, (2, 30), 60.0, images=40)) is not None
+    assert given(Limit(9_600, (2, 30), 60.0, images=40), pictures.select(range(40))) is None  # of which it would see 32
+    assert given(Limit(6, (2, 30), 60.0)) is None  # three images of two classes
+
+
+def test_it_ends_when_its_time_is_over_with_one_epoch_at_least(pictures):
+    assert short_training(pictures, choose("quiz-cnn"), SCRATCH, Limit(9_600, (2, 30), 0.0), Silent()).epochs == 1
+
+
+def test_one_whose_first_epoch_takes_too_long_is_given_up_and_told_of(pictures, monkeypatch):
+    monkeypatch.setattr(short, "GRACE", 0.0)
+    watcher = Notes()
+    assert short_training(pictures, choose("quiz-cnn"), SCRATCH, Limit(9_600, (2, 30), 0.0), watcher) is None
+    assert watcher.said[-1] == "no short training of quiz-cnn: an epoch takes too long"
+
+
+def test_one_that_fails_is_told_of_and_stops_nothing(pictures, monkeypatch):
+    def fails(*_):
+        raise MemoryError("no room\nfor it")
+
+    monkeypatch.setattr(short, "carry_out", fails)
+    watcher = Notes()
+    assert short_training(pictures, choose("quiz-cnn"), SCRATCH, Limit(400, (2, 30), 60.0), watcher) is None
+    assert watcher.said[-1] == "no short training of quiz-cnn: no room"
 
 
 def test_of_one_class_or_of_single_images_there_is_none(pictures):
@@ -78,7 +105,7 @@ def test_a_budget_allows_a_share_of_it():
 
 
 def test_a_short_warm_start_starts_from_the_weights_that_the_backbone_has(seen, monkeypatch):
-    monkeypatch.setattr(short, "WARM_SECONDS", 0.2)
+    monkeypatch.setattr(warm, "SECONDS", 0.2)
     watcher = Notes()
     found = short_warm_start(seen, Recipe(), FAST, None, None, watcher)
     assert (found.strategy, found.backbone, found.image_size) == ("warm-start", "own:tiny", SIZE)

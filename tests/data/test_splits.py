@@ -319,10 +319,23 @@ def test_rows_that_are_equal_come_on_one_side() -> None:
         assert parts.notes == ("3 images equal to others of their class: equal images were put on one side of the split",)
 
 
-def test_where_a_class_has_nothing_but_equal_images_they_are_divided_all_the_same_and_it_is_told() -> None:
+def test_a_class_of_too_few_different_images_is_divided_between_equal_ones_and_no_other_class_is() -> None:
+    twice, few = [row // 2 for row in range(40)], [50, 50, 50]
+    for seed in range(8):
+        parts = split(with_digests(dataset([0] * 40 + [1] * 3), twice + few), validation=0.1, test=0.1, seed=seed)
+        assert parts.test is not None
+        assert parts.notes[0].startswith("20 images equal to others")
+        assert parts.notes[1] == "equal images of 'c1' may be on several sides: there are too few others to divide"
+        sides = [set(np.array(twice + few)[part.indices]) for part in (parts.train, parts.validation, parts.test.unlock())]
+        assert sides[0] & sides[1] == sides[0] & sides[2] == {50}
+        plain = split(with_digests(dataset([0] * 40 + [1] * 3), [*twice, 50, 51, 52]), validation=0.1, test=0.1, seed=seed)
+        assert set(plain.train.indices[plain.train.labels == 0]) == set(parts.train.indices[parts.train.labels == 0])
+
+
+def test_images_that_are_all_equal_are_divided_all_the_same() -> None:
     parts = split(with_digests(dataset([0] * 6 + [1] * 6), [0] * 12), validation=0.3, test=0.0, seed=0)
     assert (len(parts.train), len(parts.validation)) == (8, 4)
-    assert parts.notes == ("10 images equal to others of their class, on any side: a class has too few others to divide",)
+    assert parts.notes == ("equal images of 'c0', 'c1' may be on several sides: there are too few others to divide",)
 
 
 def test_groups_and_splits_that_the_data_bring_are_kept_whatever_is_equal() -> None:

@@ -7,7 +7,7 @@ from keras import layers
 
 from crossroads.errors import TrainingError
 from crossroads.training.checkpoint import Checkpoints
-from crossroads.training.freezing import fingerprint, freeze, require_unchanged, settle
+from crossroads.training.freezing import fingerprint, freeze, require_unchanged
 from crossroads.training.loop import train
 from crossroads.training.watch import Silent
 from tiny_networks import labelled, network, phase, same, weights
@@ -53,42 +53,6 @@ def test_statistics_move_where_the_phase_trains_them(tmp_path):
     before = statistics(made.trained)
     trained(made, phase(epochs=1, train_batchnorm=True), tmp_path)
     assert not any(a.tobytes() == b.tobytes() for a, b in zip(before, statistics(made.trained), strict=True))
-
-
-def momenta(made):
-    found = made.trained._flatten_layers(include_self=False, recursive=True)
-    return {round(layer.momentum, 6) for layer in found if isinstance(layer, layers.BatchNormalization)}
-
-
-@pytest.mark.parametrize(("steps", "momentum"), [(20, 0.9), (100, 0.9), (400, 0.975), (1_000, 0.99), (100_000, 0.99)])
-def test_statistics_that_are_trained_have_forgotten_the_first_ones_however_few_steps_there_are(steps, momentum):
-    made = network()
-    freeze(made, phase(train_batchnorm=True))
-    settle(made, steps)
-    assert momenta(made) == {momentum}
-    assert momentum**steps < 0.13
-
-
-def test_the_momentum_of_statistics_that_keep_still_stays():
-    made = network()
-    freeze(made, phase())
-    settle(made, 20)
-    assert momenta(made) == {0.99}
-
-
-def test_a_short_training_is_validated_with_statistics_of_its_own_images(tmp_path):
-    made = network()
-    trained(made, phase(epochs=4, batch_size=4, learning_rate=1e-9, train_batchnorm=True), tmp_path)
-    few = statistics(made.trained)[0]
-    fresh = network()
-    images = np.asarray(DATA.inputs, np.float32)
-    first = statistics(fresh.trained)[0]
-    for layer in fresh.trained._flatten_layers(include_self=False, recursive=True):
-        if isinstance(layer, layers.BatchNormalization):
-            layer.trainable, layer.momentum = True, 0.0
-    fresh.trained(images, training=True)
-    own = statistics(fresh.trained)[0]
-    assert np.abs(few - own).max() < 0.4 * np.abs(first - own).max()  # by 0.99 it would be 0.6
 
 
 def test_the_heads_phase_trains_the_head_alone(tmp_path):

@@ -11,7 +11,8 @@ from crossroads.advice.estimate import Estimate, from_log_odds, log_odds
 from crossroads.recipe import StrategyName
 
 Kind = Literal["probe", "short training"]
-Start = tuple[StrategyName, Kind]
+From = tuple[StrategyName, Kind]
+"""Whose lift, and from what."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +50,7 @@ class Lift:
     scatter: float
 
 
-LIFTS: dict[Start, Lift] = {
+LIFTS: dict[From, Lift] = {
     ("feature-extraction", "probe"): Lift(0.28, -0.09, 0.95),
     ("early-features", "probe"): Lift(0.39, -0.12, 0.77),
     ("finetune", "probe"): Lift(0.78, 0.54, 1.55),
@@ -85,8 +86,12 @@ HALVED: dict[StrategyName, Halved] = {
 tasks: a warm start lives on its epochs; where a head is solved before finetuning, few do too."""
 
 
+MOST_HALVINGS = 6.0
+"""Halvings that anything is known of: the short trainings of the tasks saw down to a sixtieth of what the whole ones did."""
+
+
 def expected(
-    strategy: StrategyName, bases: Sequence[Base], images_of_a_class: float, images: int, lifts: Mapping[Start, Lift] | None = None
+    strategy: StrategyName, bases: Sequence[Base], images_of_a_class: float, images: int, lifts: Mapping[From, Lift] | None = None
 ) -> Estimate:
     """The accuracy that a strategy is expected to reach, with a 95 % interval.
 
@@ -120,8 +125,8 @@ def expected(
 
 
 def gained(strategy: StrategyName, base: Base) -> float:
-    """What a whole training has over a short one by its passes alone, in log odds."""
-    return HALVED[strategy].loss * base.halvings if base.halvings else 0.0
+    """What a whole training has over a short one by its passes alone, in log odds; no more than was seen on any task."""
+    return HALVED[strategy].loss * min(base.halvings, MOST_HALVINGS) if base.halvings else 0.0
 
 
 def with_epochs(strategy: StrategyName, accuracy: Estimate, share: float) -> Estimate:

@@ -21,7 +21,7 @@ LITTLE = 0.1
 def reasons_for(
     evidence: Evidence, leading: Profile | None, case: Case | None, order: tuple[Candidate, ...], budget: float | None
 ) -> Iterator[str]:
-    """One sentence each: size, similarity, what more data would bring, what must be beaten, what the budget forbids.
+    """One sentence each: size, similarity, what more data would bring, what must be beaten, a warm start, what the budget forbids.
 
     Args:
         evidence: What was measured.
@@ -36,8 +36,8 @@ def reasons_for(
     if evidence.curve is not None:
         yield _curve_in_words(evidence.curve, order)
     yield _level_in_words(evidence.level, order)
-    if evidence.warm_start is not None and evidence.curve is not None:
-        yield _warm_start_in_words(evidence.warm_start, evidence.curve)
+    if evidence.warm_start is not None and leading is not None:
+        yield _warm_start_in_words(evidence.warm_start, leading)
     yield from _budget_in_words(order, budget)
 
 
@@ -105,14 +105,12 @@ def _level_in_words(level: Level, order: tuple[Candidate, ...]) -> str:
     return f"{words}; trained to its end {this} is expected to {does}, in {share:.1f} times the time"
 
 
-def _warm_start_in_words(short: Short, curve: Curve) -> str:
-    frozen, reached = curve.here.value, short.accuracy.value
-    words = f"a short warm start, {short.epochs} epochs of {short.images:,} images, reaches {reached:.3f} of images held out"
-    if short.accuracy.low > frozen:
-        return f"{words}, more than the best frozen features ({frozen:.3f}) already: these images are worth training all for"
-    if reached >= frozen:
-        return f"{words}, as much as the best frozen features ({frozen:.3f}) already"
-    return f"{words}, and the best frozen features {frozen:.3f}"
+def _warm_start_in_words(short: Short, leading: Profile) -> str:
+    trained = f"{short.epochs} epochs of {short.images:,} images"
+    return (
+        f"a short warm start of {short.backbone}, {trained}, reaches {short.accuracy.value:.3f} of images held out; a probe of "
+        f"what the network had learned before, {leading.best.accuracy.value:.3f}"
+    )
 
 
 def _budget_in_words(order: tuple[Candidate, ...], budget: float | None) -> Iterator[str]:

@@ -18,8 +18,8 @@ from crossroads.advice.level import level_of
 from crossroads.advice.offers import Offer
 from crossroads.advice.reasons import reasons_for
 from crossroads.advice.sample import MOST_CLASSES, compact, sample
-from crossroads.advice.short import short_warm_start
 from crossroads.advice.size import Curve, Size, curve_of, size_of, worth
+from crossroads.advice.warm import short_warm_start
 from crossroads.data.dataset import Dataset
 from crossroads.errors import BackboneError
 from crossroads.recipe import Recipe, StrategyName

@@ -66,7 +66,7 @@ class Dataset:
         classes: Class names in their fixed order: natural order (``2`` before ``10``).
         groups: int64 (n,) or None. Rows with equal numbers belong in one split.
         splits: uint8 (n,) or None, indices into `SPLITS`.
-        digests: uint8 (n, 16) or None where the images have not been read; zeros for one that cannot be.
+        digests: uint8 (n, 16) or None: of the images as they were when they were read; zeros for one that was not, or cannot be.
         notes: What the reader wants the user to know, such as a class that is missing from one split.
     """
 
@@ -126,10 +126,7 @@ class Dataset:
         return cut
 
     def equals(self) -> NDArray[np.int64] | None:
-        """int64 (n,), the same for rows of one class whose images are equal byte for byte; None where no two are or none was read.
-
-        One that cannot be read is equal to none.
-        """
+        """int64 (n,), the same for rows of one class whose images are equal byte for byte; None where no two are known to be."""
         if self.digests is None:
             return None
         n = len(self)

@@ -168,22 +168,28 @@ def load_all(
     return _kept(dataset, pixels, digests, refusals)
 
 
-def digests_of(dataset: Dataset, *, workers: int | None = None) -> NDArray[np.uint8]:
+def digests_of(dataset: Dataset, *, workers: int | None = None, progress: Progress | None = None) -> NDArray[np.uint8]:
     """The digest of each row, uint8 (n, 16), as `load_all` gives it, without decoding; zeros for one that cannot be read.
 
-    Nothing is read where the data set has them.
+    Those that the data set has are taken as they are.
+
+    Args:
+        dataset: Any number of rows.
+        workers: Threads; None for one a CPU.
+        progress: Called with the images done and the number of all that are read.
     """
-    if dataset.digests is not None:
-        return dataset.digests
-    found = np.zeros((len(dataset), DIGEST_BYTES), np.uint8)
+    found = np.zeros((len(dataset), DIGEST_BYTES), np.uint8) if dataset.digests is None else dataset.digests.copy()
+    missing = np.flatnonzero(~found.any(axis=1))
 
-    def work(rows: range) -> None:
-        for row in rows:
+    def work(rows: range) -> int:
+        for row in missing[rows.start : rows.stop]:
             with suppress(ImageRefused):
-                found[row] = np.frombuffer(digest_of(read(dataset, row)), np.uint8)
+                found[row] = np.frombuffer(digest_of(read(dataset, int(row))), np.uint8)
+        return rows.stop
 
-    for _ in in_order(work, len(dataset), chunk=CHUNK, workers=workers):
-        pass
+    for done in in_order(work, len(missing), chunk=CHUNK, workers=workers):
+        if progress is not None:
+            progress(done, len(missing))
     return found
 
 

@@ -223,13 +223,18 @@ def _drawn_together(dataset: Dataset, wanted: list[tuple[int, float]], seed: int
     equal = None if not wanted or dataset.groups is not None else dataset.equals()
     if equal is None:
         return _drawn(dataset, wanted, seed)
-    repeats = plural(len(equal) - len(np.unique(equal)), "image")
-    try:
-        sides, notes = _drawn(replace(dataset, groups=equal), wanted, seed)
-    except SplitError:
-        sides, notes = _drawn(dataset, wanted, seed)
-        return sides, [f"{repeats} equal to others of their class, on any side: a class has too few others to divide", *notes]
-    return sides, [f"{repeats} equal to others of their class: equal images were put on one side of the split", *notes]
+    _require_groups(dataset, _Groups.of(dataset), 1 + len(wanted))
+    firsts = np.unique(equal, return_index=True)[1]
+    several = np.bincount(dataset.labels[firsts], minlength=len(dataset.classes))
+    short = (several > 0) & (several <= len(wanted)) & (dataset.counts() > several)
+    alone = short[dataset.labels]  # classes that cannot be divided but between equal images; no other class is touched by that
+    equal[alone] = int(equal.max()) + 1 + np.flatnonzero(alone)
+    sides, notes = _drawn(replace(dataset, groups=equal), wanted, seed)
+    repeats = len(equal) - len(np.unique(equal))
+    said = [f"{plural(repeats, 'image')} equal to others of their class: equal images were put on one side of the split"]
+    names = ", ".join(repr(dataset.classes[label]) for label in np.flatnonzero(short)[:5])
+    cut = [f"equal images of {names} may be on several sides: there are too few others to divide"] if short.any() else []
+    return sides, [*(said if repeats else []), *cut, *notes]
 
 
 def _drawn(dataset: Dataset, wanted: list[tuple[int, float]], seed: int) -> tuple[Sides, list[str]]:

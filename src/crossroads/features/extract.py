@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from crossroads.data._pool import in_order
 from crossroads.data.dataset import DIGEST_BYTES, Dataset, digest_of
 from crossroads.data.images import Resize, load
-from crossroads.data.loading import Progress, Refusal, nothing_readable, read
+from crossroads.data.loading import Progress, Refusal, digests_of, nothing_readable, read
 from crossroads.errors import DataError, ImageRefused
 from crossroads.features.cache import Cache
 from crossroads.features.engine import Engine
@@ -40,7 +40,7 @@ class Extracted:
     Attributes:
         dataset: Those n rows, in their order.
         features: float32 (views * n, ...), read when asked for: row ``v * n + i`` is view v of image i.
-        digests: uint8 (n, 16), of what was decoded.
+        digests: uint8 (n, 16), of what was decoded; where features are cached, as the data set has them: such images are not read.
         refusals: The other rows.
         computed: How many features were computed; the others came from the cache.
     """
@@ -162,13 +162,8 @@ class _Reading:
 
     def count_missing(self, workers: int | None) -> int:
         """How many features are not in the store: a pass of its own over the files, for a cache that is nearly full."""
-
-        def digests(rows: range) -> set[bytes]:
-            raws = (self._raw(row) for row in rows)
-            return {digest_of(raw) for raw in raws if not isinstance(raw, ImageRefused)}
-
-        known = set().union(*in_order(digests, len(self._dataset), chunk=CHUNK, workers=workers))
-        return int((self._found(list(known)) < 0).sum()) if known else 0
+        digests = {digest.tobytes() for digest in digests_of(self._dataset, workers=workers)} - {bytes(DIGEST_BYTES)}
+        return int((self._found(list(digests)) < 0).sum()) if digests else 0
 
     def keep(self, values: NDArray[np.float32]) -> int:
         """Take the features of the images that wait longest; how many they are."""

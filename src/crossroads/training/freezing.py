@@ -17,9 +17,6 @@ from crossroads.errors import TrainingError
 from crossroads.networks.network import Network
 from crossroads.strategies import Phase
 
-WINDOWS, LEAST_MOMENTUM = 10, 0.9
-"""How many times over the steps of a training would forget the first statistics, at least; and the momentum of few steps."""
-
 
 def freeze(network: Network, phase: Phase) -> list[Any]:
     """Set every layer of `network.trained` to what `phase` trains.
@@ -44,17 +41,6 @@ def freeze(network: Network, phase: Phase) -> list[Any]:
     if network.frozen is not None:
         still += network.frozen.weights
     return list({id(variable): variable for variable in still}.values())
-
-
-def settle(network: Network, steps: int) -> None:
-    """Let the statistics of the BatchNorm layers that are trained follow fast enough for so few steps.
-
-    Keras' usual momentum of 0.99 leaves a hundredth of the first statistics after 460 steps. Of a network that was trained on other
-    images, these are what the last epochs of a short training would be validated with.
-    """
-    for layer in _all_layers(network.trained):
-        if isinstance(layer, keras.layers.BatchNormalization) and layer.trainable:
-            layer.momentum = min(layer.momentum, max(LEAST_MOMENTUM, 1 - WINDOWS / max(1, steps)))
 
 
 def _all_layers(model: keras.Model) -> list[keras.Layer]:

@@ -21,9 +21,10 @@ from crossroads.training.augment import Augment
 from crossroads.training.batches import TOGETHER, Labelled, batches, rows_at_once, steps_of
 from crossroads.training.checkpoint import Checkpoints, EpochRecord, Progress
 from crossroads.training.figures import sums
-from crossroads.training.freezing import fingerprint, freeze, require_unchanged, settle
+from crossroads.training.freezing import fingerprint, freeze, require_unchanged
 from crossroads.training.mixing import Mix
 from crossroads.training.optimizer import RuledAdam, rules, schedule
+from crossroads.training.statistics import settling
 from crossroads.training.watch import Enough, Watcher
 
 ENOUGH = "ended"
@@ -78,7 +79,6 @@ def train(
     classes = network.trained.output_shape[-1]
     steps = steps_of(len(data), phase.batch_size)
     still = freeze(network, phase)
-    settle(network, phase.epochs * steps)
     model = _training_model(network, phase, steps)
     state = [*_moving(network, still), *model.optimizer.state]
     progress = checkpoints.resumed(identity)
@@ -88,7 +88,7 @@ def train(
     done = len(epochs.progress.history)
     if done < phase.epochs and not _over(epochs.progress, phase):
         before = fingerprint(still)
-        with _memory_in_words(phase):
+        with _memory_in_words(phase), settling(network, phase.epochs * steps):
             model.fit(
                 batches(data, phase, classes, done),
                 steps_per_epoch=steps,

@@ -1,0 +1,50 @@
+"""A short warm start of a backbone that was looked at: what training all of it does with these images."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from crossroads.advice.cost import Machine, memory_mb, step_seconds
+from crossroads.advice.frozen import Seen
+from crossroads.advice.short import Limit, Short, allowed, short_training
+from crossroads.errors import RecipeError
+from crossroads.recipe import Recipe
+from crossroads.strategies import WARM_EPOCHS, relevant, resolve, strategy
+from crossroads.training.watch import Watcher
+
+SECONDS = 15.0
+"""Time that the steps are expected to take; it ends after twice that."""
+
+EPOCHS, IMAGES = 2, 40
+"""At least: the first epoch tells what it takes to begin, and the second what an epoch takes; a fifth as many more are held out."""
+
+
+def short_warm_start(
+    seen: Seen, asked: Recipe, machine: Machine, budget: float | None, memory_limit_mb: float | None, watcher: Watcher
+) -> Short | None:
+    """A short warm start of a backbone; None where too few images could be seen, where memory or an option stands in its way.
+
+    Args:
+        seen: What the backbone sees.
+        asked: What the user asked for.
+        machine: What this machine does.
+        budget: In seconds, of the training that is advised on; None for any time.
+        memory_limit_mb: What is free; None where it is not known.
+        watcher: Is told what goes on.
+    """
+    cut, epochs = seen.built.keep, asked.epochs or WARM_EPOCHS[1]
+    if seen.recipe.weights == "none" or epochs < EPOCHS:
+        return None
+    size, resize = seen.profile.image_size, seen.recipe.resize
+    wanted = replace(asked, backbone=seen.recipe.backbone, weights=seen.recipe.weights, image_size=size, resize=resize, epochs=None)
+    try:
+        plain = relevant(wanted, strategy("warm-start"))
+        batch_size = resolve(plain, seen.choice.record, images=len(seen.dataset), image_size=size).batch_size or 0
+    except RecipeError:  # which is told where the candidate is left out
+        return None
+    need = memory_mb(cut.parameters, cut.multiply_adds, batch_size, trained=True)
+    if memory_limit_mb is not None and need > memory_limit_mb:
+        return None
+    seconds = allowed(SECONDS, budget)
+    passes = int(seconds / step_seconds(cut.multiply_adds, machine, depthwise=seen.depthwise))
+    return short_training(seen.dataset, seen.choice, plain, Limit(passes, (EPOCHS, epochs), 2 * seconds, IMAGES), watcher)

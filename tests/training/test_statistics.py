@@ -1,0 +1,66 @@
+"""BatchNorm's statistics in trainings of few steps."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from crossroads.training.checkpoint import Checkpoints
+from crossroads.training.freezing import freeze
+from crossroads.training.loop import train
+from crossroads.training.statistics import momentum_for, settling
+from crossroads.training.watch import Silent
+from tiny_networks import labelled, network, phase
+
+pytestmark = pytest.mark.core
+DATA, VALIDATION = labelled(48), labelled(16, seed=1)
+
+
+def norms(made):
+    found = made.trained._flatten_layers(include_self=False, recursive=True)
+    return [layer for layer in found if isinstance(layer, layers.BatchNormalization)]
+
+
+@pytest.mark.parametrize("steps", [1, 2, 6, 20, 43, 44, 100, 400, 460, 1_000, 100_000])
+def test_however_few_steps_there_are_next_to_nothing_is_left_of_the_first_statistics(steps):
+    assert min(0.99, momentum_for(steps)) ** steps <= 0.0101
+    assert 0 < momentum_for(steps) < 1
+
+
+def test_of_a_thousand_steps_the_usual_momentum_stays():
+    assert momentum_for(1_000) == 0.99
+    assert [round(momentum_for(steps), 3) for steps in (6, 100, 400)] == [0.464, 0.9, 0.975]
+
+
+def test_each_layer_that_is_trained_has_its_own_momentum_again_afterwards():
+    made = network()
+    norms(made)[0].momentum = 0.5
+    freeze(made, phase(train_batchnorm=True))
+    with settling(made, 100):
+        assert [layer.momentum for layer in norms(made)] == [0.5, 0.9]
+    assert [layer.momentum for layer in norms(made)] == [0.5, 0.99]
+
+
+def test_the_momentum_of_statistics_that_keep_still_stays():
+    made = network()
+    freeze(made, phase())
+    with settling(made, 20):
+        assert {layer.momentum for layer in norms(made)} == {0.99}
+
+
+def first_means(made):
+    return keras.ops.convert_to_numpy(norms(made)[0].moving_mean).copy()
+
+
+def test_a_short_training_leaves_statistics_of_its_own_images(tmp_path):
+    made, fresh = network(), network()
+    first = first_means(fresh)
+    freeze(fresh, phase(train_batchnorm=True))
+    for layer in norms(fresh):
+        layer.momentum = 0.0
+    fresh.trained(np.asarray(DATA.inputs, np.float32), training=True)
+    own = first_means(fresh)
+    planned = phase(epochs=4, batch_size=4, learning_rate=1e-9, train_batchnorm=True)
+    train(made, planned, DATA, VALIDATION, Checkpoints(tmp_path), "id", Silent())
+    assert np.abs(first_means(made) - own).max() < 0.4 * np.abs(first - own).max()  # by 0.99 it would be 0.6
+    assert {layer.momentum for layer in norms(made)} == {0.99}
