@@ -20,7 +20,7 @@ from benchmarks.runs import BACKBONES, FROZEN, SCRATCH, WEIGHTS, Asked, asked, k
 from benchmarks.tasks import TASKS, Task, task
 from crossroads.advice.candidates import TIE
 from crossroads.advice.estimate import Estimate, log_odds
-from crossroads.advice.expectation import LIFTS, Base, From, Halved, Lift, expected, gained, least_error, reach
+from crossroads.advice.expectation import CARRIED, LIFTS, Base, Carried, Halved, Laws, Lift, counted, expected, least_error, reach
 from crossroads.race.belief import believed
 
 ADVICE = ROOT / "benchmarks" / "figures" / "advice.jsonl"
@@ -72,8 +72,9 @@ def regret(settings: Settings) -> Iterator[Row]:
     found = list(outcomes(seeds, measure=not settings.quick))
     if not found:
         return
-    for (name, kind), lift in fitted_lifts(found).items():
-        print(f"fitted to all tasks: {name} from a {kind}: {lift}", file=sys.stderr)
+    for law in fitted_laws(found):
+        for name, one in law.items():
+            print(f"fitted to all tasks: {name}: {one}", file=sys.stderr)
     for name, halved in fitted_halvings(kept()).items():
         print(f"fitted to all tasks: {name}: {halved}", file=sys.stderr)
     yield from summary(found)
@@ -158,16 +159,16 @@ class Expected:
     seconds: float
 
 
-def expectations(outcome: Outcome, lifts: Mapping[From, Lift]) -> list[Expected]:
+def expectations(outcome: Outcome, laws: Laws) -> list[Expected]:
     """Of every strategy that was run to its end, the best first, as `advice.candidates.ranked` has it."""
     size = outcome.advice["evidence"]["size"]
     rows = {row["strategy"]: row for row in outcome.advice["ranked"]}
     found = []
     for name in outcome.reached:
-        bases = [base for base in bases_of(rows[name]) if (name, base.kind) in lifts] if name in rows else []
+        bases = [base for base in bases_of(rows[name]) if name in laws[base.kind != "probe"]] if name in rows else []
         if not bases:
             continue
-        accuracy = expected(name, bases, size["effective"] / size["classes"], size["images"], lifts)
+        accuracy = expected(name, bases, size["effective"] / size["classes"], size["images"], laws)
         found.append(Expected(name, accuracy, rows[name]["seconds"]))
     found.sort(key=lambda one: -one.accuracy.value)
     near = [one for one in found if found[0].accuracy.value - one.accuracy.value <= TIE]
@@ -210,7 +211,7 @@ RULES: dict[str, Callable[[Outcome], str]] = {
 
 def summary(found: Sequence[Outcome]) -> Iterator[Row]:
     """Every figure, each task judged by lifts that were fitted without the source of its images."""
-    orders = [expectations(outcome, fitted_lifts(found, without=outcome.source)) for outcome in found]
+    orders = [expectations(outcome, fitted_laws(found, without=outcome.source)) for outcome in found]
     choices = {
         "the advice": [order[0].strategy for order in orders],
         "the race's rule, all run to their end": [chosen_by_race(one, order) for one, order in zip(found, orders, strict=True)],
@@ -269,33 +270,79 @@ def _spearman(rows: Sequence[tuple[Estimate, float]]) -> float:
 PRIOR = (0.05, 1.0)
 """How much level and slope of a lift are held towards nothing, in tasks: a slope of a handful of tasks is mostly noise."""
 
+STEP = 0.02
+"""Of the grid on which the most likely constants of short trainings are looked for."""
 
-def fitted_lifts(found: Sequence[Outcome], without: str = "") -> dict[From, Lift]:
-    """The constants of `advice.expectation.LIFTS`: ridge regression in log odds on the tasks of all sources but one."""
+
+def fitted_laws(found: Sequence[Outcome], without: str = "") -> Laws:
+    """The constants of `advice.expectation`, from the tasks of all sources but one."""
+    lifts = {name: lift for name in LIFTS if (lift := _fitted_lift(name, found, without)) is not None}
+    carried = {name: one for name in CARRIED if (one := _fitted_carried(name, found, without)) is not None}
+    return Laws(lifts, carried)
+
+
+@dataclass(frozen=True, slots=True)
+class _Point:
+    """One task on which a strategy was run: by how much it went beyond a base, in log odds."""
+
+    more: float
+    base: Base
+    known: float
+    reach: float
+    source: str
+
+
+def _points(name: str, kind: str, found: Sequence[Outcome], without: str) -> list[_Point]:
+    """Of each task but those of one source; from scratch once, since it is the same with each backbone."""
+    points: dict[tuple[str, str], _Point] = {}
+    for outcome in found:
+        rows = {row["strategy"]: row for row in outcome.advice["ranked"]}
+        if outcome.source == without or name not in rows or name not in outcome.reached:
+            continue
+        size = outcome.advice["evidence"]["size"]
+        least = least_error(size["images"])
+        for base in bases_of(rows[name]):
+            middle, low, high = (log_odds(value, least) for value in base.accuracy)
+            if base.kind == kind:
+                more, of_a_class = log_odds(outcome.reached[name], least) - middle, reach(size["effective"] / size["classes"])
+                key = (outcome.task, "" if name == SCRATCH else outcome.backbone)
+                points.setdefault(key, _Point(more, base, (high - low) / 2 / 1.96, of_a_class, outcome.source))
+    return list(points.values())
+
+
+def _unsure(points: Sequence[_Point], constants: int) -> float:
+    """By how much a scatter grows that a few sources tell: they know badly how a further one scatters."""
     from scipy.stats import t
 
-    lifts: dict[From, Lift] = {}
-    for name, kind in LIFTS:
-        x, y, sources = [], [], set()
-        for outcome in found:
-            rows = {row["strategy"]: row for row in outcome.advice["ranked"]}
-            if outcome.source == without or name not in rows or name not in outcome.reached:
-                continue
-            size = outcome.advice["evidence"]["size"]
-            least = least_error(size["images"])
-            for base in bases_of(rows[name]):
-                if base.kind == kind:
-                    sources.add(outcome.source)
-                    x.append(reach(size["effective"] / size["classes"]))
-                    y.append(log_odds(outcome.reached[name], least) - log_odds(base.accuracy.value, least) - gained(name, base))
-        if len(x) < 3:
-            continue
-        design, target = np.stack([np.ones(len(x)), np.array(x)], axis=1), np.array(y)
-        level, slope = np.linalg.solve(design.T @ design + np.diag(PRIOR), design.T @ target)
-        scatter = float(np.sqrt(((target - design @ (level, slope)) ** 2).sum() / max(3, len(x) - 2) * (1 + 1 / len(x))))
-        scatter *= t.ppf(0.975, max(3, len(sources) - 2)) / 1.96  # a few sources know badly how a further one scatters
-        lifts[name, kind] = Lift(round(float(level), 2), round(float(slope), 2), round(float(scatter), 2))
-    return lifts
+    sources = len({point.source for point in points})
+    return float(t.ppf(0.975, max(3, sources - constants)) / 1.96 * math.sqrt(1 + 1 / len(points)))
+
+
+def _fitted_lift(name: str, found: Sequence[Outcome], without: str) -> Lift | None:
+    """Ridge regression in log odds."""
+    points = _points(name, "probe", found, without)
+    if len(points) < 3:
+        return None
+    x, target = np.array([point.reach for point in points]), np.array([point.more for point in points])
+    design = np.stack([np.ones(len(x)), x], axis=1)
+    level, slope = np.linalg.solve(design.T @ design + np.diag(PRIOR), design.T @ target)
+    left = ((target - design @ (level, slope)) ** 2).sum() / max(3, len(x) - 2)
+    return Lift(round(float(level), 2), round(float(slope), 2), round(math.sqrt(left) * _unsure(points, 2), 2))
+
+
+def _fitted_carried(name: str, found: Sequence[Outcome], without: str) -> Carried | None:
+    """Maximum likelihood of gain and scatter, where what each short training reached is known with an error of its own."""
+    points = _points(name, "short training", found, without)
+    if len(points) < 3:
+        return None
+    more, known = np.array([point.more for point in points]), np.array([point.known for point in points])
+    halvings = np.array([counted(point.base.halvings) for point in points])
+    gain, scatter = np.arange(-10, 60)[:, None, None] * STEP, np.arange(5, 125)[:, None] * STEP
+    variance = known**2 + scatter**2 * halvings
+    unlikely = ((more - gain * halvings) ** 2 / variance + np.log(variance)).sum(axis=2)
+    best, widest = np.unravel_index(int(np.argmin(unlikely)), unlikely.shape)
+    spread = float(scatter[widest, 0]) * math.sqrt(len(points) / (len(points) - 1)) * _unsure(points, 1)
+    return Carried(round(float(gain[best, 0, 0]), 2), round(spread, 2))
 
 
 def fitted_halvings(runs: Mapping[Asked, dict[str, Any]]) -> dict[str, Halved]:

@@ -19,7 +19,7 @@ from benchmarks.plots import table
 from benchmarks.runs import kept
 
 from crossroads.advice.estimate import Estimate
-from crossroads.advice.expectation import HALVED, LIFTS
+from crossroads.advice.expectation import CARRIED, HALVED, LIFTS, Laws
 
 RATE = Row("decode", "images/s", (90.0, 110.0, 100.0), "tf.data", (50.0, 44.0, 40.0))
 SCORE = Row("accuracy", "", (0.5, 0.75))
@@ -108,8 +108,7 @@ def test_arguments_that_make_no_sense_are_refused(arguments):
 def test_the_lifts_of_the_advice_are_those_that_the_kept_runs_give():
     found = list(regret.outcomes(measure=False))
     assert len(found) >= 10
-    for name, lift in regret.fitted_lifts(found).items():
-        assert lift == LIFTS[name], name
+    assert regret.fitted_laws(found) == Laws(LIFTS, CARRIED)
     assert regret.fitted_halvings(kept()) == HALVED
 
 
@@ -125,8 +124,8 @@ def test_a_task_is_judged_by_lifts_that_were_fitted_without_its_source():
         replace(outcome, reached=dict.fromkeys(outcome.reached, 0.01)) if outcome.task.startswith("CIFAR") else outcome
         for outcome in found
     ]
-    assert regret.fitted_lifts(found, without=one.source) == regret.fitted_lifts(others, without=one.source)
-    assert regret.fitted_lifts(found) != regret.fitted_lifts(others)
+    assert regret.fitted_laws(found, without=one.source) == regret.fitted_laws(others, without=one.source)
+    assert regret.fitted_laws(found) != regret.fitted_laws(others)
 
 
 def test_every_rule_chooses_among_what_was_run_and_the_race_has_the_least_regret():

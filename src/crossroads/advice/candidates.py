@@ -9,7 +9,7 @@ from typing import Any
 
 from crossroads.advice.cost import OVERHEAD, TRACE, Machine, forward_seconds, head_seconds, memory_mb, step_seconds, told_seconds
 from crossroads.advice.estimate import Estimate
-from crossroads.advice.expectation import LIFTS, Base, expected, with_epochs
+from crossroads.advice.expectation import Base, expected, with_epochs
 from crossroads.advice.frozen import Frozen, Seen
 from crossroads.advice.offers import Offer
 from crossroads.advice.short import Short
@@ -148,10 +148,7 @@ def from_scratch(short: Short | None, ground: Ground, base: Estimate) -> Candida
     asked = relevant(replace(ground.asked, backbone=record.name, weights=None, image_size=size), strategy("from-scratch"))
     recipe = resolve(asked, record, images=ground.images, image_size=size, side=ground.side)
     bases = (Base("probe", base),) if short is None else (_from_short(short, recipe, ground),)
-    # What a training adds to a short one says nothing of what it adds to a probe.
-    unknown = replace(LIFTS["from-scratch", "short training"], level=0.0, by_size=0.0)
-    lifts = {**LIFTS, ("from-scratch", "probe"): unknown} if short is None else None
-    accuracy = expected("from-scratch", bases, ground.images_of_a_class, ground.images, lifts)
+    accuracy = expected("from-scratch", bases, ground.images_of_a_class, ground.images)
     cost = int(record.multiply_adds * (size / record.reference_size) ** 2)
     each, start = step_seconds(cost, ground.machine, depthwise=False), TRACE
     if short is not None:

@@ -5,14 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from crossroads.advice.estimate import Estimate, from_log_odds, log_odds
 from crossroads.recipe import StrategyName
 
 Kind = Literal["probe", "short training"]
-From = tuple[StrategyName, Kind]
-"""Whose lift, and from what."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +35,7 @@ class Base:
 
 @dataclass(frozen=True, slots=True)
 class Lift:
-    """From a base to what a strategy reaches, in log odds: ``level + by_size x log10(images a class / 30)``.
+    """From a probe to what a strategy reaches, in log odds: ``level + by_size x log10(images a class / 30)``.
 
     Attributes:
         level: At 30 effective images of a class.
@@ -50,17 +48,48 @@ class Lift:
     scatter: float
 
 
-LIFTS: dict[From, Lift] = {
-    ("feature-extraction", "probe"): Lift(0.28, -0.09, 0.95),
-    ("early-features", "probe"): Lift(0.39, -0.12, 0.77),
-    ("finetune", "probe"): Lift(0.78, 0.54, 1.55),
-    ("finetune-early", "probe"): Lift(0.67, 0.44, 1.47),
-    ("warm-start", "probe"): Lift(0.69, 0.7, 1.89),
-    ("warm-start", "short training"): Lift(0.0, 0.0, 1.0),
-    ("from-scratch", "short training"): Lift(1.51, 0.32, 2.38),
+LIFTS: dict[StrategyName, Lift] = {
+    "feature-extraction": Lift(0.28, -0.09, 0.95),
+    "early-features": Lift(0.4, -0.12, 0.77),
+    "finetune": Lift(0.78, 0.54, 1.55),
+    "finetune-early": Lift(0.68, 0.44, 1.48),
+    "warm-start": Lift(0.9, 0.5, 1.64),
 }
 """Fitted by `python -m benchmarks regret`, which prints them, to the runs of benchmarks/figures: 12 tasks with MobileNet, 8 of them
 with SqueezeNet, one seed, nearly all by all six strategies. The scatter is that of six sources of images, which know it badly."""
+
+UNKNOWN = Lift(0.0, 0.0, 2.4)
+"""Of a strategy that a probe tells nothing of, such as from scratch where no short training could be made: anything may come."""
+
+
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """From a short training to the whole one, in log odds, for each time that the images seen would have to be halved.
+
+    Attributes:
+        gain: On average; of so many halvings, so many times as much.
+        scatter: Standard deviation of one; of so many, times their square root.
+    """
+
+    gain: float
+    scatter: float
+
+
+CARRIED: dict[StrategyName, Carried] = {
+    "warm-start": Carried(0.38, 1.1),
+    "from-scratch": Carried(0.48, 1.11),
+}
+"""Fitted likewise, by maximum likelihood, since a short training on few images is known badly itself."""
+
+HALVINGS = (0.25, 6.0)
+"""Least and most halvings that anything is known of: the short trainings of the tasks saw from four fifths to a sixtieth."""
+
+
+class Laws(NamedTuple):
+    """What leads from measurements to expectations."""
+
+    lifts: Mapping[StrategyName, Lift] = LIFTS
+    carried: Mapping[StrategyName, Carried] = CARRIED
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,56 +106,54 @@ class Halved:
 
 
 HALVED: dict[StrategyName, Halved] = {
-    "finetune": Halved(0.13, 0.38),
-    "finetune-early": Halved(0.04, 0.15),
-    "warm-start": Halved(0.41, 0.38),
-    "from-scratch": Halved(0.17, 0.17),
+    "finetune": Halved(0.12, 0.37),
+    "finetune-early": Halved(0.03, 0.12),
+    "warm-start": Halved(0.17, 0.19),
+    "from-scratch": Halved(0.16, 0.14),
 }
 """Fitted by `python -m benchmarks regret` to the runs of benchmarks/figures with all epochs and with a quarter of them, on six
 tasks: a warm start lives on its epochs; where a head is solved before finetuning, few do too."""
 
 
-MOST_HALVINGS = 6.0
-"""Halvings that anything is known of: the short trainings of the tasks saw down to a sixtieth of what the whole ones did."""
-
-
 def expected(
-    strategy: StrategyName, bases: Sequence[Base], images_of_a_class: float, images: int, lifts: Mapping[From, Lift] | None = None
+    strategy: StrategyName, bases: Sequence[Base], images_of_a_class: float, images: int, laws: Laws | None = None
 ) -> Estimate:
-    """The accuracy that a strategy is expected to reach, with a 95 % interval.
+    """The accuracy that a strategy is expected to reach, as likely to be more as to be less, with a 95 % interval.
 
-    Each base with its lift is a figure of its own; they are averaged in log odds, each by what it is sure of.
+    What each base leads to is a figure of its own; they are averaged in log odds, each by what it is sure of.
 
     Args:
         strategy: Its name.
         bases: What it starts from, one at least.
         images_of_a_class: Effective images of an average class.
         images: Training images; of errors fewer than a third of one nothing can be told.
-        lifts: Others than `LIFTS`.
+        laws: Others than the constants of this module.
     """
-    least = least_error(images)
-    known = LIFTS if lifts is None else lifts
+    least, known = least_error(images), laws or Laws()
     centre = precision = below = above = 0.0
     for base in bases:
-        lift = known[strategy, base.kind]
         middle, low, high = (log_odds(value, least) for value in base.accuracy)
-        here = middle + lift.level + lift.by_size * reach(images_of_a_class) + gained(strategy, base)
-        down, up = math.hypot(middle - low, 1.96 * lift.scatter), math.hypot(high - middle, 1.96 * lift.scatter)
+        more, scatter = _moved(strategy, base, images_of_a_class, known)
+        down, up = math.hypot(middle - low, 1.96 * scatter), math.hypot(high - middle, 1.96 * scatter)
         weight = 1 / max(1e-9, ((down + up) / 2) ** 2)
-        centre, precision = centre + weight * here, precision + weight
+        centre, precision = centre + weight * (middle + more), precision + weight
         below, above = below + 1 / max(1e-9, down**2), above + 1 / max(1e-9, up**2)
     centre, below, above = centre / precision, 1 / math.sqrt(below), 1 / math.sqrt(above)
-    # The mean of a share whose log odds are normal (MacKay 1992, "The evidence framework applied to classification networks").
-    # Where little is known it lies nearer to a half, so that what is merely possible is not put before what is known.
-    variance = ((below + above) / 2 / 1.96) ** 2
-    mean = from_log_odds(centre / math.sqrt(1 + math.pi * variance / 8))
-    low, high = from_log_odds(centre - below), from_log_odds(centre + above)
-    return Estimate(min(max(mean, low), high), low, high)
+    return Estimate(*(from_log_odds(value) for value in (centre, centre - below, centre + above)))
 
 
-def gained(strategy: StrategyName, base: Base) -> float:
-    """What a whole training has over a short one by its passes alone, in log odds; no more than was seen on any task."""
-    return HALVED[strategy].loss * min(base.halvings, MOST_HALVINGS) if base.halvings else 0.0
+def _moved(strategy: StrategyName, base: Base, images_of_a_class: float, laws: Laws) -> tuple[float, float]:
+    """How far a strategy goes beyond a base, in log odds, and the standard deviation of that."""
+    if base.kind == "probe":
+        lift = laws.lifts.get(strategy, UNKNOWN)
+        return lift.level + lift.by_size * reach(images_of_a_class), lift.scatter
+    carried, halvings = laws.carried[strategy], counted(base.halvings)
+    return carried.gain * halvings, carried.scatter * math.sqrt(halvings)
+
+
+def counted(halvings: float) -> float:
+    """Halvings as far as anything is known of them."""
+    return min(max(halvings, HALVINGS[0]), HALVINGS[1])
 
 
 def with_epochs(strategy: StrategyName, accuracy: Estimate, share: float) -> Estimate:
