@@ -89,7 +89,7 @@ def test_a_short_warm_start_of_the_best_network_is_part_of_the_evidence(advice):
     assert warm.bases[1].accuracy == short.accuracy
     assert all(len(one.bases) == 1 for one in advice.ranked if one is not warm)
     assert warm.epoch_seconds == pytest.approx(66 * short.seconds_an_image)  # measured, not estimated
-    said = f"a short warm start of own:tiny, {short.epochs} epochs of {short.images} images, reaches {short.accuracy.value:.3f}"
+    said = f"a short warm start of own:tiny, {short.epochs} epoch of {short.images} images, reaches {short.accuracy.value:.3f}"
     assert any(reason.startswith(said) for reason in advice.reasons)
     assert advice.to_json()["evidence"]["warm_start"]["images"] == short.images
 

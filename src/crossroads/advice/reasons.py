@@ -106,7 +106,7 @@ def _level_in_words(level: Level, order: tuple[Candidate, ...]) -> str:
 
 
 def _warm_start_in_words(short: Short, leading: Profile) -> str:
-    trained = f"{short.epochs} epochs of {short.images:,} images"
+    trained = f"{short.epochs} epoch{'s' * (short.epochs > 1)} of {short.images:,} images"
     return (
         f"a short warm start of {short.backbone}, {trained}, reaches {short.accuracy.value:.3f} of images held out; a probe of "
         f"what the network had learned before, {leading.best.accuracy.value:.3f}"
