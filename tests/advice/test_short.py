@@ -93,6 +93,15 @@ def test_one_that_fails_is_told_of_and_stops_nothing(pictures, monkeypatch):
     assert watcher.said[-1] == "no short training of quiz-cnn: no room"
 
 
+def test_what_the_watcher_raises_ends_it(pictures):
+    class Stops(Silent):
+        def progress(self, stage, done, total):
+            raise ConnectionError(stage)
+
+    with pytest.raises(ConnectionError, match="a short training"):
+        short_training(pictures, choose("quiz-cnn"), SCRATCH, Limit(400, (2, 30), 60.0), Stops())
+
+
 def test_of_one_class_or_of_single_images_there_is_none(pictures):
     limit = Limit(400, (2, 30), 60.0)
     assert short_training(pictures.select(pictures.labels == 0), choose("quiz-cnn"), SCRATCH, limit, Silent()) is None

@@ -104,7 +104,7 @@ def short_training(dataset: Dataset, choice: Choice, asked: Recipe, limit: Limit
         choice: The backbone.
         asked: Strategy, image size and what else holds, without epochs.
         limit: How long.
-        watcher: Is told what goes on.
+        watcher: Is told what goes on; what it raises ends it.
     """
     parts = _divided(dataset, asked.seed)
     if parts is None:
@@ -122,6 +122,7 @@ def short_training(dataset: Dataset, choice: Choice, asked: Recipe, limit: Limit
     called = "training" if strategy(recipe.strategy).start == "random" else recipe.strategy.replace("-", " ")
     watcher.note(f"evidence: a short {called} of {choice.record.name}, {epochs} epochs of {len(train)} images")
     done: list[EpochRecord] = []
+    asked_to_stop: list[Exception] = []
     end = time.perf_counter() + limit.seconds
 
     def after_step() -> None:
@@ -131,7 +132,11 @@ def short_training(dataset: Dataset, choice: Choice, asked: Recipe, limit: Limit
 
     def after_epoch(record: EpochRecord, total: int) -> None:
         done.append(record)
-        watcher.progress(f"a short {called}", record.epoch * len(train), total * len(train))
+        try:
+            watcher.progress(f"a short {called}", record.epoch * len(train), total * len(train))
+        except Exception as error:
+            asked_to_stop.append(error)
+            raise
 
     try:
         sides = tuple(load_all(side, resize_of(recipe)) for side in (train, parts.validation))
@@ -140,9 +145,10 @@ def short_training(dataset: Dataset, choice: Choice, asked: Recipe, limit: Limit
             relay = Relay(Silent(), after_step=after_step, after_epoch=after_epoch)
             history = carry_out(task, TrialFolder(Path(folder)), relay).history
     except Exception as error:  # backends raise all kinds, such as for want of memory
-        why = (
-            "an epoch takes too long" if isinstance(error, Enough) else str(error).partition("\n")[0][:200] or type(error).__name__
-        )
+        if error in asked_to_stop:
+            raise
+        said = str(error).partition("\n")[0][:200] or type(error).__name__
+        why = "an epoch takes too long" if isinstance(error, Enough) else said
         watcher.note(f"no short {called} of {choice.record.name}: {why}")
         return None
     return _short(recipe, size, history, sides[0], sides[1])
