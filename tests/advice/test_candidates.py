@@ -83,6 +83,11 @@ def test_from_scratch_is_timed_by_its_short_training_where_there_was_one():
     assert blind.seconds > OVERHEAD
 
 
+def test_a_short_training_of_one_epoch_tells_nothing_of_the_time():
+    timed = Short("from-scratch", DEFAULT_FROM_SCRATCH, 32, 800, 1, KNOWN, start_seconds=30.0, seconds_an_image=0.0)
+    assert from_scratch(timed, GROUND, KNOWN).seconds == from_scratch(None, GROUND, KNOWN).seconds
+
+
 def test_the_small_network_takes_the_size_that_was_asked_for_where_it_can():
     record = backbone(DEFAULT_FROM_SCRATCH)
     assert scratch_size(Recipe(), 500.0) == record.size_for(500.0)

@@ -48,6 +48,7 @@ def advice(pictures, tiny, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CROSSROADS_CACHE", str(tmp_path_factory.getbasetemp() / "advice-cache"))
         patch.setattr(level, "SHORT_EPOCHS", (2, 2))
+        patch.setattr(warm, "SECONDS", 30.0)
         return crossroads.advise(pictures, backbones=[tiny], epochs=4, **SPLIT)
 
 
@@ -81,15 +82,26 @@ def test_evidence_is_of_the_training_split_alone(pictures, tiny):
     assert seen.evidence.warm_start.epochs == again.evidence.warm_start.epochs
 
 
+def test_where_another_strategy_than_that_of_the_case_comes_first_it_is_said_why(advice):
+    reasons = {}
+    for number in (1, 2, 3, 4):
+        case = replace(advice.case, number=number)
+        leading = advice.evidence.profiles[0]
+        reasons[number] = list(reasons_for(advice.evidence, leading, case, advice.ranked, None))
+    first = next(record.case[0] for record in STRATEGIES if record.name == advice.best.recipe.strategy)
+    said = {number for number, words in reasons.items() if any(f"{advice.best.name} is put first for" in one for one in words)}
+    assert said == {1, 2, 3, 4} - {int(first)}
+
+
 def test_a_short_warm_start_of_the_best_network_is_part_of_the_evidence(advice):
     short = advice.evidence.warm_start
     assert (short.strategy, short.backbone) == ("warm-start", "own:tiny")
-    warm = next(one for one in advice.ranked if one.recipe.strategy == "warm-start")
-    assert [base.kind for base in warm.bases] == ["probe", "short training"]
-    assert warm.bases[1].accuracy == short.accuracy
-    assert all(len(one.bases) == 1 for one in advice.ranked if one is not warm)
-    assert warm.epoch_seconds == pytest.approx(66 * short.seconds_an_image)  # measured, not estimated
-    said = f"a short warm start of own:tiny, {short.epochs} epoch of {short.images} images, reaches {short.accuracy.value:.3f}"
+    start = next(one for one in advice.ranked if one.recipe.strategy == "warm-start")
+    assert [base.kind for base in start.bases] == ["probe", "short training"]
+    assert start.bases[1].accuracy == short.accuracy
+    assert all(len(one.bases) == 1 for one in advice.ranked if one is not start)
+    assert start.epoch_seconds == pytest.approx(66 * short.seconds_an_image)  # measured, not estimated
+    said = f"a short warm start of own:tiny, {short.epochs} epochs of {short.images} images, reaches {short.accuracy.value:.3f}"
     assert any(reason.startswith(said) for reason in advice.reasons)
     assert advice.to_json()["evidence"]["warm_start"]["images"] == short.images
 

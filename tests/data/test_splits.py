@@ -316,7 +316,7 @@ def test_rows_that_are_equal_come_on_one_side() -> None:
         parts = split(rows, validation=0.25, test=0.25, seed=seed)
         sides = [set(np.array(EQUAL)[part.indices]) for part in (parts.train, parts.validation, parts.test.unlock())]
         assert sum(map(len, sides)) == len(set(EQUAL)) == len(set.union(*sides))
-        assert parts.notes == ("3 images equal to others of their class: equal images were put on one side of the split",)
+        assert parts.notes == ("images that are equal to others of their class: 3; they were put on the side of those",)
 
 
 def test_a_class_of_too_few_different_images_is_divided_between_equal_ones_and_no_other_class_is() -> None:
@@ -324,7 +324,7 @@ def test_a_class_of_too_few_different_images_is_divided_between_equal_ones_and_n
     for seed in range(8):
         parts = split(with_digests(dataset([0] * 40 + [1] * 3), twice + few), validation=0.1, test=0.1, seed=seed)
         assert parts.test is not None
-        assert parts.notes[0].startswith("20 images equal to others")
+        assert parts.notes[0].startswith("images that are equal to others of their class: 20")
         assert parts.notes[1] == "equal images of 'c1' may be on several sides: there are too few others to divide"
         sides = [set(np.array(twice + few)[part.indices]) for part in (parts.train, parts.validation, parts.test.unlock())]
         assert sides[0] & sides[1] == sides[0] & sides[2] == {50}

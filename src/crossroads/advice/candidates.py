@@ -151,7 +151,7 @@ def from_scratch(short: Short | None, ground: Ground, base: Estimate) -> Candida
     accuracy = expected("from-scratch", bases, ground.images_of_a_class, ground.images)
     cost = int(record.multiply_adds * (size / record.reference_size) ** 2)
     each, start = step_seconds(cost, ground.machine, depthwise=False), TRACE
-    if short is not None:
+    if short is not None and short.seconds_an_image:
         each, start = short.seconds_an_image, short.start_seconds
     epoch = each * ground.images
     seconds = OVERHEAD + start + epoch * (recipe.epochs or 0)
@@ -253,7 +253,7 @@ def _seconds(seen: Seen, way: Frozen, recipe: Recipe, short: Short | None, groun
         seconds += head_seconds(ground.images, way.features.shape[1], ground.classes, ground.machine)
     if not record.frozen:
         each, start = step_seconds(cost, ground.machine, depthwise=seen.depthwise), TRACE
-        if short is not None:  # measured, for all that the backbone keeps
+        if short is not None and short.seconds_an_image:  # measured, for all that the backbone keeps
             each, start = short.seconds_an_image * cost / seen.built.keep.multiply_adds, short.start_seconds
         epoch = ground.images * each
         seconds += start + ground.images * seen.decode_seconds + (recipe.epochs or 0) * epoch

@@ -21,7 +21,7 @@ LITTLE = 0.1
 def reasons_for(
     evidence: Evidence, leading: Profile | None, case: Case | None, order: tuple[Candidate, ...], budget: float | None
 ) -> Iterator[str]:
-    """One sentence each: size, similarity, what more data would bring, what must be beaten, a warm start, what the budget forbids.
+    """One sentence each, on size, similarity, what more data would bring, what must be beaten, a warm start, the choice, the budget.
 
     Args:
         evidence: What was measured.
@@ -38,6 +38,8 @@ def reasons_for(
     yield _level_in_words(evidence.level, order)
     if evidence.warm_start is not None and leading is not None:
         yield _warm_start_in_words(evidence.warm_start, leading)
+    if case is not None and not order[0].obstacle:
+        yield from _choice_in_words(case, order)
     yield from _budget_in_words(order, budget)
 
 
@@ -84,8 +86,8 @@ def _curve_in_words(curve: Curve, order: tuple[Candidate, ...]) -> str:
         return words
     lift = max(one.accuracy.value for one in trained) - max(one.accuracy.value for one in frozen)
     if lift > more:
-        return f"{words}; more training is worth more than more data, about {100 * max(0.0, lift):.1f} points"
-    return f"{words}; more data are worth more than more training, which brings about {100 * max(0.0, lift):.1f}"
+        return f"{words}; more training is expected to be worth more than more data, {100 * max(0.0, lift):.1f} points"
+    return f"{words}; more data are expected to be worth more than more training, which brings {100 * max(0.0, lift):.1f}"
 
 
 def _level_in_words(level: Level, order: tuple[Candidate, ...]) -> str:
@@ -110,6 +112,20 @@ def _warm_start_in_words(short: Short, leading: Profile) -> str:
     return (
         f"a short warm start of {short.backbone}, {trained}, reaches {short.accuracy.value:.3f} of images held out; a probe of "
         f"what the network had learned before, {leading.best.accuracy.value:.3f}"
+    )
+
+
+def _choice_in_words(case: Case, order: tuple[Candidate, ...]) -> Iterator[str]:
+    """Where something else is put first than what the case is answered by."""
+    first = order[0]
+    usual = next((one for one in order if strategy(one.recipe.strategy).case.startswith(f"{case.number}:")), None)
+    if usual is None or strategy(first.recipe.strategy).case.startswith(f"{case.number}:"):
+        return
+    known = (one.accuracy.value for one in (first, usual))
+    reached, instead = (f"{value:.3f}" for value in known)
+    yield (
+        f"the case is a name, and expectations decide: {first.name} is put first for {reached} in {told_seconds(first.seconds)} s, "
+        f"where {usual.name} is expected to reach {instead} in {told_seconds(usual.seconds)} s"
     )
 
 

@@ -65,7 +65,7 @@ class Short:
         epochs: Passes over them.
         accuracy: After the last epoch.
         start_seconds: That the first epoch took longer than the others.
-        seconds_an_image: Of one pass.
+        seconds_an_image: Of one pass; 0 where the first epoch alone was done, which holds the beginning too.
     """
 
     strategy: StrategyName
@@ -156,7 +156,7 @@ def short_training(dataset: Dataset, choice: Choice, asked: Recipe, limit: Limit
 
 def _short(recipe: Recipe, size: int, history: Sequence[EpochRecord], train: Loaded, held_out: Loaded) -> Short:
     seconds = [epoch.seconds for epoch in history]
-    usual = float(np.median(seconds[1:] or seconds))
+    usual = float(np.median(seconds[1:])) if len(seconds) > 1 else 0.0
     accuracy, groups = history[-1].validation_accuracy, held_out.dataset.groups
     worth = len(held_out.dataset) if groups is None else effective(groups)
     known = Estimate(accuracy, *wilson(accuracy * worth, worth))

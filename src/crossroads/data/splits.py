@@ -231,7 +231,7 @@ def _drawn_together(dataset: Dataset, wanted: list[tuple[int, float]], seed: int
     equal[alone] = int(equal.max()) + 1 + np.flatnonzero(alone)
     sides, notes = _drawn(replace(dataset, groups=equal), wanted, seed)
     repeats = len(equal) - len(np.unique(equal))
-    said = [f"{plural(repeats, 'image')} equal to others of their class: equal images were put on one side of the split"]
+    said = [f"images that are equal to others of their class: {repeats}; they were put on the side of those"]
     names = ", ".join(repr(dataset.classes[label]) for label in np.flatnonzero(short)[:5])
     cut = [f"equal images of {names} may be on several sides: there are too few others to divide"] if short.any() else []
     return sides, [*(said if repeats else []), *cut, *notes]
