@@ -132,7 +132,7 @@ def test_the_first_answer_comes_whatever_the_budget_and_the_others_only_within_i
     found = run(tmp_path, plan("finetune", "early-features", budget=1.0), watcher)
     assert found.task.strategy == "early-features"
     assert trainings.ran == [("early-features", None)]
-    assert "finetune of b is not tried: an epoch would take about 14 s, and 0 are left" in watcher.said
+    assert "finetune of b is not tried: one epoch, start and end included, would take about 14 s, and 0 are left" in watcher.said
     assert watcher.said[-1].startswith("all of it took 17 s, and the budget was 1.0: the evidence took 5.0 s")
 
 
@@ -204,7 +204,10 @@ def test_short_turns_share_half_the_time(tmp_path, trainings):
     watcher = Notes()
     run(tmp_path, plan("finetune", "warm-start", "from-scratch", "early-features", budget=70.0), watcher)
     assert trainings.ran[1] == ("from-scratch", 2)
-    assert any(note.startswith("finetune of b has no short turn: an epoch would take about 14 s") for note in watcher.said)
+    assert any(
+        note.startswith("finetune of b has no short turn: one epoch, start and end included, would take about 14 s")
+        for note in watcher.said
+    )
 
 
 def test_a_candidate_that_fails_does_not_lose_the_race(tmp_path, trainings):

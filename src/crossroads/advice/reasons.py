@@ -21,7 +21,7 @@ LITTLE = 0.1
 def reasons_for(
     evidence: Evidence, leading: Profile | None, case: Case | None, order: tuple[Candidate, ...], budget: float | None
 ) -> Iterator[str]:
-    """One sentence each, on size, similarity, what more data would bring, what must be beaten, a warm start, the choice, the budget.
+    """One sentence each: size, similarity, what more data would bring, what must be beaten, a warm start, the choice, the budget.
 
     Args:
         evidence: What was measured.

@@ -33,6 +33,9 @@ from crossroads.strategies import strategy
 from crossroads.training.checkpoint import EpochRecord
 from crossroads.training.watch import Enough, Relay, Watcher
 
+ONE_EPOCH = "one epoch, start and end included,"
+"""What the seconds of the shortest training are those of, in words."""
+
 SHORT = 4
 """Share of the epochs of a first turn: one in so many."""
 
@@ -180,7 +183,7 @@ class _Race:
         entrant, epochs, had = self._entrant(index), self._room_for(index), self._of(index)
         if not epochs:
             wanted = 1 + max((trial.epochs or 0 for trial in had), default=0) if entrant.shortens else entrant.recipe.epochs
-            more = "an epoch" if wanted == 1 else f"{wanted} epochs"
+            more = ONE_EPOCH if wanted == 1 else f"{wanted} epochs"
             takes, left = planned_seconds(entrant, wanted or 1, had), max(0, self._plan.budget - self._spent())
             self._leave(index, f"{more} would take about {takes:,.0f} s, and {left:,.0f} are left")
         elif not self._hoped_for(index, epochs):
@@ -206,7 +209,7 @@ class _Race:
             self._try(index, epochs, until=until)
         else:
             takes = planned_seconds(entrant, 1, ())
-            why = f"an epoch would take about {takes:,.0f} s, and its share of the time is {max(0, share):,.0f}"
+            why = f"{ONE_EPOCH} would take about {takes:,.0f} s, and its share of the time is {max(0, share):,.0f}"
             self._watcher.note(f"{_called(entrant.recipe)} has no short turn: {why}")
 
     def _room_for(self, index: int) -> int:
