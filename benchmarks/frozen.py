@@ -26,7 +26,7 @@ WITH_ONEDNN = f"{KERAS}, oneDNN asked for"
 """Keras beside Crossroads has the kernels that Crossroads asks TensorFlow for; by itself it has them on some processors only."""
 
 AGAIN = (600, 4_300)
-"""Images that are fitted twice. The second fit reads the network's weights, and every file: its digest says whether it is known."""
+"""Images that are fitted twice. The second fit reads the network's weights; files are read, and digested, before the split."""
 
 GROWTH = (1_000, 10_000, 100_000)
 
