@@ -80,7 +80,12 @@ each = pytest.mark.parametrize("built", marked(LIGHT, CORE), indirect=True)
 def close(found, expected, tolerance):
     assert found.shape == expected.shape
     assert np.isfinite(expected).all()
-    assert np.abs(found - expected).max() <= tolerance * max(np.abs(expected).max(), 1e-6)
+    assert difference(found, expected) <= tolerance
+
+
+def difference(found, expected):
+    """Largest, as a share of the largest value."""
+    return float(np.abs(found - expected).max() / max(np.abs(expected).max(), 1e-6))
 
 
 @each
@@ -125,4 +130,17 @@ def test_it_saves_and_loads_in_safe_mode(built, tmp_path):
 def test_the_inference_graph_agrees(built, tmp_path):
     to_openvino(built.model, tmp_path / "graph.xml")
     graph = Graph(tmp_path / "graph.xml")
-    close(graph(built.images), built.features(), 1e-3)
+    found, expected = graph(built.images), built.features()
+    if difference(found, expected) > 1e-3 and difference(rounded_otherwise(built), expected) > 1e-3:
+        pytest.skip("its random weights amplify rounding so far that Keras does not agree with itself")
+    close(found, expected, 1e-3)
+
+
+def rounded_otherwise(built):
+    """What Keras computes where each weight is as much as its rounding error off."""
+    rng, before = np.random.default_rng(0), built.model.get_weights()
+    try:
+        built.model.set_weights([(w * (1 + 6e-8 * rng.standard_normal(w.shape))).astype(w.dtype) for w in before])
+        return built.features()
+    finally:
+        built.model.set_weights(before)
