@@ -120,6 +120,17 @@ def test_the_surest_comes_first_then_a_quarter_of_the_others_then_the_better_hal
     assert "finetune of b won: 0.9200 on validation where 0.860 was expected" in found.facts["why"]
 
 
+@pytest.mark.parametrize(("finetuned", "goes_on"), [(0.9, "from-scratch"), (0.95, "finetune")])
+def test_of_two_that_are_expected_to_do_as_well_the_one_that_leaves_more_time_goes_on_first(
+    tmp_path, trainings, monkeypatch, finetuned, goes_on
+):
+    monkeypatch.setitem(EXPECTED, "from-scratch", EXPECTED["finetune"])
+    trainings.reaches = {"feature-extraction": 0.8, "finetune": finetuned, "from-scratch": 0.9}
+    run(tmp_path, plan("feature-extraction", "finetune", "from-scratch"))
+    assert [epochs for _, epochs in trainings.ran[:4]] == [None, 2, 2, 8]
+    assert trainings.ran[3][0] == goes_on
+
+
 def test_a_candidate_that_cannot_be_hoped_to_win_is_not_tried(tmp_path, trainings):
     trainings.reaches = {"early-features": 0.97, "feature-extraction": 0.8}
     run(tmp_path, plan("early-features", "feature-extraction"))

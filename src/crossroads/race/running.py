@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from crossroads.advice.candidates import TIE
 from crossroads.advice.cost import told_seconds
 from crossroads.advice.estimate import Estimate
 from crossroads.errors import CrossroadsError, RecipeError
@@ -163,7 +164,7 @@ class _Race:
                 self._short_turn(index, until, (until - self._spent()) / (len(hopeful) - place))
         left = [index for index in hopeful if not self._failed(index)]
         while left and places:
-            index = max(left, key=lambda one: self._expected(one, self._room_for(one)).value)
+            index = self._most_hopeful(left)
             if any(trial.whole for trial in self._of(index)):  # it has so few epochs that its short turn was all
                 places -= 1
                 left.remove(index)
@@ -177,6 +178,13 @@ class _Race:
                 elif self._room_for(index) < AGAIN * (self._of(index)[-1].epochs or 1):
                     left.remove(index)
                     places -= 1
+
+    def _most_hopeful(self, left: list[int]) -> int:
+        """Whose accuracy is expected to be highest; of those within `TIE` of it the one that leaves most time."""
+        room = {index: self._room_for(index) for index in left}
+        values = {index: self._expected(index, room[index]).value for index in left}
+        near = [index for index in left if max(values.values()) - values[index] <= TIE]
+        return min(near, key=lambda index: planned_seconds(self._entrant(index), room[index], self._of(index)))
 
     def _may_run(self, index: int) -> bool:
         """Whether there are time and hope for a candidate; if not, the user is told."""
