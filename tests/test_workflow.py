@@ -157,7 +157,7 @@ def test_images_that_are_given_leave_no_path_of_the_recipe_in_the_artifact(sourc
     assert not {"data", "test"} & kept.keys()
 
 
-def test_nothing_reads_the_test_before_the_final_evaluation(source, tmp_path, monkeypatch):
+def test_once_there_is_a_test_nothing_reads_it_before_the_final_evaluation(source, tmp_path, monkeypatch):
     test = splits.split(crossroads.read(source), validation=0.2, test=0.2, seed=0).test.unlock()
     held_out = {test.name(row) for row in range(len(test))}
     read, unlocked = [], []
@@ -167,6 +167,8 @@ def test_nothing_reads_the_test_before_the_final_evaluation(source, tmp_path, mo
 
     def divided(*args, **options):  # which compares the bytes of all images, so that equal ones come on one side
         parts = splits.split(*args, **options)
+        names = [name for name, _ in read]
+        assert len(names) == len(set(names))
         read.clear()
         return parts
 

@@ -17,13 +17,13 @@ from crossroads._platform import has_gpu
 from crossroads.advice.candidates import Candidate
 from crossroads.advice.offers import offers_of
 from crossroads.advice.recommend import recommend
-from crossroads.data.dataset import DIGEST_BYTES, TEST, VALIDATION, Dataset
+from crossroads.data.dataset import DIGEST_BYTES, Dataset
 from crossroads.data.images import Resize
 from crossroads.data.labels import align
 from crossroads.data.loading import Loaded, digests_of, load_all, sizes
 from crossroads.data.mirrors import flip_is_safe
 from crossroads.data.readers import read
-from crossroads.data.splits import Locked, split
+from crossroads.data.splits import Locked, divided_rows, split
 from crossroads.data.trees import existing
 from crossroads.errors import DataError, RecipeError
 from crossroads.fitting import Task
@@ -105,19 +105,9 @@ def divide(data: Source | None, test: Source | None, recipe: Recipe, watcher: Wa
 
 
 def _with_digests(dataset: Dataset, recipe: Recipe, tested: bool, watcher: Watcher) -> Dataset:
-    """With the digests of the rows that are to be divided, since equal images are to be on one side; a test that is given stays
-    unread.
-
-    Args:
-        dataset: Without groups.
-        recipe: What the user asked for.
-        tested: Whether a test set is given beside it.
-        watcher: Is told of the progress where it takes long.
-    """
-    sides = dataset.sides()
-    if (sides == VALIDATION).any() and (tested or not recipe.test_share or (sides == TEST).any()):
-        return dataset
-    rows, began = np.flatnonzero((sides != TEST) & (sides != VALIDATION)), time.perf_counter()
+    """With the digests of the rows that are divided, by which equal ones come on one side; a given test stays unread."""
+    rows = divided_rows(dataset, validation=recipe.validation, test=recipe.test_share, tested=tested)
+    began = time.perf_counter()
 
     def progress(done: int, total: int) -> None:
         if time.perf_counter() - began > LONG:

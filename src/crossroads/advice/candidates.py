@@ -132,13 +132,12 @@ def of_backbone(
         except RecipeError as error:  # an option that would do nothing here; `require_some` has seen that it does with another
             watcher.note(f"{record.name} of {seen.choice.record.name} is left out: {error}")
             continue
-        bases: tuple[Base, ...] = (Base("probe", curves[way.strategy].here),)
-        if not (record.frozen or record.tuned):
-            bases = (Base("probe", max((curve.here for curve in curves.values()), key=lambda here: here.value)),)
-            bases += () if short is None else (_from_short(short, recipe, ground),)
+        warm = not (record.frozen or record.tuned)
+        here = max((curve.here for curve in curves.values()), key=lambda one: one.value) if warm else curves[way.strategy].here
+        bases = [Base("probe", here), *([_from_short(short, recipe, ground)] if warm and short is not None else [])]
         accuracy = expected(record.name, bases, ground.images_of_a_class, ground.images)
         seconds, each = _seconds(seen, way, recipe, short, ground)
-        yield Candidate(recipe, bases, accuracy, seconds, each, _memory(way, recipe))
+        yield Candidate(recipe, tuple(bases), accuracy, seconds, each, _memory(way, recipe))
 
 
 def from_scratch(short: Short | None, ground: Ground, base: Estimate) -> Candidate:

@@ -117,15 +117,14 @@ def _warm_start_in_words(short: Short, leading: Profile) -> str:
 
 def _choice_in_words(case: Case, order: tuple[Candidate, ...]) -> Iterator[str]:
     """Where something else is put first than what the case is answered by."""
-    first = order[0]
-    usual = next((one for one in order if strategy(one.recipe.strategy).case.startswith(f"{case.number}:")), None)
-    if usual is None or strategy(first.recipe.strategy).case.startswith(f"{case.number}:"):
+    answers = [one for one in order if strategy(one.recipe.strategy).case.startswith(f"{case.number}:")]
+    if not answers or order[0] in answers:
         return
-    known = (one.accuracy.value for one in (first, usual))
-    reached, instead = (f"{value:.3f}" for value in known)
+    first, usual = order[0], answers[0]
     yield (
-        f"the case is a name, and expectations decide: {first.name} is put first for {reached} in {told_seconds(first.seconds)} s, "
-        f"where {usual.name} is expected to reach {instead} in {told_seconds(usual.seconds)} s"
+        f"the case is a name, and expectations decide: {first.name} is put first for {first.accuracy.value:.3f} in "
+        f"{told_seconds(first.seconds)} s, where {usual.name} is expected to reach {usual.accuracy.value:.3f} in "
+        f"{told_seconds(usual.seconds)} s"
     )
 
 

@@ -13,10 +13,12 @@ from crossroads.strategies import WARM_EPOCHS, relevant, resolve, strategy
 from crossroads.training.watch import Watcher
 
 SECONDS = 15.0
-"""Time that the steps are expected to take; it ends after twice that."""
+"""Time that the steps are expected to take; it ends after twice that. Of 344 signs MobileNet then sees 2,750 images and reaches
+0.80 of those held out. Before statistics settled that was 0.65; 700 and 1,400 images told little, 0.23 and 0.40."""
 
 EPOCHS, IMAGES = 2, 40
-"""At least: the first epoch tells what it takes to begin, and the second what an epoch takes; a fifth as many more are held out."""
+"""At least: the first epoch tells what it takes to begin, and the second what an epoch takes; a quarter as many images
+are held out."""
 
 
 def short_warm_start(

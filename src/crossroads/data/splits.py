@@ -116,16 +116,12 @@ def split(dataset: Dataset, *, validation: float, test: float, seed: int, locked
     if locked_test is not None and len(locked_test) == 0:
         raise SplitError(f"the test set {locked_test.origin} must have rows", received="0 rows")
     sides, notes = _given(dataset)
-    wanted = []
-    if locked_test is None and test > 0 and not (sides == TEST).any():
-        wanted.append((TEST, test))
-    if not (sides == VALIDATION).any():
-        wanted.append((VALIDATION, validation))
+    wanted = _wanted(sides, validation, test, tested=locked_test is not None)
     if dataset.splits is not None and (sides != NO_SPLIT).any():
         notes += [f"the data brings no {SPLITS[side]} rows: {share:g} of its train rows were taken" for side, share in wanted]
     if locked_test is not None and (sides == TEST).any():
         notes.append(f"{np.count_nonzero(sides == TEST)} test rows of the data are left out, since another test set is given")
-    pool = np.flatnonzero((sides == NO_SPLIT) | (sides == TRAIN))
+    pool = _pool(sides)
     if len(pool) == 0:
         raise SplitError(f"{dataset.origin}: there must be rows to train on", received=f"{len(dataset)} rows, none for train")
     drawn, more = _drawn_together(dataset.select(pool), wanted, seed)
@@ -137,6 +133,26 @@ def split(dataset: Dataset, *, validation: float, test: float, seed: int, locked
         test=Locked(held) if len(held) else None,
         notes=tuple(notes + more + _absences(dataset, sides)),
     )
+
+
+def divided_rows(dataset: Dataset, *, validation: float, test: float, tested: bool) -> Ints:
+    """The rows that `split` would divide between sides; none where the data, or a test set beside them, bring every side."""
+    sides = dataset.sides()
+    return _pool(sides) if _wanted(sides, validation, test, tested=tested) else np.empty(0, np.int64)
+
+
+def _pool(sides: Sides) -> Ints:
+    return np.flatnonzero((sides == NO_SPLIT) | (sides == TRAIN))
+
+
+def _wanted(sides: Sides, validation: float, test: float, *, tested: bool) -> list[tuple[int, float]]:
+    """The sides that must be drawn, with their shares."""
+    wanted = []
+    if not tested and test > 0 and not (sides == TEST).any():
+        wanted.append((TEST, test))
+    if not (sides == VALIDATION).any():
+        wanted.append((VALIDATION, validation))
+    return wanted
 
 
 def split_digest(digests: NDArray[np.uint8], labels: NDArray[np.integer], classes: Sequence[str]) -> str:

@@ -221,16 +221,34 @@ def averages(parts: Parts, size: int, chosen: Sequence[Cut]) -> keras.Model:
 
 def calibrate_batchnorm(parts: Parts, images: NDArray[np.uint8]) -> None:
     """Give every BatchNorm layer of a backbone the statistics of images, uint8 (n, size, size, 3), as one batch."""
-    norms = [layer for layer in parts.backbone._flatten_layers() if isinstance(layer, layers.BatchNormalization)]
-    before = [layer.momentum for layer in norms]
     x: Any = images.astype(np.float32)
     for layer in parts.preprocessing:
         x = layer(x)
-    for layer in norms:
-        layer.momentum = 0.0  # the batch's own, not a moving average
-    parts.backbone(x, training=True)
-    for layer, momentum in zip(norms, before, strict=True):
-        layer.momentum = momentum
+    with momentum_at_most(0.0, batchnorms(parts.backbone)):  # the batch's own, not a moving average
+        parts.backbone(x, training=True)
+
+
+def batchnorms(model: keras.Model) -> list[layers.BatchNormalization]:
+    """Every BatchNorm layer of a model, those inside other layers too."""
+    return [layer for layer in all_layers(model) if isinstance(layer, layers.BatchNormalization)]
+
+
+def all_layers(model: keras.Model) -> list[keras.Layer]:
+    """Every layer of a model, those inside other layers too: nothing public reaches them."""
+    return list(model._flatten_layers(include_self=False, recursive=True))
+
+
+@contextmanager
+def momentum_at_most(most: float, norms: Sequence[layers.BatchNormalization]) -> Iterator[None]:
+    """Inside, the moving statistics of BatchNorm layers follow at least as fast as by a momentum; then each has its own again."""
+    before = [layer.momentum for layer in norms]
+    try:
+        for layer in norms:
+            layer.momentum = min(layer.momentum, most)
+        yield
+    finally:
+        for layer, momentum in zip(norms, before, strict=True):
+            layer.momentum = momentum
 
 
 def _prepared(parts: Parts, images: Any, model: keras.Model) -> Any:

@@ -14,7 +14,7 @@ import keras
 import numpy as np
 
 from crossroads.errors import TrainingError
-from crossroads.networks.network import Network
+from crossroads.networks.network import Network, all_layers
 from crossroads.strategies import Phase
 
 
@@ -28,7 +28,7 @@ def freeze(network: Network, phase: Phase) -> list[Any]:
         Every variable of the network that must not change, those of its frozen part included.
     """
     trained, head = network.trained, {id(layer) for layer in network.blocks[-1]}
-    layers = _all_layers(trained)
+    layers = all_layers(trained)
     for layer in (trained, *layers):
         layer.trainable = True  # one by one: a model that is trainable already does not pass it on
     if phase.name == "head":
@@ -41,11 +41,6 @@ def freeze(network: Network, phase: Phase) -> list[Any]:
     if network.frozen is not None:
         still += network.frozen.weights
     return list({id(variable): variable for variable in still}.values())
-
-
-def _all_layers(model: keras.Model) -> list[keras.Layer]:
-    # Nothing public reaches the layers inside a layer, where a BatchNorm may be too.
-    return list(model._flatten_layers(include_self=False, recursive=True))
 
 
 def fingerprint(variables: Sequence[Any]) -> list[bytes]:
