@@ -8,7 +8,7 @@ import os
 import statistics
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,21 @@ from benchmarks.runs import BACKBONES, FROZEN, SCRATCH, WEIGHTS, Asked, asked, k
 from benchmarks.tasks import TASKS, Task, task
 from crossroads.advice.candidates import TIE
 from crossroads.advice.estimate import Estimate, log_odds
-from crossroads.advice.expectation import CARRIED, LIFTS, Base, Carried, Halved, Laws, Lift, counted, expected, least_error, reach
+from crossroads.advice.expectation import (
+    CARRIED,
+    LIFTS,
+    Base,
+    Carried,
+    Halved,
+    Laws,
+    Lift,
+    Setting,
+    counted,
+    expected,
+    least_error,
+    reach,
+)
+from crossroads.advice.size import slope_of
 from crossroads.race.belief import believed
 
 ADVICE = ROOT / "benchmarks" / "figures" / "advice.jsonl"
@@ -61,6 +75,13 @@ class Outcome:
     @property
     def best(self) -> float:
         return max(self.reached.values())
+
+    @property
+    def setting(self) -> Setting:
+        """What expectations know of the images."""
+        size, points = (self.advice["evidence"][name] for name in ("size", "curve"))
+        slope = slope_of([(point["images"], Estimate(**point["accuracy"])) for point in points["points"]])
+        return Setting(size["images"], size["effective"] / size["classes"], slope)
 
     def regret(self, strategy: str) -> float:
         """Points of test accuracy that a strategy lies below the best."""
@@ -145,9 +166,16 @@ def one(task_name: str, backbone: str, seed: int) -> dict[str, Any]:
     return {**value, "seconds": round(seconds, 1), "logme": round(evidence, 4), "load": round(os.getloadavg()[0], 1)}
 
 
-def bases_of(row: Mapping[str, Any]) -> tuple[Base, ...]:
-    """What the expectation of a strategy rests on, from its row of an advice."""
-    return tuple(Base(base["kind"], Estimate(**base["accuracy"]), base["halvings"]) for base in row["bases"])
+def bases_of(advice: Mapping[str, Any], name: str) -> tuple[Base, ...]:
+    """What the expectation of a strategy rests on, from an advice; nothing where it has no such row.
+
+    Advices that were kept before a training from scratch rested on the best probe too are read as if it had.
+    """
+    row = next((row for row in advice["ranked"] if row["strategy"] == name), {"bases": []})
+    found = [Base(base["kind"], Estimate(**base["accuracy"]), base["halvings"]) for base in row["bases"]]
+    if name == SCRATCH and found and all(base.kind != "probe" for base in found):
+        found.insert(0, Base("probe", Estimate(**advice["evidence"]["curve"]["here"])))
+    return tuple(found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,14 +189,13 @@ class Expected:
 
 def expectations(outcome: Outcome, laws: Laws) -> list[Expected]:
     """Of every strategy that was run to its end, the best first, as `advice.candidates.ranked` has it."""
-    size = outcome.advice["evidence"]["size"]
     rows = {row["strategy"]: row for row in outcome.advice["ranked"]}
     found = []
     for name in outcome.reached:
-        bases = [base for base in bases_of(rows[name]) if name in laws[base.kind != "probe"]] if name in rows else []
+        bases = [base for base in bases_of(outcome.advice, name) if name in laws[base.kind != "probe"]]
         if not bases:
             continue
-        accuracy = expected(name, bases, size["effective"] / size["classes"], size["images"], laws)
+        accuracy = expected(name, bases, outcome.setting, laws)
         found.append(Expected(name, accuracy, rows[name]["seconds"]))
     found.sort(key=lambda one: -one.accuracy.value)
     near = [one for one in found if found[0].accuracy.value - one.accuracy.value <= TIE]
@@ -288,25 +315,24 @@ class _Point:
     more: float
     base: Base
     known: float
-    reach: float
+    setting: Setting
     source: str
 
 
 def _points(name: str, kind: str, found: Sequence[Outcome], without: str) -> list[_Point]:
-    """Of each task but those of one source; from scratch once, since it is the same with each backbone."""
+    """Of each task but those of one source; a short training from scratch once, since it is the same with each backbone."""
     points: dict[tuple[str, str], _Point] = {}
     for outcome in found:
-        rows = {row["strategy"]: row for row in outcome.advice["ranked"]}
-        if outcome.source == without or name not in rows or name not in outcome.reached:
+        if outcome.source == without or name not in outcome.reached:
             continue
-        size = outcome.advice["evidence"]["size"]
-        least = least_error(size["images"])
-        for base in bases_of(rows[name]):
+        setting = outcome.setting
+        least = least_error(setting.images)
+        for base in bases_of(outcome.advice, name):
             middle, low, high = (log_odds(value, least) for value in base.accuracy)
             if base.kind == kind:
-                more, of_a_class = log_odds(outcome.reached[name], least) - middle, reach(size["effective"] / size["classes"])
-                key = (outcome.task, "" if name == SCRATCH else outcome.backbone)
-                points.setdefault(key, _Point(more, base, (high - low) / 2 / 1.96, of_a_class, outcome.source))
+                more = log_odds(outcome.reached[name], least) - middle
+                key = (outcome.task, "" if name == SCRATCH and kind != "probe" else outcome.backbone)
+                points.setdefault(key, _Point(more, base, (high - low) / 2 / 1.96, setting, outcome.source))
     return list(points.values())
 
 
@@ -323,11 +349,11 @@ def _fitted_lift(name: str, found: Sequence[Outcome], without: str) -> Lift | No
     points = _points(name, "probe", found, without)
     if len(points) < 3:
         return None
-    x, target = np.array([point.reach for point in points]), np.array([point.more for point in points])
-    design = np.stack([np.ones(len(x)), x], axis=1)
-    level, slope = np.linalg.solve(design.T @ design + np.diag(PRIOR), design.T @ target)
-    left = ((target - design @ (level, slope)) ** 2).sum() / max(3, len(x) - 2)
-    return Lift(round(float(level), 2), round(float(slope), 2), round(math.sqrt(left) * _unsure(points, 2), 2))
+    target = np.array([point.more for point in points])
+    design = np.array([[slope, slope * reach(of_a_class)] for _, of_a_class, slope in (astuple(point.setting) for point in points)])
+    level, by_size = np.linalg.solve(design.T @ design + np.diag(PRIOR), design.T @ target)
+    left = ((target - design @ (level, by_size)) ** 2).sum() / max(3, len(target) - 2)
+    return Lift(round(float(level), 2), round(float(by_size), 2), round(math.sqrt(left) * _unsure(points, 2), 2))
 
 
 def _fitted_carried(name: str, found: Sequence[Outcome], without: str) -> Carried | None:
@@ -337,9 +363,10 @@ def _fitted_carried(name: str, found: Sequence[Outcome], without: str) -> Carrie
         return None
     more, known = np.array([point.more for point in points]), np.array([point.known for point in points])
     halvings = np.array([counted(point.base.halvings) for point in points])
-    gain, scatter = np.arange(-10, 60)[:, None, None] * STEP, np.arange(5, 125)[:, None] * STEP
+    slopes = np.array([point.setting.slope for point in points])
+    gain, scatter = np.arange(-10, 100)[:, None, None] * STEP, np.arange(5, 125)[:, None] * STEP
     variance = known**2 + scatter**2 * halvings
-    unlikely = ((more - gain * halvings) ** 2 / variance + np.log(variance)).sum(axis=2)
+    unlikely = ((more - gain * slopes * halvings) ** 2 / variance + np.log(variance)).sum(axis=2)
     best, widest = np.unravel_index(int(np.argmin(unlikely)), unlikely.shape)
     spread = float(scatter[widest, 0]) * math.sqrt(len(points) / (len(points) - 1)) * _unsure(points, 1)
     return Carried(round(float(gain[best, 0, 0]), 2), round(spread, 2))

@@ -17,7 +17,7 @@ from crossroads.recipe import Recipe
 from crossroads.training.watch import Silent
 
 KNOWN = Estimate(0.8, 0.75, 0.85)
-GROUND = Ground(Recipe(), images=1_000, classes=10, images_of_a_class=100.0, side=32.0, machine=Machine(1e11))
+GROUND = Ground(Recipe(), images=1_000, classes=10, images_of_a_class=100.0, slope=0.7, side=32.0, machine=Machine(1e11))
 
 
 def candidate(name, accuracy, seconds=10.0, epochs=None, each=0.0, **options):
@@ -76,8 +76,9 @@ def test_from_scratch_is_timed_by_its_short_training_where_there_was_one():
     timed = Short("from-scratch", DEFAULT_FROM_SCRATCH, 32, 800, 10, KNOWN, start_seconds=3.0, seconds_an_image=0.001)
     found, blind = from_scratch(timed, GROUND, Estimate(0.3, 0.2, 0.4)), from_scratch(None, GROUND, Estimate(0.3, 0.2, 0.4))
     assert found.seconds == pytest.approx(OVERHEAD + 3.0 + 0.001 * 1_000 * found.recipe.epochs)
-    (base,) = found.bases
+    probe, base = found.bases
     assert (base.kind, base.accuracy) == ("short training", KNOWN)
+    assert [probe] == list(blind.bases)
     assert base.halvings == pytest.approx(math.log2(1_000 * found.recipe.epochs / 8_000))
     assert [(base.kind, base.accuracy.value) for base in blind.bases] == [("probe", 0.3)]
     assert blind.seconds > OVERHEAD

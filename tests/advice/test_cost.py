@@ -3,6 +3,7 @@
 import pytest
 
 from crossroads.advice.cost import (
+    ACTIVATION,
     DEPTHWISE_STEP,
     PROCESS_MB,
     STEP,
@@ -12,7 +13,9 @@ from crossroads.advice.cost import (
     measured_machine,
     memory_mb,
     step_seconds,
+    step_share,
 )
+from crossroads.networks.cuts import Cut
 from crossroads.training.many import is_large
 
 SLOW, FAST = Machine(1e9), Machine(1e11)
@@ -26,6 +29,13 @@ def test_seconds_grow_with_the_work_and_fall_with_the_machine():
     assert forward_seconds(2_000, SLOW) == 2 * forward_seconds(1_000, SLOW) == 200 * forward_seconds(1_000, FAST)
     assert step_seconds(1_000, SLOW, depthwise=False) == STEP * forward_seconds(1_000, SLOW)
     assert step_seconds(1_000, SLOW, depthwise=True) == DEPTHWISE_STEP * forward_seconds(1_000, SLOW)
+
+
+def test_the_share_of_a_step_up_to_a_cut_counts_what_is_written_too():
+    early, end = (Cut(name, 0, 1.0, (4, 4, 8), work, 0, numbers) for name, work, numbers in (("a", 100, 90), ("b", 1_000, 100)))
+    assert 0.1 < step_share(early, end) < 0.9
+    assert step_share(early, end) == (100 + ACTIVATION * 90) / (1_000 + ACTIVATION * 100)
+    assert step_share(end, end) == 1
 
 
 @pytest.mark.parametrize(("n", "d"), [(200, 1_024), (4_000, 256), (20_000, 8_192)])

@@ -9,11 +9,11 @@ from crossroads.advice.expectation import (
     CARRIED,
     HALVED,
     LIFTS,
-    UNKNOWN,
     Base,
     Carried,
     Laws,
     Lift,
+    Setting,
     expected,
     least_error,
     reach,
@@ -22,6 +22,9 @@ from crossroads.advice.expectation import (
 from crossroads.strategies import STRATEGIES
 
 STARTS = [(record.name, "probe") for record in STRATEGIES] + [(name, "short training") for name in CARRIED]
+
+
+USUAL = Setting(5_000, 30, 1.0)
 
 
 def certain(level, by_size=0.0):
@@ -33,27 +36,29 @@ def probe(value, low=None, high=None):
 
 
 def test_every_strategy_has_its_constants():
-    assert set(LIFTS) == {record.name for record in STRATEGIES if record.start == "pretrained"}
+    assert set(LIFTS) == {record.name for record in STRATEGIES}
     assert set(CARRIED) == {"warm-start", "from-scratch"}
     assert set(HALVED) == {record.name for record in STRATEGIES if not record.frozen}
 
 
-@given(st.sampled_from(STARTS), st.floats(0, 1), st.floats(0, 0.2), st.floats(0.1, 1e5), st.integers(1, 10**6))
-def test_what_is_expected_lies_in_its_interval_and_both_are_shares(start, value, width, of_a_class, images):
+@given(st.sampled_from(STARTS), st.floats(0, 1), st.floats(0, 0.2), st.floats(0.1, 1e5), st.integers(1, 10**6), st.floats(0, 1))
+def test_what_is_expected_lies_in_its_interval_and_both_are_shares(start, value, width, of_a_class, images, slope):
     name, kind = start
     base = Base(kind, Estimate(value, max(0.0, value - width), min(1.0, value + width)), 1.5 if kind == "short training" else 0.0)
-    found = expected(name, [base], of_a_class, images)
+    found = expected(name, [base], Setting(images, of_a_class, slope))
     assert 0 <= found.low <= found.value <= found.high <= 1
 
 
 def test_a_lift_adds_to_the_log_odds_of_what_was_measured():
-    found = expected("finetune", probe(0.8), 30, 5_000, certain(0.5))
+    found = expected("finetune", probe(0.8), USUAL, certain(0.5))
     assert found.value == pytest.approx(from_log_odds(log_odds(0.8, 1e-9) + 0.5))
     assert (found.low, found.high) == pytest.approx((found.value, found.value), abs=1e-4)
 
 
 def test_the_part_of_a_lift_that_goes_with_size_is_nothing_at_thirty_images_of_a_class():
-    few, usual, many = (expected("finetune", probe(0.8), n, 5_000, certain(0.0, by_size=0.5)).value for n in (3, 30, 300))
+    few, usual, many = (
+        expected("finetune", probe(0.8), Setting(5_000, n, 1.0), certain(0.0, by_size=0.5)).value for n in (3, 30, 300)
+    )
     assert few < usual < many
     assert usual == pytest.approx(0.8)
 
@@ -65,13 +70,13 @@ def test_beyond_the_tasks_it_was_fitted_to_size_changes_nothing_more():
 
 def test_what_is_known_badly_has_a_wider_interval_about_the_same_middle():
     each = (Laws({"finetune": Lift(0.0, 0.0, scatter)}) for scatter in (0.1, 2.0))
-    sure, unsure = (expected("finetune", probe(0.9), 30, 5_000, laws) for laws in each)
+    sure, unsure = (expected("finetune", probe(0.9), USUAL, laws) for laws in each)
     assert sure.value == unsure.value == pytest.approx(0.9)
     assert unsure.low < sure.low < sure.high < unsure.high
 
 
 def test_of_few_images_no_perfect_probe_promises_perfection():
-    assert expected("finetune", probe(1.0), 30, 20, certain(0.0)).value == pytest.approx(1 - least_error(20))
+    assert expected("finetune", probe(1.0), Setting(20, 30, 1.0), certain(0.0)).value == pytest.approx(1 - least_error(20))
     assert least_error(1) == least_error(10)
 
 
@@ -93,9 +98,9 @@ def ends(found):
     return log_odds(found.low, 1e-9), log_odds(found.high, 1e-9)
 
 
-def after(halvings, *more):
+def after(halvings, *more, slope=1.0):
     short = Base("short training", Estimate(0.9, 0.9, 0.9), halvings)
-    return ends(expected("warm-start", [*more, short], 30, 5_000, TWO))
+    return ends(expected("warm-start", [*more, short], Setting(5_000, 30, slope), TWO))
 
 
 def test_a_whole_training_has_more_than_a_short_one_by_what_each_halving_is_worth_and_is_known_less_well():
@@ -117,6 +122,8 @@ def test_of_more_halvings_than_were_seen_nothing_more_is_promised_and_of_fewer_n
     assert after(0.0) == after(0.25)
 
 
-def test_a_strategy_that_a_probe_tells_nothing_of_may_come_to_anything():
-    low, high = ends(expected("from-scratch", probe(0.5), 30, 5_000))
-    assert (low, high) == pytest.approx((-1.96 * UNKNOWN.scatter, 1.96 * UNKNOWN.scatter))
+def test_images_of_which_more_help_little_are_told_little_better_by_training():
+    lifted = [expected("finetune", probe(0.8), Setting(5_000, 30, slope), certain(0.5)).value for slope in (0.0, 0.2, 1.0)]
+    assert lifted == pytest.approx([from_log_odds(log_odds(0.8, 1e-9) + 0.5 * slope) for slope in (0.0, 0.2, 1.0)])
+    for slope in (0.2, 1.0):
+        assert sum(after(4.0, slope=slope)) / 2 == pytest.approx(log_odds(0.9, 1e-9) + slope * 0.3 * 4)

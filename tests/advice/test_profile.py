@@ -70,7 +70,7 @@ def test_few_images_leave_a_wide_interval():
 
 
 def test_cuts_are_spread_over_the_depth_with_both_ends():
-    known = tuple(Cut(f"c{i}", i, (i + 1) / 30, (4, 4, 8), i, i) for i in range(30))
+    known = tuple(Cut(f"c{i}", i, (i + 1) / 30, (4, 4, 8), i, i, i) for i in range(30))
     chosen = spread(known)
     assert len(chosen) == 8
     assert (chosen[0], chosen[-1]) == (known[0], known[-1])

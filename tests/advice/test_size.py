@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from crossroads.advice.estimate import Estimate
-from crossroads.advice.size import curve_of, fitted, likeness, size_of, worth
+from crossroads.advice.estimate import Estimate, from_log_odds
+from crossroads.advice.size import SLOPES, USUAL_SLOPE, curve_of, fitted, likeness, size_of, slope_of, worth
 from crossroads.evaluation import wilson
 from rows import dataset
 
@@ -82,3 +82,18 @@ def test_a_probe_gets_better_with_more_images():
     assert values[-1] > values[0] + 0.05
     assert curve.twice.value >= curve.here.value >= values[-1] - 0.05
     assert curve.gain == pytest.approx(curve.twice.value - curve.here.value)
+
+
+def measured(*values):
+    """Points of a learning curve at 100 images, 200, 400 and so on."""
+    return tuple((100 * 2**i, Estimate(value, value, value)) for i, value in enumerate(values))
+
+
+def test_the_slope_is_what_twice_the_images_add_in_log_odds():
+    assert slope_of(measured(*(from_log_odds(0.3 + 0.4 * i) for i in range(4)))) == pytest.approx(0.4)
+    assert slope_of(measured(0.5)) == USUAL_SLOPE  # one point has none
+
+
+def test_a_slope_of_a_few_scattered_points_promises_nothing_beyond_its_limits():
+    assert (slope_of(measured(0.9, 0.8)), slope_of(measured(0.1, 0.9))) == SLOPES
+    assert slope_of(measured(1.0, 1.0, 1.0)) == pytest.approx(np.log(2), abs=0.01)  # errors too few to be seen may halve

@@ -129,6 +129,7 @@ def test_a_sequential_has_cuts():
         [keras.Input((6, 6, 3)), layers.Conv2D(2, 3, name="a"), layers.ReLU(name="b"), layers.Dense(3, name="c")]
     )
     assert [cut.name for cut in cuts(model)] == ["b", "c"]
+    assert [cut.activations for cut in cuts(model)] == [2 * 16 * 2, 2 * 16 * 2 + 16 * 3]
     assert_composes(model, cuts(model)[0])
 
 
@@ -150,6 +151,7 @@ def test_a_nested_model_is_one_layer_and_a_wrapper_is_none():
     beside = keras.Sequential([keras.Input((9, 9, 3)), inner, layers.Dense(2, name="head")])
     assert [cut.name for cut in cuts(beside)] == ["stacked", "head"]
     assert cuts(beside)[0].multiply_adds == multiply_adds(inner)
+    assert cuts(beside)[0].activations == cuts(inner)[-1].activations
     assert_composes(beside, cuts(beside)[0])
 
 
@@ -167,7 +169,7 @@ def test_a_wrapper_gives_a_model_of_any_size_its_size():
 def test_a_network_without_kernels_can_only_be_cut_at_its_end():
     images = keras.Input((6, 6, 3))
     model = keras.Model(images, layers.MaxPooling2D(name="pool")(layers.Rescaling(0.5)(images)))
-    assert cuts(model) == (Cut("pool", 0, 1.0, (3, 3, 3), 0, 0),)
+    assert cuts(model) == (Cut("pool", 0, 1.0, (3, 3, 3), 0, 0, 108 + 27),)
     assert blocks(model) == ()
 
 

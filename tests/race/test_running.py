@@ -120,13 +120,15 @@ def test_the_surest_comes_first_then_a_quarter_of_the_others_then_the_better_hal
     assert "finetune of b won: 0.9200 on validation where 0.860 was expected" in found.facts["why"]
 
 
-@pytest.mark.parametrize(("finetuned", "goes_on"), [(0.9, "from-scratch"), (0.95, "finetune")])
-def test_of_two_that_are_expected_to_do_as_well_the_one_that_leaves_more_time_goes_on_first(
-    tmp_path, trainings, monkeypatch, finetuned, goes_on
+@pytest.mark.parametrize(
+    ("finetuned", "budget", "goes_on"), [(0.9, 600.0, "from-scratch"), (0.95, 600.0, "finetune"), (0.9004, 180.0, "finetune")]
+)
+def test_one_that_is_expected_to_do_as_well_goes_on_before_the_most_hopeful_where_it_leaves_it_all_its_epochs(
+    tmp_path, trainings, monkeypatch, finetuned, budget, goes_on
 ):
     monkeypatch.setitem(EXPECTED, "from-scratch", EXPECTED["finetune"])
     trainings.reaches = {"feature-extraction": 0.8, "finetune": finetuned, "from-scratch": 0.9}
-    run(tmp_path, plan("feature-extraction", "finetune", "from-scratch"))
+    run(tmp_path, plan("feature-extraction", "finetune", "from-scratch", budget=budget))
     assert [epochs for _, epochs in trainings.ran[:4]] == [None, 2, 2, 8]
     assert trainings.ran[3][0] == goes_on
 

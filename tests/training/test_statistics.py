@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from keras import layers
 
+from crossroads.training import statistics
 from crossroads.training.checkpoint import Checkpoints
 from crossroads.training.freezing import freeze
 from crossroads.training.loop import train
@@ -64,3 +65,55 @@ def test_a_short_training_leaves_statistics_of_its_own_images(tmp_path):
     train(made, planned, DATA, VALIDATION, Checkpoints(tmp_path), "id", Silent())
     assert np.abs(first_means(made) - own).max() < 0.4 * np.abs(first - own).max()  # by 0.99 it would be 0.6
     assert {layer.momentum for layer in norms(made)} == {0.99}
+
+
+def trained(tmp_path, monkeypatch, fused):
+    """All weights after a training of a few steps, and how many layers took one pass."""
+    made, counts = network(), []
+    with monkeypatch.context() as patched:
+        if not fused:
+            patched.setattr(statistics, "_can_be_fused", lambda layer: False)
+        patched.setattr(
+            statistics, "_become", lambda layer, kind, become=statistics._become: (counts.append(kind), become(layer, kind))
+        )
+        planned = phase(epochs=2, batch_size=8, learning_rate=1e-3, train_batchnorm=True)
+        train(made, planned, DATA, VALIDATION, Checkpoints(tmp_path / str(fused)), "id", Silent())
+    return [keras.ops.convert_to_numpy(weight) for weight in made.trained.weights], counts.count(statistics._OnePass), made
+
+
+def test_one_pass_trains_what_keras_trains(tmp_path, monkeypatch):
+    (ours, fused, made), (theirs, none, _) = (trained(tmp_path, monkeypatch, fused) for fused in (True, False))
+    assert (fused, none) == (2 if keras.backend.backend() == "tensorflow" else 0, 0)
+    for mine, plain in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(mine, plain, rtol=1e-3, atol=1e-4)
+    assert {type(layer) for layer in norms(made)} == {layers.BatchNormalization}
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="the operation is of TensorFlow")
+@pytest.mark.parametrize("change", [{"scale": False}, {"center": False}, {"scale": False, "center": False}, {"epsilon": 0.1}])
+def test_one_pass_normalises_as_keras_does_and_keeps_the_same_statistics(change):
+    images = np.random.default_rng(0).normal(3, 2, (5, 4, 6, 3)).astype(np.float32)
+    plain, fused = layers.BatchNormalization(**change), statistics._OnePass(**change)
+    np.testing.assert_allclose(fused(images, training=True), plain(images, training=True), atol=1e-5)
+    for mine, theirs in zip(fused.weights, plain.weights, strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(fused(images, training=False), plain(images, training=False), atol=1e-5)
+
+
+class Own(layers.BatchNormalization):
+    """A user's."""
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [
+        (Own(), (2, 4, 4, 3)),
+        (layers.BatchNormalization(), (2, 3)),
+        (layers.BatchNormalization(axis=1), (2, 4, 4, 3)),
+        (layers.BatchNormalization(epsilon=1e-6), (2, 4, 4, 3)),
+        (layers.BatchNormalization(trainable=False), (2, 4, 4, 3)),
+    ],
+)
+def test_what_is_no_plain_batchnorm_of_maps_is_left_to_keras(layer, shape):
+    layer.build(shape)
+    assert not statistics._can_be_fused(layer)

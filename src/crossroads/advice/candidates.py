@@ -7,9 +7,19 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from crossroads.advice.cost import OVERHEAD, TRACE, Machine, forward_seconds, head_seconds, memory_mb, step_seconds, told_seconds
+from crossroads.advice.cost import (
+    OVERHEAD,
+    TRACE,
+    Machine,
+    forward_seconds,
+    head_seconds,
+    memory_mb,
+    step_seconds,
+    step_share,
+    told_seconds,
+)
 from crossroads.advice.estimate import Estimate
-from crossroads.advice.expectation import Base, expected, with_epochs
+from crossroads.advice.expectation import Base, Setting, expected, with_epochs
 from crossroads.advice.frozen import Frozen, Seen
 from crossroads.advice.offers import Offer
 from crossroads.advice.short import Short
@@ -89,6 +99,7 @@ class Ground:
         images: Training images.
         classes: Their number.
         images_of_a_class: Effective ones.
+        slope: What twice the images add to a probe, in log odds.
         side: Median of the shorter sides, in pixels.
         machine: What this machine does.
     """
@@ -97,8 +108,14 @@ class Ground:
     images: int
     classes: int
     images_of_a_class: float
+    slope: float
     side: float
     machine: Machine
+
+    @property
+    def setting(self) -> Setting:
+        """What expectations know of it."""
+        return Setting(self.images, self.images_of_a_class, self.slope)
 
     @property
     def validation_images(self) -> float:
@@ -135,19 +152,19 @@ def of_backbone(
         warm = not (record.frozen or record.tuned)
         here = max((curve.here for curve in curves.values()), key=lambda one: one.value) if warm else curves[way.strategy].here
         bases = [Base("probe", here), *([_from_short(short, recipe, ground)] if warm and short is not None else [])]
-        accuracy = expected(record.name, bases, ground.images_of_a_class, ground.images)
+        accuracy = expected(record.name, bases, ground.setting)
         seconds, each = _seconds(seen, way, recipe, short, ground)
         yield Candidate(recipe, tuple(bases), accuracy, seconds, each, _memory(way, recipe))
 
 
-def from_scratch(short: Short | None, ground: Ground, base: Estimate) -> Candidate:
-    """Training the small network from random weights; `base` stands in where no short training could be made."""
+def from_scratch(short: Short | None, ground: Ground, probed: Estimate) -> Candidate:
+    """Training the small network from random weights; `probed` is what the best probe reaches with all images."""
     record = backbone(DEFAULT_FROM_SCRATCH)
     size = scratch_size(ground.asked, ground.side)
     asked = relevant(replace(ground.asked, backbone=record.name, weights=None, image_size=size), strategy("from-scratch"))
     recipe = resolve(asked, record, images=ground.images, image_size=size, side=ground.side)
-    bases = (Base("probe", base),) if short is None else (_from_short(short, recipe, ground),)
-    accuracy = expected("from-scratch", bases, ground.images_of_a_class, ground.images)
+    bases = (Base("probe", probed), *(() if short is None else (_from_short(short, recipe, ground),)))
+    accuracy = expected("from-scratch", bases, ground.setting)
     cost = int(record.multiply_adds * (size / record.reference_size) ** 2)
     each, start = step_seconds(cost, ground.machine, depthwise=False), TRACE
     if short is not None and short.seconds_an_image:
@@ -253,7 +270,7 @@ def _seconds(seen: Seen, way: Frozen, recipe: Recipe, short: Short | None, groun
     if not record.frozen:
         each, start = step_seconds(cost, ground.machine, depthwise=seen.depthwise), TRACE
         if short is not None and short.seconds_an_image:  # measured, for all that the backbone keeps
-            each, start = short.seconds_an_image * cost / seen.built.keep.multiply_adds, short.start_seconds
+            each, start = short.seconds_an_image * step_share(way.cut, seen.built.keep), short.start_seconds
         epoch = ground.images * each
         seconds += start + ground.images * seen.decode_seconds + (recipe.epochs or 0) * epoch
     return seconds, epoch

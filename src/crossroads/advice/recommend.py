@@ -18,7 +18,7 @@ from crossroads.advice.level import level_of
 from crossroads.advice.offers import Offer
 from crossroads.advice.reasons import reasons_for
 from crossroads.advice.sample import MOST_CLASSES, compact, sample
-from crossroads.advice.size import Curve, Size, curve_of, size_of, worth
+from crossroads.advice.size import USUAL_SLOPE, Curve, Size, curve_of, size_of, worth
 from crossroads.advice.warm import short_warm_start
 from crossroads.data.dataset import Dataset
 from crossroads.errors import BackboneError
@@ -67,20 +67,21 @@ def recommend(train: Dataset, side: float, offers: Sequence[Offer], asked: Recip
     if level.short is None:
         watcher.note("no class has images enough for a short training: a probe on raw pixels stands in for it")
     size = _size(train, max(seen, key=lambda one: float(one.ways[0].correct.mean()), default=None))
-    ground = Ground(asked, len(train), classes, size.effective_of_a_class, side, machine)
     known = [(one, _curves(one, size, classes, asked.seed)) for one in seen]
     known.sort(key=lambda pair: -max(curve.here.value for curve in pair[1].values()))
+    curve = max(known[0][1].values(), key=lambda one: one.here.value) if known else None
+    slope = USUAL_SLOPE if curve is None else curve.slope
+    ground = Ground(asked, len(train), classes, size.effective_of_a_class, slope, side, machine)
     # Of the backbone that sees most alone: a warm start takes longer than all else that is measured.
     leader = next((found for found, _ in known if found.recipe.weights != "none"), None)
     warm = None if leader is None else short_warm_start(leader, asked, machine, budget, memory, watcher)
     candidates = [
         one for found, curves in known for one in of_backbone(found, curves, warm if found is leader else None, ground, watcher)
     ]
-    candidates.append(from_scratch(level.short, ground, level.pixels))
+    candidates.append(from_scratch(level.short, ground, level.pixels if curve is None else curve.here))
     # The seconds are a CPU's: on a GPU they forbid nothing.
     limit = None if has_gpu() else budget
     order = ranked([within(one, limit, memory, shortens=asked.epochs is None) for one in candidates])
-    curve = max(known[0][1].values(), key=lambda one: one.here.value) if known else None
     evidence = Evidence(size, tuple(one.profile for one, _ in known), curve, level, warm, time.perf_counter() - began)
     leading = next((profile for profile in evidence.profiles if profile.similarity is not None), None)
     case = case_of(size.effective_of_a_class, leading) if leading is not None else None

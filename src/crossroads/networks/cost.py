@@ -34,6 +34,14 @@ def multiply_adds(model: keras.Model) -> int:
     return sum(cost(call) for call in graph_of(model).calls)
 
 
+def activations(call: Call) -> int:
+    """Numbers that one call gives out for one image, those of the layers inside a nested model included; unknown sides count 1."""
+    operation = call.operation
+    if is_nested(operation) and len(call.inputs) == 1:
+        return sum(activations(inner) for inner in graph_of(_as_called(operation, call)).calls)
+    return sum(math.prod(side or 1 for side in tensor.shape[1:]) for tensor in call.outputs)
+
+
 def has_depthwise(model: keras.Model) -> bool:
     """Whether a model has depthwise convolutions, whose steps a CPU takes slowly for their multiply-adds."""
     kinds = (keras.layers.DepthwiseConv2D, keras.layers.SeparableConv2D)
@@ -44,7 +52,7 @@ def cost(call: Call) -> int:
     """Multiply-adds of one call for one image. Raises `BackboneError` where a shape is not known."""
     operation = call.operation
     if is_nested(operation) and len(call.inputs) == 1:
-        return _nested(operation, call)
+        return multiply_adds(_as_called(operation, call))
     if isinstance(operation, _TRANSPOSED):
         return _kernel_numbers(operation) * _positions(call.inputs[0], operation.data_format)
     if isinstance(operation, _CONVOLUTIONS):
@@ -60,12 +68,13 @@ def cost(call: Call) -> int:
     return numbers * _size(call.outputs[0].shape[1:-1]) if numbers else 0
 
 
-def _nested(model: Any, call: Call) -> int:
+def _as_called(model: Any, call: Call) -> keras.Model:
+    """A nested model at the shapes that it is called with: it was often made for any size."""
     if tuple(ends(model)[0].shape) == tuple(call.inputs[0].shape):
-        return multiply_adds(model)
-    # The nested model was made for other shapes, often for any size: follow it at the ones it is called with here.
+        nested: keras.Model = model
+        return nested
     source = keras.Input(batch_shape=call.inputs[0].shape, dtype=call.inputs[0].dtype)
-    return multiply_adds(keras.Model(source, replay(graph_of(model), source)))
+    return keras.Model(source, replay(graph_of(model), source))
 
 
 def _kernel_numbers(operation: Any) -> int:

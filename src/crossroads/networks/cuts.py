@@ -10,7 +10,7 @@ from typing import Any
 import keras
 
 from crossroads.errors import BackboneError, did_you_mean
-from crossroads.networks.cost import cost, multiply_adds
+from crossroads.networks.cost import activations, cost, multiply_adds
 from crossroads.networks.graph import Crossing, LayerGraph, graph_of, weights_of
 
 __all__ = ["Cut", "after", "between", "blocks", "cuts", "find", "multiply_adds", "until"]
@@ -29,6 +29,7 @@ class Cut:
         shape: Of the tensor, without the images' axis: (height, width, channels) or (channels,).
         multiply_adds: For one image, up to here.
         parameters: Numbers in the weights, up to here.
+        activations: Numbers that layers give out for one image, up to here.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Cut:
     shape: tuple[int, ...]
     multiply_adds: int
     parameters: int
+    activations: int
 
     @property
     def channels(self) -> int:
@@ -183,6 +185,7 @@ def _described(graph: LayerGraph, crossings: list[Crossing], *, numbered: bool) 
         passed.update((id(tensor), longest) for tensor in call.outputs)
     costs = list(accumulate((cost(call) for call in graph.calls), initial=0))
     sizes = list(accumulate(_new_parameters(graph), initial=0))
+    given = list(accumulate((activations(call) for call in graph.calls), initial=0))
     deepest = passed[id(graph.sink)]
     return tuple(
         Cut(
@@ -192,6 +195,7 @@ def _described(graph: LayerGraph, crossings: list[Crossing], *, numbered: bool) 
             shape=tuple(crossing.tensor.shape[1:]),
             multiply_adds=costs[crossing.position + 1],
             parameters=sizes[crossing.position + 1],
+            activations=given[crossing.position + 1],
         )
         for index, crossing in enumerate(crossings)
     )

@@ -180,11 +180,14 @@ class _Race:
                     places -= 1
 
     def _most_hopeful(self, left: list[int]) -> int:
-        """Whose accuracy is expected to be highest; of those within `TIE` of it the one that leaves most time."""
+        """Whose accuracy is expected to be highest; before it one within `TIE` of it that leaves it its epochs."""
         room = {index: self._room_for(index) for index in left}
         values = {index: self._expected(index, room[index]).value for index in left}
-        near = [index for index in left if max(values.values()) - values[index] <= TIE]
-        return min(near, key=lambda index: planned_seconds(self._entrant(index), room[index], self._of(index)))
+        takes = {index: planned_seconds(self._entrant(index), room[index], self._of(index)) for index in left}
+        top, time_left = max(left, key=values.__getitem__), self._plan.budget - self._spent()
+        near = [index for index in left if values[top] - values[index] <= TIE and index != top]
+        kept = [i for i in near if epochs_within(self._entrant(top), time_left - takes[i], self._of(top)) >= room[top]]
+        return min([top, *kept], key=takes.__getitem__)
 
     def _may_run(self, index: int) -> bool:
         """Whether there are time and hope for a candidate; if not, the user is told."""

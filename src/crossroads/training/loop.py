@@ -24,7 +24,7 @@ from crossroads.training.figures import sums
 from crossroads.training.freezing import fingerprint, freeze, require_unchanged
 from crossroads.training.mixing import Mix
 from crossroads.training.optimizer import RuledAdam, rules, schedule
-from crossroads.training.statistics import settling
+from crossroads.training.statistics import in_one_pass, settling
 from crossroads.training.watch import Enough, Watcher
 
 ENOUGH = "ended"
@@ -88,7 +88,7 @@ def train(
     done = len(epochs.progress.history)
     if done < phase.epochs and not _over(epochs.progress, phase):
         before = fingerprint(still)
-        with _memory_in_words(phase), settling(network, phase.epochs * steps):
+        with _memory_in_words(phase), settling(network, phase.epochs * steps), in_one_pass(network):
             model.fit(
                 batches(data, phase, classes, done),
                 steps_per_epoch=steps,
