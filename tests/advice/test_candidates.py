@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from crossroads.advice.candidates import TIE, Candidate, Ground, from_scratch, ranked, require_some, scratch_size, within
-from crossroads.advice.cost import OVERHEAD, Machine
+from crossroads.advice.cost import MANY_STEPS, OVERHEAD, VALIDATING, Machine
 from crossroads.advice.estimate import Estimate
 from crossroads.advice.expectation import Base, with_epochs
 from crossroads.advice.offers import offers_of
@@ -75,7 +75,9 @@ def test_a_budget_leaves_as_many_epochs_as_it_has_room_for():
 def test_from_scratch_is_timed_by_its_short_training_where_there_was_one():
     timed = Short("from-scratch", DEFAULT_FROM_SCRATCH, 32, 800, 10, KNOWN, start_seconds=3.0, seconds_an_image=0.001)
     found, blind = from_scratch(timed, GROUND, Estimate(0.3, 0.2, 0.4)), from_scratch(None, GROUND, Estimate(0.3, 0.2, 0.4))
-    assert found.seconds == pytest.approx(OVERHEAD + 3.0 + 0.001 * 1_000 * found.recipe.epochs)
+    epoch = 0.001 * MANY_STEPS * (1_000 + VALIDATING * GROUND.validation_images)
+    assert found.epoch_seconds == pytest.approx(epoch)
+    assert found.seconds == pytest.approx(OVERHEAD + 3.0 + epoch * found.recipe.epochs)
     probe, base = found.bases
     assert (base.kind, base.accuracy) == ("short training", KNOWN)
     assert [probe] == list(blind.bases)

@@ -5,12 +5,14 @@ import pytest
 from crossroads.advice.cost import (
     ACTIVATION,
     DEPTHWISE_STEP,
+    MANY_STEPS,
     PROCESS_MB,
     STEP,
     Machine,
     forward_seconds,
     head_seconds,
     measured_machine,
+    measured_step,
     memory_mb,
     step_seconds,
     step_share,
@@ -29,6 +31,11 @@ def test_seconds_grow_with_the_work_and_fall_with_the_machine():
     assert forward_seconds(2_000, SLOW) == 2 * forward_seconds(1_000, SLOW) == 200 * forward_seconds(1_000, FAST)
     assert step_seconds(1_000, SLOW, depthwise=False) == STEP * forward_seconds(1_000, SLOW)
     assert step_seconds(1_000, SLOW, depthwise=True) == DEPTHWISE_STEP * forward_seconds(1_000, SLOW)
+
+
+def test_a_training_of_many_steps_takes_less_for_an_image_than_a_short_one():
+    assert measured_step(2.0, 1_600, 30_000, 32) == 2.0 * MANY_STEPS
+    assert measured_step(2.0, 1_600, 1_700, 32) == measured_step(2.0, 30_000, 40_000, 32) == 2.0
 
 
 def test_the_share_of_a_step_up_to_a_cut_counts_what_is_written_too():

@@ -14,6 +14,7 @@ from crossroads.advice.warm import short_warm_start
 from crossroads.networks.construct import choose
 from crossroads.recipe import Recipe
 from crossroads.strategies import resolve
+from crossroads.training.checkpoint import EpochRecord
 from crossroads.training.watch import Silent
 from pictures import stripes
 from watchers import Notes
@@ -76,6 +77,12 @@ def test_it_ends_when_its_time_is_over_with_one_epoch_at_least(pictures):
     found = short_training(pictures, choose("quiz-cnn"), SCRATCH, Limit(9_600, (2, 30), 0.0), Silent())
     assert (found.epochs, found.seconds_an_image) == (1, 0.0)  # the first epoch does not tell what one takes
     assert found.start_seconds > 0
+
+
+def test_an_image_takes_what_its_steps_take_and_not_validation_after_them():
+    epoch = EpochRecord("train", 2, 9.0, 0.0, 0.0, 0.0, 0.0)
+    assert short._seconds_an_image(epoch, [10.0, 11.0, 12.0, 13.0], 80) == pytest.approx(4 / 80)
+    assert short._seconds_an_image(epoch, [10.0], 80) == pytest.approx(9 / 80)  # of one step nothing else is known
 
 
 def test_one_whose_first_epoch_takes_too_long_is_given_up_and_told_of(pictures, monkeypatch):

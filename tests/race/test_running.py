@@ -211,8 +211,20 @@ def test_a_trial_that_outlasts_the_budget_ends_with_the_epochs_it_had(tmp_path, 
         assert found.task.strategy == "early-features"
 
 
-def test_short_turns_share_half_the_time(tmp_path, trainings):
+def test_where_the_most_hopeful_has_no_room_for_a_short_turn_it_goes_first(tmp_path, trainings):
+    trainings.reaches = {"early-features": 0.85, "finetune": 0.9, "warm-start": 0.9, "from-scratch": 0.9}
+    watcher = Notes()
+    run(tmp_path, plan("finetune", "warm-start", "from-scratch", "early-features", budget=70.0), watcher)
+    assert trainings.ran[:2] == [("early-features", None), ("finetune", 3)]
+    said = "finetune of b, of which most is expected, goes first and no other has a short turn: one epoch, start and end included,"
+    assert any(note == f"{said} would take about 14 s, and its share of the time is 9" for note in watcher.said)
+
+
+def test_short_turns_share_half_the_time(tmp_path, trainings, monkeypatch):
     """Of 53 s the half is 26, a third of it 9: less than an epoch. What the first two leave is enough for the third."""
+    monkeypatch.setitem(EXPECTED, "from-scratch", Estimate(0.90, 0.80, 0.97))
+    monkeypatch.setitem(SECONDS, "from-scratch", 40.0)
+    trainings.takes["from-scratch"] = 40.0
     trainings.reaches = {"early-features": 0.85, "finetune": 0.9, "warm-start": 0.9, "from-scratch": 0.9}
     watcher = Notes()
     run(tmp_path, plan("finetune", "warm-start", "from-scratch", "early-features", budget=70.0), watcher)

@@ -11,8 +11,10 @@ from crossroads.advice.cost import (
     OVERHEAD,
     TRACE,
     Machine,
+    epoch_seconds,
     forward_seconds,
     head_seconds,
+    measured_step,
     memory_mb,
     step_seconds,
     step_share,
@@ -168,8 +170,8 @@ def from_scratch(short: Short | None, ground: Ground, probed: Estimate) -> Candi
     cost = int(record.multiply_adds * (size / record.reference_size) ** 2)
     each, start = step_seconds(cost, ground.machine, depthwise=False), TRACE
     if short is not None and short.seconds_an_image:
-        each, start = short.seconds_an_image, short.start_seconds
-    epoch = each * ground.images
+        each, start = _measured(short, recipe, ground), short.start_seconds
+    epoch = epoch_seconds(each, ground.images, ground.validation_images)
     seconds = OVERHEAD + start + epoch * (recipe.epochs or 0)
     memory = memory_mb(record.parameters, cost, recipe.batch_size or 0, trained=True)
     return Candidate(recipe, bases, accuracy, seconds, epoch, memory)
@@ -270,10 +272,15 @@ def _seconds(seen: Seen, way: Frozen, recipe: Recipe, short: Short | None, groun
     if not record.frozen:
         each, start = step_seconds(cost, ground.machine, depthwise=seen.depthwise), TRACE
         if short is not None and short.seconds_an_image:  # measured, for all that the backbone keeps
-            each, start = short.seconds_an_image * step_share(way.cut, seen.built.keep), short.start_seconds
-        epoch = ground.images * each
+            each, start = _measured(short, recipe, ground) * step_share(way.cut, seen.built.keep), short.start_seconds
+        epoch = epoch_seconds(each, ground.images, ground.validation_images)
         seconds += start + ground.images * seen.decode_seconds + (recipe.epochs or 0) * epoch
     return seconds, epoch
+
+
+def _measured(short: Short, recipe: Recipe, ground: Ground) -> float:
+    """Seconds of an image in the steps of a training that a short one stands for."""
+    return measured_step(short.seconds_an_image, short.images, ground.images, recipe.batch_size or 1)
 
 
 def _memory(way: Frozen, recipe: Recipe) -> float:

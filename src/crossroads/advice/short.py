@@ -65,7 +65,7 @@ class Short:
         epochs: Passes over them.
         accuracy: After the last epoch.
         start_seconds: That the first epoch took longer than the others.
-        seconds_an_image: Of one pass; 0 where the first epoch alone was done, which holds the beginning too.
+        seconds_an_image: Of one pass, without validating; 0 where the first epoch alone was done, which holds the beginning too.
     """
 
     strategy: StrategyName
@@ -122,16 +122,22 @@ def short_training(dataset: Dataset, choice: Choice, asked: Recipe, limit: Limit
     called = "training" if strategy(recipe.strategy).start == "random" else recipe.strategy.replace("-", " ")
     watcher.note(f"evidence: a short {called} of {choice.record.name}, {epochs} epochs of {len(train)} images")
     done: list[EpochRecord] = []
+    ticks: list[float] = []  # of the epoch that is at work
+    usual: list[float] = []  # seconds of an image in the steps of each epoch but the first
     asked_to_stop: list[Exception] = []
     end = time.perf_counter() + limit.seconds
 
     def after_step() -> None:
-        late = time.perf_counter() - end
+        ticks.append(time.perf_counter())
+        late = ticks[-1] - end
         if late > (0 if done else GRACE):
             raise Enough
 
     def after_epoch(record: EpochRecord, total: int) -> None:
+        if done:
+            usual.append(_seconds_an_image(record, ticks, len(train)))
         done.append(record)
+        ticks.clear()
         try:
             watcher.progress(f"a short {called}", record.epoch * len(train), total * len(train))
         except Exception as error:
@@ -151,17 +157,24 @@ def short_training(dataset: Dataset, choice: Choice, asked: Recipe, limit: Limit
         why = "an epoch takes too long" if isinstance(error, Enough) else said
         watcher.note(f"no short {called} of {choice.record.name}: {why}")
         return None
-    return _short(recipe, size, history, sides[0], sides[1])
+    return _short(recipe, size, history, float(np.median(usual)) if usual else 0.0, sides[0], sides[1])
 
 
-def _short(recipe: Recipe, size: int, history: Sequence[EpochRecord], train: Loaded, held_out: Loaded) -> Short:
+def _seconds_an_image(record: EpochRecord, ticks: Sequence[float], images: int) -> float:
+    """From the first step of an epoch to the last: what comes after is validation, and a checkpoint."""
+    if len(ticks) < 2:
+        return record.seconds / images
+    return (ticks[-1] - ticks[0]) / (len(ticks) - 1) * len(ticks) / images
+
+
+def _short(recipe: Recipe, size: int, history: Sequence[EpochRecord], each: float, train: Loaded, held_out: Loaded) -> Short:
     seconds = [epoch.seconds for epoch in history]
     usual = float(np.median(seconds[1:])) if len(seconds) > 1 else 0.0
     accuracy, groups = history[-1].validation_accuracy, held_out.dataset.groups
     worth = len(held_out.dataset) if groups is None else effective(groups)
     known = Estimate(accuracy, *wilson(accuracy * worth, worth))
     n, name = len(train.dataset), strategy(recipe.strategy).name
-    return Short(name, str(recipe.backbone), size, n, len(history), known, max(0.0, seconds[0] - usual), usual / n)
+    return Short(name, str(recipe.backbone), size, n, len(history), known, max(0.0, seconds[0] - usual), each)
 
 
 def allowed(seconds: float, budget: float | None) -> float:

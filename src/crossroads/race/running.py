@@ -158,8 +158,8 @@ class _Race:
         """A quarter of the epochs each, then the better half to their end, or for as long as there is time."""
         hopeful = [index for index in trained if self._may_run(index)]
         places = math.ceil(len(hopeful) / 2)
-        if len(hopeful) > 1:
-            until = (self._spent() + self._plan.budget) / 2  # the other half is for those that go on
+        until = (self._spent() + self._plan.budget) / 2  # the other half is for those that go on
+        if len(hopeful) > 1 and self._worth_short_turns(hopeful, until):
             for place, index in enumerate(hopeful):
                 self._short_turn(index, until, (until - self._spent()) / (len(hopeful) - place))
         left = [index for index in hopeful if not self._failed(index)]
@@ -178,6 +178,18 @@ class _Race:
                 elif self._room_for(index) < AGAIN * (self._of(index)[-1].epochs or 1):
                     left.remove(index)
                     places -= 1
+
+    def _worth_short_turns(self, hopeful: list[int], until: float) -> bool:
+        """Whether the most hopeful would have one: if not, those of the others tell nothing of it, and take its time."""
+        top, share = self._most_hopeful(hopeful), (until - self._spent()) / len(hopeful)
+        if epochs_within(self._entrant(top), share, ()):
+            return True
+        takes = planned_seconds(self._entrant(top), 1, ())
+        self._watcher.note(
+            f"{_called(self._entrant(top).recipe)}, of which most is expected, goes first and no other has a short turn: "
+            f"{ONE_EPOCH} would take about {takes:,.0f} s, and its share of the time is {max(0, share):,.0f}"
+        )
+        return False
 
     def _most_hopeful(self, left: list[int]) -> int:
         """Whose accuracy is expected to be highest; before it one within `TIE` of it that leaves it its epochs."""
