@@ -20,13 +20,17 @@ WARM, MEASURED = 1, 2
 
 def finetune(settings: Settings) -> Iterator[Row]:
     images = settings.size(512, 64)
-    for title, freeze_to in (("all of it", None), ("lower half frozen", "0.5")):
-        ours, theirs = fresh("benchmarks.finetuning:both", freeze_to, images, settings.runs).value
+    for title, freeze_to, moves in (
+        ("all of it", None, False),
+        ("lower half frozen", "0.5", False),
+        ("all of it, BatchNorm trained", None, True),
+    ):
+        ours, theirs = fresh("benchmarks.finetuning:both", freeze_to, images, settings.runs, moves).value
         yield Row(f"finetune, {BACKBONE} {SIZE} px, {title}", "steps/s", tuple(ours), "bare keras.Model.fit", tuple(theirs))
 
 
-def both(freeze_to: str | None, images: int, runs: int) -> list[tuple[float, ...]]:
-    """Steps a second of our loop and of bare Keras with oneDNN, without augmentation, BatchNorm frozen on both sides."""
+def both(freeze_to: str | None, images: int, runs: int, moves: bool) -> list[tuple[float, ...]]:
+    """Steps a second of our loop and of bare Keras with oneDNN, without augmentation, BatchNorm trained on both or on none."""
     load_keras()
     pixels, labels = _random(images)
     steps = -(-images // BATCH) * MEASURED
@@ -34,8 +38,8 @@ def both(freeze_to: str | None, images: int, runs: int) -> list[tuple[float, ...
         inputs = pixels if freeze_to is None else _features(freeze_to, pixels, labels, Path(folder))
         return alternate(
             runs,
-            lambda: steps / _ours(BACKBONE, freeze_to, inputs, labels),
-            lambda: steps / _bare(freeze_to, pixels, labels),
+            lambda: steps / _ours(BACKBONE, freeze_to, inputs, labels, moves),
+            lambda: steps / _bare(freeze_to, pixels, labels, moves),
             warm_up=False,
         )
 
@@ -80,7 +84,7 @@ def _features(freeze_to: str, pixels: np.ndarray, labels: np.ndarray, folder: Pa
     return extract(dataset, resize=resize, engine=lambda: engine, cache=cache, store=cache.store(key, engine.shape)).features
 
 
-def _ours(backbone: str, freeze_to: str | None, inputs: Any, labels: np.ndarray) -> float:
+def _ours(backbone: str, freeze_to: str | None, inputs: Any, labels: np.ndarray, moves: bool = False) -> float:
     from benchmarks.clocks import Clock
     from crossroads.networks import catalog
     from crossroads.recipe import Recipe
@@ -90,7 +94,13 @@ def _ours(backbone: str, freeze_to: str | None, inputs: Any, labels: np.ndarray)
     from crossroads.training.loop import train
 
     asked = Recipe(
-        strategy="finetune", weights="none", freeze_to=freeze_to, augment=False, epochs=WARM + MEASURED, batch_size=BATCH
+        strategy="finetune",
+        weights="none",
+        freeze_to=freeze_to,
+        train_batchnorm=moves,
+        augment=False,
+        epochs=WARM + MEASURED,
+        batch_size=BATCH,
     )
     *_, phase = plan(resolve(asked, catalog.backbone(backbone), images=len(labels), image_size=SIZE))
     clock = Clock()
@@ -101,7 +111,7 @@ def _ours(backbone: str, freeze_to: str | None, inputs: Any, labels: np.ndarray)
     return clock.ends[-1] - clock.ends[WARM - 1]
 
 
-def _bare(freeze_to: str | None, pixels: np.ndarray, labels: np.ndarray) -> float:
+def _bare(freeze_to: str | None, pixels: np.ndarray, labels: np.ndarray, moves: bool) -> float:
     """The usual way: layers that are not trained are set so, and run in every step."""
     import keras
 
@@ -111,7 +121,7 @@ def _bare(freeze_to: str | None, pixels: np.ndarray, labels: np.ndarray) -> floa
     model = network(False).trained
     for layer in model._flatten_layers(include_self=False, recursive=True):
         if isinstance(layer, keras.layers.BatchNormalization):
-            layer.trainable = False
+            layer.trainable = moves
     if lower is not None:
         lower.trainable = False
     model.compile(
