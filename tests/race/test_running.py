@@ -242,6 +242,19 @@ def test_a_candidate_that_fails_does_not_lose_the_race(tmp_path, trainings):
     assert [row["failed"] for row in found.facts["trials"]] == [None, "the loss must be finite", None, None]
 
 
+def test_what_a_watcher_raises_ends_the_race_and_is_no_failing_of_a_candidate(tmp_path, trainings):
+    class Stops(Silent):
+        def epoch(self, record, total):
+            raise OSError("the window is closed")
+
+    trainings.reaches = {"early-features": 0.85, "finetune": 0.9, "from-scratch": 0.95}
+    asked = plan("finetune", "early-features", "from-scratch")
+    with pytest.raises(OSError, match="the window is closed"):
+        run(tmp_path, asked, Stops())
+    found = run(tmp_path, asked)  # taken up
+    assert [row["failed"] for row in found.facts["trials"]] == [None] * 4
+
+
 def test_a_mistake_of_the_user_is_told_and_not_taken_for_a_candidate_that_fails(tmp_path, trainings):
     trainings.reaches = {
         "early-features": 0.85,

@@ -25,7 +25,7 @@ from crossroads.recipe import Recipe, StrategyName
 from crossroads.run_folder import TrialFolder
 from crossroads.strategies import resolve, strategy
 from crossroads.training.checkpoint import EpochRecord
-from crossroads.training.watch import Enough, Relay, Silent, Watcher
+from crossroads.training.watch import Enough, Heard, Relay, Silent, Watcher
 
 HELD_OUT = 0.2
 
@@ -124,7 +124,7 @@ def short_training(dataset: Dataset, choice: Choice, asked: Recipe, limit: Limit
     done: list[EpochRecord] = []
     ticks: list[float] = []  # of the epoch that is at work
     usual: list[float] = []  # seconds of an image in the steps of each epoch but the first
-    asked_to_stop: list[Exception] = []
+    heard = Heard(watcher)
     end = time.perf_counter() + limit.seconds
 
     def after_step() -> None:
@@ -138,11 +138,7 @@ def short_training(dataset: Dataset, choice: Choice, asked: Recipe, limit: Limit
             usual.append(_seconds_an_image(record, ticks, len(train)))
         done.append(record)
         ticks.clear()
-        try:
-            watcher.progress(f"a short {called}", record.epoch * len(train), total * len(train))
-        except Exception as error:
-            asked_to_stop.append(error)
-            raise
+        heard.progress(f"a short {called}", record.epoch * len(train), total * len(train))
 
     try:
         sides = tuple(load_all(side, resize_of(recipe)) for side in (train, parts.validation))
@@ -151,7 +147,7 @@ def short_training(dataset: Dataset, choice: Choice, asked: Recipe, limit: Limit
             relay = Relay(Silent(), after_step=after_step, after_epoch=after_epoch)
             history = carry_out(task, TrialFolder(Path(folder)), relay).history
     except Exception as error:  # backends raise all kinds, such as for want of memory
-        if error in asked_to_stop:
+        if error is heard.raised:
             raise
         said = str(error).partition("\n")[0][:200] or type(error).__name__
         why = "an epoch takes too long" if isinstance(error, Enough) else said

@@ -32,7 +32,7 @@ from crossroads.recipe import Recipe
 from crossroads.run_folder import RunFolder
 from crossroads.strategies import strategy
 from crossroads.training.checkpoint import EpochRecord
-from crossroads.training.watch import Enough, Relay, Watcher
+from crossroads.training.watch import Enough, Heard, Relay, Watcher
 
 ONE_EPOCH = "one epoch, start and end included,"
 """What the seconds of the shortest training are those of, in words."""
@@ -94,7 +94,8 @@ def race(plan: Plan, task_of: Callable[[Recipe], Task], folder: RunFolder, watch
     """Run the race.
 
     Ctrl-C ends it: the best so far is kept, if there is one. A candidate that fails is given up; one that is at work when the
-    budget is spent ends with its epoch, or a tenth of the budget later with the epoch before. Only if all fail the race does.
+    budget is spent ends with its epoch, or a tenth of the budget later with the epoch before. Only if all fail the race does. What
+    the watcher raises, but for `Enough`, ends the race, to be taken up later.
 
     Args:
         plan: Whom to race.
@@ -287,16 +288,18 @@ class _Race:
         recipe = entrant.recipe if epochs == usual else replace(entrant.recipe, epochs=epochs)
         part = "" if epochs == usual else f", {epochs} of {usual} epochs"
         self._watcher.note(f"trying {called}{part}: {of_epochs(entrant, epochs, self._of(index)).value:.3f} expected")
-        place, began, budget = self._folder.trial(name), time.perf_counter(), self._plan.budget
+        place, began, budget, heard = self._folder.trial(name), time.perf_counter(), self._plan.budget, Heard(self._watcher)
         try:
             earlier = place.spent  # of a part that was killed
             left = (until or budget) - self._spent() - earlier
-            watcher = self._watcher if needed else _clocked(self._watcher, left, LATE * budget)
+            watcher = heard if needed else _clocked(heard, left, LATE * budget)
             task = self._task_of(recipe)
             fitted = carry_out(task, place, watcher)
         except RecipeError:  # the user's, and the same for every candidate that trains
             raise
         except Exception as error:  # backends raise all kinds, such as for want of memory, and what was reached must not be lost
+            if error is heard.raised and not isinstance(error, Enough):
+                raise
             if needed and alone:
                 self._watcher.note("no candidate could be trained; what the advice measured is kept, and --resume tries them again")
                 raise

@@ -97,3 +97,38 @@ class Relay:
         """Hand it on."""
         self._watcher.epoch(record, total)
         self._after_epoch(record, total)
+
+
+class Heard:
+    """A watcher that hands on what it is told, and remembers what it raised: that is whoever watches, and no failing of the work.
+
+    Attributes:
+        raised: The last of it; None where nothing was raised.
+    """
+
+    def __init__(self, watcher: Watcher) -> None:
+        self._watcher = watcher
+        self.raised: Exception | None = None
+
+    def note(self, text: str) -> None:
+        """Hand it on."""
+        self._tell(self._watcher.note, text)
+
+    def progress(self, stage: str, done: int, total: int) -> None:
+        """Hand it on."""
+        self._tell(self._watcher.progress, stage, done, total)
+
+    def step(self, epoch: int, done: int, total: int) -> None:
+        """Hand it on."""
+        self._tell(self._watcher.step, epoch, done, total)
+
+    def epoch(self, record: EpochRecord, total: int) -> None:
+        """Hand it on."""
+        self._tell(self._watcher.epoch, record, total)
+
+    def _tell(self, call: Callable[..., object], *told: object) -> None:
+        try:
+            call(*told)
+        except Exception as error:
+            self.raised = error
+            raise
