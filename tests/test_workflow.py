@@ -204,6 +204,21 @@ def test_a_run_is_not_resumed_with_other_options_or_other_data(source, tmp_path)
         crossroads.fit(other, out=tmp_path / "run", recipe=QUICK, resume=True)
 
 
+def test_an_artifact_among_the_images_would_be_some_of_them_and_is_refused(source, tmp_path):
+    images, labels = stripes(12)
+    test = folder_of(tmp_path / "test", images, labels)
+    for inside, recipe, held_out in ((source, QUICK, None), (test, WITH_OWN_TEST, test)):
+        with pytest.raises(RecipeError, match="--out must lie outside of the images"):
+            crossroads.fit(source, out=inside / "level" / "run", recipe=recipe, test=held_out)
+        assert not (inside / "level" / "run").exists()
+
+
+def test_where_there_is_nothing_to_resume_it_is_said(source, tmp_path):
+    watcher = Notes()
+    crossroads.fit(source, out=tmp_path / "run", recipe=QUICK, epochs=1, resume=True, watcher=watcher)
+    assert f"there is no unfinished run in {tmp_path / 'run'}: it starts anew" in watcher.said
+
+
 def test_a_mistake_leaves_no_folder_behind(tmp_path):
     images, _ = stripes(10)
     one = folder_of(tmp_path / "one", images, ["only"] * 10)

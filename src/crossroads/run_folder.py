@@ -81,6 +81,11 @@ class RunFolder:
         """Whether the folder holds a finished artifact."""
         return artifact.is_finished(self.path)
 
+    @property
+    def unfinished(self) -> bool:
+        """Whether the folder holds a run that was begun."""
+        return self._asked.is_file()
+
     @contextmanager
     def claimed(self, recipe: Recipe, *, given: Collection[str], resume: bool) -> Iterator[Recipe]:
         """Claim the folder for `recipe`, or take up the unfinished run in it; no other process gets in meanwhile.
@@ -157,7 +162,7 @@ class RunFolder:
 
     def _begun(self, recipe: Recipe, given: Collection[str], resume: bool) -> Recipe:
         artifact.refuse_finished(self.path)
-        if self._asked.is_file():
+        if self.unfinished:
             if not resume:
                 raise TrainingError(
                     "--out must not hold an unfinished run",

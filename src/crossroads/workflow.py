@@ -71,6 +71,9 @@ def fit(
     asked, given = _asked(recipe, data, test, options | _name_of(backbone))
     if folder.finished and resume:
         return _finished(folder, asked, given, data, test, watcher)
+    _require_apart(folder.path, data if data is not None else asked.data, test if test is not None else asked.test)
+    if resume and not folder.unfinished:
+        watcher.note(f"there is no unfinished run in {folder.path}: it starts anew")
     with folder.claimed(asked, given=given, resume=resume) as claimed:
         require_sound(claimed, _own(backbone))
         source = data if data is not None else claimed.data
@@ -121,6 +124,17 @@ def advise(
     named = backbones or ([asked.backbone] if asked.backbone else [])
     files = weights or ([asked.weights] if asked.weights else [])
     return recommend(divided.train, divided.side, offers_of(named, files, watcher, own=True), divided.recipe, watcher)
+
+
+def _require_apart(out: Path, *sources: Source | None) -> None:
+    """Raises `RecipeError` where the artifact would lie among the images, and count as some of them the next time."""
+    for source in sources:
+        if isinstance(source, str | Path) and Path(source).is_dir() and out.resolve().is_relative_to(Path(source).resolve()):
+            raise RecipeError(
+                "--out must lie outside of the images, of which its files would be some the next time",
+                received=f"{out} in {source}",
+                mend="choose another folder",
+            )
 
 
 def _train(divided: Divided, folder: RunFolder, own: Any, watcher: Watcher) -> Outcome:
