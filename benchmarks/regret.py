@@ -8,7 +8,7 @@ import os
 import statistics
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -249,6 +249,8 @@ def summary(found: Sequence[Outcome]) -> Iterator[Row]:
     pairs = [(one.accuracy, outcome.reached[one.strategy]) for outcome, order in zip(found, orders, strict=True) for one in order]
     inside = statistics.mean(float(estimate.low <= value <= estimate.high) for estimate, value in pairs)
     yield Row(f"regret, share of {len(pairs)} intervals that hold what was reached", "", (inside,))
+    errors = [abs(log_odds(known.value, LEAST_TOLD) - log_odds(value, LEAST_TOLD)) for known, value in pairs]
+    yield Row("regret, mean error of an expectation, in log odds", "", (statistics.mean(errors),))
     yield Row("regret, rank correlation of expected and reached accuracy", "", (_spearman(pairs),))
     each = [
         _spearman([(one.accuracy, outcome.reached[one.strategy]) for one in order])
@@ -350,7 +352,7 @@ def _fitted_lift(name: str, found: Sequence[Outcome], without: str) -> Lift | No
     if len(points) < 3:
         return None
     target = np.array([point.more for point in points])
-    design = np.array([[slope, slope * reach(of_a_class)] for _, of_a_class, slope in (astuple(point.setting) for point in points)])
+    design = np.array([[one.slope, one.slope * reach(one.images_of_a_class)] for one in (point.setting for point in points)])
     level, by_size = np.linalg.solve(design.T @ design + np.diag(PRIOR), design.T @ target)
     left = ((target - design @ (level, by_size)) ** 2).sum() / max(3, len(target) - 2)
     return Lift(round(float(level), 2), round(float(by_size), 2), round(math.sqrt(left) * _unsure(points, 2), 2))

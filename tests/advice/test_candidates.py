@@ -17,6 +17,7 @@ from crossroads.recipe import Recipe
 from crossroads.training.watch import Silent
 
 KNOWN = Estimate(0.8, 0.75, 0.85)
+LOW = Estimate(0.3, 0.2, 0.4)
 GROUND = Ground(Recipe(), images=1_000, classes=10, images_of_a_class=100.0, slope=0.7, side=32.0, machine=Machine(1e11))
 
 
@@ -74,7 +75,7 @@ def test_a_budget_leaves_as_many_epochs_as_it_has_room_for():
 
 def test_from_scratch_is_timed_by_its_short_training_where_there_was_one():
     timed = Short("from-scratch", DEFAULT_FROM_SCRATCH, 32, 800, 10, KNOWN, start_seconds=3.0, seconds_an_image=0.001)
-    found, blind = from_scratch(timed, GROUND, Estimate(0.3, 0.2, 0.4)), from_scratch(None, GROUND, Estimate(0.3, 0.2, 0.4))
+    found, blind = from_scratch(timed, GROUND, LOW, KNOWN), from_scratch(None, GROUND, LOW, KNOWN)
     epoch = 0.001 * MANY_STEPS * (1_000 + VALIDATING * GROUND.validation_images)
     assert found.epoch_seconds == pytest.approx(epoch)
     assert found.seconds == pytest.approx(OVERHEAD + 3.0 + epoch * found.recipe.epochs)
@@ -86,9 +87,20 @@ def test_from_scratch_is_timed_by_its_short_training_where_there_was_one():
     assert blind.seconds > OVERHEAD
 
 
+def test_expectations_follow_the_slope_of_the_learning_curve():
+    flat, steep = (from_scratch(None, replace(GROUND, slope=slope, images_of_a_class=900.0), LOW, KNOWN) for slope in (0.1, 1.0))
+    assert LOW.value < flat.accuracy.value < steep.accuracy.value
+
+
+def test_without_a_pretrained_probe_raw_pixels_stand_in_only_where_there_was_no_short_training():
+    timed = Short("from-scratch", DEFAULT_FROM_SCRATCH, 32, 800, 10, KNOWN, start_seconds=3.0, seconds_an_image=0.001)
+    assert [base.kind for base in from_scratch(timed, GROUND, None, LOW).bases] == ["short training"]
+    assert [base.accuracy for base in from_scratch(None, GROUND, None, LOW).bases] == [LOW]
+
+
 def test_a_short_training_of_one_epoch_tells_nothing_of_the_time():
     timed = Short("from-scratch", DEFAULT_FROM_SCRATCH, 32, 800, 1, KNOWN, start_seconds=30.0, seconds_an_image=0.0)
-    assert from_scratch(timed, GROUND, KNOWN).seconds == from_scratch(None, GROUND, KNOWN).seconds
+    assert from_scratch(timed, GROUND, None, KNOWN).seconds == from_scratch(None, GROUND, None, KNOWN).seconds
 
 
 def test_the_small_network_takes_the_size_that_was_asked_for_where_it_can():

@@ -34,8 +34,8 @@ def test_seconds_grow_with_the_work_and_fall_with_the_machine():
 
 
 def test_a_training_of_many_steps_takes_less_for_an_image_than_a_short_one():
-    assert measured_step(2.0, 1_600, 30_000, 32) == 2.0 * MANY_STEPS
-    assert measured_step(2.0, 1_600, 1_700, 32) == measured_step(2.0, 30_000, 40_000, 32) == 2.0
+    assert measured_step(2.0, False, 30_000, 32) == 2.0 * MANY_STEPS
+    assert measured_step(2.0, False, 1_700, 32) == measured_step(2.0, True, 30_000, 32) == 2.0
 
 
 def test_the_share_of_a_step_up_to_a_cut_counts_what_is_written_too():

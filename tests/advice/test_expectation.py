@@ -122,6 +122,13 @@ def test_of_more_halvings_than_were_seen_nothing_more_is_promised_and_of_fewer_n
     assert after(0.0) == after(0.25)
 
 
+def test_what_another_network_has_learned_lifts_no_training_from_scratch_and_may_warn_of_one():
+    short = Base("short training", Estimate(0.8, 0.8, 0.8), 2.0)
+    alone = expected("from-scratch", [short], USUAL)
+    assert expected("from-scratch", [*probe(0.99), short], USUAL) == alone
+    assert expected("from-scratch", [*probe(0.5), short], USUAL).value < alone.value
+
+
 def test_images_of_which_more_help_little_are_told_little_better_by_training():
     lifted = [expected("finetune", probe(0.8), Setting(5_000, 30, slope), certain(0.5)).value for slope in (0.0, 0.2, 1.0)]
     assert lifted == pytest.approx([from_log_odds(log_odds(0.8, 1e-9) + 0.5 * slope) for slope in (0.0, 0.2, 1.0)])

@@ -105,6 +105,8 @@ def test_a_short_warm_start_of_the_best_network_is_part_of_the_evidence(advice):
     assert set(map(frozenset, kinds.values())) == {frozenset({"probe"})}
     held = 66 * SPLIT["validation"] / (1 - sum(SPLIT.values()))
     assert start.epoch_seconds == pytest.approx((66 + VALIDATING * held) * short.seconds_an_image)  # measured, not estimated
+    early = next(one for one in advice.ranked if one.recipe.strategy == "finetune-early")
+    assert early.epoch_seconds < start.epoch_seconds  # a part of the steps
     said = f"a short warm start of own:tiny, {short.epochs} epochs of {short.images} images, reaches {short.accuracy.value:.3f}"
     assert any(reason.startswith(said) for reason in advice.reasons)
     assert advice.to_json()["evidence"]["warm_start"]["images"] == short.images

@@ -81,8 +81,9 @@ def test_it_ends_when_its_time_is_over_with_one_epoch_at_least(pictures):
 
 def test_an_image_takes_what_its_steps_take_and_not_validation_after_them():
     epoch = EpochRecord("train", 2, 9.0, 0.0, 0.0, 0.0, 0.0)
-    assert short._seconds_an_image(epoch, [10.0, 11.0, 12.0, 13.0], 80) == pytest.approx(4 / 80)
-    assert short._seconds_an_image(epoch, [10.0], 80) == pytest.approx(9 / 80)  # of one step nothing else is known
+    assert short._seconds_an_image(epoch, [10.0, 11.0, 12.0, 13.0], 80, 20) == pytest.approx(4 / 80)
+    one = short._seconds_an_image(epoch, [10.0], 80, 20)  # of one step nothing else is known
+    assert one == pytest.approx(9 / (80 + short.VALIDATING * 20))
 
 
 def test_one_whose_first_epoch_takes_too_long_is_given_up_and_told_of(pictures, monkeypatch):

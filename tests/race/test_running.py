@@ -216,8 +216,26 @@ def test_where_the_most_hopeful_has_no_room_for_a_short_turn_it_goes_first(tmp_p
     watcher = Notes()
     run(tmp_path, plan("finetune", "warm-start", "from-scratch", "early-features", budget=70.0), watcher)
     assert trainings.ran[:2] == [("early-features", None), ("finetune", 3)]
-    said = "finetune of b, of which most is expected, goes first and no other has a short turn: one epoch, start and end included,"
-    assert any(note == f"{said} would take about 14 s, and its share of the time is 9" for note in watcher.said)
+    said = "no short turns: finetune of b, of which most is expected with the time that is left, would have none, since one epoch,"
+    assert f"{said} start and end included, would take about 14 s and its share of the time is 9" in watcher.said
+    assert "from-scratch of b is not tried: those of which more is expected had their turns" in watcher.said
+
+
+def test_what_others_leave_of_their_turns_counts_for_that_of_the_most_hopeful(tmp_path, trainings):
+    """Its own third of the half would be 9 s, less than an epoch; after a cheap one, which takes 1 s, it has 12."""
+    trainings.reaches = {"early-features": 0.85, "finetune": 0.9, "warm-start": 0.9, "from-scratch": 0.9}
+    made = plan("from-scratch", "finetune", "warm-start", "early-features", budget=78.0)
+    cheap = replace(made.entrants[0], seconds=4.0, epoch_seconds=0.5)
+    trainings.takes["from-scratch"] = 4.0
+    run(tmp_path, replace(made, entrants=(cheap, *made.entrants[1:])))
+    assert trainings.ran[1:3] == [("from-scratch", 2), ("finetune", 1)]
+
+
+def test_where_the_one_that_went_first_fails_the_others_have_their_short_turns(tmp_path, trainings):
+    trainings.reaches = {"early-features": 0.85, "finetune": MemoryError(), "warm-start": 0.9, "from-scratch": 0.9}
+    run(tmp_path, plan("finetune", "warm-start", "from-scratch", "early-features", budget=75.0))
+    assert trainings.ran[1][0] == "finetune"
+    assert [name for name, _ in trainings.ran[2:4]] == ["warm-start", "from-scratch"]
 
 
 def test_short_turns_share_half_the_time(tmp_path, trainings, monkeypatch):

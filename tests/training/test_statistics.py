@@ -112,8 +112,35 @@ class Own(layers.BatchNormalization):
         (layers.BatchNormalization(axis=1), (2, 4, 4, 3)),
         (layers.BatchNormalization(epsilon=1e-6), (2, 4, 4, 3)),
         (layers.BatchNormalization(trainable=False), (2, 4, 4, 3)),
+        (layers.BatchNormalization(renorm=True), (2, 4, 4, 3)),
+        (layers.BatchNormalization(synchronized=True), (2, 4, 4, 3)),
+        (layers.BatchNormalization(dtype="mixed_bfloat16"), (2, 4, 4, 3)),
     ],
 )
 def test_what_is_no_plain_batchnorm_of_maps_is_left_to_keras(layer, shape):
     layer.build(shape)
     assert not statistics._can_be_fused(layer)
+
+
+def test_a_layer_of_ones_own_that_keeps_no_shape_stands_in_nobodys_way():
+    layer = Own()
+    layer.build((2, 4, 4, 3))
+    layer.input_spec = None
+    assert not statistics._can_be_fused(layer)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="the operation is of TensorFlow")
+def test_each_layer_is_what_it_was_after_an_error_too():
+    made = network()
+    freeze(made, phase(train_batchnorm=True))
+    inside = []
+
+    def fails():
+        with statistics.in_one_pass(made):
+            inside.extend(type(layer) for layer in norms(made))
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fails()
+    assert set(inside) == {statistics._OnePass}
+    assert {type(layer) for layer in norms(made)} == {layers.BatchNormalization}

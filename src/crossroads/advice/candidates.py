@@ -159,13 +159,23 @@ def of_backbone(
         yield Candidate(recipe, tuple(bases), accuracy, seconds, each, _memory(way, recipe))
 
 
-def from_scratch(short: Short | None, ground: Ground, probed: Estimate) -> Candidate:
-    """Training the small network from random weights; `probed` is what the best probe reaches with all images."""
+def from_scratch(short: Short | None, ground: Ground, probed: Estimate | None, pixels: Estimate) -> Candidate:
+    """Training the small network from random weights.
+
+    Args:
+        short: Of it, where one was made.
+        ground: What all candidates share.
+        probed: What the best probe of pretrained features reaches with all images; None where there is none.
+        pixels: What a probe on raw pixels reaches: it stands in where nothing else is known.
+    """
     record = backbone(DEFAULT_FROM_SCRATCH)
     size = scratch_size(ground.asked, ground.side)
     asked = relevant(replace(ground.asked, backbone=record.name, weights=None, image_size=size), strategy("from-scratch"))
     recipe = resolve(asked, record, images=ground.images, image_size=size, side=ground.side)
-    bases = (Base("probe", probed), *(() if short is None else (_from_short(short, recipe, ground),)))
+    bases = [Base("probe", probed)] if probed is not None else []
+    if short is not None:
+        bases.append(_from_short(short, recipe, ground))
+    bases = bases or [Base("probe", pixels)]
     accuracy = expected("from-scratch", bases, ground.setting)
     cost = int(record.multiply_adds * (size / record.reference_size) ** 2)
     each, start = step_seconds(cost, ground.machine, depthwise=False), TRACE
@@ -174,7 +184,7 @@ def from_scratch(short: Short | None, ground: Ground, probed: Estimate) -> Candi
     epoch = epoch_seconds(each, ground.images, ground.validation_images)
     seconds = OVERHEAD + start + epoch * (recipe.epochs or 0)
     memory = memory_mb(record.parameters, cost, recipe.batch_size or 0, trained=True)
-    return Candidate(recipe, bases, accuracy, seconds, epoch, memory)
+    return Candidate(recipe, tuple(bases), accuracy, seconds, epoch, memory)
 
 
 def require_some(asked: Recipe, offers: Sequence[Offer], side: float) -> None:
@@ -280,7 +290,7 @@ def _seconds(seen: Seen, way: Frozen, recipe: Recipe, short: Short | None, groun
 
 def _measured(short: Short, recipe: Recipe, ground: Ground) -> float:
     """Seconds of an image in the steps of a training that a short one stands for."""
-    return measured_step(short.seconds_an_image, short.images, ground.images, recipe.batch_size or 1)
+    return measured_step(short.seconds_an_image, short.together, ground.images, recipe.batch_size or 1)
 
 
 def _memory(way: Frozen, recipe: Recipe) -> float:

@@ -27,17 +27,18 @@ STEP, DEPTHWISE_STEP = 4.5, 5.5
 these, since a race cuts off what takes longer. ConvNeXt, with depthwise convolutions of 7 by 7, takes 18: TensorFlow does those
 slowly."""
 
-MANY_STEPS = 0.82
+MANY_STEPS = 0.81
 """Seconds of an image in a training of many steps, of which Keras runs eight in one call, over those in a short one: MobileNet at
 96 px 5.7 and 7.0 ms, small-cnn at 32 px 0.56 and 0.70 ms."""
 
 VALIDATING = 0.4
-"""Seconds of an image that is validated by Keras over those of one that is trained on: MobileNet at 96 px, 2.2 and 5.1 ms."""
+"""Seconds of an image that is validated by Keras over those of one that is trained on: MobileNet at 96 px, 2.2 and 5.7 ms."""
 
 ACTIVATION = 20
 """Multiply-adds that take as long, in a training step, as one number that a layer gives out: these are written and read several
-times. MobileNet at 96 px takes 4.2 ms an image with BatchNorm frozen, cut at `conv_pw_5` 2.3, at `conv_dw_2` 1.0, for 95, 37 and 8
-million multiply-adds and 3.1, 2.3 and 1.2 million such numbers: 0.027 ns for the ones and 0.55 ns for the others."""
+times. MobileNet at 96 px with BatchNorm frozen, cut at `conv_pw_12`, `conv_pw_5` and `conv_dw_2`, takes 4.2, 2.3 and 1.0 ms an
+image for 95, 37 and 8 million multiply-adds and 3.1, 2.3 and 1.2 million such numbers: 0.027 ns for the ones, 0.55 ns for the
+others."""
 
 TRACE = 8.0
 """Seconds until a pretrained network of the usual size takes its first step."""
@@ -84,12 +85,11 @@ def step_share(cut: Cut, end: Cut) -> float:
     return part / whole
 
 
-def measured_step(short: float, images: int, whole: int, batch_size: int) -> float:
-    """Seconds of an image in a training on `whole` images, from those, `short`, in one on `images`."""
+def measured_step(short: float, together: bool, images: int, batch_size: int) -> float:
+    """Seconds of an image in a training on `images`, from those of a short one whose steps Keras ran several `together`, or not."""
     from crossroads.training.batches import TOGETHER, steps_of  # loads Keras
 
-    few, many = (steps_of(n, batch_size) % TOGETHER == 0 for n in (images, whole))
-    return short * (MANY_STEPS if many and not few else 1.0)
+    return short * (MANY_STEPS if not together and steps_of(images, batch_size) % TOGETHER == 0 else 1.0)
 
 
 def epoch_seconds(each: float, images: int, validated: float) -> float:

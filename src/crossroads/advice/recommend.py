@@ -78,7 +78,7 @@ def recommend(train: Dataset, side: float, offers: Sequence[Offer], asked: Recip
     candidates = [
         one for found, curves in known for one in of_backbone(found, curves, warm if found is leader else None, ground, watcher)
     ]
-    candidates.append(from_scratch(level.short, ground, level.pixels if curve is None else curve.here))
+    candidates.append(from_scratch(level.short, ground, None if curve is None else curve.here, level.pixels))
     # The seconds are a CPU's: on a GPU they forbid nothing.
     limit = None if has_gpu() else budget
     order = ranked([within(one, limit, memory, shortens=asked.epochs is None) for one in candidates])

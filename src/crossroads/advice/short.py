@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from crossroads.advice.cost import VALIDATING
 from crossroads.advice.estimate import Estimate
 from crossroads.advice.sample import compact, part
 from crossroads.data.dataset import Dataset
@@ -24,6 +25,7 @@ from crossroads.networks.construct import Choice
 from crossroads.recipe import Recipe, StrategyName
 from crossroads.run_folder import TrialFolder
 from crossroads.strategies import resolve, strategy
+from crossroads.training.batches import TOGETHER, steps_of
 from crossroads.training.checkpoint import EpochRecord
 from crossroads.training.watch import Enough, Heard, Relay, Silent, Watcher
 
@@ -66,6 +68,7 @@ class Short:
         accuracy: After the last epoch.
         start_seconds: That the first epoch took longer than the others.
         seconds_an_image: Of one pass, without validating; 0 where the first epoch alone was done, which holds the beginning too.
+        together: Whether Keras ran several steps in one call, as it does where there are many.
     """
 
     strategy: StrategyName
@@ -76,6 +79,7 @@ class Short:
     accuracy: Estimate
     start_seconds: float
     seconds_an_image: float
+    together: bool = False
 
     @property
     def passes(self) -> int:
@@ -135,7 +139,7 @@ def short_training(dataset: Dataset, choice: Choice, asked: Recipe, limit: Limit
 
     def after_epoch(record: EpochRecord, total: int) -> None:
         if done:
-            usual.append(_seconds_an_image(record, ticks, len(train)))
+            usual.append(_seconds_an_image(record, ticks, len(train), len(parts.validation)))
         done.append(record)
         ticks.clear()
         heard.progress(f"a short {called}", record.epoch * len(train), total * len(train))
@@ -156,10 +160,10 @@ def short_training(dataset: Dataset, choice: Choice, asked: Recipe, limit: Limit
     return _short(recipe, size, history, float(np.median(usual)) if usual else 0.0, sides[0], sides[1])
 
 
-def _seconds_an_image(record: EpochRecord, ticks: Sequence[float], images: int) -> float:
+def _seconds_an_image(record: EpochRecord, ticks: Sequence[float], images: int, validated: int) -> float:
     """From the first step of an epoch to the last: what comes after is validation, and a checkpoint."""
     if len(ticks) < 2:
-        return record.seconds / images
+        return record.seconds / (images + VALIDATING * validated)
     return (ticks[-1] - ticks[0]) / (len(ticks) - 1) * len(ticks) / images
 
 
@@ -170,7 +174,8 @@ def _short(recipe: Recipe, size: int, history: Sequence[EpochRecord], each: floa
     worth = len(held_out.dataset) if groups is None else effective(groups)
     known = Estimate(accuracy, *wilson(accuracy * worth, worth))
     n, name = len(train.dataset), strategy(recipe.strategy).name
-    return Short(name, str(recipe.backbone), size, n, len(history), known, max(0.0, seconds[0] - usual), each)
+    together = steps_of(n, recipe.batch_size or n) % TOGETHER == 0
+    return Short(name, str(recipe.backbone), size, n, len(history), known, max(0.0, seconds[0] - usual), each, together)
 
 
 def allowed(seconds: float, budget: float | None) -> float:

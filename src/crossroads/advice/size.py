@@ -32,8 +32,8 @@ STEEPEST = 1.0
 """Largest exponent of the power law: steeper ones come of few, scattered points, and promise too much."""
 
 SLOPES, USUAL_SLOPE = (0.05, 1.0), 0.85
-"""Least and largest slope that counts, for the same reason, and the one taken where it is not known: of the tasks of the benchmark
-half have less, half more; CIFAR-10 has 0.2, GTSRB 0.8 to 1."""
+"""Least and largest slope that counts, for the same reason, and the one taken where it is not known, the median of the tasks of the
+benchmark. These run from 0.1 for ants and bees and 0.2 for CIFAR-10 with 100 of a class to 1.3 for signs with 10 of a class."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -157,14 +157,15 @@ class _Race:
 
     def _halved(self, trained: list[int]) -> None:
         """A quarter of the epochs each, then the better half to their end, or for as long as there is time."""
-        hopeful = [index for index in trained if self._may_run(index)]
-        places = math.ceil(len(hopeful) / 2)
-        until = (self._spent() + self._plan.budget) / 2  # the other half is for those that go on
-        if len(hopeful) > 1 and self._worth_short_turns(hopeful, until):
-            for place, index in enumerate(hopeful):
-                self._short_turn(index, until, (until - self._spent()) / (len(hopeful) - place))
-        left = [index for index in hopeful if not self._failed(index)]
+        left = [index for index in trained if self._may_run(index)]
+        places = math.ceil(len(left) / 2)
+        turns_due = True
         while left and places:
+            if turns_due and len(left) > 1 and self._worth_short_turns(left):
+                turns_due = False
+                self._short_turns(left)
+                left = [index for index in left if not self._failed(index)]
+                continue
             index = self._most_hopeful(left)
             if any(trial.whole for trial in self._of(index)):  # it has so few epochs that its short turn was all
                 places -= 1
@@ -176,21 +177,41 @@ class _Race:
                 # One that took less time than was thought may go on, if that is worth it, before its place is filled.
                 if self._failed(index):
                     left.remove(index)
-                elif self._room_for(index) < AGAIN * (self._of(index)[-1].epochs or 1):
+                    continue  # what is left has its short turns now, if it was for this one that it had none
+                turns_due = False
+                if self._room_for(index) < AGAIN * (self._of(index)[-1].epochs or 1):
                     left.remove(index)
                     places -= 1
+        for index in left:
+            if not self._of(index):
+                self._leave(index, "those of which more is expected had their turns")
 
-    def _worth_short_turns(self, hopeful: list[int], until: float) -> bool:
+    def _short_turns(self, hopeful: list[int]) -> None:
+        until = self._half_time()
+        for place, index in enumerate(hopeful):
+            self._short_turn(index, until, (until - self._spent()) / (len(hopeful) - place))
+
+    def _half_time(self) -> float:
+        """When short turns end: the other half is for those that go on."""
+        return (self._spent() + self._plan.budget) / 2
+
+    def _worth_short_turns(self, hopeful: list[int]) -> bool:
         """Whether the most hopeful would have one: if not, those of the others tell nothing of it, and take its time."""
-        top, share = self._most_hopeful(hopeful), (until - self._spent()) / len(hopeful)
-        if epochs_within(self._entrant(top), share, ()):
-            return True
-        takes = planned_seconds(self._entrant(top), 1, ())
-        self._watcher.note(
-            f"{_called(self._entrant(top).recipe)}, of which most is expected, goes first and no other has a short turn: "
-            f"{ONE_EPOCH} would take about {takes:,.0f} s, and its share of the time is {max(0, share):,.0f}"
-        )
-        return False
+        top, left = self._most_hopeful(hopeful), self._half_time() - self._spent()
+        for place, index in enumerate(hopeful):
+            share = left / (len(hopeful) - place)
+            epochs = self._short_epochs(index, share)
+            if index == top:
+                break
+            left -= planned_seconds(self._entrant(index), epochs, ()) if epochs else 0.0
+        if not epochs:
+            takes = planned_seconds(self._entrant(top), 1, ())
+            self._watcher.note(
+                f"no short turns: {_called(self._entrant(top).recipe)}, of which most is expected with the time that is left, "
+                f"would have none, since {ONE_EPOCH} would take about {takes:,.0f} s and its share of the time "
+                f"is {max(0, share):,.0f}"
+            )
+        return bool(epochs)
 
     def _most_hopeful(self, left: list[int]) -> int:
         """Whose accuracy is expected to be highest; before it one within `TIE` of it that leaves it its epochs."""
@@ -227,14 +248,18 @@ class _Race:
     def _short_turn(self, index: int, until: float, share: float) -> None:
         """A quarter of the epochs, or as many as its share of the time has room for; it ends where all short turns do."""
         entrant = self._entrant(index)
-        wanted = max(1, round((entrant.recipe.epochs or 1) / SHORT))
-        epochs = min(wanted, epochs_within(entrant, share, ()))
+        epochs = self._short_epochs(index, share)
         if epochs:
             self._try(index, epochs, until=until)
         else:
             takes = planned_seconds(entrant, 1, ())
             why = f"{ONE_EPOCH} would take about {takes:,.0f} s, and its share of the time is {max(0, share):,.0f}"
             self._watcher.note(f"{_called(entrant.recipe)} has no short turn: {why}")
+
+    def _short_epochs(self, index: int, share: float) -> int:
+        """A quarter of the epochs, or as many as a share of the time has room for."""
+        entrant = self._entrant(index)
+        return min(max(1, round((entrant.recipe.epochs or 1) / SHORT)), epochs_within(entrant, share, ()))
 
     def _room_for(self, index: int) -> int:
         """How many epochs the budget has room for; 0 where that is no answer, or no more than there was."""
