@@ -42,6 +42,10 @@ def test_help_loads_nothing_heavy():
     assert loaded_by(code) <= {"rich"}
 
 
+def test_keras_is_loaded_where_it_is_told_to_be_quiet_and_not_by_an_import():
+    assert not loaded_by("import crossroads.workflow") & {"keras", "tensorflow", "jax"}
+
+
 def test_reading_auditing_and_predicting_need_no_keras():
     code = "import crossroads\nfor name in ('read', 'Audit', 'Evaluation', 'Predictor', 'Recipe', 'fit'): getattr(crossroads, name)"
     assert not loaded_by(code) & {"keras", "tensorflow", "jax"}

@@ -79,7 +79,8 @@ def test_it_ends_when_its_time_is_over_with_one_epoch_at_least(pictures):
     assert found.start_seconds > 0
 
 
-def test_an_image_takes_what_its_steps_take_and_not_validation_after_them():
+def test_an_image_takes_what_its_steps_take_and_not_validation_after_them(monkeypatch):
+    monkeypatch.setattr(short, "keras_backend", lambda: "tensorflow")
     epoch = EpochRecord("train", 2, 9.0, 0.0, 0.0, 0.0, 0.0)
     assert short._seconds_an_image(epoch, [10.0, 11.0, 12.0, 13.0], 80, 20) == pytest.approx(4 / 80)
     one = short._seconds_an_image(epoch, [10.0], 80, 20)  # of one step nothing else is known

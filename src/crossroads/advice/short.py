@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from crossroads._platform import keras_backend
 from crossroads.advice.cost import VALIDATING
 from crossroads.advice.estimate import Estimate
 from crossroads.advice.sample import compact, part
@@ -25,7 +26,6 @@ from crossroads.networks.construct import Choice
 from crossroads.recipe import Recipe, StrategyName
 from crossroads.run_folder import TrialFolder
 from crossroads.strategies import resolve, strategy
-from crossroads.training.batches import TOGETHER, steps_of
 from crossroads.training.checkpoint import EpochRecord
 from crossroads.training.watch import Enough, Heard, Relay, Silent, Watcher
 
@@ -162,12 +162,14 @@ def short_training(dataset: Dataset, choice: Choice, asked: Recipe, limit: Limit
 
 def _seconds_an_image(record: EpochRecord, ticks: Sequence[float], images: int, validated: int) -> float:
     """From the first step of an epoch to the last: what comes after is validation, and a checkpoint."""
-    if len(ticks) < 2:
+    if len(ticks) < 2 or keras_backend() != "tensorflow":  # others tell of a step before it is done
         return record.seconds / (images + VALIDATING * validated)
     return (ticks[-1] - ticks[0]) / (len(ticks) - 1) * len(ticks) / images
 
 
 def _short(recipe: Recipe, size: int, history: Sequence[EpochRecord], each: float, train: Loaded, held_out: Loaded) -> Short:
+    from crossroads.training.batches import TOGETHER, steps_of  # loads Keras
+
     seconds = [epoch.seconds for epoch in history]
     usual = float(np.median(seconds[1:])) if len(seconds) > 1 else 0.0
     accuracy, groups = history[-1].validation_accuracy, held_out.dataset.groups
