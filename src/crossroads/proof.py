@@ -151,7 +151,7 @@ def _test(predictor: Predictor, divided: Divided, fitted: Fitted, told_now: list
 def _seen_by_validation(scores: dict[str, Any]) -> list[str]:
     """A sentence where validation, which chooses, has images of train."""
     seen = scores["seen_in_training"]
-    said = f"{seen} of {scores['n']} validation images are also in train, which favours what learns by heart"
+    said = f"{seen} of {scores['n']} validation images are also in train and say nothing of new ones"
     return [f"{said}; `crossroads audit` lists them"] if seen else []
 
 

@@ -404,9 +404,11 @@ class _Race:
             return f"{words}; nothing else gave an answer"
         second = max(others, key=self._belief)
         of = self._entrant(second.entrant)
+        apart = abs(winner.accuracy - second.accuracy) * winner.images
+        close = f"; less than one of {winner.images:,.0f} validation images lies between them" if apart < 1 else ""
         return (
-            f"{words}, together {self._belief(winner):.3f}; the next best, {_called(of.recipe)}{_part(second, of)}, had "
-            f"{second.accuracy:.4f}, together {self._belief(second):.3f}"
+            f"{words}, which together speak for {self._belief(winner):.3f}; the next best, {_called(of.recipe)}{_part(second, of)}, "
+            f"had {second.accuracy:.4f}, together for {self._belief(second):.3f}{close}"
         )
 
     def _given_up(self) -> str:
