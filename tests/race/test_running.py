@@ -136,6 +136,7 @@ def test_one_that_is_expected_to_do_as_well_goes_on_before_the_most_hopeful_wher
 @pytest.mark.parametrize(("scratch", "said"), [(0.902, True), (0.85, False)])
 def test_a_lead_of_less_than_a_validation_image_is_called_so(tmp_path, trainings, scratch, said):
     trainings.reaches = {"feature-extraction": 0.8, "finetune": 0.9, "from-scratch": scratch}
+    trainings.short = 0.0
     why = run(tmp_path, plan("feature-extraction", "finetune", "from-scratch")).facts["why"]
     assert why.endswith("; less than one of 200 validation images lies between them") == said
 

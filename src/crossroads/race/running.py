@@ -407,8 +407,8 @@ class _Race:
         apart = abs(winner.accuracy - second.accuracy) * winner.images
         close = f"; less than one of {winner.images:,.0f} validation images lies between them" if apart < 1 else ""
         return (
-            f"{words}, which together speak for {self._belief(winner):.3f}; the next best, {_called(of.recipe)}{_part(second, of)}, "
-            f"had {second.accuracy:.4f}, together for {self._belief(second):.3f}{close}"
+            f"{words}, which together speak for {self._belief(winner):.3f}; the next best, {_called(of.recipe)}"
+            f"{_part(second, of)}, had {second.accuracy:.4f}, together for {self._belief(second):.3f}{close}"
         )
 
     def _given_up(self) -> str:
