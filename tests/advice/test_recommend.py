@@ -12,7 +12,9 @@ from crossroads import artifact
 from crossroads.advice import level, sample, warm
 from crossroads.advice import recommend as module
 from crossroads.advice.cost import VALIDATING
+from crossroads.advice.expectation import Setting, expected
 from crossroads.advice.reasons import reasons_for
+from crossroads.advice.size import USUAL_SLOPE
 from crossroads.errors import BackboneError, RecipeError, SplitError
 from crossroads.race import running
 from crossroads.strategies import STRATEGIES, strategy
@@ -92,6 +94,15 @@ def test_where_another_strategy_than_that_of_the_case_comes_first_it_is_said_why
     first = next(record.case[0] for record in STRATEGIES if record.name == advice.best.recipe.strategy)
     said = {number for number, words in reasons.items() if any(f"{advice.best.name} is put first for" in one for one in words)}
     assert said == {1, 2, 3, 4} - {int(first)}
+
+
+def test_what_is_expected_goes_with_the_slope_of_the_learning_curve_that_was_measured(advice):
+    size, curve = advice.evidence.size, advice.evidence.curve
+    assert curve.slope != USUAL_SLOPE
+    for one in advice.ranked:
+        assert one.accuracy == expected(
+            one.recipe.strategy, one.bases, Setting(size.images, size.effective_of_a_class, curve.slope)
+        )
 
 
 def test_a_short_warm_start_of_the_best_network_is_part_of_the_evidence(advice):

@@ -147,8 +147,8 @@ def expected(strategy: StrategyName, bases: Sequence[Base], setting: Setting, la
     parts = [_part(strategy, base, setting, known, least) for base in bases]
     if strategy == "from-scratch" and len(parts) > 1:
         # What another network learned before lifts none that has learned nothing: the probe may only warn.
-        shortest = min(part.centre for part, base in zip(parts, bases, strict=True) if base.kind != "probe")
-        parts = [part for part, base in zip(parts, bases, strict=True) if base.kind != "probe" or part.centre < shortest]
+        trained = min(part.centre for part, base in zip(parts, bases, strict=True) if base.kind != "probe")
+        parts = [part for part, base in zip(parts, bases, strict=True) if base.kind != "probe" or part.centre < trained]
     weights = [1 / max(1e-9, ((part.down + part.up) / 2) ** 2) for part in parts]
     centre = sum(weight * part.centre for weight, part in zip(weights, parts, strict=True)) / sum(weights)
     below = 1 / math.sqrt(sum(1 / max(1e-9, part.down**2) for part in parts))

@@ -65,7 +65,7 @@ def recommend(train: Dataset, side: float, offers: Sequence[Offer], asked: Recip
     part = compact(train.select(rows))
     level = level_of(part, asked, scratch_size(asked, side), float(counts.max() / len(train)), budget, watcher)
     if level.short is None:
-        watcher.note("no class has images enough for a short training: a probe on raw pixels stands in for it")
+        watcher.note("no class has images enough for a short training: what is expected from scratch rests on a probe")
     size = _size(train, max(seen, key=lambda one: float(one.ways[0].correct.mean()), default=None))
     known = [(one, _curves(one, size, classes, asked.seed)) for one in seen]
     known.sort(key=lambda pair: -max(curve.here.value for curve in pair[1].values()))

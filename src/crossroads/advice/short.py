@@ -27,7 +27,7 @@ from crossroads.recipe import Recipe, StrategyName
 from crossroads.run_folder import TrialFolder
 from crossroads.strategies import resolve, strategy
 from crossroads.training.checkpoint import EpochRecord
-from crossroads.training.watch import Enough, Heard, Relay, Silent, Watcher
+from crossroads.training.watch import Enough, Relay, Silent, Watcher
 
 HELD_OUT = 0.2
 
@@ -128,7 +128,7 @@ def short_training(dataset: Dataset, choice: Choice, asked: Recipe, limit: Limit
     done: list[EpochRecord] = []
     ticks: list[float] = []  # of the epoch that is at work
     usual: list[float] = []  # seconds of an image in the steps of each epoch but the first
-    heard = Heard(watcher)
+    heard = Relay(watcher)
     end = time.perf_counter() + limit.seconds
 
     def after_step() -> None:

@@ -32,7 +32,7 @@ from crossroads.recipe import Recipe
 from crossroads.run_folder import RunFolder
 from crossroads.strategies import strategy
 from crossroads.training.checkpoint import EpochRecord
-from crossroads.training.watch import Enough, Heard, Relay, Watcher
+from crossroads.training.watch import Enough, Relay, Watcher
 
 ONE_EPOCH = "one epoch, start and end included,"
 """What the seconds of the shortest training are those of, in words."""
@@ -313,7 +313,7 @@ class _Race:
         recipe = entrant.recipe if epochs == usual else replace(entrant.recipe, epochs=epochs)
         part = "" if epochs == usual else f", {epochs} of {usual} epochs"
         self._watcher.note(f"trying {called}{part}: {of_epochs(entrant, epochs, self._of(index)).value:.3f} expected")
-        place, began, budget, heard = self._folder.trial(name), time.perf_counter(), self._plan.budget, Heard(self._watcher)
+        place, began, budget, heard = self._folder.trial(name), time.perf_counter(), self._plan.budget, Relay(self._watcher)
         try:
             earlier = place.spent  # of a part that was killed
             left = (until or budget) - self._spent() - earlier

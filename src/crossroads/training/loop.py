@@ -19,12 +19,12 @@ from crossroads.networks.network import Network
 from crossroads.strategies import Phase
 from crossroads.training.augment import Augment
 from crossroads.training.batches import TOGETHER, Labelled, batches, rows_at_once, steps_of
+from crossroads.training.batchnorm import in_one_pass, settling
 from crossroads.training.checkpoint import Checkpoints, EpochRecord, Progress
 from crossroads.training.figures import sums
 from crossroads.training.freezing import fingerprint, freeze, require_unchanged
 from crossroads.training.mixing import Mix
 from crossroads.training.optimizer import RuledAdam, rules, schedule
-from crossroads.training.statistics import in_one_pass, settling
 from crossroads.training.watch import Enough, Watcher
 
 ENOUGH = "ended"

@@ -64,6 +64,9 @@ class Relay:
         after_progress: Is called after each part of a stage then.
         after_step: Is called after each batch then.
         after_epoch: Is called with each epoch and their total then.
+
+    Attributes:
+        raised: What `watcher` raised last: that is whoever watches, and no failing of the work. None where nothing was raised.
     """
 
     def __init__(
@@ -75,56 +78,29 @@ class Relay:
         after_step: Callable[[], object] = lambda: None,
         after_epoch: Callable[[EpochRecord, int], object] = lambda _record, _total: None,
     ) -> None:
+        self.raised: Exception | None = None
         self._watcher, self._noted, self._after_progress = watcher, noted, after_progress
         self._after_step, self._after_epoch = after_step, after_epoch
 
     def note(self, text: str) -> None:
         """Hand it on."""
-        self._watcher.note(text)
+        self._tell(self._watcher.note, text)
         self._noted(text)
 
     def progress(self, stage: str, done: int, total: int) -> None:
         """Hand it on."""
-        self._watcher.progress(stage, done, total)
+        self._tell(self._watcher.progress, stage, done, total)
         self._after_progress()
 
     def step(self, epoch: int, done: int, total: int) -> None:
         """Hand it on."""
-        self._watcher.step(epoch, done, total)
+        self._tell(self._watcher.step, epoch, done, total)
         self._after_step()
 
     def epoch(self, record: EpochRecord, total: int) -> None:
         """Hand it on."""
-        self._watcher.epoch(record, total)
-        self._after_epoch(record, total)
-
-
-class Heard:
-    """A watcher that hands on what it is told, and remembers what it raised: that is whoever watches, and no failing of the work.
-
-    Attributes:
-        raised: The last of it; None where nothing was raised.
-    """
-
-    def __init__(self, watcher: Watcher) -> None:
-        self._watcher = watcher
-        self.raised: Exception | None = None
-
-    def note(self, text: str) -> None:
-        """Hand it on."""
-        self._tell(self._watcher.note, text)
-
-    def progress(self, stage: str, done: int, total: int) -> None:
-        """Hand it on."""
-        self._tell(self._watcher.progress, stage, done, total)
-
-    def step(self, epoch: int, done: int, total: int) -> None:
-        """Hand it on."""
-        self._tell(self._watcher.step, epoch, done, total)
-
-    def epoch(self, record: EpochRecord, total: int) -> None:
-        """Hand it on."""
         self._tell(self._watcher.epoch, record, total)
+        self._after_epoch(record, total)
 
     def _tell(self, call: Callable[..., object], *told: object) -> None:
         try:

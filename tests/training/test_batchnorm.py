@@ -1,15 +1,15 @@
-"""BatchNorm's statistics in trainings of few steps."""
+"""BatchNorm in training: statistics that follow few steps, and one operation for what Keras does in many."""
 
 import keras
 import numpy as np
 import pytest
 from keras import layers
 
-from crossroads.training import statistics
+from crossroads.training import batchnorm
+from crossroads.training.batchnorm import momentum_for, settling
 from crossroads.training.checkpoint import Checkpoints
 from crossroads.training.freezing import freeze
 from crossroads.training.loop import train
-from crossroads.training.statistics import momentum_for, settling
 from crossroads.training.watch import Silent
 from tiny_networks import labelled, network, phase
 
@@ -72,13 +72,13 @@ def trained(tmp_path, monkeypatch, fused):
     made, counts = network(), []
     with monkeypatch.context() as patched:
         if not fused:
-            patched.setattr(statistics, "_can_be_fused", lambda layer: False)
+            patched.setattr(batchnorm, "_can_be_fused", lambda layer: False)
         patched.setattr(
-            statistics, "_become", lambda layer, kind, become=statistics._become: (counts.append(kind), become(layer, kind))
+            batchnorm, "_become", lambda layer, kind, become=batchnorm._become: (counts.append(kind), become(layer, kind))
         )
         planned = phase(epochs=2, batch_size=8, learning_rate=1e-3, train_batchnorm=True)
         train(made, planned, DATA, VALIDATION, Checkpoints(tmp_path / str(fused)), "id", Silent())
-    return [keras.ops.convert_to_numpy(weight) for weight in made.trained.weights], counts.count(statistics._OnePass), made
+    return [keras.ops.convert_to_numpy(weight) for weight in made.trained.weights], counts.count(batchnorm._OnePass), made
 
 
 def test_one_pass_trains_what_keras_trains(tmp_path, monkeypatch):
@@ -93,7 +93,7 @@ def test_one_pass_trains_what_keras_trains(tmp_path, monkeypatch):
 @pytest.mark.parametrize("change", [{"scale": False}, {"center": False}, {"scale": False, "center": False}, {"epsilon": 0.1}])
 def test_one_pass_normalises_as_keras_does_and_keeps_the_same_statistics(change):
     images = np.random.default_rng(0).normal(3, 2, (5, 4, 6, 3)).astype(np.float32)
-    plain, fused = layers.BatchNormalization(**change), statistics._OnePass(**change)
+    plain, fused = layers.BatchNormalization(**change), batchnorm._OnePass(**change)
     np.testing.assert_allclose(fused(images, training=True), plain(images, training=True), atol=1e-5)
     for mine, theirs in zip(fused.weights, plain.weights, strict=True):
         np.testing.assert_allclose(mine, theirs, rtol=1e-5, atol=1e-6)
@@ -119,14 +119,14 @@ class Own(layers.BatchNormalization):
 )
 def test_what_is_no_plain_batchnorm_of_maps_is_left_to_keras(layer, shape):
     layer.build(shape)
-    assert not statistics._can_be_fused(layer)
+    assert not batchnorm._can_be_fused(layer)
 
 
 def test_a_layer_of_ones_own_that_keeps_no_shape_stands_in_nobodys_way():
     layer = Own()
     layer.build((2, 4, 4, 3))
     layer.input_spec = None
-    assert not statistics._can_be_fused(layer)
+    assert not batchnorm._can_be_fused(layer)
 
 
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="the operation is of TensorFlow")
@@ -136,11 +136,11 @@ def test_each_layer_is_what_it_was_after_an_error_too():
     inside = []
 
     def fails():
-        with statistics.in_one_pass(made):
+        with batchnorm.in_one_pass(made):
             inside.extend(type(layer) for layer in norms(made))
             raise KeyError
 
     with pytest.raises(KeyError):
         fails()
-    assert set(inside) == {statistics._OnePass}
+    assert set(inside) == {batchnorm._OnePass}
     assert {type(layer) for layer in norms(made)} == {layers.BatchNormalization}
