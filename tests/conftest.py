@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from crossroads._platform import keep_freed_memory, use_onednn
+from crossroads.features import engine
 
 # Before a test module imports Keras, what crossroads sets before it does.
 keep_freed_memory()
@@ -19,6 +20,9 @@ gc.set_threshold(100_000, 20, 20)
 
 # No test fetches weights: a fit without a strategy asks for those of the usual network, and is told that they are not to be had.
 os.environ["CROSSROADS_WEIGHTS_URL"] = "http://127.0.0.1:9"
+
+# Batches are tried for a moment: the tests make a hundred graphs, and none is held to a speed.
+engine.TRIAL_SECONDS = 0.01
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 

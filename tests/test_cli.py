@@ -12,8 +12,8 @@ from PIL import Image
 
 from crossroads import cli
 from crossroads.advice import level
-from crossroads.cli._app import seconds_of
-from crossroads.errors import RecipeError
+from crossroads.proof import Run
+from crossroads.report.console import print_run
 from pictures import folder_of, stripes
 
 QUICK = [
@@ -87,6 +87,31 @@ def test_fit_tells_each_epoch_and_the_scores(crossroads, data, tmp_path):
     assert any(line.startswith("test_accuracy: ") for line in lines)
     assert f"artifact: {tmp_path / 'run'}" in lines
     assert err == ""
+
+
+def test_what_a_race_tried_is_shown_before_the_scores(capsys, tmp_path):
+    def trial(name, epochs, reached, failed=None, *, won=False):
+        same = {"backbone": "mobilenet", "usual_epochs": None if epochs is None else 5, "seconds": 12.3, "expected": {"value": 0.8}}
+        return same | {"strategy": name, "epochs": epochs, "validation_accuracy": reached, "failed": failed, "won": won}
+
+    trials = [
+        trial("early-features", None, 0.75),
+        trial("finetune", 0, None, "no room"),
+        trial("warm-start", 2, 0.875, won=True),
+        trial("from-scratch", 5, 0.5),
+    ]
+    phases = [{"name": "train", "epochs": 2, "best_epoch": 2}]
+    scores = {"validation": None, "test": None, "peak_memory_mb": None, "backbone": "mobilenet", "strategy": "warm-start"}
+    metrics = scores | {"epochs": 2, "best_epoch": 2, "seconds": 1.0, "phases": phases, "race": {"trials": trials}}
+    print_run(Run(tmp_path, metrics))
+    shown = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert shown[0] == ["tried", "backbone", "epochs", "expected", "validation", "seconds"]
+    assert shown[2:6] == [
+        ["early-features", "mobilenet", "-", "0.800", "0.7500", "12"],
+        ["finetune", "mobilenet", "0", "of", "5", "0.800", "-", "12", "no", "room"],
+        ["warm-start", "mobilenet", "2", "of", "5", "0.800", "0.8750", "12", "won"],
+        ["from-scratch", "mobilenet", "5", "0.800", "0.5000", "12"],
+    ]
 
 
 def test_quiet_shows_the_scores_only(crossroads, data, tmp_path):
@@ -180,7 +205,12 @@ def test_options_win_over_the_recipe(crossroads, data, tmp_path):
     [
         (["fit", "DATA"], "add --out RUN"),
         (["fit", "DATA", "--out", "RUN", "--backbone", "quizcnn"], "did you mean 'quiz-cnn'"),
-        (["fit", "DATA", "--out", "RUN", "--epochs", "0"], "epochs must lie in"),
+        (["fit", "DATA", "--out", "RUN", "--epochs", "0"], "--epochs must lie in"),
+        (["fit", "DATA", "--out", "RUN", "--image-size", "4"], "--image-size must lie in"),
+        (["fit", "DATA", "--out", "RUN", "--test", "DATA", "--test-share", "0.2"], "--test-share does nothing where"),
+        (["weights"], "crossroads weights needs a command: add, list"),
+        (["cache", "empty"], "No such command 'empty'; there are clear, info"),
+        (["cache"], "crossroads cache needs a command: clear, info"),
         (["fit", "DATA", "--out", "RUN", "--strategy", "scratch"], "from-scratch"),
         (["fit", "DATA", "--out", "RUN", "--strategy", "from-scratch", "--image-size", "8"], "takes images of 16 to 512 px"),
         (["fit", "none", "--out", "RUN"], "none"),
@@ -280,14 +310,3 @@ def test_advise_says_what_to_do_and_why_in_words_and_for_a_program(crossroads, d
     code, out, _ = crossroads("advise", data, *options, "--json")
     assert code == 0
     assert [row["strategy"] for row in json.loads(out)["ranked"]]
-
-
-@pytest.mark.parametrize(("text", "seconds"), [("90", 90), ("90s", 90), ("5m", 300), ("1.5h", 5400)])
-def test_a_budget_is_written_as_people_do(text, seconds):
-    assert seconds_of(text) == seconds
-
-
-@pytest.mark.parametrize("text", ["", "m", "-5m", "0", "soon", "5d", "inf", "nan"])
-def test_a_budget_that_is_no_time_is_told(text):
-    with pytest.raises(RecipeError, match="write it as 90s, 5m or 1h"):
-        seconds_of(text)

@@ -31,7 +31,7 @@ def run(page, folder, patch):
     patch.setenv("HOME", str(home))
     patch.setenv("CROSSROADS_CACHE", str(home / "features"))
     patch.setattr(level, "SHORT_EPOCHS", (2, 2))  # the evidence's short trainings, whose figures no page is held to
-    patch.setattr(warm, "SECONDS", 2.0)
+    patch.setattr(warm, "SECONDS", 0.3)
     for name in ("CROSSROADS_CACHE_LIMIT", "CROSSROADS_WEIGHTS_URL", "KERAS_HOME"):
         patch.delenv(name, raising=False)
     patch.setenv("COLUMNS", "80")

@@ -73,6 +73,16 @@ def test_images_and_labels_and_groups_are_what_a_race_is_resumed_on():
     assert of(pixels, labels) != of(pixels, labels[::-1])
 
 
+@pytest.mark.parametrize(("rare", "class_weights", "told"), [(2, "none", True), (2, "balanced", False), (20, "none", False)])
+def test_classes_of_very_unequal_size_are_named_unless_they_are_weighed(rare, class_weights, told):
+    images, labels = stripes(80, size=16)
+    rows = np.r_[np.flatnonzero(labels == "level"), np.flatnonzero(labels == "upright")[:rare]]
+    recipe = Recipe(validation=0.2, test_share=0.0, class_weights=class_weights)
+    with_splits = crossroads.read((images[rows], labels[rows]))
+    notes = divide(with_splits, None, recipe, Silent()).notes
+    assert any(note.startswith("of class level there are 32 training images, of class upright 1:") for note in notes) is told
+
+
 def test_a_flip_that_images_do_not_bear_is_refused_before_anything_is_measured(monkeypatch):
     slope = np.tile(np.arange(16) * 15, (40, 16, 1))
     slope[1::2] = slope[1::2, :, ::-1]

@@ -65,6 +65,17 @@ def test_a_cut_may_be_a_number():
         Recipe(cut=True)
 
 
+@pytest.mark.parametrize(("text", "seconds"), [("90", 90), ("90s", 90), ("5m", 300), ("1.5h", 5400)])
+def test_a_budget_is_written_as_people_do(text, seconds):
+    assert Recipe.from_mapping({"budget": text}).budget == Recipe(budget=text).budget == seconds
+
+
+@pytest.mark.parametrize("text", ["", "m", "-5m", "0", "soon", "5d", "inf", "nan"])
+def test_a_budget_that_is_no_time_is_told(text):
+    with pytest.raises(RecipeError, match="write it as 90s, 5m or 1h"):
+        Recipe(budget=text)
+
+
 def test_types_are_checked_however_a_recipe_is_made():
     with pytest.raises(RecipeError, match="epochs must be a whole number; received '5'"):
         Recipe(epochs="5")

@@ -17,6 +17,7 @@ from crossroads._platform import has_gpu
 from crossroads.advice.candidates import Candidate
 from crossroads.advice.offers import offers_of
 from crossroads.advice.recommend import recommend
+from crossroads.data.audit import IMBALANCE
 from crossroads.data.dataset import DIGEST_BYTES, Dataset
 from crossroads.data.images import Resize
 from crossroads.data.labels import align
@@ -98,10 +99,25 @@ def divide(data: Source | None, test: Source | None, recipe: Recipe, watcher: Wa
     if locked is not None:
         recipe = replace(recipe, test_share=0.0)  # which then does nothing; so the stored recipe repeats the run
     notes = (*dataset.notes, *(() if locked is None else (f"test: {note}" for note in locked.notes)), *parts.notes)
+    if recipe.class_weights == "none":
+        notes += _unequal(parts.train)
     for note in notes:
         watcher.note(note)
     side = float(sizes(parts.train, seed=recipe.seed).median)
     return Divided(recipe, parts.train, parts.validation, parts.test, side, notes)
+
+
+def _unequal(train: Dataset) -> tuple[str, ...]:
+    """A note where the classes of the training images are of very unequal size; else nothing."""
+    counts = train.counts()
+    held = np.flatnonzero(counts)
+    most, least = held[np.argmax(counts[held])], held[np.argmin(counts[held])]
+    if counts[most] <= IMBALANCE * counts[least]:
+        return ()
+    return (
+        f"of class {train.classes[most]} there are {counts[most]:,} training images, of class {train.classes[least]} "
+        f"{counts[least]:,}: judge by balanced accuracy; class weights that are balanced weigh small classes up",
+    )
 
 
 def _with_digests(dataset: Dataset, recipe: Recipe, tested: bool, watcher: Watcher) -> Dataset:
@@ -218,8 +234,13 @@ def planned(divided: Divided, own: Any, watcher: Watcher) -> Plan:
     named = own if own is not None else recipe.backbone
     weights = (recipe.weights,) if recipe.weights else ()
     offers = () if recipe.weights == "none" else offers_of(() if named is None else (named,), weights, watcher)
-    if not offers:  # nothing pretrained: the one way is from scratch
-        return Plan((), recipe.budget or BUDGET, 0.0, {})
+    if not offers:
+        if named is None:
+            watcher.note("nothing pretrained to choose from: training from scratch")
+        elif recipe.budget is not None:
+            watcher.note(f"{recipe.backbone} is trained from scratch, which the budget does not shorten; --epochs does")
+        if named is not None or recipe.budget is None:  # nothing to measure, or no limit to measure it for
+            return Plan((), BUDGET, 0.0, {})
     advice = recommend(divided.train, divided.side, offers, replace(recipe, budget=recipe.budget or BUDGET), watcher)
     free = [one for one in advice.ranked if not one.obstacle]
     frozen = [one for one in advice.ranked if strategy(one.recipe.strategy).frozen]

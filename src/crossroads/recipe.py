@@ -79,7 +79,8 @@ class Recipe:
         backbone: A name from the catalog, or None for the default of the strategy.
         strategy: How much of the backbone is kept, frozen and trained; ``auto`` measures which fits and races the best against
             each other.
-        budget: Seconds that choosing a strategy and training may take, for ``auto``; None for what takes about ten minutes.
+        budget: Seconds that choosing a strategy and training may take, for ``auto``, or such a time in words: ``90s``, ``5m``,
+            ``1h``; None for what takes about ten minutes.
         weights: What a pretrained strategy starts from: ``imagenet``, ``none`` for random weights, the path of a file, or ``own``
             for those that a network of the user's own brings.
         cut: Where the backbone ends: the name of a layer, the index of a cut, or a share of the depth such as ``0.6``.
@@ -233,6 +234,19 @@ def _require_range(name: str, value: float | None, low: float, high: float, *, o
         raise RecipeError(f"{name} must lie in {bracket}{low:g}, {high:g}]", received=value)
 
 
+def seconds_of(text: str) -> float:
+    """Seconds of a time such as ``90``, ``90s``, ``5m`` or ``1h``. Raises `RecipeError` where it is none."""
+    units = {"s": 1, "m": 60, "h": 3600}
+    number, unit = (text[:-1], units[text[-1]]) if text[-1:] in units else (text, 1)
+    try:
+        found = float(number) * unit
+    except ValueError:
+        found = -1.0
+    if not 0 < found < float("inf"):
+        raise RecipeError("a budget is a time above 0", received=repr(text), mend="write it as 90s, 5m or 1h")
+    return found
+
+
 NUMBERED = ("cut", "freeze_to")
 """Names of layers that may be given as an index or a share of the depth too: as numbers, in Python and in TOML."""
 
@@ -264,6 +278,8 @@ def _coerce(hint: Any, value: object, where: str, key: str) -> object:
         return _build(typing.cast(type, expected), value, where, f"{key}.")
     # NumPy's numbers, which come from a grid of parameters, count as Python's; a boolean is no number.
     numeric = type(value) is not bool
+    if key == "budget" and isinstance(value, str):
+        return seconds_of(value)
     if expected is float and numeric and isinstance(value, numbers.Real):
         return float(value)
     if expected is int and numeric and isinstance(value, numbers.Integral):

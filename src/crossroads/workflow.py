@@ -104,7 +104,7 @@ def advise(
         test: A separate test set. It is not looked at; but then no test is held out of `data`.
         recipe: Options that hold for every strategy, or the path of a TOML file with some.
         watcher: Is told what goes on.
-        **options: Fields of `Recipe` that replace those of `recipe`; `budget` is in seconds.
+        **options: Fields of `Recipe` that replace those of `recipe`; `budget` is in seconds, or as ``5m``.
 
     Returns:
         The advice, drawn from the training split alone: that which `fit` with the same options trains on.
@@ -152,10 +152,6 @@ def _train(divided: Divided, folder: RunFolder, own: Any, watcher: Watcher) -> O
     else:
         plan = plan.at(recipe.data, recipe.test)
     if not plan.entrants:
-        if recipe.backbone is None:
-            watcher.note("nothing pretrained to choose from: training from scratch")
-        if recipe.budget is not None:
-            watcher.note("there is one way to train, which the budget does not shorten; --epochs does")
         task = tasks(replace(relevant(recipe, strategy("from-scratch")), budget=None))
         return Outcome(task, carry_out(task, folder, watcher), {"asked": recipe.to_mapping()})
     raced = race(plan, tasks, folder, watcher)

@@ -275,6 +275,15 @@ def test_with_nothing_pretrained_the_user_is_told_and_the_small_network_is_train
     assert "nothing pretrained to choose from: training from scratch" in watcher.said
 
 
+def test_with_nothing_pretrained_a_budget_shortens_the_training(pictures, tmp_path):
+    watcher = Notes()
+    run = crossroads.fit(pictures, out=tmp_path / "run", weights="none", budget="0.5s", watcher=watcher, **SPLIT)
+    [trial] = run.metrics["race"]["trials"]
+    assert trial["epochs"] == 1 < trial["usual_epochs"]
+    assert (run.metrics["strategy"], run.metrics["epochs"]) == ("from-scratch", 1)
+    assert "nothing pretrained to choose from: training from scratch" in watcher.said
+
+
 def test_random_weights_that_were_asked_for_leave_training_from_scratch(pictures, tmp_path):
     run = crossroads.fit(pictures, out=tmp_path / "run", backbone="quiz-cnn", weights="none", image_size=16, epochs=2, **SPLIT)
     assert (run.metrics["strategy"], run.metrics["backbone"]) == ("from-scratch", "quiz-cnn")

@@ -74,8 +74,10 @@ def test_with_fewer_images_than_tell_anything_there_is_none(pictures):
 
 
 def test_it_ends_when_its_time_is_over_with_one_epoch_at_least(pictures):
-    found = short_training(pictures, choose("quiz-cnn"), SCRATCH, Limit(9_600, (2, 30), 0.0), Silent())
+    watcher = Notes()
+    found = short_training(pictures, choose("quiz-cnn"), SCRATCH, Limit(9_600, (2, 30), 0.0), watcher)
     assert (found.epochs, found.seconds_an_image) == (1, 0.0)  # the first epoch does not tell what one takes
+    assert watcher.said[-1] == "the short training of quiz-cnn ended after 1 of 30 epochs: its time was over"
     assert found.start_seconds > 0
 
 
@@ -129,7 +131,7 @@ def test_a_short_warm_start_starts_from_the_weights_that_the_backbone_has(seen, 
     watcher = Notes()
     found = short_warm_start(seen, Recipe(), FAST, None, None, watcher)
     assert (found.strategy, found.backbone, found.image_size) == ("warm-start", "own:tiny", SIZE)
-    assert watcher.said == ["evidence: a short warm start of own:tiny, 30 epochs of 96 images"]
+    assert watcher.said[0] == "evidence: a short warm start of own:tiny, 30 epochs of 96 images"
     assert found.to_json()["accuracy"] == found.accuracy.to_json()
 
 

@@ -157,6 +157,8 @@ def short_training(dataset: Dataset, choice: Choice, asked: Recipe, limit: Limit
         why = "an epoch takes too long" if isinstance(error, Enough) else said
         watcher.note(f"no short {called} of {choice.record.name}: {why}")
         return None
+    if len(history) < epochs:
+        watcher.note(f"the short {called} of {choice.record.name} ended after {len(history)} of {epochs} epochs: its time was over")
     return _short(recipe, size, history, float(np.median(usual)) if usual else 0.0, sides[0], sides[1])
 
 

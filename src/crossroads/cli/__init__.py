@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import sys
 from typing import Any
 
@@ -11,7 +12,7 @@ import typer
 
 from crossroads.cli import _advise, _fit, _networks, _use  # noqa: F401 - importing a module adds its commands
 from crossroads.cli._app import app
-from crossroads.errors import CrossroadsError
+from crossroads.errors import CrossroadsError, RecipeError
 
 __all__ = ["app", "main"]
 
@@ -31,11 +32,13 @@ def main() -> None:
             fits = sys.argv[1:2] == ["fit"]
             _fail("stopped; if an epoch was finished, the run goes on with --resume" if fits else "stopped", code)
         sys.exit(code)
+    except RecipeError as error:
+        _fail(str(_of_options(error)), error.exit_code)
     except CrossroadsError as error:
         _fail(str(error), error.exit_code)
     except UsageError as error:
         where = f"{error.ctx.command_path} --help" if error.ctx else "crossroads --help"
-        _fail(f"{error.format_message().rstrip('.')}; see {where}", error.exit_code)
+        _fail(f"{_said(error)}; see {where}", error.exit_code)
     except BrokenPipeError:
         # The reader of our output is gone, as in `| head`; there is nobody to tell.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -44,6 +47,32 @@ def main() -> None:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
             raise
         _fail(f"{error.filename or 'a file'} must be writable; received {error.strerror}; make room or choose another place", 2)
+
+
+def _of_options(error: RecipeError) -> RecipeError:
+    """The error with the fields of a recipe as the options are written: ``--freeze-to``; one of a file of these stays."""
+    from crossroads.recipe import Recipe
+
+    place, of_place, _ = error.rule.partition(": ")
+    if of_place and place != "options":
+        return error
+    options = Recipe.__dataclass_fields__.keys() - {"data", "augmentation"}
+
+    def option(found: re.Match[str]) -> str:
+        return "--" + found[0].replace("_", "-") if found[0] in options else found[0]
+
+    fields = r"\b[a-z]+(?:_[a-z]+)+\b|^[a-z]+(?= must | does )"
+    rule, mend = (None if text is None else re.sub(fields, option, text) for text in (error.rule, error.mend))
+    return RecipeError(rule or "", received=error.received, mend=mend)
+
+
+def _said(error: Any) -> str:
+    """What Typer says is wrong; where a command is missing or unknown, with those that there are."""
+    said: str = error.format_message().rstrip(".")
+    commands = ", ".join(sorted(getattr(error.ctx and error.ctx.command, "commands", ())))
+    if said == "Missing command":
+        return f"{error.ctx.command_path} needs a command: {commands}"
+    return f"{said}; there are {commands}" if said.startswith("No such command") else said
 
 
 def _fail(message: str, code: int) -> None:

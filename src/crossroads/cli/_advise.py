@@ -7,7 +7,7 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from crossroads.cli._app import ClassNames, Data, Json, Quiet, Strict, app, seconds_of, watching
+from crossroads.cli._app import ClassNames, Data, Json, Quiet, Strict, app, watching
 
 
 @app.command()
@@ -55,7 +55,7 @@ def advise(
 
     options: dict[str, Any] = {
         "class_names": None if class_names is None else str(class_names),
-        "budget": None if budget is None else seconds_of(budget),
+        "budget": budget,
         "image_size": image_size,
         "resize": resize,
         "validation": validation,

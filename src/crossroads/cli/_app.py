@@ -49,21 +49,6 @@ def _main(
     pass
 
 
-def seconds_of(text: str) -> float:
-    """Seconds of a time such as ``90``, ``90s``, ``5m`` or ``1h``. Raises `RecipeError` where it is none."""
-    from crossroads.errors import RecipeError
-
-    units = {"s": 1, "m": 60, "h": 3600}
-    number, unit = (text[:-1], units[text[-1]]) if text[-1:] in units else (text, 1)
-    try:
-        found = float(number) * unit
-    except ValueError:
-        found = -1.0
-    if not 0 < found < float("inf"):
-        raise RecipeError("a budget is a time above 0", received=repr(text), mend="write it as 90s, 5m or 1h")
-    return found
-
-
 def watching(*, json: bool, quiet: bool) -> AbstractContextManager[ConsoleWatcher | NotesOnly]:
     """Progress on the standard output, or on the error stream where the output is for a program; `quiet` shows notes only."""
     from crossroads.report.console import ConsoleWatcher, NotesOnly

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from crossroads.cli._app import ClassNames, Json, Quiet, Strict, app, seconds_of, watching
+from crossroads.cli._app import ClassNames, Json, Quiet, Strict, app, watching
 
 
 @app.command()
@@ -151,7 +151,7 @@ def fit(
         "class_names": None if class_names is None else str(class_names),
         "backbone": backbone,
         "strategy": strategy,
-        "budget": None if budget is None else seconds_of(budget),
+        "budget": budget,
         "weights": weights,
         "cut": cut,
         "freeze_to": freeze_to,

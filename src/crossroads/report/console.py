@@ -123,8 +123,12 @@ def print_table(header: tuple[str, ...], rows: Iterable[tuple[object, ...]]) -> 
 
 
 def print_run(run: Run) -> None:
-    """What a finished run scored, and where it is."""
+    """What was tried where a race chose, what the finished run scored, and where it is."""
     metrics = run.metrics
+    if metrics.get("race"):
+        header = ("tried", "backbone", "epochs", "expected", "validation", "seconds", "")
+        print_table(header, map(_trial_row, metrics["race"]["trials"]))
+        print()
     print_lines(line for side in ("validation", "test") for line in _score_lines(side, metrics[side]))
     memory = metrics["peak_memory_mb"]
     print_lines(
@@ -136,6 +140,20 @@ def print_run(run: Run) -> None:
             ("peak_memory_mb", "unknown" if memory is None else f"{memory:.0f}"),
             ("artifact", run.artifact),
         ]
+    )
+
+
+def _trial_row(trial: dict[str, Any]) -> tuple[object, ...]:
+    """A trial of a race: its epochs of those that it would have, what was expected with these, what it reached."""
+    epochs, usual, reached = trial["epochs"], trial["usual_epochs"], trial["validation_accuracy"]
+    return (
+        trial["strategy"],
+        trial["backbone"],
+        "-" if epochs is None else str(epochs) if epochs == usual else f"{epochs} of {usual}",
+        f"{trial['expected']['value']:.3f}",
+        "-" if reached is None else f"{reached:.4f}",
+        f"{trial['seconds']:.0f}",
+        "won" if trial["won"] else trial["failed"] or "",
     )
 
 
