@@ -90,7 +90,7 @@ class Outcome:
 
 def regret(settings: Settings) -> Iterator[Row]:
     seeds = 1
-    found = list(outcomes(seeds, measure=not settings.quick))
+    found, random = (list(outcomes(seeds, measure=not settings.quick, random=random)) for random in (False, True))
     if not found:
         return
     for law in fitted_laws(found):
@@ -99,13 +99,22 @@ def regret(settings: Settings) -> Iterator[Row]:
     for name, halved in fitted_halvings(kept()).items():
         print(f"fitted to all tasks: {name}: {halved}", file=sys.stderr)
     yield from summary(found)
+    if random:
+        yield from of_random(random, fitted_laws(found))
 
 
-def outcomes(seeds: int = 1, *, measure: bool = True) -> Iterator[Outcome]:
-    """Every task and backbone of which runs are kept; the advice is measured where it is not kept."""
+def outcomes(seeds: int = 1, *, measure: bool = True, random: bool = False) -> Iterator[Outcome]:
+    """Every task and backbone of which runs are kept; the advice is measured where it is not kept.
+
+    Args:
+        seeds: How many.
+        measure: Whether it is measured.
+        random: Whether the backbones are those with random weights, whose only strategies are frozen ones and from scratch.
+    """
     runs = kept()
+    backbones = [name for name, found in BACKBONES.items() if (found["weights"] == "none") == random]
     for chosen in TASKS:
-        for backbone in BACKBONES:
+        for backbone in backbones:
             for seed in range(seeds):
                 if asked(chosen.name, backbone, FROZEN[0], seed) not in runs:
                     continue
@@ -264,6 +273,17 @@ def summary(found: Sequence[Outcome]) -> Iterator[Row]:
     yield from mean_and_most("regret, advice's share of the time of those that were run", "", shares)
     beyond = [outcome.advice["seconds"] - outcome.seconds[FROZEN[0]] for outcome in found]
     yield from mean_and_most("regret, advice beyond feature extraction", "s", beyond)
+
+
+def of_random(found: Sequence[Outcome], laws: Laws) -> Iterator[Row]:
+    """What is advised where a backbone has random weights, by constants that were fitted to pretrained ones."""
+    orders = [expectations(outcome, laws) for outcome in found]
+    for rule, chosen in {
+        "the advice": [order[0].strategy for order in orders],
+        "always extract at the end": [FROZEN[0]] * len(found),
+    }.items():
+        regrets = [outcome.regret(name) for outcome, name in zip(found, chosen, strict=True)]
+        yield from mean_and_most(f"regret with random weights, {rule}, of {len(found)}", "points", regrets)
 
 
 def mean_and_most(name: str, unit: str, values: Sequence[float]) -> Iterator[Row]:

@@ -85,6 +85,7 @@ class Fitted:
         facts: For ``metrics.json``: epochs, best_epoch, and what the backbone, the features and the head were.
         reached: Accuracy and loss on validation, of the weights that are kept.
         ended: Whether the watcher had enough before the last epoch.
+        improved: Whether the last phase did better than the one before: if not, the weights are those of the head on frozen features.
     """
 
     model: keras.Model
@@ -95,6 +96,7 @@ class Fitted:
     facts: dict[str, Any]
     reached: dict[str, float]
     ended: bool = False
+    improved: bool = True
 
 
 class Place(Protocol):
@@ -177,7 +179,8 @@ class _Run:
         }
         accuracy, loss = best[0] if best else (0.0, 0.0)
         reached = {"accuracy": accuracy, "loss": -loss}
-        return Fitted(network.ship(), tuple(history), train, validation_side, tuple(self._notes), facts, reached, ended)
+        notes, improved = tuple(self._notes), best is None or best[1] == len(summary) - 1
+        return Fitted(network.ship(), tuple(history), train, validation_side, notes, facts, reached, ended, improved)
 
     def _refuse_idle_pooling(self) -> None:
         usual = "average-4" if self._task.strategy.keeps == "early" else "average"

@@ -249,8 +249,8 @@ def planned(divided: Divided, own: Any, watcher: Watcher) -> Plan:
     if not free:
         first = [max(held or frozen or list(advice.ranked), key=lambda one: one.accuracy.value)]
         small = "budget" if first[0].fits else "memory"
-        said = f"the {small} is too small for anything; {first[0].name} is trained all the same, in about {first[0].seconds:,.0f} s"
-        watcher.note(said)
+        least = first[0].seconds_of_least(shortens=recipe.epochs is None)
+        watcher.note(f"the {small} is too small for anything; {first[0].name} is trained all the same, in about {least:,.0f} s")
     elif not any(one in frozen for one in free):
         first = held[:1]
     for one in advice.ranked:

@@ -46,7 +46,7 @@ def trainings(monkeypatch):
 
     It keeps checkpoints and goes on from them, ends where the watcher has enough, and stops early after `stops` epochs.
     """
-    state = SimpleNamespace(reaches={}, ran=[], clock=0.0, takes=dict(SECONDS), short=0.13, stops={}, places=[])
+    state = SimpleNamespace(reaches={}, ran=[], clock=0.0, takes=dict(SECONDS), short=0.13, stops={}, places=[], kept_head=())
 
     def carry_out(task, place, watcher):
         recipe = task
@@ -78,6 +78,7 @@ def trainings(monkeypatch):
             history=progress.history,
             validation=SimpleNamespace(dataset=dataset([0, 1] * 100)),
             ended=bool(progress.facts),
+            improved=recipe.strategy not in state.kept_head,
         )
 
     monkeypatch.setattr(module, "carry_out", carry_out)
@@ -154,7 +155,7 @@ def test_the_first_answer_comes_whatever_the_budget_and_the_others_only_within_i
     assert found.task.strategy == "early-features"
     assert trainings.ran == [("early-features", None)]
     assert "finetune of b is not tried: one epoch, start and end included, would take about 14 s, and 0 are left" in watcher.said
-    assert watcher.said[-1].startswith("all of it took 17 s, and the budget was 1.0: the evidence took 5.0 s")
+    assert watcher.said[-1].startswith("all of it took 17 s, and the budget was 1.0 s: the evidence took 5.0 s")
 
 
 def test_where_the_budget_has_no_room_for_all_epochs_there_are_fewer(tmp_path, trainings):
@@ -293,7 +294,7 @@ def test_a_mistake_of_the_user_is_told_and_not_taken_for_a_candidate_that_fails(
 def test_groups_of_validation_count_as_what_they_are_worth():
     groups = np.repeat(np.arange(9), [1_000, *[1] * 8])
     side = SimpleNamespace(dataset=replace(dataset([0, 1] * 504), groups=groups))
-    fitted = SimpleNamespace(reached={"accuracy": 1.0, "loss": 0.0}, history=(), validation=side, ended=False)
+    fitted = SimpleNamespace(reached={"accuracy": 1.0, "loss": 0.0}, history=(), validation=side, ended=False, improved=True)
     blank = module.Trial("trial-00-1", 0, None, None, True, 1.0)
     assert 1 < module._reached(blank, fitted).images < 1.1
 
@@ -389,6 +390,19 @@ def test_each_trial_has_checkpoints_of_its_own(tmp_path, trainings):
 def test_no_winner_does_worse_on_validation_than_the_first_answer(tmp_path, trainings):
     trainings.reaches = {"early-features": 0.90, "finetune": 0.895}
     assert run(tmp_path, plan("early-features", "finetune")).task.strategy == "early-features"
+
+
+def test_a_training_that_kept_the_head_it_began_with_does_not_win_over_a_head(tmp_path, trainings):
+    trainings.reaches, trainings.short, trainings.kept_head = {"early-features": 0.90, "finetune": 0.90}, 0.0, ("finetune",)
+    assert run(tmp_path, plan("early-features", "finetune")).task.strategy == "early-features"
+
+
+def test_the_only_candidate_goes_on_where_it_took_less_time_than_was_thought(tmp_path, trainings):
+    trainings.reaches, trainings.takes["from-scratch"] = {"from-scratch": 0.9}, 16.0
+    of = plan("from-scratch", budget=60.0)
+    slow = replace(of, entrants=(replace(of.entrants[0], seconds=800.0, epoch_seconds=100.0),))
+    assert run(tmp_path, slow).task.epochs == 8
+    assert trainings.ran == [("from-scratch", 1), ("from-scratch", 8)]
 
 
 def test_ctrl_c_keeps_the_best_so_far(tmp_path, trainings):

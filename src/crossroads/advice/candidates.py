@@ -72,6 +72,11 @@ class Candidate:
         """How many of its epochs the budget has room for; "" where it has for all."""
         return f"{self.recipe.epochs} of {self.unshortened.recipe.epochs} epochs" if self.unshortened else ""
 
+    def seconds_of_least(self, *, shortens: bool) -> float:
+        """Seconds with one epoch, where it may be shortened; else as they are."""
+        epochs = self.recipe.epochs
+        return self.seconds - (epochs - 1) * self.epoch_seconds if shortens and epochs else self.seconds
+
     def to_json(self) -> dict[str, Any]:
         """As plain values."""
         recipe = self.recipe

@@ -67,7 +67,7 @@ class Short:
         epochs: Passes over them.
         accuracy: After the last epoch.
         start_seconds: That the first epoch took longer than the others.
-        seconds_an_image: Of one pass, without validating; 0 where the first epoch alone was done, which holds the beginning too.
+        seconds_an_image: Of one pass, without validating; 0 where the first epoch alone was done and tells nothing of it.
         together: Whether Keras ran several steps in one call, as it does where there are many.
     """
 
@@ -127,7 +127,8 @@ def short_training(dataset: Dataset, choice: Choice, asked: Recipe, limit: Limit
     watcher.note(f"evidence: a short {called} of {choice.record.name}, {epochs} epochs of {len(train)} images")
     done: list[EpochRecord] = []
     ticks: list[float] = []  # of the epoch that is at work
-    usual: list[float] = []  # seconds of an image in the steps of each epoch but the first
+    first: list[float] = []  # seconds of an image in the steps of the first epoch but the first step, which holds the beginning
+    usual: list[float] = []  # the same in each further epoch
     heard = Relay(watcher)
     end = time.perf_counter() + limit.seconds
 
@@ -140,6 +141,8 @@ def short_training(dataset: Dataset, choice: Choice, asked: Recipe, limit: Limit
     def after_epoch(record: EpochRecord, total: int) -> None:
         if done:
             usual.append(_seconds_an_image(record, ticks, len(train), len(parts.validation)))
+        elif _steps_are_told(ticks):
+            first.append(_seconds_an_image(record, ticks, len(train), len(parts.validation)))
         done.append(record)
         ticks.clear()
         heard.progress(f"a short {called}", record.epoch * len(train), total * len(train))
@@ -159,12 +162,17 @@ def short_training(dataset: Dataset, choice: Choice, asked: Recipe, limit: Limit
         return None
     if len(history) < epochs:
         watcher.note(f"the short {called} of {choice.record.name} ended after {len(history)} of {epochs} epochs: its time was over")
-    return _short(recipe, size, history, float(np.median(usual)) if usual else 0.0, sides[0], sides[1])
+    return _short(recipe, size, history, float(np.median(usual or first or [0.0])), sides[0], sides[1])
+
+
+def _steps_are_told(ticks: Sequence[float]) -> bool:
+    """Whether what lies between the steps of an epoch is known; other backends than TensorFlow tell of a step before it is done."""
+    return len(ticks) > 1 and keras_backend() == "tensorflow"
 
 
 def _seconds_an_image(record: EpochRecord, ticks: Sequence[float], images: int, validated: int) -> float:
     """From the first step of an epoch to the last: what comes after is validation, and a checkpoint."""
-    if len(ticks) < 2 or keras_backend() != "tensorflow":  # others tell of a step before it is done
+    if not _steps_are_told(ticks):
         return record.seconds / (images + VALIDATING * validated)
     return (ticks[-1] - ticks[0]) / (len(ticks) - 1) * len(ticks) / images
 
@@ -173,7 +181,7 @@ def _short(recipe: Recipe, size: int, history: Sequence[EpochRecord], each: floa
     from crossroads.training.batches import TOGETHER, steps_of  # loads Keras
 
     seconds = [epoch.seconds for epoch in history]
-    usual = float(np.median(seconds[1:])) if len(seconds) > 1 else 0.0
+    usual = float(np.median(seconds[1:])) if len(seconds) > 1 else each * len(train.dataset)
     accuracy, groups = history[-1].validation_accuracy, held_out.dataset.groups
     worth = len(held_out.dataset) if groups is None else effective(groups)
     known = Estimate(accuracy, *wilson(accuracy * worth, worth))

@@ -75,6 +75,7 @@ class Trial:
         validation_loss: In nats, likewise.
         images: Validation images; where they come in groups, what these are worth.
         failed: Why there is nothing to show for it; "" where there is.
+        improved: Whether training did better than the head that it began with, whose weights are kept otherwise.
     """
 
     name: str
@@ -88,6 +89,7 @@ class Trial:
     validation_loss: float | None = None
     images: float = 0.0
     failed: str = ""
+    improved: bool = True
 
     @property
     def accuracy(self) -> float:

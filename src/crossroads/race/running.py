@@ -133,6 +133,9 @@ class _Race:
                 index, *trained = trained
                 least = 1 if entrants[index].shortens else entrants[index].recipe.epochs
                 self._try(index, self._room_for(index) or least, needed=True, alone=not trained)
+                if not trained and not any(trial.whole for trial in self._of(index)):
+                    trained = [index]  # which may go on, where it took less time than was thought
+                    break
             self._halved(trained)
         except KeyboardInterrupt:
             if not self._answers():
@@ -341,11 +344,17 @@ class _Race:
             self._best = (name, task, fitted)
 
     def _winner(self) -> Trial:
-        """Of those that do no worse on validation than the first answer, the one that most can be said for."""
+        """Of those that do no worse on validation than the first answer, the one that most can be said for.
+
+        A training that kept the head it began with says nothing that a head, which takes a moment, does not say.
+        """
         answers = self._answers()
         heads = (trial for trial in answers if strategy(self._entrant(trial.entrant).recipe.strategy).frozen)
         first = next(heads, answers[0])
-        no_worse = [trial for trial in answers if trial.accuracy >= first.accuracy]
+        no_worse = [first]
+        for trial in answers:
+            if trial.accuracy > first.accuracy or (trial.accuracy == first.accuracy and trial.improved and trial is not first):
+                no_worse.append(trial)
         return max(no_worse, key=lambda trial: (self._belief(trial), -(trial.validation_loss or 0.0)))
 
     def _belief(self, trial: Trial) -> float:
@@ -363,7 +372,7 @@ class _Race:
         spent, budget = self._spent(), self._plan.budget
         if spent > (1 + LATE) * budget:
             self._watcher.note(
-                f"all of it took {told_seconds(spent)} s, and the budget was {told_seconds(budget)}: the evidence took "
+                f"all of it took {told_seconds(spent)} s, and the budget was {told_seconds(budget)} s: the evidence took "
                 f"{told_seconds(self._plan.spent)} s, and the first answer comes whatever the budget"
             )
         facts = {
@@ -439,7 +448,7 @@ def _reached(blank: Trial, fitted: Fitted) -> Trial:
     dataset = fitted.validation.dataset
     images = len(dataset) if dataset.groups is None else effective(dataset.groups)
     accuracy, loss = fitted.reached["accuracy"], fitted.reached["loss"]
-    reached = replace(blank, validation_accuracy=accuracy, validation_loss=loss, images=images)
+    reached = replace(blank, validation_accuracy=accuracy, validation_loss=loss, images=images, improved=fitted.improved)
     if blank.planned is None:
         return reached
     last = [record for record in fitted.history if record.phase == fitted.history[-1].phase]
