@@ -59,7 +59,7 @@ def test_what_takes_longer_than_the_budget_enters_with_all_its_epochs_for_the_ra
     entrants, notes = plan(200.0, None, each=45.0)
     first = next(one for one in entrants if one.recipe.strategy == "finetune")
     assert (first.recipe.epochs, first.seconds, first.epoch_seconds, first.shortens) == (10, 500.0, 45.0, True)
-    assert "finetune, b: the budget has room for about 3 of 10 epochs" in notes
+    assert "finetune, b: what is left of the budget has room for about 3 of 10 epochs" in notes
 
 
 def test_images_and_labels_and_groups_are_what_a_race_is_resumed_on():

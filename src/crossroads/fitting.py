@@ -85,7 +85,7 @@ class Fitted:
         facts: For ``metrics.json``: epochs, best_epoch, and what the backbone, the features and the head were.
         reached: Accuracy and loss on validation, of the weights that are kept.
         ended: Whether the watcher had enough before the last epoch.
-        improved: Whether the last phase did better than the one before: if not, the weights are those of the head on frozen features.
+        improved: Whether the last phase did better than the one before; if not, the weights are those of the head it began with.
     """
 
     model: keras.Model

@@ -14,7 +14,7 @@ import numpy as np
 
 from crossroads import __version__
 from crossroads._platform import has_gpu
-from crossroads.advice.candidates import Candidate
+from crossroads.advice.candidates import Candidate, within
 from crossroads.advice.offers import offers_of
 from crossroads.advice.recommend import recommend
 from crossroads.data.audit import IMBALANCE
@@ -242,6 +242,7 @@ def planned(divided: Divided, own: Any, watcher: Watcher) -> Plan:
         if named is not None or recipe.budget is None:  # nothing to measure, or no limit to measure it for
             return Plan((), BUDGET, 0.0, {})
     advice = recommend(divided.train, divided.side, offers, replace(recipe, budget=recipe.budget or BUDGET), watcher)
+    budget = advice.budget or BUDGET
     free = [one for one in advice.ranked if not one.obstacle]
     frozen = [one for one in advice.ranked if strategy(one.recipe.strategy).frozen]
     held = [one for one in frozen if one.fits]
@@ -258,8 +259,8 @@ def planned(divided: Divided, own: Any, watcher: Watcher) -> Plan:
             watcher.note(f"{one.name} is left out: it {one.obstacle}")
         elif one.obstacle and free:
             watcher.note(f"{one.name} is the first answer all the same, though it {one.obstacle}")
-        elif one.shortened:
-            watcher.note(f"{one.name}: the budget has room for about {one.shortened}")
+        elif one.unshortened and (left := within(one.unshortened, budget - advice.evidence.seconds, None)).shortened:
+            watcher.note(f"{one.name}: what is left of the budget has room for about {left.shortened}")
     free += first
     # The race shortens by what it measures. The seconds are a CPU's: on a GPU nothing is known of them before a first turn.
     whole = [one.unshortened or one for one in free]
@@ -268,4 +269,4 @@ def planned(divided: Divided, own: Any, watcher: Watcher) -> Plan:
         Entrant(one.recipe, one.accuracy, *seconds, shortens=recipe.epochs is None)
         for one, seconds in zip(whole, times, strict=True)
     )
-    return Plan(entrants, advice.budget or BUDGET, advice.evidence.seconds, advice.to_json())
+    return Plan(entrants, budget, advice.evidence.seconds, advice.to_json())

@@ -351,11 +351,12 @@ class _Race:
         answers = self._answers()
         heads = (trial for trial in answers if strategy(self._entrant(trial.entrant).recipe.strategy).frozen)
         first = next(heads, answers[0])
-        no_worse = [first]
-        for trial in answers:
-            if trial.accuracy > first.accuracy or (trial.accuracy == first.accuracy and trial.improved and trial is not first):
-                no_worse.append(trial)
+        no_worse = [trial for trial in answers if trial is first or self._beats(trial, first)]
         return max(no_worse, key=lambda trial: (self._belief(trial), -(trial.validation_loss or 0.0)))
+
+    @staticmethod
+    def _beats(trial: Trial, first: Trial) -> bool:
+        return trial.accuracy > first.accuracy or (trial.accuracy == first.accuracy and trial.improved)
 
     def _belief(self, trial: Trial) -> float:
         return of_trial(self._entrant(trial.entrant), trial).value
