@@ -108,7 +108,7 @@ def test_what_a_race_tried_is_shown_before_the_scores(capsys, tmp_path):
     assert shown[0] == ["tried", "backbone", "epochs", "expected", "validation", "seconds"]
     assert shown[2:6] == [
         ["early-features", "mobilenet", "-", "0.800", "0.7500", "12"],
-        ["finetune", "mobilenet", "0", "of", "5", "0.800", "-", "12", "no", "room"],
+        ["finetune", "mobilenet", "0", "of", "5", "-", "-", "12", "no", "room"],
         ["warm-start", "mobilenet", "2", "of", "5", "0.800", "0.8750", "12", "won"],
         ["from-scratch", "mobilenet", "5", "0.800", "0.5000", "12"],
     ]
@@ -209,6 +209,10 @@ def test_options_win_over_the_recipe(crossroads, data, tmp_path):
         (["fit", "DATA", "--out", "RUN", "--image-size", "4"], "--image-size must lie in"),
         (["fit", "DATA", "--out", "RUN", "--test", "DATA", "--test-share", "0.2"], "--test-share does nothing where"),
         (["weights"], "crossroads weights needs a command: add, list"),
+        (["fit", "DATA", "--out", "RUN", "--strategy", "foo"], "error: --strategy must be one of"),
+        (["fit", "DATA", "--out", "RUN", "--cut", "0.5"], "error: --cut belongs to one strategy"),
+        (["fit", "DATA", "--out", "RUN", "--feature-type", "x"], "error: --feature-type must be one of"),
+        (["fitt"], "Did you mean 'fit'?; see crossroads --help"),
         (["cache", "empty"], "No such command 'empty'; there are clear, info"),
         (["cache"], "crossroads cache needs a command: clear, info"),
         (["fit", "DATA", "--out", "RUN", "--strategy", "scratch"], "from-scratch"),

@@ -70,10 +70,17 @@ def test_a_budget_is_written_as_people_do(text, seconds):
     assert Recipe.from_mapping({"budget": text}).budget == Recipe(budget=text).budget == seconds
 
 
-@pytest.mark.parametrize("text", ["", "m", "-5m", "0", "soon", "5d", "inf", "nan"])
+@pytest.mark.parametrize("text", ["", "m", "-5m", "1_0m", " 5 m", "0", "soon", "5d", "inf", "nan"])
 def test_a_budget_that_is_no_time_is_told(text):
     with pytest.raises(RecipeError, match="write it as 90s, 5m or 1h"):
         Recipe(budget=text)
+
+
+def test_a_mistake_in_a_file_names_the_file(tmp_path):
+    for text, said in (('budget = "soon"', "budget must be a time above 0"), ("epochs = 0", r"epochs must lie in \[1")):
+        (tmp_path / "r.toml").write_text(text)
+        with pytest.raises(RecipeError, match=rf"r\.toml: {said}"):
+            Recipe.from_toml(tmp_path / "r.toml")
 
 
 def test_types_are_checked_however_a_recipe_is_made():

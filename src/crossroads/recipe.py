@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import numbers
+import re
 import tomllib
 import types
 import typing
@@ -79,8 +80,8 @@ class Recipe:
         backbone: A name from the catalog, or None for the default of the strategy.
         strategy: How much of the backbone is kept, frozen and trained; ``auto`` measures which fits and races the best against
             each other.
-        budget: Seconds that choosing a strategy and training may take, for ``auto``, or such a time in words: ``90s``, ``5m``,
-            ``1h``; None for what takes about ten minutes.
+        budget: Seconds that choosing a strategy and training may take, for ``auto``; in a file and as an option also ``90s`` or
+            ``5m``. None for what takes about ten minutes.
         weights: What a pretrained strategy starts from: ``imagenet``, ``none`` for random weights, the path of a file, or ``own``
             for those that a network of the user's own brings.
         cut: Where the backbone ends: the name of a layer, the index of a cut, or a share of the depth such as ``0.6``.
@@ -234,17 +235,19 @@ def _require_range(name: str, value: float | None, low: float, high: float, *, o
         raise RecipeError(f"{name} must lie in {bracket}{low:g}, {high:g}]", received=value)
 
 
-def seconds_of(text: str) -> float:
+OPTIONS = "options"
+"""Where values come from that were given one by one, in Python or on the command line; else it is the name of a file."""
+
+_TIME = re.compile(r"(\d+(?:\.\d*)?|\.\d+)([smh]?)")
+
+
+def _seconds_of(text: str, where: str, key: str) -> float:
     """Seconds of a time such as ``90``, ``90s``, ``5m`` or ``1h``. Raises `RecipeError` where it is none."""
-    units = {"s": 1, "m": 60, "h": 3600}
-    number, unit = (text[:-1], units[text[-1]]) if text[-1:] in units else (text, 1)
-    try:
-        found = float(number) * unit
-    except ValueError:
-        found = -1.0
-    if not 0 < found < float("inf"):
-        raise RecipeError("a budget is a time above 0", received=repr(text), mend="write it as 90s, 5m or 1h")
-    return found
+    found = _TIME.fullmatch(text)
+    seconds = float(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[found[2]] if found else 0.0
+    if not seconds:
+        raise RecipeError(f"{where}: {key} must be a time above 0", received=repr(text), mend="write it as 90s, 5m or 1h")
+    return seconds
 
 
 NUMBERED = ("cut", "freeze_to")
@@ -264,7 +267,12 @@ def _build(cls: type[T], values: Mapping[str, Any], where: str, prefix: str) -> 
         if key not in hints:
             raise RecipeError(f"{where}: unknown key", received=repr(prefix + key), mend=did_you_mean(key, hints))
         arguments[key] = _coerce(hints[key], value, where, prefix + key)
-    return cls(**arguments)
+    try:
+        return cls(**arguments)
+    except RecipeError as error:
+        if where == OPTIONS:
+            raise
+        raise RecipeError(f"{where}: {error.rule}", received=error.received, mend=error.mend) from None
 
 
 def _coerce(hint: Any, value: object, where: str, key: str) -> object:
@@ -276,10 +284,10 @@ def _coerce(hint: Any, value: object, where: str, key: str) -> object:
         return _one_of(typing.get_args(expected), value, where, key)
     if is_dataclass(expected) and isinstance(value, Mapping):
         return _build(typing.cast(type, expected), value, where, f"{key}.")
+    if key == "budget" and isinstance(value, str):
+        return _seconds_of(value, where, key)
     # NumPy's numbers, which come from a grid of parameters, count as Python's; a boolean is no number.
     numeric = type(value) is not bool
-    if key == "budget" and isinstance(value, str):
-        return seconds_of(value)
     if expected is float and numeric and isinstance(value, numbers.Real):
         return float(value)
     if expected is int and numeric and isinstance(value, numbers.Integral):

@@ -28,7 +28,7 @@ from crossroads.predictor import Predictor
 from crossroads.proof import Outcome, Run, prove
 from crossroads.race.records import keep_plan, stored_plan
 from crossroads.race.running import race
-from crossroads.recipe import Recipe, read_toml
+from crossroads.recipe import OPTIONS, Recipe, read_toml
 from crossroads.run_folder import RunFolder
 from crossroads.scoring import absent_classes, count_seen, score, test_rows
 from crossroads.strategies import relevant, strategy
@@ -224,7 +224,7 @@ def _asked(
         elif source is not None:  # what stands in the recipe is not what is used
             named.pop(name, None)
     named |= {name: value for name, value in options.items() if value is not None}
-    asked = Recipe.from_mapping(named, "options")
+    asked = Recipe.from_mapping(named, OPTIONS)
     if "test_share" in named and asked.test_share and (test is not None or asked.test is not None):
         raise RecipeError(
             "test_share does nothing where a test set is given", received=asked.test_share, mend="leave one of them out"

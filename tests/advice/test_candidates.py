@@ -105,9 +105,10 @@ def test_a_short_training_of_one_epoch_tells_nothing_of_the_time():
 
 def test_the_small_network_takes_the_size_that_was_asked_for_where_it_can():
     record = backbone(DEFAULT_FROM_SCRATCH)
-    assert scratch_size(Recipe(), 500.0) == record.size_for(500.0)
-    assert scratch_size(Recipe(image_size=record.sizes[0]), 500.0) == record.sizes[0]
-    assert scratch_size(Recipe(image_size=227), 40.0) == record.size_for(40.0)  # that is of the pretrained networks
+    assert scratch_size(Recipe(), 500.0, alone=False) == record.size_for(500.0)
+    assert scratch_size(Recipe(image_size=record.sizes[0]), 500.0, alone=False) == record.sizes[0]
+    assert scratch_size(Recipe(image_size=227), 40.0, alone=False) == record.size_for(40.0)  # that is of the pretrained networks
+    assert scratch_size(Recipe(image_size=227), 40.0, alone=True) == 227
 
 
 def test_an_option_in_the_way_of_every_strategy_is_refused_before_anything_is_measured():

@@ -17,6 +17,7 @@ from crossroads.advice.reasons import reasons_for
 from crossroads.advice.size import USUAL_SLOPE
 from crossroads.errors import BackboneError, RecipeError, SplitError
 from crossroads.race import running
+from crossroads.recipe import Recipe
 from crossroads.strategies import STRATEGIES, strategy
 from crossroads.training.watch import Silent
 from pictures import stripes
@@ -277,10 +278,11 @@ def test_with_nothing_pretrained_the_user_is_told_and_the_small_network_is_train
 
 def test_with_nothing_pretrained_a_budget_shortens_the_training(pictures, tmp_path):
     watcher = Notes()
-    run = crossroads.fit(pictures, out=tmp_path / "run", weights="none", budget="0.5s", watcher=watcher, **SPLIT)
+    run = crossroads.fit(pictures, out=tmp_path / "run", weights="none", budget="0.5s", image_size=80, watcher=watcher, **SPLIT)
     [trial] = run.metrics["race"]["trials"]
     assert trial["epochs"] == 1 < trial["usual_epochs"]
     assert (run.metrics["strategy"], run.metrics["epochs"]) == ("from-scratch", 1)
+    assert Recipe.from_toml(run.artifact / "recipe.toml").image_size == 80
     assert "nothing pretrained to choose from: training from scratch" in watcher.said
 
 

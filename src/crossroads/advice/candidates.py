@@ -174,7 +174,7 @@ def from_scratch(short: Short | None, ground: Ground, probed: Estimate | None, p
         pixels: What a probe on raw pixels reaches: it stands in where nothing else is known.
     """
     record = backbone(DEFAULT_FROM_SCRATCH)
-    size = scratch_size(ground.asked, ground.side)
+    size = scratch_size(ground.asked, ground.side, alone=probed is None)
     asked = relevant(replace(ground.asked, backbone=record.name, weights=None, image_size=size), strategy("from-scratch"))
     recipe = resolve(asked, record, images=ground.images, image_size=size, side=ground.side)
     bases = [Base("probe", probed)] if probed is not None else []
@@ -212,10 +212,10 @@ def require_some(asked: Recipe, offers: Sequence[Offer], side: float) -> None:
         raise first
 
 
-def scratch_size(asked: Recipe, side: float) -> int:
-    """Side in pixels for the small network: the one asked for where it is of that kind, else what suits the images."""
+def scratch_size(asked: Recipe, side: float, *, alone: bool) -> int:
+    """Side in pixels for the small network: the one asked for where it is of that kind, or there is no other; else what suits."""
     record = backbone(DEFAULT_FROM_SCRATCH)
-    if asked.image_size is not None and asked.image_size <= record.sizes[-1]:
+    if asked.image_size is not None and (alone or asked.image_size <= record.sizes[-1]):
         return max(record.limits[0], asked.image_size)
     return record.size_for(side)
 

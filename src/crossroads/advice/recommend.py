@@ -63,7 +63,7 @@ def recommend(train: Dataset, side: float, offers: Sequence[Offer], asked: Recip
         )
     rows = sample(train, SAMPLE, asked.seed)
     part = compact(train.select(rows))
-    level = level_of(part, asked, scratch_size(asked, side), float(counts.max() / len(train)), budget, watcher)
+    level = level_of(part, asked, scratch_size(asked, side, alone=not seen), float(counts.max() / len(train)), budget, watcher)
     if level.short is None:
         watcher.note("no class has images enough for a short training: what is expected from scratch rests on a probe")
     size = _size(train, max(seen, key=lambda one: float(one.ways[0].correct.mean()), default=None))

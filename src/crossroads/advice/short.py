@@ -152,7 +152,7 @@ def short_training(dataset: Dataset, choice: Choice, asked: Recipe, limit: Limit
         with tempfile.TemporaryDirectory(prefix="crossroads-") as folder:
             task = Task(recipe, choice, strategy(recipe.strategy), train, parts.validation, (sides[0], sides[1]))
             relay = Relay(Silent(), after_step=after_step, after_epoch=after_epoch)
-            history = carry_out(task, TrialFolder(Path(folder)), relay).history
+            fitted = carry_out(task, TrialFolder(Path(folder)), relay)
     except Exception as error:  # backends raise all kinds, such as for want of memory
         if error is heard.raised:
             raise
@@ -160,7 +160,8 @@ def short_training(dataset: Dataset, choice: Choice, asked: Recipe, limit: Limit
         why = "an epoch takes too long" if isinstance(error, Enough) else said
         watcher.note(f"no short {called} of {choice.record.name}: {why}")
         return None
-    if len(history) < epochs:
+    history = fitted.history
+    if fitted.ended:
         watcher.note(f"the short {called} of {choice.record.name} ended after {len(history)} of {epochs} epochs: its time was over")
     return _short(recipe, size, history, float(np.median(usual or first or [0.0])), sides[0], sides[1])
 

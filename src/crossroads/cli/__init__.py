@@ -51,18 +51,18 @@ def main() -> None:
 
 def _of_options(error: RecipeError) -> RecipeError:
     """The error with the fields of a recipe as the options are written: ``--freeze-to``; one of a file of these stays."""
-    from crossroads.recipe import Recipe
+    from crossroads.recipe import OPTIONS, Recipe
 
-    place, of_place, _ = error.rule.partition(": ")
-    if of_place and place != "options":
+    place, of_place, rest = error.rule.partition(": ")
+    if of_place and place != OPTIONS:
         return error
     options = Recipe.__dataclass_fields__.keys() - {"data", "augmentation"}
 
     def option(found: re.Match[str]) -> str:
         return "--" + found[0].replace("_", "-") if found[0] in options else found[0]
 
-    fields = r"\b[a-z]+(?:_[a-z]+)+\b|^[a-z]+(?= must | does )"
-    rule, mend = (None if text is None else re.sub(fields, option, text) for text in (error.rule, error.mend))
+    fields = r"\b[a-z]+(?:_[a-z]+)+\b|^[a-z]+(?= must | does | belongs )"
+    rule, mend = (None if text is None else re.sub(fields, option, text) for text in (rest or error.rule, error.mend))
     return RecipeError(rule or "", received=error.received, mend=mend)
 
 
@@ -72,7 +72,7 @@ def _said(error: Any) -> str:
     commands = ", ".join(sorted(getattr(error.ctx and error.ctx.command, "commands", ())))
     if said == "Missing command":
         return f"{error.ctx.command_path} needs a command: {commands}"
-    return f"{said}; there are {commands}" if said.startswith("No such command") else said
+    return f"{said}; there are {commands}" if said.startswith("No such command") and "Did you mean" not in said else said
 
 
 def _fail(message: str, code: int) -> None:

@@ -124,8 +124,9 @@ class _Race:
         entrants = self._plan.entrants
         frozen = [i for i, one in enumerate(entrants) if strategy(one.recipe.strategy).frozen]
         trained = [i for i in range(len(entrants)) if i not in frozen]
-        names = ", ".join(f"{_called(one.recipe)} ({one.accuracy.value:.3f} expected)" for one in entrants)
-        self._watcher.note(f"a race within {told_seconds(self._plan.budget)} s, Ctrl-C keeps the best so far: {names}")
+        names = ", ".join(f"{_called(one.recipe)} {one.accuracy.value:.3f}" for one in entrants)
+        budget = told_seconds(self._plan.budget)
+        self._watcher.note(f"a race within {budget} s, Ctrl-C keeps the best so far; expected with all epochs: {names}")
         try:
             for index in frozen:
                 self._head(index, alone=index == frozen[-1] and not trained)

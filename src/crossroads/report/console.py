@@ -144,13 +144,13 @@ def print_run(run: Run) -> None:
 
 
 def _trial_row(trial: dict[str, Any]) -> tuple[object, ...]:
-    """A trial of a race: its epochs of those that it would have, what was expected with these, what it reached."""
+    """A trial of a race: its epochs of those that it would have, what was expected with these before the race, what it reached."""
     epochs, usual, reached = trial["epochs"], trial["usual_epochs"], trial["validation_accuracy"]
     return (
         trial["strategy"],
         trial["backbone"],
         "-" if epochs is None else str(epochs) if epochs == usual else f"{epochs} of {usual}",
-        f"{trial['expected']['value']:.3f}",
+        "-" if trial["failed"] else f"{trial['expected']['value']:.3f}",
         "-" if reached is None else f"{reached:.4f}",
         f"{trial['seconds']:.0f}",
         "won" if trial["won"] else trial["failed"] or "",
