@@ -136,6 +136,17 @@ def test_every_rule_chooses_among_what_was_run_and_the_race_has_the_least_regret
     assert 0 <= rows[f"regret, the race's rule, all run to their end, of {len(found)}, mean"] < min(rules)
 
 
+def test_of_random_weights_only_what_freezes_them_or_leaves_them_out_is_advised():
+    found = list(regret.outcomes(measure=False, random=True))
+    assert {outcome.backbone for outcome in found} == {"random MobileNet"}
+    assert {name for outcome in found for name in outcome.reached} == {"feature-extraction", "early-features", "from-scratch"}
+    rows = {row.name: row.ours[0] for row in regret.of_random(found, Laws(LIFTS, CARRIED))}
+    advice, extract = (
+        rows[f"regret with random weights, {rule}, of {len(found)}, mean"] for rule in ("the advice", "always extract at the end")
+    )
+    assert 0 <= advice < extract
+
+
 def test_over_backbones_a_rule_is_held_against_the_best_of_all():
     def outcome(backbone, logme, reached):
         return regret.Outcome("signs", backbone, {"logme": logme}, reached, reached, {})
