@@ -104,20 +104,22 @@ class Own(layers.BatchNormalization):
     """A user's."""
 
 
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="the operation is of TensorFlow")
 @pytest.mark.parametrize(
-    ("layer", "shape"),
+    ("kind", "options", "shape"),
     [
-        (Own(), (2, 4, 4, 3)),
-        (layers.BatchNormalization(), (2, 3)),
-        (layers.BatchNormalization(axis=1), (2, 4, 4, 3)),
-        (layers.BatchNormalization(epsilon=1e-6), (2, 4, 4, 3)),
-        (layers.BatchNormalization(trainable=False), (2, 4, 4, 3)),
-        (layers.BatchNormalization(renorm=True), (2, 4, 4, 3)),
-        (layers.BatchNormalization(synchronized=True), (2, 4, 4, 3)),
-        (layers.BatchNormalization(dtype="mixed_bfloat16"), (2, 4, 4, 3)),
+        (Own, {}, (2, 4, 4, 3)),
+        (layers.BatchNormalization, {}, (2, 3)),
+        (layers.BatchNormalization, {"axis": 1}, (2, 4, 4, 3)),
+        (layers.BatchNormalization, {"epsilon": 1e-6}, (2, 4, 4, 3)),
+        (layers.BatchNormalization, {"trainable": False}, (2, 4, 4, 3)),
+        (layers.BatchNormalization, {"renorm": True}, (2, 4, 4, 3)),
+        (layers.BatchNormalization, {"synchronized": True}, (2, 4, 4, 3)),
+        (layers.BatchNormalization, {"dtype": "mixed_bfloat16"}, (2, 4, 4, 3)),
     ],
 )
-def test_what_is_no_plain_batchnorm_of_maps_is_left_to_keras(layer, shape):
+def test_what_is_no_plain_batchnorm_of_maps_is_left_to_keras(kind, options, shape):
+    layer = kind(**options)
     layer.build(shape)
     assert not batchnorm._can_be_fused(layer)
 
