@@ -17,7 +17,7 @@ from crossroads._platform import has_gpu
 from crossroads.advice.candidates import Candidate, within
 from crossroads.advice.offers import offers_of
 from crossroads.advice.recommend import recommend
-from crossroads.data.audit import IMBALANCE
+from crossroads.data.audit import BALANCE_MEND, IMBALANCE
 from crossroads.data.dataset import DIGEST_BYTES, Dataset
 from crossroads.data.images import Resize
 from crossroads.data.labels import align
@@ -116,7 +116,7 @@ def _unequal(train: Dataset) -> tuple[str, ...]:
         return ()
     return (
         f"of class {train.classes[most]} there are {counts[most]:,} training images, of class {train.classes[least]} "
-        f"{counts[least]:,}: judge by balanced accuracy; class weights that are balanced weigh small classes up",
+        f"{counts[least]:,}: {BALANCE_MEND}",
     )
 
 

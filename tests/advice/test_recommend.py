@@ -1,6 +1,7 @@
 """From images to advice, on a tiny network of one's own."""
 
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -18,6 +19,7 @@ from crossroads.advice.size import USUAL_SLOPE
 from crossroads.errors import BackboneError, RecipeError, SplitError
 from crossroads.race import running
 from crossroads.recipe import Recipe
+from crossroads.report.console import print_run
 from crossroads.strategies import STRATEGIES, strategy
 from crossroads.training.watch import Silent
 from pictures import stripes
@@ -276,13 +278,15 @@ def test_with_nothing_pretrained_the_user_is_told_and_the_small_network_is_train
     assert "nothing pretrained to choose from: training from scratch" in watcher.said
 
 
-def test_with_nothing_pretrained_a_budget_shortens_the_training(pictures, tmp_path):
+def test_with_nothing_pretrained_a_budget_shortens_the_training(pictures, tmp_path, capsys):
     watcher = Notes()
     run = crossroads.fit(pictures, out=tmp_path / "run", weights="none", budget="0.5s", image_size=80, watcher=watcher, **SPLIT)
     [trial] = run.metrics["race"]["trials"]
     assert trial["epochs"] == 1 < trial["usual_epochs"]
     assert (run.metrics["strategy"], run.metrics["epochs"]) == ("from-scratch", 1)
     assert Recipe.from_toml(run.artifact / "recipe.toml").image_size == 80
+    print_run(run)
+    assert re.search(r"^tried .*from-scratch .* won\n\nvalidation_n: ", capsys.readouterr().out, re.DOTALL)
     assert "nothing pretrained to choose from: training from scratch" in watcher.said
 
 

@@ -127,8 +127,7 @@ def short_training(dataset: Dataset, choice: Choice, asked: Recipe, limit: Limit
     watcher.note(f"evidence: a short {called} of {choice.record.name}, {epochs} epochs of {len(train)} images")
     done: list[EpochRecord] = []
     ticks: list[float] = []  # of the epoch that is at work
-    first: list[float] = []  # seconds of an image in the steps of the first epoch but the first step, which holds the beginning
-    usual: list[float] = []  # the same in each further epoch
+    each: list[float] = []  # seconds of an image in the steps of each epoch; of the first 0 where it is not told
     heard = Relay(watcher)
     end = time.perf_counter() + limit.seconds
 
@@ -139,10 +138,8 @@ def short_training(dataset: Dataset, choice: Choice, asked: Recipe, limit: Limit
             raise Enough
 
     def after_epoch(record: EpochRecord, total: int) -> None:
-        if done:
-            usual.append(_seconds_an_image(record, ticks, len(train), len(parts.validation)))
-        elif _steps_are_told(ticks):
-            first.append(_seconds_an_image(record, ticks, len(train), len(parts.validation)))
+        told = bool(done) or _steps_are_told(ticks)
+        each.append(_seconds_an_image(record, ticks, len(train), len(parts.validation)) if told else 0.0)
         done.append(record)
         ticks.clear()
         heard.progress(f"a short {called}", record.epoch * len(train), total * len(train))
@@ -163,7 +160,7 @@ def short_training(dataset: Dataset, choice: Choice, asked: Recipe, limit: Limit
     history = fitted.history
     if fitted.ended:
         watcher.note(f"the short {called} of {choice.record.name} ended after {len(history)} of {epochs} epochs: its time was over")
-    return _short(recipe, size, history, float(np.median(usual or first or [0.0])), sides[0], sides[1])
+    return _short(recipe, size, history, float(np.median(each[1:] or each)), sides[0], sides[1])
 
 
 def _steps_are_told(ticks: Sequence[float]) -> bool:

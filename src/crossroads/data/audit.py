@@ -35,6 +35,8 @@ NEEDED = 3
 IMBALANCE = 10.0
 """The largest class may hold this many times the images of the smallest before the balance is a warning."""
 
+BALANCE_MEND = "judge by balanced accuracy; class_weights = 'balanced' weighs the small classes up"
+
 
 @dataclass(frozen=True, slots=True)
 class Finding:
@@ -288,7 +290,7 @@ def _of_classes(dataset: Dataset, min_images: int, examples: int) -> list[Findin
                 f"{k} classes count as {effective:.3g} equal ones",
                 k,
                 (f"{dataset.classes[largest]} ({counts[largest]})", f"{dataset.classes[smallest]} ({counts[smallest]})"),
-                "judge by balanced accuracy; class_weights = 'balanced' weighs the small classes up",
+                BALANCE_MEND,
             )
         )
     return findings
