@@ -73,9 +73,9 @@ LIFTS: dict[StrategyName, Lift] = {
     "warm-start": Lift(1.48, 1.79, 1.25),
     "from-scratch": Lift(0.13, 0.63, 2.56),
 }
-"""Fitted by `python -m benchmarks regret`, which prints them, to the runs of benchmarks/figures: 12 tasks with MobileNet, 11 of them
-with SqueezeNet, one seed, nearly all by all six strategies. The scatter is that of five sources of images, which know it badly.
-docs/explanation/four-cases.md says what of this has seen the figures that judge it."""
+"""Fitted by `python -m benchmarks regret`, which prints them, to the runs of benchmarks/figures: 12 tasks with MobileNet, 11 of
+them with SqueezeNet, one seed, nearly all by all six strategies. The scatter is that of five sources of images, which know it
+badly. docs/explanation/four-cases.md says what of this has seen the figures that judge it."""
 
 
 @dataclass(frozen=True, slots=True)
