@@ -56,6 +56,12 @@ def available_memory_mb() -> float | None:
     return min(found, default=None)
 
 
+def usable_processors(most: int) -> int:
+    """The number of processors that this process may use, at most `most`."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(usable, most))
+
+
 def keras_backend() -> str:
     """The Keras backend that is, or would be, loaded; asked without loading it."""
     keras = sys.modules.get("keras")

@@ -43,7 +43,7 @@ others."""
 TRACE = 8.0
 """Seconds until a pretrained network of the usual size takes its first step."""
 
-LOGISTIC_STEPS = 600
+LOGISTIC_STEPS = 350
 """Steps of L-BFGS that a head takes over all penalties; each reads the turned features twice."""
 
 PROCESS_MB, BYTES_A_PARAMETER = 750.0, 16

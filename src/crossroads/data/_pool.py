@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
+from crossroads._platform import usable_processors
+
 T = TypeVar("T")
-
-
-def default_workers() -> int:
-    """The number of CPUs this process may use, at most 16: decoding releases the interpreter lock, the rest does not."""
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(usable, 16))
 
 
 def in_order(work: Callable[[range], T], rows: int, *, chunk: int, workers: int | None = None) -> Iterator[T]:
@@ -27,9 +22,9 @@ def in_order(work: Callable[[range], T], rows: int, *, chunk: int, workers: int 
         work: Called in a worker thread with a range of row numbers.
         rows: Number of rows.
         chunk: Rows a call.
-        workers: Threads; None for `default_workers`.
+        workers: Threads; None for one a processor, 16 at most: decoding releases the interpreter lock, the rest does not.
     """
-    count = default_workers() if workers is None else max(1, workers)
+    count = usable_processors(16) if workers is None else max(1, workers)
     starts = iter(range(0, rows, chunk))
     executor = ThreadPoolExecutor(count, thread_name_prefix="crossroads-images")
     waiting: deque[Future[T]] = deque()
