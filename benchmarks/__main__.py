@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks import decoding, finetuning, frozen, jobs, manifest, notes, peers, processes, regret, strategies, throughput
+from benchmarks import decoding, finetuning, frozen, heads, jobs, manifest, notes, peers, processes, regret, strategies, throughput
 from benchmarks._measure import ROOT, SHARED, Row, Settings
 
 PAGE = ROOT / "docs" / "benchmarks.md"
@@ -52,6 +52,7 @@ BENCHMARKS = (
     Benchmark("finetune", finetuning.finetune),
     Benchmark("onednn", throughput.onednn, slow=True),
     Benchmark("growth", frozen.growth, slow=True),
+    Benchmark("head", heads.head, shared=True, slow=True),
     Benchmark("notes-program", notes.notes_program, shared=True, slow=True),
     Benchmark("xla", throughput.xla, slow=True),
     Benchmark("gtsrb", jobs.gtsrb, shared=True, slow=True),

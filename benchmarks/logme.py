@@ -7,19 +7,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks import features
+
 ROUNDS = 50
 """Of the fixed point, at most; it settles in about ten."""
 
 
-def logme(features: NDArray[np.floating], labels: NDArray[np.integer]) -> float:
+def logme(rows: NDArray[np.floating], labels: NDArray[np.integer]) -> float:
     """Log maximum evidence (You et al., 2021, algorithm 1) for an image, averaged over the classes, one against the rest.
 
     Args:
-        features: (n, d).
+        rows: Features, (n, d).
         labels: (n,), every class of them.
     """
-    left, singular, _ = np.linalg.svd(features.astype(np.float64), full_matrices=False)
-    return float(np.mean([_evidence(left, singular**2, features.shape[1], (labels == label) * 1.0) for label in np.unique(labels)]))
+    left, singular, _ = np.linalg.svd(rows.astype(np.float64), full_matrices=False)
+    return float(np.mean([_evidence(left, singular**2, rows.shape[1], (labels == label) * 1.0) for label in np.unique(labels)]))
 
 
 def _evidence(left: NDArray[np.float64], spread: NDArray[np.float64], width: int, target: NDArray[np.float64]) -> float:
@@ -51,23 +53,11 @@ def evidence(
 
 
 def at_the_end(dataset: Any, backbone: str, weights: str, image_size: int) -> float:
-    """LogME of a backbone's averages at its end, on the training images of a data set."""
+    """LogME of a backbone's averages at its end, on a sample of the training images of a data set."""
     from crossroads.advice.recommend import SAMPLE
     from crossroads.advice.sample import sample
     from crossroads.data.dataset import TRAIN
-    from crossroads.data.loading import sizes
-    from crossroads.lookup import Lookup
-    from crossroads.networks.construct import build, choose
-    from crossroads.networks.network import frozen_part
-    from crossroads.recipe import Recipe
-    from crossroads.strategies import resolve
-    from crossroads.training.watch import Silent
 
     train = dataset.select(dataset.splits == TRAIN)
-    choice, side = choose(backbone), float(sizes(train, seed=0).median)
-    asked = Recipe(strategy="feature-extraction", weights=weights)
-    recipe = resolve(asked, choice.record, images=len(train), image_size=image_size, side=side)
-    built = build(choice, image_size, weights=weights, seed=0)
-    model = frozen_part(built.parts, image_size, built.keep, "average")
-    found = Lookup(model, choice.record, recipe, built.keep.name, Silent()).of(train.select(sample(train, SAMPLE, 0)), "features")
+    found = features.at_the_end(train.select(sample(train, SAMPLE, 0)), backbone, weights, image_size)
     return logme(np.asarray(found.features[:]), found.dataset.labels)

@@ -1,0 +1,23 @@
+"""Features of images at the end of a backbone, as a head gets them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def at_the_end(images: Any, backbone: str, weights: str, image_size: int) -> Any:
+    """The `Extracted` averages of all images of a data set, from the cache or computed."""
+    from crossroads.data.loading import sizes
+    from crossroads.lookup import Lookup
+    from crossroads.networks.construct import build, choose
+    from crossroads.networks.network import frozen_part
+    from crossroads.recipe import Recipe
+    from crossroads.strategies import resolve
+    from crossroads.training.watch import Silent
+
+    choice, side = choose(backbone), float(sizes(images, seed=0).median)
+    asked = Recipe(strategy="feature-extraction", weights=weights)
+    recipe = resolve(asked, choice.record, images=len(images), image_size=image_size, side=side)
+    built = build(choice, image_size, weights=weights, seed=0)
+    model = frozen_part(built.parts, image_size, built.keep, "average")
+    return Lookup(model, choice.record, recipe, built.keep.name, Silent()).of(images, "features")
