@@ -59,10 +59,9 @@ def test_it_goes_on_from_where_it_is_with_directions_that_are_new(monkeypatch):
     few = solved(rows[:, :5], codes, 1e-3)
     monkeypatch.setattr(_logistic, "STEPS", 1)
     kernel, bias = solved(rows, codes, 1e-3, start=few)
-    np.testing.assert_allclose(kernel[:5], few[0], atol=1e-3)
-    np.testing.assert_allclose(bias, few[1], atol=1e-3)
     cold, _ = solved(rows, codes, 1e-3)
-    assert np.abs(cold[:5] - few[0]).max() > 0.1
+    assert np.abs(kernel[:5] - few[0]).max() < 0.05 * np.abs(cold[:5] - few[0]).max()
+    np.testing.assert_allclose(bias, few[1], atol=1e-2)
 
 
 def test_images_that_are_sure_beyond_the_smallest_numbers_leave_the_slope_right():
