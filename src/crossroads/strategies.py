@@ -221,6 +221,8 @@ def resolve(recipe: Recipe, backbone: Backbone, *, images: int, image_size: int,
         RecipeError: An option would do nothing, such as a weight decay for Adam, or epochs for a head that is solved.
     """
     record = strategy(recipe.strategy)
+    if record.start == "random" and recipe.weights == "none":
+        recipe = replace(recipe, weights=None)  # which says what it does anyway
     # Photographs have room around what they show, as ImageNet's have; small images are often cut close already.
     photographs = record.start == "pretrained" and side >= Resize(image_size, "crop").least
     mode = recipe.resize or ("crop" if photographs else "squash")

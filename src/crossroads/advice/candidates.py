@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from crossroads.advice.cost import (
+    MULTIPLY_ADDS_AN_ACTIVATION,
     OVERHEAD,
     TRACE,
     Machine,
@@ -188,7 +189,7 @@ def from_scratch(short: Short | None, ground: Ground, probed: Estimate | None, p
         each, start = _measured(short, recipe, ground), short.start_seconds
     epoch = epoch_seconds(each, ground.images, ground.validation_images)
     seconds = OVERHEAD + start + epoch * (recipe.epochs or 0)
-    memory = memory_mb(record.parameters, cost, recipe.batch_size or 0, trained=True)
+    memory = memory_mb(record.parameters, cost / MULTIPLY_ADDS_AN_ACTIVATION, recipe.batch_size or 0, trained=True)
     return Candidate(recipe, tuple(bases), accuracy, seconds, epoch, memory)
 
 
@@ -300,4 +301,4 @@ def _measured(short: Short, recipe: Recipe, ground: Ground) -> float:
 
 def _memory(way: Frozen, recipe: Recipe) -> float:
     trained = not strategy(recipe.strategy).frozen
-    return memory_mb(way.cut.parameters, way.cut.multiply_adds, recipe.batch_size or 32, trained=trained)
+    return memory_mb(way.cut.parameters, way.cut.activations, recipe.batch_size or 32, trained=trained)

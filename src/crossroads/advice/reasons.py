@@ -60,8 +60,12 @@ def _profile_in_words(profile: Profile, case: Case) -> Iterator[str]:
     best, end = profile.best, profile.end
     where = f"{best.cut}, {best.depth:.0%} of the depth of {profile.backbone}"
     similar = profile.similarity
-    if best.cut == end.cut and end.accuracy.low > profile.depths[0].accuracy.value:
+    as_good = next(depth for depth in profile.depths if depth.accuracy.value >= best.accuracy.low)
+    if best.cut == end.cut and as_good.cut == end.cut:
         yield f"a probe's accuracy rises to the last layer, {where} ({best.accuracy.value:.3f}): what it learned last fits"
+    elif best.cut == end.cut:
+        earlier = f"no higher beyond chance than at {as_good.cut} ({as_good.accuracy.value:.3f})"
+        yield f"a probe's accuracy is highest at the last layer, {where} ({best.accuracy.value:.3f}), {earlier}"
     elif best.accuracy.low > end.accuracy.value:
         yield (
             f"a probe's accuracy peaks at {where} ({best.accuracy.value:.3f}), and falls to {end.accuracy.value:.3f} at the end: "
@@ -99,11 +103,12 @@ def _level_in_words(level: Level, order: tuple[Candidate, ...]) -> str:
     words += f", {level.short.accuracy.value:.3f} by {level.short.backbone} after a short training"
     small = next((one for one in order if one.recipe.strategy == "from-scratch"), None)
     rest = [one for one in order if one is not small and not one.obstacle]
-    if small is None or small.shortened or not rest or small.accuracy.value < rest[0].accuracy.value - 0.01:
+    best = max(rest, key=lambda one: one.accuracy.value, default=None)
+    if small is None or small.shortened or best is None or small.accuracy.value < best.accuracy.value - 0.01:
         return words
-    share, best = small.seconds / max(1.0, rest[0].seconds), rest[0].accuracy.value
-    this = "this network" if small.recipe.backbone == rest[0].recipe.backbone else "this smaller network"
-    does = f"reach {small.accuracy.value:.3f} where the best of the others reaches {best:.3f}"
+    share = small.seconds / max(1.0, best.seconds)
+    this = "this network" if small.recipe.backbone == best.recipe.backbone else "this smaller network"
+    does = f"reach {small.accuracy.value:.3f} where the best of the others, {best.name}, reaches {best.accuracy.value:.3f}"
     return f"{words}; trained to its end {this} is expected to {does}, in {share:.1f} times the time"
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from crossroads._platform import available_memory_mb, has_gpu, load_keras
 from crossroads.advice.candidates import Ground, from_scratch, of_backbone, ranked, require_some, scratch_size, within
 from crossroads.advice.cases import case_of
-from crossroads.advice.cost import measured_machine, memory_mb
+from crossroads.advice.cost import MULTIPLY_ADDS_AN_ACTIVATION, measured_machine, memory_mb
 from crossroads.advice.evidence import Advice, Evidence
 from crossroads.advice.frozen import Seen, see
 from crossroads.advice.level import level_of
@@ -100,7 +100,7 @@ def _looked_at(train: Dataset, offer: Offer, asked: Recipe, side: float, memory:
         watcher.note(f"{record.name} is left out: {error}")
         return None
     cost = record.multiply_adds * (size / record.reference_size) ** 2
-    need = memory_mb(record.parameters, int(cost), 1, trained=False)
+    need = memory_mb(record.parameters, cost / MULTIPLY_ADDS_AN_ACTIVATION, 1, trained=False)
     if memory is not None and need > memory:
         watcher.note(f"{record.name} is left out: it takes about {need:,.0f} MB of memory, and {memory:,.0f} are free")
         return None

@@ -44,7 +44,7 @@ def short_warm_start(
         batch_size = resolve(plain, seen.choice.record, images=len(seen.dataset), image_size=size).batch_size or 0
     except RecipeError:  # which is told where the candidate is left out
         return None
-    need = memory_mb(cut.parameters, cut.multiply_adds, batch_size, trained=True)
+    need = memory_mb(cut.parameters, cut.activations, batch_size, trained=True)
     if memory_limit_mb is not None and need > memory_limit_mb:
         return None
     seconds = allowed(SECONDS, budget)

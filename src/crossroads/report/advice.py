@@ -24,7 +24,7 @@ def print_advice(found: Advice) -> None:
     lines += [("recommended", found.best.name), ("evidence_seconds", f"{found.evidence.seconds:.1f}")]
     print_lines(lines)
     print("\nwhat to do, the best first; of two within half a point the cheaper")
-    header = ("strategy", "backbone", "cut", "px", "expected accuracy", "95 %", "seconds", "memory MB", "")
+    header = ("strategy", "backbone", "cut", "pooling", "px", "expected accuracy", "95 %", "seconds", "memory MB", "")
     print_table(header, [_row(candidate) for candidate in found.ranked])
     print("\nwhy")
     for reason in found.reasons:
@@ -55,6 +55,7 @@ def _row(candidate: Candidate) -> tuple[object, ...]:
         recipe.strategy,
         recipe.backbone,
         recipe.cut or "end",
+        recipe.pooling or "-",
         recipe.image_size,
         f"{accuracy.value:.3f}",
         f"{accuracy.low:.3f} to {accuracy.high:.3f}",

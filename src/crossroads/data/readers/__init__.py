@@ -114,6 +114,12 @@ def _first_view(path: Path) -> View:
 def _recognised(first: View) -> Dataset:
     if not first.names:
         raise DataError(f"{first.origin} must hold labelled images", received="no files", mend=_known())
+    if {"crossroads.json", "model.keras"} <= set(first.names):
+        raise DataError(
+            f"{first.origin} must hold labelled images",
+            received="an artifact that fit wrote",
+            mend="give it to evaluate or predict",
+        )
     levels = list(views(first))
     for reader in READERS:
         for view in levels:
