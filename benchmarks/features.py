@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 
-def at_the_end(images: Any, backbone: str, weights: str, image_size: int) -> Any:
-    """The `Extracted` averages of all images of a data set, from the cache or computed."""
-    from crossroads.data.loading import sizes
+def at_the_end(images: Any, backbone: str, weights: str, image_size: int, side: float) -> Any:
+    """The `Extracted` averages of all images of a data set, whose shorter sides have the median `side`; cached or computed."""
     from crossroads.lookup import Lookup
     from crossroads.networks.construct import build, choose
     from crossroads.networks.network import frozen_part
@@ -15,7 +14,7 @@ def at_the_end(images: Any, backbone: str, weights: str, image_size: int) -> Any
     from crossroads.strategies import resolve
     from crossroads.training.watch import Silent
 
-    choice, side = choose(backbone), float(sizes(images, seed=0).median)
+    choice = choose(backbone)
     asked = Recipe(strategy="feature-extraction", weights=weights)
     recipe = resolve(asked, choice.record, images=len(images), image_size=image_size, side=side)
     built = build(choice, image_size, weights=weights, seed=0)

@@ -1,9 +1,12 @@
-"""Logistic regression on cached features: ours beside scikit-learn's, to the same minimum."""
+"""Logistic regression on cached features: ours beside scikit-learn's, each to its own end, and how far the ends lie apart."""
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Iterator
 from typing import Any
+from unittest import mock
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,18 +22,20 @@ PENALTIES = (1e-6, 1e-8)
 def head(settings: Settings) -> Iterator[Row]:
     images = settings.size(9_000, 500)
     for penalty in PENALTIES:
-        ours, theirs, apart = fresh("benchmarks.heads:both", images, penalty, settings.runs).value
+        ours, alone, theirs, apart = fresh("benchmarks.heads:sides", images, penalty, settings.runs).value
         title = f"head, {images:,} signs, SqueezeNet, penalty {penalty:g}"
         yield Row(title, "s", tuple(ours), "scikit-learn", tuple(theirs))
+        yield Row(f"{title}, in one thread", "s", tuple(alone), "scikit-learn", tuple(theirs))
         yield Row(f"{title}, loss above scikit-learn's", "nats", (apart,))
 
 
-def both(images: int, penalty: float, runs: int) -> tuple[list[float], list[float], float]:
-    """Seconds of both, in turns, and by how much our penalised loss is more; on principal coordinates, as a head has them."""
+def sides(images: int, penalty: float, runs: int) -> tuple[tuple[float, ...], tuple[float, ...], tuple[float, ...], float]:
+    """Seconds of ours, of ours in one thread, and of theirs, in turns, on principal coordinates, as a head has them; and by how
+    much our penalised loss is more."""
     from sklearn.linear_model import LogisticRegression
     from threadpoolctl import threadpool_limits
 
-    from crossroads.training._logistic import logistic
+    from crossroads.training import _logistic
     from crossroads.training._principal import turned
 
     rows, labels = _of_signs(images)
@@ -45,16 +50,20 @@ def both(images: int, penalty: float, runs: int) -> tuple[list[float], list[floa
     found: dict[str, Any] = {}
 
     def ours() -> None:
-        found["ours"] = logistic(turn.coordinates, codes, weights, turn.spread, penalty, start)
+        found["ours"] = _logistic.logistic(turn.coordinates, codes, weights, turn.spread, penalty, start)
+
+    def alone() -> None:
+        with mock.patch.object(_logistic, "usable_processors", return_value=1):
+            ours()
 
     def theirs() -> None:
         with threadpool_limits(limits=1):
             model.fit(scaled, codes)
         found["theirs"] = model.coef_.T * unit, model.intercept_
 
-    seconds = alternate(runs, lambda: seconds_of(ours), lambda: seconds_of(theirs))
+    seconds = alternate(runs, lambda: seconds_of(ours), lambda: seconds_of(alone), lambda: seconds_of(theirs))
     more, least = (_loss(turn.coordinates, codes, penalty, *found[side]) for side in ("ours", "theirs"))
-    return list(seconds[0]), list(seconds[1]), more - least
+    return seconds[0], seconds[1], seconds[2], more - least
 
 
 def _of_signs(images: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
@@ -64,8 +73,10 @@ def _of_signs(images: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     signs = crossroads.read(SHARED / "gtsrb_train_32px.tar.xz")
     some = signs.select(np.sort(np.random.default_rng(0).permutation(len(signs))[:images]))
     network = BACKBONES["SqueezeNet"]
-    found = features.at_the_end(some, network["backbone"], str(WEIGHTS / network["weights"]), 96)
-    return np.asarray(found.features[:], np.float32), found.dataset.labels.astype(np.int64)
+    with tempfile.TemporaryDirectory(prefix="crossroads-bench-") as folder:
+        os.environ["CROSSROADS_CACHE"] = folder
+        found = features.at_the_end(some, network["backbone"], str(WEIGHTS / network["weights"]), 96, 32.0)
+        return np.array(found.features[:], np.float32), found.dataset.labels.astype(np.int64)
 
 
 def _loss(

@@ -8,7 +8,7 @@ import os
 import statistics
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +28,13 @@ from crossroads.advice.expectation import (
     Halved,
     Laws,
     Lift,
+    Rise,
     Setting,
     counted,
     expected,
     least_error,
     reach,
+    steepness,
 )
 from crossroads.advice.size import slope_of
 from crossroads.race.belief import believed
@@ -99,6 +101,7 @@ def regret(settings: Settings) -> Iterator[Row]:
     for name, halved in fitted_halvings(kept()).items():
         print(f"fitted to all tasks: {name}: {halved}", file=sys.stderr)
     yield from summary(found)
+    yield from by_parts(found)
     if random:
         yield from of_random(random, fitted_laws(found))
 
@@ -176,15 +179,29 @@ def one(task_name: str, backbone: str, seed: int) -> dict[str, Any]:
 
 
 def bases_of(advice: Mapping[str, Any], name: str) -> tuple[Base, ...]:
-    """What the expectation of a strategy rests on, from an advice; nothing where it has no such row.
-
-    Advices that were kept before a training from scratch rested on the best probe too are read as if it had.
-    """
+    """What the expectation of a strategy rests on, from an advice; nothing where it has no such row."""
     row = next((row for row in advice["ranked"] if row["strategy"] == name), {"bases": []})
-    found = [Base(base["kind"], Estimate(**base["accuracy"]), base["halvings"]) for base in row["bases"]]
-    if name == SCRATCH and found and all(base.kind != "probe" for base in found):
-        found.insert(0, Base("probe", Estimate(**advice["evidence"]["curve"]["here"])))
-    return tuple(found)
+    return tuple(
+        Base(base["kind"], Estimate(**base["accuracy"]), base["halvings"], Rise(**base["rise"]) if base.get("rise") else None)
+        for base in row["bases"]
+    )
+
+
+Part = Callable[[str, list[dict[str, Any]]], list[dict[str, Any]]]
+"""From a strategy and what its expectation rests on to the same without something."""
+
+PARTS: dict[str, Part] = {
+    "short trainings": lambda _, bases: [base for base in bases if base["kind"] == "probe"],
+    "what short trainings rose by": lambda _, bases: [base | {"rise": None} for base in bases],
+    "the probe's warning from scratch": lambda name, bases: bases[-1:] if name == SCRATCH else bases,
+}
+"""What the expectations rest on, to see what each brings."""
+
+
+def without(part: Part, outcome: Outcome) -> Outcome:
+    """The outcome as if a part had not been measured."""
+    ranked = [row | {"bases": part(row["strategy"], row["bases"])} for row in outcome.advice["ranked"]]
+    return replace(outcome, advice=outcome.advice | {"ranked": ranked})
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,8 +275,7 @@ def summary(found: Sequence[Outcome]) -> Iterator[Row]:
     pairs = [(one.accuracy, outcome.reached[one.strategy]) for outcome, order in zip(found, orders, strict=True) for one in order]
     inside = statistics.mean(float(estimate.low <= value <= estimate.high) for estimate, value in pairs)
     yield Row(f"regret, share of {len(pairs)} intervals that hold what was reached", "", (inside,))
-    errors = [abs(log_odds(known.value, LEAST_TOLD) - log_odds(value, LEAST_TOLD)) for known, value in pairs]
-    yield Row("regret, mean error of an expectation, in log odds", "", (statistics.mean(errors),))
+    yield Row("regret, mean error of an expectation, in log odds", "", (statistics.mean(errors_of(found, orders)),))
     yield Row("regret, rank correlation of expected and reached accuracy", "", (_spearman(pairs),))
     each = [
         _spearman([(one.accuracy, outcome.reached[one.strategy]) for one in order])
@@ -275,15 +291,38 @@ def summary(found: Sequence[Outcome]) -> Iterator[Row]:
     yield from mean_and_most("regret, advice beyond feature extraction", "s", beyond)
 
 
+def by_parts(found: Sequence[Outcome]) -> Iterator[Row]:
+    """The advice's regret and the error of its expectations as if a part of what they rest on had not been measured."""
+    for name, part in PARTS.items():
+        less = [without(part, outcome) for outcome in found]
+        orders = [expectations(outcome, fitted_laws(less, without=outcome.source)) for outcome in less]
+        yield from mean_and_most(f"regret, the advice without {name}, of {len(less)}", "points", regrets_of(less, orders))
+        yield Row(
+            f"regret, mean error of an expectation without {name}, in log odds", "", (statistics.mean(errors_of(less, orders)),)
+        )
+
+
+def regrets_of(found: Sequence[Outcome], orders: Sequence[Sequence[Expected]]) -> list[float]:
+    """Of what is first in each order, in points."""
+    return [outcome.regret(order[0].strategy) for outcome, order in zip(found, orders, strict=True)]
+
+
+def errors_of(found: Sequence[Outcome], orders: Sequence[Sequence[Expected]]) -> list[float]:
+    """Of every expectation, in log odds."""
+    return [
+        abs(log_odds(one.accuracy.value, LEAST_TOLD) - log_odds(outcome.reached[one.strategy], LEAST_TOLD))
+        for outcome, order in zip(found, orders, strict=True)
+        for one in order
+    ]
+
+
 def of_random(found: Sequence[Outcome], laws: Laws) -> Iterator[Row]:
     """What is advised where a backbone has random weights, by constants that were fitted to pretrained ones."""
-    orders = [expectations(outcome, laws) for outcome in found]
-    for rule, chosen in {
-        "the advice": [order[0].strategy for order in orders],
-        "always extract at the end": [FROZEN[0]] * len(found),
-    }.items():
-        regrets = [outcome.regret(name) for outcome, name in zip(found, chosen, strict=True)]
-        yield from mean_and_most(f"regret with random weights, {rule}, of {len(found)}", "points", regrets)
+    title = f"of {len(found)}"
+    advised = regrets_of(found, [expectations(outcome, laws) for outcome in found])
+    yield from mean_and_most(f"regret with random weights, the advice, {title}", "points", advised)
+    extracted = [outcome.regret(FROZEN[0]) for outcome in found]
+    yield from mean_and_most(f"regret with random weights, always extract at the end, {title}", "points", extracted)
 
 
 def mean_and_most(name: str, unit: str, values: Sequence[float]) -> Iterator[Row]:
@@ -385,7 +424,7 @@ def _fitted_carried(name: str, found: Sequence[Outcome], without: str) -> Carrie
         return None
     more, known = np.array([point.more for point in points]), np.array([point.known for point in points])
     halvings = np.array([counted(point.base.halvings) for point in points])
-    slopes = np.array([point.setting.slope for point in points])
+    slopes = np.array([steepness(point.base, point.setting) for point in points])
     gain, scatter = np.arange(-10, 100)[:, None, None] * STEP, np.arange(5, 125)[:, None] * STEP
     variance = known**2 + scatter**2 * halvings
     unlikely = ((more - gain * slopes * halvings) ** 2 / variance + np.log(variance)).sum(axis=2)

@@ -181,3 +181,8 @@ def test_a_resolved_recipe_comes_back_from_json_as_it_was(name):
         found = resolve(Recipe(strategy=name), record, images=500, image_size=96)
         before = json.dumps(found.to_mapping(), sort_keys=True)
         assert json.dumps(Recipe.from_mapping(json.loads(before)).to_mapping(), sort_keys=True) == before
+
+
+def test_no_weights_is_what_training_from_scratch_starts_from():
+    plain, said = (resolved(strategy="from-scratch", **options) for options in ({}, {"weights": "none"}))
+    assert plain == said

@@ -241,8 +241,8 @@ def planned(divided: Divided, own: Any, watcher: Watcher) -> Plan:
             watcher.note(f"{recipe.backbone} is trained from scratch, which the budget does not shorten; --epochs does")
         if named is not None or recipe.budget is None:  # nothing to measure, or no limit to measure it for
             return Plan((), BUDGET, 0.0, {})
-    advice = recommend(divided.train, divided.side, offers, replace(recipe, budget=recipe.budget or BUDGET), watcher)
-    budget = advice.budget or BUDGET
+    budget = recipe.budget or BUDGET
+    advice = recommend(divided.train, divided.side, offers, replace(recipe, budget=budget), watcher)
     free = [one for one in advice.ranked if not one.obstacle]
     frozen = [one for one in advice.ranked if strategy(one.recipe.strategy).frozen]
     held = [one for one in frozen if one.fits]

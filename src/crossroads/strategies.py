@@ -222,7 +222,7 @@ def resolve(recipe: Recipe, backbone: Backbone, *, images: int, image_size: int,
     """
     record = strategy(recipe.strategy)
     if record.start == "random" and recipe.weights == "none":
-        recipe = replace(recipe, weights=None)  # which says what it does anyway
+        recipe = replace(recipe, weights=None)  # random weights are what this strategy starts from
     # Photographs have room around what they show, as ImageNet's have; small images are often cut close already.
     photographs = record.start == "pretrained" and side >= Resize(image_size, "crop").least
     mode = recipe.resize or ("crop" if photographs else "squash")

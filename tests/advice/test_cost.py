@@ -59,6 +59,22 @@ def test_the_cost_of_a_head_follows_the_way_it_is_solved():
     assert head_seconds(20_000, 8_192, 10, FAST) == head_seconds(20_000, 8_192, 1_000, FAST)  # one factor for every class
 
 
+@pytest.mark.parametrize(
+    ("parameters", "activations", "batch_size", "trained", "peak"),
+    [  # of `fit` on 237 images, by `peak_memory_mb`
+        (3.2e6, 16.7e6, 32, False, 1_655),  # MobileNet, 224 px
+        (2.3e6, 21.7e6, 32, False, 2_105),  # MobileNetV2
+        (23.6e6, 37.0e6, 32, False, 2_944),  # ResNet50
+        (0.7e6, 6.6e6, 32, False, 1_359),  # SqueezeNet
+        (3.2e6, 3.1e6, 32, False, 978),  # MobileNet, 96 px
+        (3.2e6, 16.7e6, 32, True, 2_760),
+        (0.7e6, 6.6e6, 32, True, 1_847),
+    ],
+)
+def test_memory_is_told_to_about_a_fifth(parameters, activations, batch_size, trained, peak):
+    assert memory_mb(int(parameters), activations, batch_size, trained=trained) == pytest.approx(peak, rel=0.2)
+
+
 def test_training_holds_gradients_and_moments_and_the_maps_of_its_batch():
-    still, moved = (memory_mb(4_000_000, 5_000_000, 32, trained=trained) for trained in (False, True))
+    still, moved = (memory_mb(4_000_000, 5_000_000, 8, trained=trained) for trained in (False, True))
     assert PROCESS_MB < still < moved < memory_mb(4_000_000, 5_000_000, 64, trained=True)

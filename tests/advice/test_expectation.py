@@ -9,14 +9,17 @@ from crossroads.advice.expectation import (
     CARRIED,
     HALVED,
     LIFTS,
+    SLOPE_ERROR,
     Base,
     Carried,
     Laws,
     Lift,
+    Rise,
     Setting,
     expected,
     least_error,
     reach,
+    steepness,
     with_epochs,
 )
 from crossroads.strategies import STRATEGIES
@@ -134,3 +137,17 @@ def test_images_of_which_more_help_little_are_told_little_better_by_training():
     assert lifted == pytest.approx([from_log_odds(log_odds(0.8, 1e-9) + 0.5 * slope) for slope in (0.0, 0.2, 1.0)])
     for slope in (0.2, 1.0):
         assert sum(after(4.0, slope=slope)) / 2 == pytest.approx(log_odds(0.9, 1e-9) + slope * 0.3 * 4)
+
+
+def test_what_a_short_training_rose_by_counts_as_it_is_sure_of_beside_the_probes_slope():
+    def base(rise):
+        return Base("short training", Estimate(0.8, 0.7, 0.9), 2.0, rise)
+
+    setting = Setting(5_000, 30, 1.0)
+    assert steepness(base(None), setting) == 1.0
+    assert steepness(base(Rise(0.2, 1e-6)), setting) == pytest.approx(0.2, abs=1e-3)
+    assert steepness(base(Rise(0.2, SLOPE_ERROR)), setting) == pytest.approx(0.6)
+    assert steepness(base(Rise(0.2, 100.0)), setting) == pytest.approx(1.0, abs=1e-3)
+    assert steepness(base(Rise(-3.0, 0.1)), setting) == 0.0  # more passes take nothing away
+    little, much = (expected("from-scratch", [base(Rise(value, 0.1))], setting).value for value in (0.1, 1.0))
+    assert little < much

@@ -13,7 +13,9 @@ from crossroads import artifact
 from crossroads.advice import level, sample, warm
 from crossroads.advice import recommend as module
 from crossroads.advice.cost import VALIDATING
+from crossroads.advice.estimate import Estimate
 from crossroads.advice.expectation import Setting, expected
+from crossroads.advice.profile import Depth
 from crossroads.advice.reasons import reasons_for
 from crossroads.advice.size import USUAL_SLOPE
 from crossroads.errors import BackboneError, RecipeError, SplitError
@@ -327,3 +329,33 @@ def test_a_trial_that_was_broken_off_is_taken_up_by_the_race(pictures, tiny, tmp
     assert [trial["failed"] for trial in trials] == [None] * len(trials)
     assert "finetune" in {trial["strategy"] for trial in trials}
     assert not [note for note in watcher.said if "given up" in note]
+
+
+@pytest.mark.parametrize(
+    ("first", "words"),
+    [
+        (0.60, "accuracy rises to the last layer, end, 100% of the depth of own:tiny (0.970): what it learned last fits"),
+        (0.96, "accuracy is highest at the last layer, end, 100% of the depth of own:tiny (0.970), within chance of start before"),
+    ],
+)
+def test_a_profile_is_said_to_rise_only_beyond_chance(advice, first, words):
+    depths = [
+        Depth(name, depth, Estimate(value, value - 0.02, min(1.0, value + 0.02)), Estimate(0.5, 0.4, 0.6))
+        for name, depth, value in (("start", 0.5, first), ("end", 1.0, 0.97))
+    ]
+    leading = replace(advice.evidence.profiles[0], depths=tuple(depths))
+    said = list(reasons_for(advice.evidence, leading, advice.case, advice.ranked, None))
+    assert any(reason.startswith(f"a probe's {words}") for reason in said)
+
+
+def test_the_small_network_is_held_beside_the_best_of_the_others(advice):
+    small = next(one for one in advice.ranked if one.recipe.strategy == "from-scratch")
+    first, second = [one for one in advice.ranked if one is not small][:2]
+    order = (
+        replace(small, accuracy=Estimate(0.999, 0.9, 1.0)),
+        replace(first, accuracy=Estimate(0.996, 0.9, 1.0)),  # put first since it is cheaper
+        replace(second, accuracy=Estimate(0.998, 0.9, 1.0)),
+    )
+    leading = advice.evidence.profiles[0]
+    words = " ".join(reasons_for(advice.evidence, leading, advice.case, order, None))
+    assert f"reach 0.999 where the best of the others, {second.name}, reaches 0.998" in words

@@ -1,5 +1,6 @@
 """Short trainings: how much they see, when they end, and when there is none."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -9,7 +10,7 @@ import tiny_networks
 from crossroads.advice import short, warm
 from crossroads.advice.cost import Machine
 from crossroads.advice.frozen import see
-from crossroads.advice.short import Limit, allowed, short_training
+from crossroads.advice.short import Limit, allowed, rise_of, short_training
 from crossroads.advice.warm import short_warm_start
 from crossroads.networks.construct import choose
 from crossroads.recipe import Recipe
@@ -156,3 +157,24 @@ def test_random_weights_are_no_start(seen):
     assert (
         short_warm_start(replace(seen, recipe=replace(seen.recipe, weights="none")), Recipe(), FAST, None, None, Silent()) is None
     )
+
+
+@pytest.mark.parametrize("epochs", [4, 5, 7, 9, 10, 20, 30])
+def test_a_rise_is_of_a_doubling_however_many_epochs_there_are(epochs):
+    odds = [-1 + 0.7 * math.log2(epoch) for epoch in range(1, epochs + 1)]
+    found = rise_of([1 / (1 + math.exp(-value)) for value in odds], 1e6)
+    assert found.value == pytest.approx(0.7, abs=0.03)
+
+
+def test_the_error_of_a_rise_is_that_of_the_images_held_out_and_largest_where_all_are_right():
+    errors = [rise_of([value] * 10, 400).error for value in (0.5, 0.75, 0.98, 1.0)]
+    doublings = math.log2(9.5 / 5)
+    assert errors[1] == pytest.approx(math.sqrt(1 / 300.5 + 1 / 100.5) / doublings, rel=0.01)
+    assert errors == sorted(errors)
+    assert errors[-1] > 1
+    assert rise_of([0.75] * 10, 25).error > 3 * errors[1]
+
+
+def test_a_rise_is_not_told_of_two_or_three_epochs():
+    assert rise_of([0.1, 0.5, 0.9], 400) is None
+    assert rise_of([0.1, 0.5, 0.5, 0.9], 400) is not None

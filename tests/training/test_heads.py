@@ -412,3 +412,19 @@ def test_the_penalty_of_many_images_is_chosen_on_whole_groups(monkeypatch):
     assert all(np.isin(np.flatnonzero(groups == group), rows).all() for group in groups[rows])
     head = heads.solve(x, y, x, y, 3, groups=groups)
     assert head.validation_accuracy > 0.6
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "tried"),
+    [
+        ([0.4, 0.4, 0.9, 0.9], 2),  # none did better than ridge, twice in a row
+        ([0.6, 0.4, 0.9, 0.9], 2),  # one did, and the next did not
+        ([0.4, 0.6, 0.4, 0.9], 3),
+        ([0.6, 0.7, 0.8, 0.9], 4),
+    ],
+)
+def test_weaker_penalties_are_tried_for_as_long_as_they_do_better(monkeypatch, accuracies, tried):
+    x, y = clouds(60)
+    found = iter([0.5, *accuracies, *[0.0] * 9])  # of ridge, and of each penalty
+    monkeypatch.setattr(heads, "measure", lambda *_: (1 - (value := next(found)), value))
+    assert sum(row.kind == "logistic" for row in solve(x, y, x, y, 3).tried) == tried

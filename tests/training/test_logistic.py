@@ -5,7 +5,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from crossroads.training import _logistic
-from crossroads.training._logistic import logistic
+from crossroads.training._logistic import logistic, loss_and_slope
 
 
 def coordinates(n=400, r=12, classes=4, seed=0):
@@ -64,11 +64,36 @@ def test_it_goes_on_from_where_it_is_with_directions_that_are_new(monkeypatch):
     np.testing.assert_allclose(bias, few[1], atol=1e-2)
 
 
-def test_images_that_are_sure_beyond_the_smallest_numbers_leave_the_slope_right():
-    """A weak penalty on classes far apart: without a floor the probabilities of the wrong classes are subnormal, or nothing."""
-    rows, codes = coordinates(classes=3)
-    rows[np.arange(len(rows)), codes] += 40
-    kernel, bias = solved(rows, codes, 1e-9)
-    scores = rows @ kernel + bias
-    assert (likely(scores)[np.arange(len(rows)), codes] > 1 - 1e-3).all()
-    assert np.isfinite(kernel).all()
+def exactly(rows, codes, weights, kernel, bias):
+    """Loss and slope in float64, as written in books."""
+    probabilities = likely(rows.astype(np.float64) @ kernel + bias)
+    rest = np.eye(len(bias))[codes]
+    slope = weights[:, None] * (probabilities - rest)
+    scores = rows.astype(np.float64) @ kernel + bias
+    loss = weights @ (np.log(np.exp(scores - scores.max(axis=1, keepdims=True)).sum(axis=1)) + scores.max(axis=1))
+    return loss - weights @ scores[np.arange(len(rows)), codes], np.concatenate([rows.T @ slope, slope.sum(axis=0, keepdims=True)])
+
+
+@pytest.mark.parametrize("sureness", [0.0, 1.0, 5.0])
+def test_loss_and_slope_are_those_of_the_formula(sureness):
+    rows, codes = coordinates()
+    weights = np.random.default_rng(1).uniform(0.5, 2, len(rows))
+    kernel = sureness * np.random.default_rng(2).normal(size=(12, 4)).astype(np.float32)
+    bias = np.array([0.1, -0.2, 0.3, 0.0], np.float32)
+    loss, slope = loss_and_slope(rows, codes, weights, kernel, bias)
+    expected = exactly(rows, codes, weights, kernel, bias)
+    assert loss == pytest.approx(expected[0], rel=1e-5)
+    np.testing.assert_allclose(slope, expected[1], rtol=1e-3, atol=1e-3)
+
+
+def test_images_that_are_sure_leave_no_subnormal_number_and_none_is_lost():
+    """Scores 95 apart have probabilities of 1e-42, which a processor handles slowly; 17 apart what rounding takes from one."""
+    codes = np.arange(300) % 3
+    rows = np.eye(3, dtype=np.float32)[codes]
+    for apart in (95.0, 300.0):
+        _, slope = loss_and_slope(rows, codes, np.ones(300), apart * np.eye(3, dtype=np.float32), np.zeros(3, np.float32))
+        assert (np.abs(slope[:-1]) > np.finfo(np.float32).tiny).all()
+        assert np.abs(slope).max() < 1e-9
+    loss, slope = loss_and_slope(rows, codes, np.ones(300), 17 * np.eye(3, dtype=np.float32), np.zeros(3, np.float32))
+    assert loss == pytest.approx(300 * 2 * np.exp(-17.0), rel=1e-3)
+    np.testing.assert_allclose(slope.sum(axis=1), 0, atol=1e-9)

@@ -47,7 +47,7 @@ class Candidate:
         accuracy: Expected on new images.
         seconds: Expected of the whole run, with nothing in the cache but the sample.
         epoch_seconds: Expected of one of its epochs; 0 for a head that is solved.
-        memory_mb: Expected at its peak, as an order of magnitude.
+        memory_mb: Expected at its peak, to about a fifth.
         obstacle: Why it cannot be taken, such as a budget too small; "" where nothing stands in the way.
         fits: Whether memory holds it.
         unshortened: The candidate with all the epochs that `fit` takes without a budget, where a budget has room for fewer.
@@ -262,7 +262,7 @@ def within(candidate: Candidate, budget: float | None, memory_limit_mb: float | 
 
 def _from_short(short: Short, recipe: Recipe, ground: Ground) -> Base:
     whole = (recipe.epochs or 0) * ground.images
-    return Base("short training", short.accuracy, max(0.0, math.log2(whole / short.passes)))
+    return Base("short training", short.accuracy, max(0.0, math.log2(whole / short.passes)), short.rise)
 
 
 def _recipe(seen: Seen, way: Frozen, name: StrategyName, ground: Ground) -> Recipe:

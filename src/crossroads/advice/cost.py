@@ -43,7 +43,7 @@ others."""
 TRACE = 8.0
 """Seconds until a pretrained network of the usual size takes its first step."""
 
-LOGISTIC_STEPS = 350
+HEAD_STEPS = 350
 """Steps of L-BFGS that a head takes over all penalties; each reads the turned features twice."""
 
 PROCESS_MB, BYTES_A_PARAMETER = 780.0, 16
@@ -55,7 +55,8 @@ HELD = 16
 warm start of MobileNet in batches of 32 holds 28."""
 
 MULTIPLY_ADDS_AN_ACTIVATION = 100
-"""Where only multiply-adds are known: ResNet50 has 104, SqueezeNet 40, MobileNet 34, MobileNetV2 14."""
+"""Of a network that is not built: small-cnn has 162, ResNet50 104, SqueezeNet 40, MobileNet 34, MobileNetV2 14. Of a pretrained one
+that is asked for only to leave out what memory cannot hold; it is asked again once it is built."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +114,7 @@ def head_seconds(n: int, d: int, classes: int, machine: Machine) -> float:
         return 3 * work / machine.products
     axes = n * d * small + 10 * small**3
     ridge = 17 * n * small * classes
-    logistic = LOGISTIC_STEPS * 2 * n * small * classes
+    logistic = HEAD_STEPS * 2 * n * small * classes
     return (3 * axes + 3 * ridge + 6 * logistic) / machine.products
 
 

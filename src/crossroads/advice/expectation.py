@@ -13,6 +13,17 @@ from crossroads.recipe import StrategyName
 Kind = Literal["probe", "short training"]
 
 
+class Rise(NamedTuple):
+    """What twice the epochs added to a short training at its end, in log odds, with its standard error."""
+
+    value: float
+    error: float
+
+    def to_json(self) -> dict[str, float]:
+        """As plain values, rounded to what can be told apart."""
+        return {"value": round(self.value, 3), "error": round(self.error, 3)}
+
+
 @dataclass(frozen=True, slots=True)
 class Base:
     """A measurement that an expectation starts from.
@@ -23,15 +34,18 @@ class Base:
             training of the same strategy.
         accuracy: What it reached.
         halvings: How many times the images seen by the whole training would have to be halved to be those of the short one.
+        rise: Of a short training that had enough epochs to tell.
     """
 
     kind: Kind
     accuracy: Estimate
     halvings: float = 0.0
+    rise: Rise | None = None
 
     def to_json(self) -> dict[str, Any]:
         """As plain values."""
-        return {"kind": self.kind, "accuracy": self.accuracy.to_json(), "halvings": round(self.halvings, 2)}
+        rise = None if self.rise is None else self.rise.to_json()
+        return {"kind": self.kind, "accuracy": self.accuracy.to_json(), "halvings": round(self.halvings, 2), "rise": rise}
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +97,7 @@ class Carried:
     """From a short training to the whole one, in log odds, for each time that the images seen would have to be halved.
 
     Attributes:
-        gain: On average, for a slope of 1; of so many halvings, so many times as much.
+        gain: On average, where twice as much adds 1 (`steepness`); of so many halvings, so many times as much.
         scatter: Standard deviation of one; of so many, times their square root.
     """
 
@@ -96,6 +110,9 @@ CARRIED: dict[StrategyName, Carried] = {
     "from-scratch": Carried(0.62, 1.17),
 }
 """Fitted likewise, by maximum likelihood, since a short training on few images is known badly itself."""
+
+SLOPE_ERROR = 0.3
+"""How far the slope of a probe's learning curve lies from what twice the passes add to a training, as a standard deviation."""
 
 HALVINGS = (0.25, 6.0)
 """Least and most halvings that count: the short trainings of the tasks saw from four fifths to a fortieth of what the whole ones
@@ -176,7 +193,18 @@ def _moved(strategy: StrategyName, base: Base, setting: Setting, laws: Laws) -> 
         lift = laws.lifts[strategy]
         return setting.slope * (lift.level + lift.by_size * reach(setting.images_of_a_class)), lift.scatter
     carried, halvings = laws.carried[strategy], counted(base.halvings)
-    return setting.slope * carried.gain * halvings, carried.scatter * math.sqrt(halvings)
+    return steepness(base, setting) * carried.gain * halvings, carried.scatter * math.sqrt(halvings)
+
+
+def steepness(base: Base, setting: Setting) -> float:
+    """What twice as much adds, in log odds: the probe's slope, and what the short training rose by, each by what it is sure of.
+
+    How badly it is known is in the scatter that `Carried` was fitted with.
+    """
+    if base.rise is None:
+        return setting.slope
+    by_slope, by_rise = 1 / SLOPE_ERROR**2, 1 / max(1e-3, base.rise.error) ** 2
+    return max(0.0, (setting.slope * by_slope + base.rise.value * by_rise) / (by_slope + by_rise))
 
 
 def counted(halvings: float) -> float:

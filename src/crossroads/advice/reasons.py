@@ -64,7 +64,7 @@ def _profile_in_words(profile: Profile, case: Case) -> Iterator[str]:
     if best.cut == end.cut and as_good.cut == end.cut:
         yield f"a probe's accuracy rises to the last layer, {where} ({best.accuracy.value:.3f}): what it learned last fits"
     elif best.cut == end.cut:
-        earlier = f"no higher beyond chance than at {as_good.cut} ({as_good.accuracy.value:.3f})"
+        earlier = f"within chance of {as_good.cut} before it ({as_good.accuracy.value:.3f})"
         yield f"a probe's accuracy is highest at the last layer, {where} ({best.accuracy.value:.3f}), {earlier}"
     elif best.accuracy.low > end.accuracy.value:
         yield (

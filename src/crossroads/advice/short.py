@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 import time
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ import numpy as np
 from crossroads._platform import keras_backend
 from crossroads.advice.cost import VALIDATING
 from crossroads.advice.estimate import Estimate
+from crossroads.advice.expectation import Rise
 from crossroads.advice.sample import compact, part
 from crossroads.data.dataset import Dataset
 from crossroads.data.loading import Loaded, load_all
@@ -30,6 +32,9 @@ from crossroads.training.checkpoint import EpochRecord
 from crossroads.training.watch import Enough, Relay, Silent, Watcher
 
 HELD_OUT = 0.2
+
+TELLING = 4
+"""Epochs from which on a rise is told: the first ones find out where to go, and settle BatchNorm."""
 
 SHARE = 0.1
 """Of a budget that a short training may be planned for."""
@@ -69,6 +74,7 @@ class Short:
         start_seconds: That the first epoch took longer than the others.
         seconds_an_image: Of one pass, without validating; 0 where the first epoch alone was done and tells nothing of it.
         together: Whether Keras ran several steps in one call, as it does where there are many.
+        rise: What twice the epochs added at its end; None where there were fewer than `TELLING`, or it was broken off.
     """
 
     strategy: StrategyName
@@ -80,6 +86,7 @@ class Short:
     start_seconds: float
     seconds_an_image: float
     together: bool = False
+    rise: Rise | None = None
 
     @property
     def passes(self) -> int:
@@ -95,6 +102,7 @@ class Short:
             "images": self.images,
             "epochs": self.epochs,
             "accuracy": self.accuracy.to_json(),
+            "rise": None if self.rise is None else self.rise.to_json(),
         }
 
 
@@ -160,7 +168,7 @@ def short_training(dataset: Dataset, choice: Choice, asked: Recipe, limit: Limit
     history = fitted.history
     if fitted.ended:
         watcher.note(f"the short {called} of {choice.record.name} ended after {len(history)} of {epochs} epochs: its time was over")
-    return _short(recipe, size, history, float(np.median(each[1:] or each)), sides[0], sides[1])
+    return _short(recipe, size, history, float(np.median(each[1:] or each)), sides[0], sides[1], ended=fitted.ended)
 
 
 def _steps_are_told(ticks: Sequence[float]) -> bool:
@@ -175,7 +183,9 @@ def _seconds_an_image(record: EpochRecord, ticks: Sequence[float], images: int, 
     return (ticks[-1] - ticks[0]) / (len(ticks) - 1) * len(ticks) / images
 
 
-def _short(recipe: Recipe, size: int, history: Sequence[EpochRecord], each: float, train: Loaded, held_out: Loaded) -> Short:
+def _short(
+    recipe: Recipe, size: int, history: Sequence[EpochRecord], each: float, train: Loaded, held_out: Loaded, *, ended: bool
+) -> Short:
     from crossroads.training.batches import TOGETHER, steps_of  # loads Keras
 
     seconds = [epoch.seconds for epoch in history]
@@ -185,7 +195,33 @@ def _short(recipe: Recipe, size: int, history: Sequence[EpochRecord], each: floa
     known = Estimate(accuracy, *wilson(accuracy * worth, worth))
     n, name = len(train.dataset), strategy(recipe.strategy).name
     together = steps_of(n, recipe.batch_size or n) % TOGETHER == 0
-    return Short(name, str(recipe.backbone), size, n, len(history), known, max(0.0, seconds[0] - usual), each, together)
+    rise = None if ended else rise_of([epoch.validation_accuracy for epoch in history], worth)
+    return Short(name, str(recipe.backbone), size, n, len(history), known, max(0.0, seconds[0] - usual), each, together, rise)
+
+
+def rise_of(accuracies: Sequence[float], images: float) -> Rise | None:
+    """From about half the epochs to the last ones, for each doubling of the epochs, in log odds.
+
+    The rate of learning falls meanwhile, as it does at the end of a longer training: what that adds is in the figure. Both ends are
+    scored on the same images, most of which are right or wrong at both: their errors are taken to be alike by half. A half is
+    added to the counts of right and wrong images.
+
+    Args:
+        accuracies: Of each epoch, on the images held out.
+        images: Their effective number.
+    """
+    epochs = len(accuracies)
+    if epochs < TELLING:
+        return None
+    half, around, last = epochs // 2, epochs // 10, max(1, epochs // 5)
+    right = images * np.array(accuracies) + 0.5
+    wrong = images + 1 - right
+    odds, variances, numbers = np.log(right / wrong), 1 / right + 1 / wrong, np.arange(1, epochs + 1)
+    ends = [slice(half - 1 - around, half + around), slice(-last, None)]
+    before, after = (float(odds[end].mean()) for end in ends)
+    doublings = math.log2(numbers[ends[1]].mean() / numbers[ends[0]].mean())
+    error = math.sqrt(float(np.mean([variances[end].mean() for end in ends])))
+    return Rise((after - before) / doublings, error / doublings)
 
 
 def allowed(seconds: float, budget: float | None) -> float:

@@ -33,9 +33,9 @@ RIDGE_PENALTIES = tuple(10.0 ** (i / 2) for i in range(2, -15, -1))
 """Strong to weak: 10 to 1e-7, per image and in the same unit."""
 
 PATIENCE = 2
-"""Penalties on end that do worse on validation than ridge and all before, in accuracy and loss, after which weaker ones are not
-tried; one fewer once one has done better. The weakest take the most steps: of 27,629 signs a hundredth of the best penalty took
-twice what the best did, and a thousandth three times."""
+"""Penalties in a row that do no better on validation than ridge and all before, in accuracy or in loss, after which weaker ones
+are not tried; a single one once any has done better. The weakest take the most steps: of 27,629 signs a tenth of the best penalty
+took as long again as the best did, and a hundredth twice as long."""
 UNSEEN = 1e-3
 """Share of penalty and images that the spread of the directions left out of logistic regression may reach together. Such a
 direction has the slope ``Z'(softmax - target)``, which the penalty holds its weights to: without them the scores of an average

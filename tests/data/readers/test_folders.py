@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from making import archive, facts, write
 
+from crossroads.artifact import MANIFEST
 from crossroads.data.dataset import SPLITS
-from crossroads.data.readers import read
+from crossroads.data.readers import ARTIFACT, read
 from crossroads.errors import DataError, ImageRefused
 
 KINDS = ("folder", "zip", "tar", "tar.gz", "tar.xz")
@@ -166,3 +167,14 @@ def test_ants_and_bees(shared_data: Path) -> None:
     assert np.bincount(dataset.splits).tolist() == [0, 245, 153]
     assert dataset.groups is None
     assert bytes(dataset.read(0))[:2] == b"\xff\xd8"
+
+
+def test_an_artifact_is_not_taken_for_arrays_of_images(tmp_path: Path) -> None:
+    for name in ARTIFACT:
+        (tmp_path / name).write_bytes(b"{}")
+    np.save(tmp_path / "seen.npy", np.zeros((3, 16), np.uint8))
+    with pytest.raises(
+        DataError, match="received an artifact that fit wrote; give it to evaluate or predict, with images beside it"
+    ):
+        read(tmp_path)
+    assert ARTIFACT == (MANIFEST, "model.keras")

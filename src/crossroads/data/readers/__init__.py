@@ -51,6 +51,10 @@ READERS = (
 """Every layout that is read; the first one that recognises the data wins, so the specific ones come first."""
 
 
+ARTIFACT = ("crossroads.json", "model.keras")
+"""Files by which a folder that `fit` wrote is known, whose arrays are no images."""
+
+
 def read(source: object, *, class_names: ClassNames | None = None) -> Dataset:
     """Labelled images as one immutable data set. No image is opened yet.
 
@@ -114,12 +118,9 @@ def _first_view(path: Path) -> View:
 def _recognised(first: View) -> Dataset:
     if not first.names:
         raise DataError(f"{first.origin} must hold labelled images", received="no files", mend=_known())
-    if {"crossroads.json", "model.keras"} <= set(first.names):
-        raise DataError(
-            f"{first.origin} must hold labelled images",
-            received="an artifact that fit wrote",
-            mend="give it to evaluate or predict",
-        )
+    if set(ARTIFACT) <= set(first.names) and not any("/" in name for name in first.names):
+        mend = "give it to evaluate or predict, with images beside it"
+        raise DataError(f"{first.origin} must hold labelled images", received="an artifact that fit wrote", mend=mend)
     levels = list(views(first))
     for reader in READERS:
         for view in levels:
