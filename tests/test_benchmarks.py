@@ -179,3 +179,15 @@ def test_logme_is_the_greatest_evidence_of_a_linear_model():
 
 def test_the_training_loop_is_measured():
     assert throughput.train_ours("quiz-cnn", 128) > 0
+
+
+def test_an_advice_is_worse_without_what_it_measures():
+    found = list(regret.outcomes(measure=False))
+    whole = {row.name: row.ours[0] for row in regret.summary(found)}
+    parts = {row.name: row.ours[0] for row in regret.by_parts(found)}
+    assert len(parts) == 3 * len(regret.PARTS)
+    errors = [parts[f"regret, mean error of an expectation without {part}, in log odds"] for part in regret.PARTS]
+    assert whole["regret, mean error of an expectation, in log odds"] < min(errors)
+    assert {
+        base.kind for base in regret.bases_of(regret.without(regret.PARTS["short trainings"], found[0]).advice, "warm-start")
+    } == {"probe"}
