@@ -39,7 +39,8 @@ def plan(monkeypatch):
         monkeypatch.setattr(planning, "offers_of", lambda *_: ["an offer"])
         monkeypatch.setattr(planning, "recommend", lambda *_: advice)
         notes: list[str] = []
-        return planned(divided, None, Relay(Silent(), noted=notes.append)).entrants, notes
+        asked = replace(divided, recipe=replace(divided.recipe, budget=budget))
+        return planned(asked, None, Relay(Silent(), noted=notes.append)).entrants, notes
 
     return found
 
