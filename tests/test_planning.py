@@ -107,13 +107,13 @@ def test_what_nothing_stands_in_the_way_of_is_raced_in_its_order(names_and_notes
     assert names_and_notes(600.0, None) == (["finetune", "feature-extraction", "early-features", "from-scratch"], [])
     names, notes = names_and_notes(100.0, None)
     assert names == ["feature-extraction", "early-features", "from-scratch"]
-    assert notes == ["finetune, b is left out: it takes about 500 s, and the budget is 100"]
+    assert notes == ["finetune, b is left out: it takes about 500 s, and the budget is 100 s"]
 
 
 def test_a_head_on_frozen_features_comes_first_all_the_same_where_time_is_short(names_and_notes):
     names, notes = names_and_notes(30.0, None)
     assert names == ["from-scratch", "feature-extraction"]
-    assert "feature-extraction, b is the first answer all the same, though it takes about 50 s, and the budget is 30" in notes
+    assert "feature-extraction, b is the first answer all the same, though it takes about 50 s, and the budget is 30 s" in notes
     assert not any(note.startswith("feature-extraction, b is left out") for note in notes)
 
 

@@ -10,7 +10,7 @@ import pytest
 
 import crossroads
 from crossroads import planning
-from crossroads.artifact import load_model, open_verified
+from crossroads.artifact import load_model, open_verified, read_seen
 from crossroads.data import splits
 from crossroads.data.dataset import Dataset
 from crossroads.errors import ArtifactError, DataError, RecipeError, SplitError, TrainingError
@@ -275,6 +275,28 @@ def test_test_images_seen_in_training_are_told(source, tmp_path):
     run = crossroads.fit(source, out=tmp_path / "run", test=source, recipe=WITH_OWN_TEST, epochs=1)
     assert run.metrics["test"]["seen_in_training"] == 80
     assert any("80 of 80 test images are also in train or validation" in note for note in run.metrics["notes"])
+
+
+def test_images_that_the_weights_have_learned_from_are_told(run, source, tmp_path):
+    options = {
+        "strategy": "feature-extraction",
+        "backbone": run.metrics["backbone"],
+        "weights": str(run.artifact / "model.keras"),
+        "image_size": 16,
+    }
+    watcher = Notes()
+    begun = crossroads.fit(source, out=tmp_path / "begun", seed=5, test_share=0.2, watcher=watcher, **options)
+    test = begun.metrics["test"]
+    assert 0 < test["seen_by_weights"] <= test["n"]
+    said = "among those that the weights learned from, or were chosen by"
+    assert f"{test['seen_by_weights']} of {test['n']} test images are {said}; the test scores flatter" in begun.metrics["notes"]
+    assert any(note.endswith(f"validation images are {said}, and say nothing of new ones") for note in watcher.said)
+    # What began there has seen them too.
+    seen = [{digest.tobytes() for digest in read_seen(open_verified(one.artifact))} for one in (begun, run)]
+    assert seen[1] < seen[0]
+    other = crossroads.fit(stripes(20, seed=9), out=tmp_path / "other", recipe=Recipe(), **options)
+    assert other.metrics["test"]["seen_by_weights"] == 0
+    assert not [note for note in other.metrics["notes"] if said in note]
 
 
 def test_evaluate_tells_images_that_the_artifact_was_trained_on(run, source, tmp_path):

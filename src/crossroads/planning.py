@@ -29,6 +29,7 @@ from crossroads.data.trees import existing
 from crossroads.errors import DataError, RecipeError
 from crossroads.fitting import Task
 from crossroads.lookup import resize_of
+from crossroads.networks.catalog import DEFAULT_FROM_SCRATCH
 from crossroads.networks.construct import choose, is_own, object_name
 from crossroads.networks.weights.store import require_imagenet
 from crossroads.race.records import Entrant, Plan
@@ -235,11 +236,12 @@ def planned(divided: Divided, own: Any, watcher: Watcher) -> Plan:
     weights = (recipe.weights,) if recipe.weights else ()
     offers = () if recipe.weights == "none" else offers_of(() if named is None else (named,), weights, watcher)
     if not offers:
+        usual = named in (None, DEFAULT_FROM_SCRATCH)
         if named is None:
             watcher.note("nothing pretrained to choose from: training from scratch")
-        elif recipe.budget is not None:
+        elif recipe.budget is not None and not usual:
             watcher.note(f"{recipe.backbone} is trained from scratch, which the budget does not shorten; --epochs does")
-        if named is not None or recipe.budget is None:  # nothing to measure, or no limit to measure it for
+        if not usual or recipe.budget is None:  # nothing to measure, or no limit to measure it for
             return Plan((), BUDGET, 0.0, {})
     budget = recipe.budget or BUDGET
     advice = recommend(divided.train, divided.side, offers, replace(recipe, budget=budget), watcher)

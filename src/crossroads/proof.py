@@ -12,13 +12,16 @@ from numpy.typing import NDArray
 
 from crossroads import artifact
 from crossroads._platform import peak_memory_mb
+from crossroads.data.dataset import DIGEST_BYTES
 from crossroads.data.images import Resize
 from crossroads.data.loading import load_all
 from crossroads.data.splits import split_digest
+from crossroads.errors import ArtifactError
 from crossroads.fitting import Fitted, Side, Task, refusal_notes
 from crossroads.lookup import resize_of
 from crossroads.planning import Divided
 from crossroads.predictor import Predictor
+from crossroads.recipe import Recipe
 from crossroads.run_folder import RunFolder
 from crossroads.scoring import count_seen, score, score_pixels
 from crossroads.training.checkpoint import history_csv
@@ -77,13 +80,14 @@ def prove(divided: Divided, trained: Outcome, folder: RunFolder, started: float,
         CrossroadsError: The artifact cannot be written, or its graph disagrees with its model; there is none then.
     """
     task, fitted = trained.task, trained.fitted
+    before = _seen_before(task.recipe)
     contents = artifact.Contents(
         model=fitted.model,
         classes=divided.train.classes,
         resize=resize_of(task.recipe),
         recipe=task.recipe,
         history=history_csv(fitted.history),
-        seen=_seen(fitted),
+        seen=np.concatenate([_seen(fitted), before]),
         data=_data_facts(divided, fitted),
         parity_images=_spread(fitted.validation, resize_of(task.recipe)),
     )
@@ -91,8 +95,8 @@ def prove(divided: Divided, trained: Outcome, folder: RunFolder, started: float,
         # What is scored is what was saved, as it will be loaded.
         predictor = Predictor.load(draft.path)
         validation = _validation(predictor, fitted, watcher)
-        notes = _seen_by_validation(validation)
-        scores = {"validation": validation, **_test(predictor, divided, fitted, notes, watcher)}
+        notes = _seen_by_validation(validation, count_seen(fitted.validation.digests, before))
+        scores = {"validation": validation, **_test(predictor, divided, fitted, before, notes, watcher)}
         cost = {"seconds": round(folder.spent + time.perf_counter() - started, 3), "peak_memory_mb": peak_memory_mb()}
         metrics = {
             "backbone": task.choice.record.name,
@@ -123,7 +127,9 @@ def _validation(predictor: Predictor, fitted: Fitted, watcher: Watcher) -> dict[
     return evaluation.to_json() | {"seen_in_training": count_seen(side.digests, fitted.train.digests)}
 
 
-def _test(predictor: Predictor, divided: Divided, fitted: Fitted, told_now: list[str], watcher: Watcher) -> dict[str, Any]:
+def _test(
+    predictor: Predictor, divided: Divided, fitted: Fitted, before: NDArray[np.uint8], told_now: list[str], watcher: Watcher
+) -> dict[str, Any]:
     """The final evaluation, with the notes of the run, of which some are told now."""
     refusals = {"train": fitted.train.refusals, "validation": fitted.validation.refusals}
     notes = [*divided.notes, *fitted.notes, *told_now]
@@ -137,22 +143,43 @@ def _test(predictor: Predictor, divided: Divided, fitted: Fitted, told_now: list
         told = list(refusal_notes("the test", scored.refusals))
         if seen:
             told.append(f"{seen} of {len(scored.dataset)} test images are also in train or validation; the test scores flatter")
+        learned = count_seen(scored.digests, before)
+        if learned:
+            told.append(f"{learned} of {len(scored.dataset)} test images are {OF_THE_WEIGHTS}; the test scores flatter")
         for note in told:
             watcher.note(note)
         notes += told
         digest = split_digest(scored.digests, scored.dataset.labels, divided.train.classes)
-        facts = {"test": evaluation.to_json() | {"seen_in_training": seen, "digest": digest}}
+        facts = {"test": evaluation.to_json() | {"seen_in_training": seen, "seen_by_weights": learned, "digest": digest}}
     return facts | {
         "refused": {side: [{"name": r.name, "reason": r.reason} for r in refused] for side, refused in refusals.items()},
         "notes": notes,
     }
 
 
-def _seen_by_validation(scores: dict[str, Any]) -> list[str]:
-    """A sentence where validation, which chooses, has images of train."""
-    seen = scores["seen_in_training"]
-    said = f"{seen} of {scores['n']} validation images are also in train and say nothing of new ones"
-    return [f"{said}; `crossroads audit` lists them"] if seen else []
+def _seen_by_validation(scores: dict[str, Any], learned: int) -> list[str]:
+    """A sentence where validation, which chooses, has images of train, or images that the weights have learned from."""
+    seen, of_all, said = scores["seen_in_training"], f"of {scores['n']} validation images are", []
+    if seen:
+        said.append(f"{seen} {of_all} also in train and say nothing of new ones; `crossroads audit` lists them")
+    if learned:
+        said.append(f"{learned} {of_all} {OF_THE_WEIGHTS}, and say nothing of new ones")
+    return said
+
+
+OF_THE_WEIGHTS = "among those that the weights learned from, or were chosen by"
+
+
+def _seen_before(recipe: Recipe) -> NDArray[np.uint8]:
+    """Digests of what the weights have seen that training began with, uint8 (n, 16), where they are those of an artifact."""
+    nothing = np.zeros((0, DIGEST_BYTES), np.uint8)
+    if recipe.weights is None or not Path(recipe.weights).is_file():
+        return nothing
+    try:
+        seen = artifact.read_seen(artifact.open_verified(Path(recipe.weights).parent, only=()))
+    except ArtifactError:  # the file lies elsewhere, or beside what is no longer an artifact
+        return nothing
+    return nothing if seen is None else seen
 
 
 def _seen(fitted: Fitted) -> NDArray[np.uint8]:

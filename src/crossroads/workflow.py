@@ -113,6 +113,8 @@ def advise(
         CrossroadsError: A mistake that the user can mend.
     """
     watcher = watcher or Silent()
+    backbones = (backbones,) if isinstance(backbones, str) else backbones
+    weights = (weights,) if isinstance(weights, str) else weights
     asked, _ = _asked(recipe, data, test, options)
     if asked.strategy != "auto":
         raise RecipeError("advice is on the choice of a strategy", received=f"strategy {asked.strategy!r}", mend="leave it out")

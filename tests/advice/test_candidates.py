@@ -53,7 +53,7 @@ def test_memory_and_budget_stand_in_the_way_and_say_so():
     assert within(free, 100.0, 500.0) == free
     assert within(free, None, None) == free
     slow = within(free, 60.0, None)
-    assert (slow.obstacle, slow.fits) == ("takes about 100 s, and the budget is 60", True)
+    assert (slow.obstacle, slow.fits) == ("takes about 100 s, and the budget is 60 s", True)
     large = within(free, 60.0, 400.0)
     assert (large.obstacle, large.fits) == ("takes about 500 MB of memory, and 400 are free", False)
 
@@ -69,8 +69,8 @@ def test_a_budget_leaves_as_many_epochs_as_it_has_room_for():
     assert short.accuracy.value < free.accuracy.value
     one = within(free, 30.0, None)
     assert (one.recipe.epochs, one.seconds) == (1, 30.0)
-    assert within(free, 29.0, None).obstacle == "takes about 100 s, and the budget is 29"
-    assert within(free, 69.0, None, shortens=False).obstacle == "takes about 100 s, and the budget is 69"  # the user named them
+    assert within(free, 29.0, None).obstacle == "takes about 100 s, and the budget is 29 s"
+    assert within(free, 69.0, None, shortens=False).obstacle == "takes about 100 s, and the budget is 69 s"  # the user named them
 
 
 def test_from_scratch_is_timed_by_its_short_training_where_there_was_one():

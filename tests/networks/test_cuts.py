@@ -360,7 +360,7 @@ def test_a_layer_within_a_run_is_a_cut_without_a_place():
 @pytest.mark.parametrize(
     ("cut", "said"),
     [
-        ("relu22", "no layer of 'stacked' has this name; received 'relu22'; did you mean 'relu2'"),
+        ("relu22", "a cut must name a layer of 'stacked'; received 'relu22'; did you mean 'relu2'"),
         ("convv1", "did you mean 'conv1'"),
         ("rescale", "with a kernel before it; received 'rescale' of 'stacked'; use 'relu1'"),
         (3, "from 0 to 2, or from -1 to -3 counted from the end; received 3; use 2"),

@@ -255,7 +255,7 @@ def within(candidate: Candidate, budget: float | None, memory_limit_mb: float | 
             recipe = replace(candidate.recipe, epochs=epochs)
             return replace(candidate, recipe=recipe, accuracy=accuracy, seconds=seconds, unshortened=candidate)
         return replace(
-            candidate, obstacle=f"takes about {told_seconds(candidate.seconds)} s, and the budget is {told_seconds(budget)}"
+            candidate, obstacle=f"takes about {told_seconds(candidate.seconds)} s, and the budget is {told_seconds(budget)} s"
         )
     return candidate
 

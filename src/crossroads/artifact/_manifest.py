@@ -151,11 +151,13 @@ def _read(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         what = (
             "no such folder" if not folder.exists() else "not a folder" if not folder.is_dir() else f"a folder without {MANIFEST}"
         )
         mend = "finish the run with --resume" if (folder / "checkpoint").exists() else "give the folder that fit wrote"
+        if folder.is_file() and (folder.parent / MANIFEST).is_file():
+            mend = f"give {folder.parent}"
         raise ArtifactError(f"{folder} must be a finished artifact", received=what, mend=mend) from error
     except OSError as error:
         raise ArtifactError(f"{path} must be readable", received=error.strerror, mend="give the folder that fit wrote") from error

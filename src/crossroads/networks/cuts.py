@@ -275,9 +275,8 @@ def _number(backbone: keras.Model, text: str) -> int | float:
     names = [cut.name for cut in cuts(backbone)]
     # A misspelt name is nearest to one of all the layers that could be cut at, not only of those that are listed.
     mend = did_you_mean(text, [*names, *(c.name for c in graph_of(backbone).crossings() if c.name not in names)])
-    if not mend.startswith("did you mean"):
-        mend = f"{mend}; `crossroads backbones` with its name lists all"
-    raise BackboneError(f"no layer of {backbone.name!r} has this name", received=repr(text), mend=mend)
+    mend += f"{'' if mend.endswith('?') else ';'} `crossroads backbones` with the network's name lists where it can be cut"
+    raise BackboneError(f"a cut must name a layer of {backbone.name!r}", received=repr(text), mend=mend)
 
 
 def _by_index(known: tuple[Cut, ...], index: int) -> Cut:

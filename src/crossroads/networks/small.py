@@ -36,8 +36,8 @@ def build(size: int) -> Parts:
     x = _convolve(x, "conv2", 64, pool=True)
     x = _convolve(x, "conv3", 128, pool=True)
     x = _convolve(x, "conv4", 128)
-    while x.shape[1] > LARGEST_MAP:
-        x = layers.MaxPooling2D(2, padding="same")(x)
+    while (side := x.shape[1]) > LARGEST_MAP:
+        x = layers.MaxPooling2D(2, padding="same", name=f"shrink{side}")(x)
     x = layers.Flatten(name="flatten")(x)
     x = layers.Dropout(0.3, name="drop")(x)
     x = layers.Dense(128, use_bias=False, name="hidden")(x)

@@ -257,7 +257,7 @@ class _Race:
             self._try(index, epochs, until=until)
         else:
             takes = planned_seconds(entrant, 1, ())
-            why = f"{ONE_EPOCH} would take about {takes:,.0f} s, and its share of the time is {max(0, share):,.0f}"
+            why = f"{ONE_EPOCH} would take about {takes:,.0f} s, and its share of the time is {max(0, share):,.0f} s"
             self._watcher.note(f"{_called(entrant.recipe)} has no short turn: {why}")
 
     def _short_epochs(self, index: int, share: float) -> int:
