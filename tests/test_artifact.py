@@ -562,3 +562,10 @@ def test_an_error_in_the_making_of_batches_comes_through(written):
 
     with pytest.raises(KeyError, match="mine"):
         inference.Graph(written / "model.xml").run(batches(), 10)
+
+
+def test_a_file_of_an_artifact_is_told_with_its_folder(tmp_path):
+    (tmp_path / "model.keras").write_bytes(b"PK")
+    (tmp_path / artifact.MANIFEST).write_text("{}")
+    with pytest.raises(ArtifactError, match=f"received not a folder; give .*{tmp_path.name}$"):
+        artifact.open_verified(tmp_path / "model.keras")

@@ -53,6 +53,8 @@ def read_unrehearsed(path: Path) -> WeightFile:
 
 
 def _read(path: Path, rehearsal: Callable[[Path, str], None]) -> WeightFile:
+    if (path / "model.keras").is_file():
+        raise unreadable(str(path), "the folder of an artifact", f"give {path / 'model.keras'}")
     span = Span.of_path(path)
     head, origin = span.read(0, 64), shown(path.name)
     if head.startswith(b"PK\x03\x04"):

@@ -176,8 +176,6 @@ def _file(path: Path) -> Path:
     except (DataError, OSError) as error:
         reason = error.strerror if isinstance(error, OSError) else None
         mend = error.mend if isinstance(error, DataError) else "give a file of weights"
-        if (path / "model.keras").is_file():
-            mend = f"give {path / 'model.keras'}"
         raise WeightsError(f"{path} cannot be opened", received=reason, mend=mend) from error
     return place
 
