@@ -226,7 +226,7 @@ def test_where_the_most_hopeful_has_no_room_for_a_short_turn_it_goes_first(tmp_p
     run(tmp_path, plan("finetune", "warm-start", "from-scratch", "early-features", budget=70.0), watcher)
     assert trainings.ran[:2] == [("early-features", None), ("finetune", 3)]
     said = "no short turns: finetune of b, of which most is expected with the time that is left, would have none, since one epoch,"
-    assert f"{said} start and end included, would take about 14 s and its share of the time is 9 s" in watcher.said
+    assert f"{said} start and end included, would take about 14 s, and its share of the time is 9 s" in watcher.said
     assert "from-scratch of b is not tried: those of which more is expected had their turns" in watcher.said
 
 

@@ -209,11 +209,9 @@ class _Race:
                 break
             left -= planned_seconds(self._entrant(index), epochs, ()) if epochs else 0.0
         if not epochs:
-            takes = planned_seconds(self._entrant(top), 1, ())
             self._watcher.note(
                 f"no short turns: {_called(self._entrant(top).recipe)}, of which most is expected with the time that is left, "
-                f"would have none, since {ONE_EPOCH} would take about {takes:,.0f} s and its share of the time "
-                f"is {max(0, share):,.0f}"
+                f"would have none, since {self._no_epoch(top, share)}"
             )
         return bool(epochs)
 
@@ -256,9 +254,11 @@ class _Race:
         if epochs:
             self._try(index, epochs, until=until)
         else:
-            takes = planned_seconds(entrant, 1, ())
-            why = f"{ONE_EPOCH} would take about {takes:,.0f} s, and its share of the time is {max(0, share):,.0f} s"
-            self._watcher.note(f"{_called(entrant.recipe)} has no short turn: {why}")
+            self._watcher.note(f"{_called(entrant.recipe)} has no short turn: {self._no_epoch(index, share)}")
+
+    def _no_epoch(self, index: int, share: float) -> str:
+        takes = planned_seconds(self._entrant(index), 1, ())
+        return f"{ONE_EPOCH} would take about {takes:,.0f} s, and its share of the time is {max(0, share):,.0f} s"
 
     def _short_epochs(self, index: int, share: float) -> int:
         """A quarter of the epochs, or as many as a share of the time has room for."""
