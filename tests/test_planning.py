@@ -173,3 +173,26 @@ def test_the_same_goes_for_weights_that_there_are_not(tmp_path):
     asked = {"backbone": "small-cnn", "weights": "imagenet", "strategy": "finetune"}
     with pytest.raises(CrossroadsError, match="small-cnn has no ImageNet weights"):
         crossroads.fit(tmp_path / "absent", out=tmp_path / "run", **asked)
+
+
+def test_the_small_network_is_shortened_by_a_budget_also_where_it_is_named(monkeypatch):
+    asked: list[float | None] = []
+
+    def recommended(_train, _side, offers, recipe, _watcher):
+        assert not offers
+        asked.append(recipe.budget)
+        raise RecipeError("enough", received="this")
+
+    monkeypatch.setattr(planning, "recommend", recommended)
+    pictures = crossroads.read(stripes(20, size=16))
+    for name in ("small-cnn", None):
+        recipe = Recipe(backbone=name, weights="none" if name else None, budget=60)
+        divided = divide(pictures, None, recipe, Silent())
+        monkeypatch.setattr(planning, "offers_of", lambda *_: ())
+        with pytest.raises(RecipeError, match="enough"):
+            planned(divided, None, Silent())
+    assert asked == [60, 60]
+    notes: list[str] = []
+    other = divide(pictures, None, Recipe(backbone="quiz-cnn", weights="none", budget=60), Silent())
+    assert not planned(other, None, Relay(Silent(), noted=notes.append)).entrants
+    assert notes == ["quiz-cnn is trained from scratch, which the budget does not shorten; --epochs does"]

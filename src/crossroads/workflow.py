@@ -98,8 +98,8 @@ def advise(
 
     Args:
         data: Labelled images in any form that `read` takes; None for the recipe's own.
-        backbones: Those to compare: names of the catalog, or networks of your own; none for those whose weights are in the cache,
-            or for the usual one.
+        backbones: Those to compare: names of the catalog, or networks of your own, or one name; none for those whose weights are
+            in the cache, or for the usual one.
         weights: Of each of them, or one for all; none for their ImageNet weights, or for those that a network of your own brings.
         test: A separate test set. It is not looked at; but then no test is held out of `data`.
         recipe: Options that hold for every strategy, or the path of a TOML file with some.

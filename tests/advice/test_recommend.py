@@ -359,3 +359,8 @@ def test_the_small_network_is_held_beside_the_best_of_the_others(advice):
     leading = advice.evidence.profiles[0]
     words = " ".join(reasons_for(advice.evidence, leading, advice.case, order, None))
     assert f"reach 0.999 where the best of the others, {second.name}, reaches 0.998" in words
+
+
+def test_one_name_in_place_of_a_list_is_one_backbone(pictures):
+    with pytest.raises(BackboneError, match="received 'small-cn'; did you mean 'small-cnn'"):
+        crossroads.advise(pictures, backbones="small-cn", weights="none", **SPLIT)

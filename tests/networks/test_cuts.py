@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from keras import layers, ops
 
 from crossroads.errors import BackboneError
+from crossroads.networks.catalog import backbone
 from crossroads.networks.cuts import Cut, after, between, blocks, cuts, find, multiply_adds, until
 from crossroads.networks.graph import graph_of
 
@@ -465,3 +466,8 @@ def test_published_multiply_adds_are_met(name):
     """
     published = {"MobileNet": 568e6, "ResNet50": 3.86e9}
     assert multiply_adds(application(name)) * 49 == pytest.approx(published[name], rel=0.01)
+
+
+def test_the_cuts_of_the_small_network_are_called_the_same_whenever_it_is_built():
+    first, second = ([cut.name for cut in cuts(backbone("small-cnn").build(96).backbone)] for _ in range(2))
+    assert first == second

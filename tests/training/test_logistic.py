@@ -9,7 +9,7 @@ from crossroads.training._logistic import logistic, loss_and_slope
 
 
 def coordinates(n=400, r=12, classes=4, seed=0):
-    """Directions of falling spread, 1 to a thousandth, that tell the classes in part; float32 (n, r) and integers (n,)."""
+    """Directions of falling spread, 1 to a thirtieth, that tell the classes in part; float32 (n, r) and integers (n,)."""
     rng = np.random.default_rng(seed)
     codes = np.arange(n) % classes
     rows = rng.normal(size=(n, r)) + np.random.default_rng(9).normal(0, 0.7, (classes, r))[codes]

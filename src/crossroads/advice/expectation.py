@@ -204,7 +204,7 @@ def steepness(base: Base, setting: Setting) -> float:
     """
     if base.rise is None:
         return setting.slope
-    by_slope, by_rise = 1 / SLOPE_ERROR**2, 1 / max(1e-3, base.rise.error) ** 2
+    by_slope, by_rise = 1 / SLOPE_ERROR**2, 1 / base.rise.error**2
     return max(0.0, (setting.slope * by_slope + base.rise.value * by_rise) / (by_slope + by_rise))
 
 

@@ -7,9 +7,8 @@ signs with 512 features a step took 0.05 s at first and 0.5 s later, and the hea
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,6 +53,7 @@ def logistic(
         start: Kernel (q, k) of the first q <= r coordinates, and bias (k,).
     """
     from scipy.optimize import minimize  # type: ignore[import-untyped]
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
     kernel, bias = start
     (n, r), k, total = coordinates.shape, len(bias), float(weights.sum())
@@ -62,7 +62,7 @@ def logistic(
     scale = 1 / np.sqrt(curved)[:, None]
     held_scaled = held * scale[:-1] ** 2
 
-    def of_block(first: int, inner: NDArray[np.float32], outer: NDArray[np.float32]) -> _Sums:
+    def of_block(first: int, inner: NDArray[np.float32], outer: NDArray[np.float32]) -> tuple[float, NDArray[np.float32]]:
         some = slice(first, first + BLOCK)
         return loss_and_slope(coordinates[some], codes[some], weights[some], inner, outer)
 
@@ -70,23 +70,24 @@ def logistic(
         values = flat.reshape(r + 1, k)
         here = (values * scale).astype(np.float32)
         loss, slope = 0.0, np.zeros((r + 1, k))
-        for part, by in blocks(lambda first: of_block(first, here[:-1], here[-1])):
+        for part, by in in_order(partial(of_block, inner=here[:-1], outer=here[-1]), firsts):
             loss += part
             slope += by
         slope *= scale / total
         slope[:-1] += held_scaled * values[:-1]
         return loss / total + 0.5 * float((held_scaled * values[:-1] ** 2).sum()), slope.ravel()
 
-    first = np.zeros((r + 1, k))
-    first[: len(kernel)], first[-1] = kernel, bias
+    begin = np.zeros((r + 1, k))
+    begin[: len(kernel)], begin[-1] = kernel, bias
     options = {"maxiter": STEPS, "gtol": FLAT, "ftol": 64 * np.finfo(np.float64).eps, "maxls": 50}
-    with _in_threads(n) as blocks:
-        found = minimize(of_all, (first / scale).ravel(), jac=True, method="L-BFGS-B", options=options)
+    firsts = range(0, n, BLOCK)
+    # NumPy's and SciPy's own threads are off: they bring a pool each, which wait for each other at every step. Measured on 4,320
+    # images of 1,024 features and 36 classes, two busy cores: 0.6 s a penalty against 6 s.
+    with threadpool_limits(limits=1), ThreadPoolExecutor(usable_processors(len(firsts)), "crossroads-head") as pool:
+        in_order = map if len(firsts) == 1 else pool.map
+        found = minimize(of_all, (begin / scale).ravel(), jac=True, method="L-BFGS-B", options=options)
     best = found.x.reshape(r + 1, k) * scale  # also where rounding ends the search before the slope is flat: it is the least seen
     return best[:-1], best[-1]
-
-
-_Sums = tuple[float, NDArray[np.float32]]
 
 
 def loss_and_slope(
@@ -95,7 +96,7 @@ def loss_and_slope(
     weights: NDArray[np.float64],
     kernel: NDArray[np.float32],
     bias: NDArray[np.float32],
-) -> _Sums:
+) -> tuple[float, NDArray[np.float32]]:
     """Weighted sum of cross-entropies in nats, and its slope float32 (r + 1, k) by kernel and bias.
 
     Of images that are sure what the other classes are left is summed, not 1 less what the right one has, which rounding takes.
@@ -113,17 +114,3 @@ def loss_and_slope(
     scores *= share.astype(np.float32)[:, None]
     scores[places, codes] = -share * others
     return loss, np.concatenate([rows.T @ scores, scores.sum(axis=0, keepdims=True)])
-
-
-@contextmanager
-def _in_threads(n: int) -> Iterator[Callable[[Callable[[int], _Sums]], Iterator[_Sums]]]:
-    """A function that gives what another makes of each block of `n` images, in order, several at a time where there are several.
-
-    NumPy's and SciPy's own threads are off: they bring a pool each, which wait for each other at every step. Measured on 4,320
-    images of 1,024 features and 36 classes, two busy cores: 0.6 s a penalty against 6 s.
-    """
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
-
-    firsts = range(0, n, BLOCK)
-    with threadpool_limits(limits=1), ThreadPoolExecutor(usable_processors(len(firsts)), "crossroads-head") as pool:
-        yield lambda work: map(work, firsts) if len(firsts) == 1 else pool.map(work, firsts)

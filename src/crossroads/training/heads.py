@@ -35,7 +35,7 @@ RIDGE_PENALTIES = tuple(10.0 ** (i / 2) for i in range(2, -15, -1))
 PATIENCE = 2
 """Penalties in a row that do no better on validation than ridge and all before, in accuracy or in loss, after which weaker ones
 are not tried; a single one once any has done better. The weakest take the most steps: of 27,629 signs a tenth of the best penalty
-took as long again as the best did, and a hundredth twice as long."""
+took a third longer than the best did, and a hundredth more than twice as long."""
 UNSEEN = 1e-3
 """Share of penalty and images that the spread of the directions left out of logistic regression may reach together. Such a
 direction has the slope ``Z'(softmax - target)``, which the penalty holds its weights to: without them the scores of an average
