@@ -13,7 +13,21 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks import decoding, finetuning, frozen, heads, jobs, manifest, notes, peers, processes, regret, strategies, throughput
+from benchmarks import (
+    decoding,
+    finetuning,
+    frozen,
+    heads,
+    jobs,
+    manifest,
+    notes,
+    peers,
+    processes,
+    regret,
+    strategies,
+    threads,
+    throughput,
+)
 from benchmarks._measure import ROOT, SHARED, Row, Settings
 
 PAGE = ROOT / "docs" / "benchmarks.md"
@@ -51,6 +65,7 @@ BENCHMARKS = (
     Benchmark("second-fit", frozen.second_fit),
     Benchmark("finetune", finetuning.finetune),
     Benchmark("onednn", throughput.onednn, slow=True),
+    Benchmark("threads", threads.threads, slow=True),
     Benchmark("growth", frozen.growth, slow=True),
     Benchmark("head", heads.head, shared=True, slow=True),
     Benchmark("notes-program", notes.notes_program, shared=True, slow=True),
@@ -79,7 +94,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"measuring {benchmark.name}", file=sys.stderr, flush=True)
         try:
             with tempfile.TemporaryDirectory(prefix="crossroads-bench-") as scratch:
-                for row in benchmark.measure(Settings(asked.runs, asked.quick, Path(scratch))):
+                for row in benchmark.measure(Settings(asked.runs, asked.quick, Path(scratch), asked.starts, asked.progress)):
                     print("  " + " | ".join(row.cells()), file=sys.stderr, flush=True)
                     rows.append(row)
         except RuntimeError as error:
@@ -103,6 +118,8 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     slow = ", ".join(benchmark.name for benchmark in BENCHMARKS if benchmark.slow)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(names)}; all but {slow} by default")
     parser.add_argument("--runs", type=int, default=5, help="samples of each side, or seeds (default 5)")
+    parser.add_argument("--starts", type=int, default=100, metavar="N", help="process starts of threads (default 100)")
+    parser.add_argument("--progress", type=Path, metavar="FILE", help="note each start of threads in FILE, and go on from there")
     parser.add_argument("--quick", action="store_true", help="small sizes, to see that the benchmarks run")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every sample to FILE")
     parser.add_argument("--update", action="store_true", help="write the table into docs/benchmarks.md")
@@ -110,8 +127,9 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     unknown = sorted(set(asked.names) - set(names))
     if unknown:
         parser.error(f"no benchmark {', '.join(unknown)}; use one of {', '.join(names)}")
-    if asked.runs < 1:
-        parser.error(f"--runs must be at least 1; received {asked.runs}")
+    for option, value in (("--runs", asked.runs), ("--starts", asked.starts)):
+        if value < 1:
+            parser.error(f"{option} must be at least 1; received {value}")
     if asked.quick and asked.update:
         parser.error("--quick measures nothing that could go into docs/benchmarks.md")
     return asked

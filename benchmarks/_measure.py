@@ -21,11 +21,21 @@ SHARED = ROOT.parent / "shared" / "data"
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How to measure: `runs` turns of each side, `quick` for a check that it runs, `scratch` a folder that is removed after."""
+    """How to measure.
+
+    Attributes:
+        runs: Turns of each side.
+        quick: Whether only to check that it runs.
+        scratch: A folder that is removed after.
+        starts: Process starts, for `threads`.
+        progress: A file in which `threads` notes each start, and from which it goes on; None for none.
+    """
 
     runs: int
     quick: bool
     scratch: Path
+    starts: int = 100
+    progress: Path | None = None
 
     def size(self, full: int, quick: int) -> int:
         return quick if self.quick else full

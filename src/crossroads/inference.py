@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib
+import os
 import sys
 import threading
+import weakref
 from collections import deque
 from collections.abc import Iterable, Iterator
-from functools import cached_property
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -34,42 +37,77 @@ def runtime() -> Any:
 
 
 def without_telemetry(name: str) -> Any:
-    """The module `name`, of OpenVINO or a tool of its makers, imported as `runtime` says."""
+    """The module `name`, of OpenVINO or a tool of its makers, imported as `runtime` says and ready for threads."""
     with _importing:
         if name in sys.modules or _TELEMETRY in sys.modules:
-            return importlib.import_module(name)
-        sys.modules[_TELEMETRY] = None  # type: ignore[assignment]
-        try:
-            return importlib.import_module(name)
-        finally:
-            del sys.modules[_TELEMETRY]
+            module = importlib.import_module(name)
+        else:
+            sys.modules[_TELEMETRY] = None  # type: ignore[assignment]
+            try:
+                module = importlib.import_module(name)
+            finally:
+                del sys.modules[_TELEMETRY]
+        _fill_type_tables()
+        return module
+
+
+@cache
+def _fill_type_tables() -> None:
+    """Fill two tables of OpenVINO's Python module, from NumPy's types to its own and back, while no other thread can ask for them.
+
+    Each table is a local static variable in C++ that the first use fills under the compiler's guard. The guard knows nothing of
+    Python's lock: to fill the table, pybind11 looks up NumPy's C interface and releases Python's lock meanwhile. Another thread
+    then takes Python's lock and waits at the guard, while the first waits inside for Python's lock: the whole process stands
+    still. `Tensor(array)` uses one table, `Tensor.data` the other, and both are part of every request. Of the 24 threads that
+    shared a new predictor, two met so in one of ten process starts (OpenVINO 2026.4; `python -m benchmarks threads`).
+    """
+    tensor = importlib.import_module("openvino").Tensor(np.zeros(1, np.uint8))
+    _ = tensor.data
 
 
 class Graph:
     """A graph from uint8 images (n, size, size, 3) to float32 results (n, ...), such as probabilities (n, k), any n.
 
     It is compiled twice, each at first need: for few images with all threads on one request, for many with requests side by side.
-    Threads may share it: no request serves two calls at a time.
+    Threads may share it: no request serves two calls at a time. So may forked processes, each of which compiles its own.
+    Pickled, it is read from its file again.
 
     Args:
         path: The ``.xml`` file; its ``.bin`` lies beside it.
         threads: CPU threads to use, None for all.
+
+    Attributes:
+        threads: As given.
 
     Raises:
         ArtifactError: The file is no graph that OpenVINO can read.
     """
 
     def __init__(self, path: Path, *, threads: int | None = None) -> None:
-        self._core = runtime().Core()
-        self._threads = threads
+        self._path = path
+        self.threads = threads
         self._idle_for_few: list[Any] = []
         self._compiling = threading.Lock()
         try:
-            self._model = self._core.read_model(str(path))
+            self._model = runtime().Core().read_model(str(path))
         except RuntimeError as error:
             raise ArtifactError(
                 f"{path} must be an OpenVINO graph", received=_first_line(error), mend="write the artifact again"
             ) from error
+        _graphs.add(self)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return partial(Graph, threads=self.threads), (self._path.absolute(),)
+
+    def _leave_behind(self) -> None:
+        """Give up, in a forked process, what needs the threads of its parent.
+
+        It is never freed, not even at exit: freeing it waits for those threads, or ends in a segmentation fault.
+        """
+        compiled = [self.__dict__.pop(name, None) for name in ("_for_few", "_for_many")]
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object((compiled, self._idle_for_few)))
+        self._idle_for_few = []
+        self._compiling = threading.Lock()
 
     @property
     def signature(self) -> tuple[str, str]:
@@ -167,9 +205,24 @@ class Graph:
     def _compiled(self, hint: str) -> Any:
         # Left to itself, a CPU with bfloat16 units computes in bfloat16, which moves probabilities in the third digit.
         config: dict[str, str | int] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": hint}
-        if self._threads is not None:
-            config["INFERENCE_NUM_THREADS"] = self._threads
-        return self._core.compile_model(self._model, "CPU", config)
+        if self.threads is not None:
+            config["INFERENCE_NUM_THREADS"] = self.threads
+        return runtime().Core().compile_model(self._model, "CPU", config)
+
+
+_graphs: weakref.WeakSet[Graph] = weakref.WeakSet()
+
+
+def _begin_anew() -> None:
+    """In a forked process, which has one thread and none of OpenVINO's, all locks are free and all graphs are compiled anew."""
+    global _importing
+    _importing = threading.Lock()
+    for graph in list(_graphs):
+        graph._leave_behind()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_begin_anew)
 
 
 def _first_line(error: Exception) -> str:

@@ -62,7 +62,12 @@ class Scored(NamedTuple):
 
 
 class Predictor:
-    """A trained classifier, ready to use. Made by `load`."""
+    """A trained classifier, ready to use. Made by `load`.
+
+    Threads may share one, from the first request on, and so may forked processes. A pickle holds the absolute path of the artifact,
+    not the artifact: unpickled, in this process or another one, a predictor is loaded and verified again. `copy.copy` and
+    `copy.deepcopy` return the predictor itself, which never changes.
+    """
 
     def __init__(self, manifest: Manifest, graph: Graph) -> None:
         self._manifest = manifest
@@ -90,6 +95,15 @@ class Predictor:
                 f"{Path(folder) / GRAPH[0]} must map {expected[0]} to {expected[1]}", received=" to ".join(graph.signature)
             )
         return cls(manifest, graph)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _reloaded, (type(self), self._manifest.folder.absolute(), dict(self._manifest.files), self._graph.threads)
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self
 
     @property
     def manifest(self) -> Manifest:
@@ -262,6 +276,29 @@ def _source(image: Picture) -> bytes | NDArray[np.uint8]:
     except (OSError, ValueError, SystemError) as error:
         raise ImageRefused("a Pillow image must be grey, palette, RGB or CMYK", received=f"mode {image.mode}") from error
     return file.getvalue()
+
+
+def _reloaded(kind: type[Predictor], folder: Path, files: dict[str, Any], threads: int | None) -> Predictor:
+    """The predictor that was pickled, if its artifact is still where it was.
+
+    Raises:
+        ArtifactError: The artifact is gone, damaged, or another one has taken its place.
+    """
+    try:
+        predictor = kind.load(folder, threads=threads)
+    except ArtifactError as error:
+        raise ArtifactError(
+            f"a pickled predictor is loaded again from its artifact: {error.rule}",
+            received=error.received,
+            mend="keep the artifact where it was when the predictor was loaded, or load it from its new place",
+        ) from error
+    if predictor.manifest.files != files:
+        raise ArtifactError(
+            "a pickled predictor is loaded again from its artifact, which must be the same",
+            received=f"another artifact in {folder}",
+            mend="load that one with crossroads.load, or put the first one back",
+        )
+    return predictor
 
 
 def load(folder: str | Path, *, threads: int | None = None) -> Predictor:
