@@ -10,9 +10,6 @@ import sys
 import threading
 from collections.abc import Callable
 
-# The thread that waits inside OpenVINO holds Python's lock, so nothing of Python runs any more. This watchdog is a thread of C.
-faulthandler.dump_traceback_later(float(os.environ.get("CROSSROADS_BENCH_PATIENCE", "60")), exit=True)
-
 import numpy as np
 from PIL import Image
 
@@ -56,12 +53,14 @@ def request(artifact: str, first: str) -> Callable[[int], int]:
         "predict-files": lambda i: len(shared[i].predict([file.getvalue()] * 2, top=1)),
         "probabilities-of": lambda i: len(shared[i].probabilities_of(rows).probabilities),
         "several-predictors": lambda i: len(shared[i].probabilities(pixels)),
-        "load-in-threads": lambda i: len(Predictor.load(artifact).probabilities(pixels)),
+        "load-in-threads": lambda _: len(Predictor.load(artifact).probabilities(pixels)),
     }
     return asks[first]
 
 
 def main(artifact: str, first: str) -> None:
+    # The thread that waits inside OpenVINO holds Python's lock, so nothing of Python runs any more. This watchdog is a thread of C.
+    faulthandler.dump_traceback_later(float(os.environ["CROSSROADS_BENCH_PATIENCE"]), exit=True)
     if os.environ.get("CROSSROADS_BENCH_UNPREPARED"):
         inference._fill_type_tables = lambda: None  # type: ignore[assignment]
     ask = request(artifact, first)
