@@ -11,7 +11,8 @@ import numpy as np
 
 from benchmarks._measure import Row, Settings, alternate, fresh
 from benchmarks.random_weights import calibrate, random_images
-from crossroads._platform import load_keras
+from crossroads._keras import load_keras
+from crossroads._process import process_settings
 
 BACKBONE, SIZE, CLASSES, BATCH = "mobilenet-v2", 96, 43, 32
 WARM, MEASURED = 1, 2
@@ -29,6 +30,7 @@ def finetune(settings: Settings) -> Iterator[Row]:
         yield Row(f"finetune, {BACKBONE} {SIZE} px, {title}", "steps/s", tuple(ours), "bare keras.Model.fit", tuple(theirs))
 
 
+@process_settings()
 def both(freeze_to: str | None, images: int, runs: int, moves: bool) -> list[tuple[float, ...]]:
     """Steps a second of our loop and of bare Keras with oneDNN, without augmentation, BatchNorm trained on both or on none."""
     load_keras()
@@ -44,6 +46,7 @@ def both(freeze_to: str | None, images: int, runs: int, moves: bool) -> list[tup
         )
 
 
+@process_settings()
 def train_ours(backbone: str, images: int) -> float:
     """Images a second of our loop with nothing frozen but BatchNorm, as the environment has it."""
     load_keras()

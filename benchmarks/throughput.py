@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks._measure import Row, Settings, alternate, fresh, seconds_of
-from crossroads._platform import load_keras
+from crossroads._keras import load_keras
+from crossroads._process import process_settings
 
 SIZE, CLASSES, BATCH = 32, 43, 128
 WARM, MEASURED = 1, 2
@@ -54,6 +55,7 @@ def predict_throughput(settings: Settings) -> Iterator[Row]:
     yield Row("predict-throughput, small-cnn", "images/s", tuple(ours), "keras.Model.predict", tuple(theirs))
 
 
+@process_settings()
 def train_both(backbone: str, images: int, runs: int, jit_compile: bool = False) -> list[tuple[float, ...]]:
     """Images a second of our loop and of bare Keras, with oneDNN: whole epochs, validation and, on our side, checkpoints."""
     load_keras()
@@ -66,6 +68,7 @@ def train_both(backbone: str, images: int, runs: int, jit_compile: bool = False)
     )
 
 
+@process_settings()
 def train_ours(backbone: str, images: int) -> float:
     """Images a second of our loop, as the environment has it."""
     load_keras()

@@ -71,6 +71,10 @@ class ArtifactError(CrossroadsError):
     """A folder is not an artifact, is incomplete, was changed after it was written, or disagrees with its own model."""
 
 
+class SetupError(CrossroadsError):
+    """Keras or TensorFlow, as they are installed and set up here, cannot do the work."""
+
+
 class MissingExtraError(CrossroadsError):
     """A feature needs an optional dependency that is not installed."""
 

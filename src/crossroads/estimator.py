@@ -14,6 +14,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d
 
 from crossroads import artifact
+from crossroads._keras import require_usable_keras
 from crossroads.data.labels import encode
 from crossroads.data.readers import read
 from crossroads.predictor import Predictor
@@ -128,6 +129,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             CrossroadsError: A mistake that the user can mend.
             ValueError: `y` is no column of class labels, as scikit-learn puts it; also TypeError where it holds bytes.
         """
+        require_usable_keras()
         labels = column_or_1d(y, warn=True)
         check_classification_targets(labels)
         classes, codes = np.unique(labels, return_inverse=True)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossroads import __version__, artifact
-from crossroads._platform import library_versions, load_keras
+from crossroads._keras import library_versions, load_keras
 from crossroads.data.dataset import Dataset
 from crossroads.data.loading import Loaded, Refusal, load_all
 from crossroads.errors import DataError, RecipeError

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from crossroads._platform import has_gpu, library_versions
+from crossroads._keras import library_versions
+from crossroads._platform import has_gpu
 from crossroads.data.dataset import Dataset, digest_of
 from crossroads.data.images import Resize
 from crossroads.errors import RecipeError

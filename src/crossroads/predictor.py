@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from crossroads._process import warnings_shown
 from crossroads.artifact import GRAPH, Manifest, open_verified
 from crossroads.data.archives import MEMBER
 from crossroads.data.dataset import Dataset
@@ -74,6 +75,7 @@ class Predictor:
         self._graph = graph
 
     @classmethod
+    @warnings_shown()
     def load(cls, folder: str | Path, *, threads: int | None = None) -> Self:
         """The classifier in an artifact. Of its files those are read, and first verified, that inference needs.
 
@@ -140,6 +142,7 @@ class Predictor:
             )
         return self._graph(pixels, batch=batch)
 
+    @warnings_shown()
     def probabilities_of(
         self, dataset: Dataset, *, strict: bool = False, progress: Callable[[int, int], None] | None = None
     ) -> Scored:
@@ -211,6 +214,7 @@ class Predictor:
         """
         return self._predict(images, top, strict=False)
 
+    @warnings_shown()
     def _predict(
         self, images: Iterable[Picture] | NDArray[np.uint8], top: int, *, strict: bool
     ) -> tuple[list[Prediction], list[ImageRefused]]:

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from crossroads import artifact
+from crossroads._keras import require_usable_keras
+from crossroads._process import process_settings, warnings_shown
 from crossroads.advice.evidence import Advice
 from crossroads.advice.offers import offers_of
 from crossroads.advice.recommend import recommend
@@ -35,6 +37,7 @@ from crossroads.strategies import relevant, strategy
 from crossroads.training.watch import Silent, Watcher
 
 
+@process_settings()
 def fit(
     data: Source | None = None,
     *,
@@ -71,6 +74,7 @@ def fit(
     asked, given = _asked(recipe, data, test, options | _name_of(backbone))
     if folder.finished and resume:
         return _finished(folder, asked, given, data, test, watcher)
+    require_usable_keras()
     _require_apart(folder.path, data if data is not None else asked.data, test if test is not None else asked.test)
     if resume and not folder.unfinished:
         watcher.note(f"there is no unfinished run in {folder.path}: it starts anew")
@@ -83,6 +87,7 @@ def fit(
         return prove(divided, trained, folder, started, watcher)
 
 
+@process_settings()
 def advise(
     data: Source | None = None,
     *,
@@ -122,6 +127,7 @@ def advise(
         for file in (weights if backbones else ()) or (None,):
             known = named if isinstance(named, str) else asked.backbone
             require_sound(replace(asked, backbone=known, weights=file or asked.weights), named if known is None else None)
+    require_usable_keras()
     divided = divide(data if data is not None else asked.data, test if test is not None else asked.test, asked, watcher)
     named = backbones or ([asked.backbone] if asked.backbone else [])
     files = weights or ([asked.weights] if asked.weights else [])
@@ -161,6 +167,7 @@ def _train(divided: Divided, folder: RunFolder, own: Any, watcher: Watcher) -> O
     return Outcome(raced.task, raced.fitted, facts)
 
 
+@warnings_shown()
 def evaluate(
     run: str | Path,
     data: Source,
@@ -196,6 +203,7 @@ def evaluate(
     return evaluation
 
 
+@warnings_shown()
 def audit(data: Source, *, min_images: int = 10, watcher: Watcher | None = None) -> Audit:
     """Check labelled images before training; every image is read once.
 

@@ -8,7 +8,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from crossroads._platform import available_memory_mb, has_gpu, load_keras
+from crossroads._keras import load_keras
+from crossroads._platform import available_memory_mb, has_gpu
 from crossroads.advice.candidates import Ground, from_scratch, of_backbone, ranked, require_some, scratch_size, within
 from crossroads.advice.cases import case_of
 from crossroads.advice.cost import MULTIPLY_ADDS_AN_ACTIVATION, measured_machine, memory_mb

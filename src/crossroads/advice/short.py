@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from crossroads._platform import keras_backend
+from crossroads._keras import keras_backend
 from crossroads.advice.cost import VALIDATING
 from crossroads.advice.estimate import Estimate
 from crossroads.advice.expectation import Rise

@@ -12,7 +12,7 @@ from crossroads._platform import full_float32
 from crossroads.artifact._manifest import open_verified
 from crossroads.errors import ArtifactError
 from crossroads.inference import Graph
-from crossroads.networks.export import convert_elsewhere, to_openvino
+from crossroads.networks.export import convert_elsewhere, exports_here, to_openvino
 
 FEW = 8
 """Images that Keras computes at a time: layer by layer it holds every map of all of them."""
@@ -77,7 +77,7 @@ def save(model: Any, folder: Path) -> None:
     # A model built anew over the same layers carries no optimizer: its state would triple the file.
     keras.Model(model.input, model.output, name=model.name).save(saved)
     graph = folder / "model.xml"
-    if keras.backend.backend() == "tensorflow":
+    if exports_here():
         to_openvino(_load(saved), graph)
     else:
         convert_elsewhere(saved, graph)

@@ -10,6 +10,7 @@ from typing import Any
 
 import typer
 
+from crossroads._process import process_settings
 from crossroads.cli import _advise, _fit, _networks, _use  # noqa: F401 - importing a module adds its commands
 from crossroads.cli._app import app
 from crossroads.errors import CrossroadsError, RecipeError
@@ -24,6 +25,7 @@ INTERRUPTED = 130
 UsageError: Any = typer.BadParameter.__base__
 
 
+@process_settings()
 def main() -> None:
     """Run the command line; a user's mistake is one line on the standard error stream and exit code 2."""
     try:

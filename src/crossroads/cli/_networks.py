@@ -59,7 +59,7 @@ def _row(record: Backbone) -> tuple[object, ...]:
 
 def _show_cuts(name: str, image_size: int | None, json: bool) -> None:
     """The record of one backbone and its cuts at one image size."""
-    from crossroads._platform import load_keras
+    from crossroads._keras import load_keras
     from crossroads.networks.construct import choose
     from crossroads.report.console import print_json, print_lines, print_table
 

@@ -17,7 +17,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from crossroads.data.images import resize
 from crossroads.data.sketches import SIDE, THUMB, sketch
@@ -84,6 +83,8 @@ def mirrors(
         classes: Class names.
         groups: int (n,) or None; images of one group never test what they taught.
     """
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
     k = len(classes)
     unit = np.arange(len(labels)) if groups is None else np.asarray(groups)
     chosen = _sample(np.asarray(labels), k)

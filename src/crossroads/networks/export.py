@@ -9,6 +9,7 @@ import json
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,7 +33,7 @@ def to_openvino(model: Any, graph: Path) -> None:
     import keras
 
     runtime()  # before Keras imports it, and its telemetry with it
-    if keras.backend.backend() == "tensorflow":
+    if exports_here():
         with contextlib.redirect_stdout(sys.stderr):  # standard output belongs to --json
             _export(model, str(graph))
         return
@@ -40,6 +41,16 @@ def to_openvino(model: Any, graph: Path) -> None:
         saved = Path(folder) / "model.keras"
         keras.Model(model.input, model.output, name=model.name).save(saved)
         convert_elsewhere(saved, graph)
+
+
+def exports_here() -> bool:
+    """Whether this process can make a graph: Keras runs on TensorFlow, and there are docstrings, from which OpenVINO takes its options.
+
+    ``python -OO`` removes docstrings.
+    """
+    import keras
+
+    return str(keras.backend.backend()) == "tensorflow" and sys.flags.optimize < 2
 
 
 def convert_elsewhere(saved: Path, graph: Path) -> None:
@@ -51,7 +62,9 @@ def convert_elsewhere(saved: Path, graph: Path) -> None:
     Raises:
         ArtifactError: The other process failed.
     """
-    environment = module_environment(KERAS_BACKEND="tensorflow", TF_CPP_MIN_LOG_LEVEL="3", CUDA_VISIBLE_DEVICES="-1")
+    environment = module_environment(
+        KERAS_BACKEND="tensorflow", TF_CPP_MIN_LOG_LEVEL="3", CUDA_VISIBLE_DEVICES="-1", PYTHONOPTIMIZE=""
+    )
     command = module_command("crossroads.networks.export", str(saved), str(graph))
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode != 0:
@@ -158,11 +171,15 @@ def _without_exec() -> Iterator[None]:
     meanwhile.
     """
     asker: Any = importlib.import_module("openvino.frontend.tensorflow.utils")
-    asker.exec = lambda _: None
-    try:
-        yield
-    finally:
-        del asker.exec
+    with _exporting:
+        asker.exec = lambda _: None
+        try:
+            yield
+        finally:
+            del asker.exec
+
+
+_exporting = threading.Lock()
 
 
 def _main(saved: str, graph: str) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 from keras import layers
 from numpy.typing import NDArray
 
-from crossroads.errors import BackboneError
+from crossroads._keras import require_usable_keras
 from crossroads.networks.cuts import Cut, between, blocks, cuts, until
 from crossroads.networks.pooling import pool
 from crossroads.recipe import HeadName, PoolingName
@@ -164,7 +164,7 @@ def assemble(parts: Parts, size: int, head: tuple[keras.Layer, ...], layout: Lay
         head: What `head_layers` returns.
         layout: Where to cut and to freeze.
     """
-    _require_plain_keras()
+    require_usable_keras()
     layout = layout or Layout()
     kept = parts.backbone if layout.keep is None else until(parts.backbone, layout.keep)
     images = keras.Input((size, size, 3), dtype="uint8", name="images")
@@ -256,17 +256,6 @@ def _prepared(parts: Parts, images: Any, model: keras.Model) -> Any:
     for layer in parts.preprocessing:
         x = layer(x)
     return model(x)
-
-
-def _require_plain_keras() -> None:
-    """Settings of Keras that the whole process shares decide what a layer is; these networks are made for the usual ones."""
-    policy, layout = keras.config.dtype_policy().name, keras.config.image_data_format()
-    if policy != "float32" or layout != "channels_last":
-        raise BackboneError(
-            "networks are built in float32 with channels last",
-            received=f"Keras set to {policy} and {layout}",
-            mend="call keras.config.set_dtype_policy('float32') and keras.config.set_image_data_format('channels_last')",
-        )
 
 
 @contextmanager

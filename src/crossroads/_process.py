@@ -1,0 +1,223 @@
+"""What a run changes in the whole process, and how it is put back.
+
+`process_settings` is the one place. Inside it
+
+- warnings that the caller turned into errors are shown instead: one that is raised inside another library would end a run of hours;
+- the environment names TensorFlow's log level and its oneDNN kernels, where the user does not, and hides ``TF_USE_LEGACY_KERAS``
+  where the old Keras is not installed;
+- the logger ``tensorflow`` speaks of errors only;
+- the C library keeps freed memory for what is allocated next.
+
+After it, also after an error, all of this is as it was: variables that libraries set when they are imported, filters of warnings
+and the logger's level too. Whatever else is changed for a moment is changed and put back in one place of its own: the standard
+error stream (`without_chatter`), ``openvino_telemetry`` in `sys.modules` (`crossroads.inference`), and `exec` in one module of
+OpenVINO (`crossroads.networks.export`).
+
+What cannot be put back: TensorFlow reads its variables once, when it is loaded, and stays as it was loaded; random numbers of
+TensorFlow and Keras go on from the seed of the run (those of Python and NumPy are put back); and the C library does not say how it
+was set, so that it gets the values that it arrives at by itself in a process with large arrays.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import logging
+import os
+import platform
+import sys
+import tempfile
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+
+ONEDNN = "TF_ENABLE_ONEDNN_OPTS"
+_LOG_LEVEL = "TF_CPP_MIN_LOG_LEVEL"
+_LEGACY = "TF_USE_LEGACY_KERAS"
+_OF_LIBRARIES = ("TF", "TPU_", "KMP_", "KERAS_", "HDF5_", "ENABLE_RUNTIME_UPTIME_TELEMETRY", "JAX_", "XLA_")
+"""How the variables begin that Keras and what it loads set when they are imported. All others are the caller's, and stay."""
+
+
+@contextmanager
+def process_settings() -> Iterator[None]:
+    """A run's settings of the whole process, as this module says. Calls may nest and overlap: the last to leave puts all back."""
+    with _filters.held(), _settings.held():
+        yield
+
+
+@contextmanager
+def warnings_shown() -> Iterator[None]:
+    """Inside, warnings are shown that would be raised as errors. Where none would be, nothing is changed."""
+    if not _filters.holders and not any(action == "error" for action, *_ in warnings.filters):
+        yield
+        return
+    with _filters.held():
+        yield
+
+
+class _Shared:
+    """A change of the process that several threads may hold: made by the first of them, undone by the last."""
+
+    def __init__(self, change: Callable[[], AbstractContextManager[None]]) -> None:
+        self._change, self._made = change, ExitStack()
+        self._lock = threading.Lock()
+        self.holders = 0
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        with self._lock:
+            if self.holders == 0:
+                self._made.enter_context(self._change())
+            self.holders += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self.holders -= 1
+                if self.holders == 0:
+                    self._made.close()
+
+
+@contextmanager
+def _softened() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.filters[:] = [("default" if kept[0] == "error" else kept[0], *kept[1:]) for kept in warnings.filters]  # type: ignore[index]
+        yield
+
+
+@contextmanager
+def _all_settings() -> Iterator[None]:
+    with _environment(), _logger(), _memory():
+        yield
+
+
+_filters, _settings = _Shared(_softened), _Shared(_all_settings)
+
+
+@contextmanager
+def _environment() -> Iterator[None]:
+    before = {name: value for name, value in os.environ.items() if name.startswith(_OF_LIBRARIES)}
+    if loaded_here or "tensorflow" not in sys.modules:  # else it was loaded otherwise, and its variables say how
+        use_onednn()
+        os.environ.setdefault(_LOG_LEVEL, "2")  # from warnings up; what the user set stays
+    if _LEGACY in os.environ and importlib.util.find_spec("tf_keras") is None:
+        del os.environ[_LEGACY]  # OpenVINO asks TensorFlow for its Keras, and TensorFlow for the old one
+    try:
+        yield
+    finally:
+        for name in [name for name in os.environ if name.startswith(_OF_LIBRARIES) and name not in before]:
+            del os.environ[name]
+        os.environ.update(before)
+
+
+@contextmanager
+def _logger() -> Iterator[None]:
+    # TensorFlow warns of functions that are traced anew for each network, which is what several networks in one process are.
+    logger = logging.getLogger("tensorflow")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
+@contextmanager
+def _memory() -> Iterator[None]:
+    before = _kept
+    keep_freed_memory()
+    try:
+        yield
+    finally:
+        if not before:
+            _let_go_of_freed_memory()
+
+
+loaded_here = False
+"""Whether TensorFlow was loaded with the variables that `process_settings` sets."""
+
+
+def now_loaded() -> None:
+    """TensorFlow was loaded inside `process_settings`."""
+    global loaded_here
+    loaded_here = True
+
+
+def use_onednn() -> None:
+    """Let TensorFlow, where it is not loaded yet, train with oneDNN on every x86 processor; a setting of the user's own stays.
+
+    By itself it does so only on processors with the instructions of neural networks (AVX512_VNNI and later). Without them its usual
+    kernels took 1.1 to 2.4 times as long for a training step (`python -m benchmarks onednn`).
+    """
+    if platform.machine().lower() in ("x86_64", "amd64"):
+        os.environ.setdefault(ONEDNN, "1")
+
+
+_TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3  # parameters of mallopt(3)
+_MOST_MMAP_THRESHOLD = 2**25  # that the C library takes, and that it arrives at by itself
+_kept = False
+
+
+def keep_freed_memory() -> bool:
+    """Keep what is freed in this process for what is allocated next. Whether it took effect: it does with the GNU C library.
+
+    TensorFlow frees the maps of each training step and takes them again in the next one; each time the system hands out the same
+    pages, cleared. Training MobileNet at 96 px in batches of 32 took 24 s of processor time for 960 images so, against 29 to 32 s.
+    """
+    global _kept
+    _kept = _mallopt({_TRIM_THRESHOLD: 2**31 - 1, _TOP_PAD: 2**28, _MMAP_THRESHOLD: _MOST_MMAP_THRESHOLD})
+    return _kept
+
+
+def _let_go_of_freed_memory() -> None:
+    global _kept
+    # Setting a threshold ends its adaptation, so each gets the value at which adaptation ends: mallopt(3), M_MMAP_THRESHOLD.
+    _mallopt({_TRIM_THRESHOLD: 2 * _MOST_MMAP_THRESHOLD, _TOP_PAD: 2**17, _MMAP_THRESHOLD: _MOST_MMAP_THRESHOLD})
+    if _kept:
+        ctypes.CDLL(None).malloc_trim(0)
+    _kept = False
+
+
+def _mallopt(values: dict[int, int]) -> bool:
+    if not sys.platform.startswith("linux"):
+        return False
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):  # another C library
+        return False
+    return all([mallopt(key, value) for key, value in values.items()])  # noqa: C419 (all are set, whatever one says)
+
+
+_CHATTER = ("absl::InitializeLog", "oneDNN custom operations are on", "cpu_feature_guard", "To enable the following instructions")
+
+
+@contextmanager
+def without_chatter() -> Iterator[None]:
+    """Keep TensorFlow's start-up notices off the standard error stream; no setting of its own does. All else is passed on.
+
+    File descriptor 2 leads to a temporary file meanwhile, and to where it led before after that.
+    """
+    with ExitStack() as undo:
+        with suppress(OSError, ValueError, AttributeError):  # no such stream, or nowhere to keep what is written to it
+            _divert(undo)
+        yield
+
+
+def _divert(undo: ExitStack) -> None:
+    stream = sys.__stderr__.fileno()  # type: ignore[union-attr]
+    said = undo.enter_context(tempfile.TemporaryFile())  # noqa: SIM115
+    sys.__stderr__.flush()  # type: ignore[union-attr]
+    kept = os.dup(stream)
+    os.dup2(said.fileno(), stream)
+
+    def put_back() -> None:
+        sys.__stderr__.flush()  # type: ignore[union-attr]
+        os.dup2(kept, stream)
+        os.close(kept)
+        said.seek(0)
+        for line in said.read().decode(errors="replace").splitlines():
+            if not any(word in line for word in _CHATTER):
+                print(line, file=sys.stderr)
+
+    undo.callback(put_back)
