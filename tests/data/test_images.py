@@ -189,7 +189,7 @@ def test_values_that_do_not_fit_are_refused_with_the_reason() -> None:
     ("raw", "reason"),
     [
         (b"", "must not be empty; received 0 bytes"),
-        (b"hello, this is text", "not an image: the file must be one of PPM, PNG, JPEG"),
+        (b"hello, this is text", "not an image: the file must be one of JPEG, PNG, PPM"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not an image"),
         (b"%PDF-1.7\n", "not an image"),
         (b"\x89PNG\r\n\x1a\n", "truncated|corrupt"),
