@@ -21,7 +21,7 @@ from crossroads.data.audit import BALANCE_MEND, IMBALANCE
 from crossroads.data.dataset import DIGEST_BYTES, Dataset
 from crossroads.data.images import Resize
 from crossroads.data.labels import align
-from crossroads.data.loading import Loaded, digests_of, load_all, range_notes, require_readable, sizes
+from crossroads.data.loading import Loaded, digests_of, load_all, require_readable, sample_notes, sizes
 from crossroads.data.mirrors import flip_is_safe
 from crossroads.data.readers import read
 from crossroads.data.splits import Locked, divided_rows, split
@@ -102,7 +102,7 @@ def divide(data: Source | None, test: Source | None, recipe: Recipe, watcher: Wa
     notes = (*dataset.notes, *(() if locked is None else (f"test: {note}" for note in locked.notes)), *parts.notes)
     if recipe.class_weights == "none":
         notes += _unequal(parts.train)
-    notes += range_notes(parts.train)
+    notes += sample_notes(parts.train)
     for note in notes:
         watcher.note(note)
     require_readable(parts.train)

@@ -258,7 +258,9 @@ def _named(images: Iterable[Picture], names: dict[int, str]) -> Iterator[Picture
 def _several(images: Iterable[Picture]) -> Iterable[Picture]:
     alone = isinstance(images, str | bytes | PathLike) or (isinstance(images, np.ndarray) and images.ndim != 4)
     if alone or not isinstance(images, Iterable):
-        raise DataError("predict takes a sequence of images", received=type(images).__name__, mend="put the image in a list")
+        folder = isinstance(images, str | PathLike) and Path(images).is_dir()
+        mend = "give the files of the folder" if folder else "put the image in a list"
+        raise DataError("predict takes a sequence of images", received=type(images).__name__, mend=mend)
     return images
 
 

@@ -216,7 +216,7 @@ def _blank(sketches: Sketches) -> NDArray[np.bool_]:
 
 
 def _misscaled(survey: _Survey) -> NDArray[np.bool_]:
-    """Images that show something, but in the dark end of what their type holds: all such of 16 bits, and of 8 bits where most are."""
+    """Images that show something, but in the dark end of what their type holds: of 16 bits all such, of 8 bits where most are."""
     dark = np.array([Extent(*row).dark for row in survey.extents.tolist()], bool)
     return dark if 2 * np.count_nonzero(dark) >= len(dark) else dark & (survey.extents[:, 2] > 255)
 
@@ -224,11 +224,14 @@ def _misscaled(survey: _Survey) -> NDArray[np.bool_]:
 def _of_reading(dataset: Dataset, survey: _Survey, examples: int) -> list[Finding]:
     findings = []
     if survey.refusals:
+        lost = np.setdiff1d(dataset.labels, dataset.labels[survey.rows])
+        named = ", ".join(repr(dataset.classes[label]) for label in lost[:examples]) + (", …" if len(lost) > examples else "")
         findings.append(
             Finding(
                 "unreadable",
-                "warning" if len(survey.rows) else "error",
-                f"{plural(len(survey.refusals), 'source')} of {len(dataset)} cannot be read as an image",
+                "error" if len(lost) else "warning",
+                f"{plural(len(survey.refusals), 'source')} of {len(dataset)} cannot be read as an image"
+                + (f", among them all of {plural(len(lost), 'class', 'classes')}: {named}" if len(lost) else ""),
                 len(survey.refusals),
                 tuple(f"{refusal.name}: {refusal.reason}" for refusal in survey.refusals[:examples]),
                 "mend or remove them; training leaves them out and lists them, with --strict the first is an error",
@@ -237,15 +240,15 @@ def _of_reading(dataset: Dataset, survey: _Survey, examples: int) -> list[Findin
     misscaled = _misscaled(survey)
     if misscaled.any():
         ranges = survey.extents[misscaled]
-        top = Extent(*ranges[np.argmax(ranges[:, 1] / ranges[:, 2])].tolist())
+        what, hint = described(Extent(*ranges[np.argmax(ranges[:, 1] / ranges[:, 2])].tolist()))
         findings.append(
             Finding(
                 "value-range",
                 "warning",
-                f"{plural(len(ranges), 'image')} of {len(misscaled)} {described(top)}",
+                f"{plural(len(ranges), 'image')} of {len(misscaled)} {what}",
                 len(ranges),
                 tuple(_labelled(dataset, row) for row in survey.rows[misscaled][:examples]),
-                "scale all images, of training and of later use, by the same factor",
+                hint,
             )
         )
     blank = survey.rows[_blank(survey.sketches) & ~misscaled]

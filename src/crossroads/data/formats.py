@@ -67,7 +67,7 @@ UNREAD = (
     Format("PFM", (".pfm",), (b"PF\n", b"Pf\n")),
     Format("Photoshop", (".psd", ".psb"), (b"8BPS",)),
     Format("GIMP", (".xcf",), (b"gimp xcf",)),
-    Format("icon", (".ico", ".cur"), (b"\0\0\1\0", b"\0\0\2\0")),
+    Format("icon", (".ico", ".cur"), (b"\0\0\1\0",)),
     Format("Targa", (".tga",)),
     Format("PCX", (".pcx",), (b"\x0a\x05\x01",)),
     Format("DDS", (".dds",), (b"DDS ",)),
@@ -102,6 +102,8 @@ _NO_IMAGES = (
     (b"%!PS", "a PostScript document", "render it as PNG"),
     (b"PK\x03\x04", "a zip archive", "unpack it"),
     (b"\x1f\x8b", "a gzip file", "unpack it"),
+    (b"BZh", "a bzip2 file", "unpack it"),
+    (b"\xfd7zXZ\0", "an xz file", "unpack it"),
     (b"Rar!", "a RAR archive", "unpack it"),
     (b"7z\xbc\xaf", "a 7z archive", "unpack it"),
     (b"\0\5\x16\7", "the AppleDouble companion of a file", "leave it out"),
@@ -146,6 +148,8 @@ def _refusal(raw: bytes, name: str | None) -> ImageRefused:
     for start, what, hint in _NO_IMAGES:
         if raw.startswith(start):
             return ImageRefused("not an image", received=what, mend=hint)
+    if raw[257:262] == b"ustar":
+        return ImageRefused("not an image", received="a tar archive", mend="unpack it")
     name = name or _unread(raw)
     if name == "HTML":
         return ImageRefused("not an image", received="an HTML page", mend="the download failed: fetch the file again")

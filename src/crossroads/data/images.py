@@ -220,6 +220,12 @@ def dimensions(raw: bytes | Pixels, *, max_pixels: int = MAX_PIXELS) -> tuple[in
         return (image.width, image.height) if turned else (image.height, image.width)
 
 
+def has_frames(raw: bytes, *, max_pixels: int = MAX_PIXELS) -> bool:
+    """Whether a file holds more frames or pages than the one that is decoded. Raises as `dimensions`."""
+    with _refusing(raw):
+        return bool(getattr(_opened(raw, max_pixels), "is_animated", False))
+
+
 class _refusing:  # noqa: N801 - used as a statement
     """Turns whatever a decoder raises on a hostile file into the one refusal that the caller expects."""
 
@@ -322,6 +328,8 @@ def _rgb(image: Image.Image) -> Image.Image:
         )
     if _is_deep(image):
         return _from_16_bits(image)
+    if image.mode == "La":
+        image = image.convert("LA")  # the one mode that Pillow converts to no other
     if not image.has_transparency_data:
         return image.convert("RGB")
     clear = image.convert("RGBA")

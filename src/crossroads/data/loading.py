@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from crossroads.data._pool import in_order, mapped
 from crossroads.data.dataset import DIGEST_BYTES, Dataset, digest_of
-from crossroads.data.images import Extent, Pixels, Resize, dimensions, load, measured
+from crossroads.data.images import Extent, Pixels, Resize, dimensions, has_frames, load, measured
 from crossroads.data.pictures import SAMPLE, range_note, source_of
 from crossroads.errors import DataError, ImageRefused
 
@@ -240,42 +240,48 @@ def stream_pictures(pictures: Iterable[object], to: Resize | int, *, workers: in
 
 def require_readable(dataset: Dataset) -> None:
     """Raises `DataError` where no image of a class has a readable header; reads one header a class where all is well."""
-    for label, name in enumerate(dataset.classes):
+    labels, firsts = np.unique(dataset.labels, return_index=True)
+    for label, first in zip(labels.tolist(), firsts.tolist(), strict=True):
+        reason = _header_refused(dataset, first)
+        if reason is None:
+            continue
         rows = np.flatnonzero(dataset.labels == label).tolist()
-        first = ""
-        for row in rows:
-            try:
-                dimensions(read(dataset, row))
-                break
-            except ImageRefused as error:
-                first = first or f"{dataset.name(row)}: {error}"
-        else:
-            if rows:
-                raise DataError(
-                    f"{dataset.origin}: each class needs a readable training image",
-                    received=f"none of the {len(rows):,} of {name!r}, the first {first}",
-                )
+        if all(_header_refused(dataset, row) is not None for row in rows):
+            raise DataError(
+                f"{dataset.origin}: each class needs a readable training image",
+                received=f"none of the {len(rows):,} of {dataset.classes[label]!r}, the first {dataset.name(first)}: {reason}",
+            )
 
 
-def range_notes(dataset: Dataset) -> tuple[str, ...]:
-    """A note where files use only the dark end of what they can hold, such as 12 bits stored in 16; else nothing.
+def _header_refused(dataset: Dataset, row: int) -> ImageRefused | None:
+    try:
+        dimensions(read(dataset, row))
+    except ImageRefused as error:
+        return error
+    return None
 
-    Decodes at most `SAMPLE` images, evenly spread: 32 photographs of 500 x 375 px take 0.1 s, PNG files of 12 megapixels 5 s.
-    Arrays are looked at where they are read, as they were given.
+
+def sample_notes(dataset: Dataset) -> tuple[str, ...]:
+    """What is odd about a sample of the files: most are dark, as 12 bits stored in 16 are, or there is more than is read.
+
+    Decodes at most `SAMPLE` of them, evenly spread. Arrays are looked at where they are read, as they were given.
     """
     rows = np.unique(np.linspace(0, len(dataset) - 1, min(SAMPLE, len(dataset))).round().astype(int))
 
-    def work(run: range) -> list[Extent]:
+    def work(run: range) -> list[tuple[Extent, bool]]:
         found = []
         for row in rows[run.start : run.stop].tolist():
             with suppress(ImageRefused):
                 raw = read(dataset, row)
                 if isinstance(raw, bytes):
-                    found.append(measured(raw, draft=RANGE_SIDE)[1])
+                    found.append((measured(raw, draft=RANGE_SIDE)[1], has_frames(raw)))
         return found
 
-    note = range_note([extent for part in in_order(work, len(rows), chunk=4) for extent in part])
-    return () if note is None else (f"{dataset.origin}: {note}",)
+    looked = [one for part in in_order(work, len(rows), chunk=4) for one in part]
+    notes = [] if (note := range_note([extent for extent, _ in looked])) is None else [note]
+    if framed := sum(framed for _, framed in looked):
+        notes.append(f"{framed} of {len(looked)} sampled files hold several frames or pages; only the first of each is read")
+    return tuple(f"{dataset.origin}: {note}" for note in notes)
 
 
 def sizes(dataset: Dataset, sample: int = 256, seed: int = 0) -> Sizes:

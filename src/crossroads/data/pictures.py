@@ -174,16 +174,20 @@ def range_note(extents: Sequence[Extent]) -> str | None:
     dark = [extent for extent in extents if extent.dark]
     if not dark or 2 * len(dark) < len(extents):
         return None
-    top = max(dark, key=lambda extent: extent.high / extent.full)
-    return f"{len(dark)} of {len(extents)} sampled images {described(top)}"
+    what, hint = described(max(dark, key=lambda extent: extent.high / extent.full))
+    return f"{len(dark)} of {len(extents)} sampled images {what}; {hint}"
 
 
-def described(top: Extent) -> str:
+def described(top: Extent) -> tuple[str, str]:
     """What is odd about images of which none has a larger value than this one, and what to do."""
     look = "nearly black" if top.high <= top.full / 16 else "dark"
     if top.full == 1:
-        return f"have no value above {top.high:.3g} of 1, so they look {look}; multiply them by {1 / top.high:.3g}"
+        return f"have no value above {top.high:.3g} of 1, so they look {look}", f"divide by {top.high:.3g}"
     if top.high <= 1:
-        return f"have no values but 0 and 1 of {top.full:,.0f}, so they look {look}; multiply them by {top.full:.0f}"
-    factor = (int(top.full) + 1) >> int(top.high).bit_length()
-    return f"have no value above {top.high:,.0f} of {top.full:,.0f}, so they look {look}; multiply them by {factor}"
+        return f"have no values but 0 and 1 of {top.full:,.0f}, so they look {look}", f"multiply them by {top.full:.0f}"
+    bits = int(top.high).bit_length()
+    factor = (int(top.full) + 1) >> bits
+    return (
+        f"have no value above {top.high:,.0f} of {top.full:,.0f}, so they look {look}",
+        f"multiply all images by one factor, such as {factor} where they have {bits} bits",
+    )

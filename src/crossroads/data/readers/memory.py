@@ -33,7 +33,7 @@ def read_memory(source: object) -> Dataset:
     if isinstance(source, Mapping):
         return _from_pairs(pairs_of({str(key): value for key, value in source.items()}, "the mapping"))
     if not isinstance(source, (tuple, list)):
-        raise DataError("a source is a path, or a pair (images, labels)", received=f"a {_kind(source)}", mend=_hint(source))
+        raise DataError("a source is a path, or a pair (images, labels)", received=_kind(source), mend=_hint(source))
     if source and all(isinstance(item, Mapping) for item in source):
         return _from_records(source)
     if len(source) in (2, 3) and all(_is_labelled(item) for item in source):
@@ -76,7 +76,7 @@ def _pictures(images: object, name: str) -> ArrayImages | ListImages:
     if isinstance(images, np.ndarray) and images.dtype.kind != "O":
         return array_source(images, name)
     if not isinstance(images, (list, np.ndarray)):
-        raise DataError(f"{name} must be an array or a list of images", received=f"a {_kind(images)}", mend=_hint(images))
+        raise DataError(f"{name} must be an array or a list of images", received=_kind(images), mend=_hint(images))
     items = list(images)
     if not any(isinstance(item, _ENCODED) for item in items):
         return array_source(images, name)
