@@ -66,13 +66,16 @@ def _tags(file: io.BytesIO) -> Mapping[int, Any]:
         directory = TiffImagePlugin.ImageFileDirectory_v2(raw[:16] if raw[2:3] == b"+" or raw[3:4] == b"+" else raw[:8])
         file.seek(directory.next)
         directory.load(file)
-        return {tag: directory.get(tag) for tag in directory}
+        return directory  # which decodes a value when it is asked for
     except Exception:  # a hostile directory: any of a dozen kinds
         return {}
 
 
 def _number(tags: Mapping[int, Any], tag: int, default: int) -> int:
-    value = tags.get(tag)
+    try:
+        value = tags.get(tag)
+    except Exception:  # as above
+        return default
     if isinstance(value, tuple) and value:
         value = value[0]
     return value if isinstance(value, int) else default
