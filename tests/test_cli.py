@@ -143,6 +143,19 @@ def test_evaluate(crossroads, artifact, data):
     assert [c["name"] for c in told["per_class"]] == ["level", "upright"]
 
 
+def test_evaluate_says_what_is_odd_about_the_images(crossroads, artifact, tmp_path):
+    for number in range(6):
+        home = tmp_path / ("level", "upright")[number % 2]
+        home.mkdir(exist_ok=True)
+        dark = Image.fromarray(np.random.default_rng(number).integers(0, 4000, (9, 9)).astype(np.uint16))
+        dark.save(home / f"{number}.tif", save_all=True, append_images=[dark])
+    code, out, _ = crossroads("evaluate", artifact, tmp_path)
+    assert code == 0
+    assert "6 of 6" in out
+    assert "of 65,535" in out
+    assert "pages" in out
+
+
 def test_predict_ranks_labels(crossroads, artifact, data):
     image = data / "upright" / "0001.png"
     code, out, _ = crossroads("predict", artifact, image)

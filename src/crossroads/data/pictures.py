@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,12 +58,13 @@ def source_of(picture: object) -> bytes | Pixels:
 
 def _file(path: str | os.PathLike[str]) -> bytes:
     try:
-        if Path(path).is_dir():  # systems call a folder that is read by many names
-            raise ImageRefused("is a folder", mend="give image files")
         return read_plain(path, MEMBER)
-    except (OSError, ValueError) as error:
-        said = error.strerror if isinstance(error, OSError) else error
-        raise ImageRefused("must be a readable file", received=said, mend="check the path") from error
+    except OSError as error:
+        if os.path.isdir(path):  # noqa: PTH112 - systems call a folder that is read by many names
+            raise ImageRefused("is a folder", mend="give image files") from error
+        raise ImageRefused("must be a readable file", received=error.strerror, mend="check the path") from error
+    except ValueError as error:  # such as a null character in the path
+        raise ImageRefused("must be a readable file", received=error, mend="check the path") from error
 
 
 def _array(picture: object) -> NDArray[np.generic] | None:

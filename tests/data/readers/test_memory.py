@@ -169,6 +169,8 @@ class DataFrame:
         (list(zip(PILLOW, LABELS, strict=True)), r"6 pairs of one image and its label; .*zip\(\*pairs\)"),
         (list(zip(PILLOW[:2], LABELS[:2], strict=True)), r"2 pairs of one image"),
         ([(PIXELS[0], "a"), (PIXELS[1], "b")], r"2 pairs of one image"),
+        ([("a.png", 0), ("b.png", 1)], r"2 pairs of one image"),
+        ([(b"raw", "a"), (b"raw", "b"), (b"raw", "a")], r"3 pairs of one image"),
         ((PIXELS, LABELS, PIXELS, LABELS), r"x_train, y_train.*; received a tuple of 4"),
         ((PIXELS,), r"x_train, y_train.*; received a tuple of 1"),
         ([], "a list of 0"),

@@ -126,9 +126,11 @@ def _is_example(item: object) -> bool:
     """Whether an item is one image with its one label."""
     if not isinstance(item, (tuple, list)) or len(item) != 2:
         return False
-    image = item[0]
-    single = isinstance(image, Image.Image) or (hasattr(image, "__array__") and len(np.shape(image)) >= 2)
-    return single and (_is_scalar(item[1]) or isinstance(item[1], str))
+    image, label = item
+    if isinstance(image, (str, os.PathLike)):
+        return _is_scalar(label)  # two texts may be two paths, or two labels
+    single = isinstance(image, (bytes, Image.Image)) or (hasattr(image, "__array__") and len(np.shape(image)) >= 2)
+    return single and (_is_scalar(label) or isinstance(label, str))
 
 
 def _kind(item: object) -> str:
