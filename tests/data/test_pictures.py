@@ -221,6 +221,12 @@ def test_a_dark_range_is_said_with_its_figures_and_a_factor(extent: tuple[float,
         assert figure in note
 
 
+def test_some_dark_images_of_16_bits_are_said_among_others() -> None:
+    note = range_note([Extent(0, 200, 255)] * 20 + [Extent(0, 4095, 65535)] * 3)
+    assert note is not None
+    assert "3 of 23" in note
+
+
 @pytest.mark.parametrize(
     "extents",
     [

@@ -15,7 +15,7 @@ from crossroads.data.dataset import DIGEST_BYTES, SPLITS, TEST, TRAIN, VALIDATIO
 from crossroads.data.images import Extent, dimensions, measured, resize
 from crossroads.data.loading import CHUNK, Refusal, read
 from crossroads.data.mirrors import FlipVerdict, Mirrors, flip_is_safe, mirrors
-from crossroads.data.pictures import described
+from crossroads.data.pictures import described, misscaled
 from crossroads.data.sketches import SIDE, Sketches, near_pairs, sketch
 from crossroads.errors import ImageRefused
 
@@ -215,12 +215,6 @@ def _blank(sketches: Sketches) -> NDArray[np.bool_]:
     return blank
 
 
-def _misscaled(survey: _Survey) -> NDArray[np.bool_]:
-    """Images that show something, but in the dark end of what their type holds: of 16 bits all such, of 8 bits where most are."""
-    dark = np.array([Extent(*row).dark for row in survey.extents.tolist()], bool)
-    return dark if 2 * np.count_nonzero(dark) >= len(dark) else dark & (survey.extents[:, 2] > 255)
-
-
 def _of_reading(dataset: Dataset, survey: _Survey, examples: int) -> list[Finding]:
     findings = []
     if survey.refusals:
@@ -237,21 +231,21 @@ def _of_reading(dataset: Dataset, survey: _Survey, examples: int) -> list[Findin
                 "mend or remove them; training leaves them out and lists them, with --strict the first is an error",
             )
         )
-    misscaled = _misscaled(survey)
-    if misscaled.any():
-        ranges = survey.extents[misscaled]
+    dark = np.array(misscaled([Extent(*row) for row in survey.extents.tolist()]), bool)
+    if dark.any():
+        ranges = survey.extents[dark]
         what, hint = described(Extent(*ranges[np.argmax(ranges[:, 1] / ranges[:, 2])].tolist()))
         findings.append(
             Finding(
                 "value-range",
                 "warning",
-                f"{plural(len(ranges), 'image')} of {len(misscaled)} {what}",
+                f"{plural(len(ranges), 'image')} of {len(dark)} {what}",
                 len(ranges),
-                tuple(_labelled(dataset, row) for row in survey.rows[misscaled][:examples]),
+                tuple(_labelled(dataset, row) for row in survey.rows[dark][:examples]),
                 hint,
             )
         )
-    blank = survey.rows[_blank(survey.sketches) & ~misscaled]
+    blank = survey.rows[_blank(survey.sketches) & ~dark]
     if len(blank):
         findings.append(
             Finding(

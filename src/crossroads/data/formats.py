@@ -52,7 +52,7 @@ READ = (
     Format("GIF", (".gif",), (b"GIF87a", b"GIF89a"), GifImagePlugin.GifImageFile),
     Format("WebP", (".webp",), (), WebPImagePlugin.WebPImageFile),
     Format("TIFF", (".tif", ".tiff"), (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"), open_tiff),
-    Format("AVIF", (".avif", ".avifs"), (), AvifImagePlugin.AvifImageFile),
+    Format("AVIF", (".avif", ".avifs"), (), AvifImagePlugin.AvifImageFile if AvifImagePlugin.SUPPORTED else None),
 )
 """Formats that are read."""
 

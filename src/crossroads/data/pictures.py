@@ -23,7 +23,7 @@ Picture = str | os.PathLike[str] | bytes | NDArray[np.generic] | Image.Image
 Convert = Callable[[NDArray[np.generic]], Pixels]
 
 SAMPLE = 32
-"""Images whose range of values is looked at: half of them must be dark for a note, so that a tenth of dark ones gives none."""
+"""Images whose range of values is looked at: enough that half of them are dark by chance only where about half of all are."""
 
 _CHUNK = 1 << 24
 
@@ -169,10 +169,21 @@ def extent_of(picture: object) -> Extent | None:
     return Extent(array.min().item(), array.max().item(), full)
 
 
+def misscaled(extents: Sequence[Extent]) -> list[bool]:
+    """Which images show something, but only in the dark end of what their type can hold.
+
+    With more than 8 bits it is each dark one: nobody takes photographs like that. With 8 bits it may be a night scene, so half of all
+    must be dark for any to count.
+    """
+    dark = [extent.dark for extent in extents]
+    most = 2 * sum(dark) >= len(dark)
+    return [is_dark and (most or extent.full > 255) for is_dark, extent in zip(dark, extents, strict=True)]
+
+
 def range_note(extents: Sequence[Extent]) -> str | None:
-    """A sentence where most of the sampled images use only the dark end of what their type can hold; else None."""
-    dark = [extent for extent in extents if extent.dark]
-    if not dark or 2 * len(dark) < len(extents):
+    """A sentence where sampled images are `misscaled`; else None."""
+    dark = [extent for extent, is_dark in zip(extents, misscaled(extents), strict=True) if is_dark]
+    if not dark:
         return None
     what, hint = described(max(dark, key=lambda extent: extent.high / extent.full))
     return f"{len(dark)} of {len(extents)} sampled images {what}; {hint}"

@@ -154,6 +154,10 @@ class TorchLike:
         return PILLOW[number], LABELS[number]
 
 
+class HuggingFaceLike(TorchLike):
+    column_names = ("image", "label")
+
+
 class DataFrame:
     columns = ("path", "label")
 
@@ -162,6 +166,7 @@ class DataFrame:
     ("source", "told"),
     [
         (TorchLike(), r"received TorchLike; .*for image, _ in data"),
+        (HuggingFaceLike(), r"data\['image'\]"),
         (DataFrame(), r"DataFrame with the columns path, label; .*table\['path'\]"),
         ((one for one in zip(PILLOW, LABELS, strict=True)), r"generator; .*zip\(\*data\)"),
         (((one for one in PILLOW), LABELS), r"images must be .* generator"),

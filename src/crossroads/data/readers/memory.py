@@ -143,6 +143,8 @@ def _kind(item: object) -> str:
 def _hint(item: object) -> str:
     if type(item).__name__ == "DataFrame":
         return "give two of its columns, of paths and of labels: (table['path'], table['label'])"
+    if hasattr(item, "column_names"):  # of Hugging Face
+        return "give two of its columns, of images and of labels: (data['image'], data['label'])"
     if hasattr(item, "__getitem__") and hasattr(item, "__len__"):
         return "give its images and labels: ([image for image, _ in data], [label for _, label in data])"
     if hasattr(item, "__iter__"):
