@@ -172,7 +172,7 @@ def extent_of(picture: object) -> Extent | None:
 def misscaled(extents: Sequence[Extent]) -> list[bool]:
     """Which images show something, but only in the dark end of what their type can hold.
 
-    With more than 8 bits it is each dark one: nobody takes photographs like that. With 8 bits it may be a night scene, so half of all
+    With more than 8 bits that is each dark one: photographs are not stored so. With 8 bits one may be a night scene, so half of all
     must be dark for any to count.
     """
     dark = [extent.dark for extent in extents]
