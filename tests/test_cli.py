@@ -143,6 +143,19 @@ def test_evaluate(crossroads, artifact, data):
     assert [c["name"] for c in told["per_class"]] == ["level", "upright"]
 
 
+def test_evaluate_says_what_is_odd_about_the_images(crossroads, artifact, tmp_path):
+    for number in range(6):
+        home = tmp_path / ("level", "upright")[number % 2]
+        home.mkdir(exist_ok=True)
+        dark = Image.fromarray(np.random.default_rng(number).integers(0, 4000, (9, 9)).astype(np.uint16))
+        dark.save(home / f"{number}.tif", save_all=True, append_images=[dark])
+    code, out, _ = crossroads("evaluate", artifact, tmp_path)
+    assert code == 0
+    assert "6 of 6" in out
+    assert "of 65,535" in out
+    assert "pages" in out
+
+
 def test_predict_ranks_labels(crossroads, artifact, data):
     image = data / "upright" / "0001.png"
     code, out, _ = crossroads("predict", artifact, image)
@@ -163,7 +176,43 @@ def test_predict_takes_the_images_of_a_folder_and_nothing_else_that_lies_there(c
     (tmp_path / "empty").mkdir()
     code, _, err = crossroads("predict", artifact, tmp_path / "empty")
     assert code == 2
-    assert "a folder must hold images" in err
+    assert "must hold images" in err
+
+
+def test_predict_lists_a_folder_as_fit_does(crossroads, artifact, data, tmp_path):
+    new = tmp_path / "new"
+    for name in ("shot10.png", "shot9.png", "deep/shot1.PNG", ".hidden.png", ".ipynb_checkpoints/shot9.png", "@eaDir/shot9.png"):
+        (new / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(data / "upright" / "0001.png", new / name)
+    for name in ("._shot9.png", "__MACOSX/._shot9.png", "Thumbs.db"):
+        (new / name).parent.mkdir(exist_ok=True)
+        (new / name).write_bytes(b"\0\5\x16\7\0\2\0\0Mac OS X")
+    (new / "linked").symlink_to(data / "level")
+    (new / "again").symlink_to(data / "level")
+    (new / "shot11.png").symlink_to(data / "level" / "0000.png")
+    code, out, err = crossroads("predict", artifact, new, "--json")
+    assert code == 0
+    names = [prediction["name"] for prediction in json.loads(out)["predictions"]]
+    own = [name for name in names if "again/" not in name]
+    assert own == [str(new / name) for name in ("deep/shot1.PNG", "shot9.png", "shot10.png", "shot11.png")]
+    assert len(names) - len(own) == len(list((data / "level").iterdir()))
+    assert "1 link" in err
+    assert "linked" in err
+
+
+def test_predict_names_formats_that_are_not_read_and_archives(crossroads, artifact, data, tmp_path):
+    (tmp_path / "IMG_1.HEIC").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(90))
+    (tmp_path / "scan").write_bytes((data / "upright" / "0001.png").read_bytes())
+    code, out, err = crossroads("predict", artifact, tmp_path)
+    assert (code, out) == (2, "")
+    assert "HEIC" in err
+    code, out, _ = crossroads("predict", artifact, tmp_path / "scan")  # without a suffix, but named by the user
+    assert code == 0
+    assert "upright" in out
+    archive = shutil.make_archive(str(tmp_path / "photos"), "zip", data)
+    code, _, err = crossroads("predict", artifact, archive)
+    assert code == 2
+    assert "zip archive" in err
 
 
 def test_one_bad_image_does_not_hide_the_others(crossroads, artifact, data, tmp_path):

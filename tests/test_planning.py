@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import crossroads
 from crossroads import planning
@@ -83,6 +84,20 @@ def test_classes_of_very_unequal_size_are_named_unless_they_are_weighed(rare, cl
     notes = divide(with_splits, None, recipe, Silent()).notes
     assert any(note.startswith("of class ") for note in notes) is told
     assert not told or any("of class level there are 32 training images, of class upright 1:" in note for note in notes)
+
+
+def test_files_in_the_dark_end_of_16_bits_are_told_and_a_class_in_a_format_that_is_not_read_ends_it(tmp_path):
+    for number in range(24):
+        home = tmp_path / "ab"[number % 2]
+        home.mkdir(exist_ok=True)
+        Image.fromarray(np.random.default_rng(number).integers(0, 1000, (8, 8)).astype(np.uint16)).save(home / f"{number}.png")
+    notes = divide(tmp_path, None, Recipe(), Silent()).notes
+    assert any("of 65,535" in note for note in notes)
+    (tmp_path / "c").mkdir()
+    for number in range(12):
+        (tmp_path / "c" / f"{number}.jxl").write_bytes(b"\xff\x0a" + bytes([number] * 50))
+    with pytest.raises(CrossroadsError, match=r"each class needs a readable training image; received none of .* 'c'.*JPEG XL"):
+        divide(tmp_path, None, Recipe(), Silent())
 
 
 def test_a_flip_that_images_do_not_bear_is_refused_before_anything_is_measured(monkeypatch):

@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import weakref
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from PIL import Image
 from crossroads import artifact
 from crossroads.data import images
 from crossroads.data.dataset import Dataset
+from crossroads.data.readers import read
 from crossroads.errors import ArtifactError, DataError, ImageRefused
 from crossroads.inference import BATCH
 from crossroads.predictor import Predictor
@@ -208,6 +210,55 @@ def test_a_turned_pillow_image_is_set_upright(predictor):
     assert predictor.predict([image])[0].labels == predictor.predict([upright])[0].labels
 
 
+def test_fractions_and_other_numbers_are_read_as_training_reads_them(predictor):
+    (image,) = pixels(1)
+    found = predictor.predict([image, image / 255, image.astype(np.int64), image.astype(np.uint16) * 257, image.tolist()])
+    assert len({p.labels for p in found}) == 1
+    assert predictor.predict(np.stack([image, image]) / 255)[1].labels == found[0].labels
+
+
+def test_the_pixels_that_are_predicted_are_those_that_are_scored(predictor):
+    pictures = [Image.fromarray(image).convert(mode) for image, mode in zip(pixels(4), ("P", "CMYK", "HSV", "LA"), strict=True)]
+    scored = predictor.probabilities_of(read((pictures, [0] * 4))).probabilities
+    for prediction, row in zip(predictor.predict(pictures), scored, strict=True):
+        by_class = dict(prediction.labels)
+        assert [by_class[name] for name in CLASSES] == pytest.approx(row.tolist(), abs=1e-6)
+
+
+def test_an_endless_iterator_is_predicted_in_bounded_memory(predictor):
+    alive, most = weakref.WeakSet(), 0
+
+    class Held:
+        """An array that is counted while somebody holds it."""
+
+        def __array__(self, dtype=None, copy=None):
+            return pixels(1)[0]
+
+    def many():
+        nonlocal most
+        for _ in range(BATCH * 40):
+            picture = Held()
+            alive.add(picture)
+            most = max(most, len(alive))
+            yield picture
+
+    assert len(predictor.predict(many(), top=1)) == BATCH * 40
+    assert most < BATCH * 20
+
+
+def test_the_first_refusal_ends_a_strict_prediction_early(predictor):
+    taken = []
+
+    def all_refused():
+        for place in range(10_000):
+            taken.append(place)
+            yield b"junk"
+
+    with pytest.raises(ImageRefused, match="image 0: "):
+        predictor.predict(all_refused())
+    assert len(taken) < 1000
+
+
 def test_labels_are_ranked_and_limited(predictor):
     (all_of_them,) = predictor.predict(list(pixels(1)), top=99)
     values = [r.probability for r in all_of_them.labels]
@@ -232,8 +283,8 @@ def test_a_bad_image_is_named(predictor, tmp_path):
         predictor.predict([tmp_path / "gone.png"])
     with pytest.raises(ImageRefused, match="image 1: not an image"):
         predictor.predict([pixels(1)[0], b"hello"])
-    with pytest.raises(ImageRefused, match="image 0: pixels must be uint8"):
-        predictor.predict([pixels(1)[0] / 255])
+    with pytest.raises(ImageRefused, match=r"image 0: .* must lie in \[0, 1\]"):
+        predictor.predict([pixels(1)[0] / 2])
     with pytest.raises(ImageRefused, match="image 0: an image must be a path"):
         predictor.predict([3])
 
@@ -269,6 +320,11 @@ def test_a_folder_in_place_of_an_image_is_told(predictor, tmp_path):
     (tmp_path / "photos").mkdir()
     with pytest.raises(ImageRefused, match=r"photos: is a folder; give image files"):
         predictor.predict([tmp_path / "photos"])
+
+
+def test_a_folder_in_place_of_the_images_is_told(predictor, tmp_path):
+    with pytest.raises(DataError, match="files of the folder"):
+        predictor.predict(tmp_path)
 
 
 def test_top_must_be_positive(predictor):

@@ -21,7 +21,7 @@ from crossroads.data.audit import BALANCE_MEND, IMBALANCE
 from crossroads.data.dataset import DIGEST_BYTES, Dataset
 from crossroads.data.images import Resize
 from crossroads.data.labels import align
-from crossroads.data.loading import Loaded, digests_of, load_all, sizes
+from crossroads.data.loading import Loaded, digests_of, load_all, require_readable, sample_notes, sizes
 from crossroads.data.mirrors import flip_is_safe
 from crossroads.data.readers import read
 from crossroads.data.splits import Locked, divided_rows, split
@@ -73,7 +73,7 @@ class Divided:
 
 
 def divide(data: Source | None, test: Source | None, recipe: Recipe, watcher: Watcher) -> Divided:
-    """List and split; the test stays locked. Files that are divided are read, to find equal ones; nothing is decoded.
+    """List and split; the test stays locked. Files that are divided are read, to find equal ones; few are decoded, for a note.
 
     Args:
         data: Labelled images.
@@ -102,8 +102,10 @@ def divide(data: Source | None, test: Source | None, recipe: Recipe, watcher: Wa
     notes = (*dataset.notes, *(() if locked is None else (f"test: {note}" for note in locked.notes)), *parts.notes)
     if recipe.class_weights == "none":
         notes += _unequal(parts.train)
+    notes += sample_notes(parts.train)
     for note in notes:
         watcher.note(note)
+    require_readable(parts.train)
     side = float(sizes(parts.train, seed=recipe.seed).median)
     return Divided(recipe, parts.train, parts.validation, parts.test, side, notes)
 

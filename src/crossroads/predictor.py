@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
-import io
 import itertools
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from crossroads._process import warnings_shown
 from crossroads.artifact import GRAPH, Manifest, open_verified
-from crossroads.data.archives import MEMBER
+from crossroads.data._words import shown
 from crossroads.data.dataset import Dataset
-from crossroads.data.images import load as load_image
-from crossroads.data.loading import Refusal, nothing_readable, stream
-from crossroads.data.spans import read_plain
+from crossroads.data.loading import Refusal, Streamed, nothing_readable, stream, stream_pictures
+from crossroads.data.pictures import Picture
 from crossroads.errors import ArtifactError, DataError, ImageRefused
 from crossroads.inference import BATCH, Graph
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
-
-    Picture = str | PathLike[str] | bytes | NDArray[np.uint8] | Image
 
 
 class Ranked(NamedTuple):
@@ -60,6 +54,14 @@ class Scored(NamedTuple):
     dataset: Dataset
     refusals: tuple[Refusal, ...]
     digests: NDArray[np.uint8]
+
+
+class _Answer(NamedTuple):
+    """The probabilities of one image, float32 (k,), with its place and digest."""
+
+    place: int
+    digest: bytes
+    probabilities: NDArray[np.float32]
 
 
 class Predictor:
@@ -156,42 +158,65 @@ class Predictor:
         Raises:
             DataError: No rows, no row that becomes an image, or with `strict` any row that does not.
         """
+        probabilities = np.empty((len(dataset), len(self.classes)), np.float32)
         kept: list[int] = []
         refusals: list[Refusal] = []
         digests = bytearray()
 
-        def batches() -> Iterator[NDArray[np.uint8]]:
-            waiting: list[NDArray[np.uint8]] = []
-            for row, image, digest in stream(dataset, self.manifest.resize):
-                if isinstance(image, ImageRefused):
-                    refusals.append(Refusal(row, dataset.name(row), str(image)))
-                    if strict:
-                        raise refusals[-1].error()
-                else:
-                    kept.append(row)
-                    digests.extend(digest)
-                    waiting.append(image)
-                if len(waiting) == BATCH:
-                    yield np.stack(waiting)
-                    waiting.clear()
-                    if progress is not None:
-                        progress(row + 1, len(dataset))
-            if waiting:
-                yield np.stack(waiting)
-            if progress is not None:
-                progress(len(dataset), len(dataset))
+        def refuse(row: int, error: ImageRefused) -> None:
+            refusals.append(Refusal(row, dataset.name(row), str(error)))
+            if strict:
+                raise refusals[-1].error()
 
-        probabilities = self._graph.run(batches(), len(dataset))
+        for row, digest, answer in self._answers(stream(dataset, self.manifest.resize), refuse):
+            probabilities[len(kept)] = answer
+            kept.append(row)
+            digests.extend(digest)
+            if progress is not None and len(kept) % BATCH == 0:
+                progress(row + 1, len(dataset))
+        if progress is not None:
+            progress(len(dataset), len(dataset))
         if not kept:
             raise nothing_readable(dataset, refusals)
         known = np.frombuffer(digests, np.uint8).reshape(len(kept), -1)
-        return Scored(probabilities, dataset.select(kept) if refusals else dataset, tuple(refusals), known)
+        return Scored(probabilities[: len(kept)], dataset.select(kept) if refusals else dataset, tuple(refusals), known)
+
+    def _answers(self, images: Iterable[Streamed], refuse: Callable[[int, ImageRefused], None]) -> Iterator[_Answer]:
+        """The probabilities of each image, in order; images are decoded while earlier ones are computed.
+
+        Args:
+            images: Any number; only a few batches are held at a time.
+            refuse: Called with the place and the reason of each that is no image, in order; what it raises ends all.
+        """
+        waiting: deque[tuple[int, bytes]] = deque()
+
+        def batches() -> Iterator[NDArray[np.uint8]]:
+            batch: list[NDArray[np.uint8]] = []
+            for row, image, digest in images:
+                if isinstance(image, ImageRefused):
+                    refuse(row, image)
+                    continue
+                waiting.append((row, digest))
+                batch.append(image)
+                if len(batch) == BATCH:
+                    yield np.stack(batch)
+                    batch = []
+            if batch:
+                yield np.stack(batch)
+
+        rest = batches()
+        start = list(itertools.islice(rest, 2))
+        # One request that takes all threads answers soonest; from the second batch on, requests side by side are faster.
+        values = map(self._graph, start) if len(start) < 2 else self._graph.stream(itertools.chain(start, rest))
+        for answer in itertools.chain.from_iterable(values):
+            yield _Answer(*waiting.popleft(), answer)
 
     def predict(self, images: Iterable[Picture] | NDArray[np.uint8], top: int = 5) -> list[Prediction]:
         """The most probable classes of each image.
 
         Args:
-            images: Paths, encoded files as bytes, uint8 arrays (h, w), (h, w, 1), (h, w, 3) or (h, w, 4), or Pillow images.
+            images: Paths, encoded files as bytes, Pillow images, or arrays (h, w), (h, w, 1), (h, w, 3) or (h, w, 4), read as
+                `crossroads.read` reads them. Any iterable, gone through once; few of its images are in memory at a time.
             top: How many classes to rank, at least 1; at most all are given.
 
         Raises:
@@ -220,32 +245,19 @@ class Predictor:
     ) -> tuple[list[Prediction], list[ImageRefused]]:
         if top < 1:
             raise DataError("top must be at least 1", received=top)
+        names: dict[int, str] = {}
         predictions: list[Prediction] = []
         refused: list[ImageRefused] = []
-        named = enumerate(_several(images))
-        while chunk := list(itertools.islice(named, BATCH)):
-            names, squares = [], []
-            for i, image in chunk:
-                name = str(image) if isinstance(image, str | PathLike) else f"image {i}"
-                try:
-                    squares.append(self._square(image, name))
-                    names.append(name)
-                except ImageRefused as error:
-                    if strict:
-                        raise
-                    refused.append(error)
-            if squares:
-                ranked = (self._ranked(p, top) for p in self._graph(np.stack(squares)))
-                predictions += [Prediction(name, labels) for name, labels in zip(names, ranked, strict=True)]
-        return predictions, refused
 
-    def _square(self, image: Picture, name: str) -> NDArray[np.uint8]:
-        try:
-            return load_image(_source(image), self.manifest.resize)
-        except ImageRefused as error:
-            raise ImageRefused(f"{name}: {error.rule}", received=error.received, mend=error.mend) from error
-        except OSError as error:
-            raise ImageRefused(f"{name}: must be a readable file", received=error.strerror, mend="check the path") from error
+        def refuse(place: int, error: ImageRefused) -> None:
+            name = names.pop(place, f"image {place}")
+            refused.append(ImageRefused(f"{name}: {error.rule}", received=error.received, mend=error.mend))
+            if strict:
+                raise refused[-1] from error
+
+        for place, _, answer in self._answers(stream_pictures(_named(images, names), self.manifest.resize), refuse):
+            predictions.append(Prediction(names.pop(place, f"image {place}"), self._ranked(answer, top)))
+        return predictions, refused
 
     def _ranked(self, probabilities: NDArray[np.float32], top: int) -> tuple[Ranked, ...]:
         # A stable sort: a tie goes to the class that comes first, as in the evaluation.
@@ -253,33 +265,21 @@ class Predictor:
         return tuple(Ranked(self.classes[i], float(probabilities[i])) for i in best)
 
 
-def _several(images: Iterable[Picture] | NDArray[np.uint8]) -> list[Picture]:
-    """All images; a generator is gone through once."""
+def _named(images: Iterable[Picture], names: dict[int, str]) -> Iterator[Picture]:
+    """The images one by one; the paths among them are noted in `names` by their place."""
+    for place, image in enumerate(_several(images)):
+        if isinstance(image, str | PathLike):
+            names[place] = shown(str(image))
+        yield image
+
+
+def _several(images: Iterable[Picture]) -> Iterable[Picture]:
     alone = isinstance(images, str | bytes | PathLike) or (isinstance(images, np.ndarray) and images.ndim != 4)
     if alone or not isinstance(images, Iterable):
-        raise DataError("predict takes a sequence of images", received=type(images).__name__, mend="put the image in a list")
-    return list(images)
-
-
-def _source(image: Picture) -> bytes | NDArray[np.uint8]:
-    if isinstance(image, str | PathLike):
-        if Path(image).is_dir():  # systems call a folder that is read by many names
-            raise ImageRefused("is a folder", mend="give image files")
-        return read_plain(image, MEMBER)
-    if isinstance(image, bytes | np.ndarray):
-        return image
-    from PIL import Image, ImageOps
-
-    if not isinstance(image, Image.Image):
-        raise ImageRefused("an image must be a path, bytes, a uint8 array or a Pillow image", received=type(image).__name__)
-    # As a file without loss, so that palettes, transparency and 16 bits meet the same rules as on the disk.
-    upright = ImageOps.exif_transpose(image)
-    file = io.BytesIO()
-    try:
-        (upright.convert("RGB") if upright.mode in ("CMYK", "YCbCr", "HSV", "LAB") else upright).save(file, "PNG", compress_level=0)
-    except (OSError, ValueError, SystemError) as error:
-        raise ImageRefused("a Pillow image must be grey, palette, RGB or CMYK", received=f"mode {image.mode}") from error
-    return file.getvalue()
+        folder = isinstance(images, str | PathLike) and Path(images).is_dir()
+        mend = "give the files of the folder" if folder else "put the image in a list"
+        raise DataError("predict takes a sequence of images", received=type(images).__name__, mend=mend)
+    return images
 
 
 def _reloaded(kind: type[Predictor], folder: Path, files: dict[str, Any], threads: int | None) -> Predictor:

@@ -18,7 +18,7 @@ from crossroads.advice.recommend import recommend
 from crossroads.data.audit import Audit
 from crossroads.data.audit import audit as check
 from crossroads.data.labels import align
-from crossroads.data.loading import digests_of
+from crossroads.data.loading import digests_of, sample_notes
 from crossroads.data.readers import read
 from crossroads.data.splits import split_digest
 from crossroads.errors import DataError, RecipeError
@@ -191,7 +191,7 @@ def evaluate(
     watcher = watcher or Silent()
     predictor = Predictor.load(run)
     dataset = test_rows(align(read(data, class_names=class_names), predictor.classes))
-    for note in (*dataset.notes, *absent_classes(dataset)):
+    for note in (*dataset.notes, *absent_classes(dataset), *sample_notes(dataset)):
         watcher.note(note)
     scored, evaluation = score(predictor, dataset, strict, watcher)
     for note in refusal_notes("the data", scored.refusals):

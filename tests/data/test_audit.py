@@ -127,6 +127,49 @@ def test_blank_and_nearly_black_images(image: np.ndarray, blank: bool) -> None:
         assert found(report, "blank").examples == ("20.png (a)",)
 
 
+def deep(seed: int, top: int) -> bytes:
+    """A picture of 16 bits with values up to `top`, as an encoded file."""
+    file = io.BytesIO()
+    Image.fromarray((picture(seed)[..., 0].astype(np.uint32) * top // 255).astype(np.uint16)).save(file, "PNG")
+    return file.getvalue()
+
+
+def named(found: Audit, check: str) -> list[Finding]:
+    return [finding for finding in found.findings if finding.check == check]
+
+
+@pytest.mark.parametrize(
+    ("items", "count", "figure"),
+    [
+        ([deep(i, 900) for i in range(20)], 20, "of 65,535"),
+        ([deep(i, 900) for i in range(4)] + [deep(i, 60_000) for i in range(4, 20)], 4, "of 65,535"),
+        ([(picture(i) > 127).astype(np.uint8) for i in range(20)], 20, "0 and 1 of 255"),
+        ([picture(i) // 16 for i in range(12)] + [picture(i) for i in range(12, 20)], 12, "15 of 255"),
+    ],
+)
+def test_dark_values_are_told_apart_from_blank_images(items: list[object], count: int, figure: str) -> None:
+    found = audit(dataset(items))
+    (finding,) = named(found, "value-range")
+    assert finding.count == count
+    assert figure in finding.summary
+    assert "multiply" in finding.mend
+    assert not named(found, "blank")
+
+
+def test_a_few_dark_scenes_are_no_matter_of_range_and_an_empty_image_of_16_bits_is_blank() -> None:
+    found = audit(dataset([picture(i) // 16 for i in range(3)] + [picture(i) for i in range(3, 20)] + [deep(0, 0)]))
+    assert not named(found, "value-range")
+    assert "20.png (a)" in named(found, "blank")[0].examples
+
+
+def test_a_class_that_cannot_be_read_at_all_is_an_error() -> None:
+    found = audit(dataset([b"\xff\x0ajxl" if i % 2 else picture(i) for i in range(20)]))
+    (finding,) = named(found, "unreadable")
+    assert finding.severity == "error"
+    assert "'b'" in finding.summary
+    assert "JPEG XL" in finding.examples[0]
+
+
 def test_copies_to_the_byte() -> None:
     same = picture(7)
     report = audit(dataset([*pictures(20, 50), same, picture(8), same, picture(9), same]))

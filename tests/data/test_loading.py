@@ -17,7 +17,7 @@ from PIL import Image
 
 from crossroads.data.dataset import Dataset, digest_of
 from crossroads.data.images import load
-from crossroads.data.loading import digests_of, load_all, sizes, stream
+from crossroads.data.loading import digests_of, load_all, require_readable, sample_notes, sizes, stream, stream_pictures
 from crossroads.errors import DataError, ImageRefused
 
 
@@ -204,3 +204,83 @@ def test_equal_images_are_those_of_one_class_with_the_same_bytes() -> None:
     assert found[0] == found[2]
     assert len(set(found.tolist())) == 5
     assert rows.select([0, 1]).equals() is rows.select([4, 5]).equals() is rows.select([]).equals() is None
+
+
+def grey(top: int, full: int, kind: str = "PNG", **options: object) -> bytes:
+    """An encoded grey gradient from 0 to `top` in 8 or 16 bits."""
+    buffer = io.BytesIO()
+    values = np.linspace(0, top, 24 * 24).round().reshape(24, 24).astype(np.uint16 if full == 65535 else np.uint8)
+    Image.fromarray(values).save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("raw", "figure"),
+    [
+        (grey(1023, 65535), "1,023 of 65,535"),
+        (grey(4095, 65535, "TIFF"), "4,095 of 65,535"),
+        (grey(16383, 65535, "PPM"), "16,383 of 65,535"),
+        (grey(1, 255), "0 and 1 of 255"),
+        (grey(15, 255, "BMP"), "15 of 255"),
+        (grey(40, 255, "JPEG", quality=95), "of 255"),
+    ],
+)
+def test_files_in_the_dark_end_of_what_they_hold_are_said(raw: bytes, figure: str) -> None:
+    (note,) = sample_notes(dataset([raw] * 40 + [png(200)] * 10))
+    assert note.startswith("memory: ")
+    assert figure in note
+
+
+def test_ordinary_files_and_arrays_and_refusals_give_no_note() -> None:
+    dark = np.arange(16, dtype=np.uint8).reshape(4, 4)  # an array is looked at where it is read
+    items = [grey(255, 255), grey(60000, 65535), dark, dark, dark, b"junk", OSError(5, "gone"), png(0)]
+    assert sample_notes(dataset(items)) == ()
+    assert sample_notes(dataset([])) == ()
+
+
+def test_only_a_bounded_sample_is_decoded() -> None:
+    data = dataset([grey(9, 255)] * 500)
+    (note,) = sample_notes(data)
+    assert len(data.images.reads) <= 32
+    assert str(len(data.images.reads)) in note
+
+
+def test_frames_that_are_not_read_are_said() -> None:
+    buffer = io.BytesIO()
+    Image.open(io.BytesIO(png(200))).save(buffer, "TIFF", save_all=True, append_images=[Image.new("RGB", (8, 8))])
+    (note,) = sample_notes(dataset([buffer.getvalue()] * 3 + [png(200)] * 4))
+    assert "3 of 7" in note
+
+
+def test_each_class_needs_one_readable_header() -> None:
+    heic = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(90)
+    data = replace(dataset([png(1), heic, heic, png(2), heic]), labels=np.array([0, 1, 1, 1, 0], np.int32), classes=("a", "b", "c"))
+    require_readable(data)  # an empty class is not its business
+    assert len(data.images.reads) <= 5
+    with pytest.raises(DataError, match=r"none of the 2 of 'b', the first image1\.png: .*HEIC.*convert"):
+        require_readable(data.select([0, 1, 2]))
+
+
+def test_pictures_come_in_order_whatever_their_kinds(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(png(7))
+    pictures = [png(3), tmp_path / "a.png", b"junk", np.full((4, 4, 3), 9, np.uint8), str(tmp_path / "gone.png")] * 9
+    found = list(stream_pictures(iter(pictures), 4))
+    assert [one.row for one in found] == list(range(45))
+    kinds = [int(one.image[0, 0, 0]) if isinstance(one.image, np.ndarray) else None for one in found]
+    assert kinds == [3, 7, None, 9, None] * 9
+
+
+def test_pictures_of_an_endless_iterator_are_taken_only_a_little_ahead() -> None:
+    taken = 0
+
+    def endless():  # type: ignore[no-untyped-def]
+        nonlocal taken
+        while True:
+            taken += 1
+            yield np.zeros((4, 4), np.uint8)
+
+    found = stream_pictures(endless(), 4, workers=2)
+    for _ in range(100):
+        next(found)
+    found.close()  # type: ignore[attr-defined]
+    assert taken < 200

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Optional
 
@@ -74,9 +75,10 @@ def predict(
     """
     from crossroads.errors import ImageRefused
     from crossroads.predictor import Predictor
-    from crossroads.report.console import print_json, print_predictions
+    from crossroads.report.console import NotesOnly, print_json, print_predictions
 
-    predictions, refused = Predictor.load(run).predict_each(_files(images), top=top)
+    files = _files(images, NotesOnly(sys.stderr).note)
+    predictions, refused = Predictor.load(run).predict_each(files, top=top)
     if json:
         print_json({"predictions": [p.to_json() for p in predictions], "refused": [str(error) for error in refused]})
     else:
@@ -87,19 +89,28 @@ def predict(
         raise typer.Exit(ImageRefused.exit_code)
 
 
-def _files(places: list[Path]) -> list[Path]:
-    """Files as they are named; of a folder, and of those in it, what says by its suffix that it is an image."""
-    from crossroads.data.readers._view import is_image_name
+def _files(places: list[Path], note: Callable[[str], None]) -> list[Path]:
+    """Files as they are named; of a folder, the images that `fit` would find in it, in natural order."""
+    from crossroads.data.readers._view import described, is_image_name
+    from crossroads.data.trees import Folder
     from crossroads.errors import DataError
 
     found: list[Path] = []
     for place in places:
-        inside = [place]
-        if place.is_dir():
-            inside = sorted(path for path in place.rglob("*") if path.is_file() and is_image_name(path.name))
-        if not inside:
-            raise DataError("a folder must hold images", received=place, mend="give one that does, or image files")
-        found += inside
+        if not place.is_dir():
+            found.append(place)
+            continue
+        folder = Folder(place)
+        images = [folder.path_of(name) for name in folder.names() if is_image_name(name)]
+        if not images:
+            raise DataError(
+                f"{folder.origin} must hold images",
+                received=described(folder.names()),
+                mend="give a folder that does, or image files",
+            )
+        for text in folder.repeat_notes():
+            note(text)
+        found += images
     return found
 
 

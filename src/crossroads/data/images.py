@@ -4,47 +4,22 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Callable
+import threading
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import (
-    BmpImagePlugin,
-    GifImagePlugin,
-    Image,
-    ImageFile,
-    JpegImagePlugin,
-    PngImagePlugin,
-    PpmImagePlugin,
-    TiffImagePlugin,
-    WebPImagePlugin,
-)
+from PIL import Image, ImageFile, JpegImagePlugin, TiffImagePlugin
 
+from crossroads.data._tiff import full_scale, white_is_zero
+from crossroads.data.formats import opener_of
 from crossroads.errors import DataError, ImageRefused
 
 MAX_PIXELS = 100_000_000
 """Largest image that is decoded, in pixels; more is refused from the header, before anything is unpacked."""
 
-FORMATS = "PPM, PNG, JPEG, BMP, GIF, WebP, TIFF"
-
 Pixels = NDArray[np.uint8]
-Opener = Callable[[io.BytesIO], ImageFile.ImageFile]
-
-# Each format by its first bytes. The plugins are called directly rather than through `Image.open`: a file can then never reach a
-# plugin that is not listed (EPS starts a program), and Pillow's own pixel warning, which is global state, is never raised.
-_SIGNATURES: tuple[tuple[bytes, Opener], ...] = (
-    (b"\xff\xd8\xff", JpegImagePlugin.JpegImageFile),
-    (b"\x89PNG\r\n\x1a\n", PngImagePlugin.PngImageFile),
-    *((b"P%d" % kind, PpmImagePlugin.PpmImageFile) for kind in range(1, 7)),
-    (b"GIF87a", GifImagePlugin.GifImageFile),
-    (b"GIF89a", GifImagePlugin.GifImageFile),
-    (b"BM", BmpImagePlugin.BmpImageFile),
-    (b"II*\0", TiffImagePlugin.TiffImageFile),
-    (b"MM\0*", TiffImagePlugin.TiffImageFile),
-    (b"II+\0", TiffImagePlugin.TiffImageFile),
-    (b"MM\0+", TiffImagePlugin.TiffImageFile),
-)
 
 _ORIENTATION = 0x0112
 _UPRIGHT = {
@@ -56,17 +31,18 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_WHITE_IS_ZERO = 0
-_PHOTOMETRIC = 262
 
 # Words in Pillow's messages that mean that the file ends too early.
 _CUT_SHORT = ("truncated", "eof", "not enough", "unexpected end", "broken png", "incomplete")
+
+# A Pillow image is loaded by one thread at a time: one that stands in a list twice is else read by two from one open file.
+_LOADING = tuple(threading.Lock() for _ in range(64))
 
 
 MODES = ("squash", "crop")
 
 CROP = 0.875
-"""Share of the shorter side that ``crop`` keeps: 224 of 256 pixels, as ImageNet's networks have been tested since AlexNet."""
+"""Fraction of the shorter side that ``crop`` keeps: 224 of 256 pixels, as ImageNet's networks have been tested since AlexNet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +86,7 @@ def decode(raw: bytes | Pixels, *, max_pixels: int = MAX_PIXELS, draft: int | No
 
     Args:
         raw: An encoded file, or uint8 (height, width), (height, width, 1), (height, width, 3) or (height, width, 4).
+            `crossroads.data.pictures.source_of` makes one of these of any other kind of image.
         max_pixels: Larger images are refused from their header.
         draft: Where a JPEG is at least twice this size on both sides, it is decoded at a half, quarter or eighth of its size that
             is still at least this size: the inverse DCT is then computed for the pixels that are needed only.
@@ -126,6 +103,73 @@ def decode(raw: bytes | Pixels, *, max_pixels: int = MAX_PIXELS, draft: int | No
             return pixels
         return np.asarray(_rgb(Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)))
     return np.asarray(_decoded(raw, max_pixels, draft))
+
+
+class Extent(NamedTuple):
+    """The range of an image's values as they are stored.
+
+    Attributes:
+        low: Smallest value.
+        high: Largest value; of colour with 16 bits an upper bound.
+        full: Largest value that the type or file can hold.
+    """
+
+    low: float
+    high: float
+    full: float
+
+    @property
+    def dark(self) -> bool:
+        """Whether the values differ but none is above a quarter of what it could be, as with 14 bits or fewer stored in 16."""
+        return self.low < self.high <= self.full / 4
+
+
+def measured(raw: bytes | Pixels, *, max_pixels: int = MAX_PIXELS, draft: int | None = None) -> tuple[Pixels, Extent]:
+    """What `decode` gives, and the range of the values that it was made of. Takes and raises what `decode` does."""
+    if isinstance(raw, np.ndarray):
+        pixels = decode(raw, max_pixels=max_pixels)
+        return pixels, Extent(int(pixels.min()), int(pixels.max()), 255)
+    with _refusing(raw):
+        image = _opened(raw, max_pixels)
+        high_bytes = any(";16" in str(tile.args) for tile in image.tile)  # of 16 bits a channel Pillow keeps the upper 8
+        _load(image, draft)
+        pixels = np.asarray(_upright(image))
+        found = _extent(image, pixels)
+        return pixels, Extent(found.low * 256, found.high * 256 + 255, 65535) if high_bytes and found.full == 255 else found
+
+
+def of_pillow(image: Image.Image, *, max_pixels: int = MAX_PIXELS) -> Pixels:
+    """A Pillow image as its file would be decoded; of an animation, the frame that it stands at.
+
+    Returns:
+        uint8 (height, width, 3).
+
+    Raises:
+        ImageRefused: Closed, broken, too many pixels, or pixels that do not fit 8 bits.
+    """
+    _require_pixels(image.height, image.width, max_pixels)
+    try:
+        with _LOADING[(id(image) >> 4) % len(_LOADING)]:
+            image.load()
+            return np.asarray(_upright(image))
+    except ImageRefused:
+        raise
+    except Exception as error:  # as in `_refusing`
+        said = " ".join(str(error).split())[:200] or type(error).__name__
+        raise ImageRefused("a Pillow image must be open and whole", received=said, mend="open the file again") from error
+
+
+def pillow_extent(image: Image.Image) -> Extent:
+    """The range of values of a Pillow image. Raises as `of_pillow`."""
+    return _extent(image, of_pillow(image))
+
+
+def _extent(image: Image.Image, pixels: Pixels) -> Extent:
+    """The range of values of a decoded image and of the pixels that it became."""
+    if _is_deep(image):
+        values, full = _deep_values(image)
+        return Extent(int(values.min()), int(values.max()), full)
+    return Extent(int(pixels.min()), int(pixels.max()), 255)
 
 
 def resize(image: Pixels, to: Resize | int) -> Pixels:
@@ -176,6 +220,12 @@ def dimensions(raw: bytes | Pixels, *, max_pixels: int = MAX_PIXELS) -> tuple[in
         return (image.width, image.height) if turned else (image.height, image.width)
 
 
+def has_frames(raw: bytes, *, max_pixels: int = MAX_PIXELS) -> bool:
+    """Whether a file holds more frames or pages than the one that is decoded. Raises as `dimensions`."""
+    with _refusing(raw):
+        return bool(getattr(_opened(raw, max_pixels), "is_animated", False))
+
+
 class _refusing:  # noqa: N801 - used as a statement
     """Turns whatever a decoder raises on a hostile file into the one refusal that the caller expects."""
 
@@ -218,15 +268,8 @@ class _Watched(io.BytesIO):
 
 def _opened(raw: bytes, max_pixels: int) -> ImageFile.ImageFile:
     """The file with its header read and checked, nothing decoded."""
-    if not raw:
-        raise ImageRefused("an image file must not be empty", received="0 bytes", mend="copy the file again or leave it out")
-    opener = next((opener for signature, opener in _SIGNATURES if raw.startswith(signature)), None)
-    if opener is None and raw[:4] == b"RIFF" and raw[8:12] == b"WEBP":
-        opener = WebPImagePlugin.WebPImageFile
-    if opener is None:
-        raise ImageRefused(f"not an image: the file must be one of {FORMATS}", received=f"a file that starts with {raw[:8]!r}")
     # Where the program has told Pillow to accept truncated files, Pillow would fill the rest with grey: so watch the reads.
-    image = opener(_Watched(raw) if ImageFile.LOAD_TRUNCATED_IMAGES else io.BytesIO(raw))
+    image = opener_of(raw)(_Watched(raw) if ImageFile.LOAD_TRUNCATED_IMAGES else io.BytesIO(raw))
     _require_pixels(image.height, image.width, max_pixels)
     return image
 
@@ -243,17 +286,27 @@ def _require_pixels(height: int, width: int, max_pixels: int) -> None:
 def _decoded(raw: bytes, max_pixels: int, draft: int | None) -> Image.Image:
     with _refusing(raw):
         image = _opened(raw, max_pixels)
-        if draft is not None and min(image.size) >= 2 * draft:
-            image.draft(None, (draft, draft))  # does nothing where the format is not JPEG
-        watched = image.fp if isinstance(image.fp, _Watched) else None
-        if watched is not None:
-            watched.exhausted = False
-        image.load()
-        if watched is not None and watched.exhausted:
-            raise EOFError("truncated")
-        upright = _UPRIGHT.get(_orientation(image))
-        rgb = _rgb(image)
-        return rgb if upright is None else rgb.transpose(upright)
+        _load(image, draft)
+        return _upright(image)
+
+
+def _load(image: ImageFile.ImageFile, draft: int | None) -> None:
+    """Decode the pixels of an opened file."""
+    if draft is not None and min(image.size) >= 2 * draft:
+        image.draft(None, (draft, draft))  # does nothing where the format is not JPEG
+    watched = image.fp if isinstance(image.fp, _Watched) else None
+    if watched is not None:
+        watched.exhausted = False
+    image.load()
+    if watched is not None and watched.exhausted:
+        raise EOFError("truncated")
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """A decoded image in mode RGB, turned as its EXIF data say."""
+    turn = _UPRIGHT.get(_orientation(image))
+    rgb = _rgb(image)
+    return rgb if turn is None else rgb.transpose(turn)
 
 
 def _orientation(image: Image.Image) -> int:
@@ -273,12 +326,10 @@ def _rgb(image: Image.Image) -> Image.Image:
         raise ImageRefused(
             "pixels must be whole numbers", received="floating-point pixels", mend="save the image with 8 or 16 bits a channel"
         )
-    if image.mode == "I" or image.mode.startswith("I;16"):
+    if _is_deep(image):
         return _from_16_bits(image)
-    if image.mode in ("LAB", "HSV"):
-        raise ImageRefused(
-            "pixels must be grey, palette, RGB or CMYK", received=f"{image.mode} pixels", mend="save the image as RGB"
-        )
+    if image.mode == "La":
+        image = image.convert("LA")  # the one mode that Pillow converts to no other
     if not image.has_transparency_data:
         return image.convert("RGB")
     clear = image.convert("RGBA")
@@ -287,29 +338,45 @@ def _rgb(image: Image.Image) -> Image.Image:
     return white
 
 
-def _from_16_bits(image: Image.Image) -> Image.Image:
-    values = np.asarray(image).astype(np.int64)
-    if values.min() < 0 or values.max() > 65535:
+def _is_deep(image: Image.Image) -> bool:
+    """Whether the pixels are grey values of more than 8 bits."""
+    return image.mode == "I" or image.mode.startswith("I;16")
+
+
+def _deep_values(image: Image.Image) -> tuple[NDArray[np.int64], int]:
+    """Grey values of more than 8 bits, int64 (height, width), 0 for black, and the value of white."""
+    values, full = np.asarray(image).astype(np.int64), 65535
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        full = full_scale(image)
+    if values.min() < 0 or values.max() > full:
         raise ImageRefused(
-            "grey values must lie in 0..65535",
+            f"grey values must lie in 0..{full}",
             received=f"{values.min()}..{values.max()}",
             mend="save the image with 8 or 16 bits a channel",
         )
-    if isinstance(image, TiffImagePlugin.TiffImageFile) and image.tag_v2.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
-        values = 65535 - values  # Pillow inverts such files at 8 bits but not at 16
-    elif isinstance(image.info.get("transparency"), int):
-        values = np.where(values == image.info["transparency"], 65535, values)
-    return Image.fromarray(((values + 128) // 257).astype(np.uint8)).convert("RGB")
+    if isinstance(image, TiffImagePlugin.TiffImageFile) and white_is_zero(image):
+        return full - values, full  # Pillow inverts such files at 8 bits but not at 16
+    if isinstance(image.info.get("transparency"), int):
+        return np.where(values == image.info["transparency"], full, values), full
+    return values, full
+
+
+def _from_16_bits(image: Image.Image) -> Image.Image:
+    values, full = _deep_values(image)
+    return Image.fromarray(((values * 255 + full // 2) // full).astype(np.uint8)).convert("RGB")
 
 
 def _checked(array: Pixels, max_pixels: int) -> Pixels:
     """An array as (height, width, channels) with 1, 3 or 4 channels."""
     if array.dtype != np.uint8:
-        shares = array.dtype.kind == "f" and array.size and array.min() >= 0 and array.max() <= 1
-        convert = "(array * 255).round().astype('uint8')" if shares else "array.astype('uint8')"
+        fractions = array.dtype.kind == "f" and array.size and array.min() >= 0 and array.max() <= 1
+        convert = "(array * 255).round().astype('uint8')" if fractions else "array.astype('uint8')"
         raise ImageRefused("pixels must be uint8 in 0..255", received=f"dtype {array.dtype}", mend=f"convert the array: {convert}")
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 3, 4)):
-        raise ImageRefused("an array must have shape (h, w), (h, w, 1), (h, w, 3) or (h, w, 4)", received=f"shape {array.shape}")
+        mend = "move the channels last: array.transpose(1, 2, 0)" if array.ndim == 3 and array.shape[0] in (1, 3, 4) else None
+        raise ImageRefused(
+            "an array must have shape (h, w), (h, w, 1), (h, w, 3) or (h, w, 4)", received=f"shape {array.shape}", mend=mend
+        )
     _require_pixels(array.shape[0], array.shape[1], max_pixels)
     return array[:, :, np.newaxis] if array.ndim == 2 else array
 

@@ -7,22 +7,30 @@ import lzma
 import shutil
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from crossroads.data._pool import in_order
+from crossroads.data._pool import in_order, mapped
 from crossroads.data.dataset import DIGEST_BYTES, Dataset, digest_of
-from crossroads.data.images import Pixels, Resize, dimensions, load
+from crossroads.data.images import Extent, Pixels, Resize, dimensions, has_frames, load, measured
+from crossroads.data.pictures import SAMPLE, range_note, source_of
 from crossroads.errors import DataError, ImageRefused
 
 CHUNK = 64
 """Rows a task: enough to make the cost of handing it to a thread small beside 64 decodes of a tiny image (about 50 µs each)."""
+
+FEW = 8
+"""Pictures a task where nothing is known of their number: a short list of photographs still keeps every thread busy."""
+
+RANGE_SIDE = 64
+"""Side in pixels that a JPEG is decoded to at least where only the range of its values is looked at."""
 
 IN_MEMORY = 2 * 2**30
 """Bytes of pixels that are kept in memory: 700,000 images of 32 px, 14,000 of 224 px."""
@@ -90,9 +98,9 @@ class Streamed(NamedTuple):
     """One row of a stream.
 
     Attributes:
-        row: The row in the data set.
+        row: The row in the data set, or the place among the pictures.
         image: uint8 (size, size, 3), or the refusal.
-        digest: 16 bytes of what was decoded; empty for a refusal.
+        digest: 16 bytes of what was decoded; empty for a refusal, and where nobody asks.
     """
 
     row: int
@@ -212,6 +220,70 @@ def stream(dataset: Dataset, to: Resize | int, *, chunk: int = CHUNK, workers: i
         yield from results
 
 
+def stream_pictures(pictures: Iterable[object], to: Resize | int, *, workers: int | None = None) -> Iterator[Streamed]:
+    """`stream` for pictures of any kind and number, which may come one by one; without digests.
+
+    Args:
+        pictures: What `source_of` takes; gone through once, in the calling thread, and only a few ahead.
+        to: As for `stream`.
+        workers: As for `stream`.
+    """
+    numbered = enumerate(pictures)
+    chunks = iter(lambda: list(islice(numbered, FEW)), [])
+
+    def work(chunk: list[tuple[int, object]]) -> list[Streamed]:
+        return [_attempt_picture(place, picture, to) for place, picture in chunk]
+
+    for results in mapped(work, chunks, workers=workers):
+        yield from results
+
+
+def require_readable(dataset: Dataset) -> None:
+    """Raises `DataError` where no image of a class has a readable header; reads one header a class where all is well."""
+    labels, firsts = np.unique(dataset.labels, return_index=True)
+    for label, first in zip(labels.tolist(), firsts.tolist(), strict=True):
+        reason = _header_refused(dataset, first)
+        if reason is None:
+            continue
+        rows = np.flatnonzero(dataset.labels == label).tolist()
+        if all(_header_refused(dataset, row) is not None for row in rows):
+            raise DataError(
+                f"{dataset.origin}: each class needs a readable training image",
+                received=f"none of the {len(rows):,} of {dataset.classes[label]!r}, the first {dataset.name(first)}: {reason}",
+            )
+
+
+def _header_refused(dataset: Dataset, row: int) -> ImageRefused | None:
+    try:
+        dimensions(read(dataset, row))
+    except ImageRefused as error:
+        return error
+    return None
+
+
+def sample_notes(dataset: Dataset) -> tuple[str, ...]:
+    """What is odd about a sample of the files: most are dark, as 12 bits stored in 16 are, or there is more than is read.
+
+    Decodes at most `SAMPLE` of them, evenly spread. Arrays are looked at where they are read, as they were given.
+    """
+    rows = np.unique(np.linspace(0, len(dataset) - 1, min(SAMPLE, len(dataset))).round().astype(int))
+
+    def work(run: range) -> list[tuple[Extent, bool]]:
+        found = []
+        for row in rows[run.start : run.stop].tolist():
+            with suppress(ImageRefused):
+                raw = read(dataset, row)
+                if isinstance(raw, bytes):
+                    found.append((measured(raw, draft=RANGE_SIDE)[1], has_frames(raw)))
+        return found
+
+    looked = [one for part in in_order(work, len(rows), chunk=4) for one in part]
+    notes = [] if (note := range_note([extent for extent, _ in looked])) is None else [note]
+    if framed := sum(framed for _, framed in looked):
+        notes.append(f"{framed} of {len(looked)} sampled files hold several frames or pages; only the first of each is read")
+    return tuple(f"{dataset.origin}: {note}" for note in notes)
+
+
 def sizes(dataset: Dataset, sample: int = 256, seed: int = 0) -> Sizes:
     """The sides of a random sample of the images, read from their headers; used to choose an image size.
 
@@ -238,6 +310,13 @@ def _attempt(dataset: Dataset, row: int, to: Resize | int) -> Streamed:
         return Streamed(row, load(raw, to), digest_of(raw))
     except ImageRefused as error:
         return Streamed(row, error, b"")
+
+
+def _attempt_picture(place: int, picture: object, to: Resize | int) -> Streamed:
+    try:
+        return Streamed(place, load(source_of(picture), to), b"")
+    except ImageRefused as error:
+        return Streamed(place, error, b"")
 
 
 def _space(dataset: Dataset, size: int, spill: Path | None, in_memory: int) -> Pixels:

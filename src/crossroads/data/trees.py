@@ -10,7 +10,7 @@ from heapq import heappop, heappush
 from pathlib import Path
 from typing import Protocol
 
-from crossroads.data._words import shown
+from crossroads.data._words import plural, shown
 from crossroads.data.archives import MEMBER, Limits, TarTree, ZipTree, decompressed, is_junk
 from crossroads.data.labels import natural_key
 from crossroads.data.spans import Span, read_plain
@@ -76,6 +76,13 @@ class Folder:
     def repeats(self) -> list[str]:
         """Links to folders that are listed under another name already: what they hold is not listed twice."""
         return self._listing().repeats if self._listed else []
+
+    def repeat_notes(self) -> list[str]:
+        """A note on those links, where there are any."""
+        repeats = self.repeats()
+        if not repeats:
+            return []
+        return [f"{plural(len(repeats), 'link')} to folders that are read under another name left out, such as {repeats[0]}"]
 
     def exists(self, name: str) -> bool:
         """Whether there is a file of this name."""

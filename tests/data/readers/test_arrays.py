@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from crossroads.data.dataset import TEST, TRAIN, VALIDATION
 from crossroads.data.readers import read
@@ -71,6 +72,38 @@ def test_an_image_of_16_bits_is_read_alike_in_any_company() -> None:
         assert np.array_equal(np.asarray(read((images, ["a", "b"])).read(0)), alone)
 
 
+@pytest.mark.parametrize(
+    ("images", "figure"),
+    [
+        ((PIXELS > 127).astype(np.uint8), "0 and 1 of 255"),
+        ((PIXELS > 127).astype(np.int64), "0 and 1 of 255"),
+        (PIXELS // 16, "15 of 255"),
+        (PIXELS.astype(np.uint16) * 16, "65,535"),
+        (PIXELS.astype(np.float32) / 255 / 255, "of 1"),
+        ([*(PIXELS > 127).astype(np.uint8)], "0 and 1 of 255"),
+        ([Image.fromarray(image[..., 0].astype(np.uint16) * 16) for image in PIXELS], "65,535"),
+        ([*(PIXELS // 16), PIXELS[0]], "6 of 7"),
+    ],
+)
+def test_values_in_the_dark_end_of_their_type_are_said(images: object, figure: str) -> None:
+    dataset = read((images, [0] * len(images)))  # type: ignore[arg-type]
+    assert len(dataset.notes) == 1
+    assert figure in dataset.notes[0]
+
+
+@pytest.mark.parametrize(
+    "images", [PIXELS, PIXELS > 127, PIXELS / 255, PIXELS.astype(np.uint16) * 257, (PIXELS > 127) * 255, PIXELS * 0]
+)
+def test_ordinary_values_give_no_note(images: np.ndarray) -> None:
+    assert read((images, LABELS)).notes == ()
+
+
+def test_a_file_of_arrays_says_its_odd_range_too(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", x_train=PIXELS // 200, y_train=LABELS, x_test=PIXELS, y_test=LABELS)
+    (note,) = read(tmp_path / "a.npz").notes
+    assert note.startswith("x_train: ")
+
+
 def test_one_array_many_times_is_never_stacked() -> None:
     one = np.zeros((1000, 1000), np.uint8)
     dataset = read(([one] * 1_000_000, np.zeros(1_000_000, np.int8)))  # a stack would take a terabyte
@@ -95,8 +128,8 @@ def test_one_array_many_times_is_never_stacked() -> None:
         (np.zeros((2, 0, 5), np.uint8), "pixels"),
         (np.zeros((20, 20, 3), np.uint8), "single image"),
         (np.zeros((2, 2, 2), complex), "dtype complex"),
-        (np.array(["a", "b"]), "shape"),
-        ("ab", "array of images"),
+        (np.array(["a", "b"]), "2 of 2 do not; received a, b"),
+        ("ab", "an array or a list of images"),
     ],
 )
 def test_images_that_are_refused(pixels: object, message: str) -> None:
@@ -119,7 +152,7 @@ def test_images_of_many_sizes() -> None:
     image = dataset.read(1)
     assert isinstance(image, np.ndarray)
     assert image.shape == (4, 8, 3)
-    with pytest.raises(ImageRefused, match="not an image"):
+    with pytest.raises(ImageRefused, match=r"shape \(1,\)"):
         dataset.read(2)
 
 
@@ -147,6 +180,26 @@ def test_a_pickle(protocol: int, keys: tuple[str, str], tmp_path: Path) -> None:
 def test_a_pickle_is_known_by_content(tmp_path: Path) -> None:
     (tmp_path / "blob").write_bytes(pickle.dumps({"features": PIXELS, "labels": LABELS}))
     assert len(read(tmp_path / "blob")) == 6
+
+
+@pytest.mark.parametrize(
+    "images", [["a.png", "b.png"], np.array(["a.png", "b.png"]), np.array(["a.png", "b.png"], object), [b"x", b"y"]]
+)
+def test_text_in_a_pickle_is_never_a_path(images: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in "ab":
+        Image.fromarray(PIXELS[0]).save(f"{name}.png")
+    (tmp_path / "data.p").write_bytes(pickle.dumps({"features": images, "labels": [0, 1]}))
+    with pytest.raises(DataError):
+        read("data.p")
+
+
+def test_text_in_an_npz_is_never_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Image.fromarray(PIXELS[0]).save("a.png")
+    np.savez("data.npz", x=np.array(["a.png", "a.png"]), y=[0, 1])
+    with pytest.raises(DataError):
+        read("data.npz")
 
 
 def test_a_hostile_pickle_names_what_it_wanted(tmp_path: Path) -> None:

@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from crossroads.data._words import plural, shown
+from crossroads.data._words import shown
 from crossroads.data.dataset import Dataset
 from crossroads.data.labels import load_class_names, rename
-from crossroads.data.readers import arrays, folders, gtsrb, npy, parquet, pickles, tables
+from crossroads.data.readers import folders, gtsrb, memory, npy, parquet, pickles, tables
 from crossroads.data.readers._view import View, described, is_image_name, suffix_of, views
 from crossroads.data.spans import Span
 from crossroads.data.trees import Folder, existing, kind_of, open_archive
@@ -62,8 +62,10 @@ def read(source: object, *, class_names: ClassNames | None = None) -> Dataset:
         source: One of these.
             The path of a folder, or of a .zip, .tar, .tar.gz, .tar.bz2 or .tar.xz archive of what a folder may hold.
             The path of one CSV, TSV, pickle, .npz, .npy or Parquet file.
-            Arrays, as ``(images, labels)`` or a mapping such as ``{"features": …, "labels": …}``: images (n, height, width) or
-            (n, height, width, 1, 3 or 4), uint8, or floats in [0, 1]; labels (n,) integers, strings or booleans, or one-hot (n, k).
+            What is in memory, as ``(images, labels)`` or a mapping such as ``{"features": …, "labels": …}``: images as one array
+            (n, height, width) or (n, height, width, 1, 3 or 4), uint8, or floats in [0, 1]; or as a list of paths, encoded files,
+            arrays and Pillow images; labels (n,) integers, strings or booleans, or one-hot (n, k). Two such pairs are train and
+            test, three are train, validation and test. A list of ``{"image": …, "label": …}`` is read as well.
             A data set, which is returned as it is.
         class_names: Names of integer labels: a mapping, a sequence, or the path of a file with lines such as ``14,Stop`` or with
             one name a line, numbered from 0.
@@ -89,16 +91,9 @@ def _read(source: object) -> Dataset:
     if isinstance(source, (str, os.PathLike)):
         view = _first_view(Path(os.fspath(source)))
         dataset = _recognised(view)
-        repeats = view.tree.repeats() if isinstance(view.tree, Folder) else []
-        if not repeats:
-            return dataset
-        note = f"{plural(len(repeats), 'link')} to folders that are read under another name left out, such as {repeats[0]}"
-        return replace(dataset, notes=(*dataset.notes, note))
-    if isinstance(source, Mapping):
-        return arrays.from_pairs(arrays.pairs_of({str(key): value for key, value in source.items()}, "the mapping"), "arrays")
-    if isinstance(source, (tuple, list)) and len(source) == 2:
-        return arrays.read_arrays(*source)
-    raise DataError("a source is a path, or a pair (images, labels)", received=f"a {type(source).__name__}")
+        notes = view.tree.repeat_notes() if isinstance(view.tree, Folder) else []
+        return replace(dataset, notes=(*dataset.notes, *notes)) if notes else dataset
+    return memory.read_memory(source)
 
 
 def _first_view(path: Path) -> View:

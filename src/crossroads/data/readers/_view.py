@@ -13,13 +13,11 @@ from numpy.typing import NDArray
 
 from crossroads.data.archives import MEMBER
 from crossroads.data.dataset import TEST, TRAIN, VALIDATION
+from crossroads.data.formats import IMAGE_SUFFIXES
 from crossroads.data.spans import Span, read_plain
 from crossroads.data.trees import Folder, Tree
 from crossroads.errors import DataError, ImageRefused
 
-IMAGE_SUFFIXES = frozenset(
-    (".ppm", ".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".pbm", ".pnm")
-)
 DATA_SUFFIXES = frozenset((".csv", ".tsv", ".p", ".pkl", ".pickle", ".npz", ".npy", ".parquet"))
 SPLIT_WORDS = {
     "train": TRAIN,
@@ -38,7 +36,7 @@ def suffix_of(name: str) -> str:
 
 
 def is_image_name(name: str) -> bool:
-    """Whether a file says by its suffix that it is an image."""
+    """Whether a file says by its suffix that it is an image, of a format that is read or not."""
     return suffix_of(name) in IMAGE_SUFFIXES
 
 

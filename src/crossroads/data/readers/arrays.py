@@ -1,7 +1,8 @@
-"""Images and labels that are arrays in memory, and how to tell images from labels among named arrays."""
+"""Images and labels that are arrays, and how to tell images from labels among named arrays."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import TypeVar
@@ -9,15 +10,16 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from crossroads.data._words import shown
 from crossroads.data.dataset import NO_SPLIT, TEST, TRAIN, VALIDATION, Dataset, ImageSource
 from crossroads.data.labels import Rows, encode
+from crossroads.data.pictures import SAMPLE, Convert, conversion, extent_of, range_note, source_of
 from crossroads.data.readers._view import split_of
-from crossroads.errors import DataError, ImageRefused
+from crossroads.errors import DataError
 
 IMAGE_KEYS = ("features", "images", "data", "x")
 LABEL_KEYS = ("labels", "label", "targets", "y")
 _SPLIT_PREFIXES = ((TRAIN, ("train",)), (VALIDATION, ("validation", "valid", "val")), (TEST, ("test",)))
-_CHUNK = 1 << 24
 
 T = TypeVar("T")
 Pair = tuple[int, str, T, T]
@@ -27,9 +29,7 @@ Pair = tuple[int, str, T, T]
 class ArrayImages:
     """Images that are rows of one array, turned into uint8 one at a time, so that a large array is not copied."""
 
-    def __init__(
-        self, pixels: NDArray[np.generic], convert: Callable[[NDArray[np.generic]], NDArray[np.uint8]] | None, name: str
-    ) -> None:
+    def __init__(self, pixels: NDArray[np.generic], convert: Convert | None, name: str) -> None:
         self._pixels = pixels
         self._convert = convert
         self._name = name
@@ -41,6 +41,10 @@ class ArrayImages:
         """Such as ``features[12]``."""
         return f"{self._name}[{index}]"
 
+    def picture(self, index: int) -> object:
+        """One image as it was given."""
+        return self._pixels[index]
+
     def read(self, index: int) -> bytes | NDArray[np.uint8]:
         """The pixels, uint8 (height, width[, channels])."""
         row = self._pixels[index]
@@ -48,7 +52,7 @@ class ArrayImages:
 
 
 class ListImages:
-    """Images that are arrays of their own, of any sizes."""
+    """Images of their own kinds and sizes."""
 
     def __init__(self, images: Sequence[object], name: str) -> None:
         self._images = images
@@ -58,17 +62,17 @@ class ListImages:
         return len(self._images)
 
     def name(self, index: int) -> str:
-        """Such as ``images[12]``."""
-        return f"{self._name}[{index}]"
+        """The path of a file; else such as ``images[12]``."""
+        image = self._images[index]
+        return shown(str(image)) if isinstance(image, (str, os.PathLike)) else f"{self._name}[{index}]"
+
+    def picture(self, index: int) -> object:
+        """One image as it was given."""
+        return self._images[index]
 
     def read(self, index: int) -> bytes | NDArray[np.uint8]:
-        """The pixels, uint8 (height, width[, channels]). Raises ImageRefused where they are no image."""
-        name = self.name(index)
-        try:
-            one = array_images(np.asarray(self._images[index])[np.newaxis], name)
-        except (DataError, ValueError) as error:
-            raise ImageRefused(f"not an image: {error}") from error
-        return one.read(0)
+        """The encoded file, or the pixels, uint8 (height, width[, channels]). Raises ImageRefused where it is no image."""
+        return source_of(self._images[index])
 
 
 class Joined:
@@ -100,49 +104,14 @@ def array_images(pixels: NDArray[np.generic], name: str) -> ArrayImages:
     """Images of one array, without copying it.
 
     Args:
-        pixels: (n, height, width) or (n, height, width, 1, 3 or 4); uint8, or other integers that mean 0..255, uint16 that means
-            0..65535 and is divided by 257, booleans, or floats that mean [0, 1] and are multiplied by 255; both are rounded.
+        pixels: (n, height, width) or (n, height, width, 1, 3 or 4), of a type that `pictures.conversion` knows.
         name: What to call the array in a message.
-
-    The type alone says what the values mean: one image is read alike in any company. The values are looked at only to tell that
-    they are valid, which is the same for train and test images.
 
     Raises:
         DataError: Another shape, type or range, a NaN, or images without pixels.
     """
     _check_shape(pixels.shape, name)
-    kind = pixels.dtype.kind
-    if pixels.dtype == np.uint8:
-        return ArrayImages(pixels, None, name)
-    if kind == "b":
-        return ArrayImages(pixels, _from_bool, name)
-    if kind not in "iuf":
-        mend = "stack images of one size, or pass a list of arrays" if kind == "O" else "convert it to uint8"
-        raise DataError(f"{name} must be an array of numbers", received=f"dtype {pixels.dtype}", mend=mend)
-    if kind == "u" and pixels.dtype.itemsize == 2:  # of either byte order
-        return ArrayImages(pixels, _from_uint16, name)
-    low, high = _range(pixels)
-    if kind == "f":
-        if not (low >= 0 and high <= 1):  # false for NaN as well
-            raise DataError(
-                f"images of floats in {name} must lie in [0, 1]", received=f"{low:g} to {high:g}", mend=_float_mend(low, high)
-            )
-        return ArrayImages(pixels, _from_float, name)
-    if low >= 0 and high <= 255:
-        return ArrayImages(pixels, _from_int, name)
-    raise DataError(
-        f"images of integers in {name} must lie in 0..255",
-        received=f"{low:g} to {high:g}",
-        mend="scale them and convert to uint8, or convert 0..65535 to uint16",
-    )
-
-
-def _float_mend(low: float, high: float) -> str:
-    if not (np.isfinite(low) and np.isfinite(high)):
-        return "replace NaN and infinity"
-    if low >= 0:
-        return f"divide by {255 if high > 16 else high:g}, or convert 0..255 to uint8"
-    return "undo the normalisation: preprocessing is part of the model"
+    return ArrayImages(pixels, conversion(pixels, name), name)
 
 
 def _check_shape(shape: tuple[int, ...], name: str) -> None:
@@ -163,54 +132,50 @@ def _check_shape(shape: tuple[int, ...], name: str) -> None:
         raise DataError(f"images of {name} must have pixels", received=f"shape {shape}")
 
 
-def _range(pixels: NDArray[np.generic]) -> tuple[float, float]:
-    """Smallest and largest value, a stretch at a time so that a memory-mapped array stays on disk; NaN where there is one."""
-    low, high = np.inf, -np.inf
-    step = max(1, _CHUNK // max(1, pixels[:1].size))
-    for start in range(0, len(pixels), step):
-        part = pixels[start : start + step]
-        low = np.minimum(low, np.min(part))
-        high = np.maximum(high, np.max(part))
-    return (float(low), float(high)) if len(pixels) else (0.0, 0.0)
+def from_pairs(
+    pairs: Sequence[Pair[object]],
+    origin: str,
+    notes: Sequence[str] = (),
+    *,
+    source: Callable[[object, str], ArrayImages | ListImages] | None = None,
+) -> Dataset:
+    """The data set of several (split, name, images, labels), their classes united by name.
 
-
-def _from_bool(row: NDArray[np.generic]) -> NDArray[np.uint8]:
-    return row.astype(np.uint8) * np.uint8(255)
-
-
-def _from_float(row: NDArray[np.generic]) -> NDArray[np.uint8]:
-    return np.rint(row.astype(np.float64) * 255).astype(np.uint8)
-
-
-def _from_int(row: NDArray[np.generic]) -> NDArray[np.uint8]:
-    return row.astype(np.uint8)
-
-
-def _from_uint16(row: NDArray[np.generic]) -> NDArray[np.uint8]:
-    return ((row.astype(np.uint32) + 128) // 257).astype(np.uint8)  # 65535 / 255 = 257: full range to full range, rounded
-
-
-def from_pairs(pairs: Sequence[Pair[object]], origin: str, notes: Sequence[str] = ()) -> Dataset:
-    """The data set of several (split, name, images, labels), their classes united by name."""
-    rows, sources = Rows(), list[ImageSource]()
+    Args:
+        pairs: At least one.
+        origin: What to call them all.
+        notes: What the reader has to say of them.
+        source: Makes the images of what stands for them and its name; `array_source` by default, which reads nothing but numbers.
+    """
+    rows, sources, odd = Rows(), list[ImageSource](), []
     for split, name, images, values in pairs:
-        source = _source(images, name)
+        found = (source or array_source)(images, name)
         codes, classes = encode(values, what=f"the labels of {name}")
-        if len(codes) != len(source):
+        if len(codes) != len(found):
             raise DataError(
                 f"{name} must have one label for each image",
-                received=f"{len(source)} images and {len(codes)} labels",
+                received=f"{len(found)} images and {len(codes)} labels",
                 mend="check how they were saved",
             )
         for code in codes.tolist():
             rows.add(classes[code], split=split)
-        sources.append(source)
+        sources.append(found)
+        odd += _odd_range(found, name)
     if not len(rows):
         raise DataError(f"{origin} must hold at least one image", received="0 images")
-    return rows.dataset(origin, sources[0] if len(sources) == 1 else Joined(sources), notes)
+    return rows.dataset(origin, sources[0] if len(sources) == 1 else Joined(sources), (*notes, *odd))
 
 
-def _source(images: object, name: str) -> ImageSource:
+def _odd_range(images: ArrayImages | ListImages, name: str) -> list[str]:
+    """A note where the values of a sample of the images are dark; files are looked at where they are decoded."""
+    sample = np.unique(np.linspace(0, len(images) - 1, min(SAMPLE, len(images))).round().astype(int)).tolist()
+    extents = [extent for index in sample if (extent := extent_of(images.picture(index))) is not None]
+    note = range_note(extents)
+    return [] if note is None else [f"{name}: {note}"]
+
+
+def array_source(images: object, name: str) -> ArrayImages | ListImages:
+    """Images that are numbers: one array, or a list of arrays or of nested lists; text is never taken for paths."""
     if isinstance(images, np.ndarray) and images.dtype.kind != "O":
         return array_images(images, name)
     if not isinstance(images, (list, tuple, np.ndarray)):
@@ -222,18 +187,13 @@ def _source(images: object, name: str) -> ImageSource:
         if len({array.shape for array in arrays}) == 1:
             _check_shape((len(arrays), *arrays[0].shape), name)
             for array in {id(array): array for array in arrays}.values():
-                array_images(array[np.newaxis], name)
+                conversion(array, name)
         return ListImages(items, name)
     try:
         return array_images(np.asarray(items), name)
     except (ValueError, MemoryError) as error:
         received = "lists of different lengths" if isinstance(error, ValueError) else "more numbers than fit in memory"
         raise DataError(f"{name} must be images of numbers", received=received, mend="pass an array or a list of arrays") from error
-
-
-def read_arrays(images: object, labels: object) -> Dataset:
-    """In-memory images and labels; see `array_images` and `labels.encode` for what they may be."""
-    return from_pairs([(NO_SPLIT, "images", images, labels)], "arrays")
 
 
 def pairs_of(arrays: Mapping[str, T], origin: str) -> list[Pair[T]]:

@@ -1,0 +1,98 @@
+"""TIFF: what is in a file by its tags, and a clear refusal of what is no picture of 8 or 16 bits."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from typing import Any
+
+from PIL import TiffImagePlugin
+
+from crossroads.errors import ImageRefused
+
+CAMERA_RAW = "camera raw"
+
+_SUBFILE, _BITS, _COMPRESSION, _PHOTOMETRIC, _SAMPLES = 254, 258, 259, 262, 277
+_PLANAR, _SUBFILES, _SAMPLE_FORMAT, _DNG_VERSION = 284, 330, 339, 50706
+_CHANNELS = {2: 3, 5: 4, 6: 3, 8: 3}  # photometric interpretation: colour channels; 1 for the others
+_SAMPLE_FORMATS = {2: "signed", 3: "floating-point", 5: "complex", 6: "complex"}
+_WHITE_IS_ZERO = 0
+
+# What Pillow says where it knows no way to unpack the samples, which is not a fault of the file.
+_UNKNOWN = ("unknown pixel mode", "unknown data organization", "samples per pixel")
+
+
+def open_tiff(file: io.BytesIO) -> TiffImagePlugin.TiffImageFile:
+    """The file with its header read.
+
+    Raises:
+        ImageRefused: Bands, numbers or a compression that make no picture of 8 or 16 bits; says what is in the file.
+    """
+    tags = _tags(file)
+    if _is_camera_raw(tags, file.getvalue()):  # what could be opened is a thumbnail
+        raise ImageRefused(f"the format {CAMERA_RAW} is not read", mend="develop it to JPEG or TIFF")
+    if _number(tags, _SAMPLES, 1) > _CHANNELS.get(_number(tags, _PHOTOMETRIC, 1), 1) + 1:
+        raise _refusal(tags)
+    if (method := _number(tags, _COMPRESSION, 1)) not in TiffImagePlugin.COMPRESSION_INFO:
+        raise ImageRefused(
+            "this compression of TIFF is not read", received=f"method {method}", mend="save it without compression, or as PNG"
+        )
+    file.seek(0)
+    try:
+        return TiffImagePlugin.TiffImageFile(file)
+    except SyntaxError as error:
+        if any(said in str(error) for said in _UNKNOWN):
+            raise _refusal(tags) from error
+        raise
+
+
+def full_scale(image: TiffImagePlugin.TiffImageFile) -> int:
+    """The largest value that a grey sample of more than 8 bits can have: 4,095 where the file says 12 bits.
+
+    MaxSampleValue is not looked at: TIFF 6.0 keeps it for statistics, and writers put each image's own maximum there.
+    """
+    return 4095 if image.tag_v2.get(_BITS) == (12,) else 65535
+
+
+def white_is_zero(image: TiffImagePlugin.TiffImageFile) -> bool:
+    """Whether small values are bright."""
+    return bool(image.tag_v2.get(_PHOTOMETRIC) == _WHITE_IS_ZERO)
+
+
+def _tags(file: io.BytesIO) -> Mapping[int, Any]:
+    """The tags of the first image; none where they cannot be read, which Pillow then says."""
+    raw = file.getvalue()
+    try:
+        directory = TiffImagePlugin.ImageFileDirectory_v2(raw[:16] if raw[2:3] == b"+" or raw[3:4] == b"+" else raw[:8])
+        file.seek(directory.next)
+        directory.load(file)
+        return directory  # which decodes a value when it is asked for
+    except Exception:  # a hostile directory: any of a dozen kinds
+        return {}
+
+
+def _number(tags: Mapping[int, Any], tag: int, default: int) -> int:
+    try:
+        value = tags.get(tag)
+    except Exception:  # as above
+        return default
+    if isinstance(value, tuple) and value:
+        value = value[0]
+    return value if isinstance(value, int) else default
+
+
+def _is_camera_raw(tags: Mapping[int, Any], raw: bytes) -> bool:
+    thumbnail = _number(tags, _SUBFILE, 0) & 1 and _SUBFILES in tags
+    return raw[8:10] == b"CR" or _DNG_VERSION in tags or bool(thumbnail)
+
+
+def _refusal(tags: Mapping[int, Any]) -> ImageRefused:
+    samples, bits = _number(tags, _SAMPLES, 1), _number(tags, _BITS, 1)
+    kind = _SAMPLE_FORMATS.get(_number(tags, _SAMPLE_FORMAT, 1), "")
+    planes = " in separate planes" if _number(tags, _PLANAR, 1) == 2 else ""
+    what = f"{samples} band{'s' if samples > 1 else ''} of {bits} bits{f' ({kind})' if kind else ''}{planes}"
+    return ImageRefused(
+        "a picture has 1 (grey), 3 (RGB) or 4 channels of 8 or 16 bits",
+        received=f"a TIFF of {what}",
+        mend="choose the bands to show, scale them to 8 bits, and save them as PNG",
+    )

@@ -1,0 +1,152 @@
+"""What a program has in memory: pictures of any kind with labels, as one pair, one pair per split, or one record per image."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from PIL import Image
+
+from crossroads.data.dataset import NO_SPLIT, TEST, TRAIN, VALIDATION, Dataset
+from crossroads.data.readers.arrays import IMAGE_KEYS, LABEL_KEYS, ArrayImages, ListImages, Pair, array_source, from_pairs, pairs_of
+from crossroads.errors import DataError
+
+PAIR = "give (images, labels), a mapping of both, or ((x_train, y_train), (x_test, y_test))"
+
+_ENCODED = (str, os.PathLike, bytes, bytearray, Image.Image)
+_RECORD_IMAGES = ("image", "img", *IMAGE_KEYS)
+_RECORD_LABELS = (*LABEL_KEYS, "class", "category", "target")
+_SHOWN = 3
+
+
+def read_memory(source: object) -> Dataset:
+    """Labelled images in memory.
+
+    Args:
+        source: ``(images, labels)``; a mapping of named arrays; two pairs for train and test, or three for train, validation and
+            test, as `keras.datasets` gives them; a list of mappings such as ``{"image": …, "label": …}``.
+
+    Raises:
+        DataError: Something else; says what to give instead.
+    """
+    if isinstance(source, Mapping):
+        return _from_pairs(pairs_of({str(key): value for key, value in source.items()}, "the mapping"))
+    if not isinstance(source, (tuple, list)):
+        raise DataError("a source is a path, or a pair (images, labels)", received=_kind(source), mend=_hint(source))
+    if source and all(isinstance(item, Mapping) for item in source):
+        return _from_records(source)
+    if len(source) in (2, 3) and all(_is_labelled(item) for item in source):
+        splits = ((TRAIN, "train"), (VALIDATION, "val"), (TEST, "test"))
+        chosen = splits if len(source) == 3 else (splits[0], splits[2])
+        return _from_pairs([(split, f"x_{name}", *pair) for (split, name), pair in zip(chosen, source, strict=True)])
+    if len(source) == 2 and not _is_example(source[1]):
+        return _from_pairs([(NO_SPLIT, "images", *source)])
+    if source and all(_is_example(item) for item in source):
+        raise DataError(PAIR, received=f"{len(source)} pairs of one image and its label", mend="turn them: tuple(zip(*pairs))")
+    raise DataError(PAIR, received=f"a {type(source).__name__} of {len(source)} items")
+
+
+def _from_pairs(pairs: Sequence[Pair[object]]) -> Dataset:
+    return from_pairs(pairs, "arrays", source=_pictures)
+
+
+def _from_records(records: Sequence[Mapping[object, object]]) -> Dataset:
+    """One mapping per image, as a list of the rows of a Hugging Face data set is."""
+    image, label = (next((key for key in keys if key in records[0]), None) for keys in (_RECORD_IMAGES, _RECORD_LABELS))
+    if image is None or label is None or not all(image in record and label in record for record in records):
+        raise DataError(
+            "each record must hold an image and a label",
+            received=f"the keys {', '.join(map(repr, records[0]))}",
+            mend="name them image and label",
+        )
+    return _from_pairs([(NO_SPLIT, "images", [record[image] for record in records], [record[label] for record in records])])
+
+
+def _pictures(images: object, name: str) -> ArrayImages | ListImages:
+    """Images of any kind. Only what a program gives comes here: in a file, text is no path to open."""
+    if isinstance(images, (*_ENCODED, Mapping)):
+        raise DataError(f"{name} must be an array or a list of images", received=f"one {type(images).__name__}")
+    if hasattr(images, "__array__"):  # also a tensor, or a column of a table
+        images = np.asarray(images)
+    if isinstance(images, np.ndarray):
+        images = images.tolist() if images.dtype.kind == "U" and images.ndim == 1 else images
+    elif isinstance(images, Sequence):
+        images = list(images)
+    if isinstance(images, np.ndarray) and images.dtype.kind != "O":
+        return array_source(images, name)
+    if not isinstance(images, (list, np.ndarray)):
+        raise DataError(f"{name} must be an array or a list of images", received=_kind(images), mend=_hint(images))
+    items = list(images)
+    if not any(isinstance(item, _ENCODED) for item in items):
+        return array_source(images, name)
+    _require_there([item for item in items if isinstance(item, (str, os.PathLike))])
+    return ListImages(items, name)
+
+
+def _require_there(paths: Sequence[str | os.PathLike[str]]) -> None:
+    missing = [path for path in paths if not os.path.isfile(path)]  # noqa: PTH113 - a third of pathlib's time
+    if missing:
+        named = ", ".join(map(str, missing[:_SHOWN])) + (", …" if len(missing) > _SHOWN else "")
+        raise DataError(
+            f"every path must lead to an image file, and {len(missing)} of {len(paths)} do not",
+            received=named,
+            mend="paths are relative to the working directory",
+        )
+
+
+def _is_labelled(item: object) -> bool:
+    """Whether an item is images with their labels, and not images or labels alone."""
+    if not isinstance(item, (tuple, list)) or len(item) != 2:
+        return False
+    images, labels = item
+    return _are_images(images) and _are_labels(labels)
+
+
+def _are_images(item: object) -> bool:
+    if hasattr(item, "__array__") and not isinstance(item, Image.Image):
+        shape, kind = np.shape(item), np.asarray(item).dtype.kind
+        return len(shape) >= 3 or (len(shape) == 1 and kind in "OU")
+    return isinstance(item, Sequence) and not isinstance(item, (str, bytes)) and bool(item) and not _is_scalar(item[0])
+
+
+def _are_labels(item: object) -> bool:
+    if hasattr(item, "__array__") and not isinstance(item, Image.Image):
+        return len(np.shape(item)) in (1, 2)
+    if not isinstance(item, Sequence) or isinstance(item, (str, bytes)):
+        return False
+    return all(isinstance(label, str) or _is_scalar(label) or np.ndim(label) == 1 for label in list(item)[:_SHOWN])
+
+
+def _is_scalar(item: object) -> bool:
+    return isinstance(item, (bool, int, float, np.generic))
+
+
+def _is_example(item: object) -> bool:
+    """Whether an item is one image with its one label."""
+    if not isinstance(item, (tuple, list)) or len(item) != 2:
+        return False
+    image, label = item
+    if isinstance(image, (str, os.PathLike)):
+        return _is_scalar(label)  # two texts may be two paths, or two labels
+    single = isinstance(image, (bytes, Image.Image)) or (hasattr(image, "__array__") and len(np.shape(image)) >= 2)
+    return single and (_is_scalar(label) or isinstance(label, str))
+
+
+def _kind(item: object) -> str:
+    columns = getattr(item, "columns", None)
+    if type(item).__name__ == "DataFrame" and columns is not None:
+        return f"DataFrame with the columns {', '.join(map(str, list(columns)[:8]))}"
+    return type(item).__name__
+
+
+def _hint(item: object) -> str:
+    if type(item).__name__ == "DataFrame":
+        return "give two of its columns, of paths and of labels: (table['path'], table['label'])"
+    if hasattr(item, "column_names"):  # of Hugging Face
+        return "give two of its columns, of images and of labels: (data['image'], data['label'])"
+    if hasattr(item, "__getitem__") and hasattr(item, "__len__"):
+        return "give its images and labels: ([image for image, _ in data], [label for _, label in data])"
+    if hasattr(item, "__iter__"):
+        return "give lists, not what makes one item at a time: tuple(zip(*data)) where it gives pairs of an image and a label"
+    return PAIR

@@ -1,0 +1,43 @@
+"""Work in threads keeps its order, looks only a little ahead, and ends with the first error."""
+
+from __future__ import annotations
+
+import pytest
+
+from crossroads.data._pool import in_order, mapped
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_results_come_in_the_order_of_the_tasks(workers: int) -> None:
+    assert list(mapped(lambda n: n * n, iter(range(50)), workers=workers)) == [n * n for n in range(50)]
+    assert list(in_order(list, 10, chunk=4, workers=workers)) == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+    assert list(in_order(list, 0, chunk=4, workers=workers)) == []
+
+
+def test_tasks_are_taken_only_a_little_ahead() -> None:
+    tasks = iter(range(10**9))
+    results = mapped(lambda n: n, tasks, workers=2)
+    assert [next(results) for _ in range(10)] == list(range(10))
+    assert next(tasks) < 20
+
+
+def test_an_error_comes_in_its_place_and_ends_the_work() -> None:
+    done = []
+
+    def work(n: int) -> int:
+        done.append(n)
+        return 1 // (5 - n)
+
+    results = mapped(work, range(1000), workers=2)
+    with pytest.raises(ZeroDivisionError):
+        list(results)
+    assert len(done) < 20
+
+
+def test_an_error_of_the_tasks_is_raised_to_the_consumer() -> None:
+    def broken():  # type: ignore[no-untyped-def]
+        yield 1
+        raise KeyError("tasks")
+
+    with pytest.raises(KeyError, match="tasks"):
+        list(mapped(lambda n: n, broken()))
