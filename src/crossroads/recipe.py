@@ -114,7 +114,7 @@ class Recipe:
         unfreeze: ``gradual`` begins finetuning at the head and sets the blocks below free one after another.
         train_batchnorm: Whether BatchNorm layers and their statistics move while finetuning.
         early_stopping: Epochs without a better validation loss after which training ends; 0 for never.
-        strict: Whether the first unreadable image is an error.
+        strict: Whether an unreadable image is an error, and a class with too few images, or groups, for every side of the split.
     """
 
     data: str | None = None
