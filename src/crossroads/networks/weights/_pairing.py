@@ -95,9 +95,9 @@ def pairings(model: keras.Model, file: WeightFile) -> Iterator[tuple[Pairing, ..
         layers = _unfolded(file.layers) if file.folded and nested else file.layers
         yield from _by_name(slots, layers, file)
         yield from ((pairing,) for pairing in _by_path(slots, layers))
-        if file.ordered and layers:
-            # Single numbers, such as the steps of a moving average, are no layer.
-            arrays = [layer for layer in layers if any(array.ndim for array in layer.arrays)] if file.layout == "torch" else layers
+        # Single numbers, such as the steps of a moving average, are no layer.
+        arrays = [layer for layer in layers if file.layout != "torch" or any(array.ndim for array in layer.arrays)]
+        if file.ordered and arrays:
             ordered = _pairing("order", slots, arrays, dict(zip(map(_identity, slots), arrays, strict=False)))
             yield (replace(ordered, place=file.place),)
 
