@@ -14,6 +14,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d
 
 from crossroads import artifact
+from crossroads.data.dataset import numbered
 from crossroads.data.labels import encode
 from crossroads.data.readers import read
 from crossroads.predictor import Predictor
@@ -135,7 +136,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         columns, names = encode(classes, what="y")
         data = replace(read((X, columns[codes])), classes=names)
         if groups is not None:
-            data = replace(data, groups=np.unique(np.asarray(groups), return_inverse=True)[1].astype(np.int64))
+            data = replace(data, groups=numbered(groups, len(data)))
         folder = _temporary()
         run = fit(data, out=Path(folder.name) / "run", recipe=self._recipe())
         self._hold(folder, run)
