@@ -154,3 +154,25 @@ def test_it_is_not_fitted_before_fit():
 
     with pytest.raises(NotFittedError):
         crossroads.ImageClassifier().predict(np.zeros((1, 8, 8, 3), np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("groups", "message"),
+    [
+        (np.arange(19), "groups must have the shape"),
+        (np.array([np.nan, *range(19)]), "each image must have a group; received nan in row 0"),
+        (np.zeros((20, 2), int), "groups must have the shape"),
+    ],
+)
+def test_groups_that_are_not_one_for_each_image_are_refused(groups, message):
+    with pytest.raises(crossroads.CrossroadsError, match=message):
+        crossroads.ImageClassifier(**QUICK).fit(*stripes(20), groups=groups)
+
+
+def test_groups_may_have_names():
+    names = np.array(["north", "south", "east", "west"])[np.arange(20) // 5]
+    images, labels = stripes(20)
+    labels = np.tile(labels[:2], 10)  # each group holds both classes
+    metrics = crossroads.ImageClassifier(**QUICK).fit(images, labels, groups=names).run_.metrics
+    assert metrics["validation"]["n"] % 5 == 0
+    assert metrics["validation"]["groups"] == metrics["validation"]["n"] // 5

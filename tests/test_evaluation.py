@@ -76,6 +76,9 @@ def test_class_without_images_has_no_scores_and_no_part_in_the_balanced_accuracy
     assert e.per_class[2] == ("never", None, None, None, 0)
     assert e.balanced_accuracy == 0.75
     assert e.per_class[1].recall == 0.5
+    assert e.untested_classes == tuple(e.to_json()["untested_classes"]) == ("never",)
+    assert dict(e.lines())["untested_classes"].startswith("1 of 3")
+    assert "untested_classes" not in dict(evaluate(sure([0, 1], 2), [0, 1], "ab").lines())
 
 
 def test_class_that_is_never_predicted_has_no_precision():
@@ -251,8 +254,8 @@ def test_lines_start_as_the_notes_print_them():
 def test_table_has_a_line_a_class_and_dashes_for_the_unknown():
     table = evaluate(sure([0, 1], 3), [0, 1], ["stop", "a long class name", "never"]).table().splitlines()
     assert len(table) == 4
-    assert table[3].split() == ["never", "-", "-", "-", "0"]
-    assert len({len(line) for line in table}) == 1
+    assert table[3].split() == ["never", "-", "-", "-", "0", "not", "tested"]
+    assert len({len(line) for line in table[:3]}) == 1
 
 
 def test_an_evaluation_cannot_be_changed():

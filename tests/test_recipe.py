@@ -1,4 +1,8 @@
+import re
 import tomllib
+import typing
+from dataclasses import fields
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -100,3 +104,54 @@ def test_a_file_that_is_missing_or_not_toml_is_told_by_name(tmp_path):
 
 def test_with_options_ignores_what_was_not_given():
     assert Recipe(epochs=3).with_options(epochs=None, seed=4) == Recipe(epochs=3, seed=4)
+
+
+def _is_number(record, name):
+    hint = typing.get_type_hints(record)[name]
+    return bool({int, float} & {hint, *typing.get_args(hint)})
+
+
+REFERENCE = Path(__file__).parents[1] / "docs" / "reference" / "recipe.md"
+NUMBERS = {(record, one.name) for record in (Recipe, Augmentation) for one in fields(record) if _is_number(record, one.name)}
+
+
+def ranges_of_docstrings():
+    """(record, field, bracket, low, high) as the docstrings state them."""
+    for record in (Recipe, Augmentation):
+        for name, text in re.findall(
+            r"^        (\w+): (.*?)(?=^        \w+: |\Z)", record.__doc__ + "\n", re.MULTILINE | re.DOTALL
+        ):
+            for bracket, low, high in re.findall(r"in ([\[(])([\d.]+),\s+([\d.]+)\]", text):
+                yield record, name, bracket, float(low), float(high)
+
+
+def ranges_of_the_reference():
+    """The same as the reference of the recipe states them."""
+    for line in REFERENCE.read_text(encoding="utf-8").splitlines():
+        cells = line.replace(",", "").split(" | ")
+        if found := re.match(r"\| `(\w+)`", line):
+            for cell in cells[1:3]:
+                if stated := re.search(r"in ([\[(])([\d.]+) ([\d.]+)\]", cell):
+                    yield Recipe, found[1], stated[1], float(stated[2]), float(stated[3])
+                elif stated := re.match(r"(?:integer )?([\d.]+) to ([\d.]+)$", cell):
+                    yield Recipe if "integer" in cell else Augmentation, found[1], "[", float(stated[1]), float(stated[2])
+
+
+@pytest.mark.parametrize("source", [ranges_of_docstrings, ranges_of_the_reference])
+def test_a_range_is_stated_for_every_number(source):
+    assert {(record, name) for record, name, *_ in source()} == NUMBERS
+
+
+@pytest.mark.parametrize(
+    ("record", "name", "bracket", "low", "high"),
+    [*ranges_of_docstrings(), *ranges_of_the_reference()],
+    ids=lambda value: getattr(value, "__name__", str(value)),
+)
+def test_what_is_accepted_is_the_range_that_is_stated(record, name, bracket, low, high):
+    whole = int in typing.get_args(typing.get_type_hints(record)[name]) or typing.get_type_hints(record)[name] is int
+    number, step = (int, 1) if whole else (float, 1e-9 * max(high, 1))
+    for value in (high, low if bracket == "[" else low + step):
+        assert getattr(record(**{name: number(value)}), name) == value
+    for value in (high + step, low - step, *([low] if bracket == "(" else [])):
+        with pytest.raises(RecipeError, match="must lie in"):
+            record(**{name: number(value)})

@@ -234,11 +234,11 @@ def test_a_folder_with_other_things_in_it_is_left_alone(source, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 
-def test_a_class_that_cannot_be_split_is_told(tmp_path):
+def test_with_strict_a_class_that_cannot_be_split_is_refused(tmp_path):
     images, labels = stripes(20)
     labels = np.array([*labels[:19], "lonely"])
     with pytest.raises(SplitError, match="lonely"):
-        crossroads.fit(folder_of(tmp_path / "data", images, labels), out=tmp_path / "run", recipe=QUICK)
+        crossroads.fit(folder_of(tmp_path / "data", images, labels), out=tmp_path / "run", recipe=QUICK, strict=True)
 
 
 def test_a_refused_image_is_listed_and_with_strict_an_error(tmp_path):

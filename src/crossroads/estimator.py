@@ -15,6 +15,7 @@ from sklearn.utils.validation import check_is_fitted, column_or_1d
 from crossroads import artifact
 from crossroads._keras import require_usable_keras
 from crossroads._platform import TemporaryFolder
+from crossroads.data.dataset import numbered
 from crossroads.data.labels import encode
 from crossroads.data.readers import read
 from crossroads.predictor import Predictor
@@ -137,7 +138,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         columns, names = encode(classes, what="y")
         data = replace(read((X, columns[codes])), classes=names)
         if groups is not None:
-            data = replace(data, groups=np.unique(np.asarray(groups), return_inverse=True)[1].astype(np.int64))
+            data = replace(data, groups=numbered(groups, len(data)))
         folder = TemporaryFolder()
         run = fit(data, out=folder.path / "run", recipe=self._recipe())
         self._hold(folder, run)

@@ -100,6 +100,11 @@ class Evaluation:
     expected_calibration_error: float
     mistakes: tuple[Mistake, ...]
 
+    @property
+    def untested_classes(self) -> tuple[str, ...]:
+        """The classes without an image: they have no recall, and balanced accuracy is over the others."""
+        return tuple(score.name for score in self.per_class if not score.support)
+
     def lines(self) -> Iterator[tuple[str, str | float]]:
         """The figures as (name, value), in the order in which they are printed as ``name: value``."""
         yield "n", self.n
@@ -112,6 +117,8 @@ class Evaluation:
         yield "balanced_accuracy_interval", _spell(self.balanced_accuracy_interval, self.interval_method)
         yield from ((f"top_{k}_accuracy", share) for k, share in self.top_k.items() if k > 1)
         yield "expected_calibration_error", self.expected_calibration_error
+        if self.untested_classes:
+            yield "untested_classes", f"{len(self.untested_classes)} of {len(self.classes)}, left out of balanced_accuracy"
 
     def summary(self) -> dict[str, Any]:
         """The five headline figures, ready for JSON: n, accuracy, accuracy_interval, balanced_accuracy, loss."""
@@ -131,16 +138,21 @@ class Evaluation:
         values["balanced_accuracy_interval"] = list(self.balanced_accuracy_interval)
         values["top_k"] = {str(k): share for k, share in self.top_k.items()}
         values["per_class"] = [score._asdict() for score in self.per_class]
+        values["untested_classes"] = list(self.untested_classes)
         values["confusion_matrix"] = self.confusion_matrix.tolist()
         values["mistakes"] = [mistake._asdict() for mistake in self.mistakes]
         return values
 
     def table(self) -> str:
-        """The classes as text, one a line: name, precision, recall, F1, support; ``-`` where the data cannot tell."""
+        """The classes as text, one per line: name, precision, recall, F1, support; ``-`` where the data cannot tell.
+
+        A class without images is marked as not tested.
+        """
         width = max(len("class"), *(len(score.name) for score in self.per_class))
         header = f"{'class':<{width}}  precision  recall      f1  support"
         rows = (
             f"{s.name:<{width}}  {_cell(s.precision):>9}  {_cell(s.recall):>6}  {_cell(s.f1):>6}  {s.support:>7}"
+            + ("" if s.support else "  not tested")
             for s in self.per_class
         )
         return "\n".join([header, *rows])

@@ -96,7 +96,9 @@ def divide(data: Source | None, test: Source | None, recipe: Recipe, watcher: Wa
     locked = None if test is None else test_rows(align(read(test, class_names=recipe.class_names), dataset.classes))
     if dataset.groups is None:
         dataset = _with_digests(dataset, recipe, locked is not None, watcher)
-    parts = split(dataset, validation=recipe.validation, test=recipe.test_share, seed=recipe.seed, locked_test=locked)
+    shares = {"validation": recipe.validation, "test": recipe.test_share}
+    parts = split(dataset, **shares, seed=recipe.seed, locked_test=locked, strict=recipe.strict)
+    _require_all_trained(parts.train)
     if locked is not None:
         recipe = replace(recipe, test_share=0.0)  # which then does nothing; so the stored recipe repeats the run
     notes = (*dataset.notes, *(() if locked is None else (f"test: {note}" for note in locked.notes)), *parts.notes)
@@ -108,6 +110,17 @@ def divide(data: Source | None, test: Source | None, recipe: Recipe, watcher: Wa
     require_readable(parts.train)
     side = float(sizes(parts.train, seed=recipe.seed).median)
     return Divided(recipe, parts.train, parts.validation, parts.test, side, notes)
+
+
+def _require_all_trained(train: Dataset) -> None:
+    """Raises `DataError` where a class has no image to train on."""
+    absent = [repr(train.classes[label]) for label in np.flatnonzero(train.counts() == 0)]
+    if absent:
+        raise DataError(
+            f"{train.origin}: each class needs a training image",
+            received=f"none of {', '.join(absent[:5])}{', …' * (len(absent) > 5)}",
+            mend="add images of it to train, or leave the class out",
+        )
 
 
 def _unequal(train: Dataset) -> tuple[str, ...]:

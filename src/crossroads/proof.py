@@ -1,4 +1,7 @@
-"""The proof of a run: what was trained is saved, loaded again as its users will load it, and scored; the test is unlocked here."""
+"""The proof of a run: what was trained is saved, loaded again as its users will load it, and scored.
+
+The test is unlocked here and nowhere else: to score it, and to tell whether the images of a finished run are still the same.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +17,9 @@ from crossroads import artifact
 from crossroads._platform import peak_memory_mb
 from crossroads.data.dataset import DIGEST_BYTES
 from crossroads.data.images import Resize
-from crossroads.data.loading import load_all
+from crossroads.data.loading import digests_of, load_all
 from crossroads.data.splits import split_digest
-from crossroads.errors import ArtifactError
+from crossroads.errors import ArtifactError, DataError
 from crossroads.fitting import Fitted, Side, Task, refusal_notes
 from crossroads.lookup import resize_of
 from crossroads.planning import Divided
@@ -108,6 +111,29 @@ def prove(divided: Divided, trained: Outcome, folder: RunFolder, started: float,
         }
         draft.finish(metrics)
     return Run(folder.path, metrics)
+
+
+def require_same_images(divided: Divided, facts: dict[str, Any], metrics: dict[str, Any]) -> None:
+    """Raises `DataError` where the images or labels of a side are not those that a finished run has, wherever they lie now.
+
+    Args:
+        divided: The images; their test, which that run has scored, is unlocked to compare its digest.
+        facts: What the artifact says of its data.
+        metrics: Of the run.
+    """
+    known = {name: facts["splits"][name]["digest"] for name in ("train", "validation")}
+    sides = {"train": divided.train, "validation": divided.validation}
+    if divided.test is not None:
+        known["test"], sides["test"] = (metrics["test"] or {}).get("digest"), divided.test.unlock()
+    for name, rows in sides.items():
+        refused = {row["name"].removeprefix(facts["origin"]) for row in metrics["refused"].get(name, ())}
+        kept = rows.select([row for row in range(len(rows)) if rows.name(row).removeprefix(rows.origin) not in refused])
+        if split_digest(digests_of(kept), kept.labels, kept.classes) != known[name]:
+            raise DataError(
+                f"a finished run is resumed on the images and labels it was made of, and those of {name} are others",
+                received=kept.origin,
+                mend="choose another --out",
+            )
 
 
 def _spread(side: Side, resize: Resize) -> NDArray[np.uint8]:

@@ -81,40 +81,43 @@ class Recipe:
         strategy: How much of the backbone is kept, frozen and trained; ``auto`` measures which fits and races the best against
             each other.
         budget: Seconds that choosing a strategy and training may take, for ``auto``; in a file and as an option also ``90s`` or
-            ``5m``. None for what takes about ten minutes.
+            ``5m``, in (0, 10000000]. None for what takes about ten minutes.
         weights: What a pretrained strategy starts from: ``imagenet``, ``none`` for random weights, the path of a file, or ``own``
             for those that a network of the user's own brings.
         cut: Where the backbone ends: the name of a layer, the index of a cut, or a share of the depth such as ``0.6``.
         freeze_to: The cut up to which the backbone is frozen while the rest is finetuned.
         pooling: How a map of features becomes a vector: its average or maximum, over all of it or in a grid.
         head: ``linear`` is solved; ``mlp`` is trained by AdamW, ``sgd`` by Adam as in the notes.
-        views: Versions of each training image whose features are cached: the image itself and views - 1 that are moved.
+        views: Versions of each training image whose features are cached, in [1, 1000]: the image itself and views - 1 that are
+            moved.
         feature_type: How features are cached.
         precision: What the frozen part is computed in.
-        image_size: Side in pixels of the square that each image is resized to.
+        image_size: Side in pixels of the square that each image is resized to, in [8, 2048].
         resize: ``squash`` scales both sides, whatever the aspect ratio; ``crop`` takes the middle, as ImageNet's tests do.
-        epochs: Passes over the training images.
-        batch_size: Images a step.
+        epochs: Passes over the training images, in [1, 100000].
+        batch_size: Images per step, in [1, 65536].
         validation: Share of the images (whole groups) that choose the best epoch, in (0, 0.9].
         test_share: Share held out for the test where neither the data nor `test` brings one, in [0, 0.9]; 0 for no test.
-        seed: Decides the split, the first weights, the order and the augmentation; cached views are the same for every seed.
+        seed: Decides the split, the first weights, the order and the augmentation, in [0, 2147483647]; cached views are the same
+            for every seed.
         augment: Whether training images are moved at all.
         augmentation: How far; None takes the backbone's default.
         optimizer: Adam, or AdamW (decoupled weight decay).
-        learning_rate: Peak of the schedule.
+        learning_rate: Peak of the schedule, in (0, 100].
         schedule: Course of the learning rate over the steps.
-        weight_decay: For AdamW; never on biases and normalisation.
-        label_smoothing: Share of the target spread over all classes, in [0, 1).
+        weight_decay: For AdamW, in [0, 10]; never on biases and normalisation.
+        label_smoothing: Share of the target spread over all classes, in [0, 0.9].
         class_weights: `balanced` weighs each class by the inverse of its frequency.
         mixup: Concentration of the Beta distribution that pairs of training images are mixed by, in [0, 10]; 0 for no mixing.
         warm_up: Share of the steps in which the learning rate rises, in [0, 0.9].
         layer_decay: Factor of the learning rate from one block to the one below it, in (0, 1]; for finetuning.
         towards_start: Strength of the pull of finetuned weights towards the pretrained ones (L2-SP), in [0, 10].
-        ema: Momentum of the moving average of weights that is kept in place of the last ones, in [0, 1); 0 for none.
+        ema: Momentum of the moving average of weights that is kept in place of the last ones, in [0, 0.99999]; 0
+            for none.
         unfreeze: ``gradual`` begins finetuning at the head and sets the blocks below free one after another.
         train_batchnorm: Whether BatchNorm layers and their statistics move while finetuning.
-        early_stopping: Epochs without a better validation loss after which training ends; 0 for never.
-        strict: Whether the first unreadable image is an error.
+        early_stopping: Epochs without a better validation loss after which training ends, in [0, 100000]; 0 for never.
+        strict: Whether an unreadable image is an error, and a class with too few images, or groups, for every side of the split.
     """
 
     data: str | None = None

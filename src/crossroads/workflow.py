@@ -18,16 +18,15 @@ from crossroads.advice.recommend import recommend
 from crossroads.data.audit import Audit
 from crossroads.data.audit import audit as check
 from crossroads.data.labels import align
-from crossroads.data.loading import digests_of, sample_notes
+from crossroads.data.loading import sample_notes
 from crossroads.data.readers import read
-from crossroads.data.splits import split_digest
-from crossroads.errors import DataError, RecipeError
+from crossroads.errors import RecipeError
 from crossroads.evaluation import Evaluation
 from crossroads.fitting import carry_out, refusal_notes
 from crossroads.networks.construct import object_name
 from crossroads.planning import Divided, Source, Tasks, divide, identity_of, planned, require_sound
 from crossroads.predictor import Predictor
-from crossroads.proof import Outcome, Run, prove
+from crossroads.proof import Outcome, Run, prove, require_same_images
 from crossroads.race.records import keep_plan, stored_plan
 from crossroads.race.running import race
 from crossroads.recipe import OPTIONS, Recipe, read_toml
@@ -252,27 +251,10 @@ def _finished(
     folder.require_same(recipe, given, stored)
     source, held_out = (asked if given is None else given for given, asked in ((data, recipe.data), (test, recipe.test)))
     if source is not None:
-        _require_same_images(divide(source, held_out, stored, Silent()), facts["data"], metrics)
+        require_same_images(divide(source, held_out, stored, Silent()), facts["data"], metrics)
     folder.clear()  # of a run that was killed after its last file
     watcher.note(f"{folder.path} is finished; nothing was trained")
     return Run(folder.path, metrics)
-
-
-def _require_same_images(divided: Divided, facts: dict[str, Any], metrics: dict[str, Any]) -> None:
-    """Raises `DataError` where the images or labels of a side are not those that a finished run has, wherever they lie now."""
-    known = {name: facts["splits"][name]["digest"] for name in ("train", "validation")}
-    sides = {"train": divided.train, "validation": divided.validation}
-    if divided.test is not None:
-        known["test"], sides["test"] = (metrics["test"] or {}).get("digest"), divided.test.unlock()
-    for name, rows in sides.items():
-        refused = {row["name"].removeprefix(facts["origin"]) for row in metrics["refused"].get(name, ())}
-        kept = rows.select([row for row in range(len(rows)) if rows.name(row).removeprefix(rows.origin) not in refused])
-        if split_digest(digests_of(kept), kept.labels, kept.classes) != known[name]:
-            raise DataError(
-                f"a finished run is resumed on the images and labels it was made of, and those of {name} are others",
-                received=kept.origin,
-                mend="choose another --out",
-            )
 
 
 def _name_of(backbone: Any) -> dict[str, Any]:

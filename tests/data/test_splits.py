@@ -143,21 +143,121 @@ def test_one_image_a_class_and_side_is_enough() -> None:
     assert [sorted(part.labels.tolist()) for part in parts(result)] == [[0, 1]] * 3
 
 
-def test_classes_with_too_few_groups_are_all_named_with_the_mend() -> None:
+TAIL = [1, 2, 1, 3, 2, 9, 30]
+"""Groups, or images, of each class of a long-tailed set."""
+
+
+def test_small_classes_are_trained_on_and_named_in_one_note() -> None:
+    data = dataset(np.repeat(np.arange(7), TAIL).tolist())
+    result = split(data, validation=0.1, test=0.1, seed=0)
+    counts = np.array([part.counts() for part in parts(result)])
+    assert counts.T.tolist()[:5] == [[1, 0, 0], [1, 0, 1], [1, 0, 0], [1, 1, 1], [1, 0, 1]]
+    [note] = result.notes
+    assert note.startswith("4 of 7 classes have too few images for train, validation and test: 'c0' (1 image), 'c1' (2 images)")
+    assert "trained on" in note
+    assert "2 neither validated nor tested" in note
+    assert "2 not validated" in note
+
+
+def test_without_a_test_two_images_are_enough_for_validation() -> None:
+    result = split(dataset([0, 1, 1, 2, 2, 2]), validation=0.1, test=0, seed=0)
+    assert [part.counts().tolist() for part in parts(result)] == [[1, 1, 2], [0, 1, 1]]
+    [note] = result.notes
+    assert note.startswith("1 of 3 classes has too few images for train and validation: 'c0' (1 image)")
+
+
+def test_strict_names_all_classes_that_are_too_small() -> None:
     data = dataset([0] * 30 + [1] * 9 + [2] * 4, [1] * 30 + [2, 3, 4] * 3 + [5, 5, 6, 6])
+    assert [len(set(part.groups.tolist())) for part in parts(split(data, validation=0.2, test=0.2, seed=0))] == [3, 1, 2]
     with pytest.raises(SplitError) as caught:
-        split(data, validation=0.2, test=0.2, seed=0)
-    assert str(caught.value) == (
-        "each class must have at least 3 groups, one for each of train, validation and test; "
-        "received 'c0' (30 images, 1 group), 'c2' (4 images, 2 groups); "
-        "add images of other groups, set the test share to 0, leave these classes out, or bring a split in the data"
-    )
-    with pytest.raises(SplitError, match=r"at least 2 groups.*received 'c0' \(30 images, 1 group\); add"):
-        split(data, validation=0.2, test=0, seed=0)
-    with pytest.raises(
-        SplitError, match=r"at least 2 images, one for each of the two sides; received 'c1' \(1 image\); add images, leave"
-    ):
-        split(dataset([0, 0, 1]), validation=0.2, test=0, seed=0)
+        split(data, validation=0.2, test=0.2, seed=0, strict=True)
+    assert caught.value.rule == "each class must have at least 3 groups, one for each of train, validation and test"
+    assert caught.value.received == "'c0' (30 images, 1 group), 'c2' (4 images, 2 groups)"
+    with pytest.raises(SplitError, match=r"at least 2 groups.*received 'c0' \(30 images, 1 group\);"):
+        split(data, validation=0.2, test=0, seed=0, strict=True)
+    with pytest.raises(SplitError, match=r"at least 2 images, one for each of train and validation; received 'c1' \(1 image\);"):
+        split(dataset([0, 0, 1]), validation=0.2, test=0, seed=0, strict=True)
+    split(dataset([0] * 3 + [1] * 3), validation=0.2, test=0.2, seed=0, strict=True)
+
+
+@pytest.mark.parametrize(
+    ("labels", "groups", "test", "left"),
+    [
+        ([0, 1], None, 0.0, "validation"),
+        ([0, 0, 1, 1], None, 0.1, "validation"),
+        ([0, 1, 2], None, 0.1, "test and validation"),
+        ([0] * 9 + [1] * 9, [1] * 9 + [2] * 9, 0.0, "validation"),
+        ([0, 1] * 4, [1] * 4 + [2] * 4, 0.1, ""),
+    ],
+)
+def test_where_nothing_is_left_for_a_side_there_is_no_split(
+    labels: list[int], groups: list[int] | None, test: float, left: str
+) -> None:
+    with pytest.raises(SplitError, match="the split must leave images for " + left):
+        split(dataset(labels, groups), validation=0.1, test=test, seed=0)
+
+
+def test_equal_images_of_a_small_class_stay_together() -> None:
+    labels, numbers = [0, 0] + [1] * 10, [50, 50, *range(10)]
+    result = split(with_digests(dataset(labels), numbers), validation=0.1, test=0.1, seed=0)
+    assert [part.counts()[0] for part in parts(result)] == [2, 0, 0]
+
+
+def test_a_given_split_that_lacks_small_classes_is_said_and_only_once() -> None:
+    splits = [TRAIN] * 12 + [TEST] * 3
+    result = split(dataset([0] * 10 + [1, 2] + [0, 0, 1], splits=splits), validation=0.2, test=0.1, seed=0)
+    brought, small, lacking = result.notes
+    assert brought.startswith("the data brings no validation rows")
+    assert small.startswith("2 of 3 classes have too few images for train and validation: 'c1' (1 image), 'c2' (1 image)")
+    assert lacking == "test has no image of 1 of 3 classes: 'c2'"
+    held = split(dataset([0] * 10 + [1] * 10), validation=0.2, test=0.1, seed=0, locked_test=dataset([0, 0], classes=("c0", "c1")))
+    assert held.notes == ("test has no image of 1 of 2 classes: 'c1'",)
+
+
+@st.composite
+def long_tailed(draw: st.DrawFn) -> Dataset:
+    """Classes of one group or more, some of whose groups may hold other classes too, rows in any order."""
+    labels, groups = [], []
+    for label in range(draw(st.integers(1, 5))):
+        for size in draw(st.lists(st.integers(1, 5), min_size=1, max_size=6)):
+            groups += [len(set(groups))] * size
+            labels += [label] * size
+    if draw(st.booleans()):
+        joined = draw(st.lists(st.sampled_from(groups), min_size=2, max_size=2))
+        groups = [joined[0] if group == joined[1] else group for group in groups]
+    order = np.random.default_rng(draw(st.integers(0, 99))).permutation(len(labels))
+    return dataset(np.array(labels)[order].tolist(), np.array(groups)[order].tolist())
+
+
+@settings(deadline=None)
+@given(data=long_tailed(), validation=shares, test=st.just(0.0) | shares, seed=st.integers(0, 99), strict=st.booleans())
+def test_laws_of_a_split_with_small_classes(data: Dataset, validation: float, test: float, seed: int, strict: bool) -> None:
+    wanted = 2 + (test > 0)
+    units = [len(np.unique(data.groups[data.labels == label])) for label in range(len(data.classes))]
+    try:
+        result = split(data, validation=validation, test=test, seed=seed, strict=strict)
+    except SplitError:
+        mixed = len({*zip(data.groups.tolist(), data.labels.tolist(), strict=True)}) > len(set(data.groups.tolist()))
+        assert mixed or max(units) < wanted or (strict and min(units) < wanted)
+        return
+    found = parts(result)
+    assert sorted(row for part in rows(result) for row in part) == list(range(len(data)))
+    sides = [set(part.groups.tolist()) for part in found]
+    assert sum(map(len, sides)) == len(set().union(*sides))
+    assert result.train.counts().all()
+    assert all(len(part) for part in found)
+    assert not strict or min(units) >= wanted
+    assert any("too few groups" in note for note in result.notes) == (min(units) < wanted)
+    assert rows(split(data, validation=validation, test=test, seed=seed)) == rows(result)
+
+
+@settings(deadline=None, max_examples=30)
+@given(rare=st.lists(st.integers(1, 2), min_size=1, max_size=4), test=st.sampled_from([0.0, 0.2]), seed=st.integers(0, 99))
+def test_a_small_class_more_moves_no_row_of_the_others(rare: list[int], test: float, seed: int) -> None:
+    labels = np.repeat([0, 1], [20, 7]).tolist()
+    more = labels + np.repeat(np.arange(len(rare)) + 2, rare).tolist()
+    without, beside = (split(dataset(some), validation=0.2, test=test, seed=seed) for some in (labels, more))
+    assert [[row for row in part if row < len(labels)] for part in rows(beside)] == rows(without)
 
 
 @pytest.mark.parametrize(
@@ -257,14 +357,22 @@ def test_groups_of_several_classes_stay_whole() -> None:
     assert any("with images of several classes: each stays whole" in note for note in result.notes)
 
 
-def test_groups_that_bind_classes_so_that_no_split_exists_are_an_error() -> None:
-    labels, groups = [0, 1, 0, 1, 2, 2], [1, 1, 2, 2, 1, 2]
-    with pytest.raises(SplitError, match=r"at least 3 groups"):
-        split(dataset(labels, groups), validation=0.3, test=0.3, seed=0)
+def test_groups_that_bind_classes_leave_some_out_of_a_side_but_of_train() -> None:
     # Each class is in two of three groups, so whichever group stands alone on its side lacks a class.
     data = dataset([0, 1, 0, 2, 1, 2], [1, 1, 2, 2, 3, 3])
+    result = split(data, validation=0.3, test=0, seed=0)
+    assert [part.counts().tolist().count(0) for part in parts(result)] == [0, 1]
+    assert any(note.startswith("validation has no image of 1 of 3 classes") for note in result.notes)
     with pytest.raises(SplitError, match=r"without cutting a group.*received groups of several classes that bind 'c"):
-        split(data, validation=0.3, test=0, seed=0)
+        split(data, validation=0.3, test=0, seed=0, strict=True)
+
+
+def test_a_thousand_small_classes_in_mixed_groups_are_all_trained_on() -> None:
+    labels = np.concatenate([np.arange(1000), np.repeat([1000, 1001], 500)])
+    groups = np.concatenate([np.arange(1000) // 2, 500 + np.arange(1000) // 10])
+    result = split(dataset(labels.tolist(), groups.tolist()), validation=0.2, test=0.2, seed=0)
+    assert result.train.counts().all()
+    assert [np.count_nonzero(part.counts()) for part in parts(result)[1:]] == [2, 2]
 
 
 def test_a_locked_test_answers_only_how_many_and_which_classes() -> None:

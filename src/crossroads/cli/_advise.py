@@ -7,7 +7,7 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from crossroads.cli._app import ClassNames, Data, Json, Quiet, Strict, app, watching
+from crossroads.cli._app import ClassNames, Data, Json, Quiet, StrictSplit, app, watching
 
 
 @app.command()
@@ -38,7 +38,7 @@ def advise(
     validation: Annotated[Optional[float], typer.Option(help="Share that is not looked at, as in fit.", show_default=False)] = None,
     test_share: Annotated[Optional[float], typer.Option(help="Share held out as test, as in fit.", show_default=False)] = None,
     seed: Annotated[Optional[int], typer.Option(help="Decides split, sample and random weights.", show_default=False)] = None,
-    strict: Strict = False,
+    strict: StrictSplit = False,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:

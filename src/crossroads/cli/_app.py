@@ -34,6 +34,9 @@ ClassNames = Annotated[
     Optional[Path], typer.Option(help="A file that names integer labels, such as lines of 14,Stop.", show_default=False)
 ]
 Strict = Annotated[bool, typer.Option("--strict", help="Stop at the first image that cannot be read.")]
+StrictSplit = Annotated[
+    bool, typer.Option("--strict", help="Refuse images that cannot be read, and classes too small to be split.")
+]
 
 
 def _version(asked: bool) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from crossroads.cli._app import ClassNames, Json, Quiet, Strict, app, watching
+from crossroads.cli._app import ClassNames, Json, Quiet, StrictSplit, app, watching
 
 
 @app.command()
@@ -126,7 +126,7 @@ def fit(
         Optional[int], typer.Option(help="Stop after so many epochs without a better loss.", show_default=False)
     ] = None,
     recipe: Annotated[Optional[Path], typer.Option(help="A TOML file with any of these options.", show_default=False)] = None,
-    strict: Strict = False,
+    strict: StrictSplit = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the unfinished run in --out.")] = False,
     json: Json = False,
     quiet: Quiet = False,

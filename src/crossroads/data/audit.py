@@ -279,9 +279,9 @@ def _of_classes(dataset: Dataset, min_images: int, examples: int) -> list[Findin
             findings.append(
                 Finding(
                     "scarce-classes",
-                    "error",
-                    f"{plural(len(scarce), 'class', 'classes')} of {k} cannot be split: fewer than {NEEDED} {unit}s for train, "
-                    "validation and test",
+                    "warning",
+                    f"{plural(len(scarce), 'class', 'classes')} of {k} with fewer than {NEEDED} {unit}s for train, validation and "
+                    "test: trained on, but not on every side",
                     len(scarce),
                     tuple(f"{dataset.classes[label]} ({plural(int(units[label]), unit)})" for label in scarce[:examples]),
                     f"add images{' of other groups' if unit == 'group' else ''}, join classes, or move them out of the data",

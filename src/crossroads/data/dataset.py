@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from crossroads.errors import DataError
 
 SPLITS = ("", "train", "validation", "test")
 """Names of the splits that data may bring; a row's split is an index into this tuple and 0 means that the data says none."""
@@ -68,6 +70,9 @@ class Dataset:
         splits: uint8 (n,) or None, indices into `SPLITS`.
         digests: uint8 (n, 16) or None: of the images as they were when they were read; zeros for one that was not, or cannot be.
         notes: What the reader wants the user to know, such as a class that is missing from one split.
+
+    Raises:
+        DataError: Columns of different lengths or of no whole numbers, or a number out of range.
     """
 
     origin: str
@@ -79,6 +84,21 @@ class Dataset:
     splits: NDArray[np.uint8] | None = None
     digests: NDArray[np.uint8] | None = None
     notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        n = len(self.indices)
+        for name, dtype, low, high in (
+            ("indices", np.int64, 0, len(self.images)),
+            ("labels", np.int32, 0, len(self.classes)),
+            ("groups", np.int64, None, None),
+            ("splits", np.uint8, 0, len(SPLITS)),
+            ("digests", np.uint8, 0, 256),
+        ):
+            column = getattr(self, name)
+            if column is not None or name in ("indices", "labels"):
+                shape = (n, DIGEST_BYTES) if name == "digests" else (n,)
+                object.__setattr__(self, name, _column(column, f"{self.origin}: {name}", dtype, shape, low, high))
+        object.__setattr__(self, "classes", tuple(self.classes))
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -138,3 +158,43 @@ class Dataset:
     def counts(self) -> NDArray[np.int64]:
         """int64 (k,), the number of rows of each class."""
         return np.bincount(self.labels, minlength=len(self.classes)).astype(np.int64)
+
+
+def _column(
+    values: object, what: str, dtype: type[np.integer[Any]], shape: tuple[int, ...], low: int | None, high: int | None
+) -> NDArray[Any]:
+    """`values` as an array of whole numbers of this type and shape, from `low` to below `high`; copied only where it must be."""
+    column = np.asarray(values)
+    if column.dtype.kind not in "iu" and column.size:
+        mend = "number them with numpy.unique(…, return_inverse=True)[1]" if column.dtype.kind in "UO" else None
+        raise DataError(f"{what} must be whole numbers", received=f"an array of dtype {column.dtype}", mend=mend)
+    if column.shape != shape:
+        raise DataError(f"{what} must have the shape {shape}, one row for each image", received=f"shape {column.shape}")
+    if low is not None and high is not None and column.size:
+        least, most = int(column.min()), int(column.max())
+        if least < low or most >= high:
+            raise DataError(f"{what} must lie in {low}..{high - 1}", received=least if least < low else most)
+    return column.astype(dtype, copy=False)
+
+
+def numbered(groups: object, n: int) -> NDArray[np.int64]:
+    """Groups of any kind, such as names, as whole numbers: int64 (n,).
+
+    Raises:
+        DataError: They are not one for each of n images, or one is missing.
+    """
+    values = np.asarray(groups)
+    if values.shape != (n,):
+        raise DataError(f"groups must have the shape ({n},), one for each image", received=f"shape {values.shape}")
+    missing = [value is None or value != value for value in values.tolist()] if values.dtype.kind in "fcOmM" else []
+    if any(missing):
+        row = missing.index(True)
+        raise DataError(
+            "each image must have a group",
+            received=f"{values[row]} in row {row}",
+            mend="give an image that belongs to no other a group of its own",
+        )
+    try:
+        return np.unique(values, return_inverse=True)[1].astype(np.int64)
+    except TypeError as error:  # such as numbers beside text
+        raise DataError("groups must be of one type", received=str(error)) from error

@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
+from crossroads.data._draws import Ints, Sides, Wanted, draw
 from crossroads.data._words import plural
 from crossroads.data.dataset import NO_SPLIT, SPLITS, TEST, TRAIN, VALIDATION, Dataset
 from crossroads.errors import LockedError, SplitError
-
-Ints = NDArray[np.int64]
-Sides = NDArray[np.uint8]
-
-_ATTEMPTS = 32
-"""Draws tried where groups hold several classes, so that one draw may leave a class out of a side."""
 
 
 class Locked:
@@ -85,26 +80,32 @@ class Splits:
     notes: tuple[str, ...] = ()
 
 
-def split(dataset: Dataset, *, validation: float, test: float, seed: int, locked_test: Dataset | None = None) -> Splits:
+def split(
+    dataset: Dataset, *, validation: float, test: float, seed: int, locked_test: Dataset | None = None, strict: bool = False
+) -> Splits:
     """Train, validation and test rows of a data set; reads no image.
 
     A split that the data brings stays as it is; rows that it leaves out go to train, and a part that it lacks is taken out of
     train. Each class is divided on its own: its groups are shuffled and taken until the number of images comes as close as one
-    exchange can bring it to the share, with at least one group of each class in each part. A group that holds several classes
+    exchange can bring it to the fraction, with at least one group of each class in each part. A group that holds several classes
     stays whole and counts as one of the class it holds most of. Where there are no groups, images of a class that are known to be
     equal stay together likewise, unless a class has too few others. The draw of a class depends on the seed, the class's name and
     its own rows alone.
 
+    A class with fewer groups (images, where there are no groups) than parts is trained on in any case: a class with one is in
+    train alone, and a class with two is in train and in test, or in validation where no test is drawn. One note names them.
+
     Args:
         dataset: The labelled rows.
-        validation: Share of the images (of the train rows, where the data brings a split) to validate on, in (0, 0.9].
+        validation: Fraction of the images (of the train rows, where the data brings a split) to validate on, in (0, 0.9].
         test: Likewise to test on, in [0, 0.9]; 0 for no test unless the data or `locked_test` brings one.
         seed: Decides the draw.
         locked_test: A test set from elsewhere, over the same classes; test rows of `dataset` are then left out.
+        strict: Whether a class that is too small for every part is an error.
 
     Raises:
-        SplitError: Shares out of range, no rows to train on, or classes with fewer groups (images, where there are no groups) than
-            parts; all such classes are named.
+        SplitError: Fractions out of range, no rows to train on, or none left for a part that is drawn. With `strict`, classes that
+            cannot be in every part; all of them are named.
     """
     _require_shares(validation, test, locked_test)
     if locked_test is not None and locked_test.classes != dataset.classes:
@@ -124,15 +125,13 @@ def split(dataset: Dataset, *, validation: float, test: float, seed: int, locked
     pool = _pool(sides)
     if len(pool) == 0:
         raise SplitError(f"{dataset.origin}: there must be rows to train on", received=f"{len(dataset)} rows, none for train")
-    drawn, more = _drawn_together(dataset.select(pool), wanted, seed)
-    sides[pool] = drawn
-    held = dataset.select(np.flatnonzero(sides == TEST)) if locked_test is None else locked_test
-    return Splits(
-        train=dataset.select(np.flatnonzero(sides == TRAIN)),
-        validation=dataset.select(np.flatnonzero(sides == VALIDATION)),
-        test=Locked(held) if len(held) else None,
-        notes=tuple(notes + more + _absences(dataset, sides)),
-    )
+    drawn = draw(dataset.select(pool), wanted, seed, strict=strict)
+    sides[pool] = drawn.sides
+    train, validated, held = (dataset.select(np.flatnonzero(sides == side)) for side in (TRAIN, VALIDATION, TEST))
+    parts = {TRAIN: train, VALIDATION: validated, TEST: held if locked_test is None else locked_test}
+    told = {side: drawn.small for side, _ in wanted}
+    notes += [*drawn.notes, *(note for side, part in parts.items() for note in _absences(side, part, told.get(side)))]
+    return Splits(train, validated, Locked(parts[TEST]) if len(parts[TEST]) else None, tuple(notes))
 
 
 def divided_rows(dataset: Dataset, *, validation: float, test: float, tested: bool) -> Ints:
@@ -145,9 +144,9 @@ def _pool(sides: Sides) -> Ints:
     return np.flatnonzero((sides == NO_SPLIT) | (sides == TRAIN))
 
 
-def _wanted(sides: Sides, validation: float, test: float, *, tested: bool) -> list[tuple[int, float]]:
-    """The sides that must be drawn, with their shares."""
-    wanted = []
+def _wanted(sides: Sides, validation: float, test: float, *, tested: bool) -> Wanted:
+    """The sides that must be drawn, with their fractions."""
+    wanted: Wanted = []
     if not tested and test > 0 and not (sides == TEST).any():
         wanted.append((TEST, test))
     if not (sides == VALIDATION).any():
@@ -193,178 +192,10 @@ def _given(dataset: Dataset) -> tuple[Sides, list[str]]:
     return dataset.sides(), notes
 
 
-def _absences(dataset: Dataset, sides: Sides) -> list[str]:
-    """Remarks on classes that a part has no image of."""
-    k = len(dataset.classes)
-    notes = []
-    for side in (TRAIN, VALIDATION, TEST):
-        counts = np.bincount(dataset.labels[sides == side], minlength=k)
-        absent = [repr(dataset.classes[label]) for label in np.flatnonzero(counts == 0)]
-        if absent and (counts.any() or side == TRAIN):
-            notes.append(
-                f"{SPLITS[side]} has no image of {len(absent)} of {k} classes: {', '.join(absent[:5])}{', …' * (len(absent) > 5)}"
-            )
-    return notes
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Groups:
-    """The groups of some rows: of each row its group; of each group its size, the class it holds most of, its first row."""
-
-    numbers: Ints
-    sizes: Ints
-    homes: Ints
-    firsts: Ints
-    per_class: Ints
-    mixed: int
-
-    @classmethod
-    def of(cls, dataset: Dataset) -> _Groups:
-        n, k = len(dataset), len(dataset.classes)
-        labels = dataset.labels.astype(np.int64)
-        if dataset.groups is None:
-            rows = np.arange(n)
-            return cls(rows, np.ones(n, np.int64), labels, rows, np.bincount(labels, minlength=k), 0)
-        _, firsts, numbers = np.unique(dataset.groups, return_index=True, return_inverse=True)
-        pairs, counts = np.unique(numbers * k + labels, return_counts=True)
-        of_pair = pairs // k
-        order = np.lexsort((pairs % k, -counts, of_pair))
-        homes = (pairs % k)[order][np.unique(of_pair[order], return_index=True)[1]]
-        mixed = int(np.count_nonzero(np.bincount(of_pair) > 1))
-        return cls(numbers, np.bincount(numbers), homes, firsts, np.bincount(pairs % k, minlength=k), mixed)
-
-
-def _drawn_together(dataset: Dataset, wanted: list[tuple[int, float]], seed: int) -> tuple[Sides, list[str]]:
-    """As `_drawn`, with rows on one side that are equal, where they have no groups and the classes have enough others."""
-    equal = None if not wanted or dataset.groups is not None else dataset.equals()
-    if equal is None:
-        return _drawn(dataset, wanted, seed)
-    _require_groups(dataset, _Groups.of(dataset), 1 + len(wanted))
-    firsts = np.unique(equal, return_index=True)[1]
-    several = np.bincount(dataset.labels[firsts], minlength=len(dataset.classes))
-    short = (several > 0) & (several <= len(wanted)) & (dataset.counts() > several)
-    alone = short[dataset.labels]  # classes that cannot be divided but between equal images; no other class is touched by that
-    equal[alone] = int(equal.max()) + 1 + np.flatnonzero(alone)
-    sides, notes = _drawn(replace(dataset, groups=equal), wanted, seed)
-    repeats = len(equal) - len(np.unique(equal))
-    said = [f"images that are equal to others of their class: {repeats}; they were put on the side of those"]
-    names = ", ".join(repr(dataset.classes[label]) for label in np.flatnonzero(short)[:5])
-    cut = [f"equal images of {names} may be on several sides: there are too few others to divide"] if short.any() else []
-    return sides, [*(said if repeats else []), *cut, *notes]
-
-
-def _drawn(dataset: Dataset, wanted: list[tuple[int, float]], seed: int) -> tuple[Sides, list[str]]:
-    """A side for each row: those wanted by their shares, train for the rest."""
-    if not wanted:
-        return np.full(len(dataset), TRAIN, np.uint8), []
-    groups = _Groups.of(dataset)
-    _require_groups(dataset, groups, 1 + len(wanted))
-    if not groups.mixed:
-        return _attempt(dataset.classes, groups, wanted, seed, 0)[groups.numbers], []
-    note = f"{plural(groups.mixed, 'group')} with images of several classes: each stays whole"
-    k = len(dataset.classes)
-    missing: set[int] = set()
-    best: tuple[float, Sides] | None = None
-    for attempt in range(_ATTEMPTS):
-        # Class by class, or, since each group may serve many classes at once, as if there were only one.
-        strata, names = (groups, dataset.classes) if attempt % 2 else (replace(groups, homes=np.zeros_like(groups.homes)), ("",))
-        sides = _attempt(names, strata, wanted, seed, attempt)[groups.numbers]
-        table = np.bincount(sides.astype(np.int64) * k + dataset.labels, minlength=len(SPLITS) * k).reshape(-1, k)
-        there = table.any(0)
-        lacking = {
-            int(label) for side in (TRAIN, *(side for side, _ in wanted)) for label in np.flatnonzero(there & (table[side] == 0))
-        }
-        if not lacking:
-            miss = sum(np.abs(table[side][there] / table[:, there].sum(0) - share).mean() for side, share in wanted)
-            best = min(best or (np.inf, sides), (float(miss), sides), key=lambda draw: draw[0])
-        missing |= lacking
-    if best is not None:
-        return best[1], [note]
-    raise SplitError(
-        f"each class must be on each side without cutting a group ({_ATTEMPTS} draws tried)",
-        received=f"groups of several classes that bind {', '.join(repr(dataset.classes[label]) for label in sorted(missing))}",
-        mend="give these classes groups of their own, or bring a split in the data",
-    )
-
-
-def _require_groups(dataset: Dataset, groups: _Groups, parts: int) -> None:
-    counts = dataset.counts()
-    short = np.flatnonzero((counts > 0) & (groups.per_class < parts))
-    if len(short) == 0:
-        return
-    grouped = dataset.groups is not None
-    found = [
-        f"{dataset.classes[label]!r} ({plural(counts[label], 'image')}"
-        + (f", {plural(groups.per_class[label], 'group')})" if grouped else ")")
-        for label in short
-    ]
-    sides, fewer = ("train, validation and test", "set the test share to 0, ") if parts > 2 else ("the two sides", "")
-    raise SplitError(
-        f"each class must have at least {parts} {'groups' if grouped else 'images'}, one for each of {sides}",
-        received=", ".join(found[:10]) + (f" and {len(found) - 10} other classes" if len(found) > 10 else ""),
-        mend=f"add images{' of other groups' if grouped else ''}, {fewer}leave these classes out, or bring a split in the data",
-    )
-
-
-def _attempt(classes: tuple[str, ...], groups: _Groups, wanted: list[tuple[int, float]], seed: int, attempt: int) -> Sides:
-    """A side for each group."""
-    sides = np.full(len(groups.sizes), TRAIN, np.uint8)
-    # Groups by class, in the order in which they appear in the data: their numbers may depend on other classes.
-    order = np.lexsort((groups.firsts, groups.homes))
-    starts = np.searchsorted(groups.homes[order], np.arange(len(classes) + 1))
-    for label, name in enumerate(classes):
-        members = order[starts[label] : starts[label + 1]]
-        if len(members):
-            word = int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little")
-            rng = np.random.default_rng([seed, attempt, word])
-            sides[members] = _sides(groups.sizes[members], wanted, rng)
-    return sides
-
-
-def _sides(sizes: Ints, wanted: list[tuple[int, float]], rng: np.random.Generator) -> Sides:
-    """A side for each group of one class."""
-    sides = np.full(len(sizes), TRAIN, np.uint8)
-    free = rng.permutation(len(sizes))
-    for later, (side, share) in zip(reversed(range(len(wanted))), wanted, strict=True):
-        most = len(free) - 1 - later  # leaves one group for each part still to come, and one for train
-        if most < 1:
-            # Only where groups hold several classes can this one have so few of its own.
-            most = int(rng.integers(0, len(free) + 1)) if len(free) else 0
-        chosen = _closest(sizes[free], share * float(sizes.sum()), most)
-        sides[free[chosen]] = side
-        free = free[~chosen]
-    return sides
-
-
-def _closest(sizes: Ints, target: float, most: int) -> NDArray[np.bool_]:
-    """Of sizes in random order, a choice of 1 to `most` whose sum is near `target`: the first ones, one more, then one exchange.
-
-    The sum ends within half of the smallest size that was not chosen, or nearer; O(n log n).
-    """
-    chosen = np.zeros(len(sizes), bool)
-    if most < 1:
-        return chosen
-    first = int(np.searchsorted(np.cumsum(sizes[:most]), target, side="right"))
-    chosen[:first] = True
-    gap = target - float(sizes[:first].sum())
-    if first < most:
-        next_one = first + int(np.argmin(np.abs(sizes[first:] - gap)))
-        if first == 0 or abs(sizes[next_one] - gap) < gap:
-            chosen[next_one] = True
-            gap -= float(sizes[next_one])
-    # One exchange of a chosen size for another, or for nothing.
-    inside, outside = np.flatnonzero(chosen), np.flatnonzero(~chosen)
-    outside = outside[np.argsort(sizes[outside], kind="stable")]
-    offered = sizes[outside] if len(inside) == 1 else np.concatenate([[0], sizes[outside]])
-    if len(offered) == 0:
-        return chosen
-    place = np.searchsorted(offered, sizes[inside] + gap)
-    options = np.clip(np.stack([place - 1, place]), 0, len(offered) - 1)
-    left = np.abs(gap + sizes[inside] - offered[options])
-    best = np.unravel_index(int(np.argmin(left)), left.shape)
-    if left[best] < abs(gap) - 1e-9:
-        taken = int(options[best]) - (len(offered) - len(outside))
-        chosen[inside[best[1]]] = False
-        if taken >= 0:
-            chosen[outside[taken]] = True
-    return chosen
+def _absences(side: int, part: Dataset, told: NDArray[np.bool_] | None) -> Iterator[str]:
+    """A remark on the classes that a part has no image of, less those that the user is told of already."""
+    counts = part.counts()
+    absent = np.flatnonzero((counts == 0) & (True if told is None else ~told))
+    if len(absent) and (len(part) or side == TRAIN):
+        named = ", ".join(repr(part.classes[label]) for label in absent[:5]) + ", …" * (len(absent) > 5)
+        yield f"{SPLITS[side]} has no image of {len(absent)} of {len(counts)} classes: {named}"

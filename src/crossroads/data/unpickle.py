@@ -311,6 +311,7 @@ class _Machine(pickle._Unpickler):
         return self._allowed.persistent(pid)
 
 
+@_op(pickle.NEWOBJ)  # a new object of a class: here the table's function for it, with the same arguments
 @_op(pickle.REDUCE)
 def _load_reduce(machine: _Machine) -> None:
     arguments = machine.stack.pop()
@@ -419,5 +420,5 @@ def _refuse(name: str) -> _Op:
     return refused
 
 
-for _name in ("INST", "OBJ", "NEWOBJ", "NEWOBJ_EX", "EXT1", "EXT2", "EXT4", "NEXT_BUFFER", "READONLY_BUFFER"):
+for _name in ("INST", "OBJ", "NEWOBJ_EX", "EXT1", "EXT2", "EXT4", "NEXT_BUFFER", "READONLY_BUFFER"):
     _DISPATCH[getattr(pickle, _name)[0]] = _refuse(_name)

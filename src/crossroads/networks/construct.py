@@ -148,6 +148,7 @@ def build(
     if weights not in (None, "none", "own"):
         fitted = load_pretrained(parts, choice.record, str(weights), progress)
         loaded = {"from": weights if weights == "imagenet" else Path(str(weights)).name, "layers": fitted.layers}
+        notes += fitted.notes
         if fitted.reach is not None:
             end = find(parts.backbone, fitted.reach)
             loaded["reach"] = end.name

@@ -176,6 +176,11 @@ def _score_lines(side: str, scores: dict[str, Any] | None) -> Iterable[tuple[str
         if f"{name}_interval" in scores:
             low, high = scores[f"{name}_interval"]
             yield f"{side}_{name}_interval", f"{low:.4f} to {high:.4f} (95 %, {scores['interval_method']})"
+    if scores.get("untested_classes"):
+        yield (
+            f"{side}_untested_classes",
+            f"{len(scores['untested_classes'])} of {len(scores['classes'])}, left out of balanced_accuracy",
+        )
 
 
 def print_evaluation(scored: Evaluation) -> None:

@@ -1,5 +1,6 @@
 """Every format gives the arrays that were written, and a hostile or broken file one clear error."""
 
+import argparse
 import functools
 import os
 import pickle
@@ -8,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from contextlib import suppress
 from pathlib import Path
 
@@ -109,11 +110,30 @@ def test_half_precision_and_bfloat16(tmp_path):
     assert np.array_equal(flat(read_weights(tmp_path / "w.safetensors"))["a.weight"].reshape(-1), found["b.weight"])
 
 
-@pytest.mark.parametrize("wrap", [lambda state: {"epoch": 3, "state_dict": state, "best": 0.5}, lambda state: {"model": state}])
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda state: {"epoch": 3, "state_dict": state, "best": 0.5},
+        lambda state: {"net": {"weights": state}, "args": argparse.Namespace(rate=0.1, out=Path("runs"))},
+        lambda state: {"model": state, "optimizer": {"state": {0: {"exp_avg": state["a.weight"]}}, "moments": state}},
+        lambda state: {"lr_scheduler": {"milestones": Counter({30: 1})}, "ema": {"module": state, "n": state["a.weight"]}},
+    ],
+)
 def test_the_state_dict_inside_a_checkpoint(tmp_path, wrap):
     storage = Storage("0", np.arange(4, dtype=np.float32))
-    state = wrap(OrderedDict({"module.a.weight": Tensor(storage, (4,), (1,))}))
-    assert list(flat(read_weights(save_torch(tmp_path / "w.pth", content=state, storages={"0": storage})))) == ["a.weight"]
+    state = OrderedDict({name: Tensor(storage, (4,), (1,)) for name in ("a.weight", "a.bias")})
+    assert list(flat(read_weights(save_torch(tmp_path / "w.pth", content=wrap(state), storages={"0": storage})))) == [*state]
+
+
+def test_dicts_within_each_other_end(tmp_path):
+    storage = Storage("0", np.arange(4, dtype=np.float32))
+    content = {"a.weight": Tensor(storage, (4,), (1,))}
+    content["self"] = content
+    file = tmp_path / "w.pth"
+    assert list(flat(read_weights(save_torch(file, content=content, storages={"0": storage})))) == ["a.weight"]
+    for _ in range(40):
+        content = {"one": content, "other": content}
+    refused(save_torch(file, content=content, storages={"0": storage}), "without tensors")
 
 
 @pytest.mark.parametrize(

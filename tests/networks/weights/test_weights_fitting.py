@@ -1,6 +1,7 @@
 """Weights go into a backbone by name, place or order: all that fits, or one clear error and nothing assigned."""
 
 import itertools
+from contextlib import contextmanager
 
 import keras
 import numpy as np
@@ -12,6 +13,7 @@ from conftest import SHARED
 from crossroads.errors import WeightsError
 from crossroads.networks.squeezenet import build as build_squeezenet
 from crossroads.networks.weights import LayerWeights, WeightFile, files, fit_weights, read_weights
+from crossroads.networks.weights.fitting import _Misfit
 
 pytestmark = pytest.mark.core
 
@@ -344,3 +346,13 @@ def test_the_shared_squeezenet_covers_all(shared_weights):
     assert (fitted.reach, fitted.layers, fitted.missing) == (None, 25, ())
     other.load_weights(path)
     assert same(model, other)
+
+
+def test_a_misfit_passes_a_context_manager():
+    @contextmanager
+    def through():
+        yield
+
+    with pytest.raises(_Misfit, match="rule") as caught, through():
+        raise _Misfit("rule", "received")
+    assert (caught.value.rule, caught.value.received) == ("rule", "received")

@@ -27,7 +27,7 @@ class Reader:
         name: What to call it.
         layout: What it looks like, for the error that lists what is known.
         recognises: Whether a view holds it. Looks at names, and at the first bytes of few files.
-        read: Makes the data set; opens no image.
+        read: Makes the data set; decodes no image.
     """
 
     name: str
@@ -56,7 +56,7 @@ ARTIFACT = ("crossroads.json", "model.keras")
 
 
 def read(source: object, *, class_names: ClassNames | None = None) -> Dataset:
-    """Labelled images as one immutable data set. No image is opened yet.
+    """Labelled images as one immutable data set. No image is decoded yet.
 
     Args:
         source: One of these.

@@ -1,21 +1,26 @@
-"""The .npy of a pickled dict of layers, as converted Caffe models come: ``{"conv1": [W, b], …}``."""
+"""NumPy's files: the .npy of a pickled dict of layers, as converted Caffe models come (``{"conv1": [W, b], …}``), and .npz."""
 
 from __future__ import annotations
 
+import re
 import tokenize
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from crossroads.data.readers.npy import load_npy
 from crossroads.data.spans import Span
 from crossroads.data.unpickle import NUMPY, Allowed, load_pickle
 from crossroads.errors import DataError
+from crossroads.networks.weights._places import dicts_of, text_of, together
+from crossroads.networks.weights._safetensors import grouped
 from crossroads.networks.weights.record import LayerWeights, WeightFile, numbers, unreadable
 
 _SPELLINGS = (("weights", "biases"), ("W", "b"), ("kernel", "bias"), ("weight", "bias"))
+_FORM = "NumPy dict of layers"
 _MEND = "it must hold a dict of layer name to [W, b], written by numpy.save"
 
 
@@ -65,6 +70,8 @@ _ALLOWED = NUMPY | Allowed(
 def read_npy(span: Span, origin: str) -> WeightFile:
     """A dict of layers in a .npy file: ``[W, b]`` each, or a dict of the two. Kernels are (height, width, in, out).
 
+    A state dict is read as well: arrays called ``layer.weight`` and so on, as PyTorch lays them out.
+
     The dict goes through the restricted unpickler; layers come in natural order of their names, because a dict written by
     Python 2 has none.
 
@@ -80,10 +87,36 @@ def read_npy(span: Span, origin: str) -> WeightFile:
         raise unreadable(origin, error) from error
     if not dtype.hasobject:
         raise unreadable(origin, f"one array of {dtype} and shape {shape}, without names of layers", _MEND)
-    layers = _opened(load_pickle(stream, allowed=_ALLOWED))
-    if not isinstance(layers, Mapping) or not layers:
-        raise unreadable(origin, f"a {type(layers).__name__}", _MEND)
-    return WeightFile(origin, "NumPy dict of layers", "keras", tuple(_layer(_name(key), layers[key], origin) for key in layers))
+    content = load_pickle(stream, allowed=_ALLOWED)
+    found = dicts_of(content, _is_layer, _opened)
+    if not found:
+        raise unreadable(origin, f"a {type(_opened(content)).__name__} without arrays", _MEND)
+    return together([replace(_file(layers, origin), place=place) for place, layers in found.items()])
+
+
+def read_npz(arrays: Mapping[str, Span], origin: str) -> WeightFile:
+    """Arrays by the names of a state dict, as ``numpy.savez(file, **state_dict)`` writes them; nothing in them is unpickled.
+
+    Raises:
+        WeightsError, DataError: A name is that of no array of numbers, or a file is damaged.
+    """
+    read = {name: numbers(load_npy(span), repr(name), origin) for name, span in arrays.items()}
+    return grouped(read, origin, "NumPy arrays by name", ordered=False)  # the archive lists them by name
+
+
+def _file(layers: Mapping[str, object], origin: str) -> WeightFile:
+    """A dict of layers, or of the arrays of a state dict, each called ``layer.weight`` or the like."""
+    plain = {name: value for name, value in layers.items() if isinstance(value, np.ndarray)}
+    if len(plain) == len(layers) and any(re.search(r"[./]", name) for name in plain):
+        return grouped({name: numbers(array, repr(name), origin) for name, array in plain.items()}, origin, _FORM, ordered=True)
+    return WeightFile(origin, _FORM, "keras", tuple(_layer(name, value, origin) for name, value in layers.items()))
+
+
+def _is_layer(value: object) -> bool:
+    """Whether this is meant as the arrays of a layer; what else is wrong with it is told when it is read."""
+    return isinstance(value, (np.ndarray, list, tuple)) or (
+        isinstance(value, Mapping) and any(text_of(key) in roles for key in value for roles in _SPELLINGS)
+    )
 
 
 def _opened(value: object) -> object:
@@ -95,14 +128,10 @@ def _opened(value: object) -> object:
     return value
 
 
-def _name(key: object) -> str:
-    return key.decode("latin1") if isinstance(key, bytes) else str(key)
-
-
 def _layer(name: str, value: object, origin: str) -> LayerWeights:
     value = _opened(value)
     if isinstance(value, Mapping):
-        named = {_name(key): entry for key, entry in value.items()}
+        named = {text_of(key): entry for key, entry in value.items()}
         value = next(([named[role] for role in pair if role in named] for pair in _SPELLINGS if pair[0] in named), value)
     if not isinstance(value, (list, tuple)):
         value = [value]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from crossroads.data.labels import natural_key
 from crossroads.networks.graph import snake_case
+from crossroads.networks.weights._places import below, prefixes, unwrapped
 from crossroads.networks.weights.record import LayerWeights, WeightFile
 from crossroads.networks.weights.torchvision import NAMES
 
@@ -59,12 +60,14 @@ class Pairing:
         slots: All layers of the model that take weights.
         pairs: Those that the file has something for.
         skipped: Layers of the file for which the model has none although it has for a later one: the file is of another network.
+        place: Where in the file the layers stand: the dict, then the prefix of their names; "" for the whole file.
     """
 
     how: str
     slots: tuple[Slot, ...]
     pairs: tuple[Pair, ...]
     skipped: tuple[str, ...]
+    place: str = ""
 
     @property
     def missing(self) -> tuple[Slot, ...]:
@@ -73,11 +76,13 @@ class Pairing:
         return tuple(slot for slot in self.slots if id(slot.layer) not in paired)
 
 
-def pairings(model: keras.Model, file: WeightFile) -> Iterator[Pairing]:
+def pairings(model: keras.Model, file: WeightFile) -> Iterator[tuple[Pairing, ...]]:
     """Every way in which the file may belong to the model, the surest first; the first that fits is right.
 
+    Each comes as one pairing, or as several of equal trust: names that match below several prefixes.
+
     1. By name, where the names of the model were given and not counted up, and at least half of the shorter side is in both.
-       A torchvision state dict goes by the table of its names.
+       A torchvision state dict goes by the table of its names. A prefix before all of these names counts for nothing.
     2. By path, where the file is of Keras 3: its place in the model that was saved, which may be nested within a larger one, also
        in several parts.
     3. By order, where the file is in order.
@@ -88,10 +93,13 @@ def pairings(model: keras.Model, file: WeightFile) -> Iterator[Pairing]:
     for nested in (False, True) if file.folded else (True,):
         slots = slots_of(model, nested=nested)
         layers = _unfolded(file.layers) if file.folded and nested else file.layers
-        yield from _by_name(slots, layers, file.layout)
-        yield from _by_path(slots, layers)
-        if file.ordered and layers:
-            yield _pairing("order", slots, layers, dict(zip(map(_identity, slots), layers, strict=False)))
+        yield from _by_name(slots, layers, file)
+        yield from ((pairing,) for pairing in _by_path(slots, layers))
+        # Single numbers, such as the steps of a moving average, are no layer.
+        arrays = [layer for layer in layers if file.layout != "torch" or any(array.ndim for array in layer.arrays)]
+        if file.ordered and arrays:
+            ordered = _pairing("order", slots, arrays, dict(zip(map(_identity, slots), arrays, strict=False)))
+            yield (replace(ordered, place=file.place),)
 
 
 def slots_of(model: keras.Model, *, nested: bool) -> tuple[Slot, ...]:
@@ -133,22 +141,50 @@ def _identity(slot: Slot) -> int:
     return id(slot.layer)
 
 
-def _by_name(slots: Sequence[Slot], layers: Sequence[LayerWeights], layout: str) -> Iterator[Pairing]:
-    if any(slot.automatic for slot in slots) or len({_spelt(layer.name) for layer in layers}) < len(layers):
+def _by_name(slots: Sequence[Slot], layers: Sequence[LayerWeights], file: WeightFile) -> Iterator[tuple[Pairing, ...]]:
+    if any(slot.automatic for slot in slots):
         return
+    for known in (layers, unwrapped(layers) if file.layout == "torch" else None):
+        rivals = tuple(_below_prefixes(slots, known, file)) if known is not None else ()
+        if rivals:
+            yield rivals
+            return
+
+
+def _below_prefixes(slots: Sequence[Slot], layers: Sequence[LayerWeights], file: WeightFile) -> Iterator[Pairing]:
+    """One pairing for each prefix below which the most names of the model stand; the one without a prefix, if it is among them."""
+    names = {slot.name for slot in slots}
+    tables = [table for table in NAMES if file.layout == "torch" and names & set(table.values())]
+    for table in (*tables, None):
+        wanted = set(table) if table else {_spelt(form) for name in names for form in (name, name.rpartition("_")[0])} - {""}
+        found: dict[str, tuple[int, list[LayerWeights]]] = {}
+        for prefix in prefixes(layers, wanted, str if table else _spelt):
+            inside = below(layers, prefix)
+            if matches := _matches(slots, inside, layers, table):
+                found[prefix] = matches, inside
+        most = max((matches for matches, _ in found.values()), default=0)
+        for prefix, (matches, inside) in found.items():
+            if not prefix or ("" not in found and matches == most):
+                renamed = [replace(layer, name=table.get(layer.name, layer.name)) for layer in inside] if table else inside
+                yield replace(_named(slots, renamed), place=f"{file.place}.{prefix}".strip("./"))
+        if found:
+            return
+
+
+def _matches(
+    slots: Sequence[Slot], inside: Sequence[LayerWeights], layers: Sequence[LayerWeights], table: Mapping[str, str] | None
+) -> int:
+    """How many names of the model, or of a table for it, stand among layers below a prefix; 0 where too few do."""
+    by_name = {_spelt(layer.name): layer for layer in inside}
+    if len(by_name) < len(inside):
+        return 0
+    if table is not None:
+        return len(table) if set(table) <= {layer.name for layer in inside} else 0
     known = {slot.name for slot in slots}
-    if layout == "torch":
-        for names in NAMES:
-            renamed = [replace(layer, name=names.get(layer.name, layer.name)) for layer in layers]
-            if {layer.name for layer in renamed} >= set(names.values()) and known & set(names.values()):
-                yield _named(slots, renamed)
-    if 2 * len(known & _reachable(slots, layers)) >= min(len(known), len(layers)):
-        yield _named(slots, layers)
-
-
-def _reachable(slots: Sequence[Slot], layers: Sequence[LayerWeights]) -> set[str]:
-    by_name = {_spelt(layer.name): layer for layer in layers}
-    return {slot.name for slot in slots if _match(slot.name, by_name, slots) is not None}
+    matches = sum(_match(name, by_name, slots) is not None for name in known)
+    # Below a prefix a part of the network must be most of the file: else it may be a block of another one.
+    telling = matches == len(known) or 2 * len(inside) >= len(layers)
+    return matches if telling and 2 * matches >= min(len(known), len(inside)) else 0
 
 
 def _named(slots: Sequence[Slot], layers: Sequence[LayerWeights]) -> Pairing:

@@ -9,16 +9,17 @@ from __future__ import annotations
 import math
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
-from crossroads.errors import CrossroadsError
 from crossroads.networks._processes import module_command, module_environment
 from crossroads.networks.weights.record import unreadable
 
 SECONDS = 20.0
 """Processor time that reading may take, and one second more for every `RATE` bytes."""
 RATE = 10_000_000
+
+STAGE = "crossroads.networks.weights._rehearsed"
+"""The module that the other process runs."""
 
 _OVER = -getattr(signal, "SIGXCPU", -1 << 32)  # what a process ends with; on Windows, which has no such signal, no process does
 
@@ -39,7 +40,7 @@ def rehearse(path: Path, origin: str) -> None:
     if known in _READ:
         return
     limit = SECONDS + facts.st_size / RATE
-    command = module_command(__name__, str(path.absolute()), str(math.ceil(limit)))
+    command = module_command(STAGE, str(path.absolute()), str(math.ceil(limit)))
     try:
         done = subprocess.run(
             command, check=False, timeout=BUSY * limit, env=module_environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
@@ -67,13 +68,3 @@ def limit_processor(seconds: int) -> None:
     except ImportError:  # Windows
         return
     resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 1))
-
-
-if __name__ == "__main__":
-    from contextlib import suppress
-
-    from crossroads.networks.weights.files import read_unrehearsed
-
-    limit_processor(int(sys.argv[2]))
-    with suppress(CrossroadsError):  # told by the process that asked
-        read_unrehearsed(Path(sys.argv[1]))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import IO, Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from crossroads.data.spans import Span
 from crossroads.data.trees import Tree
 from crossroads.data.unpickle import NUMPY, Allowed, believable, load_pickle
 from crossroads.errors import DataError
+from crossroads.networks.weights._places import dicts_of, together
 from crossroads.networks.weights._safetensors import grouped
 from crossroads.networks.weights.record import WeightFile, from_bfloat16, unreadable
 
@@ -39,8 +40,6 @@ _DTYPES: dict[str, np.dtype[Any]] = {
     "ByteStorage": np.dtype("u1"),
     "BoolStorage": np.dtype("?"),
 }
-_NESTED = ("state_dict", "model_state_dict", "model", "net", "ema", "state_dict_ema")
-"""Where the checkpoints of usual training programs keep the state dict."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +91,22 @@ def _size(sizes: object = ()) -> object:
     return sizes
 
 
+class _Inert:
+    """In place of an object that checkpoints hold beside the weights, such as the arguments of the program. Nothing looks at it."""
+
+
+def _inert(*_arguments: object) -> _Inert:
+    return _Inert()
+
+
+_BESIDE = (
+    ("argparse", "Namespace"),
+    ("collections", "Counter"),
+    ("torch", "device"),
+    *((module, name) for module in ("pathlib", "pathlib._local") for name in ("PosixPath", "WindowsPath", "PurePosixPath")),
+)
+
+
 def _marker(*_arguments: object) -> object:
     raise _wrong("a call of a type of numbers")
 
@@ -122,8 +137,9 @@ _ALLOWED = NUMPY | Allowed(
         ("torch._utils", "_rebuild_parameter_with_state"): _rebuild_parameter,
         ("torch", "Size"): _size,
         **{("torch", name): _marker for name in _DTYPES},
+        **dict.fromkeys(_BESIDE, _inert),
     },
-    builders={OrderedDict: lambda _target, _metadata: None},
+    builders={OrderedDict: lambda _target, _metadata: None, _Inert: lambda _target, _state: None},
     persistent=_storage,
 )
 
@@ -201,25 +217,15 @@ def _numbers(buffer: memoryview, storage: _Storage, origin: str) -> NDArray[Any]
 
 
 def _weights(content: object, numbers: _Numbers, origin: str, form: str) -> WeightFile:
-    tensors = _state_dict(content)
-    if not tensors:
-        found = "an empty dict" if isinstance(content, Mapping) and not content else f"a {type(content).__name__} without tensors"
-        raise unreadable(origin, found, _MEND)
-    prefix = "module." if all(name.startswith("module.") for name in tensors) else ""  # of torch.nn.DataParallel
-    arrays = {name.removeprefix(prefix): _array(tensor, numbers) for name, tensor in tensors.items()}
-    return grouped(arrays, origin, form, ordered=True)
-
-
-def _state_dict(content: object) -> dict[str, _Tensor | NDArray[Any]]:
-    """The tensors of a state dict, or of the one inside a checkpoint."""
-    if not isinstance(content, Mapping):
-        return {}
-    found = {name: value for name, value in content.items() if isinstance(name, str) and isinstance(value, (_Tensor, np.ndarray))}
-    nested = (content[key] for key in _NESTED if isinstance(content.get(key), Mapping))
-    inner = next(nested, None) if not found else None
-    if inner is None:
-        return found
-    return {name: value for name, value in inner.items() if isinstance(name, str) and isinstance(value, (_Tensor, np.ndarray))}
+    found = dicts_of(content, lambda value: isinstance(value, (_Tensor, np.ndarray)))
+    if not found:
+        what = "an empty dict" if isinstance(content, Mapping) and not content else f"a {type(content).__name__} without tensors"
+        raise unreadable(origin, what, _MEND)
+    files = []
+    for place, tensors in found.items():
+        arrays = {name: _array(tensor, numbers) for name, tensor in tensors.items()}
+        files.append(replace(grouped(arrays, origin, form, ordered=True), place=place))
+    return together(files)
 
 
 def _array(tensor: _Tensor | NDArray[Any], numbers: _Numbers) -> NDArray[Any]:

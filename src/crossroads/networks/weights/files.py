@@ -11,7 +11,7 @@ from crossroads.data.spans import Span
 from crossroads.data.trees import Tree, existing, open_archive
 from crossroads.errors import DataError, WeightsError
 from crossroads.networks.weights._hdf5 import read_hdf5
-from crossroads.networks.weights._npy import read_npy
+from crossroads.networks.weights._npy import read_npy, read_npz
 from crossroads.networks.weights._rehearsal import rehearse
 from crossroads.networks.weights._safetensors import read_safetensors
 from crossroads.networks.weights._torch import LEGACY_MAGIC, read_torch_legacy, read_torch_zip
@@ -19,16 +19,16 @@ from crossroads.networks.weights.record import WeightFile, unreadable
 
 _KERAS_MEMBER = "model.weights.h5"
 _LIMITS = Limits(member=64 << 30)
-_FORMATS = "Keras .weights.h5, .keras and .h5, .npy of a dict of layers, .safetensors, and PyTorch .pth are read"
+_FORMATS = "Keras .weights.h5, .keras and .h5, .npy of a dict of layers, .npz, .safetensors, and PyTorch .pth are read"
 
 
 def read_weights(path: Path) -> WeightFile:
     """All weights of a file, as named arrays.
 
     Formats: Keras 3 ``.weights.h5`` and ``.keras`` (whose configuration is never looked at), the HDF5 of older Keras versions with
-    weights or with a whole model, ``.npy`` with a pickled dict of layers, ``.safetensors``, and what ``torch.save`` writes of a
-    state dict, in its zip and in its older form. Nothing in the file is executed, and a size is believed only as far as there are
-    bytes.
+    weights or with a whole model, ``.npy`` with a pickled dict of layers, ``.npz`` of a state dict, ``.safetensors``, and what
+    ``torch.save`` writes of a state dict or of a checkpoint with one inside, in its zip and in its older form. Nothing in the file
+    is executed, and a size is believed only as far as there are bytes.
 
     Args:
         path: The file. Arrays may be views of it, so it must not change while they are in use.
@@ -79,6 +79,8 @@ def _read_zip(path: Path, span: Span, origin: str, rehearsal: Callable[[Path, st
     if tree.exists(_KERAS_MEMBER):
         rehearsal(path, origin)
         return read_hdf5(tree.span(_KERAS_MEMBER), origin)
+    if (members := tree.names()) and all(name.endswith(".npy") for name in members):
+        return read_npz({name.removesuffix(".npy"): tree.span(name) for name in members}, origin)
     pickles = [name for name in tree.names() if name == "data.pkl" or (name.endswith("/data.pkl") and name.count("/") == 1)]
     if len(pickles) == 1:
         return read_torch_zip(tree, pickles[0].removesuffix("data.pkl"), origin)

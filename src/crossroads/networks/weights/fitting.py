@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from crossroads.errors import WeightsError
 from crossroads.networks.cuts import cuts, until
 from crossroads.networks.weights._pairing import Pair, Pairing, Slot, pairings, slots_of
+from crossroads.networks.weights._places import averaged
 from crossroads.networks.weights.record import LayerWeights, WeightFile, from_bfloat16
 
 if TYPE_CHECKING:
@@ -30,18 +31,25 @@ class Fitted:
         reach: The last cut up to which everything is loaded; None where the whole backbone is. Behind it weights are random.
         layers: Layers that were loaded.
         missing: Layers that the file has nothing for, in order.
+        notes: What the user should know.
     """
 
     reach: str | None
     layers: int
     missing: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
 class _Misfit(Exception):
-    rule: str
-    received: str
-    mend: str = _MEND
+    """A layer of the file that is not one of the network's."""
+
+    def __init__(self, rule: str, received: str, mend: str = _MEND) -> None:
+        super().__init__(rule)
+        self.rule, self.received, self.mend = rule, received, mend
+
+
+_Values = list[list[NDArray[Any]]]
+"""What each variable of each pair becomes."""
 
 
 def fit_weights(backbone: keras.Model, file: WeightFile) -> Fitted:
@@ -49,34 +57,81 @@ def fit_weights(backbone: keras.Model, file: WeightFile) -> Fitted:
 
     Layers are matched by name where names were given, else by their place in the saved model, else by order. PyTorch's arrays are
     turned into the layout of Keras, those of a dense layer behind a flattened map included. A file may hold a head as well, which
-    is left out; and it may stop early, which `Fitted.reach` tells.
+    is left out; and it may stop early, which `Fitted.reach` tells. Of the weights of a training and their moving average the
+    average is taken, which `Fitted.notes` tells.
 
     Args:
         backbone: A built model.
         file: What `read_weights` made of a file.
 
     Raises:
-        WeightsError: A layer has another shape than the network's, or the layers are those of another network. Nothing is assigned.
+        WeightsError: A layer has another shape than the network's, the layers are those of another network, or the file holds
+            several networks that fit. Nothing is assigned.
     """
+    fits, misfits = _fits(backbone, file)
+    if not fits:
+        raise _refused(backbone, file, misfits)
+    (pairing, values), notes = _chosen(fits, file.origin)
+    reach = _reach(backbone, pairing, file)
+    for pair, arrays in zip(pairing.pairs, values, strict=True):
+        for variable, array in zip(pair.slot.variables, arrays, strict=True):
+            variable.assign(array)
+        if hasattr(pair.slot.layer, "finalize_state"):  # Normalization computes with copies of its weights
+            pair.slot.layer.finalize_state()
+    return Fitted(reach, len(pairing.pairs), tuple(slot.name for slot in pairing.missing), notes)
+
+
+def _fits(backbone: keras.Model, file: WeightFile) -> tuple[list[tuple[Pairing, _Values]], list[_Misfit]]:
+    """What fits of each dict of the file, in the surest way in which any of it does."""
+    fits: list[tuple[Pairing, _Values]] = []
     misfits: list[_Misfit] = []
-    for pairing in pairings(backbone, file):
-        try:
-            values = _values(pairing, file)
-        except _Misfit as misfit:
-            misfits.append(misfit)
-            if pairing.how == "name":
-                break  # names that were given are right: a weaker way might fit by chance
-            continue
-        reach = _reach(backbone, pairing, file)
-        for pair, arrays in zip(pairing.pairs, values, strict=True):
-            for variable, array in zip(pair.slot.variables, arrays, strict=True):
-                variable.assign(array)
-            if hasattr(pair.slot.layer, "finalize_state"):  # Normalization computes with copies of its weights
-                pair.slot.layer.finalize_state()
-        return Fitted(reach, len(pairing.pairs), tuple(slot.name for slot in pairing.missing))
+    for state in (file, *file.others):
+        for rivals in pairings(backbone, state):
+            found = []
+            for pairing in rivals:
+                try:
+                    found.append((pairing, _values(pairing, state)))
+                except _Misfit as misfit:
+                    misfits.append(misfit)
+            fits += found
+            if found or rivals[0].how == "name":  # names that were given are right: a weaker way might fit by chance
+                break
+    return fits, misfits
+
+
+_TRUST = ("name", "place", "order")
+
+
+def _chosen(fits: list[tuple[Pairing, _Values]], origin: str) -> tuple[tuple[Pairing, _Values], tuple[str, ...]]:
+    """The one that fits, with what the user should know. Raises `WeightsError` where several do and none is the better."""
+    surest = min(_TRUST.index(pairing.how) for pairing, _ in fits)
+    fits = [fit for fit in fits if fit[0].how == _TRUST[surest]]
+    most = max(len(pairing.pairs) for pairing, _ in fits)
+    first, *others = [fit for fit in fits if len(fit[0].pairs) == most]
+    rivals = [first, *(fit for fit in others if not _equal(fit[1], first[1]))]
+    if len(rivals) == 1:
+        return first, ()
+    named = ", ".join(repr(pairing.place or "no prefix") for pairing, _ in rivals)
+    means = [fit for fit in rivals if averaged(fit[0].place)]
+    if len(means) != 1:
+        raise WeightsError(
+            f"{origin} must hold one network that fits", received=f"{len(rivals)}: {named}", mend="save the one that you mean alone"
+        )
+    return means[0], (f"{origin} holds the weights of several networks that fit ({named}): the moving average was taken",)
+
+
+def _equal(values: _Values, others: _Values) -> bool:
+    return all(
+        np.array_equal(array, other)
+        for arrays, theirs in zip(values, others, strict=True)
+        for array, other in zip(arrays, theirs, strict=True)
+    )
+
+
+def _refused(backbone: keras.Model, file: WeightFile, misfits: list[_Misfit]) -> WeightsError:
     if misfits:
-        raise WeightsError(misfits[0].rule, received=misfits[0].received, mend=misfits[0].mend)
-    raise WeightsError(
+        return WeightsError(misfits[0].rule, received=misfits[0].received, mend=misfits[0].mend)
+    return WeightsError(
         f"{file.origin} has no layer of {backbone.name}",
         received=f"layers {_some([layer.name for layer in file.layers])}",
         mend=f"the network's layers are {_some([slot.name for slot in slots_of(backbone, nested=False)])}; {_MEND}",
@@ -88,7 +143,7 @@ def _some(names: Sequence[str]) -> str:
     return shown + (", …" if len(names) > 4 else "") if names else "none"
 
 
-def _values(pairing: Pairing, file: WeightFile) -> list[list[NDArray[Any]]]:
+def _values(pairing: Pairing, file: WeightFile) -> _Values:
     """What each pair's variables become. Raises `_Misfit` for the first that does not fit."""
     values = [_converted(pair, file) for pair in pairing.pairs]
     if pairing.skipped:

@@ -47,6 +47,8 @@ class WeightFile:
         layout: How its arrays are laid out.
         layers: The layers that have arrays; see `LayerWeights.track` for what their order says.
         folded: Whether a model inside the saved model counts as one layer, as in the files of older Keras versions.
+        place: The keys that lead to the dict in which the layers stand, such as ``ema.module``; "" where that is the whole file.
+        others: What stands in other dicts of the same checkpoint; a network is in one of them.
     """
 
     origin: str
@@ -54,6 +56,8 @@ class WeightFile:
     layout: Layout
     layers: tuple[LayerWeights, ...]
     folded: bool = False
+    place: str = ""
+    others: tuple[WeightFile, ...] = ()
 
     @property
     def ordered(self) -> bool:

@@ -1,0 +1,283 @@
+"""Which rows go to which side where the data bring no split: class by class, in whole groups, by the seed alone."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crossroads.data._words import plural
+from crossroads.data.dataset import SPLITS, TRAIN, Dataset
+from crossroads.errors import SplitError
+
+Ints = NDArray[np.int64]
+Sides = NDArray[np.uint8]
+Wanted = list[tuple[int, float]]
+"""The sides to draw, each with its fraction of the images."""
+
+_ATTEMPTS = 32
+"""Draws tried where groups hold several classes, so that one draw may leave a class out of a side."""
+
+_NAMED = 5
+"""Classes that a message names; it counts the others."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Drawn:
+    """What a draw decides.
+
+    Attributes:
+        sides: uint8 (n,), the side of each row.
+        small: bool (k,), the classes that have too few groups, or images, for every side.
+        notes: What the user should know.
+    """
+
+    sides: Sides
+    small: NDArray[np.bool_]
+    notes: tuple[str, ...] = ()
+
+
+def draw(dataset: Dataset, wanted: Wanted, seed: int, *, strict: bool) -> Drawn:
+    """A side for each row: the wanted sides get their fractions, train gets the rest and every class.
+
+    Raises:
+        SplitError: No image is left for a side; with `strict`, a class cannot be on every side.
+    """
+    k = len(dataset.classes)
+    if not wanted:
+        return Drawn(np.full(len(dataset), TRAIN, np.uint8), np.zeros(k, bool))
+    units = _Groups.of(dataset).per_class
+    small = (units > 0) & (units <= len(wanted))
+    if strict and small.any():
+        raise _too_small(dataset, units, small, wanted)
+    together, notes = _together(dataset, wanted)
+    groups = _Groups.of(together)
+    if groups.mixed:
+        sides = _of_mixed(together, groups, wanted, seed, strict=strict)
+        notes += [f"{plural(groups.mixed, 'group')} with images of several classes: each stays whole"]
+    else:
+        sides = _attempt(together.classes, groups, wanted, seed, 0)[groups.numbers]
+    _require_every_side(dataset, sides, units, wanted)
+    if small.any():
+        notes += [_of_small(dataset, sides, units, small, wanted)]
+    return Drawn(sides, small, tuple(notes))
+
+
+def _together(dataset: Dataset, wanted: Wanted) -> tuple[Dataset, list[str]]:
+    """Where there are no groups: equal images as groups, unless a class has too few others to be divided so."""
+    equal = None if dataset.groups is not None else dataset.equals()
+    if equal is None:
+        return dataset, []
+    firsts = np.unique(equal, return_index=True)[1]
+    several = np.bincount(dataset.labels[firsts], minlength=len(dataset.classes))
+    short = (several > 0) & (several <= len(wanted)) & (dataset.counts() > len(wanted))
+    alone = short[dataset.labels]  # classes that cannot be divided but between equal images; no other class is touched by that
+    equal[alone] = int(equal.max()) + 1 + np.flatnonzero(alone)
+    notes = []
+    if repeats := len(equal) - len(np.unique(equal)):
+        notes.append(f"images that are equal to others of their class: {repeats}; they were put on the side of those")
+    if short.any():
+        notes.append(f"equal images of {_names(dataset, short)} may be on several sides: there are too few others to divide")
+    return replace(dataset, groups=equal), notes
+
+
+def _of_mixed(dataset: Dataset, groups: _Groups, wanted: Wanted, seed: int, *, strict: bool) -> Sides:
+    """A side for each row where groups hold several classes: of several draws the one in which most classes are on every side."""
+    k = len(dataset.classes)
+    large = groups.per_class > len(wanted)
+    missing = np.zeros(k, bool)
+    best: tuple[tuple[float, ...], Sides] | None = None
+    for attempt in range(_ATTEMPTS):
+        # Class by class, or, since each group may serve many classes at once, as if there were only one.
+        strata, names = (groups, dataset.classes) if attempt % 2 else (replace(groups, homes=np.zeros_like(groups.homes)), ("",))
+        sides = _with_all_in_train(_attempt(names, strata, wanted, seed, attempt), groups, k)[groups.numbers]
+        table = np.bincount(sides.astype(np.int64) * k + dataset.labels, minlength=len(SPLITS) * k).reshape(-1, k)
+        there, drawn = table.any(0), [side for side, _ in wanted]
+        empty = sum(not table[side].any() for side in drawn)
+        lacking = there & (table[drawn] == 0)
+        miss = sum(np.abs(table[side][there] / table[:, there].sum(0) - share).mean() for side, share in wanted)
+        rank = (empty, int((lacking & large).sum()), int(lacking.sum()), float(miss))
+        missing |= (lacking & large).any(0)
+        best = min(best or (rank, sides), (rank, sides), key=lambda found: found[0])
+    if best is None or (strict and best[0][1]):
+        raise SplitError(
+            f"each class must be on each side without cutting a group ({_ATTEMPTS} draws tried)",
+            received=f"groups of several classes that bind {_names(dataset, missing)}",
+            mend="give these classes groups of their own, or bring a split in the data",
+        )
+    return best[1]
+
+
+def _with_all_in_train(sides: Sides, groups: _Groups, classes: int) -> Sides:
+    """The sides of groups, where each class that train lacks has brought its smallest group there."""
+    trained = np.zeros(classes, bool)
+    trained[groups.pair_labels[sides[groups.pair_groups] == TRAIN]] = True
+    order = np.lexsort((groups.firsts[groups.pair_groups], groups.sizes[groups.pair_groups], groups.pair_labels))
+    labels, smallest = np.unique(groups.pair_labels[order], return_index=True)
+    sides[groups.pair_groups[order][smallest[~trained[labels]]]] = TRAIN
+    return sides
+
+
+def _too_small(dataset: Dataset, units: Ints, small: NDArray[np.bool_], wanted: Wanted) -> SplitError:
+    grouped = dataset.groups is not None
+    found, rest = [_counted(dataset, label, units) for label in np.flatnonzero(small)[:10]], int(small.sum()) - 10
+    unit = "groups" if grouped else "images"
+    return SplitError(
+        f"each class must have at least {len(wanted) + 1} {unit}, one for each of {_in_words(wanted)}",
+        received=", ".join(found) + (f" and {plural(rest, 'other class', 'other classes')}" if rest > 0 else ""),
+        mend=f"leave strict out to train on these classes all the same, or {_more(dataset, wanted)}",
+    )
+
+
+def _require_every_side(dataset: Dataset, sides: Sides, units: Ints, wanted: Wanted) -> None:
+    empty = [SPLITS[side] for side, _ in wanted if not (sides == side).any()]
+    if empty:
+        raise SplitError(
+            f"the split must leave images for {' and '.join(empty)}",
+            received=f"{plural(int((units > 0).sum()), 'class', 'classes')} of at most "
+            f"{plural(int(units.max()), 'image' if dataset.groups is None else 'group')}",
+            mend=_more(dataset, wanted if units.max() > 1 else wanted[-1:]),
+        )
+
+
+def _of_small(dataset: Dataset, sides: Sides, units: Ints, small: NDArray[np.bool_], wanted: Wanted) -> str:
+    """One sentence on all classes that are too small for every side."""
+    k, count = len(dataset.classes), int(small.sum())
+    named = ", ".join(_counted(dataset, label, units) for label in np.flatnonzero(small)[:_NAMED])
+    tables = {side: np.bincount(dataset.labels[sides == side], minlength=k) > 0 for side, _ in wanted}
+    verbs = {SPLITS.index("validation"): "validated", SPLITS.index("test"): "tested"}
+    lacking: dict[str, int] = {}
+    for label in np.flatnonzero(small):
+        without = [verbs[side] for side in sorted(tables) if not tables[side][label]]
+        said = "not " + without[0] if len(without) == 1 else "neither " + " nor ".join(without)
+        if without:
+            lacking[said] = lacking.get(said, 0) + 1
+    meaning = ", ".join(said if number == count else f"{number} {said}" for said, number in sorted(lacking.items()))
+    unit = "images" if dataset.groups is None else "groups"
+    have, they_are = ("have", "they are") if count > 1 else ("has", "it is")
+    return (
+        f"{count} of {k} classes {have} too few {unit} for {_in_words(wanted)}: "
+        f"{named}{', …' * (count > _NAMED)}; {they_are} trained on, but {meaning}"
+    )
+
+
+def _counted(dataset: Dataset, label: int, units: Ints) -> str:
+    images = plural(int(np.count_nonzero(dataset.labels == label)), "image")
+    groups = "" if dataset.groups is None else f", {plural(int(units[label]), 'group')}"
+    return f"{dataset.classes[label]!r} ({images}{groups})"
+
+
+def _in_words(wanted: Wanted) -> str:
+    *most, last = [SPLITS[side] for side in sorted({TRAIN, *(side for side, _ in wanted)})]
+    return f"{', '.join(most)} and {last}"
+
+
+def _more(dataset: Dataset, wanted: Wanted) -> str:
+    """What the user can do about too few images."""
+    of_groups, fewer = "" if dataset.groups is None else " of other groups", "set the test share to 0, " if len(wanted) > 1 else ""
+    return f"add images{of_groups}, {fewer}or bring a split in the data"
+
+
+def _names(dataset: Dataset, chosen: NDArray[np.bool_]) -> str:
+    labels = np.flatnonzero(chosen)
+    return ", ".join(repr(dataset.classes[label]) for label in labels[:_NAMED]) + ", …" * (len(labels) > _NAMED)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Groups:
+    """The groups of some rows: of each row its group; of each group its size, the class it holds most of, its first row.
+
+    Of each pair of a group and a class that has images in it: the group and the class.
+    """
+
+    numbers: Ints
+    sizes: Ints
+    homes: Ints
+    firsts: Ints
+    per_class: Ints
+    pair_groups: Ints
+    pair_labels: Ints
+    mixed: int
+
+    @classmethod
+    def of(cls, dataset: Dataset) -> _Groups:
+        n, k = len(dataset), len(dataset.classes)
+        labels = dataset.labels.astype(np.int64)
+        if dataset.groups is None:
+            rows = np.arange(n)
+            return cls(rows, np.ones(n, np.int64), labels, rows, np.bincount(labels, minlength=k), rows, labels, 0)
+        _, firsts, numbers = np.unique(dataset.groups, return_index=True, return_inverse=True)
+        pairs, counts = np.unique(numbers * k + labels, return_counts=True)
+        of_pair = pairs // k
+        order = np.lexsort((pairs % k, -counts, of_pair))
+        homes = (pairs % k)[order][np.unique(of_pair[order], return_index=True)[1]]
+        mixed = int(np.count_nonzero(np.bincount(of_pair) > 1))
+        per_class = np.bincount(pairs % k, minlength=k)
+        return cls(numbers, np.bincount(numbers), homes, firsts, per_class, of_pair, pairs % k, mixed)
+
+
+def _attempt(classes: tuple[str, ...], groups: _Groups, wanted: Wanted, seed: int, attempt: int) -> Sides:
+    """A side for each group."""
+    sides = np.full(len(groups.sizes), TRAIN, np.uint8)
+    # Groups by class, in the order in which they appear in the data: their numbers may depend on other classes.
+    order = np.lexsort((groups.firsts, groups.homes))
+    starts = np.searchsorted(groups.homes[order], np.arange(len(classes) + 1))
+    for label, name in enumerate(classes):
+        members = order[starts[label] : starts[label + 1]]
+        if len(members):
+            word = int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little")
+            rng = np.random.default_rng([seed, attempt, word])
+            sides[members] = _sides(groups.sizes[members], wanted, rng, mixed=groups.mixed > 0)
+    return sides
+
+
+def _sides(sizes: Ints, wanted: Wanted, rng: np.random.Generator, *, mixed: bool) -> Sides:
+    """A side for each group of one class: train first, then the sides in the order in which they are wanted."""
+    sides = np.full(len(sizes), TRAIN, np.uint8)
+    free = rng.permutation(len(sizes))
+    for later, (side, share) in zip(reversed(range(len(wanted))), wanted, strict=True):
+        # Leaves one group for each side still to come and, in any case, one for train.
+        most = max(len(free) - 1 - later, min(1, len(free) - 1))
+        if mixed and len(free) - 1 - later < 1:
+            # A class has few groups of its own where it shares others; which of them train needs is seen afterwards.
+            most = int(rng.integers(0, len(free) + 1)) if len(free) else 0
+        chosen = _closest(sizes[free], share * float(sizes.sum()), most)
+        sides[free[chosen]] = side
+        free = free[~chosen]
+    return sides
+
+
+def _closest(sizes: Ints, target: float, most: int) -> NDArray[np.bool_]:
+    """Of sizes in random order, a choice of 1 to `most` whose sum is near `target`: the first ones, one more, then one exchange.
+
+    The sum ends within half of the smallest size that was not chosen, or nearer; O(n log n).
+    """
+    chosen = np.zeros(len(sizes), bool)
+    if most < 1:
+        return chosen
+    first = int(np.searchsorted(np.cumsum(sizes[:most]), target, side="right"))
+    chosen[:first] = True
+    gap = target - float(sizes[:first].sum())
+    if first < most:
+        next_one = first + int(np.argmin(np.abs(sizes[first:] - gap)))
+        if first == 0 or abs(sizes[next_one] - gap) < gap:
+            chosen[next_one] = True
+            gap -= float(sizes[next_one])
+    # One exchange of a chosen size for another, or for nothing.
+    inside, outside = np.flatnonzero(chosen), np.flatnonzero(~chosen)
+    outside = outside[np.argsort(sizes[outside], kind="stable")]
+    offered = sizes[outside] if len(inside) == 1 else np.concatenate([[0], sizes[outside]])
+    if len(offered) == 0:
+        return chosen
+    place = np.searchsorted(offered, sizes[inside] + gap)
+    options = np.clip(np.stack([place - 1, place]), 0, len(offered) - 1)
+    left = np.abs(gap + sizes[inside] - offered[options])
+    best = np.unravel_index(int(np.argmin(left)), left.shape)
+    if left[best] < abs(gap) - 1e-9:
+        taken = int(options[best]) - (len(offered) - len(outside))
+        chosen[inside[best[1]]] = False
+        if taken >= 0:
+            chosen[outside[taken]] = True
+    return chosen

@@ -1,0 +1,39 @@
+"""What the documentation claims of the source as a whole."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+SOURCE, TESTS = ROOT / "src" / "crossroads", ROOT / "tests"
+
+
+def attributes(path: Path) -> set[str]:
+    """Names that stand behind a dot in a module."""
+    return {node.attr for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Attribute)}
+
+
+def imported(path: Path) -> Iterator[str]:
+    """Modules that a module imports, or imports from."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (name.name for name in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield from (node.module, *(f"{node.module}.{name.name}" for name in node.names))
+
+
+def test_one_module_alone_unlocks_the_test() -> None:
+    assert [path.name for path in SOURCE.rglob("*.py") if "unlock" in attributes(path)] == ["proof.py"]
+
+
+def test_tests_lie_in_the_folders_of_the_source() -> None:
+    for path in TESTS.rglob("test_*.py"):
+        package = path.parent.relative_to(TESTS)
+        assert (SOURCE / package / "__init__.py").is_file(), path
+        if package.parts:
+            within = ".".join(("crossroads", *package.parts))
+            assert any(name == within or name.startswith(f"{within}.") for name in imported(path)), (
+                f"{path} tests nothing of {within}"
+            )
