@@ -66,6 +66,9 @@ def _reloaded(model: Any) -> Any:
     try:
         copy = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(model), safe_mode=True)
         copy.set_weights(model.get_weights())
+        for layer in copy._flatten_layers():
+            if hasattr(layer, "finalize_state"):  # Normalization and its like compute with what follows from their weights
+                layer.finalize_state()
     except MemoryError:
         raise
     except Exception as error:  # in layers of any kind
