@@ -13,7 +13,21 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks import decoding, finetuning, frozen, heads, jobs, manifest, notes, peers, processes, regret, strategies, throughput
+from benchmarks import (
+    decoding,
+    finetuning,
+    frozen,
+    heads,
+    jobs,
+    manifest,
+    networks,
+    notes,
+    peers,
+    processes,
+    regret,
+    strategies,
+    throughput,
+)
 from benchmarks._measure import ROOT, SHARED, Row, Settings
 
 PAGE = ROOT / "docs" / "benchmarks.md"
@@ -50,6 +64,8 @@ BENCHMARKS = (
     Benchmark("engine", frozen.engine, peers=("onnxruntime", "torch")),
     Benchmark("second-fit", frozen.second_fit),
     Benchmark("finetune", finetuning.finetune),
+    Benchmark("artifacts", networks.artifacts, slow=True),
+    Benchmark("own-networks", networks.own_networks, slow=True),
     Benchmark("onednn", throughput.onednn, slow=True),
     Benchmark("growth", frozen.growth, slow=True),
     Benchmark("head", heads.head, shared=True, slow=True),
