@@ -313,7 +313,7 @@ def test_parity_needs_images(tmp_path, whole):
 
 
 def parity_of(monkeypatch, ours, theirs):
-    monkeypatch.setattr(_export, "_keras_probabilities", lambda model, images: np.array(ours, np.float32))
+    monkeypatch.setattr(_export, "computed", lambda model, images: np.array(ours, np.float32))
     monkeypatch.setattr(_export, "Graph", lambda path: lambda images: np.array(theirs, np.float32))
     return _export.check_parity(None, Path("model.xml"), pixels(len(ours)))
 

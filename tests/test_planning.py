@@ -10,14 +10,18 @@ from PIL import Image
 
 import crossroads
 from crossroads import planning
+from crossroads.advice import recommend
 from crossroads.advice.candidates import Candidate, within
 from crossroads.advice.estimate import Estimate
+from crossroads.advice.offers import Offer
 from crossroads.errors import CrossroadsError, RecipeError
+from crossroads.networks.construct import choose
 from crossroads.planning import divide, identity_of, planned
 from crossroads.race.records import Plan
 from crossroads.recipe import Augmentation, Recipe
 from crossroads.training.watch import Relay, Silent
 from pictures import stripes
+from tiny_networks import tiny
 
 ACCURACY = {"feature-extraction": 0.8, "early-features": 0.7, "finetune": 0.9, "from-scratch": 0.6}
 SECONDS = {"feature-extraction": 50.0, "early-features": 40.0, "finetune": 500.0, "from-scratch": 20.0}
@@ -106,7 +110,8 @@ def test_a_flip_that_images_do_not_bear_is_refused_before_anything_is_measured(m
     noise = np.random.default_rng(0).normal(0, 5, (40, 16, 16))
     images = (slope + noise).clip(0, 255).astype(np.uint8)[..., None].repeat(3, axis=3)
     divided = divide((images, np.tile(["left", "right"], 20)), None, Recipe(augmentation=Augmentation(flip=True)), Silent())
-    monkeypatch.setattr(planning, "offers_of", lambda *_: pytest.fail("too late"))
+    monkeypatch.setattr(planning, "offers_of", lambda *_: [Offer(choose(tiny()), "own", named=True)])
+    monkeypatch.setattr(recommend, "measured_machine", lambda: pytest.fail("too late"))
     with pytest.raises(RecipeError, match="a flip must not change what an image shows"):
         planned(divided, None, Silent())
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -16,6 +16,7 @@ from crossroads import __version__, artifact
 from crossroads._keras import library_versions, load_keras
 from crossroads.data.dataset import Dataset
 from crossroads.data.loading import Loaded, Refusal, load_all
+from crossroads.data.mirrors import flip_is_safe
 from crossroads.errors import DataError, RecipeError
 from crossroads.lookup import Lookup, resize_of
 from crossroads.networks.construct import Choice, build
@@ -32,6 +33,10 @@ if TYPE_CHECKING:
     from crossroads.networks.network import Network
     from crossroads.training.batches import Labelled
     from crossroads.training.loop import Trained
+
+
+MIRROR_SIZE = 32
+"""Side in pixels at which images are compared with their mirror images where they are not decoded for training."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -61,7 +66,8 @@ class Task:
         strategy: The record of the strategy.
         train: Training images, not decoded.
         validation: Validation images, not decoded.
-        pixels: Both, decoded already, where the strategy trains on pixels.
+        images: Decodes both where the strategy trains on pixels, else gives None; called once the network is known to be able to
+            become an artifact.
     """
 
     recipe: Recipe
@@ -69,7 +75,7 @@ class Task:
     strategy: Strategy
     train: Dataset
     validation: Dataset
-    pixels: tuple[Loaded, Loaded] | None
+    images: Callable[[], tuple[Loaded, Loaded] | None]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -114,6 +120,50 @@ def carry_out(task: Task, folder: Place, watcher: Watcher) -> Fitted:
     return _Run(task, folder, watcher).result()
 
 
+def rehearse(choice: Choice, size: int, classes: int, recipe: Recipe | None = None, *, seed: int = 0) -> None:
+    """Find out whether a backbone with a head can become an artifact, with random weights and before an image is decoded.
+
+    Args:
+        choice: The backbone.
+        size: Side of the images in pixels.
+        classes: Of the images.
+        recipe: Resolved: where the backbone is cut and what stands on it; None for all of it and a linear head.
+        seed: Decides the weights.
+
+    Raises:
+        ArtifactError: It cannot, and why.
+    """
+    load_keras()
+    from crossroads.networks.network import Layout, assemble, head_layers, seeded
+
+    built = build(choice, size, weights=None, cut=recipe.cut if recipe else None, seed=seed)
+    with seeded(seed):
+        head = head_layers(recipe.head if recipe else None, classes)
+        layout = Layout(built.keep, None, (recipe.pooling if recipe else None) or "average")
+        network = assemble(built.parts, size, head, layout)
+    artifact.rehearse(network.ship(), size, classes)
+
+
+def refuse_flip(recipe: Recipe, train: Dataset, pixels: tuple[Loaded, Loaded] | None = None) -> None:
+    """Raises `RecipeError` where a recipe flips images and a flip changes what they show.
+
+    Args:
+        recipe: Its augmentation counts.
+        train: Training images.
+        pixels: Both sides, where they are decoded already.
+    """
+    if recipe.augmentation is None or not recipe.augmentation.flip:
+        return
+    seen = load_all(train, MIRROR_SIZE) if pixels is None else pixels[0]
+    verdict = flip_is_safe(seen.pixels, seen.dataset.labels, seen.dataset.classes, seen.dataset.groups)
+    if not verdict.safe:
+        raise RecipeError(
+            "a flip must not change what an image shows",
+            received="; ".join(verdict.reasons),
+            mend="set flip = false in [augmentation]",
+        )
+
+
 class _Run:
     """One training: its networks over one backbone and one head, and the two sides as each network takes them."""
 
@@ -140,7 +190,8 @@ class _Run:
         with seeded(recipe.seed):
             self._head = head_layers(recipe.head, self._classes, tuned=task.strategy.tuned)
             self._last = self._network(None)  # builds the head
-        artifact.check_model(self._last.ship(), self._size, self._classes)  # before the work, not after it
+        artifact.rehearse(self._last.ship(), self._size, self._classes)  # before the work, not after it
+        self._pixels = task.images()
         self._sides: tuple[Side, Side] | None = None
         self._features: dict[str, Any] = {}
 
@@ -209,7 +260,7 @@ class _Run:
         freeze = self._built.keep if phase.name == "head" else self._built.freeze
         network = self._network(freeze)
         if network.frozen is None or freeze is None:
-            pixels = self._task.pixels
+            pixels = self._pixels
             if pixels is None:
                 raise DataError("training on pixels needs decoded images", received="none")
             self._sides = self._sides or self._checked(*(Side(p.dataset, p.digests, p.refusals, p.pixels) for p in pixels))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import time
 from dataclasses import dataclass, replace
 from functools import partial
@@ -21,16 +22,16 @@ from crossroads.data.audit import BALANCE_MEND, IMBALANCE
 from crossroads.data.dataset import DIGEST_BYTES, Dataset
 from crossroads.data.images import Resize
 from crossroads.data.labels import align
-from crossroads.data.loading import Loaded, digests_of, load_all, require_readable, sample_notes, sizes
+from crossroads.data.loading import IN_MEMORY, Loaded, digests_of, load_all, require_readable, sample_notes, sizes
 from crossroads.data.mirrors import flip_is_safe
 from crossroads.data.readers import read
 from crossroads.data.splits import Locked, divided_rows, split
 from crossroads.data.trees import existing
-from crossroads.errors import DataError, RecipeError
-from crossroads.fitting import Task
+from crossroads.errors import ArtifactError, DataError, RecipeError
+from crossroads.fitting import Task, refuse_flip, rehearse
 from crossroads.lookup import resize_of
 from crossroads.networks.catalog import DEFAULT_FROM_SCRATCH
-from crossroads.networks.construct import choose, is_own, object_name
+from crossroads.networks.construct import Choice, choose, is_own, object_name
 from crossroads.networks.weights.store import require_imagenet
 from crossroads.race.records import Entrant, Plan
 from crossroads.recipe import Recipe
@@ -46,9 +47,6 @@ BUDGET = 600.0
 
 LONG = 2.0
 """Seconds from which on the reading of files before the split is told of."""
-
-MIRROR_SIZE = 32
-"""Side in pixels at which images are compared with their mirror images where they are not decoded for training."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -183,53 +181,78 @@ class Tasks:
 
     def __init__(self, divided: Divided, scratch: Path, own: Any, watcher: Watcher) -> None:
         self._divided, self._scratch, self._own, self._watcher = divided, scratch, own, watcher
-        self._decoded: tuple[Resize, tuple[Loaded, Loaded]] | None = None
+        self._decoded: dict[Resize, tuple[Loaded, Loaded]] = {}
 
     def __call__(self, recipe: Recipe) -> Task:
-        """The task of a recipe; images are decoded where it trains on pixels."""
+        """The task of a recipe. Its images are decoded when they are asked for."""
         divided, record = self._divided, strategy(recipe.strategy)
-        own = (
-            self._own
-            if recipe.backbone is not None and self._own is not None and recipe.backbone == object_name(self._own)
-            else None
-        )
-        choice = choose(own or recipe.backbone or record.default_backbone)
-        chosen = choice.record
-        size = recipe.image_size or chosen.size_for(divided.side)
-        resolved = resolve(recipe, chosen, images=len(divided.train), image_size=size, side=divided.side)
-        chosen.check_size(size)
-        pixels = None if record.frozen or resolved.freeze_to is not None else self._pixels(resize_of(resolved), resolved.strict)
-        _refuse_flip(resolved, divided.train, pixels)
-        return Task(resolved, choice, record, divided.train, divided.validation, pixels)
+        choice = self._choice(recipe)
+        size = recipe.image_size or choice.record.size_for(divided.side)
+        resolved = resolve(recipe, choice.record, images=len(divided.train), image_size=size, side=divided.side)
+        choice.record.check_size(size)
+        return Task(resolved, choice, record, divided.train, divided.validation, partial(self._images, resolved))
+
+    def able(self, plan: Plan) -> Plan:
+        """The plan with those entrants whose networks can become an artifact. The user is told of the others, and why.
+
+        Raises:
+            ArtifactError: None can.
+        """
+        refused: dict[tuple[object, ...], ArtifactError | None] = {}
+        kept: list[Entrant] = []
+        for one in plan.entrants:
+            recipe = one.recipe
+            network = (recipe.backbone, recipe.image_size, recipe.cut, recipe.pooling, recipe.head == "mlp")
+            if network not in refused:
+                try:
+                    rehearse(self._choice(recipe), int(recipe.image_size or 0), len(self._divided.train.classes), recipe)
+                    refused[network] = None
+                except ArtifactError as error:
+                    refused[network] = error
+            if why := refused[network]:
+                self._watcher.note(f"{recipe.strategy} of {recipe.backbone} is left out: {why}")
+            else:
+                kept.append(one)
+        if plan.entrants and not kept:
+            raise next(why for why in refused.values() if why)
+        return replace(plan, entrants=tuple(kept))
+
+    def _choice(self, recipe: Recipe) -> Choice:
+        given = self._own is not None and recipe.backbone == object_name(self._own)
+        return choose(self._own if given else recipe.backbone or strategy(recipe.strategy).default_backbone)
+
+    def _images(self, recipe: Recipe) -> tuple[Loaded, Loaded] | None:
+        """Both sides, decoded where a recipe trains on pixels. Raises `RecipeError` for a flip that changes what images show."""
+        frozen = strategy(recipe.strategy).frozen or recipe.freeze_to is not None
+        pixels = None if frozen else self._pixels(resize_of(recipe), recipe.strict)
+        refuse_flip(recipe, self._divided.train, pixels)
+        return pixels
 
     def _pixels(self, resize: Resize, strict: bool) -> tuple[Loaded, Loaded]:
-        if self._decoded is None or self._decoded[0] != resize:
-            self._decoded = None  # before more are read
-            train, validation = (
+        """Both sides at one size. Several sizes are kept: in `IN_MEMORY` bytes together, what goes beyond in files of the run."""
+        if resize not in self._decoded:
+            sides = (("train", self._divided.train), ("validation", self._divided.validation))
+            needed = sum(len(part) for _, part in sides) * resize.size**2 * 3
+            if self._decoded and needed > max(self._room(), shutil.disk_usage(self._scratch).free):
+                self._decoded.clear()  # before more are read
+            decoded = [
                 load_all(
                     part,
                     resize,
                     strict=strict,
                     progress=partial(self._watcher.progress, f"decoding {name}"),
                     spill=self._scratch / f"{name}-{resize.size}-{resize.mode}.pixels",
+                    in_memory=self._room(),
                 )
-                for name, part in (("train", self._divided.train), ("validation", self._divided.validation))
-            )
-            self._decoded = (resize, (train, validation))
-        return self._decoded[1]
+                for name, part in sides
+            ]
+            self._decoded[resize] = (decoded[0], decoded[1])
+        return self._decoded[resize]
 
-
-def _refuse_flip(recipe: Recipe, train: Dataset, pixels: tuple[Loaded, Loaded] | None) -> None:
-    if recipe.augmentation is None or not recipe.augmentation.flip:
-        return
-    seen = load_all(train, MIRROR_SIZE) if pixels is None else pixels[0]
-    verdict = flip_is_safe(seen.pixels, seen.dataset.labels, seen.dataset.classes, seen.dataset.groups)
-    if not verdict.safe:
-        raise RecipeError(
-            "a flip must not change what an image shows",
-            received="; ".join(verdict.reasons),
-            mend="set flip = false in [augmentation]",
-        )
+    def _room(self) -> int:
+        """Bytes of pixels that may still be kept in memory."""
+        held = (side.pixels for pair in self._decoded.values() for side in pair)
+        return max(0, IN_MEMORY - sum(pixels.nbytes for pixels in held if not isinstance(pixels, np.memmap)))
 
 
 def identity_of(divided: Divided) -> str:
@@ -246,7 +269,6 @@ def identity_of(divided: Divided) -> str:
 def planned(divided: Divided, own: Any, watcher: Watcher) -> Plan:
     """Whom to race: those that nothing stands in the way of, and a head on frozen features in any case that memory holds."""
     recipe = divided.recipe
-    _refuse_flip(recipe, divided.train, None)
     named = own if own is not None else recipe.backbone
     weights = (recipe.weights,) if recipe.weights else ()
     offers = () if recipe.weights == "none" else offers_of(() if named is None else (named,), weights, watcher)

@@ -124,10 +124,11 @@ class RunFolder:
             raise
 
     def clear(self) -> None:
-        """Remove what only an unfinished run needs, by name."""
+        """Remove what only an unfinished run needs, by name. What cannot be removed stays: the run is no worse for it."""
         for pattern in _OURS:
             for path in self._state.glob(pattern):
-                path.unlink(missing_ok=True)
+                with suppress(OSError):
+                    path.unlink()
         for folder in (*(found for pattern in _FOLDERS for found in self._state.glob(pattern)), self._state):
             with suppress(OSError):
                 folder.rmdir()

@@ -154,7 +154,7 @@ def _train(divided: Divided, folder: RunFolder, own: Any, watcher: Watcher) -> O
     identity = identity_of(divided)
     plan = stored_plan(folder.plan, identity)
     if plan is None:
-        plan = planned(divided, own, watcher)
+        plan = tasks.able(planned(divided, own, watcher))
         keep_plan(plan, folder.plan, identity)
     else:
         plan = plan.at(recipe.data, recipe.test)

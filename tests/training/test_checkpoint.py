@@ -1,3 +1,6 @@
+import tracemalloc
+from contextlib import contextmanager
+
 import numpy as np
 import pytest
 
@@ -60,18 +63,34 @@ def test_a_damaged_pointer_is_noticed(tmp_path, text):
 @pytest.mark.parametrize("failing", ["epoch-00004.npz", "progress.json"])
 def test_a_full_disk_leaves_the_checkpoint_before(tmp_path, monkeypatch, failing):
     kept = saved(tmp_path)
-    write = checkpoint.write_atomically
+    replacing = checkpoint.replacing
 
-    def full(path, content):
-        if path.name == failing:
-            raise OSError(28, "No space left on device")
-        write(path, content)
+    @contextmanager
+    def full(path):
+        with replacing(path) as file:
+            yield file
+            if path.name == failing:
+                raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoint, "write_atomically", full)
+    monkeypatch.setattr(checkpoint, "replacing", full)
     with pytest.raises(TrainingError, match=r"No space left on device.*--resume"):
         kept.save(progress(4, 4), arrays(4))
     monkeypatch.undo()
     assert kept.progress() == progress(3, 2)
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_arrays_are_written_and_read_one_by_one(tmp_path):
+    """An optimizer's state is three times the weights, and no copy of it is made."""
+    made = (np.full((200_000,), number, np.float32) for number in range(6))
+    kept, limit = Checkpoints(tmp_path), 3 * 800_000  # of 4.8 MB in all
+    for work in (lambda: kept.save(progress(1, 1), made), lambda: [array[0] for array in kept.arrays(1)]):
+        tracemalloc.start()
+        work()
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < limit
+    assert [array[0] for array in kept.arrays(1)] == list(range(6))
 
 
 def test_history_is_a_line_an_epoch():

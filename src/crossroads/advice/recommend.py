@@ -22,7 +22,9 @@ from crossroads.advice.sample import MOST_CLASSES, compact, sample
 from crossroads.advice.size import USUAL_SLOPE, Curve, Size, curve_of, size_of, worth
 from crossroads.advice.warm import short_warm_start
 from crossroads.data.dataset import Dataset
-from crossroads.errors import BackboneError
+from crossroads.errors import ArtifactError, BackboneError
+from crossroads.fitting import refuse_flip, rehearse
+from crossroads.networks.catalog import Backbone
 from crossroads.recipe import Recipe, StrategyName
 from crossroads.strategies import relevant, resolve, strategy
 from crossroads.training.watch import Relay, Watcher
@@ -45,7 +47,8 @@ def recommend(train: Dataset, side: float, offers: Sequence[Offer], asked: Recip
         watcher: Is told what goes on.
 
     Raises:
-        CrossroadsError: No image can be read; weights that the user named are not there.
+        CrossroadsError: No image can be read; weights that the user named are not there; the only backbone that the user named
+            cannot become an artifact; a flip that changes what the images show.
     """
     memory = available_memory_mb()  # before Keras is loaded, which `memory_mb` counts
     asked, budget = replace(asked, budget=None), asked.budget
@@ -54,6 +57,8 @@ def recommend(train: Dataset, side: float, offers: Sequence[Offer], asked: Recip
     watcher = Relay(watcher, noted=told.append)
     require_some(asked, offers, side)
     load_keras()
+    offers = _able(offers, train, asked, side, memory, watcher)
+    refuse_flip(asked, train)
     machine = measured_machine()
     counts = train.counts()
     classes = int((counts > 0).sum())
@@ -89,22 +94,51 @@ def recommend(train: Dataset, side: float, offers: Sequence[Offer], asked: Recip
     return Advice(case, order, tuple(reasons_for(evidence, leading, case, order, budget)), evidence, budget, tuple(told))
 
 
+def _able(
+    offers: Sequence[Offer], train: Dataset, asked: Recipe, side: float, memory: float | None, watcher: Watcher
+) -> tuple[Offer, ...]:
+    """The offers whose networks can become an artifact, tried with random weights; what `_looked_at` leaves out is not tried.
+
+    Raises:
+        ArtifactError: The only backbone that the user named cannot become one.
+    """
+    found = []
+    for offer in offers:
+        record = offer.choice.record
+        size = asked.image_size or record.size_for(side)
+        try:
+            if not _obstacle(record, size, memory):
+                rehearse(offer.choice, size, len(train.classes), seed=asked.seed)
+        except ArtifactError as error:
+            if offer.named and len(offers) == 1:
+                raise
+            watcher.note(f"{record.name} is left out: {error}")
+        else:
+            found.append(offer)
+    return tuple(found)
+
+
+def _obstacle(record: Backbone, size: int, memory: float | None) -> str:
+    """Why a backbone is not looked at: images of another size, or too little memory; "" where nothing stands in the way."""
+    try:
+        record.check_size(size)
+    except BackboneError as error:
+        return str(error)
+    cost = record.multiply_adds * (size / record.reference_size) ** 2
+    need = memory_mb(record.parameters, cost / MULTIPLY_ADDS_AN_ACTIVATION, 1, trained=False)
+    return f"it takes about {need:,.0f} MB of memory, and {memory:,.0f} are free" if memory is not None and need > memory else ""
+
+
 def _looked_at(train: Dataset, offer: Offer, asked: Recipe, side: float, memory: float | None, watcher: Watcher) -> Seen | None:
     """What a backbone sees; None, and a note, where memory would not hold it or, unless it was named, the size does not fit."""
     record = offer.choice.record
     size = asked.image_size or record.size_for(side)
-    try:
+    if offer.named:
         record.check_size(size)
-    except BackboneError as error:
-        if offer.named:
-            raise
-        watcher.note(f"{record.name} is left out: {error}")
+    if obstacle := _obstacle(record, size, memory):
+        watcher.note(f"{record.name} is left out: {obstacle}")
         return None
     cost = record.multiply_adds * (size / record.reference_size) ** 2
-    need = memory_mb(record.parameters, cost / MULTIPLY_ADDS_AN_ACTIVATION, 1, trained=False)
-    if memory is not None and need > memory:
-        watcher.note(f"{record.name} is left out: it takes about {need:,.0f} MB of memory, and {memory:,.0f} are free")
-        return None
     wanted = replace(asked, backbone=record.name, weights=offer.weights, image_size=size, strategy="feature-extraction")
     plain = relevant(wanted, strategy("feature-extraction"))
     recipe = resolve(plain, record, images=len(train), image_size=size, side=side)

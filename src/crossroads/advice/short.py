@@ -155,7 +155,7 @@ def short_training(dataset: Dataset, choice: Choice, asked: Recipe, limit: Limit
     try:
         sides = tuple(load_all(side, resize_of(recipe)) for side in (train, parts.validation))
         with tempfile.TemporaryDirectory(prefix="crossroads-") as folder:
-            task = Task(recipe, choice, strategy(recipe.strategy), train, parts.validation, (sides[0], sides[1]))
+            task = Task(recipe, choice, strategy(recipe.strategy), train, parts.validation, lambda: (sides[0], sides[1]))
             relay = Relay(Silent(), after_step=after_step, after_epoch=after_epoch)
             fitted = carry_out(task, TrialFolder(Path(folder)), relay)
     except Exception as error:  # backends raise all kinds, such as for want of memory

@@ -100,7 +100,7 @@ def check_parity(model: Any, graph_path: Path, images: NDArray[np.uint8]) -> dic
     """
     if len(images) == 0:
         raise ArtifactError("the check of the inference graph needs at least one image", received="none")
-    ours, theirs = _keras_probabilities(model, images), Graph(graph_path)(images)
+    ours, theirs = computed(model, images), Graph(graph_path)(images)
     if not np.isfinite(ours).all():
         raise ArtifactError(
             "a model's probabilities must be finite", received="NaN or infinity", mend="train with a lower learning rate"
@@ -138,7 +138,8 @@ def _load(path: Path) -> Any:
         raise ArtifactError(f"{path} must be a Keras model without code of its own", received=said) from error
 
 
-def _keras_probabilities(model: Any, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+def computed(model: Any, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """What Keras computes, layer by layer, float32 (n, k)."""
     import keras
 
     with full_float32():

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import importlib
 import json
+import re
 import subprocess
 import sys
 import tempfile
@@ -32,10 +33,8 @@ def to_openvino(model: Any, graph: Path) -> None:
     """
     import keras
 
-    runtime()  # before Keras imports it, and its telemetry with it
     if exports_here():
-        with contextlib.redirect_stdout(sys.stderr):  # standard output belongs to --json
-            _export(model, str(graph))
+        runtime().serialize(converted(model), str(graph))
         return
     with tempfile.TemporaryDirectory() as folder:
         saved = Path(folder) / "model.keras"
@@ -53,6 +52,19 @@ def exports_here() -> bool:
     return str(keras.backend.backend()) == "tensorflow" and sys.flags.optimize < 2
 
 
+def converted(model: Any) -> Any:
+    """The OpenVINO graph of a Keras model, in memory: one input and one output, as the model has them. On TensorFlow only.
+
+    Raises:
+        ArtifactError: The model cannot be exported. The message names the layer at fault where it is known.
+    """
+    runtime()  # before Keras imports it, and its telemetry with it
+    with contextlib.redirect_stdout(sys.stderr):  # standard output belongs to --json
+        found = _traced_and_converted(model)
+    _require_same_ends(found, model)
+    return found
+
+
 def convert_elsewhere(saved: Path, graph: Path) -> None:
     """Makes the graph of a ``.keras`` file in a process of its own with Keras on TensorFlow.
 
@@ -60,13 +72,15 @@ def convert_elsewhere(saved: Path, graph: Path) -> None:
     the export of Keras' own OpenVINO backend fixes the batch to 1.
 
     Raises:
-        ArtifactError: The other process failed.
+        ArtifactError: The model cannot be exported, or the other process failed.
     """
     environment = module_environment(
         KERAS_BACKEND="tensorflow", TF_CPP_MIN_LOG_LEVEL="3", CUDA_VISIBLE_DEVICES="-1", PYTHONOPTIMIZE=""
     )
     command = module_command("crossroads.networks.export", str(saved), str(graph))
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode == ArtifactError.exit_code:
+        raise ArtifactError(**json.loads(done.stdout.splitlines()[-1]))
     if done.returncode != 0:
         said = [line for line in done.stderr.splitlines() if line.strip()]
         raise ArtifactError(
@@ -89,14 +103,23 @@ def weights_digest(model: Any) -> str:
 
 
 def function_digest(model: Any) -> str:
-    """BLAKE2b over weights and layers, hexadecimal: two models with equal digests compute the same.
-
-    Names of layers are left out, since Keras numbers what has none by a counter of the process; what each layer is set to and which
-    layers feed it is in.
-    """
+    """BLAKE2b over weights and layers, hexadecimal: two models with equal digests compute the same."""
     hasher = hashlib.blake2b(weights_digest(model).encode(), digest_size=32)
-    hasher.update(json.dumps(_settings(model.get_config()), sort_keys=True, default=repr).encode())
+    hasher.update(_structure(model))
     return hasher.hexdigest()
+
+
+def structure_digest(model: Any) -> str:
+    """BLAKE2b over layers without their weights, hexadecimal: two models with equal digests become the same graph."""
+    return hashlib.blake2b(_structure(model), digest_size=32).hexdigest()
+
+
+def _structure(model: Any) -> bytes:
+    """The layers of a model: what each is set to and which layers feed it.
+
+    Names of layers are left out, since Keras numbers what has none by a counter of the process.
+    """
+    return json.dumps(_settings(model.get_config()), sort_keys=True, default=repr).encode()
 
 
 _REFERENCES = ("inbound_nodes", "input_layers", "output_layers")
@@ -147,19 +170,95 @@ def _placed(value: Any, places: dict[str, int]) -> Any:
     return [_placed(entry, places) for entry in value]
 
 
-def _export(model: Any, graph: str) -> None:
-    """What ``model.export(format="openvino")`` writes, in less than half its time: that traces every nested model by itself too."""
+def _traced_and_converted(model: Any) -> Any:
+    """What ``model.export(format="openvino")`` makes, in less than half its time: that traces every nested model by itself too."""
     import openvino
     import tensorflow as tf
 
     (images,) = model.inputs
     signature = [tf.TensorSpec(images.shape, images.dtype, images.name)]
-    with _without_exec():
-        traced = tf.function(lambda x: model(x, training=False), input_signature=signature, autograph=False)
-        converted = openvino.convert_model(traced.get_concrete_function())
-    converted.inputs[0].get_node().set_friendly_name(images.name)
-    converted.inputs[0].tensor.set_names({images.name})
-    openvino.serialize(converted, graph)
+    traced: Any = None
+    try:
+        function = tf.function(lambda x: model(x, training=False), input_signature=signature, autograph=False)
+        traced = function.get_concrete_function()
+        # Left to itself, OpenVINO (2026.4) takes every operation that feeds no other for an output, such as what Keras' SiLU leaves
+        # for its gradient. With the outputs named, it converts only what they need.
+        with _without_exec():
+            found = openvino.convert_model(traced, output=[tensor.name for tensor in traced.outputs])
+    except MemoryError:
+        raise
+    except Exception as error:  # TensorFlow, Keras and OpenVINO raise all kinds
+        raise _refusal(error, model, traced) from error
+    found.inputs[0].get_node().set_friendly_name(images.name)
+    found.inputs[0].tensor.set_names({images.name})
+    return found
+
+
+def _require_same_ends(found: Any, model: Any) -> None:
+    """Raises `ArtifactError` where a graph has not the one input and the one output of its model, with their types and shapes."""
+    ends = [
+        [(_DTYPES.get(end.get_element_type().get_type_name()), _sides(end.get_partial_shape())) for end in side]
+        for side in (found.inputs, found.outputs)
+    ]
+    wanted = [[(tensor.dtype, tuple(tensor.shape)) for tensor in side] for side in (model.inputs, model.outputs)]
+    if ends != wanted:
+        raise ArtifactError(
+            f"the inference graph must have the input and the output of its model, {wanted[0]} and {wanted[1]}",
+            received=f"{ends[0]} and {ends[1]}",
+            mend="report this with your network and the version of openvino",
+        )
+
+
+_DTYPES = {"u8": "uint8", "f32": "float32"}
+"""Of what goes in and comes out, as OpenVINO and as Keras spell them."""
+
+
+def _sides(shape: Any) -> tuple[int | None, ...] | None:
+    """A shape as Keras writes it; None where even the number of dimensions is unknown."""
+    if shape.rank.is_dynamic:
+        return None
+    return tuple(side.get_length() if side.is_static else None for side in shape)
+
+
+_UNCONVERTED = re.compile(r"(?:Conversion is failed for|No conversion rule found for operations): *([\w, ]+)")
+
+
+def _refusal(error: Exception, model: Any, traced: Any) -> ArtifactError:
+    """What a user is told of a model that cannot be traced or converted: which layer, and which operation in it."""
+    operations = {name for names in _UNCONVERTED.findall(str(error)) for name in re.split(r"[, ]+", names.strip()) if name}
+    layers = _layers_with(operations, model, traced)
+    said = ", ".join(sorted(operations)) or f"{type(error).__name__}: {gist(error)}"[:300]
+    return ArtifactError(
+        "every layer of a network must convert to an OpenVINO graph",
+        received=f"{said} in {' and '.join(layers)}" if layers else said,
+        mend="replace that layer with one that converts" if layers else "build the network from other layers",
+    )
+
+
+_BOLD = re.compile("\x1b\\[1m(.*?)\x1b\\[0m", re.DOTALL)
+
+
+def gist(error: Exception) -> str:
+    """One line of an error: what Keras prints in bold where a layer failed, else the last line, where OpenVINO says why."""
+    bold = _BOLD.search(str(error))
+    lines = [line.strip() for line in (bold[1] if bold else str(error)).splitlines() if line.strip()]
+    return lines[-1] if lines else ""
+
+
+def _layers_with(operations: set[str], model: Any, traced: Any) -> list[str]:
+    """The layers of a model, at any depth, from which traced operations of these types come."""
+    import keras
+
+    if traced is None or not operations:
+        return []
+    kinds = {layer.name: type(layer).__name__ for layer in model._flatten_layers() if not isinstance(layer, keras.Model)}
+    found = {}
+    for operation in traced.graph.get_operations():
+        if operation.type in operations:
+            # TensorFlow numbers the scope that Keras opens for a layer: "flatten_1" is of the layer "flatten".
+            scopes = [re.sub(r"_\d+$", "", scope) for scope in operation.name.split("/")]
+            found.update({name: f"layer {name!r} ({kinds[name]})" for name in [scope for scope in scopes if scope in kinds][-1:]})
+    return sorted(found.values())
 
 
 @contextmanager
@@ -187,7 +286,11 @@ def _main(saved: str, graph: str) -> None:
     runtime()
     import keras
 
-    _export(keras.saving.load_model(saved, compile=False, safe_mode=True), graph)
+    try:
+        to_openvino(keras.saving.load_model(saved, compile=False, safe_mode=True), Path(graph))
+    except ArtifactError as error:
+        print(json.dumps({"rule": error.rule, "received": str(error.received), "mend": error.mend}))
+        sys.exit(error.exit_code)
 
 
 if __name__ == "__main__":

@@ -12,11 +12,11 @@ import io
 import json
 import os
 import zipfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -80,8 +80,10 @@ class Checkpoints:
         self.folder = folder
         self._pointer = folder / "progress.json"
 
-    def save(self, progress: Progress, arrays: Sequence[NDArray[np.generic]]) -> None:
+    def save(self, progress: Progress, arrays: Iterable[NDArray[np.generic]]) -> None:
         """Keep `arrays` as the state after the last epoch of `progress`; drop those that are neither the newest nor the best.
+
+        They are written one by one: an iterator that makes them needs memory for one at a time.
 
         Raises:
             TrainingError: The folder cannot be written, such as on a full disk. The checkpoint before stays good.
@@ -89,9 +91,8 @@ class Checkpoints:
         with self._written():
             self.folder.mkdir(parents=True, exist_ok=True)
             path = self._path(progress.history[-1].epoch)
-            buffer = io.BytesIO()
-            np.savez(buffer, *arrays)
-            write_atomically(path, buffer.getvalue())
+            with replacing(path) as file:
+                _write_arrays(file, arrays)
             self._point(progress)
             for old in self.folder.glob("epoch-*.npz"):
                 if old not in (path, self._path(progress.best)):
@@ -150,11 +151,16 @@ class Checkpoints:
             )
         return progress
 
-    def arrays(self, epoch: int) -> list[NDArray[np.generic]]:
-        """The arrays that were saved after `epoch`, counted from 1."""
+    def arrays(self, epoch: int) -> Iterator[NDArray[np.generic]]:
+        """The arrays that were saved after `epoch`, counted from 1, read one by one.
+
+        Raises:
+            TrainingError: One is damaged.
+        """
         try:
             with np.load(self._path(epoch), allow_pickle=False) as saved:
-                return [saved[f"arr_{i}"] for i in range(len(saved.files))]
+                for i in range(len(saved.files)):
+                    yield saved[f"arr_{i}"]
         except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
             raise _damaged(self._path(epoch)) from error
 
@@ -174,12 +180,27 @@ def _digest(path: Path) -> str:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 
+def _write_arrays(file: BinaryIO, arrays: Iterable[NDArray[np.generic]]) -> None:
+    """What ``numpy.savez`` writes, without holding all arrays at a time."""
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+        for number, array in enumerate(arrays):
+            with archive.open(f"arr_{number}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, np.asanyarray(array), allow_pickle=False)
+
+
 def write_atomically(path: Path, content: bytes) -> None:
     """Write a file so that a kill at any point leaves the old content or the new one, never a part."""
+    with replacing(path) as file:
+        file.write(content)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A file to write to that takes the place of `path` at the end, on the disk by then; after an error `path` is as it was."""
     temporary = path.with_name(f".{path.name}.partial")
     try:
         with temporary.open("wb") as file:
-            file.write(content)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)

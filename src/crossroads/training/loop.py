@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from typing import Any
 
 import keras
@@ -166,13 +167,16 @@ def _jit() -> bool | str:
     return "auto" if keras.backend.backend() != "tensorflow" or has_gpu() else False
 
 
-def assign(variables: Sequence[Any], arrays: Sequence[NDArray[np.generic]]) -> None:
-    """Give variables the values of a checkpoint. Raises `TrainingError` where number or shapes differ."""
-    if len(variables) != len(arrays) or any(tuple(v.shape) != a.shape for v, a in zip(variables, arrays, strict=True)):
-        raise TrainingError(
-            "the checkpoint does not fit this network", received=f"{len(arrays)} arrays", mend="start again in another folder"
-        )
-    _assign_all(variables, arrays)
+def assign(variables: Sequence[Any], arrays: Iterable[NDArray[np.generic]]) -> None:
+    """Give variables the values of a checkpoint, one by one. Raises `TrainingError` where number or shapes differ."""
+    for number, (variable, array) in enumerate(zip_longest(variables, arrays)):
+        if variable is None or array is None or tuple(variable.shape) != array.shape:
+            raise TrainingError(
+                "the checkpoint does not fit this network",
+                received=f"array {number} of another shape, or another number of arrays",
+                mend="start again in another folder",
+            )
+        variable.assign(array)
 
 
 def _assign_all(variables: Sequence[Any], values: Sequence[Any]) -> None:
@@ -266,7 +270,7 @@ class _Epochs(keras.callbacks.Callback):  # type: ignore[misc]
         seconds = self._clock() - self._started
         record = EpochRecord(self._phase.name, epoch + 1, seconds, rate, loss, validation_loss, accuracy)
         self.progress = self._with(record)
-        self._checkpoints.save(self.progress, [keras.ops.convert_to_numpy(v) for v in self._state])
+        self._checkpoints.save(self.progress, map(keras.ops.convert_to_numpy, self._state))
         try:
             self._watcher.epoch(record, self._phase.epochs)
         except Enough:

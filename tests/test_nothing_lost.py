@@ -1,0 +1,136 @@
+"""Whatever fails once training is over: what was trained stays in the run's folder, and `--resume` finishes without training."""
+
+import shutil
+
+import keras
+import pytest
+
+import crossroads
+from crossroads import proof, workflow
+from crossroads.advice.estimate import Estimate
+from crossroads.artifact import _draft, _export, open_verified
+from crossroads.errors import ArtifactError, CrossroadsError, DataError
+from crossroads.predictor import Predictor
+from crossroads.race.records import Entrant, Plan
+from crossroads.strategies import relevant, resolve, strategy
+from crossroads.training import phases
+from pictures import stripes
+from tiny_networks import SIZE, tiny
+
+FULL = OSError(28, "No space left on device")
+OPTIONS = {"validation": 0.25, "test_share": 0.25, "image_size": SIZE, "seed": 3}
+
+STEPS = {
+    "the model is saved": (_export, "save", FULL),
+    "the graph is made": (_export, "to_openvino", ArtifactError("no rule for an operation")),
+    "the graph is compared": (_export, "check_parity", ArtifactError("the graph disagrees")),
+    "the draft is described": (_draft, "weights_digest", RuntimeError("a fault")),
+    "the artifact is loaded": (Predictor, "load", ArtifactError("no graph")),
+    "validation is scored": (proof, "_validation", DataError("an image is gone")),
+    "the test is scored": (proof, "score", KeyboardInterrupt()),
+    "the metrics are written": (_draft, "json_text", FULL),
+    "the files reach the disk": (_draft, "_sync", FULL),
+    "the files are moved": (_draft, "_move", KeyboardInterrupt()),
+}
+
+
+@pytest.fixture(autouse=True)
+def _cache(tmp_path_factory, monkeypatch):
+    monkeypatch.setenv("CROSSROADS_CACHE", str(tmp_path_factory.getbasetemp() / "cache of what is never lost"))
+
+
+@pytest.fixture(scope="module")
+def network():
+    return tiny()
+
+
+def fit(out, network, **options):
+    images, labels = stripes(64, size=SIZE)
+    return crossroads.fit((images, labels), out=out, backbone=network, **OPTIONS, **options)
+
+
+def broken_off(monkeypatch, step, out, work):
+    """Do `work`, which fails at a step; the folder as a kill at that very moment would leave it."""
+    home, name, error = STEPS[step]
+    killed = out.with_name(f"{out.name}, killed where {step}")
+
+    def failing(*_, **__):
+        shutil.copytree(out, killed)
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(home, name, failing)
+        with pytest.raises(KeyboardInterrupt if isinstance(error, KeyboardInterrupt) else (CrossroadsError, RuntimeError)):
+            work()
+    assert not (out / "crossroads.json").exists()
+    return killed
+
+
+def finishes_without_training(monkeypatch, work):
+    """`work` with --resume, where nothing can be trained or solved."""
+    with monkeypatch.context() as patch:
+        patch.setattr(keras.Model, "fit", lambda *_, **__: pytest.fail("trained again"))
+        patch.setattr(phases, "_solved", lambda *_, **__: pytest.fail("solved again"))
+        return work()
+
+
+def test_a_head_that_was_solved_survives_a_failure_of_each_step_after_it(network, tmp_path, monkeypatch):
+    """One run fails at one step after the other, and goes on each time; a copy of it at each moment is what a kill leaves."""
+    options, out = {"strategy": "feature-extraction"}, tmp_path / "run"
+    first, *others = STEPS
+    killed = [broken_off(monkeypatch, first, out, lambda: fit(out, network, **options))]
+    monkeypatch.setattr(phases, "_solved", lambda *_, **__: pytest.fail("solved again"))
+    killed += [broken_off(monkeypatch, step, out, lambda: fit(out, network, resume=True, **options)) for step in others]
+    for folder in (out, killed[0], killed[-1]):
+        run = fit(folder, network, resume=True, **options)
+        assert run.metrics["test"]["accuracy"] > 0.8
+        assert open_verified(folder).facts["strategy"] == "feature-extraction"
+        assert not (folder / "checkpoint").exists()
+
+
+def test_so_is_what_was_trained_for_epochs(network, tmp_path, monkeypatch):
+    options, out = {"strategy": "finetune", "epochs": 2, "batch_size": 16}, tmp_path / "run"
+    killed = broken_off(monkeypatch, "the graph is compared", out, lambda: fit(out, network, **options))
+    found = []
+    for folder in (out, killed):
+        finishes_without_training(monkeypatch, lambda folder=folder: fit(folder, network, resume=True, **options))
+        found.append(open_verified(folder).facts["weights"])
+    assert found[0] == found[1]
+
+
+@pytest.fixture
+def raced(monkeypatch, network):
+    """`fit` without a strategy races a head on frozen features and a short finetuning, with no advice before."""
+
+    def planned(divided, own, watcher):
+        entrants = []
+        for name, accuracy in (("feature-extraction", 0.6), ("finetune", 0.9)):
+            choice = workflow.Tasks(divided, None, own, watcher)._choice(divided.recipe)
+            asked = relevant(workflow.replace(divided.recipe, epochs=2, weights="own"), strategy(name))
+            recipe = resolve(asked, choice.record, images=len(divided.train), image_size=SIZE)
+            entrants.append(Entrant(recipe, Estimate(accuracy, 0.0, 1.0), 1.0, 0.5 if recipe.epochs else 0.0))
+        return Plan(tuple(entrants), 600.0, 0.0, {})
+
+    monkeypatch.setattr(workflow, "planned", planned)
+
+
+@pytest.mark.usefixtures("raced")
+def test_so_is_what_a_race_tried(network, tmp_path, monkeypatch):
+    out = tmp_path / "run"
+    killed = broken_off(monkeypatch, "the test is scored", out, lambda: fit(out, network))
+    for folder in (out, killed):
+        run = finishes_without_training(monkeypatch, lambda folder=folder: fit(folder, network, resume=True))
+        assert {trial["strategy"] for trial in run.metrics["race"]["trials"]} == {"feature-extraction", "finetune"}
+        assert not any(trial["failed"] for trial in run.metrics["race"]["trials"])
+        assert not (folder / "checkpoint").exists()
+
+
+def test_a_finished_run_is_no_failure_where_its_checkpoints_cannot_be_removed(network, tmp_path, monkeypatch):
+    from pathlib import Path
+
+    def refused(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    unlink = Path.unlink
+    monkeypatch.setattr(Path, "unlink", lambda path, **given: refused() if "checkpoint" in str(path) else unlink(path, **given))
+    assert open_verified(fit(tmp_path / "run", network, strategy="feature-extraction").artifact)
