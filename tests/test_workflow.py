@@ -246,7 +246,7 @@ def test_a_refused_image_is_listed_and_with_strict_an_error(tmp_path):
     data = folder_of(tmp_path / "data", images, labels)
     (data / "level" / "broken.png").write_bytes((data / "level" / "0000.png").read_bytes()[:100])
     run = crossroads.fit(data, out=tmp_path / "run", recipe=QUICK, epochs=1)
-    refused = [r["name"] for side in run.metrics["refused"].values() for r in side]
+    refused = [row["name"] for row in run.refused]
     assert len(refused) == 1
     assert refused[0].endswith("broken.png")
     assert any("refused" in note for note in run.metrics["notes"])

@@ -56,6 +56,7 @@ class Advice:
         evidence: What they rest on.
         budget: Seconds that were allowed; None for any.
         notes: What the user was told on the way.
+        warnings: Of these, what the user should act on; also what the reading of the data brought.
     """
 
     case: Case | None
@@ -64,6 +65,7 @@ class Advice:
     evidence: Evidence
     budget: float | None
     notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     @property
     def best(self) -> Candidate:
@@ -79,4 +81,5 @@ class Advice:
             "evidence": self.evidence.to_json(),
             "budget": self.budget,
             "notes": list(self.notes),
+            "warnings": list(self.warnings),
         }

@@ -13,6 +13,7 @@ import typer
 from crossroads.cli import _advise, _fit, _networks, _use  # noqa: F401 - importing a module adds its commands
 from crossroads.cli._app import app
 from crossroads.errors import CrossroadsError, RecipeError
+from crossroads.report.streams import escape_standard_streams
 
 __all__ = ["app", "main"]
 
@@ -26,6 +27,7 @@ UsageError: Any = typer.BadParameter.__base__
 
 def main() -> None:
     """Run the command line; a user's mistake is one line on the standard error stream and exit code 2."""
+    escape_standard_streams()
     try:
         code = app(args=sys.argv[1:] or ["--help"], prog_name="crossroads", standalone_mode=False)
         if code == INTERRUPTED:  # what Typer makes of Ctrl-C
@@ -76,5 +78,7 @@ def _said(error: Any) -> str:
 
 
 def _fail(message: str, code: int) -> None:
-    print(f"error: {message}", file=sys.stderr)
+    from crossroads.data._words import shown
+
+    print(f"error: {shown(message)}", file=sys.stderr)
     sys.exit(code)

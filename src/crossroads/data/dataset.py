@@ -10,6 +10,8 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from crossroads.errors import DataError
+
 SPLITS = ("", "train", "validation", "test")
 """Names of the splits that data may bring; a row's split is an index into this tuple and 0 means that the data says none."""
 
@@ -79,6 +81,14 @@ class Dataset:
     splits: NDArray[np.uint8] | None = None
     digests: NDArray[np.uint8] | None = None
     notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Raises `DataError` where a column has another length than `indices`."""
+        for name in ("labels", "groups", "splits", "digests"):
+            column = getattr(self, name)
+            shape = np.shape(column)
+            if column is not None and shape[:1] != (len(self),):
+                raise DataError(f"{name} must have one entry for each of the {len(self)} rows", received=f"shape {shape}")
 
     def __len__(self) -> int:
         return len(self.indices)
