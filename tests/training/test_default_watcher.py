@@ -65,7 +65,8 @@ def test_progress_is_lines_in_a_terminal(monkeypatch):
     progress(DefaultWatcher())
     shown = sys.stderr.getvalue().splitlines()
     assert all(message.startswith(line) for message, line in zip(shown, LINES, strict=True))
-    DefaultWatcher().note("caf\udce9")
+    DefaultWatcher().note("caf\udce9.png")
+    assert sys.stderr.getvalue().endswith("caf\\udce9.png\n")
 
 
 @pytest.mark.parametrize("stream", [io.StringIO(), None])
