@@ -33,6 +33,8 @@ def main() -> None:
         if code == INTERRUPTED:  # what Typer makes of Ctrl-C
             fits = sys.argv[1:2] == ["fit"]
             _fail("stopped; if an epoch was finished, the run goes on with --resume" if fits else "stopped", code)
+        if sys.stdout is not None:
+            sys.stdout.flush()  # here, where a reader that is gone is no traceback
         sys.exit(code)
     except RecipeError as error:
         _fail(str(_of_options(error)), error.exit_code)
