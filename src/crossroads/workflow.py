@@ -127,7 +127,7 @@ def advise(
     named = backbones or ([asked.backbone] if asked.backbone else [])
     files = weights or ([asked.weights] if asked.weights else [])
     found = recommend(divided.train, divided.side, offers_of(named, files, heard, own=True), divided.recipe, heard)
-    return replace(found, warnings=heard.warnings)
+    return replace(found, warnings=heard.warnings)  # with those of the reading
 
 
 def _require_apart(out: Path, *sources: Source | None) -> None:
