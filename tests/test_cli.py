@@ -230,7 +230,19 @@ def test_audit(crossroads, data):
     assert code == 0
     assert "60" in out
     code, out, _ = crossroads("audit", data, "--json")
-    assert json.loads(out)["n"] == 60
+    told = json.loads(out)
+    assert (told["n"], told["refused"], told["warnings"]) == (60, [], [])
+
+
+def test_audit_lists_all_that_it_refused_and_what_the_reader_left_out(crossroads, data, tmp_path):
+    shutil.copytree(data, tmp_path / "data")
+    for number in range(7):
+        (tmp_path / "data" / "level" / f"broken-{number}.png").write_bytes(b"no image")
+    _, out, _ = crossroads("audit", tmp_path / "data", "--json")
+    told = json.loads(out)
+    assert told["readable"] == 60
+    assert sorted(row["name"].rpartition("/")[2] for row in told["refused"]) == [f"broken-{number}.png" for number in range(7)]
+    assert all(row["reason"] for row in told["refused"])
 
 
 def test_backbones(crossroads):
@@ -360,6 +372,14 @@ def test_advise_says_what_to_do_and_why_in_words_and_for_a_program(crossroads, d
     assert (code, err) == (0, "")
     for part in ("recommended: ", "what to do, the best first", "\nwhy\n", "a probe at each depth of quiz-cnn"):
         assert part in out
-    code, out, _ = crossroads("advise", data, *options, "--json")
+    shutil.copytree(data, tmp_path / "data")
+    for number in range(10):  # some of them in the training split
+        (tmp_path / "data" / "level" / f"broken-{number}.png").write_bytes(b"no image")
+    code, out, _ = crossroads("advise", tmp_path / "data", *options, "--json")
     assert code == 0
-    assert [row["strategy"] for row in json.loads(out)["ranked"]]
+    told = json.loads(out)
+    assert [row["strategy"] for row in told["ranked"]]
+    refused = [row["name"] for row in told["refused"]]
+    assert refused
+    assert all("broken-" in name for name in refused)
+    assert any(warning.startswith(f"{len(refused)} images of the sample were refused") for warning in told["warnings"])

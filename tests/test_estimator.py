@@ -14,7 +14,7 @@ from crossroads.errors import ArtifactError, DataError, RecipeError
 from pictures import stripes
 
 pytestmark = pytest.mark.core
-QUICK = {"epochs": 6, "batch_size": 16, "image_size": 16, "validation": 0.2}
+QUICK = {"strategy": "from-scratch", "epochs": 6, "batch_size": 16, "image_size": 16, "validation": 0.2}
 
 
 @pytest.fixture(scope="module")
@@ -126,6 +126,29 @@ def test_a_saved_artifact_predicts_alike_and_is_never_overwritten(fitted, tmp_pa
     np.testing.assert_allclose(found, fitted.predict_proba(images), atol=1e-6)
     with pytest.raises(ArtifactError, match="never overwritten"):
         fitted.save(kept)
+
+
+def test_every_parameter_is_a_field_of_the_recipe_with_its_default_and_reaches_it(monkeypatch):
+    recipe, parameters = crossroads.Recipe(), crossroads.ImageClassifier().get_params()
+    assert parameters == {name: getattr(recipe, name) for name in parameters}
+    given = []
+
+    def stop(*_, recipe, **__):
+        given.append(recipe)
+        raise InterruptedError
+
+    monkeypatch.setattr(estimator, "fit", stop)
+    model = clone(crossroads.ImageClassifier(budget="5m", seed=3))
+    with pytest.raises(InterruptedError):
+        model.fit(*stripes(60))
+    assert given == [crossroads.Recipe(budget=300.0, seed=3, test_share=0.0)]
+
+
+@pytest.mark.parametrize("groups", [np.arange(59), np.zeros((60, 2), int), 3])
+def test_groups_of_another_number_than_images_are_told_before_the_training(monkeypatch, groups):
+    monkeypatch.setattr(estimator, "fit", lambda *a, **k: pytest.fail("the training was begun"))
+    with pytest.raises(DataError, match="groups must have one entry for each of the 60 rows; received shape"):
+        crossroads.ImageClassifier(**QUICK).fit(*stripes(60), groups=groups)
 
 
 def test_clone_and_cross_validation_work_on_arrays():

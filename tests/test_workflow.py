@@ -3,6 +3,7 @@
 import json
 import shutil
 import tomllib
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -246,7 +247,7 @@ def test_a_refused_image_is_listed_and_with_strict_an_error(tmp_path):
     data = folder_of(tmp_path / "data", images, labels)
     (data / "level" / "broken.png").write_bytes((data / "level" / "0000.png").read_bytes()[:100])
     run = crossroads.fit(data, out=tmp_path / "run", recipe=QUICK, epochs=1)
-    refused = [r["name"] for side in run.metrics["refused"].values() for r in side]
+    refused = [row["name"] for row in run.refused]
     assert len(refused) == 1
     assert refused[0].endswith("broken.png")
     assert any("refused" in note for note in run.metrics["notes"])
@@ -297,6 +298,61 @@ def test_images_that_the_weights_have_learned_from_are_told(run, source, tmp_pat
     other = crossroads.fit(stripes(20, seed=9), out=tmp_path / "other", recipe=Recipe(), **options)
     assert other.metrics["test"]["seen_by_weights"] == 0
     assert not [note for note in other.metrics["notes"] if said in note]
+
+
+def test_evaluate_without_a_watcher_warns_and_its_result_says_so_too(run, source):
+    with pytest.warns(crossroads.CrossroadsWarning) as caught:
+        scored = crossroads.evaluate(run.artifact, source)
+    assert {warning.filename for warning in caught} == {__file__}
+    facts = open_verified(run.artifact).facts["data"]
+    assert (scored.n, scored.seen_in_training) == (80, facts["n"])
+    assert scored.warnings == tuple(str(warning.message) for warning in caught)
+    assert f"{facts['n']} of 80 images were in the training" in scored.warnings[-1]
+    told = json.loads(json.dumps(scored.to_json(), allow_nan=False))
+    assert (told["seen_in_training"], told["refused"], told["warnings"]) == (facts["n"], [], list(scored.warnings))
+    assert ("seen_in_training", facts["n"]) in scored.lines()
+
+
+def test_evaluate_lists_what_it_refused(run, tmp_path, recwarn):
+    data = folder_of(tmp_path / "new", *stripes(20, seed=9))
+    (data / "level" / "broken.png").write_bytes(b"no image")
+    scored = crossroads.evaluate(run.artifact, data)
+    assert (scored.n, scored.seen_in_training) == (20, 0)
+    (refused,) = scored.to_json()["refused"]
+    assert refused.keys() == {"name", "reason"}
+    assert refused["name"].endswith("broken.png")
+    (told,) = scored.warnings
+    assert "1 image of the data was refused" in told
+
+
+def test_evaluate_of_an_artifact_that_does_not_know_what_it_has_seen(run, tmp_path, monkeypatch):
+    monkeypatch.setattr("crossroads.artifact.read_seen", lambda _: None)
+    scored = crossroads.evaluate(run.artifact, stripes(20, seed=9))
+    assert scored.seen_in_training is None
+    assert scored.to_json()["seen_in_training"] is None
+
+
+def test_a_run_says_what_was_seen_refused_and_warned_of_also_where_warnings_are_errors(tmp_path):
+    images, labels = stripes(60)
+    data, test = folder_of(tmp_path / "data", images, labels), folder_of(tmp_path / "test", images[:20], labels[:20])
+    for folder in (data, test):
+        (folder / "level" / "broken.png").write_bytes(b"no image")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("error", crossroads.CrossroadsWarning)
+        run = crossroads.fit(data, out=tmp_path / "run", test=test, recipe=WITH_OWN_TEST, strategy="from-scratch", epochs=1)
+        with pytest.raises(crossroads.CrossroadsWarning):  # where no training is lost
+            crossroads.evaluate(run.artifact, test)
+    assert run.seen_in_training == 20
+    assert [row["split"] in ("train", "validation", "test") for row in run.refused] == [True, True]
+    assert [row["name"].endswith("broken.png") for row in run.refused] == [True, True]
+    shown = [str(warning.message) for warning in caught if warning.category is crossroads.CrossroadsWarning]
+    assert run.warnings == tuple(shown)
+    for part in ("refused", "20 of 20 test images are also in train or validation"):
+        assert any(part in warning for warning in run.warnings)
+    told = run.to_json()
+    assert (told["seen_in_training"], told["refused"], told["warnings"]) == (20, run.refused, list(run.warnings))
+    assert told["test"]["warnings"][-1] in run.warnings
+    assert [row.keys() for row in told["test"]["refused"]] == [{"name", "reason"}]
 
 
 def test_evaluate_tells_images_that_the_artifact_was_trained_on(run, source, tmp_path):

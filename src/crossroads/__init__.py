@@ -6,6 +6,7 @@ The public names load what they need when they are first used (PEP 562), so ``im
 from __future__ import annotations
 
 import importlib
+import logging
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -13,12 +14,13 @@ if TYPE_CHECKING:
     from crossroads.data.audit import Audit
     from crossroads.data.dataset import Dataset
     from crossroads.data.readers import read
-    from crossroads.errors import CrossroadsError
+    from crossroads.errors import CrossroadsError, CrossroadsWarning
     from crossroads.estimator import ImageClassifier
     from crossroads.evaluation import Evaluation
     from crossroads.predictor import Predictor, load
     from crossroads.proof import Run
     from crossroads.recipe import Augmentation, Recipe
+    from crossroads.training.watch import Silent, Watcher
     from crossroads.workflow import advise, audit, evaluate, fit
 
 __version__ = "0.1.0"
@@ -28,12 +30,15 @@ _HOMES = {
     "Audit": "crossroads.data.audit",
     "Augmentation": "crossroads.recipe",
     "CrossroadsError": "crossroads.errors",
+    "CrossroadsWarning": "crossroads.errors",
     "Dataset": "crossroads.data.dataset",
     "Evaluation": "crossroads.evaluation",
     "ImageClassifier": "crossroads.estimator",
     "Predictor": "crossroads.predictor",
     "Recipe": "crossroads.recipe",
     "Run": "crossroads.proof",
+    "Silent": "crossroads.training.watch",
+    "Watcher": "crossroads.training.watch",
     "advise": "crossroads.workflow",
     "audit": "crossroads.workflow",
     "evaluate": "crossroads.workflow",
@@ -47,12 +52,15 @@ __all__ = [
     "Audit",
     "Augmentation",
     "CrossroadsError",
+    "CrossroadsWarning",
     "Dataset",
     "Evaluation",
     "ImageClassifier",
     "Predictor",
     "Recipe",
     "Run",
+    "Silent",
+    "Watcher",
     "advise",
     "audit",
     "evaluate",
@@ -60,6 +68,9 @@ __all__ = [
     "load",
     "read",
 ]
+
+# As of any library: a program that sets up no logging sees none of it.
+logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 
 def __getattr__(name: str) -> Any:

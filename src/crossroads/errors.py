@@ -31,6 +31,10 @@ class CrossroadsError(Exception):
         super().__init__("; ".join(parts))
 
 
+class CrossroadsWarning(UserWarning):
+    """Something that the user should know about the data, the weights or the scores, such as test images that were trained on."""
+
+
 class DataError(CrossroadsError):
     """The labelled images cannot be read as given: layout, labels, a hostile or broken file."""
 

@@ -21,6 +21,7 @@ from crossroads.data.readers import read
 from crossroads.predictor import Predictor
 from crossroads.proof import Run
 from crossroads.recipe import (
+    AskedStrategy,
     Augmentation,
     ClassWeights,
     FeatureType,
@@ -31,7 +32,6 @@ from crossroads.recipe import (
     Recipe,
     ResizeMode,
     ScheduleName,
-    StrategyName,
     UnfreezeName,
 )
 from crossroads.workflow import fit
@@ -40,9 +40,12 @@ from crossroads.workflow import fit
 class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     """A classifier of images with the interface of scikit-learn; works with `clone`, `cross_val_score` and grid searches.
 
-    Every parameter is a field of `crossroads.Recipe` and means what it means there. No test set is held out: in scikit-learn's way
-    the caller keeps one. The artifact lies in a temporary folder that goes with the estimator: `save` copies it, pickling carries
-    it along.
+    Every parameter is a field of `crossroads.Recipe`, with the same meaning and the same default. With the default strategy,
+    ``auto``, each `fit` measures what suits the images and takes about ten minutes, or the `budget`, in seconds or as ``5m``; a
+    cross-validation fits once per fold. Name a strategy where that is too long.
+
+    No test set is held out: as usual with scikit-learn the caller keeps one. The artifact is in a temporary folder that is removed
+    with the estimator: `save` copies it, and a pickle holds it.
 
     Attributes:
         classes_: (k,), the labels as they were given, sorted.
@@ -53,7 +56,8 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def __init__(
         self,
         backbone: str | None = None,
-        strategy: StrategyName = "from-scratch",
+        strategy: AskedStrategy = "auto",
+        budget: float | str | None = None,
         weights: str | None = None,
         cut: str | None = None,
         freeze_to: str | None = None,
@@ -87,6 +91,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     ) -> None:
         self.backbone = backbone
         self.strategy = strategy
+        self.budget = budget
         self.weights = weights
         self.cut = cut
         self.freeze_to = freeze_to

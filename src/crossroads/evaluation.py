@@ -26,6 +26,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from crossroads.data.loading import Refusal
 from crossroads.errors import DataError
 
 Z = 1.959963984540054
@@ -83,6 +84,9 @@ class Evaluation:
         confusion_matrix: int64 (k, k), read-only; row i counts the images of class i by the class they were given.
         expected_calibration_error: Mean gap between confidence and accuracy over 15 equal bins (Guo et al. 2017).
         mistakes: The most confident mistakes, at most `MAX_MISTAKES`, the most confident first.
+        seen_in_training: Images among the `n` that the classifier was trained on or chosen by; None where that is not known.
+        refused: The images that could not be read, with the reasons; they are not among the `n`.
+        warnings: What the user was warned of.
     """
 
     classes: tuple[str, ...]
@@ -99,6 +103,9 @@ class Evaluation:
     confusion_matrix: NDArray[np.int64]
     expected_calibration_error: float
     mistakes: tuple[Mistake, ...]
+    seen_in_training: int | None = None
+    refused: tuple[Refusal, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     @property
     def untested_classes(self) -> tuple[str, ...]:
@@ -108,6 +115,10 @@ class Evaluation:
     def lines(self) -> Iterator[tuple[str, str | float]]:
         """The figures as (name, value), in the order in which they are printed as ``name: value``."""
         yield "n", self.n
+        if self.seen_in_training:
+            yield "seen_in_training", self.seen_in_training
+        if self.refused:
+            yield "refused", len(self.refused)
         if self.groups is not None:
             yield "groups", self.groups
         yield "loss", self.loss
@@ -141,6 +152,8 @@ class Evaluation:
         values["untested_classes"] = list(self.untested_classes)
         values["confusion_matrix"] = self.confusion_matrix.tolist()
         values["mistakes"] = [mistake._asdict() for mistake in self.mistakes]
+        values["refused"] = [refusal.to_json() for refusal in self.refused]
+        values["warnings"] = list(self.warnings)
         return values
 
     def table(self) -> str:

@@ -219,7 +219,9 @@ class _Run:
             else:
                 for variable, value in zip(network.trained.variables, weights, strict=True):
                     variable.assign(value)
-                self._tell("finetuning did not beat the head on frozen features, whose weights are kept")
+                kept = "finetuning did not beat the head on frozen features, whose weights are kept"
+                self._notes.append(kept)
+                self._watcher.note(kept)
         chosen = summary[best[1]] if best else {}
         train, validation_side = self._require_sides()
         facts = {
@@ -244,7 +246,7 @@ class _Run:
 
     def _tell(self, note: str) -> None:
         self._notes.append(note)
-        self._watcher.note(note)
+        self._watcher.warning(note)
 
     def _network(self, freeze: Cut | None) -> Network:
         from crossroads.networks.network import Layout, assemble

@@ -104,7 +104,7 @@ def divide(data: Source | None, test: Source | None, recipe: Recipe, watcher: Wa
         notes += _unequal(parts.train)
     notes += sample_notes(parts.train)
     for note in notes:
-        watcher.note(note)
+        watcher.warning(note)
     require_readable(parts.train)
     side = float(sizes(parts.train, seed=recipe.seed).median)
     return Divided(recipe, parts.train, parts.validation, parts.test, side, notes)
@@ -277,7 +277,7 @@ def planned(divided: Divided, own: Any, watcher: Watcher) -> Plan:
         if named is None:
             watcher.note("nothing pretrained to choose from: training from scratch")
         elif recipe.budget is not None and not usual:
-            watcher.note(f"{recipe.backbone} is trained from scratch, which the budget does not shorten; --epochs does")
+            watcher.warning(f"{recipe.backbone} is trained from scratch, which the budget does not shorten; --epochs does")
         if not usual or recipe.budget is None:  # nothing to measure, or no limit to measure it for
             return Plan((), BUDGET, 0.0, {})
     budget = recipe.budget or BUDGET
@@ -290,7 +290,7 @@ def planned(divided: Divided, own: Any, watcher: Watcher) -> Plan:
         first = [max(held or frozen or list(advice.ranked), key=lambda one: one.accuracy.value)]
         small = "budget" if first[0].fits else "memory"
         least = first[0].seconds_of_least(shortens=recipe.epochs is None)
-        watcher.note(f"the {small} is too small for anything; {first[0].name} is trained all the same, in about {least:,.0f} s")
+        watcher.warning(f"the {small} is too small for anything; {first[0].name} is trained all the same, in about {least:,.0f} s")
     elif not any(one in frozen for one in free):
         first = held[:1]
     for one in advice.ranked:

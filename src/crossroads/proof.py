@@ -6,7 +6,7 @@ The test is unlocked here and nowhere else: to score it, and to tell whether the
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from crossroads.recipe import Recipe
 from crossroads.run_folder import RunFolder
 from crossroads.scoring import count_seen, score, score_pixels
 from crossroads.training.checkpoint import history_csv
-from crossroads.training.watch import Watcher
+from crossroads.training.watch import Relay, Watcher
 
 PARITY_IMAGES = (64, 256)
 """Least and most validation images on which model and graph are compared: the most up to `PARITY_SIZE` pixels, fewer above, since
@@ -49,9 +49,25 @@ class Run:
     artifact: Path
     metrics: dict[str, Any]
 
+    @property
+    def seen_in_training(self) -> int | None:
+        """Test images that are also in train or validation; None without a test."""
+        test = self.metrics["test"]
+        return None if test is None else int(test["seen_in_training"])
+
+    @property
+    def refused(self) -> list[dict[str, str]]:
+        """The images that could not be read, each with its ``split``, ``name`` and ``reason``."""
+        return list(self.metrics["refused"])
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What the user was warned of."""
+        return tuple(self.metrics["warnings"])
+
     def to_json(self) -> dict[str, Any]:
-        """The metrics with the folder, for a program to read."""
-        return {"artifact": str(self.artifact), **self.metrics}
+        """The metrics with the folder and `seen_in_training`, for a program to read."""
+        return {"artifact": str(self.artifact), "seen_in_training": self.seen_in_training, **self.metrics}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -69,7 +85,7 @@ class Outcome:
     facts: dict[str, Any] = field(default_factory=dict)
 
 
-def prove(divided: Divided, trained: Outcome, folder: RunFolder, started: float, watcher: Watcher) -> Run:
+def prove(divided: Divided, trained: Outcome, folder: RunFolder, started: float, watcher: Relay) -> Run:
     """Save what was trained, score what was saved, and leave the artifact with its scores.
 
     Args:
@@ -77,7 +93,7 @@ def prove(divided: Divided, trained: Outcome, folder: RunFolder, started: float,
         trained: What was trained on them.
         folder: Where the artifact goes.
         started: When this process began with the run, on the clock of `time.perf_counter`.
-        watcher: Is told what goes on.
+        watcher: Receives progress and warnings; the artifact keeps all that it has received by then.
 
     Raises:
         CrossroadsError: The artifact cannot be written, or its graph disagrees with its model; there is none then.
@@ -97,9 +113,8 @@ def prove(divided: Divided, trained: Outcome, folder: RunFolder, started: float,
     with artifact.draft(folder.path, contents) as draft:
         # What is scored is what was saved, as it will be loaded.
         predictor = Predictor.load(draft.path)
-        validation = _validation(predictor, fitted, watcher)
-        notes = _seen_by_validation(validation, count_seen(fitted.validation.digests, before))
-        scores = {"validation": validation, **_test(predictor, divided, fitted, before, notes, watcher)}
+        validation = _validation(predictor, fitted, before, watcher)
+        scores = {"validation": validation, **_test(predictor, divided, fitted, before, validation["warnings"], watcher)}
         cost = {"seconds": round(folder.spent + time.perf_counter() - started, 3), "peak_memory_mb": peak_memory_mb()}
         metrics = {
             "backbone": task.choice.record.name,
@@ -107,6 +122,7 @@ def prove(divided: Divided, trained: Outcome, folder: RunFolder, started: float,
             **cost,
             **fitted.facts,
             **scores,
+            "warnings": list(watcher.warnings),
             **trained.facts,
         }
         draft.finish(metrics)
@@ -126,7 +142,7 @@ def require_same_images(divided: Divided, facts: dict[str, Any], metrics: dict[s
     if divided.test is not None:
         known["test"], sides["test"] = (metrics["test"] or {}).get("digest"), divided.test.unlock()
     for name, rows in sides.items():
-        refused = {row["name"].removeprefix(facts["origin"]) for row in metrics["refused"].get(name, ())}
+        refused = {row["name"].removeprefix(facts["origin"]) for row in metrics["refused"] if row["split"] == name}
         kept = rows.select([row for row in range(len(rows)) if rows.name(row).removeprefix(rows.origin) not in refused])
         if split_digest(digests_of(kept), kept.labels, kept.classes) != known[name]:
             raise DataError(
@@ -144,23 +160,26 @@ def _spread(side: Side, resize: Resize) -> NDArray[np.uint8]:
     return load_all(side.dataset.select(rows), resize).pixels if side.pixels is None else side.pixels[rows]
 
 
-def _validation(predictor: Predictor, fitted: Fitted, watcher: Watcher) -> dict[str, Any]:
+def _validation(predictor: Predictor, fitted: Fitted, before: NDArray[np.uint8], watcher: Watcher) -> dict[str, Any]:
+    """Scores of what chose, with a warning where it says too little of new images."""
     side = fitted.validation
     if side.pixels is None:
         evaluation = score(predictor, side.dataset, True, watcher, stage="validating")[1]
     else:
         evaluation = score_pixels(predictor, side.pixels, side.dataset)
-    return evaluation.to_json() | {"seen_in_training": count_seen(side.digests, fitted.train.digests)}
+    seen = count_seen(side.digests, fitted.train.digests)
+    told = _seen_by_validation(seen, len(side.dataset), count_seen(side.digests, before))
+    for warning in told:
+        watcher.warning(warning)
+    return replace(evaluation, seen_in_training=seen, refused=side.refusals, warnings=tuple(told)).to_json()
 
 
 def _test(
-    predictor: Predictor, divided: Divided, fitted: Fitted, before: NDArray[np.uint8], told_now: list[str], watcher: Watcher
+    predictor: Predictor, divided: Divided, fitted: Fitted, before: NDArray[np.uint8], told_before: list[str], watcher: Watcher
 ) -> dict[str, Any]:
-    """The final evaluation, with the notes of the run, of which some are told now."""
+    """The final evaluation, with the notes of the run."""
     refusals = {"train": fitted.train.refusals, "validation": fitted.validation.refusals}
-    notes = [*divided.notes, *fitted.notes, *told_now]
-    for note in told_now:
-        watcher.note(note)
+    notes = [*divided.notes, *fitted.notes, *told_before]
     facts: dict[str, Any] = {"test": None}
     if divided.test is not None:
         scored, evaluation = score(predictor, divided.test.unlock(), divided.recipe.strict, watcher)
@@ -172,20 +191,21 @@ def _test(
         learned = count_seen(scored.digests, before)
         if learned:
             told.append(f"{learned} of {len(scored.dataset)} test images are {OF_THE_WEIGHTS}; the test scores flatter")
-        for note in told:
-            watcher.note(note)
+        for warning in told:
+            watcher.warning(warning)
         notes += told
         digest = split_digest(scored.digests, scored.dataset.labels, divided.train.classes)
-        facts = {"test": evaluation.to_json() | {"seen_in_training": seen, "seen_by_weights": learned, "digest": digest}}
+        evaluation = replace(evaluation, seen_in_training=seen, warnings=tuple(told))
+        facts = {"test": evaluation.to_json() | {"seen_by_weights": learned, "digest": digest}}
     return facts | {
-        "refused": {side: [{"name": r.name, "reason": r.reason} for r in refused] for side, refused in refusals.items()},
+        "refused": [{"split": side, **refusal.to_json()} for side, refused in refusals.items() for refusal in refused],
         "notes": notes,
     }
 
 
-def _seen_by_validation(scores: dict[str, Any], learned: int) -> list[str]:
+def _seen_by_validation(seen: int, n: int, learned: int) -> list[str]:
     """A sentence where validation, which chooses, has images of train, or images that the weights have learned from."""
-    seen, of_all, said = scores["seen_in_training"], f"of {scores['n']} validation images are", []
+    of_all, said = f"of {n} validation images are", []
     if seen:
         said.append(f"{seen} {of_all} also in train and say nothing of new ones; `crossroads audit` lists them")
     if learned:

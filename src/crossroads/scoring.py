@@ -20,7 +20,7 @@ def score(
 ) -> tuple[Scored, Evaluation]:
     """Probabilities and scores of a data set whose classes are the predictor's; raises as `Predictor.probabilities_of`."""
     scored = predictor.probabilities_of(dataset, strict=strict, progress=partial(watcher.progress, stage))
-    return scored, _evaluation(scored.probabilities, scored.dataset)
+    return scored, replace(_evaluation(scored.probabilities, scored.dataset), refused=scored.refusals)
 
 
 def score_pixels(predictor: Predictor, pixels: NDArray[np.uint8], dataset: Dataset) -> Evaluation:

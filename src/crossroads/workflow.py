@@ -33,6 +33,7 @@ from crossroads.recipe import OPTIONS, Recipe, read_toml
 from crossroads.run_folder import RunFolder
 from crossroads.scoring import absent_classes, count_seen, score, test_rows
 from crossroads.strategies import relevant, strategy
+from crossroads.training.default_watcher import watched
 from crossroads.training.watch import Silent, Watcher
 
 
@@ -58,7 +59,7 @@ def fit(
         test: A separate test set; no image of it is read before the final evaluation.
         recipe: Every choice, or the path of a TOML file with some; None for the defaults.
         resume: Go on with an unfinished run in `out`. A finished one is returned as it is, if it is of these images.
-        watcher: Is told what goes on.
+        watcher: Receives progress and warnings; None for Python's warnings, and progress in a terminal, a notebook or the log.
         **options: Fields of `Recipe` that replace those of `recipe`.
 
     Returns:
@@ -68,22 +69,22 @@ def fit(
         CrossroadsError: A mistake that the user can mend; nothing is left half written.
     """
     started = time.perf_counter()
-    watcher = watcher or Silent()
+    heard = watched(watcher, trains=True)
     folder = RunFolder(out)
     asked, given = _asked(recipe, data, test, options | _name_of(backbone))
     if folder.finished and resume:
-        return _finished(folder, asked, given, data, test, watcher)
+        return _finished(folder, asked, given, data, test, heard)
     require_usable_keras()
     _require_apart(folder.path, data if data is not None else asked.data, test if test is not None else asked.test)
     if resume and not folder.unfinished:
-        watcher.note(f"there is no unfinished run in {folder.path}: it starts anew")
+        heard.warning(f"there is no unfinished run in {folder.path}: it starts anew")
     with folder.claimed(asked, given=given, resume=resume) as claimed:
         require_sound(claimed, _own(backbone))
         source = data if data is not None else claimed.data
         held_out = test if test is not None else claimed.test
-        divided = divide(source, held_out, claimed, watcher)
-        trained = _train(divided, folder, _own(backbone), watcher)
-        return prove(divided, trained, folder, started, watcher)
+        divided = divide(source, held_out, claimed, heard)
+        trained = _train(divided, folder, _own(backbone), heard)
+        return prove(divided, trained, folder, started, heard)
 
 
 @process_settings()
@@ -107,7 +108,7 @@ def advise(
         weights: Of each of them, or one for all; none for their ImageNet weights, or for those that a network of your own brings.
         test: A separate test set. It is not looked at; but then no test is held out of `data`.
         recipe: Options that hold for every strategy, or the path of a TOML file with some.
-        watcher: Is told what goes on.
+        watcher: Receives progress and warnings; None as in `fit`.
         **options: Fields of `Recipe` that replace those of `recipe`; `budget` is in seconds, or as ``5m``.
 
     Returns:
@@ -116,7 +117,7 @@ def advise(
     Raises:
         CrossroadsError: A mistake that the user can mend.
     """
-    watcher = watcher or Silent()
+    heard = watched(watcher)
     backbones = (backbones,) if isinstance(backbones, str) else backbones
     weights = (weights,) if isinstance(weights, str) else weights
     asked, _ = _asked(recipe, data, test, options)
@@ -127,10 +128,11 @@ def advise(
             known = named if isinstance(named, str) else asked.backbone
             require_sound(replace(asked, backbone=known, weights=file or asked.weights), named if known is None else None)
     require_usable_keras()
-    divided = divide(data if data is not None else asked.data, test if test is not None else asked.test, asked, watcher)
+    divided = divide(data if data is not None else asked.data, test if test is not None else asked.test, asked, heard)
     named = backbones or ([asked.backbone] if asked.backbone else [])
     files = weights or ([asked.weights] if asked.weights else [])
-    return recommend(divided.train, divided.side, offers_of(named, files, watcher, own=True), divided.recipe, watcher)
+    found = recommend(divided.train, divided.side, offers_of(named, files, heard, own=True), divided.recipe, heard)
+    return replace(found, warnings=heard.warnings)  # with those of the reading
 
 
 def _require_apart(out: Path, *sources: Source | None) -> None:
@@ -182,24 +184,24 @@ def evaluate(
         data: Labelled images in any form that `read` takes. Where they bring a split with a test part, that part is scored.
         class_names: A file that names integer labels, where the artifact was trained with one.
         strict: Whether the first image that cannot be read is an error.
-        watcher: Is told what goes on.
+        watcher: Receives progress and warnings; None as in `fit`.
 
     Raises:
         CrossroadsError: No artifact, a label that it does not know, no readable image.
     """
-    watcher = watcher or Silent()
+    heard = watched(watcher)
     predictor = Predictor.load(run)
     dataset = test_rows(align(read(data, class_names=class_names), predictor.classes))
-    for note in (*dataset.notes, *absent_classes(dataset), *sample_notes(dataset)):
-        watcher.note(note)
-    scored, evaluation = score(predictor, dataset, strict, watcher)
-    for note in refusal_notes("the data", scored.refusals):
-        watcher.note(note)
+    for warning in (*dataset.notes, *absent_classes(dataset), *sample_notes(dataset)):
+        heard.warning(warning)
+    scored, evaluation = score(predictor, dataset, strict, heard)
+    for warning in refusal_notes("the data", scored.refusals):
+        heard.warning(warning)
     trained_on = artifact.read_seen(predictor.manifest)
-    seen = 0 if trained_on is None else count_seen(scored.digests, trained_on)
+    seen = None if trained_on is None else count_seen(scored.digests, trained_on)
     if seen:
-        watcher.note(f"{seen} of {len(scored.dataset)} images were in the training or validation of {run}; the scores flatter")
-    return evaluation
+        heard.warning(f"{seen} of {len(scored.dataset)} images were in the training or validation of {run}; the scores flatter")
+    return replace(evaluation, seen_in_training=seen, warnings=heard.warnings)
 
 
 @warnings_shown()
@@ -209,13 +211,13 @@ def audit(data: Source, *, min_images: int = 10, watcher: Watcher | None = None)
     Args:
         data: Labelled images in any form that `read` takes.
         min_images: Classes with fewer are reported.
-        watcher: Is told what goes on.
+        watcher: Receives progress and warnings; None as in `fit`.
     """
-    watcher = watcher or Silent()
+    heard = watched(watcher)
     dataset = read(data)
     for note in dataset.notes:
-        watcher.note(note)
-    return check(dataset, min_images=min_images, progress=partial(watcher.progress, "checking"))
+        heard.warning(note)
+    return check(dataset, min_images=min_images, progress=partial(heard.progress, "checking"))
 
 
 def _asked(

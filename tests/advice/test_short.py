@@ -99,7 +99,16 @@ def test_one_whose_first_epoch_takes_too_long_is_given_up_and_told_of(pictures, 
     assert watcher.said[-1] == "no short training of quiz-cnn: an epoch takes too long"
 
 
-def test_one_that_fails_is_told_of_and_stops_nothing(pictures, monkeypatch):
+def test_a_fault_of_this_program_is_raised(pictures, monkeypatch):
+    def fails(*_):
+        raise TypeError("a bug")
+
+    monkeypatch.setattr(short, "carry_out", fails)
+    with pytest.raises(TypeError, match="a bug"):
+        short_training(pictures, choose("quiz-cnn"), SCRATCH, Limit(400, (2, 30), 60.0), Silent())
+
+
+def test_one_that_fails_is_told_of_and_stops_nothing(pictures, monkeypatch, caplog):
     def fails(*_):
         raise MemoryError("no room\nfor it")
 
@@ -107,6 +116,8 @@ def test_one_that_fails_is_told_of_and_stops_nothing(pictures, monkeypatch):
     watcher = Notes()
     assert short_training(pictures, choose("quiz-cnn"), SCRATCH, Limit(400, (2, 30), 60.0), watcher) is None
     assert watcher.said[-1] == "no short training of quiz-cnn: no room"
+    (record,) = (record for record in caplog.records if record.name.startswith("crossroads"))
+    assert isinstance(record.exc_info[1], MemoryError)
 
 
 def test_what_the_watcher_raises_ends_it(pictures):

@@ -118,7 +118,16 @@ def test_a_graph_that_disagrees_gives_way_to_keras(monkeypatch):
     assert "0.001 is allowed" in engine.note
 
 
-def test_a_network_that_cannot_be_exported_runs_on_keras(monkeypatch):
+def test_a_fault_of_this_program_is_not_taken_for_one_of_the_converter(monkeypatch):
+    def fails(*_):
+        raise TypeError("a bug")
+
+    monkeypatch.setattr(engine_module, "to_openvino", fails)
+    with pytest.raises(TypeError, match="a bug"):
+        Engine(model())(pixels(5))
+
+
+def test_a_network_that_cannot_be_exported_runs_on_keras(monkeypatch, caplog):
     def fails(*_):
         raise RuntimeError("OpConversionFailure")
 
@@ -127,6 +136,8 @@ def test_a_network_that_cannot_be_exported_runs_on_keras(monkeypatch):
     np.testing.assert_allclose(engine(pixels(5)), expected(model(), pixels(5)), atol=1e-6)
     assert engine.runs_on == "keras"
     assert "OpConversionFailure" in engine.note
+    (record,) = (record for record in caplog.records if record.name.startswith("crossroads"))
+    assert isinstance(record.exc_info[1], RuntimeError)
 
 
 def test_on_a_gpu_keras_runs(monkeypatch):

@@ -15,7 +15,7 @@ from crossroads.race.running import race
 from crossroads.recipe import Recipe
 from crossroads.run_folder import RunFolder
 from crossroads.training.checkpoint import EpochRecord, Progress
-from crossroads.training.watch import Enough, Silent
+from crossroads.training.watch import Enough, Relay, Silent
 from rows import dataset
 from watchers import Notes
 
@@ -297,6 +297,51 @@ def test_groups_of_validation_count_as_what_they_are_worth():
     fitted = SimpleNamespace(reached={"accuracy": 1.0, "loss": 0.0}, history=(), validation=side, ended=False, improved=True)
     blank = module.Trial("trial-00-1", 0, None, None, True, 1.0)
     assert 1 < module._reached(blank, fitted).images < 1.1
+
+
+@pytest.mark.parametrize("kind", [TypeError, AttributeError, KeyError, AssertionError, NameError])
+def test_a_fault_of_this_program_is_no_failing_of_a_candidate(tmp_path, trainings, kind):
+    trainings.reaches = {"early-features": 0.85, "finetune": kind("a bug"), "from-scratch": 0.95}
+    asked = plan("finetune", "early-features", "from-scratch")
+    with pytest.raises(kind, match="a bug"):
+        run(tmp_path, asked)
+    trainings.reaches["finetune"] = 0.9
+    assert [row["failed"] for row in run(tmp_path, asked).facts["trials"]] == [None] * 4  # taken up once it is mended
+
+
+class ResourceExhaustedError(Exception):
+    """As TensorFlow defines it."""
+
+    __module__ = "tensorflow.python.framework.errors_impl"
+
+
+@pytest.mark.parametrize("error", [MemoryError("no room"), ResourceExhaustedError("OOM"), OSError(28, "No space left on device")])
+def test_a_candidate_that_is_given_up_is_warned_of_and_its_traceback_is_logged(tmp_path, trainings, caplog, error):
+    trainings.reaches = {"early-features": 0.85, "finetune": error}
+    watcher = Relay(Silent())
+    run(tmp_path, plan("finetune", "early-features"), watcher)
+    (warning,) = watcher.warnings
+    assert warning.startswith(f"finetune of b is given up: {type(error).__name__}: ")
+    (record,) = caplog.records
+    assert record.name == "crossroads.race.running"
+    assert record.exc_info[1] is error
+
+
+def test_what_was_made_of_an_error_of_the_watcher_on_the_way_does_not_count(tmp_path, trainings, monkeypatch):
+    class Stops(Silent):
+        def epoch(self, record, total):
+            raise MemoryError("of the watcher")
+
+    def wrapping(task, place, watcher, whole=module.carry_out):
+        try:
+            return whole(task, place, watcher)
+        except MemoryError as error:
+            raise TrainingError("memory must hold a batch") from error
+
+    monkeypatch.setattr(module, "carry_out", wrapping)
+    trainings.reaches = {"early-features": 0.85, "finetune": 0.9}
+    with pytest.raises(MemoryError, match="of the watcher"):
+        run(tmp_path, plan("finetune", "early-features"), Stops())
 
 
 def test_a_fault_of_the_backend_does_not_lose_the_race_either(tmp_path, trainings):

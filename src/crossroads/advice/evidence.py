@@ -11,6 +11,7 @@ from crossroads.advice.level import Level
 from crossroads.advice.profile import Profile
 from crossroads.advice.short import Short
 from crossroads.advice.size import Curve, Size
+from crossroads.data.loading import Refusal
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,8 @@ class Advice:
         evidence: What they rest on.
         budget: Seconds that were allowed; None for any.
         notes: What the user was told on the way.
+        warnings: Of these, what the user should act on; also what the reading of the data brought.
+        refused: The images of the sample that could not be read, with the reasons.
     """
 
     case: Case | None
@@ -64,6 +67,8 @@ class Advice:
     evidence: Evidence
     budget: float | None
     notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    refused: tuple[Refusal, ...] = ()
 
     @property
     def best(self) -> Candidate:
@@ -79,4 +84,6 @@ class Advice:
             "evidence": self.evidence.to_json(),
             "budget": self.budget,
             "notes": list(self.notes),
+            "warnings": list(self.warnings),
+            "refused": [refusal.to_json() for refusal in self.refused],
         }

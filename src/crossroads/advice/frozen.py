@@ -109,14 +109,14 @@ def see(dataset: Dataset, choice: Choice, recipe: Recipe, watcher: Watcher) -> S
     name, size = choice.record.name, resize_of(recipe).size
     built = build(choice, size, weights=recipe.weights, seed=recipe.seed, progress=watcher.progress)
     for note in built.notes:
-        watcher.note(note)
+        watcher.warning(note)
     reach = [cut for cut in cuts(built.parts.backbone) if cut.multiply_adds <= built.keep.multiply_adds]
     chosen = spread(tuple(reach))
     key = f"averages of {', '.join(cut.name for cut in chosen)}"
     stage = f"features of the sample, {name}"
     got = extracted(dataset, averages(built.parts, size, chosen), choice, recipe, key, watcher, stage)
     for note in refusal_notes("the sample", got.refusals):
-        watcher.note(note)
+        watcher.warning(note)
     found = replace(got.dataset, groups=joined(got.dataset.groups, got.digests))
     widths = tuple(cut.channels for cut in chosen)
     accuracies = probed(got.features, widths, found.labels, found.groups)
@@ -153,7 +153,7 @@ def extracted(
     lookup = Lookup(frozen, choice.record, recipe, cut, watcher)
     found = lookup.of(dataset, stage)
     if lookup.note:
-        watcher.note(lookup.note)
+        watcher.warning(lookup.note)
     return found
 
 

@@ -12,7 +12,8 @@ from crossroads.advice.sample import joined
 from crossroads.advice.short import Limit, Short, allowed, short_training
 from crossroads.data.dataset import Dataset
 from crossroads.data.images import Resize
-from crossroads.data.loading import load_all
+from crossroads.data.loading import Refusal, load_all
+from crossroads.fitting import refusal_notes
 from crossroads.networks.catalog import DEFAULT_FROM_SCRATCH
 from crossroads.networks.construct import choose
 from crossroads.recipe import Recipe
@@ -37,11 +38,13 @@ class Level:
         majority: Share of the largest class.
         pixels: A probe on the pixels themselves.
         short: The small network; None where the sample is too small to hold out a part.
+        refused: The images of the sample that could not be read.
     """
 
     majority: float
     pixels: Estimate
     short: Short | None
+    refused: tuple[Refusal, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """As plain values."""
@@ -67,11 +70,13 @@ def level_of(dataset: Dataset, recipe: Recipe, size: int, majority: float, budge
         DataError: No image can be read.
     """
     loaded = load_all(dataset, Resize(PIXELS, recipe.resize or "squash"))
+    for warning in refusal_notes("the sample", loaded.refusals):
+        watcher.warning(warning)
     found = loaded.dataset
     found = replace(found, groups=joined(found.groups, loaded.digests))
     flat = loaded.pixels.reshape(len(found), -1).astype(np.float32)
     pixels = share(probe(flat, found.labels, found.groups).correct, found.groups)
-    return Level(majority, pixels, small_network(found, recipe, size, budget, watcher))
+    return Level(majority, pixels, small_network(found, recipe, size, budget, watcher), loaded.refusals)
 
 
 def small_network(dataset: Dataset, asked: Recipe, size: int, budget: float | None, watcher: Watcher) -> Short | None:

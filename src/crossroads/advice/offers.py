@@ -61,7 +61,7 @@ def offers_of(backbones: Sequence[Any], weights: Sequence[str | None], watcher: 
         usual = _usual(choice, own)
         if files is None and usual is None:
             if own:
-                watcher.note(f"{choice.record.name} has no pretrained weights, and is not considered; name some with --weights")
+                watcher.warning(f"{choice.record.name} has no pretrained weights, and is not considered; name some with --weights")
             continue
         found.append(Offer(choice, files or str(usual), named=True))
     return tuple(found)
@@ -83,7 +83,7 @@ def _obtained(offer: Offer, watcher: Watcher) -> bool:
     try:
         obtain(offer.choice.record, progress=progress)
     except WeightsError as error:
-        watcher.note(
+        watcher.warning(
             f"no pretrained network is considered; name one with --backbone NAME --weights FILE, or bring the usual one: {error}"
         )
         return False

@@ -91,7 +91,8 @@ def recommend(train: Dataset, side: float, offers: Sequence[Offer], asked: Recip
     evidence = Evidence(size, tuple(one.profile for one, _ in known), curve, level, warm, time.perf_counter() - began)
     leading = next((profile for profile in evidence.profiles if profile.similarity is not None), None)
     case = case_of(size.effective_of_a_class, leading) if leading is not None else None
-    return Advice(case, order, tuple(reasons_for(evidence, leading, case, order, budget)), evidence, budget, tuple(told))
+    reasons = tuple(reasons_for(evidence, leading, case, order, budget))
+    return Advice(case, order, reasons, evidence, budget, tuple(told), watcher.warnings, level.refused)
 
 
 def _able(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import tempfile
 import time
@@ -12,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from crossroads._faults import is_failure
 from crossroads._keras import keras_backend
 from crossroads.advice.cost import VALIDATING
 from crossroads.advice.estimate import Estimate
@@ -20,7 +22,7 @@ from crossroads.advice.sample import compact, part
 from crossroads.data.dataset import Dataset
 from crossroads.data.loading import Loaded, load_all
 from crossroads.data.splits import Splits, split
-from crossroads.errors import SplitError
+from crossroads.errors import CrossroadsError, SplitError
 from crossroads.evaluation import effective, wilson
 from crossroads.fitting import Task, carry_out
 from crossroads.lookup import resize_of
@@ -30,6 +32,8 @@ from crossroads.run_folder import TrialFolder
 from crossroads.strategies import resolve, strategy
 from crossroads.training.checkpoint import EpochRecord
 from crossroads.training.watch import Enough, Relay, Silent, Watcher
+
+LOGGER = logging.getLogger(__name__)
 
 HELD_OUT = 0.2
 
@@ -110,6 +114,7 @@ def short_training(dataset: Dataset, choice: Choice, asked: Recipe, limit: Limit
     """Train for a moment, on those classes of which an image can be held out; None where there are no two, or too few images.
 
     One that fails, or whose first epoch takes too long, is told of and gives None: it is evidence, without which there is other.
+    The log has the traceback of a failure; a fault of this program is raised.
 
     Args:
         dataset: The sample; images that are equal are in one group.
@@ -158,12 +163,18 @@ def short_training(dataset: Dataset, choice: Choice, asked: Recipe, limit: Limit
             task = Task(recipe, choice, strategy(recipe.strategy), train, parts.validation, lambda: (sides[0], sides[1]))
             relay = Relay(Silent(), after_step=after_step, after_epoch=after_epoch)
             fitted = carry_out(task, TrialFolder(Path(folder)), relay)
-    except Exception as error:  # backends raise all kinds, such as for want of memory
+    except Enough as error:
         if error is heard.raised:
             raise
+        watcher.note(f"no short {called} of {choice.record.name}: an epoch takes too long")
+        return None
+    except Exception as error:
+        heard.raise_again()
+        if not isinstance(error, CrossroadsError) and not is_failure(error):
+            raise
+        LOGGER.exception("no short %s of %s", called, choice.record.name)
         said = str(error).partition("\n")[0][:200] or type(error).__name__
-        why = "an epoch takes too long" if isinstance(error, Enough) else said
-        watcher.note(f"no short {called} of {choice.record.name}: {why}")
+        watcher.warning(f"no short {called} of {choice.record.name}: {said}")
         return None
     history = fitted.history
     if fitted.ended:

@@ -14,6 +14,7 @@ from crossroads._process import process_settings
 from crossroads.cli import _advise, _fit, _networks, _use  # noqa: F401 - importing a module adds its commands
 from crossroads.cli._app import app
 from crossroads.errors import CrossroadsError, RecipeError
+from crossroads.report.streams import escape_standard_streams
 
 __all__ = ["app", "main"]
 
@@ -28,11 +29,14 @@ UsageError: Any = typer.BadParameter.__base__
 @process_settings()
 def main() -> None:
     """Run the command line; a user's mistake is one line on the standard error stream and exit code 2."""
+    escape_standard_streams()
     try:
         code = app(args=sys.argv[1:] or ["--help"], prog_name="crossroads", standalone_mode=False)
         if code == INTERRUPTED:  # what Typer makes of Ctrl-C
             fits = sys.argv[1:2] == ["fit"]
             _fail("stopped; if an epoch was finished, the run goes on with --resume" if fits else "stopped", code)
+        if sys.stdout is not None:
+            sys.stdout.flush()  # here, where a reader that is gone is no traceback
         sys.exit(code)
     except RecipeError as error:
         _fail(str(_of_options(error)), error.exit_code)
@@ -78,5 +82,7 @@ def _said(error: Any) -> str:
 
 
 def _fail(message: str, code: int) -> None:
-    print(f"error: {message}", file=sys.stderr)
+    from crossroads.data._words import shown
+
+    print(f"error: {shown(message)}", file=sys.stderr)
     sys.exit(code)

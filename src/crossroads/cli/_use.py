@@ -6,11 +6,14 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
 from crossroads.cli._app import ClassNames, Data, Json, Quiet, Run, Strict, app, watching
+
+if TYPE_CHECKING:
+    from crossroads.errors import ImageRefused
 
 
 @app.command()
@@ -73,6 +76,7 @@ def predict(
     Example:
       crossroads predict runs/photos cat.jpg dog.png --top 3
     """
+    from crossroads.data._words import shown
     from crossroads.errors import ImageRefused
     from crossroads.predictor import Predictor
     from crossroads.report.console import NotesOnly, print_json, print_predictions
@@ -80,13 +84,24 @@ def predict(
     files = _files(images, NotesOnly(sys.stderr).note)
     predictions, refused = Predictor.load(run).predict_each(files, top=top)
     if json:
-        print_json({"predictions": [p.to_json() for p in predictions], "refused": [str(error) for error in refused]})
+        told = [f"{len(refused)} of {len(files)} images were refused"] if refused else []
+        print_json({"predictions": [p.to_json() for p in predictions], "refused": _named(refused, files), "warnings": told})
     else:
         print_predictions(predictions)
     for error in refused:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {shown(str(error))}", file=sys.stderr)
     if refused:
         raise typer.Exit(ImageRefused.exit_code)
+
+
+def _named(refused: list[ImageRefused], files: list[Path]) -> list[dict[str, str]]:
+    """Name and reason of each refusal; they come in the order of the files, and each begins with the name of its file."""
+    names = iter(map(str, files))
+    rows = []
+    for told in map(str, refused):
+        name = next(name for name in names if told.startswith(f"{name}: "))
+        rows.append({"name": name, "reason": told.removeprefix(f"{name}: ")})
+    return rows
 
 
 def _files(places: list[Path], note: Callable[[str], None]) -> list[Path]:

@@ -78,6 +78,7 @@ class Audit:
         symmetric_classes: Classes that look the same when mirrored.
         findings: Errors first, then warnings, then remarks.
         notes: What the reader of the data left out or found odd.
+        refused: The images that could not be read, with the reasons.
     """
 
     origin: str
@@ -93,6 +94,7 @@ class Audit:
     symmetric_classes: tuple[str, ...]
     findings: tuple[Finding, ...]
     notes: tuple[str, ...]
+    refused: tuple[Refusal, ...] = ()
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -100,8 +102,10 @@ class Audit:
         return tuple(self.counts)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain dicts, lists, strings and numbers."""
+        """Plain dicts, lists, strings and numbers; the notes as `warnings`, as everywhere else."""
         plain: dict[str, Any] = _plain(asdict(self))
+        plain["refused"] = [refusal.to_json() for refusal in self.refused]
+        plain["warnings"] = plain.pop("notes")
         return plain
 
 
@@ -168,6 +172,7 @@ def audit(
         symmetric_classes=turned.symmetric,
         findings=tuple(sorted(findings, key=lambda finding: _ORDER.index(finding.severity))),
         notes=dataset.notes,
+        refused=tuple(survey.refusals),
     )
 
 

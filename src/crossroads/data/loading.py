@@ -55,6 +55,10 @@ class Refusal:
     name: str
     reason: str
 
+    def to_json(self) -> dict[str, str]:
+        """Name and reason, as plain values."""
+        return {"name": self.name, "reason": self.reason}
+
     def error(self) -> DataError:
         """What is raised where no refusal is allowed."""
         return DataError(f"{self.name}: {self.reason}", mend="mend or remove the image, or allow refusals by leaving out --strict")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import logging
 import os
 import sys
 import time
@@ -17,12 +18,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from crossroads._faults import is_failure
 from crossroads._platform import TemporaryFolder, full_float32, has_gpu
-from crossroads.errors import FeatureError, MissingExtraError
+from crossroads.errors import ArtifactError, CrossroadsError, FeatureError, MissingExtraError
 from crossroads.features.store import unwritable
 from crossroads.inference import Graph, runtime, without_telemetry
 from crossroads.networks.export import function_digest, to_openvino
 from crossroads.recipe import Precision
+
+LOGGER = logging.getLogger(__name__)
 
 TOLERANCE = 1e-3
 """Largest difference between graph and Keras on the first images, as a share of the largest feature."""
@@ -123,9 +127,11 @@ class Engine:
             return
         try:
             graph = self._checked(images[:CHECKED])
-        except Exception as error:  # converters raise all kinds, and Keras can run what they cannot
-            if not exact:
+        except Exception as error:
+            # Keras can run what cannot be converted, and needs no cache of graphs.
+            if not exact or not (isinstance(error, CrossroadsError) or is_failure(error)):
                 raise
+            LOGGER.exception("no inference graph could be made")
             said = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
             self.note = f"Keras runs the frozen part, more slowly, since no inference graph could be made of it: {said[:300]}"
             return
@@ -143,9 +149,10 @@ class Engine:
             try:
                 graph = self._opened(fresh=fresh, refused=refused)
                 found = graph(images).reshape(expected.shape)
-            except Exception:
+            except (ArtifactError, RuntimeError, ValueError, OSError):  # ValueError: results of another shape
                 if fresh:
                     raise
+                LOGGER.warning("a kept inference graph cannot be used and is made anew", exc_info=True)
                 continue
             if self._precision == "int8":
                 share = float(np.linalg.norm(found - expected) / max(float(np.linalg.norm(expected)), 1e-30))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import logging
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -17,6 +18,8 @@ import keras
 from crossroads.errors import BackboneError
 from crossroads.networks.graph import Call, LayerGraph, graph_of, is_nested, replay
 from crossroads.networks.network import Parts
+
+LOGGER = logging.getLogger(__name__)
 
 SIZE_NAMES = ("size", "image_size", "side")
 """Parameters of a user's function that are given the side of the images."""
@@ -89,7 +92,8 @@ def _loaded(path: Path) -> keras.Model:
         raise BackboneError("there is no such file", received=str(path), mend="give the path of a .keras file")
     try:
         loaded = keras.saving.load_model(path, compile=False, safe_mode=True)
-    except Exception as error:  # what a broken or hostile file makes Keras raise is of any kind
+    except Exception as error:  # a boundary: what a broken or hostile file makes Keras raise is of any kind
+        LOGGER.warning("%s cannot be loaded", path, exc_info=True)
         # Keras wraps the cause in a page about custom layers.
         said = str(error).split("Exception encountered: ")[-1].strip()[:300] or type(error).__name__
         raise BackboneError(
@@ -108,7 +112,8 @@ def _imported(name: str) -> Any:
         )
     try:
         found: Any = importlib.import_module(module)
-    except Exception as error:  # the module is the user's code
+    except Exception as error:  # a boundary: the module is the user's code
+        LOGGER.warning("the module of %s cannot be imported", name, exc_info=True)
         raise BackboneError(
             f"the module of {name} must be one that Python can import",
             received=f"{type(error).__name__}: {error}",
@@ -128,7 +133,8 @@ def _called(function: Any, name: str, size: int | None) -> keras.Model | Parts:
     arguments = _arguments(function, name, size)
     try:
         made = function(**arguments)
-    except Exception as error:  # the function is the user's code
+    except Exception as error:  # a boundary: the function is the user's code
+        LOGGER.warning("%s builds no network", name, exc_info=True)
         raise BackboneError(f"{name} must build a network", received=f"{type(error).__name__}: {error}") from error
     return _checked(made, name)
 
@@ -188,7 +194,8 @@ def _graph(model: keras.Model, size: int | None) -> LayerGraph:
     try:
         for layer in model.layers:
             x = layer(x)
-    except Exception as error:  # each layer says in its own way that the shape before it does not suit
+    except Exception as error:  # a boundary: layers of the user's, each of which says in its own way that a shape does not suit
+        LOGGER.warning("%s does not take images of %s px", model.name, size, exc_info=True)
         raise _does_not_fit(model.name, size, error) from error
     return graph_of(keras.Model(images, x))
 
@@ -252,7 +259,8 @@ def _foreign_in(layer: Any) -> str | None:
             if found is None:
                 # Some activations are written in a way that only loading them shows.
                 keras.saving.deserialize_keras_object(config, safe_mode=True)
-    except Exception:  # of any kind, in code of the user's or in Keras' own
+    except Exception:  # a boundary: a layer's own code, the user's or Keras'
+        LOGGER.warning("layer %s cannot be saved and loaded", layer.name, exc_info=True)
         return f"{type(layer).__name__}, which does not load,"
     return found
 

@@ -12,6 +12,7 @@ race that was killed is played again from those lines and goes on.
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -20,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from crossroads._faults import is_failure
 from crossroads.advice.candidates import TIE
 from crossroads.advice.cost import told_seconds
 from crossroads.advice.estimate import Estimate
@@ -33,6 +35,8 @@ from crossroads.run_folder import RunFolder
 from crossroads.strategies import strategy
 from crossroads.training.checkpoint import EpochRecord
 from crossroads.training.watch import Enough, Relay, Watcher
+
+LOGGER = logging.getLogger(__name__)
 
 ONE_EPOCH = "one epoch, start and end included,"
 """What the seconds of the shortest training are those of, in words."""
@@ -93,9 +97,10 @@ class Raced:
 def race(plan: Plan, task_of: Callable[[Recipe], Task], folder: RunFolder, watcher: Watcher) -> Raced:
     """Run the race.
 
-    Ctrl-C ends it: the best so far is kept, if there is one. A candidate that fails is given up; one that is at work when the
-    budget is spent ends with its epoch, or a tenth of the budget later with the epoch before. Only if all fail the race does. What
-    the watcher raises, but for `Enough`, ends the race, to be taken up later.
+    Ctrl-C ends it: the best so far is kept, if there is one. A candidate that fails is given up, and the log has its traceback; one
+    that is at work when the budget is spent ends with its epoch, or a tenth of the budget later with the epoch before. Only if all
+    fail the race does. What the watcher raises, but for `Enough`, and what is a fault of this program end the race, to be taken up
+    later.
 
     Args:
         plan: Whom to race.
@@ -326,14 +331,21 @@ class _Race:
             fitted = carry_out(task, place, watcher)
         except RecipeError:  # the user's, and the same for every candidate that trains
             raise
-        except Exception as error:  # backends raise all kinds, such as for want of memory, and what was reached must not be lost
-            if error is heard.raised and not isinstance(error, Enough):
+        except Exception as error:
+            heard.raise_again()
+            if not isinstance(error, CrossroadsError | Enough) and not is_failure(error):
                 raise
             if needed and alone:
-                self._watcher.note("no candidate could be trained; what the advice measured is kept, and --resume tries them again")
+                self._watcher.warning(
+                    "no candidate could be trained; what the advice measured is kept, and --resume tries them again"
+                )
                 raise
             why = _in_words(error)
-            self._watcher.note(f"{called} is given up: {why}")
+            if isinstance(error, Enough):
+                self._watcher.note(f"{called} is given up: {why}")
+            else:
+                LOGGER.exception("%s is given up", called)
+                self._watcher.warning(f"{called} is given up: {why}")
             had = None if epochs is None else 0
             self._add(Trial(name, index, epochs, had, False, time.perf_counter() - began, failed=why))
             return

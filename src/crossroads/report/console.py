@@ -5,10 +5,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TextIO
+from typing import TYPE_CHECKING, Any, Self, TextIO, cast
 
+from crossroads.data._words import shown
+from crossroads.report.streams import LastingStream, json_text
 from crossroads.training.checkpoint import EpochRecord
-from crossroads.training.watch import Silent
+from crossroads.training.watch import Silent, epoch_line
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -19,24 +21,16 @@ if TYPE_CHECKING:
     from crossroads.proof import Run
 
 
-def epoch_line(record: EpochRecord, total: int) -> str:
-    """One line an epoch: phase, number, seconds, loss, validation loss, validation accuracy."""
-    phase = "" if record.phase == "train" else f"{record.phase} "
-    return (
-        f"{phase}epoch {record.epoch}/{total}  {record.seconds:.1f} s  loss {record.loss:.4f}  "
-        f"validation loss {record.validation_loss:.4f}  validation accuracy {record.validation_accuracy:.4f}"
-    )
-
-
 class ConsoleWatcher:
     """Shows a run on a stream: progress bars on a terminal, plain lines elsewhere.
 
     Args:
-        stream: Where to write; the standard error stream where the standard output is for a program.
+        stream: Where to write, None for nowhere; the standard error stream where the standard output is for a program. One that
+            fails is written to no more.
     """
 
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
+    def __init__(self, stream: TextIO | None) -> None:
+        self._stream = cast(TextIO, LastingStream(stream))
         self._said: set[str] = set()
         self._bars: Progress | None = None
         self._tasks: dict[str, TaskID] = {}
@@ -57,9 +51,11 @@ class ConsoleWatcher:
 
     def note(self, text: str) -> None:
         """A line of its own, once: what holds for every trial of a race is not said again."""
-        if text not in self._said:
-            self._said.add(text)
-            self._line(f"note: {text}")
+        self._once(f"note: {text}")
+
+    def warning(self, text: str) -> None:
+        """A line of its own, once; in colour on a terminal."""
+        self._once(f"warning: {text}", "bold yellow")
 
     def progress(self, stage: str, done: int, total: int) -> None:
         """A bar on a terminal, one line at the end elsewhere."""
@@ -84,25 +80,31 @@ class ConsoleWatcher:
         if done == total:
             self._bars.remove_task(self._tasks.pop(name))
 
-    def _line(self, text: str) -> None:
+    def _once(self, text: str, style: str | None = None) -> None:
+        if text not in self._said:
+            self._said.add(text)
+            self._line(text, style)
+
+    def _line(self, text: str, style: str | None = None) -> None:
         if self._bars is None:
-            print(text, file=self._stream, flush=True)
+            print(shown(text), file=self._stream, flush=True)
         else:
-            self._bars.console.print(text, markup=False, highlight=False, soft_wrap=True)
+            self._bars.console.print(shown(text), style=style, markup=False, highlight=False, soft_wrap=True)
 
 
 class NotesOnly(Silent):
-    """Passes on what the user should read, such as a test set that leaks, and no progress."""
+    """Shows notes and warnings, such as of a test set that leaks, and no progress."""
 
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-        self._said: set[str] = set()
+    def __init__(self, stream: TextIO | None) -> None:
+        self._console = ConsoleWatcher(stream)
 
     def note(self, text: str) -> None:
         """A line of its own, once."""
-        if text not in self._said:
-            self._said.add(text)
-            print(f"note: {text}", file=self._stream, flush=True)
+        self._console.note(text)
+
+    def warning(self, text: str) -> None:
+        """A line of its own, once."""
+        self._console.warning(text)
 
 
 def print_lines(lines: Iterable[tuple[str, object]]) -> None:
@@ -169,8 +171,8 @@ def _score_lines(side: str, scores: dict[str, Any] | None) -> Iterable[tuple[str
     if scores is None:
         yield side, "none held out"
         return
-    for name in ("n", "groups", "loss", "accuracy", "balanced_accuracy"):
-        if scores.get(name) is None:
+    for name in ("n", "seen_in_training", "groups", "loss", "accuracy", "balanced_accuracy"):
+        if scores.get(name) is None or (name, scores[name]) == ("seen_in_training", 0):
             continue
         yield f"{side}_{name}", scores[name]
         if f"{name}_interval" in scores:
@@ -226,15 +228,12 @@ def print_audit(found: Audit) -> None:
 def print_predictions(predictions: Iterable[Prediction]) -> None:
     """One line an image, labels in order of probability."""
     for prediction in predictions:
-        print(f"{prediction.name}: " + ", ".join(f"{ranked.label} {ranked.probability:.4f}" for ranked in prediction.labels))
+        print(f"{shown(prediction.name)}: " + ", ".join(f"{ranked.label} {ranked.probability:.4f}" for ranked in prediction.labels))
 
 
 def print_json(value: Any) -> None:
     """One JSON object on the standard output."""
-    import json
-
-    json.dump(value, sys.stdout, indent=2, ensure_ascii=False, allow_nan=False)
-    print()
+    print(json_text(value, sys.stdout))
 
 
 def _is_number(text: str) -> bool:

@@ -14,6 +14,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from crossroads._faults import is_out_of_memory
 from crossroads._platform import has_gpu
 from crossroads.errors import TrainingError
 from crossroads.networks.network import Network
@@ -113,9 +114,8 @@ def _memory_in_words(phase: Phase) -> Iterator[None]:
     """Inside, want of memory, which each backend tells in its own way, is a `TrainingError`."""
     try:
         yield
-    except Exception as error:
-        named = f"{type(error).__name__} {error}"  # of TensorFlow and of JAX
-        if not isinstance(error, MemoryError) and "ResourceExhausted" not in named and "RESOURCE_EXHAUSTED" not in named:
+    except Exception as error:  # TensorFlow's kind of it is a subclass of Exception alone
+        if not is_out_of_memory(error):
             raise
         raise TrainingError(
             "memory must hold a batch with all that training keeps of it",

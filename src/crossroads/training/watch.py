@@ -1,10 +1,11 @@
-"""How a run is watched: what is told while it goes on, without a word on how it is shown."""
+"""What receives the progress of a run and its warnings, without a word on how they are shown."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
+from crossroads.errors import RecipeError
 from crossroads.training.checkpoint import EpochRecord
 
 
@@ -17,55 +18,80 @@ class Enough(Exception):
 
 
 class Watcher(Protocol):
-    """What is told of a run while it goes on. The command line draws it; a program may take it as it likes.
+    """Receives the progress of a call, and its warnings, while it runs. Any object with these methods will do.
 
-    What it raises ends the run, to be taken up later; `Enough` ends a phase, for good.
+    The methods are called in the thread that made the call. What one of them raises ends the call, and the caller receives it
+    unchanged; an unfinished run can then be resumed.
     """
 
     def note(self, text: str) -> None:
-        """One sentence that the user should read, such as how many images were refused."""
+        """Receives a sentence on what the run is doing, such as which strategy is tried next."""
+        ...
+
+    def warning(self, text: str) -> None:
+        """Receives a sentence that the user should read, such as how many images were refused."""
         ...
 
     def progress(self, stage: str, done: int, total: int) -> None:
-        """`done` of `total` images of a stage, such as ``decoding``, are done."""
+        """Receives that `done` of `total` images of a stage, such as ``decoding``, are done."""
         ...
 
     def step(self, epoch: int, done: int, total: int) -> None:
-        """`done` of `total` batches of `epoch` (counted from 1) are done."""
+        """Receives that `done` of `total` batches of `epoch` (counted from 1) are done."""
         ...
 
     def epoch(self, record: EpochRecord, total: int) -> None:
-        """An epoch is done, of `total`."""
+        """Receives the figures of an epoch that is done, of `total`: `record.loss`, `record.validation_accuracy` and others."""
         ...
 
 
 class Silent:
-    """A watcher that says nothing."""
+    """A watcher that shows nothing. Derive from it to receive only some of what a watcher receives."""
 
     def note(self, text: str) -> None:
-        """Nothing."""
+        """Does nothing."""
+
+    def warning(self, text: str) -> None:
+        """Passes the warning to `note`."""
+        self.note(text)
 
     def progress(self, stage: str, done: int, total: int) -> None:
-        """Nothing."""
+        """Does nothing."""
 
     def step(self, epoch: int, done: int, total: int) -> None:
-        """Nothing."""
+        """Does nothing."""
 
     def epoch(self, record: EpochRecord, total: int) -> None:
-        """Nothing."""
+        """Does nothing."""
+
+
+METHODS = ("note", "warning", "progress", "step", "epoch")
+
+
+def require_watcher(watcher: Any) -> None:
+    """Raises `RecipeError` where an object cannot serve as a watcher: told at once, and not when the first epoch is done."""
+    missing = [name for name in METHODS if not callable(getattr(watcher, name, None))]
+    if missing or isinstance(watcher, type):
+        kind = f"the class {watcher.__name__}" if isinstance(watcher, type) else f"a {type(watcher).__name__}"
+        raise RecipeError(
+            f"a watcher is an object with the methods {', '.join(METHODS)}",
+            received=f"{kind} without {', '.join(missing)}" if missing else kind,
+            mend="derive its class from crossroads.Silent" if missing else "pass an instance of it",
+        )
 
 
 class Relay:
-    """A watcher that hands on what it is told.
+    """A watcher that passes on what it receives, and keeps the warnings.
 
     Args:
-        watcher: Is told first.
-        noted: Is called with each note then.
-        after_progress: Is called after each part of a stage then.
-        after_step: Is called after each batch then.
-        after_epoch: Is called with each epoch and their total then.
+        watcher: Receives everything first.
+        noted: Is then called with each note and each warning.
+        after_progress: Is then called after each part of a stage.
+        after_step: Is then called after each batch.
+        after_epoch: Is then called with each epoch and their total.
 
     Attributes:
+        warnings: Every warning so far, each once.
         raised: What `watcher` raised last: that is whoever watches, and no failing of the work. None where nothing was raised.
     """
 
@@ -78,33 +104,55 @@ class Relay:
         after_step: Callable[[], object] = lambda: None,
         after_epoch: Callable[[EpochRecord, int], object] = lambda _record, _total: None,
     ) -> None:
+        self.warnings: tuple[str, ...] = ()
         self.raised: Exception | None = None
         self._watcher, self._noted, self._after_progress = watcher, noted, after_progress
         self._after_step, self._after_epoch = after_step, after_epoch
 
     def note(self, text: str) -> None:
-        """Hand it on."""
+        """Pass it on."""
         self._tell(self._watcher.note, text)
         self._noted(text)
 
+    def warning(self, text: str) -> None:
+        """Keep it and pass it on."""
+        if text not in self.warnings:
+            self.warnings = (*self.warnings, text)
+        self._tell(self._watcher.warning, text)
+        self._noted(text)
+
     def progress(self, stage: str, done: int, total: int) -> None:
-        """Hand it on."""
+        """Pass it on."""
         self._tell(self._watcher.progress, stage, done, total)
         self._after_progress()
 
     def step(self, epoch: int, done: int, total: int) -> None:
-        """Hand it on."""
+        """Pass it on."""
         self._tell(self._watcher.step, epoch, done, total)
         self._after_step()
 
     def epoch(self, record: EpochRecord, total: int) -> None:
-        """Hand it on."""
+        """Pass it on."""
         self._tell(self._watcher.epoch, record, total)
         self._after_epoch(record, total)
+
+    def raise_again(self) -> None:
+        """Raise what the watcher raised, whatever was made of it on the way; nothing where that is nothing, or `Enough`."""
+        if self.raised is not None and not isinstance(self.raised, Enough):
+            raise self.raised
 
     def _tell(self, call: Callable[..., object], *told: object) -> None:
         try:
             call(*told)
-        except Exception as error:
+        except Exception as error:  # whatever it is, it goes on to the caller
             self.raised = error
             raise
+
+
+def epoch_line(record: EpochRecord, total: int) -> str:
+    """One line per epoch: phase, number, seconds, loss, validation loss, validation accuracy."""
+    phase = "" if record.phase == "train" else f"{record.phase} "
+    return (
+        f"{phase}epoch {record.epoch}/{total}  {record.seconds:.1f} s  loss {record.loss:.4f}  "
+        f"validation loss {record.validation_loss:.4f}  validation accuracy {record.validation_accuracy:.4f}"
+    )

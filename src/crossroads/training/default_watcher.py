@@ -1,0 +1,100 @@
+"""What a Python program sees that passes no watcher: warnings as Python's warnings, progress as log records or plain lines."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import warnings
+from contextlib import suppress
+from types import FrameType
+
+from crossroads._faults import PACKAGE
+from crossroads.errors import CrossroadsWarning
+from crossroads.training.checkpoint import EpochRecord
+from crossroads.training.watch import Relay, Watcher, epoch_line, require_watcher
+
+LOGGER = logging.getLogger("crossroads")
+
+
+def watched(watcher: Watcher | None, *, trains: bool = False) -> Relay:
+    """The watcher of a call: the one that was passed, or the default, either behind a relay that keeps the warnings.
+
+    Args:
+        watcher: As the user passed it.
+        trains: Whether the call trains; a warning then never ends it, as `DefaultWatcher` says.
+
+    Raises:
+        RecipeError: It cannot serve as a watcher.
+    """
+    if watcher is None:
+        return Relay(DefaultWatcher(raises=not trains))
+    require_watcher(watcher)
+    return Relay(watcher)
+
+
+class DefaultWatcher:
+    """Warns through `warnings`, and reports progress through the logger ``crossroads``, in a terminal or a notebook as lines.
+
+    Args:
+        raises: Whether a filter of the program may turn a warning into an exception, as such filters do. Where not, the warning is
+            shown all the same: an exception after hours of training would lose them.
+    """
+
+    def __init__(self, *, raises: bool = True) -> None:
+        self._raises = raises
+
+    def note(self, text: str) -> None:
+        """A record of level INFO, or a line."""
+        _report(text)
+
+    def warning(self, text: str) -> None:
+        """A `CrossroadsWarning` that names the line by which the program called this package."""
+        caller = _caller()
+        file, line, names = caller.f_code.co_filename, caller.f_lineno, caller.f_globals
+        registry, module = names.setdefault("__warningregistry__", {}), names.get("__name__")
+        try:
+            warnings.warn_explicit(text, CrossroadsWarning, file, line, module=module, registry=registry)
+        except CrossroadsWarning as error:
+            if self._raises:
+                raise
+            warnings.showwarning(error, CrossroadsWarning, file, line)
+
+    def progress(self, stage: str, done: int, total: int) -> None:
+        """A line once the stage is done."""
+        if done == total:
+            _report(f"{stage}: {total:,} images")
+
+    def step(self, epoch: int, done: int, total: int) -> None:
+        """Nothing."""
+
+    def epoch(self, record: EpochRecord, total: int) -> None:
+        """A line."""
+        _report(epoch_line(record, total))
+
+
+def _report(text: str) -> None:
+    """To the log, where the program has it on; else a line in a terminal or a notebook."""
+    if LOGGER.isEnabledFor(logging.INFO):
+        LOGGER.info("%s", text)
+    elif _is_interactive():
+        with suppress(OSError, ValueError):  # a terminal that is gone ends no run
+            print(text.encode("utf-8", "backslashreplace").decode(), file=sys.stderr, flush=True)
+
+
+def _is_interactive() -> bool:
+    with suppress(AttributeError, ValueError):  # no stream, or a closed one
+        if sys.stderr.isatty():
+            return True
+    ipython = sys.modules.get("IPython")
+    return ipython is not None and ipython.get_ipython() is not None
+
+
+def _caller() -> FrameType:
+    """The frame from which this package was called: frames of Keras or scikit-learn between two of its own are not it."""
+    frame: FrameType | None = sys._getframe()
+    caller = sys._getframe()
+    while frame is not None:
+        if frame.f_code.co_filename.startswith(PACKAGE):
+            caller = frame.f_back or frame
+        frame = frame.f_back
+    return caller

@@ -1,0 +1,108 @@
+"""Output that a stream cannot encode, and streams that are gone."""
+
+import io
+import json
+import sys
+
+import pytest
+
+from crossroads.report.console import ConsoleWatcher, NotesOnly, print_json
+from crossroads.report.streams import LastingStream, escape_standard_streams, json_text
+
+NAMES = ["größer", "猫", "caf\udce9.png", "a\\b", "\U0001f6d1", 'q"uote']
+
+
+def written(encoding, errors="strict"):
+    return io.TextIOWrapper(io.BytesIO(), encoding=encoding, errors=errors, newline="\n")
+
+
+def text_of(stream):
+    stream.flush()
+    return stream.buffer.getvalue().decode(stream.encoding)
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8", "latin-1"])
+def test_standard_streams_escape_what_they_cannot_encode(monkeypatch, encoding):
+    out, err = written(encoding), written(encoding)
+    monkeypatch.setattr(sys, "stdout", out)
+    monkeypatch.setattr(sys, "stderr", err)
+    escape_standard_streams()
+    print(*NAMES)
+    print(*NAMES, file=sys.stderr)
+    assert text_of(out) == text_of(err)
+    assert "\\udce9.png" in text_of(out)
+    assert ("größer" in text_of(out)) == (encoding != "ascii")
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8", "utf-16"])
+def test_json_is_the_same_value_in_every_encoding_and_holds_no_half_pairs(monkeypatch, encoding):
+    out = written(encoding)
+    monkeypatch.setattr(sys, "stdout", out)
+    print_json({name: [name] for name in NAMES})
+    expected = {name: [name] for name in ["größer", "猫", r"caf\xe9.png", "a\\b", "\U0001f6d1", 'q"uote']}
+    assert json.loads(text_of(out)) == expected
+
+
+def test_json_in_utf_8_is_readable():
+    assert "größer" in json_text({"class": "größer"}, written("utf-8"))
+    assert "größer" in json_text({"class": "größer"}, None)
+
+
+class Gone(io.StringIO):
+    """Takes a number of texts; then its reader is gone."""
+
+    def __init__(self, takes, error):
+        super().__init__()
+        self.takes, self.error, self.tried = takes, error, 0
+
+    def write(self, text):
+        self.tried += 1
+        if self.tried > self.takes:
+            raise self.error
+        return super().write(text)
+
+
+@pytest.mark.parametrize("error", [BrokenPipeError(), OSError(5, "Input/output error"), ValueError("closed file")], ids=repr)
+def test_a_stream_that_fails_is_written_to_no_more(error):
+    stream = Gone(1, error)
+    lasting = LastingStream(stream)
+    for text in ("one", "two", "three"):
+        assert lasting.write(text) == len(text)
+        lasting.flush()
+    assert stream.getvalue() == "one"
+    assert stream.tried == 2
+    assert not lasting.isatty()
+
+
+def test_another_error_of_a_stream_is_not_hidden():
+    with pytest.raises(ZeroDivisionError):
+        LastingStream(Gone(0, ZeroDivisionError())).write("one")
+
+
+@pytest.mark.parametrize("kind", [ConsoleWatcher, NotesOnly])
+@pytest.mark.parametrize("stream", [None, Gone(0, BrokenPipeError())], ids=["none", "gone"])
+def test_progress_needs_no_stream(kind, stream):
+    watcher = kind(stream)
+    watcher.note("trying")
+    watcher.warning("1 image was refused")
+    watcher.progress("decoding", 1, 1)
+
+
+def test_bars_of_a_terminal_need_no_reader():
+    class Terminal(Gone):
+        def isatty(self):
+            return True
+
+    with ConsoleWatcher(Terminal(3, OSError(5, "Input/output error"))) as watcher:
+        watcher.progress("decoding", 1, 2)
+        watcher.warning("caf\udce9.png was refused")
+        watcher.progress("decoding", 2, 2)
+
+
+def test_warnings_are_marked_as_such_and_said_once():
+    stream = io.StringIO()
+    watcher = ConsoleWatcher(stream)
+    for _ in range(2):
+        watcher.warning("3 images were seen in training")
+        watcher.note("trying")
+    assert stream.getvalue().splitlines() == ["warning: 3 images were seen in training", "note: trying"]
