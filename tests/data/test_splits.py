@@ -155,8 +155,8 @@ def test_small_classes_are_trained_on_and_named_in_one_note() -> None:
     [note] = result.notes
     assert note.startswith("4 of 7 classes have too few images for train, validation and test: 'c0' (1 image), 'c1' (2 images)")
     assert "trained on" in note
-    assert "2 neither validated nor tested" in note
-    assert "2 not validated" in note
+    assert "2 are neither validated nor tested" in note
+    assert "2 are not validated" in note
 
 
 def test_without_a_test_two_images_are_enough_for_validation() -> None:

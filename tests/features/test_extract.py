@@ -152,6 +152,27 @@ def test_more_views_compute_only_those_that_are_missing(tmp_path, dataset):
     np.testing.assert_array_equal(found.features[:], recomputed(dataset, 3, MOVES))
 
 
+def test_equal_images_are_computed_once_however_far_apart_and_few_wait(tmp_path, monkeypatch):
+    """What is written is looked up in the store: the names of all images never stand in memory beside it."""
+    images, labels = stripes(40, size=SIZE)
+    many = np.tile(images, (10, 1, 1, 1)), np.tile(labels, 10)
+    monkeypatch.setattr(extract_module, "CHUNK", 8)
+    monkeypatch.setattr(extract_module, "KEPT_BYTES", 1)  # each batch of features is written at once
+    pending, claims = [], extract_module._Reading._claims
+
+    def counted(self, read, number):
+        found = claims(self, read, number)
+        pending.append(len(self._pending))
+        return found
+
+    monkeypatch.setattr(extract_module._Reading, "_claims", counted)
+    found, engine = run(read(many), tmp_path / "c", workers=1)
+    assert engine.images == found.computed == 40
+    assert len(store_in(Cache(tmp_path / "c"))) == 40
+    assert max(pending) <= 3 * 8
+    np.testing.assert_array_equal(found.features[:][:40], found.features[:][-40:])
+
+
 def test_images_that_are_refused_are_left_out_and_told(tmp_path):
     data = folder_of(tmp_path / "data", *stripes(6))
     (data / "level" / "0002.png").write_bytes(b"no image")

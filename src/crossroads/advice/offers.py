@@ -81,7 +81,7 @@ def _obtained(offer: Offer, watcher: Watcher) -> bool:
         watcher.progress(f"downloading {offer.choice.record.name}", done, total or done)
 
     try:
-        obtain(offer.choice.record, progress=progress)
+        obtain(offer.choice.record, progress=progress, note=watcher.note)
     except WeightsError as error:
         watcher.warning(
             f"no pretrained network is considered; name one with --backbone NAME --weights FILE, or bring the usual one: {error}"

@@ -53,7 +53,7 @@ def backbones(
 
 def _row(record: Backbone) -> tuple[object, ...]:
     sizes = "/".join(map(str, record.sizes))
-    weights = "imagenet" if record.pretrained else "none"
+    weights = "none" if record.pretrained is None else "imagenet" if record.pretrained.verified else "imagenet, unverified"
     return (record.name, record.year, sizes, _count(record.parameters), _count(record.multiply_adds), weights, record.licence)
 
 
@@ -95,6 +95,7 @@ def _show_cuts(name: str, image_size: int | None, json: bool) -> None:
     ]
     if record.pretrained is not None:
         lines.append(("imagenet_weights", record.pretrained.address))
+        lines.append(("imagenet_digest", record.pretrained.digest or "none published: a download is not verified"))
     print_lines(lines)
     print()
     header = ("index", "cut", "depth", "channels", "side", "multiply-adds", "parameters")
@@ -124,9 +125,15 @@ def weights_list(json: Json = False) -> None:
         print_json([{key: getattr(row, key) for key in keys} | {"path": str(row.path)} for row in rows])
         return
     print_table(
-        ("file", "here", "backbones", "address, without the file"),
+        ("file", "here", "digest", "backbones", "address, without the file"),
         (
-            (r.file, "-" if r.size is None else _megabytes(r.size), ", ".join(r.backbones), r.address.removesuffix(r.file))
+            (
+                r.file,
+                "-" if r.size is None else _megabytes(r.size),
+                r.digest.partition(":")[0] or "none",
+                ", ".join(r.backbones),
+                r.address.removesuffix(r.file),
+            )
             for r in rows
         ),
     )

@@ -154,7 +154,9 @@ def _of_small(dataset: Dataset, sides: Sides, units: Ints, small: NDArray[np.boo
         said = "not " + without[0] if len(without) == 1 else "neither " + " nor ".join(without)
         if without:
             lacking[said] = lacking.get(said, 0) + 1
-    meaning = ", ".join(said if number == count else f"{number} {said}" for said, number in sorted(lacking.items()))
+    meaning = " and ".join(
+        said if number == count else f"{number} {'is' if number == 1 else 'are'} {said}" for said, number in sorted(lacking.items())
+    )
     unit = "images" if dataset.groups is None else "groups"
     have, they_are = ("have", "they are") if count > 1 else ("has", "it is")
     return (

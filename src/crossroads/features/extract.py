@@ -53,11 +53,12 @@ class Extracted:
 
 
 class _Read(NamedTuple):
-    """One row: its digest and the views that the cache does not have, or why it was refused."""
+    """One row: its digest and the views that were not among the first `known` rows of the store, or why it was refused."""
 
     digest: bytes
     views: list[tuple[int, NDArray[np.uint8]]]
     refused: str
+    known: int = 0
 
 
 def extract(
@@ -73,7 +74,10 @@ def extract(
     progress: Progress | None = None,
     workers: int | None = None,
 ) -> Extracted:
-    """Features of every image, in bounded memory whatever their number; an interrupted extraction goes on where it stopped.
+    """Features of every image; an interrupted extraction goes on where it stopped.
+
+    A bounded number of images and features is in memory at a time. What grows with the images is their digests and places in the
+    store: some 140 bytes for each.
 
     Args:
         dataset: At least one row.
@@ -131,7 +135,7 @@ class _Reading:
         self.kept = np.zeros(len(dataset), bool)
         self.digests = np.zeros((len(dataset), DIGEST_BYTES), np.uint8)
         self.refusals: list[Refusal] = []
-        self._seen: set[tuple[bytes, int]] = set()
+        self._pending: set[tuple[bytes, int]] = set()  # not in the store yet
         self._waiting: deque[tuple[bytes, int]] = deque()
         self._ready: list[NDArray[np.float32]] = []
         self._ready_rows = 0
@@ -149,21 +153,30 @@ class _Reading:
                 else:
                     self.kept[row] = True
                     self.digests[row] = np.frombuffer(result.digest, np.uint8)
-                    for number, image in result.views:
-                        if (result.digest, number) not in self._seen:
-                            self._seen.add((result.digest, number))
-                            self._waiting.append((result.digest, number))
-                            missing.append(image)
+                    missing += [image for number, image in result.views if self._claims(result, number)]
                 row += 1
             if missing:
                 yield np.stack(missing)
             if self._progress is not None:
                 self._progress(row, len(self._dataset))
 
+    def _claims(self, read: _Read, number: int) -> bool:
+        """Whether a view is still to be computed; an equal image may have come since it was looked up."""
+        key = read.digest, number
+        if key in self._pending:
+            return False
+        # Looked up again where the store has grown: what is no longer pending is there.
+        if len(self._store) > read.known and self._store.find(np.frombuffer(read.digest, np.uint8)[None], number)[0] >= 0:
+            return False
+        self._pending.add(key)
+        self._waiting.append(key)
+        return True
+
     def count_missing(self, workers: int | None) -> int:
         """How many features are not in the store: a pass of its own over the files, for a cache that is nearly full."""
-        digests = {digest.tobytes() for digest in digests_of(self._dataset, workers=workers)} - {bytes(DIGEST_BYTES)}
-        return int((self._found(list(digests)) < 0).sum()) if digests else 0
+        digests = digests_of(self._dataset, workers=workers)
+        different = np.unique(np.ascontiguousarray(digests[digests.any(axis=1)]).view("V16").ravel()).view(np.uint8)
+        return sum(int((self._store.find(different.reshape(-1, DIGEST_BYTES), number) < 0).sum()) for number in range(self._views))
 
     def keep(self, values: NDArray[np.float32]) -> int:
         """Take the features of the images that wait longest; how many they are."""
@@ -181,6 +194,7 @@ class _Reading:
         keys = [self._waiting.popleft() for _ in range(len(values))]
         digests = np.frombuffer(b"".join(digest for digest, _ in keys), np.uint8).reshape(-1, DIGEST_BYTES)
         self._store.append(digests, np.array([number for _, number in keys], np.uint32), values)
+        self._pending.difference_update(keys)
         self._ready, self._ready_rows = [], 0
 
     def _work(self, rows: range) -> list[_Read]:
@@ -210,8 +224,9 @@ class _Reading:
         if not raws:
             return []
         digests = [b"" if isinstance(raw, ImageRefused) else digest_of(raw) for raw in raws]
+        known = len(self._store)
         found = self._found(digests)
-        return [self._views_of(raw, digests[i], found[:, i]) for i, raw in enumerate(raws)]
+        return [self._views_of(raw, digests[i], found[:, i])._replace(known=known) for i, raw in enumerate(raws)]
 
     def _found(self, digests: list[bytes]) -> NDArray[np.int64]:
         """int64 (views, n), rows of the store, -1 where there is none."""

@@ -74,7 +74,8 @@ class Pretrained:
         file: Name in the cache: as its publisher names it.
         address: Where it is downloaded from, over https.
         digest: ``md5:`` or ``sha256:`` and hexadecimal digits, of which ``sha256:`` may have the first eight alone, as PyTorch puts
-            them into file names; empty where the publisher names none.
+            them into file names; empty where the publisher names none: such a file is used unverified, and the
+            user is told when it is downloaded.
         licence: SPDX name of the licence of the weights, or its own words where it has none.
     """
 
@@ -82,6 +83,11 @@ class Pretrained:
     address: str
     digest: str
     licence: str
+
+    @property
+    def verified(self) -> bool:
+        """Whether a download can be checked."""
+        return bool(self.digest)
 
 
 @dataclass(frozen=True, slots=True)

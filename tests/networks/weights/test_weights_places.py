@@ -8,6 +8,7 @@ from weight_files import save_npy, save_safetensors, save_torch, save_torch_lega
 
 from crossroads.errors import WeightsError
 from crossroads.networks.catalog import backbone
+from crossroads.networks.construct import build, choose
 from crossroads.networks.weights import fit_weights, load_pretrained, read_weights
 from crossroads.networks.weights.torchvision import NAMES
 
@@ -128,6 +129,13 @@ def test_of_weights_and_their_moving_average_the_average_is_taken_and_said(tmp_p
     [note] = fit_weights(model, file).notes
     assert all(repr(key) in note for key in keys)
     assert holds(model, state(1))
+
+
+def test_the_user_is_told_which_weights_a_run_begins_with(tmp_path):
+    file = checkpoint(tmp_path / "w.pth", {"model": state(0), "model_ema": state(1)})
+    found = build(choose(network()), 6, weights=str(file))
+    assert any("moving average was taken" in note for note in found.notes)
+    assert found.weights == {"from": "w.pth", "layers": 3}
 
 
 @pytest.mark.parametrize("keys", [("student", "teacher"), ("encoder_q", "encoder_k")])

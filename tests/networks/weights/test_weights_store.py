@@ -48,7 +48,7 @@ def test_the_cache_is_that_of_keras(cache, monkeypatch, tmp_path):
     assert cache_folder() == tmp_path / ".keras" / "models"
 
 
-KNOWN = {"sha256": digest(CONTENT), "md5": digest(CONTENT, "md5"), "prefix": digest(CONTENT)[:15], "none": ""}
+KNOWN = {"sha256": digest(CONTENT), "md5": digest(CONTENT, "md5"), "prefix": digest(CONTENT)[:15]}
 
 
 @pytest.mark.parametrize("known", KNOWN.values(), ids=KNOWN)
@@ -62,6 +62,27 @@ def test_a_file_is_fetched_once(cache, known):
     assert seen[-1] == (len(CONTENT), len(CONTENT))
     assert [here for here, _ in seen] == sorted(here for here, _ in seen)
     assert left_over(cache) == ["toy.h5"]
+
+
+def test_a_file_without_a_digest_is_told_as_unverified_when_it_is_downloaded(tmp_path, cache):
+    raw, said = save_npy(tmp_path / "toy.npy", {"conv1": [np.ones((2, 2), np.float32)]}).read_bytes(), []
+    with serving({"toy.npy": raw}) as server:
+        for _ in range(2):
+            path = obtain(record("toy.npy", ""), mirror=server.address, note=said.append)
+        assert (path.read_bytes(), len(server.asked)) == (raw, 1)
+    [note] = said
+    assert "toy.npy" in note
+    assert "cannot be verified" in note
+    with serving({"toy.h5": CONTENT}) as server:
+        obtain(record(), mirror=server.address, note=said.append)
+    assert said == [note]
+
+
+def test_what_has_no_digest_must_at_least_be_weights(cache):
+    page = {"toy.npy": b"<html>log in</html>"}
+    with serving(page) as server, pytest.raises(WeightsError, match=r"toy.npy cannot be read as weights"):
+        obtain(record("toy.npy", ""), mirror=server.address)
+    assert left_over(cache) == []
 
 
 def test_its_own_address_or_the_mirror_of_the_environment(cache, monkeypatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from crossroads.errors import WeightsError
@@ -32,7 +33,10 @@ def load_pretrained(parts: Parts, record: Backbone, weights: str, progress: Prog
     """
     if weights == IMAGENET:
         told = None if progress is None else lambda here, total: progress("weights", here, total or 0)
-        return fit_weights(parts.backbone, read_weights(obtain(record, progress=told)))
+        notes: list[str] = []
+        path = obtain(record, progress=told, note=notes.append)
+        fitted = fit_weights(parts.backbone, read_weights(path))
+        return replace(fitted, notes=(*notes, *fitted.notes))
     path = Path(weights).expanduser()
     file = read_weights(path)
     known = recognise(path)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,16 +59,20 @@ def require_imagenet(record: Backbone) -> Pretrained:
     return record.pretrained
 
 
-def obtain(record: Backbone, *, progress: Progress | None = None, mirror: str | None = None) -> Path:
+def obtain(
+    record: Backbone, *, progress: Progress | None = None, mirror: str | None = None, note: Callable[[str], None] | None = None
+) -> Path:
     """The file of ImageNet weights of a backbone: from the cache, else from the network.
 
     Args:
         record: The backbone.
         progress: Told how much is here while it is fetched.
         mirror: Address of a folder that has the file, in place of its own; the variable `MIRROR` by default.
+        note: Receives a sentence where a file was downloaded that has no digest to verify it by.
 
     Raises:
-        WeightsError: It has no such weights, or they are neither here nor to be had; then the message says what to put where.
+        WeightsError: It has no such weights, or they are neither here nor to be had; then the message says what to put where. Or
+            what came, without a digest to tell, cannot be read as weights.
     """
     wanted = require_imagenet(record)
     place = cache_folder() / wanted.file
@@ -90,7 +94,20 @@ def obtain(record: Backbone, *, progress: Progress | None = None, mirror: str | 
         ) from error
     except OSError as error:
         raise _unwritable(place.parent, error) from error
+    if not wanted.verified:
+        _require_weights(place)
+        if note is not None:
+            note(f"{wanted.file} was downloaded and cannot be verified: its publisher names no digest")
     return place
+
+
+def _require_weights(place: Path) -> None:
+    """Raises `WeightsError`, and removes the file, where it is not even a file of weights."""
+    try:
+        read_weights(place)
+    except WeightsError:
+        place.unlink()
+        raise
 
 
 def add(path: Path, records: Sequence[Backbone] = CATALOG) -> Path:
