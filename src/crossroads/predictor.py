@@ -213,6 +213,7 @@ class Predictor:
                     squares.append(self._square(image, name))
                     names.append(name)
                 except ImageRefused as error:
+                    error.name = name
                     if strict:
                         raise
                     refused.append(error)
