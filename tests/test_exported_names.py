@@ -47,5 +47,6 @@ def test_keras_is_loaded_where_it_is_told_to_be_quiet_and_not_by_an_import():
 
 
 def test_reading_auditing_and_predicting_need_no_keras():
-    code = "import crossroads\nfor name in ('read', 'Audit', 'Evaluation', 'Predictor', 'Recipe', 'fit'): getattr(crossroads, name)"
+    names = ("read", "Audit", "Evaluation", "Predictor", "Recipe", "Silent", "Watcher", "fit")
+    code = f"import crossroads\nfor name in {names}: getattr(crossroads, name)"
     assert not loaded_by(code) & {"keras", "tensorflow", "jax"}

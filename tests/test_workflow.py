@@ -182,6 +182,19 @@ def test_once_there_is_a_test_nothing_reads_it_before_the_final_evaluation(sourc
     assert held_out <= {name for name, after in read if after}
 
 
+def test_what_a_watcher_raises_reaches_the_caller_unchanged_and_the_run_can_be_resumed(source, whole, tmp_path):
+    """Want of memory is told in other words where it is that of the training."""
+
+    class Stops(crossroads.Silent):
+        def epoch(self, record, total):
+            raise MemoryError("no room for the plot")
+
+    with pytest.raises(MemoryError, match="no room for the plot"):
+        crossroads.fit(source, out=tmp_path / "run", recipe=QUICK, watcher=Stops())
+    resumed = crossroads.fit(source, out=tmp_path / "run", recipe=QUICK, resume=True)
+    assert open_verified(resumed.artifact).facts["weights"] == open_verified(whole.artifact).facts["weights"]
+
+
 @pytest.mark.parametrize("at", [(1, 1), (2, 2)])
 def test_a_run_broken_off_is_resumed_to_the_same_weights(source, whole, tmp_path, at):
     with pytest.raises(Killed):

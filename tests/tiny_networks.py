@@ -9,6 +9,7 @@ from crossroads.networks.network import Layout, Parts, assemble, head_layers, se
 from crossroads.recipe import Augmentation
 from crossroads.strategies import Phase
 from crossroads.training.batches import Labelled
+from crossroads.training.watch import Silent
 from killing import Killed
 from pictures import stripes
 
@@ -85,20 +86,11 @@ def same(a, b):
     return all(x.tobytes() == y.tobytes() for x, y in zip(a, b, strict=True))
 
 
-class KilledAfter:
+class KilledAfter(Silent):
     """A watcher that breaks off once an epoch is kept."""
 
     def __init__(self, phase, epoch):
         self.at = (phase, epoch)
-
-    def note(self, text):
-        pass
-
-    def progress(self, stage, done, total):
-        pass
-
-    def step(self, epoch, done, total):
-        pass
 
     def epoch(self, record, total):
         if (record.phase, record.epoch) == self.at:

@@ -40,7 +40,13 @@ class DataError(CrossroadsError):
 
 
 class ImageRefused(CrossroadsError):
-    """One source did not become an image. `rule` is the reason: truncated, not an image, too many pixels, zero-sized."""
+    """One source did not become an image. `rule` is the reason: truncated, not an image, too many pixels, zero-sized.
+
+    Attributes:
+        name: What the source is called, where a predictor refused it; else "".
+    """
+
+    name: str = ""
 
 
 class SplitError(CrossroadsError):

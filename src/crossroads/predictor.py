@@ -252,9 +252,11 @@ class Predictor:
 
         def refuse(place: int, error: ImageRefused) -> None:
             name = names.pop(place, f"image {place}")
-            refused.append(ImageRefused(f"{name}: {error.rule}", received=error.received, mend=error.mend))
+            told = ImageRefused(f"{name}: {error.rule}", received=error.received, mend=error.mend)
+            told.name = name
+            refused.append(told)
             if strict:
-                raise refused[-1] from error
+                raise told from error
 
         for place, _, answer in self._answers(stream_pictures(_named(images, names), self.manifest.resize), refuse):
             predictions.append(Prediction(names.pop(place, f"image {place}"), self._ranked(answer, top)))

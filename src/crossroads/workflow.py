@@ -78,13 +78,17 @@ def fit(
     _require_apart(folder.path, data if data is not None else asked.data, test if test is not None else asked.test)
     if resume and not folder.unfinished:
         heard.warning(f"there is no unfinished run in {folder.path}: it starts anew")
-    with folder.claimed(asked, given=given, resume=resume) as claimed:
-        require_sound(claimed, _own(backbone))
-        source = data if data is not None else claimed.data
-        held_out = test if test is not None else claimed.test
-        divided = divide(source, held_out, claimed, heard)
-        trained = _train(divided, folder, _own(backbone), heard)
-        return prove(divided, trained, folder, started, heard)
+    try:
+        with folder.claimed(asked, given=given, resume=resume) as claimed:
+            require_sound(claimed, _own(backbone))
+            source = data if data is not None else claimed.data
+            held_out = test if test is not None else claimed.test
+            divided = divide(source, held_out, claimed, heard)
+            trained = _train(divided, folder, _own(backbone), heard)
+            return prove(divided, trained, folder, started, heard)
+    except Exception:
+        heard.raise_again()  # the watcher's own error, whatever was made of it
+        raise
 
 
 @process_settings()

@@ -6,14 +6,11 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import Annotated, Optional
 
 import typer
 
 from crossroads.cli._app import ClassNames, Data, Json, Quiet, Run, Strict, app, watching
-
-if TYPE_CHECKING:
-    from crossroads.errors import ImageRefused
 
 
 @app.command()
@@ -85,23 +82,14 @@ def predict(
     predictions, refused = Predictor.load(run).predict_each(files, top=top)
     if json:
         told = [f"{len(refused)} of {len(files)} images were refused"] if refused else []
-        print_json({"predictions": [p.to_json() for p in predictions], "refused": _named(refused, files), "warnings": told})
+        listed = [{"name": error.name, "reason": str(error).removeprefix(f"{error.name}: ")} for error in refused]
+        print_json({"predictions": [p.to_json() for p in predictions], "refused": listed, "warnings": told})
     else:
         print_predictions(predictions)
     for error in refused:
         print(f"error: {shown(str(error))}", file=sys.stderr)
     if refused:
         raise typer.Exit(ImageRefused.exit_code)
-
-
-def _named(refused: list[ImageRefused], files: list[Path]) -> list[dict[str, str]]:
-    """Name and reason of each refusal; they come in the order of the files, and each begins with the name of its file."""
-    names = iter(map(str, files))
-    rows = []
-    for told in map(str, refused):
-        name = next(name for name in names if told.startswith(f"{name}: "))
-        rows.append({"name": name, "reason": told.removeprefix(f"{name}: ")})
-    return rows
 
 
 def _files(places: list[Path], note: Callable[[str], None]) -> list[Path]:

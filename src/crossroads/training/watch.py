@@ -83,6 +83,8 @@ def require_watcher(watcher: Any) -> None:
 class Relay:
     """A watcher that passes on what it receives, and keeps the warnings.
 
+    What the other watcher raised, but for `Enough`, is raised again at every further call, in case it was swallowed on the way.
+
     Args:
         watcher: Receives everything first.
         noted: Is then called with each note and each warning.
@@ -142,6 +144,7 @@ class Relay:
             raise self.raised
 
     def _tell(self, call: Callable[..., object], *told: object) -> None:
+        self.raise_again()
         try:
             call(*told)
         except Exception as error:  # whatever it is, it goes on to the caller
