@@ -50,7 +50,6 @@ WAYS = (
     {"strategy": "from-scratch", "epochs": 1},
     {"strategy": "feature-extraction"},
     {"strategy": "finetune", "epochs": 1},
-    {"strategy": "finetune", "epochs": 1, "freeze_to": "0.5"},
     {"strategy": "warm-start", "epochs": 1},
     {},
     {"weights": "own"},
