@@ -23,7 +23,6 @@ from crossroads.data.dataset import DIGEST_BYTES, Dataset
 from crossroads.data.images import Resize
 from crossroads.data.labels import align
 from crossroads.data.loading import IN_MEMORY, Loaded, digests_of, load_all, require_readable, sample_notes, sizes
-from crossroads.data.mirrors import flip_is_safe
 from crossroads.data.readers import read
 from crossroads.data.splits import Locked, divided_rows, split
 from crossroads.data.trees import existing

@@ -11,7 +11,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 
-from crossroads.data.readers._view import IMAGE_SUFFIXES, View, is_image_name, suffix_of
+from crossroads.data.formats import IMAGE_SUFFIXES
+from crossroads.data.readers._view import View, is_image_name, suffix_of
 from crossroads.data.spans import Span
 from crossroads.errors import DataError
 

@@ -1,0 +1,42 @@
+"""`fit` to a loaded artifact that predicts, for one network of each family of the catalog."""
+
+import gc
+
+import keras
+import numpy as np
+import pytest
+
+import crossroads
+from crossroads.networks.catalog import CATALOG
+from pictures import stripes
+
+SLOW = {"inception-resnet-v2", "nasnet-mobile"}
+"""Too slow for the ordinary run; `make test-real` has them, and `python -m benchmarks artifacts` every record."""
+
+
+def smallest_of_each_family():
+    """The networks of a family have one source; those built here are each a family."""
+    found = {}
+    for record in sorted(CATALOG, key=lambda record: record.parameters):
+        found.setdefault(record.source if record.application else record.name, record)
+    return [pytest.param(r, id=r.name, marks=[pytest.mark.real] * (r.name in SLOW)) for r in found.values()]
+
+
+@pytest.fixture(autouse=True)
+def _cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("CROSSROADS_CACHE", str(tmp_path / "cache"))
+    yield
+    keras.backend.clear_session()
+    gc.collect()
+
+
+@pytest.mark.parametrize("record", smallest_of_each_family())
+def test_one_network_of_each_family_comes_to_an_artifact_that_predicts(record, tmp_path):
+    size = record.limits[0]
+    images, labels = stripes(18, size=size)
+    options = {"strategy": "feature-extraction", "weights": "none", "test_share": 0.0, "validation": 0.34}
+    run = crossroads.fit((images, labels), out=tmp_path / "run", backbone=record.name, image_size=size, **options)
+    loaded = crossroads.load(run.artifact)
+    (found,) = loaded.predict([images[0]])
+    assert {ranked.label for ranked in found.labels} == {"level", "upright"}
+    assert np.isfinite(loaded.probabilities(images[:4])).all()
