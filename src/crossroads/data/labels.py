@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import re
+import unicodedata
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from crossroads.data._words import shown
+from crossroads.data._words import plural, shown
 from crossroads.data.dataset import NO_SPLIT, Dataset, ImageSource
 from crossroads.errors import DataError, did_you_mean
 
@@ -42,11 +43,23 @@ def as_integer(text: str) -> int | None:
     return int(text) if _INTEGER.fullmatch(text) else None
 
 
+def class_name(text: str) -> str:
+    """The one spelling of a class name: Unicode NFC, without space at its ends.
+
+    A Mac writes ``é`` as two code points, Linux and Windows as one. Both look the same, so they are one class. Every class name
+    passes through here; files are opened by the names that they have.
+    """
+    if text.isascii():
+        return text.strip() or text
+    return unicodedata.normalize("NFC", shown(text)).strip() or text
+
+
 class Rows:
     """Collects rows while a reader meets them, as compact columns, and makes the data set at the end."""
 
     def __init__(self) -> None:
         self._codes: dict[str, int] = {}
+        self._spellings: dict[str, int] = {}
         self._labels = array("i")
         self._splits = array("B")
         self._groups = array("q")
@@ -57,13 +70,21 @@ class Rows:
 
     def add(self, label: str, *, split: int = NO_SPLIT, group: object = None) -> None:
         """One row. `group` is any hashable that names the group, or None for a row that stands alone."""
-        self._labels.append(self._codes.setdefault(shown(label), len(self._codes)))
+        code = self._spellings.get(label)
+        if code is None:
+            code = self._spellings[label] = self._codes.setdefault(class_name(label), len(self._codes))
+        self._labels.append(code)
         self._splits.append(split)
         self._groups.append(-1 if group is None else self._group_codes.setdefault(group, len(self._group_codes)))
 
     def dataset(self, origin: str, images: ImageSource, notes: Iterable[str] = ()) -> Dataset:
-        """The data set; its classes are the labels met, in natural order. Row i stands for image i."""
+        """The data set; its classes are the labels met, in natural order. Row i stands for image i.
+
+        Raises:
+            DataError: Two class names differ in nothing but upper and lower case.
+        """
         names = list(self._codes)
+        notes = (*notes, *self._united(), *_alike(names, origin))
         labels, classes = _in_order(np.array(self._labels, np.int32), names)
         splits = np.array(self._splits, np.uint8)
         groups = np.array(self._groups, np.int64)
@@ -77,8 +98,38 @@ class Rows:
             classes=classes,
             groups=groups if self._group_codes else None,
             splits=splits if splits.any() else None,
-            notes=tuple(notes),
+            notes=notes,
         )
+
+    def _united(self) -> list[str]:
+        """A note where a class was spelled in several ways."""
+        if len(self._spellings) == len(self._codes):
+            return []
+        names = list(self._codes)
+        spelled = Counter(self._spellings.values())
+        several = [repr(names[code]) for code, count in spelled.items() if count > 1]
+        more = f" and {len(several) - 5} more" if len(several) > 5 else ""
+        how = "names that differ only in Unicode form (NFC, NFD) or in space at their ends are one class"
+        return [f"{how}: {', '.join(several[:5])}{more}"]
+
+
+def _alike(names: Sequence[str], origin: str) -> list[str]:
+    """Refuse names that differ in case only; a note where they are single letters, which are classes of their own."""
+    by_fold: dict[str, list[str]] = {}
+    for name in names:
+        by_fold.setdefault(name.casefold(), []).append(name)
+    if len(by_fold) == len(names):
+        return []
+    pairs = [spelled for spelled in by_fold.values() if len(spelled) > 1]
+    words = [spelled for spelled in pairs if max(map(len, spelled)) > 1]
+    if words:
+        raise DataError(
+            f"class names of {origin} must differ in more than upper and lower case",
+            received=" and ".join(map(repr, words[0])),
+            mend="give both the same spelling where they are one class, and different names where they are two",
+        )
+    example = " and ".join(map(repr, pairs[0]))
+    return [f"{plural(len(pairs), 'pair')} of classes differ only in upper and lower case, such as {example}: read as two"]
 
 
 def _in_order(codes: NDArray[np.int32], names: Sequence[str]) -> tuple[NDArray[np.int32], tuple[str, ...]]:
@@ -216,9 +267,10 @@ def load_class_names(path: str | os.PathLike[str]) -> dict[int, str]:
     for number, pair in pairs:
         if pair is None:
             raise DataError(f"{path} line {number}: a class number and its name must stand here", received=repr(lines[number - 1]))
-        if pair[0] in names or pair[1] in names.values():
+        name = class_name(pair[1])
+        if pair[0] in names or name in names.values():
             raise DataError(f"{path} line {number}: each class number and name must come once", received=repr(lines[number - 1]))
-        names[pair[0]] = pair[1]
+        names[pair[0]] = name
     return names
 
 
@@ -251,7 +303,7 @@ def rename(dataset: Dataset, names: Mapping[int, str] | Sequence[str]) -> Datase
                 received=f"label {label!r}; the names are for {_numbers(table)}",
                 mend="give a file with lines such as `14,Stop`",
             )
-        renamed.append(shown(str(table[number])))
+        renamed.append(class_name(str(table[number])))
     if len(set(renamed)) < len(renamed):
         twice = next(name for name, count in Counter(renamed).items() if count > 1)
         raise DataError("class names must differ", received=f"{twice!r} for two classes")
@@ -278,15 +330,15 @@ def align(dataset: Dataset, classes: Sequence[str]) -> Dataset:
         DataError: A label that occurs is not among `classes`; says which row, which label and the nearest class.
     """
     known = tuple(classes)
-    place = {name: index for index, name in enumerate(known)}
+    place = {class_name(name): index for index, name in enumerate(known)} | {name: index for index, name in enumerate(known)}
     integers = [as_integer(name) for name in known]
     times = Counter(integers)
     by_integer = {number: index for index, number in enumerate(integers) if number is not None and times[number] == 1}
     mapping = np.full(len(dataset.classes), -1, np.int32)
     respelt = []
     for code, name in enumerate(dataset.classes):
-        if name in place:
-            mapping[code] = place[name]
+        if (index := place.get(name, place.get(class_name(name)))) is not None:
+            mapping[code] = index
         elif (number := as_integer(name)) is not None and number in by_integer:
             mapping[code] = by_integer[number]
             respelt.append(f"{name!r} as {known[by_integer[number]]!r}")

@@ -10,8 +10,9 @@ from pathlib import Path
 from crossroads.data._words import plural, shown
 from crossroads.data.dataset import Dataset
 from crossroads.data.labels import load_class_names, rename
-from crossroads.data.readers import arrays, folders, gtsrb, npy, parquet, pickles, tables
+from crossroads.data.readers import _choice, arrays, cifar, folders, gtsrb, idx, npy, parquet, pickles, shards, splits, tables
 from crossroads.data.readers._view import View, described, is_image_name, suffix_of, views
+from crossroads.data.readers.others import hint
 from crossroads.data.spans import Span
 from crossroads.data.trees import Folder, existing, kind_of, open_archive
 from crossroads.errors import DataError
@@ -39,8 +40,11 @@ class Reader:
 READERS = (
     Reader("gtsrb", "GTSRB's Final_Training and Final_Test with their GT-*.csv", gtsrb.is_official, gtsrb.read_official),
     Reader("gtsrb-kaggle", "Kaggle's GTSRB: Train/<class>/*.png and Test.csv", gtsrb.is_kaggle, gtsrb.read_kaggle),
-    Reader("table", "a CSV or TSV with the columns path and label", tables.tables, tables.read_tables),
-    Reader("split-folders", "train/<class>/<image> with val/ and test/", folders.has_split_folders, folders.read_split_folders),
+    Reader("cifar", "CIFAR's data_batch_1 … with batches.meta", cifar.is_cifar, cifar.read_cifar),
+    Reader("idx", "MNIST's train-images-idx3-ubyte with its labels", idx.idx_files, idx.read_idx),
+    Reader("webdataset", "tar archives of 000.jpg with 000.cls", shards.has_labels, shards.read_shards),
+    Reader("table", "a CSV, TSV or JSON lines with the columns path and label", _choice.table_wins, tables.read_tables),
+    Reader("split-folders", "train/<class>/<image> with val/ and test/", splits.has_split_folders, splits.read_split_folders),
     Reader("class-folders", "<class>/<image>", folders.has_several_class_folders, folders.read_class_folders),
     Reader("parquet", "Parquet with the columns image and label", parquet.parquet_files, parquet.read_parquet),
     Reader("pickle", "a pickled dict of features and labels", pickles.pickles, pickles.read_pickles),
@@ -125,7 +129,7 @@ def _recognised(first: View) -> Dataset:
     for reader in READERS:
         for view in levels:
             if reader.recognises(view):
-                return reader.read(view)
+                return _with_notes(reader.read(view), levels)
     mend = _known()
     if first.single and is_image_name(first.names[0]):
         mend = "give the folder that holds the class folders, not one image"
@@ -133,7 +137,15 @@ def _recognised(first: View) -> Dataset:
         mend = f"give the archive itself: {packed[0]}"
     else:
         folders.refuse_unlabelled(levels[-1])
+        mend = hint(first) or mend
     raise DataError(f"no known layout of labelled images in {first.origin}", received=described(first.names), mend=mend)
+
+
+def _with_notes(dataset: Dataset, levels: Sequence[View]) -> Dataset:
+    """With the splits that lists beside the folders say, and what was decided while looking."""
+    for view in levels:
+        dataset = _choice.with_listed_splits(view, dataset)
+    return replace(dataset, notes=(*levels[0].notes, *dataset.notes))
 
 
 def _known() -> str:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,6 +48,19 @@ def split_of(name: str) -> int | None:
     return SPLIT_WORDS.get(name.strip().lower())
 
 
+@dataclass(slots=True)
+class Branch:
+    """How many images a folder holds directly, and how many at any depth below each of its subfolders."""
+
+    direct: int = 0
+    inside: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def images(self) -> int:
+        """All of them."""
+        return self.direct + sum(self.inside.values())
+
+
 @dataclass(frozen=True)
 class View:
     """The files of a tree below `root`.
@@ -58,6 +72,8 @@ class View:
         single: Whether the user gave one file, so that its neighbours are none of our business unless it names them.
         origin: What the user gave.
         kind: What `kind_of` says of the single file; empty otherwise.
+        notes: What was decided while looking, for the data set's notes; shared by all views of one source.
+        memo: What readers found out about the view and want to know again.
     """
 
     tree: Tree
@@ -66,6 +82,8 @@ class View:
     origin: str
     single: bool = False
     kind: str = ""
+    notes: list[str] = field(default_factory=list)
+    memo: dict[str, Any] = field(default_factory=dict)
 
     def full(self, name: str) -> str:
         """The name in the tree of a file below the root."""
@@ -92,7 +110,43 @@ class View:
     @cached_property
     def top_folders(self) -> tuple[str, ...]:
         """The folders directly below the root that hold images, at any depth, in natural order."""
-        return tuple(dict.fromkeys(name.partition("/")[0] for name in self.names if "/" in name and is_image_name(name)))
+        return tuple(self.branches)
+
+    @cached_property
+    def branches(self) -> dict[str, Branch]:
+        """Each of `top_folders` with what lies in it."""
+        found: dict[str, Branch] = {}
+        for name in self.names:
+            parts = name.split("/", 2)
+            if len(parts) == 1 or not is_image_name(name):
+                continue
+            branch = found.get(parts[0])
+            if branch is None:
+                branch = found[parts[0]] = Branch()
+            if len(parts) == 2:
+                branch.direct += 1
+            else:
+                branch.inside[parts[1]] = branch.inside.get(parts[1], 0) + 1
+        return found
+
+    @cached_property
+    def images(self) -> list[str]:
+        """The files with an image suffix."""
+        return [name for name in self.names if is_image_name(name)]
+
+    @cached_property
+    def loose(self) -> int:
+        """The number of images directly in the root."""
+        return sum(map(is_image_name, self.top_files))
+
+    def inside(self, folder: str) -> View:
+        """The view of one folder below the root."""
+        prefix = folder + "/"
+        if prefix not in self.memo:
+            names = [name[len(prefix) :] for name in self.names if name.startswith(prefix)]
+            self.memo[prefix] = View(self.tree, self.root + prefix, names, self.origin, notes=self.notes)
+        found: View = self.memo[prefix]
+        return found
 
     def folders(self, under: str = "") -> list[str]:
         """The folders directly below ``root + under`` that the tree knows of, empty ones included."""
@@ -101,14 +155,11 @@ class View:
 
     def below(self) -> View | None:
         """One level down, where everything that matters lies in one folder: all images, or else all tables and arrays."""
-        images = [name for name in self.names if is_image_name(name)]
-        relevant = images or [name for name in self.names if suffix_of(name) in DATA_SUFFIXES] or self.names
+        relevant = self.images or [name for name in self.names if suffix_of(name) in DATA_SUFFIXES] or self.names
         tops = {name.partition("/")[0] if "/" in name else "" for name in relevant}
         if len(tops) != 1 or tops == {""}:
             return None
-        prefix = tops.pop() + "/"
-        inside = [name[len(prefix) :] for name in self.names if name.startswith(prefix)]
-        return View(self.tree, self.root + prefix, inside, self.origin)
+        return self.inside(tops.pop())
 
 
 def views(first: View) -> Iterator[View]:

@@ -1,144 +1,191 @@
-"""Class folders, and split folders of class folders."""
+"""Class folders."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 
-from crossroads.data.dataset import NO_SPLIT, SPLITS, Dataset
-from crossroads.data.labels import Rows, natural_key
-from crossroads.data.readers._view import TreeImages, View, is_image_name, split_of
+from crossroads.data._words import plural
+from crossroads.data.dataset import NO_SPLIT, Dataset
+from crossroads.data.labels import Rows, class_name
+from crossroads.data.readers._names import are_parts, is_holder, is_overlay, is_plain_split, split_in
+from crossroads.data.readers._tops import has_split_folders, opened, split_tops, two_readings
+from crossroads.data.readers._view import Branch, TreeImages, View, is_image_name
+from crossroads.data.readers.others import hint
 from crossroads.errors import DataError
 
 
-def has_split_folders(view: View) -> bool:
-    """Whether a folder named after a split holds class folders; a class may be called `train` too, but holds images itself."""
-    if view.single:
-        return False
-    inside = {
-        top for name in view.names if name.count("/") >= 2 and is_image_name(name) and split_of(top := name.partition("/")[0])
-    }
-    return bool(inside)
+@dataclass(slots=True)
+class Labelled:
+    """Images with their labels, as folders or tables say them, before they are a data set.
+
+    Attributes:
+        names: The images, relative to the root of the tree.
+        labels: The label of each.
+        splits: The split of each.
+        groups: What each must share a split with, or None.
+        notes: What is left out, or read one way of two.
+    """
+
+    names: list[str] = field(default_factory=list)
+    labels: list[str] = field(default_factory=list)
+    splits: list[int] = field(default_factory=list)
+    groups: list[object] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def add(self, name: str, label: str, split: int = NO_SPLIT, group: object = None) -> None:
+        """One image."""
+        self.names.append(name)
+        self.labels.append(label)
+        self.splits.append(split)
+        self.groups.append(group)
+
+    def dataset(self, view: View) -> Dataset:
+        """The data set of these rows."""
+        rows = Rows()
+        for label, split, group in zip(self.labels, self.splits, self.groups, strict=True):
+            rows.add(label, split=split, group=group)
+        return rows.dataset(view.origin, TreeImages(view.tree, self.names), self.notes)
 
 
 def has_several_class_folders(view: View) -> bool:
-    """Whether several folders hold images."""
-    return not view.single and len(view.top_folders) > 1
+    """Whether several folders hold images, and may be classes.
+
+    Raises:
+        DataError: They hold images and cannot be classes, or there is another way to read them.
+    """
+    if view.single or len(view.branches) < 2:
+        return False
+    refuse_other_than_classes(view)
+    return True
 
 
 def has_class_folder(view: View) -> bool:
     """Whether one folder holds images directly; a weaker sign, since a folder of pictures may lie beside other data."""
-    return not view.single and any(name.count("/") == 1 and is_image_name(name) for name in view.names)
-
-
-def read_split_folders(view: View) -> Dataset:
-    """``train/ants/1.jpg``: the classes of all splits united by name."""
-    splits, twins, notes = _split_folders(view)
-    rows, paths, seen = Rows(), [], {folder: Counter[str]() for folder in splits}
-    loose: Counter[str] = Counter()
-    other: list[str] = []
-    for name in view.names:
-        top, _, rest = name.partition("/")
-        label, inside, _ = rest.partition("/")
-        if not is_image_name(name):
-            other.append(name)
-        elif top in twins:
-            continue
-        elif top not in splits or not inside:
-            loose[top if rest else "."] += 1
-        else:
-            rows.add(label, split=splits[top])
-            paths.append(view.full(name))
-            seen[top][label] += 1
-    notes += [
-        f"{count} image{'s' if count > 1 else ''} in {top} lie outside the class folders of the splits: left out"
-        for top, count in loose.items()
-    ]
-    notes += _missing_classes(view, splits, seen)
-    notes += _ignored(other)
-    return rows.dataset(view.origin, TreeImages(view.tree, paths), notes)
-
-
-def _split_folders(view: View) -> tuple[dict[str, int], set[str], list[str]]:
-    """Split folders to splits, and their twins: `train` beside a `Train` with the same files in it counts once."""
-    files: dict[str, list[str]] = {}
-    for name in view.names:
-        top, _, rest = name.partition("/")
-        if rest and split_of(top) is not None:
-            files.setdefault(top, []).append(rest)
-    splits: dict[str, int] = {}
-    twins, notes = set(), []
-    for folder in sorted(files, key=natural_key):
-        twin = next((known for known in splits if known.lower() == folder.lower() and files[known] == files[folder]), None)
-        if twin is None:
-            splits[folder] = split_of(folder) or NO_SPLIT
-        else:
-            twins.add(folder)
-            notes.append(f"{folder}/ holds the same files as {twin}/: read once")
-    return splits, twins, notes
-
-
-def _missing_classes(view: View, splits: Mapping[str, int], seen: Mapping[str, Counter[str]]) -> list[str]:
-    """A class without images in a split is said; it never shifts an index, because classes go by name."""
-    notes = []
-    classes = sorted(set().union(*seen.values()), key=natural_key)
-    per_split: dict[int, set[str]] = {}
-    for folder, split in splits.items():
-        per_split.setdefault(split, set()).update(seen[folder])
-    for split in sorted(per_split):
-        missing = [name for name in classes if name not in per_split[split]]
-        if missing and per_split[split]:
-            notes.append(f"no images in {SPLITS[split]} of {_listed('class', 'classes', missing)}")
-    everywhere = {label for folder in splits for label in view.folders(folder + "/")}
-    notes += _empty_classes(sorted(everywhere - set(classes), key=natural_key))
-    return notes
+    if view.single or not any(branch.direct for branch in view.branches.values()):
+        return False
+    refuse_other_than_classes(view)
+    return True
 
 
 def read_class_folders(view: View) -> Dataset:
     """``ants/1.jpg``: the folder is the class; images deeper inside belong to it as well."""
-    rows, paths, other, loose, deep = Rows(), [], [], 0, 0
+    return class_folders(view).dataset(view)
+
+
+def class_folders(view: View) -> Labelled:
+    """The images of class folders; where each of them holds ``train/`` and ``test/``, with those splits."""
+    found, other, overlays, deep = Labelled(), list[str](), 0, dict[str, int]()
+    splits = _splits_below(view)
+    with_images = {top: any(map(is_holder, branch.inside)) for top, branch in view.branches.items()}
     for name in view.names:
         label, inside, rest = name.partition("/")
         if not is_image_name(name):
             other.append(name)
-        elif not inside:
-            loose += 1
-        else:
-            rows.add(label)
-            paths.append(view.full(name))
-            deep += "/" in rest
-    notes = []
-    if loose:
-        notes.append(f"{loose} image{'s' if loose > 1 else ''} beside the class folders: left out")
+        elif inside:
+            inner = rest.partition("/")[0] if "/" in rest else ""
+            if inner and with_images[label] and is_overlay(inner):
+                overlays += 1
+                continue
+            found.add(view.full(name), label, splits.get(inner, NO_SPLIT))
+            if inner and inner not in splits and not is_holder(inner):
+                deep[inner] = deep.get(inner, 0) + 1
+    if view.loose:
+        found.notes.append(f"{plural(view.loose, 'image')} beside the class folders: left out")
+    if overlays:
+        found.notes.append(f"{plural(overlays, 'image')} in folders of masks or annotations: left out")
     if deep:
-        notes.append(f"{deep} image{'s' if deep > 1 else ''} in subfolders of a class folder: taken as images of that class")
-    with_images = set(view.top_folders)
-    notes += _empty_classes([folder for folder in view.folders() if folder not in with_images])
-    notes += _ignored(other)
-    return rows.dataset(view.origin, TreeImages(view.tree, paths), notes)
+        inside = listed("subfolder", "subfolders", list(deep))
+        found.notes.append(
+            f"{plural(sum(deep.values()), 'image')} in {inside} of class folders: taken as images of the class folder"
+        )
+    found.notes += empty_classes(view.folders(), view.branches)
+    found.notes += ignored(other)
+    return found
 
 
-def _empty_classes(names: list[str]) -> list[str]:
-    return [f"no images at all in {_listed('folder', 'folders', names)}: not taken as a class"] if names else []
+def _splits_below(view: View) -> dict[str, int]:
+    """The splits of ``<class>/train/`` and ``<class>/test/``, where every class folder holds nothing else; empty otherwise."""
+    names = {name for branch in view.branches.values() for name in branch.inside}
+    splits = {name: split for name in names if is_plain_split(name) and (split := split_in(name)) is not None}
+    if len(splits) < len(names) or any(branch.direct for branch in view.branches.values()):
+        return {}
+    return splits if len(set(splits.values())) > 1 else {}
 
 
-def _listed(one: str, many: str, names: list[str]) -> str:
-    shown = ", ".join(map(repr, names[:5])) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
-    return f"{one if len(names) == 1 else many} {shown}"
+def refuse_other_than_classes(view: View) -> None:
+    """Raise the DataError for top folders that are no classes, or that may be something else as well."""
+    tops, splits = list(view.branches), split_tops(view)
+    flat = [top for top in splits if not opened(view, top).branches]
+    if flat and (len(flat) == len(tops) or len({splits[top] for top in flat}) > 1):
+        raise _unlabelled(view, f"{_counted(view, tops)} with no class folders in {'it' if len(tops) == 1 else 'them'}")
+    if all(is_holder(top) or is_overlay(top) for top in tops) and all(map(_is_flat, view.branches.values())):
+        raise _unlabelled(view, _counted(view, tops))
+    if are_parts(tops) and all(map(_is_flat, view.branches.values())):
+        raise _unlabelled(view, f"{_counted(view, tops)}, which look like numbered parts of one set")
+    for top in tops if len(tops) > 1 else ():
+        if len(set(split_tops(view.inside(top)).values())) > 1 and has_split_folders(view.inside(top)):
+            raise two_readings(
+                view,
+                f"{listed('folder', 'folders', tops)} are the classes",
+                f"{view.full(top)}/ holds the splits {', '.join(split_tops(view.inside(top)))}",
+                f"give {view.full(top)} itself",
+            )
+    _refuse_siblings(view)
 
 
-def _ignored(other: list[str]) -> list[str]:
-    if not other:
-        return []
-    return [f"{len(other)} file{'s' if len(other) > 1 else ''} without an image suffix left out, such as {other[0]}"]
+def _is_flat(branch: Branch) -> bool:
+    return all(is_holder(name) or is_overlay(name) for name in branch.inside)
+
+
+def _refuse_siblings(view: View) -> None:
+    """``a/cat, a/dog, b/cat, b/dog``: the classes may be a and b as well as cat and dog."""
+    branches = list(view.branches.values())
+    if len(branches) < 2 or any(branch.direct for branch in branches) or _splits_below(view):
+        return
+    inner = [{class_name(name) for name in branch.inside if not (is_holder(name) or is_overlay(name))} for branch in branches]
+    every = set().union(*inner)
+    common = {name for name in every if sum(name in names for names in inner) > 1}
+    if len(common) > 1 and 2 * len(common) > len(every):
+        raise two_readings(
+            view,
+            f"{listed('folder', 'folders', list(view.branches))} are the classes",
+            f"{listed('folder', 'folders', sorted(common))} in each of them are",
+            "give one of the folders, or list the images in a CSV with the columns path and label",
+        )
 
 
 def refuse_unlabelled(view: View) -> None:
     """Raise the clear error for a folder of images that nothing labels."""
-    if view.names and all("/" not in name for name in view.names if is_image_name(name)) and any(map(is_image_name, view.names)):
-        count = sum(map(is_image_name, view.names))
-        raise DataError(
-            f"the images of {view.origin} have no labels",
-            received=f"{count} image{'s' if count > 1 else ''} side by side in one folder",
-            mend="put each class into a folder of its own, or add a CSV with the columns path and label",
-        )
+    if view.loose and not view.branches:
+        raise _unlabelled(view, f"{plural(view.loose, 'image')} side by side in one folder")
+
+
+def _counted(view: View, tops: Sequence[str]) -> str:
+    return ", ".join(f"{plural(view.branches[top].images, 'image')} in {view.full(top)}/" for top in tops[:4])
+
+
+def _unlabelled(view: View, received: str) -> DataError:
+    other = hint(view)
+    mend = "put each class into a folder of its own, or add a CSV with the columns path and label"
+    return DataError(
+        f"the images of {view.origin} have no labels", received=received, mend=f"{other}, or {mend}" if other else mend
+    )
+
+
+def empty_classes(folders: Sequence[str], with_images: Iterable[str]) -> list[str]:
+    """A note on folders without images."""
+    taken = set(map(class_name, with_images))
+    names = [folder for folder in folders if class_name(folder) not in taken]
+    return [f"no images at all in {listed('folder', 'folders', names)}: not taken as a class"] if names else []
+
+
+def listed(one: str, many: str, names: Sequence[str]) -> str:
+    """``class 'a'``, ``classes 'a', 'b' and 3 more``."""
+    shown = ", ".join(map(repr, names[:5])) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+    return f"{one if len(names) == 1 else many} {shown}"
+
+
+def ignored(other: Sequence[str]) -> list[str]:
+    """A note on files that are no images."""
+    return [f"{plural(len(other), 'file')} without an image suffix left out, such as {other[0]}"] if other else []

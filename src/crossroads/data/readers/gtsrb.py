@@ -11,8 +11,9 @@ from collections.abc import Hashable, Iterator
 
 from crossroads.data.dataset import NO_SPLIT, TEST, TRAIN, Dataset
 from crossroads.data.labels import Rows, as_integer
+from crossroads.data.readers._found import Found, TableRow
 from crossroads.data.readers._view import TreeImages, View, is_image_name
-from crossroads.data.readers.tables import Found, TableRow, layout_of, table_rows
+from crossroads.data.readers.tables import layout_of, table_rows
 from crossroads.errors import DataError
 
 _TRAIN_TABLE = re.compile(r"(?:.*/)?GT-\d{5}\.csv")
@@ -23,6 +24,11 @@ _KAGGLE_FRAME = re.compile(r"(?:.*/)?(\d{5})_(\d{5})_\d{5}\.\w+")
 
 def _matching(view: View, pattern: re.Pattern[str]) -> list[str]:
     return [name for name in view.names if name.endswith(".csv") and pattern.fullmatch(name)]
+
+
+def _is_labelled(view: View, name: str) -> bool:
+    columns = layout_of(view, name).columns
+    return columns.image is not None and columns.label is not None
 
 
 def is_official(view: View) -> bool:
@@ -37,21 +43,21 @@ def read_official(view: View) -> Dataset:
     """
     train, test = _matching(view, _TRAIN_TABLE), _test_table(view)
     notes: list[str] = []
-    if train and test and not layout_of(view, test).complete:
+    if train and test and not _is_labelled(view, test):
         notes.append(f"{test} has no ClassId: the test images are left out; add GT-final_test.csv, which has")
         test = None
     rows, found = Rows(), Found(view)
     for name in train:
-        for row in table_rows(view, name):
+        for row in table_rows(layout_of(view, name)):
             frame = _FRAME.fullmatch(row.path)
             label = _class_of(view, name, row)
-            found.add(name, row)
-            rows.add(label, split=TRAIN if test else NO_SPLIT, group=(label, frame[1]) if frame else None)
+            if found.add(name, row):
+                rows.add(label, split=TRAIN if test else NO_SPLIT, group=(label, frame[1]) if frame else None)
     listed = len(found)
     if test:
         for row in _test_rows(view, test):
-            found.add(test, row, path=_test_image(view, test, row.path))
-            rows.add(_class_of(view, test, row), split=TEST if train else NO_SPLIT)
+            if found.add(test, row, path=_test_image(view, test, row.path)):
+                rows.add(_class_of(view, test, row), split=TEST if train else NO_SPLIT)
     found.check()
     notes += _unlisted(view, train, listed)
     return rows.dataset(view.origin, found.images(), notes)
@@ -59,18 +65,18 @@ def read_official(view: View) -> Dataset:
 
 def _test_table(view: View) -> str | None:
     """The test table, the one with ClassId where there are two."""
-    found = sorted(_matching(view, _TEST_TABLE), key=lambda name: not layout_of(view, name).complete)
+    found = sorted(_matching(view, _TEST_TABLE), key=lambda name: not _is_labelled(view, name))
     return found[0] if found else None
 
 
 def _test_rows(view: View, name: str) -> Iterator[TableRow]:
-    if not layout_of(view, name).complete:
+    if not _is_labelled(view, name):
         raise DataError(
             f"{view.label(name)} must have the column ClassId",
-            received=", ".join(layout_of(view, name).headers),
+            received=", ".join(layout_of(view, name).sheet.headers),
             mend="this is the table without labels; take GT-final_test.csv from GTSRB_Final_Test_GT.zip",
         )
-    yield from table_rows(view, name)
+    yield from table_rows(layout_of(view, name))
 
 
 def _test_image(view: View, table: str, path: str) -> str:
@@ -120,7 +126,9 @@ def _kaggle_tables(view: View) -> list[str]:
     """`Train.csv` and `Test.csv`; not `Meta.csv`, which lists one pictogram a class."""
     candidates = [name for name in view.names if name.lower() in ("train.csv", "test.csv") and not view.kind]
     return [
-        name for name in candidates if {"path", "classid", "roi.x1"} <= {header.lower() for header in layout_of(view, name).headers}
+        name
+        for name in candidates
+        if {"path", "classid", "roi.x1"} <= {header.lower() for header in layout_of(view, name).sheet.headers}
     ]
 
 
@@ -139,9 +147,9 @@ def read_kaggle(view: View) -> Dataset:
                 _add_frame(rows, name, str(as_integer(label)) if label.isdecimal() else label, TRAIN if both else NO_SPLIT)
                 paths.append(view.full(name))
     for table, split in ((None if folders else train, TRAIN), (test, TEST)):
-        for row in table_rows(view, table) if table else ():
-            found.add(table or "", row, path=_respelt(view, row.path))
-            _add_frame(rows, row.path, _class_of(view, table or "", row), split if both else NO_SPLIT)
+        for row in table_rows(layout_of(view, table)) if table else ():
+            if found.add(table or "", row, path=_respelt(view, row.path)):
+                _add_frame(rows, row.path, _class_of(view, table or "", row), split if both else NO_SPLIT)
     found.check()
     notes = [f"{twin}/ is a twin of {folders[0]}/: read once" for twin in folders[1:]]
     if not test and any(name[:5].lower() == "test/" for name in view.names):

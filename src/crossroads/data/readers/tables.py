@@ -1,251 +1,313 @@
-"""CSV and TSV manifests: one image and its label a row."""
+"""Tables and lists: one image and its label a row."""
 
 from __future__ import annotations
 
-import csv
-import io
-import os
 import posixpath
-from array import array
+import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
-from crossroads.data.dataset import NO_SPLIT, SPLITS, Dataset, ImageSource
+from crossroads.data._words import plural
+from crossroads.data.dataset import NO_SPLIT, SPLITS, TEST, TRAIN, Dataset
 from crossroads.data.labels import Rows
-from crossroads.data.readers._view import SPLIT_WORDS, PathImages, TreeImages, View, split_of, suffix_of
-from crossroads.data.readers.arrays import split_files
-from crossroads.data.trees import Folder
+from crossroads.data.readers._columns import FALSE, IMAGE_HEADERS, LABEL_HEADERS, TRUE, Columns, columns_of
+from crossroads.data.readers._found import Found, TableRow
+from crossroads.data.readers._names import split_in, words_of
+from crossroads.data.readers._sheets import LISTS, SHEETS, Sheet, sheet_of
+from crossroads.data.readers._view import SPLIT_WORDS, View, split_of, suffix_of
 from crossroads.errors import DataError, did_you_mean
 
-IMAGE_HEADERS = (
-    "path", "filename", "file_name", "file", "image", "image_path", "filepath", "file_path", "img", "img_path", "image_name",
-)  # fmt: skip
-LABEL_HEADERS = ("label", "class", "classid", "class_id", "category", "class_name", "classname", "target", "labels")
-_DELIMITERS = ",;\t"
+_LIST_FOLDERS = frozenset(
+    ["meta", "metadata", "annotation", "annotations", "label", "labels", "list", "lists", "split", "splits", "info"]
+)
+_MOST_LISTS = 64
+_JOINED = re.compile(r"\s*[|;,]\s*")
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
-    """How one table is written: its delimiter, and the columns by number."""
+class Table:
+    """A file of rows that name images.
 
-    encoding: str
-    delimiter: str
-    headers: tuple[str, ...]
-    image: int | None
-    label: int | None
-    split: int | None
-    group: int | None
+    Attributes:
+        name: The file.
+        sheet: Its rows.
+        columns: What its columns are.
+        there: Whether any of its first rows names an image that is there.
+    """
+
+    name: str
+    sheet: Sheet
+    columns: Columns
+    there: bool = True
 
     @property
-    def complete(self) -> bool:
-        """Whether there is a column of images and one of labels."""
-        return self.image is not None and self.label is not None
+    def only_paths(self) -> bool:
+        """Whether it lists images and says nothing of them."""
+        return (
+            self.columns.image is not None
+            and len(self.sheet.headers) <= 1
+            and not self.columns.labelled
+            and not self.columns.unread
+        )
 
 
-class TableRow(NamedTuple):
-    """One row as it stands in the table."""
-
-    line: int
-    path: str
-    label: str
-    split: int
-    group: str | None
+def tables(view: View) -> list[Table]:
+    """The tables of a view that label images: of a folder those that name images which are there, of a single file the file."""
+    return [table for table in _listing(view) if view.single or table.columns.labelled]
 
 
-def layout_of(view: View, name: str) -> Layout:
-    """How the table is written, by its first line: the delimiter under which the wanted headers appear."""
-    head = view.span(name).read(0, 1 << 16)
-    encoding = "utf-16" if head[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
-    first = next((line for line in head.decode(encoding, "replace").splitlines() if line.strip()), "")
-    best: Layout | None = None
-    for delimiter in _DELIMITERS:
-        try:
-            fields = next(csv.reader([first], delimiter=delimiter), [])
-        except csv.Error:
-            continue
-        headers = tuple(field.strip() for field in fields)
-        plain = [header.lower() for header in headers]
-        image, label = _column(plain, IMAGE_HEADERS), _column(plain, LABEL_HEADERS)
-        layout = Layout(encoding, delimiter, headers, image, label, _column(plain, ("split",)), _column(plain, ("group",)))
-        if layout.complete:
-            return layout
-        if best is None or len(headers) > len(best.headers):
-            best = layout
-    return best or Layout(encoding, ",", (), None, None, None, None)
+def unlabelled_tables(view: View) -> list[Table]:
+    """The files of a view that name its images, and of which no column tells the label."""
+    return [table for table in _listing(view) if table.there and not table.columns.labelled]
 
 
-def _column(headers: Sequence[str], wanted: Sequence[str]) -> int | None:
-    return next((headers.index(word) for word in wanted if word in headers), None)
+def _listing(view: View) -> list[Table]:
+    """The files of rows that name images, looked at once."""
+    if "tables" not in view.memo:
+        files = Found(view).files
+        found = []
+        for name in _candidates(view):
+            try:
+                sheet = sheet_of(view, name)
+                columns = columns_of(sheet, lambda value, name=name: files.has(name, value))  # type: ignore[misc]
+            except DataError:
+                if view.single:
+                    raise
+                continue
+            if view.single or columns.image is not None:
+                at = columns.image or 0
+                there = any(files.has(name, row[at].strip()) for row in sheet.sample() if at < len(row))
+                found.append(Table(name, sheet, columns, there))
+        view.memo["tables"] = found
+    listing: list[Table] = view.memo["tables"]
+    return listing
 
 
-def tables(view: View) -> list[str]:
-    """The tables of a view: of a folder those that list images, of a single file the file, whatever its headers."""
+def _candidates(view: View) -> list[str]:
+    """The files that may be tables: those in the root, and in folders of lists beside the images."""
     if view.single:
-        return [name for name in view.names if not view.kind and suffix_of(name) in (".csv", ".tsv", ".txt")]
-    return [name for name in view.top_files if suffix_of(name) in (".csv", ".tsv") and layout_of(view, name).complete]
+        return [name for name in view.names if not view.kind and suffix_of(name) in SHEETS]
+    found = [name for name in view.names if suffix_of(name) in SHEETS and _place_of_tables(name) and not _is_submission(name)]
+    lists = Counter(posixpath.dirname(name) for name in found if suffix_of(name) in LISTS)
+    return [name for name in found if suffix_of(name) not in LISTS or lists[posixpath.dirname(name)] <= _MOST_LISTS]
+
+
+def _place_of_tables(name: str) -> bool:
+    folder, _, _ = name.rpartition("/")
+    return not folder or ("/" not in folder and folder.lower() in _LIST_FOLDERS)
+
+
+def _is_submission(name: str) -> bool:
+    """Whether a table is the empty form of a competition's answer, whose labels mean nothing."""
+    return "submission" in posixpath.basename(name).lower() or words_of(name)[:2] == ("sample", "sub")
+
+
+def layout_of(view: View, name: str) -> Table:
+    """One table by name, with its columns told by their headers."""
+    sheet = sheet_of(view, name)
+    return Table(name, sheet, columns_of(sheet))
+
+
+class Reading:
+    """What the tables of a view say, before it is a data set."""
+
+    def __init__(self, view: View, read: Sequence[Table]) -> None:
+        self.view = view
+        self.tables = read
+        self.rows = Rows()
+        self.found = Found(view)
+        self.labels: list[str] = []
+        self.splits: list[int] = []
+        self.groups: list[str | None] = []
+        self.notes: list[str] = []
+
+    def add(self, table: Table, row: TableRow, split: int) -> None:
+        """One row."""
+        if self.found.add(table.name, row, split):
+            self.rows.add(row.label, split=split, group=row.group)
+            self.labels.append(row.label)
+            self.splits.append(split)
+            self.groups.append(row.group)
+
+    @property
+    def title(self) -> str:
+        """The names of the tables."""
+        return ", ".join(self.view.label(table.name) for table in self.tables[:4]) + (", …" if len(self.tables) > 4 else "")
+
+    def dataset(self) -> Dataset:
+        """The data set."""
+        self.found.check()
+        return self.rows.dataset(self.view.origin, self.found.images(), [*self.notes, *self.left_out()])
+
+    def left_out(self) -> list[str]:
+        """How many images of the view the tables do not name, by the folder that they lie in."""
+        if self.view.single:
+            return []
+        prefix = "" if self.view.on_disk else self.view.root
+        named = {path.removeprefix(prefix) for path in self.found.paths}
+        counts = Counter(name.partition("/")[0] + "/" if "/" in name else "" for name in self.view.images if name not in named)
+        verb = "does" if len(self.tables) == 1 else "do"
+        why = f"left out, which {self.title} {verb} not name"
+        return [
+            f"{plural(count, 'image')}{f' in {self.view.full(folder)}' if folder else ''} {why}" for folder, count in counts.items()
+        ]
 
 
 def read_tables(view: View) -> Dataset:
     """One table, or one for each split (``train.csv``, ``test.csv``). Paths are relative to the folder of the table."""
-    rows, found, names = Rows(), Found(view), tables(view)
-    for split, name in split_files(names, view.origin, "table"):
-        before = len(found)
-        for row in table_rows(view, name):
-            found.add(name, row)
-            rows.add(row.label, split=row.split or split, group=row.group)
-        if len(found) == before:
-            raise DataError(f"{view.label(name)} must list at least one image", received="a header and no rows")
-    found.check()
-    return rows.dataset(view.origin, found.images())
+    return reading(view).dataset()
 
 
-def table_rows(view: View, name: str) -> Iterator[TableRow]:
-    """Stream the rows of one table.
+def reading(view: View) -> Reading:
+    """What the tables of a view say.
+
+    Raises:
+        DataError: It is not clear which table to read, a row is bad, or two rows disagree on an image.
+    """
+    if "reading" not in view.memo:
+        view.memo["reading"] = _reading(view)
+    found: Reading = view.memo["reading"]
+    return found
+
+
+def _reading(view: View) -> Reading:
+    result, unlabelled = Reading(view, tables(view)), 0
+    for split, table in _with_splits(result.tables, view.origin):
+        before = len(result.found)
+        for row in table_rows(table):
+            if row.label:
+                result.add(table, row, row.split or split)
+            else:
+                unlabelled += 1
+        if len(result.found) == before:
+            raise DataError(f"{view.label(table.name)} must list at least one image", received="a header and no rows")
+        result.notes += _said(table)
+    if unlabelled:
+        result.notes.append(f"{plural(unlabelled, 'row')} of {result.title} without a class left out")
+    result.notes += result.found.notes()
+    _refuse_several_labels(result)
+    return result
+
+
+def _with_splits(found: Sequence[Table], origin: str) -> list[tuple[int, Table]]:
+    """Each table with the split that its name speaks of: one table has none; several must each name their own."""
+    if len(found) == 1:
+        return [(NO_SPLIT, found[0])]
+    splits = [(split_in(posixpath.splitext(posixpath.basename(table.name))[0]), table) for table in found]
+    if any(split is None for split, _ in splits):
+        raise DataError(
+            f"{origin} holds {len(found)} table files, and it is not clear which to read",
+            received=", ".join(table.name for table in found[:4]) + (", …" if len(found) > 4 else ""),
+            mend="give the file itself, or name them after their splits: train, val, test",
+        )
+    return [(split, table) for split, table in splits if split is not None]
+
+
+def _said(table: Table) -> list[str]:
+    """What a reader of the notes should know of how a table was read."""
+    columns, headers, notes = table.columns, table.sheet.headers, list(table.columns.unread)
+    if columns.label is not None and headers and headers[columns.label].strip().lower() not in LABEL_HEADERS:
+        notes.insert(0, f"labels are the column {headers[columns.label]!r} of {table.sheet.label}")
+    if columns.split is not None and headers and headers[columns.split].strip().lower() != "split":
+        notes.append(f"splits are the column {headers[columns.split]!r} of {table.sheet.label}")
+    if columns.boxes:
+        notes.append(f"the boxes in {table.sheet.label} are not read: images are taken whole")
+    return notes
+
+
+def _refuse_several_labels(result: Reading) -> None:
+    """Raise DataError where labels such as ``cat|dog`` are several labels in one."""
+    known = set(result.labels)
+    for label in known:
+        parts = _JOINED.split(label) if _JOINED.search(label) else label.split()
+        if len(parts) > 1 and ("|" in label or all(part in known for part in parts)):
+            raise DataError(
+                f"an image must have one label, and {result.title} gives some several",
+                received=repr(label),
+                mend="multi-label tables are not read: keep the images with one label, or choose one per image",
+            )
+
+
+def table_rows(table: Table) -> Iterator[TableRow]:
+    """Stream the rows of one table; a row without a class, in a table with a column for each class, has an empty label.
 
     Raises:
         DataError: No such columns, or a bad row; names the file and the line.
     """
-    label, layout = view.label(name), layout_of(view, name)
-    image_at, label_at = layout.image, layout.label
-    if image_at is None or label_at is None:
-        what, words = ("images", IMAGE_HEADERS) if image_at is None else ("labels", LABEL_HEADERS)
-        raise DataError(
-            f"{label} must have a header line with a column of {what}",
-            received=", ".join(map(repr, layout.headers[:8])) or "an empty file",
-            mend=f"name the column one of {', '.join(words[:6])}",
-        )
-    width, splits, interned = len(layout.headers), dict[str, int](), dict[str, str]()
-    for line, fields in _lines(view, name, layout):
-        if any(field.strip() for field in fields[width:]) or (len(fields) < width and _cut_off(layout, fields)):
+    sheet, columns = table.sheet, table.columns
+    if columns.image is None or not columns.labelled:
+        raise _no_column(table)
+    width, splits, interned = len(sheet.headers) or columns.width, dict[str, int](), dict[str, str]()
+    needed = max((at or 0 for at in (columns.image, columns.label, columns.split, columns.group)), default=0)
+    for line, fields in sheet.rows():
+        if any(field.strip() for field in fields[width:]) or (sheet.headers and len(fields) <= needed):
             raise DataError(
-                f"{label} line {line}: {width} columns are wanted as in the header",
+                f"{sheet.label} line {line}: {width} columns are wanted as in the {'header' if sheet.headers else 'first rows'}",
                 received=len(fields),
                 mend="quote fields that hold the delimiter",
             )
-        path, text = fields[image_at].strip(), fields[label_at].strip()
-        if not path or not text:
-            raise DataError(f"{label} line {line}: the {'label' if path else 'path'} must not be empty")
-        split, group = NO_SPLIT, None
-        if layout.split is not None and layout.split < len(fields):
-            split = _split(splits, fields[layout.split], label, line)
-        if layout.group is not None and layout.group < len(fields):
-            group = fields[layout.group].strip() or None
+        fields += [""] * (needed + 1 - len(fields))
+        path, text = fields[columns.image].strip(), _label(table, line, fields)
+        if not path or (not text and columns.label is not None):
+            raise DataError(f"{sheet.label} line {line}: the {'label' if path else 'path'} must not be empty")
+        split = NO_SPLIT if columns.split is None else _split(splits, fields[columns.split], table, line)
+        group = None if columns.group is None else fields[columns.group].strip() or None
         yield TableRow(line, path, interned.setdefault(text, text), split, group)
 
 
-def _cut_off(layout: Layout, fields: Sequence[str]) -> bool:
-    """Whether a short row lacks more than empty columns at its end that nobody reads."""
-    return len(fields) <= max(layout.image or 0, layout.label or 0, layout.split or 0, layout.group or 0)
+def _label(table: Table, line: int, fields: Sequence[str]) -> str:
+    """The label of one row: the cell of the label's column, or the header of the one column that holds 1."""
+    columns = table.columns
+    if columns.label is not None:
+        return fields[columns.label].strip()
+    marked = [at for at in columns.one_hot if at < len(fields) and fields[at].strip() in ("1", "1.0")]
+    if len(marked) > 1:
+        raise _several(table, line, ", ".join(table.sheet.headers[at].strip() for at in marked[:4]))
+    return table.sheet.headers[marked[0]].strip() if marked else ""
 
 
-def _split(known: dict[str, int], value: str, label: str, line: int) -> int:
-    if value not in known:
-        split = split_of(value) if value.strip() else NO_SPLIT
-        if split is None:
-            raise DataError(
-                f"{label} line {line}: a split is one of {', '.join(SPLITS[1:])}",
-                received=repr(value),
-                mend=did_you_mean(value.lower(), SPLIT_WORDS),
-            )
-        known[value] = split
-    return known[value]
+def _several(table: Table, line: int, received: str) -> DataError:
+    return DataError(
+        f"{table.sheet.label} line {line}: an image must have one label",
+        received=received,
+        mend="multi-label tables are not read: keep the images with one label, or choose one per image",
+    )
 
 
-def _lines(view: View, name: str, layout: Layout) -> Iterator[tuple[int, list[str]]]:
-    """Rows after the header with the number of the line that each begins on; blank lines are skipped."""
-    label = view.label(name)
-    text = io.TextIOWrapper(view.span(name).stream(), encoding=layout.encoding, newline="")
-    reader = csv.reader(text, delimiter=layout.delimiter, strict=True)
-    line, header = 1, True
-    try:
-        for fields in reader:
-            if fields and any(fields):
-                if not header:
-                    yield line, fields
-                header = False
-            line = reader.line_num + 1
-    except csv.Error as error:
-        raise DataError(f"{label} line {line}: not a well-formed row", received=error, mend="check the quotes") from error
-    except UnicodeError as error:
-        raise DataError(f"{label} after line {line}: must be UTF-8 text", received=error, mend="save it as UTF-8") from error
-
-
-class Found:
-    """The image paths of table rows, checked against what is there with one listing a folder and not one look-up a file."""
-
-    def __init__(self, view: View) -> None:
-        self._view = view
-        self._paths: list[str] = []
-        self._lines = array("I")
-        self._tables: list[tuple[int, str]] = []
-        self._folder = ""
-        if isinstance(view.tree, Folder):
-            self._folder = os.path.join(view.tree.path_of(view.root.rstrip("/")), "")  # noqa: PTH118
-
-    def __len__(self) -> int:
-        return len(self._paths)
-
-    def add(self, table: str, row: TableRow, *, path: str | None = None) -> None:
-        """One row's image; `path` where it is known to lie elsewhere than the table says."""
-        if not self._tables or self._tables[-1][1] != table:
-            self._tables.append((len(self._paths), table))
-        self._paths.append(self._resolved(table, row, path or row.path))
-        self._lines.append(row.line)
-
-    def _resolved(self, table: str, row: TableRow, path: str) -> str:
-        path = path.replace("\\", "/")
-        folder = posixpath.dirname(table)
-        if self._view.on_disk:
-            return f"{folder}/{path}" if folder and not path.startswith("/") else path
-        whole = posixpath.normpath(posixpath.join(self._view.root, folder, path))
-        if path.startswith("/") or whole == ".." or whole.startswith("../"):
-            raise DataError(
-                f"{self._view.label(table)} line {row.line}: a path must stay inside the archive",
-                received=repr(row.path),
-                mend="unpack it and give the table",
-            )
-        return whole
-
-    def check(self) -> None:
-        """Raise DataError that counts the files that are not there and shows the first few with their lines."""
-        there = _Listings(self._folder).exists if self._view.on_disk else self._view.tree.exists
-        missing = [index for index, path in enumerate(self._paths) if not there(path)]
-        if not missing:
-            return
-        shown = "; ".join(f"{self._table(index)} line {self._lines[index]}: {self._paths[index]}" for index in missing[:3])
-        relative = "paths are relative to the folder of the table"
-        raise DataError(
-            f"every file that a table lists must be there, and {len(missing)} of {len(self._paths)} are missing",
-            received=shown + ("; …" if len(missing) > 3 else ""),
-            mend=f"{relative}, {self._folder or '.'}" if self._view.on_disk else relative,
+def _no_column(table: Table) -> DataError:
+    """The refusal of a table without a column of images or of labels."""
+    headers, label = table.sheet.headers, table.sheet.label
+    received = ", ".join(map(repr, headers[:8])) or ("lines without a header" if table.sheet.form == "list" else "an empty file")
+    if "pixels" in headers or len(headers) > 500:
+        return DataError(
+            f"{label} must name image files",
+            received="a table of pixels",
+            mend="load it with numpy, give the images their shape, and save images and labels with numpy.savez",
         )
+    if table.columns.unread and not headers:
+        return DataError(
+            f"{label} must have one column of labels", received=table.columns.unread[0], mend="write a CSV with path,label"
+        )
+    what, words = ("images", IMAGE_HEADERS) if table.columns.image is None else ("labels", LABEL_HEADERS)
+    mend = f"name the column one of {', '.join(words[:6])}"
+    return DataError(f"{label} must have a header line with a column of {what}", received=received, mend=mend)
 
-    def _table(self, index: int) -> str:
-        return self._view.label(next(name for start, name in reversed(self._tables) if start <= index))
 
-    def images(self) -> ImageSource:
-        """The images of the rows, in their order."""
-        return PathImages(self._folder, self._paths) if self._view.on_disk else TreeImages(self._view.tree, self._paths)
-
-
-class _Listings:
-    """Whether files exist, from one listing of each folder: a million look-ups take seconds, not minutes on a network disk."""
-
-    def __init__(self, folder: str) -> None:
-        self._folder = folder
-        self._known: dict[str, frozenset[str]] = {}
-
-    def exists(self, path: str) -> bool:
-        folder, _, name = path.rpartition("/")
-        if path.startswith("/") and not folder:
-            folder = "/"
-        known = self._known.get(folder)
-        if known is None:
-            try:
-                known = frozenset(os.listdir(os.path.join(self._folder, folder) or "."))  # noqa: PTH118, PTH208
-            except OSError:
-                known = frozenset()
-            self._known[folder] = known
-        # What a listing spells otherwise may exist all the same, on a file system that folds case or composes accents.
-        return name in known or os.path.isfile(os.path.join(self._folder, path))  # noqa: PTH113, PTH118
+def _split(known: dict[str, int], value: str, table: Table, line: int) -> int:
+    """The split that a cell names."""
+    if value in known:
+        return known[value]
+    word, split = value.strip().lower(), None
+    if table.columns.flag:
+        split = table.columns.flag if word in TRUE else (TEST if table.columns.flag == TRAIN else TRAIN) if word in FALSE else None
+    elif word:
+        split = split_of(word) or split_in(word)
+    if word and word != "unassigned" and split is None:
+        raise DataError(
+            f"{table.sheet.label} line {line}: a split is one of {', '.join(SPLITS[1:])}",
+            received=repr(value),
+            mend=did_you_mean(word, SPLIT_WORDS),
+        )
+    known[value] = split or NO_SPLIT
+    return known[value]

@@ -1,0 +1,277 @@
+"""The files that the rows of tables name: looked up where the table says, and by name where it says only a name."""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import re
+import unicodedata
+from array import array
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+from crossroads.data._words import plural, shown
+from crossroads.data.archives import is_junk
+from crossroads.data.dataset import NO_SPLIT, SPLITS, TRAIN, ImageSource
+from crossroads.data.readers._names import split_in
+from crossroads.data.readers._view import PathImages, TreeImages, View, is_image_name
+from crossroads.data.trees import Folder
+from crossroads.errors import DataError
+
+
+class TableRow(NamedTuple):
+    """One row as it stands in the table."""
+
+    line: int
+    path: str
+    label: str
+    split: int
+    group: str | None
+
+
+_REMOTE = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
+_NEARBY_DEPTH = 2
+
+
+class Files:
+    """Looks up the images of a view by what tables call them: a path, a URL, a name without its suffix."""
+
+    def __init__(self, view: View) -> None:
+        self._view = view
+        self.folder = ""
+        if isinstance(view.tree, Folder):
+            self.folder = os.path.join(view.tree.path_of(view.root.rstrip("/")), "")  # noqa: PTH118
+        self._there: Callable[[str], bool] = _Listings(self.folder).exists if view.on_disk else view.tree.exists
+        self._by_name: dict[str, list[str]] | None = None
+
+    def where(self, table: str, line: int, path: str) -> str:
+        """Where a row says that its image lies: relative to the view on disk, to the tree in an archive.
+
+        Raises:
+            DataError: The path leads out of an archive.
+        """
+        path = path.replace("\\", "/")
+        folder = posixpath.dirname(table)
+        if self._view.on_disk:
+            path = posixpath.normpath(path) if "./" in path or "//" in path else path
+            return f"{folder}/{path}" if folder and not path.startswith("/") else path
+        whole = posixpath.normpath(posixpath.join(self._view.root, folder, path))
+        if path.startswith("/") or whole == ".." or whole.startswith("../"):
+            raise DataError(
+                f"{self._view.label(table)} line {line}: a path must stay inside the archive",
+                received=repr(path),
+                mend="unpack it and give the table",
+            )
+        return whole
+
+    def find(self, table: str, line: int, path: str, split: int = NO_SPLIT) -> tuple[str, bool]:
+        """The image that a row names, and whether it is there; of several of one name the one that lies in the row's split."""
+        if remote := _REMOTE.match(path):
+            path = "/" + path[remote.end() :]
+            found = self._named(path, split)
+            return (found, True) if found else (path, False)
+        if path.startswith("/") and not (self._view.on_disk and self._there(path)):
+            found = self._named(path, split)
+            if found:
+                return found, True
+        place = self.where(table, line, path)
+        if self._there(place):
+            return place, True
+        found = self._named(path, split)
+        return (found, True) if found else (place, False)
+
+    def has(self, table: str, path: str) -> bool:
+        """Whether a value names an image that is there."""
+        if not path or len(path) > 1000 or path.startswith("../"):
+            return False
+        try:
+            place, there = self.find(table, 0, path)
+        except DataError:
+            return False
+        return there and is_image_name(place)
+
+    def _named(self, path: str, split: int) -> str | None:
+        """An image by its name, with or without the suffix. A folder in a relative path must be that of the image."""
+        wanted = unicodedata.normalize("NFC", path.replace("\\", "/")).removeprefix("./")
+        found = self._index().get(posixpath.basename(wanted), [])
+        if "/" in wanted and found:
+            if wanted.startswith("/"):  # a path on another machine, of which only the end can be here
+                common = [_common_end(wanted, name) for name in found]
+                found = [name for name, length in zip(found, common, strict=True) if length == max(common)]
+            else:
+                found = [name for name in found if f"/{_plain(name)}".endswith((f"/{wanted}", f"/{wanted}{_suffix(name)}"))]
+        if len(found) > 1:
+            sides = [split_in(name.rpartition("/")[0].rpartition("/")[2]) or _first_split(name) for name in found]
+            found = [name for name, side in zip(found, sides, strict=True) if side == (split or TRAIN)]
+        return self._tree_name(found[0]) if len(found) == 1 else None
+
+    def _tree_name(self, name: str) -> str:
+        """A name of the listing as `images` reads it."""
+        if not self._view.on_disk:
+            return self._view.full(name)
+        # A name that is no UTF-8 is shown with escapes and lies elsewhere on disk.
+        return os.fspath(self._view.tree.path_of(self._view.full(name))) if "\\" in name and not self._view.single else name  # type: ignore[attr-defined]
+
+    def _index(self) -> dict[str, list[str]]:
+        if self._by_name is None:
+            index: dict[str, list[str]] = {}
+            for name in _nearby(self.folder) if self._view.single else self._view.images:
+                base = posixpath.basename(_plain(name))
+                for key in {base, posixpath.splitext(base)[0]}:
+                    index.setdefault(key, []).append(name)
+            self._by_name = index
+        return self._by_name
+
+    def images(self, paths: list[str]) -> ImageSource:
+        """The images at places that `find` gave."""
+        return PathImages(self.folder, paths) if self._view.on_disk else TreeImages(self._view.tree, paths)
+
+
+def _plain(name: str) -> str:
+    return name if name.isascii() else unicodedata.normalize("NFC", name)
+
+
+def _suffix(name: str) -> str:
+    return posixpath.splitext(name)[1]
+
+
+def _first_split(name: str) -> int | None:
+    return next((split for part in name.split("/")[:-1] if (split := split_in(part)) is not None), None)
+
+
+def _common_end(one: str, other: str) -> int:
+    """How many components two paths have in common at their ends."""
+    pairs = zip(reversed(one.split("/")), reversed(_plain(other).split("/")), strict=False)
+    return next((at for at, (a, b) in enumerate(pairs) if a != b), 1 << 10)
+
+
+def _nearby(folder: str) -> Iterable[str]:
+    """The images in a folder and two levels below, for a table that was given alone and names files without saying where."""
+    level = [""]
+    for depth in range(_NEARBY_DEPTH + 1):
+        deeper = []
+        for inner in level:
+            try:
+                with os.scandir(os.path.join(folder, inner) or ".") as entries:  # noqa: PTH118
+                    found = sorted((entry.name, entry.is_dir()) for entry in entries if not is_junk(entry.name))
+            except OSError:
+                continue
+            deeper += [f"{inner}{name}/" for name, is_folder in found if is_folder and depth < _NEARBY_DEPTH]
+            yield from (shown(f"{inner}{name}") for name, is_folder in found if not is_folder and is_image_name(name))
+        level = deeper
+
+
+class Found:
+    """The images of table rows: where they lie, which are missing, and which are named twice."""
+
+    def __init__(self, view: View) -> None:
+        self._view = view
+        self.files = Files(view)
+        self.paths: list[str] = []
+        self.repeated = 0
+        self._labels: list[str] = []
+        self._splits = array("B")
+        self._lines = array("I")
+        self._missing = array("q")
+        self._tables: list[tuple[int, str]] = []
+        self._seen: dict[str, int] = {}
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    @property
+    def missing(self) -> int:
+        """How many of the files are not there."""
+        return len(self._missing)
+
+    def add(self, table: str, row: TableRow, split: int = NO_SPLIT, *, path: str | None = None) -> bool:
+        """Add one row's image; False where a row before has named it and said the same of it.
+
+        Args:
+            table: The table.
+            row: The row.
+            split: The split that the row or its table says.
+            path: Where the image is known to lie elsewhere than the row says.
+
+        Raises:
+            DataError: A row before gives the same image another label, or puts it in another split.
+        """
+        place, there = self.files.find(table, row.line, path or row.path, split or split_in(table) or NO_SPLIT)
+        known = self._seen.setdefault(place, len(self.paths))
+        if known < len(self.paths):
+            self._agree(known, table, row, split)
+            self.repeated += 1
+            return False
+        if not self._tables or self._tables[-1][1] != table:
+            self._tables.append((len(self.paths), table))
+        if not there:
+            self._missing.append(len(self.paths))
+        self.paths.append(place)
+        self._labels.append(row.label)
+        self._splits.append(split)
+        self._lines.append(row.line)
+        return True
+
+    def _agree(self, known: int, table: str, row: TableRow, split: int) -> None:
+        """Raise DataError where two rows say different things of one image."""
+        lines = f"{self._table(known)} line {self._lines[known]} and {self._view.label(table)} line {row.line}"
+        if row.label != self._labels[known]:
+            raise DataError(
+                f"an image must have one label, and {self.paths[known]} has two",
+                received=f"{self._labels[known]!r} and {row.label!r} in {lines}",
+                mend="images with several labels or objects are not read: keep one row per image",
+            )
+        if split != self._splits[known]:
+            sides = " and ".join(SPLITS[side] or "no split" for side in (self._splits[known], split))
+            raise DataError(
+                f"an image must be in one split, and {self.paths[known]} is in two",
+                received=f"{sides} in {lines}",
+                mend="keep one row",
+            )
+
+    def check(self) -> None:
+        """Raise DataError that counts the files that are not there and shows the first few with their lines."""
+        if not self._missing:
+            return
+        count = len(self._missing)
+        first = "; ".join(f"{self._table(index)} line {self._lines[index]}: {self.paths[index]}" for index in self._missing[:3])
+        relative = "paths are relative to the folder of the table"
+        raise DataError(
+            f"every file that a table lists must be there, and {count} of {len(self.paths)} are missing",
+            received=first + ("; …" if count > 3 else ""),
+            mend=f"{relative}, {self.files.folder or '.'}" if self._view.on_disk else relative,
+        )
+
+    def _table(self, index: int) -> str:
+        return self._view.label(next(name for start, name in reversed(self._tables) if start <= index))
+
+    def images(self) -> ImageSource:
+        """The images of the rows, in their order."""
+        return self.files.images(self.paths)
+
+    def notes(self) -> list[str]:
+        """What to say of images that are named several times."""
+        return [f"{plural(self.repeated, 'row')} left out that name an image again, with the same label"] if self.repeated else []
+
+
+class _Listings:
+    """Whether files exist, from one listing of each folder: a million look-ups take seconds, not minutes on a network disk."""
+
+    def __init__(self, folder: str) -> None:
+        self._folder = folder
+        self._known: dict[str, frozenset[str]] = {}
+
+    def exists(self, path: str) -> bool:
+        """Whether there is a file at a path relative to the folder."""
+        folder, _, name = path.rpartition("/")
+        if path.startswith("/") and not folder:
+            folder = "/"
+        known = self._known.get(folder)
+        if known is None:
+            try:
+                known = frozenset(os.listdir(os.path.join(self._folder, folder) or "."))  # noqa: PTH118, PTH208
+            except (OSError, ValueError):
+                known = frozenset()
+            self._known[folder] = known
+        # What a listing spells otherwise may exist all the same, on a file system that folds case or composes accents.
+        return name in known or (bool(known) and os.path.isfile(os.path.join(self._folder, path)))  # noqa: PTH113, PTH118

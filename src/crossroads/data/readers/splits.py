@@ -1,0 +1,188 @@
+"""Split folders: class folders or tables below ``train``, ``val`` and ``test``, however these are called."""
+
+from __future__ import annotations
+
+import posixpath
+from collections import Counter
+from collections.abc import Mapping
+
+from crossroads.data._words import plural
+from crossroads.data.dataset import SPLITS, TRAIN, Dataset
+from crossroads.data.labels import class_name, natural_key
+from crossroads.data.readers import _tops
+from crossroads.data.readers._names import is_unlabelled, is_usual_split
+from crossroads.data.readers._tops import opened, split_tops
+from crossroads.data.readers._view import View
+from crossroads.data.readers.folders import Labelled, class_folders, empty_classes, ignored, listed, refuse_other_than_classes
+from crossroads.data.readers.tables import reading, tables
+from crossroads.errors import DataError
+
+
+def has_split_folders(view: View) -> bool:
+    """Whether folders named after splits hold class folders, or a table each that labels their images."""
+    if view.single:
+        return False
+    return _tops.has_split_folders(view) or any(map(_tables_in, (view.inside(top) for top in split_tops(view))))
+
+
+def _tables_in(view: View) -> bool:
+    return bool(tables(view))
+
+
+def read_split_folders(view: View) -> Dataset:
+    """``train/ants/1.jpg``, or ``train/1.jpg`` with ``train/labels.csv``: the classes of all splits united by name."""
+    return split_folders(view).dataset(view)
+
+
+def split_folders(view: View) -> Labelled:
+    """The images of all split folders with their labels.
+
+    Raises:
+        DataError: Two splits have no class in common, or what lies in one fits two readings.
+    """
+    splits, twins, notes = _without_twins(view)
+    parts = {top: _part(view, top) for top in splits}
+    if not parts:
+        return Labelled()
+    seen = {top: Counter(map(class_name, part.labels)) for top, part in parts.items()}
+    found = Labelled(notes=notes)
+    found.notes += [f"{top}/ is read as {SPLITS[split]}" for top, split in splits.items() if not is_usual_split(top) and seen[top]]
+    trained = set().union(*(seen[top] for top, split in splits.items() if split == TRAIN))
+    for top, part in parts.items():
+        found.notes += part.notes
+        stray = _unlabelled(splits[top], seen[top], trained)
+        for name, label, group in zip(part.names, part.labels, part.groups, strict=True):
+            if class_name(label) not in stray:
+                found.add(name, label, splits[top], group)
+        for label in stray:
+            count = plural(seen[top].pop(label), "image")
+            found.notes.append(f"{count} in {view.full(top)}/{label} left out: {label!r} is no class of the training images")
+        found.notes += _flat(view, top, seen)
+    found.notes += _outside(view, splits, twins)
+    found.notes += _missing_classes(view, splits, seen)
+    found.notes += ignored([name for name in view.names if not _taken(view, name)])
+    _refuse_strangers(view, splits, seen)
+    return found
+
+
+def _taken(view: View, name: str) -> bool:
+    """Whether a file needs no word: an image, or a table that was read."""
+    if "set of images" not in view.memo:
+        view.memo["set of images"] = set(view.images)
+        for top in split_tops(view):
+            inner = view.inside(top)
+            if not opened(view, top).branches:
+                view.memo["set of images"].update(f"{top}/{table.name}" for table in tables(inner))
+    return name in view.memo["set of images"]
+
+
+def _part(view: View, top: str) -> Labelled:
+    """What one split folder holds: class folders, or images that a table labels; nothing where its images have no labels."""
+    inner, inside = view.inside(top), opened(view, top)
+    if inside.branches:
+        refuse_other_than_classes(inside)
+        found = class_folders(inside)
+        found.notes = [f"in {view.full(top)}/: {note}" for note in found.notes if "without an image suffix" not in note]
+        found.notes = [note for note in found.notes if "no images at all" not in note]
+        return found
+    found = Labelled()
+    if tables(inner):
+        table = reading(inner)
+        table.found.check()
+        for row, path in enumerate(table.found.paths):
+            found.add(_in_tree(inner, path), table.labels[row], group=table.groups[row])
+        found.notes = [*table.notes, *table.left_out()]
+    return found
+
+
+def _in_tree(view: View, path: str) -> str:
+    """The name in the tree of an image that a table of a split folder names."""
+    whole = posixpath.normpath(view.full(path)) if view.on_disk else path
+    if path.startswith("/") or whole.startswith("../"):
+        raise DataError(
+            f"a table in {view.root} must name images of {view.origin}",
+            received=repr(path),
+            mend="give the table itself, with a column split",
+        )
+    return whole
+
+
+def _flat(view: View, top: str, seen: Mapping[str, Counter[str]]) -> list[str]:
+    """A note on a split folder whose images have no labels."""
+    if seen[top]:
+        return []
+    count = plural(view.branches[top].images, "image")
+    return [f"{count} in {view.full(top)}/ left out: no class folders in it, and no table of labels"]
+
+
+def _outside(view: View, splits: Mapping[str, int], twins: set[str]) -> list[str]:
+    """Notes on images that lie in no split folder."""
+    notes = [f"{plural(view.loose, 'image')} beside the split folders left out"] if view.loose else []
+    others = {top: branch for top, branch in view.branches.items() if top not in splits and top not in twins}
+    return notes + [
+        f"{plural(branch.images, 'image')} in {view.full(top)}/ left out: it is named after no split"
+        for top, branch in others.items()
+    ]
+
+
+def _without_twins(view: View) -> tuple[dict[str, int], set[str], list[str]]:
+    """Split folders to splits, and their twins: `train` beside a `Train` with the same files in it counts once."""
+    splits: dict[str, int] = {}
+    twins, notes = set(), []
+    for folder, split in sorted(split_tops(view).items(), key=lambda item: natural_key(item[0])):
+        alike = (known for known in splits if known.lower() == folder.lower())
+        twin = next((known for known in alike if view.inside(known).names == view.inside(folder).names), None)
+        if twin is None:
+            splits[folder] = split
+        else:
+            twins.add(folder)
+            notes.append(f"{folder}/ holds the same files as {twin}/: read once")
+    return splits, twins, notes
+
+
+def _unlabelled(split: int, classes: Counter[str], trained: set[str]) -> list[str]:
+    """The folders of a split that are no classes but hold images without labels, such as ``test/unknown``."""
+    strange = [name for name in classes if name not in trained]
+    if split == TRAIN or len(trained) < 2:
+        return []
+    return strange if len(classes) == 1 else [name for name in strange if is_unlabelled(name)]
+
+
+def _missing_classes(view: View, splits: Mapping[str, int], seen: Mapping[str, Counter[str]]) -> list[str]:
+    """A class without images in a split is said; it never shifts an index, because classes go by name."""
+    notes = []
+    classes = sorted(set().union(*seen.values()), key=natural_key)
+    per_split: dict[int, set[str]] = {}
+    for folder, split in splits.items():
+        per_split.setdefault(split, set()).update(seen[folder])
+    for split in sorted(per_split):
+        missing = [name for name in classes if name not in per_split[split]]
+        if missing and per_split[split]:
+            notes.append(f"no images in {SPLITS[split]} of {listed('class', 'classes', missing)}")
+    everywhere = {label for top in splits for label in _folders_of_classes(view, top)}
+    notes += empty_classes(sorted(everywhere, key=natural_key), {*classes, *_with_images(view, splits)})
+    return notes
+
+
+def _folders_of_classes(view: View, top: str) -> list[str]:
+    inside = opened(view, top)
+    return view.folders(inside.root.removeprefix(view.root))
+
+
+def _with_images(view: View, splits: Mapping[str, int]) -> set[str]:
+    return {name for top in splits for name in opened(view, top).branches}
+
+
+def _refuse_strangers(view: View, splits: Mapping[str, int], seen: Mapping[str, Counter[str]]) -> None:
+    """Raise DataError where another split has several classes and none of those of the training images."""
+    trained = set().union(*(seen[top] for top, split in splits.items() if split == TRAIN))
+    for top, split in splits.items():
+        if trained and split != TRAIN and len(seen[top]) > 1 and not trained & set(seen[top]):
+            raise DataError(
+                f"train and {SPLITS[split]} of {view.origin} must have classes in common",
+                received=" and ".join(
+                    f"{listed('class', 'classes', sorted(names))} in {where}"
+                    for names, where in ((trained, "train"), (seen[top], top))
+                ),
+                mend="give both the same class folders, or give one of the folders alone",
+            )
