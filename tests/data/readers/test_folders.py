@@ -87,7 +87,7 @@ def test_what_is_left_out_is_said(tmp_path: Path) -> None:
     assert dataset.row(1).label == "b"
     assert dataset.notes == (
         "1 image beside the class folders: left out",
-        "1 image in subfolders of a class folder: taken as images of that class",
+        "1 image in subfolder 'deep' of class folders: taken as images of the class folder",
         "no images at all in folders 'empty', 'texts': not taken as a class",
         "3 files without an image suffix left out, such as a/notes.txt",
     )
@@ -96,8 +96,8 @@ def test_what_is_left_out_is_said(tmp_path: Path) -> None:
 def test_what_is_left_out_of_splits_is_said(tmp_path: Path) -> None:
     names = ["train/a/1.png", "train/b/2.png", "test/3.png", "test/4.png", "more/a/5.png", "train/none/"]
     assert read(write(tmp_path, names)).notes == (
-        "1 image in more lie outside the class folders of the splits: left out",
-        "2 images in test lie outside the class folders of the splits: left out",
+        "2 images in test/ left out: no class folders in it, and no table of labels",
+        "1 image in more/ left out: it is named after no split",
         "no images at all in folder 'none': not taken as a class",
     )
 

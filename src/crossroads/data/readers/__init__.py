@@ -129,7 +129,10 @@ def _recognised(first: View) -> Dataset:
     for reader in READERS:
         for view in levels:
             if reader.recognises(view):
-                return _with_notes(reader.read(view), levels)
+                dataset = reader.read(view)
+                if reader.read is folders.read_class_folders:
+                    dataset = _choice.with_listed_splits(levels, dataset)
+                return replace(dataset, notes=(*first.notes, *dataset.notes))
     mend = _known()
     if first.single and is_image_name(first.names[0]):
         mend = "give the folder that holds the class folders, not one image"
@@ -139,13 +142,6 @@ def _recognised(first: View) -> Dataset:
         folders.refuse_unlabelled(levels[-1])
         mend = hint(first) or mend
     raise DataError(f"no known layout of labelled images in {first.origin}", received=described(first.names), mend=mend)
-
-
-def _with_notes(dataset: Dataset, levels: Sequence[View]) -> Dataset:
-    """With the splits that lists beside the folders say, and what was decided while looking."""
-    for view in levels:
-        dataset = _choice.with_listed_splits(view, dataset)
-    return replace(dataset, notes=(*levels[0].notes, *dataset.notes))
 
 
 def _known() -> str:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from crossroads.data._words import plural
 from crossroads.data.dataset import NO_SPLIT, SPLITS, TRAIN, Dataset
-from crossroads.data.labels import class_name
+from crossroads.data.labels import as_integer, class_name
 from crossroads.data.readers import folders, splits, tables
 from crossroads.data.readers._found import Found
 from crossroads.data.readers._names import split_in
@@ -69,22 +70,34 @@ def _better(view: View, reading: Reading, by_folder: Labelled) -> bool:
     folder = dict(zip(by_folder.names, map(class_name, by_folder.labels), strict=True))
     both = table.keys() & folder.keys()
     named = f"{reading.title} names {len(both)} of the {len(folder)} images in class folders"
-    if all(table[name] == folder[name] for name in both):
+    numbers = _number_folders({(table[name], folder[name]) for name in both})
+    if numbers or all(table[name] == folder[name] for name in both):
         brings = any(reading.splits) or any(group is not None for group in reading.groups)
         if not reading.found.missing and (len(both) == len(folder) or (brings and 2 * len(both) > len(folder))):
+            if numbers:
+                reading.rename(numbers)
             return True
         missing = f" and {plural(reading.found.missing, 'file')} that are not there" if reading.found.missing else ""
         view.notes.append(f"{named}{missing}: not read; the labels are the folders")
         return False
     if len(both) == len(folder) or _fills_its_folders(both, folder):
         labels = folders.listed("folder", "folders", list(dict.fromkeys(folder.values())))
-        reading.notes.append(f"{reading.title} gives the labels; {labels} are not taken as classes")
+        reading.notes.append(f"the labels are those of {reading.title}; {labels} are not taken as classes")
         return True
     name = next(name for name in by_folder.names if name in both and table[name] != folder[name])
     raise DataError(
         f"the images of {view.origin} must have their labels from one place",
         received=f"two: {named}, such as {name} as {table[name]!r}; its folder says {folder[name]!r}",
         mend=f"give {reading.tables[0].name} itself to read the table, or move it away to read the folders",
+    )
+
+
+def _number_folders(pairs: set[tuple[str, str]]) -> dict[str, str]:
+    """The folder that each label of a table stands for, where the labels are numbers and each is that of one folder; else none."""
+    numbers = dict(pairs)
+    one_to_one = len(numbers) == len(pairs) == len(set(numbers.values()))
+    return (
+        numbers if one_to_one and all(as_integer(label) is not None for label in numbers) and any(a != b for a, b in pairs) else {}
     )
 
 
@@ -104,9 +117,10 @@ def _look_at_unlabelled(view: View) -> None:
     Raises:
         DataError: Nothing else does.
     """
-    found = [table for table in tables.unlabelled_tables(view) if not table.only_paths]
-    if found and _by_folders(view) is None and not _has_one_class(view):
-        next(tables.table_rows(found[0]))
+    found = [table for table in tables.unlabelled_tables(view) if not _is_split_list(table)]
+    puzzling = [table for table in found if not table.only_paths]
+    if puzzling and _by_folders(view) is None and not _has_one_class(view):
+        next(tables.table_rows(puzzling[0]))
     view.notes.extend(f"{view.label(table.name)} names images and has no column of labels: not read" for table in found[:3])
 
 
@@ -121,10 +135,11 @@ def _is_split_list(table: tables.Table) -> bool:
     return table.only_paths and split_in(table.name) is not None
 
 
-def with_listed_splits(view: View, dataset: Dataset) -> Dataset:
+def with_listed_splits(levels: Sequence[View], dataset: Dataset) -> Dataset:
     """A data set of class folders with the splits that lists say (``meta/train.txt``), where these name each image once."""
-    lists = [] if view.single or dataset.splits is not None else [t for t in tables.unlabelled_tables(view) if _is_split_list(t)]
-    if not lists:
+    found = ((view, list(filter(_is_split_list, tables.unlabelled_tables(view)))) for view in levels if not view.single)
+    view, lists = next((pair for pair in found if pair[1]), (levels[0], []))
+    if not lists or dataset.splits is not None:
         return dataset
     title = ", ".join(view.label(table.name) for table in lists[:3]) + (", …" if len(lists) > 3 else "")
     side = _listed_sides(view, lists)

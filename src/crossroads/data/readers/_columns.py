@@ -60,6 +60,7 @@ class Columns:
         boxes: Whether there are columns of boxes.
         unread: What to say of columns that look as if they mattered and are not read.
         width: The number of columns, where no header tells it.
+        clear: Whether the label was not merely taken because it is the only column left.
     """
 
     image: int | None = None
@@ -71,6 +72,7 @@ class Columns:
     boxes: bool = False
     unread: tuple[str, ...] = ()
     width: int = 0
+    clear: bool = True
 
     @property
     def labelled(self) -> bool:
@@ -83,13 +85,14 @@ def columns_of(sheet: Sheet, resolves: Resolves | None = None) -> Columns:
     sample = sheet.sample()
     if not sheet.headers:
         return _headless(columns(sample, max(map(len, sample), default=0)), resolves)
-    names = list(map(_plain, sheet.headers))
+    names: list[str] = list(map(_plain, sheet.headers))
     values = columns(sample, len(names))
     image = _image(names, values, resolves)
     label = _label(names, values, image)
     split, flag = _split(names, values, {image, label})
     group = names.index("group") if "group" in names and names.index("group") not in (image, label) else None
     one_hot: tuple[int, ...] = ()
+    clear = label is not None
     if label is None and image is not None:
         rest = [at for at, name in enumerate(names) if at not in (image, split, group) and name not in _SIZES]
         if len(rest) > 1 and sample and all(set(values[at]) <= {"0", "1", "0.0", "1.0"} for at in rest):
@@ -99,7 +102,15 @@ def columns_of(sheet: Sheet, resolves: Resolves | None = None) -> Columns:
             label = rest[0] if len(rest) == 1 and len(names) <= 3 else None
     taken = {image, label, split, group, *one_hot}
     return Columns(
-        image, label, split, group, flag, one_hot, bool(_BOXES & set(names)), tuple(_unread(names, values, taken, sheet))
+        image,
+        label,
+        split,
+        group,
+        flag,
+        one_hot,
+        bool(_BOXES & set(names)),
+        tuple(_unread(names, values, taken, sheet)),
+        clear=clear or bool(one_hot),
     )
 
 
@@ -110,14 +121,19 @@ def _plain(header: str) -> str:
 
 
 def _image(names: Sequence[str], values: Sequence[Sequence[str]], resolves: Resolves | None) -> int | None:
-    """The column that names images: by header, and where images can be looked up only one that names images which are there."""
+    """The column that names images: by header, and where images can be looked up only one that names images which are there.
+
+    A column of any other header must hold names of files: numbers are often the stem of some image by chance.
+    """
     by_header = [names.index(word) for word in IMAGE_HEADERS if word in names]
-    if resolves is not None:
-        ids = [names.index(word) for word in ID_HEADERS if word in names]
-        for at in dict.fromkeys((*by_header, *ids, *range(len(names)))):
-            there = [value for value in values[at] if value]
-            if there and 2 * sum(map(resolves, there)) >= len(there):
-                return at
+    if resolves is None:
+        return by_header[0] if by_header else None
+    ids = [names.index(word) for word in ID_HEADERS if word in names]
+    files = [at for at in range(len(names)) if any(map(is_image_name, values[at]))]
+    for at in dict.fromkeys((*by_header, *ids, *files)):
+        there = [value for value in values[at] if value]
+        if there and 2 * sum(map(resolves, there)) >= len(there):
+            return at
     return by_header[0] if by_header else None
 
 
@@ -126,7 +142,7 @@ def _label(names: Sequence[str], values: Sequence[Sequence[str]], image: int | N
     for headers in (LABEL_HEADERS, OTHER_LABEL_HEADERS):
         found = [names.index(word) for word in headers if word in names and names.index(word) != image]
         if found:
-            worded = [at for at in found if any(as_integer(value) is None for value in values[at] if value)]
+            worded: list[int] = [at for at in found if any(as_integer(value) is None for value in values[at] if value)]
             return (worded or found)[0]
     return None
 
@@ -136,10 +152,10 @@ def _split(names: Sequence[str], values: Sequence[Sequence[str]], taken: set[int
     if "split" in names and (at := names.index("split")) not in taken:
         return at, 0
     for at, name in enumerate(names):
-        found = {value.lower() for value in values[at] if value}
+        found = {value for value in values[at] if value}
         if at in taken or not found:
             continue
-        if name in FLAG_HEADERS and found <= TRUE | FALSE:
+        if name in FLAG_HEADERS and {value.lower() for value in found} <= TRUE | FALSE:
             return at, FLAG_HEADERS[name]
         worded = all(split_of(value) is not None for value in found)
         if (name in SPLIT_HEADERS and all(split_in(value) is not None for value in found)) or (worded and len(found) > 1):
@@ -155,9 +171,8 @@ def _headless(values: list[list[str]], resolves: Resolves | None) -> Columns:
         known = resolves or is_image_name
         return bool(there) and 2 * sum(map(known, there)) >= len(there)
 
-    image = next((at for at in range(len(values)) if names_images(at)), None)
-    if image is None:
-        image = next((at for at in range(len(values)) if any(map(is_image_name, values[at]))), None)
+    files = [at for at in range(len(values)) if any(map(is_image_name, values[at]))]
+    image = next((at for at in files or range(len(values)) if names_images(at)), files[0] if files else None)
     if image is None:
         return Columns()
     rest = [at for at in range(len(values)) if at != image and any(values[at])]
@@ -165,7 +180,7 @@ def _headless(values: list[list[str]], resolves: Resolves | None) -> Columns:
         (at for at in rest if all(value.lower() == "unassigned" or split_of(value) for value in values[at] if value)), None
     )
     rest = [at for at in rest if at != split]
-    if len(rest) > 1 and len(values[0]) > 1 and _counts_up(values[0]):
+    if image > 0 and _counts_up(values[0]):
         rest = [at for at in rest if at != 0]
     if len(rest) > 1:
         rest = [at for at in rest if any(as_integer(value) is None and not _is_number(value) for value in values[at])] or rest
@@ -174,8 +189,9 @@ def _headless(values: list[list[str]], resolves: Resolves | None) -> Columns:
 
 
 def _counts_up(values: Sequence[str]) -> bool:
+    """Whether a column is the number of the row."""
     numbers = [as_integer(value) for value in values]
-    return None not in numbers and len(set(numbers)) == len(numbers)
+    return bool(numbers) and numbers[0] is not None and numbers == list(range(numbers[0], numbers[0] + len(numbers)))
 
 
 def _is_number(value: str) -> bool:

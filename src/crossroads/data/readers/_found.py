@@ -43,6 +43,7 @@ class Files:
             self.folder = os.path.join(view.tree.path_of(view.root.rstrip("/")), "")  # noqa: PTH118
         self._there: Callable[[str], bool] = _Listings(self.folder).exists if view.on_disk else view.tree.exists
         self._by_name: dict[str, list[str]] | None = None
+        self.remote = ""
 
     def where(self, table: str, line: int, path: str) -> str:
         """Where a row says that its image lies: relative to the view on disk, to the tree in an archive.
@@ -69,6 +70,7 @@ class Files:
         if remote := _REMOTE.match(path):
             path = "/" + path[remote.end() :]
             found = self._named(path, split)
+            self.remote = self.remote or ("" if found else remote[0])
             return (found, True) if found else (path, False)
         if path.startswith("/") and not (self._view.on_disk and self._there(path)):
             found = self._named(path, split)
@@ -236,6 +238,8 @@ class Found:
         count = len(self._missing)
         first = "; ".join(f"{self._table(index)} line {self._lines[index]}: {self.paths[index]}" for index in self._missing[:3])
         relative = "paths are relative to the folder of the table"
+        if self.files.remote:
+            relative = f"download the images that the table names on {self.files.remote} to its folder"
         raise DataError(
             f"every file that a table lists must be there, and {count} of {len(self.paths)} are missing",
             received=first + ("; …" if count > 3 else ""),
@@ -251,7 +255,8 @@ class Found:
 
     def notes(self) -> list[str]:
         """What to say of images that are named several times."""
-        return [f"{plural(self.repeated, 'row')} left out that name an image again, with the same label"] if self.repeated else []
+        count = plural(self.repeated, "repeated row")
+        return [f"{count} left out: an earlier row says the same of the image"] if self.repeated else []
 
 
 class _Listings:

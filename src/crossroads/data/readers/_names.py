@@ -31,6 +31,7 @@ _OVERLAYS = frozenset((
     "mask", "masks", "segmentation", "segmentations", "segmentationclass", "segmentationobject", "label", "labels",
     "annotation", "annotations", "groundtruth", "gt", "bbox", "bboxes", "heatmaps", "thumbnails", "thumbs",
 ))  # fmt: skip
+_BESIDE_OVERLAYS = _OVERLAYS | _GENERIC | {"class", "object", "instance", "semantic", "binary"}
 _UNLABELLED = frozenset(["unknown", "unlabeled", "unlabelled", "nolabel", "nolabels", "none", "unsup", "unsupervised", "todo"])
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+|[^\W\d_]+")
 _GLUED = re.compile(
@@ -86,7 +87,7 @@ def is_holder(name: str) -> bool:
 def is_overlay(name: str) -> bool:
     """Whether a folder's name says that its pictures are drawn over images: masks, annotations."""
     words = words_of(name)
-    return any(word in _OVERLAYS for word in words) and all(word in _OVERLAYS | _GENERIC or word.isdecimal() for word in words)
+    return bool(_OVERLAYS.intersection(words)) and all(word in _BESIDE_OVERLAYS or word.isdecimal() for word in words)
 
 
 def is_unlabelled(name: str) -> bool:

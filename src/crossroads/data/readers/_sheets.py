@@ -164,7 +164,7 @@ def _records(sheet: Sheet) -> Iterator[tuple[int, dict[str, str]]]:
         document = json.loads(sheet.span.read(0, sheet.span.size))
     except (ValueError, RecursionError) as error:
         raise DataError(f"{sheet.label} is not well-formed JSON", received=error) from error
-    if isinstance(document, dict) and document and all(isinstance(value, (str, int)) for value in document.values()):
+    if isinstance(document, dict) and all(is_image_name(key) and isinstance(value, (str, int)) for key, value in document.items()):
         document = [{"file": key, "label": value} for key, value in document.items()]
     entries = document.get("files") if isinstance(document, dict) else document
     for number, entry in enumerate(entries if isinstance(entries, list) else (), 1):

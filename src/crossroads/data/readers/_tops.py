@@ -65,6 +65,8 @@ def has_split_folders(view: View) -> bool:
         return False
     splits = split_tops(view)
     labelled = [top for top in splits if opened(view, top).branches]
+    if len(view.branches) == 1 and len(set(split_tops(opened(view, *view.branches)).values())) > 1:
+        return False  # a wrapping folder such as `train_data`, with the splits inside it
     others = {top: branch for top, branch in view.branches.items() if top not in splits}
     if not labelled or not others or len(set(splits.values())) > 1:
         return bool(labelled)

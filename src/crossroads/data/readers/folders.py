@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 
 from crossroads.data._words import plural
 from crossroads.data.dataset import NO_SPLIT, Dataset
 from crossroads.data.labels import Rows, class_name
 from crossroads.data.readers._names import are_parts, is_holder, is_overlay, is_plain_split, split_in
 from crossroads.data.readers._tops import has_split_folders, opened, split_tops, two_readings
-from crossroads.data.readers._view import Branch, TreeImages, View, is_image_name
+from crossroads.data.readers._view import Branch, TreeImages, View, is_image_name, views
 from crossroads.data.readers.others import hint
 from crossroads.errors import DataError
+
+_STEM = re.compile(r"([^\W\d][\w .-]*?)[._ -]*\d+\.\w+$")
+_CAMERA = ("img", "image", "dsc", "dscn", "frame", "photo", "pic", "test", "train", "val")
 
 
 @dataclass(slots=True)
@@ -124,13 +130,14 @@ def refuse_other_than_classes(view: View) -> None:
     if are_parts(tops) and all(map(_is_flat, view.branches.values())):
         raise _unlabelled(view, f"{_counted(view, tops)}, which look like numbered parts of one set")
     for top in tops if len(tops) > 1 else ():
-        if len(set(split_tops(view.inside(top)).values())) > 1 and has_split_folders(view.inside(top)):
-            raise two_readings(
-                view,
-                f"{listed('folder', 'folders', tops)} are the classes",
-                f"{view.full(top)}/ holds the splits {', '.join(split_tops(view.inside(top)))}",
-                f"give {view.full(top)} itself",
-            )
+        for level in views(view.inside(top)):
+            if len(set(split_tops(level).values())) > 1 and has_split_folders(level):
+                raise two_readings(
+                    view,
+                    f"{listed('folder', 'folders', tops)} are the classes",
+                    f"{level.root} holds the splits {', '.join(split_tops(level))}",
+                    f"give {level.root} itself",
+                )
     _refuse_siblings(view)
 
 
@@ -166,10 +173,22 @@ def _counted(view: View, tops: Sequence[str]) -> str:
 
 
 def _unlabelled(view: View, received: str) -> DataError:
-    other = hint(view)
+    other = hint(view) or _in_names(view)
     mend = "put each class into a folder of its own, or add a CSV with the columns path and label"
     return DataError(
         f"the images of {view.origin} have no labels", received=received, mend=f"{other}, or {mend}" if other else mend
+    )
+
+
+def _in_names(view: View) -> str:
+    """A word on labels that stand in the names of the files, as in ``cat.0.jpg``."""
+    stems = (_STEM.match(name.rpartition("/")[2]) for name in islice(view.images, 0, None, max(1, len(view.images) // 1000)))
+    words = Counter(match[1].strip("._- ") for match in stems if match)
+    found = [word for word, count in words.items() if word and count > 1 and word.lower() not in _CAMERA]
+    if not 2 <= len(found) <= len(view.images) // 3:
+        return ""
+    return (
+        f"the names of the files may hold the labels ({', '.join(sorted(found)[:4])}): move the files into folders of these names"
     )
 
 

@@ -11,6 +11,7 @@ from crossroads.errors import DataError
 
 _HEAD = 1 << 16
 _MOST_LOOKED_AT = 3
+_MANY_COLUMNS = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,12 @@ def _json_with(*keys: bytes) -> Callable[[View, Sequence[str]], list[str]]:
     return matches
 
 
+def _pixels(view: View, names: Sequence[str]) -> list[str]:
+    files = [name for name in names if suffix_of(name) == ".csv"][:_MOST_LOOKED_AT]
+    heads = [(name, _head(view, name).partition(b"\n")[0].lower()) for name in files]
+    return [name for name, head in heads if b"pixels" in head or head.count(b",") > _MANY_COLUMNS]
+
+
 def _head(view: View, name: str) -> bytes:
     try:
         return view.tree.span(name).read(0, _HEAD)
@@ -58,6 +65,7 @@ def _yolo(_view: View, names: Sequence[str]) -> list[str]:
 
 
 OTHERS = (
+    Other("a table of pixels", _pixels, "give the pixels their shape with numpy, and save images and labels with numpy.savez"),
     Other(
         "COCO",
         _json_with(b'"licenses"', b'"categories"', b'"bbox"'),

@@ -57,7 +57,9 @@ def split_folders(view: View) -> Labelled:
         for label in stray:
             count = plural(seen[top].pop(label), "image")
             found.notes.append(f"{count} in {view.full(top)}/{label} left out: {label!r} is no class of the training images")
-        found.notes += _flat(view, top, seen)
+        if not part.names:
+            count = plural(view.branches[top].images, "image")
+            found.notes.append(f"{count} in {view.full(top)}/ left out: no class folders in it, and no table of labels")
     found.notes += _outside(view, splits, twins)
     found.notes += _missing_classes(view, splits, seen)
     found.notes += ignored([name for name in view.names if not _taken(view, name)])
@@ -105,14 +107,6 @@ def _in_tree(view: View, path: str) -> str:
             mend="give the table itself, with a column split",
         )
     return whole
-
-
-def _flat(view: View, top: str, seen: Mapping[str, Counter[str]]) -> list[str]:
-    """A note on a split folder whose images have no labels."""
-    if seen[top]:
-        return []
-    count = plural(view.branches[top].images, "image")
-    return [f"{count} in {view.full(top)}/ left out: no class folders in it, and no table of labels"]
 
 
 def _outside(view: View, splits: Mapping[str, int], twins: set[str]) -> list[str]:

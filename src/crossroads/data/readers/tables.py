@@ -5,12 +5,12 @@ from __future__ import annotations
 import posixpath
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from crossroads.data._words import plural
 from crossroads.data.dataset import NO_SPLIT, SPLITS, TEST, TRAIN, Dataset
-from crossroads.data.labels import Rows
+from crossroads.data.labels import Rows, class_name
 from crossroads.data.readers._columns import FALSE, IMAGE_HEADERS, LABEL_HEADERS, TRUE, Columns, columns_of
 from crossroads.data.readers._found import Found, TableRow
 from crossroads.data.readers._names import split_in, words_of
@@ -53,8 +53,13 @@ class Table:
 
 
 def tables(view: View) -> list[Table]:
-    """The tables of a view that label images: of a folder those that name images which are there, of a single file the file."""
-    return [table for table in _listing(view) if view.single or table.columns.labelled]
+    """The tables of a view that label images: of a folder those that name images which are there, of a single file the file.
+
+    Beside tables with a header that means labels, one with any other header is a list of something else, such as the classes.
+    """
+    found = [table for table in _listing(view) if view.single or table.columns.labelled]
+    clear = [table for table in found if table.columns.clear]
+    return clear or found
 
 
 def unlabelled_tables(view: View) -> list[Table]:
@@ -130,6 +135,14 @@ class Reading:
             self.splits.append(split)
             self.groups.append(row.group)
 
+    def rename(self, names: Mapping[str, str]) -> None:
+        """Give labels that are numbers the names of the folders that they stand for."""
+        self.labels = [names.get(class_name(label), label) for label in self.labels]
+        self.rows = Rows()
+        for label, split, group in zip(self.labels, self.splits, self.groups, strict=True):
+            self.rows.add(label, split=split, group=group)
+        self.notes.append(f"the numbers in {self.title} stand for the class folders, which give the names")
+
     @property
     def title(self) -> str:
         """The names of the tables."""
@@ -186,7 +199,7 @@ def _reading(view: View) -> Reading:
     if unlabelled:
         result.notes.append(f"{plural(unlabelled, 'row')} of {result.title} without a class left out")
     result.notes += result.found.notes()
-    _refuse_several_labels(result)
+    result.notes += _look_for_several_labels(result)
     return result
 
 
@@ -216,17 +229,32 @@ def _said(table: Table) -> list[str]:
     return notes
 
 
-def _refuse_several_labels(result: Reading) -> None:
-    """Raise DataError where labels such as ``cat|dog`` are several labels in one."""
+def _look_for_several_labels(result: Reading) -> list[str]:
+    """A note on labels such as ``cat dog`` where `cat` and `dog` are labels too.
+
+    Raises:
+        DataError: They are several labels in one cell, by the bar between them or by the header of the column.
+    """
     known = set(result.labels)
+    plural_header = any(_plural(table) for table in result.tables)
     for label in known:
-        parts = _JOINED.split(label) if _JOINED.search(label) else label.split()
-        if len(parts) > 1 and ("|" in label or all(part in known for part in parts)):
+        parts = set(_JOINED.split(label) if _JOINED.search(label) else label.split())
+        together = len(parts) > 1 and parts <= known
+        if "|" in label or (together and plural_header):
             raise DataError(
                 f"an image must have one label, and {result.title} gives some several",
                 received=repr(label),
                 mend="multi-label tables are not read: keep the images with one label, or choose one per image",
             )
+        if together:
+            return [f"label {label!r} is read as a class of its own, beside {', '.join(map(repr, sorted(parts)))}"]
+    return []
+
+
+def _plural(table: Table) -> bool:
+    """Whether the header of the labels speaks of several in each row."""
+    at, headers = table.columns.label, table.sheet.headers
+    return at is not None and bool(headers) and headers[at].strip().lower().endswith(("labels", "tags", "classes", "categories"))
 
 
 def table_rows(table: Table) -> Iterator[TableRow]:
@@ -279,12 +307,6 @@ def _no_column(table: Table) -> DataError:
     """The refusal of a table without a column of images or of labels."""
     headers, label = table.sheet.headers, table.sheet.label
     received = ", ".join(map(repr, headers[:8])) or ("lines without a header" if table.sheet.form == "list" else "an empty file")
-    if "pixels" in headers or len(headers) > 500:
-        return DataError(
-            f"{label} must name image files",
-            received="a table of pixels",
-            mend="load it with numpy, give the images their shape, and save images and labels with numpy.savez",
-        )
     if table.columns.unread and not headers:
         return DataError(
             f"{label} must have one column of labels", received=table.columns.unread[0], mend="write a CSV with path,label"
@@ -302,7 +324,7 @@ def _split(known: dict[str, int], value: str, table: Table, line: int) -> int:
     if table.columns.flag:
         split = table.columns.flag if word in TRUE else (TEST if table.columns.flag == TRAIN else TRAIN) if word in FALSE else None
     elif word:
-        split = split_of(word) or split_in(word)
+        split = split_of(word) or split_in(value)
     if word and word != "unassigned" and split is None:
         raise DataError(
             f"{table.sheet.label} line {line}: a split is one of {', '.join(SPLITS[1:])}",
