@@ -206,3 +206,34 @@ def test_one_long_text_does_not_widen_a_million_short_ones() -> None:
         encode([b"a", b"\xff"])
     with pytest.raises(DataError, match="one type"):
         encode([b"a", 1])
+
+
+NFC, NFD = "p\u00e2t\u00e9", "pa\u0302te\u0301"
+
+
+def test_one_class_in_two_unicode_forms_is_one_class() -> None:
+    rows = dataset(NFD, NFC, "tea", "tea ")
+    assert rows.classes == (NFC, "tea")
+    assert rows.labels.tolist() == [0, 0, 1, 1]
+    assert len(rows.notes) == 1
+    assert all(name in rows.notes[0] for name in (NFC, "tea"))
+    assert dataset(NFC, "tea").notes == ()
+
+
+def test_class_names_and_classes_of_another_set_match_in_any_form(tmp_path: Path) -> None:
+    (tmp_path / "names.csv").write_text(f"0,{NFD}\n1,tea\n", encoding="utf-8")
+    named = rename(dataset("0", "1"), load_class_names(tmp_path / "names.csv"))
+    assert named.classes == (NFC, "tea")
+    assert align(dataset(NFD), (NFC, "tea")).labels.tolist() == [0]
+    assert align(dataset(NFC), ("tea", NFD)).labels.tolist() == [1]
+    (tmp_path / "names.csv").write_text(f"0,{NFD}\n1,{NFC}\n", encoding="utf-8")
+    with pytest.raises(DataError, match="line 2: each class number and name must come once"):
+        load_class_names(tmp_path / "names.csv")
+
+
+def test_names_that_differ_only_in_case_are_refused_unless_they_are_letters() -> None:
+    with pytest.raises(DataError, match="more than upper and lower case; received 'Oak' and 'oak'"):
+        dataset("Oak", "elm", "oak")
+    letters = dataset("A", "a", "b")
+    assert letters.classes == ("A", "a", "b")
+    assert "'A' and 'a'" in letters.notes[0]

@@ -65,6 +65,10 @@ def trees(*parents: str, classes: tuple[str, ...] = ("cat", "dog"), n: int = 3, 
     return images(*(f"{parent}{name}/{{}}.{ext}" for parent in parents for name in classes), n=n)
 
 
+def json_lines(*records: dict[str, object]) -> str:
+    return "".join(json.dumps(record) + "\n" for record in records)
+
+
 CAT_DOG = ("cat", "dog")
 
 
@@ -367,7 +371,7 @@ LAYOUTS = (
         "Hugging Face metadata.jsonl",
         {
             **images("{}.png", n=2),
-            "metadata.jsonl": '{"file_name": "0.png", "label": "cat"}\n{"file_name": "1.png", "label": "dog"}\n',
+            "metadata.jsonl": json_lines(*({"file_name": f"{n}.png", "label": name} for n, name in enumerate(CAT_DOG))),
         },
         CAT_DOG,
         {"": 2},
@@ -376,7 +380,7 @@ LAYOUTS = (
         "Hugging Face captions",
         {
             **images("{}.png", n=2),
-            "metadata.jsonl": '{"file_name": "0.png", "text": "a small cat", "seed": 1}\n{"file_name": "1.png", "text": "a dog", "seed": 2}\n',
+            "metadata.jsonl": json_lines(*({"file_name": f"{n}.png", "text": "a small cat", "seed": n} for n in range(2))),
         },
         says=("column of labels", "text"),
     ),
@@ -490,7 +494,9 @@ LAYOUTS = (
         "GTSRB",
         {
             "GTSRB/Final_Training/Images/00003/00000_00000.ppm": b"P6",
-            "GTSRB/Final_Training/Images/00003/GT-00003.csv": "Filename;Width;Height;Roi.X1;Roi.Y1;Roi.X2;Roi.Y2;ClassId\n00000_00000.ppm;9;9;1;1;8;8;3\n",
+            "GTSRB/Final_Training/Images/00003/GT-00003.csv": table(
+                "Filename;Width;Height;Roi.X1;Roi.Y1;Roi.X2;Roi.Y2;ClassId", "00000_00000.ppm;9;9;1;1;8;8;3"
+            ),
         },
         ("3",),
         {"": 1},
@@ -550,7 +556,9 @@ LAYOUTS = (
         "Label Studio JSON-MIN",
         {
             **images("{}.jpg", n=2),
-            "project.json": '[{"image": "/data/upload/1/0.jpg", "id": 1, "choice": "cat"}, {"image": "/data/upload/1/1.jpg", "id": 2, "choice": "dog"}]',
+            "project.json": json.dumps(
+                [{"image": f"/data/upload/1/{n}.jpg", "id": n, "choice": name} for n, name in enumerate(CAT_DOG)]
+            ),
         },
         CAT_DOG,
         {"": 2},
@@ -569,7 +577,9 @@ LAYOUTS = (
         "Azure Machine Learning JSON lines",
         {
             **images("images/{}.jpg", n=2),
-            "labels.jsonl": '{"image_url": "azureml://subscriptions/1/paths/images/0.jpg", "label": "cat"}\n{"image_url": "azureml://subscriptions/1/paths/images/1.jpg", "label": "dog"}\n',
+            "labels.jsonl": json_lines(
+                *({"image_url": f"azureml://sub/1/paths/images/{n}.jpg", "label": name} for n, name in enumerate(CAT_DOG))
+            ),
         },
         CAT_DOG,
         {"": 2},

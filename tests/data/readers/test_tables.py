@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +11,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from layout_list import images
+from layout_list import table as lines
 from making import archive, facts, write
 
 from crossroads.data.dataset import SPLITS
@@ -200,3 +201,135 @@ def test_a_label_is_one_string_however_many_rows(tmp_path: Path) -> None:
     dataset = read(table(tmp_path, "path,label\n" + "".join(f"{number}.png,{'ab'[number % 2]}\n" for number in range(100))))
     assert dataset.labels.dtype == np.int32
     assert dataset.counts().tolist() == [50, 50]
+
+
+def photos(tmp_path: Path, text: str, name: str = "list.csv", n: int = 4) -> Path:
+    return write(tmp_path, images("photos/p{}.jpg", n=n) | {name: text})
+
+
+@pytest.mark.parametrize("header", ["id,species", "Image ID,Label Name", "img_id,diagnosis", "photo,class", "uuid,what it is"])
+@pytest.mark.parametrize("suffix", ["", ".jpg"])
+@pytest.mark.parametrize("whole", [True, False])
+def test_names_without_folder_or_suffix_are_looked_up(header: str, suffix: str, whole: bool, tmp_path: Path) -> None:
+    folder = photos(tmp_path, lines(header, *(f"p{n}{suffix},{'ab'[n % 2]}" for n in range(4))))
+    dataset = read(folder if whole else folder / "list.csv")
+    assert [dataset.row(row)[:2] for row in range(4)] == [(f"photos/p{n}.jpg", "ab"[n % 2]) for n in range(4)]
+
+
+def test_a_label_column_with_an_unusual_header_is_said(tmp_path: Path) -> None:
+    notes = read(photos(tmp_path, lines("id,cultivar", "p0,a", "p1,b"))).notes
+    assert notes[0] == "labels are the column 'cultivar' of list.csv"
+    assert "2 images in photos/ left out, which list.csv does not name" in notes
+
+
+def test_of_two_images_of_one_name_that_of_the_split_is_taken(tmp_path: Path) -> None:
+    files = images("training/{}.png", "testing/{}.png") | {"train.csv": lines("id,label", "0,a", "1,b")}
+    assert [row.source for row in map(read(write(tmp_path, files)).row, range(2))] == ["training/0.png", "training/1.png"]
+    (tmp_path / "train.csv").rename(tmp_path / "test.csv")
+    assert [row.source for row in map(read(tmp_path).row, range(2))] == ["testing/0.png", "testing/1.png"]
+
+
+@pytest.mark.parametrize(
+    ("header", "values", "splits"),
+    [
+        ("subset", ("train", "Train", "TEST", "val"), ["train", "train", "test", "validation"]),
+        ("Data Set", ("training", "", "test", "valid"), ["train", "", "test", "validation"]),
+        ("Usage", ("Training", "PublicTest", "PrivateTest", "Training"), ["train", "test", "test", "train"]),
+        ("is_test", ("0", "1", "0", "0"), ["train", "test", "train", "train"]),
+        ("is_valid", ("False", "True", "False", "False"), ["train", "validation", "train", "train"]),
+        ("is_train", ("yes", "no", "yes", "yes"), ["train", "test", "train", "train"]),
+        ("my own column", ("train", "test", "train", "train"), ["train", "test", "train", "train"]),
+    ],
+)
+def test_splits_under_other_headers(header: str, values: tuple[str, ...], splits: list[str], tmp_path: Path) -> None:
+    rows = (f"p{n}.jpg,{'ab'[n % 2]},{value}" for n, value in enumerate(values))
+    dataset = read(photos(tmp_path, lines(f"file,label,{header}", *rows)))
+    assert [dataset.row(row).split for row in range(4)] == splits
+    assert f"splits are the column {header!r} of list.csv" in dataset.notes
+
+
+def test_columns_that_look_as_if_they_mattered_are_said(tmp_path: Path) -> None:
+    rows = (f"p{n}.jpg,{'ab'[n % 2]},{n % 3},{n // 2},ab" for n in range(4))
+    dataset = read(photos(tmp_path, lines("file,label,fold,patient_id,species", *rows)))
+    assert dataset.splits is None
+    assert dataset.groups is None
+    for column in ("'fold'", "'patient_id'", "'species'"):
+        assert any(column in note and "not read" in note for note in dataset.notes), column
+
+
+def test_words_are_taken_for_labels_before_the_numbers_that_stand_for_them(tmp_path: Path) -> None:
+    dataset = read(photos(tmp_path, lines("file,label,class_name", "p0.jpg,0,oak", "p1.jpg,1,elm")))
+    assert dataset.classes == ("elm", "oak")
+    assert any("'label'" in note for note in dataset.notes)
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (
+            ("p0.jpg,a,", "p1.jpg,b,", "p0.jpg,b,"),
+            r"one label, .*p0\.jpg has two; received 'a' and 'b' in .* line 2 and .* line 4",
+        ),
+        (
+            ("p0.jpg,a,train", "p0.jpg,a,test"),
+            r"one split, .*p0\.jpg is in two; received train and test in .* line 2 and .* line 3",
+        ),
+        (("p0.jpg,a|b,", "p1.jpg,b,"), r"one label, and list\.csv gives some several; received 'a\|b'"),
+    ],
+)
+def test_rows_that_contradict_each_other(rows: tuple[str, ...], message: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=message):
+        read(photos(tmp_path, lines("file,label,split", *rows)))
+
+
+def test_rows_that_repeat_each_other_count_once(tmp_path: Path) -> None:
+    dataset = read(photos(tmp_path, lines("file,label", "p0.jpg,a", "photos/p0.jpg,a", "p1.jpg,b")))
+    assert len(dataset) == 2
+    assert any("1 repeated row left out" in note for note in dataset.notes)
+
+
+def test_several_labels_by_the_header_of_the_column(tmp_path: Path) -> None:
+    rows = ("p0.jpg,rust", "p1.jpg,scab", "p2.jpg,rust scab")
+    with pytest.raises(DataError, match=r"one label.*'rust scab'"):
+        read(photos(tmp_path, lines("file,tags", *rows)))
+    dataset = read(photos(tmp_path, lines("file,label", *rows)))
+    assert dataset.classes == ("rust", "rust scab", "scab")
+    assert any("'rust scab' is read as a class of its own" in note for note in dataset.notes)
+
+
+def test_boxes_are_not_read(tmp_path: Path) -> None:
+    dataset = read(photos(tmp_path, lines("file,label,xmin,ymin,xmax,ymax", "p0.jpg,a,1,1,2,2", "p1.jpg,b,1,1,2,2")))
+    assert any("boxes" in note for note in dataset.notes)
+
+
+def test_a_path_on_another_machine_is_found_by_its_end_and_never_in_another_folder(tmp_path: Path) -> None:
+    write(tmp_path, ["oak/1.png", "elm/2.png"])
+    (tmp_path / "list.csv").write_text("path,label\n/home/me/trees/oak/1.png,oak\nC:\\trees\\elm\\2.png,elm\n")
+    assert [row.source for row in map(read(tmp_path / "list.csv").row, range(2))] == ["oak/1.png", "elm/2.png"]
+    (tmp_path / "list.csv").write_text("path,label\n/home/me/trees/ash/1.png,ash\n")
+    with pytest.raises(DataError, match="1 of 1 are missing"):
+        read(tmp_path / "list.csv")
+
+
+def test_file_names_are_found_in_either_unicode_form(tmp_path: Path) -> None:
+    write(tmp_path, {"bl\u00e4tter/\u00e4.png": "x", "bla\u0308tter/o\u0308.png": "y"})
+    (tmp_path / "list.csv").write_text("path,label\nbla\u0308tter/a\u0308.png,a\nbl\u00e4tter/\u00f6.png,b\n")
+    dataset = read(tmp_path)
+    assert [dataset.read(row) for row in range(2)] == [b"x", b"y"]
+
+
+def test_json_of_names_and_labels(tmp_path: Path) -> None:
+    assert read(photos(tmp_path, '{"p0.jpg": "elm", "p1.jpg": "oak"}', "labels.json")).classes == ("elm", "oak")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"path": "photos/p0.jpg", "label": "a"}\n{"path": ', "line 2: not well-formed JSON"),
+        ('{"path": "photos/p0.jpg", "label": "a"}\n[1]\n', "line 2: must be a JSON object"),
+        ('{"path": "photos/p0.jpg", "label": "a"}\n{"path": "photos/p1.jpg"}\n', "line 2: the label must not be empty"),
+    ],
+)
+def test_bad_json_lines_are_named(text: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=message):
+        read(photos(tmp_path, text, "list.jsonl") / "list.jsonl")

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from crossroads.data._words import plural, shown
 from crossroads.data.archives import is_junk
 from crossroads.data.dataset import NO_SPLIT, SPLITS, TRAIN, ImageSource
-from crossroads.data.readers._names import split_in
+from crossroads.data.readers._names import is_holder, split_in
 from crossroads.data.readers._view import PathImages, TreeImages, View, is_image_name
 from crossroads.data.trees import Folder
 from crossroads.errors import DataError
@@ -30,6 +30,7 @@ class TableRow(NamedTuple):
 
 
 _REMOTE = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
+_ROOTED = re.compile(r"/|[a-z]:[\\/]", re.IGNORECASE)
 _NEARBY_DEPTH = 2
 
 
@@ -42,7 +43,7 @@ class Files:
         if isinstance(view.tree, Folder):
             self.folder = os.path.join(view.tree.path_of(view.root.rstrip("/")), "")  # noqa: PTH118
         self._there: Callable[[str], bool] = _Listings(self.folder).exists if view.on_disk else view.tree.exists
-        self._by_name: dict[str, list[str]] | None = None
+        self._by_name: dict[bool, dict[str, str | list[str]]] = {}
         self.remote = ""
 
     def where(self, table: str, line: int, path: str) -> str:
@@ -67,20 +68,20 @@ class Files:
 
     def find(self, table: str, line: int, path: str, split: int = NO_SPLIT) -> tuple[str, bool]:
         """The image that a row names, and whether it is there; of several of one name the one that lies in the row's split."""
-        if remote := _REMOTE.match(path):
-            path = "/" + path[remote.end() :]
+        if elsewhere := _REMOTE.match(path) or (None if self._on_this_machine(path) else _ROOTED.match(path)):
+            path = "/" + path[elsewhere.end() :]
             found = self._named(path, split)
-            self.remote = self.remote or ("" if found else remote[0])
-            return (found, True) if found else (path, False)
-        if path.startswith("/") and not (self._view.on_disk and self._there(path)):
-            found = self._named(path, split)
-            if found:
-                return found, True
+            if found or "://" in elsewhere[0]:
+                self.remote = self.remote or ("" if found else elsewhere[0])
+                return (found, True) if found else (path, False)
         place = self.where(table, line, path)
         if self._there(place):
             return place, True
         found = self._named(path, split)
         return (found, True) if found else (place, False)
+
+    def _on_this_machine(self, path: str) -> bool:
+        return self._view.on_disk and _ROOTED.match(path) is not None and self._there(path.replace("\\", "/"))
 
     def has(self, table: str, path: str) -> bool:
         """Whether a value names an image that is there."""
@@ -94,14 +95,16 @@ class Files:
 
     def _named(self, path: str, split: int) -> str | None:
         """An image by its name, with or without the suffix. A folder in a relative path must be that of the image."""
-        wanted = unicodedata.normalize("NFC", path.replace("\\", "/")).removeprefix("./")
-        found = self._index().get(posixpath.basename(wanted), [])
-        if "/" in wanted and found:
-            if wanted.startswith("/"):  # a path on another machine, of which only the end can be here
-                common = [_common_end(wanted, name) for name in found]
-                found = [name for name, length in zip(found, common, strict=True) if length == max(common)]
-            else:
-                found = [name for name in found if f"/{_plain(name)}".endswith((f"/{wanted}", f"/{wanted}{_suffix(name)}"))]
+        wanted = _plain(path.replace("\\", "/")).removeprefix("./")
+        key = wanted.rpartition("/")[2]
+        found = self._index(stems=False).get(key) or self._index(stems=True).get(key) or []
+        if isinstance(found, str):
+            found = [found]
+        if wanted.startswith("/"):  # a path on another machine, of which only the end can be here
+            common = [_common_end(wanted, name) for name in found]
+            found = [name for name, length in zip(found, common, strict=True) if length == max(common) and _may_be(name, length)]
+        elif "/" in wanted:
+            found = [name for name in found if f"/{_plain(name)}".endswith((f"/{wanted}", f"/{wanted}{_suffix(name)}"))]
         if len(found) > 1:
             sides = [split_in(name.rpartition("/")[0].rpartition("/")[2]) or _first_split(name) for name in found]
             found = [name for name, side in zip(found, sides, strict=True) if side == (split or TRAIN)]
@@ -114,15 +117,20 @@ class Files:
         # A name that is no UTF-8 is shown with escapes and lies elsewhere on disk.
         return os.fspath(self._view.tree.path_of(self._view.full(name))) if "\\" in name and not self._view.single else name  # type: ignore[attr-defined]
 
-    def _index(self) -> dict[str, list[str]]:
-        if self._by_name is None:
-            index: dict[str, list[str]] = {}
+    def _index(self, *, stems: bool) -> dict[str, str | list[str]]:
+        """The images by their names, with or without suffix; a list where several have the same name."""
+        known = self._by_name.get(stems)
+        if known is None:
+            known = self._by_name[stems] = {}
             for name in _nearby(self.folder) if self._view.single else self._view.images:
-                base = posixpath.basename(_plain(name))
-                for key in {base, posixpath.splitext(base)[0]}:
-                    index.setdefault(key, []).append(name)
-            self._by_name = index
-        return self._by_name
+                key = _plain(name).rpartition("/")[2]
+                key = key.rpartition(".")[0] if stems else key
+                before = known.setdefault(key, name)
+                if isinstance(before, list):
+                    before.append(name)
+                elif before is not name:
+                    known[key] = [before, name]
+        return known
 
     def images(self, paths: list[str]) -> ImageSource:
         """The images at places that `find` gave."""
@@ -135,6 +143,11 @@ def _plain(name: str) -> str:
 
 def _suffix(name: str) -> str:
     return posixpath.splitext(name)[1]
+
+
+def _may_be(name: str, common: int) -> bool:
+    """Whether an image is the one of a path elsewhere: its folder is the same too, or says nothing of what the image shows."""
+    return common > 1 or all(is_holder(part) or split_in(part) is not None for part in name.split("/")[:-1])
 
 
 def _first_split(name: str) -> int | None:
@@ -264,7 +277,7 @@ class _Listings:
 
     def __init__(self, folder: str) -> None:
         self._folder = folder
-        self._known: dict[str, frozenset[str]] = {}
+        self._known: dict[str, tuple[frozenset[str], frozenset[str]]] = {}
 
     def exists(self, path: str) -> bool:
         """Whether there is a file at a path relative to the folder."""
@@ -274,9 +287,15 @@ class _Listings:
         known = self._known.get(folder)
         if known is None:
             try:
-                known = frozenset(os.listdir(os.path.join(self._folder, folder) or "."))  # noqa: PTH118, PTH208
+                names = os.listdir(os.path.join(self._folder, folder) or ".")  # noqa: PTH118, PTH208
             except (OSError, ValueError):
-                known = frozenset()
-            self._known[folder] = known
-        # What a listing spells otherwise may exist all the same, on a file system that folds case or composes accents.
-        return name in known or (bool(known) and os.path.isfile(os.path.join(self._folder, path)))  # noqa: PTH113, PTH118
+                names = []
+            known = self._known[folder] = (frozenset(names), frozenset(map(_folded, names)))
+        if name in known[0]:
+            return True
+        # A file system that folds case or composes accents finds what its listing spells otherwise.
+        return _folded(name) in known[1] and os.path.isfile(os.path.join(self._folder, path))  # noqa: PTH113, PTH118
+
+
+def _folded(name: str) -> str:
+    return _plain(name).lower()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from crossroads.data.dataset import SPLITS
 from crossroads.data.labels import class_name
-from crossroads.data.readers._names import beside_split, is_holder, is_plain_split, split_in, words_of
+from crossroads.data.readers._names import beside_split, is_holder, is_plain_split, is_usual_split, split_in, words_of
 from crossroads.data.readers._view import View
 from crossroads.errors import DataError
 
@@ -65,8 +65,8 @@ def has_split_folders(view: View) -> bool:
         return False
     splits = split_tops(view)
     labelled = [top for top in splits if opened(view, top).branches]
-    if len(view.branches) == 1 and len(set(split_tops(opened(view, *view.branches)).values())) > 1:
-        return False  # a wrapping folder such as `train_data`, with the splits inside it
+    if len(view.branches) == 1 and not is_usual_split(*view.branches):
+        return False  # a wrapping folder, such as `training_data` with the classes or the splits in it
     others = {top: branch for top, branch in view.branches.items() if top not in splits}
     if not labelled or not others or len(set(splits.values())) > 1:
         return bool(labelled)

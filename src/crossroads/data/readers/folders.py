@@ -11,7 +11,7 @@ from itertools import islice
 from crossroads.data._words import plural
 from crossroads.data.dataset import NO_SPLIT, Dataset
 from crossroads.data.labels import Rows, class_name
-from crossroads.data.readers._names import are_parts, is_holder, is_overlay, is_plain_split, split_in
+from crossroads.data.readers._names import are_parts, is_holder, is_overlay, is_plain_split, split_in, words_of
 from crossroads.data.readers._tops import has_split_folders, opened, split_tops, two_readings
 from crossroads.data.readers._view import Branch, TreeImages, View, is_image_name, views
 from crossroads.data.readers.others import hint
@@ -130,6 +130,8 @@ def refuse_other_than_classes(view: View) -> None:
     if are_parts(tops) and all(map(_is_flat, view.branches.values())):
         raise _unlabelled(view, f"{_counted(view, tops)}, which look like numbered parts of one set")
     for top in tops if len(tops) > 1 else ():
+        if not _may_hold_splits(view, top):
+            continue
         for level in views(view.inside(top)):
             if len(set(split_tops(level).values())) > 1 and has_split_folders(level):
                 raise two_readings(
@@ -139,6 +141,14 @@ def refuse_other_than_classes(view: View) -> None:
                     f"give {level.root} itself",
                 )
     _refuse_siblings(view)
+
+
+def _may_hold_splits(view: View, top: str) -> bool:
+    """Whether a folder holds folders of several splits, or one of its own name that may: told without looking into each folder."""
+    inside = view.branches[top].inside
+    return len({split_in(name) for name in inside} - {None}) > 1 or (
+        len(inside) == 1 and not view.branches[top].direct and words_of(*inside) == words_of(top)
+    )
 
 
 def _is_flat(branch: Branch) -> bool:

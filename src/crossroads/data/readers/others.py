@@ -6,7 +6,7 @@ import posixpath
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from crossroads.data.readers._view import View, suffix_of
+from crossroads.data.readers._view import View, is_image_name, suffix_of
 from crossroads.errors import DataError
 
 _HEAD = 1 << 16
@@ -96,7 +96,7 @@ OTHERS = (
 
 def hint(view: View) -> str:
     """What lies there that may hold the labels in a form that is not read; empty where nothing does."""
-    names = view.names if view.single else view.tree.names()
+    names = view.names if view.single else [name for name in view.tree.names() if not is_image_name(name)]
     for other in OTHERS:
         if found := other.matches(view, names):
             return f"{found[0]} is {other.name}, which is not read: {other.advice}"

@@ -162,9 +162,8 @@ class Reading:
         counts = Counter(name.partition("/")[0] + "/" if "/" in name else "" for name in self.view.images if name not in named)
         verb = "does" if len(self.tables) == 1 else "do"
         why = f"left out, which {self.title} {verb} not name"
-        return [
-            f"{plural(count, 'image')}{f' in {self.view.full(folder)}' if folder else ''} {why}" for folder, count in counts.items()
-        ]
+        places = ((f" in {self.view.full(folder)}" if self.view.full(folder) else "", count) for folder, count in counts.items())
+        return [f"{plural(count, 'image')}{place} {why}" for place, count in places]
 
 
 def read_tables(view: View) -> Dataset:

@@ -1,0 +1,167 @@
+"""Split folders however they are called, and what may look like one."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from layout_list import images, table, trees
+from making import write
+
+from crossroads.data.dataset import TEST, TRAIN, VALIDATION, Dataset
+from crossroads.data.readers import read
+from crossroads.data.readers._names import split_in, words_of
+from crossroads.errors import DataError
+
+KINDS = ("oak", "elm")
+
+
+def counts(dataset: Dataset) -> dict[str, int]:
+    return dict(Counter(dataset.row(row).split for row in range(len(dataset))))
+
+
+@pytest.mark.parametrize(
+    ("name", "split"),
+    [
+        ("train", TRAIN),
+        ("Training Images", TRAIN),
+        ("TrainImages", TRAIN),
+        ("trainset", TRAIN),
+        ("train2", TRAIN),
+        ("03_TRAIN", TRAIN),
+        ("leaves-train-v2", TRAIN),
+        ("imgs.val", VALIDATION),
+        ("valid_set", VALIDATION),
+        ("dev", VALIDATION),
+        ("EvalSet", VALIDATION),
+        ("hold-out", TEST),
+        ("PrivateTest", TEST),
+        ("constrained", None),
+        ("trainer", None),
+        ("contest", None),
+        ("train_and_test", None),
+        ("", None),
+    ],
+)
+def test_the_split_that_a_name_speaks_of(name: str, split: int | None) -> None:
+    assert split_in(name) == split
+
+
+def test_words_of_a_name() -> None:
+    assert words_of("JPEGImages_2012-TrainVal") == ("jpeg", "images", "2012", "train", "val")
+
+
+@pytest.mark.parametrize(
+    ("train", "test"),
+    [
+        ("birds_train/birds_train", "birds_test/birds_test"),
+        ("TrainSet", "TestSet"),
+        ("1-training", "2-testing"),
+        ("train_data/images", "eval_data/images"),
+        ("wrap/split/Train Photos", "wrap/split/Test Photos"),
+        ("data_train/data/train", "data_train/data/val"),
+        ("fit_train", "final_test"),
+    ],
+)
+def test_folders_that_say_a_split_among_other_words(train: str, test: str, tmp_path: Path) -> None:
+    dataset = read(write(tmp_path, trees(f"{train}/", f"{test}/", classes=KINDS)))
+    assert dataset.classes == ("elm", "oak")
+    assert sorted(counts(dataset).values()) == [6, 6]
+    assert counts(dataset)["train"] == 6
+
+
+def test_how_an_unusual_name_is_read_is_said(tmp_path: Path) -> None:
+    assert read(write(tmp_path, trees("plants_train/", "plants_dev/"))).notes == (
+        "plants_dev/ is read as validation",
+        "plants_train/ is read as train",
+    )
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("tram", "train", "ferry"),
+        ("test tube", "beaker", "training shoe"),
+        ("valid", "invalid"),
+        ("dev board", "test bench", "vice"),
+    ],
+)
+def test_classes_may_be_called_like_splits(names: tuple[str, ...], tmp_path: Path) -> None:
+    dataset = read(write(tmp_path, trees("", classes=names)))
+    assert set(dataset.classes) == set(names)
+    assert dataset.splits is None
+
+
+def test_a_class_called_train_that_holds_folders_is_read_as_a_class_where_the_others_are(tmp_path: Path) -> None:
+    dataset = read(write(tmp_path, images("tram/{}.jpg", "ferry/{}.jpg", "train/steam/{}.jpg")))
+    assert dataset.classes == ("ferry", "train", "tram")
+
+
+def test_a_folder_that_may_be_a_split_or_a_class_is_refused_with_both(tmp_path: Path) -> None:
+    with pytest.raises(
+        DataError, match=r"one reading; received two: train/ is the split train.*; or ferry, train, tram are the cl"
+    ):
+        read(write(tmp_path, images("tram/red/{}.jpg", "ferry/big/{}.jpg", "train/steam/{}.jpg")))
+
+
+@pytest.mark.parametrize("names", [("train", "test"), ("training", "val", "test"), ("photos_train", "photos_test"), ("train",)])
+def test_flat_split_folders_are_no_classes(names: tuple[str, ...], tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"no labels; received 3 images in .* with no class folders in .*path and label"):
+        read(write(tmp_path, images(*(f"{name}/x{{}}.jpg" for name in names))))
+
+
+@pytest.mark.parametrize("name", ["unknown", "Unlabelled", "images", "to_predict"])
+def test_a_folder_of_unlabelled_images_below_test_is_no_class(name: str, tmp_path: Path) -> None:
+    dataset = read(write(tmp_path, trees("train/", "val/") | images(f"test/{name}/{{}}.jpg", n=7)))
+    assert dataset.classes == ("cat", "dog")
+    assert counts(dataset) == {"train": 6, "validation": 6}
+    assert any("7 images in test/" in note and "left out" in note for note in dataset.notes)
+
+
+def test_a_folder_of_unlabelled_images_beside_the_classes_of_test_is_no_class(tmp_path: Path) -> None:
+    dataset = read(write(tmp_path, trees("train/", "test/") | images("test/unknown/{}.jpg")))
+    assert dataset.classes == ("cat", "dog")
+    assert any("3 images in test/unknown left out" in note for note in dataset.notes)
+
+
+def test_splits_without_a_class_in_common_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"in common; received classes 'cat', 'dog' in train and classes 'cats', 'dogs' in test"):
+        read(write(tmp_path, trees("train/") | trees("test/", classes=("cats", "dogs"))))
+
+
+def test_splits_below_each_class(tmp_path: Path) -> None:
+    names = [f"{kind}/{split}/{{}}.jpg" for kind in KINDS for split in ("Train", "Valid", "Test")]
+    dataset = read(write(tmp_path, images(*names)))
+    assert dataset.classes == ("elm", "oak")
+    assert counts(dataset) == {"train": 6, "validation": 6, "test": 6}
+
+
+def test_two_sets_of_the_same_classes_are_refused_with_both_readings(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"two: folders 'north', 'south' are the classes; or folders 'elm', 'oak' in each"):
+        read(write(tmp_path, trees("north/", "south/", classes=KINDS)))
+
+
+def test_splits_inside_one_of_several_folders_are_pointed_at(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"plants/ holds the splits .*; give plants/ itself"):
+        read(write(tmp_path, trees("plants/train/", "plants/test/") | images("pictures of us/{}.jpg")))
+
+
+@pytest.mark.parametrize("names", [("images",), ("imgs", "masks"), ("photos_01", "photos_02"), ("part1/images", "part2/images")])
+def test_folders_that_only_hold_images_are_no_classes(names: tuple[str, ...], tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="have no labels; received 3 images in"):
+        read(write(tmp_path, images(*(f"{name}/x{{}}.jpg" for name in names))))
+
+
+def test_labels_in_the_names_of_files_are_pointed_at(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"names of the files may hold the labels \(elm, oak\)"):
+        read(write(tmp_path, images("oak_{}.jpg", "elm_{}.jpg", n=5)))
+
+
+def test_a_table_in_a_split_folder_labels_its_images(tmp_path: Path) -> None:
+    files = trees("train/") | images("test/a{}.jpg", "test/b{}.jpg")
+    files["test/truth.csv"] = table("filename,class,group", "a0.jpg,cat,1", "a1.jpg,dog,1", "a2.jpg,dog,2")
+    dataset = read(write(tmp_path, files))
+    assert counts(dataset) == {"train": 6, "test": 3}
+    assert dataset.groups is not None
+    assert any("3 images in test/ left out, which test/truth.csv does not name" in note for note in dataset.notes)
