@@ -67,8 +67,11 @@ def _better(view: View, reading: Reading, by_folder: Labelled) -> bool:
     """Whether the table is the better of two readings of the same images."""
     prefix = view.root if view.on_disk else ""
     table = {prefix + path: class_name(label) for path, label in zip(reading.found.paths, reading.labels, strict=True)}
-    folder = dict(zip(by_folder.names, map(class_name, by_folder.labels), strict=True))
+    labelled = zip(by_folder.names, map(class_name, by_folder.labels), strict=True)
+    folder = {name: label for name, label in labelled if name not in by_folder.tabled}
     both = table.keys() & folder.keys()
+    if by_folder.tabled and not both:
+        return False  # the folders are read, and those of them without classes by the table
     named = f"{reading.title} names {len(both)} of the {len(folder)} images in class folders"
     numbers = _number_folders({(table[name], folder[name]) for name in both})
     if numbers or all(table[name] == folder[name] for name in both):
@@ -77,7 +80,7 @@ def _better(view: View, reading: Reading, by_folder: Labelled) -> bool:
             if numbers:
                 reading.rename(numbers)
             return True
-        missing = f" and {plural(reading.found.missing, 'file')} that are not there" if reading.found.missing else ""
+        missing = f" and {plural(reading.found.missing, 'file')} that are not found" if reading.found.missing else ""
         view.notes.append(f"{named}{missing}: not read; the labels are the folders")
         return False
     if len(both) == len(folder) or _fills_its_folders(both, folder):
@@ -119,16 +122,9 @@ def _look_at_unlabelled(view: View) -> None:
     """
     found = [table for table in tables.unlabelled_tables(view) if not _is_split_list(table)]
     puzzling = [table for table in found if not table.only_paths]
-    if puzzling and _by_folders(view) is None and not _has_one_class(view):
+    if puzzling and _by_folders(view) is None:
         next(tables.table_rows(puzzling[0]))
     view.notes.extend(f"{view.label(table.name)} names images and has no column of labels: not read" for table in found[:3])
-
-
-def _has_one_class(view: View) -> bool:
-    try:
-        return any(map(folders.has_class_folder, views(view)))
-    except DataError:
-        return False
 
 
 def _is_split_list(table: tables.Table) -> bool:

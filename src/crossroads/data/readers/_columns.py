@@ -99,7 +99,7 @@ def columns_of(sheet: Sheet, resolves: Resolves | None = None) -> Columns:
             one_hot = tuple(rest)
         else:
             rest = [at for at in rest if not _is_group(names[at]) and not _is_measure(values[at])]
-            label = rest[0] if len(rest) == 1 and len(names) <= 3 else None
+            label = rest[0] if len(rest) == 1 and len(names) <= 3 and not _lists_classes(values[image], values[rest[0]]) else None
     taken = {image, label, split, group, *one_hot}
     return Columns(
         image,
@@ -192,6 +192,11 @@ def _counts_up(values: Sequence[str]) -> bool:
     """Whether a column is the number of the row."""
     numbers = [as_integer(value) for value in values]
     return bool(numbers) and numbers[0] is not None and numbers == list(range(numbers[0], numbers[0] + len(numbers)))
+
+
+def _lists_classes(numbers: Sequence[str], names: Sequence[str]) -> bool:
+    """Whether two columns are the numbers of the classes and their names: such numbers may be the stems of images by chance."""
+    return _counts_up(numbers) and len(set(names)) == len(names) > 1
 
 
 def _is_number(value: str) -> bool:

@@ -95,7 +95,7 @@ class Files:
 
     def _named(self, path: str, split: int) -> str | None:
         """An image by its name, with or without the suffix. A folder in a relative path must be that of the image."""
-        wanted = _plain(path.replace("\\", "/")).removeprefix("./")
+        wanted = _folded(path.replace("\\", "/")).removeprefix("./")
         key = wanted.rpartition("/")[2]
         found = self._index(stems=False).get(key) or self._index(stems=True).get(key) or []
         if isinstance(found, str):
@@ -104,7 +104,9 @@ class Files:
             common = [_common_end(wanted, name) for name in found]
             found = [name for name, length in zip(found, common, strict=True) if length == max(common) and _may_be(name, length)]
         elif "/" in wanted:
-            found = [name for name in found if f"/{_plain(name)}".endswith((f"/{wanted}", f"/{wanted}{_suffix(name)}"))]
+            found = [name for name in found if f"/{_folded(name)}".endswith((f"/{wanted}", f"/{wanted}{_suffix(name)}"))]
+        if len(found) > 1:  # the one that is spelled as the table spells it
+            found = [name for name in found if name.endswith(path)] or found
         if len(found) > 1:
             sides = [split_in(name.rpartition("/")[0].rpartition("/")[2]) or _first_split(name) for name in found]
             found = [name for name, side in zip(found, sides, strict=True) if side == (split or TRAIN)]
@@ -118,12 +120,12 @@ class Files:
         return os.fspath(self._view.tree.path_of(self._view.full(name))) if "\\" in name and not self._view.single else name  # type: ignore[attr-defined]
 
     def _index(self, *, stems: bool) -> dict[str, str | list[str]]:
-        """The images by their names, with or without suffix; a list where several have the same name."""
+        """The images by their names in lower case, with or without suffix; a list where several have the same name."""
         known = self._by_name.get(stems)
         if known is None:
             known = self._by_name[stems] = {}
             for name in _nearby(self.folder) if self._view.single else self._view.images:
-                key = _plain(name).rpartition("/")[2]
+                key = _folded(name).rpartition("/")[2]
                 key = key.rpartition(".")[0] if stems else key
                 before = known.setdefault(key, name)
                 if isinstance(before, list):
@@ -137,12 +139,13 @@ class Files:
         return PathImages(self.folder, paths) if self._view.on_disk else TreeImages(self._view.tree, paths)
 
 
-def _plain(name: str) -> str:
-    return name if name.isascii() else unicodedata.normalize("NFC", name)
+def _folded(name: str) -> str:
+    """A name as it is compared: NFC, in lower case."""
+    return (name if name.isascii() else unicodedata.normalize("NFC", name)).lower()
 
 
 def _suffix(name: str) -> str:
-    return posixpath.splitext(name)[1]
+    return posixpath.splitext(name)[1].lower()
 
 
 def _may_be(name: str, common: int) -> bool:
@@ -156,7 +159,7 @@ def _first_split(name: str) -> int | None:
 
 def _common_end(one: str, other: str) -> int:
     """How many components two paths have in common at their ends."""
-    pairs = zip(reversed(one.split("/")), reversed(_plain(other).split("/")), strict=False)
+    pairs = zip(reversed(one.split("/")), reversed(_folded(other).split("/")), strict=False)
     return next((at for at, (a, b) in enumerate(pairs) if a != b), 1 << 10)
 
 
@@ -295,7 +298,3 @@ class _Listings:
             return True
         # A file system that folds case or composes accents finds what its listing spells otherwise.
         return _folded(name) in known[1] and os.path.isfile(os.path.join(self._folder, path))  # noqa: PTH113, PTH118
-
-
-def _folded(name: str) -> str:
-    return _plain(name).lower()

@@ -31,6 +31,8 @@ class Labelled:
         splits: The split of each.
         groups: What each must share a split with, or None.
         notes: What is left out, or read one way of two.
+        tables: The tables that were read.
+        tabled: Images of split folders whose labels are those of a table beside the folder.
     """
 
     names: list[str] = field(default_factory=list)
@@ -38,6 +40,8 @@ class Labelled:
     splits: list[int] = field(default_factory=list)
     groups: list[object] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    tables: set[str] = field(default_factory=set)
+    tabled: set[str] = field(default_factory=set)
 
     def add(self, name: str, label: str, split: int = NO_SPLIT, group: object = None) -> None:
         """One image."""
@@ -79,8 +83,11 @@ def read_class_folders(view: View) -> Dataset:
     return class_folders(view).dataset(view)
 
 
-def class_folders(view: View) -> Labelled:
-    """The images of class folders; where each of them holds ``train/`` and ``test/``, with those splits."""
+def class_folders(view: View, *, whole: bool = True) -> Labelled:
+    """The images of class folders; where each of them holds ``train/`` and ``test/``, with those splits.
+
+    `whole` says whether the folders are all there is, so that notes on files of other kinds and on empty folders belong here.
+    """
     found, other, overlays, deep = Labelled(), list[str](), 0, dict[str, int]()
     splits = _splits_below(view)
     with_images = {top: any(map(is_holder, branch.inside)) for top, branch in view.branches.items()}
@@ -105,8 +112,9 @@ def class_folders(view: View) -> Labelled:
         found.notes.append(
             f"{plural(sum(deep.values()), 'image')} in {inside} of class folders: taken as images of the class folder"
         )
-    found.notes += empty_classes(view.folders(), view.branches)
-    found.notes += ignored(other)
+    if whole:
+        found.notes += empty_classes(view.folders(), view.branches)
+        found.notes += ignored(other)
     return found
 
 

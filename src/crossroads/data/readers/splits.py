@@ -12,9 +12,9 @@ from crossroads.data.labels import class_name, natural_key
 from crossroads.data.readers import _tops
 from crossroads.data.readers._names import is_unlabelled, is_usual_split
 from crossroads.data.readers._tops import opened, split_tops
-from crossroads.data.readers._view import View
+from crossroads.data.readers._view import View, is_image_name
 from crossroads.data.readers.folders import Labelled, class_folders, empty_classes, ignored, listed, refuse_other_than_classes
-from crossroads.data.readers.tables import reading, tables
+from crossroads.data.readers.tables import Reading, reading, tables
 from crossroads.errors import DataError
 
 
@@ -54,6 +54,7 @@ def split_folders(view: View) -> Labelled:
         for name, label, group in zip(part.names, part.labels, part.groups, strict=True):
             if class_name(label) not in stray:
                 found.add(name, label, splits[top], group)
+        found.tabled.update(part.tabled)
         for label in stray:
             count = plural(seen[top].pop(label), "image")
             found.notes.append(f"{count} in {view.full(top)}/{label} left out: {label!r} is no class of the training images")
@@ -62,38 +63,60 @@ def split_folders(view: View) -> Labelled:
             found.notes.append(f"{count} in {view.full(top)}/ left out: no class folders in it, and no table of labels")
     found.notes += _outside(view, splits, twins)
     found.notes += _missing_classes(view, splits, seen)
-    found.notes += ignored([name for name in view.names if not _taken(view, name)])
+    read = set().union(*(part.tables for part in parts.values()))
+    found.notes += ignored([name for name in view.names if not is_image_name(name) and view.full(name) not in read])
     _refuse_strangers(view, splits, seen)
     return found
 
 
-def _taken(view: View, name: str) -> bool:
-    """Whether a file needs no word: an image, or a table that was read."""
-    if "set of images" not in view.memo:
-        view.memo["set of images"] = set(view.images)
-        for top in split_tops(view):
-            inner = view.inside(top)
-            if not opened(view, top).branches:
-                view.memo["set of images"].update(f"{top}/{table.name}" for table in tables(inner))
-    return name in view.memo["set of images"]
-
-
 def _part(view: View, top: str) -> Labelled:
-    """What one split folder holds: class folders, or images that a table labels; nothing where its images have no labels."""
+    """What one split folder holds: class folders, or images that a table labels; nothing where its images have no labels.
+
+    The table lies in the folder or beside it. Class folders win over one that does not name all images of the folder.
+    """
     inner, inside = view.inside(top), opened(view, top)
-    if inside.branches:
+    if inside.branches and not _names_all(inner):
         refuse_other_than_classes(inside)
-        found = class_folders(inside)
-        found.notes = [f"in {view.full(top)}/: {note}" for note in found.notes if "without an image suffix" not in note]
-        found.notes = [note for note in found.notes if "no images at all" not in note]
+        found = class_folders(inside, whole=False)
+        found.notes = [f"in {view.full(top)}/: {note}" for note in found.notes]
         return found
-    found = Labelled()
     if tables(inner):
-        table = reading(inner)
+        found = _by_table(reading(inner), inner, "")
+        if inside.branches:
+            found.notes.append(f"the folders in {view.full(top)}/ are not taken as classes")
+        return found
+    if tables(view):
+        return _by_table(reading(view), view, f"{top}/")
+    return Labelled()
+
+
+def _names_all(view: View) -> bool:
+    """Whether the tables in a folder label each of its images."""
+    try:
+        return bool(tables(view)) and len(reading(view).found) == len(view.images) and not reading(view).found.missing
+    except DataError:
+        return False  # the class folders are read, and the table is named among the files that are left out
+
+
+def _by_table(table: Reading, view: View, folder: str) -> Labelled:
+    """The images of one folder of a view that its tables name; all of them where the tables lie in the folder itself."""
+    found = Labelled()
+    for row, path in enumerate(table.found.paths):
+        name = _in_tree(view, path)
+        if name.startswith(view.full(folder)):
+            found.add(name, table.labels[row], group=table.groups[row])
+    if not folder:
         table.found.check()
-        for row, path in enumerate(table.found.paths):
-            found.add(_in_tree(inner, path), table.labels[row], group=table.groups[row])
         found.notes = [*table.notes, *table.left_out()]
+    elif found.names:
+        found.tabled = set(found.names)
+        left_out = sum(name.startswith(folder) for name in view.images) - len(found.names)
+        found.notes = [*table.notes, f"{folder} is labelled by {table.title}"]
+        if left_out:
+            count = plural(left_out, "image")
+            found.notes.append(f"{count} in {view.full(folder)} left out, which {table.title} does not name")
+    if found.names:
+        found.tables = {view.full(each.name) for each in table.tables}
     return found
 
 
