@@ -23,7 +23,7 @@ def beside(tmp_path: Path, text: str, name: str = "list.csv", n: int = 20) -> Pa
     [
         (("cat/1.jpg,cat", "dog/1.jpg,dog"), "list.csv names 2 of the 40 images in class folders: not read"),
         (("cat/1.jpg,7", "dog/1.jpg,8"), "list.csv names 2 of the 40 images in class folders: not read"),
-        (("old/1.jpg,good", "old/2.jpg,bad"), "names 0 of the 40 images in class folders and 2 files that are not there: not read"),
+        (("old/1.jpg,good", "old/2.jpg,bad"), "names 0 of the 40 images in class folders and 2 files that are not found: not read"),
         (("cat/1.jpg,cat", "dog/1.jpg,"), "list.csv not read, but the folders: list.csv line 3: the label must not be empty"),
     ],
 )

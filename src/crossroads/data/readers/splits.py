@@ -10,7 +10,7 @@ from crossroads.data._words import plural
 from crossroads.data.dataset import SPLITS, TRAIN, Dataset
 from crossroads.data.labels import class_name, natural_key
 from crossroads.data.readers import _tops
-from crossroads.data.readers._names import is_unlabelled, is_usual_split
+from crossroads.data.readers._names import is_holder, is_overlay, is_unlabelled, is_usual_split
 from crossroads.data.readers._tops import opened, split_tops
 from crossroads.data.readers._view import View, is_image_name
 from crossroads.data.readers.folders import Labelled, class_folders, empty_classes, ignored, listed, refuse_other_than_classes
@@ -162,7 +162,9 @@ def _unlabelled(split: int, classes: Counter[str], trained: set[str]) -> list[st
     strange = [name for name in classes if name not in trained]
     if split == TRAIN or len(trained) < 2:
         return []
-    return strange if len(classes) == 1 else [name for name in strange if is_unlabelled(name)]
+    return (
+        strange if len(classes) == 1 else [name for name in strange if is_unlabelled(name) or is_holder(name) or is_overlay(name)]
+    )
 
 
 def _missing_classes(view: View, splits: Mapping[str, int], seen: Mapping[str, Counter[str]]) -> list[str]:

@@ -14,14 +14,14 @@ from crossroads.data.labels import Rows, class_name
 from crossroads.data.readers._columns import FALSE, IMAGE_HEADERS, LABEL_HEADERS, TRUE, Columns, columns_of
 from crossroads.data.readers._found import Found, TableRow
 from crossroads.data.readers._names import split_in, words_of
-from crossroads.data.readers._sheets import LISTS, SHEETS, Sheet, sheet_of
+from crossroads.data.readers._sheets import SHEETS, Sheet, sheet_of
 from crossroads.data.readers._view import SPLIT_WORDS, View, split_of, suffix_of
 from crossroads.errors import DataError, did_you_mean
 
 _LIST_FOLDERS = frozenset(
     ["meta", "metadata", "annotation", "annotations", "label", "labels", "list", "lists", "split", "splits", "info"]
 )
-_MOST_LISTS = 64
+_MOST_ALIKE = 64
 _JOINED = re.compile(r"\s*[|;,]\s*")
 
 
@@ -94,8 +94,8 @@ def _candidates(view: View) -> list[str]:
     if view.single:
         return [name for name in view.names if not view.kind and suffix_of(name) in SHEETS]
     found = [name for name in view.names if suffix_of(name) in SHEETS and _place_of_tables(name) and not _is_submission(name)]
-    lists = Counter(posixpath.dirname(name) for name in found if suffix_of(name) in LISTS)
-    return [name for name in found if suffix_of(name) not in LISTS or lists[posixpath.dirname(name)] <= _MOST_LISTS]
+    alike = Counter((posixpath.dirname(name), suffix_of(name)) for name in found)  # a file for each image is no table
+    return [name for name in found if alike[posixpath.dirname(name), suffix_of(name)] <= _MOST_ALIKE]
 
 
 def _place_of_tables(name: str) -> bool:
