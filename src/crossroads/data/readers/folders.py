@@ -141,6 +141,14 @@ def refuse_other_than_classes(view: View) -> None:
         raise _unlabelled(view, _counted(view, tops))
     if are_parts(tops) and all(map(_is_flat, view.branches.values())):
         raise _unlabelled(view, f"{_counted(view, tops)}, which look like numbered parts of one set")
+    _refuse_hidden_splits(view)
+    _refuse_siblings(view)
+    _refuse_tables_inside(view)
+
+
+def _refuse_hidden_splits(view: View) -> None:
+    """Folders beside each other of which one holds the splits, or is the flat test folder beside class folders."""
+    tops, splits = list(view.branches), split_tops(view)
     for top in tops if len(tops) > 1 else ():
         if not _may_hold_splits(view, top):
             continue
@@ -160,8 +168,6 @@ def refuse_other_than_classes(view: View) -> None:
             "it holds images to predict",
             f"move {view.full(tests[0])}/ away, or rename it if it is a class",
         )
-    _refuse_siblings(view)
-    _refuse_tables_inside(view)
 
 
 def _may_hold_splits(view: View, top: str) -> bool:
@@ -183,7 +189,7 @@ def _refuse_siblings(view: View) -> None:
         return
     inner = [{class_name(name) for name in branch.inside if not (is_holder(name) or is_overlay(name))} for branch in branches]
     every = set().union(*inner)
-    common = {name for name in every if sum(name in names for names in inner) > 1}
+    common = {name for name, count in Counter(name for names in inner for name in names).items() if count > 1}
     if len(common) > 1 and 2 * len(common) > len(every):
         raise two_readings(
             view,
