@@ -10,7 +10,20 @@ from pathlib import Path
 from crossroads.data._words import plural, shown
 from crossroads.data.dataset import Dataset
 from crossroads.data.labels import load_class_names, rename
-from crossroads.data.readers import _choice, arrays, cifar, folders, gtsrb, idx, npy, parquet, pickles, shards, splits, tables
+from crossroads.data.readers import (
+    _choice,
+    arrays,
+    cifar,
+    folders,
+    gtsrb,
+    idx,
+    npy,
+    parquet,
+    pickles,
+    shards,
+    split_folders,
+    tables,
+)
 from crossroads.data.readers._view import View, described, is_image_name, suffix_of, views
 from crossroads.data.readers.others import hint
 from crossroads.data.spans import Span
@@ -44,7 +57,12 @@ READERS = (
     Reader("idx", "MNIST's train-images-idx3-ubyte with its labels", idx.idx_files, idx.read_idx),
     Reader("webdataset", "tar archives of 000.jpg with 000.cls", shards.has_labels, shards.read_shards),
     Reader("table", "a CSV, TSV or JSON lines with the columns path and label", _choice.table_wins, tables.read_tables),
-    Reader("split-folders", "train/<class>/<image> with val/ and test/", splits.has_split_folders, splits.read_split_folders),
+    Reader(
+        "split-folders",
+        "train/<class>/<image> with val/ and test/",
+        split_folders.has_split_folders,
+        split_folders.read_split_folders,
+    ),
     Reader("class-folders", "<class>/<image>", folders.has_several_class_folders, folders.read_class_folders),
     Reader("parquet", "Parquet with the columns image and label", parquet.parquet_files, parquet.read_parquet),
     Reader("pickle", "a pickled dict of features and labels", pickles.pickles, pickles.read_pickles),

@@ -11,7 +11,7 @@ import numpy as np
 from crossroads.data._words import plural
 from crossroads.data.dataset import NO_SPLIT, SPLITS, TRAIN, Dataset
 from crossroads.data.labels import as_integer, class_name
-from crossroads.data.readers import folders, splits, tables
+from crossroads.data.readers import folders, split_folders, tables
 from crossroads.data.readers._found import Found
 from crossroads.data.readers._names import split_in
 from crossroads.data.readers._view import View, views
@@ -53,8 +53,8 @@ def _by_folders(view: View) -> Labelled | None:
     """What class folders or split folders say, or None where there are none that can be read."""
     try:
         for level in views(view):
-            if splits.has_split_folders(level):
-                return splits.split_folders(level)
+            if split_folders.has_split_folders(level):
+                return split_folders.split_folders(level)
         for level in views(view):
             if folders.has_several_class_folders(level):
                 return folders.class_folders(level)
