@@ -83,7 +83,7 @@ def read(source: object, *, class_names: ClassNames | None = None) -> Dataset:
     Args:
         source: One of these.
             The path of a folder, or of a .zip, .tar, .tar.gz, .tar.bz2 or .tar.xz archive of what a folder may hold.
-            The path of one CSV, TSV, pickle, .npz, .npy or Parquet file.
+            The path of one CSV, TSV, JSON lines, JSON, list, pickle, .npz, .npy or Parquet file.
             Arrays, as ``(images, labels)`` or a mapping such as ``{"features": …, "labels": …}``: images (n, height, width) or
             (n, height, width, 1, 3 or 4), uint8, or floats in [0, 1]; labels (n,) integers, strings or booleans, or one-hot (n, k).
             A data set, which is returned as it is.
@@ -94,7 +94,7 @@ def read(source: object, *, class_names: ClassNames | None = None) -> Dataset:
         The data set; its `notes` say what was left out and why.
 
     Raises:
-        DataError: Nothing that is known, a bad row, a file that is missing, hostile or broken; says what was found.
+        DataError: Nothing that is known, a layout that fits two readings, a bad row, a file that is missing, hostile or broken; says what was found.
         MissingExtraError: Parquet without pyarrow.
     """
     dataset = _read(source)

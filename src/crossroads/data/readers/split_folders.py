@@ -103,7 +103,7 @@ def _part(view: View, top: str) -> Labelled:
 def _names_all(view: View) -> bool:
     """Whether the tables in a folder label each of its images."""
     try:
-        return bool(tables(view)) and len(reading(view).found) == len(view.images) and not reading(view).found.missing
+        return bool(tables(view)) and len(set(reading(view).found.paths)) == len(view.images) and not reading(view).found.missing
     except DataError:
         return False  # the class folders are read, and the table is named among the files that are left out
 
