@@ -94,7 +94,8 @@ def read(source: object, *, class_names: ClassNames | None = None) -> Dataset:
         The data set; its `notes` say what was left out and why.
 
     Raises:
-        DataError: Nothing that is known, a layout that fits two readings, a bad row, a file that is missing, hostile or broken; says what was found.
+        DataError: Nothing that is known, a layout that fits two readings, a bad row, a file that is missing, hostile or broken;
+            says what was found.
         MissingExtraError: Parquet without pyarrow.
     """
     dataset = _read(source)
