@@ -23,7 +23,7 @@ def beside(tmp_path: Path, text: str, name: str = "list.csv", n: int = 20) -> Pa
     [
         (("cat/1.jpg,cat", "dog/1.jpg,dog"), "list.csv names 2 of the 40 images in class folders: not read"),
         (("cat/1.jpg,7", "dog/1.jpg,8"), "list.csv names 2 of the 40 images in class folders: not read"),
-        (("old/1.jpg,good", "old/2.jpg,bad"), "names 0 of the 40 images in class folders and 2 files that are not there: not read"),
+        (("old/1.jpg,good", "old/2.jpg,bad"), "names 0 of the 40 images in class folders and 2 files that are not found: not read"),
         (("cat/1.jpg,cat", "dog/1.jpg,"), "list.csv not read, but the folders: list.csv line 3: the label must not be empty"),
     ],
 )
@@ -84,3 +84,16 @@ def test_images_that_only_a_table_without_labels_names_are_refused(tmp_path: Pat
         DataError, match=r"list\.csv must have a header line with a column of labels; received 'path', 'width', 'height'"
     ):
         read(write(tmp_path, files))
+
+
+def test_a_table_that_brings_nothing_leaves_the_splits_of_the_folders(tmp_path: Path) -> None:
+    rows = [f"{split}/{name}/{n}.jpg,{name}" for split in ("train", "test") for name in ("cat", "dog") for n in range(3)]
+    dataset = read(write(tmp_path, trees("train/", "test/") | {"list.csv": table("path,label", *rows)}))
+    assert Counter(dataset.row(row).split for row in range(12)) == {"train": 6, "test": 6}
+
+
+def test_a_table_of_images_in_flat_split_folders_takes_their_splits(tmp_path: Path) -> None:
+    rows = [f"{split}/{n}.jpg,{('cat', 'dog')[n % 2]}" for split in ("training", "testing") for n in range(3)]
+    dataset = read(write(tmp_path, images("training/{}.jpg", "testing/{}.jpg") | {"list.csv": table("path,label", *rows)}))
+    assert Counter(dataset.row(row).split for row in range(6)) == {"train": 3, "test": 3}
+    assert any("splits are the folders" in note for note in dataset.notes)

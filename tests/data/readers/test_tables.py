@@ -333,3 +333,27 @@ def test_json_of_names_and_labels(tmp_path: Path) -> None:
 def test_bad_json_lines_are_named(text: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=message):
         read(photos(tmp_path, text, "list.jsonl") / "list.jsonl")
+
+
+def test_file_names_are_found_in_upper_and_lower_case(tmp_path: Path) -> None:
+    write(tmp_path, ["photos/P0.JPG", "photos/p1.jpg", "photos/P1.jpg"])
+    (tmp_path / "list.csv").write_text("file,label\np0.jpg,a\nP1.jpg,b\n")
+    assert [row.source for row in map(read(tmp_path).row, range(2))] == ["photos/P0.JPG", "photos/P1.jpg"]
+
+
+def test_a_list_of_the_classes_is_no_table_of_labels(tmp_path: Path) -> None:
+    files = images("photos/{}.jpg", n=5)
+    with pytest.raises(DataError):
+        read(write(tmp_path / "a", files | {"classes.csv": lines("id,name", "0,oak", "1,elm")}))
+    rows = (f"{n},{('oak', 'elm')[n % 2]}" for n in range(5))
+    dataset = read(
+        write(tmp_path / "b", files | {"classes.csv": lines("id,name", "0,oak", "1,elm"), "y.csv": lines("id,label", *rows)})
+    )
+    assert len(dataset) == 5
+
+
+def test_an_empty_submission_is_no_table_of_labels(tmp_path: Path) -> None:
+    files = images("train/a{}.jpg", "test/b{}.jpg", n=2) | {"train.csv": lines("id,label", "a0,oak", "a1,elm")}
+    dataset = read(write(tmp_path, files | {"sampleSubmission.csv": lines("id,label", "b0,oak", "b1,oak")}))
+    assert [dataset.row(row).source for row in range(2)] == ["train/a0.jpg", "train/a1.jpg"]
+    assert any("2 images in test/ left out" in note for note in dataset.notes)

@@ -10,7 +10,20 @@ from pathlib import Path
 from crossroads.data._words import shown
 from crossroads.data.dataset import Dataset
 from crossroads.data.labels import load_class_names, rename
-from crossroads.data.readers import _choice, cifar, folders, gtsrb, idx, memory, npy, parquet, pickles, shards, splits, tables
+from crossroads.data.readers import (
+    _choice,
+    cifar,
+    folders,
+    gtsrb,
+    idx,
+    memory,
+    npy,
+    parquet,
+    pickles,
+    shards,
+    split_folders,
+    tables,
+)
 from crossroads.data.readers._view import View, described, is_image_name, suffix_of, views
 from crossroads.data.readers.others import hint
 from crossroads.data.spans import Span
@@ -44,7 +57,12 @@ READERS = (
     Reader("idx", "MNIST's train-images-idx3-ubyte with its labels", idx.idx_files, idx.read_idx),
     Reader("webdataset", "tar archives of 000.jpg with 000.cls", shards.has_labels, shards.read_shards),
     Reader("table", "a CSV, TSV or JSON lines with the columns path and label", _choice.table_wins, tables.read_tables),
-    Reader("split-folders", "train/<class>/<image> with val/ and test/", splits.has_split_folders, splits.read_split_folders),
+    Reader(
+        "split-folders",
+        "train/<class>/<image> with val/ and test/",
+        split_folders.has_split_folders,
+        split_folders.read_split_folders,
+    ),
     Reader("class-folders", "<class>/<image>", folders.has_several_class_folders, folders.read_class_folders),
     Reader("parquet", "Parquet with the columns image and label", parquet.parquet_files, parquet.read_parquet),
     Reader("pickle", "a pickled dict of features and labels", pickles.pickles, pickles.read_pickles),
@@ -65,7 +83,7 @@ def read(source: object, *, class_names: ClassNames | None = None) -> Dataset:
     Args:
         source: One of these.
             The path of a folder, or of a .zip, .tar, .tar.gz, .tar.bz2 or .tar.xz archive of what a folder may hold.
-            The path of one CSV, TSV, pickle, .npz, .npy or Parquet file.
+            The path of one CSV, TSV, JSON lines, JSON, list, pickle, .npz, .npy or Parquet file.
             What is in memory, as ``(images, labels)`` or a mapping such as ``{"features": …, "labels": …}``: images as one array
             (n, height, width) or (n, height, width, 1, 3 or 4), uint8, or floats in [0, 1]; or as a list of paths, encoded files,
             arrays and Pillow images; labels (n,) integers, strings or booleans, or one-hot (n, k). Two such pairs are train and
@@ -78,7 +96,8 @@ def read(source: object, *, class_names: ClassNames | None = None) -> Dataset:
         The data set; its `notes` say what was left out and why.
 
     Raises:
-        DataError: Nothing that is known, a bad row, a file that is missing, hostile or broken; says what was found.
+        DataError: Nothing that is known, a layout that fits two readings, a bad row, a file that is missing, hostile or broken;
+            says what was found.
         MissingExtraError: Parquet without pyarrow.
     """
     dataset = _read(source)

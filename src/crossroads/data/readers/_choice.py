@@ -11,7 +11,7 @@ import numpy as np
 from crossroads.data._words import plural
 from crossroads.data.dataset import NO_SPLIT, SPLITS, TRAIN, Dataset
 from crossroads.data.labels import as_integer, class_name
-from crossroads.data.readers import folders, splits, tables
+from crossroads.data.readers import folders, split_folders, tables
 from crossroads.data.readers._found import Found
 from crossroads.data.readers._names import split_in
 from crossroads.data.readers._view import View, views
@@ -25,8 +25,8 @@ _NEARLY_ALL = 0.95
 def table_wins(view: View) -> bool:
     """Whether tables label the images of a view. Where they do not, and name some, the notes say so.
 
-    Tables win where folders are no classes, and where they name every image, or nearly every image of each folder that they touch.
-    Folders win where the two agree and the tables name fewer images.
+    Tables win where folders are no classes; where both agree and the tables bring splits, groups or more images; and where they say
+    other labels for nearly every image of each folder that they touch. Folders win where both agree otherwise.
 
     Raises:
         DataError: The two disagree, and neither is clearly the better.
@@ -53,8 +53,8 @@ def _by_folders(view: View) -> Labelled | None:
     """What class folders or split folders say, or None where there are none that can be read."""
     try:
         for level in views(view):
-            if splits.has_split_folders(level):
-                return splits.split_folders(level)
+            if split_folders.has_split_folders(level):
+                return split_folders.split_folders(level)
         for level in views(view):
             if folders.has_several_class_folders(level):
                 return folders.class_folders(level)
@@ -75,8 +75,8 @@ def _better(view: View, reading: Reading, by_folder: Labelled) -> bool:
     named = f"{reading.title} names {len(both)} of the {len(folder)} images in class folders"
     numbers = _number_folders({(table[name], folder[name]) for name in both})
     if numbers or all(table[name] == folder[name] for name in both):
-        brings = any(reading.splits) or any(group is not None for group in reading.groups)
-        if not reading.found.missing and (len(both) == len(folder) or (brings and 2 * len(both) > len(folder))):
+        brings = any(reading.splits) or any(group is not None for group in reading.groups) or len(table) > len(folder)
+        if brings and not reading.found.missing and 2 * len(both) > len(folder):
             if numbers:
                 reading.rename(numbers)
             return True
@@ -99,9 +99,8 @@ def _number_folders(pairs: set[tuple[str, str]]) -> dict[str, str]:
     """The folder that each label of a table stands for, where the labels are numbers and each is that of one folder; else none."""
     numbers = dict(pairs)
     one_to_one = len(numbers) == len(pairs) == len(set(numbers.values()))
-    return (
-        numbers if one_to_one and all(as_integer(label) is not None for label in numbers) and any(a != b for a, b in pairs) else {}
-    )
+    counted = all(as_integer(label) is not None for label in numbers)
+    return numbers if one_to_one and counted and any(label != name for label, name in pairs) else {}
 
 
 def _fills_its_folders(named: set[str], folder: dict[str, str]) -> bool:

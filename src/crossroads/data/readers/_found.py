@@ -188,6 +188,7 @@ class Found:
         self.paths: list[str] = []
         self.repeated = 0
         self._labels: list[str] = []
+        self._groups: list[str | None] = []
         self._splits = array("B")
         self._lines = array("I")
         self._missing = array("q")
@@ -218,14 +219,16 @@ class Found:
         known = self._seen.setdefault(place, len(self.paths))
         if known < len(self.paths):
             self._agree(known, table, row, split)
-            self.repeated += 1
-            return False
+            if row.group == self._groups[known]:
+                self.repeated += 1
+                return False
         if not self._tables or self._tables[-1][1] != table:
             self._tables.append((len(self.paths), table))
         if not there:
             self._missing.append(len(self.paths))
         self.paths.append(place)
         self._labels.append(row.label)
+        self._groups.append(row.group)
         self._splits.append(split)
         self._lines.append(row.line)
         return True

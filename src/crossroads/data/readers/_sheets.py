@@ -23,7 +23,7 @@ JSON = (".json", ".labels")
 SHEETS = (*TABLES, *LISTS, *JSON_LINES, *JSON)
 _DELIMITERS = ",;\t"
 _HEAD = 1 << 16
-_MAX_JSON = 1 << 28
+_MAX_JSON = 1 << 27
 _SAMPLE = 64
 _SPACED = re.compile(rf"(.*?({'|'.join(map(re.escape, sorted(IMAGE_SUFFIXES)))}))\s+(.*)", re.IGNORECASE)
 
@@ -73,6 +73,8 @@ def sheet_of(view: View, name: str) -> Sheet:
     if suffix in JSON or suffix in JSON_LINES:
         form = "json" if suffix in JSON and not _is_lines(head) else "jsonl"
         sheet = Sheet(span, label, form)
+        if form == "json" and not _may_hold_records(head):
+            return sheet
         headers = dict.fromkeys(key for _, record in islice(_records(sheet), _SAMPLE) for key in record)
         return Sheet(span, label, form, headers=tuple(headers))
     encoding = "utf-16" if head[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
@@ -151,6 +153,12 @@ def _is_lines(head: bytes) -> bool:
         return isinstance(json.loads(first), dict) and rest.lstrip().startswith("{")
     except (ValueError, RecursionError):
         return False
+
+
+def _may_hold_records(head: bytes) -> bool:
+    """Whether a JSON document begins like a list of records: others, such as COCO's, may be large and are not parsed."""
+    begin = re.match(r"\s*(\[\s*\{|\{\s*\"([^\"]*)\")", head.decode("utf-8-sig", "replace"))
+    return begin is not None and (begin[2] in (None, "files", "version") or is_image_name(begin[2]))
 
 
 def _records(sheet: Sheet) -> Iterator[tuple[int, dict[str, str]]]:

@@ -9,15 +9,18 @@ from dataclasses import dataclass, field
 from itertools import islice
 
 from crossroads.data._words import plural
-from crossroads.data.dataset import NO_SPLIT, Dataset
+from crossroads.data.dataset import NO_SPLIT, TEST, Dataset
 from crossroads.data.labels import Rows, class_name
-from crossroads.data.readers._names import are_parts, is_holder, is_overlay, is_plain_split, split_in, words_of
+from crossroads.data.readers._names import are_parts, is_holder, is_overlay, is_plain_split, is_unlabelled, split_in, words_of
+from crossroads.data.readers._sheets import SHEETS
 from crossroads.data.readers._tops import has_split_folders, opened, split_tops, two_readings
-from crossroads.data.readers._view import Branch, TreeImages, View, is_image_name, views
+from crossroads.data.readers._view import Branch, TreeImages, View, is_image_name, suffix_of, views
 from crossroads.data.readers.others import hint
+from crossroads.data.readers.tables import reading, tables
 from crossroads.errors import DataError
 
 _STEM = re.compile(r"([^\W\d][\w .-]*?)[._ -]*\d+\.\w+$")
+_MOST_LOOKED_INTO = 3
 _CAMERA = ("img", "image", "dsc", "dscn", "frame", "photo", "pic", "test", "train", "val")
 
 
@@ -113,6 +116,7 @@ def class_folders(view: View, *, whole: bool = True) -> Labelled:
             f"{plural(sum(deep.values()), 'image')} in {inside} of class folders: taken as images of the class folder"
         )
     if whole:
+        found.notes += odd_classes(view.branches)
         found.notes += empty_classes(view.folders(), view.branches)
         found.notes += ignored(other)
     return found
@@ -137,6 +141,14 @@ def refuse_other_than_classes(view: View) -> None:
         raise _unlabelled(view, _counted(view, tops))
     if are_parts(tops) and all(map(_is_flat, view.branches.values())):
         raise _unlabelled(view, f"{_counted(view, tops)}, which look like numbered parts of one set")
+    _refuse_hidden_splits(view)
+    _refuse_siblings(view)
+    _refuse_tables_inside(view)
+
+
+def _refuse_hidden_splits(view: View) -> None:
+    """Folders beside each other of which one holds the splits, or is the flat test folder beside class folders."""
+    tops, splits = list(view.branches), split_tops(view)
     for top in tops if len(tops) > 1 else ():
         if not _may_hold_splits(view, top):
             continue
@@ -148,7 +160,14 @@ def refuse_other_than_classes(view: View) -> None:
                     f"{level.root} holds the splits {', '.join(split_tops(level))}",
                     f"give {level.root} itself",
                 )
-    _refuse_siblings(view)
+    tests = [top for top, split in splits.items() if split == TEST and is_plain_split(top)]
+    if tests and len(tests) < len(tops) and len(set(splits.values())) == 1:
+        raise two_readings(
+            view,
+            f"{view.full(tests[0])}/ is the class {tests[0]!r}",
+            "it holds images to predict",
+            f"move {view.full(tests[0])}/ away, or rename it if it is a class",
+        )
 
 
 def _may_hold_splits(view: View, top: str) -> bool:
@@ -170,7 +189,7 @@ def _refuse_siblings(view: View) -> None:
         return
     inner = [{class_name(name) for name in branch.inside if not (is_holder(name) or is_overlay(name))} for branch in branches]
     every = set().union(*inner)
-    common = {name for name in every if sum(name in names for names in inner) > 1}
+    common = {name for name, count in Counter(name for names in inner for name in names).items() if count > 1}
     if len(common) > 1 and 2 * len(common) > len(every):
         raise two_readings(
             view,
@@ -178,6 +197,24 @@ def _refuse_siblings(view: View) -> None:
             f"{listed('folder', 'folders', sorted(common))} in each of them are",
             "give one of the folders, or list the images in a CSV with the columns path and label",
         )
+
+
+def _refuse_tables_inside(view: View) -> None:
+    """``a/1.jpg`` with ``a/labels.csv``: the labels may be those of the tables in the folders."""
+    holding = {name.partition("/")[0] for name in view.names if name.count("/") == 1 and suffix_of(name) in SHEETS}
+    for top in [top for top in view.branches if top in holding][:_MOST_LOOKED_INTO]:
+        try:
+            inside = tables(view.inside(top))
+            labels = set(reading(view.inside(top)).labels) if inside else set()
+        except DataError:
+            continue  # no table of labels, whatever it is
+        if labels - {top}:
+            raise two_readings(
+                view,
+                f"{listed('folder', 'folders', list(view.branches))} are the classes",
+                f"{view.full(top)}/{inside[0].name} gives the labels",
+                f"give {view.full(top)}/{inside[0].name} itself, or move the tables away",
+            )
 
 
 def refuse_unlabelled(view: View) -> None:
@@ -208,6 +245,17 @@ def _in_names(view: View) -> str:
     return (
         f"the names of the files may hold the labels ({', '.join(sorted(found)[:4])}): move the files into folders of these names"
     )
+
+
+def is_odd(name: str) -> bool:
+    """Whether a folder's name says that its images have no class: ``images``, ``masks``, ``unlabeled``."""
+    return is_holder(name) or is_overlay(name) or is_unlabelled(name)
+
+
+def odd_classes(names: Iterable[str]) -> list[str]:
+    """A note on classes whose names say that they are none."""
+    odd = list(filter(is_odd, names))
+    return [f"{listed('folder', 'folders', odd)} read as a class: move it away if its images have no label"] if odd else []
 
 
 def empty_classes(folders: Sequence[str], with_images: Iterable[str]) -> list[str]:

@@ -72,6 +72,7 @@ OTHERS = (
         "it holds objects in images: export the set for classification",
     ),
     Other("YOLO", _yolo, "it holds boxes: export the set for classification, or crop the boxes into class folders"),
+    Other("LabelMe", _json_with(b'"shapes"'), "it holds objects in images: crop them into class folders"),
     Other("Label Studio JSON", _json_with(b'"annotations"'), "export it as CSV or JSON-MIN"),
     Other(
         "Pascal VOC or CVAT XML",

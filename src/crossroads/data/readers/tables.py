@@ -13,15 +13,15 @@ from crossroads.data.dataset import NO_SPLIT, SPLITS, TEST, TRAIN, Dataset
 from crossroads.data.labels import Rows, class_name
 from crossroads.data.readers._columns import FALSE, IMAGE_HEADERS, LABEL_HEADERS, TRUE, Columns, columns_of
 from crossroads.data.readers._found import Found, TableRow
-from crossroads.data.readers._names import split_in, words_of
-from crossroads.data.readers._sheets import LISTS, SHEETS, Sheet, sheet_of
+from crossroads.data.readers._names import is_plain_split, split_in, words_of
+from crossroads.data.readers._sheets import SHEETS, Sheet, sheet_of
 from crossroads.data.readers._view import SPLIT_WORDS, View, split_of, suffix_of
 from crossroads.errors import DataError, did_you_mean
 
 _LIST_FOLDERS = frozenset(
     ["meta", "metadata", "annotation", "annotations", "label", "labels", "list", "lists", "split", "splits", "info"]
 )
-_MOST_LISTS = 64
+_MOST_ALIKE = 64
 _JOINED = re.compile(r"\s*[|;,]\s*")
 
 
@@ -94,8 +94,8 @@ def _candidates(view: View) -> list[str]:
     if view.single:
         return [name for name in view.names if not view.kind and suffix_of(name) in SHEETS]
     found = [name for name in view.names if suffix_of(name) in SHEETS and _place_of_tables(name) and not _is_submission(name)]
-    lists = Counter(posixpath.dirname(name) for name in found if suffix_of(name) in LISTS)
-    return [name for name in found if suffix_of(name) not in LISTS or lists[posixpath.dirname(name)] <= _MOST_LISTS]
+    alike = Counter((posixpath.dirname(name), suffix_of(name)) for name in found)  # a file for each image is no table
+    return [name for name in found if alike[posixpath.dirname(name), suffix_of(name)] <= _MOST_ALIKE]
 
 
 def _place_of_tables(name: str) -> bool:
@@ -138,10 +138,24 @@ class Reading:
     def rename(self, names: Mapping[str, str]) -> None:
         """Give labels that are numbers the names of the folders that they stand for."""
         self.labels = [names.get(class_name(label), label) for label in self.labels]
+        self._collect()
+        self.notes.append(f"the numbers in {self.title} stand for the class folders, which give the names")
+
+    def split_by_folders(self) -> None:
+        """Take the splits from the folders of the images, where the tables say none and every image lies in a split folder."""
+        if any(self.splits) or self.view.single:
+            return
+        splits = [_split_folder(path) for path in self.found.paths]
+        if None not in splits and len(set(splits)) > 1 and TRAIN in splits:
+            self.splits = [split or NO_SPLIT for split in splits]
+            self._collect()
+            self.notes.append(f"splits are the folders of the images that {self.title} names")
+
+    def _collect(self) -> None:
+        """The rows once more, after a change to their labels or splits."""
         self.rows = Rows()
         for label, split, group in zip(self.labels, self.splits, self.groups, strict=True):
             self.rows.add(label, split=split, group=group)
-        self.notes.append(f"the numbers in {self.title} stand for the class folders, which give the names")
 
     @property
     def title(self) -> str:
@@ -197,9 +211,15 @@ def _reading(view: View) -> Reading:
         result.notes += _said(table)
     if unlabelled:
         result.notes.append(f"{plural(unlabelled, 'row')} of {result.title} without a class left out")
+    result.split_by_folders()
     result.notes += result.found.notes()
     result.notes += _look_for_several_labels(result)
     return result
+
+
+def _split_folder(path: str) -> int | None:
+    """The split that the folders of an image say, or None."""
+    return next((split_in(part) for part in path.split("/")[:-1] if is_plain_split(part)), None)
 
 
 def _with_splits(found: Sequence[Table], origin: str) -> list[tuple[int, Table]]:

@@ -165,3 +165,52 @@ def test_a_table_in_a_split_folder_labels_its_images(tmp_path: Path) -> None:
     assert counts(dataset) == {"train": 6, "test": 3}
     assert dataset.groups is not None
     assert any("3 images in test/ left out, which test/truth.csv does not name" in note for note in dataset.notes)
+
+
+@pytest.mark.parametrize("inside", ["", "unknown/"])
+def test_a_test_folder_beside_class_folders_is_refused_with_both_readings(inside: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"two: test/ is the class 'test'; or it holds images to predict; move test/ away"):
+        read(write(tmp_path, trees("", classes=KINDS) | images(f"test/{inside}{{}}.jpg")))
+
+
+@pytest.mark.parametrize("name", ["images", "masks", "unlabeled"])
+def test_a_class_whose_name_says_that_it_is_none_is_said(name: str, tmp_path: Path) -> None:
+    dataset = read(write(tmp_path, trees("", classes=(*KINDS, name))))
+    assert name in dataset.classes
+    assert any(repr(name) in note and "read as a class" in note for note in dataset.notes)
+
+
+def test_a_folder_of_images_that_only_another_split_has_is_no_class(tmp_path: Path) -> None:
+    dataset = read(write(tmp_path, trees("train/", "val/", classes=KINDS) | images("val/images/{}.jpg")))
+    assert dataset.classes == ("elm", "oak")
+    assert any("3 images in val/images left out" in note for note in dataset.notes)
+
+
+def test_a_table_beside_the_folders_labels_the_split_without_class_folders(tmp_path: Path) -> None:
+    files = trees("train/") | images("test/x{}.jpg") | {"Test.csv": table("id,class", "x0,cat", "x2,dog")}
+    dataset = read(write(tmp_path, files))
+    assert counts(dataset) == {"train": 6, "test": 2}
+    assert any("1 image in test/ left out, which Test.csv does not name" in note for note in dataset.notes)
+
+
+def test_a_table_of_all_images_of_a_split_wins_over_its_folders(tmp_path: Path) -> None:
+    rows = [f"{folder}/{n}.jpg,{('sharp', 'blurred')[n % 2]}" for folder in ("a", "b") for n in range(3)]
+    files = trees("train/", "test/", classes=("a", "b"))
+    dataset = read(
+        write(tmp_path, files | {f"{split}/metadata.csv": table("file_name,label", *rows) for split in ("train", "test")})
+    )
+    assert dataset.classes == ("blurred", "sharp")
+    assert counts(dataset) == {"train": 6, "test": 6}
+    assert "the folders in train/ are not taken as classes" in dataset.notes
+
+
+def test_tables_in_folders_that_name_no_split_are_refused_with_both_readings(tmp_path: Path) -> None:
+    rows = table("filename,label", "0.jpg,sharp", "1.jpg,blurred")
+    with pytest.raises(DataError, match=r"folders 'north', 'south' are the classes; or north/labels\.csv gives the labels"):
+        read(write(tmp_path, images("north/{}.jpg", "south/{}.jpg") | {"north/labels.csv": rows, "south/labels.csv": rows}))
+
+
+def test_one_folder_with_a_split_among_its_words_only_wraps_the_classes(tmp_path: Path) -> None:
+    dataset = read(write(tmp_path, trees("birds_train/birds_train/", classes=KINDS)))
+    assert dataset.classes == ("elm", "oak")
+    assert dataset.splits is None

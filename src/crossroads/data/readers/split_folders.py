@@ -10,10 +10,19 @@ from crossroads.data._words import plural
 from crossroads.data.dataset import SPLITS, TRAIN, Dataset
 from crossroads.data.labels import class_name, natural_key
 from crossroads.data.readers import _tops
-from crossroads.data.readers._names import is_unlabelled, is_usual_split
+from crossroads.data.readers._names import is_usual_split
 from crossroads.data.readers._tops import opened, split_tops
 from crossroads.data.readers._view import View, is_image_name
-from crossroads.data.readers.folders import Labelled, class_folders, empty_classes, ignored, listed, refuse_other_than_classes
+from crossroads.data.readers.folders import (
+    Labelled,
+    class_folders,
+    empty_classes,
+    ignored,
+    is_odd,
+    listed,
+    odd_classes,
+    refuse_other_than_classes,
+)  # fmt: skip
 from crossroads.data.readers.tables import Reading, reading, tables
 from crossroads.errors import DataError
 
@@ -62,6 +71,7 @@ def split_folders(view: View) -> Labelled:
             count = plural(view.branches[top].images, "image")
             found.notes.append(f"{count} in {view.full(top)}/ left out: no class folders in it, and no table of labels")
     found.notes += _outside(view, splits, twins)
+    found.notes += odd_classes(dict.fromkeys(found.labels))
     found.notes += _missing_classes(view, splits, seen)
     read = set().union(*(part.tables for part in parts.values()))
     found.notes += ignored([name for name in view.names if not is_image_name(name) and view.full(name) not in read])
@@ -93,7 +103,7 @@ def _part(view: View, top: str) -> Labelled:
 def _names_all(view: View) -> bool:
     """Whether the tables in a folder label each of its images."""
     try:
-        return bool(tables(view)) and len(reading(view).found) == len(view.images) and not reading(view).found.missing
+        return bool(tables(view)) and len(set(reading(view).found.paths)) == len(view.images) and not reading(view).found.missing
     except DataError:
         return False  # the class folders are read, and the table is named among the files that are left out
 
@@ -162,7 +172,7 @@ def _unlabelled(split: int, classes: Counter[str], trained: set[str]) -> list[st
     strange = [name for name in classes if name not in trained]
     if split == TRAIN or len(trained) < 2:
         return []
-    return strange if len(classes) == 1 else [name for name in strange if is_unlabelled(name)]
+    return strange if len(classes) == 1 else list(filter(is_odd, strange))
 
 
 def _missing_classes(view: View, splits: Mapping[str, int], seen: Mapping[str, Counter[str]]) -> list[str]:
