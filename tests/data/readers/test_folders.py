@@ -178,3 +178,16 @@ def test_an_artifact_is_not_taken_for_arrays_of_images(tmp_path: Path) -> None:
     ):
         read(tmp_path)
     assert ARTIFACT == (MANIFEST, "model.keras")
+
+
+def test_a_logo_beside_the_only_folder_is_left_out_and_said(tmp_path: Path) -> None:
+    names = [f"data/{name}/{i}.png" for name in ("ant", "bee") for i in range(6)]
+    dataset = read(write(tmp_path, [*names, "logo.svg"]))
+    assert (dataset.classes, len(dataset)) == (("ant", "bee"), 12)
+    assert any("1 image beside" in note and "data/" in note for note in dataset.notes)
+
+
+def test_captions_are_no_labels(tmp_path: Path) -> None:
+    lines = "\n".join(f"{i}.png,a photo of thing {i % 3}" for i in range(9))
+    with pytest.raises(DataError, match="labels"):
+        read(write(tmp_path, {**dict.fromkeys(f"{i}.png" for i in range(9)), "metadata.csv": f"file_name,text\n{lines}\n"}))

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from crossroads.data._words import shown
+from crossroads.data._words import plural, shown
 from crossroads.data.dataset import Dataset
 from crossroads.data.labels import load_class_names, rename
 from crossroads.data.readers import (
@@ -146,7 +146,10 @@ def _recognised(first: View) -> Dataset:
                 dataset = reader.read(view)
                 if reader.read is folders.read_class_folders:
                     dataset = _choice.with_listed_splits(levels, dataset)
-                return replace(dataset, notes=(*first.notes, *dataset.notes))
+                strays = (
+                    f"{plural(above.loose, 'image')} beside the folder {view.root}: left out" for above in _above(levels, view)
+                )
+                return replace(dataset, notes=(*first.notes, *strays, *dataset.notes))
     mend = _known()
     if first.single and is_image_name(first.names[0]):
         mend = "give the folder that holds the class folders, not one image"
@@ -156,6 +159,11 @@ def _recognised(first: View) -> Dataset:
         folders.refuse_unlabelled(levels[-1])
         mend = hint(first) or mend
     raise DataError(f"no known layout of labelled images in {first.origin}", received=described(first.names), mend=mend)
+
+
+def _above(levels: Sequence[View], view: View) -> list[View]:
+    """The levels above `view` that hold images themselves."""
+    return [level for level in levels[: levels.index(view)] if level.loose]
 
 
 def _known() -> str:

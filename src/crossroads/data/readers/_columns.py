@@ -39,6 +39,7 @@ _GROUPS = frozenset((
     "group", "groups", "patient", "patients", "subject", "subjects", "person", "lesion", "case", "user", "track", "sequence",
     "video", "scene", "specimen", "plant", "animal", "individual", "location", "site", "family", "session",
 ))  # fmt: skip
+_PROSE = frozenset(("text", "caption", "captions", "prompt", "description", "sentence", "comment", "comments", "title", "question"))
 _BOXES = frozenset(("xmin", "x_min", "ymin", "y_min", "bbox", "bbox_x", "xmax", "x_max", "roi_x1", "x1"))
 _SIZES = frozenset(("width", "height", "w", "h", "size", "confidence", "score", "url", "index", "unnamed_0", ""))
 TRUE, FALSE = frozenset(("1", "1.0", "true", "t", "yes", "y")), frozenset(("0", "0.0", "false", "f", "no", "n"))
@@ -99,7 +100,12 @@ def columns_of(sheet: Sheet, resolves: Resolves | None = None) -> Columns:
             one_hot = tuple(rest)
         else:
             rest = [at for at in rest if not _is_group(names[at]) and not _is_measure(values[at])]
-            label = rest[0] if len(rest) == 1 and len(names) <= 3 and not _lists_classes(values[image], values[rest[0]]) else None
+            described = not _PROSE.isdisjoint(names)  # captions, beside which a number is no label
+            label = (
+                rest[0]
+                if len(rest) == 1 and len(names) <= 3 and not described and not _lists_classes(values[image], values[rest[0]])
+                else None
+            )
     taken = {image, label, split, group, *one_hot}
     return Columns(
         image,

@@ -47,6 +47,10 @@ def split_of(name: str) -> int | None:
     return SPLIT_WORDS.get(name.strip().lower())
 
 
+_STRAY = 0.1
+"""Images beside the only folder, as a fraction of those in it, up to which they count as strays."""
+
+
 @dataclass(slots=True)
 class Branch:
     """How many images a folder holds directly, and how many at any depth below each of its subfolders."""
@@ -153,7 +157,14 @@ class View:
         return [name[len(prefix) :] for name in self.tree.folders() if name.startswith(prefix) and "/" not in name[len(prefix) :]]
 
     def below(self) -> View | None:
-        """One level down, where everything that matters lies in one folder: all images, or else all tables and arrays."""
+        """One level down, where everything that matters lies in one folder: all images, or else all tables and arrays.
+
+        A few images beside that folder, such as a logo, do not matter; whoever goes down says that they are left out.
+        """
+        if len(self.branches) == 1:
+            ((top, branch),) = self.branches.items()
+            if 0 < self.loose <= _STRAY * branch.images:
+                return self.inside(top)
         relevant = self.images or [name for name in self.names if suffix_of(name) in DATA_SUFFIXES] or self.names
         tops = {name.partition("/")[0] if "/" in name else "" for name in relevant}
         if len(tops) != 1 or tops == {""}:
