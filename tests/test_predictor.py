@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import json
+import multiprocessing
 import os
+import pickle
 import shutil
 import subprocess
 import sys
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 
 import keras
@@ -23,7 +26,7 @@ from crossroads.data.dataset import Dataset
 from crossroads.errors import ArtifactError, DataError, ImageRefused
 from crossroads.inference import BATCH
 from crossroads.predictor import Predictor
-from tiny_artifact import CLASSES, SIZE, contents, pixels
+from tiny_artifact import CLASSES, SIZE, contents, model, pixels
 
 
 @pytest.fixture(scope="module")
@@ -106,6 +109,41 @@ def test_threads_may_share_a_predictor(folder, n):
 
     with ThreadPoolExecutor(4) as pool:
         assert max(pool.map(worst, range(4))) < 1e-6
+
+
+def _label(predictor):
+    return predictor.predict(list(pixels(1)), top=1)[0].labels[0].label
+
+
+def test_a_pickled_predictor_is_loaded_again(folder):
+    shared = Predictor.load(folder, threads=1)
+    again = pickle.loads(pickle.dumps(shared))
+    assert again._graph.threads == 1
+    assert again.manifest == shared.manifest
+    assert np.array_equal(again.probabilities(pixels(3)), shared.probabilities(pixels(3)))
+
+
+def test_a_predictor_goes_to_processes_that_start_anew(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(folder.parent)
+    shared = Predictor.load(folder.name)  # a relative path means another folder elsewhere
+    monkeypatch.chdir(tmp_path)
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        assert pool.submit(_label, shared).result() == _label(shared)
+
+
+def test_a_copy_is_the_predictor_itself(predictor):
+    assert copy.copy(predictor) is copy.deepcopy(predictor) is predictor
+
+
+def test_a_pickle_whose_artifact_is_gone_or_another_says_what_to_do(folder, tmp_path):
+    run = Path(shutil.copytree(folder, tmp_path / "run"))
+    pickled = pickle.dumps(Predictor.load(run))
+    shutil.rmtree(run)
+    with pytest.raises(ArtifactError, match=r"loaded again from its artifact: .* received no such folder; keep the artifact"):
+        pickle.loads(pickled)
+    artifact.write(run, contents(model(seed=4)), {})
+    with pytest.raises(ArtifactError, match="which must be the same; received another artifact"):
+        pickle.loads(pickled)
 
 
 def test_no_images_give_no_rows(predictor):

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
+import tempfile
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -49,6 +52,19 @@ def available_memory_mb() -> float | None:
             free = int((here / limit).read_text()) - int((here / taken).read_text()) + int(kept[files])
             found.append(max(0, free) / 2**20)
     return min(found, default=None)
+
+
+class TemporaryFolder:
+    """A folder that goes when nothing refers to this object any more, or at exit. `tempfile.TemporaryDirectory` warns of that.
+
+    Attributes:
+        path: Where it lies.
+    """
+
+    def __init__(self) -> None:
+        self.path = Path(tempfile.mkdtemp(prefix="crossroads-"))
+        # On Windows the file of a graph stays open while a predictor lives.
+        weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
 
 
 def usable_processors(most: int) -> int:

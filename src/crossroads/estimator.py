@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, Self
@@ -15,6 +14,7 @@ from sklearn.utils.validation import check_is_fitted, column_or_1d
 
 from crossroads import artifact
 from crossroads._keras import require_usable_keras
+from crossroads._platform import TemporaryFolder
 from crossroads.data.labels import encode
 from crossroads.data.readers import read
 from crossroads.predictor import Predictor
@@ -138,8 +138,8 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         data = replace(read((X, columns[codes])), classes=names)
         if groups is not None:
             data = replace(data, groups=np.unique(np.asarray(groups), return_inverse=True)[1].astype(np.int64))
-        folder = _temporary()
-        run = fit(data, out=Path(folder.name) / "run", recipe=self._recipe())
+        folder = TemporaryFolder()
+        run = fit(data, out=folder.path / "run", recipe=self._recipe())
         self._hold(folder, run)
         self.classes_ = classes
         self.n_features_in_ = int(np.prod(np.shape(X)[1:]))
@@ -185,15 +185,15 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if held is None:
             return
         files, metrics = held
-        folder = _temporary()
-        path = Path(folder.name) / "run"
+        folder = TemporaryFolder()
+        path = folder.path / "run"
         path.mkdir()
         for name in {*artifact.FILES, artifact.MANIFEST} & files.keys():
             (path / name).write_bytes(files[name])
         artifact.open_verified(path)
         self._hold(folder, Run(path, metrics))
 
-    def _hold(self, folder: tempfile.TemporaryDirectory[str], run: Run) -> None:
+    def _hold(self, folder: TemporaryFolder, run: Run) -> None:
         self.predictor_ = Predictor.load(run.artifact)
         self.run_ = run
         self._folder = folder  # goes when the estimator does
@@ -201,8 +201,3 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def _recipe(self) -> Recipe:
         values = {field.name: getattr(self, field.name) for field in fields(Recipe) if hasattr(self, field.name)}
         return Recipe(**values, test_share=0.0)
-
-
-def _temporary() -> tempfile.TemporaryDirectory[str]:
-    # On Windows the graph's file stays open while a predictor lives.
-    return tempfile.TemporaryDirectory(prefix="crossroads-", ignore_cleanup_errors=True)

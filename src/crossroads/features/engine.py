@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from crossroads._platform import full_float32, has_gpu
+from crossroads._platform import TemporaryFolder, full_float32, has_gpu
 from crossroads.errors import FeatureError, MissingExtraError
 from crossroads.features.store import unwritable
 from crossroads.inference import Graph, runtime, without_telemetry
@@ -78,7 +78,7 @@ class Engine:
         self._model, self._threads, self._graphs = model, threads, graphs
         self._precision, self._calibration = precision, calibration
         self._graph: Graph | None = None
-        self._folder: TemporaryDirectory[str] | None = None
+        self._folder: TemporaryFolder | None = None
         self.runs_on = ""
         self.batch = 0
         self.note = ""
@@ -173,8 +173,8 @@ class Engine:
     def _opened(self, *, fresh: bool, refused: _Mark | None) -> Graph:
         path = self._kept
         if path is None:
-            self._folder = TemporaryDirectory(prefix="crossroads-", ignore_cleanup_errors=True)
-            path = Path(self._folder.name) / "model.xml"
+            self._folder = TemporaryFolder()
+            path = self._folder.path / "model.xml"
             self._make(path)
             return Graph(path, threads=self._threads)
         if fresh:

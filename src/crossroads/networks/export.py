@@ -44,7 +44,7 @@ def to_openvino(model: Any, graph: Path) -> None:
 
 
 def exports_here() -> bool:
-    """Whether this process can make a graph: Keras runs on TensorFlow, and there are docstrings, from which OpenVINO takes its options.
+    """Whether this process can make a graph: it needs Keras on TensorFlow, and docstrings, from which OpenVINO takes its options.
 
     ``python -OO`` removes docstrings.
     """
