@@ -12,7 +12,7 @@ from scipy.stats import multivariate_normal
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # benchmarks/ lies beside the package and is not installed
 
 from benchmarks import __main__ as bench
-from benchmarks import regret, throughput
+from benchmarks import regret, threads, throughput
 from benchmarks._measure import ROOT, Row, alternate
 from benchmarks.logme import evidence, logme
 from benchmarks.plots import table
@@ -179,6 +179,23 @@ def test_logme_is_the_greatest_evidence_of_a_linear_model():
 
 def test_the_training_loop_is_measured():
     assert throughput.train_ours("quiz-cnn", 128) > 0
+
+
+def test_process_starts_go_on_where_they_stopped_and_each_that_hangs_is_counted(tmp_path, monkeypatch):
+    made = []
+
+    def start(artifact, first, *, unprepared):
+        made.append((first, unprepared))
+        return ("hung" if len(made) == 2 else "finished"), "the stacks"
+
+    monkeypatch.setattr(threads, "start", start)
+    for until in (2, 3):
+        ours, control = threads.Starts(tmp_path / "progress"), threads.Starts(tmp_path / "progress", unprepared=True)
+        for number in range(until):
+            ours.make(number, tmp_path)
+        control.make(0, tmp_path)
+    assert made == [(threads.FIRSTS[0], False), (threads.FIRSTS[1], False), (threads.FIRSTS[0], True), (threads.FIRSTS[2], False)]
+    assert [ours.count("finished"), ours.count("hung"), control.count("finished")] == [2, 1, 1]
 
 
 def test_an_advice_is_worse_without_what_it_measures():

@@ -111,10 +111,6 @@ def test_threads_may_share_a_predictor(folder, n):
         assert max(pool.map(worst, range(4))) < 1e-6
 
 
-def _label(predictor):
-    return predictor.predict(list(pixels(1)), top=1)[0].labels[0].label
-
-
 def test_a_pickled_predictor_is_loaded_again(folder):
     shared = Predictor.load(folder, threads=1)
     again = pickle.loads(pickle.dumps(shared))
@@ -128,7 +124,7 @@ def test_a_predictor_goes_to_processes_that_start_anew(folder, tmp_path, monkeyp
     shared = Predictor.load(folder.name)  # a relative path means another folder elsewhere
     monkeypatch.chdir(tmp_path)
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        assert pool.submit(_label, shared).result() == _label(shared)
+        assert pool.submit(shared.predict, list(pixels(1))).result() == shared.predict(list(pixels(1)))
 
 
 def test_a_copy_is_the_predictor_itself(predictor):

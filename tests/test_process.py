@@ -87,16 +87,23 @@ def test_a_run_leaves_the_process_as_it_was_even_where_warnings_are_errors(tmp_p
 
 
 def test_settings_are_put_back_after_an_error_and_those_of_the_user_stay(monkeypatch):
-    monkeypatch.setattr(_process, "loaded_here", True)
+    monkeypatch.setattr(_process, "_loaded_here", True)
     monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "0")
     monkeypatch.delenv("TF_CPP_MIN_LOG_LEVEL", raising=False)
     before = dict(os.environ)
-    with pytest.raises(KeyError), process_settings():
-        assert os.environ["TF_CPP_MIN_LOG_LEVEL"] == "2"
-        assert os.environ["TF_ENABLE_ONEDNN_OPTS"] == "0"
+
+    @process_settings()
+    def fails():
+        during.update(os.environ)
         os.environ["KMP_INIT_AT_FORK"] = "FALSE"  # as an import does
         del os.environ["TF_ENABLE_ONEDNN_OPTS"]
         raise KeyError
+
+    during: dict[str, str] = {}
+    with pytest.raises(KeyError):
+        fails()
+    assert during["TF_CPP_MIN_LOG_LEVEL"] == "2"
+    assert during["TF_ENABLE_ONEDNN_OPTS"] == "0"
     assert dict(os.environ) == before
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from crossroads._process import ONEDNN, now_loaded, process_settings, without_chatter
+from crossroads._process import ONEDNN, process_settings, without_chatter
 from crossroads.errors import SetupError
 
 TRAINING = ("tensorflow", "jax", "torch")
@@ -31,7 +31,6 @@ def load_keras() -> None:
     require_usable_keras()
     if "keras" in sys.modules:
         return
-    fresh = "tensorflow" not in sys.modules
     with process_settings(), without_chatter():
         try:
             import keras
@@ -40,8 +39,6 @@ def load_keras() -> None:
                 "Keras and its backend must be installed", received=str(error), mend="install crossroads again, with what it needs"
             ) from error
         keras.ops.ones(1)  # TensorFlow speaks again at the first operation
-    if fresh and "tensorflow" in sys.modules:
-        now_loaded()
 
 
 def require_usable_keras() -> None:
@@ -144,7 +141,8 @@ def _require_settings(found: _Settings) -> None:
             mend=found.other_types,
         )
     for name, limit in found.limits.items():
-        raise SetupError("Keras must not stop trainings early by itself", received=f"{name} {limit}", mend=f"unset {name}")
+        mend = f"unset {name}" if name in _CUT_OFF else f"call keras.config.set_{name}(None)"
+        raise SetupError("Keras must not stop trainings early by itself", received=f"{name} {limit}", mend=mend)
 
 
 def _file() -> Path:

@@ -95,10 +95,16 @@ def _all_settings() -> Iterator[None]:
 _filters, _settings = _Shared(_softened), _Shared(_all_settings)
 
 
+_loaded_here = False
+"""Whether TensorFlow was loaded inside `process_settings`."""
+
+
 @contextmanager
 def _environment() -> Iterator[None]:
+    global _loaded_here
     before = {name: value for name, value in os.environ.items() if name.startswith(_OF_LIBRARIES)}
-    if loaded_here or "tensorflow" not in sys.modules:  # else it was loaded otherwise, and its variables say how
+    absent = "tensorflow" not in sys.modules
+    if absent or _loaded_here:  # otherwise it was loaded by others, and the variables say how
         use_onednn()
         os.environ.setdefault(_LOG_LEVEL, "2")  # from warnings up; what the user set stays
     if _LEGACY in os.environ and importlib.util.find_spec("tf_keras") is None:
@@ -106,6 +112,7 @@ def _environment() -> Iterator[None]:
     try:
         yield
     finally:
+        _loaded_here = _loaded_here or (absent and "tensorflow" in sys.modules)
         for name in [name for name in os.environ if name.startswith(_OF_LIBRARIES) and name not in before]:
             del os.environ[name]
         os.environ.update(before)
@@ -132,16 +139,6 @@ def _memory() -> Iterator[None]:
     finally:
         if not before:
             _let_go_of_freed_memory()
-
-
-loaded_here = False
-"""Whether TensorFlow was loaded with the variables that `process_settings` sets."""
-
-
-def now_loaded() -> None:
-    """TensorFlow was loaded inside `process_settings`."""
-    global loaded_here
-    loaded_here = True
 
 
 def use_onednn() -> None:

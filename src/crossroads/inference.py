@@ -84,7 +84,7 @@ class Graph:
     """
 
     def __init__(self, path: Path, *, threads: int | None = None) -> None:
-        self._path = path
+        self._path = path.absolute()
         self.threads = threads
         self._idle_for_few: list[Any] = []
         self._compiling = threading.Lock()
@@ -97,7 +97,7 @@ class Graph:
         _graphs.add(self)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return partial(Graph, threads=self.threads), (self._path.absolute(),)
+        return partial(Graph, threads=self.threads), (self._path,)
 
     def _leave_behind(self) -> None:
         """Give up, in a forked process, what needs the threads of its parent.

@@ -73,6 +73,7 @@ class Predictor:
     def __init__(self, manifest: Manifest, graph: Graph) -> None:
         self._manifest = manifest
         self._graph = graph
+        self._folder = manifest.folder.absolute()  # now: the working directory may be another one later
 
     @classmethod
     @warnings_shown()
@@ -99,7 +100,7 @@ class Predictor:
         return cls(manifest, graph)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _reloaded, (type(self), self._manifest.folder.absolute(), dict(self._manifest.files), self._graph.threads)
+        return _reloaded, (type(self), self._folder, dict(self._manifest.files), self._graph.threads)
 
     def __copy__(self) -> Self:
         return self
