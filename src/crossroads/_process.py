@@ -1,21 +1,22 @@
-"""What a run changes in the whole process, and how it is put back.
+"""Settings of the whole process that a run changes, and how they are restored.
 
-`process_settings` is the one place. Inside it
+`process_settings` makes these changes:
 
-- warnings that the caller turned into errors are shown instead: one that is raised inside another library would end a run of hours;
-- the environment names TensorFlow's log level and its oneDNN kernels, where the user does not, and hides ``TF_USE_LEGACY_KERAS``
-  where the old Keras is not installed;
-- the logger ``tensorflow`` speaks of errors only;
-- the C library keeps freed memory for what is allocated next.
+- Warnings that the caller turned into errors are shown instead. Raised inside another library, one would end a run of hours.
+- Environment variables set TensorFlow's log level and its oneDNN kernels, unless the user has set them. ``TF_USE_LEGACY_KERAS`` is
+  removed if the old Keras is not installed.
+- The logger ``tensorflow`` reports errors only.
+- The C library keeps freed memory for later allocations.
 
-After it, also after an error, all of this is as it was: variables that libraries set when they are imported, filters of warnings
-and the logger's level too. Whatever else is changed for a moment is changed and put back in one place of its own: the standard
-error stream (`without_chatter`), ``openvino_telemetry`` in `sys.modules` (`crossroads.inference`), and `exec` in one module of
-OpenVINO (`crossroads.networks.export`).
+When the outermost call returns or raises, all of this is restored, together with the variables and warning filters that libraries
+added when they were imported. Three shorter changes are restored where they are made: file descriptor 2 in `without_chatter`,
+``openvino_telemetry`` of `sys.modules` in `crossroads.inference`, and `exec` of an OpenVINO module in `crossroads.networks.export`.
 
-What cannot be put back: TensorFlow reads its variables once, when it is loaded, and stays as it was loaded; random numbers of
-TensorFlow and Keras go on from the seed of the run (those of Python and NumPy are put back); and the C library does not say how it
-was set, so that it gets the values that it arrives at by itself in a process with large arrays.
+What cannot be restored:
+
+- TensorFlow reads its variables once, when it is loaded.
+- Random numbers of TensorFlow and Keras continue from the seed of the run. Those of Python and NumPy are restored.
+- The C library does not tell its settings. It gets those that it adapts to by itself in a process that uses large arrays.
 """
 
 from __future__ import annotations
@@ -36,19 +37,19 @@ ONEDNN = "TF_ENABLE_ONEDNN_OPTS"
 _LOG_LEVEL = "TF_CPP_MIN_LOG_LEVEL"
 _LEGACY = "TF_USE_LEGACY_KERAS"
 _OF_LIBRARIES = ("TF", "TPU_", "KMP_", "KERAS_", "HDF5_", "ENABLE_RUNTIME_UPTIME_TELEMETRY", "JAX_", "XLA_")
-"""How the variables begin that Keras and what it loads set when they are imported. All others are the caller's, and stay."""
+"""Prefixes of the variables that Keras and the libraries below it set when they are imported. All others belong to the caller."""
 
 
 @contextmanager
 def process_settings() -> Iterator[None]:
-    """A run's settings of the whole process, as this module says. Calls may nest and overlap: the last to leave puts all back."""
+    """Change the process as this module says. Calls may nest and overlap; the last one to end restores everything."""
     with _filters.held(), _settings.held():
         yield
 
 
 @contextmanager
 def warnings_shown() -> Iterator[None]:
-    """Inside, warnings are shown that would be raised as errors. Where none would be, nothing is changed."""
+    """Show warnings that would be raised as errors. If there are none, nothing is changed."""
     if not _filters.holders and not any(action == "error" for action, *_ in warnings.filters):
         yield
         return
@@ -57,7 +58,7 @@ def warnings_shown() -> Iterator[None]:
 
 
 class _Shared:
-    """A change of the process that several threads may hold: made by the first of them, undone by the last."""
+    """A change of the process that several threads can hold at a time: the first makes it, the last undoes it."""
 
     def __init__(self, change: Callable[[], AbstractContextManager[None]]) -> None:
         self._change, self._made = change, ExitStack()
@@ -104,11 +105,11 @@ def _environment() -> Iterator[None]:
     global _loaded_here
     before = {name: value for name, value in os.environ.items() if name.startswith(_OF_LIBRARIES)}
     absent = "tensorflow" not in sys.modules
-    if absent or _loaded_here:  # otherwise it was loaded by others, and the variables say how
+    if absent or _loaded_here:  # otherwise the caller loaded it, and the variables describe how
         use_onednn()
         os.environ.setdefault(_LOG_LEVEL, "2")  # from warnings up; what the user set stays
     if _LEGACY in os.environ and importlib.util.find_spec("tf_keras") is None:
-        del os.environ[_LEGACY]  # OpenVINO asks TensorFlow for its Keras, and TensorFlow for the old one
+        del os.environ[_LEGACY]  # OpenVINO's converter accesses `tf.keras`, which would then fail
     try:
         yield
     finally:
@@ -120,7 +121,7 @@ def _environment() -> Iterator[None]:
 
 @contextmanager
 def _logger() -> Iterator[None]:
-    # TensorFlow warns of functions that are traced anew for each network, which is what several networks in one process are.
+    # TensorFlow warns when functions are traced again, which every new network in the process makes necessary.
     logger = logging.getLogger("tensorflow")
     before = logger.level
     logger.setLevel(logging.ERROR)

@@ -53,13 +53,14 @@ def without_telemetry(name: str) -> Any:
 
 @cache
 def _fill_type_tables() -> None:
-    """Fill two tables of OpenVINO's Python module, from NumPy's types to its own and back, while no other thread can ask for them.
+    """Make OpenVINO's Python module fill its two tables of element types now, while no other thread can use them.
 
-    Each table is a local static variable in C++ that the first use fills under the compiler's guard. The guard knows nothing of
-    Python's lock: to fill the table, pybind11 looks up NumPy's C interface and releases Python's lock meanwhile. Another thread
-    then takes Python's lock and waits at the guard, while the first waits inside for Python's lock: the whole process stands
-    still. `Tensor(array)` uses one table, `Tensor.data` the other, and both are part of every request. Of the 24 threads that
-    shared a new predictor, two met so in one of ten process starts (OpenVINO 2026.4; `python -m benchmarks threads`).
+    Left alone, they deadlock (OpenVINO 2026.4). Each table is a static variable of a C++ function, filled by the first call under
+    the compiler's guard. While it fills a table, pybind11 looks up NumPy's C interface and releases Python's lock (the GIL) for
+    a moment. A second thread then takes the GIL, calls the same function and waits at the guard without releasing the GIL, for
+    which the first one waits. No Python code runs again in that process. `Tensor.data`, which every request reads and writes, uses
+    one table; `Tensor(array)` uses the other. With 24 threads this happened in 8 of 60 process starts
+    (`python -m benchmarks threads`).
     """
     tensor = importlib.import_module("openvino").Tensor(np.zeros(1, np.uint8))
     _ = tensor.data
@@ -69,8 +70,8 @@ class Graph:
     """A graph from uint8 images (n, size, size, 3) to float32 results (n, ...), such as probabilities (n, k), any n.
 
     It is compiled twice, each at first need: for few images with all threads on one request, for many with requests side by side.
-    Threads may share it: no request serves two calls at a time. So may forked processes, each of which compiles its own.
-    Pickled, it is read from its file again.
+    Threads may share it, since no request serves two calls at a time. A forked process compiles it again. A pickle holds the
+    absolute path, from which the graph is read again.
 
     Args:
         path: The ``.xml`` file; its ``.bin`` lies beside it.
@@ -100,9 +101,9 @@ class Graph:
         return partial(Graph, threads=self.threads), (self._path,)
 
     def _leave_behind(self) -> None:
-        """Give up, in a forked process, what needs the threads of its parent.
+        """In a forked process, give up what was compiled: it needs the threads of the parent.
 
-        It is never freed, not even at exit: freeing it waits for those threads, or ends in a segmentation fault.
+        It is never freed, not even at exit. Freeing it would wait for those threads, or end in a segmentation fault.
         """
         compiled = [self.__dict__.pop(name, None) for name in ("_for_few", "_for_many")]
         ctypes.pythonapi.Py_IncRef(ctypes.py_object((compiled, self._idle_for_few)))
@@ -214,7 +215,7 @@ _graphs: weakref.WeakSet[Graph] = weakref.WeakSet()
 
 
 def _begin_anew() -> None:
-    """In a forked process, which has one thread and none of OpenVINO's, all locks are free and all graphs are compiled anew."""
+    """In a forked process, which has a single thread, release all locks and compile all graphs again when they are used."""
     global _importing
     _importing = threading.Lock()
     for graph in list(_graphs):
