@@ -218,7 +218,7 @@ import numpy as np
 from crossroads._process import keep_freed_memory, process_settings
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    for _ in range(20):
+    for _ in range(8):
         maps = [np.ones(1 << 18) for _ in range(40)]  # 2 MiB each
         del maps
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
