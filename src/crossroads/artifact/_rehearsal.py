@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from crossroads.artifact._export import check_model, computed
 from crossroads.errors import ArtifactError
 from crossroads.inference import runtime
-from crossroads.networks.export import converted, gist, structure_digest, to_openvino
+from crossroads.networks.export import converted, exports_here, gist, structure_digest, to_openvino
 
 REHEARSED = 3
 """Images that a rehearsal is held against Keras on."""
@@ -82,10 +82,8 @@ def _reloaded(model: Any) -> Any:
 
 def _results(model: Any, images: NDArray[np.uint8]) -> NDArray[np.float32]:
     """What the inference graph of a model computes, float32 (n, k)."""
-    import keras
-
     with TemporaryDirectory(prefix="crossroads-", ignore_cleanup_errors=True) as folder:
-        if keras.backend.backend() == "tensorflow":
+        if exports_here():
             graph = converted(model)
         else:
             to_openvino(model, Path(folder) / "model.xml")
