@@ -16,7 +16,7 @@ from crossroads.advice.estimate import Estimate
 from crossroads.advice.offers import Offer
 from crossroads.errors import CrossroadsError, RecipeError
 from crossroads.networks.construct import choose
-from crossroads.planning import divide, identity_of, planned
+from crossroads.planning import Tasks, divide, identity_of, planned
 from crossroads.race.records import Plan
 from crossroads.recipe import Augmentation, Recipe
 from crossroads.training.watch import Relay, Silent
@@ -216,3 +216,56 @@ def test_the_small_network_is_shortened_by_a_budget_also_where_it_is_named(monke
     other = divide(pictures, None, Recipe(backbone="quiz-cnn", weights="none", budget=60), Silent())
     assert not planned(other, None, Relay(Silent(), noted=notes.append)).entrants
     assert notes == ["quiz-cnn is trained from scratch, which the budget does not shorten; --epochs does"]
+
+
+@pytest.fixture
+def decoded(tmp_path, monkeypatch):
+    """From image sizes, as tasks ask for them one after the other, to those of the training images that were decoded, and tasks."""
+
+    def asked(sizes):
+        stages = []
+        load_all = planning.load_all
+
+        def counted(part, resize, **options):
+            if part is divided.train:
+                stages.append(resize.size)
+            return load_all(part, resize, **options)
+
+        monkeypatch.setattr(planning, "load_all", counted)
+        divided = divide(crossroads.read(stripes(40, size=16)), None, Recipe(validation=0.25, test_share=0.0), Silent())
+        tasks = Tasks(divided, tmp_path, None, Silent())
+        found = [tasks(Recipe(strategy="from-scratch", image_size=size)).images() for size in sizes]
+        monkeypatch.setattr(planning, "load_all", load_all)
+        assert [pair[0].pixels.shape[1] for pair in found] == list(sizes)
+        return stages, found
+
+    return asked
+
+
+def test_a_race_decodes_once_for_each_size(decoded):
+    stages, found = decoded((24, 24, 40, 24, 40))
+    assert stages == [24, 40]
+    assert found[0] is found[3]
+    assert not any(isinstance(side.pixels, np.memmap) for pair in found for side in pair)
+
+
+def test_what_memory_does_not_hold_beside_the_first_size_is_kept_in_files_of_the_run(decoded, monkeypatch, tmp_path):
+    monkeypatch.setattr(planning, "IN_MEMORY", 40 * 24 * 24 * 3)
+    stages, found = decoded((24, 40, 24, 40))
+    assert stages == [24, 40]
+    assert [isinstance(side.pixels, np.memmap) for side in (*found[0], *found[1])] == [False, False, True, True]
+    assert {path.suffix for path in tmp_path.iterdir()} == {".pixels"}
+
+
+def test_a_size_is_let_go_where_neither_memory_nor_disk_holds_another(decoded, monkeypatch):
+    monkeypatch.setattr(planning, "IN_MEMORY", 40 * 40 * 40 * 3)
+    monkeypatch.setattr(planning.shutil, "disk_usage", lambda _: SimpleNamespace(free=0))
+    stages, found = decoded((24, 40, 24))
+    assert stages == [24, 40, 24]
+    assert not any(isinstance(side.pixels, np.memmap) for pair in found for side in pair)
+
+
+def test_a_task_decodes_nothing_before_its_images_are_asked_for(monkeypatch, tmp_path):
+    divided = divide(crossroads.read(stripes(40, size=16)), None, Recipe(), Silent())
+    monkeypatch.setattr(planning, "load_all", lambda *_, **__: pytest.fail("decoded"))
+    Tasks(divided, tmp_path, None, Silent())(Recipe(strategy="from-scratch", image_size=24))

@@ -6,6 +6,7 @@ import hashlib
 import json
 import shutil
 import time
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -232,26 +233,41 @@ class Tasks:
         if resize not in self._decoded:
             sides = (("train", self._divided.train), ("validation", self._divided.validation))
             needed = sum(len(part) for _, part in sides) * resize.size**2 * 3
-            if self._decoded and needed > max(self._room(), shutil.disk_usage(self._scratch).free):
-                self._decoded.clear()  # before more are read
-            decoded = [
-                load_all(
+            room = self._room()
+            if self._decoded and needed > max(room, shutil.disk_usage(self._scratch).free):
+                self._let_go()
+                room = IN_MEMORY
+            decoded = []
+            for name, part in sides:
+                loaded = load_all(
                     part,
                     resize,
                     strict=strict,
                     progress=partial(self._watcher.progress, f"decoding {name}"),
                     spill=self._scratch / f"{name}-{resize.size}-{resize.mode}.pixels",
-                    in_memory=self._room(),
+                    in_memory=room,
                 )
-                for name, part in sides
-            ]
+                decoded.append(loaded)
+                room -= _held(loaded)
             self._decoded[resize] = (decoded[0], decoded[1])
         return self._decoded[resize]
 
     def _room(self) -> int:
         """Bytes of pixels that may still be kept in memory."""
-        held = (side.pixels for pair in self._decoded.values() for side in pair)
-        return max(0, IN_MEMORY - sum(pixels.nbytes for pixels in held if not isinstance(pixels, np.memmap)))
+        return IN_MEMORY - sum(_held(side) for pair in self._decoded.values() for side in pair)
+
+    def _let_go(self) -> None:
+        """Forget what was decoded, before more is."""
+        for side in (side for pair in self._decoded.values() for side in pair):
+            if isinstance(side.pixels, np.memmap) and side.pixels.filename is not None:
+                with suppress(OSError):  # Windows keeps a file that is mapped
+                    Path(side.pixels.filename).unlink()
+        self._decoded.clear()
+
+
+def _held(side: Loaded) -> int:
+    """Bytes of pixels in memory; none where they are mapped to a file."""
+    return 0 if isinstance(side.pixels, np.memmap) else side.pixels.nbytes
 
 
 def identity_of(divided: Divided) -> str:
