@@ -1,12 +1,15 @@
 """Digests that say what a model computes, and the process in which graphs are made on other backends."""
 
+from types import SimpleNamespace
+
 import keras
 import numpy as np
 import pytest
 from keras import layers
 
+from crossroads.errors import ArtifactError
 from crossroads.networks.catalog import backbone
-from crossroads.networks.export import convert_elsewhere, function_digest
+from crossroads.networks.export import _require_same_ends, convert_elsewhere, converted, function_digest
 
 pytestmark = pytest.mark.core
 
@@ -58,6 +61,66 @@ def test_built_twice_in_one_process_the_digest_is_the_same(build):
     assert function_digest(build()) == function_digest(build())
 
 
+def probabilities(make):
+    images = keras.Input((8, 8, 3), dtype="uint8", name="images")
+    x = layers.GlobalAveragePooling2D()(make(layers.Rescaling(1 / 255)(images)))
+    return keras.Model(images, layers.Dense(3, activation="softmax")(x), name="net")
+
+
+ON_TENSORFLOW = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="others export in a process of their own")
+
+
+@ON_TENSORFLOW
+@pytest.mark.parametrize("activation", ["silu", "mish", "relu"])
+def test_a_graph_has_the_input_and_the_output_of_its_model_and_no_other(activation):
+    found = converted(probabilities(lambda x: layers.Conv2D(4, 3, activation=activation)(x)))
+    ends = [(end.get_element_type().get_type_name(), str(end.partial_shape)) for end in (*found.inputs, *found.outputs)]
+    assert ends == [("u8", "[?,8,8,3]"), ("f32", "[?,3]")]
+    assert found.inputs[0].get_names() == {"images"}
+
+
+@ON_TENSORFLOW
+@pytest.mark.parametrize(
+    ("name", "make"),
+    [
+        ("bins", lambda x: keras.ops.cast(layers.Discretization(bin_boundaries=[0.3], name="bins")(x), "float32")),
+        ("looked_up", lambda x: looked_up(x)),
+    ],
+)
+def test_what_cannot_be_converted_is_one_error_that_names_the_layer(name, make):
+    with pytest.raises(ArtifactError) as refused:
+        converted(probabilities(make))
+    assert f"layer {name!r}" in str(refused.value.received)
+    assert refused.value.mend
+
+
+def looked_up(x):
+    whole = keras.ops.cast(layers.Reshape((-1,))(x) * 9, "int32")
+    return keras.ops.reshape(
+        keras.ops.cast(layers.IntegerLookup(vocabulary=[1, 2], name="looked_up")(whole), "float32"), (-1, 8, 8, 3)
+    )
+
+
+@ON_TENSORFLOW
+def test_a_graph_with_other_ends_than_its_model_is_refused():
+    model = probabilities(lambda x: x)
+    found, (output,) = converted(model), model.outputs
+    _require_same_ends(found, model)
+    for outputs in ([output, output], [keras.KerasTensor((None, 4))], [keras.KerasTensor((None, 3), "float16")]):
+        with pytest.raises(ArtifactError, match="must have the input and the output of its model"):
+            _require_same_ends(found, SimpleNamespace(inputs=model.inputs, outputs=outputs))
+
+
+@ON_TENSORFLOW
+def test_what_is_patched_in_openvino_is_as_before_once_a_graph_is_made():
+    from openvino.frontend.tensorflow import node_decoder, utils
+
+    before = node_decoder.TFGraphNodeDecoder.get_variable
+    converted(probabilities(lambda x: x))
+    assert node_decoder.TFGraphNodeDecoder.get_variable is before
+    assert "exec" not in vars(utils)
+
+
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="one process is enough")
 def test_a_graph_is_made_elsewhere_without_what_lies_in_the_current_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -67,3 +130,11 @@ def test_a_graph_is_made_elsewhere_without_what_lies_in_the_current_folder(tmp_p
     convert_elsewhere(tmp_path / "saved.keras", tmp_path / "graph.xml")
     assert (tmp_path / "graph.xml").exists()
     assert not (tmp_path / "ran").exists()
+
+
+@ON_TENSORFLOW
+def test_a_model_that_cannot_be_converted_elsewhere_is_the_same_error(tmp_path):
+    model = probabilities(lambda x: keras.ops.cast(layers.Discretization(bin_boundaries=[0.3], name="bins")(x), "float32"))
+    model.save(tmp_path / "saved.keras")
+    with pytest.raises(ArtifactError, match="layer 'bins'"):
+        convert_elsewhere(tmp_path / "saved.keras", tmp_path / "graph.xml")

@@ -1,5 +1,6 @@
 import tracemalloc
 from contextlib import contextmanager
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -7,6 +8,9 @@ import pytest
 from crossroads.errors import TrainingError
 from crossroads.training import checkpoint
 from crossroads.training.checkpoint import Checkpoints, EpochRecord, Progress, history_csv
+from crossroads.training.loop import train
+from crossroads.training.watch import Silent
+from tiny_networks import labelled, network, phase
 
 
 def progress(epochs, best):
@@ -78,6 +82,18 @@ def test_a_full_disk_leaves_the_checkpoint_before(tmp_path, monkeypatch, failing
     monkeypatch.undo()
     assert kept.progress() == progress(3, 2)
     assert not list(tmp_path.glob(".*"))
+
+
+def test_a_disk_without_room_is_told_before_the_epoch(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint.shutil, "disk_usage", lambda folder: SimpleNamespace(free=3_000_000))
+    kept = Checkpoints(tmp_path / "not" / "yet")
+    kept.require_room(2_000_000)
+    with pytest.raises(TrainingError, match=r"3 MB free.*4 are needed"):
+        kept.require_room(4_000_000)
+    monkeypatch.setattr(checkpoint.shutil, "disk_usage", lambda folder: SimpleNamespace(free=99))
+    with pytest.raises(TrainingError, match="room for a checkpoint"):
+        train(network(), phase(), labelled(16), labelled(8), kept, "id", Silent())
+    assert not (tmp_path / "not").exists()
 
 
 def test_arrays_are_written_and_read_one_by_one(tmp_path):

@@ -226,7 +226,7 @@ _UNCONVERTED = re.compile(r"(?:Conversion is failed for|No conversion rule found
 def _refusal(error: Exception, model: Any, traced: Any) -> ArtifactError:
     """What a user is told of a model that cannot be traced or converted: which layer, and which operation in it."""
     operations = {name for names in _UNCONVERTED.findall(str(error)) for name in re.split(r"[, ]+", names.strip()) if name}
-    layers = _layers_with(operations, model, traced)
+    layers = _layers_with(operations, error, model, traced)
     said = ", ".join(sorted(operations)) or f"{type(error).__name__}: {gist(error)}"[:300]
     return ArtifactError(
         "every layer of a network must convert to an OpenVINO graph",
@@ -245,20 +245,24 @@ def gist(error: Exception) -> str:
     return lines[-1] if lines else ""
 
 
-def _layers_with(operations: set[str], model: Any, traced: Any) -> list[str]:
-    """The layers of a model, at any depth, from which traced operations of these types come."""
+def _layers_with(operations: set[str], error: Exception, model: Any, traced: Any) -> list[str]:
+    """The layers of a model, at any depth, from which traced operations of these types come, or that an error names by a path."""
     import keras
 
-    if traced is None or not operations:
-        return []
+    paths = _PATH.findall(str(error))
+    if traced is not None:
+        paths += [operation.name for operation in traced.graph.get_operations() if operation.type in operations]
     kinds = {layer.name: type(layer).__name__ for layer in model._flatten_layers() if not isinstance(layer, keras.Model)}
-    found = {}
-    for operation in traced.graph.get_operations():
-        if operation.type in operations:
-            # TensorFlow numbers the scope that Keras opens for a layer: "flatten_1" is of the layer "flatten".
-            scopes = [re.sub(r"_\d+$", "", scope) for scope in operation.name.split("/")]
-            found.update({name: f"layer {name!r} ({kinds[name]})" for name in [scope for scope in scopes if scope in kinds][-1:]})
-    return sorted(found.values())
+    found = set()
+    for path in paths:
+        # TensorFlow numbers the scope that Keras opens for a layer: "flatten_1" is of the layer "flatten".
+        scopes = [re.sub(r"_\d+$", "", scope) for scope in path.split("/")]
+        found.update([scope for scope in scopes if scope in kinds][-1:])
+    return [f"layer {name!r} ({kinds[name]})" for name in sorted(found)]
+
+
+_PATH = re.compile(r"\w+(?:/\w+)+")
+"""Of an operation, as OpenVINO writes it in a message."""
 
 
 _converting = threading.Lock()

@@ -11,6 +11,7 @@ import hashlib
 import io
 import json
 import os
+import shutil
 import zipfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -97,6 +98,17 @@ class Checkpoints:
             for old in self.folder.glob("epoch-*.npz"):
                 if old not in (path, self._path(progress.best)):
                     old.unlink()
+
+    def require_room(self, size: int) -> None:
+        """Raises `TrainingError` where the disk has no room for a checkpoint of `size` bytes: before the epoch, not after it."""
+        nearest = next(folder for folder in (self.folder, *self.folder.absolute().parents) if folder.exists())
+        free = shutil.disk_usage(nearest).free
+        if free < size:
+            raise TrainingError(
+                "the disk must have room for a checkpoint",
+                received=f"{free / 1e6:,.0f} MB free in {nearest}, and {size / 1e6:,.0f} are needed",
+                mend="make room there, or choose another --out",
+            )
 
     def mark(self, progress: Progress) -> None:
         """Keep other facts with the state that was saved last. Raises as `save` does."""

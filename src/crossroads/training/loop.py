@@ -69,7 +69,7 @@ def train(
 
     Raises:
         TrainingError: The phase moves images where there are features, the checkpoint belongs to another run, the loss is not
-            finite, memory does not hold a batch, or a frozen weight changed.
+            finite, memory does not hold a batch, the disk does not hold a checkpoint, or a frozen weight changed.
         Enough: The watcher raised it before the first epoch was done; later the epochs so far are what is trained.
     """
     if network.frozen is not None and phase.augmentation.moves:
@@ -89,6 +89,7 @@ def train(
     epochs = _Epochs(network, model, phase, validation, checkpoints, progress or Progress(identity, (), 0), watcher, steps, state)
     done = len(epochs.progress.history)
     if done < phase.epochs and not _over(epochs.progress, phase):
+        checkpoints.require_room(sum(math.prod(v.shape) * np.dtype(v.dtype).itemsize for v in state))
         before = fingerprint(still)
         with _memory_in_words(phase), settling(network, phase.epochs * steps), in_one_pass(network):
             model.fit(
