@@ -22,6 +22,7 @@ from crossroads.recipe import Augmentation, Recipe
 from crossroads.training.watch import Relay, Silent
 from pictures import stripes
 from tiny_networks import tiny
+from watchers import Notes
 
 ACCURACY = {"feature-extraction": 0.8, "early-features": 0.7, "finetune": 0.9, "from-scratch": 0.6}
 SECONDS = {"feature-extraction": 50.0, "early-features": 40.0, "finetune": 500.0, "from-scratch": 20.0}
@@ -95,8 +96,11 @@ def test_files_in_the_dark_end_of_16_bits_are_told_and_a_class_in_a_format_that_
         home = tmp_path / "ab"[number % 2]
         home.mkdir(exist_ok=True)
         Image.fromarray(np.random.default_rng(number).integers(0, 1000, (8, 8)).astype(np.uint16)).save(home / f"{number}.png")
-    notes = divide(tmp_path, None, Recipe(), Silent()).notes
-    assert any("of 65,535" in note for note in notes)
+    watcher = Notes()
+    task = Tasks(divide(tmp_path, None, Recipe(), watcher), tmp_path, None, watcher)(Recipe(strategy="from-scratch", image_size=16))
+    assert not any("of 65,535" in note for note in watcher.said)  # before it is known that there can be an artifact
+    task.images()
+    assert sum("of 65,535" in note for note in watcher.said) == 1
     (tmp_path / "c").mkdir()
     for number in range(12):
         (tmp_path / "c" / f"{number}.jxl").write_bytes(b"\xff\x0a" + bytes([number] * 50))

@@ -71,7 +71,7 @@ class Divided:
 
 
 def divide(data: Source | None, test: Source | None, recipe: Recipe, watcher: Watcher) -> Divided:
-    """List and split; the test stays locked. Files that are divided are read, to find equal ones; few are decoded, for a note.
+    """List and split; the test stays locked. Reads the files to be split, to find duplicates; decodes nothing.
 
     Args:
         data: Labelled images.
@@ -102,7 +102,6 @@ def divide(data: Source | None, test: Source | None, recipe: Recipe, watcher: Wa
     notes = (*dataset.notes, *(() if locked is None else (f"test: {note}" for note in locked.notes)), *parts.notes)
     if recipe.class_weights == "none":
         notes += _unequal(parts.train)
-    notes += sample_notes(parts.train)
     for note in notes:
         watcher.warning(note)
     require_readable(parts.train)
@@ -182,6 +181,7 @@ class Tasks:
     def __init__(self, divided: Divided, scratch: Path, own: Any, watcher: Watcher) -> None:
         self._divided, self._scratch, self._own, self._watcher = divided, scratch, own, watcher
         self._decoded: dict[Resize, tuple[Loaded, Loaded]] = {}
+        self._sampled = False
 
     def __call__(self, recipe: Recipe) -> Task:
         """The task of a recipe. Its images are decoded when they are asked for."""
@@ -213,6 +213,7 @@ class Tasks:
                 self._watcher.note(f"{recipe.strategy} of {recipe.backbone} is left out: {why}")
             else:
                 kept.append(one)
+        self._sampled = bool(plan.entrants)  # by the advice
         if plan.entrants and not kept:
             raise next(why for why in refused.values() if why)
         return replace(plan, entrants=tuple(kept))
@@ -223,6 +224,10 @@ class Tasks:
 
     def _images(self, recipe: Recipe) -> tuple[Loaded, Loaded] | None:
         """Both sides, decoded where a recipe trains on pixels. Raises `RecipeError` for a flip that changes what images show."""
+        if not self._sampled:
+            self._sampled = True
+            for note in sample_notes(self._divided.train):
+                self._watcher.warning(note)
         frozen = strategy(recipe.strategy).frozen or recipe.freeze_to is not None
         pixels = None if frozen else self._pixels(resize_of(recipe), recipe.strict)
         refuse_flip(recipe, self._divided.train, pixels)

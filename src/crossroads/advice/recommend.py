@@ -22,6 +22,7 @@ from crossroads.advice.sample import MOST_CLASSES, compact, sample
 from crossroads.advice.size import USUAL_SLOPE, Curve, Size, curve_of, size_of, worth
 from crossroads.advice.warm import short_warm_start
 from crossroads.data.dataset import Dataset
+from crossroads.data.loading import sample_notes
 from crossroads.errors import ArtifactError, BackboneError
 from crossroads.fitting import refuse_flip, rehearse
 from crossroads.networks.catalog import Backbone
@@ -58,6 +59,8 @@ def recommend(train: Dataset, side: float, offers: Sequence[Offer], asked: Recip
     require_some(asked, offers, side)
     load_keras()
     offers = _able(offers, train, asked, side, memory, watcher)
+    for note in sample_notes(train):
+        watcher.warning(note)
     refuse_flip(asked, train)
     machine = measured_machine()
     counts = train.counts()
