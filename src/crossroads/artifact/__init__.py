@@ -21,7 +21,7 @@ checkpoints, are no part of the artifact.
 """
 
 from crossroads.artifact._draft import Contents, Draft, copy, draft, is_finished, refuse_finished, write
-from crossroads.artifact._export import TOLERANCE, check_model, load_model
+from crossroads.artifact._export import TOLERANCE, load_model
 from crossroads.artifact._manifest import FILES, FORMAT, GRAPH, MANIFEST, Manifest, open_verified, read_metrics, read_seen
 from crossroads.artifact._rehearsal import rehearse
 
@@ -34,7 +34,6 @@ __all__ = [
     "Contents",
     "Draft",
     "Manifest",
-    "check_model",
     "copy",
     "draft",
     "is_finished",
