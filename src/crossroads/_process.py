@@ -2,7 +2,8 @@
 
 `process_settings` makes these changes:
 
-- Warnings that the caller turned into errors are shown instead. Raised inside another library, one would end a run of hours.
+- Warnings of libraries that the caller turned into errors are shown instead. One raised inside another library would end a run of
+  hours. Filters for `CrossroadsWarning` stay as they are.
 - Environment variables set TensorFlow's log level and its oneDNN kernels, unless the user has set them. ``TF_USE_LEGACY_KERAS`` is
   removed if the old Keras is not installed.
 - The logger ``tensorflow`` reports errors only.
@@ -32,6 +33,9 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from typing import Any
+
+from crossroads.errors import CrossroadsWarning
 
 ONEDNN = "TF_ENABLE_ONEDNN_OPTS"
 _LOG_LEVEL = "TF_CPP_MIN_LOG_LEVEL"
@@ -49,7 +53,7 @@ def process_settings() -> Iterator[None]:
 
 @contextmanager
 def warnings_shown() -> Iterator[None]:
-    """Show warnings that would be raised as errors. If there are none, nothing is changed."""
+    """Show warnings of libraries that would be raised as errors. If there are none, nothing is changed."""
     if not _filters.holders and not any(action == "error" for action, *_ in warnings.filters):
         yield
         return
@@ -83,8 +87,16 @@ class _Shared:
 @contextmanager
 def _softened() -> Iterator[None]:
     with warnings.catch_warnings():
-        warnings.filters[:] = [("default" if kept[0] == "error" else kept[0], *kept[1:]) for kept in warnings.filters]  # type: ignore[index]
+        warnings.filters[:] = [soft for kept in warnings.filters for soft in _soft(*kept)]  # type: ignore[index]
         yield
+
+
+def _soft(action: str, message: object, category: Any, *place: object) -> list[tuple[object, ...]]:
+    """The filters that replace one filter: an error stays an error for `CrossroadsWarning` alone."""
+    if action != "error":
+        return [(action, message, category, *place)]
+    ours = [("error", message, CrossroadsWarning, *place)] if issubclass(CrossroadsWarning, category) else []
+    return [*ours, ("default", message, category, *place)]
 
 
 @contextmanager

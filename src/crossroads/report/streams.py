@@ -20,7 +20,7 @@ def escape_standard_streams() -> None:
 class LastingStream:
     """Writes to a stream until that fails, as where a terminal or the reader of a pipe is gone; from then on it drops the text.
 
-    What is written through it is progress: a training must not end for want of a place to show it.
+    What is written through it is progress: a training must not stop because its progress cannot be shown.
 
     Args:
         stream: The stream, or None where the process was started without it.
@@ -36,7 +36,10 @@ class LastingStream:
 
     def isatty(self) -> bool:
         """Whether the stream is a terminal."""
-        return self._stream is not None and self._stream.isatty()
+        try:
+            return self._stream is not None and self._stream.isatty()
+        except ValueError:  # it is closed
+            return False
 
     def write(self, text: str) -> int:
         """Write, or drop the text."""

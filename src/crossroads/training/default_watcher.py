@@ -90,11 +90,17 @@ def _is_interactive() -> bool:
 
 
 def _caller() -> FrameType:
-    """The frame from which this package was called: frames of Keras or scikit-learn between two of its own are not it."""
+    """The frame of the program that called this package.
+
+    Frames of Keras or scikit-learn between two of this package are passed over, and so are those of `contextlib`, whose context
+    managers decorate the public functions.
+    """
     frame: FrameType | None = sys._getframe()
     caller = sys._getframe()
     while frame is not None:
         if frame.f_code.co_filename.startswith(PACKAGE):
             caller = frame.f_back or frame
         frame = frame.f_back
+    while caller.f_globals.get("__name__") == "contextlib" and caller.f_back is not None:
+        caller = caller.f_back
     return caller
