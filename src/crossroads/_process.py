@@ -17,7 +17,7 @@ What cannot be restored:
 
 - TensorFlow reads its variables once, when it is loaded.
 - Random numbers of TensorFlow and Keras continue from the seed of the run. Those of Python and NumPy are restored.
-- The C library does not tell its settings. It gets those that it adapts to by itself in a process that uses large arrays.
+- The C library does not report its settings. It gets those that it adapts to by itself in a process that uses large arrays.
 """
 
 from __future__ import annotations
@@ -155,10 +155,10 @@ def _memory() -> Iterator[None]:
 
 
 def use_onednn() -> None:
-    """Let TensorFlow, where it is not loaded yet, train with oneDNN on every x86 processor; a setting of the user's own stays.
+    """Make TensorFlow train with oneDNN on every x86 processor, if it is not loaded yet and the user has not decided otherwise.
 
-    By itself it does so only on processors with the instructions of neural networks (AVX512_VNNI and later). Without them its usual
-    kernels took 1.1 to 2.4 times as long for a training step (`python -m benchmarks onednn`).
+    By default it does so only on processors with AVX512_VNNI. On others, its own kernels took 1.1 to 2.4 times as long for a
+    training step (`python -m benchmarks onednn`).
     """
     if platform.machine().lower() in ("x86_64", "amd64"):
         os.environ.setdefault(ONEDNN, "1")
@@ -170,10 +170,11 @@ _kept = False
 
 
 def keep_freed_memory() -> bool:
-    """Keep what is freed in this process for what is allocated next. Whether it took effect: it does with the GNU C library.
+    """Keep freed memory for reuse. Returns whether it took effect, which needs the GNU C library.
 
-    TensorFlow frees the maps of each training step and takes them again in the next one; each time the system hands out the same
-    pages, cleared. Training MobileNet at 96 px in batches of 32 took 24 s of processor time for 960 images so, against 29 to 32 s.
+    TensorFlow frees its activations after each training step and allocates them again in the next one. Without this, the system
+    takes the pages back and clears them each time. Training MobileNet on 960 images (96 px, batches of 32) took 24 s of processor
+    time with it and 29 to 32 s without.
     """
     global _kept
     _kept = _mallopt({_TRIM_THRESHOLD: 2**31 - 1, _TOP_PAD: 2**28, _MMAP_THRESHOLD: _MOST_MMAP_THRESHOLD})
@@ -204,9 +205,10 @@ _CHATTER = ("absl::InitializeLog", "oneDNN custom operations are on", "cpu_featu
 
 @contextmanager
 def without_chatter() -> Iterator[None]:
-    """Keep TensorFlow's start-up notices off the standard error stream; no setting of its own does. All else is passed on.
+    """Keep TensorFlow's start-up notices off the standard error stream, which no setting of TensorFlow does. Everything else is
+    passed on.
 
-    File descriptor 2 leads to a temporary file meanwhile, and to where it led before after that.
+    File descriptor 2 points to a temporary file in the meantime.
     """
     with ExitStack() as undo:
         with suppress(OSError, ValueError, AttributeError):  # no such stream, or nowhere to keep what is written to it

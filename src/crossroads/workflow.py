@@ -58,7 +58,7 @@ def fit(
             ``package.module:function``, which is imported and called.
         test: A separate test set; no image of it is read before the final evaluation.
         recipe: Every choice, or the path of a TOML file with some; None for the defaults.
-        resume: Go on with an unfinished run in `out`. A finished one is returned as it is, if it is of these images.
+        resume: Go on with an unfinished run in `out`. A finished run of the same images is returned unchanged.
         watcher: Receives progress and warnings; None for Python's warnings, and progress in a terminal, a notebook or the log.
         **options: Fields of `Recipe` that replace those of `recipe`.
 

@@ -77,9 +77,11 @@ def _together(dataset: Dataset, wanted: Wanted) -> tuple[Dataset, list[str]]:
     equal[alone] = int(equal.max()) + 1 + np.flatnonzero(alone)
     notes = []
     if repeats := len(equal) - len(np.unique(equal)):
-        notes.append(f"images that are equal to others of their class: {repeats}; they were put on the side of those")
+        duplicates, copies = ("image was", "its copy") if repeats == 1 else ("images were", "their copies")
+        notes.append(f"{repeats} duplicate {duplicates} kept in the same split as {copies}")
     if short.any():
-        notes.append(f"equal images of {_names(dataset, short)} may be on several sides: there are too few others to divide")
+        have = "the class has" if short.sum() == 1 else "these classes have"
+        notes.append(f"duplicates of {_names(dataset, short)} may be in several splits: {have} too few distinct images")
     return replace(dataset, groups=equal), notes
 
 
@@ -127,7 +129,7 @@ def _too_small(dataset: Dataset, units: Ints, small: NDArray[np.bool_], wanted: 
     return SplitError(
         f"each class must have at least {len(wanted) + 1} {unit}, one for each of {_in_words(wanted)}",
         received=", ".join(found) + (f" and {plural(rest, 'other class', 'other classes')}" if rest > 0 else ""),
-        mend=f"leave strict out to train on these classes all the same, or {_more(dataset, wanted)}",
+        mend=f"turn strict off to train on these classes anyway, or {_more(dataset, wanted)}",
     )
 
 
@@ -178,7 +180,7 @@ def _in_words(wanted: Wanted) -> str:
 
 def _more(dataset: Dataset, wanted: Wanted) -> str:
     """What the user can do about too few images."""
-    of_groups, fewer = "" if dataset.groups is None else " of other groups", "set the test share to 0, " if len(wanted) > 1 else ""
+    of_groups, fewer = "" if dataset.groups is None else " of other groups", "set test_share to 0, " if len(wanted) > 1 else ""
     return f"add images{of_groups}, {fewer}or bring a split in the data"
 
 

@@ -1,6 +1,6 @@
 """One picture of any kind, as a file, bytes, an array or a Pillow image, to what `images.decode` takes.
 
-Training, evaluation and prediction all come through here, so that a picture is the same pixels for each of them.
+Training, evaluation and prediction all come through here, so that each of them sees the same pixels.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from crossroads.data.spans import read_plain
 from crossroads.errors import DataError, ImageRefused
 
 Picture = str | os.PathLike[str] | bytes | NDArray[np.generic] | Image.Image
-"""What counts as one picture; anything that NumPy takes for an array is one as well."""
+"""One picture. Any array-like also qualifies."""
 
 Convert = Callable[[NDArray[np.generic]], Pixels]
 
@@ -79,8 +79,8 @@ def _array(picture: object) -> NDArray[np.generic] | None:
 def conversion(pixels: NDArray[np.generic], name: str) -> Convert | None:
     """What turns each image of an array into uint8; None where it is uint8.
 
-    The type alone says what the values mean: one image is read alike in any company. The values are looked at only to tell that
-    they are valid, which is the same for train and test images.
+    The type alone says what the values mean: an image is read the same way whatever it is read with. The values are only checked
+    for validity, which is the same for train and test images.
 
     Args:
         pixels: One image or several; uint8, or other integers that mean 0..255, uint16 that means 0..65535 and is divided by 257,
@@ -170,7 +170,7 @@ def extent_of(picture: object) -> Extent | None:
 
 
 def misscaled(extents: Sequence[Extent]) -> list[bool]:
-    """Which images show something, but only in the dark end of what their type can hold.
+    """Which images show something, but use only the dark end of their value range.
 
     With more than 8 bits that is each dark one: photographs are not stored so. With 8 bits one may be a night scene, so half of all
     must be dark for any to count.
@@ -193,12 +193,12 @@ def described(top: Extent) -> tuple[str, str]:
     """What is odd about images of which none has a larger value than this one, and what to do."""
     look = "nearly black" if top.high <= top.full / 16 else "dark"
     if top.full == 1:
-        return f"have no value above {top.high:.3g} of 1, so they look {look}", f"divide by {top.high:.3g}"
+        return f"have no value above {top.high:.3g} of 1 and look {look}", f"divide by {top.high:.3g}"
     if top.high <= 1:
-        return f"have no values but 0 and 1 of {top.full:,.0f}, so they look {look}", f"multiply them by {top.full:.0f}"
+        return f"contain only 0 and 1 in a range of 0..{top.full:,.0f} and look {look}", f"multiply them by {top.full:.0f}"
     bits = int(top.high).bit_length()
     factor = (int(top.full) + 1) >> bits
     return (
-        f"have no value above {top.high:,.0f} of {top.full:,.0f}, so they look {look}",
+        f"have no value above {top.high:,.0f} of {top.full:,.0f} and look {look}",
         f"multiply all images by one factor, such as {factor} where they have {bits} bits",
     )
