@@ -62,7 +62,7 @@ def warnings_shown() -> Iterator[None]:
 
 
 class _Shared:
-    """A change of the process that several threads can hold at a time: the first makes it, the last undoes it."""
+    """A change of the process that several threads can share: the first makes it, and the last undoes it."""
 
     def __init__(self, change: Callable[[], AbstractContextManager[None]]) -> None:
         self._change, self._made = change, ExitStack()
@@ -133,7 +133,7 @@ def _environment() -> Iterator[None]:
 
 @contextmanager
 def _logger() -> Iterator[None]:
-    # TensorFlow warns when functions are traced again, which every new network in the process makes necessary.
+    # TensorFlow warns when a function is traced again, which every new network in the process causes.
     logger = logging.getLogger("tensorflow")
     before = logger.level
     logger.setLevel(logging.ERROR)
@@ -205,13 +205,12 @@ _CHATTER = ("absl::InitializeLog", "oneDNN custom operations are on", "cpu_featu
 
 @contextmanager
 def without_chatter() -> Iterator[None]:
-    """Keep TensorFlow's start-up notices off the standard error stream, which no setting of TensorFlow does. Everything else is
-    passed on.
+    """Filter TensorFlow's start-up notices from the standard error stream. No setting of TensorFlow does that.
 
     File descriptor 2 points to a temporary file in the meantime.
     """
     with ExitStack() as undo:
-        with suppress(OSError, ValueError, AttributeError):  # no such stream, or nowhere to keep what is written to it
+        with suppress(OSError, ValueError, AttributeError):  # no such stream, or no room for a temporary file
             _divert(undo)
         yield
 

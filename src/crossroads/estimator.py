@@ -150,13 +150,13 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         data = replace(read((X, columns[codes])), classes=names)
         if groups is not None:
             data = replace(data, groups=numbered(groups, len(data)))
-        if isinstance(X, np.ndarray):
-            self.n_features_in_ = int(np.prod(X.shape[1:]))
         folder = TemporaryFolder()
         run = fit(data, out=folder.path / "run", recipe=self._recipe())
         self._hold(folder, run)
         self.classes_ = classes
         self._columns = columns
+        if isinstance(X, np.ndarray):
+            self.n_features_in_ = int(np.prod(X.shape[1:]))
         return self
 
     def predict_proba(self, X: Images) -> NDArray[np.float32]:
