@@ -197,7 +197,7 @@ def _mallopt(values: dict[int, int]) -> bool:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError):  # another C library
         return False
-    return all([mallopt(key, value) for key, value in values.items()])  # noqa: C419 (all are set, whatever one says)
+    return all([mallopt(key, value) for key, value in values.items()])  # noqa: C419 - sets all, whatever one returns
 
 
 _CHATTER = ("absl::InitializeLog", "oneDNN custom operations are on", "cpu_feature_guard", "To enable the following instructions")

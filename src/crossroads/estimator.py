@@ -157,6 +157,8 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self._columns = columns
         if isinstance(X, np.ndarray):
             self.n_features_in_ = int(np.prod(X.shape[1:]))
+        elif hasattr(self, "n_features_in_"):  # of an earlier fit
+            del self.n_features_in_
         return self
 
     def predict_proba(self, X: Images) -> NDArray[np.float32]:

@@ -60,7 +60,7 @@ def _file(path: str | os.PathLike[str]) -> bytes:
     try:
         return read_plain(path, MEMBER)
     except OSError as error:
-        if os.path.isdir(path):  # noqa: PTH112 - systems call a folder that is read by many names
+        if os.path.isdir(path):  # noqa: PTH112 - the error for reading a folder differs between systems
             raise ImageRefused("is a folder", mend="give image files") from error
         raise ImageRefused("must be a readable file", received=error.strerror, mend="check the path") from error
     except ValueError as error:  # such as a null character in the path
