@@ -78,7 +78,7 @@ def test_an_artifact_holds_its_files_and_nothing_else(written):
 @pytest.mark.core
 def test_the_manifest_says_where_the_classifier_comes_from(written, whole):
     facts = json.loads((written / "crossroads.json").read_text())
-    assert facts["format"] == 1
+    assert facts["format"] == 2
     assert facts["classes"] == list(CLASSES)
     assert facts["preprocessing"] == {
         "size": SIZE,
@@ -247,7 +247,7 @@ def test_a_manifest_that_is_only_laid_out_anew_still_counts(copy):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"format": 2, "crossroads": "9.9"}, "reads format 1; received format 2, written by crossroads 9.9"),
+        ({"format": 3, "crossroads": "9.9"}, "reads format 2; received format 3, written by crossroads 9.9"),
         ({"format": None}, "must name its format"),
         ({"classes": []}, "must hold classes"),
         ({"classes": [1, 2]}, "must hold classes"),

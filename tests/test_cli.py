@@ -198,6 +198,8 @@ def test_predict_lists_a_folder_as_fit_does(crossroads, artifact, data, tmp_path
     assert len(names) - len(own) == len(list((data / "level").iterdir()))
     assert "1 link" in err
     assert "linked" in err
+    (warning,) = json.loads(out)["warnings"]
+    assert warning in err
 
 
 def test_predict_names_formats_that_are_not_read_and_archives(crossroads, artifact, data, tmp_path):

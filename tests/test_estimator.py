@@ -5,6 +5,7 @@ import pickle
 import joblib
 import numpy as np
 import pytest
+from PIL import Image
 from sklearn.base import clone
 from sklearn.model_selection import cross_val_score
 
@@ -147,7 +148,7 @@ def test_every_parameter_is_a_field_of_the_recipe_with_its_default_and_reaches_i
 @pytest.mark.parametrize("groups", [np.arange(59), np.zeros((60, 2), int), 3])
 def test_groups_of_another_number_than_images_are_told_before_the_training(monkeypatch, groups):
     monkeypatch.setattr(estimator, "fit", lambda *a, **k: pytest.fail("the training was begun"))
-    with pytest.raises(DataError, match="groups must have the shape"):
+    with pytest.raises(DataError, match=r"groups must have the shape [(]60,[)], one for each image; received shape"):
         crossroads.ImageClassifier(**QUICK).fit(*stripes(60), groups=groups)
 
 
@@ -199,3 +200,16 @@ def test_groups_may_have_names():
     metrics = crossroads.ImageClassifier(**QUICK).fit(images, labels, groups=names).run_.metrics
     assert metrics["validation"]["n"] % 5 == 0
     assert metrics["validation"]["groups"] == metrics["validation"]["n"] // 5
+
+
+@pytest.mark.parametrize("kind", ["pillow", "paths"])
+def test_images_may_differ_in_size(tmp_path, kind):
+    images, labels = stripes(30)
+    pictures = [Image.fromarray(image[: 16 - place % 3]) for place, image in enumerate(images)]
+    paths = [tmp_path / f"{place}.png" for place in range(len(pictures))]
+    for picture, path in zip(pictures, paths, strict=True):
+        picture.save(path)
+    given = pictures if kind == "pillow" else paths
+    model = crossroads.ImageClassifier(**QUICK | {"epochs": 1}).fit(given, labels)
+    assert not hasattr(model, "n_features_in_")
+    np.testing.assert_array_equal(model.predict_proba(given), model.predict_proba([np.asarray(picture) for picture in pictures]))

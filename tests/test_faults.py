@@ -2,9 +2,7 @@
 
 import pytest
 
-from crossroads._faults import is_failure, is_out_of_memory
-from crossroads.advice.estimate import Estimate
-from crossroads.race.belief import posterior
+from crossroads._faults import PACKAGE, is_failure, is_out_of_memory
 
 
 def raised(function):
@@ -63,6 +61,13 @@ def test_what_only_wrong_code_raises_is_none(kind):
 
 
 def test_a_value_error_that_is_raised_in_this_package_is_a_fault_of_it():
-    error = raised(lambda: posterior(Estimate(0.5, 0.4, 0.6), -1.0, 9))  # the logarithm of a negative number
-    assert type(error) is ValueError
-    assert not is_failure(error)
+    code = compile("raise ValueError", PACKAGE + "module.py", "exec")
+    assert not is_failure(raised(lambda: exec(code)))
+
+
+@pytest.mark.parametrize("kind", [RecursionError, NotImplementedError])
+def test_kinds_of_runtime_error_that_only_wrong_code_raises_are_none(kind):
+    def wrong():
+        raise kind("RESOURCE_EXHAUSTED by a bug")
+
+    assert not is_failure(raised(wrong))

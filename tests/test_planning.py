@@ -219,7 +219,7 @@ def test_the_small_network_is_shortened_by_a_budget_also_where_it_is_named(monke
     notes: list[str] = []
     other = divide(pictures, None, Recipe(backbone="quiz-cnn", weights="none", budget=60), Silent())
     assert not planned(other, None, Relay(Silent(), noted=notes.append)).entrants
-    assert notes == ["quiz-cnn is trained from scratch, which the budget does not shorten; --epochs does"]
+    assert notes == ["quiz-cnn trains from scratch; the budget cannot shorten that, use --epochs"]
 
 
 @pytest.fixture

@@ -285,10 +285,26 @@ def test_a_bad_image_is_named(predictor, tmp_path):
         predictor.predict([3])
 
 
-@pytest.mark.parametrize("alone", ["sign.png", b"bytes", Path("sign.png"), pixels(1)[0], Image.new("RGB", (8, 8)), 3])
+ALONE = ["sign.png", b"bytes", bytearray(b"bytes"), Path("sign.png"), pixels(1)[0], pixels(1)[0] / 255, np.array("sign.png")]
+
+
+@pytest.mark.parametrize("alone", [*ALONE, Image.new("RGB", (8, 8)), 3])
 def test_one_image_without_a_list_is_a_clear_error(predictor, alone):
     with pytest.raises(DataError, match="a sequence of images"):
         predictor.predict(alone)
+
+
+def test_an_array_of_paths_or_of_images_of_any_size_is_several_images(predictor, tmp_path):
+    pictures = [Image.new("RGB", (8, 8), "red"), Image.new("RGB", (12, 9), "blue")]
+    paths = [tmp_path / f"{place}.png" for place in range(2)]
+    for picture, path in zip(pictures, paths, strict=True):
+        picture.save(path)
+    expected = predictor.predict(paths)
+    assert predictor.predict(np.array([str(path) for path in paths])) == expected
+    assert predictor.predict(np.array(paths)) == expected
+    boxed = np.empty(2, object)
+    boxed[:] = [np.asarray(picture) for picture in pictures]
+    assert [found.labels for found in predictor.predict(boxed)] == [found.labels for found in expected]
 
 
 def test_a_generator_of_images_is_gone_through_once(predictor, tmp_path):

@@ -16,6 +16,7 @@ import pytest
 from crossroads import _process
 from crossroads._keras import keras_backend
 from crossroads._process import keep_freed_memory, process_settings, warnings_shown
+from crossroads.errors import CrossroadsWarning
 
 TENSORFLOW = pytest.mark.skipif(keras_backend() != "tensorflow", reason="TensorFlow is not the backend")
 
@@ -153,6 +154,14 @@ def test_a_warning_that_would_be_an_error_is_shown(recwarn):
         assert warnings.filters is asked
         with pytest.raises(UserWarning):
             warnings.warn("raised", UserWarning, stacklevel=1)
+
+
+@pytest.mark.parametrize("filters", [{}, {"category": UserWarning}, {"category": CrossroadsWarning}], ids=repr)
+def test_a_warning_of_this_package_stays_an_error(filters):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", **filters)
+        with process_settings(), pytest.raises(CrossroadsWarning):
+            warnings.warn("raised", CrossroadsWarning, stacklevel=1)
 
 
 def test_filters_without_errors_are_left_alone():

@@ -12,6 +12,7 @@ import pytest
 import crossroads
 from crossroads import planning
 from crossroads.artifact import load_model, open_verified, read_seen
+from crossroads.artifact._manifest import facts_of, text_of
 from crossroads.data import splits
 from crossroads.data.dataset import Dataset
 from crossroads.errors import ArtifactError, DataError, RecipeError, SplitError, TrainingError
@@ -303,7 +304,10 @@ def test_images_that_the_weights_have_learned_from_are_told(run, source, tmp_pat
     test = begun.metrics["test"]
     assert 0 < test["seen_by_weights"] <= test["n"]
     said = "among those that the weights learned from, or were chosen by"
-    assert f"{test['seen_by_weights']} of {test['n']} test images are {said}; the test scores flatter" in begun.metrics["notes"]
+    assert (
+        f"{test['seen_by_weights']} of {test['n']} test images are {said}; these scores are optimistically biased"
+        in begun.metrics["notes"]
+    )
     assert any(note.endswith(f"validation images are {said}, and say nothing of new ones") for note in watcher.said)
     # What began there has seen them too.
     seen = [{digest.tobytes() for digest in read_seen(open_verified(one.artifact))} for one in (begun, run)]
@@ -350,15 +354,22 @@ def test_a_run_says_what_was_seen_refused_and_warned_of_also_where_warnings_are_
     data, test = folder_of(tmp_path / "data", images, labels), folder_of(tmp_path / "test", images[:20], labels[:20])
     for folder in (data, test):
         (folder / "level" / "broken.png").write_bytes(b"no image")
+    links = folder_of(tmp_path / "links", images, labels)
+    for name in ("again", "once more"):
+        (links / "upright" / name).symlink_to(test / "level")
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("error", crossroads.CrossroadsWarning)
         run = crossroads.fit(data, out=tmp_path / "run", test=test, recipe=WITH_OWN_TEST, strategy="from-scratch", epochs=1)
         with pytest.raises(crossroads.CrossroadsWarning):  # where no training is lost
             crossroads.evaluate(run.artifact, test)
+        with pytest.raises(crossroads.CrossroadsWarning):
+            crossroads.advise(links)
     assert run.seen_in_training == 20
     assert [row["split"] in ("train", "validation", "test") for row in run.refused] == [True, True]
     assert [row["name"].endswith("broken.png") for row in run.refused] == [True, True]
-    shown = [str(warning.message) for warning in caught if warning.category is crossroads.CrossroadsWarning]
+    ours = [warning for warning in caught if warning.category is crossroads.CrossroadsWarning]
+    assert {warning.filename for warning in ours} == {__file__}
+    shown = [str(warning.message) for warning in ours]
     assert run.warnings == tuple(shown)
     for part in ("refused", "20 of 20 test images are also in train or validation"):
         assert any(part in warning for warning in run.warnings)
@@ -366,6 +377,25 @@ def test_a_run_says_what_was_seen_refused_and_warned_of_also_where_warnings_are_
     assert (told["seen_in_training"], told["refused"], told["warnings"]) == (20, run.refused, list(run.warnings))
     assert told["test"]["warnings"][-1] in run.warnings
     assert [row.keys() for row in told["test"]["refused"]] == [{"name", "reason"}]
+
+
+def test_an_artifact_of_an_earlier_format_is_a_clear_error(run, source, tmp_path):
+    """Its metrics had no warnings, and refused images by split."""
+    old = tmp_path / "old"
+    shutil.copytree(run.artifact, old)
+    metrics = {key: value for key, value in run.metrics.items() if key != "warnings"} | {"refused": {"train": [], "validation": []}}
+    (old / "metrics.json").write_text(json.dumps(metrics))
+    facts = json.loads((old / "crossroads.json").read_text())
+    facts.pop("digest")
+    facts["files"]["metrics.json"] = facts_of(old / "metrics.json")
+    (old / "crossroads.json").write_text(text_of({**facts, "format": 1}))
+    for use in (
+        lambda: crossroads.fit(source, out=old, recipe=QUICK, epochs=6, resume=True),
+        lambda: crossroads.evaluate(old, source),
+        lambda: crossroads.load(old),
+    ):
+        with pytest.raises(ArtifactError, match="received format 1"):
+            use()
 
 
 def test_evaluate_tells_images_that_the_artifact_was_trained_on(run, source, tmp_path):
@@ -385,7 +415,7 @@ def test_equal_images_come_on_one_side_of_a_split_that_is_drawn(tmp_path):
     twice = (np.concatenate([images, images]), np.tile(labels, 2))
     run = crossroads.fit(twice, out=tmp_path / "run", recipe=QUICK, epochs=1, watcher=watcher)
     assert [run.metrics[side]["seen_in_training"] for side in ("validation", "test")] == [0, 0]
-    assert "images that are equal to others of their class: 40; they were put on the side of those" in watcher.said
+    assert "40 duplicate images were kept in the same split as their copies" in watcher.said
     again = crossroads.fit(twice, out=tmp_path / "run", recipe=QUICK, epochs=1, resume=True)
     assert again.metrics == run.metrics
 

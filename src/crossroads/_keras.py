@@ -1,4 +1,4 @@
-"""Keras as it is set up in this process and on this machine: whether it can do the work, and how it is loaded."""
+"""Loads Keras, and checks that its settings in this process and on this machine suit training."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _CUT_OFF = ("KERAS_MAX_EPOCHS", "KERAS_MAX_STEPS_PER_EPOCH")
 
 
 def load_keras() -> None:
-    """Load Keras and its backend, quietly.
+    """Load Keras and its backend quietly.
 
     Raises:
-        SetupError: As `require_usable_keras` does; or Keras is not installed as it should be.
+        SetupError: As for `require_usable_keras`; or Keras cannot be imported.
     """
     require_usable_keras()
     if "keras" in sys.modules:
@@ -36,29 +36,31 @@ def load_keras() -> None:
             import keras
         except ImportError as error:
             raise SetupError(
-                "Keras and its backend must be installed", received=str(error), mend="install crossroads again, with what it needs"
+                "Keras and its backend must be installed",
+                received=str(error),
+                mend="install crossroads again, with its dependencies",
             ) from error
-        keras.ops.ones(1)  # TensorFlow speaks again at the first operation
+        keras.ops.ones(1)  # TensorFlow prints more notices at the first operation
 
 
 def require_usable_keras() -> None:
-    """Refuse a Keras whose backend or settings cannot do the work. Nothing is loaded to find out.
+    """Refuse a Keras whose backend or settings do not suit training. The check loads neither.
 
     Raises:
-        SetupError: The backend cannot train or is not installed; Keras is set to other types or another order of channels than
-            networks are made for, or to stop early; TensorFlow was loaded before this process was forked, or has no eager mode.
+        SetupError: The backend cannot train or is not installed; Keras is set to a type or an order of channels that the networks
+            do not have, or to stop early; TensorFlow was used before this process was forked, or has no eager mode.
     """
     _require_settings(_settings())
     _require_working_tensorflow()
 
 
 def keras_backend() -> str:
-    """The Keras backend that is, or would be, loaded; asked without loading it."""
+    """The Keras backend that is loaded or would be. The call does not load it."""
     return _settings().backend
 
 
 def library_versions() -> dict[str, str]:
-    """The versions that decide the bits of a training: of what decodes images and of what computes."""
+    """The versions of the libraries on which the exact weights depend: those that decode images, and those that compute."""
     backend = keras_backend()
     distributions = ("pillow", "numpy", "keras", *(("tensorflow", "tensorflow-cpu") if backend == "tensorflow" else (backend,)))
     versions = {"backend": backend}
@@ -72,7 +74,7 @@ def library_versions() -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class _Settings:
-    """What Keras is set to, and how to set the backend and the rest otherwise."""
+    """The settings of Keras, and a hint on how to change the backend and the types."""
 
     backend: str
     floatx: object
@@ -92,7 +94,7 @@ def _settings() -> _Settings:
 
 
 def _stored() -> _Settings:
-    """What Keras will be set to when it is loaded: by its file, and by the environment, which wins."""
+    """The settings that Keras will load from its file and from the environment, which takes precedence."""
     path = _file()
     facts = _facts(path)
     named = os.environ.get(BACKEND)
@@ -108,7 +110,7 @@ def _stored() -> _Settings:
 
 
 def _chosen(keras: Any) -> _Settings:
-    """What the loaded Keras is set to."""
+    """The settings of the loaded Keras."""
     limits = {"max_epochs": keras.config.max_epochs(), "max_steps_per_epoch": keras.config.max_steps_per_epoch()}
     return _Settings(
         backend=str(keras.backend.backend()),
@@ -146,14 +148,14 @@ def _require_settings(found: _Settings) -> None:
 
 
 def _file() -> Path:
-    """Where Keras looks for its settings, in its own way."""
+    """The path of the file of settings, found as Keras finds it."""
     home = os.path.expanduser("~")  # noqa: PTH111 - Path raises where there is no home
     usual = Path(home if os.access(home, os.W_OK) else "/tmp") / ".keras"
     return Path(os.path.expanduser(os.environ.get("KERAS_HOME", usual))) / "keras.json"  # noqa: PTH111
 
 
 def _facts(path: Path) -> dict[str, Any]:
-    """What the file of settings holds; nothing where there is none. What is no JSON is passed over, as Keras does."""
+    """The contents of the file of settings; empty if there is no file or it is not JSON, as for Keras."""
     if not path.exists():
         return {}
     try:
@@ -174,7 +176,7 @@ def _refuse(path: Path, received: str) -> NoReturn:
 
 
 _forked_after = False
-"""Whether TensorFlow was running when this process was forked."""
+"""Whether this process was forked after TensorFlow had started its threads."""
 
 
 def _note_fork() -> None:
@@ -183,7 +185,7 @@ def _note_fork() -> None:
 
 
 def _tensorflow_runs() -> bool:
-    """Whether TensorFlow has computed anything in this process, and so has started its threads."""
+    """Whether TensorFlow has computed anything in this process, and so has threads."""
     context = getattr(sys.modules.get("tensorflow.python.eager.context"), "_context", None)
     return bool(getattr(context, "_initialized", False))
 
@@ -204,5 +206,5 @@ def _require_working_tensorflow() -> None:
         raise SetupError(
             "TensorFlow must execute eagerly",
             received="a graph as the default, or eager execution disabled",
-            mend="call this outside of tf.Graph and tf.function, and without disable_eager_execution",
+            mend="call this outside of tf.Graph and tf.function, without disable_eager_execution",
         )

@@ -2,7 +2,8 @@
 
 `process_settings` makes these changes:
 
-- Warnings that the caller turned into errors are shown instead. Raised inside another library, one would end a run of hours.
+- Warnings of libraries that the caller turned into errors are shown instead. One raised inside another library would end a run of
+  hours. Filters for `CrossroadsWarning` stay as they are.
 - Environment variables set TensorFlow's log level and its oneDNN kernels, unless the user has set them. ``TF_USE_LEGACY_KERAS`` is
   removed if the old Keras is not installed.
 - The logger ``tensorflow`` reports errors only.
@@ -16,7 +17,7 @@ What cannot be restored:
 
 - TensorFlow reads its variables once, when it is loaded.
 - Random numbers of TensorFlow and Keras continue from the seed of the run. Those of Python and NumPy are restored.
-- The C library does not tell its settings. It gets those that it adapts to by itself in a process that uses large arrays.
+- The C library does not report its settings. It gets those that it adapts to by itself in a process that uses large arrays.
 """
 
 from __future__ import annotations
@@ -32,6 +33,9 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from typing import Any
+
+from crossroads.errors import CrossroadsWarning
 
 ONEDNN = "TF_ENABLE_ONEDNN_OPTS"
 _LOG_LEVEL = "TF_CPP_MIN_LOG_LEVEL"
@@ -49,7 +53,7 @@ def process_settings() -> Iterator[None]:
 
 @contextmanager
 def warnings_shown() -> Iterator[None]:
-    """Show warnings that would be raised as errors. If there are none, nothing is changed."""
+    """Show warnings of libraries that would be raised as errors. If there are none, nothing is changed."""
     if not _filters.holders and not any(action == "error" for action, *_ in warnings.filters):
         yield
         return
@@ -58,7 +62,7 @@ def warnings_shown() -> Iterator[None]:
 
 
 class _Shared:
-    """A change of the process that several threads can hold at a time: the first makes it, the last undoes it."""
+    """A change of the process that several threads can share: the first makes it, and the last undoes it."""
 
     def __init__(self, change: Callable[[], AbstractContextManager[None]]) -> None:
         self._change, self._made = change, ExitStack()
@@ -83,8 +87,16 @@ class _Shared:
 @contextmanager
 def _softened() -> Iterator[None]:
     with warnings.catch_warnings():
-        warnings.filters[:] = [("default" if kept[0] == "error" else kept[0], *kept[1:]) for kept in warnings.filters]  # type: ignore[index]
+        warnings.filters[:] = [soft for kept in warnings.filters for soft in _soft(*kept)]  # type: ignore[index]
         yield
+
+
+def _soft(action: str, message: object, category: Any, *place: object) -> list[tuple[object, ...]]:
+    """The filters that replace one filter: an error stays an error for `CrossroadsWarning` alone."""
+    if action != "error":
+        return [(action, message, category, *place)]
+    ours = [("error", message, CrossroadsWarning, *place)] if issubclass(CrossroadsWarning, category) else []
+    return [*ours, ("default", message, category, *place)]
 
 
 @contextmanager
@@ -121,7 +133,7 @@ def _environment() -> Iterator[None]:
 
 @contextmanager
 def _logger() -> Iterator[None]:
-    # TensorFlow warns when functions are traced again, which every new network in the process makes necessary.
+    # TensorFlow warns when a function is traced again, which every new network in the process causes.
     logger = logging.getLogger("tensorflow")
     before = logger.level
     logger.setLevel(logging.ERROR)
@@ -143,10 +155,10 @@ def _memory() -> Iterator[None]:
 
 
 def use_onednn() -> None:
-    """Let TensorFlow, where it is not loaded yet, train with oneDNN on every x86 processor; a setting of the user's own stays.
+    """Make TensorFlow train with oneDNN on every x86 processor, if it is not loaded yet and the user has not decided otherwise.
 
-    By itself it does so only on processors with the instructions of neural networks (AVX512_VNNI and later). Without them its usual
-    kernels took 1.1 to 2.4 times as long for a training step (`python -m benchmarks onednn`).
+    By default it does so only on processors with AVX512_VNNI. On others, its own kernels took 1.1 to 2.4 times as long for a
+    training step (`python -m benchmarks onednn`).
     """
     if platform.machine().lower() in ("x86_64", "amd64"):
         os.environ.setdefault(ONEDNN, "1")
@@ -158,10 +170,11 @@ _kept = False
 
 
 def keep_freed_memory() -> bool:
-    """Keep what is freed in this process for what is allocated next. Whether it took effect: it does with the GNU C library.
+    """Keep freed memory for reuse. Returns whether it took effect, which needs the GNU C library.
 
-    TensorFlow frees the maps of each training step and takes them again in the next one; each time the system hands out the same
-    pages, cleared. Training MobileNet at 96 px in batches of 32 took 24 s of processor time for 960 images so, against 29 to 32 s.
+    TensorFlow frees its activations after each training step and allocates them again in the next one. Without this, the system
+    takes the pages back and clears them each time. Training MobileNet on 960 images (96 px, batches of 32) took 24 s of processor
+    time with it and 29 to 32 s without.
     """
     global _kept
     _kept = _mallopt({_TRIM_THRESHOLD: 2**31 - 1, _TOP_PAD: 2**28, _MMAP_THRESHOLD: _MOST_MMAP_THRESHOLD})
@@ -184,7 +197,7 @@ def _mallopt(values: dict[int, int]) -> bool:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError):  # another C library
         return False
-    return all([mallopt(key, value) for key, value in values.items()])  # noqa: C419 (all are set, whatever one says)
+    return all([mallopt(key, value) for key, value in values.items()])  # noqa: C419 - sets all, whatever one returns
 
 
 _CHATTER = ("absl::InitializeLog", "oneDNN custom operations are on", "cpu_feature_guard", "To enable the following instructions")
@@ -192,12 +205,12 @@ _CHATTER = ("absl::InitializeLog", "oneDNN custom operations are on", "cpu_featu
 
 @contextmanager
 def without_chatter() -> Iterator[None]:
-    """Keep TensorFlow's start-up notices off the standard error stream; no setting of its own does. All else is passed on.
+    """Filter TensorFlow's start-up notices from the standard error stream. No setting of TensorFlow does that.
 
-    File descriptor 2 leads to a temporary file meanwhile, and to where it led before after that.
+    File descriptor 2 points to a temporary file in the meantime.
     """
     with ExitStack() as undo:
-        with suppress(OSError, ValueError, AttributeError):  # no such stream, or nowhere to keep what is written to it
+        with suppress(OSError, ValueError, AttributeError):  # no such stream, or no room for a temporary file
             _divert(undo)
         yield
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, Self
@@ -17,6 +18,7 @@ from crossroads._keras import require_usable_keras
 from crossroads._platform import TemporaryFolder
 from crossroads.data.dataset import numbered
 from crossroads.data.labels import encode
+from crossroads.data.pictures import Picture
 from crossroads.data.readers import read
 from crossroads.predictor import Predictor
 from crossroads.proof import Run
@@ -36,6 +38,8 @@ from crossroads.recipe import (
 )
 from crossroads.workflow import fit
 
+Images = NDArray[Any] | Sequence[Picture]
+
 
 class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     """A classifier of images with the interface of scikit-learn; works with `clone`, `cross_val_score` and grid searches.
@@ -49,6 +53,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     Attributes:
         classes_: (k,), the labels as they were given, sorted.
+        n_features_in_: Values per image; only set where `fit` received an array.
         predictor_: What predicts, loaded from the artifact.
         run_: The finished run with its validation scores.
     """
@@ -123,11 +128,12 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.train_batchnorm = train_batchnorm
         self.early_stopping = early_stopping
 
-    def fit(self, X: ArrayLike, y: ArrayLike, groups: ArrayLike | None = None) -> Self:
+    def fit(self, X: Images, y: ArrayLike, groups: ArrayLike | None = None) -> Self:
         """Train on images.
 
         Args:
-            X: (n, height, width), or with 1, 3 or 4 channels last; uint8, or floats in [0, 1].
+            X: An array (n, height, width), or with 1, 3 or 4 channels last; uint8, or floats in [0, 1]. Or a sequence of n arrays,
+                Pillow images, paths or encoded files, which may differ in size.
             y: (n,), integers, strings, booleans or whole-numbered floats; an array or a column of a table.
             groups: (n,), images that must stay on one side of the validation split; None for none.
 
@@ -148,18 +154,21 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         run = fit(data, out=folder.path / "run", recipe=self._recipe())
         self._hold(folder, run)
         self.classes_ = classes
-        self.n_features_in_ = int(np.prod(np.shape(X)[1:]))
         self._columns = columns
+        if isinstance(X, np.ndarray):
+            self.n_features_in_ = int(np.prod(X.shape[1:]))
+        elif hasattr(self, "n_features_in_"):  # of an earlier fit
+            del self.n_features_in_
         return self
 
-    def predict_proba(self, X: ArrayLike) -> NDArray[np.float32]:
+    def predict_proba(self, X: Images) -> NDArray[np.float32]:
         """float32 (n, k), columns in the order of `classes_`."""
         check_is_fitted(self)
-        images = read((X, np.zeros(len(np.asarray(X)), np.int64)))
+        images = read((X, np.zeros(len(X), np.int64)))
         probabilities: NDArray[np.float32] = self.predictor_.probabilities_of(images, strict=True)[0]
         return probabilities[:, self._columns]
 
-    def predict(self, X: ArrayLike) -> NDArray[Any]:
+    def predict(self, X: Images) -> NDArray[Any]:
         """(n,), the most probable label of each image, as it was given to `fit`."""
         check_is_fitted(self)
         labels: NDArray[Any] = self.classes_[self.predict_proba(X).argmax(axis=1)]

@@ -1,4 +1,4 @@
-"""From labelled images to what is trained on them: the split, the task of a recipe, and whom to race where the choice is open."""
+"""From labelled images to training: the split, the task of a recipe, and which candidates to race if the strategy is open."""
 
 from __future__ import annotations
 
@@ -71,7 +71,9 @@ class Divided:
 
 
 def divide(data: Source | None, test: Source | None, recipe: Recipe, watcher: Watcher) -> Divided:
-    """List and split; the test stays locked. Reads the files to be split, to find duplicates; decodes nothing.
+    """List and split the images; the test stays locked.
+
+    Reads the files to be split, to find duplicates; decodes nothing.
 
     Args:
         data: Labelled images.
@@ -287,7 +289,7 @@ def identity_of(divided: Divided) -> str:
 
 
 def planned(divided: Divided, own: Any, watcher: Watcher) -> Plan:
-    """Whom to race: those that nothing stands in the way of, and a head on frozen features in any case that memory holds."""
+    """Which candidates to race: those without an obstacle, and always a head on frozen features if memory holds them."""
     recipe = divided.recipe
     named = own if own is not None else recipe.backbone
     weights = (recipe.weights,) if recipe.weights else ()
@@ -297,7 +299,7 @@ def planned(divided: Divided, own: Any, watcher: Watcher) -> Plan:
         if named is None:
             watcher.note("nothing pretrained to choose from: training from scratch")
         elif recipe.budget is not None and not usual:
-            watcher.warning(f"{recipe.backbone} is trained from scratch, which the budget does not shorten; --epochs does")
+            watcher.warning(f"{recipe.backbone} trains from scratch; the budget cannot shorten that, use --epochs")
         if not usual or recipe.budget is None:  # nothing to measure, or no limit to measure it for
             return Plan((), BUDGET, 0.0, {})
     budget = recipe.budget or BUDGET

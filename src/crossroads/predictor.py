@@ -207,7 +207,7 @@ class Predictor:
 
         rest = batches()
         start = list(itertools.islice(rest, 2))
-        # One request that takes all threads answers soonest; from the second batch on, requests side by side are faster.
+        # For one batch, a single request on all threads is fastest; for more, parallel requests are.
         values = map(self._graph, start) if len(start) < 2 else self._graph.stream(itertools.chain(start, rest))
         for answer in itertools.chain.from_iterable(values):
             yield _Answer(*waiting.popleft(), answer)
@@ -252,11 +252,11 @@ class Predictor:
 
         def refuse(place: int, error: ImageRefused) -> None:
             name = names.pop(place, f"image {place}")
-            told = ImageRefused(f"{name}: {error.rule}", received=error.received, mend=error.mend)
-            told.name = name
-            refused.append(told)
+            named = ImageRefused(f"{name}: {error.rule}", received=error.received, mend=error.mend)
+            named.name = name
+            refused.append(named)
             if strict:
-                raise told from error
+                raise named from error
 
         for place, _, answer in self._answers(stream_pictures(_named(images, names), self.manifest.resize), refuse):
             predictions.append(Prediction(names.pop(place, f"image {place}"), self._ranked(answer, top)))
@@ -277,12 +277,18 @@ def _named(images: Iterable[Picture], names: dict[int, str]) -> Iterator[Picture
 
 
 def _several(images: Iterable[Picture]) -> Iterable[Picture]:
-    alone = isinstance(images, str | bytes | PathLike) or (isinstance(images, np.ndarray) and images.ndim != 4)
-    if alone or not isinstance(images, Iterable):
+    if _is_one(images) or not isinstance(images, Iterable):
         folder = isinstance(images, str | PathLike) and Path(images).is_dir()
         mend = "give the files of the folder" if folder else "put the image in a list"
         raise DataError("predict takes a sequence of images", received=type(images).__name__, mend=mend)
     return images
+
+
+def _is_one(images: object) -> bool:
+    """Whether this is a single image, although a program could iterate over it."""
+    if isinstance(images, np.ndarray):
+        return images.ndim == 0 or (images.ndim in (2, 3) and images.dtype.kind in "buif")
+    return isinstance(images, str | bytes | bytearray | memoryview | PathLike)
 
 
 def _reloaded(kind: type[Predictor], folder: Path, files: dict[str, Any], threads: int | None) -> Predictor:

@@ -26,7 +26,7 @@ from crossroads.planning import Divided
 from crossroads.predictor import Predictor
 from crossroads.recipe import Recipe
 from crossroads.run_folder import RunFolder
-from crossroads.scoring import count_seen, score, score_pixels
+from crossroads.scoring import BIASED, count_seen, score, score_pixels
 from crossroads.training.checkpoint import history_csv
 from crossroads.training.watch import Relay, Watcher
 
@@ -168,34 +168,34 @@ def _validation(predictor: Predictor, fitted: Fitted, before: NDArray[np.uint8],
     else:
         evaluation = score_pixels(predictor, side.pixels, side.dataset)
     seen = count_seen(side.digests, fitted.train.digests)
-    told = _seen_by_validation(seen, len(side.dataset), count_seen(side.digests, before))
-    for warning in told:
+    warnings = _seen_by_validation(seen, len(side.dataset), count_seen(side.digests, before))
+    for warning in warnings:
         watcher.warning(warning)
-    return replace(evaluation, seen_in_training=seen, refused=side.refusals, warnings=tuple(told)).to_json()
+    return replace(evaluation, seen_in_training=seen, refused=side.refusals, warnings=tuple(warnings)).to_json()
 
 
 def _test(
-    predictor: Predictor, divided: Divided, fitted: Fitted, before: NDArray[np.uint8], told_before: list[str], watcher: Watcher
+    predictor: Predictor, divided: Divided, fitted: Fitted, before: NDArray[np.uint8], of_validation: list[str], watcher: Watcher
 ) -> dict[str, Any]:
     """The final evaluation, with the notes of the run."""
     refusals = {"train": fitted.train.refusals, "validation": fitted.validation.refusals}
-    notes = [*divided.notes, *fitted.notes, *told_before]
+    notes = [*divided.notes, *fitted.notes, *of_validation]
     facts: dict[str, Any] = {"test": None}
     if divided.test is not None:
         scored, evaluation = score(predictor, divided.test.unlock(), divided.recipe.strict, watcher)
         refusals["test"] = scored.refusals
         seen = count_seen(scored.digests, _seen(fitted))
-        told = list(refusal_notes("the test", scored.refusals))
+        warnings = list(refusal_notes("the test", scored.refusals))
         if seen:
-            told.append(f"{seen} of {len(scored.dataset)} test images are also in train or validation; the test scores flatter")
+            warnings.append(f"{seen} of {len(scored.dataset)} test images are also in train or validation; {BIASED}")
         learned = count_seen(scored.digests, before)
         if learned:
-            told.append(f"{learned} of {len(scored.dataset)} test images are {OF_THE_WEIGHTS}; the test scores flatter")
-        for warning in told:
+            warnings.append(f"{learned} of {len(scored.dataset)} test images are {OF_THE_WEIGHTS}; {BIASED}")
+        for warning in warnings:
             watcher.warning(warning)
-        notes += told
+        notes += warnings
         digest = split_digest(scored.digests, scored.dataset.labels, divided.train.classes)
-        evaluation = replace(evaluation, seen_in_training=seen, warnings=tuple(told))
+        evaluation = replace(evaluation, seen_in_training=seen, warnings=tuple(warnings))
         facts = {"test": evaluation.to_json() | {"seen_by_weights": learned, "digest": digest}}
     return facts | {
         "refused": [{"split": side, **refusal.to_json()} for side, refused in refusals.items() for refusal in refused],

@@ -14,6 +14,9 @@ from crossroads.evaluation import Evaluation, evaluate
 from crossroads.predictor import Predictor, Scored
 from crossroads.training.watch import Watcher
 
+BIASED = "these scores are optimistically biased"
+"""What a warning says of scores on images that the classifier has learned from."""
+
 
 def score(
     predictor: Predictor, dataset: Dataset, strict: bool, watcher: Watcher, *, stage: str = "testing"

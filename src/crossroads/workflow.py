@@ -31,7 +31,7 @@ from crossroads.race.records import keep_plan, stored_plan
 from crossroads.race.running import race
 from crossroads.recipe import OPTIONS, Recipe, read_toml
 from crossroads.run_folder import RunFolder
-from crossroads.scoring import absent_classes, count_seen, score, test_rows
+from crossroads.scoring import BIASED, absent_classes, count_seen, score, test_rows
 from crossroads.strategies import relevant, strategy
 from crossroads.training.default_watcher import watched
 from crossroads.training.watch import Silent, Watcher
@@ -58,7 +58,7 @@ def fit(
             ``package.module:function``, which is imported and called.
         test: A separate test set; no image of it is read before the final evaluation.
         recipe: Every choice, or the path of a TOML file with some; None for the defaults.
-        resume: Go on with an unfinished run in `out`. A finished one is returned as it is, if it is of these images.
+        resume: Go on with an unfinished run in `out`. A finished run of the same images is returned unchanged.
         watcher: Receives progress and warnings; None for Python's warnings, and progress in a terminal, a notebook or the log.
         **options: Fields of `Recipe` that replace those of `recipe`.
 
@@ -204,7 +204,7 @@ def evaluate(
     trained_on = artifact.read_seen(predictor.manifest)
     seen = None if trained_on is None else count_seen(scored.digests, trained_on)
     if seen:
-        heard.warning(f"{seen} of {len(scored.dataset)} images were in the training or validation of {run}; the scores flatter")
+        heard.warning(f"{seen} of {len(scored.dataset)} images were in the training or validation of {run}; {BIASED}")
     return replace(evaluation, seen_in_training=seen, warnings=heard.warnings)
 
 

@@ -143,7 +143,7 @@ def named(found: Audit, check: str) -> list[Finding]:
     [
         ([deep(i, 900) for i in range(20)], 20, "of 65,535"),
         ([deep(i, 900) for i in range(4)] + [deep(i, 60_000) for i in range(4, 20)], 4, "of 65,535"),
-        ([(picture(i) > 127).astype(np.uint8) for i in range(20)], 20, "0 and 1 of 255"),
+        ([(picture(i) > 127).astype(np.uint8) for i in range(20)], 20, "0 and 1 in a range of 0..255"),
         ([picture(i) // 16 for i in range(12)] + [picture(i) for i in range(12, 20)], 12, "15 of 255"),
     ],
 )

@@ -222,7 +222,7 @@ def grey(top: int, full: int, kind: str = "PNG", **options: object) -> bytes:
         (grey(1023, 65535), "1,023 of 65,535"),
         (grey(4095, 65535, "TIFF"), "4,095 of 65,535"),
         (grey(16383, 65535, "PPM"), "16,383 of 65,535"),
-        (grey(1, 255), "0 and 1 of 255"),
+        (grey(1, 255), "0 and 1 in a range of 0..255"),
         (grey(15, 255, "BMP"), "15 of 255"),
         (grey(40, 255, "JPEG", quality=95), "of 255"),
     ],

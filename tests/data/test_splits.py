@@ -424,7 +424,7 @@ def test_rows_that_are_equal_come_on_one_side() -> None:
         parts = split(rows, validation=0.25, test=0.25, seed=seed)
         sides = [set(np.array(EQUAL)[part.indices]) for part in (parts.train, parts.validation, parts.test.unlock())]
         assert sum(map(len, sides)) == len(set(EQUAL)) == len(set.union(*sides))
-        assert parts.notes == ("images that are equal to others of their class: 3; they were put on the side of those",)
+        assert parts.notes == ("3 duplicate images were kept in the same split as their copies",)
 
 
 def test_a_class_of_too_few_different_images_is_divided_between_equal_ones_and_no_other_class_is() -> None:
@@ -432,8 +432,8 @@ def test_a_class_of_too_few_different_images_is_divided_between_equal_ones_and_n
     for seed in range(8):
         parts = split(with_digests(dataset([0] * 40 + [1] * 3), twice + few), validation=0.1, test=0.1, seed=seed)
         assert parts.test is not None
-        assert parts.notes[0].startswith("images that are equal to others of their class: 20")
-        assert parts.notes[1] == "equal images of 'c1' may be on several sides: there are too few others to divide"
+        assert parts.notes[0].startswith("20 duplicate images were kept")
+        assert parts.notes[1] == "duplicates of 'c1' may be in several splits: the class has too few distinct images"
         sides = [set(np.array(twice + few)[part.indices]) for part in (parts.train, parts.validation, parts.test.unlock())]
         assert sides[0] & sides[1] == sides[0] & sides[2] == {50}
         plain = split(with_digests(dataset([0] * 40 + [1] * 3), [*twice, 50, 51, 52]), validation=0.1, test=0.1, seed=seed)
@@ -443,7 +443,7 @@ def test_a_class_of_too_few_different_images_is_divided_between_equal_ones_and_n
 def test_images_that_are_all_equal_are_divided_all_the_same() -> None:
     parts = split(with_digests(dataset([0] * 6 + [1] * 6), [0] * 12), validation=0.3, test=0.0, seed=0)
     assert (len(parts.train), len(parts.validation)) == (8, 4)
-    assert parts.notes == ("equal images of 'c0', 'c1' may be on several sides: there are too few others to divide",)
+    assert parts.notes == ("duplicates of 'c0', 'c1' may be in several splits: these classes have too few distinct images",)
 
 
 def test_groups_and_splits_that_the_data_bring_are_kept_whatever_is_equal() -> None:

@@ -215,7 +215,7 @@ def test_a_trial_that_outlasts_the_budget_ends_with_the_epochs_it_had(tmp_path, 
         assert f"finetune of b ends after {had} of 8 epochs: its time is over" in watcher.said
         assert (row["epochs"], row["won"], row["whole"]) == (had, True, False)
     else:
-        assert "finetune of b is given up: the budget was spent before it had an answer" in watcher.said
+        assert "finetune of b was abandoned: the budget was spent before it had an answer" in watcher.said
         assert row["failed"] == "the budget was spent before it had an answer"
         assert found.task.strategy == "early-features"
 
@@ -321,7 +321,7 @@ def test_a_candidate_that_is_given_up_is_warned_of_and_its_traceback_is_logged(t
     watcher = Relay(Silent())
     run(tmp_path, plan("finetune", "early-features"), watcher)
     (warning,) = watcher.warnings
-    assert warning.startswith(f"finetune of b is given up: {type(error).__name__}: ")
+    assert warning.startswith(f"finetune of b was abandoned: {type(error).__name__}: ")
     (record,) = caplog.records
     assert record.name == "crossroads.race.running"
     assert record.exc_info[1] is error
@@ -349,7 +349,7 @@ def test_a_fault_of_the_backend_does_not_lose_the_race_either(tmp_path, training
     watcher = Notes()
     found = run(tmp_path, plan("finetune", "early-features"), watcher)
     assert found.task.strategy == "early-features"
-    assert "finetune of b is given up: ValueError: negative dimension" in watcher.said
+    assert "finetune of b was abandoned: ValueError: negative dimension" in watcher.said
     assert found.facts["trials"][-1]["failed"] == "ValueError: negative dimension"
 
 

@@ -74,6 +74,13 @@ def test_a_stream_that_fails_is_written_to_no_more(error):
     assert not lasting.isatty()
 
 
+def test_a_closed_stream_is_no_terminal():
+    stream = io.StringIO()
+    stream.close()
+    assert not LastingStream(stream).isatty()
+    ConsoleWatcher(stream).warning("1 image was refused")
+
+
 def test_another_error_of_a_stream_is_not_hidden():
     with pytest.raises(ZeroDivisionError):
         LastingStream(Gone(0, ZeroDivisionError())).write("one")

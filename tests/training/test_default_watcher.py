@@ -7,10 +7,12 @@ import warnings
 
 import pytest
 
+import crossroads
 from crossroads.errors import CrossroadsWarning
 from crossroads.training import default_watcher as module
 from crossroads.training.checkpoint import EpochRecord
 from crossroads.training.default_watcher import DefaultWatcher, watched
+from pictures import folder_of, stripes
 
 RECORD = EpochRecord("train", 2, 1.5, 0.001, 0.25, 0.5, 0.875)
 
@@ -99,3 +101,26 @@ def test_where_warnings_are_errors_a_training_goes_on_and_shows_them(monkeypatch
 def test_where_warnings_are_errors_another_call_raises_them():
     with warnings.catch_warnings(action="error"), pytest.raises(CrossroadsWarning, match="in train"):
         watched(None).warning("2 test images are also in train")
+
+
+@pytest.fixture
+def with_a_link(tmp_path):
+    """Class folders of which a link leads to one that is listed already."""
+    data = folder_of(tmp_path / "data", *stripes(8))
+    (data / "upright" / "again").symlink_to(data / "level")
+    (data / "upright" / "once more").symlink_to(data / "level")
+    return data
+
+
+def test_audit_names_the_line_that_called_it(with_a_link):
+    with pytest.warns(CrossroadsWarning) as caught:
+        crossroads.audit(with_a_link)
+    assert {warning.filename for warning in caught} == {__file__}
+
+
+def test_audit_raises_a_warning_that_the_program_made_an_error(with_a_link):
+    for category in (CrossroadsWarning, UserWarning):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", category)
+            with pytest.raises(CrossroadsWarning, match="link"):
+                crossroads.audit(with_a_link)

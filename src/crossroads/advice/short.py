@@ -121,7 +121,7 @@ def short_training(dataset: Dataset, choice: Choice, asked: Recipe, limit: Limit
         choice: The backbone.
         asked: Strategy, image size and what else holds, without epochs.
         limit: How long.
-        watcher: Is told what goes on; what it raises ends it.
+        watcher: Receives progress and warnings; an exception that it raises ends the training.
     """
     parts = _divided(dataset, asked.seed)
     if parts is None:

@@ -16,7 +16,7 @@ from crossroads.data.dataset import DIGEST_BYTES
 from crossroads.data.images import Resize
 from crossroads.errors import ArtifactError, DataError
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST = "crossroads.json"
 GRAPH = ("model.xml", "model.bin")
 SEEN = "seen.npy"

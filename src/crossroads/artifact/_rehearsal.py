@@ -1,4 +1,4 @@
-"""Whether a network can become an artifact, found out before it is trained: the export is tried with the weights it starts from."""
+"""Checks before training that a network can become an artifact: exports it with its initial weights."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from crossroads.inference import runtime
 from crossroads.networks.export import converted, exports_here, gist, structure_digest, to_openvino
 
 REHEARSED = 3
-"""Images that a rehearsal is held against Keras on."""
+"""Images on which a rehearsal compares the graph with Keras."""
 
 REHEARSAL_TOLERANCE = 1e-3
 """Largest difference of a score in a rehearsal, as a fraction of the largest score."""
 
 ROUNDING, ALLOWANCE = 6e-8, 100
-"""What rounding puts a weight off by, as a fraction of it; and how many times as far as that moves Keras a graph may be from it."""
+"""Relative rounding error of a weight; and the largest allowed multiple of the difference that such errors make in Keras."""
 
 _rehearsed: set[str] = set()
-"""Digests of the structures that have passed."""
+"""Digests of structures that passed."""
 
 
 def rehearse(model: Any, size: int, classes: int) -> None:
-    """Makes an inference graph of a model that is still to be trained, and holds it against Keras: so it is known before the work.
+    """Makes an inference graph of a model before training, and compares it with Keras.
 
-    A model whose layers are those of one that has passed in this process is not tried again. Nothing is written.
+    A structure that passed in this process is not tried again. Nothing is written to the run.
 
     Args:
         model: A Keras model with any weights.
@@ -38,8 +38,8 @@ def rehearse(model: Any, size: int, classes: int) -> None:
         classes: How many probabilities it must give.
 
     Raises:
-        ArtifactError: `check_model` refuses it; it does not load in safe mode once it is saved; it cannot become a graph; or its
-            graph computes something else.
+        ArtifactError: `check_model` refuses the model; its saved form does not load in safe mode; it cannot be converted; or its
+            graph computes different scores.
     """
     check_model(model, size, classes)
     structure = structure_digest(model)
@@ -52,7 +52,7 @@ def rehearse(model: Any, size: int, classes: int) -> None:
 
 
 def _without_softmax(model: Any) -> Any:
-    """The scores in place of the probabilities, in which rounding would hide what random weights compute."""
+    """The model without its softmax: with random weights, rounding would hide differences in the probabilities."""
     import keras
 
     last = model.layers[-1]
@@ -60,14 +60,14 @@ def _without_softmax(model: Any) -> Any:
 
 
 def _reloaded(model: Any) -> Any:
-    """The model as it comes back from a file, without the way over the disk."""
+    """The model after saving and loading, without a file."""
     import keras
 
     try:
         copy = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(model), safe_mode=True)
         copy.set_weights(model.get_weights())
         for layer in copy._flatten_layers():
-            if hasattr(layer, "finalize_state"):  # Normalization and its like compute with what follows from their weights
+            if hasattr(layer, "finalize_state"):  # Normalization and similar layers derive values from their weights
                 layer.finalize_state()
     except MemoryError:
         raise
@@ -81,7 +81,7 @@ def _reloaded(model: Any) -> Any:
 
 
 def _results(model: Any, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """What the inference graph of a model computes, float32 (n, k)."""
+    """The output of a model's inference graph, float32 (n, k)."""
     with TemporaryDirectory(prefix="crossroads-", ignore_cleanup_errors=True) as folder:
         if exports_here():
             graph = converted(model)
@@ -98,10 +98,10 @@ def _results(model: Any, images: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 def _require_same_scores(model: Any, found: NDArray[np.float32], images: NDArray[np.uint8]) -> None:
-    """Raises `ArtifactError` where a graph's scores are not those of its model, by more than rounding explains.
+    """Raises `ArtifactError` if the scores of a graph and its model differ by more than rounding explains.
 
-    Random weights may let signals grow from layer to layer until rounding decides. What rounding does is told by Keras itself, with
-    each weight as much off as rounding may put it.
+    With random weights, signals may grow from layer to layer until rounding errors dominate. To measure that effect, each weight is
+    changed by a rounding error and Keras computes the scores again.
     """
     expected = computed(model, images)
     difference = _relative(found, expected)
@@ -122,7 +122,7 @@ def _require_same_scores(model: Any, found: NDArray[np.float32], images: NDArray
 
 
 def _relative(found: NDArray[np.float32], expected: NDArray[np.float32]) -> float:
-    """The largest difference as a fraction of the largest score; infinite where one side alone is no number."""
+    """The largest difference as a fraction of the largest score; infinite if only one of two scores is finite."""
     if not np.array_equal(np.isfinite(found), np.isfinite(expected)):
         return float("inf")
     numbers = np.isfinite(expected)

@@ -78,12 +78,16 @@ def predict(
     from crossroads.predictor import Predictor
     from crossroads.report.console import NotesOnly, print_json, print_predictions
 
-    files = _files(images, NotesOnly(sys.stderr).note)
+    notes: list[str] = []
+    files = _files(images, notes.append)
+    for note in notes:
+        NotesOnly(sys.stderr).note(note)
     predictions, refused = Predictor.load(run).predict_each(files, top=top)
     if json:
-        told = [f"{len(refused)} of {len(files)} images were refused"] if refused else []
+        if refused:
+            notes.append(f"{len(refused)} of {len(files)} images were refused")
         listed = [{"name": error.name, "reason": str(error).removeprefix(f"{error.name}: ")} for error in refused]
-        print_json({"predictions": [p.to_json() for p in predictions], "refused": listed, "warnings": told})
+        print_json({"predictions": [p.to_json() for p in predictions], "refused": listed, "warnings": notes})
     else:
         print_predictions(predictions)
     for error in refused:

@@ -1,4 +1,4 @@
-"""Which rows go to which side where the data bring no split: class by class, in whole groups, by the seed alone."""
+"""Draws splits for data without any: per class, in whole groups, determined by the seed alone."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from crossroads.errors import SplitError
 Ints = NDArray[np.int64]
 Sides = NDArray[np.uint8]
 Wanted = list[tuple[int, float]]
-"""The sides to draw, each with its fraction of the images."""
+"""The splits to draw, each with its fraction of the images."""
 
 _ATTEMPTS = 32
-"""Draws tried where groups hold several classes, so that one draw may leave a class out of a side."""
+"""Draws to try if groups hold several classes: a single draw may leave a split without a class."""
 
 _NAMED = 5
-"""Classes that a message names; it counts the others."""
+"""Most classes that a message names; it counts the others."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Drawn:
-    """What a draw decides.
+    """The result of a draw.
 
     Attributes:
-        sides: uint8 (n,), the side of each row.
-        small: bool (k,), the classes that have too few groups, or images, for every side.
-        notes: What the user should know.
+        sides: uint8 (n,), the split of each row.
+        small: bool (k,), the classes with too few groups, or images, for every split.
+        notes: Sentences that the user should read.
     """
 
     sides: Sides
@@ -40,10 +40,10 @@ class Drawn:
 
 
 def draw(dataset: Dataset, wanted: Wanted, seed: int, *, strict: bool) -> Drawn:
-    """A side for each row: the wanted sides get their fractions, train gets the rest and every class.
+    """Draw a split for each row: the wanted splits get their fractions; train gets the rest, and images of every class.
 
     Raises:
-        SplitError: No image is left for a side; with `strict`, a class cannot be on every side.
+        SplitError: No image is left for a split; with `strict`, a class cannot be in every split.
     """
     k = len(dataset.classes)
     if not wanted:
@@ -66,25 +66,27 @@ def draw(dataset: Dataset, wanted: Wanted, seed: int, *, strict: bool) -> Drawn:
 
 
 def _together(dataset: Dataset, wanted: Wanted) -> tuple[Dataset, list[str]]:
-    """Where there are no groups: equal images as groups, unless a class has too few others to be divided so."""
+    """The data with duplicates as groups, if there are no groups. Classes with too few distinct images are not grouped."""
     equal = None if dataset.groups is not None else dataset.equals()
     if equal is None:
         return dataset, []
     firsts = np.unique(equal, return_index=True)[1]
     several = np.bincount(dataset.labels[firsts], minlength=len(dataset.classes))
     short = (several > 0) & (several <= len(wanted)) & (dataset.counts() > len(wanted))
-    alone = short[dataset.labels]  # classes that cannot be divided but between equal images; no other class is touched by that
+    alone = short[dataset.labels]  # classes that can only be divided between duplicates; other classes are unaffected
     equal[alone] = int(equal.max()) + 1 + np.flatnonzero(alone)
     notes = []
     if repeats := len(equal) - len(np.unique(equal)):
-        notes.append(f"images that are equal to others of their class: {repeats}; they were put on the side of those")
+        duplicates, copies = ("image was", "its copy") if repeats == 1 else ("images were", "their copies")
+        notes.append(f"{repeats} duplicate {duplicates} kept in the same split as {copies}")
     if short.any():
-        notes.append(f"equal images of {_names(dataset, short)} may be on several sides: there are too few others to divide")
+        have = "the class has" if short.sum() == 1 else "these classes have"
+        notes.append(f"duplicates of {_names(dataset, short)} may be in several splits: {have} too few distinct images")
     return replace(dataset, groups=equal), notes
 
 
 def _of_mixed(dataset: Dataset, groups: _Groups, wanted: Wanted, seed: int, *, strict: bool) -> Sides:
-    """A side for each row where groups hold several classes: of several draws the one in which most classes are on every side."""
+    """A split for each row if groups hold several classes: the draw in which most classes are in every split."""
     k = len(dataset.classes)
     large = groups.per_class > len(wanted)
     missing = np.zeros(k, bool)
@@ -111,7 +113,7 @@ def _of_mixed(dataset: Dataset, groups: _Groups, wanted: Wanted, seed: int, *, s
 
 
 def _with_all_in_train(sides: Sides, groups: _Groups, classes: int) -> Sides:
-    """The sides of groups, where each class that train lacks has brought its smallest group there."""
+    """The splits of groups, after the smallest group of each class that train lacks was moved to train."""
     trained = np.zeros(classes, bool)
     trained[groups.pair_labels[sides[groups.pair_groups] == TRAIN]] = True
     order = np.lexsort((groups.firsts[groups.pair_groups], groups.sizes[groups.pair_groups], groups.pair_labels))
@@ -127,7 +129,7 @@ def _too_small(dataset: Dataset, units: Ints, small: NDArray[np.bool_], wanted: 
     return SplitError(
         f"each class must have at least {len(wanted) + 1} {unit}, one for each of {_in_words(wanted)}",
         received=", ".join(found) + (f" and {plural(rest, 'other class', 'other classes')}" if rest > 0 else ""),
-        mend=f"leave strict out to train on these classes all the same, or {_more(dataset, wanted)}",
+        mend=f"turn strict off to train on these classes anyway, or {_more(dataset, wanted)}",
     )
 
 
@@ -143,7 +145,7 @@ def _require_every_side(dataset: Dataset, sides: Sides, units: Ints, wanted: Wan
 
 
 def _of_small(dataset: Dataset, sides: Sides, units: Ints, small: NDArray[np.bool_], wanted: Wanted) -> str:
-    """One sentence on all classes that are too small for every side."""
+    """One sentence on all classes that are too small for every split."""
     k, count = len(dataset.classes), int(small.sum())
     named = ", ".join(_counted(dataset, label, units) for label in np.flatnonzero(small)[:_NAMED])
     tables = {side: np.bincount(dataset.labels[sides == side], minlength=k) > 0 for side, _ in wanted}
@@ -177,8 +179,8 @@ def _in_words(wanted: Wanted) -> str:
 
 
 def _more(dataset: Dataset, wanted: Wanted) -> str:
-    """What the user can do about too few images."""
-    of_groups, fewer = "" if dataset.groups is None else " of other groups", "set the test share to 0, " if len(wanted) > 1 else ""
+    """A hint for too few images."""
+    of_groups, fewer = "" if dataset.groups is None else " of other groups", "set test_share to 0, " if len(wanted) > 1 else ""
     return f"add images{of_groups}, {fewer}or bring a split in the data"
 
 
@@ -189,9 +191,17 @@ def _names(dataset: Dataset, chosen: NDArray[np.bool_]) -> str:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Groups:
-    """The groups of some rows: of each row its group; of each group its size, the class it holds most of, its first row.
+    """The groups of some rows.
 
-    Of each pair of a group and a class that has images in it: the group and the class.
+    Attributes:
+        numbers: The group of each row.
+        sizes: The number of rows of each group.
+        homes: The most frequent class of each group.
+        firsts: The first row of each group.
+        per_class: The number of groups of each class.
+        pair_groups: The group of each pair of a group and a class that it holds.
+        pair_labels: The class of each such pair.
+        mixed: The number of groups with several classes.
     """
 
     numbers: Ints
@@ -221,7 +231,7 @@ class _Groups:
 
 
 def _attempt(classes: tuple[str, ...], groups: _Groups, wanted: Wanted, seed: int, attempt: int) -> Sides:
-    """A side for each group."""
+    """A split for each group."""
     sides = np.full(len(groups.sizes), TRAIN, np.uint8)
     # Groups by class, in the order in which they appear in the data: their numbers may depend on other classes.
     order = np.lexsort((groups.firsts, groups.homes))
@@ -236,7 +246,7 @@ def _attempt(classes: tuple[str, ...], groups: _Groups, wanted: Wanted, seed: in
 
 
 def _sides(sizes: Ints, wanted: Wanted, rng: np.random.Generator, *, mixed: bool) -> Sides:
-    """A side for each group of one class: train first, then the sides in the order in which they are wanted."""
+    """A split for each group of one class; the wanted splits are filled in order, and the rest is train."""
     sides = np.full(len(sizes), TRAIN, np.uint8)
     free = rng.permutation(len(sizes))
     for later, (side, share) in zip(reversed(range(len(wanted))), wanted, strict=True):
@@ -252,9 +262,10 @@ def _sides(sizes: Ints, wanted: Wanted, rng: np.random.Generator, *, mixed: bool
 
 
 def _closest(sizes: Ints, target: float, most: int) -> NDArray[np.bool_]:
-    """Of sizes in random order, a choice of 1 to `most` whose sum is near `target`: the first ones, one more, then one exchange.
+    """Choose 1 to `most` sizes, given in random order, whose sum is near `target`.
 
-    The sum ends within half of the smallest size that was not chosen, or nearer; O(n log n).
+    Takes the first ones, then one more, then makes one exchange. The sum is off by at most half of the smallest size that was not
+    chosen. O(n log n).
     """
     chosen = np.zeros(len(sizes), bool)
     if most < 1:

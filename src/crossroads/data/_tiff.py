@@ -1,4 +1,4 @@
-"""TIFF: what is in a file by its tags, and a clear refusal of what is no picture of 8 or 16 bits."""
+"""Opens TIFF files by their tags, and refuses anything but 8- or 16-bit pictures."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _CHANNELS = {2: 3, 5: 4, 6: 3, 8: 3}  # photometric interpretation: colour chann
 _SAMPLE_FORMATS = {2: "signed", 3: "floating-point", 5: "complex", 6: "complex"}
 _WHITE_IS_ZERO = 0
 
-# What Pillow says where it knows no way to unpack the samples, which is not a fault of the file.
+# Pillow's messages for samples that it cannot unpack, although the file is intact.
 _UNKNOWN = ("unknown pixel mode", "unknown data organization", "samples per pixel")
 
 
@@ -26,10 +26,10 @@ def open_tiff(file: io.BytesIO) -> TiffImagePlugin.TiffImageFile:
     """The file with its header read.
 
     Raises:
-        ImageRefused: Bands, numbers or a compression that make no picture of 8 or 16 bits; says what is in the file.
+        ImageRefused: The bands, samples or compression are not those of an 8- or 16-bit picture. The message describes them.
     """
     tags = _tags(file)
-    if _is_camera_raw(tags, file.getvalue()):  # what could be opened is a thumbnail
+    if _is_camera_raw(tags, file.getvalue()):  # Pillow would open a thumbnail
         raise ImageRefused(f"the format {CAMERA_RAW} is not read", mend="develop it to JPEG or TIFF")
     if _number(tags, _SAMPLES, 1) > _CHANNELS.get(_number(tags, _PHOTOMETRIC, 1), 1) + 1:
         raise _refusal(tags)
@@ -47,9 +47,9 @@ def open_tiff(file: io.BytesIO) -> TiffImagePlugin.TiffImageFile:
 
 
 def full_scale(image: TiffImagePlugin.TiffImageFile) -> int:
-    """The largest value that a grey sample of more than 8 bits can have: 4,095 where the file says 12 bits.
+    """The largest value of a grey sample of more than 8 bits: 4,095 if the file declares 12 bits.
 
-    MaxSampleValue is not looked at: TIFF 6.0 keeps it for statistics, and writers put each image's own maximum there.
+    MaxSampleValue is ignored: TIFF 6.0 reserves it for statistics, and writers store each image's own maximum there.
     """
     return 4095 if image.tag_v2.get(_BITS) == (12,) else 65535
 
@@ -60,13 +60,13 @@ def white_is_zero(image: TiffImagePlugin.TiffImageFile) -> bool:
 
 
 def _tags(file: io.BytesIO) -> Mapping[int, Any]:
-    """The tags of the first image; none where they cannot be read, which Pillow then says."""
+    """The tags of the first image; empty if they cannot be read, which Pillow then reports."""
     raw = file.getvalue()
     try:
         directory = TiffImagePlugin.ImageFileDirectory_v2(raw[:16] if raw[2:3] == b"+" or raw[3:4] == b"+" else raw[:8])
         file.seek(directory.next)
         directory.load(file)
-        return directory  # which decodes a value when it is asked for
+        return directory  # it decodes values on access
     except Exception:  # a hostile directory: any of a dozen kinds
         return {}
 

@@ -233,7 +233,7 @@ def _of_reading(dataset: Dataset, survey: _Survey, examples: int) -> list[Findin
                 + (f", among them all of {plural(len(lost), 'class', 'classes')}: {named}" if len(lost) else ""),
                 len(survey.refusals),
                 tuple(f"{refusal.name}: {refusal.reason}" for refusal in survey.refusals[:examples]),
-                "mend or remove them; training leaves them out and lists them, with --strict the first is an error",
+                "fix or remove them; training leaves them out and lists them, with --strict the first is an error",
             )
         )
     dark = np.array(misscaled([Extent(*row) for row in survey.extents.tolist()]), bool)

@@ -6,7 +6,7 @@ import io
 import math
 import threading
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -327,7 +327,7 @@ def _rgb(image: Image.Image) -> Image.Image:
             "pixels must be whole numbers", received="floating-point pixels", mend="save the image with 8 or 16 bits a channel"
         )
     if _is_deep(image):
-        return _from_16_bits(image)
+        return Image.fromarray(_in_8_bits(image)).convert("RGB")
     if image.mode == "La":
         image = image.convert("LA")  # the one mode that Pillow converts to no other
     if not image.has_transparency_data:
@@ -343,9 +343,9 @@ def _is_deep(image: Image.Image) -> bool:
     return image.mode == "I" or image.mode.startswith("I;16")
 
 
-def _deep_values(image: Image.Image) -> tuple[NDArray[np.int64], int]:
-    """Grey values of more than 8 bits, int64 (height, width), 0 for black, and the value of white."""
-    values, full = np.asarray(image).astype(np.int64), 65535
+def _deep_values(image: Image.Image) -> tuple[NDArray[np.integer[Any]], int]:
+    """Grey values of more than 8 bits, integers (height, width), 0 for black, and the value of white."""
+    values, full = np.asarray(image), 65535
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         full = full_scale(image)
     if values.min() < 0 or values.max() > full:
@@ -357,13 +357,18 @@ def _deep_values(image: Image.Image) -> tuple[NDArray[np.int64], int]:
     if isinstance(image, TiffImagePlugin.TiffImageFile) and white_is_zero(image):
         return full - values, full  # Pillow inverts such files at 8 bits but not at 16
     if isinstance(image.info.get("transparency"), int):
-        return np.where(values == image.info["transparency"], full, values), full
+        return np.where(values == image.info["transparency"], values.dtype.type(full), values), full
     return values, full
 
 
-def _from_16_bits(image: Image.Image) -> Image.Image:
+def _in_8_bits(image: Image.Image) -> Pixels:
+    """Grey values of more than 8 bits, scaled to uint8 (height, width)."""
     values, full = _deep_values(image)
-    return Image.fromarray(((values * 255 + full // 2) // full).astype(np.uint8)).convert("RGB")
+    scaled = values.astype(np.int32)  # in place from here on: an image may have 100 megapixels
+    scaled *= 255
+    scaled += full // 2
+    scaled //= full
+    return scaled.astype(np.uint8)
 
 
 def _checked(array: Pixels, max_pixels: int) -> Pixels:

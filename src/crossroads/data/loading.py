@@ -61,7 +61,7 @@ class Refusal:
 
     def error(self) -> DataError:
         """What is raised where no refusal is allowed."""
-        return DataError(f"{self.name}: {self.reason}", mend="mend or remove the image, or allow refusals by leaving out --strict")
+        return DataError(f"{self.name}: {self.reason}", mend="fix or remove the image, or allow refusals by leaving out --strict")
 
 
 def nothing_readable(dataset: Dataset, refusals: Sequence[Refusal]) -> DataError:

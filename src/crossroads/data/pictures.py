@@ -1,6 +1,6 @@
-"""One picture of any kind, as a file, bytes, an array or a Pillow image, to what `images.decode` takes.
+"""Brings one picture of any kind (a file, bytes, an array or a Pillow image) into a form that `images.decode` takes.
 
-Training, evaluation and prediction all come through here, so that a picture is the same pixels for each of them.
+Training, evaluation and prediction all come through here, so that each of them sees the same pixels.
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ from crossroads.data.spans import read_plain
 from crossroads.errors import DataError, ImageRefused
 
 Picture = str | os.PathLike[str] | bytes | NDArray[np.generic] | Image.Image
-"""What counts as one picture; anything that NumPy takes for an array is one as well."""
+"""One picture. Any array-like also qualifies."""
 
 Convert = Callable[[NDArray[np.generic]], Pixels]
 
 SAMPLE = 32
-"""Images whose range of values is looked at: enough that half of them are dark by chance only where about half of all are."""
+"""Images whose range of values is sampled: enough that half of them are rarely dark unless about half of all are."""
 
 _CHUNK = 1 << 24
 
 
 def source_of(picture: object) -> bytes | Pixels:
-    """What `images.decode` takes of one picture of any kind.
+    """One picture of any kind in a form that `images.decode` takes.
 
     Args:
         picture: The path of a file; an encoded file as bytes; a Pillow image of any mode; an array (height, width) or (height,
             width, 1, 3 or 4) of any type that `conversion` knows.
 
     Raises:
-        ImageRefused: A file that cannot be read, a closed Pillow image, values that mean no pixels, another kind of object.
+        ImageRefused: An unreadable file, a closed Pillow image, values that are not pixels, another kind of object.
     """
     if isinstance(picture, (str, os.PathLike)):
         return _file(picture)
@@ -60,7 +60,7 @@ def _file(path: str | os.PathLike[str]) -> bytes:
     try:
         return read_plain(path, MEMBER)
     except OSError as error:
-        if os.path.isdir(path):  # noqa: PTH112 - systems call a folder that is read by many names
+        if os.path.isdir(path):  # noqa: PTH112 - the error for reading a folder differs between systems
             raise ImageRefused("is a folder", mend="give image files") from error
         raise ImageRefused("must be a readable file", received=error.strerror, mend="check the path") from error
     except ValueError as error:  # such as a null character in the path
@@ -77,10 +77,10 @@ def _array(picture: object) -> NDArray[np.generic] | None:
 
 
 def conversion(pixels: NDArray[np.generic], name: str) -> Convert | None:
-    """What turns each image of an array into uint8; None where it is uint8.
+    """The conversion of each image of an array to uint8; None if the array is uint8.
 
-    The type alone says what the values mean: one image is read alike in any company. The values are looked at only to tell that
-    they are valid, which is the same for train and test images.
+    The type alone says what the values mean: an image is read the same way whatever it is read with. The values are only checked
+    for validity, which is the same for train and test images.
 
     Args:
         pixels: One image or several; uint8, or other integers that mean 0..255, uint16 that means 0..65535 and is divided by 257,
@@ -125,7 +125,7 @@ def _float_mend(low: float, high: float) -> str:
 
 
 def _range(pixels: NDArray[np.generic]) -> tuple[float, float]:
-    """Smallest and largest value, a stretch at a time so that a memory-mapped array stays on disk; NaN where there is one."""
+    """Smallest and largest value, or NaN if there is one. Reads in chunks, so that a memory-mapped array stays on disk."""
     if not pixels.size:
         return 0.0, 0.0
     low, high = np.inf, -np.inf
@@ -154,7 +154,7 @@ def _from_uint16(row: NDArray[np.generic]) -> Pixels:
 
 
 def extent_of(picture: object) -> Extent | None:
-    """The range of values of one picture in memory; None for a path or encoded bytes, and for what is no picture."""
+    """The range of values of one picture in memory; None for a path, for encoded bytes, and for an object that is not a picture."""
     if isinstance(picture, (str, os.PathLike, bytes, bytearray, memoryview)):
         return None
     try:
@@ -170,10 +170,10 @@ def extent_of(picture: object) -> Extent | None:
 
 
 def misscaled(extents: Sequence[Extent]) -> list[bool]:
-    """Which images show something, but only in the dark end of what their type can hold.
+    """Which images show something, but use only the dark end of their value range.
 
-    With more than 8 bits that is each dark one: photographs are not stored so. With 8 bits one may be a night scene, so half of all
-    must be dark for any to count.
+    With more than 8 bits, every dark image counts: photographs are not stored so. With 8 bits, an image may be a night scene, so
+    dark images count only if they are at least half of all.
     """
     dark = [extent.dark for extent in extents]
     most = 2 * sum(dark) >= len(dark)
@@ -181,7 +181,7 @@ def misscaled(extents: Sequence[Extent]) -> list[bool]:
 
 
 def range_note(extents: Sequence[Extent]) -> str | None:
-    """A sentence where sampled images are `misscaled`; else None."""
+    """A sentence for the user if sampled images are `misscaled`; else None."""
     dark = [extent for extent, is_dark in zip(extents, misscaled(extents), strict=True) if is_dark]
     if not dark:
         return None
@@ -190,15 +190,15 @@ def range_note(extents: Sequence[Extent]) -> str | None:
 
 
 def described(top: Extent) -> tuple[str, str]:
-    """What is odd about images of which none has a larger value than this one, and what to do."""
+    """The fault of images whose largest value is that of `top`, and a hint."""
     look = "nearly black" if top.high <= top.full / 16 else "dark"
     if top.full == 1:
-        return f"have no value above {top.high:.3g} of 1, so they look {look}", f"divide by {top.high:.3g}"
+        return f"have no value above {top.high:.3g} of 1 and look {look}", f"divide by {top.high:.3g}"
     if top.high <= 1:
-        return f"have no values but 0 and 1 of {top.full:,.0f}, so they look {look}", f"multiply them by {top.full:.0f}"
+        return f"contain only 0 and 1 in a range of 0..{top.full:,.0f} and look {look}", f"multiply them by {top.full:.0f}"
     bits = int(top.high).bit_length()
     factor = (int(top.full) + 1) >> bits
     return (
-        f"have no value above {top.high:,.0f} of {top.full:,.0f}, so they look {look}",
+        f"have no value above {top.high:,.0f} of {top.full:,.0f} and look {look}",
         f"multiply all images by one factor, such as {factor} where they have {bits} bits",
     )

@@ -129,8 +129,8 @@ def split(
     sides[pool] = drawn.sides
     train, validated, held = (dataset.select(np.flatnonzero(sides == side)) for side in (TRAIN, VALIDATION, TEST))
     parts = {TRAIN: train, VALIDATION: validated, TEST: held if locked_test is None else locked_test}
-    told = {side: drawn.small for side, _ in wanted}
-    notes += [*drawn.notes, *(note for side, part in parts.items() for note in _absences(side, part, told.get(side)))]
+    reported = {side: drawn.small for side, _ in wanted}
+    notes += [*drawn.notes, *(note for side, part in parts.items() for note in _absences(side, part, reported.get(side)))]
     return Splits(train, validated, Locked(parts[TEST]) if len(parts[TEST]) else None, tuple(notes))
 
 
@@ -192,10 +192,10 @@ def _given(dataset: Dataset) -> tuple[Sides, list[str]]:
     return dataset.sides(), notes
 
 
-def _absences(side: int, part: Dataset, told: NDArray[np.bool_] | None) -> Iterator[str]:
-    """A remark on the classes that a part has no image of, less those that the user is told of already."""
+def _absences(side: int, part: Dataset, reported: NDArray[np.bool_] | None) -> Iterator[str]:
+    """A remark on the classes that a part has no image of, except those already reported."""
     counts = part.counts()
-    absent = np.flatnonzero((counts == 0) & (True if told is None else ~told))
+    absent = np.flatnonzero((counts == 0) & (True if reported is None else ~reported))
     if len(absent) and (len(part) or side == TRAIN):
         named = ", ".join(repr(part.classes[label]) for label in absent[:5]) + ", …" * (len(absent) > 5)
         yield f"{SPLITS[side]} has no image of {len(absent)} of {len(counts)} classes: {named}"

@@ -165,7 +165,7 @@ class _Reading:
         key = read.digest, number
         if key in self._pending:
             return False
-        # Looked up again where the store has grown: what is no longer pending is there.
+        # Looked up again where the store has grown: keys no longer pending are in the store.
         if len(self._store) > read.known and self._store.find(np.frombuffer(read.digest, np.uint8)[None], number)[0] >= 0:
             return False
         self._pending.add(key)

@@ -183,7 +183,7 @@ def _traced_and_converted(model: Any) -> Any:
         traced = function.get_concrete_function()
         # Left to itself, OpenVINO (2026.4) takes every operation that feeds no other for an output, such as what Keras' SiLU leaves
         # for its gradient. With the outputs named, it converts only what they need.
-        with _mended_frontend():
+        with _patched_frontend():
             found = openvino.convert_model(traced, output=[tensor.name for tensor in traced.outputs])
     except MemoryError:
         raise
@@ -269,7 +269,7 @@ _converting = threading.Lock()
 
 
 @contextmanager
-def _mended_frontend() -> Iterator[None]:
+def _patched_frontend() -> Iterator[None]:
     """Two changes to OpenVINO's TensorFlow frontend (2026.4 at least), undone at the end. One conversion at a time.
 
     It asks for TensorFlow's version with ``exec("import tensorflow")`` and ``exec("del tensorflow")``. Since PEP 667 (Python 3.13)

@@ -55,7 +55,7 @@ WORTH_TRYING = 0.005
 
 
 def _in_words(error: Exception) -> str:
-    """Why a trial is given up."""
+    """Why a trial was abandoned."""
     if isinstance(error, Enough):
         return OUT_OF_TIME
     if isinstance(error, CrossroadsError):
@@ -97,16 +97,15 @@ class Raced:
 def race(plan: Plan, task_of: Callable[[Recipe], Task], folder: RunFolder, watcher: Watcher) -> Raced:
     """Run the race.
 
-    Ctrl-C ends it: the best so far is kept, if there is one. A candidate that fails is given up, and the log has its traceback; one
-    that is at work when the budget is spent ends with its epoch, or a tenth of the budget later with the epoch before. Only if all
-    fail the race does. What the watcher raises, but for `Enough`, and what is a fault of this program end the race, to be taken up
-    later.
+    Ctrl-C ends it: the best so far is kept, if there is one. A candidate that fails is abandoned, and the log has its traceback.
+    One that is running when the budget is spent ends with its epoch, or a tenth of the budget later with the epoch before. The race
+    fails only if all candidates do. An exception from the watcher (other than `Enough`) or a bug ends the race; it can be resumed.
 
     Args:
-        plan: Whom to race.
+        plan: Which candidates to race.
         task_of: From a candidate's recipe to what is to be carried out.
         folder: Holds a trial's checkpoints and what was reached.
-        watcher: Is told what goes on.
+        watcher: Receives progress and warnings.
 
     Raises:
         CrossroadsError: No candidate can be trained.
@@ -342,10 +341,10 @@ class _Race:
                 raise
             why = _in_words(error)
             if isinstance(error, Enough):
-                self._watcher.note(f"{called} is given up: {why}")
+                self._watcher.note(f"{called} was abandoned: {why}")
             else:
-                LOGGER.exception("%s is given up", called)
-                self._watcher.warning(f"{called} is given up: {why}")
+                LOGGER.exception("%s was abandoned", called)
+                self._watcher.warning(f"{called} was abandoned: {why}")
             had = None if epochs is None else 0
             self._add(Trial(name, index, epochs, had, False, time.perf_counter() - began, failed=why))
             return

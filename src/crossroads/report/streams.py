@@ -1,4 +1,4 @@
-"""The standard streams of the command line: text that they cannot encode is escaped, and a stream that is gone ends no run."""
+"""The standard streams of the command line. Characters that they cannot encode are escaped; a closed stream ends no run."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from crossroads.data._words import shown
 
 
 def escape_standard_streams() -> None:
-    r"""From now on both write ``\xe9`` or ``\u4e2d`` in place of a character that their encoding lacks, instead of failing."""
+    r"""Make both write ``\xe9`` or ``\u4e2d`` instead of failing at a character that their encoding lacks."""
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # which a stream that a test or a notebook put there may lack
+        if hasattr(stream, "reconfigure"):  # the stream of a test or a notebook may not
             stream.reconfigure(errors="backslashreplace")
 
 
 class LastingStream:
-    """Writes to a stream until that fails, as where a terminal or the reader of a pipe is gone; from then on it drops the text.
+    """Writes to a stream until that fails, for instance because a terminal was closed. Then it drops all further text.
 
-    What is written through it is progress: a training must not end for want of a place to show it.
+    It is used for progress: a training must not stop because its progress cannot be shown.
 
     Args:
-        stream: The stream, or None where the process was started without it.
+        stream: The stream, or None if the process has none.
     """
 
     def __init__(self, stream: TextIO | None) -> None:
@@ -31,24 +31,27 @@ class LastingStream:
 
     @property
     def encoding(self) -> str:
-        """That of the stream."""
+        """The encoding of the stream."""
         return getattr(self._stream, "encoding", None) or "utf-8"
 
     def isatty(self) -> bool:
         """Whether the stream is a terminal."""
-        return self._stream is not None and self._stream.isatty()
+        try:
+            return self._stream is not None and self._stream.isatty()
+        except ValueError:  # it is closed
+            return False
 
     def write(self, text: str) -> int:
         """Write, or drop the text."""
         if self._stream is not None:
             try:
                 self._stream.write(text)
-            except (OSError, ValueError):  # the latter of a stream that is closed
+            except (OSError, ValueError):  # ValueError: it is closed
                 self._stream = None
         return len(text)
 
     def flush(self) -> None:
-        """Flush, where there still is something to flush."""
+        """Flush, or do nothing if the stream is gone."""
         if self._stream is not None:
             try:
                 self._stream.flush()
@@ -57,7 +60,7 @@ class LastingStream:
 
 
 def json_text(value: Any, stream: TextIO | None) -> str:
-    """A value as JSON that a stream can encode; half a surrogate pair, which JSON must not hold, is spelt as in other output."""
+    """A value as JSON that a stream can encode. Lone surrogates, which JSON must not hold, are escaped as in other output."""
     encoding = getattr(stream, "encoding", None) or "utf-8"
     plain = codecs.lookup(encoding).name == "utf-8"
     return json.dumps(_spelt(value), indent=2, ensure_ascii=not plain, allow_nan=False)

@@ -1,4 +1,4 @@
-"""What a Python program sees that passes no watcher: warnings as Python's warnings, progress as log records or plain lines."""
+"""The watcher of calls without one: reports warnings through `warnings`, and progress to the log or as plain lines."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ LOGGER = logging.getLogger("crossroads")
 
 
 def watched(watcher: Watcher | None, *, trains: bool = False) -> Relay:
-    """The watcher of a call: the one that was passed, or the default, either behind a relay that keeps the warnings.
+    """The watcher of a call, or the default one, behind a relay that keeps the warnings.
 
     Args:
-        watcher: As the user passed it.
-        trains: Whether the call trains; a warning then never ends it, as `DefaultWatcher` says.
+        watcher: The argument of the call.
+        trains: Whether the call trains. A warning then never ends it.
 
     Raises:
-        RecipeError: It cannot serve as a watcher.
+        RecipeError: The object cannot serve as a watcher.
     """
     if watcher is None:
         return Relay(DefaultWatcher(raises=not trains))
@@ -33,22 +33,22 @@ def watched(watcher: Watcher | None, *, trains: bool = False) -> Relay:
 
 
 class DefaultWatcher:
-    """Warns through `warnings`, and reports progress through the logger ``crossroads``, in a terminal or a notebook as lines.
+    """Warns through `warnings`. Reports progress to the logger ``crossroads``, or as lines in a terminal or a notebook.
 
     Args:
-        raises: Whether a filter of the program may turn a warning into an exception, as such filters do. Where not, the warning is
-            shown all the same: an exception after hours of training would lose them.
+        raises: Whether a filter of the program may turn a warning into an exception. If not, the warning is shown instead: an
+            exception would lose hours of training.
     """
 
     def __init__(self, *, raises: bool = True) -> None:
         self._raises = raises
 
     def note(self, text: str) -> None:
-        """A record of level INFO, or a line."""
+        """Logs at level INFO, or prints a line."""
         _report(text)
 
     def warning(self, text: str) -> None:
-        """A `CrossroadsWarning` that names the line by which the program called this package."""
+        """Issues a `CrossroadsWarning` that names the line of the program that called this package."""
         caller = _caller()
         file, line, names = caller.f_code.co_filename, caller.f_lineno, caller.f_globals
         registry, module = names.setdefault("__warningregistry__", {}), names.get("__name__")
@@ -60,20 +60,20 @@ class DefaultWatcher:
             warnings.showwarning(error, CrossroadsWarning, file, line)
 
     def progress(self, stage: str, done: int, total: int) -> None:
-        """A line once the stage is done."""
+        """Reports the end of a stage."""
         if done == total:
             _report(f"{stage}: {total:,} images")
 
     def step(self, epoch: int, done: int, total: int) -> None:
-        """Nothing."""
+        """Does nothing."""
 
     def epoch(self, record: EpochRecord, total: int) -> None:
-        """A line."""
+        """Reports the epoch."""
         _report(epoch_line(record, total))
 
 
 def _report(text: str) -> None:
-    """To the log, where the program has it on; else a line in a terminal or a notebook."""
+    """Log the text if the program enabled that; otherwise print it in a terminal or a notebook."""
     if LOGGER.isEnabledFor(logging.INFO):
         LOGGER.info("%s", text)
     elif _is_interactive():
@@ -90,11 +90,17 @@ def _is_interactive() -> bool:
 
 
 def _caller() -> FrameType:
-    """The frame from which this package was called: frames of Keras or scikit-learn between two of its own are not it."""
+    """The frame of the program that called this package.
+
+    Frames of Keras or scikit-learn between two of this package are passed over, and so are those of `contextlib`, whose context
+    managers decorate the public functions.
+    """
     frame: FrameType | None = sys._getframe()
     caller = sys._getframe()
     while frame is not None:
         if frame.f_code.co_filename.startswith(PACKAGE):
             caller = frame.f_back or frame
         frame = frame.f_back
+    while caller.f_globals.get("__name__") == "contextlib" and caller.f_back is not None:
+        caller = caller.f_back
     return caller

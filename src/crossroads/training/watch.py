@@ -25,23 +25,23 @@ class Watcher(Protocol):
     """
 
     def note(self, text: str) -> None:
-        """Receives a sentence on what the run is doing, such as which strategy is tried next."""
+        """Called with a sentence on the progress of the run, such as which strategy is tried next."""
         ...
 
     def warning(self, text: str) -> None:
-        """Receives a sentence that the user should read, such as how many images were refused."""
+        """Called with a sentence that the user should read, such as how many images were refused."""
         ...
 
     def progress(self, stage: str, done: int, total: int) -> None:
-        """Receives that `done` of `total` images of a stage, such as ``decoding``, are done."""
+        """Called when `done` of `total` images are processed in a stage, such as ``decoding``."""
         ...
 
     def step(self, epoch: int, done: int, total: int) -> None:
-        """Receives that `done` of `total` batches of `epoch` (counted from 1) are done."""
+        """Called when `done` of `total` batches of `epoch` (counted from 1) are processed."""
         ...
 
     def epoch(self, record: EpochRecord, total: int) -> None:
-        """Receives the figures of an epoch that is done, of `total`: `record.loss`, `record.validation_accuracy` and others."""
+        """Called when an epoch of `total` ends, with its figures: `record.loss`, `record.validation_accuracy` and others."""
         ...
 
 

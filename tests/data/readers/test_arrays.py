@@ -75,12 +75,12 @@ def test_an_image_of_16_bits_is_read_alike_in_any_company() -> None:
 @pytest.mark.parametrize(
     ("images", "figure"),
     [
-        ((PIXELS > 127).astype(np.uint8), "0 and 1 of 255"),
-        ((PIXELS > 127).astype(np.int64), "0 and 1 of 255"),
+        ((PIXELS > 127).astype(np.uint8), "0 and 1 in a range of 0..255"),
+        ((PIXELS > 127).astype(np.int64), "0 and 1 in a range of 0..255"),
         (PIXELS // 16, "15 of 255"),
         (PIXELS.astype(np.uint16) * 16, "65,535"),
         (PIXELS.astype(np.float32) / 255 / 255, "of 1"),
-        ([*(PIXELS > 127).astype(np.uint8)], "0 and 1 of 255"),
+        ([*(PIXELS > 127).astype(np.uint8)], "0 and 1 in a range of 0..255"),
         ([Image.fromarray(image[..., 0].astype(np.uint16) * 16) for image in PIXELS], "65,535"),
         ([*(PIXELS // 16), PIXELS[0]], "6 of 7"),
     ],

@@ -134,7 +134,7 @@ def test_of_weights_and_their_moving_average_the_average_is_taken_and_said(tmp_p
 def test_the_user_is_told_which_weights_a_run_begins_with(tmp_path):
     file = checkpoint(tmp_path / "w.pth", {"model": state(0), "model_ema": state(1)})
     found = build(choose(network()), 6, weights=str(file))
-    assert any("moving average was taken" in note for note in found.notes)
+    assert any("moving average is used" in note for note in found.notes)
     assert found.weights == {"from": "w.pth", "layers": 3}
 
 
@@ -145,7 +145,7 @@ def test_of_two_networks_that_fit_none_is_guessed(tmp_path, keys):
     both = [{key: state(seed) for seed, key in enumerate(keys)}]
     flat = {f"module.{key}.{name}": array for seed, key in enumerate(keys) for name, array in state(seed).items()}
     for file in (checkpoint(tmp_path / "a.pth", *both), save_safetensors(tmp_path / "b.safetensors", flat)):
-        with pytest.raises(WeightsError, match="must hold one network that fits") as caught:
+        with pytest.raises(WeightsError, match="holds several networks that fit") as caught:
             fit_weights(model, read_weights(file))
         assert all(key in caught.value.received for key in keys)
         assert caught.value.mend

@@ -2,59 +2,18 @@
 
 from __future__ import annotations
 
-import math
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
 
-import numpy as np
-from numpy.typing import NDArray
-
+from crossroads.data._npy import load_npy
 from crossroads.data.archives import Limits
 from crossroads.data.dataset import Dataset
 from crossroads.data.readers._view import View, suffix_of
 from crossroads.data.readers.arrays import IMAGE_KEYS, LABEL_KEYS, Pair, from_pairs, pairs_of, split_files
 from crossroads.data.spans import Span
 from crossroads.data.trees import open_archive
-from crossroads.data.unpickle import believable
 from crossroads.errors import DataError
-
-
-def load_npy(span: Span) -> NDArray[np.generic]:
-    """One .npy as a read-only array over the file itself; its header is believed only as far as there are bytes.
-
-    Raises:
-        DataError: It holds Python objects, is truncated, or no .npy.
-    """
-    buffer = span.buffer()
-    try:
-        stream = span.stream()
-        version = np.lib.format.read_magic(stream)
-        read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, fortran, dtype = read_header(stream)
-    except (ValueError, EOFError, SyntaxError, RecursionError, MemoryError) as error:
-        raise DataError(f"{span.origin} is not a readable .npy array", received=error) from error
-    if dtype.hasobject:
-        raise DataError(
-            f"{span.origin} must be an array of numbers or strings",
-            received="an array of Python objects, which only pickle could read",
-            mend="save it again with one dtype, such as images.astype('uint8') or labels.astype(str)",
-        )
-    shape = tuple(map(int, shape))
-    start, items = stream.tell(), math.prod(shape)
-    if len(buffer) - start < items * dtype.itemsize or dtype.itemsize == 0:
-        raise DataError(
-            f"{span.origin} is truncated",
-            received=f"{len(buffer) - start} of {items * dtype.itemsize} bytes",
-            mend="fetch or save it again",
-        )
-    if not believable(shape):
-        raise DataError(f"{span.origin} is not a readable .npy array", received=f"shape {shape}")
-    try:
-        flat = np.frombuffer(buffer, dtype, items, start) if items else np.empty(0, dtype)
-        return flat.reshape(shape, order="F" if fortran else "C")
-    except ValueError as error:
-        raise DataError(f"{span.origin} is not a readable .npy array", received=error) from error
 
 
 def npz_files(view: View) -> list[str]:

@@ -11,7 +11,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from crossroads.data.readers.npy import load_npy
+from crossroads.data._npy import load_npy
 from crossroads.data.spans import Span
 from crossroads.data.unpickle import NUMPY, Allowed, load_pickle
 from crossroads.errors import DataError

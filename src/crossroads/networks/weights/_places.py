@@ -1,8 +1,8 @@
-"""Where in a file the arrays of one network stand: in which dict of a checkpoint, and below which prefix of names.
+"""Locates the arrays of one network in a file: the dict of a checkpoint, and the prefix of the names.
 
-Training programs put a state dict into a dict of their own (``state_dict``, ``model``, ``ema``), and wrappers put prefixes before
+Training programs store a state dict in a dict of their own (``state_dict``, ``model``, ``ema``), and wrappers add prefixes to
 its names: ``module.`` (DataParallel), ``model.`` (Lightning), ``_orig_mod.`` (torch.compile), or several of them. No list of such
-words could be complete, so none is kept: the right prefix is the one below which the file has the names of the network.
+words would be complete, so none is kept: the right prefix is the one below which the names match those of the network.
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ from typing import Any
 from crossroads.networks.weights.record import LayerWeights, WeightFile
 
 MAX_DEPTH = 8
-"""Dicts within dicts that are looked into."""
+"""Levels of nested dicts that are searched."""
 _TRAINING = re.compile(r"optim|sched|scaler|callback|hyper|metric|history", re.IGNORECASE)
-"""Keys of a checkpoint under which the state of a training is kept, and no network."""
+"""Keys of a checkpoint that hold the state of a training and not a network."""
 _WRAPPERS = frozenset({"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
-"""What PyTorch's wrappers call the network that they wrap, which may be a part within another one."""
+"""Names that PyTorch's wrappers give to the network they wrap, which may be a part of another one."""
 _AVERAGED = re.compile(r"(^|[._/])(ema|swa|averaged)([._/]|$)", re.IGNORECASE)
 
 
 def dicts_of(
     content: object, is_array: Callable[[object], bool], opened: Callable[[object], object] = lambda value: value
 ) -> dict[str, dict[str, Any]]:
-    """The dicts of a checkpoint that hold arrays, by the keys that lead to them, such as ``ema.module``; the largest one first.
+    """The dicts of a checkpoint that hold arrays, largest first, by their path of keys, such as ``ema.module``.
 
     Args:
-        content: What was unpickled.
+        content: The unpickled checkpoint.
         is_array: Whether a value is an array, or the arrays of a layer.
-        opened: From what stands in the dict to the value.
+        opened: Unwraps an entry of a dict.
     """
     found: dict[str, dict[str, Any]] = {}
     seen: set[int] = set()
@@ -40,7 +40,7 @@ def dicts_of(
     def look(inner: object, path: tuple[str, ...]) -> None:
         if not isinstance(inner, Mapping) or id(inner) in seen or len(path) > MAX_DEPTH:
             return
-        seen.add(id(inner))  # a dict may be in several places, and even in itself
+        seen.add(id(inner))  # a dict may occur several times, even in itself
         named = {text_of(name): opened(value) for name, value in inner.items() if isinstance(name, (str, bytes))}
         arrays = {name: value for name, value in named.items() if is_array(value)}
         if arrays:
@@ -59,13 +59,13 @@ def text_of(name: object) -> str:
 
 
 def together(files: Sequence[WeightFile]) -> WeightFile:
-    """One file of the dicts of a checkpoint: the first, with the others beside it."""
+    """The files of one checkpoint as one: the first, with the others in `others`."""
     first, *others = files
     return replace(first, others=tuple(others))
 
 
 def prefixes(layers: Sequence[LayerWeights], wanted: Collection[str], spelt: Callable[[str], str]) -> list[str]:
-    """The prefixes, each ending in a dot or a slash or empty, below which a layer has a wanted name; the most names first."""
+    """The prefixes below which layers have wanted names, most matches first. Each is empty or ends in a dot or a slash."""
     found: Counter[str] = Counter()
     for layer in layers:
         for start in (0, *(match.end() for match in re.finditer(r"[./]", layer.name))):
@@ -75,12 +75,12 @@ def prefixes(layers: Sequence[LayerWeights], wanted: Collection[str], spelt: Cal
 
 
 def below(layers: Iterable[LayerWeights], prefix: str) -> list[LayerWeights]:
-    """The layers whose names begin with a prefix, without it."""
+    """The layers whose names start with a prefix, which is removed."""
     return [replace(layer, name=layer.name[len(prefix) :]) for layer in layers if layer.name.startswith(prefix)]
 
 
 def unwrapped(layers: Sequence[LayerWeights]) -> list[LayerWeights] | None:
-    """The layers without the names of PyTorch's wrappers, wherever these stand; None where there are none, or names would clash."""
+    """The layers without the names of PyTorch's wrappers; None if there are no such names, or two layers would then share one."""
     names = [".".join(part for part in layer.name.split(".") if part not in _WRAPPERS) for layer in layers]
     if len(set(names)) < len(names) or all(layer.name == name for layer, name in zip(layers, names, strict=True)):
         return None
@@ -88,5 +88,5 @@ def unwrapped(layers: Sequence[LayerWeights]) -> list[LayerWeights] | None:
 
 
 def averaged(place: str) -> bool:
-    """Whether the name of a place says that the weights there are a moving average of those of the training."""
+    """Whether the path of keys says that the weights are a moving average."""
     return _AVERAGED.search(place) is not None

@@ -57,8 +57,8 @@ def fit_weights(backbone: keras.Model, file: WeightFile) -> Fitted:
 
     Layers are matched by name where names were given, else by their place in the saved model, else by order. PyTorch's arrays are
     turned into the layout of Keras, those of a dense layer behind a flattened map included. A file may hold a head as well, which
-    is left out; and it may stop early, which `Fitted.reach` tells. Of the weights of a training and their moving average the
-    average is taken, which `Fitted.notes` tells.
+    is left out; and it may stop early, which `Fitted.reach` tells. Given both weights and their moving average, the average
+    is used, which `Fitted.notes` says.
 
     Args:
         backbone: A built model.
@@ -114,10 +114,8 @@ def _chosen(fits: list[tuple[Pairing, _Values]], origin: str) -> tuple[tuple[Pai
     named = ", ".join(repr(pairing.place or "no prefix") for pairing, _ in rivals)
     means = [fit for fit in rivals if averaged(fit[0].place)]
     if len(means) != 1:
-        raise WeightsError(
-            f"{origin} must hold one network that fits", received=f"{len(rivals)}: {named}", mend="save the one that you mean alone"
-        )
-    return means[0], (f"{origin} holds the weights of several networks that fit ({named}): the moving average was taken",)
+        raise WeightsError(f"{origin} holds several networks that fit", received=named, mend="save only the one you want")
+    return means[0], (f"{origin} holds the weights of several networks that fit ({named}): the moving average is used",)
 
 
 def _equal(values: _Values, others: _Values) -> bool:
