@@ -342,13 +342,6 @@ def test_evaluate_lists_what_it_refused(run, tmp_path, recwarn):
     assert "1 image of the data was refused" in told
 
 
-def test_evaluate_of_an_artifact_that_does_not_know_what_it_has_seen(run, tmp_path, monkeypatch):
-    monkeypatch.setattr("crossroads.artifact.read_seen", lambda _: None)
-    scored = crossroads.evaluate(run.artifact, stripes(20, seed=9))
-    assert scored.seen_in_training is None
-    assert scored.to_json()["seen_in_training"] is None
-
-
 def test_a_run_says_what_was_seen_refused_and_warned_of_also_where_warnings_are_errors(tmp_path):
     images, labels = stripes(60)
     data, test = folder_of(tmp_path / "data", images, labels), folder_of(tmp_path / "test", images[:20], labels[:20])

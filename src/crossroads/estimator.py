@@ -189,8 +189,8 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if state.pop("_folder", None) is None:
             return state
         run: Run = state.pop("run_")
-        names = state.pop("predictor_").manifest.names
-        files = {name: (run.artifact / name).read_bytes() for name in (*names, artifact.MANIFEST)}
+        del state["predictor_"]
+        files = {name: (run.artifact / name).read_bytes() for name in (*artifact.FILES, artifact.MANIFEST)}
         return {**state, "_pickled": (files, run.metrics)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -222,10 +222,9 @@ def _seen_before(recipe: Recipe) -> NDArray[np.uint8]:
     if recipe.weights is None or not Path(recipe.weights).is_file():
         return nothing
     try:
-        seen = artifact.read_seen(artifact.open_verified(Path(recipe.weights).parent, only=()))
+        return artifact.read_seen(artifact.open_verified(Path(recipe.weights).parent, only=()))
     except ArtifactError:  # the file lies elsewhere, or beside what is no longer an artifact
         return nothing
-    return nothing if seen is None else seen
 
 
 def _seen(fitted: Fitted) -> NDArray[np.uint8]:

@@ -201,8 +201,7 @@ def evaluate(
     scored, evaluation = score(predictor, dataset, strict, heard)
     for warning in refusal_notes("the data", scored.refusals):
         heard.warning(warning)
-    trained_on = artifact.read_seen(predictor.manifest)
-    seen = None if trained_on is None else count_seen(scored.digests, trained_on)
+    seen = count_seen(scored.digests, artifact.read_seen(predictor.manifest))
     if seen:
         heard.warning(f"{seen} of {len(scored.dataset)} images were in the training or validation of {run}; {BIASED}")
     return replace(evaluation, seen_in_training=seen, warnings=heard.warnings)

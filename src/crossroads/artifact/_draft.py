@@ -128,7 +128,7 @@ def copy(folder: str | Path, to: str | Path) -> Manifest:
         ArtifactError: No artifact, or one that was changed; something lies in `to`; no space is left. Then `to` is as it was.
     """
     source, run = Path(folder), Path(to)
-    names = open_verified(source).names
+    open_verified(source)
     refuse_finished(run)
     made = not run.exists()
     partial = run / PARTIAL
@@ -138,12 +138,12 @@ def copy(folder: str | Path, to: str | Path) -> Manifest:
             raise ArtifactError("a copy needs a folder that is new or empty", received=str(run), mend="choose another folder")
         try:
             partial.mkdir(parents=True)
-            for name in (*names, MANIFEST):
+            for name in (*FILES, MANIFEST):
                 shutil.copyfile(source / name, partial / name)
                 _sync(partial / name)
             _sync(partial)
             open_verified(partial)
-            _move(partial, run, names)
+            _move(partial, run, FILES)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
             if made and run.is_dir() and not any(run.iterdir()):

@@ -20,7 +20,7 @@ FORMAT = 2
 MANIFEST = "crossroads.json"
 GRAPH = ("model.xml", "model.bin")
 SEEN = "seen.npy"
-"""Digests of the images that training has seen. Artifacts of earlier versions have none."""
+"""Digests of the images that training has seen."""
 
 FILES = ("model.keras", *GRAPH, "history.csv", "recipe.toml", SEEN, "metrics.json")
 """Every file of a finished artifact but ``crossroads.json``."""
@@ -57,11 +57,6 @@ class Manifest:
         """Name of the strategy it was trained with."""
         return str(self.facts["strategy"])
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The files of this artifact: `FILES`, but for what an older one does not have."""
-        return tuple(name for name in FILES if name != SEEN or name in self.files)
-
 
 def open_verified(folder: str | Path, *, only: Iterable[str] | None = None) -> Manifest:
     """Reads ``crossroads.json`` and checks the files against the digests in it. Nothing is executed.
@@ -73,11 +68,11 @@ def open_verified(folder: str | Path, *, only: Iterable[str] | None = None) -> M
         only: The files to check; None for all, and then they must also be complete.
 
     Raises:
-        ArtifactError: No artifact, one of a newer version, or a file is missing or not what was written.
+        ArtifactError: No artifact, one of another format, or a file is missing or not what was written.
     """
     path = Path(folder)
     manifest = _parsed(path, _read(path))
-    for name in manifest.names if only is None else only:
+    for name in FILES if only is None else only:
         _verify(path / name, manifest.files.get(name))
     return manifest
 
@@ -93,14 +88,12 @@ def read_metrics(folder: str | Path) -> dict[str, Any]:
     return metrics
 
 
-def read_seen(manifest: Manifest) -> NDArray[np.uint8] | None:
-    """Digests of the images that the classifier was trained on or chosen by, uint8 (n, 16); None where the artifact has none.
+def read_seen(manifest: Manifest) -> NDArray[np.uint8]:
+    """Digests of the images that the classifier was trained on or chosen by, uint8 (n, 16).
 
     Raises:
         ArtifactError: The file is not what was written.
     """
-    if SEEN not in manifest.names:
-        return None
     path = manifest.folder / SEEN
     _verify(path, manifest.files.get(SEEN))
     try:

@@ -136,15 +136,15 @@ def build(
     notes: list[str] = []
     end: Cut | None = None
     loaded: dict[str, Any] | None = None
-    with seeded(seed):
-        fresh = weights in (None, "none")
-        parts = choice.record.build(size) if choice.own is None else _own_parts(choice, size, notes, fresh=fresh)
     if weights == "own" and choice.own is None:
         raise BackboneError(
             "weights 'own' are those that a network of your own brings",
             received=f"backbone {choice.record.name!r} of the catalog",
             mend="use --weights imagenet, none, or the path of a file",
         )
+    with seeded(seed):
+        fresh = weights in (None, "none")
+        parts = choice.record.build(size) if choice.own is None else _own_parts(choice, size, notes, fresh=fresh)
     if weights not in (None, "none", "own"):
         fitted = load_pretrained(parts, choice.record, str(weights), progress)
         loaded = {"from": weights if weights == "imagenet" else Path(str(weights)).name, "layers": fitted.layers}
@@ -163,14 +163,19 @@ def build(
     end = end or cuts(parts.backbone)[-1]
     keep = end if cut is None else _within(parts.backbone, cut, end)
     freeze = None if freeze_to is None else _within(parts.backbone, freeze_to, end)
+    _require_below(freeze, keep)
+    function = "-".join(function_digest(part) for part in (*parts.preprocessing, parts.backbone))
+    return Built(parts, keep, freeze, tuple(notes), loaded, weights_digest(parts.backbone), function)
+
+
+def _require_below(freeze: Cut | None, keep: Cut) -> None:
+    """Raises `RecipeError` if nothing would be left to finetune between the frozen part and the end of the backbone."""
     if freeze is not None and (freeze.depth, freeze.multiply_adds) >= (keep.depth, keep.multiply_adds):
         raise RecipeError(
             "freeze_to must lie below the cut at which the backbone ends",
             received=f"{freeze.name!r}, and the backbone ends at {keep.name!r}",
             mend="choose an earlier one, or strategy feature-extraction, which freezes all",
         )
-    function = "-".join(function_digest(part) for part in (*parts.preprocessing, parts.backbone))
-    return Built(parts, keep, freeze, tuple(notes), loaded, weights_digest(parts.backbone), function)
 
 
 def _within(backbone: keras.Model, cut: str, end: Cut) -> Cut:
