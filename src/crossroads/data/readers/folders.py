@@ -13,7 +13,7 @@ from crossroads.data.dataset import NO_SPLIT, TEST, Dataset
 from crossroads.data.labels import Rows, class_name
 from crossroads.data.readers._names import are_parts, is_holder, is_overlay, is_plain_split, is_unlabelled, split_in, words_of
 from crossroads.data.readers._sheets import SHEETS
-from crossroads.data.readers._tops import has_split_folders, opened, split_tops, two_readings
+from crossroads.data.readers._tops import has_classes_in_splits, opened, split_tops, two_readings
 from crossroads.data.readers._view import Branch, TreeImages, View, is_image_name, suffix_of, views
 from crossroads.data.readers.others import hint
 from crossroads.data.readers.tables import reading, tables
@@ -153,7 +153,7 @@ def _refuse_hidden_splits(view: View) -> None:
         if not _may_hold_splits(view, top):
             continue
         for level in views(view.inside(top)):
-            if len(set(split_tops(level).values())) > 1 and has_split_folders(level):
+            if len(set(split_tops(level).values())) > 1 and has_classes_in_splits(level):
                 raise two_readings(
                     view,
                     f"{listed('folder', 'folders', tops)} are the classes",

@@ -31,7 +31,7 @@ def has_split_folders(view: View) -> bool:
     """Whether folders named after splits hold class folders, or a table each that labels their images."""
     if view.single:
         return False
-    return _tops.has_split_folders(view) or any(map(_tables_in, (view.inside(top) for top in split_tops(view))))
+    return _tops.has_classes_in_splits(view) or any(map(_tables_in, (view.inside(top) for top in split_tops(view))))
 
 
 def _tables_in(view: View) -> bool:
