@@ -134,7 +134,7 @@ def _same_vocabulary(table: dict[str, str], folder: dict[str, str], both: Sequen
 
 def _is_label_table(reading: Reading, labels: Sequence[str]) -> bool:
     """Whether a header says which column is the label, and the images share its values as images share classes."""
-    return all(table.columns.clear for table in reading.tables) and len(set(labels)) > 1 and not tables.nearly_unique(labels)
+    return all(table.columns.clear for table in reading.tables) and not tables.nearly_unique(labels)
 
 
 def _number_folders(pairs: set[tuple[str, str]]) -> dict[str, str]:

@@ -299,7 +299,7 @@ def _unread(names: Sequence[str], values: Sequence[Sequence[str]], taken: set[in
             continue
         if name in SPLIT_HEADERS or name in FLAG_HEADERS:
             held = ", ".join(sorted({value for value in values[at] if value})[:4]) or "nothing"
-            notes.append(f"{header} with values such as {held} is not the split")
+            notes.append(f"{header} with values such as {held} ignored: they do not name splits")
         elif _is_group(name):
             notes.append(f"{header} ignored; rename it 'group' to keep its images in one split")
     return notes

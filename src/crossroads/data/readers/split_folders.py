@@ -16,6 +16,7 @@ from crossroads.data.readers._view import View, is_image_name
 from crossroads.data.readers.folders import (
     Labelled,
     class_folders,
+    drawings,
     empty_classes,
     ignored,
     is_odd,
@@ -66,10 +67,10 @@ def split_folders(view: View) -> Labelled:
         found.tabled.update(part.tabled)
         for label in stray:
             count = plural(seen[top].pop(label), "image")
-            found.notes.append(f"{count} in {view.full(top)}/{label} left out: {label!r} is no class of the training images")
+            found.notes.append(f"{count} in {view.full(top)}/{label} ignored: {label!r} is not a training class")
         if not part.names:
             count = plural(view.branches[top].images, "image")
-            found.notes.append(f"{count} in {view.full(top)}/ left out: no class folders in it, and no table of labels")
+            found.notes.append(f"{count} in {view.full(top)}/ ignored: no class folders in it, and no table of labels")
     found.notes += _outside(view, splits, twins)
     found.notes += odd_classes(dict.fromkeys(found.labels))
     found.notes += _missing_classes(view, splits, seen)
@@ -88,12 +89,12 @@ def _part(view: View, top: str) -> Labelled:
     if inside.branches and not _names_all(inner):
         refuse_other_than_classes(inside)
         found = class_folders(inside, whole=False)
-        found.notes = [f"in {view.full(top)}/: {note}" for note in found.notes]
+        found.notes = [f"in {view.full(top)}/: {note}" for note in (*drawings(inside), *found.notes)]
         return found
     if tables(inner):
         found = _by_table(reading(inner), inner, "")
         if inside.branches:
-            found.notes.append(f"the folders in {view.full(top)}/ are not taken as classes")
+            found.notes.append(f"the folders in {view.full(top)}/ are not used as classes")
         return found
     if tables(view):
         return _by_table(reading(view), view, f"{top}/")
@@ -115,8 +116,9 @@ def _by_table(table: Reading, view: View, folder: str) -> Labelled:
         name = _in_tree(view, path)
         if name.startswith(view.full(folder)):
             found.add(name, table.labels[row], group=table.groups[row])
-    if not folder:
+    if found.names:
         table.found.check()
+    if not folder:
         found.notes = [*table.notes, *table.left_out()]
     elif found.names:
         found.tabled = set(found.names)
@@ -124,7 +126,7 @@ def _by_table(table: Reading, view: View, folder: str) -> Labelled:
         found.notes = [*table.notes, f"{folder} is labelled by {table.title}"]
         if left_out:
             count = plural(left_out, "image")
-            found.notes.append(f"{count} in {view.full(folder)} left out, which {table.title} does not name")
+            found.notes.append(f"{count} in {view.full(folder)} ignored: {table.title} does not name {'it' if left_out == 1 else 'them'}")
     if found.names:
         found.tables = {view.full(each.name) for each in table.tables}
     return found
@@ -144,10 +146,10 @@ def _in_tree(view: View, path: str) -> str:
 
 def _outside(view: View, splits: Mapping[str, int], twins: set[str]) -> list[str]:
     """Notes on images that lie in no split folder."""
-    notes = [f"{plural(view.loose, 'image')} beside the split folders left out"] if view.loose else []
+    notes = [f"{plural(view.loose, 'image')} outside the split folders {'was' if view.loose == 1 else 'were'} ignored"] if view.loose else []
     others = {top: branch for top, branch in view.branches.items() if top not in splits and top not in twins}
     return notes + [
-        f"{plural(branch.images, 'image')} in {view.full(top)}/ left out: it is named after no split"
+        f"{plural(branch.images, 'image')} in {view.full(top)}/ ignored: its name is not a split"
         for top, branch in others.items()
     ]
 
