@@ -86,19 +86,19 @@ def test_what_is_left_out_is_said(tmp_path: Path) -> None:
     assert len(dataset) == 2
     assert dataset.row(1).label == "b"
     assert dataset.notes == (
-        "1 image beside the class folders: left out",
-        "1 image in subfolder 'deep' of class folders: taken as images of the class folder",
-        "no images at all in folders 'empty', 'texts': not taken as a class",
-        "3 files without an image suffix left out, such as a/notes.txt",
+        "1 image outside the class folders was ignored",
+        "1 image in subfolder 'deep' of class folders: counted as images of the class",
+        "folders 'empty', 'texts' have no images and are not classes",
+        "3 files without an image suffix ignored, such as a/notes.txt",
     )
 
 
 def test_what_is_left_out_of_splits_is_said(tmp_path: Path) -> None:
     names = ["train/a/1.png", "train/b/2.png", "test/3.png", "test/4.png", "more/a/5.png", "train/none/"]
     assert read(write(tmp_path, names)).notes == (
-        "2 images in test/ left out: no class folders in it, and no table of labels",
-        "1 image in more/ left out: it is named after no split",
-        "no images at all in folder 'none': not taken as a class",
+        "2 images in test/ ignored: no class folders in it, and no table of labels",
+        "1 image in more/ ignored: its name is not a split",
+        "folder 'none' has no images and is not a class",
     )
 
 

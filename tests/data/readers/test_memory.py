@@ -79,7 +79,9 @@ def test_a_row_is_named_by_its_path_or_its_place(paths: list[str]) -> None:
 
 
 def test_missing_files_are_counted_and_named(paths: list[str]) -> None:
-    with pytest.raises(DataError, match=r"5 of 11 do not; received gone0\.png, gone1\.png, gone2\.png, …; .*working directory"):
+    with pytest.raises(
+        DataError, match=r"5 of 11 paths are not files; received gone0\.png, gone1\.png, gone2\.png, …; .*working directory"
+    ):
         read(([*paths, *(f"gone{number}.png" for number in range(5))], [0] * 11))
 
 

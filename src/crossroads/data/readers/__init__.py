@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from crossroads.data._words import plural, shown
+from crossroads.data._words import plural, shown, were
 from crossroads.data.dataset import Dataset
 from crossroads.data.labels import load_class_names, rename
 from crossroads.data.readers import (
@@ -169,11 +169,9 @@ def _recognised(first: View) -> Dataset:
 def _ignored_above(levels: Sequence[View], view: View) -> list[str]:
     """Notes on images that lie beside what was read, at its level and above."""
     until = levels.index(view)
-    beside = [(f"{plural(level.loose, 'image')} beside the folder {view.root}", level.loose) for level in levels[:until] if level.loose]
-    return [
-        *(f"{what} {'was' if count == 1 else 'were'} ignored" for what, count in beside),
-        *(note for level in levels[: until + 1] for note in folders.drawings(level)),
-    ]
+    loose = [level.loose for level in levels[:until] if level.loose]
+    beside = [f"{plural(count, 'image')} beside the folder {view.root} {were(count)} ignored" for count in loose]
+    return beside + [note for level in levels[: until + 1] for note in folders.drawings(level)]
 
 
 def _known() -> str:

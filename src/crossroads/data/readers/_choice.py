@@ -184,7 +184,9 @@ def with_listed_splits(levels: Sequence[View], dataset: Dataset) -> Dataset:
     names = [dataset.name(row) for row in range(len(dataset))]
     sides = [] if side is None else [side.get(name.removeprefix(prefix), NO_SPLIT) for name in names]
     if not sides or NO_SPLIT in sides or TRAIN not in sides:
-        return replace(dataset, notes=(*dataset.notes, f"{title} ignored: the lists do not assign every image to exactly one split"))
+        return replace(
+            dataset, notes=(*dataset.notes, f"{title} ignored: the lists do not assign every image to exactly one split")
+        )
     counts = ", ".join(f"{count} {SPLITS[split]}" for split, count in sorted(Counter(sides).items()))
     return replace(dataset, splits=np.array(sides, np.uint8), notes=(*dataset.notes, f"splits are those of {title}: {counts}"))
 

@@ -185,9 +185,7 @@ def _one_to_one(sheet: Sheet, one: int, other: int) -> bool:
     return len(pairs) == len({a for a, _ in pairs}) == len({b for _, b in pairs})
 
 
-def _splits(
-    sheet: Sheet, names: Sequence[str], values: Sequence[Sequence[str]], image: int | None
-) -> list[tuple[int, int]]:
+def _splits(sheet: Sheet, names: Sequence[str], values: Sequence[Sequence[str]], image: int | None) -> list[tuple[int, int]]:
     """The columns that hold splits, best first, each with what a true value means where it holds 0 and 1.
 
     A column is decided on all of its rows, so that their order does not matter.

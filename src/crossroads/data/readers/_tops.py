@@ -84,7 +84,7 @@ def has_classes_in_splits(view: View) -> bool:
     )
 
 
-class AmbiguousLayout(DataError):  # noqa: N818 - it is raised as the DataError that it is
+class AmbiguousLayout(DataError):
     """The refusal of a layout that can be read in two ways."""
 
 

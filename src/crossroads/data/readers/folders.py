@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
-from crossroads.data._words import plural
+from crossroads.data._words import plural, were
 from crossroads.data.dataset import NO_SPLIT, TEST, Dataset
 from crossroads.data.labels import Rows, class_name
 from crossroads.data.readers._names import are_parts, is_holder, is_overlay, is_plain_split, is_unlabelled, split_in, words_of
@@ -108,14 +108,12 @@ def class_folders(view: View, *, whole: bool = True) -> Labelled:
             if inner and inner not in splits and not is_holder(inner):
                 deep[inner] = deep.get(inner, 0) + 1
     if view.loose:
-        found.notes.append(f"{plural(view.loose, 'image')} outside the class folders {'was' if view.loose == 1 else 'were'} ignored")
+        found.notes.append(f"{plural(view.loose, 'image')} outside the class folders {were(view.loose)} ignored")
     if overlays:
-        found.notes.append(f"{plural(overlays, 'image')} in folders of masks or annotations {'was' if overlays == 1 else 'were'} ignored")
+        found.notes.append(f"{plural(overlays, 'image')} in folders of masks or annotations {were(overlays)} ignored")
     if deep:
         inside = listed("subfolder", "subfolders", list(deep))
-        found.notes.append(
-            f"{plural(sum(deep.values()), 'image')} in {inside} of class folders: counted as images of the class"
-        )
+        found.notes.append(f"{plural(sum(deep.values()), 'image')} in {inside} of class folders: counted as images of the class")
     if whole:
         found.notes += _split_as_class(view)
         found.notes += odd_classes(view.branches)
@@ -287,7 +285,10 @@ def empty_classes(folders: Sequence[str], with_images: Iterable[str]) -> list[st
     """A note on folders without images."""
     taken = set(map(class_name, with_images))
     names = [folder for folder in folders if class_name(folder) not in taken]
-    return [f"{listed('folder', 'folders', names)} {'has no images and is not a class' if len(names) == 1 else 'have no images and are not classes'}"] if names else []
+    if not names:
+        return []
+    what = "has no images and is not a class" if len(names) == 1 else "have no images and are not classes"
+    return [f"{listed('folder', 'folders', names)} {what}"]
 
 
 def listed(one: str, many: str, names: Sequence[str]) -> str:

@@ -9,6 +9,7 @@ import posixpath
 import re
 from collections.abc import Hashable, Iterator
 
+from crossroads.data._words import plural, were
 from crossroads.data.dataset import NO_SPLIT, TEST, TRAIN, Dataset
 from crossroads.data.labels import Rows, as_integer
 from crossroads.data.readers._found import Found, TableRow
@@ -100,7 +101,12 @@ def _unlisted(view: View, tables: list[str], listed: int) -> list[str]:
         return []
     folders = {posixpath.dirname(name) for name in tables}
     extra = sum(is_image_name(name) and posixpath.dirname(name) in folders for name in view.names) - listed
-    return [f"{extra} images beside the training tables are listed in none of them and were ignored"] if extra > 0 else []
+    verb = "is" if extra == 1 else "are"
+    return (
+        [f"{plural(extra, 'image')} beside the training tables {verb} in none of them and {were(extra)} ignored"]
+        if extra > 0
+        else []
+    )
 
 
 def is_kaggle(view: View) -> bool:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import posixpath
 from collections.abc import Sequence
 
 from crossroads.data._words import plural
 from crossroads.data.dataset import NO_SPLIT, Dataset, ImageSource
 from crossroads.data.labels import Rows
-from crossroads.data.readers._names import split_in
+from crossroads.data.readers._names import split_in, stem_of
 from crossroads.data.readers._view import TreeImages, View, is_image_name, suffix_of
 from crossroads.data.readers.arrays import Joined
 from crossroads.data.spans import Span
@@ -53,7 +52,7 @@ def read_shards(view: View) -> Dataset:
     if view.images:
         parts: list[tuple[Tree, list[str], int]] = [(view.tree, [view.full(name) for name in view.names], NO_SPLIT)]
     else:
-        splits = [split_in(posixpath.splitext(posixpath.basename(name))[0]) for name in _shards(view)]
+        splits = [split_in(stem_of(name)) for name in _shards(view)]
         several = None not in splits and len(set(splits)) > 1
         trees = [_opened(view, name) for name in _shards(view)]
         parts = [(tree, tree.names(), split if several and split else NO_SPLIT) for tree, split in zip(trees, splits, strict=True)]

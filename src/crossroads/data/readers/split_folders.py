@@ -6,7 +6,7 @@ import posixpath
 from collections import Counter
 from collections.abc import Mapping
 
-from crossroads.data._words import plural
+from crossroads.data._words import plural, were
 from crossroads.data.dataset import SPLITS, TRAIN, Dataset
 from crossroads.data.labels import class_name, natural_key
 from crossroads.data.readers import _tops
@@ -126,7 +126,7 @@ def _by_table(table: Reading, view: View, folder: str) -> Labelled:
         found.notes = [*table.notes, f"{folder} is labelled by {table.title}"]
         if left_out:
             count = plural(left_out, "image")
-            found.notes.append(f"{count} in {view.full(folder)} ignored: {table.title} does not name {'it' if left_out == 1 else 'them'}")
+            found.notes.append(f"{count} in {view.full(folder)} ignored: not in {table.title}")
     if found.names:
         found.tables = {view.full(each.name) for each in table.tables}
     return found
@@ -146,11 +146,10 @@ def _in_tree(view: View, path: str) -> str:
 
 def _outside(view: View, splits: Mapping[str, int], twins: set[str]) -> list[str]:
     """Notes on images that lie in no split folder."""
-    notes = [f"{plural(view.loose, 'image')} outside the split folders {'was' if view.loose == 1 else 'were'} ignored"] if view.loose else []
+    notes = [f"{plural(view.loose, 'image')} outside the split folders {were(view.loose)} ignored"] if view.loose else []
     others = {top: branch for top, branch in view.branches.items() if top not in splits and top not in twins}
     return notes + [
-        f"{plural(branch.images, 'image')} in {view.full(top)}/ ignored: its name is not a split"
-        for top, branch in others.items()
+        f"{plural(branch.images, 'image')} in {view.full(top)}/ ignored: its name is not a split" for top, branch in others.items()
     ]
 
 

@@ -8,12 +8,12 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from crossroads.data._words import plural
+from crossroads.data._words import plural, were
 from crossroads.data.dataset import NO_SPLIT, SPLITS, TEST, TRAIN, Dataset
 from crossroads.data.labels import Rows, class_name
 from crossroads.data.readers._columns import FALSE, IMAGE_HEADERS, LABEL_HEADERS, TRUE, Columns, columns_of
 from crossroads.data.readers._found import Found, TableRow, files_of
-from crossroads.data.readers._names import is_plain_split, split_in, words_of
+from crossroads.data.readers._names import is_plain_split, split_files, split_in, words_of
 from crossroads.data.readers._sheets import SHEETS, Sheet, sheet_of
 from crossroads.data.readers._view import SPLIT_WORDS, View, split_of, suffix_of
 from crossroads.errors import DataError, did_you_mean
@@ -189,10 +189,8 @@ class Reading:
         named = {path.removeprefix(prefix) for path in self.found.paths}
         named |= {path.removeprefix(prefix) for path in self.unlabelled}
         counts = Counter(name.partition("/")[0] + "/" if "/" in name else "" for name in self.view.images if name not in named)
-        verb = "does" if len(self.tables) == 1 else "do"
-        why = f"ignored: {self.title} {verb} not name {'{}'}"
         places = ((f" in {self.view.full(folder)}" if self.view.full(folder) else "", count) for folder, count in counts.items())
-        return [f"{plural(count, 'image')}{place} {why.format('it' if count == 1 else 'them')}" for place, count in places]
+        return [f"{plural(count, 'image')}{place} ignored: not in {self.title}" for place, count in places]
 
 
 def read_tables(view: View) -> Dataset:
@@ -228,7 +226,8 @@ def _reading(view: View) -> Reading:
             raise DataError(f"{view.label(table.name)} must list at least one image", received="a header and no rows")
         result.notes += _said(table)
     if unlabelled:
-        result.notes.append(f"{plural(unlabelled, 'row')} of {result.title} {'has' if unlabelled == 1 else 'have'} no class and {'was' if unlabelled == 1 else 'were'} ignored")
+        has = "has" if unlabelled == 1 else "have"
+        result.notes.append(f"{plural(unlabelled, 'row')} of {result.title} {has} no class and {were(unlabelled)} ignored")
     _refuse_unique_labels(result)
     result.split_by_folders()
     result.notes += result.found.notes()
@@ -258,24 +257,16 @@ def _split_folder(path: str) -> int | None:
 
 def _with_splits(found: Sequence[Table], origin: str) -> list[tuple[int, Table]]:
     """Each table with the split that its name speaks of: one table has none; several must each name their own."""
-    if len(found) == 1:
-        return [(NO_SPLIT, found[0])]
-    splits = [(split_in(posixpath.splitext(posixpath.basename(table.name))[0]), table) for table in found]
-    if any(split is None for split, _ in splits):
-        raise DataError(
-            f"{origin} holds {len(found)} table files, and it is not clear which to read",
-            received=", ".join(table.name for table in found[:4]) + (", …" if len(found) > 4 else ""),
-            mend="give the file itself, or name them after their splits: train, val, test",
-        )
-    return [(split, table) for split, table in splits if split is not None]
+    by_name = {table.name: table for table in found}
+    return [(split, by_name[name]) for split, name in split_files(list(by_name), origin, "table")]
 
 
 def _said(table: Table) -> list[str]:
     """What a reader of the notes should know of how a table was read."""
     columns, headers, notes = table.columns, table.sheet.headers, list(table.columns.unread)
     if columns.label is not None and headers and (columns.others or headers[columns.label].strip().lower() not in LABEL_HEADERS):
-        others = " or ".join(repr(headers[at]) for at in columns.others)
-        notes.insert(0, f"labels are the column {headers[columns.label]!r} of {table.sheet.label}{f', not {others}' if others else ''}")
+        others = "".join(f", not {headers[at]!r}" for at in columns.others)
+        notes.insert(0, f"labels are the column {headers[columns.label]!r} of {table.sheet.label}{others}")
     if columns.split is not None and headers and headers[columns.split].strip().lower() != "split":
         notes.append(f"splits are the column {headers[columns.split]!r} of {table.sheet.label}")
     if columns.boxes:
