@@ -92,7 +92,7 @@ def test_bad_official_tables(tmp_path: Path) -> None:
         read(tmp_path)
     table.write_text(good)
     write(table.parent, ["00007_00000.ppm"])
-    assert read(tmp_path).notes == ("1 image beside the training tables is in none of them and was ignored",)
+    assert read(tmp_path).notes == ("1 image beside the training tables, in none of them, was ignored",)
 
 
 def kaggle(folder: Path) -> Path:

@@ -212,3 +212,11 @@ def test_one_folder_with_a_split_among_its_words_only_wraps_the_classes(tmp_path
     dataset = read(write(tmp_path, trees("birds_train/birds_train/", classes=KINDS)))
     assert dataset.classes == ("elm", "oak")
     assert dataset.splits is None
+
+
+def test_files_missing_from_a_table_beside_a_split_folder_are_counted(tmp_path: Path) -> None:
+    files = (
+        trees("train/") | images("test/x{}.jpg", n=2) | {"Test.csv": table("file,class", *(f"test/x{n}.jpg,cat" for n in range(3)))}
+    )
+    with pytest.raises(DataError, match="1 of the 3 files in the table does not exist"):
+        read(write(tmp_path, files))

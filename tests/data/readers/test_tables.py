@@ -420,8 +420,8 @@ def test_many_files_of_rows_are_noted(tmp_path: Path) -> None:
 
 def test_equal_names_in_many_folders_are_found_by_their_ends(tmp_path: Path) -> None:
     files = images("images/a/x/{}.png", "images/b/x/{}.png", "images/c/y/{}.png", n=2)
-    rows = (f"/old/disk/images/{folder}/{n}.png,{folder[0]}" for folder in ("b/x", "a/x", "c/y") for n in range(2))
-    dataset = read(write(tmp_path, files | {"list.csv": lines("path,label", *rows)}))
+    rows = (f"/old/disk/images/{folder}/{n}.png,{folder[0]},{n}" for folder in ("b/x", "a/x", "c/y") for n in range(2))
+    dataset = read(write(tmp_path, files | {"list.csv": lines("path,label,group", *rows)}))
     assert [dataset.row(row).source for row in range(6)] == [
         f"images/{folder}/{n}.png" for folder in ("b/x", "a/x", "c/y") for n in range(2)
     ]

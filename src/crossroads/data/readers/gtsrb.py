@@ -101,12 +101,9 @@ def _unlisted(view: View, tables: list[str], listed: int) -> list[str]:
         return []
     folders = {posixpath.dirname(name) for name in tables}
     extra = sum(is_image_name(name) and posixpath.dirname(name) in folders for name in view.names) - listed
-    verb = "is" if extra == 1 else "are"
-    return (
-        [f"{plural(extra, 'image')} beside the training tables {verb} in none of them and {were(extra)} ignored"]
-        if extra > 0
-        else []
-    )
+    if extra <= 0:
+        return []
+    return [f"{plural(extra, 'image')} beside the training tables, in none of them, {were(extra)} ignored"]
 
 
 def is_kaggle(view: View) -> bool:
