@@ -215,5 +215,5 @@ def test_test_and_control_are_classes(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("sizes", [{"test": 20, "control": 3}, {"test": 5, "cat": 5, "dog": 5}])
 def test_a_test_folder_that_may_hold_images_to_predict_is_refused(sizes: dict[str, int], tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="ambiguous.*to predict"):
+    with pytest.raises(DataError, match=r"ambiguous.*to predict"):
         read(write(tmp_path, [f"{name}/{n}.png" for name, count in sizes.items() for n in range(count)]))

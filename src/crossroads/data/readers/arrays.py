@@ -210,27 +210,32 @@ def pairs_of(arrays: Mapping[str, T], origin: str) -> list[Pair[T]]:
     """Find images and labels among named arrays: `features` and `labels`, `x` and `y`, or `x_train`, `y_train`, `x_test`, `y_test`.
 
     Raises:
-        DataError: No such pair; says which names there are.
+        DataError: No such pair, or two for the training images; says which names there are.
     """
-    plain = {name.lower(): name for name in arrays}
-    found: list[Pair[T]] = []
+    return [(split, images, arrays[images], arrays[labels]) for split, images, labels in named_pairs(list(arrays), origin)]
+
+
+def named_pairs(keys: Sequence[str], origin: str) -> list[tuple[int, str, str]]:
+    """The names of images and labels that `pairs_of` finds, with their splits; `x` beside `x_test` is the training set."""
+    plain = {name.lower(): name for name in keys}
+    found = []
     for split, words in _SPLIT_PREFIXES:
         for pattern in (pattern for word in words for pattern in (f"{{}}_{word}", f"{word}_{{}}", f"{{}}{word}", f"{word}{{}}")):
             if (pair := _find(plain, pattern)) is not None:
-                found.append((split, pair[0], arrays[pair[0]], arrays[pair[1]]))
+                found.append((split, *pair))
                 break
-    if (pair := _find(plain, "{}")) is not None:  # `x` beside `x_test` is the training set
-        if any(split == TRAIN for split, *_ in found):
+    if (pair := _find(plain, "{}")) is not None:
+        if found and found[0][0] == TRAIN:
             raise DataError(
                 f"{origin} must hold each split once",
                 received=f"{pair[0]!r} beside {found[0][1]!r}",
                 mend="remove the images and labels without a split",
             )
-        found.insert(0, (TRAIN if found else NO_SPLIT, pair[0], arrays[pair[0]], arrays[pair[1]]))
+        found.insert(0, (TRAIN if found else NO_SPLIT, *pair))
     if not found:
         raise DataError(
             f"{origin} must hold images and labels",
-            received=f"arrays named {', '.join(map(repr, list(arrays)[:8])) or 'nothing'}",
+            received=f"arrays named {', '.join(map(repr, list(keys)[:8])) or 'nothing'}",
             mend=f"name the images one of {', '.join(IMAGE_KEYS)} and the labels one of {', '.join(LABEL_KEYS)}",
         )
     return found

@@ -13,7 +13,17 @@ from crossroads.data._words import plural
 from crossroads.data.dataset import NO_SPLIT, TEST, TRAIN, VALIDATION, Dataset
 from crossroads.data.pictures import not_an_array
 from crossroads.data.readers._view import split_of
-from crossroads.data.readers.arrays import IMAGE_KEYS, LABEL_KEYS, ArrayImages, ListImages, Pair, array_source, from_pairs, pairs_of
+from crossroads.data.readers.arrays import (
+    IMAGE_KEYS,
+    LABEL_KEYS,
+    ArrayImages,
+    ListImages,
+    Pair,
+    array_source,
+    from_pairs,
+    named_pairs,
+    pairs_of,
+)
 from crossroads.errors import DataError
 
 PAIR = "give (images, labels), a mapping of both, or ((x_train, y_train), (x_test, y_test))"
@@ -65,8 +75,8 @@ def _from_mapping(arrays: Mapping[str, object]) -> Dataset:
     """Named images and labels, with `groups` and `split` beside them."""
     pairs = pairs_of(arrays, "the mapping")
     split, group = (next((key for key in keys if key in arrays), None) for keys in (_SPLITS, _GROUPS))
-    used = {id(part) for _, _, *parts in pairs for part in parts} | ({id(arrays[key]) for key in (split, group) if key})
-    unread = [key for key, value in arrays.items() if id(value) not in used]
+    used = {key for _, *names in named_pairs(list(arrays), "the mapping") for key in names} | {split, group}
+    unread = [key for key in arrays if key not in used]
     several = [key for key in (split, group) if key and len(pairs) > 1]
     if unread or several:
         raise DataError(
