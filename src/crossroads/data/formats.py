@@ -87,7 +87,8 @@ UNREAD = (
         hint="develop it to JPEG or TIFF",
     ),
 )
-"""Image formats that are not read. Such files count as images of their class, and are refused by name when they are decoded."""
+"""Image formats that are not read. Such files count as images of their class and are refused by name on decoding. A folder that
+holds only `drawn` formats is not a class."""
 
 IMAGE_SUFFIXES = frozenset(suffix for one in (*READ, *UNREAD) for suffix in one.suffixes)
 """Endings by which a file says that it is an image."""

@@ -248,7 +248,7 @@ def _from_one_hot(rows: NDArray[np.generic], what: str) -> NDArray[np.generic]:
 
 
 def load_class_names(path: str | os.PathLike[str]) -> dict[int, str]:
-    """Names of integer labels, from a CSV such as ``ClassId,SignName`` or a text of one name a line, numbered from 0.
+    """Names of integer labels, from a CSV such as ``ClassId,SignName`` or a text with one name per line, numbered from 0.
 
     Raises:
         DataError: The file cannot be read, a number or a name comes twice, or a line is empty or not a number and a name.

@@ -98,13 +98,13 @@ def read(source: object, *, class_names: ClassNames | None = None) -> Dataset:
             test, three are train, validation and test. A list of ``{"image": …, "label": …}`` is read as well.
             A data set, which is returned as it is.
         class_names: Names of integer labels: a mapping, a sequence, or the path of a file with lines such as ``14,Stop`` or with
-            one name a line, numbered from 0.
+            one name per line, numbered from 0.
 
     Returns:
-        The data set; its `notes` say what was left out and why.
+        The data set; its `notes` say what was ignored and why.
 
     Raises:
-        DataError: Nothing that is known, a layout that fits two readings, a bad row, a file that is missing, hostile or broken;
+        DataError: An unknown or ambiguous layout, a bad row, a missing, hostile or broken file;
             says what was found.
         MissingExtraError: Parquet without pyarrow.
     """

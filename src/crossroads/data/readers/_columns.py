@@ -61,9 +61,9 @@ class Columns:
         split: The split, in words, or 0 and 1 where `flag` is set.
         group: What must stay in one split.
         flag: The split that a true value of the split column stands for.
-        one_hot: Columns that are a class each and hold 0 or 1; then `label` is None.
+        one_hot: One column per class that holds 0 or 1; `label` is then None.
         boxes: Whether there are columns of boxes.
-        unread: What to say of columns that look as if they mattered and are not read.
+        unread: Notes on columns that look relevant and are not used.
         width: The number of columns, where no header tells it.
         clear: Whether a header says which column is the label; else it is only the one column left.
         others: Columns whose headers say label as well.

@@ -69,7 +69,7 @@ class Files:
         return whole
 
     def find(self, table: str, line: int, path: str, split: int = NO_SPLIT) -> tuple[str, bool]:
-        """The image that a row names, and whether it is there; of several of one name the one that lies in the row's split."""
+        """The image that a row names, and whether it exists. Among several of one name, the one in the row's split is chosen."""
         if elsewhere := _REMOTE.match(path) or (None if self._on_this_machine(path) else _ROOTED.match(path)):
             path = "/" + path[elsewhere.end() :]
             found = self._named(path, split)
@@ -159,7 +159,7 @@ def _folded(name: str) -> str:
 
 
 def _the_one(found: Sequence[str], path: str, split: int) -> str | None:
-    """Of several images with the name that a row gives the one that is spelled as in the row, or lies in the row's split."""
+    """Among several images of one name: the one spelled as in the row, else the only one in the row's split, else None."""
     found = [name for name in found if name.endswith(path)] or found
     if len(found) > 1:
         sides = [split_in(name.rpartition("/")[0].rpartition("/")[2]) or _first_split(name) for name in found]
@@ -207,7 +207,7 @@ def files_of(view: View) -> Files:
 
 
 class Found:
-    """The images of table rows: where they lie, which are missing, and which are named twice."""
+    """The images of table rows: their places, the missing ones, and the duplicates."""
 
     def __init__(self, view: View) -> None:
         self._view = view
@@ -231,7 +231,7 @@ class Found:
         return len(self._missing)
 
     def add(self, table: str, row: TableRow, split: int = NO_SPLIT, *, path: str | None = None) -> bool:
-        """Add one row's image; False where a row before has named it and said the same of it.
+        """Add the image of one row; returns False for a duplicate of an earlier row.
 
         Args:
             table: The table.
@@ -266,7 +266,7 @@ class Found:
             raise DataError(
                 f"an image must have one label, and {self.paths[known]} has two",
                 received=f"{self._labels[known]!r} and {row.label!r} in {lines}",
-                mend="images with several labels or objects are not read: keep one row per image",
+                mend="images with several labels or objects are not supported; keep one row per image",
             )
         if split != self._splits[known]:
             sides = " and ".join(SPLITS[side] or "no split" for side in (self._splits[known], split))
@@ -306,7 +306,7 @@ class Found:
         return self.files.images(self.paths)
 
     def notes(self) -> list[str]:
-        """What to say of images that are named several times."""
+        """A note on duplicate rows."""
         return [f"{plural(self.repeated, 'duplicate row')} ignored"] if self.repeated else []
 
 

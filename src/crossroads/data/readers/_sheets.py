@@ -158,7 +158,7 @@ def _spaced(line: str) -> list[str]:
 
 
 def _is_lines(head: bytes) -> bool:
-    """Whether a .json file holds an object a line, as several tools write it."""
+    """Whether a .json file holds one object per line, as several tools write it."""
     first, _, rest = head.decode("utf-8-sig", "replace").lstrip().partition("\n")
     try:
         return isinstance(json.loads(first), dict) and rest.lstrip().startswith("{")
@@ -209,7 +209,7 @@ def _json_lines(sheet: Sheet) -> Iterator[tuple[int, dict[str, str]]]:
 
 
 def _flat(entry: dict[str, object], prefix: str = "", depth: int = 0) -> dict[str, str]:
-    """Nested objects as ``outer.inner``; a list of texts as its members joined by ``|``; other lists are left out."""
+    """Nested objects as ``outer.inner``; a list of texts as its members joined by ``|``; other lists are ignored."""
     found: dict[str, str] = {}
     for key, value in entry.items():
         name = f"{prefix}{key}"

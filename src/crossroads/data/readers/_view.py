@@ -38,7 +38,7 @@ def suffix_of(name: str) -> str:
 
 
 def is_image_name(name: str) -> bool:
-    """Whether a file says by its suffix that it is an image, of a format that is read or not."""
+    """Whether the suffix of a file is that of an image format, supported or not."""
     return suffix_of(name) in IMAGE_SUFFIXES
 
 

@@ -34,7 +34,7 @@ class Labelled:
         labels: The label of each.
         splits: The split of each.
         groups: What each must share a split with, or None.
-        notes: What is left out, or read one way of two.
+        notes: What is ignored, and how ambiguous parts were read.
         tables: The tables that were read.
         tabled: Images of split folders whose labels are those of a table beside the folder.
     """

@@ -154,7 +154,7 @@ def read_kaggle(view: View) -> Dataset:
             if found.add(table or "", row, path=_respelt(view, row.path)):
                 _add_frame(rows, row.path, _class_of(view, table or "", row), split if both else NO_SPLIT)
     found.check()
-    notes = [*(f"{twin}/ is a twin of {folders[0]}/: read once" for twin in folders[1:]), *found.notes()]
+    notes = [*(f"{twin}/ ignored: it is a copy of {folders[0]}/" for twin in folders[1:]), *found.notes()]
     if not test and any(name[:5].lower() == "test/" for name in view.names):
         notes.append("the images in Test/ have no Test.csv beside the folder and were ignored")
     files = [found.images().name(index) for index in range(len(found))]

@@ -1,4 +1,4 @@
-"""Parquet as Hugging Face writes image data sets: encoded files in a column, read a row group at a time."""
+"""Parquet as Hugging Face writes image data sets: encoded files in a column, read one row group at a time."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ def split_folders(view: View) -> Labelled:
     """The images of all split folders with their labels.
 
     Raises:
-        DataError: Two splits have no class in common, or what lies in one fits two readings.
+        DataError: Two splits have no class in common, or one of them is ambiguous.
     """
     splits, twins, notes = _without_twins(view)
     parts = {top: _part(view, top) for top in splits}
@@ -106,7 +106,7 @@ def _names_all(view: View) -> bool:
     try:
         return bool(tables(view)) and len(set(reading(view).found.paths)) == len(view.images) and not reading(view).found.missing
     except DataError:
-        return False  # the class folders are read, and the table is named among the files that are left out
+        return False  # the class folders are read, and the table is noted among the ignored files
 
 
 def _by_table(table: Reading, view: View, folder: str) -> Labelled:
@@ -164,7 +164,7 @@ def _without_twins(view: View) -> tuple[dict[str, int], set[str], list[str]]:
             splits[folder] = split
         else:
             twins.add(folder)
-            notes.append(f"{folder}/ holds the same files as {twin}/: read once")
+            notes.append(f"{folder}/ ignored: it holds the same files as {twin}/")
     return splits, twins, notes
 
 

@@ -289,7 +289,7 @@ def _look_for_several_labels(result: Reading) -> list[str]:
             raise DataError(
                 f"an image must have one label, and {result.title} gives some several",
                 received=repr(label),
-                mend="multi-label tables are not read: keep the images with one label, or choose one per image",
+                mend="multi-label tables are not supported; keep the images with one label, or choose one label per image",
             )
         if together:
             return [f"label {label!r} is read as a class of its own, beside {', '.join(map(repr, sorted(parts)))}"]
@@ -339,7 +339,7 @@ def _label(table: Table, line: int, fields: Sequence[str]) -> str:
         raise DataError(
             f"{table.sheet.label} line {line}: a column for each class must hold 0 or 1",
             received=repr(soft),
-            mend="soft labels are not read: choose one class per image",
+            mend="soft labels are not supported; choose one class per image",
         )
     marked = [at for at, cell in cells.items() if cell in ("1", "1.0")]
     if len(marked) > 1:
@@ -351,7 +351,7 @@ def _several(table: Table, line: int, received: str) -> DataError:
     return DataError(
         f"{table.sheet.label} line {line}: an image must have one label",
         received=received,
-        mend="multi-label tables are not read: keep the images with one label, or choose one per image",
+        mend="multi-label tables are not supported; keep the images with one label, or choose one label per image",
     )
 
 
