@@ -113,6 +113,7 @@ LINES = [f"{name}/{n}.jpg" for name in ("cat", "dog") for n in range(10)]
         ("authors.csv", table("filename,author", *(f"{path},{('Ann', 'Bo')[at % 2]}" for at, path in enumerate(LINES)))),
         ("dates.csv", table("file_name,taken", *(f"{path},2020-01-{at + 1:02d}" for at, path in enumerate(LINES)))),
         ("captions.csv", table("path,label", *(f"{path},picture number {at}" for at, path in enumerate(LINES)))),
+        ("scores.json", "{" + ",".join(f'"{path}": {at % 3}' for at, path in enumerate(LINES)) + "}"),
         ("facts.json", "[" + ",".join(f'{{"file_name": "{path}", "label": {{"x": {at}}}}}' for at, path in enumerate(LINES)) + "]"),
     ],
 )

@@ -105,7 +105,7 @@ def test_what_is_left_out_of_splits_is_said(tmp_path: Path) -> None:
 def test_twins_of_split_folders_count_once(tmp_path: Path) -> None:
     dataset = read(archive(write(tmp_path / "d", ["Train/a/1.png", "train/a/1.png", "Train/b/2.png", "train/b/2.png"]), "zip"))
     assert len(dataset) == 2
-    assert dataset.notes == ("train/ holds the same files as Train/: read once",)
+    assert dataset.notes == ("train/ ignored: it holds the same files as Train/",)
 
 
 def test_one_class_is_read(tmp_path: Path) -> None:

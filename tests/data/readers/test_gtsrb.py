@@ -125,7 +125,7 @@ def test_lower_case_twins_of_kaggle_do_not_double_the_rows(tmp_path: Path) -> No
         for path in sorted((folder / name).rglob("*.png")):
             write(folder, {path.relative_to(folder).as_posix().replace(name, name.lower()): path.read_bytes()})
     twin = read(archive(folder, "zip"))
-    assert twin.notes == ("train/ is a twin of Train/: read once",)
+    assert twin.notes == ("train/ ignored: it is a copy of Train/",)
     assert {**facts(twin), "notes": ()} == before
 
 

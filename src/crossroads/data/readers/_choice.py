@@ -92,7 +92,7 @@ def _better(view: View, reading: Reading, by_folder: Labelled) -> bool:
     example = f"{differing[0]} is {table[differing[0]]!r} in the table and {folder[differing[0]]!r} by its folder"
     raise DataError(
         f"{view.origin} has two conflicting sources of labels",
-        received=f"two: {named}, and they disagree on {len(differing)} of them; {example}",
+        received=f"{named}, and they disagree on {len(differing)} of them; {example}",
         mend=f"give {reading.tables[0].name} itself to read the table, or move it away to read the folders",
     )
 

@@ -100,7 +100,7 @@ def columns_of(sheet: Sheet, resolves: Resolves | None = None) -> Columns:
     split, flag = next(((at, flag) for at, flag in splits if at != label), (None, 0))
     group = names.index("group") if "group" in names and names.index("group") not in (image, label) else None
     one_hot: tuple[int, ...] = ()
-    clear = label is not None
+    clear = label is not None and not sheet.unnamed
     if label is None and image is not None:
         rest = [at for at, name in enumerate(names) if at not in (image, split, group) and name not in _SIZES]
         if len(rest) > 1 and sample and all(set(values[at]) <= {"0", "1", "0.0", "1.0"} for at in rest):

@@ -25,6 +25,7 @@ _DELIMITERS = ",;\t"
 _HEAD = 1 << 16
 _MAX_JSON = 1 << 27
 SAMPLE = 64
+_FIRST_KEY = re.compile(r"\s*(\[\s*\{|\{\s*\"([^\"]*)\")")
 _SPACED = re.compile(rf"(.*?({'|'.join(map(re.escape, sorted(IMAGE_SUFFIXES)))}))\s+(.*)", re.IGNORECASE)
 
 Line = tuple[int, list[str]]
@@ -42,6 +43,7 @@ class Sheet:
         delimiter: Between fields; a space stands for any white space.
         headers: Names of the columns; empty where the file has no header line.
         records: The entries of a JSON document, which is parsed once.
+        unnamed: Whether the file does not name its columns: it maps images to values.
     """
 
     span: Span
@@ -51,6 +53,7 @@ class Sheet:
     delimiter: str = ","
     headers: tuple[str, ...] = ()
     records: tuple[tuple[int, dict[str, str]], ...] = ()
+    unnamed: bool = False
 
     def rows(self) -> Iterator[Line]:
         """Each row with the number of its line, or of its entry in JSON. Raises DataError for one that is not well formed."""
@@ -82,7 +85,7 @@ def sheet_of(view: View, name: str) -> Sheet:
         if form == "json" and not _may_hold_records(head):
             return sheet
         if form == "json":
-            sheet = replace(sheet, records=tuple(_records(sheet)))
+            sheet = replace(sheet, records=tuple(_records(sheet)), unnamed=_maps_images(head))
         headers: dict[str, None] = {}
         with suppress(DataError):  # whoever reads the rows meets it again, and says the line
             for _, record in sheet.entries():
@@ -168,8 +171,14 @@ def _is_lines(head: bytes) -> bool:
 
 def _may_hold_records(head: bytes) -> bool:
     """Whether a JSON document begins like a list of records: others, such as COCO's, may be large and are not parsed."""
-    begin = re.match(r"\s*(\[\s*\{|\{\s*\"([^\"]*)\")", head.decode("utf-8-sig", "replace"))
+    begin = _FIRST_KEY.match(head.decode("utf-8-sig", "replace"))
     return begin is not None and (begin[2] in (None, "files", "version") or is_image_name(begin[2]))
+
+
+def _maps_images(head: bytes) -> bool:
+    """Whether a JSON document begins like an object whose keys are images."""
+    begin = _FIRST_KEY.match(head.decode("utf-8-sig", "replace"))
+    return begin is not None and begin[2] is not None and is_image_name(begin[2])
 
 
 def _records(sheet: Sheet) -> Iterator[tuple[int, dict[str, str]]]:

@@ -117,7 +117,7 @@ def class_folders(view: View, *, whole: bool = True) -> Labelled:
     if whole:
         found.notes += _split_as_class(view)
         found.notes += odd_classes(view.branches)
-        found.notes += empty_classes(view.folders(), view.branches)
+        found.notes += empty_classes(view.folders(), [*view.branches, *view.drawn])
         found.notes += ignored(other)
     return found
 
@@ -182,7 +182,7 @@ def _are_two_arms(view: View) -> bool:
 def _split_as_class(view: View) -> list[str]:
     """A note on a class whose name is otherwise that of a split."""
     named = [top for top in view.branches if is_plain_split(top)] if len(view.branches) > 1 else []
-    return [f"{top}/ is read as the class {top!r}; move it if it holds images to predict" for top in named]
+    return [f"{top}/ is read as the class {top!r}, not as a split" for top in named]
 
 
 def _may_hold_splits(view: View, top: str) -> bool:

@@ -198,7 +198,7 @@ def _folders_of_classes(view: View, top: str) -> list[str]:
 
 
 def _with_images(view: View, splits: Mapping[str, int]) -> set[str]:
-    return {name for top in splits for name in opened(view, top).branches}
+    return {name for top in splits for inside in [opened(view, top)] for name in (*inside.branches, *inside.drawn)}
 
 
 def _refuse_strangers(view: View, splits: Mapping[str, int], seen: Mapping[str, Counter[str]]) -> None:
