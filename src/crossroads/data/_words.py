@@ -12,6 +12,11 @@ def plural(count: int, unit: str, units: str | None = None) -> str:
     return f"{count} {unit if count == 1 else units or unit + 's'}"
 
 
+def were(count: int) -> str:
+    """``was`` for one, ``were`` for any other number."""
+    return "was" if count == 1 else "were"
+
+
 def shown(text: str) -> str:
     r"""A name as text that can be written as UTF-8, such as ``caf\xe9`` for the file name ``b"caf\xe9"``.
 

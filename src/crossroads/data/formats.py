@@ -33,6 +33,7 @@ class Format:
         starts: First bytes of such a file, any of them.
         opener: Reads the header; None where the format is not read.
         hint: What to do with a format that is not read.
+        drawn: Whether such files lie beside data sets as logos, icons or working files, rather than as photographs.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Format:
     starts: tuple[bytes, ...] = ()
     opener: Opener | None = None
     hint: str = "convert it to JPEG or PNG"
+    drawn: bool = False
 
 
 # The plugins are called directly rather than through `Image.open`: a file can then never reach a plugin that is not listed (EPS
@@ -65,17 +67,17 @@ UNREAD = (
     Format("JPEG 2000", (".jp2", ".j2k", ".jpx", ".jpf", ".j2c"), (b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51")),
     Format("PAM", (".pam",), (b"P7\n",)),
     Format("PFM", (".pfm",), (b"PF\n", b"Pf\n")),
-    Format("Photoshop", (".psd", ".psb"), (b"8BPS",)),
-    Format("GIMP", (".xcf",), (b"gimp xcf",)),
-    Format("icon", (".ico", ".cur"), (b"\0\0\1\0",)),
+    Format("Photoshop", (".psd", ".psb"), (b"8BPS",), drawn=True),
+    Format("GIMP", (".xcf",), (b"gimp xcf",), drawn=True),
+    Format("icon", (".ico", ".cur"), (b"\0\0\1\0",), drawn=True),
     Format("Targa", (".tga",)),
     Format("PCX", (".pcx",), (b"\x0a\x05\x01",)),
     Format("DDS", (".dds",), (b"DDS ",)),
     Format("QOI", (".qoi",), (b"qoif",)),
-    Format("OpenEXR", (".exr",), (b"\x76\x2f\x31\x01",)),
-    Format("Radiance HDR", (".hdr",), (b"#?RADIANCE", b"#?RGBE")),
-    Format("FITS", (".fits", ".fit"), (b"SIMPLE  =",)),
-    Format("SVG", (".svg", ".svgz"), hint=_RENDER),
+    Format("OpenEXR", (".exr",), (b"\x76\x2f\x31\x01",), drawn=True),
+    Format("Radiance HDR", (".hdr",), (b"#?RADIANCE", b"#?RGBE"), drawn=True),
+    Format("FITS", (".fits", ".fit"), (b"SIMPLE  =",), drawn=True),
+    Format("SVG", (".svg", ".svgz"), hint=_RENDER, drawn=True),
     Format("DICOM", (".dcm", ".dicom"), hint=_SLICES),
     Format("NIfTI", (".nii",), hint=_SLICES),
     Format(
@@ -85,10 +87,14 @@ UNREAD = (
         hint="develop it to JPEG or TIFF",
     ),
 )
-"""Image formats that are not read. Such files count as images of their class, and are refused by name when they are decoded."""
+"""Image formats that are not read. Such files count as images of their class and are refused by name on decoding. A folder that
+holds only `drawn` formats is not a class."""
 
 IMAGE_SUFFIXES = frozenset(suffix for one in (*READ, *UNREAD) for suffix in one.suffixes)
 """Endings by which a file says that it is an image."""
+
+DRAWN_SUFFIXES = frozenset(suffix for one in UNREAD if one.drawn for suffix in one.suffixes) | {".raw"}
+"""Endings of files of which a whole folder is no class: logos and icons, working files, and `.raw`, which is any binary data."""
 
 _NAMES = ", ".join(one.name for one in READ)
 _NAMED = {one.name: one for one in (*READ, *UNREAD)}

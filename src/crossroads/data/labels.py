@@ -163,7 +163,7 @@ def encode(values: object, *, what: str = "labels") -> tuple[NDArray[np.int32], 
     if array_.ndim == 2:
         array_ = _from_one_hot(array_, what)
     if array_.ndim != 1:
-        raise DataError(f"{what} must be one label a row (n,), or one-hot (n, k)", received=f"shape {array_.shape}")
+        raise DataError(f"{what} must be one label per row (n,), or one-hot (n, k)", received=f"shape {array_.shape}")
     unique, inverse = np.unique(array_, return_inverse=True)
     return _encoded(inverse.reshape(-1).astype(np.int32), [str(value) for value in unique.tolist()], what)
 
@@ -224,7 +224,10 @@ def _as_array(items: list[object], what: str) -> NDArray[np.generic]:
         return np.asarray(items)
     except (ValueError, MemoryError) as error:
         received = "rows of different lengths" if isinstance(error, ValueError) else "more than fits in memory"
-        raise DataError(f"{what} must be one label a row", received=received) from error
+        raise DataError(f"{what} must be one label per row", received=received) from error
+    except (TypeError, RuntimeError) as error:  # of `__array__`, such as that of a tensor that records gradients
+        mend = "call .detach().numpy()" if hasattr(items[0], "detach") else "pass integers or strings"
+        raise DataError(f"{what} must be integers or strings", received=error, mend=mend) from error
 
 
 def _refuse(labels: NDArray[np.generic], what: str) -> NDArray[np.generic]:
@@ -233,7 +236,7 @@ def _refuse(labels: NDArray[np.generic], what: str) -> NDArray[np.generic]:
 
 def _from_one_hot(rows: NDArray[np.generic], what: str) -> NDArray[np.generic]:
     if rows.shape[1] == 0:
-        raise DataError(f"{what} must be one label a row (n,), or one-hot (n, k)", received=f"shape {rows.shape}")
+        raise DataError(f"{what} must be one label per row (n,), or one-hot (n, k)", received=f"shape {rows.shape}")
     ones = rows == 1
     good = (ones.sum(axis=1) == 1) & ((rows == 0).sum(axis=1) == rows.shape[1] - 1)
     if not good.all():
@@ -245,7 +248,7 @@ def _from_one_hot(rows: NDArray[np.generic], what: str) -> NDArray[np.generic]:
 
 
 def load_class_names(path: str | os.PathLike[str]) -> dict[int, str]:
-    """Names of integer labels, from a CSV such as ``ClassId,SignName`` or a text of one name a line, numbered from 0.
+    """Names of integer labels, from a CSV such as ``ClassId,SignName`` or a text with one name per line, numbered from 0.
 
     Raises:
         DataError: The file cannot be read, a number or a name comes twice, or a line is empty or not a number and a name.
@@ -266,7 +269,7 @@ def load_class_names(path: str | os.PathLike[str]) -> dict[int, str]:
     names: dict[int, str] = {}
     for number, pair in pairs:
         if pair is None:
-            raise DataError(f"{path} line {number}: a class number and its name must stand here", received=repr(lines[number - 1]))
+            raise DataError(f"{path} line {number}: expected a class number and a name", received=repr(lines[number - 1]))
         name = class_name(pair[1])
         if pair[0] in names or name in names.values():
             raise DataError(f"{path} line {number}: each class number and name must come once", received=repr(lines[number - 1]))

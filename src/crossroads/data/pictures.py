@@ -72,8 +72,18 @@ def _array(picture: object) -> NDArray[np.generic] | None:
         return None
     try:
         return np.asarray(picture)
-    except (ValueError, TypeError, MemoryError) as error:
+    except (ValueError, MemoryError) as error:
         raise ImageRefused("an image must be rows of numbers", received=type(picture).__name__) from error
+    except (TypeError, RuntimeError) as error:  # of `__array__`, such as that of a tensor that records gradients
+        refusal = not_an_array(picture, "an image", error)
+        raise ImageRefused(refusal.rule, received=refusal.received, mend=refusal.mend) from error
+
+
+def not_an_array(item: object, name: str, error: Exception) -> DataError:
+    """The refusal of what NumPy cannot turn into an array, such as a PyTorch tensor that records gradients or lies on a GPU."""
+    call = ".detach().cpu().numpy()" if isinstance(error, TypeError) else ".detach().numpy()"
+    mend = f"call {call}" if hasattr(item, "detach") else "convert it with numpy.asarray"
+    return DataError(f"{name} cannot be read as an array of numbers", received=f"{type(item).__name__}: {error}", mend=mend)
 
 
 def conversion(pixels: NDArray[np.generic], name: str) -> Convert | None:

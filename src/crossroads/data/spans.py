@@ -11,6 +11,7 @@ import tempfile
 import threading
 import weakref
 from collections.abc import Iterable
+from functools import lru_cache
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -74,10 +75,33 @@ class _Descriptor:
             return os.read(self.number, size)
 
 
+class _OnDemand:
+    """A file that is opened when it is read, so that thousands of files share a few descriptors."""
+
+    def __init__(self, path: Path) -> None:
+        facts = path.stat()
+        self._key = (os.fspath(path), facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns)
+        self.size = facts.st_size
+
+    @property
+    def number(self) -> int:
+        """The descriptor, for as long as it is among the last that were read."""
+        return _lately_opened(*self._key).number
+
+    def read(self, offset: int, size: int) -> bytes:
+        """At most `size` bytes from `offset`; fewer only at the end of the file. Raises OSError where it cannot be opened."""
+        return _lately_opened(*self._key).read(offset, size)
+
+
+@lru_cache(maxsize=32)
+def _lately_opened(path: str, *_identity: int) -> _Descriptor:
+    return _Descriptor(open_plain(path))
+
+
 class Span:
     """`size` bytes from `start` of an open file or of bytes in memory. Safe to read from many threads."""
 
-    def __init__(self, store: _Descriptor | bytes, start: int, size: int, origin: str) -> None:
+    def __init__(self, store: _Descriptor | _OnDemand | bytes, start: int, size: int, origin: str) -> None:
         self._store = store
         self._start = start
         self.size = size
@@ -88,6 +112,15 @@ class Span:
         """The whole file at `path`. Raises DataError where it cannot be opened."""
         try:
             store = _Descriptor(open_plain(path))
+        except OSError as error:
+            raise DataError(f"{shown(str(path))} cannot be opened", received=error.strerror) from error
+        return cls(store, 0, store.size, shown(str(path)))
+
+    @classmethod
+    def on_demand(cls, path: Path) -> Span:
+        """The whole file at `path`, opened while it is read. Raises DataError where it is not there."""
+        try:
+            store = _OnDemand(path)
         except OSError as error:
             raise DataError(f"{shown(str(path))} cannot be opened", received=error.strerror) from error
         return cls(store, 0, store.size, shown(str(path)))

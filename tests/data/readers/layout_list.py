@@ -163,7 +163,7 @@ LAYOUTS = (
         {**trees("seg_train/seg_train/", "seg_test/seg_test/"), **images("seg_pred/seg_pred/{}.jpg")},
         CAT_DOG,
         {"train": 6, "test": 6},
-        ("seg_train/ is read as train", "3 images in seg_pred/ left out"),
+        ("seg_train/ is read as train", "3 images in seg_pred/ ignored"),
     ),
     Layout(
         "Cats and dogs, training_set", trees("training_set/training_set/", "test_set/test_set/"), CAT_DOG, {"train": 6, "test": 6}
@@ -180,7 +180,7 @@ LAYOUTS = (
         {**trees("asl_alphabet_train/asl_alphabet_train/"), **images("asl_alphabet_test/asl_alphabet_test/{}_test.jpg")},
         CAT_DOG,
         {"train": 6},
-        ("3 images in asl_alphabet_test/ left out",),
+        ("3 images in asl_alphabet_test/ ignored",),
     ),
     Layout(
         "Fruits-360",
@@ -191,7 +191,7 @@ LAYOUTS = (
         },
         ("Apple 1", "Kiwi"),
         {"train": 6, "test": 6},
-        ("3 images in f/test-multiple_fruits/ left out",),
+        ("3 images in f/test-multiple_fruits/ ignored",),
     ),
     Layout(
         "New Plant Diseases",
@@ -211,7 +211,7 @@ LAYOUTS = (
         },
         CAT_DOG,
         {"": 4},
-        ("3 images in test/ left out", "breed"),
+        ("3 images in test/ ignored", "breed"),
     ),
     Layout(
         "Cassava leaf disease",
@@ -222,7 +222,7 @@ LAYOUTS = (
         },
         ("1", "3"),
         {"": 3},
-        ("3 images in test_images/ left out",),
+        ("3 images in test_images/ ignored",),
     ),
     Layout(
         "Dogs vs. cats",
@@ -234,7 +234,7 @@ LAYOUTS = (
         {**images("train/{}.png", "test/{}.png", n=4), "trainLabels.csv": table("id,label", "0,cat", "1,dog", "2,cat", "3,dog")},
         CAT_DOG,
         {"": 4},
-        ("4 images in test/ left out",),
+        ("4 images in test/ ignored",),
     ),
     Layout(
         "Plant pathology, a column for each class",
@@ -245,7 +245,7 @@ LAYOUTS = (
         },
         ("healthy", "rust"),
         {"": 3},
-        ("3 images in images/ left out",),
+        ("3 images in images/ ignored",),
     ),
     Layout(
         "Diabetic retinopathy",
@@ -325,7 +325,7 @@ LAYOUTS = (
         },
         CAT_DOG,
         {"train": 2, "validation": 3},
-        ("1 row of train/_classes.csv without a class",),
+        ("1 row of train/_classes.csv has no class",),
     ),
     Layout(
         "Roboflow, multi-label CSV",
@@ -433,7 +433,7 @@ LAYOUTS = (
         },
         CAT_DOG,
         {"": 6},
-        ("not read", "labels/"),
+        ("ignored", "labels/"),
     ),
     Layout(
         "EuroSAT",
@@ -485,7 +485,7 @@ LAYOUTS = (
         },
         ("n01", "n02"),
         {"train": 6, "validation": 3},
-        ("3 images in t/test/ left out",),
+        ("3 images in t/test/ ignored",),
     ),
     Layout(
         "ImageNet validation list", {**images("{}.JPEG"), "val.txt": "0.JPEG 65\n1.JPEG 970\n2.JPEG 65\n"}, ("65", "970"), {"": 3}
@@ -523,7 +523,7 @@ LAYOUTS = (
         },
         ("n01440764", "n02102040"),
         {"train": 6, "validation": 6},
-        ("noisy_imagenette.csv", "not read"),
+        ("noisy_imagenette.csv", "ignored"),
     ),
     Layout(
         "fastai, labels.csv with is_valid",
@@ -616,7 +616,7 @@ LAYOUTS = (
     Layout(
         "Vertex AI, images not downloaded",
         {"all_data.csv": "TRAIN,gs://bucket/0.jpg,daisy\nTEST,gs://bucket/1.jpg,rose\n"},
-        says=("2 of 2 are missing", "download"),
+        says=("2 of the 2 files in the table do not exist", "download"),
     ),
     Layout(
         "SageMaker .lst",

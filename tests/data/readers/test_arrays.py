@@ -128,7 +128,7 @@ def test_one_array_many_times_is_never_stacked() -> None:
         (np.zeros((2, 0, 5), np.uint8), "pixels"),
         (np.zeros((20, 20, 3), np.uint8), "single image"),
         (np.zeros((2, 2, 2), complex), "dtype complex"),
-        (np.array(["a", "b"]), "2 of 2 do not; received a, b"),
+        (np.array(["a", "b"]), "2 of 2 paths are not files; received a, b"),
         ("ab", "an array or a list of images"),
     ],
 )

@@ -21,10 +21,13 @@ def beside(tmp_path: Path, text: str, name: str = "list.csv", n: int = 20) -> Pa
 @pytest.mark.parametrize(
     ("rows", "said"),
     [
-        (("cat/1.jpg,cat", "dog/1.jpg,dog"), "list.csv names 2 of the 40 images in class folders: not read"),
-        (("cat/1.jpg,7", "dog/1.jpg,8"), "list.csv names 2 of the 40 images in class folders: not read"),
-        (("old/1.jpg,good", "old/2.jpg,bad"), "names 0 of the 40 images in class folders and 2 files that are not found: not read"),
-        (("cat/1.jpg,cat", "dog/1.jpg,"), "list.csv not read, but the folders: list.csv line 3: the label must not be empty"),
+        (("cat/1.jpg,cat", "dog/1.jpg,dog"), "list.csv names 2 of the 40 images in class folders: ignored"),
+        (("cat/1.jpg,7", "dog/1.jpg,8"), "list.csv names 2 of the 40 images in class folders: ignored"),
+        (("old/1.jpg,good", "old/2.jpg,bad"), "names 0 of the 40 images in class folders and 2 files that are not found: ignored"),
+        (
+            ("cat/1.jpg,cat", "dog/1.jpg,"),
+            "labels are the class folders; list.csv could not be read: list.csv line 3",
+        ),
     ],
 )
 def test_folders_win_over_a_stray_table(rows: tuple[str, ...], said: str, tmp_path: Path) -> None:
@@ -36,7 +39,7 @@ def test_folders_win_over_a_stray_table(rows: tuple[str, ...], said: str, tmp_pa
 
 def test_a_stray_table_that_disagrees_is_refused_with_both_readings(tmp_path: Path) -> None:
     folder = beside(tmp_path, table("path,label", "cat/1.jpg,good", "dog/1.jpg,bad"))
-    with pytest.raises(DataError, match=r"2 of the 40 images.*cat/1\.jpg as 'good'; its folder says 'cat'; give list\.csv itself"):
+    with pytest.raises(DataError, match=r"2 of the 40 images.*cat/1\.jpg is 'good'.*'cat' by its folder; give list\.csv itself"):
         read(folder)
     assert read(folder / "list.csv").classes == ("bad", "good"), "the way out works"
 
@@ -45,7 +48,7 @@ def test_a_table_of_all_images_wins_over_folders_that_say_something_else(tmp_pat
     rows = [f"{name}/{n}.jpg,{('sharp', 'blurred')[n % 2]}" for name in ("cat", "dog") for n in range(4)]
     dataset = read(beside(tmp_path, table("path,label", *rows), n=4))
     assert dataset.classes == ("blurred", "sharp")
-    assert any("folders 'cat', 'dog' are not taken as classes" in note for note in dataset.notes)
+    assert any("folders 'cat', 'dog' are not used as classes" in note for note in dataset.notes)
 
 
 def test_a_table_that_agrees_brings_its_splits_and_groups(tmp_path: Path) -> None:
@@ -69,13 +72,13 @@ def test_numbers_in_lists_stand_for_the_folders(tmp_path: Path) -> None:
 def test_lists_that_leave_images_out_are_not_read(tmp_path: Path) -> None:
     dataset = read(write(tmp_path, trees("") | {"train.txt": "cat/0.jpg\ndog/0.jpg\n", "test.txt": "cat/1.jpg\n"}))
     assert dataset.splits is None
-    assert any("test.txt, train.txt not read" in note for note in dataset.notes)
+    assert any("test.txt, train.txt ignored" in note for note in dataset.notes)
 
 
 def test_a_table_without_labels_is_said(tmp_path: Path) -> None:
     dataset = read(beside(tmp_path, table("path,width,height", "cat/1.jpg,10,10", "dog/1.jpg,12,9")))
     assert dataset.classes == ("cat", "dog")
-    assert any("list.csv names images and has no column of labels: not read" in note for note in dataset.notes)
+    assert any("list.csv names images and has no column of labels: ignored" in note for note in dataset.notes)
 
 
 def test_images_that_only_a_table_without_labels_names_are_refused(tmp_path: Path) -> None:
@@ -97,3 +100,55 @@ def test_a_table_of_images_in_flat_split_folders_takes_their_splits(tmp_path: Pa
     dataset = read(write(tmp_path, images("training/{}.jpg", "testing/{}.jpg") | {"list.csv": table("path,label", *rows)}))
     assert Counter(dataset.row(row).split for row in range(6)) == {"train": 3, "test": 3}
     assert any("splits are the folders" in note for note in dataset.notes)
+
+
+LINES = [f"{name}/{n}.jpg" for name in ("cat", "dog") for n in range(10)]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("SHA1SUMS.txt", "".join(f"{hash((path, 1)) & 0xFFFFFFFF:08x}  {path}\n" for path in LINES)),
+        ("credits.txt", "".join(f"{path} https://example.org/{at}\n" for at, path in enumerate(LINES))),
+        ("authors.csv", table("filename,author", *(f"{path},{('Ann', 'Bo')[at % 2]}" for at, path in enumerate(LINES)))),
+        ("dates.csv", table("file_name,taken", *(f"{path},2020-01-{at + 1:02d}" for at, path in enumerate(LINES)))),
+        ("captions.csv", table("path,label", *(f"{path},picture number {at}" for at, path in enumerate(LINES)))),
+        ("scores.json", "{" + ",".join(f'"{path}": {at % 3}' for at, path in enumerate(LINES)) + "}"),
+        ("facts.json", "[" + ",".join(f'{{"file_name": "{path}", "label": {{"x": {at}}}}}' for at, path in enumerate(LINES)) + "]"),
+    ],
+)
+def test_a_column_of_something_else_never_replaces_class_folders(name: str, text: str, tmp_path: Path) -> None:
+    dataset = read(beside(tmp_path, text, name, n=10))
+    assert dataset.classes == ("cat", "dog")
+    assert len(dataset) == 20
+    assert any(name in note and "class folders" in note for note in dataset.notes)
+
+
+@pytest.mark.parametrize("header", ["filename,link", "path,md5"])
+def test_flat_images_with_a_value_of_its_own_each_are_refused(header: str, tmp_path: Path) -> None:
+    rows = (f"{n}.jpg,value{n}" for n in range(9))
+    with pytest.raises(DataError, match=r"label that several images share; received 9 different values"):
+        read(write(tmp_path, images("{}.jpg", n=9) | {"list.csv": table(header, *rows)}))
+
+
+@pytest.mark.parametrize("header", ["filename,label", "filename,confidence,predicted"])
+def test_predictions_beside_class_folders_are_refused_with_the_disagreement(header: str, tmp_path: Path) -> None:
+    middle = ",0.9" if "confidence" in header else ""
+    rows = (f"{path}{middle},{'dog' if path == 'cat/3.jpg' else path[:3]}" for path in LINES)
+    with pytest.raises(DataError, match=r"two conflicting sources of labels.*disagree on 1 of them; cat/3\.jpg is 'dog'"):
+        read(beside(tmp_path, table(header, *rows), "out.csv", n=10))
+
+
+def test_a_number_without_a_folder_is_refused(tmp_path: Path) -> None:
+    rows = [f"{path},{('cat', 'dog').index(path[:3])},train" for path in LINES] + ["0.jpg,2,test"]
+    files = trees("", n=10) | images("{}.jpg", n=2) | {"list.csv": table("path,label,split", *rows)}
+    with pytest.raises(DataError, match=r"stand for a class folder; received '2' of 0\.jpg"):
+        read(write(tmp_path, files))
+
+
+def test_an_ambiguous_layout_that_a_table_settles_is_noted(tmp_path: Path) -> None:
+    files = trees("north/") | trees("south/")
+    rows = (f"{path},{('good', 'bad')[at % 2]}" for at, path in enumerate(files))
+    dataset = read(write(tmp_path, files | {"list.csv": table("path,label", *rows)}))
+    assert dataset.classes == ("bad", "good")
+    assert any("ambiguous" in note and "'north', 'south'" in note for note in dataset.notes)

@@ -86,26 +86,26 @@ def test_what_is_left_out_is_said(tmp_path: Path) -> None:
     assert len(dataset) == 2
     assert dataset.row(1).label == "b"
     assert dataset.notes == (
-        "1 image beside the class folders: left out",
-        "1 image in subfolder 'deep' of class folders: taken as images of the class folder",
-        "no images at all in folders 'empty', 'texts': not taken as a class",
-        "3 files without an image suffix left out, such as a/notes.txt",
+        "1 image outside the class folders was ignored",
+        "1 image in subfolder 'deep' of class folders: counted as images of the class",
+        "folders 'empty', 'texts' have no images and are not classes",
+        "3 files without an image suffix ignored, such as a/notes.txt",
     )
 
 
 def test_what_is_left_out_of_splits_is_said(tmp_path: Path) -> None:
     names = ["train/a/1.png", "train/b/2.png", "test/3.png", "test/4.png", "more/a/5.png", "train/none/"]
     assert read(write(tmp_path, names)).notes == (
-        "2 images in test/ left out: no class folders in it, and no table of labels",
-        "1 image in more/ left out: it is named after no split",
-        "no images at all in folder 'none': not taken as a class",
+        "2 images in test/ ignored: no class folders in it, and no table of labels",
+        "1 image in more/ ignored: its name is not a split",
+        "folder 'none' has no images and is not a class",
     )
 
 
 def test_twins_of_split_folders_count_once(tmp_path: Path) -> None:
     dataset = read(archive(write(tmp_path / "d", ["Train/a/1.png", "train/a/1.png", "Train/b/2.png", "train/b/2.png"]), "zip"))
     assert len(dataset) == 2
-    assert dataset.notes == ("train/ holds the same files as Train/: read once",)
+    assert dataset.notes == ("train/ ignored: it holds the same files as Train/",)
 
 
 def test_one_class_is_read(tmp_path: Path) -> None:
@@ -191,3 +191,29 @@ def test_captions_are_no_labels(tmp_path: Path) -> None:
     lines = "\n".join(f"{i}.png,a photo of thing {i % 3}" for i in range(9))
     with pytest.raises(DataError, match="labels"):
         read(write(tmp_path, {**dict.fromkeys(f"{i}.png" for i in range(9)), "metadata.csv": f"file_name,text\n{lines}\n"}))
+
+
+@pytest.mark.parametrize("litter", ["assets/logo.svg", "icons/a/favicon.ico", "work/scan.psd", "dumps/0.raw"])
+def test_a_folder_of_icons_and_drawings_is_not_a_class(litter: str, tmp_path: Path) -> None:
+    for root in ("", "data/"):
+        names = [f"{root}{name}/{n}.png" for name in ("oak", "elm") for n in range(3)] + [litter]
+        dataset = read(write(tmp_path / f"at {root}", dict.fromkeys(names[:-1]) | {litter: "x"}))  # type: ignore[arg-type]
+        assert dataset.classes == ("elm", "oak")
+        assert any("1 image in" in note and "not a class" in note for note in dataset.notes)
+
+
+def test_a_folder_of_a_format_of_photographs_stays_a_class(tmp_path: Path) -> None:
+    files = {f"oak/{n}.png": "x" for n in range(3)} | {f"elm/{n}.HEIC": "x" for n in range(3)}
+    assert read(write(tmp_path, files)).classes == ("elm", "oak")
+
+
+def test_test_and_control_are_classes(tmp_path: Path) -> None:
+    dataset = read(write(tmp_path, [f"{name}/{n}.png" for name in ("test", "control") for n in range(5)]))
+    assert dataset.classes == ("control", "test")
+    assert any("read as the class 'test'" in note for note in dataset.notes)
+
+
+@pytest.mark.parametrize("sizes", [{"test": 20, "control": 3}, {"test": 5, "cat": 5, "dog": 5}])
+def test_a_test_folder_that_may_hold_images_to_predict_is_refused(sizes: dict[str, int], tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"ambiguous.*to predict"):
+        read(write(tmp_path, [f"{name}/{n}.png" for name, count in sizes.items() for n in range(count)]))

@@ -88,11 +88,11 @@ def test_bad_official_tables(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"GT-00003\.csv line 2: ClassId must be a number; received 'three'"):
         read(tmp_path)
     table.write_text(good.replace("00001_00002.ppm", "00009_00009.ppm"))
-    with pytest.raises(DataError, match=r"1 of 6 are missing.*GT-00003\.csv line 7"):
+    with pytest.raises(DataError, match=r"1 of the 6 files.*GT-00003\.csv line 7"):
         read(tmp_path)
     table.write_text(good)
     write(table.parent, ["00007_00000.ppm"])
-    assert read(tmp_path).notes == ("1 images beside the training tables are listed in none of them: left out",)
+    assert read(tmp_path).notes == ("1 image beside the training tables, in none of them, was ignored",)
 
 
 def kaggle(folder: Path) -> Path:
@@ -125,7 +125,7 @@ def test_lower_case_twins_of_kaggle_do_not_double_the_rows(tmp_path: Path) -> No
         for path in sorted((folder / name).rglob("*.png")):
             write(folder, {path.relative_to(folder).as_posix().replace(name, name.lower()): path.read_bytes()})
     twin = read(archive(folder, "zip"))
-    assert twin.notes == ("train/ is a twin of Train/: read once",)
+    assert twin.notes == ("train/ ignored: it is a copy of Train/",)
     assert {**facts(twin), "notes": ()} == before
 
 

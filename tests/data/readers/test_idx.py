@@ -38,3 +38,10 @@ def test_emnist_is_turned_upright(tmp_path: Path) -> None:
 def test_incomplete_idx_files(raw: bytes, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="train-images-idx3-ubyte must be a complete idx file"):
         read(write(tmp_path, {"train-images-idx3-ubyte": raw, "train-labels-idx1-ubyte": LABELS}))
+
+
+def test_several_sets_in_one_folder_are_refused(tmp_path: Path) -> None:
+    kinds = {"images-idx3": idx(3), "labels-idx1": LABELS}
+    files = {f"emnist-{of}-train-{kind}-ubyte": raw for of in ("letters", "digits") for kind, raw in kinds.items()}
+    with pytest.raises(DataError, match=r"idx files of one set; received emnist-digits.*emnist-letters"):
+        read(write(tmp_path, files))

@@ -11,8 +11,9 @@ from PIL import Image
 
 from crossroads.data.dataset import TEST, TRAIN, VALIDATION
 from crossroads.data.images import decode
+from crossroads.data.pictures import source_of
 from crossroads.data.readers import read
-from crossroads.errors import DataError
+from crossroads.errors import DataError, ImageRefused
 
 PIXELS = np.random.default_rng(2).integers(0, 256, (6, 7, 5, 3), dtype=np.uint8)
 LABELS = [3, 1, 3, 2, 1, 10]
@@ -79,7 +80,7 @@ def test_a_row_is_named_by_its_path_or_its_place(paths: list[str]) -> None:
 
 
 def test_missing_files_are_counted_and_named(paths: list[str]) -> None:
-    with pytest.raises(DataError, match=r"5 of 11 do not; received gone0\.png, gone1\.png, gone2\.png, …; .*working directory"):
+    with pytest.raises(DataError, match=r"5 of 11 paths .*gone0\.png, gone1\.png, gone2\.png, …; .*working directory"):
         read(([*paths, *(f"gone{number}.png" for number in range(5))], [0] * 11))
 
 
@@ -190,3 +191,74 @@ class DataFrame:
 def test_what_is_something_else_says_what_to_give(source: object, told: str) -> None:
     with pytest.raises(DataError, match=told):
         read(source)
+
+
+SIDES = ["train", "train", "test", "train", "val", ""]
+
+
+@pytest.mark.parametrize("split", [SIDES, np.array(SIDES), tuple(SIDES)])
+@pytest.mark.parametrize("groups", [[1, 1, 2, 2, 3, 3], np.array([1, 1, 2, 2, 3, 3]), list("aabbcc")])
+def test_a_mapping_may_hold_splits_and_groups(split: object, groups: object) -> None:
+    dataset = read({"x": PIXELS, "y": LABELS, "groups": groups, "split": split})
+    assert [dataset.row(row).split for row in range(6)] == ["train", "train", "test", "train", "validation", ""]
+    assert dataset.groups is not None
+    assert len(set(dataset.groups.tolist())) == 3
+
+
+def test_records_may_hold_splits_and_groups() -> None:
+    records = [
+        {"image": one, "label": 1, "split": side, "group": at // 2}
+        for at, (one, side) in enumerate(zip(PILLOW, SIDES, strict=True))
+    ]
+    dataset = read(records)
+    assert dataset.splits is not None
+    assert dataset.splits.tolist() == [TRAIN, TRAIN, TEST, TRAIN, VALIDATION, 0]
+    assert dataset.groups is not None
+    assert len(set(dataset.groups.tolist())) == 3
+    assert any("'id'" in note for note in read([record | {"id": 3} for record in records]).notes)
+
+
+def test_a_test_set_beside_x_and_y_is_read() -> None:
+    dataset = read({"x": PIXELS, "y": LABELS, "x_test": PIXELS[:2], "y_test": LABELS[:2]})
+    assert dataset.splits is not None
+    assert dataset.splits.tolist() == [TRAIN] * 6 + [TEST] * 2
+
+
+@pytest.mark.parametrize(
+    ("beside", "told"),
+    [
+        ({"weights": [1] * 6}, "the key 'weights'"),
+        ({"x_train": PIXELS, "y_train": LABELS}, "'x' beside 'x_train'"),
+        ({"x_test": PIXELS}, "the key 'x_test'"),
+        ({"split": ["train"] * 5}, "6 images and 5 splits"),
+        ({"split": ["train"] * 5 + ["elsewhere"]}, "'elsewhere'"),
+        ({"groups": "abcdef"}, "groups must have one value"),
+    ],
+)
+def test_a_key_that_is_not_read_is_refused(beside: dict[str, object], told: str) -> None:
+    with pytest.raises(DataError, match=told):
+        read({"x": PIXELS, "y": LABELS} | beside)
+
+
+class Tensor:
+    """A tensor that records gradients, as PyTorch has it."""
+
+    shape = (6, 7, 5, 3)
+
+    def __array__(self, dtype: object = None, copy: object = None) -> np.ndarray:
+        raise RuntimeError("Can't call numpy() on Tensor that requires grad.")
+
+    def detach(self) -> None: ...
+
+
+@pytest.mark.parametrize(
+    "source", [(Tensor(), LABELS), {"x": Tensor(), "y": LABELS}, ([Tensor()] * 6, LABELS), ((Tensor(), LABELS), (Tensor(), LABELS))]
+)
+def test_a_tensor_that_records_gradients_is_refused_with_the_way_out(source: object) -> None:
+    with pytest.raises(DataError, match=r"call \.detach\(\)\.numpy\(\)"):
+        read(source)
+
+
+def test_such_a_tensor_is_no_picture_either() -> None:
+    with pytest.raises(ImageRefused, match=r"call \.detach\(\)\.numpy\(\)"):
+        source_of(Tensor())

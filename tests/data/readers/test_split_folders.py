@@ -99,9 +99,7 @@ def test_a_class_called_train_that_holds_folders_is_read_as_a_class_where_the_ot
 
 
 def test_a_folder_that_may_be_a_split_or_a_class_is_refused_with_both(tmp_path: Path) -> None:
-    with pytest.raises(
-        DataError, match=r"one reading; received two: train/ is the split train.*; or ferry, train, tram are the cl"
-    ):
+    with pytest.raises(DataError, match=r"ambiguous: train/ is the split train.*; or ferry, train, tram are the cl"):
         read(write(tmp_path, images("tram/red/{}.jpg", "ferry/big/{}.jpg", "train/steam/{}.jpg")))
 
 
@@ -116,13 +114,13 @@ def test_a_folder_of_unlabelled_images_below_test_is_no_class(name: str, tmp_pat
     dataset = read(write(tmp_path, trees("train/", "val/") | images(f"test/{name}/{{}}.jpg", n=7)))
     assert dataset.classes == ("cat", "dog")
     assert counts(dataset) == {"train": 6, "validation": 6}
-    assert any("7 images in test/" in note and "left out" in note for note in dataset.notes)
+    assert any("7 images in test/" in note and "ignored" in note for note in dataset.notes)
 
 
 def test_a_folder_of_unlabelled_images_beside_the_classes_of_test_is_no_class(tmp_path: Path) -> None:
     dataset = read(write(tmp_path, trees("train/", "test/") | images("test/unknown/{}.jpg")))
     assert dataset.classes == ("cat", "dog")
-    assert any("3 images in test/unknown left out" in note for note in dataset.notes)
+    assert any("3 images in test/unknown ignored" in note for note in dataset.notes)
 
 
 def test_splits_without_a_class_in_common_are_refused(tmp_path: Path) -> None:
@@ -138,7 +136,7 @@ def test_splits_below_each_class(tmp_path: Path) -> None:
 
 
 def test_two_sets_of_the_same_classes_are_refused_with_both_readings(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"two: folders 'north', 'south' are the classes; or folders 'elm', 'oak' in each"):
+    with pytest.raises(DataError, match=r"ambiguous: folders 'north', 'south' are the classes; or folders 'elm', 'oak' in each"):
         read(write(tmp_path, trees("north/", "south/", classes=KINDS)))
 
 
@@ -164,12 +162,12 @@ def test_a_table_in_a_split_folder_labels_its_images(tmp_path: Path) -> None:
     dataset = read(write(tmp_path, files))
     assert counts(dataset) == {"train": 6, "test": 3}
     assert dataset.groups is not None
-    assert any("3 images in test/ left out, which test/truth.csv does not name" in note for note in dataset.notes)
+    assert any("3 images in test/ ignored: not in test/truth.csv" in note for note in dataset.notes)
 
 
 @pytest.mark.parametrize("inside", ["", "unknown/"])
 def test_a_test_folder_beside_class_folders_is_refused_with_both_readings(inside: str, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"two: test/ is the class 'test'; or it holds images to predict; move test/ away"):
+    with pytest.raises(DataError, match=r"ambiguous: test/ is the class 'test'; or it holds images to predict; move test/ away"):
         read(write(tmp_path, trees("", classes=KINDS) | images(f"test/{inside}{{}}.jpg")))
 
 
@@ -183,14 +181,14 @@ def test_a_class_whose_name_says_that_it_is_none_is_said(name: str, tmp_path: Pa
 def test_a_folder_of_images_that_only_another_split_has_is_no_class(tmp_path: Path) -> None:
     dataset = read(write(tmp_path, trees("train/", "val/", classes=KINDS) | images("val/images/{}.jpg")))
     assert dataset.classes == ("elm", "oak")
-    assert any("3 images in val/images left out" in note for note in dataset.notes)
+    assert any("3 images in val/images ignored" in note for note in dataset.notes)
 
 
 def test_a_table_beside_the_folders_labels_the_split_without_class_folders(tmp_path: Path) -> None:
     files = trees("train/") | images("test/x{}.jpg") | {"Test.csv": table("id,class", "x0,cat", "x2,dog")}
     dataset = read(write(tmp_path, files))
     assert counts(dataset) == {"train": 6, "test": 2}
-    assert any("1 image in test/ left out, which Test.csv does not name" in note for note in dataset.notes)
+    assert any("1 image in test/ ignored: not in Test.csv" in note for note in dataset.notes)
 
 
 def test_a_table_of_all_images_of_a_split_wins_over_its_folders(tmp_path: Path) -> None:
@@ -201,7 +199,7 @@ def test_a_table_of_all_images_of_a_split_wins_over_its_folders(tmp_path: Path) 
     )
     assert dataset.classes == ("blurred", "sharp")
     assert counts(dataset) == {"train": 6, "test": 6}
-    assert "the folders in train/ are not taken as classes" in dataset.notes
+    assert "the folders in train/ are not used as classes" in dataset.notes
 
 
 def test_tables_in_folders_that_name_no_split_are_refused_with_both_readings(tmp_path: Path) -> None:
@@ -214,3 +212,11 @@ def test_one_folder_with_a_split_among_its_words_only_wraps_the_classes(tmp_path
     dataset = read(write(tmp_path, trees("birds_train/birds_train/", classes=KINDS)))
     assert dataset.classes == ("elm", "oak")
     assert dataset.splits is None
+
+
+def test_files_missing_from_a_table_beside_a_split_folder_are_counted(tmp_path: Path) -> None:
+    files = (
+        trees("train/") | images("test/x{}.jpg", n=2) | {"Test.csv": table("file,class", *(f"test/x{n}.jpg,cat" for n in range(3)))}
+    )
+    with pytest.raises(DataError, match="1 of the 3 files in the table does not exist"):
+        read(write(tmp_path, files))

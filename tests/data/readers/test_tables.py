@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -115,7 +116,7 @@ def test_missing_files_are_counted_and_shown_with_their_lines(packed: bool, tmp_
     rows = "img/1.png,a\nimg/x.png,a\n\nno/1.png,b\nno/2.png,b\nimg/2.png,b\nimg/z.png,b\n"
     path = table(tmp_path / "d", "path,label\n" + rows)
     shown = r"labels\.csv line 3: img/x\.png; labels\.csv line 5: no/1\.png; labels\.csv line 6: no/2\.png; …;"
-    with pytest.raises(DataError, match=r"4 of 6 are missing; received " + shown):
+    with pytest.raises(DataError, match=r"4 of the 6 files in the table do not exist; received " + shown):
         read(archive(tmp_path / "d", "zip") if packed else path)
 
 
@@ -124,8 +125,8 @@ def test_missing_files_are_counted_and_shown_with_their_lines(packed: bool, tmp_
     [
         ("path,label\nimg/1.png,a\nimg/2.png, \n", r"labels\.csv line 3: the label must not be empty"),
         ("path,label\n,a\n", "line 2: the path must not be empty"),
-        ("path,label\nimg/1.png\n", "line 2: 2 columns.*received 1"),
-        ("path,label\nimg/1.png,a,b\n", "line 2: 2 columns.*received 3"),
+        ("path,label\nimg/1.png\n", "line 2: expected 2 columns.*received 1"),
+        ("path,label\nimg/1.png,a,b\n", "line 2: expected 2 columns.*received 3"),
         ('path,label,x\nimg/1.png,a,"1\n2"\nimg/2.png,,1\n', "line 4: the label"),
         ('path,label\nimg/1.png,"a\n', "line 2: not a well-formed row"),
         (
@@ -219,7 +220,7 @@ def test_names_without_folder_or_suffix_are_looked_up(header: str, suffix: str, 
 def test_a_label_column_with_an_unusual_header_is_said(tmp_path: Path) -> None:
     notes = read(photos(tmp_path, lines("id,cultivar", "p0,a", "p1,b"))).notes
     assert notes[0] == "labels are the column 'cultivar' of list.csv"
-    assert "2 images in photos/ left out, which list.csv does not name" in notes
+    assert "2 images in photos/ ignored: not in list.csv" in notes
 
 
 def test_of_two_images_of_one_name_that_of_the_split_is_taken(tmp_path: Path) -> None:
@@ -254,7 +255,9 @@ def test_columns_that_look_as_if_they_mattered_are_said(tmp_path: Path) -> None:
     assert dataset.splits is None
     assert dataset.groups is None
     for column in ("'fold'", "'patient_id'", "'species'"):
-        assert any(column in note and "not read" in note for note in dataset.notes), column
+        assert any(column in note and any(word in note for word in ("ignored", ", not 'species'")) for note in dataset.notes), (
+            column
+        )
 
 
 def test_words_are_taken_for_labels_before_the_numbers_that_stand_for_them(tmp_path: Path) -> None:
@@ -285,7 +288,7 @@ def test_rows_that_contradict_each_other(rows: tuple[str, ...], message: str, tm
 def test_rows_that_repeat_each_other_count_once(tmp_path: Path) -> None:
     dataset = read(photos(tmp_path, lines("file,label", "p0.jpg,a", "photos/p0.jpg,a", "p1.jpg,b")))
     assert len(dataset) == 2
-    assert any("1 repeated row left out" in note for note in dataset.notes)
+    assert any("1 duplicate row ignored" in note for note in dataset.notes)
 
 
 def test_several_labels_by_the_header_of_the_column(tmp_path: Path) -> None:
@@ -307,7 +310,7 @@ def test_a_path_on_another_machine_is_found_by_its_end_and_never_in_another_fold
     (tmp_path / "list.csv").write_text("path,label\n/home/me/trees/oak/1.png,oak\nC:\\trees\\elm\\2.png,elm\n")
     assert [row.source for row in map(read(tmp_path / "list.csv").row, range(2))] == ["oak/1.png", "elm/2.png"]
     (tmp_path / "list.csv").write_text("path,label\n/home/me/trees/ash/1.png,ash\n")
-    with pytest.raises(DataError, match="1 of 1 are missing"):
+    with pytest.raises(DataError, match="1 of the 1 file "):
         read(tmp_path / "list.csv")
 
 
@@ -356,4 +359,69 @@ def test_an_empty_submission_is_no_table_of_labels(tmp_path: Path) -> None:
     files = images("train/a{}.jpg", "test/b{}.jpg", n=2) | {"train.csv": lines("id,label", "a0,oak", "a1,elm")}
     dataset = read(write(tmp_path, files | {"sampleSubmission.csv": lines("id,label", "b0,oak", "b1,oak")}))
     assert [dataset.row(row).source for row in range(2)] == ["train/a0.jpg", "train/a1.jpg"]
-    assert any("2 images in test/ left out" in note for note in dataset.notes)
+    assert any("2 images in test/ ignored" in note for note in dataset.notes)
+
+
+@pytest.mark.parametrize(
+    ("header", "first", "second", "classes"),
+    [
+        ("file,label,category", "0,train", "1,test", ("0", "1")),
+        ("file,label,choice", "3,ok", "4,ok", ("3", "4")),
+        ("file,category,label", "train,oak", "test,elm", ("elm", "oak")),
+    ],
+)
+def test_the_column_label_is_the_label(header: str, first: str, second: str, classes: tuple[str, ...], tmp_path: Path) -> None:
+    dataset = read(photos(tmp_path, lines(header, f"p0.jpg,{first}", f"p1.jpg,{second}", f"p2.jpg,{first}")))
+    assert dataset.classes == classes
+    if "category" in header:
+        assert [dataset.row(row).split for row in range(3)] == ["train", "test", "train"]
+    else:
+        assert "labels are the column 'label' of list.csv, not 'choice'" in dataset.notes
+
+
+def test_splits_do_not_depend_on_the_order_of_the_rows(tmp_path: Path) -> None:
+    names = [f"i{n}.jpg" for n in range(80)]
+    rows = [f"{name},{'ab'[at % 2]},{'train' if at < 70 else 'test'}" for at, name in enumerate(names)]
+    for at, ordered in enumerate((rows, rows[::-1])):
+        dataset = read(write(tmp_path / str(at), dict.fromkeys(names) | {"list.csv": lines("file,label,which", *ordered)}))
+        assert sum(dataset.row(row).split == "test" for row in range(80)) == 10
+
+
+@pytest.mark.parametrize("name", ["list.json", "list.jsonl"])
+def test_a_key_that_comes_late_counts(name: str, tmp_path: Path) -> None:
+    names = [f"i{n}.jpg" for n in range(80)]
+    records = [{"file": one, "label": "ab"[at % 2]} | ({"split": "test"} if at > 70 else {}) for at, one in enumerate(names)]
+    text = json.dumps(records) if name.endswith("json") else "\n".join(map(json.dumps, records))
+    dataset = read(write(tmp_path, dict.fromkeys(names) | {name: text}))
+    assert sum(dataset.row(row).split == "test" for row in range(80)) == 9
+
+
+def test_soft_labels_are_refused_wherever_they_stand(tmp_path: Path) -> None:
+    names = [f"i{n}.jpg" for n in range(70)]
+    rows = [f"{name},{at % 2},{1 - at % 2}" for at, name in enumerate(names[:-1])] + [f"{names[-1]},0.4,0.6"]
+    with pytest.raises(DataError, match=r"line 71.*0\.4"):
+        read(write(tmp_path, dict.fromkeys(names) | {"list.csv": lines("file,oak,elm", *rows)}))
+
+
+def test_an_image_without_a_class_is_counted_once(tmp_path: Path) -> None:
+    dataset = read(photos(tmp_path, lines("file,oak,elm", "p0.jpg,1,0", "p1.jpg,0,1", "p2.jpg,0,0", "p3.jpg,1,0")))
+    assert len([note for note in dataset.notes if "ignored" in note]) == 1
+
+
+def test_an_image_in_two_groups_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"one group, and photos/p0\.jpg is in two; received 'x' and 'y'"):
+        read(photos(tmp_path, lines("file,label,group", "photos/p0.jpg,a,x", "p1.jpg,b,x", "photos/p0.jpg,a,y")))
+
+
+def test_many_files_of_rows_are_noted(tmp_path: Path) -> None:
+    files = images("cat/{}.jpg", "dog/{}.jpg") | {f"labels/{n}.txt": "0 1 2 3" for n in range(70)}
+    assert any("70 .txt files in labels ignored" in note for note in read(write(tmp_path, files)).notes)
+
+
+def test_equal_names_in_many_folders_are_found_by_their_ends(tmp_path: Path) -> None:
+    files = images("images/a/x/{}.png", "images/b/x/{}.png", "images/c/y/{}.png", n=2)
+    rows = (f"/old/disk/images/{folder}/{n}.png,{folder[0]},{n}" for folder in ("b/x", "a/x", "c/y") for n in range(2))
+    dataset = read(write(tmp_path, files | {"list.csv": lines("path,label,group", *rows)}))
+    assert [dataset.row(row).source for row in range(6)] == [
+        f"images/{folder}/{n}.png" for folder in ("b/x", "a/x", "c/y") for n in range(2)
+    ]

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from crossroads.data._words import plural, shown
+from crossroads.data._words import plural, shown, were
 from crossroads.data.dataset import Dataset
 from crossroads.data.labels import load_class_names, rename
 from crossroads.data.readers import (
@@ -42,12 +42,14 @@ class Reader:
         layout: What it looks like, for the error that lists what is known.
         recognises: Whether a view holds it. Looks at names, and at the first bytes of few files.
         read: Makes the data set; decodes no image.
+        splits_by_lists: Whether lists of paths, such as ``train.txt``, may give the splits.
     """
 
     name: str
     layout: str
     recognises: Callable[[View], object]
     read: Callable[[View], Dataset]
+    splits_by_lists: bool = False
 
 
 READERS = (
@@ -63,12 +65,18 @@ READERS = (
         split_folders.has_split_folders,
         split_folders.read_split_folders,
     ),
-    Reader("class-folders", "<class>/<image>", folders.has_several_class_folders, folders.read_class_folders),
+    Reader("class-folders", "<class>/<image>", folders.has_several_class_folders, folders.read_class_folders, splits_by_lists=True),
     Reader("parquet", "Parquet with the columns image and label", parquet.parquet_files, parquet.read_parquet),
     Reader("pickle", "a pickled dict of features and labels", pickles.pickles, pickles.read_pickles),
     Reader("npz", "an .npz of features and labels", npy.npz_files, npy.read_npz),
     Reader("npy", "X.npy with y.npy", npy.npy_files, npy.read_npy),
-    Reader("one-class-folder", "<class>/<image>, a single class", folders.has_class_folder, folders.read_class_folders),
+    Reader(
+        "one-class-folder",
+        "<class>/<image>, a single class",
+        folders.has_class_folder,
+        folders.read_class_folders,
+        splits_by_lists=True,
+    ),
 )
 """Every layout that is read; the first one that recognises the data wins, so the specific ones come first."""
 
@@ -90,13 +98,13 @@ def read(source: object, *, class_names: ClassNames | None = None) -> Dataset:
             test, three are train, validation and test. A list of ``{"image": …, "label": …}`` is read as well.
             A data set, which is returned as it is.
         class_names: Names of integer labels: a mapping, a sequence, or the path of a file with lines such as ``14,Stop`` or with
-            one name a line, numbered from 0.
+            one name per line, numbered from 0.
 
     Returns:
-        The data set; its `notes` say what was left out and why.
+        The data set; its `notes` say what was ignored and why.
 
     Raises:
-        DataError: Nothing that is known, a layout that fits two readings, a bad row, a file that is missing, hostile or broken;
+        DataError: An unknown or ambiguous layout, a bad row, a missing, hostile or broken file;
             says what was found.
         MissingExtraError: Parquet without pyarrow.
     """
@@ -144,12 +152,9 @@ def _recognised(first: View) -> Dataset:
         for view in levels:
             if reader.recognises(view):
                 dataset = reader.read(view)
-                if reader.read is folders.read_class_folders:
+                if reader.splits_by_lists:
                     dataset = _choice.with_listed_splits(levels, dataset)
-                strays = (
-                    f"{plural(above.loose, 'image')} beside the folder {view.root}: left out" for above in _above(levels, view)
-                )
-                return replace(dataset, notes=(*first.notes, *strays, *dataset.notes))
+                return replace(dataset, notes=(*first.notes, *_ignored_above(levels, view), *dataset.notes))
     mend = _known()
     if first.single and is_image_name(first.names[0]):
         mend = "give the folder that holds the class folders, not one image"
@@ -161,9 +166,12 @@ def _recognised(first: View) -> Dataset:
     raise DataError(f"no known layout of labelled images in {first.origin}", received=described(first.names), mend=mend)
 
 
-def _above(levels: Sequence[View], view: View) -> list[View]:
-    """The levels above `view` that hold images themselves."""
-    return [level for level in levels[: levels.index(view)] if level.loose]
+def _ignored_above(levels: Sequence[View], view: View) -> list[str]:
+    """Notes on images that lie beside what was read, at its level and above."""
+    until = levels.index(view)
+    loose = [level.loose for level in levels[:until] if level.loose]
+    beside = [f"{plural(count, 'image')} beside the folder {view.root} {were(count)} ignored" for count in loose]
+    return beside + [note for level in levels[: until + 1] for note in folders.drawings(level)]
 
 
 def _known() -> str:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from crossroads.data.dataset import TEST, TRAIN, VALIDATION
 from crossroads.data.labels import as_integer
 from crossroads.data.readers._names import split_in
-from crossroads.data.readers._sheets import Sheet, columns
+from crossroads.data.readers._sheets import SAMPLE, Sheet, columns
 from crossroads.data.readers._view import is_image_name, split_of
+from crossroads.errors import DataError
 
 IMAGE_HEADERS = (
     "path", "filename", "file_name", "file", "image", "image_path", "filepath", "file_path", "img", "img_path", "image_name",
@@ -44,6 +46,8 @@ _BOXES = frozenset(("xmin", "x_min", "ymin", "y_min", "bbox", "bbox_x", "xmax", 
 _SIZES = frozenset(("width", "height", "w", "h", "size", "confidence", "score", "url", "index", "unnamed_0", ""))
 TRUE, FALSE = frozenset(("1", "1.0", "true", "t", "yes", "y")), frozenset(("0", "0.0", "false", "f", "no", "n"))
 
+_MOST_CLASSES = 100_000
+
 Resolves = Callable[[str], bool]
 
 
@@ -57,11 +61,12 @@ class Columns:
         split: The split, in words, or 0 and 1 where `flag` is set.
         group: What must stay in one split.
         flag: The split that a true value of the split column stands for.
-        one_hot: Columns that are a class each and hold 0 or 1; then `label` is None.
+        one_hot: One column per class that holds 0 or 1; `label` is then None.
         boxes: Whether there are columns of boxes.
-        unread: What to say of columns that look as if they mattered and are not read.
+        unread: Notes on columns that look relevant and are not used.
         width: The number of columns, where no header tells it.
-        clear: Whether the label was not merely taken because it is the only column left.
+        clear: Whether a header says which column is the label; else it is only the one column left.
+        others: Columns whose headers say label as well.
     """
 
     image: int | None = None
@@ -73,7 +78,8 @@ class Columns:
     boxes: bool = False
     unread: tuple[str, ...] = ()
     width: int = 0
-    clear: bool = True
+    clear: bool = False
+    others: tuple[int, ...] = ()
 
     @property
     def labelled(self) -> bool:
@@ -85,15 +91,16 @@ def columns_of(sheet: Sheet, resolves: Resolves | None = None) -> Columns:
     """The columns of a table. `resolves` says whether a value names an image that is there."""
     sample = sheet.sample()
     if not sheet.headers:
-        return _headless(columns(sample, max(map(len, sample), default=0)), resolves)
+        return _headless(sheet, columns(sample, max(map(len, sample), default=0)), resolves)
     names: list[str] = list(map(_plain, sheet.headers))
     values = columns(sample, len(names))
     image = _image(names, values, resolves)
-    label = _label(names, values, image)
-    split, flag = _split(names, values, {image, label})
+    splits = _splits(sheet, names, values, image)
+    label, others = _label(sheet, names, values, {image, *(at for at, _ in splits)})
+    split, flag = next(((at, flag) for at, flag in splits if at != label), (None, 0))
     group = names.index("group") if "group" in names and names.index("group") not in (image, label) else None
     one_hot: tuple[int, ...] = ()
-    clear = label is not None
+    clear = label is not None and not sheet.unnamed
     if label is None and image is not None:
         rest = [at for at, name in enumerate(names) if at not in (image, split, group) and name not in _SIZES]
         if len(rest) > 1 and sample and all(set(values[at]) <= {"0", "1", "0.0", "1.0"} for at in rest):
@@ -115,8 +122,9 @@ def columns_of(sheet: Sheet, resolves: Resolves | None = None) -> Columns:
         flag,
         one_hot,
         bool(_BOXES & set(names)),
-        tuple(_unread(names, values, taken, sheet)),
+        tuple(_unread(names, values, {*taken, *others}, sheet)),
         clear=clear or bool(one_hot),
+        others=others,
     )
 
 
@@ -143,33 +151,88 @@ def _image(names: Sequence[str], values: Sequence[Sequence[str]], resolves: Reso
     return by_header[0] if by_header else None
 
 
-def _label(names: Sequence[str], values: Sequence[Sequence[str]], image: int | None) -> int | None:
-    """The column of labels by its header; of several one that holds words, since a number beside it only stands for the word."""
-    for headers in (LABEL_HEADERS, OTHER_LABEL_HEADERS):
-        found = [names.index(word) for word in headers if word in names and names.index(word) != image]
-        if found:
-            worded: list[int] = [at for at in found if any(as_integer(value) is None for value in values[at] if value)]
-            return (worded or found)[0]
-    return None
+def _label(
+    sheet: Sheet, names: Sequence[str], values: Sequence[Sequence[str]], taken: set[int | None]
+) -> tuple[int | None, tuple[int, ...]]:
+    """The column of labels by its header, and the others whose headers say label.
+
+    The order of the known headers decides. Where it finds numbers, a column of words that stand one to one for them comes first.
+    """
+    by_header = [names.index(word) for word in (*LABEL_HEADERS, *OTHER_LABEL_HEADERS) if word in names]
+    found = list(dict.fromkeys(at for at in by_header if at not in taken))
+    if not found:
+        return None, ()
+    label = found[0]
+    if _are_numbers(values[label]):
+        worded = (at for at in found[1:] if not _are_numbers(values[at]))
+        label = next((at for at in worded if _one_to_one(sheet, label, at)), label)
+    return label, tuple(at for at in found if at != label)
 
 
-def _split(names: Sequence[str], values: Sequence[Sequence[str]], taken: set[int | None]) -> tuple[int | None, int]:
-    """The column of splits, and what a true value in it means where it holds 0 and 1."""
-    if "split" in names and (at := names.index("split")) not in taken:
-        return at, 0
-    for at, name in enumerate(names):
-        found = {value for value in values[at] if value}
-        if at in taken or not found:
-            continue
-        if name in FLAG_HEADERS and {value.lower() for value in found} <= TRUE | FALSE:
-            return at, FLAG_HEADERS[name]
-        worded = all(split_of(value) is not None for value in found)
-        if (name in SPLIT_HEADERS and all(split_in(value) is not None for value in found)) or (worded and len(found) > 1):
-            return at, 0
-    return None, 0
+def _are_numbers(values: Sequence[str]) -> bool:
+    return all(as_integer(value) is not None for value in values if value)
 
 
-def _headless(values: list[list[str]], resolves: Resolves | None) -> Columns:
+def _one_to_one(sheet: Sheet, one: int, other: int) -> bool:
+    """Whether each value of one column goes with a single value of the other, in all rows."""
+    pairs: set[tuple[str, str]] = set()
+    with suppress(DataError):  # whoever reads on meets it again, and says the line
+        for _, fields in sheet.rows():
+            if max(one, other) < len(fields):
+                pairs.add((fields[one].strip(), fields[other].strip()))
+                if len(pairs) > _MOST_CLASSES:
+                    return False
+    return len(pairs) == len({a for a, _ in pairs}) == len({b for _, b in pairs})
+
+
+def _splits(sheet: Sheet, names: Sequence[str], values: Sequence[Sequence[str]], image: int | None) -> list[tuple[int, int]]:
+    """The columns that hold splits, best first, each with what a true value means where it holds 0 and 1.
+
+    A column is decided on all of its rows, so that their order does not matter.
+    """
+    if "split" in names and (at := names.index("split")) != image:
+        return [(at, 0)]
+    found = [(at, _flag(name, values[at])) for at, name in enumerate(names) if at != image and any(values[at])]
+    likely = [(at, flag) for at, flag in found if _says_splits(names[at], set(values[at]), flag)]
+    whole = _distinct(sheet, values, [at for at, _ in likely])
+    return [
+        (at, flag)
+        for at, flag in likely
+        if _says_splits(names[at], whole[at], flag) and (flag or _is_split_header(names[at]) or len(whole[at] - {""}) > 1)
+    ]
+
+
+def _flag(name: str, values: Iterable[str]) -> int:
+    """The split that a true value stands for under a header such as `is_test`; 0 for other headers and other values."""
+    return FLAG_HEADERS.get(name, 0) if {value.lower() for value in values} <= TRUE | FALSE | {""} else 0
+
+
+def _is_split_header(name: str) -> bool:
+    return name in SPLIT_HEADERS and name not in LABEL_HEADERS
+
+
+def _says_splits(name: str, found: set[str], flag: int) -> bool:
+    """Whether all values of a column name splits, or are yes and no under a header such as `is_test`."""
+    found = found - {""}
+    if flag:
+        return {value.lower() for value in found} <= TRUE | FALSE
+    told = split_in if _is_split_header(name) else split_of
+    return bool(found) and all(told(value) is not None for value in found)
+
+
+def _distinct(sheet: Sheet, values: Sequence[Sequence[str]], wanted: Sequence[int]) -> dict[int, set[str]]:
+    """The values of some columns in all rows."""
+    found = {at: set(values[at]) for at in wanted}
+    if wanted and len(values[wanted[0]]) >= SAMPLE:
+        with suppress(DataError):
+            for _, fields in sheet.rows():
+                for at in wanted:
+                    if at < len(fields) and len(found[at]) <= _MOST_CLASSES:
+                        found[at].add(fields[at].strip())
+    return found
+
+
+def _headless(sheet: Sheet, values: list[list[str]], resolves: Resolves | None) -> Columns:
     """The columns of a list without a header: a path or id, perhaps a split and a running number, and one label."""
 
     def names_images(at: int) -> bool:
@@ -182,9 +245,8 @@ def _headless(values: list[list[str]], resolves: Resolves | None) -> Columns:
     if image is None:
         return Columns()
     rest = [at for at in range(len(values)) if at != image and any(values[at])]
-    split = next(
-        (at for at in rest if all(value.lower() == "unassigned" or split_of(value) for value in values[at] if value)), None
-    )
+    whole = _distinct(sheet, values, [at for at in rest if _are_splits(values[at])])
+    split = next((at for at in whole if _are_splits(whole[at])), None)
     rest = [at for at in rest if at != split]
     if image > 0 and _counts_up(values[0]):
         rest = [at for at in rest if at != 0]
@@ -192,6 +254,10 @@ def _headless(values: list[list[str]], resolves: Resolves | None) -> Columns:
         rest = [at for at in rest if any(as_integer(value) is None and not _is_number(value) for value in values[at])] or rest
     label, unread = (rest[0], ()) if len(rest) == 1 else (None, ("several columns that may be the label",) if rest else ())
     return Columns(image, label, split, width=len(values), unread=unread)
+
+
+def _are_splits(values: Iterable[str]) -> bool:
+    return all(value.lower() == "unassigned" or split_of(value) for value in values if value)
 
 
 def _counts_up(values: Sequence[str]) -> bool:
@@ -223,17 +289,15 @@ def _is_group(name: str) -> bool:
 
 
 def _unread(names: Sequence[str], values: Sequence[Sequence[str]], taken: set[int | None], sheet: Sheet) -> list[str]:
-    """Columns that look like a split or a group, or like another label, and are not read."""
+    """Columns that look like a split or a group and are not used."""
     notes = []
     for at, name in enumerate(names):
         header = f"column {sheet.headers[at]!r} of {sheet.label}"
         if at in taken:
             continue
-        if name in LABEL_HEADERS or name in OTHER_LABEL_HEADERS:
-            notes.append(f"{header} not read as the label")
-        elif name in SPLIT_HEADERS or name in FLAG_HEADERS:
+        if name in SPLIT_HEADERS or name in FLAG_HEADERS:
             held = ", ".join(sorted({value for value in values[at] if value})[:4]) or "nothing"
-            notes.append(f"{header} with values such as {held} not read as the split")
+            notes.append(f"{header} with values such as {held} ignored: they do not name splits")
         elif _is_group(name):
-            notes.append(f"{header} not read: name it 'group' to keep images with equal values in one split")
+            notes.append(f"{header} ignored; rename it 'group' to keep its images in one split")
     return notes

@@ -7,7 +7,7 @@ import posixpath
 import re
 import unicodedata
 from array import array
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from crossroads.data._words import plural, shown
@@ -43,7 +43,9 @@ class Files:
         if isinstance(view.tree, Folder):
             self.folder = os.path.join(view.tree.path_of(view.root.rstrip("/")), "")  # noqa: PTH118
         self._there: Callable[[str], bool] = _Listings(self.folder).exists if view.on_disk else view.tree.exists
-        self._by_name: dict[bool, dict[str, str | list[str]]] = {}
+        self._by_end: dict[tuple[int, bool], dict[str, list[str]]] = {}
+        self._chosen: dict[tuple[str, int], str | None] = {}
+        self._beside: list[str] | None = None
         self.remote = ""
 
     def where(self, table: str, line: int, path: str) -> str:
@@ -67,7 +69,7 @@ class Files:
         return whole
 
     def find(self, table: str, line: int, path: str, split: int = NO_SPLIT) -> tuple[str, bool]:
-        """The image that a row names, and whether it is there; of several of one name the one that lies in the row's split."""
+        """The image that a row names, and whether it exists. Among several of one name, the one in the row's split is chosen."""
         if elsewhere := _REMOTE.match(path) or (None if self._on_this_machine(path) else _ROOTED.match(path)):
             path = "/" + path[elsewhere.end() :]
             found = self._named(path, split)
@@ -96,21 +98,28 @@ class Files:
     def _named(self, path: str, split: int) -> str | None:
         """An image by its name, with or without the suffix. A folder in a relative path must be that of the image."""
         wanted = _folded(path.replace("\\", "/")).removeprefix("./")
-        key = wanted.rpartition("/")[2]
-        found = self._index(stems=False).get(key) or self._index(stems=True).get(key) or []
-        if isinstance(found, str):
-            found = [found]
-        if wanted.startswith("/"):  # a path on another machine, of which only the end can be here
-            common = [_common_end(wanted, name) for name in found]
-            found = [name for name, length in zip(found, common, strict=True) if length == max(common) and _may_be(name, length)]
-        elif "/" in wanted:
-            found = [name for name in found if f"/{_folded(name)}".endswith((f"/{wanted}", f"/{wanted}{_suffix(name)}"))]
-        if len(found) > 1:  # the one that is spelled as the table spells it
-            found = [name for name in found if name.endswith(path)] or found
-        if len(found) > 1:
-            sides = [split_in(name.rpartition("/")[0].rpartition("/")[2]) or _first_split(name) for name in found]
-            found = [name for name, side in zip(found, sides, strict=True) if side == (split or TRAIN)]
-        return self._tree_name(found[0]) if len(found) == 1 else None
+        found = self._elsewhere(wanted) if wanted.startswith("/") else self._alike(wanted, wanted.count("/") + 1)
+        if len(found) < 2:
+            return self._tree_name(found[0]) if found else None
+        key = (path, split)
+        if key not in self._chosen:
+            self._chosen[key] = _the_one(found, path, split)
+        return None if (chosen := self._chosen[key]) is None else self._tree_name(chosen)
+
+    def _alike(self, wanted: str, depth: int) -> list[str]:
+        """The images whose last `depth` components are `wanted`, the last one with or without its suffix."""
+        return self._index(depth, stems=False).get(wanted) or self._index(depth, stems=True).get(wanted) or []
+
+    def _elsewhere(self, wanted: str) -> list[str]:
+        """The images that have the most components in common with the end of a path on another machine."""
+        parts = wanted.strip("/").split("/")
+        found, depth = self._alike(parts[-1], 1), 1
+        while len(found) > 1 and depth < len(parts) and (longer := self._alike("/".join(parts[-depth - 1 :]), depth + 1)):
+            found, depth = longer, depth + 1
+        whole = [name for name in found if name.count("/") < depth] if len(found) > 1 else []
+        found = whole or found
+        common = 2 if depth > 1 or whole else _common_end(wanted, found[0]) if len(found) == 1 else 1
+        return found if common > 1 else [name for name in found if _says_nothing(name)]
 
     def _tree_name(self, name: str) -> str:
         """A name of the listing as `images` reads it."""
@@ -119,20 +128,25 @@ class Files:
         # A name that is no UTF-8 is shown with escapes and lies elsewhere on disk.
         return os.fspath(self._view.tree.path_of(self._view.full(name))) if "\\" in name and not self._view.single else name  # type: ignore[attr-defined]
 
-    def _index(self, *, stems: bool) -> dict[str, str | list[str]]:
-        """The images by their names in lower case, with or without suffix; a list where several have the same name."""
-        known = self._by_name.get(stems)
+    def _index(self, depth: int, *, stems: bool) -> dict[str, list[str]]:
+        """The images by the last `depth` components of their names, in lower case, with or without suffix."""
+        known = self._by_end.get((depth, stems))
         if known is None:
-            known = self._by_name[stems] = {}
-            for name in _nearby(self.folder) if self._view.single else self._view.images:
-                key = _folded(name).rpartition("/")[2]
-                key = key.rpartition(".")[0] if stems else key
-                before = known.setdefault(key, name)
-                if isinstance(before, list):
-                    before.append(name)
-                elif before is not name:
-                    known[key] = [before, name]
+            known = self._by_end[depth, stems] = {}
+            for name in self._listed():
+                parts = _folded(name).rsplit("/", depth)
+                if len(parts) < depth:
+                    continue
+                key = "/".join(parts[-depth:])
+                known.setdefault(key.rpartition(".")[0] if stems else key, []).append(name)
         return known
+
+    def _listed(self) -> Sequence[str]:
+        if not self._view.single:
+            return self._view.images
+        if self._beside is None:
+            self._beside = list(_nearby(self.folder))
+        return self._beside
 
     def images(self, paths: list[str]) -> ImageSource:
         """The images at places that `find` gave."""
@@ -144,13 +158,18 @@ def _folded(name: str) -> str:
     return (name if name.isascii() else unicodedata.normalize("NFC", name)).lower()
 
 
-def _suffix(name: str) -> str:
-    return posixpath.splitext(name)[1].lower()
+def _the_one(found: Sequence[str], path: str, split: int) -> str | None:
+    """Among several images of one name: the one spelled as in the row, else the only one in the row's split, else None."""
+    found = [name for name in found if name.endswith(path)] or found
+    if len(found) > 1:
+        sides = [split_in(name.rpartition("/")[0].rpartition("/")[2]) or _first_split(name) for name in found]
+        found = [name for name, side in zip(found, sides, strict=True) if side == (split or TRAIN)]
+    return found[0] if len(found) == 1 else None
 
 
-def _may_be(name: str, common: int) -> bool:
-    """Whether an image is the one of a path elsewhere: its folder is the same too, or says nothing of what the image shows."""
-    return common > 1 or all(is_holder(part) or split_in(part) is not None for part in name.split("/")[:-1])
+def _says_nothing(name: str) -> bool:
+    """Whether the folders of an image say nothing of what it shows."""
+    return all(is_holder(part) or split_in(part) is not None for part in name.split("/")[:-1])
 
 
 def _first_split(name: str) -> int | None:
@@ -179,12 +198,20 @@ def _nearby(folder: str) -> Iterable[str]:
         level = deeper
 
 
+def files_of(view: View) -> Files:
+    """The one look-up of a view, which lists its images once."""
+    if "files" not in view.memo:
+        view.memo["files"] = Files(view)
+    found: Files = view.memo["files"]
+    return found
+
+
 class Found:
-    """The images of table rows: where they lie, which are missing, and which are named twice."""
+    """The images of table rows: their places, the missing ones, and the duplicates."""
 
     def __init__(self, view: View) -> None:
         self._view = view
-        self.files = Files(view)
+        self.files = files_of(view)
         self.paths: list[str] = []
         self.repeated = 0
         self._labels: list[str] = []
@@ -204,7 +231,7 @@ class Found:
         return len(self._missing)
 
     def add(self, table: str, row: TableRow, split: int = NO_SPLIT, *, path: str | None = None) -> bool:
-        """Add one row's image; False where a row before has named it and said the same of it.
+        """Add the image of one row; returns False for a duplicate of an earlier row.
 
         Args:
             table: The table.
@@ -213,15 +240,14 @@ class Found:
             path: Where the image is known to lie elsewhere than the row says.
 
         Raises:
-            DataError: A row before gives the same image another label, or puts it in another split.
+            DataError: A row before gives the same image another label, split or group.
         """
         place, there = self.files.find(table, row.line, path or row.path, split or split_in(table) or NO_SPLIT)
         known = self._seen.setdefault(place, len(self.paths))
         if known < len(self.paths):
             self._agree(known, table, row, split)
-            if row.group == self._groups[known]:
-                self.repeated += 1
-                return False
+            self.repeated += 1
+            return False
         if not self._tables or self._tables[-1][1] != table:
             self._tables.append((len(self.paths), table))
         if not there:
@@ -240,7 +266,7 @@ class Found:
             raise DataError(
                 f"an image must have one label, and {self.paths[known]} has two",
                 received=f"{self._labels[known]!r} and {row.label!r} in {lines}",
-                mend="images with several labels or objects are not read: keep one row per image",
+                mend="images with several labels or objects are not supported; keep one row per image",
             )
         if split != self._splits[known]:
             sides = " and ".join(SPLITS[side] or "no split" for side in (self._splits[known], split))
@@ -248,6 +274,13 @@ class Found:
                 f"an image must be in one split, and {self.paths[known]} is in two",
                 received=f"{sides} in {lines}",
                 mend="keep one row",
+            )
+        if row.group != self._groups[known]:
+            groups = " and ".join("no group" if group is None else repr(group) for group in (self._groups[known], row.group))
+            raise DataError(
+                f"an image must be in one group, and {self.paths[known]} is in two",
+                received=f"{groups} in {lines}",
+                mend="keep one row, or give both groups one name",
             )
 
     def check(self) -> None:
@@ -260,7 +293,7 @@ class Found:
         if self.files.remote:
             relative = f"download the images that the table names on {self.files.remote} to its folder"
         raise DataError(
-            f"every file that a table lists must be there, and {count} of {len(self.paths)} are missing",
+            f"{count} of the {plural(len(self.paths), 'file')} in the table {'does' if count == 1 else 'do'} not exist",
             received=first + ("; …" if count > 3 else ""),
             mend=f"{relative}, {self.files.folder or '.'}" if self._view.on_disk else relative,
         )
@@ -273,9 +306,8 @@ class Found:
         return self.files.images(self.paths)
 
     def notes(self) -> list[str]:
-        """What to say of images that are named several times."""
-        count = plural(self.repeated, "repeated row")
-        return [f"{count} left out: an earlier row says the same of the image"] if self.repeated else []
+        """A note on duplicate rows."""
+        return [f"{plural(self.repeated, 'duplicate row')} ignored"] if self.repeated else []
 
 
 class _Listings:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import posixpath
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
-from crossroads.data.dataset import TEST, TRAIN, VALIDATION
+from crossroads.data.dataset import NO_SPLIT, TEST, TRAIN, VALIDATION
 from crossroads.data.labels import class_name
 from crossroads.data.readers._view import split_of
+from crossroads.errors import DataError
 
 _LOOSE_SPLITS = {
     **dict.fromkeys(("train", "training", "trainval", "traindev"), TRAIN),
@@ -99,3 +101,22 @@ def are_parts(names: Iterable[str]) -> bool:
     """Whether folders are numbered parts of one set of images, such as ``images_001`` and ``images_002``."""
     words = [tuple(word for word in words_of(name) if not _counts(word)) for name in names]
     return len(words) > 1 and len(set(words)) == 1 and bool(_PARTS.intersection(words[0]))
+
+
+def stem_of(name: str) -> str:
+    """The name of a file without its folders and its suffix."""
+    return posixpath.splitext(posixpath.basename(name))[0]
+
+
+def split_files(names: Sequence[str], origin: str, what: str) -> list[tuple[int, str]]:
+    """Several files of one kind as (split, name): one file has no split; several must each name their own."""
+    if len(names) == 1:
+        return [(NO_SPLIT, names[0])]
+    splits = [(NO_SPLIT if (split := split_in(stem_of(name))) is None else split, name) for name in names]
+    if any(split == NO_SPLIT for split, _ in splits):
+        raise DataError(
+            f"{origin} holds {len(names)} {what} files, and it is not clear which to read",
+            received=", ".join(names[:4]) + (", …" if len(names) > 4 else ""),
+            mend="give the file itself, or name them after their splits: train, val, test",
+        )
+    return splits

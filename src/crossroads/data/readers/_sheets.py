@@ -6,9 +6,9 @@ import csv
 import io
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
 from crossroads.data.formats import IMAGE_SUFFIXES
@@ -24,7 +24,8 @@ SHEETS = (*TABLES, *LISTS, *JSON_LINES, *JSON)
 _DELIMITERS = ",;\t"
 _HEAD = 1 << 16
 _MAX_JSON = 1 << 27
-_SAMPLE = 64
+SAMPLE = 64
+_FIRST_KEY = re.compile(r"\s*(\[\s*\{|\{\s*\"([^\"]*)\")")
 _SPACED = re.compile(rf"(.*?({'|'.join(map(re.escape, sorted(IMAGE_SUFFIXES)))}))\s+(.*)", re.IGNORECASE)
 
 Line = tuple[int, list[str]]
@@ -41,6 +42,8 @@ class Sheet:
         encoding: Of its text.
         delimiter: Between fields; a space stands for any white space.
         headers: Names of the columns; empty where the file has no header line.
+        records: The entries of a JSON document, which is parsed once.
+        unnamed: Whether the file does not name its columns: it maps images to values.
     """
 
     span: Span
@@ -49,6 +52,8 @@ class Sheet:
     encoding: str = "utf-8-sig"
     delimiter: str = ","
     headers: tuple[str, ...] = ()
+    records: tuple[tuple[int, dict[str, str]], ...] = ()
+    unnamed: bool = False
 
     def rows(self) -> Iterator[Line]:
         """Each row with the number of its line, or of its entry in JSON. Raises DataError for one that is not well formed."""
@@ -56,13 +61,17 @@ class Sheet:
             return _csv_rows(self)
         if self.form == "list":
             return _list_rows(self)
-        return ((number, [record.get(header, "") for header in self.headers]) for number, record in _records(self))
+        return ((number, [record.get(header, "") for header in self.headers]) for number, record in self.entries())
+
+    def entries(self) -> Iterable[tuple[int, dict[str, str]]]:
+        """The objects of a JSON file with their numbers."""
+        return self.records if self.form == "json" else _json_lines(self)
 
     def sample(self) -> list[list[str]]:
         """The first rows, as far as they can be read."""
         found: list[list[str]] = []
         with suppress(DataError):  # whoever reads on meets it again, and says the line
-            found.extend(fields for _, fields in islice(self.rows(), _SAMPLE))
+            found.extend(fields for _, fields in islice(self.rows(), SAMPLE))
         return found
 
 
@@ -75,8 +84,13 @@ def sheet_of(view: View, name: str) -> Sheet:
         sheet = Sheet(span, label, form)
         if form == "json" and not _may_hold_records(head):
             return sheet
-        headers = dict.fromkeys(key for _, record in islice(_records(sheet), _SAMPLE) for key in record)
-        return Sheet(span, label, form, headers=tuple(headers))
+        if form == "json":
+            sheet = replace(sheet, records=tuple(_records(sheet)), unnamed=_maps_images(head))
+        headers: dict[str, None] = {}
+        with suppress(DataError):  # whoever reads the rows meets it again, and says the line
+            for _, record in sheet.entries():
+                headers |= dict.fromkeys(record)
+        return replace(sheet, headers=tuple(headers))
     encoding = "utf-16" if head[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
     first = next((line for line in head.decode(encoding, "replace").splitlines() if line.strip()), "")
     delimiter, fields = _split_first(first)
@@ -147,7 +161,7 @@ def _spaced(line: str) -> list[str]:
 
 
 def _is_lines(head: bytes) -> bool:
-    """Whether a .json file holds an object a line, as several tools write it."""
+    """Whether a .json file holds one object per line, as several tools write it."""
     first, _, rest = head.decode("utf-8-sig", "replace").lstrip().partition("\n")
     try:
         return isinstance(json.loads(first), dict) and rest.lstrip().startswith("{")
@@ -157,14 +171,18 @@ def _is_lines(head: bytes) -> bool:
 
 def _may_hold_records(head: bytes) -> bool:
     """Whether a JSON document begins like a list of records: others, such as COCO's, may be large and are not parsed."""
-    begin = re.match(r"\s*(\[\s*\{|\{\s*\"([^\"]*)\")", head.decode("utf-8-sig", "replace"))
+    begin = _FIRST_KEY.match(head.decode("utf-8-sig", "replace"))
     return begin is not None and (begin[2] in (None, "files", "version") or is_image_name(begin[2]))
 
 
+def _maps_images(head: bytes) -> bool:
+    """Whether a JSON document begins like an object whose keys are images."""
+    begin = _FIRST_KEY.match(head.decode("utf-8-sig", "replace"))
+    return begin is not None and begin[2] is not None and is_image_name(begin[2])
+
+
 def _records(sheet: Sheet) -> Iterator[tuple[int, dict[str, str]]]:
-    if sheet.form == "jsonl":
-        yield from _json_lines(sheet)
-        return
+    """The entries of a JSON document."""
     if sheet.span.size > _MAX_JSON:
         raise DataError(
             f"{sheet.label} is too large for one JSON document", received=f"{sheet.span.size} bytes", mend="save it as CSV"
@@ -200,7 +218,7 @@ def _json_lines(sheet: Sheet) -> Iterator[tuple[int, dict[str, str]]]:
 
 
 def _flat(entry: dict[str, object], prefix: str = "", depth: int = 0) -> dict[str, str]:
-    """Nested objects as ``outer.inner``; a list of texts as its members joined by ``|``; other lists are left out."""
+    """Nested objects as ``outer.inner``; a list of texts as its members joined by ``|``; other lists are ignored."""
     found: dict[str, str] = {}
     for key, value in entry.items():
         name = f"{prefix}{key}"

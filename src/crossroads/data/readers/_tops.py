@@ -55,7 +55,7 @@ def _same_split(name: str, top: str) -> bool:
     return is_plain_split(name) and split_in(name) == split_in(top)
 
 
-def has_split_folders(view: View) -> bool:
+def has_classes_in_splits(view: View) -> bool:
     """Whether top folders named after splits hold class folders; a class may be called `train` too, but holds images itself.
 
     Raises:
@@ -84,6 +84,10 @@ def has_split_folders(view: View) -> bool:
     )
 
 
-def two_readings(view: View, one: str, other: str, mend: str) -> DataError:
-    """The refusal of a layout that fits two readings."""
-    return DataError(f"the layout of {view.origin} must fit one reading", received=f"two: {one}; or {other}", mend=mend)
+class AmbiguousLayout(DataError):
+    """The refusal of a layout that can be read in two ways."""
+
+
+def two_readings(view: View, one: str, other: str, mend: str) -> AmbiguousLayout:
+    """The refusal of a layout that can be read in two ways."""
+    return AmbiguousLayout(f"the layout of {view.origin} is ambiguous: {one}; or {other}", mend=mend)

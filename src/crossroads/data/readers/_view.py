@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from crossroads.data.archives import MEMBER
 from crossroads.data.dataset import TEST, TRAIN, VALIDATION
-from crossroads.data.formats import IMAGE_SUFFIXES
+from crossroads.data.formats import DRAWN_SUFFIXES, IMAGE_SUFFIXES
 from crossroads.data.spans import Span, read_plain
 from crossroads.data.trees import Folder, Tree
 from crossroads.errors import DataError, ImageRefused
@@ -38,7 +38,7 @@ def suffix_of(name: str) -> str:
 
 
 def is_image_name(name: str) -> bool:
-    """Whether a file says by its suffix that it is an image, of a format that is read or not."""
+    """Whether the suffix of a file is that of an image format, supported or not."""
     return suffix_of(name) in IMAGE_SUFFIXES
 
 
@@ -111,13 +111,21 @@ class View:
         return tuple(name for name in self.names if "/" not in name)
 
     @cached_property
-    def top_folders(self) -> tuple[str, ...]:
-        """The folders directly below the root that hold images, at any depth, in natural order."""
-        return tuple(self.branches)
+    def branches(self) -> dict[str, Branch]:
+        """The folders directly below the root that hold images, at any depth, in natural order, with what lies in them.
+
+        Folders of nothing but icons and the like (`drawn`) do not count beside others.
+        """
+        return {top: branch for top, branch in self._all_branches.items() if top not in self.drawn}
 
     @cached_property
-    def branches(self) -> dict[str, Branch]:
-        """Each of `top_folders` with what lies in it."""
+    def drawn(self) -> dict[str, int]:
+        """The folders whose images are all of formats that are seldom photographs, beside others, with their numbers of images."""
+        photos = {name.partition("/")[0] for name in self.names if is_image_name(name) and suffix_of(name) not in DRAWN_SUFFIXES}
+        return {top: branch.images for top, branch in self._all_branches.items() if top not in photos} if photos else {}
+
+    @cached_property
+    def _all_branches(self) -> dict[str, Branch]:
         found: dict[str, Branch] = {}
         for name in self.names:
             parts = name.split("/", 2)
@@ -135,7 +143,7 @@ class View:
     @cached_property
     def images(self) -> list[str]:
         """The files with an image suffix."""
-        return [name for name in self.names if is_image_name(name)]
+        return [name for name in self.names if is_image_name(name) and name.partition("/")[0] not in self.drawn]
 
     @cached_property
     def loose(self) -> int:
@@ -159,7 +167,7 @@ class View:
     def below(self) -> View | None:
         """One level down, where everything that matters lies in one folder: all images, or else all tables and arrays.
 
-        A few images beside that folder, such as a logo, do not matter; whoever goes down says that they are left out.
+        A few images beside that folder, such as a logo, do not matter; whoever goes down notes that they are ignored.
         """
         if len(self.branches) == 1:
             ((top, branch),) = self.branches.items()

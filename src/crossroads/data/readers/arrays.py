@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import PurePosixPath
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -13,8 +12,7 @@ from numpy.typing import NDArray
 from crossroads.data._words import shown
 from crossroads.data.dataset import NO_SPLIT, TEST, TRAIN, VALIDATION, Dataset, ImageSource
 from crossroads.data.labels import Rows, encode
-from crossroads.data.pictures import SAMPLE, Convert, conversion, extent_of, range_note, source_of
-from crossroads.data.readers._view import split_of
+from crossroads.data.pictures import SAMPLE, Convert, conversion, extent_of, not_an_array, range_note, source_of
 from crossroads.errors import DataError
 
 IMAGE_KEYS = ("features", "images", "data", "x")
@@ -138,6 +136,8 @@ def from_pairs(
     notes: Sequence[str] = (),
     *,
     source: Callable[[object, str], ArrayImages | ListImages] | None = None,
+    sides: Sequence[int] | None = None,
+    groups: Sequence[Hashable] | None = None,
 ) -> Dataset:
     """The data set of several (split, name, images, labels), their classes united by name.
 
@@ -146,6 +146,8 @@ def from_pairs(
         origin: What to call them all.
         notes: What the reader has to say of them.
         source: Makes the images of what stands for them and its name; `array_source` by default, which reads nothing but numbers.
+        sides: The split of each image of a single pair.
+        groups: The group of each image of a single pair, or None for those that stand alone.
     """
     rows, sources, odd = Rows(), list[ImageSource](), []
     for split, name, images, values in pairs:
@@ -157,8 +159,14 @@ def from_pairs(
                 received=f"{len(found)} images and {len(codes)} labels",
                 mend="check how they were saved",
             )
-        for code in codes.tolist():
-            rows.add(classes[code], split=split)
+        for what, beside in (("split", sides), ("group", groups)):
+            if beside is not None and len(beside) != len(found):
+                raise DataError(
+                    f"{name} must have one {what} for each image", received=f"{len(found)} images and {len(beside)} {what}s"
+                )
+        for row, code in enumerate(codes.tolist()):
+            side, group = sides[row] if sides is not None else split, groups[row] if groups is not None else None
+            rows.add(classes[code], split=side, group=group)
         sources.append(found)
         odd += _odd_range(found, name)
     if not len(rows):
@@ -194,27 +202,40 @@ def array_source(images: object, name: str) -> ArrayImages | ListImages:
     except (ValueError, MemoryError) as error:
         received = "lists of different lengths" if isinstance(error, ValueError) else "more numbers than fit in memory"
         raise DataError(f"{name} must be images of numbers", received=received, mend="pass an array or a list of arrays") from error
+    except (TypeError, RuntimeError) as error:
+        raise not_an_array(items[0], name, error) from error
 
 
 def pairs_of(arrays: Mapping[str, T], origin: str) -> list[Pair[T]]:
     """Find images and labels among named arrays: `features` and `labels`, `x` and `y`, or `x_train`, `y_train`, `x_test`, `y_test`.
 
     Raises:
-        DataError: No such pair; says which names there are.
+        DataError: No such pair, or two for the training images; says which names there are.
     """
-    plain = {name.lower(): name for name in arrays}
-    if (pair := _find(plain, "{}")) is not None:
-        return [(NO_SPLIT, pair[0], arrays[pair[0]], arrays[pair[1]])]
+    return [(split, images, arrays[images], arrays[labels]) for split, images, labels in named_pairs(list(arrays), origin)]
+
+
+def named_pairs(keys: Sequence[str], origin: str) -> list[tuple[int, str, str]]:
+    """The names of images and labels that `pairs_of` finds, with their splits; `x` beside `x_test` is the training set."""
+    plain = {name.lower(): name for name in keys}
     found = []
     for split, words in _SPLIT_PREFIXES:
         for pattern in (pattern for word in words for pattern in (f"{{}}_{word}", f"{word}_{{}}", f"{{}}{word}", f"{word}{{}}")):
             if (pair := _find(plain, pattern)) is not None:
-                found.append((split, pair[0], arrays[pair[0]], arrays[pair[1]]))
+                found.append((split, *pair))
                 break
+    if (pair := _find(plain, "{}")) is not None:
+        if found and found[0][0] == TRAIN:
+            raise DataError(
+                f"{origin} must hold each split once",
+                received=f"{pair[0]!r} beside {found[0][1]!r}",
+                mend="remove the images and labels without a split",
+            )
+        found.insert(0, (TRAIN if found else NO_SPLIT, *pair))
     if not found:
         raise DataError(
             f"{origin} must hold images and labels",
-            received=f"arrays named {', '.join(map(repr, list(arrays)[:8])) or 'nothing'}",
+            received=f"arrays named {', '.join(map(repr, list(keys)[:8])) or 'nothing'}",
             mend=f"name the images one of {', '.join(IMAGE_KEYS)} and the labels one of {', '.join(LABEL_KEYS)}",
         )
     return found
@@ -224,24 +245,3 @@ def _find(names: Mapping[str, str], pattern: str) -> tuple[str, str] | None:
     images = next((names[key] for word in IMAGE_KEYS if (key := pattern.format(word)) in names), None)
     labels = next((names[key] for word in LABEL_KEYS if (key := pattern.format(word)) in names), None)
     return None if images is None or labels is None else (images, labels)
-
-
-def file_split(name: str) -> int | None:
-    """The split that a file name speaks of, such as TEST for ``small_test_traffic.p``."""
-    words = PurePosixPath(name).stem.lower().replace("-", "_").replace(".", "_").replace(" ", "_").split("_")
-    return next((split for word in words if (split := split_of(word)) is not None), None)
-
-
-def split_files(names: Sequence[str], origin: str, what: str) -> list[tuple[int, str]]:
-    """Several files of one kind as (split, name): one file has no split; several must each name their own."""
-    if len(names) == 1:
-        return [(NO_SPLIT, names[0])]
-    splits = [(file_split(name), name) for name in names]
-    unclear = [name for split, name in splits if split is None]
-    if unclear:
-        raise DataError(
-            f"{origin} holds {len(names)} {what} files, and it is not clear which to read",
-            received=", ".join(names[:4]) + (", …" if len(names) > 4 else ""),
-            mend="give the file itself, or name them after their splits: train, val, test",
-        )
-    return [(split, name) for split, name in splits if split is not None]

@@ -55,7 +55,7 @@ def read_cifar(view: View) -> Dataset:
         split = (TRAIN if train else TEST) if both else NO_SPLIT
         images = pixels.reshape(-1, 3, _SIDE, _SIDE).transpose(0, 2, 3, 1)
         pairs.append((split, view.label(name), images, [_text(names[label]) for label in labels]))
-    return from_pairs(pairs, view.origin, ["the classes are the fine labels; the coarse ones are not read"] if fine else [])
+    return from_pairs(pairs, view.origin, ["the classes are the fine labels; the coarse labels are ignored"] if fine else [])
 
 
 def _content(view: View, name: str) -> Mapping[str, object]:

@@ -8,12 +8,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
-from crossroads.data._words import plural
+from crossroads.data._words import plural, were
 from crossroads.data.dataset import NO_SPLIT, TEST, Dataset
 from crossroads.data.labels import Rows, class_name
 from crossroads.data.readers._names import are_parts, is_holder, is_overlay, is_plain_split, is_unlabelled, split_in, words_of
 from crossroads.data.readers._sheets import SHEETS
-from crossroads.data.readers._tops import has_split_folders, opened, split_tops, two_readings
+from crossroads.data.readers._tops import has_classes_in_splits, opened, split_tops, two_readings
 from crossroads.data.readers._view import Branch, TreeImages, View, is_image_name, suffix_of, views
 from crossroads.data.readers.others import hint
 from crossroads.data.readers.tables import reading, tables
@@ -21,6 +21,7 @@ from crossroads.errors import DataError
 
 _STEM = re.compile(r"([^\W\d][\w .-]*?)[._ -]*\d+\.\w+$")
 _MOST_LOOKED_INTO = 3
+_SIMILAR = 3
 _CAMERA = ("img", "image", "dsc", "dscn", "frame", "photo", "pic", "test", "train", "val")
 
 
@@ -33,7 +34,7 @@ class Labelled:
         labels: The label of each.
         splits: The split of each.
         groups: What each must share a split with, or None.
-        notes: What is left out, or read one way of two.
+        notes: What is ignored, and how ambiguous parts were read.
         tables: The tables that were read.
         tabled: Images of split folders whose labels are those of a table beside the folder.
     """
@@ -98,7 +99,7 @@ def class_folders(view: View, *, whole: bool = True) -> Labelled:
         label, inside, rest = name.partition("/")
         if not is_image_name(name):
             other.append(name)
-        elif inside:
+        elif inside and label not in view.drawn:
             inner = rest.partition("/")[0] if "/" in rest else ""
             if inner and with_images[label] and is_overlay(inner):
                 overlays += 1
@@ -107,17 +108,16 @@ def class_folders(view: View, *, whole: bool = True) -> Labelled:
             if inner and inner not in splits and not is_holder(inner):
                 deep[inner] = deep.get(inner, 0) + 1
     if view.loose:
-        found.notes.append(f"{plural(view.loose, 'image')} beside the class folders: left out")
+        found.notes.append(f"{plural(view.loose, 'image')} outside the class folders {were(view.loose)} ignored")
     if overlays:
-        found.notes.append(f"{plural(overlays, 'image')} in folders of masks or annotations: left out")
+        found.notes.append(f"{plural(overlays, 'image')} in folders of masks or annotations {were(overlays)} ignored")
     if deep:
         inside = listed("subfolder", "subfolders", list(deep))
-        found.notes.append(
-            f"{plural(sum(deep.values()), 'image')} in {inside} of class folders: taken as images of the class folder"
-        )
+        found.notes.append(f"{plural(sum(deep.values()), 'image')} in {inside} of class folders: counted as images of the class")
     if whole:
+        found.notes += _split_as_class(view)
         found.notes += odd_classes(view.branches)
-        found.notes += empty_classes(view.folders(), view.branches)
+        found.notes += empty_classes(view.folders(), [*view.branches, *view.drawn])
         found.notes += ignored(other)
     return found
 
@@ -153,7 +153,7 @@ def _refuse_hidden_splits(view: View) -> None:
         if not _may_hold_splits(view, top):
             continue
         for level in views(view.inside(top)):
-            if len(set(split_tops(level).values())) > 1 and has_split_folders(level):
+            if len(set(split_tops(level).values())) > 1 and has_classes_in_splits(level):
                 raise two_readings(
                     view,
                     f"{listed('folder', 'folders', tops)} are the classes",
@@ -161,13 +161,28 @@ def _refuse_hidden_splits(view: View) -> None:
                     f"give {level.root} itself",
                 )
     tests = [top for top, split in splits.items() if split == TEST and is_plain_split(top)]
-    if tests and len(tests) < len(tops) and len(set(splits.values())) == 1:
+    if tests and len(tests) < len(tops) and len(set(splits.values())) == 1 and not _are_two_arms(view):
         raise two_readings(
             view,
             f"{view.full(tests[0])}/ is the class {tests[0]!r}",
             "it holds images to predict",
             f"move {view.full(tests[0])}/ away, or rename it if it is a class",
         )
+
+
+def _are_two_arms(view: View) -> bool:
+    """Whether two flat folders of similar size may be classes of an experiment, such as ``test/`` and ``control/``.
+
+    One class with images to predict would be no data set, so the folder `test` can only be the other class.
+    """
+    sizes = [branch.images for branch in view.branches.values()]
+    return len(sizes) == 2 and all(map(_is_flat, view.branches.values())) and max(sizes) <= _SIMILAR * min(sizes)
+
+
+def _split_as_class(view: View) -> list[str]:
+    """A note on a class whose name is otherwise that of a split."""
+    named = [top for top in view.branches if is_plain_split(top)] if len(view.branches) > 1 else []
+    return [f"{top}/ is read as the class {top!r}, not as a split" for top in named]
 
 
 def _may_hold_splits(view: View, top: str) -> bool:
@@ -247,6 +262,14 @@ def _in_names(view: View) -> str:
     )
 
 
+def drawings(view: View) -> list[str]:
+    """A note on each folder of nothing but icons, drawings and the like, which is not a class."""
+    return [
+        f"{plural(count, 'image')} in {view.full(top)}/ ignored: only formats such as icons and drawings, so it is not a class"
+        for top, count in view.drawn.items()
+    ]
+
+
 def is_odd(name: str) -> bool:
     """Whether a folder's name says that its images have no class: ``images``, ``masks``, ``unlabeled``."""
     return is_holder(name) or is_overlay(name) or is_unlabelled(name)
@@ -255,14 +278,17 @@ def is_odd(name: str) -> bool:
 def odd_classes(names: Iterable[str]) -> list[str]:
     """A note on classes whose names say that they are none."""
     odd = list(filter(is_odd, names))
-    return [f"{listed('folder', 'folders', odd)} read as a class: move it away if its images have no label"] if odd else []
+    return [f"{listed('folder', 'folders', odd)} read as a class; move it if its images have no label"] if odd else []
 
 
 def empty_classes(folders: Sequence[str], with_images: Iterable[str]) -> list[str]:
     """A note on folders without images."""
     taken = set(map(class_name, with_images))
     names = [folder for folder in folders if class_name(folder) not in taken]
-    return [f"no images at all in {listed('folder', 'folders', names)}: not taken as a class"] if names else []
+    if not names:
+        return []
+    what = "has no images and is not a class" if len(names) == 1 else "have no images and are not classes"
+    return [f"{listed('folder', 'folders', names)} {what}"]
 
 
 def listed(one: str, many: str, names: Sequence[str]) -> str:
@@ -273,4 +299,4 @@ def listed(one: str, many: str, names: Sequence[str]) -> str:
 
 def ignored(other: Sequence[str]) -> list[str]:
     """A note on files that are no images."""
-    return [f"{plural(len(other), 'file')} without an image suffix left out, such as {other[0]}"] if other else []
+    return [f"{plural(len(other), 'file')} without an image suffix ignored, such as {other[0]}"] if other else []

@@ -9,6 +9,7 @@ import posixpath
 import re
 from collections.abc import Hashable, Iterator
 
+from crossroads.data._words import plural, were
 from crossroads.data.dataset import NO_SPLIT, TEST, TRAIN, Dataset
 from crossroads.data.labels import Rows, as_integer
 from crossroads.data.readers._found import Found, TableRow
@@ -44,7 +45,7 @@ def read_official(view: View) -> Dataset:
     train, test = _matching(view, _TRAIN_TABLE), _test_table(view)
     notes: list[str] = []
     if train and test and not _is_labelled(view, test):
-        notes.append(f"{test} has no ClassId: the test images are left out; add GT-final_test.csv, which has")
+        notes.append(f"{test} has no ClassId: the test images are ignored; add GT-final_test.csv, which has")
         test = None
     rows, found = Rows(), Found(view)
     for name in train:
@@ -59,7 +60,7 @@ def read_official(view: View) -> Dataset:
             if found.add(test, row, path=_test_image(view, test, row.path)):
                 rows.add(_class_of(view, test, row), split=TEST if train else NO_SPLIT)
     found.check()
-    notes += _unlisted(view, train, listed)
+    notes += [*_unlisted(view, train, listed), *found.notes()]
     return rows.dataset(view.origin, found.images(), notes)
 
 
@@ -100,7 +101,9 @@ def _unlisted(view: View, tables: list[str], listed: int) -> list[str]:
         return []
     folders = {posixpath.dirname(name) for name in tables}
     extra = sum(is_image_name(name) and posixpath.dirname(name) in folders for name in view.names) - listed
-    return [f"{extra} images beside the training tables are listed in none of them: left out"] if extra > 0 else []
+    if extra <= 0:
+        return []
+    return [f"{plural(extra, 'image')} beside the training tables, in none of them, {were(extra)} ignored"]
 
 
 def is_kaggle(view: View) -> bool:
@@ -151,9 +154,9 @@ def read_kaggle(view: View) -> Dataset:
             if found.add(table or "", row, path=_respelt(view, row.path)):
                 _add_frame(rows, row.path, _class_of(view, table or "", row), split if both else NO_SPLIT)
     found.check()
-    notes = [f"{twin}/ is a twin of {folders[0]}/: read once" for twin in folders[1:]]
+    notes = [*(f"{twin}/ ignored: it is a copy of {folders[0]}/" for twin in folders[1:]), *found.notes()]
     if not test and any(name[:5].lower() == "test/" for name in view.names):
-        notes.append("the images in Test/ have no Test.csv beside the folder: left out")
+        notes.append("the images in Test/ have no Test.csv beside the folder and were ignored")
     files = [found.images().name(index) for index in range(len(found))]
     if view.on_disk and not folders:
         return rows.dataset(view.origin, found.images(), notes)

@@ -37,8 +37,15 @@ def idx_files(view: View) -> dict[str, tuple[str, str]]:
 def read_idx(view: View) -> Dataset:
     """``train-images-idx3-ubyte`` with ``train-labels-idx1-ubyte``, and ``t10k-…`` as the test set."""
     found, pairs, notes = idx_files(view), list[Pair[object]](), list[str]()
+    splits = {prefix: TEST if prefix.startswith("t10k") else split_in(prefix) for prefix in found}
+    if len(set(splits.values())) < len(splits):
+        raise DataError(
+            f"{view.origin} must hold the idx files of one set",
+            received=", ".join(images for images, _ in found.values()),
+            mend="put each set into a folder of its own, and give one of them",
+        )
     for prefix, (images, labels) in found.items():
-        split = NO_SPLIT if len(found) == 1 else TEST if prefix.startswith("t10k") else split_in(prefix)
+        split = NO_SPLIT if len(found) == 1 else splits[prefix]
         if split is None:
             received = ", ".join(images for images, _ in found.values())
             raise DataError(
@@ -47,7 +54,7 @@ def read_idx(view: View) -> Dataset:
         pixels = _load(view, images, 3)
         if prefix.startswith("emnist"):
             pixels = pixels.transpose(0, 2, 1)
-            notes = ["the images of EMNIST are stored on their side: turned upright"]
+            notes = ["EMNIST stores its images on their side; they are turned upright"]
         pairs.append((split, view.label(images), pixels, _load(view, labels, 1)))
     return from_pairs(pairs, view.origin, notes)
 

@@ -3,19 +3,36 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
+from crossroads.data._words import plural
 from crossroads.data.dataset import NO_SPLIT, TEST, TRAIN, VALIDATION, Dataset
-from crossroads.data.readers.arrays import IMAGE_KEYS, LABEL_KEYS, ArrayImages, ListImages, Pair, array_source, from_pairs, pairs_of
+from crossroads.data.pictures import not_an_array
+from crossroads.data.readers._view import split_of
+from crossroads.data.readers.arrays import (
+    IMAGE_KEYS,
+    LABEL_KEYS,
+    ArrayImages,
+    ListImages,
+    Pair,
+    array_source,
+    from_pairs,
+    named_pairs,
+    pairs_of,
+)
 from crossroads.errors import DataError
 
 PAIR = "give (images, labels), a mapping of both, or ((x_train, y_train), (x_test, y_test))"
 
 _ENCODED = (str, os.PathLike, bytes, bytearray, Image.Image)
 _RECORD_IMAGES = ("image", "img", *IMAGE_KEYS)
+_SPLITS = ("split", "splits")
+_GROUPS = ("groups", "group")
+_TEXTS = ("U", "T")
 _RECORD_LABELS = (*LABEL_KEYS, "class", "category", "target")
 _SHOWN = 3
 
@@ -31,7 +48,7 @@ def read_memory(source: object) -> Dataset:
         DataError: Something else; says what to give instead.
     """
     if isinstance(source, Mapping):
-        return _from_pairs(pairs_of({str(key): value for key, value in source.items()}, "the mapping"))
+        return _from_mapping({str(key): value for key, value in source.items()})
     if not isinstance(source, (tuple, list)):
         raise DataError("a source is a path, or a pair (images, labels)", received=_kind(source), mend=_hint(source))
     if source and all(isinstance(item, Mapping) for item in source):
@@ -47,8 +64,55 @@ def read_memory(source: object) -> Dataset:
     raise DataError(PAIR, received=f"a {type(source).__name__} of {len(source)} items")
 
 
-def _from_pairs(pairs: Sequence[Pair[object]]) -> Dataset:
-    return from_pairs(pairs, "arrays", source=_pictures)
+def _from_pairs(pairs: Sequence[Pair[object]], split: object = None, group: object = None, notes: Sequence[str] = ()) -> Dataset:
+    """The data set of pairs; `split` and `group` have one value for each image of a single pair."""
+    sides = None if split is None else [_side(value) for value in _values(split, "split")]
+    groups = None if group is None else [_group(value) for value in _values(group, "groups")]
+    return from_pairs(pairs, "arrays", notes, source=_pictures, sides=sides, groups=groups)
+
+
+def _from_mapping(arrays: Mapping[str, object]) -> Dataset:
+    """Named images and labels, with `groups` and `split` beside them."""
+    pairs = pairs_of(arrays, "the mapping")
+    split, group = (next((key for key in keys if key in arrays), None) for keys in (_SPLITS, _GROUPS))
+    used = {key for _, *names in named_pairs(list(arrays), "the mapping") for key in names} | {split, group}
+    unread = [key for key in arrays if key not in used]
+    several = [key for key in (split, group) if key and len(pairs) > 1]
+    if unread or several:
+        raise DataError(
+            "a mapping holds images and labels of one set or of each split; a single set may have 'split' and 'groups'",
+            received=f"the {'key' if len(unread or several) == 1 else 'keys'} {', '.join(map(repr, unread or several))}",
+            mend="remove what is not used",
+        )
+    return _from_pairs(pairs, arrays[split] if split else None, arrays[group] if group else None)
+
+
+def _values(values: object, name: str) -> list[object]:
+    """One value for each image, as Python objects."""
+    if hasattr(values, "__array__"):
+        return list(_as_array(values, name).tolist())
+    if isinstance(values, Sequence) and not isinstance(values, (str, bytes)):
+        return [value.item() if isinstance(value, np.generic) else value for value in values]
+    raise DataError(f"{name} must have one value for each image", received=_kind(values))
+
+
+def _side(value: object) -> int:
+    """The split that a value names; none for None and an empty text."""
+    if value is None or value == "":
+        return NO_SPLIT
+    split = split_of(value) if isinstance(value, str) else None
+    if split is None:
+        raise DataError("a split is one of train, validation, test", received=repr(value))
+    return split
+
+
+def _group(value: object) -> Hashable:
+    """What names a group; None, as well as NaN, for an image that stands alone."""
+    if value is None or value == "" or value != value:
+        return None
+    if not isinstance(value, Hashable):
+        raise DataError("a group must be a number or a text", received=_kind(value))
+    return value
 
 
 def _from_records(records: Sequence[Mapping[object, object]]) -> Dataset:
@@ -58,9 +122,17 @@ def _from_records(records: Sequence[Mapping[object, object]]) -> Dataset:
         raise DataError(
             "each record must hold an image and a label",
             received=f"the keys {', '.join(map(repr, records[0]))}",
-            mend="name them image and label",
+            mend="use the keys 'image' and 'label'",
         )
-    return _from_pairs([(NO_SPLIT, "images", [record[image] for record in records], [record[label] for record in records])])
+    split, group = (next((key for key in keys if any(key in record for record in records)), None) for keys in (_SPLITS, _GROUPS))
+    others = sorted({str(key) for record in records for key in record} - {str(key) for key in (image, label, split, group)})
+    notes = [f"keys of the records ignored: {', '.join(map(repr, others[:5]))}{', …' if len(others) > 5 else ''}"] if others else []
+    return _from_pairs(
+        [(NO_SPLIT, "images", [record[image] for record in records], [record[label] for record in records])],
+        [record.get(split) for record in records] if split else None,
+        [record.get(group) for record in records] if group else None,
+        notes,
+    )
 
 
 def _pictures(images: object, name: str) -> ArrayImages | ListImages:
@@ -68,9 +140,9 @@ def _pictures(images: object, name: str) -> ArrayImages | ListImages:
     if isinstance(images, (*_ENCODED, Mapping)):
         raise DataError(f"{name} must be an array or a list of images", received=f"one {type(images).__name__}")
     if hasattr(images, "__array__"):  # also a tensor, or a column of a table
-        images = np.asarray(images)
+        images = _as_array(images, name)
     if isinstance(images, np.ndarray):
-        images = images.tolist() if images.dtype.kind == "U" and images.ndim == 1 else images
+        images = images.tolist() if images.dtype.kind in _TEXTS and images.ndim == 1 else images
     elif isinstance(images, Sequence):
         images = list(images)
     if isinstance(images, np.ndarray) and images.dtype.kind != "O":
@@ -84,12 +156,19 @@ def _pictures(images: object, name: str) -> ArrayImages | ListImages:
     return ListImages(items, name)
 
 
+def _as_array(item: object, name: str) -> NDArray[np.generic]:
+    try:
+        return np.asarray(item)
+    except (ValueError, TypeError, RuntimeError, MemoryError) as error:
+        raise not_an_array(item, name, error) from error
+
+
 def _require_there(paths: Sequence[str | os.PathLike[str]]) -> None:
     missing = [path for path in paths if not os.path.isfile(path)]  # noqa: PTH113 - a third of pathlib's time
     if missing:
         named = ", ".join(map(str, missing[:_SHOWN])) + (", …" if len(missing) > _SHOWN else "")
         raise DataError(
-            f"every path must lead to an image file, and {len(missing)} of {len(paths)} do not",
+            f"{len(missing)} of {plural(len(paths), 'path')} {'is not a file' if len(missing) == 1 else 'are not files'}",
             received=named,
             mend="paths are relative to the working directory",
         )
@@ -105,8 +184,8 @@ def _is_labelled(item: object) -> bool:
 
 def _are_images(item: object) -> bool:
     if hasattr(item, "__array__") and not isinstance(item, Image.Image):
-        shape, kind = np.shape(item), np.asarray(item).dtype.kind
-        return len(shape) >= 3 or (len(shape) == 1 and kind in "OU")
+        array = _as_array(item, "images")
+        return array.ndim >= 3 or (array.ndim == 1 and array.dtype.kind in ("O", *_TEXTS))
     return isinstance(item, Sequence) and not isinstance(item, (str, bytes)) and bool(item) and not _is_scalar(item[0])
 
 
@@ -148,5 +227,5 @@ def _hint(item: object) -> str:
     if hasattr(item, "__getitem__") and hasattr(item, "__len__"):
         return "give its images and labels: ([image for image, _ in data], [label for _, label in data])"
     if hasattr(item, "__iter__"):
-        return "give lists, not what makes one item at a time: tuple(zip(*data)) where it gives pairs of an image and a label"
+        return "pass lists, not an iterator: tuple(zip(*data)) where it gives pairs of an image and a label"
     return PAIR

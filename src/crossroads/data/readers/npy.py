@@ -9,8 +9,9 @@ from pathlib import PurePosixPath
 from crossroads.data._npy import load_npy
 from crossroads.data.archives import Limits
 from crossroads.data.dataset import Dataset
+from crossroads.data.readers._names import split_files
 from crossroads.data.readers._view import View, suffix_of
-from crossroads.data.readers.arrays import IMAGE_KEYS, LABEL_KEYS, Pair, from_pairs, pairs_of, split_files
+from crossroads.data.readers.arrays import IMAGE_KEYS, LABEL_KEYS, Pair, from_pairs, pairs_of
 from crossroads.data.spans import Span
 from crossroads.data.trees import open_archive
 from crossroads.errors import DataError

@@ -1,4 +1,4 @@
-"""Parquet as Hugging Face writes image data sets: encoded files in a column, read a row group at a time."""
+"""Parquet as Hugging Face writes image data sets: encoded files in a column, read one row group at a time."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from crossroads.data.dataset import NO_SPLIT, SPLITS, Dataset
 from crossroads.data.labels import Rows
+from crossroads.data.readers._names import split_in
 from crossroads.data.readers._view import View, suffix_of
-from crossroads.data.readers.arrays import file_split
 from crossroads.errors import DataError, ImageRefused, MissingExtraError
 
 IMAGE_COLUMNS = ("image", "img", "images", "picture", "photo")
@@ -46,7 +46,7 @@ def read_parquet(view: View) -> Dataset:
         shard = _Shard(view, name)
         labels = shard.labels()
         if labels and all(label == -1 for label in labels):
-            notes.append(f"{view.label(name)} has no labels (all are -1): left out")
+            notes.append(f"{view.label(name)} has no labels (all are -1) and is ignored")
             continue
         for index, label in enumerate(labels):
             rows.add(shard.class_name(label, index), split=split)
@@ -60,7 +60,7 @@ def _splits(names: Sequence[str], view: View) -> list[tuple[str, int]]:
     found = []
     for name in names:
         parts = reversed(name.removesuffix(".parquet").split("/"))
-        found.append((name, next((split for part in parts if (split := file_split(part)) is not None), NO_SPLIT)))
+        found.append((name, next((split for part in parts if (split := split_in(part)) is not None), NO_SPLIT)))
     if view.single:
         return [(name, NO_SPLIT) for name, _ in found]
     kinds = {split for _, split in found}

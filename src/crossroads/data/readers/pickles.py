@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from crossroads.data.dataset import Dataset
+from crossroads.data.readers._names import split_files
 from crossroads.data.readers._view import View, suffix_of
-from crossroads.data.readers.arrays import Pair, from_pairs, pairs_of, split_files
+from crossroads.data.readers.arrays import Pair, from_pairs, pairs_of
 from crossroads.data.unpickle import load_pickle
 from crossroads.errors import DataError
 

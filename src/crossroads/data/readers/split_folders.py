@@ -6,7 +6,7 @@ import posixpath
 from collections import Counter
 from collections.abc import Mapping
 
-from crossroads.data._words import plural
+from crossroads.data._words import plural, were
 from crossroads.data.dataset import SPLITS, TRAIN, Dataset
 from crossroads.data.labels import class_name, natural_key
 from crossroads.data.readers import _tops
@@ -16,6 +16,7 @@ from crossroads.data.readers._view import View, is_image_name
 from crossroads.data.readers.folders import (
     Labelled,
     class_folders,
+    drawings,
     empty_classes,
     ignored,
     is_odd,
@@ -31,7 +32,7 @@ def has_split_folders(view: View) -> bool:
     """Whether folders named after splits hold class folders, or a table each that labels their images."""
     if view.single:
         return False
-    return _tops.has_split_folders(view) or any(map(_tables_in, (view.inside(top) for top in split_tops(view))))
+    return _tops.has_classes_in_splits(view) or any(map(_tables_in, (view.inside(top) for top in split_tops(view))))
 
 
 def _tables_in(view: View) -> bool:
@@ -47,7 +48,7 @@ def split_folders(view: View) -> Labelled:
     """The images of all split folders with their labels.
 
     Raises:
-        DataError: Two splits have no class in common, or what lies in one fits two readings.
+        DataError: Two splits have no class in common, or one of them is ambiguous.
     """
     splits, twins, notes = _without_twins(view)
     parts = {top: _part(view, top) for top in splits}
@@ -66,10 +67,10 @@ def split_folders(view: View) -> Labelled:
         found.tabled.update(part.tabled)
         for label in stray:
             count = plural(seen[top].pop(label), "image")
-            found.notes.append(f"{count} in {view.full(top)}/{label} left out: {label!r} is no class of the training images")
+            found.notes.append(f"{count} in {view.full(top)}/{label} ignored: {label!r} is not a training class")
         if not part.names:
             count = plural(view.branches[top].images, "image")
-            found.notes.append(f"{count} in {view.full(top)}/ left out: no class folders in it, and no table of labels")
+            found.notes.append(f"{count} in {view.full(top)}/ ignored: no class folders in it, and no table of labels")
     found.notes += _outside(view, splits, twins)
     found.notes += odd_classes(dict.fromkeys(found.labels))
     found.notes += _missing_classes(view, splits, seen)
@@ -88,12 +89,12 @@ def _part(view: View, top: str) -> Labelled:
     if inside.branches and not _names_all(inner):
         refuse_other_than_classes(inside)
         found = class_folders(inside, whole=False)
-        found.notes = [f"in {view.full(top)}/: {note}" for note in found.notes]
+        found.notes = [f"in {view.full(top)}/: {note}" for note in (*drawings(inside), *found.notes)]
         return found
     if tables(inner):
         found = _by_table(reading(inner), inner, "")
         if inside.branches:
-            found.notes.append(f"the folders in {view.full(top)}/ are not taken as classes")
+            found.notes.append(f"the folders in {view.full(top)}/ are not used as classes")
         return found
     if tables(view):
         return _by_table(reading(view), view, f"{top}/")
@@ -105,7 +106,7 @@ def _names_all(view: View) -> bool:
     try:
         return bool(tables(view)) and len(set(reading(view).found.paths)) == len(view.images) and not reading(view).found.missing
     except DataError:
-        return False  # the class folders are read, and the table is named among the files that are left out
+        return False  # the class folders are read, and the table is noted among the ignored files
 
 
 def _by_table(table: Reading, view: View, folder: str) -> Labelled:
@@ -115,8 +116,9 @@ def _by_table(table: Reading, view: View, folder: str) -> Labelled:
         name = _in_tree(view, path)
         if name.startswith(view.full(folder)):
             found.add(name, table.labels[row], group=table.groups[row])
-    if not folder:
+    if found.names:
         table.found.check()
+    if not folder:
         found.notes = [*table.notes, *table.left_out()]
     elif found.names:
         found.tabled = set(found.names)
@@ -124,7 +126,7 @@ def _by_table(table: Reading, view: View, folder: str) -> Labelled:
         found.notes = [*table.notes, f"{folder} is labelled by {table.title}"]
         if left_out:
             count = plural(left_out, "image")
-            found.notes.append(f"{count} in {view.full(folder)} left out, which {table.title} does not name")
+            found.notes.append(f"{count} in {view.full(folder)} ignored: not in {table.title}")
     if found.names:
         found.tables = {view.full(each.name) for each in table.tables}
     return found
@@ -144,11 +146,10 @@ def _in_tree(view: View, path: str) -> str:
 
 def _outside(view: View, splits: Mapping[str, int], twins: set[str]) -> list[str]:
     """Notes on images that lie in no split folder."""
-    notes = [f"{plural(view.loose, 'image')} beside the split folders left out"] if view.loose else []
+    notes = [f"{plural(view.loose, 'image')} outside the split folders {were(view.loose)} ignored"] if view.loose else []
     others = {top: branch for top, branch in view.branches.items() if top not in splits and top not in twins}
     return notes + [
-        f"{plural(branch.images, 'image')} in {view.full(top)}/ left out: it is named after no split"
-        for top, branch in others.items()
+        f"{plural(branch.images, 'image')} in {view.full(top)}/ ignored: its name is not a split" for top, branch in others.items()
     ]
 
 
@@ -163,7 +164,7 @@ def _without_twins(view: View) -> tuple[dict[str, int], set[str], list[str]]:
             splits[folder] = split
         else:
             twins.add(folder)
-            notes.append(f"{folder}/ holds the same files as {twin}/: read once")
+            notes.append(f"{folder}/ ignored: it holds the same files as {twin}/")
     return splits, twins, notes
 
 
@@ -197,7 +198,7 @@ def _folders_of_classes(view: View, top: str) -> list[str]:
 
 
 def _with_images(view: View, splits: Mapping[str, int]) -> set[str]:
-    return {name for top in splits for name in opened(view, top).branches}
+    return {name for top in splits for inside in [opened(view, top)] for name in (*inside.branches, *inside.drawn)}
 
 
 def _refuse_strangers(view: View, splits: Mapping[str, int], seen: Mapping[str, Counter[str]]) -> None:

@@ -1,4 +1,4 @@
-"""Tables and lists: one image and its label a row."""
+"""Tables and lists: one image and its label per row."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from crossroads.data._words import plural
+from crossroads.data._words import plural, were
 from crossroads.data.dataset import NO_SPLIT, SPLITS, TEST, TRAIN, Dataset
 from crossroads.data.labels import Rows, class_name
 from crossroads.data.readers._columns import FALSE, IMAGE_HEADERS, LABEL_HEADERS, TRUE, Columns, columns_of
-from crossroads.data.readers._found import Found, TableRow
-from crossroads.data.readers._names import is_plain_split, split_in, words_of
+from crossroads.data.readers._found import Found, TableRow, files_of
+from crossroads.data.readers._names import is_plain_split, split_files, split_in, words_of
 from crossroads.data.readers._sheets import SHEETS, Sheet, sheet_of
 from crossroads.data.readers._view import SPLIT_WORDS, View, split_of, suffix_of
 from crossroads.errors import DataError, did_you_mean
@@ -22,6 +22,11 @@ _LIST_FOLDERS = frozenset(
     ["meta", "metadata", "annotation", "annotations", "label", "labels", "list", "lists", "split", "splits", "info"]
 )
 _MOST_ALIKE = 64
+_MOST_SAID = 4
+_NEARLY_UNIQUE = 0.9
+_SURE_OF_GUESS, _SURE_OF_CLEAR = 5, 100
+"""Images from which on labels that are nearly all different are refused: one image per class is a sensible test set."""
+_ONE_HOT = frozenset(("", "0", "0.0", "1", "1.0"))
 _JOINED = re.compile(r"\s*[|;,]\s*")
 
 
@@ -57,9 +62,13 @@ def tables(view: View) -> list[Table]:
 
     Beside tables with a header that means labels, one with any other header is a list of something else, such as the classes.
     """
-    found = [table for table in _listing(view) if view.single or table.columns.labelled]
+    found = _labelled(view)
     clear = [table for table in found if table.columns.clear]
     return clear or found
+
+
+def _labelled(view: View) -> list[Table]:
+    return [table for table in _listing(view) if view.single or table.columns.labelled]
 
 
 def unlabelled_tables(view: View) -> list[Table]:
@@ -70,7 +79,7 @@ def unlabelled_tables(view: View) -> list[Table]:
 def _listing(view: View) -> list[Table]:
     """The files of rows that name images, looked at once."""
     if "tables" not in view.memo:
-        files = Found(view).files
+        files = files_of(view)
         found = []
         for name in _candidates(view):
             try:
@@ -95,6 +104,10 @@ def _candidates(view: View) -> list[str]:
         return [name for name in view.names if not view.kind and suffix_of(name) in SHEETS]
     found = [name for name in view.names if suffix_of(name) in SHEETS and _place_of_tables(name) and not _is_submission(name)]
     alike = Counter((posixpath.dirname(name), suffix_of(name)) for name in found)  # a file for each image is no table
+    for (folder, suffix), count in alike.items():
+        if count > _MOST_ALIKE:
+            where = view.full(folder) or view.origin
+            view.notes.append(f"{count} {suffix} files in {where} ignored: more than {_MOST_ALIKE} are not tables of labels")
     return [name for name in found if alike[posixpath.dirname(name), suffix_of(name)] <= _MOST_ALIKE]
 
 
@@ -126,6 +139,7 @@ class Reading:
         self.splits: list[int] = []
         self.groups: list[str | None] = []
         self.notes: list[str] = []
+        self.unlabelled: set[str] = set()
 
     def add(self, table: Table, row: TableRow, split: int) -> None:
         """One row."""
@@ -173,11 +187,10 @@ class Reading:
             return []
         prefix = "" if self.view.on_disk else self.view.root
         named = {path.removeprefix(prefix) for path in self.found.paths}
+        named |= {path.removeprefix(prefix) for path in self.unlabelled}
         counts = Counter(name.partition("/")[0] + "/" if "/" in name else "" for name in self.view.images if name not in named)
-        verb = "does" if len(self.tables) == 1 else "do"
-        why = f"left out, which {self.title} {verb} not name"
         places = ((f" in {self.view.full(folder)}" if self.view.full(folder) else "", count) for folder, count in counts.items())
-        return [f"{plural(count, 'image')}{place} {why}" for place, count in places]
+        return [f"{plural(count, 'image')}{place} ignored: not in {self.title}" for place, count in places]
 
 
 def read_tables(view: View) -> Dataset:
@@ -199,6 +212,8 @@ def reading(view: View) -> Reading:
 
 def _reading(view: View) -> Reading:
     result, unlabelled = Reading(view, tables(view)), 0
+    beside = [table.name for table in _labelled(view) if table not in result.tables]
+    result.notes += [f"{view.label(name)} ignored: {result.title} gives the labels" for name in beside[:_MOST_SAID]]
     for split, table in _with_splits(result.tables, view.origin):
         before = len(result.found)
         for row in table_rows(table):
@@ -206,15 +221,33 @@ def _reading(view: View) -> Reading:
                 result.add(table, row, row.split or split)
             else:
                 unlabelled += 1
+                result.unlabelled.add(result.found.files.find(table.name, row.line, row.path, row.split or split)[0])
         if len(result.found) == before:
             raise DataError(f"{view.label(table.name)} must list at least one image", received="a header and no rows")
         result.notes += _said(table)
     if unlabelled:
-        result.notes.append(f"{plural(unlabelled, 'row')} of {result.title} without a class left out")
+        has = "has" if unlabelled == 1 else "have"
+        result.notes.append(f"{plural(unlabelled, 'row')} of {result.title} {has} no class and {were(unlabelled)} ignored")
+    _refuse_unique_labels(result)
     result.split_by_folders()
     result.notes += result.found.notes()
     result.notes += _look_for_several_labels(result)
     return result
+
+
+def nearly_unique(labels: Sequence[str], least: int = 10) -> bool:
+    """Whether nearly every image has a label of its own, as a checksum, a link or a caption is; told from `least` images on."""
+    return len(labels) >= least and len(set(labels)) > _NEARLY_UNIQUE * len(labels)
+
+
+def _refuse_unique_labels(result: Reading) -> None:
+    """Raise DataError where the column of labels holds something else. A header that says label gets the benefit of the doubt."""
+    if nearly_unique(result.labels, _SURE_OF_CLEAR if all(table.columns.clear for table in result.tables) else _SURE_OF_GUESS):
+        raise DataError(
+            f"{result.title} must give a label that several images share",
+            received=f"{len(set(result.labels))} different values for {len(result.labels)} images, such as {result.labels[0]!r}",
+            mend="add a column label that holds the class of each image",
+        )
 
 
 def _split_folder(path: str) -> int | None:
@@ -224,27 +257,20 @@ def _split_folder(path: str) -> int | None:
 
 def _with_splits(found: Sequence[Table], origin: str) -> list[tuple[int, Table]]:
     """Each table with the split that its name speaks of: one table has none; several must each name their own."""
-    if len(found) == 1:
-        return [(NO_SPLIT, found[0])]
-    splits = [(split_in(posixpath.splitext(posixpath.basename(table.name))[0]), table) for table in found]
-    if any(split is None for split, _ in splits):
-        raise DataError(
-            f"{origin} holds {len(found)} table files, and it is not clear which to read",
-            received=", ".join(table.name for table in found[:4]) + (", …" if len(found) > 4 else ""),
-            mend="give the file itself, or name them after their splits: train, val, test",
-        )
-    return [(split, table) for split, table in splits if split is not None]
+    by_name = {table.name: table for table in found}
+    return [(split, by_name[name]) for split, name in split_files(list(by_name), origin, "table")]
 
 
 def _said(table: Table) -> list[str]:
     """What a reader of the notes should know of how a table was read."""
     columns, headers, notes = table.columns, table.sheet.headers, list(table.columns.unread)
-    if columns.label is not None and headers and headers[columns.label].strip().lower() not in LABEL_HEADERS:
-        notes.insert(0, f"labels are the column {headers[columns.label]!r} of {table.sheet.label}")
+    if columns.label is not None and headers and (columns.others or headers[columns.label].strip().lower() not in LABEL_HEADERS):
+        others = "".join(f", not {headers[at]!r}" for at in columns.others)
+        notes.insert(0, f"labels are the column {headers[columns.label]!r} of {table.sheet.label}{others}")
     if columns.split is not None and headers and headers[columns.split].strip().lower() != "split":
         notes.append(f"splits are the column {headers[columns.split]!r} of {table.sheet.label}")
     if columns.boxes:
-        notes.append(f"the boxes in {table.sheet.label} are not read: images are taken whole")
+        notes.append(f"bounding boxes in {table.sheet.label} are ignored; whole images are used")
     return notes
 
 
@@ -256,14 +282,14 @@ def _look_for_several_labels(result: Reading) -> list[str]:
     """
     known = set(result.labels)
     plural_header = any(_plural(table) for table in result.tables)
-    for label in known:
+    for label in sorted(known):
         parts = set(_JOINED.split(label) if _JOINED.search(label) else label.split())
         together = len(parts) > 1 and parts <= known
         if "|" in label or (together and plural_header):
             raise DataError(
                 f"an image must have one label, and {result.title} gives some several",
                 received=repr(label),
-                mend="multi-label tables are not read: keep the images with one label, or choose one per image",
+                mend="multi-label tables are not supported; keep the images with one label, or choose one label per image",
             )
         if together:
             return [f"label {label!r} is read as a class of its own, beside {', '.join(map(repr, sorted(parts)))}"]
@@ -290,7 +316,7 @@ def table_rows(table: Table) -> Iterator[TableRow]:
     for line, fields in sheet.rows():
         if any(field.strip() for field in fields[width:]) or (sheet.headers and len(fields) <= needed):
             raise DataError(
-                f"{sheet.label} line {line}: {width} columns are wanted as in the {'header' if sheet.headers else 'first rows'}",
+                f"{sheet.label} line {line}: expected {width} columns, as in the {'header' if sheet.headers else 'first rows'}",
                 received=len(fields),
                 mend="quote fields that hold the delimiter",
             )
@@ -308,7 +334,14 @@ def _label(table: Table, line: int, fields: Sequence[str]) -> str:
     columns = table.columns
     if columns.label is not None:
         return fields[columns.label].strip()
-    marked = [at for at in columns.one_hot if at < len(fields) and fields[at].strip() in ("1", "1.0")]
+    cells = {at: fields[at].strip() for at in columns.one_hot if at < len(fields)}
+    if soft := next((cell for cell in cells.values() if cell not in _ONE_HOT), ""):
+        raise DataError(
+            f"{table.sheet.label} line {line}: a column for each class must hold 0 or 1",
+            received=repr(soft),
+            mend="soft labels are not supported; choose one class per image",
+        )
+    marked = [at for at, cell in cells.items() if cell in ("1", "1.0")]
     if len(marked) > 1:
         raise _several(table, line, ", ".join(table.sheet.headers[at].strip() for at in marked[:4]))
     return table.sheet.headers[marked[0]].strip() if marked else ""
@@ -318,7 +351,7 @@ def _several(table: Table, line: int, received: str) -> DataError:
     return DataError(
         f"{table.sheet.label} line {line}: an image must have one label",
         received=received,
-        mend="multi-label tables are not read: keep the images with one label, or choose one per image",
+        mend="multi-label tables are not supported; keep the images with one label, or choose one label per image",
     )
 
 
