@@ -95,6 +95,14 @@ def test_bad_official_tables(tmp_path: Path) -> None:
     assert read(tmp_path).notes == ("1 image beside the training tables, in none of them, was ignored",)
 
 
+def test_duplicate_rows_of_official_tables_are_noted(tmp_path: Path) -> None:
+    table = next(official_train(tmp_path, (3,)).rglob("*.csv"))
+    table.write_text(table.read_text() + table.read_text().splitlines()[1] + "\n")
+    dataset = read(tmp_path)
+    assert len(dataset) == 6
+    assert dataset.notes == ("1 duplicate row ignored",)
+
+
 def kaggle(folder: Path) -> Path:
     names = [f"{label}/{label:05d}_{track:05d}_{frame:05d}.png" for label in (2, 10) for track in range(2) for frame in range(2)]
     header = "Width,Height,Roi.X1,Roi.Y1,Roi.X2,Roi.Y2,ClassId,Path\n"
