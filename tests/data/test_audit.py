@@ -304,3 +304,30 @@ def test_a_class_that_fit_will_refuse_is_an_error_here_too() -> None:
     assert found(few, "scarce-classes").examples == ("b (2 images)",)
     grouped = audit(dataset(pictures(24), [0] * 12 + [1] * 12, groups=[*range(12), *([90] * 6), *([91] * 6)]))
     assert found(grouped, "scarce-classes").examples == ("b (2 groups)",)
+
+
+@pytest.mark.parametrize(
+    ("top", "hint"), [(4095, "such as 16 where they have 12 bits"), (253, "such as 256 where they have 8 bits")]
+)
+@pytest.mark.parametrize("shape", ["array", "list", "splits"])
+def test_the_range_of_images_in_memory_is_that_of_the_values_given(top: int, hint: str, shape: str) -> None:
+    images = np.random.default_rng(4).integers(0, top + 1, (8, 12, 12)).astype(np.uint16)
+    images[:, 0, 0] = top
+    labels = ["a", "b"] * 4
+    source = {
+        "array": (images, labels),
+        "list": (list(images), labels),
+        "splits": ((images[:4], labels[:4]), (images[4:], labels[4:])),
+    }
+    found = audit(read(source[shape]))
+    said = next(finding for finding in found.findings if finding.check == "value-range")
+    assert f"no value above {top:,} of 65,535" in said.summary
+    assert hint in said.mend
+    assert said.count == 8
+    assert all(said.mend in note for note in found.notes)
+
+
+def test_dark_floats_in_memory_are_measured_from_0_to_1() -> None:
+    images = np.random.default_rng(4).random((6, 12, 12)) * 0.05
+    found = audit(read((images, ["a", "b"] * 3)))
+    assert any(finding.check == "value-range" and "of 1 and" in finding.summary for finding in found.findings)

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from crossroads.data._pool import in_order
 from crossroads.data._words import plural
-from crossroads.data.dataset import DIGEST_BYTES, SPLITS, TEST, TRAIN, VALIDATION, Dataset, digest_of
+from crossroads.data.dataset import DIGEST_BYTES, SPLITS, TEST, TRAIN, VALIDATION, Dataset, MemorySource, digest_of
 from crossroads.data.images import Extent, dimensions, measured, resize
 from crossroads.data.loading import CHUNK, Refusal, read
 from crossroads.data.mirrors import FlipVerdict, Mirrors, flip_is_safe, mirrors
-from crossroads.data.pictures import described, misscaled
+from crossroads.data.pictures import described, extent_of, misscaled
 from crossroads.data.sketches import SIDE, Sketches, near_pairs, sketch
 from crossroads.errors import ImageRefused
 
@@ -192,7 +192,7 @@ def _surveyed(dataset: Dataset, progress: Callable[[int, int], None] | None, wor
                 continue
             kept.append(row)
             sides.append(side)
-            extents.append(extent)
+            extents.append(_given_extent(dataset, row) or extent)
             digests.append(digest_of(raw))
         packed = np.frombuffer(b"".join(digests), np.uint8).reshape(-1, DIGEST_BYTES)
         ranges = np.array(extents, np.float64).reshape(-1, 3)
@@ -212,6 +212,12 @@ def _surveyed(dataset: Dataset, progress: Callable[[int, int], None] | None, wor
         Sketches.joined([part.sketches for part in parts]),
         [refusal for part in parts for refusal in part.refusals],
     )
+
+
+def _given_extent(dataset: Dataset, row: int) -> Extent | None:
+    """The range of values of an image in memory before it became 8-bit; None for a file."""
+    images = dataset.images
+    return extent_of(images.picture(int(dataset.indices[row]))) if isinstance(images, MemorySource) else None
 
 
 def _blank(sketches: Sketches) -> NDArray[np.bool_]:

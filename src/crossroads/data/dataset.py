@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +29,15 @@ class ImageSource(Protocol):
 
     def read(self, index: int) -> bytes | NDArray[np.uint8]:
         """The encoded file of image `index`, or its pixels, uint8 (height, width[, channels]). Safe to call from many threads."""
+        ...
+
+
+@runtime_checkable
+class MemorySource(ImageSource, Protocol):
+    """Images in memory, which may have more than 8 bits before they are read."""
+
+    def picture(self, index: int) -> object:
+        """Image `index` as it was given."""
         ...
 
 

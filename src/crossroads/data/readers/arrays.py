@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossroads.data._words import shown
-from crossroads.data.dataset import NO_SPLIT, TEST, TRAIN, VALIDATION, Dataset, ImageSource
+from crossroads.data.dataset import NO_SPLIT, TEST, TRAIN, VALIDATION, Dataset, ImageSource, MemorySource
 from crossroads.data.labels import Rows, encode
 from crossroads.data.pictures import SAMPLE, Convert, conversion, extent_of, not_an_array, range_note, source_of
 from crossroads.errors import DataError
@@ -91,6 +91,11 @@ class Joined:
         """As the part calls it."""
         source, inner = self._place(index)
         return source.name(inner)
+
+    def picture(self, index: int) -> object:
+        """One image as it was given; None where its part is files."""
+        source, inner = self._place(index)
+        return source.picture(inner) if isinstance(source, MemorySource) else None
 
     def read(self, index: int) -> bytes | NDArray[np.uint8]:
         """As the part reads it."""
