@@ -91,6 +91,21 @@ def test_classes_of_very_unequal_size_are_named_unless_they_are_weighed(rare, cl
     assert not told or any("of class level there are 32 training images, of class upright 1:" in note for note in notes)
 
 
+def test_equal_images_with_different_labels_are_named_where_the_digests_are_known():
+    images, labels = stripes(40, size=16)
+    images[7] = images[4]
+    images[9] = images[4]
+    images[2] = images[0]  # of one class, which is no contradiction
+    said = [note for note in divide((images, labels), None, Recipe(), Silent()).notes if "another label" in note]
+    assert len(said) == 1
+    assert said[0].startswith("3 images ")
+    assert "images[4] (level) and images[7] (upright)" in said[0]
+    alone = divide({"x": images, "y": labels, "groups": np.arange(40)}, None, Recipe(), Silent())  # groups: nothing is compared
+    assert not any("another label" in note for note in alone.notes)
+    images[[7, 9]] = 255 - images[[7, 9]]
+    assert not any("another label" in note for note in divide((images, labels), None, Recipe(), Silent()).notes)
+
+
 def test_files_in_the_dark_end_of_16_bits_are_told_and_a_class_in_a_format_that_is_not_read_ends_it(tmp_path):
     for number in range(24):
         home = tmp_path / "ab"[number % 2]

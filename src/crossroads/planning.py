@@ -102,6 +102,7 @@ def divide(data: Source | None, test: Source | None, recipe: Recipe, watcher: Wa
     if locked is not None:
         recipe = replace(recipe, test_share=0.0)  # which then does nothing; so the stored recipe repeats the run
     notes = (*dataset.notes, *(() if locked is None else (f"test: {note}" for note in locked.notes)), *parts.notes)
+    notes += _with_two_labels(dataset)
     if recipe.class_weights == "none":
         notes += _unequal(parts.train)
     for note in notes:
@@ -120,6 +121,20 @@ def _require_all_trained(train: Dataset) -> None:
             received=f"none of {', '.join(absent[:5])}{', …' * (len(absent) > 5)}",
             mend="add images of it to train, or leave the class out",
         )
+
+
+def _with_two_labels(dataset: Dataset) -> tuple[str, ...]:
+    """A note where equal images have different labels; else nothing."""
+    rows = dataset.with_two_labels()
+    if not len(rows) or dataset.digests is None:
+        return ()
+    same = (dataset.digests[rows] == dataset.digests[rows[0]]).all(axis=1)
+    other = rows[same & (dataset.labels[rows] != dataset.labels[rows[0]])][0]
+    return (
+        f"{len(rows):,} images also occur under another label, for example {dataset.name(int(rows[0]))} "
+        f"({dataset.classes[dataset.labels[rows[0]]]}) and {dataset.name(int(other))} ({dataset.classes[dataset.labels[other]]}); "
+        "run `crossroads audit`",
+    )
 
 
 def _unequal(train: Dataset) -> tuple[str, ...]:

@@ -164,6 +164,18 @@ class Dataset:
         _, found = np.unique(np.concatenate([self.digests, marks], axis=1), axis=0, return_inverse=True)
         return None if n == 0 or found.max() == n - 1 else found.reshape(n).astype(np.int64)
 
+    def with_two_labels(self) -> NDArray[np.int64]:
+        """int64, the rows whose image also occurs under another label, byte for byte; of those images whose digests are known."""
+        if self.digests is None:
+            return np.empty(0, np.int64)
+        known = np.flatnonzero(self.digests.any(axis=1))
+        words, labels = np.ascontiguousarray(self.digests[known]).view(np.uint64), self.labels[known]
+        order = np.lexsort((words[:, 1], words[:, 0]))
+        words, labels = words[order], labels[order]
+        starts = np.flatnonzero(np.r_[len(known) > 0, (words[1:] != words[:-1]).any(axis=1)])
+        differ = np.maximum.reduceat(labels, starts) > np.minimum.reduceat(labels, starts) if len(starts) else np.empty(0, bool)
+        return np.sort(known[order[np.repeat(differ, np.diff(np.r_[starts, len(known)]))]])
+
     def counts(self) -> NDArray[np.int64]:
         """int64 (k,), the number of rows of each class."""
         return np.bincount(self.labels, minlength=len(self.classes)).astype(np.int64)
