@@ -176,15 +176,31 @@ def test_align_matches_numbers_spelt_otherwise() -> None:
 
 
 def test_align_does_not_guess_between_two_spellings() -> None:
-    with pytest.raises(DataError, match="label '020'"):
+    with pytest.raises(DataError, match="'020'"):
         align(dataset("020"), ("20", "0020"))
 
 
-def test_align_names_row_label_and_nearest_class() -> None:
-    with pytest.raises(
-        DataError, match=r"images\[1\]: label 'st0p' is not among the 3 classes.*1 such row in here.*did you mean 'stop'"
-    ):
-        align(dataset("50", "st0p"), ("50", "60", "stop"))
+def refusal(labels: list[str], classes: tuple[str, ...]) -> DataError:
+    with pytest.raises(DataError) as caught:
+        align(dataset(*labels), classes)
+    return caught.value
+
+
+def test_align_names_every_unknown_label_and_the_first_row() -> None:
+    error = refusal(["round", "striped", "rare", "striped"], ("circle", "round", "square"))
+    assert "one of the 3 classes" in error.rule
+    assert str(error.received) == "'rare' (1 image), 'striped' (2 images), the first images[1]"
+    assert error.mend == "the classes are circle, round, square"  # 'square' is no typo of 'rare'
+    many = refusal([f"breed{letter}" for letter in "abcdefg"], ("x", "y"))
+    assert " and 2 more" in str(many.received)
+
+
+def test_align_suggests_a_class_only_for_a_near_typo() -> None:
+    assert refusal(["50", "st0p"], ("50", "60", "stop")).mend == "did you mean 'stop'?"
+    assert refusal(["Stop"], ("60", "stop")).mend == "did you mean 'stop'?"
+    several = refusal(["squar", "striped", "tringle"], ("circle", "square", "triangle")).mend
+    assert several == "did you mean 'square' for 'squar', 'triangle' for 'tringle'?"
+    assert refusal(["1201"], ("120", "121")).mend == "the classes are 120, 121"
 
 
 def test_align_ignores_classes_without_rows() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import difflib
 import os
 import re
 import unicodedata
@@ -17,10 +18,14 @@ from numpy.typing import NDArray
 
 from crossroads.data._words import plural, shown
 from crossroads.data.dataset import NO_SPLIT, Dataset, ImageSource
-from crossroads.errors import DataError, did_you_mean
+from crossroads.errors import DataError
 
 _DIGITS = re.compile(r"\d+", re.ASCII)
 _INTEGER = re.compile(r"[+-]?\d{1,18}", re.ASCII)
+
+_SHOWN, _SHOWN_CLASSES = 5, 12
+_TYPO = 0.75
+"""Similarity (`difflib`) from which on an unknown label counts as a misspelt class: one letter of four."""
 
 
 def _padded(match: re.Match[str]) -> str:
@@ -330,7 +335,7 @@ def align(dataset: Dataset, classes: Sequence[str]) -> Dataset:
         The same rows with labels into `classes`.
 
     Raises:
-        DataError: A label that occurs is not among `classes`; says which row, which label and the nearest class.
+        DataError: A label that occurs is not among `classes`; names these labels, how many rows each has, and the first row.
     """
     known = tuple(classes)
     place = {class_name(name): index for index, name in enumerate(known)} | {name: index for index, name in enumerate(known)}
@@ -347,16 +352,36 @@ def align(dataset: Dataset, classes: Sequence[str]) -> Dataset:
             respelt.append(f"{name!r} as {known[by_integer[number]]!r}")
     labels = mapping[dataset.labels] if len(mapping) else dataset.labels
     if (labels < 0).any():
-        row = int(np.argmax(labels < 0))
-        label = dataset.classes[dataset.labels[row]]
-        rows = int(np.count_nonzero(labels < 0))
-        raise DataError(
-            f"{dataset.name(row)}: label {label!r} is not among the {len(known)} classes",
-            received=f"{rows} such row{'s' if rows > 1 else ''} in {dataset.origin}",
-            mend=did_you_mean(label, known),
-        )
+        raise _unknown(dataset, labels < 0, known)
     notes = dataset.notes
     if respelt:
         more = f" and {len(respelt) - 3} more" if len(respelt) > 3 else ""
         notes = (*notes, f"labels matched as numbers: {', '.join(respelt[:3])}{more}")
     return replace(dataset, labels=labels.astype(np.int32), classes=known, notes=notes)
+
+
+def _unknown(dataset: Dataset, strange: NDArray[np.bool_], known: Sequence[str]) -> DataError:
+    """The refusal of rows whose labels are not among the known classes."""
+    counts = np.bincount(dataset.labels[strange], minlength=len(dataset.classes))
+    names = [(dataset.classes[code], int(counts[code])) for code in np.flatnonzero(counts)]
+    listed = ", ".join(f"{name!r} ({plural(count, 'image')})" for name, count in names[:_SHOWN])
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    near = [(name, match) for name, _ in names[:_SHOWN] if (match := _typo_of(name, known)) is not None]
+    if near:
+        mend = f"did you mean {', '.join(f'{match!r} for {name!r}' if len(names) > 1 else repr(match) for name, match in near)}?"
+    else:
+        mend = f"the classes are {', '.join(known[:_SHOWN_CLASSES])}{', …' if len(known) > _SHOWN_CLASSES else ''}"
+    return DataError(
+        f"{dataset.origin}: every label must be one of the {len(known)} classes",
+        received=f"{listed}{more}, the first {dataset.name(int(np.argmax(strange)))}",
+        mend=mend,
+    )
+
+
+def _typo_of(name: str, known: Sequence[str]) -> str | None:
+    """The class that a label may be a misspelling of; None for a number, which is close to others by chance."""
+    if as_integer(name) is not None:
+        return None
+    folded = {other.casefold(): other for other in known}
+    matches = difflib.get_close_matches(name.casefold(), folded, n=1, cutoff=_TYPO)
+    return folded[matches[0]] if matches else None

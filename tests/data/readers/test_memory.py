@@ -262,3 +262,22 @@ def test_a_tensor_that_records_gradients_is_refused_with_the_way_out(source: obj
 def test_such_a_tensor_is_no_picture_either() -> None:
     with pytest.raises(ImageRefused, match=r"call \.detach\(\)\.numpy\(\)"):
         source_of(Tensor())
+
+
+@pytest.mark.parametrize("form", [list, tuple])
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_images_without_labels_are_refused_for_want_of_labels(paths: list[str], form: type, count: int) -> None:
+    for items, unit in (
+        (paths, "string"),
+        (list(map(Path, paths)), "path"),
+        (PILLOW, "image"),
+        (list(map(encoded, PILLOW)), "image"),
+    ):
+        with pytest.raises(DataError) as caught:
+            read(form(items[:count]))
+        assert caught.value.rule == "labels are missing"
+        assert f"of {count} {unit}" in str(caught.value.received)
+        assert "(images, labels)" in str(caught.value.mend)
+    with pytest.raises(DataError) as caught:
+        read((PILLOW[0], "cat"))  # has a label
+    assert caught.value.rule != "labels are missing"

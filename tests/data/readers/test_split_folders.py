@@ -140,6 +140,18 @@ def test_two_sets_of_the_same_classes_are_refused_with_both_readings(tmp_path: P
         read(write(tmp_path, trees("north/", "south/", classes=KINDS)))
 
 
+def test_two_sets_of_the_same_classes_may_be_splits_and_the_message_says_how_to_name_them(tmp_path: Path) -> None:
+    with pytest.raises(DataError) as caught:
+        read(write(tmp_path, trees("uptown/", "downtown/", classes=KINDS)))
+    assert all(word in str(caught.value.mend) for word in ("train/", "test/", "--test"))
+
+
+def test_a_folder_with_the_classes_of_the_splits_beside_them_may_be_a_split(tmp_path: Path) -> None:
+    notes = read(write(tmp_path, trees("train/", "final/") | images("others/fog/{}.jpg", "others/cat/{}.jpg"))).notes
+    told = {note.partition(" ignored")[0].rpartition(" in ")[2]: "--test" in note for note in notes if "is not a split" in note}
+    assert told == {"final/": True, "others/": False}
+
+
 def test_splits_inside_one_of_several_folders_are_pointed_at(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"plants/ holds the splits .*; give plants/ itself"):
         read(write(tmp_path, trees("plants/train/", "plants/test/") | images("pictures of us/{}.jpg")))

@@ -210,7 +210,8 @@ def _refuse_siblings(view: View) -> None:
             view,
             f"{listed('folder', 'folders', list(view.branches))} are the classes",
             f"{listed('folder', 'folders', sorted(common))} in each of them are",
-            "give one of the folders, or list the images in a CSV with the columns path and label",
+            "give one of the folders, or list the images in a CSV with the columns path and label; if they are splits, "
+            "rename them to train/ and test/, or give one as DATA and the other as --test",
         )
 
 

@@ -29,6 +29,7 @@ from crossroads.errors import DataError
 PAIR = "give (images, labels), a mapping of both, or ((x_train, y_train), (x_test, y_test))"
 
 _ENCODED = (str, os.PathLike, bytes, bytearray, Image.Image)
+_ALONE = (("string", str), ("path", (str, os.PathLike)), ("image", (bytes, bytearray, Image.Image)))
 _RECORD_IMAGES = ("image", "img", *IMAGE_KEYS)
 _SPLITS = ("split", "splits")
 _GROUPS = ("groups", "group")
@@ -53,6 +54,8 @@ def read_memory(source: object) -> Dataset:
         raise DataError("a source is a path, or a pair (images, labels)", received=_kind(source), mend=_hint(source))
     if source and all(isinstance(item, Mapping) for item in source):
         return _from_records(source)
+    if source and (what := next((unit for unit, kinds in _ALONE if all(isinstance(item, kinds) for item in source)), None)):
+        raise DataError("labels are missing", received=f"a {type(source).__name__} of {plural(len(source), what)}", mend=PAIR)
     if len(source) in (2, 3) and all(_is_labelled(item) for item in source):
         splits = ((TRAIN, "train"), (VALIDATION, "val"), (TEST, "test"))
         chosen = splits if len(source) == 3 else (splits[0], splits[2])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import posixpath
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 
 from crossroads.data._words import plural, were
 from crossroads.data.dataset import SPLITS, TRAIN, Dataset
@@ -71,7 +71,7 @@ def split_folders(view: View) -> Labelled:
         if not part.names:
             count = plural(view.branches[top].images, "image")
             found.notes.append(f"{count} in {view.full(top)}/ ignored: no class folders in it, and no table of labels")
-    found.notes += _outside(view, splits, twins)
+    found.notes += _outside(view, splits, twins, set().union(*seen.values()))
     found.notes += odd_classes(dict.fromkeys(found.labels))
     found.notes += _missing_classes(view, splits, seen)
     read = set().union(*(part.tables for part in parts.values()))
@@ -144,13 +144,16 @@ def _in_tree(view: View, path: str) -> str:
     return whole
 
 
-def _outside(view: View, splits: Mapping[str, int], twins: set[str]) -> list[str]:
-    """Notes on images that lie in no split folder."""
+def _outside(view: View, splits: Mapping[str, int], twins: set[str], classes: Set[str]) -> list[str]:
+    """Notes on images that lie in no split folder, with a hint where a folder holds class folders as the splits do."""
     notes = [f"{plural(view.loose, 'image')} outside the split folders {were(view.loose)} ignored"] if view.loose else []
-    others = {top: branch for top, branch in view.branches.items() if top not in splits and top not in twins}
-    return notes + [
-        f"{plural(branch.images, 'image')} in {view.full(top)}/ ignored: its name is not a split" for top, branch in others.items()
-    ]
+    for top, branch in view.branches.items():
+        if top not in splits and top not in twins:
+            note = f"{plural(branch.images, 'image')} in {view.full(top)}/ ignored: its name is not a split"
+            inside = {class_name(name) for name in _folders_of_classes(view, top)}
+            alike = len(inside & classes) > 1
+            notes.append(f"{note}; if it is one, rename it to train, val or test, or give it as --test" if alike else note)
+    return notes
 
 
 def _without_twins(view: View) -> tuple[dict[str, int], set[str], list[str]]:
