@@ -253,3 +253,11 @@ def test_names_that_differ_only_in_case_are_refused_unless_they_are_letters() ->
     letters = dataset("A", "a", "b")
     assert letters.classes == ("A", "a", "b")
     assert "'A' and 'a'" in letters.notes[0]
+
+
+def test_classes_that_spell_the_same_number_are_noted() -> None:
+    notes = dataset("7", "007", "8", "x1", "x01").notes
+    assert len(notes) == 1
+    assert "'007' and '7' spell the same number" in notes[0]
+    assert "1 other pair" in dataset("7", "007", "9", "+9").notes[0]
+    assert not dataset("7", "8", "x1", "x01").notes

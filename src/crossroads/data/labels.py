@@ -89,7 +89,7 @@ class Rows:
             DataError: Two class names differ in nothing but upper and lower case.
         """
         names = list(self._codes)
-        notes = (*notes, *self._united(), *_alike(names, origin))
+        notes = (*notes, *self._united(), *_alike(names, origin), *_same_numbers(names))
         labels, classes = _in_order(np.array(self._labels, np.int32), names)
         splits = np.array(self._splits, np.uint8)
         groups = np.array(self._groups, np.int64)
@@ -135,6 +135,19 @@ def _alike(names: Sequence[str], origin: str) -> list[str]:
         )
     example = " and ".join(map(repr, pairs[0]))
     return [f"{plural(len(pairs), 'pair')} of classes differ only in upper and lower case, such as {example}: read as two"]
+
+
+def _same_numbers(names: Sequence[str]) -> list[str]:
+    """A note where classes spell the same integer, such as ``1`` and ``01``."""
+    by_number: dict[int, list[str]] = {}
+    for name in names:
+        if (number := as_integer(name)) is not None:
+            by_number.setdefault(number, []).append(name)
+    same = [" and ".join(map(repr, sorted(spelled))) for _, spelled in sorted(by_number.items()) if len(spelled) > 1]
+    if not same:
+        return []
+    more = f"; so do {plural(len(same) - 1, 'other pair')}" if len(same) > 1 else ""
+    return [f"classes {same[0]} spell the same number and are read as different classes{more}"]
 
 
 def _in_order(codes: NDArray[np.int32], names: Sequence[str]) -> tuple[NDArray[np.int32], tuple[str, ...]]:

@@ -6,6 +6,7 @@ import csv
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -425,3 +426,37 @@ def test_equal_names_in_many_folders_are_found_by_their_ends(tmp_path: Path) -> 
     assert [dataset.row(row).source for row in range(6)] == [
         f"images/{folder}/{n}.png" for folder in ("b/x", "a/x", "c/y") for n in range(2)
     ]
+
+
+@pytest.mark.parametrize(
+    ("header", "values", "each", "is_class"),
+    [
+        ("age", range(24), 2, False),
+        ("weight", [f"{value}.0" for value in range(30)], 1.5, False),
+        ("age", range(24), 3, True),
+        ("age", range(20), 2, True),
+        ("label", range(24), 2, True),
+        ("artist", [f"painter {letter}" for letter in "abcdefghijklmnopqrstuvwx"], 2, True),
+    ],
+)
+def test_a_guessed_column_of_many_numbers_with_few_images_each_is_a_measurement(
+    header: str, values: Sequence[object], each: float, is_class: bool, tmp_path: Path
+) -> None:
+    labels = [values[number % len(values)] for number in range(int(each * len(values)))]
+    names = [f"img/{number}.png" for number in range(len(labels))]
+    write(tmp_path, names)
+    rows = "".join(f"{name},{label}\n" for name, label in zip(names, labels, strict=True))
+    (tmp_path / "people.csv").write_text(f"path,{header}\n{rows}")
+    if is_class:
+        assert len(read(tmp_path / "people.csv").classes) == len(values)
+    else:
+        with pytest.raises(DataError) as caught:
+            read(tmp_path / "people.csv")
+        assert f"{len(values)} different numbers for {len(labels)} images in the column '{header}'" in str(caught.value.received)
+
+
+def test_a_list_without_a_header_keeps_its_numbers_as_classes(tmp_path: Path) -> None:
+    names = [f"img/{number}.png" for number in range(48)]
+    write(tmp_path, names)
+    (tmp_path / "list.txt").write_text("".join(f"{name} {number % 24}\n" for number, name in enumerate(names)))
+    assert len(read(tmp_path / "list.txt").classes) == 24

@@ -251,7 +251,7 @@ def _headless(sheet: Sheet, values: list[list[str]], resolves: Resolves | None) 
     if image > 0 and _counts_up(values[0]):
         rest = [at for at in rest if at != 0]
     if len(rest) > 1:
-        rest = [at for at in rest if any(as_integer(value) is None and not _is_number(value) for value in values[at])] or rest
+        rest = [at for at in rest if any(as_integer(value) is None and not is_number(value) for value in values[at])] or rest
     label, unread = (rest[0], ()) if len(rest) == 1 else (None, ("several columns that may be the label",) if rest else ())
     return Columns(image, label, split, width=len(values), unread=unread)
 
@@ -271,7 +271,8 @@ def _lists_classes(numbers: Sequence[str], names: Sequence[str]) -> bool:
     return _counts_up(numbers) and len(set(names)) == len(names) > 1
 
 
-def _is_number(value: str) -> bool:
+def is_number(value: str) -> bool:
+    """Whether a text spells a number of any kind."""
     try:
         float(value)
     except ValueError:
@@ -281,7 +282,7 @@ def _is_number(value: str) -> bool:
 
 def _is_measure(values: Sequence[str]) -> bool:
     """Whether a column holds fractions, which are no class."""
-    return any("." in value and _is_number(value) and not float(value).is_integer() for value in values)
+    return any("." in value and is_number(value) and not float(value).is_integer() for value in values)
 
 
 def _is_group(name: str) -> bool:

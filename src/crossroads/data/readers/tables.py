@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from crossroads.data._words import plural, were
 from crossroads.data.dataset import NO_SPLIT, SPLITS, TEST, TRAIN, Dataset
 from crossroads.data.labels import Rows, class_name
-from crossroads.data.readers._columns import FALSE, IMAGE_HEADERS, LABEL_HEADERS, TRUE, Columns, columns_of
+from crossroads.data.readers._columns import FALSE, IMAGE_HEADERS, LABEL_HEADERS, TRUE, Columns, columns_of, is_number
 from crossroads.data.readers._found import Found, TableRow, files_of
 from crossroads.data.readers._names import is_plain_split, split_files, split_in, words_of
 from crossroads.data.readers._sheets import SHEETS, Sheet, sheet_of
@@ -26,6 +26,8 @@ _MOST_SAID = 4
 _NEARLY_UNIQUE = 0.9
 _SURE_OF_GUESS, _SURE_OF_CLEAR = 5, 100
 """Images from which on labels that are nearly all different are refused: one image per class is a sensible test set."""
+_MOST_NUMBERS, _LEAST_OF_NUMBER = 20, 3
+"""Numbers in a guessed column are measurements where there are more than 20 different ones, with fewer than 3 images each."""
 _ONE_HOT = frozenset(("", "0", "0.0", "1", "1.0"))
 _JOINED = re.compile(r"\s*[|;,]\s*")
 
@@ -229,6 +231,7 @@ def _reading(view: View) -> Reading:
         has = "has" if unlabelled == 1 else "have"
         result.notes.append(f"{plural(unlabelled, 'row')} of {result.title} {has} no class and {were(unlabelled)} ignored")
     _refuse_unique_labels(result)
+    _refuse_measurements(result)
     result.split_by_folders()
     result.notes += result.found.notes()
     result.notes += _look_for_several_labels(result)
@@ -247,6 +250,21 @@ def _refuse_unique_labels(result: Reading) -> None:
             f"{result.title} must give a label that several images share",
             received=f"{len(set(result.labels))} different values for {len(result.labels)} images, such as {result.labels[0]!r}",
             mend="add a column label that holds the class of each image",
+        )
+
+
+def _refuse_measurements(result: Reading) -> None:
+    """Raise DataError where a guessed column holds many numbers with few images each, such as the age of a person."""
+    guessed = [table for table in result.tables if table.sheet.headers and not table.sheet.unnamed and not table.columns.clear]
+    values = set(result.labels)
+    few = len(values) > _MOST_NUMBERS and len(result.labels) < _LEAST_OF_NUMBER * len(values)
+    if guessed and few and all(map(is_number, values)):
+        sheet, at = guessed[0].sheet, guessed[0].columns.label
+        raise DataError(
+            f"{result.title} must give a label that several images share",
+            received=f"{len(values)} different numbers for {len(result.labels)} images"
+            + (f" in the column {sheet.headers[at]!r}, which looks like a measurement" if at is not None else ""),
+            mend="name the column label if its numbers are classes, or add a column label",
         )
 
 
