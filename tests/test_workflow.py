@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import crossroads
-from crossroads import planning
+from crossroads import artifact, planning
 from crossroads.artifact import load_model, open_verified, read_seen
 from crossroads.artifact._manifest import facts_of, text_of
 from crossroads.data import splits
@@ -98,6 +98,19 @@ def test_evaluate_finds_the_same_classes_in_other_data(run, tmp_path):
     scored = crossroads.evaluate(run.artifact, folder_of(tmp_path / "new", images, labels))
     assert scored.n == 20
     assert scored.accuracy >= 0.9
+
+
+def test_a_run_stands_for_its_folder_wherever_an_artifact_is_read(run):
+    assert crossroads.load(run).classes == crossroads.load(run.artifact).classes
+    assert artifact.read_metrics(run) == run.metrics
+    assert artifact.load_model(run).output_shape[1] == len(crossroads.load(run).classes)
+
+
+@pytest.mark.parametrize("read", [crossroads.load, artifact.read_metrics, lambda run: crossroads.evaluate(run, "images")])
+@pytest.mark.parametrize("wrong", [None, 3, {"artifact": "runs/photos"}], ids=lambda wrong: type(wrong).__name__)
+def test_what_is_no_folder_is_not_taken_for_an_artifact(read, wrong):
+    with pytest.raises(ArtifactError, match=type(wrong).__name__):
+        read(wrong)
 
 
 def test_an_unknown_label_is_told(run, tmp_path):

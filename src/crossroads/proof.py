@@ -5,6 +5,7 @@ The test is unlocked here and nowhere else: to score it, and to tell whether the
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -39,7 +40,7 @@ PARITY_SIZE = 112
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A finished run.
+    """A finished run. It stands for its folder wherever a path is taken, as in ``crossroads.load(run)``.
 
     Attributes:
         artifact: The folder.
@@ -48,6 +49,9 @@ class Run:
 
     artifact: Path
     metrics: dict[str, Any]
+
+    def __fspath__(self) -> str:
+        return os.fspath(self.artifact)
 
     @property
     def seen_in_training(self) -> int | None:
