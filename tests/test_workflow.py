@@ -11,11 +11,14 @@ import pytest
 
 import crossroads
 from crossroads import artifact, planning
+from crossroads.advice import recommend
+from crossroads.advice.offers import Offer
 from crossroads.artifact import load_model, open_verified, read_seen
 from crossroads.artifact._manifest import facts_of, text_of
 from crossroads.data import splits
 from crossroads.data.dataset import Dataset
 from crossroads.errors import ArtifactError, DataError, RecipeError, SplitError, TrainingError
+from crossroads.networks.construct import choose
 from crossroads.predictor import Predictor
 from crossroads.recipe import Augmentation, Recipe
 from killing import Killed, StopAt
@@ -328,6 +331,16 @@ def test_images_that_the_weights_have_learned_from_are_told(run, source, tmp_pat
     other = crossroads.fit(stripes(20, seed=9), out=tmp_path / "other", recipe=Recipe(), **options)
     assert other.metrics["test"]["seen_by_weights"] == 0
     assert not [note for note in other.metrics["notes"] if said in note]
+
+
+def test_advice_says_that_the_weights_have_learned_from_the_images(run, source):
+    offer = Offer(choose(run.metrics["backbone"]), str(run.artifact / "model.keras"), named=True)
+    for images, learned in ((source, True), (stripes(80, seed=9), False)):
+        watcher = Notes()
+        recommend._looked_at(crossroads.read(images), offer, Recipe(image_size=16), 16.0, None, watcher)
+        said = [note for note in watcher.said if "learned from" in note]
+        assert len(said) == learned
+        assert all("of 80 training images" in note for note in said)
 
 
 def test_evaluate_without_a_watcher_warns_and_its_result_says_so_too(run, source):
