@@ -204,7 +204,9 @@ def evaluate(
         heard.warning(warning)
     seen = count_seen(scored.digests, artifact.read_seen(predictor.manifest))
     if seen:
-        heard.warning(f"{seen} of {len(scored.dataset)} images were in the training or validation of {predictor.manifest.folder}; {BIASED}")
+        heard.warning(
+            f"{seen} of {len(scored.dataset)} images were in the training or validation of {predictor.manifest.folder}; {BIASED}"
+        )
     return replace(evaluation, seen_in_training=seen, warnings=heard.warnings)
 
 
