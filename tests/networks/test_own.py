@@ -226,7 +226,7 @@ def test_a_file_is_read(tmp_path):
 def test_a_file_that_asks_for_code_is_refused_and_nothing_runs(tmp_path):
     nested = keras.Sequential([layers.Lambda(lambda x: x, name="halving")], name="inside")
     ends_with(nested).save(tmp_path / "lambda.keras")
-    with pytest.raises(BackboneError, match="nothing that executes.*the Lambda layer 'halving'") as caught:
+    with pytest.raises(BackboneError, match=r"nothing that executes.*the Lambda layer 'halving'") as caught:
         own_backbone(tmp_path / "lambda.keras", None)
     assert "safe_mode" not in str(caught.value)
 

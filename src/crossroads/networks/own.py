@@ -81,7 +81,7 @@ def own_size(source: keras.Model | Parts | Path | str) -> int | None:
         BackboneError: As `own_backbone` does.
     """
     with current_folder_importable():
-        found = _imported(source) if isinstance(source, str) and not source.endswith(".keras") else source
+        found: Any = _imported(source) if isinstance(source, str) and not source.endswith(".keras") else source
         if _is_function(found) and _size_parameter(found, _name_of(source))[0] is not None:
             return None
         return own_backbone(source, None).size
@@ -133,7 +133,7 @@ def _loaded(path: Path) -> keras.Model:
 
 
 def _lambda_layer_of(path: Path) -> str | None:
-    """The first Lambda layer that the configuration in a ``.keras`` file names; it is read as text, so nothing in it is executed."""
+    """The first Lambda layer in the configuration of a ``.keras`` file, which is read as text: nothing in it is executed."""
     try:
         with zipfile.ZipFile(path) as archive:
             return _lambda_layer_in(json.loads(archive.read("config.json")))
