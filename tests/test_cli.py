@@ -324,17 +324,21 @@ def test_a_full_disk_is_told_without_a_traceback(crossroads, data, tmp_path, mon
     assert "No space left on device" in err.splitlines()[-1]
 
 
-def test_an_interrupt_says_how_to_go_on(crossroads, data, tmp_path, monkeypatch):
+@pytest.mark.parametrize("kept", [True, False])
+def test_an_interrupt_says_whether_the_run_can_go_on(crossroads, data, tmp_path, monkeypatch, kept):
     from crossroads import workflow
 
-    def interrupted(*_, **__):
+    def interrupted(*_, out, **__):
+        if kept:
+            (out / "checkpoint").mkdir(parents=True)
+            (out / "checkpoint" / "run.json").write_text("{}")
         raise KeyboardInterrupt
 
     monkeypatch.setattr(workflow, "fit", interrupted)
     code, _, err = crossroads("fit", data, "--out", tmp_path / "run")
     assert code == 130
-    assert err.splitlines()[-1].startswith("error: stopped;")
-    assert "--resume" in err
+    assert err.splitlines()[-1].startswith("error: stopped")
+    assert ("--resume" in err, "nothing was kept" in err) == (kept, not kept)
 
 
 def test_no_command_is_a_request_for_help(crossroads):

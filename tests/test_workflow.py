@@ -10,12 +10,15 @@ import numpy as np
 import pytest
 
 import crossroads
-from crossroads import planning
+from crossroads import artifact, planning
+from crossroads.advice import recommend
+from crossroads.advice.offers import Offer
 from crossroads.artifact import load_model, open_verified, read_seen
 from crossroads.artifact._manifest import facts_of, text_of
 from crossroads.data import splits
 from crossroads.data.dataset import Dataset
 from crossroads.errors import ArtifactError, DataError, RecipeError, SplitError, TrainingError
+from crossroads.networks.construct import choose
 from crossroads.predictor import Predictor
 from crossroads.recipe import Augmentation, Recipe
 from killing import Killed, StopAt
@@ -98,6 +101,19 @@ def test_evaluate_finds_the_same_classes_in_other_data(run, tmp_path):
     scored = crossroads.evaluate(run.artifact, folder_of(tmp_path / "new", images, labels))
     assert scored.n == 20
     assert scored.accuracy >= 0.9
+
+
+def test_a_run_stands_for_its_folder_wherever_an_artifact_is_read(run):
+    assert crossroads.load(run).classes == crossroads.load(run.artifact).classes
+    assert artifact.read_metrics(run) == run.metrics
+    assert artifact.load_model(run).output_shape[1] == len(crossroads.load(run).classes)
+
+
+@pytest.mark.parametrize("read", [crossroads.load, artifact.read_metrics, lambda run: crossroads.evaluate(run, "images")])
+@pytest.mark.parametrize("wrong", [None, 3, {"artifact": "runs/photos"}], ids=lambda wrong: type(wrong).__name__)
+def test_what_is_no_folder_is_not_taken_for_an_artifact(read, wrong):
+    with pytest.raises(ArtifactError, match=type(wrong).__name__):
+        read(wrong)
 
 
 def test_an_unknown_label_is_told(run, tmp_path):
@@ -315,6 +331,16 @@ def test_images_that_the_weights_have_learned_from_are_told(run, source, tmp_pat
     other = crossroads.fit(stripes(20, seed=9), out=tmp_path / "other", recipe=Recipe(), **options)
     assert other.metrics["test"]["seen_by_weights"] == 0
     assert not [note for note in other.metrics["notes"] if said in note]
+
+
+def test_advice_says_that_the_weights_have_learned_from_the_images(run, source):
+    offer = Offer(choose(run.metrics["backbone"]), str(run.artifact / "model.keras"), named=True)
+    for images, learned in ((source, True), (stripes(80, seed=9), False)):
+        watcher = Notes()
+        recommend._looked_at(crossroads.read(images), offer, Recipe(image_size=16), 16.0, None, watcher)
+        said = [note for note in watcher.said if "learned from" in note]
+        assert len(said) == learned
+        assert all("of 80 training images" in note for note in said)
 
 
 def test_evaluate_without_a_watcher_warns_and_its_result_says_so_too(run, source):

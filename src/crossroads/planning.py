@@ -30,6 +30,7 @@ from crossroads.data.trees import existing
 from crossroads.errors import ArtifactError, DataError, RecipeError
 from crossroads.fitting import Task, refuse_flip, rehearse
 from crossroads.lookup import resize_of
+from crossroads.networks._named import require_present
 from crossroads.networks.catalog import DEFAULT_FROM_SCRATCH
 from crossroads.networks.construct import Choice, choose, is_own, object_name
 from crossroads.networks.weights.store import require_imagenet
@@ -181,7 +182,10 @@ def require_sound(recipe: Recipe, own: Any) -> None:
     elif recipe.budget is not None:
         raise RecipeError("budget does nothing with a strategy that is named", received=recipe.budget, mend="leave one of them out")
     named = recipe.backbone or (None if recipe.strategy == "auto" else strategy(recipe.strategy).default_backbone)
-    if own is not None or named is None or is_own(named):  # of which nothing is known before Keras is loaded
+    if own is not None or named is None:
+        return
+    if is_own(named):  # nothing more is known of it before Keras is loaded
+        require_present(named)
         return
     record = choose(named).record
     size = recipe.image_size or record.reference_size
@@ -198,6 +202,7 @@ class Tasks:
     def __init__(self, divided: Divided, scratch: Path, own: Any, watcher: Watcher) -> None:
         self._divided, self._scratch, self._own, self._watcher = divided, scratch, own, watcher
         self._decoded: dict[Resize, tuple[Loaded, Loaded]] = {}
+        self._choices: dict[str, Choice] = {}
         self._sampled = False
 
     def __call__(self, recipe: Recipe) -> Task:
@@ -237,7 +242,11 @@ class Tasks:
 
     def _choice(self, recipe: Recipe) -> Choice:
         given = self._own is not None and recipe.backbone == object_name(self._own)
-        return choose(self._own if given else recipe.backbone or strategy(recipe.strategy).default_backbone)
+        named = self._own if given else recipe.backbone or strategy(recipe.strategy).default_backbone
+        name = recipe.backbone or str(named)
+        if name not in self._choices:  # a network of the user's own is built to learn its size
+            self._choices[name] = choose(named)
+        return self._choices[name]
 
     def _images(self, recipe: Recipe) -> tuple[Loaded, Loaded] | None:
         """Both sides, decoded where a recipe trains on pixels. Raises `RecipeError` for a flip that changes what images show."""

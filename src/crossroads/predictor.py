@@ -79,11 +79,11 @@ class Predictor:
 
     @classmethod
     @warnings_shown()
-    def load(cls, folder: str | Path, *, threads: int | None = None) -> Self:
+    def load(cls, folder: str | PathLike[str], *, threads: int | None = None) -> Self:
         """The classifier in an artifact. Of its files those are read, and first verified, that inference needs.
 
         Args:
-            folder: A finished artifact, or the `path` of a draft.
+            folder: A finished artifact, the `Run` that made it, or the `path` of a draft.
             threads: CPU threads to use, None for all.
 
         Raises:
@@ -92,12 +92,12 @@ class Predictor:
         if threads is not None and threads < 1:
             raise ArtifactError("threads must be at least 1", received=threads)
         manifest = open_verified(folder, only=GRAPH)
-        graph = Graph(Path(folder) / GRAPH[0], threads=threads)
+        graph = Graph(manifest.folder / GRAPH[0], threads=threads)
         size, k = manifest.resize.size, len(manifest.classes)
         expected = (f"u8[?,{size},{size},3]", f"f32[?,{k}]")
         if graph.signature != expected:
             raise ArtifactError(
-                f"{Path(folder) / GRAPH[0]} must map {expected[0]} to {expected[1]}", received=" to ".join(graph.signature)
+                f"{manifest.folder / GRAPH[0]} must map {expected[0]} to {expected[1]}", received=" to ".join(graph.signature)
             )
         return cls(manifest, graph)
 
@@ -314,6 +314,6 @@ def _reloaded(kind: type[Predictor], folder: Path, files: dict[str, Any], thread
     return predictor
 
 
-def load(folder: str | Path, *, threads: int | None = None) -> Predictor:
+def load(folder: str | PathLike[str], *, threads: int | None = None) -> Predictor:
     """The classifier in an artifact: `Predictor.load`. Takes and raises what that does."""
     return Predictor.load(folder, threads=threads)

@@ -5,6 +5,7 @@ The test is unlocked here and nowhere else: to score it, and to tell whether the
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,18 +16,16 @@ from numpy.typing import NDArray
 
 from crossroads import artifact
 from crossroads._platform import peak_memory_mb
-from crossroads.data.dataset import DIGEST_BYTES
 from crossroads.data.images import Resize
 from crossroads.data.loading import digests_of, load_all
 from crossroads.data.splits import split_digest
-from crossroads.errors import ArtifactError, DataError
+from crossroads.errors import DataError
 from crossroads.fitting import Fitted, Side, Task, refusal_notes
 from crossroads.lookup import resize_of
 from crossroads.planning import Divided
 from crossroads.predictor import Predictor
-from crossroads.recipe import Recipe
 from crossroads.run_folder import RunFolder
-from crossroads.scoring import BIASED, count_seen, score, score_pixels
+from crossroads.scoring import BIASED, OF_THE_WEIGHTS, count_seen, score, score_pixels, seen_before
 from crossroads.training.checkpoint import history_csv
 from crossroads.training.watch import Relay, Watcher
 
@@ -39,7 +38,7 @@ PARITY_SIZE = 112
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A finished run.
+    """A finished run. It stands for its folder wherever a path is taken, as in ``crossroads.load(run)``.
 
     Attributes:
         artifact: The folder.
@@ -48,6 +47,9 @@ class Run:
 
     artifact: Path
     metrics: dict[str, Any]
+
+    def __fspath__(self) -> str:
+        return os.fspath(self.artifact)
 
     @property
     def seen_in_training(self) -> int | None:
@@ -99,7 +101,7 @@ def prove(divided: Divided, trained: Outcome, folder: RunFolder, started: float,
         CrossroadsError: The artifact cannot be written, or its graph disagrees with its model; there is none then.
     """
     task, fitted = trained.task, trained.fitted
-    before = _seen_before(task.recipe)
+    before = seen_before(task.recipe.weights)
     contents = artifact.Contents(
         model=fitted.model,
         classes=divided.train.classes,
@@ -211,20 +213,6 @@ def _seen_by_validation(seen: int, n: int, learned: int) -> list[str]:
     if learned:
         said.append(f"{learned} {of_all} {OF_THE_WEIGHTS}, and say nothing of new ones")
     return said
-
-
-OF_THE_WEIGHTS = "among those that the weights learned from, or were chosen by"
-
-
-def _seen_before(recipe: Recipe) -> NDArray[np.uint8]:
-    """Digests of what the weights have seen that training began with, uint8 (n, 16), where they are those of an artifact."""
-    nothing = np.zeros((0, DIGEST_BYTES), np.uint8)
-    if recipe.weights is None or not Path(recipe.weights).is_file():
-        return nothing
-    try:
-        return artifact.read_seen(artifact.open_verified(Path(recipe.weights).parent, only=()))
-    except ArtifactError:  # the file lies elsewhere, or beside what is no longer an artifact
-        return nothing
 
 
 def _seen(fitted: Fitted) -> NDArray[np.uint8]:

@@ -5,17 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from crossroads.data.dataset import TEST, Dataset
+from crossroads import artifact
+from crossroads.data.dataset import DIGEST_BYTES, TEST, Dataset
+from crossroads.errors import ArtifactError
 from crossroads.evaluation import Evaluation, evaluate
 from crossroads.predictor import Predictor, Scored
 from crossroads.training.watch import Watcher
 
 BIASED = "these scores are optimistically biased"
 """What a warning says of scores on images that the classifier has learned from."""
+
+OF_THE_WEIGHTS = "among those that the weights learned from, or were chosen by"
+"""What a warning says of images that an artifact has seen whose weights are used."""
 
 
 def score(
@@ -64,6 +70,17 @@ def count_seen(digests: NDArray[np.uint8], seen: NDArray[np.uint8]) -> int:
     """How many of the images with the first digests, uint8 (n, 16), are among those with the others, uint8 (m, 16)."""
     known = {digest.tobytes() for digest in seen}
     return sum(digest.tobytes() in known for digest in digests)
+
+
+def seen_before(weights: str | None) -> NDArray[np.uint8]:
+    """Digests of the images that a file of weights has seen, uint8 (n, 16); none unless it is the model of an artifact."""
+    nothing = np.zeros((0, DIGEST_BYTES), np.uint8)
+    if weights is None or not Path(weights).is_file():
+        return nothing
+    try:
+        return artifact.read_seen(artifact.open_verified(Path(weights).parent, only=()))
+    except ArtifactError:  # the file lies elsewhere, or beside what is no longer an artifact
+        return nothing
 
 
 def absent_classes(dataset: Dataset) -> Iterator[str]:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -174,7 +175,7 @@ def _train(divided: Divided, folder: RunFolder, own: Any, watcher: Watcher) -> O
 
 @warnings_shown()
 def evaluate(
-    run: str | Path,
+    run: str | PathLike[str],
     data: Source,
     *,
     class_names: str | Path | None = None,
@@ -184,7 +185,7 @@ def evaluate(
     """Score a finished artifact on labelled images, which are brought to its classes by name.
 
     Args:
-        run: The folder that `fit` left.
+        run: The folder that `fit` left, or the `Run` that it returned.
         data: Labelled images in any form that `read` takes. Where they bring a split with a test part, that part is scored.
         class_names: A file that names integer labels, where the artifact was trained with one.
         strict: Whether the first image that cannot be read is an error.
@@ -203,7 +204,9 @@ def evaluate(
         heard.warning(warning)
     seen = count_seen(scored.digests, artifact.read_seen(predictor.manifest))
     if seen:
-        heard.warning(f"{seen} of {len(scored.dataset)} images were in the training or validation of {run}; {BIASED}")
+        heard.warning(
+            f"{seen} of {len(scored.dataset)} images were in the training or validation of {predictor.manifest.folder}; {BIASED}"
+        )
     return replace(evaluation, seen_in_training=seen, warnings=heard.warnings)
 
 

@@ -1,6 +1,8 @@
 """Networks of the user's own: objects, files and functions, and what is refused."""
 
 import json
+import subprocess
+import sys
 import zipfile
 
 import keras
@@ -9,6 +11,7 @@ import pytest
 from keras import layers, ops
 
 from crossroads.errors import BackboneError
+from crossroads.networks.construct import choose
 from crossroads.networks.cuts import after, cuts, until
 from crossroads.networks.network import Parts
 from crossroads.networks.own import own_backbone
@@ -221,9 +224,11 @@ def test_a_file_is_read(tmp_path):
 
 
 def test_a_file_that_asks_for_code_is_refused_and_nothing_runs(tmp_path):
-    ends_with(layers.Lambda(lambda x: x)).save(tmp_path / "lambda.keras")
-    with pytest.raises(BackboneError, match="must be a Keras model without code of its own"):
+    nested = keras.Sequential([layers.Lambda(lambda x: x, name="halving")], name="inside")
+    ends_with(nested).save(tmp_path / "lambda.keras")
+    with pytest.raises(BackboneError, match=r"nothing that executes.*the Lambda layer 'halving'") as caught:
         own_backbone(tmp_path / "lambda.keras", None)
+    assert "safe_mode" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -289,6 +294,33 @@ def test_a_function_is_given_the_size(module):
         own_backbone(f"{name}:build", None)
     with pytest.raises(BackboneError, match="takes images of 8 px; received 24 px"):
         own_backbone(f"{name}:tiny", 24)
+
+
+def test_the_size_of_a_functions_network_is_its_own_unless_the_function_takes_one(module):
+    name = module(
+        f"def tiny(): return {MAKES.format(size=8)}\n"
+        f"def any_size(): return {MAKES.format(size='None')}\n"
+        f"def build(size): return {MAKES.format(size='size')}\n"
+        f"def usual(image_size=8): return {MAKES.format(size='image_size')}"
+    )
+    sizes = {function: choose(f"{name}:{function}").record.limits for function in ("tiny", "any_size", "build", "usual")}
+    assert sizes.pop("tiny") == (8, 8)
+    assert len(set(sizes.values())) == 1
+    assert choose(lambda: quiz(20)).record.sizes == (20,)
+
+
+def test_a_missing_module_or_file_is_told_before_keras_is_loaded(module, tmp_path):
+    module("")
+    code = (
+        "import sys\nfrom crossroads.networks._named import require_present\n"
+        "for named in ('no_such:net', 'no_such.at_all:net', 'os.no_such:net', 'none.keras', 'os:'):\n"
+        "    try: require_present(named)\n"
+        "    except Exception as error: print(type(error).__name__)\n"
+        "require_present('json.decoder:net')\n"
+        "assert 'keras' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert done.stdout.split() == ["BackboneError"] * 5
 
 
 def test_other_parameters_keep_their_defaults(module):

@@ -456,7 +456,7 @@ def test_ctrl_c_keeps_the_best_so_far(tmp_path, trainings):
     found = run(tmp_path, plan("finetune", "early-features", "feature-extraction"), watcher)
     assert found.task.strategy == "early-features"
     assert found.facts["stopped"]
-    assert any(note.startswith("stopped: the best so far is kept") for note in watcher.said)
+    assert any(note.startswith("stopped: the best finished candidate is kept") for note in watcher.said)
 
 
 def test_ctrl_c_before_there_is_anything_stops(tmp_path, trainings):

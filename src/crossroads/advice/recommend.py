@@ -27,6 +27,7 @@ from crossroads.errors import ArtifactError, BackboneError
 from crossroads.fitting import refuse_flip, rehearse
 from crossroads.networks.catalog import Backbone
 from crossroads.recipe import Recipe, StrategyName
+from crossroads.scoring import OF_THE_WEIGHTS, count_seen, seen_before
 from crossroads.strategies import relevant, resolve, strategy
 from crossroads.training.watch import Relay, Watcher
 
@@ -147,7 +148,14 @@ def _looked_at(train: Dataset, offer: Offer, asked: Recipe, side: float, memory:
     plain = relevant(wanted, strategy("feature-extraction"))
     recipe = resolve(plain, record, images=len(train), image_size=size, side=side)
     rows = sample(train, SAMPLE if cost < HEAVY else HEAVY_SAMPLE, asked.seed)
-    return see(compact(train.select(rows)), offer.choice, recipe, watcher)
+    seen = see(compact(train.select(rows)), offer.choice, recipe, watcher)
+    learned = count_seen(seen.digests, seen_before(recipe.weights))
+    if learned:
+        watcher.warning(
+            f"{learned} of {len(seen.digests)} training images that {record.name} is measured on are {OF_THE_WEIGHTS}: "
+            "the evidence is optimistically biased"
+        )
+    return seen
 
 
 def _size(train: Dataset, best: Seen | None) -> Size:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ TOLERANCE = 1e-3
 contrast (three hundred photographs, a network trained to the end on them); a wrong step of the export moves it by far more."""
 
 
-def load_model(folder: str | Path) -> Any:
+def load_model(folder: str | PathLike[str]) -> Any:
     """The Keras model of a finished artifact: uint8 images (n, size, size, 3) in, float32 probabilities (n, k) out.
 
     It is loaded in Keras' safe mode, so a file that asks for code to be run is refused.
@@ -30,8 +31,7 @@ def load_model(folder: str | Path) -> Any:
     Raises:
         ArtifactError: The folder is no artifact, was changed, or its model asks for code to be run.
     """
-    open_verified(folder)
-    return _load(Path(folder) / "model.keras")
+    return _load(open_verified(folder).folder / "model.keras")
 
 
 def check_model(model: Any, size: int, classes: int) -> None:

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,7 @@ class Manifest:
         return str(self.facts["strategy"])
 
 
-def open_verified(folder: str | Path, *, only: Iterable[str] | None = None) -> Manifest:
+def open_verified(folder: str | PathLike[str], *, only: Iterable[str] | None = None) -> Manifest:
     """Reads ``crossroads.json`` and checks the files against the digests in it. Nothing is executed.
 
     Digests tell damage and mix-ups; they are not signatures, and who can write the folder can write the digests too.
@@ -70,21 +71,28 @@ def open_verified(folder: str | Path, *, only: Iterable[str] | None = None) -> M
     Raises:
         ArtifactError: No artifact, one of another format, or a file is missing or not what was written.
     """
-    path = Path(folder)
+    try:
+        path = Path(folder)
+    except TypeError as error:
+        raise ArtifactError(
+            "an artifact is named by its folder, or by the Run that fit returned",
+            received=f"an object of class {type(folder).__name__}",
+            mend="give the path of the folder that fit wrote",
+        ) from error
     manifest = _parsed(path, _read(path))
     for name in FILES if only is None else only:
         _verify(path / name, manifest.files.get(name))
     return manifest
 
 
-def read_metrics(folder: str | Path) -> dict[str, Any]:
+def read_metrics(folder: str | PathLike[str]) -> dict[str, Any]:
     """What `Draft.finish` was given, from a finished artifact.
 
     Raises:
         ArtifactError: No artifact, or its metrics are not what was written.
     """
-    open_verified(folder, only=("metrics.json",))
-    metrics: dict[str, Any] = json.loads((Path(folder) / "metrics.json").read_text(encoding="utf-8"))
+    manifest = open_verified(folder, only=("metrics.json",))
+    metrics: dict[str, Any] = json.loads((manifest.folder / "metrics.json").read_text(encoding="utf-8"))
     return metrics
 
 

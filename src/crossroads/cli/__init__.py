@@ -12,7 +12,7 @@ import typer
 
 from crossroads._process import process_settings
 from crossroads.cli import _advise, _fit, _networks, _use  # noqa: F401 - importing a module adds its commands
-from crossroads.cli._app import app
+from crossroads.cli._app import INTERRUPTED, app
 from crossroads.errors import CrossroadsError, RecipeError
 from crossroads.report.streams import escape_standard_streams
 
@@ -22,7 +22,6 @@ _ORDER = ("audit", "advise", "fit", "evaluate", "predict", "backbones", "demo")
 app.registered_commands.sort(key=lambda command: _ORDER.index(getattr(command.callback, "__name__", "")))
 
 # Typer shows these itself, over several lines; here every mistake has one form.
-INTERRUPTED = 130
 UsageError: Any = typer.BadParameter.__base__
 
 
@@ -33,8 +32,7 @@ def main() -> None:
     try:
         code = app(args=sys.argv[1:] or ["--help"], prog_name="crossroads", standalone_mode=False)
         if code == INTERRUPTED:  # what Typer makes of Ctrl-C
-            fits = sys.argv[1:2] == ["fit"]
-            _fail("stopped; if an epoch was finished, the run goes on with --resume" if fits else "stopped", code)
+            _fail("stopped", code)
         if sys.stdout is not None:
             sys.stdout.flush()  # here, where a reader that is gone is no traceback
         sys.exit(code)

@@ -14,6 +14,9 @@ import crossroads
 if TYPE_CHECKING:
     from crossroads.report.console import ConsoleWatcher, NotesOnly
 
+INTERRUPTED = 130
+"""The exit code after Ctrl-C."""
+
 app = typer.Typer(
     name="crossroads",
     help="Labelled images in, a tested image classifier out.",

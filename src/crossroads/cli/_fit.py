@@ -7,7 +7,8 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from crossroads.cli._app import ClassNames, Json, Quiet, StrictSplit, app, watching
+from crossroads.cli._app import INTERRUPTED, ClassNames, Json, Quiet, StrictSplit, app, watching
+from crossroads.errors import CrossroadsError
 
 
 @app.command()
@@ -188,11 +189,32 @@ def fit(
     if out is None:
         raise RecipeError("fit needs a folder for the artifact", mend="add --out RUN")
     with watching(json=json, quiet=quiet) as watcher:
-        run = train(out=out, resume=resume, watcher=watcher, **asked)
+        try:
+            run = train(out=out, resume=resume, watcher=watcher, **asked)
+        except KeyboardInterrupt:
+            raise _stopped(out) from None
     if json:
         print_json(run.to_json())
     else:
         print_run(run)
+
+
+class _Stopped(CrossroadsError):
+    """Ctrl-C."""
+
+    exit_code = INTERRUPTED
+
+
+def _stopped(out: Path) -> _Stopped:
+    """What to say of a run that Ctrl-C has ended, by what is left of it."""
+    from crossroads.run_folder import RunFolder
+
+    folder = RunFolder(out)
+    if folder.finished:
+        return _Stopped("stopped; the run is finished")
+    if folder.unfinished:
+        return _Stopped("stopped", mend="add --resume to continue")
+    return _Stopped("stopped before the first epoch ended; nothing was kept")
 
 
 def _given(path: Path | None, options: dict[str, Any]) -> dict[str, Any]:

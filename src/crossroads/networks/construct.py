@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from crossroads._keras import load_keras
 from crossroads.errors import BackboneError, RecipeError
 from crossroads.networks.catalog import Backbone, Defaults, backbone
 
@@ -205,11 +206,12 @@ def is_own(named: str) -> bool:
 
 def _sizes(named: Any) -> tuple[tuple[int, ...], tuple[int, int]]:
     """The sizes that a network of the user's own takes: the one it was made for, or any."""
-    if (isinstance(named, str) and not named.endswith(".keras")) or (callable(named) and not hasattr(named, "layers")):
-        return _OWN_SIZES, (8, 2048)
-    from crossroads.networks.own import own_backbone
+    load_keras()  # quietly, before a module that imports it
+    from crossroads.networks.network import seeded
+    from crossroads.networks.own import own_size
 
-    size = own_backbone(Path(named) if isinstance(named, str) else named, None).size
+    with seeded(0):  # a function of the user's may draw random weights
+        size = own_size(named)
     return ((size,), (size, size)) if size else (_OWN_SIZES, (8, 2048))
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import json
 import logging
-import sys
 import warnings
+import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from typing import Any
 import keras
 
 from crossroads.errors import BackboneError
+from crossroads.networks._named import current_folder_importable, module_and_function, not_importable, require_file
 from crossroads.networks.graph import Call, LayerGraph, graph_of, is_nested, replay
 from crossroads.networks.network import Parts
 
@@ -71,16 +72,38 @@ def own_backbone(source: keras.Model | Parts | Path | str, size: int | None) -> 
     return Own(name, Parts(parts.preprocessing, backbone), graph.source.shape[1], notes)
 
 
+def own_size(source: keras.Model | Parts | Path | str) -> int | None:
+    """Side in pixels of the images that a network of the user's own was made for; None where it takes any.
+
+    A function that has a parameter for the size builds a network of any size. Another one is called to see what it builds.
+
+    Raises:
+        BackboneError: As `own_backbone` does.
+    """
+    with current_folder_importable():
+        found: Any = _imported(source) if isinstance(source, str) and not source.endswith(".keras") else source
+        if _is_function(found) and _size_parameter(found, _name_of(source))[0] is not None:
+            return None
+        return own_backbone(source, None).size
+
+
 def _found(source: Any, size: int | None) -> keras.Model | Parts:
     """What `source` stands for, whatever the user wrote."""
     if isinstance(source, str) and not source.endswith(".keras"):
-        with _current_folder_importable():
+        with current_folder_importable():
             return _called(_imported(source), source, size)
     if isinstance(source, str | Path):
         return _loaded(Path(source))
-    if callable(source) and not isinstance(source, keras.Layer):
-        return _called(source, getattr(source, "__name__", "the function"), size)
-    return _checked(source, "the network")
+    return _called(source, _name_of(source), size)
+
+
+def _name_of(source: Any) -> str:
+    return source if isinstance(source, str) else getattr(source, "__name__", "the network")
+
+
+def _is_function(found: Any) -> bool:
+    """Whether it is to be called; a model, which is callable as well, stands for itself."""
+    return callable(found) and not isinstance(found, keras.Layer | Parts)
 
 
 def _loaded(path: Path) -> keras.Model:
@@ -88,12 +111,17 @@ def _loaded(path: Path) -> keras.Model:
         raise BackboneError(
             "a network is read from a .keras file", received=str(path), mend="save it with model.save('network.keras')"
         )
-    if not path.is_file():
-        raise BackboneError("there is no such file", received=str(path), mend="give the path of a .keras file")
+    require_file(path)
     try:
         loaded = keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # a boundary: what a broken or hostile file makes Keras raise is of any kind
         LOGGER.warning("%s cannot be loaded", path, exc_info=True)
+        if code := _lambda_layer_of(path):
+            raise BackboneError(
+                "an artifact must hold nothing that executes",
+                received=f"{path} with {code}",
+                mend="build it from Keras' own layers or from keras.ops",
+            ) from error
         # Keras wraps the cause in a page about custom layers.
         said = str(error).split("Exception encountered: ")[-1].strip()[:300] or type(error).__name__
         raise BackboneError(
@@ -104,21 +132,31 @@ def _loaded(path: Path) -> keras.Model:
     return _model(loaded, str(path))
 
 
+def _lambda_layer_of(path: Path) -> str | None:
+    """The first Lambda layer in the configuration of a ``.keras`` file, which is read as text: nothing in it is executed."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return _lambda_layer_in(json.loads(archive.read("config.json")))
+    except (OSError, ValueError, KeyError, RecursionError, zipfile.BadZipFile):
+        return None
+
+
+def _lambda_layer_in(config: Any) -> str | None:
+    if isinstance(config, dict):
+        if config.get("class_name") == "Lambda":
+            own = config.get("config")
+            return f"the Lambda layer {own['name']!r}" if isinstance(own, dict) and "name" in own else "a Lambda layer"
+        config = list(config.values())
+    return next(filter(None, map(_lambda_layer_in, config)), None) if isinstance(config, list) else None
+
+
 def _imported(name: str) -> Any:
-    module, _, attribute = name.partition(":")
-    if not module or not attribute:
-        raise BackboneError(
-            "a network of one's own is a .keras file or package.module:function", received=repr(name), mend="name the function too"
-        )
+    module, attribute = module_and_function(name)
     try:
         found: Any = importlib.import_module(module)
     except Exception as error:  # a boundary: the module is the user's code
         LOGGER.warning("the module of %s cannot be imported", name, exc_info=True)
-        raise BackboneError(
-            f"the module of {name} must be one that Python can import",
-            received=f"{type(error).__name__}: {error}",
-            mend="run from its folder, or install it",
-        ) from error
+        raise not_importable(name, error) from error
     for part in attribute.split("."):
         if not hasattr(found, part):
             raise BackboneError(f"module {module} has no such function", received=repr(attribute))
@@ -127,8 +165,8 @@ def _imported(name: str) -> Any:
 
 
 def _called(function: Any, name: str, size: int | None) -> keras.Model | Parts:
-    """What the user's function returns; a model, which is callable as well, stands for itself."""
-    if isinstance(function, keras.Layer | Parts) or not callable(function):
+    """What the user's function returns, or the model that stands for itself."""
+    if not _is_function(function):
         return _checked(function, name)
     arguments = _arguments(function, name, size)
     try:
@@ -139,8 +177,8 @@ def _called(function: Any, name: str, size: int | None) -> keras.Model | Parts:
     return _checked(made, name)
 
 
-def _arguments(function: Callable[..., Any], name: str, size: int | None) -> dict[str, Any]:
-    """The size, by the name of the parameter that asks for it, if any."""
+def _size_parameter(function: Callable[..., Any], name: str) -> tuple[str | None, bool]:
+    """The name of the parameter for the size, if there is one, and whether it has no default."""
     by_name = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     parameters = [p for p in inspect.signature(function).parameters.values() if p.kind in by_name]
     required = [p.name for p in parameters if p.default is inspect.Parameter.empty]
@@ -151,7 +189,13 @@ def _arguments(function: Callable[..., Any], name: str, size: int | None) -> dic
             received=f"{name}({', '.join(required)})",
             mend="give its other parameters defaults",
         )
-    if asks is None or (size is None and asks not in required):
+    return asks, asks in required
+
+
+def _arguments(function: Callable[..., Any], name: str, size: int | None) -> dict[str, Any]:
+    """The size, by the name of the parameter for it, if there is one."""
+    asks, required = _size_parameter(function, name)
+    if asks is None or (size is None and not required):
         return {}
     if size is None:
         raise BackboneError(f"{name} takes the side of the images", received="no image size", mend="use --image-size, such as 64")
@@ -169,17 +213,6 @@ def _model(made: Any, name: str) -> keras.Model:
     if not isinstance(made, keras.Model):
         raise BackboneError(f"{name} must be a keras.Model", received=f"an object of class {type(made).__name__}")
     return made
-
-
-@contextmanager
-def _current_folder_importable() -> Iterator[None]:
-    """The console script, other than ``python -m``, leaves the current folder out of the path."""
-    folder = str(Path.cwd())
-    sys.path.insert(0, folder)
-    try:
-        yield
-    finally:
-        sys.path.remove(folder)
 
 
 def _knows_its_input(model: keras.Model) -> bool:

@@ -97,7 +97,7 @@ class Raced:
 def race(plan: Plan, task_of: Callable[[Recipe], Task], folder: RunFolder, watcher: Watcher) -> Raced:
     """Run the race.
 
-    Ctrl-C ends it: the best so far is kept, if there is one. A candidate that fails is abandoned, and the log has its traceback.
+    Ctrl-C ends it: the best finished candidate is kept, if there is one. A candidate that fails is abandoned, and the log has its traceback.
     One that is running when the budget is spent ends with its epoch, or a tenth of the budget later with the epoch before. The race
     fails only if all candidates do. An exception from the watcher (other than `Enough`) or a bug ends the race; it can be resumed.
 
@@ -130,7 +130,7 @@ class _Race:
         trained = [i for i in range(len(entrants)) if i not in frozen]
         names = ", ".join(f"{_called(one.recipe)} {one.accuracy.value:.3f}" for one in entrants)
         budget = told_seconds(self._plan.budget)
-        self._watcher.note(f"a race within {budget} s, Ctrl-C keeps the best so far; expected with all epochs: {names}")
+        self._watcher.note(f"a race within {budget} s, Ctrl-C keeps the best finished candidate; expected with all epochs: {names}")
         try:
             for index in frozen:
                 self._head(index, alone=index == frozen[-1] and not trained)
@@ -146,7 +146,7 @@ class _Race:
             if not self._answers():
                 raise
             self._stopped = True
-            self._watcher.note("stopped: the best so far is kept; it is now tested and saved, which takes some seconds")
+            self._watcher.note("stopped: the best finished candidate is kept; it is now tested and saved, which takes some seconds")
         return self._ended()
 
     def _head(self, index: int, *, alone: bool) -> None:
