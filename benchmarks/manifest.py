@@ -9,7 +9,7 @@ from pathlib import Path
 from benchmarks._measure import Row, Settings, fresh
 
 LIMIT_MB = 1024.0
-FOLDERS, FILES = 100, 1_000
+CLASSES, FILES = 100, 1_000
 
 
 def manifest_memory(settings: Settings) -> Iterator[Row]:
@@ -24,19 +24,20 @@ def manifest_memory(settings: Settings) -> Iterator[Row]:
 
 
 def write(table: str, rows: int) -> None:
-    """The table, over 1,000 small real files in 100 folders: a label a folder, and groups of ten rows."""
+    """The table, over 1,000 small real files that many links to their folder name again: 100 classes, and groups of ten rows."""
     from PIL import Image
 
-    root = Path(table).parent
-    paths = [f"{file % FOLDERS:02}/{file // FOLDERS:03}.png" for file in range(FILES)]
-    for path in paths:
-        (root / path).parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (2, 2)).save(root / path)
-    with Path(table).open("w", encoding="utf-8") as file:
-        file.write("path,label,group\n")
+    files = Path(table).parent / "files"
+    files.mkdir(parents=True)
+    for file in range(FILES):
+        Image.new("RGB", (2, 2)).save(files / f"{file:03}.png")
+    with Path(table).open("w", encoding="utf-8") as lines:
+        lines.write("path,label,group\n")
         for row in range(rows):
-            folder = row % FOLDERS
-            file.write(f"{paths[row % FILES]},class {folder},{folder}-{row // FILES}\n")
+            link, file = divmod(row, FILES)
+            if file == 0:
+                (files.parent / f"{link:04}").symlink_to(files)
+            lines.write(f"{link:04}/{file:03}.png,class {file % CLASSES},{file % CLASSES}-{link}\n")
 
 
 def read_and_split(table: str, rows: int) -> tuple[float, float]:

@@ -444,7 +444,11 @@ def test_validation_images_that_are_also_in_train_are_told(tmp_path):
     rows = tmp_path / "rows.csv"
     folder = folder_of(tmp_path / "images", images, labels)
     paths = sorted(folder.rglob("*.png"))
-    lines = [f"{path},{path.parent.name},{copy}{path.stem}" for copy in "ab" for path in paths]
+    lines = [f"{path},{path.parent.name},a{path.stem}" for path in paths]
+    for path in paths:
+        copied = path.with_stem(f"{path.stem}-copy")
+        shutil.copy(path, copied)
+        lines.append(f"{copied},{path.parent.name},b{path.stem}")
     rows.write_text("path,label,group\n" + "\n".join(lines))
     run = crossroads.fit(rows, out=tmp_path / "run", recipe=QUICK, epochs=1)
     seen = run.metrics["validation"]["seen_in_training"]
