@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from crossroads.artifact._export import check_model, computed
+from crossroads.artifact._export import check_model, computed, rounded_otherwise
 from crossroads.errors import ArtifactError
 from crossroads.inference import runtime
 from crossroads.networks.export import converted, gist, structure_digest, to_openvino
@@ -20,8 +20,8 @@ REHEARSED = 3
 REHEARSAL_TOLERANCE = 1e-3
 """Largest difference of a score in a rehearsal, as a fraction of the largest score."""
 
-ROUNDING, ALLOWANCE = 6e-8, 100
-"""What rounding puts a weight off by, as a fraction of it; and how many times as far as that moves Keras a graph may be from it."""
+ALLOWANCE = 100
+"""How many times as far from Keras a graph may be in a rehearsal as Keras is from itself where it rounds otherwise."""
 
 _rehearsed: set[str] = set()
 """Digests of the structures that have passed."""
@@ -102,20 +102,13 @@ def _results(model: Any, images: NDArray[np.uint8]) -> NDArray[np.float32]:
 def _require_same_scores(model: Any, found: NDArray[np.float32], images: NDArray[np.uint8]) -> None:
     """Raises `ArtifactError` where a graph's scores are not those of its model, by more than rounding explains.
 
-    Random weights may let signals grow from layer to layer until rounding decides. What rounding does is told by Keras itself, with
-    each weight as much off as rounding may put it.
+    Random weights may let signals grow from layer to layer until rounding decides.
     """
     expected = computed(model, images)
     difference = _relative(found, expected)
     if difference <= REHEARSAL_TOLERANCE:
         return
-    weights, rng = model.get_weights(), np.random.default_rng(0)
-    try:
-        model.set_weights([(w * (1 + ROUNDING * rng.standard_normal(w.shape))).astype(w.dtype) for w in weights])
-        of_rounding = _relative(computed(model, images), expected)
-    finally:
-        model.set_weights(weights)
-    if difference > ALLOWANCE * of_rounding:
+    if difference > ALLOWANCE * _relative(rounded_otherwise(model, images), expected):
         raise ArtifactError(
             f"the inference graph must agree with the Keras model within {REHEARSAL_TOLERANCE:g} of the largest score",
             received=f"{model.name!r}, whose scores of random images differ by {difference:.3g}",
