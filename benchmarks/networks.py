@@ -153,7 +153,8 @@ def _cells(line: dict[str, Any]) -> tuple[str, ...]:
 def update(page: str) -> str:
     """The page with the kept figures of these versions in its tables."""
     for table, head in TABLES.items():
-        lines = [line for line in _kept() if (line["table"], line["versions"]) == (table, _versions())]
+        known = {line["name"]: line for line in _kept() if (line["table"], line["versions"]) == (table, _versions())}
+        lines = [known[record.name] for record in CATALOG if record.name in known] if table == "artifacts" else known.values()
         rows = [head, tuple("---" for _ in head), *map(_cells, lines)]
         before, begin, rest = page.partition(f"<!-- {table}:begin -->")
         _, end, after = rest.partition(f"<!-- {table}:end -->")

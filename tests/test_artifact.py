@@ -310,8 +310,9 @@ def test_parity_needs_images(tmp_path, whole):
         artifact.write(tmp_path / "run", contents(whole.model, parity_images=pixels(0)), METRICS)
 
 
-def parity_of(monkeypatch, ours, theirs):
+def parity_of(monkeypatch, ours, theirs, amplified=0.0):
     monkeypatch.setattr(_export, "computed", lambda model, images: np.array(ours, np.float32))
+    monkeypatch.setattr(_export, "rounded_otherwise", lambda model, images: np.array(ours, np.float32) + amplified)
     monkeypatch.setattr(_export, "Graph", lambda path: lambda images: np.array(theirs, np.float32))
     return _export.check_parity(None, Path("model.xml"), pixels(len(ours)))
 
@@ -331,6 +332,14 @@ def test_another_label_beyond_a_tie_is_an_error(monkeypatch):
 def test_numbers_that_are_none_or_far_off_are_an_error(monkeypatch, broken):
     with pytest.raises(ArtifactError, match="differs by"):
         parity_of(monkeypatch, [[0.5, 0.5]], broken)
+
+
+def test_a_network_that_amplifies_rounding_is_allowed_what_rounding_explains(monkeypatch):
+    found = parity_of(monkeypatch, [[0.7, 0.3]], [[0.71, 0.29]], amplified=0.005)
+    assert found["tolerance"] == pytest.approx(0.05)
+    for amplified, theirs in ((0.0005, [[0.71, 0.29]]), (0.005, [[0.8, 0.2]]), (0.005, [[np.nan, 1.0]]), (np.nan, [[0.8, 0.2]])):
+        with pytest.raises(ArtifactError, match="differs by"):
+            parity_of(monkeypatch, [[0.7, 0.3]], theirs, amplified=amplified)
 
 
 def test_a_model_that_went_to_nan_is_an_error_of_its_own(monkeypatch):

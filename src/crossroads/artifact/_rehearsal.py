@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from crossroads.artifact._export import check_model, computed
+from crossroads.artifact._export import check_model, computed, rounded_otherwise
 from crossroads.errors import ArtifactError
 from crossroads.inference import runtime
 from crossroads.networks.export import converted, exports_here, gist, structure_digest, to_openvino
@@ -20,8 +20,8 @@ REHEARSED = 3
 REHEARSAL_TOLERANCE = 1e-3
 """Largest difference of a score in a rehearsal, as a fraction of the largest score."""
 
-ROUNDING, ALLOWANCE = 6e-8, 100
-"""Relative rounding error of a weight; and the largest allowed multiple of the difference that such errors make in Keras."""
+ALLOWANCE = 100
+"""Largest allowed multiple of the difference that rounding errors of the weights make in Keras."""
 
 _rehearsed: set[str] = set()
 """Digests of structures that passed."""
@@ -100,20 +100,13 @@ def _results(model: Any, images: NDArray[np.uint8]) -> NDArray[np.float32]:
 def _require_same_scores(model: Any, found: NDArray[np.float32], images: NDArray[np.uint8]) -> None:
     """Raises `ArtifactError` if the scores of a graph and its model differ by more than rounding explains.
 
-    With random weights, signals may grow from layer to layer until rounding errors dominate. To measure that effect, each weight is
-    changed by a rounding error and Keras computes the scores again.
+    With random weights, signals may grow from layer to layer until rounding errors dominate; `rounded_otherwise` measures that effect.
     """
     expected = computed(model, images)
     difference = _relative(found, expected)
     if difference <= REHEARSAL_TOLERANCE:
         return
-    weights, rng = model.get_weights(), np.random.default_rng(0)
-    try:
-        model.set_weights([(w * (1 + ROUNDING * rng.standard_normal(w.shape))).astype(w.dtype) for w in weights])
-        of_rounding = _relative(computed(model, images), expected)
-    finally:
-        model.set_weights(weights)
-    if difference > ALLOWANCE * of_rounding:
+    if difference > ALLOWANCE * _relative(rounded_otherwise(model, images), expected):
         raise ArtifactError(
             f"the inference graph must agree with the Keras model within {REHEARSAL_TOLERANCE:g} of the largest score",
             received=f"{model.name!r}, whose scores of random images differ by {difference:.3g}",
