@@ -26,8 +26,9 @@ ROUNDING = 6e-8
 """Relative rounding error of a weight."""
 
 ALLOWANCE = 10
-"""Largest allowed multiple of the difference that rounding errors of the weights make in Keras, where that exceeds `TOLERANCE`: some
-networks amplify rounding errors, above all those with random weights."""
+"""Largest allowed multiple of the difference that rounding errors of the weights make in Keras, where that exceeds `TOLERANCE`.
+
+Some networks amplify rounding errors, above all those with random weights."""
 
 
 def load_model(folder: str | PathLike[str]) -> Any:

@@ -100,7 +100,7 @@ def _results(model: Any, images: NDArray[np.uint8]) -> NDArray[np.float32]:
 def _require_same_scores(model: Any, found: NDArray[np.float32], images: NDArray[np.uint8]) -> None:
     """Raises `ArtifactError` if the scores of a graph and its model differ by more than rounding explains.
 
-    With random weights, signals may grow from layer to layer until rounding errors dominate; `rounded_otherwise` measures that effect.
+    With random weights, signals may grow from layer to layer until rounding errors dominate. `rounded_otherwise` measures that.
     """
     expected = computed(model, images)
     difference = _relative(found, expected)
