@@ -25,6 +25,9 @@ BATCH = 32
 
 _TELEMETRY = "openvino_telemetry"
 _importing = threading.Lock()
+_compiling = threading.Lock()
+"""One graph at a time is read or compiled. Where several threads compiled different graphs at once, OpenVINO 2026.4 ended one
+process in 700 with a segmentation fault."""
 
 
 def runtime() -> Any:
@@ -88,9 +91,9 @@ class Graph:
         self._path = path.absolute()
         self.threads = threads
         self._idle_for_few: list[Any] = []
-        self._compiling = threading.Lock()
         try:
-            self._model = runtime().Core().read_model(str(path))
+            with _compiling:
+                self._model = runtime().Core().read_model(str(path))
         except RuntimeError as error:
             raise ArtifactError(
                 f"{path} must be an OpenVINO graph", received=_first_line(error), mend="write the artifact again"
@@ -108,7 +111,6 @@ class Graph:
         compiled = [self.__dict__.pop(name, None) for name in ("_for_few", "_for_many")]
         ctypes.pythonapi.Py_IncRef(ctypes.py_object((compiled, self._idle_for_few)))
         self._idle_for_few = []
-        self._compiling = threading.Lock()
 
     @property
     def signature(self) -> tuple[str, str]:
@@ -126,8 +128,7 @@ class Graph:
 
     def _run_few(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         # A compiled model that is called itself has one request for all threads, whose results they would overwrite.
-        with self._compiling:
-            compiled = self._for_few
+        compiled = self._compiled_once("_for_few")
         try:
             request = self._idle_for_few.pop()  # one atomic step, so no other thread takes the same
         except IndexError:
@@ -159,8 +160,7 @@ class Graph:
         """
         # Plain requests in turn, not OpenVINO's AsyncInferQueue: its callbacks wait for Python's lock on a thread that the end of
         # the graph waits for while it holds that lock: a graph dropped right after its last batch hangs (OpenVINO 2026.4).
-        with self._compiling:
-            compiled = self._for_many
+        compiled = self._compiled_once("_for_many")
         idle = [compiled.create_infer_request() for _ in range(self._requests)]
         running: deque[Any] = deque()
 
@@ -195,6 +195,13 @@ class Graph:
         # One more than OpenVINO can run at a time waits in line, so that none stands still while the caller takes a result.
         return int(self._for_many.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")) + 1
 
+    def _compiled_once(self, name: str) -> Any:
+        """The compiled graph of one kind; no other graph is waited for once it is there."""
+        if name not in self.__dict__:
+            with _compiling:
+                return getattr(self, name)
+        return self.__dict__[name]
+
     @cached_property
     def _for_few(self) -> Any:
         return self._compiled("LATENCY")
@@ -216,8 +223,8 @@ _graphs: weakref.WeakSet[Graph] = weakref.WeakSet()
 
 def _begin_anew() -> None:
     """In a forked process, which has a single thread, release all locks and compile all graphs again when they are used."""
-    global _importing
-    _importing = threading.Lock()
+    global _importing, _compiling
+    _importing, _compiling = threading.Lock(), threading.Lock()
     for graph in list(_graphs):
         graph._leave_behind()
 
