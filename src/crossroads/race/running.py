@@ -97,9 +97,10 @@ class Raced:
 def race(plan: Plan, task_of: Callable[[Recipe], Task], folder: RunFolder, watcher: Watcher) -> Raced:
     """Run the race.
 
-    Ctrl-C ends it: the best finished candidate is kept, if there is one. A candidate that fails is abandoned, and the log has its traceback.
-    One that is running when the budget is spent ends with its epoch, or a tenth of the budget later with the epoch before. The race
-    fails only if all candidates do. An exception from the watcher (other than `Enough`) or a bug ends the race; it can be resumed.
+    Ctrl-C ends it: the best finished candidate is kept, if there is one. A candidate that fails is abandoned, and the log has its
+    traceback. One that is running when the budget is spent ends with its epoch, or a tenth of the budget later with the epoch
+    before. The race fails only if all candidates do. An exception from the watcher (other than `Enough`) or a bug ends the race; it
+    can be resumed.
 
     Args:
         plan: Which candidates to race.
