@@ -180,7 +180,7 @@ def test_a_run_is_not_resumed_on_other_pretrained_weights(tmp_path, monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         fit(tmp_path / "run", "finetune", backbone=tiny(seed=1))
     monkeypatch.setattr(Checkpoints, "save", saved)
-    with pytest.raises(TrainingError, match="belongs to another run"):
+    with pytest.raises(TrainingError, match="belongs to another run: network or weights differ"):
         fit(tmp_path / "run", "finetune", backbone=tiny(seed=2), resume=True)
     images, labels = stripes(80, classes=("level", "slanting", "upright"), size=SIZE)
     with pytest.raises(BackboneError, match="give the same network again"):

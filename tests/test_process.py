@@ -202,6 +202,29 @@ def test_a_closed_error_stream_is_no_obstacle():
         assert subprocess.run(command, shell=True, check=True, capture_output=True, text=True).stdout == "1\n"
 
 
+OWN_NETWORK = """
+from crossroads._process import process_settings
+from crossroads.networks.construct import choose
+with process_settings():
+    print(choose("own_quiet_net:net").record.sizes)
+"""
+
+
+@TENSORFLOW
+def test_a_network_of_the_users_own_starts_tensorflow_quietly(tmp_path):
+    net = "import keras\nnet = keras.Sequential([keras.Input((24, 24, 3)), keras.layers.Conv2D(2, 3)])\n"
+    (tmp_path / "own_quiet_net.py").write_text(net)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("TF_")}
+    places = os.pathsep.join(entry for entry in sys.path if entry)
+    command = [sys.executable, "-c", OWN_NETWORK]
+    done = subprocess.run(
+        command, check=True, capture_output=True, text=True, cwd=tmp_path, env=environment | {"PYTHONPATH": places}
+    )
+    assert done.stdout == "(24,)\n"
+    assert "InitializeLog" not in done.stderr
+    assert "oneDNN" not in done.stderr
+
+
 ONEDNN = """
 from crossroads._keras import library_versions, load_keras
 from crossroads._process import process_settings

@@ -136,17 +136,19 @@ def test_a_finished_run_is_not_taken_for_one_on_other_images(source, run, tmp_pa
     images, labels = stripes(80, seed=3)
     other = folder_of(tmp_path / "other", images, labels)
     options = {"out": run.artifact, "recipe": QUICK, "epochs": 6, "resume": True}
-    with pytest.raises(DataError, match=r"those of train are others; received .*other; choose another --out"):
+    with pytest.raises(
+        DataError, match=r"train images or labels differ from those of the finished run; received .*other; choose another --out"
+    ):
         crossroads.fit(other, **options)
     with pytest.raises(DataError, match="nowhere"):
         crossroads.fit(tmp_path / "nowhere", **options)
-    with pytest.raises(DataError, match="those of train are others"):
+    with pytest.raises(DataError, match="train images or labels differ"):
         crossroads.fit((images, labels), **options)
     shutil.copytree(source, tmp_path / "moved")
     assert crossroads.fit(tmp_path / "moved", **options).metrics == run.metrics
     victim = sorted((tmp_path / "moved" / "level").iterdir())[0]
     victim.rename(tmp_path / "moved" / "upright" / "now-upright.png")
-    with pytest.raises(DataError, match="are others"):
+    with pytest.raises(DataError, match="images or labels differ"):
         crossroads.fit(tmp_path / "moved", **options)
 
 
@@ -155,7 +157,7 @@ def test_a_finished_run_with_a_test_set_is_not_taken_for_one_with_another(source
     run = crossroads.fit(source, out=tmp_path / "run", test=own, recipe=WITH_OWN_TEST, epochs=1)
     options = {"out": tmp_path / "run", "recipe": WITH_OWN_TEST, "epochs": 1, "resume": True}
     assert crossroads.fit(source, test=own, **options).metrics == run.metrics
-    with pytest.raises(DataError, match="those of test are others"):
+    with pytest.raises(DataError, match="test images or labels differ"):
         crossroads.fit(source, test=other, **options)
 
 
@@ -164,7 +166,7 @@ def test_a_finished_run_is_not_taken_for_one_whose_recipe_names_other_images(tmp
     recipes = [replace(QUICK, data=str(folder), epochs=1) for folder in folders]
     run = crossroads.fit(out=tmp_path / "run", recipe=recipes[0])
     assert crossroads.fit(out=tmp_path / "run", recipe=recipes[0], resume=True).metrics == run.metrics
-    with pytest.raises(DataError, match="made of, and those of train are others"):
+    with pytest.raises(DataError, match="train images or labels differ"):
         crossroads.fit(out=tmp_path / "run", recipe=recipes[1], resume=True)
 
 
@@ -231,7 +233,7 @@ def test_a_run_is_not_resumed_with_other_options_or_other_data(source, tmp_path)
         crossroads.fit(source, out=tmp_path / "run", recipe=QUICK, seed=5, resume=True)
     images, labels = stripes(80, seed=3)
     other = folder_of(tmp_path / "other", images, labels)
-    with pytest.raises(TrainingError, match="resumed on the images"):
+    with pytest.raises(TrainingError, match="another run: images or labels differ"):
         crossroads.fit(other, out=tmp_path / "run", recipe=QUICK, resume=True)
 
 

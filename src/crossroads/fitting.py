@@ -22,7 +22,7 @@ from crossroads.lookup import Lookup, resize_of
 from crossroads.networks.construct import Choice, build
 from crossroads.recipe import Recipe
 from crossroads.strategies import Phase, Solve, Strategy, plan
-from crossroads.training.checkpoint import Checkpoints, EpochRecord
+from crossroads.training.checkpoint import Checkpoints, EpochRecord, identity_of_parts
 from crossroads.training.watch import Watcher
 
 if TYPE_CHECKING:
@@ -206,7 +206,7 @@ class _Run:
         for number, phase in enumerate(plan(self._task.recipe, images=len(self._task.train))):
             network, data, validation = self._prepared(phase)
             weights = [np.array(v) for v in network.trained.variables] if best else []
-            identity = f"{self._identity()}-{number}"
+            identity = f"{self._identity()}; phase: {number}"
             checkpoints = self._folder.checkpoints(number)
             trained = execute(network, phase, data, validation, checkpoints, identity, self._watcher)
             top = trained.history[trained.best - 1]
@@ -329,16 +329,18 @@ class _Run:
         return self._sides
 
     def _identity(self) -> str:
-        """Digest of all that must stay the same when a run is resumed: the data row by row, recipe, network, weights, versions."""
-        hasher = hashlib.blake2b(digest_size=16)
+        """Digests of all that must stay the same when a run is resumed: the data row by row, recipe, network, weights, versions."""
         sides = self._require_sides()
         recipe = {key: value for key, value in self._task.recipe.to_mapping().items() if key not in ("data", "test")}
-        known = [recipe, sides[0].dataset.classes, __version__, library_versions(), self._built.function]
-        hasher.update(json.dumps(known, sort_keys=True).encode())
-        for side in sides:
-            hasher.update(side.digests.tobytes())
-            hasher.update(side.dataset.labels.tobytes())
-        return hasher.hexdigest()
+        rows = [array.tobytes() for side in sides for array in (side.digests, side.dataset.labels)]
+        return identity_of_parts(
+            {
+                "images or labels": _digest(sides[0].dataset.classes, *rows),
+                "recipe": _digest(recipe),
+                "network or weights": _digest(self._built.function),
+                "versions": _digest([__version__, library_versions()]),
+            }
+        )
 
     def _facts(self, chosen: str | None) -> dict[str, Any]:
         """What the backbone and the features were; `chosen` is the phase whose weights are kept."""
@@ -352,6 +354,13 @@ class _Run:
             "frozen_to": None if frozen is None else frozen.name,
             "features": self._features,
         }
+
+
+def _digest(known: object, *rows: bytes) -> str:
+    hasher = hashlib.blake2b(json.dumps(known, sort_keys=True).encode(), digest_size=16)
+    for row in rows:
+        hasher.update(row)
+    return hasher.hexdigest()
 
 
 def refusal_notes(side: str, refusals: tuple[Refusal, ...]) -> Iterator[str]:

@@ -32,12 +32,13 @@ from crossroads.fitting import Task, refuse_flip, rehearse
 from crossroads.lookup import resize_of
 from crossroads.networks._named import require_present
 from crossroads.networks.catalog import DEFAULT_FROM_SCRATCH
-from crossroads.networks.construct import Choice, choose, is_own, object_name
+from crossroads.networks.construct import OBJECT, Choice, choose, is_own, object_name
 from crossroads.networks.weights.store import require_imagenet
 from crossroads.race.records import Entrant, Plan
 from crossroads.recipe import Recipe
 from crossroads.scoring import test_rows
 from crossroads.strategies import refuse_chosen, resolve, strategy
+from crossroads.training.checkpoint import identity_of_parts
 from crossroads.training.watch import Watcher
 
 Source = object
@@ -185,7 +186,8 @@ def require_sound(recipe: Recipe, own: Any) -> None:
     if own is not None or named is None:
         return
     if is_own(named):  # nothing more is known of it before Keras is loaded
-        require_present(named)
+        if not named.startswith(OBJECT):
+            require_present(named)
         return
     record = choose(named).record
     size = recipe.image_size or record.reference_size
@@ -302,14 +304,13 @@ def _held(side: Loaded) -> int:
 
 
 def identity_of(divided: Divided) -> str:
-    """Digest of the images that a race is run on, their labels and groups, and of the version; reads those that have no digest."""
-    hasher = hashlib.blake2b(digest_size=16)
-    hasher.update(json.dumps([__version__, divided.train.classes]).encode())
+    """Digest of the images that a race is run on, their labels and groups, and the version; reads those that have no digest."""
+    hasher = hashlib.blake2b(json.dumps(divided.train.classes).encode(), digest_size=16)
     for side in (divided.train, divided.validation):
         hasher.update(digests_of(side).tobytes())
         hasher.update(np.ascontiguousarray(side.labels).tobytes())
         hasher.update(b"" if side.groups is None else np.ascontiguousarray(side.groups).tobytes())
-    return hasher.hexdigest()
+    return identity_of_parts({"images or labels": hasher.hexdigest(), "versions": __version__})
 
 
 def planned(divided: Divided, own: Any, watcher: Watcher) -> Plan:

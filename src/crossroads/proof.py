@@ -148,7 +148,7 @@ def require_same_images(divided: Divided, facts: dict[str, Any], metrics: dict[s
         kept = rows.select([row for row in range(len(rows)) if rows.name(row).removeprefix(rows.origin) not in refused])
         if split_digest(digests_of(kept), kept.labels, kept.classes) != known[name]:
             raise DataError(
-                f"a finished run is resumed on the images and labels it was made of, and those of {name} are others",
+                f"the {name} images or labels differ from those of the finished run",
                 received=kept.origin,
                 mend="choose another --out",
             )

@@ -49,4 +49,6 @@ def test_where_nothing_can_be_had_the_user_is_told_what_is_missed(tmp_path, monk
     monkeypatch.setenv("CROSSROADS_WEIGHTS_URL", "http://127.0.0.1:9")
     found, said = named([], [])
     assert not found
-    assert said[0].startswith("no pretrained network is considered; name one with --backbone NAME --weights FILE")
+    assert said[0].startswith("no pretrained network is considered")
+    assert "`crossroads weights list`" in said[0]
+    assert "127.0.0.1" not in said[0]

@@ -25,7 +25,7 @@ def test_a_plan_is_kept_as_it_is(tmp_path):
     assert stored_plan(path, "a") is None
     keep_plan(PLAN, path, "a")
     assert stored_plan(path, "a") == PLAN
-    with pytest.raises(TrainingError, match="on the images and with the version it was started with"):
+    with pytest.raises(TrainingError, match="belongs to another run"):
         stored_plan(path, "b")
 
 
@@ -34,8 +34,15 @@ def test_a_plan_of_another_version_is_told_as_such_whatever_else_is_in_it(tmp_pa
     path = tmp_path / "plan.json"
     keep_plan(PLAN, path, "a")
     path.write_text(json.dumps(json.loads(path.read_text()) | {"entrants": [{"old": 1}]} | change))
-    with pytest.raises(TrainingError, match="with the version it was started with"):
+    with pytest.raises(TrainingError, match=r"belongs to another run: .*version"):
         stored_plan(path, "a")
+
+
+def test_of_a_plan_for_other_images_it_is_told_what_differs(tmp_path):
+    path = tmp_path / "plan.json"
+    keep_plan(PLAN, path, "images or labels: 1; versions: 2")
+    with pytest.raises(TrainingError, match="another run: images or labels differ"):
+        stored_plan(path, "images or labels: 3; versions: 2")
 
 
 def test_a_plan_that_cannot_be_written_is_told(tmp_path):
@@ -77,5 +84,5 @@ def test_a_damaged_file_is_told(tmp_path, text):
     path.write_text(text)
     with pytest.raises(TrainingError, match="the unfinished run is damaged"):
         stored_done(path)
-    with pytest.raises(TrainingError, match="with the version it was started with" if text in NO_DONE else "is damaged"):
+    with pytest.raises(TrainingError, match="versions differ" if text in NO_DONE else "is damaged"):
         stored_plan(path, "a")

@@ -75,6 +75,7 @@ def _usual(choice: Choice, own: bool) -> str | None:
 
 def _obtained(offer: Offer, watcher: Watcher) -> bool:
     """Whether the weights of a backbone that nobody named are here now; else the user is told what is missed."""
+    from crossroads.networks.weights.download import Unreachable
     from crossroads.networks.weights.store import obtain
 
     def progress(done: int, total: int | None) -> None:
@@ -83,9 +84,15 @@ def _obtained(offer: Offer, watcher: Watcher) -> bool:
     try:
         obtain(offer.choice.record, progress=progress, note=watcher.note)
     except WeightsError as error:
-        watcher.warning(
-            f"no pretrained network is considered; name one with --backbone NAME --weights FILE, or bring the usual one: {error}"
-        )
+        name = offer.choice.record.name
+        if isinstance(error.__cause__, Unreachable):
+            why = (
+                f"the ImageNet weights of {name} are not here and could not be fetched ({error.__cause__}); "
+                "`crossroads weights list` shows what to download"
+            )
+        else:
+            why = str(error)
+        watcher.warning(f"no pretrained network is considered: {why}")
         return False
     return True
 

@@ -10,7 +10,7 @@ from typing import Any
 from crossroads.advice.estimate import Estimate
 from crossroads.errors import RecipeError, TrainingError
 from crossroads.recipe import Recipe
-from crossroads.training.checkpoint import write_atomically
+from crossroads.training.checkpoint import differing, write_atomically
 
 FORMAT = 2
 """Of the files of a race; what another version of the program wrote is not taken up."""
@@ -141,10 +141,11 @@ def stored_plan(path: Path, identity: str) -> Plan | None:
     if value is None:
         return None
     if (value.get("identity"), value.get("format")) != (identity, FORMAT):
+        other = differing(str(value.get("identity")), identity) if value.get("format") == FORMAT else "versions"
         raise TrainingError(
-            "a race is resumed on the images and with the version it was started with",
+            f"the unfinished race belongs to another run: {other} differ",
             received=str(path.parent.parent),
-            mend="start again in another folder",
+            mend="use the data and the version it was started with, or another --out",
         )
     try:
         entrants = tuple(

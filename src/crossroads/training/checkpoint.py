@@ -13,7 +13,7 @@ import json
 import os
 import shutil
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -157,7 +157,7 @@ class Checkpoints:
         progress = self.progress()
         if progress is not None and progress.identity != identity:
             raise TrainingError(
-                "the checkpoint belongs to another run: data, recipe or version differ",
+                f"the checkpoint belongs to another run: {differing(progress.identity, identity)} differ",
                 received=str(self.folder),
                 mend="give the options and data it was started with, or another --out",
             )
@@ -181,6 +181,18 @@ class Checkpoints:
 
     def _digests(self, epochs: Iterable[int]) -> dict[str, str]:
         return {self._path(epoch).name: _digest(self._path(epoch)) for epoch in sorted(epochs)}
+
+
+def identity_of_parts(parts: Mapping[str, str]) -> str:
+    """One identity from digests of named parts, so that an error can name the part that differs."""
+    return "; ".join(f"{name}: {digest}" for name, digest in parts.items())
+
+
+def differing(stored: str, asked: str) -> str:
+    """The names of the parts in which two identities differ; all that can differ where one of them names no parts."""
+    before, now = (dict(part.partition(": ")[::2] for part in identity.split("; ")) for identity in (stored, asked))
+    names = [name for name in now if before.get(name) != now[name]] if before.keys() == now.keys() else []
+    return " and ".join(names) or "data, recipe or version"
 
 
 def _damaged(path: Path) -> TrainingError:
