@@ -143,7 +143,8 @@ def _kept() -> list[dict[str, Any]]:
 
 def _cells(line: dict[str, Any]) -> tuple[str, ...]:
     if line["table"] == "own-networks":
-        return line["name"], "no" if line["refused"] else "yes", line["refused"] or f"{line['difference']:.0e}"
+        why = line["refused"].partition("received ")[2].partition("; ")[0]
+        return line["name"], "no" if line["refused"] else "yes", why or f"{line['difference']:.0e}"
     if line["refused"]:
         return line["name"], f"{line['size']} px", "-", "-", line["refused"], "-"
     figures = (f"{line['seconds']:.1f}", f"{line['rehearsal']:.1f}", f"{line['difference']:.0e}", f"{line['peak_memory_mb']:,}")
