@@ -1,8 +1,12 @@
 import copy
 import gc
 import pickle
+import re
+import shutil
+from pathlib import Path
 
 import joblib
+import keras
 import numpy as np
 import pytest
 from PIL import Image
@@ -11,6 +15,7 @@ from sklearn.model_selection import cross_val_score
 
 import crossroads
 from crossroads import estimator
+from crossroads.artifact import _export
 from crossroads.errors import ArtifactError, DataError, RecipeError
 from pictures import stripes
 
@@ -213,3 +218,21 @@ def test_images_may_differ_in_size(tmp_path, kind):
     model = crossroads.ImageClassifier(**QUICK | {"epochs": 1}).fit(given, labels)
     assert not hasattr(model, "n_features_in_")
     np.testing.assert_array_equal(model.predict_proba(given), model.predict_proba([np.asarray(picture) for picture in pictures]))
+
+
+def test_what_was_trained_is_kept_where_a_later_step_fails(monkeypatch):
+    def failing(*_):
+        raise ArtifactError("no room")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_export, "save", failing)
+        with pytest.raises(ArtifactError) as failed:
+            crossroads.ImageClassifier(**QUICK).fit(*stripes(60))
+    (note,) = failed.value.__notes__
+    out = Path(re.search(r"out='(.+?)'", note)[1])
+    try:
+        monkeypatch.setattr(keras.Model, "fit", lambda *_, **__: pytest.fail("it was trained again"))
+        run = crossroads.fit(stripes(60), out=out, resume=True)
+        assert crossroads.load(run).classes == ("level", "upright")
+    finally:
+        shutil.rmtree(out.parent)

@@ -64,7 +64,11 @@ class TemporaryFolder:
     def __init__(self) -> None:
         self.path = Path(tempfile.mkdtemp(prefix="crossroads-"))
         # On Windows the file of a graph stays open while a predictor lives.
-        weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
+        self._goes = weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
+
+    def keep(self) -> None:
+        """Leave the folder where it is."""
+        self._goes.detach()
 
 
 def usable_processors(most: int) -> int:

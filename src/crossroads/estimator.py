@@ -16,7 +16,7 @@ from sklearn.utils.validation import check_is_fitted, column_or_1d
 from crossroads import artifact
 from crossroads._keras import require_usable_keras
 from crossroads._platform import TemporaryFolder
-from crossroads.data.dataset import numbered
+from crossroads.data.dataset import Dataset, numbered
 from crossroads.data.labels import encode
 from crossroads.data.pictures import Picture
 from crossroads.data.readers import read
@@ -36,6 +36,7 @@ from crossroads.recipe import (
     ScheduleName,
     UnfreezeName,
 )
+from crossroads.run_folder import RunFolder
 from crossroads.workflow import fit
 
 Images = NDArray[Any] | Sequence[Picture]
@@ -138,7 +139,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             groups: (n,), images that must stay on one side of the validation split; None for none.
 
         Raises:
-            CrossroadsError: A mistake that the user can mend.
+            CrossroadsError: A mistake that the user can fix. A note of the exception says where what was trained is kept.
             ValueError: `y` is no column of class labels, as scikit-learn puts it; also TypeError where it holds bytes.
         """
         require_usable_keras()
@@ -151,7 +152,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if groups is not None:
             data = replace(data, groups=numbered(groups, len(data)))
         folder = TemporaryFolder()
-        run = fit(data, out=folder.path / "run", recipe=self._recipe())
+        run = self._trained(data, folder)
         self._hold(folder, run)
         self.classes_ = classes
         self._columns = columns
@@ -160,6 +161,17 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         elif hasattr(self, "n_features_in_"):  # of an earlier fit
             del self.n_features_in_
         return self
+
+    def _trained(self, data: Dataset, folder: TemporaryFolder) -> Run:
+        """The finished run. If training or a later step fails, what was trained is kept, and the error says where."""
+        out = folder.path / "run"
+        try:
+            return fit(data, out=out, recipe=self._recipe())
+        except BaseException as error:
+            if RunFolder(out).unfinished:
+                folder.keep()
+                error.add_note(f"What was trained is kept: crossroads.fit(images, out={str(out)!r}, resume=True) finishes the run.")
+            raise
 
     def predict_proba(self, X: Images) -> NDArray[np.float32]:
         """float32 (n, k), columns in the order of `classes_`."""
