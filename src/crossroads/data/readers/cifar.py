@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 
 import numpy as np
 
 from crossroads.data.dataset import NO_SPLIT, TEST, TRAIN, Dataset
 from crossroads.data.readers._view import View
 from crossroads.data.readers.arrays import Pair, from_pairs
-from crossroads.data.unpickle import load_pickle
+from crossroads.data.readers.pickles import pickled_dict
 from crossroads.errors import DataError
 
 _BATCH = re.compile(r"(data_batch_\d+|train)|test(_batch)?")
@@ -30,7 +29,7 @@ def _batches(view: View) -> list[tuple[str, bool]]:
 
 def read_cifar(view: View) -> Dataset:
     """All batches, with the names of the classes; of CIFAR-100 the fine ones."""
-    meta = _content(view, next(name for name in _META if name in view.top_files))
+    meta = pickled_dict(view, next(name for name in _META if name in view.top_files))
     fine = "fine_label_names" in meta
     names = meta.get("fine_label_names" if fine else "label_names")
     if not isinstance(names, list):
@@ -39,7 +38,7 @@ def read_cifar(view: View) -> Dataset:
     both = len({train for _, train in batches}) > 1
     pairs: list[Pair[object]] = []
     for name, train in batches:
-        batch = _content(view, name)
+        batch = pickled_dict(view, name)
         pixels, labels = batch.get("data"), batch.get("fine_labels" if fine else "labels")
         if (
             not isinstance(pixels, np.ndarray)
@@ -56,16 +55,6 @@ def read_cifar(view: View) -> Dataset:
         images = pixels.reshape(-1, 3, _SIDE, _SIDE).transpose(0, 2, 3, 1)
         pairs.append((split, view.label(name), images, [_text(names[label]) for label in labels]))
     return from_pairs(pairs, view.origin, ["the classes are the fine labels; the coarse labels are ignored"] if fine else [])
-
-
-def _content(view: View, name: str) -> Mapping[str, object]:
-    try:
-        content = load_pickle(view.span(name).stream())
-    except DataError as error:
-        raise DataError(f"{view.label(name)}: {error.rule}", received=error.received, mend=error.mend) from error
-    if not isinstance(content, dict):
-        raise DataError(f"{view.label(name)} must hold a dict", received=f"a {type(content).__name__}")
-    return {_text(key): value for key, value in content.items()}
 
 
 def _text(value: object) -> str:

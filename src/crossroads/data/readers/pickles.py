@@ -32,17 +32,21 @@ def read_pickles(view: View) -> Dataset:
     pairs: list[Pair[object]] = []
     for split, name in split_files(pickles(view), view.origin, "pickle"):
         label = view.label(name)
-        try:
-            content = load_pickle(view.span(name).stream())
-        except DataError as error:
-            raise DataError(f"{label}: {error.rule}", received=error.received, mend=error.mend) from error
-        if not isinstance(content, dict):
-            raise DataError(f"{label} must hold a dict of images and labels", received=f"a {type(content).__name__}")
-        arrays = {key.decode("latin1") if isinstance(key, bytes) else str(key): value for key, value in content.items()}
-        for inner, key, images, labels in pairs_of(arrays, label):
+        for inner, key, images, labels in pairs_of(pickled_dict(view, name), label):
             _require_flat(images, labels, label)
             pairs.append((inner or split, f"{label}:{key}" if split and not inner else key, images, labels))
     return from_pairs(pairs, view.origin)
+
+
+def pickled_dict(view: View, name: str) -> dict[str, object]:
+    """The dict in a pickle, its keys as text. Raises DataError for anything else."""
+    try:
+        content = load_pickle(view.span(name).stream())
+    except DataError as error:
+        raise DataError(f"{view.label(name)}: {error.rule}", received=error.received, mend=error.mend) from error
+    if not isinstance(content, dict):
+        raise DataError(f"{view.label(name)} must hold a dict", received=f"a {type(content).__name__}")
+    return {key.decode("latin1") if isinstance(key, bytes) else str(key): value for key, value in content.items()}
 
 
 def _require_flat(images: object, labels: object, label: str) -> None:
