@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 
-from crossroads.training.watch import Silent
+from crossroads.progress import Silent
 
 
 class Clock(Silent):

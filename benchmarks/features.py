@@ -7,12 +7,12 @@ from typing import Any
 
 def at_the_end(images: Any, backbone: str, weights: str, image_size: int, side: float) -> Any:
     """The `Extracted` averages of all images of a data set, whose shorter sides have the median `side`; cached or computed."""
-    from crossroads.lookup import Lookup
+    from crossroads.features.lookup import Lookup
     from crossroads.networks.construct import build, choose
     from crossroads.networks.network import frozen_part
+    from crossroads.progress import Silent
     from crossroads.recipe import Recipe
     from crossroads.strategies import resolve
-    from crossroads.training.watch import Silent
 
     choice = choose(backbone)
     asked = Recipe(strategy="feature-extraction", weights=weights)

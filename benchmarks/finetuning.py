@@ -11,8 +11,8 @@ import numpy as np
 
 from benchmarks._measure import Row, Settings, alternate, fresh
 from benchmarks.random_weights import calibrate, random_images
-from crossroads._keras import load_keras
-from crossroads._process import process_settings
+from crossroads._runtime.keras_setup import load_keras
+from crossroads._runtime.process import process_settings
 
 BACKBONE, SIZE, CLASSES, BATCH = "mobilenet-v2", 96, 43, 32
 WARM, MEASURED = 1, 2

@@ -35,8 +35,8 @@ def sides(images: int, penalty: float, runs: int) -> tuple[tuple[float, ...], tu
     from sklearn.linear_model import LogisticRegression
     from threadpoolctl import threadpool_limits
 
+    from crossroads.heads._principal import turned
     from crossroads.training import _logistic
-    from crossroads.training._principal import turned
 
     rows, labels = _of_signs(images)
     classes, codes = np.unique(labels, return_inverse=True)

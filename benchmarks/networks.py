@@ -18,7 +18,7 @@ import crossroads
 from benchmarks._measure import ROOT, Row, Settings, fresh
 from benchmarks.tasks import shapes
 from crossroads import artifact
-from crossroads._keras import load_keras
+from crossroads._runtime.keras_setup import load_keras
 from crossroads.data import loading
 from crossroads.data.loading import load_all
 from crossroads.features import extract

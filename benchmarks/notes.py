@@ -16,7 +16,7 @@ SIZE, EPOCHS, BATCH = 227, 10, 128
 
 COMMAND = (
     *("--backbone", "alexnet", "--strategy", "feature-extraction", "--head", "sgd", "--epochs", str(EPOCHS)),
-    *("--batch-size", str(BATCH), "--image-size", str(SIZE), "--resize", "squash", "--test-share", "0", "--quiet", "--json"),
+    *("--batch-size", str(BATCH), "--image-size", str(SIZE), "--resize", "squash", "--test-fraction", "0", "--quiet", "--json"),
 )
 
 

@@ -24,20 +24,20 @@ from crossroads.advice.expectation import (
     CARRIED,
     LIFTS,
     Base,
-    Carried,
-    Halved,
+    EpochPenalty,
+    Extrapolation,
     Laws,
-    Lift,
-    Rise,
+    LearningGain,
     Setting,
+    StrategyOffset,
     counted,
     expected,
     least_error,
     reach,
-    steepness,
+    slope,
 )
 from crossroads.advice.size import slope_of
-from crossroads.race.belief import believed
+from crossroads.race.posterior import believed
 
 ADVICE = ROOT / "benchmarks" / "figures" / "advice.jsonl"
 """One line an advice that was measured."""
@@ -168,7 +168,7 @@ def one(task_name: str, backbone: str, seed: int) -> dict[str, Any]:
         os.environ["CROSSROADS_CACHE"] = str(Path(folder) / "cache")
         began = time.perf_counter()
         found = crossroads.advise(
-            images, backbones=[network["backbone"]], weights=[weights], image_size=size, seed=seed, test_share=0.0
+            images, backbones=[network["backbone"]], weights=[weights], image_size=size, seed=seed, test_fraction=0.0
         )
         seconds = time.perf_counter() - began
         evidence = at_the_end(images, network["backbone"], weights, size)
@@ -182,7 +182,9 @@ def bases_of(advice: Mapping[str, Any], name: str) -> tuple[Base, ...]:
     """What the expectation of a strategy rests on, from an advice; nothing where it has no such row."""
     row = next((row for row in advice["ranked"] if row["strategy"] == name), {"bases": []})
     return tuple(
-        Base(base["kind"], Estimate(**base["accuracy"]), base["halvings"], Rise(**base["rise"]) if base.get("rise") else None)
+        Base(
+            base["kind"], Estimate(**base["accuracy"]), base["halvings"], LearningGain(**base["rise"]) if base.get("rise") else None
+        )
         for base in row["bases"]
     )
 
@@ -405,35 +407,35 @@ def _unsure(points: Sequence[_Point], constants: int) -> float:
     return float(t.ppf(0.975, max(3, sources - constants)) / 1.96 * math.sqrt(1 + 1 / len(points)))
 
 
-def _fitted_lift(name: str, found: Sequence[Outcome], without: str) -> Lift | None:
+def _fitted_lift(name: str, found: Sequence[Outcome], without: str) -> StrategyOffset | None:
     """Ridge regression in log odds."""
     points = _points(name, "probe", found, without)
     if len(points) < 3:
         return None
     target = np.array([point.more for point in points])
-    design = np.array([[one.slope, one.slope * reach(one.images_of_a_class)] for one in (point.setting for point in points)])
+    design = np.array([[one.slope, one.slope * reach(one.images_per_class)] for one in (point.setting for point in points)])
     level, by_size = np.linalg.solve(design.T @ design + np.diag(PRIOR), design.T @ target)
     left = ((target - design @ (level, by_size)) ** 2).sum() / max(3, len(target) - 2)
-    return Lift(round(float(level), 2), round(float(by_size), 2), round(math.sqrt(left) * _unsure(points, 2), 2))
+    return StrategyOffset(round(float(level), 2), round(float(by_size), 2), round(math.sqrt(left) * _unsure(points, 2), 2))
 
 
-def _fitted_carried(name: str, found: Sequence[Outcome], without: str) -> Carried | None:
+def _fitted_carried(name: str, found: Sequence[Outcome], without: str) -> Extrapolation | None:
     """Maximum likelihood of gain and scatter, where what each short training reached is known with an error of its own."""
     points = _points(name, "short training", found, without)
     if len(points) < 3:
         return None
     more, known = np.array([point.more for point in points]), np.array([point.known for point in points])
     halvings = np.array([counted(point.base.halvings) for point in points])
-    slopes = np.array([steepness(point.base, point.setting) for point in points])
+    slopes = np.array([slope(point.base, point.setting) for point in points])
     gain, scatter = np.arange(-10, 100)[:, None, None] * STEP, np.arange(5, 125)[:, None] * STEP
     variance = known**2 + scatter**2 * halvings
     unlikely = ((more - gain * slopes * halvings) ** 2 / variance + np.log(variance)).sum(axis=2)
     best, widest = np.unravel_index(int(np.argmin(unlikely)), unlikely.shape)
     spread = float(scatter[widest, 0]) * math.sqrt(len(points) / (len(points) - 1)) * _unsure(points, 1)
-    return Carried(round(float(gain[best, 0, 0]), 2), round(spread, 2))
+    return Extrapolation(round(float(gain[best, 0, 0]), 2), round(spread, 2))
 
 
-def fitted_halvings(runs: Mapping[Asked, dict[str, Any]]) -> dict[str, Halved]:
+def fitted_halvings(runs: Mapping[Asked, dict[str, Any]]) -> dict[str, EpochPenalty]:
     """The constants of `advice.expectation.HALVED`: from the runs with a quarter of the epochs and those with all.
 
     A loss is never below 0, and held towards the mean of all strategies as much as one task holds it; so is the scatter.
@@ -456,5 +458,5 @@ def fitted_halvings(runs: Mapping[Asked, dict[str, Any]]) -> dict[str, Halved]:
     for name, values in lost.items():
         loss = max(0.0, (sum(values) + usual) / (len(values) + 1))
         variance = (sum((value - loss) ** 2 for value in values) + spread) / (len(values) + 1)
-        found[name] = Halved(round(loss, 2), round(math.sqrt(variance), 2))
+        found[name] = EpochPenalty(round(loss, 2), round(math.sqrt(variance), 2))
     return found

@@ -114,7 +114,9 @@ def one(of: dict[str, Any]) -> dict[str, Any]:
     chosen: Task = task(run.task)
     with tempfile.TemporaryDirectory(prefix="crossroads-bench-") as folder:
         os.environ["CROSSROADS_CACHE"] = str(Path(folder) / "cache")
-        found = crossroads.fit(chosen.images(run.seed), out=Path(folder) / "run", seed=run.seed, test_share=0.0, **options_of(run))
+        found = crossroads.fit(
+            chosen.images(run.seed), out=Path(folder) / "run", seed=run.seed, test_fraction=0.0, **options_of(run)
+        )
     scores = {side: found.metrics[side] and found.metrics[side]["accuracy"] for side in ("validation", "test")}
     phases = [{key: phase[key] for key in ("name", "epochs", "validation_accuracy")} for phase in found.metrics["phases"]]
     return {**scores, "seconds": found.metrics["seconds"], "phases": phases, "load": round(os.getloadavg()[0], 1)}

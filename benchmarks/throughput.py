@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks._measure import Row, Settings, alternate, fresh, seconds_of
-from crossroads._keras import load_keras
-from crossroads._process import process_settings
+from crossroads._runtime.keras_setup import load_keras
+from crossroads._runtime.process import process_settings
 
 SIZE, CLASSES, BATCH = 32, 43, 128
 WARM, MEASURED = 1, 2

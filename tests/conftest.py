@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from crossroads._process import keep_freed_memory, use_onednn
+from crossroads._runtime.process import keep_freed_memory, use_onednn
 from crossroads.features import engine
 
 # Before a test module imports Keras, what crossroads sets before it does.

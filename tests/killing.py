@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from crossroads.training.watch import Silent
+from crossroads.progress import Silent
 
 
 class Killed(Exception):

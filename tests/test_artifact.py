@@ -268,7 +268,7 @@ def test_a_manifest_that_is_no_json_object_is_a_clear_error(copy, text):
         artifact.open_verified(copy)
 
 
-def test_what_is_no_artifact_is_told_with_a_mend(tmp_path):
+def test_what_is_no_artifact_is_told_with_a_hint(tmp_path):
     with pytest.raises(ArtifactError, match="no such folder"):
         artifact.open_verified(tmp_path / "nowhere")
     with pytest.raises(ArtifactError, match=r"a folder without crossroads[.]json; give the folder that fit wrote"):

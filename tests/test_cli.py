@@ -12,8 +12,8 @@ from PIL import Image
 
 from crossroads import cli
 from crossroads.advice import level
-from crossroads.proof import Run
 from crossroads.report.console import print_run
+from crossroads.run.finish import Run
 from pictures import folder_of, stripes
 
 QUICK = [
@@ -27,7 +27,7 @@ QUICK = [
     "16",
     "--validation",
     "0.2",
-    "--test-share",
+    "--test-fraction",
     "0.2",
 ]
 COMMANDS = ("audit", "advise", "fit", "evaluate", "predict", "backbones", "demo")
@@ -61,7 +61,7 @@ def artifact(data, tmp_path_factory):
     from crossroads import fit
 
     out = tmp_path_factory.mktemp("run") / "run"
-    fit(data, out=out, epochs=6, batch_size=16, image_size=16, validation=0.2, test_share=0.2)
+    fit(data, out=out, epochs=6, batch_size=16, image_size=16, validation=0.2, test_fraction=0.2)
     return out
 
 
@@ -256,7 +256,9 @@ def test_backbones(crossroads):
 
 
 def test_options_win_over_the_recipe(crossroads, data, tmp_path):
-    (tmp_path / "recipe.toml").write_text('epochs = 5\nimage_size = 16\nbatch_size = 16\ntest_share = 0.0\nbackbone = "quiz-cnn"\n')
+    (tmp_path / "recipe.toml").write_text(
+        'epochs = 5\nimage_size = 16\nbatch_size = 16\ntest_fraction = 0.0\nbackbone = "quiz-cnn"\n'
+    )
     code, out, _ = crossroads("fit", data, "--out", tmp_path / "run", "--recipe", tmp_path / "recipe.toml", "--epochs", 1, "--json")
     told = json.loads(out)
     assert code == 0
@@ -270,7 +272,7 @@ def test_options_win_over_the_recipe(crossroads, data, tmp_path):
         (["fit", "DATA", "--out", "RUN", "--backbone", "quizcnn"], "did you mean 'quiz-cnn'"),
         (["fit", "DATA", "--out", "RUN", "--epochs", "0"], "--epochs must lie in"),
         (["fit", "DATA", "--out", "RUN", "--image-size", "4"], "--image-size must lie in"),
-        (["fit", "DATA", "--out", "RUN", "--test", "DATA", "--test-share", "0.2"], "--test-share does nothing where"),
+        (["fit", "DATA", "--out", "RUN", "--test", "DATA", "--test-fraction", "0.2"], "--test-fraction does nothing where"),
         (["weights"], "crossroads weights needs a command: add, list"),
         (["fit", "DATA", "--out", "RUN", "--strategy", "foo"], "error: --strategy must be one of"),
         (["fit", "DATA", "--out", "RUN", "--cut", "0.5"], "error: --cut belongs to one strategy"),
@@ -297,7 +299,7 @@ def test_a_mistake_is_one_line_and_exit_code_2(crossroads, data, tmp_path, monke
 
 
 def test_the_recipe_may_name_the_data_and_the_command_line_wins(crossroads, data, tmp_path):
-    (tmp_path / "recipe.toml").write_text(f'data = "{data}"\nepochs = 1\nimage_size = 16\ntest_share = 0.0\n')
+    (tmp_path / "recipe.toml").write_text(f'data = "{data}"\nepochs = 1\nimage_size = 16\ntest_fraction = 0.0\n')
     code, out, _ = crossroads("fit", "--recipe", tmp_path / "recipe.toml", "--out", tmp_path / "run", "--json")
     assert code == 0
     assert json.loads(out)["validation"]["n"] == 6
@@ -373,7 +375,7 @@ def test_demo_trains_tests_and_says_what_is_next(crossroads, tmp_path, monkeypat
 def test_advise_says_what_to_do_and_why_in_words_and_for_a_program(crossroads, data, tmp_path, monkeypatch):
     monkeypatch.setenv("CROSSROADS_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(level, "SHORT_EPOCHS", (2, 2))
-    options = ("--backbone", "quiz-cnn", "--weights", "none", "--image-size", "16", "--validation", "0.2", "--test-share", "0.2")
+    options = ("--backbone", "quiz-cnn", "--weights", "none", "--image-size", "16", "--validation", "0.2", "--test-fraction", "0.2")
     code, out, err = crossroads("advise", data, *options, "--budget", "10m")
     assert (code, err) == (0, "")
     for part in ("recommended: ", "what to do, the best first", "\nwhy\n", "a probe at each depth of quiz-cnn"):

@@ -1,8 +1,8 @@
 from crossroads.errors import CrossroadsError, DataError, did_you_mean, nearest
 
 
-def test_a_message_gives_the_rule_the_value_and_the_mend():
-    error = DataError("labels.csv line 14: label is unknown", received="'5O'", mend="did you mean '50'?")
+def test_a_message_gives_the_rule_the_value_and_the_hint():
+    error = DataError("labels.csv line 14: label is unknown", received="'5O'", hint="did you mean '50'?")
     assert str(error) == "labels.csv line 14: label is unknown; received '5O'; did you mean '50'?"
     assert isinstance(error, CrossroadsError)
     assert error.exit_code == 2

@@ -147,7 +147,7 @@ def test_every_parameter_is_a_field_of_the_recipe_with_its_default_and_reaches_i
     model = clone(crossroads.ImageClassifier(budget="5m", seed=3))
     with pytest.raises(InterruptedError):
         model.fit(*stripes(60))
-    assert given == [crossroads.Recipe(budget=300.0, seed=3, test_share=0.0)]
+    assert given == [crossroads.Recipe(budget=300.0, seed=3, test_fraction=0.0)]
 
 
 @pytest.mark.parametrize("groups", [np.arange(59), np.zeros((60, 2), int), 3])

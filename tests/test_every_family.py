@@ -51,7 +51,7 @@ def test_one_network_of_each_family_comes_to_an_artifact_that_predicts(record, c
     size = record.limits[0]
     images, labels = stripes(18, size=size)
     options = {"strategy": "early-features" if cut else "feature-extraction", "cut": cut, "weights": "none"}
-    options |= {"test_share": 0.0, "validation": 0.34}
+    options |= {"test_fraction": 0.0, "validation": 0.34}
     run = crossroads.fit((images, labels), out=tmp_path / "run", backbone=record.name, image_size=size, **options)
     loaded = crossroads.load(run.artifact)
     (found,) = loaded.predict([images[0]])

@@ -43,7 +43,7 @@ def test_help_loads_nothing_heavy():
 
 
 def test_keras_is_loaded_where_it_is_told_to_be_quiet_and_not_by_an_import():
-    assert not loaded_by("import crossroads.workflow") & {"keras", "tensorflow", "jax"}
+    assert not loaded_by("import crossroads.api") & {"keras", "tensorflow", "jax"}
 
 
 def test_reading_auditing_and_predicting_need_no_keras():

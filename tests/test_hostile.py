@@ -103,7 +103,7 @@ def test_fit_says_what_is_wrong(make, options, words, tmp_path, monkeypatch, cap
     source = make(tmp_path)
     before = sorted(tmp_path.rglob("*"))
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["crossroads", "fit", str(source), "--out", "run", "--test-share", "0", *options])
+    monkeypatch.setattr(sys, "argv", ["crossroads", "fit", str(source), "--out", "run", "--test-fraction", "0", *options])
     with pytest.raises(SystemExit) as stopped:
         cli.main()
     told = capsys.readouterr()

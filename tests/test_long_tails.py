@@ -89,20 +89,25 @@ def test_strict_refuses_classes_that_are_too_small(own, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("counts", "test_share", "validated"),
+    ("counts", "test_fraction", "validated"),
     [({"a": 3, "b": 3}, 0.1, 2), ({"a": 2, "b": 2}, 0.0, 2), ({"a": 1, "b": 2}, 0.0, 1), ({"a": 1, "b": 3}, 0.1, 1)],
 )
-def test_the_smallest_sets_that_can_be_learnt_are(counts, test_share, validated, own, tmp_path):
+def test_the_smallest_sets_that_can_be_learnt_are(counts, test_fraction, validated, own, tmp_path):
     run = crossroads.fit(
-        colours(counts), out=tmp_path / "run", backbone=own, weights="own", strategy="feature-extraction", test_share=test_share
+        colours(counts),
+        out=tmp_path / "run",
+        backbone=own,
+        weights="own",
+        strategy="feature-extraction",
+        test_fraction=test_fraction,
     )
     assert run.metrics["validation"]["n"] == validated
 
 
-@pytest.mark.parametrize(("counts", "test_share"), [({"a": 1, "b": 1}, 0.0), ({"a": 2, "b": 2, "c": 1}, 0.1)])
-def test_sets_without_an_image_to_validate_on_are_refused(counts, test_share, own, tmp_path):
+@pytest.mark.parametrize(("counts", "test_fraction"), [({"a": 1, "b": 1}, 0.0), ({"a": 2, "b": 2, "c": 1}, 0.1)])
+def test_sets_without_an_image_to_validate_on_are_refused(counts, test_fraction, own, tmp_path):
     with pytest.raises(SplitError, match="the split must leave images for validation"):
-        crossroads.fit(colours(counts), out=tmp_path / "run", backbone=own, weights="own", test_share=test_share)
+        crossroads.fit(colours(counts), out=tmp_path / "run", backbone=own, weights="own", test_fraction=test_fraction)
 
 
 def test_a_class_that_is_in_the_test_alone_is_refused_before_anything_is_decoded(own, tmp_path):

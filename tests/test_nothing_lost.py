@@ -6,19 +6,20 @@ import keras
 import pytest
 
 import crossroads
-from crossroads import proof, workflow
+from crossroads import api as workflow
 from crossroads.advice.estimate import Estimate
 from crossroads.artifact import _draft, _export, open_verified
 from crossroads.errors import ArtifactError, CrossroadsError, DataError
 from crossroads.predictor import Predictor
-from crossroads.race.records import Entrant, Plan
+from crossroads.race.records import Plan, RaceCandidate
+from crossroads.run import finish as proof
 from crossroads.strategies import relevant, resolve, strategy
 from crossroads.training import phases
 from pictures import stripes
 from tiny_networks import SIZE, tiny
 
 FULL = OSError(28, "No space left on device")
-OPTIONS = {"validation": 0.25, "test_share": 0.25, "image_size": SIZE, "seed": 3}
+OPTIONS = {"validation": 0.25, "test_fraction": 0.25, "image_size": SIZE, "seed": 3}
 
 STEPS = {
     "the model is saved": (_export, "save", FULL),
@@ -102,13 +103,13 @@ def test_so_is_what_was_trained_for_epochs(network, tmp_path, monkeypatch):
 def raced(monkeypatch, network):
     """`fit` without a strategy races a head on frozen features and a short finetuning, with no advice before."""
 
-    def planned(divided, own, watcher):
+    def planned(partition, own, watcher):
         entrants = []
         for name, accuracy in (("feature-extraction", 0.6), ("finetune", 0.9)):
-            choice = workflow.Tasks(divided, None, own, watcher)._choice(divided.recipe)
-            asked = relevant(workflow.replace(divided.recipe, epochs=2, weights="own"), strategy(name))
-            recipe = resolve(asked, choice.record, images=len(divided.train), image_size=SIZE)
-            entrants.append(Entrant(recipe, Estimate(accuracy, 0.0, 1.0), 1.0, 0.5 if recipe.epochs else 0.0))
+            choice = workflow.Tasks(partition, None, own, watcher)._choice(partition.recipe)
+            asked = relevant(workflow.replace(partition.recipe, epochs=2, weights="own"), strategy(name))
+            recipe = resolve(asked, choice.record, images=len(partition.train), image_size=SIZE)
+            entrants.append(RaceCandidate(recipe, Estimate(accuracy, 0.0, 1.0), 1.0, 0.5 if recipe.epochs else 0.0))
         return Plan(tuple(entrants), 600.0, 0.0, {})
 
     monkeypatch.setattr(workflow, "planned", planned)

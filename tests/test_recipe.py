@@ -19,7 +19,7 @@ recipes = st.builds(
     image_size=st.none() | st.integers(8, 512),
     epochs=st.none() | st.integers(1, 1000),
     validation=st.floats(0.01, 0.4),
-    test_share=shares,
+    test_fraction=shares,
     seed=st.integers(0, 2**31 - 1),
     augment=st.sampled_from([None, True]),
     augmentation=st.none() | st.builds(Augmentation, shift=shares, rotation=st.floats(0, 180), flip=st.booleans()),
@@ -52,7 +52,7 @@ def test_toml_gives_the_same_recipe_back(recipe):
         ({"augment": False, "augmentation": {"shift": 0.1}}, "augmentation does nothing with augment = false"),
     ],
 )
-def test_a_wrong_recipe_is_told_with_its_mend(values, message):
+def test_a_wrong_recipe_is_told_with_its_hint(values, message):
     with pytest.raises(RecipeError) as caught:
         Recipe.from_mapping(values)
     assert message in str(caught.value)

@@ -8,18 +8,20 @@ import keras
 import pytest
 
 import crossroads
-from crossroads import fitting
 from crossroads.advice.estimate import Estimate
 from crossroads.artifact import _rehearsal
 from crossroads.data import loading
+from crossroads.data.partition import load_and_split
 from crossroads.errors import ArtifactError, CrossroadsError
 from crossroads.features import extract
 from crossroads.networks.construct import choose
-from crossroads.planning import Tasks, divide
-from crossroads.race.records import Entrant, Plan
+from crossroads.progress import Relay, Silent
+from crossroads.race.candidates import convertible
+from crossroads.race.records import Plan, RaceCandidate
 from crossroads.recipe import Augmentation, Recipe
+from crossroads.run import train as fitting
+from crossroads.run.task import Tasks
 from crossroads.strategies import resolve
-from crossroads.training.watch import Relay, Silent
 from pictures import stripes
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # benchmarks/ lies beside the package and is not installed
@@ -35,7 +37,7 @@ def _cache(tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", ["silu", "RandomFlip", "Resizing", "GRU"])
 def test_a_network_of_ones_own_comes_to_an_artifact(name, tmp_path):
     images, labels = stripes(24, size=SIZE)
-    options = {"strategy": "from-scratch", "epochs": 1, "test_share": 0.0}
+    options = {"strategy": "from-scratch", "epochs": 1, "test_fraction": 0.0}
     run = crossroads.fit((images, labels), out=tmp_path / "run", backbone=network(name), **options)
     assert len(crossroads.load(run.artifact).predict([images[0]])) == 1
 
@@ -92,18 +94,20 @@ def half():
 @pytest.mark.usefixtures("nothing_decoded")
 def test_a_candidate_that_cannot_is_left_out_of_a_race_with_its_reason():
     model, notes = half(), []
-    tasks = Tasks(divide(stripes(24, size=SIZE), None, Recipe(), Silent()), Path(), model, Relay(Silent(), noted=notes.append))
+    watcher = Relay(Silent(), noted=notes.append)
+    partition = load_and_split(stripes(24, size=SIZE), None, Recipe(), Silent())
+    tasks = Tasks(partition, Path(), model, watcher)
     early = Recipe(backbone="own:half", weights="own", image_size=SIZE, strategy="early-features", cut="below")
     recipes = (early, replace(early, strategy="feature-extraction", cut=None))
     resolved = [resolve(recipe, choose(model).record, images=12, image_size=SIZE) for recipe in recipes]
-    entrants = tuple(Entrant(recipe, Estimate(0.5, 0.0, 1.0), 1.0) for recipe in resolved)
-    plan = tasks.able(Plan(entrants, 60.0, 0.0, {}))
+    entrants = tuple(RaceCandidate(recipe, Estimate(0.5, 0.0, 1.0), 1.0) for recipe in resolved)
+    plan = convertible(Plan(entrants, 60.0, 0.0, {}), partition, tasks, watcher)
     assert plan.entrants == entrants[:1]
     assert len(notes) == 1
     assert notes[0].startswith("feature-extraction of own:half is left out: ")
     assert "Bucketize" in notes[0]
     with pytest.raises(ArtifactError):
-        tasks.able(Plan(entrants[1:], 60.0, 0.0, {}))
+        convertible(Plan(entrants[1:], 60.0, 0.0, {}), partition, tasks, watcher)
 
 
 @pytest.fixture

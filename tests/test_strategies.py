@@ -22,7 +22,7 @@ def test_an_unknown_strategy_is_told_with_the_nearest():
 
 
 NAMES = [record.name for record in STRATEGIES]
-TUNED_ONLY = {"layer_decay", "towards_start", "ema", "unfreeze", "train_batchnorm"}
+TUNED_ONLY = {"layer_decay", "l2_sp", "ema", "unfreeze", "train_batchnorm"}
 PRETRAINED_ONLY = {"weights", "pooling", "head", "precision"}
 
 

@@ -6,10 +6,10 @@ from keras import layers
 
 from crossroads.networks.cuts import find
 from crossroads.networks.network import Layout, Parts, assemble, head_layers, seeded
+from crossroads.progress import Silent
 from crossroads.recipe import Augmentation
 from crossroads.strategies import Phase
 from crossroads.training.batches import Labelled
-from crossroads.training.watch import Silent
 from killing import Killed
 from pictures import stripes
 
@@ -61,7 +61,7 @@ def phase(**options):
         "schedule": "cosine",
         "warm_up": 0.0,
         "weight_decay": 0.0,
-        "towards_start": 0.0,
+        "l2_sp": 0.0,
         "layer_decay": 1.0,
         "ema": 0.0,
         "train_batchnorm": False,

@@ -1,6 +1,6 @@
 """Watchers for tests."""
 
-from crossroads.training.watch import Silent
+from crossroads.progress import Silent
 
 
 class Notes(Silent):

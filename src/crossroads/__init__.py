@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from crossroads.advice.evidence import Advice
+    from crossroads.api import advise, audit, evaluate, fit
     from crossroads.data.audit import Audit
     from crossroads.data.dataset import Dataset
     from crossroads.data.readers import read
@@ -18,10 +19,9 @@ if TYPE_CHECKING:
     from crossroads.estimator import ImageClassifier
     from crossroads.evaluation import Evaluation
     from crossroads.predictor import Predictor, load
-    from crossroads.proof import Run
+    from crossroads.progress import Silent, Watcher
     from crossroads.recipe import Augmentation, Recipe
-    from crossroads.training.watch import Silent, Watcher
-    from crossroads.workflow import advise, audit, evaluate, fit
+    from crossroads.run.finish import Run
 
 __version__ = "0.1.0"
 
@@ -36,13 +36,13 @@ _HOMES = {
     "ImageClassifier": "crossroads.estimator",
     "Predictor": "crossroads.predictor",
     "Recipe": "crossroads.recipe",
-    "Run": "crossroads.proof",
-    "Silent": "crossroads.training.watch",
-    "Watcher": "crossroads.training.watch",
-    "advise": "crossroads.workflow",
-    "audit": "crossroads.workflow",
-    "evaluate": "crossroads.workflow",
-    "fit": "crossroads.workflow",
+    "Run": "crossroads.run.finish",
+    "Silent": "crossroads.progress",
+    "Watcher": "crossroads.progress",
+    "advise": "crossroads.api",
+    "audit": "crossroads.api",
+    "evaluate": "crossroads.api",
+    "fit": "crossroads.api",
     "load": "crossroads.predictor",
     "read": "crossroads.data.readers",
 }

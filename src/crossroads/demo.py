@@ -8,12 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from crossroads.proof import Run
-from crossroads.training.watch import Watcher
-from crossroads.workflow import fit
+from crossroads.api import fit
+from crossroads.progress import Watcher
+from crossroads.run.finish import Run
 
 EPOCHS = 15
-"""Enough for digits; the default for so few images is 100, which takes minutes on a slow machine."""
+"""StopTraining for digits; the default for so few images is 100, which takes minutes on a slow machine."""
 
 
 def digits() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:

@@ -1,34 +1,82 @@
-"""Every failure a user can cause, as one small family: the rule, the value received, the mend."""
+"""Every failure that a user can cause, as one small family with its facts as data."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+
+# Noncharacters of Unicode: they enclose the name of an option in a message, and no text of a user's contains them.
+_OPEN, _CLOSE = "\ufdd0", "\ufdd1"
+
+
+def option(name: str) -> str:
+    """Marks the name of a recipe field or an argument in a message. The command line spells it as an option: ``--batch-size``."""
+    return f"{_OPEN}{name}{_CLOSE}"
 
 
 class CrossroadsError(Exception):
-    """A mistake that the user can mend.
+    """A mistake that the user can fix.
 
     Args:
-        rule: What must hold, as a short sentence without a full stop.
-        received: The value that broke the rule, as it was given.
-        mend: What to do about it, as a short sentence without a full stop.
+        rule: What must hold or what went wrong, as a short sentence without a full stop.
+        code: Name of the rule in kebab-case, such as ``unknown-label``. It stays the same when the wording changes.
+        field: The recipe field or argument at fault; None if the mistake lies elsewhere.
+        received: The value that broke the rule.
+        hint: What to do about it, as a short sentence without a full stop.
+        source: The file that `field` was read from; None for an argument or an option.
 
-    The message reads ``rule; received X; mend``. The command line prints it without a traceback and exits with 2.
+    The message reads ``rule; received X; hint``. The command line prints it without a traceback and exits with code 2.
     """
 
     exit_code = 2
 
-    def __init__(self, rule: str, *, received: object = None, mend: str | None = None) -> None:
-        self.rule = rule
-        self.received = received
-        self.mend = mend
-        parts = [rule]
-        if received is not None:
-            parts.append(f"received {received}")
-        if mend is not None:
-            parts.append(mend)
-        super().__init__("; ".join(parts))
+    def __init__(
+        self,
+        rule: str,
+        *,
+        code: str = "",
+        field: str | None = None,
+        received: object = None,
+        hint: str | None = None,
+        source: str | None = None,
+    ) -> None:
+        self.code, self.field, self.received, self.source = code, field, received, source
+        self._rule, self._hint = rule, hint
+        super().__init__(self.text())
+
+    @property
+    def rule(self) -> str:
+        """What must hold or what went wrong."""
+        return _spelled(self._rule, str)
+
+    @property
+    def hint(self) -> str | None:
+        """What to do about it."""
+        return None if self._hint is None else _spelled(self._hint, str)
+
+    def text(self, spell: Callable[[str], str] = str) -> str:
+        """The message.
+
+        Args:
+            spell: Turns the name of a field or an argument into what the reader knows it by. Names that come from a file keep
+                their spelling.
+        """
+        parts = [self._rule if self.source is None else f"{self.source}: {self._rule}"]
+        if self.received is not None:
+            parts.append(f"received {self.received}")
+        if self._hint is not None:
+            parts.append(self._hint)
+        return _spelled("; ".join(parts), spell if self.source is None else str)
+
+    def from_source(self, source: str) -> CrossroadsError:
+        """The same error about a field that was read from a file."""
+        return type(self)(self._rule, code=self.code, field=self.field, received=self.received, hint=self._hint, source=source)
+
+
+def _spelled(text: str, spell: Callable[[str], str]) -> str:
+    """A message with each marked name spelled."""
+    before, *marked = text.split(_OPEN)
+    return before + "".join(spell(name) + rest for name, _, rest in (part.partition(_CLOSE) for part in marked))
 
 
 class CrossroadsWarning(UserWarning):
@@ -43,7 +91,7 @@ class ImageRefused(CrossroadsError):
     """One source did not become an image. `rule` is the reason: truncated, not an image, too many pixels, zero-sized.
 
     Attributes:
-        name: What the source is called, where a predictor refused it; else "".
+        name: The source's name if a predictor refused it; else "".
     """
 
     name: str = ""
@@ -53,7 +101,7 @@ class SplitError(CrossroadsError):
     """The data cannot be split as asked, such as a class with a single group."""
 
 
-class LockedError(CrossroadsError):
+class SealedTestError(CrossroadsError):
     """The test split was touched before the final evaluation."""
 
 
@@ -62,19 +110,19 @@ class RecipeError(CrossroadsError):
 
 
 class BackboneError(CrossroadsError):
-    """No such backbone, or one that does not accept this image size."""
+    """No backbone has this name, or it does not accept this image size."""
 
 
 class WeightsError(BackboneError):
-    """Pretrained weights are not to be had, cannot be read, or are not those of the network."""
+    """Pretrained weights are not available, cannot be read, or belong to another network."""
 
 
 class FeatureError(CrossroadsError):
-    """Features cannot be kept: they need more room than the cache may take, or its folder cannot be written."""
+    """Features cannot be cached: the cache limit is too small, or the cache folder is not writable."""
 
 
 class TrainingError(CrossroadsError):
-    """Training cannot start or go on: a finished run, a checkpoint of another recipe, a loss that is not finite."""
+    """Training cannot start or continue: a finished run, a checkpoint of another recipe, a loss that is not finite."""
 
 
 class ArtifactError(CrossroadsError):
@@ -82,21 +130,21 @@ class ArtifactError(CrossroadsError):
 
 
 class SetupError(CrossroadsError):
-    """Keras or TensorFlow, as they are installed and set up here, cannot do the work."""
+    """Keras or TensorFlow, as installed and set up here, cannot do the work."""
 
 
 class MissingExtraError(CrossroadsError):
-    """A feature needs an optional dependency that is not installed."""
+    """An optional dependency is not installed."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
-    """The member of `known` that is spelt most like `name`, or None where nothing is close."""
+    """The member of `known` that is spelled most like `name`, or None if nothing is close."""
     matches = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
     return matches[0] if matches else None
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """A mend for an unknown `name`: the nearest known one, or the list of all where nothing is close."""
+    """A hint for an unknown `name`: the nearest known one, or the list of all if nothing is close."""
     names = list(known)
     best = nearest(name, names)
     if best is not None:

@@ -14,14 +14,14 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d
 
 from crossroads import artifact
-from crossroads._keras import require_usable_keras
-from crossroads._platform import TemporaryFolder
+from crossroads._runtime.keras_setup import require_usable_keras
+from crossroads._runtime.machine import TemporaryFolder
+from crossroads.api import fit
 from crossroads.data.dataset import Dataset, numbered
 from crossroads.data.labels import encode
 from crossroads.data.pictures import Picture
 from crossroads.data.readers import read
 from crossroads.predictor import Predictor
-from crossroads.proof import Run
 from crossroads.recipe import (
     AskedStrategy,
     Augmentation,
@@ -36,8 +36,8 @@ from crossroads.recipe import (
     ScheduleName,
     UnfreezeName,
 )
-from crossroads.run_folder import RunFolder
-from crossroads.workflow import fit
+from crossroads.run.finish import Run
+from crossroads.run.folder import RunFolder
 
 Images = NDArray[Any] | Sequence[Picture]
 
@@ -89,7 +89,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         mixup: float | None = None,
         warm_up: float | None = None,
         layer_decay: float | None = None,
-        towards_start: float | None = None,
+        l2_sp: float | None = None,
         ema: float | None = None,
         unfreeze: UnfreezeName | None = None,
         train_batchnorm: bool | None = None,
@@ -123,7 +123,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.mixup = mixup
         self.warm_up = warm_up
         self.layer_decay = layer_decay
-        self.towards_start = towards_start
+        self.l2_sp = l2_sp
         self.ema = ema
         self.unfreeze = unfreeze
         self.train_batchnorm = train_batchnorm
@@ -227,4 +227,4 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def _recipe(self) -> Recipe:
         values = {field.name: getattr(self, field.name) for field in fields(Recipe) if hasattr(self, field.name)}
-        return Recipe(**values, test_share=0.0)
+        return Recipe(**values, test_fraction=0.0)

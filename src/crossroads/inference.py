@@ -96,7 +96,7 @@ class Graph:
                 self._model = runtime().Core().read_model(str(path))
         except RuntimeError as error:
             raise ArtifactError(
-                f"{path} must be an OpenVINO graph", received=_first_line(error), mend="write the artifact again"
+                f"{path} must be an OpenVINO graph", received=_first_line(error), hint="write the artifact again"
             ) from error
         _graphs.add(self)
 

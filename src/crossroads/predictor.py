@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -12,14 +14,16 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from crossroads._process import warnings_shown
+from crossroads._runtime.process import warnings_shown
 from crossroads.artifact import GRAPH, Manifest, open_verified
-from crossroads.data._words import shown
 from crossroads.data.dataset import Dataset
 from crossroads.data.loading import Refusal, Streamed, nothing_readable, stream, stream_pictures
 from crossroads.data.pictures import Picture
 from crossroads.errors import ArtifactError, DataError, ImageRefused
+from crossroads.evaluation import Evaluation, evaluate
+from crossroads.files._words import shown
 from crossroads.inference import BATCH, Graph
+from crossroads.progress import Watcher
 
 
 class Ranked(NamedTuple):
@@ -252,7 +256,7 @@ class Predictor:
 
         def refuse(place: int, error: ImageRefused) -> None:
             name = names.pop(place, f"image {place}")
-            named = ImageRefused(f"{name}: {error.rule}", received=error.received, mend=error.mend)
+            named = ImageRefused(f"{name}: {error.rule}", received=error.received, hint=error.hint)
             named.name = name
             refused.append(named)
             if strict:
@@ -279,8 +283,8 @@ def _named(images: Iterable[Picture], names: dict[int, str]) -> Iterator[Picture
 def _several(images: Iterable[Picture]) -> Iterable[Picture]:
     if _is_one(images) or not isinstance(images, Iterable):
         folder = isinstance(images, str | PathLike) and Path(images).is_dir()
-        mend = "give the files of the folder" if folder else "put the image in a list"
-        raise DataError("predict takes a sequence of images", received=type(images).__name__, mend=mend)
+        hint = "give the files of the folder" if folder else "put the image in a list"
+        raise DataError("predict takes a sequence of images", received=type(images).__name__, hint=hint)
     return images
 
 
@@ -303,13 +307,13 @@ def _reloaded(kind: type[Predictor], folder: Path, files: dict[str, Any], thread
         raise ArtifactError(
             f"a pickled predictor is loaded again from its artifact: {error.rule}",
             received=error.received,
-            mend="keep the artifact where it was when the predictor was loaded, or load it from its new place",
+            hint="keep the artifact where it was when the predictor was loaded, or load it from its new place",
         ) from error
     if predictor.manifest.files != files:
         raise ArtifactError(
             "a pickled predictor is loaded again from its artifact, which must be the same",
             received=f"another artifact in {folder}",
-            mend="load that one with crossroads.load, or put the first one back",
+            hint="load that one with crossroads.load, or put the first one back",
         )
     return predictor
 
@@ -317,3 +321,34 @@ def _reloaded(kind: type[Predictor], folder: Path, files: dict[str, Any], thread
 def load(folder: str | PathLike[str], *, threads: int | None = None) -> Predictor:
     """The classifier in an artifact: `Predictor.load`. Takes and raises what that does."""
     return Predictor.load(folder, threads=threads)
+
+
+def score(
+    predictor: Predictor, dataset: Dataset, strict: bool, watcher: Watcher, *, stage: str = "testing"
+) -> tuple[Scored, Evaluation]:
+    """Probabilities and scores of a data set whose classes are the predictor's; raises as `Predictor.probabilities_of`."""
+    scored = predictor.probabilities_of(dataset, strict=strict, progress=partial(watcher.progress, stage))
+    return scored, replace(_evaluation(scored.probabilities, scored.dataset), refused=scored.refusals)
+
+
+def score_pixels(predictor: Predictor, pixels: NDArray[np.uint8], dataset: Dataset) -> Evaluation:
+    """Scores of images that are already in memory, uint8 (n, size, size, 3), the rows of `dataset`."""
+    return _evaluation(predictor.probabilities(pixels), dataset)
+
+
+def _evaluation(probabilities: NDArray[np.float32], dataset: Dataset) -> Evaluation:
+    names = _Names(dataset)
+    return evaluate(probabilities, dataset.labels, dataset.classes, names=names, groups=dataset.groups)
+
+
+class _Names(Sequence[str]):
+    """The names of a data set's rows, made when asked for: few of them are shown."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self._dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def __getitem__(self, row: int) -> str:  # type: ignore[override]
+        return self._dataset.name(row)

@@ -97,7 +97,7 @@ class Recipe:
         epochs: Passes over the training images, in [1, 100000].
         batch_size: Images per step, in [1, 65536].
         validation: Share of the images (whole groups) that choose the best epoch, in (0, 0.9].
-        test_share: Share held out for the test where neither the data nor `test` brings one, in [0, 0.9]; 0 for no test.
+        test_fraction: Share held out for the test where neither the data nor `test` brings one, in [0, 0.9]; 0 for no test.
         seed: Decides the split, the first weights, the order and the augmentation, in [0, 2147483647]; cached views are the same
             for every seed.
         augment: Whether training images are moved at all.
@@ -111,7 +111,7 @@ class Recipe:
         mixup: Concentration of the Beta distribution that pairs of training images are mixed by, in [0, 10]; 0 for no mixing.
         warm_up: Share of the steps in which the learning rate rises, in [0, 0.9].
         layer_decay: Factor of the learning rate from one block to the one below it, in (0, 1]; for finetuning.
-        towards_start: Strength of the pull of finetuned weights towards the pretrained ones (L2-SP), in [0, 10].
+        l2_sp: Strength of the pull of finetuned weights towards the pretrained ones (L2-SP), in [0, 10].
         ema: Momentum of the moving average of weights that is kept in place of the last ones, in [0, 0.99999]; 0
             for none.
         unfreeze: ``gradual`` begins finetuning at the head and sets the blocks below free one after another.
@@ -139,7 +139,7 @@ class Recipe:
     epochs: int | None = None
     batch_size: int | None = None
     validation: float = 0.1
-    test_share: float = 0.1
+    test_fraction: float = 0.1
     seed: int = 0
     augment: bool | None = None
     augmentation: Augmentation | None = None
@@ -152,7 +152,7 @@ class Recipe:
     mixup: float | None = None
     warm_up: float | None = None
     layer_decay: float | None = None
-    towards_start: float | None = None
+    l2_sp: float | None = None
     ema: float | None = None
     unfreeze: UnfreezeName | None = None
     train_batchnorm: bool | None = None
@@ -162,12 +162,12 @@ class Recipe:
     def __post_init__(self) -> None:
         _check_types(self)
         _require_range("validation", self.validation, 0.0, 0.9, open_low=True)
-        _require_range("test_share", self.test_share, 0.0, 0.9)
+        _require_range("test_fraction", self.test_fraction, 0.0, 0.9)
         _require_range("seed", self.seed, 0, 2**31 - 1)
         _require_range("early_stopping", self.early_stopping, 0, 100_000)
         for name, low, high in (("image_size", 8, 2048), ("epochs", 1, 100_000), ("batch_size", 1, 65_536), ("views", 1, 1000)):
             _require_range(name, getattr(self, name), low, high)
-        for name, top in (("mixup", 10.0), ("warm_up", 0.9), ("towards_start", 10.0), ("ema", 0.99999)):
+        for name, top in (("mixup", 10.0), ("warm_up", 0.9), ("l2_sp", 10.0), ("ema", 0.99999)):
             _require_range(name, getattr(self, name), 0.0, top)
         _require_range("layer_decay", self.layer_decay, 0.0, 1.0, open_low=True)
         _require_range("budget", self.budget, 0.0, 10_000_000, open_low=True)
@@ -176,10 +176,10 @@ class Recipe:
         _require_range("label_smoothing", self.label_smoothing, 0.0, 0.9)
         if self.weight_decay and self.optimizer == "adam":
             raise RecipeError(
-                "weight_decay does nothing with optimizer 'adam'", received=self.weight_decay, mend="use optimizer 'adamw'"
+                "weight_decay does nothing with optimizer 'adam'", received=self.weight_decay, hint="use optimizer 'adamw'"
             )
         if self.augment is False and self.augmentation is not None and self.augmentation.moves:
-            raise RecipeError("augmentation does nothing with augment = false", mend="set augment = true or drop [augmentation]")
+            raise RecipeError("augmentation does nothing with augment = false", hint="set augment = true or drop [augmentation]")
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any], where: str = "recipe") -> Self:
@@ -249,7 +249,7 @@ def _seconds_of(text: str, where: str, key: str) -> float:
     found = _TIME.fullmatch(text)
     seconds = float(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[found[2]] if found else 0.0
     if not seconds:
-        raise RecipeError(f"{where}: {key} must be a time above 0", received=repr(text), mend="write it as 90s, 5m or 1h")
+        raise RecipeError(f"{where}: {key} must be a time above 0", received=repr(text), hint="write it as 90s, 5m or 1h")
     return seconds
 
 
@@ -268,14 +268,14 @@ def _build(cls: type[T], values: Mapping[str, Any], where: str, prefix: str) -> 
     arguments = {}
     for key, value in values.items():
         if key not in hints:
-            raise RecipeError(f"{where}: unknown key", received=repr(prefix + key), mend=did_you_mean(key, hints))
+            raise RecipeError(f"{where}: unknown key", received=repr(prefix + key), hint=did_you_mean(key, hints))
         arguments[key] = _coerce(hints[key], value, where, prefix + key)
     try:
         return cls(**arguments)
     except RecipeError as error:
         if where == OPTIONS:
             raise
-        raise RecipeError(f"{where}: {error.rule}", received=error.received, mend=error.mend) from None
+        raise RecipeError(f"{where}: {error.rule}", received=error.received, hint=error.hint) from None
 
 
 def _coerce(hint: Any, value: object, where: str, key: str) -> object:
@@ -305,8 +305,8 @@ def _coerce(hint: Any, value: object, where: str, key: str) -> object:
 def _one_of(names: tuple[str, ...], value: object, where: str, key: str) -> object:
     if value not in names:
         close = nearest(str(value), names)
-        mend = None if close is None else f"did you mean {close!r}?"
-        raise RecipeError(f"{where}: {key} must be one of {', '.join(names)}", received=repr(value), mend=mend)
+        hint = None if close is None else f"did you mean {close!r}?"
+        raise RecipeError(f"{where}: {key} must be one of {', '.join(names)}", received=repr(value), hint=hint)
     return value
 
 

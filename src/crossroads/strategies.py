@@ -59,7 +59,7 @@ class Phase:
         schedule: Course of the learning rate.
         warm_up: Share of the steps in which it rises.
         weight_decay: Decoupled; never on biases and normalisation.
-        towards_start: Strength of the pull towards the first weights (L2-SP).
+        l2_sp: Strength of the pull towards the first weights (L2-SP).
         layer_decay: Factor of the learning rate from one block to the one below it.
         ema: Momentum of the average of weights that is validated and kept; 0 for none.
         train_batchnorm: Whether BatchNorm layers and their statistics move.
@@ -80,7 +80,7 @@ class Phase:
     schedule: ScheduleName
     warm_up: float
     weight_decay: float
-    towards_start: float
+    l2_sp: float
     layer_decay: float
     ema: float
     train_batchnorm: bool
@@ -195,7 +195,7 @@ _GRADIENT = (
     "mixup",
     "warm_up",
 )
-_TUNED = ("layer_decay", "towards_start", "ema", "unfreeze", "train_batchnorm", "freeze_to")
+_TUNED = ("layer_decay", "l2_sp", "ema", "unfreeze", "train_batchnorm", "freeze_to")
 _PRETRAINED = ("weights", "head", "views", "feature_type", "precision")
 
 
@@ -204,7 +204,7 @@ def strategy(name: str) -> Strategy:
     for record in STRATEGIES:
         if record.name == name:
             return record
-    raise RecipeError("no such strategy", received=repr(name), mend=did_you_mean(name, [record.name for record in STRATEGIES]))
+    raise RecipeError("no such strategy", received=repr(name), hint=did_you_mean(name, [record.name for record in STRATEGIES]))
 
 
 def resolve(recipe: Recipe, backbone: Backbone, *, images: int, image_size: int, side: float = 0.0) -> Recipe:
@@ -254,7 +254,7 @@ def plan(recipe: Recipe, *, images: int = 1) -> tuple[Solve | Phase, ...]:
     """
     record = strategy(recipe.strategy)
     if recipe.image_size is None or recipe.backbone is None:
-        raise RecipeError("a plan needs a resolved recipe", received="no image size or backbone", mend="call resolve first")
+        raise RecipeError("a plan needs a resolved recipe", received="no image size or backbone", hint="call resolve first")
     if record.start == "random" or not (record.frozen or record.tuned):
         return (_phase(recipe, "train", train_batchnorm=True),)
     solved = Solve("head", recipe.class_weights, recipe.seed)
@@ -270,7 +270,7 @@ def refuse_chosen(recipe: Recipe) -> None:
             raise RecipeError(
                 f"{name} belongs to one strategy, and none is named",
                 received=repr(getattr(recipe, name)),
-                mend="add --strategy, or leave it out",
+                hint="add --strategy, or leave it out",
             )
 
 
@@ -322,7 +322,7 @@ def _with_views(recipe: Recipe, record: Strategy, defaults: Defaults) -> Recipe:
         raise RecipeError(
             "augment = true does nothing while every augmentation is zero",
             received=f"backbone {recipe.backbone!r}, which has no augmentation of its own",
-            mend="give an [augmentation] table in the recipe",
+            hint="give an [augmentation] table in the recipe",
         )
     kept = replace(recipe, views=1, feature_type=recipe.feature_type or "float32") if record.tuned else recipe
     return replace(kept, augment=augment, augmentation=movement if augment else Augmentation())
@@ -331,9 +331,9 @@ def _with_views(recipe: Recipe, record: Strategy, defaults: Defaults) -> Recipe:
 def _with_cached_views(recipe: Recipe) -> Recipe:
     views, moved = recipe.views or 1, recipe.augmentation or TUNE.augmentation
     if views == 1 and (recipe.augment or (recipe.augmentation is not None and recipe.augmentation.moves)):
-        raise _idle("augmentation", "one view an image", "frozen features", mend="add --views 4")
+        raise _idle("augmentation", "one view an image", "frozen features", hint="add --views 4")
     if views > 1 and (recipe.augment is False or not moved.moves):
-        raise _idle("views", views, "images that are not moved", mend="leave --views out, or set augment = true")
+        raise _idle("views", views, "images that are not moved", hint="leave --views out, or set augment = true")
     return replace(
         recipe,
         views=views,
@@ -379,7 +379,7 @@ def _with_schedule(recipe: Recipe, defaults: Defaults, images: int, *, tuned: bo
     return replace(
         common,
         layer_decay=recipe.layer_decay or TUNE_LAYER_DECAY,
-        towards_start=recipe.towards_start or 0.0,
+        l2_sp=recipe.l2_sp or 0.0,
         ema=recipe.ema or 0.0,
         unfreeze=recipe.unfreeze or "at-once",
         train_batchnorm=recipe.train_batchnorm or False,
@@ -388,13 +388,13 @@ def _with_schedule(recipe: Recipe, defaults: Defaults, images: int, *, tuned: bo
 
 def _phase(recipe: Recipe, name: Literal["head", "tune", "train"], *, train_batchnorm: bool = False) -> Phase:
     """One phase with the recipe's own options."""
-    optional = {"towards_start": 0.0, "layer_decay": 1.0, "ema": 0.0, "unfreeze": "at-once"}
+    optional = {"l2_sp": 0.0, "layer_decay": 1.0, "ema": 0.0, "unfreeze": "at-once"}
     values = {key: getattr(recipe, key) for key in Phase.__dataclass_fields__ if key not in ("name", "train_batchnorm")}
     values |= {key: usual for key, usual in optional.items() if values[key] is None}
     missing = [key for key, value in values.items() if value is None]
     if missing:
         raise RecipeError(
-            "a plan needs a resolved recipe", received=f"no value for {', '.join(missing)}", mend="call resolve first"
+            "a plan needs a resolved recipe", received=f"no value for {', '.join(missing)}", hint="call resolve first"
         )
     if (name == "head" and recipe.views is not None) or recipe.freeze_to is not None:
         values["augmentation"] = Augmentation()  # the views are in the cache
@@ -421,5 +421,5 @@ def _refuse(recipe: Recipe, names: tuple[str, ...], where: str) -> None:
             raise _idle(name, repr(value), where)
 
 
-def _idle(name: str, value: object, where: str, mend: str = "leave it out") -> RecipeError:
-    return RecipeError(f"{name} does nothing with {where}", received=value, mend=mend)
+def _idle(name: str, value: object, where: str, hint: str = "leave it out") -> RecipeError:
+    return RecipeError(f"{name} does nothing with {where}", received=value, hint=hint)

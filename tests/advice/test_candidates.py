@@ -5,20 +5,20 @@ from dataclasses import replace
 
 import pytest
 
-from crossroads.advice.candidates import TIE, Candidate, Ground, from_scratch, ranked, require_some, scratch_size, within
+from crossroads.advice.candidate_backbones import candidate_backbones
+from crossroads.advice.candidates import TIE, AdviceContext, Candidate, from_scratch, ranked, require_some, scratch_size, within
 from crossroads.advice.cost import MANY_STEPS, OVERHEAD, VALIDATING, Machine
 from crossroads.advice.estimate import Estimate
 from crossroads.advice.expectation import Base, with_epochs
-from crossroads.advice.offers import offers_of
 from crossroads.advice.short import Short
 from crossroads.errors import RecipeError
 from crossroads.networks.catalog import DEFAULT_FROM_SCRATCH, backbone
+from crossroads.progress import Silent
 from crossroads.recipe import Recipe
-from crossroads.training.watch import Silent
 
 KNOWN = Estimate(0.8, 0.75, 0.85)
 LOW = Estimate(0.3, 0.2, 0.4)
-GROUND = Ground(Recipe(), images=1_000, classes=10, images_of_a_class=100.0, slope=0.7, side=32.0, machine=Machine(1e11))
+GROUND = AdviceContext(Recipe(), images=1_000, classes=10, images_per_class=100.0, slope=0.7, side=32.0, machine=Machine(1e11))
 
 
 def candidate(name, accuracy, seconds=10.0, epochs=None, each=0.0, **options):
@@ -74,7 +74,7 @@ def test_a_budget_leaves_as_many_epochs_as_it_has_room_for():
 
 
 def test_from_scratch_is_timed_by_its_short_training_where_there_was_one():
-    timed = Short("from-scratch", DEFAULT_FROM_SCRATCH, 32, 800, 10, KNOWN, start_seconds=3.0, seconds_an_image=0.001)
+    timed = Short("from-scratch", DEFAULT_FROM_SCRATCH, 32, 800, 10, KNOWN, start_seconds=3.0, seconds_per_image=0.001)
     found, blind = from_scratch(timed, GROUND, LOW, KNOWN), from_scratch(None, GROUND, LOW, KNOWN)
     epoch = 0.001 * MANY_STEPS * (1_000 + VALIDATING * GROUND.validation_images)
     assert found.epoch_seconds == pytest.approx(epoch)
@@ -88,18 +88,18 @@ def test_from_scratch_is_timed_by_its_short_training_where_there_was_one():
 
 
 def test_expectations_follow_the_slope_of_the_learning_curve():
-    flat, steep = (from_scratch(None, replace(GROUND, slope=slope, images_of_a_class=900.0), LOW, KNOWN) for slope in (0.1, 1.0))
+    flat, steep = (from_scratch(None, replace(GROUND, slope=slope, images_per_class=900.0), LOW, KNOWN) for slope in (0.1, 1.0))
     assert LOW.value < flat.accuracy.value < steep.accuracy.value
 
 
 def test_without_a_pretrained_probe_raw_pixels_stand_in_only_where_there_was_no_short_training():
-    timed = Short("from-scratch", DEFAULT_FROM_SCRATCH, 32, 800, 10, KNOWN, start_seconds=3.0, seconds_an_image=0.001)
+    timed = Short("from-scratch", DEFAULT_FROM_SCRATCH, 32, 800, 10, KNOWN, start_seconds=3.0, seconds_per_image=0.001)
     assert [base.kind for base in from_scratch(timed, GROUND, None, LOW).bases] == ["short training"]
     assert [base.accuracy for base in from_scratch(None, GROUND, None, LOW).bases] == [LOW]
 
 
 def test_a_short_training_of_one_epoch_tells_nothing_of_the_time():
-    timed = Short("from-scratch", DEFAULT_FROM_SCRATCH, 32, 800, 1, KNOWN, start_seconds=30.0, seconds_an_image=0.0)
+    timed = Short("from-scratch", DEFAULT_FROM_SCRATCH, 32, 800, 1, KNOWN, start_seconds=30.0, seconds_per_image=0.0)
     assert from_scratch(timed, GROUND, None, KNOWN).seconds == from_scratch(None, GROUND, None, KNOWN).seconds
 
 
@@ -112,7 +112,7 @@ def test_the_small_network_takes_the_size_that_was_asked_for_where_it_can():
 
 
 def test_an_option_in_the_way_of_every_strategy_is_refused_before_anything_is_measured():
-    offers = offers_of(("mobilenet",), ("none",), Silent())
+    offers = candidate_backbones(("mobilenet",), ("none",), Silent())
     require_some(Recipe(epochs=3), offers, 32.0)
     with pytest.raises(RecipeError, match="warm_up does nothing"):
         require_some(Recipe(schedule="constant", warm_up=0.2), offers, 32.0)

@@ -17,8 +17,8 @@ from crossroads.advice.cost import (
     step_seconds,
     step_share,
 )
+from crossroads.heads.large_ridge import is_large
 from crossroads.networks.cuts import Cut
-from crossroads.training.many import is_large
 
 SLOW, FAST = Machine(1e9), Machine(1e11)
 

@@ -11,15 +11,15 @@ from crossroads.advice.expectation import (
     LIFTS,
     SLOPE_ERROR,
     Base,
-    Carried,
+    Extrapolation,
     Laws,
-    Lift,
-    Rise,
+    LearningGain,
     Setting,
+    StrategyOffset,
     expected,
     least_error,
     reach,
-    steepness,
+    slope,
     with_epochs,
 )
 from crossroads.strategies import STRATEGIES
@@ -31,7 +31,7 @@ USUAL = Setting(5_000, 30, 1.0)
 
 
 def certain(level, by_size=0.0):
-    return Laws({"finetune": Lift(level, by_size, 0.0)}, {})
+    return Laws({"finetune": StrategyOffset(level, by_size, 0.0)}, {})
 
 
 def probe(value, low=None, high=None):
@@ -45,10 +45,10 @@ def test_every_strategy_has_its_constants():
 
 
 @given(st.sampled_from(STARTS), st.floats(0, 1), st.floats(0, 0.2), st.floats(0.1, 1e5), st.integers(1, 10**6), st.floats(0, 1))
-def test_what_is_expected_lies_in_its_interval_and_both_are_shares(start, value, width, of_a_class, images, slope):
+def test_what_is_expected_lies_in_its_interval_and_both_are_shares(start, value, width, of_a_class, images, gain):
     name, kind = start
     base = Base(kind, Estimate(value, max(0.0, value - width), min(1.0, value + width)), 1.5 if kind == "short training" else 0.0)
-    found = expected(name, [base], Setting(images, of_a_class, slope))
+    found = expected(name, [base], Setting(images, of_a_class, gain))
     assert 0 <= found.low <= found.value <= found.high <= 1
 
 
@@ -72,7 +72,7 @@ def test_beyond_the_tasks_it_was_fitted_to_size_changes_nothing_more():
 
 
 def test_what_is_known_badly_has_a_wider_interval_about_the_same_middle():
-    each = (Laws({"finetune": Lift(0.0, 0.0, scatter)}) for scatter in (0.1, 2.0))
+    each = (Laws({"finetune": StrategyOffset(0.0, 0.0, scatter)}) for scatter in (0.1, 2.0))
     sure, unsure = (expected("finetune", probe(0.9), USUAL, laws) for laws in each)
     assert sure.value == unsure.value == pytest.approx(0.9)
     assert unsure.low < sure.low < sure.high < unsure.high
@@ -93,7 +93,7 @@ def test_fewer_epochs_cost_accuracy_and_sureness_and_the_usual_ones_nothing():
     assert with_epochs("warm-start", known, 2.0).value > known.value
 
 
-TWO = Laws({"warm-start": Lift(0.0, 0.0, 1.0)}, {"warm-start": Carried(0.3, 0.5)})
+TWO = Laws({"warm-start": StrategyOffset(0.0, 0.0, 1.0)}, {"warm-start": Extrapolation(0.3, 0.5)})
 
 
 def ends(found):
@@ -101,9 +101,9 @@ def ends(found):
     return log_odds(found.low, 1e-9), log_odds(found.high, 1e-9)
 
 
-def after(halvings, *more, slope=1.0):
+def after(halvings, *more, gain=1.0):
     short = Base("short training", Estimate(0.9, 0.9, 0.9), halvings)
-    return ends(expected("warm-start", [*more, short], Setting(5_000, 30, slope), TWO))
+    return ends(expected("warm-start", [*more, short], Setting(5_000, 30, gain), TWO))
 
 
 def test_a_whole_training_has_more_than_a_short_one_by_what_each_halving_is_worth_and_is_known_less_well():
@@ -133,10 +133,10 @@ def test_what_another_network_has_learned_lifts_no_training_from_scratch_and_may
 
 
 def test_images_of_which_more_help_little_are_told_little_better_by_training():
-    lifted = [expected("finetune", probe(0.8), Setting(5_000, 30, slope), certain(0.5)).value for slope in (0.0, 0.2, 1.0)]
-    assert lifted == pytest.approx([from_log_odds(log_odds(0.8, 1e-9) + 0.5 * slope) for slope in (0.0, 0.2, 1.0)])
-    for slope in (0.2, 1.0):
-        assert sum(after(4.0, slope=slope)) / 2 == pytest.approx(log_odds(0.9, 1e-9) + slope * 0.3 * 4)
+    lifted = [expected("finetune", probe(0.8), Setting(5_000, 30, gain), certain(0.5)).value for gain in (0.0, 0.2, 1.0)]
+    assert lifted == pytest.approx([from_log_odds(log_odds(0.8, 1e-9) + 0.5 * gain) for gain in (0.0, 0.2, 1.0)])
+    for gain in (0.2, 1.0):
+        assert sum(after(4.0, gain=gain)) / 2 == pytest.approx(log_odds(0.9, 1e-9) + gain * 0.3 * 4)
 
 
 def test_what_a_short_training_rose_by_counts_as_it_is_sure_of_beside_the_probes_slope():
@@ -144,10 +144,10 @@ def test_what_a_short_training_rose_by_counts_as_it_is_sure_of_beside_the_probes
         return Base("short training", Estimate(0.8, 0.7, 0.9), 2.0, rise)
 
     setting = Setting(5_000, 30, 1.0)
-    assert steepness(base(None), setting) == 1.0
-    assert steepness(base(Rise(0.2, 1e-6)), setting) == pytest.approx(0.2, abs=1e-3)
-    assert steepness(base(Rise(0.2, SLOPE_ERROR)), setting) == pytest.approx(0.6)
-    assert steepness(base(Rise(0.2, 100.0)), setting) == pytest.approx(1.0, abs=1e-3)
-    assert steepness(base(Rise(-3.0, 0.1)), setting) == 0.0  # more passes take nothing away
-    little, much = (expected("from-scratch", [base(Rise(value, 0.1))], setting).value for value in (0.1, 1.0))
+    assert slope(base(None), setting) == 1.0
+    assert slope(base(LearningGain(0.2, 1e-6)), setting) == pytest.approx(0.2, abs=1e-3)
+    assert slope(base(LearningGain(0.2, SLOPE_ERROR)), setting) == pytest.approx(0.6)
+    assert slope(base(LearningGain(0.2, 100.0)), setting) == pytest.approx(1.0, abs=1e-3)
+    assert slope(base(LearningGain(-3.0, 0.1)), setting) == 0.0  # more passes take nothing away
+    little, much = (expected("from-scratch", [base(LearningGain(value, 0.1))], setting).value for value in (0.1, 1.0))
     assert little < much

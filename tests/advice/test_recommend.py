@@ -19,16 +19,16 @@ from crossroads.advice.profile import Depth
 from crossroads.advice.reasons import reasons_for
 from crossroads.advice.size import USUAL_SLOPE
 from crossroads.errors import BackboneError, RecipeError, SplitError
+from crossroads.progress import Silent
 from crossroads.race import running
 from crossroads.recipe import Recipe
 from crossroads.report.console import print_run
 from crossroads.strategies import STRATEGIES, strategy
-from crossroads.training.watch import Silent
 from pictures import stripes
 from watchers import Notes
 
 pytestmark = pytest.mark.core
-SPLIT = {"validation": 0.25, "test_share": 0.2}
+SPLIT = {"validation": 0.25, "test_fraction": 0.2}
 
 
 SIZE = 16
@@ -105,9 +105,7 @@ def test_what_is_expected_goes_with_the_slope_of_the_learning_curve_that_was_mea
     size, curve = advice.evidence.size, advice.evidence.curve
     assert curve.slope != USUAL_SLOPE
     for one in advice.ranked:
-        assert one.accuracy == expected(
-            one.recipe.strategy, one.bases, Setting(size.images, size.effective_of_a_class, curve.slope)
-        )
+        assert one.accuracy == expected(one.recipe.strategy, one.bases, Setting(size.images, size.effective_per_class, curve.slope))
 
 
 def test_a_short_warm_start_of_the_best_network_is_part_of_the_evidence(advice):
@@ -120,7 +118,7 @@ def test_a_short_warm_start_of_the_best_network_is_part_of_the_evidence(advice):
     assert kinds.pop("from-scratch") == {"probe", "short training"}
     assert set(map(frozenset, kinds.values())) == {frozenset({"probe"})}
     held = 66 * SPLIT["validation"] / (1 - sum(SPLIT.values()))
-    assert start.epoch_seconds == pytest.approx((66 + VALIDATING * held) * short.seconds_an_image)  # measured, not estimated
+    assert start.epoch_seconds == pytest.approx((66 + VALIDATING * held) * short.seconds_per_image)  # measured, not estimated
     early = next(one for one in advice.ranked if one.recipe.strategy == "finetune-early")
     assert early.epoch_seconds < start.epoch_seconds  # a part of the steps
     said = f"a short warm start of own:tiny, {short.epochs} epochs of {short.images} images, reaches {short.accuracy.value:.3f}"
@@ -232,7 +230,7 @@ def test_of_very_many_classes_some_are_looked_at_and_the_user_is_told(tiny, monk
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (160, 16, 16, 3), dtype=np.uint8)
     watcher = Notes()
-    found = crossroads.advise((images, np.arange(160) % 40), backbones=[tiny], watcher=watcher, validation=0.25, test_share=0.0)
+    found = crossroads.advise((images, np.arange(160) % 40), backbones=[tiny], watcher=watcher, validation=0.25, test_fraction=0.0)
     assert any("drawn from 10 of the 40 classes" in note for note in watcher.said)
     assert found.evidence.size.classes == 40
     assert found.evidence.profiles[0].images == 30

@@ -13,10 +13,9 @@ from crossroads.advice.frozen import see
 from crossroads.advice.short import Limit, allowed, rise_of, short_training
 from crossroads.advice.warm import short_warm_start
 from crossroads.networks.construct import choose
+from crossroads.progress import EpochRecord, Silent
 from crossroads.recipe import Recipe
 from crossroads.strategies import resolve
-from crossroads.training.checkpoint import EpochRecord
-from crossroads.training.watch import Silent
 from pictures import stripes
 from watchers import Notes
 
@@ -54,7 +53,7 @@ def test_it_sees_four_fifths_as_often_as_the_passes_allow_and_is_scored_on_the_r
     found = short_training(pictures, choose("quiz-cnn"), SCRATCH, Limit(400, (2, 30), 60.0), watcher)
     assert (found.images, found.epochs, found.passes) == (96, 4, 384)
     assert 0 <= found.accuracy.low <= found.accuracy.value <= found.accuracy.high <= 1
-    assert found.seconds_an_image > 0
+    assert found.seconds_per_image > 0
     assert watcher.said == ["evidence: a short training of quiz-cnn, 4 epochs of 96 images"]
 
 
@@ -79,7 +78,7 @@ def test_it_ends_when_its_time_is_over_with_one_epoch_at_least(pictures):
     found = short_training(pictures, choose("quiz-cnn"), SCRATCH, Limit(9_600, (2, 30), 0.0), watcher)
     assert found.epochs == 1
     told = short.keras_backend() == "tensorflow"  # of the first epoch the steps after the first tell what one takes
-    assert (0 < found.seconds_an_image * found.images < found.start_seconds) is told
+    assert (0 < found.seconds_per_image * found.images < found.start_seconds) is told
     assert watcher.said[-1] == "the short training of quiz-cnn ended after 1 of 30 epochs: its time was over"
     assert found.start_seconds > 0
 
@@ -87,8 +86,8 @@ def test_it_ends_when_its_time_is_over_with_one_epoch_at_least(pictures):
 def test_an_image_takes_what_its_steps_take_and_not_validation_after_them(monkeypatch):
     monkeypatch.setattr(short, "keras_backend", lambda: "tensorflow")
     epoch = EpochRecord("train", 2, 9.0, 0.0, 0.0, 0.0, 0.0)
-    assert short._seconds_an_image(epoch, [10.0, 11.0, 12.0, 13.0], 80, 20) == pytest.approx(4 / 80)
-    one = short._seconds_an_image(epoch, [10.0], 80, 20)  # of one step nothing else is known
+    assert short._seconds_per_image(epoch, [10.0, 11.0, 12.0, 13.0], 80, 20) == pytest.approx(4 / 80)
+    one = short._seconds_per_image(epoch, [10.0], 80, 20)  # of one step nothing else is known
     assert one == pytest.approx(9 / (80 + short.VALIDATING * 20))
 
 
@@ -103,7 +102,7 @@ def test_a_fault_of_this_program_is_raised(pictures, monkeypatch):
     def fails(*_):
         raise TypeError("a bug")
 
-    monkeypatch.setattr(short, "carry_out", fails)
+    monkeypatch.setattr(short, "train", fails)
     with pytest.raises(TypeError, match="a bug"):
         short_training(pictures, choose("quiz-cnn"), SCRATCH, Limit(400, (2, 30), 60.0), Silent())
 
@@ -112,7 +111,7 @@ def test_one_that_fails_is_told_of_and_stops_nothing(pictures, monkeypatch, capl
     def fails(*_):
         raise MemoryError("no room\nfor it")
 
-    monkeypatch.setattr(short, "carry_out", fails)
+    monkeypatch.setattr(short, "train", fails)
     watcher = Notes()
     assert short_training(pictures, choose("quiz-cnn"), SCRATCH, Limit(400, (2, 30), 60.0), watcher) is None
     assert watcher.said[-1] == "no short training of quiz-cnn: no room"

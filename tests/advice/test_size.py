@@ -37,7 +37,7 @@ def test_images_that_repeat_others_are_not_counted_twice():
     size = size_of(found, np.concatenate([digests, digests]), np.zeros((40, 2), np.float32), found.labels, None)
     assert size.repeated == pytest.approx(0.5)
     assert size.effective == pytest.approx(20)
-    assert (size.images, size.classes, size.smallest, size.effective_of_a_class) == (40, 2, 20, 10)
+    assert (size.images, size.classes, size.smallest, size.effective_per_class) == (40, 2, 20, 10)
 
 
 def test_images_that_could_not_be_read_do_not_make_others_look_repeated():

@@ -152,7 +152,7 @@ def test_dark_values_are_told_apart_from_blank_images(items: list[object], count
     (finding,) = named(found, "value-range")
     assert finding.count == count
     assert figure in finding.summary
-    assert "multiply" in finding.mend
+    assert "multiply" in finding.hint
     assert not named(found, "blank")
 
 
@@ -197,7 +197,7 @@ def test_one_image_under_two_labels_is_an_error() -> None:
     report = audit(dataset([*pictures(20, 50), picture(1), picture(1)]))
     finding = found(report, "exact-duplicates-with-different-labels")
     assert (finding.severity, finding.count, finding.examples) == ("error", 1, ("20.png (a) = 21.png (b)",))
-    assert "which label is right" in finding.mend
+    assert "which label is right" in finding.hint
 
 
 def test_an_image_or_group_on_two_sides_of_a_given_split_is_an_error() -> None:
@@ -322,9 +322,9 @@ def test_the_range_of_images_in_memory_is_that_of_the_values_given(top: int, hin
     found = audit(read(source[shape]))
     said = next(finding for finding in found.findings if finding.check == "value-range")
     assert f"no value above {top:,} of 65,535" in said.summary
-    assert hint in said.mend
+    assert hint in said.hint
     assert said.count == 8
-    assert all(said.mend in note for note in found.notes)
+    assert all(said.hint in note for note in found.notes)
 
 
 def test_dark_floats_in_memory_are_measured_from_0_to_1() -> None:

@@ -65,7 +65,7 @@ def test_a_format_that_is_not_read_is_named_with_what_to_do(raw: bytes, named: s
     for use in (decode, dimensions):
         with pytest.raises(ImageRefused, match=named) as refused:
             use(raw)
-        assert refused.value.mend
+        assert refused.value.hint
         assert "copy" not in str(refused.value)
 
 

@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crossroads.data.dataset import Dataset
-from crossroads.data.labels import Rows, align, encode, load_class_names, natural_key, rename
+from crossroads.data.labels import Rows, align, encode, load_class_names, rename
 from crossroads.data.readers.arrays import ArrayImages
 from crossroads.errors import DataError
+from crossroads.files._words import natural_key
 
 
 def dataset(*labels: str) -> Dataset:
@@ -190,17 +191,17 @@ def test_align_names_every_unknown_label_and_the_first_row() -> None:
     error = refusal(["round", "striped", "rare", "striped"], ("circle", "round", "square"))
     assert "one of the 3 classes" in error.rule
     assert str(error.received) == "'rare' (1 image), 'striped' (2 images), the first images[1]"
-    assert error.mend == "the classes are circle, round, square"  # 'square' is no typo of 'rare'
+    assert error.hint == "the classes are circle, round, square"  # 'square' is no typo of 'rare'
     many = refusal([f"breed{letter}" for letter in "abcdefg"], ("x", "y"))
     assert " and 2 more" in str(many.received)
 
 
 def test_align_suggests_a_class_only_for_a_near_typo() -> None:
-    assert refusal(["50", "st0p"], ("50", "60", "stop")).mend == "did you mean 'stop'?"
-    assert refusal(["Stop"], ("60", "stop")).mend == "did you mean 'stop'?"
-    several = refusal(["squar", "striped", "tringle"], ("circle", "square", "triangle")).mend
+    assert refusal(["50", "st0p"], ("50", "60", "stop")).hint == "did you mean 'stop'?"
+    assert refusal(["Stop"], ("60", "stop")).hint == "did you mean 'stop'?"
+    several = refusal(["squar", "striped", "tringle"], ("circle", "square", "triangle")).hint
     assert several == "did you mean 'square' for 'squar', 'triangle' for 'tringle'?"
-    assert refusal(["1201"], ("120", "121")).mend == "the classes are 120, 121"
+    assert refusal(["1201"], ("120", "121")).hint == "the classes are 120, 121"
 
 
 def test_align_ignores_classes_without_rows() -> None:

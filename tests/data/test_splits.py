@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crossroads.data.dataset import NO_SPLIT, TEST, TRAIN, VALIDATION, Dataset
-from crossroads.data.splits import Locked, Splits, split, split_digest
-from crossroads.errors import LockedError, SplitError
+from crossroads.data.splits import SealedTest, Splits, split, split_digest
+from crossroads.errors import SealedTestError, SplitError
 
 
 class Untouchable:
@@ -270,7 +270,7 @@ def test_a_small_class_more_moves_no_row_of_the_others(rare: list[int], test: fl
         (0.1, -0.1, "test share"),
     ],
 )
-def test_shares_out_of_range_are_refused(validation: float, test: float, reason: str) -> None:
+def test_fractions_out_of_range_are_refused(validation: float, test: float, reason: str) -> None:
     with pytest.raises(SplitError, match=reason):
         split(dataset([0] * 10), validation=validation, test=test, seed=0)
 
@@ -377,9 +377,9 @@ def test_a_thousand_small_classes_in_mixed_groups_are_all_trained_on() -> None:
 
 def test_a_locked_test_answers_only_how_many_and_which_classes() -> None:
     data = dataset([0, 1, 1])
-    locked = Locked(data)
+    locked = SealedTest(data)
     assert (locked.n, len(locked), locked.classes) == (3, 3, ("c0", "c1"))
-    assert repr(locked) == "Locked(n=3)"
+    assert repr(locked) == "SealedTest(n=3)"
     for touch in (
         lambda: locked.labels,
         lambda: locked.read(0),
@@ -389,7 +389,7 @@ def test_a_locked_test_answers_only_how_many_and_which_classes() -> None:
         lambda: list(locked),
         lambda: locked._dataset,
     ):
-        with pytest.raises(LockedError, match="locked before the final evaluation"):
+        with pytest.raises(SealedTestError, match="locked before the final evaluation"):
             touch()
     with pytest.raises(AttributeError):
         locked.labels = None

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from crossroads.data.moves import draw
+from crossroads.data.augmentation import draw
 from crossroads.features.views import view
 from crossroads.recipe import Augmentation
 

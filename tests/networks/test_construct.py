@@ -28,7 +28,7 @@ def test_a_file_that_stops_early_limits_the_cut_and_the_user_is_told(built):
 
 
 @pytest.mark.parametrize("cut", ["1.0", "-1", "0.97"])
-def test_shares_and_places_from_the_end_stop_where_the_weights_do(built, cut):
+def test_fractions_and_places_from_the_end_stop_where_the_weights_do(built, cut):
     assert built(cut=cut).keep.name == "conv_pw_12_relu"
 
 

@@ -91,7 +91,7 @@ def test_what_cannot_be_converted_is_one_error_that_names_the_layer(name, make):
     with pytest.raises(ArtifactError) as refused:
         converted(probabilities(make))
     assert f"layer {name!r}" in str(refused.value.received)
-    assert refused.value.mend
+    assert refused.value.hint
 
 
 def looked_up(x):

@@ -6,13 +6,13 @@ import pytest
 
 from crossroads.advice.estimate import Estimate
 from crossroads.errors import TrainingError
-from crossroads.race.records import Done, Entrant, Plan, Trial, keep_done, keep_plan, stored_done, stored_plan
+from crossroads.race.records import CandidateRun, Done, Plan, RaceCandidate, keep_done, keep_plan, stored_done, stored_plan
 from crossroads.recipe import Recipe
 
 PLAN = Plan(
     (
-        Entrant(Recipe(strategy="finetune", backbone="b", epochs=8), Estimate(0.86, 0.70, 0.95), 100.0, 12.5),
-        Entrant(Recipe(strategy="early-features", backbone="b"), Estimate(0.85, 0.78, 0.90), 12.0, shortens=False),
+        RaceCandidate(Recipe(strategy="finetune", backbone="b", epochs=8), Estimate(0.86, 0.70, 0.95), 100.0, 12.5),
+        RaceCandidate(Recipe(strategy="early-features", backbone="b"), Estimate(0.85, 0.78, 0.90), 12.0, shortens=False),
     ),
     600.0,
     5.0,
@@ -70,7 +70,9 @@ def test_a_plan_with_an_option_that_there_is_not_is_damaged(tmp_path):
 def test_what_was_done_is_kept_as_it_is(tmp_path):
     path = tmp_path / "race.json"
     assert stored_done(path) == Done({}, {})
-    done = Done({"trial-00-1": Trial("trial-00-1", 0, 2, 2, False, 12.5, 5.0, 0.9, 0.1, 40)}, {"trial-00-1": 2, "trial-01-1": None})
+    done = Done(
+        {"trial-00-1": CandidateRun("trial-00-1", 0, 2, 2, False, 12.5, 5.0, 0.9, 0.1, 40)}, {"trial-00-1": 2, "trial-01-1": None}
+    )
     keep_done(done, path)
     assert stored_done(path) == done
 

@@ -9,13 +9,13 @@ import pytest
 from crossroads.advice import expectation
 from crossroads.advice.estimate import Estimate
 from crossroads.errors import RecipeError, TrainingError
+from crossroads.progress import EpochRecord, Relay, Silent, StopTraining
 from crossroads.race import running as module
-from crossroads.race.records import Entrant, Plan
+from crossroads.race.records import Plan, RaceCandidate
 from crossroads.race.running import race
 from crossroads.recipe import Recipe
-from crossroads.run_folder import RunFolder
-from crossroads.training.checkpoint import EpochRecord, Progress
-from crossroads.training.watch import Enough, Relay, Silent
+from crossroads.run.folder import RunFolder
+from crossroads.training.checkpoint import Progress
 from rows import dataset
 from watchers import Notes
 
@@ -33,7 +33,7 @@ BATCHES = 100
 def entrant(name, shortens=True):
     trains = "feature" not in name
     recipe = Recipe(strategy=name, backbone="b", epochs=8 if trains else None)
-    return Entrant(recipe, EXPECTED[name], SECONDS[name], SECONDS[name] / 8 if trains else 0.0, shortens)
+    return RaceCandidate(recipe, EXPECTED[name], SECONDS[name], SECONDS[name] / 8 if trains else 0.0, shortens)
 
 
 def plan(*names, budget=600.0, shortens=True):
@@ -48,7 +48,7 @@ def trainings(monkeypatch):
     """
     state = SimpleNamespace(reaches={}, ran=[], clock=0.0, takes=dict(SECONDS), short=0.13, stops={}, places=[], kept_head=())
 
-    def carry_out(task, place, watcher):
+    def train(task, place, watcher):
         recipe = task
         state.ran.append((recipe.strategy, recipe.epochs))
         accuracy = state.reaches[recipe.strategy]
@@ -67,7 +67,7 @@ def trainings(monkeypatch):
                 progress = replace(progress, history=(*progress.history, EpochRecord("train", epoch, each, 0.0, 0.0, 0.0, 0.0)))
                 checkpoints.save(replace(progress, best=epoch), [])
                 watcher.epoch(progress.history[-1], total)
-            except Enough:
+            except StopTraining:
                 if not progress.history:
                     raise
                 progress = replace(progress, best=len(progress.history), facts={"ended": True})
@@ -81,7 +81,7 @@ def trainings(monkeypatch):
             improved=recipe.strategy not in state.kept_head,
         )
 
-    monkeypatch.setattr(module, "carry_out", carry_out)
+    monkeypatch.setattr(module, "train", train)
     monkeypatch.setattr(module.time, "perf_counter", lambda: state.clock)
     return state
 
@@ -89,7 +89,7 @@ def trainings(monkeypatch):
 @pytest.fixture(autouse=True)
 def what_epochs_cost(monkeypatch):
     """The same for all strategies, whatever was measured."""
-    monkeypatch.setattr(expectation, "HALVED", dict.fromkeys(expectation.HALVED, expectation.Halved(0.4, 0.4)))
+    monkeypatch.setattr(expectation, "HALVED", dict.fromkeys(expectation.HALVED, expectation.EpochPenalty(0.4, 0.4)))
 
 
 def run(tmp_path, of, watcher=None):
@@ -295,7 +295,7 @@ def test_groups_of_validation_count_as_what_they_are_worth():
     groups = np.repeat(np.arange(9), [1_000, *[1] * 8])
     side = SimpleNamespace(dataset=replace(dataset([0, 1] * 504), groups=groups))
     fitted = SimpleNamespace(reached={"accuracy": 1.0, "loss": 0.0}, history=(), validation=side, ended=False, improved=True)
-    blank = module.Trial("trial-00-1", 0, None, None, True, 1.0)
+    blank = module.CandidateRun("trial-00-1", 0, None, None, True, 1.0)
     assert 1 < module._reached(blank, fitted).images < 1.1
 
 
@@ -332,13 +332,13 @@ def test_what_was_made_of_an_error_of_the_watcher_on_the_way_does_not_count(tmp_
         def epoch(self, record, total):
             raise MemoryError("of the watcher")
 
-    def wrapping(task, place, watcher, whole=module.carry_out):
+    def wrapping(task, place, watcher, whole=module.train):
         try:
             return whole(task, place, watcher)
         except MemoryError as error:
             raise TrainingError("memory must hold a batch") from error
 
-    monkeypatch.setattr(module, "carry_out", wrapping)
+    monkeypatch.setattr(module, "train", wrapping)
     trainings.reaches = {"early-features": 0.85, "finetune": 0.9}
     with pytest.raises(MemoryError, match="of the watcher"):
         run(tmp_path, plan("finetune", "early-features"), Stops())
@@ -482,18 +482,18 @@ def test_a_race_that_was_killed_goes_on_and_ends_the_same(tmp_path, trainings, m
     whole = run(tmp_path / "whole", of).facts
     everything, trainings.ran = trainings.ran, []
     assert len(everything) == 7
-    whole_carry_out = module.carry_out
+    whole_carry_out = module.train
 
     def killed(task, place, watcher):
         if len(trainings.ran) == at:
             raise Kill
         return whole_carry_out(task, place, watcher)
 
-    monkeypatch.setattr(module, "carry_out", killed)
+    monkeypatch.setattr(module, "train", killed)
     with pytest.raises(Kill):
         run(tmp_path / "killed", of)
     before, trainings.ran = trainings.ran, []
-    monkeypatch.setattr(module, "carry_out", whole_carry_out)
+    monkeypatch.setattr(module, "train", whole_carry_out)
     again = run(tmp_path / "killed", of).facts
     assert [*before, *trainings.ran][: len(everything)] == everything
     assert again == whole

@@ -2,7 +2,7 @@ import keras
 import numpy as np
 import pytest
 
-from crossroads.data.moves import draw, stream_of
+from crossroads.data.augmentation import draw, stream_of
 from crossroads.recipe import Augmentation
 from crossroads.training.augment import Augment
 

@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 from keras import layers
 
+from crossroads.progress import Silent
 from crossroads.training import batchnorm
 from crossroads.training.batchnorm import momentum_for, settling
 from crossroads.training.checkpoint import Checkpoints
 from crossroads.training.freezing import freeze
 from crossroads.training.loop import train
-from crossroads.training.watch import Silent
 from tiny_networks import labelled, network, phase
 
 pytestmark = pytest.mark.core

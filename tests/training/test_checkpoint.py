@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from crossroads.errors import TrainingError
+from crossroads.progress import EpochRecord, Silent
 from crossroads.training import checkpoint
-from crossroads.training.checkpoint import Checkpoints, EpochRecord, Progress, history_csv
+from crossroads.training.checkpoint import Checkpoints, Progress, history_csv
 from crossroads.training.loop import train
-from crossroads.training.watch import Silent
 from tiny_networks import labelled, network, phase
 
 

@@ -6,10 +6,10 @@ import pytest
 from keras import layers
 
 from crossroads.errors import TrainingError
+from crossroads.progress import Silent
 from crossroads.training.checkpoint import Checkpoints
 from crossroads.training.freezing import fingerprint, freeze, require_unchanged
 from crossroads.training.loop import train
-from crossroads.training.watch import Silent
 from tiny_networks import labelled, network, phase, same, weights
 
 pytestmark = pytest.mark.core

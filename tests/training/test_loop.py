@@ -15,12 +15,12 @@ from keras import layers
 from crossroads.errors import TrainingError
 from crossroads.networks.catalog import backbone
 from crossroads.networks.network import Parts, assemble, head_layers, seeded
+from crossroads.progress import Silent, StopTraining
 from crossroads.recipe import Augmentation, Recipe
 from crossroads.strategies import plan, resolve
 from crossroads.training.batches import Labelled
 from crossroads.training.checkpoint import Checkpoints
 from crossroads.training.loop import train, validate
-from crossroads.training.watch import Enough, Silent
 from killing import Killed, StopAt
 
 pytestmark = pytest.mark.core
@@ -132,11 +132,11 @@ class HasEnough(Silent):
 
     def step(self, epoch, done, total):
         if self.at[0] == epoch and self.at[1] is not None and done >= self.at[1]:
-            raise Enough
+            raise StopTraining
 
     def epoch(self, record, total):
         if self.at == (record.epoch, None):
-            raise Enough
+            raise StopTraining
 
 
 @pytest.mark.parametrize(("watcher", "had"), [(HasEnough(2), 2), (HasEnough(3, 1), 2)], ids=["after an epoch", "in mid-epoch"])
@@ -153,7 +153,7 @@ def test_a_watcher_that_has_enough_ends_training_with_its_epochs_so_far_for_good
 
 
 def test_a_watcher_that_has_enough_before_the_first_epoch_is_done_gets_its_exception(tmp_path):
-    with pytest.raises(Enough):
+    with pytest.raises(StopTraining):
         run(tmp_path, phase(), HasEnough(1, 1))
 
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crossroads.data.moves import stream_of
+from crossroads.data.augmentation import stream_of
 from crossroads.training.mixing import Mix, mixed_targets, others, pairs
 
 

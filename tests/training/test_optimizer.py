@@ -132,7 +132,7 @@ def test_a_constant_rate_is_constant_after_its_warm_up():
 
 def test_rules_go_from_the_head_down():
     made = network()
-    options = {"layer_decay": 0.5, "weight_decay": 0.1, "towards_start": 0.2, "unfreeze": "gradual"}
+    options = {"layer_decay": 0.5, "weight_decay": 0.1, "l2_sp": 0.2, "unfreeze": "gradual"}
     made.trained.trainable = True
     trained = made.trained.trainable_variables
     found = dict(zip([v.path for v in trained], rules(made.blocks, trained, phase(**options), 60), strict=True))

@@ -6,15 +6,16 @@ import pytest
 from keras import layers
 
 from crossroads.errors import TrainingError
+from crossroads.heads import solve as heads
 from crossroads.networks.network import Network
+from crossroads.progress import Silent
 from crossroads.recipe import Augmentation
 from crossroads.strategies import Solve
-from crossroads.training import heads, loop
+from crossroads.training import loop
 from crossroads.training.batches import Labelled
 from crossroads.training.checkpoint import Checkpoints
 from crossroads.training.loop import validate
 from crossroads.training.phases import execute
-from crossroads.training.watch import Silent
 from killing import Killed
 from tiny_networks import KilledAfter, labelled, network, networks, phase, same, weights
 
@@ -51,7 +52,7 @@ def figures(done):
 EVERYTHING = phase(
     warm_up=0.2,
     weight_decay=0.05,
-    towards_start=0.1,
+    l2_sp=0.1,
     layer_decay=0.7,
     ema=0.9,
     unfreeze="gradual",
@@ -162,7 +163,7 @@ def test_a_pull_to_the_start_keeps_weights_nearer_to_it(tmp_path):
         start = next(v for v in network().trained.weights if v.path == "conv1/kernel")
         return float(np.abs(np.array(kernel) - np.array(start)).mean())
 
-    assert moved("pulled", towards_start=30.0) < 0.7 * moved("free")
+    assert moved("pulled", l2_sp=30.0) < 0.7 * moved("free")
 
 
 def test_a_head_that_is_not_linear_is_refused(tmp_path):

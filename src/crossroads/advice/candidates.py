@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from crossroads.advice.candidate_backbones import CandidateBackbone
 from crossroads.advice.cost import (
     MULTIPLY_ADDS_AN_ACTIVATION,
     OVERHEAD,
@@ -24,14 +25,13 @@ from crossroads.advice.cost import (
 from crossroads.advice.estimate import Estimate
 from crossroads.advice.expectation import Base, Setting, expected, with_epochs
 from crossroads.advice.frozen import Frozen, Seen
-from crossroads.advice.offers import Offer
 from crossroads.advice.short import Short
 from crossroads.advice.size import Curve
 from crossroads.errors import RecipeError
 from crossroads.networks.catalog import DEFAULT_FROM_SCRATCH, Backbone, backbone
+from crossroads.progress import Watcher
 from crossroads.recipe import Recipe, StrategyName
 from crossroads.strategies import STRATEGIES, relevant, resolve, strategy
-from crossroads.training.watch import Watcher
 
 TIE = 0.005
 """Accuracy by which a candidate must be expected to do better than a cheaper one to be put before it: half a point."""
@@ -99,14 +99,14 @@ class Candidate:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Ground:
+class AdviceContext:
     """What all candidates of one set of images share.
 
     Attributes:
         asked: What the user asked for, without a budget.
         images: Training images.
         classes: Their number.
-        images_of_a_class: Effective ones.
+        images_per_class: Effective ones.
         slope: What twice the images add to a probe, in log odds.
         side: Median of the shorter sides, in pixels.
         machine: What this machine does.
@@ -115,7 +115,7 @@ class Ground:
     asked: Recipe
     images: int
     classes: int
-    images_of_a_class: float
+    images_per_class: float
     slope: float
     side: float
     machine: Machine
@@ -123,17 +123,17 @@ class Ground:
     @property
     def setting(self) -> Setting:
         """What expectations know of it."""
-        return Setting(self.images, self.images_of_a_class, self.slope)
+        return Setting(self.images, self.images_per_class, self.slope)
 
     @property
     def validation_images(self) -> float:
         """How many the shares that were asked for come to; where the data bring a validation of their own, about as many."""
         held = self.asked.validation
-        return self.images * held / (1 - held - self.asked.test_share)
+        return self.images * held / (1 - held - self.asked.test_fraction)
 
 
 def of_backbone(
-    seen: Seen, curves: dict[StrategyName, Curve], short: Short | None, ground: Ground, watcher: Watcher
+    seen: Seen, curves: dict[StrategyName, Curve], short: Short | None, ground: AdviceContext, watcher: Watcher
 ) -> Iterator[Candidate]:
     """The candidates that a backbone that was looked at gives.
 
@@ -165,7 +165,7 @@ def of_backbone(
         yield Candidate(recipe, tuple(bases), accuracy, seconds, each, _memory(way, recipe))
 
 
-def from_scratch(short: Short | None, ground: Ground, probed: Estimate | None, pixels: Estimate) -> Candidate:
+def from_scratch(short: Short | None, ground: AdviceContext, probed: Estimate | None, pixels: Estimate) -> Candidate:
     """Training the small network from random weights.
 
     Args:
@@ -185,7 +185,7 @@ def from_scratch(short: Short | None, ground: Ground, probed: Estimate | None, p
     accuracy = expected("from-scratch", bases, ground.setting)
     cost = int(record.multiply_adds * (size / record.reference_size) ** 2)
     each, start = step_seconds(cost, ground.machine, depthwise=False), TRACE
-    if short is not None and short.seconds_an_image:
+    if short is not None and short.seconds_per_image:
         each, start = _measured(short, recipe, ground), short.start_seconds
     epoch = epoch_seconds(each, ground.images, ground.validation_images)
     seconds = OVERHEAD + start + epoch * (recipe.epochs or 0)
@@ -193,7 +193,7 @@ def from_scratch(short: Short | None, ground: Ground, probed: Estimate | None, p
     return Candidate(recipe, tuple(bases), accuracy, seconds, epoch, memory)
 
 
-def require_some(asked: Recipe, offers: Sequence[Offer], side: float) -> None:
+def require_some(asked: Recipe, offers: Sequence[CandidateBackbone], side: float) -> None:
     """Raises `RecipeError` where an option stands in the way of every strategy that trains, before anything is measured."""
     first: RecipeError | None = None
     chosen: list[tuple[Backbone, str | None]] = [(offer.choice.record, offer.weights) for offer in offers]
@@ -260,12 +260,12 @@ def within(candidate: Candidate, budget: float | None, memory_limit_mb: float | 
     return candidate
 
 
-def _from_short(short: Short, recipe: Recipe, ground: Ground) -> Base:
+def _from_short(short: Short, recipe: Recipe, ground: AdviceContext) -> Base:
     whole = (recipe.epochs or 0) * ground.images
     return Base("short training", short.accuracy, max(0.0, math.log2(whole / short.passes)), short.rise)
 
 
-def _recipe(seen: Seen, way: Frozen, name: StrategyName, ground: Ground) -> Recipe:
+def _recipe(seen: Seen, way: Frozen, name: StrategyName, ground: AdviceContext) -> Recipe:
     record, known = strategy(name), seen.choice.record
     asked = replace(
         ground.asked, backbone=seen.recipe.backbone, weights=seen.recipe.weights, image_size=seen.profile.image_size, strategy=name
@@ -276,7 +276,7 @@ def _recipe(seen: Seen, way: Frozen, name: StrategyName, ground: Ground) -> Reci
     return resolve(asked, known, images=ground.images, image_size=seen.profile.image_size, side=ground.side)
 
 
-def _seconds(seen: Seen, way: Frozen, recipe: Recipe, short: Short | None, ground: Ground) -> tuple[float, float]:
+def _seconds(seen: Seen, way: Frozen, recipe: Recipe, short: Short | None, ground: AdviceContext) -> tuple[float, float]:
     """Of a whole run, and of one epoch: features of all images but the sample's, a head, the steps of those that train."""
     record, cost = strategy(recipe.strategy), way.cut.multiply_adds
     seconds, epoch = OVERHEAD, 0.0
@@ -287,16 +287,16 @@ def _seconds(seen: Seen, way: Frozen, recipe: Recipe, short: Short | None, groun
         seconds += head_seconds(ground.images, way.features.shape[1], ground.classes, ground.machine)
     if not record.frozen:
         each, start = step_seconds(cost, ground.machine, depthwise=seen.depthwise), TRACE
-        if short is not None and short.seconds_an_image:  # measured, for all that the backbone keeps
+        if short is not None and short.seconds_per_image:  # measured, for all that the backbone keeps
             each, start = _measured(short, recipe, ground) * step_share(way.cut, seen.built.keep), short.start_seconds
         epoch = epoch_seconds(each, ground.images, ground.validation_images)
         seconds += start + ground.images * seen.decode_seconds + (recipe.epochs or 0) * epoch
     return seconds, epoch
 
 
-def _measured(short: Short, recipe: Recipe, ground: Ground) -> float:
+def _measured(short: Short, recipe: Recipe, ground: AdviceContext) -> float:
     """Seconds of an image in the steps of a training that a short one stands for."""
-    return measured_step(short.seconds_an_image, short.together, ground.images, recipe.batch_size or 1)
+    return measured_step(short.seconds_per_image, short.together, ground.images, recipe.batch_size or 1)
 
 
 def _memory(way: Frozen, recipe: Recipe) -> float:

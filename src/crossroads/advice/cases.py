@@ -61,14 +61,14 @@ class Case:
         }
 
 
-def case_of(images_of_a_class: float, profile: Profile) -> Case:
+def case_of(images_per_class: float, profile: Profile) -> Case:
     """The case of images of which there are so many effective ones a class, by the profile of a pretrained network."""
     if profile.similarity is None:
         raise TrainingError("a case is drawn from a pretrained network beside its random twin", received=profile.backbone)
     similarity = profile.similarity.value
-    large, similar = images_of_a_class >= LARGE, similarity.value >= SIMILAR
+    large, similar = images_per_class >= LARGE, similarity.value >= SIMILAR
     number = {(False, True): 1, (False, False): 2, (True, True): 3, (True, False): 4}[large, similar]
-    size = min(1.0, max(0.0, math.log10(max(images_of_a_class, 1.0)) / DECADES))
+    size = min(1.0, max(0.0, math.log10(max(images_per_class, 1.0)) / DECADES))
     doubt = ""
     if profile.random >= SATURATED:
         doubt = "random weights tell the classes nearly as well, which leaves a profile little to show"

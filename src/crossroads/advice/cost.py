@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from crossroads.training.many import PART, is_large
+from crossroads.heads.large_ridge import PART, is_large
 
 if TYPE_CHECKING:
     from crossroads.networks.cuts import Cut

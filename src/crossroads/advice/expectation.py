@@ -13,7 +13,7 @@ from crossroads.recipe import StrategyName
 Kind = Literal["probe", "short training"]
 
 
-class Rise(NamedTuple):
+class LearningGain(NamedTuple):
     """What twice the epochs added to a short training at its end, in log odds, with its standard error."""
 
     value: float
@@ -40,7 +40,7 @@ class Base:
     kind: Kind
     accuracy: Estimate
     halvings: float = 0.0
-    rise: Rise | None = None
+    rise: LearningGain | None = None
 
     def to_json(self) -> dict[str, Any]:
         """As plain values."""
@@ -54,18 +54,18 @@ class Setting:
 
     Attributes:
         images: Training images; of errors fewer than a third of one nothing can be told.
-        images_of_a_class: Effective ones.
+        images_per_class: Effective ones.
         slope: What twice the images add to a probe, in log odds (`advice.size.Curve.slope`): where the learning curve is still
             steep more training adds much too, and where it is flat little.
     """
 
     images: int
-    images_of_a_class: float
+    images_per_class: float
     slope: float
 
 
 @dataclass(frozen=True, slots=True)
-class Lift:
+class StrategyOffset:
     """From a probe to what a strategy reaches, in log odds: ``slope x (level + by_size x log10(images a class / 30))``.
 
     Attributes:
@@ -79,13 +79,13 @@ class Lift:
     scatter: float
 
 
-LIFTS: dict[StrategyName, Lift] = {
-    "feature-extraction": Lift(0.39, 0.11, 0.84),
-    "early-features": Lift(0.5, 0.14, 0.72),
-    "finetune": Lift(1.36, 1.72, 1.23),
-    "finetune-early": Lift(1.07, 1.26, 1.3),
-    "warm-start": Lift(1.47, 1.77, 1.23),
-    "from-scratch": Lift(0.25, 0.8, 2.55),
+LIFTS: dict[StrategyName, StrategyOffset] = {
+    "feature-extraction": StrategyOffset(0.39, 0.11, 0.84),
+    "early-features": StrategyOffset(0.5, 0.14, 0.72),
+    "finetune": StrategyOffset(1.36, 1.72, 1.23),
+    "finetune-early": StrategyOffset(1.07, 1.26, 1.3),
+    "warm-start": StrategyOffset(1.47, 1.77, 1.23),
+    "from-scratch": StrategyOffset(0.25, 0.8, 2.55),
 }
 """Fitted by `python -m benchmarks regret`, which prints them, to the runs of benchmarks/figures: 12 tasks with MobileNet and with
 SqueezeNet, one seed, by all six strategies. The scatter is that of five sources of images, which know it badly.
@@ -93,11 +93,11 @@ docs/explanation/four-cases.md says what of this has seen the figures that judge
 
 
 @dataclass(frozen=True, slots=True)
-class Carried:
+class Extrapolation:
     """From a short training to the whole one, in log odds, for each time that the images seen would have to be halved.
 
     Attributes:
-        gain: On average, where twice as much adds 1 (`steepness`); of so many halvings, so many times as much.
+        gain: On average, where twice as much adds 1 (`slope`); of so many halvings, so many times as much.
         scatter: Standard deviation of one; of so many, times their square root.
     """
 
@@ -105,9 +105,9 @@ class Carried:
     scatter: float
 
 
-CARRIED: dict[StrategyName, Carried] = {
-    "warm-start": Carried(0.82, 0.47),
-    "from-scratch": Carried(0.68, 1.02),
+CARRIED: dict[StrategyName, Extrapolation] = {
+    "warm-start": Extrapolation(0.82, 0.47),
+    "from-scratch": Extrapolation(0.68, 1.02),
 }
 """Fitted likewise, by maximum likelihood, since a short training on few images is known badly itself."""
 
@@ -123,12 +123,12 @@ did, 0.3 to 5.4 halvings."""
 class Laws(NamedTuple):
     """What leads from measurements to expectations."""
 
-    lifts: Mapping[StrategyName, Lift] = LIFTS
-    carried: Mapping[StrategyName, Carried] = CARRIED
+    lifts: Mapping[StrategyName, StrategyOffset] = LIFTS
+    carried: Mapping[StrategyName, Extrapolation] = CARRIED
 
 
 @dataclass(frozen=True, slots=True)
-class Halved:
+class EpochPenalty:
     """What half the epochs cost, in log odds.
 
     Attributes:
@@ -140,11 +140,11 @@ class Halved:
     scatter: float
 
 
-HALVED: dict[StrategyName, Halved] = {
-    "finetune": Halved(0.12, 0.37),
-    "finetune-early": Halved(0.03, 0.12),
-    "warm-start": Halved(0.16, 0.19),
-    "from-scratch": Halved(0.16, 0.14),
+HALVED: dict[StrategyName, EpochPenalty] = {
+    "finetune": EpochPenalty(0.12, 0.37),
+    "finetune-early": EpochPenalty(0.03, 0.12),
+    "warm-start": EpochPenalty(0.16, 0.19),
+    "from-scratch": EpochPenalty(0.16, 0.14),
 }
 """Fitted by `python -m benchmarks regret` to the runs of benchmarks/figures with all epochs and with a quarter of them, on six
 tasks: a warm start lives on its epochs; where a head is solved before finetuning, few do too."""
@@ -192,15 +192,15 @@ def _moved(strategy: StrategyName, base: Base, setting: Setting, laws: Laws) -> 
     """How far a strategy goes beyond a base, in log odds, and the standard deviation of that."""
     if base.kind == "probe":
         lift = laws.lifts[strategy]
-        return setting.slope * (lift.level + lift.by_size * reach(setting.images_of_a_class)), lift.scatter
+        return setting.slope * (lift.level + lift.by_size * reach(setting.images_per_class)), lift.scatter
     carried, halvings = laws.carried[strategy], counted(base.halvings)
-    return steepness(base, setting) * carried.gain * halvings, carried.scatter * math.sqrt(halvings)
+    return slope(base, setting) * carried.gain * halvings, carried.scatter * math.sqrt(halvings)
 
 
-def steepness(base: Base, setting: Setting) -> float:
+def slope(base: Base, setting: Setting) -> float:
     """What twice as much adds, in log odds: the probe's slope, and what the short training rose by, each by what it is sure of.
 
-    How badly it is known is in the scatter that `Carried` was fitted with.
+    How badly it is known is in the scatter that `Extrapolation` was fitted with.
     """
     if base.rise is None:
         return setting.slope
@@ -233,6 +233,6 @@ def least_error(images: int) -> float:
     return 1 / (3 * max(10, images))
 
 
-def reach(images_of_a_class: float) -> float:
+def reach(images_per_class: float) -> float:
     """Decades of effective images of a class above 30, at most one and a half either way: the tasks reach no further."""
-    return min(1.5, max(-1.5, math.log10(max(images_of_a_class, 1.0) / 30)))
+    return min(1.5, max(-1.5, math.log10(max(images_per_class, 1.0) / 30)))

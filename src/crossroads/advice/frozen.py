@@ -12,12 +12,11 @@ from numpy.typing import NDArray
 from crossroads.advice.profile import Profile, depth_rows, probed, similarity, spread
 from crossroads.advice.sample import joined
 from crossroads.data.dataset import Dataset
-from crossroads.data.loading import load_all
-from crossroads.fitting import refusal_notes
-from crossroads.lookup import Lookup, resize_of
+from crossroads.data.loading import load_all, refusal_notes
+from crossroads.features.lookup import Lookup, resize_of
+from crossroads.heads.probe import probe
+from crossroads.progress import Watcher
 from crossroads.recipe import PoolingName, Recipe, StrategyName
-from crossroads.training.probe import probe
-from crossroads.training.watch import Watcher
 
 if TYPE_CHECKING:
     import keras

@@ -12,13 +12,12 @@ from crossroads.advice.sample import joined
 from crossroads.advice.short import Limit, Short, allowed, short_training
 from crossroads.data.dataset import Dataset
 from crossroads.data.images import Resize
-from crossroads.data.loading import Refusal, load_all
-from crossroads.fitting import refusal_notes
+from crossroads.data.loading import Refusal, load_all, refusal_notes
+from crossroads.heads.probe import probe
 from crossroads.networks.catalog import DEFAULT_FROM_SCRATCH
 from crossroads.networks.construct import choose
+from crossroads.progress import Watcher
 from crossroads.recipe import Recipe
-from crossroads.training.probe import probe
-from crossroads.training.watch import Watcher
 
 PIXELS = 16
 """Side in pixels at which raw pixels are probed."""

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossroads.advice.estimate import Estimate, log_odds, share
-from crossroads.training.probe import probe
+from crossroads.heads.probe import probe
 
 if TYPE_CHECKING:
     from crossroads.features.store import Rows

@@ -52,8 +52,8 @@ def _size_in_words(size: Size) -> str:
         words += f" in {size.groups:,} groups, which count as one image each"
     elif size.repeated > 0.005:
         words += f", of which {size.repeated:.0%} repeat others: worth about {size.effective:,.0f}"
-    kind = "large" if size.effective_of_a_class >= LARGE else "small"
-    return f"{words}; {size.effective_of_a_class:,.0f} of a class count as {kind} (large from {LARGE:.0f} on)"
+    kind = "large" if size.effective_per_class >= LARGE else "small"
+    return f"{words}; {size.effective_per_class:,.0f} of a class count as {kind} (large from {LARGE:.0f} on)"
 
 
 def _profile_in_words(profile: Profile, case: Case) -> Iterator[str]:

@@ -8,28 +8,30 @@ from dataclasses import replace
 
 import numpy as np
 
-from crossroads._keras import load_keras
-from crossroads._platform import available_memory_mb, has_gpu
-from crossroads.advice.candidates import Ground, from_scratch, of_backbone, ranked, require_some, scratch_size, within
+from crossroads import artifact
+from crossroads._runtime.keras_setup import load_keras
+from crossroads._runtime.machine import available_memory_mb, has_gpu
+from crossroads.advice.candidate_backbones import CandidateBackbone
+from crossroads.advice.candidates import AdviceContext, from_scratch, of_backbone, ranked, require_some, scratch_size, within
 from crossroads.advice.cases import case_of
 from crossroads.advice.cost import MULTIPLY_ADDS_AN_ACTIVATION, measured_machine, memory_mb
 from crossroads.advice.evidence import Advice, Evidence
 from crossroads.advice.frozen import Seen, see
 from crossroads.advice.level import level_of
-from crossroads.advice.offers import Offer
 from crossroads.advice.reasons import reasons_for
 from crossroads.advice.sample import MOST_CLASSES, compact, sample
 from crossroads.advice.size import USUAL_SLOPE, Curve, Size, curve_of, size_of, worth
 from crossroads.advice.warm import short_warm_start
 from crossroads.data.dataset import Dataset
 from crossroads.data.loading import sample_notes
+from crossroads.data.partition import count_seen
 from crossroads.errors import ArtifactError, BackboneError
-from crossroads.fitting import refuse_flip, rehearse
 from crossroads.networks.catalog import Backbone
+from crossroads.progress import Relay, Watcher
 from crossroads.recipe import Recipe, StrategyName
-from crossroads.scoring import OF_THE_WEIGHTS, count_seen, seen_before
+from crossroads.run.task import refuse_flip
+from crossroads.run.train import rehearse
 from crossroads.strategies import relevant, resolve, strategy
-from crossroads.training.watch import Relay, Watcher
 
 SAMPLE = 2_000
 """Images that evidence is measured on: an accuracy of 0.9 is then known to 1.3 points, and MobileNet at 96 px sees them in 2 s."""
@@ -38,7 +40,7 @@ HEAVY, HEAVY_SAMPLE = 2e9, 600
 """Multiply-adds of an image from which on fewer are looked at: ResNet50 at 224 px sees 45 in a second."""
 
 
-def recommend(train: Dataset, side: float, offers: Sequence[Offer], asked: Recipe, watcher: Watcher) -> Advice:
+def recommend(train: Dataset, side: float, offers: Sequence[CandidateBackbone], asked: Recipe, watcher: Watcher) -> Advice:
     """Measure, and recommend.
 
     Args:
@@ -81,7 +83,7 @@ def recommend(train: Dataset, side: float, offers: Sequence[Offer], asked: Recip
     known.sort(key=lambda pair: -max(curve.here.value for curve in pair[1].values()))
     curve = max(known[0][1].values(), key=lambda one: one.here.value) if known else None
     slope = USUAL_SLOPE if curve is None else curve.slope
-    ground = Ground(asked, len(train), classes, size.effective_of_a_class, slope, side, machine)
+    ground = AdviceContext(asked, len(train), classes, size.effective_per_class, slope, side, machine)
     # Of the backbone that sees most alone: a warm start takes longer than all else that is measured.
     leader = next((found for found, _ in known if found.recipe.weights != "none"), None)
     warm = None if leader is None else short_warm_start(leader, asked, machine, budget, memory, watcher)
@@ -94,14 +96,14 @@ def recommend(train: Dataset, side: float, offers: Sequence[Offer], asked: Recip
     order = ranked([within(one, limit, memory, shortens=asked.epochs is None) for one in candidates])
     evidence = Evidence(size, tuple(one.profile for one, _ in known), curve, level, warm, time.perf_counter() - began)
     leading = next((profile for profile in evidence.profiles if profile.similarity is not None), None)
-    case = case_of(size.effective_of_a_class, leading) if leading is not None else None
+    case = case_of(size.effective_per_class, leading) if leading is not None else None
     reasons = tuple(reasons_for(evidence, leading, case, order, budget))
     return Advice(case, order, reasons, evidence, budget, tuple(told), watcher.warnings, level.refused)
 
 
 def _able(
-    offers: Sequence[Offer], train: Dataset, asked: Recipe, side: float, memory: float | None, watcher: Watcher
-) -> tuple[Offer, ...]:
+    offers: Sequence[CandidateBackbone], train: Dataset, asked: Recipe, side: float, memory: float | None, watcher: Watcher
+) -> tuple[CandidateBackbone, ...]:
     """The offers whose networks can become an artifact, tried with random weights; what `_looked_at` leaves out is not tried.
 
     Raises:
@@ -134,7 +136,9 @@ def _obstacle(record: Backbone, size: int, memory: float | None) -> str:
     return f"it takes about {need:,.0f} MB of memory, and {memory:,.0f} are free" if memory is not None and need > memory else ""
 
 
-def _looked_at(train: Dataset, offer: Offer, asked: Recipe, side: float, memory: float | None, watcher: Watcher) -> Seen | None:
+def _looked_at(
+    train: Dataset, offer: CandidateBackbone, asked: Recipe, side: float, memory: float | None, watcher: Watcher
+) -> Seen | None:
     """What a backbone sees; None, and a note, where memory would not hold it or, unless it was named, the size does not fit."""
     record = offer.choice.record
     size = asked.image_size or record.size_for(side)
@@ -149,10 +153,10 @@ def _looked_at(train: Dataset, offer: Offer, asked: Recipe, side: float, memory:
     recipe = resolve(plain, record, images=len(train), image_size=size, side=side)
     rows = sample(train, SAMPLE if cost < HEAVY else HEAVY_SAMPLE, asked.seed)
     seen = see(compact(train.select(rows)), offer.choice, recipe, watcher)
-    learned = count_seen(seen.digests, seen_before(recipe.weights))
+    learned = count_seen(seen.digests, artifact.seen_by_weights(recipe.weights))
     if learned:
         watcher.warning(
-            f"{learned} of {len(seen.digests)} training images that {record.name} is measured on are {OF_THE_WEIGHTS}: "
+            f"{learned} of {len(seen.digests)} training images that {record.name} is measured on are {artifact.SEEN_BY_WEIGHTS}: "
             "the evidence is optimistically biased"
         )
     return seen

@@ -13,25 +13,25 @@ from typing import Any
 
 import numpy as np
 
-from crossroads._faults import is_failure
-from crossroads._keras import keras_backend
+from crossroads._runtime.faults import is_failure
+from crossroads._runtime.keras_setup import keras_backend
 from crossroads.advice.cost import VALIDATING
 from crossroads.advice.estimate import Estimate
-from crossroads.advice.expectation import Rise
+from crossroads.advice.expectation import LearningGain
 from crossroads.advice.sample import compact, part
 from crossroads.data.dataset import Dataset
 from crossroads.data.loading import Loaded, load_all
 from crossroads.data.splits import Splits, split
 from crossroads.errors import CrossroadsError, SplitError
 from crossroads.evaluation import effective, wilson
-from crossroads.fitting import Task, carry_out
-from crossroads.lookup import resize_of
+from crossroads.features.lookup import resize_of
 from crossroads.networks.construct import Choice
+from crossroads.progress import EpochRecord, Relay, Silent, StopTraining, Watcher
 from crossroads.recipe import Recipe, StrategyName
-from crossroads.run_folder import TrialFolder
+from crossroads.run import train as training
+from crossroads.run.folder import TrialFolder
+from crossroads.run.task import Task
 from crossroads.strategies import resolve, strategy
-from crossroads.training.checkpoint import EpochRecord
-from crossroads.training.watch import Enough, Relay, Silent, Watcher
 
 LOGGER = logging.getLogger(__name__)
 
@@ -76,7 +76,7 @@ class Short:
         epochs: Passes over them.
         accuracy: After the last epoch.
         start_seconds: That the first epoch took longer than the others.
-        seconds_an_image: Of one pass, without validating; 0 where the first epoch alone was done and tells nothing of it.
+        seconds_per_image: Of one pass, without validating; 0 where the first epoch alone was done and tells nothing of it.
         together: Whether Keras ran several steps in one call, as it does where there are many.
         rise: What twice the epochs added at its end; None where there were fewer than `TELLING`, or it was broken off.
     """
@@ -88,9 +88,9 @@ class Short:
     epochs: int
     accuracy: Estimate
     start_seconds: float
-    seconds_an_image: float
+    seconds_per_image: float
     together: bool = False
-    rise: Rise | None = None
+    rise: LearningGain | None = None
 
     @property
     def passes(self) -> int:
@@ -148,11 +148,11 @@ def short_training(dataset: Dataset, choice: Choice, asked: Recipe, limit: Limit
         ticks.append(time.perf_counter())
         late = ticks[-1] - end
         if late > (0 if done else GRACE):
-            raise Enough
+            raise StopTraining
 
     def after_epoch(record: EpochRecord, total: int) -> None:
         told = bool(done) or _steps_are_told(ticks)
-        each.append(_seconds_an_image(record, ticks, len(train), len(parts.validation)) if told else 0.0)
+        each.append(_seconds_per_image(record, ticks, len(train), len(parts.validation)) if told else 0.0)
         done.append(record)
         ticks.clear()
         heard.progress(f"a short {called}", record.epoch * len(train), total * len(train))
@@ -162,8 +162,8 @@ def short_training(dataset: Dataset, choice: Choice, asked: Recipe, limit: Limit
         with tempfile.TemporaryDirectory(prefix="crossroads-") as folder:
             task = Task(recipe, choice, strategy(recipe.strategy), train, parts.validation, lambda: (sides[0], sides[1]))
             relay = Relay(Silent(), after_step=after_step, after_epoch=after_epoch)
-            fitted = carry_out(task, TrialFolder(Path(folder)), relay)
-    except Enough as error:
+            fitted = training.train(task, TrialFolder(Path(folder)), relay)
+    except StopTraining as error:
         if error is heard.raised:
             raise
         watcher.note(f"no short {called} of {choice.record.name}: an epoch takes too long")
@@ -187,7 +187,7 @@ def _steps_are_told(ticks: Sequence[float]) -> bool:
     return len(ticks) > 1 and keras_backend() == "tensorflow"
 
 
-def _seconds_an_image(record: EpochRecord, ticks: Sequence[float], images: int, validated: int) -> float:
+def _seconds_per_image(record: EpochRecord, ticks: Sequence[float], images: int, validated: int) -> float:
     """From the first step of an epoch to the last: what comes after is validation, and a checkpoint."""
     if not _steps_are_told(ticks):
         return record.seconds / (images + VALIDATING * validated)
@@ -210,7 +210,7 @@ def _short(
     return Short(name, str(recipe.backbone), size, n, len(history), known, max(0.0, seconds[0] - usual), each, together, rise)
 
 
-def rise_of(accuracies: Sequence[float], images: float) -> Rise | None:
+def rise_of(accuracies: Sequence[float], images: float) -> LearningGain | None:
     """From about half the epochs to the last ones, for each doubling of the epochs, in log odds.
 
     The rate of learning falls meanwhile, as it does at the end of a longer training: what that adds is in the figure. Both ends are
@@ -232,7 +232,7 @@ def rise_of(accuracies: Sequence[float], images: float) -> Rise | None:
     before, after = (float(odds[end].mean()) for end in ends)
     doublings = math.log2(numbers[ends[1]].mean() / numbers[ends[0]].mean())
     error = math.sqrt(float(np.mean([variances[end].mean() for end in ends])))
-    return Rise((after - before) / doublings, error / doublings)
+    return LearningGain((after - before) / doublings, error / doublings)
 
 
 def allowed(seconds: float, budget: float | None) -> float:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from crossroads.advice.estimate import Estimate, log_odds, share
 from crossroads.advice.sample import part
 from crossroads.data.dataset import Dataset
-from crossroads.training.probe import FOLDS, probe
+from crossroads.heads.probe import FOLDS, probe
 
 if TYPE_CHECKING:
     from crossroads.training.batches import Rows
@@ -62,7 +62,7 @@ class Size:
     effective: float
 
     @property
-    def effective_of_a_class(self) -> float:
+    def effective_per_class(self) -> float:
         """Independent images of an average class."""
         return self.effective / max(1, self.classes)
 

@@ -8,9 +8,9 @@ from crossroads.advice.cost import Machine, memory_mb, step_seconds
 from crossroads.advice.frozen import Seen
 from crossroads.advice.short import Limit, Short, allowed, short_training
 from crossroads.errors import RecipeError
+from crossroads.progress import Watcher
 from crossroads.recipe import Recipe
 from crossroads.strategies import WARM_EPOCHS, relevant, resolve, strategy
-from crossroads.training.watch import Watcher
 
 SECONDS = 15.0
 """Time that the steps are expected to take; it ends after twice that. Of 344 signs MobileNet then sees 2,750 images and reaches

@@ -22,7 +22,18 @@ checkpoints, are no part of the artifact.
 
 from crossroads.artifact._draft import Contents, Draft, copy, draft, is_finished, refuse_finished, write
 from crossroads.artifact._export import TOLERANCE, load_model
-from crossroads.artifact._manifest import FILES, FORMAT, GRAPH, MANIFEST, Manifest, open_verified, read_metrics, read_seen
+from crossroads.artifact._manifest import (
+    FILES,
+    FORMAT,
+    GRAPH,
+    MANIFEST,
+    SEEN_BY_WEIGHTS,
+    Manifest,
+    open_verified,
+    read_metrics,
+    read_seen,
+    seen_by_weights,
+)
 from crossroads.artifact._rehearsal import rehearse
 
 __all__ = [
@@ -30,6 +41,7 @@ __all__ = [
     "FORMAT",
     "GRAPH",
     "MANIFEST",
+    "SEEN_BY_WEIGHTS",
     "TOLERANCE",
     "Contents",
     "Draft",
@@ -43,5 +55,6 @@ __all__ = [
     "read_seen",
     "refuse_finished",
     "rehearse",
+    "seen_by_weights",
     "write",
 ]

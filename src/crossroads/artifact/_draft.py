@@ -135,7 +135,7 @@ def copy(folder: str | Path, to: str | Path) -> Manifest:
     with _explained(run):
         shutil.rmtree(partial, ignore_errors=True)  # of a copy that was killed
         if not made and any(run.iterdir()):
-            raise ArtifactError("a copy needs a folder that is new or empty", received=str(run), mend="choose another folder")
+            raise ArtifactError("a copy needs a folder that is new or empty", received=str(run), hint="choose another folder")
         try:
             partial.mkdir(parents=True)
             for name in (*FILES, MANIFEST):
@@ -155,7 +155,7 @@ def refuse_finished(folder: str | Path) -> None:
     """Raises `ArtifactError` where the folder holds a finished artifact."""
     if is_finished(folder):
         raise ArtifactError(
-            "a finished artifact is never overwritten", received=str(folder), mend="choose another folder or remove this one first"
+            "a finished artifact is never overwritten", received=str(folder), hint="choose another folder or remove this one first"
         )
 
 
@@ -263,7 +263,7 @@ def _explained(run: Path) -> Iterator[None]:
             raise ArtifactError(
                 f"no space left on the disk for the artifact in {run}",
                 received=f"{free / 1e6:,.1f} MB free{needed}",
-                mend="make room, then run again with --resume",
+                hint="make room, then run again with --resume",
             ) from error
         said = (
             error.strerror if isinstance(error, OSError) and error.strerror else str(error).splitlines()[-1] if str(error) else ""

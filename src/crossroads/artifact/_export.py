@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from crossroads._platform import full_float32
+from crossroads._runtime.machine import full_float32
 from crossroads.artifact._manifest import open_verified
 from crossroads.errors import ArtifactError
 from crossroads.inference import Graph
@@ -67,13 +67,13 @@ def check_model(model: Any, size: int, classes: int) -> None:
             raise ArtifactError(
                 "the layers of an artifact must be Keras' own, so that it loads anywhere",
                 received=f"{layer.name!r} of {kind.__module__}.{kind.__qualname__}",
-                mend="use a Keras layer instead",
+                hint="use a Keras layer instead",
             )
         if isinstance(layer, keras.layers.Lambda):
             raise ArtifactError(
                 "an artifact must hold nothing that executes",
                 received=f"the Lambda layer {layer.name!r}",
-                mend="use a Keras layer instead",
+                hint="use a Keras layer instead",
             )
 
 
@@ -112,7 +112,7 @@ def check_parity(model: Any, graph_path: Path, images: NDArray[np.uint8]) -> dic
     ours, theirs = computed(model, images), Graph(graph_path)(images)
     if not np.isfinite(ours).all():
         raise ArtifactError(
-            "a model's probabilities must be finite", received="NaN or infinity", mend="train with a lower learning rate"
+            "a model's probabilities must be finite", received="NaN or infinity", hint="train with a lower learning rate"
         )
     difference = np.nan_to_num(np.abs(ours - theirs).max(axis=1), nan=np.inf)
     worst, tolerance = int(difference.argmax()), TOLERANCE
@@ -123,7 +123,7 @@ def check_parity(model: Any, graph_path: Path, images: NDArray[np.uint8]) -> dic
         raise ArtifactError(
             f"the inference graph must agree with the Keras model within {tolerance:g}",
             received=f"a probability that differs by {difference[worst]:.3g} on image {worst} of {len(images)}",
-            mend="report this with your backbone and the versions of keras and openvino",
+            hint="report this with your backbone and the versions of keras and openvino",
         )
     rows = np.arange(len(images))
     label, graph_label = ours.argmax(axis=1), theirs.argmax(axis=1)
@@ -133,7 +133,7 @@ def check_parity(model: Any, graph_path: Path, images: NDArray[np.uint8]) -> dic
         raise ArtifactError(
             "the inference graph must give the same labels as the Keras model",
             received=f"class {graph_label[row]} in place of {label[row]} on image {row} of {len(images)}",
-            mend="report this with your backbone and the versions of keras and openvino",
+            hint="report this with your backbone and the versions of keras and openvino",
         )
     ties = int((label != graph_label).sum())
     return {"n": len(images), "tolerance": tolerance, "max_difference": float(difference[worst]), "ties": ties}

@@ -77,7 +77,7 @@ def open_verified(folder: str | PathLike[str], *, only: Iterable[str] | None = N
         raise ArtifactError(
             "an artifact is named by its folder, or by the Run that fit returned",
             received=f"an object of class {type(folder).__name__}",
-            mend="give the path of the folder that fit wrote",
+            hint="give the path of the folder that fit wrote",
         ) from error
     manifest = _parsed(path, _read(path))
     for name in FILES if only is None else only:
@@ -107,9 +107,9 @@ def read_seen(manifest: Manifest) -> NDArray[np.uint8]:
     try:
         found: NDArray[np.uint8] = np.load(path, allow_pickle=False)
     except (OSError, ValueError) as error:
-        raise ArtifactError(f"{path} must be an array of digests", received=str(error)[:200], mend=_DAMAGED) from error
+        raise ArtifactError(f"{path} must be an array of digests", received=str(error)[:200], hint=_DAMAGED) from error
     if found.dtype != np.uint8 or found.ndim != 2 or found.shape[1] != DIGEST_BYTES:
-        raise ArtifactError(f"{path} must be uint8 (n, {DIGEST_BYTES})", received=f"{found.dtype} {found.shape}", mend=_DAMAGED)
+        raise ArtifactError(f"{path} must be uint8 (n, {DIGEST_BYTES})", received=f"{found.dtype} {found.shape}", hint=_DAMAGED)
     return found
 
 
@@ -156,21 +156,21 @@ def _read(folder: Path) -> dict[str, Any]:
         what = (
             "no such folder" if not folder.exists() else "not a folder" if not folder.is_dir() else f"a folder without {MANIFEST}"
         )
-        mend = "finish the run with --resume" if (folder / "checkpoint").exists() else "give the folder that fit wrote"
+        hint = "finish the run with --resume" if (folder / "checkpoint").exists() else "give the folder that fit wrote"
         if folder.is_file() and (folder.parent / MANIFEST).is_file():
-            mend = f"give {folder.parent}"
-        raise ArtifactError(f"{folder} must be a finished artifact", received=what, mend=mend) from error
+            hint = f"give {folder.parent}"
+        raise ArtifactError(f"{folder} must be a finished artifact", received=what, hint=hint) from error
     except OSError as error:
-        raise ArtifactError(f"{path} must be readable", received=error.strerror, mend="give the folder that fit wrote") from error
+        raise ArtifactError(f"{path} must be readable", received=error.strerror, hint="give the folder that fit wrote") from error
     except (ValueError, RecursionError) as error:
-        raise ArtifactError(f"{path} must be JSON", received=str(error)[:200], mend=_DAMAGED) from error
+        raise ArtifactError(f"{path} must be JSON", received=str(error)[:200], hint=_DAMAGED) from error
     if not isinstance(facts, dict) or not isinstance(facts.get("format"), int):
-        raise ArtifactError(f"{path} must name its format", received="none", mend=_DAMAGED)
+        raise ArtifactError(f"{path} must name its format", received="none", hint=_DAMAGED)
     if facts["format"] != FORMAT:
         raise ArtifactError(
             f"{path}: this version of crossroads reads format {FORMAT}",
             received=f"format {facts['format']}, written by crossroads {facts.get('crossroads', 'of unknown version')}",
-            mend="install the version that wrote it",
+            hint="install the version that wrote it",
         )
     return facts
 
@@ -179,7 +179,7 @@ def _parsed(folder: Path, facts: dict[str, Any]) -> Manifest:
     path = folder / MANIFEST
     stated = facts.pop("digest", None)
     if stated != _own_digest(facts):
-        raise ArtifactError(f"{path} must be as it was written", received="a digest that differs", mend=_DAMAGED)
+        raise ArtifactError(f"{path} must be as it was written", received="a digest that differs", hint=_DAMAGED)
     try:
         image = facts["preprocessing"]
         resize = Resize(image["size"], image["mode"], image["filter"])
@@ -189,20 +189,35 @@ def _parsed(folder: Path, facts: dict[str, Any]) -> Manifest:
         files = dict(facts["files"])
         return Manifest(folder, classes, resize, facts, files)
     except (KeyError, TypeError, ValueError, DataError) as error:
-        raise ArtifactError(f"{path} must hold classes, preprocessing and files", received=str(error), mend=_DAMAGED) from error
+        raise ArtifactError(f"{path} must hold classes, preprocessing and files", received=str(error), hint=_DAMAGED) from error
 
 
 def _verify(path: Path, stated: object) -> None:
     if not isinstance(stated, Mapping):
-        raise ArtifactError(f"{path.parent / MANIFEST} must list {path.name}", received="no digest of it", mend=_DAMAGED)
+        raise ArtifactError(f"{path.parent / MANIFEST} must list {path.name}", received="no digest of it", hint=_DAMAGED)
     try:
         found = path.stat().st_size
         # The size first: it is free, and most damage is a copy that was cut short.
         if found != stated.get("bytes"):
             raise ArtifactError(
-                f"{path} must be as it was written", received=f"{found} bytes in place of {stated.get('bytes')}", mend=_DAMAGED
+                f"{path} must be as it was written", received=f"{found} bytes in place of {stated.get('bytes')}", hint=_DAMAGED
             )
         if facts_of(path) != stated:
-            raise ArtifactError(f"{path} must be as it was written", received="a digest that differs", mend=_DAMAGED)
+            raise ArtifactError(f"{path} must be as it was written", received="a digest that differs", hint=_DAMAGED)
     except OSError as error:
-        raise ArtifactError(f"{path} must be readable", received=error.strerror, mend=_DAMAGED) from error
+        raise ArtifactError(f"{path} must be readable", received=error.strerror, hint=_DAMAGED) from error
+
+
+SEEN_BY_WEIGHTS = "among those that the weights learned from, or were chosen by"
+"""What a warning says of images that an artifact has seen whose weights are used."""
+
+
+def seen_by_weights(weights: str | None) -> NDArray[np.uint8]:
+    """Digests of the images that a file of weights has seen, uint8 (n, 16); none unless it is the model of an artifact."""
+    nothing = np.zeros((0, DIGEST_BYTES), np.uint8)
+    if weights is None or not Path(weights).is_file():
+        return nothing
+    try:
+        return read_seen(open_verified(Path(weights).parent, only=()))
+    except ArtifactError:  # the file lies elsewhere, or beside what is no longer an artifact
+        return nothing

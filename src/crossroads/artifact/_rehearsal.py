@@ -75,7 +75,7 @@ def _reloaded(model: Any) -> Any:
         raise ArtifactError(
             "a network must load again once it is saved",
             received=f"{type(error).__name__}: {gist(error)}"[:300],
-            mend="build it from other layers",
+            hint="build it from other layers",
         ) from error
     return copy
 
@@ -93,7 +93,7 @@ def _results(model: Any, images: NDArray[np.uint8]) -> NDArray[np.float32]:
             return np.array(compiled(images)[0], np.float32)
         except RuntimeError as error:
             raise ArtifactError(
-                "the inference graph of a network must run on a CPU", received=gist(error)[:300], mend="build it from other layers"
+                "the inference graph of a network must run on a CPU", received=gist(error)[:300], hint="build it from other layers"
             ) from error
 
 
@@ -110,7 +110,7 @@ def _require_same_scores(model: Any, found: NDArray[np.float32], images: NDArray
         raise ArtifactError(
             f"the inference graph must agree with the Keras model within {REHEARSAL_TOLERANCE:g} of the largest score",
             received=f"{model.name!r}, whose scores of random images differ by {difference:.3g}",
-            mend="build the network from other layers, or report it with the versions of keras and openvino",
+            hint="build the network from other layers, or report it with the versions of keras and openvino",
         )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import typer
 
-from crossroads._process import process_settings
+from crossroads._runtime.process import process_settings
 from crossroads.cli import _advise, _fit, _networks, _use  # noqa: F401 - importing a module adds its commands
 from crossroads.cli._app import INTERRUPTED, app
 from crossroads.errors import CrossroadsError, RecipeError
@@ -66,8 +66,8 @@ def _of_options(error: RecipeError) -> RecipeError:
         return "--" + found[0].replace("_", "-") if found[0] in options else found[0]
 
     fields = r"\b[a-z]+(?:_[a-z]+)+\b|^[a-z]+(?= must | does | belongs )"
-    rule, mend = (None if text is None else re.sub(fields, option, text) for text in (rest or error.rule, error.mend))
-    return RecipeError(rule or "", received=error.received, mend=mend)
+    rule, hint = (None if text is None else re.sub(fields, option, text) for text in (rest or error.rule, error.hint))
+    return RecipeError(rule or "", received=error.received, hint=hint)
 
 
 def _said(error: Any) -> str:
@@ -80,7 +80,7 @@ def _said(error: Any) -> str:
 
 
 def _fail(message: str, code: int) -> None:
-    from crossroads.data._words import shown
+    from crossroads.files._words import shown
 
     print(f"error: {shown(message)}", file=sys.stderr)
     sys.exit(code)

@@ -36,7 +36,7 @@ def advise(
     ] = None,
     resize: Annotated[Optional[str], typer.Option(help="squash, or crop, the default for photographs.", show_default=False)] = None,
     validation: Annotated[Optional[float], typer.Option(help="Share that is not looked at, as in fit.", show_default=False)] = None,
-    test_share: Annotated[Optional[float], typer.Option(help="Share held out as test, as in fit.", show_default=False)] = None,
+    test_fraction: Annotated[Optional[float], typer.Option(help="Share held out as test, as in fit.", show_default=False)] = None,
     seed: Annotated[Optional[int], typer.Option(help="Decides split, sample and random weights.", show_default=False)] = None,
     strict: StrictSplit = False,
     json: Json = False,
@@ -49,9 +49,9 @@ def advise(
       crossroads advise photos/
       crossroads advise photos/ --backbone mobilenet-v2 --backbone resnet50 --budget 5m
     """
+    from crossroads.api import advise as ask
     from crossroads.report.advice import print_advice
     from crossroads.report.console import print_json
-    from crossroads.workflow import advise as ask
 
     options: dict[str, Any] = {
         "class_names": None if class_names is None else str(class_names),
@@ -59,7 +59,7 @@ def advise(
         "image_size": image_size,
         "resize": resize,
         "validation": validation,
-        "test_share": test_share,
+        "test_fraction": test_fraction,
         "seed": seed,
         "strict": strict or None,
     }

@@ -85,7 +85,7 @@ def fit(
         Optional[float],
         typer.Option(help="Share whose accuracy, then loss, chooses the best epoch; 0.1 by default.", show_default=False),
     ] = None,
-    test_share: Annotated[
+    test_fraction: Annotated[
         Optional[float],
         typer.Option(help="Share held out as test where none is given, 0.1 by default; 0 for none.", show_default=False),
     ] = None,
@@ -112,7 +112,7 @@ def fit(
     layer_decay: Annotated[
         Optional[float], typer.Option(help="Factor of the rate from one block to the one below.", show_default=False)
     ] = None,
-    towards_start: Annotated[
+    l2_sp: Annotated[
         Optional[float], typer.Option(help="Pull of finetuned weights towards the pretrained ones.", show_default=False)
     ] = None,
     ema: Annotated[
@@ -142,9 +142,9 @@ def fit(
       crossroads fit photos/ --strategy feature-extraction --backbone mobilenet-v2 --out runs/photos
       crossroads fit photos/ --out runs/photos --resume
     """
+    from crossroads.api import fit as train
     from crossroads.errors import RecipeError
     from crossroads.report.console import print_json, print_run
-    from crossroads.workflow import fit as train
 
     options = {
         "data": None if data is None else str(data),
@@ -166,7 +166,7 @@ def fit(
         "image_size": image_size,
         "resize": resize,
         "validation": validation,
-        "test_share": test_share,
+        "test_fraction": test_fraction,
         "seed": seed,
         "augment": augment,
         "optimizer": optimizer,
@@ -178,7 +178,7 @@ def fit(
         "mixup": mixup,
         "warm_up": warm_up,
         "layer_decay": layer_decay,
-        "towards_start": towards_start,
+        "l2_sp": l2_sp,
         "ema": ema,
         "unfreeze": unfreeze,
         "train_batchnorm": train_batchnorm,
@@ -187,7 +187,7 @@ def fit(
     }
     asked = _given(recipe, options)
     if out is None:
-        raise RecipeError("fit needs a folder for the artifact", mend="add --out RUN")
+        raise RecipeError("fit needs a folder for the artifact", hint="add --out RUN")
     with watching(json=json, quiet=quiet) as watcher:
         try:
             run = train(out=out, resume=resume, watcher=watcher, **asked)
@@ -207,13 +207,13 @@ class _Stopped(CrossroadsError):
 
 def _stopped(out: Path) -> _Stopped:
     """What to say of a run that Ctrl-C has ended, by what is left of it."""
-    from crossroads.run_folder import RunFolder
+    from crossroads.run.folder import RunFolder
 
     folder = RunFolder(out)
     if folder.finished:
         return _Stopped("stopped; the run is finished")
     if folder.unfinished:
-        return _Stopped("stopped", mend="add --resume to continue")
+        return _Stopped("stopped", hint="add --resume to continue")
     return _Stopped("stopped before the first epoch ended; nothing was kept")
 
 

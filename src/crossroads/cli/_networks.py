@@ -43,7 +43,7 @@ def backbones(
         _show_cuts(name, image_size, json)
         return
     if image_size is not None:
-        raise RecipeError("--image-size does nothing with the list of all", received=image_size, mend="name a backbone")
+        raise RecipeError("--image-size does nothing with the list of all", received=image_size, hint="name a backbone")
     if json:
         print_json([record.to_json() for record in CATALOG])
         return
@@ -59,7 +59,7 @@ def _row(record: Backbone) -> tuple[object, ...]:
 
 def _show_cuts(name: str, image_size: int | None, json: bool) -> None:
     """The record of one backbone and its cuts at one image size."""
-    from crossroads._keras import load_keras
+    from crossroads._runtime.keras_setup import load_keras
     from crossroads.networks.construct import choose
     from crossroads.report.console import print_json, print_lines, print_table
 

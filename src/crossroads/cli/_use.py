@@ -27,8 +27,8 @@ def audit(
       crossroads audit photos/
       crossroads audit GTSRB.tar.xz --json > audit.json
     """
+    from crossroads.api import audit as check
     from crossroads.report.console import print_audit, print_json
-    from crossroads.workflow import audit as check
 
     with watching(json=json, quiet=quiet) as watcher:
         found = check(data, min_images=min_images, watcher=watcher)
@@ -49,8 +49,8 @@ def evaluate(
       crossroads evaluate runs/photos new-photos/
       crossroads evaluate runs/photos new-photos.zip --json > scores.json
     """
+    from crossroads.api import evaluate as score
     from crossroads.report.console import print_evaluation, print_json
-    from crossroads.workflow import evaluate as score
 
     with watching(json=json, quiet=quiet) as watcher:
         scored = score(run, data, class_names=class_names, strict=strict, watcher=watcher)
@@ -73,8 +73,8 @@ def predict(
     Example:
       crossroads predict runs/photos cat.jpg dog.png --top 3
     """
-    from crossroads.data._words import shown
     from crossroads.errors import ImageRefused
+    from crossroads.files._words import shown
     from crossroads.predictor import Predictor
     from crossroads.report.console import NotesOnly, print_json, print_predictions
 
@@ -99,8 +99,8 @@ def predict(
 def _files(places: list[Path], note: Callable[[str], None]) -> list[Path]:
     """Files as they are named; of a folder, the images that `fit` would find in it, in natural order."""
     from crossroads.data.readers._view import described, is_image_name
-    from crossroads.data.trees import Folder
     from crossroads.errors import DataError
+    from crossroads.files.trees import Folder
 
     found: list[Path] = []
     for place in places:
@@ -113,7 +113,7 @@ def _files(places: list[Path], note: Callable[[str], None]) -> list[Path]:
             raise DataError(
                 f"{folder.origin} must hold images",
                 received=described(folder.names()),
-                mend="give a folder that does, or image files",
+                hint="give a folder that does, or image files",
             )
         for text in folder.repeat_notes():
             note(text)

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from crossroads.data._words import plural
 from crossroads.data.dataset import SPLITS, TRAIN, Dataset
 from crossroads.errors import SplitError
+from crossroads.files._words import plural
 
 Ints = NDArray[np.int64]
 Sides = NDArray[np.uint8]
@@ -73,7 +73,7 @@ def _together(dataset: Dataset, wanted: Wanted) -> tuple[Dataset, list[str]]:
     firsts = np.unique(equal, return_index=True)[1]
     several = np.bincount(dataset.labels[firsts], minlength=len(dataset.classes))
     short = (several > 0) & (several <= len(wanted)) & (dataset.counts() > len(wanted))
-    alone = short[dataset.labels]  # classes that can only be divided between duplicates; other classes are unaffected
+    alone = short[dataset.labels]  # classes that can only be partition between duplicates; other classes are unaffected
     equal[alone] = int(equal.max()) + 1 + np.flatnonzero(alone)
     notes = []
     if repeats := len(equal) - len(np.unique(equal)):
@@ -107,7 +107,7 @@ def _of_mixed(dataset: Dataset, groups: _Groups, wanted: Wanted, seed: int, *, s
         raise SplitError(
             f"each class must be on each side without cutting a group ({_ATTEMPTS} draws tried)",
             received=f"groups of several classes that bind {_names(dataset, missing)}",
-            mend="give these classes groups of their own, or bring a split in the data",
+            hint="give these classes groups of their own, or bring a split in the data",
         )
     return best[1]
 
@@ -129,7 +129,7 @@ def _too_small(dataset: Dataset, units: Ints, small: NDArray[np.bool_], wanted: 
     return SplitError(
         f"each class must have at least {len(wanted) + 1} {unit}, one for each of {_in_words(wanted)}",
         received=", ".join(found) + (f" and {plural(rest, 'other class', 'other classes')}" if rest > 0 else ""),
-        mend=f"turn strict off to train on these classes anyway, or {_more(dataset, wanted)}",
+        hint=f"turn strict off to train on these classes anyway, or {_more(dataset, wanted)}",
     )
 
 
@@ -140,7 +140,7 @@ def _require_every_side(dataset: Dataset, sides: Sides, units: Ints, wanted: Wan
             f"the split must leave images for {' and '.join(empty)}",
             received=f"{plural(int((units > 0).sum()), 'class', 'classes')} of at most "
             f"{plural(int(units.max()), 'image' if dataset.groups is None else 'group')}",
-            mend=_more(dataset, wanted if units.max() > 1 else wanted[-1:]),
+            hint=_more(dataset, wanted if units.max() > 1 else wanted[-1:]),
         )
 
 
@@ -180,7 +180,7 @@ def _in_words(wanted: Wanted) -> str:
 
 def _more(dataset: Dataset, wanted: Wanted) -> str:
     """A hint for too few images."""
-    of_groups, fewer = "" if dataset.groups is None else " of other groups", "set test_share to 0, " if len(wanted) > 1 else ""
+    of_groups, fewer = "" if dataset.groups is None else " of other groups", "set test_fraction to 0, " if len(wanted) > 1 else ""
     return f"add images{of_groups}, {fewer}or bring a split in the data"
 
 

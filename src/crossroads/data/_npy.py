@@ -7,9 +7,9 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from crossroads.data.spans import Span
-from crossroads.data.unpickle import believable
 from crossroads.errors import DataError
+from crossroads.files.byte_ranges import Span
+from crossroads.files.unpickle import believable
 
 
 def load_npy(span: Span) -> NDArray[np.generic]:
@@ -30,7 +30,7 @@ def load_npy(span: Span) -> NDArray[np.generic]:
         raise DataError(
             f"{span.origin} must be an array of numbers or strings",
             received="an array of Python objects, which only pickle could read",
-            mend="save it again with one dtype, such as images.astype('uint8') or labels.astype(str)",
+            hint="save it again with one dtype, such as images.astype('uint8') or labels.astype(str)",
         )
     shape = tuple(map(int, shape))
     start, items = stream.tell(), math.prod(shape)
@@ -38,7 +38,7 @@ def load_npy(span: Span) -> NDArray[np.generic]:
         raise DataError(
             f"{span.origin} is truncated",
             received=f"{len(buffer) - start} of {items * dtype.itemsize} bytes",
-            mend="fetch or save it again",
+            hint="fetch or save it again",
         )
     if not believable(shape):
         raise DataError(f"{span.origin} is not a readable .npy array", received=f"shape {shape}")

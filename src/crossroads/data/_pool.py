@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
-from crossroads._platform import usable_processors
+from crossroads._runtime.machine import usable_processors
 
 T = TypeVar("T")
 Task = TypeVar("Task")

@@ -30,12 +30,12 @@ def open_tiff(file: io.BytesIO) -> TiffImagePlugin.TiffImageFile:
     """
     tags = _tags(file)
     if _is_camera_raw(tags, file.getvalue()):  # Pillow would open a thumbnail
-        raise ImageRefused(f"the format {CAMERA_RAW} is not read", mend="develop it to JPEG or TIFF")
+        raise ImageRefused(f"the format {CAMERA_RAW} is not read", hint="develop it to JPEG or TIFF")
     if _number(tags, _SAMPLES, 1) > _CHANNELS.get(_number(tags, _PHOTOMETRIC, 1), 1) + 1:
         raise _refusal(tags)
     if (method := _number(tags, _COMPRESSION, 1)) not in TiffImagePlugin.COMPRESSION_INFO:
         raise ImageRefused(
-            "this compression of TIFF is not read", received=f"method {method}", mend="save it without compression, or as PNG"
+            "this compression of TIFF is not read", received=f"method {method}", hint="save it without compression, or as PNG"
         )
     file.seek(0)
     try:
@@ -94,5 +94,5 @@ def _refusal(tags: Mapping[int, Any]) -> ImageRefused:
     return ImageRefused(
         "a picture has 1 (grey), 3 (RGB) or 4 channels of 8 or 16 bits",
         received=f"a TIFF of {what}",
-        mend="choose the bands to show, scale them to 8 bits, and save them as PNG",
+        hint="choose the bands to show, scale them to 8 bits, and save them as PNG",
     )

@@ -1,4 +1,4 @@
-"""What is wrong or remarkable about labelled images before anything is trained on them, each finding with its mend."""
+"""What is wrong or remarkable about labelled images before anything is trained on them, each finding with its hint."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossroads.data._pool import in_order
-from crossroads.data._words import plural
 from crossroads.data.dataset import DIGEST_BYTES, SPLITS, TEST, TRAIN, VALIDATION, Dataset, MemorySource, digest_of
 from crossroads.data.images import Extent, dimensions, measured, resize
 from crossroads.data.loading import CHUNK, Refusal, read
 from crossroads.data.mirrors import FlipVerdict, Mirrors, flip_is_safe, mirrors
+from crossroads.data.perceptual_hash import SIDE, Sketches, near_pairs, sketch
 from crossroads.data.pictures import described, extent_of, misscaled
-from crossroads.data.sketches import SIDE, Sketches, near_pairs, sketch
 from crossroads.errors import ImageRefused
+from crossroads.files._words import plural
 
 __all__ = ["Audit", "Finding", "FlipVerdict", "Mirrors", "audit", "flip_is_safe"]
 
@@ -36,7 +36,7 @@ NEEDED = 3
 IMBALANCE = 10.0
 """The largest class may hold this many times the images of the smallest before the balance is a warning."""
 
-BALANCE_MEND = "judge by balanced accuracy; class_weights = 'balanced' weighs the small classes up"
+BALANCE_HINT = "judge by balanced accuracy; class_weights = 'balanced' weighs the small classes up"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class Finding:
         summary: What was found, a sentence.
         count: How many images, pairs, groups or classes.
         examples: A few of them by name.
-        mend: What to do.
+        hint: What to do.
     """
 
     check: str
@@ -57,7 +57,7 @@ class Finding:
     summary: str
     count: int
     examples: tuple[str, ...]
-    mend: str
+    hint: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -323,7 +323,7 @@ def _of_classes(dataset: Dataset, min_images: int, examples: int) -> list[Findin
                 f"{k} classes count as {effective:.3g} equal ones",
                 k,
                 (f"{dataset.classes[largest]} ({counts[largest]})", f"{dataset.classes[smallest]} ({counts[smallest]})"),
-                BALANCE_MEND,
+                BALANCE_HINT,
             )
         )
     return findings
@@ -419,11 +419,11 @@ def _of_pairs(dataset: Dataset, kind: str, pairs: NDArray[np.int64], examples: i
         expected = "nothing to do: whole groups are kept in one split"
         cases.append(("near-duplicates-in-a-group", "info", plain & family, f"{word} within one group", expected))
     findings = []
-    for check, severity, which, what, mend in cases:
+    for check, severity, which, what, hint in cases:
         found = pairs[which]
         if len(found):
             shown = tuple(f"{_labelled(dataset, a)} = {_labelled(dataset, b)}" for a, b in found[:examples])
-            findings.append(Finding(check, severity, f"{bound}{plural(len(found), 'pair')} of {what}", len(found), shown, mend))
+            findings.append(Finding(check, severity, f"{bound}{plural(len(found), 'pair')} of {what}", len(found), shown, hint))
     return findings
 
 

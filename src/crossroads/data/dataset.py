@@ -187,8 +187,8 @@ def _column(
     """`values` as an array of whole numbers of this type and shape, from `low` to below `high`; copied only where it must be."""
     column = np.asarray(values)
     if column.dtype.kind not in "iu" and column.size:
-        mend = "number them with numpy.unique(…, return_inverse=True)[1]" if column.dtype.kind in "UO" else None
-        raise DataError(f"{what} must be whole numbers", received=f"an array of dtype {column.dtype}", mend=mend)
+        hint = "number them with numpy.unique(…, return_inverse=True)[1]" if column.dtype.kind in "UO" else None
+        raise DataError(f"{what} must be whole numbers", received=f"an array of dtype {column.dtype}", hint=hint)
     if column.shape != shape:
         raise DataError(f"{what} must have the shape {shape}, one row for each image", received=f"shape {column.shape}")
     if low is not None and high is not None and column.size:
@@ -213,7 +213,7 @@ def numbered(groups: object, n: int) -> NDArray[np.int64]:
         raise DataError(
             "each image must have a group",
             received=f"{values[row]} in row {row}",
-            mend="give an image that belongs to no other a group of its own",
+            hint="give an image that belongs to no other a group of its own",
         )
     try:
         return np.unique(values, return_inverse=True)[1].astype(np.int64)

@@ -150,21 +150,21 @@ def _container(raw: bytes) -> str | None:
 
 def _refusal(raw: bytes, name: str | None) -> ImageRefused:
     if not raw:
-        return ImageRefused("an image file must not be empty", received="0 bytes", mend="copy the file again or leave it out")
+        return ImageRefused("an image file must not be empty", received="0 bytes", hint="copy the file again or leave it out")
     for start, what, hint in _NO_IMAGES:
         if raw.startswith(start):
-            return ImageRefused("not an image", received=what, mend=hint)
+            return ImageRefused("not an image", received=what, hint=hint)
     if raw[257:262] == b"ustar":
-        return ImageRefused("not an image", received="a tar archive", mend="unpack it")
+        return ImageRefused("not an image", received="a tar archive", hint="unpack it")
     name = name or _unread(raw)
     if name == "HTML":
-        return ImageRefused("not an image", received="an HTML page", mend="the download failed: fetch the file again")
+        return ImageRefused("not an image", received="an HTML page", hint="the download failed: fetch the file again")
     if name == "video":
-        return ImageRefused("not an image", received="a video", mend="save its frames as JPEG")
+        return ImageRefused("not an image", received="a video", hint="save its frames as JPEG")
     if name is not None:
-        return ImageRefused(f"the format {name} is not read", mend=_NAMED[name].hint)
+        return ImageRefused(f"the format {name} is not read", hint=_NAMED[name].hint)
     if not raw[:4096].strip(b"\0"):
-        return ImageRefused("not an image", received=f"{len(raw):,} bytes that begin with zeros", mend="copy the file again")
+        return ImageRefused("not an image", received=f"{len(raw):,} bytes that begin with zeros", hint="copy the file again")
     return ImageRefused(f"not an image: the file must be one of {_NAMES}", received=f"a file that starts with {raw[:8]!r}")
 
 

@@ -156,7 +156,7 @@ def of_pillow(image: Image.Image, *, max_pixels: int = MAX_PIXELS) -> Pixels:
         raise
     except Exception as error:  # as in `_refusing`
         said = " ".join(str(error).split())[:200] or type(error).__name__
-        raise ImageRefused("a Pillow image must be open and whole", received=said, mend="open the file again") from error
+        raise ImageRefused("a Pillow image must be open and whole", received=said, hint="open the file again") from error
 
 
 def pillow_extent(image: Image.Image) -> Extent:
@@ -246,12 +246,12 @@ class _refusing:  # noqa: N801 - used as a statement
 def _refusal(error: Exception, raw: bytes) -> ImageRefused:
     said = " ".join(str(error).split())[:200] or type(error).__name__
     if isinstance(error, MemoryError):
-        return ImageRefused("the image must fit in memory", received=f"a file of {len(raw):,} bytes", mend="make the image smaller")
+        return ImageRefused("the image must fit in memory", received=f"a file of {len(raw):,} bytes", hint="make the image smaller")
     size = f"{len(raw):,} bytes"
     cut_webp = raw[:4] == b"RIFF" and int.from_bytes(raw[4:8], "little") > len(raw) - 8
     if cut_webp or isinstance(error, EOFError) or any(word in said.lower() for word in _CUT_SHORT):
-        return ImageRefused("truncated: the file ends before its last pixel", received=size, mend="copy the file again")
-    return ImageRefused(f"corrupt: {said}", received=size, mend="copy the file again or leave it out")
+        return ImageRefused("truncated: the file ends before its last pixel", received=size, hint="copy the file again")
+    return ImageRefused(f"corrupt: {said}", received=size, hint="copy the file again or leave it out")
 
 
 class _Watched(io.BytesIO):
@@ -279,7 +279,7 @@ def _require_pixels(height: int, width: int, max_pixels: int) -> None:
         raise ImageRefused("an image must have at least one pixel", received=f"{width} x {height} px")
     if height * width > max_pixels:
         raise ImageRefused(
-            f"an image may have at most {max_pixels:,} pixels", received=f"{width} x {height} px", mend="make the image smaller"
+            f"an image may have at most {max_pixels:,} pixels", received=f"{width} x {height} px", hint="make the image smaller"
         )
 
 
@@ -324,7 +324,7 @@ def _rgb(image: Image.Image) -> Image.Image:
         return image
     if image.mode == "F":
         raise ImageRefused(
-            "pixels must be whole numbers", received="floating-point pixels", mend="save the image with 8 or 16 bits a channel"
+            "pixels must be whole numbers", received="floating-point pixels", hint="save the image with 8 or 16 bits a channel"
         )
     if _is_deep(image):
         return Image.fromarray(_in_8_bits(image)).convert("RGB")
@@ -352,7 +352,7 @@ def _deep_values(image: Image.Image) -> tuple[NDArray[np.integer[Any]], int]:
         raise ImageRefused(
             f"grey values must lie in 0..{full}",
             received=f"{values.min()}..{values.max()}",
-            mend="save the image with 8 or 16 bits a channel",
+            hint="save the image with 8 or 16 bits a channel",
         )
     if isinstance(image, TiffImagePlugin.TiffImageFile) and white_is_zero(image):
         return full - values, full  # Pillow inverts such files at 8 bits but not at 16
@@ -376,11 +376,11 @@ def _checked(array: Pixels, max_pixels: int) -> Pixels:
     if array.dtype != np.uint8:
         fractions = array.dtype.kind == "f" and array.size and array.min() >= 0 and array.max() <= 1
         convert = "(array * 255).round().astype('uint8')" if fractions else "array.astype('uint8')"
-        raise ImageRefused("pixels must be uint8 in 0..255", received=f"dtype {array.dtype}", mend=f"convert the array: {convert}")
+        raise ImageRefused("pixels must be uint8 in 0..255", received=f"dtype {array.dtype}", hint=f"convert the array: {convert}")
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 3, 4)):
-        mend = "move the channels last: array.transpose(1, 2, 0)" if array.ndim == 3 and array.shape[0] in (1, 3, 4) else None
+        hint = "move the channels last: array.transpose(1, 2, 0)" if array.ndim == 3 and array.shape[0] in (1, 3, 4) else None
         raise ImageRefused(
-            "an array must have shape (h, w), (h, w, 1), (h, w, 3) or (h, w, 4)", received=f"shape {array.shape}", mend=mend
+            "an array must have shape (h, w), (h, w, 1), (h, w, 3) or (h, w, 4)", received=f"shape {array.shape}", hint=hint
         )
     _require_pixels(array.shape[0], array.shape[1], max_pixels)
     return array[:, :, np.newaxis] if array.ndim == 2 else array

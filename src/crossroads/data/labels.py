@@ -16,31 +16,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from crossroads.data._words import plural, shown
 from crossroads.data.dataset import NO_SPLIT, Dataset, ImageSource
 from crossroads.errors import DataError
+from crossroads.files._words import natural_key, plural, shown
 
-_DIGITS = re.compile(r"\d+", re.ASCII)
 _INTEGER = re.compile(r"[+-]?\d{1,18}", re.ASCII)
 
 _SHOWN, _SHOWN_CLASSES = 5, 12
 _TYPO = 0.75
 """Similarity (`difflib`) from which on an unknown label counts as a misspelt class: one letter of four."""
-
-
-def _padded(match: re.Match[str]) -> str:
-    digits = match[0].lstrip("0")
-    return f"{len(digits):03d}{digits}"
-
-
-def natural_key(text: str) -> tuple[int, int, str, str]:
-    """Sort key of natural order: whole numbers first and by value, then text with the numbers inside compared by value.
-
-    ``"2" < "10" < "img2.png" < "img10.png"``. Different texts always have different keys.
-    """
-    if _INTEGER.fullmatch(text):
-        return (0, int(text), "", text)
-    return (1, 0, _DIGITS.sub(_padded, text), text)
 
 
 def as_integer(text: str) -> int | None:
@@ -131,7 +115,7 @@ def _alike(names: Sequence[str], origin: str) -> list[str]:
         raise DataError(
             f"class names of {origin} must differ in more than upper and lower case",
             received=" and ".join(map(repr, words[0])),
-            mend="give both the same spelling where they are one class, and different names where they are two",
+            hint="give both the same spelling where they are one class, and different names where they are two",
         )
     example = " and ".join(map(repr, pairs[0]))
     return [f"{plural(len(pairs), 'pair')} of classes differ only in upper and lower case, such as {example}: read as two"]
@@ -229,7 +213,7 @@ def _label_array(values: object, what: str) -> NDArray[np.generic]:
             raise DataError(f"{what} must be UTF-8 text", received=error) from error
     if labels.dtype.kind == "f":
         if not np.isfinite(labels).all():
-            raise DataError(f"{what} must be finite", received="NaN or infinity", mend="drop those rows or label them")
+            raise DataError(f"{what} must be finite", received="NaN or infinity", hint="drop those rows or label them")
         whole = labels.astype(np.int64)
         if not np.array_equal(whole, labels):
             raise DataError(f"{what} must be whole numbers or strings", received="fractions")
@@ -244,8 +228,8 @@ def _as_array(items: list[object], what: str) -> NDArray[np.generic]:
         received = "rows of different lengths" if isinstance(error, ValueError) else "more than fits in memory"
         raise DataError(f"{what} must be one label per row", received=received) from error
     except (TypeError, RuntimeError) as error:  # of `__array__`, such as that of a tensor that records gradients
-        mend = "call .detach().numpy()" if hasattr(items[0], "detach") else "pass integers or strings"
-        raise DataError(f"{what} must be integers or strings", received=error, mend=mend) from error
+        hint = "call .detach().numpy()" if hasattr(items[0], "detach") else "pass integers or strings"
+        raise DataError(f"{what} must be integers or strings", received=error, hint=hint) from error
 
 
 def _refuse(labels: NDArray[np.generic], what: str) -> NDArray[np.generic]:
@@ -322,7 +306,7 @@ def rename(dataset: Dataset, names: Mapping[int, str] | Sequence[str]) -> Datase
             raise DataError(
                 f"every label of {dataset.origin} must have a class name",
                 received=f"label {label!r}; the names are for {_numbers(table)}",
-                mend="give a file with lines such as `14,Stop`",
+                hint="give a file with lines such as `14,Stop`",
             )
         renamed.append(class_name(str(table[number])))
     if len(set(renamed)) < len(renamed):
@@ -381,13 +365,13 @@ def _unknown(dataset: Dataset, strange: NDArray[np.bool_], known: Sequence[str])
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     near = [(name, match) for name, _ in names[:_SHOWN] if (match := _typo_of(name, known)) is not None]
     if near:
-        mend = f"did you mean {', '.join(f'{match!r} for {name!r}' if len(names) > 1 else repr(match) for name, match in near)}?"
+        hint = f"did you mean {', '.join(f'{match!r} for {name!r}' if len(names) > 1 else repr(match) for name, match in near)}?"
     else:
-        mend = f"the classes are {', '.join(known[:_SHOWN_CLASSES])}{', …' if len(known) > _SHOWN_CLASSES else ''}"
+        hint = f"the classes are {', '.join(known[:_SHOWN_CLASSES])}{', …' if len(known) > _SHOWN_CLASSES else ''}"
     return DataError(
         f"{dataset.origin}: every label must be one of the {len(known)} classes",
         received=f"{listed}{more}, the first {dataset.name(int(np.argmax(strange)))}",
-        mend=mend,
+        hint=hint,
     )
 
 

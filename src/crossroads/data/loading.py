@@ -61,7 +61,7 @@ class Refusal:
 
     def error(self) -> DataError:
         """What is raised where no refusal is allowed."""
-        return DataError(f"{self.name}: {self.reason}", mend="fix or remove the image, or allow refusals by leaving out --strict")
+        return DataError(f"{self.name}: {self.reason}", hint="fix or remove the image, or allow refusals by leaving out --strict")
 
 
 def nothing_readable(dataset: Dataset, refusals: Sequence[Refusal]) -> DataError:
@@ -338,7 +338,7 @@ def _space(dataset: Dataset, size: int, spill: Path | None, in_memory: int) -> P
         raise DataError(
             f"{dataset.origin}: the pixels of all images must fit in memory or on the disk",
             received=f"{needed / 1e9:,.1f} GB for {len(dataset):,} images of {size} px{said}",
-            mend="choose a smaller image size, or make room",
+            hint="choose a smaller image size, or make room",
         ) from error
 
 
@@ -356,3 +356,11 @@ def _kept(dataset: Dataset, pixels: Pixels, digests: NDArray[np.uint8], refusals
         pixels[start : start + len(block)] = pixels[block]
         digests[start : start + len(block)] = digests[block]
     return Loaded(dataset.select(rows), pixels[: len(rows)], digests[: len(rows)], tuple(refusals))
+
+
+def refusal_notes(side: str, refusals: tuple[Refusal, ...]) -> Iterator[str]:
+    """A sentence on the images that were left out, if any were."""
+    if refusals:
+        first = f"{refusals[0].name}: {refusals[0].reason}"
+        images = f"{len(refusals)} images of {side} were" if len(refusals) > 1 else f"1 image of {side} was"
+        yield f"{images} refused and left out, the first {first}"

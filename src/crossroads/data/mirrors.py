@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossroads.data.images import resize
-from crossroads.data.sketches import SIDE, THUMB, sketch
+from crossroads.data.perceptual_hash import SIDE, THUMB, sketch
 
 ASYMMETRIC = 0.75
 """A class whose mirrored images are told from its own at least so often is asymmetric."""

@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from crossroads.data.archives import MEMBER
 from crossroads.data.images import Extent, Pixels, of_pillow, pillow_extent
-from crossroads.data.spans import read_plain
 from crossroads.errors import DataError, ImageRefused
+from crossroads.files.archives import MEMBER
+from crossroads.files.byte_ranges import read_plain
 
 Picture = str | os.PathLike[str] | bytes | NDArray[np.generic] | Image.Image
 """One picture. Any array-like also qualifies."""
@@ -52,7 +52,7 @@ def source_of(picture: object) -> bytes | Pixels:
     try:
         convert = conversion(array, "the array")
     except DataError as error:
-        raise ImageRefused(error.rule, received=error.received, mend=error.mend) from error
+        raise ImageRefused(error.rule, received=error.received, hint=error.hint) from error
     return np.asarray(array, np.uint8) if convert is None else convert(array)
 
 
@@ -61,10 +61,10 @@ def _file(path: str | os.PathLike[str]) -> bytes:
         return read_plain(path, MEMBER)
     except OSError as error:
         if os.path.isdir(path):  # noqa: PTH112 - the error for reading a folder differs between systems
-            raise ImageRefused("is a folder", mend="give image files") from error
-        raise ImageRefused("must be a readable file", received=error.strerror, mend="check the path") from error
+            raise ImageRefused("is a folder", hint="give image files") from error
+        raise ImageRefused("must be a readable file", received=error.strerror, hint="check the path") from error
     except ValueError as error:  # such as a null character in the path
-        raise ImageRefused("must be a readable file", received=error, mend="check the path") from error
+        raise ImageRefused("must be a readable file", received=error, hint="check the path") from error
 
 
 def _array(picture: object) -> NDArray[np.generic] | None:
@@ -76,14 +76,14 @@ def _array(picture: object) -> NDArray[np.generic] | None:
         raise ImageRefused("an image must be rows of numbers", received=type(picture).__name__) from error
     except (TypeError, RuntimeError) as error:  # of `__array__`, such as that of a tensor that records gradients
         refusal = not_an_array(picture, "an image", error)
-        raise ImageRefused(refusal.rule, received=refusal.received, mend=refusal.mend) from error
+        raise ImageRefused(refusal.rule, received=refusal.received, hint=refusal.hint) from error
 
 
 def not_an_array(item: object, name: str, error: Exception) -> DataError:
     """The refusal of what NumPy cannot turn into an array, such as a PyTorch tensor that records gradients or lies on a GPU."""
     call = ".detach().cpu().numpy()" if isinstance(error, TypeError) else ".detach().numpy()"
-    mend = f"call {call}" if hasattr(item, "detach") else "convert it with numpy.asarray"
-    return DataError(f"{name} cannot be read as an array of numbers", received=f"{type(item).__name__}: {error}", mend=mend)
+    hint = f"call {call}" if hasattr(item, "detach") else "convert it with numpy.asarray"
+    return DataError(f"{name} cannot be read as an array of numbers", received=f"{type(item).__name__}: {error}", hint=hint)
 
 
 def conversion(pixels: NDArray[np.generic], name: str) -> Convert | None:
@@ -106,15 +106,15 @@ def conversion(pixels: NDArray[np.generic], name: str) -> Convert | None:
     if kind == "b":
         return _from_bool
     if kind not in "iuf":
-        mend = "stack images of one size, or pass a list of arrays" if kind == "O" else "convert it to uint8"
-        raise DataError(f"{name} must be an array of numbers", received=f"dtype {pixels.dtype}", mend=mend)
+        hint = "stack images of one size, or pass a list of arrays" if kind == "O" else "convert it to uint8"
+        raise DataError(f"{name} must be an array of numbers", received=f"dtype {pixels.dtype}", hint=hint)
     if kind == "u" and pixels.dtype.itemsize == 2:  # of either byte order
         return _from_uint16
     low, high = _range(pixels)
     if kind == "f":
         if not (low >= 0 and high <= 1):  # false for NaN as well
             raise DataError(
-                f"images of floats in {name} must lie in [0, 1]", received=f"{low:g} to {high:g}", mend=_float_mend(low, high)
+                f"images of floats in {name} must lie in [0, 1]", received=f"{low:g} to {high:g}", hint=_float_hint(low, high)
             )
         return _from_float
     if low >= 0 and high <= 255:
@@ -122,11 +122,11 @@ def conversion(pixels: NDArray[np.generic], name: str) -> Convert | None:
     raise DataError(
         f"images of integers in {name} must lie in 0..255",
         received=f"{low:g} to {high:g}",
-        mend="scale them and convert to uint8, or convert 0..65535 to uint16",
+        hint="scale them and convert to uint8, or convert 0..65535 to uint16",
     )
 
 
-def _float_mend(low: float, high: float) -> str:
+def _float_hint(low: float, high: float) -> str:
     if not (np.isfinite(low) and np.isfinite(high)):
         return "replace NaN and infinity"
     if low >= 0:

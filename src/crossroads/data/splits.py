@@ -11,16 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossroads.data._draws import Ints, Sides, Wanted, draw
-from crossroads.data._words import plural
 from crossroads.data.dataset import NO_SPLIT, SPLITS, TEST, TRAIN, VALIDATION, Dataset
-from crossroads.errors import LockedError, SplitError
+from crossroads.errors import SealedTestError, SplitError
+from crossroads.files._words import plural
 
 
-class Locked:
+class SealedTest:
     """A test set that can be counted but not looked at before the final evaluation.
 
     Only `n`, `classes` and `len()` answer; `unlock` gives the data set and is for the final evaluation alone; all else raises
-    `LockedError`.
+    `SealedTestError`.
     """
 
     __slots__ = ("__dataset",)
@@ -46,7 +46,7 @@ class Locked:
         return len(self.__dataset)
 
     def __repr__(self) -> str:
-        return f"Locked(n={len(self.__dataset)})"
+        return f"SealedTest(n={len(self.__dataset)})"
 
     def __iter__(self) -> Iterator[object]:
         self._refuse("iteration")
@@ -60,7 +60,7 @@ class Locked:
         self._refuse(f".{name}")
 
     def _refuse(self, what: str) -> NoReturn:
-        raise LockedError("the test split is locked before the final evaluation", received=what, mend="use train or validation")
+        raise SealedTestError("the test split is locked before the final evaluation", received=what, hint="use train or validation")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -70,13 +70,13 @@ class Splits:
     Attributes:
         train: What the network learns from.
         validation: What chooses the best epoch.
-        test: Locked until the final evaluation; None where there is none.
+        test: SealedTest until the final evaluation; None where there is none.
         notes: What the user should know, such as a validation set that was taken out of the train rows.
     """
 
     train: Dataset
     validation: Dataset
-    test: Locked | None
+    test: SealedTest | None
     notes: tuple[str, ...] = ()
 
 
@@ -86,7 +86,7 @@ def split(
     """Train, validation and test rows of a data set; reads no image.
 
     A split that the data brings stays as it is; rows that it leaves out go to train, and a part that it lacks is taken out of
-    train. Each class is divided on its own: its groups are shuffled and taken until the number of images comes as close as one
+    train. Each class is partition on its own: its groups are shuffled and taken until the number of images comes as close as one
     exchange can bring it to the fraction, with at least one group of each class in each part. A group that holds several classes
     stays whole and counts as one of the class it holds most of. Where there are no groups, images of a class that are known to be
     equal stay together likewise, unless a class has too few others. The draw of a class depends on the seed, the class's name and
@@ -112,7 +112,7 @@ def split(
         raise SplitError(
             "the test set must have the classes of the data",
             received=f"{len(locked_test.classes)} classes beside {len(dataset.classes)}",
-            mend="align its labels with the data's classes first",
+            hint="align its labels with the data's classes first",
         )
     if locked_test is not None and len(locked_test) == 0:
         raise SplitError(f"the test set {locked_test.origin} must have rows", received="0 rows")
@@ -131,11 +131,11 @@ def split(
     parts = {TRAIN: train, VALIDATION: validated, TEST: held if locked_test is None else locked_test}
     reported = {side: drawn.small for side, _ in wanted}
     notes += [*drawn.notes, *(note for side, part in parts.items() for note in _absences(side, part, reported.get(side)))]
-    return Splits(train, validated, Locked(parts[TEST]) if len(parts[TEST]) else None, tuple(notes))
+    return Splits(train, validated, SealedTest(parts[TEST]) if len(parts[TEST]) else None, tuple(notes))
 
 
 def divided_rows(dataset: Dataset, *, validation: float, test: float, tested: bool) -> Ints:
-    """The rows that `split` would divide between sides; none where the data, or a test set beside them, bring every side."""
+    """The rows that `split` would divide; none where the data, or a test set beside them, bring every side."""
     sides = dataset.sides()
     return _pool(sides) if _wanted(sides, validation, test, tested=tested) else np.empty(0, np.int64)
 

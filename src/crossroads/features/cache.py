@@ -115,7 +115,7 @@ class Cache:
             raise FeatureError(
                 "the cache of features needs a folder",
                 received=f"{self.folder} ({error.strerror})",
-                mend=f"set {FOLDER} to a folder that can be written",
+                hint=f"set {FOLDER} to a folder that can be written",
             ) from error
         self.limit = self._usual_limit() if limit is None else limit
         self._lock = FileLock(self.folder / "cache.lock")
@@ -156,7 +156,7 @@ class Cache:
             raise FeatureError(
                 f"features must fit into the cache, which may take {self.limit / 1e9:,.2f} GB",
                 received=f"{(own + needed) / 1e9:,.2f} GB for {len(store) + rows:,} rows of {_by(store.shape)} numbers",
-                mend=f"set {LIMIT} to more bytes, use --feature-type float16, a smaller pooling, a cut with a smaller map, or "
+                hint=f"set {LIMIT} to more bytes, use --feature-type float16, a smaller pooling, a cut with a smaller map, or "
                 "`crossroads cache clear`",
             )
         free = shutil.disk_usage(self.folder).free
@@ -168,13 +168,13 @@ class Cache:
                 raise FeatureError(
                     "features must fit on the disk",
                     received=f"{needed / 1e9:,.2f} GB for {rows:,} rows, and {free / 1e9:,.2f} GB free in {self.folder}",
-                    mend=f"make room, or set {FOLDER} to a folder on another disk",
+                    hint=f"make room, or set {FOLDER} to a folder on another disk",
                 )
             if total - spared + needed > self.limit:
                 raise FeatureError(
                     f"features must fit into the cache, which may take {self.limit / 1e9:,.2f} GB",
                     received=f"{needed / 1e9:,.2f} GB for {rows:,} rows, beside {(total - spared) / 1e9:,.2f} GB that are in use",
-                    mend=f"set {LIMIT} to more bytes, or wait until other processes end",
+                    hint=f"set {LIMIT} to more bytes, or wait until other processes end",
                 )
             for entry in spare:
                 if total + needed <= self.limit and needed <= free:
@@ -261,7 +261,7 @@ def _named_limit() -> int | None:
     except (ValueError, OverflowError):
         limit = 0
     if limit <= 0:
-        raise FeatureError(f"{LIMIT} must be a number of bytes above 0", received=repr(named), mend="use such as 20e9")
+        raise FeatureError(f"{LIMIT} must be a number of bytes above 0", received=repr(named), hint="use such as 20e9")
     return limit
 
 

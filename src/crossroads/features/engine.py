@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from crossroads._faults import is_failure
-from crossroads._platform import TemporaryFolder, full_float32, has_gpu
+from crossroads._runtime.faults import is_failure
+from crossroads._runtime.machine import TemporaryFolder, full_float32, has_gpu
 from crossroads.errors import ArtifactError, CrossroadsError, FeatureError, MissingExtraError
 from crossroads.features.store import unwritable
 from crossroads.inference import Graph, runtime, without_telemetry
@@ -332,13 +332,13 @@ def _quantise(whole: Path, path: Path, images: NDArray[np.uint8] | None) -> None
         FeatureError: No images to calibrate on.
     """
     if images is None or not len(images):
-        raise FeatureError("int8 is calibrated on images", received="none", mend="give training images")
+        raise FeatureError("int8 is calibrated on images", received="none", hint="give training images")
     openvino = runtime()
     try:
         nncf = without_telemetry("nncf")
     except ImportError as error:
         raise MissingExtraError(
-            "int8 needs NNCF", received="precision int8", mend="pip install 'crossroads[int8]', or use --precision float32"
+            "int8 needs NNCF", received="precision int8", hint="pip install 'crossroads[int8]', or use --precision float32"
         ) from error
     model = openvino.Core().read_model(str(whole))
     chosen = images[np.linspace(0, len(images) - 1, min(len(images), CALIBRATION_IMAGES)).astype(np.int64)]

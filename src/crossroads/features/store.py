@@ -114,7 +114,7 @@ class Store:
             raise FeatureError(
                 f"rows of {self.folder} must lie in 0..{len(self) - 1}",
                 received=f"{numbers.min()}..{numbers.max()}",
-                mend="run `crossroads cache clear`, and start again",
+                hint="run `crossroads cache clear`, and start again",
             )
         return Rows(self.folder / "data", self.shape, self.dtype, numbers)
 
@@ -212,7 +212,7 @@ def unwritable(folder: Path, error: OSError) -> FeatureError:
     return FeatureError(
         "the cache of features must be writable",
         received=f"{folder} ({error.strerror or error})",
-        mend="make room there, or set CROSSROADS_CACHE to another folder",
+        hint="make room there, or set CROSSROADS_CACHE to another folder",
     )
 
 
@@ -221,9 +221,9 @@ def _not_finite(values: NDArray[np.floating[Any]], kept_as: np.dtype[Any]) -> Fe
         return FeatureError(
             f"features must fit {kept_as.name}, whose largest number is {np.finfo(kept_as).max:g}",
             received=f"{np.abs(values).max():g}",
-            mend="use --feature-type float32",
+            hint="use --feature-type float32",
         )
-    return FeatureError("features must be finite", received="NaN or infinity", mend="use other weights, or another cut")
+    return FeatureError("features must be finite", received="NaN or infinity", hint="use other weights, or another cut")
 
 
 def _write_at(path: Path, offset: int, values: NDArray[Any]) -> None:

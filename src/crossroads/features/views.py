@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from crossroads.data.moves import draw
+from crossroads.data.augmentation import draw
 from crossroads.recipe import Augmentation
 
 

@@ -31,7 +31,7 @@ def require_present(named: str) -> None:
 def require_file(path: Path) -> None:
     """Raises `BackboneError` where there is no such file."""
     if not path.is_file():
-        raise BackboneError("there is no such file", received=str(path), mend="give the path of a .keras file")
+        raise BackboneError("there is no such file", received=str(path), hint="give the path of a .keras file")
 
 
 def module_and_function(named: str) -> tuple[str, str]:
@@ -39,7 +39,7 @@ def module_and_function(named: str) -> tuple[str, str]:
     module, _, function = named.partition(":")
     if not module or not function:
         raise BackboneError(
-            "a network of one's own is a .keras file or package.module:function", received=repr(named), mend="name the function too"
+            "a network of one's own is a .keras file or package.module:function", received=repr(named), hint="name the function too"
         )
     return module, function
 
@@ -49,7 +49,7 @@ def not_importable(named: str, error: Exception) -> BackboneError:
     return BackboneError(
         f"the module of {named} must be one that Python can import",
         received=f"{type(error).__name__}: {error}",
-        mend="run from its folder, or install it",
+        hint="run from its folder, or install it",
     )
 
 

@@ -151,4 +151,4 @@ def backbone(name: str) -> Backbone:
     for record in CATALOG:
         if record.name == name:
             return record
-    raise BackboneError("no such backbone", received=repr(name), mend=did_you_mean(name, [record.name for record in CATALOG]))
+    raise BackboneError("no such backbone", received=repr(name), hint=did_you_mean(name, [record.name for record in CATALOG]))

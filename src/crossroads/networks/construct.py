@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from crossroads._keras import load_keras
+from crossroads._runtime.keras_setup import load_keras
 from crossroads.errors import BackboneError, RecipeError
 from crossroads.networks.catalog import Backbone, Defaults, backbone
 
@@ -75,7 +75,7 @@ def choose(named: Any) -> Choice:
         raise BackboneError(
             "this run was started with a network that was given as an object",
             received=repr(named),
-            mend="give the same network again, as backbone=…",
+            hint="give the same network again, as backbone=…",
         )
     if isinstance(named, str) and not is_own(named):
         return Choice(backbone(named))
@@ -141,7 +141,7 @@ def build(
         raise BackboneError(
             "weights 'own' are those that a network of your own brings",
             received=f"backbone {choice.record.name!r} of the catalog",
-            mend="use --weights imagenet, none, or the path of a file",
+            hint="use --weights imagenet, none, or the path of a file",
         )
     with seeded(seed):
         fresh = weights in (None, "none")
@@ -175,7 +175,7 @@ def _require_below(freeze: Cut | None, keep: Cut) -> None:
         raise RecipeError(
             "freeze_to must lie below the cut at which the backbone ends",
             received=f"{freeze.name!r}, and the backbone ends at {keep.name!r}",
-            mend="choose an earlier one, or strategy feature-extraction, which freezes all",
+            hint="choose an earlier one, or strategy feature-extraction, which freezes all",
         )
 
 
@@ -195,7 +195,7 @@ def _within(backbone: keras.Model, cut: str, end: Cut) -> Cut:
     raise BackboneError(
         f"a cut must lie where there are weights, which end at {end.name!r}",
         received=repr(cut),
-        mend=f"use {end.name!r} or an earlier one, or weights that go further",
+        hint=f"use {end.name!r} or an earlier one, or weights that go further",
     )
 
 

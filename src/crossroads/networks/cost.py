@@ -116,6 +116,6 @@ def _size(shape: tuple[int | None, ...]) -> int:
         raise BackboneError(
             "multiply-adds are counted for images of a known size",
             received=f"a layer that gives {('?', *('?' if side is None else side for side in shape))}".replace("'", ""),
-            mend="build the network with keras.Input((size, size, 3))",
+            hint="build the network with keras.Input((size, size, 3))",
         )
     return math.prod(known)

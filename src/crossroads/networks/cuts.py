@@ -118,7 +118,7 @@ def between(backbone: keras.Model, first: Cut, last: Cut) -> keras.Model:
         raise BackboneError(
             "a part of a backbone begins at a cut and ends at a later one",
             received=f"from {first.name!r} to {last.name!r}",
-            mend=f"use from {last.name!r} to {first.name!r}",
+            hint=f"use from {last.name!r} to {first.name!r}",
         )
     return _part(start, end, f"{backbone.name}_from_{first.name}_to_{last.name}", first.name)
 
@@ -262,7 +262,7 @@ def _no_cut(backbone: keras.Model, graph: LayerGraph, name: str) -> BackboneErro
     return BackboneError(
         "a cut is a layer where exactly one tensor crosses, with a kernel before it",
         received=f"{name!r} of {backbone.name!r}",
-        mend="use " + " or ".join(map(repr, below + above)),
+        hint="use " + " or ".join(map(repr, below + above)),
     )
 
 
@@ -274,9 +274,9 @@ def _number(backbone: keras.Model, text: str) -> int | float:
             continue
     names = [cut.name for cut in cuts(backbone)]
     # A misspelt name is nearest to one of all the layers that could be cut at, not only of those that are listed.
-    mend = did_you_mean(text, [*names, *(c.name for c in graph_of(backbone).crossings() if c.name not in names)])
-    mend += f"{'' if mend.endswith('?') else ';'} `crossroads backbones` with the network's name lists where it can be cut"
-    raise BackboneError(f"a cut must name a layer of {backbone.name!r}", received=repr(text), mend=mend)
+    hint = did_you_mean(text, [*names, *(c.name for c in graph_of(backbone).crossings() if c.name not in names)])
+    hint += f"{'' if hint.endswith('?') else ';'} `crossroads backbones` with the network's name lists where it can be cut"
+    raise BackboneError(f"a cut must name a layer of {backbone.name!r}", received=repr(text), hint=hint)
 
 
 def _by_index(known: tuple[Cut, ...], index: int) -> Cut:
@@ -284,7 +284,7 @@ def _by_index(known: tuple[Cut, ...], index: int) -> Cut:
         raise BackboneError(
             f"a cut's place is a whole number from 0 to {len(known) - 1}, or from -1 to {-len(known)} counted from the end",
             received=str(index),
-            mend=f"use {0 if index < 0 else len(known) - 1}, or a share of depth such as 0.5",
+            hint=f"use {0 if index < 0 else len(known) - 1}, or a share of depth such as 0.5",
         )
     return known[index]
 
@@ -299,5 +299,5 @@ def _neither(cut: object) -> BackboneError:
     return BackboneError(
         "a cut is a layer's name, a place among the cuts, or a share of depth above 0 and up to 1",
         received=repr(cut),
-        mend="use such as 0.5 or -1",
+        hint="use such as 0.5 or -1",
     )

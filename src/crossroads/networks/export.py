@@ -86,7 +86,7 @@ def convert_elsewhere(saved: Path, graph: Path) -> None:
         raise ArtifactError(
             "the inference graph is made with Keras on TensorFlow, whatever the backend",
             received=said[-1][:300] if said else f"exit code {done.returncode}",
-            mend="check that tensorflow is installed beside the backend",
+            hint="check that tensorflow is installed beside the backend",
         )
 
 
@@ -205,7 +205,7 @@ def _require_same_ends(found: Any, model: Any) -> None:
         raise ArtifactError(
             f"the inference graph must have the input and the output of its model, {wanted[0]} and {wanted[1]}",
             received=f"{ends[0]} and {ends[1]}",
-            mend="report this with your network and the version of openvino",
+            hint="report this with your network and the version of openvino",
         )
 
 
@@ -231,7 +231,7 @@ def _refusal(error: Exception, model: Any, traced: Any) -> ArtifactError:
     return ArtifactError(
         "every layer of a network must convert to an OpenVINO graph",
         received=f"{said} in {' and '.join(layers)}" if layers else said,
-        mend="replace that layer with one that converts" if layers else "build the network from other layers",
+        hint="replace that layer with one that converts" if layers else "build the network from other layers",
     )
 
 
@@ -312,7 +312,7 @@ def _main(saved: str, graph: str) -> None:
     try:
         to_openvino(keras.saving.load_model(saved, compile=False, safe_mode=True), Path(graph))
     except ArtifactError as error:
-        print(json.dumps({"rule": error.rule, "received": str(error.received), "mend": error.mend}))
+        print(json.dumps({"rule": error.rule, "received": str(error.received), "hint": error.hint}))
         sys.exit(error.exit_code)
 
 

@@ -130,13 +130,13 @@ def ends(model: keras.Model) -> tuple[Any, Any]:
         raise BackboneError(
             "a network is a graph of layers from a known input to an output",
             received=f"{type(model).__name__} {getattr(model, 'name', '')!r} without one",
-            mend="build it as keras.Sequential or keras.Model(inputs, outputs), beginning with keras.Input",
+            hint="build it as keras.Sequential or keras.Model(inputs, outputs), beginning with keras.Input",
         )
     if (len(inputs), len(outputs)) != (1, 1):
         raise BackboneError(
             "a network has one input and one output",
             received=f"{len(inputs)} and {len(outputs)} in {model.name!r}",
-            mend="make a keras.Model of the part that takes the image and gives the features",
+            hint="make a keras.Model of the part that takes the image and gives the features",
         )
     return inputs[0], outputs[0]
 

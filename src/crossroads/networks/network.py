@@ -13,7 +13,7 @@ import numpy as np
 from keras import layers
 from numpy.typing import NDArray
 
-from crossroads._keras import require_usable_keras
+from crossroads._runtime.keras_setup import require_usable_keras
 from crossroads.networks.cuts import Cut, between, blocks, cuts, until
 from crossroads.networks.pooling import pool
 from crossroads.recipe import HeadName, PoolingName

@@ -109,7 +109,7 @@ def _is_function(found: Any) -> bool:
 def _loaded(path: Path) -> keras.Model:
     if path.suffix != ".keras":
         raise BackboneError(
-            "a network is read from a .keras file", received=str(path), mend="save it with model.save('network.keras')"
+            "a network is read from a .keras file", received=str(path), hint="save it with model.save('network.keras')"
         )
     require_file(path)
     try:
@@ -120,14 +120,14 @@ def _loaded(path: Path) -> keras.Model:
             raise BackboneError(
                 "an artifact must hold nothing that executes",
                 received=f"{path} with {code}",
-                mend="build it from Keras' own layers or from keras.ops",
+                hint="build it from Keras' own layers or from keras.ops",
             ) from error
         # Keras wraps the cause in a page about custom layers.
         said = str(error).split("Exception encountered: ")[-1].strip()[:300] or type(error).__name__
         raise BackboneError(
             f"{path} must be a Keras model without code of its own",
             received=said,
-            mend="build it from Keras' own layers, or give the function that builds it as package.module:function",
+            hint="build it from Keras' own layers, or give the function that builds it as package.module:function",
         ) from error
     return _model(loaded, str(path))
 
@@ -187,7 +187,7 @@ def _size_parameter(function: Callable[..., Any], name: str) -> tuple[str | None
         raise BackboneError(
             "a function that builds a network takes the side of the images or nothing",
             received=f"{name}({', '.join(required)})",
-            mend="give its other parameters defaults",
+            hint="give its other parameters defaults",
         )
     return asks, asks in required
 
@@ -198,7 +198,7 @@ def _arguments(function: Callable[..., Any], name: str, size: int | None) -> dic
     if asks is None or (size is None and not required):
         return {}
     if size is None:
-        raise BackboneError(f"{name} takes the side of the images", received="no image size", mend="use --image-size, such as 64")
+        raise BackboneError(f"{name} takes the side of the images", received="no image size", hint="use --image-size, such as 64")
     return {asks: size}
 
 
@@ -244,11 +244,11 @@ def _sized(graph: LayerGraph, size: int | None, name: str) -> LayerGraph:
         raise BackboneError(
             f"{name!r} must take float images (None, size, size, 3) or (None, None, None, 3)",
             received=f"an input of {dtype} {shape}",
-            mend="begin it with keras.Input((size, size, 3))",
+            hint="begin it with keras.Input((size, size, 3))",
         )
     side = shape[1]
     if None not in (side, size) and side != size:
-        raise BackboneError(f"{name!r} takes images of {side} px", received=f"{size} px", mend=f"use --image-size {side}")
+        raise BackboneError(f"{name!r} takes images of {side} px", received=f"{size} px", hint=f"use --image-size {side}")
     if side == (size or side) and not any(is_nested(call.operation) for call in graph.calls):
         return graph
     label = graph.source._keras_history.operation.name
@@ -264,7 +264,7 @@ def _sized(graph: LayerGraph, size: int | None, name: str) -> LayerGraph:
 
 def _does_not_fit(name: str, size: int | None, error: Exception) -> BackboneError:
     said = str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
-    return BackboneError(f"{name!r} must take images of {size} px", received=said, mend="use a larger image size")
+    return BackboneError(f"{name!r} must take images of {size} px", received=said, hint="use a larger image size")
 
 
 def _refuse_code(parts: Parts, graph: LayerGraph, name: str) -> None:
@@ -279,7 +279,7 @@ def _refuse_code(parts: Parts, graph: LayerGraph, name: str) -> None:
             raise BackboneError(
                 f"{name!r} must be built of Keras' own layers, so that what is saved can be loaded anywhere and holds no code",
                 received=f"{foreign} in layer {layer.name!r}",
-                mend="build it from other layers or from keras.ops",
+                hint="build it from other layers or from keras.ops",
             )
 
 

@@ -31,7 +31,7 @@ def pool(x: keras.KerasTensor, pooling: str) -> keras.KerasTensor:
         BackboneError: No such pooling, or `x` is neither a map nor a vector.
     """
     if pooling not in POOLINGS:
-        raise BackboneError("no such pooling", received=repr(pooling), mend=did_you_mean(pooling, POOLINGS))
+        raise BackboneError("no such pooling", received=repr(pooling), hint=did_you_mean(pooling, POOLINGS))
     if len(x.shape) == 2:
         return x
     if len(x.shape) != 4 or None in x.shape[1:]:

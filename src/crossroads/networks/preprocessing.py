@@ -30,8 +30,8 @@ def layers_of(kind: str) -> tuple[keras.Layer, ...]:
     try:
         return _LAYERS[kind]()
     except KeyError:
-        mend = did_you_mean(kind, PREPROCESSINGS)
-        raise BackboneError("no such preprocessing", received=repr(kind), mend=mend) from None
+        hint = did_you_mean(kind, PREPROCESSINGS)
+        raise BackboneError("no such preprocessing", received=repr(kind), hint=hint) from None
 
 
 def _shift_and_scale() -> tuple[keras.Layer, ...]:

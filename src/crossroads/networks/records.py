@@ -147,7 +147,7 @@ class Backbone:
             raise BackboneError(
                 f"{self.name} takes images of {low} to {high} px",
                 received=f"{size} px",
-                mend=f"use --image-size {min(max(size, low), high)}, or another backbone",
+                hint=f"use --image-size {min(max(size, low), high)}, or another backbone",
             )
 
     def to_json(self) -> dict[str, Any]:

@@ -19,7 +19,7 @@ OUT_OF_TIME = "the budget was spent before it had an answer"
 
 
 @dataclass(frozen=True, slots=True)
-class Entrant:
+class RaceCandidate:
     """A candidate as it enters.
 
     Attributes:
@@ -48,7 +48,7 @@ class Plan:
         advice: What was measured and advised, as plain JSON values.
     """
 
-    entrants: tuple[Entrant, ...]
+    entrants: tuple[RaceCandidate, ...]
     budget: float
     spent: float
     advice: dict[str, Any]
@@ -60,7 +60,7 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True)
-class Trial:
+class CandidateRun:
     """One run of a candidate, for some of its epochs or all.
 
     Attributes:
@@ -106,7 +106,7 @@ class Done:
         begun: The epochs of each trial that was begun: it is taken up with these, whatever would be decided now.
     """
 
-    trials: dict[str, Trial]
+    trials: dict[str, CandidateRun]
     begun: dict[str, int | None]
 
 
@@ -116,7 +116,7 @@ def stored_done(path: Path) -> Done:
     if value is None:
         return Done({}, {})
     try:
-        trials = [Trial(**row) for row in value["trials"]]
+        trials = [CandidateRun(**row) for row in value["trials"]]
         return Done({trial.name: trial for trial in trials}, dict(value["begun"]))
     except (TypeError, ValueError, KeyError) as error:
         raise _damaged(path) from error
@@ -145,11 +145,11 @@ def stored_plan(path: Path, identity: str) -> Plan | None:
         raise TrainingError(
             f"the unfinished race belongs to another run: {other} differ",
             received=str(path.parent.parent),
-            mend="use the data and the version it was started with, or another --out",
+            hint="use the data and the version it was started with, or another --out",
         )
     try:
         entrants = tuple(
-            Entrant(**row | {"recipe": Recipe.from_mapping(row["recipe"], str(path)), "accuracy": Estimate(*row["accuracy"])})
+            RaceCandidate(**row | {"recipe": Recipe.from_mapping(row["recipe"], str(path)), "accuracy": Estimate(*row["accuracy"])})
             for row in value["entrants"]
         )
         return Plan(entrants, value["budget"], value["spent"], value["advice"])
@@ -185,9 +185,9 @@ def _write(path: Path, value: dict[str, Any]) -> None:
         write_atomically(path, json.dumps(value, indent=1).encode())
     except OSError as error:
         raise TrainingError(
-            "--out must be writable", received=f"{path} ({error.strerror})", mend="make room there and add --resume"
+            "--out must be writable", received=f"{path} ({error.strerror})", hint="make room there and add --resume"
         ) from error
 
 
 def _damaged(path: Path) -> TrainingError:
-    return TrainingError("the unfinished run is damaged", received=str(path), mend="start again in another folder")
+    return TrainingError("the unfinished run is damaged", received=str(path), hint="start again in another folder")

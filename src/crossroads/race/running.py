@@ -21,20 +21,20 @@ from typing import Any
 
 import numpy as np
 
-from crossroads._faults import is_failure
+from crossroads._runtime.faults import is_failure
 from crossroads.advice.candidates import TIE
 from crossroads.advice.cost import told_seconds
 from crossroads.advice.estimate import Estimate
 from crossroads.errors import CrossroadsError, RecipeError
 from crossroads.evaluation import effective
-from crossroads.fitting import Fitted, Task, carry_out
-from crossroads.race.belief import epochs_within, of_epochs, of_trial, planned_seconds
-from crossroads.race.records import OUT_OF_TIME, Entrant, Plan, Trial, keep_done, stored_done
+from crossroads.progress import EpochRecord, Relay, StopTraining, Watcher
+from crossroads.race.posterior import epochs_within, expected_after, planned_seconds, posterior_of_run
+from crossroads.race.records import OUT_OF_TIME, CandidateRun, Plan, RaceCandidate, keep_done, stored_done
 from crossroads.recipe import Recipe
-from crossroads.run_folder import RunFolder
+from crossroads.run.folder import RunFolder
+from crossroads.run.task import Task
+from crossroads.run.train import Fitted, train
 from crossroads.strategies import strategy
-from crossroads.training.checkpoint import EpochRecord
-from crossroads.training.watch import Enough, Relay, Watcher
 
 LOGGER = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ WORTH_TRYING = 0.005
 
 def _in_words(error: Exception) -> str:
     """Why a trial was abandoned."""
-    if isinstance(error, Enough):
+    if isinstance(error, StopTraining):
         return OUT_OF_TIME
     if isinstance(error, CrossroadsError):
         return str(error)
@@ -70,11 +70,11 @@ def _clocked(watcher: Watcher, seconds: float, late: float) -> Relay:
 
     def between(record: EpochRecord, total: int) -> None:
         if record.epoch < total and time.perf_counter() > end:
-            raise Enough
+            raise StopTraining
 
     def within() -> None:
         if time.perf_counter() > end + late:
-            raise Enough
+            raise StopTraining
 
     return Relay(watcher, after_progress=within, after_step=within, after_epoch=between)
 
@@ -99,7 +99,7 @@ def race(plan: Plan, task_of: Callable[[Recipe], Task], folder: RunFolder, watch
 
     Ctrl-C ends it: the best finished candidate is kept, if there is one. A candidate that fails is abandoned, and the log has
     its traceback. One that is running when the budget is spent ends with its epoch, or a tenth of the budget later with the one
-    before. The race fails only if all candidates do. An exception from the watcher (other than `Enough`) or a bug ends the
+    before. The race fails only if all candidates do. An exception from the watcher (other than `StopTraining`) or a bug ends the
     race; it can be resumed.
 
     Args:
@@ -121,7 +121,7 @@ class _Race:
         done = stored_done(self._kept)
         # What failed may have failed for a reason that has passed, such as a full disk: it is tried again.
         self._done = replace(done, trials={name: trial for name, trial in done.trials.items() if trial.failed in ("", OUT_OF_TIME)})
-        self._trials: tuple[Trial, ...] = ()
+        self._trials: tuple[CandidateRun, ...] = ()
         self._best: tuple[str, Task, Fitted] | None = None
         self._stopped = False
 
@@ -249,7 +249,7 @@ class _Race:
         self._watcher.note(f"{_called(self._entrant(index).recipe)} is not {more}: {why}")
 
     def _no_hope(self, index: int, epochs: int | None) -> str:
-        high = of_epochs(self._entrant(index), epochs, self._of(index)).high
+        high = expected_after(self._entrant(index), epochs, self._of(index)).high
         return f"{high:.3f} at most is to be hoped for, and the best so far is believed to reach no less"
 
     def _short_turn(self, index: int, until: float, share: float) -> None:
@@ -276,10 +276,10 @@ class _Race:
         most = epochs_within(entrant, self._plan.budget - self._spent(), self._of(index))
         return most if most > max(had, default=0) and (entrant.shortens or most == entrant.recipe.epochs) else 0
 
-    def _entrant(self, index: int) -> Entrant:
+    def _entrant(self, index: int) -> RaceCandidate:
         return self._plan.entrants[index]
 
-    def _of(self, index: int) -> list[Trial]:
+    def _of(self, index: int) -> list[CandidateRun]:
         """What came of a candidate so far."""
         return [trial for trial in self._trials if trial.entrant == index and not trial.failed]
 
@@ -289,19 +289,19 @@ class _Race:
 
     def _expected(self, index: int, epochs: int) -> Estimate:
         """The accuracy that a candidate would reach with so many epochs; nothing without any."""
-        return of_epochs(self._entrant(index), epochs, self._of(index)) if epochs else Estimate(0.0, 0.0, 0.0)
+        return expected_after(self._entrant(index), epochs, self._of(index)) if epochs else Estimate(0.0, 0.0, 0.0)
 
     def _spent(self) -> float:
         return self._plan.spent + sum(trial.seconds for trial in self._trials)
 
-    def _answers(self) -> list[Trial]:
+    def _answers(self) -> list[CandidateRun]:
         """The trials that are something to show."""
         done = (trial for trial in self._trials if not trial.failed)
         return [trial for trial in done if trial.whole or self._entrant(trial.entrant).shortens]
 
     def _hoped_for(self, index: int, epochs: int | None) -> bool:
         """Whether more can be hoped of a candidate than is believed of the best so far."""
-        hoped = of_epochs(self._entrant(index), epochs, self._of(index)).high
+        hoped = expected_after(self._entrant(index), epochs, self._of(index)).high
         return not self._answers() or hoped > self._belief(self._winner()) + WORTH_TRYING
 
     def _try(
@@ -321,19 +321,19 @@ class _Race:
         keep_done(self._done, self._kept)
         recipe = entrant.recipe if epochs == usual else replace(entrant.recipe, epochs=epochs)
         part = "" if epochs == usual else f", {epochs} of {usual} epochs"
-        self._watcher.note(f"trying {called}{part}: {of_epochs(entrant, epochs, self._of(index)).value:.3f} expected")
+        self._watcher.note(f"trying {called}{part}: {expected_after(entrant, epochs, self._of(index)).value:.3f} expected")
         place, began, budget, heard = self._folder.trial(name), time.perf_counter(), self._plan.budget, Relay(self._watcher)
         try:
             earlier = place.spent  # of a part that was killed
             left = (until or budget) - self._spent() - earlier
             watcher = heard if needed else _clocked(heard, left, LATE * budget)
             task = self._task_of(recipe)
-            fitted = carry_out(task, place, watcher)
+            fitted = train(task, place, watcher)
         except RecipeError:  # the user's, and the same for every candidate that trains
             raise
         except Exception as error:
             heard.raise_again()
-            if not isinstance(error, CrossroadsError | Enough) and not is_failure(error):
+            if not isinstance(error, CrossroadsError | StopTraining) and not is_failure(error):
                 raise
             if needed and alone:
                 self._watcher.warning(
@@ -341,22 +341,22 @@ class _Race:
                 )
                 raise
             why = _in_words(error)
-            if isinstance(error, Enough):
+            if isinstance(error, StopTraining):
                 self._watcher.note(f"{called} was abandoned: {why}")
             else:
                 LOGGER.exception("%s was abandoned", called)
                 self._watcher.warning(f"{called} was abandoned: {why}")
             had = None if epochs is None else 0
-            self._add(Trial(name, index, epochs, had, False, time.perf_counter() - began, failed=why))
+            self._add(CandidateRun(name, index, epochs, had, False, time.perf_counter() - began, failed=why))
             return
         seconds = earlier + time.perf_counter() - began
-        trial = self._add(_reached(Trial(name, index, epochs, epochs, epochs == usual, seconds), fitted))
+        trial = self._add(_reached(CandidateRun(name, index, epochs, epochs, epochs == usual, seconds), fitted))
         if fitted.ended:
             self._watcher.note(f"{called} ends after {trial.epochs} of {epochs} epochs: its time is over")
         if trial in self._answers() and self._winner().name == name:
             self._best = (name, task, fitted)
 
-    def _winner(self) -> Trial:
+    def _winner(self) -> CandidateRun:
         """Of those that do no worse on validation than the first answer, the one that most can be said for.
 
         A training that kept the head it began with says nothing that a head, which takes a moment, does not say.
@@ -368,18 +368,18 @@ class _Race:
         return max(no_worse, key=lambda trial: (self._belief(trial), -(trial.validation_loss or 0.0)))
 
     @staticmethod
-    def _beats(trial: Trial, first: Trial) -> bool:
+    def _beats(trial: CandidateRun, first: CandidateRun) -> bool:
         return trial.accuracy > first.accuracy or (trial.accuracy == first.accuracy and trial.improved)
 
-    def _belief(self, trial: Trial) -> float:
-        return of_trial(self._entrant(trial.entrant), trial).value
+    def _belief(self, trial: CandidateRun) -> float:
+        return posterior_of_run(self._entrant(trial.entrant), trial).value
 
     def _ended(self) -> Raced:
         winner = self._winner()
         if self._best is None or self._best[0] != winner.name:
             recipe = self._entrant(winner.entrant).recipe
             task = self._task_of(recipe if winner.planned is None else replace(recipe, epochs=winner.planned))
-            self._best = (winner.name, task, carry_out(task, self._folder.trial(winner.name), self._watcher))
+            self._best = (winner.name, task, train(task, self._folder.trial(winner.name), self._watcher))
         _, task, fitted = self._best
         why = self._why(winner)
         self._watcher.note(why)
@@ -398,7 +398,7 @@ class _Race:
         }
         return Raced(task, fitted, facts)
 
-    def _row(self, trial: Trial) -> dict[str, Any]:
+    def _row(self, trial: CandidateRun) -> dict[str, Any]:
         """A trial for ``metrics.json``."""
         entrant = self._entrant(trial.entrant)
         return {
@@ -408,16 +408,16 @@ class _Race:
             "usual_epochs": entrant.recipe.epochs,
             "whole": trial.whole,
             "seconds": trial.seconds,
-            "expected": of_epochs(entrant, trial.epochs or entrant.recipe.epochs, ()).to_json(),
+            "expected": expected_after(entrant, trial.epochs or entrant.recipe.epochs, ()).to_json(),
             "validation_accuracy": trial.validation_accuracy,
             "validation_loss": trial.validation_loss,
             "believed": None if trial.failed else round(self._belief(trial), 4),
             "failed": trial.failed or None,
         }
 
-    def _why(self, winner: Trial) -> str:
+    def _why(self, winner: CandidateRun) -> str:
         entrant = self._entrant(winner.entrant)
-        expected = of_epochs(entrant, winner.epochs, ()).value
+        expected = expected_after(entrant, winner.epochs, ()).value
         words = (
             f"{_called(entrant.recipe)} won{_part(winner, entrant)}: {winner.accuracy:.4f} on validation where "
             f"{expected:.3f} was expected{self._given_up()}"
@@ -440,7 +440,7 @@ class _Race:
         named = dict.fromkeys(self._entrant(trial.entrant).recipe.strategy for trial in failed)
         return f" ({', '.join(named)} failed)" if named else ""
 
-    def _add(self, trial: Trial) -> Trial:
+    def _add(self, trial: CandidateRun) -> CandidateRun:
         rounded = replace(trial, seconds=round(trial.seconds, 3), epoch_seconds=round(trial.epoch_seconds, 4))
         self._trials = (*self._trials, rounded)
         self._done.trials[rounded.name] = rounded
@@ -452,12 +452,12 @@ def _called(recipe: Recipe) -> str:
     return f"{recipe.strategy} of {recipe.backbone}"
 
 
-def _part(trial: Trial, entrant: Entrant) -> str:
+def _part(trial: CandidateRun, entrant: RaceCandidate) -> str:
     """How much of its epochs a trial had, where not all."""
     return "" if trial.epochs == entrant.recipe.epochs else f" with {trial.epochs} of {entrant.recipe.epochs} epochs"
 
 
-def _reached(blank: Trial, fitted: Fitted) -> Trial:
+def _reached(blank: CandidateRun, fitted: Fitted) -> CandidateRun:
     """A trial with what it reached."""
     dataset = fitted.validation.dataset
     images = len(dataset) if dataset.groups is None else effective(dataset.groups)

@@ -7,10 +7,9 @@ from collections.abc import Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TextIO, cast
 
-from crossroads.data._words import shown
+from crossroads.files._words import shown
+from crossroads.progress import EpochRecord, Silent, epoch_line
 from crossroads.report.streams import LastingStream, json_text
-from crossroads.training.checkpoint import EpochRecord
-from crossroads.training.watch import Silent, epoch_line
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
     from crossroads.data.audit import Audit
     from crossroads.evaluation import Evaluation
     from crossroads.predictor import Prediction
-    from crossroads.proof import Run
+    from crossroads.run.finish import Run
 
 
 class ConsoleWatcher:
@@ -196,7 +195,7 @@ def print_evaluation(scored: Evaluation) -> None:
 
 
 def print_audit(found: Audit) -> None:
-    """What the data is, then a table of findings with the mend of each."""
+    """What the data is, then a table of findings with the hint of each."""
     lines: list[tuple[str, object]] = [
         ("data", found.origin),
         ("images", f"{found.n:,}"),
@@ -211,10 +210,10 @@ def print_audit(found: Audit) -> None:
         smallest, median, largest = found.sides
         lines.append(("shorter_side_px", f"{smallest} to {largest}, median {median}"))
     counts = sorted(found.counts.values())
-    lines.append(("images_a_class", f"{counts[0]:,} to {counts[-1]:,}"))
+    lines.append(("images_per_class", f"{counts[0]:,} to {counts[-1]:,}"))
     print_lines(lines)
     if not found.findings:
-        print("\nnothing to mend")
+        print("\nnothing to hint")
         return
     for finding in found.findings:
         print(f"\n{finding.severity}: {finding.check}: {finding.summary}")
@@ -222,7 +221,7 @@ def print_audit(found: Audit) -> None:
             print("  such as:")
             for example in finding.examples:
                 print(f"    {example}")
-        print(f"  mend: {finding.mend}")
+        print(f"  hint: {finding.hint}")
 
 
 def print_predictions(predictions: Iterable[Prediction]) -> None:

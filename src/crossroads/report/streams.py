@@ -7,7 +7,7 @@ import json
 import sys
 from typing import Any, TextIO
 
-from crossroads.data._words import shown
+from crossroads.files._words import shown
 
 
 def escape_standard_streams() -> None:

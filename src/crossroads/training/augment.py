@@ -1,4 +1,4 @@
-"""Moving training images: how far is drawn by `crossroads.data.moves`, the moving is part of the training graph."""
+"""Moving training images: how far is drawn by `crossroads.data.augmentation`, the moving is part of the training graph."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from crossroads.data.moves import draw, stream_of
+from crossroads.data.augmentation import draw, stream_of
 from crossroads.recipe import Augmentation
 from crossroads.strategies import Phase
 from crossroads.training.mixing import mixed_targets, others, pairs

@@ -23,29 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossroads.errors import TrainingError
-
-
-@dataclass(frozen=True, slots=True)
-class EpochRecord:
-    """One line of the history.
-
-    Attributes:
-        phase: Name of the phase.
-        epoch: Counted from 1 in each phase; a head that is solved takes one.
-        seconds: Training and validation of this epoch.
-        learning_rate: At the end of the epoch; 0 for a head that is solved.
-        loss: Mean training loss, with augmentation, smoothing and weights as trained.
-        validation_loss: Mean cross-entropy on the validation images, in nats.
-        validation_accuracy: Share of validation images that are right.
-    """
-
-    phase: str
-    epoch: int
-    seconds: float
-    learning_rate: float
-    loss: float
-    validation_loss: float
-    validation_accuracy: float
+from crossroads.progress import EpochRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +85,7 @@ class Checkpoints:
             raise TrainingError(
                 "the disk must have room for a checkpoint",
                 received=f"{free / 1e6:,.0f} MB free in {nearest}, and {size / 1e6:,.0f} are needed",
-                mend="make room there, or choose another --out",
+                hint="make room there, or choose another --out",
             )
 
     def mark(self, progress: Progress) -> None:
@@ -128,7 +106,7 @@ class Checkpoints:
             raise TrainingError(
                 "the checkpoint must be writable",
                 received=f"{self.folder} ({error.strerror})",
-                mend="make room there and add --resume",
+                hint="make room there and add --resume",
             ) from error
 
     def progress(self) -> Progress | None:
@@ -159,7 +137,7 @@ class Checkpoints:
             raise TrainingError(
                 f"the checkpoint belongs to another run: {differing(progress.identity, identity)} differ",
                 received=str(self.folder),
-                mend="give the options and data it was started with, or another --out",
+                hint="give the options and data it was started with, or another --out",
             )
         return progress
 
@@ -196,7 +174,7 @@ def differing(stored: str, asked: str) -> str:
 
 
 def _damaged(path: Path) -> TrainingError:
-    return TrainingError("the checkpoint is damaged", received=str(path), mend="start again in another folder")
+    return TrainingError("the checkpoint is damaged", received=str(path), hint="start again in another folder")
 
 
 def _digest(path: Path) -> str:

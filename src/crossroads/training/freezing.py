@@ -59,5 +59,5 @@ def require_unchanged(variables: Sequence[Any], before: Sequence[bytes]) -> None
             raise TrainingError(
                 "frozen weights must keep every bit",
                 received=f"{variable.path}, which changed in training",
-                mend="train it (--train-batchnorm for statistics), or use a backbone whose layers keep still when frozen",
+                hint="train it (--train-batchnorm for statistics), or use a backbone whose layers keep still when frozen",
             )

@@ -14,20 +14,20 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from crossroads._faults import is_out_of_memory
-from crossroads._platform import has_gpu
+from crossroads._runtime.faults import is_out_of_memory
+from crossroads._runtime.machine import has_gpu
 from crossroads.errors import TrainingError
+from crossroads.heads.metrics import sums
 from crossroads.networks.network import Network
+from crossroads.progress import EpochRecord, StopTraining, Watcher
 from crossroads.strategies import Phase
 from crossroads.training.augment import Augment
 from crossroads.training.batches import TOGETHER, Labelled, batches, rows_at_once, steps_of
 from crossroads.training.batchnorm import in_one_pass, settling
-from crossroads.training.checkpoint import Checkpoints, EpochRecord, Progress
-from crossroads.training.figures import sums
+from crossroads.training.checkpoint import Checkpoints, Progress
 from crossroads.training.freezing import fingerprint, freeze, require_unchanged
 from crossroads.training.mixing import Mix
 from crossroads.training.optimizer import RuledAdam, rules, schedule
-from crossroads.training.watch import Enough, Watcher
 
 ENOUGH = "ended"
 """Among the facts of a phase's progress where the watcher ended it: it stays ended when it is taken up."""
@@ -70,13 +70,13 @@ def train(
     Raises:
         TrainingError: The phase moves images where there are features, the checkpoint belongs to another run, the loss is not
             finite, memory does not hold a batch, the disk does not hold a checkpoint, or a frozen weight changed.
-        Enough: The watcher raised it before the first epoch was done; later the epochs so far are what is trained.
+        StopTraining: The watcher raised it before the first epoch was done; later the epochs so far are what is trained.
     """
     if network.frozen is not None and phase.augmentation.moves:
         raise TrainingError(
             "images can only be moved before the frozen part of a network, and this phase trains on its features",
             received=f"{phase.augmentation} in phase {phase.name!r}",
-            mend="make the features of several views (--views), freeze nothing, or leave the augmentation out",
+            hint="make the features of several views (--views), freeze nothing, or leave the augmentation out",
         )
     classes = network.trained.output_shape[-1]
     steps = steps_of(len(data), phase.batch_size)
@@ -121,7 +121,7 @@ def _memory_in_words(phase: Phase) -> Iterator[None]:
         raise TrainingError(
             "memory must hold a batch with all that training keeps of it",
             received=f"batches of {phase.batch_size} in phase {phase.name!r}",
-            mend="use a smaller --batch-size, a smaller --image-size, or a smaller backbone",
+            hint="use a smaller --batch-size, a smaller --image-size, or a smaller backbone",
         ) from error
 
 
@@ -175,7 +175,7 @@ def assign(variables: Sequence[Any], arrays: Iterable[NDArray[np.generic]]) -> N
             raise TrainingError(
                 "the checkpoint does not fit this network",
                 received=f"array {number} of another shape, or another number of arrays",
-                mend="start again in another folder",
+                hint="start again in another folder",
             )
         variable.assign(array)
 
@@ -248,7 +248,7 @@ class _Epochs(keras.callbacks.Callback):  # type: ignore[misc]
         """Tell the watcher; where it has enough, the batches of this epoch are lost."""
         try:
             self._watcher.step(len(self.progress.history) + 1, batch + 1, self._steps)
-        except Enough:
+        except StopTraining:
             if not self.progress.history:
                 raise
             self.in_mid_epoch = True
@@ -265,7 +265,7 @@ class _Epochs(keras.callbacks.Callback):  # type: ignore[misc]
             raise TrainingError(
                 f"the loss must stay finite; in epoch {epoch + 1} it did not",
                 received=f"loss {loss:g}, validation loss {validation_loss:g}",
-                mend=f"start again in another --out with a learning rate below {self._phase.learning_rate:g}",
+                hint=f"start again in another --out with a learning rate below {self._phase.learning_rate:g}",
             )
         rate = float(keras.ops.convert_to_numpy(optimizer.learning_rate))
         seconds = self._clock() - self._started
@@ -274,7 +274,7 @@ class _Epochs(keras.callbacks.Callback):  # type: ignore[misc]
         self._checkpoints.save(self.progress, map(keras.ops.convert_to_numpy, self._state))
         try:
             self._watcher.epoch(record, self._phase.epochs)
-        except Enough:
+        except StopTraining:
             self._end()
         if _over(self.progress, self._phase):
             self._training.stop_training = True

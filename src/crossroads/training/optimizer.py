@@ -67,7 +67,7 @@ def rules(blocks: Sequence[Sequence[keras.Layer]], variables: Sequence[Any], pha
             Rule(
                 share=phase.layer_decay**depth * (min(1.0, WIDE / variable.shape[0]) if wide else 1.0),
                 decay=phase.weight_decay if len(variable.shape) > 1 else 0.0,
-                pull=phase.towards_start if depth else 0.0,
+                pull=phase.l2_sp if depth else 0.0,
                 opens=int(UNFREEZING * steps * depth / len(blocks)) if phase.unfreeze == "gradual" else 0,
             )
         )

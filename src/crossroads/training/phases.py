@@ -12,13 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossroads.errors import TrainingError
+from crossroads.heads import solve as heads
 from crossroads.networks.network import Network, unfolded
+from crossroads.progress import EpochRecord, StopTraining, Watcher
 from crossroads.strategies import Phase, Solve
-from crossroads.training import heads
 from crossroads.training.batches import Labelled, class_weights
-from crossroads.training.checkpoint import Checkpoints, EpochRecord, Progress
+from crossroads.training.checkpoint import Checkpoints, Progress
 from crossroads.training.loop import Trained, assign, train
-from crossroads.training.watch import Enough, Watcher
 
 
 def execute(
@@ -62,7 +62,7 @@ def _solve(
         facts = {"kind": solved.kind, "penalty": solved.penalty, "tried": [asdict(row) for row in solved.tried]}
         progress = Progress(identity, (record,), 1, facts)
         checkpoints.save(progress, _behind(figures, solved))
-        with suppress(Enough):  # that was all
+        with suppress(StopTraining):  # that was all
             watcher.epoch(record, 1)
     assign([head.kernel, head.bias], checkpoints.arrays(1))
     return Trained(progress.history, progress.best, progress.facts)

@@ -25,7 +25,7 @@ def test_it_is_read_as_it_is_meant_or_refused_with_the_reason(layout: Layout, tm
         with pytest.raises(DataError) as refused:
             read(folder)
         said = str(refused.value)
-        assert refused.value.mend
+        assert refused.value.hint
     else:
         dataset = read(folder)
         said = "\n".join(dataset.notes)

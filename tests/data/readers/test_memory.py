@@ -277,7 +277,7 @@ def test_images_without_labels_are_refused_for_want_of_labels(paths: list[str], 
             read(form(items[:count]))
         assert caught.value.rule == "labels are missing"
         assert f"of {count} {unit}" in str(caught.value.received)
-        assert "(images, labels)" in str(caught.value.mend)
+        assert "(images, labels)" in str(caught.value.hint)
     with pytest.raises(DataError) as caught:
         read((PILLOW[0], "cat"))  # has a label
     assert caught.value.rule != "labels are missing"

@@ -143,7 +143,7 @@ def test_two_sets_of_the_same_classes_are_refused_with_both_readings(tmp_path: P
 def test_two_sets_of_the_same_classes_may_be_splits_and_the_message_says_how_to_name_them(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         read(write(tmp_path, trees("uptown/", "downtown/", classes=KINDS)))
-    assert all(word in str(caught.value.mend) for word in ("train/", "test/", "--test"))
+    assert all(word in str(caught.value.hint) for word in ("train/", "test/", "--test"))
 
 
 def test_a_folder_with_the_classes_of_the_splits_beside_them_may_be_a_split(tmp_path: Path) -> None:

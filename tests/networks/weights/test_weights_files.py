@@ -232,7 +232,7 @@ def refused(path, *words):
         read_weights(path)
     message = str(caught.value)
     assert path.name in message
-    assert caught.value.mend, message
+    assert caught.value.hint, message
     assert all(word in message for word in words), message
 
 

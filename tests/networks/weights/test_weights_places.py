@@ -148,7 +148,7 @@ def test_of_two_networks_that_fit_none_is_guessed(tmp_path, keys):
         with pytest.raises(WeightsError, match="holds several networks that fit") as caught:
             fit_weights(model, read_weights(file))
         assert all(key in caught.value.received for key in keys)
-        assert caught.value.mend
+        assert caught.value.hint
     assert all(np.array_equal(mine, other) for mine, other in zip(model.get_weights(), untouched, strict=True))
 
 

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from crossroads.data._words import plural, shown, were
 from crossroads.data.dataset import Dataset
 from crossroads.data.labels import load_class_names, rename
 from crossroads.data.readers import (
@@ -25,10 +24,11 @@ from crossroads.data.readers import (
     tables,
 )
 from crossroads.data.readers._view import View, described, is_image_name, suffix_of, views
-from crossroads.data.readers.others import hint
-from crossroads.data.spans import Span
-from crossroads.data.trees import Folder, existing, kind_of, open_archive
+from crossroads.data.readers.others import hint_for
 from crossroads.errors import DataError
+from crossroads.files._words import plural, shown, were
+from crossroads.files.byte_ranges import Span
+from crossroads.files.trees import Folder, existing, kind_of, open_archive
 
 ClassNames = str | os.PathLike[str] | Mapping[int, str] | Sequence[str]
 
@@ -110,7 +110,7 @@ def read(source: object, *, class_names: ClassNames | None = None) -> Dataset:
     """
     dataset = _read(source)
     if not len(dataset):
-        raise DataError(f"{dataset.origin} must hold at least one labelled image", received="0 images", mend=_known())
+        raise DataError(f"{dataset.origin} must hold at least one labelled image", received="0 images", hint=_known())
     if class_names is None:
         return dataset
     return rename(dataset, load_class_names(class_names) if isinstance(class_names, (str, os.PathLike)) else class_names)
@@ -143,10 +143,10 @@ def _first_view(path: Path) -> View:
 
 def _recognised(first: View) -> Dataset:
     if not first.names:
-        raise DataError(f"{first.origin} must hold labelled images", received="no files", mend=_known())
+        raise DataError(f"{first.origin} must hold labelled images", received="no files", hint=_known())
     if set(ARTIFACT) <= set(first.names) and not any("/" in name for name in first.names):
-        mend = "give it to evaluate or predict, with images beside it"
-        raise DataError(f"{first.origin} must hold labelled images", received="an artifact that fit wrote", mend=mend)
+        hint = "give it to evaluate or predict, with images beside it"
+        raise DataError(f"{first.origin} must hold labelled images", received="an artifact that fit wrote", hint=hint)
     levels = list(views(first))
     for reader in READERS:
         for view in levels:
@@ -155,15 +155,15 @@ def _recognised(first: View) -> Dataset:
                 if reader.splits_by_lists:
                     dataset = _choice.with_listed_splits(levels, dataset)
                 return replace(dataset, notes=(*first.notes, *_ignored_above(levels, view), *dataset.notes))
-    mend = _known()
+    hint = _known()
     if first.single and is_image_name(first.names[0]):
-        mend = "give the folder that holds the class folders, not one image"
+        hint = "give the folder that holds the class folders, not one image"
     elif packed := [name for name in first.names if suffix_of(name) in (".zip", ".tar", ".gz", ".tgz", ".xz", ".bz2")]:
-        mend = f"give the archive itself: {packed[0]}"
+        hint = f"give the archive itself: {packed[0]}"
     else:
         folders.refuse_unlabelled(levels[-1])
-        mend = hint(first) or mend
-    raise DataError(f"no known layout of labelled images in {first.origin}", received=described(first.names), mend=mend)
+        hint = hint_for(first) or hint
+    raise DataError(f"no known layout of labelled images in {first.origin}", received=described(first.names), hint=hint)
 
 
 def _ignored_above(levels: Sequence[View], view: View) -> list[str]:

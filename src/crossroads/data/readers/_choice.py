@@ -8,7 +8,6 @@ from dataclasses import replace
 
 import numpy as np
 
-from crossroads.data._words import plural
 from crossroads.data.dataset import NO_SPLIT, SPLITS, TRAIN, Dataset
 from crossroads.data.labels import as_integer, class_name
 from crossroads.data.readers import folders, split_folders, tables
@@ -19,6 +18,7 @@ from crossroads.data.readers._view import View, views
 from crossroads.data.readers.folders import Labelled
 from crossroads.data.readers.tables import Reading
 from crossroads.errors import DataError
+from crossroads.files._words import plural
 
 _NEARLY_ALL = 0.95
 
@@ -93,7 +93,7 @@ def _better(view: View, reading: Reading, by_folder: Labelled) -> bool:
     raise DataError(
         f"{view.origin} has two conflicting sources of labels",
         received=f"{named}, and they disagree on {len(differing)} of them; {example}",
-        mend=f"give {reading.tables[0].name} itself to read the table, or move it away to read the folders",
+        hint=f"give {reading.tables[0].name} itself to read the table, or move it away to read the folders",
     )
 
 
@@ -117,7 +117,7 @@ def _brings_more(
             raise DataError(
                 f"each number in {reading.title} must stand for a class folder",
                 received=f"{table[strange]!r} of {strange}, for which there is no folder",
-                mend="move the images with that number into a folder of their class, or remove their rows",
+                hint="move the images with that number into a folder of their class, or remove their rows",
             )
         if numbers:
             reading.rename(numbers)

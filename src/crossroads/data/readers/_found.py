@@ -10,13 +10,13 @@ from array import array
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
-from crossroads.data._words import plural, shown
-from crossroads.data.archives import is_junk
 from crossroads.data.dataset import NO_SPLIT, SPLITS, TRAIN, ImageSource
 from crossroads.data.readers._names import is_holder, split_in
 from crossroads.data.readers._view import PathImages, TreeImages, View, is_image_name
-from crossroads.data.trees import Folder
 from crossroads.errors import DataError
+from crossroads.files._words import plural, shown
+from crossroads.files.archives import is_junk
+from crossroads.files.trees import Folder
 
 
 class TableRow(NamedTuple):
@@ -64,7 +64,7 @@ class Files:
             raise DataError(
                 f"{self._view.label(table)} line {line}: a path must stay inside the archive",
                 received=repr(path),
-                mend="unpack it and give the table",
+                hint="unpack it and give the table",
             )
         return whole
 
@@ -266,21 +266,21 @@ class Found:
             raise DataError(
                 f"an image must have one label, and {self.paths[known]} has two",
                 received=f"{self._labels[known]!r} and {row.label!r} in {lines}",
-                mend="images with several labels or objects are not supported; keep one row per image",
+                hint="images with several labels or objects are not supported; keep one row per image",
             )
         if split != self._splits[known]:
             sides = " and ".join(SPLITS[side] or "no split" for side in (self._splits[known], split))
             raise DataError(
                 f"an image must be in one split, and {self.paths[known]} is in two",
                 received=f"{sides} in {lines}",
-                mend="keep one row",
+                hint="keep one row",
             )
         if row.group != self._groups[known]:
             groups = " and ".join("no group" if group is None else repr(group) for group in (self._groups[known], row.group))
             raise DataError(
                 f"an image must be in one group, and {self.paths[known]} is in two",
                 received=f"{groups} in {lines}",
-                mend="keep one row, or give both groups one name",
+                hint="keep one row, or give both groups one name",
             )
 
     def check(self) -> None:
@@ -295,7 +295,7 @@ class Found:
         raise DataError(
             f"{count} of the {plural(len(self.paths), 'file')} in the table {'does' if count == 1 else 'do'} not exist",
             received=first + ("; …" if count > 3 else ""),
-            mend=f"{relative}, {self.files.folder or '.'}" if self._view.on_disk else relative,
+            hint=f"{relative}, {self.files.folder or '.'}" if self._view.on_disk else relative,
         )
 
     def _table(self, index: int) -> str:

@@ -117,6 +117,6 @@ def split_files(names: Sequence[str], origin: str, what: str) -> list[tuple[int,
         raise DataError(
             f"{origin} holds {len(names)} {what} files, and it is not clear which to read",
             received=", ".join(names[:4]) + (", …" if len(names) > 4 else ""),
-            mend="give the file itself, or name them after their splits: train, val, test",
+            hint="give the file itself, or name them after their splits: train, val, test",
         )
     return splits

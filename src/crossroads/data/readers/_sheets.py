@@ -13,8 +13,8 @@ from itertools import islice
 
 from crossroads.data.formats import IMAGE_SUFFIXES
 from crossroads.data.readers._view import View, is_image_name, suffix_of
-from crossroads.data.spans import Span
 from crossroads.errors import DataError
+from crossroads.files.byte_ranges import Span
 
 TABLES = (".csv", ".tsv")
 LISTS = (".txt", ".lst")
@@ -128,9 +128,9 @@ def _csv_rows(sheet: Sheet) -> Iterator[Line]:
                 header = False
             line = reader.line_num + 1
     except csv.Error as error:
-        raise DataError(f"{sheet.label} line {line}: not a well-formed row", received=error, mend="check the quotes") from error
+        raise DataError(f"{sheet.label} line {line}: not a well-formed row", received=error, hint="check the quotes") from error
     except UnicodeError as error:
-        raise DataError(f"{sheet.label} after line {line}: must be UTF-8 text", received=error, mend="save it as UTF-8") from error
+        raise DataError(f"{sheet.label} after line {line}: must be UTF-8 text", received=error, hint="save it as UTF-8") from error
 
 
 def _list_rows(sheet: Sheet) -> Iterator[Line]:
@@ -142,10 +142,10 @@ def _list_rows(sheet: Sheet) -> Iterator[Line]:
             if line.strip() and not line.startswith("#"):
                 yield number, _spaced(line) if sheet.delimiter == " " else next(csv.reader([line], delimiter=sheet.delimiter))
     except csv.Error as error:
-        raise DataError(f"{sheet.label} line {number}: not a well-formed row", received=error, mend="check the quotes") from error
+        raise DataError(f"{sheet.label} line {number}: not a well-formed row", received=error, hint="check the quotes") from error
     except UnicodeError as error:
         raise DataError(
-            f"{sheet.label} after line {number}: must be UTF-8 text", received=error, mend="save it as UTF-8"
+            f"{sheet.label} after line {number}: must be UTF-8 text", received=error, hint="save it as UTF-8"
         ) from error
 
 
@@ -185,7 +185,7 @@ def _records(sheet: Sheet) -> Iterator[tuple[int, dict[str, str]]]:
     """The entries of a JSON document."""
     if sheet.span.size > _MAX_JSON:
         raise DataError(
-            f"{sheet.label} is too large for one JSON document", received=f"{sheet.span.size} bytes", mend="save it as CSV"
+            f"{sheet.label} is too large for one JSON document", received=f"{sheet.span.size} bytes", hint="save it as CSV"
         )
     try:
         document = json.loads(sheet.span.read(0, sheet.span.size))
@@ -211,7 +211,7 @@ def _json_lines(sheet: Sheet) -> Iterator[tuple[int, dict[str, str]]]:
                 yield number, _flat(entry)
     except UnicodeError as error:
         raise DataError(
-            f"{sheet.label} after line {number}: must be UTF-8 text", received=error, mend="save it as UTF-8"
+            f"{sheet.label} after line {number}: must be UTF-8 text", received=error, hint="save it as UTF-8"
         ) from error
     except (ValueError, RecursionError) as error:
         raise DataError(f"{sheet.label} line {number}: not well-formed JSON", received=error) from error

@@ -88,6 +88,6 @@ class AmbiguousLayout(DataError):
     """The refusal of a layout that can be read in two ways."""
 
 
-def two_readings(view: View, one: str, other: str, mend: str) -> AmbiguousLayout:
+def two_readings(view: View, one: str, other: str, hint: str) -> AmbiguousLayout:
     """The refusal of a layout that can be read in two ways."""
-    return AmbiguousLayout(f"the layout of {view.origin} is ambiguous: {one}; or {other}", mend=mend)
+    return AmbiguousLayout(f"the layout of {view.origin} is ambiguous: {one}; or {other}", hint=hint)

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from crossroads.data.archives import MEMBER
 from crossroads.data.dataset import TEST, TRAIN, VALIDATION
 from crossroads.data.formats import DRAWN_SUFFIXES, IMAGE_SUFFIXES
-from crossroads.data.spans import Span, read_plain
-from crossroads.data.trees import Folder, Tree
 from crossroads.errors import DataError, ImageRefused
+from crossroads.files.archives import MEMBER
+from crossroads.files.byte_ranges import Span, read_plain
+from crossroads.files.trees import Folder, Tree
 
 DATA_SUFFIXES = frozenset((".csv", ".tsv", ".p", ".pkl", ".pickle", ".npz", ".npy", ".parquet"))
 SPLIT_WORDS = {

@@ -9,11 +9,11 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from crossroads.data._words import shown
 from crossroads.data.dataset import NO_SPLIT, TEST, TRAIN, VALIDATION, Dataset, ImageSource, MemorySource
 from crossroads.data.labels import Rows, encode
 from crossroads.data.pictures import SAMPLE, Convert, conversion, extent_of, not_an_array, range_note, source_of
 from crossroads.errors import DataError
+from crossroads.files._words import shown
 
 IMAGE_KEYS = ("features", "images", "data", "x")
 LABEL_KEYS = ("labels", "label", "targets", "y")
@@ -120,17 +120,17 @@ def array_images(pixels: NDArray[np.generic], name: str) -> ArrayImages:
 def _check_shape(shape: tuple[int, ...], name: str) -> None:
     good = len(shape) == 3 or (len(shape) == 4 and shape[3] in (1, 3, 4))
     if not good:
-        mend = None
+        hint = None
         if len(shape) == 4 and shape[1] in (1, 3, 4):
-            mend = "move the channels last: images.transpose(0, 2, 3, 1)"
+            hint = "move the channels last: images.transpose(0, 2, 3, 1)"
         elif len(shape) == 2 and (side := round(shape[1] ** 0.5)) ** 2 == shape[1]:
-            mend = f"give the images their shape: images.reshape(-1, {side}, {side})"
+            hint = f"give the images their shape: images.reshape(-1, {side}, {side})"
         raise DataError(
-            f"{name} must have shape (n, height, width) or (n, height, width, 1, 3 or 4)", received=f"shape {shape}", mend=mend
+            f"{name} must have shape (n, height, width) or (n, height, width, 1, 3 or 4)", received=f"shape {shape}", hint=hint
         )
     if len(shape) == 3 and shape[2] in (1, 3, 4) and shape[1] > 8 and shape[0] > 8:
-        mend = "give one image as images[np.newaxis]; really (n, height, width)? then add a channel: images[..., np.newaxis]"
-        raise DataError(f"{name} looks like a single image", received=f"shape {shape}", mend=mend)
+        hint = "give one image as images[np.newaxis]; really (n, height, width)? then add a channel: images[..., np.newaxis]"
+        raise DataError(f"{name} looks like a single image", received=f"shape {shape}", hint=hint)
     if shape[0] and 0 in shape:
         raise DataError(f"images of {name} must have pixels", received=f"shape {shape}")
 
@@ -162,7 +162,7 @@ def from_pairs(
             raise DataError(
                 f"{name} must have one label for each image",
                 received=f"{len(found)} images and {len(codes)} labels",
-                mend="check how they were saved",
+                hint="check how they were saved",
             )
         for what, beside in (("split", sides), ("group", groups)):
             if beside is not None and len(beside) != len(found):
@@ -206,7 +206,7 @@ def array_source(images: object, name: str) -> ArrayImages | ListImages:
         return array_images(np.asarray(items), name)
     except (ValueError, MemoryError) as error:
         received = "lists of different lengths" if isinstance(error, ValueError) else "more numbers than fit in memory"
-        raise DataError(f"{name} must be images of numbers", received=received, mend="pass an array or a list of arrays") from error
+        raise DataError(f"{name} must be images of numbers", received=received, hint="pass an array or a list of arrays") from error
     except (TypeError, RuntimeError) as error:
         raise not_an_array(items[0], name, error) from error
 
@@ -234,14 +234,14 @@ def named_pairs(keys: Sequence[str], origin: str) -> list[tuple[int, str, str]]:
             raise DataError(
                 f"{origin} must hold each split once",
                 received=f"{pair[0]!r} beside {found[0][1]!r}",
-                mend="remove the images and labels without a split",
+                hint="remove the images and labels without a split",
             )
         found.insert(0, (TRAIN if found else NO_SPLIT, *pair))
     if not found:
         raise DataError(
             f"{origin} must hold images and labels",
             received=f"arrays named {', '.join(map(repr, list(keys)[:8])) or 'nothing'}",
-            mend=f"name the images one of {', '.join(IMAGE_KEYS)} and the labels one of {', '.join(LABEL_KEYS)}",
+            hint=f"name the images one of {', '.join(IMAGE_KEYS)} and the labels one of {', '.join(LABEL_KEYS)}",
         )
     return found
 

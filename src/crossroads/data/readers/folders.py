@@ -8,16 +8,16 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
-from crossroads.data._words import plural, were
 from crossroads.data.dataset import NO_SPLIT, TEST, Dataset
 from crossroads.data.labels import Rows, class_name
 from crossroads.data.readers._names import are_parts, is_holder, is_overlay, is_plain_split, is_unlabelled, split_in, words_of
 from crossroads.data.readers._sheets import SHEETS
 from crossroads.data.readers._tops import has_classes_in_splits, opened, split_tops, two_readings
 from crossroads.data.readers._view import Branch, TreeImages, View, is_image_name, suffix_of, views
-from crossroads.data.readers.others import hint
+from crossroads.data.readers.others import hint_for
 from crossroads.data.readers.tables import reading, tables
 from crossroads.errors import DataError
+from crossroads.files._words import plural, were
 
 _STEM = re.compile(r"([^\W\d][\w .-]*?)[._ -]*\d+\.\w+$")
 _MOST_LOOKED_INTO = 3
@@ -244,10 +244,10 @@ def _counted(view: View, tops: Sequence[str]) -> str:
 
 
 def _unlabelled(view: View, received: str) -> DataError:
-    other = hint(view) or _in_names(view)
-    mend = "put each class into a folder of its own, or add a CSV with the columns path and label"
+    other = hint_for(view) or _in_names(view)
+    hint = "put each class into a folder of its own, or add a CSV with the columns path and label"
     return DataError(
-        f"the images of {view.origin} have no labels", received=received, mend=f"{other}, or {mend}" if other else mend
+        f"the images of {view.origin} have no labels", received=received, hint=f"{other}, or {hint}" if other else hint
     )
 
 

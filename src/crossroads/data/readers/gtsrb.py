@@ -9,13 +9,13 @@ import posixpath
 import re
 from collections.abc import Hashable, Iterator
 
-from crossroads.data._words import plural, were
 from crossroads.data.dataset import NO_SPLIT, TEST, TRAIN, Dataset
 from crossroads.data.labels import Rows, as_integer
 from crossroads.data.readers._found import Found, TableRow
 from crossroads.data.readers._view import TreeImages, View, is_image_name
 from crossroads.data.readers.tables import layout_of, table_rows
 from crossroads.errors import DataError
+from crossroads.files._words import plural, were
 
 _TRAIN_TABLE = re.compile(r"(?:.*/)?GT-\d{5}\.csv")
 _TEST_TABLE = re.compile(r"(?:.*/)?GT-final_test(?:\.test)?\.csv")
@@ -75,7 +75,7 @@ def _test_rows(view: View, name: str) -> Iterator[TableRow]:
         raise DataError(
             f"{view.label(name)} must have the column ClassId",
             received=", ".join(layout_of(view, name).sheet.headers),
-            mend="this is the table without labels; take GT-final_test.csv from GTSRB_Final_Test_GT.zip",
+            hint="this is the table without labels; take GT-final_test.csv from GTSRB_Final_Test_GT.zip",
         )
     yield from table_rows(layout_of(view, name))
 

@@ -8,12 +8,12 @@ import re
 import numpy as np
 from numpy.typing import NDArray
 
-from crossroads.data.archives import Limits, decompressed
 from crossroads.data.dataset import NO_SPLIT, TEST, Dataset
 from crossroads.data.readers._names import split_in
 from crossroads.data.readers._view import View
 from crossroads.data.readers.arrays import Pair, from_pairs
 from crossroads.errors import DataError
+from crossroads.files.archives import Limits, decompressed
 
 _IMAGES = re.compile(r"(.*?)images?[-.]idx3-ubyte(\.gz)?")
 
@@ -42,14 +42,14 @@ def read_idx(view: View) -> Dataset:
         raise DataError(
             f"{view.origin} must hold the idx files of one set",
             received=", ".join(images for images, _ in found.values()),
-            mend="put each set into a folder of its own, and give one of them",
+            hint="put each set into a folder of its own, and give one of them",
         )
     for prefix, (images, labels) in found.items():
         split = NO_SPLIT if len(found) == 1 else splits[prefix]
         if split is None:
             received = ", ".join(images for images, _ in found.values())
             raise DataError(
-                f"the idx files of {view.origin} must name their splits", received=received, mend="give those of one set alone"
+                f"the idx files of {view.origin} must name their splits", received=received, hint="give those of one set alone"
             )
         pixels = _load(view, images, 3)
         if prefix.startswith("emnist"):
@@ -67,5 +67,5 @@ def _load(view: View, name: str, dimensions: int) -> NDArray[np.uint8]:
     head = span.read(0, 4 + 4 * dimensions)
     shape = tuple(int.from_bytes(head[at : at + 4], "big") for at in range(4, 4 + 4 * dimensions, 4))
     if head[:4] != bytes((0, 0, 8, dimensions)) or span.size != len(head) + math.prod(shape):
-        raise DataError(f"{view.label(name)} must be a complete idx file", received=f"{span.size} bytes", mend="fetch it again")
+        raise DataError(f"{view.label(name)} must be a complete idx file", received=f"{span.size} bytes", hint="fetch it again")
     return np.frombuffer(span.buffer(), np.uint8, math.prod(shape), len(head)).reshape(shape)

@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from crossroads.data._words import plural
 from crossroads.data.dataset import NO_SPLIT, TEST, TRAIN, VALIDATION, Dataset
 from crossroads.data.pictures import not_an_array
 from crossroads.data.readers._view import split_of
@@ -25,6 +24,7 @@ from crossroads.data.readers.arrays import (
     pairs_of,
 )
 from crossroads.errors import DataError
+from crossroads.files._words import plural
 
 PAIR = "give (images, labels), a mapping of both, or ((x_train, y_train), (x_test, y_test))"
 
@@ -51,11 +51,11 @@ def read_memory(source: object) -> Dataset:
     if isinstance(source, Mapping):
         return _from_mapping({str(key): value for key, value in source.items()})
     if not isinstance(source, (tuple, list)):
-        raise DataError("a source is a path, or a pair (images, labels)", received=_kind(source), mend=_hint(source))
+        raise DataError("a source is a path, or a pair (images, labels)", received=_kind(source), hint=_hint(source))
     if source and all(isinstance(item, Mapping) for item in source):
         return _from_records(source)
     if source and (what := next((unit for unit, kinds in _ALONE if all(isinstance(item, kinds) for item in source)), None)):
-        raise DataError("labels are missing", received=f"a {type(source).__name__} of {plural(len(source), what)}", mend=PAIR)
+        raise DataError("labels are missing", received=f"a {type(source).__name__} of {plural(len(source), what)}", hint=PAIR)
     if len(source) in (2, 3) and all(_is_labelled(item) for item in source):
         splits = ((TRAIN, "train"), (VALIDATION, "val"), (TEST, "test"))
         chosen = splits if len(source) == 3 else (splits[0], splits[2])
@@ -63,7 +63,7 @@ def read_memory(source: object) -> Dataset:
     if len(source) == 2 and not _is_example(source[1]):
         return _from_pairs([(NO_SPLIT, "images", *source)])
     if source and all(_is_example(item) for item in source):
-        raise DataError(PAIR, received=f"{len(source)} pairs of one image and its label", mend="turn them: tuple(zip(*pairs))")
+        raise DataError(PAIR, received=f"{len(source)} pairs of one image and its label", hint="turn them: tuple(zip(*pairs))")
     raise DataError(PAIR, received=f"a {type(source).__name__} of {len(source)} items")
 
 
@@ -85,7 +85,7 @@ def _from_mapping(arrays: Mapping[str, object]) -> Dataset:
         raise DataError(
             "a mapping holds images and labels of one set or of each split; a single set may have 'split' and 'groups'",
             received=f"the {'key' if len(unread or several) == 1 else 'keys'} {', '.join(map(repr, unread or several))}",
-            mend="remove what is not used",
+            hint="remove what is not used",
         )
     return _from_pairs(pairs, arrays[split] if split else None, arrays[group] if group else None)
 
@@ -125,7 +125,7 @@ def _from_records(records: Sequence[Mapping[object, object]]) -> Dataset:
         raise DataError(
             "each record must hold an image and a label",
             received=f"the keys {', '.join(map(repr, records[0]))}",
-            mend="use the keys 'image' and 'label'",
+            hint="use the keys 'image' and 'label'",
         )
     split, group = (next((key for key in keys if any(key in record for record in records)), None) for keys in (_SPLITS, _GROUPS))
     others = sorted({str(key) for record in records for key in record} - {str(key) for key in (image, label, split, group)})
@@ -151,7 +151,7 @@ def _pictures(images: object, name: str) -> ArrayImages | ListImages:
     if isinstance(images, np.ndarray) and images.dtype.kind != "O":
         return array_source(images, name)
     if not isinstance(images, (list, np.ndarray)):
-        raise DataError(f"{name} must be an array or a list of images", received=_kind(images), mend=_hint(images))
+        raise DataError(f"{name} must be an array or a list of images", received=_kind(images), hint=_hint(images))
     items = list(images)
     if not any(isinstance(item, _ENCODED) for item in items):
         return array_source(images, name)
@@ -173,7 +173,7 @@ def _require_there(paths: Sequence[str | os.PathLike[str]]) -> None:
         raise DataError(
             f"{len(missing)} of {plural(len(paths), 'path')} {'is not a file' if len(missing) == 1 else 'are not files'}",
             received=named,
-            mend="paths are relative to the working directory",
+            hint="paths are relative to the working directory",
         )
 
 

@@ -7,14 +7,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
 
 from crossroads.data._npy import load_npy
-from crossroads.data.archives import Limits
 from crossroads.data.dataset import Dataset
 from crossroads.data.readers._names import split_files
 from crossroads.data.readers._view import View, suffix_of
 from crossroads.data.readers.arrays import IMAGE_KEYS, LABEL_KEYS, Pair, from_pairs, pairs_of
-from crossroads.data.spans import Span
-from crossroads.data.trees import open_archive
 from crossroads.errors import DataError
+from crossroads.files.archives import Limits
+from crossroads.files.byte_ranges import Span
+from crossroads.files.trees import open_archive
 
 
 def npz_files(view: View) -> list[str]:
@@ -37,7 +37,7 @@ class _Members(Mapping[str, Span]):
 
     def __init__(self, span: Span, label: str) -> None:
         if not zipfile.is_zipfile(span.stream()):
-            raise DataError(f"{label} is not a complete .npz file", received=f"{span.size} bytes", mend="fetch or save it again")
+            raise DataError(f"{label} is not a complete .npz file", received=f"{span.size} bytes", hint="fetch or save it again")
         self._tree = open_archive(span, "zip", label, Limits(ratio=10**9))  # blank images deflate beyond any ratio
         self._names = {name.removesuffix(".npy"): name for name in self._tree.names() if name.endswith(".npy")}
 

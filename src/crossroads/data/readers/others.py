@@ -95,7 +95,7 @@ OTHERS = (
 """Every format that is recognised in order to be refused with a reason."""
 
 
-def hint(view: View) -> str:
+def hint_for(view: View) -> str:
     """What lies there that may hold the labels in a form that is not read; empty where nothing does."""
     names = view.names if view.single else [name for name in view.tree.names() if not is_image_name(name)]
     for other in OTHERS:

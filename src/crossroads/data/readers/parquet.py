@@ -32,7 +32,7 @@ def _pyarrow() -> tuple[Any, Any]:
         import pyarrow
         import pyarrow.parquet
     except ImportError as error:
-        raise MissingExtraError("reading Parquet needs pyarrow", mend="pip install '.[parquet]' in the checkout") from error
+        raise MissingExtraError("reading Parquet needs pyarrow", hint="pip install '.[parquet]' in the checkout") from error
     return pyarrow, pyarrow.parquet
 
 
@@ -82,7 +82,7 @@ class _Shard:
             self._file = parquet.ParquetFile(view.span(name).stream(), pre_buffer=False)
             self._schema = self._file.schema_arrow
         except self._errors as error:
-            raise DataError(f"{self.name} is not a readable Parquet file", received=error, mend="fetch it again") from error
+            raise DataError(f"{self.name} is not a readable Parquet file", received=error, hint="fetch it again") from error
         self._image = self._column(IMAGE_COLUMNS, "images")
         self._label = self._column(LABEL_COLUMNS, "labels")
         kind = self._schema.field(self._image).type
@@ -98,7 +98,7 @@ class _Shard:
         found = next((names[word] for word in wanted if word in names), None)
         if found is None:
             raise DataError(
-                f"{self.name} must have a column of {what}", received=", ".join(self._schema.names), mend=f"name it {wanted[0]}"
+                f"{self.name} must have a column of {what}", received=", ".join(self._schema.names), hint=f"name it {wanted[0]}"
             )
         return str(found)
 
@@ -110,7 +110,7 @@ class _Shard:
         try:
             labels: list[object] = self._file.read(columns=[self._label], use_threads=False).column(0).to_pylist()
         except self._errors as error:
-            raise DataError(f"{self.name} is damaged", received=error, mend="fetch it again") from error
+            raise DataError(f"{self.name} is damaged", received=error, hint="fetch it again") from error
         return labels
 
     def class_name(self, label: object, row: int) -> str:

@@ -8,8 +8,8 @@ from crossroads.data.dataset import Dataset
 from crossroads.data.readers._names import split_files
 from crossroads.data.readers._view import View, suffix_of
 from crossroads.data.readers.arrays import Pair, from_pairs, pairs_of
-from crossroads.data.unpickle import load_pickle
 from crossroads.errors import DataError
+from crossroads.files.unpickle import load_pickle
 
 
 def pickles(view: View) -> list[str]:
@@ -43,7 +43,7 @@ def pickled_dict(view: View, name: str) -> dict[str, object]:
     try:
         content = load_pickle(view.span(name).stream())
     except DataError as error:
-        raise DataError(f"{view.label(name)}: {error.rule}", received=error.received, mend=error.mend) from error
+        raise DataError(f"{view.label(name)}: {error.rule}", received=error.received, hint=error.hint) from error
     if not isinstance(content, dict):
         raise DataError(f"{view.label(name)} must hold a dict", received=f"a {type(content).__name__}")
     return {key.decode("latin1") if isinstance(key, bytes) else str(key): value for key, value in content.items()}
@@ -51,11 +51,11 @@ def pickled_dict(view: View, name: str) -> dict[str, object]:
 
 def _require_flat(images: object, labels: object, label: str) -> None:
     """A pickle spells a list that is held many times once: a nest of such lists is tiny in the file and endless when unfolded."""
-    mend = "save them as one array, numpy.asarray(…), best with numpy.savez"
+    hint = "save them as one array, numpy.asarray(…), best with numpy.savez"
     if isinstance(images, (list, tuple)) and not all(isinstance(image, np.ndarray) for image in images):
-        raise DataError(f"the images of {label} must be an array or a list of arrays", received="a list of other things", mend=mend)
+        raise DataError(f"the images of {label} must be an array or a list of arrays", received="a list of other things", hint=hint)
     if isinstance(labels, (list, tuple)) and any(
         np.ndim(item) > 0 if isinstance(item, np.ndarray) else not isinstance(item, (str, bytes, bool, int, float, np.generic))
         for item in labels
     ):
-        raise DataError(f"the labels of {label} must be an array or a flat list", received="a list of other things", mend=mend)
+        raise DataError(f"the labels of {label} must be an array or a flat list", received="a list of other things", hint=hint)

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from crossroads.data._words import plural
 from crossroads.data.dataset import NO_SPLIT, Dataset, ImageSource
 from crossroads.data.labels import Rows
 from crossroads.data.readers._names import split_in, stem_of
 from crossroads.data.readers._view import TreeImages, View, is_image_name, suffix_of
 from crossroads.data.readers.arrays import Joined
-from crossroads.data.spans import Span
-from crossroads.data.trees import Folder, Tree, open_archive
 from crossroads.errors import DataError
+from crossroads.files._words import plural
+from crossroads.files.byte_ranges import Span
+from crossroads.files.trees import Folder, Tree, open_archive
 
 _LABEL = ".cls"
 _LONGEST_LABEL = 1000
@@ -72,7 +72,7 @@ def read_shards(view: View) -> Dataset:
         raise DataError(
             f"no image of {view.origin} has a {_LABEL} file with its label",
             received=plural(unlabelled, "image"),
-            mend="a sample is 000.jpg with 000.cls",
+            hint="a sample is 000.jpg with 000.cls",
         )
     notes = [f"{plural(unlabelled, 'image')} without a {_LABEL} file ignored"] if unlabelled else []
     if others:

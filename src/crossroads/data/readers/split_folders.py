@@ -6,9 +6,8 @@ import posixpath
 from collections import Counter
 from collections.abc import Mapping, Set
 
-from crossroads.data._words import plural, were
 from crossroads.data.dataset import SPLITS, TRAIN, Dataset
-from crossroads.data.labels import class_name, natural_key
+from crossroads.data.labels import class_name
 from crossroads.data.readers import _tops
 from crossroads.data.readers._names import is_usual_split
 from crossroads.data.readers._tops import opened, split_tops
@@ -26,6 +25,7 @@ from crossroads.data.readers.folders import (
 )  # fmt: skip
 from crossroads.data.readers.tables import Reading, reading, tables
 from crossroads.errors import DataError
+from crossroads.files._words import natural_key, plural, were
 
 
 def has_split_folders(view: View) -> bool:
@@ -139,7 +139,7 @@ def _in_tree(view: View, path: str) -> str:
         raise DataError(
             f"a table in {view.root} must name images of {view.origin}",
             received=repr(path),
-            mend="give the table itself, with a column split",
+            hint="give the table itself, with a column split",
         )
     return whole
 
@@ -215,5 +215,5 @@ def _refuse_strangers(view: View, splits: Mapping[str, int], seen: Mapping[str, 
                     f"{listed('class', 'classes', sorted(names))} in {where}"
                     for names, where in ((trained, "train"), (seen[top], top))
                 ),
-                mend="give both the same class folders, or give one of the folders alone",
+                hint="give both the same class folders, or give one of the folders alone",
             )

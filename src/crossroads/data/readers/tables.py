@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from crossroads.data._words import plural, were
 from crossroads.data.dataset import NO_SPLIT, SPLITS, TEST, TRAIN, Dataset
 from crossroads.data.labels import Rows, class_name
 from crossroads.data.readers._columns import FALSE, IMAGE_HEADERS, LABEL_HEADERS, TRUE, Columns, columns_of, is_number
@@ -17,6 +16,7 @@ from crossroads.data.readers._names import is_plain_split, split_files, split_in
 from crossroads.data.readers._sheets import SHEETS, Sheet, sheet_of
 from crossroads.data.readers._view import SPLIT_WORDS, View, split_of, suffix_of
 from crossroads.errors import DataError, did_you_mean
+from crossroads.files._words import plural, were
 
 _LIST_FOLDERS = frozenset(
     ["meta", "metadata", "annotation", "annotations", "label", "labels", "list", "lists", "split", "splits", "info"]
@@ -249,7 +249,7 @@ def _refuse_unique_labels(result: Reading) -> None:
         raise DataError(
             f"{result.title} must give a label that several images share",
             received=f"{len(set(result.labels))} different values for {len(result.labels)} images, such as {result.labels[0]!r}",
-            mend="add a column label that holds the class of each image",
+            hint="add a column label that holds the class of each image",
         )
 
 
@@ -264,7 +264,7 @@ def _refuse_measurements(result: Reading) -> None:
             f"{result.title} must give a label that several images share",
             received=f"{len(values)} different numbers for {len(result.labels)} images"
             + (f" in the column {sheet.headers[at]!r}, which looks like a measurement" if at is not None else ""),
-            mend="name the column label if its numbers are classes, or add a column label",
+            hint="name the column label if its numbers are classes, or add a column label",
         )
 
 
@@ -307,7 +307,7 @@ def _look_for_several_labels(result: Reading) -> list[str]:
             raise DataError(
                 f"an image must have one label, and {result.title} gives some several",
                 received=repr(label),
-                mend="multi-label tables are not supported; keep the images with one label, or choose one label per image",
+                hint="multi-label tables are not supported; keep the images with one label, or choose one label per image",
             )
         if together:
             return [f"label {label!r} is read as a class of its own, beside {', '.join(map(repr, sorted(parts)))}"]
@@ -336,7 +336,7 @@ def table_rows(table: Table) -> Iterator[TableRow]:
             raise DataError(
                 f"{sheet.label} line {line}: expected {width} columns, as in the {'header' if sheet.headers else 'first rows'}",
                 received=len(fields),
-                mend="quote fields that hold the delimiter",
+                hint="quote fields that hold the delimiter",
             )
         fields += [""] * (needed + 1 - len(fields))
         path, text = fields[columns.image].strip(), _label(table, line, fields)
@@ -357,7 +357,7 @@ def _label(table: Table, line: int, fields: Sequence[str]) -> str:
         raise DataError(
             f"{table.sheet.label} line {line}: a column for each class must hold 0 or 1",
             received=repr(soft),
-            mend="soft labels are not supported; choose one class per image",
+            hint="soft labels are not supported; choose one class per image",
         )
     marked = [at for at, cell in cells.items() if cell in ("1", "1.0")]
     if len(marked) > 1:
@@ -369,7 +369,7 @@ def _several(table: Table, line: int, received: str) -> DataError:
     return DataError(
         f"{table.sheet.label} line {line}: an image must have one label",
         received=received,
-        mend="multi-label tables are not supported; keep the images with one label, or choose one label per image",
+        hint="multi-label tables are not supported; keep the images with one label, or choose one label per image",
     )
 
 
@@ -379,11 +379,11 @@ def _no_column(table: Table) -> DataError:
     received = ", ".join(map(repr, headers[:8])) or ("lines without a header" if table.sheet.form == "list" else "an empty file")
     if table.columns.unread and not headers:
         return DataError(
-            f"{label} must have one column of labels", received=table.columns.unread[0], mend="write a CSV with path,label"
+            f"{label} must have one column of labels", received=table.columns.unread[0], hint="write a CSV with path,label"
         )
     what, words = ("images", IMAGE_HEADERS) if table.columns.image is None else ("labels", LABEL_HEADERS)
-    mend = f"name the column one of {', '.join(words[:6])}"
-    return DataError(f"{label} must have a header line with a column of {what}", received=received, mend=mend)
+    hint = f"name the column one of {', '.join(words[:6])}"
+    return DataError(f"{label} must have a header line with a column of {what}", received=received, hint=hint)
 
 
 def _split(known: dict[str, int], value: str, table: Table, line: int) -> int:
@@ -399,7 +399,7 @@ def _split(known: dict[str, int], value: str, table: Table, line: int) -> int:
         raise DataError(
             f"{table.sheet.label} line {line}: a split is one of {', '.join(SPLITS[1:])}",
             received=repr(value),
-            mend=did_you_mean(word, SPLIT_WORDS),
+            hint=did_you_mean(word, SPLIT_WORDS),
         )
     known[value] = split or NO_SPLIT
     return known[value]

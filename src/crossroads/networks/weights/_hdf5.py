@@ -11,9 +11,9 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from crossroads.data.labels import natural_key
-from crossroads.data.spans import Span
 from crossroads.errors import CrossroadsError
+from crossroads.files._words import natural_key
+from crossroads.files.byte_ranges import Span
 from crossroads.networks.weights.record import LayerWeights, WeightFile, from_bfloat16, numbers, unreadable
 
 MAX_DEPTH = 64

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossroads.data._npy import load_npy
-from crossroads.data.spans import Span
-from crossroads.data.unpickle import NUMPY, Allowed, load_pickle
 from crossroads.errors import DataError
+from crossroads.files.byte_ranges import Span
+from crossroads.files.unpickle import NUMPY, Allowed, load_pickle
 from crossroads.networks.weights._places import dicts_of, text_of, together
 from crossroads.networks.weights._safetensors import grouped
 from crossroads.networks.weights.record import LayerWeights, WeightFile, numbers, unreadable

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from crossroads.data.labels import natural_key
+from crossroads.files._words import natural_key
 from crossroads.networks.graph import snake_case
 from crossroads.networks.weights._places import below, prefixes, unwrapped
 from crossroads.networks.weights.record import LayerWeights, WeightFile

@@ -16,10 +16,10 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from crossroads.data.spans import Span
-from crossroads.data.trees import Tree
-from crossroads.data.unpickle import NUMPY, Allowed, believable, load_pickle
 from crossroads.errors import DataError
+from crossroads.files.byte_ranges import Span
+from crossroads.files.trees import Tree
+from crossroads.files.unpickle import NUMPY, Allowed, believable, load_pickle
 from crossroads.networks.weights._places import dicts_of, together
 from crossroads.networks.weights._safetensors import grouped
 from crossroads.networks.weights.record import WeightFile, from_bfloat16, unreadable
@@ -63,7 +63,7 @@ class _Tensor:
 
 
 def _wrong(received: object) -> DataError:
-    return DataError("a PyTorch file of weights may hold tensors of plain numbers", received=str(received)[:200], mend=_MEND)
+    return DataError("a PyTorch file of weights may hold tensors of plain numbers", received=str(received)[:200], hint=_MEND)
 
 
 def _counts(value: object) -> tuple[int, ...]:

@@ -74,7 +74,7 @@ def download(address: str, target: Path, digest: str, progress: Progress | None 
             raise WeightsError(
                 f"{target.name} must have the digest {digest}",
                 received=f"{size} bytes from {address} with another one",
-                mend="try again; a proxy or a mirror may have sent something else",
+                hint="try again; a proxy or a mirror may have sent something else",
             )
         partial.replace(target)
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from crossroads.data._words import shown
-from crossroads.data.archives import Limits
-from crossroads.data.spans import Span
-from crossroads.data.trees import Tree, existing, open_archive
 from crossroads.errors import DataError, WeightsError
+from crossroads.files._words import shown
+from crossroads.files.archives import Limits
+from crossroads.files.byte_ranges import Span
+from crossroads.files.trees import Tree, existing, open_archive
 from crossroads.networks.weights._hdf5 import read_hdf5
 from crossroads.networks.weights._npy import read_npy, read_npz
 from crossroads.networks.weights._rehearsal import rehearse
@@ -90,6 +90,6 @@ def _read_zip(path: Path, span: Span, origin: str, rehearsal: Callable[[Path, st
 def _of_data(name: str, error: DataError) -> WeightsError:
     rule = error.rule if name in error.rule else f"{name}: {error.rule}"
     if "runs code" in error.rule:
-        mend = "save the weights alone, such as torch.save(model.state_dict(), …), and trust this file only if you know who made it"
-        return WeightsError(rule, received=error.received, mend=mend)
-    return WeightsError(rule, received=error.received, mend=error.mend or "fetch or save the file again")
+        hint = "save the weights alone, such as torch.save(model.state_dict(), …), and trust this file only if you know who made it"
+        return WeightsError(rule, received=error.received, hint=hint)
+    return WeightsError(rule, received=error.received, hint=error.hint or "fetch or save the file again")

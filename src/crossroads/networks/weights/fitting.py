@@ -43,9 +43,9 @@ class Fitted:
 class _Misfit(Exception):
     """A layer of the file that is not one of the network's."""
 
-    def __init__(self, rule: str, received: str, mend: str = _MEND) -> None:
+    def __init__(self, rule: str, received: str, hint: str = _MEND) -> None:
         super().__init__(rule)
-        self.rule, self.received, self.mend = rule, received, mend
+        self.rule, self.received, self.hint = rule, received, hint
 
 
 _Values = list[list[NDArray[Any]]]
@@ -114,7 +114,7 @@ def _chosen(fits: list[tuple[Pairing, _Values]], origin: str) -> tuple[tuple[Pai
     named = ", ".join(repr(pairing.place or "no prefix") for pairing, _ in rivals)
     means = [fit for fit in rivals if averaged(fit[0].place)]
     if len(means) != 1:
-        raise WeightsError(f"{origin} holds several networks that fit", received=named, mend="save only the one you want")
+        raise WeightsError(f"{origin} holds several networks that fit", received=named, hint="save only the one you want")
     return means[0], (f"{origin} holds the weights of several networks that fit ({named}): the moving average is used",)
 
 
@@ -128,11 +128,11 @@ def _equal(values: _Values, others: _Values) -> bool:
 
 def _refused(backbone: keras.Model, file: WeightFile, misfits: list[_Misfit]) -> WeightsError:
     if misfits:
-        return WeightsError(misfits[0].rule, received=misfits[0].received, mend=misfits[0].mend)
+        return WeightsError(misfits[0].rule, received=misfits[0].received, hint=misfits[0].hint)
     return WeightsError(
         f"{file.origin} has no layer of {backbone.name}",
         received=f"layers {_some([layer.name for layer in file.layers])}",
-        mend=f"the network's layers are {_some([slot.name for slot in slots_of(backbone, nested=False)])}; {_MEND}",
+        hint=f"the network's layers are {_some([slot.name for slot in slots_of(backbone, nested=False)])}; {_MEND}",
     )
 
 
@@ -157,8 +157,8 @@ def _converted(pair: Pair, file: WeightFile) -> list[NDArray[Any]]:
     shapes = [array.shape for array in arrays]
     if shapes != expected:
         have, want = _differing(shapes, expected)
-        mend = _MEND if pair.slot.flattened is None else _FLAT
-        raise _Misfit(f"{layer} takes {_shapes(want)}", f"{_shapes(have)} {source}", mend)
+        hint = _MEND if pair.slot.flattened is None else _FLAT
+        raise _Misfit(f"{layer} takes {_shapes(want)}", f"{_shapes(have)} {source}", hint)
     values = [_plain(array) for array in arrays]
     if not all(np.isfinite(array).all() for array in values):
         raise _Misfit(f"{layer} takes finite numbers", f"NaN or infinity {source}")
@@ -240,6 +240,6 @@ def _reach(backbone: keras.Model, pairing: Pairing, file: WeightFile) -> str | N
         raise WeightsError(
             f"{file.origin} must hold the first layers of {backbone.name}",
             received=f"none for {pairing.missing[0].name!r}",
-            mend=_MEND,
+            hint=_MEND,
         )
     return places[low - 1].name

@@ -44,15 +44,15 @@ def load_pretrained(parts: Parts, record: Backbone, weights: str, progress: Prog
         raise WeightsError(
             f"the weights must be those of {record.name}",
             received=f"{path.name}, which is {known.address}",
-            mend=f"use --backbone {next(other.name for other in CATALOG if other.pretrained == known)}",
+            hint=f"use --backbone {next(other.name for other in CATALOG if other.pretrained == known)}",
         )
     own = not record.builder  # what such a network does to pixels is its owner's business
     if file.layout == "torch" and record.scaling != "torch" and not own:
         twin = f"{record.name}-torchvision"
-        mend = f"use --backbone {twin}" if any(other.name == twin for other in CATALOG) else "give weights made for Keras"
+        hint = f"use --backbone {twin}" if any(other.name == twin for other in CATALOG) else "give weights made for Keras"
         raise WeightsError(
             f"weights from PyTorch expect {PREPROCESSINGS['torch']}, and {record.name} has {record.preprocessing}",
             received=path.name,
-            mend=mend,
+            hint=hint,
         )
     return fit_weights(parts.backbone, file)

@@ -65,9 +65,9 @@ class WeightFile:
         return all(not layer.track for layer in self.layers)
 
 
-def unreadable(origin: str, received: object, mend: str = "fetch or save the file again") -> WeightsError:
+def unreadable(origin: str, received: object, hint: str = "fetch or save the file again") -> WeightsError:
     """What is said of a file that is damaged, or that holds something else than weights."""
-    return WeightsError(f"{origin} cannot be read as weights", received=str(received)[:300], mend=mend)
+    return WeightsError(f"{origin} cannot be read as weights", received=str(received)[:300], hint=hint)
 
 
 def numbers(values: NDArray[Any], what: str, origin: str) -> NDArray[Any]:

@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from crossroads.data.spans import open_plain
-from crossroads.data.trees import existing
 from crossroads.errors import DataError, WeightsError
+from crossroads.files.byte_ranges import open_plain
+from crossroads.files.trees import existing
 from crossroads.networks.catalog import CATALOG, Backbone, Pretrained
 from crossroads.networks.weights.download import Progress, Unreachable, agrees, digest_of, download
 from crossroads.networks.weights.files import read_weights
@@ -54,7 +54,7 @@ def require_imagenet(record: Backbone) -> Pretrained:
         raise WeightsError(
             f"{record.name} has no ImageNet weights",
             received="--weights imagenet",
-            mend="use --weights none, or a file of your own",
+            hint="use --weights none, or a file of your own",
         )
     return record.pretrained
 
@@ -89,7 +89,7 @@ def obtain(
         raise WeightsError(
             f"the ImageNet weights of {record.name} {state}, and could not be fetched",
             received=str(error),
-            mend=f"fetch {wanted.file} from {address} where there is a network, then `crossroads weights add {wanted.file}`, "
+            hint=f"fetch {wanted.file} from {address} where there is a network, then `crossroads weights add {wanted.file}`, "
             f"or put it into {place.parent}",
         ) from error
     except OSError as error:
@@ -127,12 +127,12 @@ def add(path: Path, records: Sequence[Backbone] = CATALOG) -> Path:
             raise WeightsError(
                 f"{source.name} must have the digest {named.digest}",
                 received=f"{named.digest.partition(':')[0]}:{digest_of(source, named.digest.partition(':')[0])}",
-                mend=f"fetch it again from {named.address}",
+                hint=f"fetch it again from {named.address}",
             )
         raise WeightsError(
             "only the ImageNet weights of a backbone of the catalog go into the cache",
             received=source.name,
-            mend=f"use it from where it is, with --weights {path}, or see the files of `crossroads weights list`",
+            hint=f"use it from where it is, with --weights {path}, or see the files of `crossroads weights list`",
         )
     if not known.digest:
         read_weights(source)  # nothing but its name speaks for it, so it must at least be weights
@@ -150,7 +150,7 @@ def recognise(path: Path, records: Sequence[Backbone] = CATALOG) -> Pretrained |
     digests: dict[str, str] = {}
     for record in records:
         algorithm, _, expected = (record.pretrained.digest if record.pretrained else "").partition(":")
-        if record.pretrained is None or len(expected) < 32:  # a few digits with another name prove little
+        if record.pretrained is None or len(expected) < 32:  # a few digits with another name save_and_test little
             continue
         if algorithm not in digests:
             digests[algorithm] = digest_of(path, algorithm)
@@ -192,8 +192,8 @@ def _file(path: Path) -> Path:
         os.close(open_plain(place))
     except (DataError, OSError) as error:
         reason = error.strerror if isinstance(error, OSError) else None
-        mend = error.mend if isinstance(error, DataError) else "give a file of weights"
-        raise WeightsError(f"{path} cannot be opened", received=reason, mend=mend) from error
+        hint = error.hint if isinstance(error, DataError) else "give a file of weights"
+        raise WeightsError(f"{path} cannot be opened", received=reason, hint=hint) from error
     return place
 
 
@@ -215,5 +215,5 @@ def _unwritable(folder: Path, error: OSError) -> WeightsError:
     return WeightsError(
         f"weights are kept in {folder}, which cannot be written",
         received=error.strerror or str(error),
-        mend="free space there, or set KERAS_HOME to another folder",
+        hint="free space there, or set KERAS_HOME to another folder",
     )

@@ -1,0 +1,210 @@
+"""Loads Keras, and checks that its settings in this process and on this machine suit training."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import json
+import os
+import sys
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+from crossroads._runtime.process import ONEDNN, process_settings, without_chatter
+from crossroads.errors import SetupError
+
+TRAINING = ("tensorflow", "jax", "torch")
+"""The backends of Keras that can train."""
+
+BACKEND = "KERAS_BACKEND"
+_CUT_OFF = ("KERAS_MAX_EPOCHS", "KERAS_MAX_STEPS_PER_EPOCH")
+
+
+def load_keras() -> None:
+    """Load Keras and its backend quietly.
+
+    Raises:
+        SetupError: As for `require_usable_keras`; or Keras cannot be imported.
+    """
+    require_usable_keras()
+    if "keras" in sys.modules:
+        return
+    with process_settings(), without_chatter():
+        try:
+            import keras
+        except ImportError as error:
+            raise SetupError(
+                "Keras and its backend must be installed",
+                received=str(error),
+                hint="install crossroads again, with its dependencies",
+            ) from error
+        keras.ops.ones(1)  # TensorFlow prints more notices at the first operation
+
+
+def require_usable_keras() -> None:
+    """Refuse a Keras whose backend or settings do not suit training. The check loads neither.
+
+    Raises:
+        SetupError: The backend cannot train or is not installed; Keras is set to a type or an order of channels that the networks
+            do not have, or to stop early; TensorFlow was used before this process was forked, or has no eager mode.
+    """
+    _require_settings(_settings())
+    _require_working_tensorflow()
+
+
+def keras_backend() -> str:
+    """The Keras backend that is loaded or would be. The call does not load it."""
+    return _settings().backend
+
+
+def library_versions() -> dict[str, str]:
+    """The versions of the libraries on which the exact weights depend: those that decode images, and those that compute."""
+    backend = keras_backend()
+    distributions = ("pillow", "numpy", "keras", *(("tensorflow", "tensorflow-cpu") if backend == "tensorflow" else (backend,)))
+    versions = {"backend": backend}
+    for name in distributions:
+        with suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(name)
+    if backend == "tensorflow":
+        versions["onednn"] = os.environ.get(ONEDNN, "as TensorFlow has it")
+    return versions
+
+
+@dataclass(frozen=True, slots=True)
+class _Settings:
+    """The settings of Keras, and a hint on how to change the backend and the types."""
+
+    backend: str
+    floatx: object
+    policy: object
+    image_data_format: object
+    limits: dict[str, object]
+    other_backend: str
+    other_types: str
+
+
+def _settings() -> _Settings:
+    if "keras" not in sys.modules:
+        return _stored()
+    import keras  # waits for a thread that is importing it
+
+    return _chosen(keras)
+
+
+def _stored() -> _Settings:
+    """The settings that Keras will load from its file and from the environment, which takes precedence."""
+    path = _file()
+    facts = _facts(path)
+    named = os.environ.get(BACKEND)
+    return _Settings(
+        backend=named or str(facts.get("backend", "tensorflow")),
+        floatx=facts.get("floatx", "float32"),
+        policy=facts.get("floatx", "float32"),
+        image_data_format=facts.get("image_data_format", "channels_last"),
+        limits={name: os.environ[name] for name in _CUT_OFF if name in os.environ},
+        other_backend=f"unset {BACKEND}" if named else f'write "backend": "tensorflow" in {path}',
+        other_types=f'write "floatx": "float32" and "image_data_format": "channels_last" in {path}',
+    )
+
+
+def _chosen(keras: Any) -> _Settings:
+    """The settings of the loaded Keras."""
+    limits = {"max_epochs": keras.config.max_epochs(), "max_steps_per_epoch": keras.config.max_steps_per_epoch()}
+    return _Settings(
+        backend=str(keras.backend.backend()),
+        floatx=keras.config.floatx(),
+        policy=keras.config.dtype_policy().name,
+        image_data_format=keras.config.image_data_format(),
+        limits={name: limit for name, limit in limits.items() if limit is not None},
+        other_backend=f"start this program again with {BACKEND}=tensorflow",
+        other_types="call keras.config.set_floatx('float32'), keras.config.set_dtype_policy('float32') and "
+        "keras.config.set_image_data_format('channels_last')",
+    )
+
+
+def _require_settings(found: _Settings) -> None:
+    if found.backend not in TRAINING:
+        raise SetupError(
+            "Keras must run on a backend that can train: tensorflow, or jax", received=repr(found.backend), hint=found.other_backend
+        )
+    if found.backend not in sys.modules and importlib.util.find_spec(found.backend) is None:
+        raise SetupError(
+            "the backend that Keras is set to must be installed",
+            received=repr(found.backend),
+            hint=f"install it, or {found.other_backend}",
+        )
+    if (found.floatx, found.policy, found.image_data_format) != ("float32", "float32", "channels_last"):
+        types = found.policy if found.floatx == found.policy else f"{found.floatx}, {found.policy}"
+        raise SetupError(
+            "networks are built in float32 with channels last",
+            received=f"Keras set to {types} and {found.image_data_format}",
+            hint=found.other_types,
+        )
+    for name, limit in found.limits.items():
+        hint = f"unset {name}" if name in _CUT_OFF else f"call keras.config.set_{name}(None)"
+        raise SetupError("Keras must not stop trainings early by itself", received=f"{name} {limit}", hint=hint)
+
+
+def _file() -> Path:
+    """The path of the file of settings, found as Keras finds it."""
+    home = os.path.expanduser("~")  # noqa: PTH111 - Path raises where there is no home
+    usual = Path(home if os.access(home, os.W_OK) else "/tmp") / ".keras"
+    return Path(os.path.expanduser(os.environ.get("KERAS_HOME", usual))) / "keras.json"  # noqa: PTH111
+
+
+def _facts(path: Path) -> dict[str, Any]:
+    """The contents of the file of settings; empty if there is no file or it is not JSON, as for Keras."""
+    if not path.exists():
+        return {}
+    try:
+        facts = json.loads(path.read_text())
+    except OSError as error:
+        _refuse(path, str(error.strerror))
+    except ValueError:
+        return {}
+    if not isinstance(facts, dict):
+        _refuse(path, type(facts).__name__)
+    if not isinstance(facts.get("epsilon", 1e-7), float):
+        _refuse(path, f"epsilon {facts['epsilon']!r}")
+    return facts
+
+
+def _refuse(path: Path, received: str) -> NoReturn:
+    raise SetupError(f"{path} must hold settings that Keras can read", received=received, hint="correct it, or remove it")
+
+
+_forked_after = False
+"""Whether this process was forked after TensorFlow had started its threads."""
+
+
+def _note_fork() -> None:
+    global _forked_after
+    _forked_after = _forked_after or _tensorflow_runs()
+
+
+def _tensorflow_runs() -> bool:
+    """Whether TensorFlow has computed anything in this process, and so has threads."""
+    context = getattr(sys.modules.get("tensorflow.python.eager.context"), "_context", None)
+    return bool(getattr(context, "_initialized", False))
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_note_fork)
+
+
+def _require_working_tensorflow() -> None:
+    if _forked_after:
+        raise SetupError(
+            "TensorFlow does not work in a process that was forked after it was used",
+            received="a forked process",
+            hint="start processes by multiprocessing.get_context('spawn')",
+        )
+    tensorflow = sys.modules.get("tensorflow")
+    if tensorflow is not None and not tensorflow.executing_eagerly():
+        raise SetupError(
+            "TensorFlow must execute eagerly",
+            received="a graph as the default, or eager execution disabled",
+            hint="call this outside of tf.Graph and tf.function, without disable_eager_execution",
+        )

@@ -1,0 +1,281 @@
+"""The composition root: labelled images in, a tested artifact out. The only module that knows every stage."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from crossroads import artifact
+from crossroads._runtime.keras_setup import require_usable_keras
+from crossroads._runtime.process import process_settings, warnings_shown
+from crossroads.advice.candidate_backbones import candidate_backbones
+from crossroads.advice.evidence import Advice
+from crossroads.advice.recommend import recommend
+from crossroads.data.audit import Audit
+from crossroads.data.audit import audit as check
+from crossroads.data.labels import align
+from crossroads.data.loading import refusal_notes, sample_notes
+from crossroads.data.partition import BIASED, Partition, Source, absent_class_notes, count_seen, load_and_split, test_rows
+from crossroads.data.readers import read
+from crossroads.errors import RecipeError
+from crossroads.evaluation import Evaluation
+from crossroads.networks.construct import object_name
+from crossroads.predictor import Predictor, score
+from crossroads.progress import Silent, Watcher
+from crossroads.race.candidates import choose_candidates, convertible, identity_of
+from crossroads.race.records import keep_plan, stored_plan
+from crossroads.race.running import race
+from crossroads.recipe import OPTIONS, Recipe, read_toml
+from crossroads.report.default_watcher import watched
+from crossroads.run.finish import Outcome, Run, require_same_images, save_and_test
+from crossroads.run.folder import RunFolder
+from crossroads.run.task import Tasks, require_sound
+from crossroads.run.train import train
+from crossroads.strategies import relevant, strategy
+
+
+@process_settings()
+def fit(
+    data: Source | None = None,
+    *,
+    out: str | Path,
+    backbone: Any = None,
+    test: Source | None = None,
+    recipe: Recipe | str | Path | None = None,
+    resume: bool = False,
+    watcher: Watcher | None = None,
+    **options: Any,
+) -> Run:
+    """Train a classifier on labelled images, test it, and leave one artifact.
+
+    Args:
+        data: Labelled images in any form that `read` takes; None for the recipe's own.
+        out: A new folder for the artifact.
+        backbone: A name from the catalog, or a network of your own: a `keras.Model`, the path of a ``.keras`` file, or
+            ``package.module:function``, which is imported and called.
+        test: A separate test set; no image of it is read before the final evaluation.
+        recipe: Every choice, or the path of a TOML file with some; None for the defaults.
+        resume: Go on with an unfinished run in `out`. A finished run of the same images is returned unchanged.
+        watcher: Receives progress and warnings; None for Python's warnings, and progress in a terminal, a notebook or the log.
+        **options: Fields of `Recipe` that replace those of `recipe`.
+
+    Returns:
+        The finished run.
+
+    Raises:
+        CrossroadsError: A mistake that the user can hint; nothing is left half written.
+    """
+    started = time.perf_counter()
+    heard = watched(watcher, trains=True)
+    folder = RunFolder(out)
+    asked, given = _asked(recipe, data, test, options | _name_of(backbone))
+    if folder.finished and resume:
+        return _finished(folder, asked, given, data, test, heard)
+    require_usable_keras()
+    _require_apart(folder.path, data if data is not None else asked.data, test if test is not None else asked.test)
+    if resume and not folder.unfinished:
+        heard.warning(f"there is no unfinished run in {folder.path}: it starts anew")
+    try:
+        with folder.claimed(asked, given=given, resume=resume) as claimed:
+            require_sound(claimed, _own(backbone))
+            source = data if data is not None else claimed.data
+            held_out = test if test is not None else claimed.test
+            partition = load_and_split(source, held_out, claimed, heard)
+            trained = _train(partition, folder, _own(backbone), heard)
+            return save_and_test(partition, trained, folder, started, heard)
+    except Exception:
+        heard.raise_again()  # the watcher's own error, whatever was made of it
+        raise
+
+
+@process_settings()
+def advise(
+    data: Source | None = None,
+    *,
+    backbones: Sequence[Any] = (),
+    weights: Sequence[str | None] = (),
+    test: Source | None = None,
+    recipe: Recipe | str | Path | None = None,
+    watcher: Watcher | None = None,
+    **options: Any,
+) -> Advice:
+    """Measure which strategy fits labelled images, and say why. Nothing is trained but probes and, for a moment
+    each, a small network and the best of the pretrained ones.
+
+    Args:
+        data: Labelled images in any form that `read` takes; None for the recipe's own.
+        backbones: Those to compare: names of the catalog, or networks of your own, or one name; none for those whose weights are
+            in the cache, or for the usual one.
+        weights: Of each of them, or one for all; none for their ImageNet weights, or for those that a network of your own brings.
+        test: A separate test set. It is not looked at; but then no test is held out of `data`.
+        recipe: Options that hold for every strategy, or the path of a TOML file with some.
+        watcher: Receives progress and warnings; None as in `fit`.
+        **options: Fields of `Recipe` that replace those of `recipe`; `budget` is in seconds, or as ``5m``.
+
+    Returns:
+        The advice, drawn from the training split alone: that which `fit` with the same options trains on.
+
+    Raises:
+        CrossroadsError: A mistake that the user can hint.
+    """
+    heard = watched(watcher)
+    backbones = (backbones,) if isinstance(backbones, str) else backbones
+    weights = (weights,) if isinstance(weights, str) else weights
+    asked, _ = _asked(recipe, data, test, options)
+    if asked.strategy != "auto":
+        raise RecipeError("advice is on the choice of a strategy", received=f"strategy {asked.strategy!r}", hint="leave it out")
+    for named in backbones or (None,):
+        for file in (weights if backbones else ()) or (None,):
+            known = named if isinstance(named, str) else asked.backbone
+            require_sound(replace(asked, backbone=known, weights=file or asked.weights), named if known is None else None)
+    require_usable_keras()
+    partition = load_and_split(data if data is not None else asked.data, test if test is not None else asked.test, asked, heard)
+    named = backbones or ([asked.backbone] if asked.backbone else [])
+    files = weights or ([asked.weights] if asked.weights else [])
+    found = recommend(
+        partition.train, partition.median_side, candidate_backbones(named, files, heard, own=True), partition.recipe, heard
+    )
+    return replace(found, warnings=heard.warnings)  # with those of the reading
+
+
+def _require_apart(out: Path, *sources: Source | None) -> None:
+    """Raises `RecipeError` where the artifact would lie among the images, and count as some of them the next time."""
+    for source in sources:
+        if isinstance(source, str | Path) and Path(source).is_dir() and out.resolve().is_relative_to(Path(source).resolve()):
+            raise RecipeError(
+                "--out must lie outside of the images, of which its files would be some the next time",
+                received=f"{out} in {source}",
+                hint="choose another folder",
+            )
+
+
+def _train(partition: Partition, folder: RunFolder, own: Any, watcher: Watcher) -> Outcome:
+    """Train as the recipe says, or where it leaves the strategy open, as the advice and a race decide."""
+    recipe = partition.recipe
+    tasks = Tasks(partition, folder.scratch, own, watcher)
+    if recipe.strategy != "auto":
+        task = tasks(recipe)
+        return Outcome(task, train(task, folder, watcher))
+    identity = identity_of(partition)
+    plan = stored_plan(folder.plan, identity)
+    if plan is None:
+        plan = convertible(choose_candidates(partition, own, watcher), partition, tasks, watcher)
+        keep_plan(plan, folder.plan, identity)
+    else:
+        plan = plan.at(recipe.data, recipe.test)
+    if not plan.entrants:
+        task = tasks(replace(relevant(recipe, strategy("from-scratch")), budget=None))
+        return Outcome(task, train(task, folder, watcher), {"asked": recipe.to_mapping()})
+    raced = race(plan, tasks, folder, watcher)
+    facts = {"asked": recipe.to_mapping(), "advice": plan.advice, "race": raced.facts}
+    return Outcome(raced.task, raced.fitted, facts)
+
+
+@warnings_shown()
+def evaluate(
+    run: str | PathLike[str],
+    data: Source,
+    *,
+    class_names: str | Path | None = None,
+    strict: bool = False,
+    watcher: Watcher | None = None,
+) -> Evaluation:
+    """Score a finished artifact on labelled images, which are brought to its classes by name.
+
+    Args:
+        run: The folder that `fit` left, or the `Run` that it returned.
+        data: Labelled images in any form that `read` takes. Where they bring a split with a test part, that part is scored.
+        class_names: A file that names integer labels, where the artifact was trained with one.
+        strict: Whether the first image that cannot be read is an error.
+        watcher: Receives progress and warnings; None as in `fit`.
+
+    Raises:
+        CrossroadsError: No artifact, a label that it does not know, no readable image.
+    """
+    heard = watched(watcher)
+    predictor = Predictor.load(run)
+    dataset = test_rows(align(read(data, class_names=class_names), predictor.classes))
+    for warning in (*dataset.notes, *absent_class_notes(dataset), *sample_notes(dataset)):
+        heard.warning(warning)
+    scored, evaluation = score(predictor, dataset, strict, heard)
+    for warning in refusal_notes("the data", scored.refusals):
+        heard.warning(warning)
+    seen = count_seen(scored.digests, artifact.read_seen(predictor.manifest))
+    if seen:
+        heard.warning(
+            f"{seen} of {len(scored.dataset)} images were in the training or validation of {predictor.manifest.folder}; {BIASED}"
+        )
+    return replace(evaluation, seen_in_training=seen, warnings=heard.warnings)
+
+
+@warnings_shown()
+def audit(data: Source, *, min_images: int = 10, watcher: Watcher | None = None) -> Audit:
+    """Check labelled images before training; every image is read once.
+
+    Args:
+        data: Labelled images in any form that `read` takes.
+        min_images: Classes with fewer are reported.
+        watcher: Receives progress and warnings; None as in `fit`.
+    """
+    heard = watched(watcher)
+    dataset = read(data)
+    for note in dataset.notes:
+        heard.warning(note)
+    return check(dataset, min_images=min_images, progress=partial(heard.progress, "checking"))
+
+
+def _asked(
+    recipe: Recipe | str | Path | None, data: Source | None, test: Source | None, options: dict[str, Any]
+) -> tuple[Recipe, set[str]]:
+    """The recipe with the options in it and the paths where the sources are paths, and the fields that the user named."""
+    if isinstance(recipe, Recipe):
+        named = {name: value for name, value in recipe.to_mapping().items() if value != getattr(Recipe(), name)}
+    else:
+        named = {} if recipe is None else read_toml(recipe)
+        Recipe.from_mapping(named, str(recipe))
+    for name, source in (("data", data), ("test", test)):
+        if isinstance(source, str | Path):
+            named[name] = str(source)
+        elif source is not None:  # what stands in the recipe is not what is used
+            named.pop(name, None)
+    named |= {name: value for name, value in options.items() if value is not None}
+    asked = Recipe.from_mapping(named, OPTIONS)
+    if "test_fraction" in named and asked.test_fraction and (test is not None or asked.test is not None):
+        raise RecipeError(
+            "test_fraction does nothing where a test set is given", received=asked.test_fraction, hint="leave one of them out"
+        )
+    return asked, set(named)
+
+
+def _finished(
+    folder: RunFolder, recipe: Recipe, given: set[str], data: Source | None, test: Source | None, watcher: Watcher
+) -> Run:
+    """The run that is already there, if it is the one that is asked for."""
+    metrics = artifact.read_metrics(folder.path)
+    facts = artifact.open_verified(folder.path).facts
+    stored = Recipe.from_mapping(metrics.get("asked") or facts["recipe"], str(folder.path))
+    folder.require_same(recipe, given, stored)
+    source, held_out = (asked if given is None else given for given, asked in ((data, recipe.data), (test, recipe.test)))
+    if source is not None:
+        require_same_images(load_and_split(source, held_out, stored, Silent()), facts["data"], metrics)
+    folder.clear()  # of a run that was killed after its last file
+    watcher.note(f"{folder.path} is finished; nothing was trained")
+    return Run(folder.path, metrics)
+
+
+def _name_of(backbone: Any) -> dict[str, Any]:
+    """The backbone as the recipe names it."""
+    if backbone is None:
+        return {}
+    if isinstance(backbone, str | Path):
+        return {"backbone": str(backbone)}
+    return {"backbone": object_name(backbone)}
+
+
+def _own(backbone: Any) -> Any:
+    return None if backbone is None or isinstance(backbone, str | Path) else backbone

@@ -1,0 +1,1 @@
+"""Bytes in, safely: files, archives, byte ranges, and an unpickler that runs nothing."""

@@ -1,0 +1,48 @@
+"""How counts and names are spelt, the same everywhere."""
+
+from __future__ import annotations
+
+import re
+
+_DIGITS = re.compile(r"\d+", re.ASCII)
+_INTEGER = re.compile(r"[+-]?\d{1,18}", re.ASCII)
+_SURROGATES = re.compile("[\ud800-\udfff]")
+
+
+def plural(count: int, unit: str, units: str | None = None) -> str:
+    """``1 image``, ``2 images``."""
+    return f"{count} {unit if count == 1 else units or unit + 's'}"
+
+
+def were(count: int) -> str:
+    """``was`` for one, ``were`` for any other number."""
+    return "was" if count == 1 else "were"
+
+
+def shown(text: str) -> str:
+    r"""A name as text that can be written as UTF-8, such as ``caf\xe9`` for the file name ``b"caf\xe9"``.
+
+    Python spells the bytes of a name that are no UTF-8 as lone surrogates, which no file and no digest takes. Anything else stays
+    as it is. The system is asked for the file by the name that it gave, not by this one.
+    """
+    return text if text.isascii() else _SURROGATES.sub(_escape, text)
+
+
+def _escape(match: re.Match[str]) -> str:
+    code = ord(match[0])
+    return f"\\x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else f"\\u{code:04x}"
+
+
+def _padded(match: re.Match[str]) -> str:
+    digits = match[0].lstrip("0")
+    return f"{len(digits):03d}{digits}"
+
+
+def natural_key(text: str) -> tuple[int, int, str, str]:
+    """Sort key of natural order: whole numbers first and by value, then text with the numbers inside compared by value.
+
+    ``"2" < "10" < "img2.png" < "img10.png"``. Different texts always have different keys.
+    """
+    if _INTEGER.fullmatch(text):
+        return (0, int(text), "", text)
+    return (1, 0, _DIGITS.sub(_padded, text), text)

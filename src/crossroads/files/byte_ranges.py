@@ -1,0 +1,219 @@
+"""Stretches of open files that many threads read by offset, without a shared position."""
+
+from __future__ import annotations
+
+import errno
+import io
+import mmap
+import os
+import stat
+import tempfile
+import threading
+import weakref
+from collections.abc import Iterable
+from functools import lru_cache
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+from crossroads.errors import DataError
+from crossroads.files._words import shown
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
+
+def open_plain(path: str | os.PathLike[str]) -> int:
+    """A descriptor of a plain file. Raises OSError, for pipes and devices as well: these may wait for ever, or never end."""
+    flags = os.O_RDONLY
+    for name in ("O_BINARY", "O_NONBLOCK", "O_NOCTTY", "O_CLOEXEC"):  # opening a pipe would wait for a writer
+        flags |= getattr(os, name, 0)
+    descriptor = os.open(path, flags)
+    mode = os.fstat(descriptor).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(descriptor)
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        raise OSError(errno.EINVAL, f"{'a pipe' if stat.S_ISFIFO(mode) else 'a device'}, not a plain file")
+    return descriptor
+
+
+def read_plain(path: str | os.PathLike[str], limit: int) -> bytes:
+    """The bytes of a plain file of at most `limit` bytes. Raises OSError."""
+    with open(open_plain(path), "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > limit:
+            raise OSError(errno.EFBIG, f"{size} bytes, more than the {limit} of one file that is read at once")
+        return file.read(size)
+
+
+class _Descriptor:
+    """An open file descriptor that closes itself when nobody refers to it any more."""
+
+    def __init__(self, descriptor: int) -> None:
+        self.number = descriptor
+        self.size = os.fstat(descriptor).st_size
+        self._lock = threading.Lock()
+        self._finalizer = weakref.finalize(self, os.close, descriptor)
+
+    def read(self, offset: int, size: int) -> bytes:
+        """At most `size` bytes from `offset`; fewer only at the end of the file."""
+        parts = []
+        while size > 0:
+            part = self._read_some(offset, min(size, 1 << 30))  # Linux reads at most 2 GiB in one call
+            if not part:
+                break
+            parts.append(part)
+            offset += len(part)
+            size -= len(part)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _read_some(self, offset: int, size: int) -> bytes:
+        if hasattr(os, "pread"):
+            return os.pread(self.number, size, offset)
+        with self._lock:  # Windows has no pread: seek and read as one step
+            os.lseek(self.number, offset, os.SEEK_SET)
+            return os.read(self.number, size)
+
+
+class _OnDemand:
+    """A file that is opened when it is read, so that thousands of files share a few descriptors."""
+
+    def __init__(self, path: Path) -> None:
+        facts = path.stat()
+        self._key = (os.fspath(path), facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns)
+        self.size = facts.st_size
+
+    @property
+    def number(self) -> int:
+        """The descriptor, for as long as it is among the last that were read."""
+        return _lately_opened(*self._key).number
+
+    def read(self, offset: int, size: int) -> bytes:
+        """At most `size` bytes from `offset`; fewer only at the end of the file. Raises OSError where it cannot be opened."""
+        return _lately_opened(*self._key).read(offset, size)
+
+
+@lru_cache(maxsize=32)
+def _lately_opened(path: str, *_identity: int) -> _Descriptor:
+    return _Descriptor(open_plain(path))
+
+
+class Span:
+    """`size` bytes from `start` of an open file or of bytes in memory. Safe to read from many threads."""
+
+    def __init__(self, store: _Descriptor | _OnDemand | bytes, start: int, size: int, origin: str) -> None:
+        self._store = store
+        self._start = start
+        self.size = size
+        self.origin = origin
+
+    @classmethod
+    def of_path(cls, path: Path) -> Span:
+        """The whole file at `path`. Raises DataError where it cannot be opened."""
+        try:
+            store = _Descriptor(open_plain(path))
+        except OSError as error:
+            raise DataError(f"{shown(str(path))} cannot be opened", received=error.strerror) from error
+        return cls(store, 0, store.size, shown(str(path)))
+
+    @classmethod
+    def on_demand(cls, path: Path) -> Span:
+        """The whole file at `path`, opened while it is read. Raises DataError where it is not there."""
+        try:
+            store = _OnDemand(path)
+        except OSError as error:
+            raise DataError(f"{shown(str(path))} cannot be opened", received=error.strerror) from error
+        return cls(store, 0, store.size, shown(str(path)))
+
+    @classmethod
+    def of_bytes(cls, raw: bytes, origin: str) -> Span:
+        """Bytes that are in memory already."""
+        return cls(raw, 0, len(raw), origin)
+
+    @classmethod
+    def of_chunks(cls, chunks: Iterable[bytes], origin: str) -> Span:
+        """What `chunks` yield, kept in a temporary file without a name that goes away with the span.
+
+        Raises DataError where the temporary file cannot be written, such as on a full disk.
+        """
+        try:
+            with tempfile.TemporaryFile(prefix="crossroads-") as file:
+                for chunk in chunks:
+                    file.write(chunk)
+                file.flush()
+                store = _Descriptor(os.dup(file.fileno()))
+        except OSError as error:
+            raise DataError(
+                f"{origin} must be decompressed once into a temporary file, which could not be written",
+                received=error.strerror,
+                hint=f"free space in {tempfile.gettempdir()}, set TMPDIR to a larger disk, or unpack it and give the folder",
+            ) from error
+        return cls(store, 0, store.size, origin)
+
+    def part(self, start: int, size: int, origin: str) -> Span:
+        """A stretch of this span. Raises DataError where it reaches past the end."""
+        if start < 0 or size < 0 or start + size > self.size:
+            raise DataError(f"{origin} reaches past the end of the file: {self.origin} is truncated or damaged")
+        return Span(self._store, self._start + start, size, origin)
+
+    def read(self, offset: int = 0, size: int | None = None) -> bytes:
+        """`size` bytes from `offset` (to the end by default). Raises DataError where the file has become shorter."""
+        wanted = max(0, self.size - offset if size is None else min(size, self.size - offset))
+        begin = self._start + offset
+        if isinstance(self._store, bytes):
+            whole = begin == 0 and wanted == len(self._store)
+            return self._store if whole else self._store[begin : begin + wanted]
+        try:
+            raw = self._store.read(begin, wanted)
+        except OSError as error:
+            raise DataError(f"{self.origin} cannot be read", received=error.strerror) from error
+        if len(raw) < wanted:
+            raise DataError(f"{self.origin} is truncated", received=f"{len(raw)} of {wanted} bytes")
+        return raw
+
+    def buffer(self) -> memoryview:
+        """All bytes, read-only; memory-mapped where they lie in a file, so that only what is looked at is loaded."""
+        if isinstance(self._store, bytes):
+            return memoryview(self._store)[self._start : self._start + self.size]
+        if self.size == 0:
+            return memoryview(b"")
+        try:
+            mapped = mmap.mmap(self._store.number, 0, access=mmap.ACCESS_READ)
+        except (OSError, ValueError) as error:
+            raise DataError(f"{self.origin} cannot be mapped into memory", received=error) from error
+        return memoryview(mapped)[self._start : self._start + self.size]
+
+    def stream(self) -> IO[bytes]:
+        """A seekable binary file over the span, with a position of its own."""
+        return io.BufferedReader(_SpanStream(self), 1 << 16)
+
+
+class _SpanStream(io.RawIOBase):
+    """The file face of a span, for libraries that want one."""
+
+    def __init__(self, span: Span) -> None:
+        self._span = span
+        self._position = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        view = memoryview(buffer).cast("B")
+        raw = self._span.read(self._position, len(view))
+        view[: len(raw)] = raw
+        self._position += len(raw)
+        return len(raw)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._span.size}[whence]
+        if base + offset < 0:
+            raise ValueError("negative seek position")
+        self._position = base + offset
+        return self._position
+
+    def tell(self) -> int:
+        return self._position

@@ -1,0 +1,250 @@
+"""A folder or an archive as one thing: a read-only set of named files."""
+
+from __future__ import annotations
+
+import os
+import tarfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from heapq import heappop, heappush
+from pathlib import Path
+from typing import Protocol
+
+from crossroads.errors import DataError, nearest
+from crossroads.files._words import natural_key, plural, shown
+from crossroads.files.archives import MEMBER, Limits, TarTree, ZipTree, decompressed, is_junk
+from crossroads.files.byte_ranges import Span, read_plain
+
+
+class Tree(Protocol):
+    """A read-only set of named files. Every method may be called from many threads.
+
+    Attributes:
+        origin: What the user gave, for messages.
+    """
+
+    origin: str
+
+    def names(self) -> list[str]:
+        """All files as relative posix paths in natural order, without hidden ones and litter of operating systems."""
+        ...
+
+    def folders(self) -> list[str]:
+        """Folders that are known to be there, so that an empty one can be told about."""
+        ...
+
+    def exists(self, name: str) -> bool:
+        """Whether there is a file of this name."""
+        ...
+
+    def size(self, name: str) -> int:
+        """Bytes of one file, uncompressed."""
+        ...
+
+    def read(self, name: str) -> bytes:
+        """The bytes of one file. Raises DataError where it is not there, damaged or too large."""
+        ...
+
+    def span(self, name: str) -> Span:
+        """One file for reading by offset, as a stream, or memory-mapped; for the large ones."""
+        ...
+
+
+class Folder:
+    """A folder on disk. It is listed only when somebody asks for its names.
+
+    Args:
+        path: The folder.
+        only: The name on disk of a single file that is wanted of it, which is then not listed.
+    """
+
+    def __init__(self, path: Path, only: str | None = None) -> None:
+        self.path = path
+        self.origin = shown(str(path))
+        self._listed: _Listing | None = None
+        self._only = {} if only is None or shown(only) == only else {shown(only): str(path / only)}
+
+    def names(self) -> list[str]:
+        """All files in natural order, without hidden ones and litter of operating systems."""
+        return self._listing().names
+
+    def folders(self) -> list[str]:
+        """All folders below this one."""
+        return self._listing().folders
+
+    def repeats(self) -> list[str]:
+        """Links to folders that are listed under another name already: what they hold is not listed twice."""
+        return self._listing().repeats if self._listed else []
+
+    def repeat_notes(self) -> list[str]:
+        """A note on those links, where there are any."""
+        repeats = self.repeats()
+        if not repeats:
+            return []
+        return [f"{plural(len(repeats), 'link')} to folders that are read under another name left out, such as {repeats[0]}"]
+
+    def exists(self, name: str) -> bool:
+        """Whether there is a file of this name."""
+        return self.path_of(name).is_file()
+
+    def size(self, name: str) -> int:
+        """Bytes of one file."""
+        try:
+            return self.path_of(name).stat().st_size
+        except OSError as error:
+            raise DataError(f"{self.origin}/{name} cannot be read", received=error.strerror) from error
+
+    def read(self, name: str) -> bytes:
+        """The bytes of one file. Raises DataError for a pipe or a device as well, and for a file of more than `MEMBER` bytes."""
+        try:
+            return read_plain(self.path_of(name), MEMBER)
+        except OSError as error:
+            raise DataError(f"{self.origin}/{name} cannot be read", received=error.strerror) from error
+
+    def span(self, name: str) -> Span:
+        """One open file."""
+        return Span.of_path(self.path_of(name))
+
+    def path_of(self, name: str) -> Path:
+        """Where a file or folder lies on disk; its name there may be no UTF-8."""
+        if name.startswith("/") or ".." in name.split("/"):
+            raise DataError(f"a file of {self.origin} must lie inside it", received=repr(name))
+        known = self._listed.paths if self._listed else self._only
+        return Path(known[name]) if name in known else self.path / name
+
+    def _listing(self) -> _Listing:
+        if self._listed is None:
+            self._listed = _listed(self.path)
+        return self._listed
+
+
+@dataclass(slots=True)
+class _Listing:
+    """What lies below a folder, by names that are UTF-8; `paths` says where those lie whose names on disk are not."""
+
+    names: list[str] = field(default_factory=list)
+    folders: list[str] = field(default_factory=list)
+    repeats: list[str] = field(default_factory=list)
+    paths: dict[str, str] = field(default_factory=dict)
+
+
+def _listed(root: Path) -> _Listing:
+    """List a folder with what links lead to. Each real folder is listed once: links to each other would else unfold without bound,
+    and the images of one folder would be rows twice, in train and in test.
+
+    Folders come before links to folders, so that a folder keeps its own name; among links the order is that of their names.
+    """
+    listing, seen = _Listing(), set[tuple[int, int]]()
+    folders, links = [("", str(root))], list[tuple[str, str]]()
+    while folders or links:
+        name, path = folders.pop() if folders else heappop(links)
+        try:
+            status = os.stat(path)  # noqa: PTH116
+            here = (status.st_dev, status.st_ino)
+            if here in seen:
+                listing.repeats.append(name)
+                continue
+            seen.add(here)
+            with os.scandir(path) as found:
+                entries = [entry for entry in found if not is_junk(entry.name)]
+        except OSError as error:
+            raise DataError(f"{shown(path)} cannot be listed", received=error.strerror) from error
+        if name:
+            listing.folders.append(name)
+        for entry, inner in _named(entries, name + "/" if name else ""):
+            if shown(entry.path) != entry.path:
+                listing.paths[inner] = entry.path
+            if entry.is_dir() and entry.is_symlink():
+                heappush(links, (inner, entry.path))
+            elif entry.is_dir():
+                folders.append((inner, entry.path))
+            elif entry.is_file() or entry.is_symlink():  # a link to nothing stays visible: it is refused when it is read
+                listing.names.append(inner)
+    listing.names.sort(key=natural_key)
+    listing.folders.sort(key=natural_key)
+    return listing
+
+
+def _named(entries: Sequence[os.DirEntry[str]], prefix: str) -> Iterator[tuple[os.DirEntry[str], str]]:
+    """Entries with names that are UTF-8 and differ."""
+    taken = {entry.name for entry in entries}
+    for entry in entries:
+        name = shown(entry.name)
+        while name != entry.name and name in taken:
+            name += "~"
+        taken.add(name)
+        yield entry, prefix + name
+
+
+_MAGIC = (
+    (b"PK\x03\x04", "zip"),
+    (b"PK\x05\x06", "zip"),
+    (b"\x1f\x8b", "gz"),
+    (b"\xfd7zXZ\x00", "xz"),
+    (b"BZh", "bz2"),
+    (b"\x93NUMPY", "npy"),
+    (b"PAR1", "parquet"),
+)
+
+
+def kind_of(span: Span) -> str:
+    """What a file is by its first bytes: zip, tar, gz, xz, bz2, npy, parquet, or "" where they do not tell."""
+    head = span.read(0, 512)
+    for magic, kind in _MAGIC:
+        if head.startswith(magic):
+            return kind
+    if len(head) == 512 and head.strip(b"\0"):
+        try:
+            tarfile.TarInfo.frombuf(head, "utf-8", "surrogateescape")
+        except (tarfile.TarError, ValueError):
+            return ""
+        return "tar"
+    return "tar" if head and not head.strip(b"\0") and span.size % 512 == 0 and span.size >= 1024 else ""
+
+
+def open_archive(span: Span, kind: str, origin: str, limits: Limits | None = None) -> Tree:
+    """The archive that a span holds: a .zip, .tar, .tar.gz, .tar.bz2 or .tar.xz.
+
+    Plain tar and zip archives are read in place; a compressed tar is decompressed once into a nameless temporary file.
+
+    Args:
+        span: The file.
+        kind: As `kind_of` tells it.
+        origin: What to call it.
+        limits: What it may ask for; generous defaults that stop bombs.
+
+    Raises:
+        DataError: It is no archive, it is damaged or encrypted, a member would leave it, it holds links or devices, or it is
+            larger than the limits allow.
+    """
+    bounds = limits or Limits()
+    if kind == "zip":
+        return ZipTree(span, origin, bounds)
+    if kind == "tar":
+        return TarTree(span, origin, bounds)
+    if kind in ("gz", "bz2", "xz"):
+        plain = decompressed(span, kind, origin, bounds)
+        inner = kind_of(plain)
+        if inner == "tar":
+            return TarTree(plain, origin, bounds)
+        raise DataError(
+            f"{origin} must hold a tar archive",
+            received=f"a {kind} file of {f'a {inner} file' if inner else 'something else'}",
+            hint="decompress it and give the file inside",
+        )
+    raise DataError(
+        f"{origin} must be a folder or a .zip, .tar, .tar.gz, .tar.bz2 or .tar.xz archive", received="another kind of file"
+    )
+
+
+def existing(path: str | os.PathLike[str]) -> Path:
+    """`path`, which must be there. Raises DataError that names the most similar neighbour."""
+    place = Path(path)
+    try:
+        if place.exists():
+            return place
+        siblings = [sibling.name for sibling in place.parent.iterdir()] if place.parent.is_dir() else []
+    except (OSError, ValueError) as error:
+        raise DataError(f"{str(path)!r} cannot be read", received=error) from error
+    close = nearest(place.name, siblings)
+    raise DataError(f"{path} does not exist", hint=f"did you mean {str(place.parent / close)!r}?" if close else "check the path")

@@ -1,0 +1,1 @@
+"""Linear heads, solved without a training framework."""

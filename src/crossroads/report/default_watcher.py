@@ -1,0 +1,105 @@
+"""The watcher of calls without one: reports warnings through `warnings`, and progress to the log or as plain lines."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import warnings
+from contextlib import suppress
+from types import FrameType
+
+from crossroads._runtime.faults import PACKAGE
+from crossroads.errors import CrossroadsWarning
+from crossroads.progress import EpochRecord, Relay, Watcher, epoch_line, require_watcher
+
+LOGGER = logging.getLogger("crossroads")
+
+
+def watched(watcher: Watcher | None, *, trains: bool = False) -> Relay:
+    """The watcher of a call, or the default one, behind a relay that keeps the warnings.
+
+    Args:
+        watcher: The argument of the call.
+        trains: Whether the call trains. A warning then never ends it.
+
+    Raises:
+        RecipeError: The object cannot serve as a watcher.
+    """
+    if watcher is None:
+        return Relay(DefaultWatcher(raises=not trains))
+    require_watcher(watcher)
+    return Relay(watcher)
+
+
+class DefaultWatcher:
+    """Warns through `warnings`. Reports progress to the logger ``crossroads``, or as lines in a terminal or a notebook.
+
+    Args:
+        raises: Whether a filter of the program may turn a warning into an exception. If not, the warning is shown instead: an
+            exception would lose hours of training.
+    """
+
+    def __init__(self, *, raises: bool = True) -> None:
+        self._raises = raises
+
+    def note(self, text: str) -> None:
+        """Logs at level INFO, or prints a line."""
+        _report(text)
+
+    def warning(self, text: str) -> None:
+        """Issues a `CrossroadsWarning` that names the line of the program that called this package."""
+        caller = _caller()
+        file, line, names = caller.f_code.co_filename, caller.f_lineno, caller.f_globals
+        registry, module = names.setdefault("__warningregistry__", {}), names.get("__name__")
+        try:
+            warnings.warn_explicit(text, CrossroadsWarning, file, line, module=module, registry=registry)
+        except CrossroadsWarning as error:
+            if self._raises:
+                raise
+            warnings.showwarning(error, CrossroadsWarning, file, line)
+
+    def progress(self, stage: str, done: int, total: int) -> None:
+        """Reports the end of a stage."""
+        if done == total:
+            _report(f"{stage}: {total:,} images")
+
+    def step(self, epoch: int, done: int, total: int) -> None:
+        """Does nothing."""
+
+    def epoch(self, record: EpochRecord, total: int) -> None:
+        """Reports the epoch."""
+        _report(epoch_line(record, total))
+
+
+def _report(text: str) -> None:
+    """Log the text if the program enabled that; otherwise print it in a terminal or a notebook."""
+    if LOGGER.isEnabledFor(logging.INFO):
+        LOGGER.info("%s", text)
+    elif _is_interactive():
+        with suppress(OSError, ValueError):  # a terminal that is gone ends no run
+            print(text.encode("utf-8", "backslashreplace").decode(), file=sys.stderr, flush=True)
+
+
+def _is_interactive() -> bool:
+    with suppress(AttributeError, ValueError):  # no stream, or a closed one
+        if sys.stderr.isatty():
+            return True
+    ipython = sys.modules.get("IPython")
+    return ipython is not None and ipython.get_ipython() is not None
+
+
+def _caller() -> FrameType:
+    """The frame of the program that called this package.
+
+    Frames of Keras or scikit-learn between two of this package are passed over, and so are those of `contextlib`, whose context
+    managers decorate the public functions.
+    """
+    frame: FrameType | None = sys._getframe()
+    caller = sys._getframe()
+    while frame is not None:
+        if frame.f_code.co_filename.startswith(PACKAGE):
+            caller = frame.f_back or frame
+        frame = frame.f_back
+    while caller.f_globals.get("__name__") == "contextlib" and caller.f_back is not None:
+        caller = caller.f_back
+    return caller

@@ -1,0 +1,1 @@
+"""One run: its task, its training, its final test, and its folder."""

@@ -1,0 +1,302 @@
+"""Whom to race: what nothing stands in the way of, and a head on frozen features in any case that memory holds."""
+
+import re
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import crossroads
+from crossroads.advice import recommend
+from crossroads.advice.candidate_backbones import CandidateBackbone
+from crossroads.advice.candidates import Candidate, within
+from crossroads.advice.estimate import Estimate
+from crossroads.data import partition as partition_module
+from crossroads.data.partition import load_and_split
+from crossroads.errors import CrossroadsError, RecipeError
+from crossroads.networks.construct import choose
+from crossroads.progress import Relay, Silent
+from crossroads.race import candidates
+from crossroads.race.candidates import choose_candidates, identity_of
+from crossroads.race.records import Plan
+from crossroads.recipe import Augmentation, Recipe
+from crossroads.run import task
+from crossroads.run.task import Tasks
+from pictures import stripes
+from tiny_networks import tiny
+from watchers import Notes
+
+ACCURACY = {"feature-extraction": 0.8, "early-features": 0.7, "finetune": 0.9, "from-scratch": 0.6}
+SECONDS = {"feature-extraction": 50.0, "early-features": 40.0, "finetune": 500.0, "from-scratch": 20.0}
+MEMORY = {"feature-extraction": 900.0, "early-features": 800.0, "finetune": 4_000.0, "from-scratch": 700.0}
+
+
+@pytest.fixture
+def plan(monkeypatch):
+    """From a budget, a memory and seconds of an epoch of finetuning to the entrants, and the notes."""
+    partition = load_and_split(crossroads.read(stripes(20, size=16)), None, Recipe(), Silent())
+
+    def candidate(name, value, each):
+        recipe = Recipe(strategy=name, backbone="b", epochs=10 if name == "finetune" else None)
+        return Candidate(recipe, *[Estimate(value, 0.0, 1.0)] * 2, SECONDS[name], each if recipe.epochs else 0.0, MEMORY[name])
+
+    def found(budget, memory, each=0.0):
+        order = sorted(ACCURACY.items(), key=lambda item: -item[1])
+        ranked = tuple(within(candidate(name, value, each), budget, memory) for name, value in order)
+        advice = SimpleNamespace(ranked=ranked, budget=budget, evidence=SimpleNamespace(seconds=1.0), to_json=dict)
+        monkeypatch.setattr(candidates, "candidate_backbones", lambda *_: ["an offer"])
+        monkeypatch.setattr(candidates, "recommend", lambda *_: advice)
+        notes: list[str] = []
+        asked = replace(partition, recipe=replace(partition.recipe, budget=budget))
+        return choose_candidates(asked, None, Relay(Silent(), noted=notes.append)).entrants, notes
+
+    return found
+
+
+@pytest.fixture
+def names_and_notes(plan):
+    """The same with the names of the strategies alone."""
+
+    def found(budget, memory):
+        entrants, notes = plan(budget, memory)
+        return [one.recipe.strategy for one in entrants], notes
+
+    return found
+
+
+def test_what_takes_longer_than_the_budget_enters_with_all_its_epochs_for_the_race_to_shorten(plan):
+    entrants, notes = plan(200.0, None, each=45.0)
+    first = next(one for one in entrants if one.recipe.strategy == "finetune")
+    assert (first.recipe.epochs, first.seconds, first.epoch_seconds, first.shortens) == (10, 500.0, 45.0, True)
+    assert "finetune, b: what is left of the budget has room for about 3 of 10 epochs" in notes
+
+
+def test_images_and_labels_and_groups_are_what_a_race_is_resumed_on():
+    def of(pixels, labels):
+        return identity_of(load_and_split(crossroads.read((pixels, labels)), None, Recipe(), Silent()))
+
+    pixels, labels = stripes(20, size=16)
+    others, _ = stripes(20, size=16, seed=1)
+    assert of(pixels, labels) == of(pixels.copy(), labels)
+    assert of(pixels, labels) != of(others, labels)
+    assert of(pixels, labels) != of(pixels, labels[::-1])
+
+
+@pytest.mark.parametrize(("rare", "class_weights", "told"), [(2, "none", True), (2, "balanced", False), (20, "none", False)])
+def test_classes_of_very_unequal_size_are_named_unless_they_are_weighed(rare, class_weights, told):
+    images, labels = stripes(80, size=16)
+    rows = np.r_[np.flatnonzero(labels == "level"), np.flatnonzero(labels == "upright")[:rare]]
+    recipe = Recipe(validation=0.2, test_fraction=0.0, class_weights=class_weights)
+    with_splits = crossroads.read((images[rows], labels[rows]))
+    notes = load_and_split(with_splits, None, recipe, Silent()).notes
+    assert any(note.startswith("of class ") for note in notes) is told
+    assert not told or any("of class level there are 32 training images, of class upright 1:" in note for note in notes)
+
+
+def test_equal_images_with_different_labels_are_named_where_the_digests_are_known():
+    images, labels = stripes(40, size=16)
+    images[7] = images[4]
+    images[9] = images[4]
+    images[2] = images[0]  # of one class, which is no contradiction
+    said = [note for note in load_and_split((images, labels), None, Recipe(), Silent()).notes if "another label" in note]
+    assert len(said) == 1
+    assert said[0].startswith("3 images ")
+    assert "images[4] (level) and images[7] (upright)" in said[0]
+    alone = load_and_split(
+        {"x": images, "y": labels, "groups": np.arange(40)}, None, Recipe(), Silent()
+    )  # groups: nothing is compared
+    assert not any("another label" in note for note in alone.notes)
+    images[[7, 9]] = 255 - images[[7, 9]]
+    assert not any("another label" in note for note in load_and_split((images, labels), None, Recipe(), Silent()).notes)
+
+
+def test_files_in_the_dark_end_of_16_bits_are_told_and_a_class_in_a_format_that_is_not_read_ends_it(tmp_path):
+    for number in range(24):
+        home = tmp_path / "ab"[number % 2]
+        home.mkdir(exist_ok=True)
+        Image.fromarray(np.random.default_rng(number).integers(0, 1000, (8, 8)).astype(np.uint16)).save(home / f"{number}.png")
+    watcher = Notes()
+    task = Tasks(load_and_split(tmp_path, None, Recipe(), watcher), tmp_path, None, watcher)(
+        Recipe(strategy="from-scratch", image_size=16)
+    )
+    assert not any("of 65,535" in note for note in watcher.said)  # before it is known that there can be an artifact
+    task.images()
+    assert sum("of 65,535" in note for note in watcher.said) == 1
+    (tmp_path / "c").mkdir()
+    for number in range(12):
+        (tmp_path / "c" / f"{number}.jxl").write_bytes(b"\xff\x0a" + bytes([number] * 50))
+    with pytest.raises(CrossroadsError, match=r"each class needs a readable training image; received none of .* 'c'.*JPEG XL"):
+        load_and_split(tmp_path, None, Recipe(), Silent())
+
+
+def test_a_flip_that_images_do_not_bear_is_refused_before_anything_is_measured(monkeypatch):
+    slope = np.tile(np.arange(16) * 15, (40, 16, 1))
+    slope[1::2] = slope[1::2, :, ::-1]
+    noise = np.random.default_rng(0).normal(0, 5, (40, 16, 16))
+    images = (slope + noise).clip(0, 255).astype(np.uint8)[..., None].repeat(3, axis=3)
+    partition = load_and_split(
+        (images, np.tile(["left", "right"], 20)), None, Recipe(augmentation=Augmentation(flip=True)), Silent()
+    )
+    monkeypatch.setattr(candidates, "candidate_backbones", lambda *_: [CandidateBackbone(choose(tiny()), "own", named=True)])
+    monkeypatch.setattr(recommend, "measured_machine", lambda: pytest.fail("too late"))
+    with pytest.raises(RecipeError, match="a flip must not change what an image shows"):
+        choose_candidates(partition, None, Silent())
+
+
+def test_a_plan_is_of_the_images_wherever_they_lie_now(plan):
+    entrants, _ = plan(600.0, None)
+    moved = Plan(entrants, 600.0, 1.0, {}).at("pics", None)
+    assert {one.recipe.data for one in moved.entrants} == {"pics"}
+    assert [replace(one.recipe, data=None) for one in moved.entrants] == [one.recipe for one in entrants]
+
+
+def test_what_nothing_stands_in_the_way_of_is_raced_in_its_order(names_and_notes):
+    assert names_and_notes(600.0, None) == (["finetune", "feature-extraction", "early-features", "from-scratch"], [])
+    names, notes = names_and_notes(100.0, None)
+    assert names == ["feature-extraction", "early-features", "from-scratch"]
+    assert notes == ["finetune, b is left out: it takes about 500 s, and the budget is 100 s"]
+
+
+def test_a_head_on_frozen_features_comes_first_all_the_same_where_time_is_short(names_and_notes):
+    names, notes = names_and_notes(30.0, None)
+    assert names == ["from-scratch", "feature-extraction"]
+    assert "feature-extraction, b is the first answer all the same, though it takes about 50 s, and the budget is 30 s" in notes
+    assert not any(note.startswith("feature-extraction, b is left out") for note in notes)
+
+
+def test_what_memory_does_not_hold_is_not_tried_while_something_else_is_there(names_and_notes):
+    names, notes = names_and_notes(600.0, 750.0)
+    assert names == ["from-scratch"]
+    assert "feature-extraction, b is left out: it takes about 900 MB of memory, and 750 are free" in notes
+    assert names_and_notes(30.0, 850.0)[0] == ["from-scratch", "early-features"]
+
+
+@pytest.mark.parametrize(
+    ("budget", "memory", "what", "chosen"),
+    [
+        (1.0, None, "budget", "feature-extraction"),
+        (600.0, 1.0, "memory", "feature-extraction"),
+        (1.0, 850.0, "budget", "early-features"),
+    ],
+)
+def test_where_nothing_is_possible_the_best_head_is_tried_and_said_to_be_too_much(names_and_notes, budget, memory, what, chosen):
+    names, notes = names_and_notes(budget, memory)
+    assert names == [chosen]
+    assert notes[0].startswith(f"the {what} is too small for anything; {chosen}, b is trained all the same, in about ")
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"strategy": "finetune", "weights": "absent.h5"}, "absent.h5 does not exist"),
+        ({"backbone": "MobileNet"}, "no such backbone; received 'MobileNet'; did you mean 'mobilenet'?"),
+        ({"backbone": "mobilenet", "image_size": 20}, "mobilenet"),
+        ({"strategy": "feature-extraction", "epochs": 3}, "epochs does nothing with a linear head"),
+        ({"cut": "0.5"}, "cut belongs to one strategy, and none is named"),
+        ({"strategy": "finetune", "budget": 60.0}, "budget does nothing with a strategy that is named"),
+    ],
+)
+def test_what_is_wrong_whatever_the_images_is_told_before_one_is_read(monkeypatch, tmp_path, asked, message):
+    monkeypatch.setattr(partition_module, "read", None)
+    with pytest.raises(CrossroadsError, match=re.escape(message)):
+        crossroads.fit("photos", out=tmp_path / "run", **asked)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"backbones": ["mobilenet", "MobileNet"]}, "no such backbone; received 'MobileNet'"),
+        ({"backbones": ["mobilenet"], "weights": ["absent.h5"]}, "absent.h5 does not exist"),
+    ],
+)
+def test_the_same_goes_for_advice(monkeypatch, asked, message):
+    monkeypatch.setattr(partition_module, "read", None)
+    with pytest.raises(CrossroadsError, match=re.escape(message)):
+        crossroads.advise("photos", **asked)
+
+
+def test_the_same_goes_for_weights_that_there_are_not(tmp_path):
+    asked = {"backbone": "small-cnn", "weights": "imagenet", "strategy": "finetune"}
+    with pytest.raises(CrossroadsError, match="small-cnn has no ImageNet weights"):
+        crossroads.fit(tmp_path / "absent", out=tmp_path / "run", **asked)
+
+
+def test_the_small_network_is_shortened_by_a_budget_also_where_it_is_named(monkeypatch):
+    asked: list[float | None] = []
+
+    def recommended(_train, _side, offers, recipe, _watcher):
+        assert not offers
+        asked.append(recipe.budget)
+        raise RecipeError("enough", received="this")
+
+    monkeypatch.setattr(candidates, "recommend", recommended)
+    pictures = crossroads.read(stripes(20, size=16))
+    for name in ("small-cnn", None):
+        recipe = Recipe(backbone=name, weights="none" if name else None, budget=60)
+        partition = load_and_split(pictures, None, recipe, Silent())
+        monkeypatch.setattr(candidates, "candidate_backbones", lambda *_: ())
+        with pytest.raises(RecipeError, match="enough"):
+            choose_candidates(partition, None, Silent())
+    assert asked == [60, 60]
+    notes: list[str] = []
+    other = load_and_split(pictures, None, Recipe(backbone="quiz-cnn", weights="none", budget=60), Silent())
+    assert not choose_candidates(other, None, Relay(Silent(), noted=notes.append)).entrants
+    assert notes == ["quiz-cnn trains from scratch; the budget cannot shorten that, use --epochs"]
+
+
+@pytest.fixture
+def decoded(tmp_path, monkeypatch):
+    """From image sizes, as tasks ask for them one after the other, to those of the training images that were decoded, and tasks."""
+
+    def asked(sizes):
+        stages = []
+        load_all = task.load_all
+
+        def counted(part, resize, **options):
+            if part is partition.train:
+                stages.append(resize.size)
+            return load_all(part, resize, **options)
+
+        monkeypatch.setattr(task, "load_all", counted)
+        partition = load_and_split(
+            crossroads.read(stripes(40, size=16)), None, Recipe(validation=0.25, test_fraction=0.0), Silent()
+        )
+        tasks = Tasks(partition, tmp_path, None, Silent())
+        found = [tasks(Recipe(strategy="from-scratch", image_size=size)).images() for size in sizes]
+        monkeypatch.setattr(task, "load_all", load_all)
+        assert [pair[0].pixels.shape[1] for pair in found] == list(sizes)
+        return stages, found
+
+    return asked
+
+
+def test_a_race_decodes_once_for_each_size(decoded):
+    stages, found = decoded((24, 24, 40, 24, 40))
+    assert stages == [24, 40]
+    assert found[0] is found[3]
+    assert not any(isinstance(side.pixels, np.memmap) for pair in found for side in pair)
+
+
+def test_what_memory_does_not_hold_beside_the_first_size_is_kept_in_files_of_the_run(decoded, monkeypatch, tmp_path):
+    monkeypatch.setattr(task, "IN_MEMORY", 40 * 24 * 24 * 3)
+    stages, found = decoded((24, 40, 24, 40))
+    assert stages == [24, 40]
+    assert [isinstance(side.pixels, np.memmap) for side in (*found[0], *found[1])] == [False, False, True, True]
+    assert {path.suffix for path in tmp_path.iterdir()} == {".pixels"}
+
+
+def test_a_size_is_let_go_where_neither_memory_nor_disk_holds_another(decoded, monkeypatch):
+    monkeypatch.setattr(task, "IN_MEMORY", 40 * 40 * 40 * 3)
+    monkeypatch.setattr(task.shutil, "disk_usage", lambda _: SimpleNamespace(free=0))
+    stages, found = decoded((24, 40, 24))
+    assert stages == [24, 40, 24]
+    assert not any(isinstance(side.pixels, np.memmap) for pair in found for side in pair)
+
+
+def test_a_task_decodes_nothing_before_its_images_are_asked_for(monkeypatch, tmp_path):
+    partition = load_and_split(crossroads.read(stripes(40, size=16)), None, Recipe(), Silent())
+    monkeypatch.setattr(task, "load_all", lambda *_, **__: pytest.fail("decoded"))
+    Tasks(partition, tmp_path, None, Silent())(Recipe(strategy="from-scratch", image_size=24))

@@ -1,0 +1,162 @@
+"""A run's folder: claimed by one process, taken up with the same options, and nothing of the user's ever removed."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+import crossroads
+from crossroads.artifact import open_verified
+from crossroads.errors import ArtifactError, RecipeError, TrainingError
+from crossroads.recipe import Recipe
+from crossroads.run.folder import RunFolder
+from pictures import folder_of, stripes
+
+
+def claim(folder, recipe=None, given=(), resume=False):
+    return RunFolder(folder).claimed(recipe or Recipe(), given=set(given), resume=resume)
+
+
+class Stopped(Exception):
+    pass
+
+
+def unfinished(folder, recipe):
+    """A run that was killed before its first epoch: what was asked is there, and no checkpoint."""
+    with claim(folder, recipe):
+        kept = (folder / "checkpoint" / "run.json").read_bytes()
+    (folder / "checkpoint").mkdir(parents=True)
+    (folder / "checkpoint" / "run.json").write_bytes(kept)
+
+
+def test_the_folder_and_its_parents_are_made_and_vanish_with_a_mistake(tmp_path):
+    inner = tmp_path / "a" / "b" / "c"
+    with pytest.raises(Stopped), claim(inner):  # noqa: PT012
+        assert (inner / "checkpoint" / "run.json").is_file()
+        raise Stopped
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_was_there_stays(tmp_path):
+    with pytest.raises(Stopped), claim(tmp_path):
+        raise Stopped
+    assert tmp_path.is_dir()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["thesis.txt", "checkpoint/my-weights.h5"])
+def test_what_is_the_users_is_never_removed(tmp_path, name):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text("precious")
+    with pytest.raises(ArtifactError, match="new or an empty folder"), claim(tmp_path):
+        pass
+    assert (tmp_path / name).read_text() == "precious"
+
+
+def test_a_file_among_the_checkpoints_survives_the_end_of_the_run(tmp_path):
+    with claim(tmp_path):
+        (tmp_path / "checkpoint" / "notes.txt").write_text("mine")
+        (tmp_path / "checkpoint" / "train.pixels").write_text("ours")
+    assert [path.name for path in (tmp_path / "checkpoint").iterdir()] == ["notes.txt"]
+
+
+def test_a_refused_process_leaves_the_first_ones_run_alone(tmp_path):
+    with claim(tmp_path / "run", Recipe(seed=3)):
+        before = (tmp_path / "run" / "checkpoint" / "run.json").read_bytes()
+        for resume in (False, True):
+            with pytest.raises(TrainingError, match="one process at a time"), claim(tmp_path / "run", resume=resume):
+                pass
+        assert (tmp_path / "run" / "checkpoint" / "run.json").read_bytes() == before
+
+
+def test_an_unfinished_run_is_taken_up_only_when_asked_and_with_what_it_was_started_with(tmp_path):
+    unfinished(tmp_path, Recipe(seed=5, validation=0.3))
+    with pytest.raises(TrainingError, match="add --resume"), claim(tmp_path):
+        pass
+    with claim(tmp_path, resume=True) as recipe:
+        assert (recipe.seed, recipe.validation) == (5, 0.3)
+
+
+def test_an_option_that_equals_the_default_is_no_less_asked_for(tmp_path):
+    unfinished(tmp_path, Recipe(seed=5))
+    again = claim(tmp_path, Recipe(seed=0), given={"seed"}, resume=True)
+    with pytest.raises(RecipeError, match="resumed with the seed it was started with, 5; received 0"), again:
+        pass
+
+
+def test_another_test_set_is_refused_and_the_same_one_may_be_written_differently(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    unfinished(tmp_path / "run", Recipe(test=str(tmp_path / "test")))
+    other = claim(tmp_path / "run", Recipe(test="other"), given={"test"}, resume=True)
+    with pytest.raises(RecipeError, match="the test it was started with"), other:
+        pass
+    with claim(tmp_path / "run", Recipe(test="./test"), given={"test"}, resume=True):
+        pass
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"epoch": 3}'])
+def test_a_damaged_claim_is_told(tmp_path, text):
+    unfinished(tmp_path, Recipe())
+    (tmp_path / "checkpoint" / "run.json").write_text(text)
+    with pytest.raises((TrainingError, RecipeError)), claim(tmp_path, resume=True):
+        pass
+
+
+def test_kill_9_at_several_points_then_resume_gives_the_same_artifact(tmp_path):
+    images, labels = stripes(60)
+    data = folder_of(tmp_path / "data", images, labels)
+    options = {"epochs": 2, "batch_size": 16, "image_size": 16, "validation": 0.2, "test_fraction": 0.2}
+    whole = crossroads.fit(data, out=tmp_path / "whole", **options)
+    script = textwrap.dedent(
+        """
+        import os, signal, sys
+        import crossroads
+        from crossroads.artifact import _draft
+        from crossroads.progress import Silent
+        where = sys.argv[3]
+        def kill(*_):
+            os.kill(os.getpid(), signal.SIGKILL)
+        class Kill(Silent):
+            def progress(self, stage, done, total):
+                if where == stage:
+                    kill()
+            def step(self, epoch, done, total):
+                if where == f"epoch {epoch} step {done}":
+                    kill()
+        if where == "between the files":
+            sync = _draft._sync
+            _draft._sync = lambda path: kill() if path == _draft.Path(sys.argv[2]) else sync(path)
+        crossroads.fit(sys.argv[1], out=sys.argv[2], resume=True, watcher=Kill(), **OPTIONS)
+        """
+    ).replace("OPTIONS", repr(options))
+    out = tmp_path / "run"
+    for where in ("decoding train", "epoch 2 step 1", "between the files"):
+        done = subprocess.run([sys.executable, "-c", script, data, out, where], capture_output=True, check=False)
+        assert done.returncode == -signal.SIGKILL, done.stderr.decode()[-2000:]
+        assert not (out / "crossroads.json").exists()
+    resumed = crossroads.fit(data, out=out, resume=True, **options)
+    assert open_verified(out).facts["weights"] == open_verified(whole.artifact).facts["weights"]
+    assert resumed.metrics["test"] == whole.metrics["test"]
+    assert {p.name for p in out.iterdir()} == {p.name for p in whole.artifact.iterdir()}
+
+
+def test_the_time_of_earlier_processes_is_counted_up_to_the_last_file_they_left(tmp_path):
+    unfinished(tmp_path, Recipe())
+    state = tmp_path / "checkpoint"
+    (state / "clock.json").write_text('{"spent": 5.0, "began": 1000.0}')
+    os.utime(state / "run.json", (1030, 1030))
+    folder = RunFolder(tmp_path)
+    with folder.claimed(Recipe(), given=set(), resume=True):
+        assert folder.spent == 35
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_damaged_clock_starts_anew(tmp_path):
+    unfinished(tmp_path, Recipe())
+    (tmp_path / "checkpoint" / "clock.json").write_text("{")
+    folder = RunFolder(tmp_path)
+    with folder.claimed(Recipe(), given=set(), resume=True):
+        assert folder.spent == 0

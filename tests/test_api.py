@@ -1,0 +1,501 @@
+"""The main job end to end, on tiny pictures: images in, a tested artifact out, and what goes wrong on the way."""
+
+import json
+import shutil
+import tomllib
+import warnings
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import crossroads
+from crossroads import artifact
+from crossroads.advice import recommend
+from crossroads.advice.candidate_backbones import CandidateBackbone
+from crossroads.artifact import load_model, open_verified, read_seen
+from crossroads.artifact._manifest import facts_of, text_of
+from crossroads.data import partition as partition_module
+from crossroads.data import splits
+from crossroads.data.dataset import Dataset
+from crossroads.errors import ArtifactError, DataError, RecipeError, SplitError, TrainingError
+from crossroads.networks.construct import choose
+from crossroads.predictor import Predictor
+from crossroads.recipe import Augmentation, Recipe
+from killing import Killed, StopAt
+from pictures import folder_of, stripes
+from watchers import Notes
+
+pytestmark = pytest.mark.core
+WITH_OWN_TEST = Recipe(epochs=2, batch_size=16, image_size=16, validation=0.2)
+QUICK = replace(WITH_OWN_TEST, test_fraction=0.2)
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    images, labels = stripes(80)
+    return folder_of(tmp_path_factory.mktemp("stripes"), images, labels)
+
+
+@pytest.fixture(scope="module")
+def run(source, tmp_path_factory):
+    return crossroads.fit(source, out=tmp_path_factory.mktemp("run") / "run", recipe=QUICK, epochs=6)
+
+
+@pytest.fixture(scope="module")
+def whole(source, tmp_path_factory):
+    """A run that nothing broke off."""
+    return crossroads.fit(source, out=tmp_path_factory.mktemp("whole") / "run", recipe=QUICK)
+
+
+def test_a_run_says_what_a_program_needs(run):
+    told = run.to_json()
+    assert {"artifact", "backbone", "strategy", "seconds", "peak_memory_mb", "validation", "test"} <= told.keys()
+    for side, n in (("validation", 16), ("test", 16)):
+        assert told[side]["n"] == n
+        assert {"n", "accuracy", "accuracy_interval", "balanced_accuracy", "loss"} <= told[side].keys()
+    json.dumps(told, allow_nan=False)
+
+
+def test_it_learned(run):
+    assert run.metrics["test"]["accuracy"] >= 0.9
+
+
+def test_the_artifact_holds_everything_and_only_that(run):
+    names = {path.name for path in run.artifact.iterdir()}
+    assert names == {
+        "model.keras",
+        "model.xml",
+        "model.bin",
+        "crossroads.json",
+        "metrics.json",
+        "history.csv",
+        "recipe.toml",
+        "seen.npy",
+    }
+    facts = open_verified(run.artifact).facts
+    assert facts["classes"] == ["level", "upright"]
+    assert facts["data"]["splits"]["train"]["n"] == 48
+    assert len((run.artifact / "history.csv").read_text().splitlines()) == 7
+
+
+def test_what_was_scored_is_what_was_saved(run, source):
+    test = splits.split(crossroads.read(source), validation=0.2, test=0.2, seed=0).test.unlock()
+    scored = Predictor.load(run.artifact).probabilities_of(test)
+    accuracy = (scored.probabilities.argmax(1) == test.labels).mean()
+    assert accuracy == run.metrics["test"]["accuracy"]
+    keras_model = load_model(run.artifact)
+    from crossroads.data.loading import load_all
+
+    np.testing.assert_allclose(keras_model.predict_on_batch(load_all(test, 16).pixels), scored.probabilities, atol=1e-4)
+
+
+def test_the_recipe_in_the_artifact_repeats_the_run(run, tmp_path):
+    stored = tomllib.loads((run.artifact / "recipe.toml").read_text())
+    again = crossroads.fit(out=tmp_path / "again", recipe=Recipe.from_mapping(stored))
+    assert open_verified(again.artifact).facts["weights"] == open_verified(run.artifact).facts["weights"]
+    assert again.metrics["test"]["loss"] == run.metrics["test"]["loss"]
+
+
+def test_evaluate_finds_the_same_classes_in_other_data(run, tmp_path):
+    images, labels = stripes(20, seed=9)
+    scored = crossroads.evaluate(run.artifact, folder_of(tmp_path / "new", images, labels))
+    assert scored.n == 20
+    assert scored.accuracy >= 0.9
+
+
+def test_a_run_stands_for_its_folder_wherever_an_artifact_is_read(run):
+    assert crossroads.load(run).classes == crossroads.load(run.artifact).classes
+    assert artifact.read_metrics(run) == run.metrics
+    assert artifact.load_model(run).output_shape[1] == len(crossroads.load(run).classes)
+
+
+@pytest.mark.parametrize("read", [crossroads.load, artifact.read_metrics, lambda run: crossroads.evaluate(run, "images")])
+@pytest.mark.parametrize("wrong", [None, 3, {"artifact": "runs/photos"}], ids=lambda wrong: type(wrong).__name__)
+def test_what_is_no_folder_is_not_taken_for_an_artifact(read, wrong):
+    with pytest.raises(ArtifactError, match=type(wrong).__name__):
+        read(wrong)
+
+
+def test_an_unknown_label_is_told(run, tmp_path):
+    images, _ = stripes(4)
+    with pytest.raises(DataError, match="uprigth"):
+        crossroads.evaluate(run.artifact, folder_of(tmp_path / "new", images, ["level", "uprigth"] * 2))
+
+
+def test_a_finished_run_is_not_overwritten_and_resuming_it_returns_it(run, source):
+    before = (run.artifact / "crossroads.json").read_bytes()
+    with pytest.raises(ArtifactError, match="never overwritten"):
+        crossroads.fit(source, out=run.artifact, recipe=QUICK)
+    assert crossroads.fit(source, out=run.artifact, recipe=QUICK, epochs=6, resume=True).metrics == run.metrics
+    with pytest.raises(RecipeError, match="the epochs it was started with, 6; received 2"):
+        crossroads.fit(source, out=run.artifact, recipe=QUICK, resume=True)
+    assert (run.artifact / "crossroads.json").read_bytes() == before
+
+
+def test_a_finished_run_is_not_taken_for_one_on_other_images(source, run, tmp_path):
+    images, labels = stripes(80, seed=3)
+    other = folder_of(tmp_path / "other", images, labels)
+    options = {"out": run.artifact, "recipe": QUICK, "epochs": 6, "resume": True}
+    with pytest.raises(
+        DataError, match=r"train images or labels differ from those of the finished run; received .*other; choose another --out"
+    ):
+        crossroads.fit(other, **options)
+    with pytest.raises(DataError, match="nowhere"):
+        crossroads.fit(tmp_path / "nowhere", **options)
+    with pytest.raises(DataError, match="train images or labels differ"):
+        crossroads.fit((images, labels), **options)
+    shutil.copytree(source, tmp_path / "moved")
+    assert crossroads.fit(tmp_path / "moved", **options).metrics == run.metrics
+    victim = sorted((tmp_path / "moved" / "level").iterdir())[0]
+    victim.rename(tmp_path / "moved" / "upright" / "now-upright.png")
+    with pytest.raises(DataError, match="images or labels differ"):
+        crossroads.fit(tmp_path / "moved", **options)
+
+
+def test_a_finished_run_with_a_test_set_is_not_taken_for_one_with_another(source, tmp_path):
+    own, other = stripes(12, seed=4), stripes(12, seed=5)
+    run = crossroads.fit(source, out=tmp_path / "run", test=own, recipe=WITH_OWN_TEST, epochs=1)
+    options = {"out": tmp_path / "run", "recipe": WITH_OWN_TEST, "epochs": 1, "resume": True}
+    assert crossroads.fit(source, test=own, **options).metrics == run.metrics
+    with pytest.raises(DataError, match="test images or labels differ"):
+        crossroads.fit(source, test=other, **options)
+
+
+def test_a_finished_run_is_not_taken_for_one_whose_recipe_names_other_images(tmp_path):
+    folders = [folder_of(tmp_path / name, *stripes(60, seed=seed)) for seed, name in enumerate(("photos", "other"))]
+    recipes = [replace(QUICK, data=str(folder), epochs=1) for folder in folders]
+    run = crossroads.fit(out=tmp_path / "run", recipe=recipes[0])
+    assert crossroads.fit(out=tmp_path / "run", recipe=recipes[0], resume=True).metrics == run.metrics
+    with pytest.raises(DataError, match="train images or labels differ"):
+        crossroads.fit(out=tmp_path / "run", recipe=recipes[1], resume=True)
+
+
+def test_images_that_are_given_leave_no_path_of_the_recipe_in_the_artifact(source, tmp_path):
+    recipe = replace(WITH_OWN_TEST, data="photos", test="held-out", epochs=1)
+    run = crossroads.fit(stripes(80), out=tmp_path / "run", test=stripes(12, seed=4), recipe=recipe)
+    kept = tomllib.loads((run.artifact / "recipe.toml").read_text())
+    assert not {"data", "test"} & kept.keys()
+
+
+def test_once_there_is_a_test_nothing_reads_it_before_the_final_evaluation(source, tmp_path, monkeypatch):
+    test = splits.split(crossroads.read(source), validation=0.2, test=0.2, seed=0).test.unlock()
+    held_out = {test.name(row) for row in range(len(test))}
+    read, unlocked = [], []
+    whole, unlock = Dataset.read, splits.SealedTest.unlock
+    monkeypatch.setattr(Dataset, "read", lambda self, row: read.append((self.name(row), bool(unlocked))) or whole(self, row))
+    monkeypatch.setattr(splits.SealedTest, "unlock", lambda self: unlocked.append(True) or unlock(self))
+
+    def partition(*args, **options):  # which compares the bytes of all images, so that equal ones come on one side
+        parts = splits.split(*args, **options)
+        names = [name for name, _ in read]
+        assert len(names) == len(set(names))
+        read.clear()
+        return parts
+
+    monkeypatch.setattr(partition_module, "split", partition)
+    crossroads.fit(source, out=tmp_path / "run", recipe=QUICK, epochs=1)
+    early = {name for name, after in read if not after}
+    assert len(unlocked) == 1
+    assert early
+    assert not early & held_out
+    assert held_out <= {name for name, after in read if after}
+
+
+def test_what_a_watcher_raises_reaches_the_caller_unchanged_and_the_run_can_be_resumed(source, whole, tmp_path):
+    """Want of memory is told in other words where it is that of the training."""
+
+    class Stops(crossroads.Silent):
+        def epoch(self, record, total):
+            raise MemoryError("no room for the plot")
+
+    with pytest.raises(MemoryError, match="no room for the plot"):
+        crossroads.fit(source, out=tmp_path / "run", recipe=QUICK, watcher=Stops())
+    resumed = crossroads.fit(source, out=tmp_path / "run", recipe=QUICK, resume=True)
+    assert open_verified(resumed.artifact).facts["weights"] == open_verified(whole.artifact).facts["weights"]
+
+
+@pytest.mark.parametrize("at", [(1, 1), (2, 2)])
+def test_a_run_broken_off_is_resumed_to_the_same_weights(source, whole, tmp_path, at):
+    with pytest.raises(Killed):
+        crossroads.fit(source, out=tmp_path / "broken", recipe=QUICK, watcher=StopAt(*at))
+    if at[0] > 1:
+        with pytest.raises(TrainingError, match="add --resume"):
+            crossroads.fit(source, out=tmp_path / "broken", recipe=QUICK)
+    resumed = crossroads.fit(source, out=tmp_path / "broken", recipe=QUICK, resume=True)
+    assert open_verified(resumed.artifact).facts["weights"] == open_verified(whole.artifact).facts["weights"]
+    assert not (resumed.artifact / "checkpoint").exists()
+
+
+def test_a_run_is_not_resumed_with_other_options_or_other_data(source, tmp_path):
+    with pytest.raises(Killed):
+        crossroads.fit(source, out=tmp_path / "run", recipe=QUICK, watcher=StopAt(2, 1))
+    with pytest.raises(RecipeError, match="resumed with the seed it was started with, 0; received 5"):
+        crossroads.fit(source, out=tmp_path / "run", recipe=QUICK, seed=5, resume=True)
+    images, labels = stripes(80, seed=3)
+    other = folder_of(tmp_path / "other", images, labels)
+    with pytest.raises(TrainingError, match="another run: images or labels differ"):
+        crossroads.fit(other, out=tmp_path / "run", recipe=QUICK, resume=True)
+
+
+def test_an_artifact_among_the_images_would_be_some_of_them_and_is_refused(source, tmp_path):
+    images, labels = stripes(12)
+    test = folder_of(tmp_path / "test", images, labels)
+    for inside, recipe, held_out in ((source, QUICK, None), (test, WITH_OWN_TEST, test)):
+        with pytest.raises(RecipeError, match="--out must lie outside of the images"):
+            crossroads.fit(source, out=inside / "level" / "run", recipe=recipe, test=held_out)
+        assert not (inside / "level" / "run").exists()
+
+
+def test_where_there_is_nothing_to_resume_it_is_said(source, tmp_path):
+    watcher = Notes()
+    crossroads.fit(source, out=tmp_path / "run", recipe=QUICK, epochs=1, resume=True, watcher=watcher)
+    assert f"there is no unfinished run in {tmp_path / 'run'}: it starts anew" in watcher.said
+
+
+def test_a_mistake_leaves_no_folder_behind(tmp_path):
+    images, _ = stripes(10)
+    one = folder_of(tmp_path / "one", images, ["only"] * 10)
+    with pytest.raises(DataError, match="at least two classes; received 1"):
+        crossroads.fit(one, out=tmp_path / "run", recipe=QUICK)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_with_other_things_in_it_is_left_alone(source, tmp_path):
+    (tmp_path / "thesis.txt").write_text("precious")
+    with pytest.raises(ArtifactError, match="must be a new or an empty folder"):
+        crossroads.fit(source, out=tmp_path, recipe=QUICK)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_with_strict_a_class_that_cannot_be_split_is_refused(tmp_path):
+    images, labels = stripes(20)
+    labels = np.array([*labels[:19], "lonely"])
+    with pytest.raises(SplitError, match="lonely"):
+        crossroads.fit(folder_of(tmp_path / "data", images, labels), out=tmp_path / "run", recipe=QUICK, strict=True)
+
+
+def test_a_refused_image_is_listed_and_with_strict_an_error(tmp_path):
+    images, labels = stripes(40)
+    data = folder_of(tmp_path / "data", images, labels)
+    (data / "level" / "broken.png").write_bytes((data / "level" / "0000.png").read_bytes()[:100])
+    run = crossroads.fit(data, out=tmp_path / "run", recipe=QUICK, epochs=1)
+    refused = [row["name"] for row in run.refused]
+    assert len(refused) == 1
+    assert refused[0].endswith("broken.png")
+    assert any("refused" in note for note in run.metrics["notes"])
+    data.rename(tmp_path / "moved")
+    assert crossroads.fit(tmp_path / "moved", out=tmp_path / "run", recipe=QUICK, epochs=1, resume=True).metrics == run.metrics
+    with pytest.raises(DataError, match=r"broken\.png"):
+        crossroads.fit(tmp_path / "moved", out=tmp_path / "strict", recipe=QUICK, strict=True)
+
+
+def test_a_test_set_of_its_own_is_brought_to_the_classes_by_name(source, tmp_path):
+    images, labels = stripes(12, seed=4)
+    test = folder_of(tmp_path / "test", images[labels == "upright"], labels[labels == "upright"])
+    run = crossroads.fit(source, out=tmp_path / "run", test=test, recipe=WITH_OWN_TEST)
+    assert run.metrics["test"]["n"] == 6
+    again = crossroads.fit(out=tmp_path / "again", recipe=run.artifact / "recipe.toml")
+    assert again.metrics["test"] == run.metrics["test"]
+    assert run.metrics["validation"]["n"] == 16
+
+
+def test_a_share_for_the_test_beside_a_test_set_is_refused(source, tmp_path):
+    with pytest.raises(RecipeError, match=r"test_fraction does nothing where a test set is given; received 0\.2"):
+        crossroads.fit(source, out=tmp_path / "run", test=source, recipe=QUICK)
+
+
+def test_test_images_seen_in_training_are_told(source, tmp_path):
+    run = crossroads.fit(source, out=tmp_path / "run", test=source, recipe=WITH_OWN_TEST, epochs=1)
+    assert run.metrics["test"]["seen_in_training"] == 80
+    assert any("80 of 80 test images are also in train or validation" in note for note in run.metrics["notes"])
+
+
+def test_images_that_the_weights_have_learned_from_are_told(run, source, tmp_path):
+    options = {
+        "strategy": "feature-extraction",
+        "backbone": run.metrics["backbone"],
+        "weights": str(run.artifact / "model.keras"),
+        "image_size": 16,
+    }
+    watcher = Notes()
+    begun = crossroads.fit(source, out=tmp_path / "begun", seed=5, test_fraction=0.2, watcher=watcher, **options)
+    test = begun.metrics["test"]
+    assert 0 < test["seen_by_weights"] <= test["n"]
+    said = "among those that the weights learned from, or were chosen by"
+    assert (
+        f"{test['seen_by_weights']} of {test['n']} test images are {said}; these scores are optimistically biased"
+        in begun.metrics["notes"]
+    )
+    assert any(note.endswith(f"validation images are {said}, and say nothing of new ones") for note in watcher.said)
+    # What began there has seen them too.
+    seen = [{digest.tobytes() for digest in read_seen(open_verified(one.artifact))} for one in (begun, run)]
+    assert seen[1] < seen[0]
+    other = crossroads.fit(stripes(20, seed=9), out=tmp_path / "other", recipe=Recipe(), **options)
+    assert other.metrics["test"]["seen_by_weights"] == 0
+    assert not [note for note in other.metrics["notes"] if said in note]
+
+
+def test_advice_says_that_the_weights_have_learned_from_the_images(run, source):
+    offer = CandidateBackbone(choose(run.metrics["backbone"]), str(run.artifact / "model.keras"), named=True)
+    for images, learned in ((source, True), (stripes(80, seed=9), False)):
+        watcher = Notes()
+        recommend._looked_at(crossroads.read(images), offer, Recipe(image_size=16), 16.0, None, watcher)
+        said = [note for note in watcher.said if "learned from" in note]
+        assert len(said) == learned
+        assert all("of 80 training images" in note for note in said)
+
+
+def test_evaluate_without_a_watcher_warns_and_its_result_says_so_too(run, source):
+    with pytest.warns(crossroads.CrossroadsWarning) as caught:
+        scored = crossroads.evaluate(run.artifact, source)
+    assert {warning.filename for warning in caught} == {__file__}
+    facts = open_verified(run.artifact).facts["data"]
+    assert (scored.n, scored.seen_in_training) == (80, facts["n"])
+    assert scored.warnings == tuple(str(warning.message) for warning in caught)
+    assert f"{facts['n']} of 80 images were in the training" in scored.warnings[-1]
+    told = json.loads(json.dumps(scored.to_json(), allow_nan=False))
+    assert (told["seen_in_training"], told["refused"], told["warnings"]) == (facts["n"], [], list(scored.warnings))
+    assert ("seen_in_training", facts["n"]) in scored.lines()
+
+
+def test_evaluate_lists_what_it_refused(run, tmp_path, recwarn):
+    data = folder_of(tmp_path / "new", *stripes(20, seed=9))
+    (data / "level" / "broken.png").write_bytes(b"no image")
+    scored = crossroads.evaluate(run.artifact, data)
+    assert (scored.n, scored.seen_in_training) == (20, 0)
+    (refused,) = scored.to_json()["refused"]
+    assert refused.keys() == {"name", "reason"}
+    assert refused["name"].endswith("broken.png")
+    (told,) = scored.warnings
+    assert "1 image of the data was refused" in told
+
+
+def test_a_run_says_what_was_seen_refused_and_warned_of_also_where_warnings_are_errors(tmp_path):
+    images, labels = stripes(60)
+    data, test = folder_of(tmp_path / "data", images, labels), folder_of(tmp_path / "test", images[:20], labels[:20])
+    for folder in (data, test):
+        (folder / "level" / "broken.png").write_bytes(b"no image")
+    links = folder_of(tmp_path / "links", images, labels)
+    for name in ("again", "once more"):
+        (links / "upright" / name).symlink_to(test / "level")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("error", crossroads.CrossroadsWarning)
+        run = crossroads.fit(data, out=tmp_path / "run", test=test, recipe=WITH_OWN_TEST, strategy="from-scratch", epochs=1)
+        with pytest.raises(crossroads.CrossroadsWarning):  # where no training is lost
+            crossroads.evaluate(run.artifact, test)
+        with pytest.raises(crossroads.CrossroadsWarning):
+            crossroads.advise(links)
+    assert run.seen_in_training == 20
+    assert [row["split"] in ("train", "validation", "test") for row in run.refused] == [True, True]
+    assert [row["name"].endswith("broken.png") for row in run.refused] == [True, True]
+    ours = [warning for warning in caught if warning.category is crossroads.CrossroadsWarning]
+    assert {warning.filename for warning in ours} == {__file__}
+    shown = [str(warning.message) for warning in ours]
+    assert run.warnings == tuple(shown)
+    for part in ("refused", "20 of 20 test images are also in train or validation"):
+        assert any(part in warning for warning in run.warnings)
+    told = run.to_json()
+    assert (told["seen_in_training"], told["refused"], told["warnings"]) == (20, run.refused, list(run.warnings))
+    assert told["test"]["warnings"][-1] in run.warnings
+    assert [row.keys() for row in told["test"]["refused"]] == [{"name", "reason"}]
+
+
+def test_an_artifact_of_an_earlier_format_is_a_clear_error(run, source, tmp_path):
+    """Its metrics had no warnings, and refused images by split."""
+    old = tmp_path / "old"
+    shutil.copytree(run.artifact, old)
+    metrics = {key: value for key, value in run.metrics.items() if key != "warnings"} | {"refused": {"train": [], "validation": []}}
+    (old / "metrics.json").write_text(json.dumps(metrics))
+    facts = json.loads((old / "crossroads.json").read_text())
+    facts.pop("digest")
+    facts["files"]["metrics.json"] = facts_of(old / "metrics.json")
+    (old / "crossroads.json").write_text(text_of({**facts, "format": 1}))
+    for use in (
+        lambda: crossroads.fit(source, out=old, recipe=QUICK, epochs=6, resume=True),
+        lambda: crossroads.evaluate(old, source),
+        lambda: crossroads.load(old),
+    ):
+        with pytest.raises(ArtifactError, match="received format 1"):
+            use()
+
+
+def test_evaluate_tells_images_that_the_artifact_was_trained_on(run, source, tmp_path):
+    watcher = Notes()
+    crossroads.evaluate(run.artifact, source, watcher=watcher)
+    facts = open_verified(run.artifact).facts["data"]
+    told = [note for note in watcher.said if "in the training or validation" in note]
+    assert [note.split(" were")[0] for note in told] == [f"{facts['n']} of {facts['n'] + facts['splits']['test']['n']} images"]
+    watcher = Notes()
+    crossroads.evaluate(run.artifact, stripes(20, seed=9), watcher=watcher)
+    assert not [note for note in watcher.said if "in the training or validation" in note]
+
+
+def test_equal_images_come_on_one_side_of_a_split_that_is_drawn(tmp_path):
+    images, labels = stripes(40)
+    watcher = Notes()
+    twice = (np.concatenate([images, images]), np.tile(labels, 2))
+    run = crossroads.fit(twice, out=tmp_path / "run", recipe=QUICK, epochs=1, watcher=watcher)
+    assert [run.metrics[side]["seen_in_training"] for side in ("validation", "test")] == [0, 0]
+    assert "40 duplicate images were kept in the same split as their copies" in watcher.said
+    again = crossroads.fit(twice, out=tmp_path / "run", recipe=QUICK, epochs=1, resume=True)
+    assert again.metrics == run.metrics
+
+
+def test_validation_images_that_are_also_in_train_are_told(tmp_path):
+    images, labels = stripes(40)
+    rows = tmp_path / "rows.csv"
+    folder = folder_of(tmp_path / "images", images, labels)
+    paths = sorted(folder.rglob("*.png"))
+    lines = [f"{path},{path.parent.name},a{path.stem}" for path in paths]
+    for path in paths:
+        copied = path.with_stem(f"{path.stem}-copy")
+        shutil.copy(path, copied)
+        lines.append(f"{copied},{path.parent.name},b{path.stem}")
+    rows.write_text("path,label,group\n" + "\n".join(lines))
+    run = crossroads.fit(rows, out=tmp_path / "run", recipe=QUICK, epochs=1)
+    seen = run.metrics["validation"]["seen_in_training"]
+    assert 0 < seen <= run.metrics["validation"]["n"]
+    assert any(note.startswith(f"{seen} of 16 validation images are also in train") for note in run.metrics["notes"])
+
+
+def test_flip_is_refused_where_classes_are_mirror_images(tmp_path):
+    size, n = 16, 40
+    slope = np.tile(np.arange(size) * 15, (size, 1))
+    noise = np.random.default_rng(0).normal(0, 5, (n, size, size, 1))
+    left = np.arange(n) % 2 == 0
+    clean = np.where(left[:, None, None], slope, slope[:, ::-1])[..., None]
+    pixels = (clean + noise).clip(0, 255).astype(np.uint8).repeat(3, axis=3)
+    data = (pixels, np.where(left, "left", "right"))
+    with pytest.raises(RecipeError, match="flip"):
+        crossroads.fit(data, out=tmp_path / "run", recipe=QUICK, augmentation=Augmentation(flip=True))
+
+
+def test_no_data_is_told(tmp_path):
+    with pytest.raises(DataError, match="give DATA"):
+        crossroads.fit(out=tmp_path / "run")
+
+
+def test_only_the_test_part_of_a_split_is_scored(run, tmp_path):
+    images, labels = stripes(20, seed=9)
+    data = folder_of(tmp_path / "split", images[:12], labels[:12], split="train")
+    folder_of(data, images[12:], labels[12:], split="test")
+    assert crossroads.evaluate(run.artifact, data).n == 8
+
+
+def test_parity_is_checked_on_images_from_all_over():
+    from crossroads.data.images import Resize
+    from crossroads.run.finish import _spread
+    from crossroads.run.train import Side
+
+    images, labels = stripes(1000)
+    dataset = crossroads.read((images, labels))
+    pixels = np.arange(1000, dtype=np.int64)[:, None]
+    side = Side(dataset, np.zeros((1000, 16), np.uint8), (), pixels)
+    chosen = _spread(side, Resize(16))[:, 0]
+    assert len(chosen) == len(set(chosen)) == 256
+    assert (chosen[0], chosen[-1]) == (0, 999)
+    assert np.diff(chosen).max() <= 4
+    assert len(_spread(side, Resize(600))) == 64
+    decoded = _spread(replace(side, pixels=None), Resize(16))
+    np.testing.assert_array_equal(decoded, images[chosen])
