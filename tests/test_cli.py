@@ -328,7 +328,7 @@ def test_a_full_disk_is_told_without_a_traceback(crossroads, data, tmp_path, mon
 
 @pytest.mark.parametrize("kept", [True, False])
 def test_an_interrupt_says_whether_the_run_can_go_on(crossroads, data, tmp_path, monkeypatch, kept):
-    from crossroads import workflow
+    from crossroads import api
 
     def interrupted(*_, out, **__):
         if kept:
@@ -336,7 +336,7 @@ def test_an_interrupt_says_whether_the_run_can_go_on(crossroads, data, tmp_path,
             (out / "checkpoint" / "run.json").write_text("{}")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(workflow, "fit", interrupted)
+    monkeypatch.setattr(api, "fit", interrupted)
     code, _, err = crossroads("fit", data, "--out", tmp_path / "run")
     assert code == 130
     assert err.splitlines()[-1].startswith("error: stopped")

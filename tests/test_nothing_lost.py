@@ -6,7 +6,7 @@ import keras
 import pytest
 
 import crossroads
-from crossroads import api as workflow
+from crossroads import api
 from crossroads.advice.estimate import Estimate
 from crossroads.artifact import _draft, _export, open_verified
 from crossroads.errors import ArtifactError, CrossroadsError, DataError
@@ -106,13 +106,13 @@ def raced(monkeypatch, network):
     def planned(partition, own, watcher):
         entrants = []
         for name, accuracy in (("feature-extraction", 0.6), ("finetune", 0.9)):
-            choice = workflow.Tasks(partition, None, own, watcher)._choice(partition.recipe)
-            asked = relevant(workflow.replace(partition.recipe, epochs=2, weights="own"), strategy(name))
+            choice = api.Tasks(partition, None, own, watcher).choice(partition.recipe)
+            asked = relevant(api.replace(partition.recipe, epochs=2, weights="own"), strategy(name))
             recipe = resolve(asked, choice.record, images=len(partition.train), image_size=SIZE)
             entrants.append(RaceCandidate(recipe, Estimate(accuracy, 0.0, 1.0), 1.0, 0.5 if recipe.epochs else 0.0))
         return Plan(tuple(entrants), 600.0, 0.0, {})
 
-    monkeypatch.setattr(workflow, "planned", planned)
+    monkeypatch.setattr(api, "choose_candidates", planned)
 
 
 @pytest.mark.usefixtures("raced")

@@ -63,7 +63,7 @@ def test_a_relay_keeps_each_warning_once_and_no_notes():
         relay.warning(text)
     relay.note("trying")
     assert relay.warnings == ("one", "two")
-    assert heard.said == notes == ["one", "two", "one", "trying"]
+    assert heard.said == notes == ["one", "two", "trying"]
 
 
 def test_what_a_watcher_raised_is_raised_again_whatever_was_made_of_it():

@@ -102,7 +102,7 @@ def test_a_fault_of_this_program_is_raised(pictures, monkeypatch):
     def fails(*_):
         raise TypeError("a bug")
 
-    monkeypatch.setattr(short, "train", fails)
+    monkeypatch.setattr(short.training, "train", fails)
     with pytest.raises(TypeError, match="a bug"):
         short_training(pictures, choose("quiz-cnn"), SCRATCH, Limit(400, (2, 30), 60.0), Silent())
 
@@ -111,7 +111,7 @@ def test_one_that_fails_is_told_of_and_stops_nothing(pictures, monkeypatch, capl
     def fails(*_):
         raise MemoryError("no room\nfor it")
 
-    monkeypatch.setattr(short, "train", fails)
+    monkeypatch.setattr(short.training, "train", fails)
     watcher = Notes()
     assert short_training(pictures, choose("quiz-cnn"), SCRATCH, Limit(400, (2, 30), 60.0), watcher) is None
     assert watcher.said[-1] == "no short training of quiz-cnn: no room"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-PACKAGE = str(Path(__file__).parent) + os.sep
+PACKAGE = str(Path(__file__).parents[1]) + os.sep
 """What the path of every file of this package starts with."""
 
 _BACKENDS = ("jax", "jaxlib", "keras", "nncf", "openvino", "tensorflow", "torch")
