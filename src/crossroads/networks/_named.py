@@ -1,4 +1,4 @@
-"""Checks of the name of a user's own network that load neither the network nor Keras."""
+"""Checks the name of a custom network without loading the network or Keras."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from crossroads.errors import BackboneError
 
 
 def require_present(named: str) -> None:
-    """Raises `BackboneError` where a ``.keras`` file, or the module of ``package.module:function``, does not exist."""
+    """Raises `BackboneError` if a ``.keras`` file, or the module of ``package.module:function``, does not exist."""
     if named.endswith(".keras"):
         require_file(Path(named))
         return
@@ -20,7 +20,7 @@ def require_present(named: str) -> None:
     with current_folder_importable():
         try:
             found = module in sys.modules or importlib.util.find_spec(module) is not None
-        except ModuleNotFoundError:  # of the package
+        except ModuleNotFoundError:  # the package of the module
             found = False
         except Exception:  # a boundary: the package is the user's code; importing the module will say what is wrong
             return
@@ -29,25 +29,37 @@ def require_present(named: str) -> None:
 
 
 def require_file(path: Path) -> None:
-    """Raises `BackboneError` where there is no such file."""
+    """Raises `BackboneError` if the file does not exist."""
     if not path.is_file():
-        raise BackboneError("there is no such file", received=str(path), hint="give the path of a .keras file")
+        raise BackboneError(
+            "the network file does not exist",
+            code="no-such-file",
+            field="backbone",
+            received=str(path),
+            hint="give the path of a .keras file",
+        )
 
 
 def module_and_function(named: str) -> tuple[str, str]:
-    """The two parts of ``package.module:function``. Raises `BackboneError` where one is missing."""
+    """Splits ``package.module:function`` into its two parts. Raises `BackboneError` if one is missing."""
     module, _, function = named.partition(":")
     if not module or not function:
         raise BackboneError(
-            "a network of one's own is a .keras file or package.module:function", received=repr(named), hint="name the function too"
+            "a custom network is a .keras file or package.module:function",
+            code="custom-network-name",
+            field="backbone",
+            received=repr(named),
+            hint="name the function too",
         )
     return module, function
 
 
 def not_importable(named: str, error: Exception) -> BackboneError:
-    """What is said of a module that Python cannot import."""
+    """Returns the error for a module that Python cannot import."""
     return BackboneError(
-        f"the module of {named} must be one that Python can import",
+        f"Python cannot import the module of {named}",
+        code="module-not-importable",
+        field="backbone",
         received=f"{type(error).__name__}: {error}",
         hint="run from its folder, or install it",
     )
@@ -55,7 +67,7 @@ def not_importable(named: str, error: Exception) -> BackboneError:
 
 @contextmanager
 def current_folder_importable() -> Iterator[None]:
-    """The console script, other than ``python -m``, leaves the current folder out of the path."""
+    """Adds the current folder to the module search path, as ``python -m`` does and the console script does not."""
     folder = str(Path.cwd())
     sys.path.insert(0, folder)
     try:

@@ -1,4 +1,4 @@
-"""Modules of this package in a process of their own."""
+"""Runs a module of this package in a child process."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from pathlib import Path
 
 
 def module_command(module: str, *arguments: str) -> list[str]:
-    """The command that runs a module. The current folder, which may hold anybody's ``json.py``, is not searched for modules."""
+    """Returns the command that runs a module. Modules are not searched in the current folder, which may hold any ``json.py``."""
     return [sys.executable, "-P", "-m", module, *arguments]
 
 
 def module_environment(**changes: str) -> dict[str, str]:
-    """The environment for it: this process's with `changes`, and the same places of modules.
+    """Returns the environment of the child process: this one with `changes`, and the same module search path.
 
-    Empty entries, which stand for the current folder, are left out; this package is found wherever it was found here.
+    Empty entries of the path mean the current folder and are left out. The folder of this package is always included.
     """
     home = str(Path(__file__).resolve().parents[2])
     places = [entry for entry in sys.path if entry and os.pathsep not in entry]

@@ -1,4 +1,4 @@
-"""AlexNet, as the notes' second program uses it, and the single tower of torchvision."""
+"""AlexNet in two versions: the original with grouped convolutions, and torchvision's single tower."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from crossroads.networks.network import Parts
 from crossroads.networks.preprocessing import layers_of
 
 RADIUS, ALPHA = 2, 2e-5
-"""Of the local response normalisation: channels on each side, weight of the sum of squares. Caffe's alpha of 1e-4 is meant for the
-mean of the five squares, hence a fifth of it here."""
+"""Local response normalisation: channels on each side, and the weight of the sum of squares. Caffe's alpha of 1e-4 weighs the mean
+of the five squares, so a fifth of it weighs their sum."""
 
 
 def build(size: int) -> Parts:
-    """AlexNet of the notes up to the ReLU after fc7, for images of side `size` pixels; features float32 (n, 4096).
+    """Builds AlexNet up to the ReLU after fc7, for images of side `size` pixels; its features are float32 (n, 4096).
 
-    Five convolutions, the second, fourth and fifth in two groups, local response normalisation after the first two, then fc6 and
-    fc7, without dropout (Krizhevsky et al. 2012, https://doi.org/10.1145/3065386, in the order of Caffe's bvlc_alexnet). The first
-    convolution is padded as TensorFlow's "same" pads, which is what the notes' program does with the file ``bvlc_alexnet.npy``; it
-    is made for 227 px, and its fc6 fits maps of 6x6, images of 217 to 248 px. A group is a layer of its own: ``conv2_1`` and
-    ``conv2_2`` take the two halves of the channels, and ``conv2`` joins what they find.
+    It has five convolutions, of which the second, fourth and fifth have two groups, local response normalisation after the first
+    two, then fc6 and fc7 without dropout (Krizhevsky et al. 2012, https://doi.org/10.1145/3065386, in the order of Caffe's
+    bvlc_alexnet). The first convolution is padded like TensorFlow's "same", as programs for ``bvlc_alexnet.npy`` do. The design
+    size is 227 px. The weights of fc6 fit maps of 6x6, which images of 217 to 248 px give. Each group is a layer: ``conv2_1`` and
+    ``conv2_2`` take one half of the channels each, and ``conv2`` concatenates their outputs.
     """
     images = keras.Input((size, size, 3), name="images")
     x = layers.Conv2D(96, 11, strides=4, padding="same", name="conv1")(images)
@@ -43,11 +43,11 @@ def build(size: int) -> Parts:
 
 
 def build_torchvision(size: int) -> Parts:
-    """Torchvision's AlexNet up to ``classifier.5``, for images of side `size` pixels; features float32 (n, 4096).
+    """Builds torchvision's AlexNet up to ``classifier.5``, for images of side `size` pixels; its features are float32 (n, 4096).
 
-    One tower without local response normalisation (Krizhevsky 2014, https://arxiv.org/abs/1404.5997). As in torchvision, larger
-    maps than 6x6, those of images from 255 px on, are averaged to 6x6 before fc6. Smaller ones, below 223 px, stay as they are, and
-    torchvision's fc6 does not fit. Dropout is left out.
+    It has one tower and no local response normalisation (Krizhevsky 2014, https://arxiv.org/abs/1404.5997). As in torchvision,
+    maps larger than 6x6 (images of 255 px and more) are averaged to 6x6 before fc6. Images below 223 px give smaller maps, which
+    the pretrained fc6 does not fit. Dropout is left out.
     """
     images = keras.Input((size, size, 3), name="images")
     x = layers.ZeroPadding2D(2, name="pad1")(images)
@@ -67,7 +67,7 @@ def build_torchvision(size: int) -> Parts:
 
 
 def _dense(x: keras.KerasTensor) -> keras.KerasTensor:
-    """fc6 and fc7 of 4096 units each."""
+    """Adds fc6 and fc7 with 4096 units each."""
     x = layers.Flatten(name="flatten")(x)
     for number in (6, 7):
         x = layers.Dense(4096, name=f"fc{number}")(x)
@@ -76,22 +76,22 @@ def _dense(x: keras.KerasTensor) -> keras.KerasTensor:
 
 
 def _grouped(x: keras.KerasTensor, filters: int, kernel: int, name: str) -> keras.KerasTensor:
-    """A convolution in two groups. Split, convolve, concatenate: TensorFlow's own grouped convolution is slow on a CPU."""
+    """Adds a convolution in two groups by split, convolve, concatenate. TensorFlow's grouped convolution is slow on a CPU."""
     halves = ops.split(x, 2, axis=-1)
-    found = [
+    outputs = [
         layers.Conv2D(filters // 2, kernel, padding="same", name=f"{name}_{number}")(half)
         for number, half in enumerate(halves, start=1)
     ]
-    return layers.Concatenate(name=name)(found)
+    return layers.Concatenate(name=name)(outputs)
 
 
 def _local_response(x: keras.KerasTensor, name: str) -> keras.KerasTensor:
-    """``x / (1 + ALPHA * s) ** 0.75`` with s the sum of squares over a channel and `RADIUS` channels on each side.
+    """Adds ``x / (1 + ALPHA * s) ** 0.75``, where s sums the squares of a channel and of `RADIUS` channels on each side.
 
-    Section 3.3 of Krizhevsky et al. 2012. A model within the model, so that it counts as one layer. OpenVINO has the channels of a
-    convolution in blocks of 16, where a 1x1 convolution with ones near the diagonal adds up neighbours at once and five slices each
-    take a copy: 104 against 70 images/s for the whole network, and 123 without any normalisation. The two roots take half the time
-    of a power.
+    The formula is in section 3.3 of Krizhevsky et al. 2012. It is a nested model, so that it counts as one layer. A 1x1 convolution
+    whose kernel has ones near the diagonal sums the neighbours: OpenVINO keeps channels in blocks of 16, and five shifted slices
+    would copy each block. The whole network then runs at 104 images/s instead of 70 (123 without normalisation). Two square roots
+    take half the time of one power.
     """
     maps = keras.Input(x.shape[1:])
     channel = np.arange(x.shape[-1])

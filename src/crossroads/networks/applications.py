@@ -1,4 +1,4 @@
-"""The classifiers of `keras.applications`: their records, and how they are built without a head."""
+"""The networks of `keras.applications`: their records and their builder."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 STORAGE = "https://storage.googleapis.com/tensorflow/keras-applications"
 
 SIDES = (96, 128, 160, 192, 224, 256, 320, 384, 480, 600)
-"""Image sides in pixels that a size is chosen from, up to the one that the weights were trained at."""
+"""Image sides in pixels to choose a default from, up to that of the pretrained weights."""
 
 LARGEST = 1024
-"""Largest image side in pixels that is accepted."""
+"""Maximum image side in pixels."""
 
-MOVED = Augmentation(shift=0.1, rotation=10, zoom=0.15, shear=5)
-"""How far training images are moved from random weights."""
+AUGMENTATION = Augmentation(shift=0.1, rotation=10, zoom=0.15, shear=5)
+"""Augmentation for training from random weights."""
 
 NORMALISED = Defaults(
     batch_size=(32, 64),
@@ -30,9 +30,9 @@ NORMALISED = Defaults(
     weight_decay=0.05,
     label_smoothing=0.05,
     augment=True,
-    augmentation=MOVED,
+    augmentation=AUGMENTATION,
 )
-"""From random weights, a network with BatchNorm or LayerNorm throughout."""
+"""Training from random weights for networks with BatchNorm or LayerNorm throughout."""
 
 PLAIN = Defaults(
     batch_size=(32, 64),
@@ -42,9 +42,9 @@ PLAIN = Defaults(
     weight_decay=0.02,
     label_smoothing=0.05,
     augment=True,
-    augmentation=MOVED,
+    augmentation=AUGMENTATION,
 )
-"""From random weights, a network without such layers, which larger steps stop from learning."""
+"""Training from random weights for networks without normalisation, which do not learn with larger steps."""
 
 
 DIGESTS = {
@@ -87,11 +87,11 @@ DIGESTS = {
     "nasnet_mobile_no_top.h5": "md5:1ed92395b5b598bdda52abe5c0dbfd63",
     "nasnet_large_no_top.h5": "md5:d81d89dc07e6e56530c4e77faddd61b5",
 }
-"""Of weight files, as the source of Keras states them; Keras states none for the first two MobileNets."""
+"""Digests of weight files, from Keras' source. Keras states none for the first two MobileNets."""
 
 
 def build(name: str, scaling: str, size: int) -> Parts:
-    """Preprocessing, and the network of ``keras.applications`` called `name` for images of side `size` pixels, weights random."""
+    """Builds preprocessing and a network of ``keras.applications`` with random weights, for images of side `size` pixels."""
     import keras
 
     from crossroads.networks.network import Parts
@@ -105,21 +105,22 @@ def build(name: str, scaling: str, size: int) -> Parts:
 
 
 def _standardised(model: Any) -> Any:
-    """EfficientNet as Keras builds it for the ImageNet weights, which differs from what it builds for random ones.
+    """Returns EfficientNet as Keras builds it for ImageNet weights, which differs from what it builds for random weights.
 
-    The variance in the weight file is ImageNet's standard deviation, so Keras divides by the deviation's root twice: in the
-    Normalization layer, and in a Rescaling layer after it, which it leaves out for any other weights. Here it is always there, and
-    the Normalization layer starts from ImageNet's figures, so that random and pretrained networks see the same pixels.
+    The weight file holds ImageNet's standard deviation in place of its variance. Keras therefore divides by the root of the
+    deviation twice: in the Normalization layer, and in a Rescaling layer that it adds for ImageNet weights only. Here this layer is
+    always present, and the Normalization layer starts with ImageNet's statistics, so that random and pretrained networks receive
+    the same input.
     """
     import keras
 
     from crossroads.networks.preprocessing import IMAGENET_DEVIATION, IMAGENET_MEAN
 
     def call(layer: Any, *args: Any, **kwargs: Any) -> Any:
-        found = layer(*args, **kwargs)
+        outputs = layer(*args, **kwargs)
         if isinstance(layer, keras.layers.Normalization):
-            return keras.layers.Rescaling([deviation**-0.5 for deviation in IMAGENET_DEVIATION], name="rescale_again")(found)
-        return found
+            return keras.layers.Rescaling([deviation**-0.5 for deviation in IMAGENET_DEVIATION], name="rescale_again")(outputs)
+        return outputs
 
     model = keras.models.clone_model(model, call_function=call)
     normalise = next(layer for layer in model.layers if isinstance(layer, keras.layers.Normalization))
@@ -131,7 +132,7 @@ def _standardised(model: Any) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class _Net:
-    """What sets one network apart in its family; `key` stands for ``{}`` in the path of the family's weights."""
+    """One network of a family; `key` replaces ``{}`` in the path of the family's weights."""
 
     name: str
     application: str
@@ -152,7 +153,7 @@ def _family(
     smallest: int = 32,
     defaults: Defaults = NORMALISED,
 ) -> tuple[Backbone, ...]:
-    """The records of networks that differ in little. `path` is that of the weights below `STORAGE`, or a whole address."""
+    """Returns the records of a family. `path` is the path of its weights below `STORAGE`, or a complete address."""
     return tuple(
         Backbone(
             name=member.name,
@@ -177,14 +178,14 @@ def _family(
 
 def _weights(path: str, licence: str) -> Pretrained:
     address = path if path.startswith("https://") else f"{STORAGE}/{path}"
-    # Keras keeps NASNet's files under names of its own
+    # Keras renames NASNet's files in its cache.
     file = address.rpartition("/")[2].replace("NASNet-", "nasnet_").replace("-no-top", "_no_top")
     return Pretrained(file=file, address=address, digest=DIGESTS.get(file, ""), licence=licence)
 
 
 APPLICATIONS: tuple[Backbone, ...] = (
     *_family(
-        "depthwise separable convolutions, the first of the small ones",
+        "depthwise separable convolutions; small",
         "Howard et al. 2017, https://arxiv.org/abs/1704.04861",
         2017,
         "Apache-2.0",
@@ -193,7 +194,7 @@ APPLICATIONS: tuple[Backbone, ...] = (
         _Net("mobilenet", "MobileNet", 224, 3_228_864, 567_716_352, "mobilenet_1_0_224_tf_no_top.h5"),
     ),
     *_family(
-        "inverted residuals: small, quick and general, the default of the pretrained ones",
+        "inverted residuals; small and fast, the default pretrained network",
         "Sandler et al. 2018, https://arxiv.org/abs/1801.04381",
         2018,
         "Apache-2.0",
@@ -209,7 +210,7 @@ APPLICATIONS: tuple[Backbone, ...] = (
         ),
     ),
     *_family(
-        "found by search, with attention to channels; the small one is the quickest here",
+        "architecture search and channel attention; the small one is the fastest of the catalog",
         "Howard et al. 2019, https://arxiv.org/abs/1905.02244",
         2019,
         "Apache-2.0",
@@ -219,7 +220,7 @@ APPLICATIONS: tuple[Backbone, ...] = (
         _Net("mobilenet-v3-large", "MobileNetV3Large", 224, 2_996_352, 214_080_960, "large_224_1.0_float"),
     ),
     *_family(
-        "depth, width and image size grown together",
+        "depth, width and image size scaled together",
         "Tan and Le 2019, https://arxiv.org/abs/1905.11946",
         2019,
         "Apache-2.0",
@@ -261,7 +262,7 @@ APPLICATIONS: tuple[Backbone, ...] = (
         _Net("resnet152", "ResNet152", 224, 58_370_944, 11_280_367_616, "resnet152"),
     ),
     *_family(
-        "residual network, normalised before each convolution",
+        "residual network with normalisation before each convolution",
         "He et al. 2016, https://arxiv.org/abs/1603.05027",
         2016,
         "Apache-2.0",
@@ -272,7 +273,7 @@ APPLICATIONS: tuple[Backbone, ...] = (
         _Net("resnet152-v2", "ResNet152V2", 224, 58_331_648, 10_904_649_728, "resnet152v2"),
     ),
     *_family(
-        "convolutions after the manner of transformers",
+        "convolutional network with the design of transformers",
         "Liu et al. 2022, https://arxiv.org/abs/2201.03545",
         2022,
         "MIT",
@@ -285,7 +286,7 @@ APPLICATIONS: tuple[Backbone, ...] = (
         _Net("convnext-xlarge", "ConvNeXtXLarge", 224, 348_147_968, 60_918_982_656, "convnext_xlarge"),
     ),
     *_family(
-        "each layer is fed by all before it in its block",
+        "each layer receives the outputs of all earlier layers of its block",
         "Huang et al. 2016, https://arxiv.org/abs/1608.06993",
         2016,
         "BSD-3-Clause",
@@ -296,7 +297,7 @@ APPLICATIONS: tuple[Backbone, ...] = (
         _Net("densenet201", "DenseNet201", 224, 18_321_984, 4_289_445_888, "densenet201"),
     ),
     *_family(
-        "branches of factorised convolutions",
+        "Inception branches of factorised convolutions",
         "Szegedy et al. 2015, https://arxiv.org/abs/1512.00567",
         2015,
         "Apache-2.0",
@@ -326,7 +327,7 @@ APPLICATIONS: tuple[Backbone, ...] = (
         smallest=71,
     ),
     *_family(
-        "3x3 convolutions one after the other: slow, without BatchNorm",
+        "stacked 3x3 convolutions; slow, no BatchNorm",
         "Simonyan and Zisserman 2014, https://arxiv.org/abs/1409.1556",
         2014,
         "CC-BY-4.0",
@@ -337,7 +338,7 @@ APPLICATIONS: tuple[Backbone, ...] = (
         defaults=PLAIN,
     ),
     *_family(
-        "cells found by search",
+        "cells from architecture search",
         "Zoph et al. 2017, https://arxiv.org/abs/1707.07012",
         2017,
         "Apache-2.0",

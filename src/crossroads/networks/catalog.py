@@ -1,4 +1,7 @@
-"""The catalog of backbones: one record each, read without loading Keras."""
+"""The catalog of backbones: one record per backbone, readable without Keras.
+
+A backbone that is built here gets a record in `BUILT_HERE`, one of `keras.applications` a line in `applications.py`.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ __all__ = ["CATALOG", "DEFAULT_FROM_SCRATCH", "MANY", "PRETRAINED_DEFAULT", "Bac
 BUILT_HERE: tuple[Backbone, ...] = (
     Backbone(
         name="small-cnn",
-        summary="small BatchNorm network for images of 32 to 64 px, the default from scratch",
+        summary="small BatchNorm network for images of 32 to 64 px; the default for training from scratch",
         builder="crossroads.networks.small:build",
         sizes=(32, 48, 64),
         limits=(16, 512),
@@ -38,14 +41,14 @@ BUILT_HERE: tuple[Backbone, ...] = (
     ),
     Backbone(
         name="quiz-cnn",
-        summary="one convolution and two dense layers, the first network of the notes",
+        summary="one convolution and two dense layers; a first classifier for small images",
         builder="crossroads.networks.quiz:build",
         sizes=(32,),
         limits=(8, 256),
         scaling="centre",
         licence="Apache-2.0",
         year=2017,
-        source="the Keras quiz of the notes",
+        source="a course quiz for Keras",
         defaults=Defaults(
             batch_size=(32, 128), optimizer="adam", learning_rate=1e-3, schedule="constant", passes=400_000, epochs=(10, 20)
         ),
@@ -55,7 +58,7 @@ BUILT_HERE: tuple[Backbone, ...] = (
     ),
     Backbone(
         name="alexnet",
-        summary="AlexNet of the notes' second program: two groups, local response normalisation, up to fc7",
+        summary="AlexNet with two groups and local response normalisation, up to fc7",
         builder="crossroads.networks.alexnet:build",
         sizes=(227,),
         limits=(57, 512),
@@ -76,7 +79,7 @@ BUILT_HERE: tuple[Backbone, ...] = (
     ),
     Backbone(
         name="alexnet-torchvision",
-        summary="AlexNet in one tower without normalisation, as in torchvision, up to fc7",
+        summary="AlexNet with one tower and no normalisation, as in torchvision, up to fc7",
         builder="crossroads.networks.alexnet:build_torchvision",
         sizes=(224,),
         limits=(63, 512),
@@ -97,7 +100,7 @@ BUILT_HERE: tuple[Backbone, ...] = (
     ),
     Backbone(
         name="squeezenet",
-        summary="SqueezeNet 1.1: small and quick, without BatchNorm",
+        summary="SqueezeNet 1.1: small and fast, no BatchNorm",
         builder="crossroads.networks.squeezenet:build",
         sizes=(96, 128, 160, 192, 227),
         limits=(31, 1024),
@@ -147,8 +150,11 @@ PRETRAINED_DEFAULT = "mobilenet-v2"
 
 
 def backbone(name: str) -> Backbone:
-    """The record called `name`. Raises `BackboneError` that names the nearest known one."""
+    """Returns the record called `name`. Raises `BackboneError` with the nearest known name as a hint."""
     for record in CATALOG:
         if record.name == name:
             return record
-    raise BackboneError("no such backbone", received=repr(name), hint=did_you_mean(name, [record.name for record in CATALOG]))
+    known = [record.name for record in CATALOG]
+    raise BackboneError(
+        "the backbone is unknown", code="unknown-backbone", field="backbone", received=repr(name), hint=did_you_mean(name, known)
+    )

@@ -1,4 +1,4 @@
-"""From a name and a recipe's words to a backbone with its weights, cut where it ends and where its frozen part ends."""
+"""Builds the backbone of a recipe: looks it up, loads its weights, and finds its cuts."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crossroads._runtime.keras_setup import load_keras
-from crossroads.errors import BackboneError, RecipeError
+from crossroads.errors import BackboneError, RecipeError, option
 from crossroads.networks.catalog import Backbone, Defaults, backbone
+from crossroads.progress import Note
 
 if TYPE_CHECKING:
     import keras
@@ -18,10 +19,10 @@ if TYPE_CHECKING:
     from crossroads.networks.network import Parts
 
 OWN = Defaults(batch_size=(32, 128), optimizer="adam", learning_rate=1e-3, schedule="constant", passes=400_000, epochs=(10, 20))
-"""How a network of the user's own is trained from scratch."""
+"""Defaults for training a custom network from scratch."""
 
 OBJECT = "own:"
-"""What the name of a network begins with that was given as an object, which no recipe can hold."""
+"""Prefix for the name of a network that was passed as an object, which a recipe cannot hold."""
 
 _OWN_SIZES = (32, 64, 96, 128, 160, 192, 224)
 
@@ -30,12 +31,12 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Choice:
-    """A backbone of the catalog, or one of the user's own.
+    """A backbone of the catalog or a custom one.
 
     Attributes:
-        record: What is known of it.
-        own: The user's network: a `keras.Model`, the path of a ``.keras`` file or ``package.module:function``; None for one of the
-            catalog.
+        record: Its record.
+        own: The custom network: a `keras.Model`, the path of a ``.keras`` file or ``package.module:function``; None for the
+            catalog's.
     """
 
     record: Backbone
@@ -44,16 +45,16 @@ class Choice:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Built:
-    """A backbone with its first weights.
+    """A backbone with its initial weights.
 
     Attributes:
-        parts: Preprocessing and the whole backbone; behind `keep` its weights may be random.
-        keep: Where the user's cut is; where there is none, the end of the backbone, or of its weights.
-        freeze: Up to where it is frozen while the rest is finetuned; None for nowhere.
-        notes: What the user should know.
-        weights: What was loaded, for the artifact; None for random weights.
-        digest: Of the first weights, whatever they are.
-        function: Digest of what is computed: preprocessing, layers and first weights.
+        parts: Preprocessing and the whole backbone. Weights after `keep` may be random.
+        keep: The cut of the recipe; by default the end of the backbone or of its pretrained weights.
+        freeze: Last cut of the frozen part while the rest is finetuned; None if nothing is frozen.
+        notes: Notes for the user.
+        weights: Description of the loaded weights for the artifact; None for random weights.
+        digest: Digest of the initial weights.
+        function: Digest of preprocessing, layers and initial weights.
     """
 
     parts: Parts
@@ -66,16 +67,18 @@ class Built:
 
 
 def choose(named: Any) -> Choice:
-    """The backbone that is named: a record of the catalog, a `keras.Model`, a ``.keras`` file or ``package.module:function``.
+    """Looks up a backbone: a name of the catalog, a `keras.Model`, a ``.keras`` file or ``package.module:function``.
 
     Raises:
-        BackboneError: No such backbone.
+        BackboneError: The backbone does not exist.
     """
     if isinstance(named, str) and named.startswith(OBJECT):
         raise BackboneError(
-            "this run was started with a network that was given as an object",
+            "this run was started with a network that was passed as an object",
+            code="backbone-was-an-object",
+            field="backbone",
             received=repr(named),
-            hint="give the same network again, as backbone=…",
+            hint="pass the same network again as backbone=…",
         )
     if isinstance(named, str) and not is_own(named):
         return Choice(backbone(named))
@@ -83,14 +86,14 @@ def choose(named: Any) -> Choice:
     sizes, limits = _sizes(named)
     record = Backbone(
         name=name,
-        summary="a network of the user's own",
+        summary="a custom network",
         builder="",
         sizes=sizes,
         limits=limits,
         scaling="none",
-        licence="the user's",
+        licence="custom",
         year=0,
-        source="the user",
+        source="custom",
         defaults=OWN,
         parameters=0,
         multiply_adds=0,
@@ -100,7 +103,7 @@ def choose(named: Any) -> Choice:
 
 
 def object_name(network: Any) -> str:
-    """What the recipe calls a network that was given as an object."""
+    """Returns the name in a recipe for a network that was passed as an object."""
     return f"{OBJECT}{getattr(network, 'name', None) or getattr(network, '__name__', 'model')}"
 
 
@@ -114,20 +117,20 @@ def build(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Built:
-    """The backbone for square images of side `size` pixels. Loads Keras.
+    """Builds a backbone for square images of side `size` pixels. Loads Keras.
 
     Args:
-        choice: What `choose` returned.
+        choice: Result of `choose`.
         size: Side of the images in pixels.
-        weights: ``imagenet``, ``none``, ``own`` for those that the user's network brings, or the path of a file; None for random
-            weights, new ones also for a network of the user's own.
-        cut: Where the backbone is to end, as a user writes it; None for its end.
-        freeze_to: Up to where it is frozen while the rest is finetuned; None for nowhere.
-        seed: Decides random weights.
-        progress: Called with a stage, bytes done and bytes in all while weights are downloaded.
+        weights: ``imagenet``, ``none``, ``own`` for those of a custom network, or the path of a file; None for random weights, also
+            in a custom network.
+        cut: Last cut to keep, as in a recipe; None for the whole backbone.
+        freeze_to: Last cut of the frozen part while the rest is finetuned; None for no frozen part.
+        seed: Seed of random weights.
+        progress: Called with a stage, bytes done and total bytes while weights are downloaded.
 
     Raises:
-        BackboneError: A size, cut or file of weights that does not fit.
+        BackboneError: A size, cut or file of weights does not fit.
     """
     from crossroads.networks.cuts import cuts, find
     from crossroads.networks.export import function_digest, weights_digest
@@ -139,9 +142,11 @@ def build(
     loaded: dict[str, Any] | None = None
     if weights == "own" and choice.own is None:
         raise BackboneError(
-            "weights 'own' are those that a network of your own brings",
+            f"{option('weights')} own needs a custom network",
+            code="own-weights-of-the-catalog",
+            field="weights",
             received=f"backbone {choice.record.name!r} of the catalog",
-            hint="use --weights imagenet, none, or the path of a file",
+            hint=f"use {option('weights')} imagenet, none or the path of a file",
         )
     with seeded(seed):
         fresh = weights in (None, "none")
@@ -153,14 +158,15 @@ def build(
         if fitted.reach is not None:
             end = find(parts.backbone, fitted.reach)
             loaded["reach"] = end.name
-            notes.append(
-                f"the weights in {Path(str(weights)).name} reach {end.name}, {end.depth:.0%} of the depth of {choice.record.name}: "
-                "the backbone ends there"
+            text = (
+                f"the weights in {Path(str(weights)).name} end at {end.name}, {end.depth:.0%} of the depth of "
+                f"{choice.record.name}; the backbone is cut there"
             )
+            notes.append(Note(text, "weights-end-early", cut=end.name, depth=round(end.depth, 4)))
     elif weights == "own":
         loaded = {"from": "own"}
     elif weights == "none":
-        notes.append("the backbone has random weights, as --weights none asks")
+        notes.append(Note("the backbone has random weights because weights are none", "random-weights"))
     end = end or cuts(parts.backbone)[-1]
     keep = end if cut is None else _within(parts.backbone, cut, end)
     freeze = None if freeze_to is None else _within(parts.backbone, freeze_to, end)
@@ -173,44 +179,48 @@ def _require_below(freeze: Cut | None, keep: Cut) -> None:
     """Raises `RecipeError` if nothing would be left to finetune between the frozen part and the end of the backbone."""
     if freeze is not None and (freeze.depth, freeze.multiply_adds) >= (keep.depth, keep.multiply_adds):
         raise RecipeError(
-            "freeze_to must lie below the cut at which the backbone ends",
+            f"{option('freeze_to')} must be below the end of the backbone",
+            code="nothing-left-to-finetune",
+            field="freeze_to",
             received=f"{freeze.name!r}, and the backbone ends at {keep.name!r}",
-            hint="choose an earlier one, or strategy feature-extraction, which freezes all",
+            hint="choose an earlier cut, or strategy feature-extraction, which freezes everything",
         )
 
 
 def _within(backbone: keras.Model, cut: str, end: Cut) -> Cut:
-    """The cut that is meant, at or before where the weights end; a share of depth or a place from the end stops there.
+    """Finds a cut at or before the end of the weights. A depth or a negative index beyond it gives that end.
 
     Raises:
-        BackboneError: No such cut, or one behind the weights.
+        BackboneError: The cut does not exist, or the weights end before it.
     """
     from crossroads.networks.cuts import find
 
-    found = find(backbone, cut)
-    if found.multiply_adds <= end.multiply_adds and found.parameters <= end.parameters:
-        return found
+    wanted = find(backbone, cut)
+    if wanted.multiply_adds <= end.multiply_adds and wanted.parameters <= end.parameters:
+        return wanted
     if ("." in cut and cut.replace(".", "", 1).isdigit()) or cut.startswith("-"):
         return end
     raise BackboneError(
-        f"a cut must lie where there are weights, which end at {end.name!r}",
+        f"the pretrained weights end at {end.name!r}, before this cut",
+        code="cut-after-weights",
+        field="cut",
         received=repr(cut),
-        hint=f"use {end.name!r} or an earlier one, or weights that go further",
+        hint=f"use {end.name!r}, an earlier cut, or other weights",
     )
 
 
 def is_own(named: str) -> bool:
-    """Whether a name is that of a network of the user's own: a file or a function."""
+    """Whether a name refers to a custom network: a file or a function."""
     return named.endswith(".keras") or ":" in named
 
 
 def _sizes(named: Any) -> tuple[tuple[int, ...], tuple[int, int]]:
-    """The sizes that a network of the user's own takes: the one it was made for, or any."""
-    load_keras()  # quietly, before a module that imports it
+    """Returns the default sizes and the limits of a custom network: the one size it was built for, or any."""
+    load_keras()  # before a module that imports it, to keep its start quiet
     from crossroads.networks.network import seeded
     from crossroads.networks.own import own_size
 
-    with seeded(0):  # a function of the user's may draw random weights
+    with seeded(0):  # a custom function may draw random weights
         size = own_size(named)
     return ((size,), (size, size)) if size else (_OWN_SIZES, (8, 2048))
 
@@ -225,9 +235,9 @@ def _own_parts(choice: Choice, size: int, notes: list[str], *, fresh: bool) -> P
 
 
 def _copied(backbone: keras.Model, *, fresh: bool) -> keras.Model:
-    """The same layers with the same weights, or with new ones; the user's own network is never trained itself.
+    """Returns a copy with the same weights, or with new ones, so that a custom network itself is never trained.
 
-    New ones leave what was measured on data, such as the mean of a Normalization layer.
+    New weights leave statistics of data as they are, such as the mean of a Normalization layer.
     """
     import keras
 

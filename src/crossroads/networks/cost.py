@@ -1,4 +1,4 @@
-"""What a layer costs: multiply-adds for one image, counted from shapes."""
+"""The cost of layers: multiply-adds per image, counted from shapes."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ _TRANSPOSED = (keras.layers.Conv1DTranspose, keras.layers.Conv2DTranspose, keras
 
 
 def multiply_adds(model: keras.Model) -> int:
-    """Multiply-adds of `model` for one image: convolutions, dense layers, attention and matrix products, as papers count them.
+    """Counts the multiply-adds per image: convolutions, dense layers, attention and matrix products, as papers count them.
 
-    Biases, normalisation, activations and pooling are left out. A convolution costs the numbers in its kernel at each position of
-    its output, with groups and depthwise kernels no exception, since a kernel's own shape leaves out what it does not multiply.
+    Biases, normalisation, activations and pooling are left out. A convolution multiplies every value of its kernel once per
+    position of its output. The same holds for groups and depthwise kernels, whose shapes already leave out the other channels.
 
     Raises:
-        BackboneError: The model has no graph of layers, or does not know the size of its images.
+        BackboneError: The model has no graph of layers, or its image size is unknown.
     """
     return sum(cost(call) for call in graph_of(model).calls)
 
 
 def activations(call: Call) -> int:
-    """Numbers that one call gives out for one image, those of the layers inside a nested model included; unknown sides count 1."""
+    """Counts the output values of one call per image, including the layers inside a nested model. Unknown sides count 1."""
     operation = call.operation
     if is_nested(operation) and len(call.inputs) == 1:
         return sum(activations(inner) for inner in graph_of(_as_called(operation, call)).calls)
@@ -43,13 +43,13 @@ def activations(call: Call) -> int:
 
 
 def has_depthwise(model: keras.Model) -> bool:
-    """Whether a model has depthwise convolutions, whose steps a CPU takes slowly for their multiply-adds."""
+    """Whether a model has depthwise convolutions, which train slowly on a CPU for their multiply-adds."""
     kinds = (keras.layers.DepthwiseConv2D, keras.layers.SeparableConv2D)
     return any(isinstance(layer, kinds) for layer in model._flatten_layers())
 
 
 def cost(call: Call) -> int:
-    """Multiply-adds of one call for one image. Raises `BackboneError` where a shape is not known."""
+    """Counts the multiply-adds of one call per image. Raises `BackboneError` if a shape is unknown."""
     operation = call.operation
     if is_nested(operation) and len(call.inputs) == 1:
         return multiply_adds(_as_called(operation, call))
@@ -69,7 +69,7 @@ def cost(call: Call) -> int:
 
 
 def _as_called(model: Any, call: Call) -> keras.Model:
-    """A nested model at the shapes that it is called with: it was often made for any size."""
+    """Returns a nested model at the shapes it is called with. It was often built for any size."""
     if tuple(ends(model)[0].shape) == tuple(call.inputs[0].shape):
         nested: keras.Model = model
         return nested
@@ -86,7 +86,7 @@ def _positions(tensor: Any, data_format: str) -> int:
 
 
 def _einsum(equation: str, shapes: list[tuple[int | None, ...]]) -> int:
-    """One multiply-add for each combination of the letters, but for the first, the image."""
+    """Counts one multiply-add per combination of the letters, without the first one, which indexes images."""
     terms = equation.split("->")[0].split(",")
     sizes: dict[str, int | None] = {}
     for term, shape in zip(terms, shapes, strict=True):
@@ -101,7 +101,7 @@ def _einsum(equation: str, shapes: list[tuple[int | None, ...]]) -> int:
 
 
 def _attention(layer: Any, call: Call) -> int:
-    """Projections, scores and weighted sums (Vaswani et al. 2017, section 3.2)."""
+    """Counts projections, scores and weighted sums (Vaswani et al. 2017, section 3.2)."""
     query, key = call.inputs[0], call.inputs[-1]
     queries, keys = _size(query.shape[1:-1]), _size(key.shape[1:-1])
     at_queries = _kernel_numbers(layer.query_dense) + _kernel_numbers(layer.output_dense)
@@ -114,8 +114,10 @@ def _size(shape: tuple[int | None, ...]) -> int:
     known = [side for side in shape if side is not None]
     if len(known) < len(shape):
         raise BackboneError(
-            "multiply-adds are counted for images of a known size",
-            received=f"a layer that gives {('?', *('?' if side is None else side for side in shape))}".replace("'", ""),
+            "the image size of a network must be known",
+            code="unknown-image-size",
+            field="backbone",
+            received=f"a layer with output {('?', *('?' if side is None else side for side in shape))}".replace("'", ""),
             hint="build the network with keras.Input((size, size, 3))",
         )
     return math.prod(known)

@@ -18,18 +18,17 @@ __all__ = ["Cut", "after", "between", "blocks", "cuts", "find", "multiply_adds",
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """A place where a backbone can be taken apart.
+    """A layer after which a backbone can be divided.
 
     Attributes:
-        name: Of the layer whose output crosses. Layers that were given no name are numbered from this backbone's first, so that
-            the name is the same in every process.
-        index: Place among `cuts`, from 0; None for a layer that could be a cut and is not one of those, such as a convolution
-            whose normalisation and activation follow.
-        depth: Share of the layers with kernels that are passed on the longest way here, in (0, 1].
-        shape: Of the tensor, without the images' axis: (height, width, channels) or (channels,).
-        multiply_adds: For one image, up to here.
-        parameters: Numbers in the weights, up to here.
-        activations: Numbers that layers give out for one image, up to here.
+        name: Name of the layer, the same in every process: unnamed layers are numbered within the backbone.
+        index: Position in `cuts`, from 0; None for a possible cut that is not listed there, such as a convolution before its
+            normalisation and activation.
+        depth: Layers with kernels on the longest path to the cut, as a fraction of those to the end, in (0, 1].
+        shape: Shape of the tensor without the batch axis: (height, width, channels) or (channels,).
+        multiply_adds: Multiply-adds per image up to the cut.
+        parameters: Number of parameters up to the cut.
+        activations: Number of output values of all layers per image up to the cut.
     """
 
     name: str
@@ -52,33 +51,32 @@ class Cut:
 
 
 def cuts(backbone: keras.Model) -> tuple[Cut, ...]:
-    """The cuts worth choosing from, in order; the last is the backbone's end.
+    """Returns the useful cuts in order; the last is the end of the backbone.
 
-    One for each run of layers up to the next layer with a kernel, or the next branching with one: convolution, normalisation and
-    activation count once, and the cut is the activation. Padding, dropout, flattening and global pooling at the end of a run are
-    left to what comes after, so that the map can still be pooled in another way. What comes before the first kernel is no cut.
+    There is one cut per run of layers up to the next layer or branch with a kernel. Convolution, normalisation and activation are
+    one run, and its cut is the activation. Padding, dropout, flattening and global pooling at the end of a run belong to the upper
+    part, so that the map can still be pooled in another way. There is no cut before the first kernel.
 
     Raises:
-        BackboneError: The backbone has no graph of layers, more than one input or output, or no known image size.
+        BackboneError: The backbone has no graph of layers, more than one input or output, or an unknown image size.
     """
     graph = graph_of(backbone)
     return _described(graph, _landmarks(graph), numbered=True)
 
 
 def find(backbone: keras.Model, cut: str | int | float) -> Cut:
-    """The cut that the user means.
+    """Finds a cut by name, position or depth.
 
     Args:
-        backbone: Where to look.
-        cut: Name of a layer where one tensor crosses; or a place among `cuts`, negative from the end; or a share of depth in
-            (0, 1], for the nearest of `cuts`, the deeper of two. As a number, or as the text of one: ``7`` is a place, ``0.6`` a
-            share.
+        backbone: Backbone to search.
+        cut: Name of a layer where one tensor crosses; or an index into `cuts`, negative from the end; or a depth in (0, 1], for
+            the nearest of `cuts` (the deeper one of a tie). Numbers may be text: ``"7"`` is an index, ``"0.6"`` a depth.
 
     Raises:
-        BackboneError: No such layer, or more than one tensor crosses there, or a number out of range.
+        BackboneError: The layer does not exist, more than one tensor crosses there, or a number is out of range.
     """
     if isinstance(cut, bool):
-        raise _neither(cut)
+        raise _invalid(cut)
     if isinstance(cut, str):
         named = _by_name(backbone, cut)
         if named is not None:
@@ -90,23 +88,23 @@ def find(backbone: keras.Model, cut: str | int | float) -> Cut:
 
 
 def until(backbone: keras.Model, cut: Cut) -> keras.Model:
-    """The backbone up to `cut`: images in, float32 (n, *cut.shape) out. Layers and weights are shared."""
+    """Returns the backbone up to `cut`: images in, float32 (n, *cut.shape) out. Layers and weights are shared."""
     graph = graph_of(backbone)
     return keras.Model(graph.source, _tensor(backbone, graph, cut), name=f"{backbone.name}_to_{cut.name}")
 
 
 def after(backbone: keras.Model, cut: Cut) -> keras.Model:
-    """The backbone from `cut` on: (n, *cut.shape) in, what the backbone gives out. Layers and weights are shared.
+    """Returns the backbone from `cut` on: (n, *cut.shape) in, the backbone's output out. Layers and weights are shared.
 
-    ``after(backbone, cut)(until(backbone, cut)(images))`` is ``backbone(images)``, bit for bit. After the last cut nothing is left:
-    the model gives what it is given.
+    ``after(backbone, cut)(until(backbone, cut)(images))`` equals ``backbone(images)`` bit for bit. After the last cut the model is
+    the identity.
     """
     graph = graph_of(backbone)
     return _part(_tensor(backbone, graph, cut), graph.sink, f"{backbone.name}_from_{cut.name}", cut.name)
 
 
 def between(backbone: keras.Model, first: Cut, last: Cut) -> keras.Model:
-    """The backbone from `first` to `last`: (n, *first.shape) in, (n, *last.shape) out. Layers and weights are shared.
+    """Returns the backbone from `first` to `last`: (n, *first.shape) in, (n, *last.shape) out. Layers and weights are shared.
 
     Raises:
         BackboneError: `last` comes before `first`.
@@ -116,7 +114,8 @@ def between(backbone: keras.Model, first: Cut, last: Cut) -> keras.Model:
     start, end = _tensor(backbone, graph, first), _tensor(backbone, graph, last)
     if order[last.name] < order[first.name]:
         raise BackboneError(
-            "a part of a backbone begins at a cut and ends at a later one",
+            "a part of a backbone must end at a later cut than it begins",
+            code="cuts-out-of-order",
             received=f"from {first.name!r} to {last.name!r}",
             hint=f"use from {last.name!r} to {first.name!r}",
         )
@@ -124,9 +123,9 @@ def between(backbone: keras.Model, first: Cut, last: Cut) -> keras.Model:
 
 
 def blocks(model: keras.Model) -> tuple[tuple[keras.Layer, ...], ...]:
-    """The layers with weights, grouped between successive cuts, from the input on.
+    """Returns the layers with weights, grouped between successive cuts, from the input on.
 
-    Every layer with weights is in exactly one group; a nested model is one layer. None where there are no weights.
+    Every layer with weights is in exactly one group. A nested model is one layer. Groups without weights are left out.
 
     Raises:
         BackboneError: The model has no graph of layers, or more than one input or output.
@@ -153,32 +152,32 @@ _PASSIVE = (
     keras.layers.SpatialDropout2D,
     keras.layers.ZeroPadding2D,
 )
-"""Layers that compute no feature: a cut below them keeps what they drop, and pads nothing for the next convolution."""
+"""Layers that compute no feature. A cut is placed below them: it keeps what they drop, and does not pad for the next layer."""
 
 
 def _landmarks(graph: LayerGraph) -> list[Crossing]:
     crossings = list(graph.crossings())
     kernels = list(accumulate((call.weighted for call in graph.calls), initial=0))
-    found: list[Crossing] = []
+    landmarks: list[Crossing] = []
     run: list[Crossing] = []
     for crossing in crossings:
         if run and kernels[crossing.position + 1] > kernels[run[-1].position + 1]:
-            found.append(_best(graph, run))
+            landmarks.append(_best(graph, run))
             run = []
         if kernels[crossing.position + 1]:
             run.append(crossing)
-    # The end is always a cut: all that there is to a network without kernels, and what follows the last one.
-    return found + crossings[-1:]
+    # The end is always a cut, also in a network without kernels.
+    return landmarks + crossings[-1:]
 
 
 def _best(graph: LayerGraph, run: list[Crossing]) -> Crossing:
-    """The last of a run of crossings that computes something."""
+    """Returns the last crossing of a run that computes a feature."""
     active = [crossing for crossing in run if not isinstance(graph.calls[crossing.position].operation, _PASSIVE)]
     return (active or run)[-1]
 
 
 def _described(graph: LayerGraph, crossings: list[Crossing], *, numbered: bool) -> tuple[Cut, ...]:
-    """The cuts at `crossings`, with the costs added up to each."""
+    """Returns the cuts at `crossings` with the costs up to each."""
     passed: dict[int, int] = {id(graph.source): 0}
     for call in graph.calls:
         longest = max(passed[id(tensor)] for tensor in call.inputs) + call.weighted
@@ -202,7 +201,7 @@ def _described(graph: LayerGraph, crossings: list[Crossing], *, numbered: bool) 
 
 
 def _new_parameters(graph: LayerGraph) -> list[int]:
-    """For each call the numbers in those weights that no earlier call has."""
+    """Counts for each call the parameters that no earlier call has."""
     seen: set[int] = set()
     sizes = []
     for call in graph.calls:
@@ -216,30 +215,32 @@ def _tensor(backbone: keras.Model, graph: LayerGraph, cut: Cut) -> Any:
     for crossing in graph.crossings():
         if crossing.name == cut.name:
             return crossing.tensor
-    raise BackboneError("a cut belongs to the backbone that it was found in", received=f"{cut.name!r} for {backbone.name!r}")
+    raise BackboneError(
+        "the cut belongs to another backbone", code="cut-of-another-backbone", received=f"{cut.name!r} for {backbone.name!r}"
+    )
 
 
 def _part(start: Any, end: Any, name: str, below: str) -> keras.Model:
-    """From one tensor to another, as a model whose input is named after the layer below it."""
+    """Returns a model from one tensor to another. Its input is named after the layer below it."""
     if start is end:
         same = keras.Input(batch_shape=start.shape, dtype=start.dtype, name=f"{below}_output")
         return keras.Model(same, keras.layers.Identity(name="end")(same), name=name)
     part = keras.Model(start, end, name=name)
-    # Keras makes the input layer itself and names it after a counter of the process; a saved file should not depend on that.
+    # Keras names the new input layer after a counter of the process. A saved file must not depend on it.
     part.inputs[0]._keras_history.operation.name = f"{below}_output"
     return part
 
 
 def _by_name(backbone: keras.Model, name: str) -> Cut | None:
-    """The cut at the layer `name`, None where there is no such layer and it may be a number.
+    """Returns the cut at the layer `name`; None if no layer has this name.
 
     Raises:
-        BackboneError: There is such a layer, and it is no cut.
+        BackboneError: The layer exists and is no cut.
     """
     graph = graph_of(backbone)
     known = {call.name for call in graph.calls}
     if name not in known:
-        # The name that Keras gave it in this process, as `model.summary()` prints it.
+        # Keras' name in this process, as `model.summary()` prints it, is accepted too.
         name = next((call.name for call in graph.calls if call.operation.name == name), name)
     if name not in known:
         return None
@@ -254,13 +255,15 @@ def _by_name(backbone: keras.Model, name: str) -> Cut | None:
 
 
 def _no_cut(backbone: keras.Model, graph: LayerGraph, name: str) -> BackboneError:
-    """The error for a layer that is there and is no cut, with the cuts around it."""
+    """Returns the error for a layer that is no cut, with the cuts next to it as a hint."""
     position = max(index for index, call in enumerate(graph.calls) if call.name == name)
     landmarks = _landmarks(graph)
     below = [crossing.name for crossing in landmarks if crossing.position < position][-1:]
     above = [crossing.name for crossing in landmarks if crossing.position > position][:1]
     return BackboneError(
-        "a cut is a layer where exactly one tensor crosses, with a kernel before it",
+        "a cut must be a layer where exactly one tensor crosses, after the first kernel",
+        code="not-a-cut",
+        field="cut",
         received=f"{name!r} of {backbone.name!r}",
         hint="use " + " or ".join(map(repr, below + above)),
     )
@@ -273,31 +276,37 @@ def _number(backbone: keras.Model, text: str) -> int | float:
         except ValueError:
             continue
     names = [cut.name for cut in cuts(backbone)]
-    # A misspelt name is nearest to one of all the layers that could be cut at, not only of those that are listed.
+    # The nearest name is searched among all possible cuts, listed or not.
     hint = did_you_mean(text, [*names, *(c.name for c in graph_of(backbone).crossings() if c.name not in names)])
-    hint += f"{'' if hint.endswith('?') else ';'} `crossroads backbones` with the network's name lists where it can be cut"
-    raise BackboneError(f"a cut must name a layer of {backbone.name!r}", received=repr(text), hint=hint)
+    hint += f"{'' if hint.endswith('?') else ';'} `crossroads backbones NAME` lists the cuts of a network"
+    raise BackboneError(
+        f"no layer of {backbone.name!r} has this name", code="unknown-cut", field="cut", received=repr(text), hint=hint
+    )
 
 
 def _by_index(known: tuple[Cut, ...], index: int) -> Cut:
     if not -len(known) <= index < len(known):
         raise BackboneError(
-            f"a cut's place is a whole number from 0 to {len(known) - 1}, or from -1 to {-len(known)} counted from the end",
+            f"the index of a cut must be between 0 and {len(known) - 1}, or between {-len(known)} and -1 from the end",
+            code="cut-out-of-range",
+            field="cut",
             received=str(index),
-            hint=f"use {0 if index < 0 else len(known) - 1}, or a share of depth such as 0.5",
+            hint=f"use {0 if index < 0 else len(known) - 1}, or a depth such as 0.5",
         )
     return known[index]
 
 
-def _by_depth(known: tuple[Cut, ...], share: float) -> Cut:
-    if not (isinstance(share, float) and 0 < share <= 1):
-        raise _neither(share)
-    return min(known, key=lambda cut: (abs(cut.depth - share), -cut.depth))
+def _by_depth(known: tuple[Cut, ...], depth: float) -> Cut:
+    if not (isinstance(depth, float) and 0 < depth <= 1):
+        raise _invalid(depth)
+    return min(known, key=lambda cut: (abs(cut.depth - depth), -cut.depth))
 
 
-def _neither(cut: object) -> BackboneError:
+def _invalid(cut: object) -> BackboneError:
     return BackboneError(
-        "a cut is a layer's name, a place among the cuts, or a share of depth above 0 and up to 1",
+        "a cut must be the name of a layer, an index, or a depth above 0 and up to 1",
+        code="invalid-cut",
+        field="cut",
         received=repr(cut),
-        hint="use such as 0.5 or -1",
+        hint="use a value such as 0.5 or -1",
     )

@@ -1,4 +1,4 @@
-"""From a Keras model to an OpenVINO graph on the disk, on any Keras backend; and digests that say what a model computes."""
+"""Converts Keras models to OpenVINO graphs on any Keras backend, and computes digests of what a model computes."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from crossroads.networks._processes import module_command, module_environment
 
 
 def to_openvino(model: Any, graph: Path) -> None:
-    """Writes `graph`, an ``.xml`` file, and its ``.bin`` beside it.
+    """Writes a model as an OpenVINO graph: an ``.xml`` file and a ``.bin`` file next to it.
 
     Args:
-        model: A functional Keras model without code of its own.
-        graph: Where to write; the folder must be there.
+        model: A functional Keras model without custom code.
+        graph: Path of the ``.xml`` file, in an existing folder.
 
     Raises:
         ArtifactError: The model cannot be exported.
@@ -43,9 +43,9 @@ def to_openvino(model: Any, graph: Path) -> None:
 
 
 def exports_here() -> bool:
-    """Whether this process can make a graph: it needs Keras on TensorFlow, and docstrings, from which OpenVINO takes its options.
+    """Whether this process can convert: Keras runs on TensorFlow, and docstrings exist.
 
-    ``python -OO`` removes docstrings.
+    OpenVINO reads its options from docstrings, which ``python -OO`` removes.
     """
     import keras
 
@@ -53,23 +53,23 @@ def exports_here() -> bool:
 
 
 def converted(model: Any) -> Any:
-    """The OpenVINO graph of a Keras model, in memory: one input and one output, as the model has them. On TensorFlow only.
+    """Returns the OpenVINO graph of a Keras model with the model's one input and one output. Needs Keras on TensorFlow.
 
     Raises:
-        ArtifactError: The model cannot be exported. The message names the layer at fault where it is known.
+        ArtifactError: The model cannot be converted. The message names the layer at fault if it is known.
     """
-    runtime()  # before Keras imports it, and its telemetry with it
+    runtime()  # first, because Keras would import OpenVINO with its telemetry
     with contextlib.redirect_stdout(sys.stderr):  # standard output belongs to --json
-        found = _traced_and_converted(model)
-    _require_same_ends(found, model)
-    return found
+        graph = _traced_and_converted(model)
+    _require_same_ends(graph, model)
+    return graph
 
 
 def convert_elsewhere(saved: Path, graph: Path) -> None:
-    """Makes the graph of a ``.keras`` file in a process of its own with Keras on TensorFlow.
+    """Converts a ``.keras`` file in a child process with Keras on TensorFlow.
 
-    A ``.keras`` file is the same on every backend. OpenVINO cannot read what current JAX exports (one XlaCallModule operation), and
-    the export of Keras' own OpenVINO backend fixes the batch to 1.
+    A ``.keras`` file is the same on every backend. OpenVINO cannot read the export of current JAX (one XlaCallModule operation),
+    and the export of Keras' OpenVINO backend fixes the batch size to 1.
 
     Raises:
         ArtifactError: The model cannot be exported, or the other process failed.
@@ -82,16 +82,17 @@ def convert_elsewhere(saved: Path, graph: Path) -> None:
     if done.returncode == ArtifactError.exit_code:
         raise ArtifactError(**json.loads(done.stdout.splitlines()[-1]))
     if done.returncode != 0:
-        said = [line for line in done.stderr.splitlines() if line.strip()]
+        lines = [line for line in done.stderr.splitlines() if line.strip()]
         raise ArtifactError(
-            "the inference graph is made with Keras on TensorFlow, whatever the backend",
-            received=said[-1][:300] if said else f"exit code {done.returncode}",
-            hint="check that tensorflow is installed beside the backend",
+            "the inference graph could not be made: its conversion needs Keras on TensorFlow, whatever the backend",
+            code="conversion-process-failed",
+            received=lines[-1][:300] if lines else f"exit code {done.returncode}",
+            hint="check that tensorflow is installed",
         )
 
 
 def weights_digest(model: Any) -> str:
-    """BLAKE2b over every weight in order, hexadecimal. Equal weights give equal digests, on any backend."""
+    """Returns BLAKE2b over every weight in order, in hexadecimal. Equal weights have equal digests on any backend."""
     import keras
 
     hasher = hashlib.blake2b(digest_size=32)
@@ -103,33 +104,33 @@ def weights_digest(model: Any) -> str:
 
 
 def function_digest(model: Any) -> str:
-    """BLAKE2b over weights and layers, hexadecimal: two models with equal digests compute the same."""
+    """Returns BLAKE2b over weights and layers, in hexadecimal. Models with equal digests compute the same function."""
     hasher = hashlib.blake2b(weights_digest(model).encode(), digest_size=32)
     hasher.update(_structure(model))
     return hasher.hexdigest()
 
 
 def structure_digest(model: Any) -> str:
-    """BLAKE2b over layers without their weights, hexadecimal: two models with equal digests become the same graph."""
+    """Returns BLAKE2b over layers without weights, in hexadecimal. Models with equal digests have the same graph."""
     return hashlib.blake2b(_structure(model), digest_size=32).hexdigest()
 
 
 def _structure(model: Any) -> bytes:
-    """The layers of a model: what each is set to and which layers feed it.
+    """Returns the settings and connections of the layers.
 
-    Names of layers are left out, since Keras numbers what has none by a counter of the process.
+    Names of layers are left out because Keras numbers unnamed layers by a counter of the process.
     """
     return json.dumps(_settings(model.get_config()), sort_keys=True, default=repr).encode()
 
 
 _REFERENCES = ("inbound_nodes", "input_layers", "output_layers")
-"""Where the configuration of a model refers to layers by name."""
+"""Keys of a model's configuration that refer to layers by name."""
 
 
 def _settings(config: dict[str, Any]) -> dict[str, Any]:
-    """The configuration of a layer or model without its name; a model's layers are referred to by their place in it.
+    """Returns the configuration of a layer or model without its name. References to layers become positions in the model.
 
-    Nothing else called ``name`` is left out: that of a dtype policy says what is computed in.
+    Other keys called ``name`` stay: that of a dtype policy decides the precision.
     """
     settings = {key: _without_names(value) for key, value in config.items() if key not in ("name", "layers", *_REFERENCES)}
     layers: Any = config.get("layers")
@@ -146,7 +147,7 @@ def _settings(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _without_names(value: Any) -> Any:
-    """A setting in which each layer, such as the one that a wrapper wraps, is without its name."""
+    """Removes the names of layers inside a setting, such as the layer of a wrapper."""
     if isinstance(value, dict):
         if isinstance(inner := value.get("config"), dict) and "name" in inner and "trainable" in inner:
             rest = {key: _without_names(entry) for key, entry in value.items() if key not in ("name", "config")}
@@ -160,7 +161,7 @@ def _are_layers(value: Any) -> bool:
 
 
 def _placed(value: Any, places: dict[str, int]) -> Any:
-    """References to layers, ``[name, node, tensor]`` wherever they stand, by place; what else is passed to a layer stays."""
+    """Replaces the name in each reference ``[name, node, tensor]`` by the layer's position. Other values stay."""
     if isinstance(value, dict):
         return {key: _placed(entry, places) for key, entry in value.items()}
     if not isinstance(value, list | tuple):
@@ -171,7 +172,7 @@ def _placed(value: Any, places: dict[str, int]) -> Any:
 
 
 def _traced_and_converted(model: Any) -> Any:
-    """What ``model.export(format="openvino")`` makes, in less than half its time: that traces every nested model by itself too."""
+    """Converts like ``model.export(format="openvino")`` in less than half the time, because nested models are not traced again."""
     import openvino
     import tensorflow as tf
 
@@ -181,40 +182,41 @@ def _traced_and_converted(model: Any) -> Any:
     try:
         function = tf.function(lambda x: model(x, training=False), input_signature=signature, autograph=False)
         traced = function.get_concrete_function()
-        # Left to itself, OpenVINO (2026.4) takes every operation that feeds no other for an output, such as what Keras' SiLU leaves
-        # for its gradient. With the outputs named, it converts only what they need.
+        # By default OpenVINO (2026.4) makes an output of every operation without a consumer, such as the one that Keras' SiLU keeps
+        # for its gradient. With named outputs it converts only what these depend on.
         with _patched_frontend():
-            found = openvino.convert_model(traced, output=[tensor.name for tensor in traced.outputs])
+            graph = openvino.convert_model(traced, output=[tensor.name for tensor in traced.outputs])
     except MemoryError:
         raise
     except Exception as error:  # TensorFlow, Keras and OpenVINO raise all kinds
         raise _refusal(error, model, traced) from error
-    found.inputs[0].get_node().set_friendly_name(images.name)
-    found.inputs[0].tensor.set_names({images.name})
-    return found
+    graph.inputs[0].get_node().set_friendly_name(images.name)
+    graph.inputs[0].tensor.set_names({images.name})
+    return graph
 
 
-def _require_same_ends(found: Any, model: Any) -> None:
-    """Raises `ArtifactError` where a graph has not the one input and the one output of its model, with their types and shapes."""
+def _require_same_ends(graph: Any, model: Any) -> None:
+    """Raises `ArtifactError` unless the graph has the one input and output of its model, with their types and shapes."""
     ends = [
-        [(_DTYPES.get(end.get_element_type().get_type_name()), _sides(end.get_partial_shape())) for end in side]
-        for side in (found.inputs, found.outputs)
+        [(_DTYPES.get(end.get_element_type().get_type_name()), _sides(end.get_partial_shape())) for end in tensors]
+        for tensors in (graph.inputs, graph.outputs)
     ]
-    wanted = [[(tensor.dtype, tuple(tensor.shape)) for tensor in side] for side in (model.inputs, model.outputs)]
+    wanted = [[(tensor.dtype, tuple(tensor.shape)) for tensor in tensors] for tensors in (model.inputs, model.outputs)]
     if ends != wanted:
         raise ArtifactError(
-            f"the inference graph must have the input and the output of its model, {wanted[0]} and {wanted[1]}",
+            f"the inference graph must have the input and output of its model, {wanted[0]} and {wanted[1]}",
+            code="graph-ends-differ",
             received=f"{ends[0]} and {ends[1]}",
-            hint="report this with your network and the version of openvino",
+            hint="report this with your network and the OpenVINO version",
         )
 
 
 _DTYPES = {"u8": "uint8", "f32": "float32"}
-"""Of what goes in and comes out, as OpenVINO and as Keras spell them."""
+"""Types of inputs and outputs: OpenVINO's names and Keras'."""
 
 
 def _sides(shape: Any) -> tuple[int | None, ...] | None:
-    """A shape as Keras writes it; None where even the number of dimensions is unknown."""
+    """Returns a shape as Keras writes it; None if the number of dimensions is unknown."""
     if shape.rank.is_dynamic:
         return None
     return tuple(side.get_length() if side.is_static else None for side in shape)
@@ -224,14 +226,16 @@ _UNCONVERTED = re.compile(r"(?:Conversion is failed for|No conversion rule found
 
 
 def _refusal(error: Exception, model: Any, traced: Any) -> ArtifactError:
-    """What a user is told of a model that cannot be traced or converted: which layer, and which operation in it."""
+    """Returns the error for a model that cannot be traced or converted, with the layer and the operation at fault."""
     operations = {name for names in _UNCONVERTED.findall(str(error)) for name in re.split(r"[, ]+", names.strip()) if name}
     layers = _layers_with(operations, error, model, traced)
-    said = ", ".join(sorted(operations)) or f"{type(error).__name__}: {gist(error)}"[:300]
+    cause = ", ".join(sorted(operations)) or f"{type(error).__name__}: {gist(error)}"[:300]
     return ArtifactError(
         "every layer of a network must convert to an OpenVINO graph",
-        received=f"{said} in {' and '.join(layers)}" if layers else said,
-        hint="replace that layer with one that converts" if layers else "build the network from other layers",
+        code="layer-does-not-convert",
+        field="backbone",
+        received=f"{cause} in {' and '.join(layers)}" if layers else cause,
+        hint="replace this layer" if layers else "build the network from other layers",
     )
 
 
@@ -239,30 +243,30 @@ _BOLD = re.compile("\x1b\\[1m(.*?)\x1b\\[0m", re.DOTALL)
 
 
 def gist(error: Exception) -> str:
-    """One line of an error: what Keras prints in bold where a layer failed, else the last line, where OpenVINO says why."""
+    """Returns the essential line of an error: Keras' bold text about a failed layer, or OpenVINO's last line."""
     bold = _BOLD.search(str(error))
     lines = [line.strip() for line in (bold[1] if bold else str(error)).splitlines() if line.strip()]
     return lines[-1] if lines else ""
 
 
 def _layers_with(operations: set[str], error: Exception, model: Any, traced: Any) -> list[str]:
-    """The layers of a model, at any depth, from which traced operations of these types come, or that an error names by a path."""
+    """Returns the layers, at any depth, that contain operations of these types or that the error names by a path."""
     import keras
 
     paths = _PATH.findall(str(error))
     if traced is not None:
         paths += [operation.name for operation in traced.graph.get_operations() if operation.type in operations]
     kinds = {layer.name: type(layer).__name__ for layer in model._flatten_layers() if not isinstance(layer, keras.Model)}
-    found = set()
+    names = set()
     for path in paths:
-        # TensorFlow numbers the scope that Keras opens for a layer: "flatten_1" is of the layer "flatten".
+        # TensorFlow numbers the scopes of layers: "flatten_1" is a scope of the layer "flatten".
         scopes = [re.sub(r"_\d+$", "", scope) for scope in path.split("/")]
-        found.update([scope for scope in scopes if scope in kinds][-1:])
-    return [f"layer {name!r} ({kinds[name]})" for name in sorted(found)]
+        names.update([scope for scope in scopes if scope in kinds][-1:])
+    return [f"layer {name!r} ({kinds[name]})" for name in sorted(names)]
 
 
 _PATH = re.compile(r"\w+(?:/\w+)+")
-"""Of an operation, as OpenVINO writes it in a message."""
+"""The path of an operation in OpenVINO's messages."""
 
 
 _converting = threading.Lock()
@@ -270,14 +274,13 @@ _converting = threading.Lock()
 
 @contextmanager
 def _patched_frontend() -> Iterator[None]:
-    """Two changes to OpenVINO's TensorFlow frontend (2026.4 at least), undone at the end. One conversion at a time.
+    """Patches OpenVINO's TensorFlow frontend (2026.4 at least) inside the context. Only one conversion runs at a time.
 
-    It asks for TensorFlow's version with ``exec("import tensorflow")`` and ``exec("del tensorflow")``. Since PEP 667 (Python 3.13)
-    the second does not see what the first bound, and raises NameError. Neither is needed, TensorFlow being loaded: its `exec` does
-    nothing meanwhile.
+    The frontend runs ``exec("import tensorflow")`` and ``exec("del tensorflow")``. Since PEP 667 (Python 3.13) the second raises
+    NameError because it does not see the name that the first one bound. TensorFlow is loaded anyway, so `exec` does nothing here.
 
-    It looks for each variable eleven times, each time among all. Where it looks once, the export of EfficientNet-B0 takes 1.7 s of
-    processor time in place of 2.7, and that of B7, which has 1,088 variables, 9.3 s in place of 17.8.
+    The frontend searches all variables eleven times per variable. With one search, the export of EfficientNet-B0 takes 1.7 s of
+    processor time instead of 2.7 s, and that of B7 (1,088 variables) 9.3 s instead of 17.8 s.
     """
     asker: Any = importlib.import_module("openvino.frontend.tensorflow.utils")
     decoder: Any = importlib.import_module("openvino.frontend.tensorflow.node_decoder").TFGraphNodeDecoder
@@ -293,7 +296,7 @@ def _patched_frontend() -> Iterator[None]:
 
 
 def _lookup(slow: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """From an operation to the value of the variable that it stands for, or None; each is looked for once."""
+    """Returns a cached version of the frontend's lookup from an operation to the value of its variable."""
     known: dict[str, Any] = {}
 
     def quick(operation: Any) -> Any:
@@ -305,14 +308,14 @@ def _lookup(slow: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 
 def _main(saved: str, graph: str) -> None:
-    """Writes `graph` and its ``.bin`` from the Keras file `saved`, which is loaded in safe mode."""
+    """Converts the Keras file `saved`, loaded in safe mode, to `graph` and its ``.bin``."""
     runtime()
     import keras
 
     try:
         to_openvino(keras.saving.load_model(saved, compile=False, safe_mode=True), Path(graph))
     except ArtifactError as error:
-        print(json.dumps({"rule": error.rule, "received": str(error.received), "hint": error.hint}))
+        print(json.dumps({"rule": error.rule, "code": error.code, "received": str(error.received), "hint": error.hint}))
         sys.exit(error.exit_code)
 
 

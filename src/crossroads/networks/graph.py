@@ -1,4 +1,4 @@
-"""The layer graph of a Keras model as plain records: its calls in order, and the tensors that everything passes through."""
+"""The layer graph of a Keras model as plain records: its calls in order, and the points where a single tensor crosses."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from crossroads.errors import BackboneError
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One call of a layer, or of an operation of `keras.ops`. A layer that is called twice has two of them.
+    """One call of a layer or of an operation of `keras.ops`. A layer that is called twice has two calls.
 
     Attributes:
-        name: Of the layer, the same in every process: see `_stable_names`.
+        name: Name of the layer, the same in every process (see `_stable_names`).
         operation: The Keras layer or operation.
-        inputs: The tensors it was given.
-        outputs: The tensors it gave.
-        arguments: Of the call, with those tensors in their places; Keras' own record of it.
+        inputs: Input tensors.
+        outputs: Output tensors.
+        arguments: Keras' record of all arguments, with the tensors in their places.
     """
 
     name: str
@@ -33,17 +33,17 @@ class Call:
 
     @property
     def weighted(self) -> bool:
-        """Whether it has a kernel: what counts as a layer of the network's depth."""
+        """Whether the layer has a kernel and so counts for the depth of the network."""
         return has_kernel(self.operation)
 
 
 @dataclass(frozen=True, slots=True)
 class Crossing:
-    """A tensor that is the only one to cross from what was computed before it to what comes after.
+    """A tensor that is the only connection between what is computed before it and after it.
 
     Attributes:
-        position: Index of the call that gives it; everything before it in `LayerGraph.calls` lies below the crossing.
-        name: Of the layer that gives it.
+        position: Index of its call in `LayerGraph.calls`. All earlier calls are below the crossing.
+        name: Name of the layer that outputs it.
         tensor: The symbolic tensor, (None, ...).
     """
 
@@ -54,12 +54,12 @@ class Crossing:
 
 @dataclass(frozen=True, slots=True)
 class LayerGraph:
-    """What lies between the one input and the one output of a model.
+    """The calls between the one input and the one output of a model.
 
     Attributes:
         source: The input tensor.
         sink: The output tensor.
-        calls: Every call that the output needs, each after those that it needs itself.
+        calls: Every call that the output depends on, in topological order.
     """
 
     source: Any
@@ -67,13 +67,13 @@ class LayerGraph:
     calls: tuple[Call, ...]
 
     def crossings(self) -> Iterator[Crossing]:
-        """Where one tensor crosses, in order; the last is the output. Linear in the size of the graph.
+        """Yields the crossings in order; the last one is the output. The cost is linear in the size of the graph.
 
-        These are the articulation points of the graph. In any topological order, a tensor through which every path from input to
-        output goes is at some moment the only one that is computed and still needed; and a tensor that is so once is one through
-        which every path goes. A layer with weights that is called on both sides would be frozen and trained at once: there is no
-        crossing between its calls. And a layer called more than once is a crossing where it is called last, if at all, so that
-        its name says which.
+        Crossings are the articulation points of the graph. Every path from input to output passes through a tensor exactly if, at
+        some point of any topological order, this tensor alone is computed and still needed. Example: in ``a -> b, a -> c, b + c ->
+        d`` both ``b`` and ``c`` are alive before ``d``, so only ``a`` and ``d`` are crossings. A layer with weights that is called
+        on both sides of a point would be frozen and trained at once, so there is no crossing between its calls. A layer that is
+        called more than once can be a crossing at its last call only, which makes its name unambiguous.
         """
         last_use = {id(tensor): position for position, call in enumerate(self.calls) for tensor in call.inputs}
         last_use[id(self.sink)] = len(self.calls)
@@ -93,13 +93,13 @@ class LayerGraph:
 
 
 def graph_of(model: keras.Model) -> LayerGraph:
-    """The layer graph of `model`.
+    """Returns the layer graph of `model`.
 
-    A nested model is one call, unless it is all that `model` has: then its own graph is taken, at the shape of `model`'s input.
+    A nested model is one call. If it is the only call, its own graph is returned, at the shape of `model`'s input.
 
     Raises:
-        BackboneError: The model has no graph (a subclass with code of its own, or a Sequential that does not know its input yet),
-            or more than one input or output.
+        BackboneError: The model has no graph (a subclass with its own `call`, or a Sequential without an input), or more than one
+            input or output.
     """
     source, sink = ends(model)
     known = _GRAPHS.get(model)
@@ -113,14 +113,14 @@ def graph_of(model: keras.Model) -> LayerGraph:
 
 
 _GRAPHS: WeakKeyDictionary[Any, tuple[Any, Any, LayerGraph]] = WeakKeyDictionary()
-"""By model, with the ends it was read for: a Sequential may have grown since."""
+"""Graphs by model, with the input and output they were read for: a Sequential may have grown since."""
 
 
 def ends(model: keras.Model) -> tuple[Any, Any]:
-    """The input and the output tensor of a model that has one of each.
+    """Returns the input and the output tensor of a model.
 
     Raises:
-        BackboneError: It has not, or no graph of layers at all.
+        BackboneError: The model has no graph of layers, or more than one input or output.
     """
     try:
         inputs, outputs = tuple(model.inputs or ()), tuple(model.outputs or ())
@@ -128,44 +128,48 @@ def ends(model: keras.Model) -> tuple[Any, Any]:
         inputs, outputs = (), ()
     if not inputs or not outputs:
         raise BackboneError(
-            "a network is a graph of layers from a known input to an output",
+            "a network must be a graph of layers from a known input to an output",
+            code="no-layer-graph",
+            field="backbone",
             received=f"{type(model).__name__} {getattr(model, 'name', '')!r} without one",
             hint="build it as keras.Sequential or keras.Model(inputs, outputs), beginning with keras.Input",
         )
     if (len(inputs), len(outputs)) != (1, 1):
         raise BackboneError(
-            "a network has one input and one output",
+            "a network must have one input and one output",
+            code="several-inputs-or-outputs",
+            field="backbone",
             received=f"{len(inputs)} and {len(outputs)} in {model.name!r}",
-            hint="make a keras.Model of the part that takes the image and gives the features",
+            hint="make a keras.Model of the part from the image to the features",
         )
     return inputs[0], outputs[0]
 
 
 def replay(graph: LayerGraph, source: Any, training: bool | None = None, *, flat: bool = False) -> Any:
-    """The output tensor of `graph` when its layers are called again, on another symbolic tensor.
+    """Calls the layers of `graph` again on another symbolic tensor and returns the output tensor.
 
     Args:
-        graph: Of any model; its layers and weights are shared.
-        source: A Keras tensor that the graph's input can be.
-        training: Handed to the layers that ask for it, where it is not None.
-        flat: Call the layers of nested models, at any depth, in the place of each nested model.
+        graph: Graph of any model. Layers and weights are shared.
+        source: Keras tensor to use as the input.
+        training: Passed to the layers that have this argument, unless it is None.
+        flat: Whether nested models, at any depth, are replaced by their layers.
     """
-    made = {id(graph.source): source}
+    tensors = {id(graph.source): source}
     for call in graph.calls:
-        args, kwargs = call.arguments.fill_in(made)
+        args, kwargs = call.arguments.fill_in(tensors)
         mode = kwargs.get("training") if training is None else training
         if flat and is_nested(call.operation) and len(call.inputs) == 1:
-            outputs = replay(_walk(*ends(call.operation)), made[id(call.inputs[0])], mode, flat=True)
+            outputs = replay(_walk(*ends(call.operation)), tensors[id(call.inputs[0])], mode, flat=True)
         else:
             if mode is not None and "training" in getattr(call.operation, "_call_context_args", {}):
                 kwargs["training"] = mode
             outputs = call.operation(*args, **kwargs)
-        made.update(zip(map(id, call.outputs), keras.tree.flatten(outputs), strict=True))
-    return made[id(graph.sink)]
+        tensors.update(zip(map(id, call.outputs), keras.tree.flatten(outputs), strict=True))
+    return tensors[id(graph.sink)]
 
 
 def is_nested(operation: Any) -> bool:
-    """Whether it is a model with a layer graph of its own, one input and one output."""
+    """Whether an operation is a model with its own layer graph, one input and one output."""
     if not isinstance(operation, keras.Model):
         return False
     try:
@@ -183,11 +187,11 @@ _NOT_KERNELS = (
     keras.layers.RMSNormalization,
     keras.layers.PReLU,
 )
-"""Layers whose weights scale each number by itself, however many axes they have."""
+"""Layers whose weights scale values one by one, whatever their number of axes."""
 
 
 def kernels_of(operation: Any) -> list[Any]:
-    """The weights of `operation` that mix numbers: no bias, and two axes or more, in layers that do not only scale."""
+    """Returns the kernels of an operation: weights with two axes or more, without biases and without mere scales."""
     if isinstance(operation, _NOT_KERNELS):
         return []
     if isinstance(operation, keras.Model) or getattr(operation, "_layers", None):
@@ -201,17 +205,17 @@ def _own_kernels(operation: Any) -> list[Any]:
 
 
 def has_kernel(operation: Any) -> bool:
-    """Whether `operation`, or a layer inside it, has a kernel."""
+    """Whether an operation, or a layer inside it, has a kernel."""
     return bool(kernels_of(operation))
 
 
 def weights_of(operation: Any) -> list[Any]:
-    """The weights of a layer in order; none for an operation of `keras.ops`."""
+    """Returns the weights of a layer in order; an empty list for an operation of `keras.ops`."""
     return list(operation.weights) if isinstance(operation, keras.Layer) else []
 
 
 def _unwrapped(graph: LayerGraph) -> LayerGraph:
-    """The graph of the nested model that is all that `graph` has."""
+    """Returns the graph of the nested model that is the only call of `graph`."""
     (call,) = graph.calls
     inner = _walk(*ends(call.operation))
     _, kwargs = call.arguments.fill_in({})
@@ -221,7 +225,7 @@ def _unwrapped(graph: LayerGraph) -> LayerGraph:
 
 
 def _walk(source: Any, sink: Any) -> LayerGraph:
-    """Depth first from the output, by Keras' own record of who made a tensor; iterative, because graphs are deep."""
+    """Walks depth-first from the output along Keras' records of tensors. It is iterative because graphs are deep."""
     nodes: list[Any] = []
     state: dict[int, bool] = {}
     stack = [_node_of(sink)] if sink is not source else []
@@ -235,7 +239,12 @@ def _walk(source: Any, sink: Any) -> LayerGraph:
             continue
         state[id(node)] = False
         if node.is_input:
-            raise BackboneError("the output of a network needs nothing but its input", received=f"layer {node.operation.name!r}")
+            raise BackboneError(
+                "the output of a network must depend on its input alone",
+                code="several-inputs-or-outputs",
+                field="backbone",
+                received=f"layer {node.operation.name!r}",
+            )
         parents = [_node_of(tensor) for tensor in node.input_tensors if tensor is not source]
         stack.extend(parent for parent in reversed(parents) if id(parent) not in state)
     names = _stable_names([node.operation for node in nodes])
@@ -254,11 +263,11 @@ def _node_of(tensor: Any) -> Any:
 
 
 def _stable_names(operations: list[Any]) -> dict[int, str]:
-    """A name for each operation, by its id, that does not depend on what the process built before.
+    """Returns a name for each operation, by id, that does not depend on other networks of this process.
 
-    Keras numbers layers that were given no name across the whole process: the first convolution of a second InceptionV3 is
-    ``conv2d_94``. Here each kind is numbered from the first one in this graph, as Keras would in a fresh process. Names that were
-    given stay, and so do all of them where that would make two alike.
+    Keras numbers unnamed layers across the whole process: the first convolution of a second InceptionV3 is ``conv2d_94``. Here each
+    kind is numbered from its first layer in this graph, as in a fresh process. Given names stay. If two names would become equal,
+    all of Keras' names stay.
     """
     numbered = {id(operation): match for operation in operations if (match := _numbered(operation))}
     first: dict[str, int] = {}
@@ -272,13 +281,13 @@ def _stable_names(operations: list[Any]) -> dict[int, str]:
 
 
 def _numbered(operation: Any) -> tuple[str, int] | None:
-    """The kind and the number in a name that Keras made up, such as ``conv2d_94``; None for one that was given."""
+    """Returns kind and number of an automatic name such as ``conv2d_94``; None for a given name."""
     kind = snake_case(type(operation).__name__)
     match = re.fullmatch(rf"{re.escape(kind)}(?:_([1-9]\d*))?", operation.name)
     return (kind, int(match[1] or 0)) if match else None
 
 
 def snake_case(name: str) -> str:
-    """``Conv2D`` as ``conv2d``, ``BatchNormalization`` as ``batch_normalization``: how Keras names layers and what it saves."""
+    """Turns ``Conv2D`` into ``conv2d`` and ``BatchNormalization`` into ``batch_normalization``, as Keras names layers."""
     spaced = re.sub(r"(.)([A-Z][a-z]+)", r"\1_\2", re.sub(r"\W+", "", name))
     return re.sub(r"([a-z])([A-Z])", r"\1_\2", spaced).lower()

@@ -22,15 +22,15 @@ MLP_WIDTH = 256
 MLP_DROPOUT = 0.3
 
 LEAST_DEVIATION = 0.1
-"""Of a feature that a head standardises, as a share of the median."""
+"""Minimum deviation that a head standardises a feature by, as a fraction of the median deviation."""
 
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What a backbone's builder returns.
+    """Preprocessing and backbone, as a builder returns them.
 
     Attributes:
-        preprocessing: Layers from float32 images in [0, 255] to what the backbone takes, in order; no weights.
+        preprocessing: Layers without weights that turn float32 images in [0, 255] into the backbone's input, in order.
         backbone: Preprocessed images (n, size, size, 3) in, features out.
     """
 
@@ -40,12 +40,12 @@ class Parts:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Where a backbone ends, where its frozen part ends, and what stands on top.
+    """Where a backbone ends, where its frozen part ends, and how its output is pooled.
 
     Attributes:
-        keep: The cut at which the backbone ends; None for its end.
-        freeze: The cut up to which it is frozen, at or before `keep`; None where nothing is.
-        pooling: How its last map becomes a vector.
+        keep: Last cut of the backbone that is kept; None for all of it.
+        freeze: Last cut of the frozen part, at or before `keep`; None if nothing is frozen.
+        pooling: Turns the last map into a vector.
     """
 
     keep: Cut | None = None
@@ -55,17 +55,17 @@ class Layout:
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """One network seen from three sides that share every layer and weight.
+    """One network as three models that share every layer and weight.
 
     Attributes:
-        frozen: uint8 (n, size, size, 3) in, float32 features out, which are cached; None where nothing is frozen.
-        trained: Features in or, where nothing is frozen, float32 (n, size, size, 3) in [0, 255]; float32 (n, k) scores out. What
-            training works on.
+        frozen: uint8 (n, size, size, 3) in, float32 features out, which are cached; None if nothing is frozen.
+        trained: Features in, or float32 (n, size, size, 3) in [0, 255] if nothing is frozen; float32 (n, k) scores out. This part
+            is trained.
         size: Side of the images in pixels.
         blocks: The layers with weights of `trained`, in groups from its input to the head, which is the last group.
-        shipped: What `ship` returns, as it was last; a head's standardisation is folded in.
-        folding: The layers that it is brought up to date by: standardisation, the dense layer behind it, and the dense layer of
-            `shipped` that does both; None where a head does not standardise.
+        shipped: uint8 images in, probabilities out, with a head's standardisation folded in. Use `ship` to get it up to date.
+        folding: Layers for folding: standardisation, the dense layer after it, and the dense layer of `shipped` that replaces both;
+            None if the head does not standardise.
     """
 
     frozen: keras.Model | None
@@ -76,27 +76,27 @@ class Network:
     folding: tuple[keras.Layer, keras.Layer, keras.Layer] | None
 
     def ship(self) -> keras.Model:
-        """uint8 (n, size, size, 3) RGB in, float32 (n, k) probabilities out: `shipped`, brought up to date. What is saved."""
+        """Returns the model to save, up to date: uint8 (n, size, size, 3) RGB in, float32 (n, k) probabilities out."""
         if self.folding is not None:
-            figures, dense, both = self.folding
-            kernel, bias = folded(figures, np.asarray(dense.kernel), np.asarray(dense.bias))
+            statistics, dense, both = self.folding
+            kernel, bias = folded(statistics, np.asarray(dense.kernel), np.asarray(dense.bias))
             both.kernel.assign(kernel)
             both.bias.assign(bias)
         return self.shipped
 
 
 def head_layers(kind: HeadName | None, classes: int, *, tuned: bool = False) -> tuple[keras.Layer, ...]:
-    """The layers from a vector of features to scores for `classes` classes; the last is a dense layer called ``head``.
+    """Returns the layers from features to scores; the last is a dense layer called ``head``.
 
-    ``linear`` and None: one dense layer. ``sgd``: the same with the notes' first weights, a truncated normal of deviation 0.01 and
-    zero bias. ``mlp``: features are standardised by fixed figures, then dense, ReLU, dropout.
+    ``linear`` and None are one dense layer. ``sgd`` is the same, initialised with a truncated normal of deviation 0.01 and zero
+    bias. ``mlp`` standardises features by fixed statistics, then applies dense, ReLU, dropout and dense.
 
     Args:
-        kind: As above.
-        classes: Scores.
-        tuned: Whether a ``linear`` head is trained on with the backbone after it was solved. Then it stands on standardised
-            features too: a step of Adam is as large for each weight, and on SqueezeNet's features, whose deviations are about 80,
-            one such step undoes what was solved.
+        kind: Kind of head.
+        classes: Number of classes.
+        tuned: Whether a solved ``linear`` head is then trained together with the backbone. It standardises its features too,
+            because Adam takes equally large steps for every weight: on SqueezeNet's features, whose deviations are about 80, one
+            step would undo the solution.
     """
     if kind == "sgd":
         return (layers.Dense(classes, kernel_initializer=keras.initializers.TruncatedNormal(stddev=0.01), name="head"),)
@@ -116,38 +116,38 @@ def head_layers(kind: HeadName | None, classes: int, *, tuned: bool = False) -> 
 
 
 def folded(
-    figures: layers.BatchNormalization, kernel: NDArray[np.floating], bias: NDArray[np.floating]
+    statistics: layers.BatchNormalization, kernel: NDArray[np.floating], bias: NDArray[np.floating]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Kernel (d, k) and bias (k,) on standardised features, as those on features as they come."""
-    mean, deviation = _figures(figures)
+    """Turns kernel (d, k) and bias (k,) for standardised features into those for raw features."""
+    mean, deviation = _moments(statistics)
     kernel = kernel.astype(np.float64) / deviation[:, None]
     return kernel, bias.astype(np.float64) - mean @ kernel
 
 
 def unfolded(
-    figures: layers.BatchNormalization, kernel: NDArray[np.floating], bias: NDArray[np.floating]
+    statistics: layers.BatchNormalization, kernel: NDArray[np.floating], bias: NDArray[np.floating]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """What `folded` takes back: kernel (d, k) and bias (k,) on features as they come, as those on standardised ones."""
-    mean, deviation = _figures(figures)
+    """Reverses `folded`: turns kernel (d, k) and bias (k,) for raw features into those for standardised features."""
+    mean, deviation = _moments(statistics)
     kernel = kernel.astype(np.float64)
     return kernel * deviation[:, None], bias.astype(np.float64) + mean @ kernel
 
 
-def _figures(standardise: layers.BatchNormalization) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _moments(standardise: layers.BatchNormalization) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     mean, variance = (np.asarray(v, np.float64) for v in (standardise.moving_mean, standardise.moving_variance))
     return mean, np.sqrt(variance + standardise.epsilon)
 
 
 def standardises(head: tuple[keras.Layer, ...]) -> bool:
-    """Whether a head wants the figures of its features."""
+    """Whether a head standardises its features."""
     return isinstance(head[0], layers.BatchNormalization)
 
 
 def standardise(head: tuple[keras.Layer, ...], mean: NDArray[np.floating], deviation: NDArray[np.floating]) -> None:
-    """Give a head that `standardises` the mean and deviation of its features, (d,) each.
+    """Sets the mean and deviation, (d,) each, by which a head standardises its features.
 
-    A deviation counts as a tenth of the median at least, of those that are not 0: a feature that was nearly always 0 may begin to
-    speak while what is below it is trained, and divided by next to nothing it would drown all others.
+    A deviation below a tenth of the median is raised to it. A feature that is almost always 0 may become active while the layers
+    below are trained; divided by its tiny deviation it would then dominate all others.
     """
     moving = deviation[deviation > 0]
     least = LEAST_DEVIATION * float(np.median(moving)) if len(moving) else 1.0
@@ -156,13 +156,13 @@ def standardise(head: tuple[keras.Layer, ...], mean: NDArray[np.floating], devia
 
 
 def assemble(parts: Parts, size: int, head: tuple[keras.Layer, ...], layout: Layout | None = None) -> Network:
-    """A backbone with a head on top. Networks of the same parts and head share their weights, wherever each is frozen.
+    """Puts a head on a backbone. Networks of the same parts and head share their weights, wherever each is frozen.
 
     Args:
         parts: Preprocessing and backbone.
         size: Side of the images in pixels.
-        head: What `head_layers` returns.
-        layout: Where to cut and to freeze.
+        head: Layers from `head_layers`.
+        layout: Where to cut and to freeze; None for the whole backbone, nothing frozen.
     """
     require_usable_keras()
     layout = layout or Layout()
@@ -188,7 +188,7 @@ def assemble(parts: Parts, size: int, head: tuple[keras.Layer, ...], layout: Lay
     trained = keras.Model(start, x, name="network")
     whole, folding = trained, None
     if standardises(head):
-        # Not shipped as two layers: OpenVINO 2026.4 scales a flattened map of SqueezeNet in another order than it flattens it.
+        # Standardisation is not shipped as a layer: OpenVINO 2026.4 scales a flattened map of SqueezeNet in the wrong order.
         folding = (head[0], head[1], layers.Dense(head[1].units, name=head[1].name))
         for layer in (folding[2], *head[2:]):
             vector = layer(vector)
@@ -201,7 +201,7 @@ def assemble(parts: Parts, size: int, head: tuple[keras.Layer, ...], layout: Lay
 
 
 def frozen_part(parts: Parts, size: int, cut: Cut, pooling: PoolingName | None) -> keras.Model:
-    """The backbone up to a cut: uint8 (n, size, size, 3) in, float32 (n, d) features out; with pooling None the map of the cut."""
+    """Returns the backbone up to a cut: uint8 (n, size, size, 3) in, float32 (n, d) features out, or the map if pooling is None."""
     last = until(parts.backbone, cut)
     if pooling is not None:
         last = keras.Model(last.input, pool(last.output, pooling), name="kept")
@@ -210,7 +210,7 @@ def frozen_part(parts: Parts, size: int, cut: Cut, pooling: PoolingName | None) 
 
 
 def averages(parts: Parts, size: int, chosen: Sequence[Cut]) -> keras.Model:
-    """The averages of the maps at several cuts in one pass: uint8 (n, size, size, 3) in, float32 (n, d) out, cut after cut."""
+    """Returns a model of the average-pooled features of several cuts in order: uint8 (n, size, size, 3) in, float32 (n, d) out."""
     inner = parts.backbone
     maps = [until(inner, cut).output for cut in chosen]
     ends = [x if len(x.shape) == 2 else layers.GlobalAveragePooling2D(name=f"average_{i}")(x) for i, x in enumerate(maps)]
@@ -220,7 +220,7 @@ def averages(parts: Parts, size: int, chosen: Sequence[Cut]) -> keras.Model:
 
 
 def calibrate_batchnorm(parts: Parts, images: NDArray[np.uint8]) -> None:
-    """Give every BatchNorm layer of a backbone the statistics of images, uint8 (n, size, size, 3), as one batch."""
+    """Sets the statistics of every BatchNorm layer from images, uint8 (n, size, size, 3), as one batch."""
     x: Any = images.astype(np.float32)
     for layer in parts.preprocessing:
         x = layer(x)
@@ -229,18 +229,18 @@ def calibrate_batchnorm(parts: Parts, images: NDArray[np.uint8]) -> None:
 
 
 def batchnorms(model: keras.Model) -> list[layers.BatchNormalization]:
-    """Every BatchNorm layer of a model, those inside other layers too."""
+    """Returns every BatchNorm layer of a model, also inside other layers."""
     return [layer for layer in all_layers(model) if isinstance(layer, layers.BatchNormalization)]
 
 
 def all_layers(model: keras.Model) -> list[keras.Layer]:
-    """Every layer of a model, those inside other layers too: nothing public reaches them."""
+    """Returns every layer of a model, also inside other layers. Keras has no public way."""
     return list(model._flatten_layers(include_self=False, recursive=True))
 
 
 @contextmanager
 def momentum_at_most(most: float, norms: Sequence[layers.BatchNormalization]) -> Iterator[None]:
-    """Inside, the moving statistics of BatchNorm layers follow at least as fast as by a momentum; then each has its own again."""
+    """Caps the momentum of BatchNorm layers inside the context."""
     before = [layer.momentum for layer in norms]
     try:
         for layer in norms:
@@ -260,7 +260,7 @@ def _prepared(parts: Parts, images: Any, model: keras.Model) -> Any:
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """First weights and dropout depend on `seed` alone inside; Python's and NumPy's own generators are put back after."""
+    """Makes initial weights and dropout depend on `seed` alone inside the context. Restores Python's and NumPy's generators."""
     python_state, numpy_state = random.getstate(), np.random.get_state()
     keras.utils.set_random_seed(seed)
     try:

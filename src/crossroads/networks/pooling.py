@@ -1,4 +1,4 @@
-"""Pooling: a map of features becomes the vector that a head takes."""
+"""Pooling: turns a feature map into the vector that a head takes."""
 
 from __future__ import annotations
 
@@ -11,32 +11,39 @@ GRIDS = (2, 3, 4)
 """Sides of the grids that a map can be pooled to."""
 
 POOLINGS = ("average", "max", *(f"{kind}-{side}" for kind in ("average", "max") for side in GRIDS), "none")
-"""What `pool` knows."""
+"""The names that `pool` accepts."""
 
 
 def pool(x: keras.KerasTensor, pooling: str) -> keras.KerasTensor:
-    """Features as vectors.
+    """Turns features into vectors.
 
     Args:
-        x: Float (None, height, width, channels), or (None, channels), which is given back as it is.
-        pooling: ``average`` or ``max`` over the whole map; ``average-2`` to ``max-4`` over each region of a grid of that many by
-            that many, which keeps where things are; ``none`` for every position of the map. The regions of a grid cover the map
-            and, where its side is no multiple of the grid's, share positions at their edges: region i of k in n positions goes from
-            floor(i n / k) to ceil((i + 1) n / k). A grid larger than the map is the map.
+        x: Float (None, height, width, channels); or (None, channels), which is returned unchanged.
+        pooling: ``average`` or ``max`` over the whole map. ``average-2`` to ``max-4`` pool each region of a 2x2 to 4x4 grid, which
+            keeps positions. ``none`` flattens the map. Region i of k on a side of n positions goes from floor(i n / k) to
+            ceil((i + 1) n / k), so that neighbouring regions overlap if n is no multiple of k. A grid larger than the map is
+            the map itself.
 
     Returns:
-        Float (None, d), d = channels times the number of regions, channels changing fastest and rows of the grid slowest.
+        Float (None, d), d = channels times the number of regions, with channels changing fastest and rows of the grid slowest.
 
     Raises:
-        BackboneError: No such pooling, or `x` is neither a map nor a vector.
+        BackboneError: The pooling is unknown, or `x` is neither a map nor a vector.
     """
     if pooling not in POOLINGS:
-        raise BackboneError("no such pooling", received=repr(pooling), hint=did_you_mean(pooling, POOLINGS))
+        raise BackboneError(
+            "the pooling is unknown",
+            code="unknown-pooling",
+            field="pooling",
+            received=repr(pooling),
+            hint=did_you_mean(pooling, POOLINGS),
+        )
     if len(x.shape) == 2:
         return x
     if len(x.shape) != 4 or None in x.shape[1:]:
         raise BackboneError(
-            "only maps (height, width, channels) of a known size and vectors are pooled",
+            "pooling needs a vector or a map (height, width, channels) of a known size",
+            code="shape-not-poolable",
             received=f"features of shape {x.shape[1:]}",
         )
     if pooling == "none":

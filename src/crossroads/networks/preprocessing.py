@@ -1,4 +1,4 @@
-"""What a backbone's pixels are scaled to, as Keras layers that travel with every saved model."""
+"""The preprocessing of backbones as Keras layers, which are part of every saved model."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from crossroads.networks.records import PREPROCESSINGS
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
-"""Of the red, green and blue channels over ImageNet, scaled to [0, 1]: torchvision's constants."""
+"""Mean and standard deviation of ImageNet's red, green and blue channels in [0, 1], as in torchvision."""
 
 CAFFE_MEAN = (103.939, 116.779, 123.68)
-"""Of the blue, green and red channels in [0, 255], as VGG subtracts them and all of `keras.applications` after it."""
+"""Mean of the blue, green and red channels in [0, 255], as VGG and `keras.applications` subtract it."""
 
 BVLC_MEAN = (104.00698793, 116.66876762, 122.67891434)
-"""The same over ILSVRC 2012, as Caffe's own models subtract them: the mean of Caffe's ``ilsvrc_2012_mean.npy``."""
+"""The same for Caffe's own models: the mean of Caffe's ``ilsvrc_2012_mean.npy``."""
 
 
 def layers_of(kind: str) -> tuple[keras.Layer, ...]:
-    """The layers of the preprocessing called `kind`, a key of `PREPROCESSINGS`, in order.
+    """Returns the layers of the preprocessing called `kind`, a key of `PREPROCESSINGS`, in order.
 
-    They take float32 RGB images (n, size, size, 3) in [0, 255], have no weights, and are Keras' own, so that a model with them
-    loads in safe mode where Crossroads is not installed. Raises `BackboneError` for a kind that is not known.
+    They take float32 RGB images (n, size, size, 3) in [0, 255] and have no weights. They are Keras' own layers, so that a saved
+    model loads in safe mode without Crossroads. Raises `BackboneError` for an unknown kind.
     """
     try:
         return _LAYERS[kind]()
     except KeyError:
         hint = did_you_mean(kind, PREPROCESSINGS)
-        raise BackboneError("no such preprocessing", received=repr(kind), hint=hint) from None
+        raise BackboneError("the preprocessing is unknown", code="unknown-preprocessing", received=repr(kind), hint=hint) from None
 
 
 def _shift_and_scale() -> tuple[keras.Layer, ...]:
@@ -49,10 +49,10 @@ def _flip_and_centre(mean: tuple[float, float, float]) -> tuple[keras.Layer, ...
 
 
 def _flip() -> keras.Layer:
-    """RGB to BGR, as a model of two operations: Keras has no such layer, and a Lambda does not load in safe mode.
+    """Returns a model of two operations from RGB to BGR. Keras has no such layer, and a Lambda does not load in safe mode.
 
-    Split and join, since OpenVINO moves channels that way in the convolutions' own layout: 0.2 ms for an image of 227 px with what
-    comes before and after, against 1.3 ms for ``ops.flip``.
+    OpenVINO runs split and concatenate in the layout of the convolutions: 0.2 ms per image of 227 px with the layers around it,
+    compared with 1.3 ms for ``ops.flip``.
     """
     images = keras.Input((None, None, 3))
     channels = ops.split(images, 3, axis=-1)

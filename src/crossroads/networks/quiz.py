@@ -1,4 +1,4 @@
-"""The network of the notes' first program: one convolution, one pooling, dropout, two dense layers."""
+"""The quiz network, a first classifier for small images: one convolution, one pooling, dropout, two dense layers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from crossroads.networks.network import Parts
 
 
 def build(size: int) -> Parts:
-    """The quiz network up to its last hidden layer, for images of side `size` pixels.
+    """Builds the quiz network up to its last hidden layer, for images of side `size` pixels.
 
     Convolution of 32 3x3 filters without padding, 2x2 max-pooling, dropout of one half, ReLU, flatten, dense 128, ReLU.
     Its input is ``x / 255 - 0.5``; its features are float32 (n, 128).

@@ -1,4 +1,4 @@
-"""What is known about a backbone, as records that are read without loading Keras."""
+"""The records of backbones, readable without Keras."""
 
 from __future__ import annotations
 
@@ -7,42 +7,43 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
-from crossroads.errors import BackboneError
+from crossroads.errors import BackboneError, option
 from crossroads.recipe import Augmentation, OptimizerName, ScheduleName
 
 if TYPE_CHECKING:
     from crossroads.networks.network import Parts
 
 MANY = 10_000
-"""Training images from which on the larger of a backbone's two batch sizes is taken."""
+"""With this many training images or more, the larger of a backbone's two batch sizes is used."""
 
 PREPROCESSINGS = {
-    "none": "none, the network scales by itself",
+    "none": "none, the network has its own scaling",
     "tf": "x / 127.5 - 1",
-    "torch": "x / 255, minus ImageNet's mean, by its standard deviation, for each channel",
+    "torch": "x / 255, then each channel minus ImageNet's mean and divided by its standard deviation",
     "caffe": "RGB to BGR, minus 103.939, 116.779, 123.68",
     "bvlc": "RGB to BGR, minus 104.007, 116.669, 122.679",
     "centre": "x / 255 - 0.5",
     "each": "x / 255, then each image to mean 0 and variance 1",
 }
-"""What is done to a uint8 RGB image first, in words. `preprocessing.layers_of` has the layers."""
+"""The scaling of a uint8 RGB image, in words. `preprocessing.layers_of` returns the layers."""
 
 
 @dataclass(frozen=True, slots=True)
 class Defaults:
-    """How a backbone is best trained from random weights; every one is also an option of the recipe.
+    """How to train a backbone from random weights. Each value is the default of a recipe option.
 
     Attributes:
-        batch_size: Images a step, for fewer than 10,000 images and for more: larger batches are faster, and many steps are left.
+        batch_size: Images per step, below 10,000 training images and from there on. Large data sets have enough steps for
+            larger, faster batches.
         optimizer: Adam or AdamW.
         learning_rate: Peak of the schedule.
-        schedule: Course of the learning rate.
+        schedule: Learning rate schedule.
         weight_decay: Decoupled, for AdamW.
-        label_smoothing: Share of the target spread over all classes.
-        augment: Whether images are moved unless the user says otherwise.
-        augmentation: How far they are moved.
-        passes: Images seen in a whole training that `epochs` is chosen for, where the user names no number of epochs.
-        epochs: Least and most epochs that are so chosen.
+        label_smoothing: Fraction of the target spread over all classes.
+        augment: Whether training images are augmented by default.
+        augmentation: Strength of the augmentation.
+        passes: Images to process in a whole training, over all epochs. The default number of epochs follows from it.
+        epochs: Minimum and maximum of that default.
     """
 
     batch_size: tuple[int, int]
@@ -57,26 +58,25 @@ class Defaults:
     epochs: tuple[int, int] = (10, 100)
 
     def batch_size_for(self, n: int) -> int:
-        """Images a step for `n` training images."""
+        """Returns the batch size for `n` training images."""
         return self.batch_size[n >= MANY]
 
     def epochs_for(self, n: int) -> int:
-        """Epochs for `n` training images: about `passes` images in all, within `epochs`."""
+        """Returns the number of epochs for `n` training images: about `passes` images in all, within `epochs`."""
         low, high = self.epochs
         return max(low, min(high, round(self.passes / max(n, 1))))
 
 
 @dataclass(frozen=True, slots=True)
 class Pretrained:
-    """Where the weights of a backbone that was trained on ImageNet come from.
+    """The source of a backbone's ImageNet weights.
 
     Attributes:
-        file: Name in the cache: as its publisher names it.
-        address: Where it is downloaded from, over https.
-        digest: ``md5:`` or ``sha256:`` and hexadecimal digits, of which ``sha256:`` may have the first eight alone, as PyTorch puts
-            them into file names; empty where the publisher names none: such a file is used unverified, and the
-            user is told when it is downloaded.
-        licence: SPDX name of the licence of the weights, or its own words where it has none.
+        file: The publisher's file name, also used in the cache.
+        address: HTTPS address of the download.
+        digest: ``md5:`` or ``sha256:`` and hexadecimal digits; for ``sha256:`` the first eight suffice, as in PyTorch's file names.
+            Empty if the publisher states none. Such a file is used unverified, and the download says so.
+        licence: SPDX identifier of the licence of the weights, or its wording if it has none.
     """
 
     file: str
@@ -95,21 +95,22 @@ class Backbone:
     """A network without its head.
 
     Attributes:
-        name: What the user writes.
-        summary: One line for the list.
+        name: Name in recipes.
+        summary: One line for `crossroads backbones`.
         builder: ``module:function`` that takes the image side in pixels and returns `Parts`: preprocessing and backbone.
-        sizes: The image sides that a size is chosen from, in pixels, where the user names none.
-        limits: Smallest and largest image side that it accepts, in pixels.
-        scaling: What the model does to a uint8 RGB image first: a key of `PREPROCESSINGS`. It is part of every saved model.
-        licence: Licence of the weights or, where there are none, of the code.
-        year: Of publication.
-        source: Where the design comes from.
+        sizes: Image sides in pixels to choose the default from.
+        limits: Minimum and maximum image side in pixels.
+        scaling: Preprocessing of uint8 RGB images, a key of `PREPROCESSINGS`. It is part of every saved model.
+        licence: Licence of the weights, or of the code if there are no weights.
+        year: Year of publication.
+        source: Publication of the design.
         defaults: How to train it from random weights.
-        reference_size: Image side in pixels that the pretrained weights were trained at or, where there are none, the usual one.
-        parameters: Numbers in its weights, without a head, at `reference_size`.
-        multiply_adds: Of one image at `reference_size`, without a head.
-        pretrained: Its ImageNet weights, or None where there are none.
-        application: Its name in ``keras.applications``, which the builder then takes first, with `scaling`; None for the others.
+        reference_size: Image side in pixels of the pretrained weights, or the usual one if there are none.
+        parameters: Number of parameters without a head, at `reference_size`.
+        multiply_adds: Multiply-adds per image without a head, at `reference_size`.
+        pretrained: Its ImageNet weights; None if there are none.
+        application: Its name in ``keras.applications``, which is then the first argument of the builder, before `scaling`; None
+            for other backbones.
     """
 
     name: str
@@ -130,30 +131,32 @@ class Backbone:
 
     @property
     def preprocessing(self) -> str:
-        """What the model does to a uint8 RGB image first, in words."""
+        """The preprocessing of a uint8 RGB image, in words."""
         return PREPROCESSINGS[self.scaling]
 
     def build(self, size: int) -> Parts:
-        """Preprocessing and backbone for square images of side `size` pixels, with random weights. Loads Keras."""
+        """Builds preprocessing and backbone with random weights for square images of side `size` pixels. Loads Keras."""
         self.check_size(size)
         module, _, function = self.builder.partition(":")
         make = cast("Callable[..., Parts]", getattr(importlib.import_module(module), function))
         return make(size) if self.application is None else make(self.application, self.scaling, size)
 
     def check_size(self, size: int) -> None:
-        """Raises `BackboneError` where images of side `size` pixels are too small, or too large for this network."""
+        """Raises `BackboneError` if images of side `size` pixels are too small or too large for this network."""
         low, high = self.limits
         if not low <= size <= high:
             raise BackboneError(
                 f"{self.name} takes images of {low} to {high} px",
+                code="image-size-not-supported",
+                field="image_size",
                 received=f"{size} px",
-                hint=f"use --image-size {min(max(size, low), high)}, or another backbone",
+                hint=f"use {option('image_size')} {min(max(size, low), high)} or another backbone",
             )
 
     def to_json(self) -> dict[str, Any]:
-        """The record as plain values."""
+        """Returns the record as plain values."""
         return asdict(self) | {"preprocessing": self.preprocessing}
 
-    def size_for(self, side: float) -> int:
-        """The member of `sizes` for images of median side `side` pixels: the smallest that loses little, else the largest."""
-        return next((size for size in self.sizes if side <= size * 1.25), self.sizes[-1])
+    def size_for(self, median_side: float) -> int:
+        """Returns the smallest of `sizes` that is at least 0.8 times the median side of the images in pixels, or the largest."""
+        return next((size for size in self.sizes if median_side <= size * 1.25), self.sizes[-1])

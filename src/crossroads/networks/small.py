@@ -8,10 +8,10 @@ from keras import layers
 from crossroads.networks.network import Parts
 
 MOMENTUM = 0.95
-"""Of BatchNorm's moving statistics: a short training has too few steps for Keras' 0.99 to settle."""
+"""Momentum of BatchNorm's moving statistics. A short training has too few steps for Keras' 0.99 to settle."""
 
 LARGEST_MAP = 4
-"""Side of the largest map that is flattened."""
+"""Side of the largest feature map that is flattened."""
 
 
 def _convolve(
@@ -25,11 +25,11 @@ def _convolve(
 
 
 def build(size: int) -> Parts:
-    """The small network for images of side `size` pixels; features float32 (n, 128).
+    """Builds the small network for images of side `size` pixels; its features are float32 (n, 128).
 
-    Four convolutions, the first with a stride of 2: maps at full size cost more time than they bring. Pooling comes before
-    normalisation, which then works on a quarter of the numbers. Larger images are pooled until the map is at most 4x4, so that the
-    dense layer stays small and still sees where things are. docs/benchmarks.md has what was measured.
+    The first of its four convolutions has a stride of 2, because maps at full size cost more time than they gain in accuracy.
+    Pooling comes before normalisation, which then works on a quarter of the values. Larger images are pooled until the map is at
+    most 4x4: the dense layer stays small and keeps positions. The measurements are in docs/benchmarks.md.
     """
     inputs = keras.Input((size, size, 3), name="images")
     x = _convolve(inputs, "conv1", 32, kernel=5, strides=2)

@@ -1,4 +1,4 @@
-"""SqueezeNet 1.1, as Keras' users know it and as torchvision has it."""
+"""SqueezeNet 1.1 in two versions: keras-squeezenet's and torchvision's."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from crossroads.networks.network import Parts
 from crossroads.networks.preprocessing import layers_of
 
 FIRES = ((2, 16, 64), (3, 16, 64), (4, 32, 128), (5, 32, 128), (6, 48, 192), (7, 48, 192), (8, 64, 256), (9, 64, 256))
-"""Number of each fire module, channels that it squeezes to, and channels of each of its two expansions."""
+"""Per fire module: its number, its squeeze channels, and the channels of each of its two expansions."""
 
 
 def build(size: int) -> Parts:
-    """SqueezeNet 1.1 for the weights of keras-squeezenet, for images of side `size` pixels; features float32 (n, h, w, 512).
+    """Builds SqueezeNet 1.1 for the weights of keras-squeezenet, for images of side `size` pixels; features float32 (n, h, w, 512).
 
-    Eight fire modules (Iandola et al. 2016, https://arxiv.org/abs/1602.07360). Layers are named as in the weight file, with ``_``
-    where it has ``/``, which Keras 3 does not allow in a name.
+    It has eight fire modules (Iandola et al. 2016, https://arxiv.org/abs/1602.07360). Layers have the names of the weight file
+    with ``_`` for ``/``, which Keras 3 does not allow in a name.
     """
     return Parts(preprocessing=layers_of("caffe"), backbone=_network(size, ceil=False, name="squeezenet"))
 
 
 def build_torchvision(size: int) -> Parts:
-    """Torchvision's SqueezeNet 1.1 up to ``features.12``, for images of side `size` pixels; features float32 (n, h, w, 512).
+    """Builds torchvision's SqueezeNet 1.1 up to ``features.12``, for images of side `size` pixels; features float32 (n, h, w, 512).
 
-    The same layers; a pooling window may stick out at the right and at the bottom (PyTorch's ``ceil_mode``).
+    It differs in its pooling: a window may extend past the right and the bottom edge (PyTorch's ``ceil_mode``).
     """
     return Parts(preprocessing=layers_of("torch"), backbone=_network(size, ceil=True, name="squeezenet_torchvision"))
 
@@ -42,9 +42,9 @@ def _network(size: int, *, ceil: bool, name: str) -> keras.Model:
 
 
 def _pool(x: keras.KerasTensor, ceil: bool, name: str) -> keras.KerasTensor:
-    """3x3 maximum, stride 2. "same" pads even sides at the end alone, as ``ceil_mode`` does; odd sides need nothing."""
-    sticks_out = ceil and x.shape[1] % 2 == 0
-    return layers.MaxPooling2D(3, strides=2, padding="same" if sticks_out else "valid", name=name)(x)
+    """Adds 3x3 max pooling with stride 2. "same" pads even sides at the end only, like ``ceil_mode``; odd sides need none."""
+    overhangs = ceil and x.shape[1] % 2 == 0
+    return layers.MaxPooling2D(3, strides=2, padding="same" if overhangs else "valid", name=name)(x)
 
 
 def _fire(x: keras.KerasTensor, name: str, squeezed: int, expanded: int) -> keras.KerasTensor:
