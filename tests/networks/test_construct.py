@@ -6,6 +6,7 @@ import pytest
 
 from crossroads.errors import BackboneError
 from crossroads.networks.construct import build, choose
+from refusals import refused
 
 MOBILENET = "mobilenet_v1_imagenet_to_conv_pw_12.weights.h5"
 
@@ -18,24 +19,24 @@ def built(shared_weights):
     return made
 
 
-def test_a_file_that_stops_early_limits_the_cut_and_the_user_is_told(built):
+def test_weights_that_end_early_limit_the_cut(built):
     found = built()
     assert found.keep.name == "conv_pw_12_relu"
     assert found.keep.depth == pytest.approx(25 / 27)  # of the whole network, as its cuts are listed
     assert found.weights == {"from": MOBILENET, "layers": 50, "reach": "conv_pw_12_relu"}
     (note,) = found.notes
-    assert "reach conv_pw_12_relu, 93% of the depth of mobilenet" in note
+    assert (note.code, note.figures["cut"]) == ("weights-end-early", "conv_pw_12_relu")
 
 
 @pytest.mark.parametrize("cut", ["1.0", "-1", "0.97"])
-def test_fractions_and_places_from_the_end_stop_where_the_weights_do(built, cut):
+def test_depths_and_negative_indices_stop_at_the_end_of_the_weights(built, cut):
     assert built(cut=cut).keep.name == "conv_pw_12_relu"
 
 
 @pytest.mark.parametrize("option", ["cut", "freeze_to"])
 @pytest.mark.parametrize("cut", ["conv_pw_13_relu", "26", "conv_dw_13_relu"])
-def test_a_cut_behind_the_weights_is_told_as_that(built, option, cut):
-    with pytest.raises(BackboneError, match=f"weights, which end at 'conv_pw_12_relu'; received '{cut}'; use 'conv_pw_12_relu'"):
+def test_a_cut_after_the_weights_is_refused(built, option, cut):
+    with refused("cut-after-weights", BackboneError, received=repr(cut)):
         built(**{option: cut})
 
 
