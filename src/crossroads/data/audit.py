@@ -17,7 +17,7 @@ from crossroads.data.mirrors import FlipVerdict, Mirrors, flip_is_safe, mirrors
 from crossroads.data.perceptual_hash import SIDE, Sketches, near_pairs, sketch
 from crossroads.data.pictures import described, extent_of, misscaled
 from crossroads.errors import ImageRefused
-from crossroads.files._words import plural
+from crossroads.files.text import plural
 
 __all__ = ["Audit", "Finding", "FlipVerdict", "Mirrors", "audit", "flip_is_safe"]
 
