@@ -18,7 +18,7 @@ from crossroads.data.readers._view import View, views
 from crossroads.data.readers.folders import Labelled
 from crossroads.data.readers.tables import Reading
 from crossroads.errors import DataError
-from crossroads.files._words import plural
+from crossroads.files.text import plural
 
 _NEARLY_ALL = 0.95
 

@@ -17,7 +17,7 @@ from crossroads.data.readers._view import Branch, TreeImages, View, is_image_nam
 from crossroads.data.readers.others import hint_for
 from crossroads.data.readers.tables import reading, tables
 from crossroads.errors import DataError
-from crossroads.files._words import plural, were
+from crossroads.files.text import plural, were
 
 _STEM = re.compile(r"([^\W\d][\w .-]*?)[._ -]*\d+\.\w+$")
 _MOST_LOOKED_INTO = 3

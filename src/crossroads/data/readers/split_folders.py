@@ -25,7 +25,7 @@ from crossroads.data.readers.folders import (
 )  # fmt: skip
 from crossroads.data.readers.tables import Reading, reading, tables
 from crossroads.errors import DataError
-from crossroads.files._words import natural_key, plural, were
+from crossroads.files.text import natural_key, plural, were
 
 
 def has_split_folders(view: View) -> bool:
