@@ -127,6 +127,6 @@ def batches(data: Labelled, phase: Phase, classes: int, start: int) -> Iterator[
 def _moves(
     augmentation: Augmentation, size: int, n: int, seed: int, epoch: int
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
-    if not augmentation.moves:
+    if not augmentation.active:
         return None
     return draw(augmentation, size, n, stream_of(seed, epoch, MOVES))
