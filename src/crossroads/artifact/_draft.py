@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from crossroads.artifact import _export
 from crossroads.artifact._manifest import FILES, FORMAT, MANIFEST, SEEN, Manifest, facts_of, json_text, open_verified, text_of
-from crossroads.data.images import Resize
+from crossroads.data.images import FILTER, Resize
 from crossroads.errors import ArtifactError
 from crossroads.networks.export import weights_digest
 from crossroads.recipe import Recipe
@@ -179,7 +179,7 @@ def _build(partial: Path, contents: Contents) -> dict[str, Any]:
         "preprocessing": {
             "size": resize.size,
             "mode": resize.mode,
-            "filter": resize.filter,
+            "filter": FILTER,
             "input": f"uint8 (n, {resize.size}, {resize.size}, 3) RGB",
         },
         "backbone": contents.recipe.backbone,
