@@ -21,7 +21,7 @@ from crossroads.data.loading import Refusal, Streamed, no_readable_image, stream
 from crossroads.data.pictures import Picture
 from crossroads.errors import ArtifactError, DataError, ImageRefused
 from crossroads.evaluation import Evaluation, evaluate
-from crossroads.files._words import shown
+from crossroads.files.text import printable
 from crossroads.inference import BATCH, Graph
 from crossroads.progress import Watcher
 
@@ -276,7 +276,7 @@ def _named(images: Iterable[Picture], names: dict[int, str]) -> Iterator[Picture
     """The images one by one; the paths among them are noted in `names` by their place."""
     for place, image in enumerate(_several(images)):
         if isinstance(image, str | PathLike):
-            names[place] = shown(str(image))
+            names[place] = printable(str(image))
         yield image
 
 

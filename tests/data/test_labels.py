@@ -13,7 +13,7 @@ from crossroads.data.dataset import Dataset
 from crossroads.data.labels import DatasetBuilder, align, encode, load_class_names, rename
 from crossroads.data.readers._arrays import ArrayImages
 from crossroads.errors import DataError
-from crossroads.files._words import natural_key
+from crossroads.files.text import natural_key
 
 
 def dataset(*labels: str) -> Dataset:

@@ -24,8 +24,8 @@ from crossroads.data.splits import split, split_digest
 from crossroads.errors import DataError, ImageRefused
 from crossroads.files import archives
 from crossroads.files.archives import Limits
-from crossroads.files.byte_ranges import Span
-from crossroads.files.trees import Folder, Tree, existing, kind_of, open_archive
+from crossroads.files.byte_ranges import ByteRange
+from crossroads.files.trees import Folder, Tree, detect_kind, existing, open_archive
 
 FILES = {
     "b/2.txt": b"two",
@@ -78,8 +78,8 @@ def open_tree(path: Path, *, limits: Limits | None = None) -> Tree:
     place = existing(path)
     if place.is_dir():
         return Folder(place)
-    span = Span.of_path(place)
-    return open_archive(span, kind_of(span), str(place), limits)
+    span = ByteRange.from_path(place)
+    return open_archive(span, detect_kind(span), str(place), limits)
 
 
 KINDS = ("folder", "zip", "stored", "tar", "gz", "bz2", "xz")
@@ -92,8 +92,8 @@ def test_every_kind_of_tree_holds_the_same_files(kind: str, tmp_path: Path) -> N
     for name in VISIBLE:
         assert tree.read(name) == FILES[name]
         assert tree.size(name) == len(FILES[name])
-        assert tree.span(name).read() == FILES[name]
-        assert bytes(tree.span(name).buffer()) == FILES[name]
+        assert tree.byte_range(name).read() == FILES[name]
+        assert bytes(tree.byte_range(name).buffer()) == FILES[name]
         assert tree.exists(name)
     assert not tree.exists("nothing.txt")
     with pytest.raises(DataError, match=r"nothing\.txt"):
@@ -116,7 +116,7 @@ def test_reading_needs_no_pread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_member_is_a_seekable_stream(tmp_path: Path) -> None:
-    stream = open_tree(packed("tar", tmp_path)).span("a.bin").stream()
+    stream = open_tree(packed("tar", tmp_path)).byte_range("a.bin").stream()
     assert stream.seek(-256, io.SEEK_END) == 256 * 39
     assert stream.read(3) == b"\x00\x01\x02"
     with pytest.raises(ValueError, match="negative"):

@@ -6,7 +6,7 @@ import pytest
 from numpy.lib.stride_tricks import sliding_window_view
 
 from crossroads.networks.catalog import backbone
-from crossroads.networks.weights import fit_weights, read_weights
+from crossroads.networks.weights import assign_weights, read_weights
 
 SHAPES = {
     "conv1": (11, 11, 3, 96),
@@ -82,8 +82,8 @@ def test_it_agrees_with_numpy_on_weights_of_the_notes_form(size, tmp_path):
     np.save(tmp_path / "bvlc_alexnet.npy", np.array(weights, dtype=object), allow_pickle=True)
     parts = backbone("alexnet").build(size)
     model = parts.backbone
-    fitted = fit_weights(model, read_weights(tmp_path / "bvlc_alexnet.npy"))
-    assert fitted.reach is None
+    fitted = assign_weights(model, read_weights(tmp_path / "bvlc_alexnet.npy"))
+    assert fitted.loaded_to is None
     pixels = np.random.default_rng(1).integers(0, 256, (size, size, 3))
     x = pixels[None].astype("float32")
     for layer in parts.preprocessing:

@@ -80,7 +80,7 @@ def _said(error: Any) -> str:
 
 
 def _fail(message: str, code: int) -> None:
-    from crossroads.files._words import shown
+    from crossroads.files.text import printable
 
-    print(f"error: {shown(message)}", file=sys.stderr)
+    print(f"error: {printable(message)}", file=sys.stderr)
     sys.exit(code)

@@ -74,7 +74,7 @@ def predict(
       crossroads predict runs/photos cat.jpg dog.png --top 3
     """
     from crossroads.errors import ImageRefused
-    from crossroads.files._words import shown
+    from crossroads.files.text import printable
     from crossroads.predictor import Predictor
     from crossroads.report.console import NotesOnly, print_json, print_predictions
 
@@ -91,7 +91,7 @@ def predict(
     else:
         print_predictions(predictions)
     for error in refused:
-        print(f"error: {shown(str(error))}", file=sys.stderr)
+        print(f"error: {printable(str(error))}", file=sys.stderr)
     if refused:
         raise typer.Exit(ImageRefused.exit_code)
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from crossroads.data.dataset import SPLITS, TRAIN, Dataset
 from crossroads.errors import SplitError
-from crossroads.files._words import plural
+from crossroads.files.text import plural
 
 Ints = NDArray[np.int64]
 Sides = NDArray[np.uint8]

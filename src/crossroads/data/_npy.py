@@ -8,11 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossroads.errors import DataError
-from crossroads.files.byte_ranges import Span
+from crossroads.files.byte_ranges import ByteRange
 from crossroads.files.unpickle import believable
 
 
-def load_npy(span: Span) -> NDArray[np.generic]:
+def load_npy(span: ByteRange) -> NDArray[np.generic]:
     """One .npy as a read-only array over the file itself; its header is believed only as far as there are bytes.
 
     Raises:

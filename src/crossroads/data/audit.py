@@ -17,7 +17,7 @@ from crossroads.data.mirrors import FlipVerdict, MirrorClasses, flip_is_safe, mi
 from crossroads.data.perceptual_hash import SIDE, Fingerprints, near_pairs, sketch
 from crossroads.data.pictures import described, misscaled, value_range
 from crossroads.errors import ImageRefused
-from crossroads.files._words import plural
+from crossroads.files.text import plural
 
 __all__ = ["Audit", "Finding", "FlipVerdict", "MirrorClasses", "audit", "flip_is_safe"]
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from crossroads.data.dataset import NO_SPLIT, Dataset, ImageSource
 from crossroads.errors import DataError
-from crossroads.files._words import natural_key, plural, shown
+from crossroads.files.text import natural_key, plural, printable
 
 _INTEGER = re.compile(r"[+-]?\d{1,18}", re.ASCII)
 
@@ -40,7 +40,7 @@ def class_name(text: str) -> str:
     """
     if text.isascii():
         return text.strip() or text
-    return unicodedata.normalize("NFC", shown(text)).strip() or text
+    return unicodedata.normalize("NFC", printable(text)).strip() or text
 
 
 class DatasetBuilder:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from crossroads.data._draws import Ints, Sides, Wanted, draw
 from crossroads.data.dataset import NO_SPLIT, SPLITS, TEST, TRAIN, VALIDATION, Dataset
 from crossroads.errors import SealedTestError, SplitError
-from crossroads.files._words import plural
+from crossroads.files.text import plural
 
 
 class SealedTest:

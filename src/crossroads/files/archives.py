@@ -15,8 +15,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from crossroads.errors import DataError
-from crossroads.files._words import natural_key, shown
-from crossroads.files.byte_ranges import Span
+from crossroads.files.byte_ranges import ByteRange
+from crossroads.files.text import natural_key, printable
 
 GIB = 1 << 30
 MEMBER = GIB
@@ -50,7 +50,7 @@ def safe_name(name: str, origin: str) -> str:
             received=repr(name),
             hint="do not trust this archive; if you made it, pack it again with relative paths and forward slashes",
         )
-    return shown("/".join(part for part in parts if part not in ("", ".")))
+    return printable("/".join(part for part in parts if part not in ("", ".")))
 
 
 def is_junk(name: str) -> bool:
@@ -132,11 +132,11 @@ class _Archive:
 class TarTree(_Archive):
     """An uncompressed tar, read by offset."""
 
-    def __init__(self, span: Span, origin: str, limits: Limits) -> None:
+    def __init__(self, span: ByteRange, origin: str, limits: Limits) -> None:
         super().__init__(_index_tar(span, origin, limits))
         self._span = span
 
-    def span(self, name: str) -> Span:
+    def byte_range(self, name: str) -> ByteRange:
         """One file as a stretch of the archive."""
         row = self._row(name)
         return self._span.part(self._index.starts[row], self._index.sizes[row], f"{name} in {self.origin}")
@@ -144,10 +144,10 @@ class TarTree(_Archive):
     def read(self, name: str) -> bytes:
         """The bytes of one file. Safe to call from many threads."""
         self._check_member(name)
-        return self.span(name).read()
+        return self.byte_range(name).read()
 
 
-def _index_tar(span: Span, origin: str, limits: Limits) -> _Index:
+def _index_tar(span: ByteRange, origin: str, limits: Limits) -> _Index:
     """Walk the headers. The tar module stops silently at a damaged header, so what it stopped at is looked at."""
     index = _Index(origin, limits)
     try:
@@ -185,7 +185,7 @@ _LOCAL_HEADER = struct.Struct("<4s5H3I2H")
 class ZipTree(_Archive):
     """A zip archive: each member is found by offset and inflated by the thread that asks, with no lock."""
 
-    def __init__(self, span: Span, origin: str, limits: Limits) -> None:
+    def __init__(self, span: ByteRange, origin: str, limits: Limits) -> None:
         index = _Index(origin, limits)
         super().__init__(index)
         self._span = span
@@ -222,7 +222,7 @@ class ZipTree(_Archive):
             self._checksums.append(info.CRC)
             self._methods.append(info.compress_type)
 
-    def _packed_span(self, row: int, label: str) -> Span:
+    def _packed_span(self, row: int, label: str) -> ByteRange:
         """The member as it lies in the file: behind a local header whose length only that header tells."""
         start = self._index.starts[row]
         raw = self._span.read(start, _LOCAL_HEADER.size)
@@ -236,7 +236,7 @@ class ZipTree(_Archive):
         self._check_member(name)
         return b"".join(self._chunks(name))
 
-    def span(self, name: str) -> Span:
+    def byte_range(self, name: str) -> ByteRange:
         """One file as a span: in place where it is stored, else inflated into memory or a temporary file."""
         row, label = self._row(name), f"{name} in {self.origin}"
         if self._methods[row] == zipfile.ZIP_STORED:
@@ -245,8 +245,8 @@ class ZipTree(_Archive):
                 raise DataError(f"{label} is damaged: its two lengths differ")
             return span
         if self._index.sizes[row] <= 64 << 20:
-            return Span.of_bytes(self.read(name), label)
-        return Span.of_chunks(self._chunks(name), label)
+            return ByteRange.from_bytes(self.read(name), label)
+        return ByteRange.from_chunks(self._chunks(name), label)
 
     def _chunks(self, name: str) -> Iterator[bytes]:
         """Inflate piece by piece, and never beyond the length that was declared, whatever the data say."""
@@ -270,12 +270,12 @@ class ZipTree(_Archive):
             raise DataError(f"{label} is damaged: its length or checksum is wrong")
 
 
-def decompressed(span: Span, kind: str, origin: str, limits: Limits) -> Span:
+def decompressed(span: ByteRange, kind: str, origin: str, limits: Limits) -> ByteRange:
     """A gzip, bzip2 or xz file (`kind` "gz", "bz2" or "xz"), decompressed once into a nameless temporary file.
 
     Raises DataError where it is damaged, grows beyond the limits, or the temporary file cannot be written.
     """
-    return Span.of_chunks(_decompress(span, kind, origin, limits), origin)
+    return ByteRange.from_chunks(_decompress(span, kind, origin, limits), origin)
 
 
 class _Gunzip:
@@ -311,7 +311,7 @@ def _decompressor(kind: str) -> _Gunzip | bz2.BZ2Decompressor | lzma.LZMADecompr
     return lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=GIB)  # a header may ask for 4 GiB of dictionary
 
 
-def _decompress(span: Span, kind: str, origin: str, limits: Limits) -> Iterator[bytes]:
+def _decompress(span: ByteRange, kind: str, origin: str, limits: Limits) -> Iterator[bytes]:
     """All streams of the file in turn: several may be concatenated, and zero padding may follow."""
     machine, offset, done, rest = _decompressor(kind), 0, 0, b""
     while True:

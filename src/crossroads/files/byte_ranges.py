@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from crossroads.errors import DataError
-from crossroads.files._words import shown
+from crossroads.files.text import printable
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -98,7 +98,7 @@ def _lately_opened(path: str, *_identity: int) -> _Descriptor:
     return _Descriptor(open_plain(path))
 
 
-class Span:
+class ByteRange:
     """`size` bytes from `start` of an open file or of bytes in memory. Safe to read from many threads."""
 
     def __init__(self, store: _Descriptor | _OnDemand | bytes, start: int, size: int, origin: str) -> None:
@@ -108,30 +108,30 @@ class Span:
         self.origin = origin
 
     @classmethod
-    def of_path(cls, path: Path) -> Span:
+    def from_path(cls, path: Path) -> ByteRange:
         """The whole file at `path`. Raises DataError where it cannot be opened."""
         try:
             store = _Descriptor(open_plain(path))
         except OSError as error:
-            raise DataError(f"{shown(str(path))} cannot be opened", received=error.strerror) from error
-        return cls(store, 0, store.size, shown(str(path)))
+            raise DataError(f"{printable(str(path))} cannot be opened", received=error.strerror) from error
+        return cls(store, 0, store.size, printable(str(path)))
 
     @classmethod
-    def on_demand(cls, path: Path) -> Span:
+    def on_demand(cls, path: Path) -> ByteRange:
         """The whole file at `path`, opened while it is read. Raises DataError where it is not there."""
         try:
             store = _OnDemand(path)
         except OSError as error:
-            raise DataError(f"{shown(str(path))} cannot be opened", received=error.strerror) from error
-        return cls(store, 0, store.size, shown(str(path)))
+            raise DataError(f"{printable(str(path))} cannot be opened", received=error.strerror) from error
+        return cls(store, 0, store.size, printable(str(path)))
 
     @classmethod
-    def of_bytes(cls, raw: bytes, origin: str) -> Span:
+    def from_bytes(cls, raw: bytes, origin: str) -> ByteRange:
         """Bytes that are in memory already."""
         return cls(raw, 0, len(raw), origin)
 
     @classmethod
-    def of_chunks(cls, chunks: Iterable[bytes], origin: str) -> Span:
+    def from_chunks(cls, chunks: Iterable[bytes], origin: str) -> ByteRange:
         """What `chunks` yield, kept in a temporary file without a name that goes away with the span.
 
         Raises DataError where the temporary file cannot be written, such as on a full disk.
@@ -150,11 +150,11 @@ class Span:
             ) from error
         return cls(store, 0, store.size, origin)
 
-    def part(self, start: int, size: int, origin: str) -> Span:
+    def part(self, start: int, size: int, origin: str) -> ByteRange:
         """A stretch of this span. Raises DataError where it reaches past the end."""
         if start < 0 or size < 0 or start + size > self.size:
             raise DataError(f"{origin} reaches past the end of the file: {self.origin} is truncated or damaged")
-        return Span(self._store, self._start + start, size, origin)
+        return ByteRange(self._store, self._start + start, size, origin)
 
     def read(self, offset: int = 0, size: int | None = None) -> bytes:
         """`size` bytes from `offset` (to the end by default). Raises DataError where the file has become shorter."""
@@ -191,7 +191,7 @@ class Span:
 class _SpanStream(io.RawIOBase):
     """The file face of a span, for libraries that want one."""
 
-    def __init__(self, span: Span) -> None:
+    def __init__(self, span: ByteRange) -> None:
         self._span = span
         self._position = 0
 

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Protocol
 
 from crossroads.errors import DataError, nearest
-from crossroads.files._words import natural_key, plural, shown
 from crossroads.files.archives import MEMBER, Limits, TarTree, ZipTree, decompressed, is_junk
-from crossroads.files.byte_ranges import Span, read_plain
+from crossroads.files.byte_ranges import ByteRange, read_plain
+from crossroads.files.text import natural_key, plural, printable
 
 
 class Tree(Protocol):
@@ -45,7 +45,7 @@ class Tree(Protocol):
         """The bytes of one file. Raises DataError where it is not there, damaged or too large."""
         ...
 
-    def span(self, name: str) -> Span:
+    def byte_range(self, name: str) -> ByteRange:
         """One file for reading by offset, as a stream, or memory-mapped; for the large ones."""
         ...
 
@@ -60,9 +60,9 @@ class Folder:
 
     def __init__(self, path: Path, only: str | None = None) -> None:
         self.path = path
-        self.origin = shown(str(path))
+        self.origin = printable(str(path))
         self._listed: _Listing | None = None
-        self._only = {} if only is None or shown(only) == only else {shown(only): str(path / only)}
+        self._only = {} if only is None or printable(only) == only else {printable(only): str(path / only)}
 
     def names(self) -> list[str]:
         """All files in natural order, without hidden ones and litter of operating systems."""
@@ -101,9 +101,9 @@ class Folder:
         except OSError as error:
             raise DataError(f"{self.origin}/{name} cannot be read", received=error.strerror) from error
 
-    def span(self, name: str) -> Span:
+    def byte_range(self, name: str) -> ByteRange:
         """One open file."""
-        return Span.of_path(self.path_of(name))
+        return ByteRange.from_path(self.path_of(name))
 
     def path_of(self, name: str) -> Path:
         """Where a file or folder lies on disk; its name there may be no UTF-8."""
@@ -148,11 +148,11 @@ def _listed(root: Path) -> _Listing:
             with os.scandir(path) as found:
                 entries = [entry for entry in found if not is_junk(entry.name)]
         except OSError as error:
-            raise DataError(f"{shown(path)} cannot be listed", received=error.strerror) from error
+            raise DataError(f"{printable(path)} cannot be listed", received=error.strerror) from error
         if name:
             listing.folders.append(name)
         for entry, inner in _named(entries, name + "/" if name else ""):
-            if shown(entry.path) != entry.path:
+            if printable(entry.path) != entry.path:
                 listing.paths[inner] = entry.path
             if entry.is_dir() and entry.is_symlink():
                 heappush(links, (inner, entry.path))
@@ -169,7 +169,7 @@ def _named(entries: Sequence[os.DirEntry[str]], prefix: str) -> Iterator[tuple[o
     """Entries with names that are UTF-8 and differ."""
     taken = {entry.name for entry in entries}
     for entry in entries:
-        name = shown(entry.name)
+        name = printable(entry.name)
         while name != entry.name and name in taken:
             name += "~"
         taken.add(name)
@@ -187,7 +187,7 @@ _MAGIC = (
 )
 
 
-def kind_of(span: Span) -> str:
+def detect_kind(span: ByteRange) -> str:
     """What a file is by its first bytes: zip, tar, gz, xz, bz2, npy, parquet, or "" where they do not tell."""
     head = span.read(0, 512)
     for magic, kind in _MAGIC:
@@ -202,14 +202,14 @@ def kind_of(span: Span) -> str:
     return "tar" if head and not head.strip(b"\0") and span.size % 512 == 0 and span.size >= 1024 else ""
 
 
-def open_archive(span: Span, kind: str, origin: str, limits: Limits | None = None) -> Tree:
+def open_archive(span: ByteRange, kind: str, origin: str, limits: Limits | None = None) -> Tree:
     """The archive that a span holds: a .zip, .tar, .tar.gz, .tar.bz2 or .tar.xz.
 
     Plain tar and zip archives are read in place; a compressed tar is decompressed once into a nameless temporary file.
 
     Args:
         span: The file.
-        kind: As `kind_of` tells it.
+        kind: As `detect_kind` tells it.
         origin: What to call it.
         limits: What it may ask for; generous defaults that stop bombs.
 
@@ -224,7 +224,7 @@ def open_archive(span: Span, kind: str, origin: str, limits: Limits | None = Non
         return TarTree(span, origin, bounds)
     if kind in ("gz", "bz2", "xz"):
         plain = decompressed(span, kind, origin, bounds)
-        inner = kind_of(plain)
+        inner = detect_kind(plain)
         if inner == "tar":
             return TarTree(plain, origin, bounds)
         raise DataError(

@@ -150,8 +150,8 @@ def build(
         fitted = load_pretrained(parts, choice.record, str(weights), progress)
         loaded = {"from": weights if weights == "imagenet" else Path(str(weights)).name, "layers": fitted.layers}
         notes += fitted.notes
-        if fitted.reach is not None:
-            end = find(parts.backbone, fitted.reach)
+        if fitted.loaded_to is not None:
+            end = find(parts.backbone, fitted.loaded_to)
             loaded["reach"] = end.name
             notes.append(
                 f"the weights in {Path(str(weights)).name} reach {end.name}, {end.depth:.0%} of the depth of {choice.record.name}: "

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TextIO, cast
 
-from crossroads.files._words import shown
+from crossroads.files.text import printable
 from crossroads.progress import EpochRecord, Silent, epoch_line
 from crossroads.report.streams import LastingStream, json_text
 
@@ -86,9 +86,9 @@ class ConsoleWatcher:
 
     def _line(self, text: str, style: str | None = None) -> None:
         if self._bars is None:
-            print(shown(text), file=self._stream, flush=True)
+            print(printable(text), file=self._stream, flush=True)
         else:
-            self._bars.console.print(shown(text), style=style, markup=False, highlight=False, soft_wrap=True)
+            self._bars.console.print(printable(text), style=style, markup=False, highlight=False, soft_wrap=True)
 
 
 class NotesOnly(Silent):
@@ -227,7 +227,10 @@ def print_audit(found: Audit) -> None:
 def print_predictions(predictions: Iterable[Prediction]) -> None:
     """One line an image, labels in order of probability."""
     for prediction in predictions:
-        print(f"{shown(prediction.name)}: " + ", ".join(f"{ranked.label} {ranked.probability:.4f}" for ranked in prediction.labels))
+        print(
+            f"{printable(prediction.name)}: "
+            + ", ".join(f"{ranked.label} {ranked.probability:.4f}" for ranked in prediction.labels)
+        )
 
 
 def print_json(value: Any) -> None:

@@ -7,7 +7,7 @@ import json
 import sys
 from typing import Any, TextIO
 
-from crossroads.files._words import shown
+from crossroads.files.text import printable
 
 
 def escape_standard_streams() -> None:
@@ -68,7 +68,7 @@ def json_text(value: Any, stream: TextIO | None) -> str:
 
 def _spelt(value: Any) -> Any:
     if isinstance(value, str):
-        return shown(value)
+        return printable(value)
     if isinstance(value, dict):
         return {_spelt(key): _spelt(entry) for key, entry in value.items()}
     return [_spelt(entry) for entry in value] if isinstance(value, list | tuple) else value

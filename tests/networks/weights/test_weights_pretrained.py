@@ -39,7 +39,7 @@ def test_imagenet_weights_come_from_the_network_into_the_backbone(shared_weights
     with serving({SQUEEZENET: (shared_weights / SQUEEZENET).read_bytes()}) as server:
         monkeypatch.setenv(store.MIRROR, server.address)
         fitted = load_pretrained(parts, record, "imagenet", lambda stage, here, total: seen.append((stage, here / total)))
-    assert (fitted.reach, fitted.layers, seen[-1]) == (None, 25, ("weights", 1))
+    assert (fitted.loaded_to, fitted.layers, seen[-1]) == (None, 25, ("weights", 1))
     again = record.build(64)
     load_pretrained(again, record, "imagenet")  # no server any more
     assert np.array_equal(first_kernel(parts), first_kernel(again))
@@ -48,7 +48,7 @@ def test_imagenet_weights_come_from_the_network_into_the_backbone(shared_weights
 def test_a_path_and_a_partial_file(shared_weights):
     record = backbone("mobilenet")
     fitted = load_pretrained(record.build(64), record, str(shared_weights / "mobilenet_v1_imagenet_to_conv_pw_12.weights.h5"))
-    assert fitted.reach == "conv_pw_12_relu"
+    assert fitted.loaded_to == "conv_pw_12_relu"
 
 
 def test_a_known_file_of_another_backbone(shared_weights):

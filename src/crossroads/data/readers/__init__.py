@@ -34,9 +34,9 @@ from crossroads.data.readers import (
 from crossroads.data.readers._listing import View, described, is_image_name, suffix_of, views
 from crossroads.data.readers.unsupported import hint_for
 from crossroads.errors import DataError
-from crossroads.files._words import plural, shown, were
-from crossroads.files.byte_ranges import Span
-from crossroads.files.trees import Folder, existing, kind_of, open_archive
+from crossroads.files.byte_ranges import ByteRange
+from crossroads.files.text import plural, printable, were
+from crossroads.files.trees import Folder, detect_kind, existing, open_archive
 
 ClassNames = str | os.PathLike[str] | Mapping[int, str] | Sequence[str]
 
@@ -137,16 +137,16 @@ def _read(source: object) -> Dataset:
 
 def _first_view(path: Path) -> View:
     """A folder or an archive with all its names, or a single file."""
-    place, origin = existing(path), shown(str(path))
+    place, origin = existing(path), printable(str(path))
     if place.is_dir():
         folder = Folder(place)
         return View(folder, "", folder.names(), origin)
-    span = Span.of_path(place)
-    kind = kind_of(span)
+    span = ByteRange.from_path(place)
+    kind = detect_kind(span)
     if suffix_of(place.name) != ".npz" and kind in ("zip", "tar", "gz", "bz2", "xz"):
         tree = open_archive(span, kind, origin)
         return View(tree, "", tree.names(), origin)
-    return View(Folder(place.parent, place.name), "", [shown(place.name)], origin, single=True, kind=kind)
+    return View(Folder(place.parent, place.name), "", [printable(place.name)], origin, single=True, kind=kind)
 
 
 def _recognised(first: View) -> Dataset:

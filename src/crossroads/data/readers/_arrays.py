@@ -13,7 +13,7 @@ from crossroads.data.dataset import NO_SPLIT, TEST, TRAIN, VALIDATION, Dataset, 
 from crossroads.data.labels import DatasetBuilder, encode
 from crossroads.data.pictures import SAMPLE, Convert, conversion, not_an_array, range_note, source_of, value_range
 from crossroads.errors import DataError
-from crossroads.files._words import shown
+from crossroads.files.text import printable
 
 IMAGE_KEYS = ("features", "images", "data", "x")
 LABEL_KEYS = ("labels", "label", "targets", "y")
@@ -62,7 +62,7 @@ class ListImages:
     def name(self, index: int) -> str:
         """The path of a file; else such as ``images[12]``."""
         image = self._images[index]
-        return shown(str(image)) if isinstance(image, (str, os.PathLike)) else f"{self._name}[{index}]"
+        return printable(str(image)) if isinstance(image, (str, os.PathLike)) else f"{self._name}[{index}]"
 
     def picture(self, index: int) -> object:
         """One image as it was given."""

@@ -16,7 +16,7 @@ from crossroads.data.dataset import TEST, TRAIN, VALIDATION
 from crossroads.data.formats import ARTWORK_SUFFIXES, IMAGE_SUFFIXES
 from crossroads.errors import DataError, ImageRefused
 from crossroads.files.archives import MEMBER
-from crossroads.files.byte_ranges import Span, read_plain
+from crossroads.files.byte_ranges import ByteRange, read_plain
 from crossroads.files.trees import Folder, Tree
 
 DATA_SUFFIXES = frozenset((".csv", ".tsv", ".p", ".pkl", ".pickle", ".npz", ".npy", ".parquet"))
@@ -74,7 +74,7 @@ class View:
         names: The files below `root`, relative to it, in natural order; a single name where the user gave one file.
         single: Whether the user gave one file, so that its neighbours are none of our business unless it names them.
         origin: What the user gave.
-        kind: What `kind_of` says of the single file; empty otherwise.
+        kind: What `detect_kind` says of the single file; empty otherwise.
         notes: What was decided while looking, for the data set's notes; shared by all views of one source.
         memo: What readers found out about the view and want to know again.
     """
@@ -92,9 +92,9 @@ class View:
         """The name in the tree of a file below the root."""
         return self.root + name
 
-    def span(self, name: str) -> Span:
+    def byte_range(self, name: str) -> ByteRange:
         """A file below the root."""
-        return self.tree.span(self.full(name))
+        return self.tree.byte_range(self.full(name))
 
     def label(self, name: str) -> str:
         """What to call a file in a message."""

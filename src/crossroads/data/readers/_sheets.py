@@ -14,7 +14,7 @@ from itertools import islice
 from crossroads.data.formats import IMAGE_SUFFIXES
 from crossroads.data.readers._listing import View, is_image_name, suffix_of
 from crossroads.errors import DataError
-from crossroads.files.byte_ranges import Span
+from crossroads.files.byte_ranges import ByteRange
 
 TABLES = (".csv", ".tsv")
 LISTS = (".txt", ".lst")
@@ -46,7 +46,7 @@ class Sheet:
         unnamed: Whether the file does not name its columns: it maps images to values.
     """
 
-    span: Span
+    span: ByteRange
     label: str
     form: str
     encoding: str = "utf-8-sig"
@@ -77,7 +77,7 @@ class Sheet:
 
 def sheet_of(view: View, name: str) -> Sheet:
     """How a file is written, by its first lines."""
-    span, label, suffix = view.span(name), view.label(name), suffix_of(name)
+    span, label, suffix = view.byte_range(name), view.label(name), suffix_of(name)
     head = span.read(0, _HEAD)
     if suffix in JSON or suffix in JSON_LINES:
         form = "json" if suffix in JSON and not _is_lines(head) else "jsonl"

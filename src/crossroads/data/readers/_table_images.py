@@ -14,8 +14,8 @@ from crossroads.data.dataset import NO_SPLIT, SPLITS, TRAIN, ImageSource
 from crossroads.data.readers._folder_names import is_holder, split_in
 from crossroads.data.readers._listing import PathImages, TreeImages, View, is_image_name
 from crossroads.errors import DataError
-from crossroads.files._words import plural, shown
 from crossroads.files.archives import is_junk
+from crossroads.files.text import plural, printable
 from crossroads.files.trees import Folder
 
 
@@ -194,7 +194,7 @@ def _nearby(folder: str) -> Iterable[str]:
             except OSError:
                 continue
             deeper += [f"{inner}{name}/" for name, is_folder in found if is_folder and depth < _NEARBY_DEPTH]
-            yield from (shown(f"{inner}{name}") for name, is_folder in found if not is_folder and is_image_name(name))
+            yield from (printable(f"{inner}{name}") for name, is_folder in found if not is_folder and is_image_name(name))
         level = deeper
 
 

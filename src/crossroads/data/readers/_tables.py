@@ -16,7 +16,7 @@ from crossroads.data.readers._listing import SPLIT_WORDS, View, split_of, suffix
 from crossroads.data.readers._sheets import SHEETS, Sheet, sheet_of
 from crossroads.data.readers._table_images import Found, TableRow, files_of
 from crossroads.errors import DataError, did_you_mean
-from crossroads.files._words import plural, were
+from crossroads.files.text import plural, were
 
 _LIST_FOLDERS = frozenset(
     ["meta", "metadata", "annotation", "annotations", "label", "labels", "list", "lists", "split", "splits", "info"]

@@ -25,7 +25,7 @@ from crossroads.data.readers._tables import reading, tables
 from crossroads.data.readers._top_folders import has_classes_in_splits, opened, split_tops, two_readings
 from crossroads.data.readers.unsupported import hint_for
 from crossroads.errors import DataError
-from crossroads.files._words import plural, were
+from crossroads.files.text import plural, were
 
 _STEM = re.compile(r"([^\W\d][\w .-]*?)[._ -]*\d+\.\w+$")
 _MOST_LOOKED_INTO = 3

@@ -15,7 +15,7 @@ from crossroads.data.readers._listing import TreeImages, View, is_image_name
 from crossroads.data.readers._table_images import Found, TableRow
 from crossroads.data.readers._tables import layout_of, table_rows
 from crossroads.errors import DataError
-from crossroads.files._words import plural, were
+from crossroads.files.text import plural, were
 
 _TRAIN_TABLE = re.compile(r"(?:.*/)?GT-\d{5}\.csv")
 _TEST_TABLE = re.compile(r"(?:.*/)?GT-final_test(?:\.test)?\.csv")

@@ -61,7 +61,7 @@ def read_idx(view: View) -> Dataset:
 
 def _load(view: View, name: str, dimensions: int) -> NDArray[np.uint8]:
     """One array of unsigned bytes, with the sizes that its head says where that many bytes follow."""
-    span = view.span(name)
+    span = view.byte_range(name)
     if name.endswith(".gz"):
         span = decompressed(span, "gz", view.label(name), Limits())
     head = span.read(0, 4 + 4 * dimensions)

@@ -24,7 +24,7 @@ from crossroads.data.readers._arrays import (
 )
 from crossroads.data.readers._listing import split_of
 from crossroads.errors import DataError
-from crossroads.files._words import plural
+from crossroads.files.text import plural
 
 PAIR = "give (images, labels), a mapping of both, or ((x_train, y_train), (x_test, y_test))"
 

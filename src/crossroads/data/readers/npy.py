@@ -13,7 +13,7 @@ from crossroads.data.readers._folder_names import split_files
 from crossroads.data.readers._listing import View, suffix_of
 from crossroads.errors import DataError
 from crossroads.files.archives import Limits
-from crossroads.files.byte_ranges import Span
+from crossroads.files.byte_ranges import ByteRange
 from crossroads.files.trees import open_archive
 
 
@@ -24,25 +24,25 @@ def npz_files(view: View) -> list[str]:
 
 def read_npz(view: View) -> Dataset:
     """``numpy.savez(file, features=…, labels=…)``; a pair for each split where the names say so."""
-    pairs: list[Pair[Span]] = []
+    pairs: list[Pair[ByteRange]] = []
     for split, name in split_files(npz_files(view), view.origin, ".npz"):
         label = view.label(name)
-        for inner, key, images, labels in pairs_of(_Members(view.span(name), label), label):
+        for inner, key, images, labels in pairs_of(_Members(view.byte_range(name), label), label):
             pairs.append((inner or split, f"{label}:{key}" if split and not inner else key, images, labels))
     return _loaded(pairs, view.origin)
 
 
-class _Members(Mapping[str, Span]):
+class _Members(Mapping[str, ByteRange]):
     """The arrays of an .npz by name; only the wanted ones are inflated: others may be large, or hold objects."""
 
-    def __init__(self, span: Span, label: str) -> None:
+    def __init__(self, span: ByteRange, label: str) -> None:
         if not zipfile.is_zipfile(span.stream()):
             raise DataError(f"{label} is not a complete .npz file", received=f"{span.size} bytes", hint="fetch or save it again")
         self._tree = open_archive(span, "zip", label, Limits(ratio=10**9))  # blank images deflate beyond any ratio
         self._names = {name.removesuffix(".npy"): name for name in self._tree.names() if name.endswith(".npy")}
 
-    def __getitem__(self, key: str) -> Span:
-        return self._tree.span(self._names[key])
+    def __getitem__(self, key: str) -> ByteRange:
+        return self._tree.byte_range(self._names[key])
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._names)
@@ -51,7 +51,7 @@ class _Members(Mapping[str, Span]):
         return len(self._names)
 
 
-def _loaded(pairs: Sequence[Pair[Span]], origin: str) -> Dataset:
+def _loaded(pairs: Sequence[Pair[ByteRange]], origin: str) -> Dataset:
     return from_pairs([(split, name, load_npy(images), load_npy(labels)) for split, name, images, labels in pairs], origin)
 
 
@@ -77,5 +77,5 @@ def _partners(stem: str) -> list[tuple[str, str]]:
 
 def read_npy(view: View) -> Dataset:
     """``X.npy`` with ``y.npy``, ``images.npy`` with ``labels.npy`` and so on, memory-mapped."""
-    spans = {PurePosixPath(name).stem: view.span(name) for name in npy_files(view)}
+    spans = {PurePosixPath(name).stem: view.byte_range(name) for name in npy_files(view)}
     return _loaded(pairs_of(spans, view.origin), view.origin)

@@ -79,7 +79,7 @@ class _Shard:
         arrow, parquet = _pyarrow()
         self._errors = (arrow.ArrowException, OSError, ValueError)
         try:
-            self._file = parquet.ParquetFile(view.span(name).stream(), pre_buffer=False)
+            self._file = parquet.ParquetFile(view.byte_range(name).stream(), pre_buffer=False)
             self._schema = self._file.schema_arrow
         except self._errors as error:
             raise DataError(f"{self.name} is not a readable Parquet file", received=error, hint="fetch it again") from error

@@ -23,7 +23,7 @@ def pickles(view: View) -> list[str]:
 
 
 def _starts_like_pickle(view: View) -> bool:
-    head = view.span(view.names[0]).read(0, 2)
+    head = view.byte_range(view.names[0]).read(0, 2)
     return len(head) == 2 and head[0] == 0x80 and head[1] <= 5
 
 
@@ -41,7 +41,7 @@ def read_pickles(view: View) -> Dataset:
 def pickled_dict(view: View, name: str) -> dict[str, object]:
     """The dict in a pickle, its keys as text. Raises DataError for anything else."""
     try:
-        content = load_pickle(view.span(name).stream())
+        content = load_pickle(view.byte_range(name).stream())
     except DataError as error:
         raise DataError(f"{view.label(name)}: {error.rule}", received=error.received, hint=error.hint) from error
     if not isinstance(content, dict):

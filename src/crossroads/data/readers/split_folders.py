@@ -25,7 +25,7 @@ from crossroads.data.readers.class_folders import (
     refuse_other_than_classes,
 )  # fmt: skip
 from crossroads.errors import DataError
-from crossroads.files._words import natural_key, plural, were
+from crossroads.files.text import natural_key, plural, were
 
 
 def has_split_folders(view: View) -> bool:

@@ -20,7 +20,7 @@ from crossroads.data.readers._tables import Reading
 from crossroads.data.readers._top_folders import AmbiguousLayout
 from crossroads.data.readers.class_folders import Labelled
 from crossroads.errors import DataError
-from crossroads.files._words import plural
+from crossroads.files.text import plural
 
 _NEARLY_ALL = 0.95
 

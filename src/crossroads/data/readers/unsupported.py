@@ -54,7 +54,7 @@ def _pixels(view: View, names: Sequence[str]) -> list[str]:
 
 def _head(view: View, name: str) -> bytes:
     try:
-        return view.tree.span(name).read(0, _HEAD)
+        return view.tree.byte_range(name).read(0, _HEAD)
     except DataError:
         return b""
 

@@ -10,8 +10,8 @@ from crossroads.data.readers._arrays import Joined
 from crossroads.data.readers._folder_names import split_in, stem_of
 from crossroads.data.readers._listing import TreeImages, View, is_image_name, suffix_of
 from crossroads.errors import DataError
-from crossroads.files._words import plural
-from crossroads.files.byte_ranges import Span
+from crossroads.files.byte_ranges import ByteRange
+from crossroads.files.text import plural
 from crossroads.files.trees import Folder, Tree, open_archive
 
 _LABEL = ".cls"
@@ -43,7 +43,7 @@ def _shards(view: View) -> list[str]:
 def _opened(view: View, name: str) -> Tree:
     """One archive; on disk without keeping it open, because there may be thousands."""
     tree = view.tree
-    span = Span.on_demand(tree.path_of(view.full(name))) if isinstance(tree, Folder) else view.span(name)
+    span = ByteRange.on_demand(tree.path_of(view.full(name))) if isinstance(tree, Folder) else view.byte_range(name)
     return open_archive(span, "tar", view.label(name))
 
 
@@ -101,7 +101,7 @@ def _key(name: str) -> str:
 
 
 def _label(tree: Tree, name: str) -> str:
-    text = tree.span(name).read(0, _LONGEST_LABEL).decode("utf-8", "replace").strip()
+    text = tree.byte_range(name).read(0, _LONGEST_LABEL).decode("utf-8", "replace").strip()
     if not text:
         raise DataError(f"{name} in {tree.origin} must hold a label", received="nothing")
     return text

@@ -1,7 +1,7 @@
 """Pretrained weights: read from any usual file without running anything in it, fitted to a backbone, kept in a cache.
 
     read_weights      a file of any known format -> named arrays, layer by layer
-    fit_weights       those arrays -> the variables of a backbone, all or nothing
+    assign_weights       those arrays -> the variables of a backbone, all or nothing
     obtain            a catalog record -> its file, from the cache or the network
     add, describe     what `crossroads weights add` and `crossroads weights list` do
     load_pretrained   all of it: "imagenet" or a path -> a backbone with weights
@@ -15,15 +15,15 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from crossroads.networks.weights.assign import Assignment, assign_weights
     from crossroads.networks.weights.download import Progress
-    from crossroads.networks.weights.files import read_weights
-    from crossroads.networks.weights.fitting import Fitted, fit_weights
     from crossroads.networks.weights.pretrained import load_pretrained
+    from crossroads.networks.weights.read import read_weights
     from crossroads.networks.weights.record import LayerWeights, WeightFile
     from crossroads.networks.weights.store import Stored, add, cache_folder, describe, obtain, recognise
 
 _HOMES = {
-    "Fitted": "fitting",
+    "Assignment": "assign",
     "LayerWeights": "record",
     "Progress": "download",
     "Stored": "store",
@@ -31,23 +31,23 @@ _HOMES = {
     "add": "store",
     "cache_folder": "store",
     "describe": "store",
-    "fit_weights": "fitting",
+    "assign_weights": "assign",
     "load_pretrained": "pretrained",
     "obtain": "store",
-    "read_weights": "files",
+    "read_weights": "read",
     "recognise": "store",
 }
 
 __all__ = [
-    "Fitted",
+    "Assignment",
     "LayerWeights",
     "Progress",
     "Stored",
     "WeightFile",
     "add",
+    "assign_weights",
     "cache_folder",
     "describe",
-    "fit_weights",
     "load_pretrained",
     "obtain",
     "read_weights",

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossroads.errors import CrossroadsError
-from crossroads.files._words import natural_key
-from crossroads.files.byte_ranges import Span
+from crossroads.files.byte_ranges import ByteRange
+from crossroads.files.text import natural_key
 from crossroads.networks.weights.record import LayerWeights, WeightFile, from_bfloat16, numbers, unreadable
 
 MAX_DEPTH = 64
@@ -23,7 +23,7 @@ _EXPANSION = 1000
 _FAULTS = (OSError, KeyError, ValueError, RuntimeError, TypeError, AttributeError, MemoryError, OverflowError, RecursionError)
 
 
-def read_hdf5(span: Span, origin: str) -> WeightFile:
+def read_hdf5(span: ByteRange, origin: str) -> WeightFile:
     """Weights saved by Keras 3 or by an older version, alone or as part of a whole model, whose configuration is left unread.
 
     Raises:

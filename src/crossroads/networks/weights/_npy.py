@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from crossroads.data._npy import load_npy
 from crossroads.errors import DataError
-from crossroads.files.byte_ranges import Span
+from crossroads.files.byte_ranges import ByteRange
 from crossroads.files.unpickle import NUMPY, Allowed, load_pickle
-from crossroads.networks.weights._places import dicts_of, text_of, together
 from crossroads.networks.weights._safetensors import grouped
+from crossroads.networks.weights._state_dicts import dicts_of, text_of, together
 from crossroads.networks.weights.record import LayerWeights, WeightFile, numbers, unreadable
 
 _SPELLINGS = (("weights", "biases"), ("W", "b"), ("kernel", "bias"), ("weight", "bias"))
@@ -67,7 +67,7 @@ _ALLOWED = NUMPY | Allowed(
 )
 
 
-def read_npy(span: Span, origin: str) -> WeightFile:
+def read_npy(span: ByteRange, origin: str) -> WeightFile:
     """A dict of layers in a .npy file: ``[W, b]`` each, or a dict of the two. Kernels are (height, width, in, out).
 
     A state dict is read as well: arrays called ``layer.weight`` and so on, as PyTorch lays them out.
@@ -94,7 +94,7 @@ def read_npy(span: Span, origin: str) -> WeightFile:
     return together([replace(_file(layers, origin), place=place) for place, layers in found.items()])
 
 
-def read_npz(arrays: Mapping[str, Span], origin: str) -> WeightFile:
+def read_npz(arrays: Mapping[str, ByteRange], origin: str) -> WeightFile:
     """Arrays by the names of a state dict, as ``numpy.savez(file, **state_dict)`` writes them; nothing in them is unpickled.
 
     Raises:

@@ -7,8 +7,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from crossroads.errors import CrossroadsError
-from crossroads.networks.weights._rehearsal import limit_processor
-from crossroads.networks.weights.files import read_unrehearsed
+from crossroads.networks.weights._hdf5_check import limit_processor
+from crossroads.networks.weights.read import read_unrehearsed
 
 if __name__ == "__main__":
     limit_processor(int(sys.argv[2]))

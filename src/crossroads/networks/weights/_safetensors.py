@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
-from crossroads.files._words import natural_key
+from crossroads.files.text import natural_key
 from crossroads.networks.weights.record import LayerWeights, Layout, WeightFile, from_bfloat16, numbers, unreadable
 
 _KERAS_ROLES = (

@@ -17,11 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossroads.errors import DataError
-from crossroads.files.byte_ranges import Span
+from crossroads.files.byte_ranges import ByteRange
 from crossroads.files.trees import Tree
 from crossroads.files.unpickle import NUMPY, Allowed, believable, load_pickle
-from crossroads.networks.weights._places import dicts_of, together
 from crossroads.networks.weights._safetensors import grouped
+from crossroads.networks.weights._state_dicts import dicts_of, together
 from crossroads.networks.weights.record import WeightFile, from_bfloat16, unreadable
 
 LEGACY_MAGIC = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"
@@ -160,13 +160,13 @@ def read_torch_zip(tree: Tree, folder: str, origin: str) -> WeightFile:
         name = f"{folder}data/{storage.key}"
         if not tree.exists(name):
             raise unreadable(origin, f"no {name}, which it names itself")
-        return _numbers(tree.span(name).buffer(), storage, origin)
+        return _numbers(tree.byte_range(name).buffer(), storage, origin)
 
-    content = load_pickle(tree.span(f"{folder}data.pkl").stream(), allowed=_ALLOWED)
+    content = load_pickle(tree.byte_range(f"{folder}data.pkl").stream(), allowed=_ALLOWED)
     return _weights(content, stored, origin, "PyTorch")
 
 
-def read_torch_legacy(span: Span, origin: str) -> WeightFile:
+def read_torch_legacy(span: ByteRange, origin: str) -> WeightFile:
     """Five pickles (magic number, version, machine, object, keys of the storages), then each storage: its length and its numbers.
 
     Raises:
@@ -198,7 +198,7 @@ def read_torch_legacy(span: Span, origin: str) -> WeightFile:
     return _weights(content, stored, origin, "PyTorch, older form")
 
 
-def _places(stream: IO[bytes], span: Span, keys: Mapping[str, np.dtype[Any]], origin: str) -> dict[str, Span]:
+def _places(stream: IO[bytes], span: ByteRange, keys: Mapping[str, np.dtype[Any]], origin: str) -> dict[str, ByteRange]:
     """Where the numbers of each storage lie: eight bytes of count, then the numbers, one storage behind the other."""
     places, position = {}, stream.tell()
     for key, dtype in keys.items():

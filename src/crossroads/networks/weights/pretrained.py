@@ -10,8 +10,8 @@ from crossroads.errors import WeightsError
 from crossroads.networks.catalog import CATALOG, Backbone
 from crossroads.networks.network import Parts
 from crossroads.networks.records import PREPROCESSINGS
-from crossroads.networks.weights.files import read_weights
-from crossroads.networks.weights.fitting import Fitted, fit_weights
+from crossroads.networks.weights.assign import Assignment, assign_weights
+from crossroads.networks.weights.read import read_weights
 from crossroads.networks.weights.store import obtain, recognise
 
 IMAGENET = "imagenet"
@@ -19,7 +19,7 @@ Progress = Callable[[str, int, int], None]
 """Called with ``weights``, the bytes that are here, and the bytes of the whole file, 0 where the server does not say."""
 
 
-def load_pretrained(parts: Parts, record: Backbone, weights: str, progress: Progress | None = None) -> Fitted:
+def load_pretrained(parts: Parts, record: Backbone, weights: str, progress: Progress | None = None) -> Assignment:
     """Give a backbone its pretrained weights, in place.
 
     Args:
@@ -35,7 +35,7 @@ def load_pretrained(parts: Parts, record: Backbone, weights: str, progress: Prog
         told = None if progress is None else lambda here, total: progress("weights", here, total or 0)
         notes: list[str] = []
         path = obtain(record, progress=told, note=notes.append)
-        fitted = fit_weights(parts.backbone, read_weights(path))
+        fitted = assign_weights(parts.backbone, read_weights(path))
         return replace(fitted, notes=(*notes, *fitted.notes))
     path = Path(weights).expanduser()
     file = read_weights(path)
@@ -55,4 +55,4 @@ def load_pretrained(parts: Parts, record: Backbone, weights: str, progress: Prog
             received=path.name,
             hint=hint,
         )
-    return fit_weights(parts.backbone, file)
+    return assign_weights(parts.backbone, file)

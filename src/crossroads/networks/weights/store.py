@@ -13,7 +13,7 @@ from crossroads.files.byte_ranges import open_plain
 from crossroads.files.trees import existing
 from crossroads.networks.catalog import CATALOG, Backbone, Pretrained
 from crossroads.networks.weights.download import Progress, Unreachable, agrees, digest_of, download
-from crossroads.networks.weights.files import read_weights
+from crossroads.networks.weights.read import read_weights
 
 MIRROR = "CROSSROADS_WEIGHTS_URL"
 """Environment variable: address of a folder that has the files, in place of where they come from."""

@@ -8,9 +8,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from crossroads.files._words import natural_key
+from crossroads.files.text import natural_key
 from crossroads.networks.graph import snake_case
-from crossroads.networks.weights._places import below, prefixes, unwrapped
+from crossroads.networks.weights._state_dicts import below, prefixes, unwrapped
 from crossroads.networks.weights.record import LayerWeights, WeightFile
 from crossroads.networks.weights.torchvision import NAMES
 

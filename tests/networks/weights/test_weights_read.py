@@ -35,7 +35,7 @@ from weight_files import (
 from conftest import SHARED
 from crossroads.errors import CrossroadsError, WeightsError
 from crossroads.networks._processes import module_environment
-from crossroads.networks.weights import _rehearsal, files, read_weights
+from crossroads.networks.weights import _hdf5_check, read, read_weights
 
 TRACKED = "features.1.num_batches_tracked"
 
@@ -56,7 +56,7 @@ def two_layers():
 @pytest.fixture(autouse=True)
 def _nothing_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(files, "rehearse", lambda _path, _origin: None)  # a third of a second for each HDF5
+    monkeypatch.setattr(read, "rehearse", lambda _path, _origin: None)  # a third of a second for each HDF5
     yield
     assert not (tmp_path / "ran").exists()
 
@@ -399,18 +399,18 @@ def test_damage_never_leads_to_another_error(tmp_path_factory, which, places):
 
 def test_hdf5_over_which_its_library_hangs_or_crashes(tmp_path, monkeypatch):
     path = save_keras(tmp_path / "w.weights.h5", {"conv2d": ("conv", [kernel(2)])})
-    monkeypatch.setattr(files, "rehearse", _rehearsal.rehearse)
+    monkeypatch.setattr(read, "rehearse", _hdf5_check.rehearse)
     assert read_weights(path).layers
-    monkeypatch.setattr(_rehearsal, "SECONDS", 0.001)
+    monkeypatch.setattr(_hdf5_check, "SECONDS", 0.001)
     assert read_weights(path).layers, "a file that was read once is not rehearsed again"
-    monkeypatch.setattr(_rehearsal, "_READ", set())
+    monkeypatch.setattr(_hdf5_check, "_READ", set())
     refused(path, "seconds to read: it is damaged, or the machine is very busy")
-    monkeypatch.setattr(_rehearsal, "SECONDS", 1.0)
-    hangs = "from crossroads.networks.weights._rehearsal import limit_processor; limit_processor(1)\nwhile True: pass"
+    monkeypatch.setattr(_hdf5_check, "SECONDS", 1.0)
+    hangs = "from crossroads.networks.weights._hdf5_check import limit_processor; limit_processor(1)\nwhile True: pass"
     run = subprocess.run
     monkeypatch.setattr(subprocess, "run", lambda _command, **options: run([sys.executable, "-c", hangs], **options))
     refused(path, "takes more than 1 seconds of a processor to read: it is damaged")
-    monkeypatch.setattr(_rehearsal, "SECONDS", 30.0)
+    monkeypatch.setattr(_hdf5_check, "SECONDS", 30.0)
     crash = [sys.executable, "-c", "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)"]
     monkeypatch.setattr(subprocess, "run", lambda _command, **options: run(crash, **options))
     refused(path, "crashes")
@@ -424,19 +424,19 @@ def test_hdf5_over_which_its_library_hangs_or_crashes(tmp_path, monkeypatch):
 @pytest.mark.parametrize("named", ["h5py", "numpy", "crossroads", "pathlib"])
 def test_the_rehearsal_runs_nothing_of_the_current_folder(tmp_path, monkeypatch, named):
     path = save_keras(tmp_path / "w.weights.h5", {"conv2d": ("conv", [kernel(2)])})
-    monkeypatch.setattr(files, "rehearse", _rehearsal.rehearse)
+    monkeypatch.setattr(read, "rehearse", _hdf5_check.rehearse)
     (tmp_path / f"{named}.py").write_text("open('ran', 'w').close()\nraise SystemExit(0)\n")
     assert read_weights(path).layers
 
 
 def test_the_rehearsal_finds_this_package_where_the_current_folder_led_to_it(tmp_path, monkeypatch):
     path = save_keras(tmp_path / "w.weights.h5", {"conv2d": ("conv", [kernel(2)])})
-    home = str(Path(_rehearsal.__file__).parents[3])
+    home = str(Path(_hdf5_check.__file__).parents[3])
     monkeypatch.setattr(sys, "path", ["", *(entry for entry in sys.path if entry != home)])
     places = module_environment()["PYTHONPATH"].split(os.pathsep)
     assert home in places
     assert not {"", str(tmp_path)} & set(places)
-    _rehearsal.rehearse(path, path.name)
+    _hdf5_check.rehearse(path, path.name)
 
 
 def test_the_shared_files():

@@ -9,7 +9,7 @@ from weight_files import save_npy, save_safetensors, save_torch, save_torch_lega
 from crossroads.errors import WeightsError
 from crossroads.networks.catalog import backbone
 from crossroads.networks.construct import build, choose
-from crossroads.networks.weights import fit_weights, load_pretrained, read_weights
+from crossroads.networks.weights import assign_weights, load_pretrained, read_weights
 from crossroads.networks.weights.torchvision import NAMES
 
 pytestmark = pytest.mark.core
@@ -76,8 +76,8 @@ PREFIXES = ("", "module.", "model.", "_orig_mod.", "net.", "backbone.", "encoder
 @pytest.mark.parametrize("prefix", PREFIXES)
 def test_a_prefix_before_every_name_counts_for_nothing_in_any_format(tmp_path, file, prefix):
     model = network()
-    fitted = fit_weights(model, read_weights(SAVERS[file](tmp_path / file, state(prefix=prefix))))
-    assert (fitted.reach, fitted.layers, fitted.notes) == (None, 3, ())
+    fitted = assign_weights(model, read_weights(SAVERS[file](tmp_path / file, state(prefix=prefix))))
+    assert (fitted.loaded_to, fitted.layers, fitted.notes) == (None, 3, ())
     assert holds(model, state())
 
 
@@ -85,14 +85,14 @@ def test_a_prefix_before_every_name_counts_for_nothing_in_any_format(tmp_path, f
 def test_what_has_no_prefix_is_beside_the_network(tmp_path, file):
     arrays = {"n_averaged": np.array([3]), **state(prefix="module."), "loss.weight": np.ones(2, np.float32)}
     model = network()
-    assert fit_weights(model, read_weights(SAVERS[file](tmp_path / file, arrays))).layers == 3
+    assert assign_weights(model, read_weights(SAVERS[file](tmp_path / file, arrays))).layers == 3
     assert holds(model, state())
 
 
 def test_a_part_that_was_wrapped_alone_is_found(tmp_path):
     inside = {name.replace("stem.", "stem.module."): array for name, array in state(prefix="_orig_mod.").items()}
     model = network()
-    fit_weights(model, read_weights(save_safetensors(tmp_path / "w.safetensors", inside)))
+    assign_weights(model, read_weights(save_safetensors(tmp_path / "w.safetensors", inside)))
     assert holds(model, state())
 
 
@@ -113,11 +113,11 @@ def test_a_part_that_was_wrapped_alone_is_found(tmp_path):
 @pytest.mark.parametrize("named", [True, False], ids=["by name", "by order"])
 def test_a_state_dict_inside_a_checkpoint(tmp_path, wrap, named):
     model = network(named)
-    assert fit_weights(model, read_weights(checkpoint(tmp_path / "w.ckpt", wrap(state())))).notes == ()
+    assert assign_weights(model, read_weights(checkpoint(tmp_path / "w.ckpt", wrap(state())))).notes == ()
     assert holds(model, state())
     if named:
         again = network()
-        fit_weights(again, read_weights(save_npy(tmp_path / "w.npy", wrap(state()))))
+        assign_weights(again, read_weights(save_npy(tmp_path / "w.npy", wrap(state()))))
         assert holds(again, state())
 
 
@@ -126,7 +126,7 @@ def test_a_state_dict_inside_a_checkpoint(tmp_path, wrap, named):
 def test_of_weights_and_their_moving_average_the_average_is_taken_and_said(tmp_path, keys, named):
     model = network(named)
     file = read_weights(checkpoint(tmp_path / "w.pth", {keys[0]: state(0), keys[1]: state(1)}))
-    [note] = fit_weights(model, file).notes
+    [note] = assign_weights(model, file).notes
     assert all(repr(key) in note for key in keys)
     assert holds(model, state(1))
 
@@ -146,7 +146,7 @@ def test_of_two_networks_that_fit_none_is_guessed(tmp_path, keys):
     flat = {f"module.{key}.{name}": array for seed, key in enumerate(keys) for name, array in state(seed).items()}
     for file in (checkpoint(tmp_path / "a.pth", *both), save_safetensors(tmp_path / "b.safetensors", flat)):
         with pytest.raises(WeightsError, match="holds several networks that fit") as caught:
-            fit_weights(model, read_weights(file))
+            assign_weights(model, read_weights(file))
         assert all(key in caught.value.received for key in keys)
         assert caught.value.hint
     assert all(np.array_equal(mine, other) for mine, other in zip(model.get_weights(), untouched, strict=True))
@@ -155,27 +155,27 @@ def test_of_two_networks_that_fit_none_is_guessed(tmp_path, keys):
 def test_two_names_for_the_same_numbers_are_one_network(tmp_path):
     arrays = {**state(prefix="model."), **state(prefix="backbone.")}
     model = network()
-    assert fit_weights(model, read_weights(save_safetensors(tmp_path / "w.safetensors", arrays))).notes == ()
+    assert assign_weights(model, read_weights(save_safetensors(tmp_path / "w.safetensors", arrays))).notes == ()
     assert holds(model, state())
 
 
 def test_names_that_fit_as_they_are_go_before_those_below_a_prefix(tmp_path):
     model = network()
-    fit_weights(model, read_weights(save_safetensors(tmp_path / "w.safetensors", {**state(1, "teacher."), **state(0)})))
+    assign_weights(model, read_weights(save_safetensors(tmp_path / "w.safetensors", {**state(1, "teacher."), **state(0)})))
     assert holds(model, state(0))
 
 
 def test_a_block_of_another_network_is_not_taken_for_this_one(tmp_path):
     arrays = {f"layer{n}.{name}": array for n in range(3) for name, array in state(n).items() if name.startswith("stem.")}
     with pytest.raises(WeightsError):
-        fit_weights(network(), read_weights(save_safetensors(tmp_path / "w.safetensors", arrays)))
+        assign_weights(network(), read_weights(save_safetensors(tmp_path / "w.safetensors", arrays)))
 
 
 def test_the_shape_that_is_wrong_is_said_of_the_network_and_not_of_what_is_beside_it(tmp_path):
     arrays = state(prefix="module.") | {"module.block.conv.weight": np.ones((6, 4, 1, 1), np.float32)}
     file = checkpoint(tmp_path / "w.pth", {"best_score": np.array(0.5, np.float32), "model": arrays})
     with pytest.raises(WeightsError, match=r"layer 'block.conv' takes the shape \(1, 1, 4, 5\)"):
-        fit_weights(network(), read_weights(file))
+        assign_weights(network(), read_weights(file))
 
 
 @pytest.mark.parametrize("prefix", ["module.", "model.net.", "features.module."])
@@ -190,7 +190,7 @@ def test_torchvision_names_below_a_prefix(tmp_path, prefix):
         arrays[f"{name}.weight"] = np.full(tuple(kernel.shape)[::-1], len(arrays), np.float32)
         arrays[f"{name}.bias"] = np.zeros(tuple(bias.shape), np.float32)
     fitted = load_pretrained(parts, record, str(save_safetensors(tmp_path / "w.safetensors", arrays)))
-    assert (fitted.layers, fitted.reach) == (len(table), None)
+    assert (fitted.layers, fitted.loaded_to) == (len(table), None)
     assert keras.ops.convert_to_numpy(parts.backbone.get_layer("fire2_squeeze1x1").kernel).max() == 2
 
 

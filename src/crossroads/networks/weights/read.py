@@ -6,13 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from crossroads.errors import DataError, WeightsError
-from crossroads.files._words import shown
 from crossroads.files.archives import Limits
-from crossroads.files.byte_ranges import Span
+from crossroads.files.byte_ranges import ByteRange
+from crossroads.files.text import printable
 from crossroads.files.trees import Tree, existing, open_archive
 from crossroads.networks.weights._hdf5 import read_hdf5
+from crossroads.networks.weights._hdf5_check import rehearse
 from crossroads.networks.weights._npy import read_npy, read_npz
-from crossroads.networks.weights._rehearsal import rehearse
 from crossroads.networks.weights._safetensors import read_safetensors
 from crossroads.networks.weights._torch import LEGACY_MAGIC, read_torch_legacy, read_torch_zip
 from crossroads.networks.weights.record import WeightFile, unreadable
@@ -55,8 +55,8 @@ def read_unrehearsed(path: Path) -> WeightFile:
 def _read(path: Path, rehearsal: Callable[[Path, str], None]) -> WeightFile:
     if (path / "model.keras").is_file():
         raise unreadable(str(path), "the folder of an artifact", f"give {path / 'model.keras'}")
-    span = Span.of_path(path)
-    head, origin = span.read(0, 64), shown(path.name)
+    span = ByteRange.from_path(path)
+    head, origin = span.read(0, 64), printable(path.name)
     if head.startswith(b"PK\x03\x04"):
         return _read_zip(path, span, origin, rehearsal)
     if head.startswith(b"\x93NUMPY"):
@@ -71,16 +71,16 @@ def _read(path: Path, rehearsal: Callable[[Path, str], None]) -> WeightFile:
     raise unreadable(origin, f"a file that begins with {head[:16]!r}" if head else "an empty file", _FORMATS)
 
 
-def _read_zip(path: Path, span: Span, origin: str, rehearsal: Callable[[Path, str], None]) -> WeightFile:
+def _read_zip(path: Path, span: ByteRange, origin: str, rehearsal: Callable[[Path, str], None]) -> WeightFile:
     try:
         tree: Tree = open_archive(span, "zip", origin, _LIMITS)
     except OverflowError as error:
         raise unreadable(origin, error) from error
     if tree.exists(_KERAS_MEMBER):
         rehearsal(path, origin)
-        return read_hdf5(tree.span(_KERAS_MEMBER), origin)
+        return read_hdf5(tree.byte_range(_KERAS_MEMBER), origin)
     if (members := tree.names()) and all(name.endswith(".npy") for name in members):
-        return read_npz({name.removesuffix(".npy"): tree.span(name) for name in members}, origin)
+        return read_npz({name.removesuffix(".npy"): tree.byte_range(name) for name in members}, origin)
     pickles = [name for name in tree.names() if name == "data.pkl" or (name.endswith("/data.pkl") and name.count("/") == 1)]
     if len(pickles) == 1:
         return read_torch_zip(tree, pickles[0].removesuffix("data.pkl"), origin)

@@ -19,7 +19,7 @@ def were(count: int) -> str:
     return "was" if count == 1 else "were"
 
 
-def shown(text: str) -> str:
+def printable(text: str) -> str:
     r"""A name as text that can be written as UTF-8, such as ``caf\xe9`` for the file name ``b"caf\xe9"``.
 
     Python spells the bytes of a name that are no UTF-8 as lone surrogates, which no file and no digest takes. Anything else stays

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from crossroads.errors import WeightsError
 from crossroads.networks.cuts import cuts, until
-from crossroads.networks.weights._pairing import Pair, Pairing, Slot, pairings, slots_of
-from crossroads.networks.weights._places import averaged
+from crossroads.networks.weights._matching import Pair, Pairing, Slot, pairings, slots_of
+from crossroads.networks.weights._state_dicts import averaged
 from crossroads.networks.weights.record import LayerWeights, WeightFile, from_bfloat16
 
 if TYPE_CHECKING:
@@ -24,17 +24,17 @@ _FLAT = "it comes behind a flattened map: use the --image-size that the weights 
 
 
 @dataclass(frozen=True, slots=True)
-class Fitted:
+class Assignment:
     """What became of a file.
 
     Attributes:
-        reach: The last cut up to which everything is loaded; None where the whole backbone is. Behind it weights are random.
+        loaded_to: The last cut up to which everything is loaded; None where the whole backbone is. Behind it weights are random.
         layers: Layers that were loaded.
         missing: Layers that the file has nothing for, in order.
         notes: What the user should know.
     """
 
-    reach: str | None
+    loaded_to: str | None
     layers: int
     missing: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
@@ -52,13 +52,13 @@ _Values = list[list[NDArray[Any]]]
 """What each variable of each pair becomes."""
 
 
-def fit_weights(backbone: keras.Model, file: WeightFile) -> Fitted:
+def assign_weights(backbone: keras.Model, file: WeightFile) -> Assignment:
     """Assign the weights of a file to a backbone, in place.
 
     Layers are matched by name where names were given, else by their place in the saved model, else by order. PyTorch's arrays are
     turned into the layout of Keras, those of a dense layer behind a flattened map included. A file may hold a head as well, which
-    is left out; and it may stop early, which `Fitted.reach` tells. Given both weights and their moving average, the average
-    is used, which `Fitted.notes` says.
+    is left out; and it may stop early, which `Assignment.loaded_to` tells. Given both weights and their moving average, the average
+    is used, which `Assignment.notes` says.
 
     Args:
         backbone: A built model.
@@ -72,13 +72,13 @@ def fit_weights(backbone: keras.Model, file: WeightFile) -> Fitted:
     if not fits:
         raise _refused(backbone, file, misfits)
     (pairing, values), notes = _chosen(fits, file.origin)
-    reach = _reach(backbone, pairing, file)
+    loaded_to = _loaded_to(backbone, pairing, file)
     for pair, arrays in zip(pairing.pairs, values, strict=True):
         for variable, array in zip(pair.slot.variables, arrays, strict=True):
             variable.assign(array)
         if hasattr(pair.slot.layer, "finalize_state"):  # Normalization computes with copies of its weights
             pair.slot.layer.finalize_state()
-    return Fitted(reach, len(pairing.pairs), tuple(slot.name for slot in pairing.missing), notes)
+    return Assignment(loaded_to, len(pairing.pairs), tuple(slot.name for slot in pairing.missing), notes)
 
 
 def _fits(backbone: keras.Model, file: WeightFile) -> tuple[list[tuple[Pairing, _Values]], list[_Misfit]]:
@@ -223,7 +223,7 @@ def from_torch(array: NDArray[Any], slot: Slot) -> NDArray[Any]:
     return array.T
 
 
-def _reach(backbone: keras.Model, pairing: Pairing, file: WeightFile) -> str | None:
+def _loaded_to(backbone: keras.Model, pairing: Pairing, file: WeightFile) -> str | None:
     """The last cut before which nothing is missing; what comes before a cut grows from one to the next, so halving finds it."""
     if not pairing.missing:
         return None

@@ -12,15 +12,15 @@ from weight_files import save_npy, save_older_keras, save_torch
 from conftest import SHARED
 from crossroads.errors import WeightsError
 from crossroads.networks.squeezenet import build as build_squeezenet
-from crossroads.networks.weights import LayerWeights, WeightFile, files, fit_weights, read_weights
-from crossroads.networks.weights.fitting import _Misfit
+from crossroads.networks.weights import LayerWeights, WeightFile, assign_weights, read, read_weights
+from crossroads.networks.weights.assign import _Misfit
 
 pytestmark = pytest.mark.core
 
 
 @pytest.fixture(autouse=True)
 def _unrehearsed(monkeypatch):
-    monkeypatch.setattr(files, "rehearse", lambda _path, _origin: None)  # a third of a second for each HDF5
+    monkeypatch.setattr(read, "rehearse", lambda _path, _origin: None)  # a third of a second for each HDF5
 
 
 def network(*, named=True, head=False, width=6, nested=False):
@@ -76,7 +76,7 @@ def test_what_keras_saved_comes_back(tmp_path, form, named, nested):
     saved = randomised(network(named=named, nested=nested, head=True))
     file = read_weights(SAVED[form](saved, tmp_path))
     fresh = network(named=named, nested=nested)  # its counted names go on where those of the first ended
-    assert fit_weights(fresh, file).reach is None, "the head of the saved model is left out"
+    assert assign_weights(fresh, file).loaded_to is None, "the head of the saved model is left out"
     assert same(fresh, saved)
 
 
@@ -86,7 +86,7 @@ def test_a_backbone_inside_a_saved_model(tmp_path, form):
     images = keras.Input((6, 6, 3))
     saved = keras.Model(images, layers.Dense(2)(backbone(layers.Rescaling(1 / 255)(images))))
     fresh = network(named=False)
-    assert fit_weights(fresh, read_weights(SAVED[form](saved, tmp_path))).reach is None
+    assert assign_weights(fresh, read_weights(SAVED[form](saved, tmp_path))).loaded_to is None
     assert same(fresh, backbone)
 
 
@@ -116,9 +116,9 @@ def in_parts(backbone, *places):
 def test_a_backbone_in_parts_comes_together_in_order(tmp_path, form, places):
     backbone, fresh, longer = randomised(chain(6)), chain(6), chain(7)
     file = read_weights(SAVED[form](in_parts(backbone, *places), tmp_path))
-    assert fit_weights(fresh, file).reach is None
+    assert assign_weights(fresh, file).loaded_to is None
     assert same(fresh, backbone)
-    assert fit_weights(longer, file).reach == "conv2d_5", "what is behind the saved one stays random"
+    assert assign_weights(longer, file).loaded_to == "conv2d_5", "what is behind the saved one stays random"
     assert same(longer, backbone)
 
 
@@ -129,7 +129,7 @@ def test_a_part_that_may_not_be_the_first_is_refused(tmp_path):
     file = read_weights(SAVED["Keras 3 weights"](keras.Model(backbone.input, layers.Dense(2)(x)), tmp_path))
     before = weights_of(fresh)
     with pytest.raises(WeightsError, match=r"those of the network; received 'conv2d.*', 'conv2d.*' in w.weights.h5 besides"):
-        fit_weights(fresh, file)
+        assign_weights(fresh, file)
     assert all(map(np.array_equal, before, weights_of(fresh)))
 
 
@@ -139,8 +139,8 @@ def test_a_file_that_stops_early_reaches_a_cut(tmp_path, form):
     part = keras.Model(whole.input, whole.get_layer("relu").output)
     fresh = network()
     before = weights_of(fresh.get_layer("second"))
-    fitted = fit_weights(fresh, read_weights(SAVED[form](part, tmp_path)))
-    assert (fitted.reach, fitted.layers, fitted.missing) == ("relu", 3, ("second", "hidden"))
+    fitted = assign_weights(fresh, read_weights(SAVED[form](part, tmp_path)))
+    assert (fitted.loaded_to, fitted.layers, fitted.missing) == ("relu", 3, ("second", "hidden"))
     assert same(keras.Model(fresh.input, fresh.get_layer("relu").output), part)
     assert all(map(np.array_equal, before, weights_of(fresh.get_layer("second"))))
 
@@ -151,10 +151,10 @@ def test_a_hole_ends_the_reach(tmp_path):
     path = SAVED["older Keras"](part, tmp_path)
     file = read_weights(path)
     holed = WeightFile(file.origin, file.format, file.layout, tuple(layer for layer in file.layers if layer.name != "norm"))
-    assert fit_weights(network(), holed).reach == "first"
+    assert assign_weights(network(), holed).loaded_to == "first"
     holed = WeightFile(file.origin, file.format, file.layout, tuple(layer for layer in file.layers if layer.name != "first"))
     with pytest.raises(WeightsError, match=r"first layers of tiny.*'first'"):
-        fit_weights(network(), holed)
+        assign_weights(network(), holed)
 
 
 @pytest.mark.parametrize("form", SAVED)
@@ -165,7 +165,7 @@ def test_a_misfit_names_the_layer_and_both_shapes_and_assigns_nothing(tmp_path, 
     with pytest.raises(
         WeightsError, match=r"'second' takes the shape \(1, 1, 8, 6\); received the shape \(1, 1, 8, 7\) of 'second' in w"
     ):
-        fit_weights(fresh, file)
+        assign_weights(fresh, file)
     assert all(map(np.array_equal, before, weights_of(fresh)))
 
 
@@ -173,7 +173,7 @@ def test_numbers_that_are_not_finite(tmp_path):
     broken = randomised(network())
     broken.get_layer("hidden").bias.assign(np.full(5, np.nan, np.float32))
     with pytest.raises(WeightsError, match=r"'hidden' takes finite numbers; received NaN"):
-        fit_weights(network(), read_weights(SAVED["Keras 3 weights"](broken, tmp_path)))
+        assign_weights(network(), read_weights(SAVED["Keras 3 weights"](broken, tmp_path)))
 
 
 def test_another_image_size_behind_a_flattened_map():
@@ -190,7 +190,7 @@ def test_another_image_size_behind_a_flattened_map():
         "w", "test", "keras", tuple(LayerWeights(name, ("0",), (array,)) for name, array in zip("ab", arrays, strict=True))
     )
     with pytest.raises(WeightsError, match="image-size"):
-        fit_weights(small, file)
+        assign_weights(small, file)
 
 
 def test_layers_that_the_network_lacks(tmp_path):
@@ -199,7 +199,7 @@ def test_layers_that_the_network_lacks(tmp_path):
     shallow = keras.Sequential([keras.Input((4, 4, 2)), *(layers.Conv2D(2, 1, name=f"block{n}") for n in (0, 1, 3))])
     for form in SAVED:
         with pytest.raises(WeightsError, match="'block2' in w"):
-            fit_weights(shallow, read_weights(SAVED[form](deep, tmp_path)))
+            assign_weights(shallow, read_weights(SAVED[form](deep, tmp_path)))
 
 
 def test_a_file_of_another_network(tmp_path):
@@ -207,7 +207,7 @@ def test_a_file_of_another_network(tmp_path):
     with pytest.raises(
         WeightsError, match=r"no layer of tiny; received layers 'other'; the network's layers are 'first', 'depthwise'"
     ):
-        fit_weights(network(), file)
+        assign_weights(network(), file)
 
 
 def test_half_precision_and_normalisation(tmp_path):
@@ -221,11 +221,11 @@ def test_half_precision_and_normalisation(tmp_path):
     saved = build()
     saved.layers[0].adapt(np.random.default_rng(0).normal(5, 3, (50, 2, 2, 3)).astype("float32"))
     fresh, images = build(), np.random.default_rng(1).normal(5, 3, (4, 2, 2, 3)).astype("float32")
-    fit_weights(fresh, read_weights(SAVED["Keras 3 weights"](saved, tmp_path)))
+    assign_weights(fresh, read_weights(SAVED["Keras 3 weights"](saved, tmp_path)))
     assert np.array_equal(keras.ops.convert_to_numpy(fresh(images)), keras.ops.convert_to_numpy(saved(images)))
     saved.save_weights(tmp_path / "w.weights.h5")
     half = {layer.name: [array.astype("float16") for array in weights_of(layer)] for layer in saved.layers}
-    fit_weights(fresh, read_weights(save_npy(tmp_path / "half.npy", half)))
+    assign_weights(fresh, read_weights(save_npy(tmp_path / "half.npy", half)))
     assert np.allclose(keras.ops.convert_to_numpy(fresh(images)), keras.ops.convert_to_numpy(saved(images)), atol=1e-2)
 
 
@@ -267,7 +267,7 @@ def test_arrays_of_pytorch_compute_the_same(tmp_path):
         tmp_path / "w.pth", {name: array.astype("float32" if array.dtype != int else int) for name, array in state.items()}
     )
     model = network()
-    assert fit_weights(model, read_weights(path)).reach is None
+    assert assign_weights(model, read_weights(path)).loaded_to is None
     images = draw.normal(size=(2, 6, 6, 3))
     x = convolved(convolved(images.transpose(0, 3, 1, 2), first), depthwise, groups=4)
     x = (x - mean[:, None, None]) / np.sqrt(variance[:, None, None] + model.get_layer("norm").epsilon) * scale[:, None, None]
@@ -288,7 +288,7 @@ def test_a_grouped_convolution_goes_into_its_halves(tmp_path):
         "conv1": [draw.normal(size=(1, 1, 3, 4)).astype("float32"), np.zeros(4, "float32")],
         "fc8": [np.zeros((2, 2), "float32"), np.zeros(2, "float32")],
     }
-    assert fit_weights(model, read_weights(save_npy(tmp_path / "w.npy", content))).reach is None
+    assert assign_weights(model, read_weights(save_npy(tmp_path / "w.npy", content))).loaded_to is None
     pixels = draw.normal(size=(2, 5, 5, 3))
     inner = pixels @ content["conv1"][0][0, 0]
     expected = (
@@ -300,7 +300,7 @@ def test_a_grouped_convolution_goes_into_its_halves(tmp_path):
     with pytest.raises(
         WeightsError, match=r"'conv2_1' takes the shape \(3, 3, 2, 3\); received the shape \(3, 3, 2, 2\) of 'conv2'"
     ):
-        fit_weights(model, read_weights(save_npy(tmp_path / "w.npy", content)))
+        assign_weights(model, read_weights(save_npy(tmp_path / "w.npy", content)))
 
 
 def test_slashes_in_names_and_order_alone(tmp_path):
@@ -310,10 +310,10 @@ def test_slashes_in_names_and_order_alone(tmp_path):
     kernels = [np.full((1, 1, 2, 2), value, "float32") for value in (1, 2)]
     arrays = [{f"{n}/kernel:0": kernel, f"{n}/bias:0": np.zeros(2, "float32")} for n, kernel in enumerate(kernels)]
     by_name = save_older_keras(tmp_path / "a.h5", list(zip(("fire2/expand", "fire2/squeeze"), arrays, strict=True)))
-    fit_weights(model, read_weights(by_name))
+    assign_weights(model, read_weights(by_name))
     assert weights_of(model)[0].flat[0] == 2, "by name: the second of the file is the first of the model"
     by_order = save_older_keras(tmp_path / "b.h5", list(zip(("convolution_1", "convolution_2"), arrays, strict=True)))
-    fit_weights(model, read_weights(by_order))
+    assign_weights(model, read_weights(by_order))
     assert weights_of(model)[0].flat[0] == 1
 
 
@@ -331,8 +331,8 @@ def test_the_shared_mobilenet_reaches_its_last_block(shared_weights):
 
     path = shared_weights / "mobilenet_v1_imagenet_to_conv_pw_12.weights.h5"
     model, other = build(), build()
-    fitted = fit_weights(model, read_weights(path))
-    assert (fitted.reach, fitted.layers) == ("conv_pw_12_relu", 50)
+    fitted = assign_weights(model, read_weights(path))
+    assert (fitted.loaded_to, fitted.layers) == ("conv_pw_12_relu", 50)
     assert fitted.missing == ("conv_dw_13", "conv_dw_13_bn", "conv_pw_13", "conv_pw_13_bn")
     reached, expected = (keras.Model(one.input, one.get_layer("conv_pw_12_relu").output) for one in (model, other))
     expected.load_weights(path)
@@ -342,8 +342,8 @@ def test_the_shared_mobilenet_reaches_its_last_block(shared_weights):
 def test_the_shared_squeezenet_covers_all(shared_weights):
     path = shared_weights / "squeezenet_weights_tf_dim_ordering_tf_kernels_notop.h5"
     model, other = build_squeezenet(64).backbone, build_squeezenet(64).backbone
-    fitted = fit_weights(model, read_weights(path))
-    assert (fitted.reach, fitted.layers, fitted.missing) == (None, 25, ())
+    fitted = assign_weights(model, read_weights(path))
+    assert (fitted.loaded_to, fitted.layers, fitted.missing) == (None, 25, ())
     other.load_weights(path)
     assert same(model, other)
 
