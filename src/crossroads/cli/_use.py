@@ -98,7 +98,7 @@ def predict(
 
 def _files(places: list[Path], note: Callable[[str], None]) -> list[Path]:
     """Files as they are named; of a folder, the images that `fit` would find in it, in natural order."""
-    from crossroads.data.readers._view import described, is_image_name
+    from crossroads.data.readers._listing import described, is_image_name
     from crossroads.errors import DataError
     from crossroads.files.trees import Folder
 

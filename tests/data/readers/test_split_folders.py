@@ -11,7 +11,7 @@ from making import write
 
 from crossroads.data.dataset import TEST, TRAIN, VALIDATION, Dataset
 from crossroads.data.readers import read
-from crossroads.data.readers._names import split_in, words_of
+from crossroads.data.readers._folder_names import split_in, words_of
 from crossroads.errors import DataError
 
 KINDS = ("oak", "elm")

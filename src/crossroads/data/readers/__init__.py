@@ -10,21 +10,29 @@ from pathlib import Path
 from crossroads.data.dataset import Dataset
 from crossroads.data.labels import load_class_names, rename
 from crossroads.data.readers import (
-    _choice,
+    _tables as tables,
+)
+from crossroads.data.readers import (
     cifar,
-    folders,
     gtsrb,
     idx,
     memory,
     npy,
     parquet,
     pickles,
-    shards,
     split_folders,
-    tables,
 )
-from crossroads.data.readers._view import View, described, is_image_name, suffix_of, views
-from crossroads.data.readers.others import hint_for
+from crossroads.data.readers import (
+    class_folders as folders,
+)
+from crossroads.data.readers import (
+    table as _choice,
+)
+from crossroads.data.readers import (
+    webdataset as shards,
+)
+from crossroads.data.readers._listing import View, described, is_image_name, suffix_of, views
+from crossroads.data.readers.unsupported import hint_for
 from crossroads.errors import DataError
 from crossroads.files.byte_ranges import ByteRange
 from crossroads.files.text import plural, printable, were

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 from crossroads.data.dataset import TEST, TRAIN, VALIDATION
 from crossroads.data.labels import as_integer
-from crossroads.data.readers._names import split_in
+from crossroads.data.readers._folder_names import split_in
+from crossroads.data.readers._listing import is_image_name, split_of
 from crossroads.data.readers._sheets import SAMPLE, Sheet, columns
-from crossroads.data.readers._view import is_image_name, split_of
 from crossroads.errors import DataError
 
 IMAGE_HEADERS = (

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 
 from crossroads.data.formats import IMAGE_SUFFIXES
-from crossroads.data.readers._view import View, is_image_name, suffix_of
+from crossroads.data.readers._listing import View, is_image_name, suffix_of
 from crossroads.errors import DataError
 from crossroads.files.byte_ranges import ByteRange
 

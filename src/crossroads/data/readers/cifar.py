@@ -7,8 +7,8 @@ import re
 import numpy as np
 
 from crossroads.data.dataset import NO_SPLIT, TEST, TRAIN, Dataset
-from crossroads.data.readers._view import View
-from crossroads.data.readers.arrays import Pair, from_pairs
+from crossroads.data.readers._arrays import Pair, from_pairs
+from crossroads.data.readers._listing import View
 from crossroads.data.readers.pickles import pickled_dict
 from crossroads.errors import DataError
 

@@ -11,9 +11,9 @@ from collections.abc import Hashable, Iterator
 
 from crossroads.data.dataset import NO_SPLIT, TEST, TRAIN, Dataset
 from crossroads.data.labels import DatasetBuilder, as_integer
-from crossroads.data.readers._found import Found, TableRow
-from crossroads.data.readers._view import TreeImages, View, is_image_name
-from crossroads.data.readers.tables import layout_of, table_rows
+from crossroads.data.readers._listing import TreeImages, View, is_image_name
+from crossroads.data.readers._table_images import Found, TableRow
+from crossroads.data.readers._tables import layout_of, table_rows
 from crossroads.errors import DataError
 from crossroads.files.text import plural, were
 

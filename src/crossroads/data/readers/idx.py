@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossroads.data.dataset import NO_SPLIT, TEST, Dataset
-from crossroads.data.readers._names import split_in
-from crossroads.data.readers._view import View
-from crossroads.data.readers.arrays import Pair, from_pairs
+from crossroads.data.readers._arrays import Pair, from_pairs
+from crossroads.data.readers._folder_names import split_in
+from crossroads.data.readers._listing import View
 from crossroads.errors import DataError
 from crossroads.files.archives import Limits, decompressed
 

@@ -11,8 +11,7 @@ from PIL import Image
 
 from crossroads.data.dataset import NO_SPLIT, TEST, TRAIN, VALIDATION, Dataset
 from crossroads.data.pictures import not_an_array
-from crossroads.data.readers._view import split_of
-from crossroads.data.readers.arrays import (
+from crossroads.data.readers._arrays import (
     IMAGE_KEYS,
     LABEL_KEYS,
     ArrayImages,
@@ -23,6 +22,7 @@ from crossroads.data.readers.arrays import (
     named_pairs,
     pairs_of,
 )
+from crossroads.data.readers._listing import split_of
 from crossroads.errors import DataError
 from crossroads.files.text import plural
 

@@ -8,9 +8,9 @@ from pathlib import PurePosixPath
 
 from crossroads.data._npy import load_npy
 from crossroads.data.dataset import Dataset
-from crossroads.data.readers._names import split_files
-from crossroads.data.readers._view import View, suffix_of
-from crossroads.data.readers.arrays import IMAGE_KEYS, LABEL_KEYS, Pair, from_pairs, pairs_of
+from crossroads.data.readers._arrays import IMAGE_KEYS, LABEL_KEYS, Pair, from_pairs, pairs_of
+from crossroads.data.readers._folder_names import split_files
+from crossroads.data.readers._listing import View, suffix_of
 from crossroads.errors import DataError
 from crossroads.files.archives import Limits
 from crossroads.files.byte_ranges import ByteRange

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from crossroads.data.dataset import NO_SPLIT, SPLITS, Dataset
 from crossroads.data.labels import DatasetBuilder
-from crossroads.data.readers._names import split_in
-from crossroads.data.readers._view import View, suffix_of
+from crossroads.data.readers._folder_names import split_in
+from crossroads.data.readers._listing import View, suffix_of
 from crossroads.errors import DataError, ImageRefused, MissingExtraError
 
 IMAGE_COLUMNS = ("image", "img", "images", "picture", "photo")

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from crossroads.data.dataset import Dataset
-from crossroads.data.readers._names import split_files
-from crossroads.data.readers._view import View, suffix_of
-from crossroads.data.readers.arrays import Pair, from_pairs, pairs_of
+from crossroads.data.readers._arrays import Pair, from_pairs, pairs_of
+from crossroads.data.readers._folder_names import split_files
+from crossroads.data.readers._listing import View, suffix_of
 from crossroads.errors import DataError
 from crossroads.files.unpickle import load_pickle
 

@@ -8,11 +8,12 @@ from collections.abc import Mapping, Set
 
 from crossroads.data.dataset import SPLITS, TRAIN, Dataset
 from crossroads.data.labels import class_name
-from crossroads.data.readers import _tops
-from crossroads.data.readers._names import is_usual_split
-from crossroads.data.readers._tops import opened, split_tops
-from crossroads.data.readers._view import View, is_image_name
-from crossroads.data.readers.folders import (
+from crossroads.data.readers import _top_folders as _tops
+from crossroads.data.readers._folder_names import is_usual_split
+from crossroads.data.readers._listing import View, is_image_name
+from crossroads.data.readers._tables import Reading, reading, tables
+from crossroads.data.readers._top_folders import opened, split_tops
+from crossroads.data.readers.class_folders import (
     Labelled,
     class_folders,
     drawings,
@@ -23,7 +24,6 @@ from crossroads.data.readers.folders import (
     odd_classes,
     refuse_other_than_classes,
 )  # fmt: skip
-from crossroads.data.readers.tables import Reading, reading, tables
 from crossroads.errors import DataError
 from crossroads.files.text import natural_key, plural, were
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from crossroads.data.dataset import NO_SPLIT, Dataset, ImageSource
 from crossroads.data.labels import DatasetBuilder
-from crossroads.data.readers._names import split_in, stem_of
-from crossroads.data.readers._view import TreeImages, View, is_image_name, suffix_of
-from crossroads.data.readers.arrays import Joined
+from crossroads.data.readers._arrays import Joined
+from crossroads.data.readers._folder_names import split_in, stem_of
+from crossroads.data.readers._listing import TreeImages, View, is_image_name, suffix_of
 from crossroads.errors import DataError
 from crossroads.files.byte_ranges import ByteRange
 from crossroads.files.text import plural

@@ -6,7 +6,7 @@ import posixpath
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from crossroads.data.readers._view import View, is_image_name, suffix_of
+from crossroads.data.readers._listing import View, is_image_name, suffix_of
 from crossroads.errors import DataError
 
 _HEAD = 1 << 16

@@ -10,13 +10,15 @@ import numpy as np
 
 from crossroads.data.dataset import NO_SPLIT, SPLITS, TRAIN, Dataset
 from crossroads.data.labels import as_integer, class_name
-from crossroads.data.readers import folders, split_folders, tables
-from crossroads.data.readers._found import files_of
-from crossroads.data.readers._names import split_in
-from crossroads.data.readers._tops import AmbiguousLayout
-from crossroads.data.readers._view import View, views
-from crossroads.data.readers.folders import Labelled
-from crossroads.data.readers.tables import Reading
+from crossroads.data.readers import _tables as tables
+from crossroads.data.readers import class_folders as folders
+from crossroads.data.readers import split_folders
+from crossroads.data.readers._folder_names import split_in
+from crossroads.data.readers._listing import View, views
+from crossroads.data.readers._table_images import files_of
+from crossroads.data.readers._tables import Reading
+from crossroads.data.readers._top_folders import AmbiguousLayout
+from crossroads.data.readers.class_folders import Labelled
 from crossroads.errors import DataError
 from crossroads.files.text import plural
 

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from crossroads.data.dataset import NO_SPLIT, SPLITS, TEST, TRAIN, Dataset
 from crossroads.data.labels import DatasetBuilder, class_name
 from crossroads.data.readers._columns import FALSE, IMAGE_HEADERS, LABEL_HEADERS, TRUE, Columns, columns_of, is_number
-from crossroads.data.readers._found import Found, TableRow, files_of
-from crossroads.data.readers._names import is_plain_split, split_files, split_in, words_of
+from crossroads.data.readers._folder_names import is_plain_split, split_files, split_in, words_of
+from crossroads.data.readers._listing import SPLIT_WORDS, View, split_of, suffix_of
 from crossroads.data.readers._sheets import SHEETS, Sheet, sheet_of
-from crossroads.data.readers._view import SPLIT_WORDS, View, split_of, suffix_of
+from crossroads.data.readers._table_images import Found, TableRow, files_of
 from crossroads.errors import DataError, did_you_mean
 from crossroads.files.text import plural, were
 

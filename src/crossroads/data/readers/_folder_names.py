@@ -9,7 +9,7 @@ from functools import lru_cache
 
 from crossroads.data.dataset import NO_SPLIT, TEST, TRAIN, VALIDATION
 from crossroads.data.labels import class_name
-from crossroads.data.readers._view import split_of
+from crossroads.data.readers._listing import split_of
 from crossroads.errors import DataError
 
 _LOOSE_SPLITS = {

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from crossroads.data.dataset import SPLITS
 from crossroads.data.labels import class_name
-from crossroads.data.readers._names import beside_split, is_holder, is_plain_split, is_usual_split, split_in, words_of
-from crossroads.data.readers._view import View
+from crossroads.data.readers._folder_names import beside_split, is_holder, is_plain_split, is_usual_split, split_in, words_of
+from crossroads.data.readers._listing import View
 from crossroads.errors import DataError
 
 

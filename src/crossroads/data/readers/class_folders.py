@@ -10,12 +10,20 @@ from itertools import islice
 
 from crossroads.data.dataset import NO_SPLIT, TEST, Dataset
 from crossroads.data.labels import DatasetBuilder, class_name
-from crossroads.data.readers._names import are_parts, is_holder, is_overlay, is_plain_split, is_unlabelled, split_in, words_of
+from crossroads.data.readers._folder_names import (
+    are_parts,
+    is_holder,
+    is_overlay,
+    is_plain_split,
+    is_unlabelled,
+    split_in,
+    words_of,
+)
+from crossroads.data.readers._listing import Branch, TreeImages, View, is_image_name, suffix_of, views
 from crossroads.data.readers._sheets import SHEETS
-from crossroads.data.readers._tops import has_classes_in_splits, opened, split_tops, two_readings
-from crossroads.data.readers._view import Branch, TreeImages, View, is_image_name, suffix_of, views
-from crossroads.data.readers.others import hint_for
-from crossroads.data.readers.tables import reading, tables
+from crossroads.data.readers._tables import reading, tables
+from crossroads.data.readers._top_folders import has_classes_in_splits, opened, split_tops, two_readings
+from crossroads.data.readers.unsupported import hint_for
 from crossroads.errors import DataError
 from crossroads.files.text import plural, were
 

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from crossroads.data.dataset import NO_SPLIT, SPLITS, TRAIN, ImageSource
-from crossroads.data.readers._names import is_holder, split_in
-from crossroads.data.readers._view import PathImages, TreeImages, View, is_image_name
+from crossroads.data.readers._folder_names import is_holder, split_in
+from crossroads.data.readers._listing import PathImages, TreeImages, View, is_image_name
 from crossroads.errors import DataError
 from crossroads.files.archives import is_junk
 from crossroads.files.text import plural, printable
