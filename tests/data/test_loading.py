@@ -197,17 +197,6 @@ def test_digests_that_are_known_are_not_read_again() -> None:
     assert not unread.reads
 
 
-def test_equal_images_are_those_of_one_class_with_the_same_bytes() -> None:
-    rows = replace(dataset([png(value) for value in (1, 2, 1, 1)] + [ImageRefused("gone")] * 2), classes=("a", "b"))
-    assert rows.duplicate_ids() is None  # nothing was read
-    rows = replace(rows, labels=np.array([0, 0, 0, 1, 0, 0], np.int32), digests=digests_of(rows))
-    found = rows.duplicate_ids()
-    assert found is not None
-    assert found[0] == found[2]
-    assert len(set(found.tolist())) == 5
-    assert rows.select([0, 1]).duplicate_ids() is rows.select([4, 5]).duplicate_ids() is rows.select([]).duplicate_ids() is None
-
-
 def grey(top: int, full: int, kind: str = "PNG", **options: object) -> bytes:
     """An encoded grey gradient from 0 to `top` in 8 or 16 bits."""
     buffer = io.BytesIO()
