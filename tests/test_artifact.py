@@ -23,7 +23,7 @@ import pytest
 import tiny_artifact
 from crossroads import artifact, inference
 from crossroads.artifact import _draft, _export
-from crossroads.artifact._manifest import facts_of, text_of
+from crossroads.artifact._manifest import file_record, manifest_text
 from crossroads.errors import ArtifactError
 from crossroads.networks.export import weights_digest
 from crossroads.recipe import Recipe
@@ -65,8 +65,8 @@ def restated(folder, **changes):
     """Writes the manifest anew with those changes and right digests, as an attacker or another program would."""
     facts = json.loads((folder / "crossroads.json").read_text())
     facts.pop("digest")
-    files = {name: facts_of(folder / name) for name in facts["files"]}
-    (folder / "crossroads.json").write_text(text_of({**facts, "files": files, **changes}))
+    files = {name: file_record(folder / name) for name in facts["files"]}
+    (folder / "crossroads.json").write_text(manifest_text({**facts, "files": files, **changes}))
 
 
 @pytest.mark.core
@@ -193,7 +193,7 @@ def test_what_training_has_seen_is_kept_without_its_order(copy):
 def test_an_artifact_without_what_training_has_seen_is_refused(copy):
     facts = json.loads((copy / "crossroads.json").read_text())
     del facts["files"]["seen.npy"], facts["digest"]
-    (copy / "crossroads.json").write_text(text_of(facts))
+    (copy / "crossroads.json").write_text(manifest_text(facts))
     with pytest.raises(ArtifactError, match=r"must list seen[.]npy"):
         artifact.read_seen(artifact.open_verified(copy, only=()))
 
@@ -202,9 +202,9 @@ def test_an_artifact_without_what_training_has_seen_is_refused(copy):
 def test_digests_that_are_none_are_refused_and_never_unpickled(copy, other):
     np.save(copy / "seen.npy", other, allow_pickle=True)
     facts = json.loads((copy / "crossroads.json").read_text())
-    facts["files"]["seen.npy"] = facts_of(copy / "seen.npy")
+    facts["files"]["seen.npy"] = file_record(copy / "seen.npy")
     del facts["digest"]
-    (copy / "crossroads.json").write_text(text_of(facts))
+    (copy / "crossroads.json").write_text(manifest_text(facts))
     with pytest.raises(ArtifactError, match=r"seen.npy must be"):
         artifact.read_seen(artifact.open_verified(copy))
 

@@ -12,7 +12,7 @@ from sklearn import metrics
 
 from crossroads import evaluation
 from crossroads.errors import DataError
-from crossroads.evaluation import evaluate, wilson
+from crossroads.evaluation import evaluate, wilson_interval
 
 
 def sure(labels, k, confidence=0.9):
@@ -99,16 +99,16 @@ def test_at_most_twenty_mistakes_are_listed():
 
 def test_wilson_limits_are_the_published_ones():
     # Newcombe (1998), "Two-sided confidence intervals for the single proportion", table I, method 3.
-    assert wilson(81, 263) == pytest.approx((0.2553, 0.3662), abs=5e-5)
-    assert wilson(15, 148) == pytest.approx((0.0624, 0.1605), abs=5e-5)
-    assert wilson(0, 20) == pytest.approx((0.0, 0.1611), abs=5e-5)
-    assert wilson(1, 29) == pytest.approx((0.0061, 0.1718), abs=5e-5)
+    assert wilson_interval(81, 263) == pytest.approx((0.2553, 0.3662), abs=5e-5)
+    assert wilson_interval(15, 148) == pytest.approx((0.0624, 0.1605), abs=5e-5)
+    assert wilson_interval(0, 20) == pytest.approx((0.0, 0.1611), abs=5e-5)
+    assert wilson_interval(1, 29) == pytest.approx((0.0061, 0.1718), abs=5e-5)
 
 
 @given(n=st.integers(1, 10_000), share=st.floats(0, 1))
 def test_wilson_contains_the_share_and_stays_in_bounds(n, share):
     hits = round(share * n)
-    low, high = wilson(hits, n)
+    low, high = wilson_interval(hits, n)
     assert 0 <= low <= hits / n <= high <= 1
     assert high > low
 
@@ -116,14 +116,14 @@ def test_wilson_contains_the_share_and_stays_in_bounds(n, share):
 def test_independent_images_take_wilson_and_say_so():
     e = evaluate(sure([0] * 20, 2), [0] * 20, "ab")
     assert e.interval_method == "wilson"
-    assert e.accuracy_interval == wilson(20, 20)
+    assert e.accuracy_interval == wilson_interval(20, 20)
 
 
 def test_balanced_accuracy_without_a_mistake_is_not_claimed_to_be_certain():
     y = np.repeat(np.arange(4), 25)
     low, high = evaluate(sure(y, 4), y, "abcd").balanced_accuracy_interval
     assert high == 1.0
-    assert wilson(25, 25)[0] < low < 0.99
+    assert wilson_interval(25, 25)[0] < low < 0.99
 
 
 def test_balanced_interval_of_one_class_is_wilson():
@@ -150,8 +150,8 @@ def test_bootstrap_over_groups_is_wider_than_wilson_over_frames():
     width = np.diff(grouped.accuracy_interval).item()
     assert width > 3 * np.diff(plain.accuracy_interval).item()
     # Whole groups are right or wrong here, so the truth is a binomial over 100 signs.
-    assert grouped.accuracy_interval == pytest.approx(wilson(88, 100), abs=0.02)
-    assert grouped.balanced_accuracy_interval == pytest.approx(wilson(88, 100), abs=0.03)
+    assert grouped.accuracy_interval == pytest.approx(wilson_interval(88, 100), abs=0.02)
+    assert grouped.balanced_accuracy_interval == pytest.approx(wilson_interval(88, 100), abs=0.03)
 
 
 def test_bootstrap_is_the_same_each_time_and_for_any_numbering_of_groups():
@@ -185,7 +185,7 @@ def test_where_the_bootstrap_cannot_see_the_spread_groups_count_as_images(groups
     p, y, group = frames(groups, 30, wrong)
     e = evaluate(p, y, "abcd", groups=group)
     assert e.interval_method == "wilson over groups"
-    assert e.accuracy_interval == pytest.approx(wilson(groups - wrong, groups))
+    assert e.accuracy_interval == pytest.approx(wilson_interval(groups - wrong, groups))
     low, high = e.balanced_accuracy_interval
     assert low <= e.balanced_accuracy <= high
     assert high - low > 0.05
@@ -220,15 +220,15 @@ def test_groups_count_by_their_effective_number_in_all_and_in_each_class():
     group = np.repeat(np.arange(5), [30, 10, 20, 20, 40])
     y = (group > 1).astype(int)
     e = evaluate(sure(y, 2), y, "ab", groups=group)
-    assert e.accuracy_interval == pytest.approx(wilson(n := 120**2 / (900 + 100 + 400 + 400 + 1600), n))
-    first, second = (1 - wilson(n, n)[0] for n in (40**2 / 1000, 80**2 / 2400))
+    assert e.accuracy_interval == pytest.approx(wilson_interval(n := 120**2 / (900 + 100 + 400 + 400 + 1600), n))
+    first, second = (1 - wilson_interval(n, n)[0] for n in (40**2 / 1000, 80**2 / 2400))
     assert e.balanced_accuracy_interval == pytest.approx((1 - np.hypot(first, second) / 2, 1))
 
 
 def test_classes_that_share_groups_are_not_independent():
     group, y = np.repeat(np.arange(6), 8), np.tile(np.arange(4), 12)
     e = evaluate(sure(y, 4), y, "abcd", groups=group)
-    assert e.balanced_accuracy_interval == pytest.approx(wilson(6, 6)), "six groups, however many classes they hold"
+    assert e.balanced_accuracy_interval == pytest.approx(wilson_interval(6, 6)), "six groups, however many classes they hold"
 
 
 def test_json_has_no_nan_and_summary_exactly_five_keys():

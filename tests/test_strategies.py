@@ -6,7 +6,7 @@ import pytest
 from crossroads.errors import RecipeError
 from crossroads.networks.catalog import CATALOG, backbone
 from crossroads.recipe import Augmentation, Recipe
-from crossroads.strategies import EARLY, STRATEGIES, Solve, plan, resolve, strategy
+from crossroads.strategies import EARLY, STRATEGIES, Solve, plan_phases, resolve_recipe, strategy
 
 QUIZ = backbone("quiz-cnn")
 
@@ -27,21 +27,21 @@ PRETRAINED_ONLY = {"weights", "pooling", "head", "precision"}
 
 
 def resolved(**options):
-    return resolve(Recipe(**options), backbone("mobilenet"), images=500, image_size=96)
+    return resolve_recipe(Recipe(**options), backbone("mobilenet"), images=500, image_size=96)
 
 
 def phases(**options):
-    return plan(resolved(**options))
+    return plan_phases(resolved(**options))
 
 
 @pytest.mark.parametrize("record", CATALOG, ids=lambda b: b.name)
 def test_a_resolved_recipe_resolves_to_itself_and_leaves_open_only_what_does_not_matter(record):
-    found = resolve(Recipe(strategy="from-scratch"), record, images=500, image_size=32)
+    found = resolve_recipe(Recipe(strategy="from-scratch"), record, images=500, image_size=32)
     open_fields = {field.name for field in fields(found) if getattr(found, field.name) is None}
     unused = {"data", "test", "class_names", "budget", "cut", "freeze_to", "views", "feature_type"}
     assert open_fields == unused | TUNED_ONLY | PRETRAINED_ONLY
-    assert resolve(found, record, images=500, image_size=32) == found
-    (phase,) = plan(found)
+    assert resolve_recipe(found, record, images=500, image_size=32) == found
+    (phase,) = plan_phases(found)
     assert phase.epochs == found.epochs
     assert phase.augmentation == found.augmentation
 
@@ -49,8 +49,8 @@ def test_a_resolved_recipe_resolves_to_itself_and_leaves_open_only_what_does_not
 @pytest.mark.parametrize("name", NAMES)
 def test_every_strategy_resolves_to_itself(name):
     found = resolved(strategy=name)
-    assert resolve(found, backbone("mobilenet"), images=500, image_size=96) == found
-    assert plan(found)
+    assert resolve_recipe(found, backbone("mobilenet"), images=500, image_size=96) == found
+    assert plan_phases(found)
 
 
 def test_the_phases_of_each_strategy():
@@ -75,7 +75,7 @@ def test_a_linear_head_is_solved_and_the_others_are_trained():
 def test_a_warm_start_takes_fewer_epochs_than_random_weights():
     chosen = backbone("mobilenet")
     warm, scratch = (
-        resolve(Recipe(strategy=name, backbone="mobilenet"), chosen, images=4_300, image_size=96)
+        resolve_recipe(Recipe(strategy=name, backbone="mobilenet"), chosen, images=4_300, image_size=96)
         for name in ("warm-start", "from-scratch")
     )
     assert (warm.epochs, scratch.epochs) == (9, 81)
@@ -127,28 +127,33 @@ def test_views_are_moved_and_a_single_one_is_not():
 
 
 def test_what_the_user_asks_for_wins_over_the_backbone():
-    found = resolve(Recipe(strategy="from-scratch", epochs=3, batch_size=7, learning_rate=0.5), QUIZ, images=500, image_size=32)
+    found = resolve_recipe(
+        Recipe(strategy="from-scratch", epochs=3, batch_size=7, learning_rate=0.5), QUIZ, images=500, image_size=32
+    )
     assert (found.epochs, found.batch_size, found.learning_rate) == (3, 7, 0.5)
 
 
 def test_a_plan_needs_a_resolved_recipe():
     with pytest.raises(RecipeError, match="resolved"):
-        plan(Recipe(strategy="from-scratch"))
+        plan_phases(Recipe(strategy="from-scratch"))
 
 
 def test_augmentation_without_movement_is_refused():
     with pytest.raises(RecipeError, match="every augmentation is zero"):
-        resolve(Recipe(strategy="from-scratch", augment=True, augmentation=Augmentation()), QUIZ, images=500, image_size=32)
+        resolve_recipe(Recipe(strategy="from-scratch", augment=True, augmentation=Augmentation()), QUIZ, images=500, image_size=32)
 
 
 def test_no_augment_turns_the_backbones_own_off():
     small = backbone("small-cnn")
-    assert resolve(Recipe(strategy="from-scratch"), small, images=500, image_size=32).augmentation.moves
-    assert not resolve(Recipe(strategy="from-scratch", augment=False), small, images=500, image_size=32).augmentation.moves
+    assert resolve_recipe(Recipe(strategy="from-scratch"), small, images=500, image_size=32).augmentation.moves
+    assert not resolve_recipe(Recipe(strategy="from-scratch", augment=False), small, images=500, image_size=32).augmentation.moves
 
 
 def test_many_images_get_the_larger_batches():
-    assert [resolve(Recipe(strategy="from-scratch"), QUIZ, images=n, image_size=32).batch_size for n in (100, 10_000)] == [32, 128]
+    assert [resolve_recipe(Recipe(strategy="from-scratch"), QUIZ, images=n, image_size=32).batch_size for n in (100, 10_000)] == [
+        32,
+        128,
+    ]
 
 
 def test_fewer_images_get_more_epochs_within_bounds():
@@ -158,7 +163,9 @@ def test_fewer_images_get_more_epochs_within_bounds():
 
 def test_photographs_are_cropped_where_that_enlarges_nothing_and_small_images_never():
     def mode(side, strategy="finetune", **options):
-        return resolve(Recipe(strategy=strategy, **options), backbone("mobilenet"), images=9, image_size=224, side=side).resize
+        return resolve_recipe(
+            Recipe(strategy=strategy, **options), backbone("mobilenet"), images=9, image_size=224, side=side
+        ).resize
 
     assert [mode(side) for side in (32, 224, 256, 1000)] == ["squash", "squash", "crop", "crop"]
     assert mode(1000, "from-scratch") == "squash"
@@ -167,7 +174,9 @@ def test_photographs_are_cropped_where_that_enlarges_nothing_and_small_images_ne
 
 def test_a_trained_head_before_finetuning_sees_as_many_images_as_one_alone():
     few, many = (
-        plan(resolve(Recipe(strategy="finetune", head="mlp"), backbone("mobilenet"), images=n, image_size=96), images=n)[0]
+        plan_phases(
+            resolve_recipe(Recipe(strategy="finetune", head="mlp"), backbone("mobilenet"), images=n, image_size=96), images=n
+        )[0]
         for n in (100, 50_000)
     )
     assert (few.epochs, few.batch_size) == (60, 64)
@@ -178,7 +187,7 @@ def test_a_trained_head_before_finetuning_sees_as_many_images_as_one_alone():
 def test_a_resolved_recipe_comes_back_from_json_as_it_was(name):
     """A race keeps its recipes, and a checkpoint knows a digest of them: 8 degrees must not come back as 8.0."""
     for record in (backbone("mobilenet"), backbone("small-cnn")):
-        found = resolve(Recipe(strategy=name), record, images=500, image_size=96)
+        found = resolve_recipe(Recipe(strategy=name), record, images=500, image_size=96)
         before = json.dumps(found.to_mapping(), sort_keys=True)
         assert json.dumps(Recipe.from_mapping(json.loads(before)).to_mapping(), sort_keys=True) == before
 

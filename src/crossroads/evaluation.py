@@ -205,7 +205,7 @@ def evaluate(
     accuracy, balanced = float(correct.mean()), float(recalls.mean())
     if group_numbers is None:
         support = matrix.sum(axis=1)
-        method, plain = "wilson", wilson(int(correct.sum()), n)
+        method, plain = "wilson", wilson_interval(int(correct.sum()), n)
         even = _mean_of_shares(recalls, support[support > 0], independent=True)
     else:
         method, plain, even = _grouped_intervals(group_numbers, y, correct, accuracy, balanced)
@@ -228,7 +228,7 @@ def evaluate(
     )
 
 
-def wilson(correct: float, n: float) -> Interval:
+def wilson_interval(correct: float, n: float) -> Interval:
     """The 95 % score interval of the share `correct` / `n`, n > 0; both may be fractions, for an effective number of observations.
 
     Wilson (1927), "Probable inference, the law of succession, and statistical inference", J. Am. Stat. Assoc. 22, 209-212.
@@ -243,7 +243,7 @@ def wilson(correct: float, n: float) -> Interval:
 def accuracy_interval(correct: NDArray[np.bool_], groups: NDArray[np.integer] | None = None) -> Interval:
     """The 95 % interval of the share of True in `correct` (n,), n > 0: Wilson's, or over whole groups as `evaluate` has it."""
     if groups is None:
-        return wilson(float(correct.sum()), len(correct))
+        return wilson_interval(float(correct.sum()), len(correct))
     numbers = _group_numbers(groups, len(correct))
     return _grouped_intervals(numbers, np.zeros(len(correct), np.int64), correct, float(correct.mean()), float(correct.mean()))[1]
 
@@ -256,19 +256,19 @@ def _mean_of_shares(shares: NDArray[np.float64], numbers: NDArray[Any], *, indep
         numbers: (k,), how many observations each recall is worth.
         independent: Whether one class tells nothing about another: distances then add up in squares, else plainly.
     """
-    limits = np.array([wilson(share * n, n) for share, n in zip(shares.tolist(), numbers.tolist(), strict=True)])
+    limits = np.array([wilson_interval(share * n, n) for share, n in zip(shares.tolist(), numbers.tolist(), strict=True)])
     order = 2 if independent else 1
     below, above = (float(np.linalg.norm(limits[:, side] - shares, order)) / len(shares) for side in (0, 1))
     mean = float(shares.mean())
     return max(0.0, mean - below), min(1.0, mean + above)
 
 
-def effective(groups: NDArray[np.integer]) -> float:
+def effective_count(groups: NDArray[np.integer]) -> float:
     """How many groups of equal size the groups that rows belong to, int (n,), are worth (Kish 1965)."""
-    return _effective(np.unique(groups, return_counts=True)[1])
+    return _effective_count(np.unique(groups, return_counts=True)[1])
 
 
-def _effective(sizes: NDArray[np.int64]) -> float:
+def _effective_count(sizes: NDArray[np.int64]) -> float:
     """The same, of groups of these sizes."""
     return float(sizes.sum()) ** 2 / float((sizes.astype(np.float64) ** 2).sum())
 
@@ -280,14 +280,14 @@ def _grouped_intervals(
     count = int(groups.max()) + 1
     with_correct = len(np.unique(groups[correct]))
     with_mistake = len(np.unique(groups[~correct]))
-    effective = _effective(np.bincount(groups))
+    effective = _effective_count(np.bincount(groups))
     if effective < MIN_GROUPS or min(with_correct, with_mistake) < MIN_INFORMATIVE_GROUPS:
         pairs, sizes = np.unique(labels * count + groups, return_counts=True)
         present = np.unique(labels)
-        numbers = np.array([_effective(sizes[pairs // count == label]) for label in present])
+        numbers = np.array([_effective_count(sizes[pairs // count == label]) for label in present])
         recalls = np.array([correct[labels == label].mean() for label in present])
         mean = _mean_of_shares(recalls, numbers, independent=len(pairs) == count)
-        return "wilson over groups", wilson(accuracy * effective, effective), mean
+        return "wilson over groups", wilson_interval(accuracy * effective, effective), mean
     plain, even = _resampled(groups, labels, correct, count)
     return "group bootstrap", _percentiles(plain, accuracy), _percentiles(even, balanced)
 

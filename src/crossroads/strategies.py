@@ -207,7 +207,7 @@ def strategy(name: str) -> Strategy:
     raise RecipeError("no such strategy", received=repr(name), hint=did_you_mean(name, [record.name for record in STRATEGIES]))
 
 
-def resolve(recipe: Recipe, backbone: Backbone, *, images: int, image_size: int, side: float = 0.0) -> Recipe:
+def resolve_recipe(recipe: Recipe, backbone: Backbone, *, images: int, image_size: int, side: float = 0.0) -> Recipe:
     """The recipe with every open choice filled in that matters to its strategy; what does not matter stays None.
 
     Args:
@@ -242,7 +242,7 @@ def resolve(recipe: Recipe, backbone: Backbone, *, images: int, image_size: int,
     return _with_views(_with_schedule(named, defaults, images, tuned=record.tuned), record, defaults)
 
 
-def plan(recipe: Recipe, *, images: int = 1) -> tuple[Solve | Phase, ...]:
+def plan_phases(recipe: Recipe, *, images: int = 1) -> tuple[Solve | Phase, ...]:
     """The phases that a resolved recipe asks for, in their order.
 
     From scratch and warm start have one, in which everything is trained. Frozen features need a head: solved, or trained.
@@ -263,7 +263,7 @@ def plan(recipe: Recipe, *, images: int = 1) -> tuple[Solve | Phase, ...]:
     return (solved if recipe.head == "linear" else _head_first(recipe, images), _phase(recipe, "tune"))
 
 
-def refuse_chosen(recipe: Recipe) -> None:
+def refuse_strategy_options(recipe: Recipe) -> None:
     """Raises `RecipeError` where a recipe that leaves the strategy open names what the strategy decides."""
     for name in ("cut", "pooling", "head", "views", "feature_type", "precision", *_TUNED):
         if getattr(recipe, name) is not None:
@@ -274,7 +274,7 @@ def refuse_chosen(recipe: Recipe) -> None:
             )
 
 
-def relevant(recipe: Recipe, record: Strategy) -> Recipe:
+def drop_unused_options(recipe: Recipe, record: Strategy) -> Recipe:
     """A recipe without what would do nothing with a strategy: what is asked for all strategies at once, for this one alone."""
     idle: set[str] = set()
     if record.start == "random":

@@ -17,7 +17,7 @@ from pictures import folder_of, stripes
 
 
 def claim(folder, recipe=None, given=(), resume=False):
-    return RunFolder(folder).claimed(recipe or Recipe(), given=set(given), resume=resume)
+    return RunFolder(folder).claim(recipe or Recipe(), given=set(given), resume=resume)
 
 
 class Stopped(Exception):
@@ -149,7 +149,7 @@ def test_the_time_of_earlier_processes_is_counted_up_to_the_last_file_they_left(
     (state / "clock.json").write_text('{"spent": 5.0, "began": 1000.0}')
     os.utime(state / "run.json", (1030, 1030))
     folder = RunFolder(tmp_path)
-    with folder.claimed(Recipe(), given=set(), resume=True):
+    with folder.claim(Recipe(), given=set(), resume=True):
         assert folder.spent == 35
     assert list(tmp_path.iterdir()) == []
 
@@ -158,5 +158,5 @@ def test_a_damaged_clock_starts_anew(tmp_path):
     unfinished(tmp_path, Recipe())
     (tmp_path / "checkpoint" / "clock.json").write_text("{")
     folder = RunFolder(tmp_path)
-    with folder.claimed(Recipe(), given=set(), resume=True):
+    with folder.claim(Recipe(), given=set(), resume=True):
         assert folder.spent == 0

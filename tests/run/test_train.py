@@ -15,7 +15,7 @@ from crossroads.data.loading import load_all
 from crossroads.errors import BackboneError, DataError, RecipeError, TrainingError
 from crossroads.networks import network
 from crossroads.networks.construct import build, choose
-from crossroads.run.train import Side, _require_same
+from crossroads.run.train import UsedImages, _require_same
 from crossroads.strategies import STRATEGIES
 from crossroads.training.checkpoint import Checkpoints
 from pictures import stripes
@@ -237,7 +237,7 @@ def test_a_head_that_steps_are_taken_on_sees_features_of_mean_zero_and_variance_
 def test_images_that_change_while_a_run_goes_on_are_told():
     images, labels = stripes(4, size=SIZE)
     loaded = load_all(crossroads.read((images, labels)), Resize(SIZE))
-    side = Side(loaded.dataset, loaded.digests, (), None)
+    side = UsedImages(loaded.dataset, loaded.digests, (), None)
     _require_same(side, loaded)
     for other in (loaded.digests[1:], loaded.digests[::-1]):
         with pytest.raises(DataError, match="images must stay as they are while a run goes on"):

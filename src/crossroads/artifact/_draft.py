@@ -18,7 +18,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossroads.artifact import _export
-from crossroads.artifact._manifest import FILES, FORMAT, MANIFEST, SEEN, Manifest, facts_of, json_text, open_verified, text_of
+from crossroads.artifact._manifest import (
+    FILES,
+    FORMAT,
+    MANIFEST,
+    SEEN,
+    Manifest,
+    file_record,
+    json_text,
+    manifest_text,
+    open_verified,
+)
 from crossroads.data.images import Resize
 from crossroads.errors import ArtifactError
 from crossroads.networks.export import weights_digest
@@ -205,8 +215,8 @@ def _toml_text(recipe: Recipe) -> str:
 
 
 def _write_manifest(partial: Path, facts: Mapping[str, Any]) -> None:
-    files = {name: facts_of(partial / name) for name in FILES if (partial / name).exists()}
-    (partial / MANIFEST).write_text(text_of({**facts, "files": files}), encoding="utf-8")
+    files = {name: file_record(partial / name) for name in FILES if (partial / name).exists()}
+    (partial / MANIFEST).write_text(manifest_text({**facts, "files": files}), encoding="utf-8")
 
 
 def _move(partial: Path, run: Path, files: tuple[str, ...]) -> None:

@@ -113,14 +113,14 @@ def read_seen(manifest: Manifest) -> NDArray[np.uint8]:
     return found
 
 
-def facts_of(path: Path) -> dict[str, Any]:
+def file_record(path: Path) -> dict[str, Any]:
     """Bytes and digest of one file, as ``crossroads.json`` records them."""
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=32)).hexdigest()
         return {"bytes": file.tell(), "blake2b": digest}
 
 
-def text_of(facts: Mapping[str, Any]) -> str:
+def manifest_text(facts: Mapping[str, Any]) -> str:
     """The text of ``crossroads.json`` for those facts, with a digest of itself as the last key.
 
     Raises:
@@ -202,7 +202,7 @@ def _verify(path: Path, stated: object) -> None:
             raise ArtifactError(
                 f"{path} must be as it was written", received=f"{found} bytes in place of {stated.get('bytes')}", hint=_DAMAGED
             )
-        if facts_of(path) != stated:
+        if file_record(path) != stated:
             raise ArtifactError(f"{path} must be as it was written", received="a digest that differs", hint=_DAMAGED)
     except OSError as error:
         raise ArtifactError(f"{path} must be readable", received=error.strerror, hint=_DAMAGED) from error

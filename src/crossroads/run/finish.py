@@ -26,7 +26,7 @@ from crossroads.predictor import Predictor, score, score_pixels
 from crossroads.progress import Relay, Watcher
 from crossroads.run.folder import RunFolder
 from crossroads.run.task import Task
-from crossroads.run.train import Fitted, Side
+from crossroads.run.train import TrainingResult, UsedImages
 from crossroads.training.checkpoint import history_csv
 
 PARITY_IMAGES = (64, 256)
@@ -83,7 +83,7 @@ class Outcome:
     """
 
     task: Task
-    fitted: Fitted
+    fitted: TrainingResult
     facts: dict[str, Any] = field(default_factory=dict)
 
 
@@ -154,7 +154,7 @@ def require_same_images(partition: Partition, facts: dict[str, Any], metrics: di
             )
 
 
-def _spread(side: Side, resize: Resize) -> NDArray[np.uint8]:
+def _spread(side: UsedImages, resize: Resize) -> NDArray[np.uint8]:
     """Images from all over, since those of one class often stand together."""
     least, most = PARITY_IMAGES
     count = max(least, min(most, most * PARITY_SIZE**2 // resize.size**2, len(side.dataset)))
@@ -162,7 +162,7 @@ def _spread(side: Side, resize: Resize) -> NDArray[np.uint8]:
     return load_all(side.dataset.select(rows), resize).pixels if side.pixels is None else side.pixels[rows]
 
 
-def _validation(predictor: Predictor, fitted: Fitted, before: NDArray[np.uint8], watcher: Watcher) -> dict[str, Any]:
+def _validation(predictor: Predictor, fitted: TrainingResult, before: NDArray[np.uint8], watcher: Watcher) -> dict[str, Any]:
     """Scores of what chose, with a warning where it says too little of new images."""
     side = fitted.validation
     if side.pixels is None:
@@ -179,7 +179,7 @@ def _validation(predictor: Predictor, fitted: Fitted, before: NDArray[np.uint8],
 def _test(
     predictor: Predictor,
     partition: Partition,
-    fitted: Fitted,
+    fitted: TrainingResult,
     before: NDArray[np.uint8],
     of_validation: list[str],
     watcher: Watcher,
@@ -220,12 +220,12 @@ def _seen_by_validation(seen: int, n: int, learned: int) -> list[str]:
     return said
 
 
-def _seen(fitted: Fitted) -> NDArray[np.uint8]:
+def _seen(fitted: TrainingResult) -> NDArray[np.uint8]:
     """Digests of what was trained on, then of what it was chosen by, uint8 (n, 16)."""
     return np.concatenate([fitted.train.digests, fitted.validation.digests])
 
 
-def _data_facts(partition: Partition, fitted: Fitted) -> dict[str, Any]:
+def _data_facts(partition: Partition, fitted: TrainingResult) -> dict[str, Any]:
     """What the artifact says of its data. The test's digest stands with its scores, when it has been scored."""
     sides = {"train": fitted.train, "validation": fitted.validation}
     splits: dict[str, Any] = {

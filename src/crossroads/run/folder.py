@@ -87,7 +87,7 @@ class RunFolder:
         return self._asked.is_file()
 
     @contextmanager
-    def claimed(self, recipe: Recipe, *, given: Collection[str], resume: bool) -> Iterator[Recipe]:
+    def claim(self, recipe: Recipe, *, given: Collection[str], resume: bool) -> Iterator[Recipe]:
         """Claim the folder for `recipe`, or take up the unfinished run in it; no other process gets in meanwhile.
 
         At the end what only an unfinished run needs is removed; after an error it stays, if an epoch was finished.
@@ -114,16 +114,16 @@ class RunFolder:
                     yield chosen
                 except BaseException:
                     if not self._has_progress():
-                        self.clear()
+                        self.remove_working_files()
                     raise
-                self.clear()
+                self.remove_working_files()
         except BaseException:
             for folder in made:
                 with suppress(OSError):  # it holds something now
                     folder.rmdir()
             raise
 
-    def clear(self) -> None:
+    def remove_working_files(self) -> None:
         """Remove what only an unfinished run needs, by name. What cannot be removed stays: the run is no worse for it."""
         for pattern in _OURS:
             for path in self._state.glob(pattern):
@@ -184,7 +184,7 @@ class RunFolder:
             write_atomically(self._asked, json.dumps(recipe.to_mapping(), indent=1).encode())
             self._keep_time()
         except OSError as error:
-            self.clear()
+            self.remove_working_files()
             raise self._unwritable(error) from error
         return recipe
 

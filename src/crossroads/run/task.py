@@ -25,7 +25,7 @@ from crossroads.networks.construct import OBJECT, Choice, choose, is_own, object
 from crossroads.networks.weights.store import require_imagenet
 from crossroads.progress import Watcher
 from crossroads.recipe import Recipe
-from crossroads.strategies import Strategy, refuse_chosen, resolve, strategy
+from crossroads.strategies import Strategy, refuse_strategy_options, resolve_recipe, strategy
 
 MIRROR_SIZE = 32
 """Side in pixels at which images are compared with their mirror images where they are not decoded for training."""
@@ -41,7 +41,7 @@ class Task:
         strategy: The record of the strategy.
         train: Training images, not decoded.
         validation: Validation images, not decoded.
-        images: Decodes both where the strategy trains on pixels, else gives None; called once the network is known to be able to
+        decode: Decodes both where the strategy trains on pixels, else gives None; called once the network is known to be able to
             become an artifact.
     """
 
@@ -50,10 +50,10 @@ class Task:
     strategy: Strategy
     train: Dataset
     validation: Dataset
-    images: Callable[[], tuple[Loaded, Loaded] | None]
+    decode: Callable[[], tuple[Loaded, Loaded] | None]
 
 
-def require_sound(recipe: Recipe, own: Any) -> None:
+def require_valid(recipe: Recipe, own: Any) -> None:
     """What is wrong with a recipe whatever the images, told before one is read.
 
     Args:
@@ -66,7 +66,7 @@ def require_sound(recipe: Recipe, own: Any) -> None:
     if recipe.weights not in (None, "imagenet", "none", "own"):
         existing(recipe.weights)
     if recipe.strategy == "auto":
-        refuse_chosen(recipe)
+        refuse_strategy_options(recipe)
     elif recipe.budget is not None:
         raise RecipeError("budget does nothing with a strategy that is named", received=recipe.budget, hint="leave one of them out")
     named = recipe.backbone or (None if recipe.strategy == "auto" else strategy(recipe.strategy).default_backbone)
@@ -82,10 +82,10 @@ def require_sound(recipe: Recipe, own: Any) -> None:
     if recipe.weights == "imagenet":
         require_imagenet(record)
     if recipe.strategy != "auto":
-        resolve(recipe, record, images=100, image_size=size)
+        resolve_recipe(recipe, record, images=100, image_size=size)
 
 
-def refuse_flip(recipe: Recipe, train: Dataset, pixels: tuple[Loaded, Loaded] | None = None) -> None:
+def refuse_unsafe_flip(recipe: Recipe, train: Dataset, pixels: tuple[Loaded, Loaded] | None = None) -> None:
     """Raises `RecipeError` where a recipe flips images and a flip changes what they show.
 
     Args:
@@ -114,12 +114,12 @@ class Tasks:
         self._choices: dict[str, Choice] = {}
         self._checked_sample = False
 
-    def __call__(self, recipe: Recipe) -> Task:
+    def task_for(self, recipe: Recipe) -> Task:
         """The task of a recipe. Its images are decoded when they are asked for."""
         partition, record = self._partition, strategy(recipe.strategy)
         choice = self.choice(recipe)
         size = recipe.image_size or choice.record.size_for(partition.median_side)
-        resolved = resolve(recipe, choice.record, images=len(partition.train), image_size=size, side=partition.median_side)
+        resolved = resolve_recipe(recipe, choice.record, images=len(partition.train), image_size=size, side=partition.median_side)
         choice.record.check_size(size)
         return Task(resolved, choice, record, partition.train, partition.validation, partial(self._images, resolved))
 
@@ -140,7 +140,7 @@ class Tasks:
                 self._watcher.warning(note)
         frozen = strategy(recipe.strategy).frozen or recipe.freeze_to is not None
         pixels = None if frozen else self._pixels(resize_of(recipe), recipe.strict)
-        refuse_flip(recipe, self._partition.train, pixels)
+        refuse_unsafe_flip(recipe, self._partition.train, pixels)
         return pixels
 
     def _pixels(self, resize: Resize, strict: bool) -> tuple[Loaded, Loaded]:

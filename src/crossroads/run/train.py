@@ -21,7 +21,7 @@ from crossroads.networks.construct import Choice, build
 from crossroads.progress import EpochRecord, Watcher
 from crossroads.recipe import Recipe
 from crossroads.run.task import Task
-from crossroads.strategies import Phase, Solve, plan
+from crossroads.strategies import Phase, Solve, plan_phases
 from crossroads.training.checkpoint import Checkpoints, identity_of_parts
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Side:
+class UsedImages:
     """Training or validation images as they were read.
 
     Attributes:
@@ -52,7 +52,7 @@ class Side:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Fitted:
+class TrainingResult:
     """What training leaves.
 
     Attributes:
@@ -62,23 +62,25 @@ class Fitted:
         validation: What chose.
         notes: What the user was told.
         facts: For ``metrics.json``: epochs, best_epoch, and what the backbone, the features and the head were.
-        reached: Accuracy and loss on validation, of the weights that are kept.
-        ended: Whether the watcher had enough before the last epoch.
+        validation_accuracy: Accuracy on the validation images of the weights that are kept.
+        validation_loss: Their mean cross-entropy on the validation images, in nats.
+        stopped: Whether the watcher raised `StopTraining` before the last epoch.
         improved: Whether the last phase did better than the one before; if not, the weights are those of the head it began with.
     """
 
     model: keras.Model
     history: tuple[EpochRecord, ...]
-    train: Side
-    validation: Side
+    train: UsedImages
+    validation: UsedImages
     notes: tuple[str, ...]
     facts: dict[str, Any]
-    reached: dict[str, float]
-    ended: bool = False
+    validation_accuracy: float
+    validation_loss: float
+    stopped: bool = False
     improved: bool = True
 
 
-class Place(Protocol):
+class CheckpointFolder(Protocol):
     """Where a training keeps its checkpoints."""
 
     def checkpoints(self, phase: int) -> Checkpoints:
@@ -86,7 +88,7 @@ class Place(Protocol):
         ...
 
 
-def train(task: Task, folder: Place, watcher: Watcher) -> Fitted:
+def train(task: Task, folder: CheckpointFolder, watcher: Watcher) -> TrainingResult:
     """Train as the recipe says, from the newest checkpoint where there is one. Raises `CrossroadsError`."""
     # Keras is loaded here and not before, so that a mistake in the data or the options is told at once.
     load_keras()
@@ -120,7 +122,7 @@ def rehearse(choice: Choice, size: int, classes: int, recipe: Recipe | None = No
 class _Run:
     """One training: its networks over one backbone and one head, and the two sides as each network takes them."""
 
-    def __init__(self, task: Task, folder: Place, watcher: Watcher) -> None:
+    def __init__(self, task: Task, folder: CheckpointFolder, watcher: Watcher) -> None:
         from crossroads.networks.network import head_layers, seeded
 
         self._task, self._folder, self._watcher = task, folder, watcher
@@ -144,11 +146,11 @@ class _Run:
             self._head = head_layers(recipe.head, self._classes, tuned=task.strategy.tuned)
             self._last = self._network(None)  # builds the head
         artifact.rehearse(self._last.ship(), self._size, self._classes)  # before the work, not after it
-        self._pixels = task.images()
-        self._sides: tuple[Side, Side] | None = None
+        self._pixels = task.decode()
+        self._sides: tuple[UsedImages, UsedImages] | None = None
         self._features: dict[str, Any] = {}
 
-    def result(self) -> Fitted:
+    def result(self) -> TrainingResult:
         """Every phase in turn; what the head alone reached is kept where finetuning does not beat it."""
         from crossroads.training.phases import execute
 
@@ -156,7 +158,7 @@ class _Run:
         summary: list[dict[str, Any]] = []
         best: tuple[tuple[float, float], int] | None = None
         network, ended = self._last, False
-        for number, phase in enumerate(plan(self._task.recipe, images=len(self._task.train))):
+        for number, phase in enumerate(plan_phases(self._task.recipe, images=len(self._task.train))):
             network, data, validation = self._prepared(phase)
             weights = [np.array(v) for v in network.trained.variables] if best else []
             identity = f"{self._identity()}; phase: {number}"
@@ -184,9 +186,10 @@ class _Run:
             **self._facts(chosen.get("name")),
         }
         accuracy, loss = best[0] if best else (0.0, 0.0)
-        reached = {"accuracy": accuracy, "loss": -loss}
         notes, improved = tuple(self._notes), best is None or best[1] == len(summary) - 1
-        return Fitted(network.ship(), tuple(history), train, validation_side, notes, facts, reached, ended, improved)
+        return TrainingResult(
+            network.ship(), tuple(history), train, validation_side, notes, facts, accuracy, -loss, ended, improved
+        )
 
     def _refuse_idle_pooling(self) -> None:
         usual = "average-4" if self._task.strategy.keeps == "early" else "average"
@@ -218,7 +221,7 @@ class _Run:
             pixels = self._pixels
             if pixels is None:
                 raise DataError("training on pixels needs decoded images", received="none")
-            self._sides = self._sides or self._checked(*(Side(p.dataset, p.digests, p.refusals, p.pixels) for p in pixels))
+            self._sides = self._sides or self._checked(*(UsedImages(p.dataset, p.digests, p.refusals, p.pixels) for p in pixels))
             for side, read in zip(self._sides, pixels, strict=True):
                 _require_same(side, read)
             (train, validation), (seen, unseen) = self._sides, pixels
@@ -230,7 +233,7 @@ class _Run:
             standardise(self._head, *moments(rows, np.ones(len(rows))))
         return network, _labelled(train, rows, views), _labelled(validation, held_out)
 
-    def _extracted(self, frozen: keras.Model, cut: str, views: int) -> tuple[tuple[Side, Rows], tuple[Side, Rows]]:
+    def _extracted(self, frozen: keras.Model, cut: str, views: int) -> tuple[tuple[UsedImages, Rows], tuple[UsedImages, Rows]]:
         """Features of both sides, from the cache where they are there."""
         recipe, began = self._task.recipe, time.perf_counter()
         lookup = Lookup(frozen, self._task.choice.record, recipe, cut, self._watcher, self._some())
@@ -239,7 +242,7 @@ class _Run:
         unseen = lookup.of(self._task.validation, "features of validation")
         if lookup.note:
             self._tell(lookup.note)
-        train, validation = (Side(got.dataset, got.digests, got.refusals, None) for got in (seen, unseen))
+        train, validation = (UsedImages(got.dataset, got.digests, got.refusals, None) for got in (seen, unseen))
         if self._sides is None:
             self._sides = self._checked(train, validation)
         for side, read in zip(self._sides, (train, validation), strict=True):
@@ -262,7 +265,7 @@ class _Run:
         rows = np.random.default_rng(self._task.recipe.seed).permutation(len(self._task.train))[:CALIBRATION_IMAGES]
         return load_all(self._task.train.select(np.sort(rows)), resize_of(self._task.recipe)).pixels
 
-    def _checked(self, train: Side, validation: Side) -> tuple[Side, Side]:
+    def _checked(self, train: UsedImages, validation: UsedImages) -> tuple[UsedImages, UsedImages]:
         """Both sides, once each has what it needs; the user is told of refusals."""
         empty = [train.dataset.classes[label] for label in np.flatnonzero(train.dataset.counts() == 0)]
         if empty:
@@ -276,7 +279,7 @@ class _Run:
                 self._tell(note)
         return train, validation
 
-    def _require_sides(self) -> tuple[Side, Side]:
+    def _require_sides(self) -> tuple[UsedImages, UsedImages]:
         if self._sides is None:
             raise DataError("a plan has at least one phase", received="none")
         return self._sides
@@ -316,7 +319,7 @@ def _digest(known: object, *rows: bytes) -> str:
     return hasher.hexdigest()
 
 
-def _require_same(side: Side, read: Side | Loaded) -> None:
+def _require_same(side: UsedImages, read: UsedImages | Loaded) -> None:
     """Raises `DataError` where images that were read twice, for the features of two cuts or for pixels, are not the same."""
     if not np.array_equal(side.digests, read.digests):
         raise DataError(
@@ -326,7 +329,7 @@ def _require_same(side: Side, read: Side | Loaded) -> None:
         )
 
 
-def _labelled(side: Side, inputs: Any, views: int = 1) -> Labelled:
+def _labelled(side: UsedImages, inputs: Any, views: int = 1) -> Labelled:
     """A side as training takes it."""
     from crossroads.training.batches import Labelled
 
