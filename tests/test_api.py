@@ -80,7 +80,7 @@ def test_the_artifact_holds_everything_and_only_that(run):
 
 
 def test_what_was_scored_is_what_was_saved(run, source):
-    test = splits.split(crossroads.read(source), validation=0.2, test=0.2, seed=0).test.unlock()
+    test = splits.split(crossroads.read(source), validation=0.2, test=0.2, seed=0).test.unseal()
     scored = Predictor.load(run.artifact).probabilities_of(test)
     accuracy = (scored.probabilities.argmax(1) == test.labels).mean()
     assert accuracy == run.metrics["test"]["accuracy"]
@@ -179,12 +179,12 @@ def test_images_that_are_given_leave_no_path_of_the_recipe_in_the_artifact(sourc
 
 
 def test_once_there_is_a_test_nothing_reads_it_before_the_final_evaluation(source, tmp_path, monkeypatch):
-    test = splits.split(crossroads.read(source), validation=0.2, test=0.2, seed=0).test.unlock()
+    test = splits.split(crossroads.read(source), validation=0.2, test=0.2, seed=0).test.unseal()
     held_out = {test.name(row) for row in range(len(test))}
     read, unlocked = [], []
-    whole, unlock = Dataset.read, splits.SealedTest.unlock
+    whole, unlock = Dataset.read, splits.SealedTest.unseal
     monkeypatch.setattr(Dataset, "read", lambda self, row: read.append((self.name(row), bool(unlocked))) or whole(self, row))
-    monkeypatch.setattr(splits.SealedTest, "unlock", lambda self: unlocked.append(True) or unlock(self))
+    monkeypatch.setattr(splits.SealedTest, "unseal", lambda self: unlocked.append(True) or unlock(self))
 
     def partition(*args, **options):  # which compares the bytes of all images, so that equal ones come on one side
         parts = splits.split(*args, **options)

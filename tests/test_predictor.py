@@ -411,7 +411,7 @@ def test_a_way_to_resize_that_this_version_does_not_have_is_refused(folder, tmp_
     facts = json.loads((run / "crossroads.json").read_text())
     del facts["digest"]
     (run / "crossroads.json").write_text(manifest_text({**facts, "preprocessing": {**facts["preprocessing"], **other}}))
-    with pytest.raises(ArtifactError, match=r"received (images are resized with mode 'squash'|the image size must be at least 1)"):
+    with pytest.raises(ArtifactError, match=r"received (images are resized with|the image size must be at least 1)"):
         Predictor.load(run)
 
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from crossroads._runtime.process import warnings_shown
 from crossroads.artifact import GRAPH, Manifest, open_verified
 from crossroads.data.dataset import Dataset
-from crossroads.data.loading import Refusal, Streamed, nothing_readable, stream, stream_pictures
+from crossroads.data.loading import Refusal, Streamed, no_readable_image, stream, stream_pictures
 from crossroads.data.pictures import Picture
 from crossroads.errors import ArtifactError, DataError, ImageRefused
 from crossroads.evaluation import Evaluation, evaluate
@@ -182,7 +182,7 @@ class Predictor:
         if progress is not None:
             progress(len(dataset), len(dataset))
         if not kept:
-            raise nothing_readable(dataset, refusals)
+            raise no_readable_image(dataset, refusals)
         known = np.frombuffer(digests, np.uint8).reshape(len(kept), -1)
         return Scored(probabilities[: len(kept)], dataset.select(kept) if refusals else dataset, tuple(refusals), known)
 

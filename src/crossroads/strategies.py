@@ -224,7 +224,7 @@ def resolve_recipe(recipe: Recipe, backbone: Backbone, *, images: int, image_siz
     if record.start == "random" and recipe.weights == "none":
         recipe = replace(recipe, weights=None)  # random weights are what this strategy starts from
     # Photographs have room around what they show, as ImageNet's have; small images are often cut close already.
-    photographs = record.start == "pretrained" and side >= Resize(image_size, "crop").least
+    photographs = record.start == "pretrained" and side >= Resize(image_size, "crop").minimum_side
     mode = recipe.resize or ("crop" if photographs else "squash")
     named = replace(recipe, backbone=backbone.name, image_size=image_size, resize=mode)
     if record.start == "pretrained":

@@ -29,7 +29,7 @@ from crossroads.artifact._manifest import (
     manifest_text,
     open_verified,
 )
-from crossroads.data.images import Resize
+from crossroads.data.images import FILTER, Resize
 from crossroads.errors import ArtifactError
 from crossroads.networks.export import weights_digest
 from crossroads.recipe import Recipe
@@ -189,7 +189,7 @@ def _build(partial: Path, contents: Contents) -> dict[str, Any]:
         "preprocessing": {
             "size": resize.size,
             "mode": resize.mode,
-            "filter": resize.filter,
+            "filter": FILTER,
             "input": f"uint8 (n, {resize.size}, {resize.size}, 3) RGB",
         },
         "backbone": contents.recipe.backbone,

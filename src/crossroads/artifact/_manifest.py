@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossroads.data.dataset import DIGEST_BYTES
-from crossroads.data.images import Resize
+from crossroads.data.images import FILTER, Resize
 from crossroads.errors import ArtifactError, DataError
 
 FORMAT = 2
@@ -182,7 +182,9 @@ def _parsed(folder: Path, facts: dict[str, Any]) -> Manifest:
         raise ArtifactError(f"{path} must be as it was written", received="a digest that differs", hint=_DAMAGED)
     try:
         image = facts["preprocessing"]
-        resize = Resize(image["size"], image["mode"], image["filter"])
+        resize = Resize(image["size"], image["mode"])
+        if image["filter"] != FILTER:
+            raise ValueError(f"images are resized with the filter {FILTER!r}, received {image['filter']!r}")
         classes = tuple(facts["classes"])
         if not classes or not all(isinstance(name, str) for name in classes):
             raise ValueError("classes")

@@ -1,6 +1,6 @@
 """The proof of a run: what was trained is saved, loaded again as its users will load it, and scored.
 
-The test is unlocked here and nowhere else: to score it, and to tell whether the images of a finished run are still the same.
+The test is unsealed here and nowhere else: to score it, and to tell whether the images of a finished run are still the same.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def save_and_test(partition: Partition, trained: Outcome, folder: RunFolder, sta
     """Save what was trained, score what was saved, and leave the artifact with its scores.
 
     Args:
-        partition: The images; their test is unlocked once, here.
+        partition: The images; their test is unsealed once, here.
         trained: What was trained on them.
         folder: Where the artifact goes.
         started: When this process began with the run, on the clock of `time.perf_counter`.
@@ -135,14 +135,14 @@ def require_same_images(partition: Partition, facts: dict[str, Any], metrics: di
     """Raises `DataError` where the images or labels of a side are not those that a finished run has, wherever they lie now.
 
     Args:
-        partition: The images; their test, which that run has scored, is unlocked to compare its digest.
+        partition: The images; their test, which that run has scored, is unsealed to compare its digest.
         facts: What the artifact says of its data.
         metrics: Of the run.
     """
     known = {name: facts["splits"][name]["digest"] for name in ("train", "validation")}
     sides = {"train": partition.train, "validation": partition.validation}
     if partition.test is not None:
-        known["test"], sides["test"] = (metrics["test"] or {}).get("digest"), partition.test.unlock()
+        known["test"], sides["test"] = (metrics["test"] or {}).get("digest"), partition.test.unseal()
     for name, rows in sides.items():
         refused = {row["name"].removeprefix(facts["origin"]) for row in metrics["refused"] if row["split"] == name}
         kept = rows.select([row for row in range(len(rows)) if rows.name(row).removeprefix(rows.origin) not in refused])
@@ -189,7 +189,7 @@ def _test(
     notes = [*partition.notes, *fitted.notes, *of_validation]
     facts: dict[str, Any] = {"test": None}
     if partition.test is not None:
-        scored, evaluation = score(predictor, partition.test.unlock(), partition.recipe.strict, watcher)
+        scored, evaluation = score(predictor, partition.test.unseal(), partition.recipe.strict, watcher)
         refusals["test"] = scored.refusals
         seen = count_seen(scored.digests, _seen(fitted))
         warnings = list(refusal_notes("the test", scored.refusals))
