@@ -94,7 +94,7 @@ def half():
 @pytest.mark.usefixtures("nothing_decoded")
 def test_a_candidate_that_cannot_is_left_out_of_a_race_with_its_reason():
     model, notes = half(), []
-    watcher = Relay(Silent(), noted=notes.append)
+    watcher = Relay(Silent(), after_note=notes.append)
     partition = load_and_split(stripes(24, size=SIZE), None, Recipe(), Silent())
     tasks = Tasks(partition, Path(), model, watcher)
     early = Recipe(backbone="own:half", weights="own", image_size=SIZE, strategy="early-features", cut="below")

@@ -118,12 +118,12 @@ def test_an_option_that_would_do_nothing_is_refused(options, said):
 
 
 def test_views_are_moved_and_a_single_one_is_not():
-    assert not resolved(strategy="feature-extraction").augmentation.moves
-    assert resolved(strategy="feature-extraction", views=4).augmentation.moves
+    assert not resolved(strategy="feature-extraction").augmentation.active
+    assert resolved(strategy="feature-extraction", views=4).augmentation.active
     (trained,) = phases(strategy="feature-extraction", views=4, head="mlp")
-    assert not trained.augmentation.moves  # the views are in the cache already
+    assert not trained.augmentation.active  # the views are in the cache already
     cached = resolved(strategy="finetune", freeze_to="0.5")
-    assert (cached.views, cached.feature_type, cached.augmentation.moves) == (1, "float16", False)
+    assert (cached.views, cached.feature_type, cached.augmentation.active) == (1, "float16", False)
 
 
 def test_what_the_user_asks_for_wins_over_the_backbone():
@@ -145,8 +145,8 @@ def test_augmentation_without_movement_is_refused():
 
 def test_no_augment_turns_the_backbones_own_off():
     small = backbone("small-cnn")
-    assert resolve_recipe(Recipe(strategy="from-scratch"), small, images=500, image_size=32).augmentation.moves
-    assert not resolve_recipe(Recipe(strategy="from-scratch", augment=False), small, images=500, image_size=32).augmentation.moves
+    assert resolve_recipe(Recipe(strategy="from-scratch"), small, images=500, image_size=32).augmentation.active
+    assert not resolve_recipe(Recipe(strategy="from-scratch", augment=False), small, images=500, image_size=32).augmentation.active
 
 
 def test_many_images_get_the_larger_batches():

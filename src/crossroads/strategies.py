@@ -316,9 +316,9 @@ def _with_views(recipe: Recipe, record: Strategy, defaults: Defaults) -> Recipe:
         raise _idle("views", recipe.views, "no frozen part: images are moved anew in each epoch")
     augment = recipe.augment
     if augment is None:
-        augment = defaults.augment if recipe.augmentation is None else recipe.augmentation.moves
+        augment = defaults.augment if recipe.augmentation is None else recipe.augmentation.active
     movement = recipe.augmentation or defaults.augmentation
-    if augment and not movement.moves:
+    if augment and not movement.active:
         raise RecipeError(
             "augment = true does nothing while every augmentation is zero",
             received=f"backbone {recipe.backbone!r}, which has no augmentation of its own",
@@ -330,9 +330,9 @@ def _with_views(recipe: Recipe, record: Strategy, defaults: Defaults) -> Recipe:
 
 def _with_cached_views(recipe: Recipe) -> Recipe:
     views, moved = recipe.views or 1, recipe.augmentation or TUNE.augmentation
-    if views == 1 and (recipe.augment or (recipe.augmentation is not None and recipe.augmentation.moves)):
+    if views == 1 and (recipe.augment or (recipe.augmentation is not None and recipe.augmentation.active)):
         raise _idle("augmentation", "one view an image", "frozen features", hint="add --views 4")
-    if views > 1 and (recipe.augment is False or not moved.moves):
+    if views > 1 and (recipe.augment is False or not moved.active):
         raise _idle("views", views, "images that are not moved", hint="leave --views out, or set augment = true")
     return replace(
         recipe,

@@ -50,7 +50,7 @@ def plan(monkeypatch):
         monkeypatch.setattr(candidates, "recommend", lambda *_: advice)
         notes: list[str] = []
         asked = replace(partition, recipe=replace(partition.recipe, budget=budget))
-        return choose_candidates(asked, None, Relay(Silent(), noted=notes.append)).entrants, notes
+        return choose_candidates(asked, None, Relay(Silent(), after_note=notes.append)).entrants, notes
 
     return found
 
@@ -243,7 +243,7 @@ def test_the_small_network_is_shortened_by_a_budget_also_where_it_is_named(monke
     assert asked == [60, 60]
     notes: list[str] = []
     other = load_and_split(pictures, None, Recipe(backbone="quiz-cnn", weights="none", budget=60), Silent())
-    assert not choose_candidates(other, None, Relay(Silent(), noted=notes.append)).entrants
+    assert not choose_candidates(other, None, Relay(Silent(), after_note=notes.append)).entrants
     assert notes == ["quiz-cnn trains from scratch; the budget cannot shorten that, use --epochs"]
 
 

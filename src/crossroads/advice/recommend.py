@@ -58,7 +58,7 @@ def recommend(train: Dataset, side: float, offers: Sequence[CandidateBackbone], 
     asked, budget = replace(asked, budget=None), asked.budget
     began = time.perf_counter()
     told: list[str] = []
-    watcher = Relay(watcher, noted=told.append)
+    watcher = Relay(watcher, after_note=told.append)
     require_some(asked, offers, side)
     load_keras()
     offers = _able(offers, train, asked, side, memory, watcher)

@@ -127,6 +127,6 @@ def batches(data: Labelled, phase: Phase, classes: int, start: int) -> Iterator[
 def _moves(
     augmentation: Augmentation, size: int, n: int, seed: int, epoch: int
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
-    if not augmentation.moves:
+    if not augmentation.active:
         return None
     return draw_transforms(augmentation, size, n, generator_for(seed, epoch, MOVES))
