@@ -485,17 +485,17 @@ def test_only_the_test_part_of_a_split_is_scored(run, tmp_path):
 
 def test_parity_is_checked_on_images_from_all_over():
     from crossroads.data.images import Resize
-    from crossroads.run.finish import _spread
+    from crossroads.run.finish import _parity_images
     from crossroads.run.train import UsedImages
 
     images, labels = stripes(1000)
     dataset = crossroads.read((images, labels))
     pixels = np.arange(1000, dtype=np.int64)[:, None]
     side = UsedImages(dataset, np.zeros((1000, 16), np.uint8), (), pixels)
-    chosen = _spread(side, Resize(16))[:, 0]
+    chosen = _parity_images(side, Resize(16))[:, 0]
     assert len(chosen) == len(set(chosen)) == 256
     assert (chosen[0], chosen[-1]) == (0, 999)
     assert np.diff(chosen).max() <= 4
-    assert len(_spread(side, Resize(600))) == 64
-    decoded = _spread(replace(side, pixels=None), Resize(16))
+    assert len(_parity_images(side, Resize(600))) == 64
+    decoded = _parity_images(replace(side, pixels=None), Resize(16))
     np.testing.assert_array_equal(decoded, images[chosen])

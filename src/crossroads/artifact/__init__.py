@@ -20,7 +20,7 @@ error leaves no artifact, and nothing of this one but where it replaced a file o
 checkpoints, are no part of the artifact.
 """
 
-from crossroads.artifact._draft import Contents, Draft, copy, draft, is_finished, refuse_finished, write
+from crossroads.artifact._draft import PARTIAL, Contents, Draft, copy, draft, is_finished, refuse_finished, write
 from crossroads.artifact._export import TOLERANCE, load_model
 from crossroads.artifact._manifest import (
     FILES,
@@ -41,6 +41,7 @@ __all__ = [
     "FORMAT",
     "GRAPH",
     "MANIFEST",
+    "PARTIAL",
     "SEEN_BY_WEIGHTS",
     "TOLERANCE",
     "Contents",
