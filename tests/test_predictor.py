@@ -393,24 +393,24 @@ def test_only_what_inference_reads_is_needed_and_verified(folder, tmp_path):
 
 
 def test_a_graph_of_other_classes_is_refused(folder, tmp_path):
-    from crossroads.artifact._manifest import text_of
+    from crossroads.artifact._manifest import manifest_text
 
     run = Path(shutil.copytree(folder, tmp_path / "run"))
     facts = json.loads((run / "crossroads.json").read_text())
     del facts["digest"]
-    (run / "crossroads.json").write_text(text_of({**facts, "classes": ["one", "two"]}))
+    (run / "crossroads.json").write_text(manifest_text({**facts, "classes": ["one", "two"]}))
     with pytest.raises(ArtifactError, match=r"must map u8\[\?,8,8,3\] to f32\[\?,2\]; received .* f32\[\?,5\]"):
         Predictor.load(run)
 
 
 @pytest.mark.parametrize("other", [{"mode": "stretch"}, {"filter": "nearest"}, {"size": 0}])
 def test_a_way_to_resize_that_this_version_does_not_have_is_refused(folder, tmp_path, other):
-    from crossroads.artifact._manifest import text_of
+    from crossroads.artifact._manifest import manifest_text
 
     run = Path(shutil.copytree(folder, tmp_path / "run"))
     facts = json.loads((run / "crossroads.json").read_text())
     del facts["digest"]
-    (run / "crossroads.json").write_text(text_of({**facts, "preprocessing": {**facts["preprocessing"], **other}}))
+    (run / "crossroads.json").write_text(manifest_text({**facts, "preprocessing": {**facts["preprocessing"], **other}}))
     with pytest.raises(ArtifactError, match=r"received (images are resized with|the image size must be at least 1)"):
         Predictor.load(run)
 

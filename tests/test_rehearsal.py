@@ -21,7 +21,7 @@ from crossroads.race.records import Plan, RaceCandidate
 from crossroads.recipe import Augmentation, Recipe
 from crossroads.run import train as fitting
 from crossroads.run.task import Tasks
-from crossroads.strategies import resolve
+from crossroads.strategies import resolve_recipe
 from pictures import stripes
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # benchmarks/ lies beside the package and is not installed
@@ -99,7 +99,7 @@ def test_a_candidate_that_cannot_is_left_out_of_a_race_with_its_reason():
     tasks = Tasks(partition, Path(), model, watcher)
     early = Recipe(backbone="own:half", weights="own", image_size=SIZE, strategy="early-features", cut="below")
     recipes = (early, replace(early, strategy="feature-extraction", cut=None))
-    resolved = [resolve(recipe, choose(model).record, images=12, image_size=SIZE) for recipe in recipes]
+    resolved = [resolve_recipe(recipe, choose(model).record, images=12, image_size=SIZE) for recipe in recipes]
     entrants = tuple(RaceCandidate(recipe, Estimate(0.5, 0.0, 1.0), 1.0) for recipe in resolved)
     plan = convertible(Plan(entrants, 60.0, 0.0, {}), partition, tasks, watcher)
     assert plan.entrants == entrants[:1]

@@ -74,10 +74,11 @@ def trainings(monkeypatch):
                 checkpoints.mark(progress)
         missing = 0.0 if recipe.epochs is None or state.stops else state.short * (8 - len(progress.history)) / 8
         return SimpleNamespace(
-            reached={"accuracy": accuracy - missing, "loss": 1 - accuracy},
+            validation_accuracy=accuracy - missing,
+            validation_loss=1 - accuracy,
             history=progress.history,
             validation=SimpleNamespace(dataset=dataset([0, 1] * 100)),
-            ended=bool(progress.facts),
+            stopped=bool(progress.facts),
             improved=recipe.strategy not in state.kept_head,
         )
 
@@ -294,7 +295,8 @@ def test_a_mistake_of_the_user_is_told_and_not_taken_for_a_candidate_that_fails(
 def test_groups_of_validation_count_as_what_they_are_worth():
     groups = np.repeat(np.arange(9), [1_000, *[1] * 8])
     side = SimpleNamespace(dataset=replace(dataset([0, 1] * 504), groups=groups))
-    fitted = SimpleNamespace(reached={"accuracy": 1.0, "loss": 0.0}, history=(), validation=side, ended=False, improved=True)
+    scores = {"validation_accuracy": 1.0, "validation_loss": 0.0}
+    fitted = SimpleNamespace(**scores, history=(), validation=side, stopped=False, improved=True)
     blank = module.CandidateRun("trial-00-1", 0, None, None, True, 1.0)
     assert 1 < module._reached(blank, fitted).images < 1.1
 

@@ -26,14 +26,14 @@ from crossroads.advice.candidates import TIE
 from crossroads.advice.cost import told_seconds
 from crossroads.advice.estimate import Estimate
 from crossroads.errors import CrossroadsError, RecipeError
-from crossroads.evaluation import effective
+from crossroads.evaluation import effective_count
 from crossroads.progress import EpochRecord, Relay, StopTraining, Watcher
 from crossroads.race.posterior import epochs_within, expected_after, planned_seconds, posterior_of_run
 from crossroads.race.records import OUT_OF_TIME, CandidateRun, Plan, RaceCandidate, keep_done, stored_done
 from crossroads.recipe import Recipe
 from crossroads.run.folder import RunFolder
 from crossroads.run.task import Task
-from crossroads.run.train import Fitted, train
+from crossroads.run.train import TrainingResult, train
 from crossroads.strategies import strategy
 
 LOGGER = logging.getLogger(__name__)
@@ -90,7 +90,7 @@ class Raced:
     """
 
     task: Task
-    fitted: Fitted
+    fitted: TrainingResult
     facts: dict[str, Any]
 
 
@@ -122,7 +122,7 @@ class _Race:
         # What failed may have failed for a reason that has passed, such as a full disk: it is tried again.
         self._done = replace(done, trials={name: trial for name, trial in done.trials.items() if trial.failed in ("", OUT_OF_TIME)})
         self._trials: tuple[CandidateRun, ...] = ()
-        self._best: tuple[str, Task, Fitted] | None = None
+        self._best: tuple[str, Task, TrainingResult] | None = None
         self._stopped = False
 
     def run(self) -> Raced:
@@ -351,7 +351,7 @@ class _Race:
             return
         seconds = earlier + time.perf_counter() - began
         trial = self._add(_reached(CandidateRun(name, index, epochs, epochs, epochs == usual, seconds), fitted))
-        if fitted.ended:
+        if fitted.stopped:
             self._watcher.note(f"{called} ends after {trial.epochs} of {epochs} epochs: its time is over")
         if trial in self._answers() and self._winner().name == name:
             self._best = (name, task, fitted)
@@ -457,17 +457,17 @@ def _part(trial: CandidateRun, entrant: RaceCandidate) -> str:
     return "" if trial.epochs == entrant.recipe.epochs else f" with {trial.epochs} of {entrant.recipe.epochs} epochs"
 
 
-def _reached(blank: CandidateRun, fitted: Fitted) -> CandidateRun:
+def _reached(blank: CandidateRun, fitted: TrainingResult) -> CandidateRun:
     """A trial with what it reached."""
     dataset = fitted.validation.dataset
-    images = len(dataset) if dataset.groups is None else effective(dataset.groups)
-    accuracy, loss = fitted.reached["accuracy"], fitted.reached["loss"]
+    images = len(dataset) if dataset.groups is None else effective_count(dataset.groups)
+    accuracy, loss = fitted.validation_accuracy, fitted.validation_loss
     reached = replace(blank, validation_accuracy=accuracy, validation_loss=loss, images=images, improved=fitted.improved)
     if blank.planned is None:
         return reached
     last = [record for record in fitted.history if record.phase == fitted.history[-1].phase]
     reached = replace(reached, epoch_seconds=_usual(last))
-    return replace(reached, epochs=len(last), whole=False) if fitted.ended else reached
+    return replace(reached, epochs=len(last), whole=False) if fitted.stopped else reached
 
 
 def _usual(records: Sequence[EpochRecord]) -> float:
