@@ -30,7 +30,7 @@ from crossroads.progress import Silent, Watcher
 from crossroads.race.candidates import choose_candidates, convertible, identity_of
 from crossroads.race.records import keep_plan, stored_plan
 from crossroads.race.running import race
-from crossroads.recipe import OPTIONS, Recipe, read_toml
+from crossroads.recipe import Recipe, read_toml
 from crossroads.report.default_watcher import watched
 from crossroads.run.finish import Outcome, Run, require_same_images, save_and_test
 from crossroads.run.folder import RunFolder
@@ -244,7 +244,7 @@ def _asked(
         elif source is not None:  # what stands in the recipe is not what is used
             named.pop(name, None)
     named |= {name: value for name, value in options.items() if value is not None}
-    asked = Recipe.from_mapping(named, OPTIONS)
+    asked = Recipe.from_mapping(named)
     if "test_fraction" in named and asked.test_fraction and (test is not None or asked.test is not None):
         raise RecipeError(
             "test_fraction does nothing where a test set is given", received=asked.test_fraction, hint="leave one of them out"
