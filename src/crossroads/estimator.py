@@ -105,14 +105,14 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return self
 
     def _trained(self, data: Dataset, folder: TemporaryFolder) -> Run:
-        """Returns the finished run. If training or a later step fails, the unfinished run is kept, and the error names its folder."""
+        """Returns the finished run. If a step fails after training, the unfinished run is kept, and the error names its folder."""
         out = folder.path / "run"
         try:
             return fit(data, out=out, recipe=self._recipe())
         except BaseException as error:
             if RunFolder(out).unfinished:
                 folder.keep()
-                error.add_note(f"What was trained is kept: crossroads.fit(images, out={str(out)!r}, resume=True) finishes the run.")
+                error.add_note(f"The unfinished run is kept: crossroads.fit(images, out={str(out)!r}, resume=True) finishes it.")
             raise
 
     def predict_proba(self, X: Images) -> NDArray[np.float32]:

@@ -171,7 +171,7 @@ class Recipe:
     ] = None
     feature_type: Annotated[
         FeatureType | None,
-        Option("Number type of cached features.", FEATURES, unset="float32, or float16 for finetuning above a cut"),
+        Option("Number type of cached features.", FEATURES, unset="float32, or float16 with freeze_to"),
     ] = None
     precision: Annotated[
         Precision | None,
