@@ -56,7 +56,7 @@ class Note(str):
 class StopTraining(Exception):
     """Raised by a watcher's `step` or `epoch` to end the phase; its finished epochs are kept.
 
-    The unfinished epoch is lost. If no epoch is finished, or if `progress` raises the exception, the caller of the training receives it.
+    The unfinished epoch is lost. If no epoch is finished, or if `progress` raises the exception, it ends the whole training.
     """
 
 
@@ -185,7 +185,7 @@ class Relay:
         self._after_epoch(record, total)
 
     def raise_again(self) -> None:
-        """Raises again what the watcher raised, unless that is `StopTraining`, even if a library replaced it by another exception."""
+        """Raises the watcher's exception again, even if a library replaced it by another; except `StopTraining`."""
         if self.raised is not None and not isinstance(self.raised, StopTraining):
             raise self.raised
 
