@@ -1,6 +1,6 @@
 """Labelled images in, a tested classifier out.
 
-The public names load what they need when they are first used (PEP 562), so ``import crossroads`` itself is light.
+Each public name is loaded at its first use (PEP 562), so ``import crossroads`` itself is fast.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ __all__ = [
     "read",
 ]
 
-# As of any library: a program that sets up no logging sees none of it.
+# As in any library, so that a program without logging prints nothing.
 logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 

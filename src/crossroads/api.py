@@ -1,4 +1,4 @@
-"""The composition root: labelled images in, a tested artifact out. The only module that knows every stage."""
+"""The composition root: labelled images in, a tested artifact out. It is the only module that knows every stage."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from crossroads.data.labels import align
 from crossroads.data.loading import refusal_notes, sample_notes
 from crossroads.data.partition import BIASED, Partition, Source, absent_class_notes, count_seen, load_and_split, test_rows
 from crossroads.data.readers import read
-from crossroads.errors import RecipeError
+from crossroads.errors import RecipeError, option
 from crossroads.evaluation import Evaluation
 from crossroads.networks.construct import object_name
 from crossroads.predictor import Predictor, score
-from crossroads.progress import Silent, Watcher
+from crossroads.progress import Note, Silent, Watcher
 from crossroads.race.candidates import choose_candidates, convertible, identity_of
 from crossroads.race.records import keep_plan, stored_plan
 from crossroads.race.running import race
-from crossroads.recipe import OPTIONS, Recipe, read_toml
+from crossroads.recipe import Recipe, read_toml
 from crossroads.report.default_watcher import watched
 from crossroads.run.finish import Outcome, Run, require_same_images, save_and_test
 from crossroads.run.folder import RunFolder
@@ -51,16 +51,16 @@ def fit(
     watcher: Watcher | None = None,
     **options: Any,
 ) -> Run:
-    """Train a classifier on labelled images, test it, and leave one artifact.
+    """Trains a classifier on labelled images, tests it, and writes one artifact.
 
     Args:
-        data: Labelled images in any form that `read` takes; None for the recipe's own.
+        data: Labelled images in any form that `read` takes; None for those that the recipe names.
         out: A new folder for the artifact.
         backbone: A name from the catalog, or a network of your own: a `keras.Model`, the path of a ``.keras`` file, or
             ``package.module:function``, which is imported and called.
         test: A separate test set; no image of it is read before the final evaluation.
-        recipe: Every choice, or the path of a TOML file with some; None for the defaults.
-        resume: Go on with an unfinished run in `out`. A finished run of the same images is returned unchanged.
+        recipe: Every choice, or the path of a TOML file with some of them; None for the defaults.
+        resume: Continue an unfinished run in `out`. A finished run of the same images is returned unchanged.
         watcher: Receives progress and warnings; None for Python's warnings, and progress in a terminal, a notebook or the log.
         **options: Fields of `Recipe` that replace those of `recipe`.
 
@@ -68,28 +68,28 @@ def fit(
         The finished run.
 
     Raises:
-        CrossroadsError: A mistake that the user can hint; nothing is left half written.
+        CrossroadsError: A mistake that the user can fix. No half-written artifact is left.
     """
     started = time.perf_counter()
-    heard = watched(watcher, trains=True)
+    relay = watched(watcher, trains=True)
     folder = RunFolder(out)
     asked, given = _asked(recipe, data, test, options | _name_of(backbone))
     if folder.finished and resume:
-        return _finished(folder, asked, given, data, test, heard)
+        return _finished(folder, asked, given, data, test, relay)
     require_usable_keras()
     _require_apart(folder.path, data if data is not None else asked.data, test if test is not None else asked.test)
     if resume and not folder.unfinished:
-        heard.warning(f"there is no unfinished run in {folder.path}: it starts anew")
+        relay.warning(Note(f"{folder.path} has no unfinished run; a new one starts", "nothing-to-resume", folder=str(folder.path)))
     try:
         with folder.claim(asked, given=given, resume=resume) as claimed:
             require_valid(claimed, _own(backbone))
             source = data if data is not None else claimed.data
             held_out = test if test is not None else claimed.test
-            partition = load_and_split(source, held_out, claimed, heard)
-            trained = _train(partition, folder, _own(backbone), heard)
-            return save_and_test(partition, trained, folder, started, heard)
+            partition = load_and_split(source, held_out, claimed, relay)
+            trained = _train(partition, folder, _own(backbone), relay)
+            return save_and_test(partition, trained, folder, started, relay)
     except Exception:
-        heard.raise_again()  # the watcher's own error, whatever was made of it
+        relay.raise_again()  # the watcher's own error, even if a library replaced it
         raise
 
 
@@ -104,58 +104,68 @@ def advise(
     watcher: Watcher | None = None,
     **options: Any,
 ) -> Advice:
-    """Measure which strategy fits labelled images, and say why. Nothing is trained but probes and, for a moment
-    each, a small network and the best of the pretrained ones.
+    """Measures which strategy fits labelled images, and says why.
+
+    It trains only probes and, for a moment each, a small network and the best pretrained one.
 
     Args:
-        data: Labelled images in any form that `read` takes; None for the recipe's own.
-        backbones: Those to compare: names of the catalog, or networks of your own, or one name; none for those whose weights are
-            in the cache, or for the usual one.
-        weights: Of each of them, or one for all; none for their ImageNet weights, or for those that a network of your own brings.
-        test: A separate test set. It is not looked at; but then no test is held out of `data`.
-        recipe: Options that hold for every strategy, or the path of a TOML file with some.
+        data: Labelled images in any form that `read` takes; None for those that the recipe names.
+        backbones: The backbones to compare: names from the catalog, or networks of your own, or a single name. If empty, those
+            whose weights are cached, or the default one.
+        weights: The weights of each backbone, or one entry for all. If empty, ImageNet weights, or the weights that a network of
+            your own has.
+        test: A separate test set. It is not read, but no test set is then held out of `data`.
+        recipe: Options for every strategy, or the path of a TOML file with some.
         watcher: Receives progress and warnings; None as in `fit`.
         **options: Fields of `Recipe` that replace those of `recipe`; `budget` is in seconds, or as ``5m``.
 
     Returns:
-        The advice, drawn from the training split alone: that which `fit` with the same options trains on.
+        The advice. It rests on the training split alone, which is the one that `fit` trains on with the same options.
 
     Raises:
-        CrossroadsError: A mistake that the user can hint.
+        CrossroadsError: A mistake that the user can fix.
     """
-    heard = watched(watcher)
+    relay = watched(watcher)
     backbones = (backbones,) if isinstance(backbones, str) else backbones
     weights = (weights,) if isinstance(weights, str) else weights
     asked, _ = _asked(recipe, data, test, options)
     if asked.strategy != "auto":
-        raise RecipeError("advice is on the choice of a strategy", received=f"strategy {asked.strategy!r}", hint="leave it out")
+        raise RecipeError(
+            f"{option('strategy')} has no effect here, since all strategies are compared",
+            code="option-without-effect",
+            field="strategy",
+            received=repr(asked.strategy),
+            hint="leave it out",
+        )
     for named in backbones or (None,):
         for file in (weights if backbones else ()) or (None,):
             known = named if isinstance(named, str) else asked.backbone
             require_valid(replace(asked, backbone=known, weights=file or asked.weights), named if known is None else None)
     require_usable_keras()
-    partition = load_and_split(data if data is not None else asked.data, test if test is not None else asked.test, asked, heard)
+    partition = load_and_split(data if data is not None else asked.data, test if test is not None else asked.test, asked, relay)
     named = backbones or ([asked.backbone] if asked.backbone else [])
     files = weights or ([asked.weights] if asked.weights else [])
-    found = recommend(
-        partition.train, partition.median_side, candidate_backbones(named, files, heard, own=True), partition.recipe, heard
+    advice = recommend(
+        partition.train, partition.median_side, candidate_backbones(named, files, relay, own=True), partition.recipe, relay
     )
-    return replace(found, warnings=heard.warnings)  # with those of the reading
+    return replace(advice, warnings=relay.warnings)  # includes those of reading
 
 
 def _require_apart(out: Path, *sources: Source | None) -> None:
-    """Raises `RecipeError` where the artifact would lie among the images, and count as some of them the next time."""
+    """Raises `RecipeError` if the artifact would be inside a folder of images, which would read its files as images next time."""
     for source in sources:
         if isinstance(source, str | Path) and Path(source).is_dir() and out.resolve().is_relative_to(Path(source).resolve()):
             raise RecipeError(
-                "--out must lie outside of the images, of which its files would be some the next time",
+                f"{option('out')} must not be inside the image folder: its files would be read as images next time",
+                code="out-inside-images",
+                field="out",
                 received=f"{out} in {source}",
                 hint="choose another folder",
             )
 
 
 def _train(partition: Partition, folder: RunFolder, own: Any, watcher: Watcher) -> Outcome:
-    """Train as the recipe says, or where it leaves the strategy open, as the advice and a race decide."""
+    """Trains the strategy of the recipe; for ``auto``, the one that the advice and a race choose."""
     recipe = partition.recipe
     tasks = Tasks(partition, folder.scratch, own, watcher)
     if recipe.strategy != "auto":
@@ -185,54 +195,53 @@ def evaluate(
     strict: bool = False,
     watcher: Watcher | None = None,
 ) -> Evaluation:
-    """Score a finished artifact on labelled images, which are brought to its classes by name.
+    """Scores a finished artifact on labelled images. Their labels are matched to its classes by name.
 
     Args:
-        run: The folder that `fit` left, or the `Run` that it returned.
-        data: Labelled images in any form that `read` takes. Where they bring a split with a test part, that part is scored.
-        class_names: A file that names integer labels, where the artifact was trained with one.
+        run: The folder that `fit` wrote, or the `Run` that it returned.
+        data: Labelled images in any form that `read` takes. If they have a split with a test part, only that part is scored.
+        class_names: A file that names integer labels, if the artifact was trained with one.
         strict: Whether the first image that cannot be read is an error.
         watcher: Receives progress and warnings; None as in `fit`.
 
     Raises:
-        CrossroadsError: No artifact, a label that it does not know, no readable image.
+        CrossroadsError: The folder is not an artifact, a label is unknown to it, or no image is readable.
     """
-    heard = watched(watcher)
+    relay = watched(watcher)
     predictor = Predictor.load(run)
     dataset = test_rows(align(read(data, class_names=class_names), predictor.classes))
     for warning in (*dataset.notes, *absent_class_notes(dataset), *sample_notes(dataset)):
-        heard.warning(warning)
-    scored, evaluation = score(predictor, dataset, strict, heard)
+        relay.warning(warning)
+    scored, evaluation = score(predictor, dataset, strict, relay)
     for warning in refusal_notes("the data", scored.refusals):
-        heard.warning(warning)
+        relay.warning(warning)
     seen = count_seen(scored.digests, artifact.read_seen(predictor.manifest))
     if seen:
-        heard.warning(
-            f"{seen} of {len(scored.dataset)} images were in the training or validation of {predictor.manifest.folder}; {BIASED}"
-        )
-    return replace(evaluation, seen_in_training=seen, warnings=heard.warnings)
+        text = f"{seen} of {len(scored.dataset)} images were in the training or validation of {predictor.manifest.folder}; {BIASED}"
+        relay.warning(Note(text, "seen-in-training", seen=seen, images=len(scored.dataset)))
+    return replace(evaluation, seen_in_training=seen, warnings=relay.warnings)
 
 
 @warnings_shown()
 def audit(data: Source, *, min_images: int = 10, watcher: Watcher | None = None) -> Audit:
-    """Check labelled images before training; every image is read once.
+    """Checks labelled images before training. Every image is read once.
 
     Args:
         data: Labelled images in any form that `read` takes.
-        min_images: Classes with fewer are reported.
+        min_images: Classes with fewer images are reported.
         watcher: Receives progress and warnings; None as in `fit`.
     """
-    heard = watched(watcher)
+    relay = watched(watcher)
     dataset = read(data)
     for note in dataset.notes:
-        heard.warning(note)
-    return check(dataset, min_images=min_images, progress=partial(heard.progress, "checking"))
+        relay.warning(note)
+    return check(dataset, min_images=min_images, progress=partial(relay.progress, "checking"))
 
 
 def _asked(
     recipe: Recipe | str | Path | None, data: Source | None, test: Source | None, options: dict[str, Any]
 ) -> tuple[Recipe, set[str]]:
-    """The recipe with the options in it and the paths where the sources are paths, and the fields that the user named."""
+    """Returns the recipe with the options and with the paths of the sources, and the names of the fields that the user gave."""
     if isinstance(recipe, Recipe):
         named = {name: value for name, value in recipe.to_mapping().items() if value != getattr(Recipe(), name)}
     else:
@@ -241,13 +250,17 @@ def _asked(
     for name, source in (("data", data), ("test", test)):
         if isinstance(source, str | Path):
             named[name] = str(source)
-        elif source is not None:  # what stands in the recipe is not what is used
+        elif source is not None:  # the path in the recipe is not used
             named.pop(name, None)
     named |= {name: value for name, value in options.items() if value is not None}
-    asked = Recipe.from_mapping(named, OPTIONS)
+    asked = Recipe.from_mapping(named)
     if "test_fraction" in named and asked.test_fraction and (test is not None or asked.test is not None):
         raise RecipeError(
-            "test_fraction does nothing where a test set is given", received=asked.test_fraction, hint="leave one of them out"
+            f"{option('test_fraction')} has no effect if a test set is given",
+            code="option-without-effect",
+            field="test_fraction",
+            received=asked.test_fraction,
+            hint="leave one of them out",
         )
     return asked, set(named)
 
@@ -255,7 +268,7 @@ def _asked(
 def _finished(
     folder: RunFolder, recipe: Recipe, given: set[str], data: Source | None, test: Source | None, watcher: Watcher
 ) -> Run:
-    """The run that is already there, if it is the one that is asked for."""
+    """Returns the finished run in the folder, if its recipe and images are those that were asked for."""
     metrics = artifact.read_metrics(folder.path)
     facts = artifact.open_verified(folder.path).facts
     stored = Recipe.from_mapping(metrics.get("asked") or facts["recipe"], str(folder.path))
@@ -263,13 +276,13 @@ def _finished(
     source, held_out = (asked if given is None else given for given, asked in ((data, recipe.data), (test, recipe.test)))
     if source is not None:
         require_same_images(load_and_split(source, held_out, stored, Silent()), facts["data"], metrics)
-    folder.remove_working_files()  # of a run that was killed after its last file
-    watcher.note(f"{folder.path} is finished; nothing was trained")
+    folder.remove_working_files()  # a run that was killed after its last file leaves its checkpoints
+    watcher.note(Note(f"{folder.path} is finished; nothing was trained", "run-finished", folder=str(folder.path)))
     return Run(folder.path, metrics)
 
 
 def _name_of(backbone: Any) -> dict[str, Any]:
-    """The backbone as the recipe names it."""
+    """Returns the backbone as the recipe names it."""
     if backbone is None:
         return {}
     if isinstance(backbone, str | Path):

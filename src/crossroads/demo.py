@@ -1,7 +1,8 @@
-"""The main job on images that come with scikit-learn, so that it runs with no data and no network."""
+"""`fit` on images that scikit-learn includes, so it needs neither data nor a network connection."""
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +14,11 @@ from crossroads.progress import Watcher
 from crossroads.run.finish import Run
 
 EPOCHS = 15
-"""StopTraining for digits; the default for so few images is 100, which takes minutes on a slow machine."""
+"""Sufficient for digits. The default for this number of images is 100, which takes minutes on a slow machine."""
 
 
 def digits() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """scikit-learn's handwritten digits: uint8 (1797, 8, 8), black on white as paper is, and labels int64 (1797,)."""
+    """Returns scikit-learn's handwritten digits: uint8 (1797, 8, 8), black on white as on paper, and labels int64 (1797,)."""
     from sklearn.datasets import load_digits
 
     data = load_digits()
@@ -25,11 +26,11 @@ def digits() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
 
 
 def run_demo(out: Path | None, watcher: Watcher) -> tuple[Run, Path]:
-    """Train on the digits.
+    """Trains on the digits.
 
     Args:
-        out: A new folder, or None for ``runs/demo`` or the first of ``runs/demo-2``, ``runs/demo-3``, … that is free.
-        watcher: Is told what goes on.
+        out: A new folder; None for the first of ``runs/demo``, ``runs/demo-2``, … that does not exist.
+        watcher: Receives progress and notes.
 
     Returns:
         The finished run, and an image file to try it on.
@@ -43,8 +44,5 @@ def run_demo(out: Path | None, watcher: Watcher) -> tuple[Run, Path]:
 
 
 def _free(folder: Path) -> Path:
-    number, candidate = 1, folder
-    while candidate.exists():
-        number += 1
-        candidate = folder.with_name(f"{folder.name}-{number}")
-    return candidate
+    candidates = itertools.chain([folder], (folder.with_name(f"{folder.name}-{number}") for number in itertools.count(2)))
+    return next(candidate for candidate in candidates if not candidate.exists())

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -22,24 +23,25 @@ from crossroads.data.labels import encode
 from crossroads.data.pictures import Picture
 from crossroads.data.readers import read
 from crossroads.predictor import Predictor
-from crossroads.recipe import (
-    AskedStrategy,
-    Augmentation,
-    ClassWeights,
-    FeatureType,
-    HeadName,
-    OptimizerName,
-    PoolingName,
-    Precision,
-    Recipe,
-    ResizeMode,
-    ScheduleName,
-    UnfreezeName,
-)
+from crossroads.recipe import Recipe
 from crossroads.run.finish import Run
 from crossroads.run.folder import RunFolder
 
 Images = NDArray[Any] | Sequence[Picture]
+
+_OF_FILES = ("data", "test", "class_names", "test_fraction", "strict")
+"""Fields of the recipe without a meaning for arrays in memory and a test set that the caller keeps."""
+
+
+def _signature() -> inspect.Signature:
+    """The signature of the constructor: `self`, and the fields of the recipe with their types and defaults."""
+    known = inspect.signature(Recipe).parameters.values()
+    own = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return inspect.Signature([own, *(parameter for parameter in known if parameter.name not in _OF_FILES)])
+
+
+_SIGNATURE = _signature()
+_PARAMETERS = list(_SIGNATURE.parameters)[1:]
 
 
 class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
@@ -47,106 +49,46 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     Every parameter is a field of `crossroads.Recipe`, with the same meaning and the same default. With the default strategy,
     ``auto``, each `fit` measures what suits the images and takes about ten minutes, or the `budget`, in seconds or as ``5m``; a
-    cross-validation fits once per fold. Name a strategy where that is too long.
+    cross-validation fits once per fold. Name a strategy if that takes too long.
 
-    No test set is held out: as usual with scikit-learn the caller keeps one. The artifact is in a temporary folder that is removed
-    with the estimator: `save` copies it, and a pickle holds it.
+    No test set is held out: as usual with scikit-learn, the caller keeps one. The artifact is in a temporary folder that is removed
+    with the estimator. `save` copies the artifact, and a pickle contains it.
 
     Attributes:
         classes_: (k,), the labels as they were given, sorted.
-        n_features_in_: Values per image; only set where `fit` received an array.
-        predictor_: What predicts, loaded from the artifact.
+        n_features_in_: Values per image; only set if `fit` received an array.
+        predictor_: The predictor, loaded from the artifact.
         run_: The finished run with its validation scores.
     """
 
-    def __init__(
-        self,
-        backbone: str | None = None,
-        strategy: AskedStrategy = "auto",
-        budget: float | str | None = None,
-        weights: str | None = None,
-        cut: str | None = None,
-        freeze_to: str | None = None,
-        pooling: PoolingName | None = None,
-        head: HeadName | None = None,
-        views: int | None = None,
-        feature_type: FeatureType | None = None,
-        precision: Precision | None = None,
-        image_size: int | None = None,
-        resize: ResizeMode | None = None,
-        epochs: int | None = None,
-        batch_size: int | None = None,
-        validation: float = 0.1,
-        seed: int = 0,
-        augment: bool | None = None,
-        augmentation: Augmentation | None = None,
-        optimizer: OptimizerName | None = None,
-        learning_rate: float | None = None,
-        schedule: ScheduleName | None = None,
-        weight_decay: float | None = None,
-        label_smoothing: float | None = None,
-        class_weights: ClassWeights = "none",
-        mixup: float | None = None,
-        warm_up: float | None = None,
-        layer_decay: float | None = None,
-        l2_sp: float | None = None,
-        ema: float | None = None,
-        unfreeze: UnfreezeName | None = None,
-        train_batchnorm: bool | None = None,
-        early_stopping: int = 0,
-    ) -> None:
-        self.backbone = backbone
-        self.strategy = strategy
-        self.budget = budget
-        self.weights = weights
-        self.cut = cut
-        self.freeze_to = freeze_to
-        self.pooling = pooling
-        self.head = head
-        self.views = views
-        self.feature_type = feature_type
-        self.precision = precision
-        self.image_size = image_size
-        self.resize = resize
-        self.epochs = epochs
-        self.batch_size = batch_size
-        self.validation = validation
-        self.seed = seed
-        self.augment = augment
-        self.augmentation = augmentation
-        self.optimizer = optimizer
-        self.learning_rate = learning_rate
-        self.schedule = schedule
-        self.weight_decay = weight_decay
-        self.label_smoothing = label_smoothing
-        self.class_weights = class_weights
-        self.mixup = mixup
-        self.warm_up = warm_up
-        self.layer_decay = layer_decay
-        self.l2_sp = l2_sp
-        self.ema = ema
-        self.unfreeze = unfreeze
-        self.train_batchnorm = train_batchnorm
-        self.early_stopping = early_stopping
+    def __init__(self, *values: Any, **parameters: Any) -> None:
+        bound = _SIGNATURE.bind(self, *values, **parameters)
+        bound.apply_defaults()
+        for name in _PARAMETERS:
+            setattr(self, name, bound.arguments[name])
+
+    # Scikit-learn reads the names of the parameters from the signature, for `clone`, `get_params` and grid searches.
+    __init__.__signature__ = _SIGNATURE  # type: ignore[attr-defined]
 
     def fit(self, X: Images, y: ArrayLike, groups: ArrayLike | None = None) -> Self:
-        """Train on images.
+        """Trains on images.
 
         Args:
             X: An array (n, height, width), or with 1, 3 or 4 channels last; uint8, or floats in [0, 1]. Or a sequence of n arrays,
                 Pillow images, paths or encoded files, which may differ in size.
             y: (n,), integers, strings, booleans or whole-numbered floats; an array or a column of a table.
-            groups: (n,), images that must stay on one side of the validation split; None for none.
+            groups: (n,), the group of each image, which stays in one split; None for none.
 
         Raises:
-            CrossroadsError: A mistake that the user can fix. A note of the exception says where what was trained is kept.
-            ValueError: `y` is no column of class labels, as scikit-learn puts it; also TypeError where it holds bytes.
+            CrossroadsError: A mistake that the user can fix. A note of the exception names the folder that keeps what was trained.
+            ValueError: `y` is not a column of class labels. The message is scikit-learn's.
+            TypeError: `y` holds bytes.
         """
         require_usable_keras()
         labels = column_or_1d(y, warn=True)
         check_classification_targets(labels)
         classes, codes = np.unique(labels, return_inverse=True)
-        # Scikit-learn sorts classes, the artifact has them in natural order and by name.
+        # Scikit-learn sorts classes; the artifact names them and has them in natural order.
         columns, names = encode(classes, what="y")
         data = replace(read((X, columns[codes])), classes=names)
         if groups is not None:
@@ -158,45 +100,45 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self._columns = columns
         if isinstance(X, np.ndarray):
             self.n_features_in_ = int(np.prod(X.shape[1:]))
-        elif hasattr(self, "n_features_in_"):  # of an earlier fit
+        elif hasattr(self, "n_features_in_"):  # from an earlier fit
             del self.n_features_in_
         return self
 
     def _trained(self, data: Dataset, folder: TemporaryFolder) -> Run:
-        """The finished run. If training or a later step fails, what was trained is kept, and the error says where."""
+        """Returns the finished run. If a step fails after training, the unfinished run is kept, and the error names its folder."""
         out = folder.path / "run"
         try:
             return fit(data, out=out, recipe=self._recipe())
         except BaseException as error:
             if RunFolder(out).unfinished:
                 folder.keep()
-                error.add_note(f"What was trained is kept: crossroads.fit(images, out={str(out)!r}, resume=True) finishes the run.")
+                error.add_note(f"The unfinished run is kept: crossroads.fit(images, out={str(out)!r}, resume=True) finishes it.")
             raise
 
     def predict_proba(self, X: Images) -> NDArray[np.float32]:
-        """float32 (n, k), columns in the order of `classes_`."""
+        """Returns float32 (n, k), with columns in the order of `classes_`."""
         check_is_fitted(self)
         images = read((X, np.zeros(len(X), np.int64)))
         probabilities: NDArray[np.float32] = self.predictor_.probabilities_of(images, strict=True)[0]
         return probabilities[:, self._columns]
 
     def predict(self, X: Images) -> NDArray[Any]:
-        """(n,), the most probable label of each image, as it was given to `fit`."""
+        """Returns (n,), the most probable label of each image, as it was given to `fit`."""
         check_is_fitted(self)
         labels: NDArray[Any] = self.classes_[self.predict_proba(X).argmax(axis=1)]
         return labels
 
     def save(self, folder: str | Path) -> Path:
-        """Copies the finished, verified artifact to a folder that is new or empty, which is returned.
+        """Copies the verified artifact to a new or empty folder, and returns that folder.
 
         Raises:
-            ArtifactError: Something lies there, or it cannot be written.
+            ArtifactError: The folder is not empty or not writable.
         """
         check_is_fitted(self)
         return artifact.copy(self.run_.artifact, folder).folder
 
     def __getstate__(self) -> dict[str, Any]:
-        """For pickling: the files of the artifact in place of what only this process has."""
+        """Returns the state for a pickle: the files of the artifact replace objects of this process."""
         state: dict[str, Any] = dict(super().__getstate__())
         if state.pop("_folder", None) is None:
             return state
@@ -206,12 +148,12 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return {**state, "_pickled": (files, run.metrics)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """The artifact is written to a temporary folder of its own, and verified."""
-        held = state.pop("_pickled", None)
+        """Writes the artifact to a temporary folder, and verifies it."""
+        pickled = state.pop("_pickled", None)
         super().__setstate__(state)
-        if held is None:
+        if pickled is None:
             return
-        files, metrics = held
+        files, metrics = pickled
         folder = TemporaryFolder()
         path = folder.path / "run"
         path.mkdir()
@@ -223,8 +165,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def _hold(self, folder: TemporaryFolder, run: Run) -> None:
         self.predictor_ = Predictor.load(run.artifact)
         self.run_ = run
-        self._folder = folder  # goes when the estimator does
+        self._folder = folder  # removed with the estimator
 
     def _recipe(self) -> Recipe:
-        values = {field.name: getattr(self, field.name) for field in fields(Recipe) if hasattr(self, field.name)}
-        return Recipe(**values, test_fraction=0.0)
+        return Recipe(**{name: getattr(self, name) for name in _PARAMETERS}, test_fraction=0.0)

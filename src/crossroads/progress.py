@@ -1,4 +1,4 @@
-"""What watches a run: stages, steps, epochs and notes, without a word on how they are shown."""
+"""What a run reports while it works: stages, steps, epochs and notes. How they are shown is decided elsewhere."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from crossroads.errors import RecipeError
+from crossroads.errors import RecipeError, option
 
 
 @dataclass(frozen=True, slots=True)
 class EpochRecord:
-    """One line of the history.
+    """One epoch of the history.
 
     Attributes:
         phase: Name of the phase.
-        epoch: Counted from 1 in each phase; a head that is solved takes one.
-        seconds: Training and validation of this epoch.
-        learning_rate: At the end of the epoch; 0 for a head that is solved.
-        loss: Mean training loss, with augmentation, smoothing and weights as trained.
+        epoch: Counted from 1 in each phase. A solved head has one.
+        seconds: Time of training and validation in this epoch.
+        learning_rate: The rate at the end of the epoch; 0 for a solved head.
+        loss: Mean training loss, including augmentation, label smoothing and class weights.
         validation_loss: Mean cross-entropy on the validation images, in nats.
-        validation_accuracy: Share of validation images that are right.
+        validation_accuracy: Fraction of the validation images that are classified correctly.
     """
 
     phase: str
@@ -33,16 +33,12 @@ class EpochRecord:
 
 
 class Note(str):
-    """One sentence for the user, with its facts as data. It is a string, so that it can be shown and stored as one.
+    """A sentence for the user, with its facts as data. It is a string, so it can be shown and stored as one.
 
     Args:
         text: The sentence.
-        code: Its name in kebab-case, such as ``classes-unbalanced``. It stays the same when the wording changes.
+        code: Name of the note in kebab-case, such as ``classes-unbalanced``. It stays the same when the wording changes.
         **figures: The facts in it, as plain JSON values.
-
-    Attributes:
-        code: As above.
-        figures: As above.
     """
 
     code: str
@@ -58,22 +54,21 @@ class Note(str):
 
 
 class StopTraining(Exception):
-    """Raised by a watcher's `step` or `epoch`: the phase ends here, for good, and its epochs so far are what there is.
+    """Raised by a watcher's `step` or `epoch` to end the phase; its finished epochs are kept.
 
-    An epoch that is not done is lost. Where none is done yet, or where `progress` raises it, whoever asked for the training gets
-    the exception.
+    The unfinished epoch is lost. If no epoch is finished, or if `progress` raises the exception, it ends the whole training.
     """
 
 
 class Watcher(Protocol):
-    """Receives the progress of a call, and its warnings, while it runs. Any object with these methods will do.
+    """Receives progress and warnings of a call while it runs. Any object with these methods works.
 
-    The methods are called in the thread that made the call. What one of them raises ends the call, and the caller receives it
-    unchanged; an unfinished run can then be resumed.
+    The methods are called in the thread that made the call. An exception that one of them raises ends the call and reaches the
+    caller unchanged. An unfinished run can then be resumed.
     """
 
     def note(self, text: str) -> None:
-        """Called with a sentence on the progress of the run, such as which strategy is tried next."""
+        """Called with a sentence on the progress of the run, such as the strategy that is tried next."""
         ...
 
     def warning(self, text: str) -> None:
@@ -94,7 +89,7 @@ class Watcher(Protocol):
 
 
 class Silent:
-    """A watcher that shows nothing. Derive from it to receive only some of what a watcher receives."""
+    """A watcher that ignores everything. Derive a class from it to override only some of the methods."""
 
     def note(self, text: str) -> None:
         """Does nothing."""
@@ -117,32 +112,34 @@ METHODS = ("note", "warning", "progress", "step", "epoch")
 
 
 def require_watcher(watcher: Any) -> None:
-    """Raises `RecipeError` where an object cannot serve as a watcher: told at once, and not when the first epoch is done."""
+    """Raises `RecipeError` if an object cannot serve as a watcher, before any work is done."""
     missing = [name for name in METHODS if not callable(getattr(watcher, name, None))]
     if missing or isinstance(watcher, type):
         kind = f"the class {watcher.__name__}" if isinstance(watcher, type) else f"a {type(watcher).__name__}"
         raise RecipeError(
-            f"a watcher is an object with the methods {', '.join(METHODS)}",
+            f"{option('watcher')} must be an object with the methods {', '.join(METHODS)}",
+            code="not-a-watcher",
+            field="watcher",
             received=f"{kind} without {', '.join(missing)}" if missing else kind,
             hint="derive its class from crossroads.Silent" if missing else "pass an instance of it",
         )
 
 
 class Relay:
-    """A watcher that passes on what it receives, and keeps the warnings.
+    """A watcher that passes everything to another watcher, and keeps the warnings.
 
-    An exception of the other watcher, other than `StopTraining`, is raised again at every later call, in case it was swallowed.
+    An exception of the other watcher, except `StopTraining`, is raised again at every later call, in case a library swallowed it.
 
     Args:
-        watcher: Receives everything first.
-        after_note: Is then called with each note and each warning.
-        after_progress: Is then called after each part of a stage.
-        after_step: Is then called after each batch.
-        after_epoch: Is then called with each epoch and their total.
+        watcher: The other watcher.
+        after_note: Called with each note and each warning, after the watcher.
+        after_progress: Called after each part of a stage.
+        after_step: Called after each batch.
+        after_epoch: Called with each epoch and the number of epochs.
 
     Attributes:
-        warnings: Every warning so far, each once.
-        raised: What `watcher` raised last: that is whoever watches, and no failing of the work. None where nothing was raised.
+        warnings: The warnings so far, each once.
+        raised: The last exception that `watcher` raised, which is not a failure of the work; None if it raised none.
     """
 
     def __init__(
@@ -160,49 +157,49 @@ class Relay:
         self._after_step, self._after_epoch = after_step, after_epoch
 
     def note(self, text: str) -> None:
-        """Pass it on."""
-        self._tell(self._watcher.note, text)
+        """Passes it on."""
+        self._call(self._watcher.note, text)
         self._after_note(text)
 
     def warning(self, text: str) -> None:
-        """Keep it and pass it on, once."""
+        """Keeps it and passes it on, once."""
         if text in self.warnings:
             return
         self.warnings = (*self.warnings, text)
-        self._tell(self._watcher.warning, text)
+        self._call(self._watcher.warning, text)
         self._after_note(text)
 
     def progress(self, stage: str, done: int, total: int) -> None:
-        """Pass it on."""
-        self._tell(self._watcher.progress, stage, done, total)
+        """Passes it on."""
+        self._call(self._watcher.progress, stage, done, total)
         self._after_progress()
 
     def step(self, epoch: int, done: int, total: int) -> None:
-        """Pass it on."""
-        self._tell(self._watcher.step, epoch, done, total)
+        """Passes it on."""
+        self._call(self._watcher.step, epoch, done, total)
         self._after_step()
 
     def epoch(self, record: EpochRecord, total: int) -> None:
-        """Pass it on."""
-        self._tell(self._watcher.epoch, record, total)
+        """Passes it on."""
+        self._call(self._watcher.epoch, record, total)
         self._after_epoch(record, total)
 
     def raise_again(self) -> None:
-        """Raise what the watcher raised, whatever was made of it on the way; nothing where that is nothing, or `StopTraining`."""
+        """Raises the watcher's exception again, even if a library replaced it by another; except `StopTraining`."""
         if self.raised is not None and not isinstance(self.raised, StopTraining):
             raise self.raised
 
-    def _tell(self, call: Callable[..., object], *told: object) -> None:
+    def _call(self, method: Callable[..., object], *arguments: object) -> None:
         self.raise_again()
         try:
-            call(*told)
-        except Exception as error:  # whatever it is, it goes on to the caller
+            method(*arguments)
+        except Exception as error:  # of any kind; it reaches the caller
             self.raised = error
             raise
 
 
 def epoch_line(record: EpochRecord, total: int) -> str:
-    """One line per epoch: phase, number, seconds, loss, validation loss, validation accuracy."""
+    """Returns one line for an epoch: phase, number, seconds, loss, validation loss and validation accuracy."""
     phase = "" if record.phase == "train" else f"{record.phase} "
     return (
         f"{phase}epoch {record.epoch}/{total}  {record.seconds:.1f} s  loss {record.loss:.4f}  "

@@ -23,7 +23,7 @@ _CUT_OFF = ("KERAS_MAX_EPOCHS", "KERAS_MAX_STEPS_PER_EPOCH")
 
 
 def load_keras() -> None:
-    """Load Keras and its backend quietly.
+    """Loads Keras and its backend quietly.
 
     Raises:
         SetupError: As for `require_usable_keras`; or Keras cannot be imported.
@@ -37,6 +37,7 @@ def load_keras() -> None:
         except ImportError as error:
             raise SetupError(
                 "Keras and its backend must be installed",
+                code="keras-not-installed",
                 received=str(error),
                 hint="install crossroads again, with its dependencies",
             ) from error
@@ -44,7 +45,7 @@ def load_keras() -> None:
 
 
 def require_usable_keras() -> None:
-    """Refuse a Keras whose backend or settings do not suit training. The check loads neither.
+    """Refuses a Keras whose backend or settings do not suit training. The check loads neither.
 
     Raises:
         SetupError: The backend cannot train or is not installed; Keras is set to a type or an order of channels that the networks
@@ -68,7 +69,7 @@ def library_versions() -> dict[str, str]:
         with suppress(importlib.metadata.PackageNotFoundError):
             versions[name] = importlib.metadata.version(name)
     if backend == "tensorflow":
-        versions["onednn"] = os.environ.get(ONEDNN, "as TensorFlow has it")
+        versions["onednn"] = os.environ.get(ONEDNN, "default of TensorFlow")
     return versions
 
 
@@ -124,32 +125,39 @@ def _chosen(keras: Any) -> _Settings:
     )
 
 
-def _require_settings(found: _Settings) -> None:
-    if found.backend not in TRAINING:
+def _require_settings(settings: _Settings) -> None:
+    if settings.backend not in TRAINING:
         raise SetupError(
-            "Keras must run on a backend that can train: tensorflow, or jax", received=repr(found.backend), hint=found.other_backend
+            "Keras must use a backend that can train: tensorflow or jax",
+            code="backend-cannot-train",
+            received=repr(settings.backend),
+            hint=settings.other_backend,
         )
-    if found.backend not in sys.modules and importlib.util.find_spec(found.backend) is None:
+    if settings.backend not in sys.modules and importlib.util.find_spec(settings.backend) is None:
         raise SetupError(
             "the backend that Keras is set to must be installed",
-            received=repr(found.backend),
-            hint=f"install it, or {found.other_backend}",
+            code="backend-not-installed",
+            received=repr(settings.backend),
+            hint=f"install it, or {settings.other_backend}",
         )
-    if (found.floatx, found.policy, found.image_data_format) != ("float32", "float32", "channels_last"):
-        types = found.policy if found.floatx == found.policy else f"{found.floatx}, {found.policy}"
+    if (settings.floatx, settings.policy, settings.image_data_format) != ("float32", "float32", "channels_last"):
+        types = settings.policy if settings.floatx == settings.policy else f"{settings.floatx}, {settings.policy}"
         raise SetupError(
-            "networks are built in float32 with channels last",
-            received=f"Keras set to {types} and {found.image_data_format}",
-            hint=found.other_types,
+            "Keras must use float32 with channels last",
+            code="keras-types",
+            received=f"{types} and {settings.image_data_format}",
+            hint=settings.other_types,
         )
-    for name, limit in found.limits.items():
+    for name, limit in settings.limits.items():
         hint = f"unset {name}" if name in _CUT_OFF else f"call keras.config.set_{name}(None)"
-        raise SetupError("Keras must not stop trainings early by itself", received=f"{name} {limit}", hint=hint)
+        raise SetupError(
+            "Keras must not limit the epochs or steps of training", code="keras-limit", received=f"{name} {limit}", hint=hint
+        )
 
 
 def _file() -> Path:
     """The path of the file of settings, found as Keras finds it."""
-    home = os.path.expanduser("~")  # noqa: PTH111 - Path raises where there is no home
+    home = os.path.expanduser("~")  # noqa: PTH111 - Path raises if the user has no home
     usual = Path(home if os.access(home, os.W_OK) else "/tmp") / ".keras"
     return Path(os.path.expanduser(os.environ.get("KERAS_HOME", usual))) / "keras.json"  # noqa: PTH111
 
@@ -172,7 +180,12 @@ def _facts(path: Path) -> dict[str, Any]:
 
 
 def _refuse(path: Path, received: str) -> NoReturn:
-    raise SetupError(f"{path} must hold settings that Keras can read", received=received, hint="correct it, or remove it")
+    raise SetupError(
+        f"{path} must hold settings that Keras can read",
+        code="keras-settings-unreadable",
+        received=received,
+        hint="correct or remove it",
+    )
 
 
 _forked_after = False
@@ -197,14 +210,15 @@ if hasattr(os, "register_at_fork"):  # not on Windows
 def _require_working_tensorflow() -> None:
     if _forked_after:
         raise SetupError(
-            "TensorFlow does not work in a process that was forked after it was used",
-            received="a forked process",
-            hint="start processes by multiprocessing.get_context('spawn')",
+            "TensorFlow does not work in a process that was forked after TensorFlow ran",
+            code="forked-process",
+            hint="start processes with multiprocessing.get_context('spawn')",
         )
     tensorflow = sys.modules.get("tensorflow")
     if tensorflow is not None and not tensorflow.executing_eagerly():
         raise SetupError(
             "TensorFlow must execute eagerly",
-            received="a graph as the default, or eager execution disabled",
+            code="tensorflow-not-eager",
+            received="a default graph, or disabled eager execution",
             hint="call this outside of tf.Graph and tf.function, without disable_eager_execution",
         )

@@ -1,4 +1,4 @@
-"""What differs between operating systems."""
+"""Facts about the machine: memory, processors, GPUs and temporary folders."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 
 
 def peak_memory_mb() -> float | None:
-    """Largest resident memory of this process so far, in MiB (2**20 bytes); None where the system does not tell.
+    """Largest resident memory of this process so far, in MiB (2**20 bytes); None if the system does not report it.
 
     On Linux from ``VmHWM`` of proc(5): the figure of getrusage(2) outlives exec, so it starts at what the calling program used.
     """
@@ -33,46 +33,46 @@ _CONTAINERS = (
     ("/sys/fs/cgroup", "memory.max", "memory.current", "inactive_file"),
     ("/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
 )
-"""Of control groups, version 2 and 1: the limit, what is taken, and how much of that are files which the system can let go."""
+"""Control groups, version 2 and 1: folder, limit, memory in use, and the part of it that is reclaimable file cache."""
 
 
 def available_memory_mb() -> float | None:
-    """Memory that a process may still take without swapping, in MiB; None where the system does not tell.
+    """Memory that a process may still use without swapping, in MiB; None if the system does not report it.
 
-    Linux: the least of what the machine has (proc(5)) and what a container leaves.
+    On Linux: the smaller of what the machine has available (proc(5)) and what the limit of a container leaves.
     """
-    found = []
+    available = []
     with suppress(OSError):
         lines = Path("/proc/meminfo").read_text().splitlines()
-        found += [int(line.split()[1]) / 2**10 for line in lines if line.startswith("MemAvailable:")]
-    for folder, limit, taken, files in _CONTAINERS:
-        with suppress(OSError, ValueError, KeyError):  # none, or "max"
+        available += [int(line.split()[1]) / 2**10 for line in lines if line.startswith("MemAvailable:")]
+    for folder, limit, used, cached in _CONTAINERS:
+        with suppress(OSError, ValueError, KeyError):  # no control group, or "max" for no limit
             here = Path(folder)
-            kept = dict(line.split() for line in (here / "memory.stat").read_text().splitlines())
-            free = int((here / limit).read_text()) - int((here / taken).read_text()) + int(kept[files])
-            found.append(max(0, free) / 2**20)
-    return min(found, default=None)
+            statistics = dict(line.split() for line in (here / "memory.stat").read_text().splitlines())
+            free = int((here / limit).read_text()) - int((here / used).read_text()) + int(statistics[cached])
+            available.append(max(0, free) / 2**20)
+    return min(available, default=None)
 
 
 class TemporaryFolder:
-    """A folder that goes when nothing refers to this object any more, or at exit. `tempfile.TemporaryDirectory` warns of that.
+    """A folder that is removed with this object or at exit. `tempfile.TemporaryDirectory` would warn about that.
 
     Attributes:
-        path: Where it lies.
+        path: The folder.
     """
 
     def __init__(self) -> None:
         self.path = Path(tempfile.mkdtemp(prefix="crossroads-"))
         # On Windows the file of a graph stays open while a predictor lives.
-        self._goes = weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
+        self._remove = weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
 
     def keep(self) -> None:
-        """Leave the folder where it is."""
-        self._goes.detach()
+        """Keeps the folder."""
+        self._remove.detach()
 
 
 def usable_processors(most: int) -> int:
-    """The number of processors that this process may use, at most `most`."""
+    """The number of processors that this process may use, but at most `most`."""
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(usable, most))
 
@@ -94,7 +94,7 @@ def has_gpu() -> bool:
 
 @contextmanager
 def full_float32() -> Iterator[None]:
-    """Inside, products of float32 are such on a GPU too, where they are by default rounded to 10 bits (TF32)."""
+    """Inside, a GPU multiplies float32 in full precision; by default it rounds to 10 bits (TF32)."""
     import keras
 
     if keras.backend.backend() == "jax":

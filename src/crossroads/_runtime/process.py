@@ -40,20 +40,20 @@ from crossroads.errors import CrossroadsWarning
 ONEDNN = "TF_ENABLE_ONEDNN_OPTS"
 _LOG_LEVEL = "TF_CPP_MIN_LOG_LEVEL"
 _LEGACY = "TF_USE_LEGACY_KERAS"
-_OF_LIBRARIES = ("TF", "TPU_", "KMP_", "KERAS_", "HDF5_", "ENABLE_RUNTIME_UPTIME_TELEMETRY", "JAX_", "XLA_")
+_LIBRARY_PREFIXES = ("TF", "TPU_", "KMP_", "KERAS_", "HDF5_", "ENABLE_RUNTIME_UPTIME_TELEMETRY", "JAX_", "XLA_")
 """Prefixes of the variables that Keras and the libraries below it set when they are imported. All others belong to the caller."""
 
 
 @contextmanager
 def process_settings() -> Iterator[None]:
-    """Change the process as this module says. Calls may nest and overlap; the last one to end restores everything."""
+    """Changes the process as this module describes. Calls may nest and overlap; the last one to end restores everything."""
     with _filters.held(), _settings.held():
         yield
 
 
 @contextmanager
 def warnings_shown() -> Iterator[None]:
-    """Show warnings of libraries that would be raised as errors. If there are none, nothing is changed."""
+    """Shows warnings of libraries that filters would turn into errors. Without such filters it changes nothing."""
     if not _filters.holders and not any(action == "error" for action, *_ in warnings.filters):
         yield
         return
@@ -115,7 +115,7 @@ _loaded_here = False
 @contextmanager
 def _environment() -> Iterator[None]:
     global _loaded_here
-    before = {name: value for name, value in os.environ.items() if name.startswith(_OF_LIBRARIES)}
+    before = {name: value for name, value in os.environ.items() if name.startswith(_LIBRARY_PREFIXES)}
     absent = "tensorflow" not in sys.modules
     if absent or _loaded_here:  # otherwise the caller loaded it, and the variables describe how
         use_onednn()
@@ -126,7 +126,7 @@ def _environment() -> Iterator[None]:
         yield
     finally:
         _loaded_here = _loaded_here or (absent and "tensorflow" in sys.modules)
-        for name in [name for name in os.environ if name.startswith(_OF_LIBRARIES) and name not in before]:
+        for name in [name for name in os.environ if name.startswith(_LIBRARY_PREFIXES) and name not in before]:
             del os.environ[name]
         os.environ.update(before)
 
@@ -151,11 +151,11 @@ def _memory() -> Iterator[None]:
         yield
     finally:
         if not before:
-            _let_go_of_freed_memory()
+            _release_freed_memory()
 
 
 def use_onednn() -> None:
-    """Make TensorFlow train with oneDNN on every x86 processor, if it is not loaded yet and the user has not decided otherwise.
+    """Makes TensorFlow train with oneDNN on every x86 processor, if it is not loaded yet and the user has not decided otherwise.
 
     By default it does so only on processors with AVX512_VNNI. On others, its own kernels took 1.1 to 2.4 times as long for a
     training step (`python -m benchmarks onednn`).
@@ -165,12 +165,12 @@ def use_onednn() -> None:
 
 
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3  # parameters of mallopt(3)
-_MOST_MMAP_THRESHOLD = 2**25  # that the C library takes, and that it arrives at by itself
+_MOST_MMAP_THRESHOLD = 2**25  # the largest that the C library accepts, and where its adaptation ends
 _kept = False
 
 
 def keep_freed_memory() -> bool:
-    """Keep freed memory for reuse. Returns whether it took effect, which needs the GNU C library.
+    """Keeps freed memory for reuse. Returns whether this took effect, which needs the GNU C library.
 
     TensorFlow frees its activations after each training step and allocates them again in the next one. Without this, the system
     takes the pages back and clears them each time. Training MobileNet on 960 images (96 px, batches of 32) took 24 s of processor
@@ -181,7 +181,7 @@ def keep_freed_memory() -> bool:
     return _kept
 
 
-def _let_go_of_freed_memory() -> None:
+def _release_freed_memory() -> None:
     global _kept
     # Setting a threshold ends its adaptation, so each gets the value at which adaptation ends: mallopt(3), M_MMAP_THRESHOLD.
     _mallopt({_TRIM_THRESHOLD: 2 * _MOST_MMAP_THRESHOLD, _TOP_PAD: 2**17, _MMAP_THRESHOLD: _MOST_MMAP_THRESHOLD})
@@ -205,29 +205,29 @@ _CHATTER = ("absl::InitializeLog", "oneDNN custom operations are on", "cpu_featu
 
 @contextmanager
 def without_chatter() -> Iterator[None]:
-    """Filter TensorFlow's start-up notices from the standard error stream. No setting of TensorFlow does that.
+    """Filters TensorFlow's start-up notices from the standard error stream. TensorFlow has no setting for that.
 
     File descriptor 2 points to a temporary file in the meantime.
     """
     with ExitStack() as undo:
-        with suppress(OSError, ValueError, AttributeError):  # no such stream, or no room for a temporary file
+        with suppress(OSError, ValueError, AttributeError):  # no such stream, or no space for a temporary file
             _divert(undo)
         yield
 
 
 def _divert(undo: ExitStack) -> None:
     stream = sys.__stderr__.fileno()  # type: ignore[union-attr]
-    said = undo.enter_context(tempfile.TemporaryFile())  # noqa: SIM115
+    captured = undo.enter_context(tempfile.TemporaryFile())  # noqa: SIM115
     sys.__stderr__.flush()  # type: ignore[union-attr]
-    kept = os.dup(stream)
-    os.dup2(said.fileno(), stream)
+    original = os.dup(stream)
+    os.dup2(captured.fileno(), stream)
 
     def put_back() -> None:
         sys.__stderr__.flush()  # type: ignore[union-attr]
-        os.dup2(kept, stream)
-        os.close(kept)
-        said.seek(0)
-        for line in said.read().decode(errors="replace").splitlines():
+        os.dup2(original, stream)
+        os.close(original)
+        captured.seek(0)
+        for line in captured.read().decode(errors="replace").splitlines():
             if not any(word in line for word in _CHATTER):
                 print(line, file=sys.stderr)
 

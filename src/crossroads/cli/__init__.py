@@ -1,10 +1,9 @@
-"""The command line. Each command reads its options, calls one function of the library, and shows what came back."""
+"""The command line. Each command reads its options, calls one function of the library, and shows the result."""
 
 from __future__ import annotations
 
 import errno
 import os
-import re
 import sys
 from typing import Any
 
@@ -13,7 +12,8 @@ import typer
 from crossroads._runtime.process import process_settings
 from crossroads.cli import _advise, _fit, _networks, _use  # noqa: F401 - importing a module adds its commands
 from crossroads.cli._app import INTERRUPTED, app
-from crossroads.errors import CrossroadsError, RecipeError
+from crossroads.errors import CrossroadsError
+from crossroads.recipe.option import RENAMED
 from crossroads.report.streams import escape_standard_streams
 
 __all__ = ["app", "main"]
@@ -27,24 +27,22 @@ UsageError: Any = typer.BadParameter.__base__
 
 @process_settings()
 def main() -> None:
-    """Run the command line; a user's mistake is one line on the standard error stream and exit code 2."""
+    """Runs the command line. A user's mistake is one line on the standard error stream and exit code 2."""
     escape_standard_streams()
     try:
         code = app(args=sys.argv[1:] or ["--help"], prog_name="crossroads", standalone_mode=False)
-        if code == INTERRUPTED:  # what Typer makes of Ctrl-C
+        if code == INTERRUPTED:  # Typer turns Ctrl-C into this
             _fail("stopped", code)
         if sys.stdout is not None:
-            sys.stdout.flush()  # here, where a reader that is gone is no traceback
+            sys.stdout.flush()  # here, so that a closed pipe causes no traceback
         sys.exit(code)
-    except RecipeError as error:
-        _fail(str(_of_options(error)), error.exit_code)
     except CrossroadsError as error:
-        _fail(str(error), error.exit_code)
+        _fail(error.text(_spelled), error.exit_code)
     except UsageError as error:
         where = f"{error.ctx.command_path} --help" if error.ctx else "crossroads --help"
-        _fail(f"{_said(error)}; see {where}", error.exit_code)
+        _fail(f"{_usage_message(error)}; see {where}", error.exit_code)
     except BrokenPipeError:
-        # The reader of our output is gone, as in `| head`; there is nobody to tell.
+        # The reader of our output is gone, as in `| head`; nobody can see a message.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except OSError as error:
@@ -53,30 +51,36 @@ def main() -> None:
         _fail(f"{error.filename or 'a file'} must be writable; received {error.strerror}; make room or choose another place", 2)
 
 
-def _of_options(error: RecipeError) -> RecipeError:
-    """The error with the fields of a recipe as the options are written: ``--freeze-to``; one of a file of these stays."""
-    from crossroads.recipe import OPTIONS, Recipe
-
-    place, of_place, rest = error.rule.partition(": ")
-    if of_place and place != OPTIONS:
-        return error
-    options = Recipe.__dataclass_fields__.keys() - {"data", "augmentation"}
-
-    def option(found: re.Match[str]) -> str:
-        return "--" + found[0].replace("_", "-") if found[0] in options else found[0]
-
-    fields = r"\b[a-z]+(?:_[a-z]+)+\b|^[a-z]+(?= must | does | belongs )"
-    rule, hint = (None if text is None else re.sub(fields, option, text) for text in (rest or error.rule, error.hint))
-    return RecipeError(rule or "", received=error.received, hint=hint)
+def _spelled(name: str) -> str:
+    """A recipe field or an argument as the command line spells it: ``--freeze-to``, ``DATA``. Other names stay as they are."""
+    return _spellings(typer.main.get_command(app)).get(name, name)
 
 
-def _said(error: Any) -> str:
-    """What Typer says is wrong; where a command is missing or unknown, with those that there are."""
-    said: str = error.format_message().rstrip(".")
+def _spellings(command: Any) -> dict[str, str]:
+    """The spelling of each parameter of a command and of its subcommands."""
+    spellings: dict[str, str] = {}
+    for inner in getattr(command, "commands", {}).values():
+        spellings |= _spellings(inner)
+    return spellings | {
+        parameter.name: parameter.opts[0] if parameter.param_type_name == "option" else parameter.metavar
+        for parameter in command.params
+    }
+
+
+def _usage_message(error: Any) -> str:
+    """Typer's message; the new name of a renamed option; the known commands if a command is missing or unknown."""
+    message: str = error.format_message().rstrip(".")
+    old = getattr(error, "option_name", "").lstrip("-").replace("-", "_")
+    if old in RENAMED:
+        return f"{error.option_name} has a new name; use {_spelled(RENAMED[old])}"
     commands = ", ".join(sorted(getattr(error.ctx and error.ctx.command, "commands", ())))
-    if said == "Missing command":
+    if message == "Missing command":
         return f"{error.ctx.command_path} needs a command: {commands}"
-    return f"{said}; there are {commands}" if said.startswith("No such command") and "Did you mean" not in said else said
+    return (
+        f"{message}; known commands: {commands}"
+        if message.startswith("No such command") and "Did you mean" not in message
+        else message
+    )
 
 
 def _fail(message: str, code: int) -> None:

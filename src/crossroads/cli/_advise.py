@@ -7,42 +7,44 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from crossroads.cli._app import ClassNames, Data, Json, Quiet, StrictSplit, app, watching
+from crossroads.cli._app import Data, Json, PlainCommand, Quiet, app, recipe_options, watching
 
 
-@app.command()
+@app.command(cls=PlainCommand)
+@recipe_options(("class_names", "validation", "test_fraction", "image_size", "resize", "seed", "strict"))
 def advise(
     data: Data,
     backbone: Annotated[
         Optional[list[str]],
         typer.Option(
-            help="A pretrained network to consider; again for another. Those whose weights are here by default.", show_default=False
+            metavar="NAME",
+            help="A pretrained network to consider; repeat it for another. [default: those whose weights are cached]",
+            show_default=False,
         ),
     ] = None,
     weights: Annotated[
         Optional[list[str]],
-        typer.Option(help="Its weights: imagenet (default), none, or a file; once for all, or once for each.", show_default=False),
+        typer.Option(
+            metavar="NAME",
+            help="Its weights: imagenet, none, or a file; once for all backbones, or once for each. [default: imagenet]",
+            show_default=False,
+        ),
     ] = None,
     budget: Annotated[
         Optional[str],
-        typer.Option(help="Time that a training may take, such as 90s, 5m or 1h; any by default.", show_default=False),
+        typer.Option(
+            metavar="TIME", help="Time that training may take, such as 90s, 5m or 1h. [default: no limit]", show_default=False
+        ),
     ] = None,
     test: Annotated[
-        Optional[Path], typer.Option(help="A separate test set: no test is then held out of DATA.", show_default=False)
+        Optional[Path],
+        typer.Option(metavar="PATH", help="A separate test set: no test is then held out of DATA.", show_default=False),
     ] = None,
-    class_names: ClassNames = None,
-    image_size: Annotated[
-        Optional[int], typer.Option(help="Side in pixels; chosen from the images by default.", show_default=False)
-    ] = None,
-    resize: Annotated[Optional[str], typer.Option(help="squash, or crop, the default for photographs.", show_default=False)] = None,
-    validation: Annotated[Optional[float], typer.Option(help="Share that is not looked at, as in fit.", show_default=False)] = None,
-    test_fraction: Annotated[Optional[float], typer.Option(help="Share held out as test, as in fit.", show_default=False)] = None,
-    seed: Annotated[Optional[int], typer.Option(help="Decides split, sample and random weights.", show_default=False)] = None,
-    strict: StrictSplit = False,
     json: Json = False,
     quiet: Quiet = False,
+    **fields: Any,
 ) -> None:
-    """Say which strategy fits labelled images, from measurements on them, and why.
+    """Measure which strategy fits labelled images, and say why.
 
     \b
     Example:
@@ -53,19 +55,9 @@ def advise(
     from crossroads.report.advice import print_advice
     from crossroads.report.console import print_json
 
-    options: dict[str, Any] = {
-        "class_names": None if class_names is None else str(class_names),
-        "budget": budget,
-        "image_size": image_size,
-        "resize": resize,
-        "validation": validation,
-        "test_fraction": test_fraction,
-        "seed": seed,
-        "strict": strict or None,
-    }
     with watching(json=json, quiet=quiet) as watcher:
-        found = ask(data, backbones=backbone or (), weights=weights or (), test=test, watcher=watcher, **options)
+        advice = ask(data, backbones=backbone or (), weights=weights or (), test=test, budget=budget, watcher=watcher, **fields)
     if json:
-        print_json(found.to_json())
+        print_json(advice.to_json())
     else:
-        print_advice(found)
+        print_advice(advice)

@@ -1,15 +1,20 @@
-"""What every command shares: the application, its common arguments, and how a run is watched."""
+"""What every command shares: the application, common arguments, options of the recipe, and the watcher of a run."""
 
 from __future__ import annotations
 
+import inspect
 import sys
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
+from typer.core import TyperCommand
 
 import crossroads
+from crossroads.recipe import Recipe
+from crossroads.recipe.option import Option, options
 
 if TYPE_CHECKING:
     from crossroads.report.console import ConsoleWatcher, NotesOnly
@@ -31,15 +36,62 @@ Data = Annotated[
     typer.Argument(metavar="DATA", help="Labelled images: a folder, an archive, CSV, pickle, .npz or Parquet.", show_default=False),
 ]
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="The folder that `fit` wrote.", show_default=False)]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object, for a program to read.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object for programs.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show notes and the result only, no progress.")]
-ClassNames = Annotated[
-    Optional[Path], typer.Option(help="A file that names integer labels, such as lines of 14,Stop.", show_default=False)
-]
+ClassNames = Annotated[Optional[Path], typer.Option(metavar="PATH", help=options(Recipe)["class_names"].help, show_default=False)]
 Strict = Annotated[bool, typer.Option("--strict", help="Stop at the first image that cannot be read.")]
-StrictSplit = Annotated[
-    bool, typer.Option("--strict", help="Refuse images that cannot be read, and classes too small to be split.")
-]
+
+_METAVARS = {int: "INTEGER", float: "NUMBER", str: "NAME"}
+
+
+class PlainCommand(TyperCommand):
+    """A command whose help has a section for each group of options, and no names of Python types."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Writes the help of arguments and options."""
+        sections: dict[str, list[tuple[str, str]]] = {}
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx)
+            if record is not None:
+                argument = parameter.param_type_name == "argument"
+                title = getattr(parameter, "rich_help_panel", None) or ("Arguments" if argument else "Options")
+                name = parameter.metavar if argument and parameter.metavar else record[0]
+                sections.setdefault(title, []).append((name, record[1]))
+        for title, records in sections.items():
+            with formatter.section(title):
+                formatter.write_dl(records)
+
+
+def recipe_options(names: Iterable[str]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Gives a command the options of these fields of the recipe, in place of its ``**fields``."""
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        signature = inspect.signature(command, eval_str=True)
+        own = [parameter for parameter in signature.parameters.values() if parameter.kind is not parameter.VAR_KEYWORD]
+        added = [_parameter(options(Recipe)[name]) for name in names]
+        keywords = [parameter.replace(kind=parameter.KEYWORD_ONLY) for parameter in (*own, *added)]
+        command.__signature__ = signature.replace(parameters=keywords)  # type: ignore[attr-defined]
+        return command
+
+    return decorate
+
+
+def _parameter(field: Option) -> inspect.Parameter:
+    """An option of the command line: None if it is not given."""
+    spelled = f"--{field.name.replace('_', '-')}"
+    switch = f"{spelled}/--no-{field.name.replace('_', '-')}" if field.kind is bool and field.optional else spelled
+    facts = [", ".join(field.choices)] if field.choices else []
+    if field.default_text not in ("none", "false"):
+        facts.append(f"default: {field.default_text}")
+    info = typer.Option(
+        switch,
+        help=f"{field.help} [{'; '.join(facts)}]" if facts else field.help,
+        metavar=None if field.kind is bool else field.metavar or _METAVARS[field.kind],
+        show_default=False,
+        rich_help_panel=field.group,
+    )
+    kind = str if field.convert is not None else field.kind
+    return inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[Optional[kind], info])
 
 
 def _version(asked: bool) -> None:
@@ -56,7 +108,7 @@ def _main(
 
 
 def watching(*, json: bool, quiet: bool) -> AbstractContextManager[ConsoleWatcher | NotesOnly]:
-    """Progress on the standard output, or on the error stream where the output is for a program; `quiet` shows notes only."""
+    """Shows progress on the standard output, or on the error stream if the output is JSON; `quiet` shows notes only."""
     from crossroads.report.console import ConsoleWatcher, NotesOnly
 
     return nullcontext(NotesOnly(sys.stderr)) if quiet else ConsoleWatcher(sys.stderr if json else sys.stdout)

@@ -1,4 +1,4 @@
-"""The commands about networks: which there are, where their weights lie, what of their features is cached."""
+"""The commands about networks, their weights and their cached features."""
 
 from __future__ import annotations
 
@@ -7,35 +7,35 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from crossroads.cli._app import Json, app
+from crossroads.cli._app import Json, PlainCommand, app
 
 if TYPE_CHECKING:
     from crossroads.networks.records import Backbone
 
-weights_app = typer.Typer(help="ImageNet weights in the cache that Keras uses.", rich_markup_mode=None)
-cache_app = typer.Typer(help="Features of frozen networks in the cache.", rich_markup_mode=None)
+weights_app = typer.Typer(help="ImageNet weights in the cache of Keras.", rich_markup_mode=None)
+cache_app = typer.Typer(help="Cached features of frozen networks.", rich_markup_mode=None)
 app.add_typer(weights_app, name="weights")
 app.add_typer(cache_app, name="cache")
 
 
-@app.command()
+@app.command(cls=PlainCommand)
 def backbones(
     name: Annotated[
-        Optional[str], typer.Argument(metavar="NAME", help="One backbone, to see where it can be cut.", show_default=False)
+        Optional[str], typer.Argument(metavar="NAME", help="A backbone whose cuts are listed.", show_default=False)
     ] = None,
     image_size: Annotated[
-        Optional[int], typer.Option(help="Side in pixels at which its cuts are listed.", show_default=False)
+        Optional[int], typer.Option(metavar="INTEGER", help="Side in pixels at which its cuts are listed.", show_default=False)
     ] = None,
     json: Json = False,
 ) -> None:
-    """List the networks, or the cuts of one.
+    """List the backbones, or the cuts of one backbone.
 
     \b
     Example:
       crossroads backbones
       crossroads backbones mobilenet
     """
-    from crossroads.errors import RecipeError
+    from crossroads.errors import RecipeError, option
     from crossroads.networks.catalog import CATALOG
     from crossroads.report.console import print_json, print_table
 
@@ -43,7 +43,13 @@ def backbones(
         _show_cuts(name, image_size, json)
         return
     if image_size is not None:
-        raise RecipeError("--image-size does nothing with the list of all", received=image_size, hint="name a backbone")
+        raise RecipeError(
+            f"{option('image_size')} has no effect on the list of all backbones",
+            code="option-without-effect",
+            field="image_size",
+            received=image_size,
+            hint="name a backbone",
+        )
     if json:
         print_json([record.to_json() for record in CATALOG])
         return
@@ -58,7 +64,7 @@ def _row(record: Backbone) -> tuple[object, ...]:
 
 
 def _show_cuts(name: str, image_size: int | None, json: bool) -> None:
-    """The record of one backbone and its cuts at one image size."""
+    """Prints the record of one backbone, and its cuts at one image size."""
     from crossroads._runtime.keras_setup import load_keras
     from crossroads.networks.construct import choose
     from crossroads.report.console import print_json, print_lines, print_table
@@ -95,7 +101,7 @@ def _show_cuts(name: str, image_size: int | None, json: bool) -> None:
     ]
     if record.pretrained is not None:
         lines.append(("imagenet_weights", record.pretrained.address))
-        lines.append(("imagenet_digest", record.pretrained.digest or "none published: a download is not verified"))
+        lines.append(("imagenet_digest", record.pretrained.digest or "none published, so downloads are not verified"))
     print_lines(lines)
     print()
     header = ("index", "cut", "depth", "channels", "side", "multiply-adds", "parameters")
@@ -108,9 +114,9 @@ def _show_cuts(name: str, image_size: int | None, json: bool) -> None:
     )
 
 
-@weights_app.command("list")
+@weights_app.command("list", cls=PlainCommand)
 def weights_list(json: Json = False) -> None:
-    """List the files of ImageNet weights: where each comes from, and which are here.
+    """List the files of ImageNet weights, their addresses, and which are cached.
 
     \b
     Example:
@@ -125,7 +131,7 @@ def weights_list(json: Json = False) -> None:
         print_json([{key: getattr(row, key) for key in keys} | {"path": str(row.path)} for row in rows])
         return
     print_table(
-        ("file", "here", "digest", "backbones", "address, without the file"),
+        ("file", "cached", "digest", "backbones", "address without the file name"),
         (
             (
                 r.file,
@@ -139,11 +145,11 @@ def weights_list(json: Json = False) -> None:
     )
 
 
-@weights_app.command("add")
+@weights_app.command("add", cls=PlainCommand)
 def weights_add(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A file that `crossroads weights list` names.", show_default=False)],
 ) -> None:
-    """Put a file of ImageNet weights into the cache, so that `--weights imagenet` works without a network.
+    """Copy a file of ImageNet weights into the cache, so that `--weights imagenet` works offline.
 
     \b
     Example:
@@ -154,9 +160,9 @@ def weights_add(
     print(f"added: {add(file)}")
 
 
-@cache_app.command("info")
+@cache_app.command("info", cls=PlainCommand)
 def cache_info(json: Json = False) -> None:
-    """Show what features are cached, and how much room they take.
+    """Show the cached features and their size.
 
     \b
     Example:
@@ -182,7 +188,7 @@ def cache_info(json: Json = False) -> None:
         print_table(("features", "images", "size", "last used"), lines)
 
 
-@cache_app.command("clear")
+@cache_app.command("clear", cls=PlainCommand)
 def cache_clear() -> None:
     """Remove all cached features. Runs that need them compute them again.
 
@@ -201,7 +207,7 @@ def _shortened(name: str, most: int = 60) -> str:
 
 
 def _count(number: int) -> str:
-    """In thousands, millions or billions."""
+    """A count in thousands, millions or billions."""
     for unit, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if number >= unit:
             return f"{number / unit:.3g} {letter}"

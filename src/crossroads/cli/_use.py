@@ -1,4 +1,4 @@
-"""The commands around training: look at data, score, predict, try."""
+"""The commands before and after training: audit, evaluate, predict and demo."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from typing import Annotated, Optional
 
 import typer
 
-from crossroads.cli._app import ClassNames, Data, Json, Quiet, Run, Strict, app, watching
+from crossroads.cli._app import ClassNames, Data, Json, PlainCommand, Quiet, Run, Strict, app, watching
 
 
-@app.command()
+@app.command(cls=PlainCommand)
 def audit(
     data: Data,
-    min_images: Annotated[int, typer.Option(min=1, help="Report classes with fewer images than this.")] = 10,
+    min_images: Annotated[int, typer.Option(metavar="INTEGER", min=1, help="Report classes with fewer images than this.")] = 10,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Check labelled images before training: unreadable, blank, duplicated, leaking, unbalanced, mirrored.
+    """Find unreadable, blank, duplicated, leaking, unbalanced and mirrored images before training.
 
     \b
     Example:
@@ -31,14 +31,14 @@ def audit(
     from crossroads.report.console import print_audit, print_json
 
     with watching(json=json, quiet=quiet) as watcher:
-        found = check(data, min_images=min_images, watcher=watcher)
+        result = check(data, min_images=min_images, watcher=watcher)
     if json:
-        print_json(found.to_json())
+        print_json(result.to_json())
     else:
-        print_audit(found)
+        print_audit(result)
 
 
-@app.command()
+@app.command(cls=PlainCommand)
 def evaluate(
     run: Run, data: Data, class_names: ClassNames = None, strict: Strict = False, json: Json = False, quiet: Quiet = False
 ) -> None:
@@ -60,11 +60,11 @@ def evaluate(
         print_evaluation(scored)
 
 
-@app.command()
+@app.command(cls=PlainCommand)
 def predict(
     run: Run,
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE", help="Image files, or folders of such.", show_default=False)],
-    top: Annotated[int, typer.Option(min=1, help="How many labels an image.")] = 5,
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE", help="Image files, or folders of images.", show_default=False)],
+    top: Annotated[int, typer.Option(metavar="INTEGER", min=1, help="Number of labels per image.")] = 5,
     json: Json = False,
 ) -> None:
     """Rank the labels of images.
@@ -76,6 +76,7 @@ def predict(
     from crossroads.errors import ImageRefused
     from crossroads.files.text import printable
     from crossroads.predictor import Predictor
+    from crossroads.progress import Note
     from crossroads.report.console import NotesOnly, print_json, print_predictions
 
     notes: list[str] = []
@@ -85,7 +86,7 @@ def predict(
     predictions, refused = Predictor.load(run).predict_each(files, top=top)
     if json:
         if refused:
-            notes.append(f"{len(refused)} of {len(files)} images were refused")
+            notes.append(Note(f"{len(refused)} of {len(files)} images were refused", "images-refused", images=len(refused)))
         listed = [{"name": error.name, "reason": str(error).removeprefix(f"{error.name}: ")} for error in refused]
         print_json({"predictions": [p.to_json() for p in predictions], "refused": listed, "warnings": notes})
     else:
@@ -97,39 +98,41 @@ def predict(
 
 
 def _files(places: list[Path], note: Callable[[str], None]) -> list[Path]:
-    """Files as they are named; of a folder, the images that `fit` would find in it, in natural order."""
+    """Returns the files as named; for a folder, the images that `fit` would read from it, in natural order."""
     from crossroads.data.readers._listing import described, is_image_name
     from crossroads.errors import DataError
     from crossroads.files.trees import Folder
 
-    found: list[Path] = []
+    files: list[Path] = []
     for place in places:
         if not place.is_dir():
-            found.append(place)
+            files.append(place)
             continue
         folder = Folder(place)
         images = [folder.path_of(name) for name in folder.names() if is_image_name(name)]
         if not images:
             raise DataError(
                 f"{folder.origin} must hold images",
+                code="no-images",
                 received=described(folder.names()),
-                hint="give a folder that does, or image files",
+                hint="name a folder of images, or image files",
             )
         for text in folder.repeat_notes():
             note(text)
-        found += images
-    return found
+        files += images
+    return files
 
 
-@app.command()
+@app.command(cls=PlainCommand)
 def demo(
     out: Annotated[
-        Optional[Path], typer.Option(help="A new folder; runs/demo, or the next free one, by default.", show_default=False)
+        Optional[Path],
+        typer.Option(metavar="PATH", help="A new folder. [default: runs/demo, or the next unused name]", show_default=False),
     ] = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Train, test and save a classifier of handwritten digits that come with scikit-learn: the main job in under a minute.
+    """Train, test and save a classifier of scikit-learn's handwritten digits in under a minute.
 
     \b
     Example:
@@ -150,7 +153,7 @@ def demo(
 
 
 def _program() -> str:
-    """How the user can call this program: by its name where the shell finds it, else by its path."""
+    """How the user can call this program: by name if the shell finds it, otherwise by path."""
     import shutil
 
     return "crossroads" if shutil.which("crossroads") else os.path.relpath(sys.argv[0])

@@ -1,1 +1,1 @@
-"""What a person is shown."""
+"""How results, notes and progress are shown."""

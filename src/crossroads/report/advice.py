@@ -1,4 +1,4 @@
-"""Advice on the terminal: the case, what to do in order, the reasons, the depth profile."""
+"""Advice on the terminal: the case, the recommended strategies, the reasons and the depth profiles."""
 
 from __future__ import annotations
 
@@ -8,34 +8,34 @@ from crossroads.advice.profile import Profile
 from crossroads.report.console import print_lines, print_table
 
 BAR = 30
-"""Characters of a bar that stands for an accuracy of 1."""
+"""Length in characters of the bar for an accuracy of 1."""
 
 
-def print_advice(found: Advice) -> None:
-    """The case and the recommendation, then the ranking, the reasons, and a profile for each backbone."""
+def print_advice(advice: Advice) -> None:
+    """Prints the case and the recommendation, the ranking, the reasons, and a depth profile of each backbone."""
     lines: list[tuple[str, object]] = []
-    if found.case is not None:
-        doubt = f", though {found.case.doubt}" if found.case.doubt else ""
+    if advice.case is not None:
+        doubt = f", though {advice.case.doubt}" if advice.case.doubt else ""
         lines += [
-            ("case", f"{found.case.number}: {found.case.title}{doubt}"),
-            ("size", f"{found.case.size:.2f} of 1"),
-            ("similarity", found.case.similarity),
+            ("case", f"{advice.case.number}: {advice.case.title}{doubt}"),
+            ("size", f"{advice.case.size:.2f} of 1"),
+            ("similarity", advice.case.similarity),
         ]
-    lines += [("recommended", found.best.name), ("evidence_seconds", f"{found.evidence.seconds:.1f}")]
+    lines += [("recommended", advice.best.name), ("evidence_seconds", f"{advice.evidence.seconds:.1f}")]
     print_lines(lines)
-    print("\nwhat to do, the best first; of two within half a point the cheaper")
+    print("\nRecommended strategies (ties within 0.5 points: cheaper first)")
     header = ("strategy", "backbone", "cut", "pooling", "px", "expected accuracy", "95 %", "seconds", "memory MB", "")
-    print_table(header, [_row(candidate) for candidate in found.ranked])
-    print("\nwhy")
-    for reason in found.reasons:
+    print_table(header, [_row(candidate) for candidate in advice.ranked])
+    print("\nReasons")
+    for reason in advice.reasons:
         print(f"- {reason}")
-    for profile in found.evidence.profiles:
-        print(f"\na probe at each depth of {profile.backbone}, {profile.images:,} images at {profile.image_size} px")
+    for profile in advice.evidence.profiles:
+        print(f"\nProbe accuracy by depth: {profile.backbone}, {profile.images:,} images at {profile.image_size} px")
         print_profile(profile)
 
 
 def print_profile(profile: Profile) -> None:
-    """One line a depth, with a bar for the pretrained network and a mark where the random twin is."""
+    """Prints one line per depth: a bar for the pretrained network and a mark for its random control."""
     rows = []
     for depth in profile.depths:
         bar = list("#" * round(BAR * depth.accuracy.value))
@@ -45,8 +45,9 @@ def print_profile(profile: Profile) -> None:
             bar += [" "] * (mark + 1 - len(bar))
             bar[mark] = "|"
         rows.append((depth.cut, f"{depth.depth:.2f}", f"{depth.accuracy.value:.3f}", random, "".join(bar)))
-    what = "random" if profile.similarity is None else "pretrained"
-    print_table(("cut", "depth", what, "twin |" if what == "random" else "random |", "accuracy #"), rows)
+    # Without a similarity the network itself has random weights, and the control is a second such network.
+    names = ("random", "control |") if profile.similarity is None else ("pretrained", "random |")
+    print_table(("cut", "depth", *names, "accuracy #"), rows)
 
 
 def _row(candidate: Candidate) -> tuple[object, ...]:

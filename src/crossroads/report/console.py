@@ -1,4 +1,4 @@
-"""What the command line shows: progress while a run goes on, and results as lines and tables."""
+"""Output of the command line: progress during a run, and results as lines and tables."""
 
 from __future__ import annotations
 
@@ -24,13 +24,12 @@ class ConsoleWatcher:
     """Shows a run on a stream: progress bars on a terminal, plain lines elsewhere.
 
     Args:
-        stream: Where to write, None for nowhere; the standard error stream where the standard output is for a program. One that
-            fails is written to no more.
+        stream: The stream to write to; None for no output. After a failure, nothing more is written to it.
     """
 
     def __init__(self, stream: TextIO | None) -> None:
         self._stream = cast(TextIO, LastingStream(stream))
-        self._said: set[str] = set()
+        self._shown: set[str] = set()
         self._bars: Progress | None = None
         self._tasks: dict[str, TaskID] = {}
 
@@ -49,25 +48,25 @@ class ConsoleWatcher:
             self._bars.stop()
 
     def note(self, text: str) -> None:
-        """A line of its own, once: what holds for every trial of a race is not said again."""
+        """Prints a line, once: every run of a race repeats some notes."""
         self._once(f"note: {text}")
 
     def warning(self, text: str) -> None:
-        """A line like that of a note, once; in colour on a terminal."""
+        """Prints a line like that of a note, once; in colour on a terminal."""
         self._once(f"note: {text}", "bold yellow")
 
     def progress(self, stage: str, done: int, total: int) -> None:
-        """A bar on a terminal, one line at the end elsewhere."""
+        """Shows a bar on a terminal, or prints one line at the end elsewhere."""
         if self._bars is None and done == total:
             self._line(f"{stage}: {total:,} images")
         self._bar(stage, done, total)
 
     def step(self, epoch: int, done: int, total: int) -> None:
-        """A bar on a terminal, nothing elsewhere."""
+        """Shows a bar on a terminal, and nothing elsewhere."""
         self._bar(f"epoch {epoch}", done, total)
 
     def epoch(self, record: EpochRecord, total: int) -> None:
-        """One line."""
+        """Prints one line."""
         self._line(epoch_line(record, total))
 
     def _bar(self, name: str, done: int, total: int) -> None:
@@ -80,8 +79,8 @@ class ConsoleWatcher:
             self._bars.remove_task(self._tasks.pop(name))
 
     def _once(self, text: str, style: str | None = None) -> None:
-        if text not in self._said:
-            self._said.add(text)
+        if text not in self._shown:
+            self._shown.add(text)
             self._line(text, style)
 
     def _line(self, text: str, style: str | None = None) -> None:
@@ -92,29 +91,29 @@ class ConsoleWatcher:
 
 
 class NotesOnly(Silent):
-    """Shows notes and warnings, such as of a test set that leaks, and no progress."""
+    """Shows notes and warnings, but no progress."""
 
     def __init__(self, stream: TextIO | None) -> None:
         self._console = ConsoleWatcher(stream)
 
     def note(self, text: str) -> None:
-        """A line of its own, once."""
+        """Prints a line, once."""
         self._console.note(text)
 
     def warning(self, text: str) -> None:
-        """A line of its own, once."""
+        """Prints a line, once."""
         self._console.warning(text)
 
 
 def print_lines(lines: Iterable[tuple[str, object]]) -> None:
-    """``name: value``, a line each, as the notes' programs print their results."""
+    """Prints ``name: value`` lines."""
     for name, value in lines:
-        # Rounded first, so that what is next to nothing below zero is shown as nothing.
+        # Rounded first: -0.00001 is shown as 0.0000, not as -0.0000.
         print(f"{name}: {round(value, 4) + 0.0:.4f}" if isinstance(value, float) else f"{name}: {value}")
 
 
 def print_table(header: tuple[str, ...], rows: Iterable[tuple[object, ...]]) -> None:
-    """A table in columns as wide as their widest cell; numbers to the right."""
+    """Prints a table whose columns are as wide as their widest cell, with numbers aligned to the right."""
     cells = [tuple(map(str, row)) for row in rows]
     widths = [max(map(len, column)) for column in zip(header, *cells, strict=True)]
     right = [bool(cells) and all(_is_number(row[i]) for row in cells) for i in range(len(header))]
@@ -124,13 +123,13 @@ def print_table(header: tuple[str, ...], rows: Iterable[tuple[object, ...]]) -> 
 
 
 def print_run(run: Run) -> None:
-    """What was tried where a race chose, what the finished run scored, and where it is."""
+    """Prints the runs of the race if there was one, the scores, and the folder of the artifact."""
     metrics = run.metrics
     if metrics.get("race"):
-        header = ("tried", "backbone", "epochs", "expected", "validation", "seconds", "")
+        header = ("run", "backbone", "epochs", "expected", "validation", "seconds", "")
         print_table(header, map(_trial_row, metrics["race"]["trials"]))
         print()
-    print_lines(line for side in ("validation", "test") for line in _score_lines(side, metrics[side]))
+    print_lines(line for split in ("validation", "test") for line in _score_lines(split, metrics[split]))
     memory = metrics["peak_memory_mb"]
     print_lines(
         [
@@ -145,7 +144,7 @@ def print_run(run: Run) -> None:
 
 
 def _trial_row(trial: dict[str, Any]) -> tuple[object, ...]:
-    """A trial of a race: its epochs of those that it would have, what was expected with these before the race, what it reached."""
+    """A row for one run of a race: its epochs out of the usual number, the accuracy expected before the race, and that reached."""
     epochs, usual, reached = trial["epochs"], trial["usual_epochs"], trial["validation_accuracy"]
     return (
         trial["strategy"],
@@ -159,33 +158,33 @@ def _trial_row(trial: dict[str, Any]) -> tuple[object, ...]:
 
 
 def _best_epoch(metrics: dict[str, Any]) -> str:
-    """The epoch whose weights are kept, and of how many; of a head that finetuning did not beat, that it is one."""
+    """The epoch whose weights are kept, out of all epochs; or that finetuning did not beat the solved head."""
     last = metrics["phases"][-1]
     if last["name"] == "tune" and (last["epochs"], last["best_epoch"]) != (metrics["epochs"], metrics["best_epoch"]):
-        return f"the head's, which {last['epochs']} epochs of finetuning did not beat"
+        return f"the solved head ({last['epochs']} epochs of finetuning were not better)"
     return f"{metrics['best_epoch']} of {metrics['epochs']}"
 
 
-def _score_lines(side: str, scores: dict[str, Any] | None) -> Iterable[tuple[str, object]]:
+def _score_lines(split: str, scores: dict[str, Any] | None) -> Iterable[tuple[str, object]]:
     if scores is None:
-        yield side, "none held out"
+        yield split, "none held out"
         return
     for name in ("n", "seen_in_training", "groups", "loss", "accuracy", "balanced_accuracy"):
         if scores.get(name) is None or (name, scores[name]) == ("seen_in_training", 0):
             continue
-        yield f"{side}_{name}", scores[name]
+        yield f"{split}_{name}", scores[name]
         if f"{name}_interval" in scores:
             low, high = scores[f"{name}_interval"]
-            yield f"{side}_{name}_interval", f"{low:.4f} to {high:.4f} (95 %, {scores['interval_method']})"
+            yield f"{split}_{name}_interval", f"{low:.4f} to {high:.4f} (95 %, {scores['interval_method']})"
     if scores.get("untested_classes"):
         yield (
-            f"{side}_untested_classes",
-            f"{len(scores['untested_classes'])} of {len(scores['classes'])}, left out of balanced_accuracy",
+            f"{split}_untested_classes",
+            f"{len(scores['untested_classes'])} of {len(scores['classes'])}, excluded from balanced_accuracy",
         )
 
 
 def print_evaluation(scored: Evaluation) -> None:
-    """The scores as lines, then a table of classes, then the most confident mistakes."""
+    """Prints the scores, a table of classes, and the most confident mistakes."""
     print_lines(scored.lines())
     print(f"\n{scored.table()}")
     if scored.mistakes:
@@ -194,28 +193,28 @@ def print_evaluation(scored: Evaluation) -> None:
         print_table(("image", "true", "predicted", "confidence"), rows)
 
 
-def print_audit(found: Audit) -> None:
-    """What the data is, then a table of findings with the hint of each."""
+def print_audit(audit: Audit) -> None:
+    """Prints a summary of the data, then each finding with its hint."""
     lines: list[tuple[str, object]] = [
-        ("data", found.origin),
-        ("images", f"{found.n:,}"),
-        ("readable", f"{found.readable:,}"),
-        ("classes", len(found.counts)),
+        ("data", audit.origin),
+        ("images", f"{audit.n:,}"),
+        ("readable", f"{audit.readable:,}"),
+        ("classes", len(audit.counts)),
     ]
-    if found.groups is not None:
-        lines.append(("groups", f"{found.groups:,}"))
-    if found.splits:
-        lines.append(("splits", ", ".join(f"{name} {count:,}" for name, count in found.splits.items())))
-    if found.sides is not None:
-        smallest, median, largest = found.sides
+    if audit.groups is not None:
+        lines.append(("groups", f"{audit.groups:,}"))
+    if audit.splits:
+        lines.append(("splits", ", ".join(f"{name} {count:,}" for name, count in audit.splits.items())))
+    if audit.sides is not None:
+        smallest, median, largest = audit.sides
         lines.append(("shorter_side_px", f"{smallest} to {largest}, median {median}"))
-    counts = sorted(found.counts.values())
+    counts = sorted(audit.counts.values())
     lines.append(("images_per_class", f"{counts[0]:,} to {counts[-1]:,}"))
     print_lines(lines)
-    if not found.findings:
-        print("\nnothing to hint")
+    if not audit.findings:
+        print("\nno problems audit")
         return
-    for finding in found.findings:
+    for finding in audit.findings:
         print(f"\n{finding.severity}: {finding.code}: {finding.summary}")
         if finding.examples:
             print("  such as:")
@@ -225,7 +224,7 @@ def print_audit(found: Audit) -> None:
 
 
 def print_predictions(predictions: Iterable[Prediction]) -> None:
-    """One line an image, labels in order of probability."""
+    """Prints one line per image, with labels in order of probability."""
     for prediction in predictions:
         print(
             f"{printable(prediction.name)}: "
@@ -234,7 +233,7 @@ def print_predictions(predictions: Iterable[Prediction]) -> None:
 
 
 def print_json(value: Any) -> None:
-    """One JSON object on the standard output."""
+    """Prints one JSON object on the standard output."""
     print(json_text(value, sys.stdout))
 
 

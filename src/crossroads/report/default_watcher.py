@@ -19,7 +19,7 @@ def watched(watcher: Watcher | None, *, trains: bool = False) -> Relay:
     """The watcher of a call, or the default one, behind a relay that keeps the warnings.
 
     Args:
-        watcher: The argument of the call.
+        watcher: The argument of the call; None for the default watcher.
         trains: Whether the call trains. A warning then never ends it.
 
     Raises:
@@ -76,7 +76,7 @@ def _report(text: str) -> None:
     if LOGGER.isEnabledFor(logging.INFO):
         LOGGER.info("%s", text)
     elif _is_interactive():
-        with suppress(OSError, ValueError):  # a terminal that is gone ends no run
+        with suppress(OSError, ValueError):  # a closed terminal ends no run
             print(text.encode("utf-8", "backslashreplace").decode(), file=sys.stderr, flush=True)
 
 

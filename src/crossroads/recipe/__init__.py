@@ -1,0 +1,374 @@
+"""Every choice of a run as one typed, strict record that is read from and written to TOML.
+
+Each field states its help, group, range and default once. Checks, the options of ``crossroads fit``, the parameters of
+`crossroads.ImageClassifier`, docstrings and the reference page are derived from that, so an option is added or removed here alone.
+"""
+
+from __future__ import annotations
+
+import numbers
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from crossroads.errors import RecipeError, option
+from crossroads.recipe.option import Option, Range, build, check, declare, toml
+
+StrategyName = Literal["feature-extraction", "early-features", "finetune", "finetune-early", "warm-start", "from-scratch"]
+AskedStrategy = Literal["auto", StrategyName]
+HeadName = Literal["linear", "mlp", "sgd"]
+PoolingName = Literal["average", "average-2", "average-3", "average-4", "max", "max-2", "max-3", "max-4", "none"]
+UnfreezeName = Literal["at-once", "gradual"]
+FeatureType = Literal["float32", "float16"]
+ResizeMode = Literal["squash", "crop"]
+Precision = Literal["float32", "int8"]
+OptimizerName = Literal["adam", "adamw"]
+ScheduleName = Literal["constant", "cosine", "one-cycle"]
+ClassWeights = Literal["none", "balanced"]
+
+GROUPS = ("Data", "Strategy", "Features", "Training", "Finetuning", "Augmentation")
+DATA, STRATEGY, FEATURES, TRAINING, FINETUNING, AUGMENTATION = GROUPS
+
+
+_TIME = re.compile(r"(\d+(?:\.\d*)?|\.\d+)([smh]?)")
+
+
+def _seconds(value: object) -> object:
+    """Seconds of a time such as ``90``, ``90s``, ``5m`` or ``1h``."""
+    match = _TIME.fullmatch(value) if isinstance(value, str) else None
+    return value if match is None else float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
+
+
+def _position(value: object) -> object:
+    """The text of a number, which is the index of a cut or a fraction of the depth."""
+    if type(value) is bool or not isinstance(value, numbers.Real):
+        return value
+    return str(int(value) if isinstance(value, numbers.Integral) else float(value))
+
+
+_POSITION = "the name of a layer, an index or a fraction of the depth"
+
+
+@declare
+@dataclass(frozen=True, slots=True)
+class Augmentation:
+    """How strongly a training image is augmented before the network receives it. All zero means not at all."""
+
+    TABLE: ClassVar[str] = "augmentation"
+
+    shift: Annotated[
+        float,
+        Option("Largest shift along each axis, as a fraction of the side.", AUGMENTATION, Range(0, 0.5)),
+    ] = 0.0
+    rotation: Annotated[float, Option("Largest rotation either way, in degrees.", AUGMENTATION, Range(0, 180))] = 0.0
+    zoom: Annotated[float, Option("Largest change of scale either way, as a fraction.", AUGMENTATION, Range(0, 0.9))] = 0.0
+    shear: Annotated[float, Option("Largest shear either way, in degrees.", AUGMENTATION, Range(0, 45))] = 0.0
+    brightness: Annotated[
+        float,
+        Option("Largest change of brightness either way, as a fraction of full scale.", AUGMENTATION, Range(0, 1)),
+    ] = 0.0
+    contrast: Annotated[float, Option("Largest change of contrast either way, as a fraction.", AUGMENTATION, Range(0, 1))] = 0.0
+    flip: Annotated[
+        bool,
+        Option("Mirror half of the images; refused if two classes are mirror images of each other.", AUGMENTATION),
+    ] = False
+
+    def __post_init__(self) -> None:
+        check(self)  # 8 degrees and 8.0 are the same, also to a digest
+
+    @property
+    def active(self) -> bool:
+        """Whether any image is changed at all."""
+        return self != Augmentation()
+
+
+@declare
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What a run does.
+
+    A field that is None takes a default that depends on the run. In a resolved recipe None means that the field does not matter.
+    """
+
+    data: Annotated[str | None, Option("Path of the labelled images.", DATA, metavar="PATH")] = None
+    test: Annotated[
+        str | None, Option("Path of a separate test set, read only for the final evaluation.", DATA, metavar="PATH")
+    ] = None
+    class_names: Annotated[
+        str | None, Option("Path of a file that names integer labels, with lines such as 14,Stop.", DATA, metavar="PATH")
+    ] = None
+    backbone: Annotated[
+        str | None,
+        Option(
+            "A name from `crossroads backbones`, the path of a .keras file, or package.module:function.",
+            STRATEGY,
+            unset="small-cnn from scratch, mobilenet-v2 otherwise, and with auto those whose weights are cached",
+        ),
+    ] = None
+    strategy: Annotated[
+        AskedStrategy,
+        Option(
+            "How much of the backbone is kept, frozen and trained; auto measures what fits and races the best candidates.", STRATEGY
+        ),
+    ] = "auto"
+    budget: Annotated[
+        float | None,
+        Option(
+            "Time for choosing a strategy and training, such as 90s, 5m or 1h; only with auto.",
+            STRATEGY,
+            Range(0, 10_000_000, above=True),
+            unset="10 minutes",
+            metavar="TIME",
+            form="a number of seconds, or a time such as 90s, 5m or 1h",
+            convert=_seconds,
+        ),
+    ] = None
+    weights: Annotated[
+        str | None,
+        Option(
+            "What a pretrained strategy starts from: imagenet, none for random weights, or the path of a file.",
+            STRATEGY,
+            unset="imagenet, or the weights of your own network",
+        ),
+    ] = None
+    cut: Annotated[
+        str | None,
+        Option(
+            "Where the backbone ends: the name of a layer, the index of a cut, or a fraction of the depth such as 0.6.",
+            STRATEGY,
+            unset="the end, or 0.6 for the early strategies",
+            metavar="CUT",
+            form=_POSITION,
+            convert=_position,
+        ),
+    ] = None
+    freeze_to: Annotated[
+        str | None,
+        Option("The cut up to which the backbone stays frozen.", FINETUNING, metavar="CUT", form=_POSITION, convert=_position),
+    ] = None
+    pooling: Annotated[
+        PoolingName | None,
+        Option(
+            "How a feature map becomes a vector: averages or maxima over all of it or over a grid.",
+            FEATURES,
+            unset="average, or average-4 for the early strategies",
+        ),
+    ] = None
+    head: Annotated[
+        HeadName | None,
+        Option(
+            "linear is solved, mlp trains one hidden layer, and sgd trains one dense layer with Adam.",
+            FEATURES,
+            unset="linear, or sgd for warm-start",
+        ),
+    ] = None
+    views: Annotated[
+        int | None,
+        Option("Copies per image to cache features for: the image itself and augmented ones.", FEATURES, Range(1, 1000), unset="1"),
+    ] = None
+    feature_type: Annotated[
+        FeatureType | None,
+        Option("Number type of cached features.", FEATURES, unset="float32, or float16 with freeze_to"),
+    ] = None
+    precision: Annotated[
+        Precision | None,
+        Option("Number type for computing the frozen part; int8 needs the extra of that name.", FEATURES, unset="float32"),
+    ] = None
+    image_size: Annotated[
+        int | None,
+        Option("Side in pixels of the square that each image is resized to.", DATA, Range(8, 2048), unset="chosen from the images"),
+    ] = None
+    resize: Annotated[
+        ResizeMode | None,
+        Option(
+            "squash scales both sides, whatever the aspect ratio; crop takes the middle.",
+            DATA,
+            unset="crop for pretrained strategies on large images, otherwise squash",
+        ),
+    ] = None
+    epochs: Annotated[
+        int | None,
+        Option(
+            "Passes over the training images.",
+            TRAINING,
+            Range(1, 100_000),
+            unset="chosen from the number of images, or 10 for head sgd",
+        ),
+    ] = None
+    batch_size: Annotated[
+        int | None, Option("Images per step.", TRAINING, Range(1, 65_536), unset="the backbone's or the strategy's")
+    ] = None
+    validation: Annotated[
+        float, Option("Fraction of the images held out to choose the best epoch and head.", DATA, Range(0, 0.9, above=True))
+    ] = 0.1
+    test_fraction: Annotated[
+        float, Option("Fraction of the images held out as test set if none is given; 0 for none.", DATA, Range(0, 0.9))
+    ] = 0.1
+    seed: Annotated[
+        int, Option("Seed of the split, the initial weights, the order and the augmentation.", DATA, Range(0, 2**31 - 1))
+    ] = 0
+    augment: Annotated[bool | None, Option("Augment training images.", TRAINING, unset="the backbone's, true for finetuning")] = (
+        None
+    )
+    augmentation: Annotated[
+        Augmentation | None,
+        Option("How strongly training images are augmented.", TRAINING, unset="the backbone's or the strategy's", form="a table"),
+    ] = None
+    optimizer: Annotated[
+        OptimizerName | None,
+        Option("Adam, or AdamW with decoupled weight decay.", TRAINING, unset="the backbone's, adamw for finetuning"),
+    ] = None
+    learning_rate: Annotated[
+        float | None,
+        Option(
+            "Peak of the learning-rate schedule.",
+            TRAINING,
+            Range(0, 100, above=True),
+            unset="the backbone's, 0.0005 for finetuning",
+        ),
+    ] = None
+    schedule: Annotated[
+        ScheduleName | None, Option("Course of the learning rate.", TRAINING, unset="the backbone's, cosine for finetuning")
+    ] = None
+    weight_decay: Annotated[
+        float | None,
+        Option(
+            "Weight decay of adamw; never applied to biases and normalization.",
+            TRAINING,
+            Range(0, 10),
+            unset="the backbone's, 0.01 for finetuning",
+        ),
+    ] = None
+    label_smoothing: Annotated[
+        float | None,
+        Option(
+            "Fraction of the target that is spread over all classes.",
+            TRAINING,
+            Range(0, 0.9),
+            unset="the backbone's, 0 for finetuning",
+        ),
+    ] = None
+    class_weights: Annotated[ClassWeights, Option("balanced weighs each class by its inverse frequency.", TRAINING)] = "none"
+    mixup: Annotated[
+        float | None,
+        Option(
+            "Concentration of the Beta distribution for mixup (arXiv:1710.09412); 0 for none.", TRAINING, Range(0, 10), unset="0"
+        ),
+    ] = None
+    warm_up: Annotated[
+        float | None,
+        Option(
+            "Fraction of the steps in which the learning rate rises.",
+            TRAINING,
+            Range(0, 0.9),
+            unset="0.2 for one-cycle, 0.1 for finetuning, otherwise 0",
+        ),
+    ] = None
+    layer_decay: Annotated[
+        float | None,
+        Option(
+            "Factor of the learning rate from one block to the block below it.", FINETUNING, Range(0, 1, above=True), unset="0.85"
+        ),
+    ] = None
+    l2_sp: Annotated[
+        float | None,
+        Option(
+            "Strength of the L2 penalty towards the pretrained weights (arXiv:1802.01483).", FINETUNING, Range(0, 10), unset="0"
+        ),
+    ] = None
+    ema: Annotated[
+        float | None,
+        Option(
+            "Momentum of the moving average of the weights, which is validated and kept; 0 for none.",
+            FINETUNING,
+            Range(0, 0.99999),
+            unset="0",
+        ),
+    ] = None
+    unfreeze: Annotated[
+        UnfreezeName | None,
+        Option("Train all blocks at once, or add them one after another from the head down.", FINETUNING, unset="at-once"),
+    ] = None
+    train_batchnorm: Annotated[
+        bool | None, Option("Train BatchNorm layers and update their statistics.", FINETUNING, unset="false")
+    ] = None
+    early_stopping: Annotated[
+        int, Option("Epochs without a lower validation loss before training stops; 0 for never.", TRAINING, Range(0, 100_000))
+    ] = 0
+    strict: Annotated[bool, Option("Refuse unreadable images, and classes too small to be split.", DATA)] = False
+
+    def __post_init__(self) -> None:
+        check(self)
+        if self.weight_decay and self.optimizer == "adam":
+            raise RecipeError(
+                f"{option('weight_decay')} has no effect with {option('optimizer')} adam",
+                code="option-without-effect",
+                field="weight_decay",
+                received=self.weight_decay,
+                hint=f"set {option('optimizer')} to adamw",
+            )
+        if self.augment is False and self.augmentation is not None and self.augmentation.active:
+            raise RecipeError(
+                "augmentation has no effect if augment is false",
+                code="option-without-effect",
+                field="augmentation",
+                hint="set augment to true, or drop the augmentation",
+            )
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any], source: str | None = None) -> Self:
+        """Returns a recipe from plain values.
+
+        Args:
+            values: Keys are names of fields. `augmentation` may be a mapping.
+            source: The file that the values come from, which errors name.
+
+        Raises:
+            RecipeError: An unknown key, with the nearest known one, or a value that is not accepted.
+        """
+        try:
+            return build(cls, values)
+        except RecipeError as error:
+            if source is None:
+                raise
+            raise error.from_source(source) from None
+
+    @classmethod
+    def from_toml(cls, path: str | Path) -> Self:
+        """Returns a recipe from a TOML file. Raises `RecipeError` if the file is missing, not TOML, or not a recipe."""
+        return cls.from_mapping(read_toml(path), str(path))
+
+    def to_mapping(self) -> dict[str, Any]:
+        """Returns plain values, without the fields that are None."""
+        return {key: value for key, value in asdict(self).items() if value is not None}
+
+    def to_toml(self) -> str:
+        """Returns the recipe as TOML text; `from_toml` of it gives an equal recipe."""
+        values = self.to_mapping()
+        tables = {key: value for key, value in values.items() if isinstance(value, dict)}
+        lines = [f"{key} = {toml(value)}" for key, value in values.items() if key not in tables]
+        for name, table in tables.items():
+            lines += ["", f"[{name}]", *(f"{key} = {toml(value)}" for key, value in table.items())]
+        return "\n".join(lines) + "\n"
+
+    def with_options(self, **values: Any) -> Self:
+        """Returns a copy with those fields replaced that are given and not None."""
+        return replace(self, **{key: value for key, value in values.items() if value is not None})
+
+
+def read_toml(path: str | Path) -> dict[str, Any]:
+    """Returns the keys of a TOML file as they are. Raises `RecipeError` if it is missing or not TOML."""
+    try:
+        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RecipeError(
+            f"the file of {option('recipe')} must be readable",
+            code="recipe-unreadable",
+            field="recipe",
+            received=f"{path} ({error.strerror})",
+        ) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path} must be TOML", code="recipe-not-toml", field="recipe", received=str(error)) from error
