@@ -22,16 +22,16 @@ from crossroads.progress import EpochRecord, Watcher
 from crossroads.recipe import Recipe
 from crossroads.run.task import Task
 from crossroads.strategies import Phase, Solve, plan
-from crossroads.training.checkpoint import Checkpoints, identity_of_parts
+from crossroads.training.checkpoint import Checkpoints, combined_identity
 
 if TYPE_CHECKING:
     import keras
 
-    from crossroads.features.cache import Rows
+    from crossroads.features.arrays import StoredFeatures
     from crossroads.networks.cuts import Cut
     from crossroads.networks.network import Network
-    from crossroads.training.batches import Labelled
-    from crossroads.training.loop import Trained
+    from crossroads.training.batches import LabelledData
+    from crossroads.training.loop import PhaseResult
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -150,7 +150,7 @@ class _Run:
 
     def result(self) -> Fitted:
         """Every phase in turn; what the head alone reached is kept where finetuning does not beat it."""
-        from crossroads.training.phases import execute
+        from crossroads.training.phases import run_phase
 
         history: list[EpochRecord] = []
         summary: list[dict[str, Any]] = []
@@ -161,7 +161,7 @@ class _Run:
             weights = [np.array(v) for v in network.trained.variables] if best else []
             identity = f"{self._identity()}; phase: {number}"
             checkpoints = self._folder.checkpoints(number)
-            trained = execute(network, phase, data, validation, checkpoints, identity, self._watcher)
+            trained = run_phase(network, phase, data, validation, checkpoints, identity, self._watcher)
             top = trained.history[trained.best - 1]
             history += trained.history
             ended = ended or trained.ended
@@ -207,7 +207,7 @@ class _Run:
         layout = Layout(self._built.keep, freeze, self._task.recipe.pooling or "average")
         return assemble(self._built.parts, self._size, self._head, layout)
 
-    def _prepared(self, phase: Solve | Phase) -> tuple[Network, Labelled, Labelled]:
+    def _prepared(self, phase: Solve | Phase) -> tuple[Network, LabelledData, LabelledData]:
         """The network of a phase with the images as it takes them."""
         from crossroads.heads.solve import moments
         from crossroads.networks.network import standardise, standardises
@@ -230,13 +230,15 @@ class _Run:
             standardise(self._head, *moments(rows, np.ones(len(rows))))
         return network, _labelled(train, rows, views), _labelled(validation, held_out)
 
-    def _extracted(self, frozen: keras.Model, cut: str, views: int) -> tuple[tuple[Side, Rows], tuple[Side, Rows]]:
+    def _extracted(
+        self, frozen: keras.Model, cut: str, views: int
+    ) -> tuple[tuple[Side, StoredFeatures], tuple[Side, StoredFeatures]]:
         """Features of both sides, from the cache where they are there."""
         recipe, began = self._task.recipe, time.perf_counter()
         lookup = Lookup(frozen, self._task.choice.record, recipe, cut, self._watcher, self._some())
-        moves = recipe.augmentation if views > 1 else None
-        seen = lookup.of(self._task.train, "features of train", views=views, moves=moves)
-        unseen = lookup.of(self._task.validation, "features of validation")
+        augmentation = recipe.augmentation if views > 1 else None
+        seen = lookup.features(self._task.train, "features of train", views=views, augmentation=augmentation)
+        unseen = lookup.features(self._task.validation, "features of validation")
         if lookup.note:
             self._tell(lookup.note)
         train, validation = (Side(got.dataset, got.digests, got.refusals, None) for got in (seen, unseen))
@@ -286,7 +288,7 @@ class _Run:
         sides = self._require_sides()
         recipe = {key: value for key, value in self._task.recipe.to_mapping().items() if key not in ("data", "test")}
         rows = [array.tobytes() for side in sides for array in (side.digests, side.dataset.labels)]
-        return identity_of_parts(
+        return combined_identity(
             {
                 "images or labels": _digest(sides[0].dataset.classes, *rows),
                 "recipe": _digest(recipe),
@@ -326,14 +328,14 @@ def _require_same(side: Side, read: Side | Loaded) -> None:
         )
 
 
-def _labelled(side: Side, inputs: Any, views: int = 1) -> Labelled:
+def _labelled(side: Side, inputs: Any, views: int = 1) -> LabelledData:
     """A side as training takes it."""
-    from crossroads.training.batches import Labelled
+    from crossroads.training.batches import LabelledData
 
-    return Labelled(inputs, side.dataset.labels, views, side.dataset.groups)
+    return LabelledData(inputs, side.dataset.labels, views, side.dataset.groups)
 
 
-def _summary(phase: Solve | Phase, trained: Trained) -> dict[str, Any]:
+def _summary(phase: Solve | Phase, trained: PhaseResult) -> dict[str, Any]:
     """One phase, for ``metrics.json``; a solved head with every candidate."""
     top = trained.history[trained.best - 1]
     return {
