@@ -19,4 +19,4 @@ def at_the_end(images: Any, backbone: str, weights: str, image_size: int, side: 
     recipe = resolve_recipe(asked, choice.record, images=len(images), image_size=image_size, side=side)
     built = build(choice, image_size, weights=weights, seed=0)
     model = frozen_part(built.parts, image_size, built.keep, "average")
-    return Lookup(model, choice.record, recipe, built.keep.name, Silent()).of(images, "features")
+    return Lookup(model, choice.record, recipe, built.keep.name, Silent()).features(images, "features")

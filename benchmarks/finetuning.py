@@ -92,7 +92,7 @@ def _ours(backbone: str, freeze_to: str | None, inputs: Any, labels: np.ndarray,
     from crossroads.networks import catalog
     from crossroads.recipe import Recipe
     from crossroads.strategies import plan_phases, resolve_recipe
-    from crossroads.training.batches import Labelled
+    from crossroads.training.batches import LabelledData
     from crossroads.training.checkpoint import Checkpoints
     from crossroads.training.loop import train
 
@@ -107,9 +107,9 @@ def _ours(backbone: str, freeze_to: str | None, inputs: Any, labels: np.ndarray,
     )
     *_, phase = plan_phases(resolve_recipe(asked, catalog.backbone(backbone), images=len(labels), image_size=SIZE))
     clock = Clock()
-    held = Labelled(inputs[:BATCH], labels[:BATCH])
+    held = LabelledData(inputs[:BATCH], labels[:BATCH])
     with tempfile.TemporaryDirectory() as folder:
-        data, kept = Labelled(inputs, labels), Checkpoints(Path(folder))
+        data, kept = LabelledData(inputs, labels), Checkpoints(Path(folder))
         train(_network(backbone, freeze_to)[0](freeze_to is not None), phase, data, held, kept, "benchmark", clock)
     return clock.ends[-1] - clock.ends[WARM - 1]
 

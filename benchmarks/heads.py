@@ -35,13 +35,13 @@ def sides(images: int, penalty: float, runs: int) -> tuple[tuple[float, ...], tu
     from sklearn.linear_model import LogisticRegression
     from threadpoolctl import threadpool_limits
 
-    from crossroads.heads._principal import turned
-    from crossroads.training import _logistic
+    from crossroads.heads import _logistic
+    from crossroads.heads._principal import principal_components
 
     rows, labels = _of_signs(images)
     classes, codes = np.unique(labels, return_inverse=True)
     weights = np.ones(images)
-    turn = turned(rows, weights)
+    turn = principal_components(rows, weights)
     unit = np.float32(np.sqrt(turn.standard.width))
     start = np.zeros((0, len(classes))), np.zeros(len(classes))
     scaled = turn.coordinates * unit

@@ -96,7 +96,7 @@ def _train_ours(backbone: str, pixels: Any, labels: Any, held: slice) -> float:
     from crossroads.networks import catalog
     from crossroads.recipe import Recipe
     from crossroads.strategies import plan_phases, resolve_recipe
-    from crossroads.training.batches import Labelled
+    from crossroads.training.batches import LabelledData
     from crossroads.training.checkpoint import Checkpoints
     from crossroads.training.loop import train
 
@@ -112,7 +112,7 @@ def _train_ours(backbone: str, pixels: Any, labels: Any, held: slice) -> float:
     (phase,) = plan_phases(resolve_recipe(asked, catalog.backbone(backbone), images=len(labels), image_size=SIZE))
     clock = Clock()
     with tempfile.TemporaryDirectory() as folder:
-        data, validation = Labelled(pixels, labels), Labelled(pixels[held], labels[held])
+        data, validation = LabelledData(pixels, labels), LabelledData(pixels[held], labels[held])
         train(_network(backbone), phase, data, validation, Checkpoints(Path(folder)), "benchmark", clock)
     return clock.ends[-1] - clock.ends[WARM - 1]
 

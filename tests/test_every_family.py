@@ -37,7 +37,7 @@ def _quick_engine(tmp_path, monkeypatch):
     """Keras computes the features of so few images in less time than a graph is made in; rehearsal and artifact make theirs."""
 
     def prepared(self, images):
-        self.runs_on, self.batch = "keras", len(images)
+        self.runs_on, self.batch_size = "keras", len(images)
 
     monkeypatch.setattr(Engine, "_prepare", prepared)
     monkeypatch.setattr(Engine, "_by_keras", lambda self, images, size=0: np.asarray(self._model(images, training=False)))

@@ -9,7 +9,7 @@ from crossroads.networks.network import Layout, Parts, assemble, head_layers, se
 from crossroads.progress import Silent
 from crossroads.recipe import Augmentation
 from crossroads.strategies import Phase
-from crossroads.training.batches import Labelled
+from crossroads.training.batches import LabelledData
 from killing import Killed
 from pictures import stripes
 
@@ -19,7 +19,7 @@ SIZE = 16
 def labelled(n, seed=0):
     """Upright and level stripes."""
     images, names = stripes(n, size=SIZE, seed=seed)
-    return Labelled(images, (names == "upright").astype(np.int32))
+    return LabelledData(images, (names == "upright").astype(np.int32))
 
 
 def network(freeze=None, head="linear", seed=0, extra=None, *, tuned=False):

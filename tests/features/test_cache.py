@@ -13,7 +13,7 @@ import pytest
 
 from crossroads.data.images import Resize
 from crossroads.errors import FeatureError
-from crossroads.features.cache import FOLDER, LIMIT, Cache, Key
+from crossroads.features.cache import FOLDER_VARIABLE, LIMIT_VARIABLE, Cache, Key
 from crossroads.recipe import Augmentation
 
 KEY = Key("abc", "small-cnn: x / 255", Resize(8), "conv2", "average", None, "float32", "float32")
@@ -49,7 +49,7 @@ fill(cache.store(replace(KEY, **{changes!r}), (100,)), 10)
         {"resize": Resize(9)},
         {"cut": "conv3"},
         {"pooling": "max"},
-        {"moves": Augmentation(shift=0.1)},
+        {"augmentation": Augmentation(shift=0.1)},
         {"precision": "int8"},
         {"dtype": "float16"},
         {"computed_by": "openvino 2026.4"},
@@ -113,7 +113,7 @@ def test_a_graph_in_the_making_is_left_alone_and_what_was_left_over_goes(tmp_pat
 
 
 def test_the_usual_limit_is_a_quarter_of_what_the_disk_has_for_the_cache(tmp_path, monkeypatch):
-    monkeypatch.delenv(LIMIT, raising=False)
+    monkeypatch.delenv(LIMIT_VARIABLE, raising=False)
     monkeypatch.setattr("crossroads.features.cache.shutil.disk_usage", lambda _: SimpleNamespace(free=10_000))
     assert Cache(tmp_path).limit == 2500
     left_by_another(tmp_path)
@@ -167,26 +167,26 @@ def test_a_process_holds_a_store_by_one_lock_however_often_it_asks(tmp_path):
 def test_features_larger_than_the_limit_are_one_error_and_nothing_is_removed(tmp_path):
     left = left_by_another(tmp_path)
     cache = Cache(tmp_path, limit=10_000)
-    with pytest.raises(FeatureError, match=f"must fit into the cache.*set {LIMIT}"):
+    with pytest.raises(FeatureError, match=f"must fit into the cache.*set {LIMIT_VARIABLE}"):
         cache.require_room(cache.store(KEY, (100,)), 1000)
     assert left.exists()
 
 
 def test_folder_and_limit_come_from_the_environment(tmp_path, monkeypatch):
-    monkeypatch.setenv(FOLDER, str(tmp_path / "here"))
-    monkeypatch.setenv(LIMIT, "2e6")
+    monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path / "here"))
+    monkeypatch.setenv(LIMIT_VARIABLE, "2e6")
     cache = Cache()
     assert (cache.folder, cache.limit) == (tmp_path / "here", 2_000_000)
-    monkeypatch.setenv(LIMIT, "plenty")
+    monkeypatch.setenv(LIMIT_VARIABLE, "plenty")
     with pytest.raises(FeatureError, match="'plenty'"):
         Cache()
-    monkeypatch.delenv(LIMIT)
-    monkeypatch.delenv(FOLDER)
+    monkeypatch.delenv(LIMIT_VARIABLE)
+    monkeypatch.delenv(FOLDER_VARIABLE)
     monkeypatch.setenv("XDG_CACHE_HOME" if os.name != "nt" else "LOCALAPPDATA", str(tmp_path / "user"))
     assert Cache().folder == tmp_path / "user" / "crossroads"
 
 
 def test_a_folder_that_cannot_be_made_is_one_error(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(FeatureError, match=FOLDER):
+    with pytest.raises(FeatureError, match=FOLDER_VARIABLE):
         Cache(tmp_path / "file" / "cache")

@@ -29,7 +29,7 @@ def expected(network, images):
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    monkeypatch.setattr(engine_module, "TRIAL_SECONDS", 0.0)
+    monkeypatch.setattr(engine_module, "MEASURE_SECONDS", 0.0)
 
 
 @pytest.mark.core
@@ -55,7 +55,7 @@ def test_on_a_cpu_openvino_runs_the_graph_with_few_batches_at_a_time():
     def chunks():
         for i in range(200):
             made.append(i)
-            yield pixels(engine.batch)
+            yield pixels(engine.batch_size)
 
     source = engine.stream(chunks())
     next(source)

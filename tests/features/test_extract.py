@@ -46,15 +46,21 @@ def sums(images):
     return (images.reshape(len(images), SIZE * SIZE * 3) @ weights).astype(np.float32)
 
 
-def store_in(cache, moves=None):
-    return cache.store(Key("w", "x", Resize(SIZE), "c", "none", moves, "float32", "float32"), (4,))
+def store_in(cache, augmentation=None):
+    return cache.store(Key("w", "x", Resize(SIZE), "c", "none", augmentation, "float32", "float32"), (4,))
 
 
-def run(dataset, folder, engine=None, *, limit=10**9, moves=None, **options):
+def run(dataset, folder, engine=None, *, limit=10**9, augmentation=None, **options):
     cache = Cache(folder, limit)
     engine = engine or Sums()
     found = extract(
-        dataset, resize=Resize(SIZE), engine=lambda: engine, cache=cache, store=store_in(cache, moves), moves=moves, **options
+        dataset,
+        resize=Resize(SIZE),
+        engine=lambda: engine,
+        cache=cache,
+        store=store_in(cache, augmentation),
+        augmentation=augmentation,
+        **options,
     )
     return found, engine
 
@@ -68,27 +74,35 @@ def dataset(tmp_path):
     return read(folder_of(tmp_path / "data", *stripes(30)))
 
 
-def recomputed(dataset, views=1, moves=None):
+def recomputed(dataset, views=1, augmentation=None):
     found = []
     for number in range(views):
         for row in range(len(dataset)):
             raw = dataset.read(row)
-            found.append(view(load(raw, SIZE), digest_of(raw), number, moves))
+            found.append(view(load(raw, SIZE), digest_of(raw), number, augmentation))
     return sums(np.stack(found))
 
 
-@pytest.mark.parametrize(("views", "moves"), [(1, None), (3, MOVES)])
-def test_cached_equals_recomputed(tmp_path, dataset, views, moves):
+@pytest.mark.parametrize(("views", "augmentation"), [(1, None), (3, MOVES)])
+def test_cached_equals_recomputed(tmp_path, dataset, views, augmentation):
     seen = []
-    found, engine = run(dataset, tmp_path / "c", views=views, moves=moves, progress=lambda done, n: seen.append((done, n)))
-    expected = recomputed(dataset, views, moves)
+    found, engine = run(
+        dataset, tmp_path / "c", views=views, augmentation=augmentation, progress=lambda done, n: seen.append((done, n))
+    )
+    expected = recomputed(dataset, views, augmentation)
     np.testing.assert_array_equal(found.features[:], expected)
     assert found.digests.tolist() == [list(digest_of(dataset.read(row))) for row in range(30)]
     assert engine.images == found.computed == 30 * views
     assert seen[-1] == (30, 30)
     cache = Cache(tmp_path / "c")
     again = extract(
-        dataset, resize=Resize(SIZE), engine=not_needed, cache=cache, store=store_in(cache, moves), views=views, moves=moves
+        dataset,
+        resize=Resize(SIZE),
+        engine=not_needed,
+        cache=cache,
+        store=store_in(cache, augmentation),
+        views=views,
+        augmentation=augmentation,
     )
     assert again.computed == 0
     np.testing.assert_array_equal(again.features[:], expected)
@@ -128,7 +142,7 @@ def test_images_whose_digests_are_known_are_not_read_for_features_that_are_cache
     assert engine.images == again.computed == 0
     assert np.array_equal(again.features[:], first.features[:])
     assert np.array_equal(again.digests, first.digests)
-    moved, engine = run(replace(known, images=dataset.images), tmp_path / "cache", moves=MOVES, views=2)
+    moved, engine = run(replace(known, images=dataset.images), tmp_path / "cache", augmentation=MOVES, views=2)
     assert moved.computed == 60
 
 
@@ -146,8 +160,8 @@ def test_an_image_that_could_not_be_read_is_tried_again_and_refused(tmp_path):
 
 
 def test_more_views_compute_only_those_that_are_missing(tmp_path, dataset):
-    run(dataset, tmp_path / "c", views=2, moves=MOVES)
-    found, engine = run(dataset, tmp_path / "c", views=3, moves=MOVES)
+    run(dataset, tmp_path / "c", views=2, augmentation=MOVES)
+    found, engine = run(dataset, tmp_path / "c", views=3, augmentation=MOVES)
     assert engine.images == 30
     np.testing.assert_array_equal(found.features[:], recomputed(dataset, 3, MOVES))
 

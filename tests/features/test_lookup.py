@@ -46,12 +46,12 @@ def test_one_engine_serves_every_data_set_and_none_where_the_cache_knows_all(fro
     first, second = (crossroads.read(stripes(12, size=16, seed=seed)) for seed in (0, 1))
     lookup = Lookup(frozen, RECORD, RECIPE, "conv2_relu", Silent())
     assert (lookup.runs_on, lookup.note) == ("the cache", None)
-    before = [np.asarray(lookup.of(dataset, "features").features[:]) for dataset in (first, second)]
+    before = [np.asarray(lookup.features(dataset, "features").features[:]) for dataset in (first, second)]
     assert len(made) == 1
     assert lookup.runs_on == made[0].runs_on
     again = Lookup(frozen, RECORD, RECIPE, "conv2_relu", Silent())
     for dataset, features in zip((first, second), before, strict=True):
-        np.testing.assert_array_equal(again.of(dataset, "features").features[:], features)
+        np.testing.assert_array_equal(again.features(dataset, "features").features[:], features)
     assert len(made) == 1
     assert again.runs_on == "the cache"
 

@@ -233,14 +233,14 @@ def test_where_memory_does_not_hold_the_turned_features_a_direction_of_little_sp
     monkeypatch.setattr(_principal, "MEMORY", 600 * 4 * 5)
     monkeypatch.setattr(many, "MEMORY", 600 * 4 * 5)
     with pytest.raises(TrainingError, match="received 600 x 12 features"):
-        _principal.turned(x, np.ones(600))
+        _principal.principal_components(x, np.ones(600))
     monkeypatch.setattr(_principal, "MEMORY", 1 << 30)
-    monkeypatch.setattr(many, "PART", 100)
+    monkeypatch.setattr(many, "SAMPLE_SIZE", 100)
     assert solve(x, y, x, y, 2).validation_accuracy == 1.0
 
 
 def test_the_part_that_chooses_the_penalty_has_every_class_also_where_groups_are_large(monkeypatch):
-    monkeypatch.setattr(many, "PART", 50)
+    monkeypatch.setattr(many, "SAMPLE_SIZE", 50)
     groups = np.repeat(np.arange(20), 30)  # four groups a class, two of which would make the part
     codes = groups % 5
     rows = many._some(codes, groups)
@@ -271,7 +271,7 @@ def test_comparing_images_takes_memory_for_their_inner_products_and_not_for_all_
     monkeypatch.setattr(_principal, "CHUNK", 10 * 8 * d)
     monkeypatch.setattr(_principal, "BLOCK", 20 * 8 * d)
     tracemalloc.start()
-    found = _principal.turned(x, np.ones(n))
+    found = _principal.principal_components(x, np.ones(n))
     found.folded(np.ones((found.coordinates.shape[1], 3)), np.zeros(3))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
@@ -291,7 +291,7 @@ def test_twenty_thousand_flattened_maps_are_refused_before_they_are_read():
         shape = (20_000, 62_720)
 
     with pytest.raises(TrainingError, match=r"solved in 4 GiB.*received 20000 x 62720 features"):
-        _principal.turned(Unread(), np.ones(20_000))
+        _principal.principal_components(Unread(), np.ones(20_000))
 
 
 @pytest.mark.parametrize("d", [40, 400])
@@ -332,7 +332,7 @@ def test_the_axes_are_found_in_one_thread(monkeypatch):
     pools = []
     original = scipy.linalg.eigh
     monkeypatch.setattr(scipy.linalg, "eigh", lambda *a, **o: pools.extend(threadpool_info()) or original(*a, **o))
-    _principal.turned(decaying(30, 5)[0], np.ones(30))
+    _principal.principal_components(decaying(30, 5)[0], np.ones(30))
     assert {pool["num_threads"] for pool in pools if pool["user_api"] == "blas"} == {1}
 
 
@@ -407,7 +407,7 @@ def test_many_images_of_many_features_are_solved_as_few_are(groups, monkeypatch)
 def test_the_penalty_of_many_images_is_chosen_on_whole_groups(monkeypatch):
     x, y = many_features()
     monkeypatch.setattr(many, "FEWEST", 10)
-    monkeypatch.setattr(many, "PART", 30)
+    monkeypatch.setattr(many, "SAMPLE_SIZE", 30)
     groups = np.arange(60) // 4
     rows = many._some(y, groups)
     assert 20 <= len(rows) <= 30

@@ -15,7 +15,7 @@ from crossroads.race.records import Plan, RaceCandidate
 from crossroads.race.running import race
 from crossroads.recipe import Recipe
 from crossroads.run.folder import RunFolder
-from crossroads.training.checkpoint import Progress
+from crossroads.training.checkpoint import TrainingState
 from rows import dataset
 from watchers import Notes
 
@@ -56,7 +56,7 @@ def trainings(monkeypatch):
             raise accuracy
         checkpoints, total = place.checkpoints(0), recipe.epochs or 1
         state.places.append(checkpoints.folder.parent.name)
-        progress = checkpoints.resumed(str(recipe)) or Progress(str(recipe), (), 1)
+        progress = checkpoints.load_for(str(recipe)) or TrainingState(str(recipe), (), 1)
         each = state.takes[recipe.strategy] / (8 if recipe.epochs else 1)
         while len(progress.history) < min(total, state.stops.get(recipe.strategy, total)) and not progress.facts:
             epoch = len(progress.history) + 1
@@ -71,7 +71,7 @@ def trainings(monkeypatch):
                 if not progress.history:
                     raise
                 progress = replace(progress, best=len(progress.history), facts={"ended": True})
-                checkpoints.mark(progress)
+                checkpoints.save_facts(progress)
         missing = 0.0 if recipe.epochs is None or state.stops else state.short * (8 - len(progress.history)) / 8
         return SimpleNamespace(
             validation_accuracy=accuracy - missing,

@@ -11,7 +11,14 @@ from sklearn.utils.class_weight import compute_class_weight
 from crossroads.networks.catalog import backbone
 from crossroads.recipe import Augmentation, Recipe
 from crossroads.strategies import plan_phases, resolve_recipe
-from crossroads.training.batches import TOGETHER, Labelled, batches, class_weights, rows_at_once, steps_of
+from crossroads.training.batches import (
+    STEPS_PER_EXECUTION,
+    LabelledData,
+    batches,
+    class_weights,
+    inference_batch_size,
+    steps_per_epoch,
+)
 
 
 def phase(**options):
@@ -22,11 +29,11 @@ def labelled(n, classes=3):
     """Images that carry their own row number in their first pixel."""
     pixels = np.zeros((n, 8, 8, 3), np.uint8)
     pixels[:, 0, 0, 0] = np.arange(n)
-    return Labelled(pixels, (np.arange(n) % classes).astype(np.int32))
+    return LabelledData(pixels, (np.arange(n) % classes).astype(np.int32))
 
 
 def epoch_of(data, phase, epoch):
-    return list(islice(batches(data, phase, 3, epoch), steps_of(len(data), phase.batch_size)))
+    return list(islice(batches(data, phase, 3, epoch), steps_per_epoch(len(data), phase.batch_size)))
 
 
 @given(st.integers(1, 200), st.integers(1, 64))
@@ -54,16 +61,16 @@ def test_an_epoch_is_the_same_wherever_the_row_is_taken_up():
 
 @given(st.integers(1, 10**6), st.integers(1, 512))
 def test_many_steps_are_a_multiple_of_those_that_run_together(n, batch_size):
-    steps = steps_of(n, batch_size)
+    steps = steps_per_epoch(n, batch_size)
     least = -(-n // batch_size)
-    assert least <= steps < least + TOGETHER
+    assert least <= steps < least + STEPS_PER_EXECUTION
     assert steps <= n
-    assert steps % TOGETHER == 0 or steps < 8 * TOGETHER or n < least + TOGETHER
+    assert steps % STEPS_PER_EXECUTION == 0 or steps < 8 * STEPS_PER_EXECUTION or n < least + STEPS_PER_EXECUTION
 
 
 @pytest.mark.parametrize(("n", "batch_size", "steps"), [(65, 1, 65), (72, 1, 72), (130, 2, 72), (63, 1, 63)])
 def test_no_step_is_without_an_image(n, batch_size, steps):
-    assert steps_of(n, batch_size) == steps
+    assert steps_per_epoch(n, batch_size) == steps
     assert min(len(targets) for _, targets in epoch_of(labelled(n), phase(batch_size=batch_size), 0)) >= 1
 
 
@@ -114,7 +121,7 @@ def test_a_class_without_images_has_no_weight(absent):
 
 def test_each_epoch_shows_each_image_in_one_of_its_views():
     inputs = np.arange(3 * 40, dtype=np.float32)[:, None]  # row v x n + i
-    data = Labelled(inputs, (np.arange(40) % 3).astype(np.int32), views=3)
+    data = LabelledData(inputs, (np.arange(40) % 3).astype(np.int32), views=3)
     rows = [np.concatenate([i[:, 0] for i, _ in epoch_of(data, phase(batch_size=8), e)]).astype(int) for e in (0, 1)]
     for seen in rows:
         assert sorted(seen % 40) == list(range(40))
@@ -147,4 +154,4 @@ class Shaped:
     [((32, 32, 3), 256), ((96, 96, 3), 66), ((224, 224, 3), 12), ((600, 600, 3), 8), ((1280,), 256), ((62720,), 29)],
 )
 def test_fewer_large_inputs_run_at_a_time(shape, rows):
-    assert rows_at_once(Shaped(1000, *shape)) == rows
+    assert inference_batch_size(Shaped(1000, *shape)) == rows

@@ -8,13 +8,13 @@ import pytest
 from crossroads.errors import TrainingError
 from crossroads.progress import EpochRecord, Silent
 from crossroads.training import checkpoint
-from crossroads.training.checkpoint import Checkpoints, Progress, history_csv
+from crossroads.training.checkpoint import Checkpoints, TrainingState, history_csv
 from crossroads.training.loop import train
 from tiny_networks import labelled, network, phase
 
 
 def progress(epochs, best):
-    return Progress("id", tuple(EpochRecord("train", e, 1.5, 0.01, 0.5, 0.4, 0.9) for e in range(1, epochs + 1)), best)
+    return TrainingState("id", tuple(EpochRecord("train", e, 1.5, 0.01, 0.5, 0.4, 0.9) for e in range(1, epochs + 1)), best)
 
 
 def arrays(value):
@@ -30,7 +30,7 @@ def saved(folder, epochs=3, best=2):
 
 def test_what_was_saved_comes_back(tmp_path):
     kept = saved(tmp_path)
-    assert kept.progress() == progress(3, 2)
+    assert kept.load() == progress(3, 2)
     for epoch in (2, 3):
         for found, expected in zip(kept.arrays(epoch), arrays(epoch), strict=True):
             np.testing.assert_array_equal(found, expected)
@@ -43,7 +43,7 @@ def test_only_the_newest_and_the_best_are_kept(tmp_path):
 
 
 def test_nothing_saved_is_no_progress(tmp_path):
-    assert Checkpoints(tmp_path / "none").progress() is None
+    assert Checkpoints(tmp_path / "none").load() is None
 
 
 @pytest.mark.parametrize("name", ["epoch-00003.npz", "epoch-00002.npz"])
@@ -53,7 +53,7 @@ def test_a_changed_file_is_noticed(tmp_path, name):
     content[len(content) // 2] ^= 1
     (tmp_path / name).write_bytes(content)
     with pytest.raises(TrainingError, match="damaged"):
-        kept.progress()
+        kept.load()
 
 
 @pytest.mark.parametrize("text", ["{", "{}", "[]", '{"digests": 3}'])
@@ -61,7 +61,7 @@ def test_a_damaged_pointer_is_noticed(tmp_path, text):
     kept = saved(tmp_path)
     (tmp_path / "progress.json").write_text(text)
     with pytest.raises(TrainingError, match="damaged"):
-        kept.progress()
+        kept.load()
 
 
 @pytest.mark.parametrize("failing", ["epoch-00004.npz", "progress.json"])
@@ -80,7 +80,7 @@ def test_a_full_disk_leaves_the_checkpoint_before(tmp_path, monkeypatch, failing
     with pytest.raises(TrainingError, match=r"No space left on device.*--resume"):
         kept.save(progress(4, 4), arrays(4))
     monkeypatch.undo()
-    assert kept.progress() == progress(3, 2)
+    assert kept.load() == progress(3, 2)
     assert not list(tmp_path.glob(".*"))
 
 

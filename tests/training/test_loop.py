@@ -18,7 +18,7 @@ from crossroads.networks.network import Parts, assemble, head_layers, seeded
 from crossroads.progress import Silent, StopTraining
 from crossroads.recipe import Augmentation, Recipe
 from crossroads.strategies import plan_phases, resolve_recipe
-from crossroads.training.batches import Labelled
+from crossroads.training.batches import LabelledData
 from crossroads.training.checkpoint import Checkpoints
 from crossroads.training.loop import train, validate
 from killing import Killed, StopAt
@@ -33,7 +33,7 @@ def stripes(n, seed=0, size=16):
     wave = np.tile([40, 40, 200, 200], size // 4)
     pixels = np.where(labels[:, None, None] == 0, wave[None, :, None], wave[None, None, :])
     noisy = pixels[..., None] + rng.normal(0, 25, (n, size, size, 3))
-    return Labelled(noisy.clip(0, 255).astype(np.uint8), labels)
+    return LabelledData(noisy.clip(0, 255).astype(np.uint8), labels)
 
 
 DATA, VALIDATION = stripes(96), stripes(32, seed=1)
@@ -188,7 +188,7 @@ def test_large_images_are_validated_a_few_at_a_time():
             return np.eye(2)[[0] * len(inputs)]
 
     rows = np.broadcast_to(np.zeros((1, 224, 224, 3), np.uint8), (70, 224, 224, 3))
-    _, accuracy = validate(Scores(), Labelled(rows, (np.arange(70) % 10 == 0).astype(np.int32)))
+    _, accuracy = validate(Scores(), LabelledData(rows, (np.arange(70) % 10 == 0).astype(np.int32)))
     assert accuracy == pytest.approx(0.9)
     assert sum(sizes) == 70
     assert max(sizes) <= 32

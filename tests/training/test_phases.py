@@ -12,10 +12,10 @@ from crossroads.progress import Silent
 from crossroads.recipe import Augmentation
 from crossroads.strategies import Solve
 from crossroads.training import loop
-from crossroads.training.batches import Labelled
+from crossroads.training.batches import LabelledData
 from crossroads.training.checkpoint import Checkpoints
 from crossroads.training.loop import validate
-from crossroads.training.phases import execute
+from crossroads.training.phases import run_phase
 from killing import Killed
 from tiny_networks import KilledAfter, labelled, network, networks, phase, same, weights
 
@@ -27,7 +27,7 @@ def features(made, views=1):
     """The same images as features of the frozen part; further views are darker."""
     train, held_out = PIXELS
     seen = [made.frozen.predict_on_batch((train.inputs // (v + 1)).astype(np.uint8)) for v in range(views)]
-    return Labelled(np.concatenate(seen), train.labels, views), Labelled(
+    return LabelledData(np.concatenate(seen), train.labels, views), LabelledData(
         made.frozen.predict_on_batch(held_out.inputs), held_out.labels
     )
 
@@ -39,10 +39,10 @@ def run(folder, plan, freeze=None, watcher=None, views=1, kind="linear"):
     for number, one in enumerate(plan):
         made = frozen_to("relu2" if one.name == "head" else freeze)
         data = PIXELS if made.frozen is None else features(made, views)
-        part = execute(made, one, *data, Checkpoints(folder / f"phase-{number}"), "id", watcher or Silent())
+        part = run_phase(made, one, *data, Checkpoints(folder / f"phase-{number}"), "id", watcher or Silent())
         best, head = len(history) + part.best, part.head or head
         history += part.history
-    return made, loop.Trained(tuple(history), best, head)
+    return made, loop.PhaseResult(tuple(history), best, head)
 
 
 def figures(done):
@@ -151,8 +151,8 @@ def test_groups_of_the_data_are_left_out_together(tmp_path, monkeypatch):
     monkeypatch.setattr(heads, "solve", lambda *a, **options: seen.update(options) or original(*a, **options))
     made = network("relu2")
     train, held_out = features(made)
-    grouped = Labelled(train.inputs, train.labels, groups=np.arange(48) // 4)
-    execute(made, SOLVE, grouped, held_out, Checkpoints(tmp_path), "id", Silent())
+    grouped = LabelledData(train.inputs, train.labels, groups=np.arange(48) // 4)
+    run_phase(made, SOLVE, grouped, held_out, Checkpoints(tmp_path), "id", Silent())
     np.testing.assert_array_equal(seen["groups"], np.arange(48) // 4)
 
 
@@ -171,14 +171,14 @@ def test_a_head_that_is_not_linear_is_refused(tmp_path):
     bent = keras.Model(inputs, layers.Dense(2, activation="relu", name="head")(inputs))
     made = Network(None, bent, 8, ((bent.get_layer("head"),),), bent, None)
     with pytest.raises(TrainingError, match="one dense layer with a bias on a vector of features; received Dense"):
-        execute(made, SOLVE, *PIXELS, Checkpoints(tmp_path), "id", Silent())
+        run_phase(made, SOLVE, *PIXELS, Checkpoints(tmp_path), "id", Silent())
 
 
 def test_a_solved_head_of_another_run_is_refused(tmp_path):
     run(tmp_path, (SOLVE,))
     made = network("relu2")
     with pytest.raises(TrainingError, match="belongs to another run"):
-        execute(made, SOLVE, *features(made), Checkpoints(tmp_path / "phase-0"), "other", Silent())
+        run_phase(made, SOLVE, *features(made), Checkpoints(tmp_path / "phase-0"), "other", Silent())
 
 
 @pytest.mark.core
@@ -192,12 +192,12 @@ def test_moving_images_where_there_are_features_is_refused(tmp_path):
 
 def test_a_head_on_standardised_features_gives_the_scores_of_the_solved_one(tmp_path):
     plain, standardised = network("relu2"), network("relu2", tuned=True)
-    features = Labelled(plain.frozen.predict_on_batch(PIXELS[0].inputs), PIXELS[0].labels)
+    features = LabelledData(plain.frozen.predict_on_batch(PIXELS[0].inputs), PIXELS[0].labels)
     head = next(layer for layer in standardised.trained.layers if layer.name == "head_standardise")
     head.moving_mean.assign(features.inputs.mean(axis=0))
     head.moving_variance.assign(features.inputs.var(axis=0) + 0.1)
     for made, name in ((plain, "plain"), (standardised, "standardised")):
-        execute(made, SOLVE, features, features, Checkpoints(tmp_path / name), "id", Silent())
+        run_phase(made, SOLVE, features, features, Checkpoints(tmp_path / name), "id", Silent())
     expected = plain.trained.predict_on_batch(features.inputs)
     np.testing.assert_allclose(standardised.trained.predict_on_batch(features.inputs), expected, atol=1e-4)
     assert not np.allclose(plain.trained.layers[-1].get_weights()[0], standardised.trained.layers[-1].get_weights()[0])

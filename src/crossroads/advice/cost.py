@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from crossroads.heads.large_ridge import PART, is_large
+from crossroads.heads.large_ridge import SAMPLE_SIZE, is_large
 
 if TYPE_CHECKING:
     from crossroads.networks.cuts import Cut
@@ -96,9 +96,9 @@ def step_share(cut: Cut, end: Cut) -> float:
 
 def measured_step(short: float, together: bool, images: int, batch_size: int) -> float:
     """Seconds of an image in a training on `images`, from those of a short one whose steps Keras ran several `together`, or not."""
-    from crossroads.training.batches import TOGETHER, steps_of  # loads Keras
+    from crossroads.training.batches import STEPS_PER_EXECUTION, steps_per_epoch  # loads Keras
 
-    return short * (MANY_STEPS if not together and steps_of(images, batch_size) % TOGETHER == 0 else 1.0)
+    return short * (MANY_STEPS if not together and steps_per_epoch(images, batch_size) % STEPS_PER_EXECUTION == 0 else 1.0)
 
 
 def epoch_seconds(each: float, images: int, validated: float) -> float:
@@ -110,7 +110,7 @@ def head_seconds(n: int, d: int, classes: int, machine: Machine) -> float:
     """Seconds to solve a linear head on `n` images with `d` features: inner products, their axes or factor, the two solvers."""
     small = min(n, d)
     if is_large(n, d):
-        work = n * d * d + 3 * (d**3 / 3 + PART * d * d) + 10 * PART**3
+        work = n * d * d + 3 * (d**3 / 3 + SAMPLE_SIZE * d * d) + 10 * SAMPLE_SIZE**3
         return 3 * work / machine.products
     axes = n * d * small + 10 * small**3
     ridge = 17 * n * small * classes

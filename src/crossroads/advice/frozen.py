@@ -21,7 +21,7 @@ from crossroads.recipe import PoolingName, Recipe, StrategyName
 if TYPE_CHECKING:
     import keras
 
-    from crossroads.features.extract import Extracted
+    from crossroads.features.extract import Extraction
     from crossroads.networks.construct import Built, Choice
     from crossroads.networks.cuts import Cut
 
@@ -147,10 +147,10 @@ def see(dataset: Dataset, choice: Choice, recipe: Recipe, watcher: Watcher) -> S
 
 def extracted(
     dataset: Dataset, frozen: keras.Model, choice: Choice, recipe: Recipe, cut: str, watcher: Watcher, stage: str
-) -> Extracted:
+) -> Extraction:
     """Features of a data set from the cache, or computed; the user is told of what should be known."""
     lookup = Lookup(frozen, choice.record, recipe, cut, watcher)
-    found = lookup.of(dataset, stage)
+    found = lookup.features(dataset, stage)
     if lookup.note:
         watcher.warning(lookup.note)
     return found

@@ -14,7 +14,7 @@ from crossroads.advice.estimate import Estimate, log_odds, share
 from crossroads.heads.probe import probe
 
 if TYPE_CHECKING:
-    from crossroads.features.store import Rows
+    from crossroads.features.arrays import Indexable
     from crossroads.networks.cuts import Cut
 
 RESAMPLES = 300
@@ -136,7 +136,7 @@ def spread(known: tuple[Cut, ...], count: int = CUTS) -> tuple[Cut, ...]:
 
 
 def probed(
-    features: Rows | NDArray[np.float32],
+    features: Indexable | NDArray[np.float32],
     widths: tuple[int, ...],
     labels: NDArray[np.integer],
     groups: NDArray[np.integer] | None,

@@ -197,7 +197,7 @@ def _seconds_per_image(record: EpochRecord, ticks: Sequence[float], images: int,
 def _short(
     recipe: Recipe, size: int, history: Sequence[EpochRecord], each: float, train: Loaded, held_out: Loaded, *, ended: bool
 ) -> Short:
-    from crossroads.training.batches import TOGETHER, steps_of  # loads Keras
+    from crossroads.training.batches import STEPS_PER_EXECUTION, steps_per_epoch  # loads Keras
 
     seconds = [epoch.seconds for epoch in history]
     usual = float(np.median(seconds[1:])) if len(seconds) > 1 else each * len(train.dataset)
@@ -205,7 +205,7 @@ def _short(
     worth = len(held_out.dataset) if groups is None else effective_count(groups)
     known = Estimate(accuracy, *wilson_interval(accuracy * worth, worth))
     n, name = len(train.dataset), strategy(recipe.strategy).name
-    together = steps_of(n, recipe.batch_size or n) % TOGETHER == 0
+    together = steps_per_epoch(n, recipe.batch_size or n) % STEPS_PER_EXECUTION == 0
     rise = None if ended else rise_of([epoch.validation_accuracy for epoch in history], worth)
     return Short(name, str(recipe.backbone), size, n, len(history), known, max(0.0, seconds[0] - usual), each, together, rise)
 

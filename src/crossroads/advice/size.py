@@ -15,7 +15,7 @@ from crossroads.data.dataset import Dataset
 from crossroads.heads.probe import FOLDS, probe
 
 if TYPE_CHECKING:
-    from crossroads.training.batches import Rows
+    from crossroads.features.arrays import Indexable
 
 SHARES = ((1 / 8, 3), (1 / 4, 2), (1 / 2, 2), (1.0, 1))
 """Parts of the sample that the learning curve is measured on, and how often each is drawn: small parts scatter more."""
@@ -195,7 +195,7 @@ def likeness(features: NDArray[np.float32], labels: NDArray[np.integer], groups:
 
 
 def curve_of(
-    features: Rows | NDArray[np.float32],
+    features: Indexable | NDArray[np.float32],
     labels: NDArray[np.integer],
     groups: NDArray[np.integer] | None,
     times: float,

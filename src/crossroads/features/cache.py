@@ -18,12 +18,10 @@ from filelock import FileLock, Timeout
 
 from crossroads.data.images import Resize
 from crossroads.errors import FeatureError
-from crossroads.features.store import Rows, Store, unwritable
+from crossroads.features.store import Store, unwritable
 from crossroads.recipe import Augmentation
 
-__all__ = ["FOLDER", "LIMIT", "Cache", "Entry", "Key", "Rows", "Store"]
-
-FOLDER, LIMIT = "CROSSROADS_CACHE", "CROSSROADS_CACHE_LIMIT"
+FOLDER_VARIABLE, LIMIT_VARIABLE = "CROSSROADS_CACHE", "CROSSROADS_CACHE_LIMIT"
 """Environment variables: where the cache is, and how many bytes it may take."""
 
 MOST = 20 * 10**9
@@ -46,7 +44,7 @@ class Key:
         resize: How an image becomes a square.
         cut: Where the frozen part ends.
         pooling: How its last map becomes a vector; ``map`` where it stays one.
-        moves: How far the views after the first are moved; None where there is one view only.
+        augmentation: How far the views after the first are moved; None where there is one view only.
         precision: What the frozen part is computed in.
         dtype: What rows are kept as.
         computed_by: The programs that computed them, with their versions: others round in another way.
@@ -57,7 +55,7 @@ class Key:
     resize: Resize
     cut: str
     pooling: str
-    moves: Augmentation | None
+    augmentation: Augmentation | None
     precision: str
     dtype: Literal["float32", "float16"]
     computed_by: str = ""
@@ -115,7 +113,7 @@ class Cache:
             raise FeatureError(
                 "the cache of features needs a folder",
                 received=f"{self.folder} ({error.strerror})",
-                hint=f"set {FOLDER} to a folder that can be written",
+                hint=f"set {FOLDER_VARIABLE} to a folder that can be written",
             ) from error
         self.limit = self._usual_limit() if limit is None else limit
         self._lock = FileLock(self.folder / "cache.lock")
@@ -156,8 +154,8 @@ class Cache:
             raise FeatureError(
                 f"features must fit into the cache, which may take {self.limit / 1e9:,.2f} GB",
                 received=f"{(own + needed) / 1e9:,.2f} GB for {len(store) + rows:,} rows of {_by(store.shape)} numbers",
-                hint=f"set {LIMIT} to more bytes, use --feature-type float16, a smaller pooling, a cut with a smaller map, or "
-                "`crossroads cache clear`",
+                hint=f"set {LIMIT_VARIABLE} to more bytes, use --feature-type float16, a smaller pooling, a cut with a smaller "
+                "map, or `crossroads cache clear`",
             )
         free = shutil.disk_usage(self.folder).free
         with self._locked():
@@ -168,13 +166,13 @@ class Cache:
                 raise FeatureError(
                     "features must fit on the disk",
                     received=f"{needed / 1e9:,.2f} GB for {rows:,} rows, and {free / 1e9:,.2f} GB free in {self.folder}",
-                    hint=f"make room, or set {FOLDER} to a folder on another disk",
+                    hint=f"make room, or set {FOLDER_VARIABLE} to a folder on another disk",
                 )
             if total - spared + needed > self.limit:
                 raise FeatureError(
                     f"features must fit into the cache, which may take {self.limit / 1e9:,.2f} GB",
                     received=f"{needed / 1e9:,.2f} GB for {rows:,} rows, beside {(total - spared) / 1e9:,.2f} GB that are in use",
-                    hint=f"set {LIMIT} to more bytes, or wait until other processes end",
+                    hint=f"set {LIMIT_VARIABLE} to more bytes, or wait until other processes end",
                 )
             for entry in spare:
                 if total + needed <= self.limit and needed <= free:
@@ -244,7 +242,7 @@ class Cache:
 
 
 def _folder() -> Path:
-    named = os.environ.get(FOLDER)
+    named = os.environ.get(FOLDER_VARIABLE)
     if named:
         return Path(named).expanduser()
     home = os.environ.get("LOCALAPPDATA") if os.name == "nt" else os.environ.get("XDG_CACHE_HOME")
@@ -253,7 +251,7 @@ def _folder() -> Path:
 
 def _named_limit() -> int | None:
     """Bytes, from the environment; None where it says nothing."""
-    named = os.environ.get(LIMIT)
+    named = os.environ.get(LIMIT_VARIABLE)
     if not named:
         return None
     try:
@@ -261,7 +259,7 @@ def _named_limit() -> int | None:
     except (ValueError, OverflowError):
         limit = 0
     if limit <= 0:
-        raise FeatureError(f"{LIMIT} must be a number of bytes above 0", received=repr(named), hint="use such as 20e9")
+        raise FeatureError(f"{LIMIT_VARIABLE} must be a number of bytes above 0", received=repr(named), hint="use such as 20e9")
     return limit
 
 

@@ -34,7 +34,7 @@ TOLERANCE = 1e-3
 BATCHES = (8, 16, 32)
 """Images a request that are tried on the first images. Which is best hangs on the network, the image size and the caches."""
 
-TRIAL_SECONDS = 0.15
+MEASURE_SECONDS = 0.15
 """Least time that each of them is measured for."""
 
 HEAVY = 2e-3
@@ -84,7 +84,7 @@ class Engine:
         self._graph: Graph | None = None
         self._folder: TemporaryFolder | None = None
         self.runs_on = ""
-        self.batch = 0
+        self.batch_size = 0
         self.note = ""
 
     @property
@@ -113,17 +113,17 @@ class Engine:
             return
         if not self.runs_on:
             self._prepare(first)
-        batches = _batches(chain([first], source), self.batch)
+        batches = _batches(chain([first], source), self.batch_size)
         if self._graph is not None:
             yield from (found.reshape(len(found), *self.shape) for found in self._graph.stream(batches))
         else:
-            yield from (self._by_keras(batch, self.batch) for batch in batches)
+            yield from (self._by_keras(batch, self.batch_size) for batch in batches)
 
     def _prepare(self, images: NDArray[np.uint8]) -> None:
-        self.runs_on, self.batch = "keras", BATCHES[-1]
+        self.runs_on, self.batch_size = "keras", BATCHES[-1]
         exact = self._precision == "float32"
         if exact and has_gpu():
-            self.batch = GPU_BATCH
+            self.batch_size = GPU_BATCH
             return
         try:
             graph = self._checked(images[:CHECKED])
@@ -137,7 +137,7 @@ class Engine:
             return
         if graph is not None:
             self.runs_on, self._graph = "openvino", graph
-            self.batch = _fastest(graph, images)
+            self.batch_size = _fastest(graph, images)
 
     def _checked(self, images: NDArray[np.uint8]) -> Graph | None:
         """The graph, if it agrees with Keras; a kept one that cannot be read or does not agree is made anew."""
@@ -288,7 +288,7 @@ def _fastest(graph: Graph, images: NDArray[np.uint8]) -> int:
         for _ in graph.stream([batch] * 4):
             pass
         started = time.perf_counter()
-        while (spent := time.perf_counter() - started) < TRIAL_SECONDS:
+        while (spent := time.perf_counter() - started) < MEASURE_SECONDS:
             done += sum(len(found) for found in graph.stream([batch] * 8))
         rates[size] = done / spent
     return max(rates, key=lambda size: rates[size])

@@ -16,9 +16,10 @@ from crossroads.data.dataset import DIGEST_BYTES, Dataset, digest_of
 from crossroads.data.images import Resize, load
 from crossroads.data.loading import Progress, Refusal, digests_of, no_readable_image, read
 from crossroads.errors import DataError, ImageRefused
+from crossroads.features.arrays import StoredFeatures
 from crossroads.features.cache import Cache
 from crossroads.features.engine import Engine
-from crossroads.features.store import Rows, Store
+from crossroads.features.store import Store
 from crossroads.features.views import view
 from crossroads.recipe import Augmentation
 
@@ -34,7 +35,7 @@ KEPT_BYTES = 16 << 20
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Extracted:
+class Extraction:
     """The features of the rows that became images.
 
     Attributes:
@@ -46,7 +47,7 @@ class Extracted:
     """
 
     dataset: Dataset
-    features: Rows
+    features: StoredFeatures
     digests: NDArray[np.uint8]
     refusals: tuple[Refusal, ...]
     computed: int
@@ -69,11 +70,11 @@ def extract(
     cache: Cache,
     store: Store,
     views: int = 1,
-    moves: Augmentation | None = None,
+    augmentation: Augmentation | None = None,
     strict: bool = False,
     progress: Progress | None = None,
     workers: int | None = None,
-) -> Extracted:
+) -> Extraction:
     """Features of every image; an interrupted extraction goes on where it stopped.
 
     A bounded number of images and features is in memory at a time. What grows with the images is their digests and places in the
@@ -86,7 +87,7 @@ def extract(
         cache: Where `store` is, asked for room before anything is computed.
         store: Where they are kept.
         views: Versions of each image: the image itself and ``views - 1`` that are moved.
-        moves: How far those are moved.
+        augmentation: How far those are moved.
         strict: Whether the first row that does not become an image is an error.
         progress: Called with the images done and their number.
         workers: Threads that decode; None for one a CPU.
@@ -98,7 +99,7 @@ def extract(
     n = len(dataset)
     if n == 0:
         raise DataError(f"{dataset.origin}: there must be at least one image", received="0 rows")
-    reading = _Reading(dataset, resize, store, views, moves, strict, progress)
+    reading = _Reading(dataset, resize, store, views, augmentation, strict, progress)
     if not cache.has_room(store, n * views):
         cache.require_room(store, reading.count_missing(workers))
     missing = reading.images(workers)
@@ -114,7 +115,7 @@ def extract(
     digests = reading.digests[kept]
     numbers = np.concatenate([store.find(digests, number) for number in range(views)])
     rows = dataset if len(kept) == n else dataset.select(kept)
-    return Extracted(rows, store.rows(numbers), digests, tuple(reading.refusals), computed)
+    return Extraction(rows, store.rows(numbers), digests, tuple(reading.refusals), computed)
 
 
 class _Reading:
@@ -126,11 +127,11 @@ class _Reading:
         resize: Resize,
         store: Store,
         views: int,
-        moves: Augmentation | None,
+        augmentation: Augmentation | None,
         strict: bool,
         progress: Progress | None,
     ) -> None:
-        self._dataset, self._resize, self._store, self._views, self._moves = dataset, resize, store, views, moves
+        self._dataset, self._resize, self._store, self._views, self._augmentation = dataset, resize, store, views, augmentation
         self._strict, self._progress = strict, progress
         self.kept = np.zeros(len(dataset), bool)
         self.digests = np.zeros((len(dataset), DIGEST_BYTES), np.uint8)
@@ -243,7 +244,7 @@ class _Reading:
             image = load(raw, self._resize)
         except ImageRefused as error:
             return _Read(b"", [], str(error))
-        return _Read(digest, [(number, view(image, digest, number, self._moves)) for number in missing], "")
+        return _Read(digest, [(number, view(image, digest, number, self._augmentation)) for number in missing], "")
 
     def _refuse(self, row: int, reason: str) -> None:
         self.refusals.append(Refusal(row, self._dataset.name(row), reason))

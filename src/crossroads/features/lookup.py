@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from crossroads.features.cache import Key
     from crossroads.features.engine import Engine
-    from crossroads.features.extract import Extracted
+    from crossroads.features.extract import Extraction
     from crossroads.networks.records import Backbone
 
 
@@ -60,21 +60,21 @@ class Lookup:
         """What features of images that are not moved are kept under: made once, since it reads every weight."""
         return feature_key(self._frozen, self._record, self._recipe, self._cut, self._calibration)
 
-    def of(self, dataset: Dataset, stage: str, *, views: int = 1, moves: Augmentation | None = None) -> Extracted:
+    def features(self, dataset: Dataset, stage: str, *, views: int = 1, augmentation: Augmentation | None = None) -> Extraction:
         """Features of every readable image, in the order of the rows.
 
         Args:
             dataset: The rows.
             stage: What the watcher is told.
             views: Of each image.
-            moves: How far views are moved; None where there is one.
+            augmentation: How far views are moved; None where there is one.
 
         Raises:
             CrossroadsError: No readable image; no room in the cache.
         """
         from crossroads.features.extract import extract
 
-        key = replace(self._key, moves=moves)
+        key = replace(self._key, augmentation=augmentation)
         return extract(
             dataset,
             resize=resize_of(self._recipe),
@@ -82,7 +82,7 @@ class Lookup:
             cache=self._cache,
             store=self._cache.store(key, tuple(self._frozen.output_shape[1:])),
             views=views,
-            moves=moves,
+            augmentation=augmentation,
             strict=self._recipe.strict,
             progress=partial(self._watcher.progress, stage),
         )
@@ -112,7 +112,7 @@ def feature_key(
     recipe: Recipe,
     cut: str,
     calibration: NDArray[np.uint8] | None = None,
-    moves: Augmentation | None = None,
+    augmentation: Augmentation | None = None,
 ) -> Key:
     """What the features of a frozen part are kept under; the arguments are those of `Lookup`."""
     from crossroads.features.cache import Key
@@ -125,7 +125,7 @@ def feature_key(
         resize=resize_of(recipe),
         cut=cut,
         pooling=str(recipe.pooling) if len(frozen.output_shape) == 2 else "map",
-        moves=moves,
+        augmentation=augmentation,
         precision="float32" if calibration is None else f"int8-{digest_of(calibration).hex()}",
         dtype=recipe.feature_type or "float32",
         computed_by=json.dumps(computed_by, sort_keys=True),

@@ -11,11 +11,8 @@ readers need none, since no row that is named ever changes.
 
 from __future__ import annotations
 
-import mmap
 import os
 import zlib
-from collections.abc import Sequence
-from contextlib import suppress
 from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,11 +22,9 @@ from filelock import FileLock
 from numpy.typing import NDArray
 
 from crossroads.errors import FeatureError
+from crossroads.features.arrays import StoredFeatures
 
 RECORD = np.dtype([("digest", "u1", 16), ("view", "<u4"), ("check", "<u4"), ("reserve", "<u8")])
-
-RELEASE = 1 << 28
-"""Bytes read from the memory map after which its pages are given back, so that they do not count as this process's memory."""
 
 
 class _Index(NamedTuple):
@@ -104,7 +99,7 @@ class Store:
         except OSError as error:
             raise unwritable(self.folder, error) from error
 
-    def rows(self, numbers: NDArray[np.int64]) -> Rows:
+    def rows(self, numbers: NDArray[np.int64]) -> StoredFeatures:
         """Those rows, read when they are asked for.
 
         Raises:
@@ -116,7 +111,7 @@ class Store:
                 received=f"{numbers.min()}..{numbers.max()}",
                 hint="run `crossroads cache clear`, and start again",
             )
-        return Rows(self.folder / "data", self.shape, self.dtype, numbers)
+        return StoredFeatures(self.folder / "data", self.shape, self.dtype, numbers)
 
     def _write(self, digests: NDArray[np.uint8], views: NDArray[np.integer], values: NDArray[Any]) -> None:
         first = len(self)
@@ -144,52 +139,6 @@ class Store:
         keys = _keys(records["digest"], records["view"])
         order = np.argsort(keys, kind="stable").astype(np.int64)
         self._index = _Index(records, keys[order], order)
-
-
-class Rows(Sequence[Any]):
-    """Rows of a file of features, float32, read when they are asked for.
-
-    Attributes:
-        shape: (n, ...), of all rows.
-    """
-
-    dtype = np.dtype(np.float32)
-
-    def __init__(self, path: Path, shape: tuple[int, ...], stored: np.dtype[Any], numbers: NDArray[np.int64]) -> None:
-        self._numbers, self._stored, self._row = numbers, stored, shape
-        self.shape = (len(numbers), *shape)
-        most = int(numbers.max()) + 1 if len(numbers) else 0
-        self._map = np.memmap(path, stored, "r", shape=(most, *shape)) if most and prod(shape) else np.empty((most, *shape), stored)
-        self._read = 0
-
-    def __len__(self) -> int:
-        return len(self._numbers)
-
-    @property
-    def ndim(self) -> int:
-        """Number of axes."""
-        return len(self.shape)
-
-    def __getitem__(self, rows: Any) -> Any:
-        """float32: one row of shape ``shape[1:]`` for a number, else (m, ...) for a slice or an array of numbers."""
-        chosen = self._numbers[rows]
-        if np.ndim(chosen) and len(chosen) and chosen[-1] - chosen[0] == len(chosen) - 1 and (np.diff(chosen) == 1).all():
-            chosen = slice(int(chosen[0]), int(chosen[-1]) + 1)
-        values = np.array(self._map[chosen], np.float32)
-        self._read += values.nbytes
-        if self._read > RELEASE:
-            self._release()
-        return values
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
-        return np.asarray(self[:], dtype)
-
-    def _release(self) -> None:
-        self._read = 0
-        mapped = getattr(self._map, "_mmap", None)
-        if mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
-            with suppress(OSError, ValueError):
-                mapped.madvise(mmap.MADV_DONTNEED)
 
 
 def _keys(digests: NDArray[np.uint8], views: Any) -> NDArray[np.uint64]:

@@ -10,23 +10,23 @@ from crossroads.data.augmentation import draw_transforms
 from crossroads.recipe import Augmentation
 
 
-def view(image: NDArray[np.uint8], digest: bytes, number: int, moves: Augmentation | None) -> NDArray[np.uint8]:
+def view(image: NDArray[np.uint8], digest: bytes, number: int, augmentation: Augmentation | None) -> NDArray[np.uint8]:
     """One view of an image.
 
     Args:
         image: uint8 (size, size, 3).
         digest: 16 bytes, of what was decoded.
         number: 0 for the image itself; any other is moved, each in its own way.
-        moves: How far; None for not at all.
+        augmentation: How far; None for not at all.
 
     Returns:
         uint8 (size, size, 3). Bilinear; what comes in from outside is the nearest pixel of the edge.
     """
-    if number == 0 or moves is None:
+    if number == 0 or augmentation is None:
         return image
     words = [int.from_bytes(digest[i : i + 4], "little") for i in range(0, 16, 4)]
     generator = np.random.Generator(np.random.Philox(np.random.SeedSequence([*words, number])))
-    maps, colour = draw_transforms(moves, len(image), 1, generator)
+    maps, colour = draw_transforms(augmentation, len(image), 1, generator)
     moved = _moved(image, maps[0].astype(np.float64))
     gain, offset = colour[0]
     if (gain, offset) == (1, 0):

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from crossroads.errors import TrainingError
 
 if TYPE_CHECKING:
-    from crossroads.training.batches import Rows
+    from crossroads.features.arrays import Indexable
 
 LIMIT = 4 << 30
 """Bytes that solving may take for the inner products and their axes; where they would be more, the features are refused."""
@@ -45,7 +45,7 @@ class Standard:
         whole = kernel * self.scale[:, None]
         return whole.astype(np.float32), (bias - self.mean @ whole).astype(np.float32)
 
-    def rows(self, features: Rows, start: int, stop: int, dtype: Any) -> Iterator[tuple[int, NDArray[np.floating]]]:
+    def rows(self, features: Indexable, start: int, stop: int, dtype: Any) -> Iterator[tuple[int, NDArray[np.floating]]]:
         """Pairs of the first row and standardised rows (c, d), of rows `start` to `stop`."""
         for first, part in chunks(features, start, stop):
             rows = part - self.mean  # never in place: they may be the caller's
@@ -71,7 +71,7 @@ class PrincipalComponents:
     spread: NDArray[np.float64]
     standard: Standard
     axes: NDArray[np.floating] | None
-    features: Rows
+    features: Indexable
     weights: NDArray[np.float64]
 
     def folded(self, kernel: NDArray[np.float64], bias: NDArray[np.float64]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -88,7 +88,7 @@ class PrincipalComponents:
         return self.standard.folded(whole, bias)
 
 
-def turned(features: Rows, weights: NDArray[np.float64]) -> PrincipalComponents:
+def principal_components(features: Indexable, weights: NDArray[np.float64]) -> PrincipalComponents:
     """Standardise features and turn them to the eigenvectors of their inner products, of features or of images (the dual).
 
     Args:
@@ -141,7 +141,7 @@ def _require_room(n: int, d: int, dtype: np.dtype[Any]) -> None:
             )
 
 
-def chunks(features: Rows, start: int = 0, stop: int | None = None) -> Iterator[tuple[int, NDArray[np.float64]]]:
+def chunks(features: Indexable, start: int = 0, stop: int | None = None) -> Iterator[tuple[int, NDArray[np.float64]]]:
     """Pairs of the first row and float64 (c, d), a bounded number of rows at a time. Raises `TrainingError` where not finite."""
     n, d = features.shape
     step, stop = max(1, CHUNK // (8 * d)), n if stop is None else stop
@@ -152,7 +152,7 @@ def chunks(features: Rows, start: int = 0, stop: int | None = None) -> Iterator[
         yield first, rows
 
 
-def moments(features: Rows, weights: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def moments(features: Indexable, weights: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Weighted mean and deviation of each feature, float64 (d,) each, of features (n, d) read a chunk at a time."""
     d, total = features.shape[1], weights.sum()
     # About the first rows' mean: sums of squares about a far origin would lose the spread in rounding.
@@ -168,7 +168,7 @@ def moments(features: Rows, weights: NDArray[np.float64]) -> tuple[NDArray[np.fl
     return origin + shift, np.sqrt(np.maximum(squares / total - shift**2, 0))
 
 
-def standard_of(features: Rows, weights: NDArray[np.float64]) -> Standard:
+def standard_of(features: Indexable, weights: NDArray[np.float64]) -> Standard:
     """How features (n, d) are standardised, by their weighted mean and deviation."""
     mean, deviation = moments(features, weights)
     useful = deviation > 1e-7 * max(deviation.max(), 1e-30)
@@ -176,7 +176,7 @@ def standard_of(features: Rows, weights: NDArray[np.float64]) -> Standard:
     return Standard(mean, np.where(useful, 1 / np.where(useful, deviation, 1), 0) / np.sqrt(width), width)
 
 
-def _of_features(features: Rows, weights: NDArray[np.float64], standard: Standard, dtype: Any) -> NDArray[np.floating]:
+def _of_features(features: Indexable, weights: NDArray[np.float64], standard: Standard, dtype: Any) -> NDArray[np.floating]:
     """X'WX, (d, d)."""
     n, d = features.shape
     products = np.zeros((d, d), dtype)
@@ -187,7 +187,7 @@ def _of_features(features: Rows, weights: NDArray[np.float64], standard: Standar
     return products
 
 
-def _of_images(features: Rows, weights: NDArray[np.float64], standard: Standard, dtype: Any) -> NDArray[np.floating]:
+def _of_images(features: Indexable, weights: NDArray[np.float64], standard: Standard, dtype: Any) -> NDArray[np.floating]:
     """W^1/2 XX' W^1/2, (n, n): each block of images with itself and with those after it."""
     n, d = features.shape
     step = max(1, BLOCK // (dtype.itemsize * d))

@@ -13,17 +13,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from crossroads.heads._principal import MEMORY, Standard, standard_of, turned
+from crossroads.heads._principal import MEMORY, Standard, principal_components, standard_of
 from crossroads.heads._ridge import by_size, centred, leave_out, path, temperature
 
 if TYPE_CHECKING:
-    from crossroads.training.batches import Rows
+    from crossroads.features.arrays import Indexable
 
 FEWEST, MOST = 2048, 12_288
 """Both images and features must be more than the first, unless there are more of the two together than can be turned; features no
 more than the second, whose factor takes 1.2 GB."""
 
-PART = 2000
+SAMPLE_SIZE = 2000
 """Images that are left out in turn: alone to see where the penalty lies, and of the whole fit to choose it and its temperature. The
 best penalty of all images together stays about the same, so that each image's share falls with their number: on CIFAR-10's subset
 2,000 images wanted 1e-3, and 9,000 reached 0.731 with that and 0.761 with 1e-4."""
@@ -63,8 +63,8 @@ def is_large(n: int, d: int) -> bool:
     return d <= MOST and (min(n, d) > FEWEST or 4 * n * min(n, d) > MEMORY)
 
 
-def ridge_of_many(
-    features: Rows,
+def fit_large_ridge(
+    features: Indexable,
     codes: NDArray[np.integer],
     classes: int,
     weights: NDArray[np.float64],
@@ -125,13 +125,13 @@ def _fit(
 def _chosen(part: _Part, penalties: Sequence[float]) -> float:
     """The penalty with the least held-out loss where there are no more images than the part."""
     present, dense = np.unique(part.codes, return_inverse=True)
-    turn = turned(part.features, part.weights)
+    turn = principal_components(part.features, part.weights)
     steps = path(turn, *centred(turn, dense, len(present), part.weights), dense, part.weights, part.groups, penalties)
     return min((step.loss, step.penalty) for step in steps)[1]
 
 
 def _sums(
-    features: Rows, standard: Standard, codes: NDArray[np.integer], level: NDArray[np.float64], weights: NDArray[np.float64]
+    features: Indexable, standard: Standard, codes: NDArray[np.integer], level: NDArray[np.float64], weights: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """X'WX (d, d) and X'WY (d, k): products in float32, sums in float64."""
     n, d = features.shape
@@ -160,5 +160,5 @@ def _some(codes: NDArray[np.integer], groups: NDArray[np.integer] | None) -> NDA
     front = np.unique(first[first < count])
     order = order[np.concatenate([front, np.setdiff1d(np.arange(count), front)])]
     held = np.cumsum(np.bincount(units)[order])
-    usual, most = (int(np.searchsorted(held, rows, side="right")) for rows in (PART, 4 * PART))
+    usual, most = (int(np.searchsorted(held, rows, side="right")) for rows in (SAMPLE_SIZE, 4 * SAMPLE_SIZE))
     return np.flatnonzero(np.isin(units, order[: max(2, usual, min(len(front), most))]))

@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossroads.errors import TrainingError
-from crossroads.heads._principal import turned
+from crossroads.heads._principal import principal_components
 from crossroads.heads._ridge import centred, path
 
 if TYPE_CHECKING:
-    from crossroads.training.batches import Rows
+    from crossroads.features.arrays import Indexable
 
 PENALTIES = tuple(10.0**i for i in range(1, -7, -1))
 """Strong to weak, per image. Every second one of those that a head is solved with: an accuracy hardly moves between two."""
@@ -42,7 +42,7 @@ class Probe:
         return float(self.correct.mean())
 
 
-def probe(features: Rows, labels: NDArray[np.integer], groups: NDArray[np.integer] | None = None) -> Probe:
+def probe(features: Indexable, labels: NDArray[np.integer], groups: NDArray[np.integer] | None = None) -> Probe:
     """Probe features (n, d): each image is told by ridge regression on the standardised features of the images of other folds.
 
     The closed form is that of `_ridge.held_out_scores`; the penalty is one for all images.
@@ -61,7 +61,7 @@ def probe(features: Rows, labels: NDArray[np.integer], groups: NDArray[np.intege
     weights = np.ones(len(labels))
     if len(present) == 1:
         return Probe(np.ones(len(labels), bool), PENALTIES[0])
-    turn = turned(features, weights)
+    turn = principal_components(features, weights)
     targets, level, correlations = centred(turn, codes, len(present), weights)
     steps = path(turn, targets, level, correlations, codes, weights, folds(codes, groups), PENALTIES)
     best = min(steps, key=lambda step: step.loss)

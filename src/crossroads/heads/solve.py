@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 
 from crossroads.errors import TrainingError
 from crossroads.heads._logistic import logistic
-from crossroads.heads._principal import PrincipalComponents, chunks, moments, turned
+from crossroads.heads._principal import PrincipalComponents, chunks, moments, principal_components
 from crossroads.heads._ridge import centred, path
-from crossroads.heads.large_ridge import is_large, ridge_of_many
+from crossroads.heads.large_ridge import fit_large_ridge, is_large
 from crossroads.heads.metrics import sums
 
 if TYPE_CHECKING:
-    from crossroads.training.batches import Rows
+    from crossroads.features.arrays import Indexable
 
 __all__ = ["LinearHead", "Tried", "measure", "moments", "solve"]
 
@@ -87,9 +87,9 @@ class LinearHead:
 
 
 def solve(
-    features: Rows,
+    features: Indexable,
     labels: NDArray[np.integer],
-    validation_features: Rows,
+    validation_features: Indexable,
     validation_labels: NDArray[np.integer],
     classes: int,
     *,
@@ -127,7 +127,7 @@ def solve(
     elif is_large(*features.shape):
         candidates = _of_many(features, codes, present, classes, per_image, groups)
     else:
-        problem = _Problem(turned(features, per_image), codes, present, classes, per_image)
+        problem = _Problem(principal_components(features, per_image), codes, present, classes, per_image)
         validation = (validation_features, np.asarray(validation_labels))
         ridge = _ridge(problem, groups)
         candidates = [*_logistic(problem, validation, *_reached(ridge, validation)), *ridge]
@@ -170,7 +170,7 @@ def _constant(d: int, classes: int, label: int) -> _Candidate:
     return Tried("ridge", RIDGE_PENALTIES[0], None, None, None), np.zeros((d, classes), np.float32), bias
 
 
-def _best(candidates: list[_Candidate], features: Rows, labels: NDArray[np.integer]) -> LinearHead:
+def _best(candidates: list[_Candidate], features: Indexable, labels: NDArray[np.integer]) -> LinearHead:
     tried, scored = [], []
     for record, kernel, bias in candidates:
         if kernel is None or bias is None:
@@ -188,7 +188,7 @@ def _best(candidates: list[_Candidate], features: Rows, labels: NDArray[np.integ
 
 
 def measure(
-    features: Rows, labels: NDArray[np.integer], kernel: NDArray[np.float32], bias: NDArray[np.float32]
+    features: Indexable, labels: NDArray[np.integer], kernel: NDArray[np.float32], bias: NDArray[np.float32]
 ) -> tuple[float, float]:
     """Mean cross-entropy in nats and accuracy of a linear head on features (m, d) with labels (m,)."""
     loss, right = 0.0, 0.0
@@ -201,7 +201,7 @@ def measure(
 
 
 def _logistic(
-    problem: _Problem, validation: tuple[Rows, NDArray[np.integer]], strongest: float, best: tuple[float, float]
+    problem: _Problem, validation: tuple[Indexable, NDArray[np.integer]], strongest: float, best: tuple[float, float]
 ) -> list[_Candidate]:
     """Heads along the path of penalties from `strongest` on, as far as they do better on validation than `best` and those before.
 
@@ -234,7 +234,7 @@ def _seen(problem: _Problem, penalty: float) -> int:
 
 
 def _of_many(
-    features: Rows,
+    features: Indexable,
     codes: NDArray[np.integer],
     present: NDArray[np.integer],
     classes: int,
@@ -242,7 +242,7 @@ def _of_many(
     groups: NDArray[np.integer] | None,
 ) -> list[_Candidate]:
     """Ridge regression of many images with many features. Logistic regression is left out: there it took minutes and lost."""
-    found = ridge_of_many(features, codes, len(present), weights, groups, RIDGE_PENALTIES)
+    found = fit_large_ridge(features, codes, len(present), weights, groups, RIDGE_PENALTIES)
     head = found.standard.folded(*_for_all(found.kernel, found.bias, present, classes, len(codes)))
     return [
         (Tried("ridge", penalty, loss, None, None), *(head if penalty == found.penalty else (None, None)))
@@ -250,7 +250,7 @@ def _of_many(
     ]
 
 
-def _reached(ridge: list[_Candidate], validation: tuple[Rows, NDArray[np.integer]]) -> tuple[float, tuple[float, float]]:
+def _reached(ridge: list[_Candidate], validation: tuple[Indexable, NDArray[np.integer]]) -> tuple[float, tuple[float, float]]:
     """The penalty that ridge regression chose, and its accuracy and minus loss on validation."""
     record, kernel, bias = next(candidate for candidate in ridge if candidate[1] is not None)
     if kernel is None or bias is None:

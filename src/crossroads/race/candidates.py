@@ -23,7 +23,7 @@ from crossroads.race.records import Plan, RaceCandidate
 from crossroads.run.task import Tasks
 from crossroads.run.train import rehearse
 from crossroads.strategies import strategy
-from crossroads.training.checkpoint import identity_of_parts
+from crossroads.training.checkpoint import combined_identity
 
 BUDGET = 600.0
 """Seconds that the choice of a strategy and its training may take where the user names no budget: ten minutes."""
@@ -107,4 +107,4 @@ def identity_of(partition: Partition) -> str:
         hasher.update(digests_of(side).tobytes())
         hasher.update(np.ascontiguousarray(side.labels).tobytes())
         hasher.update(b"" if side.groups is None else np.ascontiguousarray(side.groups).tobytes())
-    return identity_of_parts({"images or labels": hasher.hexdigest(), "versions": __version__})
+    return combined_identity({"images or labels": hasher.hexdigest(), "versions": __version__})

@@ -10,7 +10,7 @@ from typing import Any
 from crossroads.advice.estimate import Estimate
 from crossroads.errors import RecipeError, TrainingError
 from crossroads.recipe import Recipe
-from crossroads.training.checkpoint import differing, write_atomically
+from crossroads.training.checkpoint import differing_parts, write_atomically
 
 FORMAT = 2
 """Of the files of a race; what another version of the program wrote is not taken up."""
@@ -141,7 +141,7 @@ def stored_plan(path: Path, identity: str) -> Plan | None:
     if value is None:
         return None
     if (value.get("identity"), value.get("format")) != (identity, FORMAT):
-        other = differing(str(value.get("identity")), identity) if value.get("format") == FORMAT else "versions"
+        other = differing_parts(str(value.get("identity")), identity) if value.get("format") == FORMAT else "versions"
         raise TrainingError(
             f"the unfinished race belongs to another run: {other} differ",
             received=str(path.parent.parent),

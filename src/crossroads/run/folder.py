@@ -47,7 +47,7 @@ class TrialFolder:
     @property
     def spent(self) -> float:
         """Seconds of the epochs that are done. Raises `TrainingError` where a checkpoint is damaged."""
-        found = (Checkpoints(folder).progress() for folder in sorted(self._folder.glob(_PHASES)))
+        found = (Checkpoints(folder).load() for folder in sorted(self._folder.glob(_PHASES)))
         return sum(record.seconds for progress in found if progress is not None for record in progress.history)
 
 
@@ -251,7 +251,7 @@ class RunFolder:
         with suppress(TrainingError, ValueError, KeyError, TypeError):
             if self.plan.exists() and json.loads(self.plan.read_text())["entrants"]:
                 return True  # the advice took time
-            return any(Checkpoints(folder).progress() is not None for folder in self._state.glob(_PHASES))
+            return any(Checkpoints(folder).load() is not None for folder in self._state.glob(_PHASES))
         return True  # damaged: the user decides whether to remove it
 
     def _not_writable(self, error: OSError) -> TrainingError:

@@ -23,15 +23,15 @@ from crossroads.recipe import Recipe
 from crossroads.run.metrics import BackboneMetrics, FeatureMetrics, PhaseMetrics, TrainingMetrics
 from crossroads.run.task import Task
 from crossroads.strategies import Phase, Solve, plan_phases
-from crossroads.training.checkpoint import Checkpoints, identity_of_parts
+from crossroads.training.checkpoint import Checkpoints, combined_identity
 
 if TYPE_CHECKING:
     import keras
 
     from crossroads.networks.cuts import Cut
     from crossroads.networks.network import Network
-    from crossroads.training.batches import Labelled
-    from crossroads.training.loop import Trained
+    from crossroads.training.batches import LabelledData
+    from crossroads.training.loop import PhaseResult
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -122,8 +122,8 @@ class _Prepared(NamedTuple):
     """A network with the images as it takes them: pixels, or the features of its frozen part."""
 
     network: Network
-    train: Labelled
-    validation: Labelled
+    train: LabelledData
+    validation: LabelledData
     used: tuple[UsedImages, UsedImages]
 
 
@@ -160,7 +160,7 @@ class _Training:
 
     def run(self) -> TrainingResult:
         """Runs every phase. A phase that does not beat the one before it on validation leaves the weights as they were."""
-        from crossroads.training.phases import execute
+        from crossroads.training.phases import run_phase
 
         history: list[EpochRecord] = []
         phases: list[PhaseMetrics] = []
@@ -171,7 +171,7 @@ class _Training:
             before = [np.array(variable) for variable in network.trained.variables] if phases else []
             identity = f"{self._identity(prepared.used)}; phase: {number}"
             checkpoints = self._folder.checkpoints(number)
-            trained = execute(network, phase, prepared.train, prepared.validation, checkpoints, identity, self._watcher)
+            trained = run_phase(network, phase, prepared.train, prepared.validation, checkpoints, identity, self._watcher)
             metrics = _phase_metrics(phase, trained)
             if phases and _rank(metrics) <= max(map(_rank, phases)):
                 for variable, value in zip(network.trained.variables, before, strict=True):
@@ -248,8 +248,9 @@ class _Training:
         # The head that finetuning begins with is trained on the images as they are; the augmented views are for finetuning.
         views = 1 if phase.name == "head" and self._task.strategy.tuned else recipe.views or 1
         lookup = Lookup(frozen, self._task.choice.record, recipe, cut, self._watcher, self._calibration_images())
-        train = lookup.of(self._task.train, "features of train", views=views, moves=recipe.augmentation if views > 1 else None)
-        validation = lookup.of(self._task.validation, "features of validation")
+        augmentation = recipe.augmentation if views > 1 else None
+        train = lookup.features(self._task.train, "features of train", views=views, augmentation=augmentation)
+        validation = lookup.features(self._task.validation, "features of validation")
         if lookup.note:
             self._warn(lookup.note)
         used = self._use(*(UsedImages(part.dataset, part.digests, part.refusals, None) for part in (train, validation)))
@@ -289,7 +290,7 @@ class _Training:
         """Digests of all that a resumed run must share: data row by row, recipe, network, weights, versions."""
         recipe = {key: value for key, value in self._task.recipe.to_mapping().items() if key not in ("data", "test")}
         rows = [array.tobytes() for images in used for array in (images.digests, images.dataset.labels)]
-        return identity_of_parts(
+        return combined_identity(
             {
                 "images or labels": _digest(used[0].dataset.classes, *rows),
                 "recipe": _digest(recipe),
@@ -337,11 +338,11 @@ def _require_same(first: UsedImages, again: UsedImages | Loaded) -> None:
         )
 
 
-def _labelled(images: UsedImages, inputs: Any, views: int = 1) -> Labelled:
+def _labelled(images: UsedImages, inputs: Any, views: int = 1) -> LabelledData:
     """Pixels or features with their labels and groups."""
-    from crossroads.training.batches import Labelled
+    from crossroads.training.batches import LabelledData
 
-    return Labelled(inputs, images.dataset.labels, views, images.dataset.groups)
+    return LabelledData(inputs, images.dataset.labels, views, images.dataset.groups)
 
 
 def _rank(phase: PhaseMetrics) -> tuple[float, float]:
@@ -349,7 +350,7 @@ def _rank(phase: PhaseMetrics) -> tuple[float, float]:
     return phase.validation_accuracy, -phase.validation_loss
 
 
-def _phase_metrics(phase: Solve | Phase, trained: Trained) -> PhaseMetrics:
+def _phase_metrics(phase: Solve | Phase, trained: PhaseResult) -> PhaseMetrics:
     best = trained.history[trained.best - 1]
     return PhaseMetrics(
         name=phase.name,

@@ -6,19 +6,19 @@ import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from crossroads.data.augmentation import draw_transforms, generator_for
+from crossroads.features.arrays import Indexable
 from crossroads.recipe import Augmentation
 from crossroads.strategies import Phase
 from crossroads.training.mixing import mixed_targets, others, pairs
 
 ORDER, MOVES, VIEWS, MIXES = 0, 1, 2, 3
 
-TOGETHER = 8
+STEPS_PER_EXECUTION = 8
 """Steps that Keras runs in one call where an epoch has many: it waits less often for Python. Measured on `small-cnn` with batches
 of 64: 2,150 images/s against 1,740, medians of five turns on a busy machine; 4 % between the best turns."""
 
@@ -29,21 +29,8 @@ AT_ONCE, FEWEST_AT_ONCE, BYTES_AT_ONCE = 256, 8, 7 << 20
 What the layers hold grows with the input: MobileNetV2 took 5.5 GB for 256 images of 224 px. Now 32 px run by 256, 96 px by 66."""
 
 
-class Rows(Protocol):
-    """An array, a memory map, or rows of the feature cache: what can be asked for its shape and for some of its rows."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Rows first."""
-        ...
-
-    def __getitem__(self, rows: Any, /) -> Any:
-        """The rows of a slice or of an array of indices."""
-        ...
-
-
 @dataclass(frozen=True, slots=True, eq=False)
-class Labelled:
+class LabelledData:
     """What training takes in, with its labels.
 
     Attributes:
@@ -54,7 +41,7 @@ class Labelled:
         groups: Integers (n,) of images that belong together, such as frames of one object; None where each stands alone.
     """
 
-    inputs: Rows
+    inputs: Indexable
     labels: NDArray[np.int32]
     views: int = 1
     groups: NDArray[np.integer] | None = None
@@ -63,17 +50,17 @@ class Labelled:
         return len(self.labels)
 
 
-def steps_of(n: int, batch_size: int) -> int:
+def steps_per_epoch(n: int, batch_size: int) -> int:
     """Batches an epoch. All images are seen; no batch is larger than `batch_size`, and two differ by one image at most.
 
     Where there are many, their number is a multiple of `TOGETHER`, so that Keras can run that many in one call; no batch is empty.
     """
     steps = -(-n // batch_size)
-    rounded = -(-steps // TOGETHER) * TOGETHER
-    return steps if steps < 8 * TOGETHER or rounded > n else rounded
+    rounded = -(-steps // STEPS_PER_EXECUTION) * STEPS_PER_EXECUTION
+    return steps if steps < 8 * STEPS_PER_EXECUTION or rounded > n else rounded
 
 
-def rows_at_once(inputs: Rows) -> int:
+def inference_batch_size(inputs: Indexable) -> int:
     """Rows of `inputs` that run through a network at a time, by the bytes of one as float32."""
     return min(AT_ONCE, max(FEWEST_AT_ONCE, BYTES_AT_ONCE // (4 * math.prod(inputs.shape[1:]))))
 
@@ -96,7 +83,7 @@ def one_hot(labels: NDArray[np.int32], classes: int) -> NDArray[np.float32]:
     return rows
 
 
-def batches(data: Labelled, phase: Phase, classes: int, start: int) -> Iterator[tuple[object, ...]]:
+def batches(data: LabelledData, phase: Phase, classes: int, start: int) -> Iterator[tuple[object, ...]]:
     """Batches from epoch `start` (counted from 0) on, without end. In each epoch an image is seen once, in one of its views.
 
     Yields:
@@ -104,7 +91,7 @@ def batches(data: Labelled, phase: Phase, classes: int, start: int) -> Iterator[
         tuple with the maps and colours of `draw_transforms` where images are moved, then with others and shares for `Mix` if they
         are mixed. Targets are int32 (b,), or float32 (b, classes) where the phase smooths labels or mixes.
     """
-    n, steps = len(data), steps_of(len(data), phase.batch_size)
+    n, steps = len(data), steps_per_epoch(len(data), phase.batch_size)
     weights = class_weights(data.labels, classes, phase.class_weights)
     for epoch in itertools.count(start):
         order = generator_for(phase.seed, epoch, ORDER).permutation(n)

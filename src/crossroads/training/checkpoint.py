@@ -27,7 +27,7 @@ from crossroads.progress import EpochRecord
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class TrainingState:
     """Where a run stands.
 
     Attributes:
@@ -59,7 +59,7 @@ class Checkpoints:
         self.folder = folder
         self._pointer = folder / "progress.json"
 
-    def save(self, progress: Progress, arrays: Iterable[NDArray[np.generic]]) -> None:
+    def save(self, progress: TrainingState, arrays: Iterable[NDArray[np.generic]]) -> None:
         """Keep `arrays` as the state after the last epoch of `progress`; drop those that are neither the newest nor the best.
 
         They are written one by one: an iterator that makes them needs memory for one at a time.
@@ -88,12 +88,12 @@ class Checkpoints:
                 hint="make room there, or choose another --out",
             )
 
-    def mark(self, progress: Progress) -> None:
+    def save_facts(self, progress: TrainingState) -> None:
         """Keep other facts with the state that was saved last. Raises as `save` does."""
         with self._written():
             self._point(progress)
 
-    def _point(self, progress: Progress) -> None:
+    def _point(self, progress: TrainingState) -> None:
         state = asdict(progress) | {"digests": self._digests({progress.history[-1].epoch, progress.best})}
         write_atomically(self._pointer, json.dumps(state, indent=1).encode())
 
@@ -109,13 +109,13 @@ class Checkpoints:
                 hint="make room there and add --resume",
             ) from error
 
-    def progress(self) -> Progress | None:
+    def load(self) -> TrainingState | None:
         """Where the run stands, or None where no epoch was finished. Raises `TrainingError` where a checkpoint is damaged."""
         try:
             state = json.loads(self._pointer.read_text())
             digests = dict(state["digests"])
             history = tuple(EpochRecord(**record) for record in state["history"])
-            progress = Progress(state["identity"], history, state["best"], dict(state["facts"]))
+            progress = TrainingState(state["identity"], history, state["best"], dict(state["facts"]))
         except FileNotFoundError:
             return None
         except (ValueError, KeyError, TypeError) as error:
@@ -126,16 +126,16 @@ class Checkpoints:
                 raise _damaged(path)
         return progress
 
-    def resumed(self, identity: str) -> Progress | None:
+    def load_for(self, identity: str) -> TrainingState | None:
         """Where the run called `identity` stands, or None where no epoch was finished.
 
         Raises:
             TrainingError: The checkpoint is damaged, or another run's.
         """
-        progress = self.progress()
+        progress = self.load()
         if progress is not None and progress.identity != identity:
             raise TrainingError(
-                f"the checkpoint belongs to another run: {differing(progress.identity, identity)} differ",
+                f"the checkpoint belongs to another run: {differing_parts(progress.identity, identity)} differ",
                 received=str(self.folder),
                 hint="give the options and data it was started with, or another --out",
             )
@@ -161,12 +161,12 @@ class Checkpoints:
         return {self._path(epoch).name: _digest(self._path(epoch)) for epoch in sorted(epochs)}
 
 
-def identity_of_parts(parts: Mapping[str, str]) -> str:
+def combined_identity(parts: Mapping[str, str]) -> str:
     """One identity from digests of named parts, so that an error can name the part that differs."""
     return "; ".join(f"{name}: {digest}" for name, digest in parts.items())
 
 
-def differing(stored: str, asked: str) -> str:
+def differing_parts(stored: str, asked: str) -> str:
     """The names of the parts in which two identities differ; all that can differ where one of them names no parts."""
     before, now = (dict(part.partition(": ")[::2] for part in identity.split("; ")) for identity in (stored, asked))
     names = [name for name in now if before.get(name) != now[name]] if before.keys() == now.keys() else []

@@ -22,9 +22,9 @@ from crossroads.networks.network import Network
 from crossroads.progress import EpochRecord, StopTraining, Watcher
 from crossroads.strategies import Phase
 from crossroads.training.augment import Augment
-from crossroads.training.batches import TOGETHER, Labelled, batches, rows_at_once, steps_of
+from crossroads.training.batches import STEPS_PER_EXECUTION, LabelledData, batches, inference_batch_size, steps_per_epoch
 from crossroads.training.batchnorm import in_one_pass, settling
-from crossroads.training.checkpoint import Checkpoints, Progress
+from crossroads.training.checkpoint import Checkpoints, TrainingState
 from crossroads.training.freezing import fingerprint, freeze, require_unchanged
 from crossroads.training.mixing import Mix
 from crossroads.training.optimizer import RuledAdam, rules, schedule
@@ -34,7 +34,7 @@ ENOUGH = "ended"
 
 
 @dataclass(frozen=True, slots=True)
-class Trained:
+class PhaseResult:
     """What a phase leaves: the network it was given holds the weights of the best epoch.
 
     Attributes:
@@ -52,8 +52,14 @@ class Trained:
 
 
 def train(
-    network: Network, phase: Phase, data: Labelled, validation: Labelled, checkpoints: Checkpoints, identity: str, watcher: Watcher
-) -> Trained:
+    network: Network,
+    phase: Phase,
+    data: LabelledData,
+    validation: LabelledData,
+    checkpoints: Checkpoints,
+    identity: str,
+    watcher: Watcher,
+) -> PhaseResult:
     """Train `network` in place, from the newest checkpoint where there is one.
 
     What the phase does not train keeps every bit, BatchNorm's statistics included, and stands in no checkpoint.
@@ -79,14 +85,16 @@ def train(
             hint="make the features of several views (--views), freeze nothing, or leave the augmentation out",
         )
     classes = network.trained.output_shape[-1]
-    steps = steps_of(len(data), phase.batch_size)
+    steps = steps_per_epoch(len(data), phase.batch_size)
     still = freeze(network, phase)
     model = _training_model(network, phase, steps)
     state = [*_moving(network, still), *model.optimizer.state]
-    progress = checkpoints.resumed(identity)
+    progress = checkpoints.load_for(identity)
     if progress is not None:
         assign(state, checkpoints.arrays(len(progress.history)))
-    epochs = _Epochs(network, model, phase, validation, checkpoints, progress or Progress(identity, (), 0), watcher, steps, state)
+    epochs = _Epochs(
+        network, model, phase, validation, checkpoints, progress or TrainingState(identity, (), 0), watcher, steps, state
+    )
     done = len(epochs.progress.history)
     if done < phase.epochs and not _over(epochs.progress, phase):
         checkpoints.require_room(sum(math.prod(v.shape) * np.dtype(v.dtype).itemsize for v in state))
@@ -107,7 +115,7 @@ def train(
     if progress.best != len(progress.history) or phase.ema or epochs.in_mid_epoch:
         assign(state, checkpoints.arrays(progress.best))
         _assign_all(model.trainable_variables, model.optimizer.averages)
-    return Trained(progress.history, progress.best, ended=ENOUGH in progress.facts)
+    return PhaseResult(progress.history, progress.best, ended=ENOUGH in progress.facts)
 
 
 @contextmanager
@@ -144,7 +152,7 @@ def _training_model(network: Network, phase: Phase, steps: int) -> keras.Model:
     )
     total = phase.epochs * steps
     each = rules(network.blocks, model.trainable_variables, phase, total)
-    together = TOGETHER if steps % TOGETHER == 0 else 1
+    together = STEPS_PER_EXECUTION if steps % STEPS_PER_EXECUTION == 0 else 1
     optimizer = RuledAdam(each, schedule(phase, total), phase.ema)
     model.compile(optimizer=optimizer, loss=loss, jit_compile=_jit(), steps_per_execution=together)
     optimizer.build(model.trainable_variables)
@@ -185,7 +193,7 @@ def _assign_all(variables: Sequence[Any], values: Sequence[Any]) -> None:
         variable.assign(value)
 
 
-def _over(progress: Progress, phase: Phase) -> bool:
+def _over(progress: TrainingState, phase: Phase) -> bool:
     """Whether a phase has ended before its last epoch: the watcher had enough, or the validation loss has long been no better."""
     if ENOUGH in progress.facts:
         return True
@@ -195,10 +203,10 @@ def _over(progress: Progress, phase: Phase) -> bool:
     return len(losses) - 1 - int(np.argmin(losses)) >= phase.early_stopping
 
 
-def validate(logits: keras.Model, data: Labelled) -> tuple[float, float]:
+def validate(logits: keras.Model, data: LabelledData) -> tuple[float, float]:
     """Mean cross-entropy in nats and accuracy of a logits model on labelled inputs of one view, computed in float64."""
     loss = right = 0.0
-    step = rows_at_once(data.inputs)
+    step = inference_batch_size(data.inputs)
     for first in range(0, len(data), step):
         labels = data.labels[first : first + step]
         inputs = np.asarray(data.inputs[first : first + len(labels)], dtype=np.float32)
@@ -226,9 +234,9 @@ class _Epochs(keras.callbacks.Callback):  # type: ignore[misc]
         network: Network,
         model: keras.Model,
         phase: Phase,
-        validation: Labelled,
+        validation: LabelledData,
         checkpoints: Checkpoints,
-        progress: Progress,
+        progress: TrainingState,
         watcher: Watcher,
         steps: int,
         state: list[Any],
@@ -283,9 +291,9 @@ class _Epochs(keras.callbacks.Callback):  # type: ignore[misc]
         """Leave it at the epochs so far, also when the phase is taken up."""
         self._training.stop_training = True
         self.progress = replace(self.progress, facts={ENOUGH: True})
-        self._checkpoints.mark(self.progress)
+        self._checkpoints.save_facts(self.progress)
 
-    def _with(self, record: EpochRecord) -> Progress:
+    def _with(self, record: EpochRecord) -> TrainingState:
         history = (*self.progress.history, record)
         best = max(history, key=lambda r: (r.validation_accuracy, -r.validation_loss, r.epoch))
-        return Progress(self.progress.identity, history, best.epoch)
+        return TrainingState(self.progress.identity, history, best.epoch)

@@ -16,20 +16,20 @@ from crossroads.heads import solve as heads
 from crossroads.networks.network import Network, unfolded
 from crossroads.progress import EpochRecord, StopTraining, Watcher
 from crossroads.strategies import Phase, Solve
-from crossroads.training.batches import Labelled, class_weights
-from crossroads.training.checkpoint import Checkpoints, Progress
-from crossroads.training.loop import Trained, assign, train
+from crossroads.training.batches import LabelledData, class_weights
+from crossroads.training.checkpoint import Checkpoints, TrainingState
+from crossroads.training.loop import PhaseResult, assign, train
 
 
-def execute(
+def run_phase(
     network: Network,
     phase: Solve | Phase,
-    data: Labelled,
-    validation: Labelled,
+    data: LabelledData,
+    validation: LabelledData,
     checkpoints: Checkpoints,
     identity: str,
     watcher: Watcher,
-) -> Trained:
+) -> PhaseResult:
     """Carry out one phase; the network holds what it leaves.
 
     Args:
@@ -49,23 +49,29 @@ def execute(
 
 
 def _solve(
-    network: Network, phase: Solve, data: Labelled, validation: Labelled, checkpoints: Checkpoints, identity: str, watcher: Watcher
-) -> Trained:
+    network: Network,
+    phase: Solve,
+    data: LabelledData,
+    validation: LabelledData,
+    checkpoints: Checkpoints,
+    identity: str,
+    watcher: Watcher,
+) -> PhaseResult:
     """Solve the dense layer that is all that `network.trained` trains, or load what was solved."""
     head, figures = _parts(network.trained)
-    progress = checkpoints.resumed(identity)
+    progress = checkpoints.load_for(identity)
     if progress is None:
         started = time.perf_counter()
         solved, loss = _solved(phase, head.units, data, validation)
         seconds = time.perf_counter() - started
         record = EpochRecord(phase.name, 1, seconds, 0.0, loss, solved.validation_loss, solved.validation_accuracy)
         facts = {"kind": solved.kind, "penalty": solved.penalty, "tried": [asdict(row) for row in solved.tried]}
-        progress = Progress(identity, (record,), 1, facts)
+        progress = TrainingState(identity, (record,), 1, facts)
         checkpoints.save(progress, _behind(figures, solved))
         with suppress(StopTraining):  # that was all
             watcher.epoch(record, 1)
     assign([head.kernel, head.bias], checkpoints.arrays(1))
-    return Trained(progress.history, progress.best, progress.facts)
+    return PhaseResult(progress.history, progress.best, progress.facts)
 
 
 def _parts(model: keras.Model) -> tuple[Any, keras.layers.BatchNormalization | None]:
@@ -90,7 +96,7 @@ def _behind(figures: keras.layers.BatchNormalization | None, solved: heads.Linea
     return [values.astype(np.float32) for values in unfolded(figures, solved.kernel, solved.bias)]
 
 
-def _solved(phase: Solve, classes: int, data: Labelled, validation: Labelled) -> tuple[heads.LinearHead, float]:
+def _solved(phase: Solve, classes: int, data: LabelledData, validation: LabelledData) -> tuple[heads.LinearHead, float]:
     """The head and its loss on the training images."""
     # Views of one image are left out together: each tells almost all of the others.
     own = np.arange(len(data)) if data.groups is None else data.groups
