@@ -128,7 +128,7 @@ def print_run(run: Run) -> None:
     metrics = run.metrics
     if metrics.get("race"):
         header = ("tried", "backbone", "epochs", "expected", "validation", "seconds", "")
-        print_table(header, map(_trial_row, metrics["race"]["trials"]))
+        print_table(header, map(_trial_row, metrics["race"]["runs"]))
         print()
     print_lines(line for side in ("validation", "test") for line in _score_lines(side, metrics[side]))
     memory = metrics["peak_memory_mb"]

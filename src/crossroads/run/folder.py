@@ -20,18 +20,18 @@ from crossroads.errors import ArtifactError, RecipeError, TrainingError
 from crossroads.recipe import Recipe
 from crossroads.training.checkpoint import Checkpoints, write_atomically
 
-_PHASES, _TRIALS = "phase-*", "trial-*"
+_PHASES, _CANDIDATE_RUNS = "phase-*", "candidate-*"
 _IN_PHASE = ("progress.json", ".progress.json.partial", "epoch-*.npz", ".epoch-*.npz.partial")
 _OURS = (
     *(name for stem in ("run", "plan", "race", "clock") for name in (f"{stem}.json", f".{stem}.json.partial")),
     "*.pixels",
     *(f"{_PHASES}/{name}" for name in _IN_PHASE),
-    *(f"{_TRIALS}/{_PHASES}/{name}" for name in _IN_PHASE),
+    *(f"{_CANDIDATE_RUNS}/{_PHASES}/{name}" for name in _IN_PHASE),
 )
-_FOLDERS = (f"{_TRIALS}/{_PHASES}", _TRIALS, _PHASES)
+_FOLDERS = (f"{_CANDIDATE_RUNS}/{_PHASES}", _CANDIDATE_RUNS, _PHASES)
 
 
-class TrialFolder:
+class CheckpointFolder:
     """Where one of several trainings in a run keeps its checkpoints."""
 
     def __init__(self, folder: Path) -> None:
@@ -62,9 +62,9 @@ class RunFolder:
         """The checkpoints of one phase of this run, counted from 0."""
         return Checkpoints(self._state / f"phase-{phase}")
 
-    def trial(self, name: str) -> TrialFolder:
-        """The place of one training where a run tries several; `name` begins with ``trial-``."""
-        return TrialFolder(self._state / name)
+    def candidate_run(self, name: str) -> CheckpointFolder:
+        """The place of one training where a run tries several; `name` begins with ``candidate-``."""
+        return CheckpointFolder(self._state / name)
 
     @property
     def plan(self) -> Path:
@@ -213,7 +213,7 @@ class RunFolder:
 
     def _has_progress(self) -> bool:
         with suppress(TrainingError, ValueError, KeyError, TypeError):
-            if self.plan.exists() and json.loads(self.plan.read_text())["entrants"]:
+            if self.plan.exists() and json.loads(self.plan.read_text())["candidates"]:
                 return True  # the advice took time
             return any(Checkpoints(folder).progress() is not None for folder in self._state.glob(_PHASES))
         return True  # damaged, and not ours to throw away
