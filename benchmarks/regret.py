@@ -21,16 +21,16 @@ from benchmarks.tasks import TASKS, Task, task
 from crossroads.advice.candidates import TIE
 from crossroads.advice.estimate import Estimate, log_odds
 from crossroads.advice.expectation import (
-    CARRIED,
-    LIFTS,
+    EXTRAPOLATIONS,
+    STRATEGY_OFFSETS,
     Base,
+    Coefficients,
     EpochPenalty,
     Extrapolation,
-    Laws,
     LearningGain,
     Setting,
     StrategyOffset,
-    counted,
+    clamped,
     expected,
     least_error,
     reach,
@@ -215,7 +215,7 @@ class Expected:
     seconds: float
 
 
-def expectations(outcome: Outcome, laws: Laws) -> list[Expected]:
+def expectations(outcome: Outcome, laws: Coefficients) -> list[Expected]:
     """Of every strategy that was run to its end, the best first, as `advice.candidates.ranked` has it."""
     rows = {row["strategy"]: row for row in outcome.advice["ranked"]}
     found = []
@@ -318,7 +318,7 @@ def errors_of(found: Sequence[Outcome], orders: Sequence[Sequence[Expected]]) ->
     ]
 
 
-def of_random(found: Sequence[Outcome], laws: Laws) -> Iterator[Row]:
+def of_random(found: Sequence[Outcome], laws: Coefficients) -> Iterator[Row]:
     """What is advised where a backbone has random weights, by constants that were fitted to pretrained ones."""
     title = f"of {len(found)}"
     advised = regrets_of(found, [expectations(outcome, laws) for outcome in found])
@@ -364,11 +364,11 @@ STEP = 0.02
 """Of the grid on which the most likely constants of short trainings are looked for."""
 
 
-def fitted_laws(found: Sequence[Outcome], without: str = "") -> Laws:
+def fitted_laws(found: Sequence[Outcome], without: str = "") -> Coefficients:
     """The constants of `advice.expectation`, from the tasks of all sources but one."""
-    lifts = {name: lift for name in LIFTS if (lift := _fitted_lift(name, found, without)) is not None}
-    carried = {name: one for name in CARRIED if (one := _fitted_carried(name, found, without)) is not None}
-    return Laws(lifts, carried)
+    lifts = {name: lift for name in STRATEGY_OFFSETS if (lift := _fitted_lift(name, found, without)) is not None}
+    carried = {name: one for name in EXTRAPOLATIONS if (one := _fitted_carried(name, found, without)) is not None}
+    return Coefficients(lifts, carried)
 
 
 @dataclass(frozen=True, slots=True)
@@ -425,7 +425,7 @@ def _fitted_carried(name: str, found: Sequence[Outcome], without: str) -> Extrap
     if len(points) < 3:
         return None
     more, known = np.array([point.more for point in points]), np.array([point.known for point in points])
-    halvings = np.array([counted(point.base.halvings) for point in points])
+    halvings = np.array([clamped(point.base.halvings) for point in points])
     slopes = np.array([slope(point.base, point.setting) for point in points])
     gain, scatter = np.arange(-10, 100)[:, None, None] * STEP, np.arange(5, 125)[:, None] * STEP
     variance = known**2 + scatter**2 * halvings
@@ -436,7 +436,7 @@ def _fitted_carried(name: str, found: Sequence[Outcome], without: str) -> Extrap
 
 
 def fitted_halvings(runs: Mapping[Asked, dict[str, Any]]) -> dict[str, EpochPenalty]:
-    """The constants of `advice.expectation.HALVED`: from the runs with a quarter of the epochs and those with all.
+    """The constants of `advice.expectation.EPOCH_PENALTIES`: from the runs with a quarter of the epochs and those with all.
 
     A loss is never below 0, and held towards the mean of all strategies as much as one task holds it; so is the scatter.
     """

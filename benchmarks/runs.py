@@ -12,7 +12,7 @@ from typing import Any
 
 from benchmarks._measure import ROOT, SHARED, fresh
 from benchmarks.tasks import Task, task
-from crossroads.race.running import SHORT
+from crossroads.race.running import REDUCTION_FACTOR
 
 FIGURES = ROOT / "benchmarks" / "figures" / "runs.jsonl"
 """One line a finished run. It is in the repository, since running everything takes many hours."""
@@ -61,7 +61,7 @@ def asked(task_name: str, backbone: str, strategy: str, seed: int, cut: str = ""
 
 def shortened(run: Asked) -> Asked:
     """The same run with a quarter of the epochs, as a race gives it a first turn."""
-    return replace(run, part=SHORT)
+    return replace(run, part=REDUCTION_FACTOR)
 
 
 def options_of(run: Asked) -> dict[str, Any]:

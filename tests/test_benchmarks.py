@@ -19,7 +19,7 @@ from benchmarks.plots import table
 from benchmarks.runs import kept
 
 from crossroads.advice.estimate import Estimate
-from crossroads.advice.expectation import CARRIED, HALVED, LIFTS, Laws
+from crossroads.advice.expectation import EPOCH_PENALTIES, EXTRAPOLATIONS, STRATEGY_OFFSETS, Coefficients
 
 RATE = Row("decode", "images/s", (90.0, 110.0, 100.0), "tf.data", (50.0, 44.0, 40.0))
 SCORE = Row("accuracy", "", (0.5, 0.75))
@@ -108,8 +108,8 @@ def test_arguments_that_make_no_sense_are_refused(arguments):
 def test_the_lifts_of_the_advice_are_those_that_the_kept_runs_give():
     found = list(regret.outcomes(measure=False))
     assert len(found) >= 10
-    assert regret.fitted_laws(found) == Laws(LIFTS, CARRIED)
-    assert regret.fitted_halvings(kept()) == HALVED
+    assert regret.fitted_laws(found) == Coefficients(STRATEGY_OFFSETS, EXTRAPOLATIONS)
+    assert regret.fitted_halvings(kept()) == EPOCH_PENALTIES
 
 
 def test_the_page_on_the_four_cases_shows_what_was_measured():
@@ -140,7 +140,7 @@ def test_of_random_weights_only_what_freezes_them_or_leaves_them_out_is_advised(
     found = list(regret.outcomes(measure=False, random=True))
     assert {outcome.backbone for outcome in found} == {"random MobileNet"}
     assert {name for outcome in found for name in outcome.reached} == {"feature-extraction", "early-features", "from-scratch"}
-    rows = {row.name: row.ours[0] for row in regret.of_random(found, Laws(LIFTS, CARRIED))}
+    rows = {row.name: row.ours[0] for row in regret.of_random(found, Coefficients(STRATEGY_OFFSETS, EXTRAPOLATIONS))}
     advice, extract = (
         rows[f"regret with random weights, {rule}, of {len(found)}, mean"] for rule in ("the advice", "always extract at the end")
     )

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from crossroads import cli
-from crossroads.advice import level
+from crossroads.advice import baselines
 from crossroads.report.console import print_run
 from crossroads.run.finish import Run
 from pictures import folder_of, stripes
@@ -102,7 +102,7 @@ def test_what_a_race_tried_is_shown_before_the_scores(capsys, tmp_path):
     ]
     phases = [{"name": "train", "epochs": 2, "best_epoch": 2}]
     scores = {"validation": None, "test": None, "peak_memory_mb": None, "backbone": "mobilenet", "strategy": "warm-start"}
-    metrics = scores | {"epochs": 2, "best_epoch": 2, "seconds": 1.0, "phases": phases, "race": {"trials": trials}}
+    metrics = scores | {"epochs": 2, "best_epoch": 2, "seconds": 1.0, "phases": phases, "race": {"runs": trials}}
     print_run(Run(tmp_path, metrics))
     shown = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert shown[0] == ["tried", "backbone", "epochs", "expected", "validation", "seconds"]
@@ -374,7 +374,7 @@ def test_demo_trains_tests_and_says_what_is_next(crossroads, tmp_path, monkeypat
 
 def test_advise_says_what_to_do_and_why_in_words_and_for_a_program(crossroads, data, tmp_path, monkeypatch):
     monkeypatch.setenv("CROSSROADS_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(level, "SHORT_EPOCHS", (2, 2))
+    monkeypatch.setattr(baselines, "SHORT_EPOCHS", (2, 2))
     options = ("--backbone", "quiz-cnn", "--weights", "none", "--image-size", "16", "--validation", "0.2", "--test-fraction", "0.2")
     code, out, err = crossroads("advise", data, *options, "--budget", "10m")
     assert (code, err) == (0, "")

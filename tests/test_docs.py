@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import crossroads
-from crossroads.advice import level, warm
+from crossroads.advice import baselines, warm_start
 from crossroads.recipe import Augmentation, Recipe
 from docs_pages import ROOT, Page, blocks, commands, in_process, same_structure
 
@@ -30,8 +30,8 @@ def run(page, folder, patch):
     patch.chdir(folder)
     patch.setenv("HOME", str(home))
     patch.setenv("CROSSROADS_CACHE", str(home / "features"))
-    patch.setattr(level, "SHORT_EPOCHS", (2, 2))  # the evidence's short trainings, whose figures no page is held to
-    patch.setattr(warm, "SECONDS", 0.3)
+    patch.setattr(baselines, "SHORT_EPOCHS", (2, 2))  # the evidence's short trainings, whose figures no page is held to
+    patch.setattr(warm_start, "SECONDS", 0.3)
     for name in ("CROSSROADS_CACHE_LIMIT", "CROSSROADS_WEIGHTS_URL", "KERAS_HOME"):
         patch.delenv(name, raising=False)
     patch.setenv("COLUMNS", "80")

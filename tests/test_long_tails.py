@@ -70,10 +70,10 @@ def test_tracks_of_a_small_class_stay_whole(own, tmp_path):
 
 
 def test_advice_on_a_long_tail_is_given(own, monkeypatch):
-    from crossroads.advice import level, warm
+    from crossroads.advice import baselines, warm_start
 
-    monkeypatch.setattr(level, "SHORT_EPOCHS", (2, 2))
-    monkeypatch.setattr(warm, "SECONDS", 0.01)
+    monkeypatch.setattr(baselines, "SHORT_EPOCHS", (2, 2))
+    monkeypatch.setattr(warm_start, "SECONDS", 0.01)
     watcher = Notes()
     advice = crossroads.advise(colours(), backbones=[own], epochs=2, watcher=watcher)
     assert sum("too few images" in note for note in watcher.said) == 1

@@ -104,13 +104,13 @@ def raced(monkeypatch, network):
     """`fit` without a strategy races a head on frozen features and a short finetuning, with no advice before."""
 
     def planned(partition, own, watcher):
-        entrants = []
+        candidates = []
         for name, accuracy in (("feature-extraction", 0.6), ("finetune", 0.9)):
             choice = api.Tasks(partition, None, own, watcher).choice(partition.recipe)
             asked = drop_unused_options(api.replace(partition.recipe, epochs=2, weights="own"), strategy(name))
             recipe = resolve_recipe(asked, choice.record, images=len(partition.train), image_size=SIZE)
-            entrants.append(RaceCandidate(recipe, Estimate(accuracy, 0.0, 1.0), 1.0, 0.5 if recipe.epochs else 0.0))
-        return Plan(tuple(entrants), 600.0, 0.0, {})
+            candidates.append(RaceCandidate(recipe, Estimate(accuracy, 0.0, 1.0), 1.0, 0.5 if recipe.epochs else 0.0))
+        return Plan(tuple(candidates), 600.0, 0.0, {})
 
     monkeypatch.setattr(api, "choose_candidates", planned)
 
@@ -121,8 +121,8 @@ def test_so_is_what_a_race_tried(network, tmp_path, monkeypatch):
     killed = broken_off(monkeypatch, "the test is scored", out, lambda: fit(out, network))
     for folder in (out, killed):
         run = finishes_without_training(monkeypatch, lambda folder=folder: fit(folder, network, resume=True))
-        assert {trial["strategy"] for trial in run.metrics["race"]["trials"]} == {"feature-extraction", "finetune"}
-        assert not any(trial["failed"] for trial in run.metrics["race"]["trials"])
+        assert {trial["strategy"] for trial in run.metrics["race"]["runs"]} == {"feature-extraction", "finetune"}
+        assert not any(trial["failed"] for trial in run.metrics["race"]["runs"])
         assert not (folder / "checkpoint").exists()
 
 

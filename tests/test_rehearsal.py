@@ -100,14 +100,14 @@ def test_a_candidate_that_cannot_is_left_out_of_a_race_with_its_reason():
     early = Recipe(backbone="own:half", weights="own", image_size=SIZE, strategy="early-features", cut="below")
     recipes = (early, replace(early, strategy="feature-extraction", cut=None))
     resolved = [resolve_recipe(recipe, choose(model).record, images=12, image_size=SIZE) for recipe in recipes]
-    entrants = tuple(RaceCandidate(recipe, Estimate(0.5, 0.0, 1.0), 1.0) for recipe in resolved)
-    plan = convertible(Plan(entrants, 60.0, 0.0, {}), partition, tasks, watcher)
-    assert plan.entrants == entrants[:1]
+    candidates = tuple(RaceCandidate(recipe, Estimate(0.5, 0.0, 1.0), 1.0) for recipe in resolved)
+    plan = convertible(Plan(candidates, 60.0, 0.0, {}), partition, tasks, watcher)
+    assert plan.candidates == candidates[:1]
     assert len(notes) == 1
     assert notes[0].startswith("feature-extraction of own:half is left out: ")
     assert "Bucketize" in notes[0]
     with pytest.raises(ArtifactError):
-        convertible(Plan(entrants[1:], 60.0, 0.0, {}), partition, tasks, watcher)
+        convertible(Plan(candidates[1:], 60.0, 0.0, {}), partition, tasks, watcher)
 
 
 @pytest.fixture

@@ -178,7 +178,7 @@ def _train(partition: Partition, folder: RunFolder, own: Any, watcher: Watcher) 
         keep_plan(plan, folder.plan, identity)
     else:
         plan = plan.at(recipe.data, recipe.test)
-    if not plan.entrants:
+    if not plan.candidates:
         task = tasks.task_for(replace(drop_unused_options(recipe, strategy("from-scratch")), budget=None))
         return Outcome(task, train(task, folder, watcher), {"asked": recipe.to_mapping()})
     raced = race(plan, tasks.task_for, folder, watcher)

@@ -14,8 +14,8 @@ from crossroads.advice.cost import (
     measured_machine,
     measured_step,
     memory_mb,
+    step_fraction,
     step_seconds,
-    step_share,
 )
 from crossroads.heads.large_ridge import is_large
 from crossroads.networks.cuts import Cut
@@ -40,9 +40,9 @@ def test_a_training_of_many_steps_takes_less_for_an_image_than_a_short_one():
 
 def test_the_share_of_a_step_up_to_a_cut_counts_what_is_written_too():
     early, end = (Cut(name, 0, 1.0, (4, 4, 8), work, 0, numbers) for name, work, numbers in (("a", 100, 90), ("b", 1_000, 100)))
-    assert 0.1 < step_share(early, end) < 0.9
-    assert step_share(early, end) == (100 + ACTIVATION * 90) / (1_000 + ACTIVATION * 100)
-    assert step_share(end, end) == 1
+    assert 0.1 < step_fraction(early, end) < 0.9
+    assert step_fraction(early, end) == (100 + ACTIVATION * 90) / (1_000 + ACTIVATION * 100)
+    assert step_fraction(end, end) == 1
 
 
 @pytest.mark.parametrize(("n", "d"), [(200, 1_024), (4_000, 256), (20_000, 8_192)])

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crossroads.advice.estimate import Estimate, from_log_odds, log_odds, share
+from crossroads.advice.estimate import Estimate, estimate_accuracy, from_log_odds, log_odds
 
 
 @given(st.floats(0.001, 0.999))
@@ -19,7 +19,7 @@ def test_certainty_is_held_off_by_the_least_error():
 
 def test_a_share_of_whole_groups_is_known_less_well_than_one_of_single_images():
     correct = np.repeat([True, False, True, True, True, False, True, True], 30)
-    alone, together = share(correct), share(correct, np.repeat(np.arange(8), 30))
+    alone, together = estimate_accuracy(correct), estimate_accuracy(correct, np.repeat(np.arange(8), 30))
     assert alone.value == together.value == 0.75
     assert together.low < alone.low < 0.75 < alone.high < together.high
 

@@ -6,13 +6,13 @@ from hypothesis import strategies as st
 
 from crossroads.advice.estimate import Estimate, from_log_odds, log_odds
 from crossroads.advice.expectation import (
-    CARRIED,
-    HALVED,
-    LIFTS,
+    EPOCH_PENALTIES,
+    EXTRAPOLATIONS,
     SLOPE_ERROR,
+    STRATEGY_OFFSETS,
     Base,
+    Coefficients,
     Extrapolation,
-    Laws,
     LearningGain,
     Setting,
     StrategyOffset,
@@ -24,14 +24,14 @@ from crossroads.advice.expectation import (
 )
 from crossroads.strategies import STRATEGIES
 
-STARTS = [(record.name, "probe") for record in STRATEGIES] + [(name, "short training") for name in CARRIED]
+STARTS = [(record.name, "probe") for record in STRATEGIES] + [(name, "short training") for name in EXTRAPOLATIONS]
 
 
 USUAL = Setting(5_000, 30, 1.0)
 
 
 def certain(level, by_size=0.0):
-    return Laws({"finetune": StrategyOffset(level, by_size, 0.0)}, {})
+    return Coefficients({"finetune": StrategyOffset(level, by_size, 0.0)}, {})
 
 
 def probe(value, low=None, high=None):
@@ -39,9 +39,9 @@ def probe(value, low=None, high=None):
 
 
 def test_every_strategy_has_its_constants():
-    assert set(LIFTS) == {record.name for record in STRATEGIES}
-    assert set(CARRIED) == {"warm-start", "from-scratch"}
-    assert set(HALVED) == {record.name for record in STRATEGIES if not record.frozen}
+    assert set(STRATEGY_OFFSETS) == {record.name for record in STRATEGIES}
+    assert set(EXTRAPOLATIONS) == {"warm-start", "from-scratch"}
+    assert set(EPOCH_PENALTIES) == {record.name for record in STRATEGIES if not record.frozen}
 
 
 @given(st.sampled_from(STARTS), st.floats(0, 1), st.floats(0, 0.2), st.floats(0.1, 1e5), st.integers(1, 10**6), st.floats(0, 1))
@@ -72,7 +72,7 @@ def test_beyond_the_tasks_it_was_fitted_to_size_changes_nothing_more():
 
 
 def test_what_is_known_badly_has_a_wider_interval_about_the_same_middle():
-    each = (Laws({"finetune": StrategyOffset(0.0, 0.0, scatter)}) for scatter in (0.1, 2.0))
+    each = (Coefficients({"finetune": StrategyOffset(0.0, 0.0, scatter)}) for scatter in (0.1, 2.0))
     sure, unsure = (expected("finetune", probe(0.9), USUAL, laws) for laws in each)
     assert sure.value == unsure.value == pytest.approx(0.9)
     assert unsure.low < sure.low < sure.high < unsure.high
@@ -88,12 +88,12 @@ def test_fewer_epochs_cost_accuracy_and_sureness_and_the_usual_ones_nothing():
     assert with_epochs("warm-start", known, 1.0) == pytest.approx(known)
     half, quarter = with_epochs("warm-start", known, 0.5), with_epochs("warm-start", known, 0.25)
     assert quarter.value < half.value < known.value
-    assert log_odds(known.value, 1e-6) - log_odds(quarter.value, 1e-6) == pytest.approx(2 * HALVED["warm-start"].loss)
+    assert log_odds(known.value, 1e-6) - log_odds(quarter.value, 1e-6) == pytest.approx(2 * EPOCH_PENALTIES["warm-start"].loss)
     assert log_odds(quarter.high, 1e-6) - log_odds(quarter.low, 1e-6) > log_odds(0.95, 1e-6) - log_odds(0.8, 1e-6)
     assert with_epochs("warm-start", known, 2.0).value > known.value
 
 
-TWO = Laws({"warm-start": StrategyOffset(0.0, 0.0, 1.0)}, {"warm-start": Extrapolation(0.3, 0.5)})
+TWO = Coefficients({"warm-start": StrategyOffset(0.0, 0.0, 1.0)}, {"warm-start": Extrapolation(0.3, 0.5)})
 
 
 def ends(found):

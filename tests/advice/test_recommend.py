@@ -10,7 +10,7 @@ import pytest
 import crossroads
 import tiny_networks
 from crossroads import artifact
-from crossroads.advice import level, sample, warm
+from crossroads.advice import baselines, sample, warm_start
 from crossroads.advice import recommend as module
 from crossroads.advice.cost import VALIDATING
 from crossroads.advice.estimate import Estimate
@@ -37,8 +37,8 @@ SIZE = 16
 @pytest.fixture(autouse=True)
 def _quick(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("CROSSROADS_CACHE", str(tmp_path_factory.getbasetemp() / "advice-cache"))
-    monkeypatch.setattr(level, "SHORT_EPOCHS", (2, 2))
-    monkeypatch.setattr(warm, "SECONDS", 0.01)
+    monkeypatch.setattr(baselines, "SHORT_EPOCHS", (2, 2))
+    monkeypatch.setattr(warm_start, "SECONDS", 0.01)
 
 
 @pytest.fixture(scope="module", name="tiny")
@@ -55,8 +55,8 @@ def pictures():
 def advice(pictures, tiny, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CROSSROADS_CACHE", str(tmp_path_factory.getbasetemp() / "advice-cache"))
-        patch.setattr(level, "SHORT_EPOCHS", (2, 2))
-        patch.setattr(warm, "SECONDS", 30.0)
+        patch.setattr(baselines, "SHORT_EPOCHS", (2, 2))
+        patch.setattr(warm_start, "SECONDS", 30.0)
         return crossroads.advise(pictures, backbones=[tiny], epochs=4, **SPLIT)
 
 
@@ -83,9 +83,9 @@ def test_evidence_is_of_the_training_split_alone(pictures, tiny):
     assert seen.evidence.size == again.evidence.size
     assert seen.evidence.profiles == again.evidence.profiles
     assert seen.evidence.curve == again.evidence.curve
-    assert seen.evidence.level.pixels == again.evidence.level.pixels
-    assert seen.evidence.level.majority == again.evidence.level.majority
-    assert seen.evidence.level.short.accuracy == again.evidence.level.short.accuracy
+    assert seen.evidence.baselines.pixels == again.evidence.baselines.pixels
+    assert seen.evidence.baselines.majority == again.evidence.baselines.majority
+    assert seen.evidence.baselines.short.accuracy == again.evidence.baselines.short.accuracy
     assert seen.evidence.warm_start.accuracy == again.evidence.warm_start.accuracy
     assert seen.evidence.warm_start.epochs == again.evidence.warm_start.epochs
 
@@ -164,7 +164,7 @@ def test_a_budget_too_small_for_anything_says_what_is_not(pictures, tiny):
 
 
 def test_the_short_training_ends_with_its_share_of_the_budget_and_is_told_of(pictures, tiny, monkeypatch):
-    monkeypatch.setattr(level, "SHORT_EPOCHS", (6, 6))
+    monkeypatch.setattr(baselines, "SHORT_EPOCHS", (6, 6))
     seen = []
 
     class Stages(Silent):
@@ -173,7 +173,7 @@ def test_the_short_training_ends_with_its_share_of_the_budget_and_is_told_of(pic
                 seen.append((done, total))
 
     found = crossroads.advise(pictures, backbones=[tiny], budget=1e-3, watcher=Stages(), **SPLIT)
-    assert found.evidence.level.short.epochs == 1
+    assert found.evidence.baselines.short.epochs == 1
     assert [done * 6 / total for done, total in seen] == [1]
     assert found.evidence.warm_start is None
 
@@ -208,7 +208,7 @@ def test_a_network_that_memory_cannot_hold_is_left_out(pictures, tiny, monkeypat
 def test_images_that_are_all_alike_give_an_answer_and_no_more_than_the_largest_class(tiny):
     images = np.full((60, 16, 16, 3), 120, np.uint8)
     found = crossroads.advise((images, np.arange(60) % 3), backbones=[tiny], **SPLIT)
-    assert found.evidence.level.pixels.value <= 0.4
+    assert found.evidence.baselines.pixels.value <= 0.4
     assert found.evidence.profiles[0].best.accuracy.value <= 0.4
     assert found.evidence.size.repeated > 0.9
 
@@ -257,10 +257,10 @@ def test_auto_races_what_was_advised_and_the_artifact_says_why(pictures, tiny, t
     run = crossroads.fit(pictures, out=tmp_path / "run", backbone=tiny, weights="own", epochs=4, batch_size=16, budget=0.5, **SPLIT)
     won = run.metrics["strategy"]
     assert won in ("feature-extraction", "early-features")  # too small a budget for anything: still a head on frozen features
-    assert run.metrics["race"]["trials"][0]["won"]
+    assert run.metrics["race"]["runs"][0]["won"]
     assert run.metrics["race"]["why"].startswith(f"{won} of own:tiny won")
     assert run.metrics["advice"]["evidence"]["profiles"]
-    assert run.metrics["validation"]["accuracy"] == pytest.approx(run.metrics["race"]["trials"][0]["validation_accuracy"])
+    assert run.metrics["validation"]["accuracy"] == pytest.approx(run.metrics["race"]["runs"][0]["validation_accuracy"])
     again = crossroads.fit(
         pictures, out=tmp_path / "run", backbone=tiny, weights="own", epochs=4, batch_size=16, budget=0.5, resume=True, **SPLIT
     )
@@ -281,7 +281,7 @@ def test_with_nothing_pretrained_the_user_is_told_and_the_small_network_is_train
 def test_with_nothing_pretrained_a_budget_shortens_the_training(pictures, tmp_path, capsys):
     watcher = Notes()
     run = crossroads.fit(pictures, out=tmp_path / "run", weights="none", budget="0.5s", image_size=80, watcher=watcher, **SPLIT)
-    [trial] = run.metrics["race"]["trials"]
+    [trial] = run.metrics["race"]["runs"]
     assert trial["epochs"] == 1 < trial["usual_epochs"]
     assert (run.metrics["strategy"], run.metrics["epochs"]) == ("from-scratch", 1)
     assert Recipe.from_toml(run.artifact / "recipe.toml").image_size == 80
@@ -315,14 +315,14 @@ class Broken(BaseException):
 
 def test_a_trial_that_was_broken_off_is_taken_up_by_the_race(pictures, tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(running, "WORTH_TRYING", -1.0)  # stripes are easy: no candidate could be hoped to do better
-    monkeypatch.setattr(running, "SHORT", 1)
+    monkeypatch.setattr(running, "REDUCTION_FACTOR", 1)
     options = {"backbone": tiny, "weights": "own", "epochs": 3, "batch_size": 16, "out": tmp_path / "run", **SPLIT}
     with pytest.raises(Broken):
         crossroads.fit(pictures, watcher=StopInTune(), **options)
-    kept = json.loads((tmp_path / "run" / "checkpoint" / "race.json").read_text())["trials"]
+    kept = json.loads((tmp_path / "run" / "checkpoint" / "race.json").read_text())["runs"]
     watcher = Notes()
     run = crossroads.fit(pictures, watcher=watcher, resume=True, **options)
-    trials = run.metrics["race"]["trials"]
+    trials = run.metrics["race"]["runs"]
     assert len(trials) > len(kept) > 0
     assert [trial["failed"] for trial in trials] == [None] * len(trials)
     assert "finetune" in {trial["strategy"] for trial in trials}

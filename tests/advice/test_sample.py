@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crossroads.advice import sample as module
-from crossroads.advice.sample import compact, joined, part, sample
+from crossroads.advice.sample import compact, merge_duplicates, part, sample
 from rows import dataset
 
 
@@ -37,12 +37,12 @@ def test_frames_of_many_objects_come_before_many_frames_of_few():
 def test_images_that_are_the_same_are_in_one_group_whatever_groups_they_came_in():
     digests = np.zeros((6, 16), np.uint8)
     digests[:, 0] = [1, 2, 1, 3, 4, 2]
-    assert joined(None, digests).tolist() == joined(None, digests)[[2, 5, 0, 3, 4, 1]].tolist()
-    assert len(set(joined(None, digests).tolist())) == 4
-    tied = joined(np.array([7, 7, 8, 8, 9, 9]), digests)  # 1 ties 7 and 8, 2 ties 7 and 9
+    assert merge_duplicates(None, digests).tolist() == merge_duplicates(None, digests)[[2, 5, 0, 3, 4, 1]].tolist()
+    assert len(set(merge_duplicates(None, digests).tolist())) == 4
+    tied = merge_duplicates(np.array([7, 7, 8, 8, 9, 9]), digests)  # 1 ties 7 and 8, 2 ties 7 and 9
     assert len(set(tied.tolist())) == 1
     digests[:, 0] = range(6)
-    assert joined(None, digests) is None
+    assert merge_duplicates(None, digests) is None
 
 
 def test_of_very_many_classes_some_are_drawn(monkeypatch):

@@ -4,17 +4,17 @@ import numpy as np
 import pytest
 
 from crossroads.advice.estimate import Estimate, from_log_odds
-from crossroads.advice.size import SLOPES, USUAL_SLOPE, curve_of, fitted, likeness, size_of, slope_of, worth
+from crossroads.advice.size import SLOPES, USUAL_SLOPE, curve_of, effective_images, fitted, likeness, size_of, slope_of
 from crossroads.evaluation import wilson_interval
 from rows import dataset
 
 
 def test_frames_that_are_the_same_count_once_and_those_that_are_not_all():
     groups = np.repeat(np.arange(50), 10)
-    assert worth(groups, 1.0) == pytest.approx(50)
-    assert worth(groups, 0.0) == pytest.approx(500)
-    assert 50 < worth(groups, 0.3) < 200
-    assert worth(None, None, 77) == 77
+    assert effective_images(groups, 1.0) == pytest.approx(50)
+    assert effective_images(groups, 0.0) == pytest.approx(500)
+    assert 50 < effective_images(groups, 0.3) < 200
+    assert effective_images(None, None, 77) == 77
 
 
 @pytest.mark.parametrize(("noise", "expected"), [(0.01, 1.0), (1.0, 0.5), (100.0, 0.0)])
@@ -28,7 +28,7 @@ def test_likeness_is_the_share_of_spread_that_a_group_has_in_common(noise, expec
 
 def test_a_sample_with_one_image_a_group_cannot_tell_and_frames_count_as_the_same():
     assert likeness(np.random.default_rng(0).normal(size=(9, 3)), np.zeros(9, int), np.arange(9)) is None
-    assert worth(np.arange(9) // 3, None) == pytest.approx(3)
+    assert effective_images(np.arange(9) // 3, None) == pytest.approx(3)
 
 
 def test_images_that_repeat_others_are_not_counted_twice():

@@ -12,10 +12,12 @@ from crossroads.recipe import Recipe
 @pytest.fixture(autouse=True)
 def what_epochs_cost(monkeypatch):
     """The same for all strategies, whatever was measured."""
-    monkeypatch.setattr(expectation, "HALVED", dict.fromkeys(expectation.HALVED, expectation.EpochPenalty(0.4, 0.4)))
+    monkeypatch.setattr(
+        expectation, "EPOCH_PENALTIES", dict.fromkeys(expectation.EPOCH_PENALTIES, expectation.EpochPenalty(0.4, 0.4))
+    )
 
 
-def entrant():
+def candidate():
     return RaceCandidate(Recipe(strategy="finetune", backbone="b", epochs=8), Estimate(0.86, 0.70, 0.95), 100.0, 12.5)
 
 
@@ -45,7 +47,7 @@ def trial(epochs, accuracy, seconds=30.0, epoch_seconds=10.0, images=400):
 
 
 def test_fewer_epochs_are_expected_to_reach_less_and_a_trial_says_more_of_its_own_epochs():
-    one = entrant()
+    one = candidate()
     assert expected_after(one, 8, []) == pytest.approx(one.accuracy)
     values = [expected_after(one, epochs, []).value for epochs in (1, 2, 4, 8)]
     assert values == sorted(values)
@@ -58,7 +60,7 @@ def test_fewer_epochs_are_expected_to_reach_less_and_a_trial_says_more_of_its_ow
 
 
 def test_seconds_come_from_the_advice_until_a_trial_was_timed():
-    one = entrant()
+    one = candidate()
     assert [seconds_of(one, epochs, []) for epochs in (0, 2, 8)] == [0.0, 25.0, 100.0]
     assert [seconds_of(one, epochs, [trial(2, 0.9)]) for epochs in (0, 2, 8)] == [10.0, 30.0, 90.0]
     assert epochs_within(one, 1_000.0, []) == 8
@@ -68,5 +70,5 @@ def test_seconds_come_from_the_advice_until_a_trial_was_timed():
 
 
 def test_without_time_there_are_no_epochs_whatever_is_known():
-    one = entrant()
+    one = candidate()
     assert epochs_within(one, 0.0, []) == epochs_within(RaceCandidate(one.recipe, one.accuracy, 0.0), -1.0, []) == 0

@@ -11,7 +11,7 @@ from PIL import Image
 import crossroads
 from crossroads.advice import recommend
 from crossroads.advice.candidate_backbones import CandidateBackbone
-from crossroads.advice.candidates import Candidate, within
+from crossroads.advice.candidates import Candidate, apply_limits
 from crossroads.advice.estimate import Estimate
 from crossroads.data import partition as partition_module
 from crossroads.data.partition import load_and_split
@@ -35,7 +35,7 @@ MEMORY = {"feature-extraction": 900.0, "early-features": 800.0, "finetune": 4_00
 
 @pytest.fixture
 def plan(monkeypatch):
-    """From a budget, a memory and seconds of an epoch of finetuning to the entrants, and the notes."""
+    """From a budget, a memory and seconds of an epoch of finetuning to the candidates, and the notes."""
     partition = load_and_split(crossroads.read(stripes(20, size=16)), None, Recipe(), Silent())
 
     def candidate(name, value, each):
@@ -44,13 +44,13 @@ def plan(monkeypatch):
 
     def found(budget, memory, each=0.0):
         order = sorted(ACCURACY.items(), key=lambda item: -item[1])
-        ranked = tuple(within(candidate(name, value, each), budget, memory) for name, value in order)
+        ranked = tuple(apply_limits(candidate(name, value, each), budget, memory) for name, value in order)
         advice = SimpleNamespace(ranked=ranked, budget=budget, evidence=SimpleNamespace(seconds=1.0), to_json=dict)
         monkeypatch.setattr(candidates, "candidate_backbones", lambda *_: ["an offer"])
         monkeypatch.setattr(candidates, "recommend", lambda *_: advice)
         notes: list[str] = []
         asked = replace(partition, recipe=replace(partition.recipe, budget=budget))
-        return choose_candidates(asked, None, Relay(Silent(), after_note=notes.append)).entrants, notes
+        return choose_candidates(asked, None, Relay(Silent(), after_note=notes.append)).candidates, notes
 
     return found
 
@@ -60,15 +60,15 @@ def names_and_notes(plan):
     """The same with the names of the strategies alone."""
 
     def found(budget, memory):
-        entrants, notes = plan(budget, memory)
-        return [one.recipe.strategy for one in entrants], notes
+        candidates, notes = plan(budget, memory)
+        return [one.recipe.strategy for one in candidates], notes
 
     return found
 
 
 def test_what_takes_longer_than_the_budget_enters_with_all_its_epochs_for_the_race_to_shorten(plan):
-    entrants, notes = plan(200.0, None, each=45.0)
-    first = next(one for one in entrants if one.recipe.strategy == "finetune")
+    candidates, notes = plan(200.0, None, each=45.0)
+    first = next(one for one in candidates if one.recipe.strategy == "finetune")
     assert (first.recipe.epochs, first.seconds, first.epoch_seconds, first.shortens) == (10, 500.0, 45.0, True)
     assert "finetune, b: what is left of the budget has room for about 3 of 10 epochs" in notes
 
@@ -146,10 +146,10 @@ def test_a_flip_that_images_do_not_bear_is_refused_before_anything_is_measured(m
 
 
 def test_a_plan_is_of_the_images_wherever_they_lie_now(plan):
-    entrants, _ = plan(600.0, None)
-    moved = Plan(entrants, 600.0, 1.0, {}).at("pics", None)
-    assert {one.recipe.data for one in moved.entrants} == {"pics"}
-    assert [replace(one.recipe, data=None) for one in moved.entrants] == [one.recipe for one in entrants]
+    candidates, _ = plan(600.0, None)
+    moved = Plan(candidates, 600.0, 1.0, {}).at("pics", None)
+    assert {one.recipe.data for one in moved.candidates} == {"pics"}
+    assert [replace(one.recipe, data=None) for one in moved.candidates] == [one.recipe for one in candidates]
 
 
 def test_what_nothing_stands_in_the_way_of_is_raced_in_its_order(names_and_notes):
@@ -243,7 +243,7 @@ def test_the_small_network_is_shortened_by_a_budget_also_where_it_is_named(monke
     assert asked == [60, 60]
     notes: list[str] = []
     other = load_and_split(pictures, None, Recipe(backbone="quiz-cnn", weights="none", budget=60), Silent())
-    assert not choose_candidates(other, None, Relay(Silent(), after_note=notes.append)).entrants
+    assert not choose_candidates(other, None, Relay(Silent(), after_note=notes.append)).candidates
     assert notes == ["quiz-cnn trains from scratch; the budget cannot shorten that, use --epochs"]
 
 

@@ -33,7 +33,7 @@ def test_a_plan_is_kept_as_it_is(tmp_path):
 def test_a_plan_of_another_version_is_told_as_such_whatever_else_is_in_it(tmp_path, change):
     path = tmp_path / "plan.json"
     keep_plan(PLAN, path, "a")
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"entrants": [{"old": 1}]} | change))
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"candidates": [{"old": 1}]} | change))
     with pytest.raises(TrainingError, match=r"belongs to another run: .*version"):
         stored_plan(path, "a")
 
@@ -50,7 +50,7 @@ def test_a_plan_that_cannot_be_written_is_told(tmp_path):
         keep_plan(PLAN, tmp_path / "absent" / "plan.json", "a")
 
 
-@pytest.mark.parametrize("change", [{"entrants": [{}]}, {"budget": None, "entrants": 3}])
+@pytest.mark.parametrize("change", [{"candidates": [{}]}, {"budget": None, "candidates": 3}])
 def test_a_plan_that_is_not_one_is_told(tmp_path, change):
     path = tmp_path / "plan.json"
     keep_plan(PLAN, path, "a")
@@ -71,13 +71,14 @@ def test_what_was_done_is_kept_as_it_is(tmp_path):
     path = tmp_path / "race.json"
     assert stored_done(path) == Done({}, {})
     done = Done(
-        {"trial-00-1": CandidateRun("trial-00-1", 0, 2, 2, False, 12.5, 5.0, 0.9, 0.1, 40)}, {"trial-00-1": 2, "trial-01-1": None}
+        {"candidate-00-run-1": CandidateRun("candidate-00-run-1", 0, 2, 2, False, 12.5, 5.0, 0.9, 0.1, 40)},
+        {"candidate-00-run-1": 2, "candidate-01-run-1": None},
     )
     keep_done(done, path)
     assert stored_done(path) == done
 
 
-NO_DONE = ("{}", json.dumps({"trials": [{}], "begun": {}}), json.dumps({"trials": []}))
+NO_DONE = ("{}", json.dumps({"runs": [{}], "begun": {}}), json.dumps({"runs": []}))
 
 
 @pytest.mark.parametrize("text", ["{", "[]", *NO_DONE])

@@ -30,14 +30,14 @@ SECONDS = {"feature-extraction": 10.0, "early-features": 12.0, "finetune": 100.0
 BATCHES = 100
 
 
-def entrant(name, shortens=True):
+def candidate(name, shortens=True):
     trains = "feature" not in name
     recipe = Recipe(strategy=name, backbone="b", epochs=8 if trains else None)
     return RaceCandidate(recipe, EXPECTED[name], SECONDS[name], SECONDS[name] / 8 if trains else 0.0, shortens)
 
 
 def plan(*names, budget=600.0, shortens=True):
-    return Plan(tuple(entrant(name, shortens) for name in names), budget, 5.0, {"case": None})
+    return Plan(tuple(candidate(name, shortens) for name in names), budget, 5.0, {"case": None})
 
 
 @pytest.fixture
@@ -90,7 +90,9 @@ def trainings(monkeypatch):
 @pytest.fixture(autouse=True)
 def what_epochs_cost(monkeypatch):
     """The same for all strategies, whatever was measured."""
-    monkeypatch.setattr(expectation, "HALVED", dict.fromkeys(expectation.HALVED, expectation.EpochPenalty(0.4, 0.4)))
+    monkeypatch.setattr(
+        expectation, "EPOCH_PENALTIES", dict.fromkeys(expectation.EPOCH_PENALTIES, expectation.EpochPenalty(0.4, 0.4))
+    )
 
 
 def run(tmp_path, of, watcher=None):
@@ -118,7 +120,7 @@ def test_the_surest_comes_first_then_a_quarter_of_the_others_then_the_better_hal
         ("warm-start", 8),
     ]
     assert (found.task.strategy, found.task.epochs) == ("finetune", 8)
-    assert [row["won"] for row in found.facts["trials"]] == [False] * 5 + [True, False]
+    assert [row["won"] for row in found.facts["runs"]] == [False] * 5 + [True, False]
     assert "finetune of b won: 0.9200 on validation where 0.860 was expected" in found.facts["why"]
 
 
@@ -166,7 +168,7 @@ def test_where_the_budget_has_no_room_for_all_epochs_there_are_fewer(tmp_path, t
     found = run(tmp_path, plan("finetune", "early-features", budget=100.0), watcher)
     assert trainings.ran == [("early-features", None), ("finetune", 6)]
     assert found.task.epochs == 6
-    assert found.facts["trials"][-1] | {"won": True, "epochs": 6, "usual_epochs": 8, "whole": False} == found.facts["trials"][-1]
+    assert found.facts["runs"][-1] | {"won": True, "epochs": 6, "usual_epochs": 8, "whole": False} == found.facts["runs"][-1]
     assert "finetune of b won with 6 of 8 epochs: 0.9575 on validation" in found.facts["why"]
     assert any(note.startswith("trying finetune of b, 6 of 8 epochs: 0.8") for note in watcher.said)
 
@@ -211,7 +213,7 @@ def test_a_trial_that_outlasts_the_budget_ends_with_the_epochs_it_had(tmp_path, 
     watcher = Notes()
     found = run(tmp_path, plan("finetune", "early-features", budget=300.0), watcher)
     assert ends - 1e-6 <= trainings.clock <= ends + takes / 8 / BATCHES
-    row = found.facts["trials"][-1]
+    row = found.facts["runs"][-1]
     if had:
         assert f"finetune of b ends after {had} of 8 epochs: its time is over" in watcher.said
         assert (row["epochs"], row["won"], row["whole"]) == (had, True, False)
@@ -235,9 +237,9 @@ def test_what_others_leave_of_their_turns_counts_for_that_of_the_most_hopeful(tm
     """Its own third of the half would be 9 s, less than an epoch; after a cheap one, which takes 1 s, it has 12."""
     trainings.reaches = {"early-features": 0.85, "finetune": 0.9, "warm-start": 0.9, "from-scratch": 0.9}
     made = plan("from-scratch", "finetune", "warm-start", "early-features", budget=78.0)
-    cheap = replace(made.entrants[0], seconds=4.0, epoch_seconds=0.5)
+    cheap = replace(made.candidates[0], seconds=4.0, epoch_seconds=0.5)
     trainings.takes["from-scratch"] = 4.0
-    run(tmp_path, replace(made, entrants=(cheap, *made.entrants[1:])))
+    run(tmp_path, replace(made, candidates=(cheap, *made.candidates[1:])))
     assert trainings.ran[1:3] == [("from-scratch", 2), ("finetune", 1)]
 
 
@@ -267,7 +269,7 @@ def test_a_candidate_that_fails_does_not_lose_the_race(tmp_path, trainings):
     trainings.reaches = {"early-features": 0.85, "finetune": TrainingError("the loss must be finite"), "from-scratch": 0.95}
     found = run(tmp_path, plan("finetune", "early-features", "from-scratch"))
     assert found.task.strategy == "from-scratch"
-    assert [row["failed"] for row in found.facts["trials"]] == [None, "the loss must be finite", None, None]
+    assert [row["failed"] for row in found.facts["runs"]] == [None, "the loss must be finite", None, None]
 
 
 def test_what_a_watcher_raises_ends_the_race_and_is_no_failing_of_a_candidate(tmp_path, trainings):
@@ -280,7 +282,7 @@ def test_what_a_watcher_raises_ends_the_race_and_is_no_failing_of_a_candidate(tm
     with pytest.raises(OSError, match="the window is closed"):
         run(tmp_path, asked, Stops())
     found = run(tmp_path, asked)  # taken up
-    assert [row["failed"] for row in found.facts["trials"]] == [None] * 4
+    assert [row["failed"] for row in found.facts["runs"]] == [None] * 4
 
 
 def test_a_mistake_of_the_user_is_told_and_not_taken_for_a_candidate_that_fails(tmp_path, trainings):
@@ -297,7 +299,7 @@ def test_groups_of_validation_count_as_what_they_are_worth():
     side = SimpleNamespace(dataset=replace(dataset([0, 1] * 504), groups=groups))
     scores = {"validation_accuracy": 1.0, "validation_loss": 0.0}
     fitted = SimpleNamespace(**scores, history=(), validation=side, stopped=False, improved=True)
-    blank = module.CandidateRun("trial-00-1", 0, None, None, True, 1.0)
+    blank = module.CandidateRun("candidate-00-run-1", 0, None, None, True, 1.0)
     assert 1 < module._reached(blank, fitted).images < 1.1
 
 
@@ -308,7 +310,7 @@ def test_a_fault_of_this_program_is_no_failing_of_a_candidate(tmp_path, training
     with pytest.raises(kind, match="a bug"):
         run(tmp_path, asked)
     trainings.reaches["finetune"] = 0.9
-    assert [row["failed"] for row in run(tmp_path, asked).facts["trials"]] == [None] * 4  # taken up once it is mended
+    assert [row["failed"] for row in run(tmp_path, asked).facts["runs"]] == [None] * 4  # taken up once it is mended
 
 
 class ResourceExhaustedError(Exception):
@@ -352,14 +354,14 @@ def test_a_fault_of_the_backend_does_not_lose_the_race_either(tmp_path, training
     found = run(tmp_path, plan("finetune", "early-features"), watcher)
     assert found.task.strategy == "early-features"
     assert "finetune of b was abandoned: ValueError: negative dimension" in watcher.said
-    assert found.facts["trials"][-1]["failed"] == "ValueError: negative dimension"
+    assert found.facts["runs"][-1]["failed"] == "ValueError: negative dimension"
 
 
 def test_where_the_first_answer_fails_another_has_to_give_it(tmp_path, trainings):
     trainings.reaches = {"early-features": TrainingError("no room in the cache"), "finetune": 0.9, "from-scratch": 0.8}
     found = run(tmp_path, plan("early-features", "finetune", "from-scratch", budget=1.0))
     assert (found.task.strategy, found.task.epochs) == ("finetune", 1)
-    assert [row["failed"] for row in found.facts["trials"]] == ["no room in the cache", None]
+    assert [row["failed"] for row in found.facts["runs"]] == ["no room in the cache", None]
 
 
 def test_where_all_fail_the_last_error_is_told(tmp_path, trainings):
@@ -374,7 +376,7 @@ def test_training_that_stops_early_has_run_to_its_end(tmp_path, trainings):
     watcher = Notes()
     found = run(tmp_path, plan("early-features", "finetune", shortens=False), watcher)
     assert (found.task.strategy, found.task.epochs) == ("finetune", 8)
-    assert found.facts["trials"][-1]["whole"]
+    assert found.facts["runs"][-1]["whole"]
     assert not any("its time is over" in note for note in watcher.said)
 
 
@@ -383,7 +385,7 @@ def test_a_candidate_whose_short_turn_failed_is_not_run_at_length(tmp_path, trai
     found = run(tmp_path, plan("finetune", "early-features", "warm-start", "from-scratch"))
     assert [name for name, _ in trainings.ran].count("finetune") == 1
     assert (found.task.strategy, found.task.epochs) == ("warm-start", 8)
-    failed = next(row for row in found.facts["trials"] if row["strategy"] == "finetune")
+    failed = next(row for row in found.facts["runs"] if row["strategy"] == "finetune")
     assert (failed["epochs"], failed["whole"], failed["failed"]) == (0, False, "MemoryError: ")
 
 
@@ -392,8 +394,8 @@ def test_one_that_is_much_faster_than_was_thought_goes_on(tmp_path, trainings):
     trainings.reaches = {"early-features": 0.80, "finetune": 0.99}
     trainings.takes["finetune"] = 8.0
     of = plan("early-features", "finetune", budget=80.0)
-    slow = replace(of.entrants[1], seconds=200.0, epoch_seconds=25.0)
-    found = run(tmp_path, replace(of, entrants=(of.entrants[0], slow)))
+    slow = replace(of.candidates[1], seconds=200.0, epoch_seconds=25.0)
+    found = run(tmp_path, replace(of, candidates=(of.candidates[0], slow)))
     assert trainings.ran == [("early-features", None), ("finetune", 2), ("finetune", 8)]
     assert found.task.epochs == 8
 
@@ -402,8 +404,8 @@ def test_where_nothing_is_known_of_times_as_on_a_gpu_turns_are_tried_and_end_wit
     trainings.reaches = {"early-features": 0.80, "finetune": 0.9, "warm-start": 0.9, "from-scratch": 0.9}
     trainings.takes |= {"finetune": 1_000.0, "warm-start": 1_000.0, "from-scratch": 1_000.0}
     of = plan("early-features", "finetune", "warm-start", "from-scratch", budget=100.0)
-    blind = tuple(replace(one, seconds=0.0, epoch_seconds=0.0) for one in of.entrants)
-    found = run(tmp_path, replace(of, entrants=blind))
+    blind = tuple(replace(one, seconds=0.0, epoch_seconds=0.0) for one in of.candidates)
+    found = run(tmp_path, replace(of, candidates=blind))
     assert found.task.strategy == "early-features"
     assert trainings.ran == [("early-features", None), ("finetune", 2), ("warm-start", 8)]  # then the time is over
     assert trainings.clock < 100 * 1.1
@@ -424,7 +426,7 @@ def test_a_trial_that_was_killed_has_the_rest_of_its_time(tmp_path, trainings, m
     with pytest.raises(Kill):
         run(tmp_path / "killed", of, KillAfterFour())
     again = run(tmp_path / "killed", of).facts
-    assert whole["trials"][-1]["epochs"] == 5
+    assert whole["runs"][-1]["epochs"] == 5
     assert again == whole
 
 
@@ -447,7 +449,7 @@ def test_a_training_that_kept_the_head_it_began_with_does_not_win_over_a_head(tm
 def test_the_only_candidate_goes_on_where_it_took_less_time_than_was_thought(tmp_path, trainings):
     trainings.reaches, trainings.takes["from-scratch"] = {"from-scratch": 0.9}, 16.0
     of = plan("from-scratch", budget=60.0)
-    slow = replace(of, entrants=(replace(of.entrants[0], seconds=800.0, epoch_seconds=100.0),))
+    slow = replace(of, candidates=(replace(of.candidates[0], seconds=800.0, epoch_seconds=100.0),))
     assert run(tmp_path, slow).task.epochs == 8
     assert trainings.ran == [("from-scratch", 1), ("from-scratch", 8)]
 
@@ -520,7 +522,7 @@ def test_what_failed_is_tried_again_when_a_race_is_taken_up(tmp_path, trainings)
     trainings.reaches = {"early-features": 0.85, "finetune": 0.92, "from-scratch": 0.8}
     again = run(tmp_path, of)
     assert again.task.strategy == "finetune"
-    assert {row["strategy"] for row in again.facts["trials"]} == {"early-features", "finetune", "from-scratch"}
+    assert {row["strategy"] for row in again.facts["runs"]} == {"early-features", "finetune", "from-scratch"}
     assert "failed" not in again.facts["why"]
 
 
@@ -531,7 +533,7 @@ def test_finished_trials_stand_when_one_that_failed_is_tried_again_and_takes_the
     run(tmp_path, of)
     before, trainings.ran = trainings.ran, []
     trainings.reaches["early-features"] = 0.85
-    again = run(tmp_path, of).facts["trials"]
+    again = run(tmp_path, of).facts["runs"]
     kept = [(strategy, epochs) for strategy, epochs in before if strategy != "early-features"]
     assert len(kept) == 2
     rerun = [turn for turn in trainings.ran if turn in kept]

@@ -7,25 +7,25 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from crossroads.advice.backbone_evidence import BackboneEvidence, FrozenProbe
 from crossroads.advice.candidate_backbones import CandidateBackbone
 from crossroads.advice.cost import (
-    MULTIPLY_ADDS_AN_ACTIVATION,
+    MULTIPLY_ADDS_PER_ACTIVATION,
     OVERHEAD,
     TRACE,
     Machine,
     epoch_seconds,
+    format_seconds,
     forward_seconds,
     head_seconds,
     measured_step,
     memory_mb,
+    step_fraction,
     step_seconds,
-    step_share,
-    told_seconds,
 )
 from crossroads.advice.estimate import Estimate
 from crossroads.advice.expectation import Base, Setting, expected, with_epochs
-from crossroads.advice.frozen import Frozen, Seen
-from crossroads.advice.short import Short
+from crossroads.advice.short_training import ShortTraining
 from crossroads.advice.size import Curve
 from crossroads.errors import RecipeError
 from crossroads.networks.catalog import DEFAULT_FROM_SCRATCH, Backbone, backbone
@@ -132,8 +132,8 @@ class AdviceContext:
         return self.images * held / (1 - held - self.asked.test_fraction)
 
 
-def of_backbone(
-    seen: Seen, curves: dict[StrategyName, Curve], short: Short | None, ground: AdviceContext, watcher: Watcher
+def backbone_candidates(
+    seen: BackboneEvidence, curves: dict[StrategyName, Curve], short: ShortTraining | None, ground: AdviceContext, watcher: Watcher
 ) -> Iterator[Candidate]:
     """The candidates that a backbone that was looked at gives.
 
@@ -154,7 +154,7 @@ def of_backbone(
             continue
         try:
             recipe = _recipe(seen, way, record.name, ground)
-        except RecipeError as error:  # an option that would do nothing here; `require_some` has seen that it does with another
+        except RecipeError as error:  # an option that would do nothing here; `require_trainable` has seen that it does with another
             watcher.note(f"{record.name} of {seen.choice.record.name} is left out: {error}")
             continue
         warm = not (record.frozen or record.tuned)
@@ -165,7 +165,9 @@ def of_backbone(
         yield Candidate(recipe, tuple(bases), accuracy, seconds, each, _memory(way, recipe))
 
 
-def from_scratch(short: Short | None, ground: AdviceContext, probed: Estimate | None, pixels: Estimate) -> Candidate:
+def from_scratch_candidate(
+    short: ShortTraining | None, ground: AdviceContext, probed: Estimate | None, pixels: Estimate
+) -> Candidate:
     """Training the small network from random weights.
 
     Args:
@@ -190,11 +192,11 @@ def from_scratch(short: Short | None, ground: AdviceContext, probed: Estimate | 
         each, start = _measured(short, recipe, ground), short.start_seconds
     epoch = epoch_seconds(each, ground.images, ground.validation_images)
     seconds = OVERHEAD + start + epoch * (recipe.epochs or 0)
-    memory = memory_mb(record.parameters, cost / MULTIPLY_ADDS_AN_ACTIVATION, recipe.batch_size or 0, trained=True)
+    memory = memory_mb(record.parameters, cost / MULTIPLY_ADDS_PER_ACTIVATION, recipe.batch_size or 0, trained=True)
     return Candidate(recipe, tuple(bases), accuracy, seconds, epoch, memory)
 
 
-def require_some(asked: Recipe, offers: Sequence[CandidateBackbone], side: float) -> None:
+def require_trainable(asked: Recipe, offers: Sequence[CandidateBackbone], side: float) -> None:
     """Raises `RecipeError` where an option stands in the way of every strategy that trains, before anything is measured."""
     first: RecipeError | None = None
     chosen: list[tuple[Backbone, str | None]] = [(offer.choice.record, offer.weights) for offer in offers]
@@ -222,7 +224,7 @@ def scratch_size(asked: Recipe, side: float, *, alone: bool) -> int:
     return record.size_for(side)
 
 
-def ranked(candidates: list[Candidate]) -> tuple[Candidate, ...]:
+def rank(candidates: list[Candidate]) -> tuple[Candidate, ...]:
     """The best first: by expected accuracy, the cheaper of two that are within `TIE`; those with an obstacle come last."""
     left = sorted(candidates, key=lambda one: (bool(one.obstacle), -one.accuracy.value))
     found: list[Candidate] = []
@@ -235,7 +237,7 @@ def ranked(candidates: list[Candidate]) -> tuple[Candidate, ...]:
     return tuple(found)
 
 
-def within(candidate: Candidate, budget: float | None, memory_limit_mb: float | None, *, shortens: bool = True) -> Candidate:
+def apply_limits(candidate: Candidate, budget: float | None, memory_limit_mb: float | None, *, shortens: bool = True) -> Candidate:
     """The candidate as a budget in seconds and the machine's memory allow it: with fewer epochs, or with an obstacle.
 
     Args:
@@ -256,17 +258,17 @@ def within(candidate: Candidate, budget: float | None, memory_limit_mb: float | 
             recipe = replace(candidate.recipe, epochs=epochs)
             return replace(candidate, recipe=recipe, accuracy=accuracy, seconds=seconds, unshortened=candidate)
         return replace(
-            candidate, obstacle=f"takes about {told_seconds(candidate.seconds)} s, and the budget is {told_seconds(budget)} s"
+            candidate, obstacle=f"takes about {format_seconds(candidate.seconds)} s, and the budget is {format_seconds(budget)} s"
         )
     return candidate
 
 
-def _from_short(short: Short, recipe: Recipe, ground: AdviceContext) -> Base:
+def _from_short(short: ShortTraining, recipe: Recipe, ground: AdviceContext) -> Base:
     whole = (recipe.epochs or 0) * ground.images
     return Base("short training", short.accuracy, max(0.0, math.log2(whole / short.passes)), short.rise)
 
 
-def _recipe(seen: Seen, way: Frozen, name: StrategyName, ground: AdviceContext) -> Recipe:
+def _recipe(seen: BackboneEvidence, way: FrozenProbe, name: StrategyName, ground: AdviceContext) -> Recipe:
     record, known = strategy(name), seen.choice.record
     asked = replace(
         ground.asked, backbone=seen.recipe.backbone, weights=seen.recipe.weights, image_size=seen.profile.image_size, strategy=name
@@ -277,7 +279,9 @@ def _recipe(seen: Seen, way: Frozen, name: StrategyName, ground: AdviceContext) 
     return resolve_recipe(asked, known, images=ground.images, image_size=seen.profile.image_size, side=ground.side)
 
 
-def _seconds(seen: Seen, way: Frozen, recipe: Recipe, short: Short | None, ground: AdviceContext) -> tuple[float, float]:
+def _seconds(
+    seen: BackboneEvidence, way: FrozenProbe, recipe: Recipe, short: ShortTraining | None, ground: AdviceContext
+) -> tuple[float, float]:
     """Of a whole run, and of one epoch: features of all images but the sample's, a head, the steps of those that train."""
     record, cost = strategy(recipe.strategy), way.cut.multiply_adds
     seconds, epoch = OVERHEAD, 0.0
@@ -289,17 +293,17 @@ def _seconds(seen: Seen, way: Frozen, recipe: Recipe, short: Short | None, groun
     if not record.frozen:
         each, start = step_seconds(cost, ground.machine, depthwise=seen.depthwise), TRACE
         if short is not None and short.seconds_per_image:  # measured, for all that the backbone keeps
-            each, start = _measured(short, recipe, ground) * step_share(way.cut, seen.built.keep), short.start_seconds
+            each, start = _measured(short, recipe, ground) * step_fraction(way.cut, seen.built.keep), short.start_seconds
         epoch = epoch_seconds(each, ground.images, ground.validation_images)
         seconds += start + ground.images * seen.decode_seconds + (recipe.epochs or 0) * epoch
     return seconds, epoch
 
 
-def _measured(short: Short, recipe: Recipe, ground: AdviceContext) -> float:
+def _measured(short: ShortTraining, recipe: Recipe, ground: AdviceContext) -> float:
     """Seconds of an image in the steps of a training that a short one stands for."""
     return measured_step(short.seconds_per_image, short.together, ground.images, recipe.batch_size or 1)
 
 
-def _memory(way: Frozen, recipe: Recipe) -> float:
+def _memory(way: FrozenProbe, recipe: Recipe) -> float:
     trained = not strategy(recipe.strategy).frozen
     return memory_mb(way.cut.parameters, way.cut.activations, recipe.batch_size or 32, trained=trained)

@@ -46,7 +46,7 @@ TRACE = 8.0
 HEAD_STEPS = 350
 """Steps of L-BFGS that a head takes over all penalties; each reads the turned features twice."""
 
-PROCESS_MB, BYTES_A_PARAMETER = 780.0, 16
+PROCESS_MB, BYTES_PER_PARAMETER = 780.0, 16
 """Memory of a process that has loaded Keras and OpenVINO; weights, gradients and the two moments of Adam, float32 each."""
 
 HELD = 16
@@ -54,7 +54,7 @@ HELD = 16
 96 and 224 px holds 15 and 13, MobileNetV2, ResNet50 and SqueezeNet at 224 px 16, 13 and 22. A training holds those of its batch: a
 warm start of MobileNet in batches of 32 holds 28."""
 
-MULTIPLY_ADDS_AN_ACTIVATION = 100
+MULTIPLY_ADDS_PER_ACTIVATION = 100
 """Of a network that is not built: small-cnn has 162, ResNet50 104, SqueezeNet 40, MobileNet 34, MobileNetV2 14. Of a pretrained one
 that is asked for only to leave out what memory cannot hold; it is asked again once it is built."""
 
@@ -88,7 +88,7 @@ def step_seconds(multiply_adds: int, machine: Machine, *, depthwise: bool) -> fl
     return (DEPTHWISE_STEP if depthwise else STEP) * forward_seconds(multiply_adds, machine)
 
 
-def step_share(cut: Cut, end: Cut) -> float:
+def step_fraction(cut: Cut, end: Cut) -> float:
     """What a training step up to a cut takes of one up to a later cut, the end of what was measured."""
     part, whole = (one.multiply_adds + ACTIVATION * one.activations for one in (cut, end))
     return part / whole
@@ -127,7 +127,7 @@ def memory_mb(parameters: int, activations: float, batch_size: int, *, trained: 
         batch_size: Images a step.
         trained: Whether it is trained, or runs as it is.
     """
-    weights = parameters * (BYTES_A_PARAMETER if trained else 8)
+    weights = parameters * (BYTES_PER_PARAMETER if trained else 8)
     held = max(HELD, batch_size) if trained else HELD
     return PROCESS_MB + (weights + 4 * activations * held) / 2**20
 
@@ -138,6 +138,6 @@ def _seconds(a: np.ndarray[tuple[int, int], np.dtype[np.float32]]) -> float:
     return time.perf_counter() - began
 
 
-def told_seconds(seconds: float) -> str:
+def format_seconds(seconds: float) -> str:
     """A number of seconds for people to read."""
     return f"{seconds:,.0f}" if seconds >= 10 else f"{seconds:.1f}"

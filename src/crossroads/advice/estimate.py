@@ -37,7 +37,7 @@ def from_log_odds(value: float) -> float:
     return 1 / (1 + math.exp(-value))
 
 
-def share(correct: NDArray[np.bool_], groups: NDArray[np.integer] | None = None) -> Estimate:
+def estimate_accuracy(correct: NDArray[np.bool_], groups: NDArray[np.integer] | None = None) -> Estimate:
     """The share of True in bool (n,), with an interval over whole groups where there are any."""
     low, high = accuracy_interval(correct, groups)
     return Estimate(float(correct.mean()), low, high)

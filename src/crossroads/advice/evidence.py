@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from crossroads.advice.baselines import Baselines
 from crossroads.advice.candidates import Candidate
 from crossroads.advice.cases import Case
-from crossroads.advice.level import Level
 from crossroads.advice.profile import Profile
-from crossroads.advice.short import Short
+from crossroads.advice.short_training import ShortTraining
 from crossroads.advice.size import Curve, Size
 from crossroads.data.loading import Refusal
 
@@ -22,7 +22,7 @@ class Evidence:
         size: How many images there are.
         profiles: What each backbone sees, the best one first.
         curve: The learning curve of the best frozen features; None where no backbone was looked at.
-        level: What must be beaten.
+        baselines: What must be beaten.
         warm_start: A short warm start of the best backbone; None where none was made.
         seconds: That measuring took.
     """
@@ -30,8 +30,8 @@ class Evidence:
     size: Size
     profiles: tuple[Profile, ...]
     curve: Curve | None
-    level: Level
-    warm_start: Short | None
+    baselines: Baselines
+    warm_start: ShortTraining | None
     seconds: float
 
     def to_json(self) -> dict[str, Any]:
@@ -40,7 +40,7 @@ class Evidence:
             "size": self.size.to_json(),
             "profiles": [profile.to_json() for profile in self.profiles],
             "curve": None if self.curve is None else self.curve.to_json(),
-            "level": self.level.to_json(),
+            "baselines": self.baselines.to_json(),
             "warm_start": None if self.warm_start is None else self.warm_start.to_json(),
             "seconds": round(self.seconds, 1),
         }

@@ -79,7 +79,7 @@ class StrategyOffset:
     scatter: float
 
 
-LIFTS: dict[StrategyName, StrategyOffset] = {
+STRATEGY_OFFSETS: dict[StrategyName, StrategyOffset] = {
     "feature-extraction": StrategyOffset(0.39, 0.11, 0.84),
     "early-features": StrategyOffset(0.5, 0.14, 0.72),
     "finetune": StrategyOffset(1.36, 1.72, 1.23),
@@ -105,7 +105,7 @@ class Extrapolation:
     scatter: float
 
 
-CARRIED: dict[StrategyName, Extrapolation] = {
+EXTRAPOLATIONS: dict[StrategyName, Extrapolation] = {
     "warm-start": Extrapolation(0.82, 0.47),
     "from-scratch": Extrapolation(0.68, 1.02),
 }
@@ -120,11 +120,11 @@ HALVINGS = (0.25, 6.0)
 did, 0.3 to 5.4 halvings."""
 
 
-class Laws(NamedTuple):
+class Coefficients(NamedTuple):
     """What leads from measurements to expectations."""
 
-    lifts: Mapping[StrategyName, StrategyOffset] = LIFTS
-    carried: Mapping[StrategyName, Extrapolation] = CARRIED
+    lifts: Mapping[StrategyName, StrategyOffset] = STRATEGY_OFFSETS
+    carried: Mapping[StrategyName, Extrapolation] = EXTRAPOLATIONS
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +140,7 @@ class EpochPenalty:
     scatter: float
 
 
-HALVED: dict[StrategyName, EpochPenalty] = {
+EPOCH_PENALTIES: dict[StrategyName, EpochPenalty] = {
     "finetune": EpochPenalty(0.12, 0.37),
     "finetune-early": EpochPenalty(0.03, 0.12),
     "warm-start": EpochPenalty(0.16, 0.19),
@@ -150,7 +150,7 @@ HALVED: dict[StrategyName, EpochPenalty] = {
 tasks: a warm start lives on its epochs; where a head is solved before finetuning, few do too."""
 
 
-def expected(strategy: StrategyName, bases: Sequence[Base], setting: Setting, laws: Laws | None = None) -> Estimate:
+def expected(strategy: StrategyName, bases: Sequence[Base], setting: Setting, laws: Coefficients | None = None) -> Estimate:
     """The accuracy that a strategy is expected to reach, as likely to be more as to be less, with a 95 % interval.
 
     What each base leads to is a figure of its own; they are averaged in log odds, each by what it is sure of.
@@ -161,7 +161,7 @@ def expected(strategy: StrategyName, bases: Sequence[Base], setting: Setting, la
         setting: What is known of the images.
         laws: Others than the constants of this module.
     """
-    least, known = least_error(setting.images), laws or Laws()
+    least, known = least_error(setting.images), laws or Coefficients()
     parts = [_part(strategy, base, setting, known, least) for base in bases]
     if strategy == "from-scratch" and len(parts) > 1:
         # What another network learned before lifts none that has learned nothing: the probe may only warn.
@@ -182,18 +182,18 @@ class _Part(NamedTuple):
     up: float
 
 
-def _part(strategy: StrategyName, base: Base, setting: Setting, laws: Laws, least: float) -> _Part:
+def _part(strategy: StrategyName, base: Base, setting: Setting, laws: Coefficients, least: float) -> _Part:
     middle, low, high = (log_odds(value, least) for value in base.accuracy)
     more, scatter = _moved(strategy, base, setting, laws)
     return _Part(middle + more, math.hypot(middle - low, 1.96 * scatter), math.hypot(high - middle, 1.96 * scatter))
 
 
-def _moved(strategy: StrategyName, base: Base, setting: Setting, laws: Laws) -> tuple[float, float]:
+def _moved(strategy: StrategyName, base: Base, setting: Setting, laws: Coefficients) -> tuple[float, float]:
     """How far a strategy goes beyond a base, in log odds, and the standard deviation of that."""
     if base.kind == "probe":
         lift = laws.lifts[strategy]
         return setting.slope * (lift.level + lift.by_size * reach(setting.images_per_class)), lift.scatter
-    carried, halvings = laws.carried[strategy], counted(base.halvings)
+    carried, halvings = laws.carried[strategy], clamped(base.halvings)
     return slope(base, setting) * carried.gain * halvings, carried.scatter * math.sqrt(halvings)
 
 
@@ -208,7 +208,7 @@ def slope(base: Base, setting: Setting) -> float:
     return max(0.0, (setting.slope * by_slope + base.rise.value * by_rise) / (by_slope + by_rise))
 
 
-def counted(halvings: float) -> float:
+def clamped(halvings: float) -> float:
     """Halvings as far as anything is known of them."""
     return min(max(halvings, HALVINGS[0]), HALVINGS[1])
 
@@ -221,7 +221,7 @@ def with_epochs(strategy: StrategyName, accuracy: Estimate, share: float) -> Est
         accuracy: Expected with the usual ones.
         share: How many there are for each of those.
     """
-    halved, halvings = HALVED[strategy], -math.log2(share)
+    halved, halvings = EPOCH_PENALTIES[strategy], -math.log2(share)
     centre, low, high = (log_odds(value, 1e-4) for value in accuracy)
     moved = centre - halved.loss * halvings
     below, above = (math.hypot(side, 1.96 * halved.scatter * halvings) for side in (centre - low, high - centre))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from crossroads.advice.estimate import Estimate, log_odds, share
+from crossroads.advice.estimate import Estimate, estimate_accuracy, log_odds
 from crossroads.heads.probe import probe
 
 if TYPE_CHECKING:
@@ -228,7 +228,8 @@ def depth_rows(
     groups: NDArray[np.integer] | None,
 ) -> tuple[Depth, ...]:
     """The depths as records."""
-    twins = [None] * len(chosen) if random is None else [share(row, groups) for row in random]
+    twins = [None] * len(chosen) if random is None else [estimate_accuracy(row, groups) for row in random]
     return tuple(
-        Depth(cut.name, cut.depth, share(row, groups), twin) for cut, row, twin in zip(chosen, accuracies, twins, strict=True)
+        Depth(cut.name, cut.depth, estimate_accuracy(row, groups), twin)
+        for cut, row, twin in zip(chosen, accuracies, twins, strict=True)
     )

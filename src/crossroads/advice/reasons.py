@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from crossroads.advice.baselines import Baselines
 from crossroads.advice.candidates import Candidate
 from crossroads.advice.cases import LARGE, SIMILAR, Case
-from crossroads.advice.cost import told_seconds
+from crossroads.advice.cost import format_seconds
 from crossroads.advice.evidence import Evidence
-from crossroads.advice.level import Level
 from crossroads.advice.profile import Profile
-from crossroads.advice.short import Short
+from crossroads.advice.short_training import ShortTraining
 from crossroads.advice.size import Curve, Size
 from crossroads.strategies import strategy
 
@@ -35,7 +35,7 @@ def reasons_for(
         yield from _profile_in_words(leading, case)
     if evidence.curve is not None:
         yield _curve_in_words(evidence.curve, order)
-    yield _level_in_words(evidence.level, order)
+    yield _level_in_words(evidence.baselines, order)
     if evidence.warm_start is not None and leading is not None:
         yield _warm_start_in_words(evidence.warm_start, leading)
     if case is not None and not order[0].obstacle:
@@ -94,7 +94,7 @@ def _curve_in_words(curve: Curve, order: tuple[Candidate, ...]) -> str:
     return f"{words}; more data are expected to be worth more than more training, which brings {100 * max(0.0, lift):.1f}"
 
 
-def _level_in_words(level: Level, order: tuple[Candidate, ...]) -> str:
+def _level_in_words(level: Baselines, order: tuple[Candidate, ...]) -> str:
     words = (
         f"to be beaten: {level.majority:.3f} by always saying the largest class, {level.pixels.value:.3f} by a probe on raw pixels"
     )
@@ -112,7 +112,7 @@ def _level_in_words(level: Level, order: tuple[Candidate, ...]) -> str:
     return f"{words}; trained to its end {this} is expected to {does}, in {share:.1f} times the time"
 
 
-def _warm_start_in_words(short: Short, leading: Profile) -> str:
+def _warm_start_in_words(short: ShortTraining, leading: Profile) -> str:
     trained = f"{short.epochs} epoch{'s' * (short.epochs > 1)} of {short.images:,} images"
     return (
         f"a short warm start of {short.backbone}, {trained}, reaches {short.accuracy.value:.3f} of images held out; a probe of "
@@ -128,23 +128,23 @@ def _choice_in_words(case: Case, order: tuple[Candidate, ...]) -> Iterator[str]:
     first, usual = order[0], answers[0]
     yield (
         f"the case is a name, and expectations decide: {first.name} is put first for {first.accuracy.value:.3f} in "
-        f"{told_seconds(first.seconds)} s, where {usual.name} is expected to reach {usual.accuracy.value:.3f} in "
-        f"{told_seconds(usual.seconds)} s"
+        f"{format_seconds(first.seconds)} s, where {usual.name} is expected to reach {usual.accuracy.value:.3f} in "
+        f"{format_seconds(usual.seconds)} s"
     )
 
 
 def _budget_in_words(order: tuple[Candidate, ...], budget: float | None) -> Iterator[str]:
     if budget is not None and order[0].obstacle and all(one.seconds > budget for one in order):
         least = min(one.seconds for one in order)
-        smallest = f"the smallest that does is about {told_seconds(least)} s"
-        yield f"the budget of {told_seconds(budget)} s is too small for anything; {smallest}"
+        smallest = f"the smallest that does is about {format_seconds(least)} s"
+        yield f"the budget of {format_seconds(budget)} s is too small for anything; {smallest}"
         return
     best = max((one.accuracy.value for one in order if not one.obstacle), default=0.0)
     better = [one for one in order if one.obstacle and one.accuracy.value > best]
     for one in order:
         if budget is not None and one.unshortened and (one is order[0] or one.unshortened.accuracy.value > best):
             yield (
-                f"the budget of {told_seconds(budget)} s has room for {one.shortened} of {one.name}; with all of them, in "
+                f"the budget of {format_seconds(budget)} s has room for {one.shortened} of {one.name}; with all of them, in "
                 f"{one.unshortened.seconds:,.0f} s, it is expected to reach {one.unshortened.accuracy.value:.3f}"
             )
     for one in better[:2]:

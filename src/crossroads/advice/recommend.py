@@ -11,17 +11,25 @@ import numpy as np
 from crossroads import artifact
 from crossroads._runtime.keras_setup import load_keras
 from crossroads._runtime.machine import available_memory_mb, has_gpu
+from crossroads.advice.backbone_evidence import BackboneEvidence, see
+from crossroads.advice.baselines import measure_baselines
 from crossroads.advice.candidate_backbones import CandidateBackbone
-from crossroads.advice.candidates import AdviceContext, from_scratch, of_backbone, ranked, require_some, scratch_size, within
+from crossroads.advice.candidates import (
+    AdviceContext,
+    apply_limits,
+    backbone_candidates,
+    from_scratch_candidate,
+    rank,
+    require_trainable,
+    scratch_size,
+)
 from crossroads.advice.cases import case_of
-from crossroads.advice.cost import MULTIPLY_ADDS_AN_ACTIVATION, measured_machine, memory_mb
+from crossroads.advice.cost import MULTIPLY_ADDS_PER_ACTIVATION, measured_machine, memory_mb
 from crossroads.advice.evidence import Advice, Evidence
-from crossroads.advice.frozen import Seen, see
-from crossroads.advice.level import level_of
 from crossroads.advice.reasons import reasons_for
 from crossroads.advice.sample import MOST_CLASSES, compact, sample
-from crossroads.advice.size import USUAL_SLOPE, Curve, Size, curve_of, size_of, worth
-from crossroads.advice.warm import short_warm_start
+from crossroads.advice.size import USUAL_SLOPE, Curve, Size, curve_of, effective_images, size_of
+from crossroads.advice.warm_start import short_warm_start
 from crossroads.data.dataset import Dataset
 from crossroads.data.loading import sample_notes
 from crossroads.data.partition import count_seen
@@ -59,7 +67,7 @@ def recommend(train: Dataset, side: float, offers: Sequence[CandidateBackbone], 
     began = time.perf_counter()
     told: list[str] = []
     watcher = Relay(watcher, after_note=told.append)
-    require_some(asked, offers, side)
+    require_trainable(asked, offers, side)
     load_keras()
     offers = _able(offers, train, asked, side, memory, watcher)
     for note in sample_notes(train):
@@ -75,7 +83,9 @@ def recommend(train: Dataset, side: float, offers: Sequence[CandidateBackbone], 
         )
     rows = sample(train, SAMPLE, asked.seed)
     part = compact(train.select(rows))
-    level = level_of(part, asked, scratch_size(asked, side, alone=not seen), float(counts.max() / len(train)), budget, watcher)
+    level = measure_baselines(
+        part, asked, scratch_size(asked, side, alone=not seen), float(counts.max() / len(train)), budget, watcher
+    )
     if level.short is None:
         watcher.note("no class has images enough for a short training: what is expected from scratch rests on a probe")
     size = _size(train, max(seen, key=lambda one: float(one.ways[0].correct.mean()), default=None))
@@ -88,12 +98,14 @@ def recommend(train: Dataset, side: float, offers: Sequence[CandidateBackbone], 
     leader = next((found for found, _ in known if found.recipe.weights != "none"), None)
     warm = None if leader is None else short_warm_start(leader, asked, machine, budget, memory, watcher)
     candidates = [
-        one for found, curves in known for one in of_backbone(found, curves, warm if found is leader else None, ground, watcher)
+        one
+        for found, curves in known
+        for one in backbone_candidates(found, curves, warm if found is leader else None, ground, watcher)
     ]
-    candidates.append(from_scratch(level.short, ground, None if curve is None else curve.here, level.pixels))
+    candidates.append(from_scratch_candidate(level.short, ground, None if curve is None else curve.here, level.pixels))
     # The seconds are a CPU's: on a GPU they forbid nothing.
     limit = None if has_gpu() else budget
-    order = ranked([within(one, limit, memory, shortens=asked.epochs is None) for one in candidates])
+    order = rank([apply_limits(one, limit, memory, shortens=asked.epochs is None) for one in candidates])
     evidence = Evidence(size, tuple(one.profile for one, _ in known), curve, level, warm, time.perf_counter() - began)
     leading = next((profile for profile in evidence.profiles if profile.similarity is not None), None)
     case = case_of(size.effective_per_class, leading) if leading is not None else None
@@ -132,13 +144,13 @@ def _obstacle(record: Backbone, size: int, memory: float | None) -> str:
     except BackboneError as error:
         return str(error)
     cost = record.multiply_adds * (size / record.reference_size) ** 2
-    need = memory_mb(record.parameters, cost / MULTIPLY_ADDS_AN_ACTIVATION, 1, trained=False)
+    need = memory_mb(record.parameters, cost / MULTIPLY_ADDS_PER_ACTIVATION, 1, trained=False)
     return f"it takes about {need:,.0f} MB of memory, and {memory:,.0f} are free" if memory is not None and need > memory else ""
 
 
 def _looked_at(
     train: Dataset, offer: CandidateBackbone, asked: Recipe, side: float, memory: float | None, watcher: Watcher
-) -> Seen | None:
+) -> BackboneEvidence | None:
     """What a backbone sees; None, and a note, where memory would not hold it or, unless it was named, the size does not fit."""
     record = offer.choice.record
     size = asked.image_size or record.size_for(side)
@@ -162,17 +174,17 @@ def _looked_at(
     return seen
 
 
-def _size(train: Dataset, best: Seen | None) -> Size:
+def _size(train: Dataset, best: BackboneEvidence | None) -> Size:
     """From the features of the best backbone; from the rows alone where none was looked at."""
     if best is None:
         return size_of(train, None, np.zeros((len(train), 0), np.float32), train.labels, train.groups)
     return size_of(train, best.digests, best.end, best.dataset.labels, best.dataset.groups, best.refused)
 
 
-def _curves(seen: Seen, size: Size, classes: int, seed: int) -> dict[StrategyName, Curve]:
+def _curves(seen: BackboneEvidence, size: Size, classes: int, seed: int) -> dict[StrategyName, Curve]:
     """The learning curve of each way, carried on to all training images of the classes that were drawn."""
     data = seen.dataset
     alone = size.groups is None
-    here = float(len(np.unique(seen.digests, axis=0))) if alone else worth(data.groups, size.within)
+    here = float(len(np.unique(seen.digests, axis=0))) if alone else effective_images(data.groups, size.within)
     times = max(1.0, size.effective * len(data.classes) / classes / max(1.0, here))
     return {way.strategy: curve_of(way.features, data.labels, data.groups, times, seed, way.correct) for way in seen.ways}

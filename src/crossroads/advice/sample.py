@@ -45,7 +45,7 @@ def sample(dataset: Dataset, most: int, seed: int) -> NDArray[np.int64]:
     return np.sort(rows)
 
 
-def joined(groups: NDArray[np.integer] | None, digests: NDArray[np.uint8]) -> NDArray[np.int64] | None:
+def merge_duplicates(groups: NDArray[np.integer] | None, digests: NDArray[np.uint8]) -> NDArray[np.int64] | None:
     """Groups in which images of equal digests, uint8 (n, 16), are together as well; None where each image stands alone.
 
     An image that comes twice tells its twin: they must not be on two sides of a fold.

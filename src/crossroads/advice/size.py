@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from crossroads.advice.estimate import Estimate, log_odds, share
+from crossroads.advice.estimate import Estimate, estimate_accuracy, log_odds
 from crossroads.advice.sample import part
 from crossroads.data.dataset import Dataset
 from crossroads.heads.probe import FOLDS, probe
@@ -152,11 +152,11 @@ def size_of(
     if dataset.groups is not None and groups is not None:
         count = len(np.unique(dataset.groups))
         within = likeness(features, labels, groups)
-        effective = min(effective, worth(dataset.groups, within))
+        effective = min(effective, effective_images(dataset.groups, within))
     return Size(len(dataset), len(counts), int(counts.min()), int(counts.max()), count, repeated, within, effective)
 
 
-def worth(groups: NDArray[np.integer] | None, within: float | None, images: int = 0) -> float:
+def effective_images(groups: NDArray[np.integer] | None, within: float | None, images: int = 0) -> float:
     """How many independent images groups (n,) are worth whose images are alike by `within`; without groups as many as there are."""
     if groups is None:
         return float(images)
@@ -220,7 +220,7 @@ def curve_of(
     points: list[tuple[int, Estimate]] = []
     for portion, draws in SHARES:
         if portion == 1.0 and whole is not None:
-            points.append((round(TRAINED * len(labels)), share(whole, groups)))
+            points.append((round(TRAINED * len(labels)), estimate_accuracy(whole, groups)))
             continue
         found, sizes, chosen_groups = [], [], []
         for _ in range(draws):
@@ -230,7 +230,7 @@ def curve_of(
             chosen_groups.append(rows if groups is None else groups[rows])
         if points and round(float(np.mean(sizes))) <= points[-1][0]:
             continue
-        estimate = share(np.concatenate(found), np.concatenate(chosen_groups))
+        estimate = estimate_accuracy(np.concatenate(found), np.concatenate(chosen_groups))
         points.append((round(float(np.mean(sizes))), estimate))
     return fitted(tuple(points), len(labels) * times, rng)
 

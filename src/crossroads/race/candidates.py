@@ -12,7 +12,7 @@ import numpy as np
 from crossroads import __version__
 from crossroads._runtime.machine import has_gpu
 from crossroads.advice.candidate_backbones import candidate_backbones
-from crossroads.advice.candidates import Candidate, within
+from crossroads.advice.candidates import Candidate, apply_limits
 from crossroads.advice.recommend import recommend
 from crossroads.data.loading import digests_of
 from crossroads.data.partition import Partition
@@ -61,17 +61,17 @@ def choose_candidates(partition: Partition, own: Any, watcher: Watcher) -> Plan:
             watcher.note(f"{one.name} is left out: it {one.obstacle}")
         elif one.obstacle and free:
             watcher.note(f"{one.name} is the first answer all the same, though it {one.obstacle}")
-        elif one.unshortened and (left := within(one.unshortened, budget - advice.evidence.seconds, None)).shortened:
+        elif one.unshortened and (left := apply_limits(one.unshortened, budget - advice.evidence.seconds, None)).shortened:
             watcher.note(f"{one.name}: what is left of the budget has room for about {left.shortened}")
     free += first
     # The race shortens by what it measures. The seconds are a CPU's: on a GPU nothing is known of them before a first turn.
     whole = [one.unshortened or one for one in free]
     times = [(0.0, 0.0) if has_gpu() else (one.seconds, one.epoch_seconds) for one in whole]
-    entrants = tuple(
+    candidates = tuple(
         RaceCandidate(one.recipe, one.accuracy, *seconds, shortens=recipe.epochs is None)
         for one, seconds in zip(whole, times, strict=True)
     )
-    return Plan(entrants, budget, advice.evidence.seconds, advice.to_json())
+    return Plan(candidates, budget, advice.evidence.seconds, advice.to_json())
 
 
 def convertible(plan: Plan, partition: Partition, tasks: Tasks, watcher: Watcher) -> Plan:
@@ -82,7 +82,7 @@ def convertible(plan: Plan, partition: Partition, tasks: Tasks, watcher: Watcher
     """
     refused: dict[tuple[object, ...], ArtifactError | None] = {}
     kept: list[RaceCandidate] = []
-    for one in plan.entrants:
+    for one in plan.candidates:
         recipe = one.recipe
         network = (recipe.backbone, recipe.image_size, recipe.cut, recipe.pooling, recipe.head == "mlp")
         if network not in refused:
@@ -95,9 +95,9 @@ def convertible(plan: Plan, partition: Partition, tasks: Tasks, watcher: Watcher
             watcher.note(f"{recipe.strategy} of {recipe.backbone} is left out: {why}")
         else:
             kept.append(one)
-    if plan.entrants and not kept:
+    if plan.candidates and not kept:
         raise next(why for why in refused.values() if why)
-    return replace(plan, entrants=tuple(kept))
+    return replace(plan, candidates=tuple(kept))
 
 
 def identity_of(partition: Partition) -> str:

@@ -36,43 +36,43 @@ def believed(expected: Estimate, accuracy: float, images: float) -> float:
     return posterior(expected, accuracy, images).value
 
 
-def posterior_of_run(entrant: RaceCandidate, trial: CandidateRun) -> Estimate:
+def posterior_of_run(candidate: RaceCandidate, trial: CandidateRun) -> Estimate:
     """The accuracy of what a trial left."""
-    return posterior(expected_after(entrant, trial.epochs, ()), trial.accuracy, trial.images)
+    return posterior(expected_after(candidate, trial.epochs, ()), trial.accuracy, trial.images)
 
 
-def expected_after(entrant: RaceCandidate, epochs: int | None, trials: Sequence[CandidateRun]) -> Estimate:
+def expected_after(candidate: RaceCandidate, epochs: int | None, trials: Sequence[CandidateRun]) -> Estimate:
     """The accuracy that a candidate would reach with so many epochs, after its `trials`."""
     if epochs is None:
-        return entrant.accuracy
-    known, of = entrant.accuracy, entrant.recipe.epochs
+        return candidate.accuracy
+    known, of = candidate.accuracy, candidate.recipe.epochs
     done = [trial for trial in trials if not trial.failed]
     if done:
-        known, of = posterior_of_run(entrant, done[-1]), done[-1].epochs
-    return known if of is None else with_epochs(strategy(entrant.recipe.strategy).name, known, epochs / of)
+        known, of = posterior_of_run(candidate, done[-1]), done[-1].epochs
+    return known if of is None else with_epochs(strategy(candidate.recipe.strategy).name, known, epochs / of)
 
 
-def seconds_of(entrant: RaceCandidate, epochs: int | None, trials: Sequence[CandidateRun]) -> float:
+def seconds_of(candidate: RaceCandidate, epochs: int | None, trials: Sequence[CandidateRun]) -> float:
     """Seconds of a run with so many epochs, from the candidate's last trial where there is one, else from the advice."""
-    whole, each, of = entrant.seconds, entrant.epoch_seconds, entrant.recipe.epochs
+    whole, each, of = candidate.seconds, candidate.epoch_seconds, candidate.recipe.epochs
     done = [trial for trial in trials if not trial.failed]
     if done:
         whole, each, of = done[-1].seconds, done[-1].epoch_seconds, done[-1].epochs
     return whole if epochs is None or of is None else whole + (epochs - of) * each
 
 
-def planned_seconds(entrant: RaceCandidate, epochs: int, trials: Sequence[CandidateRun]) -> float:
+def planned_seconds(candidate: RaceCandidate, epochs: int, trials: Sequence[CandidateRun]) -> float:
     """Seconds that a run with so many epochs is given: a tenth more for these than they are expected to take."""
-    fixed = seconds_of(entrant, 0, trials)
-    return fixed + MARGIN * (seconds_of(entrant, epochs, trials) - fixed)
+    fixed = seconds_of(candidate, 0, trials)
+    return fixed + MARGIN * (seconds_of(candidate, epochs, trials) - fixed)
 
 
-def epochs_within(entrant: RaceCandidate, seconds: float, trials: Sequence[CandidateRun]) -> int:
+def epochs_within(candidate: RaceCandidate, seconds: float, trials: Sequence[CandidateRun]) -> int:
     """The most epochs, of those that the recipe has, that are expected to be done in time; 0 where not one is.
 
     Where nothing is known of its seconds, as on a GPU, all of them, while there is time at all.
     """
-    most = (entrant.recipe.epochs or 0) if seconds > 0 else 0
-    fixed = seconds_of(entrant, 0, trials)
-    each = planned_seconds(entrant, 1, trials) - fixed
+    most = (candidate.recipe.epochs or 0) if seconds > 0 else 0
+    fixed = seconds_of(candidate, 0, trials)
+    each = planned_seconds(candidate, 1, trials) - fixed
     return most if each <= 0 else max(0, min(most, int((seconds - fixed) / each)))

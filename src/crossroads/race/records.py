@@ -12,7 +12,7 @@ from crossroads.errors import RecipeError, TrainingError
 from crossroads.recipe import Recipe
 from crossroads.training.checkpoint import differing_parts, write_atomically
 
-FORMAT = 2
+FORMAT = 3
 """Of the files of a race; what another version of the program wrote is not taken up."""
 
 OUT_OF_TIME = "the budget was spent before it had an answer"
@@ -42,21 +42,21 @@ class Plan:
     """What a race goes by; kept in its folder, so that it is the same when the race is taken up.
 
     Attributes:
-        entrants: In the order of the advice, without those that cannot be taken.
+        candidates: In the order of the advice, without those that cannot be taken.
         budget: Seconds.
         spent: Seconds that the advice took.
         advice: What was measured and advised, as plain JSON values.
     """
 
-    entrants: tuple[RaceCandidate, ...]
+    candidates: tuple[RaceCandidate, ...]
     budget: float
     spent: float
     advice: dict[str, Any]
 
     def at(self, data: str | None, test: str | None) -> Plan:
         """The plan with its recipes' paths set to where the same images lie now."""
-        entrants = (replace(one, recipe=replace(one.recipe, data=data, test=test)) for one in self.entrants)
-        return replace(self, entrants=tuple(entrants))
+        candidates = (replace(one, recipe=replace(one.recipe, data=data, test=test)) for one in self.candidates)
+        return replace(self, candidates=tuple(candidates))
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ class CandidateRun:
 
     Attributes:
         name: Of its folder.
-        entrant: Place of the candidate in the plan.
+        candidate: Place of the candidate in the plan.
         planned: Epochs that its schedule has; None for a solved head.
         epochs: The same, or fewer where its time was over before; None for a solved head, 0 where it failed.
         whole: Whether this was all that the candidate plans.
@@ -79,7 +79,7 @@ class CandidateRun:
     """
 
     name: str
-    entrant: int
+    candidate: int
     planned: int | None
     epochs: int | None
     whole: bool
@@ -116,7 +116,7 @@ def stored_done(path: Path) -> Done:
     if value is None:
         return Done({}, {})
     try:
-        trials = [CandidateRun(**row) for row in value["trials"]]
+        trials = [CandidateRun(**row) for row in value["runs"]]
         return Done({trial.name: trial for trial in trials}, dict(value["begun"]))
     except (TypeError, ValueError, KeyError) as error:
         raise _damaged(path) from error
@@ -124,7 +124,7 @@ def stored_done(path: Path) -> Done:
 
 def keep_done(done: Done, path: Path) -> None:
     """Write what a race did for `stored_done`. Raises `TrainingError` where it cannot be written."""
-    _write(path, {"trials": [asdict(trial) for trial in done.trials.values()], "begun": done.begun})
+    _write(path, {"runs": [asdict(trial) for trial in done.trials.values()], "begun": done.begun})
 
 
 def stored_plan(path: Path, identity: str) -> Plan | None:
@@ -148,23 +148,23 @@ def stored_plan(path: Path, identity: str) -> Plan | None:
             hint="use the data and the version it was started with, or another --out",
         )
     try:
-        entrants = tuple(
+        candidates = tuple(
             RaceCandidate(**row | {"recipe": Recipe.from_mapping(row["recipe"], str(path)), "accuracy": Estimate(*row["accuracy"])})
-            for row in value["entrants"]
+            for row in value["candidates"]
         )
-        return Plan(entrants, value["budget"], value["spent"], value["advice"])
+        return Plan(candidates, value["budget"], value["spent"], value["advice"])
     except (ValueError, TypeError, KeyError, RecipeError) as error:
         raise _damaged(path) from error
 
 
 def keep_plan(plan: Plan, path: Path, identity: str) -> None:
     """Write a plan for `stored_plan`. Raises `TrainingError` where it cannot be written."""
-    entrants = [
+    candidates = [
         {field.name: getattr(one, field.name) for field in fields(one)} | {"recipe": one.recipe.to_mapping()}
-        for one in plan.entrants
+        for one in plan.candidates
     ]
     known = {"budget": plan.budget, "spent": plan.spent, "advice": plan.advice}
-    _write(path, {"format": FORMAT, "identity": identity, "entrants": entrants, **known})
+    _write(path, {"format": FORMAT, "identity": identity, "candidates": candidates, **known})
 
 
 def _read(path: Path) -> dict[str, Any] | None:

@@ -23,7 +23,7 @@ import numpy as np
 
 from crossroads._runtime.faults import is_failure
 from crossroads.advice.candidates import TIE
-from crossroads.advice.cost import told_seconds
+from crossroads.advice.cost import format_seconds
 from crossroads.advice.estimate import Estimate
 from crossroads.errors import CrossroadsError, RecipeError
 from crossroads.evaluation import effective_count
@@ -41,7 +41,7 @@ LOGGER = logging.getLogger(__name__)
 ONE_EPOCH = "one epoch, start and end included,"
 """What the seconds of the shortest training are those of, in words."""
 
-SHORT = 4
+REDUCTION_FACTOR = 4
 """Share of the epochs of a first turn: one in so many."""
 
 LATE = 0.1
@@ -126,18 +126,18 @@ class _Race:
         self._stopped = False
 
     def run(self) -> Raced:
-        entrants = self._plan.entrants
-        frozen = [i for i, one in enumerate(entrants) if strategy(one.recipe.strategy).frozen]
-        trained = [i for i in range(len(entrants)) if i not in frozen]
-        names = ", ".join(f"{_called(one.recipe)} {one.accuracy.value:.3f}" for one in entrants)
-        budget = told_seconds(self._plan.budget)
+        candidates = self._plan.candidates
+        frozen = [i for i, one in enumerate(candidates) if strategy(one.recipe.strategy).frozen]
+        trained = [i for i in range(len(candidates)) if i not in frozen]
+        names = ", ".join(f"{_called(one.recipe)} {one.accuracy.value:.3f}" for one in candidates)
+        budget = format_seconds(self._plan.budget)
         self._watcher.note(f"a race within {budget} s, Ctrl-C keeps the best finished candidate; expected with all epochs: {names}")
         try:
             for index in frozen:
                 self._head(index, alone=index == frozen[-1] and not trained)
             while trained and not self._answers():  # the first answer has to come from another
                 index, *trained = trained
-                least = 1 if entrants[index].shortens else entrants[index].recipe.epochs
+                least = 1 if candidates[index].shortens else candidates[index].recipe.epochs
                 self._try(index, self._room_for(index) or least, needed=True, alone=not trained)
                 if not trained and not any(trial.whole for trial in self._of(index)):
                     trained = [index]  # which may go on, where it took less time than was thought
@@ -152,15 +152,15 @@ class _Race:
 
     def _head(self, index: int, *, alone: bool) -> None:
         """A head on frozen features: the first one whatever the time, a further one if there are hope and time for it."""
-        entrant, left = self._entrant(index), self._plan.budget - self._spent()
+        candidate, left = self._candidate(index), self._plan.budget - self._spent()
         if not self._answers():
             self._try(index, None, needed=True, alone=alone)
         elif not self._hoped_for(index, None):
             self._leave(index, self._no_hope(index, None))
         elif left <= 0:
             self._leave(index, "the budget is spent")
-        elif entrant.seconds > left:
-            self._leave(index, f"it takes about {entrant.seconds:,.0f} s, and {left:,.0f} are left")
+        elif candidate.seconds > left:
+            self._leave(index, f"it takes about {candidate.seconds:,.0f} s, and {left:,.0f} are left")
         else:
             self._try(index, None)
 
@@ -212,10 +212,10 @@ class _Race:
             epochs = self._short_epochs(index, share)
             if index == top:
                 break
-            left -= planned_seconds(self._entrant(index), epochs, ()) if epochs else 0.0
+            left -= planned_seconds(self._candidate(index), epochs, ()) if epochs else 0.0
         if not epochs:
             self._watcher.note(
-                f"no short turns: {_called(self._entrant(top).recipe)}, of which most is expected with the time that is left, "
+                f"no short turns: {_called(self._candidate(top).recipe)}, of which most is expected with the time that is left, "
                 f"would have none, since {self._no_epoch(top, share)}"
             )
         return bool(epochs)
@@ -224,19 +224,19 @@ class _Race:
         """Whose accuracy is expected to be highest; before it one within `TIE` of it that leaves it its epochs."""
         room = {index: self._room_for(index) for index in left}
         values = {index: self._expected(index, room[index]).value for index in left}
-        takes = {index: planned_seconds(self._entrant(index), room[index], self._of(index)) for index in left}
+        takes = {index: planned_seconds(self._candidate(index), room[index], self._of(index)) for index in left}
         top, time_left = max(left, key=values.__getitem__), self._plan.budget - self._spent()
         near = [index for index in left if values[top] - values[index] <= TIE and index != top]
-        kept = [i for i in near if epochs_within(self._entrant(top), time_left - takes[i], self._of(top)) >= room[top]]
+        kept = [i for i in near if epochs_within(self._candidate(top), time_left - takes[i], self._of(top)) >= room[top]]
         return min([top, *kept], key=takes.__getitem__)
 
     def _may_run(self, index: int) -> bool:
         """Whether there are time and hope for a candidate; if not, the user is told."""
-        entrant, epochs, had = self._entrant(index), self._room_for(index), self._of(index)
+        candidate, epochs, had = self._candidate(index), self._room_for(index), self._of(index)
         if not epochs:
-            wanted = 1 + max((trial.epochs or 0 for trial in had), default=0) if entrant.shortens else entrant.recipe.epochs
+            wanted = 1 + max((trial.epochs or 0 for trial in had), default=0) if candidate.shortens else candidate.recipe.epochs
             more = ONE_EPOCH if wanted == 1 else f"{wanted} epochs"
-            takes, left = planned_seconds(entrant, wanted or 1, had), max(0, self._plan.budget - self._spent())
+            takes, left = planned_seconds(candidate, wanted or 1, had), max(0, self._plan.budget - self._spent())
             self._leave(index, f"{more} would take about {takes:,.0f} s, and {left:,.0f} are left")
         elif not self._hoped_for(index, epochs):
             self._leave(index, self._no_hope(index, epochs))
@@ -246,50 +246,50 @@ class _Race:
 
     def _leave(self, index: int, why: str) -> None:
         more = "continued" if self._of(index) else "tried"
-        self._watcher.note(f"{_called(self._entrant(index).recipe)} is not {more}: {why}")
+        self._watcher.note(f"{_called(self._candidate(index).recipe)} is not {more}: {why}")
 
     def _no_hope(self, index: int, epochs: int | None) -> str:
-        high = expected_after(self._entrant(index), epochs, self._of(index)).high
+        high = expected_after(self._candidate(index), epochs, self._of(index)).high
         return f"{high:.3f} at most is to be hoped for, and the best so far is believed to reach no less"
 
     def _short_turn(self, index: int, until: float, share: float) -> None:
         """A quarter of the epochs, or as many as its share of the time has room for; it ends where all short turns do."""
-        entrant = self._entrant(index)
+        candidate = self._candidate(index)
         epochs = self._short_epochs(index, share)
         if epochs:
             self._try(index, epochs, until=until)
         else:
-            self._watcher.note(f"{_called(entrant.recipe)} has no short turn: {self._no_epoch(index, share)}")
+            self._watcher.note(f"{_called(candidate.recipe)} has no short turn: {self._no_epoch(index, share)}")
 
     def _no_epoch(self, index: int, share: float) -> str:
-        takes = planned_seconds(self._entrant(index), 1, ())
+        takes = planned_seconds(self._candidate(index), 1, ())
         return f"{ONE_EPOCH} would take about {takes:,.0f} s, and its share of the time is {max(0, share):,.0f} s"
 
     def _short_epochs(self, index: int, share: float) -> int:
         """A quarter of the epochs, or as many as a share of the time has room for."""
-        entrant = self._entrant(index)
-        return min(max(1, round((entrant.recipe.epochs or 1) / SHORT)), epochs_within(entrant, share, ()))
+        candidate = self._candidate(index)
+        return min(max(1, round((candidate.recipe.epochs or 1) / REDUCTION_FACTOR)), epochs_within(candidate, share, ()))
 
     def _room_for(self, index: int) -> int:
         """How many epochs the budget has room for; 0 where that is no answer, or no more than there was."""
-        entrant, had = self._entrant(index), [trial.epochs or 0 for trial in self._of(index)]
-        most = epochs_within(entrant, self._plan.budget - self._spent(), self._of(index))
-        return most if most > max(had, default=0) and (entrant.shortens or most == entrant.recipe.epochs) else 0
+        candidate, had = self._candidate(index), [trial.epochs or 0 for trial in self._of(index)]
+        most = epochs_within(candidate, self._plan.budget - self._spent(), self._of(index))
+        return most if most > max(had, default=0) and (candidate.shortens or most == candidate.recipe.epochs) else 0
 
-    def _entrant(self, index: int) -> RaceCandidate:
-        return self._plan.entrants[index]
+    def _candidate(self, index: int) -> RaceCandidate:
+        return self._plan.candidates[index]
 
     def _of(self, index: int) -> list[CandidateRun]:
         """What came of a candidate so far."""
-        return [trial for trial in self._trials if trial.entrant == index and not trial.failed]
+        return [trial for trial in self._trials if trial.candidate == index and not trial.failed]
 
     def _failed(self, index: int) -> bool:
         """Whether a trial of a candidate failed: it is not run again, with more epochs, for the same end."""
-        return any(trial.entrant == index and trial.failed for trial in self._trials)
+        return any(trial.candidate == index and trial.failed for trial in self._trials)
 
     def _expected(self, index: int, epochs: int) -> Estimate:
         """The accuracy that a candidate would reach with so many epochs; nothing without any."""
-        return expected_after(self._entrant(index), epochs, self._of(index)) if epochs else Estimate(0.0, 0.0, 0.0)
+        return expected_after(self._candidate(index), epochs, self._of(index)) if epochs else Estimate(0.0, 0.0, 0.0)
 
     def _spent(self) -> float:
         return self._plan.spent + sum(trial.seconds for trial in self._trials)
@@ -297,11 +297,11 @@ class _Race:
     def _answers(self) -> list[CandidateRun]:
         """The trials that are something to show."""
         done = (trial for trial in self._trials if not trial.failed)
-        return [trial for trial in done if trial.whole or self._entrant(trial.entrant).shortens]
+        return [trial for trial in done if trial.whole or self._candidate(trial.candidate).shortens]
 
     def _hoped_for(self, index: int, epochs: int | None) -> bool:
         """Whether more can be hoped of a candidate than is believed of the best so far."""
-        hoped = expected_after(self._entrant(index), epochs, self._of(index)).high
+        hoped = expected_after(self._candidate(index), epochs, self._of(index)).high
         return not self._answers() or hoped > self._belief(self._winner()) + WORTH_TRYING
 
     def _try(
@@ -311,18 +311,18 @@ class _Race:
 
         One that is `needed`, since there is nothing to show yet, runs whatever the time; its error is the race's if it is `alone`.
         """
-        entrant = self._entrant(index)
-        called, usual = _called(entrant.recipe), entrant.recipe.epochs
-        name = f"trial-{index:02d}-{1 + sum(trial.entrant == index for trial in self._trials)}"
+        candidate = self._candidate(index)
+        called, usual = _called(candidate.recipe), candidate.recipe.epochs
+        name = f"candidate-{index:02d}-run-{1 + sum(trial.candidate == index for trial in self._trials)}"
         if name in self._done.trials:
             self._trials = (*self._trials, self._done.trials[name])
             return
         epochs = self._done.begun.setdefault(name, epochs)
         keep_done(self._done, self._kept)
-        recipe = entrant.recipe if epochs == usual else replace(entrant.recipe, epochs=epochs)
+        recipe = candidate.recipe if epochs == usual else replace(candidate.recipe, epochs=epochs)
         part = "" if epochs == usual else f", {epochs} of {usual} epochs"
-        self._watcher.note(f"trying {called}{part}: {expected_after(entrant, epochs, self._of(index)).value:.3f} expected")
-        place, began, budget, heard = self._folder.trial(name), time.perf_counter(), self._plan.budget, Relay(self._watcher)
+        self._watcher.note(f"trying {called}{part}: {expected_after(candidate, epochs, self._of(index)).value:.3f} expected")
+        place, began, budget, heard = self._folder.candidate_run(name), time.perf_counter(), self._plan.budget, Relay(self._watcher)
         try:
             earlier = place.spent  # of a part that was killed
             left = (until or budget) - self._spent() - earlier
@@ -362,7 +362,7 @@ class _Race:
         A training that kept the head it began with says nothing that a head, which takes a moment, does not say.
         """
         answers = self._answers()
-        heads = (trial for trial in answers if strategy(self._entrant(trial.entrant).recipe.strategy).frozen)
+        heads = (trial for trial in answers if strategy(self._candidate(trial.candidate).recipe.strategy).frozen)
         first = next(heads, answers[0])
         no_worse = [trial for trial in answers if trial is first or self._beats(trial, first)]
         return max(no_worse, key=lambda trial: (self._belief(trial), -(trial.validation_loss or 0.0)))
@@ -372,61 +372,61 @@ class _Race:
         return trial.accuracy > first.accuracy or (trial.accuracy == first.accuracy and trial.improved)
 
     def _belief(self, trial: CandidateRun) -> float:
-        return posterior_of_run(self._entrant(trial.entrant), trial).value
+        return posterior_of_run(self._candidate(trial.candidate), trial).value
 
     def _ended(self) -> Raced:
         winner = self._winner()
         if self._best is None or self._best[0] != winner.name:
-            recipe = self._entrant(winner.entrant).recipe
+            recipe = self._candidate(winner.candidate).recipe
             task = self._task_of(recipe if winner.planned is None else replace(recipe, epochs=winner.planned))
-            self._best = (winner.name, task, train(task, self._folder.trial(winner.name), self._watcher))
+            self._best = (winner.name, task, train(task, self._folder.candidate_run(winner.name), self._watcher))
         _, task, fitted = self._best
         why = self._why(winner)
         self._watcher.note(why)
         spent, budget = self._spent(), self._plan.budget
         if spent > (1 + LATE) * budget:
             self._watcher.note(
-                f"all of it took {told_seconds(spent)} s, and the budget was {told_seconds(budget)} s: the evidence took "
-                f"{told_seconds(self._plan.spent)} s, and the first answer comes whatever the budget"
+                f"all of it took {format_seconds(spent)} s, and the budget was {format_seconds(budget)} s: the evidence took "
+                f"{format_seconds(self._plan.spent)} s, and the first answer comes whatever the budget"
             )
         facts = {
             "budget": self._plan.budget,
             "seconds": round(self._spent(), 1),
             "stopped": self._stopped,
-            "trials": [self._row(trial) | {"won": trial is winner} for trial in self._trials],
+            "runs": [self._row(trial) | {"won": trial is winner} for trial in self._trials],
             "why": why,
         }
         return Raced(task, fitted, facts)
 
     def _row(self, trial: CandidateRun) -> dict[str, Any]:
         """A trial for ``metrics.json``."""
-        entrant = self._entrant(trial.entrant)
+        candidate = self._candidate(trial.candidate)
         return {
-            "strategy": entrant.recipe.strategy,
-            "backbone": entrant.recipe.backbone,
+            "strategy": candidate.recipe.strategy,
+            "backbone": candidate.recipe.backbone,
             "epochs": trial.epochs,
-            "usual_epochs": entrant.recipe.epochs,
+            "usual_epochs": candidate.recipe.epochs,
             "whole": trial.whole,
             "seconds": trial.seconds,
-            "expected": expected_after(entrant, trial.epochs or entrant.recipe.epochs, ()).to_json(),
+            "expected": expected_after(candidate, trial.epochs or candidate.recipe.epochs, ()).to_json(),
             "validation_accuracy": trial.validation_accuracy,
             "validation_loss": trial.validation_loss,
-            "believed": None if trial.failed else round(self._belief(trial), 4),
+            "posterior": None if trial.failed else round(self._belief(trial), 4),
             "failed": trial.failed or None,
         }
 
     def _why(self, winner: CandidateRun) -> str:
-        entrant = self._entrant(winner.entrant)
-        expected = expected_after(entrant, winner.epochs, ()).value
+        candidate = self._candidate(winner.candidate)
+        expected = expected_after(candidate, winner.epochs, ()).value
         words = (
-            f"{_called(entrant.recipe)} won{_part(winner, entrant)}: {winner.accuracy:.4f} on validation where "
+            f"{_called(candidate.recipe)} won{_part(winner, candidate)}: {winner.accuracy:.4f} on validation where "
             f"{expected:.3f} was expected{self._given_up()}"
         )
-        others = [trial for trial in self._answers() if trial.entrant != winner.entrant]
+        others = [trial for trial in self._answers() if trial.candidate != winner.candidate]
         if not others:
             return f"{words}; nothing else gave an answer"
         second = max(others, key=self._belief)
-        of = self._entrant(second.entrant)
+        of = self._candidate(second.candidate)
         apart = abs(winner.accuracy - second.accuracy) * winner.images
         close = f"; less than one of {winner.images:,.0f} validation images lies between them" if apart < 1 else ""
         return (
@@ -437,7 +437,7 @@ class _Race:
     def _given_up(self) -> str:
         """Whose trial failed, for what other reason than time."""
         failed = [trial for trial in self._trials if trial.failed not in ("", OUT_OF_TIME)]
-        named = dict.fromkeys(self._entrant(trial.entrant).recipe.strategy for trial in failed)
+        named = dict.fromkeys(self._candidate(trial.candidate).recipe.strategy for trial in failed)
         return f" ({', '.join(named)} failed)" if named else ""
 
     def _add(self, trial: CandidateRun) -> CandidateRun:
@@ -452,9 +452,9 @@ def _called(recipe: Recipe) -> str:
     return f"{recipe.strategy} of {recipe.backbone}"
 
 
-def _part(trial: CandidateRun, entrant: RaceCandidate) -> str:
+def _part(trial: CandidateRun, candidate: RaceCandidate) -> str:
     """How much of its epochs a trial had, where not all."""
-    return "" if trial.epochs == entrant.recipe.epochs else f" with {trial.epochs} of {entrant.recipe.epochs} epochs"
+    return "" if trial.epochs == candidate.recipe.epochs else f" with {trial.epochs} of {candidate.recipe.epochs} epochs"
 
 
 def _reached(blank: CandidateRun, fitted: TrainingResult) -> CandidateRun:

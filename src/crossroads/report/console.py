@@ -127,7 +127,7 @@ def print_run(run: Run) -> None:
     metrics = run.metrics
     if metrics.get("race"):
         header = ("run", "backbone", "epochs", "expected", "validation", "seconds", "")
-        print_table(header, map(_trial_row, metrics["race"]["trials"]))
+        print_table(header, map(_trial_row, metrics["race"]["runs"]))
         print()
     print_lines(line for split in ("validation", "test") for line in _score_lines(split, metrics[split]))
     memory = metrics["peak_memory_mb"]

@@ -22,19 +22,19 @@ from crossroads.errors import ArtifactError, RecipeError, TrainingError, option
 from crossroads.recipe import Recipe
 from crossroads.training.checkpoint import Checkpoints, write_atomically
 
-_PHASES, _TRIALS = "phase-*", "trial-*"
+_PHASES, _CANDIDATE_RUNS = "phase-*", "candidate-*"
 _IN_PHASE = ("progress.json", ".progress.json.partial", "epoch-*.npz", ".epoch-*.npz.partial")
 _OURS = (
     *(name for stem in ("run", "plan", "race", "clock") for name in (f"{stem}.json", f".{stem}.json.partial")),
     "*.pixels",
     *(f"{_PHASES}/{name}" for name in _IN_PHASE),
-    *(f"{_TRIALS}/{_PHASES}/{name}" for name in _IN_PHASE),
+    *(f"{_CANDIDATE_RUNS}/{_PHASES}/{name}" for name in _IN_PHASE),
 )
-_FOLDERS = (f"{_TRIALS}/{_PHASES}", _TRIALS, _PHASES)
+_FOLDERS = (f"{_CANDIDATE_RUNS}/{_PHASES}", _CANDIDATE_RUNS, _PHASES)
 _LOCK = ".crossroads.lock"
 
 
-class TrialFolder:
+class CheckpointFolder:
     """Where one of several trainings in a run keeps its checkpoints."""
 
     def __init__(self, folder: Path) -> None:
@@ -65,9 +65,9 @@ class RunFolder:
         """Returns the checkpoints of one phase of this run, counted from 0."""
         return Checkpoints(self._state / f"phase-{phase}")
 
-    def trial(self, name: str) -> TrialFolder:
-        """The place of one training where a run tries several; `name` begins with ``trial-``."""
-        return TrialFolder(self._state / name)
+    def candidate_run(self, name: str) -> CheckpointFolder:
+        """The place of one training where a run tries several; `name` begins with ``candidate-``."""
+        return CheckpointFolder(self._state / name)
 
     @property
     def plan(self) -> Path:
@@ -249,7 +249,7 @@ class RunFolder:
 
     def _has_progress(self) -> bool:
         with suppress(TrainingError, ValueError, KeyError, TypeError):
-            if self.plan.exists() and json.loads(self.plan.read_text())["entrants"]:
+            if self.plan.exists() and json.loads(self.plan.read_text())["candidates"]:
                 return True  # the advice took time
             return any(Checkpoints(folder).load() is not None for folder in self._state.glob(_PHASES))
         return True  # damaged: the user decides whether to remove it

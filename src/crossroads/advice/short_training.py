@@ -29,7 +29,7 @@ from crossroads.networks.construct import Choice
 from crossroads.progress import EpochRecord, Relay, Silent, StopTraining, Watcher
 from crossroads.recipe import Recipe, StrategyName
 from crossroads.run import train as training
-from crossroads.run.folder import TrialFolder
+from crossroads.run.folder import CheckpointFolder
 from crossroads.run.task import Task
 from crossroads.strategies import resolve_recipe, strategy
 
@@ -65,7 +65,7 @@ class Limit:
 
 
 @dataclass(frozen=True, slots=True)
-class Short:
+class ShortTraining:
     """A short training on four fifths of the sample at most, scored on the rest.
 
     Attributes:
@@ -110,7 +110,7 @@ class Short:
         }
 
 
-def short_training(dataset: Dataset, choice: Choice, asked: Recipe, limit: Limit, watcher: Watcher) -> Short | None:
+def run_short_training(dataset: Dataset, choice: Choice, asked: Recipe, limit: Limit, watcher: Watcher) -> ShortTraining | None:
     """Train for a moment, on those classes of which an image can be held out; None where there are no two, or too few images.
 
     One that fails, or whose first epoch takes too long, is told of and gives None: it is evidence, without which there is other.
@@ -162,7 +162,7 @@ def short_training(dataset: Dataset, choice: Choice, asked: Recipe, limit: Limit
         with tempfile.TemporaryDirectory(prefix="crossroads-") as folder:
             task = Task(recipe, choice, strategy(recipe.strategy), train, parts.validation, lambda: (sides[0], sides[1]))
             relay = Relay(Silent(), after_step=after_step, after_epoch=after_epoch)
-            fitted = training.train(task, TrialFolder(Path(folder)), relay)
+            fitted = training.train(task, CheckpointFolder(Path(folder)), relay)
     except StopTraining as error:
         if error is heard.raised:
             raise
@@ -196,7 +196,7 @@ def _seconds_per_image(record: EpochRecord, ticks: Sequence[float], images: int,
 
 def _short(
     recipe: Recipe, size: int, history: Sequence[EpochRecord], each: float, train: Loaded, held_out: Loaded, *, ended: bool
-) -> Short:
+) -> ShortTraining:
     from crossroads.training.batches import STEPS_PER_EXECUTION, steps_per_epoch  # loads Keras
 
     seconds = [epoch.seconds for epoch in history]
@@ -207,7 +207,9 @@ def _short(
     n, name = len(train.dataset), strategy(recipe.strategy).name
     together = steps_per_epoch(n, recipe.batch_size or n) % STEPS_PER_EXECUTION == 0
     rise = None if ended else rise_of([epoch.validation_accuracy for epoch in history], worth)
-    return Short(name, str(recipe.backbone), size, n, len(history), known, max(0.0, seconds[0] - usual), each, together, rise)
+    return ShortTraining(
+        name, str(recipe.backbone), size, n, len(history), known, max(0.0, seconds[0] - usual), each, together, rise
+    )
 
 
 def rise_of(accuracies: Sequence[float], images: float) -> LearningGain | None:

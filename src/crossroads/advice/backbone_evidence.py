@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossroads.advice.profile import Profile, depth_rows, probed, similarity, spread
-from crossroads.advice.sample import joined
+from crossroads.advice.sample import merge_duplicates
 from crossroads.data.dataset import Dataset
 from crossroads.data.loading import load_all, refusal_notes
 from crossroads.features.lookup import Lookup, resize_of
@@ -39,7 +39,7 @@ best, since the grid keeps where things are: on GTSRB averages peak at conv_pw_8
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Frozen:
+class FrozenProbe:
     """One way to use the backbone as it is, probed on the sample.
 
     Attributes:
@@ -58,7 +58,7 @@ class Frozen:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Seen:
+class BackboneEvidence:
     """What one backbone sees.
 
     Attributes:
@@ -79,7 +79,7 @@ class Seen:
     recipe: Recipe
     built: Built
     profile: Profile
-    ways: tuple[Frozen, ...]
+    ways: tuple[FrozenProbe, ...]
     dataset: Dataset
     digests: NDArray[np.uint8]
     refused: int
@@ -88,7 +88,7 @@ class Seen:
     decode_seconds: float
 
 
-def see(dataset: Dataset, choice: Choice, recipe: Recipe, watcher: Watcher) -> Seen:
+def see(dataset: Dataset, choice: Choice, recipe: Recipe, watcher: Watcher) -> BackboneEvidence:
     """Look at a sample through one backbone. Features come from the cache, and go there.
 
     Args:
@@ -116,7 +116,7 @@ def see(dataset: Dataset, choice: Choice, recipe: Recipe, watcher: Watcher) -> S
     got = extracted(dataset, averages(built.parts, size, chosen), choice, recipe, key, watcher, stage)
     for note in refusal_notes("the sample", got.refusals):
         watcher.warning(note)
-    found = replace(got.dataset, groups=joined(got.dataset.groups, got.digests))
+    found = replace(got.dataset, groups=merge_duplicates(got.dataset.groups, got.digests))
     widths = tuple(cut.channels for cut in chosen)
     accuracies = probed(got.features, widths, found.labels, found.groups)
     rows = np.linspace(0, len(found) - 1, min(CALIBRATION_IMAGES, len(found))).astype(np.int64)
@@ -137,8 +137,8 @@ def see(dataset: Dataset, choice: Choice, recipe: Recipe, watcher: Watcher) -> S
     whole = np.asarray(got.features[:], np.float32)
     end = np.ascontiguousarray(whole[:, -widths[-1] :])
     refused, depthwise = len(got.refusals), has_depthwise(built.parts.backbone)
-    seen = Seen(choice, recipe, built, profile, (), found, got.digests, refused, end, depthwise, decode_seconds)
-    at_end = Frozen("feature-extraction", built.keep, "average", accuracies[-1], end)
+    seen = BackboneEvidence(choice, recipe, built, profile, (), found, got.digests, refused, end, depthwise, decode_seconds)
+    at_end = FrozenProbe("feature-extraction", built.keep, "average", accuracies[-1], end)
     early = _early(seen, chosen, accuracies, watcher)
     ways = sorted([at_end, *early], key=lambda way: -float(way.correct.mean()))
     best = {way.strategy: way for way in reversed(ways)}  # the others' features are let go
@@ -156,13 +156,15 @@ def extracted(
     return found
 
 
-def _early(seen: Seen, chosen: tuple[Cut, ...], accuracies: list[NDArray[np.bool_]], watcher: Watcher) -> list[Frozen]:
+def _early(
+    seen: BackboneEvidence, chosen: tuple[Cut, ...], accuracies: list[NDArray[np.bool_]], watcher: Watcher
+) -> list[FrozenProbe]:
     """Probes on grids, from the best cut by averages towards the input for as long as they get better; `EARLY_CUTS` at least."""
     maps = [index for index, cut in enumerate(chosen[:-1]) if (cut.side or 0) >= 2]
     if not maps:
         return []
     best = max(maps, key=lambda index: (float(accuracies[index].mean()), -index))
-    found: list[Frozen] = []
+    found: list[FrozenProbe] = []
     for index in reversed([index for index in maps if index <= best]):
         found.append(_on_grid(seen, chosen[index], watcher))
         if len(found) >= EARLY_CUTS and found[-1].correct.mean() <= found[-2].correct.mean():
@@ -170,7 +172,7 @@ def _early(seen: Seen, chosen: tuple[Cut, ...], accuracies: list[NDArray[np.bool
     return found
 
 
-def _on_grid(seen: Seen, cut: Cut, watcher: Watcher) -> Frozen:
+def _on_grid(seen: BackboneEvidence, cut: Cut, watcher: Watcher) -> FrozenProbe:
     from crossroads.networks.network import frozen_part
 
     pooling: PoolingName = next((grid for grid in GRIDS if cut.channels * int(grid[-1]) ** 2 <= WIDEST), "average")
@@ -180,4 +182,4 @@ def _on_grid(seen: Seen, cut: Cut, watcher: Watcher) -> Frozen:
     got = extracted(seen.dataset, model, seen.choice, recipe, cut.name, watcher, stage)
     features = np.asarray(got.features[:], np.float32)
     result = probe(features, seen.dataset.labels, seen.dataset.groups)
-    return Frozen("early-features", cut, pooling, result.correct, features)
+    return FrozenProbe("early-features", cut, pooling, result.correct, features)

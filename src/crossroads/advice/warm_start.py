@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from crossroads.advice.backbone_evidence import BackboneEvidence
 from crossroads.advice.cost import Machine, memory_mb, step_seconds
-from crossroads.advice.frozen import Seen
-from crossroads.advice.short import Limit, Short, allowed, short_training
+from crossroads.advice.short_training import Limit, ShortTraining, allowed, run_short_training
 from crossroads.errors import RecipeError
 from crossroads.progress import Watcher
 from crossroads.recipe import Recipe
@@ -22,8 +22,8 @@ are held out."""
 
 
 def short_warm_start(
-    seen: Seen, asked: Recipe, machine: Machine, budget: float | None, memory_limit_mb: float | None, watcher: Watcher
-) -> Short | None:
+    seen: BackboneEvidence, asked: Recipe, machine: Machine, budget: float | None, memory_limit_mb: float | None, watcher: Watcher
+) -> ShortTraining | None:
     """A short warm start of a backbone; None where too few images could be seen, where memory or an option stands in its way.
 
     Args:
@@ -49,4 +49,4 @@ def short_warm_start(
         return None
     seconds = allowed(SECONDS, budget)
     passes = int(seconds / step_seconds(cut.multiply_adds, machine, depthwise=seen.depthwise))
-    return short_training(seen.dataset, seen.choice, plain, Limit(passes, (EPOCHS, epochs), 2 * seconds, IMAGES), watcher)
+    return run_short_training(seen.dataset, seen.choice, plain, Limit(passes, (EPOCHS, epochs), 2 * seconds, IMAGES), watcher)

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from crossroads.advice.estimate import Estimate, share
-from crossroads.advice.sample import joined
-from crossroads.advice.short import Limit, Short, allowed, short_training
+from crossroads.advice.estimate import Estimate, estimate_accuracy
+from crossroads.advice.sample import merge_duplicates
+from crossroads.advice.short_training import Limit, ShortTraining, allowed, run_short_training
 from crossroads.data.dataset import Dataset
 from crossroads.data.images import Resize
 from crossroads.data.loading import Refusal, load_all, refusal_notes
@@ -30,7 +30,7 @@ SHORT_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
-class Level:
+class Baselines:
     """What must be beaten.
 
     Attributes:
@@ -42,7 +42,7 @@ class Level:
 
     majority: float
     pixels: Estimate
-    short: Short | None
+    short: ShortTraining | None
     refused: tuple[Refusal, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
@@ -54,7 +54,9 @@ class Level:
         }
 
 
-def level_of(dataset: Dataset, recipe: Recipe, size: int, majority: float, budget: float | None, watcher: Watcher) -> Level:
+def measure_baselines(
+    dataset: Dataset, recipe: Recipe, size: int, majority: float, budget: float | None, watcher: Watcher
+) -> Baselines:
     """The level of a sample.
 
     Args:
@@ -72,16 +74,16 @@ def level_of(dataset: Dataset, recipe: Recipe, size: int, majority: float, budge
     for warning in refusal_notes("the sample", loaded.refusals):
         watcher.warning(warning)
     found = loaded.dataset
-    found = replace(found, groups=joined(found.groups, loaded.digests))
+    found = replace(found, groups=merge_duplicates(found.groups, loaded.digests))
     flat = loaded.pixels.reshape(len(found), -1).astype(np.float32)
-    pixels = share(probe(flat, found.labels, found.groups).correct, found.groups)
-    return Level(majority, pixels, small_network(found, recipe, size, budget, watcher), loaded.refusals)
+    pixels = estimate_accuracy(probe(flat, found.labels, found.groups).correct, found.groups)
+    return Baselines(majority, pixels, small_network(found, recipe, size, budget, watcher), loaded.refusals)
 
 
-def small_network(dataset: Dataset, asked: Recipe, size: int, budget: float | None, watcher: Watcher) -> Short | None:
+def small_network(dataset: Dataset, asked: Recipe, size: int, budget: float | None, watcher: Watcher) -> ShortTraining | None:
     """A short training of the small network; None where no image can be held out."""
     plain = Recipe(
         strategy="from-scratch", seed=asked.seed, resize=asked.resize, class_weights=asked.class_weights, image_size=size
     )
     limit = Limit(SHORT_PASSES, SHORT_EPOCHS, allowed(SHORT_SECONDS, budget))
-    return short_training(dataset, choose(DEFAULT_FROM_SCRATCH), plain, limit, watcher)
+    return run_short_training(dataset, choose(DEFAULT_FROM_SCRATCH), plain, limit, watcher)

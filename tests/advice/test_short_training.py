@@ -7,11 +7,11 @@ import pytest
 
 import crossroads
 import tiny_networks
-from crossroads.advice import short, warm
+from crossroads.advice import short_training, warm_start
+from crossroads.advice.backbone_evidence import see
 from crossroads.advice.cost import Machine
-from crossroads.advice.frozen import see
-from crossroads.advice.short import Limit, allowed, rise_of, short_training
-from crossroads.advice.warm import short_warm_start
+from crossroads.advice.short_training import Limit, allowed, rise_of, run_short_training
+from crossroads.advice.warm_start import short_warm_start
 from crossroads.networks.construct import choose
 from crossroads.progress import EpochRecord, Silent
 from crossroads.recipe import Recipe
@@ -50,7 +50,7 @@ def seen(pictures, tiny, tmp_path_factory):
 
 def test_it_sees_four_fifths_as_often_as_the_passes_allow_and_is_scored_on_the_rest(pictures):
     watcher = Notes()
-    found = short_training(pictures, choose("quiz-cnn"), SCRATCH, Limit(400, (2, 30), 60.0), watcher)
+    found = run_short_training(pictures, choose("quiz-cnn"), SCRATCH, Limit(400, (2, 30), 60.0), watcher)
     assert (found.images, found.epochs, found.passes) == (96, 4, 384)
     assert 0 <= found.accuracy.low <= found.accuracy.value <= found.accuracy.high <= 1
     assert found.seconds_per_image > 0
@@ -58,14 +58,14 @@ def test_it_sees_four_fifths_as_often_as_the_passes_allow_and_is_scored_on_the_r
 
 
 def test_where_the_least_epochs_are_too_many_passes_fewer_images_are_seen(pictures):
-    found = short_training(pictures, choose("quiz-cnn"), SCRATCH, Limit(100, (2, 30), 60.0), Silent())
+    found = run_short_training(pictures, choose("quiz-cnn"), SCRATCH, Limit(100, (2, 30), 60.0), Silent())
     assert found.epochs == 2
     assert 40 <= found.images <= 52
 
 
 def test_with_fewer_images_than_tell_anything_there_is_none(pictures):
     def given(limit, dataset=pictures):
-        return short_training(dataset, choose("quiz-cnn"), SCRATCH, limit, Silent())
+        return run_short_training(dataset, choose("quiz-cnn"), SCRATCH, limit, Silent())
 
     assert given(Limit(79, (2, 30), 60.0, images=40)) is None
     assert given(Limit(80, (2, 30), 60.0, images=40)) is not None
@@ -75,26 +75,26 @@ def test_with_fewer_images_than_tell_anything_there_is_none(pictures):
 
 def test_it_ends_when_its_time_is_over_with_one_epoch_at_least(pictures):
     watcher = Notes()
-    found = short_training(pictures, choose("quiz-cnn"), SCRATCH, Limit(9_600, (2, 30), 0.0), watcher)
+    found = run_short_training(pictures, choose("quiz-cnn"), SCRATCH, Limit(9_600, (2, 30), 0.0), watcher)
     assert found.epochs == 1
-    told = short.keras_backend() == "tensorflow"  # of the first epoch the steps after the first tell what one takes
+    told = short_training.keras_backend() == "tensorflow"  # of the first epoch the steps after the first tell what one takes
     assert (0 < found.seconds_per_image * found.images < found.start_seconds) is told
     assert watcher.said[-1] == "the short training of quiz-cnn ended after 1 of 30 epochs: its time was over"
     assert found.start_seconds > 0
 
 
 def test_an_image_takes_what_its_steps_take_and_not_validation_after_them(monkeypatch):
-    monkeypatch.setattr(short, "keras_backend", lambda: "tensorflow")
+    monkeypatch.setattr(short_training, "keras_backend", lambda: "tensorflow")
     epoch = EpochRecord("train", 2, 9.0, 0.0, 0.0, 0.0, 0.0)
-    assert short._seconds_per_image(epoch, [10.0, 11.0, 12.0, 13.0], 80, 20) == pytest.approx(4 / 80)
-    one = short._seconds_per_image(epoch, [10.0], 80, 20)  # of one step nothing else is known
-    assert one == pytest.approx(9 / (80 + short.VALIDATING * 20))
+    assert short_training._seconds_per_image(epoch, [10.0, 11.0, 12.0, 13.0], 80, 20) == pytest.approx(4 / 80)
+    one = short_training._seconds_per_image(epoch, [10.0], 80, 20)  # of one step nothing else is known
+    assert one == pytest.approx(9 / (80 + short_training.VALIDATING * 20))
 
 
 def test_one_whose_first_epoch_takes_too_long_is_given_up_and_told_of(pictures, monkeypatch):
-    monkeypatch.setattr(short, "GRACE", 0.0)
+    monkeypatch.setattr(short_training, "GRACE", 0.0)
     watcher = Notes()
-    assert short_training(pictures, choose("quiz-cnn"), SCRATCH, Limit(9_600, (2, 30), 0.0), watcher) is None
+    assert run_short_training(pictures, choose("quiz-cnn"), SCRATCH, Limit(9_600, (2, 30), 0.0), watcher) is None
     assert watcher.said[-1] == "no short training of quiz-cnn: an epoch takes too long"
 
 
@@ -102,18 +102,18 @@ def test_a_fault_of_this_program_is_raised(pictures, monkeypatch):
     def fails(*_):
         raise TypeError("a bug")
 
-    monkeypatch.setattr(short.training, "train", fails)
+    monkeypatch.setattr(short_training.training, "train", fails)
     with pytest.raises(TypeError, match="a bug"):
-        short_training(pictures, choose("quiz-cnn"), SCRATCH, Limit(400, (2, 30), 60.0), Silent())
+        run_short_training(pictures, choose("quiz-cnn"), SCRATCH, Limit(400, (2, 30), 60.0), Silent())
 
 
 def test_one_that_fails_is_told_of_and_stops_nothing(pictures, monkeypatch, caplog):
     def fails(*_):
         raise MemoryError("no room\nfor it")
 
-    monkeypatch.setattr(short.training, "train", fails)
+    monkeypatch.setattr(short_training.training, "train", fails)
     watcher = Notes()
-    assert short_training(pictures, choose("quiz-cnn"), SCRATCH, Limit(400, (2, 30), 60.0), watcher) is None
+    assert run_short_training(pictures, choose("quiz-cnn"), SCRATCH, Limit(400, (2, 30), 60.0), watcher) is None
     assert watcher.said[-1] == "no short training of quiz-cnn: no room"
     (record,) = (record for record in caplog.records if record.name.startswith("crossroads"))
     assert isinstance(record.exc_info[1], MemoryError)
@@ -125,14 +125,14 @@ def test_what_the_watcher_raises_ends_it(pictures):
             raise ConnectionError(stage)
 
     with pytest.raises(ConnectionError, match="a short training"):
-        short_training(pictures, choose("quiz-cnn"), SCRATCH, Limit(400, (2, 30), 60.0), Stops())
+        run_short_training(pictures, choose("quiz-cnn"), SCRATCH, Limit(400, (2, 30), 60.0), Stops())
 
 
 def test_of_one_class_or_of_single_images_there_is_none(pictures):
     limit = Limit(400, (2, 30), 60.0)
-    assert short_training(pictures.select(pictures.labels == 0), choose("quiz-cnn"), SCRATCH, limit, Silent()) is None
+    assert run_short_training(pictures.select(pictures.labels == 0), choose("quiz-cnn"), SCRATCH, limit, Silent()) is None
     single = [int((pictures.labels == label).nonzero()[0][0]) for label in range(len(pictures.classes))]
-    assert short_training(pictures.select(single), choose("quiz-cnn"), SCRATCH, limit, Silent()) is None
+    assert run_short_training(pictures.select(single), choose("quiz-cnn"), SCRATCH, limit, Silent()) is None
 
 
 def test_a_budget_allows_a_share_of_it():
@@ -140,7 +140,7 @@ def test_a_budget_allows_a_share_of_it():
 
 
 def test_a_short_warm_start_starts_from_the_weights_that_the_backbone_has(seen, monkeypatch):
-    monkeypatch.setattr(warm, "SECONDS", 0.2)
+    monkeypatch.setattr(warm_start, "SECONDS", 0.2)
     watcher = Notes()
     found = short_warm_start(seen, Recipe(), FAST, None, None, watcher)
     assert (found.strategy, found.backbone, found.image_size) == ("warm-start", "own:tiny", SIZE)
