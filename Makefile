@@ -1,19 +1,21 @@
-# Everything a contributor runs. `make demo` and `make test` work on a fresh machine with Python 3.11 to 3.13 and make.
+# Commands for contributors. `make demo` and `make test` work on a fresh machine with Python 3.11 to 3.13 and make.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-SOURCES := src tests benchmarks
-# Processes that share the tests. Each loads TensorFlow and takes 2 GB; more than there are cores gain nothing.
+SOURCES := src tests benchmarks tools
+# Tests that need no training: a minute in all.
+SMOKE := tests/data tests/files tests/heads tests/race tests/test_recipe.py tests/test_errors.py tests/test_strategies.py tests/test_evaluation.py
+# Test processes. Each loads TensorFlow and takes 2 GB. More than the number of cores gain nothing.
 WORKERS ?= 2
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-jax test-real check format bench docs clean
+.PHONY: help setup demo smoke test test-jax test-real check format bench docs clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-setup: $(VENV)/.ready  ## make .venv with everything
+setup: $(VENV)/.ready  ## create .venv with all tools
 
 $(VENV)/.ready: pyproject.toml constraints.txt
 	@echo "installing into $(VENV), about a minute"
@@ -24,23 +26,27 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 demo: setup  ## train, test and save a classifier of built-in images
 	$(BIN)/crossroads demo
 
+smoke: setup  ## run the tests that take a minute
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal $(SMOKE)
+
 test: setup  ## run the tests
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
 
-test-jax: setup  ## run the core of the tests on Keras' JAX backend
+test-jax: setup  ## run the core tests on Keras' JAX backend
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[jax]'
 	KERAS_BACKEND=jax $(BIN)/python -m pytest -m 'core and not real'
 
-test-real: setup  ## run the slow checks on the shared real data
+test-real: setup  ## run the slow tests on the shared real data
 	$(BIN)/python -m pytest -m real
 
-check: setup  ## lint, format, types, import layers
+check: setup  ## lint, format, types, import layers, words, links
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python tools/check_prose.py
 
-format: setup  ## put the code in order
+format: setup  ## format the code
 	$(BIN)/ruff check --fix $(SOURCES)
 	$(BIN)/ruff format $(SOURCES)
 
