@@ -26,7 +26,7 @@ from crossroads.networks.weights.record import WeightFile, from_bfloat16, unread
 
 LEGACY_MAGIC = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"
 """A pickle of protocol 2 with the number 0x1950a86a20f9469cfc6c."""
-_MEND = "save the state dict alone: torch.save(model.state_dict(), …)"
+_HINT = "save the state dict alone: torch.save(model.state_dict(), …)"
 _BFLOAT16 = np.dtype([("bfloat16", "<u2")])
 _DTYPES: dict[str, np.dtype[Any]] = {
     "DoubleStorage": np.dtype("<f8"),
@@ -63,7 +63,12 @@ class _Tensor:
 
 
 def _wrong(received: object) -> DataError:
-    return DataError("a PyTorch file of weights may hold tensors of plain numbers", received=str(received)[:200], hint=_MEND)
+    return DataError(
+        "a PyTorch file of weights may hold tensors of plain numbers",
+        code="weights-unreadable",
+        received=str(received)[:200],
+        hint=_HINT,
+    )
 
 
 def _counts(value: object) -> tuple[int, ...]:
@@ -220,7 +225,7 @@ def _weights(content: object, numbers: _Numbers, origin: str, form: str) -> Weig
     found = dicts_of(content, lambda value: isinstance(value, (_Tensor, np.ndarray)))
     if not found:
         what = "an empty dict" if isinstance(content, Mapping) and not content else f"a {type(content).__name__} without tensors"
-        raise unreadable(origin, what, _MEND)
+        raise unreadable(origin, what, _HINT)
     files = []
     for place, tensors in found.items():
         arrays = {name: _array(tensor, numbers) for name, tensor in tensors.items()}
