@@ -1,4 +1,4 @@
-"""NumPy's files: the .npy of a pickled dict of layers, as converted Caffe models come (``{"conv1": [W, b], …}``), and .npz."""
+"""NumPy's files: the .npy of a pickled dict of layers, the form of converted Caffe models (``{"conv1": [W, b], …}``), and .npz."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def read_npz(arrays: Mapping[str, ByteRange], origin: str) -> WeightFile:
     """Arrays by the names of a state dict, as ``numpy.savez(file, **state_dict)`` writes them; nothing in them is unpickled.
 
     Raises:
-        WeightsError, DataError: A name is that of no array of numbers, or a file is damaged.
+        WeightsError, DataError: A member is not an array of numbers, or a file is damaged.
     """
     read = {name: numbers(load_npy(span), repr(name), origin) for name, span in arrays.items()}
     return grouped(read, origin, "NumPy arrays by name", ordered=False)  # the archive lists them by name
@@ -113,14 +113,14 @@ def _file(layers: Mapping[str, object], origin: str) -> WeightFile:
 
 
 def _is_layer(value: object) -> bool:
-    """Whether this is meant as the arrays of a layer; what else is wrong with it is told when it is read."""
+    """Whether a value is meant as the arrays of a layer. Other faults are reported when it is read."""
     return isinstance(value, (np.ndarray, list, tuple)) or (
         isinstance(value, Mapping) and any(text_of(key) in roles for key in value for roles in _SPELLINGS)
     )
 
 
 def _opened(value: object) -> object:
-    """What boxes hold; a box may stand around another one."""
+    """Returns the content of a box, which may hold another box."""
     for _ in range(4):
         if not isinstance(value, _Box):
             break

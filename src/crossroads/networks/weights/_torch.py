@@ -1,7 +1,7 @@
 """State dicts that ``torch.save`` wrote, read without PyTorch: its zip form and the one before version 1.6.
 
 Both hold one pickle in which a tensor is a call, ``_rebuild_tensor_v2(storage, offset, size, stride, …)``, and a storage is a
-persistent id that names raw numbers elsewhere in the file. Here that call only makes a note, and the numbers are looked up
+persistent id that names raw numbers elsewhere in the file. Here that call only records its arguments, and the numbers are read
 afterwards. The pickle goes through the restricted unpickler. Format: torch/serialization.py, `_save` and `_legacy_save`.
 """
 
@@ -54,7 +54,7 @@ class _Storage:
 
 @dataclass(frozen=True, slots=True)
 class _Tensor:
-    """A tensor that is not looked up yet: element (i, j, …) is number ``offset + i * strides[0] + …`` of its storage."""
+    """A tensor whose numbers are not read yet: element (i, j, …) is number ``offset + i * strides[0] + …`` of its storage."""
 
     storage: _Storage
     offset: int
@@ -97,7 +97,7 @@ def _size(sizes: object = ()) -> object:
 
 
 class _Inert:
-    """In place of an object that checkpoints hold beside the weights, such as the arguments of the program. Nothing looks at it."""
+    """Replaces an object beside the weights in a checkpoint, such as the arguments of the program. It is never used."""
 
 
 def _inert(*_arguments: object) -> _Inert:
@@ -204,7 +204,7 @@ def read_torch_legacy(span: ByteRange, origin: str) -> WeightFile:
 
 
 def _places(stream: IO[bytes], span: ByteRange, keys: Mapping[str, np.dtype[Any]], origin: str) -> dict[str, ByteRange]:
-    """Where the numbers of each storage lie: eight bytes of count, then the numbers, one storage behind the other."""
+    """Locates the numbers of each storage. The storages follow each other: eight bytes of count, then the numbers."""
     places, position = {}, stream.tell()
     for key, dtype in keys.items():
         count = int.from_bytes(span.part(position, 8, origin).read(), "little", signed=True)
