@@ -87,7 +87,7 @@ class _Reader:
 
 
 def _texts(group: Any, name: str) -> list[str]:
-    """Returns an attribute of names. Older versions of Keras cut one that is too long for HDF5 into ``name0``, ``name1`` …"""
+    """Returns an attribute of names. Older versions of Keras cut one that is too long for HDF5 into ``name0``, ``name1``."""
     parts = [group.attrs[name]] if name in group.attrs else []
     while not parts or f"{name}{len(parts)}" in group.attrs:
         if f"{name}{len(parts)}" not in group.attrs:
