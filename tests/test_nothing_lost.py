@@ -27,7 +27,7 @@ STEPS = {
     "the graph is compared": (_export, "check_parity", ArtifactError("the graph disagrees")),
     "the draft is described": (_draft, "weights_digest", RuntimeError("a fault")),
     "the artifact is loaded": (Predictor, "load", ArtifactError("no graph")),
-    "validation is scored": (proof, "_validation", DataError("an image is gone")),
+    "validation is scored": (proof, "_validate", DataError("an image is gone")),
     "the test is scored": (proof, "score", KeyboardInterrupt()),
     "the metrics are written": (_draft, "json_text", FULL),
     "the files reach the disk": (_draft, "_sync", FULL),

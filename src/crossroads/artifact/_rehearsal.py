@@ -101,13 +101,13 @@ def _results(model: Any, images: NDArray[np.uint8]) -> NDArray[np.float32]:
             ) from error
 
 
-def _require_same_scores(model: Any, found: NDArray[np.float32], images: NDArray[np.uint8]) -> None:
+def _require_same_scores(model: Any, scores: NDArray[np.float32], images: NDArray[np.uint8]) -> None:
     """Raises `ArtifactError` if the scores of a graph and its model differ by more than rounding explains.
 
     With random weights, signals may grow from layer to layer until rounding errors dominate. `rounded_otherwise` measures that.
     """
     expected = computed(model, images)
-    difference = _relative(found, expected)
+    difference = _relative(scores, expected)
     if difference <= REHEARSAL_TOLERANCE:
         return
     if difference > ALLOWANCE * _relative(rounded_otherwise(model, images), expected):
@@ -119,10 +119,10 @@ def _require_same_scores(model: Any, found: NDArray[np.float32], images: NDArray
         )
 
 
-def _relative(found: NDArray[np.float32], expected: NDArray[np.float32]) -> float:
+def _relative(scores: NDArray[np.float32], expected: NDArray[np.float32]) -> float:
     """The largest difference as a fraction of the largest score; infinite if only one of two scores is finite."""
-    if not np.array_equal(np.isfinite(found), np.isfinite(expected)):
+    if not np.array_equal(np.isfinite(scores), np.isfinite(expected)):
         return float("inf")
     numbers = np.isfinite(expected)
     largest = np.abs(expected[numbers]).max(initial=0)
-    return float(np.abs(found - expected)[numbers].max(initial=0) / max(largest, 1e-30))
+    return float(np.abs(scores - expected)[numbers].max(initial=0) / max(largest, 1e-30))

@@ -9,6 +9,7 @@ from functools import partial
 from mmap import mmap
 from pathlib import Path
 from typing import Any
+from weakref import ReferenceType, ref
 
 import numpy as np
 
@@ -122,7 +123,7 @@ class Tasks:
     def __init__(self, partition: Partition, scratch: Path, own: Any, watcher: Watcher) -> None:
         self._partition, self._scratch, self._own, self._watcher = partition, scratch, own, watcher
         self._decoded: dict[Resize, tuple[Loaded, Loaded]] = {}
-        self._forgotten: list[tuple[mmap, Path]] = []
+        self._forgotten: list[tuple[ReferenceType[mmap], Path]] = []
         self._spilled = 0
         self._choices: dict[str, Choice] = {}
         self._checked_sample = False
@@ -190,7 +191,7 @@ class Tasks:
         """Forgets the decoded images, and removes their files unless a kept result still maps them."""
         arrays = [loaded.pixels for pair in self._decoded.values() for loaded in pair]
         mapped = [array for array in arrays if isinstance(array, np.memmap)]
-        self._forgotten += [(array._mmap, Path(str(array.filename))) for array in mapped]  # type: ignore[attr-defined]
+        self._forgotten += [(ref(array._mmap), Path(str(array.filename))) for array in mapped]  # type: ignore[attr-defined]
         arrays.clear()
         mapped.clear()
         self._decoded.clear()
@@ -202,11 +203,12 @@ def _bytes_in_memory(loaded: Loaded) -> int:
     return 0 if isinstance(loaded.pixels, np.memmap) else loaded.pixels.nbytes
 
 
-def _removed(mapped: mmap, path: Path) -> bool:
-    """Closes a map and removes its file, which Windows allows only in this order. False if an array still uses the map."""
-    try:
-        mapped.close()
-    except BufferError:  # the pixels of a result that is kept: the run removes the file at its end
+def _removed(mapped: ReferenceType[mmap], path: Path) -> bool:
+    """Removes a file that is no longer mapped. False if it is: a result that is kept uses its pixels.
+
+    Windows cannot remove a mapped file. A map is not closed by force: NumPy would then read memory that is gone.
+    """
+    if mapped() is not None:
         return False
     path.unlink()
     return True
