@@ -1,4 +1,4 @@
-"""The command line as a user meets it: what it prints, what a program reads, how it fails."""
+"""The commands: their output for people, their JSON, and their errors."""
 
 import json
 import os
@@ -44,8 +44,8 @@ def crossroads(monkeypatch, capsys):
             cli.main()
         except SystemExit as done:
             code = done.code or 0
-        told = capsys.readouterr()
-        return code, told.out, told.err
+        shown = capsys.readouterr()
+        return code, shown.out, shown.err
 
     return run
 
@@ -66,7 +66,7 @@ def artifact(data, tmp_path_factory):
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_explains_itself_with_an_example(crossroads, command):
+def test_every_help_text_has_an_example(crossroads, command):
     code, out, _ = crossroads(command, "--help")
     assert code == 0
     assert f"crossroads {command}" in out.split("Example:")[1]
@@ -78,7 +78,7 @@ def test_version(crossroads):
     assert out.startswith("crossroads 0.")
 
 
-def test_fit_tells_each_epoch_and_the_scores(crossroads, data, tmp_path):
+def test_fit_prints_each_epoch_and_the_scores(crossroads, data, tmp_path):
     code, out, err = crossroads("fit", data, "--out", tmp_path / "run", *QUICK)
     assert code == 0
     lines = out.splitlines()
@@ -89,7 +89,7 @@ def test_fit_tells_each_epoch_and_the_scores(crossroads, data, tmp_path):
     assert err == ""
 
 
-def test_what_a_race_tried_is_shown_before_the_scores(capsys, tmp_path):
+def test_the_runs_of_a_race_are_shown_before_the_scores(capsys, tmp_path):
     def trial(name, epochs, reached, failed=None, *, won=False):
         same = {"backbone": "mobilenet", "usual_epochs": None if epochs is None else 5, "seconds": 12.3, "expected": {"value": 0.8}}
         return same | {"strategy": name, "epochs": epochs, "validation_accuracy": reached, "failed": failed, "won": won}
@@ -105,7 +105,7 @@ def test_what_a_race_tried_is_shown_before_the_scores(capsys, tmp_path):
     metrics = scores | {"epochs": 2, "best_epoch": 2, "seconds": 1.0, "phases": phases, "race": {"runs": trials}}
     print_run(Run(tmp_path, metrics))
     shown = [line.split() for line in capsys.readouterr().out.splitlines()]
-    assert shown[0] == ["tried", "backbone", "epochs", "expected", "validation", "seconds"]
+    assert shown[0] == ["run", "backbone", "epochs", "expected", "validation", "seconds"]
     assert shown[2:6] == [
         ["early-features", "mobilenet", "-", "0.800", "0.7500", "12"],
         ["finetune", "mobilenet", "0", "of", "5", "-", "-", "12", "no", "room"],
@@ -123,13 +123,13 @@ def test_quiet_shows_the_scores_only(crossroads, data, tmp_path):
 
 def test_fit_json_is_one_object(crossroads, data, tmp_path):
     code, out, err = crossroads("fit", data, "--out", tmp_path / "run", *QUICK, "--json")
-    told = json.loads(out)
+    answer = json.loads(out)
     assert code == 0
-    assert told["artifact"] == str(tmp_path / "run")
-    assert told["strategy"] == "from-scratch"
-    assert told["seconds"] > 0
-    for side in ("validation", "test"):
-        assert {"n", "accuracy", "accuracy_interval", "balanced_accuracy", "loss"} <= told[side].keys()
+    assert answer["artifact"] == str(tmp_path / "run")
+    assert answer["strategy"] == "from-scratch"
+    assert answer["seconds"] > 0
+    for split in ("validation", "test"):
+        assert {"n", "accuracy", "accuracy_interval", "balanced_accuracy", "loss"} <= answer[split].keys()
     assert "epoch 1/2" in err
 
 
@@ -138,12 +138,12 @@ def test_evaluate(crossroads, artifact, data):
     assert code == 0
     assert "accuracy: " in out
     _, out, _ = crossroads("evaluate", artifact, data, "--json")
-    told = json.loads(out)
-    assert np.sum(told["confusion_matrix"]) == told["n"] == 60
-    assert [c["name"] for c in told["per_class"]] == ["level", "upright"]
+    answer = json.loads(out)
+    assert np.sum(answer["confusion_matrix"]) == answer["n"] == 60
+    assert [c["name"] for c in answer["per_class"]] == ["level", "upright"]
 
 
-def test_evaluate_says_what_is_odd_about_the_images(crossroads, artifact, tmp_path):
+def test_evaluate_notes_unusual_images(crossroads, artifact, tmp_path):
     for number in range(6):
         home = tmp_path / ("level", "upright")[number % 2]
         home.mkdir(exist_ok=True)
@@ -162,12 +162,12 @@ def test_predict_ranks_labels(crossroads, artifact, data):
     assert code == 0
     assert out.startswith(f"{image}: upright ")
     _, out, _ = crossroads("predict", artifact, image, "--top", 1, "--json")
-    (told,) = json.loads(out)["predictions"]
-    assert told["labels"][0]["label"] == "upright"
-    assert len(told["labels"]) == 1
+    (answer,) = json.loads(out)["predictions"]
+    assert answer["labels"][0]["label"] == "upright"
+    assert len(answer["labels"]) == 1
 
 
-def test_predict_takes_the_images_of_a_folder_and_nothing_else_that_lies_there(crossroads, artifact, data, tmp_path):
+def test_predict_reads_only_the_images_of_a_folder(crossroads, artifact, data, tmp_path):
     shutil.copytree(data / "upright", tmp_path / "new" / "deep")
     (tmp_path / "new" / "notes.txt").write_text("not for prediction")
     code, out, _ = crossroads("predict", artifact, tmp_path / "new", "--json")
@@ -202,7 +202,7 @@ def test_predict_lists_a_folder_as_fit_does(crossroads, artifact, data, tmp_path
     assert warning in err
 
 
-def test_predict_names_formats_that_are_not_read_and_archives(crossroads, artifact, data, tmp_path):
+def test_predict_refuses_unsupported_formats_and_archives(crossroads, artifact, data, tmp_path):
     (tmp_path / "IMG_1.HEIC").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(90))
     (tmp_path / "scan").write_bytes((data / "upright" / "0001.png").read_bytes())
     code, out, err = crossroads("predict", artifact, tmp_path)
@@ -232,19 +232,19 @@ def test_audit(crossroads, data):
     assert code == 0
     assert "60" in out
     code, out, _ = crossroads("audit", data, "--json")
-    told = json.loads(out)
-    assert (told["n"], told["refused"], told["warnings"]) == (60, [], [])
+    answer = json.loads(out)
+    assert (answer["n"], answer["refused"], answer["warnings"]) == (60, [], [])
 
 
-def test_audit_lists_all_that_it_refused_and_what_the_reader_left_out(crossroads, data, tmp_path):
+def test_audit_lists_every_refused_image(crossroads, data, tmp_path):
     shutil.copytree(data, tmp_path / "data")
     for number in range(7):
         (tmp_path / "data" / "level" / f"broken-{number}.png").write_bytes(b"no image")
     _, out, _ = crossroads("audit", tmp_path / "data", "--json")
-    told = json.loads(out)
-    assert told["readable"] == 60
-    assert sorted(row["name"].rpartition("/")[2] for row in told["refused"]) == [f"broken-{number}.png" for number in range(7)]
-    assert all(row["reason"] for row in told["refused"])
+    answer = json.loads(out)
+    assert answer["readable"] == 60
+    assert sorted(row["name"].rpartition("/")[2] for row in answer["refused"]) == [f"broken-{number}.png" for number in range(7)]
+    assert all(row["reason"] for row in answer["refused"])
 
 
 def test_backbones(crossroads):
@@ -255,30 +255,34 @@ def test_backbones(crossroads):
     assert {"small-cnn", "quiz-cnn"} <= {record["name"] for record in json.loads(out)}
 
 
-def test_options_win_over_the_recipe(crossroads, data, tmp_path):
+def test_options_override_the_recipe(crossroads, data, tmp_path):
     (tmp_path / "recipe.toml").write_text(
         'epochs = 5\nimage_size = 16\nbatch_size = 16\ntest_fraction = 0.0\nbackbone = "quiz-cnn"\n'
     )
     code, out, _ = crossroads("fit", data, "--out", tmp_path / "run", "--recipe", tmp_path / "recipe.toml", "--epochs", 1, "--json")
-    told = json.loads(out)
+    answer = json.loads(out)
     assert code == 0
-    assert (told["epochs"], told["backbone"], told["test"]) == (1, "quiz-cnn", None)
+    assert (answer["epochs"], answer["backbone"], answer["test"]) == (1, "quiz-cnn", None)
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["fit", "DATA"], "add --out RUN"),
+        (["fit", "DATA"], "--out"),
         (["fit", "DATA", "--out", "RUN", "--backbone", "quizcnn"], "did you mean 'quiz-cnn'"),
-        (["fit", "DATA", "--out", "RUN", "--epochs", "0"], "--epochs must lie in"),
-        (["fit", "DATA", "--out", "RUN", "--image-size", "4"], "--image-size must lie in"),
-        (["fit", "DATA", "--out", "RUN", "--test", "DATA", "--test-fraction", "0.2"], "--test-fraction does nothing where"),
+        (["fit", "DATA", "--out", "RUN", "--epochs", "0"], "error: --epochs must be between"),
+        (["fit", "DATA", "--out", "RUN", "--image-size", "4"], "error: --image-size must be between"),
+        (["fit", "DATA", "--out", "RUN", "--test", "DATA", "--test-fraction", "0.2"], "error: --test-fraction has no effect"),
         (["weights"], "crossroads weights needs a command: add, list"),
         (["fit", "DATA", "--out", "RUN", "--strategy", "foo"], "error: --strategy must be one of"),
-        (["fit", "DATA", "--out", "RUN", "--cut", "0.5"], "error: --cut belongs to one strategy"),
+        (["fit", "DATA", "--out", "RUN", "--cut", "0.5"], "cut"),
         (["fit", "DATA", "--out", "RUN", "--feature-type", "x"], "error: --feature-type must be one of"),
+        (["fit", "DATA", "--out", "RUN", "--test-share", "0.2"], "use --test-fraction"),
+        (["fit", "DATA", "--out", "RUN", "--towards-start", "0.2"], "use --l2-sp"),
+        (["fit", "DATA", "--out", "DATA/run"], "error: --out must not be inside"),
+        (["fit", "DATA", "--out", "RUN", "--recipe", "none.toml"], "error: the file of --recipe"),
         (["fitt"], "Did you mean 'fit'?; see crossroads --help"),
-        (["cache", "empty"], "No such command 'empty'; there are clear, info"),
+        (["cache", "empty"], "No such command 'empty'; known commands: clear, info"),
         (["cache"], "crossroads cache needs a command: clear, info"),
         (["fit", "DATA", "--out", "RUN", "--strategy", "scratch"], "from-scratch"),
         (["fit", "DATA", "--out", "RUN", "--strategy", "from-scratch", "--image-size", "8"], "takes images of 16 to 512 px"),
@@ -289,7 +293,7 @@ def test_options_win_over_the_recipe(crossroads, data, tmp_path):
 )
 def test_a_mistake_is_one_line_and_exit_code_2(crossroads, data, tmp_path, monkeypatch, arguments, message):
     monkeypatch.chdir(tmp_path)
-    code, out, err = crossroads(*[{"DATA": str(data)}.get(a, a) for a in arguments])
+    code, out, err = crossroads(*[argument.replace("DATA", str(data)) for argument in arguments])
     assert code == 2
     assert out == ""
     assert err.startswith("error: ")
@@ -298,7 +302,7 @@ def test_a_mistake_is_one_line_and_exit_code_2(crossroads, data, tmp_path, monke
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_recipe_may_name_the_data_and_the_command_line_wins(crossroads, data, tmp_path):
+def test_the_recipe_may_name_the_data_and_the_command_line_overrides_it(crossroads, data, tmp_path):
     (tmp_path / "recipe.toml").write_text(f'data = "{data}"\nepochs = 1\nimage_size = 16\ntest_fraction = 0.0\n')
     code, out, _ = crossroads("fit", "--recipe", tmp_path / "recipe.toml", "--out", tmp_path / "run", "--json")
     assert code == 0
@@ -308,13 +312,25 @@ def test_the_recipe_may_name_the_data_and_the_command_line_wins(crossroads, data
     assert "nowhere does not exist" in err
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("x = = 3", "weight_decay.toml must be TOML"), ("weight_decay = 11", "weight_decay.toml: weight_decay must be")],
+)
+def test_an_error_in_a_recipe_file_keeps_the_names_of_file_and_field(crossroads, data, tmp_path, monkeypatch, text, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "weight_decay.toml").write_text(text)
+    code, _, err = crossroads("fit", data, "--out", "run", "--recipe", "weight_decay.toml")
+    assert code == 2
+    assert err.startswith(f"error: {message}")
+
+
 def test_an_unknown_option_is_exit_code_2(crossroads, data):
     code, _, err = crossroads("fit", data, "--epoch", 3)
     assert code == 2
     assert "--epochs" in err
 
 
-def test_a_full_disk_is_told_without_a_traceback(crossroads, data, tmp_path, monkeypatch):
+def test_a_full_disk_is_an_error_without_a_traceback(crossroads, data, tmp_path, monkeypatch):
     from crossroads.training import checkpoint
 
     def full(path, content):
@@ -327,7 +343,7 @@ def test_a_full_disk_is_told_without_a_traceback(crossroads, data, tmp_path, mon
 
 
 @pytest.mark.parametrize("kept", [True, False])
-def test_an_interrupt_says_whether_the_run_can_go_on(crossroads, data, tmp_path, monkeypatch, kept):
+def test_an_interrupt_says_whether_the_run_can_be_resumed(crossroads, data, tmp_path, monkeypatch, kept):
     from crossroads import api
 
     def interrupted(*_, out, **__):
@@ -343,7 +359,7 @@ def test_an_interrupt_says_whether_the_run_can_go_on(crossroads, data, tmp_path,
     assert ("--resume" in err, "nothing was kept" in err) == (kept, not kept)
 
 
-def test_no_command_is_a_request_for_help(crossroads):
+def test_no_command_prints_the_help(crossroads):
     code, out, _ = crossroads()
     assert code == 0
     assert out.startswith("Usage: crossroads")
@@ -356,13 +372,13 @@ def test_output_into_a_closed_pipe_is_no_traceback(artifact, data):
     assert "Traceback" not in done.stderr
 
 
-def test_demo_trains_tests_and_says_what_is_next(crossroads, tmp_path, monkeypatch):
+def test_demo_trains_tests_and_suggests_the_next_commands(crossroads, tmp_path, monkeypatch):
     from crossroads import demo
 
     monkeypatch.chdir(tmp_path)
     images, labels = demo.digits()
     monkeypatch.setattr(demo, "digits", lambda: (images[:200], labels[:200]))
-    monkeypatch.setattr(demo, "EPOCHS", 2)  # what it learns is for the tutorial to show
+    monkeypatch.setattr(demo, "EPOCHS", 2)  # the tutorial shows its accuracy
     code, out, _ = crossroads("demo")
     assert code == 0
     assert "artifact: runs/demo" in out
@@ -372,22 +388,22 @@ def test_demo_trains_tests_and_says_what_is_next(crossroads, tmp_path, monkeypat
     assert code == 0
 
 
-def test_advise_says_what_to_do_and_why_in_words_and_for_a_program(crossroads, data, tmp_path, monkeypatch):
+def test_advise_prints_recommendations_and_json(crossroads, data, tmp_path, monkeypatch):
     monkeypatch.setenv("CROSSROADS_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(baselines, "SHORT_EPOCHS", (2, 2))
     options = ("--backbone", "quiz-cnn", "--weights", "none", "--image-size", "16", "--validation", "0.2", "--test-fraction", "0.2")
     code, out, err = crossroads("advise", data, *options, "--budget", "10m")
     assert (code, err) == (0, "")
-    for part in ("recommended: ", "what to do, the best first", "\nwhy\n", "a probe at each depth of quiz-cnn"):
+    for part in ("recommended: ", "\nRecommended strategies", "\nReasons\n", "\nProbe accuracy by depth: quiz-cnn"):
         assert part in out
     shutil.copytree(data, tmp_path / "data")
     for number in range(10):  # some of them in the training split
         (tmp_path / "data" / "level" / f"broken-{number}.png").write_bytes(b"no image")
     code, out, _ = crossroads("advise", tmp_path / "data", *options, "--json")
     assert code == 0
-    told = json.loads(out)
-    assert [row["strategy"] for row in told["ranked"]]
-    refused = [row["name"] for row in told["refused"]]
+    answer = json.loads(out)
+    assert [row["strategy"] for row in answer["ranked"]]
+    refused = [row["name"] for row in answer["refused"]]
     assert refused
     assert all("broken-" in name for name in refused)
-    assert any(warning.startswith(f"{len(refused)} images of the sample were refused") for warning in told["warnings"])
+    assert any(warning.startswith(f"{len(refused)} images of the sample were refused") for warning in answer["warnings"])

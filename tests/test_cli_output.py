@@ -1,4 +1,4 @@
-"""What the command line prints where the terminal cannot spell it, or is gone: never a traceback, and never a lost run."""
+"""Output to a terminal that lacks characters or is closed: no traceback, and no lost run."""
 
 import io
 import json
@@ -18,7 +18,7 @@ OPTIONS = ["--strategy", "from-scratch", "--backbone", "quiz-cnn", "--image-size
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """Class folders and files whose names ASCII cannot spell, and one that is no UTF-8."""
+    """Class folders and files with names beyond ASCII, and one name that is not UTF-8."""
     folder = tmp_path_factory.mktemp("data")
     for number, (image, label) in enumerate(zip(*stripes(40, classes=CLASSES), strict=True)):
         (folder / label).mkdir(exist_ok=True)
@@ -38,7 +38,7 @@ def fit(stream, data, out, patch, *options):
 
 @pytest.fixture(scope="module")
 def trained(data, tmp_path_factory):
-    """An artifact, and what `fit` printed in ASCII while it came about."""
+    """An artifact, and the output of its `fit` in ASCII."""
     out = tmp_path_factory.mktemp("run") / "run"
     stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii", errors="strict")
     with pytest.MonkeyPatch.context() as patch:
@@ -48,13 +48,13 @@ def trained(data, tmp_path_factory):
 
 
 def run(encoding, *arguments):
-    """One command in a process whose streams have this encoding and fail at what it lacks; standard output and error."""
+    """Runs one command in a process whose streams have this strict encoding. Returns exit status, output and errors."""
     environment = os.environ | {"PYTHONIOENCODING": f"{encoding}:strict"}
     command = [sys.executable, "-m", "crossroads", *map(str, arguments)]
     done = subprocess.run(command, env=environment, capture_output=True, check=False)
-    told = done.stdout.decode(encoding), done.stderr.decode(encoding)
-    assert "Traceback" not in told[1]
-    return done.returncode, *told
+    shown = done.stdout.decode(encoding), done.stderr.decode(encoding)
+    assert "Traceback" not in shown[1]
+    return done.returncode, *shown
 
 
 def test_fit_ends_with_its_scores(trained):
@@ -80,22 +80,22 @@ def test_predict_shows_names_and_refusals(trained, data, encoding):
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "utf-8"])
-def test_predict_gives_json_of_the_same_value(trained, data, encoding):
+def test_predict_prints_the_same_json_in_every_encoding(trained, data, encoding):
     missing = data / "a: missing 猫.png"
     status, out, _ = run(encoding, "predict", trained[0], data, missing, "--json")
-    told = json.loads(out)
+    shown = json.loads(out)
     assert status == 2
-    names = {row["name"] for row in told["predictions"]}
+    names = {row["name"] for row in shown["predictions"]}
     assert len(names) == 40
     assert rf"{data}/{CLASSES[0]}/00 n\xe9.png" in names
-    assert {label["label"] for row in told["predictions"] for label in row["labels"]} == set(CLASSES)
-    (refused,) = told["refused"]
+    assert {label["label"] for row in shown["predictions"] for label in row["labels"]} == set(CLASSES)
+    (refused,) = shown["refused"]
     assert refused["name"] == str(missing)
     assert refused["reason"].startswith("must be a readable file")
-    assert told["warnings"] == ["1 of 41 images were refused"]
+    assert shown["warnings"] == ["1 of 41 images were refused"]
 
 
-def test_a_reader_that_goes_away_loses_no_run(data, tmp_path, monkeypatch):
+def test_a_closed_pipe_loses_no_run(data, tmp_path, monkeypatch):
     reader, writer = os.pipe()
     os.close(reader)
     with os.fdopen(writer, "w") as stream:
@@ -103,6 +103,6 @@ def test_a_reader_that_goes_away_loses_no_run(data, tmp_path, monkeypatch):
     assert (tmp_path / "run" / "crossroads.json").is_file()
 
 
-def test_no_standard_output_at_all_loses_no_run(data, tmp_path, monkeypatch):
+def test_a_missing_standard_output_loses_no_run(data, tmp_path, monkeypatch):
     assert fit(None, data, tmp_path / "run", monkeypatch, "--json") == 0
     assert (tmp_path / "run" / "crossroads.json").is_file()

@@ -1,4 +1,4 @@
-"""The public face: every name is there, documented, and costs nothing until it is used."""
+"""The public names: each exists, is documented, and loads nothing before it is used."""
 
 import inspect
 import json
@@ -11,7 +11,7 @@ import crossroads
 
 
 def loaded_by(code):
-    """Which heavy libraries a fresh interpreter has loaded after `code`."""
+    """The heavy libraries that a new interpreter has loaded after `code`."""
     heavy = ("keras", "tensorflow", "jax", "sklearn", "scipy", "openvino", "numpy", "PIL", "rich", "pyarrow")
     script = f"import sys, json\n{code}\nprint(json.dumps([m for m in {heavy!r} if m in sys.modules]))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
@@ -19,16 +19,15 @@ def loaded_by(code):
 
 
 @pytest.mark.parametrize("name", crossroads.__all__)
-def test_every_public_name_is_there_and_documented(name):
-    thing = getattr(crossroads, name)
-    assert inspect.getdoc(thing)
+def test_every_public_name_exists_and_is_documented(name):
+    assert inspect.getdoc(getattr(crossroads, name))
 
 
-def test_dir_lists_them():
+def test_dir_lists_the_public_names():
     assert set(crossroads.__all__) <= set(dir(crossroads))
 
 
-def test_another_name_is_an_attribute_error():
+def test_an_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         _ = crossroads.nonsense
 
@@ -42,7 +41,7 @@ def test_help_loads_nothing_heavy():
     assert loaded_by(code) <= {"rich"}
 
 
-def test_keras_is_loaded_where_it_is_told_to_be_quiet_and_not_by_an_import():
+def test_importing_the_api_does_not_load_keras():
     assert not loaded_by("import crossroads.api") & {"keras", "tensorflow", "jax"}
 
 

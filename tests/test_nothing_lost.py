@@ -1,4 +1,4 @@
-"""Whatever fails once training is over: what was trained stays in the run's folder, and `--resume` finishes without training."""
+"""A failure after training loses nothing: `--resume` finishes the run without training again."""
 
 import shutil
 
@@ -12,7 +12,7 @@ from crossroads.artifact import _draft, _export, open_verified
 from crossroads.errors import ArtifactError, CrossroadsError, DataError
 from crossroads.predictor import Predictor
 from crossroads.race.records import Plan, RaceCandidate
-from crossroads.run import finish as proof
+from crossroads.run import finish
 from crossroads.strategies import drop_unused_options, resolve_recipe, strategy
 from crossroads.training import phases
 from pictures import stripes
@@ -27,8 +27,8 @@ STEPS = {
     "the graph is compared": (_export, "check_parity", ArtifactError("the graph disagrees")),
     "the draft is described": (_draft, "weights_digest", RuntimeError("a fault")),
     "the artifact is loaded": (Predictor, "load", ArtifactError("no graph")),
-    "validation is scored": (proof, "_validate", DataError("an image is gone")),
-    "the test is scored": (proof, "score", KeyboardInterrupt()),
+    "validation is scored": (finish, "_validate", DataError("an image is gone")),
+    "the test is scored": (finish, "score", KeyboardInterrupt()),
     "the metrics are written": (_draft, "json_text", FULL),
     "the files reach the disk": (_draft, "_sync", FULL),
     "the files are moved": (_draft, "_move", KeyboardInterrupt()),
@@ -51,9 +51,9 @@ def fit(out, network, **options):
 
 
 def broken_off(monkeypatch, step, out, work):
-    """Do `work`, which fails at a step; the folder as a kill at that very moment would leave it."""
+    """Runs `work`, which fails at a step. Returns a copy of the folder as a kill at that moment would leave it."""
     home, name, error = STEPS[step]
-    killed = out.with_name(f"{out.name}, killed where {step}")
+    killed = out.with_name(f"{out.name}, killed when {step}")
 
     def failing(*_, **__):
         shutil.copytree(out, killed)
@@ -68,15 +68,15 @@ def broken_off(monkeypatch, step, out, work):
 
 
 def finishes_without_training(monkeypatch, work):
-    """`work` with --resume, where nothing can be trained or solved."""
+    """Runs `work`, which resumes, and fails the test if anything is trained or solved."""
     with monkeypatch.context() as patch:
         patch.setattr(keras.Model, "fit", lambda *_, **__: pytest.fail("trained again"))
         patch.setattr(phases, "_solved", lambda *_, **__: pytest.fail("solved again"))
         return work()
 
 
-def test_a_head_that_was_solved_survives_a_failure_of_each_step_after_it(network, tmp_path, monkeypatch):
-    """One run fails at one step after the other, and goes on each time; a copy of it at each moment is what a kill leaves."""
+def test_a_solved_head_survives_a_failure_of_each_later_step(network, tmp_path, monkeypatch):
+    """One run fails at one step after the other and is resumed each time; a copy at each moment is what a kill would leave."""
     options, out = {"strategy": "feature-extraction"}, tmp_path / "run"
     first, *others = STEPS
     killed = [broken_off(monkeypatch, first, out, lambda: fit(out, network, **options))]
@@ -89,7 +89,7 @@ def test_a_head_that_was_solved_survives_a_failure_of_each_step_after_it(network
         assert not (folder / "checkpoint").exists()
 
 
-def test_so_is_what_was_trained_for_epochs(network, tmp_path, monkeypatch):
+def test_trained_epochs_survive(network, tmp_path, monkeypatch):
     options, out = {"strategy": "finetune", "epochs": 2, "batch_size": 16}, tmp_path / "run"
     killed = broken_off(monkeypatch, "the graph is compared", out, lambda: fit(out, network, **options))
     found = []
@@ -116,7 +116,7 @@ def raced(monkeypatch, network):
 
 
 @pytest.mark.usefixtures("raced")
-def test_so_is_what_a_race_tried(network, tmp_path, monkeypatch):
+def test_the_runs_of_a_race_survive(network, tmp_path, monkeypatch):
     out = tmp_path / "run"
     killed = broken_off(monkeypatch, "the test is scored", out, lambda: fit(out, network))
     for folder in (out, killed):
@@ -126,7 +126,7 @@ def test_so_is_what_a_race_tried(network, tmp_path, monkeypatch):
         assert not (folder / "checkpoint").exists()
 
 
-def test_a_finished_run_is_no_failure_where_its_checkpoints_cannot_be_removed(network, tmp_path, monkeypatch):
+def test_checkpoints_that_cannot_be_removed_are_no_failure(network, tmp_path, monkeypatch):
     from pathlib import Path
 
     def refused(*_, **__):

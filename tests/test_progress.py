@@ -1,14 +1,18 @@
-"""What a watcher must be, and what a relay keeps."""
+"""What an object needs to be a watcher, and what a relay passes on and keeps."""
+
+import json
+import pickle
 
 import pytest
 
 import crossroads
 from crossroads.errors import RecipeError
-from crossroads.progress import Relay, Silent, StopTraining, require_watcher
+from crossroads.progress import Note, Relay, Silent, StopTraining, require_watcher
+from refusals import refused
 from watchers import Notes
 
 
-class Deaf:
+class Incomplete:
     """Lacks `step` and `epoch`."""
 
     def note(self, text): ...
@@ -20,15 +24,21 @@ class Deaf:
 
 @pytest.mark.parametrize(
     ("watcher", "received"),
-    [(Deaf(), "a Deaf without step, epoch"), (print, "without note"), (Silent, "the class Silent"), (Deaf, "without step, epoch")],
+    [
+        (Incomplete(), "Incomplete without step, epoch"),
+        (print, "without note"),
+        (Silent, "the class Silent"),
+        (Incomplete, "without step, epoch"),
+    ],
 )
-def test_what_is_no_watcher_is_refused_with_what_it_lacks(watcher, received):
-    with pytest.raises(RecipeError, match=received):
+def test_an_object_without_all_methods_is_refused(watcher, received):
+    with refused("not-a-watcher", RecipeError, field="watcher") as caught:
         require_watcher(watcher)
+    assert received in caught.value.received
 
 
 @pytest.mark.parametrize("call", ["fit", "advise", "evaluate", "audit"])
-def test_every_call_refuses_it_before_it_does_anything(call, tmp_path):
+def test_every_function_refuses_it_before_any_work(call, tmp_path):
     arguments = {
         "fit": (crossroads.fit, ("nowhere",), {"out": tmp_path / "run"}),
         "advise": (crossroads.advise, ("nowhere",), {}),
@@ -36,37 +46,37 @@ def test_every_call_refuses_it_before_it_does_anything(call, tmp_path):
         "audit": (crossroads.audit, ("nowhere",), {}),
     }
     function, positional, named = arguments[call]
-    with pytest.raises(RecipeError, match="watcher"):
-        function(*positional, **named, watcher=Deaf())
+    with refused("not-a-watcher", RecipeError):
+        function(*positional, **named, watcher=Incomplete())
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_class_of_ones_own_without_a_common_base_is_a_watcher():
-    class Mine(Deaf):
+def test_a_watcher_needs_no_base_class():
+    class Complete(Incomplete):
         def step(self, epoch, done, total): ...
 
         def epoch(self, record, total): ...
 
-    require_watcher(Mine())
+    require_watcher(Complete())
 
 
-def test_one_that_only_overrides_note_receives_warnings_too():
+def test_a_silent_watcher_passes_warnings_to_note():
     watcher = Notes()
     watcher.warning("1 image was refused")
     assert watcher.said == ["1 image was refused"]
 
 
 def test_a_relay_keeps_each_warning_once_and_no_notes():
-    heard, notes = Notes(), []
-    relay = Relay(heard, after_note=notes.append)
+    watcher, notes = Notes(), []
+    relay = Relay(watcher, after_note=notes.append)
     for text in ("one", "two", "one"):
         relay.warning(text)
     relay.note("trying")
     assert relay.warnings == ("one", "two")
-    assert heard.said == notes == ["one", "two", "trying"]
+    assert watcher.said == notes == ["one", "two", "trying"]
 
 
-def test_what_a_watcher_raised_is_raised_again_whatever_was_made_of_it():
+def test_an_exception_of_a_watcher_is_raised_again():
     class Stops(Silent):
         def step(self, epoch, done, total):
             raise MemoryError("the user's own")
@@ -78,7 +88,7 @@ def test_what_a_watcher_raised_is_raised_again_whatever_was_made_of_it():
             again()
 
 
-def test_enough_is_not_raised_again():
+def test_stop_training_is_not_raised_again():
     class Stops(Silent):
         def note(self, text):
             raise StopTraining
@@ -87,3 +97,9 @@ def test_enough_is_not_raised_again():
     with pytest.raises(StopTraining):
         relay.note("")
     relay.raise_again()
+
+
+def test_a_note_is_a_string_with_its_facts_also_after_pickling():
+    note = pickle.loads(pickle.dumps(Note("3 images were refused", "images-refused", images=3)))
+    assert (note, note.code, note.figures) == ("3 images were refused", "images-refused", {"images": 3})
+    assert json.dumps([note]) == '["3 images were refused"]'

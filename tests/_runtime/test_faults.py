@@ -1,4 +1,4 @@
-"""What counts as a failure of a backend or of the machine."""
+"""Which exceptions count as failures of a backend or of the machine."""
 
 import pytest
 
@@ -13,46 +13,46 @@ def raised(function):
     return None
 
 
-def of_keras():
+def keras_fails():
     import keras
 
     keras.layers.Conv2D(4, 9)(keras.Input((4, 4, 3)))
 
 
-def of_tensorflow():
+def tensorflow_fails():
     import tensorflow as tf
 
     raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating")
 
 
-def of_openvino():
+def openvino_fails():
     from openvino.frontend import OpConversionFailure
 
     raise OpConversionFailure("no conversion rule for LSTM")
 
 
-def of_the_disk():
+def disk_is_full():
     raise OSError(28, "No space left on device")
 
 
-def of_jax():
+def jax_fails():
     raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate")
 
 
-def of_memory():
+def memory_is_full():
     raise MemoryError
 
 
-@pytest.mark.parametrize("function", [of_tensorflow, of_openvino, of_keras, of_the_disk, of_jax, of_memory])
-def test_what_a_backend_or_the_machine_raises_is_a_failure(function):
+@pytest.mark.parametrize("function", [tensorflow_fails, openvino_fails, keras_fails, disk_is_full, jax_fails, memory_is_full])
+def test_exceptions_of_backends_and_the_machine_are_failures(function):
     error = raised(function)
     assert error is not None
     assert is_failure(error)
-    assert is_out_of_memory(error) == (function in (of_tensorflow, of_jax, of_memory))
+    assert is_out_of_memory(error) == (function in (tensorflow_fails, jax_fails, memory_is_full))
 
 
 @pytest.mark.parametrize("kind", [TypeError, AttributeError, KeyError, AssertionError, NameError, IndexError, ZeroDivisionError])
-def test_what_only_wrong_code_raises_is_none(kind):
+def test_exceptions_of_wrong_code_are_not_failures(kind):
     def wrong():
         raise kind("ResourceExhausted")
 
@@ -60,13 +60,13 @@ def test_what_only_wrong_code_raises_is_none(kind):
     assert not is_out_of_memory(raised(wrong))
 
 
-def test_a_value_error_that_is_raised_in_this_package_is_a_fault_of_it():
+def test_a_value_error_raised_in_this_package_is_not_a_failure():
     code = compile("raise ValueError", PACKAGE + "module.py", "exec")
     assert not is_failure(raised(lambda: exec(code)))
 
 
 @pytest.mark.parametrize("kind", [RecursionError, NotImplementedError])
-def test_kinds_of_runtime_error_that_only_wrong_code_raises_are_none(kind):
+def test_runtime_errors_of_wrong_code_are_not_failures(kind):
     def wrong():
         raise kind("RESOURCE_EXHAUSTED by a bug")
 

@@ -1,12 +1,12 @@
-"""What differs between operating systems."""
+"""Available memory and temporary folders."""
 
 import warnings
 
-from crossroads._runtime import machine as _platform
+from crossroads._runtime import machine
 from crossroads._runtime.machine import TemporaryFolder, available_memory_mb
 
 
-def test_a_container_leaves_less_memory_than_its_machine_has(tmp_path, monkeypatch):
+def test_the_limit_of_a_container_counts(tmp_path, monkeypatch):
     usual = available_memory_mb()
     for name, text in (
         ("memory.max", "1073741824"),
@@ -14,14 +14,14 @@ def test_a_container_leaves_less_memory_than_its_machine_has(tmp_path, monkeypat
         ("memory.stat", "anon 1\ninactive_file 268435456"),
     ):
         (tmp_path / name).write_text(text)
-    monkeypatch.setattr(_platform, "_CONTAINERS", ((str(tmp_path), "memory.max", "memory.current", "inactive_file"),))
+    monkeypatch.setattr(machine, "_CONTAINERS", ((str(tmp_path), "memory.max", "memory.current", "inactive_file"),))
     assert available_memory_mb() == min(512, usual or 512)
     (tmp_path / "memory.max").write_text("max\n")
-    monkeypatch.setattr(_platform, "_CONTAINERS", ((str(tmp_path), "memory.max", "memory.current", "inactive_file"),))
+    monkeypatch.setattr(machine, "_CONTAINERS", ((str(tmp_path), "memory.max", "memory.current", "inactive_file"),))
     assert available_memory_mb() != 512
 
 
-def test_a_temporary_folder_goes_with_its_owner_and_without_a_warning():
+def test_a_temporary_folder_is_removed_with_its_owner_without_a_warning():
     owner = TemporaryFolder()
     path = owner.path
     (path / "file").write_text("")

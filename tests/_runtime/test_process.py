@@ -1,4 +1,4 @@
-"""What a run changes in the whole process is there while it runs, and put back after it."""
+"""Settings that a run changes in the whole process are active during the run and restored after it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import warnings
 
 import pytest
 
-from crossroads._runtime import process as _process
+from crossroads._runtime import process
 from crossroads._runtime.keras_setup import keras_backend
 from crossroads._runtime.process import keep_freed_memory, process_settings, warnings_shown
 from crossroads.errors import CrossroadsWarning
@@ -21,8 +21,8 @@ from crossroads.errors import CrossroadsWarning
 TENSORFLOW = pytest.mark.skipif(keras_backend() != "tensorflow", reason="TensorFlow is not the backend")
 
 
-def told(code, *arguments, **environment):
-    """What a fresh Python says on its standard output."""
+def output(code, *arguments, **environment):
+    """The standard output of a new Python."""
     usual = {key: value for key, value in os.environ.items() if not key.startswith("TF_")}
     command = [sys.executable, "-c", code, *arguments]
     done = subprocess.run(command, check=False, capture_output=True, text=True, env=usual | environment)
@@ -54,14 +54,14 @@ images = np.random.default_rng(0).integers(0, 256, (24, 16, 16, 3), dtype=np.uin
 options = {"strategy": "from-scratch", "backbone": "quiz-cnn", "image_size": 16, "epochs": 1}
 before = state()
 during = []
-class Looking(crossroads.api.Silent):
+class States(crossroads.api.Silent):
     def epoch(self, *record):
         during.append(state())
 try:
-    fit((images, np.arange(24) % 2), out=sys.argv[1] + "/none", watcher=Looking(), **(options | {"epochs": 0}))
+    fit((images, np.arange(24) % 2), out=sys.argv[1] + "/none", watcher=States(), **(options | {"epochs": 0}))
 except crossroads.CrossroadsError:
     refused = state()
-fit((images, np.arange(24) % 2), out=sys.argv[1] + "/run", watcher=Looking(), **options)
+fit((images, np.arange(24) % 2), out=sys.argv[1] + "/run", watcher=States(), **options)
 after = state()
 forked = os.fork()
 if not forked:
@@ -77,18 +77,18 @@ print(json.dumps([before, during, refused, after, child]))
 
 @TENSORFLOW
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no forks on this system")
-def test_a_run_leaves_the_process_as_it_was_even_where_warnings_are_errors(tmp_path):
-    before, during, refused, after, child = json.loads(told(RUN, str(tmp_path)).splitlines()[-1])
+def test_a_run_leaves_the_process_as_it_was_even_if_warnings_are_errors(tmp_path):
+    before, during, refused, after, child = json.loads(output(RUN, str(tmp_path)).splitlines()[-1])
     assert refused == before
     assert after == before
     assert during
     assert during[0]["environment"] != before["environment"]
     assert during[0]["level"] == logging.ERROR
-    assert child == 7, "a fit in a process that was forked from one with TensorFlow is told"
+    assert child == 7, "a fit in a process that was forked from one with TensorFlow is refused"
 
 
-def test_settings_are_put_back_after_an_error_and_those_of_the_user_stay(monkeypatch):
-    monkeypatch.setattr(_process, "_loaded_here", True)
+def test_settings_are_restored_after_an_error_and_those_of_the_user_stay(monkeypatch):
+    monkeypatch.setattr(process, "_loaded_here", True)
     monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "0")
     monkeypatch.delenv("TF_CPP_MIN_LOG_LEVEL", raising=False)
     before = dict(os.environ)
@@ -115,7 +115,7 @@ def test_variables_of_the_caller_are_not_touched(monkeypatch):
     assert os.environ.pop("CALLER_ANSWER")
 
 
-def test_the_old_keras_is_hidden_where_it_is_not_installed(monkeypatch):
+def test_the_old_keras_is_hidden_if_it_is_not_installed(monkeypatch):
     monkeypatch.setenv("TF_USE_LEGACY_KERAS", "1")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with process_settings():
@@ -126,7 +126,7 @@ def test_the_old_keras_is_hidden_where_it_is_not_installed(monkeypatch):
         assert os.environ["TF_USE_LEGACY_KERAS"] == "1"
 
 
-def test_the_last_of_several_threads_puts_the_settings_back():
+def test_the_last_of_several_threads_restores_the_settings():
     logger = logging.getLogger("tensorflow")
     before = logger.level
     inside, leave = threading.Event(), threading.Event()
@@ -188,7 +188,7 @@ print((before.st_dev, before.st_ino) == (after.st_dev, after.st_ino))
 
 
 @pytest.mark.parametrize("temporary", ["", "/no/such/folder"])
-def test_notices_of_the_start_are_kept_back_and_all_else_is_passed_on(temporary):
+def test_start_up_notices_are_filtered_and_other_output_is_passed_on(temporary):
     command = [sys.executable, "-c", CHATTER]
     done = subprocess.run(command, check=True, capture_output=True, text=True, env={**os.environ, "TMPDIR": temporary})
     assert done.stdout == "True\n"
@@ -241,9 +241,9 @@ with process_settings():
 
 @pytest.mark.skipif(platform.machine().lower() not in ("x86_64", "amd64"), reason="not an x86 processor")
 @TENSORFLOW
-def test_tensorflow_trains_with_onednn_unless_the_user_says_otherwise():
-    assert told(ONEDNN).split() == ["True", "1", "1"]
-    assert told(ONEDNN, TF_ENABLE_ONEDNN_OPTS="0").split() == ["False", "0", "0"]
+def test_tensorflow_trains_with_onednn_unless_the_user_disables_it():
+    assert output(ONEDNN).split() == ["True", "1", "1"]
+    assert output(ONEDNN, TF_ENABLE_ONEDNN_OPTS="0").split() == ["False", "0", "0"]
 
 
 FAULTS = """
@@ -264,7 +264,7 @@ print(usual, kept, faults())
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux") or not keep_freed_memory(), reason="not the GNU C library")
-def test_freed_memory_is_used_again_during_a_run_and_not_after_it():
-    usual, kept, after = map(int, told(FAULTS).split())
+def test_freed_memory_is_reused_during_a_run_and_not_after_it():
+    usual, kept, after = map(int, output(FAULTS).split())
     assert kept < usual / 4
     assert after > kept * 2

@@ -1,4 +1,4 @@
-"""What a program sees that passes no watcher."""
+"""Warnings and progress of calls without a watcher."""
 
 import io
 import logging
@@ -23,7 +23,7 @@ class Terminal(io.StringIO):
 
 
 def progress(watcher):
-    """Everything that is no warning."""
+    """Calls every method except `warning`."""
     watcher.note("trying finetune")
     watcher.progress("decoding", 5, 10)
     watcher.progress("decoding", 10, 10)
@@ -34,26 +34,26 @@ def progress(watcher):
 LINES = ["trying finetune", "decoding: 10 images", "epoch 2/4"]
 
 
-def test_a_warning_is_one_of_python_and_names_the_line_of_the_caller():
+def test_a_warning_names_the_line_of_the_caller():
     with pytest.warns(CrossroadsWarning, match="3 images were refused") as caught:
         DefaultWatcher().warning("3 images were refused")
     assert caught[0].filename == __file__
 
 
-def test_frames_of_other_libraries_between_two_of_the_package_are_not_the_caller(monkeypatch, tmp_path):
-    """As where Keras calls back: the line is that of the program which called `fit`."""
+def test_frames_of_other_libraries_are_not_the_caller(monkeypatch, tmp_path):
+    """As when Keras calls back: the line is that of the program that called `fit`."""
     outer = tmp_path / "outer.py"
     monkeypatch.setattr(module, "PACKAGE", str(outer))
     code = compile("def fit(callback): callback()", str(outer), "exec")
     exec(code, names := {})
-    inner = compile("def told(watcher): watcher.warning('deep')", str(outer), "exec")
+    inner = compile("def warn(watcher): watcher.warning('deep')", str(outer), "exec")
     exec(inner, names)
     with pytest.warns(CrossroadsWarning) as caught:
-        names["fit"](lambda: names["told"](DefaultWatcher()))
+        names["fit"](lambda: names["warn"](DefaultWatcher()))
     assert caught[0].filename == __file__
 
 
-def test_progress_goes_to_the_log_where_the_program_has_it_on(monkeypatch, caplog):
+def test_progress_goes_to_the_log_if_the_program_enabled_it(monkeypatch, caplog):
     monkeypatch.setattr(sys, "stderr", Terminal())
     with caplog.at_level(logging.INFO, logger="crossroads"):
         progress(DefaultWatcher())
@@ -79,7 +79,7 @@ def test_elsewhere_there_is_no_output(monkeypatch, capsys, stream):
     assert stream is None or stream.getvalue() == ""
 
 
-def test_a_terminal_that_is_gone_ends_no_run(monkeypatch):
+def test_a_closed_terminal_ends_no_run(monkeypatch):
     class Gone(Terminal):
         def write(self, text):
             raise OSError(5, "Input/output error")
@@ -88,7 +88,7 @@ def test_a_terminal_that_is_gone_ends_no_run(monkeypatch):
     progress(DefaultWatcher())
 
 
-def test_where_warnings_are_errors_a_training_goes_on_and_shows_them(monkeypatch):
+def test_if_warnings_are_errors_training_continues_and_shows_them(monkeypatch):
     shown = []
     monkeypatch.setattr(warnings, "showwarning", lambda message, category, *_: shown.append((str(message), category)))
     relay = watched(None, trains=True)
@@ -98,14 +98,14 @@ def test_where_warnings_are_errors_a_training_goes_on_and_shows_them(monkeypatch
     assert relay.warnings == ("2 test images are also in train",)
 
 
-def test_where_warnings_are_errors_another_call_raises_them():
+def test_if_warnings_are_errors_other_calls_raise_them():
     with warnings.catch_warnings(action="error"), pytest.raises(CrossroadsWarning, match="in train"):
         watched(None).warning("2 test images are also in train")
 
 
 @pytest.fixture
 def with_a_link(tmp_path):
-    """Class folders of which a link leads to one that is listed already."""
+    """Class folders, one of which holds two links to another."""
     data = folder_of(tmp_path / "data", *stripes(8))
     (data / "upright" / "again").symlink_to(data / "level")
     (data / "upright" / "once more").symlink_to(data / "level")
@@ -118,7 +118,7 @@ def test_audit_names_the_line_that_called_it(with_a_link):
     assert {warning.filename for warning in caught} == {__file__}
 
 
-def test_audit_raises_a_warning_that_the_program_made_an_error(with_a_link):
+def test_audit_raises_warnings_that_are_errors(with_a_link):
     for category in (CrossroadsWarning, UserWarning):
         with warnings.catch_warnings():
             warnings.simplefilter("error", category)

@@ -1,4 +1,4 @@
-"""Output that a stream cannot encode, and streams that are gone."""
+"""Characters that a stream cannot encode, and closed streams."""
 
 import io
 import json
@@ -35,7 +35,7 @@ def test_standard_streams_escape_what_they_cannot_encode(monkeypatch, encoding):
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8", "utf-16"])
-def test_json_is_the_same_value_in_every_encoding_and_holds_no_half_pairs(monkeypatch, encoding):
+def test_json_is_the_same_value_in_every_encoding_without_lone_surrogates(monkeypatch, encoding):
     out = written(encoding)
     monkeypatch.setattr(sys, "stdout", out)
     print_json({name: [name] for name in NAMES})
@@ -49,7 +49,7 @@ def test_json_in_utf_8_is_readable():
 
 
 class Gone(io.StringIO):
-    """Takes a number of texts; then its reader is gone."""
+    """Accepts a number of texts, then fails."""
 
     def __init__(self, takes, error):
         super().__init__()
@@ -63,7 +63,7 @@ class Gone(io.StringIO):
 
 
 @pytest.mark.parametrize("error", [BrokenPipeError(), OSError(5, "Input/output error"), ValueError("closed file")], ids=repr)
-def test_a_stream_that_fails_is_written_to_no_more(error):
+def test_nothing_is_written_after_a_stream_failed(error):
     stream = Gone(1, error)
     lasting = LastingStream(stream)
     for text in ("one", "two", "three"):
@@ -95,7 +95,7 @@ def test_progress_needs_no_stream(kind, stream):
     watcher.progress("decoding", 1, 1)
 
 
-def test_bars_of_a_terminal_need_no_reader():
+def test_progress_bars_survive_a_closed_terminal():
     class Terminal(Gone):
         def isatty(self):
             return True
@@ -106,7 +106,7 @@ def test_bars_of_a_terminal_need_no_reader():
         watcher.progress("decoding", 2, 2)
 
 
-def test_warnings_are_marked_as_such_and_said_once():
+def test_notes_and_warnings_are_marked_and_shown_once():
     stream = io.StringIO()
     watcher = ConsoleWatcher(stream)
     for _ in range(2):

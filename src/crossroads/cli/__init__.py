@@ -13,7 +13,7 @@ from crossroads._runtime.process import process_settings
 from crossroads.cli import _advise, _fit, _networks, _use  # noqa: F401 - importing a module adds its commands
 from crossroads.cli._app import INTERRUPTED, app
 from crossroads.errors import CrossroadsError
-from crossroads.recipe.option import RENAMED
+from crossroads.recipe.fields import RENAMED
 from crossroads.report.streams import escape_standard_streams
 
 __all__ = ["app", "main"]

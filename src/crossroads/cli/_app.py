@@ -14,7 +14,7 @@ from typer.core import TyperCommand
 
 import crossroads
 from crossroads.recipe import Recipe
-from crossroads.recipe.option import Option, options
+from crossroads.recipe.fields import Option, options
 
 if TYPE_CHECKING:
     from crossroads.report.console import ConsoleWatcher, NotesOnly

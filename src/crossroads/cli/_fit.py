@@ -10,7 +10,7 @@ import typer
 from crossroads.cli._app import INTERRUPTED, Json, PlainCommand, Quiet, app, recipe_options, watching
 from crossroads.errors import CrossroadsError, option
 from crossroads.recipe import GROUPS, Recipe
-from crossroads.recipe.option import options
+from crossroads.recipe.fields import options
 
 _ELSEWHERE = ("data", "augmentation")
 """The first argument, and a table that only a recipe file can hold."""

@@ -127,7 +127,7 @@ def _files(places: list[Path], note: Callable[[str], None]) -> list[Path]:
 def demo(
     out: Annotated[
         Optional[Path],
-        typer.Option(metavar="PATH", help="A new folder. [default: runs/demo, or the next unused name]", show_default=False),
+        typer.Option(metavar="PATH", help="A new folder. [default: runs/demo, or runs/demo-2, …]", show_default=False),
     ] = None,
     json: Json = False,
     quiet: Quiet = False,

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from crossroads.errors import RecipeError, option
-from crossroads.recipe.option import Option, Range, build, check, declare, toml
+from crossroads.recipe.fields import Option, Range, build, check, declare, toml
 
 StrategyName = Literal["feature-extraction", "early-features", "finetune", "finetune-early", "warm-start", "from-scratch"]
 AskedStrategy = Literal["auto", StrategyName]
