@@ -209,7 +209,7 @@ class _Run:
 
     def _prepared(self, phase: Solve | Phase) -> tuple[Network, LabelledData, LabelledData]:
         """The network of a phase with the images as it takes them."""
-        from crossroads.heads.solve import moments
+        from crossroads.heads.standardize import moments
         from crossroads.networks.network import standardise, standardises
 
         freeze = self._built.keep if phase.name == "head" else self._built.freeze
