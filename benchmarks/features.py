@@ -1,4 +1,4 @@
-"""Features of images at the end of a backbone, as a head gets them."""
+"""Features of images at the end of a backbone, as a head receives them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 
 def at_the_end(images: Any, backbone: str, weights: str, image_size: int, side: float) -> Any:
-    """The `Extracted` averages of all images of a data set, whose shorter sides have the median `side`; cached or computed."""
+    """Returns the average-pooled features of a data set as an `Extraction`. `side` is the median of the shorter sides of its images."""
     from crossroads.features.lookup import Lookup
     from crossroads.networks.construct import build, choose
     from crossroads.networks.network import frozen_part

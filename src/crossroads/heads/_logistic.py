@@ -1,8 +1,8 @@
-"""Multinomial logistic regression on principal coordinates, by L-BFGS on weights that are scaled by a bound of the curvature.
+"""Multinomial logistic regression on principal coordinates, by L-BFGS on weights scaled by a bound of the curvature.
 
-scikit-learn's does not scale the directions, keeps to one thread, and lets probabilities underflow: once a weak penalty has made
-most images sure, the products of its gradient meet numbers that a processor handles ten times more slowly than others. Of 27,629
-signs with 512 features a step took 0.05 s at first and 0.5 s later, and the head ten minutes; now it takes 26 s.
+scikit-learn's solver does not scale the directions, uses one thread, and lets probabilities underflow: with a weak penalty most
+probabilities become subnormal numbers, which a processor multiplies ten times more slowly. On 27,629 signs with 512 features its
+step took 0.05 s at first and 0.5 s later, and the head ten minutes; this one takes 26 s.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ from numpy.typing import NDArray
 
 from crossroads._runtime.machine import usable_processors
 
-STEPS, FLAT = 1000, 1e-5
-"""Of L-BFGS: most steps a penalty, and the largest slope at which it stops, of the mean loss by the scaled weights. Ten times that
-stops MobileNet's features of 4,300 signs at an accuracy of 0.707 where it goes on to 0.711."""
+MAX_STEPS, GRADIENT_TOLERANCE = 1000, 1e-5
+"""L-BFGS stops after so many steps per penalty, or once no component of the gradient of the mean loss by the scaled weights is
+larger. Ten times the tolerance stops MobileNet's features of 4,300 signs at an accuracy of 0.707 instead of 0.711."""
 
 CURVATURE = 0.5
-"""Bound of the loss's curvature along a direction, for a spread of one an image (Böhning, 1992), by which weights are scaled. Over
-two penalties of 4,300 signs 0.5, 0.1 and 0.02 look at SqueezeNet's features 241, 321 and 510 times, and at MobileNet's 175, 212 and
-266, to the same loss. A direction of less spread than the average counts as one of that: scaled alike it takes up to twice
-the steps of a weak penalty, to the same minimum too."""
+"""Bound of the loss's curvature along a direction with unit spread per image (Böhning, 1992), by which weights are scaled. Over two
+penalties of 4,300 signs, 0.5, 0.1 and 0.02 evaluate SqueezeNet's features 241, 321 and 510 times, and MobileNet's 175, 212 and 266
+times, to the same loss. Directions with less spread than the average are scaled like the average: scaled by their own, they take
+up to twice the steps with a weak penalty, to the same minimum."""
 
-FLOOR = -30.0
-"""Least score below the highest: what is less likely than 1e-13 counts as that, in the slope, and no number is subnormal."""
+MIN_SCORE = -30.0
+"""Lowest score relative to the highest. In the gradient, probabilities below 1e-13 count as 1e-13, so no number is subnormal."""
 
-BLOCK = 2048
-"""Images at a time, whatever the number of threads, so that sums come out alike on every machine."""
+BLOCK_SIZE = 2048
+"""Images per block. It does not depend on the number of threads, so sums are the same on every machine."""
 
 
 def logistic(
@@ -40,77 +40,78 @@ def logistic(
     penalty: float,
     start: tuple[NDArray[np.float64], NDArray[np.float64]],
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Kernel (r, k) and bias (k,) of the least weighted mean of cross-entropies, plus half the penalty times the kernel's squares.
+    """Returns the kernel (r, k) and bias (k,) that minimize the mean cross-entropy plus penalty / 2 times the squared kernel.
 
-    Two classes are told apart by one score, on which the penalty is, as usual; their two columns share it.
+    Two classes are separated by one score, to which the penalty applies as usual; their two columns share it.
 
     Args:
         coordinates: float32 (n, r).
         codes: Integers (n,) in [0, k).
-        weights: float64 (n,) of the images.
-        spread: float64 (r,): weighted sums of squares of the coordinates.
+        weights: float64 (n,), the weights of the images.
+        spread: float64 (r,), the weighted sums of squares of the coordinates.
         penalty: Per image.
-        start: Kernel (q, k) of the first q <= r coordinates, and bias (k,).
+        start: Kernel (q, k) for the first q <= r coordinates, and bias (k,).
     """
     from scipy.optimize import minimize  # type: ignore[import-untyped]
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
     kernel, bias = start
     (n, r), k, total = coordinates.shape, len(bias), float(weights.sum())
-    held = penalty * (2 if k == 2 else 1)
-    curved = CURVATURE * np.append(np.maximum(spread, spread.mean()) / total, 1.0) + np.append(np.full(r, held), 0.0)
-    scale = 1 / np.sqrt(curved)[:, None]
-    held_scaled = held * scale[:-1] ** 2
+    ridge = penalty * (2 if k == 2 else 1)
+    curvature = CURVATURE * np.append(np.maximum(spread, spread.mean()) / total, 1.0) + np.append(np.full(r, ridge), 0.0)
+    scale = 1 / np.sqrt(curvature)[:, None]  # (r + 1, 1)
+    scaled_ridge = ridge * scale[:-1] ** 2
+    firsts = range(0, n, BLOCK_SIZE)
 
-    def of_block(first: int, inner: NDArray[np.float32], outer: NDArray[np.float32]) -> tuple[float, NDArray[np.float32]]:
-        some = slice(first, first + BLOCK)
-        return loss_and_slope(coordinates[some], codes[some], weights[some], inner, outer)
+    def block_loss(first: int, kernel: NDArray[np.float32], bias: NDArray[np.float32]) -> tuple[float, NDArray[np.float32]]:
+        block = slice(first, first + BLOCK_SIZE)
+        return loss_and_gradient(coordinates[block], codes[block], weights[block], kernel, bias)
 
-    def of_all(flat: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+    def objective(flat: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         values = flat.reshape(r + 1, k)
-        here = (values * scale).astype(np.float32)
-        loss, slope = 0.0, np.zeros((r + 1, k))
-        for part, by in in_order(partial(of_block, inner=here[:-1], outer=here[-1]), firsts):
-            loss += part
-            slope += by
-        slope *= scale / total
-        slope[:-1] += held_scaled * values[:-1]
-        return loss / total + 0.5 * float((held_scaled * values[:-1] ** 2).sum()), slope.ravel()
+        unscaled = (values * scale).astype(np.float32)
+        loss, gradient = 0.0, np.zeros((r + 1, k))
+        for one_loss, one_gradient in in_order(partial(block_loss, kernel=unscaled[:-1], bias=unscaled[-1]), firsts):
+            loss += one_loss
+            gradient += one_gradient
+        gradient *= scale / total
+        gradient[:-1] += scaled_ridge * values[:-1]
+        return loss / total + 0.5 * float((scaled_ridge * values[:-1] ** 2).sum()), gradient.ravel()
 
     begin = np.zeros((r + 1, k))
     begin[: len(kernel)], begin[-1] = kernel, bias
-    options = {"maxiter": STEPS, "gtol": FLAT, "ftol": 64 * np.finfo(np.float64).eps, "maxls": 50}
-    firsts = range(0, n, BLOCK)
-    # NumPy's and SciPy's own threads are off: they bring a pool each, which wait for each other at every step. Measured on 4,320
-    # images of 1,024 features and 36 classes, two busy cores: 0.6 s a penalty against 6 s.
+    options = {"maxiter": MAX_STEPS, "gtol": GRADIENT_TOLERANCE, "ftol": 64 * np.finfo(np.float64).eps, "maxls": 50}
+    # NumPy's and SciPy's own thread pools are limited to one thread: the two pools wait for each other at every step. Measured on
+    # 4,320 images with 1,024 features and 36 classes on two busy cores: 0.6 s per penalty instead of 6 s.
     with threadpool_limits(limits=1), ThreadPoolExecutor(usable_processors(len(firsts)), "crossroads-head") as pool:
         in_order = map if len(firsts) == 1 else pool.map
-        found = minimize(of_all, (begin / scale).ravel(), jac=True, method="L-BFGS-B", options=options)
-    best = found.x.reshape(r + 1, k) * scale  # also where rounding ends the search before the slope is flat: it is the least seen
+        result = minimize(objective, (begin / scale).ravel(), jac=True, method="L-BFGS-B", options=options)
+    best = result.x.reshape(r + 1, k) * scale  # the lowest seen, even if rounding ended the search before the tolerance was met
     return best[:-1], best[-1]
 
 
-def loss_and_slope(
-    rows: NDArray[np.float32],
+def loss_and_gradient(
+    coordinates: NDArray[np.float32],
     codes: NDArray[np.integer],
     weights: NDArray[np.float64],
     kernel: NDArray[np.float32],
     bias: NDArray[np.float32],
 ) -> tuple[float, NDArray[np.float32]]:
-    """Weighted sum of cross-entropies in nats, and its slope float32 (r + 1, k) by kernel and bias.
+    """Returns the weighted sum of the cross-entropies in nats, and its gradient float32 (r + 1, k) by kernel and bias.
 
-    Of images that are sure what the other classes are left is summed, not 1 less what the right one has, which rounding takes.
+    The gradient by the score of the true class is p - 1. It is computed as minus the sum of the other probabilities, since 1 - p
+    would be lost to rounding for a confident image.
     """
-    places = np.arange(len(rows))
-    scores = rows @ kernel
+    indices = np.arange(len(coordinates))
+    scores = coordinates @ kernel  # (n, k)
     scores += bias
     scores -= scores.max(axis=1, keepdims=True)
-    right = scores[places, codes].astype(np.float64)
-    np.exp(np.maximum(scores, FLOOR, out=scores), out=scores)
-    scores[places, codes] = 0
-    others = scores.sum(axis=1, dtype=np.float64)
-    loss = float(weights @ (np.logaddexp(right, np.log(others)) - right))
-    share = weights / (others + np.exp(right))
-    scores *= share.astype(np.float32)[:, None]
-    scores[places, codes] = -share * others
-    return loss, np.concatenate([rows.T @ scores, scores.sum(axis=0, keepdims=True)])
+    true = scores[indices, codes].astype(np.float64)
+    np.exp(np.maximum(scores, MIN_SCORE, out=scores), out=scores)
+    scores[indices, codes] = 0
+    others = scores.sum(axis=1, dtype=np.float64)  # (n,)
+    loss = float(weights @ (np.logaddexp(true, np.log(others)) - true))
+    factor = weights / (others + np.exp(true))
+    scores *= factor.astype(np.float32)[:, None]
+    scores[indices, codes] = -factor * others
+    return loss, np.concatenate([coordinates.T @ scores, scores.sum(axis=0, keepdims=True)])

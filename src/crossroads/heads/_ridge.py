@@ -1,56 +1,90 @@
-"""Ridge regression with images, or whole groups of images, left out in closed form, and the temperature of its scores."""
+"""Ridge regression with images or groups left out in closed form, and the temperature that calibrates its scores."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from crossroads.heads._principal import PrincipalComponents
 
-TEMPERATURE_ROWS = 20_000  # Images that one number is fitted to; more do not move it.
-STEPS = 30
-TOGETHER = 1 << 22  # Coordinates of groups that are solved in one call.
+TEMPERATURE_ROWS = 20_000
+"""Images that the temperature is fitted to; more do not change it."""
+
+NEWTON_STEPS = 30
+BLOCK_SIZE = 1 << 22
+"""Coordinates of groups that are solved in one call."""
 
 
-class Step(NamedTuple):
-    """One penalty: scores float64 (n, k) of what was left out, and their cross-entropy in nats once `sharpness` makes it least."""
+@dataclass(frozen=True, slots=True, eq=False)
+class RidgeProblem:
+    """Ridge regression of one-hot targets on principal components.
+
+    Attributes:
+        components: Of the training images.
+        codes: Integers (n,) in [0, k), the classes of the images.
+        groups: Integers (n,) of images that are left out together; None to leave out each image alone.
+        targets: Y, float64 (n, k), one-hot rows minus their weighted mean.
+        mean: float64 (k,), that mean.
+        correlations: Z'WY, (r, k).
+    """
+
+    components: PrincipalComponents
+    codes: NDArray[np.integer]
+    groups: NDArray[np.integer] | None
+    targets: NDArray[np.float64]
+    mean: NDArray[np.float64]
+    correlations: NDArray[np.floating]
+
+
+def ridge_problem(
+    components: PrincipalComponents, codes: NDArray[np.integer], classes: int, groups: NDArray[np.integer] | None
+) -> RidgeProblem:
+    """Prepares ridge regression of `codes`, integers (n,) in [0, classes)."""
+    weights = components.weights
+    targets = np.zeros((len(codes), classes))
+    targets[np.arange(len(targets)), codes] = 1
+    mean = weights @ targets / weights.sum()
+    targets -= mean
+    correlations = components.coordinates.T @ (weights[:, None] * targets).astype(np.float32)
+    return RidgeProblem(components, codes, groups, targets, mean, correlations)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PathPoint:
+    """One penalty of a regularization path.
+
+    Attributes:
+        penalty: Per image.
+        loss: Cross-entropy in nats of the held-out scores, multiplied by `inverse_temperature`.
+        inverse_temperature: The factor that minimizes the cross-entropy.
+        scores: float64 (n, k), the held-out scores.
+    """
 
     penalty: float
     loss: float
-    sharpness: float
+    inverse_temperature: float
     scores: NDArray[np.float64]
 
 
-def centred(
-    turn: PrincipalComponents, codes: NDArray[np.integer], classes: int, weights: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.floating]]:
-    """One-hot rows (n, k) minus their weighted mean, that mean (k,), and their products with the coordinates (r, k)."""
-    targets = np.zeros((len(codes), classes))
-    targets[np.arange(len(targets)), codes] = 1
-    level = weights @ targets / weights.sum()
-    targets -= level
-    return targets, level, turn.coordinates.T @ (weights[:, None] * targets).astype(np.float32)
-
-
-def path(
-    turn: PrincipalComponents,
-    targets: NDArray[np.float64],
-    level: NDArray[np.float64],
-    correlations: NDArray[np.floating],
-    codes: NDArray[np.integer],
-    weights: NDArray[np.float64],
-    groups: NDArray[np.integer] | None,
-    penalties: Sequence[float],
-) -> Iterator[Step]:
-    """What each penalty, per image, does to images or groups that are left out. The first six are of `centred` and for it."""
-    sharp, total = 1.0, float(weights.sum())
+def regularization_path(problem: RidgeProblem, penalties: Sequence[float]) -> Iterator[PathPoint]:
+    """Yields the held-out scores and loss of each penalty."""
+    components = problem.components
+    factor = 1.0
     for penalty in penalties:
-        scores = held_out_scores(turn.coordinates, targets, turn.spread, penalty * total, correlations, weights, groups) + level
-        sharp, loss = temperature(scores, codes, weights, start=sharp)
-        yield Step(penalty, loss, sharp, scores)
+        scores = problem.mean + held_out_scores(
+            components.coordinates,
+            problem.targets,
+            components.spread,
+            penalty * components.total,
+            problem.correlations,
+            components.weights,
+            problem.groups,
+        )
+        factor, loss = inverse_temperature(scores, problem.codes, components.weights, start=factor)
+        yield PathPoint(penalty, loss, factor, scores)
 
 
 def held_out_scores(
@@ -62,12 +96,11 @@ def held_out_scores(
     weights: NDArray[np.float64],
     groups: NDArray[np.integer] | None,
 ) -> NDArray[np.float64]:
-    """What ridge regression with an intercept predicts for each image when its group is left out of the fit.
+    """Returns what ridge regression with an intercept predicts for each image if its group is left out of the fit.
 
     With the hat matrix H of the fit, residuals e and a group G, the residuals without the group are (I - H_GG)^-1 e_G; for single
-    images e_i / (1 - h_ii) (PRESS: Allen, 1974; Golub, Heath and Wahba, 1979, for ridge regression). By Woodbury's identity the
-    inverse is I + A (M - A'A)^-1 A' where A holds the group's rows and M the inner products with the penalty, which is the
-    smaller problem for a group of more images than coordinates. Means and scales of the features stay those of all images.
+    images e_i / (1 - h_ii) (PRESS: Allen, 1974; Golub, Heath and Wahba, 1979, for ridge regression). The means and scales of the
+    features stay those of all images.
 
     Args:
         coordinates: Z, float32 (n, r), whose weighted mean is zero and whose weighted Z'Z is diagonal.
@@ -75,29 +108,32 @@ def held_out_scores(
         spread: The diagonal of Z'WZ, float64 (r,).
         penalty: Added to the diagonal.
         correlations: Z'WY, (r, k).
-        weights: W, float64 (n,), of the images.
-        groups: Integers (n,), or None where each image stands alone.
+        weights: W, float64 (n,), the weights of the images.
+        groups: Integers (n,); None to leave out each image alone.
 
     Returns:
-        float64 (n, k), with the mean of the targets at zero.
+        float64 (n, k), relative to the mean of the targets.
     """
     diagonal = spread + penalty
     residuals = targets - coordinates @ (correlations / diagonal[:, None]).astype(np.float32)
-    # An image of weight nothing leaves nothing behind when it goes: the fit is the same without it.
-    rows = np.flatnonzero(weights > 0)
-    for members in by_size(rows, groups):
+    # Leaving out an image of weight 0 does not change the fit.
+    for members in groups_by_size(np.flatnonzero(weights > 0), groups):
         leave_out(residuals, members, coordinates, diagonal, weights, float(weights.sum()))
     return targets - residuals
 
 
-def by_size(rows: NDArray[np.integer], groups: NDArray[np.integer] | None) -> list[NDArray[np.integer]]:
-    """Index arrays (m, g) of the groups of g rows each; single rows where all would be one group."""
+def groups_by_size(indices: NDArray[np.integer], groups: NDArray[np.integer] | None) -> list[NDArray[np.integer]]:
+    """Returns the row indices of the groups, one array (m, g) for the m groups of g rows each.
+
+    Each row is its own group if `groups` is None or names a single group. For example, groups [7, 5, 7, 9] become [[1], [3]] and
+    [[0, 2]].
+    """
     if groups is None:
-        return [rows[:, None]]
-    _, codes, sizes = np.unique(groups[rows], return_inverse=True, return_counts=True)
+        return [indices[:, None]]
+    _, codes, sizes = np.unique(groups[indices], return_inverse=True, return_counts=True)
     if len(sizes) == 1:
-        return [rows[:, None]]
-    order = rows[np.argsort(codes, kind="stable")]
+        return [indices[:, None]]
+    order = indices[np.argsort(codes, kind="stable")]
     starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
     return [order[starts[sizes == size][:, None] + np.arange(size)] for size in np.unique(sizes)]
 
@@ -110,68 +146,79 @@ def leave_out(
     weights: NDArray[np.float64],
     total: float,
 ) -> None:
-    """Turn the residuals of the groups in `members`, (m, g), into those without the group, in place.
+    """Replaces the residuals of the groups in `members`, (m, g), by those of a fit without the group, in place.
 
-    `total` is the weight of all images of the fit, which may be more than those here.
+    By Woodbury's identity (I - H_GG)^-1 is I + A (M - A'A)^-1 A', with the rows A of the group and the penalized inner products
+    M. That is the smaller problem if the group has more images than coordinates.
+
+    Args:
+        residuals: float64 (n, k).
+        members: Integers (m, g), row indices.
+        coordinates: float32 (n, r).
+        diagonal: M, float64 (r,).
+        weights: float64 (n,).
+        total: The sum of the weights of all images of the fit, which may be more than these n.
     """
     size, width = members.shape[1], len(diagonal)
-    step = max(1, TOGETHER // (width * size))
+    step = max(1, BLOCK_SIZE // (width * size))
     for first in range(0, len(members), step):
-        rows = members[first : first + step]
-        root = np.sqrt(weights[rows])  # (m, g)
+        block = members[first : first + step]
+        root = np.sqrt(weights[block])  # (m, g)
         if size == 1:
-            hat = weights[rows[:, 0]] * (coordinates[rows[:, 0]].astype(np.float64) ** 2 @ (1 / diagonal) + 1 / total)
-            residuals[rows[:, 0]] /= (1 - hat)[:, None]
+            single = block[:, 0]
+            hat = weights[single] * (coordinates[single].astype(np.float64) ** 2 @ (1 / diagonal) + 1 / total)  # (m,)
+            residuals[single] /= (1 - hat)[:, None]
             continue
-        # The intercept is one more direction, in which the images are their weights' roots and no penalty is laid.
-        part = np.concatenate([root[..., None] * coordinates[rows], root[..., None]], axis=2)  # A, (m, g, r + 1)
+        # The intercept is one more direction without a penalty, in which each coordinate is 1.
+        a = np.concatenate([root[..., None] * coordinates[block], root[..., None]], axis=2)  # A, (m, g, r + 1)
         inner = np.append(diagonal, total)
-        outside = root[..., None] * residuals[rows]
+        scaled = root[..., None] * residuals[block]  # (m, g, k)
         if size <= width:
-            hat = (part / inner) @ part.transpose(0, 2, 1)
-            outside = np.linalg.solve(np.eye(size) - hat, outside)
+            hat = (a / inner) @ a.transpose(0, 2, 1)  # H_GG, (m, g, g)
+            scaled = np.linalg.solve(np.eye(size) - hat, scaled)
         else:
-            turned = part.transpose(0, 2, 1)
-            outside = outside + part @ np.linalg.solve(np.diag(inner) - turned @ part, turned @ outside)
-        residuals[rows] = outside / root[..., None]
+            transposed = a.transpose(0, 2, 1)
+            scaled = scaled + a @ np.linalg.solve(np.diag(inner) - transposed @ a, transposed @ scaled)
+        residuals[block] = scaled / root[..., None]
 
 
-def temperature(
+def inverse_temperature(
     scores: NDArray[np.float64], labels: NDArray[np.integer], weights: NDArray[np.float64], *, start: float = 1.0
 ) -> tuple[float, float]:
-    """The factor t > 0 for which softmax(t x scores) has the least cross-entropy, and that cross-entropy in nats.
+    """Returns the factor t > 0 that minimizes the cross-entropy of softmax(t x scores), and that cross-entropy in nats.
 
-    The loss is convex in t: Newton's method on its slope, kept inside the interval in which the slope changes its sign.
+    The loss is convex in t. Newton's method finds the zero of its derivative, within a bracket on whose ends the signs differ.
 
     Args:
         scores: (n, k).
         labels: Integers (n,).
-        weights: Of the images, (n,).
-        start: Where to begin.
+        weights: (n,), the weights of the images.
+        start: The first value of t.
     """
     if len(scores) > TEMPERATURE_ROWS:
-        rows = np.linspace(0, len(scores) - 1, TEMPERATURE_ROWS).astype(np.int64)
-        scores, labels, weights = scores[rows], labels[rows], weights[rows]
-    share = weights / weights.sum()
+        chosen = np.linspace(0, len(scores) - 1, TEMPERATURE_ROWS).astype(np.int64)
+        scores, labels, weights = scores[chosen], labels[chosen], weights[chosen]
+    relative = weights / weights.sum()
     true = scores[np.arange(len(labels)), labels]
     low, high, t = 1e-3, 1e4, min(max(start, 1e-2), 1e3)
-    for _ in range(STEPS):
-        odds, _ = _softmax(t * scores)
-        mean = (odds * scores).sum(axis=1)
-        slope = share @ (mean - true)
-        bend = share @ ((odds * scores**2).sum(axis=1) - mean**2)
+    for _ in range(NEWTON_STEPS):
+        probabilities, _ = _softmax(t * scores)
+        mean = (probabilities * scores).sum(axis=1)
+        slope = relative @ (mean - true)
+        curvature = relative @ ((probabilities * scores**2).sum(axis=1) - mean**2)
         low, high = (t, high) if slope < 0 else (low, t)
-        ahead = t - slope / bend if bend > 0 else -1.0
-        following = ahead if low < ahead < high else float(np.sqrt(low * high))
+        newton = t - slope / curvature if curvature > 0 else -1.0
+        following = newton if low < newton < high else float(np.sqrt(low * high))  # bisects on the logarithmic scale
         if abs(following - t) <= 1e-4 * t:
             break
         t = following
     _, log_sum = _softmax(t * scores)
-    return t, float(share @ (log_sum - t * true))
+    return t, float(relative @ (log_sum - t * true))
 
 
 def _softmax(scores: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Returns the probabilities (n, k) and the logarithm of their denominators (n,)."""
     peak = scores.max(axis=1, keepdims=True)
-    raised = np.exp(scores - peak)
-    total = raised.sum(axis=1, keepdims=True)
-    return raised / total, (peak + np.log(total))[:, 0]
+    exponentials = np.exp(scores - peak)
+    total = exponentials.sum(axis=1, keepdims=True)
+    return exponentials / total, (peak + np.log(total))[:, 0]

@@ -1,66 +1,85 @@
-"""Ridge regression of many images with many features: a part of the images says where to look for the penalty, all are fitted.
+"""Ridge regression of many images with many features: a sample of the images chooses the penalty, all of them are fitted.
 
-Principal axes cost ten times a Cholesky factor and more: of 9,000 images with 8,192 features a head took nine minutes by axes,
-most of it logistic regression, which then lost to ridge regression (as on GTSRB's grids, 0.877 against 0.927).
+Principal components cost more than ten times a Cholesky factor. With them a head on 9,000 images with 8,192 features took nine
+minutes, most of it for logistic regression, which then lost to ridge regression (as on GTSRB's grids, 0.877 against 0.927).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from crossroads.heads._principal import MEMORY, Standard, principal_components, standard_of
-from crossroads.heads._ridge import by_size, centred, leave_out, path, temperature
+from crossroads.features.arrays import Indexable
+from crossroads.heads._principal import COORDINATES_LIMIT, principal_components
+from crossroads.heads._ridge import groups_by_size, inverse_temperature, leave_out, regularization_path, ridge_problem
+from crossroads.heads.standardize import Standardizer, standardizer
 
-if TYPE_CHECKING:
-    from crossroads.features.arrays import Indexable
-
-FEWEST, MOST = 2048, 12_288
-"""Both images and features must be more than the first, unless there are more of the two together than can be turned; features no
-more than the second, whose factor takes 1.2 GB."""
+MIN_SIZE, MAX_FEATURES = 2048, 12_288
+"""Images and features must both be more than `MIN_SIZE`, unless their coordinates exceed the memory limit. The factor of
+`MAX_FEATURES` takes 1.2 GB."""
 
 SAMPLE_SIZE = 2000
-"""Images that are left out in turn: alone to see where the penalty lies, and of the whole fit to choose it and its temperature. The
-best penalty of all images together stays about the same, so that each image's share falls with their number: on CIFAR-10's subset
-2,000 images wanted 1e-3, and 9,000 reached 0.731 with that and 0.761 with 1e-4."""
+"""Images that are left out in turn: first of a fit to the sample, to find the order of the penalty, then of the fit to all images,
+to choose it and its temperature. The best total penalty is nearly constant, so the best penalty per image falls with their number:
+on the CIFAR-10 subset 2,000 images wanted 1e-3, and 9,000 images reached 0.731 with 1e-3 and 0.761 with 1e-4."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Ridge:
-    """A fit on standardised features.
+class LargeRidge:
+    """A fit on standardized features.
 
     Attributes:
-        standard: How they are standardised.
-        kernel: float64 (d, k), times the sharpness that makes its softmax calibrated.
+        standardizer: Standardizes the features.
+        kernel: float64 (d, k), multiplied by the inverse temperature.
         bias: float64 (k,), likewise.
         penalty: Per image.
-        loss: Cross-entropy in nats of images, or groups, of the part, left out of the fit of all.
-        tried: Each penalty with its loss.
+        loss: Held-out cross-entropy of the sample in nats.
+        path: Each penalty that was fitted, with its loss.
     """
 
-    standard: Standard
+    standardizer: Standardizer
     kernel: NDArray[np.float64]
     bias: NDArray[np.float64]
     penalty: float
     loss: float
-    tried: tuple[tuple[float, float], ...] = ()
+    path: tuple[tuple[float, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Part:
+class _Sample:
+    """The images that are left out in turn: features (m, d), and codes, weights and groups (m,)."""
+
     features: NDArray[np.float32]
     codes: NDArray[np.integer]
     weights: NDArray[np.float64]
     groups: NDArray[np.integer] | None
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _NormalEquations:
+    """The normal equations of all images, without a penalty.
+
+    Attributes:
+        standardizer: Of all images.
+        products: X'WX, float64 (d, d).
+        correlations: X'WY, float64 (d, k).
+        mean: float64 (k,), the weighted mean of the one-hot targets.
+        total: The sum of the weights.
+    """
+
+    standardizer: Standardizer
+    products: NDArray[np.float64]
+    correlations: NDArray[np.float64]
+    mean: NDArray[np.float64]
+    total: float
+
+
 def is_large(n: int, d: int) -> bool:
-    """Whether `n` images of `d` features are solved here."""
-    return d <= MOST and (min(n, d) > FEWEST or 4 * n * min(n, d) > MEMORY)
+    """Returns whether `n` images with `d` features are solved by this module."""
+    return d <= MAX_FEATURES and (min(n, d) > MIN_SIZE or 4 * n * min(n, d) > COORDINATES_LIMIT)
 
 
 def fit_large_ridge(
@@ -70,95 +89,89 @@ def fit_large_ridge(
     weights: NDArray[np.float64],
     groups: NDArray[np.integer] | None,
     penalties: Sequence[float],
-) -> Ridge:
-    """Solve ridge regression on one-hot rows.
+) -> LargeRidge:
+    """Solves ridge regression on one-hot targets.
 
     Args:
         features: Float (n, d), read a chunk at a time.
         codes: Integers (n,) in [0, classes).
-        classes: All of which occur.
-        weights: float64 (n,) of the images.
-        groups: Integers (n,) of images that are left out together, or None.
+        classes: The number of classes, all of which occur.
+        weights: float64 (n,), the weights of the images.
+        groups: Integers (n,) of images that are left out together; None to leave out each image alone.
         penalties: Strong to weak, per image.
     """
-    rows = _some(codes, groups)
-    part = _Part(features[rows], codes[rows], weights[rows], None if groups is None else groups[rows])
-    standard = standard_of(features, weights)
-    level = np.bincount(codes, weights, classes) / weights.sum()
-    sums = _sums(features, standard, codes, level, weights)
-    wanted = _chosen(part, penalties) * part.weights.sum() / weights.sum()
-    place = int(np.argmin(np.abs(np.log(np.array(penalties) / wanted))))
-    fits = {place: _fit(*sums, standard, level, part, penalties[place], float(weights.sum()))}
-    for step in (1, -1):  # weaker, then stronger, for as long as that helps
+    indices = _sample_indices(codes, groups)
+    sample = _Sample(features[indices], codes[indices], weights[indices], None if groups is None else groups[indices])
+    equations = _normal_equations(features, codes, classes, weights)
+    expected = _sample_penalty(sample, penalties) * sample.weights.sum() / equations.total
+    start = int(np.argmin(np.abs(np.log(np.array(penalties) / expected))))
+    fits = {start: _fit(equations, sample, penalties[start])}
+    for step in (1, -1):  # to weaker penalties, then to stronger ones, as long as the loss falls
         while 0 <= (following := min(fits, key=lambda at: fits[at].loss) + step) < len(penalties) and following not in fits:
-            fits[following] = _fit(*sums, standard, level, part, penalties[following], float(weights.sum()))
+            fits[following] = _fit(equations, sample, penalties[following])
     best = min(fits.values(), key=lambda fit: fit.loss)
-    return replace(best, tried=tuple((penalties[at], fits[at].loss) for at in sorted(fits)))
+    return replace(best, path=tuple((penalties[at], fits[at].loss) for at in sorted(fits)))
 
 
-def _fit(
-    products: NDArray[np.float64],
-    correlations: NDArray[np.float64],
-    standard: Standard,
-    level: NDArray[np.float64],
-    part: _Part,
-    penalty: float,
-    total: float,
-) -> Ridge:
+def _fit(equations: _NormalEquations, sample: _Sample, penalty: float) -> LargeRidge:
+    """Fits all images with one penalty per image, and scores it on the sample."""
     from scipy.linalg import cho_solve, cholesky, solve_triangular  # type: ignore[import-untyped]
 
-    penalised = products.copy()
-    penalised[np.diag_indices_from(penalised)] += penalty * total
-    factor = cholesky(penalised, lower=True, overwrite_a=True, check_finite=False)
-    kernel = cho_solve((factor, True), correlations, check_finite=False)
-    # In the coordinates L^-1 x the penalised inner products are 1, so that what is left out is as in `held_out_scores`.
-    own = (part.features - standard.mean) * standard.scale
-    coordinates = solve_triangular(factor, own.T, lower=True, check_finite=False).T.astype(np.float32)
-    targets = np.eye(len(level))[part.codes] - level
-    residuals = targets - own @ kernel
-    for members in by_size(np.flatnonzero(part.weights > 0), part.groups):
-        leave_out(residuals, members, coordinates, np.ones(coordinates.shape[1]), part.weights, total)
-    sharpness, loss = temperature(targets - residuals + level, part.codes, part.weights)
-    return Ridge(standard, sharpness * kernel, sharpness * level, penalty, loss)
+    standard, mean = equations.standardizer, equations.mean
+    penalized = equations.products.copy()
+    penalized[np.diag_indices_from(penalized)] += penalty * equations.total
+    factor = cholesky(penalized, lower=True, overwrite_a=True, check_finite=False)  # L, (d, d)
+    kernel = cho_solve((factor, True), equations.correlations, check_finite=False)  # (d, k)
+    # In the coordinates L^-1 x the penalized inner products are the identity, so `leave_out` applies.
+    standardized = (sample.features - standard.mean) * standard.scale  # (m, d)
+    coordinates = solve_triangular(factor, standardized.T, lower=True, check_finite=False).T.astype(np.float32)
+    targets = np.eye(len(mean))[sample.codes] - mean
+    residuals = targets - standardized @ kernel
+    for members in groups_by_size(np.flatnonzero(sample.weights > 0), sample.groups):
+        leave_out(residuals, members, coordinates, np.ones(coordinates.shape[1]), sample.weights, equations.total)
+    factor_t, loss = inverse_temperature(targets - residuals + mean, sample.codes, sample.weights)
+    return LargeRidge(standard, factor_t * kernel, factor_t * mean, penalty, loss)
 
 
-def _chosen(part: _Part, penalties: Sequence[float]) -> float:
-    """The penalty with the least held-out loss where there are no more images than the part."""
-    present, dense = np.unique(part.codes, return_inverse=True)
-    turn = principal_components(part.features, part.weights)
-    steps = path(turn, *centred(turn, dense, len(present), part.weights), dense, part.weights, part.groups, penalties)
-    return min((step.loss, step.penalty) for step in steps)[1]
+def _sample_penalty(sample: _Sample, penalties: Sequence[float]) -> float:
+    """Returns the penalty with the lowest held-out loss of a fit to the sample alone."""
+    present, codes = np.unique(sample.codes, return_inverse=True)
+    components = principal_components(sample.features, sample.weights)
+    path = regularization_path(ridge_problem(components, codes, len(present), sample.groups), penalties)
+    return min((point.loss, point.penalty) for point in path)[1]
 
 
-def _sums(
-    features: Indexable, standard: Standard, codes: NDArray[np.integer], level: NDArray[np.float64], weights: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """X'WX (d, d) and X'WY (d, k): products in float32, sums in float64."""
+def _normal_equations(
+    features: Indexable, codes: NDArray[np.integer], classes: int, weights: NDArray[np.float64]
+) -> _NormalEquations:
+    """Accumulates the normal equations: products in float32, sums in float64."""
     n, d = features.shape
-    products, correlations = np.zeros((d, d)), np.zeros((d, len(level)))
-    for start, rows in standard.rows(features, 0, n, np.float32):
-        some = slice(start, start + len(rows))
-        targets = (np.eye(len(level))[codes[some]] - level) * weights[some, None]
-        correlations += rows.T @ targets.astype(np.float32)
-        rows *= np.sqrt(weights[some, None]).astype(np.float32)
-        products += rows.T @ rows
-    return products, correlations
+    standard = standardizer(features, weights)
+    mean = np.bincount(codes, weights, classes) / weights.sum()
+    products, correlations = np.zeros((d, d)), np.zeros((d, classes))
+    for start, chunk in standard.chunks(features, 0, n, np.float32):
+        chunk_weights = weights[start : start + len(chunk), None]
+        targets = (np.eye(classes)[codes[start : start + len(chunk)]] - mean) * chunk_weights  # (c, k)
+        correlations += chunk.T @ targets.astype(np.float32)
+        chunk *= np.sqrt(chunk_weights).astype(np.float32)
+        products += chunk.T @ chunk
+    return _NormalEquations(standard, products, correlations, mean, float(weights.sum()))
 
 
-def _some(codes: NDArray[np.integer], groups: NDArray[np.integer] | None) -> NDArray[np.int64]:
-    """About `PART` rows, whole groups where there are any, the same for the same images.
+def _sample_indices(codes: NDArray[np.integer], groups: NDArray[np.integer] | None) -> NDArray[np.int64]:
+    """Returns the indices of about `SAMPLE_SIZE` rows, deterministically and in whole groups.
 
-    A row or group of each class comes first: where groups are large, what a few of them hold says nothing of the other classes. For
-    that no more than four times `PART` rows are taken.
+    One row or group of each class is taken first: a few large groups would leave out most classes. For that the sample may grow to
+    four times `SAMPLE_SIZE`.
     """
     units = np.arange(len(codes)) if groups is None else np.unique(groups, return_inverse=True)[1]
     count = int(units.max()) + 1
     order = np.random.default_rng(0).permutation(count)
-    places = np.argsort(order)[units]
+    ranks = np.argsort(order)[units]  # (n,), the place of each row's unit in the order
     first = np.full(int(codes.max()) + 1, count)
-    np.minimum.at(first, codes, places)
+    np.minimum.at(first, codes, ranks)
     front = np.unique(first[first < count])
     order = order[np.concatenate([front, np.setdiff1d(np.arange(count), front)])]
-    held = np.cumsum(np.bincount(units)[order])
-    usual, most = (int(np.searchsorted(held, rows, side="right")) for rows in (SAMPLE_SIZE, 4 * SAMPLE_SIZE))
+    sizes = np.cumsum(np.bincount(units)[order])
+    usual, most = (int(np.searchsorted(sizes, limit, side="right")) for limit in (SAMPLE_SIZE, 4 * SAMPLE_SIZE))
     return np.flatnonzero(np.isin(units, order[: max(2, usual, min(len(front), most))]))

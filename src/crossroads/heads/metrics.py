@@ -1,4 +1,4 @@
-"""Cross-entropy and hits from scores: the figures by which epochs and heads are chosen."""
+"""Cross-entropy and accuracy, by which epochs and heads are chosen."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def sums(scores: NDArray[np.floating[Any]], labels: NDArray[np.integer[Any]]) -> tuple[float, float]:
-    """Sum of the cross-entropies in nats, and the number of rows that are right, computed in float64.
+def summed_metrics(scores: NDArray[np.floating[Any]], labels: NDArray[np.integer[Any]]) -> tuple[float, float]:
+    """Returns the sum of the cross-entropies in nats and the number of correct rows, computed in float64.
 
     Args:
         scores: Float (n, k), before softmax.

@@ -1,80 +1,79 @@
-"""A linear head solved, not approximated: multinomial logistic regression and ridge regression, the better on validation.
+"""Solves a linear head: multinomial logistic regression and ridge regression, the better one on validation.
 
-Both work on standardised features turned to the principal axes of the training images. Penalties that shrink all directions alike
-do not see that turn, so nothing is lost by it; where there are fewer images than features (the dual), or directions without any
-spread, there is less to solve, and every penalty of ridge regression costs one product. What comes out is folded back into one
-kernel and one bias.
+Both work on the principal components of the standardized training features. A penalty on the squared weights is invariant to that
+rotation, so the solutions are the same. The problem is smaller if there are fewer images than features (the dual) or directions
+without spread, and every penalty of ridge regression costs one matrix product. The solution is folded back into one kernel and
+one bias for the features as they are.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from crossroads.errors import TrainingError
+from crossroads.features.arrays import Indexable
 from crossroads.heads._logistic import logistic
-from crossroads.heads._principal import PrincipalComponents, chunks, moments, principal_components
-from crossroads.heads._ridge import centred, path
+from crossroads.heads._principal import PrincipalComponents, principal_components
+from crossroads.heads._ridge import regularization_path, ridge_problem
 from crossroads.heads.large_ridge import fit_large_ridge, is_large
-from crossroads.heads.metrics import sums
-
-if TYPE_CHECKING:
-    from crossroads.features.arrays import Indexable
-
-__all__ = ["LinearHead", "Tried", "measure", "moments", "solve"]
-
-LOGISTIC_STEPS = (1.0, 0.1, 0.01, 0.001)
-"""Strong to weak, as shares of the penalty that ridge regression chose: its best lay at 0.1 to 0.01 on ants/bees and GTSRB."""
+from crossroads.heads.metrics import summed_metrics
+from crossroads.heads.standardize import read_chunks
 
 RIDGE_PENALTIES = tuple(10.0 ** (i / 2) for i in range(2, -15, -1))
-"""Strong to weak: 10 to 1e-7, per image and in the same unit."""
+"""Strong to weak, 10 to 1e-7, per image."""
+
+LOGISTIC_STEPS = (1.0, 0.1, 0.01, 0.001)
+"""Penalties of logistic regression, strong to weak, relative to the one that ridge regression chose. The best lay at 0.1 to 0.01 on
+ants/bees and GTSRB."""
 
 PATIENCE = 2
-"""Penalties in a row that do no better on validation than ridge and all before, in accuracy or in loss, after which weaker ones
-are not tried; a single one once any has done better. The weakest take the most steps: of 27,629 signs a tenth of the best penalty
-took a third longer than the best did, and a hundredth more than twice as long."""
+"""Logistic regression stops after so many penalties in a row without a better accuracy or loss on validation, and after one less
+once any penalty was better. The weakest penalties take the most steps: on 27,629 signs a tenth of the best penalty took a third
+longer than the best one, and a hundredth more than twice as long."""
+
 UNSEEN = 1e-3
-"""Share of penalty and images that the spread of the directions left out of logistic regression may reach together. Such a
-direction has the slope ``Z'(softmax - target)``, which the penalty holds its weights to: without them the scores of an average
-image differ by this share of its error at most."""
+"""Bound of the spread of the directions that logistic regression leaves out, relative to the total penalty. The gradient along such
+a direction is ``Z'(softmax - target)`` and the penalty bounds its weights by it, so that leaving it out changes the scores of an
+average image by at most this fraction of its error."""
 
 Kind = Literal["ridge", "logistic"]
 
 
 @dataclass(frozen=True, slots=True)
-class Tried:
-    """One candidate.
+class HeadCandidate:
+    """A head with one kind and penalty.
 
     Attributes:
         kind: How it was solved.
-        penalty: Strength, in the unit of the two tables above.
-        held_out_loss: Ridge: cross-entropy in nats of the scores of images, or groups, that were left out. None for logistic.
-        validation_loss: Cross-entropy on the validation images in nats; None for the ridge that lost by `held_out_loss`.
-        validation_accuracy: Share of validation images that are right; None likewise.
+        penalty: Per image.
+        held_out_loss: Held-out cross-entropy in nats of ridge regression; None for logistic regression.
+        validation_loss: Cross-entropy in nats on the validation images; None for a ridge penalty that lost by `held_out_loss`.
+        validation_accuracy: Fraction of the validation images that are correct; None likewise.
     """
 
     kind: Kind
     penalty: float
     held_out_loss: float | None
-    validation_loss: float | None
-    validation_accuracy: float | None
+    validation_loss: float | None = None
+    validation_accuracy: float | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LinearHead:
-    """Scores are ``features @ kernel + bias``; their softmax is the probability of each class.
+    """A linear head: scores are ``features @ kernel + bias``, and their softmax is the probability of each class.
 
     Attributes:
         kernel: float32 (d, k).
         bias: float32 (k,).
         kind: How it was solved.
-        penalty: The strength that was chosen.
-        validation_loss: Mean cross-entropy on the validation images, in nats.
-        validation_accuracy: Share of validation images that are right.
-        tried: Every candidate.
+        penalty: The penalty that was chosen, per image.
+        validation_loss: Mean cross-entropy in nats on the validation images.
+        validation_accuracy: Fraction of the validation images that are correct.
+        candidates: Every candidate.
     """
 
     kernel: NDArray[np.float32]
@@ -83,7 +82,7 @@ class LinearHead:
     penalty: float
     validation_loss: float
     validation_accuracy: float
-    tried: tuple[Tried, ...]
+    candidates: tuple[HeadCandidate, ...] = ()
 
 
 def solve(
@@ -96,179 +95,167 @@ def solve(
     groups: NDArray[np.integer] | None = None,
     weights: NDArray[np.floating] | None = None,
 ) -> LinearHead:
-    """The better linear head on validation: by accuracy, then by loss.
+    """Returns the better linear head on validation, by accuracy, then by loss.
 
-    Logistic regression is solved along a path of penalties, each started from the one before (Friedman, Hastie and Tibshirani,
-    2010), by L-BFGS. Ridge regression on one-hot rows chooses its penalty by the cross-entropy of scores in closed form for
-    images, or whole groups, left out; the same scores set the temperature that makes its softmax calibrated (Guo et al., 2017).
-    A class without images gets scores that leave it at most one part in n + 1.
+    Logistic regression is solved by L-BFGS along a regularization path, with warm starts (Friedman, Hastie and Tibshirani, 2010).
+    Ridge regression on one-hot targets chooses its penalty by the cross-entropy of its held-out scores; the same scores set the
+    temperature that calibrates its softmax (Guo et al., 2017). A class without images gets a probability of at most 1 / (n + 1).
 
     Args:
-        features: Float (n, d); read a chunk at a time, several times over.
+        features: Float (n, d), read a chunk at a time, several times.
         labels: Integers (n,) in [0, classes).
         validation_features: Float (m, d).
         validation_labels: Integers (m,).
         classes: Number of classes.
-        groups: Integers (n,): images that must be left out together, such as frames of one object or views of one image.
-        weights: Weight of each class, (classes,); None where all weigh one.
+        groups: Integers (n,) of images that must be left out together, such as frames of one object or views of one image.
+        weights: Weight of each class, (classes,); None for equal weights.
 
     Raises:
-        TrainingError: A feature is not finite, there is no image to learn from or to choose by, or n and d are both so large that
-            memory would not do.
+        TrainingError: A feature is not finite, there are no training or no validation images, or the memory limits are exceeded.
     """
     if not len(labels) or not len(validation_labels):
         raise TrainingError(
-            "a head is solved on training and validation images", received=f"{len(labels)} and {len(validation_labels)} of them"
+            "a head needs training and validation images",
+            code="no-training-images",
+            received=f"{len(labels)} and {len(validation_labels)} of them",
         )
-    per_image = np.ones(len(labels)) if weights is None else np.asarray(weights, np.float64)[labels]
+    validation = _Validation(validation_features, np.asarray(validation_labels))
+    image_weights = np.ones(len(labels)) if weights is None else np.asarray(weights, np.float64)[labels]
     present, codes = np.unique(labels, return_inverse=True)
+    targets = _Targets(codes, present, classes, groups)
     if len(present) == 1:
-        candidates = [_constant(features.shape[1], classes, int(present[0]))]
-    elif is_large(*features.shape):
-        candidates = _of_many(features, codes, present, classes, per_image, groups)
-    else:
-        problem = _Problem(principal_components(features, per_image), codes, present, classes, per_image)
-        validation = (validation_features, np.asarray(validation_labels))
-        ridge = _ridge(problem, groups)
-        candidates = [*_logistic(problem, validation, *_reached(ridge, validation)), *ridge]
-    return _best(candidates, validation_features, np.asarray(validation_labels))
+        return _choose([_constant(features.shape[1], classes, int(present[0]))], [], validation)
+    if is_large(*features.shape):
+        return _choose(*_large_ridge(features, targets, image_weights), validation)
+    components = principal_components(features, image_weights)
+    ridge, rejected = _ridge(components, targets)
+    ridge = validation.measured(ridge)
+    return _choose([*_logistic(components, targets, ridge, validation), ridge], rejected, validation)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Problem:
-    turn: PrincipalComponents
+class _Targets:
+    """Classes of the training images: codes (n,) in [0, p), the labels (p,) that they are codes of, and groups (n,)."""
+
     codes: NDArray[np.integer]
     present: NDArray[np.integer]
     classes: int
-    weights: NDArray[np.float64]
+    groups: NDArray[np.integer] | None
+
+    def expand(self, kernel: NDArray[np.float64], bias: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Adds the classes without images to kernel (r, p) and bias (p,), with a low constant score.
+
+        The mean over classes is subtracted, which softmax does not see.
+        """
+        every_kernel = np.zeros((len(kernel), self.classes))
+        every_bias = np.full(self.classes, -np.log(len(self.codes) + 1.0))
+        every_kernel[:, self.present] = kernel - kernel.mean(axis=1, keepdims=True)
+        every_bias[self.present] = bias - bias.mean()
+        return every_kernel, every_bias
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Solution:
+    """A candidate with its kernel float32 (d, k) and bias float32 (k,) for the features."""
+
+    candidate: HeadCandidate
+    kernel: NDArray[np.float32]
+    bias: NDArray[np.float32]
 
     @property
-    def total(self) -> float:
-        return float(self.weights.sum())
-
-    def head(self, kernel: NDArray[np.float64], bias: NDArray[np.float64]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Coordinates and present classes to features and all classes; softmax does not see the mean that is taken off."""
-        return self.turn.folded(*_for_all(kernel, bias, self.present, self.classes, len(self.codes)))
+    def rank(self) -> tuple[float, float]:
+        """Accuracy and minus the loss on validation."""
+        accuracy, loss = self.candidate.validation_accuracy, self.candidate.validation_loss
+        return (0.0, -np.inf) if accuracy is None or loss is None else (accuracy, -loss)
 
 
-def _for_all(
-    kernel: NDArray[np.float64], bias: NDArray[np.float64], present: NDArray[np.integer], classes: int, images: int
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Kernel and bias of the classes that occur as those of all; the others get a score that is low and always the same."""
-    whole, level = np.zeros((len(kernel), classes)), np.full(classes, -np.log(images + 1.0))
-    whole[:, present] = kernel - kernel.mean(axis=1, keepdims=True)
-    level[present] = bias - bias.mean()
-    return whole, level
+@dataclass(frozen=True, slots=True, eq=False)
+class _Validation:
+    features: Indexable
+    labels: NDArray[np.integer]
+
+    def measured(self, solution: _Solution) -> _Solution:
+        """Returns the solution with its loss and accuracy on validation."""
+        loss, accuracy = loss_and_accuracy(self.features, self.labels, solution.kernel, solution.bias)
+        return replace(solution, candidate=replace(solution.candidate, validation_loss=loss, validation_accuracy=accuracy))
 
 
-_Candidate = tuple[Tried, NDArray[np.float32] | None, NDArray[np.float32] | None]
+def _choose(solutions: list[_Solution], rejected: list[HeadCandidate], validation: _Validation) -> LinearHead:
+    """Returns the best solution on validation; candidates are listed in the order of their kinds, then from strong to weak."""
+    measured = [s if s.candidate.validation_loss is not None else validation.measured(s) for s in solutions]
+    best = max(measured, key=lambda solution: solution.rank)
+    chosen = best.candidate
+    candidates = [*(solution.candidate for solution in measured), *rejected]
+    candidates.sort(key=lambda candidate: (candidate.kind, -candidate.penalty))
+    accuracy, negative_loss = best.rank
+    return LinearHead(best.kernel, best.bias, chosen.kind, chosen.penalty, -negative_loss, accuracy, tuple(candidates))
 
 
-def _constant(d: int, classes: int, label: int) -> _Candidate:
-    bias = np.full(classes, -20.0, np.float32)
-    bias[label] = 0
-    return Tried("ridge", RIDGE_PENALTIES[0], None, None, None), np.zeros((d, classes), np.float32), bias
-
-
-def _best(candidates: list[_Candidate], features: Indexable, labels: NDArray[np.integer]) -> LinearHead:
-    tried, scored = [], []
-    for record, kernel, bias in candidates:
-        if kernel is None or bias is None:
-            tried.append(record)
-            continue
-        loss, accuracy = record.validation_loss, record.validation_accuracy
-        if loss is None or accuracy is None:
-            loss, accuracy = measure(features, labels, kernel, bias)
-            record = Tried(record.kind, record.penalty, record.held_out_loss, loss, accuracy)
-        tried.append(record)
-        scored.append(LinearHead(kernel, bias, record.kind, record.penalty, loss, accuracy, ()))
-    best = max(scored, key=lambda head: (head.validation_accuracy, -head.validation_loss))
-    figures = (best.penalty, best.validation_loss, best.validation_accuracy)
-    return LinearHead(best.kernel, best.bias, best.kind, *figures, tuple(tried))
-
-
-def measure(
+def loss_and_accuracy(
     features: Indexable, labels: NDArray[np.integer], kernel: NDArray[np.float32], bias: NDArray[np.float32]
 ) -> tuple[float, float]:
-    """Mean cross-entropy in nats and accuracy of a linear head on features (m, d) with labels (m,)."""
-    loss, right = 0.0, 0.0
-    for start, rows in chunks(features):
-        scores = (rows.astype(np.float32) @ kernel + bias).astype(np.float64)
-        truth = labels[start : start + len(rows)]
-        found = sums(scores, truth)
-        loss, right = loss + found[0], right + found[1]
-    return loss / len(labels), right / len(labels)
+    """Returns the mean cross-entropy in nats and the accuracy of a linear head on features (m, d) with labels (m,)."""
+    loss, correct = 0.0, 0.0
+    for start, chunk in read_chunks(features):
+        scores = (chunk.astype(np.float32) @ kernel + bias).astype(np.float64)
+        chunk_loss, chunk_correct = summed_metrics(scores, labels[start : start + len(chunk)])
+        loss, correct = loss + chunk_loss, correct + chunk_correct
+    return loss / len(labels), correct / len(labels)
 
 
-def _logistic(
-    problem: _Problem, validation: tuple[Indexable, NDArray[np.integer]], strongest: float, best: tuple[float, float]
-) -> list[_Candidate]:
-    """Heads along the path of penalties from `strongest` on, as far as they do better on validation than `best` and those before.
+def _constant(d: int, classes: int, label: int) -> _Solution:
+    """Returns a head that always predicts one class."""
+    bias = np.full(classes, -20.0, np.float32)
+    bias[label] = 0
+    return _Solution(HeadCandidate("ridge", RIDGE_PENALTIES[0], None), np.zeros((d, classes), np.float32), bias)
 
-    `best` is accuracy and minus loss.
-    """
-    found: list[_Candidate] = []
-    kernel, bias = np.zeros((0, len(problem.present))), np.zeros(len(problem.present))
+
+def _ridge(components: PrincipalComponents, targets: _Targets) -> tuple[_Solution, list[HeadCandidate]]:
+    """Returns the solution with the lowest held-out loss, and the other penalties."""
+    problem = ridge_problem(components, targets.codes, len(targets.present), targets.groups)
+    path = [(p.loss, p.penalty, p.inverse_temperature) for p in regularization_path(problem, RIDGE_PENALTIES)]
+    lowest, chosen, factor = min(path)
+    kernel = problem.correlations / (components.spread + chosen * components.total)[:, None]  # (r, p)
+    head = components.fold(*targets.expand(factor * kernel, factor * problem.mean))
+    rejected = [HeadCandidate("ridge", penalty, loss) for loss, penalty, _ in path if penalty != chosen]
+    return _Solution(HeadCandidate("ridge", chosen, lowest), *head), rejected
+
+
+def _large_ridge(
+    features: Indexable, targets: _Targets, weights: NDArray[np.float64]
+) -> tuple[list[_Solution], list[HeadCandidate]]:
+    """Solves ridge regression of many images with many features. Logistic regression took minutes there and lost."""
+    fit = fit_large_ridge(features, targets.codes, len(targets.present), weights, targets.groups, RIDGE_PENALTIES)
+    head = fit.standardizer.fold(*targets.expand(fit.kernel, fit.bias))
+    rejected = [HeadCandidate("ridge", penalty, loss) for penalty, loss in fit.path if penalty != fit.penalty]
+    return [_Solution(HeadCandidate("ridge", fit.penalty, fit.loss), *head)], rejected
+
+
+def _logistic(components: PrincipalComponents, targets: _Targets, ridge: _Solution, validation: _Validation) -> list[_Solution]:
+    """Returns the solutions along the path of penalties, from that of ridge regression down, until `PATIENCE` ends it."""
+    solutions: list[_Solution] = []
+    kernel, bias = np.zeros((0, len(targets.present))), np.zeros(len(targets.present))
+    best_accuracy, best_negative_loss = ridge.rank
     worse, patience = 0, PATIENCE
-    for penalty in (step * strongest for step in LOGISTIC_STEPS):
-        seen = max(len(kernel), _seen(problem, penalty))
-        coordinates, spread = problem.turn.coordinates[:, :seen], problem.turn.spread[:seen]
-        kernel, bias = logistic(coordinates, problem.codes, problem.weights, spread, penalty, (kernel, bias))
-        head = problem.head(kernel, bias)
-        loss, accuracy = measure(*validation, *head)
-        found.append((Tried("logistic", penalty, None, loss, accuracy), *head))
-        if accuracy > best[0] or -loss > best[1]:
+    for penalty in (step * ridge.candidate.penalty for step in LOGISTIC_STEPS):
+        width = max(len(kernel), _relevant_directions(components, penalty))
+        coordinates, spread = components.coordinates[:, :width], components.spread[:width]
+        kernel, bias = logistic(coordinates, targets.codes, components.weights, spread, penalty, (kernel, bias))
+        head = components.fold(*targets.expand(kernel, bias))
+        solution = validation.measured(_Solution(HeadCandidate("logistic", penalty, None), *head))
+        solutions.append(solution)
+        accuracy, negative_loss = solution.rank
+        if accuracy > best_accuracy or negative_loss > best_negative_loss:
             worse, patience = 0, max(1, PATIENCE - 1)
         else:
             worse += 1
-        best = (max(best[0], accuracy), max(best[1], -loss))
+        best_accuracy, best_negative_loss = max(best_accuracy, accuracy), max(best_negative_loss, negative_loss)
         if worse >= patience:
             break
-    return found
+    return solutions
 
 
-def _seen(problem: _Problem, penalty: float) -> int:
-    """Directions that matter under a penalty."""
-    left = np.cumsum(problem.turn.spread[::-1])[::-1]  # spread of a direction and all after it
-    return max(1, int((left > UNSEEN * penalty * problem.total).sum()))
-
-
-def _of_many(
-    features: Indexable,
-    codes: NDArray[np.integer],
-    present: NDArray[np.integer],
-    classes: int,
-    weights: NDArray[np.float64],
-    groups: NDArray[np.integer] | None,
-) -> list[_Candidate]:
-    """Ridge regression of many images with many features. Logistic regression is left out: there it took minutes and lost."""
-    found = fit_large_ridge(features, codes, len(present), weights, groups, RIDGE_PENALTIES)
-    head = found.standard.folded(*_for_all(found.kernel, found.bias, present, classes, len(codes)))
-    return [
-        (Tried("ridge", penalty, loss, None, None), *(head if penalty == found.penalty else (None, None)))
-        for penalty, loss in found.tried
-    ]
-
-
-def _reached(ridge: list[_Candidate], validation: tuple[Indexable, NDArray[np.integer]]) -> tuple[float, tuple[float, float]]:
-    """The penalty that ridge regression chose, and its accuracy and minus loss on validation."""
-    record, kernel, bias = next(candidate for candidate in ridge if candidate[1] is not None)
-    if kernel is None or bias is None:
-        raise TrainingError("ridge regression leaves one head", received="none")
-    loss, accuracy = measure(*validation, kernel, bias)
-    return record.penalty, (accuracy, -loss)
-
-
-def _ridge(problem: _Problem, groups: NDArray[np.integer] | None) -> list[_Candidate]:
-    """Every penalty with its held-out loss, and the head of the best."""
-    targets, level, correlations = centred(problem.turn, problem.codes, len(problem.present), problem.weights)
-    found = [
-        (step.loss, step.penalty, step.sharpness)
-        for step in path(problem.turn, targets, level, correlations, problem.codes, problem.weights, groups, RIDGE_PENALTIES)
-    ]
-    _, chosen, sharpness = min(found)
-    kernel = correlations / (problem.turn.spread + chosen * problem.total)[:, None]
-    head = problem.head(sharpness * kernel, sharpness * level)
-    return [
-        (Tried("ridge", penalty, loss, None, None), *(head if penalty == chosen else (None, None))) for loss, penalty, _ in found
-    ]
+def _relevant_directions(components: PrincipalComponents, penalty: float) -> int:
+    """Returns the number of leading directions that matter under a penalty, at least 1."""
+    remaining = np.cumsum(components.spread[::-1])[::-1]  # (r,), the spread of a direction and all after it
+    return max(1, int((remaining > UNSEEN * penalty * components.total).sum()))

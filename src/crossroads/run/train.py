@@ -241,7 +241,7 @@ class _Training:
 
     def _prepare_features(self, network: Network, frozen: keras.Model, cut: str, phase: Solve | Phase) -> _Prepared:
         """Extracts the features of a cut, or reads them from the cache."""
-        from crossroads.heads.solve import moments
+        from crossroads.heads.standardize import moments
         from crossroads.networks.network import standardise, standardises
 
         recipe, started = self._task.recipe, time.perf_counter()

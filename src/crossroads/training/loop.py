@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from crossroads._runtime.faults import is_out_of_memory
 from crossroads._runtime.machine import has_gpu
 from crossroads.errors import TrainingError
-from crossroads.heads.metrics import sums
+from crossroads.heads.metrics import summed_metrics
 from crossroads.networks.network import Network
 from crossroads.progress import EpochRecord, StopTraining, Watcher
 from crossroads.strategies import Phase
@@ -210,7 +210,7 @@ def validate(logits: keras.Model, data: LabelledData) -> tuple[float, float]:
     for first in range(0, len(data), step):
         labels = data.labels[first : first + step]
         inputs = np.asarray(data.inputs[first : first + len(labels)], dtype=np.float32)
-        found = sums(logits.predict_on_batch(inputs), labels)
+        found = summed_metrics(logits.predict_on_batch(inputs), labels)
         loss, right = loss + found[0], right + found[1]
     return loss / len(data), right / len(data)
 

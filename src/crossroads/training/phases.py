@@ -65,7 +65,7 @@ def _solve(
         solved, loss = _solved(phase, head.units, data, validation)
         seconds = time.perf_counter() - started
         record = EpochRecord(phase.name, 1, seconds, 0.0, loss, solved.validation_loss, solved.validation_accuracy)
-        facts = {"kind": solved.kind, "penalty": solved.penalty, "tried": [asdict(row) for row in solved.tried]}
+        facts = {"kind": solved.kind, "penalty": solved.penalty, "tried": [asdict(row) for row in solved.candidates]}
         progress = TrainingState(identity, (record,), 1, facts)
         checkpoints.save(progress, _behind(figures, solved))
         with suppress(StopTraining):  # that was all
@@ -104,5 +104,5 @@ def _solved(phase: Solve, classes: int, data: LabelledData, validation: Labelled
     labels = np.tile(data.labels, data.views)
     weights = class_weights(data.labels, classes, phase.class_weights)
     solved = heads.solve(data.inputs, labels, validation.inputs, validation.labels, classes, groups=together, weights=weights)
-    loss, _ = heads.measure(data.inputs, labels, solved.kernel, solved.bias)
+    loss, _ = heads.loss_and_accuracy(data.inputs, labels, solved.kernel, solved.bias)
     return solved, loss
