@@ -12,11 +12,11 @@ def at_the_end(images: Any, backbone: str, weights: str, image_size: int, side: 
     from crossroads.networks.network import frozen_part
     from crossroads.progress import Silent
     from crossroads.recipe import Recipe
-    from crossroads.strategies import resolve
+    from crossroads.strategies import resolve_recipe
 
     choice = choose(backbone)
     asked = Recipe(strategy="feature-extraction", weights=weights)
-    recipe = resolve(asked, choice.record, images=len(images), image_size=image_size, side=side)
+    recipe = resolve_recipe(asked, choice.record, images=len(images), image_size=image_size, side=side)
     built = build(choice, image_size, weights=weights, seed=0)
     model = frozen_part(built.parts, image_size, built.keep, "average")
     return Lookup(model, choice.record, recipe, built.keep.name, Silent()).of(images, "features")

@@ -91,7 +91,7 @@ def _ours(backbone: str, freeze_to: str | None, inputs: Any, labels: np.ndarray,
     from benchmarks.clocks import Clock
     from crossroads.networks import catalog
     from crossroads.recipe import Recipe
-    from crossroads.strategies import plan, resolve
+    from crossroads.strategies import plan_phases, resolve_recipe
     from crossroads.training.batches import Labelled
     from crossroads.training.checkpoint import Checkpoints
     from crossroads.training.loop import train
@@ -105,7 +105,7 @@ def _ours(backbone: str, freeze_to: str | None, inputs: Any, labels: np.ndarray,
         epochs=WARM + MEASURED,
         batch_size=BATCH,
     )
-    *_, phase = plan(resolve(asked, catalog.backbone(backbone), images=len(labels), image_size=SIZE))
+    *_, phase = plan_phases(resolve_recipe(asked, catalog.backbone(backbone), images=len(labels), image_size=SIZE))
     clock = Clock()
     held = Labelled(inputs[:BATCH], labels[:BATCH])
     with tempfile.TemporaryDirectory() as folder:

@@ -57,9 +57,9 @@ def at_the_end(dataset: Any, backbone: str, weights: str, image_size: int) -> fl
     from crossroads.advice.recommend import SAMPLE
     from crossroads.advice.sample import sample
     from crossroads.data.dataset import TRAIN
-    from crossroads.data.loading import sizes
+    from crossroads.data.loading import median_side
 
     train = dataset.select(dataset.splits == TRAIN)
-    side = float(sizes(train, seed=0).median)
+    side = float(median_side(train, seed=0))
     found = features.at_the_end(train.select(sample(train, SAMPLE, 0)), backbone, weights, image_size, side)
     return logme(np.asarray(found.features[:]), found.dataset.labels)

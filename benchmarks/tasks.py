@@ -76,7 +76,7 @@ def gtsrb(seed: int, *, each: int | None = None, images: int | None = None) -> A
         train, validation = _each(train, each, rng), _each(validation, max(2, each // 5), rng)
     elif images is not None:
         train = _some(train, images, rng)
-    test = _some(parts.test.unlock(), TEST_IMAGES, rng)
+    test = _some(parts.test.unseal(), TEST_IMAGES, rng)
     return _marked({TRAIN: train, VALIDATION: _some(validation, VALIDATION_IMAGES, rng), TEST: test})
 
 

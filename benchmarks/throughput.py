@@ -95,7 +95,7 @@ def _train_ours(backbone: str, pixels: Any, labels: Any, held: slice) -> float:
     from benchmarks.clocks import Clock
     from crossroads.networks import catalog
     from crossroads.recipe import Recipe
-    from crossroads.strategies import plan, resolve
+    from crossroads.strategies import plan_phases, resolve_recipe
     from crossroads.training.batches import Labelled
     from crossroads.training.checkpoint import Checkpoints
     from crossroads.training.loop import train
@@ -109,7 +109,7 @@ def _train_ours(backbone: str, pixels: Any, labels: Any, held: slice) -> float:
         optimizer="adam",
         schedule="constant",
     )
-    (phase,) = plan(resolve(asked, catalog.backbone(backbone), images=len(labels), image_size=SIZE))
+    (phase,) = plan_phases(resolve_recipe(asked, catalog.backbone(backbone), images=len(labels), image_size=SIZE))
     clock = Clock()
     with tempfile.TemporaryDirectory() as folder:
         data, validation = Labelled(pixels, labels), Labelled(pixels[held], labels[held])

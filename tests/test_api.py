@@ -14,7 +14,7 @@ from crossroads import artifact
 from crossroads.advice import recommend
 from crossroads.advice.candidate_backbones import CandidateBackbone
 from crossroads.artifact import load_model, open_verified, read_seen
-from crossroads.artifact._manifest import facts_of, text_of
+from crossroads.artifact._manifest import file_record, manifest_text
 from crossroads.data import partition as partition_module
 from crossroads.data import splits
 from crossroads.data.dataset import Dataset
@@ -80,7 +80,7 @@ def test_the_artifact_holds_everything_and_only_that(run):
 
 
 def test_what_was_scored_is_what_was_saved(run, source):
-    test = splits.split(crossroads.read(source), validation=0.2, test=0.2, seed=0).test.unlock()
+    test = splits.split(crossroads.read(source), validation=0.2, test=0.2, seed=0).test.unseal()
     scored = Predictor.load(run.artifact).probabilities_of(test)
     accuracy = (scored.probabilities.argmax(1) == test.labels).mean()
     assert accuracy == run.metrics["test"]["accuracy"]
@@ -179,12 +179,12 @@ def test_images_that_are_given_leave_no_path_of_the_recipe_in_the_artifact(sourc
 
 
 def test_once_there_is_a_test_nothing_reads_it_before_the_final_evaluation(source, tmp_path, monkeypatch):
-    test = splits.split(crossroads.read(source), validation=0.2, test=0.2, seed=0).test.unlock()
+    test = splits.split(crossroads.read(source), validation=0.2, test=0.2, seed=0).test.unseal()
     held_out = {test.name(row) for row in range(len(test))}
     read, unlocked = [], []
-    whole, unlock = Dataset.read, splits.SealedTest.unlock
+    whole, unlock = Dataset.read, splits.SealedTest.unseal
     monkeypatch.setattr(Dataset, "read", lambda self, row: read.append((self.name(row), bool(unlocked))) or whole(self, row))
-    monkeypatch.setattr(splits.SealedTest, "unlock", lambda self: unlocked.append(True) or unlock(self))
+    monkeypatch.setattr(splits.SealedTest, "unseal", lambda self: unlocked.append(True) or unlock(self))
 
     def partition(*args, **options):  # which compares the bytes of all images, so that equal ones come on one side
         parts = splits.split(*args, **options)
@@ -409,8 +409,8 @@ def test_an_artifact_of_an_earlier_format_is_a_clear_error(run, source, tmp_path
     (old / "metrics.json").write_text(json.dumps(metrics))
     facts = json.loads((old / "crossroads.json").read_text())
     facts.pop("digest")
-    facts["files"]["metrics.json"] = facts_of(old / "metrics.json")
-    (old / "crossroads.json").write_text(text_of({**facts, "format": 1}))
+    facts["files"]["metrics.json"] = file_record(old / "metrics.json")
+    (old / "crossroads.json").write_text(manifest_text({**facts, "format": 1}))
     for use in (
         lambda: crossroads.fit(source, out=old, recipe=QUICK, epochs=6, resume=True),
         lambda: crossroads.evaluate(old, source),
@@ -485,17 +485,17 @@ def test_only_the_test_part_of_a_split_is_scored(run, tmp_path):
 
 def test_parity_is_checked_on_images_from_all_over():
     from crossroads.data.images import Resize
-    from crossroads.run.finish import _spread
-    from crossroads.run.train import Side
+    from crossroads.run.finish import _parity_images
+    from crossroads.run.train import UsedImages
 
     images, labels = stripes(1000)
     dataset = crossroads.read((images, labels))
     pixels = np.arange(1000, dtype=np.int64)[:, None]
-    side = Side(dataset, np.zeros((1000, 16), np.uint8), (), pixels)
-    chosen = _spread(side, Resize(16))[:, 0]
+    side = UsedImages(dataset, np.zeros((1000, 16), np.uint8), (), pixels)
+    chosen = _parity_images(side, Resize(16))[:, 0]
     assert len(chosen) == len(set(chosen)) == 256
     assert (chosen[0], chosen[-1]) == (0, 999)
     assert np.diff(chosen).max() <= 4
-    assert len(_spread(side, Resize(600))) == 64
-    decoded = _spread(replace(side, pixels=None), Resize(16))
+    assert len(_parity_images(side, Resize(600))) == 64
+    decoded = _parity_images(replace(side, pixels=None), Resize(16))
     np.testing.assert_array_equal(decoded, images[chosen])

@@ -1,4 +1,4 @@
-"""An artifact is whole or not there, is what was written, agrees with its model, and holds nothing that executes."""
+"""An artifact is complete or absent, verified when opened, agrees with its model, and contains no code."""
 
 from __future__ import annotations
 
@@ -23,10 +23,11 @@ import pytest
 import tiny_artifact
 from crossroads import artifact, inference
 from crossroads.artifact import _draft, _export
-from crossroads.artifact._manifest import facts_of, text_of
+from crossroads.artifact._manifest import file_record, manifest_text
 from crossroads.errors import ArtifactError
 from crossroads.networks.export import weights_digest
 from crossroads.recipe import Recipe
+from refusals import refused
 from tiny_artifact import CLASSES, SIZE, contents, pixels
 
 METRICS = {"test": {"accuracy": 0.5}}
@@ -52,7 +53,7 @@ def copy(written, tmp_path) -> Path:
 
 @pytest.fixture
 def instant(monkeypatch, written):
-    """Makes saving the model a copy of files, for tests of what comes around it."""
+    """Makes saving the model a copy of files, for tests of the steps around it."""
 
     def save(model, folder):
         for name in ("model.keras", "model.xml", "model.bin"):
@@ -62,23 +63,23 @@ def instant(monkeypatch, written):
 
 
 def restated(folder, **changes):
-    """Writes the manifest anew with those changes and right digests, as an attacker or another program would."""
+    """Rewrites the manifest with changes and correct digests, as an attacker or another program would."""
     facts = json.loads((folder / "crossroads.json").read_text())
     facts.pop("digest")
-    files = {name: facts_of(folder / name) for name in facts["files"]}
-    (folder / "crossroads.json").write_text(text_of({**facts, "files": files, **changes}))
+    files = {name: file_record(folder / name) for name in facts["files"]}
+    (folder / "crossroads.json").write_text(manifest_text({**facts, "files": files, **changes}))
 
 
 @pytest.mark.core
-def test_an_artifact_holds_its_files_and_nothing_else(written):
+def test_an_artifact_has_its_files_and_no_others(written):
     assert sorted(p.name for p in written.iterdir()) == sorted([*artifact.FILES, "crossroads.json"])
     assert artifact.is_finished(written)
 
 
 @pytest.mark.core
-def test_the_manifest_says_where_the_classifier_comes_from(written, whole):
+def test_the_manifest_records_how_the_classifier_was_made(written, whole):
     facts = json.loads((written / "crossroads.json").read_text())
-    assert facts["format"] == 2
+    assert facts["format"] == artifact.FORMAT == 3
     assert facts["classes"] == list(CLASSES)
     assert facts["preprocessing"] == {
         "size": SIZE,
@@ -121,7 +122,7 @@ def test_the_graph_takes_any_number_of_images_in_float32(written, whole):
         assert str(compiled.get_property("INFERENCE_PRECISION_HINT")) == "<Type: 'float32'>"
 
 
-def test_weights_digest_tells_other_weights(whole):
+def test_other_weights_have_another_digest(whole):
     assert weights_digest(tiny_artifact.model(seed=4)) != weights_digest(whole.model)
     assert weights_digest(tiny_artifact.model(seed=3)) == weights_digest(whole.model)
 
@@ -141,22 +142,23 @@ def test_writing_prints_nothing_on_standard_output(tmp_path, whole, capfd):
     assert capfd.readouterr().out == ""
 
 
-# --- nothing that executes
+# --- no code
 
 
 @pytest.mark.core
 def test_a_lambda_layer_is_refused_when_saving_at_any_depth(tmp_path):
     hidden = keras.Sequential([keras.Input((36,)), keras.layers.Lambda(lambda x: x * 2, name="sly")])
-    with pytest.raises(ArtifactError, match="nothing that executes; received the Lambda layer 'sly'"):
+    with refused("lambda-layer", ArtifactError, received="the Lambda layer 'sly'"):
         artifact.write(tmp_path / "run", contents(tiny_artifact.model(hidden)), METRICS)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_lambda_layer_is_refused_when_loading_even_with_right_digests(copy):
+def test_a_lambda_layer_is_refused_when_loading_even_with_correct_digests(copy):
     tiny_artifact.model(keras.layers.Lambda(lambda x: x * 2)).save(copy / "model.keras")
     restated(copy)
-    with pytest.raises(ArtifactError, match=r"without code of its own; received .*[Ll]ambda"):
+    with refused("unsafe-model", ArtifactError) as error:
         artifact.load_model(copy)
+    assert "lambda" in str(error.value.received).lower()
 
 
 def test_a_layer_of_unknown_origin_is_refused_when_saving(tmp_path):
@@ -164,7 +166,7 @@ def test_a_layer_of_unknown_origin_is_refused_when_saving(tmp_path):
         def call(self, x):
             return x
 
-    with pytest.raises(ArtifactError, match=r"must be Keras' own.*Homemade"):
+    with refused("custom-layer", ArtifactError):
         artifact.write(tmp_path / "run", contents(tiny_artifact.model(Homemade())), METRICS)
     assert list(tmp_path.iterdir()) == []
 
@@ -177,44 +179,44 @@ def test_every_changed_byte_is_found(copy):
         path = copy / name
         before = path.read_bytes()
         path.write_bytes(before[:-1] + bytes([before[-1] ^ 1]))
-        with pytest.raises(ArtifactError, match=f"{name} must be as it was written; received a digest that differs"):
+        with refused("changed-file", ArtifactError, received="another digest", rule=f"{path} was changed"):
             artifact.open_verified(copy)
         path.write_bytes(before)
     assert artifact.open_verified(copy).classes == CLASSES
 
 
-def test_what_training_has_seen_is_kept_without_its_order(copy):
+def test_digests_of_the_used_images_are_kept_without_their_order(copy):
     seen = artifact.read_seen(artifact.open_verified(copy))
     given = tiny_artifact.contents().seen
     assert len(given) == 3
     assert sorted(map(bytes, seen)) == [bytes(digest) for digest in seen] == sorted(map(bytes, given))
 
 
-def test_an_artifact_without_what_training_has_seen_is_refused(copy):
+def test_an_artifact_without_digests_of_the_used_images_is_refused(copy):
     facts = json.loads((copy / "crossroads.json").read_text())
     del facts["files"]["seen.npy"], facts["digest"]
-    (copy / "crossroads.json").write_text(text_of(facts))
-    with pytest.raises(ArtifactError, match=r"must list seen[.]npy"):
+    (copy / "crossroads.json").write_text(manifest_text(facts))
+    with refused("damaged-manifest", ArtifactError):
         artifact.read_seen(artifact.open_verified(copy, only=()))
 
 
 @pytest.mark.parametrize("other", [np.zeros((3, 16)), np.zeros((3, 8), np.uint8), np.array([{}], dtype=object)], ids=str)
-def test_digests_that_are_none_are_refused_and_never_unpickled(copy, other):
+def test_other_arrays_than_digests_are_refused_and_never_unpickled(copy, other):
     np.save(copy / "seen.npy", other, allow_pickle=True)
     facts = json.loads((copy / "crossroads.json").read_text())
-    facts["files"]["seen.npy"] = facts_of(copy / "seen.npy")
+    facts["files"]["seen.npy"] = file_record(copy / "seen.npy")
     del facts["digest"]
-    (copy / "crossroads.json").write_text(text_of(facts))
-    with pytest.raises(ArtifactError, match=r"seen.npy must be"):
+    (copy / "crossroads.json").write_text(manifest_text(facts))
+    with refused("not-digests", ArtifactError):
         artifact.read_seen(artifact.open_verified(copy))
 
 
 def test_a_file_cut_short_or_missing_is_found(copy):
     (copy / "model.bin").write_bytes((copy / "model.bin").read_bytes()[:-8])
-    with pytest.raises(ArtifactError, match="bytes in place of"):
+    with refused("changed-file", ArtifactError):
         artifact.open_verified(copy)
     (copy / "model.bin").unlink()
-    with pytest.raises(ArtifactError, match=r"model[.]bin must be readable; received No such file"):
+    with refused("unreadable-file", ArtifactError, received="No such file or directory"):
         artifact.open_verified(copy)
 
 
@@ -232,81 +234,86 @@ def test_other_files_in_the_folder_do_not_matter(copy):
 def test_a_changed_manifest_is_found(copy):
     path = copy / "crossroads.json"
     path.write_text(path.read_text().replace('"stop"', '"go"'))
-    with pytest.raises(ArtifactError, match=r"crossroads[.]json must be as it was written"):
+    with refused("changed-file", ArtifactError):
         artifact.open_verified(copy)
 
 
-def test_a_manifest_that_is_only_laid_out_anew_still_counts(copy):
+def test_a_reformatted_manifest_is_still_valid(copy):
     path = copy / "crossroads.json"
     path.write_text(json.dumps(json.loads(path.read_text()), sort_keys=True))
     assert artifact.open_verified(copy).classes == CLASSES
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"),
+    ("changes", "code"),
     [
-        ({"format": 3, "crossroads": "9.9"}, "reads format 2; received format 3, written by crossroads 9.9"),
-        ({"format": None}, "must name its format"),
-        ({"classes": []}, "must hold classes"),
-        ({"classes": [1, 2]}, "must hold classes"),
-        ({"preprocessing": {"size": 8, "mode": "stretch", "filter": "bilinear"}}, "squash"),
-        ({"preprocessing": 3}, "must hold classes"),
-        ({"files": {}}, "must list model.keras"),
-        ({"files": {"model.keras": 5}}, "must list model.keras"),
+        ({"format": 9, "crossroads": "9.9"}, "other-format"),
+        ({"format": 2}, "other-format"),
+        ({"format": None}, "damaged-manifest"),
+        ({"classes": []}, "damaged-manifest"),
+        ({"classes": [1, 2]}, "damaged-manifest"),
+        ({"preprocessing": {"size": 8, "mode": "stretch", "filter": "bilinear"}}, "damaged-manifest"),
+        ({"preprocessing": 3}, "damaged-manifest"),
+        ({"files": {}}, "damaged-manifest"),
+        ({"files": {"model.keras": 5}}, "damaged-manifest"),
     ],
 )
-def test_a_manifest_of_another_make_is_a_clear_error(copy, changes, message):
+def test_a_manifest_of_another_form_is_refused(copy, changes, code):
     restated(copy, **changes)
-    with pytest.raises(ArtifactError, match=message):
+    with refused(code, ArtifactError):
         artifact.open_verified(copy)
+
+
+@pytest.mark.parametrize(("number", "remedy"), [(2, "train it again"), (9, "install the version")])
+def test_another_format_names_the_remedy(copy, number, remedy):
+    restated(copy, format=number)
+    with refused("other-format", ArtifactError) as error:
+        artifact.open_verified(copy)
+    assert error.value.hint.startswith(remedy)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", "[" * 100_000, "\udcff"])
-def test_a_manifest_that_is_no_json_object_is_a_clear_error(copy, text):
+def test_a_manifest_that_is_not_a_json_object_is_refused(copy, text):
     (copy / "crossroads.json").write_bytes(text.encode("utf-8", "surrogateescape"))
-    with pytest.raises(ArtifactError, match=r"crossroads[.]json"):
+    with refused("damaged-manifest", ArtifactError):
         artifact.open_verified(copy)
 
 
-def test_what_is_no_artifact_is_told_with_a_hint(tmp_path):
-    with pytest.raises(ArtifactError, match="no such folder"):
+def test_a_folder_that_is_not_an_artifact_is_refused_with_a_hint(tmp_path):
+    with refused("not-an-artifact", ArtifactError, received="no such folder"):
         artifact.open_verified(tmp_path / "nowhere")
-    with pytest.raises(ArtifactError, match=r"a folder without crossroads[.]json; give the folder that fit wrote"):
+    with refused("not-an-artifact", ArtifactError, received="a folder without crossroads.json"):
         artifact.open_verified(tmp_path)
     (tmp_path / "checkpoint").mkdir()
-    with pytest.raises(ArtifactError, match="--resume"):
+    with refused("not-an-artifact", ArtifactError, hint="finish the run with resume"):
         artifact.open_verified(tmp_path)
 
 
-# --- the model must fit, and the graph must agree with it
+# --- the signature of the model, and its agreement with the graph
 
 
 @pytest.mark.parametrize("changes", [{"classes": CLASSES[:3]}, {"resize": _draft.Resize(9)}])
 def test_a_model_of_another_signature_is_refused(tmp_path, whole, changes):
-    from dataclasses import replace
-
-    with pytest.raises(ArtifactError, match="a model must map uint8"):
+    with refused("other-signature", ArtifactError):
         artifact.write(tmp_path / "run", replace(whole, **changes), METRICS)
 
 
 def test_an_unresolved_recipe_is_refused(tmp_path, whole):
-    with pytest.raises(ArtifactError, match="must name the backbone"):
+    with refused("unresolved-recipe", ArtifactError):
         artifact.write(tmp_path / "run", contents(whole.model, recipe=Recipe()), METRICS)
 
 
 @pytest.mark.usefixtures("instant")
-def test_a_graph_of_other_weights_fails_loudly_and_leaves_nothing(tmp_path):
+def test_a_graph_of_other_weights_is_refused_and_leaves_nothing(tmp_path):
     other = contents(tiny_artifact.model(seed=99))
-    with pytest.raises(
-        ArtifactError, match=r"agree with the Keras model within 0.001; received .* differs by .* on image \d+ of 40"
-    ):
+    with refused("graph-disagrees", ArtifactError):
         artifact.write(tmp_path / "run", other, METRICS)
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.usefixtures("instant")
 def test_parity_needs_images(tmp_path, whole):
-    with pytest.raises(ArtifactError, match="at least one image"):
+    with refused("no-parity-images", ArtifactError):
         artifact.write(tmp_path / "run", contents(whole.model, parity_images=pixels(0)), METRICS)
 
 
@@ -317,49 +324,49 @@ def parity_of(monkeypatch, ours, theirs, amplified=0.0):
     return _export.check_parity(None, Path("model.xml"), pixels(len(ours)))
 
 
-def test_a_tie_may_be_settled_either_way_and_is_counted(monkeypatch):
+def test_ties_are_allowed_and_counted(monkeypatch):
     found = parity_of(monkeypatch, [[0.5002, 0.4998], [0.9, 0.1]], [[0.4998, 0.5002], [0.9, 0.1]])
     assert found["ties"] == 1
     assert found["max_difference"] == pytest.approx(4e-4, rel=0.01)
 
 
 def test_another_label_beyond_a_tie_is_an_error(monkeypatch):
-    with pytest.raises(ArtifactError, match="class 1 in place of 0 on image 1 of 2"):
+    with refused("graph-labels-differ", ArtifactError, received="class 1 in place of 0 on image 1 of 2"):
         parity_of(monkeypatch, [[0.9, 0.1], [0.5008, 0.4992]], [[0.9, 0.1], [0.4999, 0.5001]])
 
 
 @pytest.mark.parametrize("broken", [[[np.nan, 1.0]], [[1.0, 0.0]]])
-def test_numbers_that_are_none_or_far_off_are_an_error(monkeypatch, broken):
-    with pytest.raises(ArtifactError, match="differs by"):
+def test_graph_probabilities_that_are_not_finite_or_far_off_are_refused(monkeypatch, broken):
+    with refused("graph-disagrees", ArtifactError):
         parity_of(monkeypatch, [[0.5, 0.5]], broken)
 
 
-def test_a_network_that_amplifies_rounding_is_allowed_what_rounding_explains(monkeypatch):
+def test_a_network_that_amplifies_rounding_has_a_larger_tolerance(monkeypatch):
     found = parity_of(monkeypatch, [[0.7, 0.3]], [[0.71, 0.29]], amplified=0.005)
     assert found["tolerance"] == pytest.approx(0.05)
     for amplified, theirs in ((0.0005, [[0.71, 0.29]]), (0.005, [[0.8, 0.2]]), (0.005, [[np.nan, 1.0]]), (np.nan, [[0.8, 0.2]])):
-        with pytest.raises(ArtifactError, match="differs by"):
+        with refused("graph-disagrees", ArtifactError):
             parity_of(monkeypatch, [[0.7, 0.3]], theirs, amplified=amplified)
 
 
-def test_a_model_that_went_to_nan_is_an_error_of_its_own(monkeypatch):
-    with pytest.raises(ArtifactError, match="finite"):
+def test_model_probabilities_that_are_not_finite_are_refused(monkeypatch):
+    with refused("probabilities-not-finite", ArtifactError):
         parity_of(monkeypatch, [[np.nan, np.nan]], [[np.nan, np.nan]])
 
 
-# --- whole or not there
+# --- complete or absent
 
 
 @pytest.mark.usefixtures("instant")
 def test_a_finished_artifact_is_never_overwritten(copy, whole):
     before = (copy / "crossroads.json").read_bytes()
-    with pytest.raises(ArtifactError, match="never overwritten"):
+    with refused("artifact-exists", ArtifactError):
         artifact.write(copy, whole, METRICS)
     assert (copy / "crossroads.json").read_bytes() == before
 
 
 @pytest.mark.usefixtures("instant")
-def test_a_draft_that_is_not_finished_vanishes(tmp_path, whole):
+def test_an_unfinished_draft_is_removed(tmp_path, whole):
     with artifact.draft(tmp_path / "run", whole) as unfinished:
         assert artifact.open_verified(unfinished.path, only=artifact.GRAPH).classes == CLASSES
         assert not artifact.is_finished(tmp_path / "run")
@@ -367,7 +374,7 @@ def test_a_draft_that_is_not_finished_vanishes(tmp_path, whole):
 
 
 @pytest.mark.usefixtures("instant")
-def test_an_error_while_scoring_leaves_the_run_as_it_was(tmp_path, whole):
+def test_an_error_while_scoring_leaves_the_run_unchanged(tmp_path, whole):
     run = tmp_path / "run"
     (run / "checkpoint").mkdir(parents=True)
     (run / "history.csv").write_text("of the training")
@@ -393,7 +400,7 @@ def test_a_run_in_progress_becomes_an_artifact_beside_its_checkpoints(tmp_path, 
 
 @pytest.mark.usefixtures("instant")
 @pytest.mark.parametrize("fails_at", range(len(artifact.FILES) + 1))
-def test_an_error_between_the_moves_takes_them_back(tmp_path, whole, monkeypatch, fails_at):
+def test_an_error_between_the_moves_undoes_them(tmp_path, whole, monkeypatch, fails_at):
     moves, replace = [], os.replace
 
     def failing(source, target):
@@ -403,7 +410,7 @@ def test_an_error_between_the_moves_takes_them_back(tmp_path, whole, monkeypatch
         replace(source, target)
 
     monkeypatch.setattr(os, "replace", failing)
-    with pytest.raises(ArtifactError, match="Input/output error"):
+    with refused("artifact-not-writable", ArtifactError, received="OSError: Input/output error"):
         artifact.write(tmp_path / "run", whole, METRICS)
     assert list(tmp_path.iterdir()) == []
 
@@ -443,7 +450,7 @@ def test_a_kill_between_the_moves_leaves_no_artifact_and_the_next_write_complete
 
 @pytest.mark.usefixtures("instant")
 @pytest.mark.parametrize("name", ["metrics.json", "history.csv", "crossroads.json"])
-def test_a_full_disk_is_told_and_leaves_nothing(tmp_path, whole, monkeypatch, name):
+def test_a_full_disk_is_reported_and_leaves_nothing(tmp_path, whole, monkeypatch, name):
     write = Path.write_text
 
     def full(path, *rest, **more):
@@ -452,33 +459,33 @@ def test_a_full_disk_is_told_and_leaves_nothing(tmp_path, whole, monkeypatch, na
         return write(path, *rest, **more)
 
     monkeypatch.setattr(Path, "write_text", full)
-    with pytest.raises(ArtifactError, match=r"no space left on the disk .* MB free; .*make room"):
+    with refused("disk-full", ArtifactError):
         artifact.write(tmp_path / "run", whole, METRICS)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_too_little_room_is_found_before_the_work(tmp_path, whole, monkeypatch):
+def test_too_little_room_is_found_before_saving(tmp_path, whole, monkeypatch):
     monkeypatch.setattr(_draft.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 10**5))
     monkeypatch.setattr(_export, "save", lambda *a: pytest.fail("the work was begun"))
-    with pytest.raises(ArtifactError, match=r"no space left .*received 0.1 MB free; about .* MB are needed"):
+    with refused("disk-full", ArtifactError):
         artifact.write(tmp_path / "run", whole, METRICS)
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.usefixtures("instant")
-def test_metrics_that_json_does_not_know_are_refused(tmp_path, whole):
-    with pytest.raises(ArtifactError, match="plain JSON values"):
+def test_metrics_that_are_not_json_are_refused(tmp_path, whole):
+    with refused("not-json", ArtifactError):
         artifact.write(tmp_path / "run", whole, {"loss": float("nan")})
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.usefixtures("instant")
-def test_a_file_name_that_is_no_utf_8_loses_nothing(tmp_path, whole):
+def test_a_file_name_that_is_not_utf_8_survives(tmp_path, whole):
     odd = "caf\udce9"
-    asked = replace(whole, recipe=replace(whole.recipe, data=odd), data={**whole.data, "origin": odd}, facts={"notes": [odd]})
+    asked = replace(whole, recipe=replace(whole.recipe, data=odd), data={**whole.data, "origin": odd})
     artifact.write(tmp_path / "run", asked, {"mistakes": [odd]})
     manifest = artifact.open_verified(tmp_path / "run")
-    assert (manifest.facts["data"]["origin"], manifest.facts["notes"]) == (odd, [odd])
+    assert manifest.facts["data"]["origin"] == odd
     assert Recipe.from_mapping(manifest.facts["recipe"]) == asked.recipe
     assert artifact.read_metrics(tmp_path / "run") == {"mistakes": [odd]}
     # TOML cannot hold that name, but the file stays one that can be read.
@@ -497,22 +504,22 @@ def test_a_copy_is_the_same_artifact(tmp_path, written):
 
 def test_a_copy_overwrites_nothing(tmp_path, written, copy):
     before = {p.name: p.read_bytes() for p in copy.iterdir()}
-    with pytest.raises(ArtifactError, match="never overwritten"):
+    with refused("artifact-exists", ArtifactError):
         artifact.copy(written, copy)
     assert {p.name: p.read_bytes() for p in copy.iterdir()} == before
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "history.csv").write_text("mine")
-    with pytest.raises(ArtifactError, match="new or empty"):
+    with refused("folder-not-empty", ArtifactError):
         artifact.copy(written, tmp_path / "mine")
     assert [p.read_text() for p in (tmp_path / "mine").iterdir()] == ["mine"]
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(ArtifactError, match="must be written"):
+    with refused("artifact-not-writable", ArtifactError):
         artifact.copy(written, tmp_path / "file")
 
 
-def test_what_was_changed_is_not_copied(tmp_path, copy):
+def test_a_changed_artifact_is_not_copied(tmp_path, copy):
     (copy / "history.csv").write_text("other")
-    with pytest.raises(ArtifactError, match="must be as it was written"):
+    with refused("changed-file", ArtifactError):
         artifact.copy(copy, tmp_path / "new")
     assert not (tmp_path / "new").exists()
 
@@ -522,20 +529,12 @@ def test_a_copy_that_fails_leaves_nothing(tmp_path, written, monkeypatch):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(_draft.shutil, "copyfile", full)
-    with pytest.raises(ArtifactError, match="no space left on the disk"):
+    with refused("disk-full", ArtifactError):
         artifact.copy(written, tmp_path / "new")
     assert not (tmp_path / "new").exists()
 
 
-@pytest.mark.usefixtures("instant")
-def test_further_facts_are_recorded_and_replace_none(tmp_path, whole):
-    manifest = artifact.write(tmp_path / "run", contents(whole.model, facts={"notes": ["one"]}), METRICS)
-    assert manifest.facts["notes"] == ["one"]
-    with pytest.raises(ArtifactError, match="received classes"):
-        artifact.write(tmp_path / "other", contents(whole.model, facts={"classes": []}), METRICS)
-
-
-# --- the seam to OpenVINO
+# --- OpenVINO
 
 
 def test_openvino_is_imported_without_telemetry_or_files_in_the_home(tmp_path, written):
@@ -556,13 +555,13 @@ def test_openvino_is_imported_without_telemetry_or_files_in_the_home(tmp_path, w
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_is_no_graph_is_a_clear_error(copy):
+def test_a_file_that_is_not_a_graph_is_refused(copy):
     (copy / "model.xml").write_text("<net>")
-    with pytest.raises(ArtifactError, match="must be an OpenVINO graph"):
+    with refused("not-a-graph", ArtifactError):
         inference.Graph(copy / "model.xml")
 
 
-def test_an_error_in_the_making_of_batches_comes_through(written):
+def test_an_error_while_making_batches_is_raised(written):
     def batches():
         yield pixels(3)
         raise KeyError("mine")
@@ -571,8 +570,8 @@ def test_an_error_in_the_making_of_batches_comes_through(written):
         inference.Graph(written / "model.xml").run(batches(), 10)
 
 
-def test_a_file_of_an_artifact_is_told_with_its_folder(tmp_path):
+def test_a_file_of_an_artifact_is_refused_with_its_folder(tmp_path):
     (tmp_path / "model.keras").write_bytes(b"PK")
     (tmp_path / artifact.MANIFEST).write_text("{}")
-    with pytest.raises(ArtifactError, match=f"received not a folder; give .*{tmp_path.name}$"):
+    with refused("not-an-artifact", ArtifactError, received="not a folder", hint=f"give {tmp_path}"):
         artifact.open_verified(tmp_path / "model.keras")

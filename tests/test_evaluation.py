@@ -1,4 +1,4 @@
-"""Every figure against a hand count, scikit-learn or a law; every interval against a published value or its coverage."""
+"""Scores agree with hand counts and scikit-learn; intervals agree with published values and cover the truth."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from sklearn import metrics
 
 from crossroads import evaluation
 from crossroads.errors import DataError
-from crossroads.evaluation import evaluate, wilson
+from crossroads.evaluation import evaluate, wilson_interval
+from refusals import refused
 
 
-def sure(labels, k, confidence=0.9):
+def confident(labels, k, confidence=0.9):
     """Probabilities whose most probable class is `labels`."""
     p = np.full((len(labels), k), (1 - confidence) / (k - 1))
     p[np.arange(len(labels)), labels] = confidence
@@ -44,7 +45,7 @@ def test_figures_agree_with_scikit_learn(seed):
     assert e.top_k[1] == e.accuracy
 
 
-def test_top_k_is_left_out_where_it_would_say_nothing():
+def test_top_k_is_left_out_for_k_not_below_the_number_of_classes():
     p, y, _ = drawn(0, k=3)
     assert list(evaluate(p, y, "abc").top_k) == [1]
     assert list(evaluate(p, y, "abc", top=(2, 3, 99)).top_k) == [2]
@@ -61,28 +62,28 @@ def test_loss_of_an_impossible_truth_is_clipped():
 
 
 def test_calibration_error_by_hand():
-    # Ten images at confidence 0.95 of which 8 are right, ten at 0.55 of which 5 are right: (10*|.8-.95| + 10*|.5-.55|) / 20.
+    # 8 of ten images are right at confidence 0.95, and 5 of ten at 0.55: (10*|.8-.95| + 10*|.5-.55|) / 20.
     truth = np.array([0] * 8 + [1] * 2 + [0] * 5 + [1] * 5)
-    p = np.concatenate([sure(np.zeros(10, int), 2, 0.95), sure(np.zeros(10, int), 2, 0.55)])
+    p = np.concatenate([confident(np.zeros(10, int), 2, 0.95), confident(np.zeros(10, int), 2, 0.55)])
     assert evaluate(p, truth, "ab").expected_calibration_error == pytest.approx(0.1)
 
 
-def test_calibration_error_is_zero_where_confidence_is_certain_and_right():
+def test_calibration_error_is_zero_for_certain_and_correct_predictions():
     assert evaluate(np.eye(3), [0, 1, 2], "abc").expected_calibration_error == 0.0
 
 
-def test_class_without_images_has_no_scores_and_no_part_in_the_balanced_accuracy():
-    e = evaluate(sure([0, 1, 2], 3), [0, 1, 1], ["a", "b", "never"])
+def test_a_class_without_images_has_no_scores_and_does_not_count_in_balanced_accuracy():
+    e = evaluate(confident([0, 1, 2], 3), [0, 1, 1], ["a", "b", "never"])
     assert e.per_class[2] == ("never", None, None, None, 0)
     assert e.balanced_accuracy == 0.75
     assert e.per_class[1].recall == 0.5
     assert e.untested_classes == tuple(e.to_json()["untested_classes"]) == ("never",)
     assert dict(e.lines())["untested_classes"].startswith("1 of 3")
-    assert "untested_classes" not in dict(evaluate(sure([0, 1], 2), [0, 1], "ab").lines())
+    assert "untested_classes" not in dict(evaluate(confident([0, 1], 2), [0, 1], "ab").lines())
 
 
 def test_class_that_is_never_predicted_has_no_precision():
-    score = evaluate(sure([0, 0], 2), [0, 1], "ab").per_class[1]
+    score = evaluate(confident([0, 0], 2), [0, 1], "ab").per_class[1]
     assert (score.precision, score.recall, score.f1) == (None, 0.0, 0.0)
 
 
@@ -94,43 +95,43 @@ def test_mistakes_come_most_confident_first_with_names():
 
 
 def test_at_most_twenty_mistakes_are_listed():
-    assert len(evaluate(sure(np.zeros(50, int), 2), np.ones(50, int), "ab").mistakes) == evaluation.MAX_MISTAKES
+    assert len(evaluate(confident(np.zeros(50, int), 2), np.ones(50, int), "ab").mistakes) == evaluation.MAX_MISTAKES
 
 
 def test_wilson_limits_are_the_published_ones():
     # Newcombe (1998), "Two-sided confidence intervals for the single proportion", table I, method 3.
-    assert wilson(81, 263) == pytest.approx((0.2553, 0.3662), abs=5e-5)
-    assert wilson(15, 148) == pytest.approx((0.0624, 0.1605), abs=5e-5)
-    assert wilson(0, 20) == pytest.approx((0.0, 0.1611), abs=5e-5)
-    assert wilson(1, 29) == pytest.approx((0.0061, 0.1718), abs=5e-5)
+    assert wilson_interval(81, 263) == pytest.approx((0.2553, 0.3662), abs=5e-5)
+    assert wilson_interval(15, 148) == pytest.approx((0.0624, 0.1605), abs=5e-5)
+    assert wilson_interval(0, 20) == pytest.approx((0.0, 0.1611), abs=5e-5)
+    assert wilson_interval(1, 29) == pytest.approx((0.0061, 0.1718), abs=5e-5)
 
 
-@given(n=st.integers(1, 10_000), share=st.floats(0, 1))
-def test_wilson_contains_the_share_and_stays_in_bounds(n, share):
-    hits = round(share * n)
-    low, high = wilson(hits, n)
+@given(n=st.integers(1, 10_000), proportion=st.floats(0, 1))
+def test_wilson_contains_the_proportion_and_stays_in_bounds(n, proportion):
+    hits = round(proportion * n)
+    low, high = wilson_interval(hits, n)
     assert 0 <= low <= hits / n <= high <= 1
     assert high > low
 
 
 def test_independent_images_take_wilson_and_say_so():
-    e = evaluate(sure([0] * 20, 2), [0] * 20, "ab")
+    e = evaluate(confident([0] * 20, 2), [0] * 20, "ab")
     assert e.interval_method == "wilson"
-    assert e.accuracy_interval == wilson(20, 20)
+    assert e.accuracy_interval == wilson_interval(20, 20)
 
 
-def test_balanced_accuracy_without_a_mistake_is_not_claimed_to_be_certain():
+def test_balanced_accuracy_without_a_mistake_is_not_certain():
     y = np.repeat(np.arange(4), 25)
-    low, high = evaluate(sure(y, 4), y, "abcd").balanced_accuracy_interval
+    low, high = evaluate(confident(y, 4), y, "abcd").balanced_accuracy_interval
     assert high == 1.0
-    assert wilson(25, 25)[0] < low < 0.99
+    assert wilson_interval(25, 25)[0] < low < 0.99
 
 
 def test_balanced_interval_of_one_class_is_wilson():
     y = np.zeros(40, int)
     guess = y.copy()
     guess[:7] = 1
-    e = evaluate(sure(guess, 2), y, "ab")
+    e = evaluate(confident(guess, 2), y, "ab")
     assert e.balanced_accuracy_interval == pytest.approx(e.accuracy_interval)
 
 
@@ -139,7 +140,7 @@ def frames(groups, size, wrong_groups, k=4):
     group = np.repeat(np.arange(groups), size)
     y = group % k
     guess = np.where(group < wrong_groups, (y + 1) % k, y)
-    return sure(guess, k), y, group
+    return confident(guess, k), y, group
 
 
 def test_bootstrap_over_groups_is_wider_than_wilson_over_frames():
@@ -150,8 +151,8 @@ def test_bootstrap_over_groups_is_wider_than_wilson_over_frames():
     width = np.diff(grouped.accuracy_interval).item()
     assert width > 3 * np.diff(plain.accuracy_interval).item()
     # Whole groups are right or wrong here, so the truth is a binomial over 100 signs.
-    assert grouped.accuracy_interval == pytest.approx(wilson(88, 100), abs=0.02)
-    assert grouped.balanced_accuracy_interval == pytest.approx(wilson(88, 100), abs=0.03)
+    assert grouped.accuracy_interval == pytest.approx(wilson_interval(88, 100), abs=0.02)
+    assert grouped.balanced_accuracy_interval == pytest.approx(wilson_interval(88, 100), abs=0.03)
 
 
 def test_bootstrap_is_the_same_each_time_and_for_any_numbering_of_groups():
@@ -172,7 +173,7 @@ def test_bootstrap_by_counts_equals_bootstrap_by_rows(monkeypatch):
     p, y, group = frames(12, 3, 6)
     correct = p.argmax(axis=1) == y
     monkeypatch.setattr(evaluation, "RESAMPLES", 50)
-    plain, even = evaluation._resampled(group, y, correct, 12)
+    plain, even = evaluation._bootstrap(group, y, correct, 12)
     draws = np.random.default_rng(evaluation.BOOTSTRAP_SEED).integers(0, 12, (50, 12))
     for got_plain, got_even, draw in zip(plain, even, draws, strict=True):
         rows = np.concatenate([np.flatnonzero(group == g) for g in draw])
@@ -181,11 +182,11 @@ def test_bootstrap_by_counts_equals_bootstrap_by_rows(monkeypatch):
 
 
 @pytest.mark.parametrize(("groups", "wrong"), [(40, 0), (40, 40), (40, 2), (4, 2), (1, 0)])
-def test_where_the_bootstrap_cannot_see_the_spread_groups_count_as_images(groups, wrong):
+def test_groups_count_as_images_if_there_are_too_few_for_a_bootstrap(groups, wrong):
     p, y, group = frames(groups, 30, wrong)
     e = evaluate(p, y, "abcd", groups=group)
     assert e.interval_method == "wilson over groups"
-    assert e.accuracy_interval == pytest.approx(wilson(groups - wrong, groups))
+    assert e.accuracy_interval == pytest.approx(wilson_interval(groups - wrong, groups))
     low, high = e.balanced_accuracy_interval
     assert low <= e.balanced_accuracy <= high
     assert high - low > 0.05
@@ -197,7 +198,7 @@ def test_grouped_interval_covers_the_truth_about_as_often_as_it_says():
         rate = rng.beta(truth * 2, (1 - truth) * 2, 60)  # every sign has its own difficulty
         right = rng.random((60, 10)) < rate[:, None]
         guess = np.where(right.ravel(), 0, 1)
-        low, high = evaluate(sure(guess, 2), np.zeros(600, int), "ab", groups=np.repeat(np.arange(60), 10)).accuracy_interval
+        low, high = evaluate(confident(guess, 2), np.zeros(600, int), "ab", groups=np.repeat(np.arange(60), 10)).accuracy_interval
         hits += low <= truth <= high
     assert 88 <= hits <= 100
 
@@ -210,7 +211,7 @@ def test_intervals_cover_the_truth_where_groups_are_of_unequal_sizes(sizes, trut
     hits = np.zeros(2)
     for _ in range(200):
         guess = np.where(rng.random(len(sizes)) < truth, 0, 1)[group]  # a sign is right or wrong in all its frames
-        e = evaluate(sure(guess, 2), np.zeros(len(group), int), "ab", groups=group)
+        e = evaluate(confident(guess, 2), np.zeros(len(group), int), "ab", groups=group)
         assert e.interval_method == "wilson over groups"
         hits += [low <= truth <= high for low, high in (e.accuracy_interval, e.balanced_accuracy_interval)]
     assert (hits >= 180).all()
@@ -219,19 +220,19 @@ def test_intervals_cover_the_truth_where_groups_are_of_unequal_sizes(sizes, trut
 def test_groups_count_by_their_effective_number_in_all_and_in_each_class():
     group = np.repeat(np.arange(5), [30, 10, 20, 20, 40])
     y = (group > 1).astype(int)
-    e = evaluate(sure(y, 2), y, "ab", groups=group)
-    assert e.accuracy_interval == pytest.approx(wilson(n := 120**2 / (900 + 100 + 400 + 400 + 1600), n))
-    first, second = (1 - wilson(n, n)[0] for n in (40**2 / 1000, 80**2 / 2400))
+    e = evaluate(confident(y, 2), y, "ab", groups=group)
+    assert e.accuracy_interval == pytest.approx(wilson_interval(n := 120**2 / (900 + 100 + 400 + 400 + 1600), n))
+    first, second = (1 - wilson_interval(n, n)[0] for n in (40**2 / 1000, 80**2 / 2400))
     assert e.balanced_accuracy_interval == pytest.approx((1 - np.hypot(first, second) / 2, 1))
 
 
-def test_classes_that_share_groups_are_not_independent():
+def test_classes_with_common_groups_are_not_independent():
     group, y = np.repeat(np.arange(6), 8), np.tile(np.arange(4), 12)
-    e = evaluate(sure(y, 4), y, "abcd", groups=group)
-    assert e.balanced_accuracy_interval == pytest.approx(wilson(6, 6)), "six groups, however many classes they hold"
+    e = evaluate(confident(y, 4), y, "abcd", groups=group)
+    assert e.balanced_accuracy_interval == pytest.approx(wilson_interval(6, 6)), "six groups, however many classes they hold"
 
 
-def test_json_has_no_nan_and_summary_exactly_five_keys():
+def test_json_has_no_nan_and_the_summary_has_five_keys():
     p, y, classes = drawn(1)
     y[y == 5] = 0
     e = evaluate(p, y, classes, groups=np.arange(len(y)) // 4)
@@ -251,8 +252,8 @@ def test_lines_start_as_the_notes_print_them():
     assert "top_5_accuracy" in names
 
 
-def test_table_has_a_line_a_class_and_dashes_for_the_unknown():
-    table = evaluate(sure([0, 1], 3), [0, 1], ["stop", "a long class name", "never"]).table().splitlines()
+def test_the_table_has_one_line_per_class_and_dashes_for_undefined_scores():
+    table = evaluate(confident([0, 1], 3), [0, 1], ["stop", "a long class name", "never"]).table().splitlines()
     assert len(table) == 4
     assert table[3].split() == ["never", "-", "-", "-", "0", "not", "tested"]
     assert len({len(line) for line in table[:3]}) == 1
@@ -267,25 +268,26 @@ def test_an_evaluation_cannot_be_changed():
 
 
 @pytest.mark.parametrize(
-    ("p", "y", "more", "message"),
+    ("p", "y", "more", "code", "received"),
     [
-        (np.empty((0, 2)), [], {}, "at least one image"),
-        (np.eye(2)[0], [0], {}, "must have the shape"),
-        (np.eye(3), [0, 1, 2], {}, "one column a class"),
-        ([[np.nan, 1.0]], [0], {}, "sum to 1; received .*row 0"),
-        ([[0.5, 0.5], [0.9, 0.9]], [0, 1], {}, "row 1"),
-        ([[1.5, -0.5]], [0], {}, "row 0"),
-        (np.eye(2), [0], {}, "labels must have the shape"),
-        (np.eye(2), [0, 2], {}, r"labels must lie in 0..1; received 2 in row 1"),
-        (np.eye(2), [-1, 0], {}, "received -1 in row 0"),
-        (np.eye(2), [0.0, 1.0], {}, "whole numbers"),
-        (np.eye(2), [0, 1], {"names": ["one"]}, "names must be 2"),
-        (np.eye(2), [0, 1], {"groups": [1]}, "groups must have the shape"),
+        (np.empty((0, 2)), [], {}, "no-images", "none"),
+        (np.eye(2)[0], [0], {}, "other-shape", "(2,)"),
+        (np.eye(3), [0, 1, 2], {}, "other-shape", "(3, 3)"),
+        ([[np.nan, 1.0]], [0], {}, "not-probabilities", "[nan, 1.0] in row 0"),
+        ([[0.5, 0.5], [0.9, 0.9]], [0, 1], {}, "not-probabilities", "[0.9, 0.9] in row 1"),
+        ([[1.5, -0.5]], [0], {}, "not-probabilities", "[1.5, -0.5] in row 0"),
+        (np.eye(2), [0], {}, "other-shape", "(1,)"),
+        (np.eye(2), [0, 2], {}, "out-of-range", "2 in row 1"),
+        (np.eye(2), [-1, 0], {}, "out-of-range", "-1 in row 0"),
+        (np.eye(2), [0.0, 1.0], {}, "not-integers", "float64"),
+        (np.eye(2), [0, 1], {"names": ["one"]}, "other-shape", "(1,)"),
+        (np.eye(2), [0, 1], {"groups": [1]}, "other-shape", "(1,)"),
     ],
 )
-def test_bad_input_is_a_clear_error(p, y, more, message):
-    with pytest.raises(DataError, match=message):
+def test_bad_input_is_refused(p, y, more, code, received):
+    with refused(code, DataError) as error:
         evaluate(p, y, "ab", **more)
+    assert str(error.value.received) == received
 
 
 @settings(max_examples=50, deadline=None)

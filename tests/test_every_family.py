@@ -1,6 +1,6 @@
-"""`fit` to a loaded artifact that predicts, for one network of each family of the catalog.
+"""One network of each family of the catalog goes from `fit` to a loaded artifact that predicts.
 
-Of the large families the first blocks are taken, with the layers that make the family; `make test-real` takes all of each.
+Large networks are cut after their first blocks, which have the layers of the family; `make test-real` uses the whole networks.
 """
 
 import keras
@@ -16,25 +16,24 @@ SLOW = {
     *("convnext-tiny", "densenet121", "efficientnet-v2-b0", "inception-resnet-v2", "inception-v3"),
     *("nasnet-mobile", "resnet50-v2", "xception", "resnet50", "efficientnet-b0"),
 }
-"""Cut early in the ordinary run; `python -m benchmarks artifacts` has every record whole."""
-
+"""Networks that are cut early in the ordinary run. `python -m benchmarks artifacts` uses every network of the catalog whole."""
 
 EARLY = "0.15"
-"""The cut of those: a fraction of the depth."""
+"""Their cut, as a fraction of the depth."""
 
 
 def smallest_of_each_family():
-    """The networks of a family have one source; those built here are each a family."""
-    found = {}
+    """The smallest network of each source. Each network that is built here is a family of its own."""
+    smallest = {}
     for record in sorted(CATALOG, key=lambda record: record.parameters):
-        found.setdefault(record.source if record.application else record.name, record)
-    whole = [pytest.param(r, None, id=r.name, marks=[pytest.mark.real] * (r.name in SLOW)) for r in found.values()]
-    return whole + [pytest.param(r, EARLY, id=f"{r.name}, early") for r in found.values() if r.name in SLOW]
+        smallest.setdefault(record.source if record.application else record.name, record)
+    whole = [pytest.param(r, None, id=r.name, marks=[pytest.mark.real] * (r.name in SLOW)) for r in smallest.values()]
+    return whole + [pytest.param(r, EARLY, id=f"{r.name}, early") for r in smallest.values() if r.name in SLOW]
 
 
 @pytest.fixture(autouse=True)
 def _quick_engine(tmp_path, monkeypatch):
-    """Keras computes the features of so few images in less time than a graph is made in; rehearsal and artifact make theirs."""
+    """Keras computes the features of so few images faster than a graph can be made. Rehearsal and artifact still make one."""
 
     def prepared(self, images):
         self.runs_on, self.batch = "keras", len(images)
@@ -47,7 +46,7 @@ def _quick_engine(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(("record", "cut"), smallest_of_each_family())
-def test_one_network_of_each_family_comes_to_an_artifact_that_predicts(record, cut, tmp_path):
+def test_one_network_of_each_family_becomes_an_artifact_that_predicts(record, cut, tmp_path):
     size = record.limits[0]
     images, labels = stripes(18, size=size)
     options = {"strategy": "early-features" if cut else "feature-extraction", "cut": cut, "weights": "none"}

@@ -1,4 +1,4 @@
-"""Long-tailed data from the first image to the scores: small classes are learnt, not tested, and marked as such."""
+"""Long-tailed data, end to end: small classes are trained on, but not tested, and marked as such."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ COUNTS = {"one": 1, "uno": 1, "two": 2, "due": 2, "three": 3, "four": 4, "many":
 
 
 def colours(counts=COUNTS, seed=0):
-    """Images of one colour in noise for each class, with their labels."""
+    """Noisy images of one colour per class, with their labels."""
     rng = np.random.default_rng(seed)
     base = {name: rng.integers(0, 256, 3) for name in counts}
     labels = np.repeat(list(counts), list(counts.values()))
@@ -42,7 +42,7 @@ def _cache(tmp_path_factory, monkeypatch):
     ],
     ids=["solved head", "trained network"],
 )
-def test_every_class_is_learnt_and_the_small_ones_are_marked_as_not_tested(options, own, tmp_path, capsys):
+def test_every_class_is_trained_and_small_ones_are_marked_as_not_tested(options, own, tmp_path, capsys):
     watcher, images = Notes(), colours()
     usual = {"weights": "own", "backbone": own} if options["strategy"] == "feature-extraction" else {}
     run = crossroads.fit(images, out=tmp_path / "run", watcher=watcher, **usual, **options)
@@ -78,7 +78,7 @@ def test_advice_on_a_long_tail_is_given(own, monkeypatch):
     advice = crossroads.advise(colours(), backbones=[own], epochs=2, watcher=watcher)
     assert sum("too few images" in note for note in watcher.said) == 1
     assert (advice.evidence.size.classes, advice.evidence.size.smallest) == (8, 1)
-    assert all(0 <= one.accuracy.value <= 1 for one in advice.ranked)
+    assert all(0 <= candidate.accuracy.value <= 1 for candidate in advice.ranked)
 
 
 def test_strict_refuses_classes_that_are_too_small(own, tmp_path):
@@ -92,7 +92,7 @@ def test_strict_refuses_classes_that_are_too_small(own, tmp_path):
     ("counts", "test_fraction", "validated"),
     [({"a": 3, "b": 3}, 0.1, 2), ({"a": 2, "b": 2}, 0.0, 2), ({"a": 1, "b": 2}, 0.0, 1), ({"a": 1, "b": 3}, 0.1, 1)],
 )
-def test_the_smallest_sets_that_can_be_learnt_are(counts, test_fraction, validated, own, tmp_path):
+def test_the_smallest_possible_data_sets_are_trained(counts, test_fraction, validated, own, tmp_path):
     run = crossroads.fit(
         colours(counts),
         out=tmp_path / "run",
@@ -105,12 +105,12 @@ def test_the_smallest_sets_that_can_be_learnt_are(counts, test_fraction, validat
 
 
 @pytest.mark.parametrize(("counts", "test_fraction"), [({"a": 1, "b": 1}, 0.0), ({"a": 2, "b": 2, "c": 1}, 0.1)])
-def test_sets_without_an_image_to_validate_on_are_refused(counts, test_fraction, own, tmp_path):
+def test_data_without_a_validation_image_is_refused(counts, test_fraction, own, tmp_path):
     with pytest.raises(SplitError, match="the split must leave images for validation"):
         crossroads.fit(colours(counts), out=tmp_path / "run", backbone=own, weights="own", test_fraction=test_fraction)
 
 
-def test_a_class_that_is_in_the_test_alone_is_refused_before_anything_is_decoded(own, tmp_path):
+def test_a_class_with_test_images_only_is_refused_before_decoding(own, tmp_path):
     for name, count in (("train/a", 6), ("train/b", 6), ("test/a", 2), ("test/b", 2), ("test/unseen", 2)):
         folder = tmp_path / "data" / name
         folder.mkdir(parents=True)
@@ -120,7 +120,7 @@ def test_a_class_that_is_in_the_test_alone_is_refused_before_anything_is_decoded
         crossroads.fit(tmp_path / "data", out=tmp_path / "run", backbone=own, weights="own")
 
 
-def test_an_estimator_that_cannot_be_fitted_is_not_fitted():
+def test_an_estimator_whose_fit_fails_is_not_fitted():
     estimator = crossroads.ImageClassifier("quiz-cnn", image_size=16, epochs=1)
     with pytest.raises(SplitError):
         estimator.fit(*colours({"a": 1, "b": 1}))

@@ -13,7 +13,7 @@ from crossroads.errors import ArtifactError, CrossroadsError, DataError
 from crossroads.predictor import Predictor
 from crossroads.race.records import Plan, RaceCandidate
 from crossroads.run import finish as proof
-from crossroads.strategies import relevant, resolve, strategy
+from crossroads.strategies import drop_unused_options, resolve_recipe, strategy
 from crossroads.training import phases
 from pictures import stripes
 from tiny_networks import SIZE, tiny
@@ -107,8 +107,8 @@ def raced(monkeypatch, network):
         candidates = []
         for name, accuracy in (("feature-extraction", 0.6), ("finetune", 0.9)):
             choice = api.Tasks(partition, None, own, watcher).choice(partition.recipe)
-            asked = relevant(api.replace(partition.recipe, epochs=2, weights="own"), strategy(name))
-            recipe = resolve(asked, choice.record, images=len(partition.train), image_size=SIZE)
+            asked = drop_unused_options(api.replace(partition.recipe, epochs=2, weights="own"), strategy(name))
+            recipe = resolve_recipe(asked, choice.record, images=len(partition.train), image_size=SIZE)
             candidates.append(RaceCandidate(recipe, Estimate(accuracy, 0.0, 1.0), 1.0, 0.5 if recipe.epochs else 0.0))
         return Plan(tuple(candidates), 600.0, 0.0, {})
 

@@ -58,7 +58,7 @@ def test_one_that_only_overrides_note_receives_warnings_too():
 
 def test_a_relay_keeps_each_warning_once_and_no_notes():
     heard, notes = Notes(), []
-    relay = Relay(heard, noted=notes.append)
+    relay = Relay(heard, after_note=notes.append)
     for text in ("one", "two", "one"):
         relay.warning(text)
     relay.note("trying")

@@ -34,9 +34,9 @@ from crossroads.recipe import OPTIONS, Recipe, read_toml
 from crossroads.report.default_watcher import watched
 from crossroads.run.finish import Outcome, Run, require_same_images, save_and_test
 from crossroads.run.folder import RunFolder
-from crossroads.run.task import Tasks, require_sound
+from crossroads.run.task import Tasks, require_valid
 from crossroads.run.train import train
-from crossroads.strategies import relevant, strategy
+from crossroads.strategies import drop_unused_options, strategy
 
 
 @process_settings()
@@ -81,8 +81,8 @@ def fit(
     if resume and not folder.unfinished:
         heard.warning(f"there is no unfinished run in {folder.path}: it starts anew")
     try:
-        with folder.claimed(asked, given=given, resume=resume) as claimed:
-            require_sound(claimed, _own(backbone))
+        with folder.claim(asked, given=given, resume=resume) as claimed:
+            require_valid(claimed, _own(backbone))
             source = data if data is not None else claimed.data
             held_out = test if test is not None else claimed.test
             partition = load_and_split(source, held_out, claimed, heard)
@@ -132,7 +132,7 @@ def advise(
     for named in backbones or (None,):
         for file in (weights if backbones else ()) or (None,):
             known = named if isinstance(named, str) else asked.backbone
-            require_sound(replace(asked, backbone=known, weights=file or asked.weights), named if known is None else None)
+            require_valid(replace(asked, backbone=known, weights=file or asked.weights), named if known is None else None)
     require_usable_keras()
     partition = load_and_split(data if data is not None else asked.data, test if test is not None else asked.test, asked, heard)
     named = backbones or ([asked.backbone] if asked.backbone else [])
@@ -159,7 +159,7 @@ def _train(partition: Partition, folder: RunFolder, own: Any, watcher: Watcher) 
     recipe = partition.recipe
     tasks = Tasks(partition, folder.scratch, own, watcher)
     if recipe.strategy != "auto":
-        task = tasks(recipe)
+        task = tasks.task_for(recipe)
         return Outcome(task, train(task, folder, watcher))
     identity = identity_of(partition)
     plan = stored_plan(folder.plan, identity)
@@ -169,9 +169,9 @@ def _train(partition: Partition, folder: RunFolder, own: Any, watcher: Watcher) 
     else:
         plan = plan.at(recipe.data, recipe.test)
     if not plan.candidates:
-        task = tasks(replace(relevant(recipe, strategy("from-scratch")), budget=None))
+        task = tasks.task_for(replace(drop_unused_options(recipe, strategy("from-scratch")), budget=None))
         return Outcome(task, train(task, folder, watcher), {"asked": recipe.to_mapping()})
-    raced = race(plan, tasks, folder, watcher)
+    raced = race(plan, tasks.task_for, folder, watcher)
     facts = {"asked": recipe.to_mapping(), "advice": plan.advice, "race": raced.to_json()}
     return Outcome(raced.task, raced.fitted, facts)
 
@@ -263,7 +263,7 @@ def _finished(
     source, held_out = (asked if given is None else given for given, asked in ((data, recipe.data), (test, recipe.test)))
     if source is not None:
         require_same_images(load_and_split(source, held_out, stored, Silent()), facts["data"], metrics)
-    folder.clear()  # of a run that was killed after its last file
+    folder.remove_working_files()  # of a run that was killed after its last file
     watcher.note(f"{folder.path} is finished; nothing was trained")
     return Run(folder.path, metrics)
 

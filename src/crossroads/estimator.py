@@ -17,7 +17,7 @@ from crossroads import artifact
 from crossroads._runtime.keras_setup import require_usable_keras
 from crossroads._runtime.machine import TemporaryFolder
 from crossroads.api import fit
-from crossroads.data.dataset import Dataset, numbered
+from crossroads.data.dataset import Dataset, encode_groups
 from crossroads.data.labels import encode
 from crossroads.data.pictures import Picture
 from crossroads.data.readers import read
@@ -150,7 +150,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         columns, names = encode(classes, what="y")
         data = replace(read((X, columns[codes])), classes=names)
         if groups is not None:
-            data = replace(data, groups=numbered(groups, len(data)))
+            data = replace(data, groups=encode_groups(groups, len(data)))
         folder = TemporaryFolder()
         run = self._trained(data, folder)
         self._hold(folder, run)

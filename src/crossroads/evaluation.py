@@ -1,19 +1,20 @@
-"""Probabilities and true labels in, one immutable `Evaluation` out: every headline figure with its interval.
+"""Computes an immutable `Evaluation` from probabilities and true labels. Accuracies have 95 % confidence intervals.
 
-Intervals are at 95 %. Which kind is used follows from how the images were taken, and `Evaluation.interval_method` says it:
+`Evaluation.interval_method` names the kind of interval:
 
-- ``wilson``: the images are independent. Accuracy takes the score interval of Wilson (1927), which stays honest near 0 and 1.
-  Balanced accuracy, a mean of one share a class, takes the Wilson limits of the classes combined by the method of Zou, Huang and
-  Zhang (2009), "A note on confidence interval estimation for a linear function of binomial proportions". A bootstrap would give a
-  class without a mistake no spread at all.
-- ``group bootstrap``: images come in groups (the 30 frames of one traffic sign), so that 1,000 images may be worth 33. Whole groups
-  are drawn with replacement (Field and Welsh 2007, "Bootstrapping clustered data"); the interval is the 2.5 and 97.5 percentiles.
-- ``wilson over groups``: too few groups, or too few with a mistake (or with a correct answer), for the bootstrap to see the spread:
-  without any mistake it would claim exactly 1. Wilson's interval is taken with the effective number of groups as n, as if all
-  images of a group were right or wrong together, which errs on the wide side. Groups of sizes s count as (sum s)^2 / sum s^2 equal
-  ones (Kish 1965, "Survey Sampling"): one group of 1,000 images among eight of one image is hardly more than one. Balanced accuracy
-  takes the limits of the classes, each with its own effective number, together as above; where groups hold several classes, the
-  classes are not independent, and the distances add up plainly and not in squares.
+- ``wilson``: The images are independent. The interval of the accuracy is the score interval of Wilson (1927), which holds near 0
+  and 1 too. The interval of the balanced accuracy, the mean of the recalls, combines the Wilson limits of the classes by the method
+  of Zou, Huang and Zhang (2009), "A note on confidence interval estimation for a linear function of binomial proportions". A
+  bootstrap would give a class without a mistake no spread at all.
+- ``group bootstrap``: The images come in groups, such as the 30 frames of one traffic sign, and 1,000 images may carry no more
+  information than 33. Whole groups are drawn with replacement (Field and Welsh 2007, "Bootstrapping clustered data"). The interval
+  reaches from the 2.5th to the 97.5th percentile.
+- ``wilson over groups``: Too few groups, or too few with a mistake or with a correct answer, for a bootstrap: without a mistake its
+  interval would be exactly 1. Wilson's interval is computed with the effective number of groups as n, as if the images of a group
+  were all right or all wrong, which is conservative. Groups of sizes s count as (sum s)^2 / sum s^2 groups of equal size (Kish
+  1965, "Survey Sampling"): one group of 1,000 images and eight of one image count as 1.02. The interval of the balanced accuracy
+  combines the classes as above, each with its own effective number. If groups contain several classes, the classes are not
+  independent, and the distances are added instead of their squares.
 """
 
 from __future__ import annotations
@@ -34,11 +35,11 @@ Z = 1.959963984540054
 RESAMPLES = 2_000
 BOOTSTRAP_SEED = 1_927
 MIN_GROUPS = 10
-"""With fewer effective groups the percentiles of a bootstrap are too narrow (Cameron, Gelbach and Miller 2008)."""
+"""With fewer effective groups the interval of a bootstrap is too narrow (Cameron, Gelbach and Miller 2008)."""
 MIN_INFORMATIVE_GROUPS = 5
-"""With fewer groups that hold a mistake, or a correct answer, many resamples hold none and the bootstrap's tail is an accident."""
+"""With fewer groups that contain a mistake, or a correct answer, many resamples contain none, and the bootstrap is unreliable."""
 CLIP = 1e-7
-"""Probabilities are raised to this before the logarithm, as Keras does: one confident mistake costs 16.1 nats, not infinity."""
+"""Smallest probability in the cross-entropy, as in Keras: one confident mistake costs 16.1 nats, not infinity."""
 CALIBRATION_BINS = 15
 MAX_MISTAKES = 20
 _CHUNK = 4_000_000
@@ -47,7 +48,7 @@ Interval = tuple[float, float]
 
 
 class ClassScore(NamedTuple):
-    """How one class fares. A figure that the data cannot tell is None: recall without images, precision without predictions."""
+    """The scores of one class. Recall is None without images, precision without predictions."""
 
     name: str
     precision: float | None
@@ -57,7 +58,7 @@ class ClassScore(NamedTuple):
 
 
 class Mistake(NamedTuple):
-    """One image that was given the wrong class, with the probability that the wrong class got."""
+    """One misclassified image, with the probability of the predicted class."""
 
     name: str
     true: str
@@ -67,26 +68,26 @@ class Mistake(NamedTuple):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Evaluation:
-    """What a classifier is worth on one data set.
+    """The scores of a classifier on one data set.
 
     Attributes:
         classes: Class names, in the order of the columns.
         n: Number of images.
-        groups: Number of groups that the images come in, or None where they are independent.
+        groups: Number of groups; None if the images are independent.
         loss: Mean cross-entropy in nats, probabilities clipped at `CLIP`.
-        accuracy: Share of images whose most probable class is the true one.
+        accuracy: Fraction of images whose most probable class is the true one.
         accuracy_interval: Its 95 % interval.
-        balanced_accuracy: Mean recall over the classes that occur.
+        balanced_accuracy: Mean recall over the classes with images.
         balanced_accuracy_interval: Its 95 % interval.
-        interval_method: ``wilson``, ``group bootstrap`` or ``wilson over groups``; the module says when.
-        top_k: For some k, the share of images whose true class is among the k most probable.
-        per_class: One score a class, in class order.
-        confusion_matrix: int64 (k, k), read-only; row i counts the images of class i by the class they were given.
+        interval_method: ``wilson``, ``group bootstrap`` or ``wilson over groups``; see `crossroads.evaluation`.
+        top_k: Top-k accuracy by k: the fraction of images whose true class is among the k most probable.
+        per_class: The scores of each class, in class order.
+        confusion_matrix: int64 (k, k), read-only; row i counts the images of class i by their predicted class.
         expected_calibration_error: Mean gap between confidence and accuracy over 15 equal bins (Guo et al. 2017).
-        mistakes: The most confident mistakes, at most `MAX_MISTAKES`, the most confident first.
-        seen_in_training: Images among the `n` that the classifier was trained on or chosen by; None where that is not known.
+        mistakes: The most confident mistakes, at most `MAX_MISTAKES`, most confident first.
+        seen_in_training: Images among the `n` that the classifier was trained on or chosen by; None if unknown.
         refused: The images that could not be read, with the reasons; they are not among the `n`.
-        warnings: What the user was warned of.
+        warnings: The warnings about the images and the scores.
     """
 
     classes: tuple[str, ...]
@@ -109,11 +110,11 @@ class Evaluation:
 
     @property
     def untested_classes(self) -> tuple[str, ...]:
-        """The classes without an image: they have no recall, and balanced accuracy is over the others."""
+        """The classes without images. They have no recall, and balanced accuracy is over the others."""
         return tuple(score.name for score in self.per_class if not score.support)
 
     def lines(self) -> Iterator[tuple[str, str | float]]:
-        """The figures as (name, value), in the order in which they are printed as ``name: value``."""
+        """Yields the scores as (name, value), in the order in which they are printed as ``name: value``."""
         yield "n", self.n
         if self.seen_in_training:
             yield "seen_in_training", self.seen_in_training
@@ -123,16 +124,16 @@ class Evaluation:
             yield "groups", self.groups
         yield "loss", self.loss
         yield "accuracy", self.accuracy
-        yield "accuracy_interval", _spell(self.accuracy_interval, self.interval_method)
+        yield "accuracy_interval", _with_method(self.accuracy_interval, self.interval_method)
         yield "balanced_accuracy", self.balanced_accuracy
-        yield "balanced_accuracy_interval", _spell(self.balanced_accuracy_interval, self.interval_method)
-        yield from ((f"top_{k}_accuracy", share) for k, share in self.top_k.items() if k > 1)
+        yield "balanced_accuracy_interval", _with_method(self.balanced_accuracy_interval, self.interval_method)
+        yield from ((f"top_{k}_accuracy", accuracy) for k, accuracy in self.top_k.items() if k > 1)
         yield "expected_calibration_error", self.expected_calibration_error
         if self.untested_classes:
             yield "untested_classes", f"{len(self.untested_classes)} of {len(self.classes)}, left out of balanced_accuracy"
 
     def summary(self) -> dict[str, Any]:
-        """The five headline figures, ready for JSON: n, accuracy, accuracy_interval, balanced_accuracy, loss."""
+        """Returns the five main scores, ready for JSON: n, accuracy, accuracy_interval, balanced_accuracy, loss."""
         return {
             "n": self.n,
             "accuracy": self.accuracy,
@@ -142,12 +143,12 @@ class Evaluation:
         }
 
     def to_json(self) -> dict[str, Any]:
-        """Everything, as plain values ready for JSON; a figure that the data cannot tell is None and nothing is NaN."""
+        """Returns everything as plain values, ready for JSON. Scores that are undefined are None, never NaN."""
         values = {**self.summary(), **asdict(self)}
         values["classes"] = list(self.classes)
         values["accuracy_interval"] = list(self.accuracy_interval)
         values["balanced_accuracy_interval"] = list(self.balanced_accuracy_interval)
-        values["top_k"] = {str(k): share for k, share in self.top_k.items()}
+        values["top_k"] = {str(k): accuracy for k, accuracy in self.top_k.items()}
         values["per_class"] = [score._asdict() for score in self.per_class]
         values["untested_classes"] = list(self.untested_classes)
         values["confusion_matrix"] = self.confusion_matrix.tolist()
@@ -157,7 +158,7 @@ class Evaluation:
         return values
 
     def table(self) -> str:
-        """The classes as text, one per line: name, precision, recall, F1, support; ``-`` where the data cannot tell.
+        """Returns the scores of the classes as text, one class per line, with ``-`` for an undefined score.
 
         A class without images is marked as not tested.
         """
@@ -180,35 +181,35 @@ def evaluate(
     groups: ArrayLike | None = None,
     top: tuple[int, ...] = (1, 3, 5),
 ) -> Evaluation:
-    """Scores predictions against the truth.
+    """Evaluates predictions.
 
     Args:
         probabilities: Float (n, k), rows that sum to 1. A tie goes to the class that comes first.
         labels: Integers (n,), indices into `classes`.
         classes: The k class names.
-        names: What to call each image in the list of mistakes; ``row 0``, ``row 1``, ... by default.
-        groups: Integers (n,); images with equal numbers are not independent of each other.
-        top: The k for which to count the true class among the k most probable; those not below the number of classes are left out.
+        names: Names of the images for the list of mistakes; ``row 0``, ``row 1``, ... by default.
+        groups: Integers (n,); images with equal numbers are not independent.
+        top: The k of the top-k accuracies. Those that are not below the number of classes are left out.
 
     Raises:
-        DataError: No rows, shapes that disagree, values that are no probabilities, labels out of range.
+        DataError: There are no rows, shapes disagree, values are not probabilities, or labels are out of range.
     """
     p, y = _checked(probabilities, labels, classes)
     n, k = p.shape
-    _require_length("names", None if names is None else len(names), n)
+    if names is not None and len(names) != n:
+        raise _other_shape("names", f"({n},), one name per row of the probabilities", (len(names),))
     group_numbers = None if groups is None else _group_numbers(groups, n)
     predicted = p.argmax(axis=1)
     matrix = np.bincount(y * k + predicted, minlength=k * k).reshape(k, k).astype(np.int64)
     matrix.setflags(write=False)
-    correct = predicted == y
-    recalls = matrix.diagonal()[matrix.sum(axis=1) > 0] / matrix.sum(axis=1)[matrix.sum(axis=1) > 0]
+    correct, support = predicted == y, matrix.sum(axis=1)
+    recalls = matrix.diagonal()[support > 0] / support[support > 0]
     accuracy, balanced = float(correct.mean()), float(recalls.mean())
     if group_numbers is None:
-        support = matrix.sum(axis=1)
-        method, plain = "wilson", wilson(int(correct.sum()), n)
-        even = _mean_of_shares(recalls, support[support > 0], independent=True)
+        method, interval = "wilson", wilson_interval(int(correct.sum()), n)
+        balanced_interval = _mean_recall_interval(recalls, support[support > 0], independent=True)
     else:
-        method, plain, even = _grouped_intervals(group_numbers, y, correct, accuracy, balanced)
+        method, interval, balanced_interval = _grouped_intervals(group_numbers, y, correct, accuracy, balanced)
     true_probability = p[np.arange(n), y]
     return Evaluation(
         classes=tuple(classes),
@@ -216,9 +217,9 @@ def evaluate(
         groups=None if group_numbers is None else int(group_numbers.max()) + 1,
         loss=float(-np.log(np.clip(true_probability, CLIP, 1.0)).mean()),
         accuracy=accuracy,
-        accuracy_interval=plain,
+        accuracy_interval=interval,
         balanced_accuracy=balanced,
-        balanced_accuracy_interval=even,
+        balanced_accuracy_interval=balanced_interval,
         interval_method=method,
         top_k=_top_k(p, y, true_probability, top),
         per_class=tuple(_class_scores(matrix, classes)),
@@ -228,77 +229,78 @@ def evaluate(
     )
 
 
-def wilson(correct: float, n: float) -> Interval:
-    """The 95 % score interval of the share `correct` / `n`, n > 0; both may be fractions, for an effective number of observations.
+def wilson_interval(correct: float, n: float) -> Interval:
+    """Returns the 95 % score interval of the proportion `correct` / `n`, n > 0. Neither must be an integer.
 
     Wilson (1927), "Probable inference, the law of succession, and statistical inference", J. Am. Stat. Assoc. 22, 209-212.
     """
-    share = correct / n
-    centre = (share + Z * Z / (2 * n)) / (1 + Z * Z / n)
-    half = Z / (1 + Z * Z / n) * math.sqrt(max(0.0, share * (1 - share)) / n + Z * Z / (4 * n * n))
-    # At a share of 0 or 1 one limit is the share itself; rounding must not put it a hair outside.
-    return max(0.0, min(share, centre - half)), min(1.0, max(share, centre + half))
+    p = correct / n
+    centre = (p + Z * Z / (2 * n)) / (1 + Z * Z / n)
+    half = Z / (1 + Z * Z / n) * math.sqrt(max(0.0, p * (1 - p)) / n + Z * Z / (4 * n * n))
+    # For p = 0 or 1 one limit is p itself, and rounding must not leave p outside.
+    return max(0.0, min(p, centre - half)), min(1.0, max(p, centre + half))
 
 
 def accuracy_interval(correct: NDArray[np.bool_], groups: NDArray[np.integer] | None = None) -> Interval:
-    """The 95 % interval of the share of True in `correct` (n,), n > 0: Wilson's, or over whole groups as `evaluate` has it."""
+    """Returns the 95 % interval of the accuracy, the fraction of True in `correct` (n,), n > 0, as `evaluate` computes it."""
     if groups is None:
-        return wilson(float(correct.sum()), len(correct))
+        return wilson_interval(float(correct.sum()), len(correct))
     numbers = _group_numbers(groups, len(correct))
     return _grouped_intervals(numbers, np.zeros(len(correct), np.int64), correct, float(correct.mean()), float(correct.mean()))[1]
 
 
-def _mean_of_shares(shares: NDArray[np.float64], numbers: NDArray[Any], *, independent: bool) -> Interval:
-    """The interval of the mean of the classes' recalls: Wilson limits of each class, their distances from the recall combined.
+def _mean_recall_interval(recalls: NDArray[np.float64], numbers: NDArray[Any], *, independent: bool) -> Interval:
+    """Combines the Wilson limits of the classes into an interval of their mean recall.
 
     Args:
-        shares: float (k,), the recalls.
-        numbers: (k,), how many observations each recall is worth.
-        independent: Whether one class tells nothing about another: distances then add up in squares, else plainly.
+        recalls: float (k,).
+        numbers: (k,), effective number of observations of each class.
+        independent: Whether the classes are independent. Then the squares of the distances from recall to limit are added,
+            otherwise the distances themselves.
     """
-    limits = np.array([wilson(share * n, n) for share, n in zip(shares.tolist(), numbers.tolist(), strict=True)])
+    limits = np.array([wilson_interval(recall * n, n) for recall, n in zip(recalls.tolist(), numbers.tolist(), strict=True)])
     order = 2 if independent else 1
-    below, above = (float(np.linalg.norm(limits[:, side] - shares, order)) / len(shares) for side in (0, 1))
-    mean = float(shares.mean())
+    below, above = (float(np.linalg.norm(limits[:, end] - recalls, order)) / len(recalls) for end in (0, 1))
+    mean = float(recalls.mean())
     return max(0.0, mean - below), min(1.0, mean + above)
 
 
-def effective(groups: NDArray[np.integer]) -> float:
-    """How many groups of equal size the groups that rows belong to, int (n,), are worth (Kish 1965)."""
-    return _effective(np.unique(groups, return_counts=True)[1])
+def effective_count(groups: NDArray[np.integer]) -> float:
+    """Returns the effective number of groups (Kish 1965), given the group of each row, int (n,)."""
+    return _effective_count(np.unique(groups, return_counts=True)[1])
 
 
-def _effective(sizes: NDArray[np.int64]) -> float:
-    """The same, of groups of these sizes."""
+def _effective_count(sizes: NDArray[np.int64]) -> float:
+    """Effective number of groups, given their sizes."""
     return float(sizes.sum()) ** 2 / float((sizes.astype(np.float64) ** 2).sum())
 
 
 def _grouped_intervals(
     groups: NDArray[np.int64], labels: NDArray[np.int64], correct: NDArray[np.bool_], accuracy: float, balanced: float
 ) -> tuple[str, Interval, Interval]:
-    """The method, the interval of the accuracy and that of the balanced accuracy where images come in groups."""
+    """The method and the intervals of accuracy and balanced accuracy for images in groups."""
     count = int(groups.max()) + 1
     with_correct = len(np.unique(groups[correct]))
     with_mistake = len(np.unique(groups[~correct]))
-    effective = _effective(np.bincount(groups))
+    effective = _effective_count(np.bincount(groups))
     if effective < MIN_GROUPS or min(with_correct, with_mistake) < MIN_INFORMATIVE_GROUPS:
         pairs, sizes = np.unique(labels * count + groups, return_counts=True)
         present = np.unique(labels)
-        numbers = np.array([_effective(sizes[pairs // count == label]) for label in present])
+        numbers = np.array([_effective_count(sizes[pairs // count == label]) for label in present])
         recalls = np.array([correct[labels == label].mean() for label in present])
-        mean = _mean_of_shares(recalls, numbers, independent=len(pairs) == count)
-        return "wilson over groups", wilson(accuracy * effective, effective), mean
-    plain, even = _resampled(groups, labels, correct, count)
-    return "group bootstrap", _percentiles(plain, accuracy), _percentiles(even, balanced)
+        balanced_interval = _mean_recall_interval(recalls, numbers, independent=len(pairs) == count)
+        return "wilson over groups", wilson_interval(accuracy * effective, effective), balanced_interval
+    accuracies, balanced_accuracies = _bootstrap(groups, labels, correct, count)
+    return "group bootstrap", _percentiles(accuracies, accuracy), _percentiles(balanced_accuracies, balanced)
 
 
-def _resampled(
+def _bootstrap(
     groups: NDArray[np.int64], labels: NDArray[np.int64], correct: NDArray[np.bool_], count: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Accuracy and balanced accuracy of `RESAMPLES` draws of whole groups, each float64 (RESAMPLES,).
 
-    Rows are first counted up by pair of class and group, of which there are hardly more than groups; a draw then only weighs these
-    counts, so its cost knows neither the number of images nor classes times groups.
+    Rows are counted by (class, group) first; a draw only weights these counts. Its cost is that of the pairs that occur, which are
+    hardly more than the groups, whatever the number of images.
     """
     pairs, pair_of_row = np.unique(labels * count + groups, return_inverse=True)
     total = np.bincount(pair_of_row).astype(np.float64)
@@ -306,7 +308,7 @@ def _resampled(
     group_of_pair, class_of_pair = pairs % count, pairs // count
     starts = np.flatnonzero(np.r_[True, class_of_pair[1:] != class_of_pair[:-1]])
     rng = np.random.default_rng(BOOTSTRAP_SEED)
-    plain, even = np.empty(RESAMPLES), np.empty(RESAMPLES)
+    accuracies, balanced = np.empty(RESAMPLES), np.empty(RESAMPLES)
     step = max(1, _CHUNK // max(count, len(pairs)))
     for begin in range(0, RESAMPLES, step):
         draws = min(step, RESAMPLES - begin)
@@ -315,10 +317,10 @@ def _resampled(
         class_hits = np.add.reduceat(weights * hits, starts, axis=1)
         class_total = np.add.reduceat(weights * total, starts, axis=1)
         occurs = class_total > 0
-        plain[begin : begin + draws] = class_hits.sum(axis=1) / class_total.sum(axis=1)
+        accuracies[begin : begin + draws] = class_hits.sum(axis=1) / class_total.sum(axis=1)
         recall = np.divide(class_hits, class_total, out=np.zeros_like(class_hits), where=occurs)
-        even[begin : begin + draws] = recall.sum(axis=1) / occurs.sum(axis=1)
-    return plain, even
+        balanced[begin : begin + draws] = recall.sum(axis=1) / occurs.sum(axis=1)
+    return accuracies, balanced
 
 
 def _percentiles(values: NDArray[np.float64], estimate: float) -> Interval:
@@ -329,7 +331,7 @@ def _percentiles(values: NDArray[np.float64], estimate: float) -> Interval:
 def _top_k(
     p: NDArray[np.float64], y: NDArray[np.int64], true_probability: NDArray[np.float64], top: tuple[int, ...]
 ) -> dict[int, float]:
-    """Ties rank by class order, as in the prediction itself, so that top-1 equals the accuracy."""
+    """Top-k accuracies. Ties rank by class order, as in the prediction, so that top-1 equals the accuracy."""
     k = p.shape[1]
     above = (p > true_probability[:, None]).sum(axis=1)
     rank = above + ((p == true_probability[:, None]) & (np.arange(k) < y[:, None])).sum(axis=1)
@@ -348,7 +350,7 @@ def _class_scores(matrix: NDArray[np.int64], classes: Sequence[str]) -> Iterator
 
 
 def _calibration_error(confidence: NDArray[np.float64], correct: NDArray[np.bool_]) -> float:
-    """Bins are (0, 1/15], (1/15, 2/15], ...; each counts by its share of the images (Guo et al. 2017, equation 3)."""
+    """Expected calibration error (Guo et al. 2017, equation 3), with bins (0, 1/15], (1/15, 2/15], ... weighted by their images."""
     bins = np.clip(np.ceil(confidence * CALIBRATION_BINS).astype(np.int64) - 1, 0, CALIBRATION_BINS - 1)
     gap = np.bincount(bins, weights=correct - confidence, minlength=CALIBRATION_BINS)
     return float(np.abs(gap).sum() / len(confidence))
@@ -369,41 +371,50 @@ def _mistakes(
 
 
 def _checked(probabilities: ArrayLike, labels: ArrayLike, classes: Sequence[str]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """The arguments as float64 (n, k) and int64 (n,), or a `DataError` that says which of them is wrong."""
+    """The arguments as float64 (n, k) and int64 (n,). Raises `DataError` if one of them is wrong."""
     p = np.asarray(probabilities, dtype=np.float64)
     if p.ndim != 2 or p.shape[1] != len(classes) or p.shape[1] == 0:
-        raise DataError(f"probabilities must have the shape (n, {len(classes)}), one column a class", received=p.shape)
+        raise _other_shape("probabilities", f"(n, {len(classes)}), one column per class", p.shape)
     if len(p) == 0:
-        raise DataError("an evaluation needs at least one image", received="none")
+        raise DataError("an evaluation needs at least one image", code="no-images", received="none")
     if not np.isfinite(p).all() or p.min() < -1e-6 or p.max() > 1 + 1e-3 or np.abs(p.sum(axis=1) - 1).max() > 1e-2:
         bad = np.flatnonzero(~(np.isfinite(p).all(axis=1) & (np.abs(p.sum(axis=1) - 1) <= 1e-2) & (p.min(axis=1) >= -1e-6)))
         row = int(bad[0]) if len(bad) else int(p.max(axis=1).argmax())
-        raise DataError("each row must hold probabilities that sum to 1", received=f"{p[row].tolist()[:8]} in row {row}")
+        raise DataError(
+            "each row must be probabilities that sum to 1",
+            code="not-probabilities",
+            field="probabilities",
+            received=f"{p[row].tolist()[:8]} in row {row}",
+        )
     y = np.asarray(labels)
     if y.shape != (len(p),):
-        raise DataError(f"labels must have the shape ({len(p)},), one a row of the probabilities", received=y.shape)
+        raise _other_shape("labels", f"({len(p)},), one label per row of the probabilities", y.shape)
     if not np.issubdtype(y.dtype, np.integer):
-        raise DataError("labels must be whole numbers, indices into the classes", received=y.dtype)
+        raise DataError("labels must be integers, indices into the classes", code="not-integers", field="labels", received=y.dtype)
     outside = np.flatnonzero((y < 0) | (y >= len(classes)))
     if len(outside):
-        raise DataError(f"labels must lie in 0..{len(classes) - 1}", received=f"{y[outside[0]]} in row {outside[0]}")
+        raise DataError(
+            f"labels must be in 0..{len(classes) - 1}",
+            code="out-of-range",
+            field="labels",
+            received=f"{y[outside[0]]} in row {outside[0]}",
+        )
     return p, y.astype(np.int64)
 
 
 def _group_numbers(groups: ArrayLike, n: int) -> NDArray[np.int64]:
-    """Groups renumbered to 0, 1, ..., without gaps."""
+    """Groups renumbered to 0, 1, ... without gaps, int64 (n,)."""
     given = np.asarray(groups)
     if given.shape != (n,):
-        raise DataError(f"groups must have the shape ({n},), one a row of the probabilities", received=given.shape)
+        raise _other_shape("groups", f"({n},), one group per row of the probabilities", given.shape)
     return np.unique(given, return_inverse=True)[1].astype(np.int64)
 
 
-def _require_length(what: str, length: int | None, n: int) -> None:
-    if length is not None and length != n:
-        raise DataError(f"{what} must be {n}, one a row of the probabilities", received=length)
+def _other_shape(argument: str, expected: str, received: tuple[int, ...]) -> DataError:
+    return DataError(f"{argument} must have the shape {expected}", code="other-shape", field=argument, received=received)
 
 
-def _spell(interval: Interval, method: str) -> str:
+def _with_method(interval: Interval, method: str) -> str:
     return f"{interval[0]:.4f} to {interval[1]:.4f} (95 %, {method})"
 
 

@@ -1,4 +1,4 @@
-"""The one seam to OpenVINO: an inference graph in float32, run on batches, with no telemetry."""
+"""The only module that uses OpenVINO to run graphs: in float32, in batches, and without telemetry."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ from numpy.typing import NDArray
 from crossroads.errors import ArtifactError
 
 BATCH = 32
-"""Images a request. Measured on 2 cores: a three-layer CNN at 32 px runs 10,400 images/s at 32, 9,400 at 16, 6,600 at 64 and
-4,800 at 128, since the activations of a larger batch leave the cache; at 96 px all from 32 to 256 are within a third."""
+"""Images per request. Measured on 2 cores: a three-layer CNN at 32 px runs 10,400 images/s at 32, 9,400 at 16, 6,600 at 64 and
+4,800 at 128, since the activations of a larger batch do not fit in the cache. At 96 px, 32 to 256 are within a third."""
 
 _TELEMETRY = "openvino_telemetry"
 _importing = threading.Lock()
 _compiling = threading.Lock()
-"""One graph at a time is read or compiled. Where several threads compiled different graphs at once, OpenVINO 2026.4 ended one
+"""Held while a graph is read or compiled. When several threads compiled different graphs at once, OpenVINO 2026.4 ended one
 process in 700 with a segmentation fault."""
 
 
 def runtime() -> Any:
-    """The module `openvino`. Always import it through this function.
+    """Returns the module `openvino`. Always import it through this function.
 
     `import openvino` reports itself to an analytics server and writes an identifier to the user's home, unless its package
-    `openvino_telemetry` cannot be imported: it then takes a stub of its own. So that package is hidden during this import only.
+    `openvino_telemetry` cannot be imported: it then uses its own stub. So that package is hidden during this import only.
     """
     return without_telemetry("openvino")
 
 
 def without_telemetry(name: str) -> Any:
-    """The module `name`, of OpenVINO or a tool of its makers, imported as `runtime` says and ready for threads."""
+    """Returns the module `name`, of OpenVINO or one of its tools, imported as in `runtime` and safe for threads."""
     with _importing:
         if name in sys.modules or _TELEMETRY in sys.modules:
             module = importlib.import_module(name)
@@ -56,13 +56,13 @@ def without_telemetry(name: str) -> Any:
 
 @cache
 def _fill_type_tables() -> None:
-    """Make OpenVINO's Python module fill its two tables of element types now, while no other thread can use them.
+    """Makes OpenVINO's Python module fill its two tables of element types while no other thread can use them.
 
-    Left alone, they deadlock (OpenVINO 2026.4). Each table is a static variable of a C++ function, filled by the first call under
+    Otherwise they can deadlock (OpenVINO 2026.4). Each table is a static variable of a C++ function, filled by the first call under
     the compiler's guard. While it fills a table, pybind11 looks up NumPy's C interface and releases Python's lock (the GIL) for
-    a moment. A second thread then takes the GIL, calls the same function and waits at the guard without releasing the GIL, for
-    which the first one waits. No Python code runs again in that process. `Tensor.data`, which every request reads and writes, uses
-    one table; `Tensor(array)` uses the other. With 24 threads this happened in 8 of 60 process starts
+    a moment. A second thread then takes the GIL, calls the same function and waits at the guard without releasing the GIL, while
+    the first one waits for the GIL. No Python code runs again in that process. `Tensor.data`, which every request reads and writes,
+    uses one table; `Tensor(array)` uses the other. With 24 threads this happened in 8 of 60 process starts
     (`python -m benchmarks threads`).
     """
     tensor = importlib.import_module("openvino").Tensor(np.zeros(1, np.uint8))
@@ -72,19 +72,15 @@ def _fill_type_tables() -> None:
 class Graph:
     """A graph from uint8 images (n, size, size, 3) to float32 results (n, ...), such as probabilities (n, k), any n.
 
-    It is compiled twice, each at first need: for few images with all threads on one request, for many with requests side by side.
-    Threads may share it, since no request serves two calls at a time. A forked process compiles it again. A pickle holds the
-    absolute path, from which the graph is read again.
+    It is compiled twice, on first use: for few images with all threads on one request, for many with parallel requests. Threads
+    may share it, since no request serves two calls at a time. A forked process compiles it again. A pickle holds the absolute path.
 
     Args:
-        path: The ``.xml`` file; its ``.bin`` lies beside it.
+        path: The ``.xml`` file; its ``.bin`` is beside it.
         threads: CPU threads to use, None for all.
 
-    Attributes:
-        threads: As given.
-
     Raises:
-        ArtifactError: The file is no graph that OpenVINO can read.
+        ArtifactError: OpenVINO cannot read the file.
     """
 
     def __init__(self, path: Path, *, threads: int | None = None) -> None:
@@ -96,7 +92,7 @@ class Graph:
                 self._model = runtime().Core().read_model(str(path))
         except RuntimeError as error:
             raise ArtifactError(
-                f"{path} must be an OpenVINO graph", received=_first_line(error), hint="write the artifact again"
+                f"{path} must be an OpenVINO graph", code="not-a-graph", received=_last_line(error), hint="write the artifact again"
             ) from error
         _graphs.add(self)
 
@@ -104,9 +100,9 @@ class Graph:
         return partial(Graph, threads=self.threads), (self._path,)
 
     def _leave_behind(self) -> None:
-        """In a forked process, give up what was compiled: it needs the threads of the parent.
+        """Drops the compiled graphs in a forked process: they need the threads of the parent.
 
-        It is never freed, not even at exit. Freeing it would wait for those threads, or end in a segmentation fault.
+        They are never freed, not even at exit. Freeing them would wait for those threads, or end in a segmentation fault.
         """
         compiled = [self.__dict__.pop(name, None) for name in ("_for_few", "_for_many")]
         ctypes.pythonapi.Py_IncRef(ctypes.py_object((compiled, self._idle_for_few)))
@@ -114,36 +110,33 @@ class Graph:
 
     @property
     def signature(self) -> tuple[str, str]:
-        """Input and output as OpenVINO spells them, such as ``u8[?,32,32,3]`` and ``f32[?,43]``."""
-        ends = (self._model.inputs, self._model.outputs)
-        return tuple(
-            ",".join(f"{end.get_element_type().get_type_name()}{end.get_partial_shape()}" for end in side) for side in ends
-        )  # type: ignore[return-value]
+        """Input and output in OpenVINO's notation, such as ``u8[?,32,32,3]`` and ``f32[?,43]``."""
+        return _notation(self._model.inputs), _notation(self._model.outputs)
 
     def __call__(self, images: NDArray[np.uint8], *, batch: int = BATCH) -> NDArray[np.float32]:
-        """Results float32 (n, ...) of images uint8 (n, size, size, 3); the batch size changes only the speed."""
+        """Computes the results, float32 (n, ...), of images, uint8 (n, size, size, 3). The batch size affects only the speed."""
         if 0 < len(images) <= batch:
             return self._run_few(np.ascontiguousarray(images))
         return self.run((images[start : start + batch] for start in range(0, len(images), batch)), len(images))
 
     def _run_few(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        # A compiled model that is called itself has one request for all threads, whose results they would overwrite.
+        # Calling the compiled model itself would use one request for all threads, which would overwrite each other's results.
         compiled = self._compiled_once("_for_few")
         try:
-            request = self._idle_for_few.pop()  # one atomic step, so no other thread takes the same
+            request = self._idle_for_few.pop()  # atomic, so that no other thread takes the same one
         except IndexError:
             request = compiled.create_infer_request()
         request.infer({0: images})
-        found = np.array(request.get_output_tensor(0).data, dtype=np.float32)
+        result = np.array(request.get_output_tensor(0).data, dtype=np.float32)
         self._idle_for_few.append(request)
-        return found
+        return result
 
     def run(self, batches: Iterable[NDArray[np.uint8]], most: int) -> NDArray[np.float32]:
-        """Results float32 (n, ...) of batches that are made while earlier ones are computed.
+        """Computes the results, float32 (n, ...), of batches that are made while earlier ones are computed.
 
         Args:
             batches: uint8 (b, size, size, 3) each.
-            most: At most how many images there are in all.
+            most: An upper limit of the number of images.
         """
         out = np.empty((most, *self.shape), np.float32)
         done = 0
@@ -153,13 +146,13 @@ class Graph:
         return out[:done]
 
     def stream(self, batches: Iterable[NDArray[np.uint8]]) -> Iterator[NDArray[np.float32]]:
-        """Results float32 (b, ...) of each batch, in order; at most a few batches are in memory at a time.
+        """Yields the results, float32 (b, ...), of each batch, in order. A few batches are in memory at a time.
 
         Args:
             batches: uint8 (b, size, size, 3) each; they are made while earlier ones are computed.
         """
-        # Plain requests in turn, not OpenVINO's AsyncInferQueue: its callbacks wait for Python's lock on a thread that the end of
-        # the graph waits for while it holds that lock: a graph dropped right after its last batch hangs (OpenVINO 2026.4).
+        # OpenVINO's AsyncInferQueue is not used, since a graph that is dropped right after its last batch hangs (OpenVINO 2026.4):
+        # the destructor holds Python's lock and waits for a thread whose callback waits for that lock.
         compiled = self._compiled_once("_for_many")
         idle = [compiled.create_infer_request() for _ in range(self._requests)]
         running: deque[Any] = deque()
@@ -187,16 +180,16 @@ class Graph:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of one image's result."""
+        """Shape of the result of one image."""
         return tuple(dimension.get_length() for dimension in list(self._model.outputs[0].get_partial_shape())[1:])
 
     @property
     def _requests(self) -> int:
-        # One more than OpenVINO can run at a time waits in line, so that none stands still while the caller takes a result.
+        # One more than OpenVINO can run at a time, so that none is idle while the caller takes a result.
         return int(self._for_many.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")) + 1
 
     def _compiled_once(self, name: str) -> Any:
-        """The compiled graph of one kind; no other graph is waited for once it is there."""
+        """Returns a compiled graph. Waits for other graphs only if it is not compiled yet."""
         if name not in self.__dict__:
             with _compiling:
                 return getattr(self, name)
@@ -211,7 +204,7 @@ class Graph:
         return self._compiled("THROUGHPUT")
 
     def _compiled(self, hint: str) -> Any:
-        # Left to itself, a CPU with bfloat16 units computes in bfloat16, which moves probabilities in the third digit.
+        # By default a CPU with bfloat16 units computes in bfloat16, which changes probabilities in the third digit.
         config: dict[str, str | int] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": hint}
         if self.threads is not None:
             config["INFERENCE_NUM_THREADS"] = self.threads
@@ -221,8 +214,8 @@ class Graph:
 _graphs: weakref.WeakSet[Graph] = weakref.WeakSet()
 
 
-def _begin_anew() -> None:
-    """In a forked process, which has a single thread, release all locks and compile all graphs again when they are used."""
+def _after_fork() -> None:
+    """Replaces the locks and drops the compiled graphs in a forked process, which has a single thread."""
     global _importing, _compiling
     _importing, _compiling = threading.Lock(), threading.Lock()
     for graph in list(_graphs):
@@ -230,9 +223,13 @@ def _begin_anew() -> None:
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows
-    os.register_at_fork(after_in_child=_begin_anew)
+    os.register_at_fork(after_in_child=_after_fork)
 
 
-def _first_line(error: Exception) -> str:
+def _notation(tensors: Iterable[Any]) -> str:
+    return ",".join(f"{tensor.get_element_type().get_type_name()}{tensor.get_partial_shape()}" for tensor in tensors)
+
+
+def _last_line(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__

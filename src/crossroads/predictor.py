@@ -1,4 +1,4 @@
-"""The single way from an image to ranked labels. Evaluation, prediction and serving all go through it; it needs no Keras."""
+"""From images to ranked labels, without Keras. Evaluation, prediction and serving all use it."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from crossroads._runtime.process import warnings_shown
 from crossroads.artifact import GRAPH, Manifest, open_verified
 from crossroads.data.dataset import Dataset
-from crossroads.data.loading import Refusal, Streamed, nothing_readable, stream, stream_pictures
+from crossroads.data.loading import Refusal, Streamed, no_readable_image, stream, stream_pictures
 from crossroads.data.pictures import Picture
-from crossroads.errors import ArtifactError, DataError, ImageRefused
+from crossroads.errors import ArtifactError, DataError, ImageRefused, option
 from crossroads.evaluation import Evaluation, evaluate
 from crossroads.files._words import shown
 from crossroads.inference import BATCH, Graph
@@ -34,7 +34,7 @@ class Ranked(NamedTuple):
 
 
 class Prediction(NamedTuple):
-    """The most probable classes of one image, the best first."""
+    """The most probable classes of one image, most probable first."""
 
     name: str
     labels: tuple[Ranked, ...]
@@ -50,8 +50,8 @@ class Scored(NamedTuple):
     Attributes:
         probabilities: float32 (n, k).
         dataset: The n rows that became images, in their order.
-        refusals: The other rows.
-        digests: uint8 (n, 16), of what was decoded.
+        refusals: The rows that did not become images.
+        digests: Digests of the decoded files, uint8 (n, 16).
     """
 
     probabilities: NDArray[np.float32]
@@ -61,47 +61,48 @@ class Scored(NamedTuple):
 
 
 class _Answer(NamedTuple):
-    """The probabilities of one image, float32 (k,), with its place and digest."""
+    """The probabilities of one image, float32 (k,), with its position and digest."""
 
-    place: int
+    position: int
     digest: bytes
     probabilities: NDArray[np.float32]
 
 
 class Predictor:
-    """A trained classifier, ready to use. Made by `load`.
+    """A trained classifier. `load` creates it.
 
-    Threads may share one, from the first request on, and so may forked processes. A pickle holds the absolute path of the artifact,
-    not the artifact: unpickled, in this process or another one, a predictor is loaded and verified again. `copy.copy` and
-    `copy.deepcopy` return the predictor itself, which never changes.
+    Threads and forked processes may share one. A pickle holds the absolute path of the artifact: unpickling loads and verifies the
+    artifact again, in this process or another one. `copy.copy` and `copy.deepcopy` return the predictor itself, which is immutable.
     """
 
     def __init__(self, manifest: Manifest, graph: Graph) -> None:
         self._manifest = manifest
         self._graph = graph
-        self._folder = manifest.folder.absolute()  # now: the working directory may be another one later
+        self._folder = manifest.folder.absolute()  # the working directory may change later
 
     @classmethod
     @warnings_shown()
     def load(cls, folder: str | PathLike[str], *, threads: int | None = None) -> Self:
-        """The classifier in an artifact. Of its files those are read, and first verified, that inference needs.
+        """Loads the classifier of an artifact. Verifies and reads only the files that inference needs.
 
         Args:
-            folder: A finished artifact, the `Run` that made it, or the `path` of a draft.
+            folder: A finished artifact, the `Run` that wrote it, or the `path` of a draft.
             threads: CPU threads to use, None for all.
 
         Raises:
-            ArtifactError: No artifact, or one that was changed after it was written.
+            ArtifactError: The folder is not an artifact, or was changed after it was written.
         """
         if threads is not None and threads < 1:
-            raise ArtifactError("threads must be at least 1", received=threads)
+            raise ArtifactError(f"{option('threads')} must be at least 1", code="out-of-range", field="threads", received=threads)
         manifest = open_verified(folder, only=GRAPH)
         graph = Graph(manifest.folder / GRAPH[0], threads=threads)
         size, k = manifest.resize.size, len(manifest.classes)
         expected = (f"u8[?,{size},{size},3]", f"f32[?,{k}]")
         if graph.signature != expected:
             raise ArtifactError(
-                f"{manifest.folder / GRAPH[0]} must map {expected[0]} to {expected[1]}", received=" to ".join(graph.signature)
+                f"{manifest.folder / GRAPH[0]} must map {expected[0]} to {expected[1]}",
+                code="other-signature",
+                received=" to ".join(graph.signature),
             )
         return cls(manifest, graph)
 
@@ -116,7 +117,7 @@ class Predictor:
 
     @property
     def manifest(self) -> Manifest:
-        """What the artifact says of itself."""
+        """The manifest of the artifact."""
         return self._manifest
 
     @property
@@ -126,26 +127,29 @@ class Predictor:
 
     @property
     def size(self) -> int:
-        """Side in pixels of the square that the network takes."""
+        """Side in pixels of the square input of the network."""
         return self._manifest.resize.size
 
     def probabilities(self, pixels: NDArray[np.uint8], *, batch: int = BATCH) -> NDArray[np.float32]:
-        """Probabilities of images that already have the right size.
+        """Computes the probabilities of images that already have the right size.
 
         Args:
             pixels: uint8 (n, size, size, 3), RGB.
-            batch: Images a request; changes the speed only.
+            batch: Images per request; affects only the speed.
 
         Returns:
             float32 (n, k), rows that sum to 1.
 
         Raises:
-            DataError: Another shape or dtype.
+            DataError: The shape or dtype differs.
         """
         shape = (self.size, self.size, 3)
         if pixels.ndim != 4 or pixels.shape[1:] != shape or pixels.dtype != np.uint8:
             raise DataError(
-                f"pixels must be uint8 with the shape (n, {self.size}, {self.size}, 3)", received=f"{pixels.dtype} {pixels.shape}"
+                f"pixels must be uint8 with the shape (n, {self.size}, {self.size}, 3)",
+                code="other-shape",
+                field="pixels",
+                received=f"{pixels.dtype} {pixels.shape}",
             )
         return self._graph(pixels, batch=batch)
 
@@ -153,15 +157,15 @@ class Predictor:
     def probabilities_of(
         self, dataset: Dataset, *, strict: bool = False, progress: Callable[[int, int], None] | None = None
     ) -> Scored:
-        """Probabilities of all rows of a data set, decoded while earlier ones are computed, in bounded memory.
+        """Computes the probabilities of all rows of a data set. Decodes images during inference, in bounded memory.
 
         Args:
-            dataset: Any data set; its labels and classes are not looked at.
-            strict: Whether the first row that does not become an image is an error.
-            progress: Called with the rows done and their number.
+            dataset: Any data set; its labels and classes are ignored.
+            strict: Whether a row that does not become an image is an error.
+            progress: Called with the number of rows done and of all rows.
 
         Raises:
-            DataError: No rows, no row that becomes an image, or with `strict` any row that does not.
+            DataError: No row becomes an image, or with `strict` a row does not.
         """
         probabilities = np.empty((len(dataset), len(self.classes)), np.float32)
         kept: list[int] = []
@@ -182,16 +186,16 @@ class Predictor:
         if progress is not None:
             progress(len(dataset), len(dataset))
         if not kept:
-            raise nothing_readable(dataset, refusals)
-        known = np.frombuffer(digests, np.uint8).reshape(len(kept), -1)
-        return Scored(probabilities[: len(kept)], dataset.select(kept) if refusals else dataset, tuple(refusals), known)
+            raise no_readable_image(dataset, refusals)
+        rows = dataset.select(kept) if refusals else dataset
+        return Scored(probabilities[: len(kept)], rows, tuple(refusals), np.frombuffer(digests, np.uint8).reshape(len(kept), -1))
 
     def _answers(self, images: Iterable[Streamed], refuse: Callable[[int, ImageRefused], None]) -> Iterator[_Answer]:
-        """The probabilities of each image, in order; images are decoded while earlier ones are computed.
+        """Yields the probabilities of each image, in order. Images are decoded while earlier ones are computed.
 
         Args:
             images: Any number; only a few batches are held at a time.
-            refuse: Called with the place and the reason of each that is no image, in order; what it raises ends all.
+            refuse: Called, in order, with the position and the reason of each refused image. An exception ends the iteration.
         """
         waiting: deque[tuple[int, bytes]] = deque()
 
@@ -210,23 +214,23 @@ class Predictor:
                 yield np.stack(batch)
 
         rest = batches()
-        start = list(itertools.islice(rest, 2))
-        # For one batch, a single request on all threads is fastest; for more, parallel requests are.
-        values = map(self._graph, start) if len(start) < 2 else self._graph.stream(itertools.chain(start, rest))
+        first_two = list(itertools.islice(rest, 2))
+        # A single request on all threads is fastest for one batch, parallel requests for more.
+        values = map(self._graph, first_two) if len(first_two) < 2 else self._graph.stream(itertools.chain(first_two, rest))
         for answer in itertools.chain.from_iterable(values):
             yield _Answer(*waiting.popleft(), answer)
 
     def predict(self, images: Iterable[Picture] | NDArray[np.uint8], top: int = 5) -> list[Prediction]:
-        """The most probable classes of each image.
+        """Predicts the most probable classes of each image.
 
         Args:
             images: Paths, encoded files as bytes, Pillow images, or arrays (h, w), (h, w, 1), (h, w, 3) or (h, w, 4), read as
-                `crossroads.read` reads them. Any iterable, gone through once; few of its images are in memory at a time.
-            top: How many classes to rank, at least 1; at most all are given.
+                `crossroads.read` reads them. Any iterable; it is consumed once, with few images in memory at a time.
+            top: Number of classes to rank, at least 1.
 
         Raises:
-            ImageRefused: One of them is no readable image; the message names it.
-            DataError: `top` below 1, or one image in place of several.
+            ImageRefused: An image cannot be read; the message names it.
+            DataError: `top` is below 1, or `images` is a single image.
         """
         predictions, _ = self._predict(images, top, strict=True)
         return predictions
@@ -234,10 +238,10 @@ class Predictor:
     def predict_each(
         self, images: Iterable[Picture] | NDArray[np.uint8], top: int = 5
     ) -> tuple[list[Prediction], list[ImageRefused]]:
-        """`predict`, with the images that cannot be read told apart and not as the end of all.
+        """Predicts as `predict` does, but goes on after images that cannot be read.
 
         Returns:
-            The predictions of the others, in their order, and one refusal an image that cannot be read.
+            The predictions of the readable images, in their order, and one refusal per image that cannot be read.
 
         Raises:
             DataError: As for `predict`.
@@ -249,69 +253,72 @@ class Predictor:
         self, images: Iterable[Picture] | NDArray[np.uint8], top: int, *, strict: bool
     ) -> tuple[list[Prediction], list[ImageRefused]]:
         if top < 1:
-            raise DataError("top must be at least 1", received=top)
+            raise DataError(f"{option('top')} must be at least 1", code="out-of-range", field="top", received=top)
         names: dict[int, str] = {}
         predictions: list[Prediction] = []
         refused: list[ImageRefused] = []
 
-        def refuse(place: int, error: ImageRefused) -> None:
-            name = names.pop(place, f"image {place}")
-            named = ImageRefused(f"{name}: {error.rule}", received=error.received, hint=error.hint)
+        def refuse(position: int, error: ImageRefused) -> None:
+            name = names.pop(position, f"image {position}")
+            named = ImageRefused(f"{name}: {error.rule}", code=error.code, received=error.received, hint=error.hint)
             named.name = name
             refused.append(named)
             if strict:
                 raise named from error
 
-        for place, _, answer in self._answers(stream_pictures(_named(images, names), self.manifest.resize), refuse):
-            predictions.append(Prediction(names.pop(place, f"image {place}"), self._ranked(answer, top)))
+        for position, _, answer in self._answers(stream_pictures(_named(images, names), self.manifest.resize), refuse):
+            predictions.append(Prediction(names.pop(position, f"image {position}"), self._ranked(answer, top)))
         return predictions, refused
 
     def _ranked(self, probabilities: NDArray[np.float32], top: int) -> tuple[Ranked, ...]:
-        # A stable sort: a tie goes to the class that comes first, as in the evaluation.
+        # A stable sort gives a tie to the class that comes first, as in the evaluation.
         best = np.argsort(-probabilities, kind="stable")[:top].tolist()
         return tuple(Ranked(self.classes[i], float(probabilities[i])) for i in best)
 
 
 def _named(images: Iterable[Picture], names: dict[int, str]) -> Iterator[Picture]:
-    """The images one by one; the paths among them are noted in `names` by their place."""
-    for place, image in enumerate(_several(images)):
+    """Yields the images. Enters the paths among them in `names` by their position."""
+    if _is_single_image(images) or not isinstance(images, Iterable):
+        folder = isinstance(images, str | PathLike) and Path(images).is_dir()
+        raise DataError(
+            "predict takes a sequence of images",
+            code="not-a-sequence",
+            field="images",
+            received=type(images).__name__,
+            hint="give the files of the folder" if folder else "put the image in a list",
+        )
+    for position, image in enumerate(images):
         if isinstance(image, str | PathLike):
-            names[place] = shown(str(image))
+            names[position] = shown(str(image))
         yield image
 
 
-def _several(images: Iterable[Picture]) -> Iterable[Picture]:
-    if _is_one(images) or not isinstance(images, Iterable):
-        folder = isinstance(images, str | PathLike) and Path(images).is_dir()
-        hint = "give the files of the folder" if folder else "put the image in a list"
-        raise DataError("predict takes a sequence of images", received=type(images).__name__, hint=hint)
-    return images
-
-
-def _is_one(images: object) -> bool:
-    """Whether this is a single image, although a program could iterate over it."""
+def _is_single_image(images: object) -> bool:
+    """Whether this is a single image, although it may be iterable."""
     if isinstance(images, np.ndarray):
         return images.ndim == 0 or (images.ndim in (2, 3) and images.dtype.kind in "buif")
     return isinstance(images, str | bytes | bytearray | memoryview | PathLike)
 
 
 def _reloaded(kind: type[Predictor], folder: Path, files: dict[str, Any], threads: int | None) -> Predictor:
-    """The predictor that was pickled, if its artifact is still where it was.
+    """Loads the predictor that was pickled.
 
     Raises:
-        ArtifactError: The artifact is gone, damaged, or another one has taken its place.
+        ArtifactError: The artifact is gone, damaged, or was replaced by another one.
     """
     try:
         predictor = kind.load(folder, threads=threads)
     except ArtifactError as error:
         raise ArtifactError(
             f"a pickled predictor is loaded again from its artifact: {error.rule}",
+            code=error.code,
             received=error.received,
             hint="keep the artifact where it was when the predictor was loaded, or load it from its new place",
         ) from error
     if predictor.manifest.files != files:
         raise ArtifactError(
             "a pickled predictor is loaded again from its artifact, which must be the same",
+            code="other-artifact",
             received=f"another artifact in {folder}",
             hint="load that one with crossroads.load, or put the first one back",
         )
@@ -319,20 +326,20 @@ def _reloaded(kind: type[Predictor], folder: Path, files: dict[str, Any], thread
 
 
 def load(folder: str | PathLike[str], *, threads: int | None = None) -> Predictor:
-    """The classifier in an artifact: `Predictor.load`. Takes and raises what that does."""
+    """Loads the classifier of an artifact, as `Predictor.load` does."""
     return Predictor.load(folder, threads=threads)
 
 
 def score(
     predictor: Predictor, dataset: Dataset, strict: bool, watcher: Watcher, *, stage: str = "testing"
 ) -> tuple[Scored, Evaluation]:
-    """Probabilities and scores of a data set whose classes are the predictor's; raises as `Predictor.probabilities_of`."""
+    """Scores a data set whose classes are the predictor's. Raises as `Predictor.probabilities_of` does."""
     scored = predictor.probabilities_of(dataset, strict=strict, progress=partial(watcher.progress, stage))
     return scored, replace(_evaluation(scored.probabilities, scored.dataset), refused=scored.refusals)
 
 
 def score_pixels(predictor: Predictor, pixels: NDArray[np.uint8], dataset: Dataset) -> Evaluation:
-    """Scores of images that are already in memory, uint8 (n, size, size, 3), the rows of `dataset`."""
+    """Scores the rows of `dataset` from their pixels, uint8 (n, size, size, 3)."""
     return _evaluation(predictor.probabilities(pixels), dataset)
 
 
@@ -342,7 +349,7 @@ def _evaluation(probabilities: NDArray[np.float32], dataset: Dataset) -> Evaluat
 
 
 class _Names(Sequence[str]):
-    """The names of a data set's rows, made when asked for: few of them are shown."""
+    """The names of the rows of a data set, made on demand: few of them are shown."""
 
     def __init__(self, dataset: Dataset) -> None:
         self._dataset = dataset

@@ -135,7 +135,7 @@ class Relay:
 
     Args:
         watcher: Receives everything first.
-        noted: Is then called with each note and each warning.
+        after_note: Is then called with each note and each warning.
         after_progress: Is then called after each part of a stage.
         after_step: Is then called after each batch.
         after_epoch: Is then called with each epoch and their total.
@@ -149,20 +149,20 @@ class Relay:
         self,
         watcher: Watcher,
         *,
-        noted: Callable[[str], object] = lambda _: None,
+        after_note: Callable[[str], object] = lambda _: None,
         after_progress: Callable[[], object] = lambda: None,
         after_step: Callable[[], object] = lambda: None,
         after_epoch: Callable[[EpochRecord, int], object] = lambda _record, _total: None,
     ) -> None:
         self.warnings: tuple[str, ...] = ()
         self.raised: Exception | None = None
-        self._watcher, self._noted, self._after_progress = watcher, noted, after_progress
+        self._watcher, self._after_note, self._after_progress = watcher, after_note, after_progress
         self._after_step, self._after_epoch = after_step, after_epoch
 
     def note(self, text: str) -> None:
         """Pass it on."""
         self._tell(self._watcher.note, text)
-        self._noted(text)
+        self._after_note(text)
 
     def warning(self, text: str) -> None:
         """Keep it and pass it on, once."""
@@ -170,7 +170,7 @@ class Relay:
             return
         self.warnings = (*self.warnings, text)
         self._tell(self._watcher.warning, text)
-        self._noted(text)
+        self._after_note(text)
 
     def progress(self, stage: str, done: int, total: int) -> None:
         """Pass it on."""

@@ -64,7 +64,7 @@ class Augmentation:
             _require_range(f"augmentation.{name}", getattr(self, name), 0.0, top)
 
     @property
-    def moves(self) -> bool:
+    def active(self) -> bool:
         """Whether any image is changed at all."""
         return self != Augmentation()
 
@@ -178,7 +178,7 @@ class Recipe:
             raise RecipeError(
                 "weight_decay does nothing with optimizer 'adam'", received=self.weight_decay, hint="use optimizer 'adamw'"
             )
-        if self.augment is False and self.augmentation is not None and self.augmentation.moves:
+        if self.augment is False and self.augmentation is not None and self.augmentation.active:
             raise RecipeError("augmentation does nothing with augment = false", hint="set augment = true or drop [augmentation]")
 
     @classmethod

@@ -1,4 +1,4 @@
-"""The strategies as records: what is kept of a backbone, what is frozen, what the rest starts from. They plan, they never train."""
+"""The strategies as records, recipes resolved for them, and the phases of training that they plan. Nothing here trains."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from crossroads.data.images import Resize
-from crossroads.errors import RecipeError, did_you_mean
+from crossroads.errors import RecipeError, did_you_mean, option
 from crossroads.networks.catalog import DEFAULT_FROM_SCRATCH, PRETRAINED_DEFAULT, Backbone, Defaults
 from crossroads.recipe import Augmentation, ClassWeights, HeadName, OptimizerName, Recipe, ScheduleName, StrategyName, UnfreezeName
 
 EARLY = 0.6
-"""Share of the depth at which a backbone is cut where a strategy wants early features and the user names no cut."""
+"""Fraction of the depth at which a strategy on early features cuts a backbone if the user names no cut."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,13 +19,13 @@ class Strategy:
     """One way to use a backbone.
 
     Attributes:
-        name: What the user writes.
-        case: The case of the notes it answers: size and similarity of the data.
-        start: What the first weights are.
+        name: The name in a recipe.
+        case: The case of the notes that it is for: size and similarity of the data.
+        start: The initial weights.
         keeps: How much of the backbone is kept: all of it, or an early part.
-        frozen: Whether all that is kept stays as it was and runs once an image.
-        tuned: Whether what is kept is finetuned after the head, with small rates.
-        default_backbone: The backbone taken where the user names none.
+        frozen: Whether the kept part is frozen and runs once per image.
+        tuned: Whether the kept part is finetuned after the head, with small learning rates.
+        default_backbone: The backbone if the user names none.
     """
 
     name: StrategyName
@@ -39,7 +39,7 @@ class Strategy:
 
 @dataclass(frozen=True, slots=True)
 class Solve:
-    """A linear head on frozen features, solved and not approximated."""
+    """A phase that solves a linear head on frozen features."""
 
     name: Literal["head"]
     class_weights: ClassWeights
@@ -48,28 +48,28 @@ class Solve:
 
 @dataclass(frozen=True, slots=True)
 class Phase:
-    """One stretch of training with fixed options: everything that `training` needs to know, with nothing left open.
+    """A phase that trains with gradient steps; all its options are set.
 
     Attributes:
-        name: What the history calls it; "head" trains the head alone, the others everything that is not frozen.
+        name: "head" trains the head alone, the others everything that is not frozen.
         epochs: Passes over the training images.
-        batch_size: Images a step.
+        batch_size: Images per step.
         optimizer: Adam or AdamW.
         learning_rate: Peak of the schedule, at the head.
-        schedule: Course of the learning rate.
-        warm_up: Share of the steps in which it rises.
-        weight_decay: Decoupled; never on biases and normalisation.
-        l2_sp: Strength of the pull towards the first weights (L2-SP).
+        schedule: Schedule of the learning rate.
+        warm_up: Fraction of the steps in which the learning rate rises.
+        weight_decay: Decoupled weight decay, except for biases and normalisation layers.
+        l2_sp: Strength of the penalty on the distance to the initial weights (L2-SP).
         layer_decay: Factor of the learning rate from one block to the one below it.
-        ema: Momentum of the average of weights that is validated and kept; 0 for none.
-        train_batchnorm: Whether BatchNorm layers and their statistics move.
+        ema: Momentum of the moving average of the weights, which is validated and kept; 0 for none.
+        train_batchnorm: Whether BatchNorm layers are trained and their statistics updated.
         unfreeze: Whether all blocks are trained from the start, or one after another from the head down.
-        label_smoothing: Share of the target spread over all classes.
+        label_smoothing: Fraction of the target that is spread over all classes.
         mixup: Concentration of the Beta distribution that pairs of images are mixed by; 0 for none.
-        class_weights: Whether classes are weighed by the inverse of their frequency.
-        augmentation: How far images are moved.
+        class_weights: Whether classes are weighted by the inverse of their frequency.
+        augmentation: Random transformations of the training images.
         early_stopping: Epochs without a better validation loss after which training ends; 0 for never.
-        seed: Decides order, movement and mixing.
+        seed: Seed of order, augmentation and mixup.
     """
 
     name: Literal["head", "tune", "train"]
@@ -151,7 +151,7 @@ STRATEGIES: tuple[Strategy, ...] = (
 )
 
 SGD_HEAD = Defaults(batch_size=(128, 128), optimizer="adam", learning_rate=1e-3, schedule="constant", passes=1, epochs=(10, 10))
-"""The head of the notes' second program: Adam as it comes, ten epochs, batches of 128."""
+"""The head of the second program in the notes: Adam with its default settings, ten epochs, batches of 128."""
 
 MLP_HEAD = Defaults(
     batch_size=(64, 128),
@@ -180,9 +180,9 @@ TUNE_LAYER_DECAY = 0.85
 ONE_CYCLE_WARM_UP = 0.2
 
 WARM_PASSES, WARM_EPOCHS = 40_000, (5, 30)
-"""Images that a warm start sees in all, and its least and most epochs: pretrained weights are soon where random ones get in several
-hundred thousand. MobileNet at 96 px on 4,300 signs reaches 0.966 of other tracks after two epochs and 0.986 after nine; on 430
-signs 0.829 after eight and 0.906 after thirty."""
+"""Image passes of a warm start, and its fewest and most epochs. Pretrained weights need far fewer than the several hundred thousand
+passes of random ones. MobileNet at 96 px has an accuracy on new tracks of 0.966 after two epochs and 0.986 after nine with 4,300
+signs, of 0.829 after eight and 0.906 after thirty with 430."""
 
 _GRADIENT = (
     "epochs",
@@ -196,65 +196,72 @@ _GRADIENT = (
     "warm_up",
 )
 _TUNED = ("layer_decay", "l2_sp", "ema", "unfreeze", "train_batchnorm", "freeze_to")
+_SOLVED = "a linear head, which is solved"
 _PRETRAINED = ("weights", "head", "views", "feature_type", "precision")
 
 
 def strategy(name: str) -> Strategy:
-    """The record called `name`. Raises `RecipeError` that names the nearest known one."""
+    """Returns the strategy called `name`. Raises `RecipeError`, with the nearest known name, if there is none."""
     for record in STRATEGIES:
         if record.name == name:
             return record
-    raise RecipeError("no such strategy", received=repr(name), hint=did_you_mean(name, [record.name for record in STRATEGIES]))
+    raise RecipeError(
+        "no such strategy",
+        code="unknown-strategy",
+        field="strategy",
+        received=repr(name),
+        hint=did_you_mean(name, [record.name for record in STRATEGIES]),
+    )
 
 
-def resolve(recipe: Recipe, backbone: Backbone, *, images: int, image_size: int, side: float = 0.0) -> Recipe:
-    """The recipe with every open choice filled in that matters to its strategy; what does not matter stays None.
+def resolve_recipe(recipe: Recipe, backbone: Backbone, *, images: int, image_size: int, side: float = 0.0) -> Recipe:
+    """Fills in the options that the user left open and the strategy uses. The other options stay None.
 
     Args:
-        recipe: What the user asked for.
-        backbone: The backbone that will be used.
-        images: Training images.
-        image_size: Side in pixels that was chosen for them.
+        recipe: The requested recipe.
+        backbone: The backbone.
+        images: Number of training images.
+        image_size: Side in pixels to which they are resized.
         side: Median of the shorter sides of the images, in pixels.
 
     Raises:
-        RecipeError: An option would do nothing, such as a weight decay for Adam, or epochs for a head that is solved.
+        RecipeError: An option would do nothing, such as epochs for a head that is solved.
     """
     record = strategy(recipe.strategy)
     if record.start == "random" and recipe.weights == "none":
-        recipe = replace(recipe, weights=None)  # random weights are what this strategy starts from
-    # Photographs have room around what they show, as ImageNet's have; small images are often cut close already.
-    photographs = record.start == "pretrained" and side >= Resize(image_size, "crop").least
+        recipe = replace(recipe, weights=None)  # this strategy starts from random weights anyway
+    # Photographs have a margin around their subject, as those of ImageNet do; small images are often cropped already.
+    photographs = record.start == "pretrained" and side >= Resize(image_size, "crop").minimum_side
     mode = recipe.resize or ("crop" if photographs else "squash")
-    named = replace(recipe, backbone=backbone.name, image_size=image_size, resize=mode)
+    resolved = replace(recipe, backbone=backbone.name, image_size=image_size, resize=mode)
     if record.start == "pretrained":
-        named = _with_parts(named, record, backbone)
+        resolved = _with_parts(resolved, record, backbone)
     else:
-        _refuse(named, (*_PRETRAINED, *_TUNED), "training from scratch")
+        _refuse_options(resolved, (*_PRETRAINED, *_TUNED), "training from scratch")
     if not record.tuned:
-        _refuse(named, _TUNED, f"strategy {record.name!r}")
-    if record.frozen and named.head == "linear":
-        _refuse(named, _GRADIENT, "a linear head, which is solved")
+        _refuse_options(resolved, _TUNED, f"strategy {record.name!r}")
+    if record.frozen and resolved.head == "linear":
+        _refuse_options(resolved, _GRADIENT, _SOLVED)
         if recipe.early_stopping:
-            raise _idle("early_stopping", recipe.early_stopping, "a linear head, which is solved")
-        return _with_cached_views(named)
-    defaults = _defaults(named, record, backbone)
-    return _with_views(_with_schedule(named, defaults, images, tuned=record.tuned), record, defaults)
+            raise _without_effect("early_stopping", recipe.early_stopping, _SOLVED)
+        return _with_cached_views(resolved)
+    defaults = _defaults(resolved, record, backbone)
+    return _with_augmentation(_with_schedule(resolved, defaults, images, tuned=record.tuned), record, defaults)
 
 
-def plan(recipe: Recipe, *, images: int = 1) -> tuple[Solve | Phase, ...]:
-    """The phases that a resolved recipe asks for, in their order.
+def plan_phases(recipe: Recipe, *, images: int = 1) -> tuple[Solve | Phase, ...]:
+    """Plans the phases of a resolved recipe, in their order.
 
-    From scratch and warm start have one, in which everything is trained. Frozen features need a head: solved, or trained.
-    Finetuning has the head's phase first and then one for all that is not frozen.
+    Training from scratch and a warm start have one phase, which trains everything. A strategy on frozen features has one phase for
+    the head, which is solved or trained. Finetuning has that phase, then one for everything that is not frozen.
 
     Args:
-        recipe: What `resolve` returned.
-        images: Training images, for the epochs of a trained head before finetuning.
+        recipe: The result of `resolve_recipe`.
+        images: Number of training images, for the epochs of a trained head before finetuning.
     """
     record = strategy(recipe.strategy)
     if recipe.image_size is None or recipe.backbone is None:
-        raise RecipeError("a plan needs a resolved recipe", received="no image size or backbone", hint="call resolve first")
+        raise _unresolved("no image size or backbone")
     if record.start == "random" or not (record.frozen or record.tuned):
         return (_phase(recipe, "train", train_batchnorm=True),)
     solved = Solve("head", recipe.class_weights, recipe.seed)
@@ -263,40 +270,48 @@ def plan(recipe: Recipe, *, images: int = 1) -> tuple[Solve | Phase, ...]:
     return (solved if recipe.head == "linear" else _head_first(recipe, images), _phase(recipe, "tune"))
 
 
-def refuse_chosen(recipe: Recipe) -> None:
-    """Raises `RecipeError` where a recipe that leaves the strategy open names what the strategy decides."""
+def refuse_strategy_options(recipe: Recipe) -> None:
+    """Raises `RecipeError` if a recipe without a strategy has an option that only some strategies use."""
     for name in ("cut", "pooling", "head", "views", "feature_type", "precision", *_TUNED):
         if getattr(recipe, name) is not None:
             raise RecipeError(
-                f"{name} belongs to one strategy, and none is named",
+                f"{option(name)} belongs to one strategy, and none is named",
+                code="option-needs-strategy",
+                field=name,
                 received=repr(getattr(recipe, name)),
-                hint="add --strategy, or leave it out",
+                hint=f"set {option('strategy')}, or leave it out",
             )
 
 
-def relevant(recipe: Recipe, record: Strategy) -> Recipe:
-    """A recipe without what would do nothing with a strategy: what is asked for all strategies at once, for this one alone."""
-    idle: set[str] = set()
+def drop_unused_options(recipe: Recipe, record: Strategy) -> Recipe:
+    """Adapts a recipe for any strategy to one strategy: removes the options that would do nothing with it."""
+    unused: set[str] = set()
     if record.start == "random":
-        idle |= {*_PRETRAINED, *_TUNED, "cut", "pooling"}
+        unused |= {*_PRETRAINED, *_TUNED, "cut", "pooling"}
     if not record.tuned:
-        idle |= set(_TUNED)
+        unused |= set(_TUNED)
     solved = record.frozen and recipe.head in (None, "linear")
     if solved:
-        idle |= set(_GRADIENT)
+        unused |= set(_GRADIENT)
     if record.frozen and (recipe.views or 1) == 1:
-        idle |= {"augment", "augmentation"}
-    if record.start == "pretrained" and not (record.frozen or record.tuned):
-        idle |= {"head", "views", "feature_type", "precision"}
-    cleared: dict[str, Any] = dict.fromkeys(idle)
+        unused |= {"augment", "augmentation"}
+    if _trains_all_at_once(record):
+        unused |= {"head", "views", "feature_type", "precision"}
+    cleared: dict[str, Any] = dict.fromkeys(unused)
     return replace(recipe, strategy=record.name, **cleared, early_stopping=0 if solved else recipe.early_stopping)
 
 
+def _trains_all_at_once(record: Strategy) -> bool:
+    """Whether a strategy trains the backbone and the head in one phase, from pretrained weights."""
+    return record.start == "pretrained" and not (record.frozen or record.tuned)
+
+
 def _with_parts(recipe: Recipe, record: Strategy, backbone: Backbone) -> Recipe:
+    """Sets weights, cut, pooling and head."""
     cut = recipe.cut if recipe.cut is not None else (str(EARLY) if record.keeps == "early" else None)
-    whole = record.start == "pretrained" and not (record.frozen or record.tuned)
+    whole = _trains_all_at_once(record)
     if whole and recipe.head not in (None, "sgd"):
-        raise _idle("head", repr(recipe.head), f"strategy {record.name!r}, which trains its head with all the rest")
+        raise _without_effect("head", repr(recipe.head), f"strategy {record.name!r}, which trains its head with all the rest")
     return replace(
         recipe,
         weights=recipe.weights or ("imagenet" if backbone.builder else "own"),
@@ -306,40 +321,44 @@ def _with_parts(recipe: Recipe, record: Strategy, backbone: Backbone) -> Recipe:
     )
 
 
-def _with_views(recipe: Recipe, record: Strategy, defaults: Defaults) -> Recipe:
-    """Augmentation, and how features are cached; frozen features know augmentation as views only."""
+def _with_augmentation(recipe: Recipe, record: Strategy, defaults: Defaults) -> Recipe:
+    """Sets the augmentation. Cached features are augmented as views only."""
     if record.frozen or recipe.freeze_to is not None:
         return _with_cached_views(recipe)
     if not record.tuned:
-        _refuse(recipe, ("views", "feature_type", "precision"), "no frozen part")
+        _refuse_options(recipe, ("views", "feature_type", "precision"), "no frozen part")
     if (recipe.views or 1) > 1:
-        raise _idle("views", recipe.views, "no frozen part: images are moved anew in each epoch")
+        raise _without_effect("views", recipe.views, "no frozen part: images are augmented in each epoch")
     augment = recipe.augment
     if augment is None:
-        augment = defaults.augment if recipe.augmentation is None else recipe.augmentation.moves
-    movement = recipe.augmentation or defaults.augmentation
-    if augment and not movement.moves:
+        augment = defaults.augment if recipe.augmentation is None else recipe.augmentation.active
+    augmentation = recipe.augmentation or defaults.augmentation
+    if augment and not augmentation.active:
         raise RecipeError(
-            "augment = true does nothing while every augmentation is zero",
+            f"{option('augment')} does nothing while every augmentation is zero",
+            code="option-without-effect",
+            field="augment",
             received=f"backbone {recipe.backbone!r}, which has no augmentation of its own",
             hint="give an [augmentation] table in the recipe",
         )
     kept = replace(recipe, views=1, feature_type=recipe.feature_type or "float32") if record.tuned else recipe
-    return replace(kept, augment=augment, augmentation=movement if augment else Augmentation())
+    return replace(kept, augment=augment, augmentation=augmentation if augment else Augmentation())
 
 
 def _with_cached_views(recipe: Recipe) -> Recipe:
-    views, moved = recipe.views or 1, recipe.augmentation or TUNE.augmentation
-    if views == 1 and (recipe.augment or (recipe.augmentation is not None and recipe.augmentation.moves)):
-        raise _idle("augmentation", "one view an image", "frozen features", hint="add --views 4")
-    if views > 1 and (recipe.augment is False or not moved.moves):
-        raise _idle("views", views, "images that are not moved", hint="leave --views out, or set augment = true")
+    """Sets the views of each image that are cached, and their augmentation."""
+    views, augmentation = recipe.views or 1, recipe.augmentation or TUNE.augmentation
+    if views == 1 and (recipe.augment or (recipe.augmentation is not None and recipe.augmentation.active)):
+        raise _without_effect("augmentation", "one view per image", "frozen features", hint=f"set {option('views')} to 4")
+    if views > 1 and (recipe.augment is False or not augmentation.active):
+        hint = f"leave {option('views')} out, or turn {option('augment')} on"
+        raise _without_effect("views", views, "images that are not augmented", hint=hint)
     return replace(
         recipe,
         views=views,
         feature_type=recipe.feature_type or ("float16" if recipe.freeze_to is not None else "float32"),
         augment=views > 1,
-        augmentation=moved if views > 1 else Augmentation(),
+        augmentation=augmentation if views > 1 else Augmentation(),
     )
 
 
@@ -360,8 +379,8 @@ def _with_schedule(recipe: Recipe, defaults: Defaults, images: int, *, tuned: bo
         decay = defaults.weight_decay if optimizer == "adamw" else 0.0
     schedule = recipe.schedule or defaults.schedule
     if schedule == "constant" and recipe.warm_up:
-        raise _idle("warm_up", recipe.warm_up, "a constant learning rate")
-    usual = {"constant": 0.0, "cosine": TUNE_WARM_UP if tuned else 0.0, "one-cycle": ONE_CYCLE_WARM_UP}[schedule]
+        raise _without_effect("warm_up", recipe.warm_up, "a constant learning rate")
+    warm_up = {"constant": 0.0, "cosine": TUNE_WARM_UP if tuned else 0.0, "one-cycle": ONE_CYCLE_WARM_UP}[schedule]
     common = replace(
         recipe,
         epochs=recipe.epochs or defaults.epochs_for(images),
@@ -369,7 +388,7 @@ def _with_schedule(recipe: Recipe, defaults: Defaults, images: int, *, tuned: bo
         optimizer=optimizer,
         learning_rate=recipe.learning_rate or defaults.learning_rate,
         schedule=schedule,
-        warm_up=usual if recipe.warm_up is None else recipe.warm_up,
+        warm_up=warm_up if recipe.warm_up is None else recipe.warm_up,
         weight_decay=decay,
         label_smoothing=defaults.label_smoothing if recipe.label_smoothing is None else recipe.label_smoothing,
         mixup=recipe.mixup or 0.0,
@@ -387,17 +406,15 @@ def _with_schedule(recipe: Recipe, defaults: Defaults, images: int, *, tuned: bo
 
 
 def _phase(recipe: Recipe, name: Literal["head", "tune", "train"], *, train_batchnorm: bool = False) -> Phase:
-    """One phase with the recipe's own options."""
+    """A phase with the options of the recipe."""
     optional = {"l2_sp": 0.0, "layer_decay": 1.0, "ema": 0.0, "unfreeze": "at-once"}
     values = {key: getattr(recipe, key) for key in Phase.__dataclass_fields__ if key not in ("name", "train_batchnorm")}
-    values |= {key: usual for key, usual in optional.items() if values[key] is None}
+    values |= {key: default for key, default in optional.items() if values[key] is None}
     missing = [key for key, value in values.items() if value is None]
     if missing:
-        raise RecipeError(
-            "a plan needs a resolved recipe", received=f"no value for {', '.join(missing)}", hint="call resolve first"
-        )
+        raise _unresolved(f"no value for {', '.join(missing)}")
     if (name == "head" and recipe.views is not None) or recipe.freeze_to is not None:
-        values["augmentation"] = Augmentation()  # the views are in the cache
+        values["augmentation"] = Augmentation()  # the cached views are augmented already
     return Phase(
         name=name,
         train_batchnorm=train_batchnorm or bool(recipe.train_batchnorm),
@@ -406,20 +423,26 @@ def _phase(recipe: Recipe, name: Literal["head", "tune", "train"], *, train_batc
 
 
 def _head_first(recipe: Recipe, images: int) -> Phase:
-    """The phase of a trained head before finetuning, with the options of such a head."""
+    """The phase of a trained head before finetuning, with the default options of such a head."""
     kind: HeadName = recipe.head or "sgd"
-    nothing: dict[str, Any] = dict.fromkeys((*_GRADIENT, *_TUNED))
-    bare = replace(recipe, **nothing, early_stopping=0)
+    cleared: dict[str, Any] = dict.fromkeys((*_GRADIENT, *_TUNED))
+    bare = replace(recipe, **cleared, early_stopping=0)
     resolved = _with_schedule(bare, MLP_HEAD if kind == "mlp" else SGD_HEAD, images, tuned=False)
     return _phase(resolved, "head")
 
 
-def _refuse(recipe: Recipe, names: tuple[str, ...], where: str) -> None:
+def _refuse_options(recipe: Recipe, names: tuple[str, ...], context: str) -> None:
+    """Raises `RecipeError` if one of the options is set, which does nothing in this context."""
     for name in names:
         value = getattr(recipe, name)
         if value is not None:
-            raise _idle(name, repr(value), where)
+            raise _without_effect(name, repr(value), context)
 
 
-def _idle(name: str, value: object, where: str, hint: str = "leave it out") -> RecipeError:
-    return RecipeError(f"{name} does nothing with {where}", received=value, hint=hint)
+def _without_effect(name: str, value: object, context: str, hint: str = "leave it out") -> RecipeError:
+    rule = f"{option(name)} does nothing with {context}"
+    return RecipeError(rule, code="option-without-effect", field=name, received=value, hint=hint)
+
+
+def _unresolved(received: str) -> RecipeError:
+    return RecipeError("phases are planned for a resolved recipe", code="unresolved-recipe", received=received)

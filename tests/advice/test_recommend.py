@@ -132,7 +132,7 @@ def module_split(images, labels):
     from crossroads.data.splits import split
 
     parts = split(read((images, labels)), validation=0.25, test=0.2, seed=0)
-    return np.concatenate([parts.validation.indices, parts.test.unlock().indices])
+    return np.concatenate([parts.validation.indices, parts.test.unseal().indices])
 
 
 def test_the_reasons_name_size_depth_similarity_more_data_and_the_level(advice):

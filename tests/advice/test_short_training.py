@@ -15,7 +15,7 @@ from crossroads.advice.warm_start import short_warm_start
 from crossroads.networks.construct import choose
 from crossroads.progress import EpochRecord, Silent
 from crossroads.recipe import Recipe
-from crossroads.strategies import resolve
+from crossroads.strategies import resolve_recipe
 from pictures import stripes
 from watchers import Notes
 
@@ -39,7 +39,7 @@ def _tiny():
 def seen(pictures, tiny, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CROSSROADS_CACHE", str(tmp_path_factory.mktemp("cache")))
-        recipe = resolve(
+        recipe = resolve_recipe(
             Recipe(strategy="feature-extraction", backbone=tiny.record.name, weights="own", image_size=SIZE),
             tiny.record,
             images=len(pictures),

@@ -5,7 +5,7 @@ import pytest
 
 from crossroads.advice.estimate import Estimate, from_log_odds
 from crossroads.advice.size import SLOPES, USUAL_SLOPE, curve_of, effective_images, fitted, likeness, size_of, slope_of
-from crossroads.evaluation import wilson
+from crossroads.evaluation import wilson_interval
 from rows import dataset
 
 
@@ -58,7 +58,7 @@ def test_a_sample_of_many_images_tells_how_many_repeat_others():
 
 
 def points(law, sizes=(250, 500, 1000, 2000)):
-    return tuple((n, Estimate(1 - law(n), *wilson((1 - law(n)) * n, n))) for n in sizes)
+    return tuple((n, Estimate(1 - law(n), *wilson_interval((1 - law(n)) * n, n))) for n in sizes)
 
 
 @pytest.mark.parametrize(

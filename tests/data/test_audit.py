@@ -71,13 +71,13 @@ def jpeg(image: np.ndarray, quality: int = 80, size: int | None = None) -> bytes
 
 
 def found(report: Audit, check: str) -> Finding:
-    matches = [finding for finding in report.findings if finding.check == check]
-    assert len(matches) == 1, (check, [finding.check for finding in report.findings])
+    matches = [finding for finding in report.findings if finding.code == check]
+    assert len(matches) == 1, (check, [finding.code for finding in report.findings])
     return matches[0]
 
 
 def checks(report: Audit) -> set[str]:
-    return {finding.check for finding in report.findings}
+    return {finding.code for finding in report.findings}
 
 
 def test_sound_data_gives_facts_and_no_complaint() -> None:
@@ -135,7 +135,7 @@ def deep(seed: int, top: int) -> bytes:
 
 
 def named(found: Audit, check: str) -> list[Finding]:
-    return [finding for finding in found.findings if finding.check == check]
+    return [finding for finding in found.findings if finding.code == check]
 
 
 @pytest.mark.parametrize(
@@ -217,7 +217,7 @@ def test_a_class_missing_from_a_side() -> None:
     labels = [0, 1] * 10 + [0, 0] + [0, 2]
     splits = [TRAIN] * 20 + [VALIDATION] * 2 + [TEST] * 2
     report = audit(dataset(pictures(24), labels=labels, splits=splits, classes=("a", "b", "c")))
-    severities = {finding.summary: finding.severity for finding in report.findings if finding.check == "class-missing-from-split"}
+    severities = {finding.summary: finding.severity for finding in report.findings if finding.code == "class-missing-from-split"}
     assert severities == {
         "train has no image of 1 of 3 classes": "error",
         "validation has no image of 2 of 3 classes": "warning",
@@ -243,7 +243,7 @@ def test_errors_come_first_and_the_report_repeats_as_json() -> None:
     assert order[0] == "error"
     text = json.dumps(first.to_json(), allow_nan=False)
     assert text == json.dumps(second.to_json())
-    assert json.loads(text)["findings"][0]["check"] == "exact-duplicates-with-different-labels"
+    assert json.loads(text)["findings"][0]["code"] == "exact-duplicates-with-different-labels"
     assert json.loads(text)["counts"] == {"a": 22, "b": 21}
 
 
@@ -320,7 +320,7 @@ def test_the_range_of_images_in_memory_is_that_of_the_values_given(top: int, hin
         "splits": ((images[:4], labels[:4]), (images[4:], labels[4:])),
     }
     found = audit(read(source[shape]))
-    said = next(finding for finding in found.findings if finding.check == "value-range")
+    said = next(finding for finding in found.findings if finding.code == "value-range")
     assert f"no value above {top:,} of 65,535" in said.summary
     assert hint in said.hint
     assert said.count == 8
@@ -330,4 +330,4 @@ def test_the_range_of_images_in_memory_is_that_of_the_values_given(top: int, hin
 def test_dark_floats_in_memory_are_measured_from_0_to_1() -> None:
     images = np.random.default_rng(4).random((6, 12, 12)) * 0.05
     found = audit(read((images, ["a", "b"] * 3)))
-    assert any(finding.check == "value-range" and "of 1 and" in finding.summary for finding in found.findings)
+    assert any(finding.code == "value-range" and "of 1 and" in finding.summary for finding in found.findings)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from crossroads.data.dataset import DIGEST_BYTES, Dataset, numbered
+from crossroads.data.dataset import DIGEST_BYTES, Dataset, encode_groups
 from crossroads.errors import DataError
 
 
@@ -77,7 +77,7 @@ def test_an_empty_data_set_is_one() -> None:
 
 @pytest.mark.parametrize("groups", [list("aabb"), [7, 7, -1, -1], [True, True, False, False], [0.5, 0.5, 2, 2]])
 def test_groups_of_any_kind_are_numbered(groups: Any) -> None:
-    found = numbered(groups, 4)
+    found = encode_groups(groups, 4)
     assert found.dtype == np.int64
     assert found[0] == found[1] != found[2] == found[3]
 
@@ -95,4 +95,4 @@ def test_groups_of_any_kind_are_numbered(groups: Any) -> None:
 )
 def test_groups_that_are_wrong_are_refused(groups: Any, message: str) -> None:
     with pytest.raises(DataError, match=message):
-        numbered(groups, 4)
+        encode_groups(groups, 4)

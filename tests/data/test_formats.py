@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from crossroads.data.formats import IMAGE_SUFFIXES, READ, UNREAD
-from crossroads.data.images import decode, dimensions, has_frames, measured
+from crossroads.data.formats import IMAGE_SUFFIXES, SUPPORTED, UNSUPPORTED
+from crossroads.data.images import decode, decode_with_range, dimensions, has_frames
 from crossroads.errors import ImageRefused
 
 PAYLOAD = bytes(range(256)) * 2
@@ -91,10 +91,10 @@ def test_what_lies_under_an_images_name_is_named(raw: bytes, named: str) -> None
 
 def test_the_name_of_a_file_decides_nothing_and_every_suffix_stands_once() -> None:
     assert {".heic", ".avif", ".jxl", ".jp2", ".dng", ".nef", ".psd", ".svg", ".dcm", ".exr", ".jpg", ".tif"} <= IMAGE_SUFFIXES
-    suffixes = [suffix for one in (*READ, *UNREAD) for suffix in one.suffixes]
+    suffixes = [suffix for one in (*SUPPORTED, *UNSUPPORTED) for suffix in one.suffixes]
     assert len(suffixes) == len(set(suffixes)) == len(IMAGE_SUFFIXES)
     assert all(suffix == suffix.lower() and suffix.startswith(".") for suffix in suffixes)
-    assert all(one.opener is None and one.hint for one in UNREAD)
+    assert all(one.opener is None and one.hint for one in UNSUPPORTED)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -168,7 +168,7 @@ RNG = np.random.default_rng(7)
 )
 def test_a_tiff_of_other_numbers_says_what_it_is(raw: bytes, named: str, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
-        for use in (decode, measured):
+        for use in (decode, decode_with_range):
             with pytest.raises(ImageRefused, match=named) as refused:
                 use(raw)
             assert "corrupt" not in str(refused.value)
@@ -202,7 +202,7 @@ def test_twelve_bits_are_read_in_full_where_the_file_says_so() -> None:
     packed = np.frombuffer(bytes.fromhex("000800FFF010"), np.uint8)
     raw = tiff(packed.reshape(1, 6), bits=12, more={256: 4})
     assert decode(raw)[0, :, 0].tolist() == np.round(values[0] * 255 / 4095).astype(int).tolist()
-    assert measured(raw)[1] == (0, 4095, 4095)
+    assert decode_with_range(raw)[1] == (0, 4095, 4095)
 
 
 @pytest.mark.parametrize("maxval", [15, 255, 1023, 4095, 65535])
@@ -210,14 +210,14 @@ def test_twelve_bits_are_read_in_full_where_the_file_says_so() -> None:
 def test_the_maxval_of_a_pgm_is_white(maxval: int, plain: bool) -> None:
     values = [0, maxval // 3, maxval]
     body = " ".join(map(str, values)).encode() if plain else np.array(values, ">u2" if maxval > 255 else "u1").tobytes()
-    pixels, extent = measured(b"P%d\n3 1\n%d\n" % (2 if plain else 5, maxval) + body)
+    pixels, extent = decode_with_range(b"P%d\n3 1\n%d\n" % (2 if plain else 5, maxval) + body)
     assert pixels[0, :, 0].tolist() == [0, 85, 255]
     assert extent.high == extent.full
 
 
 def test_sixteen_bits_of_colour_tell_their_range() -> None:
     dim = (RNG.integers(0, 4096, (20, 30, 3))).astype("<u2")
-    extent = measured(tiff(dim, 2))[1]
+    extent = decode_with_range(tiff(dim, 2))[1]
     assert extent.dark
     assert dim.max() <= extent.high <= 4095
     assert extent.full == 65535

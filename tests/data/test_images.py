@@ -314,8 +314,8 @@ def test_a_large_jpeg_is_decoded_at_the_smallest_scale_that_suffices(size: int, 
 
 
 def test_resize_is_a_record_that_refuses_what_it_does_not_know() -> None:
-    assert Resize(32) == Resize(32, "squash", "bilinear")
-    with pytest.raises(DataError, match="received 'stretch', 'bilinear'"):
+    assert Resize(32) == Resize(32, "squash")
+    with pytest.raises(DataError, match="received 'stretch'"):
         Resize(32, "stretch")
     with pytest.raises(DataError, match="at least 1 pixel; received 0"):
         Resize(0)
@@ -334,6 +334,6 @@ def test_a_crop_is_the_middle_square_of_the_shorter_side() -> None:
 def test_a_jpeg_is_drafted_no_smaller_than_its_crop_needs() -> None:
     raw = encoded(photo(768, 512), "JPEG", quality=95)
     to = Resize(230, "crop")
-    assert to.least == 263
+    assert to.minimum_side == 263
     exact = resize(decode(raw), to).astype(int)
     assert np.abs(load(raw, to) - exact).mean() < 2

@@ -10,17 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crossroads.data.dataset import Dataset
-from crossroads.data.labels import Rows, align, encode, load_class_names, rename
+from crossroads.data.labels import DatasetBuilder, align, encode, load_class_names, rename
 from crossroads.data.readers.arrays import ArrayImages
 from crossroads.errors import DataError
 from crossroads.files._words import natural_key
 
 
 def dataset(*labels: str) -> Dataset:
-    rows = Rows()
+    rows = DatasetBuilder()
     for label in labels:
         rows.add(label)
-    return rows.dataset("here", ArrayImages(np.zeros((len(labels), 2, 2), np.uint8), None, "images"))
+    return rows.build("here", ArrayImages(np.zeros((len(labels), 2, 2), np.uint8), None, "images"))
 
 
 def decoded(values: object) -> list[str]:
@@ -92,12 +92,12 @@ def test_labels_that_are_refused(values: object, message: str) -> None:
 
 
 def test_groups_and_splits_of_rows() -> None:
-    rows = Rows()
+    rows = DatasetBuilder()
     rows.add("b", group=("b", 1), split=1)
     rows.add("a")
     rows.add("b", group=("b", 1))
     rows.add("a")
-    made = rows.dataset("here", ArrayImages(np.zeros((4, 2, 2), np.uint8), None, "images"))
+    made = rows.build("here", ArrayImages(np.zeros((4, 2, 2), np.uint8), None, "images"))
     assert made.classes == ("a", "b")
     assert made.labels.tolist() == [1, 0, 1, 0]
     assert made.groups is not None

@@ -17,7 +17,7 @@ from PIL import Image
 
 from crossroads.data.dataset import Dataset, digest_of
 from crossroads.data.images import load
-from crossroads.data.loading import digests_of, load_all, require_readable, sample_notes, sizes, stream, stream_pictures
+from crossroads.data.loading import digests_of, load_all, median_side, require_readable, sample_notes, stream, stream_pictures
 from crossroads.errors import DataError, ImageRefused
 
 
@@ -145,17 +145,17 @@ def test_stream_reads_only_a_little_ahead_and_stops_when_left() -> None:
 
 def test_sizes_come_from_headers_and_skip_what_cannot_be_read() -> None:
     items = [png(0, side) for side in (10, 20, 30, 40)] + [b"text"]
-    assert sizes(dataset(items)).median == 25
+    assert median_side(dataset(items)) == 25
     cut = png(0, 50)[:60]  # header only: the sample must not decode
-    assert sizes(dataset([cut])).median == 50
+    assert median_side(dataset([cut])) == 50
     with pytest.raises(DataError, match=r"at least one image must be readable; received image0\.png: not an image"):
-        sizes(dataset([b"text"]))
+        median_side(dataset([b"text"]))
 
 
 def test_a_sample_of_sizes_is_bounded_and_repeats_with_its_seed() -> None:
     items = [png(0, 8 + i) for i in range(100)]
     first, second = dataset(items), dataset(items)
-    assert sizes(first, sample=10, seed=3) == sizes(second, sample=10, seed=3)
+    assert median_side(first, sample=10, seed=3) == median_side(second, sample=10, seed=3)
     assert len(first.images.reads) == 10
     assert first.images.reads == second.images.reads
 
@@ -199,13 +199,13 @@ def test_digests_that_are_known_are_not_read_again() -> None:
 
 def test_equal_images_are_those_of_one_class_with_the_same_bytes() -> None:
     rows = replace(dataset([png(value) for value in (1, 2, 1, 1)] + [ImageRefused("gone")] * 2), classes=("a", "b"))
-    assert rows.equals() is None  # nothing was read
+    assert rows.duplicate_ids() is None  # nothing was read
     rows = replace(rows, labels=np.array([0, 0, 0, 1, 0, 0], np.int32), digests=digests_of(rows))
-    found = rows.equals()
+    found = rows.duplicate_ids()
     assert found is not None
     assert found[0] == found[2]
     assert len(set(found.tolist())) == 5
-    assert rows.select([0, 1]).equals() is rows.select([4, 5]).equals() is rows.select([]).equals() is None
+    assert rows.select([0, 1]).duplicate_ids() is rows.select([4, 5]).duplicate_ids() is rows.select([]).duplicate_ids() is None
 
 
 def grey(top: int, full: int, kind: str = "PNG", **options: object) -> bytes:

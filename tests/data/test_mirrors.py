@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from sklearn.datasets import load_digits
 
-from crossroads.data.mirrors import Mirrors, flip_is_safe, mirrors
+from crossroads.data.mirrors import MirrorClasses, flip_is_safe, mirrors
 
 
 def shapes(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
@@ -55,8 +55,8 @@ def test_digits_must_not_be_flipped() -> None:
 def test_what_few_images_or_groups_cannot_tell_is_unknown() -> None:
     images, labels, classes = shapes(12)
     thumbs = images[:, 4:20, 4:20, 0]
-    assert mirrors(thumbs, labels, classes, np.zeros(12, np.int64)) == Mirrors(unknown=classes)
-    assert mirrors(thumbs[:0], labels[:0], classes) == Mirrors(unknown=classes)
+    assert mirrors(thumbs, labels, classes, np.zeros(12, np.int64)) == MirrorClasses(unknown=classes)
+    assert mirrors(thumbs[:0], labels[:0], classes) == MirrorClasses(unknown=classes)
     few = mirrors(np.repeat(thumbs, 4, 0), np.repeat(labels, 4), (*classes, "never"))
     assert "never" in few.unknown
 

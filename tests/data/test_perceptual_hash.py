@@ -1,4 +1,4 @@
-"""Sketches keep enough of an image to know it again."""
+"""Fingerprints keep enough of an image to know it again."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from crossroads.data import perceptual_hash as sketches
-from crossroads.data.perceptual_hash import Sketches, near_pairs, sketch
+from crossroads.data.perceptual_hash import Fingerprints, near_pairs, sketch
 
 
 def noise(n: int, seed: int = 0) -> np.ndarray:
@@ -33,7 +33,7 @@ def test_hashes_do_not_depend_on_brightness_and_contrast() -> None:
 
 def test_sketches_are_joined_and_selected_by_row() -> None:
     pixels = noise(20)
-    whole, parts = sketch(pixels), Sketches.joined([sketch(pixels[:0]), sketch(pixels[:7]), sketch(pixels[7:])])
+    whole, parts = sketch(pixels), Fingerprints.joined([sketch(pixels[:0]), sketch(pixels[:7]), sketch(pixels[7:])])
     np.testing.assert_array_equal(whole.hashes, parts.hashes)
     np.testing.assert_array_equal(whole.select(np.array([3, 1])).thumbs, whole.thumbs[[3, 1]])
 

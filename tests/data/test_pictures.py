@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
-from crossroads.data.images import Extent, decode
+from crossroads.data.images import ValueRange, decode
 from crossroads.data.loading import stream, stream_pictures
-from crossroads.data.pictures import extent_of, range_note, source_of
+from crossroads.data.pictures import range_note, source_of, value_range
 from crossroads.data.readers import read
 from crossroads.errors import ImageRefused
 
@@ -199,7 +199,7 @@ def test_one_lazily_opened_image_many_times_is_read_once_at_a_time(tmp_path: Pat
     ],
 )
 def test_the_extent_of_a_picture_is_in_its_own_numbers(picture: object, extent: tuple[float, ...] | None) -> None:
-    assert extent_of(picture) == (None if extent is None else Extent(*extent))
+    assert value_range(picture) == (None if extent is None else ValueRange(*extent))
 
 
 @pytest.mark.parametrize(
@@ -214,7 +214,7 @@ def test_the_extent_of_a_picture_is_in_its_own_numbers(picture: object, extent: 
     ],
 )
 def test_a_dark_range_is_said_with_its_figures_and_a_factor(extent: tuple[float, ...], figures: list[str]) -> None:
-    note = range_note([Extent(*extent)] * 5)
+    note = range_note([ValueRange(*extent)] * 5)
     assert note is not None
     assert "5 of 5" in note
     for figure in figures:
@@ -222,7 +222,7 @@ def test_a_dark_range_is_said_with_its_figures_and_a_factor(extent: tuple[float,
 
 
 def test_some_dark_images_of_16_bits_are_said_among_others() -> None:
-    note = range_note([Extent(0, 200, 255)] * 20 + [Extent(0, 4095, 65535)] * 3)
+    note = range_note([ValueRange(0, 200, 255)] * 20 + [ValueRange(0, 4095, 65535)] * 3)
     assert note is not None
     assert "3 of 23" in note
 
@@ -231,12 +231,12 @@ def test_some_dark_images_of_16_bits_are_said_among_others() -> None:
     "extents",
     [
         [],
-        [Extent(0, 255, 255)] * 3,
-        [Extent(0, 30000, 65535)] * 3,
-        [Extent(0, 0, 255)] * 3,  # all black: nothing that a factor helps
-        [Extent(0, 1, 1)] * 3,
-        [Extent(0, 20, 255)] * 3 + [Extent(0, 200, 255)] * 5,  # some night scenes
+        [ValueRange(0, 255, 255)] * 3,
+        [ValueRange(0, 30000, 65535)] * 3,
+        [ValueRange(0, 0, 255)] * 3,  # all black: nothing that a factor helps
+        [ValueRange(0, 1, 1)] * 3,
+        [ValueRange(0, 20, 255)] * 3 + [ValueRange(0, 200, 255)] * 5,  # some night scenes
     ],
 )
-def test_an_ordinary_range_gives_no_note(extents: list[Extent]) -> None:
+def test_an_ordinary_range_gives_no_note(extents: list[ValueRange]) -> None:
     assert range_note(extents) is None

@@ -54,7 +54,7 @@ def dataset(
 
 
 def parts(result: Splits) -> list[Dataset]:
-    return [result.train, result.validation] + ([] if result.test is None else [result.test.unlock()])
+    return [result.train, result.validation] + ([] if result.test is None else [result.test.unseal()])
 
 
 def rows(result: Splits) -> list[list[int]]:
@@ -109,7 +109,7 @@ def test_without_groups_the_share_is_met_to_the_image(counts: list[int], validat
     labels = np.repeat(np.arange(len(counts)), counts).tolist()
     result = split(dataset(labels), validation=validation, test=test, seed=0)
     for label, count in enumerate(counts):
-        assert abs((result.test.unlock().labels == label).sum() - max(1, test * count)) <= 0.5 + 1e-9 or count < 6
+        assert abs((result.test.unseal().labels == label).sum() - max(1, test * count)) <= 0.5 + 1e-9 or count < 6
         assert abs((result.validation.labels == label).sum() - max(1, validation * count)) <= 0.5 + 1e-9 or count < 6
 
 
@@ -210,7 +210,9 @@ def test_a_given_split_that_lacks_small_classes_is_said_and_only_once() -> None:
     assert brought.startswith("the data brings no validation rows")
     assert small.startswith("2 of 3 classes have too few images for train and validation: 'c1' (1 image), 'c2' (1 image)")
     assert lacking == "test has no image of 1 of 3 classes: 'c2'"
-    held = split(dataset([0] * 10 + [1] * 10), validation=0.2, test=0.1, seed=0, locked_test=dataset([0, 0], classes=("c0", "c1")))
+    held = split(
+        dataset([0] * 10 + [1] * 10), validation=0.2, test=0.1, seed=0, separate_test=dataset([0, 0], classes=("c0", "c1"))
+    )
     assert held.notes == ("test has no image of 1 of 2 classes: 'c1'",)
 
 
@@ -308,16 +310,16 @@ def test_rows_without_a_split_go_to_train_where_others_have_one() -> None:
 
 def test_a_given_test_set_takes_the_place_of_any_other() -> None:
     locked = dataset([0] * 6)
-    result = split(dataset([0] * 20), validation=0.25, test=0.4, seed=0, locked_test=locked)
+    result = split(dataset([0] * 20), validation=0.25, test=0.4, seed=0, separate_test=locked)
     assert [len(part) for part in parts(result)] == [15, 5, 6]
-    assert result.test.unlock() is locked
-    result = split(dataset([0] * 20, splits=[TRAIN] * 12 + [TEST] * 8), validation=0.25, test=0.4, seed=0, locked_test=locked)
+    assert result.test.unseal() is locked
+    result = split(dataset([0] * 20, splits=[TRAIN] * 12 + [TEST] * 8), validation=0.25, test=0.4, seed=0, separate_test=locked)
     assert [len(part) for part in parts(result)] == [9, 3, 6]
     assert "8 test rows of the data are left out, since another test set is given" in result.notes
     with pytest.raises(SplitError, match="must have the classes of the data; received 2 classes beside 1"):
-        split(dataset([0] * 20), validation=0.25, test=0, seed=0, locked_test=dataset([0, 1]))
+        split(dataset([0] * 20), validation=0.25, test=0, seed=0, separate_test=dataset([0, 1]))
     with pytest.raises(SplitError, match="must have rows"):
-        split(dataset([0] * 20), validation=0.25, test=0, seed=0, locked_test=locked.select(np.arange(0)))
+        split(dataset([0] * 20), validation=0.25, test=0, seed=0, separate_test=locked.select(np.arange(0)))
 
 
 def test_a_group_cut_by_the_data_itself_is_remarked_on_and_left() -> None:
@@ -393,7 +395,7 @@ def test_a_locked_test_answers_only_how_many_and_which_classes() -> None:
             touch()
     with pytest.raises(AttributeError):
         locked.labels = None
-    assert locked.unlock() is data
+    assert locked.unseal() is data
     assert pickle.loads(pickle.dumps(locked)).n == copy.deepcopy(locked).n == 3
 
 
@@ -422,7 +424,7 @@ def test_rows_that_are_equal_come_on_one_side() -> None:
     rows = with_digests(dataset([0] * 10 + [1] * 10), EQUAL)
     for seed in range(8):
         parts = split(rows, validation=0.25, test=0.25, seed=seed)
-        sides = [set(np.array(EQUAL)[part.indices]) for part in (parts.train, parts.validation, parts.test.unlock())]
+        sides = [set(np.array(EQUAL)[part.indices]) for part in (parts.train, parts.validation, parts.test.unseal())]
         assert sum(map(len, sides)) == len(set(EQUAL)) == len(set.union(*sides))
         assert parts.notes == ("3 duplicate images were kept in the same split as their copies",)
 
@@ -434,7 +436,7 @@ def test_a_class_of_too_few_different_images_is_divided_between_equal_ones_and_n
         assert parts.test is not None
         assert parts.notes[0].startswith("20 duplicate images were kept")
         assert parts.notes[1] == "duplicates of 'c1' may be in several splits: the class has too few distinct images"
-        sides = [set(np.array(twice + few)[part.indices]) for part in (parts.train, parts.validation, parts.test.unlock())]
+        sides = [set(np.array(twice + few)[part.indices]) for part in (parts.train, parts.validation, parts.test.unseal())]
         assert sides[0] & sides[1] == sides[0] & sides[2] == {50}
         plain = split(with_digests(dataset([0] * 40 + [1] * 3), [*twice, 50, 51, 52]), validation=0.1, test=0.1, seed=seed)
         assert set(plain.train.indices[plain.train.labels == 0]) == set(parts.train.indices[parts.train.labels == 0])

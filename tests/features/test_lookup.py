@@ -14,11 +14,11 @@ from crossroads.networks.cuts import find
 from crossroads.networks.network import frozen_part
 from crossroads.progress import Silent
 from crossroads.recipe import Recipe
-from crossroads.strategies import resolve
+from crossroads.strategies import resolve_recipe
 from pictures import stripes
 
 RECORD = backbone("small-cnn")
-RECIPE = resolve(Recipe(strategy="feature-extraction", weights="none"), RECORD, images=24, image_size=16)
+RECIPE = resolve_recipe(Recipe(strategy="feature-extraction", weights="none"), RECORD, images=24, image_size=16)
 
 
 @pytest.fixture(scope="module")

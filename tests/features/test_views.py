@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from crossroads.data.augmentation import draw
+from crossroads.data.augmentation import draw_transforms
 from crossroads.features.views import view
 from crossroads.recipe import Augmentation
 
@@ -38,6 +38,6 @@ def test_views_are_moved_as_training_images_are(seed):
 
     digest = np.random.default_rng(seed).bytes(16)
     words = [int.from_bytes(digest[i : i + 4], "little") for i in range(0, 16, 4)]
-    maps, colour = draw(FAR, 24, 1, np.random.Generator(np.random.Philox(np.random.SeedSequence([*words, 1]))))
+    maps, colour = draw_transforms(FAR, 24, 1, np.random.Generator(np.random.Philox(np.random.SeedSequence([*words, 1]))))
     expected = np.asarray(Augment()((picture(seed=seed)[None], maps, colour)))[0]
     assert np.abs(view(picture(seed=seed), digest, 1, FAR).astype(float) - expected).max() <= 2

@@ -50,7 +50,7 @@ def plan(monkeypatch):
         monkeypatch.setattr(candidates, "recommend", lambda *_: advice)
         notes: list[str] = []
         asked = replace(partition, recipe=replace(partition.recipe, budget=budget))
-        return choose_candidates(asked, None, Relay(Silent(), noted=notes.append)).candidates, notes
+        return choose_candidates(asked, None, Relay(Silent(), after_note=notes.append)).candidates, notes
 
     return found
 
@@ -119,11 +119,11 @@ def test_files_in_the_dark_end_of_16_bits_are_told_and_a_class_in_a_format_that_
         home.mkdir(exist_ok=True)
         Image.fromarray(np.random.default_rng(number).integers(0, 1000, (8, 8)).astype(np.uint16)).save(home / f"{number}.png")
     watcher = Notes()
-    task = Tasks(load_and_split(tmp_path, None, Recipe(), watcher), tmp_path, None, watcher)(
+    task = Tasks(load_and_split(tmp_path, None, Recipe(), watcher), tmp_path, None, watcher).task_for(
         Recipe(strategy="from-scratch", image_size=16)
     )
     assert not any("of 65,535" in note for note in watcher.said)  # before it is known that there can be an artifact
-    task.images()
+    task.decode()
     assert sum("of 65,535" in note for note in watcher.said) == 1
     (tmp_path / "c").mkdir()
     for number in range(12):
@@ -244,7 +244,7 @@ def test_a_budget_shortens_the_small_network_even_if_it_is_named(monkeypatch):
     assert asked == [60, 60]
     notes: list[str] = []
     other = load_and_split(pictures, None, Recipe(backbone="quiz-cnn", weights="none", budget=60), Silent())
-    assert not choose_candidates(other, None, Relay(Silent(), noted=notes.append)).candidates
+    assert not choose_candidates(other, None, Relay(Silent(), after_note=notes.append)).candidates
     assert [note.code for note in notes] == ["budget-does-not-shorten"]
 
 
@@ -266,7 +266,7 @@ def decoded(tmp_path, monkeypatch):
             crossroads.read(stripes(40, size=16)), None, Recipe(validation=0.25, test_fraction=0.0), Silent()
         )
         tasks = Tasks(partition, tmp_path, None, Silent())
-        found = [tasks(Recipe(strategy="from-scratch", image_size=size)).images() for size in sizes]
+        found = [tasks.task_for(Recipe(strategy="from-scratch", image_size=size)).decode() for size in sizes]
         monkeypatch.setattr(task, "load_all", load_all)
         assert [pair[0].pixels.shape[1] for pair in found] == list(sizes)
         return stages, found
@@ -300,4 +300,4 @@ def test_a_size_is_dropped_if_neither_memory_nor_disk_holds_another(decoded, mon
 def test_a_task_decodes_its_images_lazily(monkeypatch, tmp_path):
     partition = load_and_split(crossroads.read(stripes(40, size=16)), None, Recipe(), Silent())
     monkeypatch.setattr(task, "load_all", lambda *_, **__: pytest.fail("decoded"))
-    Tasks(partition, tmp_path, None, Silent())(Recipe(strategy="from-scratch", image_size=24))
+    Tasks(partition, tmp_path, None, Silent()).task_for(Recipe(strategy="from-scratch", image_size=24))

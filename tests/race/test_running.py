@@ -75,10 +75,11 @@ def trainings(monkeypatch):
                 checkpoints.mark(progress)
         missing = 0.0 if recipe.epochs is None or state.stops else state.short * (8 - len(progress.history)) / 8
         return SimpleNamespace(
-            reached={"accuracy": accuracy - missing, "loss": 1 - accuracy},
+            validation_accuracy=accuracy - missing,
+            validation_loss=1 - accuracy,
             history=progress.history,
             validation=SimpleNamespace(dataset=dataset([0, 1] * 100)),
-            ended=bool(progress.facts),
+            stopped=bool(progress.facts),
             improved=recipe.strategy not in state.kept_head,
         )
 
@@ -307,7 +308,9 @@ def test_a_recipe_error_ends_the_race(tmp_path, trainings):
 def test_grouped_validation_images_count_as_their_effective_number():
     groups = np.repeat(np.arange(9), [1_000, *[1] * 8])
     side = SimpleNamespace(dataset=replace(dataset([0, 1] * 504), groups=groups))
-    fitted = SimpleNamespace(reached={"accuracy": 1.0, "loss": 0.0}, history=(), validation=side, ended=False, improved=True)
+    fitted = SimpleNamespace(
+        validation_accuracy=1.0, validation_loss=0.0, history=(), validation=side, stopped=False, improved=True
+    )
     blank = module.CandidateRun("candidate-00-run-1", 0, None, None, True, 1.0)
     assert 1 < module._completed(blank, fitted).images < 1.1
 

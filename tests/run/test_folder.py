@@ -1,4 +1,4 @@
-"""A run's folder: claimed by one process, taken up with the same options, and nothing of the user's ever removed."""
+"""The folder of a run: used by one process, resumed with the same options, and no file of the user is ever removed."""
 
 import os
 import signal
@@ -14,10 +14,11 @@ from crossroads.errors import ArtifactError, RecipeError, TrainingError
 from crossroads.recipe import Recipe
 from crossroads.run.folder import RunFolder
 from pictures import folder_of, stripes
+from refusals import refused
 
 
 def claim(folder, recipe=None, given=(), resume=False):
-    return RunFolder(folder).claimed(recipe or Recipe(), given=set(given), resume=resume)
+    return RunFolder(folder).claim(recipe or Recipe(), given=set(given), resume=resume)
 
 
 class Stopped(Exception):
@@ -25,14 +26,14 @@ class Stopped(Exception):
 
 
 def unfinished(folder, recipe):
-    """A run that was killed before its first epoch: what was asked is there, and no checkpoint."""
+    """A run that was killed before its first epoch: its recipe is there, and no checkpoint."""
     with claim(folder, recipe):
         kept = (folder / "checkpoint" / "run.json").read_bytes()
     (folder / "checkpoint").mkdir(parents=True)
     (folder / "checkpoint" / "run.json").write_bytes(kept)
 
 
-def test_the_folder_and_its_parents_are_made_and_vanish_with_a_mistake(tmp_path):
+def test_the_folder_and_its_parents_are_created_and_removed_after_an_error(tmp_path):
     inner = tmp_path / "a" / "b" / "c"
     with pytest.raises(Stopped), claim(inner):  # noqa: PT012
         assert (inner / "checkpoint" / "run.json").is_file()
@@ -40,7 +41,7 @@ def test_the_folder_and_its_parents_are_made_and_vanish_with_a_mistake(tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_that_was_there_stays(tmp_path):
+def test_an_existing_folder_stays_after_an_error(tmp_path):
     with pytest.raises(Stopped), claim(tmp_path):
         raise Stopped
     assert tmp_path.is_dir()
@@ -48,10 +49,10 @@ def test_a_folder_that_was_there_stays(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["thesis.txt", "checkpoint/my-weights.h5"])
-def test_what_is_the_users_is_never_removed(tmp_path, name):
+def test_files_of_the_user_are_never_removed(tmp_path, name):
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_text("precious")
-    with pytest.raises(ArtifactError, match="new or an empty folder"), claim(tmp_path):
+    with refused("out-not-empty", ArtifactError), claim(tmp_path):
         pass
     assert (tmp_path / name).read_text() == "precious"
 
@@ -63,42 +64,42 @@ def test_a_file_among_the_checkpoints_survives_the_end_of_the_run(tmp_path):
     assert [path.name for path in (tmp_path / "checkpoint").iterdir()] == ["notes.txt"]
 
 
-def test_a_refused_process_leaves_the_first_ones_run_alone(tmp_path):
+def test_a_refused_process_leaves_the_run_of_the_first_one_alone(tmp_path):
     with claim(tmp_path / "run", Recipe(seed=3)):
         before = (tmp_path / "run" / "checkpoint" / "run.json").read_bytes()
         for resume in (False, True):
-            with pytest.raises(TrainingError, match="one process at a time"), claim(tmp_path / "run", resume=resume):
+            with refused("run-in-use", TrainingError), claim(tmp_path / "run", resume=resume):
                 pass
         assert (tmp_path / "run" / "checkpoint" / "run.json").read_bytes() == before
 
 
-def test_an_unfinished_run_is_taken_up_only_when_asked_and_with_what_it_was_started_with(tmp_path):
+def test_an_unfinished_run_is_resumed_only_on_request_and_with_its_recipe(tmp_path):
     unfinished(tmp_path, Recipe(seed=5, validation=0.3))
-    with pytest.raises(TrainingError, match="add --resume"), claim(tmp_path):
+    with refused("unfinished-run", TrainingError, field="out"), claim(tmp_path):
         pass
     with claim(tmp_path, resume=True) as recipe:
         assert (recipe.seed, recipe.validation) == (5, 0.3)
 
 
-def test_an_option_that_equals_the_default_is_no_less_asked_for(tmp_path):
+def test_an_option_that_equals_the_default_is_compared_too(tmp_path):
     unfinished(tmp_path, Recipe(seed=5))
     again = claim(tmp_path, Recipe(seed=0), given={"seed"}, resume=True)
-    with pytest.raises(RecipeError, match="resumed with the seed it was started with, 5; received 0"), again:
+    with refused("resumed-with-other-option", RecipeError, field="seed", received="0"), again:
         pass
 
 
-def test_another_test_set_is_refused_and_the_same_one_may_be_written_differently(tmp_path, monkeypatch):
+def test_another_test_set_is_refused_and_another_path_of_the_same_one_is_not(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     unfinished(tmp_path / "run", Recipe(test=str(tmp_path / "test")))
     other = claim(tmp_path / "run", Recipe(test="other"), given={"test"}, resume=True)
-    with pytest.raises(RecipeError, match="the test it was started with"), other:
+    with refused("resumed-with-other-option", RecipeError, field="test"), other:
         pass
     with claim(tmp_path / "run", Recipe(test="./test"), given={"test"}, resume=True):
         pass
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"epoch": 3}'])
-def test_a_damaged_claim_is_told(tmp_path, text):
+def test_a_damaged_recipe_is_refused(tmp_path, text):
     unfinished(tmp_path, Recipe())
     (tmp_path / "checkpoint" / "run.json").write_text(text)
     with pytest.raises((TrainingError, RecipeError)), claim(tmp_path, resume=True):
@@ -143,20 +144,20 @@ def test_kill_9_at_several_points_then_resume_gives_the_same_artifact(tmp_path):
     assert {p.name for p in out.iterdir()} == {p.name for p in whole.artifact.iterdir()}
 
 
-def test_the_time_of_earlier_processes_is_counted_up_to_the_last_file_they_left(tmp_path):
+def test_the_time_of_earlier_processes_counts_up_to_the_last_file_that_they_wrote(tmp_path):
     unfinished(tmp_path, Recipe())
     state = tmp_path / "checkpoint"
     (state / "clock.json").write_text('{"spent": 5.0, "began": 1000.0}')
     os.utime(state / "run.json", (1030, 1030))
     folder = RunFolder(tmp_path)
-    with folder.claimed(Recipe(), given=set(), resume=True):
+    with folder.claim(Recipe(), given=set(), resume=True):
         assert folder.spent == 35
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_damaged_clock_starts_anew(tmp_path):
+def test_a_damaged_clock_starts_at_zero(tmp_path):
     unfinished(tmp_path, Recipe())
     (tmp_path / "checkpoint" / "clock.json").write_text("{")
     folder = RunFolder(tmp_path)
-    with folder.claimed(Recipe(), given=set(), resume=True):
+    with folder.claim(Recipe(), given=set(), resume=True):
         assert folder.spent == 0

@@ -2,7 +2,7 @@ import keras
 import numpy as np
 import pytest
 
-from crossroads.data.augmentation import draw, stream_of
+from crossroads.data.augmentation import draw_transforms, generator_for
 from crossroads.recipe import Augmentation
 from crossroads.training.augment import Augment
 
@@ -20,7 +20,7 @@ def moved(images, maps, colour):
 
 
 def drawn(augmentation, n=64, size=16, epoch=0, seed=0):
-    return draw(augmentation, size, n, stream_of(seed, epoch, 1))
+    return draw_transforms(augmentation, size, n, generator_for(seed, epoch, 1))
 
 
 def test_a_row_depends_on_seed_epoch_and_index_alone():

@@ -10,12 +10,12 @@ from sklearn.utils.class_weight import compute_class_weight
 
 from crossroads.networks.catalog import backbone
 from crossroads.recipe import Augmentation, Recipe
-from crossroads.strategies import plan, resolve
+from crossroads.strategies import plan_phases, resolve_recipe
 from crossroads.training.batches import TOGETHER, Labelled, batches, class_weights, rows_at_once, steps_of
 
 
 def phase(**options):
-    return plan(resolve(Recipe(strategy="from-scratch", **options), backbone("quiz-cnn"), images=10, image_size=8))[0]
+    return plan_phases(resolve_recipe(Recipe(strategy="from-scratch", **options), backbone("quiz-cnn"), images=10, image_size=8))[0]
 
 
 def labelled(n, classes=3):

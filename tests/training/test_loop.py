@@ -17,7 +17,7 @@ from crossroads.networks.catalog import backbone
 from crossroads.networks.network import Parts, assemble, head_layers, seeded
 from crossroads.progress import Silent, StopTraining
 from crossroads.recipe import Augmentation, Recipe
-from crossroads.strategies import plan, resolve
+from crossroads.strategies import plan_phases, resolve_recipe
 from crossroads.training.batches import Labelled
 from crossroads.training.checkpoint import Checkpoints
 from crossroads.training.loop import train, validate
@@ -41,7 +41,9 @@ DATA, VALIDATION = stripes(96), stripes(32, seed=1)
 
 def phase(**options):
     chosen = {"epochs": 3, "batch_size": 16, "label_smoothing": 0.1, "augmentation": Augmentation(shift=0.1)} | options
-    return plan(resolve(Recipe(strategy="from-scratch", **chosen), backbone("small-cnn"), images=96, image_size=16))[0]
+    return plan_phases(resolve_recipe(Recipe(strategy="from-scratch", **chosen), backbone("small-cnn"), images=96, image_size=16))[
+        0
+    ]
 
 
 def small():

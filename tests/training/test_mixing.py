@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crossroads.data.augmentation import stream_of
+from crossroads.data.augmentation import generator_for
 from crossroads.training.mixing import Mix, mixed_targets, others, pairs
 
 
@@ -20,7 +20,7 @@ def test_each_input_is_a_weighted_mean_with_another(shape):
 
 @given(st.integers(1, 50), st.integers(0, 100))
 def test_others_are_a_permutation_of_the_batch(n, seed):
-    ranks, shares = pairs(n, 0.4, stream_of(seed, 0, 3))
+    ranks, shares = pairs(n, 0.4, generator_for(seed, 0, 3))
     assert sorted(others(ranks).tolist()) == list(range(n))
     assert ((shares >= 0) & (shares <= 1)).all()
 

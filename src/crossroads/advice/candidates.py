@@ -31,7 +31,7 @@ from crossroads.errors import RecipeError
 from crossroads.networks.catalog import DEFAULT_FROM_SCRATCH, Backbone, backbone
 from crossroads.progress import Watcher
 from crossroads.recipe import Recipe, StrategyName
-from crossroads.strategies import STRATEGIES, relevant, resolve, strategy
+from crossroads.strategies import STRATEGIES, drop_unused_options, resolve_recipe, strategy
 
 TIE = 0.005
 """Accuracy by which a candidate must be expected to do better than a cheaper one to be put before it: half a point."""
@@ -178,8 +178,9 @@ def from_scratch_candidate(
     """
     record = backbone(DEFAULT_FROM_SCRATCH)
     size = scratch_size(ground.asked, ground.side, alone=probed is None)
-    asked = relevant(replace(ground.asked, backbone=record.name, weights=None, image_size=size), strategy("from-scratch"))
-    recipe = resolve(asked, record, images=ground.images, image_size=size, side=ground.side)
+    asked = replace(ground.asked, backbone=record.name, weights=None, image_size=size)
+    asked = drop_unused_options(asked, strategy("from-scratch"))
+    recipe = resolve_recipe(asked, record, images=ground.images, image_size=size, side=ground.side)
     bases = [Base("probe", probed)] if probed is not None else []
     if short is not None:
         bases.append(_from_short(short, recipe, ground))
@@ -205,8 +206,8 @@ def require_trainable(asked: Recipe, offers: Sequence[CandidateBackbone], side: 
             if record.frozen or (record.start == "random") != (weights is None):
                 continue
             try:
-                plain = relevant(replace(asked, backbone=known.name, weights=weights), record)
-                resolve(plain, known, images=100, image_size=known.reference_size, side=side)
+                plain = drop_unused_options(replace(asked, backbone=known.name, weights=weights), record)
+                resolve_recipe(plain, known, images=100, image_size=known.reference_size, side=side)
             except RecipeError as error:
                 first = first or error
             else:
@@ -274,8 +275,8 @@ def _recipe(seen: BackboneEvidence, way: FrozenProbe, name: StrategyName, ground
     )
     if record.keeps == "early":
         asked = replace(asked, cut=way.cut.name, pooling=way.pooling)
-    asked = relevant(asked, record)
-    return resolve(asked, known, images=ground.images, image_size=seen.profile.image_size, side=ground.side)
+    asked = drop_unused_options(asked, record)
+    return resolve_recipe(asked, known, images=ground.images, image_size=seen.profile.image_size, side=ground.side)
 
 
 def _seconds(

@@ -37,9 +37,9 @@ from crossroads.errors import ArtifactError, BackboneError
 from crossroads.networks.catalog import Backbone
 from crossroads.progress import Relay, Watcher
 from crossroads.recipe import Recipe, StrategyName
-from crossroads.run.task import refuse_flip
+from crossroads.run.task import refuse_unsafe_flip
 from crossroads.run.train import rehearse
-from crossroads.strategies import relevant, resolve, strategy
+from crossroads.strategies import drop_unused_options, resolve_recipe, strategy
 
 SAMPLE = 2_000
 """Images that evidence is measured on: an accuracy of 0.9 is then known to 1.3 points, and MobileNet at 96 px sees them in 2 s."""
@@ -66,13 +66,13 @@ def recommend(train: Dataset, side: float, offers: Sequence[CandidateBackbone], 
     asked, budget = replace(asked, budget=None), asked.budget
     began = time.perf_counter()
     told: list[str] = []
-    watcher = Relay(watcher, noted=told.append)
+    watcher = Relay(watcher, after_note=told.append)
     require_trainable(asked, offers, side)
     load_keras()
     offers = _able(offers, train, asked, side, memory, watcher)
     for note in sample_notes(train):
         watcher.warning(note)
-    refuse_flip(asked, train)
+    refuse_unsafe_flip(asked, train)
     machine = measured_machine()
     counts = train.counts()
     classes = int((counts > 0).sum())
@@ -161,8 +161,8 @@ def _looked_at(
         return None
     cost = record.multiply_adds * (size / record.reference_size) ** 2
     wanted = replace(asked, backbone=record.name, weights=offer.weights, image_size=size, strategy="feature-extraction")
-    plain = relevant(wanted, strategy("feature-extraction"))
-    recipe = resolve(plain, record, images=len(train), image_size=size, side=side)
+    plain = drop_unused_options(wanted, strategy("feature-extraction"))
+    recipe = resolve_recipe(plain, record, images=len(train), image_size=size, side=side)
     rows = sample(train, SAMPLE if cost < HEAVY else HEAVY_SAMPLE, asked.seed)
     seen = see(compact(train.select(rows)), offer.choice, recipe, watcher)
     learned = count_seen(seen.digests, artifact.seen_by_weights(recipe.weights))

@@ -23,15 +23,15 @@ from crossroads.data.dataset import Dataset
 from crossroads.data.loading import Loaded, load_all
 from crossroads.data.splits import Splits, split
 from crossroads.errors import CrossroadsError, SplitError
-from crossroads.evaluation import effective, wilson
+from crossroads.evaluation import effective_count, wilson_interval
 from crossroads.features.lookup import resize_of
 from crossroads.networks.construct import Choice
 from crossroads.progress import EpochRecord, Relay, Silent, StopTraining, Watcher
 from crossroads.recipe import Recipe, StrategyName
 from crossroads.run import train as training
-from crossroads.run.folder import CheckpointFolder
+from crossroads.run.folder import TrainingFolder
 from crossroads.run.task import Task
-from crossroads.strategies import resolve, strategy
+from crossroads.strategies import resolve_recipe, strategy
 
 LOGGER = logging.getLogger(__name__)
 
@@ -135,7 +135,7 @@ def run_short_training(dataset: Dataset, choice: Choice, asked: Recipe, limit: L
         train = train.select(part(train.labels, train.groups, share, np.random.default_rng([asked.seed, 12])))
     epochs = max(least, min(most, round(limit.passes / len(train))))
     size = int(asked.image_size or 0)
-    recipe = resolve(replace(asked, epochs=epochs), choice.record, images=len(train), image_size=size)
+    recipe = resolve_recipe(replace(asked, epochs=epochs), choice.record, images=len(train), image_size=size)
     called = "training" if strategy(recipe.strategy).start == "random" else recipe.strategy.replace("-", " ")
     watcher.note(f"evidence: a short {called} of {choice.record.name}, {epochs} epochs of {len(train)} images")
     done: list[EpochRecord] = []
@@ -162,7 +162,7 @@ def run_short_training(dataset: Dataset, choice: Choice, asked: Recipe, limit: L
         with tempfile.TemporaryDirectory(prefix="crossroads-") as folder:
             task = Task(recipe, choice, strategy(recipe.strategy), train, parts.validation, lambda: (sides[0], sides[1]))
             relay = Relay(Silent(), after_step=after_step, after_epoch=after_epoch)
-            fitted = training.train(task, CheckpointFolder(Path(folder)), relay)
+            fitted = training.train(task, TrainingFolder(Path(folder)), relay)
     except StopTraining as error:
         if error is heard.raised:
             raise
@@ -177,9 +177,9 @@ def run_short_training(dataset: Dataset, choice: Choice, asked: Recipe, limit: L
         watcher.warning(f"no short {called} of {choice.record.name}: {said}")
         return None
     history = fitted.history
-    if fitted.ended:
+    if fitted.stopped:
         watcher.note(f"the short {called} of {choice.record.name} ended after {len(history)} of {epochs} epochs: its time was over")
-    return _short(recipe, size, history, float(np.median(each[1:] or each)), sides[0], sides[1], ended=fitted.ended)
+    return _short(recipe, size, history, float(np.median(each[1:] or each)), sides[0], sides[1], ended=fitted.stopped)
 
 
 def _steps_are_told(ticks: Sequence[float]) -> bool:
@@ -202,8 +202,8 @@ def _short(
     seconds = [epoch.seconds for epoch in history]
     usual = float(np.median(seconds[1:])) if len(seconds) > 1 else each * len(train.dataset)
     accuracy, groups = history[-1].validation_accuracy, held_out.dataset.groups
-    worth = len(held_out.dataset) if groups is None else effective(groups)
-    known = Estimate(accuracy, *wilson(accuracy * worth, worth))
+    worth = len(held_out.dataset) if groups is None else effective_count(groups)
+    known = Estimate(accuracy, *wilson_interval(accuracy * worth, worth))
     n, name = len(train.dataset), strategy(recipe.strategy).name
     together = steps_of(n, recipe.batch_size or n) % TOGETHER == 0
     rise = None if ended else rise_of([epoch.validation_accuracy for epoch in history], worth)

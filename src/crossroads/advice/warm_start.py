@@ -10,7 +10,7 @@ from crossroads.advice.short_training import Limit, ShortTraining, allowed, run_
 from crossroads.errors import RecipeError
 from crossroads.progress import Watcher
 from crossroads.recipe import Recipe
-from crossroads.strategies import WARM_EPOCHS, relevant, resolve, strategy
+from crossroads.strategies import WARM_EPOCHS, drop_unused_options, resolve_recipe, strategy
 
 SECONDS = 15.0
 """Time that the steps are expected to take; it ends after twice that. Of 344 signs MobileNet then sees 2,750 images and reaches
@@ -40,8 +40,8 @@ def short_warm_start(
     size, resize = seen.profile.image_size, seen.recipe.resize
     wanted = replace(asked, backbone=seen.recipe.backbone, weights=seen.recipe.weights, image_size=size, resize=resize, epochs=None)
     try:
-        plain = relevant(wanted, strategy("warm-start"))
-        batch_size = resolve(plain, seen.choice.record, images=len(seen.dataset), image_size=size).batch_size or 0
+        plain = drop_unused_options(wanted, strategy("warm-start"))
+        batch_size = resolve_recipe(plain, seen.choice.record, images=len(seen.dataset), image_size=size).batch_size or 0
     except RecipeError:  # which is told where the candidate is left out
         return None
     need = memory_mb(cut.parameters, cut.activations, batch_size, trained=True)

@@ -1,26 +1,26 @@
-"""One folder that holds all of a trained classifier, and nothing that executes.
+"""A trained classifier as one folder that holds nothing executable.
 
     model.keras      the Keras model, for further training; loaded in safe mode only
     model.xml, .bin  the OpenVINO graph, for inference
-    history.csv      one line an epoch
+    history.csv      one line per epoch
     recipe.toml      the recipe that repeats the run
-    seen.npy         digests of the images that it was trained on or chosen by
-    metrics.json     what the graph scored
+    seen.npy         digests of the training and validation images
+    metrics.json     the scores of the graph
     crossroads.json  classes, preprocessing, recipe, seeds, versions, digests of the data and of each file above, and of itself
 
-How it is written, so that there is never half an artifact:
+An artifact is written in three steps, so that a half-written one is never taken for a whole one:
 
-1. `draft` builds all but the metrics in ``RUN/.artifact-partial/``, and checks the graph against the model.
-2. The caller scores what lies there, through the predictor, and gives the metrics to `Draft.finish`.
-3. `finish` brings every file to the disk (fsync), then moves each into ``RUN`` and ``crossroads.json`` last. Each move is atomic,
-   and a folder is an artifact exactly when it holds ``crossroads.json``.
+1. `draft` writes all files but the metrics to ``RUN/.artifact-partial/``, and compares the graph with the model.
+2. The caller scores the draft through the predictor and passes the metrics to `Draft.finish`.
+3. `finish` flushes every file to the disk (fsync), then moves each into ``RUN``, ``crossroads.json`` last. Each move is atomic,
+   and a folder is an artifact exactly if it holds ``crossroads.json``.
 
-A run that is killed before that last move leaves a folder that is no artifact; the next `draft` there clears the rest away. An
-error leaves no artifact, and nothing of this one but where it replaced a file of the same name. Other files in ``RUN``, such as
-checkpoints, are no part of the artifact.
+A run that is killed before the last move leaves a folder that is not an artifact; the next `draft` there removes the remains. After
+an error the files that were moved are removed again, except those that replaced a file of the same name. Other files in ``RUN``,
+such as checkpoints, do not belong to the artifact.
 """
 
-from crossroads.artifact._draft import Contents, Draft, copy, draft, is_finished, refuse_finished, write
+from crossroads.artifact._draft import PARTIAL, Contents, Draft, copy, draft, is_finished, refuse_finished, write
 from crossroads.artifact._export import TOLERANCE, load_model
 from crossroads.artifact._manifest import (
     FILES,
@@ -41,6 +41,7 @@ __all__ = [
     "FORMAT",
     "GRAPH",
     "MANIFEST",
+    "PARTIAL",
     "SEEN_BY_WEIGHTS",
     "TOLERANCE",
     "Contents",

@@ -1,4 +1,4 @@
-"""Writing an artifact: built aside, checked, brought to the disk, then moved into place with ``crossroads.json`` last."""
+"""Writes an artifact: builds it in a partial folder, checks it, flushes it to the disk, and moves it into place."""
 
 from __future__ import annotations
 
@@ -18,31 +18,40 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossroads.artifact import _export
-from crossroads.artifact._manifest import FILES, FORMAT, MANIFEST, SEEN, Manifest, facts_of, json_text, open_verified, text_of
-from crossroads.data.images import Resize
-from crossroads.errors import ArtifactError
+from crossroads.artifact._manifest import (
+    FILES,
+    FORMAT,
+    MANIFEST,
+    SEEN,
+    Manifest,
+    file_record,
+    json_text,
+    manifest_text,
+    open_verified,
+)
+from crossroads.data.images import FILTER, Resize
+from crossroads.errors import ArtifactError, option
 from crossroads.networks.export import weights_digest
 from crossroads.recipe import Recipe
 
 PARTIAL = ".artifact-partial"
-_ROOM = 2**20
-"""Bytes for everything but the weights."""
+_OTHER_FILES = 2**20
+"""Bytes needed for everything except the weights."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Contents:
-    """What goes into an artifact.
+    """The content of an artifact.
 
     Attributes:
         model: A Keras model, uint8 images (n, size, size, 3) in, float32 probabilities (n, k) out, preprocessing inside.
         classes: The k class names, in the order of the probabilities.
-        resize: How an image becomes the square that the model takes.
+        resize: How images are resized to the square input of the model.
         recipe: The recipe that repeats the run; it names the backbone.
         history: Text of ``history.csv``.
-        parity_images: uint8 (m, size, size, 3), m > 0, on which model and graph are compared; best held out from training.
-        seen: Digests of the images that it was trained on or chosen by, uint8 (n, 16), in any order.
+        parity_images: Images on which model and graph are compared, uint8 (m, size, size, 3), m > 0; preferably not trained on.
+        seen: Digests of the training and validation images, uint8 (n, 16), in any order.
         data: ``origin``, ``n``, ``digest`` of the data, and ``splits`` with ``n`` and ``digest`` of each.
-        facts: Anything else to record, under keys that are not taken.
     """
 
     model: Any
@@ -53,12 +62,11 @@ class Contents:
     parity_images: NDArray[np.uint8]
     seen: NDArray[np.uint8]
     data: Mapping[str, Any]
-    facts: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Draft:
-    """An artifact that can be scored but does not exist yet. `path` is a folder that `Predictor.load` takes."""
+    """An artifact that can be scored but is not finished. `Predictor.load` accepts its `path`."""
 
     path: Path
     _facts: Mapping[str, Any] = field(repr=False)
@@ -70,7 +78,7 @@ class Draft:
             metrics: Plain JSON values, such as ``{"test": evaluation.to_json()}``.
 
         Raises:
-            ArtifactError: Values that are not JSON, a full disk, or a folder that cannot be written; then there is no artifact.
+            ArtifactError: A value is not JSON, the disk is full, or the folder cannot be written. Then there is no artifact.
         """
         run = self.path.parent
         with _explained(run):
@@ -85,26 +93,28 @@ class Draft:
 
 @contextmanager
 def draft(folder: str | Path, contents: Contents) -> Iterator[Draft]:
-    """Builds an artifact for `folder`, to be scored and finished inside the ``with`` block; unless it is finished, it vanishes.
+    """Builds an artifact for `folder`, to be scored and finished inside the ``with`` block. An unfinished draft is removed.
 
         with draft("run", contents) as unfinished:
             scores = evaluate(...)  # through Predictor.load(unfinished.path)
             unfinished.finish({"test": scores.to_json()})
 
     Raises:
-        ArtifactError: The folder holds a finished artifact; the model holds code or has another signature; the graph disagrees with
-            the model; no space is left. The folder is then as it was before.
+        ArtifactError: The folder holds a finished artifact, the model contains code or has another signature, the graph disagrees
+            with the model, or no space is left. The folder is then unchanged.
     """
     run = Path(folder)
     refuse_finished(run)
     if contents.recipe.backbone is None:
-        raise ArtifactError("the recipe of an artifact must name the backbone", received="a recipe that is not resolved")
+        raise ArtifactError(
+            "the recipe of an artifact must name the backbone", code="unresolved-recipe", received="a recipe that is not resolved"
+        )
     _export.check_model(contents.model, contents.resize.size, len(contents.classes))
     made = not run.exists()
     partial = run / PARTIAL
     try:
         with _explained(run):
-            shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
+            shutil.rmtree(partial, ignore_errors=True)  # left by a run that was killed
             partial.mkdir(parents=True)
             _require_room(run, contents.model)
             facts = _build(partial, contents)
@@ -116,16 +126,16 @@ def draft(folder: str | Path, contents: Contents) -> Iterator[Draft]:
 
 
 def write(folder: str | Path, contents: Contents, metrics: Mapping[str, Any]) -> Manifest:
-    """`draft` and `finish` in one, for metrics that are already known. Raises as they do."""
+    """Drafts and finishes an artifact whose metrics are already known. Raises as `draft` and `Draft.finish` do."""
     with draft(folder, contents) as unfinished:
         return unfinished.finish(metrics)
 
 
 def copy(folder: str | Path, to: str | Path) -> Manifest:
-    """Copies a finished artifact, verified before and after, to a folder that is new or empty.
+    """Copies a finished artifact to a new or empty folder, and verifies it before and after.
 
     Raises:
-        ArtifactError: No artifact, or one that was changed; something lies in `to`; no space is left. Then `to` is as it was.
+        ArtifactError: `folder` is not an artifact or was changed, `to` is not empty, or no space is left. Then `to` is unchanged.
     """
     source, run = Path(folder), Path(to)
     open_verified(source)
@@ -133,9 +143,11 @@ def copy(folder: str | Path, to: str | Path) -> Manifest:
     made = not run.exists()
     partial = run / PARTIAL
     with _explained(run):
-        shutil.rmtree(partial, ignore_errors=True)  # of a copy that was killed
+        shutil.rmtree(partial, ignore_errors=True)  # left by a copy that was killed
         if not made and any(run.iterdir()):
-            raise ArtifactError("a copy needs a folder that is new or empty", received=str(run), hint="choose another folder")
+            raise ArtifactError(
+                "a copy needs a new or an empty folder", code="folder-not-empty", received=str(run), hint="choose another folder"
+            )
         try:
             partial.mkdir(parents=True)
             for name in (*FILES, MANIFEST):
@@ -152,25 +164,31 @@ def copy(folder: str | Path, to: str | Path) -> Manifest:
 
 
 def refuse_finished(folder: str | Path) -> None:
-    """Raises `ArtifactError` where the folder holds a finished artifact."""
+    """Raises `ArtifactError` if the folder holds a finished artifact."""
     if is_finished(folder):
         raise ArtifactError(
-            "a finished artifact is never overwritten", received=str(folder), hint="choose another folder or remove this one first"
+            "a finished artifact is never overwritten",
+            code="artifact-exists",
+            field="out",
+            received=str(folder),
+            hint="choose another folder or remove this one first",
         )
 
 
 def is_finished(folder: str | Path) -> bool:
-    """Whether the folder holds an artifact that was written to its end."""
+    """Whether the folder holds a finished artifact."""
     return (Path(folder) / MANIFEST).exists()
 
 
 def _build(partial: Path, contents: Contents) -> dict[str, Any]:
-    """Writes all files but the metrics; returns what ``crossroads.json`` says, without the files."""
+    """Writes all files but the metrics. Returns the content of ``crossroads.json`` without the digests of the files."""
     _export.save(contents.model, partial)
     parity = _export.check_parity(contents.model, partial / "model.xml", contents.parity_images)
     (partial / "history.csv").write_text(contents.history, encoding="utf-8")
     (partial / "recipe.toml").write_text(_toml_text(contents.recipe), encoding="utf-8")
-    np.save(partial / SEEN, np.unique(contents.seen, axis=0), allow_pickle=False)  # sorted: their order would tell the data's
+    np.save(
+        partial / SEEN, np.unique(contents.seen, axis=0), allow_pickle=False
+    )  # sorted, so that the order of the data stays private
     resize = contents.resize
     facts = {
         "format": FORMAT,
@@ -179,7 +197,7 @@ def _build(partial: Path, contents: Contents) -> dict[str, Any]:
         "preprocessing": {
             "size": resize.size,
             "mode": resize.mode,
-            "filter": resize.filter,
+            "filter": FILTER,
             "input": f"uint8 (n, {resize.size}, {resize.size}, 3) RGB",
         },
         "backbone": contents.recipe.backbone,
@@ -191,26 +209,22 @@ def _build(partial: Path, contents: Contents) -> dict[str, Any]:
         "parity": parity,
         "weights": weights_digest(contents.model),
     }
-    taken = facts.keys() & contents.facts.keys()
-    if taken:
-        raise ArtifactError("further facts must not replace those of an artifact", received=", ".join(sorted(taken)))
-    facts |= contents.facts
     _write_manifest(partial, facts)
     return facts
 
 
 def _toml_text(recipe: Recipe) -> str:
-    # TOML has no spelling for half a surrogate pair (a byte of a file name that is no UTF-8), so it is spelt out as plain text.
+    # Python represents a byte of a file name that is not UTF-8 as a lone surrogate. TOML cannot hold it, so it becomes text.
     return re.sub("[\ud800-\udfff]", lambda half: f"\\\\u{ord(half[0]):04x}", recipe.to_toml())
 
 
 def _write_manifest(partial: Path, facts: Mapping[str, Any]) -> None:
-    files = {name: facts_of(partial / name) for name in FILES if (partial / name).exists()}
-    (partial / MANIFEST).write_text(text_of({**facts, "files": files}), encoding="utf-8")
+    files = {name: file_record(partial / name) for name in FILES if (partial / name).exists()}
+    (partial / MANIFEST).write_text(manifest_text({**facts, "files": files}), encoding="utf-8")
 
 
 def _move(partial: Path, run: Path, files: tuple[str, ...]) -> None:
-    """Moves the files into `run`, ``crossroads.json`` last; where that fails, takes back those that replaced nothing."""
+    """Moves the files into `run`, ``crossroads.json`` last. After an error, removes those that replaced nothing."""
     moved = []
     try:
         for name in files:
@@ -228,7 +242,7 @@ def _move(partial: Path, run: Path, files: tuple[str, ...]) -> None:
 
 
 def _sync(path: Path) -> None:
-    """Brings a file, or the names in a folder, to the disk. Windows cannot open folders, and orders its metadata itself."""
+    """Flushes a file, or the names in a folder, to the disk. Windows cannot open folders and orders its metadata itself."""
     if path.is_dir() and os.name == "nt":
         return
     descriptor = os.open(path, os.O_RDONLY if os.name != "nt" else os.O_RDWR)
@@ -239,17 +253,17 @@ def _sync(path: Path) -> None:
 
 
 def _require_room(run: Path, model: Any) -> None:
-    """A full disk is found before the work, where it can be: weights go to ``model.keras`` and to ``model.bin``."""
-    needed = 2 * 4 * int(model.count_params()) + _ROOM
+    """Raises `OSError` if the disk has no room for the weights, which go to ``model.keras`` and to ``model.bin``."""
+    needed = 2 * 4 * int(model.count_params()) + _OTHER_FILES
     if shutil.disk_usage(run).free < needed:
         raise OSError(errno.ENOSPC, f"about {needed / 1e6:,.1f} MB are needed")
 
 
 @contextmanager
 def _explained(run: Path) -> Iterator[None]:
-    """Turns what a disk or a library raises while writing into an `ArtifactError`.
+    """Turns an error of the disk or of a library into an `ArtifactError`.
 
-    The libraries that write here do not all say that the disk was full (OpenVINO raises RuntimeError), so the disk is asked.
+    Not every library reports a full disk as such (OpenVINO raises RuntimeError), so the free space is looked up.
     """
     try:
         yield
@@ -262,20 +276,23 @@ def _explained(run: Path) -> Iterator[None]:
             needed = f"; {error.strerror}" if isinstance(error, OSError) and error.strerror else ""
             raise ArtifactError(
                 f"no space left on the disk for the artifact in {run}",
+                code="disk-full",
                 received=f"{free / 1e6:,.1f} MB free{needed}",
-                hint="make room, then run again with --resume",
+                hint=f"make room, then run again with {option('resume')}",
             ) from error
-        said = (
-            error.strerror if isinstance(error, OSError) and error.strerror else str(error).splitlines()[-1] if str(error) else ""
-        )
-        raise ArtifactError(f"the artifact in {run} must be written", received=f"{type(error).__name__}: {said[:300]}") from error
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else "".join(str(error).splitlines()[-1:])
+        raise ArtifactError(
+            f"the artifact in {run} could not be written",
+            code="artifact-not-writable",
+            received=f"{type(error).__name__}: {reason[:300]}",
+        ) from error
 
 
 def _versions() -> dict[str, str]:
     import keras
 
     tensorflow = _version("tensorflow") or _version("tensorflow-cpu")
-    found = {
+    versions = {
         "python": platform.python_version(),
         "keras": _version("keras"),
         "backend": keras.backend.backend(),
@@ -285,7 +302,7 @@ def _versions() -> dict[str, str]:
         "numpy": _version("numpy"),
         "pillow": _version("pillow"),
     }
-    return {name: version for name, version in found.items() if version}
+    return {name: version for name, version in versions.items() if version}
 
 
 def _version(distribution: str) -> str:

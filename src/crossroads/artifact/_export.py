@@ -1,4 +1,4 @@
-"""The Keras side of an artifact: saving and loading without code, the inference graph, and the check that both agree."""
+"""The Keras model of an artifact: saving and loading without code, export to an inference graph, and the parity check."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from crossroads.inference import Graph
 from crossroads.networks.export import convert_elsewhere, exports_here, to_openvino
 
 FEW = 8
-"""Images that Keras computes at a time: layer by layer it holds every map of all of them."""
+"""Images that Keras computes at a time: it holds the feature maps of all of them in memory."""
 
 TOLERANCE = 1e-3
 """Largest difference of a probability between the Keras model and the graph. Rounding alone moved one by 2e-4, on images of little
@@ -34,55 +34,58 @@ Some networks amplify rounding errors, above all those with random weights."""
 def load_model(folder: str | PathLike[str]) -> Any:
     """The Keras model of a finished artifact: uint8 images (n, size, size, 3) in, float32 probabilities (n, k) out.
 
-    It is loaded in Keras' safe mode, so a file that asks for code to be run is refused.
+    Keras loads it in safe mode, which refuses files that run code.
 
     Raises:
-        ArtifactError: The folder is no artifact, was changed, or its model asks for code to be run.
+        ArtifactError: The folder is not an artifact, was changed, or its model runs code.
     """
     return _load(open_verified(folder).folder / "model.keras")
 
 
 def check_model(model: Any, size: int, classes: int) -> None:
-    """Refuses a model that is not images in, probabilities out, or that holds code of its own. Cheap: nothing is computed.
+    """Refuses a model that does not map images to probabilities, or that contains code of its own. Computes nothing.
 
     Args:
         model: A Keras model.
-        size: Side in pixels of the square images that it must take.
-        classes: How many probabilities it must give.
+        size: Side in pixels of its square input images.
+        classes: Number of its probabilities.
 
     Raises:
-        ArtifactError: Another signature, or at any depth a Lambda layer or one that is not Keras' own.
+        ArtifactError: It has another signature, or at any depth a Lambda layer or a layer that is not part of Keras.
     """
     import keras
 
-    found = [(tensor.dtype, tuple(tensor.shape)) for tensor in (*model.inputs, *model.outputs)]
-    if found != [("uint8", (None, size, size, 3)), ("float32", (None, classes))]:
+    signature = [(tensor.dtype, tuple(tensor.shape)) for tensor in (*model.inputs, *model.outputs)]
+    if signature != [("uint8", (None, size, size, 3)), ("float32", (None, classes))]:
         raise ArtifactError(
             f"a model must map uint8 (None, {size}, {size}, 3) to float32 (None, {classes})",
-            received=", ".join(f"{dtype} {shape}" for dtype, shape in found),
+            code="other-signature",
+            received=", ".join(f"{dtype} {shape}" for dtype, shape in signature),
         )
     for layer in model._flatten_layers():
         kind = type(layer)
         if kind.__module__.split(".")[0] not in ("keras", "crossroads"):
             raise ArtifactError(
-                "the layers of an artifact must be Keras' own, so that it loads anywhere",
+                "the layers of an artifact must be part of Keras, so that it loads anywhere",
+                code="custom-layer",
                 received=f"{layer.name!r} of {kind.__module__}.{kind.__qualname__}",
                 hint="use a Keras layer instead",
             )
         if isinstance(layer, keras.layers.Lambda):
             raise ArtifactError(
-                "an artifact must hold nothing that executes",
+                "an artifact must contain no code",
+                code="lambda-layer",
                 received=f"the Lambda layer {layer.name!r}",
                 hint="use a Keras layer instead",
             )
 
 
 def save(model: Any, folder: Path) -> None:
-    """Writes ``model.keras``, ``model.xml`` and ``model.bin``. The graph is made from the file, not from the model in memory."""
+    """Writes ``model.keras``, ``model.xml`` and ``model.bin``. The graph is exported from the saved file."""
     import keras
 
     saved = folder / "model.keras"
-    # A model built anew over the same layers carries no optimizer: its state would triple the file.
+    # A new model over the same layers has no optimizer, whose state would triple the size of the file.
     keras.Model(model.input, model.output, name=model.name).save(saved)
     graph = folder / "model.xml"
     if exports_here():
@@ -92,27 +95,32 @@ def save(model: Any, folder: Path) -> None:
 
 
 def check_parity(model: Any, graph_path: Path, images: NDArray[np.uint8]) -> dict[str, Any]:
-    """Compares the Keras model in memory with the graph on the disk, and so all the steps between: save, load, export, compile.
+    """Compares the Keras model in memory with the graph on the disk, and so checks saving, loading, export and compilation.
 
-    Labels must be equal. Where Keras itself gives the graph's label a probability within the tolerance of its best one, the two are
-    a tie, which rounding may settle either way; it is counted and allowed. The tolerance is `TOLERANCE`, or more for a network that
-    amplifies rounding; see `ALLOWANCE`.
+    Probabilities must agree within `TOLERANCE`, or more for a network that amplifies rounding (see `ALLOWANCE`), and labels must be
+    equal. If Keras gives the graph's label a probability within the tolerance of its best one, rounding decides between the two:
+    this is counted as a tie and allowed.
 
     Args:
-        images: uint8 (n, size, size, 3), n > 0, best held out from training.
+        model: The Keras model.
+        graph_path: The ``.xml`` file of the graph.
+        images: uint8 (n, size, size, 3), n > 0, preferably not trained on.
 
     Returns:
-        n, tolerance, largest difference, number of ties: for ``crossroads.json``.
+        n, tolerance, largest difference and number of ties, for ``crossroads.json``.
 
     Raises:
-        ArtifactError: A probability that differs by more than the tolerance or is no number, another label, or no images.
+        ArtifactError: A probability differs by more than the tolerance or is not finite, a label differs, or there are no images.
     """
     if len(images) == 0:
-        raise ArtifactError("the check of the inference graph needs at least one image", received="none")
+        raise ArtifactError("the check of the inference graph needs at least one image", code="no-parity-images", received="none")
     ours, theirs = computed(model, images), Graph(graph_path)(images)
     if not np.isfinite(ours).all():
         raise ArtifactError(
-            "a model's probabilities must be finite", received="NaN or infinity", hint="train with a lower learning rate"
+            "the probabilities of a model must be finite",
+            code="probabilities-not-finite",
+            received="NaN or infinity",
+            hint="train with a lower learning rate",
         )
     difference = np.nan_to_num(np.abs(ours - theirs).max(axis=1), nan=np.inf)
     worst, tolerance = int(difference.argmax()), TOLERANCE
@@ -122,6 +130,7 @@ def check_parity(model: Any, graph_path: Path, images: NDArray[np.uint8]) -> dic
     if difference[worst] > tolerance:
         raise ArtifactError(
             f"the inference graph must agree with the Keras model within {tolerance:g}",
+            code="graph-disagrees",
             received=f"a probability that differs by {difference[worst]:.3g} on image {worst} of {len(images)}",
             hint="report this with your backbone and the versions of keras and openvino",
         )
@@ -132,6 +141,7 @@ def check_parity(model: Any, graph_path: Path, images: NDArray[np.uint8]) -> dic
         row = int(lead.argmax())
         raise ArtifactError(
             "the inference graph must give the same labels as the Keras model",
+            code="graph-labels-differ",
             received=f"class {graph_label[row]} in place of {label[row]} on image {row} of {len(images)}",
             hint="report this with your backbone and the versions of keras and openvino",
         )
@@ -145,13 +155,15 @@ def _load(path: Path) -> Any:
     try:
         return keras.saving.load_model(path, compile=False, safe_mode=True)
     except (ValueError, TypeError, OSError, KeyError) as error:
-        # Keras wraps the cause in a page about custom layers.
-        said = str(error).split("Exception encountered: ")[-1].strip()[:300]
-        raise ArtifactError(f"{path} must be a Keras model without code of its own", received=said) from error
+        # Keras wraps the cause in a long text about custom layers.
+        reason = str(error).split("Exception encountered: ")[-1].strip()[:300]
+        raise ArtifactError(
+            f"{path} must be a Keras model without code of its own", code="unsafe-model", received=reason
+        ) from error
 
 
 def computed(model: Any, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """What Keras computes, layer by layer, float32 (n, k)."""
+    """Returns what Keras computes in float32, (n, k)."""
     import keras
 
     with full_float32():
@@ -160,7 +172,7 @@ def computed(model: Any, images: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 def rounded_otherwise(model: Any, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """What Keras computes once each weight is changed by a rounding error, float32 (n, k). The weights are restored."""
+    """Returns what Keras computes after each weight is changed by a rounding error, float32 (n, k). Restores the weights."""
     weights, rng = model.get_weights(), np.random.default_rng(0)
     try:
         model.set_weights([(w * (1 + ROUNDING * rng.standard_normal(w.shape))).astype(w.dtype) for w in weights])

@@ -1,4 +1,4 @@
-"""``crossroads.json``: what an artifact says of itself, and the check that it is still so."""
+"""The manifest ``crossroads.json``: reads it and verifies the files of an artifact against it."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossroads.data.dataset import DIGEST_BYTES
-from crossroads.data.images import Resize
-from crossroads.errors import ArtifactError, DataError
+from crossroads.data.images import FILTER, Resize
+from crossroads.errors import ArtifactError, DataError, option
 
-FORMAT = 2
+FORMAT = 3
 MANIFEST = "crossroads.json"
 GRAPH = ("model.xml", "model.bin")
 SEEN = "seen.npy"
-"""Digests of the images that training has seen."""
+"""File of the digests of the training and validation images."""
 
 FILES = ("model.keras", *GRAPH, "history.csv", "recipe.toml", SEEN, "metrics.json")
-"""Every file of a finished artifact but ``crossroads.json``."""
+"""Every file of a finished artifact except ``crossroads.json``."""
 
-_DAMAGED = "copy or train the artifact again"
+_COPY_AGAIN = "copy or train the artifact again"
 
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What ``crossroads.json`` holds.
+    """The content of ``crossroads.json``.
 
     Attributes:
-        folder: Where it was read.
+        folder: The folder of the artifact.
         classes: Class names, in the order of the probabilities.
-        resize: How an image becomes the square that the network takes.
+        resize: How images are resized to the square input of the network.
         facts: The whole file as plain values: ``backbone``, ``strategy``, ``recipe``, ``seeds``, ``versions``, ``data``,
             ``parity``, ``weights`` (a digest of all weights in order, equal for equal weights) and the rest.
         files: Bytes and BLAKE2b digest of each file.
@@ -55,27 +55,28 @@ class Manifest:
 
     @property
     def strategy(self) -> str:
-        """Name of the strategy it was trained with."""
+        """Name of the strategy."""
         return str(self.facts["strategy"])
 
 
 def open_verified(folder: str | PathLike[str], *, only: Iterable[str] | None = None) -> Manifest:
     """Reads ``crossroads.json`` and checks the files against the digests in it. Nothing is executed.
 
-    Digests tell damage and mix-ups; they are not signatures, and who can write the folder can write the digests too.
+    Digests reveal damage and mix-ups. They are not signatures: whoever can write the folder can also write the digests.
 
     Args:
         folder: A finished artifact.
-        only: The files to check; None for all, and then they must also be complete.
+        only: The files to check; None for all.
 
     Raises:
-        ArtifactError: No artifact, one of another format, or a file is missing or not what was written.
+        ArtifactError: The folder is not an artifact or has another format, or a file is missing or was changed.
     """
     try:
         path = Path(folder)
     except TypeError as error:
         raise ArtifactError(
-            "an artifact is named by its folder, or by the Run that fit returned",
+            "an artifact must be given as its folder, or as the Run that fit returned",
+            code="not-an-artifact",
             received=f"an object of class {type(folder).__name__}",
             hint="give the path of the folder that fit wrote",
         ) from error
@@ -86,10 +87,10 @@ def open_verified(folder: str | PathLike[str], *, only: Iterable[str] | None = N
 
 
 def read_metrics(folder: str | PathLike[str]) -> dict[str, Any]:
-    """What `Draft.finish` was given, from a finished artifact.
+    """Returns the metrics of a finished artifact.
 
     Raises:
-        ArtifactError: No artifact, or its metrics are not what was written.
+        ArtifactError: The folder is not an artifact, or its metrics were changed.
     """
     manifest = open_verified(folder, only=("metrics.json",))
     metrics: dict[str, Any] = json.loads((manifest.folder / "metrics.json").read_text(encoding="utf-8"))
@@ -97,55 +98,59 @@ def read_metrics(folder: str | PathLike[str]) -> dict[str, Any]:
 
 
 def read_seen(manifest: Manifest) -> NDArray[np.uint8]:
-    """Digests of the images that the classifier was trained on or chosen by, uint8 (n, 16).
+    """Returns the digests of the training and validation images, uint8 (n, 16).
 
     Raises:
-        ArtifactError: The file is not what was written.
+        ArtifactError: The file was changed.
     """
     path = manifest.folder / SEEN
     _verify(path, manifest.files.get(SEEN))
     try:
-        found: NDArray[np.uint8] = np.load(path, allow_pickle=False)
+        digests: NDArray[np.uint8] = np.load(path, allow_pickle=False)
     except (OSError, ValueError) as error:
-        raise ArtifactError(f"{path} must be an array of digests", received=str(error)[:200], hint=_DAMAGED) from error
-    if found.dtype != np.uint8 or found.ndim != 2 or found.shape[1] != DIGEST_BYTES:
-        raise ArtifactError(f"{path} must be uint8 (n, {DIGEST_BYTES})", received=f"{found.dtype} {found.shape}", hint=_DAMAGED)
-    return found
+        raise _damaged(f"{path} must be an array of digests", "not-digests", str(error)[:200]) from error
+    if digests.dtype != np.uint8 or digests.ndim != 2 or digests.shape[1] != DIGEST_BYTES:
+        raise _damaged(f"{path} must be uint8 (n, {DIGEST_BYTES})", "not-digests", f"{digests.dtype} {digests.shape}")
+    return digests
 
 
-def facts_of(path: Path) -> dict[str, Any]:
-    """Bytes and digest of one file, as ``crossroads.json`` records them."""
+def file_record(path: Path) -> dict[str, Any]:
+    """Returns the size and the digest of one file, as ``crossroads.json`` records them."""
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=32)).hexdigest()
         return {"bytes": file.tell(), "blake2b": digest}
 
 
-def text_of(facts: Mapping[str, Any]) -> str:
-    """The text of ``crossroads.json`` for those facts, with a digest of itself as the last key.
+def manifest_text(facts: Mapping[str, Any]) -> str:
+    """Returns the text of ``crossroads.json``, with a digest of its own values as the last key.
 
     Raises:
-        ArtifactError: A value that JSON does not know, such as NaN.
+        ArtifactError: A value is not JSON, such as NaN.
     """
     return json_text({**facts, "digest": _own_digest(facts)})
 
 
 def json_text(values: Mapping[str, Any]) -> str:
-    """JSON for people to read: indented, unsorted, strict; UTF-8 can hold all of it."""
+    """Returns indented, unsorted, strict JSON that UTF-8 can encode. Raises `ArtifactError` for a value that is not JSON."""
     try:
         text = json.dumps(values, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
-        # Python spells a byte of a file name that is no UTF-8 as half a surrogate pair; as an escape JSON keeps it.
+        # Python represents a byte of a file name that is not UTF-8 as a lone surrogate; JSON keeps it as an escape.
         return text.encode("utf-8", "backslashreplace").decode("utf-8")
     except (TypeError, ValueError) as error:
-        raise ArtifactError("what an artifact records must be plain JSON values", received=str(error)) from error
+        raise _not_json(error) from error
 
 
 def _own_digest(facts: Mapping[str, Any]) -> str:
-    """Over the values, not the text: it does not change with indentation or the order of keys."""
+    """Digest of the values, whatever the indentation and the order of the keys."""
     try:
         canonical = json.dumps(facts, sort_keys=True, separators=(",", ":"), allow_nan=False)
     except (TypeError, ValueError) as error:
-        raise ArtifactError("what an artifact records must be plain JSON values", received=str(error)) from error
+        raise _not_json(error) from error
     return hashlib.blake2b(canonical.encode(), digest_size=32).hexdigest()
+
+
+def _not_json(error: Exception) -> ArtifactError:
+    return ArtifactError("metrics and facts of an artifact must be JSON values", code="not-json", received=str(error))
 
 
 def _read(folder: Path) -> dict[str, Any]:
@@ -153,71 +158,89 @@ def _read(folder: Path) -> dict[str, Any]:
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError) as error:
-        what = (
-            "no such folder" if not folder.exists() else "not a folder" if not folder.is_dir() else f"a folder without {MANIFEST}"
-        )
-        hint = "finish the run with --resume" if (folder / "checkpoint").exists() else "give the folder that fit wrote"
-        if folder.is_file() and (folder.parent / MANIFEST).is_file():
-            hint = f"give {folder.parent}"
-        raise ArtifactError(f"{folder} must be a finished artifact", received=what, hint=hint) from error
+        raise _not_an_artifact(folder) from error
     except OSError as error:
-        raise ArtifactError(f"{path} must be readable", received=error.strerror, hint="give the folder that fit wrote") from error
+        raise ArtifactError(
+            f"{path} must be readable", code="unreadable-file", received=error.strerror, hint="give the folder that fit wrote"
+        ) from error
     except (ValueError, RecursionError) as error:
-        raise ArtifactError(f"{path} must be JSON", received=str(error)[:200], hint=_DAMAGED) from error
+        raise _damaged(f"{path} must be JSON", "damaged-manifest", str(error)[:200]) from error
     if not isinstance(facts, dict) or not isinstance(facts.get("format"), int):
-        raise ArtifactError(f"{path} must name its format", received="none", hint=_DAMAGED)
+        raise _damaged(f"{path} must name its format", "damaged-manifest", "none")
     if facts["format"] != FORMAT:
+        older = facts["format"] < FORMAT
         raise ArtifactError(
             f"{path}: this version of crossroads reads format {FORMAT}",
+            code="other-format",
             received=f"format {facts['format']}, written by crossroads {facts.get('crossroads', 'of unknown version')}",
-            hint="install the version that wrote it",
+            hint="train it again, or use the version that wrote it" if older else "install the version that wrote it",
         )
     return facts
+
+
+def _not_an_artifact(folder: Path) -> ArtifactError:
+    received, hint = f"a folder without {MANIFEST}", "give the folder that fit wrote"
+    if not folder.exists():
+        received = "no such folder"
+    elif not folder.is_dir():
+        received = "not a folder"
+        if (folder.parent / MANIFEST).is_file():
+            hint = f"give {folder.parent}"
+    elif (folder / "checkpoint").exists():
+        hint = f"finish the run with {option('resume')}"
+    return ArtifactError(f"{folder} must be a finished artifact", code="not-an-artifact", received=received, hint=hint)
+
+
+def _damaged(rule: str, code: str, received: object) -> ArtifactError:
+    return ArtifactError(rule, code=code, received=received, hint=_COPY_AGAIN)
 
 
 def _parsed(folder: Path, facts: dict[str, Any]) -> Manifest:
     path = folder / MANIFEST
     stated = facts.pop("digest", None)
     if stated != _own_digest(facts):
-        raise ArtifactError(f"{path} must be as it was written", received="a digest that differs", hint=_DAMAGED)
+        raise _damaged(f"{path} was changed", "changed-file", "another digest")
     try:
         image = facts["preprocessing"]
-        resize = Resize(image["size"], image["mode"], image["filter"])
+        resize = Resize(image["size"], image["mode"])
+        if image["filter"] != FILTER:
+            raise ValueError(f"images are resized with the filter {FILTER!r}, received {image['filter']!r}")
         classes = tuple(facts["classes"])
         if not classes or not all(isinstance(name, str) for name in classes):
             raise ValueError("classes")
         files = dict(facts["files"])
         return Manifest(folder, classes, resize, facts, files)
     except (KeyError, TypeError, ValueError, DataError) as error:
-        raise ArtifactError(f"{path} must hold classes, preprocessing and files", received=str(error), hint=_DAMAGED) from error
+        raise _damaged(f"{path} must hold classes, preprocessing and files", "damaged-manifest", str(error)) from error
 
 
 def _verify(path: Path, stated: object) -> None:
     if not isinstance(stated, Mapping):
-        raise ArtifactError(f"{path.parent / MANIFEST} must list {path.name}", received="no digest of it", hint=_DAMAGED)
+        raise _damaged(f"{path.parent / MANIFEST} must list {path.name}", "damaged-manifest", "no digest of it")
     try:
-        found = path.stat().st_size
-        # The size first: it is free, and most damage is a copy that was cut short.
-        if found != stated.get("bytes"):
-            raise ArtifactError(
-                f"{path} must be as it was written", received=f"{found} bytes in place of {stated.get('bytes')}", hint=_DAMAGED
-            )
-        if facts_of(path) != stated:
-            raise ArtifactError(f"{path} must be as it was written", received="a digest that differs", hint=_DAMAGED)
+        size = path.stat().st_size
+        # The size comes first: it costs nothing, and most damage is a copy that was cut short.
+        if size != stated.get("bytes"):
+            raise _damaged(f"{path} was changed", "changed-file", f"{size} bytes instead of {stated.get('bytes')}")
+        if file_record(path) != stated:
+            raise _damaged(f"{path} was changed", "changed-file", "another digest")
     except OSError as error:
-        raise ArtifactError(f"{path} must be readable", received=error.strerror, hint=_DAMAGED) from error
+        raise _damaged(f"{path} must be readable", "unreadable-file", error.strerror) from error
 
 
 SEEN_BY_WEIGHTS = "among those that the weights learned from, or were chosen by"
-"""What a warning says of images that an artifact has seen whose weights are used."""
+"""End of a note about images that the weights, which come from an artifact, were trained on or chosen by."""
 
 
 def seen_by_weights(weights: str | None) -> NDArray[np.uint8]:
-    """Digests of the images that a file of weights has seen, uint8 (n, 16); none unless it is the model of an artifact."""
-    nothing = np.zeros((0, DIGEST_BYTES), np.uint8)
+    """Returns the digests of the images that a file of weights was trained on or chosen by, uint8 (n, 16).
+
+    There are none unless the file is the model of an artifact.
+    """
+    none = np.zeros((0, DIGEST_BYTES), np.uint8)
     if weights is None or not Path(weights).is_file():
-        return nothing
+        return none
     try:
         return read_seen(open_verified(Path(weights).parent, only=()))
-    except ArtifactError:  # the file lies elsewhere, or beside what is no longer an artifact
-        return nothing
+    except ArtifactError:  # the file is not part of an artifact
+        return none

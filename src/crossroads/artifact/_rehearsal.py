@@ -74,6 +74,7 @@ def _reloaded(model: Any) -> Any:
     except Exception as error:  # in layers of any kind
         raise ArtifactError(
             "a network must load again once it is saved",
+            code="network-does-not-reload",
             received=f"{type(error).__name__}: {gist(error)}"[:300],
             hint="build it from other layers",
         ) from error
@@ -93,7 +94,10 @@ def _results(model: Any, images: NDArray[np.uint8]) -> NDArray[np.float32]:
             return np.array(compiled(images)[0], np.float32)
         except RuntimeError as error:
             raise ArtifactError(
-                "the inference graph of a network must run on a CPU", received=gist(error)[:300], hint="build it from other layers"
+                "the inference graph of a network must run on a CPU",
+                code="graph-does-not-run",
+                received=gist(error)[:300],
+                hint="build it from other layers",
             ) from error
 
 
@@ -109,6 +113,7 @@ def _require_same_scores(model: Any, found: NDArray[np.float32], images: NDArray
     if difference > ALLOWANCE * _relative(rounded_otherwise(model, images), expected):
         raise ArtifactError(
             f"the inference graph must agree with the Keras model within {REHEARSAL_TOLERANCE:g} of the largest score",
+            code="graph-disagrees",
             received=f"{model.name!r}, whose scores of random images differ by {difference:.3g}",
             hint="build the network from other layers, or report it with the versions of keras and openvino",
         )

@@ -67,7 +67,7 @@ def draw(dataset: Dataset, wanted: Wanted, seed: int, *, strict: bool) -> Drawn:
 
 def _together(dataset: Dataset, wanted: Wanted) -> tuple[Dataset, list[str]]:
     """The data with duplicates as groups, if there are no groups. Classes with too few distinct images are not grouped."""
-    equal = None if dataset.groups is not None else dataset.equals()
+    equal = None if dataset.groups is not None else dataset.duplicate_ids()
     if equal is None:
         return dataset, []
     firsts = np.unique(equal, return_index=True)[1]

@@ -13,7 +13,7 @@ T = TypeVar("T")
 Task = TypeVar("Task")
 
 
-def mapped(work: Callable[[Task], T], tasks: Iterable[Task], *, workers: int | None = None) -> Iterator[T]:
+def map_ordered(work: Callable[[Task], T], tasks: Iterable[Task], *, workers: int | None = None) -> Iterator[T]:
     """`work` on each task, results in the order of the tasks.
 
     At most two tasks a worker are under way or waiting, so memory stays bounded however many tasks there are and however slow the
@@ -39,7 +39,7 @@ def mapped(work: Callable[[Task], T], tasks: Iterable[Task], *, workers: int | N
         executor.shutdown(wait=True, cancel_futures=True)
 
 
-def in_order(work: Callable[[range], T], rows: int, *, chunk: int, workers: int | None = None) -> Iterator[T]:
-    """`mapped` over runs of `chunk` row numbers, up to `rows`."""
+def map_chunks(work: Callable[[range], T], rows: int, *, chunk: int, workers: int | None = None) -> Iterator[T]:
+    """`map_ordered` over runs of `chunk` row numbers, up to `rows`."""
     runs = (range(start, min(start + chunk, rows)) for start in range(0, rows, chunk))
-    return mapped(work, runs, workers=workers)
+    return map_ordered(work, runs, workers=workers)

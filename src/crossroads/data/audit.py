@@ -9,17 +9,17 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from crossroads.data._pool import in_order
+from crossroads.data._pool import map_chunks
 from crossroads.data.dataset import DIGEST_BYTES, SPLITS, TEST, TRAIN, VALIDATION, Dataset, MemorySource, digest_of
-from crossroads.data.images import Extent, dimensions, measured, resize
+from crossroads.data.images import ValueRange, decode_with_range, dimensions, resize
 from crossroads.data.loading import CHUNK, Refusal, read
-from crossroads.data.mirrors import FlipVerdict, Mirrors, flip_is_safe, mirrors
-from crossroads.data.perceptual_hash import SIDE, Sketches, near_pairs, sketch
-from crossroads.data.pictures import described, extent_of, misscaled
+from crossroads.data.mirrors import FlipVerdict, MirrorClasses, flip_is_safe, mirrors
+from crossroads.data.perceptual_hash import SIDE, Fingerprints, near_pairs, sketch
+from crossroads.data.pictures import described, misscaled, value_range
 from crossroads.errors import ImageRefused
 from crossroads.files._words import plural
 
-__all__ = ["Audit", "Finding", "FlipVerdict", "Mirrors", "audit", "flip_is_safe"]
+__all__ = ["Audit", "Finding", "FlipVerdict", "MirrorClasses", "audit", "flip_is_safe"]
 
 Severity = Literal["error", "warning", "info"]
 _ORDER = ("error", "warning", "info")
@@ -44,7 +44,7 @@ class Finding:
     """One thing that a check found.
 
     Attributes:
-        check: Name of the check.
+        code: Name of the check.
         severity: ``error``: training on it would mislead; ``warning``: look at it; ``info``: good to know.
         summary: What was found, a sentence.
         count: How many images, pairs, groups or classes.
@@ -52,7 +52,7 @@ class Finding:
         hint: What to do.
     """
 
-    check: str
+    code: str
     severity: Severity
     summary: str
     count: int
@@ -113,14 +113,14 @@ class Audit:
 class _Survey:
     """What one pass over the images leaves: the rows that are images, with their digests and sketches, and the refusals.
 
-    `extents` is float64 (n, 3): low, high and full of each image's `Extent`.
+    `extents` is float64 (n, 3): low, high and full of each image's `ValueRange`.
     """
 
     rows: NDArray[np.int64]
     sides: NDArray[np.int64]
     extents: NDArray[np.float64]
     digests: NDArray[np.uint8]
-    sketches: Sketches
+    sketches: Fingerprints
     refusals: list[Refusal]
 
 
@@ -144,7 +144,7 @@ def audit(
         workers: Threads; None for one a CPU.
     """
     survey = _surveyed(dataset, progress, workers)
-    turned = Mirrors()
+    turned = MirrorClasses()
     findings = [*_of_classes(dataset, min_images, examples), *_of_splits(dataset, examples)]
     if len(dataset):
         findings += _of_reading(dataset, survey, examples)
@@ -185,7 +185,7 @@ def _surveyed(dataset: Dataset, progress: Callable[[int, int], None] | None, wor
             try:
                 raw = read(dataset, row)
                 side = min(dimensions(raw))
-                pixels, extent = measured(raw, draft=SIDE)
+                pixels, extent = decode_with_range(raw, draft=SIDE)
                 squares[len(kept)] = resize(pixels, SIDE)
             except ImageRefused as error:
                 refusals.append(Refusal(row, dataset.name(row), str(error)))
@@ -200,7 +200,7 @@ def _surveyed(dataset: Dataset, progress: Callable[[int, int], None] | None, wor
 
     n = len(dataset)
     parts = [work(range(0))]
-    for part in in_order(work, n, chunk=CHUNK, workers=workers):
+    for part in map_chunks(work, n, chunk=CHUNK, workers=workers):
         parts.append(part)
         if progress is not None:
             progress(min((len(parts) - 1) * CHUNK, n), n)
@@ -209,18 +209,18 @@ def _surveyed(dataset: Dataset, progress: Callable[[int, int], None] | None, wor
         np.concatenate([part.sides for part in parts]),
         np.concatenate([part.extents for part in parts]),
         np.concatenate([part.digests for part in parts]),
-        Sketches.joined([part.sketches for part in parts]),
+        Fingerprints.joined([part.sketches for part in parts]),
         [refusal for part in parts for refusal in part.refusals],
     )
 
 
-def _given_extent(dataset: Dataset, row: int) -> Extent | None:
+def _given_extent(dataset: Dataset, row: int) -> ValueRange | None:
     """The range of values of an image in memory before it became 8-bit; None for a file."""
     images = dataset.images
-    return extent_of(images.picture(int(dataset.indices[row]))) if isinstance(images, MemorySource) else None
+    return value_range(images.picture(int(dataset.indices[row]))) if isinstance(images, MemorySource) else None
 
 
-def _blank(sketches: Sketches) -> NDArray[np.bool_]:
+def _blank(sketches: Fingerprints) -> NDArray[np.bool_]:
     dark = (sketches.means <= BLACK_MEAN) & (sketches.spreads <= BLACK_SPREAD)
     blank: NDArray[np.bool_] = (sketches.spreads_within < BLANK_SPREAD) | dark
     return blank
@@ -242,10 +242,10 @@ def _of_reading(dataset: Dataset, survey: _Survey, examples: int) -> list[Findin
                 "fix or remove them; training leaves them out and lists them, with --strict the first is an error",
             )
         )
-    dark = np.array(misscaled([Extent(*row) for row in survey.extents.tolist()]), bool)
+    dark = np.array(misscaled([ValueRange(*row) for row in survey.extents.tolist()]), bool)
     if dark.any():
         ranges = survey.extents[dark]
-        what, hint = described(Extent(*ranges[np.argmax(ranges[:, 1] / ranges[:, 2])].tolist()))
+        what, hint = described(ValueRange(*ranges[np.argmax(ranges[:, 1] / ranges[:, 2])].tolist()))
         findings.append(
             Finding(
                 "value-range",
@@ -339,7 +339,7 @@ def _of_splits(dataset: Dataset, examples: int) -> list[Finding]:
     """Groups on two sides, and classes missing from a side, of a split that the data brings."""
     if dataset.splits is None or not dataset.splits.any():
         return []
-    sides, cut = dataset.sides(), dataset.cut_groups()
+    sides, cut = dataset.effective_splits(), dataset.groups_across_splits()
     findings = []
     if len(cut):
         findings.append(
@@ -387,7 +387,7 @@ def _of_copies(dataset: Dataset, survey: _Survey, good: NDArray[np.bool_], examp
 def _of_pairs(dataset: Dataset, kind: str, pairs: NDArray[np.int64], examples: int, bound: str = "") -> list[Finding]:
     one, other = pairs[:, 0], pairs[:, 1]
     differ = dataset.labels[one] != dataset.labels[other]
-    sides = dataset.sides()
+    sides = dataset.effective_splits()
     cross = sides[one] != sides[other]
     family = np.zeros(len(pairs), bool) if dataset.groups is None else dataset.groups[one] == dataset.groups[other]
     word = "the same image" if kind == "exact" else "nearly the same image"
@@ -427,7 +427,7 @@ def _of_pairs(dataset: Dataset, kind: str, pairs: NDArray[np.int64], examples: i
     return findings
 
 
-def _of_mirrors(turned: Mirrors, examples: int) -> list[Finding]:
+def _of_mirrors(turned: MirrorClasses, examples: int) -> list[Finding]:
     findings = []
     if turned.pairs:
         findings.append(

@@ -8,12 +8,12 @@ from numpy.typing import NDArray
 from crossroads.recipe import Augmentation
 
 
-def stream_of(seed: int, epoch: int, purpose: int) -> np.random.Generator:
+def generator_for(seed: int, epoch: int, purpose: int) -> np.random.Generator:
     """A generator of its own for each seed, epoch and purpose (Philox, a counter-based generator: Salmon et al., 2011)."""
     return np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, epoch, purpose])))
 
 
-def draw(
+def draw_transforms(
     augmentation: Augmentation, size: int, n: int, generator: np.random.Generator
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """How each of `n` images is moved.

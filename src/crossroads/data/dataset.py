@@ -138,23 +138,23 @@ class Dataset:
             digests=None if self.digests is None else self.digests[chosen],
         )
 
-    def sides(self) -> NDArray[np.uint8]:
+    def effective_splits(self) -> NDArray[np.uint8]:
         """uint8 (n,), a new array: the split of each row. A row without one counts as train where other rows have one."""
         if self.splits is None or not self.splits.any():
             return np.full(len(self), NO_SPLIT, np.uint8)
         return np.where(self.splits == NO_SPLIT, TRAIN, self.splits).astype(np.uint8)
 
-    def cut_groups(self) -> NDArray[np.int64]:
+    def groups_across_splits(self) -> NDArray[np.int64]:
         """int64, the first row of each group that has rows on several sides of the split that the data brings."""
         if self.groups is None:
             return np.empty(0, np.int64)
         _, firsts, numbers = np.unique(self.groups, return_index=True, return_inverse=True)
         on_side = np.zeros((len(firsts), len(SPLITS)), bool)
-        on_side[numbers, self.sides()] = True
+        on_side[numbers, self.effective_splits()] = True
         cut: NDArray[np.int64] = firsts[on_side.sum(1) > 1].astype(np.int64)
         return cut
 
-    def equals(self) -> NDArray[np.int64] | None:
+    def duplicate_ids(self) -> NDArray[np.int64] | None:
         """int64 (n,), the same for rows of one class whose images are equal byte for byte; None where no two are known to be."""
         if self.digests is None:
             return None
@@ -164,7 +164,7 @@ class Dataset:
         _, found = np.unique(np.concatenate([self.digests, marks], axis=1), axis=0, return_inverse=True)
         return None if n == 0 or found.max() == n - 1 else found.reshape(n).astype(np.int64)
 
-    def with_two_labels(self) -> NDArray[np.int64]:
+    def conflicting_rows(self) -> NDArray[np.int64]:
         """int64, the rows whose image also occurs under another label, byte for byte; of those images whose digests are known."""
         if self.digests is None:
             return np.empty(0, np.int64)
@@ -198,7 +198,7 @@ def _column(
     return column.astype(dtype, copy=False)
 
 
-def numbered(groups: object, n: int) -> NDArray[np.int64]:
+def encode_groups(groups: object, n: int) -> NDArray[np.int64]:
     """Groups of any kind, such as names, as whole numbers: int64 (n,).
 
     Raises:

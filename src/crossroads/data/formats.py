@@ -33,7 +33,7 @@ class Format:
         starts: First bytes of such a file, any of them.
         opener: Reads the header; None where the format is not read.
         hint: What to do with a format that is not read.
-        drawn: Whether such files lie beside data sets as logos, icons or working files, rather than as photographs.
+        artwork: Whether such files lie beside data sets as logos, icons or working files, rather than as photographs.
     """
 
     name: str
@@ -41,12 +41,12 @@ class Format:
     starts: tuple[bytes, ...] = ()
     opener: Opener | None = None
     hint: str = "convert it to JPEG or PNG"
-    drawn: bool = False
+    artwork: bool = False
 
 
 # The plugins are called directly rather than through `Image.open`: a file can then never reach a plugin that is not listed (EPS
 # starts a program), and Pillow's own pixel warning, which is global state, is never raised.
-READ = (
+SUPPORTED = (
     Format("JPEG", (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"), (b"\xff\xd8\xff",), JpegImagePlugin.JpegImageFile),
     Format("PNG", (".png", ".apng"), (b"\x89PNG\r\n\x1a\n",), PngImagePlugin.PngImageFile),
     Format("PPM", (".ppm", ".pgm", ".pbm", ".pnm"), tuple(b"P%d" % kind for kind in range(1, 7)), PpmImagePlugin.PpmImageFile),
@@ -61,23 +61,23 @@ READ = (
 _RENDER = "render it as PNG"
 _SLICES = "export its slices as PNG"
 
-UNREAD = (
+UNSUPPORTED = (
     Format("HEIC", (".heic", ".heif", ".hif")),
     Format("JPEG XL", (".jxl",), (b"\xff\x0a", b"\0\0\0\x0cJXL \r\n\x87\n")),
     Format("JPEG 2000", (".jp2", ".j2k", ".jpx", ".jpf", ".j2c"), (b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51")),
     Format("PAM", (".pam",), (b"P7\n",)),
     Format("PFM", (".pfm",), (b"PF\n", b"Pf\n")),
-    Format("Photoshop", (".psd", ".psb"), (b"8BPS",), drawn=True),
-    Format("GIMP", (".xcf",), (b"gimp xcf",), drawn=True),
-    Format("icon", (".ico", ".cur"), (b"\0\0\1\0",), drawn=True),
+    Format("Photoshop", (".psd", ".psb"), (b"8BPS",), artwork=True),
+    Format("GIMP", (".xcf",), (b"gimp xcf",), artwork=True),
+    Format("icon", (".ico", ".cur"), (b"\0\0\1\0",), artwork=True),
     Format("Targa", (".tga",)),
     Format("PCX", (".pcx",), (b"\x0a\x05\x01",)),
     Format("DDS", (".dds",), (b"DDS ",)),
     Format("QOI", (".qoi",), (b"qoif",)),
-    Format("OpenEXR", (".exr",), (b"\x76\x2f\x31\x01",), drawn=True),
-    Format("Radiance HDR", (".hdr",), (b"#?RADIANCE", b"#?RGBE"), drawn=True),
-    Format("FITS", (".fits", ".fit"), (b"SIMPLE  =",), drawn=True),
-    Format("SVG", (".svg", ".svgz"), hint=_RENDER, drawn=True),
+    Format("OpenEXR", (".exr",), (b"\x76\x2f\x31\x01",), artwork=True),
+    Format("Radiance HDR", (".hdr",), (b"#?RADIANCE", b"#?RGBE"), artwork=True),
+    Format("FITS", (".fits", ".fit"), (b"SIMPLE  =",), artwork=True),
+    Format("SVG", (".svg", ".svgz"), hint=_RENDER, artwork=True),
     Format("DICOM", (".dcm", ".dicom"), hint=_SLICES),
     Format("NIfTI", (".nii",), hint=_SLICES),
     Format(
@@ -90,16 +90,16 @@ UNREAD = (
 """Image formats that are not read. Such files count as images of their class and are refused by name on decoding. A folder that
 holds only `drawn` formats is not a class."""
 
-IMAGE_SUFFIXES = frozenset(suffix for one in (*READ, *UNREAD) for suffix in one.suffixes)
+IMAGE_SUFFIXES = frozenset(suffix for one in (*SUPPORTED, *UNSUPPORTED) for suffix in one.suffixes)
 """Endings by which a file says that it is an image."""
 
-DRAWN_SUFFIXES = frozenset(suffix for one in UNREAD if one.drawn for suffix in one.suffixes) | {".raw"}
+ARTWORK_SUFFIXES = frozenset(suffix for one in UNSUPPORTED if one.artwork for suffix in one.suffixes) | {".raw"}
 """Endings of files of which a whole folder is no class: logos and icons, working files, and `.raw`, which is any binary data."""
 
-_NAMES = ", ".join(one.name for one in READ)
-_NAMED = {one.name: one for one in (*READ, *UNREAD)}
-_READ_STARTS = tuple((start, one.opener) for one in READ for start in one.starts)
-_UNREAD_STARTS = tuple((start, one.name) for one in UNREAD for start in one.starts)
+_NAMES = ", ".join(one.name for one in SUPPORTED)
+_NAMED = {one.name: one for one in (*SUPPORTED, *UNSUPPORTED)}
+_SUPPORTED_STARTS = tuple((start, one.opener) for one in SUPPORTED for start in one.starts)
+_UNSUPPORTED_STARTS = tuple((start, one.name) for one in UNSUPPORTED for start in one.starts)
 
 # What is often saved under an image's name: how it starts, what it is, and what to do.
 _NO_IMAGES = (
@@ -125,7 +125,7 @@ def opener_of(raw: bytes) -> Opener:
     Raises:
         ImageRefused: It is no image, or of a format that is not read; says which.
     """
-    for start, opener in _READ_STARTS:
+    for start, opener in _SUPPORTED_STARTS:
         if opener is not None and raw.startswith(start):
             return opener
     name = _container(raw)
@@ -170,7 +170,7 @@ def _refusal(raw: bytes, name: str | None) -> ImageRefused:
 
 def _unread(raw: bytes) -> str | None:
     """The name of a format that is not read, or None where the bytes do not tell."""
-    for start, name in _UNREAD_STARTS:
+    for start, name in _UNSUPPORTED_STARTS:
         if raw.startswith(start):
             return name
     if raw[128:132] == b"DICM":

@@ -41,6 +41,9 @@ _LOADING = tuple(threading.Lock() for _ in range(64))
 
 MODES = ("squash", "crop")
 
+FILTER = "bilinear"
+"""The one filter that images are resized with. Its support widens with the scale when an image shrinks (antialiasing)."""
+
 CROP = 0.875
 """Fraction of the shorter side that ``crop`` keeps: 224 of 256 pixels, as ImageNet's networks have been tested since AlexNet."""
 
@@ -53,26 +56,22 @@ class Resize:
         size: Side of the square, in pixels.
         mode: ``squash``: both sides are scaled to `size`, whatever the aspect ratio, so that nothing of the image is cut off.
             ``crop``: the square in the middle whose side is `CROP` of the shorter side, as networks are tested on ImageNet.
-        filter: ``bilinear``, with its support widened to the scale where the image shrinks (antialiased).
 
     Raises:
-        DataError: A size below 1, or a mode or filter that this version does not have.
+        DataError: A size below 1, or an unknown mode.
     """
 
     size: int
     mode: str = "squash"
-    filter: str = "bilinear"
 
     def __post_init__(self) -> None:
         if self.size < 1:
             raise DataError("the image size must be at least 1 pixel", received=self.size)
-        if self.mode not in MODES or self.filter != "bilinear":
-            raise DataError(
-                "images are resized with mode 'squash' or 'crop' and filter 'bilinear'", received=f"{self.mode!r}, {self.filter!r}"
-            )
+        if self.mode not in MODES:
+            raise DataError("images are resized with mode 'squash' or 'crop'", received=repr(self.mode))
 
     @property
-    def least(self) -> int:
+    def minimum_side(self) -> int:
         """Shorter side in pixels from which on an image is not enlarged."""
         return self.size if self.mode == "squash" else math.ceil(self.size / CROP)
 
@@ -105,7 +104,7 @@ def decode(raw: bytes | Pixels, *, max_pixels: int = MAX_PIXELS, draft: int | No
     return np.asarray(_decoded(raw, max_pixels, draft))
 
 
-class Extent(NamedTuple):
+class ValueRange(NamedTuple):
     """The range of an image's values as they are stored.
 
     Attributes:
@@ -124,21 +123,21 @@ class Extent(NamedTuple):
         return self.low < self.high <= self.full / 4
 
 
-def measured(raw: bytes | Pixels, *, max_pixels: int = MAX_PIXELS, draft: int | None = None) -> tuple[Pixels, Extent]:
+def decode_with_range(raw: bytes | Pixels, *, max_pixels: int = MAX_PIXELS, draft: int | None = None) -> tuple[Pixels, ValueRange]:
     """What `decode` gives, and the range of the values that it was made of. Takes and raises what `decode` does."""
     if isinstance(raw, np.ndarray):
         pixels = decode(raw, max_pixels=max_pixels)
-        return pixels, Extent(int(pixels.min()), int(pixels.max()), 255)
+        return pixels, ValueRange(int(pixels.min()), int(pixels.max()), 255)
     with _refusing(raw):
         image = _opened(raw, max_pixels)
         high_bytes = any(";16" in str(tile.args) for tile in image.tile)  # of 16 bits a channel Pillow keeps the upper 8
         _load(image, draft)
         pixels = np.asarray(_upright(image))
         found = _extent(image, pixels)
-        return pixels, Extent(found.low * 256, found.high * 256 + 255, 65535) if high_bytes and found.full == 255 else found
+        return pixels, ValueRange(found.low * 256, found.high * 256 + 255, 65535) if high_bytes and found.full == 255 else found
 
 
-def of_pillow(image: Image.Image, *, max_pixels: int = MAX_PIXELS) -> Pixels:
+def from_pillow(image: Image.Image, *, max_pixels: int = MAX_PIXELS) -> Pixels:
     """A Pillow image as its file would be decoded; of an animation, the frame that it stands at.
 
     Returns:
@@ -159,17 +158,17 @@ def of_pillow(image: Image.Image, *, max_pixels: int = MAX_PIXELS) -> Pixels:
         raise ImageRefused("a Pillow image must be open and whole", received=said, hint="open the file again") from error
 
 
-def pillow_extent(image: Image.Image) -> Extent:
-    """The range of values of a Pillow image. Raises as `of_pillow`."""
-    return _extent(image, of_pillow(image))
+def pillow_range(image: Image.Image) -> ValueRange:
+    """The range of values of a Pillow image. Raises as `from_pillow`."""
+    return _extent(image, from_pillow(image))
 
 
-def _extent(image: Image.Image, pixels: Pixels) -> Extent:
+def _extent(image: Image.Image, pixels: Pixels) -> ValueRange:
     """The range of values of a decoded image and of the pixels that it became."""
     if _is_deep(image):
         values, full = _deep_values(image)
-        return Extent(int(values.min()), int(values.max()), full)
-    return Extent(int(pixels.min()), int(pixels.max()), 255)
+        return ValueRange(int(values.min()), int(values.max()), full)
+    return ValueRange(int(pixels.min()), int(pixels.max()), 255)
 
 
 def resize(image: Pixels, to: Resize | int) -> Pixels:
@@ -200,7 +199,7 @@ def load(raw: bytes | Pixels, to: Resize | int, *, max_pixels: int = MAX_PIXELS)
     if isinstance(raw, np.ndarray):
         return resize(decode(raw, max_pixels=max_pixels), to)
     how = to if isinstance(to, Resize) else Resize(to)
-    return np.asarray(_scaled(_decoded(raw, max_pixels, how.least), how))
+    return np.asarray(_scaled(_decoded(raw, max_pixels, how.minimum_side), how))
 
 
 def dimensions(raw: bytes | Pixels, *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:

@@ -43,7 +43,7 @@ def class_name(text: str) -> str:
     return unicodedata.normalize("NFC", shown(text)).strip() or text
 
 
-class Rows:
+class DatasetBuilder:
     """Collects rows while a reader meets them, as compact columns, and makes the data set at the end."""
 
     def __init__(self) -> None:
@@ -66,7 +66,7 @@ class Rows:
         self._splits.append(split)
         self._groups.append(-1 if group is None else self._group_codes.setdefault(group, len(self._group_codes)))
 
-    def dataset(self, origin: str, images: ImageSource, notes: Iterable[str] = ()) -> Dataset:
+    def build(self, origin: str, images: ImageSource, notes: Iterable[str] = ()) -> Dataset:
         """The data set; its classes are the labels met, in natural order. Row i stands for image i.
 
         Raises:

@@ -17,9 +17,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from crossroads.data._pool import in_order, mapped
+from crossroads.data._pool import map_chunks, map_ordered
 from crossroads.data.dataset import DIGEST_BYTES, Dataset, digest_of
-from crossroads.data.images import Extent, Pixels, Resize, dimensions, has_frames, load, measured
+from crossroads.data.images import Pixels, Resize, ValueRange, decode_with_range, dimensions, has_frames, load
 from crossroads.data.pictures import SAMPLE, range_note, source_of
 from crossroads.errors import DataError, ImageRefused
 
@@ -64,7 +64,7 @@ class Refusal:
         return DataError(f"{self.name}: {self.reason}", hint="fix or remove the image, or allow refusals by leaving out --strict")
 
 
-def nothing_readable(dataset: Dataset, refusals: Sequence[Refusal]) -> DataError:
+def no_readable_image(dataset: Dataset, refusals: Sequence[Refusal]) -> DataError:
     """What is raised where no row of a data set became an image."""
     said = f"{len(refusals)} refused, the first {refusals[0].name}: {refusals[0].reason}" if refusals else "0 rows"
     return DataError(f"{dataset.origin}: at least one image must be readable", received=said)
@@ -85,17 +85,6 @@ class Loaded:
     pixels: Pixels
     digests: NDArray[np.uint8]
     refusals: tuple[Refusal, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Sizes:
-    """Sides of a sample of images, in pixels, from their headers; the side of an image is its shorter one.
-
-    Attributes:
-        median: Median side, rounded down.
-    """
-
-    median: int
 
 
 class Streamed(NamedTuple):
@@ -170,7 +159,7 @@ def load_all(
 
     refusals: list[Refusal] = []
     done = 0
-    for refused in in_order(work, n, chunk=CHUNK, workers=workers):
+    for refused in map_chunks(work, n, chunk=CHUNK, workers=workers):
         if refused and strict:
             raise refused[0].error()
         refusals += refused
@@ -199,7 +188,7 @@ def digests_of(dataset: Dataset, *, workers: int | None = None, progress: Progre
                 found[row] = np.frombuffer(digest_of(read(dataset, int(row))), np.uint8)
         return rows.stop
 
-    for done in in_order(work, len(missing), chunk=CHUNK, workers=workers):
+    for done in map_chunks(work, len(missing), chunk=CHUNK, workers=workers):
         if progress is not None:
             progress(done, len(missing))
     return found
@@ -213,14 +202,14 @@ def stream(dataset: Dataset, to: Resize | int, *, chunk: int = CHUNK, workers: i
     Args:
         dataset: Any number of rows.
         to: How each image becomes a square; a number is the side in pixels that it is squashed to.
-        chunk: Rows a task.
+        chunk: Rows per task.
         workers: Threads; None for one a CPU.
     """
 
     def work(rows: range) -> list[Streamed]:
         return [_attempt(dataset, row, to) for row in rows]
 
-    for results in in_order(work, len(dataset), chunk=chunk, workers=workers):
+    for results in map_chunks(work, len(dataset), chunk=chunk, workers=workers):
         yield from results
 
 
@@ -238,7 +227,7 @@ def stream_pictures(pictures: Iterable[object], to: Resize | int, *, workers: in
     def work(chunk: list[tuple[int, object]]) -> list[Streamed]:
         return [_attempt_picture(place, picture, to) for place, picture in chunk]
 
-    for results in mapped(work, chunks, workers=workers):
+    for results in map_ordered(work, chunks, workers=workers):
         yield from results
 
 
@@ -272,24 +261,24 @@ def sample_notes(dataset: Dataset) -> tuple[str, ...]:
     """
     rows = np.unique(np.linspace(0, len(dataset) - 1, min(SAMPLE, len(dataset))).round().astype(int))
 
-    def work(run: range) -> list[tuple[Extent, bool]]:
+    def work(run: range) -> list[tuple[ValueRange, bool]]:
         found = []
         for row in rows[run.start : run.stop].tolist():
             with suppress(ImageRefused):
                 raw = read(dataset, row)
                 if isinstance(raw, bytes):
-                    found.append((measured(raw, draft=RANGE_SIDE)[1], has_frames(raw)))
+                    found.append((decode_with_range(raw, draft=RANGE_SIDE)[1], has_frames(raw)))
         return found
 
-    looked = [one for part in in_order(work, len(rows), chunk=4) for one in part]
+    looked = [one for part in map_chunks(work, len(rows), chunk=4) for one in part]
     notes = [] if (note := range_note([extent for extent, _ in looked])) is None else [note]
     if framed := sum(framed for _, framed in looked):
         notes.append(f"{framed} of {len(looked)} sampled files hold several frames or pages; only the first of each is read")
     return tuple(f"{dataset.origin}: {note}" for note in notes)
 
 
-def sizes(dataset: Dataset, sample: int = 256, seed: int = 0) -> Sizes:
-    """The sides of a random sample of the images, read from their headers; used to choose an image size.
+def median_side(dataset: Dataset, sample: int = 256, seed: int = 0) -> int:
+    """Returns the median of the shorter sides of a random sample of images, in pixels, rounded down; reads only their headers.
 
     Raises:
         DataError: No image of the sample has a readable header.
@@ -305,7 +294,7 @@ def sizes(dataset: Dataset, sample: int = 256, seed: int = 0) -> Sizes:
             first = first or f"{dataset.name(row)}: {error}"
     if not sides:
         raise DataError(f"{dataset.origin}: at least one image must be readable", received=first or "0 rows")
-    return Sizes(int(np.median(sides)))
+    return int(np.median(sides))
 
 
 def _attempt(dataset: Dataset, row: int, to: Resize | int) -> Streamed:
@@ -349,7 +338,7 @@ def _kept(dataset: Dataset, pixels: Pixels, digests: NDArray[np.uint8], refusals
     keep = np.ones(len(dataset), bool)
     keep[[refusal.row for refusal in refusals]] = False
     if not keep.any():
-        raise nothing_readable(dataset, refusals)
+        raise no_readable_image(dataset, refusals)
     rows = np.flatnonzero(keep)
     for start in range(0, len(rows), CHUNK):
         block = rows[start : start + CHUNK]

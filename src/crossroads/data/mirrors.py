@@ -40,7 +40,7 @@ Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
-class Mirrors:
+class MirrorClasses:
     """What mirroring does to the classes.
 
     Attributes:
@@ -74,7 +74,7 @@ class FlipVerdict:
 
 def mirrors(
     thumbs: NDArray[np.uint8], labels: NDArray[np.integer], classes: Sequence[str], groups: NDArray[np.integer] | None = None
-) -> Mirrors:
+) -> MirrorClasses:
     """What mirroring does to the classes, from thumbnails.
 
     Args:
@@ -93,7 +93,7 @@ def mirrors(
     known = np.flatnonzero(units >= 4)
     unknown = tuple(classes[label] for label in range(k) if units[label] < 4)
     if len(known) == 0 or len(known) > MAX_CLASSES:
-        return Mirrors(unknown=tuple(classes))
+        return MirrorClasses(unknown=tuple(classes))
     rows = np.flatnonzero(np.isin(labels, known))
     numbers = np.searchsorted(known, labels[rows])
     # One thread: the answer is then the same on every machine, and matrices of 256 columns gain little from more (on a busy machine
@@ -104,7 +104,7 @@ def mirrors(
     certain = (own - 0.5) * 2 * np.sqrt(units[known]) >= SIGMAS
     asymmetric = (own >= ASYMMETRIC) & certain
     names = [classes[int(label)] for label in known]
-    return Mirrors(
+    return MirrorClasses(
         pairs=tuple((names[one], names[other]) for one, other in _pairs(mirrored, upright, asymmetric)),
         asymmetric=tuple(name for name, is_so in zip(names, asymmetric, strict=True) if is_so),
         symmetric=tuple(name for name, is_so in zip(names, asymmetric, strict=True) if not is_so),
@@ -135,7 +135,7 @@ def flip_is_safe(
 
 def _of_pixels(
     pixels: NDArray[np.uint8], labels: NDArray[np.integer], classes: Sequence[str], groups: NDArray[np.integer] | None
-) -> Mirrors:
+) -> MirrorClasses:
     labels = np.asarray(labels)
     rows = _sample(labels, len(classes))
     thumbs = np.empty((len(rows), THUMB, THUMB), np.uint8)

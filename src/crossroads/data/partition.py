@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from crossroads.data.audit import BALANCE_HINT, IMBALANCE
 from crossroads.data.dataset import DIGEST_BYTES, TEST, Dataset
 from crossroads.data.labels import align
-from crossroads.data.loading import digests_of, require_readable, sizes
+from crossroads.data.loading import digests_of, median_side, require_readable
 from crossroads.data.readers import read
-from crossroads.data.splits import SealedTest, divided_rows, split
+from crossroads.data.splits import SealedTest, rows_to_split, split
 from crossroads.errors import DataError
 from crossroads.progress import Watcher
 from crossroads.recipe import Recipe
@@ -79,7 +79,7 @@ def load_and_split(data: Source | None, test: Source | None, recipe: Recipe, wat
     if dataset.groups is None:
         dataset = _with_digests(dataset, recipe, locked is not None, watcher)
     shares = {"validation": recipe.validation, "test": recipe.test_fraction}
-    parts = split(dataset, **shares, seed=recipe.seed, locked_test=locked, strict=recipe.strict)
+    parts = split(dataset, **shares, seed=recipe.seed, separate_test=locked, strict=recipe.strict)
     _require_all_trained(parts.train)
     if locked is not None:
         recipe = replace(recipe, test_fraction=0.0)  # which then does nothing; so the stored recipe repeats the run
@@ -90,7 +90,7 @@ def load_and_split(data: Source | None, test: Source | None, recipe: Recipe, wat
     for note in notes:
         watcher.warning(note)
     require_readable(parts.train)
-    side = float(sizes(parts.train, seed=recipe.seed).median)
+    side = float(median_side(parts.train, seed=recipe.seed))
     return Partition(recipe, parts.train, parts.validation, parts.test, side, notes)
 
 
@@ -107,7 +107,7 @@ def _require_all_trained(train: Dataset) -> None:
 
 def _with_two_labels(dataset: Dataset) -> tuple[str, ...]:
     """A note where equal images have different labels; else nothing."""
-    rows = dataset.with_two_labels()
+    rows = dataset.conflicting_rows()
     if not len(rows) or dataset.digests is None:
         return ()
     same = (dataset.digests[rows] == dataset.digests[rows[0]]).all(axis=1)
@@ -134,7 +134,7 @@ def _unequal(train: Dataset) -> tuple[str, ...]:
 
 def _with_digests(dataset: Dataset, recipe: Recipe, tested: bool, watcher: Watcher) -> Dataset:
     """With the digests of the rows that are partition, by which equal ones come on one side; a given test stays unread."""
-    rows = divided_rows(dataset, validation=recipe.validation, test=recipe.test_fraction, tested=tested)
+    rows = rows_to_split(dataset, validation=recipe.validation, test=recipe.test_fraction, tested=tested)
     began = time.perf_counter()
 
     def progress(done: int, total: int) -> None:

@@ -32,7 +32,7 @@ MAX_PAIRS = 2_000_000
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Sketches:
+class Fingerprints:
     """Of n images, in order.
 
     Attributes:
@@ -51,18 +51,18 @@ class Sketches:
     spreads_within: NDArray[np.float32]
     grey: NDArray[np.bool_]
 
-    def select(self, rows: NDArray[np.integer]) -> Sketches:
+    def select(self, rows: NDArray[np.integer]) -> Fingerprints:
         """The sketches of some images."""
-        return Sketches(*(getattr(self, name)[rows] for name in self.__slots__))
+        return Fingerprints(*(getattr(self, name)[rows] for name in self.__slots__))
 
     @classmethod
-    def joined(cls, parts: list[Sketches]) -> Sketches:
+    def joined(cls, parts: list[Fingerprints]) -> Fingerprints:
         """The sketches of several runs of images, one after the other."""
         return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in cls.__slots__))
 
 
-def sketch(pixels: NDArray[np.uint8]) -> Sketches:
-    """Sketches of uint8 (n, 32, 32, 3) images."""
+def sketch(pixels: NDArray[np.uint8]) -> Fingerprints:
+    """Fingerprints of uint8 (n, 32, 32, 3) images."""
     # Written for speed on many small images: sums along the last axis, and slices in place of short axes.
     n = len(pixels)
     values = np.ascontiguousarray(pixels.reshape(n, SIDE * SIDE, 3).transpose(0, 2, 1)).astype(np.float32)
@@ -75,7 +75,7 @@ def sketch(pixels: NDArray[np.uint8]) -> Sketches:
     thumbs = (grey[:, ::2, ::2] + grey[:, 1::2, ::2] + grey[:, ::2, 1::2] + grey[:, 1::2, 1::2]) / 4
     red, green, blue = (pixels[..., channel].astype(np.int16) for channel in range(3))
     colour = np.maximum(np.maximum(np.abs(red - green), np.abs(green - blue)), np.abs(red - blue))
-    return Sketches(
+    return Fingerprints(
         thumbs=np.round(thumbs).astype(np.uint8),
         hashes=np.packbits(bits, axis=1).view(">u8").reshape(n).astype(np.uint64),
         means=means.mean(1),
@@ -85,7 +85,7 @@ def sketch(pixels: NDArray[np.uint8]) -> Sketches:
     )
 
 
-def near_pairs(sketches: Sketches) -> tuple[NDArray[np.int64], bool]:
+def near_pairs(sketches: Fingerprints) -> tuple[NDArray[np.int64], bool]:
     """Pairs of images that are nearly the same, and whether all were listed.
 
     Images whose hashes agree in one of five bands are compared where they lie within 32 places of each other in the order of their

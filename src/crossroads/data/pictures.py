@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from crossroads.data.images import Extent, Pixels, of_pillow, pillow_extent
+from crossroads.data.images import Pixels, ValueRange, from_pillow, pillow_range
 from crossroads.errors import DataError, ImageRefused
 from crossroads.files.archives import MEMBER
 from crossroads.files.byte_ranges import read_plain
@@ -43,7 +43,7 @@ def source_of(picture: object) -> bytes | Pixels:
     if isinstance(picture, (bytes, bytearray, memoryview)):
         return bytes(picture)
     if isinstance(picture, Image.Image):
-        return of_pillow(picture)
+        return from_pillow(picture)
     array = _array(picture)
     if array is None:
         raise ImageRefused("an image must be a path, bytes, an array or a Pillow image", received=type(picture).__name__)
@@ -163,23 +163,23 @@ def _from_uint16(row: NDArray[np.generic]) -> Pixels:
     return ((row.astype(np.uint32) + 128) // 257).astype(np.uint8)  # 65535 / 255 = 257: full range to full range, rounded
 
 
-def extent_of(picture: object) -> Extent | None:
+def value_range(picture: object) -> ValueRange | None:
     """The range of values of one picture in memory; None for a path, for encoded bytes, and for an object that is not a picture."""
     if isinstance(picture, (str, os.PathLike, bytes, bytearray, memoryview)):
         return None
     try:
         if isinstance(picture, Image.Image):
-            return pillow_extent(picture)
+            return pillow_range(picture)
         array = _array(picture)
     except ImageRefused:
         return None
     if array is None or array.dtype.kind not in "buif" or not array.size:
         return None
     full = 1 if array.dtype.kind in "bf" else 65535 if array.dtype.kind == "u" and array.dtype.itemsize == 2 else 255
-    return Extent(array.min().item(), array.max().item(), full)
+    return ValueRange(array.min().item(), array.max().item(), full)
 
 
-def misscaled(extents: Sequence[Extent]) -> list[bool]:
+def misscaled(extents: Sequence[ValueRange]) -> list[bool]:
     """Which images show something, but use only the dark end of their value range.
 
     With more than 8 bits, every dark image counts: photographs are not stored so. With 8 bits, an image may be a night scene, so
@@ -190,7 +190,7 @@ def misscaled(extents: Sequence[Extent]) -> list[bool]:
     return [is_dark and (most or extent.full > 255) for is_dark, extent in zip(dark, extents, strict=True)]
 
 
-def range_note(extents: Sequence[Extent]) -> str | None:
+def range_note(extents: Sequence[ValueRange]) -> str | None:
     """A sentence for the user if sampled images are `misscaled`; else None."""
     dark = [extent for extent, is_dark in zip(extents, misscaled(extents), strict=True) if is_dark]
     if not dark:
@@ -199,7 +199,7 @@ def range_note(extents: Sequence[Extent]) -> str | None:
     return f"{len(dark)} of {len(extents)} sampled images {what}; {hint}"
 
 
-def described(top: Extent) -> tuple[str, str]:
+def described(top: ValueRange) -> tuple[str, str]:
     """The fault of images whose largest value is that of `top`, and a hint."""
     look = "nearly black" if top.high <= top.full / 16 else "dark"
     if top.full == 1:

@@ -19,7 +19,7 @@ from crossroads.files._words import plural
 class SealedTest:
     """A test set that can be counted but not looked at before the final evaluation.
 
-    Only `n`, `classes` and `len()` answer; `unlock` gives the data set and is for the final evaluation alone; all else raises
+    Only `n`, `classes` and `len()` answer; `unseal` gives the data set and is for the final evaluation alone; all else raises
     `SealedTestError`.
     """
 
@@ -38,7 +38,7 @@ class SealedTest:
         """Class names in their order."""
         return self.__dataset.classes
 
-    def unlock(self) -> Dataset:
+    def unseal(self) -> Dataset:
         """The test set, for the final evaluation."""
         return self.__dataset
 
@@ -81,7 +81,7 @@ class Splits:
 
 
 def split(
-    dataset: Dataset, *, validation: float, test: float, seed: int, locked_test: Dataset | None = None, strict: bool = False
+    dataset: Dataset, *, validation: float, test: float, seed: int, separate_test: Dataset | None = None, strict: bool = False
 ) -> Splits:
     """Train, validation and test rows of a data set; reads no image.
 
@@ -98,29 +98,29 @@ def split(
     Args:
         dataset: The labelled rows.
         validation: Fraction of the images (of the train rows, where the data brings a split) to validate on, in (0, 0.9].
-        test: Likewise to test on, in [0, 0.9]; 0 for no test unless the data or `locked_test` brings one.
+        test: Likewise to test on, in [0, 0.9]; 0 for no test unless the data or `separate_test` brings one.
         seed: Decides the draw.
-        locked_test: A test set from elsewhere, over the same classes; test rows of `dataset` are then left out.
+        separate_test: A test set from elsewhere, over the same classes; test rows of `dataset` are then left out.
         strict: Whether a class that is too small for every part is an error.
 
     Raises:
         SplitError: Fractions out of range, no rows to train on, or none left for a part that is drawn. With `strict`, classes that
             cannot be in every part; all of them are named.
     """
-    _require_shares(validation, test, locked_test)
-    if locked_test is not None and locked_test.classes != dataset.classes:
+    _require_shares(validation, test, separate_test)
+    if separate_test is not None and separate_test.classes != dataset.classes:
         raise SplitError(
             "the test set must have the classes of the data",
-            received=f"{len(locked_test.classes)} classes beside {len(dataset.classes)}",
+            received=f"{len(separate_test.classes)} classes beside {len(dataset.classes)}",
             hint="align its labels with the data's classes first",
         )
-    if locked_test is not None and len(locked_test) == 0:
-        raise SplitError(f"the test set {locked_test.origin} must have rows", received="0 rows")
+    if separate_test is not None and len(separate_test) == 0:
+        raise SplitError(f"the test set {separate_test.origin} must have rows", received="0 rows")
     sides, notes = _given(dataset)
-    wanted = _wanted(sides, validation, test, tested=locked_test is not None)
+    wanted = _wanted(sides, validation, test, tested=separate_test is not None)
     if dataset.splits is not None and (sides != NO_SPLIT).any():
         notes += [f"the data brings no {SPLITS[side]} rows: {share:g} of its train rows were taken" for side, share in wanted]
-    if locked_test is not None and (sides == TEST).any():
+    if separate_test is not None and (sides == TEST).any():
         notes.append(f"{np.count_nonzero(sides == TEST)} test rows of the data are left out, since another test set is given")
     pool = _pool(sides)
     if len(pool) == 0:
@@ -128,15 +128,15 @@ def split(
     drawn = draw(dataset.select(pool), wanted, seed, strict=strict)
     sides[pool] = drawn.sides
     train, validated, held = (dataset.select(np.flatnonzero(sides == side)) for side in (TRAIN, VALIDATION, TEST))
-    parts = {TRAIN: train, VALIDATION: validated, TEST: held if locked_test is None else locked_test}
+    parts = {TRAIN: train, VALIDATION: validated, TEST: held if separate_test is None else separate_test}
     reported = {side: drawn.small for side, _ in wanted}
     notes += [*drawn.notes, *(note for side, part in parts.items() for note in _absences(side, part, reported.get(side)))]
     return Splits(train, validated, SealedTest(parts[TEST]) if len(parts[TEST]) else None, tuple(notes))
 
 
-def divided_rows(dataset: Dataset, *, validation: float, test: float, tested: bool) -> Ints:
+def rows_to_split(dataset: Dataset, *, validation: float, test: float, tested: bool) -> Ints:
     """The rows that `split` would divide; none where the data, or a test set beside them, bring every side."""
-    sides = dataset.sides()
+    sides = dataset.effective_splits()
     return _pool(sides) if _wanted(sides, validation, test, tested=tested) else np.empty(0, np.int64)
 
 
@@ -168,12 +168,12 @@ def split_digest(digests: NDArray[np.uint8], labels: NDArray[np.integer], classe
     return hashlib.blake2b(rows[np.lexsort(keys.T)].tobytes(), digest_size=16).hexdigest()
 
 
-def _require_shares(validation: float, test: float, locked_test: Dataset | None) -> None:
+def _require_shares(validation: float, test: float, separate_test: Dataset | None) -> None:
     if not 0 < validation <= 0.9:
         raise SplitError("the validation share must lie in (0, 0.9]", received=validation)
     if not 0 <= test <= 0.9:
         raise SplitError("the test share must lie in [0, 0.9]", received=test)
-    if locked_test is None and validation + test > 0.95:
+    if separate_test is None and validation + test > 0.95:
         raise SplitError("validation and test together must leave at least 0.05 for train", received=f"{validation} + {test}")
 
 
@@ -183,13 +183,13 @@ def _given(dataset: Dataset) -> tuple[Sides, list[str]]:
     loose = 0 if dataset.splits is None else int(np.count_nonzero(dataset.splits == NO_SPLIT))
     if 0 < loose < len(dataset):
         notes.append(f"{plural(loose, 'row')} for which the data names no split put with train")
-    cut = dataset.cut_groups()
+    cut = dataset.groups_across_splits()
     if len(cut):
         notes.append(
             f"{plural(len(cut), 'group')} on two sides of the split that the data brings, "
             f"such as that of {dataset.name(int(cut[0]))}: scores will look better than they are"
         )
-    return dataset.sides(), notes
+    return dataset.effective_splits(), notes
 
 
 def _absences(side: int, part: Dataset, reported: NDArray[np.bool_] | None) -> Iterator[str]:

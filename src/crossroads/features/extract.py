@@ -11,10 +11,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from crossroads.data._pool import in_order
+from crossroads.data._pool import map_chunks
 from crossroads.data.dataset import DIGEST_BYTES, Dataset, digest_of
 from crossroads.data.images import Resize, load
-from crossroads.data.loading import Progress, Refusal, digests_of, nothing_readable, read
+from crossroads.data.loading import Progress, Refusal, digests_of, no_readable_image, read
 from crossroads.errors import DataError, ImageRefused
 from crossroads.features.cache import Cache
 from crossroads.features.engine import Engine
@@ -110,7 +110,7 @@ def extract(
         reading.write()
     kept = np.flatnonzero(reading.kept)
     if not len(kept):
-        raise nothing_readable(dataset, reading.refusals)
+        raise no_readable_image(dataset, reading.refusals)
     digests = reading.digests[kept]
     numbers = np.concatenate([store.find(digests, number) for number in range(views)])
     rows = dataset if len(kept) == n else dataset.select(kept)
@@ -145,7 +145,7 @@ class _Reading:
         pixels = self._resize.size**2 * 3 * self._views
         chunk = max(1, min(CHUNK, CHUNK_BYTES // pixels))
         row = 0
-        for results in in_order(self._work, len(self._dataset), chunk=chunk, workers=workers):
+        for results in map_chunks(self._work, len(self._dataset), chunk=chunk, workers=workers):
             missing = []
             for result in results:
                 if result.refused:

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from crossroads.data.augmentation import draw
+from crossroads.data.augmentation import draw_transforms
 from crossroads.recipe import Augmentation
 
 
@@ -26,7 +26,7 @@ def view(image: NDArray[np.uint8], digest: bytes, number: int, moves: Augmentati
         return image
     words = [int.from_bytes(digest[i : i + 4], "little") for i in range(0, 16, 4)]
     generator = np.random.Generator(np.random.Philox(np.random.SeedSequence([*words, number])))
-    maps, colour = draw(moves, len(image), 1, generator)
+    maps, colour = draw_transforms(moves, len(image), 1, generator)
     moved = _moved(image, maps[0].astype(np.float64))
     gain, offset = colour[0]
     if (gain, offset) == (1, 0):
@@ -36,7 +36,7 @@ def view(image: NDArray[np.uint8], digest: bytes, number: int, moves: Augmentati
 
 
 def _moved(image: NDArray[np.uint8], affine: NDArray[np.float64]) -> NDArray[np.uint8]:
-    """The map of `draw` from output to input pixels, by Pillow on an image whose edge is repeated as far as the map reaches."""
+    """Applies a map of `draw_transforms` by Pillow, to an image whose edge is repeated as far as the map reaches."""
     size = len(image)
     a0, a1, a2, b0, b1, b2 = affine[:6]
     corners = np.array([(x, y) for x in (0, size - 1) for y in (0, size - 1)], np.float64)

@@ -16,7 +16,7 @@ import numpy as np
 
 from crossroads._runtime.faults import is_failure
 from crossroads.errors import CrossroadsError, RecipeError
-from crossroads.evaluation import effective
+from crossroads.evaluation import effective_count
 from crossroads.progress import EpochRecord, Note, Relay, StopTraining, Watcher
 from crossroads.race import messages
 from crossroads.race.decisions import Results, Run, Skip, next_actions
@@ -25,7 +25,7 @@ from crossroads.race.records import CandidateRun, Plan, keep_state, stored_state
 from crossroads.recipe import Recipe
 from crossroads.run.folder import RunFolder
 from crossroads.run.task import Task
-from crossroads.run.train import Fitted, train
+from crossroads.run.train import TrainingResult, train
 
 LOGGER = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ class RaceResult:
     """
 
     task: Task
-    fitted: Fitted
+    fitted: TrainingResult
     results: Results
     stopped: bool
     why: Note
@@ -107,7 +107,7 @@ class _Race:
         # A failure may have had a cause that has passed, such as a full disk. It is tried again.
         self._state.runs = {name: run for name, run in self._state.runs.items() if not run.failed or run.out_of_time}
         self._results = Results(plan)
-        self._best: tuple[str, Task, Fitted] | None = None
+        self._best: tuple[str, Task, TrainingResult] | None = None
 
     def run(self) -> RaceResult:
         plan, stopped = self._results.plan, False
@@ -163,7 +163,7 @@ class _Race:
         run = _completed(
             CandidateRun(name, action.candidate, action.epochs, action.epochs, recipe == candidate.recipe, seconds), fitted
         )
-        if fitted.ended:
+        if fitted.stopped:
             self._watcher.note(messages.ended_early(candidate, run))
         results = replace(self._results, runs=(*self._results.runs, run))
         if run in results.answers() and results.winner() is run:
@@ -218,17 +218,17 @@ def _time_limit(watcher: Watcher, seconds: float, late: float) -> Relay:
     return Relay(watcher, after_progress=after_part, after_step=after_part, after_epoch=after_epoch)
 
 
-def _completed(run: CandidateRun, fitted: Fitted) -> CandidateRun:
+def _completed(run: CandidateRun, fitted: TrainingResult) -> CandidateRun:
     """Returns a run with its validation scores and the seconds of its epochs."""
     dataset = fitted.validation.dataset
-    images = len(dataset) if dataset.groups is None else effective(dataset.groups)
-    accuracy, loss = fitted.reached["accuracy"], fitted.reached["loss"]
+    images = len(dataset) if dataset.groups is None else effective_count(dataset.groups)
+    accuracy, loss = fitted.validation_accuracy, fitted.validation_loss
     run = replace(run, validation_accuracy=accuracy, validation_loss=loss, images=images, improved=fitted.improved)
     if run.planned is None:
         return run
     last_phase = [record for record in fitted.history if record.phase == fitted.history[-1].phase]
     run = replace(run, epoch_seconds=_typical_seconds(last_phase))
-    return replace(run, epochs=len(last_phase), whole=False) if fitted.ended else run
+    return replace(run, epochs=len(last_phase), whole=False) if fitted.stopped else run
 
 
 def _typical_seconds(records: Sequence[EpochRecord]) -> float:

@@ -216,7 +216,7 @@ def print_audit(found: Audit) -> None:
         print("\nnothing to hint")
         return
     for finding in found.findings:
-        print(f"\n{finding.severity}: {finding.check}: {finding.summary}")
+        print(f"\n{finding.severity}: {finding.code}: {finding.summary}")
         if finding.examples:
             print("  such as:")
             for example in finding.examples:

@@ -1,1 +1,1 @@
-"""One run: its task, its training, its final test, and its folder."""
+"""A run: its task, its training, its final test, its metrics and its folder."""

@@ -1,12 +1,13 @@
-"""The proof of a run: what was trained is saved, loaded again as its users will load it, and scored.
+"""The end of a run: the trained model is saved, loaded again as users will load it, and scored.
 
-The test is unlocked here and nowhere else: to score it, and to tell whether the images of a finished run are still the same.
+Only this module opens the sealed test: to score it, and to check that a finished run has the same images.
 """
 
 from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -20,29 +21,31 @@ from crossroads.data.images import Resize
 from crossroads.data.loading import digests_of, load_all, refusal_notes
 from crossroads.data.partition import BIASED, Partition, count_seen
 from crossroads.data.splits import split_digest
-from crossroads.errors import DataError
+from crossroads.errors import DataError, option
+from crossroads.evaluation import Evaluation
 from crossroads.features.lookup import resize_of
-from crossroads.predictor import Predictor, score, score_pixels
-from crossroads.progress import Relay, Watcher
+from crossroads.predictor import Predictor, Scored, score, score_pixels
+from crossroads.progress import Note, Relay, Watcher
 from crossroads.run.folder import RunFolder
+from crossroads.run.metrics import RunMetrics, TestMetrics
 from crossroads.run.task import Task
-from crossroads.run.train import Fitted, Side
+from crossroads.run.train import TrainingResult, UsedImages
 from crossroads.training.checkpoint import history_csv
 
 PARITY_IMAGES = (64, 256)
-"""Least and most validation images on which model and graph are compared: the most up to `PARITY_SIZE` pixels, fewer above, since
-Keras computes them layer by layer."""
+"""Fewest and most validation images on which model and graph are compared. Above `PARITY_SIZE` pixels there are fewer, since Keras
+computes them layer by layer: 256 at 112 pixels, 64 from 224 pixels on."""
 
 PARITY_SIZE = 112
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A finished run. It stands for its folder wherever a path is taken, as in ``crossroads.load(run)``.
+    """A finished run. It is also accepted as the path of its folder, as in ``crossroads.load(run)``.
 
     Attributes:
         artifact: The folder.
-        metrics: What was measured, as in ``metrics.json``: backbone, strategy, seconds, peak_memory_mb, validation, test, …
+        metrics: The content of ``metrics.json``: backbone, strategy, seconds, peak_memory_mb, validation, test, …
     """
 
     artifact: Path
@@ -64,7 +67,7 @@ class Run:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What the user was warned of."""
+        """The warnings of the run."""
         return tuple(self.metrics["warnings"])
 
     def to_json(self) -> dict[str, Any]:
@@ -74,170 +77,169 @@ class Run:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Outcome:
-    """What was trained and is to be tested.
+    """A training whose result is to be saved and tested.
 
     Attributes:
-        task: What for.
-        fitted: What came of it.
-        facts: More for ``metrics.json``, such as the advice and the race.
+        task: The task.
+        training: Its result.
+        selection: How the strategy was chosen, for ``metrics.json``; empty if the user named it.
     """
 
     task: Task
-    fitted: Fitted
-    facts: dict[str, Any] = field(default_factory=dict)
+    training: TrainingResult
+    selection: Mapping[str, Any] = field(default_factory=dict)
 
 
-def save_and_test(partition: Partition, trained: Outcome, folder: RunFolder, started: float, watcher: Relay) -> Run:
-    """Save what was trained, score what was saved, and leave the artifact with its scores.
+def save_and_test(partition: Partition, outcome: Outcome, folder: RunFolder, started: float, watcher: Relay) -> Run:
+    """Saves a trained model, scores what was saved, and leaves the artifact with its scores.
 
     Args:
-        partition: The images; their test is unlocked once, here.
-        trained: What was trained on them.
-        folder: Where the artifact goes.
-        started: When this process began with the run, on the clock of `time.perf_counter`.
-        watcher: Receives progress and warnings; the artifact keeps all that it has received by then.
+        partition: The images. Their test is unsealed once, here.
+        outcome: The training.
+        folder: The folder of the artifact.
+        started: Start of this process's work on the run, on the clock of `time.perf_counter`.
+        watcher: Receives progress and warnings. The artifact keeps its warnings up to the end of the test.
 
     Raises:
-        CrossroadsError: The artifact cannot be written, or its graph disagrees with its model; there is none then.
+        CrossroadsError: The artifact cannot be written, or its graph disagrees with its model. Then there is no artifact.
     """
-    task, fitted = trained.task, trained.fitted
-    before = artifact.seen_by_weights(task.recipe.weights)
+    task, training = outcome.task, outcome.training
+    resize, learned = resize_of(task.recipe), artifact.seen_by_weights(task.recipe.weights)
     contents = artifact.Contents(
-        model=fitted.model,
+        model=training.model,
         classes=partition.train.classes,
-        resize=resize_of(task.recipe),
+        resize=resize,
         recipe=task.recipe,
-        history=history_csv(fitted.history),
-        seen=np.concatenate([_seen(fitted), before]),
-        data=_data_facts(partition, fitted),
-        parity_images=_spread(fitted.validation, resize_of(task.recipe)),
+        history=history_csv(training.history),
+        seen=np.concatenate([_seen(training), learned]),
+        data=_data_facts(partition, training),
+        parity_images=_parity_images(training.validation, resize),
     )
     with artifact.draft(folder.path, contents) as draft:
-        # What is scored is what was saved, as it will be loaded.
-        predictor = Predictor.load(draft.path)
-        validation = _validation(predictor, fitted, before, watcher)
-        scores = {"validation": validation, **_test(predictor, partition, fitted, before, validation["warnings"], watcher)}
-        cost = {"seconds": round(folder.spent + time.perf_counter() - started, 3), "peak_memory_mb": peak_memory_mb()}
-        metrics = {
-            "backbone": task.choice.record.name,
-            "strategy": task.strategy.name,
-            **cost,
-            **fitted.facts,
-            **scores,
-            "warnings": list(watcher.warnings),
-            **trained.facts,
-        }
+        predictor = Predictor.load(draft.path)  # scores what was saved, loaded as users will load it
+        validation = _validate(predictor, training, learned, watcher)
+        scored, test = _test(predictor, partition, training, learned, watcher)
+        refused = {"train": training.train.refusals, "validation": training.validation.refusals}
+        metrics = RunMetrics(
+            backbone=task.choice.record.name,
+            strategy=task.strategy.name,
+            seconds=round(folder.spent + time.perf_counter() - started, 3),
+            peak_memory_mb=peak_memory_mb(),
+            training=training.metrics,
+            validation=validation,
+            test=test,
+            refused=refused if scored is None else refused | {"test": scored.refusals},
+            notes=(*partition.notes, *training.notes, *validation.warnings, *(() if test is None else test.evaluation.warnings)),
+            warnings=watcher.warnings,
+            selection=outcome.selection,
+        ).to_json()
         draft.finish(metrics)
     return Run(folder.path, metrics)
 
 
-def require_same_images(partition: Partition, facts: dict[str, Any], metrics: dict[str, Any]) -> None:
-    """Raises `DataError` where the images or labels of a side are not those that a finished run has, wherever they lie now.
+def require_same_images(partition: Partition, data: Mapping[str, Any], metrics: Mapping[str, Any]) -> None:
+    """Raises `DataError` if images or labels differ from those of a finished run. Their files may have moved.
 
     Args:
-        partition: The images; their test, which that run has scored, is unlocked to compare its digest.
-        facts: What the artifact says of its data.
-        metrics: Of the run.
+        partition: The images. Their test, which that run has scored, is unsealed to compare its digest.
+        data: The ``data`` of the artifact's manifest.
+        metrics: The metrics of the run.
     """
-    known = {name: facts["splits"][name]["digest"] for name in ("train", "validation")}
-    sides = {"train": partition.train, "validation": partition.validation}
+    digests = {name: data["splits"][name]["digest"] for name in ("train", "validation")}
+    splits = {"train": partition.train, "validation": partition.validation}
     if partition.test is not None:
-        known["test"], sides["test"] = (metrics["test"] or {}).get("digest"), partition.test.unlock()
-    for name, rows in sides.items():
-        refused = {row["name"].removeprefix(facts["origin"]) for row in metrics["refused"] if row["split"] == name}
-        kept = rows.select([row for row in range(len(rows)) if rows.name(row).removeprefix(rows.origin) not in refused])
-        if split_digest(digests_of(kept), kept.labels, kept.classes) != known[name]:
+        digests["test"], splits["test"] = (metrics["test"] or {}).get("digest"), partition.test.unseal()
+    for split, dataset in splits.items():
+        # Names are compared without the folder that they were read from.
+        refused = {row["name"].removeprefix(data["origin"]) for row in metrics["refused"] if row["split"] == split}
+        rows = [row for row in range(len(dataset)) if dataset.name(row).removeprefix(dataset.origin) not in refused]
+        used = dataset.select(rows)
+        if split_digest(digests_of(used), used.labels, used.classes) != digests[split]:
             raise DataError(
-                f"the {name} images or labels differ from those of the finished run",
-                received=kept.origin,
-                hint="choose another --out",
+                f"the {split} images or labels differ from those of the finished run",
+                code="other-images",
+                field="data",
+                received=used.origin,
+                hint=f"choose another {option('out')}",
             )
 
 
-def _spread(side: Side, resize: Resize) -> NDArray[np.uint8]:
-    """Images from all over, since those of one class often stand together."""
+def _parity_images(images: UsedImages, resize: Resize) -> NDArray[np.uint8]:
+    """Evenly spaced images, uint8 (n, size, size, 3): images of one class are often neighbours."""
     least, most = PARITY_IMAGES
-    count = max(least, min(most, most * PARITY_SIZE**2 // resize.size**2, len(side.dataset)))
-    rows = np.linspace(0, len(side.dataset) - 1, min(count, len(side.dataset))).astype(np.int64)
-    return load_all(side.dataset.select(rows), resize).pixels if side.pixels is None else side.pixels[rows]
+    count = max(least, min(most, most * PARITY_SIZE**2 // resize.size**2, len(images.dataset)))
+    rows = np.linspace(0, len(images.dataset) - 1, min(count, len(images.dataset))).astype(np.int64)
+    return load_all(images.dataset.select(rows), resize).pixels if images.pixels is None else images.pixels[rows]
 
 
-def _validation(predictor: Predictor, fitted: Fitted, before: NDArray[np.uint8], watcher: Watcher) -> dict[str, Any]:
-    """Scores of what chose, with a warning where it says too little of new images."""
-    side = fitted.validation
-    if side.pixels is None:
-        evaluation = score(predictor, side.dataset, True, watcher, stage="validating")[1]
+def _validate(predictor: Predictor, training: TrainingResult, learned: NDArray[np.uint8], watcher: Watcher) -> Evaluation:
+    """Scores the validation images."""
+    images = training.validation
+    if images.pixels is None:
+        evaluation = score(predictor, images.dataset, True, watcher, stage="validating")[1]
     else:
-        evaluation = score_pixels(predictor, side.pixels, side.dataset)
-    seen = count_seen(side.digests, fitted.train.digests)
-    warnings = _seen_by_validation(seen, len(side.dataset), count_seen(side.digests, before))
-    for warning in warnings:
-        watcher.warning(warning)
-    return replace(evaluation, seen_in_training=seen, refused=side.refusals, warnings=tuple(warnings)).to_json()
+        evaluation = score_pixels(predictor, images.pixels, images.dataset)
+    seen = count_seen(images.digests, training.train.digests)
+    notes = tuple(_validation_notes(seen, count_seen(images.digests, learned), len(images.dataset)))
+    for note in notes:
+        watcher.warning(note)
+    return replace(evaluation, seen_in_training=seen, refused=images.refusals, warnings=notes)
 
 
 def _test(
-    predictor: Predictor,
-    partition: Partition,
-    fitted: Fitted,
-    before: NDArray[np.uint8],
-    of_validation: list[str],
-    watcher: Watcher,
-) -> dict[str, Any]:
-    """The final evaluation, with the notes of the run."""
-    refusals = {"train": fitted.train.refusals, "validation": fitted.validation.refusals}
-    notes = [*partition.notes, *fitted.notes, *of_validation]
-    facts: dict[str, Any] = {"test": None}
-    if partition.test is not None:
-        scored, evaluation = score(predictor, partition.test.unlock(), partition.recipe.strict, watcher)
-        refusals["test"] = scored.refusals
-        seen = count_seen(scored.digests, _seen(fitted))
-        warnings = list(refusal_notes("the test", scored.refusals))
-        if seen:
-            warnings.append(f"{seen} of {len(scored.dataset)} test images are also in train or validation; {BIASED}")
-        learned = count_seen(scored.digests, before)
-        if learned:
-            warnings.append(f"{learned} of {len(scored.dataset)} test images are {artifact.SEEN_BY_WEIGHTS}; {BIASED}")
-        for warning in warnings:
-            watcher.warning(warning)
-        notes += warnings
-        digest = split_digest(scored.digests, scored.dataset.labels, partition.train.classes)
-        evaluation = replace(evaluation, seen_in_training=seen, warnings=tuple(warnings))
-        facts = {"test": evaluation.to_json() | {"seen_by_weights": learned, "digest": digest}}
-    return facts | {
-        "refused": [{"split": side, **refusal.to_json()} for side, refused in refusals.items() for refusal in refused],
-        "notes": notes,
-    }
+    predictor: Predictor, partition: Partition, training: TrainingResult, learned: NDArray[np.uint8], watcher: Watcher
+) -> tuple[Scored, TestMetrics] | tuple[None, None]:
+    """Scores the test images, if there is a test."""
+    if partition.test is None:
+        return None, None
+    scored, evaluation = score(predictor, partition.test.unseal(), partition.recipe.strict, watcher)
+    seen, by_weights = count_seen(scored.digests, _seen(training)), count_seen(scored.digests, learned)
+    notes = (*refusal_notes("the test", scored.refusals), *_test_notes(seen, by_weights, len(scored.dataset)))
+    for note in notes:
+        watcher.warning(note)
+    digest = split_digest(scored.digests, scored.dataset.labels, partition.train.classes)
+    return scored, TestMetrics(replace(evaluation, seen_in_training=seen, warnings=notes), by_weights, digest)
 
 
-def _seen_by_validation(seen: int, n: int, learned: int) -> list[str]:
-    """A sentence where validation, which chooses, has images of train, or images that the weights have learned from."""
-    of_all, said = f"of {n} validation images are", []
+def _validation_notes(seen: int, by_weights: int, total: int) -> Iterator[Note]:
+    """Notes on validation images that training or the weights have seen: they are poor evidence for a choice."""
+    images = f"of {total} validation images are"
     if seen:
-        said.append(f"{seen} {of_all} also in train and say nothing of new ones; `crossroads audit` lists them")
-    if learned:
-        said.append(f"{learned} {of_all} {artifact.SEEN_BY_WEIGHTS}, and say nothing of new ones")
-    return said
+        text = f"{seen} {images} also in train and say nothing of new ones; `crossroads audit` lists them"
+        yield Note(text, "validation-seen-in-training", images=seen, total=total)
+    if by_weights:
+        text = f"{by_weights} {images} {artifact.SEEN_BY_WEIGHTS}, and say nothing of new ones"
+        yield Note(text, "validation-seen-by-weights", images=by_weights, total=total)
 
 
-def _seen(fitted: Fitted) -> NDArray[np.uint8]:
-    """Digests of what was trained on, then of what it was chosen by, uint8 (n, 16)."""
-    return np.concatenate([fitted.train.digests, fitted.validation.digests])
+def _test_notes(seen: int, by_weights: int, total: int) -> Iterator[Note]:
+    """Notes on test images that training or the weights have seen."""
+    images = f"of {total} test images are"
+    if seen:
+        yield Note(f"{seen} {images} also in train or validation; {BIASED}", "test-seen-in-training", images=seen, total=total)
+    if by_weights:
+        text = f"{by_weights} {images} {artifact.SEEN_BY_WEIGHTS}; {BIASED}"
+        yield Note(text, "test-seen-by-weights", images=by_weights, total=total)
 
 
-def _data_facts(partition: Partition, fitted: Fitted) -> dict[str, Any]:
-    """What the artifact says of its data. The test's digest stands with its scores, when it has been scored."""
-    sides = {"train": fitted.train, "validation": fitted.validation}
+def _seen(training: TrainingResult) -> NDArray[np.uint8]:
+    """Digests of the training images, then of the validation images, uint8 (n, 16)."""
+    return np.concatenate([training.train.digests, training.validation.digests])
+
+
+def _data_facts(partition: Partition, training: TrainingResult) -> dict[str, Any]:
+    """The ``data`` of the manifest. The digest of the test is in the metrics, since the test is scored later."""
+    used = {"train": training.train, "validation": training.validation}
     splits: dict[str, Any] = {
-        name: {"n": len(side.dataset), "digest": split_digest(side.digests, side.dataset.labels, partition.train.classes)}
-        for name, side in sides.items()
+        name: {"n": len(images.dataset), "digest": split_digest(images.digests, images.dataset.labels, partition.train.classes)}
+        for name, images in used.items()
     }
     if partition.test is not None:
         splits["test"] = {"n": partition.test.n}
-    labels = np.concatenate([side.dataset.labels for side in sides.values()])
+    labels = np.concatenate([images.dataset.labels for images in used.values()])
     return {
-        "origin": fitted.train.dataset.origin,
+        "origin": training.train.dataset.origin,
         "n": len(labels),
-        "digest": split_digest(_seen(fitted), labels, partition.train.classes),
+        "digest": split_digest(_seen(training), labels, partition.train.classes),
         "splits": splits,
     }

@@ -1,9 +1,8 @@
-"""The folder of one run: new, unfinished or finished, held by one process at a time.
+"""The folder of one run: new, unfinished or finished, used by one process at a time.
 
-An unfinished run has ``checkpoint/run.json`` (what was asked), ``clock.json`` (how long it has worked) and, after the first epoch
-of a phase, a checkpoint of that phase. A run that races several candidates has the race's plan and state there too, and a folder
-of checkpoints for each trial. A finished run is an artifact and has no ``checkpoint`` folder. Nothing that is not named here is
-ever removed.
+An unfinished run has ``checkpoint/run.json`` (its recipe), ``clock.json`` (how long it has worked) and, after the first epoch of a
+phase, a checkpoint of that phase. A race also keeps its plan and state there, and a folder of checkpoints per candidate. A finished
+run is an artifact and has no ``checkpoint`` folder. Files with other names are never removed.
 """
 
 from __future__ import annotations
@@ -14,9 +13,12 @@ import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
 
 from crossroads import artifact
-from crossroads.errors import ArtifactError, RecipeError, TrainingError
+from crossroads.errors import ArtifactError, RecipeError, TrainingError, option
 from crossroads.recipe import Recipe
 from crossroads.training.checkpoint import Checkpoints, write_atomically
 
@@ -29,9 +31,10 @@ _OURS = (
     *(f"{_CANDIDATE_RUNS}/{_PHASES}/{name}" for name in _IN_PHASE),
 )
 _FOLDERS = (f"{_CANDIDATE_RUNS}/{_PHASES}", _CANDIDATE_RUNS, _PHASES)
+_LOCK = ".crossroads.lock"
 
 
-class CheckpointFolder:
+class TrainingFolder:
     """Where one of several trainings in a run keeps its checkpoints."""
 
     def __init__(self, folder: Path) -> None:
@@ -54,26 +57,26 @@ class RunFolder:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self._state = self.path / "checkpoint"
-        self._asked, self._clock = self._state / "run.json", self._state / "clock.json"
+        self._recipe, self._clock = self._state / "run.json", self._state / "clock.json"
         self.spent = 0.0
-        """Seconds that earlier processes worked on the run that is taken up, up to the last file they left."""
+        """Seconds that earlier processes worked on a resumed run, up to the last file that they wrote."""
 
     def checkpoints(self, phase: int) -> Checkpoints:
-        """The checkpoints of one phase of this run, counted from 0."""
+        """Returns the checkpoints of one phase of this run, counted from 0."""
         return Checkpoints(self._state / f"phase-{phase}")
 
-    def candidate_run(self, name: str) -> CheckpointFolder:
+    def candidate_run(self, name: str) -> TrainingFolder:
         """The place of one training where a run tries several; `name` begins with ``candidate-``."""
-        return CheckpointFolder(self._state / name)
+        return TrainingFolder(self._state / name)
 
     @property
     def plan(self) -> Path:
-        """Where a race keeps its plan."""
+        """The file that holds the plan of a race."""
         return self._state / "plan.json"
 
     @property
     def scratch(self) -> Path:
-        """A folder for what only this run needs; it goes when the run is finished."""
+        """A folder for files that only this run needs. It is removed when the run is finished."""
         return self._state
 
     @property
@@ -83,132 +86,165 @@ class RunFolder:
 
     @property
     def unfinished(self) -> bool:
-        """Whether the folder holds a run that was begun."""
-        return self._asked.is_file()
+        """Whether the folder holds an unfinished run."""
+        return self._recipe.is_file()
 
     @contextmanager
-    def claimed(self, recipe: Recipe, *, given: Collection[str], resume: bool) -> Iterator[Recipe]:
-        """Claim the folder for `recipe`, or take up the unfinished run in it; no other process gets in meanwhile.
+    def claim(self, recipe: Recipe, *, given: Collection[str], resume: bool) -> Iterator[Recipe]:
+        """Claims the folder for `recipe`, or resumes the unfinished run in it. No other process can use the folder meanwhile.
 
-        At the end what only an unfinished run needs is removed; after an error it stays, if an epoch was finished.
+        At the end the files that only an unfinished run needs are removed. After an error they stay if an epoch was finished.
 
         Args:
-            recipe: What is asked for.
-            given: The fields of `recipe` that the user named; when a run is taken up they must be those it was started with.
-            resume: Whether an unfinished run may be taken up.
+            recipe: The requested recipe.
+            given: The fields of `recipe` that the user named. A resumed run must have been started with the same values.
+            resume: Whether an unfinished run may be resumed.
 
         Yields:
-            The recipe to go by: the one given, or the stored one where the run is taken up.
+            The recipe to use: `recipe`, or the stored one of a resumed run.
 
         Raises:
-            ArtifactError: The folder is finished, or holds something else.
-            TrainingError: It holds an unfinished run and `resume` is not asked for, another process is at work in it, or it cannot
-                be written.
+            ArtifactError: The folder holds a finished artifact or other files.
+            TrainingError: It holds an unfinished run and `resume` is False, another process uses it, or it cannot be written.
             RecipeError: It holds an unfinished run of another recipe.
         """
-        made = self._made()
+        created = self._create()
         try:
-            with _locked(self.path):
-                chosen = self._begun(recipe, given, resume)
+            with self._locked():
+                stored = self._start(recipe, given, resume)
                 try:
-                    yield chosen
+                    yield stored
                 except BaseException:
                     if not self._has_progress():
-                        self.clear()
+                        self.remove_working_files()
                     raise
-                self.clear()
+                self.remove_working_files()
         except BaseException:
-            for folder in made:
-                with suppress(OSError):  # it holds something now
+            for folder in created:
+                with suppress(OSError):  # the folder is not empty
                     folder.rmdir()
             raise
 
-    def clear(self) -> None:
-        """Remove what only an unfinished run needs, by name. What cannot be removed stays: the run is no worse for it."""
+    def remove_working_files(self) -> None:
+        """Removes, by name, the files that only an unfinished run needs. Files that cannot be removed stay and do no harm."""
         for pattern in _OURS:
             for path in self._state.glob(pattern):
                 with suppress(OSError):
                     path.unlink()
-        for folder in (*(found for pattern in _FOLDERS for found in self._state.glob(pattern)), self._state):
+        for folder in (*(match for pattern in _FOLDERS for match in self._state.glob(pattern)), self._state):
             with suppress(OSError):
                 folder.rmdir()
 
     def require_same(self, recipe: Recipe, given: Collection[str], stored: Recipe) -> None:
-        """Raises `RecipeError` where a field that the user named differs from `stored`."""
+        """Raises `RecipeError` if a field that the user named differs from `stored`."""
         for name in sorted(given):
-            asked, before = getattr(recipe, name), getattr(stored, name)
-            if name in ("data", "test"):
-                # That the images of `data` are the same is checked by their digests, wherever they lie now.
-                same = (
-                    name == "data" or asked is None or (before is not None and os.path.realpath(asked) == os.path.realpath(before))
-                )
-            else:
-                same = asked == before
-            if not same:
+            requested, before = getattr(recipe, name), getattr(stored, name)
+            if not _same_value(name, requested, before):
                 started = "the default" if before is None else repr(before)
                 raise RecipeError(
-                    f"a run is resumed with the {name} it was started with, {started}",
-                    received=repr(asked),
-                    hint="leave the option out, or choose another --out",
+                    f"a run is resumed with the {option(name)} it was started with, {started}",
+                    code="resumed-with-other-option",
+                    field=name,
+                    received=repr(requested),
+                    hint=f"leave the option out, or choose another {option('out')}",
                 )
 
-    def _made(self) -> list[Path]:
-        """Make the folder; those that were made, the innermost first."""
+    def _create(self) -> list[Path]:
+        """Creates the folder and its parents. Returns those that did not exist, the innermost first."""
         missing = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise self._unwritable(error) from error
+            raise self._not_writable(error) from error
         return missing
 
-    def _begun(self, recipe: Recipe, given: Collection[str], resume: bool) -> Recipe:
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Locks the folder against other processes; leaves no lock file behind."""
+        lock = FileLock(self.path / _LOCK, timeout=0)
+        try:
+            lock.acquire()
+        except Timeout as error:
+            raise TrainingError(
+                "only one process at a time may use the folder of a run",
+                code="run-in-use",
+                field="out",
+                received=str(self.path),
+                hint="wait for the other one to end",
+            ) from error
+        except OSError as error:
+            raise self._not_writable(error) from error
+        try:
+            yield
+        finally:
+            if os.name != "nt":  # Windows removes no open file; filelock removes it there when it is released
+                (self.path / _LOCK).unlink(missing_ok=True)
+            lock.release()
+
+    def _start(self, recipe: Recipe, given: Collection[str], resume: bool) -> Recipe:
+        """Starts a new run, or resumes the one in the folder. Returns the recipe to use."""
         artifact.refuse_finished(self.path)
         if self.unfinished:
-            if not resume:
-                raise TrainingError(
-                    "--out must not hold an unfinished run",
-                    received=str(self.path),
-                    hint="add --resume to go on with it, or choose another folder",
-                )
-            stored = self._stored()
-            self.require_same(recipe, given, stored)
-            try:
-                self._keep_time()
-            except OSError as error:
-                raise self._unwritable(error) from error
-            return stored.with_options(data=recipe.data, test=recipe.test)
+            return self._resumed(recipe, given, resume)
         if any(not self._is_ours(path) for path in self.path.iterdir()):
-            raise ArtifactError("--out must be a new or an empty folder", received=str(self.path), hint="choose another folder")
+            raise ArtifactError(
+                f"{option('out')} must be a new or an empty folder",
+                code="out-not-empty",
+                field="out",
+                received=str(self.path),
+                hint="choose another folder",
+            )
         try:
             self._state.mkdir(exist_ok=True)
-            write_atomically(self._asked, json.dumps(recipe.to_mapping(), indent=1).encode())
-            self._keep_time()
+            write_atomically(self._recipe, json.dumps(recipe.to_mapping(), indent=1).encode())
+            self._restart_clock()
         except OSError as error:
-            self.clear()
-            raise self._unwritable(error) from error
+            self.remove_working_files()
+            raise self._not_writable(error) from error
         return recipe
 
-    def _keep_time(self) -> None:
-        """Count what the process before did, and start the clock again."""
-        with suppress(OSError, ValueError, KeyError, TypeError):  # a clock that is damaged starts anew
+    def _resumed(self, recipe: Recipe, given: Collection[str], resume: bool) -> Recipe:
+        """The recipe of the unfinished run, with the paths of the requested one."""
+        if not resume:
+            raise TrainingError(
+                f"{option('out')} holds an unfinished run",
+                code="unfinished-run",
+                field="out",
+                received=str(self.path),
+                hint=f"use {option('resume')} to continue it, or choose another folder",
+            )
+        stored = self._stored()
+        self.require_same(recipe, given, stored)
+        try:
+            self._restart_clock()
+        except OSError as error:
+            raise self._not_writable(error) from error
+        return stored.with_options(data=recipe.data, test=recipe.test)
+
+    def _restart_clock(self) -> None:
+        """Adds the time of the previous process to `spent`, and starts the clock again."""
+        with suppress(OSError, ValueError, KeyError, TypeError):  # a damaged clock starts at 0
             before = json.loads(self._clock.read_text())
             files = (path for path in self._state.rglob("*") if path.is_file() and path != self._clock)
             self.spent = before["spent"] + max(0.0, max(path.stat().st_mtime for path in files) - before["began"])
         write_atomically(self._clock, json.dumps({"spent": self.spent, "began": time.time()}).encode())
 
     def _is_ours(self, path: Path) -> bool:
-        """Whether only a run that was killed at once can have left this in an otherwise empty folder."""
+        """Whether `path`, in a folder without ``run.json``, is only what a run that was killed at its start leaves."""
         if path == self._state:
             entries = (entry for entry in path.rglob("*") if not (entry.is_dir() and any(map(entry.match, _FOLDERS))))
             return path.is_dir() and all(any(entry.match(pattern) for pattern in _OURS) for entry in entries)
-        return path.name == ".artifact-partial"
+        return path.name in (artifact.PARTIAL, _LOCK)
 
     def _stored(self) -> Recipe:
         try:
-            return Recipe.from_mapping(json.loads(self._asked.read_text()), str(self._asked))
+            return Recipe.from_mapping(json.loads(self._recipe.read_text()), str(self._recipe))
         except (ValueError, AttributeError) as error:
             raise TrainingError(
-                "the unfinished run is damaged", received=str(self._asked), hint="start again in another folder"
+                "the unfinished run is damaged",
+                code="damaged-run",
+                received=str(self._recipe),
+                hint="start again in another folder",
             ) from error
 
     def _has_progress(self) -> bool:
@@ -216,32 +252,22 @@ class RunFolder:
             if self.plan.exists() and json.loads(self.plan.read_text())["candidates"]:
                 return True  # the advice took time
             return any(Checkpoints(folder).progress() is not None for folder in self._state.glob(_PHASES))
-        return True  # damaged, and not ours to throw away
+        return True  # damaged: the user decides whether to remove it
 
-    def _unwritable(self, error: OSError) -> TrainingError:
+    def _not_writable(self, error: OSError) -> TrainingError:
         return TrainingError(
-            "--out must be writable", received=f"{self.path} ({error.strerror})", hint="make room there or choose another folder"
+            f"{option('out')} must be writable",
+            code="out-not-writable",
+            field="out",
+            received=f"{self.path} ({error.strerror})",
+            hint="make room there or choose another folder",
         )
 
 
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Hold an advisory lock on the folder itself, so that no lock file is left over. Windows has none."""
-    try:
-        import fcntl
-    except ImportError:
-        yield
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise TrainingError(
-                "one process at a time may work in a folder", received=str(folder), hint="wait for it to end"
-            ) from error
-        if not folder.exists() or not os.path.samestat(os.fstat(descriptor), folder.stat()):
-            raise TrainingError("--out was removed by another process", received=str(folder), hint="run the command again")
-        yield
-    finally:
-        os.close(descriptor)
+def _same_value(field: str, requested: Any, before: Any) -> bool:
+    """Whether a resumed run may have `requested` for a field that was `before`."""
+    if field == "data":
+        return True  # the digests of the images are compared, wherever the files are now
+    if field == "test":
+        return requested is None or (before is not None and os.path.realpath(requested) == os.path.realpath(before))
+    return bool(requested == before)

@@ -1,14 +1,15 @@
-"""What one training is to do: the recipe, the backbone, and the images that are decoded for it."""
+"""The task of one training: a resolved recipe, its backbone, and the images, which are decoded on request."""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from mmap import mmap
 from pathlib import Path
 from typing import Any
+from weakref import ReferenceType, ref
 
 import numpy as np
 
@@ -17,7 +18,7 @@ from crossroads.data.images import Resize
 from crossroads.data.loading import IN_MEMORY, Loaded, load_all, sample_notes
 from crossroads.data.mirrors import flip_is_safe
 from crossroads.data.partition import Partition
-from crossroads.errors import RecipeError
+from crossroads.errors import RecipeError, option
 from crossroads.features.lookup import resize_of
 from crossroads.files.trees import existing
 from crossroads.networks._named import require_present
@@ -25,24 +26,23 @@ from crossroads.networks.construct import OBJECT, Choice, choose, is_own, object
 from crossroads.networks.weights.store import require_imagenet
 from crossroads.progress import Watcher
 from crossroads.recipe import Recipe
-from crossroads.strategies import Strategy, refuse_chosen, resolve, strategy
+from crossroads.strategies import Strategy, refuse_strategy_options, resolve_recipe, strategy
 
 MIRROR_SIZE = 32
-"""Side in pixels at which images are compared with their mirror images where they are not decoded for training."""
+"""Side in pixels at which images are compared with their mirror images if they are not decoded for training."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Task:
-    """What is to be carried out.
+    """One training to run.
 
     Attributes:
-        recipe: Resolved.
+        recipe: The resolved recipe.
         choice: The backbone.
         strategy: The record of the strategy.
         train: Training images, not decoded.
         validation: Validation images, not decoded.
-        images: Decodes both where the strategy trains on pixels, else gives None; called once the network is known to be able to
-            become an artifact.
+        decode: Decodes both if the strategy trains on pixels, and returns None otherwise. `train` calls it after `rehearse`.
     """
 
     recipe: Recipe
@@ -50,136 +50,165 @@ class Task:
     strategy: Strategy
     train: Dataset
     validation: Dataset
-    images: Callable[[], tuple[Loaded, Loaded] | None]
+    decode: Callable[[], tuple[Loaded, Loaded] | None]
 
 
-def require_sound(recipe: Recipe, own: Any) -> None:
-    """What is wrong with a recipe whatever the images, told before one is read.
+def require_valid(recipe: Recipe, own: Any) -> None:
+    """Refuses what is wrong with a recipe whatever the images are, before one is read.
 
     Args:
-        recipe: What the user asked for.
+        recipe: The requested recipe.
         own: A network that was given as an object, or None.
 
     Raises:
-        CrossroadsError: No such backbone, size or file of weights; an option that does nothing with the strategy.
+        CrossroadsError: An unknown backbone, size or file of weights; an option that does nothing with the strategy.
     """
     if recipe.weights not in (None, "imagenet", "none", "own"):
         existing(recipe.weights)
     if recipe.strategy == "auto":
-        refuse_chosen(recipe)
+        refuse_strategy_options(recipe)
     elif recipe.budget is not None:
-        raise RecipeError("budget does nothing with a strategy that is named", received=recipe.budget, hint="leave one of them out")
-    named = recipe.backbone or (None if recipe.strategy == "auto" else strategy(recipe.strategy).default_backbone)
-    if own is not None or named is None:
+        raise RecipeError(
+            f"{option('budget')} does nothing with a strategy that is named",
+            code="option-without-effect",
+            field="budget",
+            received=recipe.budget,
+            hint="leave one of them out",
+        )
+    backbone = recipe.backbone or (None if recipe.strategy == "auto" else strategy(recipe.strategy).default_backbone)
+    if own is not None or backbone is None:
         return
-    if is_own(named):  # nothing more is known of it before Keras is loaded
-        if not named.startswith(OBJECT):
-            require_present(named)
-        return
-    record = choose(named).record
+    if not is_own(backbone):
+        _require_catalog_options(recipe, backbone)
+    elif not backbone.startswith(OBJECT):  # the file of a network of the user's own; Keras is needed to check more
+        require_present(backbone)
+
+
+def _require_catalog_options(recipe: Recipe, backbone: str) -> None:
+    """Refuses a size, weights or options that a backbone of the catalog cannot be used with."""
+    record = choose(backbone).record
     size = recipe.image_size or record.reference_size
     record.check_size(size)
     if recipe.weights == "imagenet":
         require_imagenet(record)
     if recipe.strategy != "auto":
-        resolve(recipe, record, images=100, image_size=size)
+        resolve_recipe(recipe, record, images=100, image_size=size)
 
 
-def refuse_flip(recipe: Recipe, train: Dataset, pixels: tuple[Loaded, Loaded] | None = None) -> None:
-    """Raises `RecipeError` where a recipe flips images and a flip changes what they show.
+def refuse_unsafe_flip(recipe: Recipe, train: Dataset, pixels: tuple[Loaded, Loaded] | None = None) -> None:
+    """Raises `RecipeError` if a recipe flips images and a flip changes what they show.
 
     Args:
-        recipe: Its augmentation counts.
+        recipe: The recipe with its augmentation.
         train: Training images.
-        pixels: Both sides, where they are decoded already.
+        pixels: Training and validation images if they are decoded already.
     """
     if recipe.augmentation is None or not recipe.augmentation.flip:
         return
-    seen = load_all(train, MIRROR_SIZE) if pixels is None else pixels[0]
-    verdict = flip_is_safe(seen.pixels, seen.dataset.labels, seen.dataset.classes, seen.dataset.groups)
+    decoded = load_all(train, MIRROR_SIZE) if pixels is None else pixels[0]
+    verdict = flip_is_safe(decoded.pixels, decoded.dataset.labels, decoded.dataset.classes, decoded.dataset.groups)
     if not verdict.safe:
         raise RecipeError(
             "a flip must not change what an image shows",
+            code="unsafe-flip",
+            field="augmentation",
             received="; ".join(verdict.reasons),
             hint="set flip = false in [augmentation]",
         )
 
 
 class Tasks:
-    """From a recipe to what is to be carried out; pixels that were decoded once serve every task of their size."""
+    """Turns recipes into tasks. Pixels that were decoded once serve every task of their size."""
 
     def __init__(self, partition: Partition, scratch: Path, own: Any, watcher: Watcher) -> None:
         self._partition, self._scratch, self._own, self._watcher = partition, scratch, own, watcher
         self._decoded: dict[Resize, tuple[Loaded, Loaded]] = {}
+        self._forgotten: list[tuple[ReferenceType[mmap], Path]] = []
+        self._spilled = 0
         self._choices: dict[str, Choice] = {}
         self._checked_sample = False
 
-    def __call__(self, recipe: Recipe) -> Task:
-        """The task of a recipe. Its images are decoded when they are asked for."""
+    def task_for(self, recipe: Recipe) -> Task:
+        """Returns the task of a recipe."""
         partition, record = self._partition, strategy(recipe.strategy)
         choice = self.choice(recipe)
         size = recipe.image_size or choice.record.size_for(partition.median_side)
-        resolved = resolve(recipe, choice.record, images=len(partition.train), image_size=size, side=partition.median_side)
+        resolved = resolve_recipe(recipe, choice.record, images=len(partition.train), image_size=size, side=partition.median_side)
         choice.record.check_size(size)
-        return Task(resolved, choice, record, partition.train, partition.validation, partial(self._images, resolved))
+        return Task(resolved, choice, record, partition.train, partition.validation, partial(self._decode, resolved))
 
     def choice(self, recipe: Recipe) -> Choice:
-        """The backbone of a recipe, looked up once."""
-        given = self._own is not None and recipe.backbone == object_name(self._own)
-        named = self._own if given else recipe.backbone or strategy(recipe.strategy).default_backbone
-        name = recipe.backbone or str(named)
-        if name not in self._choices:  # a network of the user's own is built to learn its size
-            self._choices[name] = choose(named)
+        """Returns the backbone of a recipe. Each is looked up once: a network of the user's own is built to learn its size."""
+        is_object = self._own is not None and recipe.backbone == object_name(self._own)
+        backbone = self._own if is_object else recipe.backbone or strategy(recipe.strategy).default_backbone
+        name = recipe.backbone or str(backbone)
+        if name not in self._choices:
+            self._choices[name] = choose(backbone)
         return self._choices[name]
 
-    def _images(self, recipe: Recipe) -> tuple[Loaded, Loaded] | None:
-        """Both sides, decoded where a recipe trains on pixels. Raises `RecipeError` for a flip that changes what images show."""
+    def _decode(self, recipe: Recipe) -> tuple[Loaded, Loaded] | None:
+        """Training and validation images, decoded if a recipe trains on pixels. Raises `RecipeError` for an unsafe flip."""
         if not self._checked_sample:
             self._checked_sample = True
             for note in sample_notes(self._partition.train):
                 self._watcher.warning(note)
         frozen = strategy(recipe.strategy).frozen or recipe.freeze_to is not None
         pixels = None if frozen else self._pixels(resize_of(recipe), recipe.strict)
-        refuse_flip(recipe, self._partition.train, pixels)
+        refuse_unsafe_flip(recipe, self._partition.train, pixels)
         return pixels
 
     def _pixels(self, resize: Resize, strict: bool) -> tuple[Loaded, Loaded]:
-        """Both sides at one size. Several sizes are kept: in `IN_MEMORY` bytes together, what goes beyond in files of the run."""
-        if resize not in self._decoded:
-            sides = (("train", self._partition.train), ("validation", self._partition.validation))
-            needed = sum(len(part) for _, part in sides) * resize.size**2 * 3
-            room = self._room()
-            if self._decoded and needed > max(room, shutil.disk_usage(self._scratch).free):
-                self._let_go()
-                room = IN_MEMORY
-            decoded = []
-            for name, part in sides:
-                loaded = load_all(
-                    part,
-                    resize,
-                    strict=strict,
-                    progress=partial(self._watcher.progress, f"decoding {name}"),
-                    spill=self._scratch / f"{name}-{resize.size}-{resize.mode}.pixels",
-                    in_memory=room,
-                )
-                decoded.append(loaded)
-                room -= _held(loaded)
-            self._decoded[resize] = (decoded[0], decoded[1])
+        """Training and validation images at one size.
+
+        Several sizes are kept: up to `IN_MEMORY` bytes of them in memory, the rest in files of the run.
+        """
+        if resize in self._decoded:
+            return self._decoded[resize]
+        splits = {"train": self._partition.train, "validation": self._partition.validation}
+        needed = sum(map(len, splits.values())) * resize.size**2 * 3
+        room = IN_MEMORY - sum(_bytes_in_memory(loaded) for pair in self._decoded.values() for loaded in pair)
+        if self._decoded and needed > max(room, shutil.disk_usage(self._scratch).free):
+            self._forget_pixels()
+            room = IN_MEMORY
+        decoded = []
+        for name, dataset in splits.items():
+            self._spilled += 1
+            loaded = load_all(
+                dataset,
+                resize,
+                strict=strict,
+                progress=partial(self._watcher.progress, f"decoding {name}"),
+                # Each file has a name of its own: a kept result may still map an earlier one of this size.
+                spill=self._scratch / f"{name}-{resize.size}-{resize.mode}-{self._spilled}.pixels",
+                in_memory=room,
+            )
+            decoded.append(loaded)
+            room -= _bytes_in_memory(loaded)
+        self._decoded[resize] = (decoded[0], decoded[1])
         return self._decoded[resize]
 
-    def _room(self) -> int:
-        """Bytes of pixels that may still be kept in memory."""
-        return IN_MEMORY - sum(_held(side) for pair in self._decoded.values() for side in pair)
-
-    def _let_go(self) -> None:
-        """Forget what was decoded, before more is."""
-        for side in (side for pair in self._decoded.values() for side in pair):
-            if isinstance(side.pixels, np.memmap) and side.pixels.filename is not None:
-                with suppress(OSError):  # Windows keeps a file that is mapped
-                    Path(side.pixels.filename).unlink()
+    def _forget_pixels(self) -> None:
+        """Forgets the decoded images, and removes their files unless a kept result still maps them."""
+        arrays = [loaded.pixels for pair in self._decoded.values() for loaded in pair]
+        mapped = [array for array in arrays if isinstance(array, np.memmap)]
+        self._forgotten += [(ref(array._mmap), Path(str(array.filename))) for array in mapped]  # type: ignore[attr-defined]
+        arrays.clear()
+        mapped.clear()
         self._decoded.clear()
+        self._forgotten = [pair for pair in self._forgotten if not _removed(*pair)]
 
 
-def _held(side: Loaded) -> int:
-    """Bytes of pixels in memory; none where they are mapped to a file."""
-    return 0 if isinstance(side.pixels, np.memmap) else side.pixels.nbytes
+def _bytes_in_memory(loaded: Loaded) -> int:
+    """Bytes of pixels in memory: 0 if they are mapped to a file."""
+    return 0 if isinstance(loaded.pixels, np.memmap) else loaded.pixels.nbytes
+
+
+def _removed(mapped: ReferenceType[mmap], path: Path) -> bool:
+    """Removes a file that is no longer mapped. False if it is: a result that is kept uses its pixels.
+
+    Windows cannot remove a mapped file. A map is not closed by force: NumPy would then read memory that is gone.
+    """
+    if mapped() is not None:
+        return False
+    path.unlink()
+    return True

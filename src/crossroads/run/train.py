@@ -1,4 +1,4 @@
-"""What a strategy plans, carried out: frozen features through the cache, then each phase of training."""
+"""One training: frozen features through the cache, then each phase that the strategy plans."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 import json
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,19 +15,19 @@ from crossroads import __version__, artifact
 from crossroads._runtime.keras_setup import library_versions, load_keras
 from crossroads.data.dataset import Dataset
 from crossroads.data.loading import Loaded, Refusal, load_all, refusal_notes
-from crossroads.errors import DataError, RecipeError
+from crossroads.errors import DataError, RecipeError, option
 from crossroads.features.lookup import Lookup, resize_of
 from crossroads.networks.construct import Choice, build
-from crossroads.progress import EpochRecord, Watcher
+from crossroads.progress import EpochRecord, Note, Watcher
 from crossroads.recipe import Recipe
+from crossroads.run.metrics import BackboneMetrics, FeatureMetrics, PhaseMetrics, TrainingMetrics
 from crossroads.run.task import Task
-from crossroads.strategies import Phase, Solve, plan
+from crossroads.strategies import Phase, Solve, plan_phases
 from crossroads.training.checkpoint import Checkpoints, identity_of_parts
 
 if TYPE_CHECKING:
     import keras
 
-    from crossroads.features.cache import Rows
     from crossroads.networks.cuts import Cut
     from crossroads.networks.network import Network
     from crossroads.training.batches import Labelled
@@ -35,14 +35,14 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Side:
-    """Training or validation images as they were read.
+class UsedImages:
+    """The training or validation images that a training used.
 
     Attributes:
         dataset: The rows that became images.
-        digests: uint8 (n, 16), of what was decoded.
-        refusals: The other rows.
-        pixels: uint8 (n, size, size, 3), or None where only features were needed.
+        digests: Digests of the decoded files, uint8 (n, 16).
+        refusals: The rows that did not become images.
+        pixels: uint8 (n, size, size, 3), or None if only features were needed.
     """
 
     dataset: Dataset
@@ -52,59 +52,60 @@ class Side:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Fitted:
-    """What training leaves.
+class TrainingResult:
+    """The result of a training.
 
     Attributes:
-        model: uint8 images (n, size, size, 3) in, float32 probabilities (n, k) out.
-        history: One record an epoch, over all phases.
-        train: What was trained on.
-        validation: What chose.
-        notes: What the user was told.
-        facts: For ``metrics.json``: epochs, best_epoch, and what the backbone, the features and the head were.
-        reached: Accuracy and loss on validation, of the weights that are kept.
-        ended: Whether the watcher had enough before the last epoch.
-        improved: Whether the last phase did better than the one before; if not, the weights are those of the head it began with.
+        model: A Keras model, uint8 images (n, size, size, 3) in, float32 probabilities (n, k) out.
+        history: One record per epoch, over all phases.
+        train: The training images.
+        validation: The validation images.
+        notes: Notes for the user.
+        metrics: Metrics of the phases and the backbone.
+        validation_accuracy: Accuracy on the validation images of the weights that are kept.
+        validation_loss: Their mean cross-entropy on the validation images, in nats.
+        stopped: Whether the watcher raised `StopTraining` before the last epoch.
+        improved: Whether the last phase beat the one before it. If not, its weights are those that it began with.
     """
 
     model: keras.Model
     history: tuple[EpochRecord, ...]
-    train: Side
-    validation: Side
+    train: UsedImages
+    validation: UsedImages
     notes: tuple[str, ...]
-    facts: dict[str, Any]
-    reached: dict[str, float]
-    ended: bool = False
+    metrics: TrainingMetrics
+    validation_accuracy: float
+    validation_loss: float
+    stopped: bool = False
     improved: bool = True
 
 
-class Place(Protocol):
-    """Where a training keeps its checkpoints."""
+class CheckpointFolder(Protocol):
+    """A folder for the checkpoints of a training."""
 
     def checkpoints(self, phase: int) -> Checkpoints:
-        """The checkpoints of one phase, counted from 0."""
+        """Returns the checkpoints of one phase, counted from 0."""
         ...
 
 
-def train(task: Task, folder: Place, watcher: Watcher) -> Fitted:
-    """Train as the recipe says, from the newest checkpoint where there is one. Raises `CrossroadsError`."""
-    # Keras is loaded here and not before, so that a mistake in the data or the options is told at once.
-    load_keras()
-    return _Run(task, folder, watcher).result()
+def train(task: Task, folder: CheckpointFolder, watcher: Watcher) -> TrainingResult:
+    """Trains as the recipe of a task says, from the newest checkpoint if there is one. Raises `CrossroadsError`."""
+    load_keras()  # only here, so that mistakes in the data or the options are reported without waiting for it
+    return _Training(task, folder, watcher).run()
 
 
 def rehearse(choice: Choice, size: int, classes: int, recipe: Recipe | None = None, *, seed: int = 0) -> None:
-    """Find out whether a backbone with a head can become an artifact, with random weights and before an image is decoded.
+    """Checks, with random weights and before an image is decoded, that a backbone with a head can become an artifact.
 
     Args:
         choice: The backbone.
         size: Side of the images in pixels.
-        classes: Of the images.
-        recipe: Resolved: where the backbone is cut and what stands on it; None for all of it and a linear head.
-        seed: Decides the weights.
+        classes: Number of classes.
+        recipe: Resolved, with the cut and the head of the network; None for the whole backbone and a linear head.
+        seed: Seed of the weights.
 
     Raises:
-        ArtifactError: It cannot, and why.
+        ArtifactError: The network cannot become an artifact.
     """
     load_keras()
     from crossroads.networks.network import Layout, assemble, head_layers, seeded
@@ -117,16 +118,24 @@ def rehearse(choice: Choice, size: int, classes: int, recipe: Recipe | None = No
     artifact.rehearse(network.ship(), size, classes)
 
 
-class _Run:
-    """One training: its networks over one backbone and one head, and the two sides as each network takes them."""
+class _Prepared(NamedTuple):
+    """A network with the images as it takes them: pixels, or the features of its frozen part."""
 
-    def __init__(self, task: Task, folder: Place, watcher: Watcher) -> None:
+    network: Network
+    train: Labelled
+    validation: Labelled
+    used: tuple[UsedImages, UsedImages]
+
+
+class _Training:
+    """A training. Its networks, one per phase, share a backbone and a head."""
+
+    def __init__(self, task: Task, folder: CheckpointFolder, watcher: Watcher) -> None:
         from crossroads.networks.network import head_layers, seeded
 
         self._task, self._folder, self._watcher = task, folder, watcher
         recipe = task.recipe
         self._size = int(recipe.image_size or 0)
-        self._classes = len(task.train.classes)
         self._built = build(
             task.choice,
             self._size,
@@ -139,67 +148,75 @@ class _Run:
         self._refuse_idle_pooling()
         self._notes: list[str] = []
         for note in self._built.notes:
-            self._tell(note)
+            self._warn(note)
+        classes = len(task.train.classes)
         with seeded(recipe.seed):
-            self._head = head_layers(recipe.head, self._classes, tuned=task.strategy.tuned)
-            self._last = self._network(None)  # builds the head
-        artifact.rehearse(self._last.ship(), self._size, self._classes)  # before the work, not after it
-        self._pixels = task.images()
-        self._sides: tuple[Side, Side] | None = None
-        self._features: dict[str, Any] = {}
+            self._head = head_layers(recipe.head, classes, tuned=task.strategy.tuned)
+            network = self._network(None)  # builds the head
+        artifact.rehearse(network.ship(), self._size, classes)  # before images are decoded, not after training
+        self._pixels = task.decode()
+        self._used: tuple[UsedImages, UsedImages] | None = None
+        self._features: dict[str, FeatureMetrics] = {}
 
-    def result(self) -> Fitted:
-        """Every phase in turn; what the head alone reached is kept where finetuning does not beat it."""
+    def run(self) -> TrainingResult:
+        """Runs every phase. A phase that does not beat the one before it on validation leaves the weights as they were."""
         from crossroads.training.phases import execute
 
         history: list[EpochRecord] = []
-        summary: list[dict[str, Any]] = []
-        best: tuple[tuple[float, float], int] | None = None
-        network, ended = self._last, False
-        for number, phase in enumerate(plan(self._task.recipe, images=len(self._task.train))):
-            network, data, validation = self._prepared(phase)
-            weights = [np.array(v) for v in network.trained.variables] if best else []
-            identity = f"{self._identity()}; phase: {number}"
+        phases: list[PhaseMetrics] = []
+        stopped = False
+        for number, phase in enumerate(plan_phases(self._task.recipe, images=len(self._task.train))):
+            prepared = self._prepare(phase)
+            network = prepared.network
+            before = [np.array(variable) for variable in network.trained.variables] if phases else []
+            identity = f"{self._identity(prepared.used)}; phase: {number}"
             checkpoints = self._folder.checkpoints(number)
-            trained = execute(network, phase, data, validation, checkpoints, identity, self._watcher)
-            top = trained.history[trained.best - 1]
-            history += trained.history
-            ended = ended or trained.ended
-            score = (top.validation_accuracy, -top.validation_loss)
-            summary.append(_summary(phase, trained))
-            if best is None or score > best[0]:
-                best = (score, number)
-            else:
-                for variable, value in zip(network.trained.variables, weights, strict=True):
+            trained = execute(network, phase, prepared.train, prepared.validation, checkpoints, identity, self._watcher)
+            metrics = _phase_metrics(phase, trained)
+            if phases and _rank(metrics) <= max(map(_rank, phases)):
+                for variable, value in zip(network.trained.variables, before, strict=True):
                     variable.assign(value)
-                kept = "finetuning did not beat the head on frozen features, whose weights are kept"
-                self._notes.append(kept)
-                self._watcher.note(kept)
-        chosen = summary[best[1]] if best else {}
-        train, validation_side = self._require_sides()
-        facts = {
-            "epochs": chosen["epochs"],
-            "best_epoch": chosen["best_epoch"],
-            "phases": summary,
-            **self._facts(chosen.get("name")),
-        }
-        accuracy, loss = best[0] if best else (0.0, 0.0)
-        reached = {"accuracy": accuracy, "loss": -loss}
-        notes, improved = tuple(self._notes), best is None or best[1] == len(summary) - 1
-        return Fitted(network.ship(), tuple(history), train, validation_side, notes, facts, reached, ended, improved)
+                self._note_kept_head(phases[-1], metrics)
+            history += trained.history
+            phases.append(metrics)
+            stopped = stopped or trained.ended
+        kept = max(phases, key=_rank)
+        return TrainingResult(
+            network.ship(),
+            tuple(history),
+            *prepared.used,
+            tuple(self._notes),
+            TrainingMetrics(kept, tuple(phases), self._backbone_metrics(kept)),
+            kept.validation_accuracy,
+            kept.validation_loss,
+            stopped,
+            improved=kept is phases[-1],
+        )
 
     def _refuse_idle_pooling(self) -> None:
-        usual = "average-4" if self._task.strategy.keeps == "early" else "average"
-        if len(self._built.keep.shape) == 1 and self._task.recipe.pooling not in (None, usual):
+        default = "average-4" if self._task.strategy.keeps == "early" else "average"
+        if len(self._built.keep.shape) == 1 and self._task.recipe.pooling not in (None, default):
             raise RecipeError(
-                f"pooling does nothing where the backbone ends in a vector, as {self._task.choice.record.name} does",
+                f"{option('pooling')} does nothing with a backbone that ends in a vector, such as {self._task.choice.record.name}",
+                code="option-without-effect",
+                field="pooling",
                 received=repr(self._task.recipe.pooling),
-                hint="leave it out, or choose an earlier --cut",
+                hint=f"leave it out, or choose an earlier {option('cut')}",
             )
 
-    def _tell(self, note: str) -> None:
+    def _warn(self, note: str) -> None:
         self._notes.append(note)
         self._watcher.warning(note)
+
+    def _note_kept_head(self, head: PhaseMetrics, tuned: PhaseMetrics) -> None:
+        note = Note(
+            "finetuning did not beat the head on frozen features; the weights of the head are kept",
+            "head-kept",
+            head_accuracy=head.validation_accuracy,
+            finetuned_accuracy=tuned.validation_accuracy,
+        )
+        self._notes.append(note)
+        self._watcher.note(note)
 
     def _network(self, freeze: Cut | None) -> Network:
         from crossroads.networks.network import Layout, assemble
@@ -207,54 +224,48 @@ class _Run:
         layout = Layout(self._built.keep, freeze, self._task.recipe.pooling or "average")
         return assemble(self._built.parts, self._size, self._head, layout)
 
-    def _prepared(self, phase: Solve | Phase) -> tuple[Network, Labelled, Labelled]:
-        """The network of a phase with the images as it takes them."""
-        from crossroads.heads.solve import moments
-        from crossroads.networks.network import standardise, standardises
-
+    def _prepare(self, phase: Solve | Phase) -> _Prepared:
+        """Builds the network of a phase, and decodes its images or extracts their features."""
         freeze = self._built.keep if phase.name == "head" else self._built.freeze
         network = self._network(freeze)
         if network.frozen is None or freeze is None:
-            pixels = self._pixels
-            if pixels is None:
-                raise DataError("training on pixels needs decoded images", received="none")
-            self._sides = self._sides or self._checked(*(Side(p.dataset, p.digests, p.refusals, p.pixels) for p in pixels))
-            for side, read in zip(self._sides, pixels, strict=True):
-                _require_same(side, read)
-            (train, validation), (seen, unseen) = self._sides, pixels
-            return network, _labelled(train, seen.pixels), _labelled(validation, unseen.pixels)
-        alone = phase.name == "head" and self._task.strategy.tuned  # on images as they are; the views are for finetuning
-        views = 1 if alone else self._task.recipe.views or 1
-        (train, rows), (validation, held_out) = self._extracted(network.frozen, freeze.name, views)
-        if phase.name == "head" and standardises(self._head):
-            standardise(self._head, *moments(rows, np.ones(len(rows))))
-        return network, _labelled(train, rows, views), _labelled(validation, held_out)
+            return self._prepare_pixels(network)
+        return self._prepare_features(network, network.frozen, freeze.name, phase)
 
-    def _extracted(self, frozen: keras.Model, cut: str, views: int) -> tuple[tuple[Side, Rows], tuple[Side, Rows]]:
-        """Features of both sides, from the cache where they are there."""
-        recipe, began = self._task.recipe, time.perf_counter()
-        lookup = Lookup(frozen, self._task.choice.record, recipe, cut, self._watcher, self._some())
-        moves = recipe.augmentation if views > 1 else None
-        seen = lookup.of(self._task.train, "features of train", views=views, moves=moves)
-        unseen = lookup.of(self._task.validation, "features of validation")
+    def _prepare_pixels(self, network: Network) -> _Prepared:
+        if self._pixels is None:
+            raise DataError("training on pixels needs decoded images", code="images-not-decoded", received="none")
+        train, validation = self._pixels
+        used = self._use(*(UsedImages(part.dataset, part.digests, part.refusals, part.pixels) for part in self._pixels))
+        return _Prepared(network, _labelled(used[0], train.pixels), _labelled(used[1], validation.pixels), used)
+
+    def _prepare_features(self, network: Network, frozen: keras.Model, cut: str, phase: Solve | Phase) -> _Prepared:
+        """Extracts the features of a cut, or reads them from the cache."""
+        from crossroads.heads.solve import moments
+        from crossroads.networks.network import standardise, standardises
+
+        recipe, started = self._task.recipe, time.perf_counter()
+        # The head that finetuning begins with is trained on the images as they are; the augmented views are for finetuning.
+        views = 1 if phase.name == "head" and self._task.strategy.tuned else recipe.views or 1
+        lookup = Lookup(frozen, self._task.choice.record, recipe, cut, self._watcher, self._calibration_images())
+        train = lookup.of(self._task.train, "features of train", views=views, moves=recipe.augmentation if views > 1 else None)
+        validation = lookup.of(self._task.validation, "features of validation")
         if lookup.note:
-            self._tell(lookup.note)
-        train, validation = (Side(got.dataset, got.digests, got.refusals, None) for got in (seen, unseen))
-        if self._sides is None:
-            self._sides = self._checked(train, validation)
-        for side, read in zip(self._sides, (train, validation), strict=True):
-            _require_same(side, read)
-        self._features[cut] = {
-            "shape": list(frozen.output_shape[1:]),
-            "views": views,
-            "seconds": round(time.perf_counter() - began, 3),
-            "computed": seen.computed + unseen.computed,
-            "runs_on": lookup.runs_on,
-        }
-        return (train, seen.features), (validation, unseen.features)
+            self._warn(lookup.note)
+        used = self._use(*(UsedImages(part.dataset, part.digests, part.refusals, None) for part in (train, validation)))
+        self._features[cut] = FeatureMetrics(
+            shape=tuple(frozen.output_shape[1:]),
+            views=views,
+            seconds=round(time.perf_counter() - started, 3),
+            computed=train.computed + validation.computed,
+            runs_on=lookup.runs_on,
+        )
+        if phase.name == "head" and standardises(self._head):
+            standardise(self._head, *moments(train.features, np.ones(len(train.features))))
+        return _Prepared(network, _labelled(used[0], train.features, views), _labelled(used[1], validation.features), used)
 
-    def _some(self) -> NDArray[np.uint8] | None:
-        """Training images to calibrate int8 on."""
+    def _calibration_images(self) -> NDArray[np.uint8] | None:
+        """A sample of the training images to calibrate int8 on, uint8 (n, size, size, 3); None for other precisions."""
         from crossroads.features.engine import CALIBRATION_IMAGES
 
         if self._task.recipe.precision != "int8":
@@ -262,85 +273,90 @@ class _Run:
         rows = np.random.default_rng(self._task.recipe.seed).permutation(len(self._task.train))[:CALIBRATION_IMAGES]
         return load_all(self._task.train.select(np.sort(rows)), resize_of(self._task.recipe)).pixels
 
-    def _checked(self, train: Side, validation: Side) -> tuple[Side, Side]:
-        """Both sides, once each has what it needs; the user is told of refusals."""
-        empty = [train.dataset.classes[label] for label in np.flatnonzero(train.dataset.counts() == 0)]
-        if empty:
-            raise DataError(
-                f"{train.dataset.origin}: each class needs a readable training image",
-                received=f"none of {', '.join(map(repr, empty[:5]))}{' and others' if len(empty) > 5 else ''}",
-                hint="add images, or leave the class out",
-            )
-        for name, side in (("train", train), ("validation", validation)):
-            for note in refusal_notes(name, side.refusals):
-                self._tell(note)
-        return train, validation
+    def _use(self, train: UsedImages, validation: UsedImages) -> tuple[UsedImages, UsedImages]:
+        """The images of the first phase, after a check that a later phase reads the same ones."""
+        if self._used is None:
+            _require_all_classes(train.dataset)
+            for name, images in (("train", train), ("validation", validation)):
+                for note in refusal_notes(name, images.refusals):
+                    self._warn(note)
+            self._used = (train, validation)
+        for first, again in zip(self._used, (train, validation), strict=True):
+            _require_same(first, again)
+        return self._used
 
-    def _require_sides(self) -> tuple[Side, Side]:
-        if self._sides is None:
-            raise DataError("a plan has at least one phase", received="none")
-        return self._sides
-
-    def _identity(self) -> str:
-        """Digests of all that must stay the same when a run is resumed: the data row by row, recipe, network, weights, versions."""
-        sides = self._require_sides()
+    def _identity(self, used: tuple[UsedImages, UsedImages]) -> str:
+        """Digests of all that a resumed run must share: data row by row, recipe, network, weights, versions."""
         recipe = {key: value for key, value in self._task.recipe.to_mapping().items() if key not in ("data", "test")}
-        rows = [array.tobytes() for side in sides for array in (side.digests, side.dataset.labels)]
+        rows = [array.tobytes() for images in used for array in (images.digests, images.dataset.labels)]
         return identity_of_parts(
             {
-                "images or labels": _digest(sides[0].dataset.classes, *rows),
+                "images or labels": _digest(used[0].dataset.classes, *rows),
                 "recipe": _digest(recipe),
                 "network or weights": _digest(self._built.function),
                 "versions": _digest([__version__, library_versions()]),
             }
         )
 
-    def _facts(self, chosen: str | None) -> dict[str, Any]:
-        """What the backbone and the features were; `chosen` is the phase whose weights are kept."""
+    def _backbone_metrics(self, kept: PhaseMetrics) -> BackboneMetrics | None:
         built = self._built
         if self._task.strategy.start == "random":
-            return {}
-        frozen = built.keep if chosen == "head" else built.freeze
-        return {
-            "weights": (built.weights or {"from": "none"}) | {"digest": built.digest},
-            "cut": {"name": built.keep.name, "index": built.keep.index, "depth": round(built.keep.depth, 4)},
-            "frozen_to": None if frozen is None else frozen.name,
-            "features": self._features,
-        }
+            return None
+        frozen = built.keep if kept.name == "head" else built.freeze
+        weights = (built.weights or {"from": "none"}) | {"digest": built.digest}
+        return BackboneMetrics(weights, built.keep, None if frozen is None else frozen.name, self._features)
 
 
-def _digest(known: object, *rows: bytes) -> str:
-    hasher = hashlib.blake2b(json.dumps(known, sort_keys=True).encode(), digest_size=16)
+def _digest(value: object, *rows: bytes) -> str:
+    hasher = hashlib.blake2b(json.dumps(value, sort_keys=True).encode(), digest_size=16)
     for row in rows:
         hasher.update(row)
     return hasher.hexdigest()
 
 
-def _require_same(side: Side, read: Side | Loaded) -> None:
-    """Raises `DataError` where images that were read twice, for the features of two cuts or for pixels, are not the same."""
-    if not np.array_equal(side.digests, read.digests):
+def _require_all_classes(train: Dataset) -> None:
+    """Raises `DataError` if a class has no training image that could be read."""
+    empty = [train.classes[label] for label in np.flatnonzero(train.counts() == 0)]
+    if empty:
         raise DataError(
-            f"{side.dataset.origin}: images must stay as they are while a run goes on",
-            received=f"{len(side.digests)} images at first and {len(read.digests)} later, or others",
+            f"{train.origin}: each class needs a readable training image",
+            code="class-without-readable-image",
+            received=f"none of {', '.join(map(repr, empty[:5]))}{' and others' if len(empty) > 5 else ''}",
+            hint="add images, or leave the class out",
+        )
+
+
+def _require_same(first: UsedImages, again: UsedImages | Loaded) -> None:
+    """Raises `DataError` if images that were read twice, for two cuts or for features and pixels, differ."""
+    if not np.array_equal(first.digests, again.digests):
+        raise DataError(
+            f"{first.dataset.origin}: images must not change during a run",
+            code="images-changed",
+            received=f"{len(first.digests)} images at first and {len(again.digests)} later, or others",
             hint="start again once nothing changes them",
         )
 
 
-def _labelled(side: Side, inputs: Any, views: int = 1) -> Labelled:
-    """A side as training takes it."""
+def _labelled(images: UsedImages, inputs: Any, views: int = 1) -> Labelled:
+    """Pixels or features with their labels and groups."""
     from crossroads.training.batches import Labelled
 
-    return Labelled(inputs, side.dataset.labels, views, side.dataset.groups)
+    return Labelled(inputs, images.dataset.labels, views, images.dataset.groups)
 
 
-def _summary(phase: Solve | Phase, trained: Trained) -> dict[str, Any]:
-    """One phase, for ``metrics.json``; a solved head with every candidate."""
-    top = trained.history[trained.best - 1]
-    return {
-        "name": phase.name,
-        "epochs": len(trained.history),
-        "best_epoch": trained.best,
-        "seconds": round(sum(record.seconds for record in trained.history), 3),
-        "validation_accuracy": top.validation_accuracy,
-        "validation_loss": top.validation_loss,
-    } | ({} if trained.head is None else {"head": trained.head})
+def _rank(phase: PhaseMetrics) -> tuple[float, float]:
+    """Sorts phases by validation accuracy, then by validation loss; the best is the largest."""
+    return phase.validation_accuracy, -phase.validation_loss
+
+
+def _phase_metrics(phase: Solve | Phase, trained: Trained) -> PhaseMetrics:
+    best = trained.history[trained.best - 1]
+    return PhaseMetrics(
+        name=phase.name,
+        epochs=len(trained.history),
+        best_epoch=trained.best,
+        seconds=round(sum(record.seconds for record in trained.history), 3),
+        validation_accuracy=best.validation_accuracy,
+        validation_loss=best.validation_loss,
+        head=trained.head,
+    )

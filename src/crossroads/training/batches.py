@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from crossroads.data.augmentation import draw, stream_of
+from crossroads.data.augmentation import draw_transforms, generator_for
 from crossroads.recipe import Augmentation
 from crossroads.strategies import Phase
 from crossroads.training.mixing import mixed_targets, others, pairs
@@ -101,16 +101,16 @@ def batches(data: Labelled, phase: Phase, classes: int, start: int) -> Iterator[
 
     Yields:
         ``(inputs, targets)`` or ``(inputs, targets, weights)``. Inputs are uint8 (b, s, s, 3) or float32 (b, ...) alone, or in a
-        tuple with the maps and colours of `draw` where images are moved, and then with others and shares for `Mix` where they
+        tuple with the maps and colours of `draw_transforms` where images are moved, then with others and shares for `Mix` if they
         are mixed. Targets are int32 (b,), or float32 (b, classes) where the phase smooths labels or mixes.
     """
     n, steps = len(data), steps_of(len(data), phase.batch_size)
     weights = class_weights(data.labels, classes, phase.class_weights)
     for epoch in itertools.count(start):
-        order = stream_of(phase.seed, epoch, ORDER).permutation(n)
-        views = stream_of(phase.seed, epoch, VIEWS).integers(0, data.views, n) if data.views > 1 else np.zeros(n, np.int64)
+        order = generator_for(phase.seed, epoch, ORDER).permutation(n)
+        views = generator_for(phase.seed, epoch, VIEWS).integers(0, data.views, n) if data.views > 1 else np.zeros(n, np.int64)
         moves = _moves(phase.augmentation, data.inputs.shape[1], n, phase.seed, epoch)
-        mix = pairs(n, phase.mixup, stream_of(phase.seed, epoch, MIXES)) if phase.mixup else None
+        mix = pairs(n, phase.mixup, generator_for(phase.seed, epoch, MIXES)) if phase.mixup else None
         for chosen in np.array_split(order, steps):
             labels = data.labels[chosen]
             inputs = [data.inputs[views[chosen] * n + chosen], *(() if moves is None else (moves[0][chosen], moves[1][chosen]))]
@@ -127,6 +127,6 @@ def batches(data: Labelled, phase: Phase, classes: int, start: int) -> Iterator[
 def _moves(
     augmentation: Augmentation, size: int, n: int, seed: int, epoch: int
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
-    if not augmentation.moves:
+    if not augmentation.active:
         return None
-    return draw(augmentation, size, n, stream_of(seed, epoch, MOVES))
+    return draw_transforms(augmentation, size, n, generator_for(seed, epoch, MOVES))

@@ -72,7 +72,7 @@ def train(
             finite, memory does not hold a batch, the disk does not hold a checkpoint, or a frozen weight changed.
         StopTraining: The watcher raised it before the first epoch was done; later the epochs so far are what is trained.
     """
-    if network.frozen is not None and phase.augmentation.moves:
+    if network.frozen is not None and phase.augmentation.active:
         raise TrainingError(
             "images can only be moved before the frozen part of a network, and this phase trains on its features",
             received=f"{phase.augmentation} in phase {phase.name!r}",
@@ -157,7 +157,7 @@ def _entrance(network: Network, phase: Phase) -> tuple[list[Any], Any]:
         features = keras.Input(network.trained.input_shape[1:], dtype="float32", name="features")
         return [features], features
     images = keras.Input((network.size, network.size, 3), dtype="uint8", name="images")
-    if not phase.augmentation.moves:
+    if not phase.augmentation.active:
         return [images], keras.layers.Rescaling(1.0, name="to_float")(images)
     inputs = [images, keras.Input((8,), name="maps"), keras.Input((2,), name="colour")]
     return inputs, Augment(name="augment")(tuple(inputs))

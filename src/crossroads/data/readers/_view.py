@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossroads.data.dataset import TEST, TRAIN, VALIDATION
-from crossroads.data.formats import DRAWN_SUFFIXES, IMAGE_SUFFIXES
+from crossroads.data.formats import ARTWORK_SUFFIXES, IMAGE_SUFFIXES
 from crossroads.errors import DataError, ImageRefused
 from crossroads.files.archives import MEMBER
 from crossroads.files.byte_ranges import Span, read_plain
@@ -121,7 +121,7 @@ class View:
     @cached_property
     def drawn(self) -> dict[str, int]:
         """The folders whose images are all of formats that are seldom photographs, beside others, with their numbers of images."""
-        photos = {name.partition("/")[0] for name in self.names if is_image_name(name) and suffix_of(name) not in DRAWN_SUFFIXES}
+        photos = {name.partition("/")[0] for name in self.names if is_image_name(name) and suffix_of(name) not in ARTWORK_SUFFIXES}
         return {top: branch.images for top, branch in self._all_branches.items() if top not in photos} if photos else {}
 
     @cached_property

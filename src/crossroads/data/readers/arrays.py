@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossroads.data.dataset import NO_SPLIT, TEST, TRAIN, VALIDATION, Dataset, ImageSource, MemorySource
-from crossroads.data.labels import Rows, encode
-from crossroads.data.pictures import SAMPLE, Convert, conversion, extent_of, not_an_array, range_note, source_of
+from crossroads.data.labels import DatasetBuilder, encode
+from crossroads.data.pictures import SAMPLE, Convert, conversion, not_an_array, range_note, source_of, value_range
 from crossroads.errors import DataError
 from crossroads.files._words import shown
 
@@ -154,7 +154,7 @@ def from_pairs(
         sides: The split of each image of a single pair.
         groups: The group of each image of a single pair, or None for those that stand alone.
     """
-    rows, sources, odd = Rows(), list[ImageSource](), []
+    rows, sources, odd = DatasetBuilder(), list[ImageSource](), []
     for split, name, images, values in pairs:
         found = (source or array_source)(images, name)
         codes, classes = encode(values, what=f"the labels of {name}")
@@ -176,13 +176,13 @@ def from_pairs(
         odd += _odd_range(found, name)
     if not len(rows):
         raise DataError(f"{origin} must hold at least one image", received="0 images")
-    return rows.dataset(origin, sources[0] if len(sources) == 1 else Joined(sources), (*notes, *odd))
+    return rows.build(origin, sources[0] if len(sources) == 1 else Joined(sources), (*notes, *odd))
 
 
 def _odd_range(images: ArrayImages | ListImages, name: str) -> list[str]:
     """A note where the values of a sample of the images are dark; files are looked at where they are decoded."""
     sample = np.unique(np.linspace(0, len(images) - 1, min(SAMPLE, len(images))).round().astype(int)).tolist()
-    extents = [extent for index in sample if (extent := extent_of(images.picture(index))) is not None]
+    extents = [extent for index in sample if (extent := value_range(images.picture(index))) is not None]
     note = range_note(extents)
     return [] if note is None else [f"{name}: {note}"]
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 
 from crossroads.data.dataset import NO_SPLIT, TEST, Dataset
-from crossroads.data.labels import Rows, class_name
+from crossroads.data.labels import DatasetBuilder, class_name
 from crossroads.data.readers._names import are_parts, is_holder, is_overlay, is_plain_split, is_unlabelled, split_in, words_of
 from crossroads.data.readers._sheets import SHEETS
 from crossroads.data.readers._tops import has_classes_in_splits, opened, split_tops, two_readings
@@ -56,10 +56,10 @@ class Labelled:
 
     def dataset(self, view: View) -> Dataset:
         """The data set of these rows."""
-        rows = Rows()
+        rows = DatasetBuilder()
         for label, split, group in zip(self.labels, self.splits, self.groups, strict=True):
             rows.add(label, split=split, group=group)
-        return rows.dataset(view.origin, TreeImages(view.tree, self.names), self.notes)
+        return rows.build(view.origin, TreeImages(view.tree, self.names), self.notes)
 
 
 def has_several_class_folders(view: View) -> bool:

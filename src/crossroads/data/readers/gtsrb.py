@@ -10,7 +10,7 @@ import re
 from collections.abc import Hashable, Iterator
 
 from crossroads.data.dataset import NO_SPLIT, TEST, TRAIN, Dataset
-from crossroads.data.labels import Rows, as_integer
+from crossroads.data.labels import DatasetBuilder, as_integer
 from crossroads.data.readers._found import Found, TableRow
 from crossroads.data.readers._view import TreeImages, View, is_image_name
 from crossroads.data.readers.tables import layout_of, table_rows
@@ -47,7 +47,7 @@ def read_official(view: View) -> Dataset:
     if train and test and not _is_labelled(view, test):
         notes.append(f"{test} has no ClassId: the test images are ignored; add GT-final_test.csv, which has")
         test = None
-    rows, found = Rows(), Found(view)
+    rows, found = DatasetBuilder(), Found(view)
     for name in train:
         for row in table_rows(layout_of(view, name)):
             frame = _FRAME.fullmatch(row.path)
@@ -61,7 +61,7 @@ def read_official(view: View) -> Dataset:
                 rows.add(_class_of(view, test, row), split=TEST if train else NO_SPLIT)
     found.check()
     notes += [*_unlisted(view, train, listed), *found.notes()]
-    return rows.dataset(view.origin, found.images(), notes)
+    return rows.build(view.origin, found.images(), notes)
 
 
 def _test_table(view: View) -> str | None:
@@ -141,7 +141,7 @@ def read_kaggle(view: View) -> Dataset:
     folders = _train_folders(view)
     train, test = by_name.get("train.csv"), by_name.get("test.csv")
     both = bool(test and (folders or train))
-    rows, paths = Rows(), list[str]()
+    rows, paths = DatasetBuilder(), list[str]()
     found = Found(view)
     if folders:
         for name in view.names:
@@ -159,12 +159,12 @@ def read_kaggle(view: View) -> Dataset:
         notes.append("the images in Test/ have no Test.csv beside the folder and were ignored")
     files = [found.images().name(index) for index in range(len(found))]
     if view.on_disk and not folders:
-        return rows.dataset(view.origin, found.images(), notes)
+        return rows.build(view.origin, found.images(), notes)
     inside = [view.full(name) for name in files] if view.on_disk else files
-    return rows.dataset(view.origin, TreeImages(view.tree, paths + inside), notes)
+    return rows.build(view.origin, TreeImages(view.tree, paths + inside), notes)
 
 
-def _add_frame(rows: Rows, name: str, label: str, split: int) -> None:
+def _add_frame(rows: DatasetBuilder, name: str, label: str, split: int) -> None:
     frame = _KAGGLE_FRAME.fullmatch(name)
     group: Hashable = (label, frame[2]) if frame else None
     rows.add(label, split=split, group=group)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossroads.data.dataset import NO_SPLIT, SPLITS, Dataset
-from crossroads.data.labels import Rows
+from crossroads.data.labels import DatasetBuilder
 from crossroads.data.readers._names import split_in
 from crossroads.data.readers._view import View, suffix_of
 from crossroads.errors import DataError, ImageRefused, MissingExtraError
@@ -41,7 +41,7 @@ def read_parquet(view: View) -> Dataset:
 
     Labels are strings, or integers, which get their names from the ClassLabel that Hugging Face notes in the schema.
     """
-    rows, shards, notes = Rows(), [], []
+    rows, shards, notes = DatasetBuilder(), [], []
     for name, split in _splits(parquet_files(view), view):
         shard = _Shard(view, name)
         labels = shard.labels()
@@ -53,7 +53,7 @@ def read_parquet(view: View) -> Dataset:
         shards.append(shard)
     if not len(rows):
         raise DataError(f"{view.origin} must hold labelled images", received="0 rows with a label")
-    return rows.dataset(view.origin, ParquetImages(shards), notes)
+    return rows.build(view.origin, ParquetImages(shards), notes)
 
 
 def _splits(names: Sequence[str], view: View) -> list[tuple[str, int]]:

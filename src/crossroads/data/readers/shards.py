@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from crossroads.data.dataset import NO_SPLIT, Dataset, ImageSource
-from crossroads.data.labels import Rows
+from crossroads.data.labels import DatasetBuilder
 from crossroads.data.readers._names import split_in, stem_of
 from crossroads.data.readers._view import TreeImages, View, is_image_name, suffix_of
 from crossroads.data.readers.arrays import Joined
@@ -56,7 +56,7 @@ def read_shards(view: View) -> Dataset:
         several = None not in splits and len(set(splits)) > 1
         trees = [_opened(view, name) for name in _shards(view)]
         parts = [(tree, tree.names(), split if several and split else NO_SPLIT) for tree, split in zip(trees, splits, strict=True)]
-    rows, sources, unlabelled, others = Rows(), list[ImageSource](), 0, 0
+    rows, sources, unlabelled, others = DatasetBuilder(), list[ImageSource](), 0, 0
     for tree, names, split in parts:
         labels = {_key(name): name for name in names if name.endswith(_LABEL)}
         images = [name for name in names if is_image_name(name)]
@@ -77,7 +77,7 @@ def read_shards(view: View) -> Dataset:
     notes = [f"{plural(unlabelled, 'image')} without a {_LABEL} file ignored"] if unlabelled else []
     if others:
         notes.append(f"{plural(others, 'further image')} of samples ignored: the first of each sample is read")
-    return rows.dataset(view.origin, sources[0] if len(sources) == 1 else Joined(sources), notes)
+    return rows.build(view.origin, sources[0] if len(sources) == 1 else Joined(sources), notes)
 
 
 def _one_per_sample(names: Sequence[str]) -> list[str]:

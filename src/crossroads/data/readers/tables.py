@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from crossroads.data.dataset import NO_SPLIT, SPLITS, TEST, TRAIN, Dataset
-from crossroads.data.labels import Rows, class_name
+from crossroads.data.labels import DatasetBuilder, class_name
 from crossroads.data.readers._columns import FALSE, IMAGE_HEADERS, LABEL_HEADERS, TRUE, Columns, columns_of, is_number
 from crossroads.data.readers._found import Found, TableRow, files_of
 from crossroads.data.readers._names import is_plain_split, split_files, split_in, words_of
@@ -135,7 +135,7 @@ class Reading:
     def __init__(self, view: View, read: Sequence[Table]) -> None:
         self.view = view
         self.tables = read
-        self.rows = Rows()
+        self.rows = DatasetBuilder()
         self.found = Found(view)
         self.labels: list[str] = []
         self.splits: list[int] = []
@@ -169,7 +169,7 @@ class Reading:
 
     def _collect(self) -> None:
         """The rows once more, after a change to their labels or splits."""
-        self.rows = Rows()
+        self.rows = DatasetBuilder()
         for label, split, group in zip(self.labels, self.splits, self.groups, strict=True):
             self.rows.add(label, split=split, group=group)
 
@@ -181,7 +181,7 @@ class Reading:
     def dataset(self) -> Dataset:
         """The data set."""
         self.found.check()
-        return self.rows.dataset(self.view.origin, self.found.images(), [*self.notes, *self.left_out()])
+        return self.rows.build(self.view.origin, self.found.images(), [*self.notes, *self.left_out()])
 
     def left_out(self) -> list[str]:
         """How many images of the view the tables do not name, by the folder that they lie in."""

@@ -1,0 +1,178 @@
+"""The metrics of a run as records. `RunMetrics.to_json` is the one form of ``metrics.json``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from crossroads.data.loading import Refusal
+from crossroads.evaluation import Evaluation
+
+if TYPE_CHECKING:
+    from crossroads.networks.cuts import Cut
+
+
+@dataclass(frozen=True, slots=True)
+class PhaseMetrics:
+    """One phase of training.
+
+    Attributes:
+        name: ``head``, ``tune`` or ``train``.
+        epochs: Epochs that were trained.
+        best_epoch: The epoch whose weights were kept, counted from 1.
+        seconds: Time of all epochs.
+        validation_accuracy: Accuracy on the validation images after the best epoch.
+        validation_loss: Mean cross-entropy on the validation images after the best epoch, in nats.
+        head: For a solved head: its kind, its penalty and every penalty that was tried.
+    """
+
+    name: str
+    epochs: int
+    best_epoch: int
+    seconds: float
+    validation_accuracy: float
+    validation_loss: float
+    head: Mapping[str, Any] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain values."""
+        values = asdict(self)
+        if self.head is None:
+            del values["head"]
+        return values
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureMetrics:
+    """The features of one cut.
+
+    Attributes:
+        shape: Shape of one image's features.
+        views: Versions of each training image.
+        seconds: Time to compute and load them.
+        computed: Versions of images that were not in the cache.
+        runs_on: What computed them, such as ``openvino``; ``the cache`` if none were computed.
+    """
+
+    shape: tuple[int, ...]
+    views: int
+    seconds: float
+    computed: int
+    runs_on: str
+
+
+@dataclass(frozen=True, slots=True)
+class BackboneMetrics:
+    """The pretrained part of a network.
+
+    Attributes:
+        weights: Where the weights come from, with a digest.
+        cut: Where the backbone is cut.
+        frozen_to: Name of the cut up to which it is frozen; None if all of it was trained.
+        features: Features by the name of their cut.
+    """
+
+    weights: Mapping[str, Any]
+    cut: Cut
+    frozen_to: str | None
+    features: Mapping[str, FeatureMetrics]
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain values."""
+        return {
+            "weights": dict(self.weights),
+            "cut": {"name": self.cut.name, "index": self.cut.index, "depth": round(self.cut.depth, 4)},
+            "frozen_to": self.frozen_to,
+            "features": {cut: asdict(features) | {"shape": list(features.shape)} for cut, features in self.features.items()},
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingMetrics:
+    """One training.
+
+    Attributes:
+        kept: The phase whose weights were kept.
+        phases: All phases, in their order.
+        backbone: The pretrained part; None if training started from random weights.
+    """
+
+    kept: PhaseMetrics
+    phases: tuple[PhaseMetrics, ...]
+    backbone: BackboneMetrics | None
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain values."""
+        return {
+            "epochs": self.kept.epochs,
+            "best_epoch": self.kept.best_epoch,
+            "phases": [phase.to_json() for phase in self.phases],
+            **({} if self.backbone is None else self.backbone.to_json()),
+        }
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TestMetrics:
+    """The final evaluation.
+
+    Attributes:
+        evaluation: The scores of the test images.
+        seen_by_weights: Test images that the weights, if they come from an artifact, were trained on or chosen by.
+        digest: Digest of the test images and their labels.
+    """
+
+    evaluation: Evaluation
+    seen_by_weights: int
+    digest: str
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain values."""
+        return self.evaluation.to_json() | {"seen_by_weights": self.seen_by_weights, "digest": self.digest}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RunMetrics:
+    """What a run measured.
+
+    Attributes:
+        backbone: Name of the backbone.
+        strategy: Name of the strategy.
+        seconds: Time of the whole run, over all processes that worked on it.
+        peak_memory_mb: Peak memory of the last process; None if the system does not report it.
+        training: The training.
+        validation: The evaluation on the validation images.
+        test: The evaluation on the test images; None without a test.
+        refused: The images that could not be read, by split.
+        notes: What the user should know about the data, the training and the scores.
+        warnings: Every warning of the run.
+        selection: How the strategy was chosen: ``asked``, ``advice`` and ``race``; empty if the user named it.
+    """
+
+    backbone: str
+    strategy: str
+    seconds: float
+    peak_memory_mb: float | None
+    training: TrainingMetrics
+    validation: Evaluation
+    test: TestMetrics | None
+    refused: Mapping[str, tuple[Refusal, ...]]
+    notes: tuple[str, ...]
+    warnings: tuple[str, ...]
+    selection: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain values, in the form of ``metrics.json``."""
+        return {
+            "backbone": self.backbone,
+            "strategy": self.strategy,
+            "seconds": self.seconds,
+            "peak_memory_mb": self.peak_memory_mb,
+            **self.training.to_json(),
+            "validation": self.validation.to_json(),
+            "test": None if self.test is None else self.test.to_json(),
+            "refused": [{"split": split, **one.to_json()} for split, refusals in self.refused.items() for one in refusals],
+            "notes": list(self.notes),
+            "warnings": list(self.warnings),
+            **self.selection,
+        }
