@@ -25,7 +25,7 @@ from crossroads.strategies import resolve_recipe
 from pictures import stripes
 from refusals import refused
 
-sys.path.insert(0, str(Path(__file__).resolve_recipe().parents[1]))  # benchmarks/ is not installed
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # benchmarks/ is not installed
 
 from benchmarks.own_networks import SIZE, network
 
