@@ -6,16 +6,22 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+import tiny_networks
 from crossroads.advice import expectation
 from crossroads.advice.estimate import Estimate
+from crossroads.data.partition import load_and_split
 from crossroads.errors import RecipeError, TrainingError
+from crossroads.networks.construct import choose
 from crossroads.progress import EpochRecord, Relay, Silent, StopTraining
 from crossroads.race import running as module
 from crossroads.race.records import Plan, RaceCandidate
 from crossroads.race.running import race
 from crossroads.recipe import Recipe
 from crossroads.run.folder import RunFolder
+from crossroads.run.task import Tasks
+from crossroads.strategies import resolve_recipe
 from crossroads.training.checkpoint import Progress
+from pictures import stripes
 from rows import dataset
 from watchers import Notes
 
@@ -557,3 +563,38 @@ def test_the_only_candidate_runs_to_its_end(tmp_path, trainings):
     trainings.reaches = {"from-scratch": 0.9}
     assert run(tmp_path, plan("from-scratch")).task.epochs == 8
     assert trainings.ran == [("from-scratch", 8)]
+
+
+class StepClock(Silent):
+    """A clock that advances with each training step alone, so that the test does not depend on the machine."""
+
+    def __init__(self, seconds_per_step):
+        self.now, self._seconds_per_step = 0.0, seconds_per_step
+
+    def step(self, epoch, done, total):
+        self.now += self._seconds_per_step
+
+
+@pytest.mark.parametrize(("seconds_per_step", "epochs"), [(1.0, 21), (100.0, 0)], ids=["after an epoch", "before the first epoch"])
+def test_the_real_training_loop_runs_out_of_time(tmp_path, monkeypatch, seconds_per_step, epochs):
+    """An epoch is one batch of 48 images, and the budget is 20 s. After 21 epochs of 1 s the time is over."""
+    clock = StepClock(seconds_per_step)
+    monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: clock.now))  # the clock of the race alone
+    network, folder = tiny_networks.tiny(), RunFolder(tmp_path / "run")
+    folder.scratch.mkdir(parents=True)
+    partition = load_and_split(stripes(60, size=16), None, Recipe(validation=0.2, test_fraction=0.0), Silent())
+
+    def made(name, accuracy, **options):
+        record = choose(network).record
+        asked = Recipe(strategy=name, backbone=record.name, weights="own", image_size=16, **options)
+        recipe = resolve_recipe(asked, record, images=len(partition.train), image_size=16)
+        return RaceCandidate(recipe, Estimate(accuracy, 0.5, 0.99), 0.0)
+
+    candidates = (made("feature-extraction", 0.6), made("warm-start", 0.99, epochs=30, batch_size=48))
+    tasks = Tasks(partition, tmp_path, network, clock)
+    found = race(Plan(candidates, 20.0, 0.0, {}), tasks.task_for, folder, clock)
+    head, trained = found.results.runs
+    assert (head.whole, head.seconds) == (True, 0.0)
+    assert (trained.planned, trained.epochs, trained.whole) == (30, epochs, False)
+    assert trained.out_of_time is (epochs == 0)
+    assert found.fitted.model is not None
