@@ -37,7 +37,7 @@ from crossroads.advice.expectation import (
     slope,
 )
 from crossroads.advice.size import slope_of
-from crossroads.race.posterior import believed
+from crossroads.race.posterior import posterior
 
 ADVICE = ROOT / "benchmarks" / "figures" / "advice.jsonl"
 """One line an advice that was measured."""
@@ -236,7 +236,7 @@ def chosen_by_race(outcome: Outcome, order: Sequence[Expected]) -> str:
     first = next((outcome.validation[one.strategy] for one in order if one.strategy in FROZEN), 0.0)
     left = [one for one in order if outcome.validation[one.strategy] >= first]
     images = validation_images(outcome)
-    return max(left, key=lambda one: believed(one.accuracy, outcome.validation[one.strategy], images)).strategy
+    return max(left, key=lambda one: posterior(one.accuracy, outcome.validation[one.strategy], images).value).strategy
 
 
 def validation_images(outcome: Outcome) -> int:

@@ -12,7 +12,7 @@ from typing import Any
 
 from benchmarks._measure import ROOT, SHARED, fresh
 from benchmarks.tasks import Task, task
-from crossroads.race.running import REDUCTION_FACTOR
+from crossroads.race.decisions import REDUCTION_FACTOR
 
 FIGURES = ROOT / "benchmarks" / "figures" / "runs.jsonl"
 """One line a finished run. It is in the repository, since running everything takes many hours."""

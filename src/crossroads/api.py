@@ -182,7 +182,7 @@ def _train(partition: Partition, folder: RunFolder, own: Any, watcher: Watcher) 
         task = tasks.task_for(replace(drop_unused_options(recipe, strategy("from-scratch")), budget=None))
         return Outcome(task, train(task, folder, watcher), {"asked": recipe.to_mapping()})
     raced = race(plan, tasks.task_for, folder, watcher)
-    facts = {"asked": recipe.to_mapping(), "advice": plan.advice, "race": raced.facts}
+    facts = {"asked": recipe.to_mapping(), "advice": plan.advice, "race": raced.to_json()}
     return Outcome(raced.task, raced.fitted, facts)
 
 

@@ -20,7 +20,7 @@ from crossroads.advice.reasons import reasons_for
 from crossroads.advice.size import USUAL_SLOPE
 from crossroads.errors import BackboneError, RecipeError, SplitError
 from crossroads.progress import Silent
-from crossroads.race import running
+from crossroads.race import decisions
 from crossroads.recipe import Recipe
 from crossroads.report.console import print_run
 from crossroads.strategies import STRATEGIES, strategy
@@ -314,8 +314,8 @@ class Broken(BaseException):
 
 
 def test_a_trial_that_was_broken_off_is_taken_up_by_the_race(pictures, tiny, tmp_path, monkeypatch):
-    monkeypatch.setattr(running, "WORTH_TRYING", -1.0)  # stripes are easy: no candidate could be hoped to do better
-    monkeypatch.setattr(running, "REDUCTION_FACTOR", 1)
+    monkeypatch.setattr(decisions, "MIN_GAIN", -1.0)  # stripes are easy: no candidate could be hoped to do better
+    monkeypatch.setattr(decisions, "REDUCTION_FACTOR", 1)
     options = {"backbone": tiny, "weights": "own", "epochs": 3, "batch_size": 16, "out": tmp_path / "run", **SPLIT}
     with pytest.raises(Broken):
         crossroads.fit(pictures, watcher=StopInTune(), **options)

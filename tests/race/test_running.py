@@ -1,4 +1,4 @@
-"""The race: who runs, for how long, who wins, and that it goes on where it stopped."""
+"""The race end to end with stubbed trainings: results, failures, Ctrl-C, time limits, and resuming."""
 
 from dataclasses import replace
 from types import SimpleNamespace
@@ -6,16 +6,22 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+import tiny_networks
 from crossroads.advice import expectation
 from crossroads.advice.estimate import Estimate
+from crossroads.data.partition import load_and_split
 from crossroads.errors import RecipeError, TrainingError
+from crossroads.networks.construct import choose
 from crossroads.progress import EpochRecord, Relay, Silent, StopTraining
 from crossroads.race import running as module
 from crossroads.race.records import Plan, RaceCandidate
 from crossroads.race.running import race
 from crossroads.recipe import Recipe
 from crossroads.run.folder import RunFolder
+from crossroads.run.task import Tasks
+from crossroads.strategies import resolve_recipe
 from crossroads.training.checkpoint import TrainingState
+from pictures import stripes
 from rows import dataset
 from watchers import Notes
 
@@ -42,9 +48,10 @@ def plan(*names, budget=600.0, shortens=True):
 
 @pytest.fixture
 def trainings(monkeypatch):
-    """Stands in for training: what each strategy reaches, less `short` for want of epochs; what was run, what time it took.
+    """Replaces training by a stub with a clock of its own.
 
-    It keeps checkpoints and goes on from them, ends where the watcher has enough, and stops early after `stops` epochs.
+    Each strategy reaches its accuracy in `reaches`, less `short` if it has no epochs. The stub keeps checkpoints and resumes from
+    them, ends when the watcher stops it, and stops early after `stops` epochs.
     """
     state = SimpleNamespace(reaches={}, ran=[], clock=0.0, takes=dict(SECONDS), short=0.13, stops={}, places=[], kept_head=())
 
@@ -88,11 +95,16 @@ def trainings(monkeypatch):
 
 
 @pytest.fixture(autouse=True)
-def what_epochs_cost(monkeypatch):
-    """The same for all strategies, whatever was measured."""
+def equal_penalties(monkeypatch):
+    """Gives all strategies the same penalty for fewer epochs."""
     monkeypatch.setattr(
         expectation, "EPOCH_PENALTIES", dict.fromkeys(expectation.EPOCH_PENALTIES, expectation.EpochPenalty(0.4, 0.4))
     )
+
+
+def skips(watcher):
+    """Returns the strategy and the reason of each skip."""
+    return [(note.figures["strategy"], note.figures["reason"]) for note in watcher.said if note.code == "candidate-skipped"]
 
 
 def run(tmp_path, of, watcher=None):
@@ -101,7 +113,7 @@ def run(tmp_path, of, watcher=None):
     return race(of, lambda recipe: recipe, folder, watcher or Silent())
 
 
-def test_the_surest_comes_first_then_a_quarter_of_the_others_then_the_better_half(tmp_path, trainings):
+def test_frozen_heads_run_first_then_a_quarter_of_the_others_then_the_better_half(tmp_path, trainings):
     trainings.reaches = {
         "early-features": 0.85,
         "feature-extraction": 0.8,
@@ -120,14 +132,16 @@ def test_the_surest_comes_first_then_a_quarter_of_the_others_then_the_better_hal
         ("warm-start", 8),
     ]
     assert (found.task.strategy, found.task.epochs) == ("finetune", 8)
-    assert [row["won"] for row in found.facts["runs"]] == [False] * 5 + [True, False]
-    assert "finetune of b won: 0.9200 on validation where 0.860 was expected" in found.facts["why"]
+    assert [row["won"] for row in found.to_json()["runs"]] == [False] * 5 + [True, False]
+    assert found.why.code == "race-won"
+    assert found.why.figures["strategy"] == "finetune"
+    assert (found.why.figures["accuracy"], found.why.figures["expected"]) == (0.92, 0.86)
 
 
 @pytest.mark.parametrize(
     ("finetuned", "budget", "goes_on"), [(0.9, 600.0, "from-scratch"), (0.95, 600.0, "finetune"), (0.9004, 180.0, "finetune")]
 )
-def test_one_that_is_expected_to_do_as_well_goes_on_before_the_most_hopeful_where_it_leaves_it_all_its_epochs(
+def test_a_tied_quicker_candidate_runs_first_if_it_leaves_time_for_the_most_promising(
     tmp_path, trainings, monkeypatch, finetuned, budget, goes_on
 ):
     monkeypatch.setitem(EXPECTED, "from-scratch", EXPECTED["finetune"])
@@ -137,52 +151,57 @@ def test_one_that_is_expected_to_do_as_well_goes_on_before_the_most_hopeful_wher
     assert trainings.ran[3][0] == goes_on
 
 
-@pytest.mark.parametrize(("scratch", "said"), [(0.902, True), (0.85, False)])
-def test_a_lead_of_less_than_a_validation_image_is_called_so(tmp_path, trainings, scratch, said):
+@pytest.mark.parametrize(("scratch", "close"), [(0.902, True), (0.85, False)])
+def test_a_lead_of_less_than_one_validation_image_is_reported(tmp_path, trainings, scratch, close):
     trainings.reaches = {"feature-extraction": 0.8, "finetune": 0.9, "from-scratch": scratch}
     trainings.short = 0.0
-    why = run(tmp_path, plan("feature-extraction", "finetune", "from-scratch")).facts["why"]
-    assert why.endswith("; less than one of 200 validation images lies between them") == said
+    why = run(tmp_path, plan("feature-extraction", "finetune", "from-scratch")).why
+    assert (why.figures["margin_images"] < 1) == close
 
 
-def test_a_candidate_that_cannot_be_hoped_to_win_is_not_tried(tmp_path, trainings):
+def test_a_candidate_that_cannot_win_is_skipped(tmp_path, trainings):
     trainings.reaches = {"early-features": 0.97, "feature-extraction": 0.8}
     run(tmp_path, plan("early-features", "feature-extraction"))
     assert trainings.ran == [("early-features", None)]
 
 
-def test_the_first_answer_comes_whatever_the_budget_and_the_others_only_within_it(tmp_path, trainings):
+def test_the_first_answer_ignores_the_budget_and_the_others_respect_it(tmp_path, trainings):
     trainings.reaches = {"early-features": 0.85, "finetune": 0.99}
     watcher = Notes()
     found = run(tmp_path, plan("finetune", "early-features", budget=1.0), watcher)
     assert found.task.strategy == "early-features"
     assert trainings.ran == [("early-features", None)]
-    assert "finetune of b is not tried: one epoch, start and end included, would take about 14 s, and 0 are left" in watcher.said
-    assert watcher.said[-1].startswith("all of it took 17 s, and the budget was 1.0 s: the evidence took 5.0 s")
+    assert skips(watcher) == [("finetune", "too-few-epochs")]
+    assert watcher.said[-1].code == "race-over-budget"
+    assert watcher.said[-1].figures == {"seconds": 17.0, "budget": 1.0, "evidence_seconds": 5.0}
 
 
-def test_where_the_budget_has_no_room_for_all_epochs_there_are_fewer(tmp_path, trainings):
+def test_a_small_budget_shortens_a_run(tmp_path, trainings):
     """After the advice and the head 83 s are left: 12.5 s an epoch, of which a tenth is kept for what goes wrong."""
     trainings.reaches = {"early-features": 0.85, "finetune": 0.99}
     watcher = Notes()
     found = run(tmp_path, plan("finetune", "early-features", budget=100.0), watcher)
     assert trainings.ran == [("early-features", None), ("finetune", 6)]
     assert found.task.epochs == 6
-    assert found.facts["runs"][-1] | {"won": True, "epochs": 6, "usual_epochs": 8, "whole": False} == found.facts["runs"][-1]
-    assert "finetune of b won with 6 of 8 epochs: 0.9575 on validation" in found.facts["why"]
-    assert any(note.startswith("trying finetune of b, 6 of 8 epochs: 0.8") for note in watcher.said)
+    assert (
+        found.to_json()["runs"][-1] | {"won": True, "epochs": 6, "usual_epochs": 8, "whole": False} == found.to_json()["runs"][-1]
+    )
+    assert found.why.figures["accuracy"] == pytest.approx(0.9575)
+    started = [note for note in watcher.said if note.code == "run-started"][-1]
+    assert (started.figures["epochs"], started.figures["usual_epochs"]) == (6, 8)
 
 
-def test_epochs_that_the_user_named_stay_as_they_are(tmp_path, trainings):
+def test_epochs_that_the_user_set_are_not_shortened(tmp_path, trainings):
     trainings.reaches = {"early-features": 0.85, "finetune": 0.99, "warm-start": 0.99}
     watcher = Notes()
     found = run(tmp_path, plan("finetune", "warm-start", "early-features", budget=100.0, shortens=False), watcher)
     assert found.task.strategy == "early-features"
     assert trainings.ran == [("early-features", None)]
-    assert "finetune of b is not tried: 8 epochs would take about 110 s, and 83 are left" in watcher.said
+    skip = next(note for note in watcher.said if note.code == "candidate-skipped")
+    assert (skip.figures["epochs"], skip.figures["seconds"], skip.figures["available"]) == (8, 110.0, 83.0)
 
 
-def test_what_a_short_turn_reached_is_an_answer_where_there_is_no_time_for_more(tmp_path, trainings):
+def test_a_run_of_the_first_rung_can_win(tmp_path, trainings):
     """The head is done, a short turn takes half the time that is left and is better, and the rest has room for nothing else."""
     trainings.reaches = {"early-features": 0.85, "finetune": 0.99, "from-scratch": 0.9}
     trainings.short = 0.01
@@ -190,10 +209,11 @@ def test_what_a_short_turn_reached_is_an_answer_where_there_is_no_time_for_more(
     found = run(tmp_path, plan("finetune", "from-scratch", "early-features", budget=150.0))
     assert trainings.ran == [("early-features", None), ("finetune", 2)]
     assert (found.task.strategy, found.task.epochs) == ("finetune", 2)
-    assert found.facts["why"].startswith("finetune of b won with 1 of 8 epochs: 0.9812 on validation")
+    assert found.to_json()["runs"][-1]["epochs"] == 1
+    assert found.why.figures["accuracy"] == pytest.approx(0.98125)
 
 
-def test_time_that_a_short_turn_took_says_what_more_takes(tmp_path, trainings):
+def test_the_seconds_of_the_first_rung_decide_the_epochs_of_the_second(tmp_path, trainings):
     trainings.reaches = {"early-features": 0.85, "finetune": 0.92, "warm-start": 0.99}
     trainings.takes["warm-start"] = 3_000.0  # which nobody knew before
     found = run(tmp_path, plan("finetune", "early-features", "warm-start", budget=2500.0))
@@ -206,34 +226,34 @@ def test_time_that_a_short_turn_took_says_what_more_takes(tmp_path, trainings):
     [(1_140.0, 2, 12 + 2 * 142.5), (2_000.0, 1, 12 + 283 + 30), (10_000.0, 0, 12 + 283 + 30)],
     ids=["at the end of an epoch", "in the tenth that an epoch may be late", "before one is done"],
 )
-def test_a_trial_that_outlasts_the_budget_ends_with_the_epochs_it_had(tmp_path, trainings, takes, had, ends):
-    """The first answer takes 12 s and the advice took 5: the trial has 283 s, of which an epoch may be 30 late."""
+def test_a_run_that_exceeds_the_budget_ends_with_its_finished_epochs(tmp_path, trainings, takes, had, ends):
+    """The first answer takes 12 s and the advice took 5: the run has 283 s, of which an epoch may be 30 late."""
     trainings.reaches, trainings.short = {"early-features": 0.85, "finetune": 0.99}, 0.01
     trainings.takes["finetune"] = takes
     watcher = Notes()
     found = run(tmp_path, plan("finetune", "early-features", budget=300.0), watcher)
     assert ends - 1e-6 <= trainings.clock <= ends + takes / 8 / BATCHES
-    row = found.facts["runs"][-1]
+    row = found.to_json()["runs"][-1]
     if had:
-        assert f"finetune of b ends after {had} of 8 epochs: its time is over" in watcher.said
+        early = next(note for note in watcher.said if note.code == "run-ended-early")
+        assert (early.figures["epochs"], early.figures["planned"]) == (had, 8)
         assert (row["epochs"], row["won"], row["whole"]) == (had, True, False)
     else:
-        assert "finetune of b was abandoned: the budget was spent before it had an answer" in watcher.said
-        assert row["failed"] == "the budget was spent before it had an answer"
+        assert "run-out-of-time" in [note.code for note in watcher.said]
+        assert row["failed"]
         assert found.task.strategy == "early-features"
 
 
-def test_where_the_most_hopeful_has_no_room_for_a_short_turn_it_goes_first(tmp_path, trainings):
+def test_without_time_for_the_most_promising_the_first_rung_is_left_out(tmp_path, trainings):
     trainings.reaches = {"early-features": 0.85, "finetune": 0.9, "warm-start": 0.9, "from-scratch": 0.9}
     watcher = Notes()
     run(tmp_path, plan("finetune", "warm-start", "from-scratch", "early-features", budget=70.0), watcher)
     assert trainings.ran[:2] == [("early-features", None), ("finetune", 3)]
-    said = "no short turns: finetune of b, of which most is expected with the time that is left, would have none, since one epoch,"
-    assert f"{said} start and end included, would take about 14 s, and its share of the time is 9 s" in watcher.said
-    assert "from-scratch of b is not tried: those of which more is expected had their turns" in watcher.said
+    assert skips(watcher)[0] == ("finetune", "no-first-rung")
+    assert ("from-scratch", "outranked") in skips(watcher)
 
 
-def test_what_others_leave_of_their_turns_counts_for_that_of_the_most_hopeful(tmp_path, trainings):
+def test_time_that_cheap_runs_leave_counts_for_the_most_promising(tmp_path, trainings):
     """Its own third of the half would be 9 s, less than an epoch; after a cheap one, which takes 1 s, it has 12."""
     trainings.reaches = {"early-features": 0.85, "finetune": 0.9, "warm-start": 0.9, "from-scratch": 0.9}
     made = plan("from-scratch", "finetune", "warm-start", "early-features", budget=78.0)
@@ -243,14 +263,14 @@ def test_what_others_leave_of_their_turns_counts_for_that_of_the_most_hopeful(tm
     assert trainings.ran[1:3] == [("from-scratch", 2), ("finetune", 1)]
 
 
-def test_where_the_one_that_went_first_fails_the_others_have_their_short_turns(tmp_path, trainings):
+def test_if_the_most_promising_fails_the_others_have_a_first_rung(tmp_path, trainings):
     trainings.reaches = {"early-features": 0.85, "finetune": MemoryError(), "warm-start": 0.9, "from-scratch": 0.9}
     run(tmp_path, plan("finetune", "warm-start", "from-scratch", "early-features", budget=75.0))
     assert trainings.ran[1][0] == "finetune"
     assert [name for name, _ in trainings.ran[2:4]] == ["warm-start", "from-scratch"]
 
 
-def test_short_turns_share_half_the_time(tmp_path, trainings, monkeypatch):
+def test_the_first_rung_divides_half_of_the_time(tmp_path, trainings, monkeypatch):
     """Of 53 s the half is 26, a third of it 9: less than an epoch. What the first two leave is enough for the third."""
     monkeypatch.setitem(EXPECTED, "from-scratch", Estimate(0.90, 0.80, 0.97))
     monkeypatch.setitem(SECONDS, "from-scratch", 40.0)
@@ -259,20 +279,17 @@ def test_short_turns_share_half_the_time(tmp_path, trainings, monkeypatch):
     watcher = Notes()
     run(tmp_path, plan("finetune", "warm-start", "from-scratch", "early-features", budget=70.0), watcher)
     assert trainings.ran[1] == ("from-scratch", 2)
-    assert any(
-        note.startswith("finetune of b has no short turn: one epoch, start and end included, would take about 14 s")
-        for note in watcher.said
-    )
+    assert ("finetune", "no-time-in-first-rung") in skips(watcher)
 
 
 def test_a_candidate_that_fails_does_not_lose_the_race(tmp_path, trainings):
     trainings.reaches = {"early-features": 0.85, "finetune": TrainingError("the loss must be finite"), "from-scratch": 0.95}
     found = run(tmp_path, plan("finetune", "early-features", "from-scratch"))
     assert found.task.strategy == "from-scratch"
-    assert [row["failed"] for row in found.facts["runs"]] == [None, "the loss must be finite", None, None]
+    assert [row["failed"] for row in found.to_json()["runs"]] == [None, "the loss must be finite", None, None]
 
 
-def test_what_a_watcher_raises_ends_the_race_and_is_no_failing_of_a_candidate(tmp_path, trainings):
+def test_an_exception_of_the_watcher_ends_the_race_and_is_no_failure_of_a_candidate(tmp_path, trainings):
     class Stops(Silent):
         def epoch(self, record, total):
             raise OSError("the window is closed")
@@ -281,11 +298,11 @@ def test_what_a_watcher_raises_ends_the_race_and_is_no_failing_of_a_candidate(tm
     asked = plan("finetune", "early-features", "from-scratch")
     with pytest.raises(OSError, match="the window is closed"):
         run(tmp_path, asked, Stops())
-    found = run(tmp_path, asked)  # taken up
-    assert [row["failed"] for row in found.facts["runs"]] == [None] * 4
+    found = run(tmp_path, asked)  # resumed
+    assert [row["failed"] for row in found.to_json()["runs"]] == [None] * 4
 
 
-def test_a_mistake_of_the_user_is_told_and_not_taken_for_a_candidate_that_fails(tmp_path, trainings):
+def test_a_recipe_error_ends_the_race(tmp_path, trainings):
     trainings.reaches = {
         "early-features": 0.85,
         "finetune": RecipeError("a flip must not change what an image shows", received="a"),
@@ -294,23 +311,24 @@ def test_a_mistake_of_the_user_is_told_and_not_taken_for_a_candidate_that_fails(
         run(tmp_path, plan("finetune", "early-features"))
 
 
-def test_groups_of_validation_count_as_what_they_are_worth():
+def test_grouped_validation_images_count_as_their_effective_number():
     groups = np.repeat(np.arange(9), [1_000, *[1] * 8])
     side = SimpleNamespace(dataset=replace(dataset([0, 1] * 504), groups=groups))
-    scores = {"validation_accuracy": 1.0, "validation_loss": 0.0}
-    fitted = SimpleNamespace(**scores, history=(), validation=side, stopped=False, improved=True)
+    fitted = SimpleNamespace(
+        validation_accuracy=1.0, validation_loss=0.0, history=(), validation=side, stopped=False, improved=True
+    )
     blank = module.CandidateRun("candidate-00-run-1", 0, None, None, True, 1.0)
-    assert 1 < module._reached(blank, fitted).images < 1.1
+    assert 1 < module._completed(blank, fitted).images < 1.1
 
 
 @pytest.mark.parametrize("kind", [TypeError, AttributeError, KeyError, AssertionError, NameError])
-def test_a_fault_of_this_program_is_no_failing_of_a_candidate(tmp_path, trainings, kind):
+def test_a_bug_is_raised(tmp_path, trainings, kind):
     trainings.reaches = {"early-features": 0.85, "finetune": kind("a bug"), "from-scratch": 0.95}
     asked = plan("finetune", "early-features", "from-scratch")
     with pytest.raises(kind, match="a bug"):
         run(tmp_path, asked)
     trainings.reaches["finetune"] = 0.9
-    assert [row["failed"] for row in run(tmp_path, asked).facts["runs"]] == [None] * 4  # taken up once it is mended
+    assert [row["failed"] for row in run(tmp_path, asked).to_json()["runs"]] == [None] * 4  # resumed once it is fixed
 
 
 class ResourceExhaustedError(Exception):
@@ -320,18 +338,19 @@ class ResourceExhaustedError(Exception):
 
 
 @pytest.mark.parametrize("error", [MemoryError("no room"), ResourceExhaustedError("OOM"), OSError(28, "No space left on device")])
-def test_a_candidate_that_is_given_up_is_warned_of_and_its_traceback_is_logged(tmp_path, trainings, caplog, error):
+def test_a_failure_is_a_warning_and_its_traceback_is_logged(tmp_path, trainings, caplog, error):
     trainings.reaches = {"early-features": 0.85, "finetune": error}
     watcher = Relay(Silent())
     run(tmp_path, plan("finetune", "early-features"), watcher)
     (warning,) = watcher.warnings
-    assert warning.startswith(f"finetune of b was abandoned: {type(error).__name__}: ")
+    assert warning.code == "run-failed"
+    assert warning.figures["reason"].startswith(f"{type(error).__name__}: ")
     (record,) = caplog.records
     assert record.name == "crossroads.race.running"
     assert record.exc_info[1] is error
 
 
-def test_what_was_made_of_an_error_of_the_watcher_on_the_way_does_not_count(tmp_path, trainings, monkeypatch):
+def test_a_wrapped_exception_of_the_watcher_is_raised_unwrapped(tmp_path, trainings, monkeypatch):
     class Stops(Silent):
         def epoch(self, record, total):
             raise MemoryError("of the watcher")
@@ -348,48 +367,47 @@ def test_what_was_made_of_an_error_of_the_watcher_on_the_way_does_not_count(tmp_
         run(tmp_path, plan("finetune", "early-features"), Stops())
 
 
-def test_a_fault_of_the_backend_does_not_lose_the_race_either(tmp_path, trainings):
+def test_an_error_of_the_backend_does_not_lose_the_race(tmp_path, trainings):
     trainings.reaches = {"early-features": 0.85, "finetune": ValueError("\nnegative dimension\nat line 3")}
     watcher = Notes()
     found = run(tmp_path, plan("finetune", "early-features"), watcher)
     assert found.task.strategy == "early-features"
-    assert "finetune of b was abandoned: ValueError: negative dimension" in watcher.said
-    assert found.facts["runs"][-1]["failed"] == "ValueError: negative dimension"
+    assert found.to_json()["runs"][-1]["failed"] == "ValueError: negative dimension"
 
 
-def test_where_the_first_answer_fails_another_has_to_give_it(tmp_path, trainings):
+def test_if_the_first_head_fails_another_candidate_gives_the_first_answer(tmp_path, trainings):
     trainings.reaches = {"early-features": TrainingError("no room in the cache"), "finetune": 0.9, "from-scratch": 0.8}
     found = run(tmp_path, plan("early-features", "finetune", "from-scratch", budget=1.0))
     assert (found.task.strategy, found.task.epochs) == ("finetune", 1)
-    assert [row["failed"] for row in found.facts["runs"]] == ["no room in the cache", None]
+    assert [row["failed"] for row in found.to_json()["runs"]] == ["no room in the cache", None]
 
 
-def test_where_all_fail_the_last_error_is_told(tmp_path, trainings):
+def test_if_all_fail_the_last_error_is_raised(tmp_path, trainings):
     trainings.reaches = {"early-features": TrainingError("one"), "finetune": TrainingError("two")}
     with pytest.raises(TrainingError, match="two"):
         run(tmp_path, plan("early-features", "finetune"))
 
 
-def test_training_that_stops_early_has_run_to_its_end(tmp_path, trainings):
+def test_early_stopping_counts_as_a_whole_run(tmp_path, trainings):
     """Its validation loss was no better; the clock has nothing to do with it, and named epochs are all there."""
     trainings.reaches, trainings.stops = {"early-features": 0.80, "finetune": 0.97}, {"finetune": 5}
     watcher = Notes()
     found = run(tmp_path, plan("early-features", "finetune", shortens=False), watcher)
     assert (found.task.strategy, found.task.epochs) == ("finetune", 8)
-    assert found.facts["runs"][-1]["whole"]
-    assert not any("its time is over" in note for note in watcher.said)
+    assert found.to_json()["runs"][-1]["whole"]
+    assert "run-ended-early" not in [note.code for note in watcher.said]
 
 
-def test_a_candidate_whose_short_turn_failed_is_not_run_at_length(tmp_path, trainings):
+def test_a_candidate_that_failed_in_the_first_rung_is_out_of_the_race(tmp_path, trainings):
     trainings.reaches = {"early-features": 0.80, "finetune": MemoryError(), "warm-start": 0.9, "from-scratch": 0.7}
     found = run(tmp_path, plan("finetune", "early-features", "warm-start", "from-scratch"))
     assert [name for name, _ in trainings.ran].count("finetune") == 1
     assert (found.task.strategy, found.task.epochs) == ("warm-start", 8)
-    failed = next(row for row in found.facts["runs"] if row["strategy"] == "finetune")
+    failed = next(row for row in found.to_json()["runs"] if row["strategy"] == "finetune")
     assert (failed["epochs"], failed["whole"], failed["failed"]) == (0, False, "MemoryError: ")
 
 
-def test_one_that_is_much_faster_than_was_thought_goes_on(tmp_path, trainings):
+def test_a_candidate_that_proves_faster_runs_again(tmp_path, trainings):
     """It was planned with two epochs of 25 s, which took 1 s each."""
     trainings.reaches = {"early-features": 0.80, "finetune": 0.99}
     trainings.takes["finetune"] = 8.0
@@ -400,7 +418,7 @@ def test_one_that_is_much_faster_than_was_thought_goes_on(tmp_path, trainings):
     assert found.task.epochs == 8
 
 
-def test_where_nothing_is_known_of_times_as_on_a_gpu_turns_are_tried_and_end_with_the_budget(tmp_path, trainings):
+def test_with_unknown_seconds_as_on_a_gpu_runs_end_with_the_budget(tmp_path, trainings):
     trainings.reaches = {"early-features": 0.80, "finetune": 0.9, "warm-start": 0.9, "from-scratch": 0.9}
     trainings.takes |= {"finetune": 1_000.0, "warm-start": 1_000.0, "from-scratch": 1_000.0}
     of = plan("early-features", "finetune", "warm-start", "from-scratch", budget=100.0)
@@ -411,7 +429,7 @@ def test_where_nothing_is_known_of_times_as_on_a_gpu_turns_are_tried_and_end_wit
     assert trainings.clock < 100 * 1.1
 
 
-def test_a_trial_that_was_killed_has_the_rest_of_its_time(tmp_path, trainings, monkeypatch):
+def test_a_killed_run_has_the_rest_of_its_time(tmp_path, trainings, monkeypatch):
     """283 s for eight epochs that take 60 s, not 35: five of them, whether the process was killed after the fourth or not."""
     trainings.reaches, trainings.short = {"early-features": 0.80, "finetune": 0.99}, 0.01
     of = plan("early-features", "finetune", budget=300.0)
@@ -422,31 +440,31 @@ def test_a_trial_that_was_killed_has_the_rest_of_its_time(tmp_path, trainings, m
             if record.epoch == 4 and total == 8:
                 raise Kill
 
-    whole = run(tmp_path / "whole", of).facts
+    whole = run(tmp_path / "whole", of).to_json()
     with pytest.raises(Kill):
         run(tmp_path / "killed", of, KillAfterFour())
-    again = run(tmp_path / "killed", of).facts
+    again = run(tmp_path / "killed", of).to_json()
     assert whole["runs"][-1]["epochs"] == 5
     assert again == whole
 
 
-def test_each_trial_has_checkpoints_of_its_own(tmp_path, trainings):
+def test_each_run_has_its_own_checkpoints(tmp_path, trainings):
     trainings.reaches = {"early-features": 0.85, "finetune": 0.92, "warm-start": 0.9}
     run(tmp_path, plan("finetune", "early-features", "warm-start"))
     assert len(set(trainings.places)) == len(trainings.places) == 4
 
 
-def test_no_winner_does_worse_on_validation_than_the_first_answer(tmp_path, trainings):
+def test_the_winner_does_no_worse_on_validation_than_the_first_head(tmp_path, trainings):
     trainings.reaches = {"early-features": 0.90, "finetune": 0.895}
     assert run(tmp_path, plan("early-features", "finetune")).task.strategy == "early-features"
 
 
-def test_a_training_that_kept_the_head_it_began_with_does_not_win_over_a_head(tmp_path, trainings):
+def test_a_training_that_kept_its_initial_head_does_not_beat_a_head(tmp_path, trainings):
     trainings.reaches, trainings.short, trainings.kept_head = {"early-features": 0.90, "finetune": 0.90}, 0.0, ("finetune",)
     assert run(tmp_path, plan("early-features", "finetune")).task.strategy == "early-features"
 
 
-def test_the_only_candidate_goes_on_where_it_took_less_time_than_was_thought(tmp_path, trainings):
+def test_the_only_candidate_runs_again_if_it_proves_faster(tmp_path, trainings):
     trainings.reaches, trainings.takes["from-scratch"] = {"from-scratch": 0.9}, 16.0
     of = plan("from-scratch", budget=60.0)
     slow = replace(of, candidates=(replace(of.candidates[0], seconds=800.0, epoch_seconds=100.0),))
@@ -459,22 +477,22 @@ def test_ctrl_c_keeps_the_best_so_far(tmp_path, trainings):
     watcher = Notes()
     found = run(tmp_path, plan("finetune", "early-features", "feature-extraction"), watcher)
     assert found.task.strategy == "early-features"
-    assert found.facts["stopped"]
-    assert any(note.startswith("stopped: the best finished candidate is kept") for note in watcher.said)
+    assert found.to_json()["stopped"]
+    assert "race-stopped" in [note.code for note in watcher.said]
 
 
-def test_ctrl_c_before_there_is_anything_stops(tmp_path, trainings):
+def test_ctrl_c_before_the_first_answer_is_raised(tmp_path, trainings):
     trainings.reaches = {"early-features": KeyboardInterrupt()}
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path, plan("early-features"))
 
 
 class Kill(BaseException):
-    """Ends the process in the middle of a trial."""
+    """Ends the process in the middle of a run."""
 
 
 @pytest.mark.parametrize("at", range(1, 7))
-def test_a_race_that_was_killed_goes_on_and_ends_the_same(tmp_path, trainings, monkeypatch, at):
+def test_a_killed_race_resumes_and_ends_the_same(tmp_path, trainings, monkeypatch, at):
     trainings.reaches = {
         "early-features": 0.85,
         "feature-extraction": 0.80,
@@ -483,27 +501,27 @@ def test_a_race_that_was_killed_goes_on_and_ends_the_same(tmp_path, trainings, m
         "from-scratch": 0.8,
     }
     of = plan("finetune", "early-features", "warm-start", "from-scratch", "feature-extraction")
-    whole = run(tmp_path / "whole", of).facts
+    whole = run(tmp_path / "whole", of).to_json()
     everything, trainings.ran = trainings.ran, []
     assert len(everything) == 7
-    whole_carry_out = module.train
+    original_train = module.train
 
     def killed(task, place, watcher):
         if len(trainings.ran) == at:
             raise Kill
-        return whole_carry_out(task, place, watcher)
+        return original_train(task, place, watcher)
 
     monkeypatch.setattr(module, "train", killed)
     with pytest.raises(Kill):
         run(tmp_path / "killed", of)
     before, trainings.ran = trainings.ran, []
-    monkeypatch.setattr(module, "train", whole_carry_out)
-    again = run(tmp_path / "killed", of).facts
+    monkeypatch.setattr(module, "train", original_train)
+    again = run(tmp_path / "killed", of).to_json()
     assert [*before, *trainings.ran][: len(everything)] == everything
     assert again == whole
 
 
-def test_a_finished_race_trains_nothing_but_loads_its_winner(tmp_path, trainings):
+def test_a_finished_race_only_loads_its_winner(tmp_path, trainings):
     trainings.reaches = {"early-features": 0.85, "feature-extraction": 0.80}
     run(tmp_path, plan("early-features", "feature-extraction"))
     trainings.ran = []
@@ -511,37 +529,72 @@ def test_a_finished_race_trains_nothing_but_loads_its_winner(tmp_path, trainings
     assert trainings.ran == [("early-features", None)]  # from its checkpoints
 
 
-def test_what_failed_is_tried_again_when_a_race_is_taken_up(tmp_path, trainings):
+def test_a_resumed_race_tries_failures_again(tmp_path, trainings):
     """As where a disk was full: only the candidate that runs last can write again, and then the others can."""
     full = TrainingError("no room on the disk")
     trainings.reaches = {"early-features": full, "finetune": full, "from-scratch": 0.8}
     of = plan("early-features", "finetune", "from-scratch")
     before = run(tmp_path, of)
     assert before.task.strategy == "from-scratch"
-    assert "(early-features, finetune failed)" in before.facts["why"]
+    assert before.why.figures["failed"] == ["early-features", "finetune"]
     trainings.reaches = {"early-features": 0.85, "finetune": 0.92, "from-scratch": 0.8}
     again = run(tmp_path, of)
     assert again.task.strategy == "finetune"
-    assert {row["strategy"] for row in again.facts["runs"]} == {"early-features", "finetune", "from-scratch"}
-    assert "failed" not in again.facts["why"]
+    assert {row["strategy"] for row in again.to_json()["runs"]} == {"early-features", "finetune", "from-scratch"}
+    assert again.why.figures["failed"] == []
 
 
-def test_finished_trials_stand_when_one_that_failed_is_tried_again_and_takes_their_time(tmp_path, trainings):
+def test_finished_runs_are_kept_when_a_failure_is_tried_again(tmp_path, trainings):
     full = TrainingError("no room on the disk")
     trainings.reaches = {"early-features": full, "finetune": 0.9, "warm-start": 0.92, "from-scratch": 0.8}
     of = plan("early-features", "from-scratch", "finetune", "warm-start", budget=110.0)
     run(tmp_path, of)
     before, trainings.ran = trainings.ran, []
     trainings.reaches["early-features"] = 0.85
-    again = run(tmp_path, of).facts["runs"]
+    again = run(tmp_path, of).to_json()["runs"]
     kept = [(strategy, epochs) for strategy, epochs in before if strategy != "early-features"]
     assert len(kept) == 2
-    rerun = [turn for turn in trainings.ran if turn in kept]
+    rerun = [run for run in trainings.ran if run in kept]
     assert len(rerun) <= 1  # the winner, from its checkpoints
     assert len({(row["strategy"], row["epochs"]) for row in again}) == len(again)
 
 
-def test_without_a_pretrained_network_the_only_candidate_runs_to_its_end(tmp_path, trainings):
+def test_the_only_candidate_runs_to_its_end(tmp_path, trainings):
     trainings.reaches = {"from-scratch": 0.9}
     assert run(tmp_path, plan("from-scratch")).task.epochs == 8
     assert trainings.ran == [("from-scratch", 8)]
+
+
+class StepClock(Silent):
+    """A clock that advances with each training step alone, so that the test does not depend on the machine."""
+
+    def __init__(self, seconds_per_step):
+        self.now, self._seconds_per_step = 0.0, seconds_per_step
+
+    def step(self, epoch, done, total):
+        self.now += self._seconds_per_step
+
+
+@pytest.mark.parametrize(("seconds_per_step", "epochs"), [(1.0, 21), (100.0, 0)], ids=["after an epoch", "before the first epoch"])
+def test_the_real_training_loop_runs_out_of_time(tmp_path, monkeypatch, seconds_per_step, epochs):
+    """An epoch is one batch of 48 images, and the budget is 20 s. After 21 epochs of 1 s the time is over."""
+    clock = StepClock(seconds_per_step)
+    monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: clock.now))  # the clock of the race alone
+    network, folder = tiny_networks.tiny(), RunFolder(tmp_path / "run")
+    folder.scratch.mkdir(parents=True)
+    partition = load_and_split(stripes(60, size=16), None, Recipe(validation=0.2, test_fraction=0.0), Silent())
+
+    def made(name, accuracy, **options):
+        record = choose(network).record
+        asked = Recipe(strategy=name, backbone=record.name, weights="own", image_size=16, **options)
+        recipe = resolve_recipe(asked, record, images=len(partition.train), image_size=16)
+        return RaceCandidate(recipe, Estimate(accuracy, 0.5, 0.99), 0.0)
+
+    candidates = (made("feature-extraction", 0.6), made("warm-start", 0.99, epochs=30, batch_size=48))
+    tasks = Tasks(partition, tmp_path, network, clock)
+    found = race(Plan(candidates, 20.0, 0.0, {}), tasks.task_for, folder, clock)
+    head, trained = found.results.runs
+    assert (head.whole, head.seconds) == (True, 0.0)
+    assert (trained.planned, trained.epochs, trained.whole) == (30, epochs, False)
+    assert trained.out_of_time is (epochs == 0)
+    assert found.fitted.model is not None

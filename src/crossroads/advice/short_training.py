@@ -29,7 +29,7 @@ from crossroads.networks.construct import Choice
 from crossroads.progress import EpochRecord, Relay, Silent, StopTraining, Watcher
 from crossroads.recipe import Recipe, StrategyName
 from crossroads.run import train as training
-from crossroads.run.folder import CheckpointFolder
+from crossroads.run.folder import TrainingFolder
 from crossroads.run.task import Task
 from crossroads.strategies import resolve_recipe, strategy
 
@@ -162,7 +162,7 @@ def run_short_training(dataset: Dataset, choice: Choice, asked: Recipe, limit: L
         with tempfile.TemporaryDirectory(prefix="crossroads-") as folder:
             task = Task(recipe, choice, strategy(recipe.strategy), train, parts.validation, lambda: (sides[0], sides[1]))
             relay = Relay(Silent(), after_step=after_step, after_epoch=after_epoch)
-            fitted = training.train(task, CheckpointFolder(Path(folder)), relay)
+            fitted = training.train(task, TrainingFolder(Path(folder)), relay)
     except StopTraining as error:
         if error is heard.raised:
             raise

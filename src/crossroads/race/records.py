@@ -1,4 +1,4 @@
-"""What a race goes by and what it has done, as records and as files in the folder of the run."""
+"""The plan and the state of a race, as records and as files in the folder of the run."""
 
 from __future__ import annotations
 
@@ -8,26 +8,24 @@ from pathlib import Path
 from typing import Any
 
 from crossroads.advice.estimate import Estimate
-from crossroads.errors import RecipeError, TrainingError
+from crossroads.errors import RecipeError, TrainingError, option
 from crossroads.recipe import Recipe
 from crossroads.training.checkpoint import differing_parts, write_atomically
 
 FORMAT = 3
-"""Of the files of a race; what another version of the program wrote is not taken up."""
-
-OUT_OF_TIME = "the budget was spent before it had an answer"
+"""Version of the files of a race. Files of another version are refused."""
 
 
 @dataclass(frozen=True, slots=True)
 class RaceCandidate:
-    """A candidate as it enters.
+    """What a race knows of a candidate before its first run.
 
     Attributes:
         recipe: Resolved.
-        accuracy: Expected.
-        seconds: Expected of the whole run; 0 where nothing is known.
-        epoch_seconds: Expected of one epoch of it; 0 for a head that is solved, or where nothing is known.
-        shortens: Whether fewer epochs than the recipe's are an answer too; not where the user named their number.
+        accuracy: Expected accuracy with all epochs.
+        seconds: Expected seconds of the whole run; 0 if unknown.
+        epoch_seconds: Expected seconds of one epoch; 0 for a solved head, or if unknown.
+        shortens: Whether fewer epochs than the recipe's are an answer too. They are not if the user named their number.
     """
 
     recipe: Recipe
@@ -39,13 +37,13 @@ class RaceCandidate:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a race goes by; kept in its folder, so that it is the same when the race is taken up.
+    """The candidates of a race. It is stored, so that a resumed race has the same plan.
 
     Attributes:
-        candidates: In the order of the advice, without those that cannot be taken.
-        budget: Seconds.
+        candidates: In the order of the advice.
+        budget: In seconds.
         spent: Seconds that the advice took.
-        advice: What was measured and advised, as plain JSON values.
+        advice: The advice as plain JSON values.
     """
 
     candidates: tuple[RaceCandidate, ...]
@@ -54,28 +52,29 @@ class Plan:
     advice: dict[str, Any]
 
     def at(self, data: str | None, test: str | None) -> Plan:
-        """The plan with its recipes' paths set to where the same images lie now."""
-        candidates = (replace(one, recipe=replace(one.recipe, data=data, test=test)) for one in self.candidates)
-        return replace(self, candidates=tuple(candidates))
+        """Returns the plan with other paths in its recipes, in case the images were moved."""
+        moved = (replace(candidate, recipe=replace(candidate.recipe, data=data, test=test)) for candidate in self.candidates)
+        return replace(self, candidates=tuple(moved))
 
 
 @dataclass(frozen=True, slots=True)
 class CandidateRun:
-    """One run of a candidate, for some of its epochs or all.
+    """The result of one run of a candidate.
 
     Attributes:
         name: Of its folder.
-        candidate: Place of the candidate in the plan.
-        planned: Epochs that its schedule has; None for a solved head.
-        epochs: The same, or fewer where its time was over before; None for a solved head, 0 where it failed.
-        whole: Whether this was all that the candidate plans.
-        seconds: Taken.
-        epoch_seconds: Of these, an epoch's.
-        validation_accuracy: Reached; None where it failed.
-        validation_loss: In nats, likewise.
-        images: Validation images; where they come in groups, what these are worth.
-        failed: Why there is nothing to show for it; "" where there is.
-        improved: Whether training did better than the head that it began with, whose weights are kept otherwise.
+        candidate: Index of the candidate in the plan.
+        planned: Epochs of its schedule; None for a solved head.
+        epochs: Epochs that it had, fewer than planned if its time was over; None for a solved head, 0 if it failed.
+        whole: Whether it had all epochs of the candidate's recipe.
+        seconds: That it took.
+        epoch_seconds: Median of an epoch.
+        validation_accuracy: None if it failed.
+        validation_loss: In nats; None if it failed.
+        images: Validation images; their effective number if they are grouped.
+        failed: Why it failed; "" if it did not.
+        improved: Whether training beat the head that it started with. If not, the weights of that head were kept.
+        out_of_time: Whether it failed because its time was over before its first epoch.
     """
 
     name: str
@@ -90,49 +89,50 @@ class CandidateRun:
     images: float = 0.0
     failed: str = ""
     improved: bool = True
+    out_of_time: bool = False
 
     @property
     def accuracy(self) -> float:
-        """Reached; 0 where it failed."""
+        """The validation accuracy; 0 if the run failed."""
         return self.validation_accuracy or 0.0
 
 
 @dataclass(slots=True)
-class Done:
-    """What a race did, and what it is at; it grows while the race is run.
+class RaceState:
+    """What a race has done; it grows while the race runs.
 
     Attributes:
-        trials: Those that are over, by their names.
-        begun: The epochs of each trial that was begun: it is taken up with these, whatever would be decided now.
+        runs: Those that have ended, by name.
+        begun: Epochs of each run that was begun. A run is resumed with these, whatever would be decided now.
     """
 
-    trials: dict[str, CandidateRun]
+    runs: dict[str, CandidateRun]
     begun: dict[str, int | None]
 
 
-def stored_done(path: Path) -> Done:
-    """What a race did before it was broken off. Raises `TrainingError` where the file is damaged."""
+def stored_state(path: Path) -> RaceState:
+    """Reads what an interrupted race has done. Raises `TrainingError` if the file is damaged."""
     value = _read(path)
     if value is None:
-        return Done({}, {})
+        return RaceState({}, {})
     try:
-        trials = [CandidateRun(**row) for row in value["runs"]]
-        return Done({trial.name: trial for trial in trials}, dict(value["begun"]))
+        runs = [CandidateRun(**row) for row in value["runs"]]
+        return RaceState({run.name: run for run in runs}, dict(value["begun"]))
     except (TypeError, ValueError, KeyError) as error:
         raise _damaged(path) from error
 
 
-def keep_done(done: Done, path: Path) -> None:
-    """Write what a race did for `stored_done`. Raises `TrainingError` where it cannot be written."""
-    _write(path, {"runs": [asdict(trial) for trial in done.trials.values()], "begun": done.begun})
+def keep_state(state: RaceState, path: Path) -> None:
+    """Writes the state for `stored_state`. Raises `TrainingError` if it cannot be written."""
+    _write(path, {"runs": [asdict(run) for run in state.runs.values()], "begun": state.begun})
 
 
 def stored_plan(path: Path, identity: str) -> Plan | None:
-    """The plan of a race that was begun; None where there is none.
+    """Reads the plan of an interrupted race; None if there is no file.
 
     Args:
-        path: Where it is kept.
-        identity: Of the data and the program; a plan of another is refused.
+        path: Of the file.
+        identity: Of the data and the program; a plan with another identity is refused.
 
     Raises:
         TrainingError: It is damaged, or was made for other images or by another version.
@@ -144,8 +144,10 @@ def stored_plan(path: Path, identity: str) -> Plan | None:
         other = differing_parts(str(value.get("identity")), identity) if value.get("format") == FORMAT else "versions"
         raise TrainingError(
             f"the unfinished race belongs to another run: {other} differ",
+            code="resumed-run-differs",
+            field="out",
             received=str(path.parent.parent),
-            hint="use the data and the version it was started with, or another --out",
+            hint=f"use the data and the version that it was started with, or choose another {option('out')}",
         )
     try:
         candidates = tuple(
@@ -158,17 +160,17 @@ def stored_plan(path: Path, identity: str) -> Plan | None:
 
 
 def keep_plan(plan: Plan, path: Path, identity: str) -> None:
-    """Write a plan for `stored_plan`. Raises `TrainingError` where it cannot be written."""
+    """Writes a plan for `stored_plan`. Raises `TrainingError` if it cannot be written."""
     candidates = [
-        {field.name: getattr(one, field.name) for field in fields(one)} | {"recipe": one.recipe.to_mapping()}
-        for one in plan.candidates
+        {field.name: getattr(candidate, field.name) for field in fields(candidate)} | {"recipe": candidate.recipe.to_mapping()}
+        for candidate in plan.candidates
     ]
-    known = {"budget": plan.budget, "spent": plan.spent, "advice": plan.advice}
-    _write(path, {"format": FORMAT, "identity": identity, "candidates": candidates, **known})
+    facts = {"budget": plan.budget, "spent": plan.spent, "advice": plan.advice}
+    _write(path, {"format": FORMAT, "identity": identity, "candidates": candidates, **facts})
 
 
 def _read(path: Path) -> dict[str, Any] | None:
-    """A JSON object that `_write` wrote; None where there is no file. Raises `TrainingError`."""
+    """Reads a JSON object; None if there is no file. Raises `TrainingError`."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -185,9 +187,15 @@ def _write(path: Path, value: dict[str, Any]) -> None:
         write_atomically(path, json.dumps(value, indent=1).encode())
     except OSError as error:
         raise TrainingError(
-            "--out must be writable", received=f"{path} ({error.strerror})", hint="make room there and add --resume"
+            f"{option('out')} must be writable",
+            code="out-not-writable",
+            field="out",
+            received=f"{path} ({error.strerror})",
+            hint=f"free some space and add {option('resume')}",
         ) from error
 
 
 def _damaged(path: Path) -> TrainingError:
-    return TrainingError("the unfinished run is damaged", received=str(path), hint="start again in another folder")
+    return TrainingError(
+        "the unfinished run is damaged", code="damaged-run", field="out", received=str(path), hint="start again in another folder"
+    )

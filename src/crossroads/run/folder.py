@@ -34,7 +34,7 @@ _FOLDERS = (f"{_CANDIDATE_RUNS}/{_PHASES}", _CANDIDATE_RUNS, _PHASES)
 _LOCK = ".crossroads.lock"
 
 
-class CheckpointFolder:
+class TrainingFolder:
     """Where one of several trainings in a run keeps its checkpoints."""
 
     def __init__(self, folder: Path) -> None:
@@ -65,9 +65,9 @@ class RunFolder:
         """Returns the checkpoints of one phase of this run, counted from 0."""
         return Checkpoints(self._state / f"phase-{phase}")
 
-    def candidate_run(self, name: str) -> CheckpointFolder:
+    def candidate_run(self, name: str) -> TrainingFolder:
         """The place of one training where a run tries several; `name` begins with ``candidate-``."""
-        return CheckpointFolder(self._state / name)
+        return TrainingFolder(self._state / name)
 
     @property
     def plan(self) -> Path:

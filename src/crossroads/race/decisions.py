@@ -1,0 +1,343 @@
+"""Decides what a race does next. Everything here is a function of the plan and the runs so far; nothing reads a clock or a file.
+
+1. The candidates whose network stays frozen run first: each takes seconds, and the first of them is an answer whatever the budget.
+2. The first rung: every other candidate runs for a quarter of its epochs, within half of the time that is left.
+3. The second rung: the better half runs again, for all epochs or as many as the budget allows (successive halving: Jamieson and
+   Talwalkar 2016, https://arxiv.org/abs/1502.07943).
+
+Each run has a complete learning-rate schedule, however short it is, so a run of the first rung can win too. Libraries for such
+searches (Optuna, Ray Tune) sample a space of parameters; here a handful of known candidates compete.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from crossroads.advice.candidates import TIE
+from crossroads.advice.estimate import Estimate
+from crossroads.race.posterior import affordable_epochs, expected_after, planned_seconds, posterior_of_run
+from crossroads.race.records import CandidateRun, Plan, RaceCandidate
+from crossroads.strategies import strategy
+
+REDUCTION_FACTOR = 4
+"""Epochs of a whole run over those of a run of the first rung."""
+
+AGAIN = 2
+"""A candidate that proves faster than expected runs again if there is time for this many times its epochs."""
+
+MIN_GAIN = 0.005
+"""A candidate is skipped unless the upper limit of its expected accuracy exceeds the best posterior so far by more than this."""
+
+SkipReason = Literal["no-gain", "budget-spent", "too-slow", "too-few-epochs", "outranked", "no-time-in-first-rung", "no-first-rung"]
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Run a candidate.
+
+    Attributes:
+        candidate: Its index in the plan.
+        epochs: Epochs to train; None for a solved head.
+        until: Seconds since the start of the race after which the run ends; None for the whole budget.
+        needed: Whether there is no answer yet, so that the run may exceed the budget.
+        last_chance: Whether no other candidate is left if this one fails.
+    """
+
+    candidate: int
+    epochs: int | None
+    until: float | None = None
+    needed: bool = False
+    last_chance: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Skip:
+    """Do not run a candidate now.
+
+    Attributes:
+        candidate: Its index in the plan.
+        reason: Why.
+        epochs: Epochs that it would need to have; None for a solved head.
+        seconds: Seconds that these would take.
+        available: Seconds that are available for them.
+        reachable: Upper limit of its expected accuracy.
+    """
+
+    candidate: int
+    reason: SkipReason
+    epochs: int | None = None
+    seconds: float = 0.0
+    available: float = 0.0
+    reachable: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """End the race."""
+
+
+Action = Run | Skip | Stop
+
+
+@dataclass(frozen=True, slots=True)
+class Results:
+    """A plan with its runs so far, in their order."""
+
+    plan: Plan
+    runs: tuple[CandidateRun, ...] = ()
+
+    @property
+    def spent(self) -> float:
+        """Seconds of the advice and of all runs."""
+        return self.plan.spent + sum(run.seconds for run in self.runs)
+
+    @property
+    def left(self) -> float:
+        """Seconds of the budget that are left; negative once it is exceeded."""
+        return self.plan.budget - self.spent
+
+    def candidate(self, index: int) -> RaceCandidate:
+        """Returns a candidate of the plan."""
+        return self.plan.candidates[index]
+
+    def successes(self, index: int) -> list[CandidateRun]:
+        """Returns the runs of a candidate that did not fail."""
+        return [run for run in self.runs if run.candidate == index and not run.failed]
+
+    def failed(self, index: int) -> bool:
+        """Returns whether a run of a candidate failed. It is not run again in this process: it would fail for the same reason."""
+        return any(run.candidate == index and run.failed for run in self.runs)
+
+    def answers(self) -> list[CandidateRun]:
+        """Returns the runs that may win. A run with fewer epochs than the user named is not an answer."""
+        return [run for run in self.runs if not run.failed and (run.whole or self.candidate(run.candidate).shortens)]
+
+    def posterior(self, run: CandidateRun) -> float:
+        """Returns the posterior accuracy of a run."""
+        return posterior_of_run(self.candidate(run.candidate), run).value
+
+    def winner(self) -> CandidateRun:
+        """Returns the answer with the highest posterior, of those that do no worse on validation than the first frozen head.
+
+        On equal accuracy a training that kept the weights of its own head does not beat the first head, which takes seconds.
+        """
+        answers = self.answers()
+        heads = (run for run in answers if _is_frozen(self.candidate(run.candidate)))
+        first = next(heads, answers[0])
+        eligible = [run for run in answers if run is first or _beats(run, first)]
+        return max(eligible, key=lambda run: (self.posterior(run), -(run.validation_loss or 0.0)))
+
+    def room(self, index: int) -> int:
+        """Returns the epochs that fit into the rest of the budget; 0 if they are no answer, or no more than a run had already."""
+        candidate, runs = self.candidate(index), self.successes(index)
+        epochs = affordable_epochs(candidate, self.left, runs)
+        more = epochs > max((run.epochs or 0 for run in runs), default=0)
+        return epochs if more and (candidate.shortens or epochs == candidate.recipe.epochs) else 0
+
+    def expected(self, index: int, epochs: int | None) -> Estimate:
+        """Returns the accuracy expected of a further run."""
+        return expected_after(self.candidate(index), epochs, self.successes(index))
+
+    def can_win(self, index: int, epochs: int | None) -> bool:
+        """Returns whether a further run could beat the best so far."""
+        return not self.answers() or self.expected(index, epochs).high > self.posterior(self.winner()) + MIN_GAIN
+
+
+def next_actions(plan: Plan, runs: Sequence[CandidateRun]) -> tuple[Action, ...]:
+    """Returns the candidates that are skipped after the last run, and then the next run, or the end of the race.
+
+    The race is played again from its beginning with the results that are known. So a race that was interrupted continues as it
+    would have without the interruption.
+    """
+    race = _race(plan)
+    actions: list[Action] = list(_until_run(race, None))
+    for run in runs:
+        actions = list(_until_run(race, run))
+    return tuple(actions)
+
+
+Decisions = Generator[Run | Skip, CandidateRun | None, Results]
+"""Yields actions, receives the result of each `Run`, and returns all results."""
+
+
+def _until_run(race: Decisions, result: CandidateRun | None) -> Iterator[Action]:
+    """Yields the skips up to the next run, and that run."""
+    try:
+        action = race.send(result)
+        while isinstance(action, Skip):
+            yield action
+            action = next(race)
+        yield action
+    except StopIteration:
+        yield Stop()
+
+
+def _race(plan: Plan) -> Decisions:
+    """Plays a race from its beginning."""
+    frozen = [index for index, candidate in enumerate(plan.candidates) if _is_frozen(candidate)]
+    trained = [index for index in range(len(plan.candidates)) if index not in frozen]
+    results = Results(plan)
+    for index in frozen:
+        results = yield from _frozen_head(results, index, last_chance=index == frozen[-1] and not trained)
+    while trained and not results.answers():  # every head failed, or there is none
+        index, *trained = trained
+        least = 1 if plan.candidates[index].shortens else plan.candidates[index].recipe.epochs
+        epochs = results.room(index) or least
+        results = yield from _run(results, Run(index, epochs, needed=True, last_chance=not trained))
+        if not trained and not any(run.whole for run in results.successes(index)):
+            trained = [index]  # the only candidate may run again if it proved faster than expected
+            break
+    return (yield from _halving(results, trained))
+
+
+def _run(results: Results, action: Run) -> Decisions:
+    run = yield action
+    if run is None:  # pragma: no cover
+        raise ValueError("a Run is answered with its result")
+    return replace(results, runs=(*results.runs, run))
+
+
+def _frozen_head(results: Results, index: int, *, last_chance: bool) -> Decisions:
+    """Runs the first head whatever the time, and a further one if it can win and there is time for it."""
+    seconds = results.candidate(index).seconds
+    if not results.answers():
+        return (yield from _run(results, Run(index, None, needed=True, last_chance=last_chance)))
+    if not results.can_win(index, None):
+        yield Skip(index, "no-gain", reachable=results.expected(index, None).high)
+    elif results.left <= 0:
+        yield Skip(index, "budget-spent")
+    elif seconds > results.left:
+        yield Skip(index, "too-slow", None, seconds, results.left)
+    else:
+        return (yield from _run(results, Run(index, None)))
+    return results
+
+
+def _halving(results: Results, trained: list[int]) -> Decisions:
+    """Runs the first rung, then the better half of the candidates to their end or for as long as there is time."""
+    remaining = []
+    for index in trained:
+        if skip := _obstacle(results, index):
+            yield skip
+        else:
+            remaining.append(index)
+    places = math.ceil(len(remaining) / 2)
+    first_rung_due = True
+    while remaining and places:
+        if first_rung_due and len(remaining) > 1:
+            skip = _no_first_rung(results, remaining)
+            if skip is None:
+                first_rung_due = False
+                results = yield from _first_rung(results, remaining)
+                remaining = [index for index in remaining if not results.failed(index)]
+                continue
+            yield skip
+        index = _most_promising(results, remaining)
+        if any(run.whole for run in results.successes(index)):  # its run of the first rung already had all epochs
+            places -= 1
+            remaining.remove(index)
+        elif skip := _obstacle(results, index):
+            yield skip
+            remaining.remove(index)
+        else:
+            results = yield from _run(results, Run(index, results.room(index)))
+            if results.failed(index):
+                remaining.remove(index)
+                continue  # if the first rung was left out for this candidate, the others have it now
+            first_rung_due = False
+            # One that proved faster than expected may run again before its place goes to another. For example, it was planned with
+            # 2 epochs of 25 s, which took 1 s each; with 60 s left it can have all 8.
+            if results.room(index) < AGAIN * (results.successes(index)[-1].epochs or 1):
+                remaining.remove(index)
+                places -= 1
+    for index in remaining:
+        if not results.successes(index):
+            yield Skip(index, "outranked")
+    return results
+
+
+def _first_rung(results: Results, remaining: list[int]) -> Decisions:
+    """Runs each candidate for a quarter of its epochs, or as many as its part of half of the time allows.
+
+    Example: 53 s are left, so the rung has 26 s. The first of three candidates may use 26 / 3 = 9 s, less than an epoch of 14 s,
+    and is skipped. The second may use 26 / 2 = 13 s and is skipped too. The third has all 26 s, and runs one epoch.
+    """
+    end = _first_rung_end(results)
+    for place, index in enumerate(remaining):
+        seconds = (end - results.spent) / (len(remaining) - place)
+        if epochs := _first_rung_epochs(results.candidate(index), seconds):
+            results = yield from _run(results, Run(index, epochs, until=end))
+        else:
+            yield _one_epoch(results, index, "no-time-in-first-rung", seconds)
+    return results
+
+
+def _first_rung_end(results: Results) -> float:
+    """Returns when the first rung ends, in seconds since the start: half of the time that is left is for the second rung."""
+    return (results.spent + results.plan.budget) / 2
+
+
+def _first_rung_epochs(candidate: RaceCandidate, seconds: float) -> int:
+    """Returns a quarter of the epochs, or as many as the seconds allow."""
+    return min(max(1, round((candidate.recipe.epochs or 1) / REDUCTION_FACTOR)), affordable_epochs(candidate, seconds, ()))
+
+
+def _no_first_rung(results: Results, remaining: list[int]) -> Skip | None:
+    """Returns why the first rung is left out: it would have no time for the most promising candidate.
+
+    The runs of the others would then say nothing of that candidate, and use its time.
+    """
+    top, left = _most_promising(results, remaining), _first_rung_end(results) - results.spent
+    for place, index in enumerate(remaining):
+        candidate, seconds = results.candidate(index), left / (len(remaining) - place)
+        epochs = _first_rung_epochs(candidate, seconds)
+        if index == top:
+            return None if epochs else _one_epoch(results, top, "no-first-rung", seconds)
+        left -= planned_seconds(candidate, epochs, ()) if epochs else 0.0
+    return None
+
+
+def _one_epoch(results: Results, index: int, reason: SkipReason, seconds: float) -> Skip:
+    return Skip(index, reason, 1, planned_seconds(results.candidate(index), 1, ()), max(0.0, seconds))
+
+
+def _most_promising(results: Results, remaining: list[int]) -> int:
+    """Returns the candidate of the highest expected accuracy, or a quicker one within `TIE` that leaves it time for its epochs.
+
+    Example: `finetune` is expected to reach 0.902 in 110 s, `from-scratch` 0.900 in 80 s. With 300 s left `from-scratch` runs
+    first, since 220 s are enough for `finetune` after it. With 150 s left `finetune` runs.
+    """
+    room = {index: results.room(index) for index in remaining}
+    values = {index: results.expected(index, room[index]).value if room[index] else 0.0 for index in remaining}
+    seconds = {index: planned_seconds(results.candidate(index), room[index], results.successes(index)) for index in remaining}
+    top = max(remaining, key=values.__getitem__)
+
+    def leaves_room(index: int) -> bool:
+        left = results.left - seconds[index]
+        return affordable_epochs(results.candidate(top), left, results.successes(top)) >= room[top]
+
+    tied = [index for index in remaining if index != top and values[top] - values[index] <= TIE and leaves_room(index)]
+    return min([top, *tied], key=seconds.__getitem__)
+
+
+def _obstacle(results: Results, index: int) -> Skip | None:
+    """Returns why a candidate cannot run: no time for more epochs than it had, or no chance to win; None if it can."""
+    candidate, epochs, runs = results.candidate(index), results.room(index), results.successes(index)
+    if not epochs:
+        more = 1 + max((run.epochs or 0 for run in runs), default=0)
+        wanted = (more if candidate.shortens else candidate.recipe.epochs) or 1
+        return Skip(index, "too-few-epochs", wanted, planned_seconds(candidate, wanted, runs), max(0.0, results.left))
+    if not results.can_win(index, epochs):
+        return Skip(index, "no-gain", epochs, reachable=results.expected(index, epochs).high)
+    return None
+
+
+def _is_frozen(candidate: RaceCandidate) -> bool:
+    return strategy(candidate.recipe.strategy).frozen
+
+
+def _beats(run: CandidateRun, first: CandidateRun) -> bool:
+    return run.accuracy > first.accuracy or (run.accuracy == first.accuracy and run.improved)

@@ -1,0 +1,154 @@
+"""Words for what a race does. Every function formats facts into a note; none decides anything."""
+
+from __future__ import annotations
+
+from crossroads.advice.cost import format_seconds
+from crossroads.progress import Note
+from crossroads.race.decisions import Results, Skip
+from crossroads.race.posterior import expected_after
+from crossroads.race.records import CandidateRun, Plan, RaceCandidate
+
+OUT_OF_TIME = "the budget ended before its first epoch"
+
+
+def started(plan: Plan) -> Note:
+    """Announces the candidates with their expected accuracies."""
+    expected = {_name(candidate): round(candidate.accuracy.value, 4) for candidate in plan.candidates}
+    names = ", ".join(f"{name} {value:.3f}" for name, value in expected.items())
+    return Note(
+        f"the race has {format_seconds(plan.budget)} s; Ctrl-C keeps the best finished candidate. Expected accuracies: {names}",
+        "race-started",
+        budget=plan.budget,
+        expected=expected,
+    )
+
+
+def run_started(results: Results, index: int, epochs: int | None) -> Note:
+    """Announces a run."""
+    candidate, expected = results.candidate(index), results.expected(index, epochs).value
+    part = "" if epochs == candidate.recipe.epochs else f", {epochs} of {candidate.recipe.epochs} epochs"
+    return Note(
+        f"trying {_name(candidate)}{part}: {expected:.3f} expected",
+        "run-started",
+        **_facts(candidate),
+        epochs=epochs,
+        usual_epochs=candidate.recipe.epochs,
+        expected=round(expected, 4),
+    )
+
+
+def skipped(results: Results, skip: Skip) -> Note:
+    """Says why a candidate does not run now."""
+    candidate = results.candidate(skip.candidate)
+    name, continues = _name(candidate), bool(results.successes(skip.candidate))
+    epochs = "one epoch" if skip.epochs == 1 else f"{skip.epochs} epochs"
+    needs, available = f"would take about {skip.seconds:,.0f} s", f"{skip.available:,.0f} s"
+    texts = {
+        "no-gain": f"it can reach at most {skip.reachable:.3f}, no more than the best so far",
+        "budget-spent": "the budget is spent",
+        "too-slow": f"it {needs}, and {available} are left",
+        "too-few-epochs": f"{epochs} {needs}, and {available} are left",
+        "outranked": "higher-ranked candidates used the time",
+        "no-time-in-first-rung": f"{epochs} {needs}, and it has {available} of the first rung",
+        "no-first-rung": f"{name} is the most promising, but one epoch of it {needs}, and it would have {available}",
+    }
+    verb = "is not continued" if continues else "is skipped"
+    if skip.reason == "no-time-in-first-rung":
+        verb += " in the first rung"
+    start = "the first rung is skipped" if skip.reason == "no-first-rung" else f"{name} {verb}"
+    return Note(
+        f"{start}: {texts[skip.reason]}",
+        "candidate-skipped",
+        **_facts(candidate),
+        reason=skip.reason,
+        epochs=skip.epochs,
+        seconds=round(skip.seconds, 1),
+        available=round(skip.available, 1),
+    )
+
+
+def abandoned(candidate: RaceCandidate, run: CandidateRun) -> Note:
+    """Says why a run failed."""
+    code = "run-out-of-time" if run.out_of_time else "run-failed"
+    return Note(f"{_name(candidate)} was abandoned: {run.failed}", code, **_facts(candidate), reason=run.failed)
+
+
+def none_trained() -> Note:
+    """Says what remains if the last candidate failed."""
+    return Note("no candidate could be trained. The advice is kept: resume the run to try them again", "no-candidate-trained")
+
+
+def ended_early(candidate: RaceCandidate, run: CandidateRun) -> Note:
+    """Says that a run ended before its last epoch."""
+    return Note(
+        f"{_name(candidate)} ends after {run.epochs} of {run.planned} epochs: its time is over",
+        "run-ended-early",
+        **_facts(candidate),
+        epochs=run.epochs,
+        planned=run.planned,
+    )
+
+
+def stopped() -> Note:
+    """Confirms Ctrl-C."""
+    return Note("stopped: the best finished candidate is kept; testing and saving it takes some seconds", "race-stopped")
+
+
+def over_budget(results: Results) -> Note:
+    """Explains why a race took longer than its budget."""
+    spent, advice, budget = results.spent, results.plan.spent, results.plan.budget
+    return Note(
+        f"the race took {format_seconds(spent)} s, and the budget was {format_seconds(budget)} s: the evidence took "
+        f"{format_seconds(advice)} s, and the first answer is trained whatever the budget",
+        "race-over-budget",
+        seconds=round(spent, 1),
+        budget=budget,
+        evidence_seconds=round(advice, 1),
+    )
+
+
+def won(results: Results) -> Note:
+    """Says which candidate won, and by how much."""
+    winner = results.winner()
+    candidate = results.candidate(winner.candidate)
+    expected = expected_after(candidate, winner.epochs, ()).value
+    failures = _failures(results)
+    facts = _facts(candidate) | {
+        "accuracy": winner.accuracy, "expected": round(expected, 4), "posterior": round(results.posterior(winner), 4),
+        "failed": failures,
+    }  # fmt: skip
+    text = f"{_name(candidate)} won{_part(candidate, winner)}: {winner.accuracy:.4f} on validation, {expected:.3f} expected"
+    if failures:
+        text += f" ({', '.join(failures)} failed)"
+    others = [run for run in results.answers() if run.candidate != winner.candidate]
+    if not others:
+        return Note(f"{text}; nothing else gave an answer", "race-won", **facts)
+    second = max(others, key=results.posterior)
+    runner_up = results.candidate(second.candidate)
+    margin = abs(winner.accuracy - second.accuracy) * winner.images
+    text += (
+        f", combined estimate {results.posterior(winner):.3f}; the next best, {_name(runner_up)}{_part(runner_up, second)}, "
+        f"reached {second.accuracy:.4f}, combined estimate {results.posterior(second):.3f}"
+    )
+    if margin < 1:
+        text += f"; they differ by less than one of {winner.images:,.0f} validation images"
+    return Note(text, "race-won", **facts, runner_up=runner_up.recipe.strategy, margin_images=round(margin, 2))
+
+
+def _failures(results: Results) -> list[str]:
+    """Returns the strategies that failed for another reason than time."""
+    failed = [run for run in results.runs if run.failed and not run.out_of_time]
+    return list(dict.fromkeys(str(results.candidate(run.candidate).recipe.strategy) for run in failed))
+
+
+def _name(candidate: RaceCandidate) -> str:
+    return f"{candidate.recipe.strategy} of {candidate.recipe.backbone}"
+
+
+def _facts(candidate: RaceCandidate) -> dict[str, object]:
+    return {"strategy": candidate.recipe.strategy, "backbone": candidate.recipe.backbone}
+
+
+def _part(candidate: RaceCandidate, run: CandidateRun) -> str:
+    """Returns how many of its epochs a run had, or "" if it had all."""
+    return "" if run.epochs == candidate.recipe.epochs else f" with {run.epochs} of {candidate.recipe.epochs} epochs"

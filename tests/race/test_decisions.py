@@ -1,0 +1,100 @@
+"""The decisions of a race as functions of the plan and the results: no clock, no folder, no training."""
+
+from dataclasses import replace
+
+import pytest
+
+from crossroads.advice.estimate import Estimate
+from crossroads.race.decisions import Results, Run, Skip, Stop, next_actions
+from crossroads.race.records import CandidateRun, Plan, RaceCandidate
+from crossroads.recipe import Recipe
+
+HEAD = RaceCandidate(Recipe(strategy="feature-extraction", backbone="b"), Estimate(0.80, 0.72, 0.86), 10.0)
+
+
+def trains(name, value, seconds=80.0, shortens=True):
+    return RaceCandidate(Recipe(strategy=name, backbone="b", epochs=8), Estimate(value, 0.6, 0.96), seconds, seconds / 8, shortens)
+
+
+FINETUNE, WARM, SCRATCH = trains("finetune", 0.86), trains("warm-start", 0.84), trains("from-scratch", 0.82)
+
+
+def plan(*candidates, budget=600.0):
+    return Plan(candidates, budget, 0.0, {})
+
+
+def result(candidate, epochs=None, accuracy=0.8, seconds=None, **options):
+    """Returns a run that took the expected time of 10 s per epoch."""
+    whole = epochs in (None, 8)
+    took = seconds if seconds is not None else 10.0 * (epochs or 1)
+    return CandidateRun(f"{candidate}-{epochs}", candidate, epochs, epochs, whole, took, 10.0, accuracy, 0.1, 200.0, **options)
+
+
+def failure(candidate, epochs=None, seconds=1.0):
+    return CandidateRun(f"{candidate}", candidate, epochs, 0, False, seconds, failed="no memory")
+
+
+def test_the_frozen_head_runs_first_whatever_its_rank_and_the_budget():
+    assert next_actions(plan(FINETUNE, HEAD, budget=1.0), []) == (Run(1, None, needed=True),)
+    assert next_actions(plan(HEAD, budget=1.0), []) == (Run(0, None, needed=True, last_chance=True),)
+
+
+def test_the_first_rung_runs_each_candidate_for_a_quarter_of_its_epochs_within_half_of_the_time():
+    made, runs = plan(HEAD, FINETUNE, WARM), [result(0)]
+    assert next_actions(made, runs) == (Run(1, 2, until=305.0),)  # 10 s are spent, and 295 are half of the rest
+    runs.append(result(1, 2, 0.85))
+    assert next_actions(made, runs) == (Run(2, 2, until=305.0),)
+
+
+def test_the_second_rung_runs_the_better_half():
+    made = plan(HEAD, FINETUNE, WARM)
+    runs = [result(0), result(1, 2, 0.85), result(2, 2, 0.92)]
+    assert next_actions(made, runs) == (Run(2, 8),)
+    assert next_actions(made, [*runs, result(2, 8, 0.95)]) == (Stop(),)
+
+
+def test_a_second_rung_is_as_long_as_the_budget_allows():
+    """Of 130 s, 50 are spent. A planned epoch takes 11 s, so the other 80 s have room for 7."""
+    runs = [result(0), result(1, 2, 0.85), result(2, 2, 0.92)]
+    assert next_actions(plan(HEAD, FINETUNE, WARM, budget=130.0), runs) == (Run(2, 7),)
+
+
+def test_skips_come_before_the_next_action_with_their_reasons():
+    (skip, stop) = next_actions(plan(HEAD, FINETUNE, budget=15.0), [result(0)])
+    assert skip == Skip(1, "too-few-epochs", 1, 11.0, 5.0)
+    assert stop == Stop()
+    (skip, _) = next_actions(plan(HEAD, FINETUNE), [replace(result(0, accuracy=0.98), images=10_000)])
+    assert (skip.candidate, skip.reason) == (1, "no-gain")
+
+
+def test_without_time_for_the_most_promising_in_the_first_rung_it_runs_alone():
+    skip, run = next_actions(plan(HEAD, FINETUNE, WARM, budget=40.0), [result(0)])
+    assert (skip.candidate, skip.reason, skip.available) == (1, "no-first-rung", 7.5)
+    assert run == Run(1, 2)
+
+
+def test_a_candidate_that_failed_is_out_and_the_others_go_on():
+    assert next_actions(plan(HEAD, FINETUNE, WARM), [result(0), failure(1, 2)])[-1].candidate == 2
+    assert next_actions(plan(HEAD, FINETUNE, WARM), [result(0), failure(1, 2), failure(2, 2)]) == (Stop(),)
+
+
+def test_if_the_head_fails_the_next_candidate_is_needed():
+    assert next_actions(plan(HEAD, FINETUNE, WARM), [failure(0)]) == (Run(1, 8, needed=True),)
+    assert next_actions(plan(HEAD, FINETUNE), [failure(0)]) == (Run(1, 8, needed=True, last_chance=True),)
+
+
+def test_epochs_that_the_user_set_are_kept_or_skipped():
+    fixed = trains("finetune", 0.86, shortens=False)
+    assert next_actions(plan(HEAD, fixed, budget=120.0), [result(0)]) == (Run(1, 8),)
+    assert next_actions(plan(HEAD, fixed, budget=60.0), [result(0)])[0] == Skip(1, "too-few-epochs", 8, 88.0, 50.0)
+
+
+@pytest.mark.parametrize(("head", "finetuned", "winner"), [(0.80, 0.90, 1), (0.90, 0.895, 0)])
+def test_the_winner_has_the_highest_posterior_and_is_no_worse_than_the_first_head(head, finetuned, winner):
+    results = Results(plan(HEAD, FINETUNE), (result(0, accuracy=head), result(1, 8, finetuned)))
+    assert results.winner().candidate == winner
+
+
+def test_of_equal_accuracies_a_training_that_kept_its_initial_head_does_not_win():
+    runs = (result(0, accuracy=0.9), result(1, 8, 0.9, improved=False))
+    assert Results(plan(HEAD, FINETUNE), runs).winner().candidate == 0
