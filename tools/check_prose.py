@@ -37,11 +37,15 @@ def word_findings(text: str, words: dict[str, str]) -> Iterator[tuple[int, str]]
 
 
 def length_findings(text: str) -> Iterator[tuple[int, str]]:
-    """Lines of prose over the limit. Tables, code and lines that are one long link may be longer."""
-    inside_code = False
+    """Lines of prose over the limit. Tables, code, generated blocks and lines that are one long link may be longer."""
+    inside_code = generated = False
     for number, line in enumerate(text.splitlines(), 1):
-        if line.lstrip().startswith("```"):
+        if line.startswith("<!--"):
+            generated = ":begin" in line
+        elif line.lstrip().startswith("```"):
             inside_code = not inside_code
+        elif generated:
+            continue
         elif len(line) > LENGTH and not inside_code and not line.startswith("|") and " " in line.strip()[:LENGTH]:
             yield number, f"{len(line)} characters; the limit is {LENGTH}"
 
