@@ -29,7 +29,11 @@ def refused_words(glossary: str) -> dict[str, str]:
 
 
 def word_findings(text: str, words: dict[str, str]) -> Iterator[tuple[int, str]]:
-    """Line numbers and messages. A word counts inside of a name too: ``mend`` in ``_mend_of``, but not in ``recommend``."""
+    """Line numbers and messages. A word counts inside a name too: ``mend`` in ``_mend_of``, but not in ``recommend``.
+
+    A line with the comment ``prose: keep`` is exempt.
+    """
+    text = "\n".join("" if "prose: keep" in line else line for line in text.splitlines())
     joined = "|".join(re.escape(word).replace(r"\ ", r"[\s_]+") for word in sorted(words, key=len, reverse=True))
     for match in re.finditer(rf"(?<![a-z])(?:{joined})(?![a-z])", text, re.IGNORECASE):
         word = re.sub(r"[\s_]+", " ", match[0].lower())

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from crossroads.data.images import Resize
 from crossroads.errors import RecipeError, did_you_mean, option
 from crossroads.networks.catalog import DEFAULT_FROM_SCRATCH, PRETRAINED_DEFAULT, Backbone, Defaults
-from crossroads.recipe import Augmentation, ClassWeights, HeadName, OptimizerName, Recipe, ScheduleName, StrategyName, UnfreezeName
+from crossroads.recipe import Augmentation, ClassWeights, HeadName, OptimizerName, Recipe, ScheduleName, StrategyName
 
 EARLY = 0.6
 """Fraction of the depth at which a strategy on early features cuts a backbone if the user names no cut."""
@@ -59,17 +59,13 @@ class Phase:
         schedule: Schedule of the learning rate.
         warm_up: Fraction of the steps in which the learning rate rises.
         weight_decay: Decoupled weight decay, except for biases and normalisation layers.
-        l2_sp: Strength of the penalty on the distance to the initial weights (L2-SP).
         layer_decay: Factor of the learning rate from one block to the one below it.
-        ema: Momentum of the moving average of the weights, which is validated and kept; 0 for none.
         train_batchnorm: Whether BatchNorm layers are trained and their statistics updated.
-        unfreeze: Whether all blocks are trained from the start, or one after another from the head down.
         label_smoothing: Fraction of the target that is spread over all classes.
-        mixup: Concentration of the Beta distribution that pairs of images are mixed by; 0 for none.
         class_weights: Whether classes are weighted by the inverse of their frequency.
         augmentation: Random transformations of the training images.
         early_stopping: Epochs without a better validation loss after which training ends; 0 for never.
-        seed: Seed of order, augmentation and mixup.
+        seed: Seed of order and augmentation.
     """
 
     name: Literal["head", "tune", "train"]
@@ -80,13 +76,9 @@ class Phase:
     schedule: ScheduleName
     warm_up: float
     weight_decay: float
-    l2_sp: float
     layer_decay: float
-    ema: float
     train_batchnorm: bool
-    unfreeze: UnfreezeName
     label_smoothing: float
-    mixup: float
     class_weights: ClassWeights
     augmentation: Augmentation
     early_stopping: int
@@ -192,12 +184,11 @@ _GRADIENT = (
     "schedule",
     "weight_decay",
     "label_smoothing",
-    "mixup",
     "warm_up",
 )
-_TUNED = ("layer_decay", "l2_sp", "ema", "unfreeze", "train_batchnorm", "freeze_to")
+_TUNED = ("layer_decay", "train_batchnorm", "freeze_to")
 _SOLVED = "a linear head, which is solved"
-_PRETRAINED = ("weights", "head", "views", "feature_type", "precision")
+_PRETRAINED = ("weights", "head", "views", "feature_type")
 
 
 def strategy(name: str) -> Strategy:
@@ -272,7 +263,7 @@ def plan_phases(recipe: Recipe, *, images: int = 1) -> tuple[Solve | Phase, ...]
 
 def refuse_strategy_options(recipe: Recipe) -> None:
     """Raises `RecipeError` if a recipe without a strategy has an option that only some strategies use."""
-    for name in ("cut", "pooling", "head", "views", "feature_type", "precision", *_TUNED):
+    for name in ("cut", "pooling", "head", "views", "feature_type", *_TUNED):
         if getattr(recipe, name) is not None:
             raise RecipeError(
                 f"{option(name)} belongs to one strategy, and none is named",
@@ -296,7 +287,7 @@ def drop_unused_options(recipe: Recipe, record: Strategy) -> Recipe:
     if record.frozen and (recipe.views or 1) == 1:
         unused |= {"augment", "augmentation"}
     if _trains_all_at_once(record):
-        unused |= {"head", "views", "feature_type", "precision"}
+        unused |= {"head", "views", "feature_type"}
     cleared: dict[str, Any] = dict.fromkeys(unused)
     return replace(recipe, strategy=record.name, **cleared, early_stopping=0 if solved else recipe.early_stopping)
 
@@ -326,7 +317,7 @@ def _with_augmentation(recipe: Recipe, record: Strategy, defaults: Defaults) -> 
     if record.frozen or recipe.freeze_to is not None:
         return _with_cached_views(recipe)
     if not record.tuned:
-        _refuse_options(recipe, ("views", "feature_type", "precision"), "no frozen part")
+        _refuse_options(recipe, ("views", "feature_type"), "no frozen part")
     if (recipe.views or 1) > 1:
         raise _without_effect("views", recipe.views, "no frozen part: images are augmented in each epoch")
     augment = recipe.augment
@@ -391,25 +382,21 @@ def _with_schedule(recipe: Recipe, defaults: Defaults, images: int, *, tuned: bo
         warm_up=warm_up if recipe.warm_up is None else recipe.warm_up,
         weight_decay=decay,
         label_smoothing=defaults.label_smoothing if recipe.label_smoothing is None else recipe.label_smoothing,
-        mixup=recipe.mixup or 0.0,
     )
     if not tuned:
         return common
     return replace(
         common,
         layer_decay=recipe.layer_decay or TUNE_LAYER_DECAY,
-        l2_sp=recipe.l2_sp or 0.0,
-        ema=recipe.ema or 0.0,
-        unfreeze=recipe.unfreeze or "at-once",
         train_batchnorm=recipe.train_batchnorm or False,
     )
 
 
 def _phase(recipe: Recipe, name: Literal["head", "tune", "train"], *, train_batchnorm: bool = False) -> Phase:
     """A phase with the options of the recipe."""
-    optional = {"l2_sp": 0.0, "layer_decay": 1.0, "ema": 0.0, "unfreeze": "at-once"}
     values = {key: getattr(recipe, key) for key in Phase.__dataclass_fields__ if key not in ("name", "train_batchnorm")}
-    values |= {key: default for key, default in optional.items() if values[key] is None}
+    if values["layer_decay"] is None:
+        values["layer_decay"] = 1.0
     missing = [key for key, value in values.items() if value is None]
     if missing:
         raise _unresolved(f"no value for {', '.join(missing)}")

@@ -45,7 +45,6 @@ class Key:
         cut: Where the frozen part ends.
         pooling: How its last map becomes a vector; ``map`` where it stays one.
         augmentation: How far the views after the first are moved; None where there is one view only.
-        precision: What the frozen part is computed in.
         dtype: What rows are kept as.
         computed_by: The programs that computed them, with their versions: others round in another way.
     """
@@ -56,7 +55,6 @@ class Key:
     cut: str
     pooling: str
     augmentation: Augmentation | None
-    precision: str
     dtype: Literal["float32", "float16"]
     computed_by: str = ""
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import logging
 import os
-import sys
 import time
 from collections.abc import Iterable, Iterator
 from functools import cached_property
@@ -20,11 +18,10 @@ from numpy.typing import NDArray
 
 from crossroads._runtime.faults import is_failure
 from crossroads._runtime.machine import TemporaryFolder, full_float32, has_gpu
-from crossroads.errors import ArtifactError, CrossroadsError, FeatureError, MissingExtraError
+from crossroads.errors import ArtifactError, CrossroadsError
 from crossroads.features.store import unwritable
-from crossroads.inference import Graph, runtime, without_telemetry
+from crossroads.inference import Graph
 from crossroads.networks.export import function_digest, to_openvino
-from crossroads.recipe import Precision
 
 LOGGER = logging.getLogger(__name__)
 
@@ -48,9 +45,6 @@ GPU_BATCH = 128
 CHECKED = 8
 """Images that are compared with Keras."""
 
-CALIBRATION_IMAGES = 256
-"""Images at most that int8 is calibrated on."""
-
 
 class Engine:
     """Runs a frozen model on images.
@@ -61,8 +55,6 @@ class Engine:
         model: A Keras model, uint8 (n, size, size, 3) in, float32 (n, ...) out.
         threads: CPU threads to use, None for all.
         graphs: Folder in which graphs are kept from run to run, by what they compute; None to keep none.
-        precision: ``int8`` quantises the graph by NNCF after calibrating it on `calibration`.
-        calibration: uint8 (m, size, size, 3), for int8.
 
     Attributes:
         runs_on: ``openvino`` or ``keras``; "" before the first images.
@@ -76,11 +68,8 @@ class Engine:
         *,
         threads: int | None = None,
         graphs: Path | None = None,
-        precision: Precision = "float32",
-        calibration: NDArray[np.uint8] | None = None,
     ) -> None:
         self._model, self._threads, self._graphs = model, threads, graphs
-        self._precision, self._calibration = precision, calibration
         self._graph: Graph | None = None
         self._folder: TemporaryFolder | None = None
         self.runs_on = ""
@@ -121,15 +110,14 @@ class Engine:
 
     def _prepare(self, images: NDArray[np.uint8]) -> None:
         self.runs_on, self.batch_size = "keras", BATCHES[-1]
-        exact = self._precision == "float32"
-        if exact and has_gpu():
+        if has_gpu():
             self.batch_size = GPU_BATCH
             return
         try:
             graph = self._checked(images[:CHECKED])
         except Exception as error:
             # Keras can run what cannot be converted, and needs no cache of graphs.
-            if not exact or not (isinstance(error, CrossroadsError) or is_failure(error)):
+            if not (isinstance(error, CrossroadsError) or is_failure(error)):
                 raise
             LOGGER.exception("no inference graph could be made")
             said = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
@@ -154,10 +142,6 @@ class Engine:
                     raise
                 LOGGER.warning("a kept inference graph cannot be used and is made anew", exc_info=True)
                 continue
-            if self._precision == "int8":
-                share = float(np.linalg.norm(found - expected) / max(float(np.linalg.norm(expected)), 1e-30))
-                self.note = f"int8 moves the features of the first {len(images)} images by {share:.1%} of their length"
-                return graph
             worst = float(np.abs(found - expected).max() / max(float(np.abs(expected).max()), 1e-30))
             if worst <= TOLERANCE:
                 return graph
@@ -172,10 +156,7 @@ class Engine:
         """Where the graph is kept, whether or not it is there yet; None where none are."""
         if self._graphs is None:
             return None
-        name = function_digest(self._model)
-        if self._precision == "int8" and self._calibration is not None:
-            name += f"-int8-{hashlib.blake2b(np.ascontiguousarray(self._calibration).data, digest_size=8).hexdigest()}"
-        return self._graphs / name / "model.xml"
+        return self._graphs / function_digest(self._model) / "model.xml"
 
     def _opened(self, *, fresh: bool, refused: _Mark | None) -> Graph:
         path = self._kept
@@ -204,14 +185,7 @@ class Engine:
             _replace(made, home, refused)
 
     def _make(self, path: Path) -> None:
-        if self._precision == "float32":
-            to_openvino(_unflattened(self._model), path)
-            return
-        whole = path.with_name("float32.xml")
-        to_openvino(_unflattened(self._model), whole)
-        _quantise(whole, path, self._calibration)
-        for part in (whole, whole.with_suffix(".bin")):
-            part.unlink()
+        to_openvino(_unflattened(self._model), path)
 
     def _by_keras(self, images: NDArray[np.uint8], size: int = 0) -> NDArray[np.float32]:
         """Features of images that are filled up to `size`: JAX compiles anew for each number of images."""
@@ -322,27 +296,3 @@ def _replace(made: Path, home: Path, refused: _Mark | None) -> None:
     except OSError as error:
         if not (home / "model.xml").exists():
             raise unwritable(home, error) from error
-
-
-def _quantise(whole: Path, path: Path, images: NDArray[np.uint8] | None) -> None:
-    """Post-training quantisation of weights and activations to int8 by NNCF.
-
-    Raises:
-        MissingExtraError: NNCF is not installed.
-        FeatureError: No images to calibrate on.
-    """
-    if images is None or not len(images):
-        raise FeatureError("int8 is calibrated on images", received="none", hint="give training images")
-    openvino = runtime()
-    try:
-        nncf = without_telemetry("nncf")
-    except ImportError as error:
-        raise MissingExtraError(
-            "int8 needs NNCF", received="precision int8", hint="pip install 'crossroads[int8]', or use --precision float32"
-        ) from error
-    model = openvino.Core().read_model(str(whole))
-    chosen = images[np.linspace(0, len(images) - 1, min(len(images), CALIBRATION_IMAGES)).astype(np.int64)]
-    dataset = nncf.Dataset([image[None] for image in chosen])
-    with contextlib.redirect_stdout(sys.stderr):  # it shows its progress, and standard output belongs to --json
-        quantised = nncf.quantize(model, dataset, subset_size=len(chosen))
-    openvino.save_model(quantised, str(path), compress_to_fp16=False)

@@ -8,12 +8,9 @@ from functools import cached_property, partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
 from crossroads._runtime.keras_setup import library_versions
 from crossroads._runtime.machine import has_gpu
-from crossroads.data.dataset import Dataset, digest_of
+from crossroads.data.dataset import Dataset
 from crossroads.data.images import Resize
 from crossroads.errors import RecipeError
 from crossroads.progress import Watcher
@@ -37,7 +34,6 @@ class Lookup:
         recipe: Resolved.
         cut: Where it ends. Training finds what the advice computed where model and cut are the same.
         watcher: Is told of the progress.
-        calibration: Images that int8 is calibrated on, uint8 (m, size, size, 3); None for float32.
     """
 
     def __init__(
@@ -47,18 +43,17 @@ class Lookup:
         recipe: Recipe,
         cut: str,
         watcher: Watcher,
-        calibration: NDArray[np.uint8] | None = None,
     ) -> None:
         from crossroads.features.cache import Cache
 
         self._frozen, self._record, self._recipe, self._cut, self._watcher = frozen, record, recipe, cut, watcher
-        self._calibration, self._cache = calibration, Cache()
+        self._cache = Cache()
         self._made: Engine | None = None
 
     @cached_property
     def _key(self) -> Key:
         """What features of images that are not moved are kept under: made once, since it reads every weight."""
-        return feature_key(self._frozen, self._record, self._recipe, self._cut, self._calibration)
+        return feature_key(self._frozen, self._record, self._recipe, self._cut)
 
     def features(self, dataset: Dataset, stage: str, *, views: int = 1, augmentation: Augmentation | None = None) -> Extraction:
         """Features of every readable image, in the order of the rows.
@@ -101,8 +96,7 @@ class Lookup:
         from crossroads.features.engine import Engine
 
         if self._made is None:
-            precision = self._recipe.precision or "float32"
-            self._made = Engine(self._frozen, graphs=self._cache.graphs, precision=precision, calibration=self._calibration)
+            self._made = Engine(self._frozen, graphs=self._cache.graphs)
         return self._made
 
 
@@ -111,7 +105,6 @@ def feature_key(
     record: Backbone,
     recipe: Recipe,
     cut: str,
-    calibration: NDArray[np.uint8] | None = None,
     augmentation: Augmentation | None = None,
 ) -> Key:
     """What the features of a frozen part are kept under; the arguments are those of `Lookup`."""
@@ -126,7 +119,6 @@ def feature_key(
         cut=cut,
         pooling=str(recipe.pooling) if len(frozen.output_shape) == 2 else "map",
         augmentation=augmentation,
-        precision="float32" if calibration is None else f"int8-{digest_of(calibration).hex()}",
         dtype=recipe.feature_type or "float32",
         computed_by=json.dumps(computed_by, sort_keys=True),
     )

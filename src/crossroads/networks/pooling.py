@@ -10,7 +10,7 @@ from crossroads.errors import BackboneError, did_you_mean
 GRIDS = (2, 3, 4)
 """Sides of the grids that a map can be pooled to."""
 
-POOLINGS = ("average", "max", *(f"{kind}-{side}" for kind in ("average", "max") for side in GRIDS), "none")
+POOLINGS = ("average", *(f"average-{side}" for side in GRIDS))
 """The names that `pool` accepts."""
 
 
@@ -19,10 +19,9 @@ def pool(x: keras.KerasTensor, pooling: str) -> keras.KerasTensor:
 
     Args:
         x: Float (None, height, width, channels); or (None, channels), which is returned unchanged.
-        pooling: ``average`` or ``max`` over the whole map. ``average-2`` to ``max-4`` pool each region of a 2x2 to 4x4 grid, which
-            keeps positions. ``none`` flattens the map. Region i of k on a side of n positions goes from floor(i n / k) to
-            ceil((i + 1) n / k), so that neighbouring regions overlap if n is no multiple of k. A grid larger than the map is
-            the map itself.
+        pooling: ``average`` over the whole map, or ``average-2`` to ``average-4`` over each region of a 2x2 to 4x4 grid, which
+            keeps positions. Region i of k on a side of n positions goes from floor(i n / k) to ceil((i + 1) n / k), so that
+            neighbouring regions overlap if n is no multiple of k. A grid larger than the map is the map itself.
 
     Returns:
         Float (None, d), d = channels times the number of regions, with channels changing fastest and rows of the grid slowest.
@@ -46,17 +45,15 @@ def pool(x: keras.KerasTensor, pooling: str) -> keras.KerasTensor:
             code="shape-not-poolable",
             received=f"features of shape {x.shape[1:]}",
         )
-    if pooling == "none":
-        return layers.Flatten(name="features")(x)
-    kind, _, grid = pooling.partition("-")
+    grid = pooling.removeprefix("average").removeprefix("-")
     if not grid:
-        return {"average": layers.GlobalAveragePooling2D, "max": layers.GlobalMaxPooling2D}[kind](name="features")(x)
+        return layers.GlobalAveragePooling2D(name="features")(x)
     sides = tuple(min(int(grid), side) for side in x.shape[1:3])
     if sides == tuple(x.shape[1:3]):
         return layers.Flatten(name="features")(x)
     if 1 in sides:  # Keras (3.15 at least) cannot pool an axis of one position adaptively
         x = layers.Reshape((max(x.shape[1:3]), x.shape[3]), name="line")(x)
-        regions = {"average": layers.AdaptiveAveragePooling1D, "max": layers.AdaptiveMaxPooling1D}[kind](max(sides), name="grid")
+        regions = layers.AdaptiveAveragePooling1D(max(sides), name="grid")
     else:
-        regions = {"average": layers.AdaptiveAveragePooling2D, "max": layers.AdaptiveMaxPooling2D}[kind](sides, name="grid")
+        regions = layers.AdaptiveAveragePooling2D(sides, name="grid")
     return layers.Flatten(name="features")(regions(x))

@@ -20,11 +20,9 @@ from crossroads.recipe.fields import Option, Range, build, check, declare, toml
 StrategyName = Literal["feature-extraction", "early-features", "finetune", "finetune-early", "warm-start", "from-scratch"]
 AskedStrategy = Literal["auto", StrategyName]
 HeadName = Literal["linear", "mlp", "sgd"]
-PoolingName = Literal["average", "average-2", "average-3", "average-4", "max", "max-2", "max-3", "max-4", "none"]
-UnfreezeName = Literal["at-once", "gradual"]
+PoolingName = Literal["average", "average-2", "average-3", "average-4"]
 FeatureType = Literal["float32", "float16"]
 ResizeMode = Literal["squash", "crop"]
-Precision = Literal["float32", "int8"]
 OptimizerName = Literal["adam", "adamw"]
 ScheduleName = Literal["constant", "cosine", "one-cycle"]
 ClassWeights = Literal["none", "balanced"]
@@ -173,10 +171,6 @@ class Recipe:
         FeatureType | None,
         Option("Number type of cached features.", FEATURES, unset="float32, or float16 with freeze_to"),
     ] = None
-    precision: Annotated[
-        Precision | None,
-        Option("Number type for computing the frozen part; int8 needs the extra of that name.", FEATURES, unset="float32"),
-    ] = None
     image_size: Annotated[
         int | None,
         Option("Side in pixels of the square that each image is resized to.", DATA, Range(8, 2048), unset="chosen from the images"),
@@ -252,12 +246,6 @@ class Recipe:
         ),
     ] = None
     class_weights: Annotated[ClassWeights, Option("balanced weighs each class by its inverse frequency.", TRAINING)] = "none"
-    mixup: Annotated[
-        float | None,
-        Option(
-            "Concentration of the Beta distribution for mixup (arXiv:1710.09412); 0 for none.", TRAINING, Range(0, 10), unset="0"
-        ),
-    ] = None
     warm_up: Annotated[
         float | None,
         Option(
@@ -272,25 +260,6 @@ class Recipe:
         Option(
             "Factor of the learning rate from one block to the block below it.", FINETUNING, Range(0, 1, above=True), unset="0.85"
         ),
-    ] = None
-    l2_sp: Annotated[
-        float | None,
-        Option(
-            "Strength of the L2 penalty towards the pretrained weights (arXiv:1802.01483).", FINETUNING, Range(0, 10), unset="0"
-        ),
-    ] = None
-    ema: Annotated[
-        float | None,
-        Option(
-            "Momentum of the moving average of the weights, which is validated and kept; 0 for none.",
-            FINETUNING,
-            Range(0, 0.99999),
-            unset="0",
-        ),
-    ] = None
-    unfreeze: Annotated[
-        UnfreezeName | None,
-        Option("Train all blocks at once, or add them one after another from the head down.", FINETUNING, unset="at-once"),
     ] = None
     train_batchnorm: Annotated[
         bool | None, Option("Train BatchNorm layers and update their statistics.", FINETUNING, unset="false")

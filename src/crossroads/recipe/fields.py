@@ -14,8 +14,11 @@ from crossroads.errors import RecipeError, did_you_mean, nearest, option
 
 T = TypeVar("T")
 
-RENAMED = {"test_share": "test_fraction", "towards_start": "l2_sp"}
+RENAMED = {"test_share": "test_fraction"}  # prose: keep
 """Old names of options. They are refused with the new name."""
+
+REMOVED = ("ema", "mixup", "precision", "towards_start", "unfreeze")
+"""Options of earlier versions that did not raise the accuracy (docs/benchmarks.md)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +125,8 @@ def build(record: type[T], values: Mapping[str, Any], prefix: str = "") -> T:
     for key in values:
         if key in RENAMED:
             raise RecipeError(f"option {key} has a new name", code="renamed-option", field=key, hint=f"use {option(RENAMED[key])}")
+        if key in REMOVED:
+            raise RecipeError(f"option {key} was removed", code="removed-option", field=key, hint="leave it out")
         if key not in known:
             raise RecipeError("no such option", code="unknown-option", received=repr(prefix + key), hint=did_you_mean(key, known))
     return record(**values)

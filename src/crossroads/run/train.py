@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from crossroads import __version__, artifact
 from crossroads._runtime.keras_setup import library_versions, load_keras
 from crossroads.data.dataset import Dataset
-from crossroads.data.loading import Loaded, Refusal, load_all, refusal_notes
+from crossroads.data.loading import Loaded, Refusal, refusal_notes
 from crossroads.errors import DataError, RecipeError, option
-from crossroads.features.lookup import Lookup, resize_of
+from crossroads.features.lookup import Lookup
 from crossroads.networks.construct import Choice, build
 from crossroads.progress import EpochRecord, Note, Watcher
 from crossroads.recipe import Recipe
@@ -247,7 +247,7 @@ class _Training:
         recipe, started = self._task.recipe, time.perf_counter()
         # The head that finetuning begins with is trained on the images as they are; the augmented views are for finetuning.
         views = 1 if phase.name == "head" and self._task.strategy.tuned else recipe.views or 1
-        lookup = Lookup(frozen, self._task.choice.record, recipe, cut, self._watcher, self._calibration_images())
+        lookup = Lookup(frozen, self._task.choice.record, recipe, cut, self._watcher)
         augmentation = recipe.augmentation if views > 1 else None
         train = lookup.features(self._task.train, "features of train", views=views, augmentation=augmentation)
         validation = lookup.features(self._task.validation, "features of validation")
@@ -264,15 +264,6 @@ class _Training:
         if phase.name == "head" and standardises(self._head):
             standardise(self._head, *moments(train.features, np.ones(len(train.features))))
         return _Prepared(network, _labelled(used[0], train.features, views), _labelled(used[1], validation.features), used)
-
-    def _calibration_images(self) -> NDArray[np.uint8] | None:
-        """A sample of the training images to calibrate int8 on, uint8 (n, size, size, 3); None for other precisions."""
-        from crossroads.features.engine import CALIBRATION_IMAGES
-
-        if self._task.recipe.precision != "int8":
-            return None
-        rows = np.random.default_rng(self._task.recipe.seed).permutation(len(self._task.train))[:CALIBRATION_IMAGES]
-        return load_all(self._task.train.select(np.sort(rows)), resize_of(self._task.recipe)).pixels
 
     def _use(self, train: UsedImages, validation: UsedImages) -> tuple[UsedImages, UsedImages]:
         """The images of the first phase, after a check that a later phase reads the same ones."""
