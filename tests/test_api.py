@@ -1,4 +1,4 @@
-"""The main job end to end, on tiny pictures: images in, a tested artifact out, and what goes wrong on the way."""
+"""`fit`, `evaluate`, `advise` and resumed runs from end to end, on tiny images."""
 
 import json
 import shutil
@@ -24,6 +24,7 @@ from crossroads.predictor import Predictor
 from crossroads.recipe import Augmentation, Recipe
 from killing import Killed, StopAt
 from pictures import folder_of, stripes
+from refusals import refused
 from watchers import Notes
 
 pytestmark = pytest.mark.core
@@ -44,16 +45,16 @@ def run(source, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def whole(source, tmp_path_factory):
-    """A run that nothing broke off."""
+    """A run without an interruption."""
     return crossroads.fit(source, out=tmp_path_factory.mktemp("whole") / "run", recipe=QUICK)
 
 
-def test_a_run_says_what_a_program_needs(run):
+def test_a_run_has_json_for_programs(run):
     told = run.to_json()
     assert {"artifact", "backbone", "strategy", "seconds", "peak_memory_mb", "validation", "test"} <= told.keys()
-    for side, n in (("validation", 16), ("test", 16)):
-        assert told[side]["n"] == n
-        assert {"n", "accuracy", "accuracy_interval", "balanced_accuracy", "loss"} <= told[side].keys()
+    for split, n in (("validation", 16), ("test", 16)):
+        assert told[split]["n"] == n
+        assert {"n", "accuracy", "accuracy_interval", "balanced_accuracy", "loss"} <= told[split].keys()
     json.dumps(told, allow_nan=False)
 
 
@@ -61,7 +62,7 @@ def test_it_learned(run):
     assert run.metrics["test"]["accuracy"] >= 0.9
 
 
-def test_the_artifact_holds_everything_and_only_that(run):
+def test_the_artifact_has_exactly_these_files(run):
     names = {path.name for path in run.artifact.iterdir()}
     assert names == {
         "model.keras",
@@ -97,14 +98,14 @@ def test_the_recipe_in_the_artifact_repeats_the_run(run, tmp_path):
     assert again.metrics["test"]["loss"] == run.metrics["test"]["loss"]
 
 
-def test_evaluate_finds_the_same_classes_in_other_data(run, tmp_path):
+def test_evaluate_scores_other_data_of_the_same_classes(run, tmp_path):
     images, labels = stripes(20, seed=9)
     scored = crossroads.evaluate(run.artifact, folder_of(tmp_path / "new", images, labels))
     assert scored.n == 20
     assert scored.accuracy >= 0.9
 
 
-def test_a_run_stands_for_its_folder_wherever_an_artifact_is_read(run):
+def test_a_run_is_accepted_in_place_of_its_folder(run):
     assert crossroads.load(run).classes == crossroads.load(run.artifact).classes
     assert artifact.read_metrics(run) == run.metrics
     assert artifact.load_model(run).output_shape[1] == len(crossroads.load(run).classes)
@@ -112,12 +113,12 @@ def test_a_run_stands_for_its_folder_wherever_an_artifact_is_read(run):
 
 @pytest.mark.parametrize("read", [crossroads.load, artifact.read_metrics, lambda run: crossroads.evaluate(run, "images")])
 @pytest.mark.parametrize("wrong", [None, 3, {"artifact": "runs/photos"}], ids=lambda wrong: type(wrong).__name__)
-def test_what_is_no_folder_is_not_taken_for_an_artifact(read, wrong):
+def test_other_objects_are_not_accepted_as_an_artifact(read, wrong):
     with pytest.raises(ArtifactError, match=type(wrong).__name__):
         read(wrong)
 
 
-def test_an_unknown_label_is_told(run, tmp_path):
+def test_an_unknown_label_is_refused(run, tmp_path):
     images, _ = stripes(4)
     with pytest.raises(DataError, match="uprigth"):
         crossroads.evaluate(run.artifact, folder_of(tmp_path / "new", images, ["level", "uprigth"] * 2))
@@ -133,7 +134,7 @@ def test_a_finished_run_is_not_overwritten_and_resuming_it_returns_it(run, sourc
     assert (run.artifact / "crossroads.json").read_bytes() == before
 
 
-def test_a_finished_run_is_not_taken_for_one_on_other_images(source, run, tmp_path):
+def test_a_finished_run_is_not_returned_for_other_images(source, run, tmp_path):
     images, labels = stripes(80, seed=3)
     other = folder_of(tmp_path / "other", images, labels)
     options = {"out": run.artifact, "recipe": QUICK, "epochs": 6, "resume": True}
@@ -153,7 +154,7 @@ def test_a_finished_run_is_not_taken_for_one_on_other_images(source, run, tmp_pa
         crossroads.fit(tmp_path / "moved", **options)
 
 
-def test_a_finished_run_with_a_test_set_is_not_taken_for_one_with_another(source, tmp_path):
+def test_a_finished_run_is_not_returned_for_another_test_set(source, tmp_path):
     own, other = stripes(12, seed=4), stripes(12, seed=5)
     run = crossroads.fit(source, out=tmp_path / "run", test=own, recipe=WITH_OWN_TEST, epochs=1)
     options = {"out": tmp_path / "run", "recipe": WITH_OWN_TEST, "epochs": 1, "resume": True}
@@ -162,7 +163,7 @@ def test_a_finished_run_with_a_test_set_is_not_taken_for_one_with_another(source
         crossroads.fit(source, test=other, **options)
 
 
-def test_a_finished_run_is_not_taken_for_one_whose_recipe_names_other_images(tmp_path):
+def test_a_finished_run_is_not_returned_for_a_recipe_with_other_images(tmp_path):
     folders = [folder_of(tmp_path / name, *stripes(60, seed=seed)) for seed, name in enumerate(("photos", "other"))]
     recipes = [replace(QUICK, data=str(folder), epochs=1) for folder in folders]
     run = crossroads.fit(out=tmp_path / "run", recipe=recipes[0])
@@ -171,14 +172,14 @@ def test_a_finished_run_is_not_taken_for_one_whose_recipe_names_other_images(tmp
         crossroads.fit(out=tmp_path / "run", recipe=recipes[1], resume=True)
 
 
-def test_images_that_are_given_leave_no_path_of_the_recipe_in_the_artifact(source, tmp_path):
+def test_sources_in_memory_replace_the_paths_of_the_recipe(source, tmp_path):
     recipe = replace(WITH_OWN_TEST, data="photos", test="held-out", epochs=1)
     run = crossroads.fit(stripes(80), out=tmp_path / "run", test=stripes(12, seed=4), recipe=recipe)
     kept = tomllib.loads((run.artifact / "recipe.toml").read_text())
     assert not {"data", "test"} & kept.keys()
 
 
-def test_once_there_is_a_test_nothing_reads_it_before_the_final_evaluation(source, tmp_path, monkeypatch):
+def test_nothing_reads_the_test_set_before_the_final_evaluation(source, tmp_path, monkeypatch):
     test = splits.split(crossroads.read(source), validation=0.2, test=0.2, seed=0).test.unseal()
     held_out = {test.name(row) for row in range(len(test))}
     read, unlocked = [], []
@@ -202,8 +203,8 @@ def test_once_there_is_a_test_nothing_reads_it_before_the_final_evaluation(sourc
     assert held_out <= {name for name, after in read if after}
 
 
-def test_what_a_watcher_raises_reaches_the_caller_unchanged_and_the_run_can_be_resumed(source, whole, tmp_path):
-    """Want of memory is told in other words where it is that of the training."""
+def test_an_exception_of_a_watcher_reaches_the_caller_and_the_run_can_be_resumed(source, whole, tmp_path):
+    """A lack of memory in the training itself is reported differently."""
 
     class Stops(crossroads.Silent):
         def epoch(self, record, total):
@@ -216,7 +217,7 @@ def test_what_a_watcher_raises_reaches_the_caller_unchanged_and_the_run_can_be_r
 
 
 @pytest.mark.parametrize("at", [(1, 1), (2, 2)])
-def test_a_run_broken_off_is_resumed_to_the_same_weights(source, whole, tmp_path, at):
+def test_an_interrupted_run_is_resumed_to_the_same_weights(source, whole, tmp_path, at):
     with pytest.raises(Killed):
         crossroads.fit(source, out=tmp_path / "broken", recipe=QUICK, watcher=StopAt(*at))
     if at[0] > 1:
@@ -238,19 +239,19 @@ def test_a_run_is_not_resumed_with_other_options_or_other_data(source, tmp_path)
         crossroads.fit(other, out=tmp_path / "run", recipe=QUICK, resume=True)
 
 
-def test_an_artifact_among_the_images_would_be_some_of_them_and_is_refused(source, tmp_path):
+def test_an_artifact_inside_the_image_folder_is_refused(source, tmp_path):
     images, labels = stripes(12)
     test = folder_of(tmp_path / "test", images, labels)
     for inside, recipe, held_out in ((source, QUICK, None), (test, WITH_OWN_TEST, test)):
-        with pytest.raises(RecipeError, match="--out must lie outside of the images"):
+        with refused("out-inside-images", RecipeError, field="out"):
             crossroads.fit(source, out=inside / "level" / "run", recipe=recipe, test=held_out)
         assert not (inside / "level" / "run").exists()
 
 
-def test_where_there_is_nothing_to_resume_it_is_said(source, tmp_path):
+def test_a_resume_without_an_unfinished_run_is_noted(source, tmp_path):
     watcher = Notes()
     crossroads.fit(source, out=tmp_path / "run", recipe=QUICK, epochs=1, resume=True, watcher=watcher)
-    assert f"there is no unfinished run in {tmp_path / 'run'}: it starts anew" in watcher.said
+    assert "nothing-to-resume" in {getattr(note, "code", "") for note in watcher.said}
 
 
 def test_a_mistake_leaves_no_folder_behind(tmp_path):
@@ -261,7 +262,7 @@ def test_a_mistake_leaves_no_folder_behind(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_a_folder_with_other_things_in_it_is_left_alone(source, tmp_path):
+def test_a_folder_with_other_files_is_left_unchanged(source, tmp_path):
     (tmp_path / "thesis.txt").write_text("precious")
     with pytest.raises(ArtifactError, match="must be a new or an empty folder"):
         crossroads.fit(source, out=tmp_path, recipe=QUICK)
@@ -290,7 +291,7 @@ def test_a_refused_image_is_listed_and_with_strict_an_error(tmp_path):
         crossroads.fit(tmp_path / "moved", out=tmp_path / "strict", recipe=QUICK, strict=True)
 
 
-def test_a_test_set_of_its_own_is_brought_to_the_classes_by_name(source, tmp_path):
+def test_labels_of_a_separate_test_set_are_matched_by_name(source, tmp_path):
     images, labels = stripes(12, seed=4)
     test = folder_of(tmp_path / "test", images[labels == "upright"], labels[labels == "upright"])
     run = crossroads.fit(source, out=tmp_path / "run", test=test, recipe=WITH_OWN_TEST)
@@ -300,18 +301,18 @@ def test_a_test_set_of_its_own_is_brought_to_the_classes_by_name(source, tmp_pat
     assert run.metrics["validation"]["n"] == 16
 
 
-def test_a_share_for_the_test_beside_a_test_set_is_refused(source, tmp_path):
-    with pytest.raises(RecipeError, match=r"test_fraction does nothing where a test set is given; received 0\.2"):
+def test_a_test_fraction_beside_a_test_set_is_refused(source, tmp_path):
+    with refused("option-without-effect", RecipeError, field="test_fraction", received=0.2):
         crossroads.fit(source, out=tmp_path / "run", test=source, recipe=QUICK)
 
 
-def test_test_images_seen_in_training_are_told(source, tmp_path):
+def test_test_images_seen_in_training_are_reported(source, tmp_path):
     run = crossroads.fit(source, out=tmp_path / "run", test=source, recipe=WITH_OWN_TEST, epochs=1)
     assert run.metrics["test"]["seen_in_training"] == 80
     assert any("80 of 80 test images are also in train or validation" in note for note in run.metrics["notes"])
 
 
-def test_images_that_the_weights_have_learned_from_are_told(run, source, tmp_path):
+def test_images_that_the_weights_learned_from_are_reported(run, source, tmp_path):
     options = {
         "strategy": "feature-extraction",
         "backbone": run.metrics["backbone"],
@@ -336,7 +337,7 @@ def test_images_that_the_weights_have_learned_from_are_told(run, source, tmp_pat
     assert not [note for note in other.metrics["notes"] if said in note]
 
 
-def test_advice_says_that_the_weights_have_learned_from_the_images(run, source):
+def test_advice_notes_that_the_weights_learned_from_the_images(run, source):
     offer = CandidateBackbone(choose(run.metrics["backbone"]), str(run.artifact / "model.keras"), named=True)
     for images, learned in ((source, True), (stripes(80, seed=9), False)):
         watcher = Notes()
@@ -346,7 +347,7 @@ def test_advice_says_that_the_weights_have_learned_from_the_images(run, source):
         assert all("of 80 training images" in note for note in said)
 
 
-def test_evaluate_without_a_watcher_warns_and_its_result_says_so_too(run, source):
+def test_evaluate_without_a_watcher_warns_and_lists_its_warnings(run, source):
     with pytest.warns(crossroads.CrossroadsWarning) as caught:
         scored = crossroads.evaluate(run.artifact, source)
     assert {warning.filename for warning in caught} == {__file__}
@@ -371,7 +372,7 @@ def test_evaluate_lists_what_it_refused(run, tmp_path, recwarn):
     assert "1 image of the data was refused" in told
 
 
-def test_a_run_says_what_was_seen_refused_and_warned_of_also_where_warnings_are_errors(tmp_path):
+def test_a_run_lists_seen_and_refused_images_and_warnings_even_if_warnings_are_errors(tmp_path):
     images, labels = stripes(60)
     data, test = folder_of(tmp_path / "data", images, labels), folder_of(tmp_path / "test", images[:20], labels[:20])
     for folder in (data, test):
@@ -402,7 +403,7 @@ def test_a_run_says_what_was_seen_refused_and_warned_of_also_where_warnings_are_
 
 
 def test_an_artifact_of_an_earlier_format_is_a_clear_error(run, source, tmp_path):
-    """Its metrics had no warnings, and refused images by split."""
+    """Its metrics had no warnings, and listed refused images by split."""
     old = tmp_path / "old"
     shutil.copytree(run.artifact, old)
     metrics = {key: value for key, value in run.metrics.items() if key != "warnings"} | {"refused": {"train": [], "validation": []}}
@@ -420,18 +421,18 @@ def test_an_artifact_of_an_earlier_format_is_a_clear_error(run, source, tmp_path
             use()
 
 
-def test_evaluate_tells_images_that_the_artifact_was_trained_on(run, source, tmp_path):
+def test_evaluate_warns_about_images_that_the_artifact_was_trained_on(run, source, tmp_path):
     watcher = Notes()
     crossroads.evaluate(run.artifact, source, watcher=watcher)
     facts = open_verified(run.artifact).facts["data"]
-    told = [note for note in watcher.said if "in the training or validation" in note]
-    assert [note.split(" were")[0] for note in told] == [f"{facts['n']} of {facts['n'] + facts['splits']['test']['n']} images"]
+    (note,) = [note for note in watcher.said if getattr(note, "code", "") == "seen-in-training"]
+    assert note.figures == {"seen": facts["n"], "images": facts["n"] + facts["splits"]["test"]["n"]}
     watcher = Notes()
     crossroads.evaluate(run.artifact, stripes(20, seed=9), watcher=watcher)
-    assert not [note for note in watcher.said if "in the training or validation" in note]
+    assert not [note for note in watcher.said if getattr(note, "code", "") == "seen-in-training"]
 
 
-def test_equal_images_come_on_one_side_of_a_split_that_is_drawn(tmp_path):
+def test_equal_images_stay_in_one_split(tmp_path):
     images, labels = stripes(40)
     watcher = Notes()
     twice = (np.concatenate([images, images]), np.tile(labels, 2))
@@ -442,7 +443,7 @@ def test_equal_images_come_on_one_side_of_a_split_that_is_drawn(tmp_path):
     assert again.metrics == run.metrics
 
 
-def test_validation_images_that_are_also_in_train_are_told(tmp_path):
+def test_validation_images_that_are_also_in_train_are_reported(tmp_path):
     images, labels = stripes(40)
     rows = tmp_path / "rows.csv"
     folder = folder_of(tmp_path / "images", images, labels)
@@ -459,7 +460,7 @@ def test_validation_images_that_are_also_in_train_are_told(tmp_path):
     assert any(note.startswith(f"{seen} of 16 validation images are also in train") for note in run.metrics["notes"])
 
 
-def test_flip_is_refused_where_classes_are_mirror_images(tmp_path):
+def test_flip_is_refused_if_classes_are_mirror_images(tmp_path):
     size, n = 16, 40
     slope = np.tile(np.arange(size) * 15, (size, 1))
     noise = np.random.default_rng(0).normal(0, 5, (n, size, size, 1))
@@ -471,7 +472,7 @@ def test_flip_is_refused_where_classes_are_mirror_images(tmp_path):
         crossroads.fit(data, out=tmp_path / "run", recipe=QUICK, augmentation=Augmentation(flip=True))
 
 
-def test_no_data_is_told(tmp_path):
+def test_missing_data_is_refused(tmp_path):
     with pytest.raises(DataError, match="give DATA"):
         crossroads.fit(out=tmp_path / "run")
 
@@ -483,7 +484,7 @@ def test_only_the_test_part_of_a_split_is_scored(run, tmp_path):
     assert crossroads.evaluate(run.artifact, data).n == 8
 
 
-def test_parity_is_checked_on_images_from_all_over():
+def test_parity_is_checked_on_images_from_the_whole_data():
     from crossroads.data.images import Resize
     from crossroads.run.finish import _parity_images
     from crossroads.run.train import UsedImages
