@@ -1,4 +1,4 @@
-"""Adam with a rule for each weight: its share of the rate, its decay, its pull towards the start, the step from which it moves."""
+"""Adam with a rule for each weight: learning rate, weight decay, decay to the first value, and the step that unfreezes it."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from crossroads.strategies import Phase
 
 UNFREEZING = 0.5
-"""Share of the steps by whose end gradual unfreezing has set every block free."""
+"""Fraction of the steps after which gradual unfreezing has unfrozen every block."""
 
-FIRST_RATE = 1 / 100
-"""Share of the peak at which a rising learning rate begins."""
+INITIAL_RATE = 1 / 100
+"""Learning rate at the start of the warm-up, relative to the peak."""
 
 WIDE = 1_024
-"""Features that a head may take at the whole rate while all is finetuned."""
+"""Features that a head may have to be finetuned at the full learning rate."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,78 +28,77 @@ class Rule:
     """How one weight is trained.
 
     Attributes:
-        share: Factor of the learning rate, and with it of decay and pull.
+        rate: Factor of the learning rate, and with it of both decays.
         decay: Decoupled weight decay (Loshchilov and Hutter, 2019).
         pull: Decoupled decay of the distance to the first value: L2-SP (Li, Grandvalet and Davoine, 2018) as in AdamW.
-        opens: The step, counted from 0, from which the weight moves; until then it keeps its bits.
+        opens: The step, counted from 0, that unfreezes the weight; it keeps its bits until then.
     """
 
-    share: float = 1.0
+    rate: float = 1.0
     decay: float = 0.0
     pull: float = 0.0
     opens: int = 0
 
 
 def rules(blocks: Sequence[Sequence[keras.Layer]], variables: Sequence[Any], phase: Phase, steps: int) -> tuple[Rule, ...]:
-    """One rule a variable.
+    """Returns one rule per variable.
 
-    The rate falls by the factor `phase.layer_decay` from each block to the one below it, from the head down (Howard and Ruder,
-    2018; Clark et al., 2020). Vectors - biases, and gains and offsets of normalisation - do not decay to zero. The head has no
-    pretrained weights to be pulled to. Unfreezing from the head down is that of Howard and Ruder (2018).
+    The learning rate falls by the factor `phase.layer_decay` from each block to the one below it, from the head down (Howard and
+    Ruder, 2018; Clark et al., 2020). Vectors (biases, and gains and offsets of normalization) have no weight decay. The head has no
+    pretrained weights for L2-SP. Gradual unfreezing from the head down follows Howard and Ruder (2018).
 
-    A step of Adam moves each score by the rate times a sum over all features, so the rate of a head that is finetuned falls with
-    its width (Yang et al., 2022), from `WIDE` features on. Measured on 430 signs: MobileNet cut early, whose 4x4 grid has 4,096
-    features, ends at a validation loss of 0.69 so, and of 0.85 at the whole rate.
+    A step of Adam changes each score by the learning rate times a sum over all features. The learning rate of a head that is
+    finetuned therefore falls with its width (Yang et al., 2022), from `WIDE` features on. Measured on 430 signs: an early cut of
+    MobileNet whose 4x4 grid has 4,096 features ends at a validation loss of 0.69, and of 0.85 at the full rate.
 
     Args:
-        blocks: Layers with weights in groups from the input to the head.
-        variables: What is trained; one that no block knows goes with the lowest.
-        phase: What was planned.
+        blocks: Layers with weights, grouped from the input to the head.
+        variables: The trainable variables; one that is in no block counts as one of the lowest.
+        phase: What the strategy planned.
         steps: In the whole phase.
     """
     last = len(blocks) - 1
-    below = {id(v): last - i for i, block in enumerate(blocks) for layer in block for v in layer.variables}
-    found = []
+    depths = {id(v): last - i for i, block in enumerate(blocks) for layer in block for v in layer.variables}
+    result = []
     for variable in variables:
-        depth = below.get(id(variable), last)
-        wide = phase.name == "tune" and not depth and len(variable.shape) == 2
-        found.append(
+        depth = depths.get(id(variable), last)  # 0 in the head
+        head_kernel = phase.name == "tune" and not depth and len(variable.shape) == 2
+        result.append(
             Rule(
-                share=phase.layer_decay**depth * (min(1.0, WIDE / variable.shape[0]) if wide else 1.0),
+                rate=phase.layer_decay**depth * (min(1.0, WIDE / variable.shape[0]) if head_kernel else 1.0),
                 decay=phase.weight_decay if len(variable.shape) > 1 else 0.0,
                 pull=phase.l2_sp if depth else 0.0,
                 opens=int(UNFREEZING * steps * depth / len(blocks)) if phase.unfreeze == "gradual" else 0,
             )
         )
-    return tuple(found)
+    return tuple(result)
 
 
 def schedule(phase: Phase, steps: int) -> Any:
-    """The learning rate over `steps` steps: a number or a Keras schedule, which rises linearly and falls as a half cosine."""
-    rising = round(phase.warm_up * steps)
-    if phase.schedule == "constant" and not rising:
+    """Returns the learning rate over `steps` steps, as a number or a Keras schedule: a linear warm-up, then a half cosine."""
+    warm_up = round(phase.warm_up * steps)
+    if phase.schedule == "constant" and not warm_up:
         return phase.learning_rate
-    # A constant rate is a cosine that falls to the whole of itself.
-    floor = 1.0 if phase.schedule == "constant" else 0.0
-    if not rising:
+    floor = 1.0 if phase.schedule == "constant" else 0.0  # a constant rate is a cosine that does not decay
+    if not warm_up:
         return optimizers.schedules.CosineDecay(phase.learning_rate, steps, alpha=floor)
     return optimizers.schedules.CosineDecay(
-        phase.learning_rate * FIRST_RATE,
-        max(1, steps - rising),
+        phase.learning_rate * INITIAL_RATE,
+        max(1, steps - warm_up),
         alpha=floor,
         warmup_target=phase.learning_rate,
-        warmup_steps=rising,
+        warmup_steps=warm_up,
     )
 
 
 class RuledAdam(optimizers.Adam):  # type: ignore[misc]
-    """Adam (Kingma and Ba, 2015) that follows one `Rule` a variable, in the order of the variables it is built for.
+    """Adam (Kingma and Ba, 2015) with one `Rule` per variable.
 
     Args:
-        rules: One a variable.
+        rules: One per variable, in the order of the variables that the optimizer is built for.
         learning_rate: A number or a schedule.
-        average: Momentum of the moving average of the weights, in [0, 1); 0 for none. Over the first steps it is smaller,
-            t / (t + 9) after t of them, so that the average does not stay at the first weights.
+        average: Momentum of the moving average of the weights, in [0, 1); 0 for none. After t of the first steps it is at most
+            t / (t + 9), so that the average leaves the first weights quickly.
     """
 
     def __init__(self, rules: Sequence[Rule], learning_rate: Any, average: float = 0.0) -> None:
@@ -108,7 +107,7 @@ class RuledAdam(optimizers.Adam):  # type: ignore[misc]
         self._starts: list[Any] = []
 
     def build(self, variables: list[Any]) -> None:
-        """Make the moments, and copies of the first values of the weights that are pulled to them."""
+        """Creates the moments, and copies of the first values of weights with L2-SP."""
         if self.built:
             return
         super().build(variables)
@@ -118,7 +117,7 @@ class RuledAdam(optimizers.Adam):  # type: ignore[misc]
         ]
         for variable, start in zip(variables, self._starts, strict=True):
             if start is not None:
-                # A copy by way of NumPy: JAX would give both the same memory, and gives up memory at every step.
+                # Copied through NumPy: JAX would share the memory of both, and donates that memory at every step.
                 start.assign(keras.ops.convert_to_numpy(variable).copy())
 
     @property
@@ -129,18 +128,18 @@ class RuledAdam(optimizers.Adam):  # type: ignore[misc]
 
     @property
     def averages(self) -> list[NDArray[np.floating]]:
-        """Copies of the moving averages in the order of the variables; empty where none are kept."""
-        kept = self._model_variables_moving_average if self.use_ema else []
-        return [keras.ops.convert_to_numpy(average).copy() for average in kept]
+        """Copies of the moving averages in the order of the variables; empty without averages."""
+        averages = self._model_variables_moving_average if self.use_ema else []
+        return [keras.ops.convert_to_numpy(average).copy() for average in averages]
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
-        """One step of one variable."""
+        """Updates one variable by one step."""
         i = self._get_variable_index(variable)
         rule, momentum, velocity, kind = self._rules[i], self._momentums[i], self._velocities[i], variable.dtype
-        gradient, rate = ops.cast(gradient, kind), ops.cast(learning_rate, kind) * rule.share
+        gradient, rate = ops.cast(gradient, kind), ops.cast(learning_rate, kind) * rule.rate
         step = ops.cast(self.iterations + 1, kind)
-        # The moments of a weight that does not move yet are kept all the same: bias correction counts from the first step, and
-        # fresh moments in mid-course would begin with a leap.
+        # Moments are also updated before a weight is unfrozen: bias correction counts from the first step, and fresh moments would
+        # start with a jump.
         self.assign_add(momentum, (gradient - momentum) * (1 - self.beta_1))
         self.assign_add(velocity, (ops.square(gradient) - velocity) * (1 - self.beta_2))
         correction = ops.sqrt(1 - ops.power(ops.cast(self.beta_2, kind), step)) / (1 - ops.power(ops.cast(self.beta_1, kind), step))
@@ -150,7 +149,7 @@ class RuledAdam(optimizers.Adam):  # type: ignore[misc]
         if rule.pull:
             change = change + (ops.convert_to_tensor(variable) - self._starts[i]) * (rate * rule.pull)
         if rule.opens:
-            # Chosen, not multiplied by nothing: that would turn -0.0 into 0.0, and a number below the normal ones too.
+            # `where` and not a product with 0, which would turn -0.0 into 0.0 and flush subnormal numbers.
             value = ops.convert_to_tensor(variable)
             self.assign(variable, ops.where(self.iterations >= rule.opens, value - change, value))
         else:
