@@ -6,7 +6,7 @@ from typing import Any
 
 
 def at_the_end(images: Any, backbone: str, weights: str, image_size: int, side: float) -> Any:
-    """Returns the average-pooled features of a data set as an `Extraction`. `side` is the median of the shorter sides of its images."""
+    """Returns the average-pooled features of a data set as an `Extraction`. `side` is the median shorter side of its images."""
     from crossroads.features.lookup import Lookup
     from crossroads.networks.construct import build, choose
     from crossroads.networks.network import frozen_part

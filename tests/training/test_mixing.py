@@ -15,9 +15,9 @@ from crossroads.training.mixing import Mix, mixed_targets, others, pairs
 def test_each_input_is_a_weighted_mean_with_its_partner(shape):
     x = np.random.default_rng(0).normal(size=shape).astype(np.float32)
     other, fractions = np.array([1, 0, 4, 2, 3], np.int32), np.linspace(0, 1, 5, dtype=np.float32)
-    found = keras.ops.convert_to_numpy(Mix()((x, other[:, None], fractions[:, None])))
+    result = keras.ops.convert_to_numpy(Mix()((x, other[:, None], fractions[:, None])))
     by_row = fractions.reshape(-1, *[1] * (len(shape) - 1))
-    np.testing.assert_allclose(found, by_row * x + (1 - by_row) * x[other], atol=1e-6)
+    np.testing.assert_allclose(result, by_row * x + (1 - by_row) * x[other], atol=1e-6)
 
 
 @given(st.integers(1, 50), st.integers(0, 100))
@@ -36,6 +36,6 @@ def test_the_loss_of_mixed_targets_is_the_mixture_of_the_losses(seed, weighted):
     mixed, weight = mixed_targets(targets, other, fractions, weights)
     each = (losses * targets).sum(axis=1) * (1 if weights is None else weights)
     across = (losses * targets[other]).sum(axis=1) * (1 if weights is None else weights[other])
-    found = (losses * mixed).sum(axis=1) * (1 if weight is None else weight)
-    np.testing.assert_allclose(found, fractions * each + (1 - fractions) * across, rtol=1e-4)
+    result = (losses * mixed).sum(axis=1) * (1 if weight is None else weight)
+    np.testing.assert_allclose(result, fractions * each + (1 - fractions) * across, rtol=1e-4)
     np.testing.assert_allclose(mixed.sum(axis=1), 1, rtol=1e-5)

@@ -108,26 +108,26 @@ def rates(options, steps=100):
 
 @pytest.mark.parametrize("name", ["cosine", "one-cycle"])
 def test_the_rate_rises_to_its_peak_and_falls_to_0(name):
-    found = rates({"schedule": name, "warm_up": 0.2})
-    assert found[0] == pytest.approx(0.002)
-    assert found.argmax() == 20
-    assert found.max() == pytest.approx(0.2)
-    assert (np.diff(found[:21]) > 0).all()
-    assert (np.diff(found[21:]) < 0).all()
-    assert found[-1] == pytest.approx(0, abs=1e-7)
+    rate = rates({"schedule": name, "warm_up": 0.2})
+    assert rate[0] == pytest.approx(0.002)
+    assert rate.argmax() == 20
+    assert rate.max() == pytest.approx(0.2)
+    assert (np.diff(rate[:21]) > 0).all()
+    assert (np.diff(rate[21:]) < 0).all()
+    assert rate[-1] == pytest.approx(0, abs=1e-7)
 
 
 def test_without_a_warm_up_the_rate_starts_at_its_peak():
-    found = rates({"schedule": "cosine"})
-    assert found[0] == pytest.approx(0.2)
-    assert found[50] == pytest.approx(0.1)
+    rate = rates({"schedule": "cosine"})
+    assert rate[0] == pytest.approx(0.2)
+    assert rate[50] == pytest.approx(0.1)
 
 
 def test_a_constant_rate_is_constant_after_its_warm_up():
     np.testing.assert_array_equal(rates({"schedule": "constant"}), 0.2)
-    found = rates({"schedule": "constant", "warm_up": 0.1})
-    np.testing.assert_allclose(found[10:], 0.2, rtol=1e-6)
-    assert found[0] < 0.01
+    rate = rates({"schedule": "constant", "warm_up": 0.1})
+    np.testing.assert_allclose(rate[10:], 0.2, rtol=1e-6)
+    assert rate[0] < 0.01
 
 
 def test_rules_depend_on_the_depth_below_the_head():
@@ -135,8 +135,8 @@ def test_rules_depend_on_the_depth_below_the_head():
     options = {"layer_decay": 0.5, "weight_decay": 0.1, "l2_sp": 0.2, "unfreeze": "gradual"}
     made.trained.trainable = True
     trained = made.trained.trainable_variables
-    found = dict(zip([v.path for v in trained], rules(made.blocks, trained, phase(**options), 60), strict=True))
-    for path, rule in found.items():
+    by_path = dict(zip([v.path for v in trained], rules(made.blocks, trained, phase(**options), 60), strict=True))
+    for path, rule in by_path.items():
         depth = 0 if path.startswith("head") else 1 if "2" in path else 2
         assert rule.rate == 0.5**depth
         assert rule.decay == (0.1 if path.endswith("kernel") else 0)
@@ -149,8 +149,8 @@ def test_rules_depend_on_the_depth_below_the_head():
 def test_a_wide_head_is_finetuned_at_a_lower_rate():
     made = network(extra=keras.layers.Dense(4 * WIDE, name="wide"))
     trained = made.trained.trainable_variables
-    found = {v.path: rule.rate for v, rule in zip(trained, rules(made.blocks, trained, phase(layer_decay=0.5), 60), strict=True)}
-    assert found["head/kernel"] == 1 / 4
-    assert found["head/bias"] == 1
+    by_path = {v.path: rule.rate for v, rule in zip(trained, rules(made.blocks, trained, phase(layer_decay=0.5), 60), strict=True)}
+    assert by_path["head/kernel"] == 1 / 4
+    assert by_path["head/bias"] == 1
     (alone,) = {rule.rate for rule in rules(made.blocks, trained, phase(name="head"), 60)}
     assert alone == 1  # a head trained alone has the full rate

@@ -146,7 +146,7 @@ def _training_model(network: Network, phase: Phase, steps: int) -> keras.Model:
     """Returns the compiled model that `fit` trains: inputs, augmentation, `network.trained`."""
     inputs, x = _inputs(network, phase)
     if phase.mixup:
-        extra = [keras.Input((1,), dtype="int32", name="others"), keras.Input((1,), name="shares")]
+        extra = [keras.Input((1,), dtype="int32", name="others"), keras.Input((1,), name="fractions")]
         inputs, x = [*inputs, *extra], Mix(name="mix")((x, *extra))
     model = keras.Model(inputs[0] if len(inputs) == 1 else tuple(inputs), network.trained(x), name="training")
     loss = (

@@ -117,7 +117,7 @@ class RuledAdam(optimizers.Adam):  # type: ignore[misc]
         ]
         for variable, start in zip(variables, self._starts, strict=True):
             if start is not None:
-                # Copied through NumPy: JAX would share the memory of both, and donates that memory at every step.
+                # Copied through NumPy: JAX would use the same memory for both, and donates it at every step.
                 start.assign(keras.ops.convert_to_numpy(variable).copy())
 
     @property
