@@ -50,7 +50,7 @@ def test_features_equal_those_of_keras_in_order_for_any_chunks(pooled):
 
 
 def test_openvino_runs_few_batches_at_a_time_on_a_cpu():
-    engine = Engine(model(), threads=1)
+    engine = Engine(model())
     engine(pixels(2))
     assert engine.runs_on == "openvino"
     made = []

@@ -23,21 +23,12 @@ from crossroads.training.checkpoint import Checkpoints
 from crossroads.training.loop import train, validate
 from killing import Killed, StopAt
 from refusals import refused
+from tiny_networks import labelled, same
 
 pytestmark = pytest.mark.core
 
 
-def stripes(n, seed=0, size=16):
-    """Two classes that a small network can learn: upright and level stripes, with noise."""
-    rng = np.random.default_rng(seed)
-    labels = (np.arange(n) % 2).astype(np.int32)
-    wave = np.tile([40, 40, 200, 200], size // 4)
-    pixels = np.where(labels[:, None, None] == 0, wave[None, :, None], wave[None, None, :])
-    noisy = pixels[..., None] + rng.normal(0, 25, (n, size, size, 3))
-    return LabelledData(noisy.clip(0, 255).astype(np.uint8), labels)
-
-
-DATA, VALIDATION = stripes(96), stripes(32, seed=1)
+DATA, VALIDATION = labelled(96), labelled(32, seed=1)
 
 
 def phase(**options):
@@ -64,10 +55,6 @@ def run(folder, phase, watcher=None, identity="id", seed=0):
 
 def weights(network):
     return [keras.ops.convert_to_numpy(v).copy() for v in network.trained.variables]
-
-
-def same(a, b):
-    return all(np.array_equal(x, y) for x, y in zip(a, b, strict=True))
 
 
 @pytest.fixture(scope="module")

@@ -56,11 +56,6 @@ class StoredFeatures(Sequence[Any]):
     def __len__(self) -> int:
         return len(self._rows)
 
-    @property
-    def ndim(self) -> int:
-        """Number of axes."""
-        return len(self.shape)
-
     def __getitem__(self, index: Any) -> Any:
         """Returns float32: one row of shape ``shape[1:]`` for a number, or (m, ...) for a slice or an array."""
         chosen = self._rows[index]

@@ -60,7 +60,6 @@ class Engine:
 
     Args:
         model: A Keras model, uint8 (n, size, size, 3) in, float32 (n, ...) out.
-        threads: CPU threads; None for all.
         graphs: Folder that caches graphs, by the digest of what they compute; None for no cache.
         precision: ``int8`` quantizes the graph by NNCF, calibrated on `calibration`.
         calibration: uint8 (m, size, size, 3), for int8.
@@ -75,12 +74,11 @@ class Engine:
         self,
         model: Any,
         *,
-        threads: int | None = None,
         graphs: Path | None = None,
         precision: Precision = "float32",
         calibration: NDArray[np.uint8] | None = None,
     ) -> None:
-        self._model, self._threads, self._graphs = model, threads, graphs
+        self._model, self._graphs = model, graphs
         self._precision, self._calibration = precision, calibration
         self._graph: Graph | None = None
         self._folder: TemporaryFolder | None = None
@@ -189,12 +187,12 @@ class Engine:
             self._folder = TemporaryFolder()
             path = self._folder.path / "model.xml"
             self._make(path)
-            return Graph(path, threads=self._threads)
+            return Graph(path)
         if fresh:
             self._make_in_cache(path.parent, refused)
         with contextlib.suppress(OSError):  # the cache may be read-only
             os.utime(path.parent)  # marks it as used
-        return Graph(path, threads=self._threads)
+        return Graph(path)
 
     def _make_in_cache(self, home: Path, refused: _FileIdentity | None) -> None:
         """Makes the graph in the folder `home`, atomically."""
