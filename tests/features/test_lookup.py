@@ -1,4 +1,4 @@
-"""Features of a frozen part: one engine for all, none where the cache knows them, one key a function."""
+"""Looking up features: one engine for all data sets, none if the cache has everything, one key per function."""
 
 from dataclasses import replace
 
@@ -16,6 +16,7 @@ from crossroads.progress import Silent
 from crossroads.recipe import Recipe
 from crossroads.strategies import resolve_recipe
 from pictures import stripes
+from refusals import refused
 
 RECORD = backbone("small-cnn")
 RECIPE = resolve_recipe(Recipe(strategy="feature-extraction", weights="none"), RECORD, images=24, image_size=16)
@@ -28,35 +29,35 @@ def frozen():
 
 
 @pytest.fixture
-def made(monkeypatch, tmp_path):
-    """The engines that were made, with a cache of the test's own."""
+def engines(monkeypatch, tmp_path):
+    """The engines that were created, with a cache of the test's own."""
     monkeypatch.setenv("CROSSROADS_CACHE", str(tmp_path))
-    found = []
-    usual = engine_module.Engine
+    created = []
+    original = engine_module.Engine
 
     def counted(*args, **options):
-        found.append(usual(*args, **options))
-        return found[-1]
+        created.append(original(*args, **options))
+        return created[-1]
 
     monkeypatch.setattr(engine_module, "Engine", counted)
-    return found
+    return created
 
 
-def test_one_engine_serves_every_data_set_and_none_where_the_cache_knows_all(frozen, made):
+def test_one_engine_serves_every_data_set_and_cached_features_need_none(frozen, engines):
     first, second = (crossroads.read(stripes(12, size=16, seed=seed)) for seed in (0, 1))
     lookup = Lookup(frozen, RECORD, RECIPE, "conv2_relu", Silent())
     assert (lookup.runs_on, lookup.note) == ("the cache", None)
     before = [np.asarray(lookup.features(dataset, "features").features[:]) for dataset in (first, second)]
-    assert len(made) == 1
-    assert lookup.runs_on == made[0].runs_on
+    assert len(engines) == 1
+    assert lookup.runs_on == engines[0].runs_on
     again = Lookup(frozen, RECORD, RECIPE, "conv2_relu", Silent())
     for dataset, features in zip((first, second), before, strict=True):
         np.testing.assert_array_equal(again.features(dataset, "features").features[:], features)
-    assert len(made) == 1
+    assert len(engines) == 1
     assert again.runs_on == "the cache"
 
 
-def test_what_decides_a_feature_decides_its_key(frozen):
+def test_everything_that_determines_a_feature_is_in_its_key(frozen):
     key = feature_key(frozen, RECORD, RECIPE, "conv2_relu")
     images = np.zeros((2, 16, 16, 3), np.uint8)
     others = [
@@ -72,6 +73,6 @@ def test_what_decides_a_feature_decides_its_key(frozen):
     assert len(set(map(repr, others))) == len(others)
 
 
-def test_an_open_recipe_has_no_resize():
-    with pytest.raises(RecipeError, match="image size and resize"):
+def test_a_recipe_that_is_not_resolved_is_refused():
+    with refused("recipe-not-resolved", RecipeError):
         resize_of(Recipe())

@@ -1,3 +1,5 @@
+"""Augmentation: parameters drawn within their limits, and the layer that applies them."""
+
 import keras
 import numpy as np
 import pytest
@@ -15,7 +17,7 @@ def picture(size=16, seed=0):
     return rough.repeat(4, axis=1).repeat(4, axis=2)
 
 
-def moved(images, maps, colour):
+def augmented(images, maps, colour):
     return keras.ops.convert_to_numpy(Augment()((images, maps.astype("float32"), colour.astype("float32"))))
 
 
@@ -23,7 +25,7 @@ def drawn(augmentation, n=64, size=16, epoch=0, seed=0):
     return draw_transforms(augmentation, size, n, generator_for(seed, epoch, 1))
 
 
-def test_a_row_depends_on_seed_epoch_and_index_alone():
+def test_a_draw_depends_on_seed_epoch_and_index_alone():
     few, many = drawn(EVERYTHING, n=5), drawn(EVERYTHING, n=50)
     for a, b in zip(few, many, strict=True):
         np.testing.assert_array_equal(a, b[:5])
@@ -31,13 +33,13 @@ def test_a_row_depends_on_seed_epoch_and_index_alone():
     assert not np.array_equal(few[0], drawn(EVERYTHING, n=5, seed=1)[0])
 
 
-def test_no_movement_is_the_identity():
+def test_no_augmentation_is_the_identity():
     image = picture()
     maps, colour = drawn(Augmentation(), n=1)
-    np.testing.assert_allclose(moved(image, maps, colour), image, atol=1e-3)
+    np.testing.assert_allclose(augmented(image, maps, colour), image, atol=1e-3)
 
 
-def test_a_shift_stays_within_its_reach():
+def test_a_shift_stays_within_its_limit():
     maps, _ = drawn(Augmentation(shift=0.25), n=2000, size=16)
     for axis in (2, 5):
         assert np.abs(maps[:, axis]).max() <= 4
@@ -46,52 +48,52 @@ def test_a_shift_stays_within_its_reach():
 
 
 def scales(maps):
-    """By how much the axes of the input are stretched, (n, 2)."""
+    """Returns the scale of each axis of the input, (n, 2)."""
     return np.hypot(maps[:, [0, 1]], maps[:, [3, 4]])
 
 
 @pytest.mark.parametrize("more", [{}, {"rotation": 40, "shear": 20, "shift": 0.2, "flip": True}])
 def test_a_zoom_stays_within_its_range_on_both_axes(more):
     maps, _ = drawn(Augmentation(zoom=0.15, **more), n=20_000)
-    found = scales(maps)
-    assert found.max() <= 1.15 + 1e-6
-    assert found.min() >= 1 / 1.15 - 1e-6
-    assert (found.max(axis=0) > 1.14).all()
-    assert (found.min(axis=0) < 1 / 1.14).all()
-    apart = np.abs(np.log(found[:, 0] / found[:, 1])).max() / np.log(1.15)
+    zooms = scales(maps)
+    assert zooms.max() <= 1.15 + 1e-6
+    assert zooms.min() >= 1 / 1.15 - 1e-6
+    assert (zooms.max(axis=0) > 1.14).all()
+    assert (zooms.min(axis=0) < 1 / 1.14).all()
+    apart = np.abs(np.log(zooms[:, 0] / zooms[:, 1])).max() / np.log(1.15)
     assert apart == pytest.approx(1 / 3, abs=0.01)
 
 
-def test_a_shift_is_a_share_of_the_output_however_it_is_zoomed_and_turned():
+def test_a_shift_is_a_fraction_of_the_output_whatever_the_zoom_and_rotation():
     maps, _ = drawn(Augmentation(shift=0.1, zoom=0.5, rotation=90, shear=20), n=20_000, size=17)
     maps = maps.astype(np.float64)
-    linear, moved_by = maps[:, [[0, 1], [3, 4]]], maps[:, [2, 5]]
-    shown_at = np.linalg.solve(linear, (8.0 - moved_by)[:, :, None])[:, :, 0]  # output pixel that shows the input's centre
+    linear, offsets = maps[:, [[0, 1], [3, 4]]], maps[:, [2, 5]]
+    shown_at = np.linalg.solve(linear, (8.0 - offsets)[:, :, None])[:, :, 0]  # the output pixel that shows the centre of the input
     reached = np.abs(shown_at - 8.0).max(axis=0) / 17
     assert (reached <= 0.1 + 1e-6).all()
     assert (reached > 0.099).all()
 
 
-def test_images_are_moved_in_float32_and_channels_last_whatever_is_set_for_all_layers():
+def test_the_layer_ignores_the_global_dtype_policy_and_data_format():
     image, (maps, colour) = picture(), drawn(EVERYTHING, n=1)
-    expected = moved(image, maps, colour)
+    expected = augmented(image, maps, colour)
     policy, order = keras.config.dtype_policy(), keras.config.image_data_format()
     try:
         keras.config.set_dtype_policy("mixed_float16")
         keras.config.set_image_data_format("channels_first")
-        found = moved(image, maps, colour)
+        result = augmented(image, maps, colour)
     finally:
         keras.config.set_dtype_policy(policy)
         keras.config.set_image_data_format(order)
-    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(result, expected)
 
 
-def test_a_shift_of_whole_pixels_moves_the_picture():
+def test_a_shift_of_whole_pixels_is_exact():
     image = picture()
     maps = np.array([[1, 0, 2, 0, 1, 0, 0, 0]])
-    found = moved(image, maps, np.array([[1, 0]]))
-    np.testing.assert_allclose(found[:, :, :-2], image[:, :, 2:], atol=1e-3)
-    np.testing.assert_allclose(found[:, :, -1], image[:, :, -1], atol=1e-3)
+    result = augmented(image, maps, np.array([[1, 0]]))
+    np.testing.assert_allclose(result[:, :, :-2], image[:, :, 2:], atol=1e-3)
+    np.testing.assert_allclose(result[:, :, -1], image[:, :, -1], atol=1e-3)
 
 
 def test_rotation_zoom_and_shear_keep_the_centre():
@@ -107,22 +109,22 @@ def test_flip_mirrors_about_half_of_the_images():
     maps, colour = drawn(Augmentation(flip=True), n=400)
     mirrored = maps[:, 0] < 0
     assert 0.4 < mirrored.mean() < 0.6
-    found = moved(image, maps[mirrored][:1], colour[:1])
-    np.testing.assert_allclose(found, image[:, :, ::-1], atol=1e-3)
+    result = augmented(image, maps[mirrored][:1], colour[:1])
+    np.testing.assert_allclose(result, image[:, :, ::-1], atol=1e-3)
 
 
-def test_contrast_turns_about_mid_grey_and_brightness_adds():
+def test_contrast_keeps_mid_grey_and_brightness_is_added():
     grey = np.full((1, 8, 8, 3), 127, np.uint8)
     maps, colour = drawn(Augmentation(contrast=0.5), n=1, size=8)
-    np.testing.assert_allclose(moved(grey, maps, colour), 127, atol=0.5)
+    np.testing.assert_allclose(augmented(grey, maps, colour), 127, atol=0.5)
     _, colour = drawn(Augmentation(brightness=0.2), n=2000, size=8)
     assert 50 < np.abs(colour[:, 1]).max() <= 51
     np.testing.assert_array_equal(colour[:, 0], 1)
 
 
-def test_values_stay_within_those_of_an_image():
+def test_pixels_are_clipped_to_their_range():
     maps, colour = drawn(EVERYTHING, n=1)
     colour[:] = [3.0, 0.0]
-    found = moved(picture(), maps, colour)
-    assert found.min() >= 0
-    assert found.max() <= 255
+    result = augmented(picture(), maps, colour)
+    assert result.min() >= 0
+    assert result.max() <= 255

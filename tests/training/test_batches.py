@@ -1,3 +1,5 @@
+"""Training batches: each image once per epoch, the same batches wherever training resumes, weights and targets."""
+
 import tracemalloc
 from dataclasses import replace
 from itertools import islice
@@ -26,7 +28,7 @@ def phase(**options):
 
 
 def labelled(n, classes=3):
-    """Images that carry their own row number in their first pixel."""
+    """Images with their row number in the first pixel."""
     pixels = np.zeros((n, 8, 8, 3), np.uint8)
     pixels[:, 0, 0, 0] = np.arange(n)
     return LabelledData(pixels, (np.arange(n) % classes).astype(np.int32))
@@ -37,30 +39,30 @@ def epoch_of(data, phase, epoch):
 
 
 @given(st.integers(1, 200), st.integers(1, 64))
-def test_an_epoch_is_every_image_once_in_batches_of_nearly_equal_size(n, batch_size):
+def test_an_epoch_has_every_image_once_in_batches_of_nearly_equal_size(n, batch_size):
     data = labelled(n)
-    found = epoch_of(data, phase(batch_size=batch_size), 0)
-    rows = np.concatenate([inputs[:, 0, 0, 0] for inputs, _ in found])
-    assert sorted(rows.tolist()) == list(range(n))
-    sizes = [len(targets) for _, targets in found]
+    epoch = epoch_of(data, phase(batch_size=batch_size), 0)
+    indices = np.concatenate([inputs[:, 0, 0, 0] for inputs, _ in epoch])
+    assert sorted(indices.tolist()) == list(range(n))
+    sizes = [len(targets) for _, targets in epoch]
     assert max(sizes) <= batch_size
     assert max(sizes) - min(sizes) <= 1
-    for inputs, targets in found:
+    for inputs, targets in epoch:
         np.testing.assert_array_equal(targets, inputs[:, 0, 0, 0] % 3)
 
 
-def test_an_epoch_is_the_same_wherever_the_row_is_taken_up():
+def test_an_epoch_is_the_same_wherever_training_resumes():
     data, options = labelled(50), phase(batch_size=8, augmentation=Augmentation(shift=0.1))
     whole = list(islice(batches(data, options, 3, 0), 3 * 7))[2 * 7 :]
-    taken_up = epoch_of(data, options, 2)
-    for (a, ya), (b, yb) in zip(whole, taken_up, strict=True):
+    resumed = epoch_of(data, options, 2)
+    for (a, ya), (b, yb) in zip(whole, resumed, strict=True):
         np.testing.assert_array_equal(ya, yb)
         for x, y in zip(a, b, strict=True):
             np.testing.assert_array_equal(x, y)
 
 
 @given(st.integers(1, 10**6), st.integers(1, 512))
-def test_many_steps_are_a_multiple_of_those_that_run_together(n, batch_size):
+def test_many_steps_are_a_multiple_of_the_steps_per_execution(n, batch_size):
     steps = steps_per_epoch(n, batch_size)
     least = -(-n // batch_size)
     assert least <= steps < least + STEPS_PER_EXECUTION
@@ -69,12 +71,12 @@ def test_many_steps_are_a_multiple_of_those_that_run_together(n, batch_size):
 
 
 @pytest.mark.parametrize(("n", "batch_size", "steps"), [(65, 1, 65), (72, 1, 72), (130, 2, 72), (63, 1, 63)])
-def test_no_step_is_without_an_image(n, batch_size, steps):
+def test_no_batch_is_empty(n, batch_size, steps):
     assert steps_per_epoch(n, batch_size) == steps
     assert min(len(targets) for _, targets in epoch_of(labelled(n), phase(batch_size=batch_size), 0)) >= 1
 
 
-def test_epochs_and_seeds_differ():
+def test_the_order_depends_on_epoch_and_seed():
     data = labelled(50)
     order = [
         np.concatenate([i[:, 0, 0, 0] for i, _ in epoch_of(data, phase(seed=seed), epoch)]).tolist()
@@ -83,16 +85,15 @@ def test_epochs_and_seeds_differ():
     assert order[0] != order[1] != order[2] != order[0]
 
 
-def test_targets_are_one_hot_where_labels_are_smoothed():
-    ((_, targets),) = epoch_of(labelled(6), phase(label_smoothing=0.1), 0)
+def test_targets_are_one_hot_with_label_smoothing():
+    ((inputs, targets),) = epoch_of(labelled(6), phase(label_smoothing=0.1), 0)
     assert targets.shape == (6, 3)
     assert targets.dtype == np.float32
     np.testing.assert_array_equal(targets.sum(axis=1), 1)
-    ((inputs, targets),) = epoch_of(labelled(6), phase(label_smoothing=0.1), 0)
     np.testing.assert_array_equal(targets.argmax(axis=1), inputs[:, 0, 0, 0] % 3)
 
 
-def test_smoothing_the_labels_of_many_classes_takes_memory_for_a_batch_only():
+def test_label_smoothing_needs_memory_for_one_batch_only():
     tracemalloc.start()
     next(batches(labelled(6), phase(label_smoothing=0.1), 20_000, 0))
     peak = tracemalloc.get_traced_memory()[1]
@@ -100,26 +101,26 @@ def test_smoothing_the_labels_of_many_classes_takes_memory_for_a_batch_only():
     assert peak < 6 * 20_000 * 4 * 4
 
 
-def test_balanced_weights_are_those_of_scikit_learn():
+def test_balanced_weights_equal_those_of_scikit_learn():
     labels = np.array([0, 0, 0, 0, 1, 2, 2], np.int32)
-    found = class_weights(labels, 3, "balanced")
-    np.testing.assert_allclose(found, compute_class_weight("balanced", classes=np.arange(3), y=labels), rtol=1e-6)
+    weights = class_weights(labels, 3, "balanced")
+    np.testing.assert_allclose(weights, compute_class_weight("balanced", classes=np.arange(3), y=labels), rtol=1e-6)
     assert class_weights(labels, 3, "none") is None
 
 
-def test_weights_go_with_their_labels():
+def test_each_image_has_the_weight_of_its_class():
     ((_, targets, weights),) = epoch_of(labelled(7), phase(class_weights="balanced"), 0)
     expected = class_weights(labelled(7).labels, 3, "balanced")
     np.testing.assert_array_equal(weights, expected[targets])
 
 
 @pytest.mark.parametrize("absent", [0, 2])
-def test_a_class_without_images_has_no_weight(absent):
+def test_a_class_without_images_has_weight_0(absent):
     labels = np.array([i for i in (0, 1, 2) if i != absent], np.int32)
     assert class_weights(labels, 3, "balanced")[absent] == 0
 
 
-def test_each_epoch_shows_each_image_in_one_of_its_views():
+def test_each_epoch_has_each_image_in_one_of_its_views():
     inputs = np.arange(3 * 40, dtype=np.float32)[:, None]  # row v x n + i
     data = LabelledData(inputs, (np.arange(40) % 3).astype(np.int32), views=3)
     rows = [np.concatenate([i[:, 0] for i, _ in epoch_of(data, phase(batch_size=8), e)]).astype(int) for e in (0, 1)]
@@ -131,11 +132,11 @@ def test_each_epoch_shows_each_image_in_one_of_its_views():
         np.testing.assert_array_equal(targets, inputs_of[:, 0].astype(int) % 40 % 3)
 
 
-def test_mixing_adds_the_other_image_and_the_share_and_mixes_the_targets():
+def test_mixup_adds_partners_and_fractions_and_mixes_the_targets():
     options = replace(phase(augmentation=Augmentation(shift=0.1), class_weights="balanced"), mixup=0.5)
-    ((images, maps, colour, other, shares), targets, weights), *_ = epoch_of(labelled(20), options, 0)
+    ((images, maps, colour, other, fractions), targets, weights), *_ = epoch_of(labelled(20), options, 0)
     labels = images[:, 0, 0, 0] % 3
-    assert (maps.shape, colour.shape, other.shape, shares.shape) == ((20, 8), (20, 2), (20, 1), (20, 1))
+    assert (maps.shape, colour.shape, other.shape, fractions.shape) == ((20, 8), (20, 2), (20, 1), (20, 1))
     assert sorted(other[:, 0]) == list(range(20))
     assert (targets[np.arange(20), labels] > 0).all()
     np.testing.assert_allclose(targets.sum(axis=1), 1, rtol=1e-5)
@@ -153,5 +154,5 @@ class Shaped:
     ("shape", "rows"),
     [((32, 32, 3), 256), ((96, 96, 3), 66), ((224, 224, 3), 12), ((600, 600, 3), 8), ((1280,), 256), ((62720,), 29)],
 )
-def test_fewer_large_inputs_run_at_a_time(shape, rows):
+def test_large_inputs_run_in_smaller_batches(shape, rows):
     assert inference_batch_size(Shaped(1000, *shape)) == rows

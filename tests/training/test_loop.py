@@ -1,4 +1,4 @@
-"""One phase of training on a tiny network: it learns, keeps the best epoch, and goes on after a kill bit by bit."""
+"""Trains one phase on a tiny network: it learns, keeps the best epoch, and resumes bit for bit after a kill."""
 
 import signal
 import subprocess
@@ -22,21 +22,13 @@ from crossroads.training.batches import LabelledData
 from crossroads.training.checkpoint import Checkpoints
 from crossroads.training.loop import train, validate
 from killing import Killed, StopAt
+from refusals import refused
+from tiny_networks import labelled, same
 
 pytestmark = pytest.mark.core
 
 
-def stripes(n, seed=0, size=16):
-    """Two classes that a small network can tell apart: upright and level stripes, in noise."""
-    rng = np.random.default_rng(seed)
-    labels = (np.arange(n) % 2).astype(np.int32)
-    wave = np.tile([40, 40, 200, 200], size // 4)
-    pixels = np.where(labels[:, None, None] == 0, wave[None, :, None], wave[None, None, :])
-    noisy = pixels[..., None] + rng.normal(0, 25, (n, size, size, 3))
-    return LabelledData(noisy.clip(0, 255).astype(np.uint8), labels)
-
-
-DATA, VALIDATION = stripes(96), stripes(32, seed=1)
+DATA, VALIDATION = labelled(96), labelled(32, seed=1)
 
 
 def phase(**options):
@@ -47,7 +39,7 @@ def phase(**options):
 
 
 def small():
-    """A backbone with all that has a state of its own: weights, BatchNorm's statistics, dropout's random numbers."""
+    """A backbone with every kind of state: weights, BatchNorm statistics, and the random generator of dropout."""
     images = keras.Input((16, 16, 3))
     x = images
     for width in (8, 16):
@@ -65,10 +57,6 @@ def run(folder, phase, watcher=None, identity="id", seed=0):
 
 def weights(network):
     return [keras.ops.convert_to_numpy(v).copy() for v in network.trained.variables]
-
-
-def same(a, b):
-    return all(np.array_equal(x, y) for x, y in zip(a, b, strict=True))
 
 
 @pytest.fixture(scope="module")
@@ -91,16 +79,15 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_does_not(tmp_path
 
 
 @pytest.mark.parametrize("at", [(1, 2), (2, 3), (3, 6)])
-def test_a_run_broken_off_goes_on_bit_by_bit(tmp_path, whole, at):
+def test_an_interrupted_run_resumes_bit_for_bit(tmp_path, whole, at):
     with pytest.raises(Killed):
         run(tmp_path, phase(), StopAt(*at))
     network, done = run(tmp_path, phase())
     assert same(weights(network), whole[0])
-    strip = [(r.epoch, r.loss, r.validation_loss, r.validation_accuracy, r.learning_rate) for r in done.history]
-    assert strip == [(r.epoch, r.loss, r.validation_loss, r.validation_accuracy, r.learning_rate) for r in whole[1].history]
+    assert [replace(r, seconds=0) for r in done.history] == [replace(r, seconds=0) for r in whole[1].history]
 
 
-def test_steps_that_run_together_go_on_bit_by_bit_as_well(tmp_path):
+def test_several_steps_per_execution_resume_bit_for_bit(tmp_path):
     many = phase(batch_size=1, epochs=2)
     whole, _ = run(tmp_path / "whole", many)
     with pytest.raises(Killed):
@@ -119,15 +106,15 @@ def test_the_best_epoch_is_kept(tmp_path):
     assert loss == pytest.approx(best.validation_loss, rel=1e-6)
 
 
-def test_early_stopping_ends_when_the_loss_stays_up(tmp_path):
+def test_early_stopping_ends_once_the_loss_no_longer_falls(tmp_path):
     _, done = run(tmp_path, phase(epochs=40, learning_rate=0.05, schedule="constant", early_stopping=2))
     losses = [r.validation_loss for r in done.history]
     assert len(losses) < 40
     assert len(losses) - 1 - int(np.argmin(losses)) == 2
 
 
-class HasEnough(Silent):
-    """Has enough at a step or after an epoch."""
+class Stops(Silent):
+    """Stops training at a step or after an epoch."""
 
     def __init__(self, epoch, step=None):
         self.at = (epoch, step)
@@ -141,11 +128,11 @@ class HasEnough(Silent):
             raise StopTraining
 
 
-@pytest.mark.parametrize(("watcher", "had"), [(HasEnough(2), 2), (HasEnough(3, 1), 2)], ids=["after an epoch", "in mid-epoch"])
-def test_a_watcher_that_has_enough_ends_training_with_its_epochs_so_far_for_good(tmp_path, watcher, had):
+@pytest.mark.parametrize(("watcher", "finished"), [(Stops(2), 2), (Stops(3, 1), 2)], ids=["after an epoch", "within an epoch"])
+def test_a_watcher_ends_training_for_good_with_the_finished_epochs(tmp_path, watcher, finished):
     planned = phase(epochs=5)
     network, done = run(tmp_path / "ended", planned, watcher)
-    assert [record.epoch for record in done.history] == list(range(1, had + 1))
+    assert [record.epoch for record in done.history] == list(range(1, finished + 1))
     best = done.history[done.best - 1]
     loss, accuracy = validate(network.trained, VALIDATION)
     assert (loss, accuracy) == (pytest.approx(best.validation_loss, rel=1e-6), best.validation_accuracy)
@@ -154,23 +141,23 @@ def test_a_watcher_that_has_enough_ends_training_with_its_epochs_so_far_for_good
     assert same(weights(again), weights(network))
 
 
-def test_a_watcher_that_has_enough_before_the_first_epoch_is_done_gets_its_exception(tmp_path):
+def test_a_stop_before_the_first_epoch_is_raised(tmp_path):
     with pytest.raises(StopTraining):
-        run(tmp_path, phase(), HasEnough(1, 1))
+        run(tmp_path, phase(), Stops(1, 1))
 
 
-def test_a_loss_that_is_not_finite_is_an_error(tmp_path):
-    with pytest.raises(TrainingError, match=r"must stay finite.*in another --out with a learning rate below"):
+def test_a_loss_that_is_not_finite_is_refused(tmp_path):
+    with refused("loss-not-finite", TrainingError):
         run(tmp_path, replace(phase(), learning_rate=float("inf"), schedule="constant"))
 
 
 def test_a_checkpoint_of_another_run_is_refused(tmp_path):
     run(tmp_path, phase(epochs=1), identity="one")
-    with pytest.raises(TrainingError, match="belongs to another run"):
+    with refused("checkpoint-of-another-run", TrainingError):
         run(tmp_path, phase(epochs=1), identity="two")
 
 
-def test_validate_is_the_mean_cross_entropy_and_the_share_that_is_right(tmp_path):
+def test_validate_returns_the_mean_cross_entropy_and_the_accuracy(tmp_path):
     network, _ = run(tmp_path, phase(epochs=1))
     probabilities = network.ship().predict_on_batch(VALIDATION.inputs).astype(np.float64)
     expected = -np.log(probabilities[np.arange(32), VALIDATION.labels]).mean()
@@ -179,7 +166,7 @@ def test_validate_is_the_mean_cross_entropy_and_the_share_that_is_right(tmp_path
     assert accuracy == (probabilities.argmax(1) == VALIDATION.labels).mean()
 
 
-def test_large_images_are_validated_a_few_at_a_time():
+def test_large_images_are_validated_in_small_batches():
     sizes = []
 
     class Scores:
@@ -194,13 +181,13 @@ def test_large_images_are_validated_a_few_at_a_time():
     assert max(sizes) <= 32
 
 
-def test_class_weights_and_every_schedule_train(tmp_path):
+def test_class_weights_and_every_schedule_can_train(tmp_path):
     for schedule in ("constant", "cosine", "one-cycle"):
         _, done = run(tmp_path / schedule, phase(epochs=1, schedule=schedule, class_weights="balanced", label_smoothing=0.0))
         assert np.isfinite(done.history[-1].loss)
 
 
-def test_kill_9_in_mid_epoch_then_resume_gives_the_same_bits(tmp_path, whole):
+def test_a_process_killed_within_an_epoch_resumes_bit_for_bit(tmp_path, whole):
     script = textwrap.dedent(
         """
         import os, signal, sys
@@ -224,7 +211,7 @@ def test_kill_9_in_mid_epoch_then_resume_gives_the_same_bits(tmp_path, whole):
 
 
 class OutOfMemory(Silent):
-    """A backend that cannot hold the second batch."""
+    """A backend that raises an error in the second batch."""
 
     def __init__(self, error):
         self.error = error
@@ -236,11 +223,11 @@ class OutOfMemory(Silent):
 @pytest.mark.parametrize(
     "error", [MemoryError(), RuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate")], ids=str
 )
-def test_want_of_memory_is_one_error_that_says_what_to_do(tmp_path, error):
-    with pytest.raises(TrainingError, match=r"batches of 16 in phase 'train'; use a smaller --batch-size"):
+def test_a_lack_of_memory_is_refused(tmp_path, error):
+    with refused("out-of-memory", TrainingError, received="batches of 16 in phase 'train'"):
         run(tmp_path, phase(), OutOfMemory(error))
 
 
-def test_any_other_fault_of_the_backend_stays_what_it_is(tmp_path):
+def test_any_other_error_of_the_backend_is_not_changed(tmp_path):
     with pytest.raises(RuntimeError, match="no such kernel"):
         run(tmp_path, phase(), OutOfMemory(RuntimeError("no such kernel")))

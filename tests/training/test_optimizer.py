@@ -1,4 +1,4 @@
-"""Each rule does what it says, and nothing else."""
+"""Adam with rules: learning rates, decays, unfreezing, averages and schedules."""
 
 import keras
 import numpy as np
@@ -21,7 +21,7 @@ def gradients(step):
 
 
 def values(optimizer, steps, made=None, grads=gradients):
-    """The values of both variables after each step, the first ones included."""
+    """Returns the values of both variables before the first step and after each step."""
     made = made or variables()
     optimizer.build(made)
     course = [[keras.ops.convert_to_numpy(v).copy() for v in made]]
@@ -31,7 +31,7 @@ def values(optimizer, steps, made=None, grads=gradients):
     return course
 
 
-def nothing(step):
+def zeros(step):
     return [keras.ops.zeros((4, 3)), keras.ops.zeros((3,))]
 
 
@@ -43,7 +43,7 @@ def test_without_rules_it_is_adam():
             np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-6)
 
 
-def test_with_a_decay_it_is_adamw():
+def test_with_weight_decay_it_is_adamw():
     for ours, theirs in zip(
         values(RuledAdam([Rule(decay=0.3), Rule(decay=0.3)], 0.1), 5),
         values(keras.optimizers.AdamW(learning_rate=0.1, weight_decay=0.3), 5),
@@ -53,25 +53,25 @@ def test_with_a_decay_it_is_adamw():
             np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-6)
 
 
-def test_a_share_is_a_smaller_learning_rate():
-    shared = values(RuledAdam([Rule(share=0.25), Rule()], 0.1), 4)
+def test_a_rate_is_a_factor_of_the_learning_rate():
+    scaled = values(RuledAdam([Rule(rate=0.25), Rule()], 0.1), 4)
     slow, fast = values(RuledAdam([Rule(), Rule()], 0.025), 4), values(RuledAdam([Rule(), Rule()], 0.1), 4)
-    np.testing.assert_allclose(shared[-1][0], slow[-1][0], atol=1e-6)
-    np.testing.assert_allclose(shared[-1][1], fast[-1][1], atol=1e-6)
+    np.testing.assert_allclose(scaled[-1][0], slow[-1][0], atol=1e-6)
+    np.testing.assert_allclose(scaled[-1][1], fast[-1][1], atol=1e-6)
 
 
-def test_a_pull_brings_a_weight_back_to_where_it_was_when_the_optimizer_was_built():
+def test_a_pull_decays_a_weight_to_its_first_value():
     made = variables()
     optimizer = RuledAdam([Rule(pull=0.5), Rule()], 0.1)
     first = values(optimizer, 0, made)[0]
     for variable in made:
         variable.assign(variable + 1)
-    optimizer.apply(nothing(0), made)
+    optimizer.apply(zeros(0), made)
     np.testing.assert_allclose(keras.ops.convert_to_numpy(made[0]) - first[0], 1 - 0.1 * 0.5, rtol=1e-4)
     np.testing.assert_allclose(keras.ops.convert_to_numpy(made[1]) - first[1], 1, rtol=1e-5)
 
 
-def test_a_weight_keeps_its_bits_until_it_opens_and_then_moves_without_a_leap():
+def test_a_weight_keeps_its_bits_until_it_is_unfrozen_and_then_moves_without_a_jump():
     made = variables()
     made[0].assign(np.array([[-0.0, 0.0, 1e-40]] * 4, np.float32))
     course = values(RuledAdam([Rule(opens=3, decay=0.1), Rule()], 0.1), 6, made)
@@ -82,7 +82,7 @@ def test_a_weight_keeps_its_bits_until_it_opens_and_then_moves_without_a_leap():
     assert not np.array_equal(course[1][1], course[0][1])
 
 
-def test_the_average_follows_the_weights_and_begins_with_the_first_step():
+def test_the_average_follows_the_weights_from_the_first_step():
     optimizer = RuledAdam([Rule(), Rule()], 0.1, average=0.5)
     course = values(optimizer, 6)
     expected = np.zeros((4, 3))
@@ -93,7 +93,7 @@ def test_the_average_follows_the_weights_and_begins_with_the_first_step():
     assert RuledAdam([], 0.1).averages == []
 
 
-def test_first_values_are_no_state():
+def test_first_values_are_not_part_of_the_state():
     optimizer = RuledAdam([Rule(pull=0.5), Rule()], 0.1)
     optimizer.build(variables())
     assert len(optimizer.variables) - len(optimizer.state) == 1
@@ -107,38 +107,38 @@ def rates(options, steps=100):
 
 
 @pytest.mark.parametrize("name", ["cosine", "one-cycle"])
-def test_the_rate_rises_to_its_peak_and_falls_to_nothing(name):
-    found = rates({"schedule": name, "warm_up": 0.2})
-    assert found[0] == pytest.approx(0.002)
-    assert found.argmax() == 20
-    assert found.max() == pytest.approx(0.2)
-    assert (np.diff(found[:21]) > 0).all()
-    assert (np.diff(found[21:]) < 0).all()
-    assert found[-1] == pytest.approx(0, abs=1e-7)
+def test_the_rate_rises_to_its_peak_and_falls_to_0(name):
+    rate = rates({"schedule": name, "warm_up": 0.2})
+    assert rate[0] == pytest.approx(0.002)
+    assert rate.argmax() == 20
+    assert rate.max() == pytest.approx(0.2)
+    assert (np.diff(rate[:21]) > 0).all()
+    assert (np.diff(rate[21:]) < 0).all()
+    assert rate[-1] == pytest.approx(0, abs=1e-7)
 
 
-def test_without_a_warm_up_the_rate_begins_at_its_peak():
-    found = rates({"schedule": "cosine"})
-    assert found[0] == pytest.approx(0.2)
-    assert found[50] == pytest.approx(0.1)
+def test_without_a_warm_up_the_rate_starts_at_its_peak():
+    rate = rates({"schedule": "cosine"})
+    assert rate[0] == pytest.approx(0.2)
+    assert rate[50] == pytest.approx(0.1)
 
 
 def test_a_constant_rate_is_constant_after_its_warm_up():
     np.testing.assert_array_equal(rates({"schedule": "constant"}), 0.2)
-    found = rates({"schedule": "constant", "warm_up": 0.1})
-    np.testing.assert_allclose(found[10:], 0.2, rtol=1e-6)
-    assert found[0] < 0.01
+    rate = rates({"schedule": "constant", "warm_up": 0.1})
+    np.testing.assert_allclose(rate[10:], 0.2, rtol=1e-6)
+    assert rate[0] < 0.01
 
 
-def test_rules_go_from_the_head_down():
+def test_rules_depend_on_the_depth_below_the_head():
     made = network()
     options = {"layer_decay": 0.5, "weight_decay": 0.1, "l2_sp": 0.2, "unfreeze": "gradual"}
     made.trained.trainable = True
     trained = made.trained.trainable_variables
-    found = dict(zip([v.path for v in trained], rules(made.blocks, trained, phase(**options), 60), strict=True))
-    for path, rule in found.items():
+    by_path = dict(zip([v.path for v in trained], rules(made.blocks, trained, phase(**options), 60), strict=True))
+    for path, rule in by_path.items():
         depth = 0 if path.startswith("head") else 1 if "2" in path else 2
-        assert rule.share == 0.5**depth
+        assert rule.rate == 0.5**depth
         assert rule.decay == (0.1 if path.endswith("kernel") else 0)
         assert rule.pull == (0.2 if depth else 0)
         assert rule.opens == (0, 10, 20)[depth]
@@ -146,11 +146,11 @@ def test_rules_go_from_the_head_down():
     assert set(plain) == {Rule()}
 
 
-def test_a_wide_head_is_finetuned_at_a_smaller_rate():
+def test_a_wide_head_is_finetuned_at_a_lower_rate():
     made = network(extra=keras.layers.Dense(4 * WIDE, name="wide"))
     trained = made.trained.trainable_variables
-    found = {v.path: rule.share for v, rule in zip(trained, rules(made.blocks, trained, phase(layer_decay=0.5), 60), strict=True)}
-    assert found["head/kernel"] == 1 / 4
-    assert found["head/bias"] == 1
-    (alone,) = {rule.share for rule in rules(made.blocks, trained, phase(name="head"), 60)}
-    assert alone == 1  # the notes' head is trained as they train it
+    by_path = {v.path: rule.rate for v, rule in zip(trained, rules(made.blocks, trained, phase(layer_decay=0.5), 60), strict=True)}
+    assert by_path["head/kernel"] == 1 / 4
+    assert by_path["head/bias"] == 1
+    (alone,) = {rule.rate for rule in rules(made.blocks, trained, phase(name="head"), 60)}
+    assert alone == 1  # a head trained alone has the full rate

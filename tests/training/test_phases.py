@@ -1,4 +1,4 @@
-"""Phases in turn: each kind goes on after a kill bit by bit, a finished one is loaded, a solved head is what `solve` returns."""
+"""Phases in sequence: each kind resumes bit for bit, a finished phase is loaded, and a solved head equals that of `solve`."""
 
 import keras
 import numpy as np
@@ -17,6 +17,7 @@ from crossroads.training.checkpoint import Checkpoints
 from crossroads.training.loop import validate
 from crossroads.training.phases import run_phase
 from killing import Killed
+from refusals import refused
 from tiny_networks import KilledAfter, labelled, network, networks, phase, same, weights
 
 SOLVE = Solve("head", "none", 0)
@@ -24,7 +25,7 @@ PIXELS = labelled(48), labelled(16, seed=1)
 
 
 def features(made, views=1):
-    """The same images as features of the frozen part; further views are darker."""
+    """The same images as features of the frozen part. Further views are darker."""
     train, held_out = PIXELS
     seen = [made.frozen.predict_on_batch((train.inputs // (v + 1)).astype(np.uint8)) for v in range(views)]
     return LabelledData(np.concatenate(seen), train.labels, views), LabelledData(
@@ -33,7 +34,7 @@ def features(made, views=1):
 
 
 def run(folder, plan, freeze=None, watcher=None, views=1, kind="linear"):
-    """Every phase of a plan in turn, and what all of them left."""
+    """Runs every phase of a plan, and returns the last network and the results of all phases as one."""
     frozen_to = networks(kind)
     history, best, head = [], 0, None
     for number, one in enumerate(plan):
@@ -62,8 +63,8 @@ EVERYTHING = phase(
     augmentation=Augmentation(shift=0.1),
 )
 KINDS = {
-    "solved, then tuned with every option": ((SOLVE, EVERYTHING), None, 1, "linear", ("tune", 1)),
-    "broken off after the solved head": ((SOLVE, phase(epochs=1)), None, 1, "linear", ("head", 1)),
+    "solved, then finetuned with every option": ((SOLVE, EVERYTHING), None, 1, "linear", ("tune", 1)),
+    "interrupted after the solved head": ((SOLVE, phase(epochs=1)), None, 1, "linear", ("head", 1)),
     "frozen below, BatchNorm trained": ((SOLVE, phase(train_batchnorm=True, ema=0.5)), "relu1", 1, "linear", ("tune", 1)),
     "views of features, a head of two layers": (
         (phase(name="head", mixup=0.2),),
@@ -77,7 +78,7 @@ KINDS = {
 
 @pytest.mark.core
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_run_killed_between_epochs_goes_on_bit_by_bit(tmp_path, kind):
+def test_a_run_killed_between_epochs_resumes_bit_for_bit(tmp_path, kind):
     plan, freeze, views, head, at = KINDS[kind]
     whole, done = run(tmp_path / "whole", plan, freeze, views=views, kind=head)
     with pytest.raises(Killed):
@@ -89,7 +90,7 @@ def test_a_run_killed_between_epochs_goes_on_bit_by_bit(tmp_path, kind):
     assert resumed.head == done.head
 
 
-def test_a_finished_phase_is_loaded_and_not_done_again(tmp_path, monkeypatch):
+def test_a_finished_phase_is_loaded(tmp_path, monkeypatch):
     plan = (SOLVE, phase(epochs=1))
     first, done = run(tmp_path, plan)
     monkeypatch.setattr(heads, "solve", None)
@@ -99,7 +100,7 @@ def test_a_finished_phase_is_loaded_and_not_done_again(tmp_path, monkeypatch):
     assert loaded == done
 
 
-def test_history_names_the_phases_and_best_is_the_record_that_is_kept(tmp_path):
+def test_the_network_has_the_weights_of_the_best_epoch(tmp_path):
     made, done = run(tmp_path, (SOLVE, phase(epochs=3)))
     assert [(r.phase, r.epoch) for r in done.history] == [("head", 1), ("tune", 1), ("tune", 2), ("tune", 3)]
     kept = done.history[done.best - 1]
@@ -108,7 +109,7 @@ def test_history_names_the_phases_and_best_is_the_record_that_is_kept(tmp_path):
 
 
 @pytest.mark.core
-def test_what_is_validated_and_kept_is_the_average_of_the_weights(tmp_path):
+def test_the_average_of_the_weights_is_validated_and_kept(tmp_path):
     planned = phase(epochs=3, ema=0.95, learning_rate=0.02, schedule="constant")
     made, done = run(tmp_path, (planned,))
     kept = done.history[done.best - 1]
@@ -118,10 +119,10 @@ def test_what_is_validated_and_kept_is_the_average_of_the_weights(tmp_path):
 
 
 @pytest.mark.core
-def test_a_solved_head_is_the_one_of_the_features(tmp_path):
+def test_a_solved_head_equals_that_of_its_features(tmp_path):
     made, done = run(tmp_path, (SOLVE,))
     whole = network("relu2")
-    seen, tested = (whole.frozen.predict_on_batch(side.inputs) for side in PIXELS)
+    seen, tested = (whole.frozen.predict_on_batch(data.inputs) for data in PIXELS)
     expected = heads.solve(seen, PIXELS[0].labels, tested, PIXELS[1].labels, 2)
     scores = made.trained.predict_on_batch(features(made)[1].inputs)
     np.testing.assert_allclose(scores, tested @ expected.kernel + expected.bias, atol=1e-4)
@@ -156,41 +157,39 @@ def test_groups_of_the_data_are_left_out_together(tmp_path, monkeypatch):
     np.testing.assert_array_equal(seen["groups"], np.arange(48) // 4)
 
 
-def test_a_pull_to_the_start_keeps_weights_nearer_to_it(tmp_path):
-    def moved(name, **options):
+def test_l2_sp_keeps_weights_nearer_to_their_first_values(tmp_path):
+    def distance(name, **options):
         made, _ = run(tmp_path / name, (phase(epochs=3, schedule="constant", learning_rate=0.01, **options),))
         kernel = next(v for v in made.trained.weights if v.path == "conv1/kernel")
         start = next(v for v in network().trained.weights if v.path == "conv1/kernel")
         return float(np.abs(np.array(kernel) - np.array(start)).mean())
 
-    assert moved("pulled", l2_sp=30.0) < 0.7 * moved("free")
+    assert distance("l2-sp", l2_sp=30.0) < 0.7 * distance("free")
 
 
-def test_a_head_that_is_not_linear_is_refused(tmp_path):
+def test_a_nonlinear_head_cannot_be_solved(tmp_path):
     inputs = keras.Input((8,))
     bent = keras.Model(inputs, layers.Dense(2, activation="relu", name="head")(inputs))
     made = Network(None, bent, 8, ((bent.get_layer("head"),),), bent, None)
-    with pytest.raises(TrainingError, match="one dense layer with a bias on a vector of features; received Dense"):
+    with refused("head-not-linear", TrainingError, received="Dense"):
         run_phase(made, SOLVE, *PIXELS, Checkpoints(tmp_path), "id", Silent())
 
 
 def test_a_solved_head_of_another_run_is_refused(tmp_path):
     run(tmp_path, (SOLVE,))
     made = network("relu2")
-    with pytest.raises(TrainingError, match="belongs to another run"):
+    with refused("checkpoint-of-another-run", TrainingError):
         run_phase(made, SOLVE, *features(made), Checkpoints(tmp_path / "phase-0"), "other", Silent())
 
 
 @pytest.mark.core
-def test_moving_images_where_there_are_features_is_refused(tmp_path):
+def test_augmenting_features_is_refused(tmp_path):
     planned = phase(name="head", augmentation=Augmentation(shift=0.1))
-    with pytest.raises(
-        TrainingError, match=r"before the frozen part .*received Augmentation.*'head'; make the features of several views"
-    ):
+    with refused("augmentation-of-features", TrainingError):
         run(tmp_path, (planned,), "relu2")
 
 
-def test_a_head_on_standardised_features_gives_the_scores_of_the_solved_one(tmp_path):
+def test_a_head_on_standardized_features_gives_the_same_scores(tmp_path):
     plain, standardised = network("relu2"), network("relu2", tuned=True)
     features = LabelledData(plain.frozen.predict_on_batch(PIXELS[0].inputs), PIXELS[0].labels)
     head = next(layer for layer in standardised.trained.layers if layer.name == "head_standardise")

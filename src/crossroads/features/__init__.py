@@ -1,1 +1,1 @@
-"""What the frozen part of a network finds in images: computed once, kept, and shared by runs."""
+"""Features of the frozen part of a network: computed once, cached on disk, and shared by runs."""

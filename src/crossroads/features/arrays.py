@@ -1,4 +1,4 @@
-"""Arrays of features: the protocol that heads and training read from, and rows of the cache on disk."""
+"""Arrays of features: the protocol that heads and training read from, and features on disk."""
 
 from __future__ import annotations
 
@@ -12,55 +12,58 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-RELEASE = 1 << 28
-"""Bytes read from the memory map after which its pages are given back, so that they do not count as this process's memory."""
+RELEASE_BYTES = 1 << 28
+"""Bytes read from a memory map after which its pages are released, so that they do not count as memory of this process."""
 
 
 class Indexable(Protocol):
-    """An array, a memory map, or rows of the feature cache: what can be asked for its shape and for some of its rows."""
+    """An array, a memory map, or `StoredFeatures`: anything with a shape whose rows can be indexed."""
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Rows first."""
+        """The number of rows comes first."""
         ...
 
-    def __getitem__(self, rows: Any, /) -> Any:
-        """The rows of a slice or of an array of indices."""
+    def __getitem__(self, index: Any, /) -> Any:
+        """Returns the rows of a slice or of an array of indices."""
         ...
 
 
 class StoredFeatures(Sequence[Any]):
-    """Rows of a file of features, float32, read when they are asked for.
+    """Features in a file, read on demand as float32.
+
+    Args:
+        path: The file.
+        shape: Of one row.
+        stored: The type in the file.
+        rows: int64 (n,), the rows of the file, in order.
 
     Attributes:
-        shape: (n, ...), of all rows.
+        shape: (n, ...).
     """
 
     dtype = np.dtype(np.float32)
 
-    def __init__(self, path: Path, shape: tuple[int, ...], stored: np.dtype[Any], numbers: NDArray[np.int64]) -> None:
-        self._numbers, self._stored, self._row = numbers, stored, shape
-        self.shape = (len(numbers), *shape)
-        most = int(numbers.max()) + 1 if len(numbers) else 0
-        self._map = np.memmap(path, stored, "r", shape=(most, *shape)) if most and prod(shape) else np.empty((most, *shape), stored)
-        self._read = 0
+    def __init__(self, path: Path, shape: tuple[int, ...], stored: np.dtype[Any], rows: NDArray[np.int64]) -> None:
+        self._rows = rows
+        self.shape = (len(rows), *shape)
+        count = int(rows.max()) + 1 if len(rows) else 0
+        self._map = (
+            np.memmap(path, stored, "r", shape=(count, *shape)) if count and prod(shape) else np.empty((count, *shape), stored)
+        )
+        self._read_bytes = 0
 
     def __len__(self) -> int:
-        return len(self._numbers)
+        return len(self._rows)
 
-    @property
-    def ndim(self) -> int:
-        """Number of axes."""
-        return len(self.shape)
-
-    def __getitem__(self, rows: Any) -> Any:
-        """float32: one row of shape ``shape[1:]`` for a number, else (m, ...) for a slice or an array of numbers."""
-        chosen = self._numbers[rows]
+    def __getitem__(self, index: Any) -> Any:
+        """Returns float32: one row of shape ``shape[1:]`` for a number, or (m, ...) for a slice or an array."""
+        chosen = self._rows[index]
         if np.ndim(chosen) and len(chosen) and chosen[-1] - chosen[0] == len(chosen) - 1 and (np.diff(chosen) == 1).all():
             chosen = slice(int(chosen[0]), int(chosen[-1]) + 1)
         values = np.array(self._map[chosen], np.float32)
-        self._read += values.nbytes
-        if self._read > RELEASE:
+        self._read_bytes += values.nbytes
+        if self._read_bytes > RELEASE_BYTES:
             self._release()
         return values
 
@@ -68,7 +71,7 @@ class StoredFeatures(Sequence[Any]):
         return np.asarray(self[:], dtype)
 
     def _release(self) -> None:
-        self._read = 0
+        self._read_bytes = 0
         mapped = getattr(self._map, "_mmap", None)
         if mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
             with suppress(OSError, ValueError):

@@ -1,4 +1,4 @@
-"""The cache of features and of graphs on the disk: content-addressed, shared by runs, within a limit."""
+"""The cache of features and inference graphs on disk: content-addressed, shared by runs, and limited in size."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,36 +17,39 @@ from typing import Any, Literal
 from filelock import FileLock, Timeout
 
 from crossroads.data.images import Resize
-from crossroads.errors import FeatureError
+from crossroads.errors import FeatureError, option
 from crossroads.features.store import Store, unwritable
 from crossroads.recipe import Augmentation
 
 FOLDER_VARIABLE, LIMIT_VARIABLE = "CROSSROADS_CACHE", "CROSSROADS_CACHE_LIMIT"
-"""Environment variables: where the cache is, and how many bytes it may take."""
+"""Environment variables: the folder of the cache, and its limit in bytes."""
 
-MOST = 20 * 10**9
-"""Bytes that the cache may take where nothing else is said; a quarter of what the disk has for it where that is less."""
+DEFAULT_LIMIT = 20 * 10**9
+"""Bytes that the cache may take by default; a quarter of the disk space available to it if that is less."""
 
 UNFINISHED_SECONDS = 3600
-"""Age from which a graph that was not finished is taken for left over; a younger one may be in the making."""
+"""Age from which an unfinished graph counts as abandoned; a younger one may be in the making."""
+
+GRAPH = "graph"
+"""Name of an entry that is an inference graph."""
 
 _VERSION = 2
-_HELD: dict[tuple[int, Path], FileLock] = {}  # by process and store: of those that this process uses, until it ends
+_HELD: dict[tuple[int, Path], FileLock] = {}  # locks on the stores that this process uses, by process and store, until it ends
 
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """All that decides what a row of features is, but for the image and the number of its view.
+    """Everything that determines a feature, except the image and the number of its view.
 
     Attributes:
-        weights: Digest of what the frozen part computes: its layers and weights.
-        preprocessing: What is done to pixels first, in words.
+        weights: Digest of the function of the frozen part: its layers and weights.
+        preprocessing: Description of the preprocessing.
         resize: How an image becomes a square.
-        cut: Where the frozen part ends.
-        pooling: How its last map becomes a vector; ``map`` where it stays one.
-        augmentation: How far the views after the first are moved; None where there is one view only.
-        dtype: What rows are kept as.
-        computed_by: The programs that computed them, with their versions: others round in another way.
+        cut: The layer that ends the frozen part.
+        pooling: How the last map becomes a vector; ``map`` if it stays a map.
+        augmentation: The limits of the augmentation of further views; None for a single view.
+        dtype: The type in which features are stored.
+        computed_by: The libraries that computed them, with their versions, since each rounds differently.
     """
 
     weights: str
@@ -64,20 +67,16 @@ class Key:
         return hashlib.blake2b(json.dumps([_VERSION, asdict(self)], sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
-GRAPH = "graph"
-"""What a graph of the inference engine is called among the entries."""
-
-
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One thing in the cache.
+    """One entry of the cache.
 
     Attributes:
-        name: What it is, for people.
-        rows: How many rows of features; 0 for a graph.
-        bytes: Room it takes.
-        used: When it was last used, local time.
-        folder: Where it is.
+        name: A readable name.
+        rows: Number of cached features; 0 for a graph.
+        bytes: Size on disk.
+        used: When it was last used, in local time.
+        folder: Its folder.
     """
 
     name: str
@@ -87,7 +86,7 @@ class Entry:
     folder: Path
 
     def to_json(self) -> dict[str, Any]:
-        """As plain values."""
+        """Returns plain values."""
         return asdict(self) | {"folder": str(self.folder)}
 
 
@@ -95,32 +94,28 @@ class Cache:
     """The cache in one folder.
 
     Args:
-        folder: Where; None for ``$CROSSROADS_CACHE``, else ``crossroads`` in the user's cache folder.
-        limit: Bytes it may take; None for ``$CROSSROADS_CACHE_LIMIT``, else 20 GB or, where that is less, a quarter of what is
-            free on the disk and of what the cache takes now.
+        folder: None for ``$CROSSROADS_CACHE``, or ``crossroads`` in the user's cache folder if that is not set.
+        limit: In bytes; None for ``$CROSSROADS_CACHE_LIMIT``, or if that is not set 20 GB, or a quarter of the disk space that is
+            free or taken by the cache if that is less.
 
     Raises:
-        FeatureError: The limit is no number of bytes, or the folder cannot be made.
+        FeatureError: The limit is not a number of bytes, or the folder cannot be created.
     """
 
     def __init__(self, folder: Path | None = None, limit: int | None = None) -> None:
-        self.folder = folder or _folder()
+        self.folder = folder or _default_folder()
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise FeatureError(
-                "the cache of features needs a folder",
-                received=f"{self.folder} ({error.strerror})",
-                hint=f"set {FOLDER_VARIABLE} to a folder that can be written",
-            ) from error
-        self.limit = self._usual_limit() if limit is None else limit
+            raise unwritable(self.folder, error) from error
+        self.limit = self._default_limit() if limit is None else limit
         self._lock = FileLock(self.folder / "cache.lock")
 
     def store(self, key: Key, shape: tuple[int, ...]) -> Store:
-        """The store of one kind of features, made where there is none; it is not removed while this process lives.
+        """Returns the store of one kind of features, creating it if needed. It is not removed while this process lives.
 
         Args:
-            key: What the features are.
+            key: Identifies the features.
             shape: Of one row.
 
         Raises:
@@ -135,44 +130,48 @@ class Cache:
             return Store(folder, shape, key.dtype)
 
     def has_room(self, store: Store, rows: int) -> bool:
-        """Whether `rows` more rows of a store fit as things are."""
+        """Returns whether `rows` more rows of a store fit without removing anything."""
         needed = rows * store.row_bytes
-        return self._taken() + needed <= self.limit and needed <= shutil.disk_usage(self.folder).free
+        return self._size() + needed <= self.limit and needed <= shutil.disk_usage(self.folder).free
 
     def require_room(self, store: Store, rows: int) -> None:
-        """Make room for `rows` more rows of a store, at the cost of what was not used for longest.
+        """Makes room for `rows` more rows of a store by removing the least recently used entries.
 
         Raises:
-            FeatureError: They cannot fit, whatever is removed of what no process uses, and nothing is removed then; or the cache
-                cannot be written.
+            FeatureError: They do not fit even if every entry that no process uses is removed. Nothing is removed then.
+                Or the cache cannot be written.
         """
-        needed = rows * store.row_bytes
-        own = _size(store.folder)
+        needed, own = rows * store.row_bytes, _folder_size(store.folder)
+        limit = f"features must fit into the cache, which may take {self.limit / 1e9:,.2f} GB"
         if own + needed > self.limit:
+            shape = "x".join(map(str, store.shape))
             raise FeatureError(
-                f"features must fit into the cache, which may take {self.limit / 1e9:,.2f} GB",
-                received=f"{(own + needed) / 1e9:,.2f} GB for {len(store) + rows:,} rows of {_by(store.shape)} numbers",
-                hint=f"set {LIMIT_VARIABLE} to more bytes, use --feature-type float16, a smaller pooling, a cut with a smaller "
-                "map, or `crossroads cache clear`",
+                limit,
+                code="cache-too-small",
+                received=f"{(own + needed) / 1e9:,.2f} GB for {len(store) + rows:,} rows of {shape} numbers",
+                hint=f"set {LIMIT_VARIABLE} to more bytes, use {option('feature_type')} float16, a smaller pooling, a cut with a "
+                "smaller map, or `crossroads cache clear`",
             )
         free = shutil.disk_usage(self.folder).free
         with self._locked():
-            entries = sorted(self._entries(), key=lambda entry: _used(entry.folder))
-            spare = [entry for entry in entries if entry.folder != store.folder and _is_unused(entry.folder)]
-            total, spared = (sum(entry.bytes for entry in some) for some in (entries, spare))
-            if needed > free + spared:
+            entries = sorted(self._entries(), key=lambda entry: _last_used(entry.folder))
+            unused = [entry for entry in entries if entry.folder != store.folder and _is_unused(entry.folder)]
+            total, removable = (sum(entry.bytes for entry in some) for some in (entries, unused))
+            if needed > free + removable:
                 raise FeatureError(
                     "features must fit on the disk",
+                    code="no-disk-space",
                     received=f"{needed / 1e9:,.2f} GB for {rows:,} rows, and {free / 1e9:,.2f} GB free in {self.folder}",
-                    hint=f"make room, or set {FOLDER_VARIABLE} to a folder on another disk",
+                    hint=f"free some space, or set {FOLDER_VARIABLE} to a folder on another disk",
                 )
-            if total - spared + needed > self.limit:
+            if total - removable + needed > self.limit:
                 raise FeatureError(
-                    f"features must fit into the cache, which may take {self.limit / 1e9:,.2f} GB",
-                    received=f"{needed / 1e9:,.2f} GB for {rows:,} rows, beside {(total - spared) / 1e9:,.2f} GB that are in use",
+                    limit,
+                    code="cache-in-use",
+                    received=f"{needed / 1e9:,.2f} GB for {rows:,} rows, and {(total - removable) / 1e9:,.2f} GB in use",
                     hint=f"set {LIMIT_VARIABLE} to more bytes, or wait until other processes end",
                 )
-            for entry in spare:
+            for entry in unused:
                 if total + needed <= self.limit and needed <= free:
                     break
                 if _removed(entry.folder):
@@ -180,37 +179,36 @@ class Cache:
 
     @property
     def graphs(self) -> Path:
-        """Where graphs are kept, each in a folder of its own."""
+        """The folder of the inference graphs, each in its own folder."""
         return self.folder / "graphs"
 
     def info(self) -> list[Entry]:
-        """Everything in the cache, the last used first."""
-        return sorted(self._entries(), key=lambda entry: -_used(entry.folder))
+        """Returns every entry, the most recently used first."""
+        return sorted(self._entries(), key=lambda entry: -_last_used(entry.folder))
 
     def clear(self) -> int:
-        """Remove all that no process is using; returns the bytes that became free. Raises `FeatureError` where it cannot."""
+        """Removes every entry that no process uses, and returns the bytes freed. Raises `FeatureError` if the disk fails."""
         with self._locked():
             return sum(entry.bytes for entry in self._entries() if _removed(entry.folder))
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        """No other process changes what there is meanwhile. A fault of the disk is one clear error."""
+        """Keeps other processes from changing the entries, and turns an error of the disk into a `FeatureError`."""
         try:
             with self._lock:
                 yield
         except OSError as error:
             raise unwritable(self.folder, error) from error
 
-    def _usual_limit(self) -> int:
-        disk = shutil.disk_usage(self.folder).free + self._taken()
-        return _named_limit() or min(MOST, disk // 4)
+    def _default_limit(self) -> int:
+        available = shutil.disk_usage(self.folder).free + self._size()
+        return _limit_variable() or min(DEFAULT_LIMIT, available // 4)
 
-    def _taken(self) -> int:
-        """Bytes that the cache takes."""
+    def _size(self) -> int:
         return sum(entry.bytes for entry in self._entries())
 
     def _hold(self, folder: Path) -> None:
-        """Mark a store as in use: a lock that goes when this process does, however it ends. Files of gone ones are removed."""
+        """Marks a store as used by a lock that ends with this process, however it ends. Locks of ended processes are removed."""
         os.utime(folder / "key.json")
         held = _HELD.get((os.getpid(), folder))
         if held is not None and Path(held.lock_file).exists():
@@ -227,19 +225,17 @@ class Cache:
         for path in sorted((self.folder / "features").glob("*/key.json")):
             with suppress(OSError, ValueError, KeyError, TypeError):
                 facts = json.loads(path.read_text(encoding="utf-8"))
-                key, shape = facts["key"], facts["shape"]
-                rows = (path.parent / "index").stat().st_size // 32 if (path.parent / "index").exists() else 0
-                name = (
-                    f"{key['preprocessing'].partition(':')[0]} {key['cut']} {key['resize']['size']} px {'x'.join(map(str, shape))}"
-                )
-                yield Entry(name, rows, _size(path.parent), _shown(path.parent), path.parent)
+                key, shape = facts["key"], "x".join(map(str, facts["shape"]))
+                index = path.parent / "index"
+                rows = index.stat().st_size // 32 if index.exists() else 0
+                name = f"{key['preprocessing'].partition(':')[0]} {key['cut']} {key['resize']['size']} px {shape}"
+                yield _entry(name, rows, path.parent)
         for folder in sorted(self.graphs.glob("*/")):
-            if folder.name.startswith(".") and time.time() - _used(folder) < UNFINISHED_SECONDS:
-                continue
-            yield Entry(GRAPH, 0, _size(folder), _shown(folder), folder)
+            if not folder.name.startswith(".") or time.time() - _last_used(folder) >= UNFINISHED_SECONDS:
+                yield _entry(GRAPH, 0, folder)
 
 
-def _folder() -> Path:
+def _default_folder() -> Path:
     named = os.environ.get(FOLDER_VARIABLE)
     if named:
         return Path(named).expanduser()
@@ -247,8 +243,8 @@ def _folder() -> Path:
     return (Path(home) if home else Path("~/.cache").expanduser()) / "crossroads"
 
 
-def _named_limit() -> int | None:
-    """Bytes, from the environment; None where it says nothing."""
+def _limit_variable() -> int | None:
+    """Returns the limit from the environment, or None if it is not set."""
     named = os.environ.get(LIMIT_VARIABLE)
     if not named:
         return None
@@ -257,15 +253,21 @@ def _named_limit() -> int | None:
     except (ValueError, OverflowError):
         limit = 0
     if limit <= 0:
-        raise FeatureError(f"{LIMIT_VARIABLE} must be a number of bytes above 0", received=repr(named), hint="use such as 20e9")
+        raise FeatureError(
+            f"{LIMIT_VARIABLE} must be a number of bytes above 0",
+            code="cache-limit-invalid",
+            received=repr(named),
+            hint="use a number such as 20e9",
+        )
     return limit
 
 
-def _by(shape: Iterable[int]) -> str:
-    return "x".join(map(str, shape))
+def _entry(name: str, rows: int, folder: Path) -> Entry:
+    used = time.strftime("%Y-%m-%d %H:%M", time.localtime(_last_used(folder)))
+    return Entry(name, rows, _folder_size(folder), used, folder)
 
 
-def _size(folder: Path) -> int:
+def _folder_size(folder: Path) -> int:
     size = 0
     for path in folder.rglob("*"):
         with suppress(OSError):
@@ -273,24 +275,21 @@ def _size(folder: Path) -> int:
     return size
 
 
-def _used(folder: Path) -> float:
-    mark = folder / "key.json"
+def _last_used(folder: Path) -> float:
+    key = folder / "key.json"
     with suppress(OSError):
-        return (mark if mark.exists() else folder).stat().st_mtime
+        return (key if key.exists() else folder).stat().st_mtime
     return 0.0
 
 
-def _shown(folder: Path) -> str:
-    return time.strftime("%Y-%m-%d %H:%M", time.localtime(_used(folder)))
-
-
 def _is_unused(folder: Path) -> bool:
-    """Whether no process holds a folder."""
-    return all([_released(path) for path in (folder / "users").glob("*.lock")])  # noqa: C419 (each is tried: what is left over goes)
+    """Returns whether no process holds a folder."""
+    # A list, so that every abandoned lock is removed.
+    return all([_released(path) for path in (folder / "users").glob("*.lock")])  # noqa: C419
 
 
 def _removed(folder: Path) -> bool:
-    """Remove a folder unless a process holds it; whether it went."""
+    """Removes a folder unless a process holds it, and returns whether it is gone."""
     if not _is_unused(folder):
         return False
     shutil.rmtree(folder, ignore_errors=True)
@@ -298,11 +297,11 @@ def _removed(folder: Path) -> bool:
 
 
 def _released(path: Path) -> bool:
-    """Remove a lock that no process holds any more; whether that was so. Nobody takes one but under the lock of the cache."""
+    """Removes a lock that no process holds any more, and returns whether that was so. Call it under the lock of the cache."""
     lock = FileLock(path)
     try:
         lock.acquire(timeout=0)
-    except (Timeout, OSError):  # one that cannot be tried counts as held
+    except (Timeout, OSError):  # a lock that cannot be tried counts as held
         return False
     lock.release()
     with suppress(OSError):

@@ -1,4 +1,4 @@
-"""The features of a data set: those that are cached are looked up, the others are computed while images are decoded."""
+"""Extracts the features of a data set: cached ones are looked up, missing ones are computed while images are decoded."""
 
 from __future__ import annotations
 
@@ -24,26 +24,30 @@ from crossroads.features.views import view
 from crossroads.recipe import Augmentation
 
 CHUNK = 64
-"""Images a task, unless they are large: `CHUNK_BYTES` of pixels at most."""
+"""Images per task, at most `CHUNK_BYTES` of pixels."""
 
 CHUNK_BYTES = 4 << 20
 RAW_BYTES = 16 << 20
-"""Bytes of files that a thread holds at a time: photographs of a large camera have 10 MB each."""
+"""Bytes of files that a thread holds at a time; a camera's photograph may have 10 MB."""
 
-KEPT_BYTES = 16 << 20
-"""Bytes of features that are written at a time; a kill loses no more than the work of one such write."""
+WRITE_BYTES = 16 << 20
+"""Bytes of features that are written at a time; a kill loses the work of one write at most."""
+
+
+_Raw = bytes | NDArray[np.uint8] | ImageRefused
+"""A source as it was read, or why it could not be."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Extraction:
-    """The features of the rows that became images.
+    """The features of the readable images of a data set.
 
     Attributes:
-        dataset: Those n rows, in their order.
-        features: float32 (views * n, ...), read when asked for: row ``v * n + i`` is view v of image i.
-        digests: uint8 (n, 16), of what was decoded; where features are cached, as the data set has them: such images are not read.
-        refusals: The other rows.
-        computed: How many features were computed; the others came from the cache.
+        dataset: The n readable rows, in order.
+        features: float32 (views * n, ...), read on demand: row ``v * n + i`` is view v of image i.
+        digests: uint8 (n, 16), of the sources; taken from the data set if the features are cached, so that images are not read.
+        refusals: The rows that are not readable.
+        computed: The number of features that were not in the cache.
     """
 
     dataset: Dataset
@@ -54,7 +58,7 @@ class Extraction:
 
 
 class _Read(NamedTuple):
-    """One row: its digest and the views that were not among the first `known` rows of the store, or why it was refused."""
+    """A row that was read: its digest, and the views missing among the first `known` rows of the store; or why it was refused."""
 
     digest: bytes
     views: list[tuple[int, NDArray[np.uint8]]]
@@ -75,30 +79,29 @@ def extract(
     progress: Progress | None = None,
     workers: int | None = None,
 ) -> Extraction:
-    """Features of every image; an interrupted extraction goes on where it stopped.
+    """Returns the features of every readable image. An interrupted extraction resumes where it stopped.
 
-    A bounded number of images and features is in memory at a time. What grows with the images is their digests and places in the
-    store: some 140 bytes for each.
+    Memory holds a bounded number of images and features, and about 140 bytes per image for digests and places in the store.
 
     Args:
         dataset: At least one row.
         resize: How an image becomes a square.
-        engine: Makes what computes features; not called where nothing is missing.
-        cache: Where `store` is, asked for room before anything is computed.
-        store: Where they are kept.
-        views: Versions of each image: the image itself and ``views - 1`` that are moved.
-        augmentation: How far those are moved.
-        strict: Whether the first row that does not become an image is an error.
-        progress: Called with the images done and their number.
-        workers: Threads that decode; None for one a CPU.
+        engine: Returns the engine; called only if features are missing.
+        cache: The cache of `store`, which makes room before anything is computed.
+        store: Holds the features.
+        views: Versions per image: the image itself and ``views - 1`` augmented ones.
+        augmentation: The limits of their augmentation.
+        strict: Whether the first unreadable image is an error.
+        progress: Called with the number of finished images and of all images.
+        workers: Threads that decode; None for one per CPU.
 
     Raises:
-        DataError: No rows, or none that becomes an image; with `strict` any that does not.
-        FeatureError: The cache has no room for them, or cannot be written.
+        DataError: There are no rows, or no image is readable; with `strict`, any image is unreadable.
+        FeatureError: The cache has no room, or cannot be written.
     """
     n = len(dataset)
     if n == 0:
-        raise DataError(f"{dataset.origin}: there must be at least one image", received="0 rows")
+        raise DataError(f"{dataset.origin}: at least one image is needed", code="no-images", received="0 rows")
     reading = _Reading(dataset, resize, store, views, augmentation, strict, progress)
     if not cache.has_room(store, n * views):
         cache.require_room(store, reading.count_missing(workers))
@@ -107,19 +110,25 @@ def extract(
     computed = 0
     if first is not None:
         for values in engine().stream(chain([first], missing)):
-            computed += reading.keep(values)
+            computed += reading.add(values)
         reading.write()
-    kept = np.flatnonzero(reading.kept)
-    if not len(kept):
+    readable = np.flatnonzero(reading.readable)
+    if not len(readable):
         raise no_readable_image(dataset, reading.refusals)
-    digests = reading.digests[kept]
+    digests = reading.digests[readable]
     numbers = np.concatenate([store.find(digests, number) for number in range(views)])
-    rows = dataset if len(kept) == n else dataset.select(kept)
-    return Extraction(rows, store.rows(numbers), digests, tuple(reading.refusals), computed)
+    subset = dataset if len(readable) == n else dataset.select(readable)
+    return Extraction(subset, store.rows(numbers), digests, tuple(reading.refusals), computed)
 
 
 class _Reading:
-    """One pass over a data set: what was read, what waits for its features, what waits to be written."""
+    """One pass over a data set.
+
+    Attributes:
+        readable: bool (n,), the rows that were read.
+        digests: uint8 (n, 16), their digests.
+        refusals: The rows that were refused.
+    """
 
     def __init__(
         self,
@@ -133,16 +142,16 @@ class _Reading:
     ) -> None:
         self._dataset, self._resize, self._store, self._views, self._augmentation = dataset, resize, store, views, augmentation
         self._strict, self._progress = strict, progress
-        self.kept = np.zeros(len(dataset), bool)
+        self.readable = np.zeros(len(dataset), bool)
         self.digests = np.zeros((len(dataset), DIGEST_BYTES), np.uint8)
         self.refusals: list[Refusal] = []
-        self._pending: set[tuple[bytes, int]] = set()  # not in the store yet
-        self._waiting: deque[tuple[bytes, int]] = deque()
+        self._pending: set[tuple[bytes, int]] = set()  # digest and view of features that are not in the store yet
+        self._waiting: deque[tuple[bytes, int]] = deque()  # the same, in the order of the images
         self._ready: list[NDArray[np.float32]] = []
         self._ready_rows = 0
 
     def images(self, workers: int | None) -> Iterator[NDArray[np.uint8]]:
-        """uint8 (c, size, size, 3), the views that are missing, each once."""
+        """Yields the missing views, each once, as uint8 (c, size, size, 3)."""
         pixels = self._resize.size**2 * 3 * self._views
         chunk = max(1, min(CHUNK, CHUNK_BYTES // pixels))
         row = 0
@@ -152,7 +161,7 @@ class _Reading:
                 if result.refused:
                     self._refuse(row, result.refused)
                 else:
-                    self.kept[row] = True
+                    self.readable[row] = True
                     self.digests[row] = np.frombuffer(result.digest, np.uint8)
                     missing += [image for number, image in result.views if self._claims(result, number)]
                 row += 1
@@ -162,11 +171,11 @@ class _Reading:
                 self._progress(row, len(self._dataset))
 
     def _claims(self, read: _Read, number: int) -> bool:
-        """Whether a view is still to be computed; an equal image may have come since it was looked up."""
+        """Returns whether a view must still be computed; a copy of the image may have been computed since the lookup."""
         key = read.digest, number
         if key in self._pending:
             return False
-        # Looked up again where the store has grown: keys no longer pending are in the store.
+        # If the store has grown it is searched again: it has the keys that are no longer pending.
         if len(self._store) > read.known and self._store.find(np.frombuffer(read.digest, np.uint8)[None], number)[0] >= 0:
             return False
         self._pending.add(key)
@@ -174,21 +183,21 @@ class _Reading:
         return True
 
     def count_missing(self, workers: int | None) -> int:
-        """How many features are not in the store: a pass of its own over the files, for a cache that is nearly full."""
+        """Returns the number of features that are not in the store, by a separate pass over the files."""
         digests = digests_of(self._dataset, workers=workers)
-        different = np.unique(np.ascontiguousarray(digests[digests.any(axis=1)]).view("V16").ravel()).view(np.uint8)
-        return sum(int((self._store.find(different.reshape(-1, DIGEST_BYTES), number) < 0).sum()) for number in range(self._views))
+        distinct = np.unique(np.ascontiguousarray(digests[digests.any(axis=1)]).view("V16").ravel()).view(np.uint8)
+        return sum(int((self._store.find(distinct.reshape(-1, DIGEST_BYTES), number) < 0).sum()) for number in range(self._views))
 
-    def keep(self, values: NDArray[np.float32]) -> int:
-        """Take the features of the images that wait longest; how many they are."""
+    def add(self, values: NDArray[np.float32]) -> int:
+        """Takes the features of the images that have waited longest, and returns their number."""
         self._ready.append(values)
         self._ready_rows += len(values)
-        if self._ready_rows * self._store.row_bytes >= KEPT_BYTES:
+        if self._ready_rows * self._store.row_bytes >= WRITE_BYTES:
             self.write()
         return len(values)
 
     def write(self) -> None:
-        """Bring what is ready into the store."""
+        """Writes the features that are ready to the store."""
         if not self._ready:
             return
         values = np.concatenate(self._ready)
@@ -199,45 +208,45 @@ class _Reading:
         self._ready, self._ready_rows = [], 0
 
     def _work(self, rows: range) -> list[_Read]:
-        """In a worker thread: read, look up, decode and move what is missing."""
+        """Reads, looks up, decodes and augments rows, in a worker thread."""
         if self._dataset.digests is not None:
             known = [digest.tobytes() for digest in self._dataset.digests[rows.start : rows.stop]]
-            if all(map(any, known)) and (self._found(known) >= 0).all():
+            if all(map(any, known)) and (self._find(known) >= 0).all():
                 return [_Read(digest, [], "") for digest in known]
         results: list[_Read] = []
-        raws: list[bytes | NDArray[np.uint8] | ImageRefused] = []
-        held = 0
+        raws: list[_Raw] = []
+        raw_bytes = 0
         for row in rows:
             raws.append(self._raw(row))
-            held += len(raws[-1]) if isinstance(raws[-1], bytes) else 0
-            if held >= RAW_BYTES:
+            raw_bytes += len(raws[-1]) if isinstance(raws[-1], bytes) else 0
+            if raw_bytes >= RAW_BYTES:
                 results += self._results(raws)
-                raws, held = [], 0
+                raws, raw_bytes = [], 0
         return results + self._results(raws)
 
-    def _raw(self, row: int) -> bytes | NDArray[np.uint8] | ImageRefused:
+    def _raw(self, row: int) -> _Raw:
         try:
             return read(self._dataset, row)
         except ImageRefused as error:
             return error
 
-    def _results(self, raws: list[bytes | NDArray[np.uint8] | ImageRefused]) -> list[_Read]:
+    def _results(self, raws: list[_Raw]) -> list[_Read]:
         if not raws:
             return []
         digests = [b"" if isinstance(raw, ImageRefused) else digest_of(raw) for raw in raws]
         known = len(self._store)
-        found = self._found(digests)
-        return [self._views_of(raw, digests[i], found[:, i])._replace(known=known) for i, raw in enumerate(raws)]
+        stored = self._find(digests)
+        return [self._decode(raw, digests[i], stored[:, i])._replace(known=known) for i, raw in enumerate(raws)]
 
-    def _found(self, digests: list[bytes]) -> NDArray[np.int64]:
-        """int64 (views, n), rows of the store, -1 where there is none."""
+    def _find(self, digests: list[bytes]) -> NDArray[np.int64]:
+        """Returns the rows of the store, int64 (views, n), -1 if a view is not in the store."""
         wanted = np.frombuffer(b"".join(digest or bytes(DIGEST_BYTES) for digest in digests), np.uint8).reshape(-1, DIGEST_BYTES)
         return np.stack([self._store.find(wanted, number) for number in range(self._views)])
 
-    def _views_of(self, raw: bytes | NDArray[np.uint8] | ImageRefused, digest: bytes, found: NDArray[np.int64]) -> _Read:
+    def _decode(self, raw: _Raw, digest: bytes, stored: NDArray[np.int64]) -> _Read:
         if isinstance(raw, ImageRefused):
             return _Read(b"", [], str(raw))
-        missing = np.flatnonzero(found < 0).tolist()
+        missing = np.flatnonzero(stored < 0).tolist()
         if not missing:
             return _Read(digest, [], "")
         try:

@@ -1,4 +1,4 @@
-"""Features of frozen parts: their key in the cache, and an engine for those that are missing there."""
+"""Looks up the features of a frozen part in the cache, and computes those that are missing."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from crossroads._runtime.machine import has_gpu
 from crossroads.data.dataset import Dataset
 from crossroads.data.images import Resize
 from crossroads.errors import RecipeError
-from crossroads.progress import Watcher
+from crossroads.progress import Note, Watcher
 from crossroads.recipe import Augmentation, Recipe
 
 if TYPE_CHECKING:
@@ -26,14 +26,15 @@ if TYPE_CHECKING:
 
 
 class Lookup:
-    """Features of one frozen part. One engine serves every data set, and there is none where the cache knows all.
+    """Features of one frozen part. One engine, created when features are missing, serves every data set.
 
     Args:
-        frozen: uint8 images (n, size, size, 3) in, features out.
+        frozen: The frozen part: uint8 images (n, size, size, 3) in, features out.
         record: Its backbone.
-        recipe: Resolved.
-        cut: Where it ends. Training finds what the advice computed where model and cut are the same.
-        watcher: Is told of the progress.
+        recipe: A resolved recipe.
+        cut: The name of the layer that ends the frozen part. Training reuses the features that the advice computed if model and
+            cut are the same.
+        watcher: Receives progress.
     """
 
     def __init__(
@@ -48,24 +49,24 @@ class Lookup:
 
         self._frozen, self._record, self._recipe, self._cut, self._watcher = frozen, record, recipe, cut, watcher
         self._cache = Cache()
-        self._made: Engine | None = None
+        self._engine: Engine | None = None
 
     @cached_property
     def _key(self) -> Key:
-        """What features of images that are not moved are kept under: made once, since it reads every weight."""
+        """The key of features without augmentation; computing it reads every weight."""
         return feature_key(self._frozen, self._record, self._recipe, self._cut)
 
     def features(self, dataset: Dataset, stage: str, *, views: int = 1, augmentation: Augmentation | None = None) -> Extraction:
-        """Features of every readable image, in the order of the rows.
+        """Returns the features of every readable image, in the order of the rows.
 
         Args:
             dataset: The rows.
-            stage: What the watcher is told.
-            views: Of each image.
-            augmentation: How far views are moved; None where there is one.
+            stage: Name of the stage for the watcher.
+            views: Per image.
+            augmentation: The limits of the augmentation of further views; None for a single view.
 
         Raises:
-            CrossroadsError: No readable image; no room in the cache.
+            CrossroadsError: No image is readable, or the cache has no room.
         """
         from crossroads.features.extract import extract
 
@@ -73,7 +74,7 @@ class Lookup:
         return extract(
             dataset,
             resize=resize_of(self._recipe),
-            engine=self._engine,
+            engine=self._get_engine,
             cache=self._cache,
             store=self._cache.store(key, tuple(self._frozen.output_shape[1:])),
             views=views,
@@ -83,31 +84,25 @@ class Lookup:
         )
 
     @property
-    def note(self) -> str | None:
-        """What the user should know of the engine, if there is something and one was made."""
-        return self._made.note if self._made else None
+    def note(self) -> Note | None:
+        """A note about the engine, if one was created and has a note."""
+        return self._engine.note if self._engine else None
 
     @property
     def runs_on(self) -> str:
-        """What computed the features that were missing."""
-        return self._made.runs_on if self._made else "the cache"
+        """What computed the missing features: ``openvino``, ``keras``, or ``the cache`` if none were missing."""
+        return self._engine.runs_on if self._engine else "the cache"
 
-    def _engine(self) -> Engine:
+    def _get_engine(self) -> Engine:
         from crossroads.features.engine import Engine
 
-        if self._made is None:
-            self._made = Engine(self._frozen, graphs=self._cache.graphs)
-        return self._made
+        if self._engine is None:
+            self._engine = Engine(self._frozen, graphs=self._cache.graphs)
+        return self._engine
 
 
-def feature_key(
-    frozen: keras.Model,
-    record: Backbone,
-    recipe: Recipe,
-    cut: str,
-    augmentation: Augmentation | None = None,
-) -> Key:
-    """What the features of a frozen part are kept under; the arguments are those of `Lookup`."""
+def feature_key(frozen: keras.Model, record: Backbone, recipe: Recipe, cut: str) -> Key:
+    """Returns the cache key of features without augmentation; the arguments are those of `Lookup`."""
     from crossroads.features.cache import Key
     from crossroads.networks.export import function_digest
 
@@ -118,14 +113,14 @@ def feature_key(
         resize=resize_of(recipe),
         cut=cut,
         pooling=str(recipe.pooling) if len(frozen.output_shape) == 2 else "map",
-        augmentation=augmentation,
+        augmentation=None,
         dtype=recipe.feature_type or "float32",
         computed_by=json.dumps(computed_by, sort_keys=True),
     )
 
 
 def resize_of(recipe: Recipe) -> Resize:
-    """How a resolved recipe makes images square. Raises `RecipeError` where it is not resolved."""
+    """Returns how a resolved recipe makes images square. Raises `RecipeError` if the recipe is not resolved."""
     if recipe.image_size is None or recipe.resize is None:
-        raise RecipeError("a resolved recipe names image size and resize", received="none")
+        raise RecipeError("a resolved recipe has an image size and a resize mode", code="recipe-not-resolved", received="none")
     return Resize(recipe.image_size, recipe.resize)

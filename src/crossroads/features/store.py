@@ -1,12 +1,12 @@
-"""One set of cached features: a file of rows that only grows, and an index that says whose each row is.
+"""A store of cached features: a file of rows that only grows, and an index with the image and view of each row.
 
     data    rows of equal length, one after another
-    index   32 bytes a row, in the same order: digest of the image (16), number of the view (4), a check of both and of the row (4),
-            and 8 in reserve
+    index   32 bytes per row in the same order: digest of the image (16), number of the view (4), checksum of both and of the row
+            number (4), reserved (8)
 
-Order of writing: the rows are brought to the disk, then their index records. A kill between the two leaves rows that nothing names,
-which the next writer writes over; a torn index record fails its check and is cut off. Writers take turns by a lock on the folder;
-readers need none, since no row that is named ever changes.
+Rows are flushed to disk before their index records are written. A kill between the two leaves rows without records, which the next
+writer overwrites; a torn index record fails its checksum and is cut off. Writers lock the folder. Readers need no lock, since a row
+with a record never changes.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ import numpy as np
 from filelock import FileLock
 from numpy.typing import NDArray
 
-from crossroads.errors import FeatureError
+from crossroads.errors import FeatureError, option
 from crossroads.features.arrays import StoredFeatures
 
 RECORD = np.dtype([("digest", "u1", 16), ("view", "<u4"), ("check", "<u4"), ("reserve", "<u8")])
 
 
 class _Index(NamedTuple):
-    """Records in the order of the rows, and their keys in order with the row of each."""
+    """Records in the order of the rows; and their keys, sorted, with the row of each."""
 
     records: NDArray[Any]
     keys: NDArray[np.uint64]
@@ -36,10 +36,10 @@ class _Index(NamedTuple):
 
 
 class Store:
-    """The features of one frozen part, in one folder. Made by `Cache.store`.
+    """The features of one frozen part in one folder. Created by `Cache.store`.
 
     Args:
-        folder: Where the files are.
+        folder: Holds the files.
         shape: Of one row, without the axis of images.
         dtype: ``float32`` or ``float16``.
     """
@@ -56,25 +56,29 @@ class Store:
     @property
     def row_bytes(self) -> int:
         """Bytes of one row and its index record."""
-        return prod(self.shape) * self.dtype.itemsize + RECORD.itemsize
+        return self._data_bytes + RECORD.itemsize
+
+    @property
+    def _data_bytes(self) -> int:
+        return prod(self.shape) * self.dtype.itemsize
 
     def find(self, digests: NDArray[np.uint8], views: int | NDArray[np.integer] = 0) -> NDArray[np.int64]:
-        """The row of each image, int64 (n,); -1 where there is none.
+        """Returns the row of each image, int64 (n,); -1 if it is not in the store.
 
         Args:
             digests: uint8 (n, 16).
-            views: Number of the view, one for all or one each.
+            views: Number of the view, one for all images or one each.
         """
-        index = self._index  # of this moment, whatever another thread appends
+        index = self._index  # a snapshot: another thread may append
         if not len(digests) or not len(index.records):
             return np.full(len(digests), -1, np.int64)
         place = np.searchsorted(index.keys, _keys(digests, views))
-        found = index.order[np.minimum(place, len(index.keys) - 1)]
-        same = (index.records["digest"][found] == digests).all(axis=1) & (index.records["view"][found] == views)
-        return np.where(same, found, -1)
+        rows = index.order[np.minimum(place, len(index.keys) - 1)]
+        same = (index.records["digest"][rows] == digests).all(axis=1) & (index.records["view"][rows] == views)
+        return np.where(same, rows, -1)
 
     def append(self, digests: NDArray[np.uint8], views: NDArray[np.integer], values: NDArray[np.floating[Any]]) -> None:
-        """Keep rows; those that another process kept meanwhile are left out.
+        """Adds rows, except those that another process has added in the meantime.
 
         Args:
             digests: uint8 (n, 16).
@@ -82,33 +86,34 @@ class Store:
             values: Float (n, *shape).
 
         Raises:
-            FeatureError: Values that are not finite in the type they are kept as, or the folder cannot be written, such as on a
-                full disk. Rows from before stay good.
+            FeatureError: Values are not finite in the type of the store, or the folder cannot be written, such as on a full disk.
+                Earlier rows stay valid.
         """
         with np.errstate(over="ignore"):
-            kept = np.ascontiguousarray(values, self.dtype)
-        if not np.isfinite(kept).all():
+            stored = np.ascontiguousarray(values, self.dtype)
+        if not np.isfinite(stored).all():
             raise _not_finite(values, self.dtype)
         try:
             with self._lock:
                 self._refresh()
                 new = np.flatnonzero(self.find(digests, views) < 0)
                 if len(new):
-                    self._write(digests[new], np.asarray(views)[new], kept[new])
+                    self._write(digests[new], np.asarray(views)[new], stored[new])
                     self._refresh()
         except OSError as error:
             raise unwritable(self.folder, error) from error
 
     def rows(self, numbers: NDArray[np.int64]) -> StoredFeatures:
-        """Those rows, read when they are asked for.
+        """Returns the rows with these numbers, to be read on demand.
 
         Raises:
-            FeatureError: A row that is not there, such as the -1 of `find`.
+            FeatureError: A row does not exist, such as the -1 of `find`.
         """
         if len(numbers) and not 0 <= int(numbers.min()) <= int(numbers.max()) < len(self):
             raise FeatureError(
-                f"rows of {self.folder} must lie in 0..{len(self) - 1}",
-                received=f"{numbers.min()}..{numbers.max()}",
+                f"rows of {self.folder} must be between 0 and {len(self) - 1}",
+                code="feature-row-missing",
+                received=f"{numbers.min()} to {numbers.max()}",
                 hint="run `crossroads cache clear`, and start again",
             )
         return StoredFeatures(self.folder / "data", self.shape, self.dtype, numbers)
@@ -117,12 +122,12 @@ class Store:
         first = len(self)
         records = np.zeros(len(digests), RECORD)
         records["digest"], records["view"] = digests, views
-        records["check"] = _checks(records, first)
-        _write_at(self.folder / "data", first * prod(self.shape) * self.dtype.itemsize, np.ascontiguousarray(values))
+        records["check"] = _checksums(records, first)
+        _write_at(self.folder / "data", first * self._data_bytes, np.ascontiguousarray(values))
         _write_at(self.folder / "index", first * RECORD.itemsize, records)
 
     def _refresh(self) -> None:
-        """Read what has been added to the index since the last time, by this process or another."""
+        """Reads the index records that this process or another has added since the last time."""
         index, known = self.folder / "index", len(self)
         size = index.stat().st_size // RECORD.itemsize if index.exists() else 0
         if size <= known:
@@ -130,25 +135,24 @@ class Store:
         with index.open("rb") as file:
             file.seek(known * RECORD.itemsize)
             fresh = np.frombuffer(file.read((size - known) * RECORD.itemsize), RECORD)
-        wrong = np.flatnonzero(fresh["check"] != _checks(fresh, known))
-        fresh = fresh[: wrong[0]] if len(wrong) else fresh
+        torn = np.flatnonzero(fresh["check"] != _checksums(fresh, known))
+        fresh = fresh[: torn[0]] if len(torn) else fresh
         data = self.folder / "data"
-        length = prod(self.shape) * self.dtype.itemsize
-        whole = data.stat().st_size // length if data.exists() and length else 0
-        records = np.concatenate([self._index.records, fresh])[:whole]
+        complete = data.stat().st_size // self._data_bytes if data.exists() and self._data_bytes else 0
+        records = np.concatenate([self._index.records, fresh])[:complete]
         keys = _keys(records["digest"], records["view"])
         order = np.argsort(keys, kind="stable").astype(np.int64)
         self._index = _Index(records, keys[order], order)
 
 
 def _keys(digests: NDArray[np.uint8], views: Any) -> NDArray[np.uint64]:
-    """uint64 (n,): half of the digest, another number for each view; equal ones are compared in full."""
+    """Returns uint64 (n,): half of the digest, changed by the view. Records with equal keys are compared in full."""
     half = np.ascontiguousarray(digests[:, :8]).view(np.uint64)[:, 0]
     return np.asarray(half + np.asarray(views, np.uint64) * np.uint64(0x9E3779B97F4A7C15), np.uint64)
 
 
-def _checks(records: NDArray[Any], first: int) -> NDArray[np.uint32]:
-    """uint32 (n,): CRC-32 of digest, view and row number, so that a record only counts in its own place."""
+def _checksums(records: NDArray[Any], first: int) -> NDArray[np.uint32]:
+    """Returns uint32 (n,): the CRC-32 of digest, view and row number, so that a record is valid only in its own place."""
     raw = np.zeros((len(records), 28), np.uint8)
     raw[:, :16] = records["digest"]
     raw[:, 16:20] = np.ascontiguousarray(records["view"]).view(np.uint8).reshape(-1, 4)
@@ -157,26 +161,30 @@ def _checks(records: NDArray[Any], first: int) -> NDArray[np.uint32]:
 
 
 def unwritable(folder: Path, error: OSError) -> FeatureError:
-    """What is said of a folder of the cache that cannot be read and written, such as on a full disk."""
+    """Returns the error for a folder of the cache that cannot be read and written, such as on a full disk."""
     return FeatureError(
         "the cache of features must be writable",
+        code="cache-not-writable",
         received=f"{folder} ({error.strerror or error})",
-        hint="make room there, or set CROSSROADS_CACHE to another folder",
+        hint="free some space there, or set CROSSROADS_CACHE to another folder",
     )
 
 
-def _not_finite(values: NDArray[np.floating[Any]], kept_as: np.dtype[Any]) -> FeatureError:
+def _not_finite(values: NDArray[np.floating[Any]], stored: np.dtype[Any]) -> FeatureError:
     if np.isfinite(values).all():
         return FeatureError(
-            f"features must fit {kept_as.name}, whose largest number is {np.finfo(kept_as).max:g}",
+            f"features must fit {stored.name}, whose largest number is {np.finfo(stored).max:g}",
+            code="features-overflow",
             received=f"{np.abs(values).max():g}",
-            hint="use --feature-type float32",
+            hint=f"set {option('feature_type')} to float32",
         )
-    return FeatureError("features must be finite", received="NaN or infinity", hint="use other weights, or another cut")
+    return FeatureError(
+        "features must be finite", code="features-not-finite", received="NaN or infinity", hint="use other weights, or another cut"
+    )
 
 
 def _write_at(path: Path, offset: int, values: NDArray[Any]) -> None:
-    """Write at a place in a file and bring it to the disk; what stood behind is cut off."""
+    """Writes at a place in a file, cuts off what follows, and flushes to disk."""
     with path.open("r+b" if path.exists() else "w+b") as file:
         file.seek(offset)
         values.tofile(file)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from crossroads._runtime.machine import usable_processors
 
 MAX_STEPS, GRADIENT_TOLERANCE = 1000, 1e-5
-"""L-BFGS stops after so many steps per penalty, or once no component of the gradient of the mean loss by the scaled weights is
+"""L-BFGS stops after `MAX_STEPS` steps per penalty, or once no component of the gradient of the mean loss by the scaled weights is
 larger. Ten times the tolerance stops MobileNet's features of 4,300 signs at an accuracy of 0.707 instead of 0.711."""
 
 CURVATURE = 0.5
@@ -42,7 +42,7 @@ def logistic(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Returns the kernel (r, k) and bias (k,) that minimize the mean cross-entropy plus penalty / 2 times the squared kernel.
 
-    Two classes are separated by one score, to which the penalty applies as usual; their two columns share it.
+    Two classes are separated by one score, to which the penalty applies as usual. It is split between their two columns.
 
     Args:
         coordinates: float32 (n, r).

@@ -31,7 +31,7 @@ LOGISTIC_STEPS = (1.0, 0.1, 0.01, 0.001)
 ants/bees and GTSRB."""
 
 PATIENCE = 2
-"""Logistic regression stops after so many penalties in a row without a better accuracy or loss on validation, and after one less
+"""Logistic regression stops after this number of penalties in a row without a better accuracy or loss on validation, one earlier
 once any penalty was better. The weakest penalties take the most steps: on 27,629 signs a tenth of the best penalty took a third
 longer than the best one, and a hundredth more than twice as long."""
 

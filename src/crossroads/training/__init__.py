@@ -1,1 +1,1 @@
-"""The phases that a strategy plans, carried out."""
+"""Runs the phases that a strategy plans."""

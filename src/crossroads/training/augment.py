@@ -1,4 +1,4 @@
-"""Moving training images: how far is drawn by `crossroads.data.augmentation`, the moving is part of the training graph."""
+"""Augmentation as part of the training graph; `crossroads.data.augmentation` draws its parameters."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from keras import ops
 
 
 class Augment(keras.layers.Layer):  # type: ignore[misc]
-    """Moves a batch as `draw` says: uint8 (n, s, s, 3), float32 (n, 8) and (n, 2) in; float32 (n, s, s, 3) in [0, 255] out.
+    """Applies drawn affine maps and colours to a batch, with bilinear interpolation. The edge is repeated outside the image.
 
-    Bilinear; what comes in from outside is the nearest pixel of the edge. Part of the training graph only, never saved.
+    It is part of the training graph only and never saved.
     """
 
     def __init__(self, **options: Any) -> None:
-        # Whatever the program has set for all layers: in 16 bits the maps would miss their pixels.
+        # Whatever dtype policy is set globally: 16-bit maps would miss their pixels.
         super().__init__(dtype="float32", **options)
 
     def call(self, inputs: tuple[Any, Any, Any]) -> Any:
-        """Images, maps and colours in, moved images out."""
+        """Transforms images uint8 (n, s, s, 3) by maps (n, 8) and colours (n, 2) into float32 (n, s, s, 3) in [0, 255]."""
         images, maps, colour = inputs
-        moved = ops.image.affine_transform(
+        transformed = ops.image.affine_transform(
             ops.cast(images, "float32"), maps, interpolation="bilinear", fill_mode="nearest", data_format="channels_last"
         )
         gain, offset = colour[:, 0, None, None, None], colour[:, 1, None, None, None]
-        return ops.clip(moved * gain + offset, 0.0, 255.0)
+        return ops.clip(transformed * gain + offset, 0.0, 255.0)

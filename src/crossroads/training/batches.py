@@ -1,4 +1,4 @@
-"""The endless row of training batches: batch b of epoch e depends on the seed, e and b alone, so a run can be taken up anywhere."""
+"""Training batches: batch b of epoch e depends only on the seed, e and b, so training can resume at any epoch."""
 
 from __future__ import annotations
 
@@ -12,33 +12,30 @@ from numpy.typing import NDArray
 
 from crossroads.data.augmentation import draw_transforms, generator_for
 from crossroads.features.arrays import Indexable
-from crossroads.recipe import Augmentation
 from crossroads.strategies import Phase
-from crossroads.training.mixing import mixed_targets, others, pairs
 
-ORDER, MOVES, VIEWS, MIXES = 0, 1, 2, 3
+ORDER, AUGMENTATION, VIEWS = 0, 1, 2
+"""Purposes of the random number streams of an epoch."""
 
 STEPS_PER_EXECUTION = 8
-"""Steps that Keras runs in one call where an epoch has many: it waits less often for Python. Measured on `small-cnn` with batches
-of 64: 2,150 images/s against 1,740, medians of five turns on a busy machine; 4 % between the best turns."""
+"""Steps that Keras runs in one call if an epoch has many, so that it waits less often for Python. Measured on `small-cnn` with
+batches of 64: 2,150 images/s instead of 1,740, medians of five runs on a busy machine; the best runs differ by 4 %."""
 
-
-AT_ONCE, FEWEST_AT_ONCE, BYTES_AT_ONCE = 256, 8, 7 << 20
-"""Rows that run through a network at a time without training: at most, at least, and the bytes of input that they may take between.
-
-What the layers hold grows with the input: MobileNetV2 took 5.5 GB for 256 images of 224 px. Now 32 px run by 256, 96 px by 66."""
+MAX_INFERENCE_BATCH, MIN_INFERENCE_BATCH, INFERENCE_BATCH_BYTES = 256, 8, 7 << 20
+"""Limits of the batch size without training, and the bytes of input that decide between them. The memory of the layers grows with
+the input: MobileNetV2 took 5.5 GB for 256 images of 224 px. Now batches have 256 images of 32 px, or 66 images of 96 px."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LabelledData:
-    """What training takes in, with its labels.
+    """Inputs of training or validation, with their labels.
 
     Attributes:
-        inputs: Images, uint8 (n, size, size, 3) RGB, or features of them, float32 (views x n, ...): row v x n + i is view v of
-            image i. In memory or read as they are asked for.
-        labels: int32 (n,), indices of classes.
-        views: Versions of each image.
-        groups: Integers (n,) of images that belong together, such as frames of one object; None where each stands alone.
+        inputs: Images, uint8 (n, size, size, 3) RGB; or their features, float32 (views x n, ...), with view v of image i in row
+            v x n + i. In memory or read on demand.
+        labels: int32 (n,), class indices.
+        views: Augmented versions per image.
+        groups: Integers (n,) of images that belong together, such as frames of one object; None if each image stands alone.
     """
 
     inputs: Indexable
@@ -51,9 +48,9 @@ class LabelledData:
 
 
 def steps_per_epoch(n: int, batch_size: int) -> int:
-    """Batches an epoch. All images are seen; no batch is larger than `batch_size`, and two differ by one image at most.
+    """Returns the number of batches per epoch. They hold all n images, at most `batch_size` each, and differ by at most one image.
 
-    Where there are many, their number is a multiple of `TOGETHER`, so that Keras can run that many in one call; no batch is empty.
+    A large number is rounded up to a multiple of `STEPS_PER_EXECUTION`, unless a batch would then be empty.
     """
     steps = -(-n // batch_size)
     rounded = -(-steps // STEPS_PER_EXECUTION) * STEPS_PER_EXECUTION
@@ -61,12 +58,13 @@ def steps_per_epoch(n: int, batch_size: int) -> int:
 
 
 def inference_batch_size(inputs: Indexable) -> int:
-    """Rows of `inputs` that run through a network at a time, by the bytes of one as float32."""
-    return min(AT_ONCE, max(FEWEST_AT_ONCE, BYTES_AT_ONCE // (4 * math.prod(inputs.shape[1:]))))
+    """Returns the batch size for inference, by the bytes of one input as float32."""
+    row_bytes = 4 * math.prod(inputs.shape[1:])
+    return min(MAX_INFERENCE_BATCH, max(MIN_INFERENCE_BATCH, INFERENCE_BATCH_BYTES // row_bytes))
 
 
 def class_weights(labels: NDArray[np.int32], classes: int, kind: str) -> NDArray[np.float32] | None:
-    """float32 (classes,): n / (classes present x images of the class), as scikit-learn's ``balanced``; None where all weigh one."""
+    """Returns scikit-learn's ``balanced`` class weights, float32 (classes,), 0 for a class without images; None for no weights."""
     if kind == "none":
         return None
     counts = np.bincount(labels, minlength=classes)
@@ -77,43 +75,32 @@ def class_weights(labels: NDArray[np.int32], classes: int, kind: str) -> NDArray
 
 
 def one_hot(labels: NDArray[np.int32], classes: int) -> NDArray[np.float32]:
-    """float32 (n, classes), 1 in the column of each label and 0 elsewhere."""
-    rows = np.zeros((len(labels), classes), np.float32)
-    rows[np.arange(len(labels)), labels] = 1
-    return rows
+    """Returns float32 (n, classes), 1 in the column of each label and 0 elsewhere."""
+    targets = np.zeros((len(labels), classes), np.float32)
+    targets[np.arange(len(labels)), labels] = 1
+    return targets
 
 
 def batches(data: LabelledData, phase: Phase, classes: int, start: int) -> Iterator[tuple[object, ...]]:
-    """Batches from epoch `start` (counted from 0) on, without end. In each epoch an image is seen once, in one of its views.
+    """Yields batches from epoch `start` (counted from 0) on, endlessly. Each epoch has each image once, in one of its views.
 
     Yields:
-        ``(inputs, targets)`` or ``(inputs, targets, weights)``. Inputs are uint8 (b, s, s, 3) or float32 (b, ...) alone, or in a
-        tuple with the maps and colours of `draw_transforms` where images are moved, then with others and shares for `Mix` if they
-        are mixed. Targets are int32 (b,), or float32 (b, classes) where the phase smooths labels or mixes.
+        ``(inputs, targets)`` or ``(inputs, targets, weights)``. Inputs are uint8 (b, s, s, 3) or float32 (b, ...), or a tuple that
+        also has the maps and colours for `Augment`. Targets are int32 (b,), or float32 (b, classes) with label smoothing.
     """
     n, steps = len(data), steps_per_epoch(len(data), phase.batch_size)
     weights = class_weights(data.labels, classes, phase.class_weights)
+    augmentation, size = phase.augmentation, data.inputs.shape[1]
     for epoch in itertools.count(start):
         order = generator_for(phase.seed, epoch, ORDER).permutation(n)
         views = generator_for(phase.seed, epoch, VIEWS).integers(0, data.views, n) if data.views > 1 else np.zeros(n, np.int64)
-        moves = _moves(phase.augmentation, data.inputs.shape[1], n, phase.seed, epoch)
-        mix = pairs(n, phase.mixup, generator_for(phase.seed, epoch, MIXES)) if phase.mixup else None
+        drawn = (
+            draw_transforms(augmentation, size, n, generator_for(phase.seed, epoch, AUGMENTATION)) if augmentation.active else ()
+        )
         for chosen in np.array_split(order, steps):
             labels = data.labels[chosen]
-            inputs = [data.inputs[views[chosen] * n + chosen], *(() if moves is None else (moves[0][chosen], moves[1][chosen]))]
+            inputs = [data.inputs[views[chosen] * n + chosen], *(parameters[chosen] for parameters in drawn)]
             target: object = one_hot(labels, classes) if phase.label_smoothing else labels
             weight = None if weights is None else weights[labels]
-            if mix is not None:
-                other, shares = others(mix[0][chosen]), mix[1][chosen]
-                target, weight = mixed_targets(one_hot(labels, classes), other, shares, weight)
-                inputs += [other[:, None], shares[:, None]]
-            given = inputs[0] if len(inputs) == 1 else tuple(inputs)
-            yield (given, target) if weight is None else (given, target, weight)
-
-
-def _moves(
-    augmentation: Augmentation, size: int, n: int, seed: int, epoch: int
-) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
-    if not augmentation.active:
-        return None
-    return draw_transforms(augmentation, size, n, generator_for(seed, epoch, MOVES))
+            batch = inputs[0] if len(inputs) == 1 else tuple(inputs)
+            yield (batch, target) if weight is None else (batch, target, weight)

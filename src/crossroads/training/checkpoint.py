@@ -1,7 +1,7 @@
-"""What a killed run is taken up from: one file of arrays an epoch and a pointer to the newest and the best, all atomic.
+"""Checkpoints, from which an interrupted training resumes: one file of arrays per epoch and a pointer to the newest and the best.
 
-Order of writing: the epoch's arrays, then the pointer, then older arrays are removed. A kill between any two of these leaves a
-pointer whose files exist and belong together.
+The arrays of the epoch are written first, then the pointer; then older arrays are removed. Each step is atomic, so a kill between
+any two leaves a pointer whose files exist and belong together.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from crossroads.errors import TrainingError
+from crossroads.errors import TrainingError, option
 from crossroads.progress import EpochRecord
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingState:
-    """Where a run stands.
+    """How far a training has come.
 
     Attributes:
-        identity: Digest of everything that must not change between the parts of one run: data, splits, recipe, network.
-        history: One record an epoch that is done.
-        best: The epoch that is kept, counted from 1.
-        facts: What else is to be known of it, as plain JSON values.
+        identity: Digest of everything that must not change when a run is resumed: data, splits, recipe, network.
+        history: One record per finished epoch.
+        best: The epoch with the best weights, counted from 1.
+        facts: Further facts, as plain JSON values.
     """
 
     identity: str
@@ -44,7 +44,7 @@ class TrainingState:
 
 
 def history_csv(history: Iterable[EpochRecord]) -> str:
-    """The history as CSV text with a header line."""
+    """Returns the history as CSV text with a header line."""
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=list(EpochRecord.__dataclass_fields__), lineterminator="\n")
     writer.writeheader()
@@ -53,69 +53,54 @@ def history_csv(history: Iterable[EpochRecord]) -> str:
 
 
 class Checkpoints:
-    """The checkpoints of one run in one folder, which is made at the first save."""
+    """The checkpoints of one phase in one folder, which is created by the first save."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._pointer = folder / "progress.json"
 
-    def save(self, progress: TrainingState, arrays: Iterable[NDArray[np.generic]]) -> None:
-        """Keep `arrays` as the state after the last epoch of `progress`; drop those that are neither the newest nor the best.
+    def save(self, state: TrainingState, arrays: Iterable[NDArray[np.generic]]) -> None:
+        """Saves `arrays` for the last epoch of `state`, and removes those of epochs that are neither the newest nor the best.
 
-        They are written one by one: an iterator that makes them needs memory for one at a time.
+        Arrays are written one by one, so an iterator needs memory for one at a time.
 
         Raises:
-            TrainingError: The folder cannot be written, such as on a full disk. The checkpoint before stays good.
+            TrainingError: The folder cannot be written, such as on a full disk. The previous checkpoint stays valid.
         """
-        with self._written():
+        with self._writing():
             self.folder.mkdir(parents=True, exist_ok=True)
-            path = self._path(progress.history[-1].epoch)
+            path = self._path(state.history[-1].epoch)
             with replacing(path) as file:
                 _write_arrays(file, arrays)
-            self._point(progress)
+            self._write_pointer(state)
             for old in self.folder.glob("epoch-*.npz"):
-                if old not in (path, self._path(progress.best)):
+                if old not in (path, self._path(state.best)):
                     old.unlink()
 
+    def save_facts(self, state: TrainingState) -> None:
+        """Saves other facts with the arrays that were saved last. Raises as `save` does."""
+        with self._writing():
+            self._write_pointer(state)
+
     def require_room(self, size: int) -> None:
-        """Raises `TrainingError` where the disk has no room for a checkpoint of `size` bytes: before the epoch, not after it."""
+        """Raises `TrainingError` if the disk has no room for a checkpoint of `size` bytes: before the epoch, not after it."""
         nearest = next(folder for folder in (self.folder, *self.folder.absolute().parents) if folder.exists())
         free = shutil.disk_usage(nearest).free
         if free < size:
             raise TrainingError(
-                "the disk must have room for a checkpoint",
-                received=f"{free / 1e6:,.0f} MB free in {nearest}, and {size / 1e6:,.0f} are needed",
-                hint="make room there, or choose another --out",
+                f"a checkpoint needs {size / 1e6:,.0f} MB of disk space",
+                code="no-disk-space",
+                received=f"{free / 1e6:,.0f} MB free in {nearest}",
+                hint=f"free some space, or choose another {option('out')}",
             )
 
-    def save_facts(self, progress: TrainingState) -> None:
-        """Keep other facts with the state that was saved last. Raises as `save` does."""
-        with self._written():
-            self._point(progress)
-
-    def _point(self, progress: TrainingState) -> None:
-        state = asdict(progress) | {"digests": self._digests({progress.history[-1].epoch, progress.best})}
-        write_atomically(self._pointer, json.dumps(state, indent=1).encode())
-
-    @contextmanager
-    def _written(self) -> Iterator[None]:
-        """Inside, what the disk refuses is a `TrainingError`."""
-        try:
-            yield
-        except OSError as error:
-            raise TrainingError(
-                "the checkpoint must be writable",
-                received=f"{self.folder} ({error.strerror})",
-                hint="make room there and add --resume",
-            ) from error
-
     def load(self) -> TrainingState | None:
-        """Where the run stands, or None where no epoch was finished. Raises `TrainingError` where a checkpoint is damaged."""
+        """Returns the saved state, or None if no epoch was finished. Raises `TrainingError` if a checkpoint is damaged."""
         try:
-            state = json.loads(self._pointer.read_text())
-            digests = dict(state["digests"])
-            history = tuple(EpochRecord(**record) for record in state["history"])
-            progress = TrainingState(state["identity"], history, state["best"], dict(state["facts"]))
+            pointer = json.loads(self._pointer.read_text())
+            digests = dict(pointer["digests"])
+            history = tuple(EpochRecord(**record) for record in pointer["history"])
+            state = TrainingState(pointer["identity"], history, pointer["best"], dict(pointer["facts"]))
         except FileNotFoundError:
             return None
         except (ValueError, KeyError, TypeError) as error:
@@ -124,25 +109,26 @@ class Checkpoints:
             path = self.folder / name
             if not path.is_file() or _digest(path) != digest:
                 raise _damaged(path)
-        return progress
+        return state
 
     def load_for(self, identity: str) -> TrainingState | None:
-        """Where the run called `identity` stands, or None where no epoch was finished.
+        """Returns the saved state of the run with this identity, or None if no epoch was finished.
 
         Raises:
-            TrainingError: The checkpoint is damaged, or another run's.
+            TrainingError: The checkpoint is damaged, or belongs to another run.
         """
-        progress = self.load()
-        if progress is not None and progress.identity != identity:
+        state = self.load()
+        if state is not None and state.identity != identity:
             raise TrainingError(
-                f"the checkpoint belongs to another run: {differing_parts(progress.identity, identity)} differ",
+                f"the checkpoint belongs to another run: {differing_parts(state.identity, identity)} differ",
+                code="checkpoint-of-another-run",
                 received=str(self.folder),
-                hint="give the options and data it was started with, or another --out",
+                hint=f"use the options and data that it was started with, or another {option('out')}",
             )
-        return progress
+        return state
 
     def arrays(self, epoch: int) -> Iterator[NDArray[np.generic]]:
-        """The arrays that were saved after `epoch`, counted from 1, read one by one.
+        """Yields the arrays that were saved after `epoch`, counted from 1, reading them one by one.
 
         Raises:
             TrainingError: One is damaged.
@@ -154,27 +140,42 @@ class Checkpoints:
         except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
             raise _damaged(self._path(epoch)) from error
 
+    def _write_pointer(self, state: TrainingState) -> None:
+        paths = [self._path(epoch) for epoch in sorted({state.history[-1].epoch, state.best})]
+        pointer = asdict(state) | {"digests": {path.name: _digest(path) for path in paths}}
+        write_atomically(self._pointer, json.dumps(pointer, indent=1).encode())
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Turns an error of the disk into a `TrainingError`."""
+        try:
+            yield
+        except OSError as error:
+            raise TrainingError(
+                "the checkpoint must be writable",
+                code="checkpoint-not-writable",
+                received=f"{self.folder} ({error.strerror})",
+                hint=f"free some space, then continue with {option('resume')}",
+            ) from error
+
     def _path(self, epoch: int) -> Path:
         return self.folder / f"epoch-{epoch:05d}.npz"
 
-    def _digests(self, epochs: Iterable[int]) -> dict[str, str]:
-        return {self._path(epoch).name: _digest(self._path(epoch)) for epoch in sorted(epochs)}
-
 
 def combined_identity(parts: Mapping[str, str]) -> str:
-    """One identity from digests of named parts, so that an error can name the part that differs."""
+    """Combines the digests of named parts into one identity, so that an error can name the part that differs."""
     return "; ".join(f"{name}: {digest}" for name, digest in parts.items())
 
 
-def differing_parts(stored: str, asked: str) -> str:
-    """The names of the parts in which two identities differ; all that can differ where one of them names no parts."""
-    before, now = (dict(part.partition(": ")[::2] for part in identity.split("; ")) for identity in (stored, asked))
+def differing_parts(stored: str, current: str) -> str:
+    """Returns the names of the parts in which two identities differ, such as ``recipe and versions``."""
+    before, now = (dict(part.partition(": ")[::2] for part in identity.split("; ")) for identity in (stored, current))
     names = [name for name in now if before.get(name) != now[name]] if before.keys() == now.keys() else []
     return " and ".join(names) or "data, recipe or version"
 
 
 def _damaged(path: Path) -> TrainingError:
-    return TrainingError("the checkpoint is damaged", received=str(path), hint="start again in another folder")
+    return TrainingError("the checkpoint is damaged", code="checkpoint-damaged", received=str(path), hint="start in another folder")
 
 
 def _digest(path: Path) -> str:
@@ -183,7 +184,7 @@ def _digest(path: Path) -> str:
 
 
 def _write_arrays(file: BinaryIO, arrays: Iterable[NDArray[np.generic]]) -> None:
-    """What ``numpy.savez`` writes, without holding all arrays at a time."""
+    """Writes what ``numpy.savez`` writes, with one array in memory at a time."""
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         for number, array in enumerate(arrays):
             with archive.open(f"arr_{number}.npy", "w", force_zip64=True) as member:
@@ -191,14 +192,14 @@ def _write_arrays(file: BinaryIO, arrays: Iterable[NDArray[np.generic]]) -> None
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that a kill at any point leaves the old content or the new one, never a part."""
+    """Writes a file so that a kill at any point leaves either the old content or the new one."""
     with replacing(path) as file:
         file.write(content)
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
-    """A file to write to that takes the place of `path` at the end, on the disk by then; after an error `path` is as it was."""
+    """Yields a file that replaces `path` at the end, once it is on the disk; after an error `path` is unchanged."""
     temporary = path.with_name(f".{path.name}.partial")
     try:
         with temporary.open("wb") as file:

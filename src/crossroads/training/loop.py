@@ -1,10 +1,10 @@
-"""One phase of training: the only caller of Keras' `fit`, with checkpoints that a killed run is taken up from bit by bit."""
+"""Trains one phase, with checkpoints from which an interrupted run resumes bit for bit. Only this module calls Keras' `fit`."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import zip_longest
@@ -16,33 +16,31 @@ from numpy.typing import NDArray
 
 from crossroads._runtime.faults import is_out_of_memory
 from crossroads._runtime.machine import has_gpu
-from crossroads.errors import TrainingError
+from crossroads.errors import TrainingError, option
 from crossroads.heads.metrics import summed_metrics
 from crossroads.networks.network import Network
 from crossroads.progress import EpochRecord, StopTraining, Watcher
 from crossroads.strategies import Phase
 from crossroads.training.augment import Augment
 from crossroads.training.batches import STEPS_PER_EXECUTION, LabelledData, batches, inference_batch_size, steps_per_epoch
-from crossroads.training.batchnorm import in_one_pass, settling
+from crossroads.training.batchnorm import adapted_momentum, fused_batchnorm
 from crossroads.training.checkpoint import Checkpoints, TrainingState
 from crossroads.training.freezing import fingerprint, freeze, require_unchanged
-from crossroads.training.mixing import Mix
 from crossroads.training.optimizer import RuledAdam, rules, schedule
 
-ENOUGH = "ended"
-"""Among the facts of a phase's progress where the watcher ended it: it stays ended when it is taken up."""
+ENDED = "ended"
+"""Among the facts of a training that the watcher ended: it stays ended when the run is resumed."""
 
 
 @dataclass(frozen=True, slots=True)
 class PhaseResult:
-    """What a phase leaves: the network it was given holds the weights of the best epoch.
+    """The result of a phase. The network holds the weights of the best epoch.
 
     Attributes:
-        history: One record an epoch.
-        best: The record whose weights the network holds, counted from 1: the one with the highest validation accuracy, then the
-            lowest validation loss, then the later one.
-        head: Where a head was solved: its kind, its penalty and every candidate, as plain JSON values; else None.
-        ended: Whether the watcher had enough before the last epoch.
+        history: One record per epoch.
+        best: The best epoch, counted from 1: by validation accuracy, then by validation loss, then the later one.
+        head: The kind, penalty and candidates of a solved head, as plain JSON values; None for a trained phase.
+        ended: Whether the watcher ended training before the last epoch.
     """
 
     history: tuple[EpochRecord, ...]
@@ -60,107 +58,106 @@ def train(
     identity: str,
     watcher: Watcher,
 ) -> PhaseResult:
-    """Train `network` in place, from the newest checkpoint where there is one.
+    """Trains `network` in place, from the newest checkpoint if there is one.
 
-    What the phase does not train keeps every bit, BatchNorm's statistics included, and stands in no checkpoint.
+    What the phase does not train keeps every bit, including the statistics of BatchNorm, and is not in the checkpoints.
 
     Args:
-        network: Holds its first weights; holds those of the best epoch after.
-        phase: What to do.
-        data: What to train on, as `network.trained` takes it: images, or features where the network has a frozen part.
-        validation: What chooses the best epoch.
-        checkpoints: Where the state is kept after each epoch.
-        identity: Digest of data, splits, recipe and network; a checkpoint of another identity is refused.
-        watcher: Is told of each step and epoch.
+        network: Holds the first weights, and in the end those of the best epoch.
+        phase: What to train, and how.
+        data: Training data, as `network.trained` takes it: images, or features if the network has a frozen part.
+        validation: Validation data, which chooses the best epoch.
+        checkpoints: Receives the state after each epoch.
+        identity: Digest of data, splits, recipe and network; a checkpoint with another identity is refused.
+        watcher: Receives steps and epochs.
 
     Raises:
-        TrainingError: The phase moves images where there are features, the checkpoint belongs to another run, the loss is not
-            finite, memory does not hold a batch, the disk does not hold a checkpoint, or a frozen weight changed.
-        StopTraining: The watcher raised it before the first epoch was done; later the epochs so far are what is trained.
+        TrainingError: The phase augments images but trains on features, the checkpoint belongs to another run, the loss is not
+            finite, memory or disk is too small, or a frozen weight changed.
+        StopTraining: The watcher raised it before the first epoch was finished. Later it ends the training normally.
     """
     if network.frozen is not None and phase.augmentation.active:
         raise TrainingError(
-            "images can only be moved before the frozen part of a network, and this phase trains on its features",
+            "images must be augmented before the frozen part of a network, and this phase trains on its features",
+            code="augmentation-of-features",
             received=f"{phase.augmentation} in phase {phase.name!r}",
-            hint="make the features of several views (--views), freeze nothing, or leave the augmentation out",
+            hint=f"cache several {option('views')} per image, freeze nothing, or leave the augmentation out",
         )
-    classes = network.trained.output_shape[-1]
     steps = steps_per_epoch(len(data), phase.batch_size)
-    still = freeze(network, phase)
+    frozen = freeze(network, phase)
     model = _training_model(network, phase, steps)
-    state = [*_moving(network, still), *model.optimizer.state]
-    progress = checkpoints.load_for(identity)
-    if progress is not None:
-        assign(state, checkpoints.arrays(len(progress.history)))
-    epochs = _Epochs(
-        network, model, phase, validation, checkpoints, progress or TrainingState(identity, (), 0), watcher, steps, state
+    variables = [*_changing(network, frozen), *model.optimizer.variables]
+    state = checkpoints.load_for(identity)
+    if state is not None:
+        assign(variables, checkpoints.arrays(len(state.history)))
+    epochs = _Epochs(network, model, phase, validation, checkpoints, watcher, variables, state or TrainingState(identity, (), 0))
+    if not _is_over(epochs.state, phase):
+        checkpoints.require_room(sum(math.prod(v.shape) * np.dtype(v.dtype).itemsize for v in variables))
+        before = fingerprint(frozen)
+        with _out_of_memory_refused(phase), adapted_momentum(network, phase.epochs * steps), fused_batchnorm(network):
+            _fit(model, phase, data, epochs)
+        require_unchanged(frozen, before)
+    state = epochs.state
+    if state.best != len(state.history) or epochs.stopped_within_epoch:
+        assign(variables, checkpoints.arrays(state.best))
+    return PhaseResult(state.history, state.best, ended=ENDED in state.facts)
+
+
+def _fit(model: keras.Model, phase: Phase, data: LabelledData, epochs: _Epochs) -> None:
+    """Trains the remaining epochs."""
+    done = len(epochs.state.history)
+    model.fit(
+        batches(data, phase, model.output_shape[-1], done),
+        steps_per_epoch=steps_per_epoch(len(data), phase.batch_size),
+        shuffle=False,  # the batches have their own order
+        initial_epoch=done,
+        epochs=phase.epochs,
+        callbacks=[epochs],
+        verbose=0,
     )
-    done = len(epochs.progress.history)
-    if done < phase.epochs and not _over(epochs.progress, phase):
-        checkpoints.require_room(sum(math.prod(v.shape) * np.dtype(v.dtype).itemsize for v in state))
-        before = fingerprint(still)
-        with _memory_in_words(phase), settling(network, phase.epochs * steps), in_one_pass(network):
-            model.fit(
-                batches(data, phase, classes, done),
-                steps_per_epoch=steps,
-                shuffle=False,  # the batches come in their own order
-                initial_epoch=done,
-                epochs=phase.epochs,
-                callbacks=[epochs],
-                verbose=0,
-            )
-        require_unchanged(still, before)
-    progress = epochs.progress
-    # An average is not what the last step left: the state is that of the steps, from which a run goes on.
-    if progress.best != len(progress.history) or phase.ema or epochs.in_mid_epoch:
-        assign(state, checkpoints.arrays(progress.best))
-        _assign_all(model.trainable_variables, model.optimizer.averages)
-    return PhaseResult(progress.history, progress.best, ended=ENOUGH in progress.facts)
 
 
 @contextmanager
-def _memory_in_words(phase: Phase) -> Iterator[None]:
-    """Inside, want of memory, which each backend tells in its own way, is a `TrainingError`."""
+def _out_of_memory_refused(phase: Phase) -> Iterator[None]:
+    """Turns a lack of memory, which each backend reports in its own way, into a `TrainingError`."""
     try:
         yield
-    except Exception as error:  # TensorFlow's kind of it is a subclass of Exception alone
+    except Exception as error:  # TensorFlow's error derives directly from Exception
         if not is_out_of_memory(error):
             raise
         raise TrainingError(
-            "memory must hold a batch with all that training keeps of it",
+            "a training batch does not fit into memory",
+            code="out-of-memory",
             received=f"batches of {phase.batch_size} in phase {phase.name!r}",
-            hint="use a smaller --batch-size, a smaller --image-size, or a smaller backbone",
+            hint=f"use a smaller {option('batch_size')}, {option('image_size')} or backbone",
         ) from error
 
 
-def _moving(network: Network, still: Sequence[Any]) -> list[Any]:
-    """What training changes in the network: all but what is frozen; the states of its random numbers too."""
-    frozen = {id(variable) for variable in still}
-    return [variable for variable in network.trained.variables if id(variable) not in frozen]
+def _changing(network: Network, frozen: Sequence[Any]) -> list[Any]:
+    """Returns the variables that training changes: all that are not frozen, including the states of random generators."""
+    still = {id(variable) for variable in frozen}
+    return [variable for variable in network.trained.variables if id(variable) not in still]
 
 
 def _training_model(network: Network, phase: Phase, steps: int) -> keras.Model:
-    inputs, x = _entrance(network, phase)
-    if phase.mixup:
-        extra = [keras.Input((1,), dtype="int32", name="others"), keras.Input((1,), name="shares")]
-        inputs, x = [*inputs, *extra], Mix(name="mix")((x, *extra))
+    """Returns the compiled model that `fit` trains: inputs, augmentation, `network.trained`."""
+    inputs, x = _inputs(network, phase)
     model = keras.Model(inputs[0] if len(inputs) == 1 else tuple(inputs), network.trained(x), name="training")
     loss = (
         keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=phase.label_smoothing)
-        if phase.label_smoothing or phase.mixup
+        if phase.label_smoothing
         else keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     )
     total = phase.epochs * steps
-    each = rules(network.blocks, model.trainable_variables, phase, total)
+    optimizer = RuledAdam(rules(network.blocks, model.trainable_variables, phase), schedule(phase, total))
     together = STEPS_PER_EXECUTION if steps % STEPS_PER_EXECUTION == 0 else 1
-    optimizer = RuledAdam(each, schedule(phase, total), phase.ema)
     model.compile(optimizer=optimizer, loss=loss, jit_compile=_jit(), steps_per_execution=together)
     optimizer.build(model.trainable_variables)
     return model
 
 
-def _entrance(network: Network, phase: Phase) -> tuple[list[Any], Any]:
-    """The inputs of the training graph, and what comes of them: float images in [0, 255], or features."""
+def _inputs(network: Network, phase: Phase) -> tuple[list[Any], Any]:
+    """Returns the inputs of the training model, and the tensor made from them: float images in [0, 255], or features."""
     if network.frozen is not None:
         features = keras.Input(network.trained.input_shape[1:], dtype="float32", name="features")
         return [features], features
@@ -172,62 +169,50 @@ def _entrance(network: Network, phase: Phase) -> tuple[list[Any], Any]:
 
 
 def _jit() -> bool | str:
-    # On a CPU TensorFlow trains several times slower with XLA (`python -m benchmarks xla`); JAX cannot do without.
+    # On a CPU TensorFlow trains several times slower with XLA (`python -m benchmarks xla`); JAX needs it.
     return "auto" if keras.backend.backend() != "tensorflow" or has_gpu() else False
 
 
 def assign(variables: Sequence[Any], arrays: Iterable[NDArray[np.generic]]) -> None:
-    """Give variables the values of a checkpoint, one by one. Raises `TrainingError` where number or shapes differ."""
+    """Assigns the arrays of a checkpoint to variables, one by one. Raises `TrainingError` if number or shapes differ."""
     for number, (variable, array) in enumerate(zip_longest(variables, arrays)):
         if variable is None or array is None or tuple(variable.shape) != array.shape:
             raise TrainingError(
                 "the checkpoint does not fit this network",
-                received=f"array {number} of another shape, or another number of arrays",
-                hint="start again in another folder",
+                code="checkpoint-of-another-network",
+                received=f"another shape or number of arrays, from array {number} on",
+                hint="start in another folder",
             )
         variable.assign(array)
 
 
-def _assign_all(variables: Sequence[Any], values: Sequence[Any]) -> None:
-    for variable, value in zip(variables, values, strict=False):  # no averages, nothing to give
-        variable.assign(value)
-
-
-def _over(progress: TrainingState, phase: Phase) -> bool:
-    """Whether a phase has ended before its last epoch: the watcher had enough, or the validation loss has long been no better."""
-    if ENOUGH in progress.facts:
+def _is_over(state: TrainingState, phase: Phase) -> bool:
+    """Returns whether no epoch is left, the watcher ended the training, or early stopping did."""
+    losses = [record.validation_loss for record in state.history]
+    if len(losses) >= phase.epochs or ENDED in state.facts:
         return True
-    if not phase.early_stopping or not progress.history:
-        return False
-    losses = [record.validation_loss for record in progress.history]
-    return len(losses) - 1 - int(np.argmin(losses)) >= phase.early_stopping
+    return bool(phase.early_stopping and losses) and len(losses) - 1 - int(np.argmin(losses)) >= phase.early_stopping
 
 
 def validate(logits: keras.Model, data: LabelledData) -> tuple[float, float]:
-    """Mean cross-entropy in nats and accuracy of a logits model on labelled inputs of one view, computed in float64."""
-    loss = right = 0.0
+    """Returns the mean cross-entropy in nats and the accuracy of a logits model on inputs of one view, computed in float64."""
+    loss = correct = 0.0
     step = inference_batch_size(data.inputs)
     for first in range(0, len(data), step):
         labels = data.labels[first : first + step]
         inputs = np.asarray(data.inputs[first : first + len(labels)], dtype=np.float32)
-        found = summed_metrics(logits.predict_on_batch(inputs), labels)
-        loss, right = loss + found[0], right + found[1]
-    return loss / len(data), right / len(data)
-
-
-@contextmanager
-def _averaged(variables: Sequence[Any], averages: Sequence[NDArray[np.floating]]) -> Iterator[None]:
-    """Inside, the variables have the values of their averages, where averages are kept."""
-    raw = [keras.ops.convert_to_numpy(variable).copy() for variable in variables] if averages else []
-    _assign_all(variables, averages)
-    try:
-        yield
-    finally:
-        _assign_all(variables, raw)
+        batch_loss, batch_correct = summed_metrics(logits.predict_on_batch(inputs), labels)
+        loss, correct = loss + batch_loss, correct + batch_correct
+    return loss / len(data), correct / len(data)
 
 
 class _Epochs(keras.callbacks.Callback):  # type: ignore[misc]
-    """After each epoch: validate, record, keep the state, stop early where asked."""
+    """Validates, records and saves after each epoch, and ends training early.
+
+    Attributes:
+        state: After the last finished epoch.
+        stopped_within_epoch: Whether the watcher ended training between two batches.
+    """
 
     def __init__(
         self,
@@ -236,64 +221,63 @@ class _Epochs(keras.callbacks.Callback):  # type: ignore[misc]
         phase: Phase,
         validation: LabelledData,
         checkpoints: Checkpoints,
-        progress: TrainingState,
         watcher: Watcher,
-        steps: int,
-        state: list[Any],
-        clock: Callable[[], float] = time.perf_counter,
+        variables: list[Any],
+        state: TrainingState,
     ) -> None:
         super().__init__()
-        self.progress, self.in_mid_epoch = progress, False
+        self.state, self.stopped_within_epoch = state, False
         self._network, self._training, self._phase, self._validation = network, model, phase, validation
-        self._checkpoints, self._watcher, self._steps, self._state, self._clock = checkpoints, watcher, steps, state, clock
-        self._started = clock()
+        self._checkpoints, self._watcher, self._variables = checkpoints, watcher, variables
+        self._started = time.perf_counter()
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Start the clock."""
-        self._started = self._clock()
+        """Starts the clock."""
+        self._started = time.perf_counter()
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Tell the watcher; where it has enough, the batches of this epoch are lost."""
+        """Calls the watcher. If it ends training, the batches of this epoch are lost."""
         try:
-            self._watcher.step(len(self.progress.history) + 1, batch + 1, self._steps)
+            self._watcher.step(len(self.state.history) + 1, batch + 1, self.params["steps"])
         except StopTraining:
-            if not self.progress.history:
+            if not self.state.history:
                 raise
-            self.in_mid_epoch = True
+            self.stopped_within_epoch = True
             self._end()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Validate, record, keep the state."""
-        if self.in_mid_epoch:
+        """Validates, records and saves."""
+        if self.stopped_within_epoch:
             return
-        loss, optimizer = float((logs or {})["loss"]), self._training.optimizer
-        with _averaged(self._training.trainable_variables, optimizer.averages):
-            validation_loss, accuracy = validate(self._network.trained, self._validation)
-        if not (math.isfinite(loss) and math.isfinite(validation_loss)):
-            raise TrainingError(
-                f"the loss must stay finite; in epoch {epoch + 1} it did not",
-                received=f"loss {loss:g}, validation loss {validation_loss:g}",
-                hint=f"start again in another --out with a learning rate below {self._phase.learning_rate:g}",
-            )
-        rate = float(keras.ops.convert_to_numpy(optimizer.learning_rate))
-        seconds = self._clock() - self._started
-        record = EpochRecord(self._phase.name, epoch + 1, seconds, rate, loss, validation_loss, accuracy)
-        self.progress = self._with(record)
-        self._checkpoints.save(self.progress, map(keras.ops.convert_to_numpy, self._state))
+        record = self._record(epoch + 1, float((logs or {})["loss"]))
+        history = (*self.state.history, record)
+        best = max(history, key=lambda r: (r.validation_accuracy, -r.validation_loss, r.epoch))
+        self.state = TrainingState(self.state.identity, history, best.epoch)
+        self._checkpoints.save(self.state, map(keras.ops.convert_to_numpy, self._variables))
         try:
             self._watcher.epoch(record, self._phase.epochs)
         except StopTraining:
             self._end()
-        if _over(self.progress, self._phase):
+        if _is_over(self.state, self._phase):
             self._training.stop_training = True
 
-    def _end(self) -> None:
-        """Leave it at the epochs so far, also when the phase is taken up."""
-        self._training.stop_training = True
-        self.progress = replace(self.progress, facts={ENOUGH: True})
-        self._checkpoints.save_facts(self.progress)
+    def _record(self, epoch: int, loss: float) -> EpochRecord:
+        """Validates an epoch. Raises `TrainingError` if a loss is not finite."""
+        optimizer = self._training.optimizer
+        validation_loss, accuracy = validate(self._network.trained, self._validation)
+        if not (math.isfinite(loss) and math.isfinite(validation_loss)):
+            raise TrainingError(
+                f"the loss is not finite in epoch {epoch}",
+                code="loss-not-finite",
+                received=f"loss {loss:g}, validation loss {validation_loss:g}",
+                hint=f"start in another {option('out')} with a {option('learning_rate')} below {self._phase.learning_rate:g}",
+            )
+        rate = float(keras.ops.convert_to_numpy(optimizer.learning_rate))
+        seconds = time.perf_counter() - self._started
+        return EpochRecord(self._phase.name, epoch, seconds, rate, loss, validation_loss, accuracy)
 
-    def _with(self, record: EpochRecord) -> TrainingState:
-        history = (*self.progress.history, record)
-        best = max(history, key=lambda r: (r.validation_accuracy, -r.validation_loss, r.epoch))
-        return TrainingState(self.progress.identity, history, best.epoch)
+    def _end(self) -> None:
+        """Ends training for good: a resumed run does not continue it."""
+        self._training.stop_training = True
+        self.state = replace(self.state, facts={ENDED: True})
+        self._checkpoints.save_facts(self.state)

@@ -1,4 +1,4 @@
-"""One phase that a strategy plans, solved or trained, with checkpoints of its own: a finished one is loaded, not done again."""
+"""Runs one phase of a strategy: it is solved or trained, and a finished phase is loaded from its checkpoint."""
 
 from __future__ import annotations
 
@@ -30,25 +30,26 @@ def run_phase(
     identity: str,
     watcher: Watcher,
 ) -> PhaseResult:
-    """Carry out one phase; the network holds what it leaves.
+    """Runs one phase in place: `network` holds the first weights, or those of the phase before, and then the result.
 
     Args:
-        network: Holds its first weights, or those of the phase before.
-        phase: One that a strategy plans.
-        data: What to train on, as `network.trained` takes it.
-        validation: What chooses.
-        checkpoints: Those of this phase alone.
-        identity: Digest of data, splits, recipe and network; a checkpoint of another identity is refused.
-        watcher: Is told of each step and epoch.
+        network: Changed in place.
+        phase: A phase that a strategy plans.
+        data: Training data, as `network.trained` takes it.
+        validation: Validation data.
+        checkpoints: The checkpoints of this phase alone.
+        identity: Digest of data, splits, recipe and network; a checkpoint with another identity is refused.
+        watcher: Receives steps and epochs.
 
     Raises:
-        TrainingError: See `loop.train`; or a head cannot be solved.
+        TrainingError: As `loop.train` does; or a head cannot be solved.
     """
-    work = (data, validation, checkpoints, identity, watcher)
-    return _solve(network, phase, *work) if isinstance(phase, Solve) else train(network, phase, *work)
+    if isinstance(phase, Solve):
+        return _solve_head(network, phase, data, validation, checkpoints, identity, watcher)
+    return train(network, phase, data, validation, checkpoints, identity, watcher)
 
 
-def _solve(
+def _solve_head(
     network: Network,
     phase: Solve,
     data: LabelledData,
@@ -57,52 +58,56 @@ def _solve(
     identity: str,
     watcher: Watcher,
 ) -> PhaseResult:
-    """Solve the dense layer that is all that `network.trained` trains, or load what was solved."""
-    head, figures = _parts(network.trained)
-    progress = checkpoints.load_for(identity)
-    if progress is None:
+    """Solves the dense layer of `network.trained`, or loads it from the checkpoint."""
+    dense, standardization = _head_layers(network.trained)
+    state = checkpoints.load_for(identity)
+    if state is None:
         started = time.perf_counter()
-        solved, loss = _solved(phase, head.units, data, validation)
+        head, loss = _solved(phase, dense.units, data, validation)
         seconds = time.perf_counter() - started
-        record = EpochRecord(phase.name, 1, seconds, 0.0, loss, solved.validation_loss, solved.validation_accuracy)
-        facts = {"kind": solved.kind, "penalty": solved.penalty, "tried": [asdict(row) for row in solved.candidates]}
-        progress = TrainingState(identity, (record,), 1, facts)
-        checkpoints.save(progress, _behind(figures, solved))
-        with suppress(StopTraining):  # that was all
+        record = EpochRecord(phase.name, 1, seconds, 0.0, loss, head.validation_loss, head.validation_accuracy)
+        facts = {"kind": head.kind, "penalty": head.penalty, "tried": [asdict(candidate) for candidate in head.candidates]}
+        state = TrainingState(identity, (record,), 1, facts)
+        checkpoints.save(state, _kernel_and_bias(standardization, head))
+        with suppress(StopTraining):  # the phase has no further epochs
             watcher.epoch(record, 1)
-    assign([head.kernel, head.bias], checkpoints.arrays(1))
-    return PhaseResult(progress.history, progress.best, progress.facts)
+    assign([dense.kernel, dense.bias], checkpoints.arrays(1))
+    return PhaseResult(state.history, state.best, state.facts)
 
 
-def _parts(model: keras.Model) -> tuple[Any, keras.layers.BatchNormalization | None]:
-    """The dense layer that a model of features is, and the layer of fixed figures before it, where there is one.
+def _head_layers(model: keras.Model) -> tuple[Any, keras.layers.BatchNormalization | None]:
+    """Returns the dense layer of a linear head, and the layer before it that standardizes features, if any.
 
     Raises:
-        TrainingError: The model is something else.
+        TrainingError: The model is not such a head.
     """
     *before, layer = [layer for layer in model.layers if not isinstance(layer, keras.layers.InputLayer)]
     linear = isinstance(layer, keras.layers.Dense) and layer.activation is keras.activations.linear and layer.use_bias
     fixed = all(isinstance(x, keras.layers.BatchNormalization) and not (x.trainable or x.scale or x.center) for x in before)
     if not linear or not fixed or len(before) > 1 or len(model.input_shape) != 2:
-        received = " on ".join(type(x).__name__ for x in reversed([*before, layer]))
-        raise TrainingError("a head that is solved is one dense layer with a bias on a vector of features", received=received)
+        raise TrainingError(
+            "only a head of one dense layer with a bias, on a vector of features, can be solved",
+            code="head-not-linear",
+            received=" on ".join(type(x).__name__ for x in reversed([*before, layer])),
+        )
     return layer, before[0] if before else None
 
 
-def _behind(figures: keras.layers.BatchNormalization | None, solved: heads.LinearHead) -> list[NDArray[np.float32]]:
-    """Kernel and bias for standardised features, where the head stands on such; it was solved on the features as they come."""
-    if figures is None:
-        return [solved.kernel, solved.bias]
-    return [values.astype(np.float32) for values in unfolded(figures, solved.kernel, solved.bias)]
+def _kernel_and_bias(standardization: keras.layers.BatchNormalization | None, head: heads.LinearHead) -> list[NDArray[np.float32]]:
+    """Returns kernel and bias of the dense layer; `head` was solved on features that are not standardized."""
+    if standardization is None:
+        return [head.kernel, head.bias]
+    return [values.astype(np.float32) for values in unfolded(standardization, head.kernel, head.bias)]
 
 
 def _solved(phase: Solve, classes: int, data: LabelledData, validation: LabelledData) -> tuple[heads.LinearHead, float]:
-    """The head and its loss on the training images."""
-    # Views of one image are left out together: each tells almost all of the others.
-    own = np.arange(len(data)) if data.groups is None else data.groups
-    together = np.tile(own, data.views) if data.views > 1 or data.groups is not None else None
+    """Returns the head and its loss on the training images."""
+    groups = data.groups
+    if groups is None and data.views > 1:
+        groups = np.arange(len(data))  # views of one image predict each other, so they are left out together
+    groups = None if groups is None else np.tile(groups, data.views)
     labels = np.tile(data.labels, data.views)
     weights = class_weights(data.labels, classes, phase.class_weights)
-    solved = heads.solve(data.inputs, labels, validation.inputs, validation.labels, classes, groups=together, weights=weights)
-    loss, _ = heads.loss_and_accuracy(data.inputs, labels, solved.kernel, solved.bias)
-    return solved, loss
+    head = heads.solve(data.inputs, labels, validation.inputs, validation.labels, classes, groups=groups, weights=weights)
+    loss, _ = heads.loss_and_accuracy(data.inputs, labels, head.kernel, head.bias)
+    return head, loss
