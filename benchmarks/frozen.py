@@ -116,7 +116,7 @@ def _extract(dataset: Any, resize: Any, ours: Any, folder: Path) -> Any:
     from crossroads.features.extract import extract
 
     cache = Cache(folder)
-    key = Key("benchmark", "none", resize, "end", "average", None, "float32", "float32")
+    key = Key("benchmark", "none", resize, "end", "average", None, "float32", "benchmark")
     return extract(dataset, resize=resize, engine=lambda: ours, cache=cache, store=cache.store(key, ours.shape))
 
 

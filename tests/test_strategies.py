@@ -25,8 +25,8 @@ def test_an_unknown_strategy_is_refused_with_the_nearest_name():
 
 
 NAMES = [record.name for record in STRATEGIES]
-TUNED_ONLY = {"layer_decay", "l2_sp", "ema", "unfreeze", "train_batchnorm"}
-PRETRAINED_ONLY = {"weights", "pooling", "head", "precision"}
+TUNED_ONLY = {"layer_decay", "train_batchnorm"}
+PRETRAINED_ONLY = {"weights", "pooling", "head"}
 
 
 def resolved(record=MOBILENET, images=500, image_size=96, side=0.0, **options):
@@ -114,8 +114,6 @@ def test_early_strategies_cut_early_and_pool_into_a_grid():
         ({"strategy": "feature-extraction", "views": 3, "augment": False}, "views"),
         ({"strategy": "finetune", "views": 3}, "views"),
         ({"strategy": "finetune", "schedule": "constant", "warm_up": 0.1}, "warm_up"),
-        ({"strategy": "warm-start", "precision": "int8"}, "precision"),
-        ({"strategy": "from-scratch", "precision": "int8"}, "precision"),
         ({"strategy": "warm-start", "head": "mlp"}, "head"),
     ],
 )

@@ -50,7 +50,7 @@ def sums(images):
 
 
 def store_in(cache, augmentation=None):
-    return cache.store(Key("w", "x", Resize(SIZE), "c", "none", augmentation, "float32", "float32"), (4,))
+    return cache.store(Key("w", "x", Resize(SIZE), "c", "none", augmentation, "float32", "computed by tests"), (4,))
 
 
 def run(dataset, folder, engine=None, *, limit=10**9, augmentation=None, **options):
@@ -273,7 +273,7 @@ def test_the_resize_mode_is_applied(tmp_path):
     cache = Cache(tmp_path / "c")
     for mode, bright in (("squash", False), ("crop", True)):
         resize = Resize(SIZE, mode)
-        key = Key("sums", "none", resize, "end", "none", None, "float32", "float32")
+        key = Key("sums", "none", resize, "end", "none", None, "float32", "computed by tests")
         engine = Sums()
         found = extract(dataset, resize=resize, engine=lambda engine=engine: engine, cache=cache, store=cache.store(key, (4,)))
         full = sums(np.full((1, SIZE, SIZE, 3), 200, np.uint8))[0]

@@ -63,7 +63,7 @@ def test_everything_that_determines_a_feature_is_in_its_key(frozen):
     others = [
         feature_key(frozen, RECORD, RECIPE, "conv1_relu"),
         feature_key(frozen, RECORD, replace(RECIPE, resize="crop"), "conv2_relu"),
-        feature_key(frozen, RECORD, replace(RECIPE, pooling="max"), "conv2_relu"),
+        feature_key(frozen, RECORD, replace(RECIPE, pooling="average-4"), "conv2_relu"),
         feature_key(frozen, RECORD, replace(RECIPE, feature_type="float16"), "conv2_relu"),
         feature_key(frozen, RECORD, RECIPE, "conv2_relu", images),
         feature_key(frozen, RECORD, RECIPE, "conv2_relu", images + 1),

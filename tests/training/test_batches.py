@@ -1,7 +1,6 @@
 """Training batches: each image once per epoch, the same batches wherever training resumes, weights and targets."""
 
 import tracemalloc
-from dataclasses import replace
 from itertools import islice
 
 import numpy as np
@@ -130,19 +129,6 @@ def test_each_epoch_has_each_image_in_one_of_its_views():
     assert (rows[0][np.argsort(rows[0] % 40)] != rows[1][np.argsort(rows[1] % 40)]).any()
     for inputs_of, targets in epoch_of(data, phase(batch_size=8), 0):
         np.testing.assert_array_equal(targets, inputs_of[:, 0].astype(int) % 40 % 3)
-
-
-def test_mixup_adds_partners_and_fractions_and_mixes_the_targets():
-    options = replace(phase(augmentation=Augmentation(shift=0.1), class_weights="balanced"), mixup=0.5)
-    ((images, maps, colour, other, fractions), targets, weights), *_ = epoch_of(labelled(20), options, 0)
-    labels = images[:, 0, 0, 0] % 3
-    assert (maps.shape, colour.shape, other.shape, fractions.shape) == ((20, 8), (20, 2), (20, 1), (20, 1))
-    assert sorted(other[:, 0]) == list(range(20))
-    assert (targets[np.arange(20), labels] > 0).all()
-    np.testing.assert_allclose(targets.sum(axis=1), 1, rtol=1e-5)
-    assert weights.shape == (20,)
-    ((again, *_), *_), *_ = epoch_of(labelled(20), options, 0)
-    np.testing.assert_array_equal(again, images)
 
 
 class Shaped:

@@ -53,21 +53,17 @@ def figures(done):
 EVERYTHING = phase(
     warm_up=0.2,
     weight_decay=0.05,
-    l2_sp=0.1,
     layer_decay=0.7,
-    ema=0.9,
-    unfreeze="gradual",
     label_smoothing=0.1,
-    mixup=0.4,
     class_weights="balanced",
     augmentation=Augmentation(shift=0.1),
 )
 KINDS = {
     "solved, then finetuned with every option": ((SOLVE, EVERYTHING), None, 1, "linear", ("tune", 1)),
     "interrupted after the solved head": ((SOLVE, phase(epochs=1)), None, 1, "linear", ("head", 1)),
-    "frozen below, BatchNorm trained": ((SOLVE, phase(train_batchnorm=True, ema=0.5)), "relu1", 1, "linear", ("tune", 1)),
+    "frozen below, BatchNorm trained": ((SOLVE, phase(train_batchnorm=True)), "relu1", 1, "linear", ("tune", 1)),
     "views of features, a head of two layers": (
-        (phase(name="head", mixup=0.2),),
+        (phase(name="head"),),
         "relu2",
         3,
         "mlp",
@@ -109,16 +105,6 @@ def test_the_network_has_the_weights_of_the_best_epoch(tmp_path):
 
 
 @pytest.mark.core
-def test_the_average_of_the_weights_is_validated_and_kept(tmp_path):
-    planned = phase(epochs=3, ema=0.95, learning_rate=0.02, schedule="constant")
-    made, done = run(tmp_path, (planned,))
-    kept = done.history[done.best - 1]
-    assert validate(made.trained, PIXELS[1]) == pytest.approx((kept.validation_loss, kept.validation_accuracy), rel=1e-5)
-    raw, _ = run(tmp_path / "raw", (phase(epochs=3, learning_rate=0.02, schedule="constant"),))
-    assert not same(weights(made.trained), weights(raw.trained))
-
-
-@pytest.mark.core
 def test_a_solved_head_equals_that_of_its_features(tmp_path):
     made, done = run(tmp_path, (SOLVE,))
     whole = network("relu2")
@@ -155,16 +141,6 @@ def test_groups_of_the_data_are_left_out_together(tmp_path, monkeypatch):
     grouped = LabelledData(train.inputs, train.labels, groups=np.arange(48) // 4)
     run_phase(made, SOLVE, grouped, held_out, Checkpoints(tmp_path), "id", Silent())
     np.testing.assert_array_equal(seen["groups"], np.arange(48) // 4)
-
-
-def test_l2_sp_keeps_weights_nearer_to_their_first_values(tmp_path):
-    def distance(name, **options):
-        made, _ = run(tmp_path / name, (phase(epochs=3, schedule="constant", learning_rate=0.01, **options),))
-        kernel = next(v for v in made.trained.weights if v.path == "conv1/kernel")
-        start = next(v for v in network().trained.weights if v.path == "conv1/kernel")
-        return float(np.abs(np.array(kernel) - np.array(start)).mean())
-
-    assert distance("l2-sp", l2_sp=30.0) < 0.7 * distance("free")
 
 
 def test_a_nonlinear_head_cannot_be_solved(tmp_path):
