@@ -1,4 +1,4 @@
-"""The restricted unpickler builds arrays and containers of every age, and runs nothing."""
+"""Covers the restricted unpickler: it builds arrays and containers of every protocol, and runs nothing."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from hypothesis.extra import numpy as hnp
 
 from crossroads.errors import DataError
 from crossroads.files.unpickle import NUMPY, Allowed, load_pickle
+from refusals import refused
 
 PROTOCOLS = range(6)
 
@@ -76,7 +77,7 @@ def test_plain_containers_round_trip(value: object, protocol: int) -> None:
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_the_rest_that_honest_pickles_hold(protocol: int) -> None:
+def test_other_plain_values_round_trip(protocol: int) -> None:
     shared = np.arange(3)
     value = {
         "set": {1, 2}, "frozen": frozenset({"a"}), "bytes": b"\xff\0", "array": bytearray(b"ab"), "empty": b"",
@@ -111,7 +112,7 @@ def test_module_names_of_numpy_1(protocol: int, new: str, old: str) -> None:
 
 
 def python2(array: np.ndarray, protocol: int) -> bytes:
-    """A dict of one array as Python 2 with NumPy 1 writes it: names and contents are its byte strings."""
+    """Returns a dict of one array as Python 2 with NumPy 1 writes it, with names and contents as byte strings."""
     state = array.tobytes()
     if protocol == 0:
         contents = repr(state)[1:].encode("ascii")
@@ -133,7 +134,7 @@ def python2(array: np.ndarray, protocol: int) -> bytes:
 
 @pytest.mark.parametrize("protocol", [0, 2])
 @pytest.mark.parametrize("dtype", ["u1", "<i4", "<f8"])
-def test_pickles_of_python_2(protocol: int, dtype: str) -> None:
+def test_python_2_pickles_are_read(protocol: int, dtype: str) -> None:
     array = (np.arange(200).reshape(10, 20) * 1.25).astype(dtype)
     assert same(load_pickle(python2(array, protocol))["features"], array)  # type: ignore[index]
 
@@ -165,8 +166,9 @@ def test_nothing_that_a_pickle_names_is_called(protocol: int, call: tuple[object
     call = tuple(part.format(str(mark)) if isinstance(part, str) else part for part in call)
     if call[0] is getattr:
         call = (getattr, Evil(builtins.__import__, "os"), "system")
-    with pytest.raises(DataError, match=r"nothing that runs code.*a reference to \S+\." + (named or "")):
+    with refused("unsafe-pickle", DataError) as caught:
         load_pickle(pickle.dumps({"features": Evil(*call)}, protocol))
+    assert caught.value.received.endswith(named or "")
     assert not mark.exists()
 
 
@@ -246,8 +248,9 @@ HOSTILE = {
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_programs_end_in_one_clear_error(name: str) -> None:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with pytest.raises(DataError, match="a pickle m"):
+    with pytest.raises(DataError) as caught:
         load_pickle(b"\x80\x04" + HOSTILE[name] + b".")
+    assert caught.value.code in ("unsafe-pickle", "pickle-damaged")
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500_000, "it made the reader take half a gigabyte"
 
 
@@ -255,13 +258,13 @@ def test_a_giant_memo_index_costs_nothing() -> None:
     assert load_pickle(b"\x80\x04]r\xff\xff\xff\x7f.") == []
 
 
-def test_a_global_that_is_never_called_is_still_no_function() -> None:
-    """Allowed globals are stand-ins: whoever gets the object cannot call through it."""
+def test_a_global_that_the_pickle_returns_cannot_be_called() -> None:
+    """An allowed global is a placeholder that cannot be called."""
     assert not callable(load_pickle(b"\x80\x04" + NDARRAY + b"."))
 
 
 def test_the_error_names_the_global() -> None:
-    with pytest.raises(DataError, match=r"a reference to posix\.system|a reference to nt\.system"):
+    with refused("unsafe-pickle", received=f"a reference to {os.system.__module__}.system"):
         load_pickle(pickle.dumps(Evil(os.system, "true")))
 
 
@@ -288,7 +291,7 @@ def test_a_damaged_pickle_loads_or_ends_in_a_data_error(data: st.DataObject) -> 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_object_arrays_are_refused(protocol: int) -> None:
-    with pytest.raises(DataError, match="Python objects"):
+    with refused("unsafe-pickle", received="an array of Python objects (dtype object)"):
         load_pickle(pickle.dumps(np.array([None, "a"], dtype=object), protocol))
 
 
@@ -296,7 +299,7 @@ def test_the_table_can_be_extended() -> None:
     more = Allowed(globals={("fractions", "Fraction"): lambda *numbers: numbers}, persistent=lambda key: f"stored {key}")
     raw = b"\x80\x04" + stack_global("fractions", "Fraction") + b"K\x01K\x02\x86RK\x05Q\x86."
     assert load_pickle(raw, allowed=NUMPY | more) == ((1, 2), "stored 5")
-    with pytest.raises(DataError, match=r"fractions\.Fraction"):
+    with refused("unsafe-pickle", received="a reference to fractions.Fraction"):
         load_pickle(raw)
 
 
@@ -307,7 +310,7 @@ def test_reads_from_an_open_file(tmp_path: Path) -> None:
         assert load_pickle(file) == [1, 2]
 
 
-def test_the_pickles_of_the_notes(shared_data: Path) -> None:
+def test_the_pickles_of_the_shared_traffic_set(shared_data: Path) -> None:
     loaded = load_pickle((shared_data / "small_traffic_set" / "small_train_traffic.p").read_bytes())
     assert isinstance(loaded, dict)
     assert loaded["features"].shape == (100, 32, 32, 3)

@@ -1,4 +1,4 @@
-"""Stretches of open files that many threads read by offset, without a shared position."""
+"""Ranges of bytes of open files, which many threads read by offset without a shared position."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def open_plain(path: str | os.PathLike[str]) -> int:
-    """A descriptor of a plain file. Raises OSError, for pipes and devices as well: these may wait for ever, or never end."""
+    """A descriptor of a plain file. Raises `OSError`, also for pipes and devices, which may block or never end."""
     flags = os.O_RDONLY
     for name in ("O_BINARY", "O_NONBLOCK", "O_NOCTTY", "O_CLOEXEC"):  # opening a pipe would wait for a writer
         flags |= getattr(os, name, 0)
@@ -47,7 +47,7 @@ def read_plain(path: str | os.PathLike[str], limit: int) -> bytes:
 
 
 class _Descriptor:
-    """An open file descriptor that closes itself when nobody refers to it any more."""
+    """An open file descriptor that is closed when its last reference goes away."""
 
     def __init__(self, descriptor: int) -> None:
         self.number = descriptor
@@ -85,11 +85,11 @@ class _OnDemand:
 
     @property
     def number(self) -> int:
-        """The descriptor, for as long as it is among the last that were read."""
+        """The descriptor. It stays open while the file is among the last 32 that were read."""
         return _lately_opened(*self._key).number
 
     def read(self, offset: int, size: int) -> bytes:
-        """At most `size` bytes from `offset`; fewer only at the end of the file. Raises OSError where it cannot be opened."""
+        """At most `size` bytes from `offset`; fewer only at the end of the file. Raises `OSError` if it cannot be opened."""
         return _lately_opened(*self._key).read(offset, size)
 
 
@@ -109,32 +109,32 @@ class ByteRange:
 
     @classmethod
     def from_path(cls, path: Path) -> ByteRange:
-        """The whole file at `path`. Raises DataError where it cannot be opened."""
+        """The whole file at `path`. Raises `DataError` if it cannot be opened."""
         try:
             store = _Descriptor(open_plain(path))
         except OSError as error:
-            raise DataError(f"{printable(str(path))} cannot be opened", received=error.strerror) from error
+            raise DataError(f"{printable(str(path))} cannot be opened", code="file-unreadable", received=error.strerror) from error
         return cls(store, 0, store.size, printable(str(path)))
 
     @classmethod
     def on_demand(cls, path: Path) -> ByteRange:
-        """The whole file at `path`, opened while it is read. Raises DataError where it is not there."""
+        """The whole file at `path`, opened when it is read. Raises `DataError` if it does not exist."""
         try:
             store = _OnDemand(path)
         except OSError as error:
-            raise DataError(f"{printable(str(path))} cannot be opened", received=error.strerror) from error
+            raise DataError(f"{printable(str(path))} cannot be opened", code="file-unreadable", received=error.strerror) from error
         return cls(store, 0, store.size, printable(str(path)))
 
     @classmethod
     def from_bytes(cls, raw: bytes, origin: str) -> ByteRange:
-        """Bytes that are in memory already."""
+        """Bytes in memory."""
         return cls(raw, 0, len(raw), origin)
 
     @classmethod
     def from_chunks(cls, chunks: Iterable[bytes], origin: str) -> ByteRange:
-        """What `chunks` yield, kept in a temporary file without a name that goes away with the span.
+        """Writes `chunks` to a temporary file without a name, which goes away with this object.
 
-        Raises DataError where the temporary file cannot be written, such as on a full disk.
+        Raises `DataError` if the temporary file cannot be written, such as on a full disk.
         """
         try:
             with tempfile.TemporaryFile(prefix="crossroads-") as file:
@@ -145,19 +145,20 @@ class ByteRange:
         except OSError as error:
             raise DataError(
                 f"{origin} must be decompressed once into a temporary file, which could not be written",
+                code="temporary-file",
                 received=error.strerror,
                 hint=f"free space in {tempfile.gettempdir()}, set TMPDIR to a larger disk, or unpack it and give the folder",
             ) from error
         return cls(store, 0, store.size, origin)
 
     def part(self, start: int, size: int, origin: str) -> ByteRange:
-        """A stretch of this span. Raises DataError where it reaches past the end."""
+        """A part of this range. Raises `DataError` if it reaches past the end."""
         if start < 0 or size < 0 or start + size > self.size:
-            raise DataError(f"{origin} reaches past the end of the file: {self.origin} is truncated or damaged")
+            raise DataError(f"{origin} reaches past the end of {self.origin}", code="file-truncated", hint="fetch the file again")
         return ByteRange(self._store, self._start + start, size, origin)
 
     def read(self, offset: int = 0, size: int | None = None) -> bytes:
-        """`size` bytes from `offset` (to the end by default). Raises DataError where the file has become shorter."""
+        """`size` bytes from `offset` (to the end by default). Raises `DataError` if the file has become shorter."""
         wanted = max(0, self.size - offset if size is None else min(size, self.size - offset))
         begin = self._start + offset
         if isinstance(self._store, bytes):
@@ -166,13 +167,13 @@ class ByteRange:
         try:
             raw = self._store.read(begin, wanted)
         except OSError as error:
-            raise DataError(f"{self.origin} cannot be read", received=error.strerror) from error
+            raise DataError(f"{self.origin} cannot be read", code="file-unreadable", received=error.strerror) from error
         if len(raw) < wanted:
-            raise DataError(f"{self.origin} is truncated", received=f"{len(raw)} of {wanted} bytes")
+            raise DataError(f"{self.origin} is truncated", code="file-truncated", received=f"{len(raw)} of {wanted} bytes")
         return raw
 
     def buffer(self) -> memoryview:
-        """All bytes, read-only; memory-mapped where they lie in a file, so that only what is looked at is loaded."""
+        """All bytes, read-only. A file is memory-mapped, so that only the pages in use are loaded."""
         if isinstance(self._store, bytes):
             return memoryview(self._store)[self._start : self._start + self.size]
         if self.size == 0:
@@ -180,16 +181,16 @@ class ByteRange:
         try:
             mapped = mmap.mmap(self._store.number, 0, access=mmap.ACCESS_READ)
         except (OSError, ValueError) as error:
-            raise DataError(f"{self.origin} cannot be mapped into memory", received=error) from error
+            raise DataError(f"{self.origin} cannot be mapped into memory", code="file-unreadable", received=error) from error
         return memoryview(mapped)[self._start : self._start + self.size]
 
     def stream(self) -> IO[bytes]:
-        """A seekable binary file over the span, with a position of its own."""
+        """A seekable binary file over this range, with its own position."""
         return io.BufferedReader(_SpanStream(self), 1 << 16)
 
 
 class _SpanStream(io.RawIOBase):
-    """The file face of a span, for libraries that want one."""
+    """A `ByteRange` as a file object."""
 
     def __init__(self, span: ByteRange) -> None:
         self._span = span

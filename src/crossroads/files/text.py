@@ -1,4 +1,4 @@
-"""How counts and names are spelt, the same everywhere."""
+"""Text for messages and names: plurals, printable names, natural order."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ _SURROGATES = re.compile("[\ud800-\udfff]")
 
 
 def plural(count: int, unit: str, units: str | None = None) -> str:
-    """``1 image``, ``2 images``."""
+    """Returns a count with its unit: ``1 image``, ``2 images``."""
     return f"{count} {unit if count == 1 else units or unit + 's'}"
 
 
 def were(count: int) -> str:
-    """``was`` for one, ``were`` for any other number."""
+    """Returns ``was`` for one, and ``were`` for any other number."""
     return "was" if count == 1 else "were"
 
 
 def printable(text: str) -> str:
-    r"""A name as text that can be written as UTF-8, such as ``caf\xe9`` for the file name ``b"caf\xe9"``.
+    r"""Returns a name as text that can be written as UTF-8, such as ``caf\xe9`` for the file name ``b"caf\xe9"``.
 
-    Python spells the bytes of a name that are no UTF-8 as lone surrogates, which no file and no digest takes. Anything else stays
-    as it is. The system is asked for the file by the name that it gave, not by this one.
+    Python represents bytes of a name that are not UTF-8 as lone surrogates, which cannot be written to a file. Other names are
+    returned unchanged. To open the file, use its original name, not this one.
     """
     return text if text.isascii() else _SURROGATES.sub(_escape, text)
 
@@ -39,7 +39,7 @@ def _padded(match: re.Match[str]) -> str:
 
 
 def natural_key(text: str) -> tuple[int, int, str, str]:
-    """Sort key of natural order: whole numbers first and by value, then text with the numbers inside compared by value.
+    """Returns the sort key of natural order: whole numbers first and by value, then text with the numbers inside compared by value.
 
     ``"2" < "10" < "img2.png" < "img10.png"``. Different texts always have different keys.
     """

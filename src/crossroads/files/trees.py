@@ -14,23 +14,24 @@ from crossroads.errors import DataError, nearest
 from crossroads.files.archives import MEMBER, Limits, TarTree, ZipTree, decompressed, is_junk
 from crossroads.files.byte_ranges import ByteRange, read_plain
 from crossroads.files.text import natural_key, plural, printable
+from crossroads.progress import Note
 
 
 class Tree(Protocol):
     """A read-only set of named files. Every method may be called from many threads.
 
     Attributes:
-        origin: What the user gave, for messages.
+        origin: Its name in messages, as the user gave it.
     """
 
     origin: str
 
     def names(self) -> list[str]:
-        """All files as relative posix paths in natural order, without hidden ones and litter of operating systems."""
+        """All files as relative posix paths in natural order, without hidden ones and those of operating systems."""
         ...
 
     def folders(self) -> list[str]:
-        """Folders that are known to be there, so that an empty one can be told about."""
+        """Folders, among them empty ones."""
         ...
 
     def exists(self, name: str) -> bool:
@@ -42,20 +43,20 @@ class Tree(Protocol):
         ...
 
     def read(self, name: str) -> bytes:
-        """The bytes of one file. Raises DataError where it is not there, damaged or too large."""
+        """The bytes of one file. Raises `DataError` if it does not exist, is damaged or too large."""
         ...
 
     def byte_range(self, name: str) -> ByteRange:
-        """One file for reading by offset, as a stream, or memory-mapped; for the large ones."""
+        """One file for reading by offset, as a stream, or memory-mapped. Meant for large files."""
         ...
 
 
 class Folder:
-    """A folder on disk. It is listed only when somebody asks for its names.
+    """A folder on disk. It is listed when its names are first needed.
 
     Args:
         path: The folder.
-        only: The name on disk of a single file that is wanted of it, which is then not listed.
+        only: The name on disk of the single file that will be read; the folder is then not listed.
     """
 
     def __init__(self, path: Path, only: str | None = None) -> None:
@@ -65,7 +66,7 @@ class Folder:
         self._only = {} if only is None or printable(only) == only else {printable(only): str(path / only)}
 
     def names(self) -> list[str]:
-        """All files in natural order, without hidden ones and litter of operating systems."""
+        """All files in natural order, without hidden ones and those of operating systems."""
         return self._listing().names
 
     def folders(self) -> list[str]:
@@ -73,15 +74,16 @@ class Folder:
         return self._listing().folders
 
     def repeats(self) -> list[str]:
-        """Links to folders that are listed under another name already: what they hold is not listed twice."""
+        """Links to folders that are listed under another name. Their files are not listed twice."""
         return self._listing().repeats if self._listed else []
 
-    def repeat_notes(self) -> list[str]:
-        """A note on those links, where there are any."""
+    def repeat_notes(self) -> list[Note]:
+        """A note on those links, if any."""
         repeats = self.repeats()
         if not repeats:
             return []
-        return [f"{plural(len(repeats), 'link')} to folders that are read under another name left out, such as {repeats[0]}"]
+        text = f"skipped {plural(len(repeats), 'link')} to folders that are read under another name, such as {repeats[0]}"
+        return [Note(text, "repeated-links", links=len(repeats), example=repeats[0])]
 
     def exists(self, name: str) -> bool:
         """Whether there is a file of this name."""
@@ -92,23 +94,23 @@ class Folder:
         try:
             return self.path_of(name).stat().st_size
         except OSError as error:
-            raise DataError(f"{self.origin}/{name} cannot be read", received=error.strerror) from error
+            raise DataError(f"{self.origin}/{name} cannot be read", code="file-unreadable", received=error.strerror) from error
 
     def read(self, name: str) -> bytes:
-        """The bytes of one file. Raises DataError for a pipe or a device as well, and for a file of more than `MEMBER` bytes."""
+        """The bytes of one file. Raises `DataError` also for pipes, devices and files of more than `MEMBER` bytes."""
         try:
             return read_plain(self.path_of(name), MEMBER)
         except OSError as error:
-            raise DataError(f"{self.origin}/{name} cannot be read", received=error.strerror) from error
+            raise DataError(f"{self.origin}/{name} cannot be read", code="file-unreadable", received=error.strerror) from error
 
     def byte_range(self, name: str) -> ByteRange:
         """One open file."""
         return ByteRange.from_path(self.path_of(name))
 
     def path_of(self, name: str) -> Path:
-        """Where a file or folder lies on disk; its name there may be no UTF-8."""
+        """The path of a file or folder on disk, where its name need not be UTF-8."""
         if name.startswith("/") or ".." in name.split("/"):
-            raise DataError(f"a file of {self.origin} must lie inside it", received=repr(name))
+            raise DataError(f"a file of {self.origin} must be inside it", code="path-outside-folder", received=repr(name))
         known = self._listed.paths if self._listed else self._only
         return Path(known[name]) if name in known else self.path / name
 
@@ -120,7 +122,7 @@ class Folder:
 
 @dataclass(slots=True)
 class _Listing:
-    """What lies below a folder, by names that are UTF-8; `paths` says where those lie whose names on disk are not."""
+    """The contents of a folder under UTF-8 names. `paths` maps those whose name on disk is not UTF-8 to their path."""
 
     names: list[str] = field(default_factory=list)
     folders: list[str] = field(default_factory=list)
@@ -129,10 +131,10 @@ class _Listing:
 
 
 def _listed(root: Path) -> _Listing:
-    """List a folder with what links lead to. Each real folder is listed once: links to each other would else unfold without bound,
-    and the images of one folder would be rows twice, in train and in test.
+    """Lists a folder and follows its links. Each real folder is listed once: otherwise links to each other would unfold without
+    bound, and one folder could be read both as train and as test.
 
-    Folders come before links to folders, so that a folder keeps its own name; among links the order is that of their names.
+    Folders come before links to folders, so that a folder keeps its own name. Links are followed in the order of their names.
     """
     listing, seen = _Listing(), set[tuple[int, int]]()
     folders, links = [("", str(root))], list[tuple[str, str]]()
@@ -148,7 +150,7 @@ def _listed(root: Path) -> _Listing:
             with os.scandir(path) as found:
                 entries = [entry for entry in found if not is_junk(entry.name)]
         except OSError as error:
-            raise DataError(f"{printable(path)} cannot be listed", received=error.strerror) from error
+            raise DataError(f"{printable(path)} cannot be listed", code="file-unreadable", received=error.strerror) from error
         if name:
             listing.folders.append(name)
         for entry, inner in _named(entries, name + "/" if name else ""):
@@ -158,7 +160,7 @@ def _listed(root: Path) -> _Listing:
                 heappush(links, (inner, entry.path))
             elif entry.is_dir():
                 folders.append((inner, entry.path))
-            elif entry.is_file() or entry.is_symlink():  # a link to nothing stays visible: it is refused when it is read
+            elif entry.is_file() or entry.is_symlink():  # a broken link stays visible and is refused when it is read
                 listing.names.append(inner)
     listing.names.sort(key=natural_key)
     listing.folders.sort(key=natural_key)
@@ -166,7 +168,7 @@ def _listed(root: Path) -> _Listing:
 
 
 def _named(entries: Sequence[os.DirEntry[str]], prefix: str) -> Iterator[tuple[os.DirEntry[str], str]]:
-    """Entries with names that are UTF-8 and differ."""
+    """Yields each entry with a unique UTF-8 name."""
     taken = {entry.name for entry in entries}
     for entry in entries:
         name = printable(entry.name)
@@ -188,7 +190,7 @@ _MAGIC = (
 
 
 def detect_kind(span: ByteRange) -> str:
-    """What a file is by its first bytes: zip, tar, gz, xz, bz2, npy, parquet, or "" where they do not tell."""
+    """Detects the kind of a file by its first bytes: zip, tar, gz, xz, bz2, npy, parquet, or "" if unknown."""
     head = span.read(0, 512)
     for magic, kind in _MAGIC:
         if head.startswith(magic):
@@ -203,18 +205,18 @@ def detect_kind(span: ByteRange) -> str:
 
 
 def open_archive(span: ByteRange, kind: str, origin: str, limits: Limits | None = None) -> Tree:
-    """The archive that a span holds: a .zip, .tar, .tar.gz, .tar.bz2 or .tar.xz.
+    """Opens a .zip, .tar, .tar.gz, .tar.bz2 or .tar.xz archive.
 
     Plain tar and zip archives are read in place; a compressed tar is decompressed once into a nameless temporary file.
 
     Args:
         span: The file.
-        kind: As `detect_kind` tells it.
-        origin: What to call it.
-        limits: What it may ask for; generous defaults that stop bombs.
+        kind: The kind that `detect_kind` returned.
+        origin: Its name in messages.
+        limits: Size limits; the defaults are generous and stop bombs.
 
     Raises:
-        DataError: It is no archive, it is damaged or encrypted, a member would leave it, it holds links or devices, or it is
+        DataError: It is not an archive, it is damaged or encrypted, a member would leave it, it holds links or devices, or it is
             larger than the limits allow.
     """
     bounds = limits or Limits()
@@ -229,22 +231,26 @@ def open_archive(span: ByteRange, kind: str, origin: str, limits: Limits | None 
             return TarTree(plain, origin, bounds)
         raise DataError(
             f"{origin} must hold a tar archive",
+            code="archive-kind",
             received=f"a {kind} file of {f'a {inner} file' if inner else 'something else'}",
             hint="decompress it and give the file inside",
         )
     raise DataError(
-        f"{origin} must be a folder or a .zip, .tar, .tar.gz, .tar.bz2 or .tar.xz archive", received="another kind of file"
+        f"{origin} must be a folder or a .zip, .tar, .tar.gz, .tar.bz2 or .tar.xz archive",
+        code="archive-kind",
+        received="another kind of file",
     )
 
 
 def existing(path: str | os.PathLike[str]) -> Path:
-    """`path`, which must be there. Raises DataError that names the most similar neighbour."""
+    """Returns a path that exists. Otherwise raises a `DataError` that names the most similar file beside it."""
     place = Path(path)
     try:
         if place.exists():
             return place
         siblings = [sibling.name for sibling in place.parent.iterdir()] if place.parent.is_dir() else []
     except (OSError, ValueError) as error:
-        raise DataError(f"{str(path)!r} cannot be read", received=error) from error
+        raise DataError(f"{str(path)!r} cannot be read", code="file-unreadable", received=error) from error
     close = nearest(place.name, siblings)
-    raise DataError(f"{path} does not exist", hint=f"did you mean {str(place.parent / close)!r}?" if close else "check the path")
+    hint = f"did you mean {str(place.parent / close)!r}?" if close else "check the path"
+    raise DataError(f"{path} does not exist", code="no-such-file", hint=hint)

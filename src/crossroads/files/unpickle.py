@@ -1,9 +1,9 @@
 """A restricted unpickler: it builds NumPy arrays and plain containers, and calls nothing that a pickle names.
 
-Pickle is a small stack machine whose programs may import and call anything. This one runs the same programs, but a global
-resolves only through a table to functions written here, which check what they get; state is set only on the types of a second
-table. It extends the standard library's Python implementation and not the C one, because a hostile file makes the C one
-allocate gigabytes for a memo or a buffer that is not there; arrays take a handful of opcodes, so this costs nothing.
+Pickle is a small stack machine whose programs may import and call anything. This module interprets the same programs, but a
+global resolves only through a table to functions written here, which check their arguments, and state is set only on the types
+of a second table. Opcodes that none of this needs are refused. The C unpickler of the standard library is no alternative: a
+hostile file makes it allocate gigabytes for a memo or a buffer that does not exist.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 import math
 import pickle
+import struct
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -32,7 +33,7 @@ class Allowed:
     Attributes:
         globals: (module, name) to the function that is called in its place; it must be safe for any arguments.
         builders: Type to the function that sets state on an object of exactly that type: ``(object, state) -> None``.
-        persistent: What a persistent id stands for, or None to refuse them.
+        persistent: Returns the object of a persistent id; None to refuse such ids.
     """
 
     globals: Mapping[tuple[str, str], Callable[..., object]] = field(default_factory=dict)
@@ -48,11 +49,11 @@ class Allowed:
 
 
 class _Refused(Exception):
-    """Something in the pickle is not what an honest one holds; the message says what."""
+    """The pickle holds something that an honest one does not; the message names it."""
 
 
 class _Dtype:
-    """A dtype being unpickled. Real ones are shared objects, so state is never set on them."""
+    """A dtype while it is unpickled. NumPy shares its dtypes, so no state is set on a real one."""
 
     def __init__(self, dtype: np.dtype[Any]) -> None:
         self.dtype = dtype
@@ -75,7 +76,7 @@ def _dtype(code: object = None, *_align_and_copy: object) -> _Dtype:
 
 
 def _build_dtype(target: _Dtype, state: object) -> None:
-    """Of a dtype's state only the byte order matters here: ``(version, order, None, None, None, -1, -1, flags)``."""
+    """Reads the byte order from a dtype's state: ``(version, order, None, None, None, -1, -1, flags)``."""
     if not isinstance(state, tuple) or len(state) < 5 or any(part is not None for part in state[2:5]):
         raise _Refused("a dtype with fields")
     order = _text(state[1])
@@ -96,7 +97,7 @@ def _real_dtype(value: object) -> np.dtype[Any]:
 
 
 def _shape(value: object, items: int) -> tuple[int, ...]:
-    """A shape that asks for exactly `items` elements; the elements are there, so nothing is allocated for a lie."""
+    """Checks that a shape asks for exactly `items` elements. They have been read, so a false shape allocates nothing."""
     if isinstance(value, int):
         value = (value,)
     if not isinstance(value, tuple) or len(value) > 32 or not all(type(n) is int and n >= 0 for n in value):
@@ -107,20 +108,20 @@ def _shape(value: object, items: int) -> tuple[int, ...]:
 
 
 def believable(shape: Sequence[int]) -> bool:
-    """Whether an array may have this shape: an empty one takes no room and could still claim endless rows, such as (10**12, 0)."""
+    """Whether an array may have this shape. An empty array takes no memory, yet could claim endless rows, such as (10**12, 0)."""
     return max(shape, default=0) <= max(math.prod(shape), 1_000_000)
 
 
 def _raw(value: object) -> bytes | bytearray:
-    """Array contents; Python 2 wrote them as its `str`, which is read as latin1."""
+    """Returns the contents of an array. Python 2 wrote them as its `str`, which is read as latin1."""
     if isinstance(value, str):
         try:
             return value.encode("latin1")
         except UnicodeEncodeError as error:
-            raise _Refused("array contents that are no bytes") from error
+            raise _Refused("array contents that are not bytes") from error
     if isinstance(value, (bytes, bytearray)):
         return value
-    raise _Refused("an array of Python objects (dtype object)" if isinstance(value, list) else "array contents that are no bytes")
+    raise _Refused("an array of Python objects (dtype object)" if isinstance(value, list) else "array contents that are not bytes")
 
 
 def _array(raw: bytes | bytearray, dtype: np.dtype[Any], shape: object, order: object) -> NDArray[Any]:
@@ -131,7 +132,7 @@ def _array(raw: bytes | bytearray, dtype: np.dtype[Any], shape: object, order: o
 
 
 def _reconstruct(subtype: object = None, *_shape_and_code: object) -> NDArray[Any]:
-    """An empty array that `BUILD` fills; the further arguments say nothing in an honest pickle."""
+    """Returns an empty array for `BUILD` to fill. The further arguments are always the same in an honest pickle."""
     if not isinstance(subtype, _Global) or subtype.name[1] != "ndarray":
         raise _Refused("an array of another type than numpy.ndarray")
     return np.empty(0, np.int8)
@@ -154,18 +155,18 @@ def _scalar(dtype: object = None, contents: object = None) -> object:
 def _frombuffer(
     buffer: object = None, dtype: object = None, shape: object = None, order: object = "C", axes: object = None
 ) -> object:
-    """Protocol 5; `axes` is how NumPy 2.3 and later write an array whose axes are permuted."""
+    """Protocol 5. NumPy 2.3 and later write an array whose axes are permuted with `axes`."""
     real = _real_dtype(dtype)
     if order != "K":
         return _array(_raw(buffer), real, shape, order)
     array = _array(_raw(buffer), real, shape, "C")
     if not isinstance(axes, (tuple, list)) or sorted(map(repr, axes)) != sorted(map(repr, range(array.ndim))):
-        raise _Refused("an array with axes that are no permutation")
+        raise _Refused("an array whose axes are not a permutation")
     return array.transpose(tuple(axes))
 
 
 def _encode(text: object = None, encoding: object = None) -> bytes:
-    """How Python 3 writes bytes in protocols 0 to 2."""
+    """Python 3 writes bytes as this call in protocols 0 to 2."""
     if isinstance(text, str) and encoding in ("latin1", "latin-1"):
         return text.encode("latin1")
     raise _Refused("codecs.encode of anything but latin1 text")
@@ -181,7 +182,7 @@ def _bytes() -> bytes:
 
 def _set(items: object = ()) -> set[object]:
     if not isinstance(items, (list, tuple)):
-        raise _Refused("a set of something that is no list")
+        raise _Refused("a set of something other than a list")
     return {_plain_key(item) for item in items}
 
 
@@ -191,7 +192,7 @@ def _frozenset(items: object = ()) -> frozenset[object]:
 
 def _ordered(items: object = ()) -> OrderedDict[object, object]:
     if not isinstance(items, (list, tuple)) or not all(isinstance(pair, (list, tuple)) and len(pair) == 2 for pair in items):
-        raise _Refused("an OrderedDict of something that is no list of pairs")
+        raise _Refused("an OrderedDict of something other than a list of pairs")
     return OrderedDict((_plain_key(key), value) for key, value in items)
 
 
@@ -200,7 +201,7 @@ def _no_call(*_arguments: object) -> NoReturn:
 
 
 def _plain_key(key: object) -> object:
-    """Keys are plain: hashing a tuple of a million levels would overflow the C stack."""
+    """Checks that a key is plain. Hashing a tuple of a million levels would overflow the C stack."""
     if type(key) in (str, bytes, int, float, bool, type(None)):
         return key
     if type(key) is tuple and len(key) <= 64 and all(type(part) in (str, bytes, int, float, bool, type(None)) for part in key):
@@ -228,7 +229,7 @@ NUMPY = Allowed(
 
 
 class _Global:
-    """A global that the table allows. It is no function: only `REDUCE` reaches what stands behind it."""
+    """A global that the table allows. It cannot be called: only `REDUCE` and `NEWOBJ` reach the function."""
 
     __slots__ = ("call", "name")
 
@@ -238,7 +239,7 @@ class _Global:
 
 
 def load_pickle(raw: bytes | IO[bytes], *, allowed: Allowed = NUMPY) -> object:
-    """Read one pickle without executing anything that it names.
+    """Reads one pickle without executing anything that it names.
 
     Args:
         raw: The pickle, or an open binary file at its beginning. Protocols 0 to 5, NumPy 1 and 2; Python 2 `str` is read as latin1.
@@ -250,175 +251,310 @@ def load_pickle(raw: bytes | IO[bytes], *, allowed: Allowed = NUMPY) -> object:
     Raises:
         DataError: It names a global outside the table (``os.system``), holds Python objects, lies about a size, or is truncated.
     """
-    machine = _Machine(io.BytesIO(raw) if isinstance(raw, bytes) else raw, allowed)
     try:
-        return machine.load()
+        return _Machine(io.BytesIO(raw) if isinstance(raw, bytes) else raw, allowed).run()
     except DataError:
         raise
     except _Refused as error:
-        raise _unsafe(str(error)) from None
-    except Exception as error:  # the machine meets hostile programs: whatever it trips over, the pickle is at fault
+        raise DataError(
+            "a pickle may hold arrays of numbers and plain containers, and nothing that runs code",
+            code="unsafe-pickle",
+            received=str(error),
+            hint="save the arrays with numpy.savez instead, and do not open this file with pickle.load unless you trust it",
+        ) from None
+    except Exception as error:  # the program is hostile or damaged, whatever the machine trips over
         raise DataError(
             "a pickle must be complete and undamaged",
+            code="pickle-damaged",
             received=f"{type(error).__name__}: {error}"[:200],
-            hint="write it again, better as .npz",
+            hint="write it again, preferably as .npz",
         ) from error
 
 
-def _unsafe(received: str) -> DataError:
-    return DataError(
-        "a pickle may hold arrays of numbers and plain containers, and nothing that runs code",
-        received=received,
-        hint="save the arrays with numpy.savez instead, and do not open this file with pickle.load unless you trust it",
-    )
+class _Mark:
+    """Marks where the arguments of a later opcode begin on the stack."""
 
 
-_Op = Callable[["_Machine"], None]
-_DISPATCH: dict[int, Any] = dict(pickle._Unpickler.dispatch)
+_MARK = _Mark()
 
 
-def _op(code: bytes) -> Callable[[_Op], _Op]:
-    def register(function: _Op) -> _Op:
-        _DISPATCH[code[0]] = function
-        return function
+class _Machine:
+    """Runs the program of a pickle. An opcode without a handler is refused.
+
+    Attributes:
+        stack: Values, and marks among them.
+        memo: Values that the program has numbered.
+    """
+
+    def __init__(self, file: IO[bytes], allowed: Allowed) -> None:
+        self._file = file
+        self.allowed = allowed
+        self.stack: list[Any] = []
+        self.memo: dict[int, Any] = {}
+
+    def run(self) -> object:
+        while (code := self.read(1)) != pickle.STOP:
+            handler = _HANDLERS.get(code)
+            if handler is None:
+                raise _Refused(f"the opcode {code!r}, which an array of numbers does not need")
+            handler(self)
+        return self.pop()
+
+    def read(self, size: int) -> bytes:
+        """Exactly `size` bytes. A claimed size is not allocated before the bytes are there."""
+        parts, missing = [], size
+        while missing and (part := self._file.read(min(missing, _BLOCK))):
+            parts.append(part)
+            missing -= len(part)
+        if missing:
+            raise EOFError("the pickle is cut off")
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def integer(self, size: int) -> int:
+        """An unsigned integer of `size` bytes."""
+        return int.from_bytes(self.read(size), "little")
+
+    def line(self) -> bytes:
+        """The bytes up to the end of the line."""
+        raw = self._file.readline()
+        if not raw.endswith(b"\n"):
+            raise EOFError("the pickle is cut off")
+        return raw[:-1]
+
+    def pop(self) -> Any:
+        value = self.stack.pop()
+        if value is _MARK:
+            raise ValueError("a mark where a value is expected")
+        return value
+
+    def pop_mark(self) -> list[Any]:
+        """Removes the values behind the last mark, and the mark."""
+        start = len(self.stack) - 1
+        while self.stack[start] is not _MARK:
+            start -= 1
+            if start < 0:
+                raise ValueError("no mark")
+        values = self.stack[start + 1 :]
+        del self.stack[start:]
+        return values
+
+    def find(self, module: object, name: object) -> _Global:
+        if type(module) is not str or type(name) is not str or (module, name) not in self.allowed.globals:
+            raise _Refused(f"a reference to {module}.{name}"[:200])
+        return _Global((module, name), self.allowed.globals[module, name])
+
+    def persistent(self, key: object) -> object:
+        if self.allowed.persistent is None:
+            raise _Refused(f"a persistent id {key!r:.60}")
+        return self.allowed.persistent(key)
+
+
+_BLOCK = 1 << 24
+_Handler = Callable[[_Machine], None]
+_HANDLERS: dict[bytes, _Handler] = {}
+
+
+def _handles(*codes: bytes) -> Callable[[_Handler], _Handler]:
+    def register(handler: _Handler) -> _Handler:
+        _HANDLERS.update(dict.fromkeys(codes, handler))
+        return handler
 
     return register
 
 
-class _Machine(pickle._Unpickler):
-    """The standard machine with every opcode replaced that could call, import, hash or allocate at a pickle's word."""
-
-    dispatch = _DISPATCH
-    stack: list[Any]
-    append: Callable[[object], None]
-    pop_mark: Callable[[], list[Any]]
-    read: Callable[[int], bytes]
-    proto: int
-
-    def __init__(self, file: IO[bytes], allowed: Allowed) -> None:
-        super().__init__(file, fix_imports=False, encoding="latin1")
-        self._allowed = allowed
-
-    def find_class(self, module: str, name: str) -> object:
-        key = (module, name)
-        if key not in self._allowed.globals:
-            raise _unsafe(f"a reference to {module}.{name}"[:200])
-        return _Global(key, self._allowed.globals[key])
-
-    def persistent_load(self, pid: object) -> object:
-        if self._allowed.persistent is None:
-            raise _Refused(f"a persistent id {pid!r:.60}")
-        return self._allowed.persistent(pid)
+def _pushes(code: bytes, value: Callable[[_Machine], object]) -> None:
+    """Registers an opcode that pushes one value."""
+    _HANDLERS[code] = lambda machine: machine.stack.append(value(machine))
 
 
-@_op(pickle.NEWOBJ)  # a new object of a class: here the table's function for it, with the same arguments
-@_op(pickle.REDUCE)
-def _load_reduce(machine: _Machine) -> None:
-    arguments = machine.stack.pop()
-    target = machine.stack[-1]
+def _signed(raw: bytes) -> int:
+    return int.from_bytes(raw, "little", signed=True)
+
+
+def _latin1(raw: bytes) -> str:
+    return raw.decode("latin1")
+
+
+def _utf8(raw: bytes) -> str:
+    return raw.decode("utf-8", "surrogatepass")
+
+
+def _line_integer(raw: bytes) -> int | bool:
+    return {b"00": False, b"01": True}[raw] if raw in (b"00", b"01") else int(raw)
+
+
+def _quoted(raw: bytes) -> str:
+    """The `repr` of a string of Python 2: ``'a\\xff'``."""
+    if len(raw) < 2 or raw[0] != raw[-1] or raw[:1] not in (b"'", b'"'):
+        raise ValueError("a string without quotes")
+    return raw[1:-1].decode("unicode_escape")
+
+
+_CONSTANTS: dict[bytes, Callable[[], object]] = {
+    **{pickle.NONE: lambda: None, pickle.NEWTRUE: lambda: True, pickle.NEWFALSE: lambda: False},
+    **{
+        pickle.EMPTY_TUPLE: tuple,
+        pickle.EMPTY_LIST: list,
+        pickle.EMPTY_DICT: dict,
+        pickle.EMPTY_SET: set,
+        pickle.MARK: lambda: _MARK,
+    },
+}
+_FIXED: dict[bytes, tuple[int, Callable[[bytes], object]]] = {  # bytes of the value, and how to decode them
+    pickle.BININT: (4, _signed),
+    pickle.BININT1: (1, lambda raw: raw[0]),
+    pickle.BININT2: (2, lambda raw: int.from_bytes(raw, "little")),
+    pickle.BINFLOAT: (8, lambda raw: struct.unpack(">d", raw)[0]),
+}
+_COUNTED: dict[bytes, tuple[int, Callable[[bytes], object]]] = {  # bytes of the length that precedes the value
+    **{pickle.LONG1: (1, _signed), pickle.LONG4: (4, _signed)},
+    **{pickle.SHORT_BINSTRING: (1, _latin1), pickle.BINSTRING: (4, _latin1)},
+    **{pickle.SHORT_BINUNICODE: (1, _utf8), pickle.BINUNICODE: (4, _utf8), pickle.BINUNICODE8: (8, _utf8)},
+    **{
+        pickle.SHORT_BINBYTES: (1, bytes),
+        pickle.BINBYTES: (4, bytes),
+        pickle.BINBYTES8: (8, bytes),
+        pickle.BYTEARRAY8: (8, bytearray),
+    },
+}
+_LINES: dict[bytes, Callable[[bytes], object]] = {  # values of protocol 0
+    pickle.INT: _line_integer,
+    pickle.LONG: lambda raw: int(raw.removesuffix(b"L")),
+    pickle.FLOAT: float,
+    pickle.STRING: _quoted,
+    pickle.UNICODE: lambda raw: raw.decode("raw_unicode_escape"),
+}
+for _code, _make in _CONSTANTS.items():
+    _pushes(_code, lambda _machine, make=_make: make())  # type: ignore[misc]
+for _code, (_size, _decode) in _FIXED.items():
+    _pushes(_code, lambda machine, size=_size, decode=_decode: decode(machine.read(size)))  # type: ignore[misc]
+for _code, (_size, _decode) in _COUNTED.items():
+    _pushes(_code, lambda machine, size=_size, decode=_decode: decode(machine.read(machine.integer(size))))  # type: ignore[misc]
+for _code, _decode in _LINES.items():
+    _pushes(_code, lambda machine, decode=_decode: decode(machine.line()))  # type: ignore[misc]
+
+_pushes(pickle.DUP, lambda machine: machine.stack[-1])
+_pushes(pickle.GET, lambda machine: machine.memo[int(machine.line())])
+_pushes(pickle.BINGET, lambda machine: machine.memo[machine.integer(1)])
+_pushes(pickle.LONG_BINGET, lambda machine: machine.memo[machine.integer(4)])
+_pushes(pickle.TUPLE, lambda machine: tuple(machine.pop_mark()))
+_pushes(pickle.TUPLE1, lambda machine: (machine.pop(),))
+_pushes(pickle.TUPLE2, lambda machine: (machine.pop(), machine.pop())[::-1])
+_pushes(pickle.TUPLE3, lambda machine: (machine.pop(), machine.pop(), machine.pop())[::-1])
+_pushes(pickle.LIST, lambda machine: machine.pop_mark())
+_pushes(pickle.DICT, lambda machine: _with_items({}, machine.pop_mark()))
+_pushes(pickle.FROZENSET, lambda machine: _frozenset(machine.pop_mark()))
+_pushes(pickle.GLOBAL, lambda machine: machine.find(_utf8(machine.line()), _utf8(machine.line())))
+_pushes(pickle.STACK_GLOBAL, lambda machine: machine.find(*(machine.pop(), machine.pop())[::-1]))
+_pushes(pickle.PERSID, lambda machine: machine.persistent(machine.line().decode("ascii")))
+_pushes(pickle.BINPERSID, lambda machine: machine.persistent(machine.pop()))
+
+
+@_handles(pickle.PROTO)
+def _check_protocol(machine: _Machine) -> None:
+    if (protocol := machine.integer(1)) > MAX_PROTOCOL:
+        raise _Refused(f"pickle protocol {protocol}")
+
+
+@_handles(pickle.FRAME)
+def _skip_frame_size(machine: _Machine) -> None:
+    """A frame only says how much may be read ahead."""
+    machine.read(8)
+
+
+@_handles(pickle.POP)
+def _pop(machine: _Machine) -> None:
+    machine.stack.pop()
+
+
+@_handles(pickle.POP_MARK)
+def _pop_mark(machine: _Machine) -> None:
+    machine.pop_mark()
+
+
+@_handles(pickle.PUT)
+def _put(machine: _Machine) -> None:
+    machine.memo[int(machine.line())] = machine.stack[-1]
+
+
+@_handles(pickle.BINPUT)
+def _binput(machine: _Machine) -> None:
+    machine.memo[machine.integer(1)] = machine.stack[-1]
+
+
+@_handles(pickle.LONG_BINPUT)
+def _long_binput(machine: _Machine) -> None:
+    machine.memo[machine.integer(4)] = machine.stack[-1]
+
+
+@_handles(pickle.MEMOIZE)
+def _memoize(machine: _Machine) -> None:
+    machine.memo[len(machine.memo)] = machine.stack[-1]
+
+
+@_handles(pickle.REDUCE, pickle.NEWOBJ)
+def _call(machine: _Machine) -> None:
+    """Calls the table's function. `NEWOBJ`, a new object of a class, has the same arguments as a call of the class."""
+    arguments, target = machine.pop(), machine.pop()
     if type(target) is not _Global or type(arguments) is not tuple:
         raise _Refused(f"a call of a {type(target).__name__}")
     try:
-        machine.stack[-1] = target.call(*arguments)
+        machine.stack.append(target.call(*arguments))
     except TypeError as error:
         raise _Refused(f"{'.'.join(target.name)} with {len(arguments)} arguments") from error
 
 
-@_op(pickle.BUILD)
-def _load_build(machine: _Machine) -> None:
-    state = machine.stack.pop()
-    target = machine.stack[-1]
-    builder = machine._allowed.builders.get(type(target))
+@_handles(pickle.BUILD)
+def _build(machine: _Machine) -> None:
+    state, target = machine.pop(), machine.stack[-1]
+    builder = machine.allowed.builders.get(type(target))
     if builder is None:
         raise _Refused(f"state for a {type(target).__name__}")
     builder(target, state)
 
 
-def _set_items(target: object, items: list[object]) -> None:
+@_handles(pickle.SETITEM)
+def _set_item(machine: _Machine) -> None:
+    value, key = machine.pop(), machine.pop()
+    _with_items(machine.stack[-1], [key, value])
+
+
+@_handles(pickle.SETITEMS)
+def _set_items(machine: _Machine) -> None:
+    items = machine.pop_mark()
+    _with_items(machine.stack[-1], items)
+
+
+@_handles(pickle.APPEND)
+def _append(machine: _Machine) -> None:
+    value = machine.pop()
+    _extend(machine.stack[-1], [value])
+
+
+@_handles(pickle.APPENDS)
+def _appends(machine: _Machine) -> None:
+    values = machine.pop_mark()
+    _extend(machine.stack[-1], values)
+
+
+@_handles(pickle.ADDITEMS)
+def _add_items(machine: _Machine) -> None:
+    members, target = machine.pop_mark(), machine.stack[-1]
+    if type(target) is not set:
+        raise _Refused(f"members for a {type(target).__name__}")
+    target.update(map(_plain_key, members))
+
+
+def _with_items(target: object, items: list[object]) -> object:
     if type(target) not in (dict, OrderedDict):
         raise _Refused(f"items for a {type(target).__name__}")
     mapping = cast("dict[object, object]", target)
     for key, value in zip(items[::2], items[1::2], strict=True):
         mapping[_plain_key(key)] = value
-
-
-@_op(pickle.SETITEM)
-def _load_setitem(machine: _Machine) -> None:
-    value = machine.stack.pop()
-    key = machine.stack.pop()
-    _set_items(machine.stack[-1], [key, value])
-
-
-@_op(pickle.SETITEMS)
-def _load_setitems(machine: _Machine) -> None:
-    items = machine.pop_mark()
-    _set_items(machine.stack[-1], items)
-
-
-@_op(pickle.DICT)
-def _load_dict(machine: _Machine) -> None:
-    items = machine.pop_mark()
-    made: dict[object, object] = {}
-    _set_items(made, items)
-    machine.append(made)
-
-
-@_op(pickle.APPEND)
-def _load_append(machine: _Machine) -> None:
-    value = machine.stack.pop()
-    _extend(machine.stack[-1], [value])
-
-
-@_op(pickle.APPENDS)
-def _load_appends(machine: _Machine) -> None:
-    items = machine.pop_mark()
-    _extend(machine.stack[-1], items)
+    return target
 
 
 def _extend(target: object, items: list[object]) -> None:
     if type(target) is not list:
         raise _Refused(f"items for a {type(target).__name__}")
     target.extend(items)
-
-
-@_op(pickle.ADDITEMS)
-def _load_additems(machine: _Machine) -> None:
-    items = machine.pop_mark()
-    target = machine.stack[-1]
-    if type(target) is not set:
-        raise _Refused(f"members for a {type(target).__name__}")
-    target.update(map(_plain_key, items))
-
-
-@_op(pickle.FROZENSET)
-def _load_frozenset(machine: _Machine) -> None:
-    members = machine.pop_mark()  # first: it changes what `append` is bound to
-    machine.append(_frozenset(members))
-
-
-@_op(pickle.BYTEARRAY8)
-def _load_bytearray(machine: _Machine) -> None:
-    size = int.from_bytes(machine.read(8), "little")
-    contents = machine.read(size)  # reads what is there; the standard machine allocates what is claimed
-    if len(contents) != size:
-        raise EOFError("a byte array is cut off")
-    machine.append(bytearray(contents))
-
-
-@_op(pickle.PROTO)
-def _load_protocol(machine: _Machine) -> None:
-    protocol = machine.read(1)[0]
-    if protocol > MAX_PROTOCOL:
-        raise _Refused(f"pickle protocol {protocol}")
-    machine.proto = protocol
-
-
-def _refuse(name: str) -> _Op:
-    def refused(_machine: _Machine) -> None:
-        raise _Refused(f"the opcode {name}, which an array of numbers does not need")
-
-    return refused
-
-
-for _name in ("INST", "OBJ", "NEWOBJ_EX", "EXT1", "EXT2", "EXT4", "NEXT_BUFFER", "READONLY_BUFFER"):
-    _DISPATCH[getattr(pickle, _name)[0]] = _refuse(_name)

@@ -1,4 +1,4 @@
-"""From `--weights` to a backbone with weights."""
+"""Covers `load_pretrained`: from the field `weights` to a backbone with weights."""
 
 from dataclasses import replace
 
@@ -12,6 +12,7 @@ from conftest import SHARED
 from crossroads.errors import WeightsError
 from crossroads.networks.catalog import backbone
 from crossroads.networks.weights import load_pretrained, store
+from refusals import refused
 
 pytestmark = pytest.mark.core
 SQUEEZENET = "squeezenet_weights_tf_dim_ordering_tf_kernels_notop.h5"
@@ -51,11 +52,11 @@ def test_a_path_and_a_partial_file(shared_weights):
     assert fitted.loaded_to == "conv_pw_12_relu"
 
 
-def test_a_known_file_of_another_backbone(shared_weights):
+def test_a_known_file_of_another_backbone_is_refused(shared_weights):
     record = backbone("squeezenet-torchvision")  # the same shapes, and another preprocessing
     parts = record.build(64)
     before = first_kernel(parts)
-    with pytest.raises(WeightsError, match="must be those of squeezenet-torchvision; received squeezenet_weights"):
+    with refused("weights-of-another-backbone", WeightsError, field="weights"):
         load_pretrained(parts, record, str(shared_weights / SQUEEZENET))
     assert np.array_equal(first_kernel(parts), before)
 
@@ -87,24 +88,25 @@ def test_a_state_dict_of_torchvision_by_its_names(tmp_path):
 
 def test_weights_from_pytorch_need_its_preprocessing(tmp_path):
     path = str(save_torch(tmp_path / "w.pth", state_dict()))
-    with pytest.raises(WeightsError, match="--backbone squeezenet-torchvision"):
+    with refused("weights-preprocessing") as caught:
         load_pretrained(backbone("squeezenet").build(64), backbone("squeezenet"), path)
+    assert "squeezenet-torchvision" in (caught.value.hint or "")
     odd = replace(backbone("squeezenet"), name="odd")
-    with pytest.raises(WeightsError, match="made for Keras"):
+    with refused("weights-preprocessing"):
         load_pretrained(odd.build(64), odd, path)
 
 
-def test_weights_from_pytorch_go_into_no_network_that_scales_in_another_way_by_itself(tmp_path):
+def test_weights_from_pytorch_are_refused_by_a_network_that_scales_differently(tmp_path):
     path = str(save_torch(tmp_path / "w.pth", dict(sorted(state_dict().items(), reverse=True))))
     record = backbone("squeezenet-torchvision")
     scaling = replace(record, name="odd", scaling="none")
-    with pytest.raises(WeightsError, match=r"weights from PyTorch expect.*odd has none, the network scales by itself"):
+    with refused("weights-preprocessing"):
         load_pretrained(record.build(64), scaling, path)
     own = replace(scaling, builder="")  # as the records of users' networks are
     assert load_pretrained(record.build(64), own, path).layers == 25
 
 
-def test_a_path_that_is_not_there(tmp_path):
+def test_a_missing_path_is_refused(tmp_path):
     record = backbone("squeezenet")
-    with pytest.raises(WeightsError, match="does not exist"):
+    with refused("no-such-file", WeightsError):
         load_pretrained(record.build(64), record, str(tmp_path / "none.h5"))

@@ -56,7 +56,7 @@ def two_layers():
 @pytest.fixture(autouse=True)
 def _nothing_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(read, "rehearse", lambda _path, _origin: None)  # a third of a second for each HDF5
+    monkeypatch.setattr(read, "check_hdf5", lambda *_: None)  # a third of a second for each HDF5
     yield
     assert not (tmp_path / "ran").exists()
 
@@ -399,11 +399,11 @@ def test_damage_never_leads_to_another_error(tmp_path_factory, which, places):
 
 def test_hdf5_over_which_its_library_hangs_or_crashes(tmp_path, monkeypatch):
     path = save_keras(tmp_path / "w.weights.h5", {"conv2d": ("conv", [kernel(2)])})
-    monkeypatch.setattr(read, "rehearse", _hdf5_check.rehearse)
+    monkeypatch.setattr(read, "check_hdf5", _hdf5_check.check_hdf5)
     assert read_weights(path).layers
     monkeypatch.setattr(_hdf5_check, "SECONDS", 0.001)
-    assert read_weights(path).layers, "a file that was read once is not rehearsed again"
-    monkeypatch.setattr(_hdf5_check, "_READ", set())
+    assert read_weights(path).layers, "a file that was read once is not checked again"
+    monkeypatch.setattr(_hdf5_check, "_CHECKED", set())
     refused(path, "seconds to read: it is damaged, or the machine is very busy")
     monkeypatch.setattr(_hdf5_check, "SECONDS", 1.0)
     hangs = "from crossroads.networks.weights._hdf5_check import limit_processor; limit_processor(1)\nwhile True: pass"
@@ -416,27 +416,27 @@ def test_hdf5_over_which_its_library_hangs_or_crashes(tmp_path, monkeypatch):
     refused(path, "crashes")
     fails = [sys.executable, "-c", "raise SystemExit('no such module')"]
     monkeypatch.setattr(subprocess, "run", lambda _command, **options: run(fails, **options))
-    refused(path, "exit code 1 of the process that reads it first: no such module")
+    refused(path, "exit code 1 of the child process that checks it: no such module")
     monkeypatch.setattr(subprocess, "run", lambda _command, **options: run(["no-such-program"], **options))
-    refused(path, "no process to read it first")
+    refused(path, "no child process to check it")
 
 
 @pytest.mark.parametrize("named", ["h5py", "numpy", "crossroads", "pathlib"])
-def test_the_rehearsal_runs_nothing_of_the_current_folder(tmp_path, monkeypatch, named):
+def test_the_hdf5_check_runs_nothing_of_the_current_folder(tmp_path, monkeypatch, named):
     path = save_keras(tmp_path / "w.weights.h5", {"conv2d": ("conv", [kernel(2)])})
-    monkeypatch.setattr(read, "rehearse", _hdf5_check.rehearse)
+    monkeypatch.setattr(read, "check_hdf5", _hdf5_check.check_hdf5)
     (tmp_path / f"{named}.py").write_text("open('ran', 'w').close()\nraise SystemExit(0)\n")
     assert read_weights(path).layers
 
 
-def test_the_rehearsal_finds_this_package_where_the_current_folder_led_to_it(tmp_path, monkeypatch):
+def test_the_hdf5_check_finds_this_package_where_the_current_folder_led_to_it(tmp_path, monkeypatch):
     path = save_keras(tmp_path / "w.weights.h5", {"conv2d": ("conv", [kernel(2)])})
     home = str(Path(_hdf5_check.__file__).parents[3])
     monkeypatch.setattr(sys, "path", ["", *(entry for entry in sys.path if entry != home)])
     places = module_environment()["PYTHONPATH"].split(os.pathsep)
     assert home in places
     assert not {"", str(tmp_path)} & set(places)
-    _hdf5_check.rehearse(path, path.name)
+    _hdf5_check.check_hdf5(path, path.name)
 
 
 def test_the_shared_files():

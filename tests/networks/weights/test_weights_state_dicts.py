@@ -1,4 +1,4 @@
-"""A network is found wherever it stands in a file: below any prefix, in any dict of a checkpoint. Of two none is guessed."""
+"""Covers locating a network in a file: below any prefix, in any dict of a checkpoint, and never by a guess between two."""
 
 import keras
 import numpy as np
@@ -11,6 +11,7 @@ from crossroads.networks.catalog import backbone
 from crossroads.networks.construct import build, choose
 from crossroads.networks.weights import assign_weights, load_pretrained, read_weights
 from crossroads.networks.weights.torchvision import NAMES
+from refusals import refused
 
 pytestmark = pytest.mark.core
 
@@ -123,29 +124,30 @@ def test_a_state_dict_inside_a_checkpoint(tmp_path, wrap, named):
 
 @pytest.mark.parametrize("keys", [("model", "ema"), ("state_dict", "state_dict_ema"), ("model", "model_ema")])
 @pytest.mark.parametrize("named", [True, False], ids=["by name", "by order"])
-def test_of_weights_and_their_moving_average_the_average_is_taken_and_said(tmp_path, keys, named):
+def test_the_moving_average_is_used_and_noted(tmp_path, keys, named):
     model = network(named)
     file = read_weights(checkpoint(tmp_path / "w.pth", {keys[0]: state(0), keys[1]: state(1)}))
     [note] = assign_weights(model, file).notes
-    assert all(repr(key) in note for key in keys)
+    assert note.code == "moving-average"
+    assert note.figures["place"] == keys[1]
     assert holds(model, state(1))
 
 
-def test_the_user_is_told_which_weights_a_run_begins_with(tmp_path):
+def test_a_run_notes_which_weights_it_starts_from(tmp_path):
     file = checkpoint(tmp_path / "w.pth", {"model": state(0), "model_ema": state(1)})
     found = build(choose(network()), 6, weights=str(file))
-    assert any("moving average is used" in note for note in found.notes)
+    assert "moving-average" in [getattr(note, "code", "") for note in found.notes]
     assert found.weights == {"from": "w.pth", "layers": 3}
 
 
 @pytest.mark.parametrize("keys", [("student", "teacher"), ("encoder_q", "encoder_k")])
-def test_of_two_networks_that_fit_none_is_guessed(tmp_path, keys):
+def test_two_networks_that_fit_are_refused(tmp_path, keys):
     model, untouched = network(), [np.array(weight) for weight in network().get_weights()]
     model.set_weights(untouched)
     both = [{key: state(seed) for seed, key in enumerate(keys)}]
     flat = {f"module.{key}.{name}": array for seed, key in enumerate(keys) for name, array in state(seed).items()}
     for file in (checkpoint(tmp_path / "a.pth", *both), save_safetensors(tmp_path / "b.safetensors", flat)):
-        with pytest.raises(WeightsError, match="holds several networks that fit") as caught:
+        with refused("weights-ambiguous", WeightsError) as caught:
             assign_weights(model, read_weights(file))
         assert all(key in caught.value.received for key in keys)
         assert caught.value.hint
@@ -174,7 +176,7 @@ def test_a_block_of_another_network_is_not_taken_for_this_one(tmp_path):
 def test_the_shape_that_is_wrong_is_said_of_the_network_and_not_of_what_is_beside_it(tmp_path):
     arrays = state(prefix="module.") | {"module.block.conv.weight": np.ones((6, 4, 1, 1), np.float32)}
     file = checkpoint(tmp_path / "w.pth", {"best_score": np.array(0.5, np.float32), "model": arrays})
-    with pytest.raises(WeightsError, match=r"layer 'block.conv' takes the shape \(1, 1, 4, 5\)"):
+    with refused("weights-misfit", received="the shape (1, 1, 4, 6) of 'block.conv' in w.pth"):
         assign_weights(network(), read_weights(file))
 
 
@@ -196,5 +198,5 @@ def test_torchvision_names_below_a_prefix(tmp_path, prefix):
 
 def test_nothing_in_an_npz_is_unpickled(tmp_path):
     np.savez(tmp_path / "w.npz", **{"a.weight": np.array([{"a": 1}], object)})
-    with pytest.raises(WeightsError, match="Python objects"):
+    with pytest.raises(WeightsError):
         read_weights(tmp_path / "w.npz")

@@ -1,10 +1,10 @@
-"""Pretrained weights: read from any usual file without running anything in it, fitted to a backbone, kept in a cache.
+"""Pretrained weights: read from any usual file without running anything in it, assigned to a backbone, kept in a cache.
 
     read_weights      a file of any known format -> named arrays, layer by layer
     assign_weights       those arrays -> the variables of a backbone, all or nothing
     obtain            a catalog record -> its file, from the cache or the network
-    add, describe     what `crossroads weights add` and `crossroads weights list` do
-    load_pretrained   all of it: "imagenet" or a path -> a backbone with weights
+    add, describe     the commands `crossroads weights add` and `crossroads weights list`
+    load_pretrained   all steps: "imagenet" or a path -> a backbone with weights
 
 The names load what they need when they are first used, so that listing the cache loads no Keras.
 """
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from crossroads.networks.weights.pretrained import load_pretrained
     from crossroads.networks.weights.read import read_weights
     from crossroads.networks.weights.record import LayerWeights, WeightFile
-    from crossroads.networks.weights.store import Stored, add, cache_folder, describe, obtain, recognise
+    from crossroads.networks.weights.store import CachedFile, add, cache_folder, describe, obtain, recognise
 
 _HOMES = {
     "Assignment": "assign",
     "LayerWeights": "record",
     "Progress": "download",
-    "Stored": "store",
+    "CachedFile": "store",
     "WeightFile": "record",
     "add": "store",
     "cache_folder": "store",
@@ -40,9 +40,9 @@ _HOMES = {
 
 __all__ = [
     "Assignment",
+    "CachedFile",
     "LayerWeights",
     "Progress",
-    "Stored",
     "WeightFile",
     "add",
     "assign_weights",

@@ -17,7 +17,7 @@ from crossroads.files.text import natural_key
 from crossroads.networks.weights.record import LayerWeights, WeightFile, from_bfloat16, numbers, unreadable
 
 MAX_DEPTH = 64
-"""Groups within groups: a model nested deeper than this is no honest one."""
+"""Most levels of nested groups. No honest model is nested deeper."""
 _BOMB = 1 << 30
 _EXPANSION = 1000
 _FAULTS = (OSError, KeyError, ValueError, RuntimeError, TypeError, AttributeError, MemoryError, OverflowError, RecursionError)
@@ -51,7 +51,7 @@ class _Reader:
         self._declared = 0
 
     def member(self, parent: Any, name: str) -> Any:
-        """What `parent` calls `name`, a path; only links inside the file count."""
+        """Returns the member of `parent` at a path. Only hard links inside the file are followed."""
         current = parent
         for part in name.split("/"):
             if not isinstance(current, h5py.Group) or not part or (part not in (".",) and part not in current):
@@ -62,32 +62,32 @@ class _Reader:
         return current
 
     def group(self, parent: Any, name: str) -> Any:
-        """A group of this name."""
-        found = self.member(parent, name)
-        if not isinstance(found, h5py.Group):
-            raise unreadable(self.origin, f"{name!r}, which is no group")
-        return found
+        """Returns the group of this name."""
+        member = self.member(parent, name)
+        if not isinstance(member, h5py.Group):
+            raise unreadable(self.origin, f"{name!r}, which is not a group")
+        return member
 
     def array(self, parent: Any, name: str) -> NDArray[Any]:
-        """An array of this name, in memory."""
-        found = self.member(parent, name)
-        if not isinstance(found, h5py.Dataset):
-            raise unreadable(self.origin, f"{name!r}, which is no array")
-        if found.external or found.is_virtual:
-            raise unreadable(self.origin, f"{name!r}, whose values lie in other files", "copy the data into one file")
-        if found.shape is None or found.dtype.kind not in "biufV":
-            raise unreadable(self.origin, f"{name!r} of dtype {found.dtype}", "weights are arrays of numbers")
-        self._declared += math.prod(found.shape) * found.dtype.itemsize
+        """Returns the array of this name, in memory."""
+        member = self.member(parent, name)
+        if not isinstance(member, h5py.Dataset):
+            raise unreadable(self.origin, f"{name!r}, which is not an array")
+        if member.external or member.is_virtual:
+            raise unreadable(self.origin, f"{name!r}, whose values are in other files", "copy the data into one file")
+        if member.shape is None or member.dtype.kind not in "biufV":
+            raise unreadable(self.origin, f"{name!r} of dtype {member.dtype}", "weights are arrays of numbers")
+        self._declared += math.prod(member.shape) * member.dtype.itemsize
         if self._declared > _BOMB and self._declared > _EXPANSION * self._size:
             raise unreadable(self.origin, f"{self._declared} bytes of arrays in {self._size} bytes", "do not trust this file")
-        values = np.asarray(found[()])
-        if values.dtype.kind == "V" and values.dtype.itemsize == 2 and found.attrs.get("dtype") == "bfloat16":
+        values = np.asarray(member[()])
+        if values.dtype.kind == "V" and values.dtype.itemsize == 2 and member.attrs.get("dtype") == "bfloat16":
             return from_bfloat16(values.view(np.uint16))
         return numbers(values, repr(name), self.origin)
 
 
 def _texts(group: Any, name: str) -> list[str]:
-    """An attribute of names; older versions of Keras cut one that is too long for HDF5 into ``name0``, ``name1`` and so on."""
+    """Returns an attribute of names. Older versions of Keras cut one that is too long for HDF5 into ``name0``, ``name1``."""
     parts = [group.attrs[name]] if name in group.attrs else []
     while not parts or f"{name}{len(parts)}" in group.attrs:
         if f"{name}{len(parts)}" not in group.attrs:
@@ -127,7 +127,7 @@ def _layers(root: Any, reader: _Reader) -> list[LayerWeights]:
 
 
 def _variable_groups(group: Any, path: str, reader: _Reader, seen: set[int]) -> Iterator[tuple[str, Any]]:
-    """(path, group) of each group called ``vars``; state of optimizers, metrics and random generators is no weight."""
+    """(path, group) of each group called ``vars``; optimizers, metrics and random generators hold no weights."""
     address = int(h5py.h5o.get_info(group.id).addr)
     if address in seen or path.count("/") > MAX_DEPTH:
         raise unreadable(reader.origin, f"the group {path!r:.100} inside itself", "do not trust this file")

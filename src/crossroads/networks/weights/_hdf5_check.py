@@ -1,7 +1,9 @@
-"""HDF5 is read once in a process of its own first: its C library can loop for ever, or crash, over a damaged file.
+"""Reads an HDF5 file in a child process first, because its C library can hang or crash over a damaged file.
 
 Measured: of small files damaged at random, one in some thousands makes HDF5 1.14 hang within a call that nothing can interrupt.
-The rehearsal takes a third of a second. The other formats need none: Python reads them, or a library that checks its header.
+The check takes a third of a second. The other formats need none: Python reads them, or a library that checks its header.
+
+This module is also the program of the child: ``python -m crossroads.networks.weights._hdf5_check FILE SECONDS [MEMBER]``.
 """
 
 from __future__ import annotations
@@ -9,62 +11,76 @@ from __future__ import annotations
 import math
 import signal
 import subprocess
+import sys
+from contextlib import suppress
 from pathlib import Path
 
+from crossroads.errors import CrossroadsError
+from crossroads.files.byte_ranges import ByteRange
+from crossroads.files.trees import open_archive
 from crossroads.networks._processes import module_command, module_environment
+from crossroads.networks.weights._hdf5 import read_hdf5
 from crossroads.networks.weights.record import unreadable
 
 SECONDS = 20.0
 """Processor time that reading may take, and one second more for every `RATE` bytes."""
 RATE = 10_000_000
-
-STAGE = "crossroads.networks.weights._rehearsed"
-"""The module that the other process runs."""
-
-_OVER = -getattr(signal, "SIGXCPU", -1 << 32)  # what a process ends with; on Windows, which has no such signal, no process does
-
 BUSY = 15
-"""How many times as long it may take on the clock: on a machine that is busy, or slow to read."""
+"""Factor by which the wall-clock time may exceed the processor time, for busy machines and slow disks."""
+_PROGRAM = "crossroads.networks.weights._hdf5_check"
+_OVER = -getattr(signal, "SIGXCPU", -1 << 32)  # exit code at the processor limit; Windows has no such signal
+_CHECKED: set[tuple[Path, int, int]] = set()  # path, size and modification time of the files that this process has checked
 
-_READ: set[tuple[Path, int, int]] = set()  # path, size and time of change of the files that this process has seen read to their end
 
-
-def rehearse(path: Path, origin: str) -> None:
-    """Read the file in another process and drop what it holds.
+def check_hdf5(path: Path, origin: str, member: str = "") -> None:
+    """Reads an HDF5 file, or the member of a zip archive, in a child process and drops the result.
 
     Raises:
-        WeightsError: The other process crashes, does not end, fails, or cannot be started.
+        WeightsError: The child crashes, does not end, fails, or cannot be started.
     """
     facts = path.stat()
     known = (path.absolute(), facts.st_size, facts.st_mtime_ns)
-    if known in _READ:
+    if known in _CHECKED:
         return
     limit = SECONDS + facts.st_size / RATE
-    command = module_command(STAGE, str(path.absolute()), str(math.ceil(limit)))
+    command = module_command(_PROGRAM, str(path.absolute()), str(math.ceil(limit)), member)
     try:
         done = subprocess.run(
             command, check=False, timeout=BUSY * limit, env=module_environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
         )
     except subprocess.TimeoutExpired as error:
         what = f"a file that takes more than {BUSY * limit:.0f} seconds to read: it is damaged, or the machine is very busy"
-        raise unreadable(origin, what) from error
+        raise unreadable(origin, what, code="weights-hang") from error
     except OSError as error:
-        raise unreadable(origin, f"no process to read it first ({error.strerror})", "end other programs, and try again") from error
+        what = f"no child process to check it ({error.strerror})"
+        raise unreadable(origin, what, "end other programs, and try again", code="weights-check") from error
     if done.returncode == _OVER:
-        raise unreadable(origin, f"a file that takes more than {limit:.0f} seconds of a processor to read: it is damaged")
+        what = f"a file that takes more than {limit:.0f} seconds of a processor to read: it is damaged"
+        raise unreadable(origin, what, code="weights-hang")
     if done.returncode < 0 or done.returncode == 0xC0000005:  # a signal on POSIX, an access violation on Windows
-        raise unreadable(origin, "a damaged HDF5 file, over which its library crashes")
+        raise unreadable(origin, "a damaged HDF5 file, over which its library crashes", code="weights-crash")
     if done.returncode:
-        said = [line for line in done.stderr.decode("utf-8", "replace").splitlines() if line.strip()]
-        why = f": {said[-1]}" if said else ""
-        raise unreadable(origin, f"exit code {done.returncode} of the process that reads it first{why}")
-    _READ.add(known)
+        lines = [line for line in done.stderr.decode("utf-8", "replace").splitlines() if line.strip()]
+        why = f": {lines[-1]}" if lines else ""
+        raise unreadable(origin, f"exit code {done.returncode} of the child process that checks it{why}", code="weights-check")
+    _CHECKED.add(known)
 
 
 def limit_processor(seconds: int) -> None:
-    """End this process by a signal once it has used a processor for so long; where the system has no such limit, nothing."""
+    """Ends this process by a signal once it has used so much processor time. Does nothing on Windows, which has no such limit."""
     try:
         import resource
-    except ImportError:  # Windows
+    except ImportError:
         return
     resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 1))
+
+
+def _main(path: Path, seconds: int, member: str) -> None:
+    limit_processor(seconds)
+    with suppress(CrossroadsError):  # the parent reads the file again and reports it
+        span = ByteRange.from_path(path)
+        read_hdf5(open_archive(span, "zip", path.name).byte_range(member) if member else span, path.name)
+
+
+if __name__ == "__main__":
+    _main(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3])

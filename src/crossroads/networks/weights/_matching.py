@@ -1,4 +1,4 @@
-"""Which layer of a file belongs to which layer of a model: several ways to tell, in order of trust."""
+"""Matches the layers of a file with the layers of a model, by several ways in order of reliability."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ class Slot:
     Attributes:
         name: Its name.
         path: Where Keras 3 saves it, such as ``layers/conv2d_3``.
-        automatic: Whether Keras chose the name: it then depends on what else the process has built, and says nothing.
+        automatic: Whether Keras chose the name: it then depends on what else the process has built, and identifies nothing.
         layer: The layer.
         owners: The models inside the model that it is part of, from the outermost.
         variables: Its variables in the order in which files hold them.
-        flattened: Shape (height, width, channels) of the map that was flattened into this layer's input; None where none was.
+        flattened: Shape (height, width, channels) of the map that was flattened into this layer's input, or None.
     """
 
     name: str
@@ -58,7 +58,7 @@ class Pairing:
     Attributes:
         how: "name", "place" or "order".
         slots: All layers of the model that take weights.
-        pairs: Those that the file has something for.
+        pairs: The layers that the file has weights for.
         skipped: Layers of the file for which the model has none although it has for a later one: the file is of another network.
         place: Where in the file the layers stand: the dict, then the prefix of their names; "" for the whole file.
     """
@@ -71,18 +71,18 @@ class Pairing:
 
     @property
     def missing(self) -> tuple[Slot, ...]:
-        """Layers that the file has nothing for."""
+        """Layers that the file has no weights for."""
         paired = {id(pair.slot.layer) for pair in self.pairs}
         return tuple(slot for slot in self.slots if id(slot.layer) not in paired)
 
 
 def pairings(model: keras.Model, file: WeightFile) -> Iterator[tuple[Pairing, ...]]:
-    """Every way in which the file may belong to the model, the surest first; the first that fits is right.
+    """Yields every way to match the file with the model, the most reliable first; the first that fits is right.
 
-    Each comes as one pairing, or as several of equal trust: names that match below several prefixes.
+    Each is one pairing, or several of equal reliability: names that match below several prefixes.
 
     1. By name, where the names of the model were given and not counted up, and at least half of the shorter side is in both.
-       A torchvision state dict goes by the table of its names. A prefix before all of these names counts for nothing.
+       A torchvision state dict goes by the table of its names. A prefix before all of these names is ignored.
     2. By path, where the file is of Keras 3: its place in the model that was saved, which may be nested within a larger one, also
        in several parts.
     3. By order, where the file is in order.
@@ -95,7 +95,7 @@ def pairings(model: keras.Model, file: WeightFile) -> Iterator[tuple[Pairing, ..
         layers = _unfolded(file.layers) if file.folded and nested else file.layers
         yield from _by_name(slots, layers, file)
         yield from ((pairing,) for pairing in _by_path(slots, layers))
-        # Single numbers, such as the steps of a moving average, are no layer.
+        # Single numbers, such as the steps of a moving average, are not a layer.
         arrays = [layer for layer in layers if file.layout != "torch" or any(array.ndim for array in layer.arrays)]
         if file.ordered and arrays:
             ordered = _pairing("order", slots, arrays, dict(zip(map(_identity, slots), arrays, strict=False)))
@@ -108,7 +108,7 @@ def slots_of(model: keras.Model, *, nested: bool) -> tuple[Slot, ...]:
 
 
 class _Flat:
-    """The map that was flattened last, while one walks through the layers."""
+    """The shape of the map that was flattened last during the walk through the layers."""
 
     shape: tuple[int, ...] | None = None
 

@@ -1,4 +1,4 @@
-"""NumPy's files: the .npy of a pickled dict of layers, as converted Caffe models come (``{"conv1": [W, b], …}``), and .npz."""
+"""NumPy's files: the .npy of a pickled dict of layers, the form of converted Caffe models (``{"conv1": [W, b], …}``), and .npz."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from crossroads.networks.weights.record import LayerWeights, WeightFile, numbers
 
 _SPELLINGS = (("weights", "biases"), ("W", "b"), ("kernel", "bias"), ("weight", "bias"))
 _FORM = "NumPy dict of layers"
-_MEND = "it must hold a dict of layer name to [W, b], written by numpy.save"
+_HINT = "it must hold a dict of layer name to [W, b], written by numpy.save"
 
 
 class _Objects:
@@ -50,7 +50,7 @@ def _build(box: _Box, state: object) -> None:
     """``(version, shape, dtype, is_fortran, contents)``; the contents of an array of objects are a list of them."""
     if isinstance(state, tuple) and len(state) in (4, 5) and isinstance(state[-3], _Objects):
         if state[-4] not in ((), (1,)) or not isinstance(state[-1], list) or len(state[-1]) != 1:
-            raise DataError("an array of objects may hold one dict", received=f"shape {state[-4]!r:.60}")
+            raise DataError("an array of objects may hold one dict", code="weights-unreadable", received=f"shape {state[-4]!r:.60}")
         box.value = state[-1][0]
         return
     array: NDArray[Any] = np.empty(0, np.int8)
@@ -86,11 +86,11 @@ def read_npy(span: ByteRange, origin: str) -> WeightFile:
     except (ValueError, EOFError, SyntaxError, RecursionError, MemoryError, tokenize.TokenError) as error:
         raise unreadable(origin, error) from error
     if not dtype.hasobject:
-        raise unreadable(origin, f"one array of {dtype} and shape {shape}, without names of layers", _MEND)
+        raise unreadable(origin, f"one array of {dtype} and shape {shape}, without names of layers", _HINT)
     content = load_pickle(stream, allowed=_ALLOWED)
     found = dicts_of(content, _is_layer, _opened)
     if not found:
-        raise unreadable(origin, f"a {type(_opened(content)).__name__} without arrays", _MEND)
+        raise unreadable(origin, f"a {type(_opened(content)).__name__} without arrays", _HINT)
     return together([replace(_file(layers, origin), place=place) for place, layers in found.items()])
 
 
@@ -98,7 +98,7 @@ def read_npz(arrays: Mapping[str, ByteRange], origin: str) -> WeightFile:
     """Arrays by the names of a state dict, as ``numpy.savez(file, **state_dict)`` writes them; nothing in them is unpickled.
 
     Raises:
-        WeightsError, DataError: A name is that of no array of numbers, or a file is damaged.
+        WeightsError, DataError: A member is not an array of numbers, or a file is damaged.
     """
     read = {name: numbers(load_npy(span), repr(name), origin) for name, span in arrays.items()}
     return grouped(read, origin, "NumPy arrays by name", ordered=False)  # the archive lists them by name
@@ -113,14 +113,14 @@ def _file(layers: Mapping[str, object], origin: str) -> WeightFile:
 
 
 def _is_layer(value: object) -> bool:
-    """Whether this is meant as the arrays of a layer; what else is wrong with it is told when it is read."""
+    """Whether a value is meant as the arrays of a layer. Other faults are reported when it is read."""
     return isinstance(value, (np.ndarray, list, tuple)) or (
         isinstance(value, Mapping) and any(text_of(key) in roles for key in value for roles in _SPELLINGS)
     )
 
 
 def _opened(value: object) -> object:
-    """What boxes hold; a box may stand around another one."""
+    """Returns the content of a box, which may hold another box."""
     for _ in range(4):
         if not isinstance(value, _Box):
             break
@@ -137,6 +137,6 @@ def _layer(name: str, value: object, origin: str) -> LayerWeights:
         value = [value]
     arrays = [_opened(entry) for entry in cast("list[object]", value)]
     if not arrays or not all(isinstance(array, np.ndarray) for array in arrays):
-        raise unreadable(origin, f"layer {name!r:.60} that is no list of arrays", _MEND)
+        raise unreadable(origin, f"layer {name!r:.60} that is no list of arrays", _HINT)
     checked = tuple(numbers(cast("NDArray[Any]", array), f"layer {name!r:.60}", origin) for array in arrays)
     return LayerWeights(name, tuple(map(str, range(len(checked)))), checked, track=name or "/")

@@ -1,7 +1,7 @@
 """State dicts that ``torch.save`` wrote, read without PyTorch: its zip form and the one before version 1.6.
 
 Both hold one pickle in which a tensor is a call, ``_rebuild_tensor_v2(storage, offset, size, stride, …)``, and a storage is a
-persistent id that names raw numbers elsewhere in the file. Here that call only makes a note, and the numbers are looked up
+persistent id that names raw numbers elsewhere in the file. Here that call only records its arguments, and the numbers are read
 afterwards. The pickle goes through the restricted unpickler. Format: torch/serialization.py, `_save` and `_legacy_save`.
 """
 
@@ -26,7 +26,7 @@ from crossroads.networks.weights.record import WeightFile, from_bfloat16, unread
 
 LEGACY_MAGIC = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"
 """A pickle of protocol 2 with the number 0x1950a86a20f9469cfc6c."""
-_MEND = "save the state dict alone: torch.save(model.state_dict(), …)"
+_HINT = "save the state dict alone: torch.save(model.state_dict(), …)"
 _BFLOAT16 = np.dtype([("bfloat16", "<u2")])
 _DTYPES: dict[str, np.dtype[Any]] = {
     "DoubleStorage": np.dtype("<f8"),
@@ -54,7 +54,7 @@ class _Storage:
 
 @dataclass(frozen=True, slots=True)
 class _Tensor:
-    """A tensor that is not looked up yet: element (i, j, …) is number ``offset + i * strides[0] + …`` of its storage."""
+    """A tensor whose numbers are not read yet: element (i, j, …) is number ``offset + i * strides[0] + …`` of its storage."""
 
     storage: _Storage
     offset: int
@@ -63,7 +63,12 @@ class _Tensor:
 
 
 def _wrong(received: object) -> DataError:
-    return DataError("a PyTorch file of weights may hold tensors of plain numbers", received=str(received)[:200], hint=_MEND)
+    return DataError(
+        "a PyTorch file of weights may hold tensors of plain numbers",
+        code="weights-unreadable",
+        received=str(received)[:200],
+        hint=_HINT,
+    )
 
 
 def _counts(value: object) -> tuple[int, ...]:
@@ -92,7 +97,7 @@ def _size(sizes: object = ()) -> object:
 
 
 class _Inert:
-    """In place of an object that checkpoints hold beside the weights, such as the arguments of the program. Nothing looks at it."""
+    """Replaces an object beside the weights in a checkpoint, such as the arguments of the program. It is never used."""
 
 
 def _inert(*_arguments: object) -> _Inert:
@@ -199,7 +204,7 @@ def read_torch_legacy(span: ByteRange, origin: str) -> WeightFile:
 
 
 def _places(stream: IO[bytes], span: ByteRange, keys: Mapping[str, np.dtype[Any]], origin: str) -> dict[str, ByteRange]:
-    """Where the numbers of each storage lie: eight bytes of count, then the numbers, one storage behind the other."""
+    """Locates the numbers of each storage. The storages follow each other: eight bytes of count, then the numbers."""
     places, position = {}, stream.tell()
     for key, dtype in keys.items():
         count = int.from_bytes(span.part(position, 8, origin).read(), "little", signed=True)
@@ -220,7 +225,7 @@ def _weights(content: object, numbers: _Numbers, origin: str, form: str) -> Weig
     found = dicts_of(content, lambda value: isinstance(value, (_Tensor, np.ndarray)))
     if not found:
         what = "an empty dict" if isinstance(content, Mapping) and not content else f"a {type(content).__name__} without tensors"
-        raise unreadable(origin, what, _MEND)
+        raise unreadable(origin, what, _HINT)
     files = []
     for place, tensors in found.items():
         arrays = {name: _array(tensor, numbers) for name, tensor in tensors.items()}

@@ -1,4 +1,4 @@
-"""Arrays of a file into the variables of a backbone: all that fits, or one clear error and nothing assigned."""
+"""Assigns the arrays of a file to the variables of a backbone: all that fit, or none and one clear error."""
 
 from __future__ import annotations
 
@@ -10,59 +10,59 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from crossroads.errors import WeightsError
+from crossroads.errors import WeightsError, option
 from crossroads.networks.cuts import cuts, until
 from crossroads.networks.weights._matching import Pair, Pairing, Slot, pairings, slots_of
 from crossroads.networks.weights._state_dicts import averaged
 from crossroads.networks.weights.record import LayerWeights, WeightFile, from_bfloat16
+from crossroads.progress import Note
 
 if TYPE_CHECKING:
     import keras
 
-_MEND = "give the weights of this very network, or choose the backbone that they are of"
-_FLAT = "it comes behind a flattened map: use the --image-size that the weights were trained at, or those of this very network"
+_HINT = "give the weights of this network, or choose the backbone that they belong to"
+_FLAT = f"it follows a flattened map: set {option('image_size')} to the size that the weights were trained at"
 
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """What became of a file.
+    """The result of assigning a file.
 
     Attributes:
-        loaded_to: The last cut up to which everything is loaded; None where the whole backbone is. Behind it weights are random.
-        layers: Layers that were loaded.
-        missing: Layers that the file has nothing for, in order.
-        notes: What the user should know.
+        loaded_to: The last cut up to which everything is loaded; None if the whole backbone is. Weights after it are random.
+        layers: Number of layers that were loaded.
+        missing: Names of the layers that the file has no weights for, in order.
+        notes: Notes for the user.
     """
 
     loaded_to: str | None
     layers: int
     missing: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
+    notes: tuple[Note, ...] = ()
 
 
 class _Misfit(Exception):
-    """A layer of the file that is not one of the network's."""
+    """A layer of the file does not fit the network."""
 
-    def __init__(self, rule: str, received: str, hint: str = _MEND) -> None:
+    def __init__(self, rule: str, received: str, hint: str = _HINT) -> None:
         super().__init__(rule)
         self.rule, self.received, self.hint = rule, received, hint
 
 
 _Values = list[list[NDArray[Any]]]
-"""What each variable of each pair becomes."""
+"""The new value of each variable of each pair."""
 
 
 def assign_weights(backbone: keras.Model, file: WeightFile) -> Assignment:
-    """Assign the weights of a file to a backbone, in place.
+    """Assigns the weights of a file to a backbone, in place.
 
-    Layers are matched by name where names were given, else by their place in the saved model, else by order. PyTorch's arrays are
-    turned into the layout of Keras, those of a dense layer behind a flattened map included. A file may hold a head as well, which
-    is left out; and it may stop early, which `Assignment.loaded_to` tells. Given both weights and their moving average, the average
-    is used, which `Assignment.notes` says.
+    Layers are matched by name if names were given, otherwise by their place in the saved model, otherwise by order. PyTorch's
+    arrays are converted to the layout of Keras, also for a dense layer after a flattened map. A head in the file is ignored. A file
+    may stop early: see `Assignment.loaded_to`. If it holds weights and their moving average, the average is used, with a note.
 
     Args:
         backbone: A built model.
-        file: What `read_weights` made of a file.
+        file: The result of `read_weights`.
 
     Raises:
         WeightsError: A layer has another shape than the network's, the layers are those of another network, or the file holds
@@ -82,7 +82,7 @@ def assign_weights(backbone: keras.Model, file: WeightFile) -> Assignment:
 
 
 def _fits(backbone: keras.Model, file: WeightFile) -> tuple[list[tuple[Pairing, _Values]], list[_Misfit]]:
-    """What fits of each dict of the file, in the surest way in which any of it does."""
+    """Returns the matches that fit, for each dict of the file, by the most reliable way that gives any."""
     fits: list[tuple[Pairing, _Values]] = []
     misfits: list[_Misfit] = []
     for state in (file, *file.others):
@@ -94,7 +94,7 @@ def _fits(backbone: keras.Model, file: WeightFile) -> tuple[list[tuple[Pairing, 
                 except _Misfit as misfit:
                     misfits.append(misfit)
             fits += found
-            if found or rivals[0].how == "name":  # names that were given are right: a weaker way might fit by chance
+            if found or rivals[0].how == "name":  # given names are right; a less reliable way might fit by chance
                 break
     return fits, misfits
 
@@ -102,8 +102,8 @@ def _fits(backbone: keras.Model, file: WeightFile) -> tuple[list[tuple[Pairing, 
 _TRUST = ("name", "place", "order")
 
 
-def _chosen(fits: list[tuple[Pairing, _Values]], origin: str) -> tuple[tuple[Pairing, _Values], tuple[str, ...]]:
-    """The one that fits, with what the user should know. Raises `WeightsError` where several do and none is the better."""
+def _chosen(fits: list[tuple[Pairing, _Values]], origin: str) -> tuple[tuple[Pairing, _Values], tuple[Note, ...]]:
+    """Returns the match to use, with notes. Raises `WeightsError` if several fit equally well."""
     surest = min(_TRUST.index(pairing.how) for pairing, _ in fits)
     fits = [fit for fit in fits if fit[0].how == _TRUST[surest]]
     most = max(len(pairing.pairs) for pairing, _ in fits)
@@ -114,8 +114,11 @@ def _chosen(fits: list[tuple[Pairing, _Values]], origin: str) -> tuple[tuple[Pai
     named = ", ".join(repr(pairing.place or "no prefix") for pairing, _ in rivals)
     means = [fit for fit in rivals if averaged(fit[0].place)]
     if len(means) != 1:
-        raise WeightsError(f"{origin} holds several networks that fit", received=named, hint="save only the one you want")
-    return means[0], (f"{origin} holds the weights of several networks that fit ({named}): the moving average is used",)
+        raise WeightsError(
+            f"{origin} holds several networks that fit", code="weights-ambiguous", received=named, hint="save only the one you want"
+        )
+    text = f"{origin} holds the weights of several networks that fit ({named}): the moving average is used"
+    return means[0], (Note(text, "moving-average", file=origin, place=means[0][0].place),)
 
 
 def _equal(values: _Values, others: _Values) -> bool:
@@ -128,11 +131,12 @@ def _equal(values: _Values, others: _Values) -> bool:
 
 def _refused(backbone: keras.Model, file: WeightFile, misfits: list[_Misfit]) -> WeightsError:
     if misfits:
-        return WeightsError(misfits[0].rule, received=misfits[0].received, hint=misfits[0].hint)
+        return WeightsError(misfits[0].rule, code="weights-misfit", received=misfits[0].received, hint=misfits[0].hint)
     return WeightsError(
         f"{file.origin} has no layer of {backbone.name}",
+        code="weights-misfit",
         received=f"layers {_some([layer.name for layer in file.layers])}",
-        hint=f"the network's layers are {_some([slot.name for slot in slots_of(backbone, nested=False)])}; {_MEND}",
+        hint=f"the network's layers are {_some([slot.name for slot in slots_of(backbone, nested=False)])}; {_HINT}",
     )
 
 
@@ -142,7 +146,7 @@ def _some(names: Sequence[str]) -> str:
 
 
 def _values(pairing: Pairing, file: WeightFile) -> _Values:
-    """What each pair's variables become. Raises `_Misfit` for the first that does not fit."""
+    """Returns the values for each pair's variables. Raises `_Misfit` for the first that does not fit."""
     values = [_converted(pair, file) for pair in pairing.pairs]
     if pairing.skipped:
         raise _Misfit("the layers of the file must be those of the network", f"{_some(pairing.skipped)} in {file.origin} besides")
@@ -157,7 +161,7 @@ def _converted(pair: Pair, file: WeightFile) -> list[NDArray[Any]]:
     shapes = [array.shape for array in arrays]
     if shapes != expected:
         have, want = _differing(shapes, expected)
-        hint = _MEND if pair.slot.flattened is None else _FLAT
+        hint = _HINT if pair.slot.flattened is None else _FLAT
         raise _Misfit(f"{layer} takes {_shapes(want)}", f"{_shapes(have)} {source}", hint)
     values = [_plain(array) for array in arrays]
     if not all(np.isfinite(array).all() for array in values):
@@ -169,7 +173,7 @@ _Shapes = list[tuple[int, ...]]
 
 
 def _differing(have: _Shapes, want: _Shapes) -> tuple[_Shapes, _Shapes]:
-    """The first two shapes that differ; all of them where there are more on one side."""
+    """Returns the first two shapes that differ, or all shapes if their counts differ."""
     if len(have) != len(want):
         return have, want
     return next(([one], [other]) for one, other in zip(have, want, strict=True) if one != other)
@@ -182,30 +186,30 @@ def _shapes(shapes: Sequence[tuple[int, ...]]) -> str:
 
 
 def _plain(array: NDArray[Any]) -> NDArray[Any]:
-    """A type of numbers that every backend takes."""
+    """Converts to a number type that every backend supports."""
     if array.dtype.name == "bfloat16":
         return from_bfloat16(array.view(np.uint16))
     return array if array.dtype.kind in "biu" else array.astype(np.float32, copy=False)
 
 
 def part_of(array: NDArray[Any], part: int, parts: int) -> NDArray[Any]:
-    """One group's share of a grouped convolution: the output axis of its kernel (h, w, in / groups, out), and of its bias."""
+    """Returns one group's part of a grouped convolution: the output axis of kernel and bias."""
     size = array.shape[-1] // parts if array.ndim else 0
     return array if parts == 1 or not array.ndim or array.shape[-1] % parts else array[..., part * size : (part + 1) * size]
 
 
 def _of_torch(weights: LayerWeights, slot: Slot) -> list[NDArray[Any]]:
-    """PyTorch's arrays in the order and layout of Keras: kernel, bias; for BatchNorm scale, shift, mean, variance."""
+    """Returns PyTorch's arrays in the order and layout of Keras: kernel, bias; for BatchNorm scale, shift, mean, variance."""
     return [
         from_torch(array, slot) if role == "weight" else array for role, array in zip(weights.roles, weights.arrays, strict=True)
     ]
 
 
 def from_torch(array: NDArray[Any], slot: Slot) -> NDArray[Any]:
-    """PyTorch's ``weight`` in the layout of Keras.
+    """Converts PyTorch's ``weight`` to the layout of Keras.
 
     A convolution (out, in, height, width) becomes (height, width, in, out); a depthwise one (channels * multiplier, 1, height,
-    width) becomes (height, width, channels, multiplier). A dense layer (out, in) becomes (in, out), and where its input is a
+    width) becomes (height, width, channels, multiplier). A dense layer (out, in) becomes (in, out); if its input is a
     flattened map, that input goes from (channels, height, width) to (height, width, channels).
     """
     if array.ndim == 4 and type(slot.layer).__name__ == "DepthwiseConv2D":
@@ -224,7 +228,7 @@ def from_torch(array: NDArray[Any], slot: Slot) -> NDArray[Any]:
 
 
 def _loaded_to(backbone: keras.Model, pairing: Pairing, file: WeightFile) -> str | None:
-    """The last cut before which nothing is missing; what comes before a cut grows from one to the next, so halving finds it."""
+    """Returns the last cut before which nothing is missing. Each cut follows the one before, so a binary search finds it."""
     if not pairing.missing:
         return None
     absent = {id(layer) for slot in pairing.missing for layer in (slot.layer, *slot.owners)}
@@ -239,7 +243,8 @@ def _loaded_to(backbone: keras.Model, pairing: Pairing, file: WeightFile) -> str
     if low == 0:
         raise WeightsError(
             f"{file.origin} must hold the first layers of {backbone.name}",
+            code="weights-misfit",
             received=f"none for {pairing.missing[0].name!r}",
-            hint=_MEND,
+            hint=_HINT,
         )
     return places[low - 1].name

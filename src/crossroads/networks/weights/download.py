@@ -1,4 +1,7 @@
-"""One file from the network: with progress, going on after a break, checked, and there as a whole or not at all."""
+"""Downloads one file: with progress, resuming after a break, verified, and placed atomically.
+
+It stays with `urllib`: `pooch` cannot resume, and `httpx` and `urllib3` leave ranges, digests and atomic placement to the caller.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ from filelock import FileLock
 from crossroads.errors import WeightsError
 
 Progress = Callable[[int, int | None], None]
-"""Called with the bytes that are here and the bytes of the whole file, None where the server does not say."""
+"""Called with the bytes received and the bytes of the whole file, or None if the server does not tell."""
 
 ATTEMPTS = 3
 PAUSE = 1.0
@@ -31,38 +34,38 @@ _DISK_FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
 
 
 class Unreachable(Exception):
-    """The file could not be fetched; the message is the reason."""
+    """The file could not be downloaded; the message is the reason."""
 
 
 def digest_of(path: Path, algorithm: str) -> str:
-    """Hexadecimal digest of a file."""
+    """Returns the hexadecimal digest of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, algorithm).hexdigest()
 
 
 def agrees(path: Path, digest: str) -> bool:
-    """Whether a file has this digest: ``md5:…``, ``sha256:…``, or its first digits; "" agrees with everything.
+    """Whether a file has this digest: ``md5:…``, ``sha256:…``, or its first digits; "" agrees with every file.
 
-    MD5 is what Keras publishes: it finds damage, and says little against a forger; the addresses are HTTPS.
+    Keras publishes MD5, which detects damage but not forgery; the addresses are HTTPS.
     """
     algorithm, _, expected = digest.partition(":")
     return not digest or digest_of(path, algorithm).startswith(expected)
 
 
 def download(address: str, target: Path, digest: str, progress: Progress | None = None) -> None:
-    """Fetch `address` to `target`, which changes only when the whole file is there and has the right digest.
+    """Downloads `address` to `target`, which changes only when the whole file has arrived and has the right digest.
 
-    A break is mended by asking for the rest, `ATTEMPTS` times in all; where the digest is known, the next call goes on where
-    this one was stopped or killed. Of two processes that want the same file, one fetches it and the other waits.
+    After a break the rest is requested, in `ATTEMPTS` attempts in all. If the digest is known, the next call resumes where this
+    one was stopped or killed. If two processes want the same file, one downloads it and the other waits.
 
     Raises:
-        Unreachable: There is no network, no such file, no such server, or the connection keeps breaking.
-        WeightsError: What came has another digest.
+        Unreachable: The network, server or file is not available, or the connection keeps breaking.
+        WeightsError: The file received has another digest.
         OSError: The folder cannot be written.
     """
     with FileLock(target.with_name(f".{target.name}.lock")):
         if digest and target.is_file() and agrees(target, digest):
-            return  # another process has fetched it
+            return  # another process has downloaded it
         partial = target.with_name(f".{target.name}.part")
         with partial.open("ab" if digest else "wb") as file:
             _fetch(address, file, progress)
@@ -73,7 +76,8 @@ def download(address: str, target: Path, digest: str, progress: Progress | None 
             partial.unlink()
             raise WeightsError(
                 f"{target.name} must have the digest {digest}",
-                received=f"{size} bytes from {address} with another one",
+                code="weights-digest",
+                received=f"{size} bytes from {address} with another digest",
                 hint="try again; a proxy or a mirror may have sent something else",
             )
         partial.replace(target)
@@ -85,7 +89,7 @@ def _fetch(address: str, file: IO[bytes], progress: Progress | None) -> None:
         try:
             _fetch_rest(address, file, progress)
         except urllib.error.HTTPError as error:
-            if before and error.code == 416:  # there is no rest: start again
+            if before and error.code == 416:  # no bytes are left: start again
                 _empty(file)
                 continue
             if error.code < 500 or attempt == ATTEMPTS - 1:
@@ -93,7 +97,7 @@ def _fetch(address: str, file: IO[bytes], progress: Progress | None) -> None:
         except (OSError, http.client.HTTPException, ValueError) as error:  # URLError is an OSError
             if getattr(error, "errno", None) in _DISK_FULL:
                 raise
-            # A server that never answered will not do so a second later; only a transfer that broke is worth another attempt.
+            # Only a broken transfer is tried again: a server that never answered will not answer a second later.
             if attempt == ATTEMPTS - 1 or file.tell() == before:
                 raise Unreachable(str(getattr(error, "reason", None) or error or type(error).__name__)) from error
         else:
@@ -108,10 +112,10 @@ def _empty(file: IO[bytes]) -> None:
 
 
 def _fetch_rest(address: str, file: IO[bytes], progress: Progress | None) -> None:
-    """Append what `file` does not have yet."""
+    """Appends the bytes that `file` does not have yet."""
     request = urllib.request.Request(address, headers={"User-Agent": "crossroads", "Accept-Encoding": "identity"})
     if request.type not in ("https", "http", "file"):
-        raise ValueError(f"{address!r} is no https address")
+        raise ValueError(f"{address!r} is not an https address")
     here = file.tell()
     if here:
         request.add_header("Range", f"bytes={here}-")

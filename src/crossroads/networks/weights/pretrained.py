@@ -1,4 +1,4 @@
-"""A backbone with pretrained weights: what `--weights` names, found, read and fitted."""
+"""Finds, reads and assigns the weights that the field `weights` names."""
 
 from __future__ import annotations
 
@@ -6,35 +6,36 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from crossroads.errors import WeightsError
+from crossroads.errors import WeightsError, option
 from crossroads.networks.catalog import CATALOG, Backbone
 from crossroads.networks.network import Parts
 from crossroads.networks.records import PREPROCESSINGS
 from crossroads.networks.weights.assign import Assignment, assign_weights
 from crossroads.networks.weights.read import read_weights
 from crossroads.networks.weights.store import obtain, recognise
+from crossroads.progress import Note
 
 IMAGENET = "imagenet"
 Progress = Callable[[str, int, int], None]
-"""Called with ``weights``, the bytes that are here, and the bytes of the whole file, 0 where the server does not say."""
+"""Called with ``weights``, the bytes received, and the bytes of the whole file, or 0 if the server does not tell."""
 
 
 def load_pretrained(parts: Parts, record: Backbone, weights: str, progress: Progress | None = None) -> Assignment:
-    """Give a backbone its pretrained weights, in place.
+    """Gives a backbone its pretrained weights, in place.
 
     Args:
         parts: The backbone, as `record` built it.
         record: Its record.
         weights: ``imagenet``, or the path of a file.
-        progress: Told how much is here while a file is fetched.
+        progress: Called during a download.
 
     Raises:
-        WeightsError: The file is not to be had, cannot be read, or is of another network. Nothing is assigned.
+        WeightsError: The file is not available, cannot be read, or belongs to another network. Nothing is assigned.
     """
     if weights == IMAGENET:
-        told = None if progress is None else lambda here, total: progress("weights", here, total or 0)
-        notes: list[str] = []
-        path = obtain(record, progress=told, note=notes.append)
+        received = None if progress is None else lambda here, total: progress("weights", here, total or 0)
+        notes: list[Note] = []
+        path = obtain(record, progress=received, note=notes.append)
         fitted = assign_weights(parts.backbone, read_weights(path))
         return replace(fitted, notes=(*notes, *fitted.notes))
     path = Path(weights).expanduser()
@@ -43,15 +44,20 @@ def load_pretrained(parts: Parts, record: Backbone, weights: str, progress: Prog
     if known is not None and known != record.pretrained:
         raise WeightsError(
             f"the weights must be those of {record.name}",
+            code="weights-of-another-backbone",
+            field="weights",
             received=f"{path.name}, which is {known.address}",
-            hint=f"use --backbone {next(other.name for other in CATALOG if other.pretrained == known)}",
+            hint=f"set {option('backbone')} to {next(other.name for other in CATALOG if other.pretrained == known)}",
         )
-    own = not record.builder  # what such a network does to pixels is its owner's business
+    own = not record.builder  # the user decides how such a network scales pixels
     if file.layout == "torch" and record.scaling != "torch" and not own:
-        twin = f"{record.name}-torchvision"
-        hint = f"use --backbone {twin}" if any(other.name == twin for other in CATALOG) else "give weights made for Keras"
+        sibling = f"{record.name}-torchvision"
+        known_sibling = any(other.name == sibling for other in CATALOG)
+        hint = f"set {option('backbone')} to {sibling}" if known_sibling else "give weights made for Keras"
         raise WeightsError(
             f"weights from PyTorch expect {PREPROCESSINGS['torch']}, and {record.name} has {record.preprocessing}",
+            code="weights-preprocessing",
+            field="weights",
             received=path.name,
             hint=hint,
         )

@@ -1,4 +1,4 @@
-"""The cache of pretrained weights: Keras' own folder, so that a file fetched by either is there for both."""
+"""The cache of pretrained weights. It is Keras' own folder, so both share the files."""
 
 from __future__ import annotations
 
@@ -8,29 +8,30 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from crossroads.errors import DataError, WeightsError
+from crossroads.errors import DataError, WeightsError, option
 from crossroads.files.byte_ranges import open_plain
 from crossroads.files.trees import existing
 from crossroads.networks.catalog import CATALOG, Backbone, Pretrained
 from crossroads.networks.weights.download import Progress, Unreachable, agrees, digest_of, download
 from crossroads.networks.weights.read import read_weights
+from crossroads.progress import Note
 
 MIRROR = "CROSSROADS_WEIGHTS_URL"
-"""Environment variable: address of a folder that has the files, in place of where they come from."""
+"""Environment variable: address of a folder with the files, used instead of their own addresses."""
 
 
 @dataclass(frozen=True, slots=True)
-class Stored:
+class CachedFile:
     """One file of pretrained weights, as `crossroads weights list` shows it.
 
     Attributes:
-        backbones: Who uses it.
+        backbones: The backbones that use it.
         file: Its name.
-        address: Where it comes from.
-        digest: ``md5:…`` or ``sha256:…``; "" where upstream publishes none.
-        licence: Of the weights.
-        path: Where it lies, or would lie.
-        size: Its bytes; None where it is not there.
+        address: Its download address.
+        digest: ``md5:…`` or ``sha256:…``; "" if the publisher names none.
+        licence: Licence of the weights.
+        path: Its path in the cache.
+        size: Its bytes; None if it is not in the cache.
     """
 
     backbones: tuple[str, ...]
@@ -49,30 +50,32 @@ def cache_folder() -> Path:
 
 
 def require_imagenet(record: Backbone) -> Pretrained:
-    """Where the ImageNet weights of a backbone come from. Raises `WeightsError` where there are none."""
+    """Returns the source of the ImageNet weights of a backbone. Raises `WeightsError` if it has none."""
     if record.pretrained is None:
         raise WeightsError(
             f"{record.name} has no ImageNet weights",
-            received="--weights imagenet",
-            hint="use --weights none, or a file of your own",
+            code="no-imagenet-weights",
+            field="weights",
+            received="imagenet",
+            hint=f"set {option('weights')} to none, or to a file of your own",
         )
     return record.pretrained
 
 
 def obtain(
-    record: Backbone, *, progress: Progress | None = None, mirror: str | None = None, note: Callable[[str], None] | None = None
+    record: Backbone, *, progress: Progress | None = None, mirror: str | None = None, note: Callable[[Note], None] | None = None
 ) -> Path:
-    """The file of ImageNet weights of a backbone: from the cache, else from the network.
+    """Returns the file of ImageNet weights of a backbone, from the cache or the network.
 
     Args:
         record: The backbone.
-        progress: Told how much is here while it is fetched.
-        mirror: Address of a folder that has the file, in place of its own; the variable `MIRROR` by default.
-        note: Receives a sentence where a file was downloaded that has no digest to verify it by.
+        progress: Called with the bytes received during the download.
+        mirror: Address of a folder with the file, used instead of its own; by default the variable `MIRROR`.
+        note: Called with a note if the downloaded file has no digest to verify it by.
 
     Raises:
-        WeightsError: It has no such weights, or they are neither here nor to be had; then the message says what to put where. Or
-            what came, without a digest to tell, cannot be read as weights.
+        WeightsError: It has no such weights, they are neither cached nor downloadable, or a file without a digest cannot be read
+            as weights.
     """
     wanted = require_imagenet(record)
     place = cache_folder() / wanted.file
@@ -87,22 +90,25 @@ def obtain(
     except Unreachable as error:
         state = "are damaged in the cache" if damaged else "are not in the cache"
         raise WeightsError(
-            f"the ImageNet weights of {record.name} {state}, and could not be fetched",
+            f"the ImageNet weights of {record.name} {state}, and could not be downloaded",
+            code="weights-unavailable",
+            field="weights",
             received=str(error),
-            hint=f"fetch {wanted.file} from {address} where there is a network, then `crossroads weights add {wanted.file}`, "
-            f"or put it into {place.parent}",
+            hint=f"download {wanted.file} from {address} on a machine with a network, "
+            f"then run `crossroads weights add {wanted.file}`, or put it into {place.parent}",
         ) from error
     except OSError as error:
         raise _unwritable(place.parent, error) from error
     if not wanted.verified:
         _require_weights(place)
         if note is not None:
-            note(f"{wanted.file} was downloaded and cannot be verified: its publisher names no digest")
+            text = f"{wanted.file} was downloaded and cannot be verified: its publisher names no digest"
+            note(Note(text, "weights-unverified", file=wanted.file))
     return place
 
 
 def _require_weights(place: Path) -> None:
-    """Raises `WeightsError`, and removes the file, where it is not even a file of weights."""
+    """Removes the file and raises `WeightsError` if it is not a file of weights."""
     try:
         read_weights(place)
     except WeightsError:
@@ -111,13 +117,13 @@ def _require_weights(place: Path) -> None:
 
 
 def add(path: Path, records: Sequence[Backbone] = CATALOG) -> Path:
-    """Copy a file of ImageNet weights into the cache, checked. It is known by its name, else by its digest.
+    """Copies a file of ImageNet weights into the cache. It is recognised by its name or its digest.
 
     Returns:
-        Where it lies now.
+        Its path in the cache.
 
     Raises:
-        WeightsError: There is no such file, no backbone uses it, or it is another one of the same name.
+        WeightsError: The file does not exist, no backbone uses it, or it is another file of the same name.
     """
     source = _file(path)
     known = recognise(source, records)
@@ -126,16 +132,18 @@ def add(path: Path, records: Sequence[Backbone] = CATALOG) -> Path:
         if named is not None:
             raise WeightsError(
                 f"{source.name} must have the digest {named.digest}",
+                code="weights-digest",
                 received=f"{named.digest.partition(':')[0]}:{digest_of(source, named.digest.partition(':')[0])}",
-                hint=f"fetch it again from {named.address}",
+                hint=f"download it again from {named.address}",
             )
         raise WeightsError(
             "only the ImageNet weights of a backbone of the catalog go into the cache",
+            code="weights-not-in-catalog",
             received=source.name,
-            hint=f"use it from where it is, with --weights {path}, or see the files of `crossroads weights list`",
+            hint=f"set {option('weights')} to {path}, or run `crossroads weights list` for the files of the catalog",
         )
     if not known.digest:
-        read_weights(source)  # nothing but its name speaks for it, so it must at least be weights
+        read_weights(source)  # only its name identifies it, so it must at least be weights
     target = cache_folder() / known.file
     if not (target.exists() and target.samefile(source)):
         _copy(source, target)
@@ -143,14 +151,14 @@ def add(path: Path, records: Sequence[Backbone] = CATALOG) -> Path:
 
 
 def recognise(path: Path, records: Sequence[Backbone] = CATALOG) -> Pretrained | None:
-    """Which of the catalog's files this is: by name and digest, else by digest alone. None where it is none of them."""
+    """Returns the catalog's record of this file, by name and digest, or by digest alone; None if it is not in the catalog."""
     named = _named(path.name, records)
     if named is not None and agrees(path, named.digest):
         return named
     digests: dict[str, str] = {}
     for record in records:
         algorithm, _, expected = (record.pretrained.digest if record.pretrained else "").partition(":")
-        if record.pretrained is None or len(expected) < 32:  # a few digits with another name save_and_test little
+        if record.pretrained is None or len(expected) < 32:  # under another name a few digits prove nothing
             continue
         if algorithm not in digests:
             digests[algorithm] = digest_of(path, algorithm)
@@ -159,8 +167,8 @@ def recognise(path: Path, records: Sequence[Backbone] = CATALOG) -> Pretrained |
     return None
 
 
-def describe(records: Sequence[Backbone] = CATALOG) -> list[Stored]:
-    """A row for each file of ImageNet weights that the catalog knows, in the order of the catalog. Digests are not looked at."""
+def describe(records: Sequence[Backbone] = CATALOG) -> list[CachedFile]:
+    """Returns one record per file of ImageNet weights, in the order of the catalog. Digests are not checked."""
     files: dict[str, Pretrained] = {}
     users: dict[str, list[str]] = {}
     for record in records:
@@ -169,8 +177,8 @@ def describe(records: Sequence[Backbone] = CATALOG) -> list[Stored]:
             users.setdefault(record.pretrained.file, []).append(record.name)
     folder = cache_folder()
     return [
-        Stored(tuple(users[name]), name, one.address, one.digest, one.licence, folder / name, _size(folder / name))
-        for name, one in files.items()
+        CachedFile(tuple(users[name]), name, file.address, file.digest, file.licence, folder / name, _size(folder / name))
+        for name, file in files.items()
     ]
 
 
@@ -186,14 +194,14 @@ def _size(path: Path) -> int | None:
 
 
 def _file(path: Path) -> Path:
-    """A plain file that can be opened. Raises `WeightsError`."""
+    """Returns the path of a plain file that can be opened. Raises `WeightsError`."""
     try:
         place = existing(path)
         os.close(open_plain(place))
     except (DataError, OSError) as error:
         reason = error.strerror if isinstance(error, OSError) else None
         hint = error.hint if isinstance(error, DataError) else "give a file of weights"
-        raise WeightsError(f"{path} cannot be opened", received=reason, hint=hint) from error
+        raise WeightsError(f"{path} cannot be opened", code="file-unreadable", received=reason, hint=hint) from error
     return place
 
 
@@ -214,6 +222,7 @@ def _copy(source: Path, target: Path) -> None:
 def _unwritable(folder: Path, error: OSError) -> WeightsError:
     return WeightsError(
         f"weights are kept in {folder}, which cannot be written",
+        code="weights-cache",
         received=error.strerror or str(error),
         hint="free space there, or set KERAS_HOME to another folder",
     )
