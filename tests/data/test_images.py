@@ -1,4 +1,4 @@
-"""One source becomes RGB pixels, or one refusal that says why."""
+"""One source becomes RGB pixels, or one refusal with its reason."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageFile
 
-from crossroads.data.images import MAX_PIXELS, Resize, decode, dimensions, load, resize
+from crossroads.data.images import Resize, decode, dimensions, load, resize
 from crossroads.errors import DataError, ImageRefused
+from refusals import refused
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 
@@ -36,7 +37,7 @@ def noise(width: int = 64, height: int = 64) -> Image.Image:
 
 
 def png(width: int, height: int, depth: int, colour: int, scanlines: bytes, chunks: bytes = b"") -> bytes:
-    """A PNG written by hand: Pillow cannot write 16-bit colour, nor a header that lies."""
+    """A PNG written by hand: Pillow can write neither 16-bit colour nor a false header."""
     header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunks + chunk(b"IDAT", zlib.compress(scanlines)) + chunk(b"IEND", b"")
 
@@ -84,7 +85,7 @@ def test_every_format_gives_the_picture(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "TIFF"])
-def test_the_first_frame_of_an_animation_counts(kind: str) -> None:
+def test_the_first_frame_of_an_animation_is_used(kind: str) -> None:
     frames = [Image.new("RGB", (8, 6), colour) for colour in (RED, GREEN, BLUE)]
     options = {"lossless": True} if kind == "WEBP" else {}
     got = decode(encoded(frames[0], kind, save_all=True, append_images=frames[1:], **options))
@@ -93,7 +94,7 @@ def test_the_first_frame_of_an_animation_counts(kind: str) -> None:
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
-def test_exif_orientation_stands_the_image_upright(kind: str, orientation: int) -> None:
+def test_exif_orientation_is_applied(kind: str, orientation: int) -> None:
     upright = np.zeros((16, 32, 3), np.uint8)
     upright[:8, :16] = 255  # a white top left corner
     stored = {
@@ -108,7 +109,7 @@ def test_exif_orientation_stands_the_image_upright(kind: str, orientation: int) 
     assert np.abs(decode(raw).astype(int) - upright).max() < 8
 
 
-def test_an_unreadable_exif_block_counts_as_none() -> None:
+def test_an_unreadable_exif_block_is_ignored() -> None:
     raw = encoded(photo(), "JPEG", exif=b"Exif\0\0MM\0*\0\0\xff\xff broken")
     assert decode(raw).shape == (30, 40, 3)
     assert dimensions(raw) == (30, 40)
@@ -129,14 +130,14 @@ def test_a_cmyk_jpeg_is_not_inverted() -> None:
 
 @pytest.mark.parametrize(("alpha", "expected"), [(0, WHITE), (255, RED), (128, (255, 127, 127))])
 @pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF"])
-def test_transparency_lies_over_white(kind: str, alpha: int, expected: tuple[int, int, int]) -> None:
+def test_transparency_is_laid_over_white(kind: str, alpha: int, expected: tuple[int, int, int]) -> None:
     options = {"lossless": True, "exact": True} if kind == "WEBP" else {}
     got = decode(encoded(Image.new("RGBA", (3, 3), (*RED, alpha)), kind, **options))
     np.testing.assert_array_equal(got, np.full((3, 3, 3), expected, np.uint8))
 
 
 @pytest.mark.parametrize("mode", ["P", "L", "RGB"])
-def test_a_transparent_colour_lies_over_white(mode: str) -> None:
+def test_a_transparent_colour_is_laid_over_white(mode: str) -> None:
     image = Image.new("RGB", (4, 2), (0, 0, 0)).convert(mode)
     transparent = (0, 0, 0) if mode == "RGB" else image.getpixel((0, 0))
     np.testing.assert_array_equal(decode(encoded(image, "PNG", transparency=transparent)), np.full((2, 4, 3), 255, np.uint8))
@@ -178,58 +179,60 @@ def test_16_bit_colour_becomes_8_bits_within_one(kind: str) -> None:
     assert np.abs(decode(raw) - values / 257).max() <= 1
 
 
-def test_values_that_do_not_fit_are_refused_with_the_reason() -> None:
-    with pytest.raises(ImageRefused, match=r"whole numbers; received floating-point"):
+def test_values_that_do_not_fit_are_refused() -> None:
+    with refused("unsupported-samples", ImageRefused, received="floating-point pixels"):
         decode(tiff(2, 1, np.array([[0.5, 1]], np.float32), sample_format=3))
-    with pytest.raises(ImageRefused, match=r"0\.\.65535; received 5\.\.70000"):
+    with refused("unsupported-samples", ImageRefused, received="5..70000"):
         decode(tiff(2, 1, np.array([[5, 70000]], np.int32), sample_format=2))
 
 
 @pytest.mark.parametrize(
-    ("raw", "reason"),
+    ("raw", "codes"),
     [
-        (b"", "must not be empty; received 0 bytes"),
-        (b"hello, this is text", "not an image: the file must be one of JPEG, PNG, PPM"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not an image"),
-        (b"%PDF-1.7\n", "not an image"),
-        (b"\x89PNG\r\n\x1a\n", "truncated|corrupt"),
-        (b"P6\n0 4\n255\n", "."),
-        (png(0, 5, 8, 2, b""), "."),
-        (png(50_000, 50_000, 8, 2, b"\0"), "at most 100,000,000 pixels; received 50000 x 50000 px"),
-        (b"P6\n50000 50000\n255\n", "at most 100,000,000 pixels"),
-        (b"GIF89a" + struct.pack("<HH", 65535, 65535) + b"\0\0\0;", "."),
+        (b"", {"image-empty"}),
+        (b"hello, this is text", {"not-an-image"}),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", {"not-an-image"}),
+        (b"%PDF-1.7\n", {"not-an-image"}),
+        (b"\x89PNG\r\n\x1a\n", {"image-truncated", "image-corrupt"}),
+        (b"P6\n0 4\n255\n", {"image-empty", "image-corrupt"}),
+        (png(0, 5, 8, 2, b""), {"image-empty", "image-corrupt"}),
+        (png(50_000, 50_000, 8, 2, b"\0"), {"image-too-large"}),
+        (b"P6\n50000 50000\n255\n", {"image-too-large"}),
+        (b"GIF89a" + struct.pack("<HH", 65535, 65535) + b"\0\0\0;", {"image-too-large", "image-truncated", "image-corrupt"}),
     ],
 )
-def test_what_is_no_image_is_refused_with_its_reason(raw: bytes, reason: str) -> None:
+def test_a_file_that_is_not_an_image_is_refused(raw: bytes, codes: set[str]) -> None:
     for use in (decode, dimensions, lambda source: load(source, 8)):
-        with pytest.raises(ImageRefused, match=reason):
+        with pytest.raises(ImageRefused) as caught:
             use(raw)
+        assert caught.value.code in codes
 
 
-def test_the_pixel_limit_is_ours_and_pillow_never_warns() -> None:
+def test_the_pixel_limit_is_checked_here_and_pillow_never_warns() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         raw = png(9_480, 9_480, 1, 0, (b"\0" + b"\xff" * 1185) * 9_480)  # 89.9 megapixels: more than Pillow's own limit
         assert dimensions(raw) == (9_480, 9_480)
-        with pytest.raises(ImageRefused, match="at most 1,000 pixels"):
+        with refused("image-too-large", ImageRefused):
             decode(raw, max_pixels=1_000)
-        with pytest.raises(ImageRefused, match=f"at most {MAX_PIXELS:,} pixels"):
+        with refused("image-too-large", ImageRefused):
             decode(png(20_000, 20_000, 1, 0, b""))
 
 
 @pytest.mark.parametrize("tolerant", [False, True])
 @pytest.mark.parametrize("kind", EVERY)
-def test_a_truncated_file_is_refused_even_where_pillow_was_told_to_accept_it(
+def test_a_truncated_file_is_refused_even_if_pillow_is_set_to_accept_it(
     kind: str, tolerant: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", tolerant)
     raw = encoded(noise(), kind, **EVERY[kind])
     assert decode(raw).shape == (64, 64, 3)
-    for share in (0.2, 0.5, 0.9):
+    for fraction in (0.2, 0.5, 0.9):
         with pytest.raises(ImageRefused):
-            decode(raw[: int(len(raw) * share)])
-    with pytest.raises(ImageRefused, match="truncated|corrupt" if kind == "AVIF" else "truncated"):
+            decode(raw[: int(len(raw) * fraction)])
+    with pytest.raises(ImageRefused) as caught:
         decode(raw[: int(len(raw) * 0.6)])
+    assert caught.value.code in {"image-truncated", "image-corrupt" if kind == "AVIF" else "image-truncated"}
 
 
 @pytest.mark.parametrize("kind", EVERY)
@@ -261,25 +264,26 @@ def test_arrays_become_rgb(shape: tuple[int, ...]) -> None:
     assert dimensions(array) == (5, 4)
 
 
-def test_alpha_of_an_array_lies_over_white() -> None:
+def test_alpha_of_an_array_is_laid_over_white() -> None:
     np.testing.assert_array_equal(decode(np.zeros((2, 2, 4), np.uint8)), np.full((2, 2, 3), 255, np.uint8))
 
 
 @pytest.mark.parametrize(
-    ("array", "reason"),
+    ("array", "code", "hint"),
     [
-        (np.full((4, 4, 3), 0.5, np.float32), r"float32; convert the array: \(array \* 255\)\.round\(\)\.astype\('uint8'\)"),
-        (np.full((4, 4, 3), 120.0, np.float32), r"float32; convert the array: array\.astype\('uint8'\)"),
-        (np.zeros((4, 4, 2), np.uint8), r"received shape \(4, 4, 2\)"),
-        (np.zeros((4,), np.uint8), r"received shape \(4,\)"),
-        (np.zeros((0, 4, 3), np.uint8), "at least one pixel; received 4 x 0 px"),
-        (np.broadcast_to(np.uint8(0), (50_000, 50_000)), "at most 100,000,000 pixels"),
+        (np.full((4, 4, 3), 0.5, np.float32), "not-uint8", "(array * 255).round().astype('uint8')"),
+        (np.full((4, 4, 3), 120.0, np.float32), "not-uint8", "array.astype('uint8')"),
+        (np.zeros((4, 4, 2), np.uint8), "wrong-shape", ""),
+        (np.zeros((4,), np.uint8), "wrong-shape", ""),
+        (np.zeros((0, 4, 3), np.uint8), "image-empty", ""),
+        (np.broadcast_to(np.uint8(0), (50_000, 50_000)), "image-too-large", ""),
     ],
 )
-def test_arrays_that_are_no_image_are_refused(array: np.ndarray, reason: str) -> None:
+def test_an_array_that_is_not_an_image_is_refused(array: np.ndarray, code: str, hint: str) -> None:
     for use in (decode, dimensions):
-        with pytest.raises(ImageRefused, match=reason):
+        with refused(code, ImageRefused) as caught:
             use(array)
+        assert hint in str(caught.value.hint)
 
 
 def test_resize_squashes_to_the_square_and_leaves_the_right_size_alone() -> None:
@@ -296,7 +300,7 @@ def test_shrinking_averages_over_what_it_covers() -> None:
     assert np.abs(got.astype(int) - 127).max() <= 2  # a filter without antialiasing gives black or white
 
 
-def test_load_is_decode_and_resize_whatever_the_source() -> None:
+def test_load_decodes_and_resizes_files_and_arrays_alike() -> None:
     image = noise(50, 40)
     from_file, from_array = load(encoded(image, "PNG"), 24), load(np.asarray(image), 24)
     np.testing.assert_array_equal(from_file, from_array)
@@ -313,11 +317,11 @@ def test_a_large_jpeg_is_decoded_at_the_smallest_scale_that_suffices(size: int, 
     assert np.abs(load(raw, size) - whole).mean() < 2
 
 
-def test_resize_is_a_record_that_refuses_what_it_does_not_know() -> None:
+def test_an_unknown_way_to_resize_is_refused() -> None:
     assert Resize(32) == Resize(32, "squash")
-    with pytest.raises(DataError, match="received 'stretch'"):
+    with refused("unknown-resize-mode", DataError, field="resize"):
         Resize(32, "stretch")
-    with pytest.raises(DataError, match="at least 1 pixel; received 0"):
+    with refused("out-of-range", DataError, field="image_size"):
         Resize(0)
 
 
@@ -325,9 +329,9 @@ def test_a_crop_is_the_middle_square_of_the_shorter_side() -> None:
     wide = np.zeros((64, 160, 3), np.uint8)
     wide[4:60, 52:108] = 250  # seven eighths of 64 pixels, in the middle
     for raw in (wide, encoded(Image.fromarray(wide), "PNG")):
-        found = load(raw, Resize(56, "crop"))
-        assert found.shape == (56, 56, 3)
-        assert found.min() > 240
+        cropped = load(raw, Resize(56, "crop"))
+        assert cropped.shape == (56, 56, 3)
+        assert cropped.min() > 240
     assert load(wide, Resize(56)).min() == 0
 
 

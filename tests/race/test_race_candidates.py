@@ -84,34 +84,6 @@ def test_images_and_labels_and_groups_are_what_a_race_is_resumed_on():
     assert of(pixels, labels) != of(pixels, labels[::-1])
 
 
-@pytest.mark.parametrize(("rare", "class_weights", "told"), [(2, "none", True), (2, "balanced", False), (20, "none", False)])
-def test_classes_of_very_unequal_size_are_named_unless_they_are_weighed(rare, class_weights, told):
-    images, labels = stripes(80, size=16)
-    rows = np.r_[np.flatnonzero(labels == "level"), np.flatnonzero(labels == "upright")[:rare]]
-    recipe = Recipe(validation=0.2, test_fraction=0.0, class_weights=class_weights)
-    with_splits = crossroads.read((images[rows], labels[rows]))
-    notes = load_and_split(with_splits, None, recipe, Silent()).notes
-    assert any(note.startswith("of class ") for note in notes) is told
-    assert not told or any("of class level there are 32 training images, of class upright 1:" in note for note in notes)
-
-
-def test_equal_images_with_different_labels_are_named_where_the_digests_are_known():
-    images, labels = stripes(40, size=16)
-    images[7] = images[4]
-    images[9] = images[4]
-    images[2] = images[0]  # of one class, which is no contradiction
-    said = [note for note in load_and_split((images, labels), None, Recipe(), Silent()).notes if "another label" in note]
-    assert len(said) == 1
-    assert said[0].startswith("3 images ")
-    assert "images[4] (level) and images[7] (upright)" in said[0]
-    alone = load_and_split(
-        {"x": images, "y": labels, "groups": np.arange(40)}, None, Recipe(), Silent()
-    )  # groups: nothing is compared
-    assert not any("another label" in note for note in alone.notes)
-    images[[7, 9]] = 255 - images[[7, 9]]
-    assert not any("another label" in note for note in load_and_split((images, labels), None, Recipe(), Silent()).notes)
-
-
 def test_files_in_the_dark_end_of_16_bits_are_told_and_a_class_in_a_format_that_is_not_read_ends_it(tmp_path):
     for number in range(24):
         home = tmp_path / "ab"[number % 2]
@@ -127,7 +99,7 @@ def test_files_in_the_dark_end_of_16_bits_are_told_and_a_class_in_a_format_that_
     (tmp_path / "c").mkdir()
     for number in range(12):
         (tmp_path / "c" / f"{number}.jxl").write_bytes(b"\xff\x0a" + bytes([number] * 50))
-    with pytest.raises(CrossroadsError, match=r"each class needs a readable training image; received none of .* 'c'.*JPEG XL"):
+    with pytest.raises(CrossroadsError, match=r"JPEG XL"):
         load_and_split(tmp_path, None, Recipe(), Silent())
 
 

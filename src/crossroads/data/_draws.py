@@ -3,190 +3,208 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from crossroads.data.dataset import SPLITS, TRAIN, Dataset
-from crossroads.errors import SplitError
+from crossroads.data.dataset import SPLITS, TEST, TRAIN, VALIDATION, Dataset
+from crossroads.data.labels import name_classes
+from crossroads.errors import SplitError, option
 from crossroads.files.text import plural
+from crossroads.progress import Note
 
 Ints = NDArray[np.int64]
-Sides = NDArray[np.uint8]
-Wanted = list[tuple[int, float]]
+Bools = NDArray[np.bool_]
+SplitCodes = NDArray[np.uint8]
+"""Indices into `SPLITS`."""
+
+Fractions = list[tuple[int, float]]
 """The splits to draw, each with its fraction of the images."""
 
 _ATTEMPTS = 32
 """Draws to try if groups hold several classes: a single draw may leave a split without a class."""
 
 _NAMED = 5
-"""Most classes that a message names; it counts the others."""
+"""Most classes that a note lists by name."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Drawn:
+class DrawnSplits:
     """The result of a draw.
 
     Attributes:
-        sides: uint8 (n,), the split of each row.
-        small: bool (k,), the classes with too few groups, or images, for every split.
-        notes: Sentences that the user should read.
+        splits: uint8 (n,), the split of each row.
+        too_small: bool (k,), the classes with too few groups (or images, without groups) for every split.
+        notes: Notes to the user.
     """
 
-    sides: Sides
-    small: NDArray[np.bool_]
-    notes: tuple[str, ...] = ()
+    splits: SplitCodes
+    too_small: Bools
+    notes: tuple[Note, ...] = ()
 
 
-def draw(dataset: Dataset, wanted: Wanted, seed: int, *, strict: bool) -> Drawn:
-    """Draw a split for each row: the wanted splits get their fractions; train gets the rest, and images of every class.
+def draw_splits(dataset: Dataset, fractions: Fractions, seed: int, *, strict: bool) -> DrawnSplits:
+    """Draws a split for each row. Train gets the rest, and always images of every class.
 
     Raises:
         SplitError: No image is left for a split; with `strict`, a class cannot be in every split.
     """
     k = len(dataset.classes)
-    if not wanted:
-        return Drawn(np.full(len(dataset), TRAIN, np.uint8), np.zeros(k, bool))
-    units = _Groups.of(dataset).per_class
-    small = (units > 0) & (units <= len(wanted))
-    if strict and small.any():
-        raise _too_small(dataset, units, small, wanted)
-    together, notes = _together(dataset, wanted)
+    if not fractions:
+        return DrawnSplits(np.full(len(dataset), TRAIN, np.uint8), np.zeros(k, bool))
+    available = _Groups.of(dataset).per_class
+    too_small = (available > 0) & (available <= len(fractions))
+    if strict and too_small.any():
+        raise _class_too_small(dataset, available, too_small, fractions)
+    together, notes = _group_duplicates(dataset, fractions)
     groups = _Groups.of(together)
     if groups.mixed:
-        sides = _of_mixed(together, groups, wanted, seed, strict=strict)
-        notes += [f"{plural(groups.mixed, 'group')} with images of several classes: each stays whole"]
+        splits = _draw_mixed(together, groups, fractions, seed, strict=strict)
+        text = f"{plural(groups.mixed, 'group')} with images of several classes: each stays whole"
+        notes.append(Note(text, "mixed-groups", groups=groups.mixed))
     else:
-        sides = _attempt(together.classes, groups, wanted, seed, 0)[groups.numbers]
-    _require_every_side(dataset, sides, units, wanted)
-    if small.any():
-        notes += [_of_small(dataset, sides, units, small, wanted)]
-    return Drawn(sides, small, tuple(notes))
+        splits = _draw_groups(dataset.classes, groups, fractions, seed, 0)[groups.numbers]
+    _require_every_split(dataset, splits, available, fractions)
+    if too_small.any():
+        notes.append(_too_small_note(dataset, splits, available, too_small, fractions))
+    return DrawnSplits(splits, too_small, tuple(notes))
 
 
-def _together(dataset: Dataset, wanted: Wanted) -> tuple[Dataset, list[str]]:
-    """The data with duplicates as groups, if there are no groups. Classes with too few distinct images are not grouped."""
-    equal = None if dataset.groups is not None else dataset.duplicate_ids()
-    if equal is None:
+def _group_duplicates(dataset: Dataset, fractions: Fractions) -> tuple[Dataset, list[Note]]:
+    """Returns the data with duplicates as groups if it has no groups. Classes with too few distinct images are not grouped."""
+    ids = None if dataset.groups is not None else dataset.duplicate_ids()
+    if ids is None:
         return dataset, []
-    firsts = np.unique(equal, return_index=True)[1]
-    several = np.bincount(dataset.labels[firsts], minlength=len(dataset.classes))
-    short = (several > 0) & (several <= len(wanted)) & (dataset.counts() > len(wanted))
-    alone = short[dataset.labels]  # classes that can only be partition between duplicates; other classes are unaffected
-    equal[alone] = int(equal.max()) + 1 + np.flatnonzero(alone)
+    first_rows = np.unique(ids, return_index=True)[1]
+    distinct = np.bincount(dataset.labels[first_rows], minlength=len(dataset.classes))
+    # Such a class fills every split only if its duplicates are separated: 3 copies of one image and no other image, for instance.
+    separated = (distinct > 0) & (distinct <= len(fractions)) & (dataset.counts() > len(fractions))
+    rows = separated[dataset.labels]
+    ids[rows] = int(ids.max()) + 1 + np.flatnonzero(rows)
     notes = []
-    if repeats := len(equal) - len(np.unique(equal)):
-        duplicates, copies = ("image was", "its copy") if repeats == 1 else ("images were", "their copies")
-        notes.append(f"{repeats} duplicate {duplicates} kept in the same split as {copies}")
-    if short.any():
-        have = "the class has" if short.sum() == 1 else "these classes have"
-        notes.append(f"duplicates of {_names(dataset, short)} may be in several splits: {have} too few distinct images")
-    return replace(dataset, groups=equal), notes
+    if repeats := len(ids) - len(np.unique(ids)):
+        text = "1 duplicate image was kept in the same split as its copy"
+        if repeats > 1:
+            text = f"{repeats} duplicate images were kept in the same split as their copies"
+        notes.append(Note(text, "duplicates-kept-together", images=repeats))
+    if separated.any():
+        have = "the class has" if separated.sum() == 1 else "these classes have"
+        names = name_classes(dataset.classes, np.flatnonzero(separated))
+        text = f"duplicates of {names} may be in several splits: {have} too few distinct images"
+        affected = [dataset.classes[label] for label in np.flatnonzero(separated)]
+        notes.append(Note(text, "duplicates-across-splits", classes=affected))
+    return replace(dataset, groups=ids), notes
 
 
-def _of_mixed(dataset: Dataset, groups: _Groups, wanted: Wanted, seed: int, *, strict: bool) -> Sides:
-    """A split for each row if groups hold several classes: the draw in which most classes are in every split."""
+def _draw_mixed(dataset: Dataset, groups: _Groups, fractions: Fractions, seed: int, *, strict: bool) -> SplitCodes:
+    """Returns a split for each row if groups hold several classes: of several draws the one that leaves out the fewest classes."""
     k = len(dataset.classes)
-    large = groups.per_class > len(wanted)
-    missing = np.zeros(k, bool)
-    best: tuple[tuple[float, ...], Sides] | None = None
+    large = groups.per_class > len(fractions)  # classes that could be in every split
+    bound = np.zeros(k, bool)
+    best: tuple[tuple[float, ...], SplitCodes] | None = None
     for attempt in range(_ATTEMPTS):
-        # Class by class, or, since each group may serve many classes at once, as if there were only one.
-        strata, names = (groups, dataset.classes) if attempt % 2 else (replace(groups, homes=np.zeros_like(groups.homes)), ("",))
-        sides = _with_all_in_train(_attempt(names, strata, wanted, seed, attempt), groups, k)[groups.numbers]
-        table = np.bincount(sides.astype(np.int64) * k + dataset.labels, minlength=len(SPLITS) * k).reshape(-1, k)
-        there, drawn = table.any(0), [side for side, _ in wanted]
-        empty = sum(not table[side].any() for side in drawn)
-        lacking = there & (table[drawn] == 0)
-        miss = sum(np.abs(table[side][there] / table[:, there].sum(0) - share).mean() for side, share in wanted)
-        rank = (empty, int((lacking & large).sum()), int(lacking.sum()), float(miss))
-        missing |= (lacking & large).any(0)
-        best = min(best or (rank, sides), (rank, sides), key=lambda found: found[0])
+        # Draw class by class, or, since each group may hold many classes at once, as if there were only one class.
+        names, strata = (dataset.classes, groups) if attempt % 2 else (("",), replace(groups, homes=np.zeros_like(groups.homes)))
+        splits = _move_to_train(_draw_groups(names, strata, fractions, seed, attempt), groups, k)[groups.numbers]
+        table = np.bincount(splits.astype(np.int64) * k + dataset.labels, minlength=len(SPLITS) * k).reshape(-1, k)
+        present, codes = table.any(0), [code for code, _ in fractions]
+        missing = present & (table[codes] == 0)  # bool (drawn splits, k)
+        empty = sum(not table[code].any() for code in codes)
+        deviation = sum(np.abs(table[code][present] / table[:, present].sum(0) - part).mean() for code, part in fractions)
+        rank = (empty, int((missing & large).sum()), int(missing.sum()), float(deviation))
+        bound |= (missing & large).any(0)
+        best = min(best or (rank, splits), (rank, splits), key=lambda draw: draw[0])
     if best is None or (strict and best[0][1]):
         raise SplitError(
-            f"each class must be on each side without cutting a group ({_ATTEMPTS} draws tried)",
-            received=f"groups of several classes that bind {_names(dataset, missing)}",
-            hint="give these classes groups of their own, or bring a split in the data",
+            f"groups keep a class out of a split: no draw of {_ATTEMPTS} has each class in each split",
+            code="class-bound-by-groups",
+            received=f"groups of several classes with {name_classes(dataset.classes, np.flatnonzero(bound))}",
+            hint="give these classes groups of their own, or add a split to the data",
         )
     return best[1]
 
 
-def _with_all_in_train(sides: Sides, groups: _Groups, classes: int) -> Sides:
-    """The splits of groups, after the smallest group of each class that train lacks was moved to train."""
+def _move_to_train(splits: SplitCodes, groups: _Groups, classes: int) -> SplitCodes:
+    """Moves the smallest group of each class that train lacks to train; returns the splits of groups."""
     trained = np.zeros(classes, bool)
-    trained[groups.pair_labels[sides[groups.pair_groups] == TRAIN]] = True
+    trained[groups.pair_labels[splits[groups.pair_groups] == TRAIN]] = True
     order = np.lexsort((groups.firsts[groups.pair_groups], groups.sizes[groups.pair_groups], groups.pair_labels))
     labels, smallest = np.unique(groups.pair_labels[order], return_index=True)
-    sides[groups.pair_groups[order][smallest[~trained[labels]]]] = TRAIN
-    return sides
+    splits[groups.pair_groups[order][smallest[~trained[labels]]]] = TRAIN
+    return splits
 
 
-def _too_small(dataset: Dataset, units: Ints, small: NDArray[np.bool_], wanted: Wanted) -> SplitError:
-    grouped = dataset.groups is not None
-    found, rest = [_counted(dataset, label, units) for label in np.flatnonzero(small)[:10]], int(small.sum()) - 10
-    unit = "groups" if grouped else "images"
+def _class_too_small(dataset: Dataset, available: Ints, too_small: Bools, fractions: Fractions) -> SplitError:
+    labels = np.flatnonzero(too_small)
+    shown, rest = [_class_size(dataset, label, available) for label in labels[:10]], len(labels) - 10
+    unit = "images" if dataset.groups is None else "groups"
     return SplitError(
-        f"each class must have at least {len(wanted) + 1} {unit}, one for each of {_in_words(wanted)}",
-        received=", ".join(found) + (f" and {plural(rest, 'other class', 'other classes')}" if rest > 0 else ""),
-        hint=f"turn strict off to train on these classes anyway, or {_more(dataset, wanted)}",
+        f"each class must have at least {len(fractions) + 1} {unit}, one for each of {_split_names(fractions)}",
+        code="class-too-small",
+        field="strict",
+        received=", ".join(shown) + (f" and {plural(rest, 'other class', 'other classes')}" if rest > 0 else ""),
+        hint=f"turn {option('strict')} off to train on these classes anyway, or {_add_images(dataset, fractions)}",
     )
 
 
-def _require_every_side(dataset: Dataset, sides: Sides, units: Ints, wanted: Wanted) -> None:
-    empty = [SPLITS[side] for side, _ in wanted if not (sides == side).any()]
+def _require_every_split(dataset: Dataset, splits: SplitCodes, available: Ints, fractions: Fractions) -> None:
+    empty = [SPLITS[code] for code, _ in fractions if not (splits == code).any()]
     if empty:
+        classes = plural(int((available > 0).sum()), "class", "classes")
+        unit = "image" if dataset.groups is None else "group"
         raise SplitError(
-            f"the split must leave images for {' and '.join(empty)}",
-            received=f"{plural(int((units > 0).sum()), 'class', 'classes')} of at most "
-            f"{plural(int(units.max()), 'image' if dataset.groups is None else 'group')}",
-            hint=_more(dataset, wanted if units.max() > 1 else wanted[-1:]),
+            f"no images are left for {' and '.join(empty)}",
+            code="empty-split",
+            received=f"{classes} of at most {plural(int(available.max()), unit)}",
+            hint=_add_images(dataset, fractions if available.max() > 1 else fractions[-1:]),
         )
 
 
-def _of_small(dataset: Dataset, sides: Sides, units: Ints, small: NDArray[np.bool_], wanted: Wanted) -> str:
-    """One sentence on all classes that are too small for every split."""
-    k, count = len(dataset.classes), int(small.sum())
-    named = ", ".join(_counted(dataset, label, units) for label in np.flatnonzero(small)[:_NAMED])
-    tables = {side: np.bincount(dataset.labels[sides == side], minlength=k) > 0 for side, _ in wanted}
-    verbs = {SPLITS.index("validation"): "validated", SPLITS.index("test"): "tested"}
-    lacking: dict[str, int] = {}
-    for label in np.flatnonzero(small):
-        without = [verbs[side] for side in sorted(tables) if not tables[side][label]]
-        said = "not " + without[0] if len(without) == 1 else "neither " + " nor ".join(without)
-        if without:
-            lacking[said] = lacking.get(said, 0) + 1
-    meaning = " and ".join(
-        said if number == count else f"{number} {'is' if number == 1 else 'are'} {said}" for said, number in sorted(lacking.items())
+def _too_small_note(dataset: Dataset, splits: SplitCodes, available: Ints, too_small: Bools, fractions: Fractions) -> Note:
+    """Returns one note on all classes that are too small for every split."""
+    k, labels = len(dataset.classes), np.flatnonzero(too_small)
+    verbs = {VALIDATION: "validated", TEST: "tested"}
+    absent = {code: np.bincount(dataset.labels[splits == code], minlength=k) == 0 for code, _ in fractions}
+    phrases: Counter[str] = Counter()
+    for label in labels:
+        missing = [verbs[code] for code in sorted(absent) if absent[code][label]]
+        if missing:
+            phrases["not " + missing[0] if len(missing) == 1 else "neither " + " nor ".join(missing)] += 1
+    consequence = " and ".join(
+        phrase if number == len(labels) else f"{number} {'is' if number == 1 else 'are'} {phrase}"
+        for phrase, number in sorted(phrases.items())
     )
+    listed = ", ".join(_class_size(dataset, label, available) for label in labels[:_NAMED])
     unit = "images" if dataset.groups is None else "groups"
-    have, they_are = ("have", "they are") if count > 1 else ("has", "it is")
-    return (
-        f"{count} of {k} classes {have} too few {unit} for {_in_words(wanted)}: "
-        f"{named}{', …' * (count > _NAMED)}; {they_are} trained on, but {meaning}"
+    have, they_are = ("have", "they are") if len(labels) > 1 else ("has", "it is")
+    return Note(
+        f"{len(labels)} of {k} classes {have} too few {unit} for {_split_names(fractions)}: "
+        f"{listed}{', …' * (len(labels) > _NAMED)}; {they_are} trained on, but {consequence}",
+        "classes-too-small",
+        too_small=[dataset.classes[label] for label in labels],
+        classes=k,
+        missing_from={SPLITS[code]: int(absent[code][labels].sum()) for code in sorted(absent)},
     )
 
 
-def _counted(dataset: Dataset, label: int, units: Ints) -> str:
+def _class_size(dataset: Dataset, label: int, available: Ints) -> str:
     images = plural(int(np.count_nonzero(dataset.labels == label)), "image")
-    groups = "" if dataset.groups is None else f", {plural(int(units[label]), 'group')}"
+    groups = "" if dataset.groups is None else f", {plural(int(available[label]), 'group')}"
     return f"{dataset.classes[label]!r} ({images}{groups})"
 
 
-def _in_words(wanted: Wanted) -> str:
-    *most, last = [SPLITS[side] for side in sorted({TRAIN, *(side for side, _ in wanted)})]
-    return f"{', '.join(most)} and {last}"
+def _split_names(fractions: Fractions) -> str:
+    *others, last = [SPLITS[code] for code in sorted({TRAIN, *(code for code, _ in fractions)})]
+    return f"{', '.join(others)} and {last}"
 
 
-def _more(dataset: Dataset, wanted: Wanted) -> str:
-    """A hint for too few images."""
-    of_groups, fewer = "" if dataset.groups is None else " of other groups", "set test_fraction to 0, " if len(wanted) > 1 else ""
-    return f"add images{of_groups}, {fewer}or bring a split in the data"
-
-
-def _names(dataset: Dataset, chosen: NDArray[np.bool_]) -> str:
-    labels = np.flatnonzero(chosen)
-    return ", ".join(repr(dataset.classes[label]) for label in labels[:_NAMED]) + ", …" * (len(labels) > _NAMED)
+def _add_images(dataset: Dataset, fractions: Fractions) -> str:
+    """Returns a hint for too few images."""
+    of_groups = "" if dataset.groups is None else " of other groups"
+    no_test = f"set {option('test_fraction')} to 0, " if len(fractions) > 1 else ""
+    return f"add images{of_groups}, {no_test}or add a split to the data"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -195,13 +213,13 @@ class _Groups:
 
     Attributes:
         numbers: The group of each row.
-        sizes: The number of rows of each group.
+        sizes: Number of rows of each group.
         homes: The most frequent class of each group.
         firsts: The first row of each group.
-        per_class: The number of groups of each class.
+        per_class: Number of groups of each class.
         pair_groups: The group of each pair of a group and a class that it holds.
         pair_labels: The class of each such pair.
-        mixed: The number of groups with several classes.
+        mixed: Number of groups with several classes.
     """
 
     numbers: Ints
@@ -222,75 +240,85 @@ class _Groups:
             return cls(rows, np.ones(n, np.int64), labels, rows, np.bincount(labels, minlength=k), rows, labels, 0)
         _, firsts, numbers = np.unique(dataset.groups, return_index=True, return_inverse=True)
         pairs, counts = np.unique(numbers * k + labels, return_counts=True)
-        of_pair = pairs // k
-        order = np.lexsort((pairs % k, -counts, of_pair))
-        homes = (pairs % k)[order][np.unique(of_pair[order], return_index=True)[1]]
-        mixed = int(np.count_nonzero(np.bincount(of_pair) > 1))
+        group_of_pair = pairs // k
+        order = np.lexsort((pairs % k, -counts, group_of_pair))
+        # Within each group the pairs are now sorted by falling count, so the first one names its most frequent class.
+        homes = (pairs % k)[order][np.unique(group_of_pair[order], return_index=True)[1]]
+        mixed = int(np.count_nonzero(np.bincount(group_of_pair) > 1))
         per_class = np.bincount(pairs % k, minlength=k)
-        return cls(numbers, np.bincount(numbers), homes, firsts, per_class, of_pair, pairs % k, mixed)
+        return cls(numbers, np.bincount(numbers), homes, firsts, per_class, group_of_pair, pairs % k, mixed)
 
 
-def _attempt(classes: tuple[str, ...], groups: _Groups, wanted: Wanted, seed: int, attempt: int) -> Sides:
-    """A split for each group."""
-    sides = np.full(len(groups.sizes), TRAIN, np.uint8)
-    # Groups by class, in the order in which they appear in the data: their numbers may depend on other classes.
+def _draw_groups(classes: tuple[str, ...], groups: _Groups, fractions: Fractions, seed: int, attempt: int) -> SplitCodes:
+    """Draws a split for each group, class by class."""
+    splits = np.full(len(groups.sizes), TRAIN, np.uint8)
+    # Groups by class, in the order in which they appear in the data: group numbers may depend on other classes.
     order = np.lexsort((groups.firsts, groups.homes))
     starts = np.searchsorted(groups.homes[order], np.arange(len(classes) + 1))
     for label, name in enumerate(classes):
         members = order[starts[label] : starts[label + 1]]
         if len(members):
-            word = int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little")
-            rng = np.random.default_rng([seed, attempt, word])
-            sides[members] = _sides(groups.sizes[members], wanted, rng, mixed=groups.mixed > 0)
-    return sides
+            # The class's name seeds its draw, so adding or removing another class changes nothing here.
+            name_seed = int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little")
+            rng = np.random.default_rng([seed, attempt, name_seed])
+            splits[members] = _draw_class(groups.sizes[members], fractions, rng, mixed=groups.mixed > 0)
+    return splits
 
 
-def _sides(sizes: Ints, wanted: Wanted, rng: np.random.Generator, *, mixed: bool) -> Sides:
-    """A split for each group of one class; the wanted splits are filled in order, and the rest is train."""
-    sides = np.full(len(sizes), TRAIN, np.uint8)
+def _draw_class(sizes: Ints, fractions: Fractions, rng: np.random.Generator, *, mixed: bool) -> SplitCodes:
+    """Draws a split for each group of one class. The splits are filled in order, and the rest is train.
+
+    For test and then validation, 5 groups allow at most 3 for the test: one stays for validation and one for train. Of 2 groups
+    the test gets one and train the other, so validation gets none. A single group goes to train.
+    """
+    splits = np.full(len(sizes), TRAIN, np.uint8)
     free = rng.permutation(len(sizes))
-    for later, (side, share) in zip(reversed(range(len(wanted))), wanted, strict=True):
-        # Leaves one group for each side still to come and, in any case, one for train.
-        most = max(len(free) - 1 - later, min(1, len(free) - 1))
-        if mixed and len(free) - 1 - later < 1:
-            # A class has few groups of its own where it shares others; which of them train needs is seen afterwards.
-            most = int(rng.integers(0, len(free) + 1)) if len(free) else 0
-        chosen = _closest(sizes[free], share * float(sizes.sum()), most)
-        sides[free[chosen]] = side
+    for still_to_fill, (code, fraction) in zip(reversed(range(len(fractions))), fractions, strict=True):
+        limit = max(len(free) - 1 - still_to_fill, min(1, len(free) - 1))
+        if mixed and len(free) - 1 - still_to_fill < 1:
+            # The class shares most of its groups with others, so any number of its own may go; `_move_to_train` repairs train.
+            limit = int(rng.integers(0, len(free) + 1)) if len(free) else 0
+        chosen = _closest_subset(sizes[free], fraction * float(sizes.sum()), limit)
+        splits[free[chosen]] = code
         free = free[~chosen]
-    return sides
+    return splits
 
 
-def _closest(sizes: Ints, target: float, most: int) -> NDArray[np.bool_]:
-    """Choose 1 to `most` sizes, given in random order, whose sum is near `target`.
+def _closest_subset(sizes: Ints, target: float, limit: int) -> Bools:
+    """Chooses 1 to `limit` sizes, given in random order, whose sum is near `target`. O(n log n).
 
-    Takes the first ones, then one more, then makes one exchange. The sum is off by at most half of the smallest size that was not
-    chosen. O(n log n).
+    An exact choice is a subset-sum problem. Three greedy steps leave the sum off by at most half of the smallest size that is not
+    chosen. Sizes 20, 30, 10, 5, 50, 3 and target 40, step by step:
+
+    1. Take sizes from the front while their sum stays within the target: 20 (20 + 30 would be 50). The gap is 20.
+    2. Take the size closest to the gap if that narrows it: 30, for a sum of 50. The gap is now -10.
+    3. Exchange one chosen size for another, or drop it, if that narrows the gap further. A chosen size s should become s + gap:
+       20 should become 10, which is available. The choice is 30 + 10 = 40.
     """
     chosen = np.zeros(len(sizes), bool)
-    if most < 1:
+    if limit < 1:
         return chosen
-    first = int(np.searchsorted(np.cumsum(sizes[:most]), target, side="right"))
+    first = int(np.searchsorted(np.cumsum(sizes[:limit]), target, side="right"))  # step 1
     chosen[:first] = True
     gap = target - float(sizes[:first].sum())
-    if first < most:
-        next_one = first + int(np.argmin(np.abs(sizes[first:] - gap)))
-        if first == 0 or abs(sizes[next_one] - gap) < gap:
-            chosen[next_one] = True
-            gap -= float(sizes[next_one])
-    # One exchange of a chosen size for another, or for nothing.
-    inside, outside = np.flatnonzero(chosen), np.flatnonzero(~chosen)
+    if first < limit:  # step 2; an empty choice always takes one
+        closest = first + int(np.argmin(np.abs(sizes[first:] - gap)))
+        if first == 0 or abs(sizes[closest] - gap) < gap:
+            chosen[closest] = True
+            gap -= float(sizes[closest])
+    inside, outside = np.flatnonzero(chosen), np.flatnonzero(~chosen)  # step 3
     outside = outside[np.argsort(sizes[outside], kind="stable")]
-    offered = sizes[outside] if len(inside) == 1 else np.concatenate([[0], sizes[outside]])
-    if len(offered) == 0:
+    # A replacement of size 0 drops the chosen size. It is not offered for the only chosen size: the choice must not be empty.
+    replacements = sizes[outside] if len(inside) == 1 else np.concatenate([[0], sizes[outside]])
+    if len(replacements) == 0:
         return chosen
-    place = np.searchsorted(offered, sizes[inside] + gap)
-    options = np.clip(np.stack([place - 1, place]), 0, len(offered) - 1)
-    left = np.abs(gap + sizes[inside] - offered[options])
-    best = np.unravel_index(int(np.argmin(left)), left.shape)
-    if left[best] < abs(gap) - 1e-9:
-        taken = int(options[best]) - (len(offered) - len(outside))
+    place = np.searchsorted(replacements, sizes[inside] + gap)
+    neighbours = np.clip(np.stack([place - 1, place]), 0, len(replacements) - 1)  # (2, chosen): just below and just above
+    gap_after = np.abs(gap + sizes[inside] - replacements[neighbours])
+    best = np.unravel_index(int(np.argmin(gap_after)), gap_after.shape)
+    if gap_after[best] < abs(gap) - 1e-9:
+        replacement = int(neighbours[best]) - (len(replacements) - len(outside))
         chosen[inside[best[1]]] = False
-        if taken >= 0:
-            chosen[outside[taken]] = True
+        if replacement >= 0:
+            chosen[outside[replacement]] = True
     return chosen

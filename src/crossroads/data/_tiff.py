@@ -1,4 +1,4 @@
-"""Opens TIFF files by their tags, and refuses anything but 8- or 16-bit pictures."""
+"""Opens TIFF files by their tags and refuses anything but 8- or 16-bit pictures."""
 
 from __future__ import annotations
 
@@ -23,31 +23,34 @@ _UNKNOWN = ("unknown pixel mode", "unknown data organization", "samples per pixe
 
 
 def open_tiff(file: io.BytesIO) -> TiffImagePlugin.TiffImageFile:
-    """The file with its header read.
+    """Opens a file and reads its header.
 
     Raises:
         ImageRefused: The bands, samples or compression are not those of an 8- or 16-bit picture. The message describes them.
     """
     tags = _tags(file)
     if _is_camera_raw(tags, file.getvalue()):  # Pillow would open a thumbnail
-        raise ImageRefused(f"the format {CAMERA_RAW} is not read", hint="develop it to JPEG or TIFF")
+        raise unsupported_format(CAMERA_RAW, "develop it to JPEG or TIFF")
     if _number(tags, _SAMPLES, 1) > _CHANNELS.get(_number(tags, _PHOTOMETRIC, 1), 1) + 1:
         raise _refusal(tags)
     if (method := _number(tags, _COMPRESSION, 1)) not in TiffImagePlugin.COMPRESSION_INFO:
         raise ImageRefused(
-            "this compression of TIFF is not read", received=f"method {method}", hint="save it without compression, or as PNG"
+            "this TIFF compression is not supported",
+            code="unsupported-compression",
+            received=f"method {method}",
+            hint="save the image without compression, or as PNG",
         )
     file.seek(0)
     try:
         return TiffImagePlugin.TiffImageFile(file)
     except SyntaxError as error:
-        if any(said in str(error) for said in _UNKNOWN):
+        if any(phrase in str(error) for phrase in _UNKNOWN):
             raise _refusal(tags) from error
         raise
 
 
 def full_scale(image: TiffImagePlugin.TiffImageFile) -> int:
-    """The largest value of a grey sample of more than 8 bits: 4,095 if the file declares 12 bits.
+    """Returns the largest value of a grey sample of more than 8 bits: 4,095 if the file declares 12 bits.
 
     MaxSampleValue is ignored: TIFF 6.0 reserves it for statistics, and writers store each image's own maximum there.
     """
@@ -55,12 +58,12 @@ def full_scale(image: TiffImagePlugin.TiffImageFile) -> int:
 
 
 def white_is_zero(image: TiffImagePlugin.TiffImageFile) -> bool:
-    """Whether small values are bright."""
+    """Returns whether small values are bright."""
     return bool(image.tag_v2.get(_PHOTOMETRIC) == _WHITE_IS_ZERO)
 
 
 def _tags(file: io.BytesIO) -> Mapping[int, Any]:
-    """The tags of the first image; empty if they cannot be read, which Pillow then reports."""
+    """Returns the tags of the first image; empty if they cannot be read, which Pillow then reports."""
     raw = file.getvalue()
     try:
         directory = TiffImagePlugin.ImageFileDirectory_v2(raw[:16] if raw[2:3] == b"+" or raw[3:4] == b"+" else raw[:8])
@@ -86,13 +89,19 @@ def _is_camera_raw(tags: Mapping[int, Any], raw: bytes) -> bool:
     return raw[8:10] == b"CR" or _DNG_VERSION in tags or bool(thumbnail)
 
 
+def unsupported_format(name: str, hint: str) -> ImageRefused:
+    """Returns the refusal of a format that cannot be decoded."""
+    return ImageRefused(f"the format {name} is not supported", code="unsupported-format", hint=hint)
+
+
 def _refusal(tags: Mapping[int, Any]) -> ImageRefused:
     samples, bits = _number(tags, _SAMPLES, 1), _number(tags, _BITS, 1)
     kind = _SAMPLE_FORMATS.get(_number(tags, _SAMPLE_FORMAT, 1), "")
     planes = " in separate planes" if _number(tags, _PLANAR, 1) == 2 else ""
     what = f"{samples} band{'s' if samples > 1 else ''} of {bits} bits{f' ({kind})' if kind else ''}{planes}"
     return ImageRefused(
-        "a picture has 1 (grey), 3 (RGB) or 4 channels of 8 or 16 bits",
+        "a picture must have 1 (grey), 3 (RGB) or 4 channels of 8 or 16 bits",
+        code="unsupported-samples",
         received=f"a TIFF of {what}",
         hint="choose the bands to show, scale them to 8 bits, and save them as PNG",
     )

@@ -15,7 +15,7 @@ from crossroads.data.images import ValueRange, decode_with_range, dimensions, re
 from crossroads.data.loading import CHUNK, Refusal, read
 from crossroads.data.mirrors import FlipVerdict, MirrorClasses, flip_is_safe, mirrors
 from crossroads.data.perceptual_hash import SIDE, Fingerprints, near_pairs, sketch
-from crossroads.data.pictures import described, misscaled, value_range
+from crossroads.data.pictures import misscaled, range_fault, value_range
 from crossroads.errors import ImageRefused
 from crossroads.files.text import plural
 
@@ -245,7 +245,7 @@ def _of_reading(dataset: Dataset, survey: _Survey, examples: int) -> list[Findin
     dark = np.array(misscaled([ValueRange(*row) for row in survey.extents.tolist()]), bool)
     if dark.any():
         ranges = survey.extents[dark]
-        what, hint = described(ValueRange(*ranges[np.argmax(ranges[:, 1] / ranges[:, 2])].tolist()))
+        what, hint = range_fault(ValueRange(*ranges[np.argmax(ranges[:, 1] / ranges[:, 2])].tolist()))
         findings.append(
             Finding(
                 "value-range",

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from crossroads.errors import DataError
 
 SPLITS = ("", "train", "validation", "test")
-"""Names of the splits that data may bring; a row's split is an index into this tuple and 0 means that the data says none."""
+"""Names of the splits. A row's split is an index into this tuple; 0 means that the data assigns none."""
 
 NO_SPLIT, TRAIN, VALIDATION, TEST = range(4)
 
@@ -24,25 +24,25 @@ class ImageSource(Protocol):
     def __len__(self) -> int: ...
 
     def name(self, index: int) -> str:
-        """What to call image `index` in a message, such as its path or ``features[12]``."""
+        """Returns what to call image `index` in a message, such as its path or ``features[12]``."""
         ...
 
     def read(self, index: int) -> bytes | NDArray[np.uint8]:
-        """The encoded file of image `index`, or its pixels, uint8 (height, width[, channels]). Safe to call from many threads."""
+        """Returns the encoded file of image `index`, or its pixels, uint8 (height, width[, channels]). Must be thread-safe."""
         ...
 
 
 @runtime_checkable
 class MemorySource(ImageSource, Protocol):
-    """Images in memory, which may have more than 8 bits before they are read."""
+    """Images in memory. They may have more than 8 bits until `read` converts them."""
 
     def picture(self, index: int) -> object:
-        """Image `index` as it was given."""
+        """Returns image `index` as the user gave it."""
         ...
 
 
 class Row(NamedTuple):
-    """One labelled image, for reading one at a time; the data set keeps its rows as columns."""
+    """One labelled image. A data set keeps its rows as columns and makes this record on request."""
 
     source: str
     label: str
@@ -51,11 +51,11 @@ class Row(NamedTuple):
 
 
 DIGEST_BYTES = 16
-"""Of each image's digest."""
+"""Length of an image's digest."""
 
 
 def digest_of(raw: bytes | NDArray[np.uint8]) -> bytes:
-    """16 bytes of BLAKE2b over an encoded file, or over an array's shape and pixels."""
+    """Returns 16 bytes of BLAKE2b over an encoded file, or over an array's shape and pixels."""
     hasher = hashlib.blake2b(digest_size=DIGEST_BYTES)
     if isinstance(raw, bytes):
         hasher.update(raw)
@@ -72,16 +72,16 @@ class Dataset:
     Attributes:
         origin: What the user gave, for messages: a path, or ``arrays``.
         images: Where the images come from.
-        indices: int64 (n,), the image of `images` that each row stands for.
+        indices: int64 (n,), the index into `images` of each row.
         labels: int32 (n,), indices into `classes`.
         classes: Class names in their fixed order: natural order (``2`` before ``10``).
         groups: int64 (n,) or None. Rows with equal numbers belong in one split.
         splits: uint8 (n,) or None, indices into `SPLITS`.
-        digests: uint8 (n, 16) or None: of the images as they were when they were read; zeros for one that was not, or cannot be.
-        notes: What the reader wants the user to know, such as a class that is missing from one split.
+        digests: uint8 (n, 16) or None, the digest of each image that was read; zeros for an image that was not, or could not be.
+        notes: The reader's notes to the user, such as a class that is missing from one split.
 
     Raises:
-        DataError: Columns of different lengths or of no whole numbers, or a number out of range.
+        DataError: A column has the wrong length, does not hold whole numbers, or holds one that is out of range.
     """
 
     origin: str
@@ -106,28 +106,28 @@ class Dataset:
             column = getattr(self, name)
             if column is not None or name in ("indices", "labels"):
                 shape = (n, DIGEST_BYTES) if name == "digests" else (n,)
-                object.__setattr__(self, name, _column(column, f"{self.origin}: {name}", dtype, shape, low, high))
+                object.__setattr__(self, name, _column(column, self.origin, name, dtype, shape, low, high))
         object.__setattr__(self, "classes", tuple(self.classes))
 
     def __len__(self) -> int:
         return len(self.indices)
 
     def name(self, row: int) -> str:
-        """What to call `row` in a message."""
+        """Returns what to call `row` in a message."""
         return self.images.name(int(self.indices[row]))
 
     def read(self, row: int) -> bytes | NDArray[np.uint8]:
-        """The encoded file of `row`, or its pixels, uint8 (height, width[, channels])."""
+        """Returns the encoded file of `row`, or its pixels, uint8 (height, width[, channels])."""
         return self.images.read(int(self.indices[row]))
 
     def row(self, row: int) -> Row:
-        """The record of one row; does not read its image."""
+        """Returns the record of one row without reading its image."""
         group = None if self.groups is None else int(self.groups[row])
         split = "" if self.splits is None else SPLITS[self.splits[row]]
         return Row(self.name(row), self.classes[self.labels[row]], group, split)
 
     def select(self, rows: Sequence[int] | NDArray[np.integer] | NDArray[np.bool_]) -> Dataset:
-        """The data set of some rows, in the order given. Classes and images stay as they are."""
+        """Returns the data set of some rows, in the order given, over the same classes and images."""
         chosen = np.asarray(rows) if len(rows) else np.empty(0, np.int64)
         return replace(
             self,
@@ -139,83 +139,111 @@ class Dataset:
         )
 
     def effective_splits(self) -> NDArray[np.uint8]:
-        """uint8 (n,), a new array: the split of each row. A row without one counts as train where other rows have one."""
+        """Returns the split of each row, uint8 (n,), a new array. If any row has a split, rows without one count as train."""
         if self.splits is None or not self.splits.any():
             return np.full(len(self), NO_SPLIT, np.uint8)
         return np.where(self.splits == NO_SPLIT, TRAIN, self.splits).astype(np.uint8)
 
     def groups_across_splits(self) -> NDArray[np.int64]:
-        """int64, the first row of each group that has rows on several sides of the split that the data brings."""
+        """Returns the first row of each group that has rows in several splits, int64."""
         if self.groups is None:
             return np.empty(0, np.int64)
-        _, firsts, numbers = np.unique(self.groups, return_index=True, return_inverse=True)
-        on_side = np.zeros((len(firsts), len(SPLITS)), bool)
-        on_side[numbers, self.effective_splits()] = True
-        cut: NDArray[np.int64] = firsts[on_side.sum(1) > 1].astype(np.int64)
-        return cut
+        _, first_rows, numbers = np.unique(self.groups, return_index=True, return_inverse=True)
+        in_split = np.zeros((len(first_rows), len(SPLITS)), bool)
+        in_split[numbers, self.effective_splits()] = True
+        return np.asarray(first_rows[in_split.sum(1) > 1], np.int64)
 
     def duplicate_ids(self) -> NDArray[np.int64] | None:
-        """int64 (n,), the same for rows of one class whose images are equal byte for byte; None where no two are known to be."""
+        """Returns int64 (n,), equal for rows of one class whose images are equal byte for byte; None if no two are known to be."""
         if self.digests is None:
             return None
         n = len(self)
-        alone = np.where(self.digests.any(axis=1), -1, np.arange(n))
-        marks = np.stack([self.labels.astype(np.int64), alone], axis=1).view(np.uint8).reshape(n, 16)
-        _, found = np.unique(np.concatenate([self.digests, marks], axis=1), axis=0, return_inverse=True)
-        return None if n == 0 or found.max() == n - 1 else found.reshape(n).astype(np.int64)
+        # An image without a digest equals no other: its row number keeps it apart.
+        unread = np.where(self.digests.any(axis=1), -1, np.arange(n))
+        keys = np.stack([self.labels.astype(np.int64), unread], axis=1).view(np.uint8).reshape(n, 16)
+        _, ids = np.unique(np.concatenate([self.digests, keys], axis=1), axis=0, return_inverse=True)
+        return None if n == 0 or ids.max() == n - 1 else ids.reshape(n).astype(np.int64)
 
     def conflicting_rows(self) -> NDArray[np.int64]:
-        """int64, the rows whose image also occurs under another label, byte for byte; of those images whose digests are known."""
+        """Returns the rows whose image also occurs under another label, int64; compares only images with known digests."""
         if self.digests is None:
             return np.empty(0, np.int64)
         known = np.flatnonzero(self.digests.any(axis=1))
-        words, labels = np.ascontiguousarray(self.digests[known]).view(np.uint64), self.labels[known]
-        order = np.lexsort((words[:, 1], words[:, 0]))
-        words, labels = words[order], labels[order]
-        starts = np.flatnonzero(np.r_[len(known) > 0, (words[1:] != words[:-1]).any(axis=1)])
-        differ = np.maximum.reduceat(labels, starts) > np.minimum.reduceat(labels, starts) if len(starts) else np.empty(0, bool)
-        return np.sort(known[order[np.repeat(differ, np.diff(np.r_[starts, len(known)]))]])
+        _, images = np.unique(self.digests[known], axis=0, return_inverse=True)
+        images, k = images.reshape(-1), len(self.classes)
+        labelled = np.unique(images * k + self.labels[known])  # each pair of an image and a label once
+        labels_of_image = np.bincount(labelled // max(k, 1))
+        return np.asarray(known[labels_of_image[images] > 1], np.int64)
 
     def counts(self) -> NDArray[np.int64]:
-        """int64 (k,), the number of rows of each class."""
+        """Returns the number of rows of each class, int64 (k,)."""
         return np.bincount(self.labels, minlength=len(self.classes)).astype(np.int64)
 
 
 def _column(
-    values: object, what: str, dtype: type[np.integer[Any]], shape: tuple[int, ...], low: int | None, high: int | None
+    values: object,
+    origin: str,
+    name: str,
+    dtype: type[np.integer[Any]],
+    shape: tuple[int, ...],
+    low: int | None,
+    high: int | None,
 ) -> NDArray[Any]:
-    """`values` as an array of whole numbers of this type and shape, from `low` to below `high`; copied only where it must be."""
+    """Returns `values` as an array of integers of this type and shape, from `low` to below `high`; copies only if it must."""
     column = np.asarray(values)
     if column.dtype.kind not in "iu" and column.size:
         hint = "number them with numpy.unique(…, return_inverse=True)[1]" if column.dtype.kind in "UO" else None
-        raise DataError(f"{what} must be whole numbers", received=f"an array of dtype {column.dtype}", hint=hint)
+        raise DataError(
+            f"{origin}: {name} must be integers",
+            code="not-integers",
+            field=name,
+            received=f"an array of dtype {column.dtype}",
+            hint=hint,
+        )
     if column.shape != shape:
-        raise DataError(f"{what} must have the shape {shape}, one row for each image", received=f"shape {column.shape}")
+        raise DataError(
+            f"{origin}: {name} must have the shape {shape}, one row per image",
+            code="wrong-shape",
+            field=name,
+            received=f"shape {column.shape}",
+        )
     if low is not None and high is not None and column.size:
-        least, most = int(column.min()), int(column.max())
-        if least < low or most >= high:
-            raise DataError(f"{what} must lie in {low}..{high - 1}", received=least if least < low else most)
+        lowest, highest = int(column.min()), int(column.max())
+        if lowest < low or highest >= high:
+            raise DataError(
+                f"{origin}: {name} must be in {low}..{high - 1}",
+                code="out-of-range",
+                field=name,
+                received=lowest if lowest < low else highest,
+            )
     return column.astype(dtype, copy=False)
 
 
 def encode_groups(groups: object, n: int) -> NDArray[np.int64]:
-    """Groups of any kind, such as names, as whole numbers: int64 (n,).
+    """Returns groups of any kind, such as names, as integers: int64 (n,).
 
     Raises:
-        DataError: They are not one for each of n images, or one is missing.
+        DataError: There is not one group for each of n images, or one is missing.
     """
     values = np.asarray(groups)
     if values.shape != (n,):
-        raise DataError(f"groups must have the shape ({n},), one for each image", received=f"shape {values.shape}")
+        raise DataError(
+            f"groups must have the shape ({n},), one per image",
+            code="wrong-shape",
+            field="groups",
+            received=f"shape {values.shape}",
+        )
     missing = [value is None or value != value for value in values.tolist()] if values.dtype.kind in "fcOmM" else []
     if any(missing):
         row = missing.index(True)
         raise DataError(
             "each image must have a group",
+            code="missing-group",
+            field="groups",
             received=f"{values[row]} in row {row}",
             hint="give an image that belongs to no other a group of its own",
         )
     try:
         return np.unique(values, return_inverse=True)[1].astype(np.int64)
     except TypeError as error:  # such as numbers beside text
-        raise DataError("groups must be of one type", received=str(error)) from error
+        raise DataError("groups must be of one type", code="mixed-types", field="groups", received=error) from error

@@ -1,4 +1,4 @@
-"""Kinds of image files: their suffixes, how each is told by its first bytes, which are read, and what to do about the others."""
+"""Recognises kinds of image files by their first bytes, opens those that are supported, and says what to do about the others."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from crossroads.data._tiff import CAMERA_RAW, open_tiff
+from crossroads.data._tiff import CAMERA_RAW, open_tiff, unsupported_format
 from crossroads.errors import ImageRefused
 
 Opener = Callable[[io.BytesIO], ImageFile.ImageFile]
@@ -28,12 +28,12 @@ class Format:
     """One kind of image file.
 
     Attributes:
-        name: As the field calls it.
+        name: Its usual name.
         suffixes: Endings of file names, in lower case.
-        starts: First bytes of such a file, any of them.
-        opener: Reads the header; None where the format is not read.
-        hint: What to do with a format that is not read.
-        artwork: Whether such files lie beside data sets as logos, icons or working files, rather than as photographs.
+        starts: Possible first bytes of such a file.
+        opener: Reads the header; None if the format is not supported.
+        hint: What to do with an unsupported format.
+        artwork: Whether such files beside a data set are usually logos, icons or working files rather than its images.
     """
 
     name: str
@@ -44,7 +44,7 @@ class Format:
     artwork: bool = False
 
 
-# The plugins are called directly rather than through `Image.open`: a file can then never reach a plugin that is not listed (EPS
+# The plugins are called directly rather than through `Image.open`. A file can then never reach a plugin that is not listed (EPS
 # starts a program), and Pillow's own pixel warning, which is global state, is never raised.
 SUPPORTED = (
     Format("JPEG", (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"), (b"\xff\xd8\xff",), JpegImagePlugin.JpegImageFile),
@@ -56,7 +56,7 @@ SUPPORTED = (
     Format("TIFF", (".tif", ".tiff"), (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"), open_tiff),
     Format("AVIF", (".avif", ".avifs"), (), AvifImagePlugin.AvifImageFile if AvifImagePlugin.SUPPORTED else None),
 )
-"""Formats that are read."""
+"""Formats that can be decoded."""
 
 _RENDER = "render it as PNG"
 _SLICES = "export its slices as PNG"
@@ -87,22 +87,22 @@ UNSUPPORTED = (
         hint="develop it to JPEG or TIFF",
     ),
 )
-"""Image formats that are not read. Such files count as images of their class and are refused by name on decoding. A folder that
-holds only `drawn` formats is not a class."""
+"""Image formats that cannot be decoded. Such files count as images of their class and are refused by name on decoding. A folder
+with nothing but `artwork` formats is not a class."""
 
-IMAGE_SUFFIXES = frozenset(suffix for one in (*SUPPORTED, *UNSUPPORTED) for suffix in one.suffixes)
-"""Endings by which a file says that it is an image."""
+IMAGE_SUFFIXES = frozenset(suffix for kind in (*SUPPORTED, *UNSUPPORTED) for suffix in kind.suffixes)
+"""Suffixes of image files."""
 
-ARTWORK_SUFFIXES = frozenset(suffix for one in UNSUPPORTED if one.artwork for suffix in one.suffixes) | {".raw"}
-"""Endings of files of which a whole folder is no class: logos and icons, working files, and `.raw`, which is any binary data."""
+ARTWORK_SUFFIXES = frozenset(suffix for kind in UNSUPPORTED if kind.artwork for suffix in kind.suffixes) | {".raw"}
+"""Suffixes of files that do not make a folder a class: logos, icons, working files, and `.raw`, which may be any binary data."""
 
-_NAMES = ", ".join(one.name for one in SUPPORTED)
-_NAMED = {one.name: one for one in (*SUPPORTED, *UNSUPPORTED)}
-_SUPPORTED_STARTS = tuple((start, one.opener) for one in SUPPORTED for start in one.starts)
-_UNSUPPORTED_STARTS = tuple((start, one.name) for one in UNSUPPORTED for start in one.starts)
+_NAMES = ", ".join(kind.name for kind in SUPPORTED)
+_BY_NAME = {kind.name: kind for kind in (*SUPPORTED, *UNSUPPORTED)}
+_SUPPORTED_STARTS = tuple((start, kind.opener) for kind in SUPPORTED for start in kind.starts)
+_UNSUPPORTED_STARTS = tuple((start, kind.name) for kind in UNSUPPORTED for start in kind.starts)
 
-# What is often saved under an image's name: how it starts, what it is, and what to do.
-_NO_IMAGES = (
+# Other files that often have an image's suffix: their first bytes, what they are, and what to do.
+_OTHER_FILES = (
     (b"version https://git-lfs", "a Git LFS pointer in place of the file", "fetch the files with git lfs pull"),
     (b"%PDF-", "a PDF document", "render its pages as PNG"),
     (b"%!PS", "a PostScript document", "render it as PNG"),
@@ -112,7 +112,7 @@ _NO_IMAGES = (
     (b"\xfd7zXZ\0", "an xz file", "unpack it"),
     (b"Rar!", "a RAR archive", "unpack it"),
     (b"7z\xbc\xaf", "a 7z archive", "unpack it"),
-    (b"\0\5\x16\7", "the AppleDouble companion of a file", "leave it out"),
+    (b"\0\5\x16\7", "an AppleDouble file with metadata of macOS", "leave it out"),
 )
 _MARKUP = ((b"<svg", "SVG"), (b"<!doctype html", "HTML"), (b"<html", "HTML"))
 _HEIC_BRANDS = frozenset((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"))
@@ -120,23 +120,23 @@ _AVIF_BRANDS = frozenset((b"avif", b"avis"))
 
 
 def opener_of(raw: bytes) -> Opener:
-    """What reads the header of an image file, told by its first bytes.
+    """Returns the function that reads the header of an image file, chosen by its first bytes.
 
     Raises:
-        ImageRefused: It is no image, or of a format that is not read; says which.
+        ImageRefused: The file is not an image, or its format is not supported. The message names the format.
     """
     for start, opener in _SUPPORTED_STARTS:
         if opener is not None and raw.startswith(start):
             return opener
     name = _container(raw)
-    opener = _NAMED[name].opener if name in _NAMED else None
+    opener = _BY_NAME[name].opener if name in _BY_NAME else None
     if opener is None:
         raise _refusal(raw, name)
     return opener
 
 
 def _container(raw: bytes) -> str | None:
-    """The format of a file that begins with the frame of another kind of file, such as RIFF."""
+    """Returns the format inside a container such as RIFF or ISO media."""
     if raw[:4] == b"RIFF":
         return "WebP" if raw[8:12] == b"WEBP" else None
     if raw[4:8] != b"ftyp":
@@ -150,26 +150,32 @@ def _container(raw: bytes) -> str | None:
 
 def _refusal(raw: bytes, name: str | None) -> ImageRefused:
     if not raw:
-        return ImageRefused("an image file must not be empty", received="0 bytes", hint="copy the file again or leave it out")
-    for start, what, hint in _NO_IMAGES:
+        return ImageRefused(
+            "the image file is empty", code="image-empty", received="0 bytes", hint="copy the file again or leave it out"
+        )
+    for start, what, hint in _OTHER_FILES:
         if raw.startswith(start):
-            return ImageRefused("not an image", received=what, hint=hint)
+            return _not_an_image(what, hint)
     if raw[257:262] == b"ustar":
-        return ImageRefused("not an image", received="a tar archive", hint="unpack it")
-    name = name or _unread(raw)
+        return _not_an_image("a tar archive", "unpack it")
+    name = name or _unsupported(raw)
     if name == "HTML":
-        return ImageRefused("not an image", received="an HTML page", hint="the download failed: fetch the file again")
+        return _not_an_image("an HTML page", "the download failed: fetch the file again")
     if name == "video":
-        return ImageRefused("not an image", received="a video", hint="save its frames as JPEG")
+        return _not_an_image("a video", "save its frames as JPEG")
     if name is not None:
-        return ImageRefused(f"the format {name} is not read", hint=_NAMED[name].hint)
+        return unsupported_format(name, _BY_NAME[name].hint)
     if not raw[:4096].strip(b"\0"):
-        return ImageRefused("not an image", received=f"{len(raw):,} bytes that begin with zeros", hint="copy the file again")
-    return ImageRefused(f"not an image: the file must be one of {_NAMES}", received=f"a file that starts with {raw[:8]!r}")
+        return _not_an_image(f"{len(raw):,} bytes that begin with zeros", "copy the file again")
+    return _not_an_image(f"a file that starts with {raw[:8]!r}", f"use one of {_NAMES}")
 
 
-def _unread(raw: bytes) -> str | None:
-    """The name of a format that is not read, or None where the bytes do not tell."""
+def _not_an_image(received: str, hint: str) -> ImageRefused:
+    return ImageRefused("not an image", code="not-an-image", received=received, hint=hint)
+
+
+def _unsupported(raw: bytes) -> str | None:
+    """Returns the name of an unsupported format, or None if the bytes do not identify one."""
     for start, name in _UNSUPPORTED_STARTS:
         if raw.startswith(start):
             return name

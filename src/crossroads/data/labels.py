@@ -32,6 +32,12 @@ def as_integer(text: str) -> int | None:
     return int(text) if _INTEGER.fullmatch(text) else None
 
 
+def name_classes(classes: Sequence[str], labels: Iterable[int]) -> str:
+    """Returns the quoted names of the first five classes among `labels`, such as ``'cat', 'dog', …``."""
+    chosen = [repr(classes[label]) for label in labels]
+    return ", ".join(chosen[:_SHOWN]) + ", …" * (len(chosen) > _SHOWN)
+
+
 def class_name(text: str) -> str:
     """The one spelling of a class name: Unicode NFC, without space at its ends.
 

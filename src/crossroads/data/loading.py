@@ -1,4 +1,4 @@
-"""Many rows to pixels: in order, in a bounded pool of threads, each image read once, refusals listed and never replaced."""
+"""Loads many images in a bounded pool of threads: in order, each read once; refused images are listed, never replaced."""
 
 from __future__ import annotations
 
@@ -21,21 +21,22 @@ from crossroads.data._pool import map_chunks, map_ordered
 from crossroads.data.dataset import DIGEST_BYTES, Dataset, digest_of
 from crossroads.data.images import Pixels, Resize, ValueRange, decode_with_range, dimensions, has_frames, load
 from crossroads.data.pictures import SAMPLE, range_note, source_of
-from crossroads.errors import DataError, ImageRefused
+from crossroads.errors import DataError, ImageRefused, option
+from crossroads.progress import Note
 
 CHUNK = 64
-"""Rows a task: enough to make the cost of handing it to a thread small beside 64 decodes of a tiny image (about 50 µs each)."""
+"""Rows per task. Decoding 64 tiny images takes about 3 ms, long compared with the cost of handing a task to a thread."""
 
-FEW = 8
-"""Pictures a task where nothing is known of their number: a short list of photographs still keeps every thread busy."""
+PICTURES_PER_TASK = 8
+"""Pictures per task if their number is unknown: a short list of photographs then still keeps every thread busy."""
 
 RANGE_SIDE = 64
-"""Side in pixels that a JPEG is decoded to at least where only the range of its values is looked at."""
+"""Smallest side in pixels that a JPEG is decoded to if only the range of its values matters."""
 
 IN_MEMORY = 2 * 2**30
 """Bytes of pixels that are kept in memory: 700,000 images of 32 px, 14,000 of 224 px."""
 
-# What a folder, an archive with a damaged member, or a table raises for one image.
+# Exceptions that a folder, an archive with a damaged member, or a table raises for one image.
 _UNREADABLE = (OSError, EOFError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, DataError)
 
 Progress = Callable[[int, int], None]
@@ -47,7 +48,7 @@ class Refusal:
 
     Attributes:
         row: The row in the data set that was loaded.
-        name: What the source is called.
+        name: Name of the source.
         reason: Why it was refused.
     """
 
@@ -56,28 +57,38 @@ class Refusal:
     reason: str
 
     def to_json(self) -> dict[str, str]:
-        """Name and reason, as plain values."""
+        """Returns name and reason as plain values."""
         return {"name": self.name, "reason": self.reason}
 
     def error(self) -> DataError:
-        """What is raised where no refusal is allowed."""
-        return DataError(f"{self.name}: {self.reason}", hint="fix or remove the image, or allow refusals by leaving out --strict")
+        """Returns the error for a run in which no image may be refused."""
+        return DataError(
+            f"{self.name}: {self.reason}",
+            code="image-refused",
+            field="strict",
+            hint=f"fix or remove the image, or leave out {option('strict')} to skip it",
+        )
 
 
 def no_readable_image(dataset: Dataset, refusals: Sequence[Refusal]) -> DataError:
-    """What is raised where no row of a data set became an image."""
-    said = f"{len(refusals)} refused, the first {refusals[0].name}: {refusals[0].reason}" if refusals else "0 rows"
-    return DataError(f"{dataset.origin}: at least one image must be readable", received=said)
+    """Returns the error for a data set in which no image is readable."""
+    if refusals:
+        return _none_readable(dataset, f"{len(refusals)} refused, the first {refusals[0].name}: {refusals[0].reason}")
+    return _none_readable(dataset, "0 rows")
+
+
+def _none_readable(dataset: Dataset, received: str) -> DataError:
+    return DataError(f"{dataset.origin}: at least one image must be readable", code="no-readable-image", received=received)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Loaded:
-    """The rows that became pixels, and those that did not.
+    """The rows that were decoded, and those that were refused.
 
     Attributes:
         dataset: Only the rows that loaded, in their order.
         pixels: uint8 (n, size, size, 3), RGB.
-        digests: uint8 (n, 16), of the bytes that were decoded.
+        digests: uint8 (n, 16), of the encoded files or arrays.
         refusals: The other rows, in their order.
     """
 
@@ -93,7 +104,7 @@ class Streamed(NamedTuple):
     Attributes:
         row: The row in the data set, or the place among the pictures.
         image: uint8 (size, size, 3), or the refusal.
-        digest: 16 bytes of what was decoded; empty for a refusal, and where nobody asks.
+        digest: 16 bytes; empty for a refusal and for pictures outside a data set.
     """
 
     row: int
@@ -102,16 +113,16 @@ class Streamed(NamedTuple):
 
 
 def read(dataset: Dataset, row: int) -> bytes | Pixels:
-    """`Dataset.read`, with a file that cannot be read as a refusal.
+    """Reads one row. Unlike `Dataset.read`, it refuses the image if its file cannot be read.
 
     Raises:
-        ImageRefused: The file is gone, may not be read, or its archive is damaged there.
+        ImageRefused: The file is missing or not readable, or the archive is damaged there.
     """
     try:
         return dataset.read(row)
     except _UNREADABLE as error:
-        said = error.strerror if isinstance(error, OSError) and error.strerror else str(error) or type(error).__name__
-        raise ImageRefused("the file must be readable", received=said) from error
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error) or type(error).__name__
+        raise ImageRefused("the file cannot be read", code="file-unreadable", received=reason) from error
 
 
 def load_all(
@@ -124,26 +135,26 @@ def load_all(
     spill: Path | None = None,
     in_memory: int = IN_MEMORY,
 ) -> Loaded:
-    """All rows as one array of pixels.
+    """Loads all rows into one array of pixels.
 
     Args:
         dataset: At least one row.
-        to: How each image becomes a square; a number is the side in pixels that it is squashed to.
+        to: How each image becomes a square; an integer is the side in pixels that it is squashed to.
         strict: Whether the first refusal, in row order, is an error.
         progress: Called with the rows done and their number, from the calling thread.
-        workers: Threads; None for one a CPU.
-        spill: A file that holds the pixels where they need more than `in_memory`; the array is then mapped to it. The caller
-            removes it. None to keep them in memory always.
+        workers: Threads; None for one per CPU.
+        spill: A file for pixels that need more than `in_memory`; the array is then memory-mapped. The caller removes the file.
+            None to keep the pixels in memory always.
         in_memory: Bytes of pixels that are kept in memory.
 
     Raises:
-        DataError: No rows, no row that loads, pixels that fit neither in memory nor on the disk; with `strict` any row that
-            does not load.
+        DataError: There are no rows, no image is readable, or the pixels fit neither in memory nor on the disk. With `strict`,
+            any image is refused.
     """
     n = len(dataset)
     if n == 0:
-        raise DataError(f"{dataset.origin}: there must be at least one image", received="0 rows")
-    pixels = _space(dataset, to.size if isinstance(to, Resize) else to, spill, in_memory)
+        raise no_readable_image(dataset, ())
+    pixels = _allocate(dataset, to.size if isinstance(to, Resize) else to, spill, in_memory)
     digests = np.empty((n, DIGEST_BYTES), np.uint8)
 
     def work(rows: range) -> list[Refusal]:
@@ -170,40 +181,40 @@ def load_all(
 
 
 def digests_of(dataset: Dataset, *, workers: int | None = None, progress: Progress | None = None) -> NDArray[np.uint8]:
-    """The digest of each row, uint8 (n, 16), as `load_all` gives it, without decoding; zeros for one that cannot be read.
+    """Returns the digest of each row, uint8 (n, 16), without decoding; zeros for an image that cannot be read.
 
-    Those that the data set has are taken as they are.
+    Digests that the data set already has are not computed again.
 
     Args:
         dataset: Any number of rows.
-        workers: Threads; None for one a CPU.
-        progress: Called with the images done and the number of all that are read.
+        workers: Threads; None for one per CPU.
+        progress: Called with the images done and the number of images to read.
     """
-    found = np.zeros((len(dataset), DIGEST_BYTES), np.uint8) if dataset.digests is None else dataset.digests.copy()
-    missing = np.flatnonzero(~found.any(axis=1))
+    digests = np.zeros((len(dataset), DIGEST_BYTES), np.uint8) if dataset.digests is None else dataset.digests.copy()
+    missing = np.flatnonzero(~digests.any(axis=1))
 
     def work(rows: range) -> int:
         for row in missing[rows.start : rows.stop]:
             with suppress(ImageRefused):
-                found[row] = np.frombuffer(digest_of(read(dataset, int(row))), np.uint8)
+                digests[row] = np.frombuffer(digest_of(read(dataset, int(row))), np.uint8)
         return rows.stop
 
     for done in map_chunks(work, len(missing), chunk=CHUNK, workers=workers):
         if progress is not None:
             progress(done, len(missing))
-    return found
+    return digests
 
 
 def stream(dataset: Dataset, to: Resize | int, *, chunk: int = CHUNK, workers: int | None = None) -> Iterator[Streamed]:
-    """Each row's pixels, uint8 (size, size, 3), or its refusal, in row order; each source is read once.
+    """Yields each row's pixels, uint8 (size, size, 3), or its refusal, in row order; each source is read once.
 
-    At most two chunks a thread are held at a time.
+    At most two chunks per thread are held at a time.
 
     Args:
         dataset: Any number of rows.
-        to: How each image becomes a square; a number is the side in pixels that it is squashed to.
+        to: How each image becomes a square; an integer is the side in pixels that it is squashed to.
         chunk: Rows per task.
-        workers: Threads; None for one a CPU.
+        workers: Threads; None for one per CPU.
     """
 
     def work(rows: range) -> list[Streamed]:
@@ -214,15 +225,15 @@ def stream(dataset: Dataset, to: Resize | int, *, chunk: int = CHUNK, workers: i
 
 
 def stream_pictures(pictures: Iterable[object], to: Resize | int, *, workers: int | None = None) -> Iterator[Streamed]:
-    """`stream` for pictures of any kind and number, which may come one by one; without digests.
+    """Does the same as `stream` for pictures of any kind, which may arrive one by one; computes no digests.
 
     Args:
-        pictures: What `source_of` takes; gone through once, in the calling thread, and only a few ahead.
+        pictures: Anything that `source_of` takes; iterated once, in the calling thread, and only a few ahead.
         to: As for `stream`.
         workers: As for `stream`.
     """
     numbered = enumerate(pictures)
-    chunks = iter(lambda: list(islice(numbered, FEW)), [])
+    chunks = iter(lambda: list(islice(numbered, PICTURES_PER_TASK)), [])
 
     def work(chunk: list[tuple[int, object]]) -> list[Streamed]:
         return [_attempt_picture(place, picture, to) for place, picture in chunk]
@@ -232,7 +243,7 @@ def stream_pictures(pictures: Iterable[object], to: Resize | int, *, workers: in
 
 
 def require_readable(dataset: Dataset) -> None:
-    """Raises `DataError` where no image of a class has a readable header; reads one header a class where all is well."""
+    """Raises `DataError` if no image of a class has a readable header; reads one header per class if the first is readable."""
     labels, firsts = np.unique(dataset.labels, return_index=True)
     for label, first in zip(labels.tolist(), firsts.tolist(), strict=True):
         reason = _header_refused(dataset, first)
@@ -242,6 +253,7 @@ def require_readable(dataset: Dataset) -> None:
         if all(_header_refused(dataset, row) is not None for row in rows):
             raise DataError(
                 f"{dataset.origin}: each class needs a readable training image",
+                code="unreadable-class",
                 received=f"none of the {len(rows):,} of {dataset.classes[label]!r}, the first {dataset.name(first)}: {reason}",
             )
 
@@ -254,27 +266,28 @@ def _header_refused(dataset: Dataset, row: int) -> ImageRefused | None:
     return None
 
 
-def sample_notes(dataset: Dataset) -> tuple[str, ...]:
-    """What is odd about a sample of the files: most are dark, as 12 bits stored in 16 are, or there is more than is read.
+def sample_notes(dataset: Dataset) -> tuple[Note, ...]:
+    """Returns notes on a sample of the files: too dark a range of values, such as 12 bits stored in 16, or unread frames.
 
-    Decodes at most `SAMPLE` of them, evenly spread. Arrays are looked at where they are read, as they were given.
+    Decodes at most `SAMPLE` files, evenly spread. Arrays are checked by their reader, before they become 8-bit.
     """
     rows = np.unique(np.linspace(0, len(dataset) - 1, min(SAMPLE, len(dataset))).round().astype(int))
 
     def work(run: range) -> list[tuple[ValueRange, bool]]:
-        found = []
+        results = []
         for row in rows[run.start : run.stop].tolist():
             with suppress(ImageRefused):
                 raw = read(dataset, row)
                 if isinstance(raw, bytes):
-                    found.append((decode_with_range(raw, draft=RANGE_SIDE)[1], has_frames(raw)))
-        return found
+                    results.append((decode_with_range(raw, draft=RANGE_SIDE)[1], has_frames(raw)))
+        return results
 
-    looked = [one for part in map_chunks(work, len(rows), chunk=4) for one in part]
-    notes = [] if (note := range_note([extent for extent, _ in looked])) is None else [note]
-    if framed := sum(framed for _, framed in looked):
-        notes.append(f"{framed} of {len(looked)} sampled files hold several frames or pages; only the first of each is read")
-    return tuple(f"{dataset.origin}: {note}" for note in notes)
+    sampled = [result for part in map_chunks(work, len(rows), chunk=4) for result in part]
+    notes = [] if (note := range_note([extent for extent, _ in sampled])) is None else [note]
+    if framed := sum(has_more for _, has_more in sampled):
+        text = f"{framed} of {len(sampled)} sampled files hold several frames or pages; only the first of each is read"
+        notes.append(Note(text, "frames-ignored", files=framed, sampled=len(sampled)))
+    return tuple(Note(f"{dataset.origin}: {note}", note.code, **note.figures) for note in notes)
 
 
 def median_side(dataset: Dataset, sample: int = 256, seed: int = 0) -> int:
@@ -286,14 +299,14 @@ def median_side(dataset: Dataset, sample: int = 256, seed: int = 0) -> int:
     count = min(sample, len(dataset))
     rows = np.sort(np.random.default_rng(seed).choice(len(dataset), count, replace=False)) if count else np.empty(0, np.int64)
     sides = []
-    first = ""
+    first_refusal = ""
     for row in rows.tolist():
         try:
             sides.append(min(dimensions(read(dataset, row))))
         except ImageRefused as error:
-            first = first or f"{dataset.name(row)}: {error}"
+            first_refusal = first_refusal or f"{dataset.name(row)}: {error}"
     if not sides:
-        raise DataError(f"{dataset.origin}: at least one image must be readable", received=first or "0 rows")
+        raise _none_readable(dataset, first_refusal or "0 rows")
     return int(np.median(sides))
 
 
@@ -312,7 +325,7 @@ def _attempt_picture(place: int, picture: object, to: Resize | int) -> Streamed:
         return Streamed(place, error, b"")
 
 
-def _space(dataset: Dataset, size: int, spill: Path | None, in_memory: int) -> Pixels:
+def _allocate(dataset: Dataset, size: int, spill: Path | None, in_memory: int) -> Pixels:
     shape = (len(dataset), size, size, 3)
     needed = len(dataset) * size * size * 3
     try:
@@ -323,16 +336,18 @@ def _space(dataset: Dataset, size: int, spill: Path | None, in_memory: int) -> P
             raise OSError(errno.ENOSPC, f"{free / 1e9:,.1f} GB are free in {spill.parent}")
         return np.memmap(spill, np.uint8, "w+", shape=shape)
     except (MemoryError, OSError) as error:
-        said = f"; {error.strerror}" if isinstance(error, OSError) else ""
+        reason = f"; {error.strerror}" if isinstance(error, OSError) else ""
         raise DataError(
             f"{dataset.origin}: the pixels of all images must fit in memory or on the disk",
-            received=f"{needed / 1e9:,.1f} GB for {len(dataset):,} images of {size} px{said}",
-            hint="choose a smaller image size, or make room",
+            code="pixels-too-large",
+            field="image_size",
+            received=f"{needed / 1e9:,.1f} GB for {len(dataset):,} images of {size} px{reason}",
+            hint="choose a smaller image size, or free some space",
         ) from error
 
 
 def _kept(dataset: Dataset, pixels: Pixels, digests: NDArray[np.uint8], refusals: list[Refusal]) -> Loaded:
-    """The rows that loaded, moved together in place: a second array of pixels may not fit in memory."""
+    """Removes the refused rows in place: a second array of pixels may not fit in memory."""
     if not refusals:
         return Loaded(dataset, pixels, digests, ())
     keep = np.ones(len(dataset), bool)
@@ -347,9 +362,9 @@ def _kept(dataset: Dataset, pixels: Pixels, digests: NDArray[np.uint8], refusals
     return Loaded(dataset.select(rows), pixels[: len(rows)], digests[: len(rows)], tuple(refusals))
 
 
-def refusal_notes(side: str, refusals: tuple[Refusal, ...]) -> Iterator[str]:
-    """A sentence on the images that were left out, if any were."""
+def refusal_notes(images: str, refusals: tuple[Refusal, ...]) -> Iterator[Note]:
+    """Yields a note on the refused images, if there are any. `images` says which they were, such as ``the test``."""
     if refusals:
         first = f"{refusals[0].name}: {refusals[0].reason}"
-        images = f"{len(refusals)} images of {side} were" if len(refusals) > 1 else f"1 image of {side} was"
-        yield f"{images} refused and left out, the first {first}"
+        subject = f"{len(refusals)} images of {images} were" if len(refusals) > 1 else f"1 image of {images} was"
+        yield Note(f"{subject} refused and left out, the first {first}", "images-refused", images=len(refusals), first=first)

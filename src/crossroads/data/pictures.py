@@ -1,6 +1,7 @@
-"""Brings one picture of any kind (a file, bytes, an array or a Pillow image) into a form that `images.decode` takes.
+"""Accepts one picture of any kind (a path, bytes, an array or a Pillow image) as a form that `images.decode` takes.
 
-Training, evaluation and prediction all come through here, so that each of them sees the same pixels.
+`pictures` handles what users pass in, `formats` recognises kinds of files, and `images` decodes and resizes. Training, evaluation
+and prediction all use this path, so each of them sees the same pixels.
 """
 
 from __future__ import annotations
@@ -12,31 +13,32 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from crossroads.data.images import Pixels, ValueRange, from_pillow, pillow_range
+from crossroads.data.images import ARRAY_SHAPES, Pixels, ValueRange, from_pillow, pillow_range
 from crossroads.errors import DataError, ImageRefused
 from crossroads.files.archives import MEMBER
 from crossroads.files.byte_ranges import read_plain
+from crossroads.progress import Note
 
 Picture = str | os.PathLike[str] | bytes | NDArray[np.generic] | Image.Image
-"""One picture. Any array-like also qualifies."""
+"""One picture. Any other array-like is accepted too."""
 
 Convert = Callable[[NDArray[np.generic]], Pixels]
 
 SAMPLE = 32
-"""Images whose range of values is sampled: enough that half of them are rarely dark unless about half of all are."""
+"""Sample size for the range of values: half of the sample is rarely dark unless about half of all images are."""
 
 _CHUNK = 1 << 24
 
 
 def source_of(picture: object) -> bytes | Pixels:
-    """One picture of any kind in a form that `images.decode` takes.
+    """Returns one picture of any kind in a form that `images.decode` takes.
 
     Args:
         picture: The path of a file; an encoded file as bytes; a Pillow image of any mode; an array (height, width) or (height,
-            width, 1, 3 or 4) of any type that `conversion` knows.
+            width, 1, 3 or 4) of any type that `conversion` accepts.
 
     Raises:
-        ImageRefused: An unreadable file, a closed Pillow image, values that are not pixels, another kind of object.
+        ImageRefused: The file is unreadable, the Pillow image is closed, or the object or its values are not an image.
     """
     if isinstance(picture, (str, os.PathLike)):
         return _file(picture)
@@ -46,13 +48,15 @@ def source_of(picture: object) -> bytes | Pixels:
         return from_pillow(picture)
     array = _array(picture)
     if array is None:
-        raise ImageRefused("an image must be a path, bytes, an array or a Pillow image", received=type(picture).__name__)
+        raise ImageRefused(
+            "an image must be a path, bytes, an array or a Pillow image", code="not-an-image", received=type(picture).__name__
+        )
     if array.ndim not in (2, 3):
-        raise ImageRefused("an array must have shape (h, w), (h, w, 1), (h, w, 3) or (h, w, 4)", received=f"shape {array.shape}")
+        raise ImageRefused(ARRAY_SHAPES, code="wrong-shape", received=f"shape {array.shape}")
     try:
         convert = conversion(array, "the array")
     except DataError as error:
-        raise ImageRefused(error.rule, received=error.received, hint=error.hint) from error
+        raise _as_refusal(error) from error
     return np.asarray(array, np.uint8) if convert is None else convert(array)
 
 
@@ -61,10 +65,12 @@ def _file(path: str | os.PathLike[str]) -> bytes:
         return read_plain(path, MEMBER)
     except OSError as error:
         if os.path.isdir(path):  # noqa: PTH112 - the error for reading a folder differs between systems
-            raise ImageRefused("is a folder", hint="give image files") from error
-        raise ImageRefused("must be a readable file", received=error.strerror, hint="check the path") from error
+            raise ImageRefused("is a folder", code="is-a-folder", hint="give image files") from error
+        raise ImageRefused(
+            "the file cannot be read", code="file-unreadable", received=error.strerror, hint="check the path"
+        ) from error
     except ValueError as error:  # such as a null character in the path
-        raise ImageRefused("must be a readable file", received=error, hint="check the path") from error
+        raise ImageRefused("the file cannot be read", code="file-unreadable", received=error, hint="check the path") from error
 
 
 def _array(picture: object) -> NDArray[np.generic] | None:
@@ -73,32 +79,37 @@ def _array(picture: object) -> NDArray[np.generic] | None:
     try:
         return np.asarray(picture)
     except (ValueError, MemoryError) as error:
-        raise ImageRefused("an image must be rows of numbers", received=type(picture).__name__) from error
-    except (TypeError, RuntimeError) as error:  # of `__array__`, such as that of a tensor that records gradients
-        refusal = not_an_array(picture, "an image", error)
-        raise ImageRefused(refusal.rule, received=refusal.received, hint=refusal.hint) from error
+        raise ImageRefused("an image must be rows of numbers", code="not-an-image", received=type(picture).__name__) from error
+    except (TypeError, RuntimeError) as error:  # from `__array__`, for example of a tensor that records gradients
+        raise _as_refusal(not_an_array(picture, "an image", error)) from error
+
+
+def _as_refusal(error: DataError) -> ImageRefused:
+    return ImageRefused(error.rule, code=error.code, received=error.received, hint=error.hint)
 
 
 def not_an_array(item: object, name: str, error: Exception) -> DataError:
-    """The refusal of what NumPy cannot turn into an array, such as a PyTorch tensor that records gradients or lies on a GPU."""
+    """Returns the error for an object that NumPy cannot convert, such as a PyTorch tensor with gradients or on a GPU."""
     call = ".detach().cpu().numpy()" if isinstance(error, TypeError) else ".detach().numpy()"
     hint = f"call {call}" if hasattr(item, "detach") else "convert it with numpy.asarray"
-    return DataError(f"{name} cannot be read as an array of numbers", received=f"{type(item).__name__}: {error}", hint=hint)
+    return DataError(
+        f"{name} cannot be read as an array of numbers", code="not-an-array", received=f"{type(item).__name__}: {error}", hint=hint
+    )
 
 
 def conversion(pixels: NDArray[np.generic], name: str) -> Convert | None:
-    """The conversion of each image of an array to uint8; None if the array is uint8.
+    """Returns the conversion of each image of an array to uint8; None if the array is uint8.
 
-    The type alone says what the values mean: an image is read the same way whatever it is read with. The values are only checked
-    for validity, which is the same for train and test images.
+    The type alone determines what the values mean, so an image is converted in the same way whatever other images it comes with.
+    Values are only checked.
 
     Args:
-        pixels: One image or several; uint8, or other integers that mean 0..255, uint16 that means 0..65535 and is divided by 257,
-            booleans, or floats that mean [0, 1] and are multiplied by 255; both are rounded.
+        pixels: One image or several: uint8; other integers in 0..255; uint16, divided by 257; booleans; or floats in [0, 1],
+            multiplied by 255. Results are rounded.
         name: What to call the array in a message.
 
     Raises:
-        DataError: Another type or range, or a NaN.
+        DataError: The array has another type or range, or contains NaN.
     """
     kind = pixels.dtype.kind
     if pixels.dtype == np.uint8:
@@ -107,20 +118,24 @@ def conversion(pixels: NDArray[np.generic], name: str) -> Convert | None:
         return _from_bool
     if kind not in "iuf":
         hint = "stack images of one size, or pass a list of arrays" if kind == "O" else "convert it to uint8"
-        raise DataError(f"{name} must be an array of numbers", received=f"dtype {pixels.dtype}", hint=hint)
+        raise DataError(f"{name} must be an array of numbers", code="not-an-array", received=f"dtype {pixels.dtype}", hint=hint)
     if kind == "u" and pixels.dtype.itemsize == 2:  # of either byte order
         return _from_uint16
     low, high = _range(pixels)
     if kind == "f":
         if not (low >= 0 and high <= 1):  # false for NaN as well
             raise DataError(
-                f"images of floats in {name} must lie in [0, 1]", received=f"{low:g} to {high:g}", hint=_float_hint(low, high)
+                f"images of floats in {name} must be in [0, 1]",
+                code="out-of-range",
+                received=f"{low:g} to {high:g}",
+                hint=_float_hint(low, high),
             )
         return _from_float
     if low >= 0 and high <= 255:
         return _from_int
     raise DataError(
-        f"images of integers in {name} must lie in 0..255",
+        f"images of integers in {name} must be in 0..255",
+        code="out-of-range",
         received=f"{low:g} to {high:g}",
         hint="scale them and convert to uint8, or convert 0..65535 to uint16",
     )
@@ -135,7 +150,7 @@ def _float_hint(low: float, high: float) -> str:
 
 
 def _range(pixels: NDArray[np.generic]) -> tuple[float, float]:
-    """Smallest and largest value, or NaN if there is one. Reads in chunks, so that a memory-mapped array stays on disk."""
+    """Returns the smallest and largest value, or NaN if there is one. Reads in chunks, so a memory-mapped array stays on disk."""
     if not pixels.size:
         return 0.0, 0.0
     low, high = np.inf, -np.inf
@@ -164,7 +179,7 @@ def _from_uint16(row: NDArray[np.generic]) -> Pixels:
 
 
 def value_range(picture: object) -> ValueRange | None:
-    """The range of values of one picture in memory; None for a path, for encoded bytes, and for an object that is not a picture."""
+    """Returns the range of values of a picture in memory; None for a path, encoded bytes, or an object that is not a picture."""
     if isinstance(picture, (str, os.PathLike, bytes, bytearray, memoryview)):
         return None
     try:
@@ -179,36 +194,44 @@ def value_range(picture: object) -> ValueRange | None:
     return ValueRange(array.min().item(), array.max().item(), full)
 
 
-def misscaled(extents: Sequence[ValueRange]) -> list[bool]:
-    """Which images show something, but use only the dark end of their value range.
+def misscaled(ranges: Sequence[ValueRange]) -> list[bool]:
+    """Returns which images show something but use only the dark end of their value range.
 
     With more than 8 bits, every dark image counts: photographs are not stored so. With 8 bits, an image may be a night scene, so
     dark images count only if they are at least half of all.
     """
-    dark = [extent.dark for extent in extents]
-    most = 2 * sum(dark) >= len(dark)
-    return [is_dark and (most or extent.full > 255) for is_dark, extent in zip(dark, extents, strict=True)]
+    dark = [extent.dark for extent in ranges]
+    mostly_dark = 2 * sum(dark) >= len(dark)
+    return [is_dark and (mostly_dark or extent.full > 255) for is_dark, extent in zip(dark, ranges, strict=True)]
 
 
-def range_note(extents: Sequence[ValueRange]) -> str | None:
-    """A sentence for the user if sampled images are `misscaled`; else None."""
-    dark = [extent for extent, is_dark in zip(extents, misscaled(extents), strict=True) if is_dark]
+def range_note(ranges: Sequence[ValueRange]) -> Note | None:
+    """Returns a note if sampled images are `misscaled`."""
+    dark = [extent for extent, is_dark in zip(ranges, misscaled(ranges), strict=True) if is_dark]
     if not dark:
         return None
-    what, hint = described(max(dark, key=lambda extent: extent.high / extent.full))
-    return f"{len(dark)} of {len(extents)} sampled images {what}; {hint}"
+    brightest = max(dark, key=lambda extent: extent.high / extent.full)
+    fault, hint = range_fault(brightest)
+    return Note(
+        f"{len(dark)} of {len(ranges)} sampled images {fault}; {hint}",
+        "value-range",
+        images=len(dark),
+        sampled=len(ranges),
+        high=brightest.high,
+        full=brightest.full,
+    )
 
 
-def described(top: ValueRange) -> tuple[str, str]:
-    """The fault of images whose largest value is that of `top`, and a hint."""
-    look = "nearly black" if top.high <= top.full / 16 else "dark"
-    if top.full == 1:
-        return f"have no value above {top.high:.3g} of 1 and look {look}", f"divide by {top.high:.3g}"
-    if top.high <= 1:
-        return f"contain only 0 and 1 in a range of 0..{top.full:,.0f} and look {look}", f"multiply them by {top.full:.0f}"
-    bits = int(top.high).bit_length()
-    factor = (int(top.full) + 1) >> bits
+def range_fault(brightest: ValueRange) -> tuple[str, str]:
+    """Returns what is wrong with images whose largest value is that of `brightest`, and a hint."""
+    high, full = brightest.high, brightest.full
+    look = "nearly black" if high <= full / 16 else "dark"
+    if full == 1:
+        return f"have no value above {high:.3g} of 1 and look {look}", f"divide by {high:.3g}"
+    if high <= 1:
+        return f"contain only 0 and 1 in a range of 0..{full:,.0f} and look {look}", f"multiply them by {full:.0f}"
+    bits = int(high).bit_length()
     return (
-        f"have no value above {top.high:,.0f} of {top.full:,.0f} and look {look}",
-        f"multiply all images by one factor, such as {factor} where they have {bits} bits",
+        f"have no value above {high:,.0f} of {full:,.0f} and look {look}",
+        f"multiply all images by one factor, such as {(int(full) + 1) >> bits} if they have {bits} bits",
     )

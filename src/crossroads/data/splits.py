@@ -1,4 +1,4 @@
-"""Train, validation and test: stratified by class, whole groups, decided by the seed alone; the test stays locked."""
+"""Train, validation and test: stratified by class, in whole groups, determined by the seed alone; the test stays sealed."""
 
 from __future__ import annotations
 
@@ -10,17 +10,19 @@ from typing import NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from crossroads.data._draws import Ints, Sides, Wanted, draw
+from crossroads.data._draws import Fractions, Ints, SplitCodes, draw_splits
 from crossroads.data.dataset import NO_SPLIT, SPLITS, TEST, TRAIN, VALIDATION, Dataset
-from crossroads.errors import SealedTestError, SplitError
+from crossroads.data.labels import name_classes
+from crossroads.errors import SealedTestError, SplitError, option
 from crossroads.files.text import plural
+from crossroads.progress import Note
 
 
 class SealedTest:
     """A test set that can be counted but not looked at before the final evaluation.
 
-    Only `n`, `classes` and `len()` answer; `unseal` gives the data set and is for the final evaluation alone; all else raises
-    `SealedTestError`.
+    Only `n`, `classes` and `len()` answer. `unseal` returns the data set and is for the final evaluation alone. Everything else
+    raises `SealedTestError`.
     """
 
     __slots__ = ("__dataset",)
@@ -39,7 +41,7 @@ class SealedTest:
         return self.__dataset.classes
 
     def unseal(self) -> Dataset:
-        """The test set, for the final evaluation."""
+        """Returns the test set, for the final evaluation."""
         return self.__dataset
 
     def __len__(self) -> int:
@@ -55,23 +57,28 @@ class SealedTest:
         self._refuse(f"[{row!r}]")
 
     def __getattr__(self, name: str) -> NoReturn:
-        if name.startswith("__"):  # Python asks for these itself: copying and pickling look at no image
+        if name.startswith("__"):  # Python itself asks for these; copying and pickling look at no image
             raise AttributeError(name)
         self._refuse(f".{name}")
 
-    def _refuse(self, what: str) -> NoReturn:
-        raise SealedTestError("the test split is locked before the final evaluation", received=what, hint="use train or validation")
+    def _refuse(self, access: str) -> NoReturn:
+        raise SealedTestError(
+            "the test set is sealed before the final evaluation",
+            code="test-sealed",
+            received=access,
+            hint="use train or validation",
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Splits:
-    """Three parts that share no row.
+    """Three disjoint sets of rows.
 
     Attributes:
-        train: What the network learns from.
-        validation: What chooses the best epoch.
-        test: SealedTest until the final evaluation; None where there is none.
-        notes: What the user should know, such as a validation set that was taken out of the train rows.
+        train: Training rows.
+        validation: Validation rows.
+        test: Test rows, sealed until the final evaluation; None without a test.
+        notes: Notes to the user, such as that validation rows were taken from train.
     """
 
     train: Dataset
@@ -83,79 +90,65 @@ class Splits:
 def split(
     dataset: Dataset, *, validation: float, test: float, seed: int, separate_test: Dataset | None = None, strict: bool = False
 ) -> Splits:
-    """Train, validation and test rows of a data set; reads no image.
+    """Splits the rows of a data set into train, validation and test; reads no image.
 
-    A split that the data brings stays as it is; rows that it leaves out go to train, and a part that it lacks is taken out of
-    train. Each class is partition on its own: its groups are shuffled and taken until the number of images comes as close as one
-    exchange can bring it to the fraction, with at least one group of each class in each part. A group that holds several classes
-    stays whole and counts as one of the class it holds most of. Where there are no groups, images of a class that are known to be
-    equal stay together likewise, unless a class has too few others. The draw of a class depends on the seed, the class's name and
-    its own rows alone.
+    A split in the data is kept. Rows without one go to train, and a split that the data lacks is drawn from train. Each class is
+    drawn on its own: its groups are shuffled and chosen so that their images come close to the fraction, with at least one group
+    per class in each split. A group with several classes stays whole and counts as its most frequent class. Without groups,
+    equal images of a class stay together, unless the class has too few distinct images. The draw of a class depends only on the
+    seed, the name of the class and its own rows.
 
-    A class with fewer groups (images, where there are no groups) than parts is trained on in any case: a class with one is in
-    train alone, and a class with two is in train and in test, or in validation where no test is drawn. One note names them.
+    A class with fewer groups (or images, without groups) than splits is always trained on: its only group goes to train, a second
+    one to test, or to validation if no test is drawn. One note names these classes.
 
     Args:
         dataset: The labelled rows.
-        validation: Fraction of the images (of the train rows, where the data brings a split) to validate on, in (0, 0.9].
-        test: Likewise to test on, in [0, 0.9]; 0 for no test unless the data or `separate_test` brings one.
-        seed: Decides the draw.
-        separate_test: A test set from elsewhere, over the same classes; test rows of `dataset` are then left out.
-        strict: Whether a class that is too small for every part is an error.
+        validation: Fraction of the images to validate on, in (0, 0.9]; of the train rows if the data has a split.
+        test: Fraction to test on, in [0, 0.9]; with 0 there is only a test if the data has one or `separate_test` is given.
+        seed: Determines the draw.
+        separate_test: A test set from elsewhere, over the same classes. Test rows of `dataset` are then ignored.
+        strict: Whether a class that is too small for every split is an error.
 
     Raises:
-        SplitError: Fractions out of range, no rows to train on, or none left for a part that is drawn. With `strict`, classes that
-            cannot be in every part; all of them are named.
+        SplitError: A fraction is out of range, or no rows are left for train or for a split that is drawn. With `strict`, a class
+            cannot be in every split.
     """
-    _require_shares(validation, test, separate_test)
-    if separate_test is not None and separate_test.classes != dataset.classes:
+    _require_fractions(validation, test, separate_test)
+    if separate_test is not None:
+        _require_test(separate_test, dataset.classes)
+    assigned, notes = _given_splits(dataset)
+    fractions = _missing_splits(assigned, validation, test, has_test=separate_test is not None)
+    if dataset.splits is not None and (assigned != NO_SPLIT).any():
+        notes += [_taken_from_train(SPLITS[code], fraction) for code, fraction in fractions]
+    if separate_test is not None and (ignored := int(np.count_nonzero(assigned == TEST))):
+        text = f"{plural(ignored, 'test row')} of the data ignored: a separate test set is given"
+        notes.append(Note(text, "test-rows-ignored", rows=ignored))
+    trainable = _trainable_rows(assigned)
+    if len(trainable) == 0:
         raise SplitError(
-            "the test set must have the classes of the data",
-            received=f"{len(separate_test.classes)} classes beside {len(dataset.classes)}",
-            hint="align its labels with the data's classes first",
+            f"{dataset.origin} has no rows to train on", code="no-training-rows", received=f"{len(dataset)} rows, none for train"
         )
-    if separate_test is not None and len(separate_test) == 0:
-        raise SplitError(f"the test set {separate_test.origin} must have rows", received="0 rows")
-    sides, notes = _given(dataset)
-    wanted = _wanted(sides, validation, test, tested=separate_test is not None)
-    if dataset.splits is not None and (sides != NO_SPLIT).any():
-        notes += [f"the data brings no {SPLITS[side]} rows: {share:g} of its train rows were taken" for side, share in wanted]
-    if separate_test is not None and (sides == TEST).any():
-        notes.append(f"{np.count_nonzero(sides == TEST)} test rows of the data are left out, since another test set is given")
-    pool = _pool(sides)
-    if len(pool) == 0:
-        raise SplitError(f"{dataset.origin}: there must be rows to train on", received=f"{len(dataset)} rows, none for train")
-    drawn = draw(dataset.select(pool), wanted, seed, strict=strict)
-    sides[pool] = drawn.sides
-    train, validated, held = (dataset.select(np.flatnonzero(sides == side)) for side in (TRAIN, VALIDATION, TEST))
-    parts = {TRAIN: train, VALIDATION: validated, TEST: held if separate_test is None else separate_test}
-    reported = {side: drawn.small for side, _ in wanted}
-    notes += [*drawn.notes, *(note for side, part in parts.items() for note in _absences(side, part, reported.get(side)))]
-    return Splits(train, validated, SealedTest(parts[TEST]) if len(parts[TEST]) else None, tuple(notes))
+    drawn = draw_splits(dataset.select(trainable), fractions, seed, strict=strict)
+    assigned[trainable] = drawn.splits
+    parts = {code: dataset.select(np.flatnonzero(assigned == code)) for code in (TRAIN, VALIDATION, TEST)}
+    if separate_test is not None:
+        parts[TEST] = separate_test
+    drawn_codes = [code for code, _ in fractions]
+    notes += drawn.notes
+    for code, part in parts.items():
+        notes += _absent_classes(code, part, drawn.too_small if code in drawn_codes else None)
+    return Splits(parts[TRAIN], parts[VALIDATION], SealedTest(parts[TEST]) if len(parts[TEST]) else None, tuple(notes))
 
 
-def rows_to_split(dataset: Dataset, *, validation: float, test: float, tested: bool) -> Ints:
-    """The rows that `split` would divide; none where the data, or a test set beside them, bring every side."""
-    sides = dataset.effective_splits()
-    return _pool(sides) if _wanted(sides, validation, test, tested=tested) else np.empty(0, np.int64)
-
-
-def _pool(sides: Sides) -> Ints:
-    return np.flatnonzero((sides == NO_SPLIT) | (sides == TRAIN))
-
-
-def _wanted(sides: Sides, validation: float, test: float, *, tested: bool) -> Wanted:
-    """The sides that must be drawn, with their fractions."""
-    wanted: Wanted = []
-    if not tested and test > 0 and not (sides == TEST).any():
-        wanted.append((TEST, test))
-    if not (sides == VALIDATION).any():
-        wanted.append((VALIDATION, validation))
-    return wanted
+def rows_to_split(dataset: Dataset, *, validation: float, test: float, has_test: bool) -> Ints:
+    """Returns the rows that `split` would draw from; none if the data and a separate test set already make up every split."""
+    assigned = dataset.effective_splits()
+    drawn = _missing_splits(assigned, validation, test, has_test=has_test)
+    return _trainable_rows(assigned) if drawn else np.empty(0, np.int64)
 
 
 def split_digest(digests: NDArray[np.uint8], labels: NDArray[np.integer], classes: Sequence[str]) -> str:
-    """One hexadecimal digest of a split: the same for the same images with the same class names, in any order.
+    """Returns one hexadecimal digest of a split: the same for the same images with the same class names, in any order.
 
     Args:
         digests: uint8 (n, 16), of the images.
@@ -168,34 +161,83 @@ def split_digest(digests: NDArray[np.uint8], labels: NDArray[np.integer], classe
     return hashlib.blake2b(rows[np.lexsort(keys.T)].tobytes(), digest_size=16).hexdigest()
 
 
-def _require_shares(validation: float, test: float, separate_test: Dataset | None) -> None:
+def _trainable_rows(assigned: SplitCodes) -> Ints:
+    return np.flatnonzero((assigned == NO_SPLIT) | (assigned == TRAIN))
+
+
+def _missing_splits(assigned: SplitCodes, validation: float, test: float, *, has_test: bool) -> Fractions:
+    """Returns the splits that must be drawn, with their fractions. The test comes first: it gets the second group of a class."""
+    missing: Fractions = []
+    if not has_test and test > 0 and not (assigned == TEST).any():
+        missing.append((TEST, test))
+    if not (assigned == VALIDATION).any():
+        missing.append((VALIDATION, validation))
+    return missing
+
+
+def _require_fractions(validation: float, test: float, separate_test: Dataset | None) -> None:
     if not 0 < validation <= 0.9:
-        raise SplitError("the validation share must lie in (0, 0.9]", received=validation)
-    if not 0 <= test <= 0.9:
-        raise SplitError("the test share must lie in [0, 0.9]", received=test)
-    if separate_test is None and validation + test > 0.95:
-        raise SplitError("validation and test together must leave at least 0.05 for train", received=f"{validation} + {test}")
-
-
-def _given(dataset: Dataset) -> tuple[Sides, list[str]]:
-    """The side of each row as the data says, and remarks on it."""
-    notes = []
-    loose = 0 if dataset.splits is None else int(np.count_nonzero(dataset.splits == NO_SPLIT))
-    if 0 < loose < len(dataset):
-        notes.append(f"{plural(loose, 'row')} for which the data names no split put with train")
-    cut = dataset.groups_across_splits()
-    if len(cut):
-        notes.append(
-            f"{plural(len(cut), 'group')} on two sides of the split that the data brings, "
-            f"such as that of {dataset.name(int(cut[0]))}: scores will look better than they are"
+        raise SplitError(
+            f"{option('validation')} must be in (0, 0.9]", code="fraction-out-of-range", field="validation", received=validation
         )
+    if not 0 <= test <= 0.9:
+        raise SplitError(
+            f"{option('test_fraction')} must be in [0, 0.9]", code="fraction-out-of-range", field="test_fraction", received=test
+        )
+    if separate_test is None and validation + test > 0.95:
+        raise SplitError(
+            f"{option('validation')} and {option('test_fraction')} must leave at least 0.05 for train",
+            code="fractions-leave-no-train",
+            field="validation",
+            received=f"{validation} + {test}",
+        )
+
+
+def _require_test(separate_test: Dataset, classes: tuple[str, ...]) -> None:
+    if separate_test.classes != classes:
+        raise SplitError(
+            "the test set must have the classes of the data",
+            code="classes-differ",
+            received=f"{len(separate_test.classes)} classes instead of {len(classes)}",
+            hint="align its labels with the data's classes first",
+        )
+    if len(separate_test) == 0:
+        raise SplitError(f"the test set {separate_test.origin} has no rows", code="empty-test")
+
+
+def _given_splits(dataset: Dataset) -> tuple[SplitCodes, list[str]]:
+    """Returns the split of each row in the data, and notes on rows without one and on groups in several."""
+    notes: list[str] = []
+    unassigned = 0 if dataset.splits is None else int(np.count_nonzero(dataset.splits == NO_SPLIT))
+    if 0 < unassigned < len(dataset):
+        text = f"{plural(unassigned, 'row')} without a split added to train"
+        notes.append(Note(text, "rows-without-split", rows=unassigned))
+    divided = dataset.groups_across_splits()
+    if len(divided):
+        example = dataset.name(int(divided[0]))
+        text = (
+            f"the split in the data divides {plural(len(divided), 'group')}, such as that of {example}; "
+            "the scores will be optimistically biased"
+        )
+        notes.append(Note(text, "groups-across-splits", groups=len(divided), example=example))
     return dataset.effective_splits(), notes
 
 
-def _absences(side: int, part: Dataset, reported: NDArray[np.bool_] | None) -> Iterator[str]:
-    """A remark on the classes that a part has no image of, except those already reported."""
+def _taken_from_train(split_name: str, fraction: float) -> Note:
+    text = f"the data has no {split_name} rows: {fraction:g} of its train rows are used"
+    return Note(text, "split-taken-from-train", split=split_name, fraction=fraction)
+
+
+def _absent_classes(code: int, part: Dataset, reported: NDArray[np.bool_] | None) -> Iterator[Note]:
+    """Yields a note on the classes that a split has no image of, except those already reported."""
     counts = part.counts()
     absent = np.flatnonzero((counts == 0) & (True if reported is None else ~reported))
-    if len(absent) and (len(part) or side == TRAIN):
-        named = ", ".join(repr(part.classes[label]) for label in absent[:5]) + ", …" * (len(absent) > 5)
-        yield f"{SPLITS[side]} has no image of {len(absent)} of {len(counts)} classes: {named}"
+    if len(absent) and (len(part) or code == TRAIN):
+        text = f"{SPLITS[code]} has no image of {len(absent)} of {len(counts)} classes: {name_classes(part.classes, absent)}"
+        yield Note(
+            text,
+            "classes-missing-from-split",
+            split=SPLITS[code],
+            absent=[part.classes[label] for label in absent],
+            classes=len(counts),
+        )

@@ -192,7 +192,7 @@ def _test(
         scored, evaluation = score(predictor, partition.test.unseal(), partition.recipe.strict, watcher)
         refusals["test"] = scored.refusals
         seen = count_seen(scored.digests, _seen(fitted))
-        warnings = list(refusal_notes("the test", scored.refusals))
+        warnings: list[str] = list(refusal_notes("the test", scored.refusals))
         if seen:
             warnings.append(f"{seen} of {len(scored.dataset)} test images are also in train or validation; {BIASED}")
         learned = count_seen(scored.digests, before)
