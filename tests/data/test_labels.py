@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from crossroads.data.dataset import Dataset
 from crossroads.data.labels import DatasetBuilder, align, encode, load_class_names, rename
-from crossroads.data.readers._arrays import ArrayImages
+from crossroads.data.readers._sources import ArrayImages
 from crossroads.errors import DataError
 from crossroads.files.text import natural_key
 

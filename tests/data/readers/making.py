@@ -1,4 +1,4 @@
-"""Small labelled images on disk, as folders and as archives of them."""
+"""Small labelled images on disk, as folders and as archives of them, and the facts of a data set."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ import numpy as np
 from PIL import Image
 
 from crossroads.data.dataset import Dataset
+from crossroads.progress import Note
 
 
 def png(seed: int, suffix: str = ".png") -> bytes:
-    """An image of 5×4 px that differs for each seed."""
+    """Returns an image of 5×4 px that differs for each seed."""
     pixels = np.random.default_rng(seed).integers(0, 256, (5, 4, 3), dtype=np.uint8)
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, {".ppm": "PPM", ".jpg": "JPEG"}.get(suffix, "PNG"))
@@ -23,7 +24,7 @@ def png(seed: int, suffix: str = ".png") -> bytes:
 
 
 def write(folder: Path, files: Iterable[str] | dict[str, str | bytes]) -> Path:
-    """Files below `folder`: images where only names are given; a name with a slash at its end is an empty folder."""
+    """Writes files below `folder`: images if only names are given. A name with a slash at its end is an empty folder."""
     contents = files if isinstance(files, dict) else dict.fromkeys(files)
     for seed, (name, content) in enumerate(contents.items()):
         path = folder / name
@@ -37,7 +38,7 @@ def write(folder: Path, files: Iterable[str] | dict[str, str | bytes]) -> Path:
 
 
 def archive(folder: Path, kind: str) -> Path:
-    """The folder packed as "zip", "tar", "tar.gz" or "tar.xz", without itself as a wrapping folder."""
+    """Packs the contents of a folder as "zip", "tar", "tar.gz" or "tar.xz"."""
     path = folder.parent / f"{folder.name}.{kind}"
     entries = sorted(folder.rglob("*"))
     if kind == "zip":
@@ -52,10 +53,25 @@ def archive(folder: Path, kind: str) -> Path:
 
 
 def facts(dataset: Dataset) -> dict[str, object]:
-    """Everything that a reader decides, content included."""
+    """Returns everything that a reader decides, content included."""
     return {
         "rows": [dataset.row(row) for row in range(len(dataset))],
         "raw": [bytes(dataset.read(row)) for row in range(len(dataset))],
         "classes": dataset.classes,
         "notes": dataset.notes,
     }
+
+
+def codes(dataset: Dataset) -> list[str]:
+    """Returns the codes of a data set's notes, in their order."""
+    return [_note(note).code for note in dataset.notes]
+
+
+def figures(dataset: Dataset, code: str) -> list[dict[str, object]]:
+    """Returns the figures of each note with this code."""
+    return [_note(note).figures for note in dataset.notes if _note(note).code == code]
+
+
+def _note(note: str) -> Note:
+    assert isinstance(note, Note), note
+    return note

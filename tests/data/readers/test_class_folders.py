@@ -6,11 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from making import archive, facts, write
+from making import archive, codes, facts, figures, write
+from refusals import refused
 
 from crossroads.artifact import MANIFEST
 from crossroads.data.dataset import SPLITS
-from crossroads.data.readers import ARTIFACT, read
+from crossroads.data.readers import ARTIFACT, READERS, one_class_folder, read
 from crossroads.errors import DataError, ImageRefused
 
 KINDS = ("folder", "zip", "tar", "tar.gz", "tar.xz")
@@ -44,16 +45,16 @@ def test_split_folders(kind: str, words: tuple[str, str, str], tmp_path: Path) -
     names = [f"{train}/a/1.png", f"{train}/b/1.png", f"{validation}/b/2.png", f"{test}/a/3.png", f"{test}/c/3.png"]
     dataset = read(source(write(tmp_path / "d", names), kind))
     assert dataset.classes == ("a", "b", "c")
-    found = {(row.source, row.label, row.split) for row in map(dataset.row, range(len(dataset)))}
-    assert found == {
+    rows = {(row.source, row.label, row.split) for row in map(dataset.row, range(len(dataset)))}
+    assert rows == {
         (name, name.split("/")[1], split)
         for name, split in zip(names, ["train", "train", "validation", "test", "test"], strict=True)
     }
-    assert dataset.notes == (
-        "no images in train of class 'c'",
-        "no images in validation of classes 'a', 'c'",
-        "no images in test of class 'b'",
-    )
+    assert figures(dataset, "class-missing-in-split") == [
+        {"split": "train", "classes": ["c"]},
+        {"split": "validation", "classes": ["a", "c"]},
+        {"split": "test", "classes": ["b"]},
+    ]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -76,7 +77,7 @@ def test_a_class_may_be_called_train(tmp_path: Path) -> None:
     ]
 
 
-def test_what_is_left_out_is_said(tmp_path: Path) -> None:
+def test_what_is_ignored_beside_classes_is_noted(tmp_path: Path) -> None:
     names = dict.fromkeys(["a/1.png", "b/deep/2.png", "loose.png", "empty/"]) | {
         "a/notes.txt": "x",
         "b/list.xml": "x",
@@ -90,22 +91,23 @@ def test_what_is_left_out_is_said(tmp_path: Path) -> None:
         "1 image in subfolder 'deep' of class folders: counted as images of the class",
         "folders 'empty', 'texts' have no images and are not classes",
         "3 files without an image suffix ignored, such as a/notes.txt",
-    )
+    ), "the wording of these notes is what a user reads"
+    assert codes(dataset) == ["images-outside-folders", "images-in-subfolders", "empty-folders", "files-ignored"]
+    assert figures(dataset, "files-ignored") == [{"count": 3, "example": "a/notes.txt"}]
 
 
-def test_what_is_left_out_of_splits_is_said(tmp_path: Path) -> None:
+def test_what_is_ignored_beside_splits_is_noted(tmp_path: Path) -> None:
     names = ["train/a/1.png", "train/b/2.png", "test/3.png", "test/4.png", "more/a/5.png", "train/none/"]
-    assert read(write(tmp_path, names)).notes == (
-        "2 images in test/ ignored: no class folders in it, and no table of labels",
-        "1 image in more/ ignored: its name is not a split",
-        "folder 'none' has no images and is not a class",
-    )
+    dataset = read(write(tmp_path, names))
+    assert codes(dataset) == ["folder-without-labels", "folder-not-a-split", "empty-folders"]
+    assert figures(dataset, "folder-without-labels") == [{"count": 2, "folder": "test"}]
+    assert figures(dataset, "empty-folders") == [{"folders": ["none"]}]
 
 
-def test_twins_of_split_folders_count_once(tmp_path: Path) -> None:
+def test_copies_of_split_folders_count_once(tmp_path: Path) -> None:
     dataset = read(archive(write(tmp_path / "d", ["Train/a/1.png", "train/a/1.png", "Train/b/2.png", "train/b/2.png"]), "zip"))
     assert len(dataset) == 2
-    assert dataset.notes == ("train/ ignored: it holds the same files as Train/",)
+    assert figures(dataset, "copy-ignored") == [{"folder": "train", "original": "Train"}]
 
 
 def test_one_class_is_read(tmp_path: Path) -> None:
@@ -115,42 +117,44 @@ def test_one_class_is_read(tmp_path: Path) -> None:
 def test_a_file_that_is_gone_is_refused_by_name(tmp_path: Path) -> None:
     dataset = read(write(tmp_path, ["a/1.png", "b/2.png"]))
     (tmp_path / "a" / "1.png").unlink()
-    with pytest.raises(ImageRefused, match="No such file"):
+    with refused("file-unreadable", ImageRefused):
         dataset.read(0)
     assert dataset.read(1)
 
 
-def test_an_empty_folder(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"must hold labelled images; received no files; known layouts: .*train/<class>"):
+def test_an_empty_folder_is_refused_with_the_known_layouts(tmp_path: Path) -> None:
+    with refused("no-images", DataError, received="no files") as caught:
         read(tmp_path)
+    assert all(reader.LAYOUT in str(caught.value.hint) for reader in READERS if reader is not one_class_folder)
 
 
-def test_images_without_labels(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"no labels; received 2 images side by side.*folder of its own"):
+def test_flat_images_without_labels_are_refused(tmp_path: Path) -> None:
+    with refused("no-labels", DataError):
         read(write(tmp_path, ["1.png", "2.png"]))
 
 
-def test_unknown_data_says_what_was_seen(tmp_path: Path) -> None:
+def test_unknown_data_is_refused_with_the_types_of_its_files(tmp_path: Path) -> None:
     write(tmp_path, {"a/1.txt": "", "a/2.txt": "", "b.doc": "", "Makefile": ""})
-    with pytest.raises(DataError, match=r"no known layout.*received 2 \.txt, 1 \.doc, 1 without suffix; known layouts"):
+    with refused("unknown-layout", DataError, received="2 .txt, 1 .doc, 1 without suffix"):
         read(tmp_path)
 
 
-def test_an_archive_in_a_folder_is_pointed_at(tmp_path: Path) -> None:
+def test_an_archive_in_a_folder_is_suggested(tmp_path: Path) -> None:
     packed = archive(write(tmp_path / "d", ["a/1.png", "b/2.png"]), "zip")
-    with pytest.raises(DataError, match=r"give the archive itself: d\.zip"):
+    with refused("unknown-layout", DataError, hint="give the archive itself: d.zip"):
         read(write(tmp_path / "outer", {"d.zip": packed.read_bytes()}))
 
 
 def test_one_image_is_no_data_set(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="not one image"):
+    with refused("unknown-layout", DataError, received="1 .png"):
         read(write(tmp_path, ["1.png"]) / "1.png")
 
 
-def test_a_path_that_is_not_there(tmp_path: Path) -> None:
+def test_a_missing_path_is_refused_with_a_similar_one(tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
-    with pytest.raises(DataError, match=r"does not exist; did you mean '.*photos'"):
+    with pytest.raises(DataError) as caught:
         read(str(tmp_path / "photo"))
+    assert "photos" in str(caught.value.hint)
 
 
 @pytest.mark.parametrize("kind", ["zip", "tar.xz"])
@@ -173,23 +177,21 @@ def test_an_artifact_is_not_taken_for_arrays_of_images(tmp_path: Path) -> None:
     for name in ARTIFACT:
         (tmp_path / name).write_bytes(b"{}")
     np.save(tmp_path / "seen.npy", np.zeros((3, 16), np.uint8))
-    with pytest.raises(
-        DataError, match="received an artifact that fit wrote; give it to evaluate or predict, with images beside it"
-    ):
+    with refused("artifact-as-data", DataError):
         read(tmp_path)
     assert ARTIFACT == (MANIFEST, "model.keras")
 
 
-def test_a_logo_beside_the_only_folder_is_left_out_and_said(tmp_path: Path) -> None:
+def test_a_logo_beside_the_only_folder_is_ignored_with_a_note(tmp_path: Path) -> None:
     names = [f"data/{name}/{i}.png" for name in ("ant", "bee") for i in range(6)]
     dataset = read(write(tmp_path, [*names, "logo.svg"]))
     assert (dataset.classes, len(dataset)) == (("ant", "bee"), 12)
-    assert any("1 image beside" in note and "data/" in note for note in dataset.notes)
+    assert figures(dataset, "images-outside-folders") == [{"count": 1}]
 
 
 def test_captions_are_no_labels(tmp_path: Path) -> None:
     lines = "\n".join(f"{i}.png,a photo of thing {i % 3}" for i in range(9))
-    with pytest.raises(DataError, match="labels"):
+    with refused("no-label-column", DataError):
         read(write(tmp_path, {**dict.fromkeys(f"{i}.png" for i in range(9)), "metadata.csv": f"file_name,text\n{lines}\n"}))
 
 
@@ -199,7 +201,7 @@ def test_a_folder_of_icons_and_drawings_is_not_a_class(litter: str, tmp_path: Pa
         names = [f"{root}{name}/{n}.png" for name in ("oak", "elm") for n in range(3)] + [litter]
         dataset = read(write(tmp_path / f"at {root}", dict.fromkeys(names[:-1]) | {litter: "x"}))  # type: ignore[arg-type]
         assert dataset.classes == ("elm", "oak")
-        assert any("1 image in" in note and "not a class" in note for note in dataset.notes)
+        assert figures(dataset, "artwork-ignored") == [{"count": 1, "folder": litter.split("/")[0]}]
 
 
 def test_a_folder_of_a_format_of_photographs_stays_a_class(tmp_path: Path) -> None:
@@ -210,10 +212,10 @@ def test_a_folder_of_a_format_of_photographs_stays_a_class(tmp_path: Path) -> No
 def test_test_and_control_are_classes(tmp_path: Path) -> None:
     dataset = read(write(tmp_path, [f"{name}/{n}.png" for name in ("test", "control") for n in range(5)]))
     assert dataset.classes == ("control", "test")
-    assert any("read as the class 'test'" in note for note in dataset.notes)
+    assert figures(dataset, "class-named-like-split") == [{"folder": "test"}]
 
 
 @pytest.mark.parametrize("sizes", [{"test": 20, "control": 3}, {"test": 5, "cat": 5, "dog": 5}])
 def test_a_test_folder_that_may_hold_images_to_predict_is_refused(sizes: dict[str, int], tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"ambiguous.*to predict"):
+    with refused("ambiguous-layout", DataError):
         read(write(tmp_path, [f"{name}/{n}.png" for name, count in sizes.items() for n in range(count)]))

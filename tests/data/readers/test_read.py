@@ -1,4 +1,4 @@
-"""The way in: whatever the layout, a folder and every archive of it are the same data set."""
+"""`read`: a folder and every archive of it give the same data set, and class names are applied."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from making import archive, facts, png, write
 
-from crossroads.data.readers import READERS, read
+from crossroads.data.readers import read
 from crossroads.errors import DataError
 
 components = (
@@ -27,7 +27,7 @@ components = (
     kind=st.sampled_from(["zip", "tar", "tar.gz", "tar.xz"]),
 )
 @settings(max_examples=60, deadline=None)
-def test_a_tree_is_the_same_loose_and_packed(wrap: list[str], files: set[tuple[str, str, str]], splits: bool, kind: str) -> None:
+def test_a_folder_and_its_archive_are_the_same(wrap: list[str], files: set[tuple[str, str, str]], splits: bool, kind: str) -> None:
     files |= {(split, "k", "1") for split, _, _ in {*files, ("train", "", "")}}  # splits without a class in common are refused
     names = {"/".join([*wrap, *([split or "train"] if splits else []), label, f"{stem}.png"]) for split, label, stem in files}
     with tempfile.TemporaryDirectory() as place:
@@ -50,13 +50,8 @@ def test_class_names_from_a_file_a_mapping_or_a_list(tmp_path: Path) -> None:
 
 
 def test_class_names_must_cover_the_labels() -> None:
-    with pytest.raises(DataError, match=r"label '5'.*0 to 4"):
+    with pytest.raises(DataError, match="label '5'"):
         read((np.zeros((2, 4, 4), np.uint8), [1, 5]), class_names=["a", "b", "c", "d", "e"])
-
-
-def test_readers_have_names_of_their_own() -> None:
-    assert len({reader.name for reader in READERS}) == len(READERS)
-    assert all(reader.layout for reader in READERS)
 
 
 @pytest.mark.parametrize("kind", ["zip", "tar", "tar.xz"])
@@ -78,7 +73,7 @@ def test_arrays_and_pickles_inside_archives(kind: str, tmp_path: Path) -> None:
         assert facts(dataset) == facts(read(folder))
 
 
-def test_the_zip_that_numpy_writes_is_known_without_its_suffix(tmp_path: Path) -> None:
+def test_an_npz_is_recognised_without_its_suffix(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", x=np.zeros((2, 4, 4), np.uint8), y=[0, 1])
     (tmp_path / "a.npz").rename(tmp_path / "a.zip")
     assert read(tmp_path / "a.zip").classes == ("0", "1")

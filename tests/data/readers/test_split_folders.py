@@ -1,13 +1,15 @@
-"""Split folders however they are called, and what may look like one."""
+"""Split folders under many names, and folders that only look like splits."""
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from pathlib import Path
 
 import pytest
 from layout_list import images, table, trees
-from making import write
+from making import codes, figures, write
+from refusals import refused
 
 from crossroads.data.dataset import TEST, TRAIN, VALIDATION, Dataset
 from crossroads.data.readers import read
@@ -44,7 +46,7 @@ def counts(dataset: Dataset) -> dict[str, int]:
         ("", None),
     ],
 )
-def test_the_split_that_a_name_speaks_of(name: str, split: int | None) -> None:
+def test_the_split_that_a_name_mentions(name: str, split: int | None) -> None:
     assert split_in(name) == split
 
 
@@ -64,18 +66,18 @@ def test_words_of_a_name() -> None:
         ("fit_train", "final_test"),
     ],
 )
-def test_folders_that_say_a_split_among_other_words(train: str, test: str, tmp_path: Path) -> None:
+def test_folders_that_name_a_split_among_other_words(train: str, test: str, tmp_path: Path) -> None:
     dataset = read(write(tmp_path, trees(f"{train}/", f"{test}/", classes=KINDS)))
     assert dataset.classes == ("elm", "oak")
     assert sorted(counts(dataset).values()) == [6, 6]
     assert counts(dataset)["train"] == 6
 
 
-def test_how_an_unusual_name_is_read_is_said(tmp_path: Path) -> None:
-    assert read(write(tmp_path, trees("plants_train/", "plants_dev/"))).notes == (
-        "plants_dev/ is read as validation",
-        "plants_train/ is read as train",
-    )
+def test_how_an_unusual_name_is_read_is_noted(tmp_path: Path) -> None:
+    assert figures(read(write(tmp_path, trees("plants_train/", "plants_dev/"))), "folder-read-as-split") == [
+        {"folder": "plants_dev", "split": "validation"},
+        {"folder": "plants_train", "split": "train"},
+    ]
 
 
 @pytest.mark.parametrize(
@@ -87,25 +89,26 @@ def test_how_an_unusual_name_is_read_is_said(tmp_path: Path) -> None:
         ("dev board", "test bench", "vice"),
     ],
 )
-def test_classes_may_be_called_like_splits(names: tuple[str, ...], tmp_path: Path) -> None:
+def test_classes_may_have_names_like_splits(names: tuple[str, ...], tmp_path: Path) -> None:
     dataset = read(write(tmp_path, trees("", classes=names)))
     assert set(dataset.classes) == set(names)
     assert dataset.splits is None
 
 
-def test_a_class_called_train_that_holds_folders_is_read_as_a_class_where_the_others_are(tmp_path: Path) -> None:
+def test_a_class_called_train_may_hold_folders(tmp_path: Path) -> None:
     dataset = read(write(tmp_path, images("tram/{}.jpg", "ferry/{}.jpg", "train/steam/{}.jpg")))
     assert dataset.classes == ("ferry", "train", "tram")
 
 
 def test_a_folder_that_may_be_a_split_or_a_class_is_refused_with_both(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"ambiguous: train/ is the split train.*; or ferry, train, tram are the cl"):
+    with refused("ambiguous-layout", DataError) as caught:
         read(write(tmp_path, images("tram/red/{}.jpg", "ferry/big/{}.jpg", "train/steam/{}.jpg")))
+    assert re.search(r"train/ is the split train.*; or ferry, train, tram are the classes", caught.value.rule)
 
 
 @pytest.mark.parametrize("names", [("train", "test"), ("training", "val", "test"), ("photos_train", "photos_test"), ("train",)])
 def test_flat_split_folders_are_no_classes(names: tuple[str, ...], tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"no labels; received 3 images in .* with no class folders in .*path and label"):
+    with refused("no-labels", DataError):
         read(write(tmp_path, images(*(f"{name}/x{{}}.jpg" for name in names))))
 
 
@@ -114,17 +117,19 @@ def test_a_folder_of_unlabelled_images_below_test_is_no_class(name: str, tmp_pat
     dataset = read(write(tmp_path, trees("train/", "val/") | images(f"test/{name}/{{}}.jpg", n=7)))
     assert dataset.classes == ("cat", "dog")
     assert counts(dataset) == {"train": 6, "validation": 6}
-    assert any("7 images in test/" in note and "ignored" in note for note in dataset.notes)
+    assert [note.get("count") for code in ("not-a-training-class", "folder-without-labels") for note in figures(dataset, code)] == [
+        7
+    ]
 
 
 def test_a_folder_of_unlabelled_images_beside_the_classes_of_test_is_no_class(tmp_path: Path) -> None:
     dataset = read(write(tmp_path, trees("train/", "test/") | images("test/unknown/{}.jpg")))
     assert dataset.classes == ("cat", "dog")
-    assert any("3 images in test/unknown ignored" in note for note in dataset.notes)
+    assert figures(dataset, "not-a-training-class") == [{"count": 3, "folder": "test/unknown"}]
 
 
 def test_splits_without_a_class_in_common_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"in common; received classes 'cat', 'dog' in train and classes 'cats', 'dogs' in test"):
+    with refused("no-common-class", DataError):
         read(write(tmp_path, trees("train/") | trees("test/", classes=("cats", "dogs"))))
 
 
@@ -136,36 +141,36 @@ def test_splits_below_each_class(tmp_path: Path) -> None:
 
 
 def test_two_sets_of_the_same_classes_are_refused_with_both_readings(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"ambiguous: folders 'north', 'south' are the classes; or folders 'elm', 'oak' in each"):
+    with refused("ambiguous-layout", DataError) as caught:
         read(write(tmp_path, trees("north/", "south/", classes=KINDS)))
-
-
-def test_two_sets_of_the_same_classes_may_be_splits_and_the_message_says_how_to_name_them(tmp_path: Path) -> None:
-    with pytest.raises(DataError) as caught:
-        read(write(tmp_path, trees("uptown/", "downtown/", classes=KINDS)))
-    assert all(word in str(caught.value.hint) for word in ("train/", "test/", "--test"))
+    assert re.search(r"'north', 'south' are the classes; or folders 'elm', 'oak' in each", caught.value.rule)
+    assert "train/ and test/" in str(caught.value.hint)
+    assert "DATA and the other as --test" in caught.value.text({"data": "DATA", "test": "--test"}.__getitem__)
 
 
 def test_a_folder_with_the_classes_of_the_splits_beside_them_may_be_a_split(tmp_path: Path) -> None:
-    notes = read(write(tmp_path, trees("train/", "final/") | images("others/fog/{}.jpg", "others/cat/{}.jpg"))).notes
-    told = {note.partition(" ignored")[0].rpartition(" in ")[2]: "--test" in note for note in notes if "is not a split" in note}
-    assert told == {"final/": True, "others/": False}
+    dataset = read(write(tmp_path, trees("train/", "final/") | images("others/fog/{}.jpg", "others/cat/{}.jpg")))
+    assert {note["folder"]: note["like_split"] for note in figures(dataset, "folder-not-a-split")} == {
+        "final": True,
+        "others": False,
+    }
 
 
-def test_splits_inside_one_of_several_folders_are_pointed_at(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"plants/ holds the splits .*; give plants/ itself"):
+def test_splits_inside_one_of_several_folders_are_suggested(tmp_path: Path) -> None:
+    with refused("ambiguous-layout", DataError, hint="give plants/ itself"):
         read(write(tmp_path, trees("plants/train/", "plants/test/") | images("pictures of us/{}.jpg")))
 
 
 @pytest.mark.parametrize("names", [("images",), ("imgs", "masks"), ("photos_01", "photos_02"), ("part1/images", "part2/images")])
 def test_folders_that_only_hold_images_are_no_classes(names: tuple[str, ...], tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="have no labels; received 3 images in"):
+    with refused("no-labels", DataError):
         read(write(tmp_path, images(*(f"{name}/x{{}}.jpg" for name in names))))
 
 
-def test_labels_in_the_names_of_files_are_pointed_at(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"names of the files may hold the labels \(elm, oak\)"):
+def test_labels_in_the_names_of_files_are_suggested(tmp_path: Path) -> None:
+    with refused("no-labels", DataError) as caught:
         read(write(tmp_path, images("oak_{}.jpg", "elm_{}.jpg", n=5)))
+    assert "(elm, oak)" in str(caught.value.hint)
 
 
 def test_a_table_in_a_split_folder_labels_its_images(tmp_path: Path) -> None:
@@ -174,33 +179,34 @@ def test_a_table_in_a_split_folder_labels_its_images(tmp_path: Path) -> None:
     dataset = read(write(tmp_path, files))
     assert counts(dataset) == {"train": 6, "test": 3}
     assert dataset.groups is not None
-    assert any("3 images in test/ ignored: not in test/truth.csv" in note for note in dataset.notes)
+    assert figures(dataset, "images-not-in-table") == [{"count": 3, "folder": "test/", "tables": "test/truth.csv"}]
 
 
 @pytest.mark.parametrize("inside", ["", "unknown/"])
 def test_a_test_folder_beside_class_folders_is_refused_with_both_readings(inside: str, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"ambiguous: test/ is the class 'test'; or it holds images to predict; move test/ away"):
+    with refused("ambiguous-layout", DataError) as caught:
         read(write(tmp_path, trees("", classes=KINDS) | images(f"test/{inside}{{}}.jpg")))
+    assert re.search(r"test/ is the class 'test'; or it holds images to predict", caught.value.rule)
 
 
 @pytest.mark.parametrize("name", ["images", "masks", "unlabeled"])
-def test_a_class_whose_name_says_that_it_is_none_is_said(name: str, tmp_path: Path) -> None:
+def test_a_class_whose_name_suggests_that_it_is_none_is_noted(name: str, tmp_path: Path) -> None:
     dataset = read(write(tmp_path, trees("", classes=(*KINDS, name))))
     assert name in dataset.classes
-    assert any(repr(name) in note and "read as a class" in note for note in dataset.notes)
+    assert figures(dataset, "unlikely-classes") == [{"folders": [name]}]
 
 
 def test_a_folder_of_images_that_only_another_split_has_is_no_class(tmp_path: Path) -> None:
     dataset = read(write(tmp_path, trees("train/", "val/", classes=KINDS) | images("val/images/{}.jpg")))
     assert dataset.classes == ("elm", "oak")
-    assert any("3 images in val/images ignored" in note for note in dataset.notes)
+    assert figures(dataset, "not-a-training-class") == [{"count": 3, "folder": "val/images"}]
 
 
 def test_a_table_beside_the_folders_labels_the_split_without_class_folders(tmp_path: Path) -> None:
     files = trees("train/") | images("test/x{}.jpg") | {"Test.csv": table("id,class", "x0,cat", "x2,dog")}
     dataset = read(write(tmp_path, files))
     assert counts(dataset) == {"train": 6, "test": 2}
-    assert any("1 image in test/ ignored: not in Test.csv" in note for note in dataset.notes)
+    assert figures(dataset, "images-not-in-table") == [{"count": 1, "folder": "test/", "tables": "Test.csv"}]
 
 
 def test_a_table_of_all_images_of_a_split_wins_over_its_folders(tmp_path: Path) -> None:
@@ -211,13 +217,14 @@ def test_a_table_of_all_images_of_a_split_wins_over_its_folders(tmp_path: Path) 
     )
     assert dataset.classes == ("blurred", "sharp")
     assert counts(dataset) == {"train": 6, "test": 6}
-    assert "the folders in train/ are not used as classes" in dataset.notes
+    assert "folders-not-classes" in codes(dataset)
 
 
 def test_tables_in_folders_that_name_no_split_are_refused_with_both_readings(tmp_path: Path) -> None:
     rows = table("filename,label", "0.jpg,sharp", "1.jpg,blurred")
-    with pytest.raises(DataError, match=r"folders 'north', 'south' are the classes; or north/labels\.csv gives the labels"):
+    with refused("ambiguous-layout", DataError) as caught:
         read(write(tmp_path, images("north/{}.jpg", "south/{}.jpg") | {"north/labels.csv": rows, "south/labels.csv": rows}))
+    assert re.search(r"'north', 'south' are the classes; or north/labels\.csv gives the labels", caught.value.rule)
 
 
 def test_one_folder_with_a_split_among_its_words_only_wraps_the_classes(tmp_path: Path) -> None:
@@ -230,5 +237,5 @@ def test_files_missing_from_a_table_beside_a_split_folder_are_counted(tmp_path: 
     files = (
         trees("train/") | images("test/x{}.jpg", n=2) | {"Test.csv": table("file,class", *(f"test/x{n}.jpg,cat" for n in range(3)))}
     )
-    with pytest.raises(DataError, match="1 of the 3 files in the table does not exist"):
+    with refused("missing-files", DataError):
         read(write(tmp_path, files))

@@ -1,96 +1,99 @@
-"""One reader a format, told apart by looking; `read` is the way in."""
+"""Readers: labelled images in any layout become one `Dataset`. `read` is the entry point.
+
+To add a format, write one module here with three names, `cifar.py` for example::
+
+    LAYOUT = "CIFAR's data_batch_1 … with batches.meta"   # one line; an error lists it among the known layouts
+
+    def recognises(listing: Listing) -> bool:  # looks at names, and at the first bytes of few files
+    def read(listing: Listing) -> Dataset:     # decodes no image; Dataset.notes say what is ignored
+
+Then add the module to `READERS` below, one `Layout` to ``tests/data/readers/layout_list.py`` and its row to the table at the end of
+``docs/reference/layouts.md``. A format that is known but not read is a line in `unsupported.UNSUPPORTED`.
+
+Modules with an underscore are what readers share:
+
+- `_listing`: the names below one folder of a directory tree or an archive;
+- `_folder_names`, `_top_folders`: which names mean a split, a mere container, masks;
+- `_folder_notes`, `_folder_refusals`: what is said about folders, and which folders are refused;
+- `_sheets`, `_columns`, `_tables`, `_table_images`, `_table_reading`: from a file of rows to labelled images;
+- `_image_lookup`: from what a row says to a file; `_listed_splits`: lists of paths that give splits;
+- `_arrays`: from named arrays to a data set; `_labelled`, `_sources`: rows and images before they are a data set.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Protocol
 
 from crossroads.data.dataset import Dataset
 from crossroads.data.labels import load_class_names, rename
 from crossroads.data.readers import (
-    _tables as tables,
-)
-from crossroads.data.readers import (
     cifar,
+    class_folders,
     gtsrb,
+    gtsrb_kaggle,
     idx,
     memory,
     npy,
+    npz,
+    one_class_folder,
     parquet,
     pickles,
     split_folders,
+    table,
+    webdataset,
 )
-from crossroads.data.readers import (
-    class_folders as folders,
-)
-from crossroads.data.readers import (
-    table as _choice,
-)
-from crossroads.data.readers import (
-    webdataset as shards,
-)
-from crossroads.data.readers._listing import View, described, is_image_name, suffix_of, views
-from crossroads.data.readers.unsupported import hint_for
+from crossroads.data.readers._folder_notes import artwork_ignored, images_outside
+from crossroads.data.readers._folder_refusals import refuse_flat_images
+from crossroads.data.readers._listing import Listing, described, is_image_name, suffix_of
+from crossroads.data.readers.unsupported import unsupported_hint
 from crossroads.errors import DataError
 from crossroads.files.byte_ranges import ByteRange
-from crossroads.files.text import plural, printable, were
+from crossroads.files.text import printable
 from crossroads.files.trees import Folder, detect_kind, existing, open_archive
+from crossroads.progress import Note
 
 ClassNames = str | os.PathLike[str] | Mapping[int, str] | Sequence[str]
 
 
-@dataclass(frozen=True, slots=True)
-class Reader:
-    """One layout of labelled images.
+class Reader(Protocol):
+    """One layout of labelled images: a module with these names."""
 
-    Attributes:
-        name: What to call it.
-        layout: What it looks like, for the error that lists what is known.
-        recognises: Whether a view holds it. Looks at names, and at the first bytes of few files.
-        read: Makes the data set; decodes no image.
-        splits_by_lists: Whether lists of paths, such as ``train.txt``, may give the splits.
-    """
+    LAYOUT: str
 
-    name: str
-    layout: str
-    recognises: Callable[[View], object]
-    read: Callable[[View], Dataset]
-    splits_by_lists: bool = False
+    def recognises(self, listing: Listing, /) -> bool:
+        """Returns whether a listing has this layout."""
+        ...
+
+    def read(self, listing: Listing, /) -> Dataset:
+        """Returns the data set."""
+        ...
 
 
-READERS = (
-    Reader("gtsrb", "GTSRB's Final_Training and Final_Test with their GT-*.csv", gtsrb.is_official, gtsrb.read_official),
-    Reader("gtsrb-kaggle", "Kaggle's GTSRB: Train/<class>/*.png and Test.csv", gtsrb.is_kaggle, gtsrb.read_kaggle),
-    Reader("cifar", "CIFAR's data_batch_1 … with batches.meta", cifar.is_cifar, cifar.read_cifar),
-    Reader("idx", "MNIST's train-images-idx3-ubyte with its labels", idx.idx_files, idx.read_idx),
-    Reader("webdataset", "tar archives of 000.jpg with 000.cls", shards.has_labels, shards.read_shards),
-    Reader("table", "a CSV, TSV or JSON lines with the columns path and label", _choice.table_wins, tables.read_tables),
-    Reader(
-        "split-folders",
-        "train/<class>/<image> with val/ and test/",
-        split_folders.has_split_folders,
-        split_folders.read_split_folders,
-    ),
-    Reader("class-folders", "<class>/<image>", folders.has_several_class_folders, folders.read_class_folders, splits_by_lists=True),
-    Reader("parquet", "Parquet with the columns image and label", parquet.parquet_files, parquet.read_parquet),
-    Reader("pickle", "a pickled dict of features and labels", pickles.pickles, pickles.read_pickles),
-    Reader("npz", "an .npz of features and labels", npy.npz_files, npy.read_npz),
-    Reader("npy", "X.npy with y.npy", npy.npy_files, npy.read_npy),
-    Reader(
-        "one-class-folder",
-        "<class>/<image>, a single class",
-        folders.has_class_folder,
-        folders.read_class_folders,
-        splits_by_lists=True,
-    ),
+READERS: tuple[Reader, ...] = (
+    gtsrb,
+    gtsrb_kaggle,
+    cifar,
+    idx,
+    webdataset,
+    table,
+    split_folders,
+    class_folders,
+    parquet,
+    pickles,
+    npz,
+    npy,
+    one_class_folder,
 )
-"""Every layout that is read; the first one that recognises the data wins, so the specific ones come first."""
-
+"""Every layout that is read. The first reader that recognises the data wins, so specific layouts come first."""
 
 ARTIFACT = ("crossroads.json", "model.keras")
-"""Files by which a folder that `fit` wrote is known, whose arrays are no images."""
+"""Files that identify a folder written by `fit`. Its arrays are no images."""
+
+_ARCHIVE_SUFFIXES = (".zip", ".tar", ".gz", ".tgz", ".xz", ".bz2")
 
 
 def read(source: object, *, class_names: ClassNames | None = None) -> Dataset:
@@ -109,16 +112,15 @@ def read(source: object, *, class_names: ClassNames | None = None) -> Dataset:
             one name per line, numbered from 0.
 
     Returns:
-        The data set; its `notes` say what was ignored and why.
+        The data set. Its `notes` say what was ignored and why.
 
     Raises:
-        DataError: An unknown or ambiguous layout, a bad row, a missing, hostile or broken file;
-            says what was found.
+        DataError: The layout is unknown or ambiguous, a row is malformed, or a file is missing, hostile or damaged.
         MissingExtraError: Parquet without pyarrow.
     """
     dataset = _read(source)
     if not len(dataset):
-        raise DataError(f"{dataset.origin} must hold at least one labelled image", received="0 images", hint=_known())
+        raise _no_images(dataset.origin, "0 images")
     if class_names is None:
         return dataset
     return rename(dataset, load_class_names(class_names) if isinstance(class_names, (str, os.PathLike)) else class_names)
@@ -127,60 +129,72 @@ def read(source: object, *, class_names: ClassNames | None = None) -> Dataset:
 def _read(source: object) -> Dataset:
     if isinstance(source, Dataset):
         return source
-    if isinstance(source, (str, os.PathLike)):
-        view = _first_view(Path(os.fspath(source)))
-        dataset = _recognised(view)
-        notes = view.tree.repeat_notes() if isinstance(view.tree, Folder) else []
-        return replace(dataset, notes=(*dataset.notes, *notes)) if notes else dataset
-    return memory.read_memory(source)
+    if not isinstance(source, (str, os.PathLike)):
+        return memory.read_memory(source)
+    listing = _listing_of(Path(os.fspath(source)))
+    dataset = _read_listing(listing)
+    notes = listing.tree.repeat_notes() if isinstance(listing.tree, Folder) else []
+    return replace(dataset, notes=(*dataset.notes, *notes))
 
 
-def _first_view(path: Path) -> View:
-    """A folder or an archive with all its names, or a single file."""
+def _listing_of(path: Path) -> Listing:
+    """Returns the listing of a folder or an archive, or of a single file."""
     place, origin = existing(path), printable(str(path))
     if place.is_dir():
         folder = Folder(place)
-        return View(folder, "", folder.names(), origin)
-    span = ByteRange.from_path(place)
-    kind = detect_kind(span)
+        return Listing(folder, "", folder.names(), origin)
+    file = ByteRange.from_path(place)
+    kind = detect_kind(file)
     if suffix_of(place.name) != ".npz" and kind in ("zip", "tar", "gz", "bz2", "xz"):
-        tree = open_archive(span, kind, origin)
-        return View(tree, "", tree.names(), origin)
-    return View(Folder(place.parent, place.name), "", [printable(place.name)], origin, single=True, kind=kind)
+        tree = open_archive(file, kind, origin)
+        return Listing(tree, "", tree.names(), origin)
+    return Listing(Folder(place.parent, place.name), "", [printable(place.name)], origin, single=True, kind=kind)
 
 
-def _recognised(first: View) -> Dataset:
-    if not first.names:
-        raise DataError(f"{first.origin} must hold labelled images", received="no files", hint=_known())
-    if set(ARTIFACT) <= set(first.names) and not any("/" in name for name in first.names):
-        hint = "give it to evaluate or predict, with images beside it"
-        raise DataError(f"{first.origin} must hold labelled images", received="an artifact that fit wrote", hint=hint)
-    levels = list(views(first))
+def _read_listing(listing: Listing) -> Dataset:
+    if not listing.names:
+        raise _no_images(listing.origin, "no files")
+    if set(ARTIFACT) <= set(listing.names) and not any("/" in name for name in listing.names):
+        raise DataError(
+            f"{listing.origin} must hold labelled images",
+            code="artifact-as-data",
+            received="an artifact that fit wrote",
+            hint="give it to evaluate or predict, with images beside it",
+        )
+    levels = list(listing.levels())
     for reader in READERS:
-        for view in levels:
-            if reader.recognises(view):
-                dataset = reader.read(view)
-                if reader.splits_by_lists:
-                    dataset = _choice.with_listed_splits(levels, dataset)
-                return replace(dataset, notes=(*first.notes, *_ignored_above(levels, view), *dataset.notes))
-    hint = _known()
-    if first.single and is_image_name(first.names[0]):
+        for depth, level in enumerate(levels):
+            if reader.recognises(level):
+                dataset = reader.read(level)
+                return replace(dataset, notes=(*listing.notes, *_notes_above(levels[: depth + 1]), *dataset.notes))
+    raise _unknown_layout(listing, levels[-1])
+
+
+def _notes_above(levels: Sequence[Listing]) -> list[Note]:
+    """Returns notes on images beside the last of these levels, each of which wraps the next."""
+    *wrapping, last = levels
+    notes = [note for level in wrapping for note in images_outside(level.loose, f"beside the folder {last.root}")]
+    return notes + [note for level in levels for note in artwork_ignored(level)]
+
+
+def _unknown_layout(listing: Listing, innermost: Listing) -> DataError:
+    """Returns the refusal of data that no reader recognises."""
+    archives = [name for name in listing.names if suffix_of(name) in _ARCHIVE_SUFFIXES]
+    if listing.single and is_image_name(listing.names[0]):
         hint = "give the folder that holds the class folders, not one image"
-    elif packed := [name for name in first.names if suffix_of(name) in (".zip", ".tar", ".gz", ".tgz", ".xz", ".bz2")]:
-        hint = f"give the archive itself: {packed[0]}"
+    elif archives:
+        hint = f"give the archive itself: {archives[0]}"
     else:
-        folders.refuse_unlabelled(levels[-1])
-        hint = hint_for(first) or hint
-    raise DataError(f"no known layout of labelled images in {first.origin}", received=described(first.names), hint=hint)
+        refuse_flat_images(innermost)
+        hint = unsupported_hint(listing) or _known_layouts()
+    rule = f"no known layout of labelled images in {listing.origin}"
+    return DataError(rule, code="unknown-layout", received=described(listing.names), hint=hint)
 
 
-def _ignored_above(levels: Sequence[View], view: View) -> list[str]:
-    """Notes on images that lie beside what was read, at its level and above."""
-    until = levels.index(view)
-    loose = [level.loose for level in levels[:until] if level.loose]
-    beside = [f"{plural(count, 'image')} beside the folder {view.root} {were(count)} ignored" for count in loose]
-    return beside + [note for level in levels[: until + 1] for note in folders.drawings(level)]
+def _no_images(origin: str, received: str) -> DataError:
+    rule = f"{origin} must hold at least one labelled image"
+    return DataError(rule, code="no-images", received=received, hint=_known_layouts())
 
 
-def _known() -> str:
-    return "known layouts: " + "; ".join(reader.layout for reader in READERS[:-1])
+def _known_layouts() -> str:
+    return "known layouts: " + "; ".join(reader.LAYOUT for reader in READERS if reader is not one_class_folder)

@@ -1,114 +1,36 @@
-"""Images and labels that are arrays, and how to tell images from labels among named arrays."""
+"""Images and labels that are arrays: how to find them among named arrays, and how to make a data set of them."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from crossroads.data.dataset import NO_SPLIT, TEST, TRAIN, VALIDATION, Dataset, ImageSource, MemorySource
+from crossroads.data.dataset import NO_SPLIT, TEST, TRAIN, VALIDATION, Dataset, ImageSource
 from crossroads.data.labels import DatasetBuilder, encode
-from crossroads.data.pictures import SAMPLE, Convert, conversion, not_an_array, range_note, source_of, value_range
+from crossroads.data.pictures import SAMPLE, conversion, not_an_array, range_note, value_range
+from crossroads.data.readers._sources import ArrayImages, ListImages, joined
 from crossroads.errors import DataError
-from crossroads.files.text import printable
+from crossroads.progress import Note
 
 IMAGE_KEYS = ("features", "images", "data", "x")
 LABEL_KEYS = ("labels", "label", "targets", "y")
-_SPLIT_PREFIXES = ((TRAIN, ("train",)), (VALIDATION, ("validation", "valid", "val")), (TEST, ("test",)))
+_SPLIT_WORDS = ((TRAIN, ("train",)), (VALIDATION, ("validation", "valid", "val")), (TEST, ("test",)))
 
 T = TypeVar("T")
 Pair = tuple[int, str, T, T]
-"""Split, what to call the images, images, labels."""
-
-
-class ArrayImages:
-    """Images that are rows of one array, turned into uint8 one at a time, so that a large array is not copied."""
-
-    def __init__(self, pixels: NDArray[np.generic], convert: Convert | None, name: str) -> None:
-        self._pixels = pixels
-        self._convert = convert
-        self._name = name
-
-    def __len__(self) -> int:
-        return len(self._pixels)
-
-    def name(self, index: int) -> str:
-        """Such as ``features[12]``."""
-        return f"{self._name}[{index}]"
-
-    def picture(self, index: int) -> object:
-        """One image as it was given."""
-        return self._pixels[index]
-
-    def read(self, index: int) -> bytes | NDArray[np.uint8]:
-        """The pixels, uint8 (height, width[, channels])."""
-        row = self._pixels[index]
-        return self._convert(row) if self._convert else row
-
-
-class ListImages:
-    """Images of their own kinds and sizes."""
-
-    def __init__(self, images: Sequence[object], name: str) -> None:
-        self._images = images
-        self._name = name
-
-    def __len__(self) -> int:
-        return len(self._images)
-
-    def name(self, index: int) -> str:
-        """The path of a file; else such as ``images[12]``."""
-        image = self._images[index]
-        return printable(str(image)) if isinstance(image, (str, os.PathLike)) else f"{self._name}[{index}]"
-
-    def picture(self, index: int) -> object:
-        """One image as it was given."""
-        return self._images[index]
-
-    def read(self, index: int) -> bytes | NDArray[np.uint8]:
-        """The encoded file, or the pixels, uint8 (height, width[, channels]). Raises ImageRefused where it is no image."""
-        return source_of(self._images[index])
-
-
-class Joined:
-    """Several sources one after the other."""
-
-    def __init__(self, parts: Sequence[ImageSource]) -> None:
-        self._parts = parts
-        self._ends = np.cumsum([len(part) for part in parts])
-
-    def __len__(self) -> int:
-        return int(self._ends[-1])
-
-    def _place(self, index: int) -> tuple[ImageSource, int]:
-        part = int(np.searchsorted(self._ends, index, side="right"))
-        return self._parts[part], index - (int(self._ends[part - 1]) if part else 0)
-
-    def name(self, index: int) -> str:
-        """As the part calls it."""
-        source, inner = self._place(index)
-        return source.name(inner)
-
-    def picture(self, index: int) -> object:
-        """One image as it was given; None where its part is files."""
-        source, inner = self._place(index)
-        return source.picture(inner) if isinstance(source, MemorySource) else None
-
-    def read(self, index: int) -> bytes | NDArray[np.uint8]:
-        """As the part reads it."""
-        source, inner = self._place(index)
-        return source.read(inner)
+"""Split, name of the images, images, labels."""
+Images = ArrayImages | ListImages
 
 
 def array_images(pixels: NDArray[np.generic], name: str) -> ArrayImages:
-    """Images of one array, without copying it.
+    """Returns the images of one array, without copying it.
 
     Args:
         pixels: (n, height, width) or (n, height, width, 1, 3 or 4), of a type that `pictures.conversion` knows.
-        name: What to call the array in a message.
+        name: What messages call the array.
 
     Raises:
         DataError: Another shape, type or range, a NaN, or images without pixels.
@@ -118,85 +40,84 @@ def array_images(pixels: NDArray[np.generic], name: str) -> ArrayImages:
 
 
 def _check_shape(shape: tuple[int, ...], name: str) -> None:
-    good = len(shape) == 3 or (len(shape) == 4 and shape[3] in (1, 3, 4))
-    if not good:
+    """Raises `DataError` if an array cannot be images."""
+    received = f"shape {shape}"
+    if not (len(shape) == 3 or (len(shape) == 4 and shape[3] in (1, 3, 4))):
         hint = None
         if len(shape) == 4 and shape[1] in (1, 3, 4):
             hint = "move the channels last: images.transpose(0, 2, 3, 1)"
-        elif len(shape) == 2 and (side := round(shape[1] ** 0.5)) ** 2 == shape[1]:
-            hint = f"give the images their shape: images.reshape(-1, {side}, {side})"
-        raise DataError(
-            f"{name} must have shape (n, height, width) or (n, height, width, 1, 3 or 4)", received=f"shape {shape}", hint=hint
-        )
+        elif len(shape) == 2 and (size := round(shape[1] ** 0.5)) ** 2 == shape[1]:
+            hint = f"give the images their shape: images.reshape(-1, {size}, {size})"
+        rule = f"{name} must have shape (n, height, width) or (n, height, width, 1, 3 or 4)"
+        raise DataError(rule, code="image-shape", received=received, hint=hint)
     if len(shape) == 3 and shape[2] in (1, 3, 4) and shape[1] > 8 and shape[0] > 8:
-        hint = "give one image as images[np.newaxis]; really (n, height, width)? then add a channel: images[..., np.newaxis]"
-        raise DataError(f"{name} looks like a single image", received=f"shape {shape}", hint=hint)
+        hint = (
+            "give a single image as images[np.newaxis]; if the shape is really (n, height, width), "
+            "add a channel: images[..., np.newaxis]"
+        )
+        raise DataError(f"{name} looks like a single image", code="single-image", received=received, hint=hint)
     if shape[0] and 0 in shape:
-        raise DataError(f"images of {name} must have pixels", received=f"shape {shape}")
+        raise DataError(f"images of {name} must have pixels", code="no-pixels", received=received)
 
 
-def from_pairs(
+def dataset_of_pairs(
     pairs: Sequence[Pair[object]],
     origin: str,
-    notes: Sequence[str] = (),
+    notes: Sequence[Note] = (),
     *,
-    source: Callable[[object, str], ArrayImages | ListImages] | None = None,
-    sides: Sequence[int] | None = None,
+    source: Callable[[object, str], Images] | None = None,
+    splits: Sequence[int] | None = None,
     groups: Sequence[Hashable] | None = None,
 ) -> Dataset:
-    """The data set of several (split, name, images, labels), their classes united by name.
+    """Returns the data set of several (split, name, images, labels). Classes are matched by name.
 
     Args:
         pairs: At least one.
-        origin: What to call them all.
-        notes: What the reader has to say of them.
-        source: Makes the images of what stands for them and its name; `array_source` by default, which reads nothing but numbers.
-        sides: The split of each image of a single pair.
-        groups: The group of each image of a single pair, or None for those that stand alone.
+        origin: What messages call all of them.
+        notes: Notes of the reader.
+        source: Makes an image source of images and their name. `numeric_images` by default, which reads only numbers.
+        splits: The split of each image of a single pair.
+        groups: The group of each image of a single pair, or None for an image that stands alone.
     """
-    rows, sources, odd = DatasetBuilder(), list[ImageSource](), []
+    builder, sources, range_notes = DatasetBuilder(), list[ImageSource](), list[Note]()
     for split, name, images, values in pairs:
-        found = (source or array_source)(images, name)
+        part = (source or numeric_images)(images, name)
         codes, classes = encode(values, what=f"the labels of {name}")
-        if len(codes) != len(found):
-            raise DataError(
-                f"{name} must have one label for each image",
-                received=f"{len(found)} images and {len(codes)} labels",
-                hint="check how they were saved",
-            )
-        for what, beside in (("split", sides), ("group", groups)):
-            if beside is not None and len(beside) != len(found):
+        for what, column in (("label", codes), ("split", splits), ("group", groups)):
+            if column is not None and len(column) != len(part):
                 raise DataError(
-                    f"{name} must have one {what} for each image", received=f"{len(found)} images and {len(beside)} {what}s"
+                    f"{name} must have one {what} for each image",
+                    code="length-mismatch",
+                    received=f"{len(part)} images and {len(column)} {what}s",
                 )
-        for row, code in enumerate(codes.tolist()):
-            side, group = sides[row] if sides is not None else split, groups[row] if groups is not None else None
-            rows.add(classes[code], split=side, group=group)
-        sources.append(found)
-        odd += _odd_range(found, name)
-    if not len(rows):
-        raise DataError(f"{origin} must hold at least one image", received="0 images")
-    return rows.build(origin, sources[0] if len(sources) == 1 else Joined(sources), (*notes, *odd))
+        for index, code in enumerate(codes.tolist()):
+            row_split, group = split if splits is None else splits[index], None if groups is None else groups[index]
+            builder.add(classes[code], split=row_split, group=group)
+        sources.append(part)
+        range_notes += _range_notes(part, name)
+    if not len(builder):
+        raise DataError(f"{origin} must hold at least one image", code="no-images", received="0 images")
+    return builder.build(origin, joined(sources), (*notes, *range_notes))
 
 
-def _odd_range(images: ArrayImages | ListImages, name: str) -> list[str]:
-    """A note where the values of a sample of the images are dark; files are looked at where they are decoded."""
+def _range_notes(images: Images, name: str) -> list[Note]:
+    """Returns a note if a sample of the images is dark. Encoded files are sampled later, when they are decoded."""
     sample = np.unique(np.linspace(0, len(images) - 1, min(SAMPLE, len(images))).round().astype(int)).tolist()
-    extents = [extent for index in sample if (extent := value_range(images.picture(index))) is not None]
-    note = range_note(extents)
-    return [] if note is None else [f"{name}: {note}"]
+    ranges = [extent for index in sample if (extent := value_range(images.picture(index))) is not None]
+    note = range_note(ranges)
+    return [] if note is None else [Note(f"{name}: {note}", "dark-images", name=name)]
 
 
-def array_source(images: object, name: str) -> ArrayImages | ListImages:
-    """Images that are numbers: one array, or a list of arrays or of nested lists; text is never taken for paths."""
+def numeric_images(images: object, name: str) -> Images:
+    """Returns images that are numbers: one array, or a list of arrays or of nested lists. Text is never taken for paths."""
     if isinstance(images, np.ndarray) and images.dtype.kind != "O":
         return array_images(images, name)
     if not isinstance(images, (list, tuple, np.ndarray)):
-        raise DataError(f"{name} must be an array of images", received=f"a {type(images).__name__}")
+        raise DataError(f"{name} must be an array of images", code="not-images", received=f"a {type(images).__name__}")
     items = list(images)
     arrays = [image for image in items if isinstance(image, np.ndarray)]
     if arrays and len(arrays) == len(items):
-        # They are never stacked: a list may name one array many times, and then the stack is far larger than the list.
+        # Never stacked: a list may hold one array many times, and a stack would then be far larger than the list.
         if len({array.shape for array in arrays}) == 1:
             _check_shape((len(arrays), *arrays[0].shape), name)
             for array in {id(array): array for array in arrays}.values():
@@ -206,47 +127,50 @@ def array_source(images: object, name: str) -> ArrayImages | ListImages:
         return array_images(np.asarray(items), name)
     except (ValueError, MemoryError) as error:
         received = "lists of different lengths" if isinstance(error, ValueError) else "more numbers than fit in memory"
-        raise DataError(f"{name} must be images of numbers", received=received, hint="pass an array or a list of arrays") from error
+        hint = "pass an array or a list of arrays"
+        raise DataError(f"{name} must be images of numbers", code="not-images", received=received, hint=hint) from error
     except (TypeError, RuntimeError) as error:
         raise not_an_array(items[0], name, error) from error
 
 
-def pairs_of(arrays: Mapping[str, T], origin: str) -> list[Pair[T]]:
-    """Find images and labels among named arrays: `features` and `labels`, `x` and `y`, or `x_train`, `y_train`, `x_test`, `y_test`.
+def find_pairs(arrays: Mapping[str, T], origin: str) -> list[Pair[T]]:
+    """Finds images and labels among named arrays: `features` and `labels`, `x` and `y`, or `x_train`, `y_train`, `x_test`, ….
 
     Raises:
-        DataError: No such pair, or two for the training images; says which names there are.
+        DataError: There is no such pair, or two for the training images.
     """
-    return [(split, images, arrays[images], arrays[labels]) for split, images, labels in named_pairs(list(arrays), origin)]
+    return [(split, images, arrays[images], arrays[labels]) for split, images, labels in find_names(list(arrays), origin)]
 
 
-def named_pairs(keys: Sequence[str], origin: str) -> list[tuple[int, str, str]]:
-    """The names of images and labels that `pairs_of` finds, with their splits; `x` beside `x_test` is the training set."""
-    plain = {name.lower(): name for name in keys}
-    found = []
-    for split, words in _SPLIT_PREFIXES:
-        for pattern in (pattern for word in words for pattern in (f"{{}}_{word}", f"{word}_{{}}", f"{{}}{word}", f"{word}{{}}")):
-            if (pair := _find(plain, pattern)) is not None:
-                found.append((split, *pair))
-                break
-    if (pair := _find(plain, "{}")) is not None:
-        if found and found[0][0] == TRAIN:
+def find_names(keys: Sequence[str], origin: str) -> list[tuple[int, str, str]]:
+    """Returns (split, images, labels) with the names that `find_pairs` uses. `x` beside `x_test` is the training set."""
+    by_lower = {name.lower(): name for name in keys}
+    pairs = []
+    for split, words in _SPLIT_WORDS:
+        patterns = (form.format(word) for word in words for form in ("{{}}_{0}", "{0}_{{}}", "{{}}{0}", "{0}{{}}"))
+        if (pair := next(filter(None, (_pair(by_lower, pattern) for pattern in patterns)), None)) is not None:
+            pairs.append((split, *pair))
+    if (pair := _pair(by_lower, "{}")) is not None:
+        if pairs and pairs[0][0] == TRAIN:
             raise DataError(
                 f"{origin} must hold each split once",
-                received=f"{pair[0]!r} beside {found[0][1]!r}",
+                code="repeated-split",
+                received=f"{pair[0]!r} beside {pairs[0][1]!r}",
                 hint="remove the images and labels without a split",
             )
-        found.insert(0, (TRAIN if found else NO_SPLIT, *pair))
-    if not found:
+        pairs.insert(0, (TRAIN if pairs else NO_SPLIT, *pair))
+    if not pairs:
         raise DataError(
             f"{origin} must hold images and labels",
+            code="no-pair",
             received=f"arrays named {', '.join(map(repr, list(keys)[:8])) or 'nothing'}",
             hint=f"name the images one of {', '.join(IMAGE_KEYS)} and the labels one of {', '.join(LABEL_KEYS)}",
         )
-    return found
+    return pairs
 
 
-def _find(names: Mapping[str, str], pattern: str) -> tuple[str, str] | None:
+def _pair(names: Mapping[str, str], pattern: str) -> tuple[str, str] | None:
+    """Returns the names of images and labels that follow a pattern such as ``{}_train``, or None."""
     images = next((names[key] for word in IMAGE_KEYS if (key := pattern.format(word)) in names), None)
     labels = next((names[key] for word in LABEL_KEYS if (key := pattern.format(word)) in names), None)
     return None if images is None or labels is None else (images, labels)

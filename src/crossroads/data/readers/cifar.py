@@ -7,54 +7,59 @@ import re
 import numpy as np
 
 from crossroads.data.dataset import NO_SPLIT, TEST, TRAIN, Dataset
-from crossroads.data.readers._arrays import Pair, from_pairs
-from crossroads.data.readers._listing import View
-from crossroads.data.readers.pickles import pickled_dict
+from crossroads.data.readers._arrays import Pair, dataset_of_pairs
+from crossroads.data.readers._listing import Listing
+from crossroads.data.readers.pickles import load_dict
 from crossroads.errors import DataError
+from crossroads.progress import Note
+
+LAYOUT = "CIFAR's data_batch_1 … with batches.meta"
 
 _BATCH = re.compile(r"(data_batch_\d+|train)|test(_batch)?")
 _META = ("batches.meta", "meta")
-_SIDE = 32
+_SIZE = 32
+_PIXELS = 3 * _SIZE**2
 
 
-def is_cifar(view: View) -> bool:
-    """Whether the batches lie there with the file of their class names."""
-    return not view.single and any(name in view.top_files for name in _META) and bool(_batches(view))
+def recognises(listing: Listing) -> bool:
+    """Returns whether there are batches beside the file of their class names."""
+    return not listing.single and any(name in listing.top_files for name in _META) and bool(_batches(listing))
 
 
-def _batches(view: View) -> list[tuple[str, bool]]:
-    """The files of images, and whether each is of the training set."""
-    return [(name, bool(match[1])) for name in view.top_files if (match := _BATCH.fullmatch(name))]
+def _batches(listing: Listing) -> list[tuple[str, int]]:
+    """Returns the files of images with their splits."""
+    return [(name, TRAIN if match[1] else TEST) for name in listing.top_files if (match := _BATCH.fullmatch(name))]
 
 
-def read_cifar(view: View) -> Dataset:
-    """All batches, with the names of the classes; of CIFAR-100 the fine ones."""
-    meta = pickled_dict(view, next(name for name in _META if name in view.top_files))
+def read(listing: Listing) -> Dataset:
+    """Returns the data set of all batches. The classes of CIFAR-100 are the fine ones."""
+    meta = load_dict(listing, next(name for name in _META if name in listing.top_files))
     fine = "fine_label_names" in meta
     names = meta.get("fine_label_names" if fine else "label_names")
     if not isinstance(names, list):
-        raise DataError(f"{view.origin} must hold the names of the classes", received=", ".join(map(str, meta)) or "nothing")
-    batches = _batches(view)
-    both = len({train for _, train in batches}) > 1
+        received = ", ".join(map(str, meta)) or "nothing"
+        raise DataError(f"{listing.origin} must hold the names of the classes", code="no-class-names", received=received)
+    batches = _batches(listing)
+    has_both = len({split for _, split in batches}) > 1
     pairs: list[Pair[object]] = []
-    for name, train in batches:
-        batch = pickled_dict(view, name)
-        pixels, labels = batch.get("data"), batch.get("fine_labels" if fine else "labels")
-        if (
-            not isinstance(pixels, np.ndarray)
-            or pixels.ndim != 2
-            or pixels.shape[1] != 3 * _SIDE**2
-            or not isinstance(labels, list)
-        ):
-            raise DataError(
-                f"{view.label(name)} must hold data (n, {3 * _SIDE**2}) and labels", received=", ".join(map(str, batch))
-            )
-        if not all(isinstance(label, int) and 0 <= label < len(names) for label in labels):
-            raise DataError(f"a label of {view.label(name)} must be a number from 0 to {len(names) - 1}")
-        split = (TRAIN if train else TEST) if both else NO_SPLIT
-        images = pixels.reshape(-1, 3, _SIDE, _SIDE).transpose(0, 2, 3, 1)
-        pairs.append((split, view.label(name), images, [_text(names[label]) for label in labels]))
-    return from_pairs(pairs, view.origin, ["the classes are the fine labels; the coarse labels are ignored"] if fine else [])
+    for name, split in batches:
+        pixels, labels = _load_batch(listing, name, "fine_labels" if fine else "labels", len(names))
+        images = pixels.reshape(-1, 3, _SIZE, _SIZE).transpose(0, 2, 3, 1)
+        pairs.append((split if has_both else NO_SPLIT, listing.label(name), images, [_text(names[label]) for label in labels]))
+    notes = [Note("the classes are the fine labels; the coarse labels are ignored", "fine-labels")] if fine else []
+    return dataset_of_pairs(pairs, listing.origin, notes)
+
+
+def _load_batch(listing: Listing, name: str, key: str, classes: int) -> tuple[np.ndarray, list[int]]:
+    """Returns pixels (n, 3072) and n labels, each below `classes`."""
+    batch = load_dict(listing, name)
+    pixels, labels = batch.get("data"), batch.get(key)
+    if not isinstance(pixels, np.ndarray) or pixels.ndim != 2 or pixels.shape[1] != _PIXELS or not isinstance(labels, list):
+        rule = f"{listing.label(name)} must hold data (n, {_PIXELS}) and labels"
+        raise DataError(rule, code="malformed-batch", received=", ".join(map(str, batch)))
+    if not all(isinstance(label, int) and 0 <= label < classes for label in labels):
+        raise DataError(f"a label of {listing.label(name)} must be a number from 0 to {classes - 1}", code="label-out-of-range")
+    return pixels, labels
 
 
 def _text(value: object) -> str:

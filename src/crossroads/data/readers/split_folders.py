@@ -1,4 +1,4 @@
-"""Split folders: class folders or tables below ``train``, ``val`` and ``test``, however these are called."""
+"""Split folders: class folders or tables below ``train``, ``val`` and ``test``, or below folders with similar names."""
 
 from __future__ import annotations
 
@@ -8,212 +8,246 @@ from collections.abc import Mapping, Set
 
 from crossroads.data.dataset import SPLITS, TRAIN, Dataset
 from crossroads.data.labels import class_name
-from crossroads.data.readers import _top_folders as _tops
-from crossroads.data.readers._folder_names import is_usual_split
-from crossroads.data.readers._listing import View, is_image_name
-from crossroads.data.readers._tables import Reading, reading, tables
-from crossroads.data.readers._top_folders import opened, split_tops
-from crossroads.data.readers.class_folders import (
-    Labelled,
-    class_folders,
-    drawings,
-    empty_classes,
-    ignored,
-    is_odd,
-    listed,
-    odd_classes,
-    refuse_other_than_classes,
-)  # fmt: skip
+from crossroads.data.readers._folder_names import split_of
+from crossroads.data.readers._folder_notes import (
+    artwork_ignored,
+    classes_listed,
+    copy_ignored,
+    empty_folders,
+    files_ignored,
+    images_outside,
+    in_folder,
+    is_unlikely_class,
+    unlikely_classes,
+)
+from crossroads.data.readers._folder_refusals import refuse_other_than_classes
+from crossroads.data.readers._labelled import LabelledImages
+from crossroads.data.readers._listing import Listing, is_image_name
+from crossroads.data.readers._sources import TreeImages
+from crossroads.data.readers._table_reading import Reading, not_in_table, reading
+from crossroads.data.readers._tables import label_tables
+from crossroads.data.readers._top_folders import has_classes_in_splits, opened, top_splits
+from crossroads.data.readers.class_folders import read_class_folders
 from crossroads.errors import DataError
-from crossroads.files.text import natural_key, plural, were
+from crossroads.files.text import natural_key, plural
+from crossroads.progress import Note
+
+LAYOUT = "train/<class>/<image> with val/ and test/"
 
 
-def has_split_folders(view: View) -> bool:
-    """Whether folders named after splits hold class folders, or a table each that labels their images."""
-    if view.single:
+def recognises(listing: Listing) -> bool:
+    """Returns whether folders named after splits hold class folders, or tables that label their images."""
+    if listing.single:
         return False
-    return _tops.has_classes_in_splits(view) or any(map(_tables_in, (view.inside(top) for top in split_tops(view))))
+    return has_classes_in_splits(listing) or any(label_tables(listing.inside(top)) for top in top_splits(listing))
 
 
-def _tables_in(view: View) -> bool:
-    return bool(tables(view))
+def read(listing: Listing) -> Dataset:
+    """Returns the data set. Classes of several splits are matched by name."""
+    labelled = read_split_folders(listing)
+    return labelled.dataset(listing.origin, TreeImages(listing.tree, labelled.names))
 
 
-def read_split_folders(view: View) -> Dataset:
-    """``train/ants/1.jpg``, or ``train/1.jpg`` with ``train/labels.csv``: the classes of all splits united by name."""
-    return split_folders(view).dataset(view)
-
-
-def split_folders(view: View) -> Labelled:
-    """The images of all split folders with their labels.
+def read_split_folders(listing: Listing) -> LabelledImages:
+    """Returns the images of all split folders with their labels.
 
     Raises:
         DataError: Two splits have no class in common, or one of them is ambiguous.
     """
-    splits, twins, notes = _without_twins(view)
-    parts = {top: _part(view, top) for top in splits}
+    splits, copies = _without_copies(listing)
+    parts = {top: _read_part(listing, top) for top in splits}
+    result = LabelledImages(notes=[copy_ignored(copy, original) for copy, original in copies.items()])
     if not parts:
-        return Labelled()
-    seen = {top: Counter(map(class_name, part.labels)) for top, part in parts.items()}
-    found = Labelled(notes=notes)
-    found.notes += [f"{top}/ is read as {SPLITS[split]}" for top, split in splits.items() if not is_usual_split(top) and seen[top]]
-    trained = set().union(*(seen[top] for top, split in splits.items() if split == TRAIN))
+        return result
+    counts = {top: Counter(map(class_name, part.labels)) for top, part in parts.items()}
+    result.notes += _unusual_names(splits, counts)
+    training_classes = set().union(*(counts[top] for top, split in splits.items() if split == TRAIN))
     for top, part in parts.items():
-        found.notes += part.notes
-        stray = _unlabelled(splits[top], seen[top], trained)
+        unlabelled = _unlabelled_folders(splits[top], counts[top], training_classes)
         for name, label, group in zip(part.names, part.labels, part.groups, strict=True):
-            if class_name(label) not in stray:
-                found.add(name, label, splits[top], group)
-        found.tabled.update(part.tabled)
-        for label in stray:
-            count = plural(seen[top].pop(label), "image")
-            found.notes.append(f"{count} in {view.full(top)}/{label} ignored: {label!r} is not a training class")
+            if class_name(label) not in unlabelled:
+                result.add(name, label, splits[top], group)
+        result.labelled_by_table |= part.labelled_by_table
+        result.used_tables |= part.used_tables
+        result.notes += part.notes
+        result.notes += [_not_a_training_class(listing.full(top), label, counts[top].pop(label)) for label in unlabelled]
         if not part.names:
-            count = plural(view.branches[top].images, "image")
-            found.notes.append(f"{count} in {view.full(top)}/ ignored: no class folders in it, and no table of labels")
-    found.notes += _outside(view, splits, twins, set().union(*seen.values()))
-    found.notes += odd_classes(dict.fromkeys(found.labels))
-    found.notes += _missing_classes(view, splits, seen)
-    read = set().union(*(part.tables for part in parts.values()))
-    found.notes += ignored([name for name in view.names if not is_image_name(name) and view.full(name) not in read])
-    _refuse_strangers(view, splits, seen)
-    return found
+            result.notes.append(_without_labels(listing.full(top), listing.branches[top].images))
+    result.notes += _images_outside(listing, {*splits, *copies}, set().union(*counts.values()))
+    result.notes += unlikely_classes(dict.fromkeys(result.labels))
+    result.notes += _missing_classes(listing, splits, counts)
+    unused = [name for name in listing.names if not is_image_name(name) and listing.full(name) not in result.used_tables]
+    result.notes += files_ignored(unused)
+    _refuse_unrelated_splits(listing, splits, counts)
+    return result
 
 
-def _part(view: View, top: str) -> Labelled:
-    """What one split folder holds: class folders, or images that a table labels; nothing where its images have no labels.
+def _without_copies(listing: Listing) -> tuple[dict[str, int], dict[str, str]]:
+    """Returns the splits of the split folders, and the copies among these folders with their originals.
 
-    The table lies in the folder or beside it. Class folders win over one that does not name all images of the folder.
+    A copy is `train` beside `Train` with the same files in it, as some archives hold it.
     """
-    inner, inside = view.inside(top), opened(view, top)
-    if inside.branches and not _names_all(inner):
+    splits: dict[str, int] = {}
+    copies: dict[str, str] = {}
+    for folder, split in sorted(top_splits(listing).items(), key=lambda item: natural_key(item[0])):
+        alike = (known for known in splits if known.lower() == folder.lower())
+        original = next((known for known in alike if listing.inside(known).names == listing.inside(folder).names), None)
+        if original is None:
+            splits[folder] = split
+        else:
+            copies[folder] = original
+    return splits, copies
+
+
+def _read_part(listing: Listing, top: str) -> LabelledImages:
+    """Returns what one split folder holds: class folders, or images that a table in the folder or beside it labels.
+
+    Class folders win over a table that does not name all images of the folder. The result is empty if nothing labels the images.
+    """
+    inner, inside = listing.inside(top), opened(listing, top)
+    if inside.branches and not _table_names_all(inner):
         refuse_other_than_classes(inside)
-        found = class_folders(inside, whole=False)
-        found.notes = [f"in {view.full(top)}/: {note}" for note in (*drawings(inside), *found.notes)]
-        return found
-    if tables(inner):
-        found = _by_table(reading(inner), inner, "")
-        if inside.branches:
-            found.notes.append(f"the folders in {view.full(top)}/ are not used as classes")
-        return found
-    if tables(view):
-        return _by_table(reading(view), view, f"{top}/")
-    return Labelled()
+        part = read_class_folders(inside, whole=False)
+        part.notes = in_folder(listing.full(top), [*artwork_ignored(inside), *part.notes])
+        return part
+    if label_tables(inner):
+        return _read_table_inside(inner, with_folders=bool(inside.branches))
+    if label_tables(listing):
+        return _read_table_beside(listing, f"{top}/")
+    return LabelledImages()
 
 
-def _names_all(view: View) -> bool:
-    """Whether the tables in a folder label each of its images."""
+def _table_names_all(listing: Listing) -> bool:
+    """Returns whether the tables in a folder label each of its images."""
     try:
-        return bool(tables(view)) and len(set(reading(view).found.paths)) == len(view.images) and not reading(view).found.missing
+        if not label_tables(listing):
+            return False
+        images = reading(listing).images
+        return len(set(images.rows.names)) == len(listing.images) and not images.missing
     except DataError:
         return False  # the class folders are read, and the table is noted among the ignored files
 
 
-def _by_table(table: Reading, view: View, folder: str) -> Labelled:
-    """The images of one folder of a view that its tables name; all of them where the tables lie in the folder itself."""
-    found = Labelled()
-    for row, path in enumerate(table.found.paths):
-        name = _in_tree(view, path)
-        if name.startswith(view.full(folder)):
-            found.add(name, table.labels[row], group=table.groups[row])
-    if found.names:
-        table.found.check()
-    if not folder:
-        found.notes = [*table.notes, *table.left_out()]
-    elif found.names:
-        found.tabled = set(found.names)
-        left_out = sum(name.startswith(folder) for name in view.images) - len(found.names)
-        found.notes = [*table.notes, f"{folder} is labelled by {table.title}"]
-        if left_out:
-            count = plural(left_out, "image")
-            found.notes.append(f"{count} in {view.full(folder)} ignored: not in {table.title}")
-    if found.names:
-        found.tables = {view.full(each.name) for each in table.tables}
-    return found
+def _read_table_inside(listing: Listing, *, with_folders: bool) -> LabelledImages:
+    """Returns the images that the tables in a split folder name."""
+    table = reading(listing)
+    part = _rows_below(table, listing, "")
+    part.notes = [*table.notes, *table.images_left_out()]
+    if with_folders:
+        text = f"the folders in {listing.root} are not used as classes"
+        part.notes.append(Note(text, "folders-not-classes", folder=listing.root))
+    return part
 
 
-def _in_tree(view: View, path: str) -> str:
-    """The name in the tree of an image that a table of a split folder names."""
-    whole = posixpath.normpath(view.full(path)) if view.on_disk else path
-    if path.startswith("/") or whole.startswith("../"):
+def _read_table_beside(listing: Listing, folder: str) -> LabelledImages:
+    """Returns the images of one split folder that the tables beside it name."""
+    table = reading(listing)
+    part = _rows_below(table, listing, folder)
+    if not part.names:
+        return part
+    part.labelled_by_table = set(part.names)
+    text = f"{folder} is labelled by {table.title}"
+    part.notes = [*table.notes, Note(text, "folder-labelled-by-table", folder=folder, tables=table.title)]
+    left_out = sum(name.startswith(folder) for name in listing.images) - len(part)
+    if left_out:
+        part.notes.append(not_in_table(left_out, listing.full(folder), table.title))
+    return part
+
+
+def _rows_below(table: Reading, listing: Listing, folder: str) -> LabelledImages:
+    """Returns the rows whose images are in a folder; an empty name stands for the root."""
+    part, rows = LabelledImages(), table.images.rows
+    for path, label, group in zip(rows.names, rows.labels, rows.groups, strict=True):
+        name = _name_in_tree(listing, path)
+        if name.startswith(listing.full(folder)):
+            part.add(name, label, group=group)
+    if part.names:
+        table.images.require_all()
+        part.used_tables = {listing.full(each.name) for each in table.tables}
+    return part
+
+
+def _name_in_tree(listing: Listing, path: str) -> str:
+    """Returns the name in the tree of an image that a table of a split folder names."""
+    name = posixpath.normpath(listing.full(path)) if listing.on_disk else path
+    if path.startswith("/") or name.startswith("../"):
         raise DataError(
-            f"a table in {view.root} must name images of {view.origin}",
+            f"a table in {listing.root} must name images of {listing.origin}",
+            code="path-outside",
             received=repr(path),
             hint="give the table itself, with a column split",
         )
-    return whole
+    return name
 
 
-def _outside(view: View, splits: Mapping[str, int], twins: set[str], classes: Set[str]) -> list[str]:
-    """Notes on images that lie in no split folder, with a hint where a folder holds class folders as the splits do."""
-    notes = [f"{plural(view.loose, 'image')} outside the split folders {were(view.loose)} ignored"] if view.loose else []
-    for top, branch in view.branches.items():
-        if top not in splits and top not in twins:
-            note = f"{plural(branch.images, 'image')} in {view.full(top)}/ ignored: its name is not a split"
-            inside = {class_name(name) for name in _folders_of_classes(view, top)}
-            alike = len(inside & classes) > 1
-            notes.append(f"{note}; if it is one, rename it to train, val or test, or give it as --test" if alike else note)
+def _unlabelled_folders(split: int, classes: Counter[str], training_classes: set[str]) -> list[str]:
+    """Returns the folders of a split that are no classes but hold images without labels, such as ``test/unknown``."""
+    if split == TRAIN or len(training_classes) < 2:
+        return []
+    unknown = [name for name in classes if name not in training_classes]
+    return unknown if len(classes) == 1 else list(filter(is_unlikely_class, unknown))
+
+
+def _unusual_names(splits: Mapping[str, int], counts: Mapping[str, Counter[str]]) -> list[Note]:
+    """Returns a note on each split folder whose name is not a plain split word."""
+    unusual = [(top, SPLITS[split]) for top, split in splits.items() if split_of(top) is None and counts[top]]
+    return [Note(f"{top}/ is read as {split}", "folder-read-as-split", folder=top, split=split) for top, split in unusual]
+
+
+def _not_a_training_class(folder: str, label: str, count: int) -> Note:
+    text = f"{plural(count, 'image')} in {folder}/{label} ignored: {label!r} is not a training class"
+    return Note(text, "not-a-training-class", count=count, folder=f"{folder}/{label}")
+
+
+def _without_labels(folder: str, count: int) -> Note:
+    text = f"{plural(count, 'image')} in {folder}/ ignored: no class folders in it, and no table of labels"
+    return Note(text, "folder-without-labels", count=count, folder=folder)
+
+
+def _images_outside(listing: Listing, read_or_copied: Set[str], classes: Set[str]) -> list[Note]:
+    """Returns notes on images that are in no split folder, with a hint if a folder holds the same class folders as the splits."""
+    notes = images_outside(listing.loose, "outside the split folders")
+    for top, branch in listing.branches.items():
+        if top in read_or_copied:
+            continue
+        like_split = len({class_name(name) for name in _folders_in(listing, top)} & classes) > 1
+        text = f"{plural(branch.images, 'image')} in {listing.full(top)}/ ignored: its name is not a split"
+        if like_split:
+            text += "; if it is one, rename it to train, val or test, or give it as the separate test set"
+        notes.append(Note(text, "folder-not-a-split", count=branch.images, folder=listing.full(top), like_split=like_split))
     return notes
 
 
-def _without_twins(view: View) -> tuple[dict[str, int], set[str], list[str]]:
-    """Split folders to splits, and their twins: `train` beside a `Train` with the same files in it counts once."""
-    splits: dict[str, int] = {}
-    twins, notes = set(), []
-    for folder, split in sorted(split_tops(view).items(), key=lambda item: natural_key(item[0])):
-        alike = (known for known in splits if known.lower() == folder.lower())
-        twin = next((known for known in alike if view.inside(known).names == view.inside(folder).names), None)
-        if twin is None:
-            splits[folder] = split
-        else:
-            twins.add(folder)
-            notes.append(f"{folder}/ ignored: it holds the same files as {twin}/")
-    return splits, twins, notes
-
-
-def _unlabelled(split: int, classes: Counter[str], trained: set[str]) -> list[str]:
-    """The folders of a split that are no classes but hold images without labels, such as ``test/unknown``."""
-    strange = [name for name in classes if name not in trained]
-    if split == TRAIN or len(trained) < 2:
-        return []
-    return strange if len(classes) == 1 else list(filter(is_odd, strange))
-
-
-def _missing_classes(view: View, splits: Mapping[str, int], seen: Mapping[str, Counter[str]]) -> list[str]:
-    """A class without images in a split is said; it never shifts an index, because classes go by name."""
+def _missing_classes(listing: Listing, splits: Mapping[str, int], counts: Mapping[str, Counter[str]]) -> list[Note]:
+    """Returns notes on classes without images in a split. They shift no class index, because classes are matched by name."""
     notes = []
-    classes = sorted(set().union(*seen.values()), key=natural_key)
+    classes = sorted(set().union(*counts.values()), key=natural_key)
     per_split: dict[int, set[str]] = {}
     for folder, split in splits.items():
-        per_split.setdefault(split, set()).update(seen[folder])
+        per_split.setdefault(split, set()).update(counts[folder])
     for split in sorted(per_split):
         missing = [name for name in classes if name not in per_split[split]]
         if missing and per_split[split]:
-            notes.append(f"no images in {SPLITS[split]} of {listed('class', 'classes', missing)}")
-    everywhere = {label for top in splits for label in _folders_of_classes(view, top)}
-    notes += empty_classes(sorted(everywhere, key=natural_key), {*classes, *_with_images(view, splits)})
-    return notes
+            text = f"no images in {SPLITS[split]} of {classes_listed(missing)}"
+            notes.append(Note(text, "class-missing-in-split", split=SPLITS[split], classes=missing))
+    folders = sorted({label for top in splits for label in _folders_in(listing, top)}, key=natural_key)
+    with_images = {name for top in splits for inside in [opened(listing, top)] for name in (*inside.branches, *inside.artwork)}
+    return notes + empty_folders(folders, {*classes, *with_images})
 
 
-def _folders_of_classes(view: View, top: str) -> list[str]:
-    inside = opened(view, top)
-    return view.folders(inside.root.removeprefix(view.root))
+def _folders_in(listing: Listing, top: str) -> list[str]:
+    inside = opened(listing, top)
+    return listing.folders(inside.root.removeprefix(listing.root))
 
 
-def _with_images(view: View, splits: Mapping[str, int]) -> set[str]:
-    return {name for top in splits for inside in [opened(view, top)] for name in (*inside.branches, *inside.drawn)}
-
-
-def _refuse_strangers(view: View, splits: Mapping[str, int], seen: Mapping[str, Counter[str]]) -> None:
-    """Raise DataError where another split has several classes and none of those of the training images."""
-    trained = set().union(*(seen[top] for top, split in splits.items() if split == TRAIN))
+def _refuse_unrelated_splits(listing: Listing, splits: Mapping[str, int], counts: Mapping[str, Counter[str]]) -> None:
+    """Raises `DataError` if another split has several classes, and none of them is a training class."""
+    training_classes = set().union(*(counts[top] for top, split in splits.items() if split == TRAIN))
     for top, split in splits.items():
-        if trained and split != TRAIN and len(seen[top]) > 1 and not trained & set(seen[top]):
+        if training_classes and split != TRAIN and len(counts[top]) > 1 and not training_classes & set(counts[top]):
             raise DataError(
-                f"train and {SPLITS[split]} of {view.origin} must have classes in common",
-                received=" and ".join(
-                    f"{listed('class', 'classes', sorted(names))} in {where}"
-                    for names, where in ((trained, "train"), (seen[top], top))
-                ),
+                f"train and {SPLITS[split]} of {listing.origin} must have classes in common",
+                code="no-common-class",
+                received=f"{classes_listed(sorted(training_classes))} in train and {classes_listed(sorted(counts[top]))} in {top}",
                 hint="give both the same class folders, or give one of the folders alone",
             )

@@ -6,82 +6,94 @@ from collections.abc import Sequence
 
 from crossroads.data.dataset import NO_SPLIT, Dataset, ImageSource
 from crossroads.data.labels import DatasetBuilder
-from crossroads.data.readers._arrays import Joined
 from crossroads.data.readers._folder_names import split_in, stem_of
-from crossroads.data.readers._listing import TreeImages, View, is_image_name, suffix_of
+from crossroads.data.readers._listing import Listing, is_image_name, suffix_of
+from crossroads.data.readers._sources import TreeImages, joined
 from crossroads.errors import DataError
 from crossroads.files.byte_ranges import ByteRange
 from crossroads.files.text import plural
 from crossroads.files.trees import Folder, Tree, open_archive
+from crossroads.progress import Note
+
+LAYOUT = "tar archives of 000.jpg with 000.cls"
 
 _LABEL = ".cls"
-_LONGEST_LABEL = 1000
+_MAX_LABEL_BYTES = 1000
 
 
-def has_labels(view: View) -> bool:
-    """Whether most images lie beside files of their labels, or archives hold such files."""
-    if view.single:
+def recognises(listing: Listing) -> bool:
+    """Returns whether most images are beside files of their labels, or archives hold such files."""
+    if listing.single:
         return False
-    if view.images:
-        return _is_labelled(view.names)
-    return bool(_shards(view)) and any(name.endswith(_LABEL) for name in _opened(view, _shards(view)[0]).names())
+    if listing.images:
+        return _mostly_labelled(listing.names)
+    shards = _shards(listing)
+    return bool(shards) and any(name.endswith(_LABEL) for name in _open_shard(listing, shards[0]).names())
 
 
-def _is_labelled(names: Sequence[str]) -> bool:
-    """Whether most images have a file with their label: one such file among others may be anything, such as a LaTeX class."""
+def _mostly_labelled(names: Sequence[str]) -> bool:
+    """Returns whether most images have a label file. A single .cls file may be anything, such as a LaTeX class."""
     labels = {_key(name) for name in names if name.endswith(_LABEL)}
-    if not labels:
-        return False
     keys = {_key(name) for name in names if is_image_name(name)}
-    return 2 * len(keys & labels) > len(keys)
+    return bool(labels) and 2 * len(keys & labels) > len(keys)
 
 
-def _shards(view: View) -> list[str]:
-    return [name for name in view.names if suffix_of(name) == ".tar"]
+def _shards(listing: Listing) -> list[str]:
+    return [name for name in listing.names if suffix_of(name) == ".tar"]
 
 
-def _opened(view: View, name: str) -> Tree:
-    """One archive; on disk without keeping it open, because there may be thousands."""
-    tree = view.tree
-    span = ByteRange.on_demand(tree.path_of(view.full(name))) if isinstance(tree, Folder) else view.byte_range(name)
-    return open_archive(span, "tar", view.label(name))
+def _open_shard(listing: Listing, name: str) -> Tree:
+    """Returns one archive. On disk it is not kept open, because there may be thousands."""
+    tree = listing.tree
+    file = ByteRange.on_demand(tree.path_of(listing.full(name))) if isinstance(tree, Folder) else listing.byte_range(name)
+    return open_archive(file, "tar", listing.label(name))
 
 
-def read_shards(view: View) -> Dataset:
-    """One archive, or a folder of them with the split in their names (``train-000.tar``)."""
-    if view.images:
-        parts: list[tuple[Tree, list[str], int]] = [(view.tree, [view.full(name) for name in view.names], NO_SPLIT)]
-    else:
-        splits = [split_in(stem_of(name)) for name in _shards(view)]
-        several = None not in splits and len(set(splits)) > 1
-        trees = [_opened(view, name) for name in _shards(view)]
-        parts = [(tree, tree.names(), split if several and split else NO_SPLIT) for tree, split in zip(trees, splits, strict=True)]
-    rows, sources, unlabelled, others = DatasetBuilder(), list[ImageSource](), 0, 0
-    for tree, names, split in parts:
+def read(listing: Listing) -> Dataset:
+    """Returns the data set of one archive, or of a folder of them with the split in their names (``train-000.tar``)."""
+    builder, sources, unlabelled, further = DatasetBuilder(), list[ImageSource](), 0, 0
+    for tree, names, split in _parts(listing):
         labels = {_key(name): name for name in names if name.endswith(_LABEL)}
         images = [name for name in names if is_image_name(name)]
-        labelled = _one_per_sample([name for name in images if _key(name) in labels])
-        without = sum(_key(name) not in labels for name in images)
-        unlabelled += without
-        others += len(images) - without - len(labelled)
-        for name in labelled:
-            rows.add(_label(tree, labels[_key(name)]), split=split)
-        if labelled:
-            sources.append(TreeImages(tree, labelled))
+        with_label = [name for name in images if _key(name) in labels]
+        chosen = _one_per_sample(with_label)
+        unlabelled += len(images) - len(with_label)
+        further += len(with_label) - len(chosen)
+        for name in chosen:
+            builder.add(_read_label(tree, labels[_key(name)]), split=split)
+        if chosen:
+            sources.append(TreeImages(tree, chosen))
     if not sources:
         raise DataError(
-            f"no image of {view.origin} has a {_LABEL} file with its label",
+            f"no image of {listing.origin} has a {_LABEL} file with its label",
+            code="no-labels",
             received=plural(unlabelled, "image"),
             hint="a sample is 000.jpg with 000.cls",
         )
-    notes = [f"{plural(unlabelled, 'image')} without a {_LABEL} file ignored"] if unlabelled else []
-    if others:
-        notes.append(f"{plural(others, 'further image')} of samples ignored: the first of each sample is read")
-    return rows.build(view.origin, sources[0] if len(sources) == 1 else Joined(sources), notes)
+    notes = []
+    if unlabelled:
+        text = f"{plural(unlabelled, 'image')} without a {_LABEL} file ignored"
+        notes.append(Note(text, "images-without-label", count=unlabelled))
+    if further:
+        text = f"{plural(further, 'further image')} of samples ignored: the first of each sample is read"
+        notes.append(Note(text, "further-images-ignored", count=further))
+    return builder.build(listing.origin, joined(sources), notes)
+
+
+def _parts(listing: Listing) -> list[tuple[Tree, Sequence[str], int]]:
+    """Returns each archive with its names and its split."""
+    if listing.images:
+        return [(listing.tree, [listing.full(name) for name in listing.names], NO_SPLIT)]
+    shards = _shards(listing)
+    splits = [split_in(stem_of(name)) or NO_SPLIT for name in shards]
+    if NO_SPLIT in splits or len(set(splits)) < 2:
+        splits = [NO_SPLIT] * len(shards)
+    trees = [_open_shard(listing, name) for name in shards]
+    return [(tree, tree.names(), split) for tree, split in zip(trees, splits, strict=True)]
 
 
 def _one_per_sample(names: Sequence[str]) -> list[str]:
-    """One image per key, in the order of the keys: ``000.jpg`` before ``000.seg.png``."""
+    """Returns one image per key, in the order of the keys: ``000.jpg`` rather than ``000.seg.png``."""
     chosen: dict[str, str] = {}
     for name in names:
         key = _key(name)
@@ -95,13 +107,13 @@ def _is_plain(name: str) -> bool:
 
 
 def _key(name: str) -> str:
-    """What the files of one sample have in common: the name up to its first dot."""
+    """Returns what the files of one sample have in common: the name up to its first dot."""
     folder, slash, base = name.rpartition("/")
     return folder + slash + base.partition(".")[0]
 
 
-def _label(tree: Tree, name: str) -> str:
-    text = tree.byte_range(name).read(0, _LONGEST_LABEL).decode("utf-8", "replace").strip()
-    if not text:
-        raise DataError(f"{name} in {tree.origin} must hold a label", received="nothing")
-    return text
+def _read_label(tree: Tree, name: str) -> str:
+    label = tree.byte_range(name).read(0, _MAX_LABEL_BYTES).decode("utf-8", "replace").strip()
+    if not label:
+        raise DataError(f"{name} in {tree.origin} must hold a label", code="empty-label", received="nothing")
+    return label

@@ -1,0 +1,91 @@
+"""Notes on folders and files that are ignored, or that are read in one of several possible ways."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from crossroads.data.labels import class_name
+from crossroads.data.readers._folder_names import is_holder, is_overlay, is_plain_split, is_unlabelled
+from crossroads.data.readers._listing import Listing
+from crossroads.files.text import plural, were
+from crossroads.progress import Note
+
+_MAX_LISTED = 5
+
+
+def listed(singular: str, names: Sequence[str], many: str | None = None) -> str:
+    """Returns ``folder 'a'`` or ``folders 'a', 'b' and 3 more``."""
+    more = f" and {len(names) - _MAX_LISTED} more" if len(names) > _MAX_LISTED else ""
+    return f"{singular if len(names) == 1 else many or singular + 's'} {', '.join(map(repr, names[:_MAX_LISTED]))}{more}"
+
+
+def classes_listed(names: Sequence[str]) -> str:
+    """Returns ``class 'a'`` or ``classes 'a', 'b' and 3 more``."""
+    return listed("class", names, "classes")
+
+
+def images_outside(count: int, place: str) -> list[Note]:
+    """Returns a note on images that are in none of the folders read. `place` completes the sentence, as ``outside the folders``."""
+    return [Note(f"{plural(count, 'image')} {place} {were(count)} ignored", "images-outside-folders", count=count)] if count else []
+
+
+def artwork_ignored(listing: Listing) -> list[Note]:
+    """Returns a note on each folder that holds only icons, drawings and the like."""
+    return [
+        Note(
+            f"{plural(count, 'image')} in {listing.full(top)}/ ignored: only icons, drawings and the like, so it is not a class",
+            "artwork-ignored",
+            count=count,
+            folder=listing.full(top),
+        )
+        for top, count in listing.artwork.items()
+    ]
+
+
+def classes_named_like_splits(listing: Listing) -> list[Note]:
+    """Returns a note on each class that has the name of a split."""
+    tops = [top for top in listing.branches if is_plain_split(top)] if len(listing.branches) > 1 else []
+    return [Note(f"{top}/ is read as the class {top!r}, not as a split", "class-named-like-split", folder=top) for top in tops]
+
+
+def is_unlikely_class(name: str) -> bool:
+    """Returns whether a folder's name suggests that its images have no class: ``images``, ``masks``, ``unlabeled``."""
+    return is_holder(name) or is_overlay(name) or is_unlabelled(name)
+
+
+def unlikely_classes(names: Iterable[str]) -> list[Note]:
+    """Returns a note on classes whose names suggest that they are none."""
+    unlikely = list(filter(is_unlikely_class, names))
+    if not unlikely:
+        return []
+    text = f"{listed('folder', unlikely)} read as a class; move it if its images have no label"
+    return [Note(text, "unlikely-classes", folders=unlikely)]
+
+
+def empty_folders(folders: Sequence[str], with_images: Iterable[str]) -> list[Note]:
+    """Returns a note on folders without images."""
+    classes = set(map(class_name, with_images))
+    empty = [folder for folder in folders if class_name(folder) not in classes]
+    if not empty:
+        return []
+    verb = "has no images and is not a class" if len(empty) == 1 else "have no images and are not classes"
+    return [Note(f"{listed('folder', empty)} {verb}", "empty-folders", folders=empty)]
+
+
+def files_ignored(names: Sequence[str]) -> list[Note]:
+    """Returns a note on files that are no images."""
+    if not names:
+        return []
+    text = f"{plural(len(names), 'file')} without an image suffix ignored, such as {names[0]}"
+    return [Note(text, "files-ignored", count=len(names), example=names[0])]
+
+
+def copy_ignored(folder: str, original: str) -> Note:
+    """Returns the note on a folder that holds the same files as another."""
+    text = f"{folder}/ ignored: it holds the same files as {original}/"
+    return Note(text, "copy-ignored", folder=folder, original=original)
+
+
+def in_folder(folder: str, notes: Iterable[Note]) -> list[Note]:
+    """Returns notes that say which folder they are about."""
+    return [Note(f"in {folder}/: {note}", note.code, **{**note.figures, "parent": folder}) for note in notes]

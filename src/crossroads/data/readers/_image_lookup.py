@@ -1,0 +1,235 @@
+"""Finds the image that a table row names: at the path that the row gives, or by name if the row gives only a name."""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import re
+import unicodedata
+from collections.abc import Callable, Iterator, Sequence
+
+from crossroads.data.dataset import NO_SPLIT, TRAIN, ImageSource
+from crossroads.data.readers._folder_names import is_holder, split_in
+from crossroads.data.readers._listing import Listing, is_image_name, once_per_listing
+from crossroads.data.readers._sources import PathImages, TreeImages
+from crossroads.errors import DataError
+from crossroads.files.archives import is_junk
+from crossroads.files.text import printable
+from crossroads.files.trees import Folder
+
+_URL_SCHEME = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
+_ABSOLUTE = re.compile(r"/|[a-z]:[\\/]", re.IGNORECASE)
+_MAX_NEARBY_DEPTH = 2
+_MAX_PATH_LENGTH = 1000
+
+
+class ImageLookup:
+    """Looks up the images of a listing by a path, a URL, or a name with or without its suffix.
+
+    Attributes:
+        folder: The listing's folder on disk; empty in an archive.
+        missing_from: Scheme of the first URL whose image is not there, such as ``s3://``; empty if there is none.
+    """
+
+    def __init__(self, listing: Listing) -> None:
+        self._listing = listing
+        self.folder = ""
+        if isinstance(listing.tree, Folder):
+            self.folder = os.path.join(listing.tree.path_of(listing.root.rstrip("/")), "")  # noqa: PTH118
+        self.missing_from = ""
+        self._exists: Callable[[str], bool] = _DirectoryCache(self.folder).exists if listing.on_disk else listing.tree.exists
+        self._by_end: dict[tuple[int, bool], dict[str, list[str]]] = {}
+        self._chosen: dict[tuple[str, int], str | None] = {}
+        self._nearby: list[str] | None = None
+
+    def find(self, table: str, line: int, path: str, split: int = NO_SPLIT) -> tuple[str, bool]:
+        """Returns the image that a row names, and whether it exists. Among images of one name, takes the one in the row's split."""
+        if elsewhere := _URL_SCHEME.match(path) or (None if self._exists_at_root(path) else _ABSOLUTE.match(path)):
+            path = "/" + path[elsewhere.end() :]
+            name = self._by_name(path, split)
+            if name:
+                return name, True
+            if "://" in elsewhere[0]:
+                self.missing_from = self.missing_from or elsewhere[0]
+                return path, False
+        place = self._place(table, line, path)
+        if self._exists(place):
+            return place, True
+        name = self._by_name(path, split)
+        return (name, True) if name else (place, False)
+
+    def has(self, table: str, path: str) -> bool:
+        """Returns whether a value names an image that exists."""
+        if not path or len(path) > _MAX_PATH_LENGTH or path.startswith("../"):
+            return False
+        try:
+            place, exists = self.find(table, 0, path)
+        except DataError:
+            return False
+        return exists and is_image_name(place)
+
+    def images(self, places: list[str]) -> ImageSource:
+        """Returns the images at places that `find` returned."""
+        return PathImages(self.folder, places) if self._listing.on_disk else TreeImages(self._listing.tree, places)
+
+    def _place(self, table: str, line: int, path: str) -> str:
+        """Returns where a row says that its image is: relative to the listing on disk, or to the tree in an archive.
+
+        Raises:
+            DataError: The path leads out of an archive.
+        """
+        path = path.replace("\\", "/")
+        folder = posixpath.dirname(table)
+        if self._listing.on_disk:
+            path = posixpath.normpath(path) if "./" in path or "//" in path else path
+            return f"{folder}/{path}" if folder and not path.startswith("/") else path
+        whole = posixpath.normpath(posixpath.join(self._listing.root, folder, path))
+        if path.startswith("/") or whole == ".." or whole.startswith("../"):
+            raise DataError(
+                f"{self._listing.label(table)} line {line}: a path must stay inside the archive",
+                code="path-outside",
+                received=repr(path),
+                hint="unpack the archive and give the table",
+            )
+        return whole
+
+    def _exists_at_root(self, path: str) -> bool:
+        return self._listing.on_disk and _ABSOLUTE.match(path) is not None and self._exists(path.replace("\\", "/"))
+
+    def _by_name(self, path: str, split: int) -> str | None:
+        """Returns an image by its name, with or without the suffix. A folder in a relative path must be that of the image."""
+        wanted = _folded(path.replace("\\", "/")).removeprefix("./")
+        matches = self._by_longest_end(wanted) if wanted.startswith("/") else self._by_exact_end(wanted, wanted.count("/") + 1)
+        if len(matches) < 2:
+            return self._tree_name(matches[0]) if matches else None
+        key = (path, split)
+        if key not in self._chosen:
+            self._chosen[key] = _one_of(matches, path, split)
+        return None if (chosen := self._chosen[key]) is None else self._tree_name(chosen)
+
+    def _by_exact_end(self, wanted: str, depth: int) -> list[str]:
+        """Returns the images whose last `depth` components are `wanted`, the last one with or without its suffix."""
+        return self._index(depth, stems=False).get(wanted) or self._index(depth, stems=True).get(wanted) or []
+
+    def _by_longest_end(self, wanted: str) -> list[str]:
+        """Returns the images that have the most components in common with the end of a path on another machine.
+
+        For ``/old/disk/b/x/1.png``: the images named ``1.png``, of these the ones in ``x``, of these the ones in ``b/x``, and so
+        on until one is left or none would be. An image that has only its name in common counts only if its folders say nothing
+        about what it shows: ``/old/ash/1.png`` is not ``oak/1.png``.
+        """
+        parts = wanted.strip("/").split("/")
+        matches, depth = self._by_exact_end(parts[-1], 1), 1
+        while len(matches) > 1 and depth < len(parts) and (longer := self._by_exact_end("/".join(parts[-depth - 1 :]), depth + 1)):
+            matches, depth = longer, depth + 1
+        complete = [name for name in matches if name.count("/") < depth] if len(matches) > 1 else []
+        if depth > 1 or complete:
+            return complete or matches
+        if len(matches) == 1 and _common_end(wanted, matches[0]) > 1:
+            return matches
+        return [name for name in matches if _has_generic_folders(name)]
+
+    def _tree_name(self, name: str) -> str:
+        """Returns a name of the listing in the form that `images` reads."""
+        tree = self._listing.tree
+        if not isinstance(tree, Folder):
+            return self._listing.full(name)
+        # A name on disk that is not UTF-8 is listed with backslash escapes, so its path must be looked up.
+        return os.fspath(tree.path_of(self._listing.full(name))) if "\\" in name and not self._listing.single else name
+
+    def _index(self, depth: int, *, stems: bool) -> dict[str, list[str]]:
+        """Returns the images by the last `depth` components of their names, in lower case, with or without suffix."""
+        known = self._by_end.get((depth, stems))
+        if known is None:
+            known = self._by_end[depth, stems] = {}
+            for name in self._image_names():
+                parts = _folded(name).rsplit("/", depth)
+                if len(parts) < depth:
+                    continue
+                key = "/".join(parts[-depth:])
+                known.setdefault(key.rpartition(".")[0] if stems else key, []).append(name)
+        return known
+
+    def _image_names(self) -> Sequence[str]:
+        if not self._listing.single:
+            return self._listing.images
+        if self._nearby is None:
+            self._nearby = list(_images_nearby(self.folder))
+        return self._nearby
+
+
+@once_per_listing
+def image_lookup(listing: Listing) -> ImageLookup:
+    """Returns the one look-up of a listing, which indexes its images once."""
+    return ImageLookup(listing)
+
+
+def _folded(name: str) -> str:
+    """Returns a name as it is compared: NFC, in lower case."""
+    return (name if name.isascii() else unicodedata.normalize("NFC", name)).lower()
+
+
+def _one_of(names: Sequence[str], path: str, split: int) -> str | None:
+    """Returns the image that is spelled as in the row, or otherwise the only one in the row's split, or None."""
+    names = [name for name in names if name.endswith(path)] or names
+    if len(names) > 1:
+        names = [name for name in names if _split_of_folders(name) == (split or TRAIN)]
+    return names[0] if len(names) == 1 else None
+
+
+def _split_of_folders(name: str) -> int | None:
+    """Returns the split that the folders of an image name: its own folder first, then from the outermost inward."""
+    folders = name.split("/")[:-1]
+    return next((split for folder in [*folders[-1:], *folders] if (split := split_in(folder)) is not None), None)
+
+
+def _has_generic_folders(name: str) -> bool:
+    """Returns whether the folders of an image say nothing about what it shows."""
+    return all(is_holder(part) or split_in(part) is not None for part in name.split("/")[:-1])
+
+
+def _common_end(wanted: str, name: str) -> int:
+    """Returns how many components two paths have in common at their ends; a large number if one is the end of the other."""
+    pairs = zip(reversed(wanted.split("/")), reversed(_folded(name).split("/")), strict=False)
+    return next((count for count, (a, b) in enumerate(pairs) if a != b), 1 << 10)
+
+
+def _images_nearby(folder: str) -> Iterator[str]:
+    """Yields the images in a folder and two levels below, for a table that was given alone and names files without folders."""
+    level = [""]
+    for depth in range(_MAX_NEARBY_DEPTH + 1):
+        deeper = []
+        for inner in level:
+            try:
+                with os.scandir(os.path.join(folder, inner) or ".") as entries:  # noqa: PTH118
+                    names = sorted((entry.name, entry.is_dir()) for entry in entries if not is_junk(entry.name))
+            except OSError:
+                continue
+            deeper += [f"{inner}{name}/" for name, is_folder in names if is_folder and depth < _MAX_NEARBY_DEPTH]
+            yield from (printable(f"{inner}{name}") for name, is_folder in names if not is_folder and is_image_name(name))
+        level = deeper
+
+
+class _DirectoryCache:
+    """Tells whether files exist from one listing of each folder. A million look-ups then take seconds on a network disk."""
+
+    def __init__(self, folder: str) -> None:
+        self._folder = folder
+        self._known: dict[str, tuple[frozenset[str], frozenset[str]]] = {}
+
+    def exists(self, path: str) -> bool:
+        """Returns whether there is a file at a path relative to the folder."""
+        folder, _, name = path.rpartition("/")
+        if path.startswith("/") and not folder:
+            folder = "/"
+        known = self._known.get(folder)
+        if known is None:
+            try:
+                names = os.listdir(os.path.join(self._folder, folder) or ".")  # noqa: PTH118, PTH208
+            except (OSError, ValueError):
+                names = []
+            known = self._known[folder] = (frozenset(names), frozenset(map(_folded, names)))
+        if name in known[0]:
+            return True
+        # A file system that ignores case or composes accents also finds a file that its listing spells otherwise.
+        return _folded(name) in known[1] and os.path.isfile(os.path.join(self._folder, path))  # noqa: PTH113, PTH118

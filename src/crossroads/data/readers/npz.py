@@ -1,0 +1,59 @@
+"""NumPy's .npz: ``numpy.savez(file, features=…, labels=…)``. Nothing in it is ever unpickled."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Iterator, Mapping
+
+from crossroads.data._npy import load_npy
+from crossroads.data.dataset import Dataset
+from crossroads.data.readers._arrays import Pair, dataset_of_pairs, find_pairs
+from crossroads.data.readers._folder_names import split_files
+from crossroads.data.readers._listing import Listing, suffix_of
+from crossroads.errors import DataError
+from crossroads.files.archives import Limits
+from crossroads.files.byte_ranges import ByteRange
+from crossroads.files.trees import open_archive
+
+LAYOUT = "an .npz of features and labels"
+
+
+def recognises(listing: Listing) -> bool:
+    """Returns whether there are .npz files."""
+    return bool(_npz_files(listing))
+
+
+def _npz_files(listing: Listing) -> list[str]:
+    return [name for name in listing.top_files if suffix_of(name) == ".npz" and listing.kind in ("", "zip")]
+
+
+def read(listing: Listing) -> Dataset:
+    """Returns the data set of one file, or of one for each split. Names such as ``x_train`` also give splits."""
+    pairs: list[Pair[object]] = []
+    for file_split, name in split_files(_npz_files(listing), listing.origin, ".npz"):
+        label = listing.label(name)
+        for split, key, images, labels in find_pairs(_Members(listing.byte_range(name), label), label):
+            title = f"{label}:{key}" if file_split and not split else key
+            pairs.append((split or file_split, title, load_npy(images), load_npy(labels)))
+    return dataset_of_pairs(pairs, listing.origin)
+
+
+class _Members(Mapping[str, ByteRange]):
+    """The arrays of an .npz by name. Only those that are used are inflated: others may be large, or hold objects."""
+
+    def __init__(self, file: ByteRange, label: str) -> None:
+        if not zipfile.is_zipfile(file.stream()):
+            received = f"{file.size} bytes"
+            hint = "fetch or save it again"
+            raise DataError(f"{label} is not a complete .npz file", code="file-truncated", received=received, hint=hint)
+        self._tree = open_archive(file, "zip", label, Limits(ratio=10**9))  # blank images compress better than any usual limit
+        self._names = {name.removesuffix(".npy"): name for name in self._tree.names() if name.endswith(".npy")}
+
+    def __getitem__(self, key: str) -> ByteRange:
+        return self._tree.byte_range(self._names[key])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
