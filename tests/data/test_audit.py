@@ -306,9 +306,7 @@ def test_a_class_that_fit_will_refuse_is_an_error_here_too() -> None:
     assert found(grouped, "scarce-classes").examples == ("b (2 groups)",)
 
 
-@pytest.mark.parametrize(
-    ("top", "hint"), [(4095, "such as 16 if they have 12 bits"), (253, "such as 256 if they have 8 bits")]
-)
+@pytest.mark.parametrize(("top", "hint"), [(4095, "such as 16 if they have 12 bits"), (253, "such as 256 if they have 8 bits")])
 @pytest.mark.parametrize("shape", ["array", "list", "splits"])
 def test_the_range_of_images_in_memory_is_that_of_the_values_given(top: int, hint: str, shape: str) -> None:
     images = np.random.default_rng(4).integers(0, top + 1, (8, 12, 12)).astype(np.uint16)

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from making import archive, codes, facts, figures, write
-from refusals import refused
 
 from crossroads.artifact import MANIFEST
 from crossroads.data.dataset import SPLITS
 from crossroads.data.readers import ARTIFACT, READERS, one_class_folder, read
 from crossroads.errors import DataError, ImageRefused
+from refusals import refused
 
 KINDS = ("folder", "zip", "tar", "tar.gz", "tar.xz")
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from making import codes, write
-from refusals import refused
 
 from crossroads.data.readers import read
 from crossroads.errors import DataError
+from refusals import refused
 
 
 def idx(n: int, side: int = 4, magic: int = 0x803, cut: int = 0) -> bytes:
