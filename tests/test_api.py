@@ -129,7 +129,7 @@ def test_a_finished_run_is_not_overwritten_and_resuming_it_returns_it(run, sourc
     with pytest.raises(ArtifactError):
         crossroads.fit(source, out=run.artifact, recipe=QUICK)
     assert crossroads.fit(source, out=run.artifact, recipe=QUICK, epochs=6, resume=True).metrics == run.metrics
-    with pytest.raises(RecipeError, match="epochs.*6.*2"):
+    with pytest.raises(RecipeError, match=r"epochs.*6.*2"):
         crossroads.fit(source, out=run.artifact, recipe=QUICK, resume=True)
     assert (run.artifact / "crossroads.json").read_bytes() == before
 
@@ -138,7 +138,7 @@ def test_a_finished_run_is_not_returned_for_other_images(source, run, tmp_path):
     images, labels = stripes(80, seed=3)
     other = folder_of(tmp_path / "other", images, labels)
     options = {"out": run.artifact, "recipe": QUICK, "epochs": 6, "resume": True}
-    with pytest.raises(DataError, match="train.*other"):
+    with pytest.raises(DataError, match=r"train.*other"):
         crossroads.fit(other, **options)
     with pytest.raises(DataError, match="nowhere"):
         crossroads.fit(tmp_path / "nowhere", **options)
@@ -229,7 +229,7 @@ def test_an_interrupted_run_is_resumed_to_the_same_weights(source, whole, tmp_pa
 def test_a_run_is_not_resumed_with_other_options_or_other_data(source, tmp_path):
     with pytest.raises(Killed):
         crossroads.fit(source, out=tmp_path / "run", recipe=QUICK, watcher=StopAt(2, 1))
-    with pytest.raises(RecipeError, match="seed.*0.*5"):
+    with pytest.raises(RecipeError, match=r"seed.*0.*5"):
         crossroads.fit(source, out=tmp_path / "run", recipe=QUICK, seed=5, resume=True)
     images, labels = stripes(80, seed=3)
     other = folder_of(tmp_path / "other", images, labels)

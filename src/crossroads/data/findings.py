@@ -124,8 +124,8 @@ def _classes_too_small_to_split(dataset: Dataset, examples: int) -> Iterator[Fin
         yield Finding(
             "scarce-classes",
             "warning",
-            f"{plural(len(scarce), 'class', 'classes')} of {len(counts)} with fewer than {NEEDED} {unit}s for train, validation and "
-            "test: trained on, but not in every split",
+            f"{plural(len(scarce), 'class', 'classes')} of {len(counts)} with fewer than {NEEDED} {unit}s for train, validation "
+            "and test: trained on, but not in every split",
             len(scarce),
             tuple(f"{dataset.classes[label]} ({plural(int(available[label]), unit)})" for label in scarce[:examples]),
             f"add images{' of other groups' if unit == 'group' else ''}, merge classes, or remove them from the data",
