@@ -40,7 +40,7 @@ def artifacts(settings: Settings) -> Iterator[Row]:
     for record in records[:2] if settings.quick else records:
         try:
             found = _measured("artifacts", record.name, settings)
-        except RuntimeError as error:  # the others are measured all the same
+        except RuntimeError as error:  # the others are measured anyway
             failed.append(f"{record.name}: {error}")
             print(failed[-1], file=sys.stderr, flush=True)
         else:

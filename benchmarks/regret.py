@@ -276,7 +276,7 @@ def summary(found: Sequence[Outcome]) -> Iterator[Row]:
         yield from mean_and_most(f"regret, {rule}, of {len(found)}", "points", regrets)
     pairs = [(one.accuracy, outcome.reached[one.strategy]) for outcome, order in zip(found, orders, strict=True) for one in order]
     inside = statistics.mean(float(estimate.low <= value <= estimate.high) for estimate, value in pairs)
-    yield Row(f"regret, share of {len(pairs)} intervals that hold what was reached", "", (inside,))
+    yield Row(f"regret, fraction of {len(pairs)} intervals that contain the reached accuracy", "", (inside,))
     yield Row("regret, mean error of an expectation, in log odds", "", (statistics.mean(errors_of(found, orders)),))
     yield Row("regret, rank correlation of expected and reached accuracy", "", (_spearman(pairs),))
     each = [
@@ -288,7 +288,7 @@ def summary(found: Sequence[Outcome]) -> Iterator[Row]:
         yield Row(f"regret, the same inside each of {len(each)} tasks, mean", "", (statistics.mean(each),))
     yield from over_backbones(found, orders)
     shares = [outcome.advice["seconds"] / sum(outcome.seconds.values()) for outcome in found]
-    yield from mean_and_most("regret, advice's share of the time of those that were run", "", shares)
+    yield from mean_and_most("regret, time of the advice as a fraction of that of all runs", "", shares)
     beyond = [outcome.advice["seconds"] - outcome.seconds[FROZEN[0]] for outcome in found]
     yield from mean_and_most("regret, advice beyond feature extraction", "s", beyond)
 

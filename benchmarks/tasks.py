@@ -64,7 +64,7 @@ def _side(dataset: Any, side: int) -> Any:
 
 
 def gtsrb(seed: int, *, each: int | None = None, images: int | None = None) -> Any:
-    """Seven tenths of the tracks to train on, of which `each` images a class or `images` in all; the other tracks in two halves."""
+    """Takes 70 % of the tracks for training (`each` images per class, or `images` in all), and splits the other tracks in half."""
     import crossroads
     from crossroads.data.dataset import TEST, TRAIN, VALIDATION
     from crossroads.data.splits import split
@@ -81,7 +81,7 @@ def gtsrb(seed: int, *, each: int | None = None, images: int | None = None) -> A
 
 
 def cifar10(seed: int, *, each: int) -> Any:
-    """`each` images a class to train on, a fifth as many more to choose by, the test of the data."""
+    """Takes `each` images per class for training, a fifth as many for validation, and the test of the data."""
     import crossroads
     from crossroads.data.dataset import TEST, TRAIN, VALIDATION
     from crossroads.data.splits import split

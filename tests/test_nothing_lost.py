@@ -121,8 +121,8 @@ def test_the_runs_of_a_race_survive(network, tmp_path, monkeypatch):
     killed = broken_off(monkeypatch, "the test is scored", out, lambda: fit(out, network))
     for folder in (out, killed):
         run = finishes_without_training(monkeypatch, lambda folder=folder: fit(folder, network, resume=True))
-        assert {trial["strategy"] for trial in run.metrics["race"]["runs"]} == {"feature-extraction", "finetune"}
-        assert not any(trial["failed"] for trial in run.metrics["race"]["runs"])
+        assert {row["strategy"] for row in run.metrics["race"]["runs"]} == {"feature-extraction", "finetune"}
+        assert not any(row["failed"] for row in run.metrics["race"]["runs"])
         assert not (folder / "checkpoint").exists()
 
 

@@ -4,7 +4,7 @@ from crossroads.progress import Silent
 
 
 class Notes(Silent):
-    """Keeps what it is told."""
+    """Keeps the notes and warnings that it receives."""
 
     def __init__(self):
         self.said = []

@@ -147,7 +147,7 @@ def named(found: Audit, check: str) -> list[Finding]:
         ([picture(i) // 16 for i in range(12)] + [picture(i) for i in range(12, 20)], 12, "15 of 255"),
     ],
 )
-def test_dark_values_are_told_apart_from_blank_images(items: list[object], count: int, figure: str) -> None:
+def test_dark_images_are_not_reported_as_blank(items: list[object], count: int, figure: str) -> None:
     found = audit(dataset(items))
     (finding,) = named(found, "value-range")
     assert finding.count == count

@@ -1,4 +1,4 @@
-"""A file is told by its first bytes: read, or refused by the name of what it is and with what to do."""
+"""The format of a file is recognised by its first bytes: it is read, or refused by name with a hint."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ def test_an_earlier_cut_is_the_one_of_the_list(built):
     assert (found.keep.name, found.freeze.name) == ("conv_dw_7_relu", "conv_dw_2_relu")
 
 
-def test_the_first_weights_are_told_apart_and_are_the_same_for_one_seed():
+def test_the_digest_depends_on_the_seed_of_the_initial_weights():
     first, same, other = (build(choose("quiz-cnn"), 32, weights=None, seed=seed) for seed in (1, 1, 2))
     assert first.digest == same.digest != other.digest
     assert first.function == same.function != other.function
@@ -53,7 +53,7 @@ def test_the_first_weights_are_told_apart_and_are_the_same_for_one_seed():
     np.testing.assert_array_equal(*kernels)
 
 
-def test_layers_of_equal_weights_that_compute_otherwise_are_told_apart():
+def test_the_function_digest_depends_on_the_layers_too():
     def net(activation, strides):
         images = keras.Input((16, 16, 3))
         x = keras.layers.Conv2D(4, 3, strides=strides, activation=activation, kernel_initializer="ones", name="conv")(images)

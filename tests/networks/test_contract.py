@@ -84,7 +84,7 @@ def close(found, expected, tolerance):
 
 
 def difference(found, expected):
-    """Largest, as a share of the largest value."""
+    """Largest difference, relative to the largest value."""
     return float(np.abs(found - expected).max() / max(np.abs(expected).max(), 1e-6))
 
 

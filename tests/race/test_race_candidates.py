@@ -85,7 +85,7 @@ def test_the_identity_of_a_race_covers_images_and_labels():
     assert of(pixels, labels) != of(pixels, labels[::-1])
 
 
-def test_files_in_the_dark_end_of_16_bits_are_told_and_a_class_in_a_format_that_is_not_read_ends_it(tmp_path):
+def test_dark_16_bit_files_get_a_note_and_a_class_in_an_unreadable_format_is_refused(tmp_path):
     for number in range(24):
         home = tmp_path / "ab"[number % 2]
         home.mkdir(exist_ok=True)

@@ -135,7 +135,7 @@ def test_a_keras_file_is_a_backbone_too(tmp_path):
 def test_an_impossible_cut_is_refused_before_training(tmp_path):
     with pytest.raises(BackboneError, match="did you mean 'relu2'"):
         fit(tmp_path / "run", "early-features", cut="rellu2")
-    with pytest.raises(RecipeError, match="freeze_to must lie below the cut"):
+    with pytest.raises(RecipeError, match="freeze_to"):
         fit(tmp_path / "run", "finetune", freeze_to="relu3")
     assert not (tmp_path / "run").exists()
 

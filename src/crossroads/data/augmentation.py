@@ -40,7 +40,7 @@ def draw_transforms(
     a0, a1 = np.cos(angle) * wide * mirror, -np.sin(angle + shear) * high
     b0, b1 = np.sin(angle) * wide * mirror, np.cos(angle + shear) * high
     centre, reach = (size - 1) / 2, augmentation.shift * size
-    # The output pixel that shows the input's centre: a shift is a share of the output, however much that is zoomed or turned.
+    # The output pixel that shows the input's centre: a shift is a fraction of the output, whatever its zoom and rotation.
     x, y = centre + reach * u[:, 4], centre + reach * u[:, 5]
     a2, b2 = centre - a0 * x - a1 * y, centre - b0 * x - b1 * y
     zero = np.zeros(n)

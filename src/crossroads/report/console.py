@@ -127,7 +127,7 @@ def print_run(run: Run) -> None:
     metrics = run.metrics
     if metrics.get("race"):
         header = ("run", "backbone", "epochs", "expected", "validation", "seconds", "")
-        print_table(header, map(_trial_row, metrics["race"]["runs"]))
+        print_table(header, map(_run_row, metrics["race"]["runs"]))
         print()
     print_lines(line for split in ("validation", "test") for line in _score_lines(split, metrics[split]))
     memory = metrics["peak_memory_mb"]
@@ -143,17 +143,17 @@ def print_run(run: Run) -> None:
     )
 
 
-def _trial_row(trial: dict[str, Any]) -> tuple[object, ...]:
+def _run_row(run: dict[str, Any]) -> tuple[object, ...]:
     """A row for one run of a race: its epochs out of the usual number, the accuracy expected before the race, and that reached."""
-    epochs, usual, reached = trial["epochs"], trial["usual_epochs"], trial["validation_accuracy"]
+    epochs, usual, reached = run["epochs"], run["usual_epochs"], run["validation_accuracy"]
     return (
-        trial["strategy"],
-        trial["backbone"],
+        run["strategy"],
+        run["backbone"],
         "-" if epochs is None else str(epochs) if epochs == usual else f"{epochs} of {usual}",
-        "-" if trial["failed"] else f"{trial['expected']['value']:.3f}",
+        "-" if run["failed"] else f"{run['expected']['value']:.3f}",
         "-" if reached is None else f"{reached:.4f}",
-        f"{trial['seconds']:.0f}",
-        "won" if trial["won"] else trial["failed"] or "",
+        f"{run['seconds']:.0f}",
+        "won" if run["won"] else run["failed"] or "",
     )
 
 

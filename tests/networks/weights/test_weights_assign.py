@@ -89,7 +89,7 @@ def test_a_backbone_inside_a_saved_model(tmp_path, form):
 
 
 def chain(count):
-    """Convolutions that are told apart by nothing but their place."""
+    """Convolutions that differ in nothing but their position."""
     images = x = keras.Input((4, 4, 3))
     for _ in range(count):
         x = layers.Conv2D(3, 1, activation="relu")(x)

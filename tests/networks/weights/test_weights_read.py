@@ -455,7 +455,7 @@ def test_weights_error_is_one_of_the_family():
     assert issubclass(WeightsError, CrossroadsError)
 
 
-def test_the_folder_of_an_artifact_is_told_with_the_file_in_it(tmp_path):
+def test_the_folder_of_an_artifact_is_refused_with_the_file_in_it(tmp_path):
     (tmp_path / "model.keras").write_bytes(b"PK")
     with pytest.raises(WeightsError, match=r"received the folder of an artifact; give .*model\.keras$"):
         read_weights(tmp_path)
