@@ -29,7 +29,7 @@ def refused_words(glossary: str) -> dict[str, str]:
 
 
 def word_findings(text: str, words: dict[str, str]) -> Iterator[tuple[int, str]]:
-    """Line numbers and messages. A word counts inside a name too: ``hence`` in ``_hence_it``, but not in ``whence``.
+    """Line numbers and messages. A word counts inside a name too, but not inside a longer word.
 
     A line with the comment ``prose: keep`` is exempt.
     """

@@ -44,7 +44,7 @@ def test_weights_need_a_backbone():
         candidate_backbones((), ("there/mobilenet_1_0_224_tf_no_top.h5",), Silent())
 
 
-def test_where_nothing_can_be_had_the_user_is_told_what_is_missed(tmp_path, monkeypatch):
+def test_missing_weights_are_reported_with_what_they_would_allow(tmp_path, monkeypatch):
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
     monkeypatch.setenv("CROSSROADS_WEIGHTS_URL", "http://127.0.0.1:9")
     found, said = named([], [])

@@ -47,5 +47,5 @@ def test_random_weights_that_do_as_well_are_a_doubt():
 
 
 def test_no_case_is_drawn_from_a_network_without_pretrained_weights():
-    with pytest.raises(TrainingError, match="beside its random twin"):
+    with pytest.raises(TrainingError, match="random control"):
         case_of(10, Profile("small-cnn", 32, 500, (Depth("end", 1.0, KNOWN, None),), None))

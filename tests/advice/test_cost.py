@@ -38,7 +38,7 @@ def test_a_training_of_many_steps_takes_less_for_an_image_than_a_short_one():
     assert measured_step(2.0, False, 1_700, 32) == measured_step(2.0, True, 30_000, 32) == 2.0
 
 
-def test_the_share_of_a_step_up_to_a_cut_counts_what_is_written_too():
+def test_the_fraction_of_a_step_up_to_a_cut_counts_what_is_written_too():
     early, end = (Cut(name, 0, 1.0, (4, 4, 8), work, 0, numbers) for name, work, numbers in (("a", 100, 90), ("b", 1_000, 100)))
     assert 0.1 < step_fraction(early, end) < 0.9
     assert step_fraction(early, end) == (100 + ACTIVATION * 90) / (1_000 + ACTIVATION * 100)
@@ -71,7 +71,7 @@ def test_the_cost_of_a_head_follows_the_way_it_is_solved():
         (0.7e6, 6.6e6, 32, True, 1_847),
     ],
 )
-def test_memory_is_told_to_about_a_fifth(parameters, activations, batch_size, trained, peak):
+def test_memory_is_estimated_within_about_a_fifth(parameters, activations, batch_size, trained, peak):
     assert memory_mb(int(parameters), activations, batch_size, trained=trained) == pytest.approx(peak, rel=0.2)
 
 

@@ -17,14 +17,14 @@ def test_certainty_is_held_off_by_the_least_error():
     assert log_odds(1.0, 0.01) == log_odds(0.99, 0.01) == pytest.approx(-log_odds(0.0, 0.01))
 
 
-def test_a_share_of_whole_groups_is_known_less_well_than_one_of_single_images():
+def test_a_fraction_of_whole_groups_is_known_less_well_than_one_of_single_images():
     correct = np.repeat([True, False, True, True, True, False, True, True], 30)
     alone, together = estimate_accuracy(correct), estimate_accuracy(correct, np.repeat(np.arange(8), 30))
     assert alone.value == together.value == 0.75
     assert together.low < alone.low < 0.75 < alone.high < together.high
 
 
-def test_it_is_told_with_as_many_digits_as_can_be_told_apart():
+def test_json_has_the_meaningful_digits():
     found = Estimate(0.98765, 0.9, 1.0)
     assert str(found) == "0.988 (0.900 to 1.000)"
     assert found.to_json() == {"value": 0.9877, "low": 0.9, "high": 1.0}

@@ -132,7 +132,7 @@ def test_what_another_network_has_learned_lifts_no_training_from_scratch_and_may
     assert expected("from-scratch", [*probe(0.5), short], USUAL).value < alone.value
 
 
-def test_images_of_which_more_help_little_are_told_little_better_by_training():
+def test_a_flat_learning_curve_means_a_small_gain_from_training():
     lifted = [expected("finetune", probe(0.8), Setting(5_000, 30, gain), certain(0.5)).value for gain in (0.0, 0.2, 1.0)]
     assert lifted == pytest.approx([from_log_odds(log_odds(0.8, 1e-9) + 0.5 * gain) for gain in (0.0, 0.2, 1.0)])
     for gain in (0.2, 1.0):

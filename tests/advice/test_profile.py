@@ -50,7 +50,7 @@ def exactly(*wrong, n=900):
     return [~np.isin(np.arange(n), (50 * place + np.arange(count)) % n) for place, count in enumerate(wrong)]
 
 
-def test_a_handful_of_images_decides_nothing_where_everything_is_told():
+def test_a_handful_of_images_decides_nothing_if_all_are_classified():
     random = exactly(300, 320, 310, 330, 340)
     alike, fewer = (similarity(exactly(300, 90, 2, 4, end), random, DEPTHS, None, 0).value for end in (2, 8))
     assert alike.value > 0.85

@@ -163,7 +163,7 @@ def test_a_budget_too_small_for_anything_says_what_is_not(pictures, tiny):
     assert any("too small for anything; the smallest that does is about" in reason for reason in found.reasons)
 
 
-def test_the_short_training_ends_with_its_share_of_the_budget_and_is_told_of(pictures, tiny, monkeypatch):
+def test_the_short_training_ends_with_its_fraction_of_the_budget(pictures, tiny, monkeypatch):
     monkeypatch.setattr(baselines, "SHORT_EPOCHS", (6, 6))
     seen = []
 
@@ -218,13 +218,13 @@ def test_two_classes_do(tiny):
     assert found.evidence.size.classes == 2
 
 
-def test_one_image_a_class_cannot_be_split_and_is_told(tiny):
+def test_one_image_per_class_cannot_be_split(tiny):
     images, labels = stripes(3, classes=("level", "slanting", "upright"))
     with pytest.raises(SplitError, match="received 3 classes of at most 1 image; add images, or bring"):
         crossroads.advise((images, labels), backbones=[tiny], **SPLIT)
 
 
-def test_of_very_many_classes_some_are_looked_at_and_the_user_is_told(tiny, monkeypatch):
+def test_some_of_very_many_classes_are_sampled_with_a_note(tiny, monkeypatch):
     for name in (sample, module):
         monkeypatch.setattr(name, "MOST_CLASSES", 10)
     rng = np.random.default_rng(0)
@@ -244,7 +244,7 @@ def test_of_very_many_classes_some_are_looked_at_and_the_user_is_told(tiny, monk
         ({"weights": ["a.h5"]}, RecipeError, "weights are those of a backbone"),
         ({"backbones": ["quiz-cnn"], "weights": ["none", "none"]}, RecipeError, "once for all backbones, or once for each"),
         ({"backbones": ["quiz-cn"]}, BackboneError, "did you mean 'quiz-cnn'"),
-        ({"budget": 0}, RecipeError, "budget must lie in"),
+        ({"budget": 0}, RecipeError, "budget must be"),
     ],
     ids=str,
 )
@@ -268,7 +268,7 @@ def test_auto_races_what_was_advised_and_the_artifact_says_why(pictures, tiny, t
     assert {path.name for path in run.artifact.iterdir()} == {*artifact.FILES, artifact.MANIFEST}
 
 
-def test_with_nothing_pretrained_the_user_is_told_and_the_small_network_is_trained(pictures, tmp_path, monkeypatch):
+def test_without_pretrained_networks_the_small_network_is_trained_with_a_note(pictures, tmp_path, monkeypatch):
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
     monkeypatch.setenv("CROSSROADS_WEIGHTS_URL", "http://127.0.0.1:9")
     watcher = Notes()
@@ -281,8 +281,8 @@ def test_with_nothing_pretrained_the_user_is_told_and_the_small_network_is_train
 def test_with_nothing_pretrained_a_budget_shortens_the_training(pictures, tmp_path, capsys):
     watcher = Notes()
     run = crossroads.fit(pictures, out=tmp_path / "run", weights="none", budget="0.5s", image_size=80, watcher=watcher, **SPLIT)
-    [trial] = run.metrics["race"]["runs"]
-    assert trial["epochs"] == 1 < trial["usual_epochs"]
+    [row] = run.metrics["race"]["runs"]
+    assert row["epochs"] == 1 < row["usual_epochs"]
     assert (run.metrics["strategy"], run.metrics["epochs"]) == ("from-scratch", 1)
     assert Recipe.from_toml(run.artifact / "recipe.toml").image_size == 80
     print_run(run)
@@ -313,7 +313,7 @@ class Broken(BaseException):
     """The end of the process."""
 
 
-def test_a_trial_that_was_broken_off_is_taken_up_by_the_race(pictures, tiny, tmp_path, monkeypatch):
+def test_the_race_resumes_an_interrupted_run(pictures, tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(decisions, "MIN_GAIN", -1.0)  # stripes are easy: no candidate could be hoped to do better
     monkeypatch.setattr(decisions, "REDUCTION_FACTOR", 1)
     options = {"backbone": tiny, "weights": "own", "epochs": 3, "batch_size": 16, "out": tmp_path / "run", **SPLIT}
@@ -322,10 +322,10 @@ def test_a_trial_that_was_broken_off_is_taken_up_by_the_race(pictures, tiny, tmp
     kept = json.loads((tmp_path / "run" / "checkpoint" / "race.json").read_text())["runs"]
     watcher = Notes()
     run = crossroads.fit(pictures, watcher=watcher, resume=True, **options)
-    trials = run.metrics["race"]["runs"]
-    assert len(trials) > len(kept) > 0
-    assert [trial["failed"] for trial in trials] == [None] * len(trials)
-    assert "finetune" in {trial["strategy"] for trial in trials}
+    runs = run.metrics["race"]["runs"]
+    assert len(runs) > len(kept) > 0
+    assert [row["failed"] for row in runs] == [None] * len(runs)
+    assert "finetune" in {row["strategy"] for row in runs}
     assert not [note for note in watcher.said if "given up" in note]
 
 

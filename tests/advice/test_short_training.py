@@ -77,8 +77,8 @@ def test_it_ends_when_its_time_is_over_with_one_epoch_at_least(pictures):
     watcher = Notes()
     found = run_short_training(pictures, choose("quiz-cnn"), SCRATCH, Limit(9_600, (2, 30), 0.0), watcher)
     assert found.epochs == 1
-    told = short_training.keras_backend() == "tensorflow"  # of the first epoch the steps after the first tell what one takes
-    assert (0 < found.seconds_per_image * found.images < found.start_seconds) is told
+    timed = short_training.keras_backend() == "tensorflow"  # of the first epoch the steps after the first tell what one takes
+    assert (0 < found.seconds_per_image * found.images < found.start_seconds) is timed
     assert watcher.said[-1] == "the short training of quiz-cnn ended after 1 of 30 epochs: its time was over"
     assert found.start_seconds > 0
 
@@ -107,7 +107,7 @@ def test_a_fault_of_this_program_is_raised(pictures, monkeypatch):
         run_short_training(pictures, choose("quiz-cnn"), SCRATCH, Limit(400, (2, 30), 60.0), Silent())
 
 
-def test_one_that_fails_is_told_of_and_stops_nothing(pictures, monkeypatch, caplog):
+def test_a_failure_gets_a_note_and_stops_nothing(pictures, monkeypatch, caplog):
     def fails(*_):
         raise MemoryError("no room\nfor it")
 
@@ -135,7 +135,7 @@ def test_of_one_class_or_of_single_images_there_is_none(pictures):
     assert run_short_training(pictures.select(single), choose("quiz-cnn"), SCRATCH, limit, Silent()) is None
 
 
-def test_a_budget_allows_a_share_of_it():
+def test_a_short_training_gets_a_fraction_of_the_budget():
     assert (allowed(15.0, None), allowed(15.0, 600.0), allowed(15.0, 60.0)) == (15.0, 15.0, 6.0)
 
 

@@ -18,7 +18,7 @@ def test_frames_that_are_the_same_count_once_and_those_that_are_not_all():
 
 
 @pytest.mark.parametrize(("noise", "expected"), [(0.01, 1.0), (1.0, 0.5), (100.0, 0.0)])
-def test_likeness_is_the_share_of_spread_that_a_group_has_in_common(noise, expected):
+def test_likeness_is_the_fraction_of_variance_that_a_group_has_in_common(noise, expected):
     rng = np.random.default_rng(0)
     groups = np.repeat(np.arange(200), 4)
     labels = groups % 2
@@ -49,7 +49,7 @@ def test_images_that_could_not_be_read_do_not_make_others_look_repeated():
 
 
 def test_a_sample_of_many_images_tells_how_many_repeat_others():
-    """50,000 images, each of them twice: of 2,000 only some forty meet their twin, and that is enough."""
+    """50,000 images, each of them twice: of 2,000 only some forty meet their control, and that is enough."""
     rows = np.random.default_rng(0).permutation(50_000)[:2000] // 2
     digests = np.zeros((2000, 16), np.uint8)
     digests[:, :8] = rows.astype(np.int64)[:, None].view(np.uint8)

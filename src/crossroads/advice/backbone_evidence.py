@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from crossroads.networks.cuts import Cut
 
 CALIBRATION_IMAGES = 64
-"""Images that the random twin's BatchNorm statistics are taken from, and that reading is timed on."""
+"""Images for the BatchNorm statistics of the random control and for timing the reading."""
 
 WIDEST = 16_384
 """Features of a grid that are probed: the inner products of more take longer than all the rest."""
@@ -95,7 +95,7 @@ def see(dataset: Dataset, choice: Choice, recipe: Recipe, watcher: Watcher) -> B
         dataset: The sample.
         choice: The backbone.
         recipe: Resolved for feature extraction with it.
-        watcher: Is told what goes on.
+        watcher: Receives progress and notes.
 
     Raises:
         CrossroadsError: No weights, no readable image.
@@ -123,17 +123,17 @@ def see(dataset: Dataset, choice: Choice, recipe: Recipe, watcher: Watcher) -> B
     began = time.perf_counter()
     some = load_all(found.select(rows), resize_of(recipe)).pixels
     decode_seconds = (time.perf_counter() - began) / len(rows)
-    twins = None
+    controls = None
     if recipe.weights != "none":
         random = build(choice, size, weights=None, seed=recipe.seed)
         calibrate_batchnorm(random.parts, some)
         control = extracted(
-            found, averages(random.parts, size, chosen), choice, recipe, f"random {key}", watcher, f"{stage}, random twin"
+            found, averages(random.parts, size, chosen), choice, recipe, f"random {key}", watcher, f"{stage}, random control"
         )
-        twins = probed(control.features, widths, found.labels, found.groups)
+        controls = probed(control.features, widths, found.labels, found.groups)
     depths = [cut.depth for cut in chosen]
-    similar = None if twins is None else similarity(accuracies, twins, depths, found.groups, recipe.seed)
-    profile = Profile(name, size, len(found), depth_rows(chosen, accuracies, twins, found.groups), similar)
+    similar = None if controls is None else similarity(accuracies, controls, depths, found.groups, recipe.seed)
+    profile = Profile(name, size, len(found), depth_rows(chosen, accuracies, controls, found.groups), similar)
     whole = np.asarray(got.features[:], np.float32)
     end = np.ascontiguousarray(whole[:, -widths[-1] :])
     refused, depthwise = len(got.refusals), has_depthwise(built.parts.backbone)
@@ -148,7 +148,7 @@ def see(dataset: Dataset, choice: Choice, recipe: Recipe, watcher: Watcher) -> B
 def extracted(
     dataset: Dataset, frozen: keras.Model, choice: Choice, recipe: Recipe, cut: str, watcher: Watcher, stage: str
 ) -> Extraction:
-    """Features of a data set from the cache, or computed; the user is told of what should be known."""
+    """Returns the features of a data set, from the cache or computed. The watcher receives warnings."""
     lookup = Lookup(frozen, choice.record, recipe, cut, watcher)
     found = lookup.features(dataset, stage)
     if lookup.note:

@@ -34,7 +34,7 @@ class Baselines:
     """What must be beaten.
 
     Attributes:
-        majority: Share of the largest class.
+        majority: Fraction of the largest class.
         pixels: A probe on the pixels themselves.
         short: The small network; None where the sample is too small to hold out a part.
         refused: The images of the sample that could not be read.
@@ -63,9 +63,9 @@ def measure_baselines(
         dataset: The sample, all of whose classes occur.
         recipe: What the user asked for; `seed`, `resize` and `class_weights` matter.
         size: Side in pixels at which the small network is trained.
-        majority: Share of the largest class of all training images.
+        majority: Fraction of the largest class of all training images.
         budget: In seconds, of the training that is advised on; None for any time.
-        watcher: Is told what goes on.
+        watcher: Receives progress and notes.
 
     Raises:
         DataError: No image can be read.

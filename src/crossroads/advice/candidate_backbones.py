@@ -35,12 +35,12 @@ class CandidateBackbone:
 def candidate_backbones(
     backbones: Sequence[Any], weights: Sequence[str | None], watcher: Watcher, *, own: bool = False
 ) -> tuple[CandidateBackbone, ...]:
-    """The backbones to consider; none where nothing pretrained is to be had, which the user is told.
+    """Returns the backbones to consider; none, with a note, if no pretrained one is available.
 
     Args:
         backbones: Names, files, functions or Keras models; none for those whose weights are here.
         weights: One for each of them, or one for all, or none for their ImageNet weights.
-        watcher: Is told what goes on.
+        watcher: Receives progress and notes.
         own: Whether a network of the user's own counts as pretrained where no weights are named: nothing tells whether it is.
 
     Raises:
@@ -76,7 +76,7 @@ def _usual(choice: Choice, own: bool) -> str | None:
 
 
 def _obtained(offer: CandidateBackbone, watcher: Watcher) -> bool:
-    """Whether the weights of a backbone that nobody named are here now; else the user is told what is missed."""
+    """Whether the weights of a default backbone are available now. If not, the watcher receives what is missing."""
     from crossroads.networks.weights.download import Unreachable
     from crossroads.networks.weights.store import obtain
 

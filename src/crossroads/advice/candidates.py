@@ -142,7 +142,7 @@ def backbone_candidates(
         curves: The learning curve of its best way of each frozen strategy.
         short: Its short warm start, where one was made.
         ground: What all share.
-        watcher: Is told of a strategy that an option stands in the way of.
+        watcher: Receives a note on each strategy that an option rules out.
     """
     ways = {way.strategy: way for way in reversed(seen.ways)}
     pretrained = seen.recipe.weights != "none"

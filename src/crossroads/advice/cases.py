@@ -64,7 +64,9 @@ class Case:
 def case_of(images_per_class: float, profile: Profile) -> Case:
     """The case of images of which there are so many effective ones a class, by the profile of a pretrained network."""
     if profile.similarity is None:
-        raise TrainingError("a case is drawn from a pretrained network beside its random twin", received=profile.backbone)
+        raise TrainingError(
+            "a case needs a pretrained network and its random control", code="no-random-control", received=profile.backbone
+        )
     similarity = profile.similarity.value
     large, similar = images_per_class >= LARGE, similarity.value >= SIMILAR
     number = {(False, True): 1, (False, False): 2, (True, True): 3, (True, False): 4}[large, similar]

@@ -36,7 +36,7 @@ VALIDATING = 0.4
 
 ACTIVATION = 20
 """Multiply-adds that take as long, in a training step, as one number that a layer gives out: these are written and read several
-times. MobileNet at 96 px with BatchNorm frozen, cut at `conv_pw_12`, `conv_pw_5` and `conv_dw_2`, takes 4.2, 2.3 and 1.0 ms an
+times. MobileNet at 96 px with BatchNorm frozen, cut at `conv_pw_12`, `conv_pw_5` and `conv_dw_2`, takes 4.2, 2.3 and 1.0 ms per
 image for 95, 37 and 8 million multiply-adds and 3.1, 2.3 and 1.2 million such numbers: 0.027 ns for the ones, 0.55 ns for the
 others."""
 

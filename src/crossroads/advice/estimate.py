@@ -1,4 +1,4 @@
-"""A figure with its interval: the form in which all evidence is told."""
+"""A figure with its interval, the form of all evidence."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Estimate(NamedTuple):
     high: float
 
     def to_json(self) -> dict[str, float]:
-        """As plain values, rounded to what can be told apart."""
+        """Returns plain values, rounded to the meaningful digits."""
         return {"value": round(self.value, 4), "low": round(self.low, 4), "high": round(self.high, 4)}
 
     def __str__(self) -> str:
@@ -33,11 +33,11 @@ def log_odds(value: float, least: float) -> float:
 
 
 def from_log_odds(value: float) -> float:
-    """The share of which `value` is the log odds."""
+    """Returns the probability with these log odds."""
     return 1 / (1 + math.exp(-value))
 
 
 def estimate_accuracy(correct: NDArray[np.bool_], groups: NDArray[np.integer] | None = None) -> Estimate:
-    """The share of True in bool (n,), with an interval over whole groups where there are any."""
+    """Returns the fraction of True in bool (n,), with an interval over whole groups if there are groups."""
     low, high = accuracy_interval(correct, groups)
     return Estimate(float(correct.mean()), low, high)

@@ -56,7 +56,7 @@ class Advice:
         reasons: In plain words.
         evidence: What they rest on.
         budget: Seconds that were allowed; None for any.
-        notes: What the user was told on the way.
+        notes: Notes for the user.
         warnings: Of these, what the user should act on; also what the reading of the data brought.
         refused: The images of the sample that could not be read, with the reasons.
     """

@@ -20,7 +20,7 @@ class LearningGain(NamedTuple):
     error: float
 
     def to_json(self) -> dict[str, float]:
-        """As plain values, rounded to what can be told apart."""
+        """Returns plain values, rounded to the meaningful digits."""
         return {"value": round(self.value, 3), "error": round(self.error, 3)}
 
 
@@ -53,7 +53,7 @@ class Setting:
     """What an expectation knows of the images beside what was reached with them.
 
     Attributes:
-        images: Training images; of errors fewer than a third of one nothing can be told.
+        images: Number of training images. Errors below a third of an image cannot be measured.
         images_per_class: Effective ones.
         slope: What twice the images add to a probe, in log odds (`advice.size.Curve.slope`): where the learning curve is still
             steep more training adds much too, and where it is flat little.
@@ -66,7 +66,7 @@ class Setting:
 
 @dataclass(frozen=True, slots=True)
 class StrategyOffset:
-    """From a probe to what a strategy reaches, in log odds: ``slope x (level + by_size x log10(images a class / 30))``.
+    """Offset from a probe to a strategy, in log odds: ``slope x (level + by_size x log10(images per class / 30))``.
 
     Attributes:
         level: At 30 effective images of a class.
@@ -229,7 +229,7 @@ def with_epochs(strategy: StrategyName, accuracy: Estimate, share: float) -> Est
 
 
 def least_error(images: int) -> float:
-    """A third of an image, as a share of the training images."""
+    """Returns a third of an image as a fraction of the training images."""
     return 1 / (3 * max(10, images))
 
 

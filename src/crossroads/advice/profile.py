@@ -1,4 +1,4 @@
-"""The depth profile: how well a cheap probe tells the classes at several depths, of the pretrained network and of a random twin."""
+"""The depth profile: the accuracy of a cheap probe at several depths, with pretrained weights and for a random control."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ class Depth:
 
     Attributes:
         cut: Name of the layer.
-        depth: Share of the depth of the whole backbone, in (0, 1].
+        depth: Fraction of the depth of the whole backbone, in (0, 1].
         accuracy: Of the probe on averages of the pretrained features.
         random: Of the same probe on those of random weights whose BatchNorm statistics fit the images; None for a network without
-            pretrained weights, which is its own twin.
+            pretrained weights, which is its own random control.
     """
 
     cut: str
@@ -53,7 +53,7 @@ class Similarity:
 
     Attributes:
         value: In [0, 1]: the product of the other three; see `similarity`.
-        peak: Depth at which the classes are told best, as a share of the depth that was probed.
+        peak: Depth with the highest accuracy, as a fraction of the probed depth.
         kept: What of the odds of being right there is left at the end.
         gain: What pretraining adds to the odds of a random network, 1 less the one over the other.
     """
@@ -98,7 +98,7 @@ class Profile:
 
     @property
     def random(self) -> float:
-        """Accuracy of the random twin at its best depth; 0 without one."""
+        """Accuracy of the random control at its best depth; 0 without one."""
         return max((depth.random.value for depth in self.depths if depth.random is not None), default=0.0)
 
     @property
@@ -161,31 +161,31 @@ def similarity(
     groups: NDArray[np.integer] | None,
     seed: int,
 ) -> Similarity:
-    """The similarity that a depth profile shows: ``peak x kept x gain``.
+    """Computes the similarity from a depth profile: ``peak x kept x gain``.
 
-    With the odds of a probe, right to wrong with half an image added to each, and the depth at which they are best:
+    The odds of a probe are right to wrong, with half an image added to each. The best depth has the highest odds.
 
-    - ``peak``: that depth, as a share of the depth that was probed. Where the images are like the source's, every layer up to the
-      last adds; where they are not, the later layers are too specific.
-    - ``kept``: odds at the end over odds at the best depth, at most 1.
-    - ``gain``: 1 less the random twin's odds over the pretrained network's, at the best depth of each. Random features know colours
-      and edges; what only the pretrained ones tell, was learned from the source's images. At least 0.
+    - ``peak``: the best depth as a fraction of the probed depth. For images similar to those of the pretraining, accuracy rises up
+      to the last layer; for others the later layers are too specific.
+    - ``kept``: odds at the end divided by odds at the best depth, at most 1.
+    - ``gain``: 1 minus the odds of the random control divided by those of the pretrained network, each at its best depth; at least
+      0. Random features represent colours and edges. The difference was learned in pretraining.
 
-    Odds are those of `SATURATED` at most, and of depths with the same odds the deepest counts. Where the random twin is there too,
-    nothing can be told: the interval is all of [0, 1].
+    Odds are capped at those of `SATURATED`, and of depths with equal odds the deepest counts. If the random control reaches the cap
+    too, the similarity is unknown: the interval is all of [0, 1].
 
-    A maximum over depths flatters itself. So images, or whole groups, are drawn with replacement: each draw chooses the best depth,
-    and the images that it left out judge it (the bootstrap's out-of-bag estimate, Efron 1983). `peak` is the mean of the chosen
-    depths, the other two are those of the mean log odds; the interval is that of the figure drawn anew.
+    The maximum over depths is optimistically biased. Therefore images, or whole groups, are drawn with replacement: each draw
+    chooses the best depth, and the images that it left out score it (the out-of-bag estimate of the bootstrap, Efron 1983). `peak`
+    is the mean of the chosen depths. The other two come from the mean log odds. The interval is that of the draws.
 
     Args:
         accuracies: bool (n,) for each depth, what the pretrained network's probe got right.
-        random: The same of its random twin.
+        random: The same of its random control.
         depths: In (0, 1], in order.
         groups: Integers (n,) or None.
         seed: Decides the draws.
     """
-    right, twin, place = np.stack(accuracies).T.astype(np.float64), np.stack(random).T.astype(np.float64), np.asarray(depths)
+    right, control, place = np.stack(accuracies).T.astype(np.float64), np.stack(random).T.astype(np.float64), np.asarray(depths)
     units = np.arange(len(right)) if groups is None else np.unique(groups, return_inverse=True)[1]
     count = int(units.max()) + 1
     rng = np.random.default_rng([seed, 13])
@@ -193,10 +193,10 @@ def similarity(
     for _ in range(RESAMPLES):
         drawn = np.bincount(rng.integers(0, count, count), minlength=count)[units].astype(np.float64)
         judge = (drawn == 0).astype(np.float64)
-        odds, odds_random = _log_odds(right, drawn), _log_odds(twin, drawn)
+        odds, odds_random = _log_odds(right, drawn), _log_odds(control, drawn)
         best, best_random = odds >= odds.max() - 1e-9, int(np.argmax(odds_random))
         peaks.append(float(place[best].max() / place[-1]))
-        judged, judged_random = _log_odds(right, judge), _log_odds(twin, judge)
+        judged, judged_random = _log_odds(right, judge), _log_odds(control, judge)
         top = float(judged[best].mean())
         kept.append(float(judged[-1]) - top)
         gains.append(top - float(judged_random[best_random]))
@@ -204,7 +204,7 @@ def similarity(
     peak, loss, gain = float(np.mean(peaks)), min(0.0, float(np.mean(kept))), max(0.0, float(np.mean(gains)))
     value = _value(peak, loss, gain)
     everything = np.ones(len(right))
-    ceiling = min(float(_log_odds(side, everything).max()) for side in (right, twin)) >= CEILING
+    ceiling = min(float(_log_odds(side, everything).max()) for side in (right, control)) >= CEILING
     low, high = (0.0, 1.0) if ceiling else np.percentile(values, (2.5, 97.5))
     found = Estimate(value, min(value, float(low)), max(value, float(high)))
     return Similarity(found, peak, float(np.exp(loss)), float(1 - np.exp(-gain)))
@@ -228,8 +228,8 @@ def depth_rows(
     groups: NDArray[np.integer] | None,
 ) -> tuple[Depth, ...]:
     """The depths as records."""
-    twins = [None] * len(chosen) if random is None else [estimate_accuracy(row, groups) for row in random]
+    controls = [None] * len(chosen) if random is None else [estimate_accuracy(row, groups) for row in random]
     return tuple(
-        Depth(cut.name, cut.depth, estimate_accuracy(row, groups), twin)
-        for cut, row, twin in zip(chosen, accuracies, twins, strict=True)
+        Depth(cut.name, cut.depth, estimate_accuracy(row, groups), control)
+        for cut, row, control in zip(chosen, accuracies, controls, strict=True)
     )

@@ -96,7 +96,7 @@ def _curve_in_words(curve: Curve, order: tuple[Candidate, ...]) -> str:
 
 def _level_in_words(level: Baselines, order: tuple[Candidate, ...]) -> str:
     words = (
-        f"to be beaten: {level.majority:.3f} by always saying the largest class, {level.pixels.value:.3f} by a probe on raw pixels"
+        f"baselines: {level.majority:.3f} by always predicting the largest class, {level.pixels.value:.3f} by a probe on raw pixels"
     )
     if level.short is None:
         return words

@@ -56,7 +56,7 @@ def recommend(train: Dataset, side: float, offers: Sequence[CandidateBackbone], 
         side: Median of their shorter sides, in pixels.
         offers: The pretrained backbones to consider; none for training from scratch alone.
         asked: What the user asked for; options that hold for every strategy go into every candidate.
-        watcher: Is told what goes on.
+        watcher: Receives progress and notes.
 
     Raises:
         CrossroadsError: No image can be read; weights that the user named are not there; the only backbone that the user named
@@ -79,7 +79,7 @@ def recommend(train: Dataset, side: float, offers: Sequence[CandidateBackbone], 
     seen = [found for offer in offers if (found := _looked_at(train, offer, asked, side, memory, watcher)) is not None]
     if classes > MOST_CLASSES:
         watcher.note(
-            f"the evidence is drawn from {MOST_CLASSES} of the {classes:,} classes, which are told apart more easily than all"
+            f"the evidence is drawn from {MOST_CLASSES} of the {classes:,} classes, which are easier to distinguish than all"
         )
     rows = sample(train, SAMPLE, asked.seed)
     part = compact(train.select(rows))

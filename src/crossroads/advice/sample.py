@@ -48,18 +48,18 @@ def sample(dataset: Dataset, most: int, seed: int) -> NDArray[np.int64]:
 def merge_duplicates(groups: NDArray[np.integer] | None, digests: NDArray[np.uint8]) -> NDArray[np.int64] | None:
     """Groups in which images of equal digests, uint8 (n, 16), are together as well; None where each image stands alone.
 
-    An image that comes twice tells its twin: they must not be on two sides of a fold.
+    Copies of an image must not be on both sides of a fold, because one reveals the other.
     """
-    _, twins = np.unique(digests, axis=0, return_inverse=True)
-    if groups is None and len(np.unique(twins)) == len(twins):
+    _, copies = np.unique(digests, axis=0, return_inverse=True)
+    if groups is None and len(np.unique(copies)) == len(copies):
         return None
     own = np.arange(len(digests)) if groups is None else np.unique(groups, return_inverse=True)[1]
     from scipy.sparse import coo_array  # type: ignore[import-untyped]
     from scipy.sparse.csgraph import connected_components  # type: ignore[import-untyped]
 
     # Groups and digests are the points of a graph, and each image ties its group to its digest.
-    size = int(own.max()) + int(twins.max()) + 2
-    ties = coo_array((np.ones(len(own)), (own, int(own.max()) + 1 + twins)), shape=(size, size))
+    size = int(own.max()) + int(copies.max()) + 2
+    ties = coo_array((np.ones(len(own)), (own, int(own.max()) + 1 + copies)), shape=(size, size))
     found: NDArray[np.int64] = connected_components(ties, directed=False)[1][own].astype(np.int64)
     return found
 

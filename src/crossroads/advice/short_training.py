@@ -38,7 +38,7 @@ LOGGER = logging.getLogger(__name__)
 HELD_OUT = 0.2
 
 TELLING = 4
-"""Epochs from which on a rise is told: the first ones find out where to go, and settle BatchNorm."""
+"""Minimum number of epochs for measuring a gain. In the first ones training finds its direction and BatchNorm settles."""
 
 SHARE = 0.1
 """Of a budget that a short training may be planned for."""
@@ -55,7 +55,7 @@ class Limit:
         passes: Images that it sees, each as often as there are epochs.
         epochs: Least and most of them. Where the least are too many passes, fewer images are trained on.
         seconds: After which it ends, with one epoch at least.
-        images: Fewest that it may be given, and twice the classes at least; of fewer nothing can be told.
+        images: Minimum number of images, and at least twice the number of classes; fewer say nothing.
     """
 
     passes: int
@@ -113,7 +113,7 @@ class ShortTraining:
 def run_short_training(dataset: Dataset, choice: Choice, asked: Recipe, limit: Limit, watcher: Watcher) -> ShortTraining | None:
     """Train for a moment, on those classes of which an image can be held out; None where there are no two, or too few images.
 
-    One that fails, or whose first epoch takes too long, is told of and gives None: it is evidence, without which there is other.
+    If it fails, or its first epoch takes too long, the watcher receives a note and the result is None: other evidence remains.
     The log has the traceback of a failure; a fault of this program is raised.
 
     Args:
@@ -151,8 +151,8 @@ def run_short_training(dataset: Dataset, choice: Choice, asked: Recipe, limit: L
             raise StopTraining
 
     def after_epoch(record: EpochRecord, total: int) -> None:
-        told = bool(done) or _steps_are_told(ticks)
-        each.append(_seconds_per_image(record, ticks, len(train), len(parts.validation)) if told else 0.0)
+        timed = bool(done) or _reports_steps(ticks)
+        each.append(_seconds_per_image(record, ticks, len(train), len(parts.validation)) if timed else 0.0)
         done.append(record)
         ticks.clear()
         heard.progress(f"a short {called}", record.epoch * len(train), total * len(train))
@@ -182,14 +182,14 @@ def run_short_training(dataset: Dataset, choice: Choice, asked: Recipe, limit: L
     return _short(recipe, size, history, float(np.median(each[1:] or each)), sides[0], sides[1], ended=fitted.stopped)
 
 
-def _steps_are_told(ticks: Sequence[float]) -> bool:
+def _reports_steps(ticks: Sequence[float]) -> bool:
     """Whether what lies between the steps of an epoch is known; other backends than TensorFlow tell of a step before it is done."""
     return len(ticks) > 1 and keras_backend() == "tensorflow"
 
 
 def _seconds_per_image(record: EpochRecord, ticks: Sequence[float], images: int, validated: int) -> float:
     """From the first step of an epoch to the last: what comes after is validation, and a checkpoint."""
-    if not _steps_are_told(ticks):
+    if not _reports_steps(ticks):
         return record.seconds / (images + VALIDATING * validated)
     return (ticks[-1] - ticks[0]) / (len(ticks) - 1) * len(ticks) / images
 
@@ -238,7 +238,7 @@ def rise_of(accuracies: Sequence[float], images: float) -> LearningGain | None:
 
 
 def allowed(seconds: float, budget: float | None) -> float:
-    """Seconds that a short training may be planned for: no more than a share of a budget."""
+    """Returns the seconds of a short training: at most a fraction of the budget."""
     return seconds if budget is None else min(seconds, SHARE * budget)
 
 

@@ -21,11 +21,11 @@ SHARES = ((1 / 8, 3), (1 / 4, 2), (1 / 2, 2), (1.0, 1))
 """Parts of the sample that the learning curve is measured on, and how often each is drawn: small parts scatter more."""
 
 TRAINED = 1 - 1 / FOLDS
-"""Share of its images that a probe learns from."""
+"""Fraction of its images that a probe learns from."""
 
 RESAMPLES = 400
 FLOORS = tuple(np.linspace(0, 0.95, 20).tolist())
-"""Errors that no number of images removes, as shares of the least one measured. A probe has few features: on CIFAR-10's
+"""Errors that no number of images removes, as fractions of the least one measured. A probe has few features: on CIFAR-10's
 subset errors of .458 .358 .299 .264 from 250 to 2,000 images go on to .221 at 9,000, where a law without a floor says .171."""
 
 STEEPEST = 1.0
@@ -46,7 +46,7 @@ class Size:
         smallest: Images of the smallest class.
         largest: Of the largest.
         groups: Groups, such as tracks; None where each image stands alone.
-        repeated: Share of them that are an image before once more, as the sample tells.
+        repeated: Fraction of the images that repeat an earlier one, as measured on the sample.
         within: How alike images of one group are: 0 no more than any two of the class, 1 the same; None without groups, or where
             the sample cannot tell: they then count as the same.
         effective: How many independent images they are worth.
@@ -239,7 +239,9 @@ def slope_of(points: Sequence[tuple[int, Estimate]]) -> float:
     """What twice the images add to a probe, in log odds: the least squares line through the points, within `SLOPES`."""
     if len({count for count, _ in points}) < 2:
         return USUAL_SLOPE
-    odds = [log_odds(found.value, 1 / (3 * count)) for count, found in points]  # of errors, a third of an image can be told
+    odds = [
+        log_odds(found.value, 1 / (3 * count)) for count, found in points
+    ]  # errors below a third of an image cannot be measured
     doublings = np.log2([count for count, _ in points])
     doublings = doublings - doublings.mean()
     return min(SLOPES[1], max(SLOPES[0], float(doublings @ odds / (doublings @ doublings))))

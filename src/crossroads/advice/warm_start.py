@@ -32,7 +32,7 @@ def short_warm_start(
         machine: What this machine does.
         budget: In seconds, of the training that is advised on; None for any time.
         memory_limit_mb: What is free; None where it is not known.
-        watcher: Is told what goes on.
+        watcher: Receives progress and notes.
     """
     cut, epochs = seen.built.keep, asked.epochs or WARM_EPOCHS[1]
     if seen.recipe.weights == "none" or epochs < EPOCHS:
@@ -42,7 +42,7 @@ def short_warm_start(
     try:
         plain = drop_unused_options(wanted, strategy("warm-start"))
         batch_size = resolve_recipe(plain, seen.choice.record, images=len(seen.dataset), image_size=size).batch_size or 0
-    except RecipeError:  # which is told where the candidate is left out
+    except RecipeError:  # reported where the candidate is left out
         return None
     need = memory_mb(cut.parameters, cut.activations, batch_size, trained=True)
     if memory_limit_mb is not None and need > memory_limit_mb:
