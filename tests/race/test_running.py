@@ -202,7 +202,7 @@ def test_epochs_that_the_user_set_are_not_shortened(tmp_path, trainings):
 
 
 def test_a_run_of_the_first_rung_can_win(tmp_path, trainings):
-    """The head is done, a run of the first rung takes half of the remaining time and is better, and the rest has room for nothing else."""
+    """The head is done. A run of the first rung takes half of the time and is better; the rest is too short for others."""
     trainings.reaches = {"early-features": 0.85, "finetune": 0.99, "from-scratch": 0.9}
     trainings.short = 0.01
     trainings.takes["finetune"] = 400.0  # which nobody knew before
