@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 from making import write
 
-from refusals import refused
-
 from crossroads.data.readers import read
 from crossroads.errors import DataError
+from refusals import refused
 
 
 def batch(n: int = 3, width: int = 3072, labels: list[int] | None = None) -> bytes:

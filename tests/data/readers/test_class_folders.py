@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from making import archive, codes, facts, figures, write
-from refusals import refused
 
 from crossroads.artifact import MANIFEST
 from crossroads.data.dataset import SPLITS
 from crossroads.data.readers import ARTIFACT, READERS, one_class_folder, read
 from crossroads.errors import DataError, ImageRefused
+from refusals import refused
 
 KINDS = ("folder", "zip", "tar", "tar.gz", "tar.xz")
 
@@ -152,7 +152,7 @@ def test_one_image_is_no_data_set(tmp_path: Path) -> None:
 
 def test_a_missing_path_is_refused_with_a_similar_one(tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
-    with pytest.raises(DataError) as caught:
+    with refused("no-such-file", DataError) as caught:
         read(str(tmp_path / "photo"))
     assert "photos" in str(caught.value.hint)
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from making import archive, codes, facts, figures, write
-from refusals import refused
 
 from crossroads.data.readers import read
 from crossroads.errors import DataError
+from refusals import refused
 
 HEADER = "Filename;Width;Height;Roi.X1;Roi.Y1;Roi.X2;Roi.Y2;ClassId\n"
 

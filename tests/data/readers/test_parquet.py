@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 from making import archive, figures, png
-from refusals import refused
 
 from crossroads.data.readers import read
 from crossroads.errors import DataError, ImageRefused, MissingExtraError
+from refusals import refused
 
 pa = pytest.importorskip("pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from layout_list import images, table, trees
 from making import codes, figures, write
-from refusals import refused
 
 from crossroads.data.dataset import TEST, TRAIN, VALIDATION, Dataset
 from crossroads.data.readers import read
 from crossroads.data.readers._folder_names import split_in, words_of
 from crossroads.errors import DataError
+from refusals import refused
 
 KINDS = ("oak", "elm")
 

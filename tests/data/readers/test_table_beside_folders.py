@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from layout_list import images, table, trees
 from making import codes, figures, write
-from refusals import refused
 
 from crossroads.data.readers import read
 from crossroads.errors import DataError
+from refusals import refused
 
 
 def beside(tmp_path: Path, text: str, name: str = "list.csv", n: int = 20) -> Path:

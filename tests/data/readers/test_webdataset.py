@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 from making import figures, write
-from refusals import refused
 
 from crossroads.data.readers import read
 from crossroads.errors import DataError
+from refusals import refused
 
 
 def tar(path: Path, files: dict[str, bytes]) -> Path:
