@@ -1,4 +1,4 @@
-"""Layouts as public data sets and tools write them: what each looks like, and what comes of it."""
+"""Layouts as public data sets and tools write them: how each looks, and whether it is read or refused."""
 
 from __future__ import annotations
 
@@ -24,19 +24,21 @@ class Layout:
 
     Attributes:
         name: As the docs call it.
-        files: What lies in it: the contents of each file, or a function of the folder that makes them.
-        classes: Those that are read; none where the layout is refused.
-        rows: The number of rows that are read of each split.
-        says: What must stand in the notes or the refusal, in any case.
-        groups: How many groups are read.
+        files: The contents of each file, or a function that writes them into a folder.
+        classes: The classes that are read; empty if the layout is refused.
+        counts: The number of images that are read of each split.
+        groups: The number of groups that are read.
+        codes: Codes that the notes must have, or the code of the refusal.
+        mentions: Facts that the notes or the refusal must mention: folders, columns, formats, counts of images.
     """
 
     name: str
     files: Files | Callable[[Path], None]
     classes: tuple[str, ...] = ()
-    rows: Mapping[str, int] = field(default_factory=dict)
-    says: tuple[str, ...] = ()
+    counts: Mapping[str, int] = field(default_factory=dict)
     groups: int = 0
+    codes: tuple[str, ...] = ()
+    mentions: tuple[str, ...] = ()
 
     def build(self, folder: Path) -> Path:
         folder.mkdir()
@@ -48,7 +50,7 @@ class Layout:
 
 
 def images(*patterns: str, n: int = 3) -> dict[str, str | bytes]:
-    """``n`` files for each pattern; readers open no image, so that any bytes will do."""
+    """Returns ``n`` files for each pattern. Readers open no image, so any bytes will do."""
     return {pattern.format(number): b"\xff\xd8" for pattern in patterns for number in range(n)}
 
 
@@ -61,7 +63,7 @@ def lines(pattern: str, n: int = 3, first: int = 0) -> tuple[str, ...]:
 
 
 def trees(*parents: str, classes: tuple[str, ...] = ("cat", "dog"), n: int = 3, ext: str = "jpg") -> dict[str, str | bytes]:
-    """Class folders below each of `parents`, each of which ends with a slash or is empty."""
+    """Returns class folders below each of `parents`. A parent ends with a slash or is empty."""
     return images(*(f"{parent}{name}/{{}}.{ext}" for parent in parents for name in classes), n=n)
 
 
@@ -163,7 +165,8 @@ LAYOUTS = (
         {**trees("seg_train/seg_train/", "seg_test/seg_test/"), **images("seg_pred/seg_pred/{}.jpg")},
         CAT_DOG,
         {"train": 6, "test": 6},
-        ("seg_train/ is read as train", "3 images in seg_pred/ ignored"),
+        codes=("folder-read-as-split", "folder-not-a-split"),
+        mentions=("3 images in seg_pred/",),
     ),
     Layout(
         "Cats and dogs, training_set", trees("training_set/training_set/", "test_set/test_set/"), CAT_DOG, {"train": 6, "test": 6}
@@ -173,14 +176,16 @@ LAYOUTS = (
         {**trees("c/train/", "c/val/", "c/test/", "c/c/train/")},
         CAT_DOG,
         {"train": 6, "validation": 6, "test": 6},
-        ("6 images in c/c/",),
+        codes=("folder-not-a-split",),
+        mentions=("6 images in c/c/",),
     ),
     Layout(
         "ASL alphabet",
         {**trees("asl_alphabet_train/asl_alphabet_train/"), **images("asl_alphabet_test/asl_alphabet_test/{}_test.jpg")},
         CAT_DOG,
         {"train": 6},
-        ("3 images in asl_alphabet_test/ ignored",),
+        codes=("folder-without-labels",),
+        mentions=("3 images in asl_alphabet_test/",),
     ),
     Layout(
         "Fruits-360",
@@ -191,7 +196,8 @@ LAYOUTS = (
         },
         ("Apple 1", "Kiwi"),
         {"train": 6, "test": 6},
-        ("3 images in f/test-multiple_fruits/ ignored",),
+        codes=("folder-not-a-split",),
+        mentions=("3 images in f/test-multiple_fruits/",),
     ),
     Layout(
         "New Plant Diseases",
@@ -199,7 +205,8 @@ LAYOUTS = (
             **trees("New Plant Diseases/New Plant Diseases/train/", "New Plant Diseases/New Plant Diseases/valid/"),
             **images("test/test/{}.JPG"),
         },
-        says=("New Plant Diseases",),
+        codes=("ambiguous-layout",),
+        mentions=("New Plant Diseases",),
     ),
     Layout(
         "Dog breed identification",
@@ -211,7 +218,8 @@ LAYOUTS = (
         },
         CAT_DOG,
         {"": 4},
-        ("3 images in test/ ignored", "breed"),
+        codes=("images-not-in-table", "label-column"),
+        mentions=("3 images in test/", "breed"),
     ),
     Layout(
         "Cassava leaf disease",
@@ -222,19 +230,22 @@ LAYOUTS = (
         },
         ("1", "3"),
         {"": 3},
-        ("3 images in test_images/ ignored",),
+        codes=("images-not-in-table",),
+        mentions=("3 images in test_images/",),
     ),
     Layout(
         "Dogs vs. cats",
         images("train/cat.{}.jpg", "train/dog.{}.jpg", "test1/{}.jpg", n=6),
-        says=("names of the files", "cat, dog", "12 images in train/"),
+        codes=("no-labels",),
+        mentions=("cat, dog", "12 images in train/"),
     ),
     Layout(
         "CIFAR-10 competition",
         {**images("train/{}.png", "test/{}.png", n=4), "trainLabels.csv": table("id,label", "0,cat", "1,dog", "2,cat", "3,dog")},
         CAT_DOG,
         {"": 4},
-        ("4 images in test/ ignored",),
+        codes=("images-not-in-table",),
+        mentions=("4 images in test/",),
     ),
     Layout(
         "Plant pathology, a column for each class",
@@ -245,14 +256,16 @@ LAYOUTS = (
         },
         ("healthy", "rust"),
         {"": 3},
-        ("3 images in images/ ignored",),
+        codes=("images-not-in-table",),
+        mentions=("3 images in images/",),
     ),
     Layout(
         "Diabetic retinopathy",
         {**images("train/{}_left.jpeg", n=2), "trainLabels.csv": table("image,level", "0_left,0", "1_left,4")},
         ("0", "4"),
         {"": 2},
-        ("level",),
+        codes=("label-column",),
+        mentions=("level",),
     ),
     Layout(
         "HAM10000",
@@ -262,7 +275,8 @@ LAYOUTS = (
         },
         ("mel", "nv"),
         {"": 8},
-        ("'dx'", "lesion_id", "8 images in HAM10000_images_part_2/"),
+        codes=("label-column", "group-column-ignored", "images-not-in-table"),
+        mentions=("'dx'", "lesion_id", "8 images in HAM10000_images_part_2/"),
     ),
     Layout(
         "Sports, a table beside the folders",
@@ -280,19 +294,28 @@ LAYOUTS = (
         },
         CAT_DOG,
         {"train": 6, "test": 6},
-        ("data set",),
+        codes=("label-column", "split-column"),
+        mentions=("data set",),
     ),
     Layout(
         "COVID-19 radiography, masks beside images",
-        trees("covid/images/", "normal/images/", "covid/masks/", "normal/masks/", classes=("",))
-        and images("covid/images/{}.png", "normal/images/{}.png", "covid/masks/{}.png", "normal/masks/{}.png"),
+        images("covid/images/{}.png", "normal/images/{}.png", "covid/masks/{}.png", "normal/masks/{}.png"),
         ("covid", "normal"),
         {"": 6},
-        ("6 images in folders of masks",),
+        codes=("masks-ignored",),
+        mentions=("6 images",),
     ),
-    Layout("FER2013, pixels in a table", {"fer2013.csv": table("emotion,pixels,Usage", "0,1 2 3,Training")}, says=("pixels",)),
     Layout(
-        "MNIST as CSV", {"train.csv": table(",".join(["label", *lines("pixel{}", 784)]), ",".join(["1"] * 785))}, says=("pixels",)
+        "FER2013, pixels in a table",
+        {"fer2013.csv": table("emotion,pixels,Usage", "0,1 2 3,Training")},
+        codes=("unknown-layout",),
+        mentions=("pixels",),
+    ),
+    Layout(
+        "MNIST as CSV",
+        {"train.csv": table(",".join(["label", *lines("pixel{}", 784)]), ",".join(["1"] * 785))},
+        codes=("unknown-layout",),
+        mentions=("pixels",),
     ),
     Layout(
         "NIH chest X-ray, several labels",
@@ -300,7 +323,8 @@ LAYOUTS = (
             **images("images_001/images/{}.png", "images_002/images/1{}.png"),
             "Data_Entry_2017.csv": table("Image Index,Finding Labels,Patient ID", "0.png,Mass|Nodule,1", "1.png,Mass,1"),
         },
-        says=("one label", "Mass|Nodule"),
+        codes=("several-labels",),
+        mentions=("Mass|Nodule",),
     ),
     Layout(
         "Kaggle's GTSRB",
@@ -325,7 +349,8 @@ LAYOUTS = (
         },
         CAT_DOG,
         {"train": 2, "validation": 3},
-        ("1 row of train/_classes.csv has no class",),
+        codes=("rows-without-class",),
+        mentions=("1 row", "train/_classes.csv"),
     ),
     Layout(
         "Roboflow, multi-label CSV",
@@ -333,7 +358,8 @@ LAYOUTS = (
             **images("train/a{}.jpg"),
             "train/_classes.csv": table("filename, cat, dog", "a0.jpg, 1, 0", "a1.jpg, 1, 1", "a2.jpg, 0, 1"),
         },
-        says=("one label", "line 3"),
+        codes=("several-labels",),
+        mentions=("line 3",),
     ),
     Layout(
         "Roboflow, boxes in a CSV",
@@ -343,17 +369,20 @@ LAYOUTS = (
                 "filename,width,height,class,xmin,ymin,xmax,ymax", "a0.jpg,9,9,cat,0,0,4,4", "a0.jpg,9,9,dog,4,4,9,9"
             ),
         },
-        says=("one label", "line 2", "line 3"),
+        codes=("several-labels",),
+        mentions=("line 2", "line 3"),
     ),
     Layout(
         "Roboflow, COCO",
         {**images("train/{}.jpg", "valid/{}.jpg"), "train/_annotations.coco.json": _COCO},
-        says=("COCO", "no labels"),
+        codes=("no-labels",),
+        mentions=("COCO",),
     ),
     Layout(
         "Roboflow, YOLO",
         {**images("train/images/{}.jpg", "valid/images/{}.jpg"), "train/labels/0.txt": "0 .5 .5 .1 .1", "data.yaml": "nc: 1"},
-        says=("YOLO",),
+        codes=("no-labels",),
+        mentions=("YOLO",),
     ),
     # Hugging Face
     Layout("Hugging Face ImageFolder", trees("train/", "test/"), CAT_DOG, {"train": 6, "test": 6}),
@@ -382,23 +411,26 @@ LAYOUTS = (
             **images("{}.png", n=2),
             "metadata.jsonl": json_lines(*({"file_name": f"{n}.png", "text": "a small cat", "seed": n} for n in range(2))),
         },
-        says=("column of labels", "text"),
+        codes=("no-label-column",),
+        mentions=("text",),
     ),
     Layout("Hugging Face Parquet shards", _parquet, CAT_DOG, {"train": 8, "test": 4}),
     Layout(
         "Hugging Face save_to_disk",
         {"train/data-00000-of-00001.arrow": b"ARROW1", "train/state.json": "{}", "dataset_dict.json": "{}"},
-        says=("Arrow", "to_parquet"),
+        codes=("unknown-layout",),
+        mentions=("Arrow", "to_parquet"),
     ),
     # torchvision and its data sets
     Layout("torchvision ImageFolder", trees(""), CAT_DOG, {"": 6}),
     Layout("MNIST, raw", _mnist, ("0", "1"), {"train": 6, "test": 4}),
     Layout("CIFAR-10, Python version", _cifar10, CAT_DOG, {"train": 8, "test": 4}),
-    Layout("CIFAR-100, Python version", _cifar100, CAT_DOG, {"train": 4, "test": 2}, ("fine labels",)),
+    Layout("CIFAR-100, Python version", _cifar100, CAT_DOG, {"train": 4, "test": 2}, codes=("fine-labels",)),
     Layout(
         "CIFAR-10 and STL-10, binary",
         {"data_batch_1.bin": b"x", "batches.meta.txt": "cat\ndog\n"},
-        says=("binary", "Python version"),
+        codes=("unknown-layout",),
+        mentions=("binary", "Python version"),
     ),
     Layout("Caltech-101", {**trees("101_ObjectCategories/"), "Annotations/cat/annotation_0001.mat": b"x"}, CAT_DOG, {"": 6}),
     Layout(
@@ -411,7 +443,8 @@ LAYOUTS = (
         },
         CAT_DOG,
         {"train": 6, "test": 2},
-        ("splits are those of food-101/meta/",),
+        codes=("splits-from-lists",),
+        mentions=("food-101/meta/",),
     ),
     Layout(
         "Oxford-IIIT Pet",
@@ -419,12 +452,21 @@ LAYOUTS = (
             **images("images/Abyssinian_{}.jpg", "images/Boxer_{}.jpg"),
             "annotations/trainval.txt": "Abyssinian_0 1 1 1\nBoxer_0 2 2 1\n",
         },
-        says=("annotations/trainval.txt", "labels"),
+        codes=("undecided-label",),
+        mentions=("annotations/trainval.txt",),
     ),
     Layout(
-        "Flowers-102", {**images("jpg/image_0000{}.jpg"), "imagelabels.mat": b"x", "setid.mat": b"x"}, says=("MATLAB", "no labels")
+        "Flowers-102",
+        {**images("jpg/image_0000{}.jpg"), "imagelabels.mat": b"x", "setid.mat": b"x"},
+        codes=("no-labels",),
+        mentions=("MATLAB",),
     ),
-    Layout("SVHN", {"train_32x32.mat": b"x", "test_32x32.mat": b"x"}, says=("MATLAB", "scipy.io.loadmat")),
+    Layout(
+        "SVHN",
+        {"train_32x32.mat": b"x", "test_32x32.mat": b"x"},
+        codes=("unknown-layout",),
+        mentions=("MATLAB", "scipy.io.loadmat"),
+    ),
     Layout(
         "DTD",
         {
@@ -433,7 +475,8 @@ LAYOUTS = (
         },
         CAT_DOG,
         {"": 6},
-        ("ignored", "labels/"),
+        codes=("split-lists-ignored",),
+        mentions=("labels/",),
     ),
     Layout(
         "EuroSAT",
@@ -466,7 +509,8 @@ LAYOUTS = (
         },
         ("001.Black", "002.Laysan"),
         {"": 6},
-        ("images.txt",),
+        codes=("table-without-labels",),
+        mentions=("images.txt",),
     ),
     Layout("Stanford Dogs", {**trees("Images/"), "Annotation/cat/0": "<annotation/>"}, CAT_DOG, {"": 6}),
     Layout(
@@ -485,7 +529,8 @@ LAYOUTS = (
         },
         ("n01", "n02"),
         {"train": 6, "validation": 3},
-        ("3 images in t/test/ ignored",),
+        codes=("folder-without-labels",),
+        mentions=("3 images in t/test/",),
     ),
     Layout(
         "ImageNet validation list", {**images("{}.JPEG"), "val.txt": "0.JPEG 65\n1.JPEG 970\n2.JPEG 65\n"}, ("65", "970"), {"": 3}
@@ -504,7 +549,12 @@ LAYOUTS = (
     ),
     # Keras and fastai
     Layout(
-        "Keras flower_photos", {**trees("flower_photos/"), "flower_photos/LICENSE.txt": "x"}, CAT_DOG, {"": 6}, ("LICENSE.txt",)
+        "Keras flower_photos",
+        {**trees("flower_photos/"), "flower_photos/LICENSE.txt": "x"},
+        CAT_DOG,
+        {"": 6},
+        codes=("files-ignored",),
+        mentions=("LICENSE.txt",),
     ),
     Layout(
         "Keras cats_and_dogs_filtered",
@@ -523,7 +573,8 @@ LAYOUTS = (
         },
         ("n01440764", "n02102040"),
         {"train": 6, "validation": 6},
-        ("noisy_imagenette.csv", "ignored"),
+        codes=("table-without-labels",),
+        mentions=("noisy_imagenette.csv",),
     ),
     Layout(
         "fastai, labels.csv with is_valid",
@@ -563,9 +614,19 @@ LAYOUTS = (
         CAT_DOG,
         {"": 2},
     ),
-    Layout("Label Studio JSON", {**images("images/{}.jpg", n=2), "project.json": _STUDIO}, says=("Label Studio", "JSON-MIN")),
+    Layout(
+        "Label Studio JSON",
+        {**images("images/{}.jpg", n=2), "project.json": _STUDIO},
+        codes=("no-labels",),
+        mentions=("Label Studio", "JSON-MIN"),
+    ),
     Layout("CVAT, ImageNet 1.0", {**trees("default/"), "synsets.txt": "cat\ndog\n"}, CAT_DOG, {"": 6}),
-    Layout("CVAT for images", {**images("images/{}.jpg"), "annotations.xml": "<annotations/>"}, says=("CVAT", "ImageNet 1.0")),
+    Layout(
+        "CVAT for images",
+        {**images("images/{}.jpg"), "annotations.xml": "<annotations/>"},
+        codes=("no-labels",),
+        mentions=("CVAT", "ImageNet 1.0"),
+    ),
     Layout("Teachable Machine", trees("", classes=("Class 1", "Class 2")), ("Class 1", "Class 2"), {"": 6}),
     Layout(
         "Edge Impulse",
@@ -616,7 +677,8 @@ LAYOUTS = (
     Layout(
         "Vertex AI, images not downloaded",
         {"all_data.csv": "TRAIN,gs://bucket/0.jpg,daisy\nTEST,gs://bucket/1.jpg,rose\n"},
-        says=("2 of the 2 files in the table do not exist", "download"),
+        codes=("missing-files",),
+        mentions=("2 of the 2 files", "gs://"),
     ),
     Layout(
         "SageMaker .lst",
@@ -648,12 +710,14 @@ LAYOUTS = (
     Layout(
         "YOLO detection",
         {**images("images/train/{}.jpg", "images/val/{}.jpg"), "labels/train/0.txt": "0 .5 .5 .1 .1", "data.yaml": "nc: 1"},
-        says=("YOLO", "boxes"),
+        codes=("no-labels",),
+        mentions=("YOLO",),
     ),
     Layout(
         "COCO",
         {**images("train2017/{}.jpg", "val2017/{}.jpg"), "annotations/instances_train2017.json": _COCO},
-        says=("COCO", "no labels"),
+        codes=("no-labels",),
+        mentions=("COCO",),
     ),
     Layout(
         "Pascal VOC",
@@ -661,7 +725,8 @@ LAYOUTS = (
             **images("JPEGImages/{}.jpg", "SegmentationClass/{}.png", "SegmentationObject/{}.png"),
             "Annotations/0.xml": "<annotation/>",
         },
-        says=("VOC", "no labels"),
+        codes=("no-labels",),
+        mentions=("VOC",),
     ),
     Layout(
         "Open Images list",
@@ -671,16 +736,23 @@ LAYOUTS = (
                 "ImageID,Source,LabelName,Confidence", "0,verification,/m/01,1", "0,verification,/m/02,1"
             ),
         },
-        says=("one label", "line 2", "line 3"),
+        codes=("several-labels",),
+        mentions=("line 2", "line 3"),
     ),
     Layout("WebDataset shards", _webdataset, ("0", "1"), {"train": 8, "validation": 4}),
-    Layout("TFRecord", {"train-00000-of-00010.tfrecord": b"x", "dataset_info.json": "{}"}, says=("TFRecord",)),
-    Layout("LMDB", {"data.mdb": b"x", "lock.mdb": b"x"}, says=("LMDB",)),
+    Layout(
+        "TFRecord",
+        {"train-00000-of-00010.tfrecord": b"x", "dataset_info.json": "{}"},
+        codes=("unknown-layout",),
+        mentions=("TFRecord",),
+    ),
+    Layout("LMDB", {"data.mdb": b"x", "lock.mdb": b"x"}, codes=("unknown-layout",), mentions=("LMDB",)),
     Layout(
         "PatchCamelyon HDF5",
         {"camelyonpatch_level_2_split_train_x.h5": b"x", "camelyonpatch_level_2_split_train_y.h5": b"x"},
-        says=("HDF5",),
+        codes=("unknown-layout",),
+        mentions=("HDF5",),
     ),
     Layout("MedMNIST .npz", _npz(train=6, val=2, test=4), ("0", "1"), {"train": 6, "validation": 2, "test": 4}),
-    Layout("Quick, Draw! bitmaps", _quick_draw, says=("bitmap_cat",)),
+    Layout("Quick, Draw! bitmaps", _quick_draw, codes=("no-pair",), mentions=("bitmap_cat",)),
 )

@@ -152,7 +152,7 @@ def test_one_image_is_no_data_set(tmp_path: Path) -> None:
 
 def test_a_missing_path_is_refused_with_a_similar_one(tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
-    with pytest.raises(DataError) as caught:
+    with refused("no-such-file", DataError) as caught:
         read(str(tmp_path / "photo"))
     assert "photos" in str(caught.value.hint)
 

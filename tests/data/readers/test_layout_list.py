@@ -1,4 +1,4 @@
-"""Every layout of the list is read as it is meant, or refused with the reason; and the list stands in the docs."""
+"""Every layout of the list is read as meant or refused with the reason, and the docs have the same list."""
 
 from __future__ import annotations
 
@@ -8,36 +8,38 @@ from pathlib import Path
 
 import pytest
 from layout_list import LAYOUTS, Layout
-from making import archive
+from making import archive, codes
 
 from crossroads.data.readers import read
 from crossroads.errors import DataError
+from refusals import refused
 
 DOCS = Path(__file__).parents[3] / "docs" / "reference" / "layouts.md"
 
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: layout.name)
-def test_it_is_read_as_it_is_meant_or_refused_with_the_reason(layout: Layout, tmp_path: Path) -> None:
+def test_each_layout_is_read_as_meant_or_refused_with_the_reason(layout: Layout, tmp_path: Path) -> None:
     if "Parquet" in layout.name:
         pytest.importorskip("pyarrow")
     folder = layout.build(tmp_path / "d")
     if not layout.classes:
-        with pytest.raises(DataError) as refused:
+        with refused(*layout.codes, DataError) as caught:
             read(folder)
-        said = str(refused.value)
-        assert refused.value.hint
+        text = str(caught.value)
+        assert caught.value.hint
     else:
         dataset = read(folder)
-        said = "\n".join(dataset.notes)
-        assert dataset.classes == layout.classes, said
-        assert Counter(dataset.row(row).split for row in range(len(dataset))) == layout.rows, said
+        text = "\n".join(dataset.notes)
+        assert dataset.classes == layout.classes, text
+        assert Counter(dataset.row(row).split for row in range(len(dataset))) == layout.counts, text
         assert layout.groups == (0 if dataset.groups is None else len(set(dataset.groups.tolist())))
-        assert all(dataset.read(row) is not None for row in range(len(dataset))), "what is listed can be opened"
-    assert [part for part in layout.says if part not in said] == [], said
+        assert all(dataset.read(row) is not None for row in range(len(dataset))), "each row can be opened"
+        assert set(layout.codes) <= set(codes(dataset)), text
+    assert [fact for fact in layout.mentions if fact not in text] == [], text
 
 
 @pytest.mark.parametrize("layout", [layout for layout in LAYOUTS if layout.classes], ids=lambda layout: layout.name)
-def test_it_reads_the_same_out_of_an_archive(layout: Layout, tmp_path: Path) -> None:
+def test_each_layout_is_read_the_same_from_an_archive(layout: Layout, tmp_path: Path) -> None:
     if "Parquet" in layout.name:
         pytest.importorskip("pyarrow")
     folder = layout.build(tmp_path / "d")

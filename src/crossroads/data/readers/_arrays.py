@@ -49,7 +49,7 @@ def _check_shape(shape: tuple[int, ...], name: str) -> None:
         elif len(shape) == 2 and (size := round(shape[1] ** 0.5)) ** 2 == shape[1]:
             hint = f"give the images their shape: images.reshape(-1, {size}, {size})"
         rule = f"{name} must have shape (n, height, width) or (n, height, width, 1, 3 or 4)"
-        raise DataError(rule, code="image-shape", received=received, hint=hint)
+        raise DataError(rule, code="wrong-shape", received=received, hint=hint)
     if len(shape) == 3 and shape[2] in (1, 3, 4) and shape[1] > 8 and shape[0] > 8:
         hint = (
             "give a single image as images[np.newaxis]; if the shape is really (n, height, width), "
@@ -105,7 +105,7 @@ def _range_notes(images: Images, name: str) -> list[Note]:
     sample = np.unique(np.linspace(0, len(images) - 1, min(SAMPLE, len(images))).round().astype(int)).tolist()
     ranges = [extent for index in sample if (extent := value_range(images.picture(index))) is not None]
     note = range_note(ranges)
-    return [] if note is None else [Note(f"{name}: {note}", "dark-images", name=name)]
+    return [] if note is None else [Note(f"{name}: {note}", note.code, **note.figures, array=name)]
 
 
 def numeric_images(images: object, name: str) -> Images:

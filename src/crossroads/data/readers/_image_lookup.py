@@ -87,7 +87,7 @@ class ImageLookup:
         if path.startswith("/") or whole == ".." or whole.startswith("../"):
             raise DataError(
                 f"{self._listing.label(table)} line {line}: a path must stay inside the archive",
-                code="path-outside",
+                code="path-outside-folder",
                 received=repr(path),
                 hint="unpack the archive and give the table",
             )

@@ -173,7 +173,7 @@ def _name_in_tree(listing: Listing, path: str) -> str:
     if path.startswith("/") or name.startswith("../"):
         raise DataError(
             f"a table in {listing.root} must name images of {listing.origin}",
-            code="path-outside",
+            code="path-outside-folder",
             received=repr(path),
             hint="give the table itself, with a column split",
         )
