@@ -104,7 +104,7 @@ def test_unreadable_images_are_listed_with_their_reason() -> None:
     report = audit(dataset(items))
     finding = found(report, "unreadable")
     assert (finding.severity, finding.count) == ("warning", 3)
-    assert finding.examples[0].startswith("20.png: an image file must not be empty")
+    assert finding.examples[0].startswith("20.png: the image file is empty")
     assert "truncated" in finding.examples[2]
     assert (report.n, report.readable) == (23, 20)
     assert found(audit(dataset([b"", b""])), "unreadable").severity == "error"
@@ -204,20 +204,20 @@ def test_an_image_or_group_on_two_sides_of_a_given_split_is_an_error() -> None:
     items = [*pictures(20, 50), picture(1), picture(2), picture(1), jpeg(picture(2), 90)]
     splits = [TRAIN] * 16 + [TEST] * 4 + [NO_SPLIT, TRAIN, TEST, VALIDATION]
     report = audit(dataset(items, groups=[*range(19), 3, 20, 21, 22, 23], splits=splits, labels=[0, 1] * 10 + [0, 1, 0, 1]))
-    assert found(report, "exact-duplicates-on-two-sides").examples == ("20.png (a) = 22.png (a)",)
-    assert found(report, "near-duplicates-on-two-sides").examples == ("21.png (b) = 23.png (b)",)
-    group = found(report, "group-on-two-sides")
+    assert found(report, "exact-duplicates-across-splits").examples == ("20.png (a) = 22.png (a)",)
+    assert found(report, "near-duplicates-across-splits").examples == ("21.png (b) = 23.png (b)",)
+    group = found(report, "groups-across-splits")
     assert (group.severity, group.count, group.examples) == ("error", 1, ("the group of 3.png",))
     assert report.splits == {"none": 1, "train": 17, "validation": 1, "test": 5}
     # Without a split that the data brings, the same copies are only duplicates.
-    assert not any("two-sides" in check for check in checks(audit(dataset(items))))
+    assert not any("across-splits" in check for check in checks(audit(dataset(items))))
 
 
 def test_a_class_missing_from_a_side() -> None:
     labels = [0, 1] * 10 + [0, 0] + [0, 2]
     splits = [TRAIN] * 20 + [VALIDATION] * 2 + [TEST] * 2
     report = audit(dataset(pictures(24), labels=labels, splits=splits, classes=("a", "b", "c")))
-    severities = {finding.summary: finding.severity for finding in report.findings if finding.code == "class-missing-from-split"}
+    severities = {finding.summary: finding.severity for finding in report.findings if finding.code == "classes-missing-from-split"}
     assert severities == {
         "train has no image of 1 of 3 classes": "error",
         "validation has no image of 2 of 3 classes": "warning",
@@ -227,12 +227,12 @@ def test_a_class_missing_from_a_side() -> None:
 
 def test_balance_small_classes_and_a_single_class() -> None:
     report = audit(dataset(pictures(33), labels=[0] * 30 + [1] * 2 + [2], classes=("a", "b", "c", "d")), min_images=3)
-    assert found(report, "balance").severity == "warning"
-    assert "30 times" in found(report, "balance").summary
-    assert found(report, "balance").examples == ("a (30)", "c (1)")
+    assert found(report, "classes-unbalanced").severity == "warning"
+    assert "30 times" in found(report, "classes-unbalanced").summary
+    assert found(report, "classes-unbalanced").examples == ("a (30)", "c (1)")
     assert found(report, "small-classes").examples == ("b (2)", "c (1)", "d (0)")
-    assert found(audit(dataset(pictures(12), labels=[1] * 12)), "one-class").examples == ("b",)
-    assert found(audit(dataset([])), "empty").severity == "error"
+    assert found(audit(dataset(pictures(12), labels=[1] * 12)), "single-class").examples == ("b",)
+    assert found(audit(dataset([])), "no-images").severity == "error"
 
 
 def test_errors_come_first_and_the_report_repeats_as_json() -> None:
@@ -307,7 +307,7 @@ def test_a_class_that_fit_will_refuse_is_an_error_here_too() -> None:
 
 
 @pytest.mark.parametrize(
-    ("top", "hint"), [(4095, "such as 16 where they have 12 bits"), (253, "such as 256 where they have 8 bits")]
+    ("top", "hint"), [(4095, "such as 16 if they have 12 bits"), (253, "such as 256 if they have 8 bits")]
 )
 @pytest.mark.parametrize("shape", ["array", "list", "splits"])
 def test_the_range_of_images_in_memory_is_that_of_the_values_given(top: int, hint: str, shape: str) -> None:

@@ -1,15 +1,15 @@
-"""Classes that change when mirrored are told from those that do not, and mirrored pairs are named."""
+"""Which classes change when mirrored, and which become each other."""
 
 from __future__ import annotations
 
 import numpy as np
 from sklearn.datasets import load_digits
 
-from crossroads.data.mirrors import MirrorClasses, flip_is_safe, mirrors
+from crossroads.data.mirrors import MirrorClasses, find_mirrors, flip_is_safe
 
 
 def shapes(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
-    """Images uint8 (n, 24, 24, 3) of noisy shapes: arrows left and right, a bar upright, a flag whose mirror is no class."""
+    """Images uint8 (n, 24, 24, 3) of noisy shapes: arrows left and right, a bar upright, a flag whose mirror image is no class."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:24, :24]
     labels = rng.integers(0, 4, n)
@@ -33,7 +33,7 @@ def test_pairs_asymmetric_and_symmetric_classes() -> None:
     )
 
 
-def test_a_flip_is_safe_where_images_come_in_both_directions() -> None:
+def test_a_flip_is_safe_if_images_occur_in_both_directions() -> None:
     images, labels, classes = shapes(400)
     turned = np.random.default_rng(3).random(400) < 0.5
     images[turned] = images[turned][:, :, ::-1]
@@ -52,21 +52,21 @@ def test_digits_must_not_be_flipped() -> None:
     assert "classes look different when mirrored" in verdict.reasons[0]
 
 
-def test_what_few_images_or_groups_cannot_tell_is_unknown() -> None:
+def test_classes_with_few_images_or_groups_are_unknown() -> None:
     images, labels, classes = shapes(12)
     thumbs = images[:, 4:20, 4:20, 0]
-    assert mirrors(thumbs, labels, classes, np.zeros(12, np.int64)) == MirrorClasses(unknown=classes)
-    assert mirrors(thumbs[:0], labels[:0], classes) == MirrorClasses(unknown=classes)
-    few = mirrors(np.repeat(thumbs, 4, 0), np.repeat(labels, 4), (*classes, "never"))
+    assert find_mirrors(thumbs, labels, classes, np.zeros(12, np.int64)) == MirrorClasses(unknown=classes)
+    assert find_mirrors(thumbs[:0], labels[:0], classes) == MirrorClasses(unknown=classes)
+    few = find_mirrors(np.repeat(thumbs, 4, 0), np.repeat(labels, 4), (*classes, "never"))
     assert "never" in few.unknown
 
 
-def test_incidental_asymmetry_of_a_few_groups_is_not_taken_for_that_of_the_class() -> None:
+def test_asymmetry_of_a_few_groups_is_not_attributed_to_the_class() -> None:
     # Four groups, each of 30 copies of one random picture: many images, little evidence.
     rng = np.random.default_rng(0)
     pictures = rng.integers(0, 256, (8, 16, 16), np.uint8).repeat(30, 0)
     labels, groups = np.repeat([0, 1], 120), np.repeat(np.arange(8), 30)
-    assert mirrors(pictures, labels, ("a", "b"), groups).asymmetric == ()
+    assert find_mirrors(pictures, labels, ("a", "b"), groups).asymmetric == ()
 
 
 def test_the_answer_does_not_change_from_call_to_call() -> None:

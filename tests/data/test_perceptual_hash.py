@@ -1,12 +1,12 @@
-"""Fingerprints keep enough of an image to know it again."""
+"""Fingerprints: their statistics, their hashes, and the search for near duplicates."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from crossroads.data import perceptual_hash as sketches
-from crossroads.data.perceptual_hash import Fingerprints, near_pairs, sketch
+from crossroads.data import perceptual_hash
+from crossroads.data.perceptual_hash import Fingerprints, fingerprint, near_duplicates
 
 
 def noise(n: int, seed: int = 0) -> np.ndarray:
@@ -14,40 +14,43 @@ def noise(n: int, seed: int = 0) -> np.ndarray:
     return coarse.repeat(4, 1).repeat(4, 2)
 
 
-def test_figures_are_those_of_the_pixels() -> None:
+def test_statistics_are_those_of_the_pixels() -> None:
     pixels = noise(5)
-    got = sketch(pixels)
+    got = fingerprint(pixels)
     values = pixels.astype(float)
     np.testing.assert_allclose(got.means, values.mean((1, 2, 3)), rtol=1e-4)
-    np.testing.assert_allclose(got.spreads, values.std((1, 2, 3)), rtol=1e-3)
-    np.testing.assert_allclose(got.spreads_within, np.sqrt(values.var((1, 2)).mean(1)), rtol=1e-3)
+    np.testing.assert_allclose(got.stds, values.std((1, 2, 3)), rtol=1e-3)
+    np.testing.assert_allclose(got.channel_stds, np.sqrt(values.var((1, 2)).mean(1)), rtol=1e-3)
     grey = values @ (0.299, 0.587, 0.114)
-    np.testing.assert_allclose(got.thumbs, grey.reshape(5, 16, 2, 16, 2).mean((2, 4)), atol=0.51)
+    np.testing.assert_allclose(got.thumbnails, grey.reshape(5, 16, 2, 16, 2).mean((2, 4)), atol=0.51)
 
 
 def test_hashes_do_not_depend_on_brightness_and_contrast() -> None:
     pixels = noise(50) // 2
-    brighter = sketch((pixels * 1.5 + 40).astype(np.uint8))
-    assert np.bitwise_count(sketch(pixels).hashes ^ brighter.hashes).max() <= 4
+    brighter = fingerprint((pixels * 1.5 + 40).astype(np.uint8))
+    assert np.bitwise_count(fingerprint(pixels).hashes ^ brighter.hashes).max() <= 4
 
 
-def test_sketches_are_joined_and_selected_by_row() -> None:
+def test_fingerprints_are_concatenated_and_selected_by_row() -> None:
     pixels = noise(20)
-    whole, parts = sketch(pixels), Fingerprints.joined([sketch(pixels[:0]), sketch(pixels[:7]), sketch(pixels[7:])])
+    whole, parts = (
+        fingerprint(pixels),
+        Fingerprints.concatenate([fingerprint(pixels[:0]), fingerprint(pixels[:7]), fingerprint(pixels[7:])]),
+    )
     np.testing.assert_array_equal(whole.hashes, parts.hashes)
-    np.testing.assert_array_equal(whole.select(np.array([3, 1])).thumbs, whole.thumbs[[3, 1]])
+    np.testing.assert_array_equal(whole.select(np.array([3, 1])).thumbnails, whole.thumbnails[[3, 1]])
 
 
-def test_pairs_are_those_that_comparing_all_would_find() -> None:
+def test_nearly_all_pairs_are_found_that_comparing_all_images_would_find() -> None:
     base = noise(300)
     rng = np.random.default_rng(1)
     copies = np.clip(base[:120].astype(int) + rng.integers(-3, 4, base[:120].shape), 0, 255).astype(np.uint8)
-    made = sketch(np.concatenate([base, copies]))
-    pairs, complete = near_pairs(made)
+    made = fingerprint(np.concatenate([base, copies]))
+    pairs, complete = near_duplicates(made)
     one, other = np.triu_indices(420, 1)
     close = np.bitwise_count(made.hashes[one] ^ made.hashes[other]) <= 6
     every = np.stack([one[close], other[close]], 1)
-    expected = {tuple(pair) for pair in every[sketches._same(made.thumbs, every)].tolist()}
+    expected = {tuple(pair) for pair in every[perceptual_hash._same_picture(made.thumbnails, every)].tolist()}
     got = {tuple(pair) for pair in pairs.tolist()}
     assert complete
     assert got <= expected
@@ -55,13 +58,13 @@ def test_pairs_are_those_that_comparing_all_would_find() -> None:
     assert (pairs[:, 0] < pairs[:, 1]).all()
 
 
-def test_the_list_of_pairs_is_bounded_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sketches, "MAX_PAIRS", 100)
-    pairs, complete = near_pairs(sketch(noise(1).repeat(200, 0)))
+def test_a_list_of_pairs_that_was_cut_is_marked_incomplete(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(perceptual_hash, "MAX_PAIRS", 100)
+    pairs, complete = near_duplicates(fingerprint(noise(1).repeat(200, 0)))
     assert (len(pairs), complete) == (100, False)
 
 
 def test_few_or_no_images_have_no_pairs() -> None:
     for n in (0, 1, 2):
-        pairs, complete = near_pairs(sketch(noise(n)))
+        pairs, complete = near_duplicates(fingerprint(noise(n)))
         assert (pairs.shape, complete) == ((0, 2), True)
