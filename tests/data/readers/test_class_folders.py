@@ -29,12 +29,7 @@ def rows(path: Path) -> list[tuple[str, str, str]]:
 @pytest.mark.parametrize("kind", KINDS)
 def test_class_folders(kind: str, tmp_path: Path) -> None:
     folder = write(tmp_path / "d", ["10/1.png", "2/2.jpg", "2/10.JPG", "2/3.ppm", ".DS_Store", "__MACOSX/2/._2.jpg", "2/Thumbs.db"])
-    assert rows(source(folder, kind)) == [
-        ("2/2.jpg", "2", ""),
-        ("2/3.ppm", "2", ""),
-        ("2/10.JPG", "2", ""),
-        ("10/1.png", "10", ""),
-    ]
+    assert rows(source(folder, kind)) == [("2/2.jpg", "2", ""), ("2/3.ppm", "2", ""), ("2/10.JPG", "2", ""), ("10/1.png", "10", "")]
     assert read(source(folder, kind)).classes == ("2", "10")
 
 

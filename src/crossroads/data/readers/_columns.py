@@ -1,4 +1,4 @@
-"""Which columns of a table are the image, the label, the split and the group: told by the headers and the first rows."""
+"""Which columns of a table are the image, the label, the split and the group: decided by the headers and the first rows."""
 
 from __future__ import annotations
 

@@ -86,7 +86,7 @@ class Sheet:
 
 
 def sheet_of(listing: Listing, name: str) -> Sheet:
-    """Returns a file of rows. Its first lines tell how it is written."""
+    """Returns a file of rows. Its first lines decide the form."""
     file, label, suffix = listing.byte_range(name), listing.label(name), suffix_of(name)
     head = file.read(0, _HEAD)
     if suffix in JSON or suffix in JSON_LINES:

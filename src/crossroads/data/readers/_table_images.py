@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable
 from typing import NamedTuple
 
 from crossroads.data.dataset import NO_SPLIT, SPLITS, Dataset, ImageSource
@@ -79,26 +78,16 @@ class TableImages:
 
     def _require_agreement(self, index: int, table: str, row: TableRow) -> None:
         """Raises `DataError` if two rows give different facts about one image."""
-        earlier, later = f"{self._table(index)} line {self._lines[index]}", f"{self._listing.label(table)} line {row.line}"
-        for what, known, new, spell, hint in (
-            (
-                "label",
-                self.rows.labels[index],
-                row.label,
-                repr,
-                "images with several labels or objects are not supported; keep one row per image",
-            ),
-            ("split", self.rows.splits[index], row.split, _spell_split, "keep one row"),
-            ("group", self.rows.groups[index], row.group, _spell_group, "keep one row, or give both groups one name"),
+        lines = f"{self._table(index)} line {self._lines[index]} and {self._listing.label(table)} line {row.line}"
+        rows, objects = self.rows, "images with several labels or objects are not supported; keep one row per image"
+        for what, known, new, hint in (
+            ("label", repr(rows.labels[index]), repr(row.label), objects),
+            ("split", SPLITS[rows.splits[index]] or "no split", SPLITS[row.split] or "no split", "keep one row"),
+            ("group", _spell(rows.groups[index]), _spell(row.group), "keep one row, or give both groups one name"),
         ):
             if known != new:
-                spelled: Callable[..., str] = spell
-                raise DataError(
-                    f"an image must have one {what}, and {self.rows.names[index]} has two",
-                    code=f"several-{what}s",
-                    received=f"{spelled(known)} and {spelled(new)} in {earlier} and {later}",
-                    hint=hint,
-                )
+                rule = f"an image must have one {what}, and {rows.names[index]} has two"
+                raise DataError(rule, code=f"several-{what}s", received=f"{known} and {new} in {lines}", hint=hint)
 
     def require_all(self) -> None:
         """Raises `DataError` if images do not exist, with their number and the first few lines that name them."""
@@ -140,9 +129,5 @@ class TableImages:
         return [Note(text, "duplicate-rows", count=self.repeated)] if self.repeated else []
 
 
-def _spell_split(split: int) -> str:
-    return SPLITS[split] or "no split"
-
-
-def _spell_group(group: object) -> str:
+def _spell(group: object) -> str:
     return "no group" if group is None else repr(group)

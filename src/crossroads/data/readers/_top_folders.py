@@ -1,4 +1,4 @@
-"""Which top folders are splits: told by their names, by the names beside them, and by their contents."""
+"""Which top folders are splits: decided by their names, by the names beside them, and by their contents."""
 
 from __future__ import annotations
 
