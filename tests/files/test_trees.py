@@ -11,6 +11,7 @@ import lzma
 import os
 import tarfile
 import tempfile
+import tracemalloc
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -352,8 +353,14 @@ def test_a_member_never_inflates_beyond_what_it_declares(tmp_path: Path) -> None
     place = raw.index(b"PK\x01\x02") + 24
     raw[place : place + 4] = (100).to_bytes(4, "little")
     path.write_bytes(raw)
+    with refused("archive-damaged") as caught:
+        open_tree(path).read("1.bin")
+    assert "more than the 100 bytes" in str(caught.value.received)
+    tracemalloc.start()
     with refused("archive-damaged"):
         open_tree(path).read("1.bin")
+    assert tracemalloc.get_traced_memory()[1] < 1_000_000, "it stops at the declared length, not after 10 MB"
+    tracemalloc.stop()
 
 
 def test_limits_on_size_count_and_ratio(tmp_path: Path) -> None:

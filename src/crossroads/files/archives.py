@@ -22,12 +22,12 @@ from crossroads.files.text import natural_key, printable
 
 GIB = 1 << 30
 MEMBER = GIB
-"""Bytes of one file that is read into memory at once."""
+"""Most bytes of one file that is read into memory at once."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The most that an archive may contain, so that a small hostile file cannot fill memory or disk.
+    """The most that an archive may contain. A small hostile file then cannot fill memory or disk.
 
     Attributes:
         total: Bytes of all members, uncompressed.
@@ -67,7 +67,7 @@ class _Index:
     def __init__(self, origin: str, limits: Limits) -> None:
         self.origin = origin
         self.limits = limits
-        self.rows: dict[str, int] = {}
+        self.places: dict[str, int] = {}
         self.folders: set[str] = set()
         self.starts = array("Q")
         self.sizes = array("Q")
@@ -84,19 +84,19 @@ class _Index:
             )
         if len(self.starts) >= self.limits.members:
             raise _too_large(self.origin, f"more than {self.limits.members} members", "the limit on members", "archive-too-large")
-        self.rows[name] = len(self.starts)
+        self.places[name] = len(self.starts)
         self.starts.append(start)
         self.sizes.append(size)
         return True
 
     def sorted_names(self) -> list[str]:
-        """All files in natural order, without hidden ones and those of operating systems."""
-        kept = (name for name in self.rows if not any(map(is_junk, name.split("/"))))
+        """Returns all files in natural order, without hidden ones and those of operating systems."""
+        kept = (name for name in self.places if not any(map(is_junk, name.split("/"))))
         return sorted(kept, key=natural_key)
 
 
 class _Archive:
-    """The part that zip and tar trees have in common."""
+    """What zip and tar trees have in common: the methods of `trees.Tree` that need only the index."""
 
     def __init__(self, index: _Index) -> None:
         self.origin = index.origin
@@ -116,15 +116,15 @@ class _Archive:
 
     def exists(self, name: str) -> bool:
         """Whether there is a file of this name."""
-        return name in self._index.rows
+        return name in self._index.places
 
     def size(self, name: str) -> int:
         """Bytes of one file, uncompressed."""
-        return self._index.sizes[self._row(name)]
+        return self._index.sizes[self._place(name)]
 
-    def _row(self, name: str) -> int:
+    def _place(self, name: str) -> int:
         try:
-            return self._index.rows[name]
+            return self._index.places[name]
         except KeyError:
             raise DataError(f"{self.origin} has no file {name!r}", code="no-such-member", received=name) from None
 
@@ -145,8 +145,8 @@ class TarTree(_Archive):
 
     def byte_range(self, name: str) -> ByteRange:
         """One file as a byte range of the archive."""
-        row = self._row(name)
-        return self._span.part(self._index.starts[row], self._index.sizes[row], f"{name} in {self.origin}")
+        place = self._place(name)
+        return self._span.part(self._index.starts[place], self._index.sizes[place], f"{name} in {self.origin}")
 
     def read(self, name: str) -> bytes:
         """The bytes of one file. Safe to call from many threads."""
@@ -167,8 +167,7 @@ def _index_tar(span: ByteRange, origin: str, limits: Limits) -> _Index:
         raise _damaged(origin, "tar archive", error) from error
     mark = span.read(end, 512)
     if not mark or mark.strip(b"\0"):
-        what = "no end mark" if not mark else f"no valid header at byte {end}"
-        raise _damaged(origin, "tar archive", what)
+        raise _damaged(origin, "tar archive", f"no valid header at byte {end}" if mark else "no end mark")
     return index
 
 
@@ -229,23 +228,26 @@ class ZipTree(_Archive):
     def read(self, name: str) -> bytes:
         """The bytes of one file, checked against its length and CRC. Safe to call from many threads."""
         self._check_member(name)
-        member, label = self._members[self._row(name)], f"{name} in {self.origin}"
+        member, label = self._members[self._place(name)], f"{name} in {self.origin}"
         raw = self._packed(member, label).read()
         if member.compress_type == zipfile.ZIP_DEFLATED:
             try:
-                raw = zlib.decompressobj(-15).decompress(raw, member.file_size + 1)  # never far beyond the declared length
+                raw = zlib.decompressobj(-15).decompress(raw, member.file_size + 1)  # one byte more shows that it is too long
             except zlib.error as error:
                 raise _damaged(label, "member", error) from error
-        if len(raw) != member.file_size or zlib.crc32(raw) != member.CRC:
-            raise _damaged(label, "member", "another length or checksum than the archive declares")
+        if len(raw) != member.file_size:
+            amount = "more" if len(raw) > member.file_size else f"{len(raw)} bytes, fewer"
+            raise _damaged(label, "member", f"{amount} than the {member.file_size} bytes that the archive declares")
+        if zlib.crc32(raw) != member.CRC:
+            raise _damaged(label, "member", "another checksum than the archive declares")
         return raw
 
     def byte_range(self, name: str) -> ByteRange:
         """One file: in place if it is stored, else inflated into memory or a temporary file."""
-        member, label = self._members[self._row(name)], f"{name} in {self.origin}"
+        member, label = self._members[self._place(name)], f"{name} in {self.origin}"
         if member.compress_type == zipfile.ZIP_STORED:
             if member.compress_size != member.file_size:
-                raise _damaged(label, "member", "two lengths that differ")
+                raise _damaged(label, "member", f"{member.compress_size} stored bytes, declared as {member.file_size}")
             return self._packed(member, label)
         if member.file_size <= _IN_MEMORY:
             return ByteRange.from_bytes(self.read(name), label)
@@ -271,7 +273,7 @@ class ZipTree(_Archive):
         except _DAMAGE as error:
             raise _damaged(label, "member", error) from error
         if missing:
-            raise _damaged(label, "member", f"{missing} bytes too few")
+            raise _damaged(label, "member", f"{missing} bytes fewer than the archive declares")
 
 
 def decompressed(span: ByteRange, kind: str, origin: str, limits: Limits) -> ByteRange:
@@ -283,7 +285,7 @@ def decompressed(span: ByteRange, kind: str, origin: str, limits: Limits) -> Byt
 
 
 def _decompress(span: ByteRange, kind: str, origin: str, limits: Limits) -> Iterator[bytes]:
-    done, source = 0, span.stream()
+    size, source = 0, span.stream()
     if kind == "xz":
         blocks = _unxz(source)
     else:
@@ -291,26 +293,26 @@ def _decompress(span: ByteRange, kind: str, origin: str, limits: Limits) -> Iter
         blocks = iter(lambda: file.read(_BLOCK), b"")
     try:
         for block in blocks:
-            done += len(block)
-            if done > limits.total:
+            size += len(block)
+            if size > limits.total:
                 raise _too_large(origin, f"more than {limits.total} bytes", "the total size limit", "archive-too-large")
-            _check_ratio(limits, done, source.tell(), origin)
+            _check_ratio(limits, size, source.tell(), origin)
             yield block
     except (OSError, EOFError, ValueError, lzma.LZMAError, zlib.error, MemoryError) as error:
         raise _damaged(origin, f"{kind} file", error) from error
 
 
 def _unxz(source: IO[bytes]) -> Iterator[bytes]:
-    """Does what `lzma.LZMAFile` does, with a memory limit: a header may ask for 4 GiB of dictionary."""
+    """Does what `lzma.LZMAFile` does, with a memory limit: a header may demand a dictionary of 4 GiB."""
     raw = source.read(_BLOCK)
     while raw:
-        machine = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=GIB)
-        while not machine.eof:
-            yield machine.decompress(raw, _BLOCK)
-            raw = source.read(_BLOCK) if machine.needs_input and not machine.eof else b""
-            if machine.needs_input and not machine.eof and not raw:
+        decoder = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=GIB)
+        while not decoder.eof:
+            yield decoder.decompress(raw, _BLOCK)
+            raw = source.read(_BLOCK) if decoder.needs_input and not decoder.eof else b""
+            if decoder.needs_input and not decoder.eof and not raw:
                 raise EOFError("the end of the stream is missing")
-        raw = machine.unused_data.lstrip(b"\0")
+        raw = decoder.unused_data.lstrip(b"\0")
         while not raw and (more := source.read(_BLOCK)):  # zeros may follow a stream
             raw = more.lstrip(b"\0")
 

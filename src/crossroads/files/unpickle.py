@@ -1,9 +1,9 @@
 """A restricted unpickler: it builds NumPy arrays and plain containers, and calls nothing that a pickle names.
 
-Pickle is a small stack machine whose programs may import and call anything. This module interprets the same programs, but a
-global resolves only through a table to functions written here, which check their arguments, and state is set only on the types
-of a second table. Opcodes that none of this needs are refused. The C unpickler of the standard library is no alternative: a
-hostile file makes it allocate gigabytes for a memo or a buffer that does not exist.
+A pickle is a program for a small stack machine, and it may import and call anything. This module runs the same programs with
+three restrictions: a global resolves only through a table to a function written here, which checks its arguments; state is set
+only on the types of a second table; and opcodes that arrays and containers do not need are refused. A subclass of
+`pickle.Unpickler` would not do: a hostile file makes it allocate gigabytes for a memo or a buffer that does not exist.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from crossroads.errors import DataError
 
 MAX_PROTOCOL = 5
 _SAFE_KINDS = "biufcSU"
+_BLOCK = 1 << 24
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,27 +42,23 @@ class Allowed:
     persistent: Callable[[object], object] | None = None
 
     def __or__(self, other: Allowed) -> Allowed:
-        return Allowed(
-            {**self.globals, **other.globals},
-            {**self.builders, **other.builders},
-            other.persistent or self.persistent,
-        )
+        persistent = other.persistent or self.persistent
+        return Allowed({**self.globals, **other.globals}, {**self.builders, **other.builders}, persistent)
 
 
 class _Refused(Exception):
-    """The pickle holds something that an honest one does not; the message names it."""
+    """The pickle contains something that an honest one does not. The message names it."""
 
 
 class _Dtype:
-    """A dtype while it is unpickled. NumPy shares its dtypes, so no state is set on a real one."""
+    """A dtype while it is unpickled. NumPy shares dtype objects, so no state is set on a real one."""
 
     def __init__(self, dtype: np.dtype[Any]) -> None:
         self.dtype = dtype
 
 
 def _dtype(code: object = None, *_align_and_copy: object) -> _Dtype:
-    if isinstance(code, bytes):
-        code = code.decode("latin1")
+    code = _text(code)
     if not isinstance(code, str) or len(code) > 16:
         raise _Refused(f"dtype {code!r:.40} (only plain numbers, booleans and strings are read)")
     try:
@@ -82,12 +79,13 @@ def _build_dtype(target: _Dtype, state: object) -> None:
     order = _text(state[1])
     if order not in ("<", ">", "|", "="):
         raise _Refused(f"byte order {order!r:.20}")
-    if order in "<>":
+    if order in ("<", ">"):
         target.dtype = target.dtype.newbyteorder(cast(Any, order))
 
 
-def _text(value: object) -> str:
-    return value.decode("latin1") if isinstance(value, bytes) else value if isinstance(value, str) else repr(value)
+def _text(value: object) -> object:
+    """Decodes bytes, which Python 2 wrote for a string, and returns other values unchanged."""
+    return value.decode("latin1") if isinstance(value, bytes) else value
 
 
 def _real_dtype(value: object) -> np.dtype[Any]:
@@ -108,7 +106,7 @@ def _shape(value: object, items: int) -> tuple[int, ...]:
 
 
 def believable(shape: Sequence[int]) -> bool:
-    """Whether an array may have this shape. An empty array takes no memory, yet could claim endless rows, such as (10**12, 0)."""
+    """Whether an array may have this shape. An empty array takes no memory, but could claim any number of rows: (10**12, 0)."""
     return max(shape, default=0) <= max(math.prod(shape), 1_000_000)
 
 
@@ -132,14 +130,14 @@ def _array(raw: bytes | bytearray, dtype: np.dtype[Any], shape: object, order: o
 
 
 def _reconstruct(subtype: object = None, *_shape_and_code: object) -> NDArray[Any]:
-    """Returns an empty array for `BUILD` to fill. The further arguments are always the same in an honest pickle."""
+    """Returns an empty array for `BUILD` to fill. The other arguments are the same in every honest pickle."""
     if not isinstance(subtype, _Global) or subtype.name[1] != "ndarray":
         raise _Refused("an array of another type than numpy.ndarray")
     return np.empty(0, np.int8)
 
 
 def _build_array(target: NDArray[Any], state: object) -> None:
-    """``(version, shape, dtype, is_fortran, contents)``; NumPy keeps the contents and does not copy them."""
+    """Sets the state ``(version, shape, dtype, is_fortran, contents)``. NumPy keeps the contents without a copy."""
     if not isinstance(state, tuple) or len(state) not in (4, 5):
         raise _Refused("an array with a state that NumPy does not write")
     shape, dtype, fortran, contents = state[-4:]
@@ -155,7 +153,7 @@ def _scalar(dtype: object = None, contents: object = None) -> object:
 def _frombuffer(
     buffer: object = None, dtype: object = None, shape: object = None, order: object = "C", axes: object = None
 ) -> object:
-    """Protocol 5. NumPy 2.3 and later write an array whose axes are permuted with `axes`."""
+    """Returns an array of protocol 5. NumPy 2.3 and later write `axes` if the axes are permuted."""
     real = _real_dtype(dtype)
     if order != "K":
         return _array(_raw(buffer), real, shape, order)
@@ -166,7 +164,7 @@ def _frombuffer(
 
 
 def _encode(text: object = None, encoding: object = None) -> bytes:
-    """Python 3 writes bytes as this call in protocols 0 to 2."""
+    """Returns bytes. Python 3 writes them as this call in protocols 0 to 2."""
     if isinstance(text, str) and encoding in ("latin1", "latin-1"):
         return text.encode("latin1")
     raise _Refused("codecs.encode of anything but latin1 text")
@@ -176,18 +174,10 @@ def _bytearray(contents: object = b"", *_encoding: object) -> bytearray:
     return bytearray(_raw(contents))
 
 
-def _bytes() -> bytes:
-    return b""
-
-
 def _set(items: object = ()) -> set[object]:
     if not isinstance(items, (list, tuple)):
         raise _Refused("a set of something other than a list")
     return {_plain_key(item) for item in items}
-
-
-def _frozenset(items: object = ()) -> frozenset[object]:
-    return frozenset(_set(items))
 
 
 def _ordered(items: object = ()) -> OrderedDict[object, object]:
@@ -200,16 +190,23 @@ def _no_call(*_arguments: object) -> NoReturn:
     raise _Refused("a call that builds an array from scratch")
 
 
+_PLAIN = (str, bytes, int, float, bool, type(None))
+
+
 def _plain_key(key: object) -> object:
     """Checks that a key is plain. Hashing a tuple of a million levels would overflow the C stack."""
-    if type(key) in (str, bytes, int, float, bool, type(None)):
-        return key
-    if type(key) is tuple and len(key) <= 64 and all(type(part) in (str, bytes, int, float, bool, type(None)) for part in key):
+    parts = key if type(key) is tuple else (key,)
+    if len(parts) <= 64 and all(type(part) in _PLAIN for part in parts):
         return key
     raise _Refused(f"a key or set member of type {type(key).__name__}")
 
 
-_BUILTINS: dict[str, Callable[..., object]] = {"bytes": _bytes, "bytearray": _bytearray, "set": _set, "frozenset": _frozenset}
+_BUILTINS: dict[str, Callable[..., object]] = {
+    "bytes": lambda: b"",
+    "bytearray": _bytearray,
+    "set": _set,
+    "frozenset": lambda items=(): frozenset(_set(items)),
+}
 
 NUMPY = Allowed(
     globals={
@@ -225,11 +222,11 @@ NUMPY = Allowed(
     },
     builders={np.ndarray: _build_array, _Dtype: _build_dtype},
 )
-"""Arrays of numbers, booleans and strings, NumPy scalars, dict, OrderedDict, list, tuple, set, bytes, text, numbers."""
+"""Allows arrays of numbers, booleans and strings, NumPy scalars, plain containers, text, bytes and numbers."""
 
 
 class _Global:
-    """A global that the table allows. It cannot be called: only `REDUCE` and `NEWOBJ` reach the function."""
+    """An allowed global. It is a placeholder that cannot be called: only `REDUCE` and `NEWOBJ` reach its function."""
 
     __slots__ = ("call", "name")
 
@@ -262,7 +259,7 @@ def load_pickle(raw: bytes | IO[bytes], *, allowed: Allowed = NUMPY) -> object:
             received=str(error),
             hint="save the arrays with numpy.savez instead, and do not open this file with pickle.load unless you trust it",
         ) from None
-    except Exception as error:  # the program is hostile or damaged, whatever the machine trips over
+    except Exception as error:  # a hostile or damaged program may raise anything
         raise DataError(
             "a pickle must be complete and undamaged",
             code="pickle-damaged",
@@ -271,17 +268,15 @@ def load_pickle(raw: bytes | IO[bytes], *, allowed: Allowed = NUMPY) -> object:
         ) from error
 
 
-class _Mark:
-    """Marks where the arguments of a later opcode begin on the stack."""
-
-
-_MARK = _Mark()
+_MARK = object()
+"""Marks on the stack where the arguments of a later opcode begin."""
 
 
 class _Machine:
-    """Runs the program of a pickle. An opcode without a handler is refused.
+    """Runs the program of a pickle.
 
     Attributes:
+        allowed: The tables.
         stack: Values, and marks among them.
         memo: Values that the program has numbered.
     """
@@ -294,14 +289,16 @@ class _Machine:
 
     def run(self) -> object:
         while (code := self.read(1)) != pickle.STOP:
-            handler = _HANDLERS.get(code)
-            if handler is None:
+            if code in _VALUES:
+                self.stack.append(_VALUES[code](self))
+            elif code in _ACTIONS:
+                _ACTIONS[code](self)
+            else:
                 raise _Refused(f"the opcode {code!r}, which an array of numbers does not need")
-            handler(self)
         return self.pop()
 
     def read(self, size: int) -> bytes:
-        """Exactly `size` bytes. A claimed size is not allocated before the bytes are there."""
+        """Returns exactly `size` bytes. A claimed size is not allocated before the bytes are there."""
         parts, missing = [], size
         while missing and (part := self._file.read(min(missing, _BLOCK))):
             parts.append(part)
@@ -311,24 +308,37 @@ class _Machine:
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def integer(self, size: int) -> int:
-        """An unsigned integer of `size` bytes."""
+        """Reads an unsigned integer of `size` bytes."""
         return int.from_bytes(self.read(size), "little")
 
+    def signed(self, size: int) -> int:
+        """Reads a signed integer of `size` bytes."""
+        return int.from_bytes(self.read(size), "little", signed=True)
+
+    def counted(self, size: int) -> bytes:
+        """Reads bytes that follow their number, which has `size` bytes."""
+        return self.read(self.integer(size))
+
     def line(self) -> bytes:
-        """The bytes up to the end of the line."""
+        """Reads the bytes up to the end of the line."""
         raw = self._file.readline()
         if not raw.endswith(b"\n"):
             raise EOFError("the pickle is cut off")
         return raw[:-1]
 
     def pop(self) -> Any:
+        """Removes and returns the last value."""
         value = self.stack.pop()
         if value is _MARK:
             raise ValueError("a mark where a value is expected")
         return value
 
+    def pops(self, count: int) -> tuple[Any, ...]:
+        """Removes and returns the last values, in the order in which they were pushed."""
+        return tuple(self.pop() for _ in range(count))[::-1]
+
     def pop_mark(self) -> list[Any]:
-        """Removes the values behind the last mark, and the mark."""
+        """Removes the last mark and the values after it, and returns the values."""
         start = len(self.stack) - 1
         while self.stack[start] is not _MARK:
             start -= 1
@@ -338,41 +348,43 @@ class _Machine:
         del self.stack[start:]
         return values
 
+    def memoize(self, index: int) -> None:
+        """Numbers the last value."""
+        self.memo[index] = self.stack[-1]
+
     def find(self, module: object, name: object) -> _Global:
+        """Returns an allowed global."""
         if type(module) is not str or type(name) is not str or (module, name) not in self.allowed.globals:
             raise _Refused(f"a reference to {module}.{name}"[:200])
         return _Global((module, name), self.allowed.globals[module, name])
 
     def persistent(self, key: object) -> object:
+        """Returns the object of a persistent id."""
         if self.allowed.persistent is None:
             raise _Refused(f"a persistent id {key!r:.60}")
         return self.allowed.persistent(key)
 
+    def call(self) -> object:
+        """Calls the table's function. `NEWOBJ`, a new object of a class, has the same arguments as a call of the class."""
+        target, arguments = self.pops(2)
+        if type(target) is not _Global or type(arguments) is not tuple:
+            raise _Refused(f"a call of a {type(target).__name__}")
+        try:
+            return target.call(*arguments)
+        except TypeError as error:
+            raise _Refused(f"{'.'.join(target.name)} with {len(arguments)} arguments") from error
 
-_BLOCK = 1 << 24
-_Handler = Callable[[_Machine], None]
-_HANDLERS: dict[bytes, _Handler] = {}
+    def build(self) -> None:
+        """Sets the state of the object below it, by the table's function."""
+        state, target = self.pop(), self.stack[-1]
+        builder = self.allowed.builders.get(type(target))
+        if builder is None:
+            raise _Refused(f"state for a {type(target).__name__}")
+        builder(target, state)
 
-
-def _handles(*codes: bytes) -> Callable[[_Handler], _Handler]:
-    def register(handler: _Handler) -> _Handler:
-        _HANDLERS.update(dict.fromkeys(codes, handler))
-        return handler
-
-    return register
-
-
-def _pushes(code: bytes, value: Callable[[_Machine], object]) -> None:
-    """Registers an opcode that pushes one value."""
-    _HANDLERS[code] = lambda machine: machine.stack.append(value(machine))
-
-
-def _signed(raw: bytes) -> int:
-    return int.from_bytes(raw, "little", signed=True)
-
-
-def _latin1(raw: bytes) -> str:
-    return raw.decode("latin1")
+    def check_protocol(self) -> None:
+        if (protocol := self.integer(1)) > MAX_PROTOCOL:
+            raise _Refused(f"pickle protocol {protocol}")
 
 
 def _utf8(raw: bytes) -> str:
@@ -380,172 +392,18 @@ def _utf8(raw: bytes) -> str:
 
 
 def _line_integer(raw: bytes) -> int | bool:
-    return {b"00": False, b"01": True}[raw] if raw in (b"00", b"01") else int(raw)
+    return raw == b"01" if raw in (b"00", b"01") else int(raw)
 
 
 def _quoted(raw: bytes) -> str:
-    """The `repr` of a string of Python 2: ``'a\\xff'``."""
+    """Decodes the `repr` of a string of Python 2: ``'a\\xff'``."""
     if len(raw) < 2 or raw[0] != raw[-1] or raw[:1] not in (b"'", b'"'):
         raise ValueError("a string without quotes")
     return raw[1:-1].decode("unicode_escape")
 
 
-_CONSTANTS: dict[bytes, Callable[[], object]] = {
-    **{pickle.NONE: lambda: None, pickle.NEWTRUE: lambda: True, pickle.NEWFALSE: lambda: False},
-    **{
-        pickle.EMPTY_TUPLE: tuple,
-        pickle.EMPTY_LIST: list,
-        pickle.EMPTY_DICT: dict,
-        pickle.EMPTY_SET: set,
-        pickle.MARK: lambda: _MARK,
-    },
-}
-_FIXED: dict[bytes, tuple[int, Callable[[bytes], object]]] = {  # bytes of the value, and how to decode them
-    pickle.BININT: (4, _signed),
-    pickle.BININT1: (1, lambda raw: raw[0]),
-    pickle.BININT2: (2, lambda raw: int.from_bytes(raw, "little")),
-    pickle.BINFLOAT: (8, lambda raw: struct.unpack(">d", raw)[0]),
-}
-_COUNTED: dict[bytes, tuple[int, Callable[[bytes], object]]] = {  # bytes of the length that precedes the value
-    **{pickle.LONG1: (1, _signed), pickle.LONG4: (4, _signed)},
-    **{pickle.SHORT_BINSTRING: (1, _latin1), pickle.BINSTRING: (4, _latin1)},
-    **{pickle.SHORT_BINUNICODE: (1, _utf8), pickle.BINUNICODE: (4, _utf8), pickle.BINUNICODE8: (8, _utf8)},
-    **{
-        pickle.SHORT_BINBYTES: (1, bytes),
-        pickle.BINBYTES: (4, bytes),
-        pickle.BINBYTES8: (8, bytes),
-        pickle.BYTEARRAY8: (8, bytearray),
-    },
-}
-_LINES: dict[bytes, Callable[[bytes], object]] = {  # values of protocol 0
-    pickle.INT: _line_integer,
-    pickle.LONG: lambda raw: int(raw.removesuffix(b"L")),
-    pickle.FLOAT: float,
-    pickle.STRING: _quoted,
-    pickle.UNICODE: lambda raw: raw.decode("raw_unicode_escape"),
-}
-for _code, _make in _CONSTANTS.items():
-    _pushes(_code, lambda _machine, make=_make: make())  # type: ignore[misc]
-for _code, (_size, _decode) in _FIXED.items():
-    _pushes(_code, lambda machine, size=_size, decode=_decode: decode(machine.read(size)))  # type: ignore[misc]
-for _code, (_size, _decode) in _COUNTED.items():
-    _pushes(_code, lambda machine, size=_size, decode=_decode: decode(machine.read(machine.integer(size))))  # type: ignore[misc]
-for _code, _decode in _LINES.items():
-    _pushes(_code, lambda machine, decode=_decode: decode(machine.line()))  # type: ignore[misc]
-
-_pushes(pickle.DUP, lambda machine: machine.stack[-1])
-_pushes(pickle.GET, lambda machine: machine.memo[int(machine.line())])
-_pushes(pickle.BINGET, lambda machine: machine.memo[machine.integer(1)])
-_pushes(pickle.LONG_BINGET, lambda machine: machine.memo[machine.integer(4)])
-_pushes(pickle.TUPLE, lambda machine: tuple(machine.pop_mark()))
-_pushes(pickle.TUPLE1, lambda machine: (machine.pop(),))
-_pushes(pickle.TUPLE2, lambda machine: (machine.pop(), machine.pop())[::-1])
-_pushes(pickle.TUPLE3, lambda machine: (machine.pop(), machine.pop(), machine.pop())[::-1])
-_pushes(pickle.LIST, lambda machine: machine.pop_mark())
-_pushes(pickle.DICT, lambda machine: _with_items({}, machine.pop_mark()))
-_pushes(pickle.FROZENSET, lambda machine: _frozenset(machine.pop_mark()))
-_pushes(pickle.GLOBAL, lambda machine: machine.find(_utf8(machine.line()), _utf8(machine.line())))
-_pushes(pickle.STACK_GLOBAL, lambda machine: machine.find(*(machine.pop(), machine.pop())[::-1]))
-_pushes(pickle.PERSID, lambda machine: machine.persistent(machine.line().decode("ascii")))
-_pushes(pickle.BINPERSID, lambda machine: machine.persistent(machine.pop()))
-
-
-@_handles(pickle.PROTO)
-def _check_protocol(machine: _Machine) -> None:
-    if (protocol := machine.integer(1)) > MAX_PROTOCOL:
-        raise _Refused(f"pickle protocol {protocol}")
-
-
-@_handles(pickle.FRAME)
-def _skip_frame_size(machine: _Machine) -> None:
-    """A frame only says how much may be read ahead."""
-    machine.read(8)
-
-
-@_handles(pickle.POP)
-def _pop(machine: _Machine) -> None:
-    machine.stack.pop()
-
-
-@_handles(pickle.POP_MARK)
-def _pop_mark(machine: _Machine) -> None:
-    machine.pop_mark()
-
-
-@_handles(pickle.PUT)
-def _put(machine: _Machine) -> None:
-    machine.memo[int(machine.line())] = machine.stack[-1]
-
-
-@_handles(pickle.BINPUT)
-def _binput(machine: _Machine) -> None:
-    machine.memo[machine.integer(1)] = machine.stack[-1]
-
-
-@_handles(pickle.LONG_BINPUT)
-def _long_binput(machine: _Machine) -> None:
-    machine.memo[machine.integer(4)] = machine.stack[-1]
-
-
-@_handles(pickle.MEMOIZE)
-def _memoize(machine: _Machine) -> None:
-    machine.memo[len(machine.memo)] = machine.stack[-1]
-
-
-@_handles(pickle.REDUCE, pickle.NEWOBJ)
-def _call(machine: _Machine) -> None:
-    """Calls the table's function. `NEWOBJ`, a new object of a class, has the same arguments as a call of the class."""
-    arguments, target = machine.pop(), machine.pop()
-    if type(target) is not _Global or type(arguments) is not tuple:
-        raise _Refused(f"a call of a {type(target).__name__}")
-    try:
-        machine.stack.append(target.call(*arguments))
-    except TypeError as error:
-        raise _Refused(f"{'.'.join(target.name)} with {len(arguments)} arguments") from error
-
-
-@_handles(pickle.BUILD)
-def _build(machine: _Machine) -> None:
-    state, target = machine.pop(), machine.stack[-1]
-    builder = machine.allowed.builders.get(type(target))
-    if builder is None:
-        raise _Refused(f"state for a {type(target).__name__}")
-    builder(target, state)
-
-
-@_handles(pickle.SETITEM)
-def _set_item(machine: _Machine) -> None:
-    value, key = machine.pop(), machine.pop()
-    _with_items(machine.stack[-1], [key, value])
-
-
-@_handles(pickle.SETITEMS)
-def _set_items(machine: _Machine) -> None:
-    items = machine.pop_mark()
-    _with_items(machine.stack[-1], items)
-
-
-@_handles(pickle.APPEND)
-def _append(machine: _Machine) -> None:
-    value = machine.pop()
-    _extend(machine.stack[-1], [value])
-
-
-@_handles(pickle.APPENDS)
-def _appends(machine: _Machine) -> None:
-    values = machine.pop_mark()
-    _extend(machine.stack[-1], values)
-
-
-@_handles(pickle.ADDITEMS)
-def _add_items(machine: _Machine) -> None:
-    members, target = machine.pop_mark(), machine.stack[-1]
-    if type(target) is not set:
-        raise _Refused(f"members for a {type(target).__name__}")
-    target.update(map(_plain_key, members))
-
-
-def _with_items(target: object, items: list[object]) -> object:
+def _set_items(items: Sequence[object], target: object) -> object:
+    """Adds ``key, value, key, value, …`` to a dict and returns it."""
     if type(target) not in (dict, OrderedDict):
         raise _Refused(f"items for a {type(target).__name__}")
     mapping = cast("dict[object, object]", target)
@@ -554,7 +412,84 @@ def _with_items(target: object, items: list[object]) -> object:
     return target
 
 
-def _extend(target: object, items: list[object]) -> None:
+def _extend(items: Sequence[object], target: object) -> None:
     if type(target) is not list:
         raise _Refused(f"items for a {type(target).__name__}")
     target.extend(items)
+
+
+def _add_members(members: Sequence[object], target: object) -> None:
+    if type(target) is not set:
+        raise _Refused(f"members for a {type(target).__name__}")
+    target.update(map(_plain_key, members))
+
+
+_VALUES: dict[bytes, Callable[[_Machine], object]] = {
+    pickle.NONE: lambda _: None,
+    pickle.NEWTRUE: lambda _: True,
+    pickle.NEWFALSE: lambda _: False,
+    pickle.EMPTY_TUPLE: lambda _: (),
+    pickle.EMPTY_LIST: lambda _: [],
+    pickle.EMPTY_DICT: lambda _: {},
+    pickle.EMPTY_SET: lambda _: set(),
+    pickle.MARK: lambda _: _MARK,
+    # Numbers and text. Those of protocol 0 end with their line.
+    pickle.BININT: lambda machine: machine.signed(4),
+    pickle.BININT1: lambda machine: machine.integer(1),
+    pickle.BININT2: lambda machine: machine.integer(2),
+    pickle.LONG1: lambda machine: machine.signed(machine.integer(1)),
+    pickle.LONG4: lambda machine: machine.signed(machine.integer(4)),
+    pickle.BINFLOAT: lambda machine: struct.unpack(">d", machine.read(8))[0],
+    pickle.INT: lambda machine: _line_integer(machine.line()),
+    pickle.LONG: lambda machine: int(machine.line().removesuffix(b"L")),
+    pickle.FLOAT: lambda machine: float(machine.line()),
+    pickle.SHORT_BINSTRING: lambda machine: machine.counted(1).decode("latin1"),
+    pickle.BINSTRING: lambda machine: machine.counted(4).decode("latin1"),
+    pickle.SHORT_BINUNICODE: lambda machine: _utf8(machine.counted(1)),
+    pickle.BINUNICODE: lambda machine: _utf8(machine.counted(4)),
+    pickle.BINUNICODE8: lambda machine: _utf8(machine.counted(8)),
+    pickle.STRING: lambda machine: _quoted(machine.line()),
+    pickle.UNICODE: lambda machine: machine.line().decode("raw_unicode_escape"),
+    pickle.SHORT_BINBYTES: lambda machine: machine.counted(1),
+    pickle.BINBYTES: lambda machine: machine.counted(4),
+    pickle.BINBYTES8: lambda machine: machine.counted(8),
+    pickle.BYTEARRAY8: lambda machine: bytearray(machine.counted(8)),
+    # Containers of values on the stack.
+    pickle.TUPLE: lambda machine: tuple(machine.pop_mark()),
+    pickle.TUPLE1: lambda machine: machine.pops(1),
+    pickle.TUPLE2: lambda machine: machine.pops(2),
+    pickle.TUPLE3: lambda machine: machine.pops(3),
+    pickle.LIST: lambda machine: machine.pop_mark(),
+    pickle.DICT: lambda machine: _set_items(machine.pop_mark(), {}),
+    pickle.FROZENSET: lambda machine: frozenset(_set(machine.pop_mark())),
+    # Values from elsewhere.
+    pickle.DUP: lambda machine: machine.stack[-1],
+    pickle.GET: lambda machine: machine.memo[int(machine.line())],
+    pickle.BINGET: lambda machine: machine.memo[machine.integer(1)],
+    pickle.LONG_BINGET: lambda machine: machine.memo[machine.integer(4)],
+    pickle.GLOBAL: lambda machine: machine.find(_utf8(machine.line()), _utf8(machine.line())),
+    pickle.STACK_GLOBAL: lambda machine: machine.find(*machine.pops(2)),
+    pickle.PERSID: lambda machine: machine.persistent(machine.line().decode("ascii")),
+    pickle.BINPERSID: lambda machine: machine.persistent(machine.pop()),
+    pickle.REDUCE: _Machine.call,
+    pickle.NEWOBJ: _Machine.call,
+}
+"""Opcodes that push one value."""
+
+_ACTIONS: dict[bytes, Callable[[_Machine], object]] = {
+    pickle.PROTO: _Machine.check_protocol,
+    pickle.FRAME: lambda machine: machine.read(8),  # a frame only tells how much may be read ahead
+    pickle.POP: lambda machine: machine.stack.pop(),
+    pickle.POP_MARK: _Machine.pop_mark,
+    pickle.PUT: lambda machine: machine.memoize(int(machine.line())),
+    pickle.BINPUT: lambda machine: machine.memoize(machine.integer(1)),
+    pickle.LONG_BINPUT: lambda machine: machine.memoize(machine.integer(4)),
+    pickle.MEMOIZE: lambda machine: machine.memoize(len(machine.memo)),
+    pickle.BUILD: _Machine.build,
+    pickle.SETITEM: lambda machine: _set_items(machine.pops(2), machine.stack[-1]),
+    pickle.SETITEMS: lambda machine: _set_items(machine.pop_mark(), machine.stack[-1]),
+    pickle.APPEND: lambda machine: _extend(machine.pops(1), machine.stack[-1]),
+    pickle.APPENDS: lambda machine: _extend(machine.pop_mark(), machine.stack[-1]),
+    pickle.ADDITEMS: lambda machine: _add_members(machine.pop_mark(), machine.stack[-1]),
+}
+"""Opcodes that change the stack or the memo in another way. An opcode in neither table is refused."""
