@@ -6,7 +6,8 @@ import pytest
 from numpy.lib.stride_tricks import sliding_window_view
 
 from crossroads.networks.catalog import backbone
-from crossroads.networks.weights import assign_weights, read_weights
+from crossroads.networks.weights.assign import assign_weights
+from crossroads.networks.weights.read import read_weights
 
 SHAPES = {
     "conv1": (11, 11, 3, 96),

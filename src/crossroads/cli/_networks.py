@@ -122,7 +122,7 @@ def weights_list(json: Json = False) -> None:
     Example:
       crossroads weights list
     """
-    from crossroads.networks.weights import describe
+    from crossroads.networks.weights.store import describe
     from crossroads.report.console import print_json, print_table
 
     rows = describe()
@@ -155,7 +155,7 @@ def weights_add(
     Example:
       crossroads weights add mobilenet_1_0_224_tf_no_top.h5
     """
-    from crossroads.networks.weights import add
+    from crossroads.networks.weights.store import add
 
     print(f"added: {add(file)}")
 

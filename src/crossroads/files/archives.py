@@ -1,4 +1,4 @@
-"""Zip and tar archives as trees: read in place, bounded in size, and no member may leave the archive."""
+"""Zip and tar archives as trees. They are read in place, their size is bounded, and no member may leave the archive."""
 
 from __future__ import annotations
 
@@ -104,13 +104,13 @@ class _Archive:
         self._names: list[str] | None = None
 
     def names(self) -> list[str]:
-        """All files in natural order, without hidden ones and those of operating systems."""
+        """Returns all files in natural order, without hidden ones and those of operating systems."""
         if self._names is None:
             self._names = self._index.sorted_names()
         return self._names
 
     def folders(self) -> list[str]:
-        """Folders that the archive lists as members, among them empty ones."""
+        """Returns the folders that the archive lists as members, including empty ones."""
         kept = (name for name in self._index.folders if not any(map(is_junk, name.split("/"))))
         return sorted(kept, key=natural_key)
 
@@ -119,7 +119,7 @@ class _Archive:
         return name in self._index.places
 
     def size(self, name: str) -> int:
-        """Bytes of one file, uncompressed."""
+        """Returns the bytes that one file has uncompressed."""
         return self._index.sizes[self._place(name)]
 
     def _place(self, name: str) -> int:
@@ -144,12 +144,12 @@ class TarTree(_Archive):
         self._span = span
 
     def byte_range(self, name: str) -> ByteRange:
-        """One file as a byte range of the archive."""
+        """Returns one file as a byte range of the archive."""
         place = self._place(name)
         return self._span.part(self._index.starts[place], self._index.sizes[place], f"{name} in {self.origin}")
 
     def read(self, name: str) -> bytes:
-        """The bytes of one file. Safe to call from many threads."""
+        """Returns the bytes of one file. Safe to call from many threads."""
         self._check_member(name)
         return self.byte_range(name).read()
 
@@ -226,7 +226,7 @@ class ZipTree(_Archive):
             self._members.append(member)
 
     def read(self, name: str) -> bytes:
-        """The bytes of one file, checked against its length and CRC. Safe to call from many threads."""
+        """Returns the bytes of one file, checked against its length and CRC. Safe to call from many threads."""
         self._check_member(name)
         member, label = self._members[self._place(name)], f"{name} in {self.origin}"
         raw = self._packed(member, label).read()
@@ -243,7 +243,7 @@ class ZipTree(_Archive):
         return raw
 
     def byte_range(self, name: str) -> ByteRange:
-        """One file: in place if it is stored, else inflated into memory or a temporary file."""
+        """Returns one file. A stored one stays in place; a deflated one is inflated into memory or a temporary file."""
         member, label = self._members[self._place(name)], f"{name} in {self.origin}"
         if member.compress_type == zipfile.ZIP_STORED:
             if member.compress_size != member.file_size:
@@ -254,7 +254,7 @@ class ZipTree(_Archive):
         return ByteRange.from_chunks(self._inflated(member, label), label)
 
     def _packed(self, member: zipfile.ZipInfo, label: str) -> ByteRange:
-        """The bytes of a member in the archive. They follow a local header, and only that header holds its own length."""
+        """Returns the bytes of a member in the archive. They follow its local header, whose length stands only in that header."""
         raw = self._span.read(member.header_offset, _LOCAL_HEADER.size)
         if len(raw) < _LOCAL_HEADER.size or raw[:4] != b"PK\x03\x04":
             raise _damaged(label, "member", f"no member at byte {member.header_offset}")

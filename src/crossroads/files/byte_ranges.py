@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def open_plain(path: str | os.PathLike[str]) -> int:
-    """A descriptor of a plain file. Raises `OSError`, also for pipes and devices, which may block or never end."""
+    """Opens a plain file and returns its descriptor. Raises `OSError`, also for pipes and devices, which may block or never end."""
     flags = os.O_RDONLY
     for name in ("O_BINARY", "O_NONBLOCK", "O_NOCTTY", "O_CLOEXEC"):  # opening a pipe would wait for a writer
         flags |= getattr(os, name, 0)
@@ -38,7 +38,7 @@ def open_plain(path: str | os.PathLike[str]) -> int:
 
 
 def read_plain(path: str | os.PathLike[str], limit: int) -> bytes:
-    """The bytes of a plain file of at most `limit` bytes. Raises OSError."""
+    """Returns the bytes of a plain file of at most `limit` bytes. Raises `OSError`."""
     with open(open_plain(path), "rb") as file:
         size = os.fstat(file.fileno()).st_size
         if size > limit:
@@ -56,7 +56,7 @@ class _Descriptor:
         self._finalizer = weakref.finalize(self, os.close, descriptor)
 
     def read(self, offset: int, size: int) -> bytes:
-        """At most `size` bytes from `offset`; fewer only at the end of the file."""
+        """Returns `size` bytes from `offset`, or fewer at the end of the file."""
         parts = []
         while size > 0:
             part = self._read_some(offset, min(size, 1 << 30))  # Linux reads at most 2 GiB in one call
@@ -89,7 +89,7 @@ class _OnDemand:
         return _lately_opened(*self._key).number
 
     def read(self, offset: int, size: int) -> bytes:
-        """At most `size` bytes from `offset`; fewer only at the end of the file. Raises `OSError` if it cannot be opened."""
+        """Returns `size` bytes from `offset`, or fewer at the end of the file. Raises `OSError` if it cannot be opened."""
         return _lately_opened(*self._key).read(offset, size)
 
 
@@ -109,7 +109,7 @@ class ByteRange:
 
     @classmethod
     def from_path(cls, path: Path) -> ByteRange:
-        """The whole file at `path`. Raises `DataError` if it cannot be opened."""
+        """Opens the whole file at `path`. Raises `DataError` if it cannot be opened."""
         try:
             store = _Descriptor(open_plain(path))
         except OSError as error:
@@ -118,7 +118,7 @@ class ByteRange:
 
     @classmethod
     def on_demand(cls, path: Path) -> ByteRange:
-        """The whole file at `path`, opened when it is read. Raises `DataError` if it does not exist."""
+        """Returns the whole file at `path`, which is opened when it is read. Raises `DataError` if it does not exist."""
         try:
             store = _OnDemand(path)
         except OSError as error:
@@ -127,7 +127,7 @@ class ByteRange:
 
     @classmethod
     def from_bytes(cls, raw: bytes, origin: str) -> ByteRange:
-        """Bytes in memory."""
+        """Returns a range over bytes in memory."""
         return cls(raw, 0, len(raw), origin)
 
     @classmethod
@@ -152,13 +152,13 @@ class ByteRange:
         return cls(store, 0, store.size, origin)
 
     def part(self, start: int, size: int, origin: str) -> ByteRange:
-        """A part of this range. Raises `DataError` if it reaches past the end."""
+        """Returns a part of this range. Raises `DataError` if it reaches past the end."""
         if start < 0 or size < 0 or start + size > self.size:
             raise DataError(f"{origin} reaches past the end of {self.origin}", code="file-truncated", hint="fetch the file again")
         return ByteRange(self._store, self._start + start, size, origin)
 
     def read(self, offset: int = 0, size: int | None = None) -> bytes:
-        """`size` bytes from `offset` (to the end by default). Raises `DataError` if the file has become shorter."""
+        """Returns `size` bytes from `offset`, by default to the end. Raises `DataError` if the file has become shorter."""
         wanted = max(0, self.size - offset if size is None else min(size, self.size - offset))
         begin = self._start + offset
         if isinstance(self._store, bytes):
@@ -173,7 +173,7 @@ class ByteRange:
         return raw
 
     def buffer(self) -> memoryview:
-        """All bytes, read-only. A file is memory-mapped, so that only the pages in use are loaded."""
+        """Returns all bytes, read-only. A file is memory-mapped, so that only the pages in use are loaded."""
         if isinstance(self._store, bytes):
             return memoryview(self._store)[self._start : self._start + self.size]
         if self.size == 0:
@@ -185,7 +185,7 @@ class ByteRange:
         return memoryview(mapped)[self._start : self._start + self.size]
 
     def stream(self) -> IO[bytes]:
-        """A seekable binary file over this range, with its own position."""
+        """Returns a seekable binary file over this range, with its own position."""
         return io.BufferedReader(_SpanStream(self), 1 << 16)
 
 

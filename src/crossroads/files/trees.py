@@ -27,11 +27,11 @@ class Tree(Protocol):
     origin: str
 
     def names(self) -> list[str]:
-        """All files as relative posix paths in natural order, without hidden ones and those of operating systems."""
+        """Returns all files as relative POSIX paths in natural order, without hidden ones and those of operating systems."""
         ...
 
     def folders(self) -> list[str]:
-        """Folders, among them empty ones."""
+        """Returns the folders, including empty ones."""
         ...
 
     def exists(self, name: str) -> bool:
@@ -39,15 +39,15 @@ class Tree(Protocol):
         ...
 
     def size(self, name: str) -> int:
-        """Bytes of one file, uncompressed."""
+        """Returns the bytes that one file has uncompressed."""
         ...
 
     def read(self, name: str) -> bytes:
-        """The bytes of one file. Raises `DataError` if it does not exist, is damaged or too large."""
+        """Returns the bytes of one file. Raises `DataError` if it does not exist, is damaged or is too large."""
         ...
 
     def byte_range(self, name: str) -> ByteRange:
-        """One file for reading by offset, as a stream, or memory-mapped. Meant for large files."""
+        """Returns one file to read by offset, as a stream, or memory-mapped. Meant for large files."""
         ...
 
 
@@ -66,19 +66,19 @@ class Folder:
         self._only = {} if only is None or printable(only) == only else {printable(only): str(path / only)}
 
     def names(self) -> list[str]:
-        """All files in natural order, without hidden ones and those of operating systems."""
+        """Returns all files in natural order, without hidden ones and those of operating systems."""
         return self._listing().names
 
     def folders(self) -> list[str]:
-        """All folders below this one."""
+        """Returns all folders below this one."""
         return self._listing().folders
 
     def repeats(self) -> list[str]:
-        """Links to folders that are listed under another name. Their files are not listed twice."""
+        """Returns the links to folders that are listed under another name. Their files are not listed twice."""
         return self._listing().repeats if self._listed else []
 
     def repeat_notes(self) -> list[Note]:
-        """A note on those links, if any."""
+        """Returns a note on those links, if there are any."""
         repeats = self.repeats()
         if not repeats:
             return []
@@ -90,25 +90,25 @@ class Folder:
         return self.path_of(name).is_file()
 
     def size(self, name: str) -> int:
-        """Bytes of one file."""
+        """Returns the size of one file in bytes."""
         try:
             return self.path_of(name).stat().st_size
         except OSError as error:
             raise DataError(f"{self.origin}/{name} cannot be read", code="file-unreadable", received=error.strerror) from error
 
     def read(self, name: str) -> bytes:
-        """The bytes of one file. Raises `DataError` also for pipes, devices and files of more than `MEMBER` bytes."""
+        """Returns the bytes of one file. Raises `DataError`, also for pipes, devices and files of more than `MEMBER` bytes."""
         try:
             return read_plain(self.path_of(name), MEMBER)
         except OSError as error:
             raise DataError(f"{self.origin}/{name} cannot be read", code="file-unreadable", received=error.strerror) from error
 
     def byte_range(self, name: str) -> ByteRange:
-        """One open file."""
+        """Opens one file."""
         return ByteRange.from_path(self.path_of(name))
 
     def path_of(self, name: str) -> Path:
-        """The path of a file or folder on disk, where its name need not be UTF-8."""
+        """Returns the path of a file or folder on disk. Its name there need not be UTF-8."""
         if name.startswith("/") or ".." in name.split("/"):
             raise DataError(f"a file of {self.origin} must be inside it", code="path-outside-folder", received=repr(name))
         known = self._listed.paths if self._listed else self._only
@@ -147,8 +147,8 @@ def _listed(root: Path) -> _Listing:
                 listing.repeats.append(name)
                 continue
             seen.add(here)
-            with os.scandir(path) as found:
-                entries = [entry for entry in found if not is_junk(entry.name)]
+            with os.scandir(path) as scan:
+                entries = [entry for entry in scan if not is_junk(entry.name)]
         except OSError as error:
             raise DataError(f"{printable(path)} cannot be listed", code="file-unreadable", received=error.strerror) from error
         if name:

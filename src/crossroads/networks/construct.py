@@ -135,7 +135,7 @@ def build(
     from crossroads.networks.cuts import cuts, find
     from crossroads.networks.export import function_digest, weights_digest
     from crossroads.networks.network import seeded
-    from crossroads.networks.weights import load_pretrained
+    from crossroads.networks.weights.pretrained import load_pretrained
 
     notes: list[str] = []
     end: Cut | None = None

@@ -10,7 +10,10 @@ from weight_files import save_npy, save_older_keras, save_torch
 
 from conftest import SHARED
 from crossroads.networks.squeezenet import build as build_squeezenet
-from crossroads.networks.weights import LayerWeights, WeightFile, assign_weights, read, read_weights
+from crossroads.networks.weights import read
+from crossroads.networks.weights.assign import assign_weights
+from crossroads.networks.weights.read import read_weights
+from crossroads.networks.weights.record import LayerWeights, WeightFile
 from refusals import refused
 
 pytestmark = pytest.mark.core

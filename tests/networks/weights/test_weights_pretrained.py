@@ -11,7 +11,8 @@ from weight_files import save_torch
 from conftest import SHARED
 from crossroads.errors import WeightsError
 from crossroads.networks.catalog import backbone
-from crossroads.networks.weights import load_pretrained, store
+from crossroads.networks.weights import store
+from crossroads.networks.weights.pretrained import load_pretrained
 from refusals import refused
 
 pytestmark = pytest.mark.core

@@ -35,7 +35,8 @@ from weight_files import (
 from conftest import SHARED
 from crossroads.errors import CrossroadsError, WeightsError
 from crossroads.networks._processes import module_environment
-from crossroads.networks.weights import _hdf5_check, read, read_weights
+from crossroads.networks.weights import _hdf5_check, read
+from crossroads.networks.weights.read import read_weights
 
 TRACKED = "features.1.num_batches_tracked"
 

@@ -9,7 +9,9 @@ from weight_files import save_npy, save_safetensors, save_torch, save_torch_lega
 from crossroads.errors import WeightsError
 from crossroads.networks.catalog import backbone
 from crossroads.networks.construct import build, choose
-from crossroads.networks.weights import assign_weights, load_pretrained, read_weights
+from crossroads.networks.weights.assign import assign_weights
+from crossroads.networks.weights.pretrained import load_pretrained
+from crossroads.networks.weights.read import read_weights
 from crossroads.networks.weights.torchvision import NAMES
 from refusals import refused
 

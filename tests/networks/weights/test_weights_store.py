@@ -13,7 +13,8 @@ from weight_files import save_npy
 
 from crossroads.errors import WeightsError
 from crossroads.networks.catalog import CATALOG, Pretrained, backbone
-from crossroads.networks.weights import add, cache_folder, describe, download, obtain, recognise
+from crossroads.networks.weights import download
+from crossroads.networks.weights.store import add, cache_folder, describe, obtain, recognise
 from refusals import refused
 
 CONTENT = np.random.default_rng(0).bytes(300_000)
@@ -256,5 +257,5 @@ def test_every_record_of_the_catalog_is_well_formed():
 
 
 def test_listing_loads_no_keras():
-    code = "import sys; from crossroads.networks.weights import describe; describe(); sys.exit('keras' in sys.modules)"
+    code = "import sys; from crossroads.networks.weights.store import describe; describe(); sys.exit('keras' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

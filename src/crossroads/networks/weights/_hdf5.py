@@ -1,4 +1,4 @@
-"""HDF5 as Keras writes it: by path in Keras 3, by layer in the versions before. Nothing outside the file is followed."""
+"""Reads HDF5 files of Keras 3, which go by path, and of older versions, which go by layer. Links are not followed."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from crossroads.files.text import natural_key
 from crossroads.networks.weights.record import LayerWeights, WeightFile, from_bfloat16, numbers, unreadable
 
 MAX_DEPTH = 64
-"""Most levels of nested groups. No honest model is nested deeper."""
+"""Maximum depth of nested groups. No honest model is nested deeper."""
 _BOMB = 1 << 30
 _EXPANSION = 1000
 _FAULTS = (OSError, KeyError, ValueError, RuntimeError, TypeError, AttributeError, MemoryError, OverflowError, RecursionError)
 
 
 def read_hdf5(span: ByteRange, origin: str) -> WeightFile:
-    """Weights saved by Keras 3 or by an older version, alone or as part of a whole model, whose configuration is left unread.
+    """Reads weights of Keras 3 or an older version, alone or as part of a whole model. The model's configuration is not read.
 
     Raises:
         WeightsError: It is damaged, points outside itself, declares far more than it holds, or was not written by Keras.
@@ -38,12 +38,12 @@ def read_hdf5(span: ByteRange, origin: str) -> WeightFile:
             return WeightFile(origin, "HDF5 of Keras 3", "keras", tuple(_layers(root, reader)))
     except CrossroadsError:
         raise
-    except _FAULTS as error:  # the library meets damaged files
+    except _FAULTS as error:  # h5py raises all of these for damaged files
         raise unreadable(origin, error) from error
 
 
 class _Reader:
-    """Groups and arrays of one file, each checked before it is opened."""
+    """Reads groups and arrays of one file and checks each before it is opened."""
 
     def __init__(self, origin: str, size: int) -> None:
         self.origin = origin
@@ -54,10 +54,10 @@ class _Reader:
         """Returns the member of `parent` at a path. Only hard links inside the file are followed."""
         current = parent
         for part in name.split("/"):
-            if not isinstance(current, h5py.Group) or not part or (part not in (".",) and part not in current):
-                raise unreadable(self.origin, f"no {name!r}, which it names itself")
+            if not isinstance(current, h5py.Group) or not part or (part != "." and part not in current):
+                raise unreadable(self.origin, f"no {name!r}, which another part of the file names")
             if not isinstance(current.get(part, getlink=True), h5py.HardLink):
-                raise unreadable(self.origin, f"{name!r}, a link to somewhere else", "copy the data into one file without links")
+                raise unreadable(self.origin, f"{name!r}, which is a link", "copy the data into one file without links")
             current = current[part]
         return current
 
@@ -89,15 +89,13 @@ class _Reader:
 def _texts(group: Any, name: str) -> list[str]:
     """Returns an attribute of names. Older versions of Keras cut one that is too long for HDF5 into ``name0``, ``name1``."""
     parts = [group.attrs[name]] if name in group.attrs else []
-    while not parts or f"{name}{len(parts)}" in group.attrs:
-        if f"{name}{len(parts)}" not in group.attrs:
-            break
-        parts.append(group.attrs[f"{name}{len(parts)}"])
+    while (numbered := f"{name}{len(parts)}") in group.attrs:
+        parts.append(group.attrs[numbered])
     return [text.decode("utf-8") if isinstance(text, bytes) else str(text) for part in parts for text in np.ravel(part)]
 
 
 def _older_layers(root: Any, reader: _Reader) -> Iterator[LayerWeights]:
-    """``layer_names`` in the order of the model; each layer's group has ``weight_names`` in the order of the layer."""
+    """Yields the layers in ``layer_names``, which are in the order of the model, with the arrays in their ``weight_names``."""
     for name in _texts(root, "layer_names"):
         group = reader.group(root, name)
         roles = _texts(group, "weight_names")
@@ -106,11 +104,11 @@ def _older_layers(root: Any, reader: _Reader) -> Iterator[LayerWeights]:
 
 
 def _layers(root: Any, reader: _Reader) -> list[LayerWeights]:
-    """Groups called ``vars`` in natural order of their paths, those of one layer together."""
-    found: dict[str, tuple[list[str], list[str], list[NDArray[Any]]]] = {}
+    """Returns the groups called ``vars`` in natural order of their paths, joined by layer."""
+    by_layer: dict[str, tuple[list[str], list[str], list[NDArray[Any]]]] = {}
     for path, group in sorted(_variable_groups(root, "", reader, set()), key=lambda item: natural_key(item[0])):
         layer = _layer_path(path)
-        names, roles, arrays = found.setdefault(layer, ([], [], []))
+        names, roles, arrays = by_layer.setdefault(layer, ([], [], []))
         inner = path[len(layer) :].strip("/")
         if not inner:
             names.append(_text(group.attrs.get("name", "")))
@@ -121,13 +119,13 @@ def _layers(root: Any, reader: _Reader) -> list[LayerWeights]:
         LayerWeights(
             "".join(names) or path.rpartition("/")[2], tuple(roles), tuple(arrays), path, re.sub(r"_\d+$", "", path) or "/"
         )
-        for path, (names, roles, arrays) in found.items()
+        for path, (names, roles, arrays) in by_layer.items()
         if arrays
     ]
 
 
 def _variable_groups(group: Any, path: str, reader: _Reader, seen: set[int]) -> Iterator[tuple[str, Any]]:
-    """(path, group) of each group called ``vars``; optimizers, metrics and random generators hold no weights."""
+    """Yields path and group of each group called ``vars``, except those of optimizers, metrics and random generators."""
     address = int(h5py.h5o.get_info(group.id).addr)
     if address in seen or path.count("/") > MAX_DEPTH:
         raise unreadable(reader.origin, f"the group {path!r:.100} inside itself", "do not trust this file")
@@ -136,15 +134,15 @@ def _variable_groups(group: Any, path: str, reader: _Reader, seen: set[int]) -> 
         if name == "vars":
             yield path, reader.group(group, name)
         elif name not in ("seed_generator", "optimizer", "metrics", "_metrics", "_compile_metrics", "_loss_tracker"):
-            inner = "layers" if name == "_layer_checkpoint_dependencies" else name  # as Keras 2.13 called them
+            inner = "layers" if name == "_layer_checkpoint_dependencies" else name  # its name in Keras 2.13
             if isinstance(child := reader.member(group, name), h5py.Group):
                 yield from _variable_groups(child, f"{path}/{inner}".strip("/"), reader, seen)
 
 
 def _layer_path(path: str) -> str:
-    """``layers/functional/layers/attention/query`` is part of the layer ``layers/functional/layers/attention``."""
-    head, found, tail = f"/{path}".rpartition("/layers/")
-    return f"{head}{found}{tail.partition('/')[0]}".strip("/") if found else path
+    """Returns the path of the layer: ``layers/functional/layers/attention`` for ``layers/functional/layers/attention/query``."""
+    head, separator, tail = f"/{path}".rpartition("/layers/")
+    return f"{head}{separator}{tail.partition('/')[0]}".strip("/") if separator else path
 
 
 def _text(value: object) -> str:

@@ -1,9 +1,9 @@
-"""Reads an HDF5 file in a child process first, because its C library can hang or crash over a damaged file.
+"""Reads an HDF5 file in a child process first, because the C library can hang or crash on a damaged file.
 
-Measured: of small files damaged at random, one in some thousands makes HDF5 1.14 hang within a call that nothing can interrupt.
-The check takes a third of a second. The other formats need none: Python reads them, or a library that checks its header.
+Measured: of small files with random damage, about one in several thousand makes HDF5 1.14 hang in a call that nothing can
+interrupt. The check takes a third of a second. The other formats need none: Python reads them, or a library that checks the header.
 
-This module is also the program of the child: ``python -m crossroads.networks.weights._hdf5_check FILE SECONDS [MEMBER]``.
+The child process runs this module: ``python -m crossroads.networks.weights._hdf5_check FILE SECONDS [MEMBER]``.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from crossroads.networks.weights._hdf5 import read_hdf5
 from crossroads.networks.weights.record import unreadable
 
 SECONDS = 20.0
-"""Processor time that reading may take, and one second more for every `RATE` bytes."""
+"""Limit of the processor time for reading, plus one second for every `RATE` bytes."""
 RATE = 10_000_000
 BUSY = 15
 """Factor by which the wall-clock time may exceed the processor time, for busy machines and slow disks."""
@@ -49,16 +49,16 @@ def check_hdf5(path: Path, origin: str, member: str = "") -> None:
             command, check=False, timeout=BUSY * limit, env=module_environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
         )
     except subprocess.TimeoutExpired as error:
-        what = f"a file that takes more than {BUSY * limit:.0f} seconds to read: it is damaged, or the machine is very busy"
+        what = f"a file that takes more than {BUSY * limit:.0f} seconds to read; it is damaged, or the machine is very busy"
         raise unreadable(origin, what, code="weights-hang") from error
     except OSError as error:
         what = f"no child process to check it ({error.strerror})"
         raise unreadable(origin, what, "end other programs, and try again", code="weights-check") from error
     if done.returncode == _OVER:
-        what = f"a file that takes more than {limit:.0f} seconds of a processor to read: it is damaged"
+        what = f"a damaged file, which takes more than {limit:.0f} seconds of processor time to read"
         raise unreadable(origin, what, code="weights-hang")
     if done.returncode < 0 or done.returncode == 0xC0000005:  # a signal on POSIX, an access violation on Windows
-        raise unreadable(origin, "a damaged HDF5 file, over which its library crashes", code="weights-crash")
+        raise unreadable(origin, "a damaged HDF5 file, on which its library crashes", code="weights-crash")
     if done.returncode:
         lines = [line for line in done.stderr.decode("utf-8", "replace").splitlines() if line.strip()]
         why = f": {lines[-1]}" if lines else ""
@@ -67,7 +67,7 @@ def check_hdf5(path: Path, origin: str, member: str = "") -> None:
 
 
 def limit_processor(seconds: int) -> None:
-    """Ends this process by a signal once it has used so much processor time. Does nothing on Windows, which has no such limit."""
+    """Ends this process by a signal after so many seconds of processor time. Does nothing on Windows, which has no such limit."""
     try:
         import resource
     except ImportError:

@@ -1,4 +1,4 @@
-"""NumPy's files: the .npy of a pickled dict of layers, the form of converted Caffe models (``{"conv1": [W, b], …}``), and .npz."""
+"""Reads NumPy files: .npz, and the .npy of a pickled dict of layers, ``{"conv1": [W, b], …}``, as of converted Caffe models."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from crossroads.errors import DataError
 from crossroads.files.byte_ranges import ByteRange
 from crossroads.files.unpickle import NUMPY, Allowed, load_pickle
 from crossroads.networks.weights._safetensors import grouped
-from crossroads.networks.weights._state_dicts import dicts_of, text_of, together
+from crossroads.networks.weights._state_dicts import decoded, state_dicts, together
 from crossroads.networks.weights.record import LayerWeights, WeightFile, numbers, unreadable
 
 _SPELLINGS = (("weights", "biases"), ("W", "b"), ("kernel", "bias"), ("weight", "bias"))
@@ -30,7 +30,7 @@ class _Objects:
 
 @dataclass(slots=True)
 class _Box:
-    """An array while it is unpickled: a real one, or the objects of an array of objects, which is never built."""
+    """An array while it is unpickled: a real one, or the one object of an array of objects, which is never built."""
 
     value: object = None
 
@@ -47,7 +47,7 @@ def _reconstruct(subtype: object = None, *rest: object) -> _Box:
 
 
 def _build(box: _Box, state: object) -> None:
-    """``(version, shape, dtype, is_fortran, contents)``; the contents of an array of objects are a list of them."""
+    """Sets the state ``(version, shape, dtype, is_fortran, contents)``. The contents of an array of objects are a list."""
     if isinstance(state, tuple) and len(state) in (4, 5) and isinstance(state[-3], _Objects):
         if state[-4] not in ((), (1,)) or not isinstance(state[-1], list) or len(state[-1]) != 1:
             raise DataError("an array of objects may hold one dict", code="weights-unreadable", received=f"shape {state[-4]!r:.60}")
@@ -68,12 +68,10 @@ _ALLOWED = NUMPY | Allowed(
 
 
 def read_npy(span: ByteRange, origin: str) -> WeightFile:
-    """A dict of layers in a .npy file: ``[W, b]`` each, or a dict of the two. Kernels are (height, width, in, out).
+    """Reads a dict of layers in a .npy file: ``[W, b]`` each, or a dict of the two. Kernels are (height, width, in, out).
 
-    A state dict is read as well: arrays called ``layer.weight`` and so on, as PyTorch lays them out.
-
-    The dict goes through the restricted unpickler; layers come in natural order of their names, because a dict written by
-    Python 2 has none.
+    It also reads a state dict: arrays called ``layer.weight`` and so on, in PyTorch's layout. Both go through the restricted
+    unpickler. The order of the layers counts as unknown, because Python 2 wrote its dicts in no order.
 
     Raises:
         WeightsError, DataError: It holds something else, or is damaged.
@@ -88,14 +86,14 @@ def read_npy(span: ByteRange, origin: str) -> WeightFile:
     if not dtype.hasobject:
         raise unreadable(origin, f"one array of {dtype} and shape {shape}, without names of layers", _HINT)
     content = load_pickle(stream, allowed=_ALLOWED)
-    found = dicts_of(content, _is_layer, _opened)
-    if not found:
+    by_place = state_dicts(content, _is_layer, _opened)
+    if not by_place:
         raise unreadable(origin, f"a {type(_opened(content)).__name__} without arrays", _HINT)
-    return together([replace(_file(layers, origin), place=place) for place, layers in found.items()])
+    return together([replace(_file(layers, origin), place=place) for place, layers in by_place.items()])
 
 
 def read_npz(arrays: Mapping[str, ByteRange], origin: str) -> WeightFile:
-    """Arrays by the names of a state dict, as ``numpy.savez(file, **state_dict)`` writes them; nothing in them is unpickled.
+    """Reads arrays by the names of a state dict, as ``numpy.savez(file, **state_dict)`` writes them. Nothing is unpickled.
 
     Raises:
         WeightsError, DataError: A member is not an array of numbers, or a file is damaged.
@@ -105,7 +103,7 @@ def read_npz(arrays: Mapping[str, ByteRange], origin: str) -> WeightFile:
 
 
 def _file(layers: Mapping[str, object], origin: str) -> WeightFile:
-    """A dict of layers, or of the arrays of a state dict, each called ``layer.weight`` or the like."""
+    """Returns the layers of a dict of layers, or of a state dict with arrays called ``layer.weight`` or the like."""
     plain = {name: value for name, value in layers.items() if isinstance(value, np.ndarray)}
     if len(plain) == len(layers) and any(re.search(r"[./]", name) for name in plain):
         return grouped({name: numbers(array, repr(name), origin) for name, array in plain.items()}, origin, _FORM, ordered=True)
@@ -113,9 +111,9 @@ def _file(layers: Mapping[str, object], origin: str) -> WeightFile:
 
 
 def _is_layer(value: object) -> bool:
-    """Whether a value is meant as the arrays of a layer. Other faults are reported when it is read."""
+    """Whether a value is meant as the arrays of a layer. Faults inside it are reported when it is read."""
     return isinstance(value, (np.ndarray, list, tuple)) or (
-        isinstance(value, Mapping) and any(text_of(key) in roles for key in value for roles in _SPELLINGS)
+        isinstance(value, Mapping) and any(decoded(key) in roles for key in value for roles in _SPELLINGS)
     )
 
 
@@ -131,12 +129,12 @@ def _opened(value: object) -> object:
 def _layer(name: str, value: object, origin: str) -> LayerWeights:
     value = _opened(value)
     if isinstance(value, Mapping):
-        named = {text_of(key): entry for key, entry in value.items()}
+        named = {decoded(key): entry for key, entry in value.items()}
         value = next(([named[role] for role in pair if role in named] for pair in _SPELLINGS if pair[0] in named), value)
     if not isinstance(value, (list, tuple)):
         value = [value]
     arrays = [_opened(entry) for entry in cast("list[object]", value)]
     if not arrays or not all(isinstance(array, np.ndarray) for array in arrays):
-        raise unreadable(origin, f"layer {name!r:.60} that is no list of arrays", _HINT)
+        raise unreadable(origin, f"layer {name!r:.60}, which is not a list of arrays", _HINT)
     checked = tuple(numbers(cast("NDArray[Any]", array), f"layer {name!r:.60}", origin) for array in arrays)
     return LayerWeights(name, tuple(map(str, range(len(checked)))), checked, track=name or "/")

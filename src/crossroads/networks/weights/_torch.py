@@ -1,6 +1,6 @@
-"""State dicts that ``torch.save`` wrote, read without PyTorch: its zip form and the one before version 1.6.
+"""Reads state dicts that ``torch.save`` wrote, without PyTorch: its zip format and the one before version 1.6.
 
-Both hold one pickle in which a tensor is a call, ``_rebuild_tensor_v2(storage, offset, size, stride, …)``, and a storage is a
+Both contain one pickle in which a tensor is a call, ``_rebuild_tensor_v2(storage, offset, size, stride, …)``, and a storage is a
 persistent id that names raw numbers elsewhere in the file. Here that call only records its arguments, and the numbers are read
 afterwards. The pickle goes through the restricted unpickler. Format: torch/serialization.py, `_save` and `_legacy_save`.
 """
@@ -21,7 +21,7 @@ from crossroads.files.byte_ranges import ByteRange
 from crossroads.files.trees import Tree
 from crossroads.files.unpickle import NUMPY, Allowed, believable, load_pickle
 from crossroads.networks.weights._safetensors import grouped
-from crossroads.networks.weights._state_dicts import dicts_of, together
+from crossroads.networks.weights._state_dicts import state_dicts, together
 from crossroads.networks.weights.record import WeightFile, from_bfloat16, unreadable
 
 LEGACY_MAGIC = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"
@@ -44,7 +44,7 @@ _DTYPES: dict[str, np.dtype[Any]] = {
 
 @dataclass(frozen=True, slots=True)
 class _Storage:
-    """Raw numbers elsewhere in the file: `count` of them from number `start` of what is called `key`."""
+    """Raw numbers elsewhere in the file: `count` of them, from number `start` of the storage `key`."""
 
     key: str
     dtype: np.dtype[Any]
@@ -88,20 +88,16 @@ def _rebuild_tensor(storage: object, offset: object, size: object, stride: objec
     return _Tensor(storage, offset, shape, strides)
 
 
-def _rebuild_parameter(data: object = None, *_gradient_hooks_and_state: object) -> object:
-    return data
-
-
-def _size(sizes: object = ()) -> object:
-    return sizes
+def _first(value: object = None, *_ignored: object) -> object:
+    """Returns the data of a parameter, or the sizes of a `torch.Size`."""
+    return value
 
 
 class _Inert:
     """Replaces an object beside the weights in a checkpoint, such as the arguments of the program. It is never used."""
 
-
-def _inert(*_arguments: object) -> _Inert:
-    return _Inert()
+    def __init__(self, *_arguments: object) -> None:
+        pass
 
 
 _BESIDE = (
@@ -112,16 +108,15 @@ _BESIDE = (
 )
 
 
-def _marker(*_arguments: object) -> object:
-    raise _wrong("a call of a type of numbers")
+def _refuse_call(*_arguments: object) -> object:
+    raise _wrong("a call of a storage type")
 
 
 def _storage(pid: object) -> _Storage:
-    """``("storage", type, key, device, count)``; the older form has ``(view key, offset, size)`` or None behind."""
+    """Reads a persistent id ``("storage", type, key, device, count)``. The older format appends ``(view key, offset, size)``."""
     if not isinstance(pid, tuple) or len(pid) not in (5, 6) or pid[0] != "storage":
-        raise _wrong(
-            f"a persistent id {pid!r:.80}: a whole model and not its weights" if pid and "module" in repr(pid)[:12] else pid
-        )
+        whole_model = pid and "module" in repr(pid)[:12]
+        raise _wrong(f"a whole model instead of its weights, with the persistent id {pid!r:.80}" if whole_model else pid)
     kind = getattr(pid[1], "name", ("", ""))
     if kind[1] not in _DTYPES or not isinstance(pid[2], str) or type(pid[4]) is not int or pid[4] < 0:
         raise _wrong(f"a storage of {'.'.join(map(str, kind))}")
@@ -129,7 +124,7 @@ def _storage(pid: object) -> _Storage:
     if len(pid) == 6 and pid[5] is not None:
         view = pid[5]
         if not isinstance(view, tuple) or len(view) != 3 or not all(type(n) is int and n >= 0 for n in view[1:]):
-            raise _wrong("a view of a storage that PyTorch does not write")
+            raise _wrong("a storage view of a form that PyTorch does not write")
         start, count = view[1], view[2]
     return _Storage(pid[2], _DTYPES[kind[1]], count, start)
 
@@ -138,11 +133,11 @@ _ALLOWED = NUMPY | Allowed(
     globals={
         ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
         ("torch._utils", "_rebuild_tensor"): _rebuild_tensor,
-        ("torch._utils", "_rebuild_parameter"): _rebuild_parameter,
-        ("torch._utils", "_rebuild_parameter_with_state"): _rebuild_parameter,
-        ("torch", "Size"): _size,
-        **{("torch", name): _marker for name in _DTYPES},
-        **dict.fromkeys(_BESIDE, _inert),
+        ("torch._utils", "_rebuild_parameter"): _first,
+        ("torch._utils", "_rebuild_parameter_with_state"): _first,
+        ("torch", "Size"): _first,
+        **{("torch", name): _refuse_call for name in _DTYPES},
+        **dict.fromkeys(_BESIDE, _Inert),
     },
     builders={OrderedDict: lambda _target, _metadata: None, _Inert: lambda _target, _state: None},
     persistent=_storage,
@@ -152,19 +147,19 @@ _Numbers = Callable[[_Storage], NDArray[Any]]
 
 
 def read_torch_zip(tree: Tree, folder: str, origin: str) -> WeightFile:
-    """``data.pkl`` beside one file of raw numbers for each storage in ``data/``, all below one folder.
+    """Reads the zip format: ``data.pkl``, and in ``data/`` one file of raw numbers per storage, all in one folder.
 
     Raises:
-        WeightsError, DataError: It holds something else than tensors and plain values, is damaged, or lies about a size.
+        WeightsError, DataError: It holds something other than tensors and plain values, is damaged, or lies about a size.
     """
     byteorder = f"{folder}byteorder"
     if tree.exists(byteorder) and tree.size(byteorder) < 16 and tree.read(byteorder).strip() == b"big":
-        raise unreadable(origin, "numbers with the highest byte first", "save it again on an ordinary computer")
+        raise unreadable(origin, "numbers in big-endian byte order", "save it again on a little-endian computer")
 
     def stored(storage: _Storage) -> NDArray[Any]:
         name = f"{folder}data/{storage.key}"
         if not tree.exists(name):
-            raise unreadable(origin, f"no {name}, which it names itself")
+            raise unreadable(origin, f"no file {name}, which the pickle names")
         return _numbers(tree.byte_range(name).buffer(), storage, origin)
 
     content = load_pickle(tree.byte_range(f"{folder}data.pkl").stream(), allowed=_ALLOWED)
@@ -172,35 +167,35 @@ def read_torch_zip(tree: Tree, folder: str, origin: str) -> WeightFile:
 
 
 def read_torch_legacy(span: ByteRange, origin: str) -> WeightFile:
-    """Five pickles (magic number, version, machine, object, keys of the storages), then each storage: its length and its numbers.
+    """Reads the older format: pickles of a magic number, version, machine, object and storage keys, then each storage.
 
     Raises:
-        WeightsError, DataError: As for the zip form.
+        WeightsError, DataError: As `read_torch_zip`.
     """
     stream = span.stream()
     load_pickle(stream)
     version, machine = load_pickle(stream), load_pickle(stream)
     if version != 1001 or (isinstance(machine, dict) and machine.get("little_endian") is False):
         raise unreadable(origin, f"version {version!r:.20} of PyTorch's older format", "save it again with a newer PyTorch")
-    seen: dict[str, np.dtype[Any]] = {}
+    dtypes: dict[str, np.dtype[Any]] = {}
 
-    def noted(pid: object) -> _Storage:
+    def recorded(pid: object) -> _Storage:
         storage = _storage(pid)
-        seen[storage.key] = storage.dtype
+        dtypes[storage.key] = storage.dtype
         return storage
 
-    content = load_pickle(stream, allowed=_ALLOWED | Allowed(persistent=noted))
+    content = load_pickle(stream, allowed=_ALLOWED | Allowed(persistent=recorded))
     keys = load_pickle(stream)
-    if not isinstance(keys, list) or not all(isinstance(key, str) and key in seen for key in keys):
+    if not isinstance(keys, list) or not all(isinstance(key, str) and key in dtypes for key in keys):
         raise unreadable(origin, "storages that no tensor uses")
-    places = _places(stream, span, {key: seen[key] for key in keys}, origin)
+    places = _places(stream, span, {key: dtypes[key] for key in keys}, origin)
 
     def stored(storage: _Storage) -> NDArray[Any]:
         if storage.key not in places:
-            raise unreadable(origin, f"no numbers of storage {storage.key!r:.40}, which it names itself")
+            raise unreadable(origin, f"no numbers of storage {storage.key!r:.40}, which the pickle names")
         return _numbers(places[storage.key].buffer(), storage, origin)
 
-    return _weights(content, stored, origin, "PyTorch, older form")
+    return _weights(content, stored, origin, "PyTorch, older format")
 
 
 def _places(stream: IO[bytes], span: ByteRange, keys: Mapping[str, np.dtype[Any]], origin: str) -> dict[str, ByteRange]:
@@ -217,17 +212,17 @@ def _numbers(buffer: memoryview, storage: _Storage, origin: str) -> NDArray[Any]
     size = (storage.start + storage.count) * storage.dtype.itemsize
     if len(buffer) < size:
         raise unreadable(origin, f"{len(buffer)} of {size} bytes of storage {storage.key!r:.40}")
-    flat = np.frombuffer(buffer, storage.dtype, storage.count, storage.start * storage.dtype.itemsize) if storage.count else None
-    return np.empty(0, storage.dtype) if flat is None else flat
+    if not storage.count:  # np.frombuffer refuses an empty buffer
+        return np.empty(0, storage.dtype)
+    return np.frombuffer(buffer, storage.dtype, storage.count, storage.start * storage.dtype.itemsize)
 
 
 def _weights(content: object, numbers: _Numbers, origin: str, form: str) -> WeightFile:
-    found = dicts_of(content, lambda value: isinstance(value, (_Tensor, np.ndarray)))
-    if not found:
-        what = "an empty dict" if isinstance(content, Mapping) and not content else f"a {type(content).__name__} without tensors"
-        raise unreadable(origin, what, _HINT)
+    by_place = state_dicts(content, lambda value: isinstance(value, (_Tensor, np.ndarray)))
+    if not by_place:
+        raise unreadable(origin, f"a {type(content).__name__} without tensors", _HINT)
     files = []
-    for place, tensors in found.items():
+    for place, tensors in by_place.items():
         arrays = {name: _array(tensor, numbers) for name, tensor in tensors.items()}
         files.append(replace(grouped(arrays, origin, form, ordered=True), place=place))
     return together(files)
@@ -240,5 +235,5 @@ def _array(tensor: _Tensor | NDArray[Any], numbers: _Numbers) -> NDArray[Any]:
     if flat.dtype == _BFLOAT16:
         flat = from_bfloat16(flat["bfloat16"])
     strides = tuple(step * flat.itemsize for step in tensor.strides)
-    # Safe: _rebuild_tensor has checked that the last element lies within the numbers that are there.
+    # Safe, because _rebuild_tensor has checked that the last element is within the storage.
     return np.lib.stride_tricks.as_strided(flat[tensor.offset :], tensor.shape, strides, writeable=False)

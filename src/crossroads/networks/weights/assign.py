@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from crossroads.errors import WeightsError, option
 from crossroads.networks.cuts import cuts, until
-from crossroads.networks.weights._matching import Pair, Pairing, Slot, pairings, slots_of
+from crossroads.networks.weights._matching import LayerMatch, Match, ModelLayer, layers_with_weights, matches
 from crossroads.networks.weights._state_dicts import averaged
 from crossroads.networks.weights.record import LayerWeights, WeightFile, from_bfloat16
 from crossroads.progress import Note
@@ -50,7 +50,8 @@ class _Misfit(Exception):
 
 
 _Values = list[list[NDArray[Any]]]
-"""The new value of each variable of each pair."""
+"""The new values of the variables, for each matched layer."""
+_Fit = tuple[Match, _Values]
 
 
 def assign_weights(backbone: keras.Model, file: WeightFile) -> Assignment:
@@ -71,54 +72,53 @@ def assign_weights(backbone: keras.Model, file: WeightFile) -> Assignment:
     fits, misfits = _fits(backbone, file)
     if not fits:
         raise _refused(backbone, file, misfits)
-    (pairing, values), notes = _chosen(fits, file.origin)
-    loaded_to = _loaded_to(backbone, pairing, file)
-    for pair, arrays in zip(pairing.pairs, values, strict=True):
-        for variable, array in zip(pair.slot.variables, arrays, strict=True):
+    (match, values), notes = _chosen(fits, file.origin)
+    loaded_to = _loaded_to(backbone, match, file)
+    for matched, arrays in zip(match.layers, values, strict=True):
+        for variable, array in zip(matched.target.variables, arrays, strict=True):
             variable.assign(array)
-        if hasattr(pair.slot.layer, "finalize_state"):  # Normalization computes with copies of its weights
-            pair.slot.layer.finalize_state()
-    return Assignment(loaded_to, len(pairing.pairs), tuple(slot.name for slot in pairing.missing), notes)
+        if hasattr(matched.target.layer, "finalize_state"):  # Normalization computes with copies of its weights
+            matched.target.layer.finalize_state()
+    return Assignment(loaded_to, len(match.layers), tuple(target.name for target in match.missing), notes)
 
 
-def _fits(backbone: keras.Model, file: WeightFile) -> tuple[list[tuple[Pairing, _Values]], list[_Misfit]]:
-    """Returns the matches that fit, for each dict of the file, by the most reliable way that gives any."""
-    fits: list[tuple[Pairing, _Values]] = []
+def _fits(backbone: keras.Model, file: WeightFile) -> tuple[list[_Fit], list[_Misfit]]:
+    """Returns the matches that fit, for each dict of the file, by the most reliable method that gives any."""
+    fits: list[_Fit] = []
     misfits: list[_Misfit] = []
     for state in (file, *file.others):
-        for rivals in pairings(backbone, state):
-            found = []
-            for pairing in rivals:
+        for rivals in matches(backbone, state):
+            fits_before = len(fits)
+            for match in rivals:
                 try:
-                    found.append((pairing, _values(pairing, state)))
+                    fits.append((match, _values(match, state)))
                 except _Misfit as misfit:
                     misfits.append(misfit)
-            fits += found
-            if found or rivals[0].how == "name":  # given names are right; a less reliable way might fit by chance
+            if len(fits) > fits_before or rivals[0].method == "name":  # another method might fit a wrong file by chance
                 break
     return fits, misfits
 
 
-_TRUST = ("name", "place", "order")
+_RELIABILITY = ("name", "place", "order")
 
 
-def _chosen(fits: list[tuple[Pairing, _Values]], origin: str) -> tuple[tuple[Pairing, _Values], tuple[Note, ...]]:
+def _chosen(fits: list[_Fit], origin: str) -> tuple[_Fit, tuple[Note, ...]]:
     """Returns the match to use, with notes. Raises `WeightsError` if several fit equally well."""
-    surest = min(_TRUST.index(pairing.how) for pairing, _ in fits)
-    fits = [fit for fit in fits if fit[0].how == _TRUST[surest]]
-    most = max(len(pairing.pairs) for pairing, _ in fits)
-    first, *others = [fit for fit in fits if len(fit[0].pairs) == most]
+    rank = min(_RELIABILITY.index(match.method) for match, _ in fits)
+    fits = [fit for fit in fits if fit[0].method == _RELIABILITY[rank]]
+    most = max(len(match.layers) for match, _ in fits)
+    first, *others = [fit for fit in fits if len(fit[0].layers) == most]
     rivals = [first, *(fit for fit in others if not _equal(fit[1], first[1]))]
     if len(rivals) == 1:
         return first, ()
-    named = ", ".join(repr(pairing.place or "no prefix") for pairing, _ in rivals)
-    means = [fit for fit in rivals if averaged(fit[0].place)]
-    if len(means) != 1:
+    named = ", ".join(repr(match.place or "no prefix") for match, _ in rivals)
+    averages = [fit for fit in rivals if averaged(fit[0].place)]
+    if len(averages) != 1:
         raise WeightsError(
             f"{origin} holds several networks that fit", code="weights-ambiguous", received=named, hint="save only the one you want"
         )
     text = f"{origin} holds the weights of several networks that fit ({named}): the moving average is used"
-    return means[0], (Note(text, "moving-average", file=origin, place=means[0][0].place),)
+    return averages[0], (Note(text, "moving-average", file=origin, place=averages[0][0].place),)
 
 
 def _equal(values: _Values, others: _Values) -> bool:
@@ -136,7 +136,7 @@ def _refused(backbone: keras.Model, file: WeightFile, misfits: list[_Misfit]) ->
         f"{file.origin} has no layer of {backbone.name}",
         code="weights-misfit",
         received=f"layers {_some([layer.name for layer in file.layers])}",
-        hint=f"the network's layers are {_some([slot.name for slot in slots_of(backbone, nested=False)])}; {_HINT}",
+        hint=f"the network's layers are {_some([target.name for target in layers_with_weights(backbone, nested=False)])}; {_HINT}",
     )
 
 
@@ -145,23 +145,24 @@ def _some(names: Sequence[str]) -> str:
     return shown + (", …" if len(names) > 4 else "") if names else "none"
 
 
-def _values(pairing: Pairing, file: WeightFile) -> _Values:
-    """Returns the values for each pair's variables. Raises `_Misfit` for the first that does not fit."""
-    values = [_converted(pair, file) for pair in pairing.pairs]
-    if pairing.skipped:
-        raise _Misfit("the layers of the file must be those of the network", f"{_some(pairing.skipped)} in {file.origin} besides")
+def _values(match: Match, file: WeightFile) -> _Values:
+    """Returns the values of the variables, for each matched layer. Raises `_Misfit` for the first layer that does not fit."""
+    values = [_converted(matched, file) for matched in match.layers]
+    if match.skipped:
+        raise _Misfit("the layers of the file must be those of the network", f"also {_some(match.skipped)} in {file.origin}")
     return values
 
 
-def _converted(pair: Pair, file: WeightFile) -> list[NDArray[Any]]:
-    expected = [tuple(map(int, variable.shape)) for variable in pair.slot.variables]
-    arrays = _of_torch(pair.weights, pair.slot) if file.layout == "torch" else list(pair.weights.arrays)
-    arrays = [part_of(array, pair.part, pair.parts) for array in arrays]
-    layer, source = f"layer {pair.slot.name!r}", f"of {pair.weights.name!r} in {file.origin}"
+def _converted(matched: LayerMatch, file: WeightFile) -> list[NDArray[Any]]:
+    target, weights = matched.target, matched.weights
+    expected = [tuple(map(int, variable.shape)) for variable in target.variables]
+    arrays = _in_keras_layout(weights, target) if file.layout == "torch" else list(weights.arrays)
+    arrays = [output_slice(array, matched.part, matched.parts) for array in arrays]
+    layer, source = f"layer {target.name!r}", f"of {weights.name!r} in {file.origin}"
     shapes = [array.shape for array in arrays]
     if shapes != expected:
         have, want = _differing(shapes, expected)
-        hint = _HINT if pair.slot.flattened is None else _FLAT
+        hint = _HINT if target.flattened is None else _FLAT
         raise _Misfit(f"{layer} takes {_shapes(want)}", f"{_shapes(have)} {source}", hint)
     values = [_plain(array) for array in arrays]
     if not all(np.isfinite(array).all() for array in values):
@@ -176,7 +177,7 @@ def _differing(have: _Shapes, want: _Shapes) -> tuple[_Shapes, _Shapes]:
     """Returns the first two shapes that differ, or all shapes if their counts differ."""
     if len(have) != len(want):
         return have, want
-    return next(([one], [other]) for one, other in zip(have, want, strict=True) if one != other)
+    return next(([shape], [wanted]) for shape, wanted in zip(have, want, strict=True) if shape != wanted)
 
 
 def _shapes(shapes: Sequence[tuple[int, ...]]) -> str:
@@ -192,28 +193,27 @@ def _plain(array: NDArray[Any]) -> NDArray[Any]:
     return array if array.dtype.kind in "biu" else array.astype(np.float32, copy=False)
 
 
-def part_of(array: NDArray[Any], part: int, parts: int) -> NDArray[Any]:
-    """Returns one group's part of a grouped convolution: the output axis of kernel and bias."""
+def output_slice(array: NDArray[Any], part: int, parts: int) -> NDArray[Any]:
+    """Returns the part of a kernel or bias that belongs to one group of a grouped convolution: a slice of its output axis."""
     size = array.shape[-1] // parts if array.ndim else 0
     return array if parts == 1 or not array.ndim or array.shape[-1] % parts else array[..., part * size : (part + 1) * size]
 
 
-def _of_torch(weights: LayerWeights, slot: Slot) -> list[NDArray[Any]]:
+def _in_keras_layout(weights: LayerWeights, target: ModelLayer) -> list[NDArray[Any]]:
     """Returns PyTorch's arrays in the order and layout of Keras: kernel, bias; for BatchNorm scale, shift, mean, variance."""
-    return [
-        from_torch(array, slot) if role == "weight" else array for role, array in zip(weights.roles, weights.arrays, strict=True)
-    ]
+    named = zip(weights.roles, weights.arrays, strict=True)
+    return [from_torch(array, target) if role == "weight" else array for role, array in named]
 
 
-def from_torch(array: NDArray[Any], slot: Slot) -> NDArray[Any]:
+def from_torch(array: NDArray[Any], target: ModelLayer) -> NDArray[Any]:
     """Converts PyTorch's ``weight`` to the layout of Keras.
 
     A convolution (out, in, height, width) becomes (height, width, in, out); a depthwise one (channels * multiplier, 1, height,
     width) becomes (height, width, channels, multiplier). A dense layer (out, in) becomes (in, out); if its input is a
     flattened map, that input goes from (channels, height, width) to (height, width, channels).
     """
-    if array.ndim == 4 and type(slot.layer).__name__ == "DepthwiseConv2D":
-        multiplier = int(slot.variables[0].shape[-1])
+    if array.ndim == 4 and type(target.layer).__name__ == "DepthwiseConv2D":
+        multiplier = int(target.variables[0].shape[-1])
         if array.shape[0] % multiplier or array.shape[1] != 1:
             return array
         return array[:, 0].reshape(-1, multiplier, *array.shape[2:]).transpose(2, 3, 0, 1)
@@ -221,17 +221,17 @@ def from_torch(array: NDArray[Any], slot: Slot) -> NDArray[Any]:
         return array.transpose(2, 3, 1, 0)
     if array.ndim != 2:
         return array
-    if slot.flattened is not None and len(slot.flattened) == 3 and np.prod(slot.flattened) == array.shape[1]:
-        height, width, channels = slot.flattened
+    if target.flattened is not None and len(target.flattened) == 3 and np.prod(target.flattened) == array.shape[1]:
+        height, width, channels = target.flattened
         return array.reshape(-1, channels, height, width).transpose(2, 3, 1, 0).reshape(-1, array.shape[0])
     return array.T
 
 
-def _loaded_to(backbone: keras.Model, pairing: Pairing, file: WeightFile) -> str | None:
+def _loaded_to(backbone: keras.Model, match: Match, file: WeightFile) -> str | None:
     """Returns the last cut before which nothing is missing. Each cut follows the one before, so a binary search finds it."""
-    if not pairing.missing:
+    if not match.missing:
         return None
-    absent = {id(layer) for slot in pairing.missing for layer in (slot.layer, *slot.owners)}
+    absent = {id(layer) for target in match.missing for layer in (target.layer, *target.owners)}
     places = cuts(backbone)
     low, high = 0, len(places)
     while low < high:
@@ -244,7 +244,7 @@ def _loaded_to(backbone: keras.Model, pairing: Pairing, file: WeightFile) -> str
         raise WeightsError(
             f"{file.origin} must hold the first layers of {backbone.name}",
             code="weights-misfit",
-            received=f"none for {pairing.missing[0].name!r}",
+            received=f"none for {match.missing[0].name!r}",
             hint=_HINT,
         )
     return places[low - 1].name

@@ -1,4 +1,4 @@
-"""Downloads one file: with progress, resuming after a break, verified, and placed atomically.
+"""Downloads one file with progress, resumes after a break, verifies the digest, and replaces the target atomically.
 
 It stays with `urllib`: `pooch` cannot resume, and `httpx` and `urllib3` leave ranges, digests and atomic placement to the caller.
 """
@@ -22,7 +22,7 @@ from filelock import FileLock
 from crossroads.errors import WeightsError
 
 Progress = Callable[[int, int | None], None]
-"""Called with the bytes received and the bytes of the whole file, or None if the server does not tell."""
+"""Called with the bytes received and the bytes of the whole file; None if the server does not tell the size."""
 
 ATTEMPTS = 3
 PAUSE = 1.0
@@ -37,7 +37,7 @@ class Unreachable(Exception):
     """The file could not be downloaded; the message is the reason."""
 
 
-def digest_of(path: Path, algorithm: str) -> str:
+def file_digest(path: Path, algorithm: str) -> str:
     """Returns the hexadecimal digest of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, algorithm).hexdigest()
@@ -49,7 +49,7 @@ def agrees(path: Path, digest: str) -> bool:
     Keras publishes MD5, which detects damage but not forgery; the addresses are HTTPS.
     """
     algorithm, _, expected = digest.partition(":")
-    return not digest or digest_of(path, algorithm).startswith(expected)
+    return not digest or file_digest(path, algorithm).startswith(expected)
 
 
 def download(address: str, target: Path, digest: str, progress: Progress | None = None) -> None:
@@ -116,21 +116,21 @@ def _fetch_rest(address: str, file: IO[bytes], progress: Progress | None) -> Non
     request = urllib.request.Request(address, headers={"User-Agent": "crossroads", "Accept-Encoding": "identity"})
     if request.type not in ("https", "http", "file"):
         raise ValueError(f"{address!r} is not an https address")
-    here = file.tell()
-    if here:
-        request.add_header("Range", f"bytes={here}-")
+    received = file.tell()
+    if received:
+        request.add_header("Range", f"bytes={received}-")
     with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
-        if here and not str(answer.headers.get("Content-Range", "")).startswith(f"bytes {here}-"):
-            here = 0  # the server sends all of it again
+        if received and not str(answer.headers.get("Content-Range", "")).startswith(f"bytes {received}-"):
+            received = 0  # the server sends all of it again
             _empty(file)
         rest: int | None = None
         with suppress(TypeError, ValueError):
             rest = int(answer.headers.get("Content-Length"))
-        total = None if rest is None else here + rest
+        total = None if rest is None else received + rest
         while block := answer.read(_BLOCK):
             file.write(block)
-            here += len(block)
+            received += len(block)
             if progress is not None:
-                progress(here, total)
-        if total is not None and here < total:
-            raise ConnectionError(f"the connection broke after {here} of {total} bytes")
+                progress(received, total)
+        if total is not None and received < total:
+            raise ConnectionError(f"the connection broke after {received} of {total} bytes")

@@ -31,7 +31,7 @@ def read_weights(path: Path) -> WeightFile:
         path: The file. Arrays may be views of it, so it must not change while they are in use.
 
     Raises:
-        WeightsError: The file does not exist, is damaged, has another format, or holds something else than arrays of numbers.
+        WeightsError: The file does not exist, is damaged, has another format, or holds something other than arrays of numbers.
     """
     try:
         file = _read(existing(path))

@@ -32,10 +32,6 @@ class LayerWeights:
     path: str = ""
     track: str = ""
 
-    def array(self, role: str) -> NDArray[Any] | None:
-        """The array of this role, or None."""
-        return dict(zip(self.roles, self.arrays, strict=True)).get(role)
-
 
 @dataclass(frozen=True, slots=True)
 class WeightFile:
@@ -45,8 +41,8 @@ class WeightFile:
         origin: Its name, for messages.
         format: Its format in words.
         layout: How its arrays are laid out.
-        layers: The layers that have arrays; `LayerWeights.track` tells how far they are in order.
-        folded: Whether a model inside the saved model counts as one layer, as in the files of older Keras versions.
+        layers: The layers that have arrays; see `LayerWeights.track` for their order.
+        folded: Whether a nested model counts as one layer, as in the files of older Keras versions.
         place: The keys that lead to the dict of the layers, such as ``ema.module``; "" for the whole file.
         others: The contents of other dicts of the same checkpoint.
     """
@@ -80,5 +76,5 @@ def numbers(values: NDArray[Any], what: str, origin: str) -> NDArray[Any]:
 
 
 def from_bfloat16(raw: NDArray[np.uint16]) -> NDArray[np.float32]:
-    """Converts bfloat16, which is the upper half of a float32."""
+    """Converts bfloat16 numbers. Each is the upper half of a float32."""
     return (raw.astype(np.uint32) << 16).view(np.float32)

@@ -12,7 +12,7 @@ from crossroads.errors import DataError, WeightsError, option
 from crossroads.files.byte_ranges import open_plain
 from crossroads.files.trees import existing
 from crossroads.networks.catalog import CATALOG, Backbone, Pretrained
-from crossroads.networks.weights.download import Progress, Unreachable, agrees, digest_of, download
+from crossroads.networks.weights.download import Progress, Unreachable, agrees, download, file_digest
 from crossroads.networks.weights.read import read_weights
 from crossroads.progress import Note
 
@@ -77,16 +77,16 @@ def obtain(
         WeightsError: It has no such weights, they are neither cached nor downloadable, or a file without a digest cannot be read
             as weights.
     """
-    wanted = require_imagenet(record)
-    place = cache_folder() / wanted.file
-    damaged = place.is_file() and not agrees(place, wanted.digest)
+    source = require_imagenet(record)
+    place = cache_folder() / source.file
+    damaged = place.is_file() and not agrees(place, source.digest)
     if place.is_file() and not damaged:
         return place
     base = mirror or os.environ.get(MIRROR)
-    address = f"{base.rstrip('/')}/{wanted.file}" if base else wanted.address
+    address = f"{base.rstrip('/')}/{source.file}" if base else source.address
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
-        download(address, place, wanted.digest, progress)
+        download(address, place, source.digest, progress)
     except Unreachable as error:
         state = "are damaged in the cache" if damaged else "are not in the cache"
         raise WeightsError(
@@ -94,16 +94,16 @@ def obtain(
             code="weights-unavailable",
             field="weights",
             received=str(error),
-            hint=f"download {wanted.file} from {address} on a machine with a network, "
-            f"then run `crossroads weights add {wanted.file}`, or put it into {place.parent}",
+            hint=f"download {source.file} from {address} on a machine with a network, "
+            f"then run `crossroads weights add {source.file}`, or put it into {place.parent}",
         ) from error
     except OSError as error:
         raise _unwritable(place.parent, error) from error
-    if not wanted.verified:
+    if not source.verified:
         _require_weights(place)
         if note is not None:
-            text = f"{wanted.file} was downloaded and cannot be verified: its publisher names no digest"
-            note(Note(text, "weights-unverified", file=wanted.file))
+            text = f"{source.file} was downloaded and cannot be verified: its publisher names no digest"
+            note(Note(text, "weights-unverified", file=source.file))
     return place
 
 
@@ -130,10 +130,11 @@ def add(path: Path, records: Sequence[Backbone] = CATALOG) -> Path:
     if known is None:
         named = _named(source.name, records)
         if named is not None:
+            algorithm = named.digest.partition(":")[0]
             raise WeightsError(
                 f"{source.name} must have the digest {named.digest}",
                 code="weights-digest",
-                received=f"{named.digest.partition(':')[0]}:{digest_of(source, named.digest.partition(':')[0])}",
+                received=f"{algorithm}:{file_digest(source, algorithm)}",
                 hint=f"download it again from {named.address}",
             )
         raise WeightsError(
@@ -158,10 +159,10 @@ def recognise(path: Path, records: Sequence[Backbone] = CATALOG) -> Pretrained |
     digests: dict[str, str] = {}
     for record in records:
         algorithm, _, expected = (record.pretrained.digest if record.pretrained else "").partition(":")
-        if record.pretrained is None or len(expected) < 32:  # under another name a few digits prove nothing
+        if record.pretrained is None or len(expected) < 32:  # a few digits prove nothing about a file of another name
             continue
         if algorithm not in digests:
-            digests[algorithm] = digest_of(path, algorithm)
+            digests[algorithm] = file_digest(path, algorithm)
         if digests[algorithm] == expected:
             return record.pretrained
     return None

@@ -1,4 +1,4 @@
-"""What torchvision calls the layers of the networks that are built here; a state dict is matched by these names."""
+"""Torchvision's names for the layers of the networks that are built here. State dicts are matched by these names."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _ALEXNET = {
 _SQUEEZENET = {
     "features.0": "conv1",
     **{
-        f"features.{place}.{theirs}": f"fire{number}_{ours}"
-        for place, number in zip((3, 4, 6, 7, 9, 10, 11, 12), range(2, 10), strict=True)
+        f"features.{index}.{theirs}": f"fire{number}_{ours}"
+        for index, number in zip((3, 4, 6, 7, 9, 10, 11, 12), range(2, 10), strict=True)
         for theirs, ours in (("squeeze", "squeeze1x1"), ("expand1x1", "expand1x1"), ("expand3x3", "expand3x3"))
     },
 }
 NAMES = (_ALEXNET, _SQUEEZENET)
-"""torchvision/models/alexnet.py and squeezenet.py (version 1.1): their name of a layer to ours; the classifier is left out."""
+"""Our name for each of torchvision's layers without the classifier (torchvision/models/alexnet.py, squeezenet.py version 1.1)."""
