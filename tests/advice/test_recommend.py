@@ -145,7 +145,7 @@ def test_the_reasons_name_size_depth_similarity_more_data_and_the_level(advice):
         "twice the images",
     ):
         assert part in words
-    assert "0.333 by always saying the largest class" in words
+    assert "0.333 by always predicting the largest class" in words
     assert "by small-cnn after a short training" in words
 
 
