@@ -241,7 +241,7 @@ def test_some_of_very_many_classes_are_sampled_with_a_note(tiny, monkeypatch):
     [
         ({"strategy": "finetune"}, RecipeError, "strategy has no effect here"),
         ({"cut": "0.6"}, RecipeError, "cut belongs to one strategy, and none is named"),
-        ({"weights": ["a.h5"]}, RecipeError, "weights are those of a backbone"),
+        ({"weights": ["a.h5"]}, RecipeError, "weights has no effect without a backbone"),
         ({"backbones": ["quiz-cnn"], "weights": ["none", "none"]}, RecipeError, "once for all backbones, or once for each"),
         ({"backbones": ["quiz-cn"]}, BackboneError, "did you mean 'quiz-cnn'"),
         ({"budget": 0}, RecipeError, "budget must be"),
