@@ -9,7 +9,7 @@ from benchmarks._measure import ROOT
 from benchmarks.regret import ADVICE, expectations, fitted_laws, outcomes
 
 FOLDER = ROOT / "docs" / "explanation"
-PROFILES = ("ants/bees", "CIFAR-10, 900 a class", "GTSRB, 4,300 images", "digits, 90 a class")
+PROFILES = ("ants/bees", "CIFAR-10, 900 per class", "GTSRB, 4,300 images", "digits, 90 per class")
 
 
 def advices() -> list[dict[str, Any]]:

@@ -12,8 +12,8 @@ TABLE = (
     (WHOLE.name, "MobileNet"),
     (WHOLE.name, "SqueezeNet"),
     ("GTSRB, 4,300 images", "MobileNet"),
-    ("CIFAR-10, 900 a class", "MobileNet"),
-    ("digits, 90 a class", "MobileNet"),
+    ("CIFAR-10, 900 per class", "MobileNet"),
+    ("digits, 90 per class", "MobileNet"),
 )
 
 

@@ -180,17 +180,17 @@ def _drawn(found: Any, each: int, seed: int) -> Any:
 
 TASKS: tuple[Task, ...] = (
     Task("ants/bees", ants_bees, None, shared=True, source="ants/bees"),
-    Task("CIFAR-10, 10 a class", lambda seed: cifar10(seed, each=10), 96, shared=True, source="CIFAR-10"),
-    Task("CIFAR-10, 100 a class", lambda seed: cifar10(seed, each=100), 96, shared=True, source="CIFAR-10"),
-    Task("CIFAR-10, 900 a class", lambda seed: cifar10(seed, each=900), 96, shared=True, source="CIFAR-10"),
-    Task("GTSRB, 10 a class", lambda seed: gtsrb(seed, each=10), 96, shared=True, source="GTSRB"),
+    Task("CIFAR-10, 10 per class", lambda seed: cifar10(seed, each=10), 96, shared=True, source="CIFAR-10"),
+    Task("CIFAR-10, 100 per class", lambda seed: cifar10(seed, each=100), 96, shared=True, source="CIFAR-10"),
+    Task("CIFAR-10, 900 per class", lambda seed: cifar10(seed, each=900), 96, shared=True, source="CIFAR-10"),
+    Task("GTSRB, 10 per class", lambda seed: gtsrb(seed, each=10), 96, shared=True, source="GTSRB"),
     Task("GTSRB, 4,300 images", lambda seed: gtsrb(seed, images=4_300), 96, shared=True, source="GTSRB"),
     Task("GTSRB, all", gtsrb, 96, shared=True, source="GTSRB"),
-    Task("digits, 10 a class", lambda seed: digits(seed, each=10), 96, shared=False, source="digits"),
-    Task("digits, 90 a class", lambda seed: digits(seed, each=90), 96, shared=False, source="digits"),
+    Task("digits, 10 per class", lambda seed: digits(seed, each=10), 96, shared=False, source="digits"),
+    Task("digits, 90 per class", lambda seed: digits(seed, each=90), 96, shared=False, source="digits"),
     Task("quiz pickles", quiz_pickles, 96, shared=True, source="GTSRB"),
-    Task("drawn shapes, 20 a class", lambda seed: shapes(seed, each=20), 96, shared=False, source="drawn shapes"),
-    Task("drawn shapes, 200 a class", lambda seed: shapes(seed, each=200), 96, shared=False, source="drawn shapes"),
+    Task("drawn shapes, 20 per class", lambda seed: shapes(seed, each=20), 96, shared=False, source="drawn shapes"),
+    Task("drawn shapes, 200 per class", lambda seed: shapes(seed, each=200), 96, shared=False, source="drawn shapes"),
 )
 
 WHOLE = Task("ants/bees, as they come", ants_bees_whole, None, shared=True, source="ants/bees", tuned_epochs=4)

@@ -278,7 +278,7 @@ def test_options_override_the_recipe(crossroads, data, tmp_path):
         (["fit", "DATA", "--out", "RUN", "--cut", "0.5"], "cut"),
         (["fit", "DATA", "--out", "RUN", "--feature-type", "x"], "error: --feature-type must be one of"),
         (["fit", "DATA", "--out", "RUN", "--test-share", "0.2"], "use --test-fraction"),
-        (["fit", "DATA", "--out", "RUN", "--towards-start", "0.2"], "use --l2-sp"),
+        (["fit", "DATA", "--out", "RUN", "--mixup", "0.2"], "--mixup was removed"),
         (["fit", "DATA", "--out", "DATA/run"], "error: --out must not be inside"),
         (["fit", "DATA", "--out", "RUN", "--recipe", "none.toml"], "error: the file of --recipe"),
         (["fitt"], "Did you mean 'fit'?; see crossroads --help"),

@@ -91,7 +91,7 @@ def test_predict_prints_the_same_json_in_every_encoding(trained, data, encoding)
     assert {label["label"] for row in shown["predictions"] for label in row["labels"]} == set(CLASSES)
     (refused,) = shown["refused"]
     assert refused["name"] == str(missing)
-    assert refused["reason"].startswith("must be a readable file")
+    assert refused["reason"].startswith("the file cannot be read")
     assert shown["warnings"] == ["1 of 41 images were refused"]
 
 

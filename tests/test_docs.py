@@ -9,7 +9,6 @@ import pytest
 
 import crossroads
 from crossroads.advice import baselines, warm_start
-from crossroads.recipe import Augmentation, Recipe
 from docs_pages import ROOT, Page, blocks, commands, in_process, same_structure
 
 DOCS = ROOT / "docs"
@@ -77,12 +76,6 @@ def test_the_command_line_reference_is_what_help_prints(monkeypatch):
         lines = output.partition("Commands:\n")[2].splitlines()
         texts += [text.replace("--help", f"{line.split()[0]} --help") for line in lines]
     assert len(texts) > 10
-
-
-@pytest.mark.parametrize("record", [Recipe, Augmentation])
-def test_the_recipe_reference_lists_every_key(record):
-    text = (DOCS / "reference" / "recipe.md").read_text(encoding="utf-8")
-    assert set(record.__dataclass_fields__) <= set(re.findall(r"^\| `(\w+)`", text, re.MULTILINE))
 
 
 def test_the_python_reference_lists_every_public_name():

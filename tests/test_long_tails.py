@@ -106,7 +106,7 @@ def test_the_smallest_possible_data_sets_are_trained(counts, test_fraction, vali
 
 @pytest.mark.parametrize(("counts", "test_fraction"), [({"a": 1, "b": 1}, 0.0), ({"a": 2, "b": 2, "c": 1}, 0.1)])
 def test_data_without_a_validation_image_is_refused(counts, test_fraction, own, tmp_path):
-    with pytest.raises(SplitError, match="the split must leave images for validation"):
+    with pytest.raises(SplitError, match="no images are left for validation"):
         crossroads.fit(colours(counts), out=tmp_path / "run", backbone=own, weights="own", test_fraction=test_fraction)
 
 

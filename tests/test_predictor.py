@@ -276,7 +276,7 @@ def test_a_bad_image_is_named(predictor, tmp_path):
     broken.write_bytes(encoded(pixels(1)[0], "JPEG")[:200])
     with pytest.raises(ImageRefused, match=r"broken[.]jpg: "):
         predictor.predict([broken])
-    with pytest.raises(ImageRefused, match=r"gone[.]png: must be a readable file; received No such file"):
+    with pytest.raises(ImageRefused, match=r"gone[.]png: the file cannot be read; received No such file"):
         predictor.predict([tmp_path / "gone.png"])
     with pytest.raises(ImageRefused, match="image 1: not an image"):
         predictor.predict([pixels(1)[0], b"hello"])

@@ -6,6 +6,8 @@ import ast
 from collections.abc import Iterator
 from pathlib import Path
 
+from crossroads import errors
+
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE, TESTS = ROOT / "src" / "crossroads", ROOT / "tests"
 
@@ -37,3 +39,17 @@ def test_tests_lie_in_the_folders_of_the_source() -> None:
             assert any(name == within or name.startswith(f"{within}.") for name in imported(path)), (
                 f"{path} tests nothing of {within}"
             )
+
+
+def test_every_error_has_a_code():
+    kinds = {name for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, errors.CrossroadsError)}
+    without = [
+        f"{path.name}:{node.lineno}"
+        for path in SOURCE.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Name)
+        and node.func.id in kinds
+        and not any(keyword.arg in ("code", None) for keyword in node.keywords)
+    ]
+    assert without == []

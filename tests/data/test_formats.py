@@ -61,12 +61,12 @@ SMALL = Image.fromarray(np.random.default_rng(0).integers(0, 256, (20, 24, 3), n
         (b"IIU\0" + PAYLOAD, "camera raw"),
     ],
 )
-def test_a_format_that_is_not_read_is_named_with_what_to_do(raw: bytes, named: str) -> None:
+def test_an_unsupported_format_is_refused_by_name_with_a_hint(raw: bytes, named: str) -> None:
     for use in (decode, dimensions):
-        with pytest.raises(ImageRefused, match=named) as refused:
+        with pytest.raises(ImageRefused, match=named) as caught:
             use(raw)
-        assert refused.value.hint
-        assert "copy" not in str(refused.value)
+        assert caught.value.code in ("unsupported-format", "not-an-image")
+        assert caught.value.hint
 
 
 @pytest.mark.parametrize(
@@ -84,21 +84,21 @@ def test_a_format_that_is_not_read_is_named_with_what_to_do(raw: bytes, named: s
         (b"GIF88a" + PAYLOAD, "one of JPEG, PNG"),
     ],
 )
-def test_what_lies_under_an_images_name_is_named(raw: bytes, named: str) -> None:
+def test_other_files_with_an_image_suffix_are_recognised(raw: bytes, named: str) -> None:
     with pytest.raises(ImageRefused, match=named):
         decode(raw)
 
 
-def test_the_name_of_a_file_decides_nothing_and_every_suffix_stands_once() -> None:
+def test_every_suffix_belongs_to_one_format() -> None:
     assert {".heic", ".avif", ".jxl", ".jp2", ".dng", ".nef", ".psd", ".svg", ".dcm", ".exr", ".jpg", ".tif"} <= IMAGE_SUFFIXES
-    suffixes = [suffix for one in (*SUPPORTED, *UNSUPPORTED) for suffix in one.suffixes]
+    suffixes = [suffix for kind in (*SUPPORTED, *UNSUPPORTED) for suffix in kind.suffixes]
     assert len(suffixes) == len(set(suffixes)) == len(IMAGE_SUFFIXES)
     assert all(suffix == suffix.lower() and suffix.startswith(".") for suffix in suffixes)
-    assert all(one.opener is None and one.hint for one in UNSUPPORTED)
+    assert all(kind.opener is None and kind.hint for kind in UNSUPPORTED)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_avif_is_read_and_turned(orientation: int) -> None:
+def test_avif_is_read_and_rotated(orientation: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     raw = encoded(Image.new("RGB", (40, 24), (200, 30, 60)), "AVIF", exif=exif, quality=90)
@@ -108,13 +108,13 @@ def test_avif_is_read_and_turned(orientation: int) -> None:
     assert np.abs(decode(raw).astype(int) - (200, 30, 60)).max() < 12
 
 
-def test_a_phone_photo_of_several_pictures_is_its_first() -> None:
+def test_the_first_picture_of_a_multi_picture_jpeg_is_read() -> None:
     raw = encoded(SMALL, "MPO", save_all=True, append_images=[SMALL.rotate(180)])
     assert decode(raw).shape == (20, 24, 3)
 
 
 @pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "TIFF", "AVIF"])
-def test_more_frames_than_the_one_that_is_read_are_seen(kind: str) -> None:
+def test_further_frames_are_detected(kind: str) -> None:
     assert not has_frames(encoded(SMALL, kind))
     assert has_frames(encoded(SMALL, kind, save_all=True, append_images=[SMALL.rotate(90, expand=False), SMALL.rotate(180)]))
 
@@ -166,13 +166,12 @@ RNG = np.random.default_rng(7)
         (tiff(RNG.integers(0, 256, (5, 6, 3)).astype(np.uint8), 2, more={254: 1, 330: 8}), "camera raw"),
     ],
 )
-def test_a_tiff_of_other_numbers_says_what_it_is(raw: bytes, named: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_unsupported_tiff_is_refused_by_its_samples(raw: bytes, named: str, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         for use in (decode, decode_with_range):
-            with pytest.raises(ImageRefused, match=named) as refused:
+            with pytest.raises(ImageRefused, match=named) as caught:
                 use(raw)
-            assert "corrupt" not in str(refused.value)
-            assert "again" not in str(refused.value)
+            assert caught.value.code in ("unsupported-samples", "unsupported-compression", "unsupported-format")
     assert not caplog.records
 
 
@@ -197,7 +196,7 @@ def test_a_big_tiff_is_read() -> None:
     np.testing.assert_array_equal(decode(encoded(SMALL, "TIFF", big_tiff=True)), np.asarray(SMALL))
 
 
-def test_twelve_bits_are_read_in_full_where_the_file_says_so() -> None:
+def test_twelve_bits_use_the_full_range_if_the_file_declares_them() -> None:
     values = np.array([[0, 2048, 4095, 16]])
     packed = np.frombuffer(bytes.fromhex("000800FFF010"), np.uint8)
     raw = tiff(packed.reshape(1, 6), bits=12, more={256: 4})
@@ -215,7 +214,7 @@ def test_the_maxval_of_a_pgm_is_white(maxval: int, plain: bool) -> None:
     assert extent.high == extent.full
 
 
-def test_sixteen_bits_of_colour_tell_their_range() -> None:
+def test_the_range_of_16_bit_colour_is_measured() -> None:
     dim = (RNG.integers(0, 4096, (20, 30, 3))).astype("<u2")
     extent = decode_with_range(tiff(dim, 2))[1]
     assert extent.dark

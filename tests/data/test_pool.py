@@ -1,4 +1,4 @@
-"""Work in threads keeps its order, looks only a little ahead, and ends with the first error."""
+"""Mapping in threads keeps the order, reads only a little ahead, and ends with the first error."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ def test_results_come_in_the_order_of_the_tasks(workers: int) -> None:
     assert list(map_chunks(list, 0, chunk=4, workers=workers)) == []
 
 
-def test_tasks_are_taken_only_a_little_ahead() -> None:
+def test_tasks_are_read_only_a_little_ahead() -> None:
     tasks = iter(range(10**9))
     results = map_ordered(lambda n: n, tasks, workers=2)
     assert [next(results) for _ in range(10)] == list(range(10))
     assert next(tasks) < 20
 
 
-def test_an_error_comes_in_its_place_and_ends_the_work() -> None:
+def test_an_error_is_raised_in_place_of_its_result_and_ends_the_work() -> None:
     done = []
 
     def work(n: int) -> int:
@@ -34,7 +34,7 @@ def test_an_error_comes_in_its_place_and_ends_the_work() -> None:
     assert len(done) < 20
 
 
-def test_an_error_of_the_tasks_is_raised_to_the_consumer() -> None:
+def test_an_error_of_the_task_iterator_reaches_the_consumer() -> None:
     def broken():  # type: ignore[no-untyped-def]
         yield 1
         raise KeyError("tasks")

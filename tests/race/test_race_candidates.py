@@ -164,7 +164,7 @@ def test_if_nothing_fits_the_best_head_races_with_a_warning(names_and_notes, bud
     ("asked", "message"),
     [
         ({"strategy": "finetune", "weights": "absent.h5"}, "absent.h5 does not exist"),
-        ({"backbone": "MobileNet"}, "no such backbone; received 'MobileNet'; did you mean 'mobilenet'?"),
+        ({"backbone": "MobileNet"}, "the backbone is unknown; received 'MobileNet'; did you mean 'mobilenet'?"),
         ({"backbone": "mobilenet", "image_size": 20}, "mobilenet"),
         ({"strategy": "feature-extraction", "epochs": 3}, "epochs does nothing with a linear head"),
         ({"cut": "0.5"}, "cut belongs to one strategy, and none is named"),
@@ -181,7 +181,7 @@ def test_an_invalid_recipe_is_refused_before_an_image_is_read(monkeypatch, tmp_p
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        ({"backbones": ["mobilenet", "MobileNet"]}, "no such backbone; received 'MobileNet'"),
+        ({"backbones": ["mobilenet", "MobileNet"]}, "the backbone is unknown; received 'MobileNet'"),
         ({"backbones": ["mobilenet"], "weights": ["absent.h5"]}, "absent.h5 does not exist"),
     ],
 )

@@ -184,12 +184,12 @@ def test_a_run_is_not_resumed_on_other_pretrained_weights(tmp_path, monkeypatch)
     with pytest.raises(TrainingError, match="belongs to another run: network or weights differ"):
         fit(tmp_path / "run", "finetune", backbone=tiny(seed=2), resume=True)
     images, labels = stripes(80, classes=("level", "slanting", "upright"), size=SIZE)
-    with pytest.raises(BackboneError, match="give the same network again"):
+    with pytest.raises(BackboneError, match="pass the same network again"):
         crossroads.fit((images, labels), out=tmp_path / "run", resume=True)
 
 
 def test_weights_own_need_a_network_of_the_user(tmp_path):
-    with pytest.raises(BackboneError, match="weights 'own' are those that a network of your own brings"):
+    with pytest.raises(BackboneError, match="weights own needs a custom network"):
         fit(tmp_path / "run", "feature-extraction", backbone="quiz-cnn", weights="own")
 
 

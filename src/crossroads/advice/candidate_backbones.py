@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from crossroads.errors import RecipeError, WeightsError
+from crossroads.errors import RecipeError, WeightsError, option
 from crossroads.networks.catalog import CATALOG, PRETRAINED_DEFAULT
 from crossroads.networks.construct import Choice, choose
 from crossroads.networks.weights.store import describe
@@ -49,11 +49,19 @@ def candidate_backbones(
     """
     if not backbones:
         if any(name is not None for name in weights):
-            raise RecipeError("weights are those of a backbone", received=weights[0], hint=f"add --backbone {_whose(weights)}")
+            raise RecipeError(
+                f"{option('weights')} has no effect without a backbone",
+                code="weights-without-backbone",
+                field="weights",
+                received=weights[0],
+                hint=f"add {option('backbone')} {_whose(weights)}",
+            )
         return tuple(offer for offer in _here() if _obtained(offer, watcher))
     if len(weights) not in (0, 1, len(backbones)):
         raise RecipeError(
-            "give weights once for all backbones, or once for each",
+            f"{option('weights')} must be given once for all backbones, or once for each",
+            code="weights-per-backbone",
+            field="weights",
             received=f"{len(weights)} of them for {len(backbones)} backbones",
         )
     each = list(weights) * len(backbones) if len(weights) == 1 else list(weights) or [None] * len(backbones)

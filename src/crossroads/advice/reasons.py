@@ -53,7 +53,7 @@ def _size_in_words(size: Size) -> str:
     elif size.repeated > 0.005:
         words += f", of which {size.repeated:.0%} repeat others: worth about {size.effective:,.0f}"
     kind = "large" if size.effective_per_class >= LARGE else "small"
-    return f"{words}; {size.effective_per_class:,.0f} of a class count as {kind} (large from {LARGE:.0f} on)"
+    return f"{words}; {size.effective_per_class:,.0f} per class count as {kind} (large from {LARGE:.0f} on)"
 
 
 def _profile_in_words(profile: Profile, case: Case) -> Iterator[str]:

@@ -13,7 +13,7 @@ from crossroads._runtime.process import process_settings
 from crossroads.cli import _advise, _fit, _networks, _use  # noqa: F401 - importing a module adds its commands
 from crossroads.cli._app import INTERRUPTED, app
 from crossroads.errors import CrossroadsError
-from crossroads.recipe.fields import RENAMED
+from crossroads.recipe.fields import REMOVED, RENAMED
 from crossroads.report.streams import escape_standard_streams
 
 __all__ = ["app", "main"]
@@ -68,11 +68,13 @@ def _spellings(command: Any) -> dict[str, str]:
 
 
 def _usage_message(error: Any) -> str:
-    """Typer's message; the new name of a renamed option; the known commands if a command is missing or unknown."""
+    """Typer's message, with the new name of a renamed option, or the known commands if a command is missing or unknown."""
     message: str = error.format_message().rstrip(".")
     old = getattr(error, "option_name", "").lstrip("-").replace("-", "_")
     if old in RENAMED:
         return f"{error.option_name} has a new name; use {_spelled(RENAMED[old])}"
+    if old in REMOVED:
+        return f"{error.option_name} was removed; leave it out"
     commands = ", ".join(sorted(getattr(error.ctx and error.ctx.command, "commands", ())))
     if message == "Missing command":
         return f"{error.ctx.command_path} needs a command: {commands}"

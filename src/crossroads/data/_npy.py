@@ -25,11 +25,12 @@ def load_npy(span: ByteRange) -> NDArray[np.generic]:
         read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, fortran, dtype = read_header(stream)
     except (ValueError, EOFError, SyntaxError, RecursionError, MemoryError) as error:
-        raise DataError(f"{span.origin} is not a readable .npy array", received=error) from error
+        raise DataError(f"{span.origin} is not a readable .npy array", code="array-damaged", received=error) from error
     if dtype.hasobject:
         raise DataError(
             f"{span.origin} must be an array of numbers or strings",
-            received="an array of Python objects, which only pickle could read",
+            code="array-of-objects",
+            received="an array of Python objects, which needs pickle",
             hint="save it again with one dtype, such as images.astype('uint8') or labels.astype(str)",
         )
     shape = tuple(map(int, shape))
@@ -37,13 +38,14 @@ def load_npy(span: ByteRange) -> NDArray[np.generic]:
     if len(buffer) - start < items * dtype.itemsize or dtype.itemsize == 0:
         raise DataError(
             f"{span.origin} is truncated",
+            code="file-truncated",
             received=f"{len(buffer) - start} of {items * dtype.itemsize} bytes",
-            hint="fetch or save it again",
+            hint="download or save it again",
         )
     if not believable(shape):
-        raise DataError(f"{span.origin} is not a readable .npy array", received=f"shape {shape}")
+        raise DataError(f"{span.origin} is not a readable .npy array", code="array-damaged", received=f"shape {shape}")
     try:
         flat = np.frombuffer(buffer, dtype, items, start) if items else np.empty(0, dtype)
         return flat.reshape(shape, order="F" if fortran else "C")
     except ValueError as error:
-        raise DataError(f"{span.origin} is not a readable .npy array", received=error) from error
+        raise DataError(f"{span.origin} is not a readable .npy array", code="array-damaged", received=error) from error

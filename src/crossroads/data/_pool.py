@@ -1,4 +1,4 @@
-"""Work on many rows in a few threads, in order and in bounded memory."""
+"""Maps a function over many rows in a few threads, in order and in bounded memory."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ Task = TypeVar("Task")
 
 
 def map_ordered(work: Callable[[Task], T], tasks: Iterable[Task], *, workers: int | None = None) -> Iterator[T]:
-    """`work` on each task, results in the order of the tasks.
+    """Yields the result of `work` on each task, in the order of the tasks.
 
-    At most two tasks a worker are under way or waiting, so memory stays bounded however many tasks there are and however slow the
-    consumer is. An error in `work` is raised here, where its result would have come; tasks not yet started are then dropped, as
-    they are when the iterator is closed.
+    At most two tasks per worker are running or waiting, so memory stays bounded however many tasks there are and however slow the
+    consumer is. An error in `work` is raised in place of its result. Tasks that have not started are then dropped, as they are
+    when the iterator is closed.
 
     Args:
         work: Called in a worker thread.
-        tasks: Gone through in the calling thread.
-        workers: Threads; None for one a processor, 16 at most: decoding releases the interpreter lock, the rest does not.
+        tasks: Iterated in the calling thread.
+        workers: Threads; None for one per processor, at most 16: only decoding releases the interpreter lock.
     """
     count = usable_processors(16) if workers is None else max(1, workers)
     executor = ThreadPoolExecutor(count, thread_name_prefix="crossroads-images")
@@ -40,6 +40,6 @@ def map_ordered(work: Callable[[Task], T], tasks: Iterable[Task], *, workers: in
 
 
 def map_chunks(work: Callable[[range], T], rows: int, *, chunk: int, workers: int | None = None) -> Iterator[T]:
-    """`map_ordered` over runs of `chunk` row numbers, up to `rows`."""
+    """Yields the result of `work` on each range of `chunk` row numbers, up to `rows`, in order."""
     runs = (range(start, min(start + chunk, rows)) for start in range(0, rows, chunk))
     return map_ordered(work, runs, workers=workers)

@@ -1,4 +1,4 @@
-"""How far images are moved: drawn in NumPy from seeds and indices alone, so that any of it can be drawn again."""
+"""Draws the transforms that augment images, in NumPy from seeds and indices alone, so that each can be drawn again."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from crossroads.recipe import Augmentation
 
 
 def generator_for(seed: int, epoch: int, purpose: int) -> np.random.Generator:
-    """A generator of its own for each seed, epoch and purpose (Philox, a counter-based generator: Salmon et al., 2011)."""
+    """Returns a separate generator for each seed, epoch and purpose (Philox, a counter-based generator: Salmon et al., 2011)."""
     return np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, epoch, purpose])))
 
 
 def draw_transforms(
     augmentation: Augmentation, size: int, n: int, generator: np.random.Generator
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """How each of `n` images is moved.
+    """Draws how each of `n` images is augmented.
 
-    Row i depends on the generator and i alone, whatever n is.
+    Row i depends only on the generator and i, not on n.
 
     Args:
-        augmentation: How far images may be moved.
+        augmentation: The ranges to draw from.
         size: Side of the images in pixels.
         n: Number of images.
-        generator: Where the numbers come from; drawn from once.
+        generator: Source of the random numbers; drawn from once.
 
     Returns:
         Affine maps from output to input pixels, float32 (n, 8), in the order of `keras.ops.image.affine_transform`, and gain and
@@ -32,8 +32,8 @@ def draw_transforms(
     """
     u = generator.uniform(-1.0, 1.0, (n, 9))
     angle, shear = np.deg2rad(augmentation.rotation * u[:, 0]), np.deg2rad(augmentation.shear * u[:, 1])
-    # On a logarithmic scale enlarging and shrinking are equally likely. The axes differ by a third of the range at most, and both
-    # stay inside it.
+    # On a logarithmic scale enlarging and shrinking are equally likely. The two axes differ by at most a third of the range, and
+    # both stay within it.
     zoom, both, apart = np.log1p(augmentation.zoom), u[:, 2] * 5 / 6, u[:, 3] / 6
     wide, high = np.exp(zoom * (both + apart)), np.exp(zoom * (both - apart))
     mirror = np.where(u[:, 8] < 0, -1.0, 1.0) if augmentation.flip else np.ones(n)
@@ -46,6 +46,6 @@ def draw_transforms(
     zero = np.zeros(n)
     maps = np.stack([a0, a1, a2, b0, b1, b2, zero, zero], axis=1).astype(np.float32)
     gain = 1 + augmentation.contrast * u[:, 6]
-    # Contrast turns about mid-grey, so that it does not brighten as well.
+    # Contrast scales about mid-grey, so it does not change the brightness of a mid-grey image.
     offset = 127.5 * (1 - gain) + 255 * augmentation.brightness * u[:, 7]
     return maps, np.stack([gain, offset], axis=1).astype(np.float32)

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from crossroads.data.dataset import NO_SPLIT, Dataset, ImageSource
 from crossroads.errors import DataError
 from crossroads.files.text import natural_key, plural, printable
+from crossroads.progress import Note
 
 _INTEGER = re.compile(r"[+-]?\d{1,18}", re.ASCII)
 
@@ -97,19 +98,19 @@ class DatasetBuilder:
         )
 
     def _united(self) -> list[str]:
-        """A note where a class was spelled in several ways."""
+        """Returns a note if a class is spelled in several ways."""
         if len(self._spellings) == len(self._codes):
             return []
         names = list(self._codes)
         spelled = Counter(self._spellings.values())
         several = [repr(names[code]) for code, count in spelled.items() if count > 1]
         more = f" and {len(several) - 5} more" if len(several) > 5 else ""
-        how = "names that differ only in Unicode form (NFC, NFD) or in space at their ends are one class"
-        return [f"{how}: {', '.join(several[:5])}{more}"]
+        text = "names that differ only in Unicode form (NFC, NFD) or outer spaces are one class"
+        return [Note(f"{text}: {', '.join(several[:5])}{more}", "class-spellings-united", classes=len(several))]
 
 
 def _alike(names: Sequence[str], origin: str) -> list[str]:
-    """Refuse names that differ in case only; a note where they are single letters, which are classes of their own."""
+    """Refuses names that differ only in case. Single letters are different classes and get a note."""
     by_fold: dict[str, list[str]] = {}
     for name in names:
         by_fold.setdefault(name.casefold(), []).append(name)
@@ -119,16 +120,18 @@ def _alike(names: Sequence[str], origin: str) -> list[str]:
     words = [spelled for spelled in pairs if max(map(len, spelled)) > 1]
     if words:
         raise DataError(
-            f"class names of {origin} must differ in more than upper and lower case",
+            f"class names of {origin} must differ in more than case",
+            code="classes-differ-in-case",
             received=" and ".join(map(repr, words[0])),
-            hint="give both the same spelling where they are one class, and different names where they are two",
+            hint="give both the same spelling if they are one class, or different names if they are two",
         )
     example = " and ".join(map(repr, pairs[0]))
-    return [f"{plural(len(pairs), 'pair')} of classes differ only in upper and lower case, such as {example}: read as two"]
+    text = f"{plural(len(pairs), 'pair')} of classes differ only in case, such as {example}; they are read as two classes"
+    return [Note(text, "classes-differ-in-case", pairs=len(pairs))]
 
 
 def _same_numbers(names: Sequence[str]) -> list[str]:
-    """A note where classes spell the same integer, such as ``1`` and ``01``."""
+    """Returns a note if classes spell the same integer, such as ``1`` and ``01``."""
     by_number: dict[int, list[str]] = {}
     for name in names:
         if (number := as_integer(name)) is not None:
@@ -137,11 +140,12 @@ def _same_numbers(names: Sequence[str]) -> list[str]:
     if not same:
         return []
     more = f"; so do {plural(len(same) - 1, 'other pair')}" if len(same) > 1 else ""
-    return [f"classes {same[0]} spell the same number and are read as different classes{more}"]
+    text = f"classes {same[0]} spell the same number and are read as different classes{more}"
+    return [Note(text, "classes-spell-one-number", pairs=len(same))]
 
 
 def _in_order(codes: NDArray[np.int32], names: Sequence[str]) -> tuple[NDArray[np.int32], tuple[str, ...]]:
-    """Renumber `codes` so that the names stand in natural order."""
+    """Renumbers `codes` so that the names are in natural order."""
     order = sorted(range(len(names)), key=lambda code: natural_key(names[code]))
     rank = np.empty(len(names), np.int32)
     rank[order] = np.arange(len(names), dtype=np.int32)
@@ -149,17 +153,17 @@ def _in_order(codes: NDArray[np.int32], names: Sequence[str]) -> tuple[NDArray[n
 
 
 def encode(values: object, *, what: str = "labels") -> tuple[NDArray[np.int32], tuple[str, ...]]:
-    """Any labels as int32 (n,) into class names in natural order.
+    """Encodes labels as int32 (n,) into class names in natural order.
 
     Args:
         values: n integers, strings, bytes or booleans, whole-numbered floats, or one-hot rows (n, k) with exactly one 1 each.
-        what: How to call them in a message.
+        what: Their name in messages.
 
     Returns:
         The class index of each row, int32 (n,), and the class names: ``str(label)``, or the column's number for one-hot rows.
 
     Raises:
-        DataError: Another shape or type, a NaN, a fraction, an empty string, a row that is not one-hot.
+        DataError: The labels have another shape or type, or contain NaN, a fraction, an empty string or a row that is not one-hot.
     """
     if (texts := _texts(values, what)) is not None:
         known: dict[str, int] = {}
@@ -171,7 +175,9 @@ def encode(values: object, *, what: str = "labels") -> tuple[NDArray[np.int32], 
     if array_.ndim == 2:
         array_ = _from_one_hot(array_, what)
     if array_.ndim != 1:
-        raise DataError(f"{what} must be one label per row (n,), or one-hot (n, k)", received=f"shape {array_.shape}")
+        raise DataError(
+            f"{what} must be one label per row (n,), or one-hot (n, k)", code="label-shape", received=f"shape {array_.shape}"
+        )
     unique, inverse = np.unique(array_, return_inverse=True)
     return _encoded(inverse.reshape(-1).astype(np.int32), [str(value) for value in unique.tolist()], what)
 
@@ -179,12 +185,13 @@ def encode(values: object, *, what: str = "labels") -> tuple[NDArray[np.int32], 
 def _encoded(codes: NDArray[np.int32], names: list[str], what: str) -> tuple[NDArray[np.int32], tuple[str, ...]]:
     for code, name in enumerate(names):
         if not name.strip():
-            raise DataError(f"{what} must not be empty", received=f"{name!r} in row {int(np.argmax(codes == code))}")
+            row = int(np.argmax(codes == code))
+            raise DataError(f"{what} must not be empty", code="empty-label", received=f"{name!r} in row {row}")
     return _in_order(codes, names)
 
 
 def _texts(values: object, what: str) -> list[str] | None:
-    """Labels that are a flat list of texts, or None. As an array each would take the room of the longest, four bytes a letter."""
+    """Returns labels that are a flat list of texts, or None. In an array each would take the space of the longest."""
     if isinstance(values, np.ndarray):
         if values.dtype.kind != "O" or values.ndim != 1:
             return None
@@ -198,16 +205,17 @@ def _texts(values: object, what: str) -> list[str] | None:
     try:
         return [item.decode("utf-8") for item in values]
     except UnicodeDecodeError as error:
-        raise DataError(f"{what} must be UTF-8 text", received=error) from error
+        raise DataError(f"{what} must be UTF-8 text", code="label-encoding", received=error) from error
 
 
 def _label_array(values: object, what: str) -> NDArray[np.generic]:
-    """Labels as an array of integers, booleans or strings."""
+    """Returns labels as an array of integers, booleans or strings."""
     if not isinstance(values, np.ndarray):
         items = list(values) if isinstance(values, Iterable) and not isinstance(values, (str, bytes)) else [values]
         kinds = {type(item) for item in items}
-        if kinds & {str, bytes} and len(kinds) > 1:  # numpy would turn the numbers among them into text without a word
-            raise DataError(f"{what} must be of one type", received=", ".join(sorted(kind.__name__ for kind in kinds)))
+        if kinds & {str, bytes} and len(kinds) > 1:  # NumPy would silently turn numbers into text
+            names = ", ".join(sorted(kind.__name__ for kind in kinds))
+            raise DataError(f"{what} must be of one type", code="label-types", received=names)
         values = _as_array(items, what)
     labels: NDArray[np.generic] = values
     if labels.dtype.kind == "O" and all(isinstance(label, int) for label in labels.flat):
@@ -216,13 +224,18 @@ def _label_array(values: object, what: str) -> NDArray[np.generic]:
         try:
             return np.char.decode(labels.astype(np.bytes_), "utf-8")
         except UnicodeDecodeError as error:
-            raise DataError(f"{what} must be UTF-8 text", received=error) from error
+            raise DataError(f"{what} must be UTF-8 text", code="label-encoding", received=error) from error
     if labels.dtype.kind == "f":
         if not np.isfinite(labels).all():
-            raise DataError(f"{what} must be finite", received="NaN or infinity", hint="drop those rows or label them")
+            raise DataError(
+                f"{what} must be finite",
+                code="label-not-finite",
+                received="NaN or infinity",
+                hint="drop these rows or label them",
+            )
         whole = labels.astype(np.int64)
         if not np.array_equal(whole, labels):
-            raise DataError(f"{what} must be whole numbers or strings", received="fractions")
+            raise DataError(f"{what} must be whole numbers or strings", code="label-type", received="fractions")
         return whole
     return labels if labels.dtype.kind in "iubU" else _refuse(labels, what)
 
@@ -232,42 +245,52 @@ def _as_array(items: list[object], what: str) -> NDArray[np.generic]:
         return np.asarray(items)
     except (ValueError, MemoryError) as error:
         received = "rows of different lengths" if isinstance(error, ValueError) else "more than fits in memory"
-        raise DataError(f"{what} must be one label per row", received=received) from error
-    except (TypeError, RuntimeError) as error:  # of `__array__`, such as that of a tensor that records gradients
+        raise DataError(f"{what} must be one label per row", code="label-shape", received=received) from error
+    except (TypeError, RuntimeError) as error:  # from `__array__`, for example of a tensor that records gradients
         hint = "call .detach().numpy()" if hasattr(items[0], "detach") else "pass integers or strings"
-        raise DataError(f"{what} must be integers or strings", received=error, hint=hint) from error
+        raise DataError(f"{what} must be integers or strings", code="label-type", received=error, hint=hint) from error
 
 
 def _refuse(labels: NDArray[np.generic], what: str) -> NDArray[np.generic]:
-    raise DataError(f"{what} must be integers, strings, booleans or one-hot rows", received=f"an array of dtype {labels.dtype}")
+    raise DataError(
+        f"{what} must be integers, strings, booleans or one-hot rows",
+        code="label-type",
+        received=f"an array of dtype {labels.dtype}",
+    )
 
 
 def _from_one_hot(rows: NDArray[np.generic], what: str) -> NDArray[np.generic]:
     if rows.shape[1] == 0:
-        raise DataError(f"{what} must be one label per row (n,), or one-hot (n, k)", received=f"shape {rows.shape}")
+        raise DataError(
+            f"{what} must be one label per row (n,), or one-hot (n, k)", code="label-shape", received=f"shape {rows.shape}"
+        )
     ones = rows == 1
     good = (ones.sum(axis=1) == 1) & ((rows == 0).sum(axis=1) == rows.shape[1] - 1)
     if not good.all():
         row = int(np.argmin(good))
         raise DataError(
-            f"each row of one-hot {what} must hold exactly one 1 and otherwise 0", received=f"{rows[row].tolist()} in row {row}"
+            f"each row of one-hot {what} must have one 1 and otherwise 0",
+            code="label-not-one-hot",
+            received=f"{rows[row].tolist()} in row {row}",
         )
     return np.asarray(ones.argmax(axis=1))
 
 
 def load_class_names(path: str | os.PathLike[str]) -> dict[int, str]:
-    """Names of integer labels, from a CSV such as ``ClassId,SignName`` or a text with one name per line, numbered from 0.
+    """Reads names of integer labels from a CSV such as ``ClassId,SignName``, or from a text with one name per line, from 0 on.
 
     Raises:
-        DataError: The file cannot be read, a number or a name comes twice, or a line is empty or not a number and a name.
+        DataError: The file cannot be read, a number or a name occurs twice, or a line is not a number and a name.
     """
     try:
         lines = Path(path).read_text("utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"the class names {path} cannot be read", received=error) from error
+        raise DataError(
+            f"the class names {path} cannot be read", code="class-names-unreadable", field="class_names", received=error
+        ) from error
     rows = [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
     if not rows:
-        raise DataError(f"the class names {path} must not be empty")
+        raise DataError(f"the class names {path} must not be empty", code="class-names-empty", field="class_names")
     numbered = [(number, _number_and_name(line)) for number, line in rows]
     table = numbered[1:] if numbered[0][1] is None and len(numbered) > 1 else numbered
     if any(pair is not None for _, pair in table):
@@ -277,16 +300,26 @@ def load_class_names(path: str | os.PathLike[str]) -> dict[int, str]:
     names: dict[int, str] = {}
     for number, pair in pairs:
         if pair is None:
-            raise DataError(f"{path} line {number}: expected a class number and a name", received=repr(lines[number - 1]))
+            raise DataError(
+                f"{path} line {number} must be a class number and a name",
+                code="class-names-line",
+                field="class_names",
+                received=repr(lines[number - 1]),
+            )
         name = class_name(pair[1])
         if pair[0] in names or name in names.values():
-            raise DataError(f"{path} line {number}: each class number and name must come once", received=repr(lines[number - 1]))
+            raise DataError(
+                f"{path} line {number}: each class number and name must occur once",
+                code="class-names-repeated",
+                field="class_names",
+                received=repr(lines[number - 1]),
+            )
         names[pair[0]] = name
     return names
 
 
 def _number_and_name(line: str) -> tuple[int, str] | None:
-    """``14,Stop`` or ``14;Stop`` or ``14<tab>Stop`` as (14, "Stop"); None for anything else."""
+    """Parses ``14,Stop``, ``14;Stop`` or ``14<tab>Stop`` as (14, "Stop"); returns None for anything else."""
     for delimiter in ",;\t":
         fields = next(csv.reader([line], delimiter=delimiter), [])
         if len(fields) >= 2 and (value := as_integer(fields[0].strip())) is not None and fields[1].strip():
@@ -295,14 +328,14 @@ def _number_and_name(line: str) -> tuple[int, str] | None:
 
 
 def rename(dataset: Dataset, names: Mapping[int, str] | Sequence[str]) -> Dataset:
-    """Give integer class names their names; the order of the classes stays that of their numbers.
+    """Replaces integer class names by their names. The order of the classes stays.
 
     Args:
         dataset: Its class names spell integers.
         names: The name of each number, or the names of 0, 1, 2 and so on.
 
     Raises:
-        DataError: A class is no integer, or has no name.
+        DataError: A class is not an integer, or has no name.
     """
     table = dict(names) if isinstance(names, Mapping) else dict(enumerate(names))
     renamed = []
@@ -311,13 +344,17 @@ def rename(dataset: Dataset, names: Mapping[int, str] | Sequence[str]) -> Datase
         if number is None or number not in table:
             raise DataError(
                 f"every label of {dataset.origin} must have a class name",
+                code="class-without-name",
+                field="class_names",
                 received=f"label {label!r}; the names are for {_numbers(table)}",
                 hint="give a file with lines such as `14,Stop`",
             )
         renamed.append(class_name(str(table[number])))
     if len(set(renamed)) < len(renamed):
         twice = next(name for name, count in Counter(renamed).items() if count > 1)
-        raise DataError("class names must differ", received=f"{twice!r} for two classes")
+        raise DataError(
+            "class names must differ", code="class-names-repeated", field="class_names", received=f"{twice!r} for two classes"
+        )
     return replace(dataset, classes=tuple(renamed))
 
 
@@ -326,19 +363,19 @@ def _numbers(table: Mapping[int, str]) -> str:
 
 
 def align(dataset: Dataset, classes: Sequence[str]) -> Dataset:
-    """Re-index the labels of `dataset` to another class list, by name.
+    """Re-indexes the labels of a data set to another class list, by name.
 
-    Where both sides spell the same integer and only one of `classes` does so, ``00020`` matches ``20``; that is noted.
+    ``00020`` matches ``20``, with a note, if only one of `classes` spells this integer.
 
     Args:
         dataset: The data set to re-index.
-        classes: The class names whose positions the labels shall be.
+        classes: The class names to index into.
 
     Returns:
         The same rows with labels into `classes`.
 
     Raises:
-        DataError: A label that occurs is not among `classes`; names these labels, how many rows each has, and the first row.
+        DataError: A label is not among `classes`. The message has these labels, their numbers of rows, and the first row.
     """
     known = tuple(classes)
     place = {class_name(name): index for index, name in enumerate(known)} | {name: index for index, name in enumerate(known)}
@@ -346,25 +383,26 @@ def align(dataset: Dataset, classes: Sequence[str]) -> Dataset:
     times = Counter(integers)
     by_integer = {number: index for index, number in enumerate(integers) if number is not None and times[number] == 1}
     mapping = np.full(len(dataset.classes), -1, np.int32)
-    respelt = []
+    respelled = []
     for code, name in enumerate(dataset.classes):
         if (index := place.get(name, place.get(class_name(name)))) is not None:
             mapping[code] = index
         elif (number := as_integer(name)) is not None and number in by_integer:
             mapping[code] = by_integer[number]
-            respelt.append(f"{name!r} as {known[by_integer[number]]!r}")
+            respelled.append(f"{name!r} as {known[by_integer[number]]!r}")
     labels = mapping[dataset.labels] if len(mapping) else dataset.labels
     if (labels < 0).any():
         raise _unknown(dataset, labels < 0, known)
     notes = dataset.notes
-    if respelt:
-        more = f" and {len(respelt) - 3} more" if len(respelt) > 3 else ""
-        notes = (*notes, f"labels matched as numbers: {', '.join(respelt[:3])}{more}")
+    if respelled:
+        more = f" and {len(respelled) - 3} more" if len(respelled) > 3 else ""
+        text = f"labels matched as numbers: {', '.join(respelled[:3])}{more}"
+        notes = (*notes, Note(text, "labels-matched-as-numbers", classes=len(respelled)))
     return replace(dataset, labels=labels.astype(np.int32), classes=known, notes=notes)
 
 
 def _unknown(dataset: Dataset, strange: NDArray[np.bool_], known: Sequence[str]) -> DataError:
-    """The refusal of rows whose labels are not among the known classes."""
+    """Returns the error for rows whose labels are not among the known classes."""
     counts = np.bincount(dataset.labels[strange], minlength=len(dataset.classes))
     names = [(dataset.classes[code], int(counts[code])) for code in np.flatnonzero(counts)]
     listed = ", ".join(f"{name!r} ({plural(count, 'image')})" for name, count in names[:_SHOWN])
@@ -376,13 +414,14 @@ def _unknown(dataset: Dataset, strange: NDArray[np.bool_], known: Sequence[str])
         hint = f"the classes are {', '.join(known[:_SHOWN_CLASSES])}{', …' if len(known) > _SHOWN_CLASSES else ''}"
     return DataError(
         f"{dataset.origin}: every label must be one of the {len(known)} classes",
+        code="unknown-label",
         received=f"{listed}{more}, the first {dataset.name(int(np.argmax(strange)))}",
         hint=hint,
     )
 
 
 def _typo_of(name: str, known: Sequence[str]) -> str | None:
-    """The class that a label may be a misspelling of; None for a number, which is close to others by chance."""
+    """Returns the class that a label probably misspells; None for numbers, which resemble others by chance."""
     if as_integer(name) is not None:
         return None
     folded = {other.casefold(): other for other in known}

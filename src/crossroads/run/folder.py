@@ -178,7 +178,8 @@ class RunFolder:
             yield
         finally:
             if os.name != "nt":  # Windows removes no open file; filelock removes it there when it is released
-                (self.path / _LOCK).unlink(missing_ok=True)
+                with suppress(OSError):  # a lock file that stays does no harm
+                    (self.path / _LOCK).unlink()
             lock.release()
 
     def _start(self, recipe: Recipe, given: Collection[str], resume: bool) -> Recipe:

@@ -1,0 +1,5 @@
+"""Earlier name of `crossroads.progress`, for programs that import it."""
+
+from crossroads.progress import Silent, Watcher
+
+__all__ = ["Silent", "Watcher"]
