@@ -1,4 +1,4 @@
-"""A server of files on this machine that can break, refuse, or send something else."""
+"""A local file server that can break off, refuse, or send another file."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 class Server:
-    """Files by name. `breaks`: how many times an answer stops half-way; `ranges`: whether it can send a rest."""
+    """Serves files by name. The first `breaks` answers stop half-way. `ranges` is whether it can resume."""
 
     def __init__(self, files, *, status=200, breaks=0, ranges=True, lengths=True):
         self.files, self.status, self.breaks, self.ranges, self.lengths = files, status, breaks, ranges, lengths
@@ -18,7 +18,7 @@ class Server:
 
 @contextmanager
 def serving(files, **options):
-    """A `Server` that answers inside."""
+    """Runs a `Server` inside the context."""
     state = Server(files, **options)
 
     class Handler(BaseHTTPRequestHandler):

@@ -35,19 +35,19 @@ def first_kernel(parts):
     return keras.ops.convert_to_numpy(parts.backbone.get_layer("conv1").kernel)
 
 
-def test_imagenet_weights_come_from_the_network_into_the_backbone(shared_weights, monkeypatch):
+def test_imagenet_weights_are_downloaded_and_assigned(shared_weights, monkeypatch):
     record, seen = backbone("squeezenet"), []
     parts = record.build(64)
     with serving({SQUEEZENET: (shared_weights / SQUEEZENET).read_bytes()}) as server:
         monkeypatch.setenv(store.MIRROR, server.address)
-        fitted = load_pretrained(parts, record, "imagenet", lambda stage, here, total: seen.append((stage, here / total)))
+        fitted = load_pretrained(parts, record, "imagenet", lambda stage, received, total: seen.append((stage, received / total)))
     assert (fitted.loaded_to, fitted.layers, seen[-1]) == (None, 25, ("weights", 1))
     again = record.build(64)
     load_pretrained(again, record, "imagenet")  # no server any more
     assert np.array_equal(first_kernel(parts), first_kernel(again))
 
 
-def test_a_path_and_a_partial_file(shared_weights):
+def test_a_partial_file_is_loaded_up_to_its_end(shared_weights):
     record = backbone("mobilenet")
     fitted = load_pretrained(record.build(64), record, str(shared_weights / "mobilenet_v1_imagenet_to_conv_pw_12.weights.h5"))
     assert fitted.loaded_to == "conv_pw_12_relu"
@@ -63,7 +63,7 @@ def test_a_known_file_of_another_backbone_is_refused(shared_weights):
 
 
 def state_dict(seed=0):
-    """Torchvision's SqueezeNet 1.1, its classifier included."""
+    """Torchvision's SqueezeNet 1.1 with its classifier."""
     draw = np.random.default_rng(seed)
     shapes = {"features.0": (64, 3, 3, 3), "classifier.1": (10, 512, 1, 1)}
     channels = 64
@@ -78,7 +78,7 @@ def state_dict(seed=0):
     return weights | {f"{name}.bias": draw.standard_normal(shape[0], dtype=np.float32) for name, shape in shapes.items()}
 
 
-def test_a_state_dict_of_torchvision_by_its_names(tmp_path):
+def test_a_torchvision_state_dict_in_any_order_is_assigned_by_names(tmp_path):
     record, state = backbone("squeezenet-torchvision"), state_dict()
     shuffled = dict(sorted(state.items(), reverse=True))
     parts = record.build(64)

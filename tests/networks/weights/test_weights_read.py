@@ -1,4 +1,4 @@
-"""Every format gives the arrays that were written, and a hostile or broken file one clear error."""
+"""Covers reading weights: each format returns the arrays that were written, and a hostile or damaged file is one `WeightsError`."""
 
 import argparse
 import functools
@@ -33,10 +33,11 @@ from weight_files import (
 )
 
 from conftest import SHARED
-from crossroads.errors import CrossroadsError, WeightsError
+from crossroads.errors import WeightsError
 from crossroads.networks._processes import module_environment
 from crossroads.networks.weights import _hdf5_check, read
 from crossroads.networks.weights.read import read_weights
+from refusals import refused
 
 TRACKED = "features.1.num_batches_tracked"
 
@@ -65,50 +66,47 @@ def _nothing_runs(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("save", "ordered"),
     [(save_torch, True), (save_torch_legacy, True), (save_safetensors, False)],
-    ids=lambda it: getattr(it, "__name__", ""),
+    ids=lambda value: getattr(value, "__name__", ""),
 )
-def test_a_state_dict_is_read_as_it_was_written(tmp_path, save, ordered):
+def test_a_state_dict_round_trips(tmp_path, save, ordered):
     arrays = layers()
     file = read_weights(save(tmp_path / "w.bin", arrays))
     expected = {name: array for name, array in arrays.items() if name != TRACKED}
-    found = flat(file)
-    assert (file.layout, file.ordered, sorted(found)) == ("torch", ordered, sorted(expected))
-    assert all(np.array_equal(found[name], array) for name, array in expected.items())
+    loaded = flat(file)
+    assert (file.layout, file.ordered, sorted(loaded)) == ("torch", ordered, sorted(expected))
+    assert all(np.array_equal(loaded[name], array) for name, array in expected.items())
     norm = next(layer for layer in file.layers if layer.name == "features.1")
     assert norm.roles == ("weight", "bias", "running_mean", "running_var"), "the order of Keras: scale, shift, mean, variance"
 
 
-def test_layers_of_a_state_dict_come_in_its_order(tmp_path):
-    for save in (save_torch, save_torch_legacy):
-        assert [layer.name for layer in read_weights(save(tmp_path / "w.pth", layers())).layers] == [
-            "features.0",
-            "features.1",
-            "classifier",
-        ]
+@pytest.mark.parametrize("save", [save_torch, save_torch_legacy])
+def test_layers_keep_the_order_of_the_state_dict(tmp_path, save):
+    file = read_weights(save(tmp_path / "w.pth", layers()))
+    assert [layer.name for layer in file.layers] == ["features.0", "features.1", "classifier"]
 
 
-def test_a_tensor_may_be_a_view_of_a_storage(tmp_path):
+def test_tensors_that_are_views_of_a_storage_are_read(tmp_path):
     storage = Storage("0", np.arange(24, dtype=np.float32))
     state = {
         "a.weight": Tensor(storage, (3, 2), (1, 3), 4),
         "b.weight": Tensor(storage, (2,), (5,), 1),
         "c.weight": Tensor(storage, (), (), 7),
     }
-    found = flat(read_weights(save_torch(tmp_path / "w.pth", content=state, storages={"0": storage})))
-    assert found["a.weight"].tolist() == [[4, 7], [5, 8], [6, 9]]
-    assert found["b.weight"].tolist() == [1, 6]
-    assert found["c.weight"] == 7
+    loaded = flat(read_weights(save_torch(tmp_path / "w.pth", content=state, storages={"0": storage})))
+    assert loaded["a.weight"].tolist() == [[4, 7], [5, 8], [6, 9]]
+    assert loaded["b.weight"].tolist() == [1, 6]
+    assert loaded["c.weight"] == 7
 
 
-def test_half_precision_and_bfloat16(tmp_path):
+def test_half_precision_and_bfloat16_are_read(tmp_path):
     values = np.array([1.5, -2, 0.25, 3e4], np.float32)
     upper = (values.view(np.uint32) >> 16).astype(np.uint16)
-    found = flat(read_weights(save_torch(tmp_path / "w.pth", {"a.weight": values.astype(np.float16), "b.weight": upper})))
-    assert found["a.weight"].astype(np.float32).tolist() == values.tolist()
-    assert np.allclose(found["b.weight"], values, rtol=1 / 128)
+    loaded = flat(read_weights(save_torch(tmp_path / "w.pth", {"a.weight": values.astype(np.float16), "b.weight": upper})))
+    assert loaded["a.weight"].astype(np.float32).tolist() == values.tolist()
+    assert np.allclose(loaded["b.weight"], values, rtol=1 / 128)
     header = b'{"a.weight":{"dtype":"BF16","shape":[2,2],"data_offsets":[0,8]}}'
     (tmp_path / "w.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + upper.tobytes())
-    assert np.array_equal(flat(read_weights(tmp_path / "w.safetensors"))["a.weight"].reshape(-1), found["b.weight"])
+    assert np.array_equal(flat(read_weights(tmp_path / "w.safetensors"))["a.weight"].reshape(-1), loaded["b.weight"])
 
 
 @pytest.mark.parametrize(
@@ -120,13 +118,13 @@ def test_half_precision_and_bfloat16(tmp_path):
         lambda state: {"lr_scheduler": {"milestones": Counter({30: 1})}, "ema": {"module": state, "n": state["a.weight"]}},
     ],
 )
-def test_the_state_dict_inside_a_checkpoint(tmp_path, wrap):
+def test_the_state_dict_inside_a_checkpoint_is_read(tmp_path, wrap):
     storage = Storage("0", np.arange(4, dtype=np.float32))
     state = OrderedDict({name: Tensor(storage, (4,), (1,)) for name in ("a.weight", "a.bias")})
     assert list(flat(read_weights(save_torch(tmp_path / "w.pth", content=wrap(state), storages={"0": storage})))) == [*state]
 
 
-def test_dicts_within_each_other_end(tmp_path):
+def test_a_dict_that_contains_itself_is_read_once(tmp_path):
     storage = Storage("0", np.arange(4, dtype=np.float32))
     content = {"a.weight": Tensor(storage, (4,), (1,))}
     content["self"] = content
@@ -134,7 +132,7 @@ def test_dicts_within_each_other_end(tmp_path):
     assert list(flat(read_weights(save_torch(file, content=content, storages={"0": storage})))) == ["a.weight"]
     for _ in range(40):
         content = {"one": content, "other": content}
-    refused(save_torch(file, content=content, storages={"0": storage}), "without tensors")
+    refuses(save_torch(file, content=content, storages={"0": storage}), received="a dict without tensors")
 
 
 @pytest.mark.parametrize(
@@ -147,7 +145,7 @@ def test_dicts_within_each_other_end(tmp_path):
     ],
     ids=["lists", "tuples", "dicts", "names of Python 2"],
 )
-def test_a_numpy_dict_of_layers(tmp_path, content):
+def test_a_numpy_dict_of_layers_is_read(tmp_path, content):
     file = read_weights(save_npy(tmp_path / "w.npy", content))
     assert file.layout == "keras"
     assert not file.ordered, "a dict of Python 2 has no order"
@@ -155,8 +153,8 @@ def test_a_numpy_dict_of_layers(tmp_path, content):
         assert [array.tolist() for array in layer.arrays] == [array.tolist() for array in two_layers()[layer.name]]
 
 
-def test_a_numpy_dict_that_python_2_wrote(tmp_path):
-    """Protocol 2, as numpy.save of that time: the header says object, and a pickle of the old names follows."""
+def test_a_numpy_dict_of_python_2_is_read(tmp_path):
+    """As `numpy.save` wrote it then: a header with the dtype object, then a pickle of protocol 2 with old module names."""
     array = np.arange(6, dtype="<f4").reshape(2, 3)
     save_npy(tmp_path / "w.npy", {})
     header = (tmp_path / "w.npy").read_bytes()[:128]
@@ -165,7 +163,7 @@ def test_a_numpy_dict_that_python_2_wrote(tmp_path):
     assert flat(read_weights(tmp_path / "w.npy"))["fc6.0"].tolist() == array.tolist()
 
 
-def test_keras_arrays_in_safetensors(tmp_path):
+def test_keras_arrays_in_safetensors_are_read(tmp_path):
     arrays = {
         "conv1/kernel": kernel(3, 3, 3, 4),
         "conv1/bias": kernel(4),
@@ -182,7 +180,7 @@ def test_keras_arrays_in_safetensors(tmp_path):
 
 
 @pytest.mark.parametrize("group", [None, "model_weights"], ids=["weights", "whole model"])
-def test_older_keras_in_the_order_of_its_layers(tmp_path, group):
+def test_files_of_older_keras_keep_the_order_of_the_model(tmp_path, group):
     content = [
         ("z/conv", {"z/conv_3/kernel:0": kernel(3, 3, 3, 4), "z/conv_3/bias:0": kernel(4)}),
         ("relu", {}),
@@ -194,7 +192,7 @@ def test_older_keras_in_the_order_of_its_layers(tmp_path, group):
     assert np.array_equal(file.layers[0].arrays[0], kernel(3, 3, 3, 4))
 
 
-def test_older_keras_cuts_a_long_list_of_names(tmp_path):
+def test_a_list_of_names_that_older_keras_split_is_joined(tmp_path):
     path = save_older_keras(tmp_path / "w.h5", [("a", {"a/kernel:0": kernel(4, 2)}), ("b", {"b/kernel:0": kernel(2, 2)})])
     with h5py.File(path, "a") as file:
         names = list(file.attrs["layer_names"])
@@ -203,7 +201,7 @@ def test_older_keras_cuts_a_long_list_of_names(tmp_path):
     assert [layer.name for layer in read_weights(path).layers] == ["a", "b"]
 
 
-def test_keras_3_by_place(tmp_path):
+def test_layers_of_keras_3_are_in_natural_order_of_their_paths(tmp_path):
     content = {f"conv2d{f'_{n}' if n else ''}": (f"conv{n}", [kernel(1, 1, 2, 2, seed=n)]) for n in range(12)}
     file = read_weights(save_keras(tmp_path / "w.weights.h5", content | {"dropout": ("drop", [])}))
     assert [layer.name for layer in file.layers] == [f"conv{n}" for n in range(12)], (
@@ -213,7 +211,7 @@ def test_keras_3_by_place(tmp_path):
     assert file.layers[10].path == "layers/conv2d_10"
 
 
-def test_a_keras_archive_is_read_for_its_weights_alone(tmp_path):
+def test_the_configuration_in_a_keras_archive_is_not_read(tmp_path):
     save_keras(tmp_path / "model.weights.h5", {"conv2d": ("conv", [kernel(1, 1, 2, 2)])})
     with zipfile.ZipFile(tmp_path / "m.keras", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.write("model.weights.h5")
@@ -221,54 +219,72 @@ def test_a_keras_archive_is_read_for_its_weights_alone(tmp_path):
     assert list(flat(read_weights(tmp_path / "m.keras"))) == ["conv.0"]
 
 
-def test_a_name_without_a_suffix_or_with_a_wrong_one_is_read_by_its_contents(tmp_path):
+def test_the_contents_decide_the_format_not_the_suffix(tmp_path):
     assert read_weights(save_torch(tmp_path / "weights.h5", layers())).layout == "torch"
 
 
-# Hostile and broken files
+# Hostile and damaged files
 
 
-def refused(path, *words):
-    with pytest.raises(WeightsError) as caught:
+def refuses(path, code="weights-unreadable", received=""):
+    """Expects that the file is refused with this code, this text in `received`, its name and a hint."""
+    with refused(code, WeightsError) as caught:
         read_weights(path)
-    message = str(caught.value)
-    assert path.name in message
-    assert caught.value.hint, message
-    assert all(word in message for word in words), message
+    assert path.name in caught.value.rule
+    assert received in str(caught.value.received)
+    assert caught.value.hint
 
 
-def test_what_is_no_file_of_weights(tmp_path):
-    for name, raw, word in (("a.h5", b"", "empty"), ("b.h5", b"<!DOCTYPE html>" * 9, "DOCTYPE"), ("c.npy", b"\x93NUMPY", "")):
-        (tmp_path / name).write_bytes(raw)
-        refused(tmp_path / name, word)
+@pytest.mark.parametrize(
+    ("raw", "code", "received"),
+    [
+        (b"", "weights-format", "empty"),
+        (b"<!DOCTYPE html>" * 9, "weights-format", "<!DOCTYPE html>"),
+        (b"\x93NUMPY", "weights-unreadable", ""),
+    ],
+    ids=["empty", "HTML", "magic number alone"],
+)
+def test_other_files_are_refused(tmp_path, raw, code, received):
+    (tmp_path / "w.h5").write_bytes(raw)
+    refuses(tmp_path / "w.h5", code, received)
+
+
+def test_files_without_named_layers_are_refused(tmp_path):
     np.save(tmp_path / "d.npy", kernel(3))
-    refused(tmp_path / "d.npy", "without names")
+    refuses(tmp_path / "d.npy", received="float32 and shape (3,)")
     with zipfile.ZipFile(tmp_path / "e.zip", "w") as archive:
         archive.writestr("photo.jpg", b"")
-    refused(tmp_path / "e.zip", "neither Keras nor PyTorch")
+    refuses(tmp_path / "e.zip", "weights-format")
     with h5py.File(tmp_path / "f.h5", "w") as file:
         file["values"] = kernel(3)
-    refused(tmp_path / "f.h5", "no layers")
-    refused(tmp_path / "none.h5")
-    with pytest.raises(WeightsError):
+    refuses(tmp_path / "f.h5", "weights-empty")
+
+
+def test_missing_files_and_folders_are_refused(tmp_path):
+    refuses(tmp_path / "none.h5", "no-such-file")
+    refuses(tmp_path, "file-unreadable")
+    (tmp_path / "model.keras").write_bytes(b"PK")
+    with refused("weights-folder", WeightsError, received="the folder of an artifact") as caught:
         read_weights(tmp_path)
+    assert str(tmp_path / "model.keras") in caught.value.hint
 
 
 @pytest.mark.parametrize("value", [Evil(), [Evil()], {"conv1": [Evil()]}, {"conv1": [kernel(3), Evil()]}])
-def test_a_pickle_that_runs_code_does_not(tmp_path, value):
-    save_npy(tmp_path / "w.npy", value)
-    refused(tmp_path / "w.npy", "posix.system")
-    save_torch(tmp_path / "w.pth", content=value)
-    refused(tmp_path / "w.pth", "posix.system", "state_dict")
-    save_torch_legacy(tmp_path / "old.pth", content=pickle.dumps(value, protocol=2))
-    refused(tmp_path / "old.pth", "posix.system")
+def test_a_pickle_that_would_run_code_is_refused(tmp_path, value):
+    system = f"{os.system.__module__}.system"
+    for path in (
+        save_npy(tmp_path / "w.npy", value),
+        save_torch(tmp_path / "w.pth", content=value),
+        save_torch_legacy(tmp_path / "old.pth", content=pickle.dumps(value, protocol=2)),
+    ):
+        refuses(path, "unsafe-pickle", system)
 
 
-def test_objects_in_a_numpy_file(tmp_path):
+def test_numpy_files_of_other_objects_are_refused(tmp_path):
     for content in ([kernel(3)], {}, {"conv1": "text"}, {"conv1": []}, {"conv1": [np.array(["a"])]}, {"conv1": [{"a": 1}]}):
-        refused(save_npy(tmp_path / "w.npy", content))
+        refuses(save_npy(tmp_path / "w.npy", content))
     np.save(tmp_path / "w.npy", np.array([{"a": [kernel(3)]}, {"b": [kernel(3)]}], dtype=object), allow_pickle=True)
-    refused(tmp_path / "w.npy", "one dict")
+    refuses(tmp_path / "w.npy", received="shape (2,)")
 
 
 @pytest.mark.parametrize(
@@ -285,24 +301,23 @@ def test_objects_in_a_numpy_file(tmp_path):
     ],
     ids=["too long", "offset", "stride", "endless", "backwards", "empty and endless", "path", "no storage"],
 )
-def test_a_tensor_that_lies_about_its_numbers(tmp_path, tensor):
+def test_a_tensor_outside_its_storage_is_refused(tmp_path, tensor):
     storages = {"0": Storage("0", np.arange(4, dtype=np.float32))}
-    refused(save_torch(tmp_path / "w.pth", content={"a.weight": tensor}, storages=storages))
+    refuses(save_torch(tmp_path / "w.pth", content={"a.weight": tensor}, storages=storages))
 
 
-def test_a_storage_shorter_than_it_says(tmp_path):
+def test_a_storage_that_is_shorter_than_declared_is_refused(tmp_path):
     content = {"a.weight": Tensor(Storage("0", np.zeros(100, np.float32)), (100,), (1,))}
-    refused(
-        save_torch(tmp_path / "w.pth", content=content, storages={"0": Storage("0", np.zeros(9, np.float32))}), "36 of 400 bytes"
-    )
+    path = save_torch(tmp_path / "w.pth", content=content, storages={"0": Storage("0", np.zeros(9, np.float32))})
+    refuses(path, received="36 of 400 bytes")
 
 
-def test_a_whole_model_is_not_built(tmp_path):
+def test_a_whole_pytorch_model_is_refused(tmp_path):
     raw = b"\x80\x02ctorch.nn.modules.container\nSequential\n)\x81."
-    refused(save_torch(tmp_path / "w.pth", content=raw), "torch.nn.modules.container.Sequential", "state_dict")
+    refuses(save_torch(tmp_path / "w.pth", content=raw), "unsafe-pickle", "torch.nn.modules.container.Sequential")
 
 
-def test_a_pid_of_a_module_and_other_nonsense(tmp_path):
+def test_pytorch_files_of_other_objects_are_refused(tmp_path):
     for raw in (
         b"\x80\x02(X\x06\x00\x00\x00moduleK\x01K\x02tQ.",
         b"\x80\x02K\x01Q.",
@@ -310,17 +325,20 @@ def test_a_pid_of_a_module_and_other_nonsense(tmp_path):
         dumped({"a": 1}),
         dumped([1]),
     ):
-        refused(save_torch(tmp_path / "w.pth", content=raw))
+        refuses(save_torch(tmp_path / "w.pth", content=raw))
 
 
-def test_a_zip_that_leaves_itself_or_swells(tmp_path):
-    refused(save_torch(tmp_path / "w.pth", layers(), members=[("../../ran", b"")]))
+def test_a_zip_member_outside_the_archive_is_refused(tmp_path):
+    refuses(save_torch(tmp_path / "w.pth", layers(), members=[("../../ran", b"")]), "archive-path", "../../ran")
+
+
+def test_a_zip_bomb_is_refused(tmp_path):
     content = {"a.weight": Tensor(Storage("0", np.zeros(4, np.float32)), (4,), (1,))}
     size, claimed = 1_234_567, 1 << 31
     blank = [("archive/data/0", bytes(size))]
     path = save_torch(tmp_path / "b.pth", content=content, members=blank, compression=zipfile.ZIP_DEFLATED)
     path.write_bytes(path.read_bytes().replace(size.to_bytes(4, "little"), claimed.to_bytes(4, "little")))
-    refused(path, str(claimed))
+    refuses(path, "archive-bomb", str(claimed))
 
 
 def linked(path, make):
@@ -331,7 +349,7 @@ def linked(path, make):
     return path
 
 
-def test_hdf5_that_points_elsewhere(tmp_path):
+def test_hdf5_with_links_or_false_sizes_is_refused(tmp_path):
     (tmp_path / "secret").write_bytes(bytes(16))
     layout = h5py.VirtualLayout((2, 2), "f4")
     layout[:] = h5py.VirtualSource(str(tmp_path / "other.h5"), "x", shape=(2, 2))
@@ -347,15 +365,14 @@ def test_hdf5_that_points_elsewhere(tmp_path):
         "nothing": lambda group: None,
     }
     for name, make in cases.items():
-        path = tmp_path / f"{name}.h5"
-        refused(linked(path, make))
+        refuses(linked(tmp_path / f"{name}.h5", make), received="kernel:0" if name != "bomb" else f"{4 << 40} bytes")
 
 
-def test_hdf5_that_holds_itself(tmp_path):
+def test_an_hdf5_group_that_contains_itself_is_refused(tmp_path):
     path = save_keras(tmp_path / "w.weights.h5", {"conv2d": ("conv", [kernel(2)])})
     with h5py.File(path, "a") as file:
         file["layers/conv2d/again"] = file["layers"]
-    refused(path, "inside itself")
+    refuses(path, received="'layers/again'")
 
 
 def samples(folder):
@@ -383,7 +400,7 @@ def read_quietly(path, raw):
 
 
 @pytest.mark.parametrize("which", range(6))
-def test_a_file_cut_off_anywhere_is_one_clear_error(tmp_path, which):
+def test_a_file_cut_off_anywhere_is_a_weights_error_at_most(tmp_path, which):
     raw = originals()[which]
     for keep in np.linspace(1, len(raw) - 1, 40).astype(int):
         read_quietly(tmp_path / "cut", raw[:keep])
@@ -391,46 +408,46 @@ def test_a_file_cut_off_anywhere_is_one_clear_error(tmp_path, which):
 
 @given(which=st.integers(0, 3), places=st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), min_size=1, max_size=4))
 @settings(max_examples=300, deadline=None)
-def test_damage_never_leads_to_another_error(tmp_path_factory, which, places):
+def test_random_damage_is_a_weights_error_at_most(tmp_path_factory, which, places):
     raw = bytearray(originals()[which])
     for place, value in places:
         raw[place % len(raw)] = value
     read_quietly(tmp_path_factory.getbasetemp() / "damaged", bytes(raw))
 
 
-def test_hdf5_over_which_its_library_hangs_or_crashes(tmp_path, monkeypatch):
+def test_hdf5_files_on_which_the_library_hangs_or_crashes_are_refused(tmp_path, monkeypatch):
     path = save_keras(tmp_path / "w.weights.h5", {"conv2d": ("conv", [kernel(2)])})
     monkeypatch.setattr(read, "check_hdf5", _hdf5_check.check_hdf5)
     assert read_weights(path).layers
     monkeypatch.setattr(_hdf5_check, "SECONDS", 0.001)
     assert read_weights(path).layers, "a file that was read once is not checked again"
     monkeypatch.setattr(_hdf5_check, "_CHECKED", set())
-    refused(path, "seconds to read: it is damaged, or the machine is very busy")
+    refuses(path, "weights-hang")
     monkeypatch.setattr(_hdf5_check, "SECONDS", 1.0)
     hangs = "from crossroads.networks.weights._hdf5_check import limit_processor; limit_processor(1)\nwhile True: pass"
     run = subprocess.run
     monkeypatch.setattr(subprocess, "run", lambda _command, **options: run([sys.executable, "-c", hangs], **options))
-    refused(path, "takes more than 1 seconds of a processor to read: it is damaged")
+    refuses(path, "weights-hang", "processor")
     monkeypatch.setattr(_hdf5_check, "SECONDS", 30.0)
     crash = [sys.executable, "-c", "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)"]
     monkeypatch.setattr(subprocess, "run", lambda _command, **options: run(crash, **options))
-    refused(path, "crashes")
+    refuses(path, "weights-crash")
     fails = [sys.executable, "-c", "raise SystemExit('no such module')"]
     monkeypatch.setattr(subprocess, "run", lambda _command, **options: run(fails, **options))
-    refused(path, "exit code 1 of the child process that checks it: no such module")
+    refuses(path, "weights-check", "no such module")
     monkeypatch.setattr(subprocess, "run", lambda _command, **options: run(["no-such-program"], **options))
-    refused(path, "no child process to check it")
+    refuses(path, "weights-check")
 
 
 @pytest.mark.parametrize("named", ["h5py", "numpy", "crossroads", "pathlib"])
-def test_the_hdf5_check_runs_nothing_of_the_current_folder(tmp_path, monkeypatch, named):
+def test_the_hdf5_check_imports_nothing_from_the_current_folder(tmp_path, monkeypatch, named):
     path = save_keras(tmp_path / "w.weights.h5", {"conv2d": ("conv", [kernel(2)])})
     monkeypatch.setattr(read, "check_hdf5", _hdf5_check.check_hdf5)
     (tmp_path / f"{named}.py").write_text("open('ran', 'w').close()\nraise SystemExit(0)\n")
     assert read_weights(path).layers
 
 
-def test_the_hdf5_check_finds_this_package_where_the_current_folder_led_to_it(tmp_path, monkeypatch):
+def test_the_hdf5_check_finds_this_package_without_the_current_folder(tmp_path, monkeypatch):
     path = save_keras(tmp_path / "w.weights.h5", {"conv2d": ("conv", [kernel(2)])})
     home = str(Path(_hdf5_check.__file__).parents[3])
     monkeypatch.setattr(sys, "path", ["", *(entry for entry in sys.path if entry != home)])
@@ -440,7 +457,7 @@ def test_the_hdf5_check_finds_this_package_where_the_current_folder_led_to_it(tm
     _hdf5_check.check_hdf5(path, path.name)
 
 
-def test_the_shared_files():
+def test_the_shared_files_are_read():
     folder = SHARED / "weights"
     if not folder.is_dir():
         pytest.skip("needs the shared weights beside the checkout: ../shared/weights")
@@ -450,13 +467,3 @@ def test_the_shared_files():
     squeezenet = read_weights(folder / "squeezenet_weights_tf_dim_ordering_tf_kernels_notop.h5")
     assert (len(squeezenet.layers), squeezenet.layers[1].name) == (25, "fire2/squeeze1x1")
     assert squeezenet.layers[1].arrays[0].shape == (1, 1, 64, 16)
-
-
-def test_weights_error_is_one_of_the_family():
-    assert issubclass(WeightsError, CrossroadsError)
-
-
-def test_the_folder_of_an_artifact_is_refused_with_the_file_in_it(tmp_path):
-    (tmp_path / "model.keras").write_bytes(b"PK")
-    with pytest.raises(WeightsError, match=r"received the folder of an artifact; give .*model\.keras$"):
-        read_weights(tmp_path)

@@ -1,4 +1,4 @@
-"""Covers locating a network in a file: below any prefix, in any dict of a checkpoint, and never by a guess between two."""
+"""Covers locating a network in a file: below any prefix, in any dict of a checkpoint, and an error if two networks fit."""
 
 import keras
 import numpy as np
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.core
 
 
 def network(named=True):
-    """Convolution, BatchNorm, convolution with bias; PyTorch's names with dots are names of layers here."""
+    """Convolution, BatchNorm, convolution with bias. The layers have PyTorch's names with dots."""
     names = ["stem.conv", "stem.norm", "block.conv"] if named else [None] * 3
     images = keras.Input((6, 6, 3))
     x = layers.Conv2D(4, 3, use_bias=False, name=names[0])(images)
@@ -44,8 +44,8 @@ def state(seed=0, prefix=""):
 def holds(model, arrays):
     kernels = [model.layers[1].weights[0], model.layers[3].weights[0]]
     wanted = [arrays["stem.conv.weight"].transpose(2, 3, 1, 0), arrays["block.conv.weight"].transpose(2, 3, 1, 0)]
-    found = all(np.array_equal(keras.ops.convert_to_numpy(mine), other) for mine, other in zip(kernels, wanted, strict=True))
-    return found and np.array_equal(keras.ops.convert_to_numpy(model.layers[2].moving_mean), arrays["stem.norm.running_mean"])
+    equal = all(np.array_equal(keras.ops.convert_to_numpy(kernel), array) for kernel, array in zip(kernels, wanted, strict=True))
+    return equal and np.array_equal(keras.ops.convert_to_numpy(model.layers[2].moving_mean), arrays["stem.norm.running_mean"])
 
 
 def save_npz(path, arrays):
@@ -57,9 +57,9 @@ def checkpoint(path, content):
     """``torch.save`` of dicts within dicts of arrays."""
     storages = {}
 
-    def noted(value):
+    def stored(value):
         if isinstance(value, dict):
-            return {name: noted(inner) for name, inner in value.items()}
+            return {name: stored(inner) for name, inner in value.items()}
         if not isinstance(value, np.ndarray):
             return value
         made, held = tensors({"": value})
@@ -68,7 +68,7 @@ def checkpoint(path, content):
         storages[storage.key] = storage
         return made[""]
 
-    return save_torch(path, content=noted(content), storages=storages)
+    return save_torch(path, content=stored(content), storages=storages)
 
 
 SAVERS = {"w.pth": save_torch, "old.pt": save_torch_legacy, "w.safetensors": save_safetensors, "w.npz": save_npz, "w.npy": save_npy}
@@ -77,7 +77,7 @@ PREFIXES = ("", "module.", "model.", "_orig_mod.", "net.", "backbone.", "encoder
 
 @pytest.mark.parametrize("file", SAVERS)
 @pytest.mark.parametrize("prefix", PREFIXES)
-def test_a_prefix_before_every_name_counts_for_nothing_in_any_format(tmp_path, file, prefix):
+def test_a_prefix_of_every_name_is_ignored_in_every_format(tmp_path, file, prefix):
     model = network()
     fitted = assign_weights(model, read_weights(SAVERS[file](tmp_path / file, state(prefix=prefix))))
     assert (fitted.loaded_to, fitted.layers, fitted.notes) == (None, 3, ())
@@ -85,14 +85,14 @@ def test_a_prefix_before_every_name_counts_for_nothing_in_any_format(tmp_path, f
 
 
 @pytest.mark.parametrize("file", SAVERS)
-def test_what_has_no_prefix_is_beside_the_network(tmp_path, file):
+def test_arrays_without_the_prefix_are_ignored(tmp_path, file):
     arrays = {"n_averaged": np.array([3]), **state(prefix="module."), "loss.weight": np.ones(2, np.float32)}
     model = network()
     assert assign_weights(model, read_weights(SAVERS[file](tmp_path / file, arrays))).layers == 3
     assert holds(model, state())
 
 
-def test_a_part_that_was_wrapped_alone_is_found(tmp_path):
+def test_a_wrapper_of_a_part_is_ignored(tmp_path):
     inside = {name.replace("stem.", "stem.module."): array for name, array in state(prefix="_orig_mod.").items()}
     model = network()
     assign_weights(model, read_weights(save_safetensors(tmp_path / "w.safetensors", inside)))
@@ -102,19 +102,19 @@ def test_a_part_that_was_wrapped_alone_is_found(tmp_path):
 @pytest.mark.parametrize(
     "wrap",
     [
-        lambda one: {"state_dict": one, "epoch": 3},
-        lambda one: {"model": {"state_dict": one}, "best_score": np.array(0.5, np.float32)},
-        lambda one: {"model_state_dict": one, "optimizer": {"state": {0: {"exp_avg": one["head.bias"]}}}},
-        lambda one: {"model_state_dict": one, "optimizer_state_dict": {"moments": one}},
-        lambda one: {"ema": one},
-        lambda one: {"model_ema": {"n_averaged": np.array(9), **{f"module.{name}": array for name, array in one.items()}}},
-        lambda one: {"module": one, "scaler": {"scale": np.ones(1, np.float32)}},
-        lambda one: {"net": {f"module.{name}": array for name, array in one.items()}},
-        lambda one: {"whatever_it_is_called": one},
+        lambda state: {"state_dict": state, "epoch": 3},
+        lambda state: {"model": {"state_dict": state}, "best_score": np.array(0.5, np.float32)},
+        lambda state: {"model_state_dict": state, "optimizer": {"state": {0: {"exp_avg": state["head.bias"]}}}},
+        lambda state: {"model_state_dict": state, "optimizer_state_dict": {"moments": state}},
+        lambda state: {"ema": state},
+        lambda state: {"model_ema": {"n_averaged": np.array(9), **{f"module.{name}": array for name, array in state.items()}}},
+        lambda state: {"module": state, "scaler": {"scale": np.ones(1, np.float32)}},
+        lambda state: {"net": {f"module.{name}": array for name, array in state.items()}},
+        lambda state: {"whatever_it_is_called": state},
     ],
 )
 @pytest.mark.parametrize("named", [True, False], ids=["by name", "by order"])
-def test_a_state_dict_inside_a_checkpoint(tmp_path, wrap, named):
+def test_the_state_dict_inside_a_checkpoint_is_assigned(tmp_path, wrap, named):
     model = network(named)
     assert assign_weights(model, read_weights(checkpoint(tmp_path / "w.ckpt", wrap(state())))).notes == ()
     assert holds(model, state())
@@ -135,11 +135,11 @@ def test_the_moving_average_is_used_and_noted(tmp_path, keys, named):
     assert holds(model, state(1))
 
 
-def test_a_run_notes_which_weights_it_starts_from(tmp_path):
+def test_a_built_backbone_has_the_note_on_its_weights(tmp_path):
     file = checkpoint(tmp_path / "w.pth", {"model": state(0), "model_ema": state(1)})
-    found = build(choose(network()), 6, weights=str(file))
-    assert "moving-average" in [getattr(note, "code", "") for note in found.notes]
-    assert found.weights == {"from": "w.pth", "layers": 3}
+    built = build(choose(network()), 6, weights=str(file))
+    assert "moving-average" in [getattr(note, "code", "") for note in built.notes]
+    assert built.weights == {"from": "w.pth", "layers": 3}
 
 
 @pytest.mark.parametrize("keys", [("student", "teacher"), ("encoder_q", "encoder_k")])
@@ -156,26 +156,26 @@ def test_two_networks_that_fit_are_refused(tmp_path, keys):
     assert all(np.array_equal(mine, other) for mine, other in zip(model.get_weights(), untouched, strict=True))
 
 
-def test_two_names_for_the_same_numbers_are_one_network(tmp_path):
+def test_the_same_numbers_under_two_prefixes_are_one_network(tmp_path):
     arrays = {**state(prefix="model."), **state(prefix="backbone.")}
     model = network()
     assert assign_weights(model, read_weights(save_safetensors(tmp_path / "w.safetensors", arrays))).notes == ()
     assert holds(model, state())
 
 
-def test_names_that_fit_as_they_are_go_before_those_below_a_prefix(tmp_path):
+def test_names_without_a_prefix_are_preferred(tmp_path):
     model = network()
     assign_weights(model, read_weights(save_safetensors(tmp_path / "w.safetensors", {**state(1, "teacher."), **state(0)})))
     assert holds(model, state(0))
 
 
-def test_a_block_of_another_network_is_not_taken_for_this_one(tmp_path):
+def test_a_repeated_block_of_another_network_is_refused(tmp_path):
     arrays = {f"layer{n}.{name}": array for n in range(3) for name, array in state(n).items() if name.startswith("stem.")}
-    with pytest.raises(WeightsError):
+    with refused("weights-misfit", WeightsError):
         assign_weights(network(), read_weights(save_safetensors(tmp_path / "w.safetensors", arrays)))
 
 
-def test_the_shape_that_is_wrong_is_said_of_the_network_and_not_of_what_is_beside_it(tmp_path):
+def test_the_error_names_the_shape_in_the_network_not_in_another_dict(tmp_path):
     arrays = state(prefix="module.") | {"module.block.conv.weight": np.ones((6, 4, 1, 1), np.float32)}
     file = checkpoint(tmp_path / "w.pth", {"best_score": np.array(0.5, np.float32), "model": arrays})
     with refused("weights-misfit", received="the shape (1, 1, 4, 6) of 'block.conv' in w.pth"):
@@ -183,7 +183,7 @@ def test_the_shape_that_is_wrong_is_said_of_the_network_and_not_of_what_is_besid
 
 
 @pytest.mark.parametrize("prefix", ["module.", "model.net.", "features.module."])
-def test_torchvision_names_below_a_prefix(tmp_path, prefix):
+def test_torchvision_names_below_a_prefix_are_assigned(tmp_path, prefix):
     record = backbone("squeezenet-torchvision")
     parts = record.build(32)
     table = next(table for table in NAMES if "fire2_squeeze1x1" in table.values())
@@ -200,5 +200,5 @@ def test_torchvision_names_below_a_prefix(tmp_path, prefix):
 
 def test_nothing_in_an_npz_is_unpickled(tmp_path):
     np.savez(tmp_path / "w.npz", **{"a.weight": np.array([{"a": 1}], object)})
-    with pytest.raises(WeightsError):
+    with refused("array-of-objects", WeightsError):
         read_weights(tmp_path / "w.npz")

@@ -38,11 +38,11 @@ def cache(tmp_path, monkeypatch):
     return tmp_path / "keras" / "models"
 
 
-def left_over(cache):
+def cached_files(cache):
     return sorted(path.name for path in cache.iterdir() if path.suffix != ".lock") if cache.is_dir() else []
 
 
-def test_the_cache_is_that_of_keras(cache, monkeypatch, tmp_path):
+def test_the_cache_is_the_folder_of_keras(cache, monkeypatch, tmp_path):
     assert cache_folder() == cache
     monkeypatch.delenv("KERAS_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -54,39 +54,41 @@ KNOWN = {"sha256": digest(CONTENT), "md5": digest(CONTENT, "md5"), "prefix": dig
 
 
 @pytest.mark.parametrize("known", KNOWN.values(), ids=KNOWN)
-def test_a_file_is_fetched_once(cache, known):
+def test_a_file_is_downloaded_once(cache, known):
     seen = []
     with serving({"toy.h5": CONTENT}) as server:
         for _ in range(2):
-            path = obtain(record(known=known), mirror=f"{server.address}/", progress=lambda here, total: seen.append((here, total)))
+            path = obtain(
+                record(known=known), mirror=f"{server.address}/", progress=lambda received, total: seen.append((received, total))
+            )
         assert server.asked == [("/toy.h5", 0)]
     assert (path, path.read_bytes() == CONTENT) == (cache / "toy.h5", True)
     assert seen[-1] == (len(CONTENT), len(CONTENT))
-    assert [here for here, _ in seen] == sorted(here for here, _ in seen)
-    assert left_over(cache) == ["toy.h5"]
+    assert seen == sorted(seen)
+    assert cached_files(cache) == ["toy.h5"]
 
 
 def test_a_downloaded_file_without_a_digest_is_noted_as_unverified(tmp_path, cache):
-    raw, said = save_npy(tmp_path / "toy.npy", {"conv1": [np.ones((2, 2), np.float32)]}).read_bytes(), []
+    raw, notes = save_npy(tmp_path / "toy.npy", {"conv1": [np.ones((2, 2), np.float32)]}).read_bytes(), []
     with serving({"toy.npy": raw}) as server:
         for _ in range(2):
-            path = obtain(record("toy.npy", ""), mirror=server.address, note=said.append)
+            path = obtain(record("toy.npy", ""), mirror=server.address, note=notes.append)
         assert (path.read_bytes(), len(server.asked)) == (raw, 1)
-    [note] = said
+    [note] = notes
     assert (note.code, note.figures) == ("weights-unverified", {"file": "toy.npy"})
     with serving({"toy.h5": CONTENT}) as server:
-        obtain(record(), mirror=server.address, note=said.append)
-    assert said == [note]
+        obtain(record(), mirror=server.address, note=notes.append)
+    assert notes == [note]
 
 
 def test_a_file_without_a_digest_must_be_weights(cache):
     page = {"toy.npy": b"<html>log in</html>"}
     with serving(page) as server, refused("weights-format", WeightsError):
         obtain(record("toy.npy", ""), mirror=server.address)
-    assert left_over(cache) == []
+    assert cached_files(cache) == []
 
 
-def test_its_own_address_or_the_mirror_of_the_environment(cache, monkeypatch):
+def test_the_mirror_of_the_environment_replaces_the_address(cache, monkeypatch):
     with serving({"v1/toy.h5": CONTENT, "m/toy.h5": CONTENT}) as server:
         obtain(record(address=f"{server.address}/v1/toy.h5"))
         (cache / "toy.h5").unlink()
@@ -95,51 +97,50 @@ def test_its_own_address_or_the_mirror_of_the_environment(cache, monkeypatch):
         assert [path for path, _ in server.asked] == ["/v1/toy.h5", "/m/toy.h5"]
 
 
-def test_without_a_network_the_message_says_what_to_put_where(cache):
-    with pytest.raises(WeightsError) as caught:
+def test_without_a_network_the_hint_names_address_command_and_folder(cache):
+    with refused("weights-unavailable", WeightsError, field="weights") as caught:
         obtain(record(), mirror=NOWHERE)
-    message = str(caught.value)
-    for word in ("toy are not in the cache", "refused", f"{NOWHERE}/toy.h5", "crossroads weights add toy.h5", str(cache)):
-        assert word in message, message
+    for part in (f"{NOWHERE}/toy.h5", "crossroads weights add toy.h5", str(cache)):
+        assert part in caught.value.hint
     assert cache.is_dir()
 
 
 @pytest.mark.parametrize(("status", "files"), [(200, {}), (500, {"toy.h5": CONTENT}), (403, {"toy.h5": CONTENT})])
-def test_a_server_that_refuses(cache, status, files):
+def test_only_server_errors_are_tried_again(cache, status, files):
     with serving(files, status=status) as server:
         with refused("weights-unavailable") as caught:
             obtain(record(), mirror=server.address)
         assert str(status if files else 404) in str(caught.value.received)
-        assert len(server.asked) == (3 if status == 500 else 1), "only what may pass is tried again"
-    assert "toy.h5" not in left_over(cache)
+        assert len(server.asked) == (3 if status == 500 else 1)
+    assert "toy.h5" not in cached_files(cache)
 
 
 @pytest.mark.parametrize("ranges", [True, False])
-def test_a_broken_transfer_goes_on(ranges):
+def test_a_broken_download_is_resumed(ranges):
     with serving({"toy.h5": CONTENT}, breaks=2, ranges=ranges) as server:
         if ranges:
             assert obtain(record(), mirror=server.address).read_bytes() == CONTENT
             assert [first for _, first in server.asked] == [0, 150_000, 225_000]
-        else:  # the same half comes again and again
+        else:  # the server sends the same half again
             with refused("weights-unavailable"):
                 obtain(record(), mirror=server.address)
             assert obtain(record(), mirror=server.address).read_bytes() == CONTENT
 
 
-def test_a_stopped_transfer_goes_on_where_it_was(cache):
-    def stop(here, total):
+def test_a_stopped_download_is_resumed_by_the_next_call(cache):
+    def stop(received, total):
         raise KeyboardInterrupt
 
     with serving({"toy.h5": CONTENT}) as server:
         with pytest.raises(KeyboardInterrupt):
             obtain(record(), mirror=server.address, progress=stop)
-        assert left_over(cache) == [".toy.h5.part"]
+        assert cached_files(cache) == [".toy.h5.part"]
         assert obtain(record(), mirror=server.address).read_bytes() == CONTENT
         assert server.asked[1][1] > 0
-    assert left_over(cache) == ["toy.h5"]
+    assert cached_files(cache) == ["toy.h5"]
 
 
-def test_a_transfer_killed_at_its_very_end(cache):
+def test_a_download_that_was_killed_before_its_file_was_placed_is_repeated(cache):
     cache.mkdir(parents=True)
     (cache / ".toy.h5.part").write_bytes(CONTENT)
     with serving({"toy.h5": CONTENT}) as server:
@@ -151,7 +152,7 @@ def test_a_download_with_another_digest_is_refused(cache):
     with serving({"toy.h5": b"<html>log in</html>"}) as server:
         with refused("weights-digest"):
             obtain(record(), mirror=server.address)
-        assert left_over(cache) == []
+        assert cached_files(cache) == []
 
 
 def test_a_damaged_file_in_the_cache_is_replaced(cache):
@@ -159,12 +160,12 @@ def test_a_damaged_file_in_the_cache_is_replaced(cache):
     (cache / "toy.h5").write_bytes(b"half")
     with refused("weights-unavailable"):
         obtain(record(), mirror=NOWHERE)
-    assert (cache / "toy.h5").read_bytes() == b"half", "what is there stays until something better is"
+    assert (cache / "toy.h5").read_bytes() == b"half", "the old file stays until a new one has arrived"
     with serving({"toy.h5": CONTENT}) as server:
         assert obtain(record(), mirror=server.address).read_bytes() == CONTENT
 
 
-def test_two_at_once_fetch_it_once():
+def test_parallel_calls_download_once():
     with serving({"toy.h5": CONTENT}) as server:
         paths = []
         threads = [threading.Thread(target=lambda: paths.append(obtain(record(), mirror=server.address))) for _ in range(4)]
@@ -176,12 +177,12 @@ def test_two_at_once_fetch_it_once():
     assert [path.read_bytes() == CONTENT for path in paths] == [True] * 4
 
 
-def test_a_backbone_without_imagenet_weights():
+def test_a_backbone_without_imagenet_weights_is_refused():
     with refused("no-imagenet-weights", WeightsError, field="weights"):
         obtain(backbone("quiz-cnn"))
 
 
-def test_a_folder_that_cannot_be_written(tmp_path, monkeypatch):
+def test_a_cache_that_cannot_be_written_is_refused(tmp_path, monkeypatch):
     (tmp_path / "file").write_bytes(b"")
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "file"))
     with refused("weights-cache"):
@@ -203,11 +204,11 @@ def test_add_by_name_and_by_digest(tmp_path, cache):
         assert add(tmp_path / name, records) == cache / "toy.h5"
         assert (cache / "toy.h5").read_bytes() == CONTENT
         assert obtain(record(), mirror=NOWHERE) == cache / "toy.h5"
-        assert add(cache / "toy.h5", records) == cache / "toy.h5", "what is there may be added again"
+        assert add(cache / "toy.h5", records) == cache / "toy.h5", "a file of the cache may be added again"
         (cache / "toy.h5").unlink()
 
 
-def test_add_refuses_what_it_does_not_know(tmp_path, cache):
+def test_add_refuses_unknown_files(tmp_path, cache):
     (tmp_path / "toy.h5").write_bytes(b"other")
     with refused("weights-digest"):
         add(tmp_path / "toy.h5", [record()])
@@ -219,10 +220,10 @@ def test_add_refuses_what_it_does_not_know(tmp_path, cache):
     assert "toy.h5" in (caught.value.hint or "")
     with refused("file-unreadable"):
         add(tmp_path, [record()])
-    assert left_over(cache) == []
+    assert cached_files(cache) == []
 
 
-def test_add_a_file_whose_publisher_names_no_digest(tmp_path, cache):
+def test_add_reads_a_file_whose_publisher_names_no_digest(tmp_path, cache):
     known = record(name="toy.npy", known="")
     (tmp_path / "toy.npy").write_bytes(b"<html>")
     with refused("weights-format"):
@@ -231,12 +232,12 @@ def test_add_a_file_whose_publisher_names_no_digest(tmp_path, cache):
     assert add(tmp_path / "toy.npy", [known]).is_file()
 
 
-def test_a_few_digits_under_another_name_prove_nothing(tmp_path):
+def test_a_short_digest_does_not_identify_a_file_of_another_name(tmp_path):
     (tmp_path / "other.pth").write_bytes(CONTENT)
     assert recognise(tmp_path / "other.pth", [record(known=digest(CONTENT)[:15])]) is None
 
 
-def test_the_list(cache):
+def test_the_list_has_one_row_per_file(cache):
     other = replace(record(), name="other")
     cache.mkdir(parents=True)
     (row,) = describe([record(), other, backbone("quiz-cnn")])
@@ -253,7 +254,7 @@ def test_every_record_of_the_catalog_is_well_formed():
         assert "/" not in row.file
         assert row.licence
         assert not row.digest or (algorithm in ("md5", "sha256") and digits and not set(digits) - set("0123456789abcdef")), row
-    assert {name for row in describe() for name in row.backbones} == {one.name for one in CATALOG if one.pretrained}
+    assert {name for row in describe() for name in row.backbones} == {record.name for record in CATALOG if record.pretrained}
 
 
 def test_listing_loads_no_keras():

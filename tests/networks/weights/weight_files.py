@@ -1,4 +1,4 @@
-"""Files of weights as other programs write them, written here without those programs."""
+"""Writes files of weights as other programs do, without those programs."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Storage:
 
 
 class Tensor:
-    """Pickled as PyTorch pickles a tensor: a call of its rebuilding function on a storage."""
+    """Is pickled as a PyTorch tensor: as a call of its rebuilding function on a storage."""
 
     def __init__(self, storage, shape, strides, offset=0):
         self.state = storage, offset, shape, strides, False, OrderedDict()
@@ -67,7 +67,7 @@ class Pickler(pickle.Pickler):
 
 @contextmanager
 def torch_names():
-    """Just enough of the names of PyTorch for pickle to refer to them."""
+    """Provides the names of PyTorch that the pickles refer to."""
     torch, utils = types.ModuleType("torch"), types.ModuleType("torch._utils")
     for name in STORAGES.values():
         setattr(torch, name, type(name, (), {"__module__": "torch"}))
@@ -89,7 +89,7 @@ def dumped(content, legacy=False):
 
 
 def tensors(arrays):
-    """The state dict as PyTorch keeps it, and the storages behind it by key."""
+    """Returns the state dict as PyTorch keeps it, and its storages by key."""
     storages = {str(n): Storage(str(n), np.ascontiguousarray(array).reshape(-1)) for n, array in enumerate(arrays.values())}
     state = OrderedDict()
     for (name, array), storage in zip(arrays.items(), storages.values(), strict=True):
@@ -100,7 +100,7 @@ def tensors(arrays):
 
 
 def save_torch(path, arrays=None, *, content=None, storages=(), members=(), compression=zipfile.ZIP_STORED):
-    """What ``torch.save(state_dict, path)`` writes."""
+    """Writes what ``torch.save(state_dict, path)`` writes."""
     if content is None:
         content, storages = tensors(arrays)
     with zipfile.ZipFile(path, "w", compression) as archive:
@@ -115,7 +115,7 @@ def save_torch(path, arrays=None, *, content=None, storages=(), members=(), comp
 
 
 def save_torch_legacy(path, arrays=None, *, content=None):
-    """What ``torch.save(…, _use_new_zipfile_serialization=False)`` writes."""
+    """Writes what ``torch.save(…, _use_new_zipfile_serialization=False)`` writes."""
     state, storages = tensors(arrays) if content is None else (content, {})
     machine = {"protocol_version": VERSION, "little_endian": True, "type_sizes": {"short": 2, "int": 4, "long": 4}}
     with path.open("wb") as file:
@@ -129,7 +129,7 @@ def save_torch_legacy(path, arrays=None, *, content=None):
 
 
 def save_npy(path, content):
-    """What ``numpy.save(path, a_dict)`` writes: an array of one object."""
+    """Writes what ``numpy.save(path, a_dict)`` writes: an array of one object."""
     np.save(path, np.array(content, dtype=object), allow_pickle=True)
     return path
 
@@ -140,7 +140,7 @@ def save_safetensors(path, arrays):
 
 
 def save_older_keras(path, content, group=None):
-    """The HDF5 of older Keras versions: ``content`` is a list of (layer, {name of the array: values})."""
+    """Writes the HDF5 of older Keras versions. ``content`` is a list of (layer, {name of the array: values})."""
     with h5py.File(path, "w") as file:
         root = file.create_group(group) if group else file
         root.attrs["layer_names"] = np.array([name.encode() for name, _ in content])
@@ -154,7 +154,7 @@ def save_older_keras(path, content, group=None):
 
 
 def save_keras(path, content):
-    """The HDF5 of Keras 3: ``content`` is a dict of path below ``layers`` to (name of the layer, arrays)."""
+    """Writes the HDF5 of Keras 3. ``content`` is a dict of path below ``layers`` to (name of the layer, arrays)."""
     with h5py.File(path, "w") as file:
         for place, (name, arrays) in content.items():
             group = file.create_group(f"layers/{place}/vars")
@@ -166,5 +166,5 @@ def save_keras(path, content):
 
 
 def flat(file):
-    """All arrays of a `WeightFile` by ``layer.role``."""
+    """Returns all arrays of a `WeightFile` by ``layer.role``."""
     return {f"{layer.name}.{role}": array for layer in file.layers for role, array in zip(layer.roles, layer.arrays, strict=True)}
