@@ -1,4 +1,4 @@
-"""AlexNet against one written in NumPy from the paper and the notes' program."""
+"""Covers AlexNet: it computes what an implementation in NumPy computes, written from the paper and Caffe's weights."""
 
 import keras
 import numpy as np
@@ -18,23 +18,23 @@ SHAPES = {
     "fc6": (9216, 4096),
     "fc7": (4096, 4096),
 }
-"""Of the weights in ``bvlc_alexnet.npy``, for images of 227 px."""
+"""Shapes of the kernels in ``bvlc_alexnet.npy``, for images of 227 px."""
 
 
 def weights_for(size):
-    """Random ones of about the size of trained ones, so that nothing vanishes and the normalisation matters."""
+    """Returns random weights as large as trained ones, so that nothing vanishes and the normalisation matters."""
     rng = np.random.default_rng(0)
     last = ((((-(-size // 4) - 1) // 2 - 1) // 2) - 1) // 2
     shapes = SHAPES | {"fc6": (last * last * 256, 4096)}
-    found = {}
+    weights = {}
     for name, shape in shapes.items():
         kernel = rng.standard_normal(np.prod(shape), dtype=np.float32).reshape(shape) * np.float32(np.sqrt(2 / np.prod(shape[:-1])))
-        found[name] = [kernel, rng.normal(0, 0.1, shape[-1]).astype("float32")]
-    return found
+        weights[name] = [kernel, rng.normal(0, 0.1, shape[-1]).astype("float32")]
+    return weights
 
 
 def convolve(x, kernel, bias, stride=1, groups=1):
-    """TensorFlow's "same" convolution of (h, w, c); a group is a slice of the input's and of the output's channels."""
+    """Returns TensorFlow's "same" convolution of (h, w, c). A group is a slice of the input channels and of the output channels."""
     side, size = kernel.shape[0], x.shape[0]
     out = -(-size // stride)
     padding = max((out - 1) * stride + side - size, 0)
@@ -42,16 +42,16 @@ def convolve(x, kernel, bias, stride=1, groups=1):
     windows = sliding_window_view(np.pad(x, ((before, after), (before, after), (0, 0))), (side, side), axis=(0, 1))
     windows = windows[::stride, ::stride].transpose(0, 1, 3, 4, 2)
     slices = zip(np.split(windows, groups, axis=-1), np.split(kernel, groups, axis=-1), strict=True)
-    return np.concatenate([np.tensordot(part, some, axes=3) for part, some in slices], axis=-1) + bias
+    return np.concatenate([np.tensordot(part, kernels, axes=3) for part, kernels in slices], axis=-1) + bias
 
 
 def normalise(x):
-    """Over five neighbouring channels, by a loop over channels."""
-    found = np.empty_like(x)
+    """Normalises over five neighbouring channels, by a loop over channels."""
+    normalised = np.empty_like(x)
     for channel in range(x.shape[-1]):
         near = x[..., max(channel - 2, 0) : channel + 3]
-        found[..., channel] = x[..., channel] / (1 + 2e-5 * (near**2).sum(axis=-1)) ** 0.75
-    return found
+        normalised[..., channel] = x[..., channel] / (1 + 2e-5 * (near**2).sum(axis=-1)) ** 0.75
+    return normalised
 
 
 def pool(x):
@@ -63,22 +63,22 @@ def relu(x):
 
 
 def reference(pixels, weights):
-    """Of one image: the maps after each normalisation, and fc7 of 4096 numbers, all float64."""
-    given = {name: (kernel.astype("float64"), bias.astype("float64")) for name, (kernel, bias) in weights.items()}
+    """Returns the maps after each normalisation and the 4096 outputs of fc7 for one image, all float64."""
+    layers = {name: (kernel.astype("float64"), bias.astype("float64")) for name, (kernel, bias) in weights.items()}
     x = pixels.astype("float64")[..., ::-1] - (104.00698793, 116.66876762, 122.67891434)
-    first = normalise(relu(convolve(x, *given["conv1"], stride=4)))
-    second = normalise(relu(convolve(pool(first), *given["conv2"], groups=2)))
-    x = relu(convolve(pool(second), *given["conv3"]))
-    x = relu(convolve(x, *given["conv4"], groups=2))
-    x = pool(relu(convolve(x, *given["conv5"], groups=2))).reshape(-1)
+    first = normalise(relu(convolve(x, *layers["conv1"], stride=4)))
+    second = normalise(relu(convolve(pool(first), *layers["conv2"], groups=2)))
+    x = relu(convolve(pool(second), *layers["conv3"]))
+    x = relu(convolve(x, *layers["conv4"], groups=2))
+    x = pool(relu(convolve(x, *layers["conv5"], groups=2))).reshape(-1)
     for name in ("fc6", "fc7"):
-        x = relu(x @ given[name][0] + given[name][1])
+        x = relu(x @ layers[name][0] + layers[name][1])
     return first, second, x
 
 
 @pytest.mark.core
 @pytest.mark.parametrize("size", [99, pytest.param(227, marks=pytest.mark.real)])
-def test_it_agrees_with_numpy_on_weights_of_the_notes_form(size, tmp_path):
+def test_alexnet_with_a_numpy_weight_file_computes_what_numpy_computes(size, tmp_path):
     weights = weights_for(size)
     np.save(tmp_path / "bvlc_alexnet.npy", np.array(weights, dtype=object), allow_pickle=True)
     parts = backbone("alexnet").build(size)
@@ -90,26 +90,26 @@ def test_it_agrees_with_numpy_on_weights_of_the_notes_form(size, tmp_path):
     for layer in parts.preprocessing:
         x = layer(x)
     outputs = [model.get_layer("pool1").input, model.get_layer("pool2").input, model.output]
-    found = [keras.ops.convert_to_numpy(value)[0] for value in keras.Model(model.input, outputs)(x, training=False)]
-    for ours, theirs in zip(found, reference(pixels, weights), strict=True):
-        assert theirs.std() > 0.1
-        np.testing.assert_allclose(ours, theirs, atol=1e-4 * np.abs(theirs).max(), rtol=0)
+    actual = [keras.ops.convert_to_numpy(value)[0] for value in keras.Model(model.input, outputs)(x, training=False)]
+    for maps, expected in zip(actual, reference(pixels, weights), strict=True):
+        assert expected.std() > 0.1
+        np.testing.assert_allclose(maps, expected, atol=1e-4 * np.abs(expected).max(), rtol=0)
 
 
 @pytest.mark.core
-def test_its_weights_have_the_shapes_of_the_notes_file_at_227_px():
+def test_at_227_px_the_shapes_are_those_of_the_weight_file():
     model = backbone("alexnet").build(227).backbone
-    found = {layer.name: tuple(layer.kernel.shape) for layer in model.layers if layer.weights}
+    shapes = {layer.name: tuple(layer.kernel.shape) for layer in model.layers if layer.weights}
     for name in ("conv2", "conv4", "conv5"):
-        first, second = found.pop(f"{name}_1"), found.pop(f"{name}_2")
+        first, second = shapes.pop(f"{name}_1"), shapes.pop(f"{name}_2")
         assert first == second
-        found[name] = (*first[:-1], 2 * first[-1])
-    assert found == SHAPES
+        shapes[name] = (*first[:-1], 2 * first[-1])
+    assert shapes == SHAPES
     assert model.output_shape == (None, 4096)
 
 
 @pytest.mark.core
-def test_torchvisions_has_its_shapes():
+def test_the_torchvision_version_has_the_shapes_of_its_weights():
     def shapes(size):
         return [tuple(weight.shape) for weight in backbone("alexnet-torchvision").build(size).backbone.weights]
 
@@ -118,7 +118,7 @@ def test_torchvisions_has_its_shapes():
 
 
 @pytest.mark.core
-def test_the_average_of_larger_maps_is_pytorchs():
+def test_larger_maps_are_averaged_as_in_pytorch():
     model = backbone("alexnet-torchvision").build(300).backbone
     average = model.get_layer("average")
     assert average.output.shape == (None, 6, 6, 256)

@@ -1,4 +1,4 @@
-"""The catalog: its records are consistent, and its networks and weights are those of Keras."""
+"""Covers the catalog: its records are consistent, and its networks and weights are those of Keras."""
 
 import importlib
 import inspect
@@ -18,7 +18,7 @@ from crossroads.networks.records import PREPROCESSINGS
 from refusals import refused
 
 LIGHT = {"mobilenet", "efficientnet-b0", "vgg16"}
-"""Applications that are compared with Keras in every run; `make test-real` compares all."""
+"""Applications that every run compares with Keras. `make test-real` compares all."""
 
 every_application = pytest.mark.parametrize(
     "record",
@@ -28,7 +28,7 @@ every_application = pytest.mark.parametrize(
 
 @pytest.fixture
 def imagenet(monkeypatch):
-    """Builds Keras' network for ``weights="imagenet"`` without a download; returns it with the file that Keras would fetch."""
+    """Builds Keras' network for ``weights="imagenet"`` without a download. Returns it with the file that Keras would download."""
     asked = []
 
     def fetch(fname=None, origin=None, file_hash=None, **_):
@@ -51,7 +51,7 @@ UNVERIFIED = ("mobilenet", "mobilenet-v2", "alexnet")
 
 
 def faults(record):
-    """What is wrong with a record, as names of its fields."""
+    """Yields the fields of a record that are wrong."""
     low, high = record.limits
     for size in (low - 1, high + 1):
         with refused("image-size-not-supported", BackboneError, field="image_size", received=f"{size} px"):
@@ -88,7 +88,7 @@ def weight_faults(record, weights):
 
 
 def test_every_record_is_consistent():
-    assert {record.name: found for record in CATALOG if (found := list(faults(record)))} == {}
+    assert {record.name: wrong for record in CATALOG if (wrong := list(faults(record)))} == {}
     assert len({record.name for record in CATALOG}) == len(CATALOG)
     files = [record.pretrained.file for record in CATALOG if record.pretrained]
     assert len(set(files)) == len(files)
@@ -124,8 +124,8 @@ def test_weights_and_outputs_equal_those_of_keras(record, imagenet):
         if hasattr(layer, "finalize_state"):
             layer.finalize_state()
     pixels = np.random.default_rng(0).random((1, size, size, 3), dtype=np.float32) * 255
-    found, expected = (keras.ops.convert_to_numpy(model(pixels, training=False)) for model in (ours, theirs))
-    np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max(), rtol=1e-5)
+    actual, expected = (keras.ops.convert_to_numpy(model(pixels, training=False)) for model in (ours, theirs))
+    np.testing.assert_allclose(actual, expected, atol=1e-5 * np.abs(expected).max(), rtol=1e-5)
 
 
 def _weighted(model):
@@ -159,6 +159,6 @@ def test_the_smallest_image_of_networks_built_here_is_the_limit(name):
         getattr(importlib.import_module(module), function)(record.limits[0] - 1)
 
 
-def test_the_catalog_needs_no_keras():
+def test_the_catalog_loads_no_keras():
     code = "import sys, crossroads.networks.catalog; sys.exit('keras' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,4 +1,4 @@
-"""From words to a backbone with its weights, cut where it is asked to be."""
+"""Covers building the backbone of a recipe: weights, cuts and digests."""
 
 import keras
 import numpy as np
@@ -20,11 +20,11 @@ def built(shared_weights):
 
 
 def test_weights_that_end_early_limit_the_cut(built):
-    found = built()
-    assert found.keep.name == "conv_pw_12_relu"
-    assert found.keep.depth == pytest.approx(25 / 27)  # of the whole network, as its cuts are listed
-    assert found.weights == {"from": MOBILENET, "layers": 50, "reach": "conv_pw_12_relu"}
-    (note,) = found.notes
+    mobilenet = built()
+    assert mobilenet.keep.name == "conv_pw_12_relu"
+    assert mobilenet.keep.depth == pytest.approx(25 / 27)  # of the whole network, as its cuts are listed
+    assert mobilenet.weights == {"from": MOBILENET, "layers": 50, "reach": "conv_pw_12_relu"}
+    (note,) = mobilenet.notes
     assert (note.code, note.figures["cut"]) == ("weights-end-early", "conv_pw_12_relu")
 
 
@@ -40,9 +40,9 @@ def test_a_cut_after_the_weights_is_refused(built, option, cut):
         built(**{option: cut})
 
 
-def test_an_earlier_cut_is_the_one_of_the_list(built):
-    found = built(cut="0.5", freeze_to="3")
-    assert (found.keep.name, found.freeze.name) == ("conv_dw_7_relu", "conv_dw_2_relu")
+def test_earlier_cuts_are_those_of_the_list(built):
+    mobilenet = built(cut="0.5", freeze_to="3")
+    assert (mobilenet.keep.name, mobilenet.freeze.name) == ("conv_dw_7_relu", "conv_dw_2_relu")
 
 
 def test_the_digest_depends_on_the_seed_of_the_initial_weights():
@@ -59,6 +59,6 @@ def test_the_function_digest_depends_on_the_layers_too():
         x = keras.layers.Conv2D(4, 3, strides=strides, activation=activation, kernel_initializer="ones", name="conv")(images)
         return keras.Model(images, x, name="net")
 
-    one, other = (build(choose(net(*how)), 16, weights="own") for how in (("relu", 1), ("gelu", 2)))
-    assert one.digest == other.digest
-    assert one.function != other.function
+    first, second = (build(choose(net(*how)), 16, weights="own") for how in (("relu", 1), ("gelu", 2)))
+    assert first.digest == second.digest
+    assert first.function != second.function

@@ -1,4 +1,4 @@
-"""What every backbone of the catalog must do, from its record to the graph that predicts."""
+"""Covers what every backbone of the catalog must do: build, cut, save, load and convert."""
 
 import gc
 import zipfile
@@ -16,14 +16,14 @@ from crossroads.networks.export import to_openvino
 from crossroads.networks.network import Parts, seeded
 
 LIGHT = {"small-cnn", "quiz-cnn", "alexnet", "squeezenet", "squeezenet-torchvision", "mobilenet", "mobilenet-v3-small"}
-"""In the ordinary run; `make test-real` has all."""
+"""Backbones of the ordinary run. `make test-real` runs all."""
 
 EXPORTED = {"small-cnn", "quiz-cnn", "alexnet", "squeezenet", "mobilenet-v3-small"}
-"""Those that are converted in the ordinary run: all kinds of layers that are not Keras' usual ones."""
+"""Backbones that the ordinary run converts. They contain all unusual kinds of layers."""
 
 
 CORE = {"small-cnn", "quiz-cnn", "alexnet"}
-"""Those that also run on JAX, which compiles each operation for each shape: a deep network takes half a minute."""
+"""Backbones that also run on JAX, which compiles each operation for each shape: a deep network takes half a minute."""
 
 
 def marked(names, core=frozenset()):
@@ -34,20 +34,20 @@ def marked(names, core=frozenset()):
 
 
 def run(model, values):
-    """Layer by layer: compiling a graph for two images takes longer."""
+    """Runs a model layer by layer, because compiling a graph for two images takes longer."""
     return keras.ops.convert_to_numpy(model(values, training=False))
 
 
 @dataclass
 class Whole:
-    """A backbone with random weights, at its smallest size, and all of it from uint8 images to features."""
+    """A backbone with random weights at its smallest size, and the model from uint8 images to its features."""
 
     parts: Parts
     model: keras.Model
     images: np.ndarray
 
     def floats(self):
-        """What the backbone takes, for these images."""
+        """Returns the input of the backbone for these images."""
         x = self.images.astype("float32")
         for layer in self.parts.preprocessing:
             x = layer(x)
@@ -59,7 +59,7 @@ class Whole:
 
 @pytest.fixture(scope="module")
 def built(request):
-    """The last one is kept: parameters of a module come one after the other."""
+    """Builds the backbone once for all tests, because pytest runs the tests of one parameter of a module in a row."""
     record = request.param
     size = record.limits[0]
     with seeded(0):
@@ -77,19 +77,19 @@ def built(request):
 each = pytest.mark.parametrize("built", marked(LIGHT, CORE), indirect=True)
 
 
-def close(found, expected, tolerance):
-    assert found.shape == expected.shape
+def assert_close(actual, expected, tolerance):
+    assert actual.shape == expected.shape
     assert np.isfinite(expected).all()
-    assert difference(found, expected) <= tolerance
+    assert difference(actual, expected) <= tolerance
 
 
-def difference(found, expected):
-    """Largest difference, relative to the largest value."""
-    return float(np.abs(found - expected).max() / max(np.abs(expected).max(), 1e-6))
+def difference(actual, expected):
+    """Returns the largest difference relative to the largest value."""
+    return float(np.abs(actual - expected).max() / max(np.abs(expected).max(), 1e-6))
 
 
 @each
-def test_it_builds_with_one_input_and_one_output(built):
+def test_a_backbone_has_one_input_and_one_output(built):
     size = built.images.shape[1]
     assert built.parts.backbone.input_shape == (None, size, size, 3)
     assert len(built.parts.backbone.output_shape) in (2, 4)
@@ -97,7 +97,7 @@ def test_it_builds_with_one_input_and_one_output(built):
 
 
 @each
-def test_features_differ_from_image_to_image(built):
+def test_features_differ_between_images(built):
     first, second = built.features()
     assert np.isfinite(first).all()
     assert not np.array_equal(first, second)
@@ -105,12 +105,12 @@ def test_features_differ_from_image_to_image(built):
 
 @each
 def test_cuts_compose_exactly(built):
-    found = cuts(built.parts.backbone)
-    assert found
-    assert found[-1].shape == built.parts.backbone.output_shape[1:]
+    all_cuts = cuts(built.parts.backbone)
+    assert all_cuts
+    assert all_cuts[-1].shape == built.parts.backbone.output_shape[1:]
     floats = built.floats()
     whole = run(built.parts.backbone, floats)
-    for cut in {found[0], found[len(found) // 2]} - {found[-1]}:
+    for cut in {all_cuts[0], all_cuts[len(all_cuts) // 2]} - {all_cuts[-1]}:
         below, above = until(built.parts.backbone, cut), after(built.parts.backbone, cut)
         features = run(below, floats)
         assert features.shape[1:] == cut.shape
@@ -118,26 +118,26 @@ def test_cuts_compose_exactly(built):
 
 
 @each
-def test_it_saves_and_loads_in_safe_mode(built, tmp_path):
+def test_a_backbone_saves_and_loads_in_safe_mode(built, tmp_path):
     built.model.save(tmp_path / "model.keras")
     with zipfile.ZipFile(tmp_path / "model.keras") as file:
         assert b'"crossroads' not in file.read("config.json")  # so it also loads where Crossroads is not installed
     loaded = keras.saving.load_model(tmp_path / "model.keras", safe_mode=True)
-    close(run(loaded, built.images), built.features(), 1e-6)
+    assert_close(run(loaded, built.images), built.features(), 1e-6)
 
 
 @pytest.mark.parametrize("built", marked(EXPORTED), indirect=True)
 def test_the_inference_graph_agrees(built, tmp_path):
     to_openvino(built.model, tmp_path / "graph.xml")
     graph = Graph(tmp_path / "graph.xml")
-    found, expected = graph(built.images), built.features()
-    if difference(found, expected) > 1e-3 and difference(rounded_otherwise(built), expected) > 1e-3:
-        pytest.skip("its random weights amplify rounding so far that Keras does not agree with itself")
-    close(found, expected, 1e-3)
+    actual, expected = graph(built.images), built.features()
+    if difference(actual, expected) > 1e-3 and difference(with_rounding_errors(built), expected) > 1e-3:
+        pytest.skip("random weights amplify rounding errors so much that Keras does not agree with itself")
+    assert_close(actual, expected, 1e-3)
 
 
-def rounded_otherwise(built):
-    """What Keras computes where each weight is as much as its rounding error off."""
+def with_rounding_errors(built):
+    """Returns the features that Keras computes after each weight has changed by about its rounding error."""
     rng, before = np.random.default_rng(0), built.model.get_weights()
     try:
         built.model.set_weights([(w * (1 + 6e-8 * rng.standard_normal(w.shape))).astype(w.dtype) for w in before])

@@ -1,4 +1,4 @@
-"""Cuts against brute force on random graphs, and on graphs as keras.applications has them."""
+"""Covers cuts: against brute force on random graphs, and on the graphs of `keras.applications`."""
 
 import functools
 
@@ -34,7 +34,7 @@ def assert_composes(model, cut):
 
 
 def stacked():
-    """Padding, convolution, normalisation, activation, pooling; twice, then a dense layer."""
+    """Returns a model without branches: convolutions with normalisation, activation and padding, then pooling and a dense layer."""
     images = keras.Input((9, 9, 3))
     x = layers.Rescaling(1 / 127.5, -1, name="rescale")(images)
     x = layers.Conv2D(4, 3, name="conv1")(x)
@@ -50,7 +50,7 @@ def stacked():
 
 
 def residual():
-    """Two residual blocks; the sum of the second is an operation, not a layer."""
+    """Returns two residual blocks. The sum of the second one is an operation, not a layer."""
     images = keras.Input((8, 8, 3))
     x = layers.Conv2D(4, 3, padding="same", name="stem")(images)
     y = layers.Conv2D(4, 3, padding="same", name="inner")(layers.ReLU(name="inner_relu")(x))
@@ -61,37 +61,37 @@ def residual():
     return keras.Model(images, layers.Conv2D(2, 1, name="last")(x), name="residual")
 
 
-# What is a cut
+# Places of cuts
 
 
-def test_a_run_of_layers_counts_once_and_ends_where_features_do():
+def test_a_run_of_layers_has_one_cut_at_its_activation():
     names = [cut.name for cut in cuts(stacked())]
     assert names == ["relu1", "relu2", "relu3"]
 
 
-def test_a_cut_says_what_is_below_it():
+def test_a_cut_describes_the_part_below_it():
     model = stacked()
-    found = cuts(model)
-    assert [cut.index for cut in found] == [0, 1, 2]
-    assert [cut.depth for cut in found] == pytest.approx([1 / 3, 2 / 3, 1])
-    assert [cut.shape for cut in found] == [(7, 7, 4), (4, 4, 4), (5,)]
-    assert [(cut.channels, cut.side) for cut in found] == [(4, 7), (4, 4), (5, None)]
+    all_cuts = cuts(model)
+    assert [cut.index for cut in all_cuts] == [0, 1, 2]
+    assert [cut.depth for cut in all_cuts] == pytest.approx([1 / 3, 2 / 3, 1])
+    assert [cut.shape for cut in all_cuts] == [(7, 7, 4), (4, 4, 4), (5,)]
+    assert [(cut.channels, cut.side) for cut in all_cuts] == [(4, 7), (4, 4), (5, None)]
     costs = np.cumsum([49 * 27 * 4, 16 * 9 * 4, 4 * 5])
-    assert [cut.multiply_adds for cut in found] == costs.tolist()
-    assert [cut.parameters for cut in found] == np.cumsum([27 * 4 + 4 + 16, 9 * 4 + 4, 4 * 5 + 5]).tolist()
-    assert (found[-1].multiply_adds, found[-1].parameters) == (multiply_adds(model), model.count_params())
+    assert [cut.multiply_adds for cut in all_cuts] == costs.tolist()
+    assert [cut.parameters for cut in all_cuts] == np.cumsum([27 * 4 + 4 + 16, 9 * 4 + 4, 4 * 5 + 5]).tolist()
+    assert (all_cuts[-1].multiply_adds, all_cuts[-1].parameters) == (multiply_adds(model), model.count_params())
 
 
-def test_a_branch_is_one_step_and_a_gate_without_kernels_is_no_branch():
+def test_a_branch_with_kernels_is_one_step_and_a_gate_is_none():
     model = residual()
-    found = cuts(model)
-    assert [cut.name for cut in found] == ["stem", "sum", "multiply", "last"]
-    assert [cut.depth for cut in found] == pytest.approx([1 / 4, 2 / 4, 3 / 4, 1])
-    for cut in found:
+    all_cuts = cuts(model)
+    assert [cut.name for cut in all_cuts] == ["stem", "sum", "multiply", "last"]
+    assert [cut.depth for cut in all_cuts] == pytest.approx([1 / 4, 2 / 4, 3 / 4, 1])
+    for cut in all_cuts:
         assert_composes(model, cut)
 
 
-def test_a_layer_with_weights_on_both_sides_allows_no_cut_between():
+def test_there_is_no_cut_between_two_calls_of_a_layer_with_weights():
     shared = layers.Conv2D(3, 1, name="shared")
     images = keras.Input((4, 4, 3))
     x = layers.ReLU(name="between")(shared(images))
@@ -105,7 +105,7 @@ def test_a_layer_with_weights_on_both_sides_allows_no_cut_between():
     assert_composes(model, cuts(model)[0])
 
 
-def test_a_layer_without_weights_called_twice_is_a_cut_where_it_is_called_last():
+def test_a_layer_without_weights_is_a_cut_at_its_last_call():
     relu = layers.ReLU(name="relu")
     images = keras.Input((4, 4, 3))
     x = relu(layers.Conv2D(3, 1, name="one")(images))
@@ -116,7 +116,7 @@ def test_a_layer_without_weights_called_twice_is_a_cut_where_it_is_called_last()
         assert_composes(model, cut)
 
 
-def test_a_layer_with_two_outputs_is_no_cut():
+def test_a_layer_with_two_outputs_is_not_a_cut():
     images = keras.Input((4, 4, 4))
     one, two = ops.split(layers.Conv2D(4, 1, name="conv")(images), 2, axis=-1)
     x = layers.Concatenate(name="both")([layers.Conv2D(2, 1, name="left")(one), layers.Conv2D(2, 1, name="right")(two)])
@@ -146,19 +146,19 @@ def test_a_model_with_a_list_of_one_input_has_cuts():
     np.testing.assert_array_equal(run(upper, run(lower, images)), run(model, [images]))
 
 
-def test_a_nested_model_is_one_layer_and_a_wrapper_is_none():
+def test_a_nested_model_is_one_layer_unless_it_is_the_only_one():
     inner = stacked()
     wrapper = keras.Sequential([keras.Input((9, 9, 3)), inner])
     assert [cut.name for cut in cuts(wrapper)] == [cut.name for cut in cuts(inner)]
     assert_composes(wrapper, cuts(wrapper)[1])
-    beside = keras.Sequential([keras.Input((9, 9, 3)), inner, layers.Dense(2, name="head")])
-    assert [cut.name for cut in cuts(beside)] == ["stacked", "head"]
-    assert cuts(beside)[0].multiply_adds == multiply_adds(inner)
-    assert cuts(beside)[0].activations == cuts(inner)[-1].activations
-    assert_composes(beside, cuts(beside)[0])
+    with_head = keras.Sequential([keras.Input((9, 9, 3)), inner, layers.Dense(2, name="head")])
+    assert [cut.name for cut in cuts(with_head)] == ["stacked", "head"]
+    assert cuts(with_head)[0].multiply_adds == multiply_adds(inner)
+    assert cuts(with_head)[0].activations == cuts(inner)[-1].activations
+    assert_composes(with_head, cuts(with_head)[0])
 
 
-def test_a_wrapper_gives_a_model_of_any_size_its_size():
+def test_a_nested_model_of_any_size_gets_the_size_of_the_outer_one():
     anything = keras.Sequential(
         [keras.Input((None, None, 3)), layers.Conv2D(2, 3, name="a"), layers.Conv2D(4, 3, name="b")], name="any"
     )
@@ -188,7 +188,7 @@ def test_names_do_not_depend_on_what_was_built_before():
     assert_composes(second, find(second, "conv2d_1"))
 
 
-def test_a_sequential_that_grows_is_looked_at_again():
+def test_the_cuts_of_a_sequential_follow_added_layers():
     model = keras.Sequential([keras.Input((6, 6, 3)), layers.Conv2D(2, 3, name="a")])
     assert len(cuts(model)) == 1
     model.add(layers.Conv2D(2, 3, name="b"))
@@ -228,7 +228,7 @@ def test_costs_need_a_size():
 
 
 LAYERS = st.lists(
-    # Mostly on the newest tensors, so that there are articulation points at all.
+    # Most layers use the newest tensors. Otherwise articulation points would be rare.
     st.tuples(st.sampled_from(["dense", "relu", "add"]), st.sampled_from([1, 1, 2, 99]), st.sampled_from([1, 2, 3, 99])),
     min_size=1,
     max_size=9,
@@ -236,10 +236,10 @@ LAYERS = st.lists(
 
 
 def random_model(kinds):
-    """Layers on vectors of length 2: dense ones, activations and sums, of the tensors so many places back."""
+    """Returns dense layers, activations and sums of vectors of length 2. Numbers say how many tensors back each input is."""
     tensors = [keras.Input((2,))]
-    for number, (kind, one, other) in enumerate(kinds):
-        x, y = (tensors[max(0, len(tensors) - back)] for back in (one, other))
+    for number, (kind, *steps_back) in enumerate(kinds):
+        x, y = (tensors[max(0, len(tensors) - back)] for back in steps_back)
         if kind == "add" and x is not y:
             tensors.append(layers.Add(name=f"layer{number}")([x, y]))
         elif kind == "dense":
@@ -251,7 +251,7 @@ def random_model(kinds):
 
 @settings(max_examples=40, deadline=None)
 @given(kinds=LAYERS)
-def test_crossings_are_the_layers_that_every_path_takes(kinds):
+def test_crossings_are_the_layers_on_every_path(kinds):
     graph = graph_of(random_model(kinds))
 
     def reaches_the_end_without(name):
@@ -281,7 +281,7 @@ def test_every_cut_composes(kinds, data):
 # Parts
 
 
-def test_parts_share_layers_and_weights_and_lie_side_by_side():
+def test_parts_compose_and_together_have_each_weight_once():
     model = residual()
     first, second = cuts(model)[0], cuts(model)[2]
     parts = until(model, first), between(model, first, second), after(model, second)
@@ -295,7 +295,7 @@ def test_parts_share_layers_and_weights_and_lie_side_by_side():
     assert sum(map(len, ids)) == len(model.weights)
 
 
-def test_after_the_last_cut_nothing_is_left():
+def test_the_part_after_the_last_cut_is_the_identity():
     model = stacked()
     rest = after(model, cuts(model)[-1])
     features = values(rest)
@@ -315,19 +315,19 @@ def test_cuts_in_wrong_order_and_of_another_network_are_refused():
 
 
 @pytest.mark.parametrize("part", ["until", "after", "between", "end"])
-def test_parts_save_and_load_in_safe_mode_with_names_of_their_own(part, tmp_path):
+def test_parts_save_and_load_in_safe_mode(part, tmp_path):
     model = residual()
     first, second = cuts(model)[:2]
-    made = {
+    model_part = {
         "until": lambda: until(model, second),
         "after": lambda: after(model, first),
         "between": lambda: between(model, first, second),
         "end": lambda: after(model, cuts(model)[-1]),
     }[part]()
-    made.save(tmp_path / "part.keras")
+    model_part.save(tmp_path / "part.keras")
     again = keras.saving.load_model(tmp_path / "part.keras", safe_mode=True)
-    np.testing.assert_array_equal(run(again, values(made)), run(made, values(made)))
-    assert "CLONE" not in str(made.get_config())
+    np.testing.assert_array_equal(run(again, values(model_part)), run(model_part, values(model_part)))
+    assert "CLONE" not in str(model_part.get_config())
 
 
 def test_a_part_can_be_cut_again():
@@ -341,7 +341,7 @@ def test_a_part_can_be_cut_again():
 
 
 @pytest.mark.parametrize("cut", ["relu2", 1, "1", -2, "-2", 0.6, "0.6", 2 / 3])
-def test_a_cut_is_found_by_name_place_or_depth(cut):
+def test_a_cut_is_found_by_name_index_or_depth(cut):
     assert find(stacked(), cut).name == "relu2"
 
 
@@ -351,7 +351,7 @@ def test_the_deeper_of_two_equally_near_cuts_is_taken():
     assert find(stacked(), 1e-9).name == "relu1"
 
 
-def test_a_layer_within_a_run_is_a_cut_without_a_place():
+def test_a_layer_within_a_run_is_a_cut_without_an_index():
     model = stacked()
     for name in ("conv1", "norm1", "pad", "average", "dense"):
         cut = find(model, name)
@@ -375,7 +375,7 @@ def test_a_layer_within_a_run_is_a_cut_without_a_place():
         (None, "invalid-cut", ""),
     ],
 )
-def test_an_invalid_cut_is_refused_with_the_nearest_or_the_range(cut, code, hint):
+def test_an_invalid_cut_is_refused_with_a_hint(cut, code, hint):
     with refused(code, BackboneError) as caught:
         find(stacked(), cut)
     assert str(cut) in caught.value.received
@@ -413,7 +413,7 @@ def test_multiply_adds_are_counted_as_papers_do(layer, shape, expected):
     assert multiply_adds(keras.Model(inputs, layer(inputs))) == expected
 
 
-def test_attention_costs_its_projections_and_its_products():
+def test_the_cost_of_attention_is_its_projections_and_products():
     inputs = keras.Input((7, 6))
     attention = layers.MultiHeadAttention(2, 3)(inputs, inputs)
     assert multiply_adds(keras.Model(inputs, attention)) == 4 * 7 * 6 * 6 + 2 * (2 * 7 * 7 * 3)
@@ -421,7 +421,7 @@ def test_attention_costs_its_projections_and_its_products():
     assert multiply_adds(keras.Model(inputs, product)) == 7 * 7 * 6
 
 
-# Graphs as they are
+# Graphs of keras.applications
 
 
 APPLICATIONS = {
@@ -440,21 +440,21 @@ def application(name):
 
 
 @pytest.mark.parametrize("name", APPLICATIONS)
-def test_the_graphs_of_keras_applications_are_cut(name):
+def test_keras_applications_have_the_expected_cuts(name):
     model = application(name)
-    found = cuts(model)
+    all_cuts = cuts(model)
     count, first = APPLICATIONS[name]
-    assert len(found) == count
-    assert [cut.name for cut in found[: len(first)]] == first
-    assert [cut.depth for cut in found] == sorted({cut.depth for cut in found})
-    assert found[-1].depth == 1
-    assert found[-1].parameters == model.count_params()
+    assert len(all_cuts) == count
+    assert [cut.name for cut in all_cuts[: len(first)]] == first
+    assert [cut.depth for cut in all_cuts] == sorted({cut.depth for cut in all_cuts})
+    assert all_cuts[-1].depth == 1
+    assert all_cuts[-1].parameters == model.count_params()
     assert [len(block) for block in blocks(model)].count(0) == 0
     assert sum(map(len, blocks(model))) == sum(bool(layer.weights) for layer in model.layers)
 
 
 @pytest.mark.parametrize("name", ["MobileNet", "ResNet50"])
-def test_the_graphs_of_keras_applications_compose(name):
+def test_parts_of_keras_applications_compose(name):
     model = application(name)
     images = values(model, n=1)
     expected = run(model, images)
@@ -465,7 +465,7 @@ def test_the_graphs_of_keras_applications_compose(name):
 
 @pytest.mark.parametrize("name", ["MobileNet", "ResNet50"])
 def test_published_multiply_adds_are_met(name):
-    """At 224 px: Howard et al. 2017 give 569e6 for MobileNet and He et al. 2016 3.8e9 for ResNet50, each with a head of 1 to 2e6.
+    """Published at 224 px: 569e6 for MobileNet (Howard et al. 2017), 3.8e9 for ResNet50 (He et al. 2016), with heads of 1 to 2e6.
 
     224 / 32 = 7, so at 32 px all maps are 49 times smaller.
     """
@@ -473,6 +473,6 @@ def test_published_multiply_adds_are_met(name):
     assert multiply_adds(application(name)) * 49 == pytest.approx(published[name], rel=0.01)
 
 
-def test_the_cuts_of_the_small_network_are_called_the_same_whenever_it_is_built():
+def test_the_cuts_of_the_small_network_have_the_same_names_each_time():
     first, second = ([cut.name for cut in cuts(backbone("small-cnn").build(96).backbone)] for _ in range(2))
     assert first == second

@@ -1,4 +1,4 @@
-"""Digests that say what a model computes, and the process in which graphs are made on other backends."""
+"""Covers the conversion to inference graphs, the child process for other backends, and digests of what a model computes."""
 
 from types import SimpleNamespace
 
@@ -22,7 +22,7 @@ def filled(model):
 
 
 def activated(activation):
-    """The name of a layer is also a word among settings."""
+    """Returns a model with a layer whose name is also the value of a setting."""
     images = keras.Input((4, 4, 3))
     return filled(keras.Model(images, layers.Activation(activation, name=activation)(layers.Conv2D(2, 1)(images))))
 
@@ -36,17 +36,17 @@ def nested(activation="relu", *, swapped=False):
     return filled(keras.Model(images, layers.TimeDistributed(layers.Dense(2))(outer(images))))
 
 
-def test_another_activation_another_digest():
+def test_the_digest_depends_on_activations():
     digests = [function_digest(activated(activation)) for activation in ("relu", "tanh", "relu6")]
     assert len(set(digests)) == 3
     assert function_digest(nested()) != function_digest(nested("relu6"))
 
 
-def test_another_order_of_inputs_another_digest():
+def test_the_digest_depends_on_the_order_of_inputs():
     assert function_digest(nested()) != function_digest(nested(swapped=True))
 
 
-def test_another_precision_another_digest():
+def test_the_digest_depends_on_the_precision():
     def dense(dtype):
         return filled(keras.Sequential([keras.Input((3,)), layers.Dense(2, dtype=dtype)]))
 
@@ -58,7 +58,7 @@ def mobilenet():
 
 
 @pytest.mark.parametrize("build", [nested, mobilenet])
-def test_built_twice_in_one_process_the_digest_is_the_same(build):
+def test_the_digest_is_the_same_after_building_twice(build):
     assert function_digest(build()) == function_digest(build())
 
 
@@ -68,16 +68,16 @@ def probabilities(make):
     return keras.Model(images, layers.Dense(3, activation="softmax")(x), name="net")
 
 
-ON_TENSORFLOW = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="others export in a process of their own")
+ON_TENSORFLOW = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="other backends export in a child process")
 
 
 @ON_TENSORFLOW
 @pytest.mark.parametrize("activation", ["silu", "mish", "relu"])
-def test_a_graph_has_the_input_and_the_output_of_its_model_and_no_other(activation):
-    found = converted(probabilities(lambda x: layers.Conv2D(4, 3, activation=activation)(x)))
-    ends = [(end.get_element_type().get_type_name(), str(end.partial_shape)) for end in (*found.inputs, *found.outputs)]
+def test_a_graph_has_only_the_input_and_the_output_of_its_model(activation):
+    graph = converted(probabilities(lambda x: layers.Conv2D(4, 3, activation=activation)(x)))
+    ends = [(end.get_element_type().get_type_name(), str(end.partial_shape)) for end in (*graph.inputs, *graph.outputs)]
     assert ends == [("u8", "[?,8,8,3]"), ("f32", "[?,3]")]
-    assert found.inputs[0].get_names() == {"images"}
+    assert graph.inputs[0].get_names() == {"images"}
 
 
 @ON_TENSORFLOW
@@ -104,11 +104,11 @@ def looked_up(x):
 @ON_TENSORFLOW
 def test_a_graph_with_other_ends_than_its_model_is_refused():
     model = probabilities(lambda x: x)
-    found, (output,) = converted(model), model.outputs
-    _require_same_ends(found, model)
+    graph, (output,) = converted(model), model.outputs
+    _require_same_ends(graph, model)
     for outputs in ([output, output], [keras.KerasTensor((None, 4))], [keras.KerasTensor((None, 3), "float16")]):
         with refused("graph-ends-differ", ArtifactError):
-            _require_same_ends(found, SimpleNamespace(inputs=model.inputs, outputs=outputs))
+            _require_same_ends(graph, SimpleNamespace(inputs=model.inputs, outputs=outputs))
 
 
 @ON_TENSORFLOW
@@ -121,7 +121,7 @@ def test_patches_of_openvino_are_undone_after_a_conversion():
     assert "exec" not in vars(utils)
 
 
-@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="one process is enough")
+@ON_TENSORFLOW
 def test_the_child_process_imports_nothing_from_the_current_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for named in ("keras", "openvino"):

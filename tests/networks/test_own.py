@@ -1,4 +1,4 @@
-"""Networks of the user's own: objects, files and functions, and what is refused."""
+"""Covers custom networks: objects, files and functions, and their errors."""
 
 import json
 import subprocess
@@ -29,7 +29,7 @@ def pixels(size, n=2):
 
 
 def quiz(size=16, head=True):
-    """The notes' first network, as a user writes it."""
+    """Returns a small network as a user writes it."""
     model = keras.Sequential(
         [
             keras.Input((size, size, 3)),
@@ -64,13 +64,13 @@ def test_the_head_of_a_sequential_is_removed_with_a_note():
     assert {id(w) for w in own.parts.backbone.weights} < {id(w) for w in model.weights}
 
 
-def test_the_default_size_is_that_of_the_model():
+def test_the_default_size_is_the_size_of_the_model():
     assert own_backbone(quiz(), None).size == 16
     with refused("image-size-not-supported", BackboneError, field="image_size", received="32 px", hint="use image_size 16"):
         own_backbone(quiz(), 32)
 
 
-def test_a_model_of_any_size_is_built_at_the_one_asked_for():
+def test_a_model_of_any_size_is_built_at_the_given_size():
     model = keras.Sequential([keras.Input((None, None, 3)), layers.Conv2D(2, 3, name="a"), layers.Conv2D(4, 3, name="b")])
     own = own_backbone(model, 12)
     assert own.parts.backbone.input_shape == (None, 12, 12, 3)
@@ -79,7 +79,7 @@ def test_a_model_of_any_size_is_built_at_the_one_asked_for():
     assert own_backbone(model, None).size is None
 
 
-def test_a_sequential_without_an_input_is_given_one():
+def test_a_sequential_without_an_input_gets_one():
     model = keras.Sequential(
         [layers.Conv2D(2, 3, name="a"), layers.Flatten(), layers.Dense(3, activation="softmax", name="scores")]
     )
@@ -92,7 +92,7 @@ def test_a_sequential_without_an_input_is_given_one():
         own_backbone(narrow, 12)
 
 
-def test_nested_models_are_opened_so_that_they_can_be_cut():
+def test_nested_models_are_replaced_by_their_layers():
     images = keras.Input((None, None, 3))
     x = layers.ReLU(name="inner_relu")(layers.BatchNormalization(name="norm")(layers.Conv2D(4, 3, name="inner")(images)))
     base = keras.Model(images, layers.Conv2D(4, 3, name="inner2")(x), name="base")
@@ -107,7 +107,7 @@ def test_nested_models_are_opened_so_that_they_can_be_cut():
     np.testing.assert_array_equal(run(after(backbone, cut), run(until(backbone, cut), pixels(12))), expected)
 
 
-def test_nested_models_whose_layers_share_a_name_stay_closed():
+def test_nested_models_whose_layers_share_a_name_stay_one_layer_each():
     def part(name, channels):
         return keras.Sequential([keras.Input((None, None, channels)), layers.Conv2D(3, 1, name="conv")], name=name)
 
@@ -158,13 +158,13 @@ def test_a_dense_end_without_a_softmax_is_kept_with_a_note():
     assert own_backbone(quiz(head=False), None).notes == ()
 
 
-def test_a_softmax_that_is_no_head_is_kept():
+def test_a_softmax_that_is_not_a_head_is_kept():
     own = own_backbone(ends_with(layers.MaxPooling2D(), layers.Softmax(name="attention")), None)
     assert own.parts.backbone.layers[-1].name == "attention"
     assert own.notes == ()
 
 
-# What is refused
+# Errors
 
 
 def subclassed():
@@ -203,7 +203,7 @@ def one_input(shape, dtype="float32"):
         (lambda: 7, "not-a-network", "int"),
     ],
 )
-def test_a_network_that_cannot_be_a_backbone_is_refused_in_one_line(make, code, received):
+def test_a_network_that_cannot_be_a_backbone_is_refused(make, code, received):
     with refused(code, BackboneError, field="backbone") as caught:
         own_backbone(make(), None)
     assert received in caught.value.received
@@ -222,7 +222,7 @@ def test_a_file_is_read(tmp_path):
     assert own_backbone(str(tmp_path / "quiz.keras"), None).size == 16
 
 
-def test_a_file_that_asks_for_code_is_refused_and_nothing_runs(tmp_path):
+def test_a_file_with_a_lambda_layer_is_refused(tmp_path):
     nested = keras.Sequential([layers.Lambda(lambda x: x, name="halving")], name="inside")
     ends_with(nested).save(tmp_path / "lambda.keras")
     with refused("code-in-network", BackboneError) as caught:
@@ -232,7 +232,7 @@ def test_a_file_that_asks_for_code_is_refused_and_nothing_runs(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "asked",
+    "reference",
     [
         {"module": "os", "class_name": "system"},
         {"module": "subprocess", "class_name": "Popen"},
@@ -240,7 +240,7 @@ def test_a_file_that_asks_for_code_is_refused_and_nothing_runs(tmp_path):
         {"module": "builtins", "class_name": "function", "config": "exec"},
     ],
 )
-def test_a_file_that_names_a_function_of_python_is_refused(tmp_path, asked):
+def test_a_file_that_names_a_python_function_is_refused(tmp_path, reference):
     quiz().save(tmp_path / "quiz.keras")
     marker = tmp_path / "ran"
     with zipfile.ZipFile(tmp_path / "quiz.keras") as good, zipfile.ZipFile(tmp_path / "bad.keras", "w") as bad:
@@ -248,7 +248,7 @@ def test_a_file_that_names_a_function_of_python_is_refused(tmp_path, asked):
             content = good.read(name)
             if name == "config.json":
                 config = json.loads(content)
-                config["config"]["layers"][2] |= {"config": {"command": f"touch {marker}"}, "registered_name": None, **asked}
+                config["config"]["layers"][2] |= {"config": {"command": f"touch {marker}"}, "registered_name": None, **reference}
                 content = json.dumps(config).encode()
             bad.writestr(name, content)
     with refused("network-file-not-loadable", BackboneError):
@@ -272,7 +272,7 @@ def test_broken_and_missing_files_are_refused(tmp_path):
 
 @pytest.fixture
 def module(tmp_path, monkeypatch):
-    """A module in the current folder, by its name."""
+    """Writes a module into the current folder and returns its name."""
 
     def write(code):
         name = f"own_{abs(hash(tmp_path))}"
@@ -286,7 +286,7 @@ def module(tmp_path, monkeypatch):
 MAKES = "keras.Sequential([keras.Input(({size}, {size}, 3)), layers.Conv2D(2, 3, name='conv')], name='made')"
 
 
-def test_a_function_is_given_the_size(module):
+def test_a_function_receives_the_size(module):
     name = module(f"def build(size): return {MAKES.format(size='size')}\ndef tiny(): return {MAKES.format(size=8)}")
     assert own_backbone(f"{name}:build", 24).parts.backbone.input_shape == (None, 24, 24, 3)
     assert own_backbone(f"{name}:tiny", None).size == 8
@@ -296,7 +296,7 @@ def test_a_function_is_given_the_size(module):
         own_backbone(f"{name}:tiny", 24)
 
 
-def test_the_size_of_a_functions_network_is_its_own_unless_the_function_takes_one(module):
+def test_the_size_limits_follow_from_the_function(module):
     name = module(
         f"def tiny(): return {MAKES.format(size=8)}\n"
         f"def any_size(): return {MAKES.format(size='None')}\n"
@@ -309,7 +309,7 @@ def test_the_size_of_a_functions_network_is_its_own_unless_the_function_takes_on
     assert choose(lambda: quiz(20)).record.sizes == (20,)
 
 
-def test_a_missing_module_or_file_is_refused_before_keras_is_loaded(module, tmp_path):
+def test_a_missing_module_or_file_is_refused_without_keras(module, tmp_path):
     module("")
     code = (
         "import sys\nfrom crossroads.networks._named import require_present\n"
@@ -337,7 +337,7 @@ def test_other_parameters_keep_their_defaults(module):
     assert caught.value.received.endswith(":needy(size, width)")
 
 
-def test_a_function_may_return_parts_and_a_name_may_be_a_model(module):
+def test_a_function_may_return_parts_and_a_name_may_refer_to_a_model(module):
     name = module(
         "from crossroads.networks.network import Parts\n"
         f"model = {MAKES.format(size=8)}\n"
@@ -349,7 +349,7 @@ def test_a_function_may_return_parts_and_a_name_may_be_a_model(module):
     assert own_backbone(f"{name}:model", 8).parts.backbone.weights[0] is own.parts.backbone.weights[0]
 
 
-def test_a_function_in_python_is_called():
+def test_a_function_object_is_called():
     assert own_backbone(lambda size: quiz(size), 20).size == 20
 
 

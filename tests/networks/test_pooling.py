@@ -1,4 +1,4 @@
-"""Pooling against NumPy."""
+"""Covers pooling: it computes what NumPy computes, and refuses other shapes and names."""
 
 import keras
 import numpy as np
@@ -18,33 +18,32 @@ def pooled(values, pooling):
     return keras.Model(inputs, pool(inputs, pooling)).predict_on_batch(values)
 
 
-def by_hand(values, regions):
+def expected_pool(values, regions):
     n, height, width, channels = values.shape
-    found = np.empty((n, *regions, channels), np.float32)
+    result = np.empty((n, *regions, channels), np.float32)
     for i, j in np.ndindex(*regions):
-        rows = slice(i * height // regions[0], -(-(i + 1) * height // regions[0]))
-        columns = slice(j * width // regions[1], -(-(j + 1) * width // regions[1]))
-        found[:, i, j] = values[:, rows, columns].mean(axis=(1, 2))
-    return found.reshape(n, -1)
+        vertical = slice(i * height // regions[0], -(-(i + 1) * height // regions[0]))
+        horizontal = slice(j * width // regions[1], -(-(j + 1) * width // regions[1]))
+        result[:, i, j] = values[:, vertical, horizontal].mean(axis=(1, 2))
+    return result.reshape(n, -1)
 
 
 @settings(max_examples=15, deadline=None)
 @given(height=st.integers(1, 9), width=st.integers(1, 9), grid=st.sampled_from([1, 2, 3, 4]))
-def test_every_region_of_a_grid_is_pooled_and_the_grid_covers_the_map(height, width, grid):
+def test_every_region_of_the_grid_is_averaged(height, width, grid):
     values = np.random.default_rng(0).standard_normal((2, height, width, 3)).astype(np.float32)
-    expected = by_hand(values, (min(grid, height), min(grid, width)))
-    found = pooled(values, "average" if grid == 1 else f"average-{grid}")
-    np.testing.assert_allclose(found, expected, atol=1e-5)
+    expected = expected_pool(values, (min(grid, height), min(grid, width)))
+    np.testing.assert_allclose(pooled(values, "average" if grid == 1 else f"average-{grid}"), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("pooling", POOLINGS)
-def test_a_vector_stays_as_it_is(pooling):
+def test_a_vector_is_returned_unchanged(pooling):
     vector = keras.Input((3,))
     assert pool(vector, pooling) is vector
 
 
 @pytest.mark.parametrize("pooling", POOLINGS)
-def test_it_saves_and_loads_in_safe_mode(pooling, tmp_path):
+def test_pooling_saves_and_loads_in_safe_mode(pooling, tmp_path):
     inputs = keras.Input((5, 7, 2))
     model = keras.Model(inputs, pool(inputs, pooling))
     model.save(tmp_path / "model.keras")

@@ -1,3 +1,5 @@
+"""Covers preprocessing: each kind computes what Keras, torchvision or its description says."""
+
 import keras
 import numpy as np
 import pytest
@@ -21,12 +23,12 @@ def preprocess(kind, pixels=PIXELS):
 
 @pytest.mark.core
 @pytest.mark.parametrize("kind", MODULES)
-def test_it_is_what_keras_does(kind):
+def test_kinds_of_keras_compute_what_keras_computes(kind):
     expected = getattr(keras.applications, MODULES[kind]).preprocess_input(PIXELS.copy())
     np.testing.assert_allclose(preprocess(kind), expected, atol=1e-4)
 
 
-def test_torchvisions_constants():
+def test_the_torch_kind_uses_the_constants_of_torchvision():
     expected = (PIXELS / 255 - (0.485, 0.456, 0.406)) / (0.229, 0.224, 0.225)
     np.testing.assert_allclose(preprocess("torch"), expected, atol=1e-5)
 
@@ -39,12 +41,12 @@ def test_torchvisions_constants():
         ("each", (PIXELS - PIXELS.mean(axis=(1, 2, 3), keepdims=True)) / PIXELS.std(axis=(1, 2, 3), keepdims=True)),
     ],
 )
-def test_the_others_are_what_their_words_say(kind, expected):
+def test_other_kinds_compute_what_their_description_says(kind, expected):
     np.testing.assert_allclose(preprocess(kind), expected, atol=2e-2 if kind == "each" else 1e-4)
 
 
 @pytest.mark.core
-def test_every_kind_has_words_and_layers_without_weights():
+def test_no_kind_has_weights():
     for kind in PREPROCESSINGS:
         assert not any(layer.weights for layer in layers_of(kind))
 
@@ -56,7 +58,7 @@ def test_an_unknown_kind_gets_the_nearest_as_a_hint():
 
 
 @pytest.mark.parametrize("record", [record for record in CATALOG if record.application], ids=lambda record: record.name)
-def test_each_record_of_keras_names_the_preprocessing_of_its_module(record):
+def test_each_keras_backbone_has_the_preprocessing_of_its_module(record):
     module = getattr(keras.applications, record.application).__module__.rpartition(".")[2]
     expected = getattr(keras.applications, module).preprocess_input(PIXELS.copy())
     np.testing.assert_allclose(preprocess(record.scaling), expected, atol=1e-4)

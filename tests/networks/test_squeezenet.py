@@ -1,3 +1,5 @@
+"""Covers SqueezeNet: shapes of its weight file, and the pooling of Caffe and of torchvision."""
+
 from pathlib import Path
 
 import h5py
@@ -11,27 +13,25 @@ from crossroads.networks.catalog import backbone
 FILE = Path(__file__).parents[3] / "shared" / "weights" / "squeezenet_weights_tf_dim_ordering_tf_kernels_notop.h5"
 
 
-@pytest.mark.skipif(not FILE.exists(), reason=f"{FILE.name} is not here")
-def test_its_layers_and_shapes_are_those_of_the_weight_file():
+@pytest.mark.skipif(not FILE.exists(), reason=f"needs {FILE.name}")
+def test_layers_and_shapes_are_those_of_the_weight_file():
     model = backbone("squeezenet").build(227).backbone
     with h5py.File(FILE) as file:
         names = [name.decode() if isinstance(name, bytes) else name for name in file.attrs["layer_names"]]
         shapes = {
             name.replace("/", "_"): [file[name][weight].shape for weight in file[name].attrs["weight_names"]] for name in names[1:]
         }
-    found = {layer.name: [tuple(weight.shape) for weight in layer.weights] for layer in model.layers[1:]}
-    assert found == shapes
-    assert [layer.name for layer in model.layers if layer.weights] == [name for name in found if found[name]]
+    assert {layer.name: [tuple(weight.shape) for weight in layer.weights] for layer in model.layers[1:]} == shapes
 
 
 @pytest.mark.core
-def test_maps_have_caffes_sides():
+def test_maps_have_the_sides_of_caffe():
     model = backbone("squeezenet").build(227).backbone
     assert [model.get_layer(name).output.shape[1] for name in ("conv1", "pool1", "pool3", "pool5")] == [113, 56, 27, 13]
 
 
 def pooled(x):
-    """PyTorch's ``MaxPool2d(3, 2, ceil_mode=True)`` of (h, w, c): the last window may stick out."""
+    """Returns PyTorch's ``MaxPool2d(3, 2, ceil_mode=True)`` of (h, w, c). The last window may extend past the edge."""
     side = x.shape[0]
     out = -(-(side - 3) // 2) + 1
     padded = np.pad(x, ((0, 3), (0, 3), (0, 0)), constant_values=-np.inf)
@@ -40,7 +40,7 @@ def pooled(x):
 
 @pytest.mark.core
 @pytest.mark.parametrize("size", [63, 65, 67, 69])
-def test_torchvisions_pooling_sticks_out(size):
+def test_torchvision_pooling_extends_past_the_edge(size):
     model = backbone("squeezenet-torchvision").build(size).backbone
     rng = np.random.default_rng(0)
     for name in ("pool1", "pool3", "pool5"):
@@ -50,7 +50,7 @@ def test_torchvisions_pooling_sticks_out(size):
 
 
 @pytest.mark.core
-def test_torchvisions_weights_come_in_the_same_order():
+def test_both_versions_have_their_weights_in_the_same_order():
     shapes = [
         [tuple(w.shape) for w in backbone(name).build(64).backbone.weights] for name in ("squeezenet", "squeezenet-torchvision")
     ]
