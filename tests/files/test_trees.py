@@ -148,9 +148,9 @@ def test_links_among_folders_do_not_loop(tmp_path: Path) -> None:
 
 def test_folders_that_link_to_each_other_are_listed_once_each(tmp_path: Path) -> None:
     folder = make_folder(tmp_path / "f", {f"{i}/1.txt": b"1" for i in range(12)})
-    for one in range(12):
-        for other in range(12):
-            (folder / str(one) / f"to{other}").symlink_to(folder / str(other))
+    for source in range(12):
+        for target in range(12):
+            (folder / str(source) / f"to{target}").symlink_to(folder / str(target))
     tree = Folder(folder)
     assert tree.names() == [f"{i}/1.txt" for i in range(12)]
     assert len(tree.repeats()) == 144
@@ -178,7 +178,7 @@ def test_a_class_folder_linked_into_test_is_noted_and_read_once(tmp_path: Path) 
     assert note.figures == {"links": 1, "example": "test/a"}
 
 
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
 def test_pipes_and_devices_are_refused_at_once(tmp_path: Path) -> None:
     folder = make_folder(tmp_path / "f", {"1.png": b"1", "list.csv": b"path,label\npipe.png,a\nzero.png,b\n/dev/zero,c\n1.png,a\n"})
     os.mkfifo(folder / "pipe.png")
@@ -253,7 +253,7 @@ def test_tar_member_names_that_are_not_utf8_are_escaped(tmp_path: Path) -> None:
     assert tree.read("caf\\xe9/1.png") == b"1"
 
 
-def test_a_folder_gives_no_file_outside(tmp_path: Path) -> None:
+def test_a_folder_refuses_paths_outside(tmp_path: Path) -> None:
     tree = open_tree(make_folder(tmp_path / "f", {"1.txt": b"1"}))
     for name in ("../x", "/etc/passwd", "a/../../x"):
         with refused("path-outside-folder", received=repr(name)):
@@ -322,14 +322,14 @@ def test_a_truncated_archive_is_refused(kind: str, fraction: float, tmp_path: Pa
         open_tree(path)
 
 
-def test_a_tar_cut_between_two_members_is_an_error(tmp_path: Path) -> None:
+def test_a_tar_cut_between_two_members_is_refused(tmp_path: Path) -> None:
     path = make_tar(tmp_path / "a.tar", {"1": b"1", "2": b"2"})
     path.write_bytes(path.read_bytes()[:1024])
     with refused("archive-damaged", received="no end mark"):
         open_tree(path)
 
 
-def test_a_damaged_header_in_the_middle_is_an_error(tmp_path: Path) -> None:
+def test_a_damaged_header_in_the_middle_is_refused(tmp_path: Path) -> None:
     path = make_tar(tmp_path / "a.tar", {str(index): b"1" for index in range(5)})
     raw = bytearray(path.read_bytes())
     raw[2048 + 10 : 2048 + 40] = b"\xff" * 30
@@ -363,7 +363,7 @@ def test_a_member_never_inflates_beyond_what_it_declares(tmp_path: Path) -> None
     tracemalloc.stop()
 
 
-def test_limits_on_size_count_and_ratio(tmp_path: Path) -> None:
+def test_archives_beyond_the_limits_are_refused(tmp_path: Path) -> None:
     zeros = {"1.bin": bytes(200_000), "2.bin": b"2"}
     strict = Limits(ratio=100, ratio_from=100_000)
     for make in (make_tar, make_zip):
@@ -387,7 +387,7 @@ def test_limits_on_size_count_and_ratio(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("pack", [gzip.compress, bz2.compress, lzma.compress])
-def test_concatenated_and_padded_streams(pack, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_concatenated_and_padded_streams_are_read(pack, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     raw = make_tar(tmp_path / "plain", {"1.bin": b"1" * 5000}).read_bytes()
     (tmp_path / "two").write_bytes(pack(raw[:1000]) + pack(raw[1000:]) + bytes(512))
     assert open_tree(tmp_path / "two").read("1.bin") == b"1" * 5000
@@ -443,7 +443,7 @@ def test_junk_is_hidden_from_names_only() -> None:
     assert not archives.is_junk("thumb.png")
 
 
-def test_a_shared_archive(shared_data: Path) -> None:
+def test_a_shared_archive_is_read(shared_data: Path) -> None:
     tree = open_tree(shared_data / "ants_bees.tar")
     assert len(tree.names()) == 398
     assert tree.read("hymenoptera_data/train/ants/0013035.jpg")[:2] == b"\xff\xd8"

@@ -85,9 +85,9 @@ def test_other_plain_values_round_trip(protocol: int) -> None:
     }  # fmt: skip
     loaded = load_pickle(pickle.dumps({**value, "twice": [shared, shared]}, protocol))
     assert isinstance(loaded, dict)
-    one, two = loaded.pop("twice")
-    assert one is two
-    assert np.array_equal(one, shared)
+    first, second = loaded.pop("twice")
+    assert first is second
+    assert np.array_equal(first, shared)
     assert loaded == value
     assert isinstance(loaded["ordered"], OrderedDict)
     assert loaded["scalar"].dtype == np.float32
@@ -97,11 +97,11 @@ def test_other_plain_values_round_trip(protocol: int) -> None:
 @pytest.mark.parametrize(
     ("new", "old"), [("numpy._core.multiarray", "numpy.core.multiarray"), ("numpy._core.numeric", "numpy.core.numeric")]
 )
-def test_module_names_of_numpy_1(protocol: int, new: str, old: str) -> None:
+def test_module_names_of_numpy_1_are_accepted(protocol: int, new: str, old: str) -> None:
     array = np.arange(6, dtype=np.int16).reshape(2, 3)
     raw = pickle.dumps(array, protocol)
     for name in (new, old):
-        if new.encode() in raw:  # protocol 4 and 5 note the length of a name, and of the frame around it
+        if new.encode() in raw:  # protocols 4 and 5 state the lengths of the name and of the frame around it
             renamed = raw.replace(b"\x8c" + bytes([len(new)]) + new.encode(), b"\x8c" + bytes([len(name)]) + name.encode())
             renamed = renamed.replace(b"c" + new.encode() + b"\n", b"c" + name.encode() + b"\n")
             if protocol >= 4:
@@ -246,20 +246,19 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_hostile_programs_end_in_one_clear_error(name: str) -> None:
+def test_hostile_programs_are_refused(name: str) -> None:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(DataError) as caught:
         load_pickle(b"\x80\x04" + HOSTILE[name] + b".")
     assert caught.value.code in ("unsafe-pickle", "pickle-damaged")
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500_000, "it made the reader take half a gigabyte"
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500_000, "the reader allocated half a gigabyte"
 
 
-def test_a_giant_memo_index_costs_nothing() -> None:
+def test_a_giant_memo_index_allocates_nothing() -> None:
     assert load_pickle(b"\x80\x04]r\xff\xff\xff\x7f.") == []
 
 
 def test_a_global_that_the_pickle_returns_cannot_be_called() -> None:
-    """An allowed global is a placeholder that cannot be called."""
     assert not callable(load_pickle(b"\x80\x04" + NDARRAY + b"."))
 
 
@@ -303,14 +302,14 @@ def test_the_table_can_be_extended() -> None:
         load_pickle(raw)
 
 
-def test_reads_from_an_open_file(tmp_path: Path) -> None:
+def test_an_open_file_is_read(tmp_path: Path) -> None:
     path = tmp_path / "a.p"
     path.write_bytes(pickle.dumps([1, 2]))
     with path.open("rb") as file:
         assert load_pickle(file) == [1, 2]
 
 
-def test_the_pickles_of_the_shared_traffic_set(shared_data: Path) -> None:
+def test_the_shared_traffic_set_is_read(shared_data: Path) -> None:
     loaded = load_pickle((shared_data / "small_traffic_set" / "small_train_traffic.p").read_bytes())
     assert isinstance(loaded, dict)
     assert loaded["features"].shape == (100, 32, 32, 3)

@@ -50,7 +50,9 @@ def _build(box: _Box, state: object) -> None:
     """Sets the state ``(version, shape, dtype, is_fortran, contents)``. The contents of an array of objects are a list."""
     if isinstance(state, tuple) and len(state) in (4, 5) and isinstance(state[-3], _Objects):
         if state[-4] not in ((), (1,)) or not isinstance(state[-1], list) or len(state[-1]) != 1:
-            raise DataError("an array of objects may hold one dict", code="weights-unreadable", received=f"shape {state[-4]!r:.60}")
+            raise DataError(
+                "an array of objects must hold one dict", code="weights-unreadable", received=f"shape {state[-4]!r:.60}"
+            )
         box.value = state[-1][0]
         return
     array: NDArray[Any] = np.empty(0, np.int8)

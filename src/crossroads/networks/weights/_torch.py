@@ -64,7 +64,7 @@ class _Tensor:
 
 def _wrong(received: object) -> DataError:
     return DataError(
-        "a PyTorch file of weights may hold tensors of plain numbers",
+        "a PyTorch file of weights must hold only tensors of plain numbers",
         code="weights-unreadable",
         received=str(received)[:200],
         hint=_HINT,
