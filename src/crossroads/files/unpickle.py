@@ -268,8 +268,11 @@ def load_pickle(raw: bytes | IO[bytes], *, allowed: Allowed = NUMPY) -> object:
         ) from error
 
 
-_MARK = object()
-"""Marks on the stack where the arguments of a later opcode begin."""
+class _Mark:
+    """Marks on the stack where the arguments of a later opcode begin."""
+
+
+_MARK = _Mark()
 
 
 class _Machine:
