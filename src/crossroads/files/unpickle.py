@@ -246,7 +246,7 @@ def load_pickle(raw: bytes | IO[bytes], *, allowed: Allowed = NUMPY) -> object:
         NumPy arrays and scalars, and plain containers of them. Arrays may be read-only.
 
     Raises:
-        DataError: It names a global outside the table (``os.system``), holds Python objects, lies about a size, or is truncated.
+        DataError: It names a global outside the table (``os.system``), holds Python objects, declares a false size, or is truncated.
     """
     try:
         return _Machine(io.BytesIO(raw) if isinstance(raw, bytes) else raw, allowed).run()
@@ -481,7 +481,7 @@ _VALUES: dict[bytes, Callable[[_Machine], object]] = {
 
 _ACTIONS: dict[bytes, Callable[[_Machine], object]] = {
     pickle.PROTO: _Machine.check_protocol,
-    pickle.FRAME: lambda machine: machine.read(8),  # a frame only tells how much may be read ahead
+    pickle.FRAME: lambda machine: machine.read(8),  # the size of a frame, which only helps to read ahead
     pickle.POP: lambda machine: machine.stack.pop(),
     pickle.POP_MARK: _Machine.pop_mark,
     pickle.PUT: lambda machine: machine.memoize(int(machine.line())),

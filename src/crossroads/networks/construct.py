@@ -188,7 +188,7 @@ def _require_below(freeze: Cut | None, keep: Cut) -> None:
 
 
 def _within(backbone: keras.Model, cut: str, end: Cut) -> Cut:
-    """Finds a cut at or before the end of the weights. A depth or a negative index beyond it gives that end.
+    """Finds a cut at or before the end of the weights. For a depth or a negative index beyond it, returns that end.
 
     Raises:
         BackboneError: The cut does not exist, or the weights end before it.

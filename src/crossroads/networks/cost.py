@@ -63,7 +63,7 @@ def cost(call: Call) -> int:
         return _attention(operation, call)
     if type(operation).__name__ == "Matmul" and len(call.inputs) == 2:
         return _size(call.outputs[0].shape[1:]) * _size(call.inputs[0].shape[-1:])
-    # A dense layer, and whatever else has a kernel: once for each position of what it gives.
+    # A dense layer, or any other layer with a kernel: once per position of its output.
     numbers = _kernel_numbers(operation)
     return numbers * _size(call.outputs[0].shape[1:-1]) if numbers else 0
 

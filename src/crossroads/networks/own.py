@@ -372,7 +372,7 @@ _BETWEEN = (
 
 
 def _without_head(graph: LayerGraph, name: str) -> tuple[Any, tuple[Note, ...]]:
-    """Returns the input of a final dense layer with a softmax, with a note; without such a layer the end of the graph."""
+    """Returns the input of a final dense layer with a softmax, and a note. Without such a layer, returns the end of the graph."""
     makers = {id(tensor): call for call in graph.calls for tensor in call.outputs}
     last = makers.get(id(graph.sink))
     if last is None:

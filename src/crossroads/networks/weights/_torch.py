@@ -150,7 +150,7 @@ def read_torch_zip(tree: Tree, folder: str, origin: str) -> WeightFile:
     """Reads the zip format: ``data.pkl``, and in ``data/`` one file of raw numbers per storage, all in one folder.
 
     Raises:
-        WeightsError, DataError: It holds something other than tensors and plain values, is damaged, or lies about a size.
+        WeightsError, DataError: It holds something other than tensors and plain values, is damaged, or declares a false size.
     """
     byteorder = f"{folder}byteorder"
     if tree.exists(byteorder) and tree.size(byteorder) < 16 and tree.read(byteorder).strip() == b"big":

@@ -83,7 +83,7 @@ def assign_weights(backbone: keras.Model, file: WeightFile) -> Assignment:
 
 
 def _fits(backbone: keras.Model, file: WeightFile) -> tuple[list[_Fit], list[_Misfit]]:
-    """Returns the matches that fit, for each dict of the file, by the most reliable method that gives any."""
+    """Returns the matches that fit, for each dict of the file, by the most reliable method that finds any."""
     fits: list[_Fit] = []
     misfits: list[_Misfit] = []
     for state in (file, *file.others):

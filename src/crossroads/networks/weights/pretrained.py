@@ -33,7 +33,7 @@ def load_pretrained(parts: Parts, record: Backbone, weights: str, progress: Prog
         WeightsError: The file is not available, cannot be read, or belongs to another network. Nothing is assigned.
     """
     if weights == IMAGENET:
-        received = None if progress is None else lambda here, total: progress("weights", here, total or 0)
+        received = None if progress is None else lambda size, total: progress("weights", size, total or 0)
         notes: list[Note] = []
         path = obtain(record, progress=received, note=notes.append)
         fitted = assign_weights(parts.backbone, read_weights(path))
