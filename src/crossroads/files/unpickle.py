@@ -246,7 +246,7 @@ def load_pickle(raw: bytes | IO[bytes], *, allowed: Allowed = NUMPY) -> object:
         NumPy arrays and scalars, and plain containers of them. Arrays may be read-only.
 
     Raises:
-        DataError: It names a global outside the table (``os.system``), holds Python objects, declares a false size, or is truncated.
+        DataError: It names a global outside the table (``os.system``), holds objects, declares a false size, or is truncated.
     """
     try:
         return _Machine(io.BytesIO(raw) if isinstance(raw, bytes) else raw, allowed).run()
