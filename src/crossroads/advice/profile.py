@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -186,22 +186,10 @@ def similarity(
         groups: Integers (n,) or None.
         seed: Decides the draws.
     """
-    right, control, place = np.stack(accuracies).T.astype(np.float64), np.stack(random).T.astype(np.float64), np.asarray(depths)
+    right, control = (np.stack(each).T.astype(np.float64) for each in (accuracies, random))
     units = np.arange(len(right)) if groups is None else np.unique(groups, return_inverse=True)[1]
-    count = int(units.max()) + 1
-    rng = np.random.default_rng([seed, 13])
-    peaks, losses, gains, values = [], [], [], []
-    for _ in range(RESAMPLES):
-        drawn = np.bincount(rng.integers(0, count, count), minlength=count)[units].astype(np.float64)
-        left_out = (drawn == 0).astype(np.float64)
-        odds, odds_random = _log_odds(right, drawn), _log_odds(control, drawn)
-        best, best_random = odds >= odds.max() - 1e-9, int(np.argmax(odds_random))
-        peaks.append(float(place[best].max() / place[-1]))
-        judged, judged_random = _log_odds(right, left_out), _log_odds(control, left_out)
-        top = float(judged[best].mean())
-        losses.append(float(judged[-1]) - top)
-        gains.append(top - float(judged_random[best_random]))
-        values.append(_value(peaks[-1], float(odds[-1] - odds.max()), float(odds.max() - odds_random.max())))
+    resamples = [_resample(right, control, np.asarray(depths), drawn) for drawn in _draws(units, seed)]
+    peaks, losses, gains, values = (list(column) for column in zip(*resamples, strict=True))
     peak, loss, gain = float(np.mean(peaks)), min(0.0, float(np.mean(losses))), max(0.0, float(np.mean(gains)))
     value = _value(peak, loss, gain)
     everything = np.ones(len(right))
@@ -209,6 +197,26 @@ def similarity(
     low, high = (0.0, 1.0) if saturated else np.percentile(values, (2.5, 97.5))
     interval = Estimate(value, min(value, float(low)), max(value, float(high)))
     return Similarity(interval, peak, float(np.exp(loss)), float(1 - np.exp(-gain)))
+
+
+def _draws(units: NDArray[np.integer], seed: int) -> Iterator[NDArray[np.float64]]:
+    """Yields bootstrap samples of whole units: for each of the n images how often it is drawn."""
+    count, rng = int(units.max()) + 1, np.random.default_rng([seed, 13])
+    for _ in range(RESAMPLES):
+        yield np.bincount(rng.integers(0, count, count), minlength=count)[units].astype(np.float64)
+
+
+def _resample(
+    right: NDArray[np.float64], control: NDArray[np.float64], place: NDArray[np.float64], drawn: NDArray[np.float64]
+) -> tuple[float, float, float, float]:
+    """Returns peak, loss and gain of one bootstrap sample, and the similarity on the sample itself, which gives the interval."""
+    left_out = (drawn == 0).astype(np.float64)
+    odds, odds_random = _log_odds(right, drawn), _log_odds(control, drawn)
+    best, best_random = odds >= odds.max() - 1e-9, int(np.argmax(odds_random))
+    judged, judged_random = _log_odds(right, left_out), _log_odds(control, left_out)
+    top, peak = float(judged[best].mean()), float(place[best].max() / place[-1])
+    value = _value(peak, float(odds[-1] - odds.max()), float(odds.max() - odds_random.max()))
+    return peak, float(judged[-1]) - top, top - float(judged_random[best_random]), value
 
 
 def _value(peak: float, loss: float, gain: float) -> float:

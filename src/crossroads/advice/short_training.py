@@ -170,8 +170,7 @@ def run_short_training(dataset: Dataset, choice: Choice, asked: Recipe, limit: L
     record = strategy(recipe.strategy)
     kind = "training" if record.start == "random" else record.name.replace("-", " ")
     about = {"strategy": record.name, "backbone": network}
-    text = f"evidence: a short {kind} of {network}, {epochs} epochs of {len(images)} images"
-    watcher.note(Note(text, "short-training", **about, epochs=epochs, images=len(images)))
+    watcher.note(_start_note(f"{kind} of {network}", about, epochs, len(images)))
     relay = Relay(watcher)
     timer = _Timer(len(images), len(parts.validation), time.perf_counter() + limit.seconds)
 
@@ -181,8 +180,8 @@ def run_short_training(dataset: Dataset, choice: Choice, asked: Recipe, limit: L
 
     try:
         shown, held_out = (load_all(part, resize_of(recipe)) for part in (images, parts.validation))
+        task = Task(recipe, choice, record, images, parts.validation, lambda: (shown, held_out))
         with tempfile.TemporaryDirectory(prefix="crossroads-") as folder:
-            task = Task(recipe, choice, record, images, parts.validation, lambda: (shown, held_out))
             trained = train(task, TrainingFolder(Path(folder)), Relay(Silent(), after_step=timer.step, after_epoch=after_epoch))
     except StopTraining as error:
         if error is relay.raised:
@@ -198,10 +197,18 @@ def run_short_training(dataset: Dataset, choice: Choice, asked: Recipe, limit: L
         watcher.warning(Note(f"no short {kind} of {network}: {reason}", "short-training-failed", **about, reason=reason))
         return None
     if trained.stopped:
-        done = len(trained.history)
-        text = f"the short {kind} of {network} ended after {done} of {epochs} epochs because its time was over"
-        watcher.note(Note(text, "short-training-stopped", **about, epochs=done, planned=epochs))
+        watcher.note(_stopped_note(f"{kind} of {network}", about, len(trained.history), epochs))
     return _result(recipe, trained.history, timer.usual, shown, held_out, stopped=trained.stopped)
+
+
+def _start_note(training: str, about: dict[str, str], epochs: int, images: int) -> Note:
+    text = f"evidence: a short {training}, {epochs} epochs of {images} images"
+    return Note(text, "short-training", **about, epochs=epochs, images=images)
+
+
+def _stopped_note(training: str, about: dict[str, str], epochs: int, planned: int) -> Note:
+    text = f"the short {training} ended after {epochs} of {planned} epochs because its time was over"
+    return Note(text, "short-training-stopped", **about, epochs=epochs, planned=planned)
 
 
 def _training_images(images: Dataset, limit: Limit, seed: int) -> Dataset | None:
