@@ -103,7 +103,7 @@ def regret(settings: Settings) -> Iterator[Row]:
     yield from summary(found)
     yield from by_parts(found)
     if random:
-        yield from of_random(random, fitted_coefficients(found))
+        yield from with_random_weights(random, fitted_coefficients(found))
 
 
 def outcomes(seeds: int = 1, *, measure: bool = True, random: bool = False) -> Iterator[Outcome]:
@@ -319,7 +319,7 @@ def errors_of(found: Sequence[Outcome], orders: Sequence[Sequence[Expected]]) ->
     ]
 
 
-def of_random(found: Sequence[Outcome], coefficients: Coefficients) -> Iterator[Row]:
+def with_random_weights(found: Sequence[Outcome], coefficients: Coefficients) -> Iterator[Row]:
     """Yields the regret with random weights, with constants that were fitted to pretrained backbones."""
     title = f"of {len(found)}"
     advised = regrets_of(found, [expectations(outcome, coefficients) for outcome in found])

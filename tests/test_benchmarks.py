@@ -140,7 +140,7 @@ def test_of_random_weights_only_what_freezes_them_or_leaves_them_out_is_advised(
     found = list(regret.outcomes(measure=False, random=True))
     assert {outcome.backbone for outcome in found} == {"random MobileNet"}
     assert {name for outcome in found for name in outcome.reached} == {"feature-extraction", "early-features", "from-scratch"}
-    rows = {row.name: row.ours[0] for row in regret.of_random(found, Coefficients(STRATEGY_OFFSETS, EXTRAPOLATIONS))}
+    rows = {row.name: row.ours[0] for row in regret.with_random_weights(found, Coefficients(STRATEGY_OFFSETS, EXTRAPOLATIONS))}
     advice, extract = (
         rows[f"regret with random weights, {rule}, of {len(found)}, mean"] for rule in ("the advice", "always extract at the end")
     )

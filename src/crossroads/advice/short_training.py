@@ -150,8 +150,7 @@ class _Timer:
 def run_short_training(dataset: Dataset, choice: Choice, asked: Recipe, limit: Limit, watcher: Watcher) -> ShortTraining | None:
     """Trains for a short time; returns None if fewer than two classes have an image to hold out, or if there are too few images.
 
-    If the training fails, or its first epoch takes too long, the watcher receives a note and the result is None. The log then
-    has the traceback. A bug in this program is raised.
+    If training fails or its first epoch takes too long, the watcher receives a note and the result is None. A bug is raised.
 
     Args:
         dataset: The sample. Equal images are in one group.
