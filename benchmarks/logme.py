@@ -1,4 +1,4 @@
-"""LogME: how well a linear model on frozen features explains labels, by its evidence. A rule that others choose networks by."""
+"""LogME: the evidence of a linear model on frozen features, a published score for choosing a pretrained network."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks import features
+from benchmarks.features import at_the_end as end_features
 
 ROUNDS = 50
-"""Of the fixed point, at most; it settles in about ten."""
+"""Largest number of iterations of the fixed point, which converges in about ten."""
 
 
-def logme(rows: NDArray[np.floating], labels: NDArray[np.integer]) -> float:
-    """Log maximum evidence (You et al., 2021, algorithm 1) for an image, averaged over the classes, one against the rest.
+def logme(features: NDArray[np.floating], labels: NDArray[np.integer]) -> float:
+    """Returns the log maximum evidence per image (You et al., 2021, algorithm 1), averaged over the classes, one against the rest.
 
     Args:
-        rows: Features, (n, d).
-        labels: (n,), every class of them.
+        features: Float (n, d).
+        labels: Integers (n,).
     """
-    left, singular, _ = np.linalg.svd(rows.astype(np.float64), full_matrices=False)
-    return float(np.mean([_evidence(left, singular**2, rows.shape[1], (labels == label) * 1.0) for label in np.unique(labels)]))
+    left, singular, _ = np.linalg.svd(features.astype(np.float64), full_matrices=False)
+    return float(np.mean([_evidence(left, singular**2, features.shape[1], (labels == label) * 1.0) for label in np.unique(labels)]))
 
 
 def _evidence(left: NDArray[np.float64], spread: NDArray[np.float64], width: int, target: NDArray[np.float64]) -> float:
-    """Per image, at the precisions of weights and noise that make it greatest (MacKay's fixed point)."""
+    """Returns the evidence per image, maximized over the precisions of weights and noise (MacKay's fixed point)."""
     count, squares = len(target), (left.T @ target) ** 2
     rest = max(float(target @ target - squares.sum()), 0.0)
     prior, noise = 1.0, 1.0
@@ -43,7 +43,7 @@ def _evidence(left: NDArray[np.float64], spread: NDArray[np.float64], width: int
 def evidence(
     left: NDArray[np.float64], spread: NDArray[np.float64], width: int, target: NDArray[np.float64], prior: float, noise: float
 ) -> float:
-    """Log density of the target for an image under weights of precision `prior` and noise of precision `noise`."""
+    """Returns the log density of the target per image, with weights of precision `prior` and noise of precision `noise`."""
     count, squares, ratio = len(target), (left.T @ target) ** 2, prior / noise
     length = float((spread * squares / (spread + ratio) ** 2).sum())
     error = float((squares / (1 + spread / ratio) ** 2).sum()) + max(float(target @ target - squares.sum()), 0.0)
@@ -53,7 +53,7 @@ def evidence(
 
 
 def at_the_end(dataset: Any, backbone: str, weights: str, image_size: int) -> float:
-    """LogME of a backbone's averages at its end, on a sample of the training images of a data set."""
+    """Returns LogME of a backbone's averages at its end, on a sample of the training images of a data set."""
     from crossroads.advice.recommend import SAMPLE
     from crossroads.advice.sample import sample
     from crossroads.data.dataset import TRAIN
@@ -61,5 +61,5 @@ def at_the_end(dataset: Any, backbone: str, weights: str, image_size: int) -> fl
 
     train = dataset.select(dataset.splits == TRAIN)
     side = float(median_side(train, seed=0))
-    found = features.at_the_end(train.select(sample(train, SAMPLE, 0)), backbone, weights, image_size, side)
-    return logme(np.asarray(found.features[:]), found.dataset.labels)
+    extraction = end_features(train.select(sample(train, SAMPLE, 0)), backbone, weights, image_size, side)
+    return logme(np.asarray(extraction.features[:]), extraction.dataset.labels)

@@ -1,4 +1,4 @@
-"""The notes' second program, the frozen AlexNet run again in every epoch, beside a command that runs it once. Slow: when named."""
+"""Compares the second program of the notes, which runs a frozen AlexNet in every epoch, with a command that runs it once."""
 
 from __future__ import annotations
 

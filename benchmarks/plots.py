@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from benchmarks._measure import ROOT
-from benchmarks.regret import ADVICE, expectations, fitted_laws, outcomes
+from benchmarks.regret import ADVICE, expectations, fitted_coefficients, outcomes
 
 FOLDER = ROOT / "docs" / "explanation"
 PROFILES = ("ants/bees", "CIFAR-10, 900 per class", "GTSRB, 4,300 images", "digits, 90 per class")
@@ -69,13 +69,13 @@ def plane() -> None:
 
 
 def table(backbone: str = "MobileNet") -> str:
-    """Of each task with a backbone: what was advised by lifts that were fitted without it, and what was best. Markdown."""
+    """Returns a Markdown table of each task with a backbone: the advice, fitted without the task, and the best strategy."""
     found = list(outcomes(measure=False))
     rows = ["| task | case | similarity | advised | expected | reached | best of all |", "|---|---|---|---|---|---|---|"]
     for one in found:
         if one.backbone != backbone:
             continue
-        first = expectations(one, fitted_laws(found, without=one.source))[0]
+        first = expectations(one, fitted_coefficients(found, without=one.source))[0]
         best = max(one.reached, key=lambda name: one.reached[name])
         case, known = one.advice["case"], first.accuracy
         rows.append(

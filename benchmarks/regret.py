@@ -1,4 +1,4 @@
-"""Whether the advice is right: every strategy run to its end on every task, and what was advised compared with the best of them."""
+"""Measures the regret of the advice: how far the recommended strategy is below the best of all strategies, on every task."""
 
 from __future__ import annotations
 
@@ -31,35 +31,35 @@ from crossroads.advice.expectation import (
     Setting,
     StrategyOffset,
     clamped,
+    combined_slope,
     expected,
     least_error,
-    reach,
-    slope,
+    log_size,
 )
 from crossroads.advice.size import slope_of
 from crossroads.race.posterior import posterior
 
 ADVICE = ROOT / "benchmarks" / "figures" / "advice.jsonl"
-"""One line an advice that was measured."""
+"""One line per measured advice."""
 
-LEAST_TOLD = 0.002
-"""Least error that the tests of the tasks can tell from none."""
+LEAST_ERROR = 0.002
+"""Smallest error that the test sets of the tasks can show."""
 
 FEW = 500
-"""Images below which the notes' size is small, where people go by a fixed number."""
+"""Images below which a data set is small for people who use a fixed number."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """One task with one backbone: what was advised, and what every strategy that was run to its end reached on the test.
+    """One task with one backbone: the advice, and the results of every strategy that was run.
 
     Attributes:
         task: Its name.
         backbone: A key of `BACKBONES`.
-        advice: As `Advice.to_json` gives it, with the seconds that the call took.
+        advice: From `Advice.to_json`, with the seconds of the call.
         reached: Test accuracy of each strategy.
-        validation: Validation accuracy of each.
-        seconds: Of each whole run.
+        validation: Validation accuracy of each strategy.
+        seconds: Time of each run.
     """
 
     task: str
@@ -71,48 +71,48 @@ class Outcome:
 
     @property
     def source(self) -> str:
-        """What the task's images were drawn from."""
+        """The data set that the task's images come from."""
         return task(self.task).source
 
     @property
     def best(self) -> float:
+        """The best test accuracy."""
         return max(self.reached.values())
 
     @property
     def setting(self) -> Setting:
-        """What expectations know of the images."""
+        """The data set, as far as it affects an expectation."""
         size, points = (self.advice["evidence"][name] for name in ("size", "curve"))
         slope = slope_of([(point["images"], Estimate(**point["accuracy"])) for point in points["points"]])
         return Setting(size["images"], size["effective"] / size["classes"], slope)
 
     def regret(self, strategy: str) -> float:
-        """Points of test accuracy that a strategy lies below the best."""
+        """Returns how many points of test accuracy a strategy is below the best."""
         return 100 * (self.best - self.reached[strategy])
 
 
 def regret(settings: Settings) -> Iterator[Row]:
+    """Measures what is missing and yields every row."""
     seeds = 1
     found, random = (list(outcomes(seeds, measure=not settings.quick, random=random)) for random in (False, True))
     if not found:
         return
-    for law in fitted_laws(found):
-        for name, one in law.items():
-            print(f"fitted to all tasks: {name}: {one}", file=sys.stderr)
-    for name, halved in fitted_halvings(kept()).items():
-        print(f"fitted to all tasks: {name}: {halved}", file=sys.stderr)
+    for constants in (*fitted_coefficients(found), fitted_penalties(kept())):
+        for name, constant in constants.items():
+            print(f"fitted to all tasks: {name}: {constant}", file=sys.stderr)
     yield from summary(found)
     yield from by_parts(found)
     if random:
-        yield from of_random(random, fitted_laws(found))
+        yield from with_random_weights(random, fitted_coefficients(found))
 
 
 def outcomes(seeds: int = 1, *, measure: bool = True, random: bool = False) -> Iterator[Outcome]:
-    """Every task and backbone of which runs are kept; the advice is measured where it is not kept.
+    """Yields every task and backbone with stored runs. An advice that is not stored is measured.
 
     Args:
-        seeds: How many.
-        measure: Whether it is measured.
-        random: Whether the backbones are those with random weights, whose only strategies are frozen ones and from scratch.
+        seeds: Number of seeds.
+        measure: Whether a missing advice is measured or left out.
+        random: Whether to use the backbones with random weights, whose strategies are the frozen ones and from-scratch.
     """
     runs = kept()
     backbones = [name for name, found in BACKBONES.items() if (found["weights"] == "none") == random]
@@ -134,27 +134,27 @@ def outcomes(seeds: int = 1, *, measure: bool = True, random: bool = False) -> I
 
 
 def advised_runs(task_name: str, backbone: str, seed: int, advice: dict[str, Any]) -> dict[str, Asked]:
-    """The run of each candidate of an advice, cut where it is advised to be cut."""
+    """Returns the run of each candidate of an advice, with the advised cut."""
     return {row["strategy"]: asked(task_name, backbone, row["strategy"], seed, row["cut"] or "") for row in advice["ranked"]}
 
 
 def advised(chosen: Task, backbone: str, seed: int, *, measure: bool) -> dict[str, Any] | None:
-    """The advice on a task: kept, or measured in a process and a cache of its own; None where it is not to be measured."""
+    """Returns the advice on a task: stored, or measured in a process with its own cache; None if it may not be measured."""
     key = {"task": chosen.name, "backbone": backbone, "seed": seed}
     lines = [json.loads(line) for line in ADVICE.read_text(encoding="utf-8").splitlines()] if ADVICE.exists() else []
     found = next((line["advice"] for line in lines if line["asked"] == key), None)
     if found is not None or not measure or (chosen.shared and not SHARED.is_dir()):
         return found
     print(f"advice on {chosen.name}, {backbone}", file=sys.stderr, flush=True)
-    value: dict[str, Any] = fresh("benchmarks.regret:one", chosen.name, backbone, seed).value
+    value: dict[str, Any] = fresh("benchmarks.regret:measure_advice", chosen.name, backbone, seed).value
     ADVICE.parent.mkdir(parents=True, exist_ok=True)
     with ADVICE.open("a", encoding="utf-8") as file:
         file.write(json.dumps({"asked": key, "advice": value}) + "\n")
     return value
 
 
-def one(task_name: str, backbone: str, seed: int) -> dict[str, Any]:
-    """The advice on one task, with the seconds of the whole call."""
+def measure_advice(task_name: str, backbone: str, seed: int) -> dict[str, Any]:
+    """Returns the advice on one task, with the seconds of the whole call."""
     import tempfile
     import time
 
@@ -173,13 +173,13 @@ def one(task_name: str, backbone: str, seed: int) -> dict[str, Any]:
         seconds = time.perf_counter() - began
         evidence = at_the_end(images, network["backbone"], weights, size)
     value = found.to_json()
-    for row in value["ranked"]:  # where the file lies is no figure
+    for row in value["ranked"]:  # without the folder, which differs between machines
         row["weights"] = row["weights"] and Path(row["weights"]).name
     return {**value, "seconds": round(seconds, 1), "logme": round(evidence, 4), "load": round(os.getloadavg()[0], 1)}
 
 
 def bases_of(advice: Mapping[str, Any], name: str) -> tuple[Base, ...]:
-    """What the expectation of a strategy rests on, from an advice; nothing where it has no such row."""
+    """Returns the measurements behind the expectation of a strategy; none if the advice has no such candidate."""
     row = next((row for row in advice["ranked"] if row["strategy"] == name), {"bases": []})
     return tuple(
         Base(
@@ -190,40 +190,40 @@ def bases_of(advice: Mapping[str, Any], name: str) -> tuple[Base, ...]:
 
 
 Part = Callable[[str, list[dict[str, Any]]], list[dict[str, Any]]]
-"""From a strategy and what its expectation rests on to the same without something."""
+"""Removes some of the measurements behind the expectation of a strategy."""
 
 PARTS: dict[str, Part] = {
     "short trainings": lambda _, bases: [base for base in bases if base["kind"] == "probe"],
-    "what short trainings rose by": lambda _, bases: [base | {"rise": None} for base in bases],
+    "the learning gain of short trainings": lambda _, bases: [base | {"rise": None} for base in bases],
     "the probe's warning from scratch": lambda name, bases: bases[-1:] if name == SCRATCH else bases,
 }
-"""What the expectations rest on, to see what each brings."""
+"""Parts of the measurements that are removed in turn to see their effect."""
 
 
 def without(part: Part, outcome: Outcome) -> Outcome:
-    """The outcome as if a part had not been measured."""
+    """Returns the outcome as if a part had not been measured."""
     ranked = [row | {"bases": part(row["strategy"], row["bases"])} for row in outcome.advice["ranked"]]
     return replace(outcome, advice=outcome.advice | {"ranked": ranked})
 
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """What is expected of a strategy on a task, by lifts that were fitted without its source."""
+    """The expectation of a strategy on a task, with constants that were fitted without the task's source."""
 
     strategy: str
     accuracy: Estimate
     seconds: float
 
 
-def expectations(outcome: Outcome, laws: Coefficients) -> list[Expected]:
-    """Of every strategy that was run to its end, the best first, as `advice.candidates.ranked` has it."""
+def expectations(outcome: Outcome, coefficients: Coefficients) -> list[Expected]:
+    """Returns the expectation of every strategy that was run. The first is that of `advice.candidates.rank`."""
     rows = {row["strategy"]: row for row in outcome.advice["ranked"]}
     found = []
     for name in outcome.reached:
-        bases = [base for base in bases_of(outcome.advice, name) if name in laws[base.kind != "probe"]]
+        bases = [base for base in bases_of(outcome.advice, name) if name in coefficients[base.kind != "probe"]]
         if not bases:
             continue
-        accuracy = expected(name, bases, outcome.setting, laws)
+        accuracy = expected(name, bases, outcome.setting, coefficients)
         found.append(Expected(name, accuracy, rows[name]["seconds"]))
     found.sort(key=lambda one: -one.accuracy.value)
     near = [one for one in found if found[0].accuracy.value - one.accuracy.value <= TIE]
@@ -232,7 +232,7 @@ def expectations(outcome: Outcome, laws: Coefficients) -> list[Expected]:
 
 
 def chosen_by_race(outcome: Outcome, order: Sequence[Expected]) -> str:
-    """The strategy that a race would keep where every strategy is run to its end."""
+    """Returns the strategy that a race would keep after running all of them."""
     first = next((outcome.validation[one.strategy] for one in order if one.strategy in FROZEN), 0.0)
     left = [one for one in order if outcome.validation[one.strategy] >= first]
     images = validation_images(outcome)
@@ -240,13 +240,13 @@ def chosen_by_race(outcome: Outcome, order: Sequence[Expected]) -> str:
 
 
 def validation_images(outcome: Outcome) -> int:
-    """About a fifth of the training images, as the tasks have it; for tracks a fifth of those."""
+    """Returns about a fifth of the training images, or of the tracks."""
     size = outcome.advice["evidence"]["size"]
     return max(4, round(0.2 * (size["groups"] or size["images"])))
 
 
 def by_notes(outcome: Outcome) -> str:
-    """The notes' table with a fixed number for small, and photographs as similar by name: what people do."""
+    """Chooses by the table of four cases with a fixed number for small and photographs as similar, as people do."""
     similar = outcome.task.startswith(("ants", "CIFAR"))
     small = outcome.advice["evidence"]["size"]["images"] < FEW
     name = {(True, True): FROZEN[0], (True, False): FROZEN[1], (False, True): "finetune", (False, False): SCRATCH}[small, similar]
@@ -254,6 +254,7 @@ def by_notes(outcome: Outcome) -> str:
 
 
 def always(name: str) -> Callable[[Outcome], str]:
+    """Returns a rule that always chooses one strategy, or feature extraction if that was not run."""
     return lambda outcome: name if name in outcome.reached else FROZEN[0]
 
 
@@ -265,8 +266,8 @@ RULES: dict[str, Callable[[Outcome], str]] = {
 
 
 def summary(found: Sequence[Outcome]) -> Iterator[Row]:
-    """Every figure, each task judged by lifts that were fitted without the source of its images."""
-    orders = [expectations(outcome, fitted_laws(found, without=outcome.source)) for outcome in found]
+    """Yields every figure. The constants for each task are fitted without the source of its images."""
+    orders = [expectations(outcome, fitted_coefficients(found, without=outcome.source)) for outcome in found]
     choices = {
         "the advice": [order[0].strategy for order in orders],
         "the race's rule, all run to their end": [chosen_by_race(one, order) for one, order in zip(found, orders, strict=True)],
@@ -294,10 +295,10 @@ def summary(found: Sequence[Outcome]) -> Iterator[Row]:
 
 
 def by_parts(found: Sequence[Outcome]) -> Iterator[Row]:
-    """The advice's regret and the error of its expectations as if a part of what they rest on had not been measured."""
+    """Yields the regret and the error of the expectations as if a part of the measurements were missing."""
     for name, part in PARTS.items():
         less = [without(part, outcome) for outcome in found]
-        orders = [expectations(outcome, fitted_laws(less, without=outcome.source)) for outcome in less]
+        orders = [expectations(outcome, fitted_coefficients(less, without=outcome.source)) for outcome in less]
         yield from mean_and_most(f"regret, the advice without {name}, of {len(less)}", "points", regrets_of(less, orders))
         yield Row(
             f"regret, mean error of an expectation without {name}, in log odds", "", (statistics.mean(errors_of(less, orders)),)
@@ -305,36 +306,36 @@ def by_parts(found: Sequence[Outcome]) -> Iterator[Row]:
 
 
 def regrets_of(found: Sequence[Outcome], orders: Sequence[Sequence[Expected]]) -> list[float]:
-    """Of what is first in each order, in points."""
+    """Returns the regret of the first in each order, in points."""
     return [outcome.regret(order[0].strategy) for outcome, order in zip(found, orders, strict=True)]
 
 
 def errors_of(found: Sequence[Outcome], orders: Sequence[Sequence[Expected]]) -> list[float]:
-    """Of every expectation, in log odds."""
+    """Returns the error of every expectation, in log odds."""
     return [
-        abs(log_odds(one.accuracy.value, LEAST_TOLD) - log_odds(outcome.reached[one.strategy], LEAST_TOLD))
+        abs(log_odds(one.accuracy.value, LEAST_ERROR) - log_odds(outcome.reached[one.strategy], LEAST_ERROR))
         for outcome, order in zip(found, orders, strict=True)
         for one in order
     ]
 
 
-def of_random(found: Sequence[Outcome], laws: Coefficients) -> Iterator[Row]:
-    """What is advised where a backbone has random weights, by constants that were fitted to pretrained ones."""
+def with_random_weights(found: Sequence[Outcome], coefficients: Coefficients) -> Iterator[Row]:
+    """Yields the regret with random weights, with constants that were fitted to pretrained backbones."""
     title = f"of {len(found)}"
-    advised = regrets_of(found, [expectations(outcome, laws) for outcome in found])
+    advised = regrets_of(found, [expectations(outcome, coefficients) for outcome in found])
     yield from mean_and_most(f"regret with random weights, the advice, {title}", "points", advised)
     extracted = [outcome.regret(FROZEN[0]) for outcome in found]
     yield from mean_and_most(f"regret with random weights, always extract at the end, {title}", "points", extracted)
 
 
 def mean_and_most(name: str, unit: str, values: Sequence[float]) -> Iterator[Row]:
-    """Two rows of a figure that each task has."""
+    """Yields two rows of a figure that each task has."""
     yield Row(f"{name}, mean", unit, (statistics.mean(values),))
     yield Row(f"{name}, most", unit, (max(values),))
 
 
 def over_backbones(found: Sequence[Outcome], orders: Sequence[Sequence[Expected]]) -> Iterator[Row]:
-    """Where several backbones were run: the advice over all of them, and the backbone of the highest LogME, finetuned."""
+    """Compares two rules on tasks with several backbones: the advice, and finetuning the backbone of the highest LogME."""
     chosen: dict[str, list[float]] = {"the advice": [], "finetuning the backbone of the highest LogME": []}
     for name in dict.fromkeys(outcome.task for outcome in found):
         known = [(one, order[0]) for one, order in zip(found, orders, strict=True) if one.task == name and "logme" in one.advice]
@@ -358,32 +359,40 @@ def _spearman(rows: Sequence[tuple[Estimate, float]]) -> float:
 
 
 PRIOR = (0.05, 1.0)
-"""How much level and slope of a lift are held towards nothing, in tasks: a slope of a handful of tasks is mostly noise."""
+"""Ridge penalties of intercept and `by_size`, as a number of tasks. With few tasks `by_size` is mostly noise."""
 
 STEP = 0.02
-"""Of the grid on which the most likely constants of short trainings are looked for."""
+"""Spacing of the grid that is searched for the most likely constants of short trainings."""
 
 
-def fitted_laws(found: Sequence[Outcome], without: str = "") -> Coefficients:
-    """The constants of `advice.expectation`, from the tasks of all sources but one."""
-    lifts = {name: lift for name in STRATEGY_OFFSETS if (lift := _fitted_lift(name, found, without)) is not None}
-    carried = {name: one for name in EXTRAPOLATIONS if (one := _fitted_carried(name, found, without)) is not None}
-    return Coefficients(lifts, carried)
+def fitted_coefficients(found: Sequence[Outcome], without: str = "") -> Coefficients:
+    """Fits the constants of `advice.expectation` to the tasks of all sources except one."""
+    offsets = {name: fit for name in STRATEGY_OFFSETS if (fit := _fitted_offset(name, found, without)) is not None}
+    extrapolations = {name: fit for name in EXTRAPOLATIONS if (fit := _fitted_extrapolation(name, found, without)) is not None}
+    return Coefficients(offsets, extrapolations)
 
 
 @dataclass(frozen=True, slots=True)
 class _Point:
-    """One task on which a strategy was run: by how much it went beyond a base, in log odds."""
+    """One task on which a strategy was run.
 
-    more: float
+    Attributes:
+        gain: How far it went beyond a base, in log odds.
+        base: The base.
+        error: Standard error of the base, in log odds.
+        setting: The data set.
+        source: Where its images come from.
+    """
+
+    gain: float
     base: Base
-    known: float
+    error: float
     setting: Setting
     source: str
 
 
 def _points(name: str, kind: str, found: Sequence[Outcome], without: str) -> list[_Point]:
-    """Of each task but those of one source; a short training from scratch once, since it is the same with each backbone."""
+    """Returns a point for each task, except those of one source. A short training from scratch is the same with each backbone."""
     points: dict[tuple[str, str], _Point] = {}
     for outcome in found:
         if outcome.source == without or name not in outcome.reached:
@@ -393,52 +402,53 @@ def _points(name: str, kind: str, found: Sequence[Outcome], without: str) -> lis
         for base in bases_of(outcome.advice, name):
             middle, low, high = (log_odds(value, least) for value in base.accuracy)
             if base.kind == kind:
-                more = log_odds(outcome.reached[name], least) - middle
+                gain = log_odds(outcome.reached[name], least) - middle
                 key = (outcome.task, "" if name == SCRATCH and kind != "probe" else outcome.backbone)
-                points.setdefault(key, _Point(more, base, (high - low) / 2 / 1.96, setting, outcome.source))
+                points.setdefault(key, _Point(gain, base, (high - low) / 2 / 1.96, setting, outcome.source))
     return list(points.values())
 
 
-def _unsure(points: Sequence[_Point], constants: int) -> float:
-    """By how much a scatter grows that a few sources tell: they know badly how a further one scatters."""
+def _scatter_factor(points: Sequence[_Point], constants: int) -> float:
+    """Returns the factor by which the scatter of a new source is larger, because few sources estimate it badly."""
     from scipy.stats import t
 
     sources = len({point.source for point in points})
     return float(t.ppf(0.975, max(3, sources - constants)) / 1.96 * math.sqrt(1 + 1 / len(points)))
 
 
-def _fitted_lift(name: str, found: Sequence[Outcome], without: str) -> StrategyOffset | None:
-    """Ridge regression in log odds."""
+def _fitted_offset(name: str, found: Sequence[Outcome], without: str) -> StrategyOffset | None:
+    """Fits an offset by ridge regression in log odds."""
     points = _points(name, "probe", found, without)
     if len(points) < 3:
         return None
-    target = np.array([point.more for point in points])
-    design = np.array([[one.slope, one.slope * reach(one.images_per_class)] for one in (point.setting for point in points)])
-    level, by_size = np.linalg.solve(design.T @ design + np.diag(PRIOR), design.T @ target)
-    left = ((target - design @ (level, by_size)) ** 2).sum() / max(3, len(target) - 2)
-    return StrategyOffset(round(float(level), 2), round(float(by_size), 2), round(math.sqrt(left) * _unsure(points, 2), 2))
+    target = np.array([point.gain for point in points])
+    design = np.array([[each.slope, each.slope * log_size(each.images_per_class)] for each in (point.setting for point in points)])
+    intercept, by_size = np.linalg.solve(design.T @ design + np.diag(PRIOR), design.T @ target)
+    variance = ((target - design @ (intercept, by_size)) ** 2).sum() / max(3, len(target) - 2)
+    scatter = math.sqrt(variance) * _scatter_factor(points, 2)
+    return StrategyOffset(round(float(intercept), 2), round(float(by_size), 2), round(scatter, 2))
 
 
-def _fitted_carried(name: str, found: Sequence[Outcome], without: str) -> Extrapolation | None:
-    """Maximum likelihood of gain and scatter, where what each short training reached is known with an error of its own."""
+def _fitted_extrapolation(name: str, found: Sequence[Outcome], without: str) -> Extrapolation | None:
+    """Fits gain and scatter by maximum likelihood. Each short training has a standard error of its own."""
     points = _points(name, "short training", found, without)
     if len(points) < 3:
         return None
-    more, known = np.array([point.more for point in points]), np.array([point.known for point in points])
+    gained, errors = np.array([point.gain for point in points]), np.array([point.error for point in points])
     halvings = np.array([clamped(point.base.halvings) for point in points])
-    slopes = np.array([slope(point.base, point.setting) for point in points])
+    slopes = np.array([combined_slope(point.base, point.setting) for point in points])
     gain, scatter = np.arange(-10, 100)[:, None, None] * STEP, np.arange(5, 125)[:, None] * STEP
-    variance = known**2 + scatter**2 * halvings
-    unlikely = ((more - gain * slopes * halvings) ** 2 / variance + np.log(variance)).sum(axis=2)
+    variance = errors**2 + scatter**2 * halvings
+    unlikely = ((gained - gain * slopes * halvings) ** 2 / variance + np.log(variance)).sum(axis=2)
     best, widest = np.unravel_index(int(np.argmin(unlikely)), unlikely.shape)
-    spread = float(scatter[widest, 0]) * math.sqrt(len(points) / (len(points) - 1)) * _unsure(points, 1)
+    spread = float(scatter[widest, 0]) * math.sqrt(len(points) / (len(points) - 1)) * _scatter_factor(points, 1)
     return Extrapolation(round(float(gain[best, 0, 0]), 2), round(spread, 2))
 
 
-def fitted_halvings(runs: Mapping[Asked, dict[str, Any]]) -> dict[str, EpochPenalty]:
-    """The constants of `advice.expectation.EPOCH_PENALTIES`: from the runs with a quarter of the epochs and those with all.
+def fitted_penalties(runs: Mapping[Asked, dict[str, Any]]) -> dict[str, EpochPenalty]:
+    """Fits `advice.expectation.EPOCH_PENALTIES` to the runs with a quarter of the epochs and those with all.
 
-    A loss is never below 0, and held towards the mean of all strategies as much as one task holds it; so is the scatter.
+    The mean of all strategies counts as one more task of each strategy, in the penalty and in the scatter. No penalty is negative.
     """
     lost: dict[str, list[float]] = {}
     for run, whole in runs.items():
@@ -448,7 +458,7 @@ def fitted_halvings(runs: Mapping[Asked, dict[str, Any]]) -> dict[str, EpochPena
         halvings = math.log2(whole["phases"][-1]["epochs"] / part["phases"][-1]["epochs"])
         if not halvings:
             continue
-        less = log_odds(whole["test"], LEAST_TOLD) - log_odds(part["test"], LEAST_TOLD)
+        less = log_odds(whole["test"], LEAST_ERROR) - log_odds(part["test"], LEAST_ERROR)
         lost.setdefault(run.strategy, []).append(less / halvings)
     each = [value for values in lost.values() for value in values]
     if len(each) < 3:
@@ -456,7 +466,7 @@ def fitted_halvings(runs: Mapping[Asked, dict[str, Any]]) -> dict[str, EpochPena
     usual, spread = statistics.mean(each), statistics.variance(each)
     found = {}
     for name, values in lost.items():
-        loss = max(0.0, (sum(values) + usual) / (len(values) + 1))
-        variance = (sum((value - loss) ** 2 for value in values) + spread) / (len(values) + 1)
-        found[name] = EpochPenalty(round(loss, 2), round(math.sqrt(variance), 2))
+        penalty = max(0.0, (sum(values) + usual) / (len(values) + 1))
+        variance = (sum((value - penalty) ** 2 for value in values) + spread) / (len(values) + 1)
+        found[name] = EpochPenalty(round(penalty, 2), round(math.sqrt(variance), 2))
     return found

@@ -339,7 +339,8 @@ def test_advice_notes_that_the_weights_learned_from_the_images(run, source):
     offer = CandidateBackbone(choose(run.metrics["backbone"]), str(run.artifact / "model.keras"), named=True)
     for images, learned in ((source, True), (stripes(80, seed=9), False)):
         watcher = Notes()
-        recommend._looked_at(crossroads.read(images), offer, Recipe(image_size=16), 16.0, None, watcher)
+        request = recommend.Request(crossroads.read(images), 16.0, Recipe(image_size=16), None, None, watcher)
+        recommend._measure(request, offer)
         said = [note for note in watcher.said if "learned from" in note]
         assert len(said) == learned
         assert all("of 80 training images" in note for note in said)

@@ -12,30 +12,30 @@ from watchers import Notes
 pytestmark = pytest.mark.core
 
 
-def named(*arguments, **options):
+def considered(*arguments, **options):
+    """Returns name, weights and `named` of each backbone, and the notes."""
     watcher = Notes()
-    return [
-        (offer.choice.record.name, offer.weights, offer.named) for offer in candidate_backbones(*arguments, watcher, **options)
-    ], watcher.said
+    backbones = candidate_backbones(*arguments, watcher, **options)
+    return [(each.choice.record.name, each.weights, each.named) for each in backbones], watcher.said
 
 
-def test_backbones_that_are_named_come_with_imagenet_or_with_what_is_named_beside_them():
-    assert named(["mobilenet", "resnet50"], [])[0] == [("mobilenet", "imagenet", True), ("resnet50", "imagenet", True)]
-    assert named(["mobilenet", "resnet50"], ["a.h5"])[0] == [("mobilenet", "a.h5", True), ("resnet50", "a.h5", True)]
-    assert named(["mobilenet", "resnet50"], ["a.h5", None])[0] == [("mobilenet", "a.h5", True), ("resnet50", "imagenet", True)]
+def test_named_backbones_have_imagenet_weights_or_the_named_ones():
+    assert considered(["mobilenet", "resnet50"], [])[0] == [("mobilenet", "imagenet", True), ("resnet50", "imagenet", True)]
+    assert considered(["mobilenet", "resnet50"], ["a.h5"])[0] == [("mobilenet", "a.h5", True), ("resnet50", "a.h5", True)]
+    assert considered(["mobilenet", "resnet50"], ["a.h5", None])[0] == [("mobilenet", "a.h5", True), ("resnet50", "imagenet", True)]
 
 
-def test_a_backbone_without_pretrained_weights_is_left_out_and_told_where_the_user_asked_for_advice():
-    assert named(["small-cnn"], []) == ([], [])
-    found, said = named(["small-cnn"], [], own=True)
-    assert not found
-    assert said == ["small-cnn has no pretrained weights, and is not considered; name some with --weights"]
+def test_a_backbone_without_pretrained_weights_is_left_out_with_a_warning_in_advice():
+    assert considered(["small-cnn"], []) == ([], [])
+    backbones, [warning] = considered(["small-cnn"], [], own=True)
+    assert not backbones
+    assert (warning.code, warning.figures) == ("no-pretrained-weights", {"backbone": "small-cnn"})
 
 
-def test_a_network_of_ones_own_is_pretrained_if_the_user_asked_for_advice_on_it():
+def test_a_network_of_the_users_own_counts_as_pretrained_in_advice():
     model = tiny_networks.tiny()
-    assert named([model], [])[0] == []
-    assert [of for _, of, _ in named([model], [], own=True)[0]] == ["own"]
+    assert considered([model], [])[0] == []
+    assert [weights for _, weights, _ in considered([model], [], own=True)[0]] == ["own"]
 
 
 def test_weights_need_a_backbone():
@@ -45,11 +45,10 @@ def test_weights_need_a_backbone():
         candidate_backbones((), ("there/mobilenet_1_0_224_tf_no_top.h5",), Silent())
 
 
-def test_missing_weights_are_reported_with_what_they_would_allow(tmp_path, monkeypatch):
+def test_missing_weights_are_reported_without_the_address(tmp_path, monkeypatch):
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
     monkeypatch.setenv("CROSSROADS_WEIGHTS_URL", "http://127.0.0.1:9")
-    found, said = named([], [])
-    assert not found
-    assert said[0].startswith("no pretrained network is considered")
-    assert "`crossroads weights list`" in said[0]
-    assert "127.0.0.1" not in said[0]
+    backbones, notes = considered([], [])
+    assert not backbones
+    assert (notes[0].code, notes[0].figures["backbone"]) == ("weights-unavailable", "mobilenet-v2")
+    assert "127.0.0.1" not in notes[0]

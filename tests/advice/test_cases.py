@@ -1,4 +1,4 @@
-"""The four cases, from size and similarity."""
+"""The four cases and the doubts about them."""
 
 import pytest
 
@@ -6,6 +6,7 @@ from crossroads.advice.cases import LARGE, SIMILAR, TITLES, case_of
 from crossroads.advice.estimate import Estimate
 from crossroads.advice.profile import Depth, Profile, Similarity
 from crossroads.errors import TrainingError
+from refusals import refused
 
 KNOWN = Estimate(0.5, 0.45, 0.55)
 
@@ -17,35 +18,34 @@ def profile(similarity, low=None, high=None, random=0.4):
 
 
 @pytest.mark.parametrize(
-    ("of_a_class", "similarity", "number", "does"),
+    ("images_per_class", "similarity", "number"),
     [
-        (LARGE - 1, SIMILAR, 1, "feature extraction"),
-        (LARGE - 1, SIMILAR - 0.01, 2, "early features"),
-        (LARGE, SIMILAR, 3, "finetuning"),
-        (LARGE, SIMILAR - 0.01, 4, "from scratch"),
+        (LARGE - 1, SIMILAR, 1),
+        (LARGE - 1, SIMILAR - 0.01, 2),
+        (LARGE, SIMILAR, 3),
+        (LARGE, SIMILAR - 0.01, 4),
     ],
 )
-def test_each_quarter_of_the_plane_is_a_case(of_a_class, similarity, number, does):
-    case = case_of(of_a_class, profile(similarity))
+def test_each_quadrant_of_size_and_similarity_is_a_case(images_per_class, similarity, number):
+    case = case_of(images_per_class, profile(similarity))
     assert (case.number, case.title) == (number, TITLES[number])
-    assert does in case.title
-    assert case.doubt == ""
+    assert case.doubt is None
 
 
-@pytest.mark.parametrize(("of_a_class", "size"), [(0.5, 0.0), (1, 0.0), (100, 0.5), (10_000, 1.0), (10**7, 1.0)])
-def test_size_is_on_an_axis_of_decades(of_a_class, size):
-    assert case_of(of_a_class, profile(0.7)).size == pytest.approx(size)
+@pytest.mark.parametrize(("images_per_class", "size"), [(0.5, 0.0), (1, 0.0), (100, 0.5), (10_000, 1.0), (10**7, 1.0)])
+def test_size_is_measured_in_decades(images_per_class, size):
+    assert case_of(images_per_class, profile(0.7)).size == pytest.approx(size)
 
 
-def test_an_interval_that_crosses_the_border_is_a_doubt():
-    assert case_of(10, profile(0.6, low=0.5, high=0.7)).doubt == "the interval leaves it open"
-    assert case_of(10, profile(0.6, low=0.56, high=0.7)).doubt == ""
+def test_an_interval_that_includes_the_limit_is_a_doubt():
+    assert case_of(10, profile(0.6, low=0.5, high=0.7)).doubt.code == "similarity-uncertain"
+    assert case_of(10, profile(0.6, low=0.56, high=0.7)).doubt is None
 
 
-def test_random_weights_that_do_as_well_are_a_doubt():
-    assert case_of(10, profile(0.1, random=0.99)).doubt.startswith("random weights tell the classes nearly as well")
+def test_an_equally_accurate_random_control_is_a_doubt():
+    assert case_of(10, profile(0.1, random=0.99)).doubt.code == "random-control-saturated"
 
 
-def test_no_case_is_drawn_from_a_network_without_pretrained_weights():
-    with pytest.raises(TrainingError, match="random control"):
+def test_a_case_needs_pretrained_weights():
+    with refused("no-random-control", TrainingError, received="small-cnn"):
         case_of(10, Profile("small-cnn", 32, 500, (Depth("end", 1.0, KNOWN, None),), None))

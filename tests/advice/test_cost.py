@@ -1,4 +1,4 @@
-"""What a strategy will take: laws that hold on any machine."""
+"""Estimated time and memory: rules that hold on any machine."""
 
 import pytest
 
@@ -11,11 +11,11 @@ from crossroads.advice.cost import (
     Machine,
     forward_seconds,
     head_seconds,
-    measured_machine,
-    measured_step,
+    measure_machine,
     memory_mb,
     step_fraction,
     step_seconds,
+    whole_step_seconds,
 )
 from crossroads.heads.large_ridge import is_large
 from crossroads.networks.cuts import Cut
@@ -23,8 +23,8 @@ from crossroads.networks.cuts import Cut
 SLOW, FAST = Machine(1e9), Machine(1e11)
 
 
-def test_a_machine_is_measured_in_multiply_adds_a_second():
-    assert 1e8 < measured_machine(size=256).products < 1e14
+def test_a_machine_is_measured_in_multiply_adds_per_second():
+    assert 1e8 < measure_machine(size=256).products < 1e14
 
 
 def test_seconds_grow_with_the_work_and_fall_with_the_machine():
@@ -33,13 +33,15 @@ def test_seconds_grow_with_the_work_and_fall_with_the_machine():
     assert step_seconds(1_000, SLOW, depthwise=True) == DEPTHWISE_STEP * forward_seconds(1_000, SLOW)
 
 
-def test_a_training_of_many_steps_takes_less_for_an_image_than_a_short_one():
-    assert measured_step(2.0, False, 30_000, 32) == 2.0 * MANY_STEPS
-    assert measured_step(2.0, False, 1_700, 32) == measured_step(2.0, True, 30_000, 32) == 2.0
+def test_a_training_of_many_steps_takes_less_time_per_image():
+    assert whole_step_seconds(2.0, False, 30_000, 32) == 2.0 * MANY_STEPS
+    assert whole_step_seconds(2.0, False, 1_700, 32) == whole_step_seconds(2.0, True, 30_000, 32) == 2.0
 
 
-def test_the_fraction_of_a_step_up_to_a_cut_counts_what_is_written_too():
-    early, end = (Cut(name, 0, 1.0, (4, 4, 8), work, 0, numbers) for name, work, numbers in (("a", 100, 90), ("b", 1_000, 100)))
+def test_the_fraction_of_a_step_counts_activations_too():
+    early, end = (
+        Cut(name, 0, 1.0, (4, 4, 8), work, 0, activations) for name, work, activations in (("a", 100, 90), ("b", 1_000, 100))
+    )
     assert 0.1 < step_fraction(early, end) < 0.9
     assert step_fraction(early, end) == (100 + ACTIVATION * 90) / (1_000 + ACTIVATION * 100)
     assert step_fraction(end, end) == 1
@@ -53,15 +55,15 @@ def test_a_head_takes_longer_with_more_images_features_and_on_a_slower_machine(n
     assert head_seconds(n, d, 10, SLOW) == pytest.approx(100 * usual)
 
 
-def test_the_cost_of_a_head_follows_the_way_it_is_solved():
+def test_the_cost_of_a_head_depends_on_its_solver():
     assert not is_large(200, 1_024)
     assert is_large(20_000, 8_192)
-    assert head_seconds(20_000, 8_192, 10, FAST) == head_seconds(20_000, 8_192, 1_000, FAST)  # one factor for every class
+    assert head_seconds(20_000, 8_192, 10, FAST) == head_seconds(20_000, 8_192, 1_000, FAST)  # one factorization for all classes
 
 
 @pytest.mark.parametrize(
     ("parameters", "activations", "batch_size", "trained", "peak"),
-    [  # of `fit` on 237 images, by `peak_memory_mb`
+    [  # `peak_memory_mb` of `fit` on 237 images
         (3.2e6, 16.7e6, 32, False, 1_655),  # MobileNet, 224 px
         (2.3e6, 21.7e6, 32, False, 2_105),  # MobileNetV2
         (23.6e6, 37.0e6, 32, False, 2_944),  # ResNet50
@@ -75,6 +77,6 @@ def test_memory_is_estimated_within_about_a_fifth(parameters, activations, batch
     assert memory_mb(int(parameters), activations, batch_size, trained=trained) == pytest.approx(peak, rel=0.2)
 
 
-def test_training_holds_gradients_and_moments_and_the_maps_of_its_batch():
-    still, moved = (memory_mb(4_000_000, 5_000_000, 8, trained=trained) for trained in (False, True))
-    assert PROCESS_MB < still < moved < memory_mb(4_000_000, 5_000_000, 64, trained=True)
+def test_training_holds_gradients_moments_and_the_activations_of_a_batch():
+    frozen, trained = (memory_mb(4_000_000, 5_000_000, 8, trained=flag) for flag in (False, True))
+    assert PROCESS_MB < frozen < trained < memory_mb(4_000_000, 5_000_000, 64, trained=True)

@@ -1,4 +1,4 @@
-"""A figure with its interval."""
+"""Estimates with their intervals, and log odds."""
 
 import numpy as np
 import pytest
@@ -9,15 +9,15 @@ from crossroads.advice.estimate import Estimate, estimate_accuracy, from_log_odd
 
 
 @given(st.floats(0.001, 0.999))
-def test_log_odds_and_their_inverse_undo_each_other(value):
+def test_log_odds_can_be_inverted(value):
     assert from_log_odds(log_odds(value, 1e-4)) == pytest.approx(value)
 
 
-def test_certainty_is_held_off_by_the_least_error():
+def test_log_odds_stay_away_from_certainty_by_the_margin():
     assert log_odds(1.0, 0.01) == log_odds(0.99, 0.01) == pytest.approx(-log_odds(0.0, 0.01))
 
 
-def test_a_fraction_of_whole_groups_is_known_less_well_than_one_of_single_images():
+def test_an_interval_over_groups_is_wider_than_one_over_images():
     correct = np.repeat([True, False, True, True, True, False, True, True], 30)
     alone, together = estimate_accuracy(correct), estimate_accuracy(correct, np.repeat(np.arange(8), 30))
     assert alone.value == together.value == 0.75
@@ -25,6 +25,6 @@ def test_a_fraction_of_whole_groups_is_known_less_well_than_one_of_single_images
 
 
 def test_json_has_the_meaningful_digits():
-    found = Estimate(0.98765, 0.9, 1.0)
-    assert str(found) == "0.988 (0.900 to 1.000)"
-    assert found.to_json() == {"value": 0.9877, "low": 0.9, "high": 1.0}
+    estimate = Estimate(0.98765, 0.9, 1.0)
+    assert str(estimate) == "0.988 (0.900 to 1.000)"
+    assert estimate.to_json() == {"value": 0.9877, "low": 0.9, "high": 1.0}

@@ -1,7 +1,6 @@
-"""From images to advice, on a tiny network of one's own."""
+"""From images to advice, and from advice to a race, with a tiny network."""
 
 import json
-import re
 from dataclasses import replace
 
 import numpy as np
@@ -22,15 +21,13 @@ from crossroads.errors import BackboneError, RecipeError, SplitError
 from crossroads.progress import Silent
 from crossroads.race import decisions
 from crossroads.recipe import Recipe
-from crossroads.report.console import print_run
 from crossroads.strategies import STRATEGIES, strategy
 from pictures import stripes
+from refusals import refused
 from watchers import Notes
 
 pytestmark = pytest.mark.core
 SPLIT = {"validation": 0.25, "test_fraction": 0.2}
-
-
 SIZE = 16
 
 
@@ -60,7 +57,12 @@ def advice(pictures, tiny, tmp_path_factory):
         return crossroads.advise(pictures, backbones=[tiny], epochs=4, **SPLIT)
 
 
-def test_every_strategy_is_ranked_with_what_it_takes(advice):
+def by_code(reasons):
+    """Returns the reasons by their codes."""
+    return {reason.code: reason for reason in reasons}
+
+
+def test_every_strategy_is_ranked_with_its_time_and_memory(advice):
     assert {one.recipe.strategy for one in advice.ranked} == {record.name for record in STRATEGIES}
     for one in advice.ranked:
         assert 0 <= one.accuracy.low <= one.accuracy.value <= one.accuracy.high <= 1
@@ -73,35 +75,35 @@ def test_every_strategy_is_ranked_with_what_it_takes(advice):
     assert [one.recipe.epochs for one in advice.ranked if not strategy(one.recipe.strategy).frozen] == [4] * 4
 
 
-def test_evidence_is_of_the_training_split_alone(pictures, tiny):
+def test_only_training_images_are_measured(pictures, tiny):
     images, labels = pictures
-    seen = crossroads.advise((images, labels), backbones=[tiny], **SPLIT)
-    parts = module_split(images, labels)
+    advice = crossroads.advise((images, labels), backbones=[tiny], **SPLIT)
+    indices = held_out(images, labels)
     hidden = images.copy()
-    hidden[parts] = np.random.default_rng(0).integers(0, 256, hidden[parts].shape)
+    hidden[indices] = np.random.default_rng(0).integers(0, 256, hidden[indices].shape)
     again = crossroads.advise((hidden, labels), backbones=[tiny], **SPLIT)
-    assert seen.evidence.size == again.evidence.size
-    assert seen.evidence.profiles == again.evidence.profiles
-    assert seen.evidence.curve == again.evidence.curve
-    assert seen.evidence.baselines.pixels == again.evidence.baselines.pixels
-    assert seen.evidence.baselines.majority == again.evidence.baselines.majority
-    assert seen.evidence.baselines.short.accuracy == again.evidence.baselines.short.accuracy
-    assert seen.evidence.warm_start.accuracy == again.evidence.warm_start.accuracy
-    assert seen.evidence.warm_start.epochs == again.evidence.warm_start.epochs
+    assert advice.evidence.size == again.evidence.size
+    assert advice.evidence.profiles == again.evidence.profiles
+    assert advice.evidence.curve == again.evidence.curve
+    assert advice.evidence.baselines.pixels == again.evidence.baselines.pixels
+    assert advice.evidence.baselines.majority == again.evidence.baselines.majority
+    assert advice.evidence.baselines.short.accuracy == again.evidence.baselines.short.accuracy
+    assert advice.evidence.warm_start.accuracy == again.evidence.warm_start.accuracy
+    assert advice.evidence.warm_start.epochs == again.evidence.warm_start.epochs
 
 
-def test_where_another_strategy_than_that_of_the_case_comes_first_it_is_said_why(advice):
-    reasons = {}
+def test_a_reason_is_given_if_another_strategy_than_that_of_the_case_comes_first(advice):
+    explained = set()
     for number in (1, 2, 3, 4):
-        case = replace(advice.case, number=number)
-        leading = advice.evidence.profiles[0]
-        reasons[number] = list(reasons_for(advice.evidence, leading, case, advice.ranked, None))
-    first = next(record.case[0] for record in STRATEGIES if record.name == advice.best.recipe.strategy)
-    said = {number for number, words in reasons.items() if any(f"{advice.best.name} is put first for" in one for one in words)}
-    assert said == {1, 2, 3, 4} - {int(first)}
+        reasons = by_code(reasons_for(advice.evidence, replace(advice.case, number=number), advice.ranked, None))
+        if reason := reasons.get("choice-differs-from-case"):
+            assert (reason.figures["case"], reason.figures["first"]) == (number, advice.best.name)
+            explained.add(number)
+    own_case = next(record.case[0] for record in STRATEGIES if record.name == advice.best.recipe.strategy)
+    assert explained == {1, 2, 3, 4} - {int(own_case)}
 
 
-def test_what_is_expected_goes_with_the_slope_of_the_learning_curve_that_was_measured(advice):
+def test_the_expected_accuracy_uses_the_measured_slope_of_the_learning_curve(advice):
     size, curve = advice.evidence.size, advice.evidence.curve
     assert curve.slope != USUAL_SLOPE
     for one in advice.ranked:
@@ -117,17 +119,18 @@ def test_a_short_warm_start_of_the_best_network_is_part_of_the_evidence(advice):
     kinds = {one.recipe.strategy: {base.kind for base in one.bases} for one in advice.ranked if one is not start}
     assert kinds.pop("from-scratch") == {"probe", "short training"}
     assert set(map(frozenset, kinds.values())) == {frozenset({"probe"})}
-    held = 66 * SPLIT["validation"] / (1 - sum(SPLIT.values()))
-    assert start.epoch_seconds == pytest.approx((66 + VALIDATING * held) * short.seconds_per_image)  # measured, not estimated
+    validation = 66 * SPLIT["validation"] / (1 - sum(SPLIT.values()))
+    assert start.epoch_seconds == pytest.approx((66 + VALIDATING * validation) * short.seconds_per_image)  # measured, not estimated
     early = next(one for one in advice.ranked if one.recipe.strategy == "finetune-early")
-    assert early.epoch_seconds < start.epoch_seconds  # a part of the steps
-    said = f"a short warm start of own:tiny, {short.epochs} epochs of {short.images} images, reaches {short.accuracy.value:.3f}"
-    assert any(reason.startswith(said) for reason in advice.reasons)
+    assert early.epoch_seconds < start.epoch_seconds  # a part of the network
+    figures = by_code(advice.reasons)["short-warm-start"].figures
+    assert figures["backbone"] == "own:tiny"
+    assert (figures["epochs"], figures["images"], figures["accuracy"]) == (short.epochs, short.images, short.accuracy.value)
     assert advice.to_json()["evidence"]["warm_start"]["images"] == short.images
 
 
-def module_split(images, labels):
-    """Rows of validation and test."""
+def held_out(images, labels):
+    """Returns the row indices of validation and test."""
     from crossroads.data.readers import read
     from crossroads.data.splits import split
 
@@ -135,21 +138,17 @@ def module_split(images, labels):
     return np.concatenate([parts.validation.indices, parts.test.unseal().indices])
 
 
-def test_the_reasons_name_size_depth_similarity_more_data_and_the_level(advice):
-    words = "\n".join(advice.reasons)
-    for part in (
-        "66 training images of 3 classes",
-        "a probe's accuracy",
-        "random weights reaches",
-        "similarity",
-        "twice the images",
-    ):
-        assert part in words
-    assert "0.333 by always predicting the largest class" in words
-    assert "by small-cnn after a short training" in words
+def test_the_reasons_cover_size_depth_similarity_more_images_and_baselines(advice):
+    reasons = by_code(advice.reasons)
+    assert {"size", "random-control", "similarity", "more-images", "baselines"} < set(reasons)
+    assert any(code.startswith("profile-") for code in reasons)
+    assert reasons["size"].figures == {"images": 66, "classes": 3, "per_class": 22.0, "kind": "small"}
+    assert reasons["baselines"].figures["majority"] == pytest.approx(1 / 3)
+    assert reasons["baselines"].figures["small_network"] == advice.evidence.baselines.short.accuracy.value
+    json.dumps([reason.figures for reason in advice.reasons], allow_nan=False)
 
 
-def test_it_is_plain_values_for_a_program(advice):
+def test_advice_has_a_json_form(advice):
     value = json.loads(json.dumps(advice.to_json(), allow_nan=False))
     assert value["case"]["number"] in (1, 2, 3, 4)
     assert 0 <= value["case"]["size"] <= 1
@@ -157,13 +156,14 @@ def test_it_is_plain_values_for_a_program(advice):
     assert value["ranked"][0]["strategy"] == advice.best.recipe.strategy
 
 
-def test_a_budget_too_small_for_anything_says_what_is_not(pictures, tiny):
-    found = crossroads.advise(pictures, backbones=[tiny], budget=0.5, **SPLIT)
-    assert all("the budget is 0.5" in one.obstacle for one in found.ranked)
-    assert any("too small for anything; the smallest that does is about" in reason for reason in found.reasons)
+def test_a_budget_that_is_too_small_for_any_candidate_is_a_reason_with_the_least_time(pictures, tiny):
+    advice = crossroads.advise(pictures, backbones=[tiny], budget=0.5, **SPLIT)
+    assert {(one.obstacle.code, one.obstacle.figures["budget"]) for one in advice.ranked} == {("over-budget", 0.5)}
+    least = round(min(one.seconds for one in advice.ranked), 1)
+    assert by_code(advice.reasons)["budget-too-small"].figures == {"budget": 0.5, "least": least}
 
 
-def test_the_short_training_ends_with_its_fraction_of_the_budget(pictures, tiny, monkeypatch):
+def test_the_short_training_stops_after_its_fraction_of_the_budget(pictures, tiny, monkeypatch):
     monkeypatch.setattr(baselines, "SHORT_EPOCHS", (6, 6))
     seen = []
 
@@ -178,34 +178,34 @@ def test_the_short_training_ends_with_its_fraction_of_the_budget(pictures, tiny,
     assert found.evidence.warm_start is None
 
 
-def test_several_backbones_are_compared_and_the_better_one_leads(pictures, tiny):
+def test_several_backbones_are_compared(pictures, tiny):
     found = crossroads.advise(pictures, backbones=[tiny, "quiz-cnn"], weights=["own", "none"], **SPLIT)
     assert {profile.backbone for profile in found.evidence.profiles} == {"own:tiny", "quiz-cnn"}
     random = [one for one in found.ranked if one.recipe.backbone == "quiz-cnn"]
-    assert {one.recipe.strategy for one in random} <= {"feature-extraction", "early-features"}  # nothing of it was pretrained
+    assert {one.recipe.strategy for one in random} <= {"feature-extraction", "early-features"}  # it is not pretrained
 
 
-def test_the_reasons_are_of_the_network_that_the_case_is_drawn_from(pictures, tiny):
+def test_the_reasons_are_about_the_network_that_the_case_follows_from(pictures, tiny):
     found = crossroads.advise(pictures, backbones=["quiz-cnn", tiny], weights=["none", "own"], **SPLIT)
     untrained = replace(found.evidence.profiles[0], backbone="quiz-cnn", similarity=None)
     leading = next(profile for profile in found.evidence.profiles if profile.similarity is not None)
     evidence = replace(found.evidence, profiles=(untrained, leading))
-    words = " ".join(reasons_for(evidence, leading, found.case, found.ranked, None))
-    assert "of the depth of own:tiny" in words or "the last layer" in words
-    assert "quiz-cnn (" not in words
-    assert f"similarity {leading.similarity.value}" in words
+    reasons = by_code(reasons_for(evidence, found.case, found.ranked, None))
+    assert {reason.figures["backbone"] for code, reason in reasons.items() if code.startswith("profile-")} == {"own:tiny"}
+    assert reasons["similarity"].figures["value"] == leading.similarity.value.value
 
 
-def test_a_network_that_memory_cannot_hold_is_left_out(pictures, tiny, monkeypatch):
+def test_a_network_that_does_not_fit_into_memory_is_left_out(pictures, tiny, monkeypatch):
     monkeypatch.setattr(module, "available_memory_mb", lambda: 700.0)
     watcher = Notes()
     found = crossroads.advise(pictures, backbones=[tiny], watcher=watcher, **SPLIT)
     assert [one.recipe.strategy for one in found.ranked] == ["from-scratch"]
     assert found.case is None
-    assert any("own:tiny is left out: it takes about" in note for note in watcher.said)
+    [note] = [note for note in watcher.said if note.code == "backbone-left-out"]
+    assert note.figures["backbone"] == "own:tiny"
 
 
-def test_images_that_are_all_alike_give_an_answer_and_no_more_than_the_largest_class(tiny):
+def test_equal_images_give_no_more_than_the_accuracy_of_the_largest_class(tiny):
     images = np.full((60, 16, 16, 3), 120, np.uint8)
     found = crossroads.advise((images, np.arange(60) % 3), backbones=[tiny], **SPLIT)
     assert found.evidence.baselines.pixels.value <= 0.4
@@ -213,14 +213,14 @@ def test_images_that_are_all_alike_give_an_answer_and_no_more_than_the_largest_c
     assert found.evidence.size.repeated > 0.9
 
 
-def test_two_classes_do(tiny):
+def test_two_classes_are_enough(tiny):
     found = crossroads.advise(stripes(60), backbones=[tiny], **SPLIT)
     assert found.evidence.size.classes == 2
 
 
 def test_one_image_per_class_cannot_be_split(tiny):
     images, labels = stripes(3, classes=("level", "slanting", "upright"))
-    with pytest.raises(SplitError, match="received 3 classes of at most 1 image"):
+    with pytest.raises(SplitError):
         crossroads.advise((images, labels), backbones=[tiny], **SPLIT)
 
 
@@ -231,34 +231,34 @@ def test_some_of_very_many_classes_are_sampled_with_a_note(tiny, monkeypatch):
     images = rng.integers(0, 256, (160, 16, 16, 3), dtype=np.uint8)
     watcher = Notes()
     found = crossroads.advise((images, np.arange(160) % 40), backbones=[tiny], watcher=watcher, validation=0.25, test_fraction=0.0)
-    assert any("drawn from 10 of the 40 classes" in note for note in watcher.said)
+    [note] = [note for note in watcher.said if note.code == "classes-sampled"]
+    assert note.figures == {"sampled": 10, "classes": 40}
     assert found.evidence.size.classes == 40
     assert found.evidence.profiles[0].images == 30
 
 
 @pytest.mark.parametrize(
-    ("options", "error", "words"),
+    ("options", "error", "code"),
     [
-        ({"strategy": "finetune"}, RecipeError, "strategy has no effect here"),
-        ({"cut": "0.6"}, RecipeError, "cut belongs to one strategy, and none is named"),
-        ({"weights": ["a.h5"]}, RecipeError, "weights has no effect without a backbone"),
-        ({"backbones": ["quiz-cnn"], "weights": ["none", "none"]}, RecipeError, "once for all backbones, or once for each"),
-        ({"backbones": ["quiz-cn"]}, BackboneError, "did you mean 'quiz-cnn'"),
-        ({"budget": 0}, RecipeError, "budget must be"),
+        ({"strategy": "finetune"}, RecipeError, "option-without-effect"),
+        ({"cut": "0.6"}, RecipeError, "option-needs-strategy"),
+        ({"weights": ["a.h5"]}, RecipeError, "weights-without-backbone"),
+        ({"backbones": ["quiz-cnn"], "weights": ["none", "none"]}, RecipeError, "weights-per-backbone"),
+        ({"backbones": ["quiz-cn"]}, BackboneError, "unknown-backbone"),
+        ({"budget": 0}, RecipeError, "out-of-range"),
     ],
     ids=str,
 )
-def test_what_makes_no_sense_is_refused(pictures, options, error, words):
-    with pytest.raises(error, match=words):
+def test_invalid_arguments_are_refused(pictures, options, error, code):
+    with refused(code, error):
         crossroads.advise(pictures, **SPLIT, **options)
 
 
-def test_auto_races_what_was_advised_and_the_artifact_says_why(pictures, tiny, tmp_path):
+def test_auto_races_the_advised_candidates_and_keeps_the_advice_in_the_artifact(pictures, tiny, tmp_path):
     run = crossroads.fit(pictures, out=tmp_path / "run", backbone=tiny, weights="own", epochs=4, batch_size=16, budget=0.5, **SPLIT)
     won = run.metrics["strategy"]
-    assert won in ("feature-extraction", "early-features")  # too small a budget for anything: still a head on frozen features
+    assert won in ("feature-extraction", "early-features")  # even without any time there is a head on frozen features
     assert run.metrics["race"]["runs"][0]["won"]
-    assert run.metrics["race"]["why"].startswith(f"{won} of own:tiny won")
     assert run.metrics["advice"]["evidence"]["profiles"]
     assert run.metrics["validation"]["accuracy"] == pytest.approx(run.metrics["race"]["runs"][0]["validation_accuracy"])
     again = crossroads.fit(
@@ -274,35 +274,32 @@ def test_without_pretrained_networks_the_small_network_is_trained_with_a_note(pi
     watcher = Notes()
     run = crossroads.fit(pictures, out=tmp_path / "run", epochs=2, watcher=watcher, **SPLIT)
     assert (run.metrics["strategy"], run.metrics["backbone"]) == ("from-scratch", "small-cnn")
-    assert any(note.startswith("no pretrained network is considered") for note in watcher.said)
-    assert "nothing pretrained to choose from: training from scratch" in watcher.said
+    assert {"weights-unavailable", "nothing-pretrained"} <= {note.code for note in watcher.said}
 
 
-def test_with_nothing_pretrained_a_budget_shortens_the_training(pictures, tmp_path, capsys):
+def test_without_pretrained_networks_a_budget_shortens_the_training(pictures, tmp_path):
     watcher = Notes()
     run = crossroads.fit(pictures, out=tmp_path / "run", weights="none", budget="0.5s", image_size=80, watcher=watcher, **SPLIT)
     [row] = run.metrics["race"]["runs"]
     assert row["epochs"] == 1 < row["usual_epochs"]
     assert (run.metrics["strategy"], run.metrics["epochs"]) == ("from-scratch", 1)
     assert Recipe.from_toml(run.artifact / "recipe.toml").image_size == 80
-    print_run(run)
-    assert re.search(r"^run .*from-scratch .* won\n\nvalidation_n: ", capsys.readouterr().out, re.DOTALL)
-    assert "nothing pretrained to choose from: training from scratch" in watcher.said
+    assert "nothing-pretrained" in {note.code for note in watcher.said}
 
 
-def test_random_weights_that_were_asked_for_leave_training_from_scratch(pictures, tmp_path):
+def test_requested_random_weights_are_trained_from_scratch(pictures, tmp_path):
     run = crossroads.fit(pictures, out=tmp_path / "run", backbone="quiz-cnn", weights="none", image_size=16, epochs=2, **SPLIT)
     assert (run.metrics["strategy"], run.metrics["backbone"]) == ("from-scratch", "quiz-cnn")
 
 
-def test_a_budget_beside_a_named_strategy_is_refused(pictures, tmp_path):
-    with pytest.raises(RecipeError, match="budget does nothing with a strategy that is named"):
+def test_a_budget_with_a_named_strategy_is_refused(pictures, tmp_path):
+    with refused("option-without-effect", RecipeError, field="budget"):
         crossroads.fit(pictures, out=tmp_path / "run", strategy="from-scratch", budget=60)
     assert not (tmp_path / "run").exists()
 
 
 class StopInTune(Silent):
-    """Breaks off in the second epoch of finetuning, as a kill would."""
+    """Ends the process in the second epoch of finetuning."""
 
     def epoch(self, record, total):
         if (record.phase, record.epoch) == ("tune", 2):
@@ -314,7 +311,7 @@ class Broken(BaseException):
 
 
 def test_the_race_resumes_an_interrupted_run(pictures, tiny, tmp_path, monkeypatch):
-    monkeypatch.setattr(decisions, "MIN_GAIN", -1.0)  # stripes are easy: no candidate could be hoped to do better
+    monkeypatch.setattr(decisions, "MIN_GAIN", -1.0)  # stripes are easy, so that no candidate could do better
     monkeypatch.setattr(decisions, "REDUCTION_FACTOR", 1)
     options = {"backbone": tiny, "weights": "own", "epochs": 3, "batch_size": 16, "out": tmp_path / "run", **SPLIT}
     with pytest.raises(Broken):
@@ -324,41 +321,41 @@ def test_the_race_resumes_an_interrupted_run(pictures, tiny, tmp_path, monkeypat
     run = crossroads.fit(pictures, watcher=watcher, resume=True, **options)
     runs = run.metrics["race"]["runs"]
     assert len(runs) > len(kept) > 0
-    assert [row["failed"] for row in runs] == [None] * len(runs)
     assert "finetune" in {row["strategy"] for row in runs}
-    assert not [note for note in watcher.said if "given up" in note]
+    assert [row["failed"] for row in runs] == [None] * len(runs)
 
 
 @pytest.mark.parametrize(
-    ("first", "words"),
+    ("first", "code"),
     [
-        (0.60, "accuracy rises to the last layer, end, 100% of the depth of own:tiny (0.970): what it learned last fits"),
-        (0.96, "accuracy is highest at the last layer, end, 100% of the depth of own:tiny (0.970), within chance of start before"),
+        (0.60, "profile-rises-to-end"),
+        (0.96, "profile-flat-to-end"),
     ],
 )
-def test_a_profile_is_said_to_rise_only_beyond_chance(advice, first, words):
+def test_a_profile_rises_only_if_the_difference_is_significant(advice, first, code):
     depths = [
         Depth(name, depth, Estimate(value, value - 0.02, min(1.0, value + 0.02)), Estimate(0.5, 0.4, 0.6))
         for name, depth, value in (("start", 0.5, first), ("end", 1.0, 0.97))
     ]
     leading = replace(advice.evidence.profiles[0], depths=tuple(depths))
-    said = list(reasons_for(advice.evidence, leading, advice.case, advice.ranked, None))
-    assert any(reason.startswith(f"a probe's {words}") for reason in said)
+    evidence = replace(advice.evidence, profiles=(leading,))
+    reasons = by_code(reasons_for(evidence, advice.case, advice.ranked, None))
+    assert [name for name in reasons if name.startswith("profile-")] == [code]
+    assert (reasons[code].figures["cut"], reasons[code].figures["accuracy"]) == ("end", 0.97)
 
 
-def test_the_small_network_is_held_beside_the_best_of_the_others(advice):
+def test_the_small_network_is_compared_with_the_most_accurate_other_candidate(advice):
     small = next(one for one in advice.ranked if one.recipe.strategy == "from-scratch")
     first, second = [one for one in advice.ranked if one is not small][:2]
-    order = (
+    ranked = (
         replace(small, accuracy=Estimate(0.999, 0.9, 1.0)),
-        replace(first, accuracy=Estimate(0.996, 0.9, 1.0)),  # put first since it is cheaper
+        replace(first, accuracy=Estimate(0.996, 0.9, 1.0)),  # first because it is cheaper
         replace(second, accuracy=Estimate(0.998, 0.9, 1.0)),
     )
-    leading = advice.evidence.profiles[0]
-    words = " ".join(reasons_for(advice.evidence, leading, advice.case, order, None))
-    assert f"reach 0.999 where the best of the others, {second.name}, reaches 0.998" in words
+    figures = by_code(reasons_for(advice.evidence, advice.case, ranked, None))["baselines"].figures
+    assert (figures["trained"], figures["best"], figures["best_accuracy"]) == (0.999, second.name, 0.998)
 
 
-def test_one_name_in_place_of_a_list_is_one_backbone(pictures):
-    with pytest.raises(BackboneError, match="received 'small-cn'; did you mean 'small-cnn'"):
+def test_a_single_name_is_one_backbone(pictures):
+    with refused("unknown-backbone", BackboneError, hint="did you mean 'small-cnn'?"):
         crossroads.advise(pictures, backbones="small-cn", weights="none", **SPLIT)

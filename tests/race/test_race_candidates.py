@@ -113,7 +113,7 @@ def test_an_unsafe_flip_is_refused_before_anything_is_measured(monkeypatch):
         (images, np.tile(["left", "right"], 20)), None, Recipe(augmentation=Augmentation(flip=True)), Silent()
     )
     monkeypatch.setattr(candidates, "candidate_backbones", lambda *_: [CandidateBackbone(choose(tiny()), "own", named=True)])
-    monkeypatch.setattr(recommend, "measured_machine", lambda: pytest.fail("too late"))
+    monkeypatch.setattr(recommend, "measure_machine", lambda: pytest.fail("too late"))
     with pytest.raises(RecipeError, match="a flip must not change what an image shows"):
         choose_candidates(partition, None, Silent())
 

@@ -1,4 +1,4 @@
-"""What one backbone sees in a sample of the images: its depth profile, and probes on the features that a strategy would use."""
+"""Evidence on one backbone: its depth profile on a sample, and probes on the features that a frozen strategy would use."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from crossroads.advice.profile import Profile, depth_rows, probed, similarity, spread
+from crossroads.advice.profile import Profile, depth_records, probe_depths, similarity, spread_cuts
 from crossroads.advice.sample import merge_duplicates
 from crossroads.data.dataset import Dataset
 from crossroads.data.loading import load_all, refusal_notes
@@ -26,27 +26,27 @@ if TYPE_CHECKING:
     from crossroads.networks.cuts import Cut
 
 CALIBRATION_IMAGES = 64
-"""Images for the BatchNorm statistics of the random control and for timing the reading."""
+"""Images for the BatchNorm statistics of the random control and for timing the decoder."""
 
 WIDEST = 16_384
-"""Features of a grid that are probed: the inner products of more take longer than all the rest."""
+"""Largest number of grid features that are probed. The inner products of more would take longer than everything else."""
 
 GRIDS: tuple[PoolingName, ...] = ("average-4", "average-3", "average-2")
 
 EARLY_CUTS = 2
-"""Early cuts that are probed on a grid at least: the best by averages, and the one before it. On a grid an earlier one is often
-best, since the grid keeps where things are: on GTSRB averages peak at conv_pw_8 of MobileNet and grids of 4 x 4 at conv_pw_6."""
+"""Smallest number of early cuts that are probed on a grid: the best by averages, and the one before it. A grid keeps positions, so
+that an earlier cut is often best: on GTSRB averages peak at conv_pw_8 of MobileNet and grids of 4 x 4 at conv_pw_6."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FrozenProbe:
-    """One way to use the backbone as it is, probed on the sample.
+    """A probe on the features of one frozen strategy.
 
     Attributes:
         strategy: Feature extraction or early features.
-        cut: Where the backbone ends.
-        pooling: How its map becomes a vector.
-        correct: bool (s,), which images of the sample were right when they were left out.
+        cut: The end of the backbone.
+        pooling: How its feature map becomes a vector.
+        correct: bool (s,), which images of the sample are classified correctly when they are left out.
         features: Float (s, d).
     """
 
@@ -56,40 +56,45 @@ class FrozenProbe:
     correct: NDArray[np.bool_]
     features: NDArray[np.float32]
 
+    @property
+    def accuracy(self) -> float:
+        """The fraction that is correct."""
+        return float(self.correct.mean())
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class BackboneEvidence:
-    """What one backbone sees.
+    """Measurements with one backbone.
 
     Attributes:
         choice: The backbone.
         recipe: Resolved for feature extraction: image size, resize, weights.
-        built: The backbone with its weights, whole.
-        profile: Depth by depth.
-        ways: The best feature extraction and the best early features, the better one first.
-        dataset: The rows of the sample that became images; those that are equal are in one group.
-        digests: uint8 (s, 16), of these.
-        refused: How many rows did not become images.
-        end: Float (s, d), the averages at the end.
+        built: The whole backbone with its weights.
+        profile: The depth profile.
+        frozen_probes: The best probe of each frozen strategy, the more accurate one first.
+        dataset: The readable rows of the sample. Equal images are in one group.
+        digests: uint8 (s, 16), of these images.
+        refused: Number of unreadable images.
+        end_features: Float (s, d), the averages at the end.
         depthwise: Whether it has depthwise convolutions, which train slowly on a CPU.
-        decode_seconds: That reading one image took, at the size that the backbone takes.
+        decode_seconds: Time per image to read and resize it.
     """
 
     choice: Choice
     recipe: Recipe
     built: Built
     profile: Profile
-    ways: tuple[FrozenProbe, ...]
+    frozen_probes: tuple[FrozenProbe, ...]
     dataset: Dataset
     digests: NDArray[np.uint8]
     refused: int
-    end: NDArray[np.float32]
+    end_features: NDArray[np.float32]
     depthwise: bool
     decode_seconds: float
 
 
-def see(dataset: Dataset, choice: Choice, recipe: Recipe, watcher: Watcher) -> BackboneEvidence:
-    """Look at a sample through one backbone. Features come from the cache, and go there.
+def measure_backbone(dataset: Dataset, choice: Choice, recipe: Recipe, watcher: Watcher) -> BackboneEvidence:
+    """Measures a backbone on a sample. Its features are read from the cache and written to it.
 
     Args:
         dataset: The sample.
@@ -98,51 +103,44 @@ def see(dataset: Dataset, choice: Choice, recipe: Recipe, watcher: Watcher) -> B
         watcher: Receives progress and notes.
 
     Raises:
-        CrossroadsError: No weights, no readable image.
+        CrossroadsError: The weights are missing, or no image can be read.
     """
     from crossroads.networks.construct import build
     from crossroads.networks.cost import has_depthwise
     from crossroads.networks.cuts import cuts
-    from crossroads.networks.network import averages, calibrate_batchnorm
+    from crossroads.networks.network import averages
 
-    name, size = choice.record.name, resize_of(recipe).size
+    size = resize_of(recipe).size
     built = build(choice, size, weights=recipe.weights, seed=recipe.seed, progress=watcher.progress)
     for note in built.notes:
         watcher.warning(note)
-    reach = [cut for cut in cuts(built.parts.backbone) if cut.multiply_adds <= built.keep.multiply_adds]
-    chosen = spread(tuple(reach))
-    key = f"averages of {', '.join(cut.name for cut in chosen)}"
-    stage = f"features of the sample, {name}"
-    got = extracted(dataset, averages(built.parts, size, chosen), choice, recipe, key, watcher, stage)
-    for note in refusal_notes("the sample", got.refusals):
-        watcher.warning(note)
-    found = replace(got.dataset, groups=merge_duplicates(got.dataset.groups, got.digests))
+    chosen = spread_cuts(tuple(cut for cut in cuts(built.parts.backbone) if cut.multiply_adds <= built.keep.multiply_adds))
     widths = tuple(cut.channels for cut in chosen)
-    accuracies = probed(got.features, widths, found.labels, found.groups)
-    rows = np.linspace(0, len(found) - 1, min(CALIBRATION_IMAGES, len(found))).astype(np.int64)
-    began = time.perf_counter()
-    some = load_all(found.select(rows), resize_of(recipe)).pixels
-    decode_seconds = (time.perf_counter() - began) / len(rows)
-    controls = None
+    key, stage = f"averages of {', '.join(cut.name for cut in chosen)}", f"features of the sample, {choice.record.name}"
+    extraction = extracted(dataset, averages(built.parts, size, chosen), choice, recipe, key, watcher, stage)
+    for note in refusal_notes("the sample", extraction.refusals):
+        watcher.warning(note)
+    readable = replace(extraction.dataset, groups=merge_duplicates(extraction.dataset.groups, extraction.digests))
+    accuracies = probe_depths(extraction.features, widths, readable.labels, readable.groups)
+    pixels, decode_seconds = _time_decoding(readable, recipe)
+    controls = similar = None
     if recipe.weights != "none":
-        random = build(choice, size, weights=None, seed=recipe.seed)
-        calibrate_batchnorm(random.parts, some)
-        control = extracted(
-            found, averages(random.parts, size, chosen), choice, recipe, f"random {key}", watcher, f"{stage}, random control"
-        )
-        controls = probed(control.features, widths, found.labels, found.groups)
-    depths = [cut.depth for cut in chosen]
-    similar = None if controls is None else similarity(accuracies, controls, depths, found.groups, recipe.seed)
-    profile = Profile(name, size, len(found), depth_rows(chosen, accuracies, controls, found.groups), similar)
-    whole = np.asarray(got.features[:], np.float32)
-    end = np.ascontiguousarray(whole[:, -widths[-1] :])
-    refused, depthwise = len(got.refusals), has_depthwise(built.parts.backbone)
-    seen = BackboneEvidence(choice, recipe, built, profile, (), found, got.digests, refused, end, depthwise, decode_seconds)
-    at_end = FrozenProbe("feature-extraction", built.keep, "average", accuracies[-1], end)
-    early = _early(seen, chosen, accuracies, watcher)
-    ways = sorted([at_end, *early], key=lambda way: -float(way.correct.mean()))
-    best = {way.strategy: way for way in reversed(ways)}  # the others' features are let go
-    return replace(seen, ways=tuple(best[way.strategy] for way in ways if best[way.strategy] is way))
+        controls = _random_control(readable, choice, recipe, chosen, pixels, watcher)
+        similar = similarity(accuracies, controls, [cut.depth for cut in chosen], readable.groups, recipe.seed)
+    evidence = BackboneEvidence(
+        choice,
+        recipe,
+        built,
+        Profile(choice.record.name, size, len(readable), depth_records(chosen, accuracies, controls, readable.groups), similar),
+        frozen_probes=(),
+        dataset=readable,
+        digests=extraction.digests,
+        refused=len(extraction.refusals),
+        end_features=np.ascontiguousarray(np.asarray(extraction.features[:], np.float32)[:, -widths[-1] :]),
+        depthwise=has_depthwise(built.parts.backbone),
+        decode_seconds=decode_seconds,
+    )
+    return replace(evidence, frozen_probes=_best_probes(evidence, chosen, accuracies, watcher))
 
 
 def extracted(
@@ -150,36 +148,70 @@ def extracted(
 ) -> Extraction:
     """Returns the features of a data set, from the cache or computed. The watcher receives warnings."""
     lookup = Lookup(frozen, choice.record, recipe, cut, watcher)
-    found = lookup.features(dataset, stage)
+    extraction = lookup.features(dataset, stage)
     if lookup.note:
         watcher.warning(lookup.note)
-    return found
+    return extraction
 
 
-def _early(
-    seen: BackboneEvidence, chosen: tuple[Cut, ...], accuracies: list[NDArray[np.bool_]], watcher: Watcher
+def _time_decoding(dataset: Dataset, recipe: Recipe) -> tuple[NDArray[np.uint8], float]:
+    """Returns some images of the data set, evenly spread, and the time per image to read them."""
+    indices = np.linspace(0, len(dataset) - 1, min(CALIBRATION_IMAGES, len(dataset))).astype(np.int64)
+    began = time.perf_counter()
+    pixels = load_all(dataset.select(indices), resize_of(recipe)).pixels
+    return pixels, (time.perf_counter() - began) / len(indices)
+
+
+def _random_control(
+    dataset: Dataset, choice: Choice, recipe: Recipe, chosen: tuple[Cut, ...], pixels: NDArray[np.uint8], watcher: Watcher
+) -> list[NDArray[np.bool_]]:
+    """Returns the results of the probes on the same network with random weights, after calibrating BatchNorm on `pixels`."""
+    from crossroads.networks.construct import build
+    from crossroads.networks.network import averages, calibrate_batchnorm
+
+    size = resize_of(recipe).size
+    built = build(choice, size, weights=None, seed=recipe.seed)
+    calibrate_batchnorm(built.parts, pixels)
+    key = f"random averages of {', '.join(cut.name for cut in chosen)}"
+    stage = f"features of the sample, {choice.record.name}, random control"
+    extraction = extracted(dataset, averages(built.parts, size, chosen), choice, recipe, key, watcher, stage)
+    return probe_depths(extraction.features, tuple(cut.channels for cut in chosen), dataset.labels, dataset.groups)
+
+
+def _best_probes(
+    evidence: BackboneEvidence, chosen: tuple[Cut, ...], accuracies: list[NDArray[np.bool_]], watcher: Watcher
+) -> tuple[FrozenProbe, ...]:
+    """Returns the best probe of each frozen strategy, the more accurate one first."""
+    at_end = FrozenProbe("feature-extraction", evidence.built.keep, "average", accuracies[-1], evidence.end_features)
+    early = _early_probes(evidence, chosen, accuracies, watcher)
+    best = [at_end, *([max(early, key=lambda each: each.accuracy)] if early else [])]
+    return tuple(sorted(best, key=lambda each: -each.accuracy))
+
+
+def _early_probes(
+    evidence: BackboneEvidence, chosen: tuple[Cut, ...], accuracies: list[NDArray[np.bool_]], watcher: Watcher
 ) -> list[FrozenProbe]:
-    """Probes on grids, from the best cut by averages towards the input for as long as they get better; `EARLY_CUTS` at least."""
+    """Returns probes on grids, from the best cut by averages towards the input until the accuracy falls, at least `EARLY_CUTS`."""
     maps = [index for index, cut in enumerate(chosen[:-1]) if (cut.side or 0) >= 2]
     if not maps:
         return []
     best = max(maps, key=lambda index: (float(accuracies[index].mean()), -index))
-    found: list[FrozenProbe] = []
+    probes: list[FrozenProbe] = []
     for index in reversed([index for index in maps if index <= best]):
-        found.append(_on_grid(seen, chosen[index], watcher))
-        if len(found) >= EARLY_CUTS and found[-1].correct.mean() <= found[-2].correct.mean():
+        probes.append(_grid_probe(evidence, chosen[index], watcher))
+        if len(probes) >= EARLY_CUTS and probes[-1].accuracy <= probes[-2].accuracy:
             break
-    return found
+    return probes
 
 
-def _on_grid(seen: BackboneEvidence, cut: Cut, watcher: Watcher) -> FrozenProbe:
+def _grid_probe(evidence: BackboneEvidence, cut: Cut, watcher: Watcher) -> FrozenProbe:
     from crossroads.networks.network import frozen_part
 
     pooling: PoolingName = next((grid for grid in GRIDS if cut.channels * int(grid[-1]) ** 2 <= WIDEST), "average")
-    recipe = replace(seen.recipe, pooling=pooling, cut=cut.name)
-    model = frozen_part(seen.built.parts, seen.profile.image_size, cut, pooling)
-    stage = f"features of the sample, {seen.profile.backbone} to {cut.name}"
-    got = extracted(seen.dataset, model, seen.choice, recipe, cut.name, watcher, stage)
-    features = np.asarray(got.features[:], np.float32)
-    result = probe(features, seen.dataset.labels, seen.dataset.groups)
+    recipe = replace(evidence.recipe, pooling=pooling, cut=cut.name)
+    frozen = frozen_part(evidence.built.parts, evidence.profile.image_size, cut, pooling)
+    stage = f"features of the sample, {evidence.profile.backbone} to {cut.name}"
+    extraction = extracted(evidence.dataset, frozen, evidence.choice, recipe, cut.name, watcher, stage)
+    features = np.asarray(extraction.features[:], np.float32)
+    result = probe(features, evidence.dataset.labels, evidence.dataset.groups)
     return FrozenProbe("early-features", cut, pooling, result.correct, features)

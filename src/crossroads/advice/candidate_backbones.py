@@ -1,4 +1,4 @@
-"""Which pretrained backbones are considered: those that the user names, or those whose weights are here, or the usual one."""
+"""Which pretrained backbones are considered: those that the user names, those with weights in the cache, or the default."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from crossroads.errors import RecipeError, WeightsError, option
 from crossroads.networks.catalog import CATALOG, PRETRAINED_DEFAULT
 from crossroads.networks.construct import Choice, choose
 from crossroads.networks.weights.store import describe
-from crossroads.progress import Watcher
+from crossroads.progress import Note, Watcher
 
 MOST = 3
-"""Backbones that are looked at where the user names none: the cheapest of those whose weights are in the cache."""
+"""Largest number of backbones that are considered if the user names none: the cheapest with weights in the cache."""
 
 
 @dataclass(frozen=True, slots=True)
 class CandidateBackbone:
-    """A backbone that is to be considered.
+    """A backbone to consider.
 
     Attributes:
         choice: The backbone.
-        weights: As a recipe names them.
+        weights: Its weights, as a recipe names them.
         named: Whether the user named it.
     """
 
@@ -38,13 +38,13 @@ def candidate_backbones(
     """Returns the backbones to consider; none, with a note, if no pretrained one is available.
 
     Args:
-        backbones: Names, files, functions or Keras models; none for those whose weights are here.
-        weights: One for each of them, or one for all, or none for their ImageNet weights.
+        backbones: Names, files, functions or Keras models; empty for those with weights in the cache.
+        weights: One for each of them, one for all, or none for their ImageNet weights.
         watcher: Receives progress and notes.
-        own: Whether a network of the user's own counts as pretrained where no weights are named: nothing tells whether it is.
+        own: Whether a network of the user's own counts as pretrained if no weights are named. The network itself does not show it.
 
     Raises:
-        RecipeError: Another number of weights than of backbones.
+        RecipeError: The number of weights does not match that of the backbones.
         BackboneError: No such backbone.
     """
     if not backbones:
@@ -54,68 +54,68 @@ def candidate_backbones(
                 code="weights-without-backbone",
                 field="weights",
                 received=weights[0],
-                hint=f"add {option('backbone')} {_whose(weights)}",
+                hint=f"add {option('backbone')} {_backbone_of(weights)}",
             )
-        return tuple(offer for offer in _here() if _obtained(offer, watcher))
+        return tuple(backbone for backbone in _defaults() if _available(backbone, watcher))
     if len(weights) not in (0, 1, len(backbones)):
         raise RecipeError(
             f"{option('weights')} must be given once for all backbones, or once for each",
             code="weights-per-backbone",
             field="weights",
-            received=f"{len(weights)} of them for {len(backbones)} backbones",
+            received=f"{len(weights)} weights for {len(backbones)} backbones",
         )
-    each = list(weights) * len(backbones) if len(weights) == 1 else list(weights) or [None] * len(backbones)
-    found = []
-    for named, files in zip(backbones, each, strict=True):
-        choice = choose(named)
-        usual = _usual(choice, own)
-        if files is None and usual is None:
-            if own:
-                watcher.warning(f"{choice.record.name} has no pretrained weights, and is not considered; name some with --weights")
-            continue
-        found.append(CandidateBackbone(choice, files or str(usual), named=True))
-    return tuple(found)
+    weights_of_each = list(weights) * len(backbones) if len(weights) == 1 else list(weights) or [None] * len(backbones)
+    candidates = []
+    for backbone, named_weights in zip(backbones, weights_of_each, strict=True):
+        choice = choose(backbone)
+        if chosen := named_weights or _default_weights(choice, own):
+            candidates.append(CandidateBackbone(choice, chosen, named=True))
+        elif own:
+            name = choice.record.name
+            text = f"{name} is left out: it has no pretrained weights, and no file of weights was named"
+            watcher.warning(Note(text, "no-pretrained-weights", backbone=name))
+    return tuple(candidates)
 
 
-def _usual(choice: Choice, own: bool) -> str | None:
+def _default_weights(choice: Choice, own: bool) -> str | None:
     if choice.own is not None:
         return "own" if own else None
     return "imagenet" if choice.record.pretrained is not None else None
 
 
-def _obtained(offer: CandidateBackbone, watcher: Watcher) -> bool:
-    """Whether the weights of a default backbone are available now. If not, the watcher receives what is missing."""
+def _available(backbone: CandidateBackbone, watcher: Watcher) -> bool:
+    """Returns whether the weights of a default backbone are available. If not, the watcher receives what is missing."""
     from crossroads.networks.weights.download import Unreachable
     from crossroads.networks.weights.store import obtain
 
+    name = backbone.choice.record.name
+
     def progress(done: int, total: int | None) -> None:
-        watcher.progress(f"downloading {offer.choice.record.name}", done, total or done)
+        watcher.progress(f"downloading {name}", done, total or done)
 
     try:
-        obtain(offer.choice.record, progress=progress, note=watcher.note)
+        obtain(backbone.choice.record, progress=progress, note=watcher.note)
     except WeightsError as error:
-        name = offer.choice.record.name
+        reason = str(error)
         if isinstance(error.__cause__, Unreachable):
-            why = (
-                f"the ImageNet weights of {name} are not here and could not be fetched ({error.__cause__}); "
+            reason = (
+                f"the ImageNet weights of {name} are not in the cache and could not be downloaded ({error.__cause__}); "
                 "`crossroads weights list` shows what to download"
             )
-        else:
-            why = str(error)
-        watcher.warning(f"no pretrained network is considered: {why}")
+        watcher.warning(Note(f"no pretrained network is considered: {reason}", "weights-unavailable", backbone=name, reason=reason))
         return False
     return True
 
 
-def _here() -> tuple[CandidateBackbone, ...]:
-    """Those of the catalog whose weights are in the cache, else the one that is downloaded by default."""
+def _defaults() -> tuple[CandidateBackbone, ...]:
+    """Returns the catalog's backbones with weights in the cache, or the one that is downloaded by default."""
     names = {name for stored in describe(CATALOG) if stored.size is not None for name in stored.backbones}
-    known = sorted((record for record in CATALOG if record.name in names), key=lambda record: record.multiply_adds)
-    chosen = [record.name for record in known[:MOST]] or [PRETRAINED_DEFAULT]
+    cached = sorted((record for record in CATALOG if record.name in names), key=lambda record: record.multiply_adds)
+    chosen = [record.name for record in cached[:MOST]] or [PRETRAINED_DEFAULT]
     return tuple(CandidateBackbone(choose(name), "imagenet", named=False) for name in chosen)
 
 
-def _whose(weights: Sequence[str | None]) -> str:
-    """The backbone that a file of weights is of, by the name of the file; else NAME."""
-    names = {Path(file).name for file in weights if file is not None}
-    return next((row.backbones[0] for row in describe() if row.file in names), "NAME")
+def _backbone_of(weights: Sequence[str | None]) -> str:
+    """Returns the backbone that a known file of weights belongs to, or NAME."""
+    files = {Path(file).name for file in weights if file is not None}
+    return next((row.backbones[0] for row in describe() if row.file in files), "NAME")

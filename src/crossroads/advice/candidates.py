@@ -1,9 +1,9 @@
-"""Everything that could be trained for a set of images: with what, what it is expected to reach, and what it will cost here."""
+"""The candidates for a set of images: each strategy with its backbone, expected accuracy, time and memory."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,10 +18,10 @@ from crossroads.advice.cost import (
     format_seconds,
     forward_seconds,
     head_seconds,
-    measured_step,
     memory_mb,
     step_fraction,
     step_seconds,
+    whole_step_seconds,
 )
 from crossroads.advice.estimate import Estimate
 from crossroads.advice.expectation import Base, Setting, expected, with_epochs
@@ -29,28 +29,28 @@ from crossroads.advice.short_training import ShortTraining
 from crossroads.advice.size import Curve
 from crossroads.errors import RecipeError
 from crossroads.networks.catalog import DEFAULT_FROM_SCRATCH, Backbone, backbone
-from crossroads.progress import Watcher
+from crossroads.progress import Note, Watcher
 from crossroads.recipe import Recipe, StrategyName
 from crossroads.strategies import STRATEGIES, drop_unused_options, resolve_recipe, strategy
 
 TIE = 0.005
-"""Accuracy by which a candidate must be expected to do better than a cheaper one to be put before it: half a point."""
+"""Half a point of expected accuracy: candidates within it are tied, and the cheaper one comes first."""
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One way to train.
+    """One strategy with its backbone and options.
 
     Attributes:
-        recipe: Resolved: what `fit` would do.
-        bases: What the expectation rests on.
+        recipe: The resolved recipe, as `fit` would run it.
+        bases: The measurements that the expected accuracy rests on.
         accuracy: Expected on new images.
-        seconds: Expected of the whole run, with nothing in the cache but the sample.
-        epoch_seconds: Expected of one of its epochs; 0 for a head that is solved.
-        memory_mb: Expected at its peak, to about a fifth.
-        obstacle: Why it cannot be taken, such as a budget too small; "" where nothing stands in the way.
-        fits: Whether memory holds it.
-        unshortened: The candidate with all the epochs that `fit` takes without a budget, where a budget has room for fewer.
+        seconds: Expected time of the whole run if only the sample's features are in the cache.
+        epoch_seconds: Expected time of an epoch; 0 for a solved head.
+        memory_mb: Expected peak memory, to within about a fifth.
+        obstacle: Why the candidate is not possible, such as a budget that is too small; None if it is possible.
+        fits: Whether it fits into memory.
+        unshortened: The candidate with its usual number of epochs if the budget allows only fewer; None if it allows all.
     """
 
     recipe: Recipe
@@ -59,7 +59,7 @@ class Candidate:
     seconds: float
     epoch_seconds: float
     memory_mb: float
-    obstacle: str = ""
+    obstacle: Note | None = None
     fits: bool = True
     unshortened: Candidate | None = None
 
@@ -70,16 +70,16 @@ class Candidate:
 
     @property
     def shortened(self) -> str:
-        """How many of its epochs the budget has room for; "" where it has for all."""
+        """How many of the usual epochs the budget allows; "" if it allows all."""
         return f"{self.recipe.epochs} of {self.unshortened.recipe.epochs} epochs" if self.unshortened else ""
 
-    def seconds_of_least(self, *, shortens: bool) -> float:
-        """Seconds with one epoch, where it may be shortened; else as they are."""
+    def least_seconds(self, *, may_shorten: bool) -> float:
+        """Returns the expected time with one epoch if it may be shortened, and otherwise with all."""
         epochs = self.recipe.epochs
-        return self.seconds - (epochs - 1) * self.epoch_seconds if shortens and epochs else self.seconds
+        return self.seconds - (epochs - 1) * self.epoch_seconds if may_shorten and epochs else self.seconds
 
     def to_json(self) -> dict[str, Any]:
-        """As plain values."""
+        """Returns plain values."""
         recipe = self.recipe
         return {
             "strategy": recipe.strategy,
@@ -94,22 +94,22 @@ class Candidate:
             "accuracy": self.accuracy.to_json(),
             "seconds": round(self.seconds, 1),
             "memory_mb": round(self.memory_mb),
-            "obstacle": self.obstacle or None,
+            "obstacle": self.obstacle,
         }
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class AdviceContext:
-    """What all candidates of one set of images share.
+    """What all candidates for one set of images have in common.
 
     Attributes:
-        asked: What the user asked for, without a budget.
-        images: Training images.
-        classes: Their number.
-        images_per_class: Effective ones.
-        slope: What twice the images add to a probe, in log odds.
-        side: Median of the shorter sides, in pixels.
-        machine: What this machine does.
+        asked: The requested recipe, without a budget.
+        images: Number of training images.
+        classes: Number of classes.
+        images_per_class: Effective images per class.
+        slope: What doubling the images adds to a probe, in log odds.
+        median_side: Median of the shorter sides of the images, in pixels.
+        machine: The speed of this machine.
     """
 
     asked: Recipe
@@ -117,97 +117,103 @@ class AdviceContext:
     classes: int
     images_per_class: float
     slope: float
-    side: float
+    median_side: float
     machine: Machine
 
     @property
     def setting(self) -> Setting:
-        """What expectations know of it."""
+        """The part that affects the expected accuracy."""
         return Setting(self.images, self.images_per_class, self.slope)
 
     @property
     def validation_images(self) -> float:
-        """How many the shares that were asked for come to; where the data bring a validation of their own, about as many."""
-        held = self.asked.validation
-        return self.images * held / (1 - held - self.asked.test_fraction)
+        """About how many validation images there are, from the fractions of the recipe."""
+        validation = self.asked.validation
+        return self.images * validation / (1 - validation - self.asked.test_fraction)
 
 
 def backbone_candidates(
-    seen: BackboneEvidence, curves: dict[StrategyName, Curve], short: ShortTraining | None, ground: AdviceContext, watcher: Watcher
+    evidence: BackboneEvidence,
+    curves: Mapping[StrategyName, Curve],
+    short: ShortTraining | None,
+    context: AdviceContext,
+    watcher: Watcher,
 ) -> Iterator[Candidate]:
-    """The candidates that a backbone that was looked at gives.
+    """Yields the candidates with one backbone.
 
     Args:
-        seen: What it sees.
-        curves: The learning curve of its best way of each frozen strategy.
-        short: Its short warm start, where one was made.
-        ground: What all share.
+        evidence: The backbone.
+        curves: The learning curve of the best probe of each frozen strategy.
+        short: A short warm start; None if there was none.
+        context: What all candidates have in common.
         watcher: Receives a note on each strategy that an option rules out.
     """
-    ways = {way.strategy: way for way in reversed(seen.ways)}
-    pretrained = seen.recipe.weights != "none"
+    probes = {probe.strategy: probe for probe in evidence.frozen_probes}
+    pretrained = evidence.recipe.weights != "none"
     for record in STRATEGIES:
         if record.start == "random" or (not record.frozen and not pretrained):
             continue
-        way = ways.get("early-features" if record.keeps == "early" else "feature-extraction")
-        if way is None:
+        probe = probes.get("early-features" if record.keeps == "early" else "feature-extraction")
+        if probe is None:
             continue
         try:
-            recipe = _recipe(seen, way, record.name, ground)
-        except RecipeError as error:  # an option that would do nothing here; `require_trainable` has seen that it does with another
-            watcher.note(f"{record.name} of {seen.choice.record.name} is left out: {error}")
+            recipe = _recipe(evidence, probe, record.name, context)
+        except RecipeError as error:  # an option that does nothing here, although it does with another strategy
+            name = evidence.choice.record.name
+            text = f"{record.name} of {name} is left out: {error}"
+            watcher.note(Note(text, "candidate-left-out", strategy=record.name, backbone=name, reason=str(error)))
             continue
-        warm = not (record.frozen or record.tuned)
-        here = max((curve.here for curve in curves.values()), key=lambda one: one.value) if warm else curves[way.strategy].here
-        bases = [Base("probe", here), *([_from_short(short, recipe, ground)] if warm and short is not None else [])]
-        accuracy = expected(record.name, bases, ground.setting)
-        seconds, each = _seconds(seen, way, recipe, short, ground)
-        yield Candidate(recipe, tuple(bases), accuracy, seconds, each, _memory(way, recipe))
+        bases = [Base("probe", curves[probe.strategy].here)]
+        if not record.frozen and not record.tuned:  # a warm start
+            bases = [Base("probe", max((curve.here for curve in curves.values()), key=lambda accuracy: accuracy.value))]
+            if short is not None:
+                bases.append(_short_base(short, recipe, context))
+        accuracy = expected(record.name, bases, context.setting)
+        seconds, per_epoch = _seconds(evidence, probe, recipe, short, context)
+        memory = memory_mb(probe.cut.parameters, probe.cut.activations, recipe.batch_size or 32, trained=not record.frozen)
+        yield Candidate(recipe, tuple(bases), accuracy, seconds, per_epoch, memory)
 
 
 def from_scratch_candidate(
-    short: ShortTraining | None, ground: AdviceContext, probed: Estimate | None, pixels: Estimate
+    short: ShortTraining | None, context: AdviceContext, best_probe: Estimate | None, pixels: Estimate
 ) -> Candidate:
-    """Training the small network from random weights.
+    """Returns the candidate that trains the small network from random weights.
 
     Args:
-        short: Of it, where one was made.
-        ground: What all candidates share.
-        probed: What the best probe of pretrained features reaches with all images; None where there is none.
-        pixels: What a probe on raw pixels reaches: it stands in where nothing else is known.
+        short: Its short training; None if there was none.
+        context: What all candidates have in common.
+        best_probe: Accuracy of the best probe of pretrained features with all images; None without a pretrained backbone.
+        pixels: Accuracy of a probe on raw pixels, used if nothing else is known.
     """
     record = backbone(DEFAULT_FROM_SCRATCH)
-    size = scratch_size(ground.asked, ground.side, alone=probed is None)
-    asked = replace(ground.asked, backbone=record.name, weights=None, image_size=size)
+    size = scratch_size(context.asked, context.median_side, alone=best_probe is None)
+    asked = replace(context.asked, backbone=record.name, weights=None, image_size=size)
     asked = drop_unused_options(asked, strategy("from-scratch"))
-    recipe = resolve_recipe(asked, record, images=ground.images, image_size=size, side=ground.side)
-    bases = [Base("probe", probed)] if probed is not None else []
+    recipe = resolve_recipe(asked, record, images=context.images, image_size=size, side=context.median_side)
+    bases = [Base("probe", best_probe)] if best_probe is not None else []
     if short is not None:
-        bases.append(_from_short(short, recipe, ground))
+        bases.append(_short_base(short, recipe, context))
     bases = bases or [Base("probe", pixels)]
-    accuracy = expected("from-scratch", bases, ground.setting)
+    accuracy = expected("from-scratch", bases, context.setting)
     cost = int(record.multiply_adds * (size / record.reference_size) ** 2)
-    each, start = step_seconds(cost, ground.machine, depthwise=False), TRACE
-    if short is not None and short.seconds_per_image:
-        each, start = _measured(short, recipe, ground), short.start_seconds
-    epoch = epoch_seconds(each, ground.images, ground.validation_images)
+    per_image, start = _step_and_start(short, recipe, context) or (step_seconds(cost, context.machine, depthwise=False), TRACE)
+    epoch = epoch_seconds(per_image, context.images, context.validation_images)
     seconds = OVERHEAD + start + epoch * (recipe.epochs or 0)
     memory = memory_mb(record.parameters, cost / MULTIPLY_ADDS_PER_ACTIVATION, recipe.batch_size or 0, trained=True)
     return Candidate(recipe, tuple(bases), accuracy, seconds, epoch, memory)
 
 
-def require_trainable(asked: Recipe, offers: Sequence[CandidateBackbone], side: float) -> None:
-    """Raises `RecipeError` where an option stands in the way of every strategy that trains, before anything is measured."""
+def require_trainable(asked: Recipe, backbones: Sequence[CandidateBackbone], median_side: float) -> None:
+    """Raises `RecipeError` if an option rules out every strategy that trains, before anything is measured."""
+    networks: list[tuple[Backbone, str | None]] = [(each.choice.record, each.weights) for each in backbones]
     first: RecipeError | None = None
-    chosen: list[tuple[Backbone, str | None]] = [(offer.choice.record, offer.weights) for offer in offers]
-    chosen = chosen or [(backbone(DEFAULT_FROM_SCRATCH), None)]
-    for known, weights in chosen:
+    for known, weights in networks or [(backbone(DEFAULT_FROM_SCRATCH), None)]:
         for record in STRATEGIES:
             if record.frozen or (record.start == "random") != (weights is None):
                 continue
             try:
                 plain = drop_unused_options(replace(asked, backbone=known.name, weights=weights), record)
-                resolve_recipe(plain, known, images=100, image_size=known.reference_size, side=side)
+                resolve_recipe(plain, known, images=100, image_size=known.reference_size, side=median_side)
             except RecipeError as error:
                 first = first or error
             else:
@@ -216,94 +222,108 @@ def require_trainable(asked: Recipe, offers: Sequence[CandidateBackbone], side: 
         raise first
 
 
-def scratch_size(asked: Recipe, side: float, *, alone: bool) -> int:
-    """Side in pixels for the small network: the one asked for where it is of that kind, or there is no other; else what suits."""
+def scratch_size(asked: Recipe, median_side: float, *, alone: bool) -> int:
+    """Returns the side in pixels for the small network: the requested one if it is in its range or no other network is used."""
     record = backbone(DEFAULT_FROM_SCRATCH)
     if asked.image_size is not None and (alone or asked.image_size <= record.sizes[-1]):
         return max(record.limits[0], asked.image_size)
-    return record.size_for(side)
+    return record.size_for(median_side)
 
 
-def rank(candidates: list[Candidate]) -> tuple[Candidate, ...]:
-    """The best first: by expected accuracy, the cheaper of two that are within `TIE`; those with an obstacle come last."""
-    left = sorted(candidates, key=lambda one: (bool(one.obstacle), -one.accuracy.value))
-    found: list[Candidate] = []
+def rank(candidates: Sequence[Candidate]) -> tuple[Candidate, ...]:
+    """Returns the candidates by expected accuracy, the cheaper first within `TIE`, those with an obstacle last.
+
+    A tie is counted from the best that is left: of 0.800, 0.797 and 0.794 the second may be first, but not the third.
+    """
+    left = sorted(candidates, key=lambda candidate: (bool(candidate.obstacle), -candidate.accuracy.value))
+    ranked: list[Candidate] = []
     while left:
         top = left[0]
-        near = [one for one in left if bool(one.obstacle) == bool(top.obstacle) and top.accuracy.value - one.accuracy.value <= TIE]
-        chosen = min(near, key=lambda one: one.seconds)
-        found.append(chosen)
-        left.remove(chosen)
-    return tuple(found)
+        tied = [
+            candidate
+            for candidate in left
+            if bool(candidate.obstacle) == bool(top.obstacle) and top.accuracy.value - candidate.accuracy.value <= TIE
+        ]
+        cheapest = min(tied, key=lambda candidate: candidate.seconds)
+        ranked.append(cheapest)
+        left.remove(cheapest)
+    return tuple(ranked)
 
 
-def apply_limits(candidate: Candidate, budget: float | None, memory_limit_mb: float | None, *, shortens: bool = True) -> Candidate:
-    """The candidate as a budget in seconds and the machine's memory allow it: with fewer epochs, or with an obstacle.
+def apply_limits(
+    candidate: Candidate, budget: float | None, memory_limit_mb: float | None, *, may_shorten: bool = True
+) -> Candidate:
+    """Returns the candidate with as many epochs as a budget allows, or with an obstacle.
 
     Args:
-        candidate: With all its epochs.
-        budget: Of one run; None for any time.
-        memory_limit_mb: What is free; None where it is not known.
-        shortens: Whether its epochs may be fewer, as where the user named no number.
+        candidate: With its usual number of epochs.
+        budget: Budget of the run in seconds; None if there is none.
+        memory_limit_mb: Free memory; None if unknown.
+        may_shorten: Whether it may have fewer epochs. It may not if the user set their number.
     """
     if memory_limit_mb is not None and candidate.memory_mb > memory_limit_mb:
-        said = f"takes about {candidate.memory_mb:,.0f} MB of memory, and {memory_limit_mb:,.0f} are free"
-        return replace(candidate, obstacle=said, fits=False)
-    if budget is not None and candidate.seconds > budget:
-        usual, each = candidate.recipe.epochs, candidate.epoch_seconds
-        epochs = math.floor(usual - (candidate.seconds - budget) / each) if usual and each else 0
-        if shortens and usual and epochs >= 1:
-            accuracy = with_epochs(strategy(candidate.recipe.strategy).name, candidate.accuracy, epochs / usual)
-            seconds = candidate.seconds - (usual - epochs) * each
-            recipe = replace(candidate.recipe, epochs=epochs)
-            return replace(candidate, recipe=recipe, accuracy=accuracy, seconds=seconds, unshortened=candidate)
-        return replace(
-            candidate, obstacle=f"takes about {format_seconds(candidate.seconds)} s, and the budget is {format_seconds(budget)} s"
-        )
-    return candidate
-
-
-def _from_short(short: ShortTraining, recipe: Recipe, ground: AdviceContext) -> Base:
-    whole = (recipe.epochs or 0) * ground.images
-    return Base("short training", short.accuracy, max(0.0, math.log2(whole / short.passes)), short.rise)
-
-
-def _recipe(seen: BackboneEvidence, way: FrozenProbe, name: StrategyName, ground: AdviceContext) -> Recipe:
-    record, known = strategy(name), seen.choice.record
-    asked = replace(
-        ground.asked, backbone=seen.recipe.backbone, weights=seen.recipe.weights, image_size=seen.profile.image_size, strategy=name
+        return replace(candidate, obstacle=memory_obstacle(candidate.memory_mb, memory_limit_mb), fits=False)
+    if budget is None or candidate.seconds <= budget:
+        return candidate
+    usual, per_epoch = candidate.recipe.epochs, candidate.epoch_seconds
+    # 100 s with 8 epochs of 10 s each, and a budget of 69 s: 3.1 epochs are too many, which leaves 4.
+    epochs = math.floor(usual - (candidate.seconds - budget) / per_epoch) if usual and per_epoch else 0
+    if not may_shorten or not usual or epochs < 1:
+        text = f"takes about {format_seconds(candidate.seconds)} s, and the budget is {format_seconds(budget)} s"
+        return replace(candidate, obstacle=Note(text, "over-budget", seconds=round(candidate.seconds, 1), budget=budget))
+    return replace(
+        candidate,
+        recipe=replace(candidate.recipe, epochs=epochs),
+        accuracy=with_epochs(strategy(candidate.recipe.strategy).name, candidate.accuracy, epochs / usual),
+        seconds=candidate.seconds - (usual - epochs) * per_epoch,
+        unshortened=candidate,
     )
+
+
+def memory_obstacle(needed_mb: float, free_mb: float) -> Note:
+    """Returns the obstacle of too little memory."""
+    text = f"takes about {needed_mb:,.0f} MB of memory, and {free_mb:,.0f} are free"
+    return Note(text, "over-memory", needed_mb=round(needed_mb), free_mb=round(free_mb))
+
+
+def _short_base(short: ShortTraining, recipe: Recipe, context: AdviceContext) -> Base:
+    passes = (recipe.epochs or 0) * context.images
+    return Base("short training", short.accuracy, max(0.0, math.log2(passes / short.passes)), short.learning_gain)
+
+
+def _recipe(evidence: BackboneEvidence, probe: FrozenProbe, name: StrategyName, context: AdviceContext) -> Recipe:
+    record, base, size = strategy(name), evidence.recipe, evidence.profile.image_size
+    asked = replace(context.asked, backbone=base.backbone, weights=base.weights, image_size=size, strategy=name)
     if record.keeps == "early":
-        asked = replace(asked, cut=way.cut.name, pooling=way.pooling)
+        asked = replace(asked, cut=probe.cut.name, pooling=probe.pooling)
     asked = drop_unused_options(asked, record)
-    return resolve_recipe(asked, known, images=ground.images, image_size=seen.profile.image_size, side=ground.side)
+    return resolve_recipe(asked, evidence.choice.record, images=context.images, image_size=size, side=context.median_side)
 
 
 def _seconds(
-    seen: BackboneEvidence, way: FrozenProbe, recipe: Recipe, short: ShortTraining | None, ground: AdviceContext
+    evidence: BackboneEvidence, probe: FrozenProbe, recipe: Recipe, short: ShortTraining | None, context: AdviceContext
 ) -> tuple[float, float]:
-    """Of a whole run, and of one epoch: features of all images but the sample's, a head, the steps of those that train."""
-    record, cost = strategy(recipe.strategy), way.cut.multiply_adds
+    """Returns the expected seconds of a whole run and of one epoch."""
+    record, cost = strategy(recipe.strategy), probe.cut.multiply_adds
     seconds, epoch = OVERHEAD, 0.0
     if record.frozen or record.tuned:
-        known = len(seen.dataset) if way.strategy == "early-features" else 0  # whose features are in the cache as they are
-        missing = ground.images + ground.validation_images - known
-        seconds += missing * (forward_seconds(cost, ground.machine) + seen.decode_seconds)
-        seconds += head_seconds(ground.images, way.features.shape[1], ground.classes, ground.machine)
+        # The sample's features at the early cut are in the cache; those at the end are there in another form.
+        cached = len(evidence.dataset) if probe.strategy == "early-features" else 0
+        missing = context.images + context.validation_images - cached
+        seconds += missing * (forward_seconds(cost, context.machine) + evidence.decode_seconds)
+        seconds += head_seconds(context.images, probe.features.shape[1], context.classes, context.machine)
     if not record.frozen:
-        each, start = step_seconds(cost, ground.machine, depthwise=seen.depthwise), TRACE
-        if short is not None and short.seconds_per_image:  # measured, for all that the backbone keeps
-            each, start = _measured(short, recipe, ground) * step_fraction(way.cut, seen.built.keep), short.start_seconds
-        epoch = epoch_seconds(each, ground.images, ground.validation_images)
-        seconds += start + ground.images * seen.decode_seconds + (recipe.epochs or 0) * epoch
+        per_image, start = step_seconds(cost, context.machine, depthwise=evidence.depthwise), TRACE
+        if measured := _step_and_start(short, recipe, context):  # up to the end of the kept backbone
+            per_image, start = measured[0] * step_fraction(probe.cut, evidence.built.keep), measured[1]
+        epoch = epoch_seconds(per_image, context.images, context.validation_images)
+        seconds += start + context.images * evidence.decode_seconds + (recipe.epochs or 0) * epoch
     return seconds, epoch
 
 
-def _measured(short: ShortTraining, recipe: Recipe, ground: AdviceContext) -> float:
-    """Seconds of an image in the steps of a training that a short one stands for."""
-    return measured_step(short.seconds_per_image, short.together, ground.images, recipe.batch_size or 1)
-
-
-def _memory(way: FrozenProbe, recipe: Recipe) -> float:
-    trained = not strategy(recipe.strategy).frozen
-    return memory_mb(way.cut.parameters, way.cut.activations, recipe.batch_size or 32, trained=trained)
+def _step_and_start(short: ShortTraining | None, recipe: Recipe, context: AdviceContext) -> tuple[float, float] | None:
+    """Returns the seconds per image in a step and those before the first step; None if no short training measured them."""
+    if short is None or not short.seconds_per_image:
+        return None
+    per_image = whole_step_seconds(short.seconds_per_image, short.grouped_steps, context.images, recipe.batch_size or 1)
+    return per_image, short.start_seconds

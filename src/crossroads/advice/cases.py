@@ -1,4 +1,4 @@
-"""The four main cases of the notes: size and similarity as coordinates, and which quarter of the plane the images lie in."""
+"""The four classic cases of transfer learning: size and similarity as coordinates, and the quadrant that the images are in."""
 
 from __future__ import annotations
 
@@ -9,17 +9,20 @@ from typing import Any
 from crossroads.advice.estimate import Estimate
 from crossroads.advice.profile import SATURATED, Profile
 from crossroads.errors import TrainingError
+from crossroads.progress import Note
 
 LARGE = 100.0
-"""Effective images of a class from which on a set counts as large: where training the whole network begins to beat its frozen
-features on similar images (CIFAR-10 on validation: by 4.5 points with 100 of a class; ants and bees with 98: by none)."""
+"""Effective images per class from which a data set counts as large. From about there, training the whole network beats frozen
+features on similar images: on CIFAR-10 by 4.5 points of validation accuracy with 100 per class, on ants and bees with 98 not at
+all."""
 
 SIMILAR = 0.55
-"""Similarity from which on images count as similar: halfway between the set that is known to be different (GTSRB, 0.38 with 4,300
-images) and those that are known to be alike (CIFAR-10, 0.74 to 0.77; ants and bees, 0.83). Ten images of a class leave it open."""
+"""Similarity from which images count as similar, halfway between data sets known to be different (GTSRB, 0.38 with 4,300
+images) and those known to be similar (CIFAR-10, 0.74 to 0.77; ants and bees, 0.83). Ten images per class are too few to
+decide."""
 
 DECADES = 4
-"""Decades of images of a class over which the axis of size goes: 1 at its beginning, 10,000 at its end."""
+"""Decades on the axis of size: from 1 image per class to 10,000."""
 
 TITLES = {
     1: "small and similar: feature extraction",
@@ -31,38 +34,38 @@ TITLES = {
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """Where the images lie in the plane of the notes.
+    """The position of the images in the plane of size and similarity.
 
     Attributes:
         number: 1 to 4.
-        size: In [0, 1]: log10 of the effective images of a class, over `DECADES`.
+        size: In [0, 1]: log10 of the effective images per class, divided by `DECADES`.
         similarity: In [0, 1].
-        doubt: Why the similarity may be otherwise; "" where there is no reason to doubt it.
+        doubt: Why the similarity is uncertain; None if it is not.
     """
 
     number: int
     size: float
     similarity: Estimate
-    doubt: str
+    doubt: Note | None
 
     @property
     def title(self) -> str:
-        """The case in words, with what the notes would do."""
+        """The case in words, with its classic strategy."""
         return TITLES[self.number]
 
     def to_json(self) -> dict[str, Any]:
-        """As plain values."""
+        """Returns plain values."""
         return {
             "number": self.number,
             "title": self.title,
             "size": round(self.size, 4),
             "similarity": self.similarity.to_json(),
-            "doubt": self.doubt or None,
+            "doubt": self.doubt,
         }
 
 
 def case_of(images_per_class: float, profile: Profile) -> Case:
-    """The case of images of which there are so many effective ones a class, by the profile of a pretrained network."""
+    """Returns the case, from the effective images per class and the depth profile of a pretrained network."""
     if profile.similarity is None:
         raise TrainingError(
             "a case needs a pretrained network and its random control", code="no-random-control", received=profile.backbone
@@ -71,9 +74,11 @@ def case_of(images_per_class: float, profile: Profile) -> Case:
     large, similar = images_per_class >= LARGE, similarity.value >= SIMILAR
     number = {(False, True): 1, (False, False): 2, (True, True): 3, (True, False): 4}[large, similar]
     size = min(1.0, max(0.0, math.log10(max(images_per_class, 1.0)) / DECADES))
-    doubt = ""
+    doubt = None
     if profile.random >= SATURATED:
-        doubt = "random weights tell the classes nearly as well, which leaves a profile little to show"
+        text = "a network with random weights is nearly as accurate, so that the depth profile says little"
+        doubt = Note(text, "random-control-saturated", accuracy=round(profile.random, 4))
     elif similarity.low < SIMILAR <= similarity.high:
-        doubt = "the interval leaves it open"
+        text = f"the interval of the similarity includes the limit of {SIMILAR}"
+        doubt = Note(text, "similarity-uncertain", low=round(similarity.low, 4), high=round(similarity.high, 4))
     return Case(number, size, similarity, doubt)

@@ -1,4 +1,4 @@
-"""What each strategy will take on this machine: seconds and memory, from multiply-adds and what was measured a moment ago."""
+"""Estimates the time and memory of each strategy on this machine, from multiply-adds and a quick measurement."""
 
 from __future__ import annotations
 
@@ -14,100 +14,111 @@ if TYPE_CHECKING:
     from crossroads.networks.cuts import Cut
 
 OVERHEAD = 12.0
-"""Seconds of a run beside its work: networks are built, the graph is exported and checked, the artifact written and scored. On two
-cores 10 to 14 s for a head on some hundred images."""
+"""Fixed seconds of a run: to build networks, to export and check the graph, to write and score the artifact. On two cores a head on
+some hundred images takes 10 to 14 s."""
 
 FORWARD = 1.2
-"""Seconds of a forward pass by OpenVINO over those of as many multiply-adds in a matrix product. On two cores MobileNetV2 at 96 px
-runs at 0.7 and ResNet50 at 224 px at 1.2 times the speed of the product."""
+"""Seconds of a forward pass by OpenVINO, divided by those of a matrix product with as many multiply-adds. On two cores the ratio is
+0.7 for MobileNetV2 at 96 px and 1.2 for ResNet50 at 224 px."""
 
 STEP, DEPTHWISE_STEP = 4.5, 5.5
-"""Seconds of a training step by Keras on a CPU over those of a forward pass by OpenVINO. On two cores: ResNet50 at 224 px 4.6, at
-96 px 4.4, SqueezeNet 4.1; with depthwise convolutions, at 96 px, EfficientNetB0 4.0, MobileNet 4.5, MobileNetV2 8.2: the mean of
-these, since a race cuts off what takes longer. ConvNeXt, with depthwise convolutions of 7 by 7, takes 18: TensorFlow does those
-slowly."""
+"""Seconds of a training step by Keras on a CPU, divided by those of a forward pass by OpenVINO. On two cores: ResNet50 at 224
+px 4.6, at 96 px 4.4, SqueezeNet 4.1. With depthwise convolutions, at 96 px: EfficientNetB0 4.0, MobileNet 4.5, MobileNetV2 8.2;
+the constant is their mean, because a race stops what takes longer. ConvNeXt's depthwise convolutions of 7 by 7 are slow in
+TensorFlow: it takes 18."""
 
 MANY_STEPS = 0.81
-"""Seconds of an image in a training of many steps, of which Keras runs eight in one call, over those in a short one: MobileNet at
+"""Seconds per image in a long training, where Keras runs eight steps in one call, divided by those in a short one: MobileNet at
 96 px 5.7 and 7.0 ms, small-cnn at 32 px 0.56 and 0.70 ms."""
 
 VALIDATING = 0.4
-"""Seconds of an image that is validated by Keras over those of one that is trained on: MobileNet at 96 px, 2.2 and 5.7 ms."""
+"""Seconds per validation image, divided by those per training image: MobileNet at 96 px 2.2 and 5.7 ms."""
 
 ACTIVATION = 20
-"""Multiply-adds that take as long, in a training step, as one number that a layer gives out: these are written and read several
-times. MobileNet at 96 px with BatchNorm frozen, cut at `conv_pw_12`, `conv_pw_5` and `conv_dw_2`, takes 4.2, 2.3 and 1.0 ms per
-image for 95, 37 and 8 million multiply-adds and 3.1, 2.3 and 1.2 million such numbers: 0.027 ns for the ones, 0.55 ns for the
-others."""
+"""Multiply-adds that take as long in a training step as one activation, which is written and read several times. MobileNet at 96 px
+with frozen BatchNorm, cut at `conv_pw_12`, `conv_pw_5` and `conv_dw_2`, takes 4.2, 2.3 and 1.0 ms per image for 95, 37 and 8
+million multiply-adds and 3.1, 2.3 and 1.2 million activations: 0.027 ns per multiply-add and 0.55 ns per activation."""
 
 TRACE = 8.0
 """Seconds until a pretrained network of the usual size takes its first step."""
 
 HEAD_STEPS = 350
-"""Steps of L-BFGS that a head takes over all penalties; each reads the turned features twice."""
+"""Steps of L-BFGS for a head over all penalties. Each reads the principal components twice."""
 
 PROCESS_MB, BYTES_PER_PARAMETER = 780.0, 16
-"""Memory of a process that has loaded Keras and OpenVINO; weights, gradients and the two moments of Adam, float32 each."""
+"""Memory of a process with Keras and OpenVINO loaded; weights, gradients and the two moments of Adam in float32."""
 
-HELD = 16
-"""Images whose activations are held at once where nothing is trained, as graph, check and calibration come together: MobileNet at
-96 and 224 px holds 15 and 13, MobileNetV2, ResNet50 and SqueezeNet at 224 px 16, 13 and 22. A training holds those of its batch: a
-warm start of MobileNet in batches of 32 holds 28."""
+HELD_IMAGES = 16
+"""Images whose activations are in memory at once if nothing is trained, because graph, check and calibration coincide: 15 and
+13 for MobileNet at 96 and 224 px, 16, 13 and 22 for MobileNetV2, ResNet50 and SqueezeNet at 224 px. Training holds the
+activations of a batch: 28 for a warm start of MobileNet in batches of 32."""
 
 MULTIPLY_ADDS_PER_ACTIVATION = 100
-"""Of a network that is not built: small-cnn has 162, ResNet50 104, SqueezeNet 40, MobileNet 34, MobileNetV2 14. Of a pretrained one
-that is asked for only to leave out what memory cannot hold; it is asked again once it is built."""
+"""For a network that is not built yet: small-cnn has 162, ResNet50 104, SqueezeNet 40, MobileNet 34, MobileNetV2 14. The high value
+excludes a pretrained network only if it surely does not fit into memory. Once the network is built, the real number counts."""
 
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What this machine does.
+    """The speed of this machine.
 
     Attributes:
-        products: Multiply-adds a second of a matrix product in float32.
+        products: Multiply-adds per second of a matrix product in float32.
     """
 
     products: float
 
 
-def measured_machine(size: int = 768, times: int = 3) -> Machine:
-    """Time a matrix product: a few milliseconds."""
-    a = np.random.default_rng(0).random((size, size), np.float32)
-    a @ a
-    best = min(_seconds(a) for _ in range(times))
-    return Machine(size**3 / best)
+def measure_machine(size: int = 768, times: int = 3) -> Machine:
+    """Times a matrix product for a few milliseconds."""
+    matrix = np.random.default_rng(0).random((size, size), np.float32)
+    matrix @ matrix
+
+    def seconds() -> float:
+        began = time.perf_counter()
+        matrix @ matrix
+        return time.perf_counter() - began
+
+    return Machine(size**3 / min(seconds() for _ in range(times)))
 
 
 def forward_seconds(multiply_adds: int, machine: Machine) -> float:
-    """Seconds of one image through a frozen part."""
+    """Returns the seconds per image in a frozen part."""
     return FORWARD * multiply_adds / machine.products
 
 
 def step_seconds(multiply_adds: int, machine: Machine, *, depthwise: bool) -> float:
-    """Seconds of one image in a training step."""
+    """Returns the seconds per image in a training step."""
     return (DEPTHWISE_STEP if depthwise else STEP) * forward_seconds(multiply_adds, machine)
 
 
 def step_fraction(cut: Cut, end: Cut) -> float:
-    """What a training step up to a cut takes of one up to a later cut, the end of what was measured."""
-    part, whole = (one.multiply_adds + ACTIVATION * one.activations for one in (cut, end))
+    """Returns the time of a training step up to a cut, as a fraction of that up to a later cut."""
+    part, whole = (each.multiply_adds + ACTIVATION * each.activations for each in (cut, end))
     return part / whole
 
 
-def measured_step(short: float, together: bool, images: int, batch_size: int) -> float:
-    """Seconds of an image in a training on `images`, from those of a short one whose steps Keras ran several `together`, or not."""
+def whole_step_seconds(short: float, grouped: bool, images: int, batch_size: int) -> float:
+    """Returns the seconds per image in a training on `images`, from those in a short training.
+
+    Args:
+        short: Seconds per image in the short training.
+        grouped: Whether Keras ran several of its steps in one call.
+        images: Images of the whole training.
+        batch_size: Its batch size.
+    """
     from crossroads.training.batches import STEPS_PER_EXECUTION, steps_per_epoch  # loads Keras
 
-    return short * (MANY_STEPS if not together and steps_per_epoch(images, batch_size) % STEPS_PER_EXECUTION == 0 else 1.0)
+    return short * (MANY_STEPS if not grouped and steps_per_epoch(images, batch_size) % STEPS_PER_EXECUTION == 0 else 1.0)
 
 
-def epoch_seconds(each: float, images: int, validated: float) -> float:
-    """Seconds of an epoch whose steps take `each` for an image."""
-    return each * (images + VALIDATING * validated)
+def epoch_seconds(per_image: float, images: int, validation_images: float) -> float:
+    """Returns the seconds of an epoch, from the seconds per image in a training step."""
+    return per_image * (images + VALIDATING * validation_images)
 
 
 def head_seconds(n: int, d: int, classes: int, machine: Machine) -> float:
-    """Seconds to solve a linear head on `n` images with `d` features: inner products, their axes or factor, the two solvers."""
+    """Returns the seconds to solve a linear head on `n` images with `d` features: inner products, factorization, both solvers."""
     small = min(n, d)
     if is_large(n, d):
         work = n * d * d + 3 * (d**3 / 3 + SAMPLE_SIZE * d * d) + 10 * SAMPLE_SIZE**3
@@ -119,25 +130,19 @@ def head_seconds(n: int, d: int, classes: int, machine: Machine) -> float:
 
 
 def memory_mb(parameters: int, activations: float, batch_size: int, *, trained: bool) -> float:
-    """MiB that a run holds at its peak, to about a fifth.
+    """Returns the peak memory of a run in MiB, to within about a fifth.
 
     Args:
         parameters: Of the network.
-        activations: Numbers that its layers give out for one image.
-        batch_size: Images a step.
-        trained: Whether it is trained, or runs as it is.
+        activations: Outputs of all layers for one image, as a number of values.
+        batch_size: Images per step.
+        trained: Whether the network is trained.
     """
     weights = parameters * (BYTES_PER_PARAMETER if trained else 8)
-    held = max(HELD, batch_size) if trained else HELD
-    return PROCESS_MB + (weights + 4 * activations * held) / 2**20
-
-
-def _seconds(a: np.ndarray[tuple[int, int], np.dtype[np.float32]]) -> float:
-    began = time.perf_counter()
-    a @ a
-    return time.perf_counter() - began
+    images = max(HELD_IMAGES, batch_size) if trained else HELD_IMAGES
+    return PROCESS_MB + (weights + 4 * activations * images) / 2**20
 
 
 def format_seconds(seconds: float) -> str:
-    """A number of seconds for people to read."""
+    """Returns a number of seconds for people to read."""
     return f"{seconds:,.0f}" if seconds >= 10 else f"{seconds:.1f}"

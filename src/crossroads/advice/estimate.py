@@ -1,4 +1,4 @@
-"""A figure with its interval, the form of all evidence."""
+"""An accuracy with its interval, the form of all evidence."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from crossroads.evaluation import accuracy_interval
 
 
 class Estimate(NamedTuple):
-    """A share with the limits of its 95 % interval, all in [0, 1]."""
+    """A fraction with the limits of its 95 % interval, all in [0, 1]."""
 
     value: float
     low: float
@@ -26,9 +26,9 @@ class Estimate(NamedTuple):
         return f"{self.value:.3f} ({self.low:.3f} to {self.high:.3f})"
 
 
-def log_odds(value: float, least: float) -> float:
-    """Log odds of a share, which is kept `least` away from 0 and 1."""
-    inside = min(max(value, least), 1 - least)
+def log_odds(value: float, margin: float) -> float:
+    """Returns the log odds of a fraction, which is first kept at least `margin` away from 0 and 1."""
+    inside = min(max(value, margin), 1 - margin)
     return math.log(inside / (1 - inside))
 
 

@@ -1,4 +1,4 @@
-"""What was measured and what is advised, as records."""
+"""The measurements and the advice, as records."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from crossroads.data.loading import Refusal
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What was measured, on training images alone.
+    """Measurements on the training images.
 
     Attributes:
-        size: How many images there are.
-        profiles: What each backbone sees, the best one first.
-        curve: The learning curve of the best frozen features; None where no backbone was looked at.
-        baselines: What must be beaten.
-        warm_start: A short warm start of the best backbone; None where none was made.
-        seconds: That measuring took.
+        size: The number of images.
+        profiles: The depth profile of each backbone, the best backbone first.
+        curve: The learning curve of the best frozen features; None without a pretrained backbone.
+        baselines: Accuracies that a strategy has to beat.
+        warm_start: A short warm start of the best backbone; None if there was none.
+        seconds: Time of the measurements.
     """
 
     size: Size
@@ -34,8 +34,13 @@ class Evidence:
     warm_start: ShortTraining | None
     seconds: float
 
+    @property
+    def leading_profile(self) -> Profile | None:
+        """The profile of the best pretrained backbone, which the case follows from; None if there is none."""
+        return next((profile for profile in self.profiles if profile.similarity is not None), None)
+
     def to_json(self) -> dict[str, Any]:
-        """As plain values."""
+        """Returns plain values."""
         return {
             "size": self.size.to_json(),
             "profiles": [profile.to_json() for profile in self.profiles],
@@ -48,16 +53,16 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True)
 class Advice:
-    """What to do with a set of images, and why.
+    """The recommended strategies and the reasons for them.
 
     Attributes:
-        case: Of the notes' four; None where no pretrained network was looked at.
-        ranked: Everything that could be done, the best first.
-        reasons: In plain words.
-        evidence: What they rest on.
-        budget: Seconds that were allowed; None for any.
+        case: One of the four cases; None without a pretrained backbone.
+        ranked: All candidates, the best first.
+        reasons: One sentence for each conclusion from the evidence, with a code and figures.
+        evidence: The measurements.
+        budget: The budget in seconds; None if there is none.
         notes: Notes for the user.
-        warnings: Of these, what the user should act on; also what the reading of the data brought.
+        warnings: Those of the notes that need attention, including warnings from reading the data.
         refused: The images of the sample that could not be read, with the reasons.
     """
 
@@ -72,11 +77,11 @@ class Advice:
 
     @property
     def best(self) -> Candidate:
-        """What to do."""
+        """The recommended candidate."""
         return self.ranked[0]
 
     def to_json(self) -> dict[str, Any]:
-        """As plain values."""
+        """Returns plain values."""
         return {
             "case": None if self.case is None else self.case.to_json(),
             "ranked": [candidate.to_json() for candidate in self.ranked],

@@ -1,4 +1,8 @@
-"""What accuracy a strategy will reach, from what was measured in seconds."""
+"""Predicts the accuracy of a strategy from measurements that take seconds.
+
+All arithmetic is in log odds, ``log(accuracy / (1 - accuracy))``, where equal steps are equally hard: from 0.80 to 0.90 is
+0.81, and from 0.98 to 0.99 is 0.70.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +16,12 @@ from crossroads.recipe import StrategyName
 
 Kind = Literal["probe", "short training"]
 
+Z = 1.96
+"""Standard deviations from the centre to the end of a 95 % interval."""
+
 
 class LearningGain(NamedTuple):
-    """What twice the epochs added to a short training at its end, in log odds, with its standard error."""
+    """What doubling the epochs added at the end of a short training, in log odds, with its standard error."""
 
     value: float
     error: float
@@ -29,34 +36,33 @@ class Base:
     """A measurement that an expectation starts from.
 
     Attributes:
-        kind: A probe, at the cut where the backbone ends, carried on to all images; for a warm start, which leaves the pretrained
-            features behind wherever they were best, and from scratch, which knows none, the best probe at any cut. Or a short
-            training of the same strategy.
-        accuracy: What it reached.
-        halvings: How many times the images seen by the whole training would have to be halved to be those of the short one.
-        rise: Of a short training that had enough epochs to tell.
+        kind: A probe extrapolated to all images, or a short training of the same strategy. The probe is at the end of the kept
+            backbone. For a warm start and for training from scratch it is the best probe at any cut.
+        accuracy: The measured accuracy.
+        halvings: How often the number of images seen by the whole training must be halved to get that of the short training.
+        learning_gain: The gain of a short training; None if it had too few epochs.
     """
 
     kind: Kind
     accuracy: Estimate
     halvings: float = 0.0
-    rise: LearningGain | None = None
+    learning_gain: LearningGain | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """As plain values."""
-        rise = None if self.rise is None else self.rise.to_json()
-        return {"kind": self.kind, "accuracy": self.accuracy.to_json(), "halvings": round(self.halvings, 2), "rise": rise}
+        """Returns plain values."""
+        gain = None if self.learning_gain is None else self.learning_gain.to_json()
+        return {"kind": self.kind, "accuracy": self.accuracy.to_json(), "halvings": round(self.halvings, 2), "rise": gain}
 
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """What an expectation knows of the images beside what was reached with them.
+    """The data set, as far as it affects an expectation.
 
     Attributes:
-        images: Number of training images. Errors below a third of an image cannot be measured.
-        images_per_class: Effective ones.
-        slope: What twice the images add to a probe, in log odds (`advice.size.Curve.slope`): where the learning curve is still
-            steep more training adds much too, and where it is flat little.
+        images: Number of training images. It limits how small an error can be measured.
+        images_per_class: Effective images per class.
+        slope: What doubling the images adds to a probe, in log odds (`advice.size.Curve.slope`). On a steep learning curve more
+            training also adds much, on a flat one little.
     """
 
     images: int
@@ -66,15 +72,15 @@ class Setting:
 
 @dataclass(frozen=True, slots=True)
 class StrategyOffset:
-    """Offset from a probe to a strategy, in log odds: ``slope x (level + by_size x log10(images per class / 30))``.
+    """From a probe to a strategy, in log odds: ``slope x (intercept + by_size x log10(images per class / 30))``.
 
     Attributes:
-        level: At 30 effective images of a class.
-        by_size: For ten times as many.
-        scatter: Standard deviation of what is left.
+        intercept: The offset at 30 effective images per class.
+        by_size: What ten times as many images per class add.
+        scatter: Standard deviation of the residuals.
     """
 
-    level: float
+    intercept: float
     by_size: float
     scatter: float
 
@@ -87,18 +93,18 @@ STRATEGY_OFFSETS: dict[StrategyName, StrategyOffset] = {
     "warm-start": StrategyOffset(1.47, 1.77, 1.23),
     "from-scratch": StrategyOffset(0.25, 0.8, 2.55),
 }
-"""Fitted by `python -m benchmarks regret`, which prints them, to the runs of benchmarks/figures: 12 tasks with MobileNet and with
-SqueezeNet, one seed, by all six strategies. The scatter is that of five sources of images, which know it badly.
-docs/explanation/four-cases.md says what of this has seen the figures that judge it."""
+"""Fitted and printed by `python -m benchmarks regret`. The data are the runs in benchmarks/figures: 12 tasks with MobileNet and
+with SqueezeNet, one seed, all six strategies. The images come from five sources only, so the scatter itself is uncertain.
+docs/explanation/four-cases.md says which of these figures also judge the advice."""
 
 
 @dataclass(frozen=True, slots=True)
 class Extrapolation:
-    """From a short training to the whole one, in log odds, for each time that the images seen would have to be halved.
+    """From a short training to the whole one, in log odds. Halvings are those of `Base`.
 
     Attributes:
-        gain: On average, where twice as much adds 1 (`slope`); of so many halvings, so many times as much.
-        scatter: Standard deviation of one; of so many, times their square root.
+        gain: Average gain per halving, as a multiple of the slope; n halvings give n times as much.
+        scatter: Standard deviation for one halving; n halvings give sqrt(n) times as much.
     """
 
     gain: float
@@ -109,34 +115,34 @@ EXTRAPOLATIONS: dict[StrategyName, Extrapolation] = {
     "warm-start": Extrapolation(0.82, 0.47),
     "from-scratch": Extrapolation(0.68, 1.02),
 }
-"""Fitted likewise, by maximum likelihood, since a short training on few images is known badly itself."""
+"""Fitted to the same runs by maximum likelihood, because the accuracy of a short training on few images is uncertain itself."""
 
 SLOPE_ERROR = 0.3
-"""How far the slope of a probe's learning curve lies from what twice the epochs add to a training, as a standard deviation. It was
-taken as this once; while rises were being tried the advice's regret on 24 outcomes was 0.09 points more with 0.15 and with 0.6."""
+"""Standard deviation of the difference between the slope of the learning curve and the gain from doubling the epochs. It was
+set once. In an experiment, 0.15 and 0.6 both raised the regret of the advice on 24 outcomes by 0.09 points."""
 
 HALVINGS = (0.25, 6.0)
-"""Least and most halvings that count: the short trainings of the tasks saw from four fifths to a fortieth of what the whole ones
-did, 0.3 to 5.4 halvings."""
+"""Smallest and largest number of halvings that counts. The short trainings of the tasks saw between four fifths and a fortieth
+of the images of the whole training, which is 0.3 to 5.4 halvings."""
 
 
 class Coefficients(NamedTuple):
-    """What leads from measurements to expectations."""
+    """The fitted constants that lead from measurements to expectations."""
 
-    lifts: Mapping[StrategyName, StrategyOffset] = STRATEGY_OFFSETS
-    carried: Mapping[StrategyName, Extrapolation] = EXTRAPOLATIONS
+    offsets: Mapping[StrategyName, StrategyOffset] = STRATEGY_OFFSETS
+    extrapolations: Mapping[StrategyName, Extrapolation] = EXTRAPOLATIONS
 
 
 @dataclass(frozen=True, slots=True)
 class EpochPenalty:
-    """What half the epochs cost, in log odds.
+    """What halving the epochs costs, in log odds.
 
     Attributes:
-        loss: On average.
+        penalty: The average.
         scatter: Standard deviation.
     """
 
-    loss: float
+    penalty: float
     scatter: float
 
 
@@ -146,93 +152,114 @@ EPOCH_PENALTIES: dict[StrategyName, EpochPenalty] = {
     "warm-start": EpochPenalty(0.16, 0.19),
     "from-scratch": EpochPenalty(0.16, 0.14),
 }
-"""Fitted by `python -m benchmarks regret` to the runs of benchmarks/figures with all epochs and with a quarter of them, on six
-tasks: a warm start lives on its epochs; where a head is solved before finetuning, few do too."""
+"""Fitted by `python -m benchmarks regret` to six tasks that were run with all epochs and with a quarter of them. A warm start
+needs its epochs. Finetuning after a solved head loses less."""
 
 
-def expected(strategy: StrategyName, bases: Sequence[Base], setting: Setting, laws: Coefficients | None = None) -> Estimate:
-    """The accuracy that a strategy is expected to reach, as likely to be more as to be less, with a 95 % interval.
-
-    What each base leads to is a figure of its own; they are averaged in log odds, each by what it is sure of.
-
-    Args:
-        strategy: Its name.
-        bases: What it starts from, one at least.
-        setting: What is known of the images.
-        laws: Others than the constants of this module.
-    """
-    least, known = least_error(setting.images), laws or Coefficients()
-    parts = [_part(strategy, base, setting, known, least) for base in bases]
-    if strategy == "from-scratch" and len(parts) > 1:
-        # What another network learned before lifts none that has learned nothing: the probe may only warn.
-        trained = min(part.centre for part, base in zip(parts, bases, strict=True) if base.kind != "probe")
-        parts = [part for part, base in zip(parts, bases, strict=True) if base.kind != "probe" or part.centre < trained]
-    weights = [1 / max(1e-9, ((part.down + part.up) / 2) ** 2) for part in parts]
-    centre = sum(weight * part.centre for weight, part in zip(weights, parts, strict=True)) / sum(weights)
-    below = 1 / math.sqrt(sum(1 / max(1e-9, part.down**2) for part in parts))
-    above = 1 / math.sqrt(sum(1 / max(1e-9, part.up**2) for part in parts))
-    return Estimate(*(from_log_odds(value) for value in (centre, centre - below, centre + above)))
-
-
-class _Part(NamedTuple):
-    """What one base leads to, in log odds, and how far down and up its 95 % interval goes."""
+class _Prediction(NamedTuple):
+    """What one base predicts, in log odds, and how far its 95 % interval goes down and up."""
 
     centre: float
     down: float
     up: float
 
 
-def _part(strategy: StrategyName, base: Base, setting: Setting, laws: Coefficients, least: float) -> _Part:
-    middle, low, high = (log_odds(value, least) for value in base.accuracy)
-    more, scatter = _moved(strategy, base, setting, laws)
-    return _Part(middle + more, math.hypot(middle - low, 1.96 * scatter), math.hypot(high - middle, 1.96 * scatter))
+def expected(strategy: StrategyName, bases: Sequence[Base], setting: Setting, coefficients: Coefficients | None = None) -> Estimate:
+    """Returns the accuracy that a strategy is expected to reach, as a median with a 95 % interval.
 
+    Each base gives a prediction of its own. They are averaged in log odds with inverse-variance weights.
 
-def _moved(strategy: StrategyName, base: Base, setting: Setting, laws: Coefficients) -> tuple[float, float]:
-    """How far a strategy goes beyond a base, in log odds, and the standard deviation of that."""
-    if base.kind == "probe":
-        lift = laws.lifts[strategy]
-        return setting.slope * (lift.level + lift.by_size * reach(setting.images_per_class)), lift.scatter
-    carried, halvings = laws.carried[strategy], clamped(base.halvings)
-    return slope(base, setting) * carried.gain * halvings, carried.scatter * math.sqrt(halvings)
-
-
-def slope(base: Base, setting: Setting) -> float:
-    """What twice as much adds, in log odds: the probe's slope, and what the short training rose by, each by what it is sure of.
-
-    How badly it is known is in the scatter that `Extrapolation` was fitted with.
+    Args:
+        strategy: Its name.
+        bases: The measurements, at least one.
+        setting: The data set.
+        coefficients: The fitted constants; None for those of this module.
     """
-    if base.rise is None:
+    constants = coefficients or Coefficients()
+    predictions = [_prediction(strategy, base, setting, constants) for base in bases]
+    if strategy == "from-scratch":
+        predictions = _cap_by_training(predictions, bases)
+    # Two predictions, 1.0 with an interval of +-0.5 and 2.0 with +-1.0: the weights are 4 and 1, the centre is 1.2, and the
+    # interval is +-1/sqrt(4 + 1) = +-0.45, narrower than that of either.
+    weights = [1 / max(1e-9, ((part.down + part.up) / 2) ** 2) for part in predictions]
+    centre = sum(weight * part.centre for weight, part in zip(weights, predictions, strict=True)) / sum(weights)
+    down = 1 / math.sqrt(sum(1 / max(1e-9, part.down**2) for part in predictions))
+    up = 1 / math.sqrt(sum(1 / max(1e-9, part.up**2) for part in predictions))
+    return Estimate(*(from_log_odds(value) for value in (centre, centre - down, centre + up)))
+
+
+def _cap_by_training(predictions: list[_Prediction], bases: Sequence[Base]) -> list[_Prediction]:
+    """Leaves out a probe that predicts more than the short training does.
+
+    A probe of pretrained features is no reason to expect more of a network with random weights. It is a reason to expect less:
+    if even pretrained features fail, the images are hard.
+    """
+    trained = [part.centre for part, base in zip(predictions, bases, strict=True) if base.kind != "probe"]
+    if not trained:
+        return predictions
+    return [part for part, base in zip(predictions, bases, strict=True) if base.kind != "probe" or part.centre < min(trained)]
+
+
+def _prediction(strategy: StrategyName, base: Base, setting: Setting, coefficients: Coefficients) -> _Prediction:
+    middle, low, high = (log_odds(value, least_error(setting.images)) for value in base.accuracy)
+    shift, scatter = _shift(strategy, base, setting, coefficients)
+    # The error of the measurement and the scatter of the constants are independent, so their squares add up.
+    return _Prediction(middle + shift, math.hypot(middle - low, Z * scatter), math.hypot(high - middle, Z * scatter))
+
+
+def _shift(strategy: StrategyName, base: Base, setting: Setting, coefficients: Coefficients) -> tuple[float, float]:
+    """Returns how far a strategy goes beyond a base, in log odds, and the standard deviation of that.
+
+    A probe of 0.80 has log odds of 1.39. With a slope of 0.5 and 300 images per class, finetuning adds
+    ``0.5 x (1.36 + 1.72 x log10(300 / 30)) = 1.54``, so that 0.949 is expected.
+
+    A short warm start that saw 2,000 images lacks three halvings to a whole one that sees 16,000. From 0.80 and with the same slope
+    it adds ``0.5 x 0.82 x 3 = 1.23``, so that 0.932 is expected, with a standard deviation of ``0.47 x sqrt(3) = 0.81``.
+    """
+    if base.kind == "probe":
+        offset = coefficients.offsets[strategy]
+        return setting.slope * (offset.intercept + offset.by_size * log_size(setting.images_per_class)), offset.scatter
+    extrapolation, halvings = coefficients.extrapolations[strategy], clamped(base.halvings)
+    return combined_slope(base, setting) * extrapolation.gain * halvings, extrapolation.scatter * math.sqrt(halvings)
+
+
+def combined_slope(base: Base, setting: Setting) -> float:
+    """Returns what a doubling adds, in log odds: the inverse-variance mean of the probe's slope and the gain of the short training.
+
+    Its uncertainty is part of the scatter that `Extrapolation` was fitted with.
+    """
+    if base.learning_gain is None:
         return setting.slope
-    by_slope, by_rise = 1 / SLOPE_ERROR**2, 1 / base.rise.error**2
-    return max(0.0, (setting.slope * by_slope + base.rise.value * by_rise) / (by_slope + by_rise))
+    slope_weight, gain_weight = 1 / SLOPE_ERROR**2, 1 / base.learning_gain.error**2
+    mean = (setting.slope * slope_weight + base.learning_gain.value * gain_weight) / (slope_weight + gain_weight)
+    return max(0.0, mean)  # more training does not lower the expectation
 
 
 def clamped(halvings: float) -> float:
-    """Halvings as far as anything is known of them."""
+    """Returns the halvings, limited to the range of the tasks that the constants were fitted to."""
     return min(max(halvings, HALVINGS[0]), HALVINGS[1])
 
 
-def with_epochs(strategy: StrategyName, accuracy: Estimate, share: float) -> Estimate:
-    """What is expected with fewer epochs, or with more: less, or more, and known less well.
+def with_epochs(strategy: StrategyName, accuracy: Estimate, fraction: float) -> Estimate:
+    """Returns what is expected with another number of epochs: less and more uncertain with fewer.
 
     Args:
-        strategy: One that trains.
-        accuracy: Expected with the usual ones.
-        share: How many there are for each of those.
+        strategy: A strategy that trains.
+        accuracy: What is expected with the usual number of epochs.
+        fraction: The number of epochs divided by the usual one. A quarter is two halvings, and costs the penalty twice.
     """
-    halved, halvings = EPOCH_PENALTIES[strategy], -math.log2(share)
-    centre, low, high = (log_odds(value, 1e-4) for value in accuracy)
-    moved = centre - halved.loss * halvings
-    below, above = (math.hypot(side, 1.96 * halved.scatter * halvings) for side in (centre - low, high - centre))
-    return Estimate(*(from_log_odds(value) for value in (moved, moved - below, moved + above)))
+    cost, halvings = EPOCH_PENALTIES[strategy], -math.log2(fraction)
+    middle, low, high = (log_odds(value, 1e-4) for value in accuracy)
+    centre = middle - cost.penalty * halvings
+    down, up = (math.hypot(distance, Z * cost.scatter * halvings) for distance in (middle - low, high - middle))
+    return Estimate(*(from_log_odds(value) for value in (centre, centre - down, centre + up)))
 
 
 def least_error(images: int) -> float:
-    """Returns a third of an image as a fraction of the training images."""
+    """Returns the smallest error that can be measured: a third of an image, as a fraction of the training images."""
     return 1 / (3 * max(10, images))
 
 
-def reach(images_per_class: float) -> float:
-    """Decades of effective images of a class above 30, at most one and a half either way: the tasks reach no further."""
+def log_size(images_per_class: float) -> float:
+    """Returns ``log10(images per class / 30)``, limited to one and a half either way, the range of the fitted tasks."""
     return min(1.5, max(-1.5, math.log10(max(images_per_class, 1.0) / 30)))

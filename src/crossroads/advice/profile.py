@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -18,27 +18,28 @@ if TYPE_CHECKING:
     from crossroads.networks.cuts import Cut
 
 RESAMPLES = 300
+"""Bootstrap samples for the similarity and its interval."""
 
 SATURATED = 0.98
-"""Accuracy from which on a probe is held to tell everything: above it a handful of images would decide over the odds. Of 900 images
-two wrong at the best depth and eight at the end are odds of 450 and 112 to 1, and no sign that the end has lost anything."""
+"""Accuracy from which a probe counts as perfect, because a handful of images would decide the odds. With 900 images, two errors
+at the best depth and eight at the end are odds of 450 and 112 to 1, but no sign that accuracy falls."""
 
 CEILING = log_odds(SATURATED, 0.0)
 
 CUTS = 8
-"""Depths that are probed: the design's table has ten, and shows the same shape with every second one."""
+"""Number of depths that are probed. Ten depths and every second one of them give profiles of the same shape."""
 
 
 @dataclass(frozen=True, slots=True)
 class Depth:
-    """One depth.
+    """One depth of the profile.
 
     Attributes:
         cut: Name of the layer.
         depth: Fraction of the depth of the whole backbone, in (0, 1].
-        accuracy: Of the probe on averages of the pretrained features.
-        random: Of the same probe on those of random weights whose BatchNorm statistics fit the images; None for a network without
-            pretrained weights, which is its own random control.
+        accuracy: Accuracy of the probe on averages of the pretrained features.
+        random: Accuracy of the probe on the random control, whose BatchNorm statistics fit the images; None without pretrained
+            weights.
     """
 
     cut: str
@@ -46,16 +47,25 @@ class Depth:
     accuracy: Estimate
     random: Estimate | None
 
+    def to_json(self) -> dict[str, Any]:
+        """Returns plain values."""
+        return {
+            "cut": self.cut,
+            "depth": round(self.depth, 4),
+            "accuracy": self.accuracy.to_json(),
+            "random": None if self.random is None else self.random.to_json(),
+        }
+
 
 @dataclass(frozen=True, slots=True)
 class Similarity:
-    """How much the images are to a network like those it was trained on.
+    """How similar the images are, to a network, to those of its pretraining.
 
     Attributes:
         value: In [0, 1]: the product of the other three; see `similarity`.
         peak: Depth with the highest accuracy, as a fraction of the probed depth.
-        kept: What of the odds of being right there is left at the end.
-        gain: What pretraining adds to the odds of a random network, 1 less the one over the other.
+        kept: Odds of a correct prediction at the end, divided by those at the best depth.
+        gain: What pretraining adds: 1 minus the odds of the random control divided by those of the pretrained network.
     """
 
     value: Estimate
@@ -64,7 +74,7 @@ class Similarity:
     gain: float
 
     def to_json(self) -> dict[str, Any]:
-        """As plain values."""
+        """Returns plain values."""
         return {
             "value": self.value.to_json(),
             "peak": round(self.peak, 4),
@@ -75,14 +85,14 @@ class Similarity:
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """What one backbone sees in the images, depth by depth.
+    """The depth profile of one backbone.
 
     Attributes:
         backbone: Its name.
         image_size: Side of the images in pixels.
-        images: How many were probed.
-        depths: In order.
-        similarity: Drawn from them; None for a network without pretrained weights.
+        images: Number of probed images.
+        depths: From the input to the end.
+        similarity: Computed from the depths; None without pretrained weights.
     """
 
     backbone: str
@@ -93,58 +103,49 @@ class Profile:
 
     @property
     def best(self) -> Depth:
-        """The depth with the highest accuracy, the deeper of two."""
+        """The depth with the highest accuracy, the deepest if several have it."""
         return max(self.depths, key=lambda depth: (depth.accuracy.value, depth.depth))
 
     @property
     def random(self) -> float:
-        """Accuracy of the random control at its best depth; 0 without one."""
+        """Accuracy of the random control at its best depth; 0 if there is none."""
         return max((depth.random.value for depth in self.depths if depth.random is not None), default=0.0)
 
     @property
     def end(self) -> Depth:
-        """The deepest."""
+        """The deepest depth."""
         return self.depths[-1]
 
     def to_json(self) -> dict[str, Any]:
-        """As plain values."""
-        rows = [
-            {
-                "cut": row.cut,
-                "depth": round(row.depth, 4),
-                "accuracy": row.accuracy.to_json(),
-                "random": None if row.random is None else row.random.to_json(),
-            }
-            for row in self.depths
-        ]
+        """Returns plain values."""
         return {
             "backbone": self.backbone,
             "image_size": self.image_size,
             "images": self.images,
-            "depths": rows,
+            "depths": [depth.to_json() for depth in self.depths],
             "similarity": None if self.similarity is None else self.similarity.to_json(),
         }
 
 
-def spread(known: tuple[Cut, ...], count: int = CUTS) -> tuple[Cut, ...]:
-    """About `count` of the cuts, evenly over the depth, the first and the last among them."""
-    if len(known) <= count:
-        return known
-    wanted = np.linspace(known[0].depth, known[-1].depth, count)
-    chosen = {int(np.argmin([abs(cut.depth - depth) for cut in known])) for depth in wanted} | {len(known) - 1}
-    return tuple(known[index] for index in sorted(chosen))
+def spread_cuts(cuts: tuple[Cut, ...], count: int = CUTS) -> tuple[Cut, ...]:
+    """Returns about `count` of the cuts, evenly spread over the depth, including the first and the last."""
+    if len(cuts) <= count:
+        return cuts
+    wanted = np.linspace(cuts[0].depth, cuts[-1].depth, count)
+    chosen = {int(np.argmin([abs(cut.depth - depth) for cut in cuts])) for depth in wanted} | {len(cuts) - 1}
+    return tuple(cuts[index] for index in sorted(chosen))
 
 
-def probed(
+def probe_depths(
     features: Indexable | NDArray[np.float32],
     widths: tuple[int, ...],
     labels: NDArray[np.integer],
     groups: NDArray[np.integer] | None,
 ) -> list[NDArray[np.bool_]]:
-    """Whether each image was right when it was left out, bool (n,), for each of the cuts whose averages stand side by side.
+    """Returns for each cut whether the probe classifies each image correctly when it is left out, bool (n,).
 
     Args:
-        features: Float (n, d), the averages at all cuts in their order.
+        features: Float (n, d), the averages at all cuts side by side.
         widths: Channels of each cut; their sum is d.
         labels: Integers (n,).
         groups: Integers (n,) or None.
@@ -185,51 +186,60 @@ def similarity(
         groups: Integers (n,) or None.
         seed: Decides the draws.
     """
-    right, control, place = np.stack(accuracies).T.astype(np.float64), np.stack(random).T.astype(np.float64), np.asarray(depths)
+    right, control = (np.stack(each).T.astype(np.float64) for each in (accuracies, random))
     units = np.arange(len(right)) if groups is None else np.unique(groups, return_inverse=True)[1]
-    count = int(units.max()) + 1
-    rng = np.random.default_rng([seed, 13])
-    peaks, kept, gains, values = [], [], [], []
-    for _ in range(RESAMPLES):
-        drawn = np.bincount(rng.integers(0, count, count), minlength=count)[units].astype(np.float64)
-        judge = (drawn == 0).astype(np.float64)
-        odds, odds_random = _log_odds(right, drawn), _log_odds(control, drawn)
-        best, best_random = odds >= odds.max() - 1e-9, int(np.argmax(odds_random))
-        peaks.append(float(place[best].max() / place[-1]))
-        judged, judged_random = _log_odds(right, judge), _log_odds(control, judge)
-        top = float(judged[best].mean())
-        kept.append(float(judged[-1]) - top)
-        gains.append(top - float(judged_random[best_random]))
-        values.append(_value(peaks[-1], float(odds[-1] - odds.max()), float(odds.max() - odds_random.max())))
-    peak, loss, gain = float(np.mean(peaks)), min(0.0, float(np.mean(kept))), max(0.0, float(np.mean(gains)))
+    resamples = [_resample(right, control, np.asarray(depths), drawn) for drawn in _draws(units, seed)]
+    peaks, losses, gains, values = (list(column) for column in zip(*resamples, strict=True))
+    peak, loss, gain = float(np.mean(peaks)), min(0.0, float(np.mean(losses))), max(0.0, float(np.mean(gains)))
     value = _value(peak, loss, gain)
     everything = np.ones(len(right))
-    ceiling = min(float(_log_odds(side, everything).max()) for side in (right, control)) >= CEILING
-    low, high = (0.0, 1.0) if ceiling else np.percentile(values, (2.5, 97.5))
-    found = Estimate(value, min(value, float(low)), max(value, float(high)))
-    return Similarity(found, peak, float(np.exp(loss)), float(1 - np.exp(-gain)))
+    saturated = min(float(_log_odds(each, everything).max()) for each in (right, control)) >= CEILING
+    low, high = (0.0, 1.0) if saturated else np.percentile(values, (2.5, 97.5))
+    interval = Estimate(value, min(value, float(low)), max(value, float(high)))
+    return Similarity(interval, peak, float(np.exp(loss)), float(1 - np.exp(-gain)))
 
 
-def _value(peak: float, kept: float, gain: float) -> float:
-    return peak * float(np.exp(min(0.0, kept))) * max(0.0, 1 - float(np.exp(-gain)))
+def _draws(units: NDArray[np.integer], seed: int) -> Iterator[NDArray[np.float64]]:
+    """Yields bootstrap samples of whole units: for each of the n images how often it is drawn."""
+    count, rng = int(units.max()) + 1, np.random.default_rng([seed, 13])
+    for _ in range(RESAMPLES):
+        yield np.bincount(rng.integers(0, count, count), minlength=count)[units].astype(np.float64)
+
+
+def _resample(
+    right: NDArray[np.float64], control: NDArray[np.float64], place: NDArray[np.float64], drawn: NDArray[np.float64]
+) -> tuple[float, float, float, float]:
+    """Returns peak, loss and gain of one bootstrap sample, and the similarity on the sample itself, which gives the interval."""
+    left_out = (drawn == 0).astype(np.float64)
+    odds, odds_random = _log_odds(right, drawn), _log_odds(control, drawn)
+    best, best_random = odds >= odds.max() - 1e-9, int(np.argmax(odds_random))
+    judged, judged_random = _log_odds(right, left_out), _log_odds(control, left_out)
+    top, peak = float(judged[best].mean()), float(place[best].max() / place[-1])
+    value = _value(peak, float(odds[-1] - odds.max()), float(odds.max() - odds_random.max()))
+    return peak, float(judged[-1]) - top, top - float(judged_random[best_random]), value
+
+
+def _value(peak: float, loss: float, gain: float) -> float:
+    """Returns the similarity. Loss and gain are differences of log odds, whose exponentials are ratios of odds."""
+    return peak * float(np.exp(min(0.0, loss))) * max(0.0, 1 - float(np.exp(-gain)))
 
 
 def _log_odds(right: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Log odds of each column of (n, k), rows counted so often, at most `CEILING`."""
+    """Returns the log odds of each column of (n, k), with a weight (n,) for each row, at most `CEILING`."""
     hits, total = weights @ right, weights.sum()
     odds: NDArray[np.float64] = np.minimum(np.log((hits + 0.5) / (total - hits + 0.5)), CEILING)
     return odds
 
 
-def depth_rows(
-    chosen: tuple[Cut, ...],
+def depth_records(
+    cuts: tuple[Cut, ...],
     accuracies: list[NDArray[np.bool_]],
     random: list[NDArray[np.bool_]] | None,
     groups: NDArray[np.integer] | None,
 ) -> tuple[Depth, ...]:
-    """The depths as records."""
-    controls = [None] * len(chosen) if random is None else [estimate_accuracy(row, groups) for row in random]
+    """Returns one record per cut."""
+    controls = [None] * len(cuts) if random is None else [estimate_accuracy(correct, groups) for correct in random]
     return tuple(
-        Depth(cut.name, cut.depth, estimate_accuracy(row, groups), control)
-        for cut, row, control in zip(chosen, accuracies, controls, strict=True)
+        Depth(cut.name, cut.depth, estimate_accuracy(correct, groups), control)
+        for cut, correct, control in zip(cuts, accuracies, controls, strict=True)
     )

@@ -1,8 +1,8 @@
-"""Evidence in plain words."""
+"""The reasons for the advice: one sentence for each conclusion from the evidence, with a code and figures."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from crossroads.advice.baselines import Baselines
 from crossroads.advice.candidates import Candidate
@@ -12,140 +12,171 @@ from crossroads.advice.evidence import Evidence
 from crossroads.advice.profile import Profile
 from crossroads.advice.short_training import ShortTraining
 from crossroads.advice.size import Curve, Size
+from crossroads.progress import Note
 from crossroads.strategies import strategy
 
 LITTLE = 0.1
-"""Gain below which it is said that pretraining adds next to nothing."""
+"""Gain from pretraining below which it counts as next to nothing."""
 
 
-def reasons_for(
-    evidence: Evidence, leading: Profile | None, case: Case | None, order: tuple[Candidate, ...], budget: float | None
-) -> Iterator[str]:
-    """One sentence each: size, similarity, what more data would bring, what must be beaten, a warm start, the choice, the budget.
+def reasons_for(evidence: Evidence, case: Case | None, ranked: Sequence[Candidate], budget: float | None) -> Iterator[Note]:
+    """Yields the reasons: size, similarity, more images, baselines, a warm start, the choice, the budget.
 
     Args:
-        evidence: What was measured.
-        leading: The profile that the case is drawn from; None where there is none.
-        case: Which of the four.
-        order: The candidates, the best first.
-        budget: Of a run, in seconds.
+        evidence: The measurements.
+        case: One of the four; None without a pretrained backbone.
+        ranked: The candidates, the best first.
+        budget: Budget of a run in seconds.
     """
-    yield _size_in_words(evidence.size)
+    leading = evidence.leading_profile
+    yield _size(evidence.size)
     if leading is not None and case is not None:
-        yield from _profile_in_words(leading, case)
+        yield _depth(leading)
+        yield from _similarity(leading, case)
     if evidence.curve is not None:
-        yield _curve_in_words(evidence.curve, order)
-    yield _level_in_words(evidence.baselines, order)
+        yield _more_images(evidence.curve, ranked)
+    yield _baselines(evidence.baselines, ranked)
     if evidence.warm_start is not None and leading is not None:
-        yield _warm_start_in_words(evidence.warm_start, leading)
-    if case is not None and not order[0].obstacle:
-        yield from _choice_in_words(case, order)
-    yield from _budget_in_words(order, budget)
+        yield _warm_start(evidence.warm_start, leading)
+    if case is not None and not ranked[0].obstacle:
+        yield from _choice(case, ranked)
+    yield from _budget(ranked, budget)
 
 
-def _size_in_words(size: Size) -> str:
-    words = f"{size.images:,} training images of {size.classes:,} classes"
-    if size.groups is not None and size.within is not None:
-        alike = f"whose images are alike by {size.within:.2f}"
-        words += f" in {size.groups:,} groups, {alike}: worth about {size.effective:,.0f} independent ones"
-    elif size.groups is not None:
-        words += f" in {size.groups:,} groups, which count as one image each"
-    elif size.repeated > 0.005:
-        words += f", of which {size.repeated:.0%} repeat others: worth about {size.effective:,.0f}"
-    kind = "large" if size.effective_per_class >= LARGE else "small"
-    return f"{words}; {size.effective_per_class:,.0f} per class count as {kind} (large from {LARGE:.0f} on)"
-
-
-def _profile_in_words(profile: Profile, case: Case) -> Iterator[str]:
-    best, end = profile.best, profile.end
-    where = f"{best.cut}, {best.depth:.0%} of the depth of {profile.backbone}"
-    similar = profile.similarity
-    as_good = next(depth for depth in profile.depths if depth.accuracy.value >= best.accuracy.low)
-    if best.cut == end.cut and as_good.cut == end.cut:
-        yield f"a probe's accuracy rises to the last layer, {where} ({best.accuracy.value:.3f}): what it learned last fits"
-    elif best.cut == end.cut:
-        earlier = f"within chance of {as_good.cut} before it ({as_good.accuracy.value:.3f})"
-        yield f"a probe's accuracy is highest at the last layer, {where} ({best.accuracy.value:.3f}), {earlier}"
-    elif best.accuracy.low > end.accuracy.value:
-        yield (
-            f"a probe's accuracy peaks at {where} ({best.accuracy.value:.3f}), and falls to {end.accuracy.value:.3f} at the end: "
-            "the later layers are too specific"
+def _size(size: Size) -> Note:
+    text = f"{size.images:,} training images of {size.classes:,} classes"
+    if size.groups is not None and size.group_correlation is not None:
+        text += (
+            f" in {size.groups:,} groups with a correlation of {size.group_correlation:.2f}, "
+            f"equivalent to about {size.effective:,.0f} independent images"
         )
-    else:
-        yield f"a probe's accuracy is highest at {where} ({best.accuracy.value:.3f}), and no lower at the end beyond chance"
-    if best.random is not None and similar is not None:
-        adds = "what is more was learned from the source" if similar.gain > LITTLE else "pretraining adds next to nothing here"
-        yield f"the same network with random weights reaches {profile.random:.3f} at its best depth: {adds}"
-        side = "similar" if similar.value.value >= SIMILAR else "different"
-        doubt = f", though {case.doubt}" if case.doubt else ""
-        yield f"similarity {similar.value}: the images count as {side} (similar from {SIMILAR} on){doubt}"
+    elif size.groups is not None:
+        text += f" in {size.groups:,} groups, which count as one image each"
+    elif size.repeated > 0.005:
+        text += f", {size.repeated:.0%} of them copies, equivalent to about {size.effective:,.0f} images"
+    kind, per_class = "large" if size.effective_per_class >= LARGE else "small", size.effective_per_class
+    text += f"; {per_class:,.0f} per class count as {kind} (large from {LARGE:.0f} on)"
+    return Note(text, "size", images=size.images, classes=size.classes, per_class=round(per_class, 1), kind=kind)
 
 
-def _curve_in_words(curve: Curve, order: tuple[Candidate, ...]) -> str:
-    frozen = [one for one in order if strategy(one.recipe.strategy).frozen]
-    trained = [one for one in order if not strategy(one.recipe.strategy).frozen]
-    more = curve.gain
-    words = f"twice the images would raise a probe on frozen features by about {100 * more:.1f} points, to {curve.twice}"
-    if not (frozen and trained):
-        return words
-    lift = max(one.accuracy.value for one in trained) - max(one.accuracy.value for one in frozen)
-    if lift > more:
-        return f"{words}; more training is expected to be worth more than more data, {100 * max(0.0, lift):.1f} points"
-    return f"{words}; more data are expected to be worth more than more training, which brings {100 * max(0.0, lift):.1f}"
+def _depth(profile: Profile) -> Note:
+    """Returns where a probe is most accurate, as far as the intervals show it."""
+    best, end = profile.best, profile.end
+    place = f"{best.cut}, {best.depth:.0%} of the depth of {profile.backbone}"
+    first_as_good = next(depth for depth in profile.depths if depth.accuracy.value >= best.accuracy.low)
+    figures = {"backbone": profile.backbone, "cut": best.cut, "accuracy": best.accuracy.value, "end_accuracy": end.accuracy.value}
+    if best.cut == end.cut and first_as_good.cut == end.cut:
+        text = f"a probe's accuracy rises up to the last layer, {place} ({best.accuracy.value:.3f}): the late layers fit"
+        return Note(text, "profile-rises-to-end", **figures)
+    if best.cut == end.cut:
+        text = (
+            f"a probe's accuracy is highest at the last layer, {place} ({best.accuracy.value:.3f}), but not significantly higher "
+            f"than at {first_as_good.cut} ({first_as_good.accuracy.value:.3f})"
+        )
+        return Note(text, "profile-flat-to-end", **figures, as_good=first_as_good.cut)
+    if best.accuracy.low > end.accuracy.value:
+        text = (
+            f"a probe's accuracy peaks at {place} ({best.accuracy.value:.3f}), and falls to {end.accuracy.value:.3f} at the end: "
+            "the late layers are too specific"
+        )
+        return Note(text, "profile-peaks-early", **figures)
+    text = f"a probe's accuracy is highest at {place} ({best.accuracy.value:.3f}), but not significantly lower at the end"
+    return Note(text, "profile-flat", **figures)
 
 
-def _level_in_words(level: Baselines, order: tuple[Candidate, ...]) -> str:
-    words = (
-        f"baselines: {level.majority:.3f} by always predicting the largest class, {level.pixels.value:.3f} by a probe on raw pixels"
-    )
-    if level.short is None:
-        return words
-    words += f", {level.short.accuracy.value:.3f} by {level.short.backbone} after a short training"
-    small = next((one for one in order if one.recipe.strategy == "from-scratch"), None)
-    rest = [one for one in order if one is not small and not one.obstacle]
-    best = max(rest, key=lambda one: one.accuracy.value, default=None)
-    if small is None or small.shortened or best is None or small.accuracy.value < best.accuracy.value - 0.01:
-        return words
-    share = small.seconds / max(1.0, best.seconds)
-    this = "this network" if small.recipe.backbone == best.recipe.backbone else "this smaller network"
-    does = f"reach {small.accuracy.value:.3f} where the best of the others, {best.name}, reaches {best.accuracy.value:.3f}"
-    return f"{words}; trained to its end {this} is expected to {does}, in {share:.1f} times the time"
-
-
-def _warm_start_in_words(short: ShortTraining, leading: Profile) -> str:
-    trained = f"{short.epochs} epoch{'s' * (short.epochs > 1)} of {short.images:,} images"
-    return (
-        f"a short warm start of {short.backbone}, {trained}, reaches {short.accuracy.value:.3f} of images held out; a probe of "
-        f"what the network had learned before, {leading.best.accuracy.value:.3f}"
-    )
-
-
-def _choice_in_words(case: Case, order: tuple[Candidate, ...]) -> Iterator[str]:
-    """Where something else is put first than what the case is answered by."""
-    answers = [one for one in order if strategy(one.recipe.strategy).case.startswith(f"{case.number}:")]
-    if not answers or order[0] in answers:
+def _similarity(profile: Profile, case: Case) -> Iterator[Note]:
+    similar = profile.similarity
+    if profile.best.random is None or similar is None:
         return
-    first, usual = order[0], answers[0]
-    yield (
-        f"the case is a name, and expectations decide: {first.name} is put first for {first.accuracy.value:.3f} in "
-        f"{format_seconds(first.seconds)} s, where {usual.name} is expected to reach {usual.accuracy.value:.3f} in "
+    adds = "the difference was learned in pretraining" if similar.gain > LITTLE else "pretraining adds next to nothing here"
+    text = f"the same network with random weights reaches {profile.random:.3f} at its best depth: {adds}"
+    yield Note(text, "random-control", accuracy=profile.random, gain=similar.gain)
+    kind = "similar" if similar.value.value >= SIMILAR else "different"
+    doubt = f", but {case.doubt}" if case.doubt else ""
+    text = f"similarity {similar.value}: the images count as {kind} (similar from {SIMILAR} on){doubt}"
+    yield Note(text, "similarity", **similar.value._asdict(), kind=kind, doubt=case.doubt and case.doubt.code)
+
+
+def _more_images(curve: Curve, ranked: Sequence[Candidate]) -> Note:
+    frozen = [each.accuracy.value for each in ranked if strategy(each.recipe.strategy).frozen]
+    trained = [each.accuracy.value for each in ranked if not strategy(each.recipe.strategy).frozen]
+    text = f"twice the images would raise a probe on frozen features by about {100 * curve.gain:.1f} points, to {curve.twice}"
+    if not (frozen and trained):
+        return Note(text, "more-images", gain=curve.gain)
+    gain = max(trained) - max(frozen)
+    points = f"{100 * max(0.0, gain):.1f}"
+    if gain > curve.gain:
+        text += f"; training more layers is expected to add more, {points} points"
+    else:
+        text += f"; training more layers is expected to add less, {points} points"
+    return Note(text, "more-images", gain=curve.gain, training_gain=gain)
+
+
+def _baselines(baselines: Baselines, ranked: Sequence[Candidate]) -> Note:
+    majority, pixels, short = baselines.majority, baselines.pixels.value, baselines.short
+    text = f"baselines: {majority:.3f} by always predicting the largest class, {pixels:.3f} by a probe on raw pixels"
+    if short is None:
+        return Note(text, "baselines", majority=majority, pixels=pixels)
+    text += f", {short.accuracy.value:.3f} by {short.backbone} after a short training"
+    figures = {"majority": majority, "pixels": pixels, "small_network": short.accuracy.value}
+    small = next((each for each in ranked if each.recipe.strategy == "from-scratch"), None)
+    others = [each for each in ranked if each is not small and not each.obstacle]
+    best = max(others, key=lambda each: each.accuracy.value, default=None)
+    if small is None or small.shortened or best is None or small.accuracy.value < best.accuracy.value - 0.01:
+        return Note(text, "baselines", **figures)
+    times = small.seconds / max(1.0, best.seconds)
+    network = "this network" if small.recipe.backbone == best.recipe.backbone else "this smaller network"
+    text += (
+        f"; after a whole training {network} is expected to reach {small.accuracy.value:.3f} in {times:.1f} times the time of "
+        f"the best other candidate, {best.name}, which reaches {best.accuracy.value:.3f}"
+    )
+    return Note(text, "baselines", **figures, trained=small.accuracy.value, best=best.name, best_accuracy=best.accuracy.value)
+
+
+def _warm_start(short: ShortTraining, leading: Profile) -> Note:
+    trained = f"{short.epochs} epoch{'s' * (short.epochs > 1)} of {short.images:,} images"
+    text = (
+        f"a short warm start of {short.backbone}, {trained}, reaches {short.accuracy.value:.3f} on held-out images; a probe of its "
+        f"pretrained features reaches {leading.best.accuracy.value:.3f}"
+    )
+    figures = {"epochs": short.epochs, "images": short.images, "accuracy": short.accuracy.value}
+    return Note(text, "short-warm-start", backbone=short.backbone, **figures, probe=leading.best.accuracy.value)
+
+
+def _choice(case: Case, ranked: Sequence[Candidate]) -> Iterator[Note]:
+    """Yields a note if the first candidate is not the classic strategy of the case."""
+    classic = [each for each in ranked if strategy(each.recipe.strategy).case.startswith(f"{case.number}:")]
+    if not classic or ranked[0] in classic:
+        return
+    first, usual = ranked[0], classic[0]
+    text = (
+        f"the expected accuracy decides, not the case: {first.name} comes first with {first.accuracy.value:.3f} in "
+        f"{format_seconds(first.seconds)} s; {usual.name} is expected to reach {usual.accuracy.value:.3f} in "
         f"{format_seconds(usual.seconds)} s"
     )
+    yield Note(text, "choice-differs-from-case", case=case.number, first=first.name, classic=usual.name)
 
 
-def _budget_in_words(order: tuple[Candidate, ...], budget: float | None) -> Iterator[str]:
-    if budget is not None and order[0].obstacle and all(one.seconds > budget for one in order):
-        least = min(one.seconds for one in order)
-        smallest = f"the smallest that does is about {format_seconds(least)} s"
-        yield f"the budget of {format_seconds(budget)} s is too small for anything; {smallest}"
+def _budget(ranked: Sequence[Candidate], budget: float | None) -> Iterator[Note]:
+    if budget is not None and ranked[0].obstacle and all(each.seconds > budget for each in ranked):
+        least = min(each.seconds for each in ranked)
+        text = (
+            f"the budget of {format_seconds(budget)} s is too small for any candidate; the fastest takes about "
+            f"{format_seconds(least)} s"
+        )
+        yield Note(text, "budget-too-small", budget=budget, least=round(least, 1))
         return
-    best = max((one.accuracy.value for one in order if not one.obstacle), default=0.0)
-    better = [one for one in order if one.obstacle and one.accuracy.value > best]
-    for one in order:
-        if budget is not None and one.unshortened and (one is order[0] or one.unshortened.accuracy.value > best):
-            yield (
-                f"the budget of {format_seconds(budget)} s has room for {one.shortened} of {one.name}; with all of them, in "
-                f"{one.unshortened.seconds:,.0f} s, it is expected to reach {one.unshortened.accuracy.value:.3f}"
+    best = max((each.accuracy.value for each in ranked if not each.obstacle), default=0.0)
+    for each in ranked:
+        whole = each.unshortened
+        if budget is not None and whole and (each is ranked[0] or whole.accuracy.value > best):
+            text = (
+                f"the budget of {format_seconds(budget)} s allows {each.shortened} of {each.name}; with all epochs, in "
+                f"{whole.seconds:,.0f} s, it is expected to reach {whole.accuracy.value:.3f}"
             )
-    for one in better[:2]:
-        yield f"{one.name} is expected to do better ({one.accuracy.value:.3f}), but {one.obstacle}"
+            epochs = {"epochs": each.recipe.epochs, "usual_epochs": whole.recipe.epochs}
+            yield Note(text, "epochs-limited", candidate=each.name, **epochs, accuracy=whole.accuracy.value)
+    better = [each for each in ranked if each.obstacle and each.accuracy.value > best]
+    for each in better[:2]:
+        text = f"{each.name} is expected to do better ({each.accuracy.value:.3f}), but {each.obstacle}"
+        yield Note(text, "better-not-possible", candidate=each.name, accuracy=each.accuracy.value, reason=each.obstacle)

@@ -1,190 +1,264 @@
-"""The recommendation: evidence gathered on a sample, and candidates in the order of what is expected of them."""
+"""The advice: measures evidence on a sample of the training images, and ranks the candidates by what is expected of them."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from crossroads import artifact
 from crossroads._runtime.keras_setup import load_keras
 from crossroads._runtime.machine import available_memory_mb, has_gpu
-from crossroads.advice.backbone_evidence import BackboneEvidence, see
-from crossroads.advice.baselines import measure_baselines
+from crossroads.advice.backbone_evidence import BackboneEvidence, measure_backbone
+from crossroads.advice.baselines import Baselines, measure_baselines
 from crossroads.advice.candidate_backbones import CandidateBackbone
 from crossroads.advice.candidates import (
     AdviceContext,
+    Candidate,
     apply_limits,
     backbone_candidates,
     from_scratch_candidate,
+    memory_obstacle,
     rank,
     require_trainable,
     scratch_size,
 )
 from crossroads.advice.cases import case_of
-from crossroads.advice.cost import MULTIPLY_ADDS_PER_ACTIVATION, measured_machine, memory_mb
+from crossroads.advice.cost import MULTIPLY_ADDS_PER_ACTIVATION, Machine, measure_machine, memory_mb
 from crossroads.advice.evidence import Advice, Evidence
 from crossroads.advice.reasons import reasons_for
 from crossroads.advice.sample import MOST_CLASSES, compact, sample
-from crossroads.advice.size import USUAL_SLOPE, Curve, Size, curve_of, effective_images, size_of
+from crossroads.advice.short_training import ShortTraining
+from crossroads.advice.size import USUAL_SLOPE, Curve, Size, effective_images, learning_curve, measure_size
 from crossroads.advice.warm_start import short_warm_start
 from crossroads.data.dataset import Dataset
 from crossroads.data.loading import sample_notes
 from crossroads.data.partition import count_seen
 from crossroads.errors import ArtifactError, BackboneError
 from crossroads.networks.catalog import Backbone
-from crossroads.progress import Relay, Watcher
+from crossroads.progress import Note, Relay, Watcher
 from crossroads.recipe import Recipe, StrategyName
 from crossroads.run.task import refuse_unsafe_flip
 from crossroads.run.train import rehearse
 from crossroads.strategies import drop_unused_options, resolve_recipe, strategy
 
 SAMPLE = 2_000
-"""Images that evidence is measured on: an accuracy of 0.9 is then known to 1.3 points, and MobileNet at 96 px sees them in 2 s."""
+"""Images that evidence is measured on. An accuracy of 0.9 is then known to 1.3 points, and MobileNet at 96 px takes 2 s."""
 
 HEAVY, HEAVY_SAMPLE = 2e9, 600
-"""Multiply-adds of an image from which on fewer are looked at: ResNet50 at 224 px sees 45 in a second."""
+"""Multiply-adds per image from which the sample is smaller, and its size. ResNet50 at 224 px processes 45 images per second."""
+
+Curves = Mapping[StrategyName, Curve]
+"""The learning curve of the best probe of each frozen strategy."""
 
 
-def recommend(train: Dataset, side: float, offers: Sequence[CandidateBackbone], asked: Recipe, watcher: Watcher) -> Advice:
-    """Measure, and recommend.
+@dataclass(frozen=True, slots=True, eq=False)
+class Request:
+    """What advice is asked for.
+
+    Attributes:
+        train: The training images. No others are read.
+        median_side: Median of their shorter sides, in pixels.
+        asked: The requested recipe without its budget. Its options apply to every candidate that uses them.
+        budget: In seconds; None if there is none.
+        memory_mb: Free memory before Keras is loaded; None if unknown.
+        watcher: Receives progress and notes.
+    """
+
+    train: Dataset
+    median_side: float
+    asked: Recipe
+    budget: float | None
+    memory_mb: float | None
+    watcher: Watcher
+
+    @property
+    def classes(self) -> int:
+        """Number of classes that occur."""
+        return int((self.train.counts() > 0).sum())
+
+    def size_for(self, record: Backbone) -> int:
+        """Returns the side in pixels of the images for a backbone."""
+        return self.asked.image_size or record.size_for(self.median_side)
+
+
+def recommend(
+    train: Dataset, median_side: float, backbones: Sequence[CandidateBackbone], asked: Recipe, watcher: Watcher
+) -> Advice:
+    """Measures the evidence and ranks the candidates.
 
     Args:
-        train: Training images; nothing else is looked at.
-        side: Median of their shorter sides, in pixels.
-        offers: The pretrained backbones to consider; none for training from scratch alone.
-        asked: What the user asked for; options that hold for every strategy go into every candidate.
+        train: The training images. No others are read.
+        median_side: Median of their shorter sides, in pixels.
+        backbones: The pretrained backbones to consider; none to consider only training from scratch.
+        asked: The requested recipe. Its options apply to every candidate that uses them.
         watcher: Receives progress and notes.
 
     Raises:
-        CrossroadsError: No image can be read; weights that the user named are not there; the only backbone that the user named
-            cannot become an artifact; a flip that changes what the images show.
+        CrossroadsError: No image can be read; named weights are missing; the only named backbone cannot become an artifact; a flip
+            changes what the images show.
     """
-    memory = available_memory_mb()  # before Keras is loaded, which `memory_mb` counts
-    asked, budget = replace(asked, budget=None), asked.budget
     began = time.perf_counter()
-    told: list[str] = []
-    watcher = Relay(watcher, after_note=told.append)
-    require_trainable(asked, offers, side)
+    notes: list[str] = []
+    relay = Relay(watcher, after_note=notes.append)
+    # The free memory is read before Keras is loaded, because `memory_mb` counts Keras.
+    request = Request(train, median_side, replace(asked, budget=None), asked.budget, available_memory_mb(), relay)
+    require_trainable(request.asked, backbones, median_side)
     load_keras()
-    offers = _able(offers, train, asked, side, memory, watcher)
+    backbones = _convertible(request, backbones)
     for note in sample_notes(train):
-        watcher.warning(note)
-    refuse_unsafe_flip(asked, train)
-    machine = measured_machine()
-    counts = train.counts()
-    classes = int((counts > 0).sum())
-    seen = [found for offer in offers if (found := _looked_at(train, offer, asked, side, memory, watcher)) is not None]
-    if classes > MOST_CLASSES:
-        watcher.note(
-            f"the evidence is drawn from {MOST_CLASSES} of the {classes:,} classes, which are easier to distinguish than all"
-        )
-    rows = sample(train, SAMPLE, asked.seed)
-    part = compact(train.select(rows))
-    level = measure_baselines(
-        part, asked, scratch_size(asked, side, alone=not seen), float(counts.max() / len(train)), budget, watcher
-    )
-    if level.short is None:
-        watcher.note("no class has images enough for a short training: what is expected from scratch rests on a probe")
-    size = _size(train, max(seen, key=lambda one: float(one.ways[0].correct.mean()), default=None))
-    known = [(one, _curves(one, size, classes, asked.seed)) for one in seen]
-    known.sort(key=lambda pair: -max(curve.here.value for curve in pair[1].values()))
-    curve = max(known[0][1].values(), key=lambda one: one.here.value) if known else None
+        relay.warning(note)
+    refuse_unsafe_flip(request.asked, train)
+    machine = measure_machine()
+    measured = [result for each in backbones if (result := _measure(request, each)) is not None]
+    baselines = _baselines(request, alone=not measured)
+    size = _size(train, max(measured, key=lambda each: each.frozen_probes[0].accuracy, default=None))
+    known = [(each, _curves(each, size, request)) for each in measured]
+    known.sort(key=lambda pair: -_best(pair[1]).here.value)
+    warm_start, candidates = _candidates(request, known, size, baselines, machine)
+    limit = None if has_gpu() else request.budget  # the seconds are those of a CPU, and rule out nothing on a GPU
+    may_shorten = request.asked.epochs is None
+    ranked = rank([apply_limits(each, limit, request.memory_mb, may_shorten=may_shorten) for each in candidates])
+    curve = _best(known[0][1]) if known else None
+    profiles = tuple(each.profile for each, _ in known)
+    evidence = Evidence(size, profiles, curve, baselines, warm_start, time.perf_counter() - began)
+    leading = evidence.leading_profile
+    case = None if leading is None else case_of(size.effective_per_class, leading)
+    reasons = tuple(reasons_for(evidence, case, ranked, request.budget))
+    return Advice(case, ranked, reasons, evidence, request.budget, tuple(notes), relay.warnings, baselines.refused)
+
+
+def _candidates(
+    request: Request, known: Sequence[tuple[BackboneEvidence, Curves]], size: Size, baselines: Baselines, machine: Machine
+) -> tuple[ShortTraining | None, list[Candidate]]:
+    """Returns a short warm start of the best pretrained backbone, and all candidates."""
+    curve = _best(known[0][1]) if known else None
     slope = USUAL_SLOPE if curve is None else curve.slope
-    ground = AdviceContext(asked, len(train), classes, size.effective_per_class, slope, side, machine)
-    # Of the backbone that sees most alone: a warm start takes longer than all else that is measured.
-    leader = next((found for found, _ in known if found.recipe.weights != "none"), None)
-    warm = None if leader is None else short_warm_start(leader, asked, machine, budget, memory, watcher)
+    context = AdviceContext(
+        request.asked, len(request.train), request.classes, size.effective_per_class, slope, request.median_side, machine
+    )
+    # Only one, because a warm start takes longer than all other measurements.
+    leader = next((each for each, _ in known if each.recipe.weights != "none"), None)
+    warm_start = None
+    if leader is not None:
+        warm_start = short_warm_start(leader, request.asked, machine, request.budget, request.memory_mb, request.watcher)
     candidates = [
-        one
-        for found, curves in known
-        for one in backbone_candidates(found, curves, warm if found is leader else None, ground, watcher)
+        candidate
+        for each, curves in known
+        for candidate in backbone_candidates(each, curves, warm_start if each is leader else None, context, request.watcher)
     ]
-    candidates.append(from_scratch_candidate(level.short, ground, None if curve is None else curve.here, level.pixels))
-    # The seconds are a CPU's: on a GPU they forbid nothing.
-    limit = None if has_gpu() else budget
-    order = rank([apply_limits(one, limit, memory, shortens=asked.epochs is None) for one in candidates])
-    evidence = Evidence(size, tuple(one.profile for one, _ in known), curve, level, warm, time.perf_counter() - began)
-    leading = next((profile for profile in evidence.profiles if profile.similarity is not None), None)
-    case = case_of(size.effective_per_class, leading) if leading is not None else None
-    reasons = tuple(reasons_for(evidence, leading, case, order, budget))
-    return Advice(case, order, reasons, evidence, budget, tuple(told), watcher.warnings, level.refused)
+    best_probe = None if curve is None else curve.here
+    return warm_start, [*candidates, from_scratch_candidate(baselines.short, context, best_probe, baselines.pixels)]
 
 
-def _able(
-    offers: Sequence[CandidateBackbone], train: Dataset, asked: Recipe, side: float, memory: float | None, watcher: Watcher
-) -> tuple[CandidateBackbone, ...]:
-    """The offers whose networks can become an artifact, tried with random weights; what `_looked_at` leaves out is not tried.
+def _convertible(request: Request, backbones: Sequence[CandidateBackbone]) -> tuple[CandidateBackbone, ...]:
+    """Returns the backbones that can become an artifact, tried with random weights. Those that `_measure` leaves out are not tried.
 
     Raises:
-        ArtifactError: The only backbone that the user named cannot become one.
+        ArtifactError: The only named backbone cannot.
     """
-    found = []
-    for offer in offers:
-        record = offer.choice.record
-        size = asked.image_size or record.size_for(side)
+    kept = []
+    for backbone in backbones:
+        record = backbone.choice.record
+        size = request.size_for(record)
         try:
-            if not _obstacle(record, size, memory):
-                rehearse(offer.choice, size, len(train.classes), seed=asked.seed)
+            if _obstacle(record, size, request.memory_mb) is None:
+                rehearse(backbone.choice, size, len(request.train.classes), seed=request.asked.seed)
         except ArtifactError as error:
-            if offer.named and len(offers) == 1:
+            if backbone.named and len(backbones) == 1:
                 raise
-            watcher.note(f"{record.name} is left out: {error}")
+            request.watcher.note(_left_out(record, str(error)))
         else:
-            found.append(offer)
-    return tuple(found)
+            kept.append(backbone)
+    return tuple(kept)
 
 
-def _obstacle(record: Backbone, size: int, memory: float | None) -> str:
-    """Why a backbone is not looked at: images of another size, or too little memory; "" where nothing stands in the way."""
+def _left_out(record: Backbone, reason: str) -> Note:
+    return Note(f"{record.name} is left out: {reason}", "backbone-left-out", backbone=record.name, reason=reason)
+
+
+def _obstacle(record: Backbone, size: int, free_mb: float | None) -> str | None:
+    """Returns why a backbone cannot be measured: the image size, or too little memory; None if it can."""
     try:
         record.check_size(size)
     except BackboneError as error:
         return str(error)
-    cost = record.multiply_adds * (size / record.reference_size) ** 2
-    need = memory_mb(record.parameters, cost / MULTIPLY_ADDS_PER_ACTIVATION, 1, trained=False)
-    return f"it takes about {need:,.0f} MB of memory, and {memory:,.0f} are free" if memory is not None and need > memory else ""
+    needed = memory_mb(record.parameters, _multiply_adds(record, size) / MULTIPLY_ADDS_PER_ACTIVATION, 1, trained=False)
+    return f"it {memory_obstacle(needed, free_mb)}" if free_mb is not None and needed > free_mb else None
 
 
-def _looked_at(
-    train: Dataset, offer: CandidateBackbone, asked: Recipe, side: float, memory: float | None, watcher: Watcher
-) -> BackboneEvidence | None:
-    """What a backbone sees; None, and a note, where memory would not hold it or, unless it was named, the size does not fit."""
-    record = offer.choice.record
-    size = asked.image_size or record.size_for(side)
-    if offer.named:
+def _multiply_adds(record: Backbone, size: int) -> float:
+    return record.multiply_adds * (size / record.reference_size) ** 2
+
+
+def _measure(request: Request, backbone: CandidateBackbone) -> BackboneEvidence | None:
+    """Returns the evidence on a backbone; None, with a note, if it does not fit into memory or does not accept the image size.
+
+    Raises:
+        BackboneError: A named backbone does not accept the image size.
+    """
+    record, train = backbone.choice.record, request.train
+    size = request.size_for(record)
+    if backbone.named:
         record.check_size(size)
-    if obstacle := _obstacle(record, size, memory):
-        watcher.note(f"{record.name} is left out: {obstacle}")
+    if (obstacle := _obstacle(record, size, request.memory_mb)) is not None:
+        request.watcher.note(_left_out(record, obstacle))
         return None
-    cost = record.multiply_adds * (size / record.reference_size) ** 2
-    wanted = replace(asked, backbone=record.name, weights=offer.weights, image_size=size, strategy="feature-extraction")
+    wanted = replace(request.asked, backbone=record.name, weights=backbone.weights, image_size=size, strategy="feature-extraction")
     plain = drop_unused_options(wanted, strategy("feature-extraction"))
-    recipe = resolve_recipe(plain, record, images=len(train), image_size=size, side=side)
-    rows = sample(train, SAMPLE if cost < HEAVY else HEAVY_SAMPLE, asked.seed)
-    seen = see(compact(train.select(rows)), offer.choice, recipe, watcher)
-    learned = count_seen(seen.digests, artifact.seen_by_weights(recipe.weights))
-    if learned:
-        watcher.warning(
-            f"{learned} of {len(seen.digests)} training images that {record.name} is measured on are {artifact.SEEN_BY_WEIGHTS}: "
+    recipe = resolve_recipe(plain, record, images=len(train), image_size=size, side=request.median_side)
+    indices = sample(train, SAMPLE if _multiply_adds(record, size) < HEAVY else HEAVY_SAMPLE, request.asked.seed)
+    evidence = measure_backbone(compact(train.select(indices)), backbone.choice, recipe, request.watcher)
+    images, seen = len(evidence.digests), count_seen(evidence.digests, artifact.seen_by_weights(recipe.weights))
+    if seen:
+        text = (
+            f"{seen} of {images} training images that {record.name} is measured on are {artifact.SEEN_BY_WEIGHTS}: "
             "the evidence is optimistically biased"
         )
-    return seen
+        request.watcher.warning(Note(text, "sample-seen-by-weights", backbone=record.name, seen=seen, images=images))
+    return evidence
+
+
+def _baselines(request: Request, *, alone: bool) -> Baselines:
+    """Measures the baselines on a sample of its own; `alone` if there is no pretrained backbone."""
+    train, asked, watcher = request.train, request.asked, request.watcher
+    if request.classes > MOST_CLASSES:
+        text = (
+            f"the evidence is measured on {MOST_CLASSES} of the {request.classes:,} classes, which are easier to distinguish than "
+            "all of them"
+        )
+        watcher.note(Note(text, "classes-sampled", sampled=MOST_CLASSES, classes=request.classes))
+    images = compact(train.select(sample(train, SAMPLE, asked.seed)))
+    size, majority = scratch_size(asked, request.median_side, alone=alone), float(train.counts().max() / len(train))
+    baselines = measure_baselines(images, asked, size, majority, request.budget, watcher)
+    if baselines.short is None:
+        text = "no short training of the small network: what is expected from scratch rests on a probe"
+        watcher.note(Note(text, "no-short-training"))
+    return baselines
 
 
 def _size(train: Dataset, best: BackboneEvidence | None) -> Size:
-    """From the features of the best backbone; from the rows alone where none was looked at."""
+    """Returns the size, by the features of the best backbone if there is one."""
     if best is None:
-        return size_of(train, None, np.zeros((len(train), 0), np.float32), train.labels, train.groups)
-    return size_of(train, best.digests, best.end, best.dataset.labels, best.dataset.groups, best.refused)
+        return measure_size(train, None, np.zeros((len(train), 0), np.float32), train.labels, train.groups)
+    return measure_size(train, best.digests, best.end_features, best.dataset.labels, best.dataset.groups, best.refused)
 
 
-def _curves(seen: BackboneEvidence, size: Size, classes: int, seed: int) -> dict[StrategyName, Curve]:
-    """The learning curve of each way, carried on to all training images of the classes that were drawn."""
-    data = seen.dataset
-    alone = size.groups is None
-    here = float(len(np.unique(seen.digests, axis=0))) if alone else effective_images(data.groups, size.within)
-    times = max(1.0, size.effective * len(data.classes) / classes / max(1.0, here))
-    return {way.strategy: curve_of(way.features, data.labels, data.groups, times, seed, way.correct) for way in seen.ways}
+def _curves(evidence: BackboneEvidence, size: Size, request: Request) -> Curves:
+    """Returns the learning curve of each frozen probe, extrapolated to all training images of the sampled classes."""
+    sampled = evidence.dataset
+    if size.groups is None or sampled.groups is None:
+        effective = float(len(np.unique(evidence.digests, axis=0)))
+    else:
+        effective = effective_images(sampled.groups, size.group_correlation)
+    times = max(1.0, size.effective * len(sampled.classes) / request.classes / max(1.0, effective))
+    return {
+        each.strategy: learning_curve(each.features, sampled.labels, sampled.groups, times, request.asked.seed, each.correct)
+        for each in evidence.frozen_probes
+    }
+
+
+def _best(curves: Curves) -> Curve:
+    return max(curves.values(), key=lambda curve: curve.here.value)

@@ -1,4 +1,4 @@
-"""A short training on a part of the sample, scored on the rest: what a strategy that trains does with these images."""
+"""A short training on a part of the sample, scored on the rest. It shows what a strategy that trains does with these images."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from crossroads._runtime.keras_setup import keras_backend
 from crossroads.advice.cost import VALIDATING
 from crossroads.advice.estimate import Estimate
 from crossroads.advice.expectation import LearningGain
-from crossroads.advice.sample import compact, part
+from crossroads.advice.sample import compact, random_part
 from crossroads.data.dataset import Dataset
 from crossroads.data.loading import Loaded, load_all
 from crossroads.data.splits import Splits, split
@@ -26,36 +26,36 @@ from crossroads.errors import CrossroadsError, SplitError
 from crossroads.evaluation import effective_count, wilson_interval
 from crossroads.features.lookup import resize_of
 from crossroads.networks.construct import Choice
-from crossroads.progress import EpochRecord, Relay, Silent, StopTraining, Watcher
+from crossroads.progress import EpochRecord, Note, Relay, Silent, StopTraining, Watcher
 from crossroads.recipe import Recipe, StrategyName
-from crossroads.run import train as training
 from crossroads.run.folder import TrainingFolder
 from crossroads.run.task import Task
+from crossroads.run.train import train
 from crossroads.strategies import resolve_recipe, strategy
 
 LOGGER = logging.getLogger(__name__)
 
 HELD_OUT = 0.2
 
-TELLING = 4
-"""Minimum number of epochs for measuring a gain. In the first ones training finds its direction and BatchNorm settles."""
+EPOCHS_FOR_GAIN = 4
+"""Smallest number of epochs that shows a learning gain. In the first ones BatchNorm settles and training finds its direction."""
 
-SHARE = 0.1
-"""Of a budget that a short training may be planned for."""
+BUDGET_FRACTION = 0.1
+"""Fraction of a budget that a short training may be planned for."""
 
 GRACE = 20.0
-"""Seconds beyond its limit after which a short training is given up though its first epoch is not done."""
+"""Seconds after its limit when a short training is given up even though its first epoch is not finished."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """How much a short training may take.
+    """The limits of a short training.
 
     Attributes:
-        passes: Images that it sees, each as often as there are epochs.
-        epochs: Least and most of them. Where the least are too many passes, fewer images are trained on.
-        seconds: After which it ends, with one epoch at least.
-        images: Minimum number of images, and at least twice the number of classes; fewer say nothing.
+        passes: Images that it sees, each counted once per epoch.
+        epochs: Smallest and largest number. If the smallest means too many passes, it trains on fewer images.
+        seconds: Time limit. One epoch is finished in any case.
+        images: Smallest number of images. It is never less than twice the number of classes.
     """
 
     passes: int
@@ -66,19 +66,19 @@ class Limit:
 
 @dataclass(frozen=True, slots=True)
 class ShortTraining:
-    """A short training on four fifths of the sample at most, scored on the rest.
+    """The result of a short training on at most four fifths of the sample, scored on the rest.
 
     Attributes:
-        strategy: What was done.
-        backbone: Which network.
+        strategy: The strategy.
+        backbone: The network.
         image_size: Side of the images in pixels.
-        images: It was trained on.
-        epochs: Passes over them.
-        accuracy: After the last epoch.
-        start_seconds: That the first epoch took longer than the others.
-        seconds_per_image: Of one pass, without validating; 0 where the first epoch alone was done and tells nothing of it.
-        together: Whether Keras ran several steps in one call, as it does where there are many.
-        rise: What twice the epochs added at its end; None where there were fewer than `TELLING`, or it was broken off.
+        images: Number of training images.
+        epochs: Finished epochs.
+        accuracy: Validation accuracy after the last epoch.
+        start_seconds: Time that the first epoch took longer than the others.
+        seconds_per_image: Time per image and epoch, without validation; 0 if the only epoch does not show it.
+        grouped_steps: Whether Keras ran several steps in one call, as it does if there are many.
+        learning_gain: What doubling the epochs added at the end; None if there were too few epochs or time ran out.
     """
 
     strategy: StrategyName
@@ -89,16 +89,16 @@ class ShortTraining:
     accuracy: Estimate
     start_seconds: float
     seconds_per_image: float
-    together: bool = False
-    rise: LearningGain | None = None
+    grouped_steps: bool = False
+    learning_gain: LearningGain | None = None
 
     @property
     def passes(self) -> int:
-        """Images that it saw, each as often as there were epochs."""
+        """Images that it saw, each counted once per epoch."""
         return self.images * self.epochs
 
     def to_json(self) -> dict[str, Any]:
-        """As plain values."""
+        """Returns plain values."""
         return {
             "strategy": self.strategy,
             "backbone": self.backbone,
@@ -106,126 +106,170 @@ class ShortTraining:
             "images": self.images,
             "epochs": self.epochs,
             "accuracy": self.accuracy.to_json(),
-            "rise": None if self.rise is None else self.rise.to_json(),
+            "rise": None if self.learning_gain is None else self.learning_gain.to_json(),
         }
 
 
-def run_short_training(dataset: Dataset, choice: Choice, asked: Recipe, limit: Limit, watcher: Watcher) -> ShortTraining | None:
-    """Train for a moment, on those classes of which an image can be held out; None where there are no two, or too few images.
+@dataclass(slots=True)
+class _Timer:
+    """Times the steps of a training, and stops it at its time limit.
 
-    If it fails, or its first epoch takes too long, the watcher receives a note and the result is None: other evidence remains.
-    The log has the traceback of a failure; a fault of this program is raised.
-
-    Args:
-        dataset: The sample; images that are equal are in one group.
-        choice: The backbone.
-        asked: Strategy, image size and what else holds, without epochs.
-        limit: How long.
-        watcher: Receives progress and warnings; an exception that it raises ends the training.
+    Attributes:
+        images: Number of training images.
+        validation_images: Number of validation images.
+        end: When the time is over, on the clock of `time.perf_counter`.
+        ticks: When each step of the current epoch ended.
+        per_image: Seconds per image in the steps of each finished epoch; 0 if unknown.
     """
-    parts = _divided(dataset, asked.seed)
-    if parts is None:
-        return None
-    least, most = limit.epochs
-    train, fewest = parts.train, max(limit.images, 2 * len(parts.train.classes))
-    if min(limit.passes / least, len(train)) < fewest:
-        return None
-    if limit.passes < least * len(train):
-        share = limit.passes / (least * len(train))
-        train = train.select(part(train.labels, train.groups, share, np.random.default_rng([asked.seed, 12])))
-    epochs = max(least, min(most, round(limit.passes / len(train))))
-    size = int(asked.image_size or 0)
-    recipe = resolve_recipe(replace(asked, epochs=epochs), choice.record, images=len(train), image_size=size)
-    called = "training" if strategy(recipe.strategy).start == "random" else recipe.strategy.replace("-", " ")
-    watcher.note(f"evidence: a short {called} of {choice.record.name}, {epochs} epochs of {len(train)} images")
-    done: list[EpochRecord] = []
-    ticks: list[float] = []  # of the epoch that is at work
-    each: list[float] = []  # seconds of an image in the steps of each epoch; of the first 0 where it is not told
-    heard = Relay(watcher)
-    end = time.perf_counter() + limit.seconds
 
-    def after_step() -> None:
-        ticks.append(time.perf_counter())
-        late = ticks[-1] - end
-        if late > (0 if done else GRACE):
+    images: int
+    validation_images: int
+    end: float
+    ticks: list[float] = field(default_factory=list)
+    per_image: list[float] = field(default_factory=list)
+
+    def step(self) -> None:
+        """Receives the end of a step."""
+        self.ticks.append(time.perf_counter())
+        if self.ticks[-1] - self.end > (0 if self.per_image else GRACE):
             raise StopTraining
 
-    def after_epoch(record: EpochRecord, total: int) -> None:
-        timed = bool(done) or _reports_steps(ticks)
-        each.append(_seconds_per_image(record, ticks, len(train), len(parts.validation)) if timed else 0.0)
-        done.append(record)
-        ticks.clear()
-        heard.progress(f"a short {called}", record.epoch * len(train), total * len(train))
+    def epoch(self, record: EpochRecord) -> None:
+        """Receives the end of an epoch. The duration of the first one includes tracing, so that only its steps show the time."""
+        known = bool(self.per_image) or _reports_steps(self.ticks)
+        per_image = _seconds_per_image(record, self.ticks, self.images, self.validation_images) if known else 0.0
+        self.per_image.append(per_image)
+        self.ticks.clear()
+
+    @property
+    def usual(self) -> float:
+        """The median over the epochs without the first; the first if there is no other."""
+        return float(np.median(self.per_image[1:] or self.per_image))
+
+
+def run_short_training(dataset: Dataset, choice: Choice, asked: Recipe, limit: Limit, watcher: Watcher) -> ShortTraining | None:
+    """Trains for a short time; returns None if fewer than two classes have an image to hold out, or if there are too few images.
+
+    If training fails or its first epoch takes too long, the watcher receives a note and the result is None. A bug is raised.
+
+    Args:
+        dataset: The sample. Equal images are in one group.
+        choice: The backbone.
+        asked: Strategy, image size and other options, without epochs.
+        limit: When to stop.
+        watcher: Receives progress and warnings. An exception that it raises ends the training.
+    """
+    parts = _split(dataset, asked.seed)
+    images = None if parts is None else _training_images(parts.train, limit, asked.seed)
+    if parts is None or images is None:
+        return None
+    epochs = max(limit.epochs[0], min(limit.epochs[1], round(limit.passes / len(images))))
+    size, network = int(asked.image_size or 0), choice.record.name
+    recipe = resolve_recipe(replace(asked, epochs=epochs), choice.record, images=len(images), image_size=size)
+    record = strategy(recipe.strategy)
+    kind = "training" if record.start == "random" else record.name.replace("-", " ")
+    about = {"strategy": record.name, "backbone": network}
+    watcher.note(_start_note(f"{kind} of {network}", about, epochs, len(images)))
+    relay = Relay(watcher)
+    timer = _Timer(len(images), len(parts.validation), time.perf_counter() + limit.seconds)
+
+    def after_epoch(done: EpochRecord, total: int) -> None:
+        timer.epoch(done)
+        relay.progress(f"a short {kind}", done.epoch * len(images), total * len(images))
 
     try:
-        sides = tuple(load_all(side, resize_of(recipe)) for side in (train, parts.validation))
+        shown, held_out = (load_all(part, resize_of(recipe)) for part in (images, parts.validation))
+        task = Task(recipe, choice, record, images, parts.validation, lambda: (shown, held_out))
         with tempfile.TemporaryDirectory(prefix="crossroads-") as folder:
-            task = Task(recipe, choice, strategy(recipe.strategy), train, parts.validation, lambda: (sides[0], sides[1]))
-            relay = Relay(Silent(), after_step=after_step, after_epoch=after_epoch)
-            fitted = training.train(task, TrainingFolder(Path(folder)), relay)
+            trained = train(task, TrainingFolder(Path(folder)), Relay(Silent(), after_step=timer.step, after_epoch=after_epoch))
     except StopTraining as error:
-        if error is heard.raised:
+        if error is relay.raised:
             raise
-        watcher.note(f"no short {called} of {choice.record.name}: an epoch takes too long")
+        watcher.note(Note(f"no short {kind} of {network}: an epoch takes too long", "short-training-too-slow", **about))
         return None
     except Exception as error:
-        heard.raise_again()
+        relay.raise_again()
         if not isinstance(error, CrossroadsError) and not is_failure(error):
             raise
-        LOGGER.exception("no short %s of %s", called, choice.record.name)
-        said = str(error).partition("\n")[0][:200] or type(error).__name__
-        watcher.warning(f"no short {called} of {choice.record.name}: {said}")
+        LOGGER.exception("no short %s of %s", kind, network)
+        reason = str(error).partition("\n")[0][:200] or type(error).__name__
+        watcher.warning(Note(f"no short {kind} of {network}: {reason}", "short-training-failed", **about, reason=reason))
         return None
-    history = fitted.history
-    if fitted.stopped:
-        watcher.note(f"the short {called} of {choice.record.name} ended after {len(history)} of {epochs} epochs: its time was over")
-    return _short(recipe, size, history, float(np.median(each[1:] or each)), sides[0], sides[1], ended=fitted.stopped)
+    if trained.stopped:
+        watcher.note(_stopped_note(f"{kind} of {network}", about, len(trained.history), epochs))
+    return _result(recipe, trained.history, timer.usual, shown, held_out, stopped=trained.stopped)
+
+
+def _start_note(training: str, about: dict[str, str], epochs: int, images: int) -> Note:
+    text = f"evidence: a short {training}, {epochs} epochs of {images} images"
+    return Note(text, "short-training", **about, epochs=epochs, images=images)
+
+
+def _stopped_note(training: str, about: dict[str, str], epochs: int, planned: int) -> Note:
+    text = f"the short {training} ended after {epochs} of {planned} epochs because its time was over"
+    return Note(text, "short-training-stopped", **about, epochs=epochs, planned=planned)
+
+
+def _training_images(images: Dataset, limit: Limit, seed: int) -> Dataset | None:
+    """Returns the images to train on, all or a part; None if they are too few."""
+    least = limit.epochs[0]
+    if min(limit.passes / least, len(images)) < max(limit.images, 2 * len(images.classes)):
+        return None
+    if limit.passes >= least * len(images):
+        return images
+    fraction = limit.passes / (least * len(images))
+    return images.select(random_part(images.labels, images.groups, fraction, np.random.default_rng([seed, 12])))
 
 
 def _reports_steps(ticks: Sequence[float]) -> bool:
-    """Whether what lies between the steps of an epoch is known; other backends than TensorFlow tell of a step before it is done."""
+    """Returns whether the times between steps are known. Backends other than TensorFlow report a step before it is finished."""
     return len(ticks) > 1 and keras_backend() == "tensorflow"
 
 
-def _seconds_per_image(record: EpochRecord, ticks: Sequence[float], images: int, validated: int) -> float:
-    """From the first step of an epoch to the last: what comes after is validation, and a checkpoint."""
+def _seconds_per_image(record: EpochRecord, ticks: Sequence[float], images: int, validation_images: int) -> float:
+    """Returns the time per image from the first step of an epoch to the last, because validation and a checkpoint follow."""
     if not _reports_steps(ticks):
-        return record.seconds / (images + VALIDATING * validated)
+        return record.seconds / (images + VALIDATING * validation_images)
     return (ticks[-1] - ticks[0]) / (len(ticks) - 1) * len(ticks) / images
 
 
-def _short(
-    recipe: Recipe, size: int, history: Sequence[EpochRecord], each: float, train: Loaded, held_out: Loaded, *, ended: bool
+def _result(
+    recipe: Recipe, history: Sequence[EpochRecord], per_image: float, shown: Loaded, held_out: Loaded, *, stopped: bool
 ) -> ShortTraining:
     from crossroads.training.batches import STEPS_PER_EXECUTION, steps_per_epoch  # loads Keras
 
-    seconds = [epoch.seconds for epoch in history]
-    usual = float(np.median(seconds[1:])) if len(seconds) > 1 else each * len(train.dataset)
+    images, seconds = len(shown.dataset), [epoch.seconds for epoch in history]
+    usual = float(np.median(seconds[1:])) if len(seconds) > 1 else per_image * images
     accuracy, groups = history[-1].validation_accuracy, held_out.dataset.groups
-    worth = len(held_out.dataset) if groups is None else effective_count(groups)
-    known = Estimate(accuracy, *wilson_interval(accuracy * worth, worth))
-    n, name = len(train.dataset), strategy(recipe.strategy).name
-    together = steps_per_epoch(n, recipe.batch_size or n) % STEPS_PER_EXECUTION == 0
-    rise = None if ended else rise_of([epoch.validation_accuracy for epoch in history], worth)
+    effective = len(held_out.dataset) if groups is None else effective_count(groups)
     return ShortTraining(
-        name, str(recipe.backbone), size, n, len(history), known, max(0.0, seconds[0] - usual), each, together, rise
+        strategy(recipe.strategy).name,
+        str(recipe.backbone),
+        int(recipe.image_size or 0),
+        images,
+        len(history),
+        Estimate(accuracy, *wilson_interval(accuracy * effective, effective)),
+        start_seconds=max(0.0, seconds[0] - usual),
+        seconds_per_image=per_image,
+        grouped_steps=steps_per_epoch(images, recipe.batch_size or images) % STEPS_PER_EXECUTION == 0,
+        learning_gain=None if stopped else learning_gain([epoch.validation_accuracy for epoch in history], effective),
     )
 
 
-def rise_of(accuracies: Sequence[float], images: float) -> LearningGain | None:
-    """From about half the epochs to the last ones, for each doubling of the epochs, in log odds.
+def learning_gain(accuracies: Sequence[float], images: float) -> LearningGain | None:
+    """Returns the gain per doubling of the epochs, in log odds, from about half the epochs to the last ones.
 
-    The rate of learning falls meanwhile, as it does at the end of a longer training: what that adds is in the figure. Both ends are
-    scored on the same images, most of which are right or wrong at both: their errors are taken to be alike by half. A half is
-    added to the counts of right and wrong images.
+    The learning rate falls meanwhile, as it does at the end of a longer training, and the gain includes that. A half is added
+    to the counts of correct and wrong images.
 
     Args:
-        accuracies: Of each epoch, on the images held out.
-        images: Their effective number.
+        accuracies: Validation accuracy of each epoch.
+        images: Effective number of validation images.
     """
     epochs = len(accuracies)
-    if epochs < TELLING:
+    if epochs < EPOCHS_FOR_GAIN:
         return None
+    # With 10 epochs, 4 to 6 are compared with 9 and 10: log2(9.5 / 5) = 0.93 doublings.
     half, around, last = epochs // 2, epochs // 10, max(1, epochs // 5)
     right = images * np.array(accuracies) + 0.5
     wrong = images + 1 - right
@@ -233,23 +277,25 @@ def rise_of(accuracies: Sequence[float], images: float) -> LearningGain | None:
     ends = [slice(half - 1 - around, half + around), slice(-last, None)]
     before, after = (float(odds[end].mean()) for end in ends)
     doublings = math.log2(numbers[ends[1]].mean() / numbers[ends[0]].mean())
+    # Both ends are scored on the same images, so their errors are correlated. With a correlation of a half, the variance of the
+    # difference, v + v - 2 x v / 2, is that of one end.
     error = math.sqrt(float(np.mean([variances[end].mean() for end in ends])))
     return LearningGain((after - before) / doublings, error / doublings)
 
 
-def allowed(seconds: float, budget: float | None) -> float:
+def limit_by_budget(seconds: float, budget: float | None) -> float:
     """Returns the seconds of a short training: at most a fraction of the budget."""
-    return seconds if budget is None else min(seconds, SHARE * budget)
+    return seconds if budget is None else min(seconds, BUDGET_FRACTION * budget)
 
 
-def _divided(dataset: Dataset, seed: int) -> Splits | None:
-    """The rows of classes that have two images at least, or two groups, in two parts; None where there are no two such classes."""
+def _split(dataset: Dataset, seed: int) -> Splits | None:
+    """Splits the classes with at least two images or groups into two parts; None if there are fewer than two such classes."""
     units = np.arange(len(dataset)) if dataset.groups is None else dataset.groups
     several = [label for label in range(len(dataset.classes)) if len(np.unique(units[dataset.labels == label])) > 1]
     if len(several) < 2:
         return None
-    found = compact(dataset.select(np.isin(dataset.labels, several)))
+    kept = compact(dataset.select(np.isin(dataset.labels, several)))
     try:
-        return split(replace(found, splits=None), validation=HELD_OUT, test=0.0, seed=seed)
-    except SplitError:  # groups of several classes that bind them
+        return split(replace(kept, splits=None), validation=HELD_OUT, test=0.0, seed=seed)
+    except SplitError:  # groups that contain several classes
         return None

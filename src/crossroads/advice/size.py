@@ -1,4 +1,4 @@
-"""How many images there are, how many they are worth, and what more of them would bring."""
+"""The size of a data set in independent images, and the learning curve that shows what more images would add."""
 
 from __future__ import annotations
 
@@ -10,46 +10,46 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossroads.advice.estimate import Estimate, estimate_accuracy, log_odds
-from crossroads.advice.sample import part
+from crossroads.advice.sample import random_part
 from crossroads.data.dataset import Dataset
 from crossroads.heads.probe import FOLDS, probe
 
 if TYPE_CHECKING:
     from crossroads.features.arrays import Indexable
 
-SHARES = ((1 / 8, 3), (1 / 4, 2), (1 / 2, 2), (1.0, 1))
-"""Parts of the sample that the learning curve is measured on, and how often each is drawn: small parts scatter more."""
+PARTS = ((1 / 8, 3), (1 / 4, 2), (1 / 2, 2), (1.0, 1))
+"""Fractions of the sample that the learning curve is measured on, and how often each is drawn. Small parts scatter more."""
 
 TRAINED = 1 - 1 / FOLDS
 """Fraction of its images that a probe learns from."""
 
 RESAMPLES = 400
 FLOORS = tuple(np.linspace(0, 0.95, 20).tolist())
-"""Errors that no number of images removes, as fractions of the least one measured. A probe has few features: on CIFAR-10's
-subset errors of .458 .358 .299 .264 from 250 to 2,000 images go on to .221 at 9,000, where a law without a floor says .171."""
+"""Errors that more images do not remove, as fractions of the smallest measured one. A probe has few features: on CIFAR-10's subset
+the errors .458 .358 .299 .264 from 250 to 2,000 images continue to .221 at 9,000, where a law without a floor predicts .171."""
 
 STEEPEST = 1.0
-"""Largest exponent of the power law: steeper ones come of few, scattered points, and promise too much."""
+"""Largest exponent of the power law. Larger ones come from few, scattered points, and promise too much."""
 
 SLOPES, USUAL_SLOPE = (0.05, 1.0), 0.85
-"""Least and largest slope that counts, for the same reason, and the one taken where it is not known, the median of the tasks of the
-benchmark. These run from 0.1 for ants and bees and 0.2 for CIFAR-10 with 100 of a class to 1.3 for signs with 10 of a class."""
+"""Limits of the slope, for the same reason, and the slope if it is unknown, the median of the benchmark's tasks. Their slopes range
+from 0.1 for ants and bees and 0.2 for CIFAR-10 with 100 images per class to 1.3 for signs with 10 per class."""
 
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """How many training images there are.
+    """The number of training images.
 
     Attributes:
-        images: All of them.
-        classes: That occur.
+        images: All images.
+        classes: Classes that occur.
         smallest: Images of the smallest class.
-        largest: Of the largest.
-        groups: Groups, such as tracks; None where each image stands alone.
-        repeated: Fraction of the images that repeat an earlier one, as measured on the sample.
-        within: How alike images of one group are: 0 no more than any two of the class, 1 the same; None without groups, or where
-            the sample cannot tell: they then count as the same.
-        effective: How many independent images they are worth.
+        largest: Images of the largest class.
+        groups: Number of groups, such as tracks; None without groups.
+        repeated: Fraction of the images that are copies of others, as measured on the sample.
+        group_correlation: How similar images of one group are: 0 for no more than any two of the class, 1 for equal. None without
+            groups, or if the sample does not show it; a group then counts as one image.
+        effective: The equivalent number of independent images.
     """
 
     images: int
@@ -58,16 +58,16 @@ class Size:
     largest: int
     groups: int | None
     repeated: float
-    within: float | None
+    group_correlation: float | None
     effective: float
 
     @property
     def effective_per_class(self) -> float:
-        """Independent images of an average class."""
+        """Effective images of an average class."""
         return self.effective / max(1, self.classes)
 
     def to_json(self) -> dict[str, Any]:
-        """As plain values."""
+        """Returns plain values."""
         return {
             "images": self.images,
             "classes": self.classes,
@@ -75,7 +75,7 @@ class Size:
             "largest_class": self.largest,
             "groups": self.groups,
             "repeated": round(self.repeated, 4),
-            "alike_within_groups": None if self.within is None else round(self.within, 4),
+            "alike_within_groups": None if self.group_correlation is None else round(self.group_correlation, 4),
             "effective": round(self.effective, 1),
         }
 
@@ -86,11 +86,11 @@ class Curve:
 
     Attributes:
         points: Images and accuracy of each part of the sample.
-        floor: Of the law: errors that more images do not remove.
-        scale: Of the law.
-        exponent: Of the law, in [0, 1].
-        here: What the law says for all training images.
-        twice: And for twice as many.
+        floor: Error that more images do not remove.
+        scale: Factor of the law.
+        exponent: Exponent of the law, in [0, 1].
+        here: Accuracy that the law predicts with all training images.
+        twice: Accuracy that it predicts with twice as many.
     """
 
     points: tuple[tuple[int, Estimate], ...]
@@ -107,13 +107,13 @@ class Curve:
 
     @property
     def slope(self) -> float:
-        """What twice the images added over the parts of the sample, in log odds."""
+        """What doubling the images added over the parts of the sample, in log odds."""
         return slope_of(self.points)
 
     def to_json(self) -> dict[str, Any]:
-        """As plain values."""
+        """Returns plain values."""
         return {
-            "points": [{"images": images, "accuracy": found.to_json()} for images, found in self.points],
+            "points": [{"images": images, "accuracy": accuracy.to_json()} for images, accuracy in self.points],
             "floor": round(self.floor, 4),
             "scale": round(self.scale, 5),
             "exponent": round(self.exponent, 4),
@@ -123,7 +123,7 @@ class Curve:
         }
 
 
-def size_of(
+def measure_size(
     dataset: Dataset,
     digests: NDArray[np.uint8] | None,
     features: NDArray[np.float32],
@@ -131,52 +131,52 @@ def size_of(
     groups: NDArray[np.integer] | None,
     refused: int = 0,
 ) -> Size:
-    """The size of training images.
+    """Returns the size of the training images.
 
-    A group of m images whose likeness is r counts for ``m / (1 + (m - 1) r)`` images: the design effect of sampling by clusters
-    (Kish 1965, section 5.4).
+    A group of m images with the correlation r counts as ``m / (1 + (m - 1) r)`` images: the design effect of cluster sampling
+    (Kish 1965, section 5.4). Thirty frames with r = 0.5 count as 1.9 images.
 
     Args:
         dataset: All training images.
-        digests: uint8 (s, 16), of a sample; None where nothing of it was read. A sample of s among n images shows a pair of equal
-            ones with a chance of about (s / n)^2, by which the pairs are counted up.
+        digests: uint8 (s, 16), of a sample; None if no image was read.
         features: Float (s, d), of the sample.
-        labels: Integers (s,), likewise.
-        groups: Integers (s,), likewise, or None.
-        refused: Rows of the sample that could not be read.
+        labels: Integers (s,), of the sample.
+        groups: Integers (s,), of the sample, or None.
+        refused: Number of images of the sample that could not be read.
     """
     counts = dataset.counts()
     counts = counts[counts > 0]
     repeated = 0.0 if digests is None else _repeated(digests, len(dataset) - refused)
-    effective, within, count = len(dataset) * (1 - repeated), None, None
+    effective, correlation, group_count = len(dataset) * (1 - repeated), None, None
     if dataset.groups is not None and groups is not None:
-        count = len(np.unique(dataset.groups))
-        within = likeness(features, labels, groups)
-        effective = min(effective, effective_images(dataset.groups, within))
-    return Size(len(dataset), len(counts), int(counts.min()), int(counts.max()), count, repeated, within, effective)
+        group_count = len(np.unique(dataset.groups))
+        correlation = intraclass_correlation(features, labels, groups)
+        effective = min(effective, effective_images(dataset.groups, correlation))
+    return Size(len(dataset), len(counts), int(counts.min()), int(counts.max()), group_count, repeated, correlation, effective)
 
 
-def effective_images(groups: NDArray[np.integer] | None, within: float | None, images: int = 0) -> float:
-    """How many independent images groups (n,) are worth whose images are alike by `within`; without groups as many as there are."""
-    if groups is None:
-        return float(images)
+def effective_images(groups: NDArray[np.integer], correlation: float | None) -> float:
+    """Returns the number of independent images in groups (n,); with an unknown correlation each group counts as one."""
     sizes = np.unique(groups, return_counts=True)[1]
-    return float((sizes / (1 + (sizes - 1) * (1.0 if within is None else within))).sum())
+    return float((sizes / (1 + (sizes - 1) * (1.0 if correlation is None else correlation))).sum())
 
 
 def _repeated(digests: NDArray[np.uint8], images: int) -> float:
+    """Returns the fraction of images that are copies of others, from the digests of a sample."""
     counts = np.unique(digests, axis=0, return_counts=True)[1]
     n = len(digests)
     if n >= images:
         return 1 - len(counts) / n
+    # A sample of s among n images contains both images of a pair with a probability of about (s / n)^2. With each of 50,000 images
+    # there twice, a sample of 2,000 has some 40 pairs of the 25,000, which are scaled up and divided by the images.
     pairs = float((counts * (counts - 1)).sum() / 2) * (images * (images - 1)) / max(1, n * (n - 1))
-    return 1 - 1 / (1 + 2 * pairs / images)  # as if every image came equally often
+    return 1 - 1 / (1 + 2 * pairs / images)  # as if every image occurred equally often
 
 
-def likeness(features: NDArray[np.float32], labels: NDArray[np.integer], groups: NDArray[np.integer]) -> float | None:
-    """The intraclass correlation of features in groups inside classes, in [0, 1] (one-way analysis of variance, Fisher 1925).
+def intraclass_correlation(features: NDArray[np.float32], labels: NDArray[np.integer], groups: NDArray[np.integer]) -> float | None:
+    """Returns the intraclass correlation of features in groups within classes, in [0, 1] (one-way ANOVA, Fisher 1925).
 
-    Groups of which the sample holds one image tell nothing of it; None where hardly any has two, or features have no spread.
+    Groups with one image in the sample do not count. None if hardly any group has two, or if the features do not vary.
     """
     _, codes, sizes = np.unique(groups, return_inverse=True, return_counts=True)
     several = sizes[codes] > 1
@@ -194,7 +194,7 @@ def likeness(features: NDArray[np.float32], labels: NDArray[np.integer], groups:
     return float(np.clip(1 - np.mean(within[useful] / total[useful]), 0.0, 1.0))
 
 
-def curve_of(
+def learning_curve(
     features: Indexable | NDArray[np.float32],
     labels: NDArray[np.integer],
     groups: NDArray[np.integer] | None,
@@ -202,61 +202,57 @@ def curve_of(
     seed: int,
     whole: NDArray[np.bool_] | None = None,
 ) -> Curve:
-    """The learning curve of a probe on features (n, d), carried on to all training images and to twice as many.
+    """Returns the learning curve of a probe on features (n, d), extrapolated to all training images and to twice as many.
 
-    Power laws with a floor describe learning curves well (Hestness et al. 2017, https://arxiv.org/abs/1712.00409). The limits come
-    from drawing the points anew within theirs; a quarter of the way that is carried on widens them, for what the law may miss.
+    Power laws with a floor describe learning curves well (Hestness et al. 2017, https://arxiv.org/abs/1712.00409).
 
     Args:
         features: Of the sample.
         labels: Integers (n,).
         groups: Integers (n,) or None.
-        times: How many of these samples all training images are worth, at least 1.
+        times: All effective training images, divided by those of the sample; at least 1.
         seed: Decides the parts.
-        whole: What the probe on the whole sample got right, bool (n,), where that is known already.
+        whole: Which images the probe on the whole sample classifies correctly, bool (n,), if it was run already.
     """
     rng = np.random.default_rng([seed, 12])
     x = np.asarray(features[:], np.float32)
     points: list[tuple[int, Estimate]] = []
-    for portion, draws in SHARES:
-        if portion == 1.0 and whole is not None:
+    for fraction, draws in PARTS:
+        if fraction == 1.0 and whole is not None:
             points.append((round(TRAINED * len(labels)), estimate_accuracy(whole, groups)))
             continue
-        found, sizes, chosen_groups = [], [], []
-        for _ in range(draws):
-            rows = part(labels, groups, portion, rng)
-            found.append(probe(x[rows], labels[rows], None if groups is None else groups[rows]).correct)
-            sizes.append(TRAINED * len(rows))
-            chosen_groups.append(rows if groups is None else groups[rows])
-        if points and round(float(np.mean(sizes))) <= points[-1][0]:
+        parts = [random_part(labels, groups, fraction, rng) for _ in range(draws)]
+        images = round(float(np.mean([TRAINED * len(part) for part in parts])))
+        if points and images <= points[-1][0]:
             continue
-        estimate = estimate_accuracy(np.concatenate(found), np.concatenate(chosen_groups))
-        points.append((round(float(np.mean(sizes))), estimate))
-    return fitted(tuple(points), len(labels) * times, rng)
+        correct = [probe(x[part], labels[part], None if groups is None else groups[part]).correct for part in parts]
+        units = [part if groups is None else groups[part] for part in parts]
+        points.append((images, estimate_accuracy(np.concatenate(correct), np.concatenate(units))))
+    return fit_curve(tuple(points), len(labels) * times, rng)
 
 
 def slope_of(points: Sequence[tuple[int, Estimate]]) -> float:
-    """What twice the images add to a probe, in log odds: the least squares line through the points, within `SLOPES`."""
-    if len({count for count, _ in points}) < 2:
+    """Returns what doubling the images adds to a probe, in log odds: the least-squares line through the points, within `SLOPES`."""
+    if len({images for images, _ in points}) < 2:
         return USUAL_SLOPE
-    odds = [
-        log_odds(found.value, 1 / (3 * count)) for count, found in points
-    ]  # errors below a third of an image cannot be measured
-    doublings = np.log2([count for count, _ in points])
+    # Errors below a third of an image cannot be measured.
+    odds = [log_odds(accuracy.value, 1 / (3 * images)) for images, accuracy in points]
+    doublings = np.log2([images for images, _ in points])
     doublings = doublings - doublings.mean()
     return min(SLOPES[1], max(SLOPES[0], float(doublings @ odds / (doublings @ doublings))))
 
 
-def fitted(points: tuple[tuple[int, Estimate], ...], images: float, rng: np.random.Generator) -> Curve:
-    """The law through points, carried on to `images` and to twice as many.
+def fit_curve(points: tuple[tuple[int, Estimate], ...], images: float, rng: np.random.Generator) -> Curve:
+    """Fits the law to points and extrapolates it to `images` and to twice as many.
 
-    Each draw moves the points within their limits and fits the law anew; the figure is the median of the draws.
+    Each resample moves the points within their intervals and fits the law again. The result is the median of the resamples. A
+    quarter of the extrapolated difference widens the interval, because the law itself may be wrong.
     """
     sizes = np.array([float(count) for count, _ in points])
-    errors = np.array([1 - found.value for _, found in points])
-    deviations = np.array([max((found.high - found.low) / 3.92, 1e-4) for _, found in points])
+    errors = np.array([1 - accuracy.value for _, accuracy in points])
+    deviations = np.array([max((accuracy.high - accuracy.low) / 3.92, 1e-4) for _, accuracy in points])
     drawn = errors + rng.normal(size=(RESAMPLES, len(points))) * deviations
-    floors, scales, exponents = _laws(sizes, drawn, deviations)
+    floors, scales, exponents = _fit_laws(sizes, drawn, deviations)
 
     def at(count: float) -> Estimate:
         low, middle, high = np.percentile(1 - floors - scales * count**-exponents, (2.5, 50, 97.5))
@@ -267,19 +263,23 @@ def fitted(points: tuple[tuple[int, Estimate], ...], images: float, rng: np.rand
     return Curve(points, floor, scale, exponent, at(images), at(2 * images))
 
 
-def _laws(
+def _fit_laws(
     sizes: NDArray[np.float64], errors: NDArray[np.float64], deviations: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Floor, scale and exponent for each row of errors (m, p): least squares in logarithms above each of `FLOORS`, the best."""
-    least = 0.25 / sizes  # a quarter of an image: no sample shows an error of nothing
+    """Returns floor, scale and exponent for each row of errors (m, p).
+
+    Above a fixed floor the law is a line in logarithms, ``log(error - floor) = log(scale) - exponent x log(images)``, which
+    weighted least squares fits. Of all `FLOORS` the one with the smallest residuals is kept.
+    """
+    least = 0.25 / sizes  # a quarter of an image: no sample shows an error of 0
     clipped = np.clip(errors, least, 1.0)
     best = np.full(len(errors), np.inf)
-    found = np.zeros((3, len(errors)))
+    laws = np.zeros((3, len(errors)))
     x = -np.log(sizes)
-    for lowest in FLOORS if len(sizes) > 3 else FLOORS[:1]:
-        floor = lowest * clipped.min(axis=1)
+    for fraction in FLOORS if len(sizes) > 3 else FLOORS[:1]:
+        floor = fraction * clipped.min(axis=1)
         rest = np.maximum(clipped - floor[:, None], least)
-        weights = (rest / deviations) ** 2
+        weights = (rest / deviations) ** 2  # inverse variances of log(rest)
         total = weights.sum(axis=1)
         y = np.log(rest)
         mean_x, mean_y = (weights @ x) / total, (weights * y).sum(axis=1) / total
@@ -291,14 +291,14 @@ def _laws(
         misfit = (((fit - clipped) / deviations) ** 2).sum(axis=1)
         better = misfit < best - 1e-9
         best[better] = misfit[better]
-        found[:, better] = np.stack([floor, scales, exponents])[:, better]
-    return found[0], found[1], found[2]
+        laws[:, better] = np.stack([floor, scales, exponents])[:, better]
+    return laws[0], laws[1], laws[2]
 
 
 def _means(x: NDArray[np.float64], codes: NDArray[np.integer]) -> NDArray[np.float64]:
-    """The mean of each row's own class or group, (n, d)."""
+    """Returns for each row of (n, d) the mean of the rows with the same code."""
     _, dense, counts = np.unique(codes, return_inverse=True, return_counts=True)
     sums = np.zeros((len(counts), x.shape[1]))
     np.add.at(sums, dense, x)
-    result: NDArray[np.float64] = (sums / counts[:, None])[dense]
-    return result
+    means: NDArray[np.float64] = (sums / counts[:, None])[dense]
+    return means

@@ -73,7 +73,7 @@ def _possible(advice: Advice, may_shorten: bool, watcher: Watcher) -> list[Candi
     first: list[Candidate] = []
     if not possible:
         first = [max(fitting or frozen or list(advice.ranked), key=lambda candidate: candidate.accuracy.value)]
-        limit, seconds = "budget" if first[0].fits else "memory", first[0].seconds_of_least(shortens=may_shorten)
+        limit, seconds = "budget" if first[0].fits else "memory", first[0].least_seconds(may_shorten=may_shorten)
         text = f"the {limit} is too small for any candidate; {first[0].name} is trained anyway, in about {seconds:,.0f} s"
         watcher.warning(Note(text, "limit-too-small", limit=limit, **_names(first[0]), seconds=round(seconds, 1)))
     elif not any(candidate in frozen for candidate in possible):

@@ -15,7 +15,7 @@ def print_advice(advice: Advice) -> None:
     """Prints the case and the recommendation, the ranking, the reasons, and a depth profile of each backbone."""
     lines: list[tuple[str, object]] = []
     if advice.case is not None:
-        doubt = f", though {advice.case.doubt}" if advice.case.doubt else ""
+        doubt = f", but {advice.case.doubt}" if advice.case.doubt else ""
         lines += [
             ("case", f"{advice.case.number}: {advice.case.title}{doubt}"),
             ("size", f"{advice.case.size:.2f} of 1"),
