@@ -18,17 +18,18 @@ def profile(similarity, low=None, high=None, random=0.4):
 
 
 @pytest.mark.parametrize(
-    ("images_per_class", "similarity", "number"),
+    ("images_per_class", "similarity", "number", "strategy"),
     [
-        (LARGE - 1, SIMILAR, 1),
-        (LARGE - 1, SIMILAR - 0.01, 2),
-        (LARGE, SIMILAR, 3),
-        (LARGE, SIMILAR - 0.01, 4),
+        (LARGE - 1, SIMILAR, 1, "feature extraction"),
+        (LARGE - 1, SIMILAR - 0.01, 2, "early features"),
+        (LARGE, SIMILAR, 3, "finetuning"),
+        (LARGE, SIMILAR - 0.01, 4, "from scratch"),
     ],
 )
-def test_each_quadrant_of_size_and_similarity_is_a_case(images_per_class, similarity, number):
+def test_each_quadrant_of_size_and_similarity_is_a_case(images_per_class, similarity, number, strategy):
     case = case_of(images_per_class, profile(similarity))
     assert (case.number, case.title) == (number, TITLES[number])
+    assert strategy in case.title
     assert case.doubt is None
 
 

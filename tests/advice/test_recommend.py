@@ -1,6 +1,7 @@
 """From images to advice, and from advice to a race, with a tiny network."""
 
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -21,6 +22,7 @@ from crossroads.errors import BackboneError, RecipeError, SplitError
 from crossroads.progress import Silent
 from crossroads.race import decisions
 from crossroads.recipe import Recipe
+from crossroads.report.console import print_run
 from crossroads.strategies import STRATEGIES, strategy
 from pictures import stripes
 from refusals import refused
@@ -220,7 +222,7 @@ def test_two_classes_are_enough(tiny):
 
 def test_one_image_per_class_cannot_be_split(tiny):
     images, labels = stripes(3, classes=("level", "slanting", "upright"))
-    with pytest.raises(SplitError):
+    with refused("empty-split", SplitError, received="3 classes of at most 1 image"):
         crossroads.advise((images, labels), backbones=[tiny], **SPLIT)
 
 
@@ -259,6 +261,7 @@ def test_auto_races_the_advised_candidates_and_keeps_the_advice_in_the_artifact(
     won = run.metrics["strategy"]
     assert won in ("feature-extraction", "early-features")  # even without any time there is a head on frozen features
     assert run.metrics["race"]["runs"][0]["won"]
+    assert run.metrics["race"]["why"].startswith(f"{won} of own:tiny won")
     assert run.metrics["advice"]["evidence"]["profiles"]
     assert run.metrics["validation"]["accuracy"] == pytest.approx(run.metrics["race"]["runs"][0]["validation_accuracy"])
     again = crossroads.fit(
@@ -277,13 +280,15 @@ def test_without_pretrained_networks_the_small_network_is_trained_with_a_note(pi
     assert {"weights-unavailable", "nothing-pretrained"} <= {note.code for note in watcher.said}
 
 
-def test_without_pretrained_networks_a_budget_shortens_the_training(pictures, tmp_path):
+def test_without_pretrained_networks_a_budget_shortens_the_training(pictures, tmp_path, capsys):
     watcher = Notes()
     run = crossroads.fit(pictures, out=tmp_path / "run", weights="none", budget="0.5s", image_size=80, watcher=watcher, **SPLIT)
     [row] = run.metrics["race"]["runs"]
     assert row["epochs"] == 1 < row["usual_epochs"]
     assert (run.metrics["strategy"], run.metrics["epochs"]) == ("from-scratch", 1)
     assert Recipe.from_toml(run.artifact / "recipe.toml").image_size == 80
+    print_run(run)
+    assert re.search(r"^run .*from-scratch .* won\n\nvalidation_n: ", capsys.readouterr().out, re.DOTALL)
     assert "nothing-pretrained" in {note.code for note in watcher.said}
 
 
@@ -323,6 +328,7 @@ def test_the_race_resumes_an_interrupted_run(pictures, tiny, tmp_path, monkeypat
     assert len(runs) > len(kept) > 0
     assert "finetune" in {row["strategy"] for row in runs}
     assert [row["failed"] for row in runs] == [None] * len(runs)
+    assert not {note.code for note in watcher.said} & {"run-failed", "run-out-of-time"}
 
 
 @pytest.mark.parametrize(
