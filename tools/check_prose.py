@@ -6,7 +6,6 @@ The words stand in the second table of docs/reference/glossary.md. Run by `make 
 from __future__ import annotations
 
 import re
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,10 +14,17 @@ ROOT = Path(__file__).resolve().parents[1]
 GLOSSARY = ROOT / "docs" / "reference" / "glossary.md"
 EXEMPT = ("docs/reference/glossary.md", "tests/test_check_prose.py")
 """Files that name the words in order to refuse them."""
+FOLDERS = ("src", "tests", "benchmarks", "tools", "docs")
 LENGTH = 100
 
 _LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")
 _ROLE = re.compile(r"\{doc\}`(?:[^`<]*<)?([^`>]+)>?`")
+
+
+def checked_files() -> list[Path]:
+    """The program, its tests, and every page of the documentation."""
+    inside = (path for folder in FOLDERS for path in (ROOT / folder).rglob("*") if path.suffix in (".py", ".md"))
+    return sorted([*inside, *ROOT.glob("*.md"), ROOT / "Makefile", ROOT / "pyproject.toml"])
 
 
 def refused_words(glossary: str) -> dict[str, str]:
@@ -71,13 +77,9 @@ def link_findings(page: Path, text: str) -> Iterator[tuple[int, str]]:
 def main() -> int:
     """Print every finding. Returns 1 if there is one."""
     words = refused_words(GLOSSARY.read_text(encoding="utf-8"))
-    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "*.py", "*.md", "*.toml", "Makefile"]
-    names = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
     failed = False
-    for name in sorted(set(names)):
-        page = ROOT / name
-        if not page.is_file():
-            continue
+    for page in checked_files():
+        name = page.relative_to(ROOT).as_posix()
         text = page.read_text(encoding="utf-8")
         findings = [] if name in EXEMPT else list(word_findings(text, words))
         if page.suffix == ".md":

@@ -376,7 +376,7 @@ def _checked(probabilities: ArrayLike, labels: ArrayLike, classes: Sequence[str]
     if p.ndim != 2 or p.shape[1] != len(classes) or p.shape[1] == 0:
         raise _other_shape("probabilities", f"(n, {len(classes)}), one column per class", p.shape)
     if len(p) == 0:
-        raise DataError("an evaluation needs at least one image", code="no-images", received="none")
+        raise DataError("an evaluation needs at least one image", code="no-images", received="none", hint="add images")
     if not np.isfinite(p).all() or p.min() < -1e-6 or p.max() > 1 + 1e-3 or np.abs(p.sum(axis=1) - 1).max() > 1e-2:
         bad = np.flatnonzero(~(np.isfinite(p).all(axis=1) & (np.abs(p.sum(axis=1) - 1) <= 1e-2) & (p.min(axis=1) >= -1e-6)))
         row = int(bad[0]) if len(bad) else int(p.max(axis=1).argmax())

@@ -63,6 +63,7 @@ def candidate_backbones(
             code="weights-per-backbone",
             field="weights",
             received=f"{len(weights)} weights for {len(backbones)} backbones",
+            hint="give one value, or one for each backbone",
         )
     weights_of_each = list(weights) * len(backbones) if len(weights) == 1 else list(weights) or [None] * len(backbones)
     candidates = []

@@ -285,6 +285,7 @@ def _explained(run: Path) -> Iterator[None]:
             f"the artifact in {run} could not be written",
             code="artifact-not-writable",
             received=f"{type(error).__name__}: {reason[:300]}",
+            hint="check the disk space and the permissions of the folder",
         ) from error
 
 

@@ -25,7 +25,12 @@ def load_npy(span: ByteRange) -> NDArray[np.generic]:
         read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, fortran, dtype = read_header(stream)
     except (ValueError, EOFError, SyntaxError, RecursionError, MemoryError) as error:
-        raise DataError(f"{span.origin} is not a readable .npy array", code="array-damaged", received=error) from error
+        raise DataError(
+            f"{span.origin} is not a readable .npy array",
+            code="array-damaged",
+            received=error,
+            hint="save it again with numpy.save",
+        ) from error
     if dtype.hasobject:
         raise DataError(
             f"{span.origin} must be an array of numbers or strings",
@@ -43,9 +48,19 @@ def load_npy(span: ByteRange) -> NDArray[np.generic]:
             hint="download or save it again",
         )
     if not believable(shape):
-        raise DataError(f"{span.origin} is not a readable .npy array", code="array-damaged", received=f"shape {shape}")
+        raise DataError(
+            f"{span.origin} is not a readable .npy array",
+            code="array-damaged",
+            received=f"shape {shape}",
+            hint="save it again with numpy.save",
+        )
     try:
         flat = np.frombuffer(buffer, dtype, items, start) if items else np.empty(0, dtype)
         return flat.reshape(shape, order="F" if fortran else "C")
     except ValueError as error:
-        raise DataError(f"{span.origin} is not a readable .npy array", code="array-damaged", received=error) from error
+        raise DataError(
+            f"{span.origin} is not a readable .npy array",
+            code="array-damaged",
+            received=error,
+            hint="save it again with numpy.save",
+        ) from error

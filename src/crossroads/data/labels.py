@@ -176,7 +176,10 @@ def encode(values: object, *, what: str = "labels") -> tuple[NDArray[np.int32], 
         array_ = _from_one_hot(array_, what)
     if array_.ndim != 1:
         raise DataError(
-            f"{what} must be one label per row (n,), or one-hot (n, k)", code="label-shape", received=f"shape {array_.shape}"
+            f"{what} must be one label per row (n,), or one-hot (n, k)",
+            code="label-shape",
+            received=f"shape {array_.shape}",
+            hint="pass one label per image",
         )
     unique, inverse = np.unique(array_, return_inverse=True)
     return _encoded(inverse.reshape(-1).astype(np.int32), [str(value) for value in unique.tolist()], what)
@@ -186,7 +189,12 @@ def _encoded(codes: NDArray[np.int32], names: list[str], what: str) -> tuple[NDA
     for code, name in enumerate(names):
         if not name.strip():
             row = int(np.argmax(codes == code))
-            raise DataError(f"{what} must not be empty", code="empty-label", received=f"{name!r} in row {row}")
+            raise DataError(
+                f"{what} must not be empty",
+                code="empty-label",
+                received=f"{name!r} in row {row}",
+                hint="label the image or leave it out",
+            )
     return _in_order(codes, names)
 
 
@@ -205,7 +213,9 @@ def _texts(values: object, what: str) -> list[str] | None:
     try:
         return [item.decode("utf-8") for item in values]
     except UnicodeDecodeError as error:
-        raise DataError(f"{what} must be UTF-8 text", code="label-encoding", received=error) from error
+        raise DataError(
+            f"{what} must be UTF-8 text", code="label-encoding", received=error, hint="save the labels as UTF-8"
+        ) from error
 
 
 def _label_array(values: object, what: str) -> NDArray[np.generic]:
@@ -215,7 +225,7 @@ def _label_array(values: object, what: str) -> NDArray[np.generic]:
         kinds = {type(item) for item in items}
         if kinds & {str, bytes} and len(kinds) > 1:  # NumPy would silently turn numbers into text
             names = ", ".join(sorted(kind.__name__ for kind in kinds))
-            raise DataError(f"{what} must be of one type", code="label-types", received=names)
+            raise DataError(f"{what} must be of one type", code="label-types", received=names, hint="convert all labels to text")
         values = _as_array(items, what)
     labels: NDArray[np.generic] = values
     if labels.dtype.kind == "O" and all(isinstance(label, int) for label in labels.flat):
@@ -224,7 +234,9 @@ def _label_array(values: object, what: str) -> NDArray[np.generic]:
         try:
             return np.char.decode(labels.astype(np.bytes_), "utf-8")
         except UnicodeDecodeError as error:
-            raise DataError(f"{what} must be UTF-8 text", code="label-encoding", received=error) from error
+            raise DataError(
+                f"{what} must be UTF-8 text", code="label-encoding", received=error, hint="save the labels as UTF-8"
+            ) from error
     if labels.dtype.kind == "f":
         if not np.isfinite(labels).all():
             raise DataError(
@@ -235,7 +247,9 @@ def _label_array(values: object, what: str) -> NDArray[np.generic]:
             )
         whole = labels.astype(np.int64)
         if not np.array_equal(whole, labels):
-            raise DataError(f"{what} must be whole numbers or strings", code="label-type", received="fractions")
+            raise DataError(
+                f"{what} must be whole numbers or strings", code="label-type", received="fractions", hint="pass integers or strings"
+            )
         return whole
     return labels if labels.dtype.kind in "iubU" else _refuse(labels, what)
 
@@ -245,7 +259,9 @@ def _as_array(items: list[object], what: str) -> NDArray[np.generic]:
         return np.asarray(items)
     except (ValueError, MemoryError) as error:
         received = "rows of different lengths" if isinstance(error, ValueError) else "more than fits in memory"
-        raise DataError(f"{what} must be one label per row", code="label-shape", received=received) from error
+        raise DataError(
+            f"{what} must be one label per row", code="label-shape", received=received, hint="pass one label per image"
+        ) from error
     except (TypeError, RuntimeError) as error:  # from `__array__`, for example of a tensor that records gradients
         hint = "call .detach().numpy()" if hasattr(items[0], "detach") else "pass integers or strings"
         raise DataError(f"{what} must be integers or strings", code="label-type", received=error, hint=hint) from error
@@ -256,13 +272,17 @@ def _refuse(labels: NDArray[np.generic], what: str) -> NDArray[np.generic]:
         f"{what} must be integers, strings, booleans or one-hot rows",
         code="label-type",
         received=f"an array of dtype {labels.dtype}",
+        hint="pass integers or strings",
     )
 
 
 def _from_one_hot(rows: NDArray[np.generic], what: str) -> NDArray[np.generic]:
     if rows.shape[1] == 0:
         raise DataError(
-            f"{what} must be one label per row (n,), or one-hot (n, k)", code="label-shape", received=f"shape {rows.shape}"
+            f"{what} must be one label per row (n,), or one-hot (n, k)",
+            code="label-shape",
+            received=f"shape {rows.shape}",
+            hint="pass one label per image",
         )
     ones = rows == 1
     good = (ones.sum(axis=1) == 1) & ((rows == 0).sum(axis=1) == rows.shape[1] - 1)
@@ -272,6 +292,7 @@ def _from_one_hot(rows: NDArray[np.generic], what: str) -> NDArray[np.generic]:
             f"each row of one-hot {what} must have one 1 and otherwise 0",
             code="label-not-one-hot",
             received=f"{rows[row].tolist()} in row {row}",
+            hint="pass one column per class, or class numbers",
         )
     return np.asarray(ones.argmax(axis=1))
 
@@ -286,11 +307,20 @@ def load_class_names(path: str | os.PathLike[str]) -> dict[int, str]:
         lines = Path(path).read_text("utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(
-            f"the class names {path} cannot be read", code="class-names-unreadable", field="class_names", received=error
+            f"the class names {path} cannot be read",
+            code="class-names-unreadable",
+            field="class_names",
+            received=error,
+            hint="give a text file with lines such as `14,Stop`",
         ) from error
     rows = [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
     if not rows:
-        raise DataError(f"the class names {path} must not be empty", code="class-names-empty", field="class_names")
+        raise DataError(
+            f"the class names {path} must not be empty",
+            code="class-names-empty",
+            field="class_names",
+            hint="write lines such as `14,Stop`",
+        )
     numbered = [(number, _number_and_name(line)) for number, line in rows]
     table = numbered[1:] if numbered[0][1] is None and len(numbered) > 1 else numbered
     if any(pair is not None for _, pair in table):
@@ -305,6 +335,7 @@ def load_class_names(path: str | os.PathLike[str]) -> dict[int, str]:
                 code="class-names-line",
                 field="class_names",
                 received=repr(lines[number - 1]),
+                hint="write lines such as `14,Stop`",
             )
         name = class_name(pair[1])
         if pair[0] in names or name in names.values():
@@ -313,6 +344,7 @@ def load_class_names(path: str | os.PathLike[str]) -> dict[int, str]:
                 code="class-names-repeated",
                 field="class_names",
                 received=repr(lines[number - 1]),
+                hint="give each class one number and one name",
             )
         names[pair[0]] = name
     return names
@@ -353,7 +385,11 @@ def rename(dataset: Dataset, names: Mapping[int, str] | Sequence[str]) -> Datase
     if len(set(renamed)) < len(renamed):
         twice = next(name for name, count in Counter(renamed).items() if count > 1)
         raise DataError(
-            "class names must differ", code="class-names-repeated", field="class_names", received=f"{twice!r} for two classes"
+            "class names must differ",
+            code="class-names-repeated",
+            field="class_names",
+            received=f"{twice!r} for two classes",
+            hint="give each class one number and one name",
         )
     return replace(dataset, classes=tuple(renamed))
 

@@ -78,7 +78,12 @@ def no_readable_image(dataset: Dataset, refusals: Sequence[Refusal]) -> DataErro
 
 
 def _none_readable(dataset: Dataset, received: str) -> DataError:
-    return DataError(f"{dataset.origin}: at least one image must be readable", code="no-readable-image", received=received)
+    return DataError(
+        f"{dataset.origin}: at least one image must be readable",
+        code="no-readable-image",
+        received=received,
+        hint="run `crossroads audit` to see the reasons",
+    )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -122,7 +127,9 @@ def read(dataset: Dataset, row: int) -> bytes | Pixels:
         return dataset.read(row)
     except _UNREADABLE as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error) or type(error).__name__
-        raise ImageRefused("the file cannot be read", code="file-unreadable", received=reason) from error
+        raise ImageRefused(
+            "the file cannot be read", code="file-unreadable", received=reason, hint="check the path and its permissions"
+        ) from error
 
 
 def load_all(
@@ -255,6 +262,7 @@ def require_readable(dataset: Dataset) -> None:
                 f"{dataset.origin}: each class needs a readable training image",
                 code="unreadable-class",
                 received=f"none of the {len(rows):,} of {dataset.classes[label]!r}, the first {dataset.name(first)}: {reason}",
+                hint="replace these files, or leave the class out",
             )
 
 

@@ -178,11 +178,19 @@ def _missing_splits(assigned: SplitCodes, validation: float, test: float, *, has
 def _require_fractions(validation: float, test: float, separate_test: Dataset | None) -> None:
     if not 0 < validation <= 0.9:
         raise SplitError(
-            f"{option('validation')} must be in (0, 0.9]", code="fraction-out-of-range", field="validation", received=validation
+            f"{option('validation')} must be in (0, 0.9]",
+            code="fraction-out-of-range",
+            field="validation",
+            received=validation,
+            hint="use a fraction such as 0.1",
         )
     if not 0 <= test <= 0.9:
         raise SplitError(
-            f"{option('test_fraction')} must be in [0, 0.9]", code="fraction-out-of-range", field="test_fraction", received=test
+            f"{option('test_fraction')} must be in [0, 0.9]",
+            code="fraction-out-of-range",
+            field="test_fraction",
+            received=test,
+            hint="use a fraction such as 0.1",
         )
     if separate_test is None and validation + test > 0.95:
         raise SplitError(
@@ -190,6 +198,7 @@ def _require_fractions(validation: float, test: float, separate_test: Dataset | 
             code="fractions-leave-no-train",
             field="validation",
             received=f"{validation} + {test}",
+            hint="lower one of them",
         )
 
 

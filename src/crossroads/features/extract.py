@@ -101,7 +101,7 @@ def extract(
     """
     n = len(dataset)
     if n == 0:
-        raise DataError(f"{dataset.origin}: at least one image is needed", code="no-images", received="0 rows")
+        raise DataError(f"{dataset.origin}: at least one image is needed", code="no-images", received="0 rows", hint="add images")
     reading = _Reading(dataset, resize, store, views, augmentation, strict, progress)
     if not cache.has_room(store, n * views):
         cache.require_room(store, reading.count_missing(workers))

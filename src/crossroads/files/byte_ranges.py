@@ -113,7 +113,12 @@ class ByteRange:
         try:
             store = _Descriptor(open_plain(path))
         except OSError as error:
-            raise DataError(f"{printable(str(path))} cannot be opened", code="file-unreadable", received=error.strerror) from error
+            raise DataError(
+                f"{printable(str(path))} cannot be opened",
+                code="file-unreadable",
+                received=error.strerror,
+                hint="check the path and its permissions",
+            ) from error
         return cls(store, 0, store.size, printable(str(path)))
 
     @classmethod
@@ -122,7 +127,12 @@ class ByteRange:
         try:
             store = _OnDemand(path)
         except OSError as error:
-            raise DataError(f"{printable(str(path))} cannot be opened", code="file-unreadable", received=error.strerror) from error
+            raise DataError(
+                f"{printable(str(path))} cannot be opened",
+                code="file-unreadable",
+                received=error.strerror,
+                hint="check the path and its permissions",
+            ) from error
         return cls(store, 0, store.size, printable(str(path)))
 
     @classmethod
@@ -167,9 +177,19 @@ class ByteRange:
         try:
             raw = self._store.read(begin, wanted)
         except OSError as error:
-            raise DataError(f"{self.origin} cannot be read", code="file-unreadable", received=error.strerror) from error
+            raise DataError(
+                f"{self.origin} cannot be read",
+                code="file-unreadable",
+                received=error.strerror,
+                hint="check the path and its permissions",
+            ) from error
         if len(raw) < wanted:
-            raise DataError(f"{self.origin} is truncated", code="file-truncated", received=f"{len(raw)} of {wanted} bytes")
+            raise DataError(
+                f"{self.origin} is truncated",
+                code="file-truncated",
+                received=f"{len(raw)} of {wanted} bytes",
+                hint="copy or download the file again",
+            )
         return raw
 
     def buffer(self) -> memoryview:
@@ -181,7 +201,12 @@ class ByteRange:
         try:
             mapped = mmap.mmap(self._store.number, 0, access=mmap.ACCESS_READ)
         except (OSError, ValueError) as error:
-            raise DataError(f"{self.origin} cannot be mapped into memory", code="file-unreadable", received=error) from error
+            raise DataError(
+                f"{self.origin} cannot be mapped into memory",
+                code="file-unreadable",
+                received=error,
+                hint="check the path and its permissions",
+            ) from error
         return memoryview(mapped)[self._start : self._start + self.size]
 
     def stream(self) -> IO[bytes]:

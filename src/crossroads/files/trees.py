@@ -94,14 +94,24 @@ class Folder:
         try:
             return self.path_of(name).stat().st_size
         except OSError as error:
-            raise DataError(f"{self.origin}/{name} cannot be read", code="file-unreadable", received=error.strerror) from error
+            raise DataError(
+                f"{self.origin}/{name} cannot be read",
+                code="file-unreadable",
+                received=error.strerror,
+                hint="check the path and its permissions",
+            ) from error
 
     def read(self, name: str) -> bytes:
         """Returns the bytes of one file. Raises `DataError`, also for pipes, devices and files of more than `MEMBER` bytes."""
         try:
             return read_plain(self.path_of(name), MEMBER)
         except OSError as error:
-            raise DataError(f"{self.origin}/{name} cannot be read", code="file-unreadable", received=error.strerror) from error
+            raise DataError(
+                f"{self.origin}/{name} cannot be read",
+                code="file-unreadable",
+                received=error.strerror,
+                hint="check the path and its permissions",
+            ) from error
 
     def byte_range(self, name: str) -> ByteRange:
         """Opens one file."""
@@ -150,7 +160,12 @@ def _listed(root: Path) -> _Listing:
             with os.scandir(path) as scan:
                 entries = [entry for entry in scan if not is_junk(entry.name)]
         except OSError as error:
-            raise DataError(f"{printable(path)} cannot be listed", code="file-unreadable", received=error.strerror) from error
+            raise DataError(
+                f"{printable(path)} cannot be listed",
+                code="file-unreadable",
+                received=error.strerror,
+                hint="check the path and its permissions",
+            ) from error
         if name:
             listing.folders.append(name)
         for entry, inner in _named(entries, name + "/" if name else ""):
@@ -250,7 +265,9 @@ def existing(path: str | os.PathLike[str]) -> Path:
             return place
         siblings = [sibling.name for sibling in place.parent.iterdir()] if place.parent.is_dir() else []
     except (OSError, ValueError) as error:
-        raise DataError(f"{str(path)!r} cannot be read", code="file-unreadable", received=error) from error
+        raise DataError(
+            f"{str(path)!r} cannot be read", code="file-unreadable", received=error, hint="check the path and its permissions"
+        ) from error
     close = nearest(place.name, siblings)
     hint = f"did you mean {str(place.parent / close)!r}?" if close else "check the path"
     raise DataError(f"{path} does not exist", code="no-such-file", hint=hint)

@@ -173,6 +173,7 @@ def _imported(name: str) -> Any:
                 code="function-not-in-module",
                 field="backbone",
                 received=repr(attribute),
+                hint="check its name",
             )
         value = getattr(value, part)
     return value
@@ -192,6 +193,7 @@ def _called(function: Any, name: str, size: int | None) -> keras.Model | Parts:
             code="function-fails",
             field="backbone",
             received=f"{type(error).__name__}: {error}",
+            hint="call it in Python to see its traceback",
         ) from error
     return _checked(made, name)
 
@@ -243,6 +245,7 @@ def _model(made: Any, name: str) -> keras.Model:
             code="not-a-network",
             field="backbone",
             received=f"an object of class {type(made).__name__}",
+            hint="build or return a keras.Model",
         )
     return made
 
@@ -377,7 +380,11 @@ def _without_head(graph: LayerGraph, name: str) -> tuple[Any, tuple[Note, ...]]:
     last = makers.get(id(graph.sink))
     if last is None:
         raise BackboneError(
-            f"{name!r} must have layers", code="network-without-layers", field="backbone", received="a model that returns its input"
+            f"{name!r} must have layers",
+            code="network-without-layers",
+            field="backbone",
+            received="a model that returns its input",
+            hint="add layers below the head",
         )
     scores = _scores(last, makers)
     if scores is not None:
@@ -387,6 +394,7 @@ def _without_head(graph: LayerGraph, name: str) -> tuple[Any, tuple[Note, ...]]:
                 code="network-without-layers",
                 field="backbone",
                 received=f"{scores.name!r} alone",
+                hint="add layers below the head",
             )
         outputs = int(scores.outputs[0].shape[-1])
         text = f"a head for your classes replaces the last layer of {name}, {scores.name!r} with {outputs} outputs and a softmax"

@@ -338,6 +338,13 @@ def read_toml(path: str | Path) -> dict[str, Any]:
             code="recipe-unreadable",
             field="recipe",
             received=f"{path} ({error.strerror})",
+            hint="check the path",
         ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path} must be TOML", code="recipe-not-toml", field="recipe", received=str(error)) from error
+        raise RecipeError(
+            f"{path} must be TOML",
+            code="recipe-not-toml",
+            field="recipe",
+            received=str(error),
+            hint="write lines such as `epochs = 10`",
+        ) from error

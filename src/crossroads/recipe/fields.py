@@ -122,7 +122,12 @@ def _limits(option: Option) -> str:
 def build(record: type[T], values: Mapping[str, Any], prefix: str = "") -> T:
     """Returns a record from plain values. Raises `RecipeError` for an unknown or renamed key, or a value that is not accepted."""
     if not isinstance(values, Mapping):
-        raise RecipeError("a recipe must be a table of options", code="not-a-table", received=type(values).__name__)
+        raise RecipeError(
+            "a recipe must be a table of options",
+            code="not-a-table",
+            received=type(values).__name__,
+            hint='write keys and values, such as {"epochs": 10}',
+        )
     known = options(record)
     for key in values:
         if key in RENAMED:

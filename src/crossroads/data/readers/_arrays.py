@@ -89,6 +89,7 @@ def dataset_of_pairs(
                     f"{name} must have one {what} for each image",
                     code="length-mismatch",
                     received=f"{len(part)} images and {len(column)} {what}s",
+                    hint="pass one value per image",
                 )
         for index, code in enumerate(codes.tolist()):
             row_split, group = split if splits is None else splits[index], None if groups is None else groups[index]
@@ -96,7 +97,7 @@ def dataset_of_pairs(
         sources.append(part)
         range_notes += _range_notes(part, name)
     if not len(builder):
-        raise DataError(f"{origin} must hold at least one image", code="no-images", received="0 images")
+        raise DataError(f"{origin} must hold at least one image", code="no-images", received="0 images", hint="add images")
     return builder.build(origin, joined(sources), (*notes, *range_notes))
 
 

@@ -196,7 +196,12 @@ def _json_records(sheet: Sheet) -> Iterator[Record]:
     try:
         document = json.loads(sheet.file.read(0, sheet.file.size))
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{sheet.label} is not well-formed JSON", code="malformed-json", received=error) from error
+        raise DataError(
+            f"{sheet.label} is not well-formed JSON",
+            code="malformed-json",
+            received=error,
+            hint="check the file with a JSON parser",
+        ) from error
     if isinstance(document, dict) and all(is_image_name(key) and isinstance(value, (str, int)) for key, value in document.items()):
         document = [{"file": key, "label": value} for key, value in document.items()]
     entries = document.get("files") if isinstance(document, dict) else document
@@ -215,14 +220,20 @@ def _json_lines(sheet: Sheet) -> Iterator[Record]:
                 entry = json.loads(line)
                 if not isinstance(entry, dict):
                     raise DataError(
-                        f"{sheet.label} line {number} must be a JSON object", code="malformed-json", received=line.strip()[:60]
+                        f"{sheet.label} line {number} must be a JSON object",
+                        code="malformed-json",
+                        received=line.strip()[:60],
+                        hint="check the file with a JSON parser",
                     )
                 yield number, _flat(entry)
         except UnicodeError:
             raise
         except (ValueError, RecursionError) as error:
             raise DataError(
-                f"{sheet.label} line {number} is not well-formed JSON", code="malformed-json", received=error
+                f"{sheet.label} line {number} is not well-formed JSON",
+                code="malformed-json",
+                received=error,
+                hint="check the file with a JSON parser",
             ) from error
 
 

@@ -58,7 +58,12 @@ class PathImages:
         try:
             return read_plain(os.path.join(self._folder, self._paths[index]), MEMBER)  # noqa: PTH118 - a third of pathlib's time
         except OSError as error:
-            raise ImageRefused("the file cannot be read", code="file-unreadable", received=error.strerror) from error
+            raise ImageRefused(
+                "the file cannot be read",
+                code="file-unreadable",
+                received=error.strerror,
+                hint="check the path and its permissions",
+            ) from error
 
 
 class ArrayImages:

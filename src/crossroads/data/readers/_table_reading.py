@@ -147,7 +147,12 @@ def _read_table(result: Reading, table: Table, split: int) -> int:
             unlabelled += 1
             result.unlabelled.add(images.lookup.find(table.name, row.line, row.path, row_split)[0])
     if len(images) == before:
-        raise DataError(f"{table.sheet.label} must list at least one image", code="no-images", received="a header and no rows")
+        raise DataError(
+            f"{table.sheet.label} must list at least one image",
+            code="no-images",
+            received="a header and no rows",
+            hint="add images",
+        )
     result.notes += _column_notes(table)
     return unlabelled
 

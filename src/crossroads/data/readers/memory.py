@@ -109,7 +109,12 @@ def _values(values: object, name: str) -> list[object]:
         return list(_as_array(values, name).tolist())
     if isinstance(values, Sequence) and not isinstance(values, (str, bytes)):
         return [value.item() if isinstance(value, np.generic) else value for value in values]
-    raise DataError(f"{name} must have one value for each image", code="length-mismatch", received=_kind(values))
+    raise DataError(
+        f"{name} must have one value for each image",
+        code="length-mismatch",
+        received=_kind(values),
+        hint="pass one value per image",
+    )
 
 
 def _split(value: object) -> int:

@@ -54,7 +54,9 @@ def read(listing: Listing) -> Dataset:
             builder.add(shard.class_name(label, row), split=split)
         shards.append(shard)
     if not len(builder):
-        raise DataError(f"{listing.origin} must hold labelled images", code="no-images", received="0 rows with a label")
+        raise DataError(
+            f"{listing.origin} must hold labelled images", code="no-images", received="0 rows with a label", hint="add images"
+        )
     return builder.build(listing.origin, joined(shards), notes)
 
 
@@ -168,7 +170,7 @@ class _Shard:
         if isinstance(label, (int, str)) and str(label).strip():
             return str(label)
         rule = f"{self._label} row {row}: a label must be an integer or a string"
-        raise DataError(rule, code="label-type", received=repr(label))
+        raise DataError(rule, code="label-type", received=repr(label), hint="pass integers or strings")
 
     def __len__(self) -> int:
         return int(self._starts[-1])
@@ -190,7 +192,9 @@ class _Shard:
         try:
             column = self._file.read_row_group(group, columns=[self._image_column], use_threads=False).column(0).combine_chunks()
         except self._errors as error:
-            raise ImageRefused("the Parquet file is damaged", code="damaged-parquet", received=error) from error
+            raise ImageRefused(
+                "the Parquet file is damaged", code="damaged-parquet", received=error, hint="write or download it again"
+            ) from error
         return column.field("bytes") if self._is_struct else column
 
 

@@ -52,7 +52,9 @@ def load_dict(listing: Listing, name: str) -> dict[str, object]:
     except DataError as error:
         raise DataError(f"{label}: {error.rule}", code=error.code, received=error.received, hint=error.hint) from error
     if not isinstance(content, dict):
-        raise DataError(f"{label} must hold a dict", code="not-a-dict", received=f"a {type(content).__name__}")
+        raise DataError(
+            f"{label} must hold a dict", code="not-a-dict", received=f"a {type(content).__name__}", hint="save a dict of arrays"
+        )
     return {key.decode("latin1") if isinstance(key, bytes) else str(key): value for key, value in content.items()}
 
 

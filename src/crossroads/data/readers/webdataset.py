@@ -115,5 +115,10 @@ def _key(name: str) -> str:
 def _read_label(tree: Tree, name: str) -> str:
     label = tree.byte_range(name).read(0, _MAX_LABEL_BYTES).decode("utf-8", "replace").strip()
     if not label:
-        raise DataError(f"{name} in {tree.origin} must hold a label", code="empty-label", received="nothing")
+        raise DataError(
+            f"{name} in {tree.origin} must hold a label",
+            code="empty-label",
+            received="nothing",
+            hint="label the image or leave it out",
+        )
     return label
