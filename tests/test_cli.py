@@ -231,6 +231,7 @@ def test_audit(crossroads, data):
     code, out, _ = crossroads("audit", data)
     assert code == 0
     assert "60" in out
+    assert out.rstrip().endswith("no problems found")
     code, out, _ = crossroads("audit", data, "--json")
     answer = json.loads(out)
     assert (answer["n"], answer["refused"], answer["warnings"]) == (60, [], [])

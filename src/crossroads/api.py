@@ -22,7 +22,7 @@ from crossroads.data.labels import align
 from crossroads.data.loading import refusal_notes, sample_notes
 from crossroads.data.partition import BIASED, Partition, Source, absent_class_notes, count_seen, load_and_split, test_rows
 from crossroads.data.readers import read
-from crossroads.errors import RecipeError, option
+from crossroads.errors import RecipeError, option, without_effect
 from crossroads.evaluation import Evaluation
 from crossroads.networks.construct import object_name
 from crossroads.predictor import Predictor, score
@@ -130,13 +130,7 @@ def advise(
     weights = (weights,) if isinstance(weights, str) else weights
     asked, _ = _asked(recipe, data, test, options)
     if asked.strategy != "auto":
-        raise RecipeError(
-            f"{option('strategy')} has no effect here, since all strategies are compared",
-            code="option-without-effect",
-            field="strategy",
-            received=repr(asked.strategy),
-            hint="leave it out",
-        )
+        raise without_effect("strategy", repr(asked.strategy), "here, since all strategies are compared")
     for named in backbones or (None,):
         for file in (weights if backbones else ()) or (None,):
             known = named if isinstance(named, str) else asked.backbone
@@ -255,13 +249,7 @@ def _asked(
     named |= {name: value for name, value in options.items() if value is not None}
     asked = Recipe.from_mapping(named)
     if "test_fraction" in named and asked.test_fraction and (test is not None or asked.test is not None):
-        raise RecipeError(
-            f"{option('test_fraction')} has no effect if a test set is given",
-            code="option-without-effect",
-            field="test_fraction",
-            received=asked.test_fraction,
-            hint="leave one of them out",
-        )
+        raise without_effect("test_fraction", asked.test_fraction, "if a test set is given", hint="leave one of them out")
     return asked, set(named)
 
 

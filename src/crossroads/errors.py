@@ -137,6 +137,19 @@ class MissingExtraError(CrossroadsError):
     """An optional dependency is not installed."""
 
 
+def without_effect(name: str, received: object, context: str, hint: str = "leave it out") -> RecipeError:
+    """Returns the error about an option that has no effect in a context, such as ``with frozen features``."""
+    return RecipeError(
+        f"{option(name)} has no effect {context}", code="option-without-effect", field=name, received=received, hint=hint
+    )
+
+
+def not_writable(path: object, error: OSError, hint: str) -> TrainingError:
+    """Returns the error about a run folder that a file cannot be written to."""
+    received = f"{path} ({error.strerror})"
+    return TrainingError(f"{option('out')} must be writable", code="out-not-writable", field="out", received=received, hint=hint)
+
+
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """The member of `known` that is spelled most like `name`, or None if nothing is close."""
     matches = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from crossroads.data.images import Resize
-from crossroads.errors import RecipeError, did_you_mean, option
+from crossroads.errors import RecipeError, did_you_mean, option, without_effect
 from crossroads.networks.catalog import DEFAULT_FROM_SCRATCH, PRETRAINED_DEFAULT, Backbone, Defaults
 from crossroads.recipe import Augmentation, ClassWeights, HeadName, OptimizerName, Recipe, ScheduleName, StrategyName
 
@@ -187,7 +187,7 @@ _GRADIENT = (
     "warm_up",
 )
 _TUNED = ("layer_decay", "train_batchnorm", "freeze_to")
-_SOLVED = "a linear head, which is solved"
+_SOLVED = "with a linear head, which is solved"
 _PRETRAINED = ("weights", "head", "views", "feature_type")
 
 
@@ -228,13 +228,13 @@ def resolve_recipe(recipe: Recipe, backbone: Backbone, *, images: int, image_siz
     if record.start == "pretrained":
         resolved = _with_parts(resolved, record, backbone)
     else:
-        _refuse_options(resolved, (*_PRETRAINED, *_TUNED), "training from scratch")
+        _refuse_options(resolved, (*_PRETRAINED, *_TUNED), "with training from scratch")
     if not record.tuned:
-        _refuse_options(resolved, _TUNED, f"strategy {record.name!r}")
+        _refuse_options(resolved, _TUNED, f"with strategy {record.name!r}")
     if record.frozen and resolved.head == "linear":
         _refuse_options(resolved, _GRADIENT, _SOLVED)
         if recipe.early_stopping:
-            raise _without_effect("early_stopping", recipe.early_stopping, _SOLVED)
+            raise without_effect("early_stopping", recipe.early_stopping, _SOLVED)
         return _with_cached_views(resolved)
     defaults = _defaults(resolved, record, backbone)
     return _with_augmentation(_with_schedule(resolved, defaults, images, tuned=record.tuned), record, defaults)
@@ -302,7 +302,7 @@ def _with_parts(recipe: Recipe, record: Strategy, backbone: Backbone) -> Recipe:
     cut = recipe.cut if recipe.cut is not None else (str(EARLY) if record.keeps == "early" else None)
     whole = _trains_all_at_once(record)
     if whole and recipe.head not in (None, "sgd"):
-        raise _without_effect("head", repr(recipe.head), f"strategy {record.name!r}, which trains its head with all the rest")
+        raise without_effect("head", repr(recipe.head), f"with strategy {record.name!r}, which trains its head with all the rest")
     return replace(
         recipe,
         weights=recipe.weights or ("imagenet" if backbone.builder else "own"),
@@ -317,20 +317,17 @@ def _with_augmentation(recipe: Recipe, record: Strategy, defaults: Defaults) -> 
     if record.frozen or recipe.freeze_to is not None:
         return _with_cached_views(recipe)
     if not record.tuned:
-        _refuse_options(recipe, ("views", "feature_type"), "no frozen part")
+        _refuse_options(recipe, ("views", "feature_type"), "without a frozen part")
     if (recipe.views or 1) > 1:
-        raise _without_effect("views", recipe.views, "no frozen part: images are augmented in each epoch")
+        raise without_effect("views", recipe.views, "without a frozen part: images are augmented in each epoch")
     augment = recipe.augment
     if augment is None:
         augment = defaults.augment if recipe.augmentation is None else recipe.augmentation.active
     augmentation = recipe.augmentation or defaults.augmentation
     if augment and not augmentation.active:
-        raise RecipeError(
-            f"{option('augment')} does nothing while every augmentation is zero",
-            code="option-without-effect",
-            field="augment",
-            received=f"backbone {recipe.backbone!r}, which has no augmentation of its own",
-            hint="give an [augmentation] table in the recipe",
+        received = f"backbone {recipe.backbone!r}, which has no augmentation of its own"
+        raise without_effect(
+            "augment", received, "while every augmentation is zero", hint="add an [augmentation] table to the recipe"
         )
     kept = replace(recipe, views=1, feature_type=recipe.feature_type or "float32") if record.tuned else recipe
     return replace(kept, augment=augment, augmentation=augmentation if augment else Augmentation())
@@ -340,10 +337,10 @@ def _with_cached_views(recipe: Recipe) -> Recipe:
     """Sets the views of each image that are cached, and their augmentation."""
     views, augmentation = recipe.views or 1, recipe.augmentation or TUNE.augmentation
     if views == 1 and (recipe.augment or (recipe.augmentation is not None and recipe.augmentation.active)):
-        raise _without_effect("augmentation", "one view per image", "frozen features", hint=f"set {option('views')} to 4")
+        raise without_effect("augmentation", "one view per image", "with frozen features", hint=f"set {option('views')} to 4")
     if views > 1 and (recipe.augment is False or not augmentation.active):
         hint = f"leave {option('views')} out, or turn {option('augment')} on"
-        raise _without_effect("views", views, "images that are not augmented", hint=hint)
+        raise without_effect("views", views, "on images that are not augmented", hint=hint)
     return replace(
         recipe,
         views=views,
@@ -370,7 +367,7 @@ def _with_schedule(recipe: Recipe, defaults: Defaults, images: int, *, tuned: bo
         decay = defaults.weight_decay if optimizer == "adamw" else 0.0
     schedule = recipe.schedule or defaults.schedule
     if schedule == "constant" and recipe.warm_up:
-        raise _without_effect("warm_up", recipe.warm_up, "a constant learning rate")
+        raise without_effect("warm_up", recipe.warm_up, "with a constant learning rate")
     warm_up = {"constant": 0.0, "cosine": TUNE_WARM_UP if tuned else 0.0, "one-cycle": ONE_CYCLE_WARM_UP}[schedule]
     common = replace(
         recipe,
@@ -419,16 +416,11 @@ def _head_first(recipe: Recipe, images: int) -> Phase:
 
 
 def _refuse_options(recipe: Recipe, names: tuple[str, ...], context: str) -> None:
-    """Raises `RecipeError` if one of the options is set, which does nothing in this context."""
+    """Raises `RecipeError` if one of the options is set. None of them has an effect in this context."""
     for name in names:
         value = getattr(recipe, name)
         if value is not None:
-            raise _without_effect(name, repr(value), context)
-
-
-def _without_effect(name: str, value: object, context: str, hint: str = "leave it out") -> RecipeError:
-    rule = f"{option(name)} does nothing with {context}"
-    return RecipeError(rule, code="option-without-effect", field=name, received=value, hint=hint)
+            raise without_effect(name, repr(value), context)
 
 
 def _unresolved(received: str) -> RecipeError:

@@ -39,9 +39,9 @@ def test_a_network_of_the_users_own_counts_as_pretrained_in_advice():
 
 
 def test_weights_need_a_backbone():
-    with refused("weights-without-backbone", RecipeError, hint="add backbone NAME"):
+    with refused("option-without-effect", RecipeError, hint="add backbone NAME"):
         candidate_backbones((), ("a.h5",), Silent())
-    with refused("weights-without-backbone", RecipeError, hint="add backbone mobilenet"):
+    with refused("option-without-effect", RecipeError, hint="add backbone mobilenet"):
         candidate_backbones((), ("there/mobilenet_1_0_224_tf_no_top.h5",), Silent())
 
 

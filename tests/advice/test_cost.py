@@ -58,7 +58,7 @@ def test_a_head_takes_longer_with_more_images_features_and_on_a_slower_machine(n
 def test_the_cost_of_a_head_depends_on_its_solver():
     assert not is_large(200, 1_024)
     assert is_large(20_000, 8_192)
-    assert head_seconds(20_000, 8_192, 10, FAST) == head_seconds(20_000, 8_192, 1_000, FAST)  # one factorization for all classes
+    assert head_seconds(20_000, 8_192, 10, FAST) == head_seconds(20_000, 8_192, 1_000, FAST)  # one factorisation for all classes
 
 
 @pytest.mark.parametrize(

@@ -244,7 +244,7 @@ def test_some_of_very_many_classes_are_sampled_with_a_note(tiny, monkeypatch):
     [
         ({"strategy": "finetune"}, RecipeError, "option-without-effect"),
         ({"cut": "0.6"}, RecipeError, "option-needs-strategy"),
-        ({"weights": ["a.h5"]}, RecipeError, "weights-without-backbone"),
+        ({"weights": ["a.h5"]}, RecipeError, "option-without-effect"),
         ({"backbones": ["quiz-cnn"], "weights": ["none", "none"]}, RecipeError, "weights-per-backbone"),
         ({"backbones": ["quiz-cn"]}, BackboneError, "unknown-backbone"),
         ({"budget": 0}, RecipeError, "out-of-range"),

@@ -166,9 +166,9 @@ def test_if_nothing_fits_the_best_head_races_with_a_warning(names_and_notes, bud
         ({"strategy": "finetune", "weights": "absent.h5"}, "absent.h5 does not exist"),
         ({"backbone": "MobileNet"}, "the backbone is unknown; received 'MobileNet'; did you mean 'mobilenet'?"),
         ({"backbone": "mobilenet", "image_size": 20}, "mobilenet"),
-        ({"strategy": "feature-extraction", "epochs": 3}, "epochs does nothing with a linear head"),
+        ({"strategy": "feature-extraction", "epochs": 3}, "epochs has no effect with a linear head"),
         ({"cut": "0.5"}, "cut belongs to one strategy, and none is named"),
-        ({"strategy": "finetune", "budget": 60.0}, "budget does nothing with a strategy that is named"),
+        ({"strategy": "finetune", "budget": 60.0}, "budget has no effect if a strategy is named"),
     ],
 )
 def test_an_invalid_recipe_is_refused_before_an_image_is_read(monkeypatch, tmp_path, asked, message):

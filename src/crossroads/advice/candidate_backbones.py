@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from crossroads.errors import RecipeError, WeightsError, option
+from crossroads.errors import RecipeError, WeightsError, option, without_effect
 from crossroads.networks.catalog import CATALOG, PRETRAINED_DEFAULT
 from crossroads.networks.construct import Choice, choose
 from crossroads.networks.weights.store import describe
@@ -49,13 +49,8 @@ def candidate_backbones(
     """
     if not backbones:
         if any(name is not None for name in weights):
-            raise RecipeError(
-                f"{option('weights')} has no effect without a backbone",
-                code="weights-without-backbone",
-                field="weights",
-                received=weights[0],
-                hint=f"add {option('backbone')} {_backbone_of(weights)}",
-            )
+            hint = f"add {option('backbone')} {_backbone_of(weights)}"
+            raise without_effect("weights", weights[0], "without a backbone", hint)
         return tuple(backbone for backbone in _defaults() if _available(backbone, watcher))
     if len(weights) not in (0, 1, len(backbones)):
         raise RecipeError(

@@ -158,7 +158,7 @@ def backbone_candidates(
             continue
         try:
             recipe = _recipe(evidence, probe, record.name, context)
-        except RecipeError as error:  # an option that does nothing here, although it does with another strategy
+        except RecipeError as error:  # an option without an effect on this strategy
             name = evidence.choice.record.name
             text = f"{record.name} of {name} is left out: {error}"
             watcher.note(Note(text, "candidate-left-out", strategy=record.name, backbone=name, reason=str(error)))

@@ -118,7 +118,7 @@ def epoch_seconds(per_image: float, images: int, validation_images: float) -> fl
 
 
 def head_seconds(n: int, d: int, classes: int, machine: Machine) -> float:
-    """Returns the seconds to solve a linear head on `n` images with `d` features: inner products, factorization, both solvers."""
+    """Returns the seconds to solve a linear head on `n` images with `d` features: inner products, factorisation, both solvers."""
     small = min(n, d)
     if is_large(n, d):
         work = n * d * d + 3 * (d**3 / 3 + SAMPLE_SIZE * d * d) + 10 * SAMPLE_SIZE**3

@@ -35,7 +35,7 @@ def backbones(
       crossroads backbones
       crossroads backbones mobilenet
     """
-    from crossroads.errors import RecipeError, option
+    from crossroads.errors import without_effect
     from crossroads.networks.catalog import CATALOG
     from crossroads.report.console import print_json, print_table
 
@@ -43,13 +43,7 @@ def backbones(
         _show_cuts(name, image_size, json)
         return
     if image_size is not None:
-        raise RecipeError(
-            f"{option('image_size')} has no effect on the list of all backbones",
-            code="option-without-effect",
-            field="image_size",
-            received=image_size,
-            hint="name a backbone",
-        )
+        raise without_effect("image_size", image_size, "on the list of all backbones", hint="name a backbone")
     if json:
         print_json([record.to_json() for record in CATALOG])
         return

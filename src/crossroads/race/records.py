@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from crossroads.advice.estimate import Estimate
-from crossroads.errors import RecipeError, TrainingError, option
+from crossroads.errors import RecipeError, TrainingError, not_writable, option
 from crossroads.recipe import Recipe
 from crossroads.training.checkpoint import differing_parts, write_atomically
 
@@ -186,13 +186,7 @@ def _write(path: Path, value: dict[str, Any]) -> None:
     try:
         write_atomically(path, json.dumps(value, indent=1).encode())
     except OSError as error:
-        raise TrainingError(
-            f"{option('out')} must be writable",
-            code="out-not-writable",
-            field="out",
-            received=f"{path} ({error.strerror})",
-            hint=f"free some space and add {option('resume')}",
-        ) from error
+        raise not_writable(path, error, hint=f"free some space and add {option('resume')}") from error
 
 
 def _damaged(path: Path) -> TrainingError:

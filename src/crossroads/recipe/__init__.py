@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from crossroads.errors import RecipeError, option
+from crossroads.errors import RecipeError, option, without_effect
 from crossroads.recipe.fields import Option, Range, build, check, declare, toml
 
 StrategyName = Literal["feature-extraction", "early-features", "finetune", "finetune-early", "warm-start", "from-scratch"]
@@ -230,7 +230,7 @@ class Recipe:
     weight_decay: Annotated[
         float | None,
         Option(
-            "Weight decay of adamw; never applied to biases and normalization.",
+            "Weight decay of adamw; never applied to biases and normalisation.",
             TRAINING,
             Range(0, 10),
             unset="the backbone's, 0.01 for finetuning",
@@ -272,20 +272,11 @@ class Recipe:
     def __post_init__(self) -> None:
         check(self)
         if self.weight_decay and self.optimizer == "adam":
-            raise RecipeError(
-                f"{option('weight_decay')} has no effect with {option('optimizer')} adam",
-                code="option-without-effect",
-                field="weight_decay",
-                received=self.weight_decay,
-                hint=f"set {option('optimizer')} to adamw",
-            )
+            context = f"with {option('optimizer')} adam"
+            raise without_effect("weight_decay", self.weight_decay, context, hint=f"set {option('optimizer')} to adamw")
         if self.augment is False and self.augmentation is not None and self.augmentation.active:
-            raise RecipeError(
-                "augmentation has no effect if augment is false",
-                code="option-without-effect",
-                field="augmentation",
-                hint="set augment to true, or drop the augmentation",
-            )
+            context = f"if {option('augment')} is false"
+            raise without_effect("augmentation", self.augmentation, context, hint="leave one of them out")
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any], source: str | None = None) -> Self:

@@ -212,7 +212,7 @@ def print_audit(audit: Audit) -> None:
     lines.append(("images_per_class", f"{counts[0]:,} to {counts[-1]:,}"))
     print_lines(lines)
     if not audit.findings:
-        print("\nno problems audit")
+        print("\nno problems found")
         return
     for finding in audit.findings:
         print(f"\n{finding.severity}: {finding.code}: {finding.summary}")

@@ -18,7 +18,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from crossroads import artifact
-from crossroads.errors import ArtifactError, RecipeError, TrainingError, option
+from crossroads.errors import ArtifactError, RecipeError, TrainingError, not_writable, option
 from crossroads.recipe import Recipe
 from crossroads.training.checkpoint import Checkpoints, write_atomically
 
@@ -256,13 +256,7 @@ class RunFolder:
         return True  # damaged: the user decides whether to remove it
 
     def _not_writable(self, error: OSError) -> TrainingError:
-        return TrainingError(
-            f"{option('out')} must be writable",
-            code="out-not-writable",
-            field="out",
-            received=f"{self.path} ({error.strerror})",
-            hint="make room there or choose another folder",
-        )
+        return not_writable(self.path, error, hint="make room there or choose another folder")
 
 
 def _same_value(field: str, requested: Any, before: Any) -> bool:

@@ -18,7 +18,7 @@ from crossroads.data.images import Resize
 from crossroads.data.loading import IN_MEMORY, Loaded, load_all, sample_notes
 from crossroads.data.mirrors import flip_is_safe
 from crossroads.data.partition import Partition
-from crossroads.errors import RecipeError, option
+from crossroads.errors import RecipeError, without_effect
 from crossroads.features.lookup import resize_of
 from crossroads.files.trees import existing
 from crossroads.networks._named import require_present
@@ -61,20 +61,14 @@ def require_valid(recipe: Recipe, own: Any) -> None:
         own: A network that was given as an object, or None.
 
     Raises:
-        CrossroadsError: An unknown backbone, size or file of weights; an option that does nothing with the strategy.
+        CrossroadsError: An unknown backbone, size or file of weights; an option without an effect.
     """
     if recipe.weights not in (None, "imagenet", "none", "own"):
         existing(recipe.weights)
     if recipe.strategy == "auto":
         refuse_strategy_options(recipe)
     elif recipe.budget is not None:
-        raise RecipeError(
-            f"{option('budget')} does nothing with a strategy that is named",
-            code="option-without-effect",
-            field="budget",
-            received=recipe.budget,
-            hint="leave one of them out",
-        )
+        raise without_effect("budget", recipe.budget, "if a strategy is named", hint="leave one of them out")
     backbone = recipe.backbone or (None if recipe.strategy == "auto" else strategy(recipe.strategy).default_backbone)
     if own is not None or backbone is None:
         return

@@ -15,7 +15,7 @@ from crossroads import __version__, artifact
 from crossroads._runtime.keras_setup import library_versions, load_keras
 from crossroads.data.dataset import Dataset
 from crossroads.data.loading import Loaded, Refusal, refusal_notes
-from crossroads.errors import DataError, RecipeError, option
+from crossroads.errors import DataError, option, without_effect
 from crossroads.features.lookup import Lookup
 from crossroads.networks.construct import Choice, build
 from crossroads.progress import EpochRecord, Note, Watcher
@@ -196,13 +196,9 @@ class _Training:
     def _refuse_idle_pooling(self) -> None:
         default = "average-4" if self._task.strategy.keeps == "early" else "average"
         if len(self._built.keep.shape) == 1 and self._task.recipe.pooling not in (None, default):
-            raise RecipeError(
-                f"{option('pooling')} does nothing with a backbone that ends in a vector, such as {self._task.choice.record.name}",
-                code="option-without-effect",
-                field="pooling",
-                received=repr(self._task.recipe.pooling),
-                hint=f"leave it out, or choose an earlier {option('cut')}",
-            )
+            context = f"with a backbone that ends in a vector, such as {self._task.choice.record.name}"
+            hint = f"leave it out, or choose an earlier {option('cut')}"
+            raise without_effect("pooling", repr(self._task.recipe.pooling), context, hint)
 
     def _warn(self, note: str) -> None:
         self._notes.append(note)

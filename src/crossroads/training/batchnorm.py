@@ -42,7 +42,7 @@ def momentum_for(steps: int) -> float:
 def fused_batchnorm(network: Network) -> Iterator[None]:
     """Trains BatchNorm layers on maps by TensorFlow's fused operation inside the context. Results agree to rounding.
 
-    Keras computes mean, variance and normalization one after another, forwards and backwards: a training step of MobileNet at
+    Keras computes mean, variance and normalisation one after another, forwards and backwards: a training step of MobileNet at
     96 px took 8.4 ms per image on two cores, and takes 5.1 ms fused (`python -m benchmarks finetune` measures MobileNetV2). Do not
     copy or save a model inside the context: its layers have another class there.
     """
@@ -77,14 +77,14 @@ class _FusedBatchNorm(layers.BatchNormalization):  # type: ignore[misc]
     """A BatchNorm layer on maps, float32 (n, height, width, channels), that is trained by one TensorFlow operation."""
 
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
-        """Normalizes and updates the moving statistics as Keras does."""
+        """Normalises and updates the moving statistics as Keras does."""
         if not training or not self.trainable or mask is not None:
             return super().call(inputs, training=training, mask=mask)
         import tensorflow as tf
 
         scale = self.gamma if self.scale else ops.ones_like(self.moving_mean)
         offset = self.beta if self.center else ops.zeros_like(self.moving_mean)
-        normalized, mean, variance = tf.compat.v1.nn.fused_batch_norm(
+        normalised, mean, variance = tf.compat.v1.nn.fused_batch_norm(
             ops.cast(inputs, "float32"),
             ops.convert_to_tensor(scale),
             ops.convert_to_tensor(offset),
@@ -96,4 +96,4 @@ class _FusedBatchNorm(layers.BatchNormalization):  # type: ignore[misc]
         biased = variance * ((n - 1) / n)  # TensorFlow returns the unbiased variance, Keras keeps the biased one
         for moving, batch in ((self.moving_mean, mean), (self.moving_variance, biased)):
             moving.assign(moving * self.momentum + batch * (1 - self.momentum))
-        return normalized
+        return normalised

@@ -59,7 +59,7 @@ def _solve_head(
     watcher: Watcher,
 ) -> PhaseResult:
     """Solves the dense layer of `network.trained`, or loads it from the checkpoint."""
-    dense, standardization = _head_layers(network.trained)
+    dense, standardisation = _head_layers(network.trained)
     state = checkpoints.load_for(identity)
     if state is None:
         started = time.perf_counter()
@@ -68,7 +68,7 @@ def _solve_head(
         record = EpochRecord(phase.name, 1, seconds, 0.0, loss, head.validation_loss, head.validation_accuracy)
         facts = {"kind": head.kind, "penalty": head.penalty, "tried": [asdict(candidate) for candidate in head.candidates]}
         state = TrainingState(identity, (record,), 1, facts)
-        checkpoints.save(state, _kernel_and_bias(standardization, head))
+        checkpoints.save(state, _kernel_and_bias(standardisation, head))
         with suppress(StopTraining):  # the phase has no further epochs
             watcher.epoch(record, 1)
     assign([dense.kernel, dense.bias], checkpoints.arrays(1))
@@ -93,11 +93,11 @@ def _head_layers(model: keras.Model) -> tuple[Any, keras.layers.BatchNormalizati
     return layer, before[0] if before else None
 
 
-def _kernel_and_bias(standardization: keras.layers.BatchNormalization | None, head: heads.LinearHead) -> list[NDArray[np.float32]]:
+def _kernel_and_bias(standardisation: keras.layers.BatchNormalization | None, head: heads.LinearHead) -> list[NDArray[np.float32]]:
     """Returns kernel and bias of the dense layer; `head` was solved on features that are not standardized."""
-    if standardization is None:
+    if standardisation is None:
         return [head.kernel, head.bias]
-    return [values.astype(np.float32) for values in unfolded(standardization, head.kernel, head.bias)]
+    return [values.astype(np.float32) for values in unfolded(standardisation, head.kernel, head.bias)]
 
 
 def _solved(phase: Solve, classes: int, data: LabelledData, validation: LabelledData) -> tuple[heads.LinearHead, float]:

@@ -102,7 +102,7 @@ def columns_of(sheet: Sheet, is_image: IsImage | None = None) -> Columns:
     sample = sheet.sample()
     if not sheet.headers:
         return _without_headers(sheet, columns(sample, max(map(len, sample), default=0)), is_image)
-    names: list[str] = list(map(_normalized, sheet.headers))
+    names: list[str] = list(map(_normalised, sheet.headers))
     values = columns(sample, len(names))
     image = _image_column(names, values, is_image)
     splits = _split_columns(sheet, names, values, image)
@@ -127,7 +127,7 @@ def columns_of(sheet: Sheet, is_image: IsImage | None = None) -> Columns:
     )
 
 
-def _normalized(header: str) -> str:
+def _normalised(header: str) -> str:
     """Returns a header in lower case, with one underscore between words. ``outer.inner`` becomes ``inner``."""
     inner = re.split(r"[./](?=[^./\d])", header.strip())[-1]
     return re.sub(r"[\W_]+", "_", inner.lower()).strip("_")
