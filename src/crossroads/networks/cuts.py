@@ -3,51 +3,18 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import accumulate, pairwise
 from typing import Any
 
 import keras
 
-from crossroads.errors import BackboneError, did_you_mean
+from crossroads.errors import BackboneError
 from crossroads.networks.cost import activations, cost, multiply_adds
+from crossroads.networks.cut import Cut, find_cut
 from crossroads.networks.graph import Crossing, LayerGraph, graph_of, weights_of
 
-__all__ = ["Cut", "after", "between", "blocks", "cuts", "find", "multiply_adds", "until"]
-
-
-@dataclass(frozen=True, slots=True)
-class Cut:
-    """A layer after which a backbone can be divided.
-
-    Attributes:
-        name: Name of the layer, the same in every process: unnamed layers are numbered within the backbone.
-        index: Position in `cuts`, from 0; None for a possible cut that is not listed there, such as a convolution before its
-            normalisation and activation.
-        depth: Layers with kernels on the longest path to the cut, as a fraction of those to the end, in (0, 1].
-        shape: Shape of the tensor without the batch axis: (height, width, channels) or (channels,).
-        multiply_adds: Multiply-adds per image up to the cut.
-        parameters: Number of parameters up to the cut.
-        activations: Number of output values of all layers per image up to the cut.
-    """
-
-    name: str
-    index: int | None
-    depth: float
-    shape: tuple[int, ...]
-    multiply_adds: int
-    parameters: int
-    activations: int
-
-    @property
-    def channels(self) -> int:
-        """Length of the last axis."""
-        return self.shape[-1]
-
-    @property
-    def side(self) -> int | None:
-        """Height of the map in positions; None for vectors."""
-        return self.shape[0] if len(self.shape) > 1 else None
+__all__ = ["Cut", "after", "between", "blocks", "cuts", "find", "multiply_adds", "possible_cuts", "until"]
 
 
 def cuts(backbone: keras.Model) -> tuple[Cut, ...]:
@@ -60,31 +27,36 @@ def cuts(backbone: keras.Model) -> tuple[Cut, ...]:
     Raises:
         BackboneError: The backbone has no graph of layers, more than one input or output, or an unknown image size.
     """
+    return tuple(cut for cut in possible_cuts(backbone) if cut.index is not None)
+
+
+def possible_cuts(backbone: keras.Model) -> tuple[Cut, ...]:
+    """Returns every layer after the first kernel where exactly one tensor crosses. Those of `cuts` have an index.
+
+    Raises:
+        BackboneError: As `cuts` does.
+    """
     graph = graph_of(backbone)
-    return _described(graph, _landmarks(graph), numbered=True)
+    index = {crossing.name: number for number, crossing in enumerate(_landmarks(graph))}
+    kernels = list(accumulate((call.weighted for call in graph.calls), initial=0))
+    crossings = [c for c in graph.crossings() if c.name in index or kernels[c.position + 1]]
+    return tuple(replace(cut, index=index.get(cut.name)) for cut in _described(graph, crossings))
 
 
 def find(backbone: keras.Model, cut: str | int | float) -> Cut:
-    """Finds a cut by name, position or depth.
-
-    Args:
-        backbone: Backbone to search.
-        cut: Name of a layer where one tensor crosses; or an index into `cuts`, negative from the end; or a depth in (0, 1], for
-            the nearest of `cuts` (the deeper one of a tie). Numbers may be text: ``"7"`` is an index, ``"0.6"`` a depth.
+    """Finds a cut by name, position or depth, as `find_cut` does. A name may also be that of the layer in this process.
 
     Raises:
         BackboneError: The layer does not exist, more than one tensor crosses there, or a number is out of range.
     """
-    if isinstance(cut, bool):
-        raise _invalid(cut)
+    possible = possible_cuts(backbone)
     if isinstance(cut, str):
-        named = _by_name(backbone, cut)
-        if named is not None:
-            return named
-        cut = _number(backbone, cut)
-    if isinstance(cut, int):
-        return _by_index(cuts(backbone), cut)
-    return _by_depth(cuts(backbone), cut)
+        calls = graph_of(backbone).calls
+        if cut not in {call.name for call in calls}:  # Keras' name in this process, as `model.summary()` prints it
+            cut = next((call.name for call in calls if call.operation.name == cut), cut)
+        if cut in {call.name for call in calls} - {known.name for known in possible}:
+            raise _no_cut(backbone, graph_of(backbone), cut)
+    return find_cut(possible, cut, backbone.name)
 
 
 def until(backbone: keras.Model, cut: Cut) -> keras.Model:
@@ -176,7 +148,7 @@ def _best(graph: LayerGraph, run: list[Crossing]) -> Crossing:
     return (active or run)[-1]
 
 
-def _described(graph: LayerGraph, crossings: list[Crossing], *, numbered: bool) -> tuple[Cut, ...]:
+def _described(graph: LayerGraph, crossings: list[Crossing]) -> tuple[Cut, ...]:
     """Returns the cuts at `crossings` with the costs up to each."""
     passed: dict[int, int] = {id(graph.source): 0}
     for call in graph.calls:
@@ -189,14 +161,14 @@ def _described(graph: LayerGraph, crossings: list[Crossing], *, numbered: bool) 
     return tuple(
         Cut(
             name=crossing.name,
-            index=index if numbered else None,
+            index=None,
             depth=passed[id(crossing.tensor)] / deepest if deepest else 1.0,
             shape=tuple(crossing.tensor.shape[1:]),
             multiply_adds=costs[crossing.position + 1],
             parameters=sizes[crossing.position + 1],
             activations=given[crossing.position + 1],
         )
-        for index, crossing in enumerate(crossings)
+        for crossing in crossings
     )
 
 
@@ -231,29 +203,6 @@ def _part(start: Any, end: Any, name: str, below: str) -> keras.Model:
     return part
 
 
-def _by_name(backbone: keras.Model, name: str) -> Cut | None:
-    """Returns the cut at the layer `name`; None if no layer has this name.
-
-    Raises:
-        BackboneError: The layer exists and is no cut.
-    """
-    graph = graph_of(backbone)
-    known = {call.name for call in graph.calls}
-    if name not in known:
-        # Keras' name in this process, as `model.summary()` prints it, is accepted too.
-        name = next((call.name for call in graph.calls if call.operation.name == name), name)
-    if name not in known:
-        return None
-    landmark = next((cut for cut in cuts(backbone) if cut.name == name), None)
-    if landmark is not None:
-        return landmark
-    kernels = list(accumulate((call.weighted for call in graph.calls), initial=0))
-    here = [crossing for crossing in graph.crossings() if crossing.name == name and kernels[crossing.position + 1]]
-    if here:
-        return replace(_described(graph, here, numbered=False)[0], index=None)
-    raise _no_cut(backbone, graph, name)
-
-
 def _no_cut(backbone: keras.Model, graph: LayerGraph, name: str) -> BackboneError:
     """Returns the error for a layer that is no cut, with the cuts next to it as a hint."""
     position = max(index for index, call in enumerate(graph.calls) if call.name == name)
@@ -266,47 +215,4 @@ def _no_cut(backbone: keras.Model, graph: LayerGraph, name: str) -> BackboneErro
         field="cut",
         received=f"{name!r} of {backbone.name!r}",
         hint="use " + " or ".join(map(repr, below + above)),
-    )
-
-
-def _number(backbone: keras.Model, text: str) -> int | float:
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    names = [cut.name for cut in cuts(backbone)]
-    # The nearest name is searched among all possible cuts, listed or not.
-    hint = did_you_mean(text, [*names, *(c.name for c in graph_of(backbone).crossings() if c.name not in names)])
-    hint += f"{'' if hint.endswith('?') else ';'} `crossroads backbones NAME` lists the cuts of a network"
-    raise BackboneError(
-        f"no layer of {backbone.name!r} has this name", code="unknown-cut", field="cut", received=repr(text), hint=hint
-    )
-
-
-def _by_index(known: tuple[Cut, ...], index: int) -> Cut:
-    if not -len(known) <= index < len(known):
-        raise BackboneError(
-            f"the index of a cut must be between 0 and {len(known) - 1}, or between {-len(known)} and -1 from the end",
-            code="cut-out-of-range",
-            field="cut",
-            received=str(index),
-            hint=f"use {0 if index < 0 else len(known) - 1}, or a depth such as 0.5",
-        )
-    return known[index]
-
-
-def _by_depth(known: tuple[Cut, ...], depth: float) -> Cut:
-    if not (isinstance(depth, float) and 0 < depth <= 1):
-        raise _invalid(depth)
-    return min(known, key=lambda cut: (abs(cut.depth - depth), -cut.depth))
-
-
-def _invalid(cut: object) -> BackboneError:
-    return BackboneError(
-        "a cut must be the name of a layer, an index, or a depth above 0 and up to 1",
-        code="invalid-cut",
-        field="cut",
-        received=repr(cut),
-        hint="use a value such as 0.5 or -1",
     )
