@@ -54,6 +54,11 @@ def without_telemetry(name: str) -> Any:
         return module
 
 
+def operations() -> Any:
+    """Returns the module of the operations that graphs are built from."""
+    return without_telemetry("openvino.opset13")
+
+
 @cache
 def _fill_type_tables() -> None:
     """Makes OpenVINO's Python module fill its two tables of element types while no other thread can use them.

@@ -1,0 +1,288 @@
+"""A backbone as one inference graph that can end at any of its cuts. Keras is not needed."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crossroads.errors import BackboneError, did_you_mean
+from crossroads.inference import operations, runtime
+from crossroads.networks.cut import Cut, find_cut
+
+if TYPE_CHECKING:
+    import keras
+
+Layout = Literal["NHWC", "NCHW", "NC", "NTC"]
+"""The axes of a tensor: N images, H rows, W columns, C channels, T tokens."""
+
+GRIDS = (2, 3, 4)
+"""Sides of the grids that a map can be pooled to."""
+
+POOLINGS = ("average", *(f"average-{side}" for side in GRIDS), "class-token", "class-and-average")
+"""Every pooling. ``average`` of tokens leaves out class and register tokens; the last two need a class token."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tap:
+    """A cut of a body, and how its tensor is laid out.
+
+    Attributes:
+        cut: The cut. Its shape is (height, width, channels), (tokens, channels) or (channels,), whatever the layout.
+        layout: The axes of the output of the graph.
+        prefix: Number of tokens before those of the image: a class token, then register tokens. 0 for maps and vectors.
+    """
+
+    cut: Cut
+    layout: Layout
+    prefix: int = 0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Frozen:
+    """The frozen part of a network: images in, features out.
+
+    Attributes:
+        model: An OpenVINO model, uint8 (n, size, size, 3) RGB in, float32 out. Its output has the features of an image in the
+            order of `shape`, but may have more axes.
+        shape: Shape of the features of one image: (d,), or (height, width, channels) for a map.
+        digest: Digest of what the part computes.
+        batch: The only batch size that the graph supports; None if it supports any.
+        keras_model: Builds the same part in Keras, which is faster on a GPU; None for a graph that did not come from Keras.
+    """
+
+    model: Any
+    shape: tuple[int, ...]
+    digest: str
+    batch: int | None = None
+    keras_model: Callable[[], keras.Model] | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Body:
+    """A backbone as one inference graph.
+
+    Attributes:
+        name: Name of the backbone for messages.
+        size: Side of the images in pixels.
+        model: An OpenVINO model, uint8 (n, size, size, 3) RGB in, with preprocessing inside. Output i is the tensor of tap i.
+        taps: Every possible cut, from the input on. Those with an index are listed for users.
+        end: The last cut whose weights are known: features end here by default.
+        digest: Digest of preprocessing, layers and weights.
+        depthwise: Whether it has depthwise convolutions, which train slowly on a CPU.
+        quantised: Whether its weights or activations are quantised.
+        batch: The only batch size that the graph supports; None if it supports any.
+        weights: Description of the loaded weights for the artifact; None for random weights.
+        notes: Notes for the user.
+        keras_part: Builds the part up to a cut with a pooling (or None) in Keras; None for a graph that did not come from Keras.
+    """
+
+    name: str
+    size: int
+    model: Any
+    taps: tuple[Tap, ...]
+    end: Cut
+    digest: str
+    depthwise: bool = False
+    quantised: bool = False
+    batch: int | None = None
+    weights: dict[str, Any] | None = None
+    notes: tuple[str, ...] = ()
+    keras_part: Callable[[Cut, str | None], keras.Model] | None = field(default=None, repr=False)
+
+    @property
+    def cuts(self) -> tuple[Cut, ...]:
+        """The useful cuts in order, up to the end."""
+        return tuple(tap.cut for tap in self.taps if tap.cut.index is not None and tap.cut.multiply_adds <= self.end.multiply_adds)
+
+    def find(self, cut: str | int | float | None) -> Cut:
+        """Finds a cut by name, position or depth; None for the end. A depth or negative index beyond the end gives the end.
+
+        Raises:
+            BackboneError: The cut does not exist, or the weights end before it.
+        """
+        return self.end if cut is None else within([tap.cut for tap in self.taps], cut, self.end, self.name)
+
+    def until(self, cut: Cut, pooling: str | None) -> Frozen:
+        """Returns the part up to a cut, whose output is pooled to a vector; None for the map itself.
+
+        Raises:
+            BackboneError: The pooling is unknown, or does not fit the output.
+        """
+        position, tap = self._tap(cut)
+        tensor, shape = (_whole(self._tensor(position), tap), cut.shape) if pooling is None else self._pooled(position, pooling)
+        build = None if self.keras_part is None else (lambda make=self.keras_part: make(cut, pooling))
+        return self._frozen([tensor], shape, f"{cut.name} {pooling}", build)
+
+    def averages(self, cuts: Sequence[Cut]) -> Frozen:
+        """Returns the part whose features are the averages at several cuts, side by side in their order."""
+        pooled = [self._pooled(self._tap(cut)[0], "average") for cut in cuts]
+        width = sum(shape[0] for _, shape in pooled)
+        return self._frozen([tensor for tensor, _ in pooled], (width,), ", ".join(cut.name for cut in cuts), None)
+
+    def _frozen(
+        self, tensors: list[Any], shape: tuple[int, ...], key: str, keras_model: Callable[[], keras.Model] | None
+    ) -> Frozen:
+        joined = tensors[0] if len(tensors) == 1 else operations().concat(tensors, 1).output(0)
+        model = runtime().Model([joined], self.model.get_parameters(), "frozen").clone()
+        digest = hashlib.blake2b(f"{self.digest} {key}".encode(), digest_size=32).hexdigest()
+        return Frozen(model, shape, digest, self.batch, keras_model)
+
+    def _tap(self, cut: Cut) -> tuple[int, Tap]:
+        for position, tap in enumerate(self.taps):
+            if tap.cut.name == cut.name:
+                return position, tap
+        raise BackboneError(
+            "the cut belongs to another backbone", code="cut-of-another-backbone", received=f"{cut.name!r} for {self.name!r}"
+        )
+
+    def _tensor(self, position: int) -> Any:
+        """The output of the node that computes a tap, in float32."""
+        tensor = self.model.outputs[position].get_node().input_value(0)
+        floats = tensor.get_element_type().get_type_name() == "f32"
+        return tensor if floats else operations().convert(tensor, "f32").output(0)
+
+    def _pooled(self, position: int, pooling: str) -> tuple[Any, tuple[int, ...]]:
+        """Returns the tensor and the shape of pooled features."""
+        tap, tensor = self.taps[position], self._tensor(position)
+        _require_pooling(pooling, tap, self.name)
+        if tap.layout == "NC":
+            return tensor, tap.cut.shape
+        if tap.layout == "NTC":
+            return _pooled_tokens(tensor, tap, pooling)
+        return _pooled_map(tensor, tap, pooling)
+
+
+def within(possible: Sequence[Cut], cut: str | int | float, end: Cut, network: str) -> Cut:
+    """Finds a cut at or before the end of the weights. For a depth or a negative index beyond it, returns that end.
+
+    Args:
+        possible: Every possible cut of the network in order.
+        cut: As for `find_cut`.
+        end: The last cut whose weights are known.
+        network: Name of the network for messages.
+
+    Raises:
+        BackboneError: The cut does not exist, or the weights end before it.
+    """
+    wanted = find_cut(possible, cut, network)
+    if wanted.multiply_adds <= end.multiply_adds and wanted.parameters <= end.parameters:
+        return wanted
+    text = str(cut)
+    if ("." in text and text.replace(".", "", 1).isdigit()) or text.startswith("-"):
+        return end
+    raise BackboneError(
+        f"the pretrained weights end at {end.name!r}, before this cut",
+        code="cut-after-weights",
+        field="cut",
+        received=repr(cut),
+        hint=f"use {end.name!r}, an earlier cut, or other weights",
+    )
+
+
+def classifier(frozen: Frozen, layers: Sequence[tuple[NDArray[np.float32], NDArray[np.float32]]]) -> Any:
+    """Returns an OpenVINO model of a frozen part with a head: uint8 (n, size, size, 3) in, float32 (n, k) probabilities out.
+
+    Args:
+        frozen: The frozen part; its features are vectors (d,).
+        layers: Kernel (d, k) and bias (k,) of each dense layer of the head, with a ReLU between two of them.
+    """
+    ops = operations()
+    model = frozen.model.clone()
+    x = model.outputs[0].get_node().input_value(0)
+    (d,) = frozen.shape
+    if len(x.get_partial_shape()) != 2:
+        x = ops.reshape(x, ops.constant(np.array([-1, d], np.int64)), False)
+    for number, (kernel, bias) in enumerate(layers):
+        x = ops.relu(x) if number else x
+        x = ops.matmul(x, ops.constant(kernel, name=f"head_{number}_kernel"), False, False)
+        x = ops.add(x, ops.constant(bias[None], name=f"head_{number}_bias"))
+    probabilities = ops.softmax(x, 1)
+    probabilities.set_friendly_name("probabilities")
+    whole = runtime().Model([probabilities.output(0)], model.get_parameters(), "crossroads")
+    whole.outputs[0].tensor.set_names({"probabilities"})
+    return whole
+
+
+def head_layers(model: Any) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
+    """Returns kernel and bias of each dense layer of the head of a `classifier`, from the input to the end."""
+    found = {node.get_friendly_name(): node for node in model.get_ops() if node.get_type_name() == "Constant"}
+    layers = []
+    while (name := f"head_{len(layers)}_kernel") in found:
+        kernel, bias = (np.array(found[each].data, np.float32) for each in (name, name.replace("kernel", "bias")))
+        layers.append((kernel, bias[0]))
+    return layers
+
+
+def _require_pooling(pooling: str, tap: Tap, network: str) -> None:
+    if pooling not in POOLINGS:
+        raise BackboneError(
+            "the pooling is unknown",
+            code="unknown-pooling",
+            field="pooling",
+            received=repr(pooling),
+            hint=did_you_mean(pooling, POOLINGS),
+        )
+    tokens = pooling in ("class-token", "class-and-average")
+    if tokens and (tap.layout != "NTC" or not tap.prefix):
+        raise BackboneError(
+            "this pooling needs a network with a class token",
+            code="no-class-token",
+            field="pooling",
+            received=f"{pooling!r} for {network!r}",
+            hint="use average",
+        )
+    if tap.layout == "NTC" and not tokens and pooling != "average":
+        raise BackboneError(
+            "tokens are pooled as a whole",
+            code="shape-not-poolable",
+            field="pooling",
+            received=f"{pooling!r} for {network!r}",
+            hint="use average, class-token or class-and-average",
+        )
+
+
+def _whole(tensor: Any, tap: Tap) -> Any:
+    """The tensor in the order of the cut's shape: channels last."""
+    if tap.layout != "NCHW":
+        return tensor
+    return operations().transpose(tensor, np.array([0, 2, 3, 1], np.int64)).output(0)
+
+
+def _pooled_tokens(tensor: Any, tap: Tap, pooling: str) -> tuple[Any, tuple[int, ...]]:
+    ops, (tokens, width) = operations(), tap.cut.shape
+    axis = ops.constant(np.array(1, np.int64))
+    parts = []
+    if pooling != "average":
+        parts.append(ops.gather(tensor, ops.constant(np.array(0, np.int64)), axis))
+    if pooling != "class-token":
+        patches = ops.gather(tensor, ops.constant(np.arange(tap.prefix, tokens, dtype=np.int64)), axis) if tap.prefix else tensor
+        parts.append(ops.reduce_mean(patches, axis, False))
+    joined = parts[0] if len(parts) == 1 else ops.concat(parts, 1)
+    return joined.output(0), (width * len(parts),)
+
+
+def _pooled_map(tensor: Any, tap: Tap, pooling: str) -> tuple[Any, tuple[int, ...]]:
+    """Pools a map: over the whole of it, or over each region of a grid.
+
+    Region i of k on a side of n positions goes from floor(i n / k) to ceil((i + 1) n / k), so that neighbouring regions overlap if
+    n is no multiple of k. A grid larger than the map is the map itself. Channels change fastest and rows of the grid slowest.
+    """
+    ops = operations()
+    height, width, channels = tap.cut.shape
+    if pooling == "average":
+        axes = (2, 3) if tap.layout == "NCHW" else (1, 2)
+        return ops.reduce_mean(tensor, ops.constant(np.array(axes, np.int64)), False).output(0), (channels,)
+    side = int(pooling.removeprefix("average-"))
+    sides = (min(side, height), min(side, width))
+    if sides != (height, width):
+        first = tensor if tap.layout == "NCHW" else ops.transpose(tensor, np.array([0, 3, 1, 2], np.int64)).output(0)
+        grid = ops.adaptive_avg_pool(first, ops.constant(np.array(sides, np.int64)))
+        tensor = ops.transpose(grid, np.array([0, 2, 3, 1], np.int64)).output(0)
+    else:
+        tensor = _whole(tensor, tap)
+    return tensor, (sides[0] * sides[1] * channels,)
