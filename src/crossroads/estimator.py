@@ -144,7 +144,10 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             return state
         run: Run = state.pop("run_")
         del state["predictor_"]
-        files = {name: (run.artifact / name).read_bytes() for name in (*artifact.FILES, artifact.MANIFEST)}
+        files = {
+            name: (run.artifact / name).read_bytes()
+            for name in (*artifact.open_verified(run.artifact, only=()).names, artifact.MANIFEST)
+        }
         return {**state, "_pickled": (files, run.metrics)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

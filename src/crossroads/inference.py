@@ -74,6 +74,17 @@ def _fill_type_tables() -> None:
     _ = tensor.data
 
 
+def read_model(path: Path) -> Any:
+    """Returns the OpenVINO model in a file. Raises `ArtifactError` if OpenVINO cannot read it."""
+    try:
+        with _compiling:
+            return runtime().Core().read_model(str(path))
+    except RuntimeError as error:
+        raise ArtifactError(
+            f"{path} must be an OpenVINO graph", code="not-a-graph", received=_last_line(error), hint="write the artifact again"
+        ) from error
+
+
 class Graph:
     """A graph from uint8 images (n, size, size, 3) to float32 results (n, ...), such as probabilities (n, k), any n.
 
@@ -89,19 +100,25 @@ class Graph:
     """
 
     def __init__(self, path: Path, *, threads: int | None = None) -> None:
-        self._path = path.absolute()
-        self.threads = threads
+        self._begin(read_model(path), path.absolute(), threads)
+
+    @classmethod
+    def of(cls, model: Any) -> Graph:
+        """Returns the graph of an OpenVINO model in memory. It cannot be pickled."""
+        graph = cls.__new__(cls)
+        graph._begin(model, None, None)
+        return graph
+
+    def _begin(self, model: Any, path: Path | None, threads: int | None) -> None:
+        self._model, self._path, self.threads = model, path, threads
         self._idle_for_few: list[Any] = []
-        try:
-            with _compiling:
-                self._model = runtime().Core().read_model(str(path))
-        except RuntimeError as error:
-            raise ArtifactError(
-                f"{path} must be an OpenVINO graph", code="not-a-graph", received=_last_line(error), hint="write the artifact again"
-            ) from error
+        count = model.inputs[0].get_partial_shape()[0]
+        self._fixed = count.get_length() if count.is_static else None  # the only batch size of the graph, if it is fixed
         _graphs.add(self)
 
     def __reduce__(self) -> tuple[Any, ...]:
+        if self._path is None:
+            raise TypeError("a graph in memory cannot be pickled")
         return partial(Graph, threads=self.threads), (self._path,)
 
     def _leave_behind(self) -> None:
@@ -120,7 +137,7 @@ class Graph:
 
     def __call__(self, images: NDArray[np.uint8], *, batch: int = BATCH) -> NDArray[np.float32]:
         """Computes the results, float32 (n, ...), of images, uint8 (n, size, size, 3). The batch size affects only the speed."""
-        if 0 < len(images) <= batch:
+        if 0 < len(images) <= batch and self._fixed in (None, len(images)):
             return self._run_few(np.ascontiguousarray(images))
         return self.run((images[start : start + batch] for start in range(0, len(images), batch)), len(images))
 
@@ -151,7 +168,7 @@ class Graph:
         return out[:done]
 
     def stream(self, batches: Iterable[NDArray[np.uint8]]) -> Iterator[NDArray[np.float32]]:
-        """Yields the results, float32 (b, ...), of each batch, in order. A few batches are in memory at a time.
+        """Yields the results, float32 (b, ...), in order. A few batches are in memory at a time.
 
         Args:
             batches: uint8 (b, size, size, 3) each; they are made while earlier ones are computed.
@@ -170,7 +187,7 @@ class Graph:
             return values
 
         try:
-            for images in batches:
+            for images in self._of_fixed_size(batches):
                 ready = None if idle else collect()
                 request = idle.pop()
                 request.start_async({0: np.ascontiguousarray(images)})
@@ -182,6 +199,17 @@ class Graph:
         finally:
             for request in running:
                 request.wait()
+
+    def _of_fixed_size(self, batches: Iterable[NDArray[np.uint8]]) -> Iterator[NDArray[np.uint8]]:
+        """Yields the same images in batches that the graph takes."""
+        if self._fixed not in (None, 1):
+            raise ArtifactError(
+                "an inference graph must take any number of images, or one at a time",
+                code="fixed-batch",
+                received=f"batches of {self._fixed}",
+            )
+        for images in batches:
+            yield from [images] if self._fixed is None else (image[None] for image in images)
 
     @property
     def shape(self) -> tuple[int, ...]:

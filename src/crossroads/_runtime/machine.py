@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import sys
@@ -77,8 +78,16 @@ def usable_processors(most: int) -> int:
     return max(1, min(usable, most))
 
 
+_ACCELERATORS = ("/dev/nvidia0", "/dev/nvidiactl", "/dev/dxg", "/dev/kfd", "/dev/accel0")
+"""Device files of GPUs and TPUs on Linux: NVIDIA's, Windows' (in WSL), AMD's and Google's."""
+
+
 def has_gpu() -> bool:
-    """Whether Keras computes on a GPU."""
+    """Whether Keras computes on a GPU. Keras is not loaded on a machine that shows no sign of one."""
+    if "keras" not in sys.modules and sys.platform == "linux" and not any(map(os.path.exists, _ACCELERATORS)):
+        return False
+    if importlib.util.find_spec("keras") is None:
+        return False
     import keras
 
     if keras.backend.backend() == "tensorflow":

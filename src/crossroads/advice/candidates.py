@@ -313,9 +313,9 @@ def _seconds(
         seconds += missing * (forward_seconds(cost, context.machine) + evidence.decode_seconds)
         seconds += head_seconds(context.images, probe.features.shape[1], context.classes, context.machine)
     if not record.frozen:
-        per_image, start = step_seconds(cost, context.machine, depthwise=evidence.depthwise), TRACE
+        per_image, start = step_seconds(cost, context.machine, depthwise=evidence.body.depthwise), TRACE
         if measured := _step_and_start(short, recipe, context):  # up to the end of the kept backbone
-            per_image, start = measured[0] * step_fraction(probe.cut, evidence.built.keep), measured[1]
+            per_image, start = measured[0] * step_fraction(probe.cut, evidence.body.end), measured[1]
         epoch = epoch_seconds(per_image, context.images, context.validation_images)
         seconds += start + context.images * evidence.decode_seconds + (recipe.epochs or 0) * epoch
     return seconds, epoch

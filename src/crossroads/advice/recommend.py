@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from crossroads import artifact
-from crossroads._runtime.keras_setup import load_keras
 from crossroads._runtime.machine import available_memory_mb, has_gpu
 from crossroads.advice.backbone_evidence import BackboneEvidence, measure_backbone
 from crossroads.advice.baselines import Baselines, measure_baselines
@@ -37,11 +36,11 @@ from crossroads.data.dataset import Dataset
 from crossroads.data.loading import sample_notes
 from crossroads.data.partition import count_seen
 from crossroads.errors import ArtifactError, BackboneError
+from crossroads.features.bodies import body_of
 from crossroads.networks.catalog import Backbone
 from crossroads.progress import Note, Relay, Watcher
 from crossroads.recipe import Recipe, StrategyName
 from crossroads.run.task import refuse_unsafe_flip
-from crossroads.run.train import rehearse
 from crossroads.strategies import drop_unused_options, resolve_recipe, strategy
 
 SAMPLE = 2_000
@@ -103,10 +102,9 @@ def recommend(
     began = time.perf_counter()
     notes: list[str] = []
     relay = Relay(watcher, after_note=notes.append)
-    # The free memory is read before Keras is loaded, because `memory_mb` counts Keras.
+    # The free memory is read before anything large is loaded, because `memory_mb` counts that.
     request = Request(train, median_side, replace(asked, budget=None), asked.budget, available_memory_mb(), relay)
     require_trainable(request.asked, backbones, median_side)
-    load_keras()
     backbones = _convertible(request, backbones)
     for note in sample_notes(train):
         relay.warning(note)
@@ -154,7 +152,7 @@ def _candidates(
 
 
 def _convertible(request: Request, backbones: Sequence[CandidateBackbone]) -> tuple[CandidateBackbone, ...]:
-    """Returns the backbones that can become an artifact, tried with random weights. Those that `_measure` leaves out are not tried.
+    """Returns the backbones that can become an inference graph. Those that `_measure` leaves out are not tried.
 
     Raises:
         ArtifactError: The only named backbone cannot.
@@ -165,7 +163,7 @@ def _convertible(request: Request, backbones: Sequence[CandidateBackbone]) -> tu
         size = request.size_for(record)
         try:
             if _obstacle(record, size, request.memory_mb) is None:
-                rehearse(backbone.choice, size, len(request.train.classes), seed=request.asked.seed)
+                body_of(backbone.choice, size, backbone.weights, request.asked.seed, request.watcher.progress)
         except ArtifactError as error:
             if backbone.named and len(backbones) == 1:
                 raise

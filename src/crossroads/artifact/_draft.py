@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from crossroads._runtime.keras_setup import keras_backend
 from crossroads.artifact import _export
 from crossroads.artifact._manifest import (
     FILES,
@@ -31,6 +32,7 @@ from crossroads.artifact._manifest import (
 )
 from crossroads.data.images import FILTER, Resize
 from crossroads.errors import ArtifactError, option
+from crossroads.networks.body import GraphModel
 from crossroads.networks.export import weights_digest
 from crossroads.recipe import Recipe
 
@@ -44,7 +46,8 @@ class Contents:
     """The content of an artifact.
 
     Attributes:
-        model: A Keras model, uint8 images (n, size, size, 3) in, float32 probabilities (n, k) out, preprocessing inside.
+        model: uint8 images (n, size, size, 3) in, float32 probabilities (n, k) out, preprocessing inside: a Keras model, or a
+            frozen part with a head.
         classes: The k class names, in the order of the probabilities.
         resize: How images are resized to the square input of the model.
         recipe: The recipe that repeats the run; it names the backbone.
@@ -84,10 +87,11 @@ class Draft:
         with _explained(run):
             (self.path / "metrics.json").write_text(json_text(metrics), encoding="utf-8")
             _write_manifest(self.path, self._facts)
-            for name in (*FILES, MANIFEST):
+            names = _present(self.path)
+            for name in (*names, MANIFEST):
                 _sync(self.path / name)
             _sync(self.path)
-            _move(self.path, run, FILES)
+            _move(self.path, run, names)
         return open_verified(run)
 
 
@@ -109,7 +113,8 @@ def draft(folder: str | Path, contents: Contents) -> Iterator[Draft]:
         raise ArtifactError(
             "the recipe of an artifact must name the backbone", code="unresolved-recipe", received="a recipe that is not resolved"
         )
-    _export.check_model(contents.model, contents.resize.size, len(contents.classes))
+    if not isinstance(contents.model, GraphModel):
+        _export.check_model(contents.model, contents.resize.size, len(contents.classes))
     made = not run.exists()
     partial = run / PARTIAL
     try:
@@ -138,7 +143,7 @@ def copy(folder: str | Path, to: str | Path) -> Manifest:
         ArtifactError: `folder` is not an artifact or was changed, `to` is not empty, or no space is left. Then `to` is unchanged.
     """
     source, run = Path(folder), Path(to)
-    open_verified(source)
+    names = open_verified(source).names
     refuse_finished(run)
     made = not run.exists()
     partial = run / PARTIAL
@@ -150,12 +155,12 @@ def copy(folder: str | Path, to: str | Path) -> Manifest:
             )
         try:
             partial.mkdir(parents=True)
-            for name in (*FILES, MANIFEST):
+            for name in (*names, MANIFEST):
                 shutil.copyfile(source / name, partial / name)
                 _sync(partial / name)
             _sync(partial)
             open_verified(partial)
-            _move(partial, run, FILES)
+            _move(partial, run, names)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
             if made and run.is_dir() and not any(run.iterdir()):
@@ -204,10 +209,10 @@ def _build(partial: Path, contents: Contents) -> dict[str, Any]:
         "strategy": contents.recipe.strategy,
         "recipe": contents.recipe.to_mapping(),
         "seeds": dict.fromkeys(("split", "weights", "order", "augmentation"), contents.recipe.seed),
-        "versions": _versions(),
+        "versions": _versions(isinstance(contents.model, GraphModel)),
         "data": dict(contents.data),
         "parity": parity,
-        "weights": weights_digest(contents.model),
+        "weights": contents.model.digest if isinstance(contents.model, GraphModel) else weights_digest(contents.model),
     }
     _write_manifest(partial, facts)
     return facts
@@ -219,8 +224,12 @@ def _toml_text(recipe: Recipe) -> str:
 
 
 def _write_manifest(partial: Path, facts: Mapping[str, Any]) -> None:
-    files = {name: file_record(partial / name) for name in FILES if (partial / name).exists()}
+    files = {name: file_record(partial / name) for name in _present(partial)}
     (partial / MANIFEST).write_text(manifest_text({**facts, "files": files}), encoding="utf-8")
+
+
+def _present(partial: Path) -> tuple[str, ...]:
+    return tuple(name for name in FILES if (partial / name).exists())
 
 
 def _move(partial: Path, run: Path, files: tuple[str, ...]) -> None:
@@ -254,7 +263,7 @@ def _sync(path: Path) -> None:
 
 def _require_room(run: Path, model: Any) -> None:
     """Raises `OSError` if the disk has no room for the weights, which go to ``model.keras`` and to ``model.bin``."""
-    needed = 2 * 4 * int(model.count_params()) + _OTHER_FILES
+    needed = (model.bytes if isinstance(model, GraphModel) else 2 * 4 * int(model.count_params())) + _OTHER_FILES
     if shutil.disk_usage(run).free < needed:
         raise OSError(errno.ENOSPC, f"about {needed / 1e6:,.1f} MB are needed")
 
@@ -289,20 +298,15 @@ def _explained(run: Path) -> Iterator[None]:
         ) from error
 
 
-def _versions() -> dict[str, str]:
-    import keras
-
-    tensorflow = _version("tensorflow") or _version("tensorflow-cpu")
-    versions = {
-        "python": platform.python_version(),
-        "keras": _version("keras"),
-        "backend": keras.backend.backend(),
-        "tensorflow": tensorflow,
-        "jax": _version("jax"),
-        "openvino": _version("openvino"),
-        "numpy": _version("numpy"),
-        "pillow": _version("pillow"),
-    }
+def _versions(frozen: bool) -> dict[str, str]:
+    """Returns the versions of what computed the model. Keras has no part in the graph of a frozen backbone."""
+    versions = {"python": platform.python_version()}
+    if not frozen:
+        versions["keras"] = _version("keras")
+        versions["backend"] = keras_backend()
+        versions["tensorflow"] = _version("tensorflow") or _version("tensorflow-cpu")
+        versions["jax"] = _version("jax")
+    versions |= {name: _version(name) for name in ("openvino", "numpy", "pillow")}
     return {name: version for name, version in versions.items() if version}
 
 

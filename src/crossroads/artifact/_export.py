@@ -9,21 +9,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from crossroads._runtime.machine import full_float32
 from crossroads.artifact._manifest import open_verified
 from crossroads.errors import ArtifactError
-from crossroads.inference import Graph
+from crossroads.inference import Graph, runtime
+from crossroads.networks.agreement import computed, rounded_otherwise
+from crossroads.networks.body import GraphModel
 from crossroads.networks.export import convert_elsewhere, exports_here, to_openvino
-
-FEW = 8
-"""Images that Keras computes at a time: it holds the feature maps of all of them in memory."""
 
 TOLERANCE = 1e-3
 """Largest difference of a probability between the Keras model and the graph. Rounding alone moved one by 2e-4, on images of little
 contrast (three hundred photographs, a network trained to the end on them); a wrong step of the export moves it by far more."""
-
-ROUNDING = 6e-8
-"""Relative rounding error of a weight."""
 
 ALLOWANCE = 10
 """Largest allowed multiple of the difference that rounding errors of the weights make in Keras, where that exceeds `TOLERANCE`.
@@ -81,7 +76,10 @@ def check_model(model: Any, size: int, classes: int) -> None:
 
 
 def save(model: Any, folder: Path) -> None:
-    """Writes ``model.keras``, ``model.xml`` and ``model.bin``. The graph is exported from the saved file."""
+    """Writes ``model.xml`` and ``model.bin``; for a Keras model also ``model.keras``, from which the graph is then exported."""
+    if isinstance(model, GraphModel):
+        runtime().serialize(model.graph(), str(folder / "model.xml"))
+        return
     import keras
 
     saved = folder / "model.keras"
@@ -95,14 +93,16 @@ def save(model: Any, folder: Path) -> None:
 
 
 def check_parity(model: Any, graph_path: Path, images: NDArray[np.uint8]) -> dict[str, Any]:
-    """Compares the Keras model in memory with the graph on the disk, and so checks saving, loading, export and compilation.
+    """Compares the model in memory with the graph on the disk, and so checks saving, loading, export and compilation.
+
+    A frozen part is computed by its own graph, and its head by NumPy.
 
     Probabilities must agree within `TOLERANCE`, or more for a network that amplifies rounding (see `ALLOWANCE`), and labels must be
     equal. If Keras gives the graph's label a probability within the tolerance of its best one, rounding decides between the two:
     this is counted as a tie and allowed.
 
     Args:
-        model: The Keras model.
+        model: A Keras model, or a frozen part with a head.
         graph_path: The ``.xml`` file of the graph.
         images: uint8 (n, size, size, 3), n > 0, preferably not trained on.
 
@@ -114,7 +114,7 @@ def check_parity(model: Any, graph_path: Path, images: NDArray[np.uint8]) -> dic
     """
     if len(images) == 0:
         raise ArtifactError("the check of the inference graph needs at least one image", code="no-parity-images", received="none")
-    ours, theirs = computed(model, images), Graph(graph_path)(images)
+    ours, theirs = _probabilities(model, images), Graph(graph_path)(images)
     if not np.isfinite(ours).all():
         raise ArtifactError(
             "the probabilities of a model must be finite",
@@ -124,12 +124,12 @@ def check_parity(model: Any, graph_path: Path, images: NDArray[np.uint8]) -> dic
         )
     difference = np.nan_to_num(np.abs(ours - theirs).max(axis=1), nan=np.inf)
     worst, tolerance = int(difference.argmax()), TOLERANCE
-    if difference[worst] > TOLERANCE:
+    if difference[worst] > TOLERANCE and not isinstance(model, GraphModel):
         moved = float(np.nan_to_num(np.abs(rounded_otherwise(model, images) - ours)).max())
         tolerance = max(TOLERANCE, ALLOWANCE * moved)
     if difference[worst] > tolerance:
         raise ArtifactError(
-            f"the inference graph must agree with the Keras model within {tolerance:g}",
+            f"the inference graph must agree with the model within {tolerance:g}",
             code="graph-disagrees",
             received=f"a probability that differs by {difference[worst]:.3g} on image {worst} of {len(images)}",
             hint="report this with your backbone and the versions of keras and openvino",
@@ -140,13 +140,20 @@ def check_parity(model: Any, graph_path: Path, images: NDArray[np.uint8]) -> dic
     if lead.max() > tolerance:
         row = int(lead.argmax())
         raise ArtifactError(
-            "the inference graph must give the same labels as the Keras model",
+            "the inference graph must give the same labels as the model",
             code="graph-labels-differ",
             received=f"class {graph_label[row]} in place of {label[row]} on image {row} of {len(images)}",
             hint="report this with your backbone and the versions of keras and openvino",
         )
     ties = int((label != graph_label).sum())
     return {"n": len(images), "tolerance": tolerance, "max_difference": float(difference[worst]), "ties": ties}
+
+
+def _probabilities(model: Any, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    if not isinstance(model, GraphModel):
+        return computed(model, images)
+    features = Graph.of(model.frozen.model)(images).reshape(len(images), -1)
+    return model.probabilities(features)
 
 
 def _load(path: Path) -> Any:
@@ -160,22 +167,3 @@ def _load(path: Path) -> Any:
         raise ArtifactError(
             f"{path} must be a Keras model without code of its own", code="unsafe-model", received=reason
         ) from error
-
-
-def computed(model: Any, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Returns what Keras computes in float32, (n, k)."""
-    import keras
-
-    with full_float32():
-        parts = [model(images[start : start + FEW], training=False) for start in range(0, len(images), FEW)]
-        return np.concatenate([keras.ops.convert_to_numpy(part) for part in parts]).astype(np.float32)
-
-
-def rounded_otherwise(model: Any, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Returns what Keras computes after each weight is changed by a rounding error, float32 (n, k). Restores the weights."""
-    weights, rng = model.get_weights(), np.random.default_rng(0)
-    try:
-        model.set_weights([(w * (1 + ROUNDING * rng.standard_normal(w.shape))).astype(w.dtype) for w in weights])
-        return computed(model, images)
-    finally:
-        model.set_weights(weights)

@@ -17,14 +17,17 @@ from crossroads.data.dataset import DIGEST_BYTES
 from crossroads.data.images import FILTER, Resize
 from crossroads.errors import ArtifactError, DataError, option
 
-FORMAT = 3
+FORMAT = 4
 MANIFEST = "crossroads.json"
 GRAPH = ("model.xml", "model.bin")
 SEEN = "seen.npy"
 """File of the digests of the training and validation images."""
 
-FILES = ("model.keras", *GRAPH, "history.csv", "recipe.toml", SEEN, "metrics.json")
-"""Every file of a finished artifact except ``crossroads.json``."""
+KERAS = "model.keras"
+"""File of the Keras model. An artifact whose backbone stayed frozen has none."""
+
+FILES = (KERAS, *GRAPH, "history.csv", "recipe.toml", SEEN, "metrics.json")
+"""Every file of a finished artifact except ``crossroads.json``. All but `KERAS` are always there."""
 
 _COPY_AGAIN = "copy or train the artifact again"
 
@@ -47,6 +50,11 @@ class Manifest:
     resize: Resize
     facts: Mapping[str, Any] = field(repr=False)
     files: Mapping[str, Mapping[str, Any]] = field(repr=False)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the files that the artifact must have, except ``crossroads.json``."""
+        return tuple(name for name in FILES if name != KERAS or name in self.files)
 
     @property
     def backbone(self) -> str:
@@ -81,7 +89,7 @@ def open_verified(folder: str | PathLike[str], *, only: Iterable[str] | None = N
             hint="give the path of the folder that fit wrote",
         ) from error
     manifest = _parsed(path, _read(path))
-    for name in FILES if only is None else only:
+    for name in manifest.names if only is None else only:
         _verify(path / name, manifest.files.get(name))
     return manifest
 

@@ -33,7 +33,7 @@ UNFINISHED_SECONDS = 3600
 GRAPH = "graph"
 """Name of an entry that is an inference graph."""
 
-_VERSION = 2
+_VERSION = 3
 _HELD: dict[tuple[int, Path], FileLock] = {}  # locks on the stores that this process uses, by process and store, until it ends
 
 
@@ -43,7 +43,7 @@ class Key:
 
     Attributes:
         weights: Digest of the function of the frozen part: its layers and weights.
-        preprocessing: Description of the preprocessing.
+        backbone: Name of the backbone.
         resize: How an image becomes a square.
         cut: The layer that ends the frozen part.
         pooling: How the last map becomes a vector; ``map`` if it stays a map.
@@ -53,7 +53,7 @@ class Key:
     """
 
     weights: str
-    preprocessing: str
+    backbone: str
     resize: Resize
     cut: str
     pooling: str
@@ -228,7 +228,7 @@ class Cache:
                 key, shape = facts["key"], "x".join(map(str, facts["shape"]))
                 index = path.parent / "index"
                 rows = index.stat().st_size // 32 if index.exists() else 0
-                name = f"{key['preprocessing'].partition(':')[0]} {key['cut']} {key['resize']['size']} px {shape}"
+                name = f"{key['backbone']} {key['cut']} {key['resize']['size']} px {shape}"
                 yield _entry(name, rows, path.parent)
         for folder in sorted(self.graphs.glob("*/")):
             if not folder.name.startswith(".") or time.time() - _last_used(folder) >= UNFINISHED_SECONDS:

@@ -132,6 +132,7 @@ def build(
     Raises:
         BackboneError: A size, cut or file of weights does not fit.
     """
+    from crossroads.networks.body import within
     from crossroads.networks.cuts import cuts, find
     from crossroads.networks.export import function_digest, weights_digest
     from crossroads.networks.network import seeded
@@ -168,8 +169,8 @@ def build(
     elif weights == "none":
         notes.append(Note("the backbone has random weights because weights are none", "random-weights"))
     end = end or cuts(parts.backbone)[-1]
-    keep = end if cut is None else _within(parts.backbone, cut, end)
-    freeze = None if freeze_to is None else _within(parts.backbone, freeze_to, end)
+    keep = end if cut is None else within(find(parts.backbone, cut), cut, end)
+    freeze = None if freeze_to is None else within(find(parts.backbone, freeze_to), freeze_to, end)
     _require_below(freeze, keep)
     function = "-".join(function_digest(part) for part in (*parts.preprocessing, parts.backbone))
     return Built(parts, keep, freeze, tuple(notes), loaded, weights_digest(parts.backbone), function)
@@ -185,28 +186,6 @@ def _require_below(freeze: Cut | None, keep: Cut) -> None:
             received=f"{freeze.name!r}, and the backbone ends at {keep.name!r}",
             hint="choose an earlier cut, or strategy feature-extraction, which freezes everything",
         )
-
-
-def _within(backbone: keras.Model, cut: str, end: Cut) -> Cut:
-    """Finds a cut at or before the end of the weights. For a depth or a negative index beyond it, returns that end.
-
-    Raises:
-        BackboneError: The cut does not exist, or the weights end before it.
-    """
-    from crossroads.networks.cuts import find
-
-    wanted = find(backbone, cut)
-    if wanted.multiply_adds <= end.multiply_adds and wanted.parameters <= end.parameters:
-        return wanted
-    if ("." in cut and cut.replace(".", "", 1).isdigit()) or cut.startswith("-"):
-        return end
-    raise BackboneError(
-        f"the pretrained weights end at {end.name!r}, before this cut",
-        code="cut-after-weights",
-        field="cut",
-        received=repr(cut),
-        hint=f"use {end.name!r}, an earlier cut, or other weights",
-    )
 
 
 def is_own(named: str) -> bool:

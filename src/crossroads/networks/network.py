@@ -64,6 +64,7 @@ class Network:
         size: Side of the images in pixels.
         blocks: The layers with weights of `trained`, in groups from its input to the head, which is the last group.
         shipped: uint8 images in, probabilities out, with a head's standardisation folded in. Use `ship` to get it up to date.
+        on_features: Whether `trained` takes features.
         folding: Layers for folding: standardisation, the dense layer after it, and the dense layer of `shipped` that replaces both;
             None if the head does not standardise.
     """
@@ -73,6 +74,7 @@ class Network:
     size: int
     blocks: tuple[tuple[keras.Layer, ...], ...]
     shipped: keras.Model
+    on_features: bool
     folding: tuple[keras.Layer, keras.Layer, keras.Layer] | None
 
     def ship(self) -> keras.Model:
@@ -197,7 +199,29 @@ def assemble(parts: Parts, size: int, head: tuple[keras.Layer, ...], layout: Lay
     probabilities = layers.Softmax(name="probabilities")(whole(features))
     inner = () if above is None else blocks(above)
     top = tuple(layer for layer in head if layer.weights)
-    return Network(frozen, trained, size, (*inner, top), keras.Model(images, probabilities, name="crossroads"), folding)
+    shipped = keras.Model(images, probabilities, name="crossroads")
+    return Network(frozen, trained, size, (*inner, top), shipped, below is not None, folding)
+
+
+def assemble_head(width: int, head: tuple[keras.Layer, ...]) -> Network:
+    """Returns a network that is a head alone, on features float32 (n, width)."""
+    require_usable_keras()
+    features = keras.Input((width,), dtype="float32", name="features")
+    x = features
+    for layer in head:
+        x = layer(x)
+    trained = keras.Model(features, x, name="network")
+    top = tuple(layer for layer in head if layer.weights)
+    return Network(None, trained, 0, (top,), trained, on_features=True, folding=None)
+
+
+def dense_layers(head: tuple[keras.Layer, ...]) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
+    """Returns kernel (d, k) and bias (k,) of each dense layer of a head, with the standardisation folded into the first one."""
+    dense = [layer for layer in head if isinstance(layer, layers.Dense)]
+    weights = [(np.asarray(layer.kernel), np.asarray(layer.bias)) for layer in dense]
+    if standardises(head):
+        weights[0] = folded(head[0], *weights[0])
+    return [(kernel.astype(np.float32), bias.astype(np.float32)) for kernel, bias in weights]
 
 
 def frozen_part(parts: Parts, size: int, cut: Cut, pooling: PoolingName | None) -> keras.Model:
@@ -206,17 +230,7 @@ def frozen_part(parts: Parts, size: int, cut: Cut, pooling: PoolingName | None) 
     if pooling is not None:
         last = keras.Model(last.input, pool(last.output, pooling), name="kept")
     images = keras.Input((size, size, 3), dtype="uint8", name="images")
-    return keras.Model(images, _prepared(parts, images, last), name="frozen")
-
-
-def averages(parts: Parts, size: int, chosen: Sequence[Cut]) -> keras.Model:
-    """Returns a model of the average-pooled features of several cuts in order: uint8 (n, size, size, 3) in, float32 (n, d) out."""
-    inner = parts.backbone
-    maps = [until(inner, cut).output for cut in chosen]
-    ends = [x if len(x.shape) == 2 else layers.GlobalAveragePooling2D(name=f"average_{i}")(x) for i, x in enumerate(maps)]
-    joined = ends[0] if len(ends) == 1 else layers.Concatenate(name="averages")(ends)
-    images = keras.Input((size, size, 3), dtype="uint8", name="images")
-    return keras.Model(images, _prepared(parts, images, keras.Model(inner.input, joined, name="kept")), name="frozen")
+    return keras.Model(images, prepared(parts, images, last), name="frozen")
 
 
 def calibrate_batchnorm(parts: Parts, images: NDArray[np.uint8]) -> None:
@@ -251,7 +265,8 @@ def momentum_at_most(most: float, norms: Sequence[layers.BatchNormalization]) ->
             layer.momentum = momentum
 
 
-def _prepared(parts: Parts, images: Any, model: keras.Model) -> Any:
+def prepared(parts: Parts, images: Any, model: keras.Model) -> Any:
+    """Calls a model on uint8 images after the preprocessing."""
     x = layers.Rescaling(1.0, name="to_float")(images)
     for layer in parts.preprocessing:
         x = layer(x)

@@ -107,10 +107,18 @@ def convertible(plan: Plan, partition: Partition, tasks: Tasks, watcher: Watcher
     kept: list[RaceCandidate] = []
     for candidate in plan.candidates:
         recipe = candidate.recipe
-        network = (recipe.backbone, recipe.image_size, recipe.cut, recipe.pooling, recipe.head == "mlp")
+        network = (
+            strategy(recipe.strategy).frozen,
+            recipe.backbone,
+            recipe.image_size,
+            recipe.cut,
+            recipe.pooling,
+            recipe.head == "mlp",
+        )
         if network not in errors:
             try:
-                rehearse(tasks.choice(recipe), int(recipe.image_size or 0), len(partition.train.classes), recipe)
+                if not strategy(recipe.strategy).frozen:  # the graph of a frozen backbone exists already
+                    rehearse(tasks.choice(recipe), int(recipe.image_size or 0), len(partition.train.classes), recipe)
                 errors[network] = None
             except ArtifactError as error:
                 errors[network] = error

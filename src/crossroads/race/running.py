@@ -24,8 +24,9 @@ from crossroads.race.posterior import expected_after
 from crossroads.race.records import CandidateRun, Plan, keep_state, stored_state
 from crossroads.recipe import Recipe
 from crossroads.run.folder import RunFolder
+from crossroads.run.results import TrainingResult
 from crossroads.run.task import Task
-from crossroads.run.train import TrainingResult, train
+from crossroads.run.train import train
 
 LOGGER = logging.getLogger(__name__)
 

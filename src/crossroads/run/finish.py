@@ -28,8 +28,8 @@ from crossroads.predictor import Predictor, Scored, score, score_pixels
 from crossroads.progress import Note, Relay, Watcher
 from crossroads.run.folder import RunFolder
 from crossroads.run.metrics import RunMetrics, TestMetrics
+from crossroads.run.results import TrainingResult, UsedImages
 from crossroads.run.task import Task
-from crossroads.run.train import TrainingResult, UsedImages
 from crossroads.training.checkpoint import history_csv
 
 PARITY_IMAGES = (64, 256)

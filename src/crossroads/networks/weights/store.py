@@ -107,6 +107,26 @@ def obtain(
     return place
 
 
+def identify(record: Backbone, weights: str | None, progress: Callable[[str, int, int], None] | None = None) -> str:
+    """Returns a digest of the weights of a backbone, which are downloaded if need be; "" for random weights.
+
+    Args:
+        record: The backbone.
+        weights: ``imagenet``, ``none`` or the path of a file; None for random weights.
+        progress: Called with a stage, bytes done and total bytes.
+
+    Raises:
+        WeightsError: The weights are not available.
+    """
+    if weights in (None, "none"):
+        return ""
+    if weights != "imagenet":
+        return f"sha256:{file_digest(_file(Path(str(weights)).expanduser()), 'sha256')}"
+    received = None if progress is None else lambda size, total: progress("weights", size, total or 0)
+    place, digest = obtain(record, progress=received), require_imagenet(record).digest
+    return digest if len(digest) >= 32 else f"sha256:{file_digest(place, 'sha256')}"
+
+
 def _require_weights(place: Path) -> None:
     """Removes the file and raises `WeightsError` if it is not a file of weights."""
     try:
