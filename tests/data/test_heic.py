@@ -72,6 +72,16 @@ def test_a_rotated_picture_is_turned_once(orientation: int) -> None:
     np.testing.assert_array_equal(from_pillow(opened), decode(raw), "a Pillow image is read as its file")
 
 
+def test_tiles_as_phones_write_them_are_joined_and_turned() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    image = blocks(3, 208, 160)
+    raw = heic(image, tile_size=64, exif=exif.tobytes())
+    assert b"grid" in raw
+    assert dimensions(raw) == (208, 160)
+    assert difference(raw, image.transpose(Image.Transpose.ROTATE_270)) < 3
+
+
 def test_ten_bits_become_eight() -> None:
     colour = np.asarray(blocks()).astype("<u2") * 257
     file, buffer = pillow_heif.from_bytes("RGB;16", (96, 64), colour.tobytes()), io.BytesIO()
