@@ -32,6 +32,11 @@ WITH_OWN_TEST = Recipe(epochs=2, batch_size=16, image_size=16, validation=0.2)
 QUICK = replace(WITH_OWN_TEST, test_fraction=0.2)
 
 
+def code_of(note):
+    """The code of a note; "" for a plain string."""
+    return getattr(note, "code", "")
+
+
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
     images, labels = stripes(80)
@@ -321,18 +326,17 @@ def test_images_that_the_weights_learned_from_are_reported(run, source, tmp_path
     begun = crossroads.fit(source, out=tmp_path / "begun", seed=5, test_fraction=0.2, watcher=watcher, **options)
     test = begun.metrics["test"]
     assert 0 < test["seen_by_weights"] <= test["n"]
-    said = "among those that the weights learned from, or were chosen by"
-    assert (
-        f"{test['seen_by_weights']} of {test['n']} test images are {said}; these scores are optimistically biased"
-        in begun.metrics["notes"]
-    )
-    assert any(note.endswith(f"validation images are {said}, and say nothing of new ones") for note in watcher.said)
+    (note,) = [note for note in watcher.said if code_of(note) == "test-seen-by-weights"]
+    assert (note.figures["images"], note.figures["total"]) == (test["seen_by_weights"], test["n"])
+    assert note in begun.metrics["notes"]
+    assert "validation-seen-by-weights" in map(code_of, watcher.said)
     # What began there has seen them too.
     seen = [{digest.tobytes() for digest in read_seen(open_verified(one.artifact))} for one in (begun, run)]
     assert seen[1] < seen[0]
-    other = crossroads.fit(stripes(20, seed=9), out=tmp_path / "other", recipe=Recipe(), **options)
+    watcher = Notes()
+    other = crossroads.fit(stripes(20, seed=9), out=tmp_path / "other", recipe=Recipe(), watcher=watcher, **options)
     assert other.metrics["test"]["seen_by_weights"] == 0
-    assert not [note for note in other.metrics["notes"] if said in note]
+    assert not any("seen-by-weights" in code_of(note) for note in watcher.said)
 
 
 def test_advice_notes_that_the_weights_learned_from_the_images(run, source):
@@ -341,7 +345,7 @@ def test_advice_notes_that_the_weights_learned_from_the_images(run, source):
         watcher = Notes()
         request = recommend.Request(crossroads.read(images), 16.0, Recipe(image_size=16), None, None, watcher)
         recommend._measure(request, offer)
-        said = [note for note in watcher.said if "learned from" in note]
+        said = [note for note in watcher.said if code_of(note) == "sample-seen-by-weights"]
         assert len(said) == learned
         assert all("of 80 training images" in note for note in said)
 

@@ -211,7 +211,8 @@ def evaluate(
         relay.warning(warning)
     seen = count_seen(scored.digests, artifact.read_seen(predictor.manifest))
     if seen:
-        text = f"{seen} of {len(scored.dataset)} images were in the training or validation of {predictor.manifest.folder}; {BIASED}"
+        images = f"{seen} of {len(scored.dataset)} images"
+        text = f"{images} were in the training or validation set of {predictor.manifest.folder}; {BIASED}"
         relay.warning(Note(text, "seen-in-training", seen=seen, images=len(scored.dataset)))
     return replace(evaluation, seen_in_training=seen, warnings=relay.warnings)
 

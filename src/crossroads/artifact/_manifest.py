@@ -228,7 +228,7 @@ def _verify(path: Path, stated: object) -> None:
         raise _damaged(f"{path} must be readable", "unreadable-file", error.strerror) from error
 
 
-SEEN_BY_WEIGHTS = "among those that the weights learned from, or were chosen by"
+SEEN_BY_WEIGHTS = "among those that the weights were trained on or selected by"
 """End of a note about images that the weights, which come from an artifact, were trained on or chosen by."""
 
 

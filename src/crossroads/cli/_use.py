@@ -20,7 +20,10 @@ def audit(
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Find unreadable, blank, duplicated, leaking, unbalanced and mirrored images before training.
+    """Check labelled images before training.
+
+    Reports unreadable, blank, duplicated and leaking images, small and unbalanced classes, and classes that are mirror images of
+    each other.
 
     \b
     Example:
@@ -42,7 +45,7 @@ def audit(
 def evaluate(
     run: Run, data: Data, class_names: ClassNames = None, strict: Strict = False, json: Json = False, quiet: Quiet = False
 ) -> None:
-    """Score a finished artifact on labelled images.
+    """Score an artifact on labelled images.
 
     \b
     Example:
@@ -63,11 +66,11 @@ def evaluate(
 @app.command(cls=PlainCommand)
 def predict(
     run: Run,
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE", help="Image files, or folders of images.", show_default=False)],
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE", help="Image files or folders of images.", show_default=False)],
     top: Annotated[int, typer.Option(metavar="INTEGER", min=1, help="Number of labels per image.")] = 5,
     json: Json = False,
 ) -> None:
-    """Rank the labels of images.
+    """Predict the labels of images.
 
     \b
     Example:
@@ -129,12 +132,14 @@ def _files(places: list[Path], note: Callable[[str], None]) -> list[Path]:
 def demo(
     out: Annotated[
         Optional[Path],
-        typer.Option(metavar="PATH", help="A new folder. [default: runs/demo, or runs/demo-2, …]", show_default=False),
+        typer.Option(
+            metavar="PATH", help="A new folder for the artifact. [default: runs/demo, or runs/demo-2, …]", show_default=False
+        ),
     ] = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Train, test and save a classifier of scikit-learn's handwritten digits in under a minute.
+    """Train, test and save a demo classifier. It uses the handwritten digits of scikit-learn and takes under a minute.
 
     \b
     Example:

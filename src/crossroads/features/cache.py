@@ -142,15 +142,15 @@ class Cache:
                 Or the cache cannot be written.
         """
         needed, own = rows * store.row_bytes, _folder_size(store.folder)
-        limit = f"features must fit into the cache, which may take {self.limit / 1e9:,.2f} GB"
+        limit = f"the features must fit into the cache, whose limit is {self.limit / 1e9:,.2f} GB"
         if own + needed > self.limit:
             shape = "x".join(map(str, store.shape))
             raise FeatureError(
                 limit,
                 code="cache-too-small",
                 received=f"{(own + needed) / 1e9:,.2f} GB for {len(store) + rows:,} rows of {shape} numbers",
-                hint=f"set {LIMIT_VARIABLE} to more bytes, use {option('feature_type')} float16, a smaller pooling, a cut with a "
-                "smaller map, or `crossroads cache clear`",
+                hint=f"set {LIMIT_VARIABLE} to more bytes, use {option('feature_type')} float16, a smaller pooling or a cut with a "
+                "smaller map, or run `crossroads cache clear`",
             )
         free = shutil.disk_usage(self.folder).free
         with self._locked():

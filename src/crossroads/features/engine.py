@@ -121,7 +121,7 @@ class Engine:
                 raise
             LOGGER.exception("no inference graph could be made")
             reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)[:300]
-            text = f"Keras runs the frozen part, more slowly: no inference graph could be made. The reason: {reason}"
+            text = f"Keras runs the frozen part, more slowly: it could not be converted to an inference graph: {reason}"
             self.note = Note(text, "inference-graph-failed", reason=reason)
             return
         if graph is not None:
@@ -147,7 +147,7 @@ class Engine:
             if worst <= TOLERANCE:
                 return graph
         text = (
-            f"Keras runs the frozen part, more slowly: features of the inference graph differ by {worst:.2g} of the largest; "
+            f"Keras runs the frozen part, more slowly: the inference graph's features differ by {worst:.2g} of the largest; "
             f"the tolerance is {TOLERANCE:g}"
         )
         self.note = Note(text, "inference-graph-differs", difference=worst, tolerance=TOLERANCE)

@@ -166,7 +166,7 @@ def build(
     elif weights == "own":
         loaded = {"from": "own"}
     elif weights == "none":
-        notes.append(Note("the backbone has random weights because weights are none", "random-weights"))
+        notes.append(Note("the backbone has random weights because `weights` is none", "random-weights"))
     end = end or cuts(parts.backbone)[-1]
     keep = end if cut is None else _within(parts.backbone, cut, end)
     freeze = None if freeze_to is None else _within(parts.backbone, freeze_to, end)

@@ -205,10 +205,10 @@ def _validation_notes(seen: int, by_weights: int, total: int) -> Iterator[Note]:
     """Notes on validation images that training or the weights have seen: they are poor evidence for a choice."""
     images = f"of {total} validation images are"
     if seen:
-        text = f"{seen} {images} also in train and say nothing of new ones; `crossroads audit` lists them"
+        text = f"{seen} {images} also in train, so they say nothing about new images; `crossroads audit` lists them"
         yield Note(text, "validation-seen-in-training", images=seen, total=total)
     if by_weights:
-        text = f"{by_weights} {images} {artifact.SEEN_BY_WEIGHTS}, and say nothing of new ones"
+        text = f"{by_weights} {images} {artifact.SEEN_BY_WEIGHTS}, so they say nothing about new images"
         yield Note(text, "validation-seen-by-weights", images=by_weights, total=total)
 
 

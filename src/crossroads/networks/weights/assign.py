@@ -117,7 +117,7 @@ def _chosen(fits: list[_Fit], origin: str) -> tuple[_Fit, tuple[Note, ...]]:
         raise WeightsError(
             f"{origin} holds several networks that fit", code="weights-ambiguous", received=named, hint="save only the one you want"
         )
-    text = f"{origin} holds the weights of several networks that fit ({named}): the moving average is used"
+    text = f"{origin} contains the weights of several networks that fit ({named}); the moving average is used"
     return averages[0], (Note(text, "moving-average", file=origin, place=averages[0][0].place),)
 
 
