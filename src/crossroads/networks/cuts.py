@@ -24,7 +24,7 @@ class Cut:
         name: Name of the layer, the same in every process: unnamed layers are numbered within the backbone.
         index: Position in `cuts`, from 0; None for a possible cut that is not listed there, such as a convolution before its
             normalisation and activation.
-        depth: Layers with kernels on the longest path to the cut, as a fraction of those to the end, in (0, 1].
+        depth: Number of layers with kernels on the longest path to the cut, divided by the number to the end; in (0, 1].
         shape: Shape of the tensor without the batch axis: (height, width, channels) or (channels,).
         multiply_adds: Multiply-adds per image up to the cut.
         parameters: Number of parameters up to the cut.
@@ -53,9 +53,9 @@ class Cut:
 def cuts(backbone: keras.Model) -> tuple[Cut, ...]:
     """Returns the useful cuts in order; the last is the end of the backbone.
 
-    There is one cut per run of layers up to the next layer or branch with a kernel. Convolution, normalisation and activation are
-    one run, and its cut is the activation. Padding, dropout, flattening and global pooling at the end of a run belong to the upper
-    part, so that the map can still be pooled in another way. There is no cut before the first kernel.
+    A layer with a kernel and the layers after it, up to the next kernel or branch, share one cut. After a convolution with its
+    normalisation and activation, the cut is at the activation. Padding, dropout, flattening and global pooling belong to the part
+    above the cut, so that the map can still be pooled in another way. There is no cut before the first kernel.
 
     Raises:
         BackboneError: The backbone has no graph of layers, more than one input or output, or an unknown image size.
@@ -216,7 +216,10 @@ def _tensor(backbone: keras.Model, graph: LayerGraph, cut: Cut) -> Any:
         if crossing.name == cut.name:
             return crossing.tensor
     raise BackboneError(
-        "the cut belongs to another backbone", code="cut-of-another-backbone", received=f"{cut.name!r} for {backbone.name!r}"
+        "the cut belongs to another backbone",
+        code="cut-of-another-backbone",
+        received=f"{cut.name!r} for {backbone.name!r}",
+        hint="use a cut that `cuts` or `find` returned for this backbone",
     )
 
 
@@ -276,7 +279,7 @@ def _number(backbone: keras.Model, text: str) -> int | float:
         except ValueError:
             continue
     names = [cut.name for cut in cuts(backbone)]
-    # The nearest name is searched among all possible cuts, listed or not.
+    # All possible cuts are searched for the nearest name, listed or not.
     hint = did_you_mean(text, [*names, *(c.name for c in graph_of(backbone).crossings() if c.name not in names)])
     hint += f"{'' if hint.endswith('?') else ';'} `crossroads backbones NAME` lists the cuts of a network"
     raise BackboneError(

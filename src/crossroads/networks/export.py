@@ -84,7 +84,7 @@ def convert_elsewhere(saved: Path, graph: Path) -> None:
     if done.returncode != 0:
         lines = [line for line in done.stderr.splitlines() if line.strip()]
         raise ArtifactError(
-            "the inference graph could not be made: its conversion needs Keras on TensorFlow, whatever the backend",
+            "the conversion to an inference graph needs TensorFlow, whatever the Keras backend",
             code="conversion-process-failed",
             received=lines[-1][:300] if lines else f"exit code {done.returncode}",
             hint="check that tensorflow is installed",
@@ -92,7 +92,7 @@ def convert_elsewhere(saved: Path, graph: Path) -> None:
 
 
 def weights_digest(model: Any) -> str:
-    """Returns BLAKE2b over every weight in order, in hexadecimal. Equal weights have equal digests on any backend."""
+    """Returns the BLAKE2b digest of every weight in order, in hexadecimal. Equal weights have equal digests on any backend."""
     import keras
 
     hasher = hashlib.blake2b(digest_size=32)
@@ -104,14 +104,14 @@ def weights_digest(model: Any) -> str:
 
 
 def function_digest(model: Any) -> str:
-    """Returns BLAKE2b over weights and layers, in hexadecimal. Models with equal digests compute the same function."""
+    """Returns the BLAKE2b digest of weights and layers, in hexadecimal. Models with equal digests compute the same function."""
     hasher = hashlib.blake2b(weights_digest(model).encode(), digest_size=32)
     hasher.update(_structure(model))
     return hasher.hexdigest()
 
 
 def structure_digest(model: Any) -> str:
-    """Returns BLAKE2b over layers without weights, in hexadecimal. Models with equal digests have the same graph."""
+    """Returns the BLAKE2b digest of the layers without weights, in hexadecimal. Models with equal digests have the same graph."""
     return hashlib.blake2b(_structure(model), digest_size=32).hexdigest()
 
 

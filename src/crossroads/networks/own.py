@@ -54,7 +54,7 @@ def own_backbone(source: keras.Model | Parts | Path | str, size: int | None) -> 
     Args:
         source: A model; the path of a ``.keras`` file, which is read in Keras' safe mode, so that nothing in it is executed; or
             ``package.module:function``, which is imported (also from the current folder) and called. The function returns a model
-            or `Parts`. If it has a parameter for the side of the images, it receives it.
+            or `Parts`. Its parameter for the side of the images, if it has one, receives `size`.
         size: Side of the images in pixels; None for the size that the network was built for.
 
     Raises:
@@ -76,7 +76,7 @@ def own_backbone(source: keras.Model | Parts | Path | str, size: int | None) -> 
 def own_size(source: keras.Model | Parts | Path | str) -> int | None:
     """Returns the side in pixels of the images that a custom network was built for; None if it takes any.
 
-    A function with a parameter for the size builds networks of any size. Another function is called to find out.
+    A function with a parameter for the size builds networks of any size. Any other function is called to find out.
 
     Raises:
         BackboneError: As `own_backbone` does.
@@ -129,7 +129,7 @@ def _loaded(path: Path) -> keras.Model:
                 received=f"{path} with {code}",
                 hint="build it from Keras' own layers or keras.ops",
             ) from error
-        # Keras wraps the cause in a page about custom layers.
+        # Keras wraps the cause in a long text about custom layers.
         cause = str(error).split("Exception encountered: ")[-1].strip()[:300] or type(error).__name__
         raise BackboneError(
             f"{path} must be a Keras model of Keras' own layers",
@@ -312,7 +312,7 @@ def _does_not_fit(name: str, size: int | None, error: Exception) -> BackboneErro
         code="image-size-not-supported",
         field="image_size",
         received=cause,
-        hint="use a larger image size",
+        hint=f"use a larger {option('image_size')}",
     )
 
 
@@ -337,11 +337,11 @@ def _refuse_code(parts: Parts, graph: LayerGraph, name: str) -> None:
 def _foreign_in(layer: Any) -> str | None:
     """Describes what would prevent a layer from loading in safe mode without custom code; None if nothing does."""
     try:
-        with warnings.catch_warnings(action="ignore"):  # Keras warns of what is refused here
+        with warnings.catch_warnings(action="ignore"):  # Keras warns about what is refused here
             config = keras.saving.serialize_keras_object(layer)
             foreign = next(_foreign(config), None)
             if foreign is None:
-                # For some activations only loading shows that they are foreign.
+                # Some activations turn out to be custom code only when they are loaded.
                 keras.saving.deserialize_keras_object(config, safe_mode=True)
     except Exception:  # a boundary: the code of a layer
         LOGGER.warning("layer %s cannot be saved and loaded", layer.name, exc_info=True)
