@@ -321,12 +321,12 @@ def test_images_that_the_weights_learned_from_are_reported(run, source, tmp_path
     begun = crossroads.fit(source, out=tmp_path / "begun", seed=5, test_fraction=0.2, watcher=watcher, **options)
     test = begun.metrics["test"]
     assert 0 < test["seen_by_weights"] <= test["n"]
-    said = "among those that the weights learned from, or were chosen by"
+    said = "among the training or validation images of the artifact that the weights come from"
     assert (
         f"{test['seen_by_weights']} of {test['n']} test images are {said}; these scores are optimistically biased"
         in begun.metrics["notes"]
     )
-    assert any(note.endswith(f"validation images are {said}, and say nothing of new ones") for note in watcher.said)
+    assert any(note.endswith(f"validation images are {said}, so they say nothing about new images") for note in watcher.said)
     # What began there has seen them too.
     seen = [{digest.tobytes() for digest in read_seen(open_verified(one.artifact))} for one in (begun, run)]
     assert seen[1] < seen[0]

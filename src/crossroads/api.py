@@ -106,7 +106,7 @@ def advise(
 ) -> Advice:
     """Measures which strategy fits labelled images, and says why.
 
-    It trains only probes and, for a moment each, a small network and the best pretrained one.
+    It trains only probes and, for a few seconds each, a small network and the best pretrained one.
 
     Args:
         data: Labelled images in any form that `read` takes; None for those that the recipe names.

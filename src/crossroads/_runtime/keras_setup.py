@@ -45,23 +45,23 @@ def load_keras() -> None:
 
 
 def require_usable_keras() -> None:
-    """Refuses a Keras whose backend or settings do not suit training. The check loads neither.
+    """Refuses a backend or settings of Keras that do not suit training. The check loads neither Keras nor the backend.
 
     Raises:
-        SetupError: The backend cannot train or is not installed; Keras is set to a type or an order of channels that the networks
-            do not have, or to stop early; TensorFlow was used before this process was forked, or has no eager mode.
+        SetupError: The backend cannot train or is not installed; Keras is set to another dtype than float32, to channels first, or
+            to limit epochs or steps; TensorFlow ran before this process was forked, or does not execute eagerly.
     """
     _require_settings(_settings())
     _require_working_tensorflow()
 
 
 def keras_backend() -> str:
-    """The Keras backend that is loaded or would be. The call does not load it."""
+    """Returns the name of the Keras backend that is loaded or would be. Does not load it."""
     return _settings().backend
 
 
 def library_versions() -> dict[str, str]:
-    """The versions of the libraries on which the exact weights depend: those that decode images, and those that compute."""
+    """Returns the versions of the libraries on which the exact weights depend: those that decode images, and those that compute."""
     backend = keras_backend()
     distributions = ("pillow", "numpy", "keras", *(("tensorflow", "tensorflow-cpu") if backend == "tensorflow" else (backend,)))
     versions = {"backend": backend}
@@ -75,7 +75,7 @@ def library_versions() -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class _Settings:
-    """The settings of Keras, and a hint on how to change the backend and the types."""
+    """The settings of Keras, and hints on how to change the backend and the types."""
 
     backend: str
     floatx: object
@@ -95,7 +95,7 @@ def _settings() -> _Settings:
 
 
 def _stored() -> _Settings:
-    """The settings that Keras will load from its file and from the environment, which takes precedence."""
+    """Returns the settings that Keras will load from its file and from the environment, which takes precedence."""
     path = _file()
     facts = _facts(path)
     named = os.environ.get(BACKEND)
@@ -111,7 +111,7 @@ def _stored() -> _Settings:
 
 
 def _chosen(keras: Any) -> _Settings:
-    """The settings of the loaded Keras."""
+    """Returns the settings of the loaded Keras."""
     limits = {"max_epochs": keras.config.max_epochs(), "max_steps_per_epoch": keras.config.max_steps_per_epoch()}
     return _Settings(
         backend=str(keras.backend.backend()),
@@ -156,14 +156,14 @@ def _require_settings(settings: _Settings) -> None:
 
 
 def _file() -> Path:
-    """The path of the file of settings, found as Keras finds it."""
+    """Returns the path of Keras' settings file, found as Keras finds it."""
     home = os.path.expanduser("~")  # noqa: PTH111 - Path raises if the user has no home
     usual = Path(home if os.access(home, os.W_OK) else "/tmp") / ".keras"
     return Path(os.path.expanduser(os.environ.get("KERAS_HOME", usual))) / "keras.json"  # noqa: PTH111
 
 
 def _facts(path: Path) -> dict[str, Any]:
-    """The contents of the file of settings; empty if there is no file or it is not JSON, as for Keras."""
+    """Returns the contents of the settings file. Like Keras, treats a file that is missing or not JSON as empty."""
     if not path.exists():
         return {}
     try:

@@ -47,7 +47,7 @@ def read_plain(path: str | os.PathLike[str], limit: int) -> bytes:
 
 
 class _Descriptor:
-    """An open file descriptor that is closed when its last reference goes away."""
+    """An open file descriptor that is closed with the last reference to it."""
 
     def __init__(self, descriptor: int) -> None:
         self.number = descriptor
@@ -142,7 +142,7 @@ class ByteRange:
 
     @classmethod
     def from_chunks(cls, chunks: Iterable[bytes], origin: str) -> ByteRange:
-        """Writes `chunks` to a temporary file without a name, which goes away with this object.
+        """Writes `chunks` to a temporary file without a name, which is removed with this object.
 
         Raises `DataError` if the temporary file cannot be written, such as on a full disk.
         """
