@@ -280,7 +280,7 @@ def _patched_frontend() -> Iterator[None]:
     NameError because it does not see the name that the first one bound. TensorFlow is loaded anyway, so `exec` does nothing here.
 
     The frontend searches all variables eleven times per variable. With one search, the export of EfficientNet-B0 takes 1.7 s of
-    processor time instead of 2.7 s, and that of B7 (1,088 variables) 9.3 s instead of 17.8 s.
+    CPU time instead of 2.7 s, and that of B7 (1,088 variables) 9.3 s instead of 17.8 s.
     """
     asker: Any = importlib.import_module("openvino.frontend.tensorflow.utils")
     decoder: Any = importlib.import_module("openvino.frontend.tensorflow.node_decoder").TFGraphNodeDecoder

@@ -427,7 +427,7 @@ def test_hdf5_files_on_which_the_library_hangs_or_crashes_are_refused(tmp_path, 
     hangs = "from crossroads.networks.weights._hdf5_check import limit_processor; limit_processor(1)\nwhile True: pass"
     run = subprocess.run
     monkeypatch.setattr(subprocess, "run", lambda _command, **options: run([sys.executable, "-c", hangs], **options))
-    refuses(path, "weights-hang", "processor")
+    refuses(path, "weights-hang", "CPU")
     monkeypatch.setattr(_hdf5_check, "SECONDS", 30.0)
     crash = [sys.executable, "-c", "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)"]
     monkeypatch.setattr(subprocess, "run", lambda _command, **options: run(crash, **options))
