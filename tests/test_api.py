@@ -1,4 +1,4 @@
-"""`fit`, `evaluate`, `advise` and resumed runs from end to end, on tiny images."""
+"""Covers `fit`, `evaluate`, `advise` and resumed runs from end to end, on tiny images."""
 
 import json
 import shutil
@@ -45,7 +45,7 @@ def run(source, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def whole(source, tmp_path_factory):
-    """A run without an interruption."""
+    """Returns a run that was not interrupted."""
     return crossroads.fit(source, out=tmp_path_factory.mktemp("whole") / "run", recipe=QUICK)
 
 
@@ -202,7 +202,7 @@ def test_nothing_reads_the_test_set_before_the_final_evaluation(source, tmp_path
 
 
 def test_an_exception_of_a_watcher_reaches_the_caller_and_the_run_can_be_resumed(source, whole, tmp_path):
-    """A lack of memory in the training itself is reported differently."""
+    """Running out of memory in the training itself is reported differently."""
 
     class Stops(crossroads.Silent):
         def epoch(self, record, total):

@@ -1,4 +1,4 @@
-"""An artifact is complete or absent, verified when opened, agrees with its model, and contains no code."""
+"""Covers artifacts: each is complete or absent, verified when opened, agrees with its model, and contains no code."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def written(tmp_path_factory, whole) -> Path:
 
 @pytest.fixture
 def copy(written, tmp_path) -> Path:
-    """A finished artifact that a test may damage."""
+    """Returns a finished artifact that a test may damage."""
     return Path(shutil.copytree(written, tmp_path / "copy"))
 
 

@@ -1,4 +1,4 @@
-"""The benchmarks run, and their table says what was measured."""
+"""Covers the benchmarks: they run, and their table says what was measured."""
 
 import json
 import sys

@@ -21,7 +21,7 @@ RUN_AFTER_TUTORIAL = [page for page in TEXTS if page not in (TUTORIAL, JAX_PAGE,
 
 
 def run(page, folder, patch):
-    """Run one page in `folder`, with a home and caches of its own and a terminal of 80 columns."""
+    """Runs one page in `folder`, with its own home and caches and a terminal of 80 columns."""
     home = folder / "home"
     home.mkdir(exist_ok=True)
     patch.chdir(folder)
@@ -40,7 +40,7 @@ def run(page, folder, patch):
 
 @pytest.fixture(scope="session")
 def after_tutorial(tmp_path_factory):
-    """What a reader has after the first tutorial: images in `digits/` and `more-digits/`, an artifact in `runs/digits`."""
+    """Returns the folder of a reader after the first tutorial: `digits/`, `more-digits/` and the artifact `runs/digits`."""
     folder = tmp_path_factory.mktemp("tutorial")
     with pytest.MonkeyPatch.context() as patch:
         run(TUTORIAL, folder, patch)
@@ -84,7 +84,7 @@ def test_the_python_reference_lists_every_public_name():
 
 
 class TestComparison:
-    """The comparison must let numbers pass and nothing else."""
+    """Only numbers may differ between the page and the output."""
 
     @pytest.mark.parametrize(
         ("shown", "real"),

@@ -1,4 +1,4 @@
-"""The store: rows are found by image and view, survive interruptions, and are written by several processes."""
+"""Covers the store: rows are found by image and view, survive interruptions, and are written by several processes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every strategy, from images to the artifact, on a tiny network of the user's own."""
+"""Covers every strategy, from images to the artifact, on a tiny custom network."""
 
 from dataclasses import replace
 
@@ -80,7 +80,7 @@ def test_frozen_weights_and_batchnorm_statistics_keep_every_bit(options, frozen,
 
 @pytest.fixture(scope="module")
 def extracted(tmp_path_factory):
-    """The cache after a first run of feature extraction, and the metrics of its features."""
+    """Returns the cache after a first run of feature extraction, and the metrics of its features."""
     folder = tmp_path_factory.mktemp("extracted")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CROSSROADS_CACHE", str(folder / "cache"))

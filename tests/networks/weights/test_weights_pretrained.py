@@ -63,7 +63,7 @@ def test_a_known_file_of_another_backbone_is_refused(shared_weights):
 
 
 def state_dict(seed=0):
-    """Torchvision's SqueezeNet 1.1 with its classifier."""
+    """Returns the state dict of torchvision's SqueezeNet 1.1 with its classifier."""
     draw = np.random.default_rng(seed)
     shapes = {"features.0": (64, 3, 3, 3), "classifier.1": (10, 512, 1, 1)}
     channels = 64

@@ -154,7 +154,7 @@ def test_a_numpy_dict_of_layers_is_read(tmp_path, content):
 
 
 def test_a_numpy_dict_of_python_2_is_read(tmp_path):
-    """As `numpy.save` wrote it then: a header with the dtype object, then a pickle of protocol 2 with old module names."""
+    """`numpy.save` wrote a header with the dtype object, then a pickle of protocol 2 with old module names."""
     array = np.arange(6, dtype="<f4").reshape(2, 3)
     save_npy(tmp_path / "w.npy", {})
     header = (tmp_path / "w.npy").read_bytes()[:128]
@@ -376,7 +376,7 @@ def test_an_hdf5_group_that_contains_itself_is_refused(tmp_path):
 
 
 def samples(folder):
-    """One small file of each format."""
+    """Returns one small file of each format."""
     return [
         save_torch(folder / "a.pth", layers()),
         save_torch_legacy(folder / "b.pth", layers()),
