@@ -11,14 +11,14 @@ import pytest
 from crossroads._runtime.process import keep_freed_memory, use_onednn
 from crossroads.features import engine
 
-# Before a test module imports Keras, what crossroads sets before it does.
+# Crossroads makes these settings before it imports Keras, so they are made before a test module does.
 keep_freed_memory()
 use_onednn()
 
-# Traced graphs are millions of objects. Looking through all of them as often as Python does by default takes a seventh of a fit.
+# Traced graphs are millions of objects. With Python's default thresholds, garbage collection takes a seventh of a fit.
 gc.set_threshold(100_000, 20, 20)
 
-# No test downloads weights: a fit without a strategy asks for those of the default network, which are not available.
+# No test downloads weights. A fit without a strategy requests those of the default network, and this address refuses.
 os.environ["CROSSROADS_WEIGHTS_URL"] = "http://127.0.0.1:9"
 
 # Each batch size is measured only briefly, because the tests make a hundred graphs and depend on no speed.

@@ -135,7 +135,7 @@ class Page:
         if (named := _FILE.match(block.body)) is not None:
             Path(named[1]).write_text(block.body, encoding="utf-8")
             return ""
-        # As many empty lines in front as the page has, so that a traceback names the line of the page.
+        # Empty lines replace the lines of the page above the block, so that a traceback names the line of the page.
         code = compile("\n" * (block.line - 1) + block.body, str(self.path), "exec")
         with contextlib.redirect_stdout(io.StringIO()) as output:
             exec(code, namespace)
@@ -166,7 +166,7 @@ def in_process(text: str) -> tuple[int, str]:
     output, status = io.StringIO(), 0
     with (
         patch.object(sys, "argv", shlex.split(text)),
-        # Or the command line would take its name from how the tests were started, such as `python -m pytest`.
+        # Otherwise the command line would take its name from the start of the tests, such as `python -m pytest`.
         patch.object(sys.modules["__main__"], "__package__", None),
         contextlib.redirect_stdout(output),
         contextlib.redirect_stderr(output),

@@ -185,7 +185,7 @@ def test_nothing_reads_the_test_set_before_the_final_evaluation(source, tmp_path
     monkeypatch.setattr(Dataset, "read", lambda self, row: read.append((self.name(row), bool(unlocked))) or whole(self, row))
     monkeypatch.setattr(splits.SealedTest, "unseal", lambda self: unlocked.append(True) or unlock(self))
 
-    def partition(*args, **options):  # which compares the bytes of all images, so that equal ones come on one side
+    def partition(*args, **options):  # compares the bytes of all images, so that equal ones stay in one split
         parts = splits.split(*args, **options)
         names = [name for name, _ in read]
         assert len(names) == len(set(names))
@@ -327,7 +327,7 @@ def test_images_that_the_weights_learned_from_are_reported(run, source, tmp_path
         in begun.metrics["notes"]
     )
     assert any(note.endswith(f"validation images are {said}, so they say nothing about new images") for note in watcher.said)
-    # What began there has seen them too.
+    # A run that started from these weights has seen the same images.
     seen = [{digest.tobytes() for digest in read_seen(open_verified(one.artifact))} for one in (begun, run)]
     assert seen[1] < seen[0]
     other = crossroads.fit(stripes(20, seed=9), out=tmp_path / "other", recipe=Recipe(), **options)
@@ -382,7 +382,7 @@ def test_a_run_lists_seen_and_refused_images_and_warnings_even_if_warnings_are_e
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("error", crossroads.CrossroadsWarning)
         run = crossroads.fit(data, out=tmp_path / "run", test=test, recipe=WITH_OWN_TEST, strategy="from-scratch", epochs=1)
-        with pytest.raises(crossroads.CrossroadsWarning):  # where no training is lost
+        with pytest.raises(crossroads.CrossroadsWarning):  # an error here loses no training
             crossroads.evaluate(run.artifact, test)
         with pytest.raises(crossroads.CrossroadsWarning):
             crossroads.advise(links)

@@ -488,7 +488,7 @@ def test_a_file_name_that_is_not_utf_8_survives(tmp_path, whole):
     assert manifest.facts["data"]["origin"] == odd
     assert Recipe.from_mapping(manifest.facts["recipe"]) == asked.recipe
     assert artifact.read_metrics(tmp_path / "run") == {"mistakes": [odd]}
-    # TOML cannot hold that name, but the file stays one that can be read.
+    # TOML cannot hold that name, but the file must still be readable.
     assert tomllib.loads((tmp_path / "run" / "recipe.toml").read_text("utf-8"))["data"] == r"caf\udce9"
 
 

@@ -27,7 +27,7 @@ def run(page, folder, patch):
     patch.chdir(folder)
     patch.setenv("HOME", str(home))
     patch.setenv("CROSSROADS_CACHE", str(home / "features"))
-    patch.setattr(baselines, "SHORT_EPOCHS", (2, 2))  # the evidence's short trainings, whose figures no page is held to
+    patch.setattr(baselines, "SHORT_EPOCHS", (2, 2))  # short trainings for evidence, because no figure of a page is compared
     patch.setattr(warm_start, "SECONDS", 0.3)
     for name in ("CROSSROADS_CACHE_LIMIT", "CROSSROADS_WEIGHTS_URL", "KERAS_HOME"):
         patch.delenv(name, raising=False)
@@ -69,7 +69,7 @@ def test_the_command_line_reference_is_what_help_prints(monkeypatch):
     page = (DOCS / "reference" / "command-line.md").read_text(encoding="utf-8")
     shown = {command.text: command.shown for block in blocks(page) if block.language == "console" for command in commands(block)}
     texts = ["crossroads --help"]
-    for text in texts:  # which grows: a group of commands lists further ones
+    for text in texts:  # the list grows, because a group of commands lists further ones
         status, output = in_process(text)
         assert status == 0
         assert shown[text].strip() == output.strip(), text

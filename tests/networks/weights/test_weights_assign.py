@@ -22,7 +22,7 @@ pytestmark = pytest.mark.core
 
 @pytest.fixture(autouse=True)
 def _unchecked(monkeypatch):
-    monkeypatch.setattr(read, "check_hdf5", lambda *_: None)  # a third of a second for each HDF5
+    monkeypatch.setattr(read, "check_hdf5", lambda *_: None)  # it takes a third of a second per HDF5 file
 
 
 def network(*, named=True, head=False, width=6, nested=False):
@@ -77,7 +77,7 @@ SAVED = {
 def test_files_that_keras_saved_are_assigned(tmp_path, form, named, nested):
     saved = randomised(network(named=named, nested=nested, head=True))
     file = read_weights(SAVED[form](saved, tmp_path))
-    fresh = network(named=named, nested=nested)  # Keras counts its names on from those of the first network
+    fresh = network(named=named, nested=nested)  # Keras continues the numbers of the first network
     assert assign_weights(fresh, file).loaded_to is None, "the head of the saved model is left out"
     assert same(fresh, saved)
 

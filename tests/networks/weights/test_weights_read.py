@@ -58,7 +58,7 @@ def two_layers():
 @pytest.fixture(autouse=True)
 def _nothing_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(read, "check_hdf5", lambda *_: None)  # a third of a second for each HDF5
+    monkeypatch.setattr(read, "check_hdf5", lambda *_: None)  # it takes a third of a second per HDF5 file
     yield
     assert not (tmp_path / "ran").exists()
 
