@@ -101,7 +101,7 @@ class Graph:
     def __reduce__(self) -> tuple[Any, ...]:
         return partial(Graph, threads=self.threads), (self._path,)
 
-    def _leave_behind(self) -> None:
+    def _drop_compiled(self) -> None:
         """Drops the compiled graphs in a forked process: they need the threads of the parent.
 
         They are never freed, not even at exit. Freeing them would wait for those threads, or end in a segmentation fault.
@@ -221,7 +221,7 @@ def _after_fork() -> None:
     global _importing, _compiling
     _importing, _compiling = threading.Lock(), threading.Lock()
     for graph in list(_graphs):
-        graph._leave_behind()
+        graph._drop_compiled()
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows

@@ -228,9 +228,8 @@ def test_a_trained_head_gets_standardised_features(options, tmp_path, monkeypatc
     saved = artifact.load_model(run.artifact)
     images, _ = stripes(80, classes=("level", "slanting", "upright"), size=SIZE)
     (frozen,) = [layer for layer in saved.layers if layer.name == "frozen"]
-    seen = (frozen.predict(images, verbose=0) - mean) / np.where(
-        deviation > 1e-3, deviation, 1
-    )  # the training images are among them
+    # The training images are among these.
+    seen = (frozen.predict(images, verbose=0) - mean) / np.where(deviation > 1e-3, deviation, 1)
     assert np.abs(seen.mean(axis=0)).max() < 0.3
     assert 0.6 < seen.var(axis=0)[deviation > 1e-3].mean() < 1.4
 

@@ -86,13 +86,13 @@ class _Shared:
 
 
 @contextmanager
-def _softened() -> Iterator[None]:
+def _errors_as_warnings() -> Iterator[None]:
     with warnings.catch_warnings():
-        warnings.filters[:] = [soft for kept in warnings.filters for soft in _soft(*kept)]  # type: ignore[index]
+        warnings.filters[:] = [soft for kept in warnings.filters for soft in _replacement_filters(*kept)]  # type: ignore[index]
         yield
 
 
-def _soft(action: str, message: object, category: Any, *place: object) -> list[tuple[object, ...]]:
+def _replacement_filters(action: str, message: object, category: Any, *place: object) -> list[tuple[object, ...]]:
     """Returns the filters that replace one filter. An error stays an error for `CrossroadsWarning` only."""
     if action != "error":
         return [(action, message, category, *place)]
@@ -106,7 +106,7 @@ def _all_settings() -> Iterator[None]:
         yield
 
 
-_filters, _settings = _Shared(_softened), _Shared(_all_settings)
+_filters, _settings = _Shared(_errors_as_warnings), _Shared(_all_settings)
 
 
 _loaded_here = False

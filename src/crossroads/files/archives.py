@@ -181,7 +181,7 @@ def _add_tar_member(index: _Index, member: tarfile.TarInfo) -> None:
         index.add(name, member.offset_data, member.size)
     else:
         received = f"{member.name!r}, a link, device or sparse file"
-        raise _special(index.origin, received, "pack it again with links followed (tar --dereference --hard-dereference)")
+        raise _not_plain(index.origin, received, "pack it again with links followed (tar --dereference --hard-dereference)")
 
 
 _LOCAL_HEADER = struct.Struct("<4s5H3I2H")
@@ -211,7 +211,7 @@ class ZipTree(_Archive):
             self._index.folders.add(name)
             return
         if member.create_system == 3 and stat.S_IFMT(mode) not in (0, stat.S_IFREG):
-            raise _special(self.origin, f"{name!r}, a link or device", "pack it again with the files that the links point to")
+            raise _not_plain(self.origin, f"{name!r}, a link or device", "pack it again with the files that the links point to")
         if member.flag_bits & 0x1:
             raise DataError(
                 f"{self.origin} is encrypted", code="archive-encrypted", received=f"member {name!r}", hint="decrypt it first"
@@ -336,5 +336,5 @@ def _damaged(what: str, kind: str, received: object) -> DataError:
     )
 
 
-def _special(origin: str, received: str, hint: str) -> DataError:
+def _not_plain(origin: str, received: str, hint: str) -> DataError:
     return DataError(f"{origin} must hold plain files and folders only", code="archive-special-file", received=received, hint=hint)

@@ -86,15 +86,15 @@ class _OnDemand:
     @property
     def number(self) -> int:
         """The descriptor. It stays open while the file is among the last 32 that were read."""
-        return _lately_opened(*self._key).number
+        return _recently_opened(*self._key).number
 
     def read(self, offset: int, size: int) -> bytes:
         """Returns `size` bytes from `offset`, or fewer at the end of the file. Raises `OSError` if it cannot be opened."""
-        return _lately_opened(*self._key).read(offset, size)
+        return _recently_opened(*self._key).read(offset, size)
 
 
 @lru_cache(maxsize=32)
-def _lately_opened(path: str, *_identity: int) -> _Descriptor:
+def _recently_opened(path: str, *_identity: int) -> _Descriptor:
     return _Descriptor(open_plain(path))
 
 

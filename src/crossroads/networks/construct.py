@@ -168,8 +168,8 @@ def build(
     elif weights == "none":
         notes.append(Note("the backbone starts from random weights, as the option weights = none asks", "random-weights"))
     end = end or cuts(parts.backbone)[-1]
-    keep = end if cut is None else _within(parts.backbone, cut, end)
-    freeze = None if freeze_to is None else _within(parts.backbone, freeze_to, end)
+    keep = end if cut is None else _cut_within(parts.backbone, cut, end)
+    freeze = None if freeze_to is None else _cut_within(parts.backbone, freeze_to, end)
     _require_below(freeze, keep)
     function = "-".join(function_digest(part) for part in (*parts.preprocessing, parts.backbone))
     return Built(parts, keep, freeze, tuple(notes), loaded, weights_digest(parts.backbone), function)
@@ -187,7 +187,7 @@ def _require_below(freeze: Cut | None, keep: Cut) -> None:
         )
 
 
-def _within(backbone: keras.Model, cut: str, end: Cut) -> Cut:
+def _cut_within(backbone: keras.Model, cut: str, end: Cut) -> Cut:
     """Finds a cut at or before the end of the weights. Returns that end for a depth or a negative index beyond it.
 
     Raises:

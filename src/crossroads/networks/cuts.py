@@ -61,7 +61,7 @@ def cuts(backbone: keras.Model) -> tuple[Cut, ...]:
         BackboneError: The backbone has no graph of layers, more than one input or output, or an unknown image size.
     """
     graph = graph_of(backbone)
-    return _described(graph, _landmarks(graph), numbered=True)
+    return _described(graph, _useful_crossings(graph), numbered=True)
 
 
 def find(backbone: keras.Model, cut: str | int | float) -> Cut:
@@ -131,7 +131,7 @@ def blocks(model: keras.Model) -> tuple[tuple[keras.Layer, ...], ...]:
         BackboneError: The model has no graph of layers, or more than one input or output.
     """
     graph = graph_of(model)
-    edges = [-1, *(crossing.position for crossing in _landmarks(graph))]
+    edges = [-1, *(crossing.position for crossing in _useful_crossings(graph))]
     groups = []
     for below, upto in pairwise(edges):
         layers = {id(c.operation): c.operation for c in graph.calls[below + 1 : upto + 1] if weights_of(c.operation)}
@@ -139,7 +139,7 @@ def blocks(model: keras.Model) -> tuple[tuple[keras.Layer, ...], ...]:
     return tuple(group for group in groups if group)
 
 
-_PASSIVE = (
+_WITHOUT_FEATURES = (
     keras.layers.ActivityRegularization,
     keras.layers.AlphaDropout,
     keras.layers.Dropout,
@@ -155,14 +155,14 @@ _PASSIVE = (
 """Layers that compute no feature. A cut is placed below them: it keeps what they drop, and does not pad for the next layer."""
 
 
-def _landmarks(graph: LayerGraph) -> list[Crossing]:
+def _useful_crossings(graph: LayerGraph) -> list[Crossing]:
     crossings = list(graph.crossings())
     kernels = list(accumulate((call.weighted for call in graph.calls), initial=0))
     landmarks: list[Crossing] = []
     run: list[Crossing] = []
     for crossing in crossings:
         if run and kernels[crossing.position + 1] > kernels[run[-1].position + 1]:
-            landmarks.append(_best(graph, run))
+            landmarks.append(_last_feature(graph, run))
             run = []
         if kernels[crossing.position + 1]:
             run.append(crossing)
@@ -170,9 +170,9 @@ def _landmarks(graph: LayerGraph) -> list[Crossing]:
     return landmarks + crossings[-1:]
 
 
-def _best(graph: LayerGraph, run: list[Crossing]) -> Crossing:
+def _last_feature(graph: LayerGraph, run: list[Crossing]) -> Crossing:
     """Returns the last crossing of a run that computes a feature."""
-    active = [crossing for crossing in run if not isinstance(graph.calls[crossing.position].operation, _PASSIVE)]
+    active = [crossing for crossing in run if not isinstance(graph.calls[crossing.position].operation, _WITHOUT_FEATURES)]
     return (active or run)[-1]
 
 
@@ -254,13 +254,13 @@ def _by_name(backbone: keras.Model, name: str) -> Cut | None:
     here = [crossing for crossing in graph.crossings() if crossing.name == name and kernels[crossing.position + 1]]
     if here:
         return replace(_described(graph, here, numbered=False)[0], index=None)
-    raise _no_cut(backbone, graph, name)
+    raise _not_a_cut(backbone, graph, name)
 
 
-def _no_cut(backbone: keras.Model, graph: LayerGraph, name: str) -> BackboneError:
+def _not_a_cut(backbone: keras.Model, graph: LayerGraph, name: str) -> BackboneError:
     """Returns the error for a layer that is no cut, with the cuts next to it as a hint."""
     position = max(index for index, call in enumerate(graph.calls) if call.name == name)
-    landmarks = _landmarks(graph)
+    landmarks = _useful_crossings(graph)
     below = [crossing.name for crossing in landmarks if crossing.position < position][-1:]
     above = [crossing.name for crossing in landmarks if crossing.position > position][:1]
     return BackboneError(

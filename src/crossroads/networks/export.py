@@ -140,10 +140,10 @@ def _settings(config: dict[str, Any]) -> dict[str, Any]:
     places = {layer.get("name", layer["config"].get("name")): place for place, layer in enumerate(layers)}
     settings["layers"] = [
         {key: _without_names(value) for key, value in layer.items() if key not in ("name", "config", "inbound_nodes")}
-        | {"config": _settings(layer["config"]), "inbound_nodes": _placed(layer.get("inbound_nodes"), places)}
+        | {"config": _settings(layer["config"]), "inbound_nodes": _with_positions(layer.get("inbound_nodes"), places)}
         for layer in layers
     ]
-    return settings | {key: _placed(config[key], places) for key in _REFERENCES if key in config}
+    return settings | {key: _with_positions(config[key], places) for key in _REFERENCES if key in config}
 
 
 def _without_names(value: Any) -> Any:
@@ -160,15 +160,15 @@ def _are_layers(value: Any) -> bool:
     return isinstance(value, list | tuple) and all(isinstance(it, dict) and isinstance(it.get("config"), dict) for it in value)
 
 
-def _placed(value: Any, places: dict[str, int]) -> Any:
+def _with_positions(value: Any, places: dict[str, int]) -> Any:
     """Replaces the name in each reference ``[name, node, tensor]`` by the layer's position. Other values stay."""
     if isinstance(value, dict):
-        return {key: _placed(entry, places) for key, entry in value.items()}
+        return {key: _with_positions(entry, places) for key, entry in value.items()}
     if not isinstance(value, list | tuple):
         return value
     if len(value) == 3 and isinstance(value[0], str) and all(isinstance(entry, int) for entry in value[1:]):
         return [places.get(value[0], value[0]), *value[1:]]
-    return [_placed(entry, places) for entry in value]
+    return [_with_positions(entry, places) for entry in value]
 
 
 def _traced_and_converted(model: Any) -> Any:
@@ -198,7 +198,7 @@ def _traced_and_converted(model: Any) -> Any:
 def _require_same_ends(graph: Any, model: Any) -> None:
     """Raises `ArtifactError` unless the graph has the one input and output of its model, with their types and shapes."""
     ends = [
-        [(_DTYPES.get(end.get_element_type().get_type_name()), _sides(end.get_partial_shape())) for end in tensors]
+        [(_DTYPES.get(end.get_element_type().get_type_name()), _keras_shape(end.get_partial_shape())) for end in tensors]
         for tensors in (graph.inputs, graph.outputs)
     ]
     wanted = [[(tensor.dtype, tuple(tensor.shape)) for tensor in tensors] for tensors in (model.inputs, model.outputs)]
@@ -215,7 +215,7 @@ _DTYPES = {"u8": "uint8", "f32": "float32"}
 """Types of inputs and outputs: OpenVINO's names and Keras'."""
 
 
-def _sides(shape: Any) -> tuple[int | None, ...] | None:
+def _keras_shape(shape: Any) -> tuple[int | None, ...] | None:
     """Returns a shape as Keras writes it; None if the number of dimensions is unknown."""
     if shape.rank.is_dynamic:
         return None

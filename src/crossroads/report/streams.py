@@ -63,12 +63,12 @@ def json_text(value: Any, stream: TextIO | None) -> str:
     """Returns a value as JSON that a stream can encode. Escapes lone surrogates, which JSON must not hold, as in other output."""
     encoding = getattr(stream, "encoding", None) or "utf-8"
     plain = codecs.lookup(encoding).name == "utf-8"
-    return json.dumps(_spelt(value), indent=2, ensure_ascii=not plain, allow_nan=False)
+    return json.dumps(_escaped(value), indent=2, ensure_ascii=not plain, allow_nan=False)
 
 
-def _spelt(value: Any) -> Any:
+def _escaped(value: Any) -> Any:
     if isinstance(value, str):
         return printable(value)
     if isinstance(value, dict):
-        return {_spelt(key): _spelt(entry) for key, entry in value.items()}
-    return [_spelt(entry) for entry in value] if isinstance(value, list | tuple) else value
+        return {_escaped(key): _escaped(entry) for key, entry in value.items()}
+    return [_escaped(entry) for entry in value] if isinstance(value, list | tuple) else value

@@ -145,7 +145,7 @@ class _Training:
             seed=recipe.seed,
             progress=watcher.progress,
         )
-        self._refuse_idle_pooling()
+        self._refuse_unused_pooling()
         self._notes: list[str] = []
         for note in self._built.notes:
             self._warn(note)
@@ -193,7 +193,7 @@ class _Training:
             improved=kept is phases[-1],
         )
 
-    def _refuse_idle_pooling(self) -> None:
+    def _refuse_unused_pooling(self) -> None:
         default = "average-4" if self._task.strategy.keeps == "early" else "average"
         if len(self._built.keep.shape) == 1 and self._task.recipe.pooling not in (None, default):
             context = f"with a backbone that ends in a vector, such as {self._task.choice.record.name}"
@@ -237,7 +237,7 @@ class _Training:
                 hint="call Task.decode first",
             )
         train, validation = self._pixels
-        used = self._use(*(UsedImages(part.dataset, part.digests, part.refusals, part.pixels) for part in self._pixels))
+        used = self._same_images(*(UsedImages(part.dataset, part.digests, part.refusals, part.pixels) for part in self._pixels))
         return _Prepared(network, _labelled(used[0], train.pixels), _labelled(used[1], validation.pixels), used)
 
     def _prepare_features(self, network: Network, frozen: keras.Model, cut: str, phase: Solve | Phase) -> _Prepared:
@@ -254,7 +254,7 @@ class _Training:
         validation = lookup.features(self._task.validation, "features of validation")
         if lookup.note:
             self._warn(lookup.note)
-        used = self._use(*(UsedImages(part.dataset, part.digests, part.refusals, None) for part in (train, validation)))
+        used = self._same_images(*(UsedImages(part.dataset, part.digests, part.refusals, None) for part in (train, validation)))
         self._features[cut] = FeatureMetrics(
             shape=tuple(frozen.output_shape[1:]),
             views=views,
@@ -266,7 +266,7 @@ class _Training:
             standardise(self._head, *moments(train.features, np.ones(len(train.features))))
         return _Prepared(network, _labelled(used[0], train.features, views), _labelled(used[1], validation.features), used)
 
-    def _use(self, train: UsedImages, validation: UsedImages) -> tuple[UsedImages, UsedImages]:
+    def _same_images(self, train: UsedImages, validation: UsedImages) -> tuple[UsedImages, UsedImages]:
         """Returns the images of the first phase. Raises `DataError` if a later phase reads others."""
         if self._used is None:
             _require_all_classes(train.dataset)

@@ -28,7 +28,7 @@ RATE = 10_000_000
 BUSY = 15
 """Factor by which the wall-clock time may exceed the limit of the CPU time, for busy machines and slow disks."""
 _PROGRAM = "crossroads.networks.weights._hdf5_check"
-_OVER = -getattr(signal, "SIGXCPU", -1 << 32)  # exit code at the processor limit; Windows has no such signal
+_CPU_LIMIT_EXIT = -getattr(signal, "SIGXCPU", -1 << 32)  # exit code at the processor limit; Windows has no such signal
 _CHECKED: set[tuple[Path, int, int]] = set()  # path, size and modification time of the files that this process has checked
 
 
@@ -54,7 +54,7 @@ def check_hdf5(path: Path, origin: str, member: str = "") -> None:
     except OSError as error:
         what = f"no child process to check it ({error.strerror})"
         raise unreadable(origin, what, "end other programs, and try again", code="weights-check") from error
-    if done.returncode == _OVER:
+    if done.returncode == _CPU_LIMIT_EXIT:
         what = f"a damaged file, which takes more than {limit:.0f} seconds of CPU time to read"
         raise unreadable(origin, what, code="weights-hang")
     if done.returncode < 0 or done.returncode == 0xC0000005:  # a signal on POSIX, an access violation on Windows

@@ -251,7 +251,9 @@ def _by_path(targets: Sequence[ModelLayer], layers: Sequence[LayerWeights]) -> I
     whole = len(taken) == len(targets) == len(inside)
     earlier = () if whole else _earlier(by_path, start, {_kind(target.path) for target in targets if target.key in taken})
     if earlier or len(taken) < len(targets):
-        series = [joined for joined in map(_in_series, _alike(models)) if _unbroken(_taken(targets, joined), joined)]
+        series = [
+            joined for joined in map(_in_series, _nested_alike(models)) if _takes_first_layers(_taken(targets, joined), joined)
+        ]
         longest = max(series, key=lambda joined: len(_taken(targets, joined)), default={})
         if len(more := _taken(targets, longest)) > len(taken):
             yield _match("place", targets, list(longest.values()), more)
@@ -283,7 +285,7 @@ def _may_precede(path: str, start: str) -> bool:
     return _kind(own) != _kind(other) or _number(other) < _number(own)
 
 
-def _alike(models: Mapping[str, _ByPath]) -> Iterator[list[_ByPath]]:
+def _nested_alike(models: Mapping[str, _ByPath]) -> Iterator[list[_ByPath]]:
     """Yields the contents of models that are nested in the same way, in order, if there is more than one."""
     groups: dict[tuple[str, ...], list[_ByPath]] = {}
     for start, inside in models.items():
@@ -312,7 +314,7 @@ def _in_series(models: Sequence[_ByPath]) -> _ByPath:
     return joined
 
 
-def _unbroken(taken: Mapping[int, LayerWeights], by_path: Mapping[str, LayerWeights]) -> bool:
+def _takes_first_layers(taken: Mapping[int, LayerWeights], by_path: Mapping[str, LayerWeights]) -> bool:
     """Whether the layers that are taken are the first ones of each kind. Only then are the paths of `_in_series` right."""
     used = {id(layer) for layer in taken.values()}
     last: dict[str, int] = {}
