@@ -1,4 +1,4 @@
-"""`fit`, `evaluate`, `advise` and resumed runs from end to end, on tiny images."""
+"""Covers `fit`, `evaluate`, `advise` and resumed runs from end to end, on tiny images."""
 
 import json
 import shutil
@@ -50,7 +50,7 @@ def run(source, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def whole(source, tmp_path_factory):
-    """A run without an interruption."""
+    """Returns a run that was not interrupted."""
     return crossroads.fit(source, out=tmp_path_factory.mktemp("whole") / "run", recipe=QUICK)
 
 
@@ -190,7 +190,7 @@ def test_nothing_reads_the_test_set_before_the_final_evaluation(source, tmp_path
     monkeypatch.setattr(Dataset, "read", lambda self, row: read.append((self.name(row), bool(unlocked))) or whole(self, row))
     monkeypatch.setattr(splits.SealedTest, "unseal", lambda self: unlocked.append(True) or unlock(self))
 
-    def partition(*args, **options):  # which compares the bytes of all images, so that equal ones come on one side
+    def partition(*args, **options):  # compares the bytes of all images, so that equal ones stay in one split
         parts = splits.split(*args, **options)
         names = [name for name, _ in read]
         assert len(names) == len(set(names))
@@ -207,7 +207,7 @@ def test_nothing_reads_the_test_set_before_the_final_evaluation(source, tmp_path
 
 
 def test_an_exception_of_a_watcher_reaches_the_caller_and_the_run_can_be_resumed(source, whole, tmp_path):
-    """A lack of memory in the training itself is reported differently."""
+    """Running out of memory in the training itself is reported differently."""
 
     class Stops(crossroads.Silent):
         def epoch(self, record, total):
@@ -386,7 +386,7 @@ def test_a_run_lists_seen_and_refused_images_and_warnings_even_if_warnings_are_e
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("error", crossroads.CrossroadsWarning)
         run = crossroads.fit(data, out=tmp_path / "run", test=test, recipe=WITH_OWN_TEST, strategy="from-scratch", epochs=1)
-        with pytest.raises(crossroads.CrossroadsWarning):  # where no training is lost
+        with pytest.raises(crossroads.CrossroadsWarning):  # an error here loses no training
             crossroads.evaluate(run.artifact, test)
         with pytest.raises(crossroads.CrossroadsWarning):
             crossroads.advise(links)

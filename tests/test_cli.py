@@ -1,4 +1,4 @@
-"""The commands: their output for people, their JSON, and their errors."""
+"""Covers the commands: their output for people, their JSON, and their errors."""
 
 import json
 import os
@@ -37,7 +37,7 @@ COMMANDS = ("audit", "advise", "fit", "evaluate", "predict", "backbones", "demo"
 
 @pytest.fixture
 def crossroads(monkeypatch, capsys):
-    """Runs one command in this process; returns exit code, standard output and standard error."""
+    """Runs one command in this process. Returns exit code, standard output and standard error."""
 
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", ["crossroads", *map(str, arguments)])

@@ -11,28 +11,28 @@ from numpy.typing import NDArray
 
 from crossroads._runtime.machine import full_float32
 from crossroads.artifact._manifest import open_verified
-from crossroads.errors import ArtifactError
+from crossroads.errors import ArtifactError, option
 from crossroads.inference import Graph
 from crossroads.networks.export import convert_elsewhere, exports_here, to_openvino
 
 FEW = 8
-"""Images that Keras computes at a time: it holds the feature maps of all of them in memory."""
+"""Batch size of Keras, which holds the feature maps of the whole batch in memory."""
 
 TOLERANCE = 1e-3
-"""Largest difference of a probability between the Keras model and the graph. Rounding alone moved one by 2e-4, on images of little
-contrast (three hundred photographs, a network trained to the end on them); a wrong step of the export moves it by far more."""
+"""Largest allowed difference of a probability between the Keras model and the graph. Rounding alone caused at most 2e-4, on 300
+photographs of little contrast and a network that was fully trained on them. A wrong export causes far more."""
 
 ROUNDING = 6e-8
 """Relative rounding error of a weight."""
 
 ALLOWANCE = 10
-"""Largest allowed multiple of the difference that rounding errors of the weights make in Keras, where that exceeds `TOLERANCE`.
+"""The allowed difference is at least this many times the one that rounding errors of the weights cause in Keras.
 
 Some networks amplify rounding errors, above all those with random weights."""
 
 
 def load_model(folder: str | PathLike[str]) -> Any:
-    """The Keras model of a finished artifact: uint8 images (n, size, size, 3) in, float32 probabilities (n, k) out.
+    """Loads the Keras model of a finished artifact: uint8 images (n, size, size, 3) in, float32 probabilities (n, k) out.
 
     Keras loads it in safe mode, which refuses files that run code.
 
@@ -43,7 +43,7 @@ def load_model(folder: str | PathLike[str]) -> Any:
 
 
 def check_model(model: Any, size: int, classes: int) -> None:
-    """Refuses a model that does not map images to probabilities, or that contains code of its own. Computes nothing.
+    """Refuses a model that does not map images to probabilities, or that contains code of its own. The model is not run.
 
     Args:
         model: A Keras model.
@@ -61,6 +61,7 @@ def check_model(model: Any, size: int, classes: int) -> None:
             f"a model must map uint8 (None, {size}, {size}, 3) to float32 (None, {classes})",
             code="other-signature",
             received=", ".join(f"{dtype} {shape}" for dtype, shape in signature),
+            hint="include its preprocessing, and end it with a softmax over the classes",
         )
     for layer in model._flatten_layers():
         kind = type(layer)
@@ -97,9 +98,9 @@ def save(model: Any, folder: Path) -> None:
 def check_parity(model: Any, graph_path: Path, images: NDArray[np.uint8]) -> dict[str, Any]:
     """Compares the Keras model in memory with the graph on the disk, and so checks saving, loading, export and compilation.
 
-    Probabilities must agree within `TOLERANCE`, or more for a network that amplifies rounding (see `ALLOWANCE`), and labels must be
-    equal. If Keras gives the graph's label a probability within the tolerance of its best one, rounding decides between the two:
-    this is counted as a tie and allowed.
+    Probabilities must agree within `TOLERANCE`, or within more for a network that amplifies rounding (see `ALLOWANCE`). Labels must
+    be equal, except for ties: if Keras gives the graph's label a probability within the tolerance of its best one, rounding decides
+    between the two.
 
     Args:
         model: The Keras model.
@@ -113,14 +114,19 @@ def check_parity(model: Any, graph_path: Path, images: NDArray[np.uint8]) -> dic
         ArtifactError: A probability differs by more than the tolerance or is not finite, a label differs, or there are no images.
     """
     if len(images) == 0:
-        raise ArtifactError("the check of the inference graph needs at least one image", code="no-parity-images", received="none")
+        raise ArtifactError(
+            "the check of the inference graph needs at least one image",
+            code="no-parity-images",
+            received="none",
+            hint="add validation images",
+        )
     ours, theirs = computed(model, images), Graph(graph_path)(images)
     if not np.isfinite(ours).all():
         raise ArtifactError(
             "the probabilities of a model must be finite",
             code="probabilities-not-finite",
             received="NaN or infinity",
-            hint="train with a lower learning rate",
+            hint=f"train with a lower {option('learning_rate')}",
         )
     difference = np.nan_to_num(np.abs(ours - theirs).max(axis=1), nan=np.inf)
     worst, tolerance = int(difference.argmax()), TOLERANCE
@@ -158,12 +164,15 @@ def _load(path: Path) -> Any:
         # Keras wraps the cause in a long text about custom layers.
         reason = str(error).split("Exception encountered: ")[-1].strip()[:300]
         raise ArtifactError(
-            f"{path} must be a Keras model without code of its own", code="unsafe-model", received=reason
+            f"{path} must be a Keras model without code of its own",
+            code="unsafe-model",
+            received=reason,
+            hint="do not trust this artifact; train it again",
         ) from error
 
 
 def computed(model: Any, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Returns what Keras computes in float32, (n, k)."""
+    """Returns the output of the Keras model, float32 (n, k)."""
     import keras
 
     with full_float32():
@@ -172,7 +181,7 @@ def computed(model: Any, images: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 def rounded_otherwise(model: Any, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Returns what Keras computes after each weight is changed by a rounding error, float32 (n, k). Restores the weights."""
+    """Returns the output, float32 (n, k), with each weight changed by a rounding error. Restores the weights."""
     weights, rng = model.get_weights(), np.random.default_rng(0)
     try:
         model.set_weights([(w * (1 + ROUNDING * rng.standard_normal(w.shape))).astype(w.dtype) for w in weights])

@@ -1,4 +1,4 @@
-"""Checks before training that a network can become an artifact: exports it with its initial weights."""
+"""Checks before training that a network can become an artifact, by exporting it with its initial weights."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ REHEARSAL_TOLERANCE = 1e-3
 """Largest difference of a score in a rehearsal, as a fraction of the largest score."""
 
 ALLOWANCE = 100
-"""Largest allowed multiple of the difference that rounding errors of the weights make in Keras."""
+"""Largest allowed multiple of the difference that rounding errors of the weights cause in Keras."""
 
 _rehearsed: set[str] = set()
-"""Digests of structures that passed."""
+"""Digests of the structures that passed in this process."""
 
 
 def rehearse(model: Any, size: int, classes: int) -> None:
@@ -35,7 +35,7 @@ def rehearse(model: Any, size: int, classes: int) -> None:
     Args:
         model: A Keras model with any weights.
         size: Side in pixels of the square images that it must take.
-        classes: How many probabilities it must give.
+        classes: Number of classes.
 
     Raises:
         ArtifactError: `check_model` refuses the model; its saved form does not load in safe mode; it cannot be converted; or its
@@ -52,7 +52,7 @@ def rehearse(model: Any, size: int, classes: int) -> None:
 
 
 def _without_softmax(model: Any) -> Any:
-    """The model without its softmax: with random weights, rounding would hide differences in the probabilities."""
+    """Returns the model without its softmax. With random weights, rounding would hide differences between probabilities."""
     import keras
 
     last = model.layers[-1]
@@ -60,7 +60,7 @@ def _without_softmax(model: Any) -> Any:
 
 
 def _reloaded(model: Any) -> Any:
-    """The model after saving and loading, without a file."""
+    """Returns the model after saving and loading it in memory."""
     import keras
 
     try:
@@ -82,7 +82,7 @@ def _reloaded(model: Any) -> Any:
 
 
 def _results(model: Any, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """The output of a model's inference graph, float32 (n, k)."""
+    """Returns the output of the inference graph of a model, float32 (n, k)."""
     with TemporaryDirectory(prefix="crossroads-", ignore_cleanup_errors=True) as folder:
         if exports_here():
             graph = converted(model)
@@ -120,7 +120,7 @@ def _require_same_scores(model: Any, scores: NDArray[np.float32], images: NDArra
 
 
 def _relative(scores: NDArray[np.float32], expected: NDArray[np.float32]) -> float:
-    """The largest difference as a fraction of the largest score; infinite if only one of two scores is finite."""
+    """Returns the largest difference as a fraction of the largest score; infinite if only one of two scores is finite."""
     if not np.array_equal(np.isfinite(scores), np.isfinite(expected)):
         return float("inf")
     numbers = np.isfinite(expected)

@@ -79,7 +79,7 @@ def recipe_options(names: Iterable[str]) -> Callable[[Callable[..., None]], Call
 
 
 def _parameter(field: Option) -> inspect.Parameter:
-    """An option of the command line: None if it is not given."""
+    """Returns the option of the command line for a field of the recipe. Its value is None if it is not given."""
     spelled = f"--{field.name.replace('_', '-')}"
     switch = f"{spelled}/--no-{field.name.replace('_', '-')}" if field.kind is bool and field.optional else spelled
     facts = [", ".join(field.choices)] if field.choices else []

@@ -60,13 +60,13 @@ def fit(
 
 
 class _Stopped(CrossroadsError):
-    """Ctrl-C."""
+    """The user pressed Ctrl-C."""
 
     exit_code = INTERRUPTED
 
 
 def _stopped(out: Path) -> _Stopped:
-    """The error that says what is left of a run which Ctrl-C ended."""
+    """Returns the error that says what is left of a run that Ctrl-C ended."""
     from crossroads.run.folder import RunFolder
 
     folder = RunFolder(out)

@@ -197,12 +197,12 @@ def cache_clear() -> None:
 
 
 def _shortened(name: str, most: int = 60) -> str:
-    """The name of features, without the middle of a long list of cuts."""
+    """Returns the name of features, without the middle of a long list of cuts."""
     return name if len(name) <= most else f"{name[: most - 22]} … {name[-19:]}"
 
 
 def _count(number: int) -> str:
-    """A count in thousands, millions or billions."""
+    """Formats a count in thousands, millions or billions."""
     for unit, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if number >= unit:
             return f"{number / unit:.3g} {letter}"

@@ -160,7 +160,7 @@ def demo(
 
 
 def _program() -> str:
-    """How the user can call this program: by name if the shell finds it, otherwise by path."""
+    """Returns the command that calls this program: its name if the shell finds it, otherwise its path."""
     import shutil
 
     return "crossroads" if shutil.which("crossroads") else os.path.relpath(sys.argv[0])

@@ -30,15 +30,15 @@ TOLERANCE = 1e-3
 """Largest difference between graph and Keras on the first images, relative to the largest feature."""
 
 BATCHES = (8, 16, 32)
-"""Batch sizes that are measured on the first images. The best depends on the network, the image size and the processor's caches."""
+"""Batch sizes whose speed is measured on the first images. The best depends on network, image size and the processor's caches."""
 
 MEASURE_SECONDS = 0.15
 """Minimum time for which each batch size is measured."""
 
 SLOW_SECONDS = 2e-3
-"""Seconds per image from which batch sizes are not measured: measuring runs 672 images and gains little for a slow network. On 2
-cores AlexNet at 227 px takes 9.2, 8.7 and 8.6 ms of processor time per image in batches of 8, 16 and 32, and ResNet50 at 224 px
-takes 34 to 35 ms in each."""
+"""If an image takes longer than this many seconds, batch sizes are not measured, since measuring runs 672 images and gains little
+for a slow network. On 2 cores AlexNet at 227 px takes 9.2, 8.7 and 8.6 ms of CPU time per image in batches of 8, 16 and 32, and
+ResNet50 at 224 px takes 34 to 35 ms in each."""
 
 GPU_BATCH = 128
 """Batch size of Keras on a GPU."""
@@ -191,7 +191,7 @@ class Engine:
         to_openvino(_unflattened(self._model), path)
 
     def _by_keras(self, images: NDArray[np.uint8], size: int = 0) -> NDArray[np.float32]:
-        """Returns the features of images, padded to `size` images: JAX compiles again for each number of images."""
+        """Returns the features of images. Pads the batch to `size` images, since JAX compiles again for each batch size."""
         missing = max(0, size - len(images))
         padded = np.concatenate([images, np.zeros((missing, *images.shape[1:]), np.uint8)]) if missing else images
         with full_float32():  # as in the artifact's graph
@@ -285,7 +285,7 @@ def _file_identity(path: Path) -> _FileIdentity | None:
 
 
 def _replace(made: Path, home: Path, refused: _FileIdentity | None) -> None:
-    """Moves a finished graph to `home`, replacing the graph `refused`. The graph of a process that was faster stays.
+    """Moves a finished graph to `home`, replacing the graph `refused`. A graph that another process put there meanwhile stays.
 
     Raises:
         FeatureError: The folder cannot be written.

@@ -24,7 +24,7 @@ class Cut:
         name: Name of the layer, the same in every process: unnamed layers are numbered within the backbone.
         index: Position in `cuts`, from 0; None for a possible cut that is not listed there, such as a convolution before its
             normalisation and activation.
-        depth: Layers with kernels on the longest path to the cut, as a fraction of those to the end, in (0, 1].
+        depth: Number of layers with kernels on the longest path to the cut, divided by the number to the end; in (0, 1].
         shape: Shape of the tensor without the batch axis: (height, width, channels) or (channels,).
         multiply_adds: Multiply-adds per image up to the cut.
         parameters: Number of parameters up to the cut.
@@ -53,15 +53,15 @@ class Cut:
 def cuts(backbone: keras.Model) -> tuple[Cut, ...]:
     """Returns the useful cuts in order; the last is the end of the backbone.
 
-    There is one cut per run of layers up to the next layer or branch with a kernel. Convolution, normalisation and activation are
-    one run, and its cut is the activation. Padding, dropout, flattening and global pooling at the end of a run belong to the upper
-    part, so that the map can still be pooled in another way. There is no cut before the first kernel.
+    A layer with a kernel and the layers after it, up to the next kernel or branch, share one cut. After a convolution with its
+    normalisation and activation, the cut is at the activation. Padding, dropout, flattening and global pooling belong to the part
+    above the cut, so that the map can still be pooled in another way. There is no cut before the first kernel.
 
     Raises:
         BackboneError: The backbone has no graph of layers, more than one input or output, or an unknown image size.
     """
     graph = graph_of(backbone)
-    return _described(graph, _landmarks(graph), numbered=True)
+    return _described(graph, _useful_crossings(graph), numbered=True)
 
 
 def find(backbone: keras.Model, cut: str | int | float) -> Cut:
@@ -131,7 +131,7 @@ def blocks(model: keras.Model) -> tuple[tuple[keras.Layer, ...], ...]:
         BackboneError: The model has no graph of layers, or more than one input or output.
     """
     graph = graph_of(model)
-    edges = [-1, *(crossing.position for crossing in _landmarks(graph))]
+    edges = [-1, *(crossing.position for crossing in _useful_crossings(graph))]
     groups = []
     for below, upto in pairwise(edges):
         layers = {id(c.operation): c.operation for c in graph.calls[below + 1 : upto + 1] if weights_of(c.operation)}
@@ -139,7 +139,7 @@ def blocks(model: keras.Model) -> tuple[tuple[keras.Layer, ...], ...]:
     return tuple(group for group in groups if group)
 
 
-_PASSIVE = (
+_WITHOUT_FEATURES = (
     keras.layers.ActivityRegularization,
     keras.layers.AlphaDropout,
     keras.layers.Dropout,
@@ -155,14 +155,14 @@ _PASSIVE = (
 """Layers that compute no feature. A cut is placed below them: it keeps what they drop, and does not pad for the next layer."""
 
 
-def _landmarks(graph: LayerGraph) -> list[Crossing]:
+def _useful_crossings(graph: LayerGraph) -> list[Crossing]:
     crossings = list(graph.crossings())
     kernels = list(accumulate((call.weighted for call in graph.calls), initial=0))
     landmarks: list[Crossing] = []
     run: list[Crossing] = []
     for crossing in crossings:
         if run and kernels[crossing.position + 1] > kernels[run[-1].position + 1]:
-            landmarks.append(_best(graph, run))
+            landmarks.append(_last_feature(graph, run))
             run = []
         if kernels[crossing.position + 1]:
             run.append(crossing)
@@ -170,9 +170,9 @@ def _landmarks(graph: LayerGraph) -> list[Crossing]:
     return landmarks + crossings[-1:]
 
 
-def _best(graph: LayerGraph, run: list[Crossing]) -> Crossing:
+def _last_feature(graph: LayerGraph, run: list[Crossing]) -> Crossing:
     """Returns the last crossing of a run that computes a feature."""
-    active = [crossing for crossing in run if not isinstance(graph.calls[crossing.position].operation, _PASSIVE)]
+    active = [crossing for crossing in run if not isinstance(graph.calls[crossing.position].operation, _WITHOUT_FEATURES)]
     return (active or run)[-1]
 
 
@@ -216,7 +216,10 @@ def _tensor(backbone: keras.Model, graph: LayerGraph, cut: Cut) -> Any:
         if crossing.name == cut.name:
             return crossing.tensor
     raise BackboneError(
-        "the cut belongs to another backbone", code="cut-of-another-backbone", received=f"{cut.name!r} for {backbone.name!r}"
+        "the cut belongs to another backbone",
+        code="cut-of-another-backbone",
+        received=f"{cut.name!r} for {backbone.name!r}",
+        hint="use a cut that `cuts` or `find` returned for this backbone",
     )
 
 
@@ -251,13 +254,13 @@ def _by_name(backbone: keras.Model, name: str) -> Cut | None:
     here = [crossing for crossing in graph.crossings() if crossing.name == name and kernels[crossing.position + 1]]
     if here:
         return replace(_described(graph, here, numbered=False)[0], index=None)
-    raise _no_cut(backbone, graph, name)
+    raise _not_a_cut(backbone, graph, name)
 
 
-def _no_cut(backbone: keras.Model, graph: LayerGraph, name: str) -> BackboneError:
+def _not_a_cut(backbone: keras.Model, graph: LayerGraph, name: str) -> BackboneError:
     """Returns the error for a layer that is no cut, with the cuts next to it as a hint."""
     position = max(index for index, call in enumerate(graph.calls) if call.name == name)
-    landmarks = _landmarks(graph)
+    landmarks = _useful_crossings(graph)
     below = [crossing.name for crossing in landmarks if crossing.position < position][-1:]
     above = [crossing.name for crossing in landmarks if crossing.position > position][:1]
     return BackboneError(
@@ -276,7 +279,7 @@ def _number(backbone: keras.Model, text: str) -> int | float:
         except ValueError:
             continue
     names = [cut.name for cut in cuts(backbone)]
-    # The nearest name is searched among all possible cuts, listed or not.
+    # All possible cuts are searched for the nearest name, listed or not.
     hint = did_you_mean(text, [*names, *(c.name for c in graph_of(backbone).crossings() if c.name not in names)])
     hint += f"{'' if hint.endswith('?') else ';'} `crossroads backbones NAME` lists the cuts of a network"
     raise BackboneError(

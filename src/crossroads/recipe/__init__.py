@@ -35,13 +35,13 @@ _TIME = re.compile(r"(\d+(?:\.\d*)?|\.\d+)([smh]?)")
 
 
 def _seconds(value: object) -> object:
-    """Seconds of a time such as ``90``, ``90s``, ``5m`` or ``1h``."""
+    """Converts a time such as ``90``, ``90s``, ``5m`` or ``1h`` to seconds."""
     match = _TIME.fullmatch(value) if isinstance(value, str) else None
     return value if match is None else float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
 
 
 def _position(value: object) -> object:
-    """The text of a number, which is the index of a cut or a fraction of the depth."""
+    """Converts a number, which is the index of a cut or a fraction of the depth, to text."""
     if type(value) is bool or not isinstance(value, numbers.Real):
         return value
     return str(int(value) if isinstance(value, numbers.Integral) else float(value))
@@ -80,7 +80,7 @@ class Augmentation:
     ] = False
 
     def __post_init__(self) -> None:
-        check(self)  # 8 degrees and 8.0 are the same, also to a digest
+        check(self)  # turns 8 degrees into 8.0, so that equal values have equal digests
 
     @property
     def active(self) -> bool:
@@ -306,7 +306,7 @@ class Recipe:
             source: The file that the values come from, which errors name.
 
         Raises:
-            RecipeError: An unknown key, with the nearest known one, or a value that is not accepted.
+            RecipeError: A key is unknown (the hint names the nearest known one), or a value is not accepted.
         """
         try:
             return build(cls, values)

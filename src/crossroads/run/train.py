@@ -90,7 +90,7 @@ class CheckpointFolder(Protocol):
 
 def train(task: Task, folder: CheckpointFolder, watcher: Watcher) -> TrainingResult:
     """Trains as the recipe of a task says, from the newest checkpoint if there is one. Raises `CrossroadsError`."""
-    load_keras()  # only here, so that mistakes in the data or the options are reported without waiting for it
+    load_keras()  # only now, so that mistakes in the data or the options are reported without waiting for Keras
     return _Training(task, folder, watcher).run()
 
 
@@ -145,7 +145,7 @@ class _Training:
             seed=recipe.seed,
             progress=watcher.progress,
         )
-        self._refuse_idle_pooling()
+        self._refuse_unused_pooling()
         self._notes: list[str] = []
         for note in self._built.notes:
             self._warn(note)
@@ -193,7 +193,7 @@ class _Training:
             improved=kept is phases[-1],
         )
 
-    def _refuse_idle_pooling(self) -> None:
+    def _refuse_unused_pooling(self) -> None:
         default = "average-4" if self._task.strategy.keeps == "early" else "average"
         if len(self._built.keep.shape) == 1 and self._task.recipe.pooling not in (None, default):
             context = f"with a backbone that ends in a vector, such as {self._task.choice.record.name}"
@@ -230,9 +230,14 @@ class _Training:
 
     def _prepare_pixels(self, network: Network) -> _Prepared:
         if self._pixels is None:
-            raise DataError("training on pixels needs decoded images", code="images-not-decoded", received="none")
+            raise DataError(
+                "training on pixels needs decoded images",
+                code="images-not-decoded",
+                received="none",
+                hint="call Task.decode first",
+            )
         train, validation = self._pixels
-        used = self._use(*(UsedImages(part.dataset, part.digests, part.refusals, part.pixels) for part in self._pixels))
+        used = self._same_images(*(UsedImages(part.dataset, part.digests, part.refusals, part.pixels) for part in self._pixels))
         return _Prepared(network, _labelled(used[0], train.pixels), _labelled(used[1], validation.pixels), used)
 
     def _prepare_features(self, network: Network, frozen: keras.Model, cut: str, phase: Solve | Phase) -> _Prepared:
@@ -241,7 +246,7 @@ class _Training:
         from crossroads.networks.network import standardise, standardises
 
         recipe, started = self._task.recipe, time.perf_counter()
-        # The head that finetuning begins with is trained on the images as they are; the augmented views are for finetuning.
+        # The head before finetuning is trained on the images themselves; the augmented views are for finetuning only.
         views = 1 if phase.name == "head" and self._task.strategy.tuned else recipe.views or 1
         lookup = Lookup(frozen, self._task.choice.record, recipe, cut, self._watcher)
         augmentation = recipe.augmentation if views > 1 else None
@@ -249,7 +254,7 @@ class _Training:
         validation = lookup.features(self._task.validation, "features of validation")
         if lookup.note:
             self._warn(lookup.note)
-        used = self._use(*(UsedImages(part.dataset, part.digests, part.refusals, None) for part in (train, validation)))
+        used = self._same_images(*(UsedImages(part.dataset, part.digests, part.refusals, None) for part in (train, validation)))
         self._features[cut] = FeatureMetrics(
             shape=tuple(frozen.output_shape[1:]),
             views=views,
@@ -261,8 +266,8 @@ class _Training:
             standardise(self._head, *moments(train.features, np.ones(len(train.features))))
         return _Prepared(network, _labelled(used[0], train.features, views), _labelled(used[1], validation.features), used)
 
-    def _use(self, train: UsedImages, validation: UsedImages) -> tuple[UsedImages, UsedImages]:
-        """The images of the first phase, after a check that a later phase reads the same ones."""
+    def _same_images(self, train: UsedImages, validation: UsedImages) -> tuple[UsedImages, UsedImages]:
+        """Returns the images of the first phase. Raises `DataError` if a later phase reads others."""
         if self._used is None:
             _require_all_classes(train.dataset)
             for name, images in (("train", train), ("validation", validation)):
@@ -274,7 +279,7 @@ class _Training:
         return self._used
 
     def _identity(self, used: tuple[UsedImages, UsedImages]) -> str:
-        """Digests of all that a resumed run must share: data row by row, recipe, network, weights, versions."""
+        """Returns digests of what a resumed run must share: data row by row, recipe, network, weights, versions."""
         recipe = {key: value for key, value in self._task.recipe.to_mapping().items() if key not in ("data", "test")}
         rows = [array.tobytes() for images in used for array in (images.digests, images.dataset.labels)]
         return combined_identity(
@@ -315,25 +320,25 @@ def _require_all_classes(train: Dataset) -> None:
 
 
 def _require_same(first: UsedImages, again: UsedImages | Loaded) -> None:
-    """Raises `DataError` if images that were read twice, for two cuts or for features and pixels, differ."""
+    """Raises `DataError` if images were read twice (for two cuts, or for features and pixels) and differ."""
     if not np.array_equal(first.digests, again.digests):
         raise DataError(
             f"{first.dataset.origin}: images must not change during a run",
             code="images-changed",
-            received=f"{len(first.digests)} images at first and {len(again.digests)} later, or others",
-            hint="start again once nothing changes them",
+            received=f"{len(first.digests)} images at first, and {len(again.digests)} or others later",
+            hint="start again when no program changes them any more",
         )
 
 
 def _labelled(images: UsedImages, inputs: Any, views: int = 1) -> LabelledData:
-    """Pixels or features with their labels and groups."""
+    """Returns pixels or features with their labels and groups."""
     from crossroads.training.batches import LabelledData
 
     return LabelledData(inputs, images.dataset.labels, views, images.dataset.groups)
 
 
 def _rank(phase: PhaseMetrics) -> tuple[float, float]:
-    """Sorts phases by validation accuracy, then by validation loss; the best is the largest."""
+    """Returns a sort key by validation accuracy, then by validation loss; the best phase has the largest key."""
     return phase.validation_accuracy, -phase.validation_loss
 
 

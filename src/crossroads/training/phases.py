@@ -30,10 +30,10 @@ def run_phase(
     identity: str,
     watcher: Watcher,
 ) -> PhaseResult:
-    """Runs one phase in place: `network` holds the first weights, or those of the phase before, and then the result.
+    """Runs one phase.
 
     Args:
-        network: Changed in place.
+        network: Holds the initial weights or those of the previous phase, and afterwards the result.
         phase: A phase that a strategy plans.
         data: Training data, as `network.trained` takes it.
         validation: Validation data.
@@ -76,7 +76,7 @@ def _solve_head(
 
 
 def _head_layers(model: keras.Model) -> tuple[Any, keras.layers.BatchNormalization | None]:
-    """Returns the dense layer of a linear head, and the layer before it that standardizes features, if any.
+    """Returns the dense layer of a linear head, and the layer before it that standardises features, if any.
 
     Raises:
         TrainingError: The model is not such a head.
@@ -89,12 +89,13 @@ def _head_layers(model: keras.Model) -> tuple[Any, keras.layers.BatchNormalizati
             "only a head of one dense layer with a bias, on a vector of features, can be solved",
             code="head-not-linear",
             received=" on ".join(type(x).__name__ for x in reversed([*before, layer])),
+            hint="train this head with gradient steps",
         )
     return layer, before[0] if before else None
 
 
 def _kernel_and_bias(standardisation: keras.layers.BatchNormalization | None, head: heads.LinearHead) -> list[NDArray[np.float32]]:
-    """Returns kernel and bias of the dense layer; `head` was solved on features that are not standardized."""
+    """Returns kernel and bias of the dense layer; `head` was solved on features that are not standardised."""
     if standardisation is None:
         return [head.kernel, head.bias]
     return [values.astype(np.float32) for values in unfolded(standardisation, head.kernel, head.bias)]

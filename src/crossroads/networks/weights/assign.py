@@ -20,7 +20,7 @@ from crossroads.progress import Note
 if TYPE_CHECKING:
     import keras
 
-_HINT = "give the weights of this network, or choose the backbone that they belong to"
+_HINT = f"give the weights of this network, or choose the {option('backbone')} that they belong to"
 _FLAT = f"it follows a flattened map: set {option('image_size')} to the size that the weights were trained at"
 
 
