@@ -1,4 +1,4 @@
-"""An artifact is complete or absent, verified when opened, agrees with its model, and contains no code."""
+"""Covers artifacts: each is complete or absent, verified when opened, agrees with its model, and contains no code."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def written(tmp_path_factory, whole) -> Path:
 
 @pytest.fixture
 def copy(written, tmp_path) -> Path:
-    """A finished artifact that a test may damage."""
+    """Returns a finished artifact that a test may damage."""
     return Path(shutil.copytree(written, tmp_path / "copy"))
 
 
@@ -488,7 +488,7 @@ def test_a_file_name_that_is_not_utf_8_survives(tmp_path, whole):
     assert manifest.facts["data"]["origin"] == odd
     assert Recipe.from_mapping(manifest.facts["recipe"]) == asked.recipe
     assert artifact.read_metrics(tmp_path / "run") == {"mistakes": [odd]}
-    # TOML cannot hold that name, but the file stays one that can be read.
+    # TOML cannot hold that name, but the file must still be readable.
     assert tomllib.loads((tmp_path / "run" / "recipe.toml").read_text("utf-8"))["data"] == r"caf\udce9"
 
 

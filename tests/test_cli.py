@@ -1,4 +1,4 @@
-"""The commands: their output for people, their JSON, and their errors."""
+"""Covers the commands: their output for people, their JSON, and their errors."""
 
 import json
 import os
@@ -37,7 +37,7 @@ COMMANDS = ("audit", "advise", "fit", "evaluate", "predict", "backbones", "demo"
 
 @pytest.fixture
 def crossroads(monkeypatch, capsys):
-    """Runs one command in this process; returns exit code, standard output and standard error."""
+    """Runs one command in this process. Returns exit code, standard output and standard error."""
 
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", ["crossroads", *map(str, arguments)])
@@ -217,6 +217,31 @@ def test_predict_refuses_unsupported_formats_and_archives(crossroads, artifact, 
     code, _, err = crossroads("predict", artifact, archive)
     assert code == 2
     assert "zip archive" in err
+
+
+def test_files_that_are_not_images_are_counted_by_suffix(crossroads, artifact, data, tmp_path):
+    photos = tmp_path / "photos"
+    shutil.copytree(data, photos)
+    for image in sorted((photos / "level").iterdir()):
+        image.with_suffix(".MOV").write_bytes(b"\0\0\0\x14ftypqt  ")
+    (photos / "notes.txt").write_text("x")
+    count = len(list((photos / "level").glob("*.MOV")))
+    for answer in (crossroads("audit", photos, "--json"), crossroads("predict", artifact, photos, "--json")):
+        (warning,) = json.loads(answer[1])["warnings"]
+        assert f"{count} .mov, 1 .txt" in warning
+
+
+@pytest.mark.parametrize("head", [b"\xff\x0a", b"\0\0\0\x0cJXL \r\n\x87\n"])
+def test_jpeg_xl_is_refused_by_name(crossroads, artifact, data, tmp_path, head):
+    photos = tmp_path / "photos"
+    shutil.copytree(data, photos)
+    (photos / "level" / "photo.jxl").write_bytes(head + bytes(range(200)))
+    (refusal,) = json.loads(crossroads("audit", photos, "--json")[1])["refused"]
+    assert "JPEG XL" in refusal["reason"]
+    assert "JPEG or PNG" in refusal["reason"]
+    code, _, err = crossroads("predict", artifact, photos)
+    assert code == 2
+    assert "JPEG XL" in err
 
 
 def test_one_bad_image_does_not_hide_the_others(crossroads, artifact, data, tmp_path):

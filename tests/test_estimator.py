@@ -1,4 +1,4 @@
-"""The scikit-learn estimator: labels, parameters, pickles and errors."""
+"""Covers the scikit-learn estimator: labels, parameters, pickles and errors."""
 
 import copy
 import gc

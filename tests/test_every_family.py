@@ -1,4 +1,4 @@
-"""One network of each family of the catalog goes from `fit` to a loaded artifact that predicts.
+"""Covers one network of each family of the catalog, from `fit` to a loaded artifact that predicts.
 
 Large networks are cut after their first blocks, which have the layers of the family; `make test-real` uses the whole networks.
 """
@@ -23,7 +23,7 @@ EARLY = "0.15"
 
 
 def smallest_of_each_family():
-    """The smallest network of each source. Each network that is built here is a family of its own."""
+    """Returns the smallest network of each source. Each network that is built here is a family of its own."""
     smallest = {}
     for record in sorted(CATALOG, key=lambda record: record.parameters):
         smallest.setdefault(record.source if record.application else record.name, record)
@@ -33,7 +33,7 @@ def smallest_of_each_family():
 
 @pytest.fixture(autouse=True)
 def _quick_engine(tmp_path, monkeypatch):
-    """Keras computes the features of so few images faster than a graph can be made. Rehearsal and artifact still make one."""
+    """Makes Keras compute the features, which for so few images is faster than a graph. Rehearsal and artifact still make one."""
 
     def prepared(self, images):
         self.runs_on, self.batch_size = "keras", len(images)

@@ -73,7 +73,7 @@ def fit(
     started = time.perf_counter()
     relay = watched(watcher, trains=True)
     folder = RunFolder(out)
-    asked, given = _asked(recipe, data, test, options | _name_of(backbone))
+    asked, given = _requested(recipe, data, test, options | _name_of(backbone))
     if folder.finished and resume:
         return _finished(folder, asked, given, data, test, relay)
     require_usable_keras()
@@ -82,11 +82,11 @@ def fit(
         relay.warning(Note(f"{folder.path} has no unfinished run; a new one starts", "nothing-to-resume", folder=str(folder.path)))
     try:
         with folder.claim(asked, given=given, resume=resume) as claimed:
-            require_valid(claimed, _own(backbone))
+            require_valid(claimed, _custom_network(backbone))
             source = data if data is not None else claimed.data
             held_out = test if test is not None else claimed.test
             partition = load_and_split(source, held_out, claimed, relay)
-            trained = _train(partition, folder, _own(backbone), relay)
+            trained = _train(partition, folder, _custom_network(backbone), relay)
             return save_and_test(partition, trained, folder, started, relay)
     except Exception:
         relay.raise_again()  # the watcher's own error, even if a library replaced it
@@ -106,7 +106,7 @@ def advise(
 ) -> Advice:
     """Measures which strategy fits labelled images, and says why.
 
-    It trains only probes and, for a moment each, a small network and the best pretrained one.
+    It trains only probes and, for a few seconds each, a small network and the best pretrained one.
 
     Args:
         data: Labelled images in any form that `read` takes; None for those that the recipe names.
@@ -128,7 +128,7 @@ def advise(
     relay = watched(watcher)
     backbones = (backbones,) if isinstance(backbones, str) else backbones
     weights = (weights,) if isinstance(weights, str) else weights
-    asked, _ = _asked(recipe, data, test, options)
+    asked, _ = _requested(recipe, data, test, options)
     if asked.strategy != "auto":
         raise without_effect("strategy", repr(asked.strategy), "here, since all strategies are compared")
     for named in backbones or (None,):
@@ -211,7 +211,8 @@ def evaluate(
         relay.warning(warning)
     seen = count_seen(scored.digests, artifact.read_seen(predictor.manifest))
     if seen:
-        text = f"{seen} of {len(scored.dataset)} images were in the training or validation of {predictor.manifest.folder}; {BIASED}"
+        images = f"{seen} of {len(scored.dataset)} images"
+        text = f"{images} were in the training or validation set of {predictor.manifest.folder}; {BIASED}"
         relay.warning(Note(text, "seen-in-training", seen=seen, images=len(scored.dataset)))
     return replace(evaluation, seen_in_training=seen, warnings=relay.warnings)
 
@@ -232,7 +233,7 @@ def audit(data: Source, *, min_images: int = 10, watcher: Watcher | None = None)
     return check(dataset, min_images=min_images, progress=partial(relay.progress, "checking"))
 
 
-def _asked(
+def _requested(
     recipe: Recipe | str | Path | None, data: Source | None, test: Source | None, options: dict[str, Any]
 ) -> tuple[Recipe, set[str]]:
     """Returns the recipe with the options and with the paths of the sources, and the names of the fields that the user gave."""
@@ -278,5 +279,5 @@ def _name_of(backbone: Any) -> dict[str, Any]:
     return {"backbone": object_name(backbone)}
 
 
-def _own(backbone: Any) -> Any:
+def _custom_network(backbone: Any) -> Any:
     return None if backbone is None or isinstance(backbone, str | Path) else backbone

@@ -20,21 +20,22 @@ from numpy.typing import NDArray
 from crossroads.errors import ArtifactError
 
 BATCH = 32
-"""Images per request. Measured on 2 cores: a three-layer CNN at 32 px runs 10,400 images/s at 32, 9,400 at 16, 6,600 at 64 and
-4,800 at 128, since the activations of a larger batch do not fit in the cache. At 96 px, 32 to 256 are within a third."""
+"""Images per request. On 2 cores a three-layer CNN at 32 px runs 10,400 images/s in batches of 32, 9,400 in batches of 16, 6,600 of
+64 and 4,800 of 128, since the activations of a larger batch do not fit in the cache. At 96 px the speeds of batches of 32 to 256
+differ by less than a third."""
 
 _TELEMETRY = "openvino_telemetry"
 _importing = threading.Lock()
 _compiling = threading.Lock()
-"""Held while a graph is read or compiled. When several threads compiled different graphs at once, OpenVINO 2026.4 ended one
-process in 700 with a segmentation fault."""
+"""Held while a graph is read or compiled. When several threads compiled different graphs at once, one process in 700 crashed with a
+segmentation fault (OpenVINO 2026.4)."""
 
 
 def runtime() -> Any:
     """Returns the module `openvino`. Always import it through this function.
 
-    `import openvino` reports itself to an analytics server and writes an identifier to the user's home, unless its package
-    `openvino_telemetry` cannot be imported: it then uses its own stub. So that package is hidden during this import only.
+    `import openvino` sends a report to an analytics server and writes an identifier to the user's home. If the package
+    `openvino_telemetry` cannot be imported, it uses a stub instead. That package is therefore hidden during this import only.
     """
     return without_telemetry("openvino")
 
@@ -88,8 +89,9 @@ def read_model(path: Path) -> Any:
 class Graph:
     """A graph from uint8 images (n, size, size, 3) to float32 results (n, ...), such as probabilities (n, k), any n.
 
-    It is compiled twice, on first use: for few images with all threads on one request, for many with parallel requests. Threads
-    may share it, since no request serves two calls at a time. A forked process compiles it again. A pickle holds the absolute path.
+    It is compiled twice, each on first use: for few images with all threads on one request, and for many with parallel requests.
+    Threads may share it, since no request serves two calls at a time. A forked process compiles it again. A pickle holds the
+    absolute path.
 
     Args:
         path: The ``.xml`` file; its ``.bin`` is beside it.
@@ -121,7 +123,7 @@ class Graph:
             raise TypeError("a graph in memory cannot be pickled")
         return partial(Graph, threads=self.threads), (self._path,)
 
-    def _leave_behind(self) -> None:
+    def _drop_compiled(self) -> None:
         """Drops the compiled graphs in a forked process: they need the threads of the parent.
 
         They are never freed, not even at exit. Freeing them would wait for those threads, or end in a segmentation fault.
@@ -142,7 +144,7 @@ class Graph:
         return self.run((images[start : start + batch] for start in range(0, len(images), batch)), len(images))
 
     def _run_few(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        # Calling the compiled model itself would use one request for all threads, which would overwrite each other's results.
+        # Calling the compiled model itself would use one request for all threads, and they would overwrite each other's results.
         compiled = self._compiled_once("_for_few")
         try:
             request = self._idle_for_few.pop()  # atomic, so that no other thread takes the same one
@@ -252,7 +254,7 @@ def _after_fork() -> None:
     global _importing, _compiling
     _importing, _compiling = threading.Lock(), threading.Lock()
     for graph in list(_graphs):
-        graph._leave_behind()
+        graph._drop_compiled()
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows

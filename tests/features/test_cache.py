@@ -1,4 +1,4 @@
-"""The cache: keys, entries, limits, and what other processes may remove."""
+"""Covers the cache: keys, entries, limits, and removal by other processes."""
 
 from __future__ import annotations
 

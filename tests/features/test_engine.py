@@ -1,4 +1,4 @@
-"""The engine: features equal those of Keras, graphs are cached, and Keras replaces a graph that fails or differs."""
+"""Covers the engine: features equal those of Keras, graphs are cached, and Keras replaces a graph that fails or differs."""
 
 from __future__ import annotations
 

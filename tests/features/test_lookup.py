@@ -1,4 +1,4 @@
-"""Looking up features: one engine for all data sets, none if the cache has everything, one key per function."""
+"""Covers the lookup of features: one engine for all data sets, none if the cache has everything, one key per function."""
 
 from dataclasses import replace
 
@@ -30,7 +30,7 @@ def frozen():
 
 @pytest.fixture
 def engines(monkeypatch, tmp_path):
-    """The engines that were created, with a cache of the test's own."""
+    """Returns the engines that were created. The cache belongs to the test."""
     monkeypatch.setenv("CROSSROADS_CACHE", str(tmp_path))
     created = []
     original = engine_module.Engine

@@ -1,4 +1,4 @@
-"""Every strategy, from images to the artifact, on a tiny network of the user's own."""
+"""Covers every strategy, from images to the artifact, on a tiny custom network."""
 
 from dataclasses import replace
 
@@ -80,7 +80,7 @@ def test_frozen_weights_and_batchnorm_statistics_keep_every_bit(options, frozen,
 
 @pytest.fixture(scope="module")
 def extracted(tmp_path_factory):
-    """The cache after a first run of feature extraction, and the metrics of its features."""
+    """Returns the cache after a first run of feature extraction, and the metrics of its features."""
     folder = tmp_path_factory.mktemp("extracted")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CROSSROADS_CACHE", str(folder / "cache"))
@@ -228,7 +228,8 @@ def test_a_trained_head_gets_standardised_features(options, tmp_path, monkeypatc
     saved = artifact.load_model(run.artifact)
     images, _ = stripes(80, classes=("level", "slanting", "upright"), size=SIZE)
     (frozen,) = [layer for layer in saved.layers if layer.name == "frozen"]
-    seen = (frozen.predict(images, verbose=0) - mean) / np.where(deviation > 1e-3, deviation, 1)  # the training images among them
+    # The training images are among these.
+    seen = (frozen.predict(images, verbose=0) - mean) / np.where(deviation > 1e-3, deviation, 1)
     assert np.abs(seen.mean(axis=0)).max() < 0.3
     assert 0.6 < seen.var(axis=0)[deviation > 1e-3].mean() < 1.4
 

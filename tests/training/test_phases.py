@@ -1,4 +1,4 @@
-"""Phases in sequence: each kind resumes bit for bit, a finished phase is loaded, and a solved head equals that of `solve`."""
+"""Covers phases in sequence: each kind resumes bit for bit, a finished phase is loaded, and a solved head is that of `solve`."""
 
 import keras
 import numpy as np
@@ -25,7 +25,7 @@ PIXELS = labelled(48), labelled(16, seed=1)
 
 
 def features(made, views=1):
-    """The same images as features of the frozen part. Further views are darker."""
+    """Returns the same images as features of the frozen part. Further views are darker."""
     train, held_out = PIXELS
     seen = [made.frozen.predict_on_batch((train.inputs // (v + 1)).astype(np.uint8)) for v in range(views)]
     return LabelledData(np.concatenate(seen), train.labels, views), LabelledData(

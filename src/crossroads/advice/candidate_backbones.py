@@ -68,7 +68,7 @@ def candidate_backbones(
             candidates.append(CandidateBackbone(choice, chosen, named=True))
         elif own:
             name = choice.record.name
-            text = f"{name} is left out: it has no pretrained weights, and no file of weights was named"
+            text = f"{name} is left out: it has no pretrained weights, and no weight file was given"
             watcher.warning(Note(text, "no-pretrained-weights", backbone=name))
     return tuple(candidates)
 

@@ -160,7 +160,7 @@ def backbone_candidates(
             recipe = _recipe(evidence, probe, record.name, context)
         except RecipeError as error:  # an option without an effect on this strategy
             name = evidence.choice.record.name
-            text = f"{record.name} of {name} is left out: {error}"
+            text = f"{record.name} with {name} is left out: {error}"
             watcher.note(Note(text, "candidate-left-out", strategy=record.name, backbone=name, reason=str(error)))
             continue
         bases = [Base("probe", curves[probe.strategy].here)]

@@ -76,9 +76,9 @@ def case_of(images_per_class: float, profile: Profile) -> Case:
     size = min(1.0, max(0.0, math.log10(max(images_per_class, 1.0)) / DECADES))
     doubt = None
     if profile.random >= SATURATED:
-        text = "a network with random weights is nearly as accurate, so that the depth profile says little"
+        text = "a network with random weights is nearly as accurate, so the depth profile says little"
         doubt = Note(text, "random-control-saturated", accuracy=round(profile.random, 4))
     elif similarity.low < SIMILAR <= similarity.high:
-        text = f"the interval of the similarity includes the limit of {SIMILAR}"
+        text = f"the interval of the similarity includes the threshold of {SIMILAR}"
         doubt = Note(text, "similarity-uncertain", low=round(similarity.low, 4), high=round(similarity.high, 4))
     return Case(number, size, similarity, doubt)

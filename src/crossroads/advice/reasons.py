@@ -51,9 +51,9 @@ def _size(size: Size) -> Note:
             f"equivalent to about {size.effective:,.0f} independent images"
         )
     elif size.groups is not None:
-        text += f" in {size.groups:,} groups, which count as one image each"
+        text += f" in {size.groups:,} groups, each of which counts as one image"
     elif size.repeated > 0.005:
-        text += f", {size.repeated:.0%} of them copies, equivalent to about {size.effective:,.0f} images"
+        text += f", {size.repeated:.0%} of them copies, equivalent to about {size.effective:,.0f} distinct images"
     kind, per_class = "large" if size.effective_per_class >= LARGE else "small", size.effective_per_class
     text += f"; {per_class:,.0f} per class count as {kind} (large from {LARGE:.0f} on)"
     return Note(text, "size", images=size.images, classes=size.classes, per_class=round(per_class, 1), kind=kind)
@@ -66,7 +66,9 @@ def _depth(profile: Profile) -> Note:
     first_as_good = next(depth for depth in profile.depths if depth.accuracy.value >= best.accuracy.low)
     figures = {"backbone": profile.backbone, "cut": best.cut, "accuracy": best.accuracy.value, "end_accuracy": end.accuracy.value}
     if best.cut == end.cut and first_as_good.cut == end.cut:
-        text = f"a probe's accuracy rises up to the last layer, {place} ({best.accuracy.value:.3f}): the late layers fit"
+        text = (
+            f"a probe's accuracy rises up to the last layer, {place} ({best.accuracy.value:.3f}): the late layers suit these images"
+        )
         return Note(text, "profile-rises-to-end", **figures)
     if best.cut == end.cut:
         text = (
@@ -77,7 +79,7 @@ def _depth(profile: Profile) -> Note:
     if best.accuracy.low > end.accuracy.value:
         text = (
             f"a probe's accuracy peaks at {place} ({best.accuracy.value:.3f}), and falls to {end.accuracy.value:.3f} at the end: "
-            "the late layers are too specific"
+            "the late layers are too specialised"
         )
         return Note(text, "profile-peaks-early", **figures)
     text = f"a probe's accuracy is highest at {place} ({best.accuracy.value:.3f}), but not significantly lower at the end"
@@ -100,7 +102,7 @@ def _similarity(profile: Profile, case: Case) -> Iterator[Note]:
 def _more_images(curve: Curve, ranked: Sequence[Candidate]) -> Note:
     frozen = [each.accuracy.value for each in ranked if strategy(each.recipe.strategy).frozen]
     trained = [each.accuracy.value for each in ranked if not strategy(each.recipe.strategy).frozen]
-    text = f"twice the images would raise a probe on frozen features by about {100 * curve.gain:.1f} points, to {curve.twice}"
+    text = f"twice as many images would raise a probe on frozen features by about {100 * curve.gain:.1f} points, to {curve.twice}"
     if not (frozen and trained):
         return Note(text, "more-images", gain=curve.gain)
     gain = max(trained) - max(frozen)
@@ -127,16 +129,16 @@ def _baselines(baselines: Baselines, ranked: Sequence[Candidate]) -> Note:
     times = small.seconds / max(1.0, best.seconds)
     network = "this network" if small.recipe.backbone == best.recipe.backbone else "this smaller network"
     text += (
-        f"; after a whole training {network} is expected to reach {small.accuracy.value:.3f} in {times:.1f} times the time of "
+        f"; after complete training, {network} is expected to reach {small.accuracy.value:.3f} in {times:.1f} times the time of "
         f"the best other candidate, {best.name}, which reaches {best.accuracy.value:.3f}"
     )
     return Note(text, "baselines", **figures, trained=small.accuracy.value, best=best.name, best_accuracy=best.accuracy.value)
 
 
 def _warm_start(short: ShortTraining, leading: Profile) -> Note:
-    trained = f"{short.epochs} epoch{'s' * (short.epochs > 1)} of {short.images:,} images"
+    trained = f"{short.epochs} epoch{'s' * (short.epochs > 1)} on {short.images:,} images"
     text = (
-        f"a short warm start of {short.backbone}, {trained}, reaches {short.accuracy.value:.3f} on held-out images; a probe of its "
+        f"a short warm start of {short.backbone}, {trained}, reaches {short.accuracy.value:.3f} on held-out images; a probe on its "
         f"pretrained features reaches {leading.best.accuracy.value:.3f}"
     )
     figures = {"epochs": short.epochs, "images": short.images, "accuracy": short.accuracy.value}
@@ -150,8 +152,8 @@ def _choice(case: Case, ranked: Sequence[Candidate]) -> Iterator[Note]:
         return
     first, usual = ranked[0], classic[0]
     text = (
-        f"the expected accuracy decides, not the case: {first.name} comes first with {first.accuracy.value:.3f} in "
-        f"{format_seconds(first.seconds)} s; {usual.name} is expected to reach {usual.accuracy.value:.3f} in "
+        f"the expected accuracy decides, not the case: {first.name} is expected to reach {first.accuracy.value:.3f} in "
+        f"{format_seconds(first.seconds)} s, and {usual.name} to reach {usual.accuracy.value:.3f} in "
         f"{format_seconds(usual.seconds)} s"
     )
     yield Note(text, "choice-differs-from-case", case=case.number, first=first.name, classic=usual.name)

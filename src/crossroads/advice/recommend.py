@@ -224,7 +224,7 @@ def _baselines(request: Request, *, alone: bool) -> Baselines:
     train, asked, watcher = request.train, request.asked, request.watcher
     if request.classes > MOST_CLASSES:
         text = (
-            f"the evidence is measured on {MOST_CLASSES} of the {request.classes:,} classes, which are easier to distinguish than "
+            f"the evidence is measured on {MOST_CLASSES} of the {request.classes:,} classes, which are easier to tell apart than "
             "all of them"
         )
         watcher.note(Note(text, "classes-sampled", sampled=MOST_CLASSES, classes=request.classes))
@@ -232,7 +232,7 @@ def _baselines(request: Request, *, alone: bool) -> Baselines:
     size, majority = scratch_size(asked, request.median_side, alone=alone), float(train.counts().max() / len(train))
     baselines = measure_baselines(images, asked, size, majority, request.budget, watcher)
     if baselines.short is None:
-        text = "no short training of the small network: what is expected from scratch rests on a probe"
+        text = "the small network had no short training, so the expected accuracy from scratch is based on a probe"
         watcher.note(Note(text, "no-short-training"))
     return baselines
 

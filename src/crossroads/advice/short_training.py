@@ -185,7 +185,7 @@ def run_short_training(dataset: Dataset, choice: Choice, asked: Recipe, limit: L
     except StopTraining as error:
         if error is relay.raised:
             raise
-        watcher.note(Note(f"no short {kind} of {network}: an epoch takes too long", "short-training-too-slow", **about))
+        watcher.note(Note(f"no short {kind} of {network}: one epoch takes too long", "short-training-too-slow", **about))
         return None
     except Exception as error:
         relay.raise_again()
@@ -201,12 +201,12 @@ def run_short_training(dataset: Dataset, choice: Choice, asked: Recipe, limit: L
 
 
 def _start_note(training: str, about: dict[str, str], epochs: int, images: int) -> Note:
-    text = f"evidence: a short {training}, {epochs} epochs of {images} images"
+    text = f"evidence: a short {training}, {epochs} epochs on {images} images"
     return Note(text, "short-training", **about, epochs=epochs, images=images)
 
 
 def _stopped_note(training: str, about: dict[str, str], epochs: int, planned: int) -> Note:
-    text = f"the short {training} ended after {epochs} of {planned} epochs because its time was over"
+    text = f"the short {training} ended after {epochs} of {planned} epochs because it ran out of time"
     return Note(text, "short-training-stopped", **about, epochs=epochs, planned=planned)
 
 

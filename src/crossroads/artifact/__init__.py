@@ -15,9 +15,9 @@ An artifact is written in three steps, so that a half-written one is never taken
 3. `finish` flushes every file to the disk (fsync), then moves each into ``RUN``, ``crossroads.json`` last. Each move is atomic,
    and a folder is an artifact exactly if it holds ``crossroads.json``.
 
-A run that is killed before the last move leaves a folder that is not an artifact; the next `draft` there removes the remains. After
-an error the files that were moved are removed again, except those that replaced a file of the same name. Other files in ``RUN``,
-such as checkpoints, do not belong to the artifact.
+A run that is killed before the last move leaves a folder that is not an artifact, and the next `draft` there removes the leftovers.
+After an error the files that were moved are removed again, except those that replaced a file of the same name. Other files in
+``RUN``, such as checkpoints, do not belong to the artifact.
 """
 
 from crossroads.artifact._draft import PARTIAL, Contents, Draft, copy, draft, is_finished, refuse_finished, write

@@ -105,13 +105,16 @@ def draft(folder: str | Path, contents: Contents) -> Iterator[Draft]:
 
     Raises:
         ArtifactError: The folder holds a finished artifact, the model contains code or has another signature, the graph disagrees
-            with the model, or no space is left. The folder is then unchanged.
+            with the model, or the disk is full. The folder is then unchanged.
     """
     run = Path(folder)
     refuse_finished(run)
     if contents.recipe.backbone is None:
         raise ArtifactError(
-            "the recipe of an artifact must name the backbone", code="unresolved-recipe", received="a recipe that is not resolved"
+            "the recipe of an artifact must name the backbone",
+            code="unresolved-recipe",
+            received="a recipe that is not resolved",
+            hint="resolve the recipe with strategies.resolve_recipe",
         )
     if not isinstance(contents.model, GraphModel):
         _export.check_model(contents.model, contents.resize.size, len(contents.classes))
@@ -140,7 +143,7 @@ def copy(folder: str | Path, to: str | Path) -> Manifest:
     """Copies a finished artifact to a new or empty folder, and verifies it before and after.
 
     Raises:
-        ArtifactError: `folder` is not an artifact or was changed, `to` is not empty, or no space is left. Then `to` is unchanged.
+        ArtifactError: `folder` is not an artifact or was changed, `to` is not empty, or the disk is full. `to` is then unchanged.
     """
     source, run = Path(folder), Path(to)
     names = open_verified(source).names
@@ -241,7 +244,7 @@ def _move(partial: Path, run: Path, files: tuple[str, ...]) -> None:
             os.replace(partial / name, run / name)  # noqa: PTH105 - one rename, atomic on every system
             if fresh:
                 moved.append(name)
-        _sync(run)  # the files are there before the name that declares them is
+        _sync(run)  # the files reach the disk before the manifest that lists them
         os.replace(partial / MANIFEST, run / MANIFEST)  # noqa: PTH105
     except BaseException:
         for name in moved:
@@ -272,7 +275,7 @@ def _require_room(run: Path, model: Any) -> None:
 def _explained(run: Path) -> Iterator[None]:
     """Turns an error of the disk or of a library into an `ArtifactError`.
 
-    Not every library reports a full disk as such (OpenVINO raises RuntimeError), so the free space is looked up.
+    Not every library reports a full disk as such (OpenVINO raises RuntimeError), so the free space is checked.
     """
     try:
         yield

@@ -10,24 +10,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossroads.artifact._manifest import open_verified
-from crossroads.errors import ArtifactError
+from crossroads.errors import ArtifactError, option
 from crossroads.inference import Graph, runtime
 from crossroads.networks.agreement import computed, rounded_otherwise
 from crossroads.networks.body import GraphModel
 from crossroads.networks.export import convert_elsewhere, exports_here, to_openvino
 
 TOLERANCE = 1e-3
-"""Largest difference of a probability between the Keras model and the graph. Rounding alone moved one by 2e-4, on images of little
-contrast (three hundred photographs, a network trained to the end on them); a wrong step of the export moves it by far more."""
+"""Largest allowed difference of a probability between the Keras model and the graph. Rounding alone caused at most 2e-4, on 300
+photographs of little contrast and a network that was fully trained on them. A wrong export causes far more."""
 
 ALLOWANCE = 10
-"""Largest allowed multiple of the difference that rounding errors of the weights make in Keras, where that exceeds `TOLERANCE`.
+"""The allowed difference is at least this many times the one that rounding errors of the weights cause in Keras.
 
 Some networks amplify rounding errors, above all those with random weights."""
 
 
 def load_model(folder: str | PathLike[str]) -> Any:
-    """The Keras model of a finished artifact: uint8 images (n, size, size, 3) in, float32 probabilities (n, k) out.
+    """Loads the Keras model of a finished artifact: uint8 images (n, size, size, 3) in, float32 probabilities (n, k) out.
 
     Keras loads it in safe mode, which refuses files that run code.
 
@@ -38,7 +38,7 @@ def load_model(folder: str | PathLike[str]) -> Any:
 
 
 def check_model(model: Any, size: int, classes: int) -> None:
-    """Refuses a model that does not map images to probabilities, or that contains code of its own. Computes nothing.
+    """Refuses a model that does not map images to probabilities, or that contains code of its own. The model is not run.
 
     Args:
         model: A Keras model.
@@ -56,6 +56,7 @@ def check_model(model: Any, size: int, classes: int) -> None:
             f"a model must map uint8 (None, {size}, {size}, 3) to float32 (None, {classes})",
             code="other-signature",
             received=", ".join(f"{dtype} {shape}" for dtype, shape in signature),
+            hint="include its preprocessing, and end it with a softmax over the classes",
         )
     for layer in model._flatten_layers():
         kind = type(layer)
@@ -97,9 +98,9 @@ def check_parity(model: Any, graph_path: Path, images: NDArray[np.uint8]) -> dic
 
     A frozen part is computed by its own graph, and its head by NumPy.
 
-    Probabilities must agree within `TOLERANCE`, or more for a network that amplifies rounding (see `ALLOWANCE`), and labels must be
-    equal. If Keras gives the graph's label a probability within the tolerance of its best one, rounding decides between the two:
-    this is counted as a tie and allowed.
+    Probabilities must agree within `TOLERANCE`, or within more for a network that amplifies rounding (see `ALLOWANCE`). Labels must
+    be equal, except for ties: if Keras gives the graph's label a probability within the tolerance of its best one, rounding decides
+    between the two.
 
     Args:
         model: A Keras model, or a frozen part with a head.
@@ -113,14 +114,19 @@ def check_parity(model: Any, graph_path: Path, images: NDArray[np.uint8]) -> dic
         ArtifactError: A probability differs by more than the tolerance or is not finite, a label differs, or there are no images.
     """
     if len(images) == 0:
-        raise ArtifactError("the check of the inference graph needs at least one image", code="no-parity-images", received="none")
+        raise ArtifactError(
+            "the check of the inference graph needs at least one image",
+            code="no-parity-images",
+            received="none",
+            hint="add validation images",
+        )
     ours, theirs = _probabilities(model, images), Graph(graph_path)(images)
     if not np.isfinite(ours).all():
         raise ArtifactError(
             "the probabilities of a model must be finite",
             code="probabilities-not-finite",
             received="NaN or infinity",
-            hint="train with a lower learning rate",
+            hint=f"train with a lower {option('learning_rate')}",
         )
     difference = np.nan_to_num(np.abs(ours - theirs).max(axis=1), nan=np.inf)
     worst, tolerance = int(difference.argmax()), TOLERANCE
@@ -165,5 +171,8 @@ def _load(path: Path) -> Any:
         # Keras wraps the cause in a long text about custom layers.
         reason = str(error).split("Exception encountered: ")[-1].strip()[:300]
         raise ArtifactError(
-            f"{path} must be a Keras model without code of its own", code="unsafe-model", received=reason
+            f"{path} must be a Keras model without code of its own",
+            code="unsafe-model",
+            received=reason,
+            hint="do not trust this artifact; train it again",
         ) from error

@@ -12,8 +12,8 @@ from crossroads.cli._app import Json, PlainCommand, app
 if TYPE_CHECKING:
     from crossroads.networks.records import Backbone
 
-weights_app = typer.Typer(help="ImageNet weights in the cache of Keras.", rich_markup_mode=None)
-cache_app = typer.Typer(help="Cached features of frozen networks.", rich_markup_mode=None)
+weights_app = typer.Typer(help="Manage the ImageNet weights in the cache of Keras.", rich_markup_mode=None)
+cache_app = typer.Typer(help="Manage the cached features of frozen networks.", rich_markup_mode=None)
 app.add_typer(weights_app, name="weights")
 app.add_typer(cache_app, name="cache")
 
@@ -21,10 +21,11 @@ app.add_typer(cache_app, name="cache")
 @app.command(cls=PlainCommand)
 def backbones(
     name: Annotated[
-        Optional[str], typer.Argument(metavar="NAME", help="A backbone whose cuts are listed.", show_default=False)
+        Optional[str], typer.Argument(metavar="NAME", help="The backbone whose cuts to list.", show_default=False)
     ] = None,
     image_size: Annotated[
-        Optional[int], typer.Option(metavar="INTEGER", help="Side in pixels at which its cuts are listed.", show_default=False)
+        Optional[int],
+        typer.Option(metavar="INTEGER", help="Side of the image in pixels at which to list the cuts.", show_default=False),
     ] = None,
     json: Json = False,
 ) -> None:
@@ -110,7 +111,7 @@ def _show_cuts(name: str, image_size: int | None, json: bool) -> None:
 
 @weights_app.command("list", cls=PlainCommand)
 def weights_list(json: Json = False) -> None:
-    """List the files of ImageNet weights, their addresses, and which are cached.
+    """List the files of ImageNet weights. Shows the address of each file and whether it is cached.
 
     \b
     Example:
@@ -141,9 +142,9 @@ def weights_list(json: Json = False) -> None:
 
 @weights_app.command("add", cls=PlainCommand)
 def weights_add(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A file that `crossroads weights list` names.", show_default=False)],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A file from `crossroads weights list`.", show_default=False)],
 ) -> None:
-    """Copy a file of ImageNet weights into the cache, so that `--weights imagenet` works offline.
+    """Copy a file of ImageNet weights into the cache. `--weights imagenet` then works offline.
 
     \b
     Example:
@@ -196,12 +197,12 @@ def cache_clear() -> None:
 
 
 def _shortened(name: str, most: int = 60) -> str:
-    """The name of features, without the middle of a long list of cuts."""
+    """Returns the name of features, without the middle of a long list of cuts."""
     return name if len(name) <= most else f"{name[: most - 22]} … {name[-19:]}"
 
 
 def _count(number: int) -> str:
-    """A count in thousands, millions or billions."""
+    """Formats a count in thousands, millions or billions."""
     for unit, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if number >= unit:
             return f"{number / unit:.3g} {letter}"

@@ -27,8 +27,8 @@ class Lookup:
         frozen: The frozen part.
         backbone: Name of its backbone.
         recipe: A resolved recipe.
-        cut: The name of the layer that ends the frozen part. Training reuses the features that the advice computed if model and
-            cut are the same.
+        cut: The name of the layer that ends the frozen part. Training reuses the features of the advice if model and cut are the
+            same.
         watcher: Receives progress.
     """
 
@@ -94,5 +94,10 @@ def feature_key(frozen: Frozen, backbone: str, recipe: Recipe, cut: str) -> Key:
 def resize_of(recipe: Recipe) -> Resize:
     """Returns how a resolved recipe makes images square. Raises `RecipeError` if the recipe is not resolved."""
     if recipe.image_size is None or recipe.resize is None:
-        raise RecipeError("a resolved recipe has an image size and a resize mode", code="recipe-not-resolved", received="none")
+        raise RecipeError(
+            "a resolved recipe has an image size and a resize mode",
+            code="recipe-not-resolved",
+            received="none",
+            hint="resolve the recipe with strategies.resolve_recipe",
+        )
     return Resize(recipe.image_size, recipe.resize)

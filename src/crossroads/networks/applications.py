@@ -32,7 +32,7 @@ NORMALISED = Defaults(
     augment=True,
     augmentation=AUGMENTATION,
 )
-"""Training from random weights for networks with BatchNorm or LayerNorm throughout."""
+"""Defaults of training from random weights for networks with BatchNorm or LayerNorm throughout."""
 
 PLAIN = Defaults(
     batch_size=(32, 64),
@@ -44,7 +44,7 @@ PLAIN = Defaults(
     augment=True,
     augmentation=AUGMENTATION,
 )
-"""Training from random weights for networks without normalisation, which do not learn with larger steps."""
+"""The same for networks without normalisation, which do not learn at a higher learning rate."""
 
 
 DIGESTS = {

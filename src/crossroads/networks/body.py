@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from crossroads.errors import BackboneError, did_you_mean
+from crossroads.errors import BackboneError, did_you_mean, option
 from crossroads.inference import operations, runtime
 from crossroads.networks.cut import Cut, find_cut
 from crossroads.recipe import PoolingName
@@ -179,7 +179,7 @@ def within(wanted: Cut, cut: str | int | float, end: Cut) -> Cut:
         code="cut-after-weights",
         field="cut",
         received=repr(cut),
-        hint=f"use {end.name!r}, an earlier cut, or other weights",
+        hint=f"set {option('cut')} to {end.name!r} or an earlier one, or use other {option('weights')}",
     )
 
 
@@ -215,7 +215,7 @@ class GraphModel:
     def bytes(self) -> int:
         """Bytes of the weights."""
         constants = (node for node in self.frozen.model.get_ops() if node.get_type_name() == "Constant")
-        return sum(node.get_byte_size() for node in constants) + sum(x.kernel.nbytes + x.bias.nbytes for x in self.head)
+        return sum(int(node.get_byte_size()) for node in constants) + sum(x.kernel.nbytes + x.bias.nbytes for x in self.head)
 
     def probabilities(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
         """Returns the probabilities, float32 (n, k), of features (n, d), computed by NumPy in double precision."""

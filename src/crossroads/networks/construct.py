@@ -35,8 +35,8 @@ class Choice:
 
     Attributes:
         record: Its record.
-        own: The custom network: a `keras.Model`, the path of a ``.keras`` file or ``package.module:function``; None for the
-            catalog's.
+        own: The custom network: a `keras.Model`, the path of a ``.keras`` file or ``package.module:function``; None for a backbone
+            of the catalog.
     """
 
     record: Backbone
@@ -167,7 +167,7 @@ def build(
     elif weights == "own":
         loaded = {"from": "own"}
     elif weights == "none":
-        notes.append(Note("the backbone has random weights because weights are none", "random-weights"))
+        notes.append(Note("the backbone has random weights because `weights` is none", "random-weights"))
     end = end or cuts(parts.backbone)[-1]
     keep = end if cut is None else within(find(parts.backbone, cut), cut, end)
     freeze = None if freeze_to is None else within(find(parts.backbone, freeze_to), freeze_to, end)
@@ -184,7 +184,7 @@ def _require_below(freeze: Cut | None, keep: Cut) -> None:
             code="nothing-left-to-finetune",
             field="freeze_to",
             received=f"{freeze.name!r}, and the backbone ends at {keep.name!r}",
-            hint="choose an earlier cut, or strategy feature-extraction, which freezes everything",
+            hint=f"choose an earlier cut, or {option('strategy')} feature-extraction, which freezes everything",
         )
 
 
@@ -194,8 +194,8 @@ def is_own(named: str) -> bool:
 
 
 def _sizes(named: Any) -> tuple[tuple[int, ...], tuple[int, int]]:
-    """Returns the default sizes and the limits of a custom network: the one size it was built for, or any."""
-    load_keras()  # before a module that imports it, to keep its start quiet
+    """Returns the default sizes and the limits of a custom network: the one size it was built for, or all sizes."""
+    load_keras()  # before the user's module imports Keras with all its start-up notices
     from crossroads.networks.network import seeded
     from crossroads.networks.own import own_size
 
@@ -216,7 +216,7 @@ def _own_parts(choice: Choice, size: int, notes: list[str], *, fresh: bool) -> P
 def _copied(backbone: keras.Model, *, fresh: bool) -> keras.Model:
     """Returns a copy with the same weights, or with new ones, so that a custom network itself is never trained.
 
-    New weights leave statistics of data as they are, such as the mean of a Normalization layer.
+    Normalization layers always keep their statistics: they describe the data and cannot be drawn at random.
     """
     import keras
 

@@ -20,9 +20,9 @@ __all__ = ["Cut", "after", "between", "blocks", "cuts", "find", "multiply_adds",
 def cuts(backbone: keras.Model) -> tuple[Cut, ...]:
     """Returns the useful cuts in order; the last is the end of the backbone.
 
-    There is one cut per run of layers up to the next layer or branch with a kernel. Convolution, normalisation and activation are
-    one run, and its cut is the activation. Padding, dropout, flattening and global pooling at the end of a run belong to the upper
-    part, so that the map can still be pooled in another way. There is no cut before the first kernel.
+    A layer with a kernel and the layers after it, up to the next kernel or branch, share one cut. After a convolution with its
+    normalisation and activation, the cut is at the activation. Padding, dropout, flattening and global pooling belong to the part
+    above the cut, so that the map can still be pooled in another way. There is no cut before the first kernel.
 
     Raises:
         BackboneError: The backbone has no graph of layers, more than one input or output, or an unknown image size.
@@ -37,7 +37,7 @@ def possible_cuts(backbone: keras.Model) -> tuple[Cut, ...]:
         BackboneError: As `cuts` does.
     """
     graph = graph_of(backbone)
-    index = {crossing.name: number for number, crossing in enumerate(_landmarks(graph))}
+    index = {crossing.name: number for number, crossing in enumerate(_useful_crossings(graph))}
     kernels = list(accumulate((call.weighted for call in graph.calls), initial=0))
     crossings = [c for c in graph.crossings() if c.name in index or kernels[c.position + 1]]
     return tuple(replace(cut, index=index.get(cut.name)) for cut in _described(graph, crossings))
@@ -55,7 +55,7 @@ def find(backbone: keras.Model, cut: str | int | float) -> Cut:
         if cut not in {call.name for call in calls}:  # Keras' name in this process, as `model.summary()` prints it
             cut = next((call.name for call in calls if call.operation.name == cut), cut)
         if cut in {call.name for call in calls} - {known.name for known in possible}:
-            raise _no_cut(backbone, graph_of(backbone), cut)
+            raise _not_a_cut(backbone, graph_of(backbone), cut)
     return find_cut(possible, cut, backbone.name)
 
 
@@ -103,7 +103,7 @@ def blocks(model: keras.Model) -> tuple[tuple[keras.Layer, ...], ...]:
         BackboneError: The model has no graph of layers, or more than one input or output.
     """
     graph = graph_of(model)
-    edges = [-1, *(crossing.position for crossing in _landmarks(graph))]
+    edges = [-1, *(crossing.position for crossing in _useful_crossings(graph))]
     groups = []
     for below, upto in pairwise(edges):
         layers = {id(c.operation): c.operation for c in graph.calls[below + 1 : upto + 1] if weights_of(c.operation)}
@@ -111,7 +111,7 @@ def blocks(model: keras.Model) -> tuple[tuple[keras.Layer, ...], ...]:
     return tuple(group for group in groups if group)
 
 
-_PASSIVE = (
+_WITHOUT_FEATURES = (
     keras.layers.ActivityRegularization,
     keras.layers.AlphaDropout,
     keras.layers.Dropout,
@@ -127,14 +127,14 @@ _PASSIVE = (
 """Layers that compute no feature. A cut is placed below them: it keeps what they drop, and does not pad for the next layer."""
 
 
-def _landmarks(graph: LayerGraph) -> list[Crossing]:
+def _useful_crossings(graph: LayerGraph) -> list[Crossing]:
     crossings = list(graph.crossings())
     kernels = list(accumulate((call.weighted for call in graph.calls), initial=0))
     landmarks: list[Crossing] = []
     run: list[Crossing] = []
     for crossing in crossings:
         if run and kernels[crossing.position + 1] > kernels[run[-1].position + 1]:
-            landmarks.append(_best(graph, run))
+            landmarks.append(_last_feature(graph, run))
             run = []
         if kernels[crossing.position + 1]:
             run.append(crossing)
@@ -142,9 +142,9 @@ def _landmarks(graph: LayerGraph) -> list[Crossing]:
     return landmarks + crossings[-1:]
 
 
-def _best(graph: LayerGraph, run: list[Crossing]) -> Crossing:
+def _last_feature(graph: LayerGraph, run: list[Crossing]) -> Crossing:
     """Returns the last crossing of a run that computes a feature."""
-    active = [crossing for crossing in run if not isinstance(graph.calls[crossing.position].operation, _PASSIVE)]
+    active = [crossing for crossing in run if not isinstance(graph.calls[crossing.position].operation, _WITHOUT_FEATURES)]
     return (active or run)[-1]
 
 
@@ -188,7 +188,10 @@ def _tensor(backbone: keras.Model, graph: LayerGraph, cut: Cut) -> Any:
         if crossing.name == cut.name:
             return crossing.tensor
     raise BackboneError(
-        "the cut belongs to another backbone", code="cut-of-another-backbone", received=f"{cut.name!r} for {backbone.name!r}"
+        "the cut belongs to another backbone",
+        code="cut-of-another-backbone",
+        received=f"{cut.name!r} for {backbone.name!r}",
+        hint="use a cut that `cuts` or `find` returned for this backbone",
     )
 
 
@@ -203,10 +206,10 @@ def _part(start: Any, end: Any, name: str, below: str) -> keras.Model:
     return part
 
 
-def _no_cut(backbone: keras.Model, graph: LayerGraph, name: str) -> BackboneError:
+def _not_a_cut(backbone: keras.Model, graph: LayerGraph, name: str) -> BackboneError:
     """Returns the error for a layer that is no cut, with the cuts next to it as a hint."""
     position = max(index for index, call in enumerate(graph.calls) if call.name == name)
-    landmarks = _landmarks(graph)
+    landmarks = _useful_crossings(graph)
     below = [crossing.name for crossing in landmarks if crossing.position < position][-1:]
     above = [crossing.name for crossing in landmarks if crossing.position > position][:1]
     return BackboneError(

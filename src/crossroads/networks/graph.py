@@ -39,7 +39,7 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Crossing:
-    """A tensor that is the only connection between what is computed before it and after it.
+    """A tensor that is the only connection between the calls before it and the calls after it.
 
     Attributes:
         position: Index of its call in `LayerGraph.calls`. All earlier calls are below the crossing.
@@ -69,11 +69,11 @@ class LayerGraph:
     def crossings(self) -> Iterator[Crossing]:
         """Yields the crossings in order; the last one is the output. The cost is linear in the size of the graph.
 
-        Crossings are the articulation points of the graph. Every path from input to output passes through a tensor exactly if, at
-        some point of any topological order, this tensor alone is computed and still needed. Example: in ``a -> b, a -> c, b + c ->
-        d`` both ``b`` and ``c`` are alive before ``d``, so only ``a`` and ``d`` are crossings. A layer with weights that is called
-        on both sides of a point would be frozen and trained at once, so there is no crossing between its calls. A layer that is
-        called more than once can be a crossing at its last call only, which makes its name unambiguous.
+        Crossings are the articulation points of the graph. In any topological order, there is a moment at which a crossing is the
+        only tensor that is computed and still needed. Example: in ``a -> b, a -> c, b + c -> d`` both ``b`` and ``c`` are still
+        needed before ``d``, so only ``a`` and ``d`` are crossings. A layer with weights that is called on both sides of a point
+        would be frozen and trained at once, so there is no crossing between its calls. A layer that is called more than once can
+        be a crossing at its last call only, which makes its name unambiguous.
         """
         last_use = {id(tensor): position for position, call in enumerate(self.calls) for tensor in call.inputs}
         last_use[id(self.sink)] = len(self.calls)
@@ -113,7 +113,7 @@ def graph_of(model: keras.Model) -> LayerGraph:
 
 
 _GRAPHS: WeakKeyDictionary[Any, tuple[Any, Any, LayerGraph]] = WeakKeyDictionary()
-"""Graphs by model, with the input and output they were read for: a Sequential may have grown since."""
+"""Graphs by model, with the input and output for which they were read, since layers may be added to a Sequential later."""
 
 
 def ends(model: keras.Model) -> tuple[Any, Any]:
@@ -187,11 +187,11 @@ _NOT_KERNELS = (
     keras.layers.RMSNormalization,
     keras.layers.PReLU,
 )
-"""Layers whose weights scale values one by one, whatever their number of axes."""
+"""Layers whose weights are elementwise scales, whatever their number of axes."""
 
 
 def kernels_of(operation: Any) -> list[Any]:
-    """Returns the kernels of an operation: weights with two axes or more, without biases and without mere scales."""
+    """Returns the kernels of an operation: weights with two or more axes, except biases and elementwise scales."""
     if isinstance(operation, _NOT_KERNELS):
         return []
     if isinstance(operation, keras.Model) or getattr(operation, "_layers", None):
@@ -244,6 +244,7 @@ def _walk(source: Any, sink: Any) -> LayerGraph:
                 code="several-inputs-or-outputs",
                 field="backbone",
                 received=f"layer {node.operation.name!r}",
+                hint="remove the other inputs",
             )
         parents = [_node_of(tensor) for tensor in node.input_tensors if tensor is not source]
         stack.extend(parent for parent in reversed(parents) if id(parent) not in state)

@@ -22,7 +22,7 @@ MLP_WIDTH = 256
 MLP_DROPOUT = 0.3
 
 LEAST_DEVIATION = 0.1
-"""Minimum deviation that a head standardises a feature by, as a fraction of the median deviation."""
+"""Smallest standard deviation that a head divides a feature by, as a fraction of the median deviation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,8 @@ class Network:
             is trained.
         size: Side of the images in pixels.
         blocks: The layers with weights of `trained`, in groups from its input to the head, which is the last group.
-        shipped: uint8 images in, probabilities out, with a head's standardisation folded in. Use `ship` to get it up to date.
+        shipped: uint8 images in, probabilities out, with the standardisation of the head folded into its dense layer. `ship`
+            returns it up to date.
         on_features: Whether `trained` takes features.
         folding: Layers for folding: standardisation, the dense layer after it, and the dense layer of `shipped` that replaces both;
             None if the head does not standardise.
@@ -158,7 +159,7 @@ def standardise(head: tuple[keras.Layer, ...], mean: NDArray[np.floating], devia
 
 
 def assemble(parts: Parts, size: int, head: tuple[keras.Layer, ...], layout: Layout | None = None) -> Network:
-    """Puts a head on a backbone. Networks of the same parts and head share their weights, wherever each is frozen.
+    """Puts a head on a backbone. Networks of the same parts and head share their weights, even if they are frozen elsewhere.
 
     Args:
         parts: Preprocessing and backbone.
@@ -243,12 +244,12 @@ def calibrate_batchnorm(parts: Parts, images: NDArray[np.uint8]) -> None:
 
 
 def batchnorms(model: keras.Model) -> list[layers.BatchNormalization]:
-    """Returns every BatchNorm layer of a model, also inside other layers."""
+    """Returns every BatchNorm layer of a model, including those inside other layers."""
     return [layer for layer in all_layers(model) if isinstance(layer, layers.BatchNormalization)]
 
 
 def all_layers(model: keras.Model) -> list[keras.Layer]:
-    """Returns every layer of a model, also inside other layers. Keras has no public way."""
+    """Returns every layer of a model, including those inside other layers. Keras has no public function for this."""
     return list(model._flatten_layers(include_self=False, recursive=True))
 
 

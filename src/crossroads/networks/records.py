@@ -33,7 +33,7 @@ class Defaults:
     """How to train a backbone from random weights. Each value is the default of a recipe option.
 
     Attributes:
-        batch_size: Images per step, below 10,000 training images and from there on. Large data sets have enough steps for
+        batch_size: Images per step for fewer than 10,000 training images, and for more. Large data sets have enough steps for
             larger, faster batches.
         optimizer: Adam or AdamW.
         learning_rate: Peak of the schedule.
@@ -150,7 +150,7 @@ class Backbone:
                 code="image-size-not-supported",
                 field="image_size",
                 received=f"{size} px",
-                hint=f"use {option('image_size')} {min(max(size, low), high)} or another backbone",
+                hint=f"use {option('image_size')} {min(max(size, low), high)} or another {option('backbone')}",
             )
 
     def to_json(self) -> dict[str, Any]:

@@ -45,9 +45,9 @@ def choose_candidates(partition: Partition, own: Any, watcher: Watcher) -> Plan:
     if not backbones:
         usual = named in (None, DEFAULT_FROM_SCRATCH)
         if named is None:
-            watcher.note(Note("nothing pretrained to choose from: training from scratch", "nothing-pretrained"))
+            watcher.note(Note("no pretrained network is available, so the network is trained from scratch", "nothing-pretrained"))
         elif recipe.budget is not None and not usual:
-            text = f"{recipe.backbone} trains from scratch. The budget cannot shorten that; set the number of epochs"
+            text = f"{recipe.backbone} is trained from scratch. The budget cannot shorten that; set the number of epochs"
             watcher.warning(Note(text, "budget-does-not-shorten", backbone=recipe.backbone))
         if not usual or recipe.budget is None:  # nothing to measure, or no limit to measure it for
             return Plan((), BUDGET, 0.0, {})
@@ -83,12 +83,12 @@ def _possible(advice: Advice, may_shorten: bool, watcher: Watcher) -> list[Candi
             text = f"{candidate.name} is left out: it {candidate.obstacle}"
             watcher.note(Note(text, "candidate-left-out", **_names(candidate), reason=candidate.obstacle))
         elif candidate.obstacle and possible:
-            text = f"{candidate.name} gives the first answer, although it {candidate.obstacle}"
+            text = f"{candidate.name} is trained first, although it {candidate.obstacle}"
             watcher.note(Note(text, "first-answer-over-limit", **_names(candidate), reason=candidate.obstacle))
         elif candidate.unshortened:
             left = apply_limits(candidate.unshortened, (advice.budget or BUDGET) - advice.evidence.seconds, None)
             if left.shortened:
-                text = f"{candidate.name}: the rest of the budget has room for about {left.shortened}"
+                text = f"{candidate.name}: the rest of the budget allows about {left.shortened}"
                 watcher.note(Note(text, "epochs-limited", **_names(candidate), epochs=left.recipe.epochs))
     return possible + first
 
@@ -123,7 +123,7 @@ def convertible(plan: Plan, partition: Partition, tasks: Tasks, watcher: Watcher
             except ArtifactError as error:
                 errors[network] = error
         if reason := errors[network]:
-            text = f"{recipe.strategy} of {recipe.backbone} is left out: {reason}"
+            text = f"{recipe.strategy} with {recipe.backbone} is left out: {reason}"
             names = {"strategy": recipe.strategy, "backbone": recipe.backbone}
             watcher.note(Note(text, "candidate-left-out", **names, reason=str(reason)))
         else:

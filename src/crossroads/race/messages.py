@@ -16,7 +16,8 @@ def started(plan: Plan) -> Note:
     expected = {_name(candidate): round(candidate.accuracy.value, 4) for candidate in plan.candidates}
     names = ", ".join(f"{name} {value:.3f}" for name, value in expected.items())
     return Note(
-        f"the race has {format_seconds(plan.budget)} s; Ctrl-C keeps the best finished candidate. Expected accuracies: {names}",
+        f"the race has a budget of {format_seconds(plan.budget)} s; Ctrl-C keeps the best finished candidate. "
+        f"Expected accuracies: {names}",
         "race-started",
         budget=plan.budget,
         expected=expected,
@@ -44,13 +45,13 @@ def skipped(results: Results, skip: Skip) -> Note:
     epochs = "one epoch" if skip.epochs == 1 else f"{skip.epochs} epochs"
     needs, available = f"would take about {skip.seconds:,.0f} s", f"{skip.available:,.0f} s"
     texts = {
-        "no-gain": f"it can reach at most {skip.reachable:.3f}, no more than the best so far",
+        "no-gain": f"it is expected to reach at most {skip.reachable:.3f}, no more than the best so far",
         "budget-spent": "the budget is spent",
         "too-slow": f"it {needs}, and {available} are left",
         "too-few-epochs": f"{epochs} {needs}, and {available} are left",
         "outranked": "higher-ranked candidates used the time",
-        "no-time-in-first-rung": f"{epochs} {needs}, and it has {available} of the first rung",
-        "no-first-rung": f"{name} is the most promising, but one epoch of it {needs}, and it would have {available}",
+        "no-time-in-first-rung": f"{epochs} {needs}, and its part of the first rung is {available}",
+        "no-first-rung": f"one epoch of the most promising candidate, {name}, {needs}, and it has {available} of the first rung",
     }
     verb = "is not continued" if continues else "is skipped"
     if skip.reason == "no-time-in-first-rung":
@@ -81,7 +82,7 @@ def none_trained() -> Note:
 def ended_early(candidate: RaceCandidate, run: CandidateRun) -> Note:
     """Says that a run ended before its last epoch."""
     return Note(
-        f"{_name(candidate)} ends after {run.epochs} of {run.planned} epochs: its time is over",
+        f"{_name(candidate)} ends after {run.epochs} of {run.planned} epochs because it is out of time",
         "run-ended-early",
         **_facts(candidate),
         epochs=run.epochs,
@@ -91,7 +92,7 @@ def ended_early(candidate: RaceCandidate, run: CandidateRun) -> Note:
 
 def stopped() -> Note:
     """Confirms Ctrl-C."""
-    return Note("stopped: the best finished candidate is kept; testing and saving it takes some seconds", "race-stopped")
+    return Note("stopped: the best finished candidate is kept; testing and saving it takes a few seconds", "race-stopped")
 
 
 def over_budget(results: Results) -> Note:
@@ -99,7 +100,7 @@ def over_budget(results: Results) -> Note:
     spent, advice, budget = results.spent, results.plan.spent, results.plan.budget
     return Note(
         f"the race took {format_seconds(spent)} s, and the budget was {format_seconds(budget)} s: the evidence took "
-        f"{format_seconds(advice)} s, and the first answer is trained whatever the budget",
+        f"{format_seconds(advice)} s, and the first candidate is trained whatever the budget",
         "race-over-budget",
         seconds=round(spent, 1),
         budget=budget,
@@ -122,7 +123,7 @@ def won(results: Results) -> Note:
         text += f" ({', '.join(failures)} failed)"
     others = [run for run in results.answers() if run.candidate != winner.candidate]
     if not others:
-        return Note(f"{text}; nothing else gave an answer", "race-won", **facts)
+        return Note(f"{text}; no other candidate has a result", "race-won", **facts)
     second = max(others, key=results.posterior)
     runner_up = results.candidate(second.candidate)
     margin = abs(winner.accuracy - second.accuracy) * winner.images
@@ -142,7 +143,7 @@ def _failures(results: Results) -> list[str]:
 
 
 def _name(candidate: RaceCandidate) -> str:
-    return f"{candidate.recipe.strategy} of {candidate.recipe.backbone}"
+    return f"{candidate.recipe.strategy} with {candidate.recipe.backbone}"
 
 
 def _facts(candidate: RaceCandidate) -> dict[str, object]:

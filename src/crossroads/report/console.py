@@ -48,11 +48,11 @@ class ConsoleWatcher:
             self._bars.stop()
 
     def note(self, text: str) -> None:
-        """Prints a line, once: every run of a race repeats some notes."""
+        """Prints a line, but each text only once: every run of a race repeats some notes."""
         self._once(f"note: {text}")
 
     def warning(self, text: str) -> None:
-        """Prints a line like that of a note, once; in colour on a terminal."""
+        """Prints a line like that of a note, in colour on a terminal."""
         self._once(f"note: {text}", "bold yellow")
 
     def progress(self, stage: str, done: int, total: int) -> None:
@@ -108,7 +108,7 @@ class NotesOnly(Silent):
 def print_lines(lines: Iterable[tuple[str, object]]) -> None:
     """Prints ``name: value`` lines."""
     for name, value in lines:
-        # Rounded first: -0.00001 is shown as 0.0000, not as -0.0000.
+        # Rounding first shows -0.00001 as 0.0000, not as -0.0000.
         print(f"{name}: {round(value, 4) + 0.0:.4f}" if isinstance(value, float) else f"{name}: {value}")
 
 
@@ -144,7 +144,7 @@ def print_run(run: Run) -> None:
 
 
 def _run_row(run: dict[str, Any]) -> tuple[object, ...]:
-    """A row for one run of a race: its epochs out of the usual number, the accuracy expected before the race, and that reached."""
+    """Returns the row of one run of a race: its epochs of the usual number, the expected accuracy and the accuracy reached."""
     epochs, usual, reached = run["epochs"], run["usual_epochs"], run["validation_accuracy"]
     return (
         run["strategy"],
@@ -158,7 +158,7 @@ def _run_row(run: dict[str, Any]) -> tuple[object, ...]:
 
 
 def _best_epoch(metrics: dict[str, Any]) -> str:
-    """The epoch whose weights are kept, out of all epochs; or that finetuning did not beat the solved head."""
+    """Returns the best epoch of all epochs as text. If the solved head was better than finetuning, says that instead."""
     last = metrics["phases"][-1]
     if last["name"] == "tune" and (last["epochs"], last["best_epoch"]) != (metrics["epochs"], metrics["best_epoch"]):
         return f"the solved head ({last['epochs']} epochs of finetuning were not better)"

@@ -30,7 +30,7 @@ from crossroads.training.optimizer import RuledAdam, rules, schedule
 from crossroads.training.solving import PhaseResult
 
 ENDED = "ended"
-"""Among the facts of a training that the watcher ended: it stays ended when the run is resumed."""
+"""Key in the facts of a training that the watcher ended. When the run is resumed, this training does not continue."""
 
 
 def train(
@@ -44,10 +44,10 @@ def train(
 ) -> PhaseResult:
     """Trains `network` in place, from the newest checkpoint if there is one.
 
-    What the phase does not train keeps every bit, including the statistics of BatchNorm, and is not in the checkpoints.
+    Weights and BatchNorm statistics that the phase does not train stay bit-identical and are not in the checkpoints.
 
     Args:
-        network: Holds the first weights, and in the end those of the best epoch.
+        network: Holds the initial weights, and after training those of the best epoch.
         phase: What to train, and how.
         data: Training data, as `network.trained` takes it: images, or features if the network has a frozen part.
         validation: Validation data, which chooses the best epoch.
@@ -113,7 +113,7 @@ def _out_of_memory_refused(phase: Phase) -> Iterator[None]:
             "a training batch does not fit into memory",
             code="out-of-memory",
             received=f"batches of {phase.batch_size} in phase {phase.name!r}",
-            hint=f"use a smaller {option('batch_size')}, {option('image_size')} or backbone",
+            hint=f"use a smaller {option('batch_size')}, {option('image_size')} or {option('backbone')}",
         ) from error
 
 
@@ -171,7 +171,7 @@ def assign(variables: Sequence[Any], arrays: Iterable[NDArray[np.generic]]) -> N
 
 
 def _is_over(state: TrainingState, phase: Phase) -> bool:
-    """Returns whether no epoch is left, the watcher ended the training, or early stopping did."""
+    """Whether no epoch is left, the watcher ended the training, or early stopping did."""
     losses = [record.validation_loss for record in state.history]
     if len(losses) >= phase.epochs or ENDED in state.facts:
         return True

@@ -1,6 +1,6 @@
 """Downloads one file with progress, resumes after a break, verifies the digest, and replaces the target atomically.
 
-It stays with `urllib`: `pooch` cannot resume, and `httpx` and `urllib3` leave ranges, digests and atomic placement to the caller.
+It uses `urllib` because `pooch` cannot resume, and `httpx` and `urllib3` leave ranges, digests and atomic placement to the caller.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ ATTEMPTS = 3
 PAUSE = 1.0
 """Seconds before the second attempt, twice as long before the third."""
 TIMEOUT = 30.0
-"""Seconds without an answer."""
+"""Seconds to wait for an answer."""
 _BLOCK = 1 << 18
 _DISK_FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
 

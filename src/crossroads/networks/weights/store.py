@@ -44,7 +44,7 @@ class CachedFile:
 
 
 def cache_folder() -> Path:
-    """``$KERAS_HOME/models``, or ``~/.keras/models``: where Keras itself keeps pretrained weights."""
+    """Returns the folder in which Keras itself keeps pretrained weights: ``$KERAS_HOME/models``, or ``~/.keras/models``."""
     home = os.environ.get("KERAS_HOME")
     return (Path(home).expanduser() if home else Path("~/.keras").expanduser()) / "models"
 
