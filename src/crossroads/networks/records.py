@@ -19,6 +19,7 @@ MANY = 10_000
 PREPROCESSINGS = {
     "none": "none, the network has its own scaling",
     "tf": "x / 127.5 - 1",
+    "lite": "(x - 127) / 128",
     "torch": "x / 255, then each channel minus ImageNet's mean and divided by its standard deviation",
     "caffe": "RGB to BGR, minus 103.939, 116.779, 123.68",
     "bvlc": "RGB to BGR, minus 104.007, 116.669, 122.679",
