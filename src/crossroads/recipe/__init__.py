@@ -103,7 +103,7 @@ class Recipe:
         Option(
             "A name from `crossroads backbones`, the path of a .keras file, or package.module:function.",
             STRATEGY,
-            unset="small-cnn from scratch, mobilenet-v2 otherwise, and with auto those whose weights are cached",
+            unset="small-cnn from scratch, efficientnet-lite0 otherwise, and with auto also those whose weights are cached",
         ),
     ] = None
     strategy: Annotated[
