@@ -111,7 +111,7 @@ def named_ant_or_bee(photos, name, scaling, mode):
     size = backbone(name).reference_size
     parts, layers = built_pretrained(name, size)
     loaded = load_all(photos, Resize(size, mode))
-    x = loaded.images.astype("float32")
+    x = loaded.pixels.astype("float32")
     for layer in layers_of(scaling):
         x = keras.ops.convert_to_numpy(layer(x))
     features = parts.backbone.predict(x, verbose=0, batch_size=32).mean(axis=(1, 2))
