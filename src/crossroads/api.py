@@ -110,8 +110,8 @@ def advise(
 
     Args:
         data: Labelled images in any form that `read` takes; None for those that the recipe names.
-        backbones: The backbones to compare: names from the catalog, or networks of your own, or a single name. If empty, those
-            whose weights are cached, or the default one.
+        backbones: The backbones to compare: names from the catalog, or networks of your own, or a single name. If empty, the
+            default one and those whose weights are cached.
         weights: The weights of each backbone, or one entry for all. If empty, ImageNet weights, or the weights that a network of
             your own has.
         test: A separate test set. It is not read, but no test set is then held out of `data`.

@@ -37,6 +37,7 @@ def test_the_torch_kind_uses_the_constants_of_torchvision():
     ("kind", "expected"),
     [
         ("bvlc", PIXELS[..., ::-1] - (104.00698793, 116.66876762, 122.67891434)),
+        ("lite", (PIXELS - 127) / 128),
         ("centre", PIXELS / 255 - 0.5),
         ("each", (PIXELS - PIXELS.mean(axis=(1, 2, 3), keepdims=True)) / PIXELS.std(axis=(1, 2, 3), keepdims=True)),
     ],

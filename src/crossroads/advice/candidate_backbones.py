@@ -1,4 +1,4 @@
-"""Which pretrained backbones are considered: those that the user names, those with weights in the cache, or the default."""
+"""Which pretrained backbones are considered: those that the user names, or the default and those with weights in the cache."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from crossroads.networks.weights.store import describe
 from crossroads.progress import Note, Watcher
 
 MOST = 3
-"""Largest number of backbones that are considered if the user names none: the cheapest with weights in the cache."""
+"""Largest number of backbones that are considered if the user names none: the default, and the cheapest in the cache."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +35,10 @@ class CandidateBackbone:
 def candidate_backbones(
     backbones: Sequence[Any], weights: Sequence[str | None], watcher: Watcher, *, own: bool = False
 ) -> tuple[CandidateBackbone, ...]:
-    """Returns the backbones to consider; none, with a note, if no pretrained one is available.
+    """Returns the backbones to consider, without those whose weights are not available; a note names them.
 
     Args:
-        backbones: Names, files, functions or Keras models; empty for those with weights in the cache.
+        backbones: Names, files, functions or Keras models; empty for the default and those with weights in the cache.
         weights: One for each of them, one for all, or none for their ImageNet weights.
         watcher: Receives progress and notes.
         own: Whether a network of the user's own counts as pretrained if no weights are named. The network itself does not show it.
@@ -98,17 +98,20 @@ def _available(backbone: CandidateBackbone, watcher: Watcher) -> bool:
                 f"the ImageNet weights of {name} are not in the cache and could not be downloaded ({error.__cause__}); "
                 "`crossroads weights list` shows what to download"
             )
-        watcher.warning(Note(f"no pretrained network is considered: {reason}", "weights-unavailable", backbone=name, reason=reason))
+        watcher.warning(Note(f"{name} is left out: {reason}", "weights-unavailable", backbone=name, reason=reason))
         return False
     return True
 
 
 def _defaults() -> tuple[CandidateBackbone, ...]:
-    """Returns the catalog's backbones with weights in the cache, or the one that is downloaded by default."""
-    names = {name for stored in describe(CATALOG) if stored.size is not None for name in stored.backbones}
-    cached = sorted((record for record in CATALOG if record.name in names), key=lambda record: record.multiply_adds)
-    chosen = [record.name for record in cached[:MOST]] or [PRETRAINED_DEFAULT]
-    return tuple(CandidateBackbone(choose(name), "imagenet", named=False) for name in chosen)
+    """Returns the default backbone, whose weights are always installed, and the cheapest others with weights in the cache.
+
+    Other installed weights do not count: they are those of larger versions of the default, which cost much and differ little.
+    """
+    cached = {name for file in describe(CATALOG) if file.size is not None and file.package is None for name in file.backbones}
+    cheapest = sorted((record for record in CATALOG if record.name in cached), key=lambda record: record.multiply_adds)
+    names = (PRETRAINED_DEFAULT, *(record.name for record in cheapest[: MOST - 1]))
+    return tuple(CandidateBackbone(choose(name), "imagenet", named=False) for name in names)
 
 
 def _backbone_of(weights: Sequence[str | None]) -> str:

@@ -18,7 +18,8 @@ def advise(
         Optional[list[str]],
         typer.Option(
             metavar="NAME",
-            help="A pretrained network to consider; repeat the option for more. [default: those whose weights are cached]",
+            help="A pretrained network to consider; repeat the option for more. "
+            "[default: efficientnet-lite0 and those whose weights are cached]",
             show_default=False,
         ),
     ] = None,

@@ -54,14 +54,25 @@ def backbones(
 
 def _row(record: Backbone) -> tuple[object, ...]:
     sizes = "/".join(map(str, record.sizes))
-    weights = "none" if record.pretrained is None else "imagenet" if record.pretrained.verified else "imagenet, unverified"
-    return (record.name, record.year, sizes, _count(record.parameters), _count(record.multiply_adds), weights, record.licence)
+    costs = _count(record.parameters), _count(record.multiply_adds)
+    return (record.name, record.year, sizes, *costs, _weights_of(record), record.licence)
+
+
+def _weights_of(record: Backbone) -> str:
+    from crossroads.networks.weights.installed import installed_file
+
+    if record.pretrained is None:
+        return "none"
+    if installed_file(record.pretrained) is not None:
+        return "imagenet, installed"
+    return "imagenet" if record.pretrained.verified else "imagenet, unverified"
 
 
 def _show_cuts(name: str, image_size: int | None, json: bool) -> None:
     """Prints the record of one backbone, and its cuts at one image size."""
     from crossroads._runtime.keras_setup import load_keras
     from crossroads.networks.construct import choose
+    from crossroads.networks.weights.installed import installed_file
     from crossroads.report.console import print_json, print_lines, print_table
 
     choice = choose(name)
@@ -95,7 +106,8 @@ def _show_cuts(name: str, image_size: int | None, json: bool) -> None:
         ("source", record.source),
     ]
     if record.pretrained is not None:
-        lines.append(("imagenet_weights", record.pretrained.address))
+        state = " (installed)" if installed_file(record.pretrained) is not None else ""
+        lines.append(("imagenet_weights", f"{record.pretrained.address}{state}"))
         lines.append(("imagenet_digest", record.pretrained.digest or "none published, so downloads are not verified"))
     print_lines(lines)
     print()
@@ -111,7 +123,7 @@ def _show_cuts(name: str, image_size: int | None, json: bool) -> None:
 
 @weights_app.command("list", cls=PlainCommand)
 def weights_list(json: Json = False) -> None:
-    """List the files of ImageNet weights. Shows the address of each file and whether it is cached.
+    """List the files of ImageNet weights. Shows the address of each file and whether it is installed or cached.
 
     \b
     Example:
@@ -122,7 +134,7 @@ def weights_list(json: Json = False) -> None:
 
     rows = describe()
     if json:
-        keys = ("backbones", "file", "address", "digest", "licence", "size")
+        keys = ("backbones", "file", "address", "digest", "licence", "package", "installed", "size")
         print_json([{key: getattr(row, key) for key in keys} | {"path": str(row.path)} for row in rows])
         return
     print_table(
@@ -130,8 +142,8 @@ def weights_list(json: Json = False) -> None:
         (
             (
                 r.file,
-                "-" if r.size is None else _megabytes(r.size),
-                r.digest.partition(":")[0] or "none",
+                "-" if r.size is None else "installed" if r.installed else _megabytes(r.size),
+                "none" if r.digest is None else r.digest.partition(":")[0],
                 ", ".join(r.backbones),
                 r.address.removesuffix(r.file),
             )

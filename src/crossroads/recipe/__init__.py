@@ -108,7 +108,8 @@ class Recipe:
         Option(
             "A name from `crossroads backbones`, the path of a .keras file, or package.module:function.",
             STRATEGY,
-            unset="small-cnn for from-scratch, mobilenet-v2 for other strategies, and for auto all those whose weights are cached",
+            unset="small-cnn for from-scratch, efficientnet-lite0 for other strategies, and for auto also those whose weights are "
+            "cached",
         ),
     ] = None
     strategy: Annotated[

@@ -43,16 +43,18 @@ def file_digest(path: Path, algorithm: str) -> str:
         return hashlib.file_digest(file, algorithm).hexdigest()
 
 
-def agrees(path: Path, digest: str) -> bool:
-    """Whether a file has this digest: ``md5:…``, ``sha256:…``, or its first digits; "" agrees with every file.
+def agrees(path: Path, digest: str | None) -> bool:
+    """Whether a file has this digest: ``md5:…``, ``sha256:…``, or its first digits; None agrees with every file.
 
     Keras publishes MD5, which detects damage but not forgery; the addresses are HTTPS.
     """
+    if digest is None:
+        return True
     algorithm, _, expected = digest.partition(":")
-    return not digest or file_digest(path, algorithm).startswith(expected)
+    return file_digest(path, algorithm).startswith(expected)
 
 
-def download(address: str, target: Path, digest: str, progress: Progress | None = None) -> None:
+def download(address: str, target: Path, digest: str | None, progress: Progress | None = None) -> None:
     """Downloads `address` to `target`, which changes only when the whole file has arrived and has the right digest.
 
     After a break the rest is requested, in `ATTEMPTS` attempts in all. If the digest is known, the next call resumes where this
@@ -64,10 +66,10 @@ def download(address: str, target: Path, digest: str, progress: Progress | None 
         OSError: The folder cannot be written.
     """
     with FileLock(target.with_name(f".{target.name}.lock")):
-        if digest and target.is_file() and agrees(target, digest):
+        if digest is not None and target.is_file() and agrees(target, digest):
             return  # another process has downloaded it
         partial = target.with_name(f".{target.name}.part")
-        with partial.open("ab" if digest else "wb") as file:
+        with partial.open("ab" if digest is not None else "wb") as file:
             _fetch(address, file, progress)
             file.flush()
             os.fsync(file.fileno())
