@@ -54,8 +54,9 @@ def body_of(choice: Choice, size: int, weights: str | None, seed: int = 0, progr
     choice.record.check_size(size)
     make = partial(_built, choice, size, weights, seed, progress)
     built: Built | None = None
+    notes: list[Note] = []
     if choice.own is None:
-        digest = identify(choice.record, weights, progress)
+        digest = identify(choice.record, weights, progress, notes.append)
         named = weights if weights in (None, "none", "imagenet") else Path(str(weights)).name
         key = _catalog_key([choice.record.name, size, named, digest or seed])
     else:  # only its layers and weights identify a custom network
@@ -67,7 +68,7 @@ def body_of(choice: Choice, size: int, weights: str | None, seed: int = 0, progr
         body = _made(built or make(), choice.record.name, size, folder)
     with contextlib.suppress(OSError):  # the cache may be read-only
         os.utime(folder)  # marks it as used
-    return _with_keras(body, make)
+    return replace(body, notes=(*notes, *body.notes), keras_part=_keras_part(body.size, make))
 
 
 def _built(choice: Choice, size: int, weights: str | None, seed: int, progress: Progress | None) -> Built:
@@ -167,14 +168,14 @@ def _tap_from(values: dict[str, Any]) -> Tap:
     return Tap(Cut(**{**cut, "shape": tuple(cut["shape"])}), values["layout"], values["prefix"])
 
 
-def _with_keras(body: Body, make: Callable[[], Built]) -> Body:
-    """Returns the body with a way to build its parts in Keras."""
+def _keras_part(size: int, make: Callable[[], Built]) -> Callable[[Cut, PoolingName | None], keras.Model]:
+    """Returns a function that builds a part of the body in Keras."""
 
     def part(cut: Cut, pooling: PoolingName | None) -> keras.Model:
         from crossroads.networks.cuts import find
         from crossroads.networks.network import frozen_part
 
         parts = make().parts
-        return frozen_part(parts, body.size, find(parts.backbone, cut.name), pooling)
+        return frozen_part(parts, size, find(parts.backbone, cut.name), pooling)
 
-    return replace(body, keras_part=part)
+    return part

@@ -117,13 +117,19 @@ def obtain(
     return place
 
 
-def identify(record: Backbone, weights: str | None, progress: Callable[[str, int, int], None] | None = None) -> str:
+def identify(
+    record: Backbone,
+    weights: str | None,
+    progress: Callable[[str, int, int], None] | None = None,
+    note: Callable[[Note], None] | None = None,
+) -> str:
     """Returns a digest of the weights of a backbone, which are downloaded if need be; "" for random weights.
 
     Args:
         record: The backbone.
         weights: ``imagenet``, ``none`` or the path of a file; None for random weights.
         progress: Called with a stage, bytes done and total bytes.
+        note: Called with a note if a downloaded file has no digest to verify it by.
 
     Raises:
         WeightsError: The weights are not available.
@@ -133,8 +139,8 @@ def identify(record: Backbone, weights: str | None, progress: Callable[[str, int
     if weights != "imagenet":
         return f"sha256:{file_digest(_file(Path(str(weights)).expanduser()), 'sha256')}"
     received = None if progress is None else lambda size, total: progress("weights", size, total or 0)
-    place, digest = obtain(record, progress=received), require_imagenet(record).digest
-    return digest if len(digest) >= 32 else f"sha256:{file_digest(place, 'sha256')}"
+    place, digest = obtain(record, progress=received, note=note), require_imagenet(record).digest
+    return digest if digest and len(digest) >= 32 else f"sha256:{file_digest(place, 'sha256')}"
 
 
 def _require_weights(place: Path) -> None:
