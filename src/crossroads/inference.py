@@ -60,6 +60,21 @@ def operations() -> Any:
     return without_telemetry("openvino.opset13")
 
 
+def read_model(path: Path) -> Any:
+    """Returns the OpenVINO model of a file, while no other graph is read or compiled. Raises `RuntimeError` if it has none."""
+    with _compiling:
+        return runtime().Core().read_model(str(path))
+
+
+def evaluate(model: Any, images: NDArray[np.generic]) -> list[NDArray[Any]]:
+    """Returns every output of an OpenVINO model for one batch, computed once in float32."""
+    with _compiling:
+        compiled = runtime().Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    request = compiled.create_infer_request()
+    request.infer({0: np.ascontiguousarray(images)})
+    return [np.array(request.get_output_tensor(number).data) for number in range(len(model.outputs))]
+
+
 @cache
 def _fill_type_tables() -> None:
     """Makes OpenVINO's Python module fill its two tables of element types while no other thread can use them.

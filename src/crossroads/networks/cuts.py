@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
-from itertools import accumulate, pairwise
+from itertools import pairwise
 from typing import Any
 
 import keras
 
 from crossroads.errors import BackboneError
 from crossroads.networks.cost import activations, cost, multiply_adds
+from crossroads.networks.crossings import Cost, Crossing, Steps, crossings, described, landmarks
 from crossroads.networks.cut import Cut, find_cut
-from crossroads.networks.graph import Crossing, LayerGraph, graph_of, weights_of
+from crossroads.networks.graph import LayerGraph, graph_of, weights_of
 
 __all__ = ["Cut", "after", "between", "blocks", "cuts", "find", "multiply_adds", "possible_cuts", "until"]
 
@@ -20,9 +20,9 @@ __all__ = ["Cut", "after", "between", "blocks", "cuts", "find", "multiply_adds",
 def cuts(backbone: keras.Model) -> tuple[Cut, ...]:
     """Returns the useful cuts in order; the last is the end of the backbone.
 
-    A layer with a kernel and the layers after it, up to the next kernel or branch, share one cut. After a convolution with its
-    normalisation and activation, the cut is at the activation. Padding, dropout, flattening and global pooling belong to the part
-    above the cut, so that the map can still be pooled in another way. There is no cut before the first kernel.
+    There is one cut per run of layers up to the next layer or branch with a kernel. Convolution, normalisation and activation are
+    one run, and its cut is the activation. Padding, dropout, flattening and global pooling at the end of a run belong to the upper
+    part, so that the map can still be pooled in another way. There is no cut before the first kernel.
 
     Raises:
         BackboneError: The backbone has no graph of layers, more than one input or output, or an unknown image size.
@@ -37,10 +37,11 @@ def possible_cuts(backbone: keras.Model) -> tuple[Cut, ...]:
         BackboneError: As `cuts` does.
     """
     graph = graph_of(backbone)
-    index = {crossing.name: number for number, crossing in enumerate(_useful_crossings(graph))}
-    kernels = list(accumulate((call.weighted for call in graph.calls), initial=0))
-    crossings = [c for c in graph.crossings() if c.name in index or kernels[c.position + 1]]
-    return tuple(replace(cut, index=index.get(cut.name)) for cut in _described(graph, crossings))
+    steps = graph.steps()
+    index = {crossing.name: number for number, crossing in enumerate(landmarks(steps))}
+    kernels = steps.kernels()
+    found = [c for c in crossings(steps) if c.name in index or kernels[c.position + 1]]
+    return tuple(replace(cut, index=index.get(cut.name)) for cut in _described(graph, steps, found))
 
 
 def find(backbone: keras.Model, cut: str | int | float) -> Cut:
@@ -55,7 +56,7 @@ def find(backbone: keras.Model, cut: str | int | float) -> Cut:
         if cut not in {call.name for call in calls}:  # Keras' name in this process, as `model.summary()` prints it
             cut = next((call.name for call in calls if call.operation.name == cut), cut)
         if cut in {call.name for call in calls} - {known.name for known in possible}:
-            raise _not_a_cut(backbone, graph_of(backbone), cut)
+            raise _no_cut(backbone, graph_of(backbone), cut)
     return find_cut(possible, cut, backbone.name)
 
 
@@ -103,7 +104,7 @@ def blocks(model: keras.Model) -> tuple[tuple[keras.Layer, ...], ...]:
         BackboneError: The model has no graph of layers, or more than one input or output.
     """
     graph = graph_of(model)
-    edges = [-1, *(crossing.position for crossing in _useful_crossings(graph))]
+    edges = [-1, *(crossing.position for crossing in landmarks(graph.steps()))]
     groups = []
     for below, upto in pairwise(edges):
         layers = {id(c.operation): c.operation for c in graph.calls[below + 1 : upto + 1] if weights_of(c.operation)}
@@ -111,87 +112,19 @@ def blocks(model: keras.Model) -> tuple[tuple[keras.Layer, ...], ...]:
     return tuple(group for group in groups if group)
 
 
-_WITHOUT_FEATURES = (
-    keras.layers.ActivityRegularization,
-    keras.layers.AlphaDropout,
-    keras.layers.Dropout,
-    keras.layers.Flatten,
-    keras.layers.GaussianDropout,
-    keras.layers.GaussianNoise,
-    keras.layers.GlobalAveragePooling2D,
-    keras.layers.GlobalMaxPooling2D,
-    keras.layers.Reshape,
-    keras.layers.SpatialDropout2D,
-    keras.layers.ZeroPadding2D,
-)
-"""Layers that compute no feature. A cut is placed below them: it keeps what they drop, and does not pad for the next layer."""
-
-
-def _useful_crossings(graph: LayerGraph) -> list[Crossing]:
-    crossings = list(graph.crossings())
-    kernels = list(accumulate((call.weighted for call in graph.calls), initial=0))
-    landmarks: list[Crossing] = []
-    run: list[Crossing] = []
-    for crossing in crossings:
-        if run and kernels[crossing.position + 1] > kernels[run[-1].position + 1]:
-            landmarks.append(_last_feature(graph, run))
-            run = []
-        if kernels[crossing.position + 1]:
-            run.append(crossing)
-    # The end is always a cut, also in a network without kernels.
-    return landmarks + crossings[-1:]
-
-
-def _last_feature(graph: LayerGraph, run: list[Crossing]) -> Crossing:
-    """Returns the last crossing of a run that computes a feature."""
-    active = [crossing for crossing in run if not isinstance(graph.calls[crossing.position].operation, _WITHOUT_FEATURES)]
-    return (active or run)[-1]
-
-
-def _described(graph: LayerGraph, crossings: list[Crossing]) -> tuple[Cut, ...]:
-    """Returns the cuts at `crossings` with the costs up to each."""
-    passed: dict[int, int] = {id(graph.source): 0}
-    for call in graph.calls:
-        longest = max(passed[id(tensor)] for tensor in call.inputs) + call.weighted
-        passed.update((id(tensor), longest) for tensor in call.outputs)
-    costs = list(accumulate((cost(call) for call in graph.calls), initial=0))
-    sizes = list(accumulate(_new_parameters(graph), initial=0))
-    given = list(accumulate((activations(call) for call in graph.calls), initial=0))
-    deepest = passed[id(graph.sink)]
-    return tuple(
-        Cut(
-            name=crossing.name,
-            index=None,
-            depth=passed[id(crossing.tensor)] / deepest if deepest else 1.0,
-            shape=tuple(crossing.tensor.shape[1:]),
-            multiply_adds=costs[crossing.position + 1],
-            parameters=sizes[crossing.position + 1],
-            activations=given[crossing.position + 1],
-        )
-        for crossing in crossings
-    )
-
-
-def _new_parameters(graph: LayerGraph) -> list[int]:
-    """Counts for each call the parameters that no earlier call has."""
-    seen: set[int] = set()
-    sizes = []
-    for call in graph.calls:
-        new = {id(weight): math.prod(weight.shape) for weight in weights_of(call.operation) if id(weight) not in seen}
-        seen.update(new)
-        sizes.append(sum(new.values()))
-    return sizes
+def _described(graph: LayerGraph, steps: Steps, found: list[Crossing]) -> tuple[Cut, ...]:
+    """Returns the cuts at crossings with the costs up to each."""
+    costs = [Cost(cost(call), activations(call)) for call in graph.calls]
+    shapes = {crossing.tensor: tuple(graph.tensor(crossing).shape[1:]) for crossing in found}
+    return described(steps, found, costs, shapes)
 
 
 def _tensor(backbone: keras.Model, graph: LayerGraph, cut: Cut) -> Any:
     for crossing in graph.crossings():
         if crossing.name == cut.name:
-            return crossing.tensor
+            return graph.tensor(crossing)
     raise BackboneError(
-        "the cut belongs to another backbone",
-        code="cut-of-another-backbone",
-        received=f"{cut.name!r} for {backbone.name!r}",
-        hint="use a cut that `cuts` or `find` returned for this backbone",
+        "the cut belongs to another backbone", code="cut-of-another-backbone", received=f"{cut.name!r} for {backbone.name!r}"
     )
 
 
@@ -206,12 +139,12 @@ def _part(start: Any, end: Any, name: str, below: str) -> keras.Model:
     return part
 
 
-def _not_a_cut(backbone: keras.Model, graph: LayerGraph, name: str) -> BackboneError:
+def _no_cut(backbone: keras.Model, graph: LayerGraph, name: str) -> BackboneError:
     """Returns the error for a layer that is no cut, with the cuts next to it as a hint."""
     position = max(index for index, call in enumerate(graph.calls) if call.name == name)
-    landmarks = _useful_crossings(graph)
-    below = [crossing.name for crossing in landmarks if crossing.position < position][-1:]
-    above = [crossing.name for crossing in landmarks if crossing.position > position][:1]
+    useful = landmarks(graph.steps())
+    below = [crossing.name for crossing in useful if crossing.position < position][-1:]
+    above = [crossing.name for crossing in useful if crossing.position > position][:1]
     return BackboneError(
         "a cut must be a layer where exactly one tensor crosses, after the first kernel",
         code="not-a-cut",

@@ -1,7 +1,8 @@
-"""The layer graph of a Keras model as plain records: its calls in order, and the points where a single tensor crosses."""
+"""The layer graph of a Keras model as plain records: its calls in order."""
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from weakref import WeakKeyDictionary
 import keras
 
 from crossroads.errors import BackboneError
+from crossroads.networks.crossings import Crossing, Step, Steps, crossings
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,21 +40,6 @@ class Call:
 
 
 @dataclass(frozen=True, slots=True)
-class Crossing:
-    """A tensor that is the only connection between the calls before it and the calls after it.
-
-    Attributes:
-        position: Index of its call in `LayerGraph.calls`. All earlier calls are below the crossing.
-        name: Name of the layer that outputs it.
-        tensor: The symbolic tensor, (None, ...).
-    """
-
-    position: int
-    name: str
-    tensor: Any
-
-
-@dataclass(frozen=True, slots=True)
 class LayerGraph:
     """The calls between the one input and the one output of a model.
 
@@ -66,30 +53,46 @@ class LayerGraph:
     sink: Any
     calls: tuple[Call, ...]
 
-    def crossings(self) -> Iterator[Crossing]:
-        """Yields the crossings in order; the last one is the output. The cost is linear in the size of the graph.
+    def steps(self) -> Steps:
+        """Returns the calls as steps, whose tensors, weights and layers are known by their ids."""
+        return Steps(id(self.source), id(self.sink), tuple(map(_step, self.calls)))
 
-        Crossings are the articulation points of the graph. In any topological order, there is a moment at which a crossing is the
-        only tensor that is computed and still needed. Example: in ``a -> b, a -> c, b + c -> d`` both ``b`` and ``c`` are still
-        needed before ``d``, so only ``a`` and ``d`` are crossings. A layer with weights that is called on both sides of a point
-        would be frozen and trained at once, so there is no crossing between its calls. A layer that is called more than once can
-        be a crossing at its last call only, which makes its name unambiguous.
-        """
-        last_use = {id(tensor): position for position, call in enumerate(self.calls) for tensor in call.inputs}
-        last_use[id(self.sink)] = len(self.calls)
-        last_call = {id(call.operation): position for position, call in enumerate(self.calls)}
-        alive: dict[int, Any] = {id(self.source): self.source}
-        shared_until = -1
-        for position, call in enumerate(self.calls):
-            for tensor in call.inputs:
-                if last_use[id(tensor)] <= position:
-                    alive.pop(id(tensor), None)
-            alive.update((id(tensor), tensor) for tensor in call.outputs if last_use.get(id(tensor), -1) > position)
-            if weights_of(call.operation):
-                shared_until = max(shared_until, last_call[id(call.operation)])
-            if len(alive) == 1 and shared_until <= position and last_call[id(call.operation)] == position:
-                (tensor,) = alive.values()
-                yield Crossing(position, call.name, tensor)
+    def crossings(self) -> Iterator[Crossing]:
+        """Yields the points where a single tensor crosses, in order, as `crossings.crossings` finds them."""
+        return crossings(self.steps())
+
+    def tensor(self, crossing: Crossing) -> Any:
+        """Returns the symbolic tensor of a crossing, (None, ...)."""
+        return next(tensor for tensor in self.calls[crossing.position].outputs if id(tensor) == crossing.tensor)
+
+
+def _step(call: Call) -> Step:
+    operation = call.operation
+    return Step(
+        name=call.name,
+        layer=id(operation),
+        inputs=tuple(map(id, call.inputs)),
+        outputs=tuple(map(id, call.outputs)),
+        kernel=call.weighted,
+        passive=isinstance(operation, _PASSIVE),
+        weights={id(weight): math.prod(weight.shape) for weight in weights_of(operation)},
+    )
+
+
+_PASSIVE = (
+    keras.layers.ActivityRegularization,
+    keras.layers.AlphaDropout,
+    keras.layers.Dropout,
+    keras.layers.Flatten,
+    keras.layers.GaussianDropout,
+    keras.layers.GaussianNoise,
+    keras.layers.GlobalAveragePooling2D,
+    keras.layers.GlobalMaxPooling2D,
+    keras.layers.Reshape,
+    keras.layers.SpatialDropout2D,
+    keras.layers.ZeroPadding2D,
+)
+"""Layers that compute no feature."""
 
 
 def graph_of(model: keras.Model) -> LayerGraph:
@@ -113,7 +116,7 @@ def graph_of(model: keras.Model) -> LayerGraph:
 
 
 _GRAPHS: WeakKeyDictionary[Any, tuple[Any, Any, LayerGraph]] = WeakKeyDictionary()
-"""Graphs by model, with the input and output for which they were read, since layers may be added to a Sequential later."""
+"""Graphs by model, with the input and output they were read for: a Sequential may have grown since."""
 
 
 def ends(model: keras.Model) -> tuple[Any, Any]:
@@ -187,11 +190,11 @@ _NOT_KERNELS = (
     keras.layers.RMSNormalization,
     keras.layers.PReLU,
 )
-"""Layers whose weights are elementwise scales, whatever their number of axes."""
+"""Layers whose weights scale values one by one, whatever their number of axes."""
 
 
 def kernels_of(operation: Any) -> list[Any]:
-    """Returns the kernels of an operation: weights with two or more axes, except biases and elementwise scales."""
+    """Returns the kernels of an operation: weights with two axes or more, without biases and without mere scales."""
     if isinstance(operation, _NOT_KERNELS):
         return []
     if isinstance(operation, keras.Model) or getattr(operation, "_layers", None):
@@ -244,7 +247,6 @@ def _walk(source: Any, sink: Any) -> LayerGraph:
                 code="several-inputs-or-outputs",
                 field="backbone",
                 received=f"layer {node.operation.name!r}",
-                hint="remove the other inputs",
             )
         parents = [_node_of(tensor) for tensor in node.input_tensors if tensor is not source]
         stack.extend(parent for parent in reversed(parents) if id(parent) not in state)

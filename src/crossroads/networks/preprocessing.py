@@ -9,16 +9,16 @@ from keras import layers, ops
 
 from crossroads.errors import BackboneError, did_you_mean
 from crossroads.networks.records import PREPROCESSINGS
+from crossroads.networks.scaling import (
+    BVLC_MEAN,
+    CAFFE_MEAN,
+    CLIP_DEVIATION,
+    CLIP_MEAN,
+    IMAGENET_DEVIATION,
+    IMAGENET_MEAN,
+)
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
-"""Mean and standard deviation of ImageNet's red, green and blue channels in [0, 1], as in torchvision."""
-
-CAFFE_MEAN = (103.939, 116.779, 123.68)
-"""Mean of the blue, green and red channels in [0, 255], as VGG and `keras.applications` subtract it."""
-
-BVLC_MEAN = (104.00698793, 116.66876762, 122.67891434)
-"""The same for Caffe's own models: the mean of Caffe's ``ilsvrc_2012_mean.npy``."""
+__all__ = ["IMAGENET_DEVIATION", "IMAGENET_MEAN", "layers_of"]
 
 
 def layers_of(kind: str) -> tuple[keras.Layer, ...]:
@@ -38,9 +38,9 @@ def _shift_and_scale() -> tuple[keras.Layer, ...]:
     return (layers.Rescaling(1 / 127.5, offset=-1.0, name="rescale"),)
 
 
-def _standardise() -> tuple[keras.Layer, ...]:
-    scale = [1 / (255 * deviation) for deviation in IMAGENET_DEVIATION]
-    offset = [-mean / deviation for mean, deviation in zip(IMAGENET_MEAN, IMAGENET_DEVIATION, strict=True)]
+def _standardise(means: tuple[float, float, float], deviations: tuple[float, float, float]) -> tuple[keras.Layer, ...]:
+    scale = [1 / (255 * deviation) for deviation in deviations]
+    offset = [-mean / deviation for mean, deviation in zip(means, deviations, strict=True)]
     return (layers.Rescaling(scale, offset=offset, name="rescale"),)
 
 
@@ -68,7 +68,8 @@ _LAYERS: dict[str, Callable[[], tuple[keras.Layer, ...]]] = {
     "none": tuple,
     "tf": _shift_and_scale,
     "lite": lambda: (layers.Rescaling(1 / 128, offset=-127 / 128, name="rescale"),),
-    "torch": _standardise,
+    "torch": lambda: _standardise(IMAGENET_MEAN, IMAGENET_DEVIATION),
+    "clip": lambda: _standardise(CLIP_MEAN, CLIP_DEVIATION),
     "caffe": lambda: _flip_and_centre(CAFFE_MEAN),
     "bvlc": lambda: _flip_and_centre(BVLC_MEAN),
     "centre": lambda: (layers.Rescaling(1 / 255, offset=-0.5, name="rescale"),),

@@ -23,6 +23,7 @@ PREPROCESSINGS = {
     "torch": "x / 255, then each channel minus ImageNet's mean and divided by its standard deviation",
     "caffe": "RGB to BGR, minus 103.939, 116.779, 123.68",
     "bvlc": "RGB to BGR, minus 104.007, 116.669, 122.679",
+    "clip": "x / 255, then each channel minus the mean of CLIP's images and divided by their standard deviation",
     "centre": "x / 255 - 0.5",
     "each": "x / 255, then each image to mean 0 and variance 1",
 }
