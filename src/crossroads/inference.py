@@ -90,11 +90,10 @@ def _fill_type_tables() -> None:
     _ = tensor.data
 
 
-def read_model(path: Path) -> Any:
-    """Returns the OpenVINO model in a file. Raises `ArtifactError` if OpenVINO cannot read it."""
+def stored_model(path: Path) -> Any:
+    """Returns the OpenVINO model of a file that Crossroads wrote. Raises `ArtifactError` if OpenVINO cannot read it."""
     try:
-        with _compiling:
-            return runtime().Core().read_model(str(path))
+        return read_model(path)
     except RuntimeError as error:
         raise ArtifactError(
             f"{path} must be an OpenVINO graph", code="not-a-graph", received=_last_line(error), hint="write the artifact again"
@@ -117,7 +116,7 @@ class Graph:
     """
 
     def __init__(self, path: Path, *, threads: int | None = None) -> None:
-        self._begin(read_model(path), path.absolute(), threads)
+        self._begin(stored_model(path), path.absolute(), threads)
 
     @classmethod
     def of(cls, model: Any) -> Graph:

@@ -20,11 +20,12 @@ from crossroads._runtime.keras_setup import load_keras
 from crossroads.errors import ArtifactError
 from crossroads.features.cache import Cache
 from crossroads.features.store import unwritable
-from crossroads.inference import read_model
+from crossroads.inference import stored_model
 from crossroads.networks.body import Body, Tap
 from crossroads.networks.construct import Choice, Progress, build
 from crossroads.networks.cut import Cut
-from crossroads.networks.weights.store import identify
+from crossroads.networks.records import Backbone
+from crossroads.networks.weights.store import identify, obtain, require_imagenet
 from crossroads.progress import Note
 from crossroads.recipe import PoolingName
 
@@ -52,13 +53,15 @@ def body_of(choice: Choice, size: int, weights: str | None, seed: int = 0, progr
         CrossroadsError: A size or file of weights does not fit, or the network does not convert to a graph.
     """
     choice.record.check_size(size)
+    if weights == "imagenet" and choice.record.graph is not None:
+        return _built_here(choice.record, size, progress)
     make = partial(_built, choice, size, weights, seed, progress)
     built: Built | None = None
     notes: list[Note] = []
     if choice.own is None:
         digest = identify(choice.record, weights, progress, notes.append)
         named = weights if weights in (None, "none", "imagenet") else Path(str(weights)).name
-        key = _catalog_key([choice.record.name, size, named, digest or seed])
+        key = _key([choice.record.name, size, named, digest or seed])
     else:  # only its layers and weights identify a custom network
         built = make()
         key = built.function
@@ -71,12 +74,23 @@ def body_of(choice: Choice, size: int, weights: str | None, seed: int = 0, progr
     return replace(body, notes=(*notes, *body.notes), keras_part=_keras_part(body.size, make))
 
 
+def _built_here(record: Backbone, size: int, progress: Progress | None) -> Body:
+    """Returns the graph of a backbone with ImageNet weights that is built without Keras."""
+    received = None if progress is None else lambda done, total: progress("weights", done, total or 0)
+    model, taps = record.build_graph(size, obtain(record, progress=received))
+    source = require_imagenet(record)
+    digest = _key([record.name, size, source.digest])
+    weights = {"from": "imagenet", "digest": source.digest}
+    keras_part = _keras_part(size, partial(_built, Choice(record), size, "imagenet", 0, None))
+    return Body(record.name, size, model, taps, taps[-1].cut, digest, depthwise=True, weights=weights, keras_part=keras_part)
+
+
 def _built(choice: Choice, size: int, weights: str | None, seed: int, progress: Progress | None) -> Built:
     load_keras()
     return build(choice, size, weights=weights, seed=seed, progress=progress)
 
 
-def _catalog_key(facts: list[Any]) -> str:
+def _key(facts: list[Any]) -> str:
     """Returns a digest of all that decides the graph of a backbone of the catalog: these facts, the libraries and the builders."""
     libraries = {each: _version(each) for each in ("keras", "tensorflow", "tensorflow-cpu", "jax", "openvino")}
     return hashlib.blake2b(json.dumps([facts, libraries, _digest_of_code()], sort_keys=True).encode(), digest_size=32).hexdigest()
@@ -105,7 +119,7 @@ def _read(folder: Path, name: str, size: int) -> Body | None:
     try:
         facts = json.loads((folder / _FACTS).read_text(encoding="utf-8"))
         taps = tuple(_tap_from(values) for values in facts["taps"])
-        model = read_model(folder / _GRAPH)
+        model = stored_model(folder / _GRAPH)
         if len(model.outputs) != len(taps):
             raise ValueError(f"{len(model.outputs)} outputs for {len(taps)} cuts")
         end = next(tap.cut for tap in taps if tap.cut.name == facts["end"])

@@ -20,6 +20,7 @@ def _efficientnet_lite(number: int, summary: str, size: int, parameters: int, mu
         name=f"efficientnet-lite{number}",
         summary=summary,
         builder=f"crossroads.networks.efficientnet_lite:build_lite{number}",
+        graph=f"crossroads.networks.efficientnet_lite_graph:lite{number}",
         sizes=(*(side for side in SIDES if side < size), size),
         limits=(32, 1024),
         scaling="lite",

@@ -11,6 +11,9 @@ from crossroads.errors import BackboneError, option
 from crossroads.recipe import Augmentation, OptimizerName, ScheduleName
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from crossroads.networks.body import Tap
     from crossroads.networks.network import Parts
 
 MANY = 10_000
@@ -115,6 +118,8 @@ class Backbone:
         parameters: Number of parameters without a head, at `reference_size`.
         multiply_adds: Multiply-adds per image without a head, at `reference_size`.
         pretrained: Its ImageNet weights; None if there are none.
+        graph: ``module:function`` that takes the image side in pixels and the path of the ImageNet weights, and returns the
+            inference graph with its taps, without Keras; None if Keras makes the graph.
         application: Its name in ``keras.applications``, which is then the first argument of the builder, before `scaling`; None
             for other backbones.
     """
@@ -133,6 +138,7 @@ class Backbone:
     parameters: int
     multiply_adds: int
     pretrained: Pretrained | None = None
+    graph: str | None = None
     application: str | None = None
 
     @property
@@ -146,6 +152,12 @@ class Backbone:
         module, _, function = self.builder.partition(":")
         make = cast("Callable[..., Parts]", getattr(importlib.import_module(module), function))
         return make(size) if self.application is None else make(self.application, self.scaling, size)
+
+    def build_graph(self, size: int, weights: Path) -> tuple[Any, tuple[Tap, ...]]:
+        """Returns the inference graph with ImageNet weights, and its taps. The record must have a `graph`."""
+        module, _, function = str(self.graph).partition(":")
+        make = cast("Callable[..., tuple[Any, tuple[Tap, ...]]]", getattr(importlib.import_module(module), function))
+        return make(size, weights)
 
     def check_size(self, size: int) -> None:
         """Raises `BackboneError` if images of side `size` pixels are too small or too large for this network."""
