@@ -5,6 +5,7 @@ import shutil
 import tomllib
 import warnings
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -489,17 +490,20 @@ def test_only_the_test_part_of_a_split_is_scored(run, tmp_path):
 
 def test_parity_is_checked_on_images_from_the_whole_data():
     from crossroads.data.images import Resize
-    from crossroads.run.finish import _parity_images
-    from crossroads.run.train import UsedImages
+    from crossroads.run.finish import _parity
+    from crossroads.run.results import UsedImages
 
     images, labels = stripes(1000)
     dataset = crossroads.read((images, labels))
     pixels = np.arange(1000, dtype=np.int64)[:, None]
     side = UsedImages(dataset, np.zeros((1000, 16), np.uint8), (), pixels)
-    chosen = _parity_images(side, Resize(16))[:, 0]
+    training = SimpleNamespace(validation=side, probabilities=None)
+    chosen = _parity(training, Resize(16)).images[:, 0]
     assert len(chosen) == len(set(chosen)) == 256
     assert (chosen[0], chosen[-1]) == (0, 999)
     assert np.diff(chosen).max() <= 4
-    assert len(_parity_images(side, Resize(600))) == 64
-    decoded = _parity_images(replace(side, pixels=None), Resize(16))
-    np.testing.assert_array_equal(decoded, images[chosen])
+    assert len(_parity(training, Resize(600)).images) == 64
+    probabilities = np.arange(2000, dtype=np.float32).reshape(1000, 2)
+    decoded = _parity(SimpleNamespace(validation=replace(side, pixels=None), probabilities=probabilities), Resize(16))
+    np.testing.assert_array_equal(decoded.images, images[chosen])
+    np.testing.assert_array_equal(decoded.probabilities, probabilities[chosen])

@@ -314,7 +314,7 @@ def test_a_graph_of_other_weights_is_refused_and_leaves_nothing(tmp_path):
 @pytest.mark.usefixtures("instant")
 def test_parity_needs_images(tmp_path, whole):
     with refused("no-parity-images", ArtifactError):
-        artifact.write(tmp_path / "run", contents(whole.model, parity_images=pixels(0)), METRICS)
+        artifact.write(tmp_path / "run", contents(whole.model, parity=artifact.Parity(pixels(0))), METRICS)
 
 
 def parity_of(monkeypatch, ours, theirs, amplified=0.0):

@@ -7,7 +7,7 @@ from dataclasses import replace
 import keras
 import numpy as np
 
-from crossroads.artifact import Contents
+from crossroads.artifact import Contents, Parity
 from crossroads.data.images import Resize
 from crossroads.recipe import Recipe
 
@@ -43,7 +43,7 @@ def contents(network=None, **changes):
         resize=Resize(SIZE),
         recipe=Recipe(backbone="tiny", strategy="from-scratch", image_size=SIZE, epochs=1, seed=7),
         history="epoch,loss\n1,0.5\n",
-        parity_images=pixels(40),
+        parity=Parity(pixels(40)),
         seen=pixels(3).reshape(3, -1)[:, :16],
         data={"origin": "arrays", "n": 3, "digest": "ab", "splits": {"train": {"n": 2, "digest": "cd"}}},
     )

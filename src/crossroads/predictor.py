@@ -137,7 +137,7 @@ class Predictor:
         """Side in pixels of the square input of the network."""
         return self._manifest.resize.size
 
-    def probabilities(self, pixels: NDArray[np.uint8], *, batch: int = BATCH) -> NDArray[np.float32]:
+    def probabilities(self, pixels: NDArray[np.uint8], *, batch: int | None = None) -> NDArray[np.float32]:
         """Computes the probabilities of images that already have the right size.
 
         Args:
@@ -215,7 +215,7 @@ class Predictor:
                     continue
                 waiting.append((row, digest))
                 batch.append(image)
-                if len(batch) == BATCH:
+                if len(batch) == self._graph.batch:
                     yield np.stack(batch)
                     batch = []
             if batch:
@@ -344,6 +344,11 @@ def score(
     """Scores a data set whose classes are the predictor's. Raises as `Predictor.probabilities_of` does."""
     scored = predictor.probabilities_of(dataset, strict=strict, progress=partial(watcher.progress, stage))
     return scored, replace(_evaluation(scored.probabilities, scored.dataset), refused=scored.refusals)
+
+
+def score_probabilities(probabilities: NDArray[np.float32], dataset: Dataset) -> Evaluation:
+    """Scores the rows of `dataset` from their probabilities, float32 (n, k)."""
+    return _evaluation(probabilities, dataset)
 
 
 def score_pixels(predictor: Predictor, pixels: NDArray[np.uint8], dataset: Dataset) -> Evaluation:

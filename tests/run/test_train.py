@@ -14,7 +14,7 @@ from crossroads.data.loading import load_all
 from crossroads.errors import BackboneError, DataError, RecipeError, TrainingError
 from crossroads.networks import network
 from crossroads.networks.construct import build, choose
-from crossroads.run.train import UsedImages, _require_same
+from crossroads.run.results import UsedImages, _require_same
 from crossroads.strategies import STRATEGIES
 from crossroads.training.checkpoint import Checkpoints
 from pictures import stripes

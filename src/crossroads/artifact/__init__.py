@@ -21,7 +21,7 @@ After an error the files that were moved are removed again, except those that re
 """
 
 from crossroads.artifact._draft import PARTIAL, Contents, Draft, copy, draft, is_finished, refuse_finished, write
-from crossroads.artifact._export import TOLERANCE, load_model
+from crossroads.artifact._export import TOLERANCE, Parity, load_model
 from crossroads.artifact._manifest import (
     FILES,
     FORMAT,
@@ -47,6 +47,7 @@ __all__ = [
     "Contents",
     "Draft",
     "Manifest",
+    "Parity",
     "copy",
     "draft",
     "is_finished",

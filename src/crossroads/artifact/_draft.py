@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from crossroads._runtime.keras_setup import keras_backend
 from crossroads.artifact import _export
+from crossroads.artifact._export import Parity
 from crossroads.artifact._manifest import (
     FILES,
     FORMAT,
@@ -52,7 +53,7 @@ class Contents:
         resize: How images are resized to the square input of the model.
         recipe: The recipe that repeats the run; it names the backbone.
         history: Text of ``history.csv``.
-        parity_images: Images on which model and graph are compared, uint8 (m, size, size, 3), m > 0; preferably not trained on.
+        parity: Images on which model and graph are compared.
         seen: Digests of the training and validation images, uint8 (n, 16), in any order.
         data: ``origin``, ``n``, ``digest`` of the data, and ``splits`` with ``n`` and ``digest`` of each.
     """
@@ -62,7 +63,7 @@ class Contents:
     resize: Resize
     recipe: Recipe
     history: str
-    parity_images: NDArray[np.uint8]
+    parity: Parity
     seen: NDArray[np.uint8]
     data: Mapping[str, Any]
 
@@ -191,7 +192,7 @@ def is_finished(folder: str | Path) -> bool:
 def _build(partial: Path, contents: Contents) -> dict[str, Any]:
     """Writes all files but the metrics. Returns the content of ``crossroads.json`` without the digests of the files."""
     _export.save(contents.model, partial)
-    parity = _export.check_parity(contents.model, partial / "model.xml", contents.parity_images)
+    parity = _export.check_parity(contents.model, partial / "model.xml", contents.parity)
     (partial / "history.csv").write_text(contents.history, encoding="utf-8")
     (partial / "recipe.toml").write_text(_toml_text(contents.recipe), encoding="utf-8")
     np.save(

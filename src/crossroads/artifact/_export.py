@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -93,7 +94,20 @@ def save(model: Any, folder: Path) -> None:
         convert_elsewhere(saved, graph)
 
 
-def check_parity(model: Any, graph_path: Path, images: NDArray[np.uint8]) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True, eq=False)
+class Parity:
+    """Images on which a model and its graph are compared.
+
+    Attributes:
+        images: uint8 (n, size, size, 3), n > 0, preferably not trained on.
+        probabilities: The probabilities of the model, float32 (n, k), if they are known; else None.
+    """
+
+    images: NDArray[np.uint8]
+    probabilities: NDArray[np.float32] | None = None
+
+
+def check_parity(model: Any, graph_path: Path, parity: Parity) -> dict[str, Any]:
     """Compares the model in memory with the graph on the disk, and so checks saving, loading, export and compilation.
 
     A frozen part is computed by its own graph, and its head by NumPy.
@@ -105,7 +119,7 @@ def check_parity(model: Any, graph_path: Path, images: NDArray[np.uint8]) -> dic
     Args:
         model: A Keras model, or a frozen part with a head.
         graph_path: The ``.xml`` file of the graph.
-        images: uint8 (n, size, size, 3), n > 0, preferably not trained on.
+        parity: The images.
 
     Returns:
         n, tolerance, largest difference and number of ties, for ``crossroads.json``.
@@ -113,6 +127,7 @@ def check_parity(model: Any, graph_path: Path, images: NDArray[np.uint8]) -> dic
     Raises:
         ArtifactError: A probability differs by more than the tolerance or is not finite, a label differs, or there are no images.
     """
+    images = parity.images
     if len(images) == 0:
         raise ArtifactError(
             "the check of the inference graph needs at least one image",
@@ -120,7 +135,8 @@ def check_parity(model: Any, graph_path: Path, images: NDArray[np.uint8]) -> dic
             received="none",
             hint="add validation images",
         )
-    ours, theirs = _probabilities(model, images), Graph(graph_path)(images)
+    ours = _probabilities(model, images) if parity.probabilities is None else parity.probabilities
+    theirs = Graph(graph_path)(images)
     if not np.isfinite(ours).all():
         raise ArtifactError(
             "the probabilities of a model must be finite",

@@ -217,7 +217,7 @@ class GraphModel:
         constants = (node for node in self.frozen.model.get_ops() if node.get_type_name() == "Constant")
         return sum(int(node.get_byte_size()) for node in constants) + sum(x.kernel.nbytes + x.bias.nbytes for x in self.head)
 
-    def probabilities(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
+    def probabilities(self, features: NDArray[np.floating]) -> NDArray[np.float32]:
         """Returns the probabilities, float32 (n, k), of features (n, d), computed by NumPy in double precision."""
         x = features.astype(np.float64)
         for number, layer in enumerate(self.head):

@@ -24,11 +24,11 @@ from crossroads.data.splits import split_digest
 from crossroads.errors import DataError, option
 from crossroads.evaluation import Evaluation
 from crossroads.features.lookup import resize_of
-from crossroads.predictor import Predictor, Scored, score, score_pixels
+from crossroads.predictor import Predictor, Scored, score, score_pixels, score_probabilities
 from crossroads.progress import Note, Relay, Watcher
 from crossroads.run.folder import RunFolder
 from crossroads.run.metrics import RunMetrics, TestMetrics
-from crossroads.run.results import TrainingResult, UsedImages
+from crossroads.run.results import TrainingResult
 from crossroads.run.task import Task
 from crossroads.training.checkpoint import history_csv
 
@@ -113,7 +113,7 @@ def save_and_test(partition: Partition, outcome: Outcome, folder: RunFolder, sta
         history=history_csv(training.history),
         seen=np.concatenate([_seen(training), learned]),
         data=_data_facts(partition, training),
-        parity_images=_parity_images(training.validation, resize),
+        parity=_parity(training, resize),
     )
     with artifact.draft(folder.path, contents) as draft:
         predictor = Predictor.load(draft.path)  # scores what was saved, loaded as users will load it
@@ -164,18 +164,22 @@ def require_same_images(partition: Partition, data: Mapping[str, Any], metrics: 
             )
 
 
-def _parity_images(images: UsedImages, resize: Resize) -> NDArray[np.uint8]:
-    """Returns evenly spaced images, uint8 (n, size, size, 3), because neighbours often have the same class."""
+def _parity(training: TrainingResult, resize: Resize) -> artifact.Parity:
+    """Returns evenly spaced validation images for the parity check, because neighbours often have the same class."""
     least, most = PARITY_IMAGES
+    images = training.validation
     count = max(least, min(most, most * PARITY_SIZE**2 // resize.size**2, len(images.dataset)))
     rows = np.linspace(0, len(images.dataset) - 1, min(count, len(images.dataset))).astype(np.int64)
-    return load_all(images.dataset.select(rows), resize).pixels if images.pixels is None else images.pixels[rows]
+    pixels = load_all(images.dataset.select(rows), resize).pixels if images.pixels is None else images.pixels[rows]
+    return artifact.Parity(pixels, None if training.probabilities is None else training.probabilities[rows])
 
 
 def _validate(predictor: Predictor, training: TrainingResult, learned: NDArray[np.uint8], watcher: Watcher) -> Evaluation:
     """Scores the validation images."""
     images = training.validation
-    if images.pixels is None:
+    if training.probabilities is not None:  # the parity check has compared some of them with the graph's
+        evaluation = score_probabilities(training.probabilities, images.dataset)
+    elif images.pixels is None:
         evaluation = score(predictor, images.dataset, True, watcher, stage="validating")[1]
     else:
         evaluation = score_pixels(predictor, images.pixels, images.dataset)

@@ -6,9 +6,12 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
+import numpy as np
+
 from crossroads._runtime.keras_setup import load_keras
 from crossroads.features.bodies import body_of
 from crossroads.features.lookup import Lookup
+from crossroads.heads.standardize import moments, read_chunks
 from crossroads.networks.body import Dense, GraphModel
 from crossroads.progress import Watcher
 from crossroads.run.metrics import BackboneMetrics, FeatureMetrics, TrainingMetrics
@@ -86,15 +89,18 @@ def train_head(task: Task, folder: CheckpointFolder, watcher: Watcher) -> Traini
     result, head = _solved(phase, inputs) if isinstance(phase, Solve) else _trained(phase, inputs, task)
     metrics = phase_metrics(phase, result)
     weights = body.weights or {"from": "none", "digest": body.digest}
+    model = GraphModel(frozen, head)
+    chunks = [model.probabilities(chunk) for _, chunk in read_chunks(validation.features)]
     return TrainingResult(
-        GraphModel(frozen, head),
+        model,
         result.history,
         *used,
         (*body.notes, *images.notes),
         TrainingMetrics(metrics, (metrics,), BackboneMetrics(weights, keep, keep.name, {keep.name: features})),
         metrics.validation_accuracy,
         metrics.validation_loss,
-        result.ended,
+        np.concatenate(chunks),
+        stopped=result.ended,
     )
 
 
@@ -106,9 +112,6 @@ def _solved(phase: Solve, inputs: _Inputs) -> tuple[PhaseResult, tuple[Dense, ..
 def _trained(phase: Phase, inputs: _Inputs, task: Task) -> tuple[PhaseResult, tuple[Dense, ...]]:
     """Trains a head by gradient descent, in Keras."""
     load_keras()
-    import numpy as np
-
-    from crossroads.heads.standardize import moments
     from crossroads.networks.network import assemble_head, dense_layers, head_layers, seeded, standardise, standardises
     from crossroads.training.phases import run_phase
 

@@ -61,6 +61,8 @@ class TrainingResult:
         metrics: Metrics of the phases and the backbone.
         validation_accuracy: Accuracy on the validation images of the weights that are kept.
         validation_loss: Their mean cross-entropy on the validation images, in nats.
+        probabilities: Probabilities of the validation images, float32 (n, k), computed from their features; None if the model must
+            compute them.
         stopped: Whether the watcher raised `StopTraining` before the last epoch.
         improved: Whether the last phase beat the one before it. If not, its weights are those that it began with.
     """
@@ -73,6 +75,7 @@ class TrainingResult:
     metrics: TrainingMetrics
     validation_accuracy: float
     validation_loss: float
+    probabilities: NDArray[np.float32] | None = None
     stopped: bool = False
     improved: bool = True
 

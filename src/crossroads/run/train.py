@@ -141,7 +141,7 @@ class _Training:
             TrainingMetrics(kept, tuple(phases), self._backbone_metrics(kept)),
             kept.validation_accuracy,
             kept.validation_loss,
-            stopped,
+            stopped=stopped,
             improved=kept is phases[-1],
         )
 
