@@ -14,6 +14,7 @@ from crossroads import artifact
 from crossroads._runtime.keras_setup import require_usable_keras
 from crossroads._runtime.process import process_settings, warnings_shown
 from crossroads.advice.candidate_backbones import candidate_backbones
+from crossroads.advice.estimate import DIGITS
 from crossroads.advice.evidence import Advice
 from crossroads.advice.recommend import recommend
 from crossroads.data.audit import Audit
@@ -25,6 +26,7 @@ from crossroads.data.readers import read
 from crossroads.errors import RecipeError, option, without_effect
 from crossroads.evaluation import Evaluation
 from crossroads.networks.construct import object_name
+from crossroads.plain import to_plain
 from crossroads.predictor import Predictor, score
 from crossroads.progress import Note, Silent, Watcher
 from crossroads.race.candidates import choose_candidates, convertible, identity_of
@@ -176,7 +178,7 @@ def _train(partition: Partition, folder: RunFolder, own: Any, watcher: Watcher) 
         task = tasks.task_for(replace(drop_unused_options(recipe, strategy("from-scratch")), budget=None))
         return Outcome(task, train(task, folder, watcher), {"asked": recipe.to_mapping()})
     raced = race(plan, tasks.task_for, folder, watcher)
-    facts = {"asked": recipe.to_mapping(), "advice": plan.advice, "race": raced.to_json()}
+    facts = {"asked": recipe.to_mapping(), "advice": plan.advice, "race": to_plain(raced.report, DIGITS)}
     return Outcome(raced.task, raced.fitted, facts)
 
 

@@ -113,7 +113,7 @@ def _more_images(curve: Curve, ranked: Sequence[Candidate]) -> Note:
 
 
 def _baselines(baselines: Baselines, ranked: Sequence[Candidate]) -> Note:
-    majority, pixels, short = baselines.majority, baselines.pixels.value, baselines.short
+    majority, pixels, short = baselines.majority, baselines.pixels.value, baselines.small_network
     text = f"baselines: {majority:.3f} by always predicting the largest class, {pixels:.3f} by a probe on raw pixels"
     if short is None:
         return Note(text, "baselines", majority=majority, pixels=pixels)

@@ -9,7 +9,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -96,18 +95,6 @@ class ShortTraining:
     def passes(self) -> int:
         """Images that it saw, each counted once per epoch."""
         return self.images * self.epochs
-
-    def to_json(self) -> dict[str, Any]:
-        """Returns plain values."""
-        return {
-            "strategy": self.strategy,
-            "backbone": self.backbone,
-            "image_size": self.image_size,
-            "images": self.images,
-            "epochs": self.epochs,
-            "accuracy": self.accuracy.to_json(),
-            "rise": None if self.learning_gain is None else self.learning_gain.to_json(),
-        }
 
 
 @dataclass(slots=True)

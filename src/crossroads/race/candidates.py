@@ -93,7 +93,7 @@ def _possible(advice: Advice, may_shorten: bool, watcher: Watcher) -> list[Candi
     return possible + first
 
 
-def _names(candidate: Candidate) -> dict[str, Any]:
+def _names(candidate: Candidate) -> dict[str, object]:
     return {"strategy": candidate.recipe.strategy, "backbone": candidate.recipe.backbone}
 
 
