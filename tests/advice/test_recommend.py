@@ -89,7 +89,7 @@ def test_only_training_images_are_measured(pictures, tiny):
     assert advice.evidence.curve == again.evidence.curve
     assert advice.evidence.baselines.pixels == again.evidence.baselines.pixels
     assert advice.evidence.baselines.majority == again.evidence.baselines.majority
-    assert advice.evidence.baselines.short.accuracy == again.evidence.baselines.short.accuracy
+    assert advice.evidence.baselines.small_network.accuracy == again.evidence.baselines.small_network.accuracy
     assert advice.evidence.warm_start.accuracy == again.evidence.warm_start.accuracy
     assert advice.evidence.warm_start.epochs == again.evidence.warm_start.epochs
 
@@ -146,7 +146,7 @@ def test_the_reasons_cover_size_depth_similarity_more_images_and_baselines(advic
     assert any(code.startswith("profile-") for code in reasons)
     assert reasons["size"].figures == {"images": 66, "classes": 3, "per_class": 22.0, "kind": "small"}
     assert reasons["baselines"].figures["majority"] == pytest.approx(1 / 3)
-    assert reasons["baselines"].figures["small_network"] == advice.evidence.baselines.short.accuracy.value
+    assert reasons["baselines"].figures["small_network"] == advice.evidence.baselines.small_network.accuracy.value
     json.dumps([reason.figures for reason in advice.reasons], allow_nan=False)
 
 
@@ -175,7 +175,7 @@ def test_the_short_training_stops_after_its_fraction_of_the_budget(pictures, tin
                 seen.append((done, total))
 
     found = crossroads.advise(pictures, backbones=[tiny], budget=1e-3, watcher=Stages(), **SPLIT)
-    assert found.evidence.baselines.short.epochs == 1
+    assert found.evidence.baselines.small_network.epochs == 1
     assert [done * 6 / total for done, total in seen] == [1]
     assert found.evidence.warm_start is None
 

@@ -192,10 +192,10 @@ def stored_plan(path: Path, identity: str) -> Plan | None:
     if (value.get("identity"), value.get("format")) != (identity, FORMAT):
         other = differing_parts(str(value.get("identity")), identity) if value.get("format") == FORMAT else "versions"
         raise TrainingError(
-            f"the unfinished race belongs to another run: {other} differ",
+            "the unfinished race must be resumed with the same images by the same version",
             code="resumed-run-differs",
             field="out",
-            received=str(path.parent.parent),
+            received=f"{path.parent.parent} with other {other}",
             hint=f"use the data and the version that it was started with, or choose another {option('out')}",
         )
     return _typed(Plan, value.get("plan"), path)
