@@ -157,14 +157,20 @@ def backbone_candidates(
             watcher.note(Note(text, "candidate-left-out", strategy=record.name, backbone=name, reason=str(error)))
             continue
         bases = [Base("probe", curves[probe.strategy].here)]
-        if not record.frozen and not record.tuned:  # a warm start
-            bases = [Base("probe", max((curve.here for curve in curves.values()), key=lambda accuracy: accuracy.value))]
-            if short is not None:
-                bases.append(_short_base(short, recipe, context))
+        if not record.frozen and not record.tuned:
+            bases = _warm_start_bases(curves, short, recipe, context)
         accuracy = expected(record.name, bases, context.setting)
         seconds, per_epoch = _seconds(evidence, probe, recipe, short, context)
         memory = memory_mb(probe.cut.parameters, probe.cut.activations, recipe.batch_size or 32, trained=not record.frozen)
         yield Candidate(recipe, tuple(bases), accuracy, seconds, per_epoch, memory)
+
+
+def _warm_start_bases(
+    curves: Mapping[StrategyName, Curve], short: ShortTraining | None, recipe: Recipe, context: AdviceContext
+) -> list[Base]:
+    """Returns the best probe at any cut, and the short warm start if there was one."""
+    best = max((curve.here for curve in curves.values()), key=lambda accuracy: accuracy.value)
+    return [Base("probe", best), *([] if short is None else [_short_base(short, recipe, context)])]
 
 
 def from_scratch_candidate(
@@ -199,20 +205,18 @@ def from_scratch_candidate(
 def require_trainable(asked: Recipe, backbones: Sequence[CandidateBackbone], median_side: float) -> None:
     """Raises `RecipeError` if an option rules out every strategy that trains, before anything is measured."""
     networks: list[tuple[Backbone, str | None]] = [(each.choice.record, each.weights) for each in backbones]
-    first: RecipeError | None = None
+    errors = []
     for known, weights in networks or [(backbone(DEFAULT_FROM_SCRATCH), None)]:
-        for record in STRATEGIES:
-            if record.frozen or (record.start == "random") != (weights is None):
-                continue
+        start = "random" if weights is None else "pretrained"
+        for record in (record for record in STRATEGIES if not record.frozen and record.start == start):
             try:
                 plain = drop_unused_options(replace(asked, backbone=known.name, weights=weights), record)
                 resolve_recipe(plain, known, images=100, image_size=known.reference_size, side=median_side)
             except RecipeError as error:
-                first = first or error
+                errors.append(error)
             else:
                 return
-    if first is not None:
-        raise first
+    raise errors[0]
 
 
 def scratch_size(asked: Recipe, median_side: float, *, alone: bool) -> int:
