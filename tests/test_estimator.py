@@ -103,16 +103,13 @@ def test_what_is_no_column_of_class_labels_is_refused_by_scikit_learn(y, message
 
 
 @pytest.mark.parametrize(
-    ("y", "code", "received"),
-    [
-        (np.array(["a", ""] * 30), "empty-label", "'' in row 1"),
-        (np.arange(59) % 2, "length-mismatch", "60 images and 59 labels"),
-    ],
+    ("y", "code"),
+    [(np.array(["a", ""] * 30), "empty-label"), (np.arange(59) % 2, "length-mismatch")],
     ids=["empty", "too few"],
 )
 @pytest.mark.usefixtures("no_training")
-def test_empty_or_too_few_labels_are_refused_before_training(y, code, received):
-    with refused(code, DataError, received=received):
+def test_empty_or_too_few_labels_are_refused_before_training(y, code):
+    with refused(code, DataError):
         crossroads.ImageClassifier(**QUICK).fit(stripes(60)[0], y)
 
 
