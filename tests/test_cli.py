@@ -13,7 +13,10 @@ from PIL import Image
 
 from crossroads import cli
 from crossroads.advice import baselines
+from crossroads.advice.estimate import Estimate
 from crossroads.api import audit
+from crossroads.plain import to_plain
+from crossroads.race.records import RaceReport, RunRow
 from crossroads.report.console import print_run
 from crossroads.run.finish import Run
 from pictures import folder_of, stripes
@@ -93,18 +96,24 @@ def test_fit_prints_each_epoch_and_the_scores(crossroads, data, tmp_path):
 
 def test_the_runs_of_a_race_are_shown_before_the_scores(capsys, tmp_path):
     def run_row(name, epochs, reached, failed=None, *, won=False):
-        same = {"backbone": "mobilenet", "usual_epochs": None if epochs is None else 5, "seconds": 12.3, "expected": {"value": 0.8}}
-        return same | {"strategy": name, "epochs": epochs, "validation_accuracy": reached, "failed": failed, "won": won}
+        usual, whole, expected = (None if epochs is None else 5), epochs in (None, 5), Estimate(0.8, 0.7, 0.9)
+        return RunRow(name, "mobilenet", epochs, usual, whole, 12.3, expected, reached, None, None, failed, won)
 
-    runs = [
+    runs = (
         run_row("early-features", None, 0.75),
         run_row("finetune", 0, None, "no room"),
         run_row("warm-start", 2, 0.875, won=True),
         run_row("from-scratch", 5, 0.5),
-    ]
+    )
     phases = [{"name": "train", "epochs": 2, "best_epoch": 2}]
     scores = {"validation": None, "test": None, "peak_memory_mb": None, "backbone": "mobilenet", "strategy": "warm-start"}
-    metrics = scores | {"epochs": 2, "best_epoch": 2, "seconds": 1.0, "phases": phases, "race": {"runs": runs}}
+    metrics = scores | {
+        "epochs": 2,
+        "best_epoch": 2,
+        "seconds": 1.0,
+        "phases": phases,
+        "race": to_plain(RaceReport(60.0, 50.0, False, runs, "")),
+    }
     print_run(Run(tmp_path, metrics))
     shown = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert shown[0] == ["run", "backbone", "epochs", "expected", "validation", "seconds"]

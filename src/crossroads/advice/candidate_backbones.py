@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from crossroads.errors import RecipeError, WeightsError, option, without_effect
 from crossroads.networks.catalog import CATALOG, PRETRAINED_DEFAULT
@@ -33,7 +32,7 @@ class CandidateBackbone:
 
 
 def candidate_backbones(
-    backbones: Sequence[Any], weights: Sequence[str | None], watcher: Watcher, *, own: bool = False
+    backbones: Sequence[object], weights: Sequence[str | None], watcher: Watcher, *, own: bool = False
 ) -> tuple[CandidateBackbone, ...]:
     """Returns the backbones to consider, without those whose weights are not available; a note names them.
 
@@ -52,17 +51,8 @@ def candidate_backbones(
             hint = f"add {option('backbone')} {_backbone_of(weights)}"
             raise without_effect("weights", weights[0], "without a backbone", hint)
         return tuple(backbone for backbone in _defaults() if _available(backbone, watcher))
-    if len(weights) not in (0, 1, len(backbones)):
-        raise RecipeError(
-            f"{option('weights')} must be given once for all backbones, or once for each",
-            code="weights-per-backbone",
-            field="weights",
-            received=f"{len(weights)} weights for {len(backbones)} backbones",
-            hint="give one value, or one for each backbone",
-        )
-    weights_of_each = list(weights) * len(backbones) if len(weights) == 1 else list(weights) or [None] * len(backbones)
     candidates = []
-    for backbone, named_weights in zip(backbones, weights_of_each, strict=True):
+    for backbone, named_weights in zip(backbones, _weights_of_each(weights, len(backbones)), strict=True):
         choice = choose(backbone)
         if chosen := named_weights or _default_weights(choice, own):
             candidates.append(CandidateBackbone(choice, chosen, named=True))
@@ -71,6 +61,19 @@ def candidate_backbones(
             text = f"{name} is left out: it has no pretrained weights, and no weight file was given"
             watcher.warning(Note(text, "no-pretrained-weights", backbone=name))
     return tuple(candidates)
+
+
+def _weights_of_each(weights: Sequence[str | None], backbones: int) -> list[str | None]:
+    """Returns the named weights of each backbone; None for the usual ones."""
+    if len(weights) not in (0, 1, backbones):
+        raise RecipeError(
+            f"{option('weights')} must be given once for all backbones, or once for each",
+            code="weights-per-backbone",
+            field="weights",
+            received=f"{len(weights)} weights for {backbones} backbones",
+            hint="give one value, or one for each backbone",
+        )
+    return list(weights) if len(weights) == backbones else list(weights or (None,)) * backbones
 
 
 def _default_weights(choice: Choice, own: bool) -> str | None:

@@ -115,24 +115,35 @@ def _more_images(curve: Curve, ranked: Sequence[Candidate]) -> Note:
 
 
 def _baselines(baselines: Baselines, ranked: Sequence[Candidate]) -> Note:
-    majority, pixels, short = baselines.majority, baselines.pixels.value, baselines.short
+    majority, pixels, short = baselines.majority, baselines.pixels.value, baselines.small_network
     text = f"baselines: {majority:.3f} by always predicting the largest class, {pixels:.3f} by a probe on raw pixels"
-    if short is None:
-        return Note(text, "baselines", majority=majority, pixels=pixels)
-    text += f", {short.accuracy.value:.3f} by {short.backbone} after a short training"
-    figures = {"majority": majority, "pixels": pixels, "small_network": short.accuracy.value}
+    figures: dict[str, object] = {"majority": majority, "pixels": pixels}
+    if short is not None:
+        text += f", {short.accuracy.value:.3f} by {short.backbone} after a short training"
+        figures["small_network"] = short.accuracy.value
+        if as_good := _as_good_from_scratch(ranked):
+            text += f"; {as_good}"
+            figures |= as_good.figures
+    return Note(text, "baselines", **figures)
+
+
+def _as_good_from_scratch(ranked: Sequence[Candidate]) -> Note | None:
+    """Compares the small network with the best other candidate; None if it is clearly worse or the budget shortens it."""
     small = next((each for each in ranked if each.recipe.strategy == "from-scratch"), None)
     others = [each for each in ranked if each is not small and not each.obstacle]
-    best = max(others, key=lambda each: each.accuracy.value, default=None)
-    if small is None or small.shortened or best is None or small.accuracy.value < best.accuracy.value - 0.01:
-        return Note(text, "baselines", **figures)
+    if small is None or small.unshortened or not others:
+        return None
+    best = max(others, key=lambda each: each.accuracy.value)
+    if small.accuracy.value < best.accuracy.value - 0.01:
+        return None
     times = small.seconds / max(1.0, best.seconds)
     network = "this network" if small.recipe.backbone == best.recipe.backbone else "this smaller network"
-    text += (
-        f"; after complete training, {network} is expected to reach {small.accuracy.value:.3f} in {times:.1f} times the time of "
+    text = (
+        f"after complete training, {network} is expected to reach {small.accuracy.value:.3f} in {times:.1f} times the time of "
         f"the best other candidate, {best.name}, which reaches {best.accuracy.value:.3f}"
     )
-    return Note(text, "baselines", **figures, trained=small.accuracy.value, best=best.name, best_accuracy=best.accuracy.value)
+    figures = {"trained": small.accuracy.value, "best": best.name, "best_accuracy": best.accuracy.value}
+    return Note(text, "as-good-from-scratch", **figures)
 
 
 def _warm_start(short: ShortTraining, leading: Profile) -> Note:
@@ -161,24 +172,31 @@ def _choice(case: Case, ranked: Sequence[Candidate]) -> Iterator[Note]:
 
 def _budget(ranked: Sequence[Candidate], budget: float | None) -> Iterator[Note]:
     if budget is not None and ranked[0].obstacle and all(each.seconds > budget for each in ranked):
-        least = min(each.seconds for each in ranked)
-        text = (
-            f"the budget of {format_seconds(budget)} s is too small for any candidate; the fastest takes about "
-            f"{format_seconds(least)} s"
-        )
-        yield Note(text, "budget-too-small", budget=budget, least=round(least, 1))
+        yield _too_small(budget, min(each.seconds for each in ranked))
         return
     best = max((each.accuracy.value for each in ranked if not each.obstacle), default=0.0)
+    if budget is not None:
+        yield from _limited(ranked, budget, best)
+    better = [each for each in ranked if each.obstacle and each.accuracy.value > best]
+    for each in better[:2]:
+        text = f"{each.name} is expected to do better ({each.accuracy.value:.3f}), but {each.obstacle}"
+        yield Note(text, "better-not-possible", candidate=each.name, accuracy=each.accuracy.value, reason=each.obstacle)
+
+
+def _too_small(budget: float, least: float) -> Note:
+    text = f"the budget of {format_seconds(budget)} s is too small for any candidate"
+    text += f"; the fastest takes about {format_seconds(least)} s"
+    return Note(text, "budget-too-small", budget=budget, least=round(least, 1))
+
+
+def _limited(ranked: Sequence[Candidate], budget: float, best: float) -> Iterator[Note]:
+    """Yields a note if the budget shortens the first candidate, or one that would be better than `best` with all its epochs."""
     for each in ranked:
         whole = each.unshortened
-        if budget is not None and whole and (each is ranked[0] or whole.accuracy.value > best):
+        if whole and (each is ranked[0] or whole.accuracy.value > best):
             text = (
                 f"the budget of {format_seconds(budget)} s allows {each.shortened} of {each.name}; with all epochs, in "
                 f"{whole.seconds:,.0f} s, it is expected to reach {whole.accuracy.value:.3f}"
             )
             epochs = {"epochs": each.recipe.epochs, "usual_epochs": whole.recipe.epochs}
             yield Note(text, "epochs-limited", candidate=each.name, **epochs, accuracy=whole.accuracy.value)
-    better = [each for each in ranked if each.obstacle and each.accuracy.value > best]
-    for each in better[:2]:
-        text = f"{each.name} is expected to do better ({each.accuracy.value:.3f}), but {each.obstacle}"
-        yield Note(text, "better-not-possible", candidate=each.name, accuracy=each.accuracy.value, reason=each.obstacle)

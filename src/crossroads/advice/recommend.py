@@ -33,7 +33,7 @@ from crossroads.advice.short_training import ShortTraining
 from crossroads.advice.size import USUAL_SLOPE, Curve, Size, effective_images, learning_curve, measure_size
 from crossroads.advice.warm_start import short_warm_start
 from crossroads.data.dataset import Dataset
-from crossroads.data.loading import sample_notes
+from crossroads.data.loading import Refusal, sample_notes
 from crossroads.data.partition import count_seen
 from crossroads.errors import ArtifactError, BackboneError
 from crossroads.features.bodies import body_of
@@ -111,7 +111,7 @@ def recommend(
     refuse_unsafe_flip(request.asked, train)
     machine = measure_machine()
     measured = [result for each in backbones if (result := _measure(request, each)) is not None]
-    baselines = _baselines(request, alone=not measured)
+    baselines, refused = _baselines(request, alone=not measured)
     size = _size(train, max(measured, key=lambda each: each.frozen_probes[0].accuracy, default=None))
     known = [(each, _curves(each, size, request)) for each in measured]
     known.sort(key=lambda pair: -_best(pair[1]).here.value)
@@ -125,7 +125,7 @@ def recommend(
     leading = evidence.leading_profile
     case = None if leading is None else case_of(size.effective_per_class, leading)
     reasons = tuple(reasons_for(evidence, case, ranked, request.budget))
-    return Advice(case, ranked, reasons, evidence, request.budget, tuple(notes), relay.warnings, baselines.refused)
+    return Advice(case, ranked, reasons, evidence, request.budget, tuple(notes), relay.warnings, refused)
 
 
 def _candidates(
@@ -148,7 +148,7 @@ def _candidates(
         for candidate in backbone_candidates(each, curves, warm_start if each is leader else None, context, request.watcher)
     ]
     best_probe = None if curve is None else curve.here
-    return warm_start, [*candidates, from_scratch_candidate(baselines.short, context, best_probe, baselines.pixels)]
+    return warm_start, [*candidates, from_scratch_candidate(baselines.small_network, context, best_probe, baselines.pixels)]
 
 
 def _convertible(request: Request, backbones: Sequence[CandidateBackbone]) -> tuple[CandidateBackbone, ...]:
@@ -219,8 +219,11 @@ def _measure(request: Request, backbone: CandidateBackbone) -> BackboneEvidence 
     return evidence
 
 
-def _baselines(request: Request, *, alone: bool) -> Baselines:
-    """Measures the baselines on a sample of its own; `alone` if there is no pretrained backbone."""
+def _baselines(request: Request, *, alone: bool) -> tuple[Baselines, tuple[Refusal, ...]]:
+    """Measures the baselines on a sample of its own; `alone` if there is no pretrained backbone.
+
+    Returns them with the images of the sample that could not be read.
+    """
     train, asked, watcher = request.train, request.asked, request.watcher
     if request.classes > MOST_CLASSES:
         text = (
@@ -230,11 +233,11 @@ def _baselines(request: Request, *, alone: bool) -> Baselines:
         watcher.note(Note(text, "classes-sampled", sampled=MOST_CLASSES, classes=request.classes))
     images = compact(train.select(sample(train, SAMPLE, asked.seed)))
     size, majority = scratch_size(asked, request.median_side, alone=alone), float(train.counts().max() / len(train))
-    baselines = measure_baselines(images, asked, size, majority, request.budget, watcher)
-    if baselines.short is None:
+    baselines, refused = measure_baselines(images, asked, size, majority, request.budget, watcher)
+    if baselines.small_network is None:
         text = "the small network had no short training, so the expected accuracy from scratch is based on a probe"
         watcher.note(Note(text, "no-short-training"))
-    return baselines
+    return baselines, refused
 
 
 def _size(train: Dataset, best: BackboneEvidence | None) -> Size:

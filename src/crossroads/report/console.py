@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TextIO, cast
 
 from crossroads.files.text import printable
+from crossroads.plain import from_plain
 from crossroads.progress import EpochRecord, Silent, epoch_line
 from crossroads.report.streams import LastingStream, json_text
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from crossroads.data.audit import Audit
     from crossroads.evaluation import Evaluation
     from crossroads.predictor import Prediction
+    from crossroads.race.records import RunRow
     from crossroads.run.finish import Run
 
 
@@ -124,10 +126,12 @@ def print_table(header: tuple[str, ...], rows: Iterable[tuple[object, ...]]) -> 
 
 def print_run(run: Run) -> None:
     """Prints the runs of the race if there was one, the scores, and the folder of the artifact."""
+    from crossroads.race.records import RaceReport
+
     metrics = run.metrics
     if metrics.get("race"):
         header = ("run", "backbone", "epochs", "expected", "validation", "seconds", "")
-        print_table(header, map(_run_row, metrics["race"]["runs"]))
+        print_table(header, map(_run_row, from_plain(RaceReport, metrics["race"]).runs))
         print()
     print_lines(line for split in ("validation", "test") for line in _score_lines(split, metrics[split]))
     memory = metrics["peak_memory_mb"]
@@ -143,17 +147,17 @@ def print_run(run: Run) -> None:
     )
 
 
-def _run_row(run: dict[str, Any]) -> tuple[object, ...]:
+def _run_row(run: RunRow) -> tuple[object, ...]:
     """Returns the row of one run of a race: its epochs of the usual number, the expected accuracy and the accuracy reached."""
-    epochs, usual, reached = run["epochs"], run["usual_epochs"], run["validation_accuracy"]
+    epochs = "-" if run.epochs is None else str(run.epochs)
     return (
-        run["strategy"],
-        run["backbone"],
-        "-" if epochs is None else str(epochs) if epochs == usual else f"{epochs} of {usual}",
-        "-" if run["failed"] else f"{run['expected']['value']:.3f}",
-        "-" if reached is None else f"{reached:.4f}",
-        f"{run['seconds']:.0f}",
-        "won" if run["won"] else run["failed"] or "",
+        run.strategy,
+        run.backbone,
+        epochs if run.epochs == run.usual_epochs else f"{epochs} of {run.usual_epochs}",
+        "-" if run.failed else f"{run.expected.value:.3f}",
+        "-" if run.validation_accuracy is None else f"{run.validation_accuracy:.4f}",
+        f"{run.seconds:.0f}",
+        "won" if run.won else run.failed or "",
     )
 
 
