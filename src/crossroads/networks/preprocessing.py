@@ -20,6 +20,7 @@ from crossroads.networks.scaling import (
 
 __all__ = ["IMAGENET_DEVIATION", "IMAGENET_MEAN", "layers_of"]
 
+
 def layers_of(kind: str) -> tuple[keras.Layer, ...]:
     """Returns the layers of the preprocessing called `kind`, a key of `PREPROCESSINGS`, in order.
 
