@@ -56,7 +56,7 @@ def axes_of(graph: Nodes, layout: str) -> dict[Key, Axes]:
 
 
 def arranged(axes: Axes, shape: Sequence[int]) -> Arrangement | None:
-    """Returns how a tensor of one image becomes the output of a tap; None if its axes cannot be told."""
+    """Returns how a tensor of one image becomes the output of a tap; None if its axes are unknown."""
     labels = axes.labels if "?" not in axes.labels else _guessed(axes.labels, shape)
     for layout in ("NCHW", "NHWC", "NTC", "NC"):
         if sorted(labels) == sorted(layout):
