@@ -94,10 +94,8 @@ def vit(registers=0, class_token=True, classes=5, blocks=2, width=8, batch=-1, h
     x = make.norm(x, width)
     x.set_friendly_name("norm")
     outputs = [x.output(0)]
-    if class_token:
-        x = ops.gather(x, ops.constant(np.array(0, np.int64)), make.ints(1))
-    else:
-        x = ops.reduce_mean(x, make.ints(1), False)
+    first = ops.constant(np.array(0, np.int64))
+    x = ops.gather(x, first, make.ints(1)) if class_token else ops.reduce_mean(x, make.ints(1), False)
     x = make.dense(x, width, classes)
     outputs = [*outputs, ops.tanh(x).output(0)] if hidden else [x.output(0)]
     return runtime().Model(outputs, [images], "vit")

@@ -62,7 +62,7 @@ def operations() -> Any:
 def read_model(path: Path) -> Any:
     """Returns the OpenVINO model of a file, while no other graph is read or compiled. Raises `RuntimeError` if it has none.
 
-    The weights are copied. OpenVINO would map the file into memory otherwise, and a file that is overwritten would change the model.
+    The weights are copied. OpenVINO would otherwise map the file into memory, and overwriting the file would change the model.
     """
     with _compiling:
         core = runtime().Core()

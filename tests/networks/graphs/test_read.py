@@ -10,7 +10,7 @@ from crossroads.errors import BackboneError
 from crossroads.inference import evaluate, runtime
 from crossroads.networks.graphs import describe, read_graph
 from refusals import refused
-from tiny_graphs import SIZE, convnet, vit, written
+from tiny_graphs import SIZE, Maker, convnet, vit, written
 
 
 def pixels(n=2, size=SIZE, seed=0):
@@ -156,7 +156,7 @@ def test_an_input_of_bytes_takes_pixels_as_they_are(tmp_path):
 
 
 def test_a_graph_that_only_takes_one_image_runs_one_by_one(tmp_path):
-    make = __import__("tiny_graphs").Maker()
+    make = Maker()
     images = make.ops.parameter([1, 3, SIZE, SIZE], np.float32, name="input")
     x = make.relu(make.convolution(images, 3, 8, stride=8, name="stem"), "relu")
     x = make.ops.reshape(x, make.ints(1, 8, 4), False)

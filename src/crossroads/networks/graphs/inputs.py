@@ -88,6 +88,8 @@ def input_of(model: Any, file: str, channels_first: bool) -> Input:
     Raises:
         BackboneError: The model has not exactly one input, or it is no square RGB image.
     """
+    if not model.inputs:
+        raise BackboneError("a graph must have an image as input", code="no-image-input", field="backbone", received=file)
     if len(model.inputs) != 1:
         raise BackboneError(
             "a graph must have one input, the image",
