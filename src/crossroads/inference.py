@@ -64,9 +64,14 @@ def operations() -> Any:
 
 
 def read_model(path: Path) -> Any:
-    """Returns the OpenVINO model of a file, while no other graph is read or compiled. Raises `RuntimeError` if it has none."""
+    """Returns the OpenVINO model of a file, while no other graph is read or compiled. Raises `RuntimeError` if it has none.
+
+    The weights are copied. OpenVINO would otherwise map the file into memory, and overwriting the file would change the model.
+    """
     with _compiling:
-        return runtime().Core().read_model(str(path))
+        core = runtime().Core()
+        core.set_property({"ENABLE_MMAP": False})
+        return core.read_model(str(path))
 
 
 def evaluate(model: Any, images: NDArray[np.generic]) -> list[NDArray[Any]]:

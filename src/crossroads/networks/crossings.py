@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
@@ -104,9 +105,17 @@ def crossings(graph: Steps) -> Iterator[Crossing]:
             yield Crossing(position, step.name, tensor)
 
 
-def landmarks(graph: Steps) -> list[Crossing]:
-    """Returns the useful crossings in order: one per run of steps up to the next one with a kernel, and the end."""
+def landmarks(graph: Steps, *, pooled_end: bool = True) -> list[Crossing]:
+    """Returns the useful crossings in order: one per run of steps up to the next one with a kernel.
+
+    Args:
+        graph: The graph.
+        pooled_end: Whether the last one is the end of the graph, even if pooling is the last that happens. Otherwise it is found
+            as in every other run.
+    """
     found = list(crossings(graph))
+    if not pooled_end:
+        return [best(graph, run) for run in runs(graph, found)]
     # The end is always a cut, also in a network without kernels.
     return [best(graph, run) for run in runs(graph, found)[:-1]] + found[-1:]
 
@@ -176,3 +185,9 @@ def _new_parameters(graph: Steps) -> list[int]:
         sizes.append(sum(size for weight, size in step.weights.items() if weight not in seen))
         seen.update(step.weights)
     return sizes
+
+
+def snake_case(name: str) -> str:
+    """Turns ``Conv2D`` into ``conv2d`` and ``BatchNormalization`` into ``batch_normalization``, as Keras names layers."""
+    spaced = re.sub(r"(.)([A-Z][a-z]+)", r"\1_\2", re.sub(r"\W+", "", name))
+    return re.sub(r"([a-z])([A-Z])", r"\1_\2", spaced).lower()

@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 import keras
 
 from crossroads.errors import BackboneError
-from crossroads.networks.crossings import Crossing, Step, Steps, crossings
+from crossroads.networks.crossings import Crossing, Step, Steps, crossings, snake_case
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,9 +288,3 @@ def _numbered(operation: Any) -> tuple[str, int] | None:
     kind = snake_case(type(operation).__name__)
     match = re.fullmatch(rf"{re.escape(kind)}(?:_([1-9]\d*))?", operation.name)
     return (kind, int(match[1] or 0)) if match else None
-
-
-def snake_case(name: str) -> str:
-    """Turns ``Conv2D`` into ``conv2d`` and ``BatchNormalization`` into ``batch_normalization``, as Keras names layers."""
-    spaced = re.sub(r"(.)([A-Z][a-z]+)", r"\1_\2", re.sub(r"\W+", "", name))
-    return re.sub(r"([a-z])([A-Z])", r"\1_\2", spaced).lower()

@@ -56,8 +56,9 @@ def data_files(path: Path, kind: Format) -> list[Path]:
         BackboneError: Weights are outside the folder, are missing, or are too large.
     """
     if kind == "openvino":
-        weights = path.with_suffix(".bin")
-        others = [weights] if weights.exists() else []
+        weights = path.with_suffix(".bin").name
+        has_weights = (path.parent / weights).exists() or b'"Const"' in path.read_bytes()
+        others = [_beside(path, weights)] if has_weights else []
     elif kind == "onnx":
         others = [_beside(path, location) for location in sorted(set(_external_locations(path)))]
     else:
@@ -139,7 +140,7 @@ def _sniffed(path: Path) -> Format | None:
 
 
 def _beside(path: Path, location: str) -> Path:
-    """Returns the file that holds weights of an ONNX graph. It is in the graph's folder, also after links are followed."""
+    """Returns the file that holds weights of a graph. It is in the graph's folder, also after links are followed."""
     folder = path.parent.resolve()
     file = (folder / location.replace("\\", "/")).resolve()
     if not file.is_relative_to(folder):

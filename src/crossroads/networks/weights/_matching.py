@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from crossroads.files.text import natural_key
-from crossroads.networks.graph import snake_case
+from crossroads.networks.crossings import snake_case
 from crossroads.networks.weights._state_dicts import below, prefixes, unwrapped
 from crossroads.networks.weights.record import LayerWeights, WeightFile
 from crossroads.networks.weights.torchvision import NAMES

@@ -1,0 +1,284 @@
+"""Reads an inference graph from a file as a backbone that stays frozen."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Hashable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from crossroads.errors import BackboneError, without_effect
+from crossroads.inference import evaluate, operations, runtime
+from crossroads.networks.body import Body, Tap
+from crossroads.networks.crossings import Crossing, crossings, described, landmarks
+from crossroads.networks.cut import Cut
+from crossroads.networks.graphs.ends import features_end
+from crossroads.networks.graphs.files import Format, digest_of, format_of, load
+from crossroads.networks.graphs.inputs import Input, input_of, range_note, with_preprocessing, wrong_size
+from crossroads.networks.graphs.layouts import Arrangement, arranged, axes_of
+from crossroads.networks.graphs.nodes import Key, Nodes, key_of, nodes_of, shape_of
+from crossroads.networks.graphs.preprocessing import PREPROCESSED, Preprocessing, found_beside, named, required
+from crossroads.networks.graphs.sources import licence_beside, source_beside
+from crossroads.progress import Note
+
+READING = 1
+"""Increased when the same file is read in another way, so that cached features are not mixed."""
+
+BATCH_TOLERANCE = 1e-3
+"""Largest difference between images together and images one by one, relative to the largest value."""
+
+
+@dataclass(frozen=True, slots=True)
+class GraphFile:
+    """What a file says of its graph.
+
+    Attributes:
+        path: The file.
+        kind: Its format.
+        input: Its input.
+        quantised: Whether its weights or activations are quantised.
+        preprocessing: The preprocessing found beside it; None if there is none.
+        licence: The licence found beside it; None if there is none.
+        source: The source found beside it; None if there is none.
+    """
+
+    path: Path
+    kind: Format
+    input: Input
+    quantised: bool
+    preprocessing: Preprocessing | None
+    licence: str | None
+    source: str | None
+
+
+def describe(path: Path) -> GraphFile:
+    """Returns what a file says of its graph, without compiling it.
+
+    Raises:
+        BackboneError: The file is no graph from one image to features.
+    """
+    kind = format_of(path)
+    return _described(path, kind, load(path, kind))
+
+
+def read_graph(
+    path: Path,
+    *,
+    size: int | None = None,
+    preprocessing: str | None = None,
+    licence: str | None = None,
+    source: str | None = None,
+) -> Body:
+    """Reads an ONNX, TFLite or OpenVINO graph as a backbone with preprocessing inside. It ends before the classifier.
+
+    Args:
+        path: The ``.onnx``, ``.tflite`` or ``.xml`` file.
+        size: Side of the images in pixels; None for what the file or its preprocessing states, or else 224.
+        preprocessing: A key of `PREPROCESSINGS`; None for ``preprocessor_config.json`` beside the file.
+        licence: Licence of the weights; None for that of the model card or licence beside the file.
+        source: Where the file is from; None for that of the model card.
+
+    Raises:
+        BackboneError: The file is no graph from one image to features, or its preprocessing is not known.
+    """
+    kind = format_of(path)
+    model = load(path, kind)
+    file = _described(path, kind, model)
+    used = _preprocessing(file, preprocessing)
+    side = file.input.size(size, used.size if used else None, path.name)
+    notes = _notes(file, model, licence or file.licence)
+    try:
+        model = with_preprocessing(model, file.input, side, used)
+    except RuntimeError as error:
+        raise wrong_size(path.name, "does not take images of this size", side, "use the size it was trained with") from error
+    taps, end, model, depthwise = _with_taps(model, path.name, kind == "openvino")
+    batch = _any_batch(model, side, file.input.batch, [tap.cut.name for tap in taps].index(end.name))
+    sha256 = digest_of(path, kind)
+    return Body(
+        name=path.stem,
+        size=side,
+        model=model,
+        taps=taps,
+        end=end,
+        digest=_digest(READING, sha256, side, asdict(used.scaling) if used else None, batch),
+        depthwise=depthwise,
+        quantised=file.quantised,
+        batch=batch,
+        weights={
+            "from": path.name,
+            "sha256": sha256,
+            "licence": licence or file.licence,
+            "source": source or file.source,
+        },
+        notes=notes,
+    )
+
+
+def _described(path: Path, kind: Format, model: Any) -> GraphFile:
+    given = input_of(model, path.name, channels_first=kind != "tflite")
+    beside = None if given.takes_pixels else found_beside(path)
+    return GraphFile(path, kind, given, _is_quantised(model), beside, licence_beside(path), source_beside(path))
+
+
+def _is_quantised(model: Any) -> bool:
+    """Whether a graph rounds activations to few levels, or keeps its kernels in 8 bits or fewer."""
+    small = ("i8", "u8", "i4", "u4", "f8e4m3", "f8e5m2")
+    for node in model.get_ops():
+        kind = node.get_type_name()
+        if kind == "FakeQuantize":
+            return True
+        if kind == "Constant" and node.get_element_type().get_type_name() in small and int(np.prod(shape_of(node.output(0)))) > 64:
+            return True
+    return False
+
+
+def _preprocessing(file: GraphFile, name: str | None) -> Preprocessing | None:
+    """Returns the preprocessing; None if the graph takes the pixels as they are."""
+    if file.input.takes_pixels:
+        if name not in (None, "none"):
+            raise without_effect("preprocessing", repr(name), f"on a graph with an input of type {file.input.kind}")
+        return None
+    if name is not None:
+        chosen = named(name)
+        return chosen if file.preprocessing is None else replace(file.preprocessing, scaling=chosen.scaling, origin=name)
+    if file.preprocessing is None:
+        raise required(file.path.name)
+    return file.preprocessing
+
+
+def _notes(file: GraphFile, model: Any, licence: str | None) -> tuple[str, ...]:
+    notes = [range_note(model, file.path.name)] if file.input.takes_pixels else []
+    if licence is None:
+        notes.append(Note(f"the licence of {file.path.name} is unknown", "licence-unknown", file=file.path.name))
+    return tuple(note for note in notes if note is not None)
+
+
+def _with_taps(model: Any, file: str, named_nodes: bool) -> tuple[tuple[Tap, ...], Cut, Any, bool]:
+    """Returns the taps, the end, the model with an output per tap, and whether it has depthwise convolutions."""
+    source = _source(model)
+    whole = nodes_of(model, source.output, named_nodes)
+    outputs = [key_of(result.input_value(0)) for result in model.get_results()]
+    reached = {key for node in whole.nodes for key in node.outputs}
+    if not reached.intersection(outputs):
+        raise _no_features(file)
+    graph = whole.until(features_end(whole, [key for key in outputs if key in reached]))
+    found, useful = _points(graph)
+    axes = axes_of(graph, source.layout)
+    arrangements: dict[Key, Arrangement] = {}
+    for crossing in found:
+        how = arranged(axes[_as_key(crossing)], shape_of(graph.tensor(_as_key(crossing))))
+        if how is not None:
+            arrangements[_as_key(crossing)] = how
+    found = [crossing for crossing in found if _as_key(crossing) in arrangements]
+    shapes: dict[Hashable, tuple[int, ...]] = {
+        key: _cut_shape(shape_of(graph.tensor(key)), how) for key, how in arrangements.items()
+    }
+    index = {name: number for number, name in enumerate(c.name for c in found if c.name in useful)}
+    plain = described(graph.steps(), found, graph.costs(), shapes)
+    cuts = [replace(cut, index=index.get(cut.name)) for cut in plain]
+    if not index:
+        raise _no_features(file)
+    end = next(cut for cut in reversed(cuts) if cut.index is not None)
+    taps = tuple(
+        Tap(cut, arrangements[_as_key(c)].layout, arrangements[_as_key(c)].prefix) for cut, c in zip(cuts, found, strict=True)
+    )
+    tensors = [_tap_tensor(graph.tensor(_as_key(c)), arrangements[_as_key(c)], c.name) for c in found]
+    depthwise = any(node.kind == "GroupConvolution" for node in graph.nodes)
+    return taps, end, runtime().Model(tensors, model.get_parameters(), "backbone"), depthwise
+
+
+def _points(graph: Nodes) -> tuple[list[Crossing], set[str]]:
+    """Returns the crossings after the first kernel, and the names of the useful ones.
+
+    The last run of operations ends at its last feature, like every other run, so that a map is not pooled for good.
+    """
+    steps = graph.steps()
+    kernels = steps.kernels()
+    found = [crossing for crossing in crossings(steps) if kernels[crossing.position + 1]]
+    return found, {crossing.name for crossing in landmarks(steps, pooled_end=False)} if found else set()
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """The tensor where the network begins, and its layout."""
+
+    output: Any
+    layout: str
+
+
+def _source(model: Any) -> _Source:
+    node = next((node for node in model.get_ops() if node.get_friendly_name() == PREPROCESSED), None)
+    return _Source(model.get_parameters()[0].output(0) if node is None else node.output(0), "NHWC")
+
+
+def _tap_tensor(tensor: Any, how: Arrangement, name: str) -> Any:
+    if how.order is None:
+        return tensor
+    turned = operations().transpose(tensor, operations().constant(np.array(list(how.order), np.int64)))
+    turned.set_friendly_name(f"{name}/transposed")
+    return turned.output(0)
+
+
+def _cut_shape(shape: tuple[int, ...], how: Arrangement) -> tuple[int, ...]:
+    """Returns the shape of an image's tensor with channels last."""
+    ordered = shape if how.order is None else tuple(shape[axis] for axis in how.order)
+    return (*ordered[2:], ordered[1]) if how.layout == "NCHW" else ordered[1:]
+
+
+def _as_key(crossing: Crossing) -> Key:
+    return cast("Key", crossing.tensor)
+
+
+def _any_batch(model: Any, size: int, fixed: int | None, end: int) -> int | None:
+    """Reshapes a model to batches of any size. Returns None, or 1 if it only takes images one by one."""
+    single = model.clone()
+    try:
+        model.reshape({model.inputs[0]: [-1, size, size, 3]})
+        any_size = all(_is_batched(output) for output in model.outputs)
+    except RuntimeError:
+        any_size = False
+    if any_size and (fixed is None or _agrees(model, single, size, end)):
+        return None
+    model.reshape({model.inputs[0]: [1, size, size, 3]})
+    return 1
+
+
+def _is_batched(output: Any) -> bool:
+    first, *rest = output.get_partial_shape()
+    return bool(first.is_dynamic) and all(side.is_static for side in rest)
+
+
+def _agrees(model: Any, single: Any, size: int, end: int) -> bool:
+    """Whether a graph that was made for one image computes the same for two at a time."""
+    images = np.random.default_rng(0).integers(0, 256, (2, size, size, 3), np.uint8)
+    try:
+        together = evaluate(_ending(model, end), images)[0]
+    except RuntimeError:
+        return False
+    alone = [evaluate(_ending(single, end), image[None])[0] for image in images]
+    apart = np.concatenate(alone).astype(np.float64)
+    return together.shape == apart.shape and bool(np.abs(together - apart).max() <= BATCH_TOLERANCE * np.abs(apart).max())
+
+
+def _ending(model: Any, number: int) -> Any:
+    """Returns a copy of a model with only one of its outputs."""
+    whole = model.clone()
+    return runtime().Model([whole.get_results()[number].input_value(0)], whole.get_parameters(), "part")
+
+
+def _digest(*facts: object) -> str:
+    return hashlib.blake2b(json.dumps(facts, sort_keys=True).encode(), digest_size=32).hexdigest()
+
+
+def _no_features(file: str) -> BackboneError:
+    return BackboneError(
+        "a graph must compute features from its image",
+        code="no-features",
+        field="backbone",
+        received=file,
+        hint="export the network from the image to its features or its classifier",
+    )
