@@ -219,6 +219,10 @@ def resolve_recipe(recipe: Recipe, backbone: Backbone, *, images: int, image_siz
         RecipeError: An option has no effect, such as epochs for a head that is solved.
     """
     record = strategy(recipe.strategy)
+    if backbone.trainable:
+        recipe = replace(recipe, preprocessing=None)  # it is for the graphs that are compared with this backbone
+    else:
+        _require_frozen(recipe, record, backbone)
     if record.start == "random" and recipe.weights == "none":
         recipe = replace(recipe, weights=None)  # this strategy starts from random weights anyway
     # Photographs have a margin around their subject, as those of ImageNet do; small images are often cropped already.
@@ -238,6 +242,20 @@ def resolve_recipe(recipe: Recipe, backbone: Backbone, *, images: int, image_siz
         return _with_cached_views(resolved)
     defaults = _defaults(resolved, record, backbone)
     return _with_augmentation(_with_schedule(resolved, defaults, images, tuned=record.tuned), record, defaults)
+
+
+def _require_frozen(recipe: Recipe, record: Strategy, backbone: Backbone) -> None:
+    """Raises `RecipeError` if a strategy would train the graph of a file, or load other weights into it."""
+    if not record.frozen:
+        raise RecipeError(
+            "a graph from a file stays frozen: it has no layers that can be trained",
+            code="graph-not-trainable",
+            field="strategy",
+            received=f"{record.name!r} with {backbone.name}",
+            hint=f"set {option('strategy')} to feature-extraction or early-features, or use a backbone of the catalog",
+        )
+    if recipe.weights not in (None, "own"):
+        raise without_effect("weights", repr(recipe.weights), "on a graph from a file, which contains its weights")
 
 
 def plan_phases(recipe: Recipe, *, images: int = 1) -> tuple[Solve | Phase, ...]:

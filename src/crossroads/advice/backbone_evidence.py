@@ -101,7 +101,7 @@ def measure_backbone(dataset: Dataset, choice: Choice, recipe: Recipe, watcher: 
         CrossroadsError: The weights are missing, or no image can be read.
     """
     size = resize_of(recipe).size
-    body = body_of(choice, size, recipe.weights, recipe.seed, watcher.progress)
+    body = body_of(choice, size, recipe.weights, recipe.seed, watcher.progress, recipe.preprocessing)
     for note in body.notes:
         watcher.warning(note)
     chosen = spread_cuts(body.cuts)

@@ -77,6 +77,8 @@ def _weights_of_each(weights: Sequence[str | None], backbones: int) -> list[str 
 
 
 def _default_weights(choice: Choice, own: bool) -> str | None:
+    if choice.graph is not None:
+        return "own"
     if choice.own is not None:
         return "own" if own else None
     return "imagenet" if choice.record.pretrained is not None else None

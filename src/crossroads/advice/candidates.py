@@ -144,7 +144,8 @@ def backbone_candidates(
     probes = {probe.strategy: probe for probe in evidence.frozen_probes}
     pretrained = evidence.recipe.weights != "none"
     for record in STRATEGIES:
-        if record.start == "random" or (not record.frozen and not pretrained):
+        trainable = pretrained and evidence.choice.record.trainable
+        if record.start == "random" or (not record.frozen and not trainable):
             continue
         probe = probes.get("early-features" if record.keeps == "early" else "feature-extraction")
         if probe is None:

@@ -138,7 +138,7 @@ def _candidates(
         request.asked, len(request.train), request.classes, size.effective_per_class, slope, request.median_side, machine
     )
     # Only one, because a warm start takes longer than all other measurements.
-    leader = next((each for each, _ in known if each.recipe.weights != "none"), None)
+    leader = next((each for each, _ in known if each.recipe.weights != "none" and each.choice.record.trainable), None)
     warm_start = None
     if leader is not None:
         warm_start = short_warm_start(leader, request.asked, machine, request.budget, request.memory_mb, request.watcher)
@@ -163,7 +163,8 @@ def _convertible(request: Request, backbones: Sequence[CandidateBackbone]) -> tu
         size = request.size_for(record)
         try:
             if _obstacle(record, size, request.memory_mb) is None:
-                body_of(backbone.choice, size, backbone.weights, request.asked.seed, request.watcher.progress)
+                progress = request.watcher.progress
+                body_of(backbone.choice, size, backbone.weights, request.asked.seed, progress, request.asked.preprocessing)
         except ArtifactError as error:
             if backbone.named and len(backbones) == 1:
                 raise

@@ -10,6 +10,8 @@ import typer
 from crossroads.cli._app import Json, PlainCommand, app
 
 if TYPE_CHECKING:
+    from crossroads.networks.construct import Choice
+    from crossroads.networks.cut import Cut
     from crossroads.networks.records import Backbone
 
 weights_app = typer.Typer(help="Manage the ImageNet weights in the cache of Keras.", rich_markup_mode=None)
@@ -70,7 +72,6 @@ def _weights_of(record: Backbone) -> str:
 
 def _show_cuts(name: str, image_size: int | None, json: bool) -> None:
     """Prints the record of one backbone, and its cuts at one image size."""
-    from crossroads._runtime.keras_setup import load_keras
     from crossroads.networks.construct import choose
     from crossroads.networks.weights.installed import installed_file
     from crossroads.report.console import print_json, print_lines, print_table
@@ -78,11 +79,7 @@ def _show_cuts(name: str, image_size: int | None, json: bool) -> None:
     choice = choose(name)
     record, size = choice.record, choice.record.reference_size if image_size is None else image_size
     record.check_size(size)
-    load_keras()
-    from crossroads.networks.construct import build
-    from crossroads.networks.cuts import cuts
-
-    known = cuts(build(choice, size, weights="own" if choice.own is not None else None).parts.backbone)
+    known = _cuts(choice, size)
     if json:
         listed = [
             {
@@ -119,6 +116,19 @@ def _show_cuts(name: str, image_size: int | None, json: bool) -> None:
             for c in known
         ),
     )
+
+
+def _cuts(choice: Choice, size: int) -> tuple[Cut, ...]:
+    from crossroads._runtime.keras_setup import load_keras
+    from crossroads.networks.graphs import cuts_of_graph
+
+    if choice.graph is not None:
+        return cuts_of_graph(choice.graph, size)
+    load_keras()
+    from crossroads.networks.construct import build
+    from crossroads.networks.cuts import cuts
+
+    return cuts(build(choice, size, weights="own" if choice.own is not None else None).parts.backbone)
 
 
 @weights_app.command("list", cls=PlainCommand)

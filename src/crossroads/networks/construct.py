@@ -24,6 +24,9 @@ OWN = Defaults(batch_size=(32, 128), optimizer="adam", learning_rate=1e-3, sched
 OBJECT = "own:"
 """Prefix for the name of a network that was passed as an object, which a recipe cannot hold."""
 
+GRAPH_SUFFIXES = (".onnx", ".tflite", ".xml")
+"""Suffixes of files that OpenVINO reads."""
+
 _OWN_SIZES = (32, 64, 96, 128, 160, 192, 224)
 
 Progress = Callable[[str, int, int], None]
@@ -37,10 +40,12 @@ class Choice:
         record: Its record.
         own: The custom network: a `keras.Model`, the path of a ``.keras`` file or ``package.module:function``; None for a backbone
             of the catalog.
+        graph: The file of an inference graph, which stays frozen; None for other backbones.
     """
 
     record: Backbone
     own: Any = None
+    graph: Path | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -67,7 +72,7 @@ class Built:
 
 
 def choose(named: Any) -> Choice:
-    """Looks up a backbone: a name of the catalog, a `keras.Model`, a ``.keras`` file or ``package.module:function``.
+    """Looks up a backbone: a name of the catalog, a `keras.Model`, a file or ``package.module:function``.
 
     Raises:
         BackboneError: The backbone does not exist.
@@ -80,13 +85,29 @@ def choose(named: Any) -> Choice:
             received=repr(named),
             hint="pass the same network again as backbone=…",
         )
+    if isinstance(named, str) and is_graph(named):
+        return _graph_choice(named)
     if isinstance(named, str) and not is_own(named):
         return Choice(backbone(named))
     name = named if isinstance(named, str) else object_name(named)
-    sizes, limits = _sizes(named)
-    record = Backbone(
+    return Choice(_custom_record(name, "a custom network", *_sizes(named)), named)
+
+
+def _graph_choice(named: str) -> Choice:
+    """Returns the choice of an inference graph in a file."""
+    from crossroads.networks.graphs import describe
+
+    path = Path(named).expanduser()
+    file = describe(path)
+    known = None if file.preprocessing is None else file.preprocessing.size
+    size, limits = file.input.size(None, known, path.name), (file.input.smallest, file.input.largest or 2048)
+    return Choice(_custom_record(named, "a graph that stays frozen", (size,), limits, trainable=False), graph=path)
+
+
+def _custom_record(name: str, summary: str, sizes: tuple[int, ...], limits: tuple[int, int], *, trainable: bool = True) -> Backbone:
+    return Backbone(
         name=name,
-        summary="a custom network",
+        summary=summary,
         builder="",
         sizes=sizes,
         limits=limits,
@@ -98,8 +119,8 @@ def choose(named: Any) -> Choice:
         parameters=0,
         multiply_adds=0,
         reference_size=sizes[-1],
+        trainable=trainable,
     )
-    return Choice(record, named)
 
 
 def object_name(network: Any) -> str:
@@ -191,6 +212,11 @@ def _require_below(freeze: Cut | None, keep: Cut) -> None:
 def is_own(named: str) -> bool:
     """Whether a name refers to a custom network: a file or a function."""
     return named.endswith(".keras") or ":" in named
+
+
+def is_graph(named: str) -> bool:
+    """Whether a name is the path of an inference graph."""
+    return Path(named).suffix.lower() in GRAPH_SUFFIXES
 
 
 def _sizes(named: Any) -> tuple[tuple[int, ...], tuple[int, int]]:

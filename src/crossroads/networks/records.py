@@ -120,6 +120,7 @@ class Backbone:
         pretrained: Its ImageNet weights; None if there are none.
         graph: ``module:function`` that takes the image side in pixels and the path of the ImageNet weights, and returns the
             inference graph with its taps, without Keras; None if Keras makes the graph.
+        trainable: Whether its layers can be trained; a graph from a file stays frozen.
         application: Its name in ``keras.applications``, which is then the first argument of the builder, before `scaling`; None
             for other backbones.
     """
@@ -140,6 +141,7 @@ class Backbone:
     pretrained: Pretrained | None = None
     graph: str | None = None
     application: str | None = None
+    trainable: bool = True
 
     @property
     def preprocessing(self) -> str:

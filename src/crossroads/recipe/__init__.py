@@ -106,7 +106,7 @@ class Recipe:
     backbone: Annotated[
         str | None,
         Option(
-            "A name from `crossroads backbones`, the path of a .keras file, or package.module:function.",
+            "A name from `crossroads backbones`, the path of a .onnx, .tflite, .xml or .keras file, or package.module:function.",
             STRATEGY,
             unset="small-cnn for from-scratch, efficientnet-lite0 for other strategies, and for auto also those whose weights are "
             "cached",
@@ -129,6 +129,15 @@ class Recipe:
             metavar="TIME",
             form="a number of seconds, or a time such as 90s, 5m or 1h",
             convert=_seconds,
+        ),
+    ] = None
+    preprocessing: Annotated[
+        str | None,
+        Option(
+            "Scaling of the pixels for a graph from a file: none, tf, lite, torch, caffe, bvlc, clip, centre or each.",
+            STRATEGY,
+            metavar="NAME",
+            unset="that of the preprocessor_config.json beside the file",
         ),
     ] = None
     weights: Annotated[

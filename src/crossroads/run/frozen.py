@@ -58,7 +58,7 @@ def train_head(task: Task, folder: CheckpointFolder, watcher: Watcher) -> Traini
         CrossroadsError: The backbone or its weights are not available, no image can be read, or the head cannot be trained.
     """
     recipe, name = task.recipe, task.choice.record.name
-    body = body_of(task.choice, int(recipe.image_size or 0), recipe.weights, recipe.seed, watcher.progress)
+    body = body_of(task.choice, int(recipe.image_size or 0), recipe.weights, recipe.seed, watcher.progress, recipe.preprocessing)
     keep = body.find(recipe.cut)
     refuse_idle_pooling(task, keep)
     for note in body.notes:

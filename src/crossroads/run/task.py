@@ -22,7 +22,8 @@ from crossroads.errors import RecipeError, option, without_effect
 from crossroads.features.lookup import resize_of
 from crossroads.files.trees import existing
 from crossroads.networks._named import require_present
-from crossroads.networks.construct import OBJECT, Choice, choose, is_own, object_name
+from crossroads.networks.construct import OBJECT, Choice, choose, is_graph, is_own, object_name
+from crossroads.networks.graphs import require_preprocessing
 from crossroads.networks.weights.store import require_imagenet
 from crossroads.progress import Watcher
 from crossroads.recipe import Recipe
@@ -72,7 +73,11 @@ def require_valid(recipe: Recipe, own: Any) -> None:
     backbone = recipe.backbone or (None if recipe.strategy == "auto" else strategy(recipe.strategy).default_backbone)
     if own is not None or backbone is None:
         return
-    if not is_own(backbone):
+    if is_graph(backbone):
+        require_preprocessing(Path(backbone).expanduser(), recipe.preprocessing)
+    elif recipe.preprocessing is not None:
+        raise without_effect("preprocessing", repr(recipe.preprocessing), f"on {backbone}, which is not the file of a graph")
+    if is_graph(backbone) or not is_own(backbone):
         _require_catalog_options(recipe, backbone)
     elif not backbone.startswith(OBJECT):  # a custom network; checking more than its name would need Keras
         require_present(backbone)

@@ -1,5 +1,5 @@
 """Inference graphs of files as backbones that stay frozen: ONNX, TFLite and OpenVINO. Keras is not needed."""
 
-from crossroads.networks.graphs.read import GraphFile, describe, read_graph
+from crossroads.networks.graphs.read import GraphFile, cuts_of_graph, describe, read_graph, require_preprocessing
 
-__all__ = ["GraphFile", "describe", "read_graph"]
+__all__ = ["GraphFile", "cuts_of_graph", "describe", "read_graph", "require_preprocessing"]
