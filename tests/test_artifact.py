@@ -79,7 +79,7 @@ def test_an_artifact_has_its_files_and_no_others(written):
 @pytest.mark.core
 def test_the_manifest_records_how_the_classifier_was_made(written, whole):
     facts = json.loads((written / "crossroads.json").read_text())
-    assert facts["format"] == artifact.FORMAT == 3
+    assert facts["format"] == artifact.FORMAT == 4
     assert facts["classes"] == list(CLASSES)
     assert facts["preprocessing"] == {
         "size": SIZE,
@@ -321,7 +321,7 @@ def parity_of(monkeypatch, ours, theirs, amplified=0.0):
     monkeypatch.setattr(_export, "computed", lambda model, images: np.array(ours, np.float32))
     monkeypatch.setattr(_export, "rounded_otherwise", lambda model, images: np.array(ours, np.float32) + amplified)
     monkeypatch.setattr(_export, "Graph", lambda path: lambda images: np.array(theirs, np.float32))
-    return _export.check_parity(None, Path("model.xml"), pixels(len(ours)))
+    return _export.check_parity(None, Path("model.xml"), artifact.Parity(pixels(len(ours))))
 
 
 def test_ties_are_allowed_and_counted(monkeypatch):

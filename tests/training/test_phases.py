@@ -146,7 +146,7 @@ def test_groups_of_the_data_are_left_out_together(tmp_path, monkeypatch):
 def test_a_nonlinear_head_cannot_be_solved(tmp_path):
     inputs = keras.Input((8,))
     bent = keras.Model(inputs, layers.Dense(2, activation="relu", name="head")(inputs))
-    made = Network(None, bent, 8, ((bent.get_layer("head"),),), bent, None)
+    made = Network(None, bent, 8, ((bent.get_layer("head"),),), bent, on_features=False, folding=None)
     with refused("head-not-linear", TrainingError, received="Dense"):
         run_phase(made, SOLVE, *PIXELS, Checkpoints(tmp_path), "id", Silent())
 

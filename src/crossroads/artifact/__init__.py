@@ -1,6 +1,6 @@
 """A trained classifier as one folder that holds nothing executable.
 
-    model.keras      the Keras model, for further training; loaded in safe mode only
+    model.keras      the Keras model, for further training; loaded in safe mode only; absent if the backbone stayed frozen
     model.xml, .bin  the OpenVINO graph, for inference
     history.csv      one line per epoch
     recipe.toml      the recipe that repeats the run
@@ -26,6 +26,7 @@ from crossroads.artifact._manifest import (
     FILES,
     FORMAT,
     GRAPH,
+    KERAS,
     MANIFEST,
     SEEN_BY_WEIGHTS,
     Manifest,
@@ -40,6 +41,7 @@ __all__ = [
     "FILES",
     "FORMAT",
     "GRAPH",
+    "KERAS",
     "MANIFEST",
     "PARTIAL",
     "SEEN_BY_WEIGHTS",

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from crossroads.artifact._manifest import open_verified
+from crossroads.artifact._manifest import KERAS, open_verified
 from crossroads.errors import ArtifactError, option
 from crossroads.inference import Graph, runtime
 from crossroads.networks.agreement import computed, rounded_otherwise
@@ -33,9 +33,17 @@ def load_model(folder: str | PathLike[str]) -> Any:
     Keras loads it in safe mode, which refuses files that run code.
 
     Raises:
-        ArtifactError: The folder is not an artifact, was changed, or its model runs code.
+        ArtifactError: The folder is not an artifact, was changed, has no Keras model, or its model runs code.
     """
-    return _load(open_verified(folder).folder / "model.keras")
+    manifest = open_verified(folder)
+    if KERAS not in manifest.files:
+        raise ArtifactError(
+            "the artifact of a frozen backbone has no Keras model",
+            code="no-keras-model",
+            received=str(folder),
+            hint=f"run `crossroads export {folder} {option('out')} model.keras`",
+        )
+    return _load(manifest.folder / KERAS)
 
 
 def check_model(model: Any, size: int, classes: int) -> None:
@@ -84,7 +92,7 @@ def save(model: Any, folder: Path) -> None:
         return
     import keras
 
-    saved = folder / "model.keras"
+    saved = folder / KERAS
     # A new model over the same layers has no optimizer, whose state would triple the size of the file.
     keras.Model(model.input, model.output, name=model.name).save(saved)
     graph = folder / "model.xml"

@@ -22,7 +22,7 @@ from crossroads.features.cache import Cache
 from crossroads.features.store import unwritable
 from crossroads.inference import stored_model
 from crossroads.networks.body import Body, Tap
-from crossroads.networks.construct import Choice, Progress, build
+from crossroads.networks.construct import Choice, Progress, build, require_weights_of
 from crossroads.networks.cut import Cut
 from crossroads.networks.graphs import read_graph
 from crossroads.networks.records import Backbone
@@ -64,6 +64,7 @@ def body_of(
     choice.record.check_size(size)
     if choice.graph is not None:
         return read_graph(choice.graph, size=size, preprocessing=preprocessing)
+    require_weights_of(choice, weights)
     if weights == "imagenet" and choice.record.graph is not None:
         return _built_here(choice.record, size, progress)
     make = partial(_built, choice, size, weights, seed, progress)

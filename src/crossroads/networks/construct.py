@@ -123,6 +123,18 @@ def _custom_record(name: str, summary: str, sizes: tuple[int, ...], limits: tupl
     )
 
 
+def require_weights_of(choice: Choice, weights: str | None) -> None:
+    """Raises `BackboneError` if a backbone of the catalog is to have the weights of a custom network."""
+    if weights == "own" and choice.own is None:
+        raise BackboneError(
+            f"{option('weights')} own needs a custom network",
+            code="own-weights-of-the-catalog",
+            field="weights",
+            received=f"backbone {choice.record.name!r} of the catalog",
+            hint=f"use {option('weights')} imagenet, none or the path of a file",
+        )
+
+
 def object_name(network: Any) -> str:
     """Returns the name in a recipe for a network that was passed as an object."""
     return f"{OBJECT}{getattr(network, 'name', None) or getattr(network, '__name__', 'model')}"
@@ -162,14 +174,7 @@ def build(
     notes: list[str] = []
     end: Cut | None = None
     loaded: dict[str, Any] | None = None
-    if weights == "own" and choice.own is None:
-        raise BackboneError(
-            f"{option('weights')} own needs a custom network",
-            code="own-weights-of-the-catalog",
-            field="weights",
-            received=f"backbone {choice.record.name!r} of the catalog",
-            hint=f"use {option('weights')} imagenet, none or the path of a file",
-        )
+    require_weights_of(choice, weights)
     with seeded(seed):
         fresh = weights in (None, "none")
         parts = choice.record.build(size) if choice.own is None else _own_parts(choice, size, notes, fresh=fresh)
