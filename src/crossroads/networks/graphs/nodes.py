@@ -45,6 +45,7 @@ class Node:
         node: The OpenVINO node.
         kind: Its type.
         data: The input tensors that depend on the pixels, in order.
+        ports: The numbers of these inputs.
         outputs: The output tensors.
         step: The operation as a step.
     """
@@ -52,6 +53,7 @@ class Node:
     node: Any
     kind: str
     data: tuple[Key, ...]
+    ports: tuple[int, ...]
     outputs: tuple[Key, ...]
     step: Step
 
@@ -127,7 +129,8 @@ def nodes_of(model: Any, source: Any, named: bool) -> Nodes:
         if idle:
             passive.update(outputs)
         step = Step(name, name, tuple(dict.fromkeys(inputs)), outputs, _has_kernel(node, inputs), idle, _weights(node, inputs))
-        nodes.append(Node(node, node.get_type_name(), inputs, outputs, step))
+        ports = tuple(number for number, value in enumerate(node.input_values()) if key_of(value) in data)
+        nodes.append(Node(node, node.get_type_name(), inputs, ports, outputs, step))
     sink = key_of(model.outputs[0].get_node().input_value(0))
     return Nodes(start, sink, tuple(nodes))
 
