@@ -18,7 +18,7 @@ use_onednn()
 # Traced graphs are millions of objects. Looking through all of them as often as Python does by default takes a seventh of a fit.
 gc.set_threshold(100_000, 20, 20)
 
-# No test downloads weights: a fit without a strategy asks for those of the default network, which are not available.
+# No test downloads weights. Those of the default network are installed.
 os.environ["CROSSROADS_WEIGHTS_URL"] = "http://127.0.0.1:9"
 
 # Batches are tried for a moment: the tests make a hundred graphs, and none is held to a speed.
