@@ -18,7 +18,7 @@ use_onednn()
 # Traced graphs are millions of objects. With Python's default thresholds, garbage collection takes a seventh of a fit.
 gc.set_threshold(100_000, 20, 20)
 
-# No test downloads weights. A fit without a strategy requests those of the default network, and this address refuses.
+# No test downloads weights. Those of the default network are installed.
 os.environ["CROSSROADS_WEIGHTS_URL"] = "http://127.0.0.1:9"
 
 # Each batch size is measured only briefly, because the tests make a hundred graphs and depend on no speed.

@@ -14,7 +14,7 @@ from pictures import stripes
 
 SLOW = {
     *("convnext-tiny", "densenet121", "efficientnet-v2-b0", "inception-resnet-v2", "inception-v3"),
-    *("nasnet-mobile", "resnet50-v2", "xception", "resnet50", "efficientnet-b0"),
+    *("nasnet-mobile", "resnet50-v2", "xception", "resnet50", "efficientnet-b0", "efficientnet-lite0"),
 }
 """Networks that are cut early in the ordinary run. `python -m benchmarks artifacts` uses every network of the catalog whole."""
 
@@ -23,10 +23,10 @@ EARLY = "0.15"
 
 
 def smallest_of_each_family():
-    """Returns the smallest network of each source. Each network that is built here is a family of its own."""
+    """Returns the smallest network of each source. A network with another preprocessing is a family of its own."""
     smallest = {}
     for record in sorted(CATALOG, key=lambda record: record.parameters):
-        smallest.setdefault(record.source if record.application else record.name, record)
+        smallest.setdefault((record.source, record.scaling), record)
     whole = [pytest.param(r, None, id=r.name, marks=[pytest.mark.real] * (r.name in SLOW)) for r in smallest.values()]
     return whole + [pytest.param(r, EARLY, id=f"{r.name}, early") for r in smallest.values() if r.name in SLOW]
 

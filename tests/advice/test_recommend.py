@@ -18,6 +18,7 @@ from crossroads.advice.profile import Depth
 from crossroads.advice.reasons import reasons_for
 from crossroads.advice.size import USUAL_SLOPE
 from crossroads.errors import BackboneError, RecipeError, SplitError
+from crossroads.networks.weights import installed
 from crossroads.progress import Silent
 from crossroads.race import decisions
 from crossroads.recipe import Recipe
@@ -269,11 +270,22 @@ def test_auto_races_the_advised_candidates_and_keeps_the_advice_in_the_artifact(
 
 def test_without_pretrained_networks_the_small_network_is_trained_with_a_note(pictures, tmp_path, monkeypatch):
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
-    monkeypatch.setenv("CROSSROADS_WEIGHTS_URL", "http://127.0.0.1:9")
+    monkeypatch.setattr(installed, "find_spec", lambda name: None)
     watcher = Notes()
     run = crossroads.fit(pictures, out=tmp_path / "run", epochs=2, watcher=watcher, **SPLIT)
     assert (run.metrics["strategy"], run.metrics["backbone"]) == ("from-scratch", "small-cnn")
     assert {"weights-unavailable", "nothing-pretrained"} <= {note.code for note in watcher.said}
+
+
+@pytest.mark.real
+def test_advice_and_fit_use_the_installed_network_without_a_flag_or_a_network(pictures, tmp_path, monkeypatch):
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
+    watcher = Notes()
+    advice = crossroads.advise(pictures, watcher=watcher, **SPLIT)
+    assert [profile.backbone for profile in advice.evidence.profiles] == ["efficientnet-lite0"]
+    run = crossroads.fit(pictures, out=tmp_path / "run", budget=0.5, watcher=watcher, **SPLIT)
+    assert run.metrics["backbone"] == "efficientnet-lite0"
+    assert not {"weights-unavailable", "nothing-pretrained"} & {note.code for note in watcher.said}
 
 
 def test_without_pretrained_networks_a_budget_shortens_the_training(pictures, tmp_path):
