@@ -7,7 +7,6 @@ import difflib
 import os
 import re
 import unicodedata
-from array import array
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -16,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from crossroads.data.dataset import NO_SPLIT, Dataset, ImageSource
+from crossroads.data.dataset import Dataset, ImageSource
 from crossroads.errors import DataError
 from crossroads.files.text import natural_key, plural, printable
 from crossroads.progress import Note
@@ -50,63 +49,62 @@ def class_name(text: str) -> str:
     return unicodedata.normalize("NFC", printable(text)).strip() or text
 
 
-class DatasetBuilder:
-    """Collects rows while a reader meets them, as compact columns, and makes the data set at the end."""
+def labelled_dataset(
+    origin: str,
+    images: ImageSource,
+    labels: Sequence[str],
+    splits: Sequence[int] | None = None,
+    groups: Sequence[object] | None = None,
+    notes: Iterable[str] = (),
+) -> Dataset:
+    """Returns the data set of labelled images. Its classes are the labels in natural order.
 
-    def __init__(self) -> None:
-        self._codes: dict[str, int] = {}
-        self._spellings: dict[str, int] = {}
-        self._labels = array("i")
-        self._splits = array("B")
-        self._groups = array("q")
-        self._group_codes: dict[object, int] = {}
+    Args:
+        origin: What the user gave.
+        images: One image for each row.
+        labels: The label of each row.
+        splits: The split of each row; None if no row has one.
+        groups: Any hashable that names the group of each row, or None for a row that stands alone.
+        notes: Notes of the reader.
 
-    def __len__(self) -> int:
-        return len(self._labels)
+    Raises:
+        DataError: Two class names differ in nothing but upper and lower case.
+    """
+    spellings = {label: class_name(label) for label in dict.fromkeys(labels)}
+    codes = {name: code for code, name in enumerate(dict.fromkeys(spellings.values()))}
+    by_spelling = {label: codes[name] for label, name in spellings.items()}
+    column, classes = _in_order(np.fromiter(map(by_spelling.__getitem__, labels), np.int32, len(labels)), list(codes))
+    return Dataset(
+        origin=origin,
+        images=images,
+        indices=np.arange(len(labels), dtype=np.int64),
+        labels=column,
+        classes=classes,
+        groups=None if groups is None else _group_numbers(groups),
+        splits=np.array(splits, np.uint8) if splits is not None and any(splits) else None,
+        notes=(*notes, *_united(spellings), *_alike(list(codes), origin), *_same_numbers(list(codes))),
+    )
 
-    def add(self, label: str, *, split: int = NO_SPLIT, group: object = None) -> None:
-        """One row. `group` is any hashable that names the group, or None for a row that stands alone."""
-        code = self._spellings.get(label)
-        if code is None:
-            code = self._spellings[label] = self._codes.setdefault(class_name(label), len(self._codes))
-        self._labels.append(code)
-        self._splits.append(split)
-        self._groups.append(-1 if group is None else self._group_codes.setdefault(group, len(self._group_codes)))
 
-    def build(self, origin: str, images: ImageSource, notes: Iterable[str] = ()) -> Dataset:
-        """The data set; its classes are the labels met, in natural order. Row i stands for image i.
+def _group_numbers(groups: Sequence[object]) -> NDArray[np.int64] | None:
+    """Returns a number for each group, and one of its own for each row without a group; None if no row has one."""
+    numbers = {group: number for number, group in enumerate(dict.fromkeys(groups)) if group is not None}
+    if not numbers:
+        return None
+    column = np.fromiter((numbers.get(group, -1) for group in groups), np.int64, len(groups))
+    alone = np.flatnonzero(column < 0)
+    column[alone] = len(groups) + np.arange(len(alone))
+    return column
 
-        Raises:
-            DataError: Two class names differ in nothing but upper and lower case.
-        """
-        names = list(self._codes)
-        notes = (*notes, *self._united(), *_alike(names, origin), *_same_numbers(names))
-        labels, classes = _in_order(np.array(self._labels, np.int32), names)
-        splits = np.array(self._splits, np.uint8)
-        groups = np.array(self._groups, np.int64)
-        alone = groups < 0
-        groups[alone] = len(self._group_codes) + np.arange(np.count_nonzero(alone))
-        return Dataset(
-            origin=origin,
-            images=images,
-            indices=np.arange(len(labels), dtype=np.int64),
-            labels=labels,
-            classes=classes,
-            groups=groups if self._group_codes else None,
-            splits=splits if splits.any() else None,
-            notes=notes,
-        )
 
-    def _united(self) -> list[str]:
-        """Returns a note if a class is spelled in several ways."""
-        if len(self._spellings) == len(self._codes):
-            return []
-        names = list(self._codes)
-        spelled = Counter(self._spellings.values())
-        several = [repr(names[code]) for code, count in spelled.items() if count > 1]
-        more = f" and {len(several) - 5} more" if len(several) > 5 else ""
-        text = "names that differ only in Unicode form (NFC, NFD) or outer spaces are one class"
-        return [Note(f"{text}: {', '.join(several[:5])}{more}", "class-spellings-united", classes=len(several))]
+def _united(spellings: Mapping[str, str]) -> list[str]:
+    """Returns a note if a class is spelled in several ways."""
+    several = [repr(name) for name, count in Counter(spellings.values()).items() if count > 1]
+    if not several:
+        return []
+    more = f" and {len(several) - 5} more" if len(several) > 5 else ""
+    text = "names that differ only in Unicode form (NFC, NFD) or outer spaces are one class"
+    return [Note(f"{text}: {', '.join(several[:5])}{more}", "class-spellings-united", classes=len(several))]
 
 
 def _alike(names: Sequence[str], origin: str) -> list[str]:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from crossroads.data._pool import map_chunks, map_ordered
 from crossroads.data.dataset import DIGEST_BYTES, Dataset, digest_of
 from crossroads.data.images import Pixels, Resize, ValueRange, decode_with_range, dimensions, has_frames, load
-from crossroads.data.pictures import SAMPLE, range_note, source_of
+from crossroads.data.pictures import SAMPLE, range_note, source_of, unreadable_file
 from crossroads.errors import DataError, ImageRefused, option
 from crossroads.progress import Note
 
@@ -126,10 +126,7 @@ def read(dataset: Dataset, row: int) -> bytes | Pixels:
     try:
         return dataset.read(row)
     except _UNREADABLE as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error) or type(error).__name__
-        raise ImageRefused(
-            "the file cannot be read", code="file-unreadable", received=reason, hint="check the path and its permissions"
-        ) from error
+        raise unreadable_file(error) from error
 
 
 def load_all(

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from crossroads.data.dataset import NO_SPLIT, TRAIN, ImageSource
 from crossroads.data.readers._folder_names import is_holder, split_in
 from crossroads.data.readers._listing import Listing, is_image_name, once_per_listing
-from crossroads.data.readers._sources import PathImages, TreeImages
+from crossroads.data.readers._sources import FileImages, path_images
 from crossroads.errors import DataError
 from crossroads.files.archives import is_junk
 from crossroads.files.text import printable
@@ -70,7 +70,7 @@ class ImageLookup:
 
     def images(self, places: list[str]) -> ImageSource:
         """Returns the images at places that `find` returned."""
-        return PathImages(self.folder, places) if self._listing.on_disk else TreeImages(self._listing.tree, places)
+        return path_images(self.folder, places) if self._listing.on_disk else FileImages(places, self._listing.tree.read)
 
     def _place(self, table: str, line: int, path: str) -> str:
         """Returns where a row says that its image is: relative to the listing on disk, or to the tree in an archive.

@@ -18,8 +18,6 @@ from crossroads.errors import DataError
 from crossroads.files.text import plural, were
 from crossroads.progress import Note
 
-LAYOUT = "GTSRB's Final_Training and Final_Test with their GT-*.csv"
-
 _TRAIN_TABLE = re.compile(r"(?:.*/)?GT-\d{5}\.csv")
 _TEST_TABLE = re.compile(r"(?:.*/)?GT-final_test(?:\.test)?\.csv")
 _FRAME = re.compile(r"(?:.*/)?(\d{5})_\d{5}\.\w+")

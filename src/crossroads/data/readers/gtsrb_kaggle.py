@@ -9,13 +9,11 @@ from crossroads.data.labels import as_integer
 from crossroads.data.readers._folder_notes import copy_ignored
 from crossroads.data.readers._labelled import LabelledImages
 from crossroads.data.readers._listing import Listing, is_image_name
-from crossroads.data.readers._sources import TreeImages
+from crossroads.data.readers._sources import FileImages
 from crossroads.data.readers._table_images import TableImages
 from crossroads.data.readers._tables import table_of, table_rows
 from crossroads.data.readers.gtsrb import class_of
 from crossroads.progress import Note
-
-LAYOUT = "Kaggle's GTSRB: Train/<class>/*.png and Test.csv"
 
 _FRAME = re.compile(r"(?:.*/)?(\d{5})_(\d{5})_\d{5}\.\w+")
 _HEADERS = {"path", "classid", "roi.x1"}
@@ -65,7 +63,7 @@ def read(listing: Listing) -> Dataset:
     for index, (label, split, group) in enumerate(zip(rows.labels, rows.splits, rows.groups, strict=True)):
         name = source.name(index)
         frames.add(listing.full(name) if listing.on_disk else name, label, split, group)
-    return frames.dataset(listing.origin, TreeImages(listing.tree, frames.names), notes)
+    return frames.dataset(listing.origin, FileImages(frames.names, listing.tree.read), notes)
 
 
 def _add_frames(frames: LabelledImages, listing: Listing, folder: str, split: int) -> None:

@@ -10,11 +10,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from crossroads.data.dataset import NO_SPLIT, SPLITS, TEST, TRAIN, VALIDATION, Dataset
-from crossroads.data.pictures import not_an_array
+from crossroads.data.pictures import not_an_array, source_of
 from crossroads.data.readers._arrays import (
     IMAGE_KEYS,
     LABEL_KEYS,
-    Images,
     Pair,
     dataset_of_pairs,
     find_names,
@@ -22,7 +21,7 @@ from crossroads.data.readers._arrays import (
     numeric_images,
 )
 from crossroads.data.readers._folder_names import split_of
-from crossroads.data.readers._sources import ListImages
+from crossroads.data.readers._sources import MemoryImages
 from crossroads.errors import DataError
 from crossroads.files.text import plural
 from crossroads.progress import Note
@@ -157,7 +156,7 @@ def _from_records(records: Sequence[Mapping[object, object]]) -> Dataset:
     )
 
 
-def _images(images: object, name: str) -> Images:
+def _images(images: object, name: str) -> MemoryImages:
     """Returns images of any kind. Only what a program holds may be paths: text in a file is never opened."""
     if isinstance(images, (*_ENCODED, Mapping)):
         rule = f"{name} must be an array or a list of images"
@@ -176,7 +175,7 @@ def _images(images: object, name: str) -> Images:
     if not any(isinstance(item, _ENCODED) for item in items):
         return numeric_images(items, name)
     _require_files([item for item in items if isinstance(item, (str, os.PathLike))])
-    return ListImages(items, name)
+    return MemoryImages(items, source_of, name)
 
 
 def _as_array(item: object, name: str) -> NDArray[np.generic]:

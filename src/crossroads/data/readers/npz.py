@@ -15,22 +15,16 @@ from crossroads.files.archives import Limits
 from crossroads.files.byte_ranges import ByteRange
 from crossroads.files.trees import open_archive
 
-LAYOUT = "an .npz of features and labels"
 
-
-def recognises(listing: Listing) -> bool:
-    """Returns whether there are .npz files."""
-    return bool(_npz_files(listing))
-
-
-def _npz_files(listing: Listing) -> list[str]:
+def files(listing: Listing) -> list[str]:
+    """Returns the .npz files."""
     return [name for name in listing.top_files if suffix_of(name) == ".npz" and listing.kind in ("", "zip")]
 
 
 def read(listing: Listing) -> Dataset:
     """Returns the data set of one file, or of one for each split. Names such as ``x_train`` also give splits."""
     pairs: list[Pair[object]] = []
-    for file_split, name in split_files(_npz_files(listing), listing.origin, ".npz"):
+    for file_split, name in split_files(files(listing), listing.origin, ".npz"):
         label = listing.label(name)
         for split, key, images, labels in find_pairs(_Members(listing.byte_range(name), label), label):
             title = f"{label}:{key}" if file_split and not split else key

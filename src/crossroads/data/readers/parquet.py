@@ -12,14 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossroads.data.dataset import NO_SPLIT, SPLITS, Dataset
-from crossroads.data.labels import DatasetBuilder
+from crossroads.data.labels import labelled_dataset
 from crossroads.data.readers._folder_names import split_in
 from crossroads.data.readers._listing import Listing, suffix_of
 from crossroads.data.readers._sources import joined
 from crossroads.errors import DataError, ImageRefused, MissingExtraError
 from crossroads.progress import Note
-
-LAYOUT = "Parquet with the columns image and label"
 
 _IMAGE_COLUMNS = ("image", "img", "images", "picture", "photo")
 _LABEL_COLUMNS = ("label", "labels", "class", "category", "target", "fine_label", "classid", "class_id")
@@ -27,12 +25,7 @@ _CACHED_GROUPS = 2
 _NO_LABEL = -1
 
 
-def recognises(listing: Listing) -> bool:
-    """Returns whether there are Parquet files."""
-    return bool(_parquet_files(listing))
-
-
-def _parquet_files(listing: Listing) -> list[str]:
+def files(listing: Listing) -> list[str]:
     """Returns the Parquet files at any depth: Hugging Face puts them into `data/`."""
     return [name for name in listing.names if listing.kind == "parquet" or (not listing.kind and suffix_of(name) == ".parquet")]
 
@@ -42,7 +35,8 @@ def read(listing: Listing) -> Dataset:
 
     Labels are strings, or integers. The ClassLabel that Hugging Face writes into the schema gives integers their names.
     """
-    builder, shards, notes, cache = DatasetBuilder(), list[_Shard](), list[Note](), _GroupCache()
+    names, splits = list[str](), list[int]()
+    shards, notes, cache = list[_Shard](), list[Note](), _GroupCache()
     for name, split in _splits(listing):
         shard = _Shard(listing, name, cache)
         labels = shard.labels()
@@ -50,19 +44,19 @@ def read(listing: Listing) -> Dataset:
             text = f"{listing.label(name)} has no labels (all are {_NO_LABEL}) and is ignored"
             notes.append(Note(text, "file-without-labels", file=listing.label(name)))
             continue
-        for row, label in enumerate(labels):
-            builder.add(shard.class_name(label, row), split=split)
+        names += [shard.class_name(label, row) for row, label in enumerate(labels)]
+        splits += [split] * len(labels)
         shards.append(shard)
-    if not len(builder):
+    if not names:
         raise DataError(
             f"{listing.origin} must hold labelled images", code="no-images", received="0 rows with a label", hint="add images"
         )
-    return builder.build(listing.origin, joined(shards), notes)
+    return labelled_dataset(listing.origin, joined(shards), names, splits, notes=notes)
 
 
 def _splits(listing: Listing) -> list[tuple[str, int]]:
     """Returns the files with the splits that their names or folders give."""
-    names = _parquet_files(listing)
+    names = files(listing)
     splits = [_split_of(name) for name in names]
     if listing.single or len(set(splits)) < 2:
         return [(name, NO_SPLIT) for name in names]

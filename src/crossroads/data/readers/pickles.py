@@ -11,15 +11,9 @@ from crossroads.data.readers._listing import Listing, suffix_of
 from crossroads.errors import DataError
 from crossroads.files.unpickle import load_pickle
 
-LAYOUT = "a pickled dict of features and labels"
 
-
-def recognises(listing: Listing) -> bool:
-    """Returns whether there are pickle files. A single file is also recognised by its first bytes."""
-    return bool(_pickle_files(listing))
-
-
-def _pickle_files(listing: Listing) -> list[str]:
+def files(listing: Listing) -> list[str]:
+    """Returns the pickle files. A single file is also recognised by its first bytes."""
     if listing.single and listing.kind:
         return []
     files = [name for name in listing.top_files if suffix_of(name) in (".p", ".pkl", ".pickle")]
@@ -36,7 +30,7 @@ def _starts_like_pickle(listing: Listing) -> bool:
 def read(listing: Listing) -> Dataset:
     """Returns the data set of one pickle, or of one for each split. The restricted unpickler runs nothing in it."""
     pairs: list[Pair[object]] = []
-    for file_split, name in split_files(_pickle_files(listing), listing.origin, "pickle"):
+    for file_split, name in split_files(files(listing), listing.origin, "pickle"):
         label = listing.label(name)
         for split, key, images, labels in find_pairs(load_dict(listing, name), label):
             _require_flat(images, labels, label)

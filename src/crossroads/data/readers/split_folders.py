@@ -23,7 +23,7 @@ from crossroads.data.readers._folder_notes import (
 from crossroads.data.readers._folder_refusals import refuse_other_than_classes
 from crossroads.data.readers._labelled import LabelledImages
 from crossroads.data.readers._listing import Listing, is_image_name
-from crossroads.data.readers._sources import TreeImages
+from crossroads.data.readers._sources import FileImages
 from crossroads.data.readers._table_reading import Reading, not_in_table, reading
 from crossroads.data.readers._tables import label_tables
 from crossroads.data.readers._top_folders import has_classes_in_splits, opened, top_splits
@@ -31,8 +31,6 @@ from crossroads.data.readers.class_folders import read_class_folders
 from crossroads.errors import DataError
 from crossroads.files.text import natural_key, plural
 from crossroads.progress import Note
-
-LAYOUT = "train/<class>/<image> with val/ and test/"
 
 
 def recognises(listing: Listing) -> bool:
@@ -45,7 +43,7 @@ def recognises(listing: Listing) -> bool:
 def read(listing: Listing) -> Dataset:
     """Returns the data set. Classes of several splits are matched by name."""
     labelled = read_split_folders(listing)
-    return labelled.dataset(listing.origin, TreeImages(listing.tree, labelled.names))
+    return labelled.dataset(listing.origin, FileImages(labelled.names, listing.tree.read))
 
 
 def read_split_folders(listing: Listing) -> LabelledImages:

@@ -28,8 +28,6 @@ from crossroads.errors import DataError
 from crossroads.files.text import plural
 from crossroads.progress import Note
 
-LAYOUT = "a CSV, TSV or JSON lines with the columns path and label"
-
 _NEARLY_ALL = 0.95
 _MAX_NAMED = 3
 
