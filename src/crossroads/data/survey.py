@@ -50,17 +50,16 @@ class Survey:
         return np.asarray((prints.channel_stds < BLANK_STD) | black)
 
 
-def survey(dataset: Dataset, progress: Callable[[int, int], None] | None = None, workers: int | None = None) -> Survey:
+def survey(dataset: Dataset, progress: Callable[[int, int], None] | None = None) -> Survey:
     """Reads and decodes each image once.
 
     Args:
         dataset: The labelled images.
         progress: Called with the rows done and their number.
-        workers: Threads; None for one per CPU.
     """
     n = len(dataset)
     parts = [_survey_rows(dataset, range(0))]
-    for part in map_chunks(lambda rows: _survey_rows(dataset, rows), n, chunk=CHUNK, workers=workers):
+    for part in map_chunks(lambda rows: _survey_rows(dataset, rows), n, chunk=CHUNK):
         parts.append(part)
         if progress is not None:
             progress(min((len(parts) - 1) * CHUNK, n), n)

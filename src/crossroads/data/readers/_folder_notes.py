@@ -7,16 +7,13 @@ from collections.abc import Iterable, Sequence
 from crossroads.data.labels import class_name
 from crossroads.data.readers._folder_names import is_holder, is_overlay, is_plain_split, is_unlabelled
 from crossroads.data.readers._listing import Listing
-from crossroads.files.text import plural, were
+from crossroads.files.text import first_few, plural, were
 from crossroads.progress import Note
-
-_MAX_LISTED = 5
 
 
 def listed(singular: str, names: Sequence[str], many: str | None = None) -> str:
     """Returns ``folder 'a'`` or ``folders 'a', 'b' and 3 more``."""
-    more = f" and {len(names) - _MAX_LISTED} more" if len(names) > _MAX_LISTED else ""
-    return f"{singular if len(names) == 1 else many or singular + 's'} {', '.join(map(repr, names[:_MAX_LISTED]))}{more}"
+    return f"{singular if len(names) == 1 else many or singular + 's'} {first_few(list(map(repr, names)))}"
 
 
 def classes_listed(names: Sequence[str]) -> str:

@@ -11,6 +11,7 @@ from typing import TypeVar, cast
 
 from crossroads.data.formats import ARTWORK_SUFFIXES, IMAGE_SUFFIXES
 from crossroads.files.byte_ranges import ByteRange
+from crossroads.files.text import first_few
 from crossroads.files.trees import Folder, Tree
 from crossroads.progress import Note
 
@@ -191,5 +192,5 @@ def once_per_listing(function: Callable[[Listing], T]) -> Callable[[Listing], T]
 def described(names: Sequence[str]) -> str:
     """Returns how many files there are of which types, such as ``412 .txt, 3 .jpg``."""
     counts = Counter(suffix_of(name) or "without suffix" for name in names)
-    most = [f"{count} {suffix}" for suffix, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:6]]
-    return (", ".join(most) + (", …" if len(counts) > 6 else "")) or "no files"
+    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    return first_few([f"{count} {suffix}" for suffix, count in ordered], 6) or "no files"

@@ -14,7 +14,7 @@ from crossroads.data.readers._listing import Listing, once_per_listing
 from crossroads.data.readers._table_images import TableImages
 from crossroads.data.readers._tables import ONE_LABEL_HINT, Table, label_tables, labelled_tables, table_rows
 from crossroads.errors import DataError
-from crossroads.files.text import plural, were
+from crossroads.files.text import first_few, plural, were
 from crossroads.progress import Note
 
 _MAX_IGNORED_NOTES = 4
@@ -98,7 +98,7 @@ class Reading:
 
 def titled(listing: Listing, tables: Sequence[Table], most: int) -> str:
     """Returns the names of the first tables."""
-    return ", ".join(listing.label(table.name) for table in tables[:most]) + (", …" if len(tables) > most else "")
+    return first_few([listing.label(table.name) for table in tables], most)
 
 
 def not_in_table(count: int, folder: str, title: str) -> Note:

@@ -23,7 +23,7 @@ from crossroads.data.readers._arrays import (
 from crossroads.data.readers._folder_names import split_of
 from crossroads.data.readers._sources import MemoryImages
 from crossroads.errors import DataError
-from crossroads.files.text import plural
+from crossroads.files.text import first_few, plural
 from crossroads.progress import Note
 
 PAIR = "give (images, labels), a mapping of both, or ((x_train, y_train), (x_test, y_test))"
@@ -147,7 +147,7 @@ def _from_records(records: Sequence[Mapping[object, object]]) -> Dataset:
         )
     split, group = (next((key for key in keys if any(key in record for record in records)), None) for keys in (_SPLITS, _GROUPS))
     ignored = sorted({str(key) for record in records for key in record} - {str(key) for key in (image, label, split, group)})
-    text = f"keys of the records ignored: {', '.join(map(repr, ignored[:5]))}{', …' if len(ignored) > 5 else ''}"
+    text = f"keys of the records ignored: {first_few(list(map(repr, ignored)))}"
     return _from_pairs(
         [(NO_SPLIT, "images", [record[image] for record in records], [record[label] for record in records])],
         [record.get(split) for record in records] if split else None,
@@ -192,7 +192,7 @@ def _require_files(paths: Sequence[str | os.PathLike[str]]) -> None:
         raise DataError(
             f"{len(missing)} of {plural(len(paths), 'path')} {'is not a file' if len(missing) == 1 else 'are not files'}",
             code="missing-files",
-            received=", ".join(map(str, missing[:_MAX_SHOWN])) + (", …" if len(missing) > _MAX_SHOWN else ""),
+            received=first_few([str(path) for path in missing], _MAX_SHOWN),
             hint="paths are relative to the working directory",
         )
 
