@@ -294,7 +294,7 @@ def sample_notes(dataset: Dataset) -> tuple[Note, ...]:
     if framed := sum(has_more for _, has_more in sampled):
         text = f"{framed} of {len(sampled)} sampled files hold several frames or pages; only the first of each is read"
         notes.append(Note(text, "frames-ignored", files=framed, sampled=len(sampled)))
-    return tuple(Note(f"{dataset.origin}: {note}", note.code, **note.figures) for note in notes)
+    return tuple(note.prefixed(f"{dataset.origin}: ") for note in notes)
 
 
 def median_side(dataset: Dataset, seed: int) -> int:

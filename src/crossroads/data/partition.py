@@ -89,7 +89,9 @@ def load_and_split(data: Source | None, test: Source | None, recipe: Recipe, wat
     _require_training_images(parts.train)
     if separate_test is not None:
         recipe = replace(recipe, test_fraction=0.0)  # the fraction has no effect now; the stored recipe then repeats this run
-    notes = [*dataset.notes, *_prefixed("test: ", () if separate_test is None else separate_test.notes), *parts.notes]
+    about_test = [] if separate_test is None else separate_test.notes
+    about_test = [note.prefixed("test: ") if isinstance(note, Note) else f"test: {note}" for note in about_test]
+    notes = [*dataset.notes, *about_test, *parts.notes]
     notes += conflicting_label_notes(dataset)
     if recipe.class_weights == "none":
         notes += unbalanced_notes(parts.train)
@@ -155,11 +157,6 @@ def unbalanced_notes(train: Dataset) -> Iterator[Note]:
         smallest=smallest,
         counts=[found.most, found.fewest],
     )
-
-
-def _prefixed(prefix: str, notes: tuple[str, ...]) -> Iterator[str]:
-    for note in notes:
-        yield Note(prefix + note, note.code, **note.figures) if isinstance(note, Note) else prefix + note
 
 
 def _require_training_images(train: Dataset) -> None:

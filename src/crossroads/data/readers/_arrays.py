@@ -105,7 +105,7 @@ def _range_notes(images: MemoryImages, name: str) -> list[Note]:
     sample = np.unique(np.linspace(0, len(images) - 1, min(SAMPLE, len(images))).round().astype(int)).tolist()
     ranges = [extent for index in sample if (extent := value_range(images.picture(index))) is not None]
     note = range_note(ranges)
-    return [] if note is None else [Note(f"{name}: {note}", note.code, **note.figures, array=name)]
+    return [] if note is None else [note.prefixed(f"{name}: ", array=name)]
 
 
 def numeric_images(images: object, name: str) -> MemoryImages:

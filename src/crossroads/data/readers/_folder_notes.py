@@ -81,8 +81,3 @@ def copy_ignored(folder: str, original: str) -> Note:
     """Returns the note on a folder that holds the same files as another."""
     text = f"{folder}/ ignored: it holds the same files as {original}/"
     return Note(text, "copy-ignored", folder=folder, original=original)
-
-
-def in_folder(folder: str, notes: Iterable[Note]) -> list[Note]:
-    """Returns notes that say which folder they are about."""
-    return [Note(f"in {folder}/: {note}", note.code, **{**note.figures, "parent": folder}) for note in notes]

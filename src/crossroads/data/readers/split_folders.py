@@ -16,7 +16,6 @@ from crossroads.data.readers._folder_notes import (
     empty_folders,
     files_ignored,
     images_outside,
-    in_folder,
     is_unlikely_class,
     unlikely_classes,
 )
@@ -106,7 +105,8 @@ def _read_part(listing: Listing, top: str) -> LabelledImages:
     if inside.branches and not _table_names_all(inner):
         refuse_other_than_classes(inside)
         part = read_class_folders(inside, whole=False)
-        part.notes = in_folder(listing.full(top), [*artwork_ignored(inside), *part.notes])
+        folder = listing.full(top)
+        part.notes = [note.prefixed(f"in {folder}/: ", parent=folder) for note in (*artwork_ignored(inside), *part.notes)]
         return part
     if label_tables(inner):
         return _read_table_inside(inner, with_folders=bool(inside.branches))
