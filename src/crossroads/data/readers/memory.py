@@ -108,12 +108,8 @@ def _values(values: object, name: str) -> list[object]:
         return list(_as_array(values, name).tolist())
     if isinstance(values, Sequence) and not isinstance(values, (str, bytes)):
         return [value.item() if isinstance(value, np.generic) else value for value in values]
-    raise DataError(
-        f"{name} must have one value for each image",
-        code="length-mismatch",
-        received=_kind(values),
-        hint="pass one value per image",
-    )
+    rule = f"{name} must have one value for each image"
+    raise DataError(rule, code="length-mismatch", received=_kind(values), hint="pass one value per image")
 
 
 def _split(value: object) -> int:
@@ -159,8 +155,7 @@ def _from_records(records: Sequence[Mapping[object, object]]) -> Dataset:
 def _images(images: object, name: str) -> MemoryImages:
     """Returns images of any kind. Only what a program holds may be paths: text in a file is never opened."""
     if isinstance(images, (*_ENCODED, Mapping)):
-        rule = f"{name} must be an array or a list of images"
-        raise DataError(rule, code="not-images", received=f"one {type(images).__name__}")
+        raise _not_images(name, f"one {type(images).__name__}")
     if hasattr(images, "__array__"):  # also a tensor, or a column of a table
         images = _as_array(images, name)
     if isinstance(images, np.ndarray):
@@ -170,12 +165,15 @@ def _images(images: object, name: str) -> MemoryImages:
     elif isinstance(images, Sequence):
         items = list(images)
     else:
-        rule = f"{name} must be an array or a list of images"
-        raise DataError(rule, code="not-images", received=_kind(images), hint=_hint(images))
+        raise _not_images(name, _kind(images), _hint(images))
     if not any(isinstance(item, _ENCODED) for item in items):
         return numeric_images(items, name)
     _require_files([item for item in items if isinstance(item, (str, os.PathLike))])
     return MemoryImages(items, source_of, name)
+
+
+def _not_images(name: str, received: str, hint: str | None = None) -> DataError:
+    return DataError(f"{name} must be an array or a list of images", code="not-images", received=received, hint=hint)
 
 
 def _as_array(item: object, name: str) -> NDArray[np.generic]:
@@ -199,10 +197,7 @@ def _require_files(paths: Sequence[str | os.PathLike[str]]) -> None:
 
 def _is_labelled(item: object) -> bool:
     """Returns whether an item is images with their labels, and not images or labels alone."""
-    if not isinstance(item, (tuple, list)) or len(item) != 2:
-        return False
-    images, labels = item
-    return _are_images(images) and _are_labels(labels)
+    return isinstance(item, (tuple, list)) and len(item) == 2 and _are_images(item[0]) and _are_labels(item[1])
 
 
 def _are_images(item: object) -> bool:

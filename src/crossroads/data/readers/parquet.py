@@ -76,16 +76,6 @@ def _split_of(name: str) -> int:
     return next((split for part in parts if (split := split_in(part)) is not None), NO_SPLIT)
 
 
-def _pyarrow() -> tuple[Any, Any]:
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError as error:
-        hint = "pip install '.[parquet]' in the checkout"
-        raise MissingExtraError("reading Parquet needs pyarrow", code="missing-extra", hint=hint) from error
-    return pyarrow, pyarrow.parquet
-
-
 class _GroupCache:
     """Keeps the row groups that were read last, of all files together, since neighbouring rows are read together."""
 
@@ -109,9 +99,13 @@ class _Shard:
     """The images of one Parquet file. Only `read` may be called from many threads."""
 
     def __init__(self, listing: Listing, name: str, cache: _GroupCache) -> None:
-        self._label = listing.label(name)
-        self._cache = cache
-        arrow, parquet = _pyarrow()
+        try:
+            import pyarrow as arrow
+            from pyarrow import parquet
+        except ImportError as error:
+            hint = "pip install '.[parquet]' in the checkout"
+            raise MissingExtraError("reading Parquet needs pyarrow", code="missing-extra", hint=hint) from error
+        self._label, self._cache = listing.label(name), cache
         self._errors = (arrow.ArrowException, OSError, ValueError)
         try:
             self._file = parquet.ParquetFile(listing.byte_range(name).stream(), pre_buffer=False)
@@ -133,18 +127,13 @@ class _Shard:
         names = {name.lower(): name for name in reversed(self._schema.names)}
         column = next((names[word] for word in known if word in names), None)
         if column is None:
-            raise DataError(
-                f"{self._label} must have a column of {what}s",
-                code=f"no-{what}-column",
-                received=", ".join(self._schema.names),
-                hint=f"name it {what}",
-            )
+            rule, hint = f"{self._label} must have a column of {what}s", f"name it {what}"
+            raise DataError(rule, code=f"no-{what}-column", received=", ".join(self._schema.names), hint=hint)
         return str(column)
 
     def _damaged(self, error: Exception) -> DataError:
-        return DataError(
-            f"{self._label} is not a readable Parquet file", code="damaged-parquet", received=error, hint="fetch it again"
-        )
+        rule = f"{self._label} is not a readable Parquet file"
+        return DataError(rule, code="damaged-parquet", received=error, hint="fetch it again")
 
     def labels(self) -> list[object]:
         """Returns the label column as it is stored."""
@@ -186,9 +175,8 @@ class _Shard:
         try:
             column = self._file.read_row_group(group, columns=[self._image_column], use_threads=False).column(0).combine_chunks()
         except self._errors as error:
-            raise ImageRefused(
-                "the Parquet file is damaged", code="damaged-parquet", received=error, hint="write or download it again"
-            ) from error
+            hint = "write or download it again"
+            raise ImageRefused("the Parquet file is damaged", code="damaged-parquet", received=error, hint=hint) from error
         return column.field("bytes") if self._is_struct else column
 
 

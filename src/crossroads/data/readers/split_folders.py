@@ -67,9 +67,14 @@ def read_split_folders(listing: Listing) -> LabelledImages:
         result.labelled_by_table |= part.labelled_by_table
         result.used_tables |= part.used_tables
         result.notes += part.notes
-        result.notes += [_not_a_training_class(listing.full(top), label, counts[top].pop(label)) for label in unlabelled]
+        for label in unlabelled:
+            count, folder = counts[top].pop(label), f"{listing.full(top)}/{label}"
+            text = f"{plural(count, 'image')} in {folder} ignored: {label!r} is not a training class"
+            result.notes.append(Note(text, "not-a-training-class", count=count, folder=folder))
         if not part.names:
-            result.notes.append(_without_labels(listing.full(top), listing.branches[top].images))
+            count, folder = listing.branches[top].images, listing.full(top)
+            text = f"{plural(count, 'image')} in {folder}/ ignored: no class folders in it, and no table of labels"
+            result.notes.append(Note(text, "folder-without-labels", count=count, folder=folder))
     result.notes += _images_outside(listing, {*splits, *copies}, set().union(*counts.values()))
     result.notes += unlikely_classes(dict.fromkeys(result.labels))
     result.notes += _missing_classes(listing, splits, counts)
@@ -190,16 +195,6 @@ def _unusual_names(splits: Mapping[str, int], counts: Mapping[str, Counter[str]]
     """Returns a note on each split folder whose name is not a plain split word."""
     unusual = [(top, SPLITS[split]) for top, split in splits.items() if split_of(top) is None and counts[top]]
     return [Note(f"{top}/ is read as {split}", "folder-read-as-split", folder=top, split=split) for top, split in unusual]
-
-
-def _not_a_training_class(folder: str, label: str, count: int) -> Note:
-    text = f"{plural(count, 'image')} in {folder}/{label} ignored: {label!r} is not a training class"
-    return Note(text, "not-a-training-class", count=count, folder=f"{folder}/{label}")
-
-
-def _without_labels(folder: str, count: int) -> Note:
-    text = f"{plural(count, 'image')} in {folder}/ ignored: no class folders in it, and no table of labels"
-    return Note(text, "folder-without-labels", count=count, folder=folder)
 
 
 def _images_outside(listing: Listing, read_or_copied: Set[str], classes: Set[str]) -> list[Note]:

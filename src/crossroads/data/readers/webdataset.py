@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Sequence
 
 from crossroads.data.dataset import NO_SPLIT, Dataset, ImageSource
@@ -100,13 +101,10 @@ def _one_per_sample(names: Sequence[str]) -> list[str]:
     chosen: dict[str, str] = {}
     for name in names:
         key = _key(name)
-        if key not in chosen or (_is_plain(name) and not _is_plain(chosen[key])):
+        is_plain, chosen_is_plain = (posixpath.basename(each).count(".") == 1 for each in (name, chosen.get(key, "")))
+        if key not in chosen or (is_plain and not chosen_is_plain):
             chosen[key] = name
     return list(chosen.values())
-
-
-def _is_plain(name: str) -> bool:
-    return name.rpartition("/")[2].count(".") == 1
 
 
 def _key(name: str) -> str:
@@ -118,10 +116,6 @@ def _key(name: str) -> str:
 def _read_label(tree: Tree, name: str) -> str:
     label = tree.byte_range(name).read(0, _MAX_LABEL_BYTES).decode("utf-8", "replace").strip()
     if not label:
-        raise DataError(
-            f"{name} in {tree.origin} must hold a label",
-            code="empty-label",
-            received="nothing",
-            hint="label the image or leave it out",
-        )
+        rule, hint = f"{name} in {tree.origin} must hold a label", "label the image or leave it out"
+        raise DataError(rule, code="empty-label", received="nothing", hint=hint)
     return label
