@@ -28,15 +28,11 @@ def images_outside(count: int, place: str) -> list[Note]:
 
 def artwork_ignored(listing: Listing) -> list[Note]:
     """Returns a note on each folder that holds only icons, drawings and the like."""
-    return [
-        Note(
-            f"{plural(count, 'image')} in {listing.full(top)}/ ignored: only icons, drawings and the like, so it is not a class",
-            "artwork-ignored",
-            count=count,
-            folder=listing.full(top),
-        )
-        for top, count in listing.artwork.items()
-    ]
+    notes = []
+    for top, count in listing.artwork.items():
+        text = f"{plural(count, 'image')} in {listing.full(top)}/ ignored: only icons, drawings and the like, so it is not a class"
+        notes.append(Note(text, "artwork-ignored", count=count, folder=listing.full(top)))
+    return notes
 
 
 def classes_named_like_splits(listing: Listing) -> list[Note]:

@@ -83,7 +83,11 @@ class TableImages:
         for what, known, new, hint in (
             ("label", repr(rows.labels[index]), repr(row.label), objects),
             ("split", SPLITS[rows.splits[index]] or "no split", SPLITS[row.split] or "no split", "keep one row"),
-            ("group", *(repr(group or "none") for group in (rows.groups[index], row.group)), "keep one row, or give both groups one name"),
+            (
+                "group",
+                *(repr(group or "none") for group in (rows.groups[index], row.group)),
+                "keep one row, or give both groups one name",
+            ),
         ):
             if known != new:
                 rule = f"an image must have one {what}, and {rows.names[index]} has two"
