@@ -344,7 +344,7 @@ def test_the_axes_are_computed_in_one_thread(monkeypatch):
 
 
 def test_directions_left_out_of_logistic_regression_change_no_probability(monkeypatch):
-    x, y = decaying(150, 400)
+    x, y = decaying(150, 200)
     x = x @ (x.T @ x)  # a steeper fall
     v, w = x[100:], y[100:]
     converge(monkeypatch)

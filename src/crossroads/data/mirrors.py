@@ -132,7 +132,6 @@ def _sample(labels: NDArray[np.integer], k: int) -> NDArray[np.int64]:
 
 
 def _members(labels: NDArray[np.integer], k: int) -> list[NDArray[np.int64]]:
-    """Returns the rows of each class."""
     order = np.argsort(labels, kind="stable")
     return np.split(order, np.searchsorted(labels[order], np.arange(1, k))) if k else []
 

@@ -90,7 +90,6 @@ class _Archive:
         return True
 
     def names(self) -> list[str]:
-        """Returns all files in natural order, without hidden ones and those of operating systems."""
         return self._names
 
     @cached_property
@@ -102,11 +101,9 @@ class _Archive:
         return _sorted(self._folders)
 
     def exists(self, name: str) -> bool:
-        """Whether there is a file of this name."""
         return name in self._places
 
     def size(self, name: str) -> int:
-        """Returns the bytes that one file has uncompressed."""
         return self._sizes[self._place(name)]
 
     def _place(self, name: str) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from crossroads.data.dataset import NO_SPLIT, TEST, TRAIN, VALIDATION, Dataset, ImageSource
 from crossroads.data.labels import encode, labelled_dataset
 from crossroads.data.pictures import SAMPLE, conversion, not_an_array, range_note, source_of, value_range
+from crossroads.data.readers._folder_names import split_files
+from crossroads.data.readers._listing import Listing
 from crossroads.data.readers._sources import MemoryImages, joined
 from crossroads.errors import DataError
 from crossroads.progress import Note
@@ -131,6 +133,16 @@ def numeric_images(images: object, name: str) -> MemoryImages:
         raise DataError(f"{name} must be images of numbers", code="not-images", received=received, hint=hint) from error
     except (TypeError, RuntimeError) as error:
         raise not_an_array(items[0], name, error) from error
+
+
+def pairs_of_files(
+    listing: Listing, files: Sequence[str], what: str, arrays_of: Callable[[str], Mapping[str, T]]
+) -> Iterator[Pair[T]]:
+    """Yields the pairs in one file, or in one file for each split. Names such as ``x_train`` in it also give splits."""
+    for file_split, name in split_files(files, listing.origin, what):
+        label = listing.label(name)
+        for split, key, images, labels in find_pairs(arrays_of(name), label):
+            yield split or file_split, f"{label}:{key}" if file_split and not split else key, images, labels
 
 
 def find_pairs(arrays: Mapping[str, T], origin: str) -> list[Pair[T]]:

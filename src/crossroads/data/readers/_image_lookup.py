@@ -62,7 +62,6 @@ class ImageLookup:
         return (name, True) if name else (place, False)
 
     def has(self, table: str, path: str) -> bool:
-        """Returns whether a value names an image that exists."""
         if not path or len(path) > _MAX_PATH_LENGTH or path.startswith("../"):
             return False
         try:

@@ -36,7 +36,6 @@ class LabelledImages:
         return len(self.names)
 
     def add(self, name: str, label: str, split: int = NO_SPLIT, group: Hashable = None) -> None:
-        """Adds one image."""
         self.names.append(name)
         self.labels.append(label)
         self.splits.append(split)

@@ -83,7 +83,6 @@ class Listing:
         return self.root + name
 
     def byte_range(self, name: str) -> ByteRange:
-        """Returns a file below the root."""
         return self.tree.byte_range(self.full(name))
 
     def label(self, name: str) -> str:
@@ -97,7 +96,6 @@ class Listing:
 
     @cached_property
     def top_files(self) -> tuple[str, ...]:
-        """The files directly in the root."""
         return tuple(name for name in self.names if "/" not in name)
 
     @cached_property
@@ -134,7 +132,6 @@ class Listing:
 
     @cached_property
     def loose(self) -> int:
-        """The number of images directly in the root."""
         return sum(map(is_image_name, self.top_files))
 
     def inside(self, folder: str) -> Listing:

@@ -136,7 +136,6 @@ class _Shard:
         return DataError(rule, code="damaged-parquet", received=error, hint="fetch it again")
 
     def labels(self) -> list[object]:
-        """Returns the label column as it is stored."""
         try:
             labels: list[object] = self._file.read(columns=[self._label_column], use_threads=False).column(0).to_pylist()
         except self._errors as error:
@@ -171,7 +170,6 @@ class _Shard:
         return raw
 
     def _read_group(self, group: int) -> Any:
-        """Returns the image column of one row group."""
         try:
             column = self._file.read_row_group(group, columns=[self._image_column], use_threads=False).column(0).combine_chunks()
         except self._errors as error:

@@ -116,7 +116,6 @@ class _Comparison:
         return f"{self.reading.title} names {len(self.common)} of the {len(self.by_folder)} images in class folders"
 
     def note(self, text: str, code: str) -> Note:
-        """Returns a note with the facts of the comparison."""
         return Note(text, code, tables=self.reading.title, common=len(self.common), in_folders=len(self.by_folder))
 
 
