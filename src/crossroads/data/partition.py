@@ -136,27 +136,16 @@ def conflicting_label_notes(dataset: Dataset) -> Iterator[Note]:
     equal = (dataset.digests[rows] == dataset.digests[first]).all(axis=1)
     other = rows[equal & (dataset.labels[rows] != dataset.labels[first])][0]
     example = [f"{dataset.name(int(row))} ({dataset.classes[dataset.labels[row]]})" for row in (first, other)]
-    yield Note(
-        f"{len(rows):,} images also occur under another label, for example {' and '.join(example)}; run `crossroads audit`",
-        "conflicting-labels",
-        images=len(rows),
-        example=example,
-    )
+    text = f"{len(rows):,} images also occur under another label, for example {' and '.join(example)}; run `crossroads audit`"
+    yield Note(text, "conflicting-labels", images=len(rows), example=example)
 
 
 def unbalanced_notes(train: Dataset) -> Iterator[Note]:
     """Yields a note if the classes of the training images differ widely in size."""
-    found = imbalance(train)
-    if found is None:
-        return
-    largest, smallest = found.largest, found.smallest
-    yield Note(
-        f"class {largest} has {found.most:,} training images, class {smallest} has {found.fewest:,}: {BALANCE_HINT}",
-        "classes-unbalanced",
-        largest=largest,
-        smallest=smallest,
-        counts=[found.most, found.fewest],
-    )
+    if (found := imbalance(train)) is not None:
+        largest, most, smallest, fewest = found
+        text = f"class {largest} has {most:,} training images, class {smallest} has {fewest:,}: {BALANCE_HINT}"
+        yield Note(text, "classes-unbalanced", largest=largest, smallest=smallest, counts=[most, fewest])
 
 
 def _require_training_images(train: Dataset) -> None:

@@ -217,14 +217,8 @@ def range_note(ranges: Sequence[ValueRange]) -> Note | None:
         return None
     brightest = max(dark, key=lambda extent: extent.high / extent.full)
     fault, hint = range_fault(brightest)
-    return Note(
-        f"{len(dark)} of {len(ranges)} sampled images {fault}; {hint}",
-        "value-range",
-        images=len(dark),
-        sampled=len(ranges),
-        high=brightest.high,
-        full=brightest.full,
-    )
+    text, (_, high, full) = f"{len(dark)} of {len(ranges)} sampled images {fault}; {hint}", brightest
+    return Note(text, "value-range", images=len(dark), sampled=len(ranges), high=high, full=full)
 
 
 def range_fault(brightest: ValueRange) -> tuple[str, str]:

@@ -217,10 +217,8 @@ def _given_splits(dataset: Dataset) -> tuple[SplitCodes, list[str]]:
     divided = dataset.groups_across_splits()
     if len(divided):
         example = dataset.name(int(divided[0]))
-        text = (
-            f"the split in the data divides {plural(len(divided), 'group')}, such as that of {example}; "
-            "the scores will be optimistically biased"
-        )
+        such = f"{plural(len(divided), 'group')}, such as that of {example}"
+        text = f"the split in the data divides {such}; the scores will be optimistically biased"
         notes.append(Note(text, "groups-across-splits", groups=len(divided), example=example))
     return dataset.effective_splits(), notes
 
@@ -231,10 +229,5 @@ def _absent_classes(code: int, part: Dataset, reported: NDArray[np.bool_] | None
     absent = np.flatnonzero((counts == 0) & (True if reported is None else ~reported))
     if len(absent) and (len(part) or code == TRAIN):
         text = f"{SPLITS[code]} has no image of {len(absent)} of {len(counts)} classes: {name_classes(part.classes, absent)}"
-        yield Note(
-            text,
-            "classes-missing-from-split",
-            split=SPLITS[code],
-            absent=[part.classes[label] for label in absent],
-            classes=len(counts),
-        )
+        names = [part.classes[label] for label in absent]
+        yield Note(text, "classes-missing-from-split", split=SPLITS[code], absent=names, classes=len(counts))

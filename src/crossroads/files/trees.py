@@ -192,22 +192,16 @@ def open_archive(span: ByteRange, kind: str, origin: str, limits: Limits | None 
         return ZipTree(span, origin, bounds)
     if kind == "tar":
         return TarTree(span, origin, bounds)
+    received, hint = "another kind of file", None
     if kind in ("gz", "bz2", "xz"):
         plain = decompressed(span, kind, origin, bounds)
         inner = detect_kind(plain)
         if inner == "tar":
             return TarTree(plain, origin, bounds)
-        raise DataError(
-            f"{origin} must hold a tar archive",
-            code="archive-kind",
-            received=f"a {kind} file of {f'a {inner} file' if inner else 'something else'}",
-            hint="decompress it and give the file inside",
-        )
-    raise DataError(
-        f"{origin} must be a folder or a .zip, .tar, .tar.gz, .tar.bz2 or .tar.xz archive",
-        code="archive-kind",
-        received="another kind of file",
-    )
+        received = f"a {kind} file of {f'a {inner} file' if inner else 'something else'}"
+        hint = "decompress it and give the file inside"
+    rule = f"{origin} must be a folder or a .zip, .tar, .tar.gz, .tar.bz2 or .tar.xz archive"
+    raise DataError(rule, code="archive-kind", received=received, hint=hint)
 
 
 def existing(path: str | os.PathLike[str]) -> Path:

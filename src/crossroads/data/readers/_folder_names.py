@@ -13,13 +13,9 @@ from crossroads.errors import DataError
 from crossroads.files.text import first_few
 
 SPLIT_WORDS = {
-    "train": TRAIN,
-    "training": TRAIN,
-    "val": VALIDATION,
-    "valid": VALIDATION,
-    "validation": VALIDATION,
-    "test": TEST,
-    "testing": TEST,
+    **dict.fromkeys(("train", "training"), TRAIN),
+    **dict.fromkeys(("val", "valid", "validation"), VALIDATION),
+    **dict.fromkeys(("test", "testing"), TEST),
 }
 """Names that alone mean a split."""
 _LOOSE_SPLITS = {
