@@ -193,7 +193,7 @@ def test_an_artifact_is_not_taken_for_arrays_of_images(tmp_path: Path) -> None:
     np.save(tmp_path / "seen.npy", np.zeros((3, 16), np.uint8))
     with refused("artifact-as-data", DataError):
         read(tmp_path)
-    assert ARTIFACT == (MANIFEST, "model.keras")
+    assert ARTIFACT == (MANIFEST, "model.xml")
 
 
 def test_a_logo_beside_the_only_folder_is_ignored_with_a_note(tmp_path: Path) -> None:
