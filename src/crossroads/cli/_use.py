@@ -102,7 +102,7 @@ def predict(
 
 def _files(places: list[Path], note: Callable[[str], None]) -> list[Path]:
     """Returns the files as named; for a folder, the images that `fit` would read from it, in natural order."""
-    from crossroads.data.readers._folder_notes import in_folder, not_images
+    from crossroads.data.readers._folder_notes import not_images
     from crossroads.data.readers._listing import described, is_image_name
     from crossroads.errors import DataError
     from crossroads.files.trees import Folder
@@ -122,7 +122,8 @@ def _files(places: list[Path], note: Callable[[str], None]) -> list[Path]:
                 hint="name a folder of images, or image files",
             )
         others = [name for name in folder.names() if not is_image_name(name)]
-        for text in (*folder.repeat_notes(), *in_folder(folder.origin, not_images(others))):
+        about_others = [text.prefixed(f"in {folder.origin}/: ", parent=folder.origin) for text in not_images(others)]
+        for text in (*folder.repeat_notes(), *about_others):
             note(text)
         files += images
     return files

@@ -16,7 +16,7 @@ import numpy as np
 from crossroads.data.dataset import Dataset
 from crossroads.data.images import Resize
 from crossroads.data.loading import IN_MEMORY, Loaded, load_all, sample_notes
-from crossroads.data.mirrors import flip_is_safe
+from crossroads.data.mirrors import reasons_against_flip
 from crossroads.data.partition import Partition
 from crossroads.errors import RecipeError, option, without_effect
 from crossroads.features.lookup import resize_of
@@ -105,13 +105,13 @@ def refuse_unsafe_flip(recipe: Recipe, train: Dataset, pixels: tuple[Loaded, Loa
     if recipe.augmentation is None or not recipe.augmentation.flip:
         return
     decoded = load_all(train, MIRROR_SIZE) if pixels is None else pixels[0]
-    verdict = flip_is_safe(decoded.pixels, decoded.dataset.labels, decoded.dataset.classes, decoded.dataset.groups)
-    if not verdict.safe:
+    reasons = reasons_against_flip(decoded.pixels, decoded.dataset.labels, decoded.dataset.classes, decoded.dataset.groups)
+    if reasons:
         raise RecipeError(
             "a flip must not change what an image shows",
             code="unsafe-flip",
             field="augmentation",
-            received="; ".join(verdict.reasons),
+            received="; ".join(reasons),
             hint="set flip = false in [augmentation]",
         )
 
