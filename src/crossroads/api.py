@@ -23,7 +23,7 @@ from crossroads.data.labels import align
 from crossroads.data.loading import refusal_notes, sample_notes
 from crossroads.data.partition import BIASED, Partition, Source, absent_class_notes, count_seen, load_and_split, test_rows
 from crossroads.data.readers import read
-from crossroads.errors import RecipeError, option, without_effect
+from crossroads.errors import DataError, RecipeError, option, without_effect
 from crossroads.evaluation import Evaluation
 from crossroads.networks.construct import object_name
 from crossroads.plain import to_plain
@@ -190,7 +190,11 @@ def _train(partition: Partition, folder: RunFolder, own: object, watcher: Watche
     if not plan.candidates:
         task = tasks.task_for(replace(drop_unused_options(recipe, strategy("from-scratch")), budget=None))
         return Outcome(task, train(task, folder, watcher), {"asked": recipe.to_mapping()})
-    raced = race(plan, tasks.task_for, folder, watcher)
+    try:
+        raced = race(plan, tasks.task_for, folder, watcher)
+    except DataError:
+        folder.plan.unlink(missing_ok=True)  # it is for images that must change
+        raise
     facts = {"asked": recipe.to_mapping(), "advice": plan.advice, "race": to_plain(raced.report, DIGITS)}
     return Outcome(raced.task, raced.fitted, facts)
 
