@@ -2,5 +2,6 @@
 
 from crossroads.networks.graphs.random_control import random_control
 from crossroads.networks.graphs.read import GraphFile, describe, read_graph
+from crossroads.networks.graphs.scaling_probe import probe_scalings
 
-__all__ = ["GraphFile", "describe", "random_control", "read_graph"]
+__all__ = ["GraphFile", "describe", "probe_scalings", "random_control", "read_graph"]
