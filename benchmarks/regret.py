@@ -27,7 +27,6 @@ from crossroads.advice.expectation import (
     Coefficients,
     EpochPenalty,
     Extrapolation,
-    LearningGain,
     Setting,
     StrategyOffset,
     clamped,
@@ -36,7 +35,8 @@ from crossroads.advice.expectation import (
     least_error,
     log_size,
 )
-from crossroads.advice.size import slope_of
+from crossroads.advice.size import CurvePoint, slope_of
+from crossroads.plain import from_plain
 from crossroads.race.posterior import posterior
 
 ADVICE = ROOT / "benchmarks" / "figures" / "advice.jsonl"
@@ -83,7 +83,7 @@ class Outcome:
     def setting(self) -> Setting:
         """The data set, as far as it affects an expectation."""
         size, points = (self.advice["evidence"][name] for name in ("size", "curve"))
-        slope = slope_of([(point["images"], Estimate(**point["accuracy"])) for point in points["points"]])
+        slope = slope_of([from_plain(CurvePoint, point) for point in points["points"]])
         return Setting(size["images"], size["effective"] / size["classes"], slope)
 
     def regret(self, strategy: str) -> float:
@@ -181,12 +181,7 @@ def measure_advice(task_name: str, backbone: str, seed: int) -> dict[str, Any]:
 def bases_of(advice: Mapping[str, Any], name: str) -> tuple[Base, ...]:
     """Returns the measurements behind the expectation of a strategy; none if the advice has no such candidate."""
     row = next((row for row in advice["ranked"] if row["strategy"] == name), {"bases": []})
-    return tuple(
-        Base(
-            base["kind"], Estimate(**base["accuracy"]), base["halvings"], LearningGain(**base["rise"]) if base.get("rise") else None
-        )
-        for base in row["bases"]
-    )
+    return tuple(from_plain(Base, base) for base in row["bases"])
 
 
 Part = Callable[[str, list[dict[str, Any]]], list[dict[str, Any]]]
@@ -194,7 +189,7 @@ Part = Callable[[str, list[dict[str, Any]]], list[dict[str, Any]]]
 
 PARTS: dict[str, Part] = {
     "short trainings": lambda _, bases: [base for base in bases if base["kind"] == "probe"],
-    "the learning gain of short trainings": lambda _, bases: [base | {"rise": None} for base in bases],
+    "the learning gain of short trainings": lambda _, bases: [base | {"learning_gain": None} for base in bases],
     "the probe's warning from scratch": lambda name, bases: bases[-1:] if name == SCRATCH else bases,
 }
 """Parts of the measurements that are removed in turn to see their effect."""

@@ -1,4 +1,4 @@
-"""What every test may ask for."""
+"""Fixtures for all tests."""
 
 from __future__ import annotations
 
@@ -11,31 +11,31 @@ import pytest
 from crossroads._runtime.process import keep_freed_memory, use_onednn
 from crossroads.features import engine
 
-# Before a test module imports Keras, what crossroads sets before it does.
+# Crossroads makes these settings before it imports Keras, so they are made before a test module does.
 keep_freed_memory()
 use_onednn()
 
-# Traced graphs are millions of objects. Looking through all of them as often as Python does by default takes a seventh of a fit.
+# Traced graphs are millions of objects. With Python's default thresholds, garbage collection takes a seventh of a fit.
 gc.set_threshold(100_000, 20, 20)
 
-# No test downloads weights: a fit without a strategy asks for those of the default network, which are not available.
+# No test downloads weights. Those of the default network are installed.
 os.environ["CROSSROADS_WEIGHTS_URL"] = "http://127.0.0.1:9"
 
-# Batches are tried for a moment: the tests make a hundred graphs, and none is held to a speed.
+# Each batch size is measured only briefly, because the tests make a hundred graphs and depend on no speed.
 engine.MEASURE_SECONDS = 0.01
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
 def pytest_collection_finish() -> None:
-    """What was imported stays: the collector need not look at it."""
+    """Excludes the imported modules from garbage collection, which makes it faster."""
     gc.collect()
     gc.freeze()
 
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """The folder of real images beside the checkout; a test that needs it is skipped, visibly, where it is absent."""
+    """Returns the folder of real images beside the checkout. Skips the test, visibly, if there is none."""
     folder = SHARED / "data"
     if not folder.is_dir():
         pytest.skip("needs the shared data beside the checkout: ../shared/data")
@@ -44,7 +44,7 @@ def shared_data() -> Path:
 
 @pytest.fixture(scope="session")
 def shared_weights() -> Path:
-    """The folder of real ImageNet weights beside the checkout; a test that needs it is skipped, visibly, where it is absent."""
+    """Returns the folder of real ImageNet weights beside the checkout. Skips the test, visibly, if there is none."""
     folder = SHARED / "weights"
     if not folder.is_dir():
         pytest.skip("needs the shared weights beside the checkout: ../shared/weights")

@@ -1,15 +1,15 @@
-"""Runs what the documentation shows: the fenced blocks of one Markdown page, in order, in one folder.
+"""Runs the fenced blocks of one Markdown page of the documentation, in order and in one folder.
 
-What a block is follows from its language:
+The language of a block decides what happens with it:
 
-    console   lines that begin with ``$ `` are run; what follows each is its output
-    python    is executed, in one namespace a page; where the first line is a comment with a file name, it is written to that file
+    console   lines that begin with ``$ `` are run; the lines after each are its output
+    python    is executed, in one namespace per page; if the first line is a comment with a file name, it is written to that file
     toml      is a recipe, and is written to the file that its first line names in a comment
     text      is the output of the block before it
-    csv, json, Sphinx directives and no language at all: shown, not run
+    others    (csv, json, Sphinx directives, no language) are not run
 
-Outputs are compared in their structure: a number stands for any number, a run of spaces or dashes for one, ``…`` for anything in a
-line, and a line with nothing but ``…`` for any number of lines.
+Only the structure of outputs is compared: a number matches any number, several spaces or dashes match one, ``…`` matches anything
+in a line, and a line that is only ``…`` matches any number of lines.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _SHELL = set("|<>&;*$()`")
 
 @dataclass(frozen=True)
 class Block:
-    """One fenced block: its language, its text, the number of its first line in the page."""
+    """One fenced block: its language, its text, and the number of its first line in the page."""
 
     language: str
     body: str
@@ -59,7 +59,7 @@ class Command:
 
 
 def blocks(text: str) -> Iterator[Block]:
-    """The fenced blocks of a page. One that is indented, as in a list, would not be run, and so it is refused."""
+    """Returns the fenced blocks of a page. Refuses an indented block, as in a list, because it would not be run."""
     if (indented := re.search(r"^[ \t]+```", text, re.MULTILINE)) is not None:
         raise AssertionError(f"line {text[: indented.end()].count(chr(10)) + 1}: a fence must not be indented")
     for match in _FENCE.finditer(text):
@@ -67,7 +67,7 @@ def blocks(text: str) -> Iterator[Block]:
 
 
 def commands(block: Block) -> Iterator[Command]:
-    """The commands of a console block; one that ends in a backslash goes on in the next line."""
+    """Returns the commands of a console block. A command that ends in a backslash continues on the next line."""
     lines = block.body.splitlines()
     at = 0
     while at < len(lines):
@@ -85,7 +85,7 @@ def commands(block: Block) -> Iterator[Command]:
 
 
 def same_structure(shown: str, real: str) -> bool:
-    """Whether `real` is what the page shows, but for numbers and what the page leaves out."""
+    """Whether `real` is what the page shows, apart from numbers and omissions."""
     pattern = ""
     for line in _plain(shown).splitlines():
         if line == "…":
@@ -96,7 +96,7 @@ def same_structure(shown: str, real: str) -> bool:
 
 
 def _plain(text: str) -> str:
-    """Numbers as 0, dashes and spaces as one, no spaces at the ends, no empty lines at the ends."""
+    """Replaces numbers by 0 and several dashes or spaces by one. Removes spaces and empty lines at the ends."""
     text = re.sub(r"\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?", "0", text)
     text = re.sub(r"-{2,}", "--", text)
     return "\n".join(re.sub(r" +", " ", line).strip() for line in text.splitlines()).strip()
@@ -104,7 +104,7 @@ def _plain(text: str) -> str:
 
 @dataclass
 class Page:
-    """One page being run in the current folder.
+    """A page that is run in the current folder.
 
     Attributes:
         path: The Markdown file.
@@ -115,7 +115,7 @@ class Page:
     skipped: list[str] = field(default_factory=list)
 
     def run(self) -> None:
-        """Run every block. Raises AssertionError that names the line of the first that does not do what the page says."""
+        """Runs every block. Raises AssertionError with the line of the first block that does not do what the page says."""
         namespace: dict[str, object] = {"__name__": "__main__"}
         output = ""
         for block in blocks(self.path.read_text(encoding="utf-8")):
@@ -135,7 +135,7 @@ class Page:
         if (named := _FILE.match(block.body)) is not None:
             Path(named[1]).write_text(block.body, encoding="utf-8")
             return ""
-        # As many empty lines in front as the page has, so that a traceback names the line of the page.
+        # Empty lines replace the lines of the page above the block, so that a traceback names the line of the page.
         code = compile("\n" * (block.line - 1) + block.body, str(self.path), "exec")
         with contextlib.redirect_stdout(io.StringIO()) as output:
             exec(code, namespace)
@@ -162,11 +162,11 @@ class Page:
 
 
 def in_process(text: str) -> tuple[int, str]:
-    """Exit status and output of one `crossroads` command, run in this process, where the libraries are loaded already."""
+    """Runs one `crossroads` command in this process, where the libraries are already loaded. Returns exit status and output."""
     output, status = io.StringIO(), 0
     with (
         patch.object(sys, "argv", shlex.split(text)),
-        # Or the command line would take its name from how the tests were started, such as `python -m pytest`.
+        # Otherwise the command line would take its name from the start of the tests, such as `python -m pytest`.
         patch.object(sys.modules["__main__"], "__package__", None),
         contextlib.redirect_stdout(output),
         contextlib.redirect_stderr(output),
@@ -179,7 +179,7 @@ def in_process(text: str) -> tuple[int, str]:
 
 
 def _in_shell(text: str) -> tuple[int, str]:
-    """Any other command, in a shell that finds this Python and its scripts first."""
+    """Runs any other command, in a shell that finds this Python and its scripts first."""
     environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
     done = subprocess.run(
         text, shell=True, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False

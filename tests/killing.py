@@ -1,4 +1,4 @@
-"""Breaking a run off at a chosen step."""
+"""Interrupts a run at a chosen step."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from crossroads.progress import Silent
 
 
 class Killed(Exception):
-    """Not a mistake of the user's: it passes through everything, as a kill would."""
+    """Passes through every handler of errors, as a kill would."""
 
 
 class StopAt(Silent):
-    """Breaks off in the middle of an epoch."""
+    """A watcher that interrupts the run within an epoch."""
 
     def __init__(self, epoch: int, step: int) -> None:
         self.at = (epoch, step)

@@ -9,7 +9,7 @@ from PIL import Image
 
 
 def stripes(n, classes=("level", "upright"), size=16, seed=0):
-    """Upright, level or slanting stripes in noise: uint8 (n, size, size, 3) and labels, names of classes."""
+    """Returns vertical, horizontal or diagonal stripes in noise: uint8 (n, size, size, 3), and their class names as labels."""
     rng = np.random.default_rng(seed)
     labels = np.arange(n) % len(classes)
     y, x = np.mgrid[:size, :size]
@@ -20,7 +20,7 @@ def stripes(n, classes=("level", "upright"), size=16, seed=0):
 
 
 def folder_of(path: Path, images, labels, suffix="png", split=""):
-    """The images as class folders, or as `split`/class folders."""
+    """Writes the images as class folders, or as `split`/class folders."""
     for i, (image, label) in enumerate(zip(images, labels, strict=True)):
         home = path / split / str(label)
         home.mkdir(parents=True, exist_ok=True)

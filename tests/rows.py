@@ -1,4 +1,4 @@
-"""Labelled rows without anything to see."""
+"""Data sets of black images, for tests of labels and groups."""
 
 from dataclasses import replace
 
@@ -8,6 +8,6 @@ from crossroads.data.readers import read
 
 
 def dataset(labels, groups=None):
-    """A data set of black images with these labels and groups."""
+    """Returns a data set of black images with these labels and groups."""
     found = read((np.zeros((len(labels), 2, 2, 3), np.uint8), np.asarray(labels)))
     return found if groups is None else replace(found, groups=np.asarray(groups))

@@ -1,4 +1,4 @@
-"""An artifact is complete or absent, verified when opened, agrees with its model, and contains no code."""
+"""Covers artifacts: each is complete or absent, verified when opened, agrees with its model, and contains no code."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def written(tmp_path_factory, whole) -> Path:
 
 @pytest.fixture
 def copy(written, tmp_path) -> Path:
-    """A finished artifact that a test may damage."""
+    """Returns a finished artifact that a test may damage."""
     return Path(shutil.copytree(written, tmp_path / "copy"))
 
 
@@ -79,7 +79,7 @@ def test_an_artifact_has_its_files_and_no_others(written):
 @pytest.mark.core
 def test_the_manifest_records_how_the_classifier_was_made(written, whole):
     facts = json.loads((written / "crossroads.json").read_text())
-    assert facts["format"] == artifact.FORMAT == 3
+    assert facts["format"] == artifact.FORMAT == 4
     assert facts["classes"] == list(CLASSES)
     assert facts["preprocessing"] == {
         "size": SIZE,
@@ -314,14 +314,14 @@ def test_a_graph_of_other_weights_is_refused_and_leaves_nothing(tmp_path):
 @pytest.mark.usefixtures("instant")
 def test_parity_needs_images(tmp_path, whole):
     with refused("no-parity-images", ArtifactError):
-        artifact.write(tmp_path / "run", contents(whole.model, parity_images=pixels(0)), METRICS)
+        artifact.write(tmp_path / "run", contents(whole.model, parity=artifact.Parity(pixels(0))), METRICS)
 
 
 def parity_of(monkeypatch, ours, theirs, amplified=0.0):
     monkeypatch.setattr(_export, "computed", lambda model, images: np.array(ours, np.float32))
     monkeypatch.setattr(_export, "rounded_otherwise", lambda model, images: np.array(ours, np.float32) + amplified)
     monkeypatch.setattr(_export, "Graph", lambda path: lambda images: np.array(theirs, np.float32))
-    return _export.check_parity(None, Path("model.xml"), pixels(len(ours)))
+    return _export.check_parity(None, Path("model.xml"), artifact.Parity(pixels(len(ours))))
 
 
 def test_ties_are_allowed_and_counted(monkeypatch):
@@ -488,7 +488,7 @@ def test_a_file_name_that_is_not_utf_8_survives(tmp_path, whole):
     assert manifest.facts["data"]["origin"] == odd
     assert Recipe.from_mapping(manifest.facts["recipe"]) == asked.recipe
     assert artifact.read_metrics(tmp_path / "run") == {"mistakes": [odd]}
-    # TOML cannot hold that name, but the file stays one that can be read.
+    # TOML cannot hold that name, but the file must still be readable.
     assert tomllib.loads((tmp_path / "run" / "recipe.toml").read_text("utf-8"))["data"] == r"caf\udce9"
 
 

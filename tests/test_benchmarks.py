@@ -1,4 +1,4 @@
-"""The benchmarks run, and their table says what was measured."""
+"""Covers the benchmarks: they run, and their table says what was measured."""
 
 import json
 import sys
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy.stats import multivariate_normal
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # benchmarks/ lies beside the package and is not installed
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # benchmarks/ is not installed
 
 from benchmarks import __main__ as bench
 from benchmarks import regret, threads, throughput

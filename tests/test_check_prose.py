@@ -1,4 +1,4 @@
-"""The check of words, line lengths and links finds each of them, and nothing in correct text."""
+"""Covers the check of words, line lengths and links: it finds each mistake, and none in correct text."""
 
 import sys
 from pathlib import Path

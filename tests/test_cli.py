@@ -1,4 +1,4 @@
-"""The commands: their output for people, their JSON, and their errors."""
+"""Covers the commands: their output for people, their JSON, and their errors."""
 
 import json
 import os
@@ -13,7 +13,10 @@ from PIL import Image
 
 from crossroads import cli
 from crossroads.advice import baselines
+from crossroads.advice.estimate import Estimate
 from crossroads.api import audit
+from crossroads.plain import to_plain
+from crossroads.race.records import RaceReport, RunRow
 from crossroads.report.console import print_run
 from crossroads.run.finish import Run
 from pictures import folder_of, stripes
@@ -37,7 +40,7 @@ COMMANDS = ("audit", "advise", "fit", "evaluate", "predict", "backbones", "demo"
 
 @pytest.fixture
 def crossroads(monkeypatch, capsys):
-    """Runs one command in this process; returns exit code, standard output and standard error."""
+    """Runs one command in this process. Returns exit code, standard output and standard error."""
 
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", ["crossroads", *map(str, arguments)])
@@ -93,18 +96,24 @@ def test_fit_prints_each_epoch_and_the_scores(crossroads, data, tmp_path):
 
 def test_the_runs_of_a_race_are_shown_before_the_scores(capsys, tmp_path):
     def run_row(name, epochs, reached, failed=None, *, won=False):
-        same = {"backbone": "mobilenet", "usual_epochs": None if epochs is None else 5, "seconds": 12.3, "expected": {"value": 0.8}}
-        return same | {"strategy": name, "epochs": epochs, "validation_accuracy": reached, "failed": failed, "won": won}
+        usual, whole, expected = (None if epochs is None else 5), epochs in (None, 5), Estimate(0.8, 0.7, 0.9)
+        return RunRow(name, "mobilenet", epochs, usual, whole, 12.3, expected, reached, None, None, failed, won)
 
-    runs = [
+    runs = (
         run_row("early-features", None, 0.75),
         run_row("finetune", 0, None, "no room"),
         run_row("warm-start", 2, 0.875, won=True),
         run_row("from-scratch", 5, 0.5),
-    ]
+    )
     phases = [{"name": "train", "epochs": 2, "best_epoch": 2}]
     scores = {"validation": None, "test": None, "peak_memory_mb": None, "backbone": "mobilenet", "strategy": "warm-start"}
-    metrics = scores | {"epochs": 2, "best_epoch": 2, "seconds": 1.0, "phases": phases, "race": {"runs": runs}}
+    metrics = scores | {
+        "epochs": 2,
+        "best_epoch": 2,
+        "seconds": 1.0,
+        "phases": phases,
+        "race": to_plain(RaceReport(60.0, 50.0, False, runs, "")),
+    }
     print_run(Run(tmp_path, metrics))
     shown = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert shown[0] == ["run", "backbone", "epochs", "expected", "validation", "seconds"]
@@ -217,6 +226,31 @@ def test_predict_refuses_unsupported_formats_and_archives(crossroads, artifact, 
     code, _, err = crossroads("predict", artifact, archive)
     assert code == 2
     assert "zip archive" in err
+
+
+def test_files_that_are_not_images_are_counted_by_suffix(crossroads, artifact, data, tmp_path):
+    photos = tmp_path / "photos"
+    shutil.copytree(data, photos)
+    for image in sorted((photos / "level").iterdir()):
+        image.with_suffix(".MOV").write_bytes(b"\0\0\0\x14ftypqt  ")
+    (photos / "notes.txt").write_text("x")
+    count = len(list((photos / "level").glob("*.MOV")))
+    for answer in (crossroads("audit", photos, "--json"), crossroads("predict", artifact, photos, "--json")):
+        (warning,) = json.loads(answer[1])["warnings"]
+        assert f"{count} .mov, 1 .txt" in warning
+
+
+@pytest.mark.parametrize("head", [b"\xff\x0a", b"\0\0\0\x0cJXL \r\n\x87\n"])
+def test_jpeg_xl_is_refused_by_name(crossroads, artifact, data, tmp_path, head):
+    photos = tmp_path / "photos"
+    shutil.copytree(data, photos)
+    (photos / "level" / "photo.jxl").write_bytes(head + bytes(range(200)))
+    (refusal,) = json.loads(crossroads("audit", photos, "--json")[1])["refused"]
+    assert "JPEG XL" in refusal["reason"]
+    assert "JPEG or PNG" in refusal["reason"]
+    code, _, err = crossroads("predict", artifact, photos)
+    assert code == 2
+    assert "JPEG XL" in err
 
 
 def test_one_bad_image_does_not_hide_the_others(crossroads, artifact, data, tmp_path):

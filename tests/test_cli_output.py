@@ -1,4 +1,4 @@
-"""Output to a terminal that lacks characters or is closed: no traceback, and no lost run."""
+"""Covers output to a terminal that lacks characters or is closed: there is no traceback, and no run is lost."""
 
 import io
 import json
@@ -18,7 +18,7 @@ OPTIONS = ["--strategy", "from-scratch", "--backbone", "quiz-cnn", "--image-size
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """Class folders and files with names beyond ASCII, and one name that is not UTF-8."""
+    """Returns class folders and files whose names are not ASCII, and one whose name is not UTF-8."""
     folder = tmp_path_factory.mktemp("data")
     for number, (image, label) in enumerate(zip(*stripes(40, classes=CLASSES), strict=True)):
         (folder / label).mkdir(exist_ok=True)
@@ -28,7 +28,7 @@ def data(tmp_path_factory):
 
 
 def fit(stream, data, out, patch, *options):
-    """Runs `crossroads fit` in this process with another standard output; returns the exit status."""
+    """Runs `crossroads fit` in this process with another standard output. Returns the exit status."""
     patch.setattr(sys, "stdout", stream)
     patch.setattr(sys, "argv", ["crossroads", "fit", str(data), "--out", str(out), *OPTIONS, *options])
     with pytest.raises(SystemExit) as done:
@@ -38,7 +38,7 @@ def fit(stream, data, out, patch, *options):
 
 @pytest.fixture(scope="module")
 def trained(data, tmp_path_factory):
-    """An artifact, and the output of its `fit` in ASCII."""
+    """Returns an artifact, and the output of its `fit` in ASCII."""
     out = tmp_path_factory.mktemp("run") / "run"
     stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii", errors="strict")
     with pytest.MonkeyPatch.context() as patch:

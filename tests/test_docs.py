@@ -21,13 +21,13 @@ RUN_AFTER_TUTORIAL = [page for page in TEXTS if page not in (TUTORIAL, JAX_PAGE,
 
 
 def run(page, folder, patch):
-    """Run one page in `folder`, with a home and caches of its own and a terminal of 80 columns."""
+    """Runs one page in `folder`, with its own home and caches and a terminal of 80 columns."""
     home = folder / "home"
     home.mkdir(exist_ok=True)
     patch.chdir(folder)
     patch.setenv("HOME", str(home))
     patch.setenv("CROSSROADS_CACHE", str(home / "features"))
-    patch.setattr(baselines, "SHORT_EPOCHS", (2, 2))  # the evidence's short trainings, whose figures no page is held to
+    patch.setattr(baselines, "SHORT_EPOCHS", (2, 2))  # short trainings for evidence, because no figure of a page is compared
     patch.setattr(warm_start, "SECONDS", 0.3)
     for name in ("CROSSROADS_CACHE_LIMIT", "CROSSROADS_WEIGHTS_URL", "KERAS_HOME"):
         patch.delenv(name, raising=False)
@@ -40,7 +40,7 @@ def run(page, folder, patch):
 
 @pytest.fixture(scope="session")
 def after_tutorial(tmp_path_factory):
-    """What a reader has after the first tutorial: images in `digits/` and `more-digits/`, an artifact in `runs/digits`."""
+    """Returns the folder of a reader after the first tutorial: `digits/`, `more-digits/` and the artifact `runs/digits`."""
     folder = tmp_path_factory.mktemp("tutorial")
     with pytest.MonkeyPatch.context() as patch:
         run(TUTORIAL, folder, patch)
@@ -69,7 +69,7 @@ def test_the_command_line_reference_is_what_help_prints(monkeypatch):
     page = (DOCS / "reference" / "command-line.md").read_text(encoding="utf-8")
     shown = {command.text: command.shown for block in blocks(page) if block.language == "console" for command in commands(block)}
     texts = ["crossroads --help"]
-    for text in texts:  # which grows: a group of commands lists further ones
+    for text in texts:  # the list grows, because a group of commands lists further ones
         status, output = in_process(text)
         assert status == 0
         assert shown[text].strip() == output.strip(), text
@@ -84,7 +84,7 @@ def test_the_python_reference_lists_every_public_name():
 
 
 class TestComparison:
-    """The comparison must let numbers pass and nothing else."""
+    """Only numbers may differ between the page and the output."""
 
     @pytest.mark.parametrize(
         ("shown", "real"),

@@ -1,4 +1,4 @@
-"""The parts of an error, how its option names are spelled, and suggestions for misspelt names."""
+"""Covers the parts of an error, the spelling of its option names, and suggestions for misspelt names."""
 
 from crossroads.errors import CrossroadsError, DataError, RecipeError, did_you_mean, nearest, option
 

@@ -1,4 +1,4 @@
-"""Scores agree with hand counts and scikit-learn; intervals agree with published values and cover the truth."""
+"""Covers scores, which equal hand counts and scikit-learn's, and intervals, which equal published ones and cover the truth."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from refusals import refused
 
 
 def confident(labels, k, confidence=0.9):
-    """Probabilities whose most probable class is `labels`."""
+    """Returns probabilities whose most probable class is `labels`."""
     p = np.full((len(labels), k), (1 - confidence) / (k - 1))
     p[np.arange(len(labels)), labels] = confidence
     return p
@@ -136,7 +136,7 @@ def test_balanced_interval_of_one_class_is_wilson():
 
 
 def frames(groups, size, wrong_groups, k=4):
-    """`groups` signs of `size` frames each; the frames of `wrong_groups` of them are all mistaken."""
+    """Returns `groups` signs of `size` frames each. All frames of `wrong_groups` of them are misclassified."""
     group = np.repeat(np.arange(groups), size)
     y = group % k
     guess = np.where(group < wrong_groups, (y + 1) % k, y)

@@ -1,4 +1,4 @@
-"""One network of each family of the catalog goes from `fit` to a loaded artifact that predicts.
+"""Covers one network of each family of the catalog, from `fit` to a loaded artifact that predicts.
 
 Large networks are cut after their first blocks, which have the layers of the family; `make test-real` uses the whole networks.
 """
@@ -14,7 +14,7 @@ from pictures import stripes
 
 SLOW = {
     *("convnext-tiny", "densenet121", "efficientnet-v2-b0", "inception-resnet-v2", "inception-v3"),
-    *("nasnet-mobile", "resnet50-v2", "xception", "resnet50", "efficientnet-b0"),
+    *("nasnet-mobile", "resnet50-v2", "xception", "resnet50", "efficientnet-b0", "efficientnet-lite0"),
 }
 """Networks that are cut early in the ordinary run. `python -m benchmarks artifacts` uses every network of the catalog whole."""
 
@@ -23,17 +23,17 @@ EARLY = "0.15"
 
 
 def smallest_of_each_family():
-    """The smallest network of each source. Each network that is built here is a family of its own."""
+    """Returns the smallest network of each source. A network with another preprocessing is a family of its own."""
     smallest = {}
     for record in sorted(CATALOG, key=lambda record: record.parameters):
-        smallest.setdefault(record.source if record.application else record.name, record)
+        smallest.setdefault((record.source, record.scaling), record)
     whole = [pytest.param(r, None, id=r.name, marks=[pytest.mark.real] * (r.name in SLOW)) for r in smallest.values()]
     return whole + [pytest.param(r, EARLY, id=f"{r.name}, early") for r in smallest.values() if r.name in SLOW]
 
 
 @pytest.fixture(autouse=True)
 def _quick_engine(tmp_path, monkeypatch):
-    """Keras computes the features of so few images faster than a graph can be made. Rehearsal and artifact still make one."""
+    """Makes Keras compute the features, which for so few images is faster than a graph. Rehearsal and artifact still make one."""
 
     def prepared(self, images):
         self.runs_on, self.batch_size = "keras", len(images)

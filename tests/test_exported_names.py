@@ -1,4 +1,4 @@
-"""The public names: each exists, is documented, and loads nothing before it is used."""
+"""Covers the public names: each exists, is documented, and loads nothing before it is used."""
 
 import inspect
 import json
@@ -11,7 +11,7 @@ import crossroads
 
 
 def loaded_by(code):
-    """The heavy libraries that a new interpreter has loaded after `code`."""
+    """Returns the heavy libraries that a new interpreter has loaded after `code`."""
     heavy = ("keras", "tensorflow", "jax", "sklearn", "scipy", "openvino", "numpy", "PIL", "rich", "pyarrow")
     script = f"import sys, json\n{code}\nprint(json.dumps([m for m in {heavy!r} if m in sys.modules]))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

@@ -1,4 +1,4 @@
-"""Broken and hostile data: one error line, exit code 2, no code executed, no files left."""
+"""Covers broken and hostile data: one error line, exit code 2, no code executed, no files left."""
 
 import io
 import pickle
@@ -27,7 +27,7 @@ def chunk(kind, content):
 
 
 def bomb():
-    """A PNG whose header promises 50,000 x 50,000 pixels."""
+    """Returns a PNG whose header declares 50,000 x 50,000 pixels."""
     header = struct.pack(">IIBBBBB", 50_000, 50_000, 8, 2, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 1000)) + chunk(b"IEND", b"")
 

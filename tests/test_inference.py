@@ -1,4 +1,4 @@
-"""Threads, forked processes and pickles may share a graph."""
+"""Covers graphs that threads, forked processes and pickles share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Long-tailed data, end to end: small classes are trained on, but not tested, and marked as such."""
+"""Covers long-tailed data from end to end: small classes are trained on but not tested, and are marked as such."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ COUNTS = {"one": 1, "uno": 1, "two": 2, "due": 2, "three": 3, "four": 4, "many":
 
 
 def colours(counts=COUNTS, seed=0):
-    """Noisy images of one colour per class, with their labels."""
+    """Returns noisy images of one colour per class, with their labels."""
     rng = np.random.default_rng(seed)
     base = {name: rng.integers(0, 256, 3) for name in counts}
     labels = np.repeat(list(counts), list(counts.values()))

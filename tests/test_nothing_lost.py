@@ -1,4 +1,4 @@
-"""A failure after training loses nothing: `--resume` finishes the run without training again."""
+"""Covers failures after training: `--resume` finishes the run without training again."""
 
 import shutil
 
@@ -76,7 +76,7 @@ def finishes_without_training(monkeypatch, work):
 
 
 def test_a_solved_head_survives_a_failure_of_each_later_step(network, tmp_path, monkeypatch):
-    """One run fails at one step after the other and is resumed each time; a copy at each moment is what a kill would leave."""
+    """One run fails at each step in turn and is resumed each time. A copy at each failure shows what a kill would leave."""
     options, out = {"strategy": "feature-extraction"}, tmp_path / "run"
     first, *others = STEPS
     killed = [broken_off(monkeypatch, first, out, lambda: fit(out, network, **options))]
@@ -101,7 +101,7 @@ def test_trained_epochs_survive(network, tmp_path, monkeypatch):
 
 @pytest.fixture
 def raced(monkeypatch, network):
-    """`fit` without a strategy races a head on frozen features and a short finetuning, with no advice before."""
+    """Makes `fit` without a strategy race a head on frozen features against a short finetuning, without advice."""
 
     def planned(partition, own, watcher):
         candidates = []

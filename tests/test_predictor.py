@@ -1,4 +1,4 @@
-"""Ranked labels are the same for a path, its bytes and its pixels, alone or in a batch, and need no Keras."""
+"""Covers ranked labels: equal for a path, its bytes and its pixels, alone or in a batch, and without Keras."""
 
 from __future__ import annotations
 
@@ -226,7 +226,7 @@ def test_an_endless_iterator_is_predicted_in_bounded_memory(predictor):
     alive, most = weakref.WeakSet(), 0
 
     class Held:
-        """An array that is counted while it is referenced."""
+        """An array whose live references are counted."""
 
         def __array__(self, dtype=None, copy=None):
             return pixels(1)[0]

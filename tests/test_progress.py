@@ -1,4 +1,4 @@
-"""What an object needs to be a watcher, and what a relay passes on and keeps."""
+"""Covers the methods that a watcher needs, and what a relay passes on and keeps."""
 
 import json
 import pickle

@@ -1,4 +1,4 @@
-"""What a recipe accepts, what it refuses, and that everything else is derived from its fields."""
+"""Covers what a recipe accepts and refuses, and what is derived from its fields."""
 
 import re
 import runpy

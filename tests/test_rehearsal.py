@@ -1,4 +1,4 @@
-"""A network that cannot become an artifact is refused before an image is decoded."""
+"""Covers the rehearsal: a network that cannot become an artifact is refused before an image is decoded."""
 
 import sys
 from dataclasses import replace
@@ -85,7 +85,7 @@ def test_advice_on_an_unconvertible_network_is_refused():
 
 
 def half():
-    """A network that can become an artifact only if it is cut below its second layer."""
+    """Returns a network that can become an artifact only if it is cut below its second layer."""
     images = keras.Input((SIZE, SIZE, 3))
     x = keras.layers.Conv2D(4, 3, name="below")(images)
     x = keras.ops.cast(keras.layers.Discretization(bin_boundaries=[0.0, 9.0])(x), "float32")
@@ -113,7 +113,7 @@ def test_an_unconvertible_candidate_is_left_out_of_a_race_with_a_note():
 
 @pytest.fixture
 def results(monkeypatch):
-    """The function that computes the scores of the graph, with no structure rehearsed before."""
+    """Returns the function that computes the scores of the graph. No structure has been rehearsed before."""
     monkeypatch.setattr(_rehearsal, "_rehearsed", set())
     return _rehearsal._results
 
@@ -134,7 +134,7 @@ def test_a_graph_that_computes_other_scores_is_refused(results, monkeypatch):
 
 
 def test_rounding_that_a_network_amplifies_is_allowed(results):
-    """Keras itself computes scores as different if each weight is changed by a rounding error."""
+    """The scores of Keras itself differ as much if each weight is changed by a rounding error."""
     keras.utils.set_random_seed(0)
     images = keras.Input((SIZE, SIZE, 3))
     x = keras.layers.GlobalAveragePooling2D()(images)

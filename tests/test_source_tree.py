@@ -1,4 +1,4 @@
-"""What the documentation claims of the source as a whole."""
+"""Covers what the documentation says about the source tree as a whole."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ SOURCE, TESTS = ROOT / "src" / "crossroads", ROOT / "tests"
 
 
 def attributes(path: Path) -> set[str]:
-    """Names that stand behind a dot in a module."""
+    """Returns the attribute names that occur in a module."""
     return {node.attr for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Attribute)}
 
 
 def imported(path: Path) -> Iterator[str]:
-    """Modules that a module imports, or imports from."""
+    """Returns the modules that a module imports, or imports from."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from (name.name for name in node.names)

@@ -1,4 +1,4 @@
-"""Strategies as records, recipes resolved for them, and the phases that they plan."""
+"""Covers strategies as records, recipes resolved for them, and the phases that they plan."""
 
 import json
 from dataclasses import fields

@@ -1,4 +1,4 @@
-"""One tiny real network and what an artifact of it holds, for the tests of the artifact and of what reads it."""
+"""A tiny real network and the contents of its artifact, for tests that write or read artifacts."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import replace
 import keras
 import numpy as np
 
-from crossroads.artifact import Contents
+from crossroads.artifact import Contents, Parity
 from crossroads.data.images import Resize
 from crossroads.recipe import Recipe
 
@@ -16,7 +16,7 @@ CLASSES = ("stop", "yield", "2", "10", "größer")
 
 
 def model(*extra, seed=3):
-    """Images in, probabilities out, nested as the networks are; `extra` layers are put before the head."""
+    """Returns a model from images to probabilities, nested like the real networks, with `extra` layers before the head."""
     keras.utils.set_random_seed(seed)
     inner = keras.Sequential(
         [keras.Input((SIZE, SIZE, 3)), keras.layers.Conv2D(4, 3), keras.layers.BatchNormalization(), keras.layers.ReLU()],
@@ -31,19 +31,19 @@ def model(*extra, seed=3):
 
 
 def pixels(n, seed=0):
-    """uint8 (n, SIZE, SIZE, 3)."""
+    """Returns random images, uint8 (n, SIZE, SIZE, 3)."""
     return np.random.default_rng(seed).integers(0, 256, (n, SIZE, SIZE, 3), dtype=np.uint8)
 
 
 def contents(network=None, **changes):
-    """What goes into a whole artifact of the tiny network."""
+    """Returns the contents of a complete artifact of the tiny network."""
     plain = Contents(
         model=model() if network is None else network,
         classes=CLASSES,
         resize=Resize(SIZE),
         recipe=Recipe(backbone="tiny", strategy="from-scratch", image_size=SIZE, epochs=1, seed=7),
         history="epoch,loss\n1,0.5\n",
-        parity_images=pixels(40),
+        parity=Parity(pixels(40)),
         seen=pixels(3).reshape(3, -1)[:, :16],
         data={"origin": "arrays", "n": 3, "digest": "ab", "splits": {"train": {"n": 2, "digest": "cd"}}},
     )

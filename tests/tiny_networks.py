@@ -1,4 +1,4 @@
-"""A network small enough to be trained in a second, with BatchNorm in it, on stripes in noise."""
+"""A small network with BatchNorm that learns stripes in noise within a second."""
 
 import keras
 import numpy as np
@@ -17,18 +17,18 @@ SIZE = 16
 
 
 def labelled(n, seed=0):
-    """Upright and level stripes."""
+    """Returns vertical and horizontal stripes."""
     images, names = stripes(n, size=SIZE, seed=seed)
     return LabelledData(images, (names == "upright").astype(np.int32))
 
 
 def network(freeze=None, head="linear", seed=0, extra=None, *, tuned=False):
-    """Two convolutions with BatchNorm, average-pooled, and a head for two classes; frozen up to the layer `freeze`."""
+    """Returns two convolutions with BatchNorm, average pooling and a head for two classes, frozen up to the layer `freeze`."""
     return networks(head, seed, extra, tuned=tuned)(freeze)
 
 
 def networks(head="linear", seed=0, extra=None, *, tuned=False):
-    """From the layer up to which it is frozen to a network; all of them share every layer, as the phases of a run do."""
+    """Returns a function from the layer `freeze` to a network. Its networks share every layer, like the phases of a run."""
     with seeded(seed):
         inputs = keras.Input((SIZE, SIZE, 3))
         x = inputs
@@ -51,7 +51,7 @@ def networks(head="linear", seed=0, extra=None, *, tuned=False):
 
 
 def phase(**options):
-    """A phase with every option off but those that are given."""
+    """Returns a phase with every option off except the given ones."""
     usual = {
         "name": "tune",
         "epochs": 2,
@@ -73,17 +73,17 @@ def phase(**options):
 
 
 def weights(model):
-    """Copies of all variables."""
+    """Returns copies of all variables."""
     return [keras.ops.convert_to_numpy(v).copy() for v in model.variables]
 
 
 def same(a, b):
-    """Whether both have the same bits."""
+    """Whether both are bit-identical."""
     return all(x.tobytes() == y.tobytes() for x, y in zip(a, b, strict=True))
 
 
 class KilledAfter(Silent):
-    """A watcher that breaks off once an epoch is kept."""
+    """A watcher that interrupts the run once an epoch is saved."""
 
     def __init__(self, phase, epoch):
         self.at = (phase, epoch)
@@ -94,7 +94,7 @@ class KilledAfter(Silent):
 
 
 def tiny(seed=1):
-    """Three convolutions with BatchNorm whose statistics are those of stripes, so that its features say something."""
+    """Returns three convolutions with BatchNorm statistics from stripes, so that its features separate the classes."""
     keras.utils.set_random_seed(seed)
     images = keras.Input((SIZE, SIZE, 3))
     x = layers.Rescaling(1 / 127.5, offset=-1)(images)

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import TypeVar, cast
 
 from crossroads import artifact
 from crossroads._runtime.keras_setup import require_usable_keras
 from crossroads._runtime.process import process_settings, warnings_shown
 from crossroads.advice.candidate_backbones import candidate_backbones
+from crossroads.advice.estimate import DIGITS
 from crossroads.advice.evidence import Advice
 from crossroads.advice.recommend import recommend
 from crossroads.data.audit import Audit
@@ -25,6 +26,7 @@ from crossroads.data.readers import read
 from crossroads.errors import RecipeError, option, without_effect
 from crossroads.evaluation import Evaluation
 from crossroads.networks.construct import object_name
+from crossroads.plain import to_plain
 from crossroads.predictor import Predictor, score
 from crossroads.progress import Note, Silent, Watcher
 from crossroads.race.candidates import choose_candidates, convertible, identity_of
@@ -38,18 +40,20 @@ from crossroads.run.task import Tasks, require_valid
 from crossroads.run.train import train
 from crossroads.strategies import drop_unused_options, strategy
 
+T = TypeVar("T")
+
 
 @process_settings()
 def fit(
     data: Source | None = None,
     *,
     out: str | Path,
-    backbone: Any = None,
+    backbone: object = None,
     test: Source | None = None,
     recipe: Recipe | str | Path | None = None,
     resume: bool = False,
     watcher: Watcher | None = None,
-    **options: Any,
+    **options: object,
 ) -> Run:
     """Trains a classifier on labelled images, tests it, and writes one artifact.
 
@@ -73,20 +77,18 @@ def fit(
     started = time.perf_counter()
     relay = watched(watcher, trains=True)
     folder = RunFolder(out)
-    asked, given = _asked(recipe, data, test, options | _name_of(backbone))
+    asked, given = _requested(recipe, data, test, options | _name_of(backbone))
     if folder.finished and resume:
         return _finished(folder, asked, given, data, test, relay)
     require_usable_keras()
-    _require_apart(folder.path, data if data is not None else asked.data, test if test is not None else asked.test)
+    _require_apart(folder.path, *_sources(data, test, asked))
     if resume and not folder.unfinished:
         relay.warning(Note(f"{folder.path} has no unfinished run; a new one starts", "nothing-to-resume", folder=str(folder.path)))
     try:
         with folder.claim(asked, given=given, resume=resume) as claimed:
-            require_valid(claimed, _own(backbone))
-            source = data if data is not None else claimed.data
-            held_out = test if test is not None else claimed.test
-            partition = load_and_split(source, held_out, claimed, relay)
-            trained = _train(partition, folder, _own(backbone), relay)
+            require_valid(claimed, _custom_network(backbone))
+            partition = load_and_split(*_sources(data, test, claimed), claimed, relay)
+            trained = _train(partition, folder, _custom_network(backbone), relay)
             return save_and_test(partition, trained, folder, started, relay)
     except Exception:
         relay.raise_again()  # the watcher's own error, even if a library replaced it
@@ -97,21 +99,21 @@ def fit(
 def advise(
     data: Source | None = None,
     *,
-    backbones: Sequence[Any] = (),
+    backbones: Sequence[object] = (),
     weights: Sequence[str | None] = (),
     test: Source | None = None,
     recipe: Recipe | str | Path | None = None,
     watcher: Watcher | None = None,
-    **options: Any,
+    **options: object,
 ) -> Advice:
     """Measures which strategy fits labelled images, and says why.
 
-    It trains only probes and, for a moment each, a small network and the best pretrained one.
+    It trains only probes and, for a few seconds each, a small network and the best pretrained one.
 
     Args:
         data: Labelled images in any form that `read` takes; None for those that the recipe names.
-        backbones: The backbones to compare: names from the catalog, or networks of your own, or a single name. If empty, those
-            whose weights are cached, or the default one.
+        backbones: The backbones to compare: names from the catalog, or networks of your own, or a single name. If empty, the
+            default one and those whose weights are cached.
         weights: The weights of each backbone, or one entry for all. If empty, ImageNet weights, or the weights that a network of
             your own has.
         test: A separate test set. It is not read, but no test set is then held out of `data`.
@@ -126,23 +128,36 @@ def advise(
         CrossroadsError: A mistake that the user can fix.
     """
     relay = watched(watcher)
-    backbones = (backbones,) if isinstance(backbones, str) else backbones
-    weights = (weights,) if isinstance(weights, str) else weights
-    asked, _ = _asked(recipe, data, test, options)
+    asked, _ = _requested(recipe, data, test, options)
     if asked.strategy != "auto":
         raise without_effect("strategy", repr(asked.strategy), "here, since all strategies are compared")
-    for named in backbones or (None,):
-        for file in (weights if backbones else ()) or (None,):
-            known = named if isinstance(named, str) else asked.backbone
-            require_valid(replace(asked, backbone=known, weights=file or asked.weights), named if known is None else None)
+    named, files = _several(backbones, asked.backbone), _several(weights, asked.weights)
+    _require_each_valid(asked, named, files)
     require_usable_keras()
-    partition = load_and_split(data if data is not None else asked.data, test if test is not None else asked.test, asked, relay)
-    named = backbones or ([asked.backbone] if asked.backbone else [])
-    files = weights or ([asked.weights] if asked.weights else [])
-    advice = recommend(
-        partition.train, partition.median_side, candidate_backbones(named, files, relay, own=True), partition.recipe, relay
-    )
+    partition = load_and_split(*_sources(data, test, asked), asked, relay)
+    considered = candidate_backbones(named, files, relay, own=True)
+    advice = recommend(partition.train, partition.median_side, considered, partition.recipe, relay)
     return replace(advice, warnings=relay.warnings)  # includes those of reading
+
+
+def _several(given: Sequence[T], of_recipe: T | None) -> Sequence[T]:
+    """Returns what a call gave, one name or several, or else what its recipe names."""
+    if isinstance(given, str):
+        return [cast(T, given)]
+    return given or ([] if of_recipe is None else [of_recipe])
+
+
+def _require_each_valid(asked: Recipe, backbones: Sequence[object], weights: Sequence[str | None]) -> None:
+    """Refuses what is wrong with a recipe for one of several backbones, whatever the images are, before one is read."""
+    for backbone in backbones or (None,):
+        name = backbone if isinstance(backbone, str) else None
+        for file in (weights if backbones else ()) or (None,):
+            require_valid(replace(asked, backbone=name, weights=file or asked.weights), backbone if name is None else None)
+
+
+def _sources(data: Source | None, test: Source | None, recipe: Recipe) -> tuple[Source | None, Source | None]:
+    """Returns the images and the test set of a call, or else those that its recipe names."""
+    return data if data is not None else recipe.data, test if test is not None else recipe.test
 
 
 def _require_apart(out: Path, *sources: Source | None) -> None:
@@ -158,7 +173,7 @@ def _require_apart(out: Path, *sources: Source | None) -> None:
             )
 
 
-def _train(partition: Partition, folder: RunFolder, own: Any, watcher: Watcher) -> Outcome:
+def _train(partition: Partition, folder: RunFolder, own: object, watcher: Watcher) -> Outcome:
     """Trains the strategy of the recipe; for ``auto``, the one that the advice and a race choose."""
     recipe = partition.recipe
     tasks = Tasks(partition, folder.scratch, own, watcher)
@@ -176,7 +191,7 @@ def _train(partition: Partition, folder: RunFolder, own: Any, watcher: Watcher) 
         task = tasks.task_for(replace(drop_unused_options(recipe, strategy("from-scratch")), budget=None))
         return Outcome(task, train(task, folder, watcher), {"asked": recipe.to_mapping()})
     raced = race(plan, tasks.task_for, folder, watcher)
-    facts = {"asked": recipe.to_mapping(), "advice": plan.advice, "race": raced.to_json()}
+    facts = {"asked": recipe.to_mapping(), "advice": plan.advice, "race": to_plain(raced.report, DIGITS)}
     return Outcome(raced.task, raced.fitted, facts)
 
 
@@ -211,7 +226,8 @@ def evaluate(
         relay.warning(warning)
     seen = count_seen(scored.digests, artifact.read_seen(predictor.manifest))
     if seen:
-        text = f"{seen} of {len(scored.dataset)} images were in the training or validation of {predictor.manifest.folder}; {BIASED}"
+        images = f"{seen} of {len(scored.dataset)} images"
+        text = f"{images} were in the training or validation set of {predictor.manifest.folder}; {BIASED}"
         relay.warning(Note(text, "seen-in-training", seen=seen, images=len(scored.dataset)))
     return replace(evaluation, seen_in_training=seen, warnings=relay.warnings)
 
@@ -232,15 +248,11 @@ def audit(data: Source, *, min_images: int = 10, watcher: Watcher | None = None)
     return check(dataset, min_images=min_images, progress=partial(relay.progress, "checking"))
 
 
-def _asked(
-    recipe: Recipe | str | Path | None, data: Source | None, test: Source | None, options: dict[str, Any]
+def _requested(
+    recipe: Recipe | str | Path | None, data: Source | None, test: Source | None, options: Mapping[str, object]
 ) -> tuple[Recipe, set[str]]:
     """Returns the recipe with the options and with the paths of the sources, and the names of the fields that the user gave."""
-    if isinstance(recipe, Recipe):
-        named = {name: value for name, value in recipe.to_mapping().items() if value != getattr(Recipe(), name)}
-    else:
-        named = {} if recipe is None else read_toml(recipe)
-        Recipe.from_mapping(named, str(recipe))
+    named = _named_in(recipe)
     for name, source in (("data", data), ("test", test)):
         if isinstance(source, str | Path):
             named[name] = str(source)
@@ -253,6 +265,15 @@ def _asked(
     return asked, set(named)
 
 
+def _named_in(recipe: Recipe | str | Path | None) -> dict[str, object]:
+    """Returns the fields of a recipe that differ from the defaults, or those that its file has."""
+    if isinstance(recipe, Recipe):
+        return {name: value for name, value in recipe.to_mapping().items() if value != getattr(Recipe(), name)}
+    named = {} if recipe is None else read_toml(recipe)
+    Recipe.from_mapping(named, str(recipe))
+    return named
+
+
 def _finished(
     folder: RunFolder, recipe: Recipe, given: set[str], data: Source | None, test: Source | None, watcher: Watcher
 ) -> Run:
@@ -261,7 +282,7 @@ def _finished(
     facts = artifact.open_verified(folder.path).facts
     stored = Recipe.from_mapping(metrics.get("asked") or facts["recipe"], str(folder.path))
     folder.require_same(recipe, given, stored)
-    source, held_out = (asked if given is None else given for given, asked in ((data, recipe.data), (test, recipe.test)))
+    source, held_out = _sources(data, test, recipe)
     if source is not None:
         require_same_images(load_and_split(source, held_out, stored, Silent()), facts["data"], metrics)
     folder.remove_working_files()  # a run that was killed after its last file leaves its checkpoints
@@ -269,7 +290,7 @@ def _finished(
     return Run(folder.path, metrics)
 
 
-def _name_of(backbone: Any) -> dict[str, Any]:
+def _name_of(backbone: object) -> dict[str, object]:
     """Returns the backbone as the recipe names it."""
     if backbone is None:
         return {}
@@ -278,5 +299,5 @@ def _name_of(backbone: Any) -> dict[str, Any]:
     return {"backbone": object_name(backbone)}
 
 
-def _own(backbone: Any) -> Any:
+def _custom_network(backbone: object) -> object:
     return None if backbone is None or isinstance(backbone, str | Path) else backbone

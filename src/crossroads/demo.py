@@ -14,7 +14,7 @@ from crossroads.progress import Watcher
 from crossroads.run.finish import Run
 
 EPOCHS = 15
-"""Sufficient for digits. The default for this number of images is 100, which takes minutes on a slow machine."""
+"""This number suffices for digits. The default would be 100, which takes minutes on a slow machine."""
 
 
 def digits() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:

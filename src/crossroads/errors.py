@@ -1,11 +1,11 @@
-"""Every failure that a user can cause, as one small family with its facts as data."""
+"""The errors that a user can cause, with their facts as data."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterable
 
-# Noncharacters of Unicode: they enclose the name of an option in a message, and no text of a user's contains them.
+# These Unicode noncharacters enclose the name of an option in a message. Text from a user does not contain them.
 _OPEN, _CLOSE = "\ufdd0", "\ufdd1"
 
 
@@ -55,11 +55,11 @@ class CrossroadsError(Exception):
         return None if self._hint is None else _spelled(self._hint, str)
 
     def text(self, spell: Callable[[str], str] = str) -> str:
-        """The message.
+        """Returns the message.
 
         Args:
-            spell: Turns the name of a field or an argument into what the reader knows it by. Names that come from a file keep
-                their spelling.
+            spell: Spells the name of a field or an argument as the reader knows it. Names that come from a file keep their
+                spelling.
         """
         parts = [self._rule if self.source is None else f"{self.source}: {self._rule}"]
         if self.received is not None:
@@ -69,12 +69,12 @@ class CrossroadsError(Exception):
         return _spelled("; ".join(parts), spell if self.source is None else str)
 
     def from_source(self, source: str) -> CrossroadsError:
-        """The same error about a field that was read from a file."""
+        """Returns the same error for a field that was read from a file."""
         return type(self)(self._rule, code=self.code, field=self.field, received=self.received, hint=self._hint, source=source)
 
 
 def _spelled(text: str, spell: Callable[[str], str]) -> str:
-    """A message with each marked name spelled."""
+    """Returns a message with each marked name spelled."""
     before, *marked = text.split(_OPEN)
     return before + "".join(spell(name) + rest for name, _, rest in (part.partition(_CLOSE) for part in marked))
 
@@ -84,11 +84,11 @@ class CrossroadsWarning(UserWarning):
 
 
 class DataError(CrossroadsError):
-    """The labelled images cannot be read as given: layout, labels, a hostile or broken file."""
+    """The labelled images cannot be read: their layout or labels are wrong, or a file is broken or hostile."""
 
 
 class ImageRefused(CrossroadsError):
-    """One source did not become an image. `rule` is the reason: truncated, not an image, too many pixels, zero-sized.
+    """A source cannot be read as an image. `rule` is the reason: truncated, not an image, too many pixels, zero-sized.
 
     Attributes:
         name: The source's name if a predictor refused it; else "".
@@ -102,11 +102,11 @@ class SplitError(CrossroadsError):
 
 
 class SealedTestError(CrossroadsError):
-    """The test split was touched before the final evaluation."""
+    """The test split was read before the final evaluation."""
 
 
 class RecipeError(CrossroadsError):
-    """An option is unknown, has the wrong type, is out of range, or would do nothing."""
+    """An option is unknown, has the wrong type, is out of range, or has no effect."""
 
 
 class BackboneError(CrossroadsError):
@@ -145,19 +145,19 @@ def without_effect(name: str, received: object, context: str, hint: str = "leave
 
 
 def not_writable(path: object, error: OSError, hint: str) -> TrainingError:
-    """Returns the error about a run folder that a file cannot be written to."""
+    """Returns the error about a run folder in which a file cannot be written."""
     received = f"{path} ({error.strerror})"
     return TrainingError(f"{option('out')} must be writable", code="out-not-writable", field="out", received=received, hint=hint)
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
-    """The member of `known` that is spelled most like `name`, or None if nothing is close."""
+    """Returns the member of `known` whose spelling is closest to `name`; None if none is close."""
     matches = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
     return matches[0] if matches else None
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """A hint for an unknown `name`: the nearest known one, or the list of all if nothing is close."""
+    """Returns the hint for an unknown `name`: the nearest known one, or the list of all if none is close."""
     names = list(known)
     best = nearest(name, names)
     if best is not None:

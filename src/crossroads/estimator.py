@@ -1,4 +1,4 @@
-"""The whole job as a scikit-learn estimator on arrays of images."""
+"""Training and prediction as a scikit-learn estimator on arrays of images."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ from crossroads.run.folder import RunFolder
 Images = NDArray[Any] | Sequence[Picture]
 
 _OF_FILES = ("data", "test", "class_names", "test_fraction", "strict")
-"""Fields of the recipe without a meaning for arrays in memory and a test set that the caller keeps."""
+"""Fields of the recipe that do not apply to arrays in memory or to a test set that the caller keeps."""
 
 
 def _signature() -> inspect.Signature:
-    """The signature of the constructor: `self`, and the fields of the recipe with their types and defaults."""
+    """Returns the signature of the constructor: `self`, and the fields of the recipe with their types and defaults."""
     known = inspect.signature(Recipe).parameters.values()
     own = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)
     return inspect.Signature([own, *(parameter for parameter in known if parameter.name not in _OF_FILES)])
@@ -45,11 +45,11 @@ _PARAMETERS = list(_SIGNATURE.parameters)[1:]
 
 
 class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
-    """A classifier of images with the interface of scikit-learn; works with `clone`, `cross_val_score` and grid searches.
+    """An image classifier with the interface of scikit-learn. It works with `clone`, `cross_val_score` and grid searches.
 
     Every parameter is a field of `crossroads.Recipe`, with the same meaning and the same default. With the default strategy,
-    ``auto``, each `fit` measures what suits the images and takes about ten minutes, or the `budget`, in seconds or as ``5m``; a
-    cross-validation fits once per fold. Name a strategy if that takes too long.
+    ``auto``, each `fit` measures which strategy suits the images. It takes about ten minutes, or the `budget`, in seconds or as
+    ``5m``. A cross-validation fits once per fold. Name a strategy if that takes too long.
 
     No test set is held out: as usual with scikit-learn, the caller keeps one. The artifact is in a temporary folder that is removed
     with the estimator. `save` copies the artifact, and a pickle contains it.
@@ -88,7 +88,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         labels = column_or_1d(y, warn=True)
         check_classification_targets(labels)
         classes, codes = np.unique(labels, return_inverse=True)
-        # Scikit-learn sorts classes; the artifact names them and has them in natural order.
+        # Scikit-learn sorts the classes. The artifact has their names in natural order.
         columns, names = encode(classes, what="y")
         data = replace(read((X, columns[codes])), classes=names)
         if groups is not None:
@@ -144,7 +144,10 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             return state
         run: Run = state.pop("run_")
         del state["predictor_"]
-        files = {name: (run.artifact / name).read_bytes() for name in (*artifact.FILES, artifact.MANIFEST)}
+        files = {
+            name: (run.artifact / name).read_bytes()
+            for name in (*artifact.open_verified(run.artifact, only=()).names, artifact.MANIFEST)
+        }
         return {**state, "_pickled": (files, run.metrics)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

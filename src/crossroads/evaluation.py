@@ -9,9 +9,9 @@
 - ``group bootstrap``: The images come in groups, such as the 30 frames of one traffic sign, and 1,000 images may carry no more
   information than 33. Whole groups are drawn with replacement (Field and Welsh 2007, "Bootstrapping clustered data"). The interval
   reaches from the 2.5th to the 97.5th percentile.
-- ``wilson over groups``: Too few groups, or too few with a mistake or with a correct answer, for a bootstrap: without a mistake its
-  interval would be exactly 1. Wilson's interval is computed with the effective number of groups as n, as if the images of a group
-  were all right or all wrong, which is conservative. Groups of sizes s count as (sum s)^2 / sum s^2 groups of equal size (Kish
+- ``wilson over groups``: There are too few groups for a bootstrap, or too few with a mistake or with a correct prediction. Without
+  any mistake, a bootstrap interval would be exactly 1. Wilson's interval is computed with the effective number of groups as n, as
+  if each group were all right or all wrong, which is conservative. Groups of sizes s count as (sum s)^2 / sum s^2 groups (Kish
   1965, "Survey Sampling"): one group of 1,000 images and eight of one image count as 1.02. The interval of the balanced accuracy
   combines the classes as above, each with its own effective number. If groups contain several classes, the classes are not
   independent, and the distances are added instead of their squares.
@@ -37,9 +37,9 @@ BOOTSTRAP_SEED = 1_927
 MIN_GROUPS = 10
 """With fewer effective groups the interval of a bootstrap is too narrow (Cameron, Gelbach and Miller 2008)."""
 MIN_INFORMATIVE_GROUPS = 5
-"""With fewer groups that contain a mistake, or a correct answer, many resamples contain none, and the bootstrap is unreliable."""
+"""With fewer groups that contain a mistake, or a correct answer, many resamples contain none, so the bootstrap is unreliable."""
 CLIP = 1e-7
-"""Smallest probability in the cross-entropy, as in Keras: one confident mistake costs 16.1 nats, not infinity."""
+"""Smallest probability in the cross-entropy, as in Keras. One confident mistake then costs 16.1 nats, not infinity."""
 CALIBRATION_BINS = 15
 MAX_MISTAKES = 20
 _CHUNK = 4_000_000
@@ -85,7 +85,7 @@ class Evaluation:
         confusion_matrix: int64 (k, k), read-only; row i counts the images of class i by their predicted class.
         expected_calibration_error: Mean gap between confidence and accuracy over 15 equal bins (Guo et al. 2017).
         mistakes: The most confident mistakes, at most `MAX_MISTAKES`, most confident first.
-        seen_in_training: Images among the `n` that the classifier was trained on or chosen by; None if unknown.
+        seen_in_training: Number of images that were also used for training or validation; None if unknown.
         refused: The images that could not be read, with the reasons; they are not among the `n`.
         warnings: The warnings about the images and the scores.
     """
@@ -110,7 +110,7 @@ class Evaluation:
 
     @property
     def untested_classes(self) -> tuple[str, ...]:
-        """The classes without images. They have no recall, and balanced accuracy is over the others."""
+        """The classes without images. They have no recall and are left out of the balanced accuracy."""
         return tuple(score.name for score in self.per_class if not score.support)
 
     def lines(self) -> Iterator[tuple[str, str | float]]:
@@ -188,8 +188,8 @@ def evaluate(
         labels: Integers (n,), indices into `classes`.
         classes: The k class names.
         names: Names of the images for the list of mistakes; ``row 0``, ``row 1``, ... by default.
-        groups: Integers (n,); images with equal numbers are not independent.
-        top: The k of the top-k accuracies. Those that are not below the number of classes are left out.
+        groups: Integers (n,), the group of each image; None if the images are independent.
+        top: The k of the top-k accuracies. Values that are not below the number of classes are left out.
 
     Raises:
         DataError: There are no rows, shapes disagree, values are not probabilities, or labels are out of range.
@@ -230,7 +230,7 @@ def evaluate(
 
 
 def wilson_interval(correct: float, n: float) -> Interval:
-    """Returns the 95 % score interval of the proportion `correct` / `n`, n > 0. Neither must be an integer.
+    """Returns the 95 % score interval of the proportion `correct` / `n`, n > 0. Both may be fractional.
 
     Wilson (1927), "Probable inference, the law of succession, and statistical inference", J. Am. Stat. Assoc. 22, 209-212.
     """
@@ -255,8 +255,8 @@ def _mean_recall_interval(recalls: NDArray[np.float64], numbers: NDArray[Any], *
     Args:
         recalls: float (k,).
         numbers: (k,), effective number of observations of each class.
-        independent: Whether the classes are independent. Then the squares of the distances from recall to limit are added,
-            otherwise the distances themselves.
+        independent: Whether the classes are independent. If so, the squared distances from recall to limit are added, otherwise
+            the distances themselves.
     """
     limits = np.array([wilson_interval(recall * n, n) for recall, n in zip(recalls.tolist(), numbers.tolist(), strict=True)])
     order = 2 if independent else 1
@@ -271,14 +271,14 @@ def effective_count(groups: NDArray[np.integer]) -> float:
 
 
 def _effective_count(sizes: NDArray[np.int64]) -> float:
-    """Effective number of groups, given their sizes."""
+    """Returns the effective number of groups, given their sizes."""
     return float(sizes.sum()) ** 2 / float((sizes.astype(np.float64) ** 2).sum())
 
 
 def _grouped_intervals(
     groups: NDArray[np.int64], labels: NDArray[np.int64], correct: NDArray[np.bool_], accuracy: float, balanced: float
 ) -> tuple[str, Interval, Interval]:
-    """The method and the intervals of accuracy and balanced accuracy for images in groups."""
+    """Returns the method and the intervals of accuracy and balanced accuracy for images in groups."""
     count = int(groups.max()) + 1
     with_correct = len(np.unique(groups[correct]))
     with_mistake = len(np.unique(groups[~correct]))
@@ -297,10 +297,10 @@ def _grouped_intervals(
 def _bootstrap(
     groups: NDArray[np.int64], labels: NDArray[np.int64], correct: NDArray[np.bool_], count: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Accuracy and balanced accuracy of `RESAMPLES` draws of whole groups, each float64 (RESAMPLES,).
+    """Returns accuracy and balanced accuracy of `RESAMPLES` draws of whole groups, each float64 (RESAMPLES,).
 
-    Rows are counted by (class, group) first; a draw only weights these counts. Its cost is that of the pairs that occur, which are
-    hardly more than the groups, whatever the number of images.
+    Rows are first counted by (class, group), and a draw only weights these counts. Its cost depends on the number of pairs that
+    occur, which is hardly larger than the number of groups, and not on the number of images.
     """
     pairs, pair_of_row = np.unique(labels * count + groups, return_inverse=True)
     total = np.bincount(pair_of_row).astype(np.float64)
@@ -331,7 +331,7 @@ def _percentiles(values: NDArray[np.float64], estimate: float) -> Interval:
 def _top_k(
     p: NDArray[np.float64], y: NDArray[np.int64], true_probability: NDArray[np.float64], top: tuple[int, ...]
 ) -> dict[int, float]:
-    """Top-k accuracies. Ties rank by class order, as in the prediction, so that top-1 equals the accuracy."""
+    """Returns the top-k accuracies. Ties rank by class order, as in the prediction, so that top-1 equals the accuracy."""
     k = p.shape[1]
     above = (p > true_probability[:, None]).sum(axis=1)
     rank = above + ((p == true_probability[:, None]) & (np.arange(k) < y[:, None])).sum(axis=1)
@@ -350,7 +350,7 @@ def _class_scores(matrix: NDArray[np.int64], classes: Sequence[str]) -> Iterator
 
 
 def _calibration_error(confidence: NDArray[np.float64], correct: NDArray[np.bool_]) -> float:
-    """Expected calibration error (Guo et al. 2017, equation 3), with bins (0, 1/15], (1/15, 2/15], ... weighted by their images."""
+    """Returns the expected calibration error (Guo et al. 2017, equation 3) over the bins (0, 1/15], (1/15, 2/15], ..."""
     bins = np.clip(np.ceil(confidence * CALIBRATION_BINS).astype(np.int64) - 1, 0, CALIBRATION_BINS - 1)
     gap = np.bincount(bins, weights=correct - confidence, minlength=CALIBRATION_BINS)
     return float(np.abs(gap).sum() / len(confidence))
@@ -371,7 +371,7 @@ def _mistakes(
 
 
 def _checked(probabilities: ArrayLike, labels: ArrayLike, classes: Sequence[str]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """The arguments as float64 (n, k) and int64 (n,). Raises `DataError` if one of them is wrong."""
+    """Returns the arguments as float64 (n, k) and int64 (n,). Raises `DataError` if one of them is wrong."""
     p = np.asarray(probabilities, dtype=np.float64)
     if p.ndim != 2 or p.shape[1] != len(classes) or p.shape[1] == 0:
         raise _other_shape("probabilities", f"(n, {len(classes)}), one column per class", p.shape)
@@ -385,25 +385,33 @@ def _checked(probabilities: ArrayLike, labels: ArrayLike, classes: Sequence[str]
             code="not-probabilities",
             field="probabilities",
             received=f"{p[row].tolist()[:8]} in row {row}",
+            hint="apply softmax to scores first",
         )
     y = np.asarray(labels)
     if y.shape != (len(p),):
         raise _other_shape("labels", f"({len(p)},), one label per row of the probabilities", y.shape)
     if not np.issubdtype(y.dtype, np.integer):
-        raise DataError("labels must be integers, indices into the classes", code="not-integers", field="labels", received=y.dtype)
+        raise DataError(
+            "labels must be integers, indices into the classes",
+            code="not-integers",
+            field="labels",
+            received=y.dtype,
+            hint="convert names with classes.index",
+        )
     outside = np.flatnonzero((y < 0) | (y >= len(classes)))
     if len(outside):
         raise DataError(
-            f"labels must be in 0..{len(classes) - 1}",
+            f"labels must be between 0 and {len(classes) - 1}",
             code="out-of-range",
             field="labels",
             received=f"{y[outside[0]]} in row {outside[0]}",
+            hint="count classes from 0, or add the missing classes",
         )
     return p, y.astype(np.int64)
 
 
 def _group_numbers(groups: ArrayLike, n: int) -> NDArray[np.int64]:
-    """Groups renumbered to 0, 1, ... without gaps, int64 (n,)."""
+    """Returns the groups renumbered to 0, 1, ... without gaps, int64 (n,)."""
     given = np.asarray(groups)
     if given.shape != (n,):
         raise _other_shape("groups", f"({n},), one group per row of the probabilities", given.shape)

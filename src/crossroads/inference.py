@@ -20,21 +20,25 @@ from numpy.typing import NDArray
 from crossroads.errors import ArtifactError
 
 BATCH = 32
-"""Images per request. Measured on 2 cores: a three-layer CNN at 32 px runs 10,400 images/s at 32, 9,400 at 16, 6,600 at 64 and
-4,800 at 128, since the activations of a larger batch do not fit in the cache. At 96 px, 32 to 256 are within a third."""
+"""Largest number of images per request. Measured on 2 cores: a three-layer CNN at 32 px runs 10,400 images/s at 32, 9,400 at 16,
+6,600 at 64 and 4,800 at 128, since the activations of a larger batch do not fit in the cache."""
+
+BATCH_PIXELS = 5 * 224 * 224
+"""Number of pixels per request from which a batch has fewer images. The activations of EfficientNet-Lite0 at 224 px take 18 MB per
+image and request: the process takes 315 MB with batches of 8 and 758 MB with batches of 32, which are no faster."""
 
 _TELEMETRY = "openvino_telemetry"
 _importing = threading.Lock()
 _compiling = threading.Lock()
-"""Held while a graph is read or compiled. When several threads compiled different graphs at once, OpenVINO 2026.4 ended one
-process in 700 with a segmentation fault."""
+"""Held while a graph is read or compiled. When several threads compiled different graphs at once, one process in 700 crashed with a
+segmentation fault (OpenVINO 2026.4)."""
 
 
 def runtime() -> Any:
     """Returns the module `openvino`. Always import it through this function.
 
-    `import openvino` reports itself to an analytics server and writes an identifier to the user's home, unless its package
-    `openvino_telemetry` cannot be imported: it then uses its own stub. So that package is hidden during this import only.
+    `import openvino` sends a report to an analytics server and writes an identifier to the user's home. If the package
+    `openvino_telemetry` cannot be imported, it uses a stub instead. That package is therefore hidden during this import only.
     """
     return without_telemetry("openvino")
 
@@ -102,11 +106,22 @@ def _fill_type_tables() -> None:
     _ = tensor.data
 
 
+def stored_model(path: Path) -> Any:
+    """Returns the OpenVINO model of a file that Crossroads wrote. Raises `ArtifactError` if OpenVINO cannot read it."""
+    try:
+        return read_model(path)
+    except RuntimeError as error:
+        raise ArtifactError(
+            f"{path} must be an OpenVINO graph", code="not-a-graph", received=_last_line(error), hint="write the artifact again"
+        ) from error
+
+
 class Graph:
     """A graph from uint8 images (n, size, size, 3) to float32 results (n, ...), such as probabilities (n, k), any n.
 
-    It is compiled twice, on first use: for few images with all threads on one request, for many with parallel requests. Threads
-    may share it, since no request serves two calls at a time. A forked process compiles it again. A pickle holds the absolute path.
+    It is compiled twice, each on first use: for few images with all threads on one request, and for many with parallel requests.
+    Threads may share it, since no request serves two calls at a time. A forked process compiles it again. A pickle holds the
+    absolute path.
 
     Args:
         path: The ``.xml`` file; its ``.bin`` is beside it.
@@ -117,22 +132,28 @@ class Graph:
     """
 
     def __init__(self, path: Path, *, threads: int | None = None) -> None:
-        self._path = path.absolute()
-        self.threads = threads
+        self._begin(stored_model(path), path.absolute(), threads)
+
+    @classmethod
+    def of(cls, model: Any) -> Graph:
+        """Returns the graph of an OpenVINO model in memory. It cannot be pickled."""
+        graph = cls.__new__(cls)
+        graph._begin(model, None, None)
+        return graph
+
+    def _begin(self, model: Any, path: Path | None, threads: int | None) -> None:
+        self._model, self._path, self.threads = model, path, threads
         self._idle_for_few: list[Any] = []
-        try:
-            with _compiling:
-                self._model = runtime().Core().read_model(str(path))
-        except RuntimeError as error:
-            raise ArtifactError(
-                f"{path} must be an OpenVINO graph", code="not-a-graph", received=_last_line(error), hint="write the artifact again"
-            ) from error
+        count = model.inputs[0].get_partial_shape()[0]
+        self._fixed = count.get_length() if count.is_static else None  # the only batch size of the graph, if it is fixed
         _graphs.add(self)
 
     def __reduce__(self) -> tuple[Any, ...]:
+        if self._path is None:
+            raise TypeError("a graph in memory cannot be pickled")
         return partial(Graph, threads=self.threads), (self._path,)
 
-    def _leave_behind(self) -> None:
+    def _drop_compiled(self) -> None:
         """Drops the compiled graphs in a forked process: they need the threads of the parent.
 
         They are never freed, not even at exit. Freeing them would wait for those threads, or end in a segmentation fault.
@@ -146,14 +167,23 @@ class Graph:
         """Input and output in OpenVINO's notation, such as ``u8[?,32,32,3]`` and ``f32[?,43]``."""
         return _notation(self._model.inputs), _notation(self._model.outputs)
 
-    def __call__(self, images: NDArray[np.uint8], *, batch: int = BATCH) -> NDArray[np.float32]:
+    @property
+    def batch(self) -> int:
+        """The usual number of images per request."""
+        height, width = (self._model.inputs[0].get_partial_shape()[axis] for axis in (1, 2))
+        if height.is_dynamic or width.is_dynamic:
+            return BATCH
+        return max(1, min(BATCH, BATCH_PIXELS // int(height.get_length() * width.get_length())))
+
+    def __call__(self, images: NDArray[np.uint8], *, batch: int | None = None) -> NDArray[np.float32]:
         """Computes the results, float32 (n, ...), of images, uint8 (n, size, size, 3). The batch size affects only the speed."""
-        if 0 < len(images) <= batch:
+        batch = batch or self.batch
+        if 0 < len(images) <= batch and self._fixed in (None, len(images)):
             return self._run_few(np.ascontiguousarray(images))
         return self.run((images[start : start + batch] for start in range(0, len(images), batch)), len(images))
 
     def _run_few(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        # Calling the compiled model itself would use one request for all threads, which would overwrite each other's results.
+        # Calling the compiled model itself would use one request for all threads, and they would overwrite each other's results.
         compiled = self._compiled_once("_for_few")
         try:
             request = self._idle_for_few.pop()  # atomic, so that no other thread takes the same one
@@ -179,7 +209,7 @@ class Graph:
         return out[:done]
 
     def stream(self, batches: Iterable[NDArray[np.uint8]]) -> Iterator[NDArray[np.float32]]:
-        """Yields the results, float32 (b, ...), of each batch, in order. A few batches are in memory at a time.
+        """Yields the results, float32 (b, ...), in order. A few batches are in memory at a time.
 
         Args:
             batches: uint8 (b, size, size, 3) each; they are made while earlier ones are computed.
@@ -198,7 +228,7 @@ class Graph:
             return values
 
         try:
-            for images in batches:
+            for images in self._of_fixed_size(batches):
                 ready = None if idle else collect()
                 request = idle.pop()
                 request.start_async({0: np.ascontiguousarray(images)})
@@ -210,6 +240,17 @@ class Graph:
         finally:
             for request in running:
                 request.wait()
+
+    def _of_fixed_size(self, batches: Iterable[NDArray[np.uint8]]) -> Iterator[NDArray[np.uint8]]:
+        """Yields the same images in batches that the graph takes."""
+        if self._fixed not in (None, 1):
+            raise ArtifactError(
+                "an inference graph must take any number of images, or one at a time",
+                code="fixed-batch",
+                received=f"batches of {self._fixed}",
+            )
+        for images in batches:
+            yield from [images] if self._fixed is None else (image[None] for image in images)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -252,7 +293,7 @@ def _after_fork() -> None:
     global _importing, _compiling
     _importing, _compiling = threading.Lock(), threading.Lock()
     for graph in list(_graphs):
-        graph._leave_behind()
+        graph._drop_compiled()
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows

@@ -40,7 +40,7 @@ class Prediction(NamedTuple):
     labels: tuple[Ranked, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """As plain values."""
+        """Returns plain values, ready for JSON."""
         return {"name": self.name, "labels": [ranked._asdict() for ranked in self.labels]}
 
 
@@ -49,8 +49,8 @@ class Scored(NamedTuple):
 
     Attributes:
         probabilities: float32 (n, k).
-        dataset: The n rows that became images, in their order.
-        refusals: The rows that did not become images.
+        dataset: The n readable rows, in their order.
+        refusals: The rows that could not be read.
         digests: Digests of the decoded files, uint8 (n, 16).
     """
 
@@ -93,7 +93,13 @@ class Predictor:
             ArtifactError: The folder is not an artifact, or was changed after it was written.
         """
         if threads is not None and threads < 1:
-            raise ArtifactError(f"{option('threads')} must be at least 1", code="out-of-range", field="threads", received=threads)
+            raise ArtifactError(
+                f"{option('threads')} must be at least 1",
+                code="out-of-range",
+                field="threads",
+                received=threads,
+                hint="leave it out to use all",
+            )
         manifest = open_verified(folder, only=GRAPH)
         graph = Graph(manifest.folder / GRAPH[0], threads=threads)
         size, k = manifest.resize.size, len(manifest.classes)
@@ -103,6 +109,7 @@ class Predictor:
                 f"{manifest.folder / GRAPH[0]} must map {expected[0]} to {expected[1]}",
                 code="other-signature",
                 received=" to ".join(graph.signature),
+                hint="train the artifact again",
             )
         return cls(manifest, graph)
 
@@ -130,7 +137,7 @@ class Predictor:
         """Side in pixels of the square input of the network."""
         return self._manifest.resize.size
 
-    def probabilities(self, pixels: NDArray[np.uint8], *, batch: int = BATCH) -> NDArray[np.float32]:
+    def probabilities(self, pixels: NDArray[np.uint8], *, batch: int | None = None) -> NDArray[np.float32]:
         """Computes the probabilities of images that already have the right size.
 
         Args:
@@ -150,6 +157,7 @@ class Predictor:
                 code="other-shape",
                 field="pixels",
                 received=f"{pixels.dtype} {pixels.shape}",
+                hint="use predict for images of other sizes",
             )
         return self._graph(pixels, batch=batch)
 
@@ -161,11 +169,11 @@ class Predictor:
 
         Args:
             dataset: Any data set; its labels and classes are ignored.
-            strict: Whether a row that does not become an image is an error.
+            strict: Whether a row that cannot be read is an error.
             progress: Called with the number of rows done and of all rows.
 
         Raises:
-            DataError: No row becomes an image, or with `strict` a row does not.
+            DataError: No row can be read; with `strict`, any row cannot be read.
         """
         probabilities = np.empty((len(dataset), len(self.classes)), np.float32)
         kept: list[int] = []
@@ -207,7 +215,7 @@ class Predictor:
                     continue
                 waiting.append((row, digest))
                 batch.append(image)
-                if len(batch) == BATCH:
+                if len(batch) == self._graph.batch:
                     yield np.stack(batch)
                     batch = []
             if batch:
@@ -238,7 +246,7 @@ class Predictor:
     def predict_each(
         self, images: Iterable[Picture] | NDArray[np.uint8], top: int = 5
     ) -> tuple[list[Prediction], list[ImageRefused]]:
-        """Predicts as `predict` does, but goes on after images that cannot be read.
+        """Predicts as `predict` does, but continues after images that cannot be read.
 
         Returns:
             The predictions of the readable images, in their order, and one refusal per image that cannot be read.
@@ -338,6 +346,11 @@ def score(
     return scored, replace(_evaluation(scored.probabilities, scored.dataset), refused=scored.refusals)
 
 
+def score_probabilities(probabilities: NDArray[np.float32], dataset: Dataset) -> Evaluation:
+    """Scores the rows of `dataset` from their probabilities, float32 (n, k)."""
+    return _evaluation(probabilities, dataset)
+
+
 def score_pixels(predictor: Predictor, pixels: NDArray[np.uint8], dataset: Dataset) -> Evaluation:
     """Scores the rows of `dataset` from their pixels, uint8 (n, size, size, 3)."""
     return _evaluation(predictor.probabilities(pixels), dataset)
@@ -349,7 +362,7 @@ def _evaluation(probabilities: NDArray[np.float32], dataset: Dataset) -> Evaluat
 
 
 class _Names(Sequence[str]):
-    """The names of the rows of a data set, made on demand: few of them are shown."""
+    """The names of the rows of a data set, made on demand because only few of them are shown."""
 
     def __init__(self, dataset: Dataset) -> None:
         self._dataset = dataset

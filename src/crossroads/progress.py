@@ -1,4 +1,4 @@
-"""What a run reports while it works: stages, steps, epochs and notes. How they are shown is decided elsewhere."""
+"""The reports of a run while it works: stages, steps, epochs and notes. `crossroads.report` shows them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class EpochRecord:
 
 
 class Note(str):
-    """A sentence for the user, with its facts as data. It is a string, so it can be shown and stored as one.
+    """A sentence for the user, with its facts as data. It is also a string, to be shown and stored.
 
     Args:
         text: The sentence.
@@ -68,7 +68,7 @@ class Watcher(Protocol):
     """
 
     def note(self, text: str) -> None:
-        """Called with a sentence on the progress of the run, such as the strategy that is tried next."""
+        """Called with a sentence on the progress of the run, such as which strategy is trained next."""
         ...
 
     def warning(self, text: str) -> None:

@@ -11,7 +11,7 @@ from crossroads.networks.catalog import DEFAULT_FROM_SCRATCH, PRETRAINED_DEFAULT
 from crossroads.recipe import Augmentation, ClassWeights, HeadName, OptimizerName, Recipe, ScheduleName, StrategyName
 
 EARLY = 0.6
-"""Fraction of the depth at which a strategy on early features cuts a backbone if the user names no cut."""
+"""Fraction of the depth at which the early strategies cut a backbone if the user names no cut."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ class Phase:
         train_batchnorm: Whether BatchNorm layers are trained and their statistics updated.
         label_smoothing: Fraction of the target that is spread over all classes.
         class_weights: Whether classes are weighted by the inverse of their frequency.
-        augmentation: Random transformations of the training images.
+        augmentation: Limits of the random transformations of the training images.
         early_stopping: Epochs without a better validation loss after which training ends; 0 for never.
         seed: Seed of order and augmentation.
     """
@@ -172,9 +172,9 @@ TUNE_LAYER_DECAY = 0.85
 ONE_CYCLE_WARM_UP = 0.2
 
 WARM_PASSES, WARM_EPOCHS = 40_000, (5, 30)
-"""Image passes of a warm start, and its fewest and most epochs. Pretrained weights need far fewer than the several hundred thousand
-passes of random ones. MobileNet at 96 px has an accuracy on new tracks of 0.966 after two epochs and 0.986 after nine with 4,300
-signs, of 0.829 after eight and 0.906 after thirty with 430."""
+"""Number of images that a warm start processes in all, and its minimum and maximum of epochs. Random weights need several hundred
+thousand. With 4,300 signs, MobileNet at 96 px has an accuracy on new tracks of 0.966 after two epochs and 0.986 after nine. With
+430 signs it has 0.829 after eight epochs and 0.906 after thirty."""
 
 _GRADIENT = (
     "epochs",
@@ -216,9 +216,13 @@ def resolve_recipe(recipe: Recipe, backbone: Backbone, *, images: int, image_siz
         side: Median of the shorter sides of the images, in pixels.
 
     Raises:
-        RecipeError: An option would do nothing, such as epochs for a head that is solved.
+        RecipeError: An option has no effect, such as epochs for a head that is solved.
     """
     record = strategy(recipe.strategy)
+    if backbone.trainable:
+        recipe = replace(recipe, preprocessing=None)  # it is for the graphs that are compared with this backbone
+    else:
+        _require_frozen(recipe, record, backbone)
     if record.start == "random" and recipe.weights == "none":
         recipe = replace(recipe, weights=None)  # this strategy starts from random weights anyway
     # Photographs have a margin around their subject, as those of ImageNet do; small images are often cropped already.
@@ -230,7 +234,7 @@ def resolve_recipe(recipe: Recipe, backbone: Backbone, *, images: int, image_siz
     else:
         _refuse_options(resolved, (*_PRETRAINED, *_TUNED), "with training from scratch")
     if not record.tuned:
-        _refuse_options(resolved, _TUNED, f"with strategy {record.name!r}")
+        _refuse_options(resolved, _TUNED, _with_strategy(record))
     if record.frozen and resolved.head == "linear":
         _refuse_options(resolved, _GRADIENT, _SOLVED)
         if recipe.early_stopping:
@@ -238,6 +242,20 @@ def resolve_recipe(recipe: Recipe, backbone: Backbone, *, images: int, image_siz
         return _with_cached_views(resolved)
     defaults = _defaults(resolved, record, backbone)
     return _with_augmentation(_with_schedule(resolved, defaults, images, tuned=record.tuned), record, defaults)
+
+
+def _require_frozen(recipe: Recipe, record: Strategy, backbone: Backbone) -> None:
+    """Raises `RecipeError` if a strategy would train the graph of a file, or load other weights into it."""
+    if not record.frozen:
+        raise RecipeError(
+            "a graph from a file stays frozen: it has no layers that can be trained",
+            code="graph-not-trainable",
+            field="strategy",
+            received=f"{record.name!r} with {backbone.name}",
+            hint=f"set {option('strategy')} to feature-extraction or early-features, or use a backbone of the catalog",
+        )
+    if recipe.weights not in (None, "own"):
+        raise without_effect("weights", repr(recipe.weights), "on a graph from a file, which contains its weights")
 
 
 def plan_phases(recipe: Recipe, *, images: int = 1) -> tuple[Solve | Phase, ...]:
@@ -275,7 +293,7 @@ def refuse_strategy_options(recipe: Recipe) -> None:
 
 
 def drop_unused_options(recipe: Recipe, record: Strategy) -> Recipe:
-    """Adapts a recipe for any strategy to one strategy: removes the options that would do nothing with it."""
+    """Adapts a recipe for any strategy to one strategy by removing the options that have no effect with it."""
     unused: set[str] = set()
     if record.start == "random":
         unused |= {*_PRETRAINED, *_TUNED, "cut", "pooling"}
@@ -302,7 +320,7 @@ def _with_parts(recipe: Recipe, record: Strategy, backbone: Backbone) -> Recipe:
     cut = recipe.cut if recipe.cut is not None else (str(EARLY) if record.keeps == "early" else None)
     whole = _trains_all_at_once(record)
     if whole and recipe.head not in (None, "sgd"):
-        raise without_effect("head", repr(recipe.head), f"with strategy {record.name!r}, which trains its head with all the rest")
+        raise without_effect("head", repr(recipe.head), f"{_with_strategy(record)}, which trains head and backbone together")
     return replace(
         recipe,
         weights=recipe.weights or ("imagenet" if backbone.builder else "own"),
@@ -313,7 +331,7 @@ def _with_parts(recipe: Recipe, record: Strategy, backbone: Backbone) -> Recipe:
 
 
 def _with_augmentation(recipe: Recipe, record: Strategy, defaults: Defaults) -> Recipe:
-    """Sets the augmentation. Cached features are augmented as views only."""
+    """Sets the augmentation. Cached features can be augmented only as views."""
     if record.frozen or recipe.freeze_to is not None:
         return _with_cached_views(recipe)
     if not record.tuned:
@@ -390,7 +408,7 @@ def _with_schedule(recipe: Recipe, defaults: Defaults, images: int, *, tuned: bo
 
 
 def _phase(recipe: Recipe, name: Literal["head", "tune", "train"], *, train_batchnorm: bool = False) -> Phase:
-    """A phase with the options of the recipe."""
+    """Returns a phase with the options of the recipe."""
     values = {key: getattr(recipe, key) for key in Phase.__dataclass_fields__ if key not in ("name", "train_batchnorm")}
     if values["layer_decay"] is None:
         values["layer_decay"] = 1.0
@@ -407,7 +425,7 @@ def _phase(recipe: Recipe, name: Literal["head", "tune", "train"], *, train_batc
 
 
 def _head_first(recipe: Recipe, images: int) -> Phase:
-    """The phase of a trained head before finetuning, with the default options of such a head."""
+    """Returns the phase that trains a head before finetuning, with the default options of such a head."""
     kind: HeadName = recipe.head or "sgd"
     cleared: dict[str, Any] = dict.fromkeys((*_GRADIENT, *_TUNED))
     bare = replace(recipe, **cleared, early_stopping=0)
@@ -416,12 +434,21 @@ def _head_first(recipe: Recipe, images: int) -> Phase:
 
 
 def _refuse_options(recipe: Recipe, names: tuple[str, ...], context: str) -> None:
-    """Raises `RecipeError` if one of the options is set. None of them has an effect in this context."""
+    """Raises `RecipeError` if one of these options, which have no effect in this context, is set."""
     for name in names:
         value = getattr(recipe, name)
         if value is not None:
             raise without_effect(name, repr(value), context)
 
 
+def _with_strategy(record: Strategy) -> str:
+    return f"with {option('strategy')} {record.name}"
+
+
 def _unresolved(received: str) -> RecipeError:
-    return RecipeError("phases are planned for a resolved recipe", code="unresolved-recipe", received=received)
+    return RecipeError(
+        "phases are planned for a resolved recipe",
+        code="unresolved-recipe",
+        received=received,
+        hint="call resolve_recipe first",
+    )

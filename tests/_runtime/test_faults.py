@@ -1,4 +1,4 @@
-"""Which exceptions count as failures of a backend or of the machine."""
+"""Covers which exceptions count as failures of a backend or of the machine."""
 
 import pytest
 

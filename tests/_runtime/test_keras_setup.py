@@ -1,4 +1,4 @@
-"""Settings of Keras that do not suit training are refused before an image is read, and without loading Keras."""
+"""Covers settings of Keras that do not suit training: they are refused before an image is read, without loading Keras."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CHANNELS = '"image_data_format": "channels_first"'
 
 @pytest.fixture
 def unloaded(monkeypatch, tmp_path):
-    """As if Keras were not loaded yet; gives the folder of its settings."""
+    """Makes Keras look as if it were not loaded yet. Returns the folder of its settings."""
     for name in ("KERAS_BACKEND", "KERAS_MAX_EPOCHS", "KERAS_MAX_STEPS_PER_EPOCH"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.delitem(sys.modules, "keras")

@@ -1,4 +1,4 @@
-"""Available memory and temporary folders."""
+"""Covers available memory and temporary folders."""
 
 import warnings
 

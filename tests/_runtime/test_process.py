@@ -1,4 +1,4 @@
-"""Settings that a run changes in the whole process are active during the run and restored after it."""
+"""Covers the settings of the whole process: they are active during a run and restored after it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TENSORFLOW = pytest.mark.skipif(keras_backend() != "tensorflow", reason="TensorF
 
 
 def output(code, *arguments, **environment):
-    """The standard output of a new Python."""
+    """Returns the standard output of a new Python process."""
     usual = {key: value for key, value in os.environ.items() if not key.startswith("TF_")}
     command = [sys.executable, "-c", code, *arguments]
     done = subprocess.run(command, check=False, capture_output=True, text=True, env=usual | environment)

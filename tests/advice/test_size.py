@@ -7,6 +7,7 @@ from crossroads.advice.estimate import Estimate, from_log_odds
 from crossroads.advice.size import (
     SLOPES,
     USUAL_SLOPE,
+    CurvePoint,
     effective_images,
     fit_curve,
     intraclass_correlation,
@@ -45,7 +46,7 @@ def test_copies_are_not_counted():
     size = measure_size(images, np.concatenate([digests, digests]), np.zeros((40, 2), np.float32), images.labels, None)
     assert size.repeated == pytest.approx(0.5)
     assert size.effective == pytest.approx(20)
-    assert (size.images, size.classes, size.smallest, size.effective_per_class) == (40, 2, 20, 10)
+    assert (size.images, size.classes, size.smallest_class, size.effective_per_class) == (40, 2, 20, 10)
 
 
 def test_unreadable_images_do_not_count_as_copies():
@@ -66,7 +67,7 @@ def test_a_sample_shows_how_many_images_are_copies():
 
 
 def points(law, sizes=(250, 500, 1000, 2000)):
-    return tuple((n, Estimate(1 - law(n), *wilson_interval((1 - law(n)) * n, n))) for n in sizes)
+    return tuple(CurvePoint(n, Estimate(1 - law(n), *wilson_interval((1 - law(n)) * n, n))) for n in sizes)
 
 
 @pytest.mark.parametrize(
@@ -94,7 +95,7 @@ def test_a_probe_improves_with_more_images():
 
 def measured(*values):
     """Returns points of a learning curve at 100 images, 200, 400 and so on."""
-    return tuple((100 * 2**i, Estimate(value, value, value)) for i, value in enumerate(values))
+    return tuple(CurvePoint(100 * 2**i, Estimate(value, value, value)) for i, value in enumerate(values))
 
 
 def test_the_slope_is_the_gain_per_doubling_in_log_odds():

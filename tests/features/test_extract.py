@@ -1,4 +1,4 @@
-"""Extraction: cached features equal recomputed ones, each image is computed once, and an interruption loses little."""
+"""Covers extraction: cached features equal recomputed ones, each image is computed once, and an interruption loses little."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ AUGMENTATION = Augmentation(shift=0.2, rotation=20, flip=True)
 
 
 class Sums:
-    """An engine with distinct features for each image, which counts images."""
+    """An engine that returns distinct features for each image, and counts the images."""
 
     def __init__(self):
         self.images = 0

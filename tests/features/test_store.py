@@ -1,4 +1,4 @@
-"""The store: rows are found by image and view, survive interruptions, and are written by several processes."""
+"""Covers the store: rows are found by image and view, survive interruptions, and are written by several processes."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def test_after_any_interruption_rows_are_right_and_the_store_can_grow(tmp_path_f
         file.write(garbage)
     store = Store(folder, (3,), "float32")
     whole = min(data // 12, index // 32)
-    assert whole <= len(store) <= whole + 1  # a record may have lost its reserved bytes only
+    assert whole <= len(store) <= whole + 1  # a record that lost only its reserved bytes is valid
     store.append(digests(5), views(5), values(5))
     for seen in (store, Store(folder, (3,), "float32")):
         np.testing.assert_array_equal(seen.rows(seen.find(digests(5)))[:], values(5))

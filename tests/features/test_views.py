@@ -1,4 +1,4 @@
-"""Views: deterministic, and augmented as training images are."""
+"""Covers views: they are deterministic, and augmented like training images."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FAR = Augmentation(shift=0.3, rotation=60, zoom=0.5, shear=20, brightness=0.2, c
 
 
 def picture(size=24, seed=0):
-    """A smooth image, as photographs are: with noise, two correct interpolations differ at every pixel."""
+    """Returns an image as smooth as a photograph. With noise, two correct interpolations would differ at every pixel."""
     noise = np.random.default_rng(seed).integers(0, 256, (6, 6, 3), dtype=np.uint8)
     return np.asarray(Image.fromarray(noise).resize((size, size), Image.Resampling.BICUBIC))
 

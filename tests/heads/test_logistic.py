@@ -1,4 +1,4 @@
-"""Logistic regression with scaled directions: it finds scikit-learn's minimum and supports warm starts."""
+"""Covers logistic regression with scaled directions: it finds scikit-learn's minimum and supports warm starts."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from crossroads.heads._logistic import logistic, loss_and_gradient
 
 
 def clouds(n=400, r=12, classes=4, seed=0):
-    """Overlapping clouds whose spread falls from 1 to a thirtieth; float32 (n, r) and integers (n,)."""
+    """Returns overlapping clouds whose spread falls from 1 to 1/30: float32 (n, r) and integers (n,)."""
     rng = np.random.default_rng(seed)
     codes = np.arange(n) % classes
     coordinates = rng.normal(size=(n, r)) + np.random.default_rng(9).normal(0, 0.7, (classes, r))[codes]
@@ -67,7 +67,7 @@ def test_a_warm_start_may_add_directions(monkeypatch):
 
 
 def textbook(coordinates, codes, weights, kernel, bias):
-    """Loss and gradient in float64 by the textbook formula."""
+    """Returns loss and gradient in float64 by the textbook formula."""
     scores = coordinates.astype(np.float64) @ kernel + bias
     errors = weights[:, None] * (softmax(scores) - np.eye(len(bias))[codes])
     peak = scores.max(axis=1)
@@ -88,7 +88,7 @@ def test_loss_and_gradient_follow_the_formula(confidence):
 
 
 def test_confident_images_give_neither_subnormal_numbers_nor_rounding_to_zero():
-    """With scores 95 apart probabilities are 1e-42, which is subnormal; with scores 17 apart 1 - p is rounding error."""
+    """If scores differ by 95, probabilities are 1e-42, which is subnormal. If they differ by 17, 1 - p is rounding error."""
     codes = np.arange(300) % 3
     coordinates = np.eye(3, dtype=np.float32)[codes]
     for apart in (95.0, 300.0):

@@ -1,4 +1,4 @@
-"""Probes: cross-validated ridge regression in closed form, stratified folds, whole groups."""
+"""Covers probes: cross-validated ridge regression in closed form, stratified folds, whole groups."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Solved heads: the closed form of leaving out equals refitting, and the folded head predicts what was solved."""
+"""Covers solved heads: leaving out in closed form equals refitting, and the folded head predicts the same."""
 
 import subprocess
 import sys
@@ -21,7 +21,7 @@ from refusals import refused
 
 
 def clouds(n, d=12, classes=3, seed=0, apart=1.0):
-    """Overlapping clouds with features of very different scales, one of them constant; float32 (n, d) and labels."""
+    """Returns overlapping clouds with features of very different scales, one of them constant: float32 (n, d) and labels."""
     centres = np.random.default_rng(9).normal(0, apart, (classes, d))
     rng = np.random.default_rng(seed)
     labels = np.arange(n) % classes
@@ -32,7 +32,7 @@ def clouds(n, d=12, classes=3, seed=0, apart=1.0):
 
 
 class Lazy:
-    """Features that support slices only, and record the longest slice."""
+    """Features that support only slices, and record the longest slice."""
 
     def __init__(self, values):
         self._values, self.most = values, 0
@@ -48,7 +48,7 @@ class Lazy:
 
 
 def standardizer(x):
-    """Standardizes features as `solve` documents it, and drops constant ones."""
+    """Standardises features as `solve` documents it, and drops constant ones."""
     varying = x.std(axis=0) > 1e-6
     mean, scale = x[:, varying].mean(axis=0, dtype=np.float64), x[:, varying].std(axis=0, dtype=np.float64)
     return lambda rows: (rows[:, varying] - mean) / scale / np.sqrt(varying.sum())
@@ -124,7 +124,7 @@ def test_a_logistic_head_equals_scikit_learn_on_standardized_features(monkeypatc
 
 
 def solved(*arguments, **options):
-    """The best head of each kind."""
+    """Returns the best head of each kind."""
     kept = []
     original = heads._choose
     heads._choose = lambda solutions, *rest: kept.append(solutions) or original(solutions, *rest)
@@ -166,7 +166,7 @@ def test_the_best_candidate_on_validation_is_returned_with_its_metrics():
 
 
 def test_groups_are_left_out_together():
-    """Thirty frames of each of a few objects: leaving out single frames looks solved, leaving out objects does not."""
+    """There are thirty frames of each object. Leaving out single frames gives a perfect score, leaving out objects does not."""
     rng = np.random.default_rng(0)
     tracks, frames, d = 24, 30, 60
     labels = (np.arange(tracks) % 3).repeat(frames)
@@ -311,7 +311,7 @@ def test_float32_axes_give_the_same_probabilities(monkeypatch, d):
 
 
 def converge(monkeypatch):
-    """Uses strong penalties and iterates to convergence: with weak ones, rounding decides when to stop."""
+    """Uses strong penalties and iterates to convergence. With weak penalties, rounding would decide when to stop."""
     monkeypatch.setattr(heads, "RIDGE_PENALTIES", (1e-2,))
     monkeypatch.setattr(heads, "LOGISTIC_STEPS", (1.0, 0.1))
     monkeypatch.setattr(heads, "PATIENCE", 9)
@@ -319,7 +319,7 @@ def converge(monkeypatch):
 
 
 def decaying(n, d, seed=0):
-    """Three clouds with spreads 1, 1/2, 1/3, ... along the axes, as in the features of a network."""
+    """Returns three clouds with spreads 1, 1/2, 1/3, ... along the axes, as in the features of a network."""
     fixed = np.random.default_rng(9)
     rotation, centres = np.linalg.qr(fixed.normal(size=(d, d)))[0], fixed.normal(0, 0.5, (3, d))
     labels = np.arange(n) % 3

@@ -15,10 +15,19 @@ from crossroads.networks.cuts import after, cuts, until
 from crossroads.networks.export import to_openvino
 from crossroads.networks.network import Parts, seeded
 
-LIGHT = {"small-cnn", "quiz-cnn", "alexnet", "squeezenet", "squeezenet-torchvision", "mobilenet", "mobilenet-v3-small"}
+LIGHT = {
+    "small-cnn",
+    "quiz-cnn",
+    "alexnet",
+    "squeezenet",
+    "squeezenet-torchvision",
+    "mobilenet",
+    "mobilenet-v3-small",
+    "efficientnet-lite0",
+}
 """Backbones of the ordinary run. `make test-real` runs all."""
 
-EXPORTED = {"small-cnn", "quiz-cnn", "alexnet", "squeezenet", "mobilenet-v3-small"}
+EXPORTED = {"small-cnn", "quiz-cnn", "alexnet", "squeezenet", "mobilenet-v3-small", "efficientnet-lite0"}
 """Backbones that the ordinary run converts. They contain all unusual kinds of layers."""
 
 

@@ -236,7 +236,7 @@ LAYERS = st.lists(
 
 
 def random_model(kinds):
-    """Returns dense layers, activations and sums of vectors of length 2. Numbers say how many tensors back each input is."""
+    """Returns a model of dense layers, activations and sums. Numbers say how many tensors before the layer its inputs are."""
     tensors = [keras.Input((2,))]
     for number, (kind, *steps_back) in enumerate(kinds):
         x, y = (tensors[max(0, len(tensors) - back)] for back in steps_back)

@@ -38,6 +38,7 @@ def test_the_torch_kind_uses_the_constants_of_torchvision():
     [
         ("bvlc", PIXELS[..., ::-1] - (104.00698793, 116.66876762, 122.67891434)),
         ("clip", (PIXELS / 255 - (0.48145466, 0.4578275, 0.40821073)) / (0.26862954, 0.26130258, 0.27577711)),
+        ("lite", (PIXELS - 127) / 128),
         ("centre", PIXELS / 255 - 0.5),
         ("each", (PIXELS - PIXELS.mean(axis=(1, 2, 3), keepdims=True)) / PIXELS.std(axis=(1, 2, 3), keepdims=True)),
     ],

@@ -73,6 +73,12 @@ def test_without_time_for_the_most_promising_in_the_first_rung_it_runs_alone():
     assert run == Run(1, 2)
 
 
+def test_a_candidate_that_others_left_no_time_for_is_outranked():
+    runs = [result(0), result(1, 2)]
+    skip, stop = next_actions(plan(HEAD, FINETUNE, WARM, budget=40.0), runs)
+    assert (skip, stop) == (Skip(2, "outranked"), Stop())
+
+
 def test_a_candidate_that_failed_is_out_and_the_others_go_on():
     assert next_actions(plan(HEAD, FINETUNE, WARM), [result(0), failure(1, 2)])[-1].candidate == 2
     assert next_actions(plan(HEAD, FINETUNE, WARM), [result(0), failure(1, 2), failure(2, 2)]) == (Stop(),)

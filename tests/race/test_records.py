@@ -6,6 +6,7 @@ import pytest
 
 from crossroads.advice.estimate import Estimate
 from crossroads.errors import TrainingError
+from crossroads.plain import to_plain
 from crossroads.race.records import (
     CandidateRun,
     Plan,
@@ -30,74 +31,95 @@ PLAN = Plan(
 )
 
 
-def test_a_plan_is_read_as_it_was_written(tmp_path):
-    path = tmp_path / "plan.json"
-    assert stored_plan(path, "a") is None
-    keep_plan(PLAN, path, "a")
-    assert stored_plan(path, "a") == PLAN
-    with refused("resumed-run-differs", TrainingError):
-        stored_plan(path, "b")
+IDENTITY = "images or labels: 1; versions: 2"
 
 
-@pytest.mark.parametrize("change", [{"format": 1}, {"format": None}, {"identity": "b"}])
-def test_a_plan_of_another_version_is_refused_whatever_it_contains(tmp_path, change):
-    path = tmp_path / "plan.json"
-    keep_plan(PLAN, path, "a")
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"candidates": [{"old": 1}]} | change))
-    with refused("resumed-run-differs", TrainingError) as caught:
-        stored_plan(path, "a")
-    assert "version" in caught.value.rule
+@pytest.fixture
+def path(tmp_path):
+    """The path of a file in the folder of a run."""
+    folder = tmp_path / "run" / "checkpoint"
+    folder.mkdir(parents=True)
+    return folder / "race.json"
 
 
-def test_a_plan_for_other_images_is_refused(tmp_path):
-    path = tmp_path / "plan.json"
-    keep_plan(PLAN, path, "images or labels: 1; versions: 2")
-    with refused("resumed-run-differs", TrainingError) as caught:
-        stored_plan(path, "images or labels: 3; versions: 2")
-    assert "images or labels differ" in caught.value.rule
+def change(path, **parts):
+    """Replaces parts of a stored JSON object."""
+    path.write_text(json.dumps(json.loads(path.read_text()) | parts))
+
+
+def test_a_plan_is_read_as_it_was_written(path):
+    assert stored_plan(path, IDENTITY) is None
+    keep_plan(PLAN, path, IDENTITY)
+    assert stored_plan(path, IDENTITY) == PLAN
+
+
+@pytest.mark.parametrize(
+    ("changed", "other"),
+    [
+        ({"identity": "images or labels: 3; versions: 2"}, "images or labels"),
+        ({"identity": "images or labels: 1; versions: 1"}, "versions"),
+        ({"identity": "b"}, "data, recipe or version"),
+        ({"format": 1}, "versions"),
+        ({"format": None}, "versions"),
+    ],
+    ids=str,
+)
+def test_a_plan_for_other_images_or_of_another_version_is_refused_whatever_it_contains(path, changed, other):
+    keep_plan(PLAN, path, IDENTITY)
+    change(path, plan={"old": 1}, **changed)
+    with refused("resumed-run-differs", TrainingError, received=f"{path.parents[1]} with other {other}"):
+        stored_plan(path, IDENTITY)
 
 
 def test_a_plan_that_cannot_be_written_is_refused(tmp_path):
     with refused("out-not-writable", TrainingError, field="out"):
-        keep_plan(PLAN, tmp_path / "absent" / "plan.json", "a")
+        keep_plan(PLAN, tmp_path / "absent" / "plan.json", IDENTITY)
 
 
-@pytest.mark.parametrize("change", [{"candidates": [{}]}, {"budget": None, "candidates": 3}])
-def test_a_plan_with_wrong_fields_is_damaged(tmp_path, change):
-    path = tmp_path / "plan.json"
-    keep_plan(PLAN, path, "a")
-    path.write_text(json.dumps(json.loads(path.read_text()) | change))
-    with refused("damaged-run", TrainingError):
-        stored_plan(path, "a")
+def with_option(name):
+    """Returns the plan as JSON with an option in the recipe of its first candidate."""
+    plan = to_plain(PLAN)
+    plan["candidates"][0]["recipe"] |= {name: 0}
+    return plan
 
 
-def test_a_plan_with_an_unknown_option_is_damaged(tmp_path):
-    path = tmp_path / "plan.json"
-    keep_plan(PLAN, path, "a")
-    path.write_text(path.read_text().replace('"backbone"', '"backbones"'))
-    with refused("damaged-run", TrainingError):
-        stored_plan(path, "a")
+@pytest.mark.parametrize(
+    "plan",
+    [
+        None,
+        {},
+        to_plain(PLAN) | {"candidates": [{}]},
+        to_plain(PLAN) | {"budget": "60"},
+        with_option("backbones"),
+        with_option("epochs"),
+    ],
+    ids=["no plan", "no fields", "an empty candidate", "a budget as text", "an unknown option", "an option out of range"],
+)
+def test_a_plan_with_wrong_fields_is_damaged(path, plan):
+    keep_plan(PLAN, path, IDENTITY)
+    change(path, plan=plan)
+    with refused("damaged-run", TrainingError, received=str(path)):
+        stored_plan(path, IDENTITY)
 
 
-def test_the_state_is_read_as_it_was_written(tmp_path):
-    path = tmp_path / "race.json"
+def test_the_state_is_read_as_it_was_written(path):
     assert stored_state(path) == RaceState({}, {})
     done = RaceState(
-        {"candidate-00-run-1": CandidateRun("candidate-00-run-1", 0, 2, 2, False, 12.5, 5.0, 0.9, 0.1, 40)},
+        {"candidate-00-run-1": CandidateRun("candidate-00-run-1", 0, 2, 2, False, 12.5, 5.0, 0.9, 0.1, 40.0)},
         {"candidate-00-run-1": 2, "candidate-01-run-1": None},
     )
     keep_state(done, path)
     assert stored_state(path) == done
 
 
-OLD = ("{}", json.dumps({"runs": [{}], "begun": {}}), json.dumps({"runs": []}))
+NO_JSON = ("{", "[]")
+WRONG = ("{}", json.dumps({"runs": {"a": {}}, "begun": {}}), json.dumps({"runs": {}}))
 
 
-@pytest.mark.parametrize("text", ["{", "[]", *OLD])
-def test_a_damaged_file_is_refused(tmp_path, text):
-    path = tmp_path / "race.json"
+@pytest.mark.parametrize("text", [*NO_JSON, *WRONG])
+def test_a_damaged_file_is_refused(path, text):
     path.write_text(text)
     with refused("damaged-run", TrainingError):
         stored_state(path)
-    with refused("resumed-run-differs" if text in OLD else "damaged-run", TrainingError):
-        stored_plan(path, "a")
+    with refused("damaged-run" if text in NO_JSON else "resumed-run-differs", TrainingError):
+        stored_plan(path, IDENTITY)

@@ -132,10 +132,10 @@ def test_frozen_heads_run_first_then_a_quarter_of_the_others_then_the_better_hal
         ("warm-start", 8),
     ]
     assert (found.task.strategy, found.task.epochs) == ("finetune", 8)
-    assert [row["won"] for row in found.to_json()["runs"]] == [False] * 5 + [True, False]
-    assert found.why.code == "race-won"
-    assert found.why.figures["strategy"] == "finetune"
-    assert (found.why.figures["accuracy"], found.why.figures["expected"]) == (0.92, 0.86)
+    assert [row.won for row in found.report.runs] == [False] * 5 + [True, False]
+    assert found.report.why.code == "race-won"
+    assert found.report.why.figures["strategy"] == "finetune"
+    assert (found.report.why.figures["accuracy"], found.report.why.figures["expected"]) == (0.92, 0.86)
 
 
 @pytest.mark.parametrize(
@@ -152,17 +152,11 @@ def test_a_tied_quicker_candidate_runs_first_if_it_leaves_time_for_the_most_prom
 
 
 @pytest.mark.parametrize(("scratch", "close"), [(0.902, True), (0.85, False)])
-def test_a_lead_of_less_than_one_validation_image_is_reported(tmp_path, trainings, scratch, close):
+def test_the_lead_is_reported_in_validation_images(tmp_path, trainings, scratch, close):
     trainings.reaches = {"feature-extraction": 0.8, "finetune": 0.9, "from-scratch": scratch}
     trainings.short = 0.0
-    why = run(tmp_path, plan("feature-extraction", "finetune", "from-scratch")).why
+    why = run(tmp_path, plan("feature-extraction", "finetune", "from-scratch")).report.why
     assert (why.figures["margin_images"] < 1) == close
-
-
-def test_a_candidate_that_cannot_win_is_skipped(tmp_path, trainings):
-    trainings.reaches = {"early-features": 0.97, "feature-extraction": 0.8}
-    run(tmp_path, plan("early-features", "feature-extraction"))
-    assert trainings.ran == [("early-features", None)]
 
 
 def test_the_first_answer_ignores_the_budget_and_the_others_respect_it(tmp_path, trainings):
@@ -183,22 +177,11 @@ def test_a_small_budget_shortens_a_run(tmp_path, trainings):
     found = run(tmp_path, plan("finetune", "early-features", budget=100.0), watcher)
     assert trainings.ran == [("early-features", None), ("finetune", 6)]
     assert found.task.epochs == 6
-    assert (
-        found.to_json()["runs"][-1] | {"won": True, "epochs": 6, "usual_epochs": 8, "whole": False} == found.to_json()["runs"][-1]
-    )
-    assert found.why.figures["accuracy"] == pytest.approx(0.9575)
+    row = found.report.runs[-1]
+    assert (row.won, row.epochs, row.usual_epochs, row.whole) == (True, 6, 8, False)
+    assert found.report.why.figures["accuracy"] == pytest.approx(0.9575)
     started = [note for note in watcher.said if note.code == "run-started"][-1]
     assert (started.figures["epochs"], started.figures["usual_epochs"]) == (6, 8)
-
-
-def test_epochs_that_the_user_set_are_not_shortened(tmp_path, trainings):
-    trainings.reaches = {"early-features": 0.85, "finetune": 0.99, "warm-start": 0.99}
-    watcher = Notes()
-    found = run(tmp_path, plan("finetune", "warm-start", "early-features", budget=100.0, shortens=False), watcher)
-    assert found.task.strategy == "early-features"
-    assert trainings.ran == [("early-features", None)]
-    skip = next(note for note in watcher.said if note.code == "candidate-skipped")
-    assert (skip.figures["epochs"], skip.figures["seconds"], skip.figures["available"]) == (8, 110.0, 83.0)
 
 
 def test_a_run_of_the_first_rung_can_win(tmp_path, trainings):
@@ -209,8 +192,8 @@ def test_a_run_of_the_first_rung_can_win(tmp_path, trainings):
     found = run(tmp_path, plan("finetune", "from-scratch", "early-features", budget=150.0))
     assert trainings.ran == [("early-features", None), ("finetune", 2)]
     assert (found.task.strategy, found.task.epochs) == ("finetune", 2)
-    assert found.to_json()["runs"][-1]["epochs"] == 1
-    assert found.why.figures["accuracy"] == pytest.approx(0.98125)
+    assert found.report.runs[-1].epochs == 1
+    assert found.report.why.figures["accuracy"] == pytest.approx(0.98125)
 
 
 def test_the_seconds_of_the_first_rung_decide_the_epochs_of_the_second(tmp_path, trainings):
@@ -233,24 +216,15 @@ def test_a_run_that_exceeds_the_budget_ends_with_its_finished_epochs(tmp_path, t
     watcher = Notes()
     found = run(tmp_path, plan("finetune", "early-features", budget=300.0), watcher)
     assert ends - 1e-6 <= trainings.clock <= ends + takes / 8 / BATCHES
-    row = found.to_json()["runs"][-1]
+    row = found.report.runs[-1]
     if had:
         early = next(note for note in watcher.said if note.code == "run-ended-early")
         assert (early.figures["epochs"], early.figures["planned"]) == (had, 8)
-        assert (row["epochs"], row["won"], row["whole"]) == (had, True, False)
+        assert (row.epochs, row.won, row.whole) == (had, True, False)
     else:
         assert "run-out-of-time" in [note.code for note in watcher.said]
-        assert row["failed"]
+        assert row.failed
         assert found.task.strategy == "early-features"
-
-
-def test_without_time_for_the_most_promising_the_first_rung_is_left_out(tmp_path, trainings):
-    trainings.reaches = {"early-features": 0.85, "finetune": 0.9, "warm-start": 0.9, "from-scratch": 0.9}
-    watcher = Notes()
-    run(tmp_path, plan("finetune", "warm-start", "from-scratch", "early-features", budget=70.0), watcher)
-    assert trainings.ran[:2] == [("early-features", None), ("finetune", 3)]
-    assert skips(watcher)[0] == ("finetune", "no-first-rung")
-    assert ("from-scratch", "outranked") in skips(watcher)
 
 
 def test_time_that_cheap_runs_leave_counts_for_the_most_promising(tmp_path, trainings):
@@ -282,13 +256,6 @@ def test_the_first_rung_divides_half_of_the_time(tmp_path, trainings, monkeypatc
     assert ("finetune", "no-time-in-first-rung") in skips(watcher)
 
 
-def test_a_candidate_that_fails_does_not_lose_the_race(tmp_path, trainings):
-    trainings.reaches = {"early-features": 0.85, "finetune": TrainingError("the loss must be finite"), "from-scratch": 0.95}
-    found = run(tmp_path, plan("finetune", "early-features", "from-scratch"))
-    assert found.task.strategy == "from-scratch"
-    assert [row["failed"] for row in found.to_json()["runs"]] == [None, "the loss must be finite", None, None]
-
-
 def test_an_exception_of_the_watcher_ends_the_race_and_is_no_failure_of_a_candidate(tmp_path, trainings):
     class Stops(Silent):
         def epoch(self, record, total):
@@ -299,7 +266,7 @@ def test_an_exception_of_the_watcher_ends_the_race_and_is_no_failure_of_a_candid
     with pytest.raises(OSError, match="the window is closed"):
         run(tmp_path, asked, Stops())
     found = run(tmp_path, asked)  # resumed
-    assert [row["failed"] for row in found.to_json()["runs"]] == [None] * 4
+    assert [row.failed for row in found.report.runs] == [None] * 4
 
 
 def test_a_recipe_error_ends_the_race(tmp_path, trainings):
@@ -315,10 +282,12 @@ def test_grouped_validation_images_count_as_their_effective_number():
     groups = np.repeat(np.arange(9), [1_000, *[1] * 8])
     side = SimpleNamespace(dataset=replace(dataset([0, 1] * 504), groups=groups))
     fitted = SimpleNamespace(
-        validation_accuracy=1.0, validation_loss=0.0, history=(), validation=side, stopped=False, improved=True
+        validation_accuracy=1.0, validation_loss=0.0, history=(), validation=side, stopped=False, improved=False
     )
     blank = module.CandidateRun("candidate-00-run-1", 0, None, None, True, 1.0)
-    assert 1 < module._completed(blank, fitted).images < 1.1
+    completed = module._completed(blank, fitted)
+    assert 1 < completed.images < 1.1
+    assert not completed.improved
 
 
 @pytest.mark.parametrize("kind", [TypeError, AttributeError, KeyError, AssertionError, NameError])
@@ -328,7 +297,7 @@ def test_a_bug_is_raised(tmp_path, trainings, kind):
     with pytest.raises(kind, match="a bug"):
         run(tmp_path, asked)
     trainings.reaches["finetune"] = 0.9
-    assert [row["failed"] for row in run(tmp_path, asked).to_json()["runs"]] == [None] * 4  # resumed once it is fixed
+    assert [row.failed for row in run(tmp_path, asked).report.runs] == [None] * 4  # resumed once it is fixed
 
 
 class ResourceExhaustedError(Exception):
@@ -337,17 +306,28 @@ class ResourceExhaustedError(Exception):
     __module__ = "tensorflow.python.framework.errors_impl"
 
 
-@pytest.mark.parametrize("error", [MemoryError("no room"), ResourceExhaustedError("OOM"), OSError(28, "No space left on device")])
-def test_a_failure_is_a_warning_and_its_traceback_is_logged(tmp_path, trainings, caplog, error):
-    trainings.reaches = {"early-features": 0.85, "finetune": error}
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (MemoryError("no room"), "MemoryError: no room"),
+        (ResourceExhaustedError("OOM"), "ResourceExhaustedError: OOM"),
+        (OSError(28, "No space left on device"), "OSError: [Errno 28] No space left on device"),
+        (ValueError("\nnegative dimension\nat line 3"), "ValueError: negative dimension"),
+        (TrainingError("the loss must be finite"), "the loss must be finite"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_failure_is_a_warning_with_a_traceback_in_the_log_and_does_not_lose_the_race(tmp_path, trainings, caplog, error, reason):
+    trainings.reaches = {"early-features": 0.85, "finetune": error, "warm-start": 0.95, "from-scratch": 0.7}
     watcher = Relay(Silent())
-    run(tmp_path, plan("finetune", "early-features"), watcher)
-    (warning,) = watcher.warnings
-    assert warning.code == "run-failed"
-    assert warning.figures["reason"].startswith(f"{type(error).__name__}: ")
-    (record,) = caplog.records
-    assert record.name == "crossroads.race.running"
-    assert record.exc_info[1] is error
+    found = run(tmp_path, plan("finetune", "early-features", "warm-start", "from-scratch"), watcher)
+    assert (found.task.strategy, found.task.epochs) == ("warm-start", 8)
+    [failed] = [row for row in found.report.runs if row.failed]
+    assert (failed.strategy, failed.epochs, failed.whole, failed.failed) == ("finetune", 0, False, reason)
+    [warning] = watcher.warnings
+    assert (warning.code, warning.figures["reason"]) == ("run-failed", reason)
+    [record] = caplog.records
+    assert (record.name, record.exc_info[1]) == ("crossroads.race.running", error)
 
 
 def test_a_wrapped_exception_of_the_watcher_is_raised_unwrapped(tmp_path, trainings, monkeypatch):
@@ -367,19 +347,11 @@ def test_a_wrapped_exception_of_the_watcher_is_raised_unwrapped(tmp_path, traini
         run(tmp_path, plan("finetune", "early-features"), Stops())
 
 
-def test_an_error_of_the_backend_does_not_lose_the_race(tmp_path, trainings):
-    trainings.reaches = {"early-features": 0.85, "finetune": ValueError("\nnegative dimension\nat line 3")}
-    watcher = Notes()
-    found = run(tmp_path, plan("finetune", "early-features"), watcher)
-    assert found.task.strategy == "early-features"
-    assert found.to_json()["runs"][-1]["failed"] == "ValueError: negative dimension"
-
-
 def test_if_the_first_head_fails_another_candidate_gives_the_first_answer(tmp_path, trainings):
     trainings.reaches = {"early-features": TrainingError("no room in the cache"), "finetune": 0.9, "from-scratch": 0.8}
     found = run(tmp_path, plan("early-features", "finetune", "from-scratch", budget=1.0))
     assert (found.task.strategy, found.task.epochs) == ("finetune", 1)
-    assert [row["failed"] for row in found.to_json()["runs"]] == ["no room in the cache", None]
+    assert [row.failed for row in found.report.runs] == ["no room in the cache", None]
 
 
 def test_if_all_fail_the_last_error_is_raised(tmp_path, trainings):
@@ -394,17 +366,8 @@ def test_early_stopping_counts_as_a_whole_run(tmp_path, trainings):
     watcher = Notes()
     found = run(tmp_path, plan("early-features", "finetune", shortens=False), watcher)
     assert (found.task.strategy, found.task.epochs) == ("finetune", 8)
-    assert found.to_json()["runs"][-1]["whole"]
+    assert found.report.runs[-1].whole
     assert "run-ended-early" not in [note.code for note in watcher.said]
-
-
-def test_a_candidate_that_failed_in_the_first_rung_is_out_of_the_race(tmp_path, trainings):
-    trainings.reaches = {"early-features": 0.80, "finetune": MemoryError(), "warm-start": 0.9, "from-scratch": 0.7}
-    found = run(tmp_path, plan("finetune", "early-features", "warm-start", "from-scratch"))
-    assert [name for name, _ in trainings.ran].count("finetune") == 1
-    assert (found.task.strategy, found.task.epochs) == ("warm-start", 8)
-    failed = next(row for row in found.to_json()["runs"] if row["strategy"] == "finetune")
-    assert (failed["epochs"], failed["whole"], failed["failed"]) == (0, False, "MemoryError: ")
 
 
 def test_a_candidate_that_proves_faster_runs_again(tmp_path, trainings):
@@ -440,11 +403,11 @@ def test_a_killed_run_has_the_rest_of_its_time(tmp_path, trainings, monkeypatch)
             if record.epoch == 4 and total == 8:
                 raise Kill
 
-    whole = run(tmp_path / "whole", of).to_json()
+    whole = run(tmp_path / "whole", of).report
     with pytest.raises(Kill):
         run(tmp_path / "killed", of, KillAfterFour())
-    again = run(tmp_path / "killed", of).to_json()
-    assert whole["runs"][-1]["epochs"] == 5
+    again = run(tmp_path / "killed", of).report
+    assert whole.runs[-1].epochs == 5
     assert again == whole
 
 
@@ -452,16 +415,6 @@ def test_each_run_has_its_own_checkpoints(tmp_path, trainings):
     trainings.reaches = {"early-features": 0.85, "finetune": 0.92, "warm-start": 0.9}
     run(tmp_path, plan("finetune", "early-features", "warm-start"))
     assert len(set(trainings.places)) == len(trainings.places) == 4
-
-
-def test_the_winner_does_no_worse_on_validation_than_the_first_head(tmp_path, trainings):
-    trainings.reaches = {"early-features": 0.90, "finetune": 0.895}
-    assert run(tmp_path, plan("early-features", "finetune")).task.strategy == "early-features"
-
-
-def test_a_training_that_kept_its_initial_head_does_not_beat_a_head(tmp_path, trainings):
-    trainings.reaches, trainings.short, trainings.kept_head = {"early-features": 0.90, "finetune": 0.90}, 0.0, ("finetune",)
-    assert run(tmp_path, plan("early-features", "finetune")).task.strategy == "early-features"
 
 
 def test_the_only_candidate_runs_again_if_it_proves_faster(tmp_path, trainings):
@@ -477,7 +430,7 @@ def test_ctrl_c_keeps_the_best_so_far(tmp_path, trainings):
     watcher = Notes()
     found = run(tmp_path, plan("finetune", "early-features", "feature-extraction"), watcher)
     assert found.task.strategy == "early-features"
-    assert found.to_json()["stopped"]
+    assert found.report.stopped
     assert "race-stopped" in [note.code for note in watcher.said]
 
 
@@ -501,7 +454,7 @@ def test_a_killed_race_resumes_and_ends_the_same(tmp_path, trainings, monkeypatc
         "from-scratch": 0.8,
     }
     of = plan("finetune", "early-features", "warm-start", "from-scratch", "feature-extraction")
-    whole = run(tmp_path / "whole", of).to_json()
+    whole = run(tmp_path / "whole", of).report
     everything, trainings.ran = trainings.ran, []
     assert len(everything) == 7
     original_train = module.train
@@ -516,7 +469,7 @@ def test_a_killed_race_resumes_and_ends_the_same(tmp_path, trainings, monkeypatc
         run(tmp_path / "killed", of)
     before, trainings.ran = trainings.ran, []
     monkeypatch.setattr(module, "train", original_train)
-    again = run(tmp_path / "killed", of).to_json()
+    again = run(tmp_path / "killed", of).report
     assert [*before, *trainings.ran][: len(everything)] == everything
     assert again == whole
 
@@ -536,12 +489,12 @@ def test_a_resumed_race_tries_failures_again(tmp_path, trainings):
     of = plan("early-features", "finetune", "from-scratch")
     before = run(tmp_path, of)
     assert before.task.strategy == "from-scratch"
-    assert before.why.figures["failed"] == ["early-features", "finetune"]
+    assert before.report.why.figures["failed"] == ["early-features", "finetune"]
     trainings.reaches = {"early-features": 0.85, "finetune": 0.92, "from-scratch": 0.8}
     again = run(tmp_path, of)
     assert again.task.strategy == "finetune"
-    assert {row["strategy"] for row in again.to_json()["runs"]} == {"early-features", "finetune", "from-scratch"}
-    assert again.why.figures["failed"] == []
+    assert {row.strategy for row in again.report.runs} == {"early-features", "finetune", "from-scratch"}
+    assert again.report.why.figures["failed"] == []
 
 
 def test_finished_runs_are_kept_when_a_failure_is_tried_again(tmp_path, trainings):
@@ -551,12 +504,12 @@ def test_finished_runs_are_kept_when_a_failure_is_tried_again(tmp_path, training
     run(tmp_path, of)
     before, trainings.ran = trainings.ran, []
     trainings.reaches["early-features"] = 0.85
-    again = run(tmp_path, of).to_json()["runs"]
+    again = run(tmp_path, of).report.runs
     kept = [(strategy, epochs) for strategy, epochs in before if strategy != "early-features"]
     assert len(kept) == 2
     rerun = [run for run in trainings.ran if run in kept]
     assert len(rerun) <= 1  # the winner, from its checkpoints
-    assert len({(row["strategy"], row["epochs"]) for row in again}) == len(again)
+    assert len({(row.strategy, row.epochs) for row in again}) == len(again)
 
 
 def test_the_only_candidate_runs_to_its_end(tmp_path, trainings):

@@ -1,4 +1,4 @@
-"""Warnings and progress of calls without a watcher."""
+"""Covers warnings and progress of calls without a watcher."""
 
 import io
 import logging
@@ -41,7 +41,7 @@ def test_a_warning_names_the_line_of_the_caller():
 
 
 def test_frames_of_other_libraries_are_not_the_caller(monkeypatch, tmp_path):
-    """As when Keras calls back: the line is that of the program that called `fit`."""
+    """If Keras calls back, the line of the warning is still that of the program that called `fit`."""
     outer = tmp_path / "outer.py"
     monkeypatch.setattr(module, "PACKAGE", str(outer))
     code = compile("def fit(callback): callback()", str(outer), "exec")
@@ -105,7 +105,7 @@ def test_if_warnings_are_errors_other_calls_raise_them():
 
 @pytest.fixture
 def with_a_link(tmp_path):
-    """Class folders, one of which holds two links to another."""
+    """Returns class folders, one of which holds two links to another."""
     data = folder_of(tmp_path / "data", *stripes(8))
     (data / "upright" / "again").symlink_to(data / "level")
     (data / "upright" / "once more").symlink_to(data / "level")

@@ -1,4 +1,4 @@
-"""Characters that a stream cannot encode, and closed streams."""
+"""Covers characters that a stream cannot encode, and closed streams."""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""The folder of a run: used by one process, resumed with the same options, and no file of the user is ever removed."""
+"""Covers the folder of a run: one process uses it, the same options resume it, and no file of the user is removed."""
 
 import os
 import signal
@@ -26,7 +26,7 @@ class Stopped(Exception):
 
 
 def unfinished(folder, recipe):
-    """A run that was killed before its first epoch: its recipe is there, and no checkpoint."""
+    """Returns a run that was killed before its first epoch. It has a recipe but no checkpoint."""
     with claim(folder, recipe):
         kept = (folder / "checkpoint" / "run.json").read_bytes()
     (folder / "checkpoint").mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""Decoded pixels of a run: files that nothing uses are removed, files of a kept result stay."""
+"""Covers the decoded pixels of a run: unused files are removed, and files of a kept result stay."""
 
 import numpy as np
 

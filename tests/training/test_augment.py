@@ -1,4 +1,4 @@
-"""Augmentation: parameters drawn within their limits, and the layer that applies them."""
+"""Covers augmentation: parameters drawn within their limits, and the layer that applies them."""
 
 import keras
 import numpy as np

@@ -1,4 +1,4 @@
-"""Training batches: each image once per epoch, the same batches wherever training resumes, weights and targets."""
+"""Covers training batches: each image once per epoch, the same batches wherever training resumes, weights and targets."""
 
 import tracemalloc
 from itertools import islice
@@ -27,7 +27,7 @@ def phase(**options):
 
 
 def labelled(n, classes=3):
-    """Images with their row number in the first pixel."""
+    """Returns images with their row number in the first pixel."""
     pixels = np.zeros((n, 8, 8, 3), np.uint8)
     pixels[:, 0, 0, 0] = np.arange(n)
     return LabelledData(pixels, (np.arange(n) % classes).astype(np.int32))

@@ -1,4 +1,4 @@
-"""BatchNorm in training: moving statistics that suit short trainings, and TensorFlow's fused operation."""
+"""Covers BatchNorm in training: moving statistics that suit short trainings, and TensorFlow's fused operation."""
 
 import keras
 import numpy as np
@@ -101,7 +101,7 @@ def test_a_fused_layer_has_the_output_and_statistics_of_keras(change):
 
 
 class Custom(layers.BatchNormalization):
-    """A class of the user."""
+    """A BatchNorm class of the user."""
 
 
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="the fused operation is TensorFlow's")

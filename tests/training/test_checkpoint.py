@@ -1,4 +1,4 @@
-"""Checkpoints: they are complete after a kill or a full disk, and damage is noticed."""
+"""Covers checkpoints: they are complete after a kill or a full disk, and damage is noticed."""
 
 import tracemalloc
 from contextlib import contextmanager
@@ -101,7 +101,7 @@ def test_a_disk_without_room_is_refused_before_the_epoch(tmp_path, monkeypatch):
 
 
 def test_arrays_are_written_and_read_one_by_one(tmp_path):
-    """The state of Adam is three times the weights; no copy of it is made."""
+    """The state of Adam is three times as large as the weights, so it must not be copied."""
     made = (np.full((200_000,), number, np.float32) for number in range(6))
     kept, limit = Checkpoints(tmp_path), 3 * 800_000  # of 4.8 MB in all
     for work in (lambda: kept.save(state(1, 1), made), lambda: [array[0] for array in kept.arrays(1)]):

@@ -1,4 +1,4 @@
-"""Frozen weights keep their bits, including BatchNorm's statistics, and a layer that changes them is refused."""
+"""Covers frozen weights: they and BatchNorm's statistics stay bit-identical, or the layer that changes them is refused."""
 
 import keras
 import numpy as np

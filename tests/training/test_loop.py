@@ -1,4 +1,4 @@
-"""Trains one phase on a tiny network: it learns, keeps the best epoch, and resumes bit for bit after a kill."""
+"""Covers one phase on a tiny network: it learns, keeps the best epoch, and resumes bit for bit after a kill."""
 
 import signal
 import subprocess
@@ -39,7 +39,7 @@ def phase(**options):
 
 
 def small():
-    """A backbone with every kind of state: weights, BatchNorm statistics, and the random generator of dropout."""
+    """Returns a backbone with every kind of state: weights, BatchNorm statistics, and the random generator of dropout."""
     images = keras.Input((16, 16, 3))
     x = images
     for width in (8, 16):

@@ -1,4 +1,4 @@
-"""Adam with rules: learning rates, decays, unfreezing, averages and schedules."""
+"""Covers Adam with rules: learning rates, decays, unfreezing, averages and schedules."""
 
 import keras
 import numpy as np

@@ -1,4 +1,4 @@
-"""Phases in sequence: each kind resumes bit for bit, a finished phase is loaded, and a solved head equals that of `solve`."""
+"""Covers phases in sequence: each kind resumes bit for bit, a finished phase is loaded, and a solved head is that of `solve`."""
 
 import keras
 import numpy as np
@@ -25,7 +25,7 @@ PIXELS = labelled(48), labelled(16, seed=1)
 
 
 def features(made, views=1):
-    """The same images as features of the frozen part. Further views are darker."""
+    """Returns the same images as features of the frozen part. Further views are darker."""
     train, held_out = PIXELS
     seen = [made.frozen.predict_on_batch((train.inputs // (v + 1)).astype(np.uint8)) for v in range(views)]
     return LabelledData(np.concatenate(seen), train.labels, views), LabelledData(
@@ -146,7 +146,7 @@ def test_groups_of_the_data_are_left_out_together(tmp_path, monkeypatch):
 def test_a_nonlinear_head_cannot_be_solved(tmp_path):
     inputs = keras.Input((8,))
     bent = keras.Model(inputs, layers.Dense(2, activation="relu", name="head")(inputs))
-    made = Network(None, bent, 8, ((bent.get_layer("head"),),), bent, None)
+    made = Network(None, bent, 8, ((bent.get_layer("head"),),), bent, on_features=False, folding=None)
     with refused("head-not-linear", TrainingError, received="Dense"):
         run_phase(made, SOLVE, *PIXELS, Checkpoints(tmp_path), "id", Silent())
 

@@ -1,4 +1,4 @@
-"""Which exceptions are failures of a backend or of the machine, and which are bugs in this package and must surface."""
+"""Tells failures of a backend or of the machine from bugs in this package, which must surface."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ import os
 from pathlib import Path
 
 PACKAGE = str(Path(__file__).parents[1]) + os.sep
-"""What the path of every file of this package starts with."""
+"""The prefix of the path of every file in this package."""
 
 _BACKENDS = ("jax", "jaxlib", "keras", "nncf", "openvino", "tensorflow", "torch")
-"""Packages that define exceptions of their own, such as `tensorflow.errors.OpError`, a subclass of Exception alone."""
+"""Packages with exceptions of their own, such as `tensorflow.errors.OpError`, which derives directly from Exception."""
 
 _BUGS = (RecursionError, NotImplementedError)
-"""Kinds of RuntimeError that only wrong code raises."""
+"""Subclasses of RuntimeError that only a bug raises."""
 
 
 def is_failure(error: BaseException) -> bool:
-    """Whether a backend or the machine failed, so that the work can go on without what failed.
+    """Whether a backend or the machine failed, so that the program can continue without the failed step.
 
-    Failures are a lack of memory, errors of the operating system, and errors that a backend raises: its own kinds, RuntimeError,
+    Failures are a lack of memory, errors of the operating system, and errors that a backend raises: its own classes, RuntimeError,
     and the ValueError of a graph that cannot be built. Anything else, such as a TypeError or a KeyError, is a bug in this package.
-    So are RecursionError and NotImplementedError, although both are kinds of RuntimeError, and a ValueError that this package
-    raises. OpenVINO's converter is an exception: it is written in Python and raises exceptions of all kinds.
+    So are RecursionError and NotImplementedError, although both derive from RuntimeError, and a ValueError that this package
+    raises. Every exception of OpenVINO's converter counts as a failure, because it is written in Python and raises all kinds.
     """
     of_machine = isinstance(error, MemoryError | OSError | RuntimeError) and not isinstance(error, _BUGS)
     if of_machine or _root(type(error).__module__) in _BACKENDS:
@@ -31,7 +31,7 @@ def is_failure(error: BaseException) -> bool:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether the error means out of memory; each backend reports it differently."""
+    """Whether an error means that memory ran out. Each backend reports that differently."""
     of_backend = isinstance(error, RuntimeError) or _root(type(error).__module__) in _BACKENDS
     named = f"{type(error).__name__} {error}"  # ResourceExhaustedError of TensorFlow, RESOURCE_EXHAUSTED of JAX
     return isinstance(error, MemoryError) or (of_backend and ("ResourceExhausted" in named or "RESOURCE_EXHAUSTED" in named))
@@ -42,7 +42,7 @@ def _root(module: str) -> str:
 
 
 def _raised_in(error: BaseException) -> tuple[str, str]:
-    """The file and the module in which an exception was raised."""
+    """Returns the file and the module in which an exception was raised."""
     trace = error.__traceback__
     if trace is None:
         return "", ""

@@ -19,7 +19,7 @@ TRAINING = ("tensorflow", "jax", "torch")
 """The backends of Keras that can train."""
 
 BACKEND = "KERAS_BACKEND"
-_CUT_OFF = ("KERAS_MAX_EPOCHS", "KERAS_MAX_STEPS_PER_EPOCH")
+_LIMIT_VARIABLES = ("KERAS_MAX_EPOCHS", "KERAS_MAX_STEPS_PER_EPOCH")
 
 
 def load_keras() -> None:
@@ -45,23 +45,23 @@ def load_keras() -> None:
 
 
 def require_usable_keras() -> None:
-    """Refuses a Keras whose backend or settings do not suit training. The check loads neither.
+    """Refuses a backend or settings of Keras that do not suit training. The check loads neither Keras nor the backend.
 
     Raises:
-        SetupError: The backend cannot train or is not installed; Keras is set to a type or an order of channels that the networks
-            do not have, or to stop early; TensorFlow was used before this process was forked, or has no eager mode.
+        SetupError: The backend cannot train or is not installed; Keras is set to another dtype than float32, to channels first, or
+            to limit epochs or steps; TensorFlow ran before this process was forked, or does not execute eagerly.
     """
     _require_settings(_settings())
     _require_working_tensorflow()
 
 
 def keras_backend() -> str:
-    """The Keras backend that is loaded or would be. The call does not load it."""
+    """Returns the name of the Keras backend that is loaded or would be. Does not load it."""
     return _settings().backend
 
 
 def library_versions() -> dict[str, str]:
-    """The versions of the libraries on which the exact weights depend: those that decode images, and those that compute."""
+    """Returns the versions of the libraries on which the exact weights depend: those that decode images, and those that compute."""
     backend = keras_backend()
     distributions = ("pillow", "numpy", "keras", *(("tensorflow", "tensorflow-cpu") if backend == "tensorflow" else (backend,)))
     versions = {"backend": backend}
@@ -75,7 +75,7 @@ def library_versions() -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class _Settings:
-    """The settings of Keras, and a hint on how to change the backend and the types."""
+    """The settings of Keras, and hints on how to change the backend and the types."""
 
     backend: str
     floatx: object
@@ -88,30 +88,30 @@ class _Settings:
 
 def _settings() -> _Settings:
     if "keras" not in sys.modules:
-        return _stored()
+        return _settings_to_load()
     import keras  # waits for a thread that is importing it
 
-    return _chosen(keras)
+    return _settings_of(keras)
 
 
-def _stored() -> _Settings:
-    """The settings that Keras will load from its file and from the environment, which takes precedence."""
-    path = _file()
-    facts = _facts(path)
+def _settings_to_load() -> _Settings:
+    """Returns the settings that Keras will load from its file and from the environment, which takes precedence."""
+    path = _settings_file()
+    facts = _file_contents(path)
     named = os.environ.get(BACKEND)
     return _Settings(
         backend=named or str(facts.get("backend", "tensorflow")),
         floatx=facts.get("floatx", "float32"),
         policy=facts.get("floatx", "float32"),
         image_data_format=facts.get("image_data_format", "channels_last"),
-        limits={name: os.environ[name] for name in _CUT_OFF if name in os.environ},
+        limits={name: os.environ[name] for name in _LIMIT_VARIABLES if name in os.environ},
         other_backend=f"unset {BACKEND}" if named else f'write "backend": "tensorflow" in {path}',
         other_types=f'write "floatx": "float32" and "image_data_format": "channels_last" in {path}',
     )
 
 
-def _chosen(keras: Any) -> _Settings:
-    """The settings of the loaded Keras."""
+def _settings_of(keras: Any) -> _Settings:
+    """Returns the settings of the loaded Keras."""
     limits = {"max_epochs": keras.config.max_epochs(), "max_steps_per_epoch": keras.config.max_steps_per_epoch()}
     return _Settings(
         backend=str(keras.backend.backend()),
@@ -149,37 +149,37 @@ def _require_settings(settings: _Settings) -> None:
             hint=settings.other_types,
         )
     for name, limit in settings.limits.items():
-        hint = f"unset {name}" if name in _CUT_OFF else f"call keras.config.set_{name}(None)"
+        hint = f"unset {name}" if name in _LIMIT_VARIABLES else f"call keras.config.set_{name}(None)"
         raise SetupError(
             "Keras must not limit the epochs or steps of training", code="keras-limit", received=f"{name} {limit}", hint=hint
         )
 
 
-def _file() -> Path:
-    """The path of the file of settings, found as Keras finds it."""
+def _settings_file() -> Path:
+    """Returns the path of Keras' settings file, found as Keras finds it."""
     home = os.path.expanduser("~")  # noqa: PTH111 - Path raises if the user has no home
     usual = Path(home if os.access(home, os.W_OK) else "/tmp") / ".keras"
     return Path(os.path.expanduser(os.environ.get("KERAS_HOME", usual))) / "keras.json"  # noqa: PTH111
 
 
-def _facts(path: Path) -> dict[str, Any]:
-    """The contents of the file of settings; empty if there is no file or it is not JSON, as for Keras."""
+def _file_contents(path: Path) -> dict[str, Any]:
+    """Returns the contents of the settings file. Like Keras, treats a file that is missing or not JSON as empty."""
     if not path.exists():
         return {}
     try:
         facts = json.loads(path.read_text())
     except OSError as error:
-        _refuse(path, str(error.strerror))
+        _refuse_file(path, str(error.strerror))
     except ValueError:
         return {}
     if not isinstance(facts, dict):
-        _refuse(path, type(facts).__name__)
+        _refuse_file(path, type(facts).__name__)
     if not isinstance(facts.get("epsilon", 1e-7), float):
-        _refuse(path, f"epsilon {facts['epsilon']!r}")
+        _refuse_file(path, f"epsilon {facts['epsilon']!r}")
     return facts
 
 
-def _refuse(path: Path, received: str) -> NoReturn:
+def _refuse_file(path: Path, received: str) -> NoReturn:
     raise SetupError(
         f"{path} must hold settings that Keras can read",
         code="keras-settings-unreadable",

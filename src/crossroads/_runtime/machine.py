@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import sys
@@ -13,9 +14,10 @@ from pathlib import Path
 
 
 def peak_memory_mb() -> float | None:
-    """Largest resident memory of this process so far, in MiB (2**20 bytes); None if the system does not report it.
+    """Returns the peak resident memory of this process in MiB (2**20 bytes); None if the system does not report it.
 
-    On Linux from ``VmHWM`` of proc(5): the figure of getrusage(2) outlives exec, so it starts at what the calling program used.
+    On Linux it is read from ``VmHWM`` of proc(5), because the figure of getrusage(2) outlives exec and includes the calling
+    program.
     """
     with suppress(OSError):
         for line in Path("/proc/self/status").read_text().splitlines():
@@ -37,9 +39,9 @@ _CONTAINERS = (
 
 
 def available_memory_mb() -> float | None:
-    """Memory that a process may still use without swapping, in MiB; None if the system does not report it.
+    """Returns the memory that a process may still use without swapping, in MiB; None if the system does not report it.
 
-    On Linux: the smaller of what the machine has available (proc(5)) and what the limit of a container leaves.
+    On Linux it is the smaller of the memory that the machine has available (proc(5)) and that the limit of a container leaves.
     """
     available = []
     with suppress(OSError):
@@ -55,7 +57,7 @@ def available_memory_mb() -> float | None:
 
 
 class TemporaryFolder:
-    """A folder that is removed with this object or at exit. `tempfile.TemporaryDirectory` would warn about that.
+    """A folder that is removed with this object or at exit. `tempfile.TemporaryDirectory` would issue a warning then.
 
     Attributes:
         path: The folder.
@@ -72,13 +74,21 @@ class TemporaryFolder:
 
 
 def usable_processors(most: int) -> int:
-    """The number of processors that this process may use, but at most `most`."""
+    """Returns the number of processors that this process may use, at most `most`."""
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(usable, most))
 
 
+_ACCELERATORS = ("/dev/nvidia0", "/dev/nvidiactl", "/dev/dxg", "/dev/kfd", "/dev/accel0")
+"""Device files of GPUs and TPUs on Linux: NVIDIA's, Windows' (in WSL), AMD's and Google's."""
+
+
 def has_gpu() -> bool:
-    """Whether Keras computes on a GPU."""
+    """Whether Keras computes on a GPU. Keras is not loaded on a machine that shows no sign of one."""
+    if "keras" not in sys.modules and sys.platform == "linux" and not any(map(os.path.exists, _ACCELERATORS)):
+        return False
+    if importlib.util.find_spec("keras") is None:
+        return False
     import keras
 
     if keras.backend.backend() == "tensorflow":
@@ -94,7 +104,7 @@ def has_gpu() -> bool:
 
 @contextmanager
 def full_float32() -> Iterator[None]:
-    """Inside, a GPU multiplies float32 in full precision; by default it rounds to 10 bits (TF32)."""
+    """Makes a GPU multiply float32 in full precision inside the context. By default it rounds to 10 bits (TF32)."""
     import keras
 
     if keras.backend.backend() == "jax":

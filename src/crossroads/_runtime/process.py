@@ -2,8 +2,8 @@
 
 `process_settings` makes these changes:
 
-- Warnings of libraries that the caller turned into errors are shown instead. One raised inside another library would end a run of
-  hours. Filters for `CrossroadsWarning` stay as they are.
+- Warnings of libraries that the caller turned into errors are shown instead, because such an error could end a run of hours.
+  Filters for `CrossroadsWarning` stay as they are.
 - Environment variables set TensorFlow's log level and its oneDNN kernels, unless the user has set them. ``TF_USE_LEGACY_KERAS`` is
   removed if the old Keras is not installed.
 - The logger ``tensorflow`` reports errors only.
@@ -17,7 +17,8 @@ What cannot be restored:
 
 - TensorFlow reads its variables once, when it is loaded.
 - Random numbers of TensorFlow and Keras continue from the seed of the run. Those of Python and NumPy are restored.
-- The C library does not report its settings. It gets those that it adapts to by itself in a process that uses large arrays.
+- The C library does not report its settings, so they cannot be put back. Instead it gets the settings that it reaches by itself in
+  a process that uses large arrays.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ def warnings_shown() -> Iterator[None]:
 
 
 class _Shared:
-    """A change of the process that several threads can share: the first makes it, and the last undoes it."""
+    """A change of the process that several threads can share. The first thread makes it, and the last one undoes it."""
 
     def __init__(self, change: Callable[[], AbstractContextManager[None]]) -> None:
         self._change, self._made = change, ExitStack()
@@ -85,14 +86,14 @@ class _Shared:
 
 
 @contextmanager
-def _softened() -> Iterator[None]:
+def _errors_as_warnings() -> Iterator[None]:
     with warnings.catch_warnings():
-        warnings.filters[:] = [soft for kept in warnings.filters for soft in _soft(*kept)]  # type: ignore[index]
+        warnings.filters[:] = [soft for kept in warnings.filters for soft in _replacement_filters(*kept)]  # type: ignore[index]
         yield
 
 
-def _soft(action: str, message: object, category: Any, *place: object) -> list[tuple[object, ...]]:
-    """The filters that replace one filter: an error stays an error for `CrossroadsWarning` alone."""
+def _replacement_filters(action: str, message: object, category: Any, *place: object) -> list[tuple[object, ...]]:
+    """Returns the filters that replace one filter. An error stays an error for `CrossroadsWarning` only."""
     if action != "error":
         return [(action, message, category, *place)]
     ours = [("error", message, CrossroadsWarning, *place)] if issubclass(CrossroadsWarning, category) else []
@@ -105,7 +106,7 @@ def _all_settings() -> Iterator[None]:
         yield
 
 
-_filters, _settings = _Shared(_softened), _Shared(_all_settings)
+_filters, _settings = _Shared(_errors_as_warnings), _Shared(_all_settings)
 
 
 _loaded_here = False
@@ -117,7 +118,7 @@ def _environment() -> Iterator[None]:
     global _loaded_here
     before = {name: value for name, value in os.environ.items() if name.startswith(_LIBRARY_PREFIXES)}
     absent = "tensorflow" not in sys.modules
-    if absent or _loaded_here:  # otherwise the caller loaded it, and the variables describe how
+    if absent or _loaded_here:  # otherwise the caller loaded TensorFlow, and the variables describe how
         use_onednn()
         os.environ.setdefault(_LOG_LEVEL, "2")  # from warnings up; what the user set stays
     if _LEGACY in os.environ and importlib.util.find_spec("tf_keras") is None:
@@ -157,8 +158,8 @@ def _memory() -> Iterator[None]:
 def use_onednn() -> None:
     """Makes TensorFlow train with oneDNN on every x86 processor, if it is not loaded yet and the user has not decided otherwise.
 
-    By default it does so only on processors with AVX512_VNNI. On others, its own kernels took 1.1 to 2.4 times as long for a
-    training step (`python -m benchmarks onednn`).
+    By default it does so only on processors with AVX512_VNNI. On other processors a training step took 1.1 to 2.4 times as long
+    with TensorFlow's own kernels (`python -m benchmarks onednn`).
     """
     if platform.machine().lower() in ("x86_64", "amd64"):
         os.environ.setdefault(ONEDNN, "1")
@@ -172,9 +173,9 @@ _kept = False
 def keep_freed_memory() -> bool:
     """Keeps freed memory for reuse. Returns whether this took effect, which needs the GNU C library.
 
-    TensorFlow frees its activations after each training step and allocates them again in the next one. Without this, the system
-    takes the pages back and clears them each time. Training MobileNet on 960 images (96 px, batches of 32) took 24 s of processor
-    time with it and 29 to 32 s without.
+    TensorFlow frees its activations after each training step and allocates them again in the next one. By default, the system
+    takes the pages back and clears them each time. Training MobileNet on 960 images (96 px, batches of 32) took 24 s of CPU time
+    with this setting and 29 to 32 s without.
     """
     global _kept
     _kept = _mallopt({_TRIM_THRESHOLD: 2**31 - 1, _TOP_PAD: 2**28, _MMAP_THRESHOLD: _MOST_MMAP_THRESHOLD})

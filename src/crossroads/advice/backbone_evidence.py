@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,17 +12,15 @@ from crossroads.advice.profile import Profile, depth_records, probe_depths, simi
 from crossroads.advice.sample import merge_duplicates
 from crossroads.data.dataset import Dataset
 from crossroads.data.loading import load_all, refusal_notes
+from crossroads.features.bodies import body_of
+from crossroads.features.extract import Extraction
 from crossroads.features.lookup import Lookup, resize_of
 from crossroads.heads.probe import probe
-from crossroads.progress import Watcher
+from crossroads.networks.body import Body, Frozen
+from crossroads.networks.construct import Choice
+from crossroads.networks.cut import Cut
+from crossroads.progress import Note, Watcher
 from crossroads.recipe import PoolingName, Recipe, StrategyName
-
-if TYPE_CHECKING:
-    import keras
-
-    from crossroads.features.extract import Extraction
-    from crossroads.networks.construct import Built, Choice
-    from crossroads.networks.cuts import Cut
 
 CALIBRATION_IMAGES = 64
 """Images for the BatchNorm statistics of the random control and for timing the decoder."""
@@ -69,27 +66,25 @@ class BackboneEvidence:
     Attributes:
         choice: The backbone.
         recipe: Resolved for feature extraction: image size, resize, weights.
-        built: The whole backbone with its weights.
+        body: The backbone with its weights as an inference graph.
         profile: The depth profile.
         frozen_probes: The best probe of each frozen strategy, the more accurate one first.
         dataset: The readable rows of the sample. Equal images are in one group.
         digests: uint8 (s, 16), of these images.
         refused: Number of unreadable images.
         end_features: Float (s, d), the averages at the end.
-        depthwise: Whether it has depthwise convolutions, which train slowly on a CPU.
         decode_seconds: Time per image to read and resize it.
     """
 
     choice: Choice
     recipe: Recipe
-    built: Built
+    body: Body
     profile: Profile
     frozen_probes: tuple[FrozenProbe, ...]
     dataset: Dataset
     digests: NDArray[np.uint8]
     refused: int
     end_features: NDArray[np.float32]
-    depthwise: bool
     decode_seconds: float
 
 
@@ -105,19 +100,14 @@ def measure_backbone(dataset: Dataset, choice: Choice, recipe: Recipe, watcher: 
     Raises:
         CrossroadsError: The weights are missing, or no image can be read.
     """
-    from crossroads.networks.construct import build
-    from crossroads.networks.cost import has_depthwise
-    from crossroads.networks.cuts import cuts
-    from crossroads.networks.network import averages
-
     size = resize_of(recipe).size
-    built = build(choice, size, weights=recipe.weights, seed=recipe.seed, progress=watcher.progress)
-    for note in built.notes:
+    body = body_of(choice, size, recipe.weights, recipe.seed, watcher.progress, recipe.preprocessing)
+    for note in body.notes:
         watcher.warning(note)
-    chosen = spread_cuts(tuple(cut for cut in cuts(built.parts.backbone) if cut.multiply_adds <= built.keep.multiply_adds))
+    chosen = spread_cuts(body.cuts)
     widths = tuple(cut.channels for cut in chosen)
     key, stage = f"averages of {', '.join(cut.name for cut in chosen)}", f"features of the sample, {choice.record.name}"
-    extraction = extracted(dataset, averages(built.parts, size, chosen), choice, recipe, key, watcher, stage)
+    extraction = extracted(dataset, body.averages(chosen), choice, recipe, key, watcher, stage)
     for note in refusal_notes("the sample", extraction.refusals):
         watcher.warning(note)
     readable = replace(extraction.dataset, groups=merge_duplicates(extraction.dataset.groups, extraction.digests))
@@ -125,33 +115,29 @@ def measure_backbone(dataset: Dataset, choice: Choice, recipe: Recipe, watcher: 
     pixels, decode_seconds = _time_decoding(readable, recipe)
     controls = similar = None
     if recipe.weights != "none":
-        controls = _random_control(readable, choice, recipe, chosen, pixels, watcher)
+        controls = _random_control(readable, body, choice, recipe, chosen, pixels, watcher)
+    if controls is not None:
         similar = similarity(accuracies, controls, [cut.depth for cut in chosen], readable.groups, recipe.seed)
     evidence = BackboneEvidence(
         choice,
         recipe,
-        built,
+        body,
         Profile(choice.record.name, size, len(readable), depth_records(chosen, accuracies, controls, readable.groups), similar),
         frozen_probes=(),
         dataset=readable,
         digests=extraction.digests,
         refused=len(extraction.refusals),
         end_features=np.ascontiguousarray(np.asarray(extraction.features[:], np.float32)[:, -widths[-1] :]),
-        depthwise=has_depthwise(built.parts.backbone),
         decode_seconds=decode_seconds,
     )
     return replace(evidence, frozen_probes=_best_probes(evidence, chosen, accuracies, watcher))
 
 
 def extracted(
-    dataset: Dataset, frozen: keras.Model, choice: Choice, recipe: Recipe, cut: str, watcher: Watcher, stage: str
+    dataset: Dataset, frozen: Frozen, choice: Choice, recipe: Recipe, cut: str, watcher: Watcher, stage: str
 ) -> Extraction:
-    """Returns the features of a data set, from the cache or computed. The watcher receives warnings."""
-    lookup = Lookup(frozen, choice.record, recipe, cut, watcher)
-    extraction = lookup.features(dataset, stage)
-    if lookup.note:
-        watcher.warning(lookup.note)
-    return extraction
+    """Returns the features of a data set, from the cache or computed."""
+    return Lookup(frozen, choice.record.name, recipe, cut, watcher).features(dataset, stage)
 
 
 def _time_decoding(dataset: Dataset, recipe: Recipe) -> tuple[NDArray[np.uint8], float]:
@@ -163,18 +149,29 @@ def _time_decoding(dataset: Dataset, recipe: Recipe) -> tuple[NDArray[np.uint8],
 
 
 def _random_control(
-    dataset: Dataset, choice: Choice, recipe: Recipe, chosen: tuple[Cut, ...], pixels: NDArray[np.uint8], watcher: Watcher
-) -> list[NDArray[np.bool_]]:
-    """Returns the results of the probes on the same network with random weights, after calibrating BatchNorm on `pixels`."""
-    from crossroads.networks.construct import build
-    from crossroads.networks.network import averages, calibrate_batchnorm
+    dataset: Dataset,
+    body: Body,
+    choice: Choice,
+    recipe: Recipe,
+    chosen: tuple[Cut, ...],
+    pixels: NDArray[np.uint8],
+    watcher: Watcher,
+) -> list[NDArray[np.bool_]] | None:
+    """Returns the results of the probes on the same network with random weights, whose outputs are normalised on `pixels`.
 
-    size = resize_of(recipe).size
-    built = build(choice, size, weights=None, seed=recipe.seed)
-    calibrate_batchnorm(built.parts, pixels)
+    The weights of a quantised network cannot be drawn anew. The result is then None, and the watcher receives a note.
+    """
+    from crossroads.networks.graphs import random_control
+
+    control = random_control(body, pixels, recipe.seed)
+    if control is None:
+        name = choice.record.name
+        text = f"{name} is quantised, so its depth profile has no random control and the similarity is unknown"
+        watcher.note(Note(text, "no-random-control", backbone=name))
+        return None
     key = f"random averages of {', '.join(cut.name for cut in chosen)}"
     stage = f"features of the sample, {choice.record.name}, random control"
-    extraction = extracted(dataset, averages(built.parts, size, chosen), choice, recipe, key, watcher, stage)
+    extraction = extracted(dataset, control.averages(chosen), choice, recipe, key, watcher, stage)
     return probe_depths(extraction.features, tuple(cut.channels for cut in chosen), dataset.labels, dataset.groups)
 
 
@@ -182,7 +179,7 @@ def _best_probes(
     evidence: BackboneEvidence, chosen: tuple[Cut, ...], accuracies: list[NDArray[np.bool_]], watcher: Watcher
 ) -> tuple[FrozenProbe, ...]:
     """Returns the best probe of each frozen strategy, the more accurate one first."""
-    at_end = FrozenProbe("feature-extraction", evidence.built.keep, "average", accuracies[-1], evidence.end_features)
+    at_end = FrozenProbe("feature-extraction", evidence.body.end, "average", accuracies[-1], evidence.end_features)
     early = _early_probes(evidence, chosen, accuracies, watcher)
     best = [at_end, *([max(early, key=lambda each: each.accuracy)] if early else [])]
     return tuple(sorted(best, key=lambda each: -each.accuracy))
@@ -205,11 +202,9 @@ def _early_probes(
 
 
 def _grid_probe(evidence: BackboneEvidence, cut: Cut, watcher: Watcher) -> FrozenProbe:
-    from crossroads.networks.network import frozen_part
-
     pooling: PoolingName = next((grid for grid in GRIDS if cut.channels * int(grid[-1]) ** 2 <= WIDEST), "average")
     recipe = replace(evidence.recipe, pooling=pooling, cut=cut.name)
-    frozen = frozen_part(evidence.built.parts, evidence.profile.image_size, cut, pooling)
+    frozen = evidence.body.until(cut, pooling)
     stage = f"features of the sample, {evidence.profile.backbone} to {cut.name}"
     extraction = extracted(evidence.dataset, frozen, evidence.choice, recipe, cut.name, watcher, stage)
     features = np.asarray(extraction.features[:], np.float32)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
@@ -37,28 +36,18 @@ class Baselines:
     Attributes:
         majority: Accuracy of always predicting the largest class.
         pixels: Accuracy of a probe on raw pixels.
-        short: The small network after a short training; None if there was none.
-        refused: The images of the sample that could not be read.
+        small_network: The small network after a short training; None if there was none.
     """
 
     majority: float
     pixels: Estimate
-    short: ShortTraining | None
-    refused: tuple[Refusal, ...] = ()
-
-    def to_json(self) -> dict[str, Any]:
-        """Returns plain values."""
-        return {
-            "majority": round(self.majority, 4),
-            "pixels": self.pixels.to_json(),
-            "small_network": None if self.short is None else self.short.to_json(),
-        }
+    small_network: ShortTraining | None
 
 
 def measure_baselines(
     dataset: Dataset, asked: Recipe, size: int, majority: float, budget: float | None, watcher: Watcher
-) -> Baselines:
-    """Measures the baselines on a sample.
+) -> tuple[Baselines, tuple[Refusal, ...]]:
+    """Measures the baselines on a sample. Returns them with the images of the sample that could not be read.
 
     Args:
         dataset: The sample, with only the classes that occur.
@@ -81,5 +70,5 @@ def measure_baselines(
         strategy="from-scratch", seed=asked.seed, resize=asked.resize, class_weights=asked.class_weights, image_size=size
     )
     limit = Limit(SHORT_PASSES, SHORT_EPOCHS, limit_by_budget(SHORT_SECONDS, budget))
-    short = run_short_training(readable, choose(DEFAULT_FROM_SCRATCH), small, limit, watcher)
-    return Baselines(majority, pixels, short, loaded.refusals)
+    trained = run_short_training(readable, choose(DEFAULT_FROM_SCRATCH), small, limit, watcher)
+    return Baselines(majority, pixels, trained), loaded.refusals

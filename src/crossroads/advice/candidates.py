@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from crossroads.advice.backbone_evidence import BackboneEvidence, FrozenProbe
 from crossroads.advice.candidate_backbones import CandidateBackbone
@@ -23,15 +22,22 @@ from crossroads.advice.cost import (
     step_seconds,
     whole_step_seconds,
 )
-from crossroads.advice.estimate import Estimate
+from crossroads.advice.estimate import DIGITS, Estimate
 from crossroads.advice.expectation import Base, Setting, expected, with_epochs
 from crossroads.advice.short_training import ShortTraining
 from crossroads.advice.size import Curve
 from crossroads.errors import RecipeError
 from crossroads.networks.catalog import DEFAULT_FROM_SCRATCH, Backbone, backbone
+from crossroads.plain import to_plain
 from crossroads.progress import Note, Watcher
 from crossroads.recipe import Recipe, StrategyName
 from crossroads.strategies import STRATEGIES, drop_unused_options, resolve_recipe, strategy
+
+DISTINCT = ("strategy", "backbone", "weights", "cut", "pooling", "image_size", "epochs")
+"""Fields of the recipe in which candidates differ."""
+
+EXPECTED = ("bases", "accuracy", "seconds", "epoch_seconds", "memory_mb", "obstacle")
+"""Fields of a candidate that say what is expected of it."""
 
 TIE = 0.005
 """Half a point of expected accuracy: candidates within it are tied, and the cheaper one comes first."""
@@ -78,24 +84,11 @@ class Candidate:
         epochs = self.recipe.epochs
         return self.seconds - (epochs - 1) * self.epoch_seconds if may_shorten and epochs else self.seconds
 
-    def to_json(self) -> dict[str, Any]:
-        """Returns plain values."""
-        recipe = self.recipe
-        return {
-            "strategy": recipe.strategy,
-            "backbone": recipe.backbone,
-            "weights": recipe.weights,
-            "cut": recipe.cut,
-            "pooling": recipe.pooling,
-            "image_size": recipe.image_size,
-            "epochs": recipe.epochs,
-            "usual_epochs": (self.unshortened or self).recipe.epochs,
-            "bases": [base.to_json() for base in self.bases],
-            "accuracy": self.accuracy.to_json(),
-            "seconds": round(self.seconds, 1),
-            "memory_mb": round(self.memory_mb),
-            "obstacle": self.obstacle,
-        }
+    def to_json(self) -> dict[str, object]:
+        """Returns plain values: the choices that distinguish the candidate, and what is expected of it."""
+        recipe = {name: getattr(self.recipe, name) for name in DISTINCT}
+        usual = {"usual_epochs": (self.unshortened or self).recipe.epochs}
+        return to_plain({**recipe, **usual, **{name: getattr(self, name) for name in EXPECTED}}, DIGITS)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -151,7 +144,8 @@ def backbone_candidates(
     probes = {probe.strategy: probe for probe in evidence.frozen_probes}
     pretrained = evidence.recipe.weights != "none"
     for record in STRATEGIES:
-        if record.start == "random" or (not record.frozen and not pretrained):
+        trainable = pretrained and evidence.choice.record.trainable
+        if record.start == "random" or (not record.frozen and not trainable):
             continue
         probe = probes.get("early-features" if record.keeps == "early" else "feature-extraction")
         if probe is None:
@@ -160,18 +154,24 @@ def backbone_candidates(
             recipe = _recipe(evidence, probe, record.name, context)
         except RecipeError as error:  # an option without an effect on this strategy
             name = evidence.choice.record.name
-            text = f"{record.name} of {name} is left out: {error}"
+            text = f"{record.name} with {name} is left out: {error}"
             watcher.note(Note(text, "candidate-left-out", strategy=record.name, backbone=name, reason=str(error)))
             continue
         bases = [Base("probe", curves[probe.strategy].here)]
-        if not record.frozen and not record.tuned:  # a warm start
-            bases = [Base("probe", max((curve.here for curve in curves.values()), key=lambda accuracy: accuracy.value))]
-            if short is not None:
-                bases.append(_short_base(short, recipe, context))
+        if not record.frozen and not record.tuned:
+            bases = _warm_start_bases(curves, short, recipe, context)
         accuracy = expected(record.name, bases, context.setting)
         seconds, per_epoch = _seconds(evidence, probe, recipe, short, context)
         memory = memory_mb(probe.cut.parameters, probe.cut.activations, recipe.batch_size or 32, trained=not record.frozen)
         yield Candidate(recipe, tuple(bases), accuracy, seconds, per_epoch, memory)
+
+
+def _warm_start_bases(
+    curves: Mapping[StrategyName, Curve], short: ShortTraining | None, recipe: Recipe, context: AdviceContext
+) -> list[Base]:
+    """Returns the best probe at any cut, and the short warm start if there was one."""
+    best = max((curve.here for curve in curves.values()), key=lambda accuracy: accuracy.value)
+    return [Base("probe", best), *([] if short is None else [_short_base(short, recipe, context)])]
 
 
 def from_scratch_candidate(
@@ -206,20 +206,18 @@ def from_scratch_candidate(
 def require_trainable(asked: Recipe, backbones: Sequence[CandidateBackbone], median_side: float) -> None:
     """Raises `RecipeError` if an option rules out every strategy that trains, before anything is measured."""
     networks: list[tuple[Backbone, str | None]] = [(each.choice.record, each.weights) for each in backbones]
-    first: RecipeError | None = None
+    errors = []
     for known, weights in networks or [(backbone(DEFAULT_FROM_SCRATCH), None)]:
-        for record in STRATEGIES:
-            if record.frozen or (record.start == "random") != (weights is None):
-                continue
+        start = "random" if weights is None else "pretrained"
+        for record in (record for record in STRATEGIES if not record.frozen and record.start == start):
             try:
                 plain = drop_unused_options(replace(asked, backbone=known.name, weights=weights), record)
                 resolve_recipe(plain, known, images=100, image_size=known.reference_size, side=median_side)
             except RecipeError as error:
-                first = first or error
+                errors.append(error)
             else:
                 return
-    if first is not None:
-        raise first
+    raise errors[0]
 
 
 def scratch_size(asked: Recipe, median_side: float, *, alone: bool) -> int:
@@ -313,9 +311,9 @@ def _seconds(
         seconds += missing * (forward_seconds(cost, context.machine) + evidence.decode_seconds)
         seconds += head_seconds(context.images, probe.features.shape[1], context.classes, context.machine)
     if not record.frozen:
-        per_image, start = step_seconds(cost, context.machine, depthwise=evidence.depthwise), TRACE
+        per_image, start = step_seconds(cost, context.machine, depthwise=evidence.body.depthwise), TRACE
         if measured := _step_and_start(short, recipe, context):  # up to the end of the kept backbone
-            per_image, start = measured[0] * step_fraction(probe.cut, evidence.built.keep), measured[1]
+            per_image, start = measured[0] * step_fraction(probe.cut, evidence.body.end), measured[1]
         epoch = epoch_seconds(per_image, context.images, context.validation_images)
         seconds += start + context.images * evidence.decode_seconds + (recipe.epochs or 0) * epoch
     return seconds, epoch

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 from crossroads.advice.estimate import Estimate
 from crossroads.advice.profile import SATURATED, Profile
@@ -38,30 +37,17 @@ class Case:
 
     Attributes:
         number: 1 to 4.
+        title: The case in words, with its classic strategy.
         size: In [0, 1]: log10 of the effective images per class, divided by `DECADES`.
         similarity: In [0, 1].
         doubt: Why the similarity is uncertain; None if it is not.
     """
 
     number: int
+    title: str
     size: float
     similarity: Estimate
     doubt: Note | None
-
-    @property
-    def title(self) -> str:
-        """The case in words, with its classic strategy."""
-        return TITLES[self.number]
-
-    def to_json(self) -> dict[str, Any]:
-        """Returns plain values."""
-        return {
-            "number": self.number,
-            "title": self.title,
-            "size": round(self.size, 4),
-            "similarity": self.similarity.to_json(),
-            "doubt": self.doubt,
-        }
 
 
 def case_of(images_per_class: float, profile: Profile) -> Case:
@@ -76,9 +62,9 @@ def case_of(images_per_class: float, profile: Profile) -> Case:
     size = min(1.0, max(0.0, math.log10(max(images_per_class, 1.0)) / DECADES))
     doubt = None
     if profile.random >= SATURATED:
-        text = "a network with random weights is nearly as accurate, so that the depth profile says little"
+        text = "a network with random weights is nearly as accurate, so the depth profile says little"
         doubt = Note(text, "random-control-saturated", accuracy=round(profile.random, 4))
     elif similarity.low < SIMILAR <= similarity.high:
-        text = f"the interval of the similarity includes the limit of {SIMILAR}"
+        text = f"the interval of the similarity includes the threshold of {SIMILAR}"
         doubt = Note(text, "similarity-uncertain", low=round(similarity.low, 4), high=round(similarity.high, 4))
-    return Case(number, size, similarity, doubt)
+    return Case(number, TITLES[number], size, similarity, doubt)

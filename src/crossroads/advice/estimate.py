@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 
 from crossroads.evaluation import accuracy_interval
 
+DIGITS = 6
+"""Significant digits of the figures of advice and races in JSON."""
+
 
 class Estimate(NamedTuple):
     """A fraction with the limits of its 95 % interval, all in [0, 1]."""
@@ -17,10 +20,6 @@ class Estimate(NamedTuple):
     value: float
     low: float
     high: float
-
-    def to_json(self) -> dict[str, float]:
-        """Returns plain values, rounded to the meaningful digits."""
-        return {"value": round(self.value, 4), "low": round(self.low, 4), "high": round(self.high, 4)}
 
     def __str__(self) -> str:
         return f"{self.value:.3f} ({self.low:.3f} to {self.high:.3f})"

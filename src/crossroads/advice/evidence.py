@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from crossroads.advice.baselines import Baselines
 from crossroads.advice.candidates import Candidate
 from crossroads.advice.cases import Case
+from crossroads.advice.estimate import DIGITS
 from crossroads.advice.profile import Profile
 from crossroads.advice.short_training import ShortTraining
 from crossroads.advice.size import Curve, Size
 from crossroads.data.loading import Refusal
+from crossroads.plain import to_plain
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,17 +39,6 @@ class Evidence:
     def leading_profile(self) -> Profile | None:
         """The profile of the best pretrained backbone, which the case follows from; None if there is none."""
         return next((profile for profile in self.profiles if profile.similarity is not None), None)
-
-    def to_json(self) -> dict[str, Any]:
-        """Returns plain values."""
-        return {
-            "size": self.size.to_json(),
-            "profiles": [profile.to_json() for profile in self.profiles],
-            "curve": None if self.curve is None else self.curve.to_json(),
-            "baselines": self.baselines.to_json(),
-            "warm_start": None if self.warm_start is None else self.warm_start.to_json(),
-            "seconds": round(self.seconds, 1),
-        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,15 +70,6 @@ class Advice:
         """The recommended candidate."""
         return self.ranked[0]
 
-    def to_json(self) -> dict[str, Any]:
-        """Returns plain values."""
-        return {
-            "case": None if self.case is None else self.case.to_json(),
-            "ranked": [candidate.to_json() for candidate in self.ranked],
-            "reasons": list(self.reasons),
-            "evidence": self.evidence.to_json(),
-            "budget": self.budget,
-            "notes": list(self.notes),
-            "warnings": list(self.warnings),
-            "refused": [refusal.to_json() for refusal in self.refused],
-        }
+    def to_json(self) -> dict[str, object]:
+        """Returns plain values, as ``crossroads advise --json`` prints them."""
+        return to_plain(self, DIGITS)

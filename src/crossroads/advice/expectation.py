@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from crossroads.advice.estimate import Estimate, from_log_odds, log_odds
 from crossroads.recipe import StrategyName
@@ -25,10 +25,6 @@ class LearningGain(NamedTuple):
 
     value: float
     error: float
-
-    def to_json(self) -> dict[str, float]:
-        """Returns plain values, rounded to the meaningful digits."""
-        return {"value": round(self.value, 3), "error": round(self.error, 3)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +43,6 @@ class Base:
     accuracy: Estimate
     halvings: float = 0.0
     learning_gain: LearningGain | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """Returns plain values."""
-        gain = None if self.learning_gain is None else self.learning_gain.to_json()
-        return {"kind": self.kind, "accuracy": self.accuracy.to_json(), "halvings": round(self.halvings, 2), "rise": gain}
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,15 +47,6 @@ class Depth:
     accuracy: Estimate
     random: Estimate | None
 
-    def to_json(self) -> dict[str, Any]:
-        """Returns plain values."""
-        return {
-            "cut": self.cut,
-            "depth": round(self.depth, 4),
-            "accuracy": self.accuracy.to_json(),
-            "random": None if self.random is None else self.random.to_json(),
-        }
-
 
 @dataclass(frozen=True, slots=True)
 class Similarity:
@@ -72,15 +63,6 @@ class Similarity:
     peak: float
     kept: float
     gain: float
-
-    def to_json(self) -> dict[str, Any]:
-        """Returns plain values."""
-        return {
-            "value": self.value.to_json(),
-            "peak": round(self.peak, 4),
-            "kept": round(self.kept, 4),
-            "gain": round(self.gain, 4),
-        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,16 +97,6 @@ class Profile:
     def end(self) -> Depth:
         """The deepest depth."""
         return self.depths[-1]
-
-    def to_json(self) -> dict[str, Any]:
-        """Returns plain values."""
-        return {
-            "backbone": self.backbone,
-            "image_size": self.image_size,
-            "images": self.images,
-            "depths": [depth.to_json() for depth in self.depths],
-            "similarity": None if self.similarity is None else self.similarity.to_json(),
-        }
 
 
 def spread_cuts(cuts: tuple[Cut, ...], count: int = CUTS) -> tuple[Cut, ...]:

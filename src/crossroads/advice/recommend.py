@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from crossroads import artifact
-from crossroads._runtime.keras_setup import load_keras
 from crossroads._runtime.machine import available_memory_mb, has_gpu
 from crossroads.advice.backbone_evidence import BackboneEvidence, measure_backbone
 from crossroads.advice.baselines import Baselines, measure_baselines
@@ -34,14 +33,14 @@ from crossroads.advice.short_training import ShortTraining
 from crossroads.advice.size import USUAL_SLOPE, Curve, Size, effective_images, learning_curve, measure_size
 from crossroads.advice.warm_start import short_warm_start
 from crossroads.data.dataset import Dataset
-from crossroads.data.loading import sample_notes
+from crossroads.data.loading import Refusal, sample_notes
 from crossroads.data.partition import count_seen
 from crossroads.errors import ArtifactError, BackboneError
+from crossroads.features.bodies import body_of
 from crossroads.networks.catalog import Backbone
 from crossroads.progress import Note, Relay, Watcher
 from crossroads.recipe import Recipe, StrategyName
 from crossroads.run.task import refuse_unsafe_flip
-from crossroads.run.train import rehearse
 from crossroads.strategies import drop_unused_options, resolve_recipe, strategy
 
 SAMPLE = 2_000
@@ -103,17 +102,16 @@ def recommend(
     began = time.perf_counter()
     notes: list[str] = []
     relay = Relay(watcher, after_note=notes.append)
-    # The free memory is read before Keras is loaded, because `memory_mb` counts Keras.
+    # The free memory is read before anything large is loaded, because `memory_mb` counts that.
     request = Request(train, median_side, replace(asked, budget=None), asked.budget, available_memory_mb(), relay)
     require_trainable(request.asked, backbones, median_side)
-    load_keras()
     backbones = _convertible(request, backbones)
     for note in sample_notes(train):
         relay.warning(note)
     refuse_unsafe_flip(request.asked, train)
     machine = measure_machine()
     measured = [result for each in backbones if (result := _measure(request, each)) is not None]
-    baselines = _baselines(request, alone=not measured)
+    baselines, refused = _baselines(request, alone=not measured)
     size = _size(train, max(measured, key=lambda each: each.frozen_probes[0].accuracy, default=None))
     known = [(each, _curves(each, size, request)) for each in measured]
     known.sort(key=lambda pair: -_best(pair[1]).here.value)
@@ -127,7 +125,7 @@ def recommend(
     leading = evidence.leading_profile
     case = None if leading is None else case_of(size.effective_per_class, leading)
     reasons = tuple(reasons_for(evidence, case, ranked, request.budget))
-    return Advice(case, ranked, reasons, evidence, request.budget, tuple(notes), relay.warnings, baselines.refused)
+    return Advice(case, ranked, reasons, evidence, request.budget, tuple(notes), relay.warnings, refused)
 
 
 def _candidates(
@@ -140,7 +138,7 @@ def _candidates(
         request.asked, len(request.train), request.classes, size.effective_per_class, slope, request.median_side, machine
     )
     # Only one, because a warm start takes longer than all other measurements.
-    leader = next((each for each, _ in known if each.recipe.weights != "none"), None)
+    leader = next((each for each, _ in known if each.recipe.weights != "none" and each.choice.record.trainable), None)
     warm_start = None
     if leader is not None:
         warm_start = short_warm_start(leader, request.asked, machine, request.budget, request.memory_mb, request.watcher)
@@ -150,11 +148,11 @@ def _candidates(
         for candidate in backbone_candidates(each, curves, warm_start if each is leader else None, context, request.watcher)
     ]
     best_probe = None if curve is None else curve.here
-    return warm_start, [*candidates, from_scratch_candidate(baselines.short, context, best_probe, baselines.pixels)]
+    return warm_start, [*candidates, from_scratch_candidate(baselines.small_network, context, best_probe, baselines.pixels)]
 
 
 def _convertible(request: Request, backbones: Sequence[CandidateBackbone]) -> tuple[CandidateBackbone, ...]:
-    """Returns the backbones that can become an artifact, tried with random weights. Those that `_measure` leaves out are not tried.
+    """Returns the backbones that can become an inference graph. Those that `_measure` leaves out are not tried.
 
     Raises:
         ArtifactError: The only named backbone cannot.
@@ -165,7 +163,8 @@ def _convertible(request: Request, backbones: Sequence[CandidateBackbone]) -> tu
         size = request.size_for(record)
         try:
             if _obstacle(record, size, request.memory_mb) is None:
-                rehearse(backbone.choice, size, len(request.train.classes), seed=request.asked.seed)
+                progress = request.watcher.progress
+                body_of(backbone.choice, size, backbone.weights, request.asked.seed, progress, request.asked.preprocessing)
         except ArtifactError as error:
             if backbone.named and len(backbones) == 1:
                 raise
@@ -221,22 +220,25 @@ def _measure(request: Request, backbone: CandidateBackbone) -> BackboneEvidence 
     return evidence
 
 
-def _baselines(request: Request, *, alone: bool) -> Baselines:
-    """Measures the baselines on a sample of its own; `alone` if there is no pretrained backbone."""
+def _baselines(request: Request, *, alone: bool) -> tuple[Baselines, tuple[Refusal, ...]]:
+    """Measures the baselines on a sample of its own; `alone` if there is no pretrained backbone.
+
+    Returns them with the images of the sample that could not be read.
+    """
     train, asked, watcher = request.train, request.asked, request.watcher
     if request.classes > MOST_CLASSES:
         text = (
-            f"the evidence is measured on {MOST_CLASSES} of the {request.classes:,} classes, which are easier to distinguish than "
+            f"the evidence is measured on {MOST_CLASSES} of the {request.classes:,} classes, which are easier to tell apart than "
             "all of them"
         )
         watcher.note(Note(text, "classes-sampled", sampled=MOST_CLASSES, classes=request.classes))
     images = compact(train.select(sample(train, SAMPLE, asked.seed)))
     size, majority = scratch_size(asked, request.median_side, alone=alone), float(train.counts().max() / len(train))
-    baselines = measure_baselines(images, asked, size, majority, request.budget, watcher)
-    if baselines.short is None:
-        text = "no short training of the small network: what is expected from scratch rests on a probe"
+    baselines, refused = measure_baselines(images, asked, size, majority, request.budget, watcher)
+    if baselines.small_network is None:
+        text = "the small network had no short training, so the expected accuracy from scratch is based on a probe"
         watcher.note(Note(text, "no-short-training"))
-    return baselines
+    return baselines, refused
 
 
 def _size(train: Dataset, best: BackboneEvidence | None) -> Size:

@@ -9,7 +9,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -97,18 +96,6 @@ class ShortTraining:
         """Images that it saw, each counted once per epoch."""
         return self.images * self.epochs
 
-    def to_json(self) -> dict[str, Any]:
-        """Returns plain values."""
-        return {
-            "strategy": self.strategy,
-            "backbone": self.backbone,
-            "image_size": self.image_size,
-            "images": self.images,
-            "epochs": self.epochs,
-            "accuracy": self.accuracy.to_json(),
-            "rise": None if self.learning_gain is None else self.learning_gain.to_json(),
-        }
-
 
 @dataclass(slots=True)
 class _Timer:
@@ -182,31 +169,36 @@ def run_short_training(dataset: Dataset, choice: Choice, asked: Recipe, limit: L
         task = Task(recipe, choice, record, images, parts.validation, lambda: (shown, held_out))
         with tempfile.TemporaryDirectory(prefix="crossroads-") as folder:
             trained = train(task, TrainingFolder(Path(folder)), Relay(Silent(), after_step=timer.step, after_epoch=after_epoch))
-    except StopTraining as error:
-        if error is relay.raised:
-            raise
-        watcher.note(Note(f"no short {kind} of {network}: an epoch takes too long", "short-training-too-slow", **about))
-        return None
     except Exception as error:
-        relay.raise_again()
-        if not isinstance(error, CrossroadsError) and not is_failure(error):
-            raise
-        LOGGER.exception("no short %s of %s", kind, network)
-        reason = str(error).partition("\n")[0][:200] or type(error).__name__
-        watcher.warning(Note(f"no short {kind} of {network}: {reason}", "short-training-failed", **about, reason=reason))
+        _report_failure(error, relay, f"{kind} of {network}", about)
         return None
     if trained.stopped:
         watcher.note(_stopped_note(f"{kind} of {network}", about, len(trained.history), epochs))
     return _result(recipe, trained.history, timer.usual, shown, held_out, stopped=trained.stopped)
 
 
+def _report_failure(error: Exception, relay: Relay, training: str, about: dict[str, str]) -> None:
+    """Notes why there is no short training. Raises the error again if it is a bug or comes from the watcher."""
+    relay.raise_again()
+    if error is relay.raised:
+        raise error
+    if isinstance(error, StopTraining):
+        relay.note(Note(f"no short {training}: one epoch takes too long", "short-training-too-slow", **about))
+        return
+    if not isinstance(error, CrossroadsError) and not is_failure(error):
+        raise error
+    LOGGER.error("no short %s", training, exc_info=error)
+    reason = str(error).partition("\n")[0][:200] or type(error).__name__
+    relay.warning(Note(f"no short {training}: {reason}", "short-training-failed", **about, reason=reason))
+
+
 def _start_note(training: str, about: dict[str, str], epochs: int, images: int) -> Note:
-    text = f"evidence: a short {training}, {epochs} epochs of {images} images"
+    text = f"evidence: a short {training}, {epochs} epochs on {images} images"
     return Note(text, "short-training", **about, epochs=epochs, images=images)
 
 
 def _stopped_note(training: str, about: dict[str, str], epochs: int, planned: int) -> Note:
-    text = f"the short {training} ended after {epochs} of {planned} epochs because its time was over"
+    text = f"the short {training} ended after {epochs} of {planned} epochs because it ran out of time"
     return Note(text, "short-training-stopped", **about, epochs=epochs, planned=planned)
 
 

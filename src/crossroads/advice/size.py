@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,8 +43,8 @@ class Size:
     Attributes:
         images: All images.
         classes: Classes that occur.
-        smallest: Images of the smallest class.
-        largest: Images of the largest class.
+        smallest_class: Images of the smallest class.
+        largest_class: Images of the largest class.
         groups: Number of groups, such as tracks; None without groups.
         repeated: Fraction of the images that are copies of others, as measured on the sample.
         group_correlation: How similar images of one group are: 0 for no more than any two of the class, 1 for equal. None without
@@ -54,8 +54,8 @@ class Size:
 
     images: int
     classes: int
-    smallest: int
-    largest: int
+    smallest_class: int
+    largest_class: int
     groups: int | None
     repeated: float
     group_correlation: float | None
@@ -66,18 +66,12 @@ class Size:
         """Effective images of an average class."""
         return self.effective / max(1, self.classes)
 
-    def to_json(self) -> dict[str, Any]:
-        """Returns plain values."""
-        return {
-            "images": self.images,
-            "classes": self.classes,
-            "smallest_class": self.smallest,
-            "largest_class": self.largest,
-            "groups": self.groups,
-            "repeated": round(self.repeated, 4),
-            "alike_within_groups": None if self.group_correlation is None else round(self.group_correlation, 4),
-            "effective": round(self.effective, 1),
-        }
+
+class CurvePoint(NamedTuple):
+    """The accuracy of a probe that learned from a number of images."""
+
+    images: int
+    accuracy: Estimate
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,18 +79,20 @@ class Curve:
     """The learning curve of a probe: ``error = floor + scale x images ** -exponent``.
 
     Attributes:
-        points: Images and accuracy of each part of the sample.
+        points: One for each part of the sample that was measured.
         floor: Error that more images do not remove.
         scale: Factor of the law.
         exponent: Exponent of the law, in [0, 1].
+        slope: What doubling the images added over the parts of the sample, in log odds.
         here: Accuracy that the law predicts with all training images.
         twice: Accuracy that it predicts with twice as many.
     """
 
-    points: tuple[tuple[int, Estimate], ...]
+    points: tuple[CurvePoint, ...]
     floor: float
     scale: float
     exponent: float
+    slope: float
     here: Estimate
     twice: Estimate
 
@@ -104,23 +100,6 @@ class Curve:
     def gain(self) -> float:
         """Accuracy that twice the images would add."""
         return self.twice.value - self.here.value
-
-    @property
-    def slope(self) -> float:
-        """What doubling the images added over the parts of the sample, in log odds."""
-        return slope_of(self.points)
-
-    def to_json(self) -> dict[str, Any]:
-        """Returns plain values."""
-        return {
-            "points": [{"images": images, "accuracy": accuracy.to_json()} for images, accuracy in self.points],
-            "floor": round(self.floor, 4),
-            "scale": round(self.scale, 5),
-            "exponent": round(self.exponent, 4),
-            "here": self.here.to_json(),
-            "twice": self.twice.to_json(),
-            "slope": round(self.slope, 4),
-        }
 
 
 def measure_size(
@@ -216,22 +195,28 @@ def learning_curve(
     """
     rng = np.random.default_rng([seed, 12])
     x = np.asarray(features[:], np.float32)
-    points: list[tuple[int, Estimate]] = []
+    points: list[CurvePoint] = []
     for fraction, draws in PARTS:
         if fraction == 1.0 and whole is not None:
-            points.append((round(TRAINED * len(labels)), estimate_accuracy(whole, groups)))
+            points.append(CurvePoint(round(TRAINED * len(labels)), estimate_accuracy(whole, groups)))
             continue
         parts = [random_part(labels, groups, fraction, rng) for _ in range(draws)]
         images = round(float(np.mean([TRAINED * len(part) for part in parts])))
-        if points and images <= points[-1][0]:
-            continue
-        correct = [probe(x[part], labels[part], None if groups is None else groups[part]).correct for part in parts]
-        units = [part if groups is None else groups[part] for part in parts]
-        points.append((images, estimate_accuracy(np.concatenate(correct), np.concatenate(units))))
+        if not points or images > points[-1].images:
+            points.append(CurvePoint(images, _accuracy_of(parts, x, labels, groups)))
     return fit_curve(tuple(points), len(labels) * times, rng)
 
 
-def slope_of(points: Sequence[tuple[int, Estimate]]) -> float:
+def _accuracy_of(
+    parts: list[NDArray[np.int64]], x: NDArray[np.float32], labels: NDArray[np.integer], groups: NDArray[np.integer] | None
+) -> Estimate:
+    """Returns the accuracy of a probe on all parts together. An image that is in several parts counts as one unit."""
+    correct = [probe(x[part], labels[part], None if groups is None else groups[part]).correct for part in parts]
+    units = [part if groups is None else groups[part] for part in parts]
+    return estimate_accuracy(np.concatenate(correct), np.concatenate(units))
+
+
+def slope_of(points: Sequence[CurvePoint]) -> float:
     """Returns what doubling the images adds to a probe, in log odds: the least-squares line through the points, within `SLOPES`."""
     if len({images for images, _ in points}) < 2:
         return USUAL_SLOPE
@@ -242,7 +227,7 @@ def slope_of(points: Sequence[tuple[int, Estimate]]) -> float:
     return min(SLOPES[1], max(SLOPES[0], float(doublings @ odds / (doublings @ doublings))))
 
 
-def fit_curve(points: tuple[tuple[int, Estimate], ...], images: float, rng: np.random.Generator) -> Curve:
+def fit_curve(points: tuple[CurvePoint, ...], images: float, rng: np.random.Generator) -> Curve:
     """Fits the law to points and extrapolates it to `images` and to twice as many.
 
     Each resample moves the points within their intervals and fits the law again. The result is the median of the resamples. A
@@ -256,11 +241,11 @@ def fit_curve(points: tuple[tuple[int, Estimate], ...], images: float, rng: np.r
 
     def at(count: float) -> Estimate:
         low, middle, high = np.percentile(1 - floors - scales * count**-exponents, (2.5, 50, 97.5))
-        beyond = abs(middle - points[-1][1].value) / 4
+        beyond = abs(middle - points[-1].accuracy.value) / 4
         return Estimate(*(float(np.clip(value, 0, 1)) for value in (middle, low - beyond, high + beyond)))
 
     floor, scale, exponent = (float(np.median(column)) for column in (floors, scales, exponents))
-    return Curve(points, floor, scale, exponent, at(images), at(2 * images))
+    return Curve(points, floor, scale, exponent, slope_of(points), at(images), at(2 * images))
 
 
 def _fit_laws(

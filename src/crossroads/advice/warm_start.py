@@ -39,7 +39,7 @@ def short_warm_start(
         memory_limit_mb: Free memory; None if unknown.
         watcher: Receives progress and notes.
     """
-    cut, epochs = evidence.built.keep, asked.epochs or WARM_EPOCHS[1]
+    cut, epochs = evidence.body.end, asked.epochs or WARM_EPOCHS[1]
     if evidence.recipe.weights == "none" or epochs < EPOCHS:
         return None
     base, size = evidence.recipe, evidence.profile.image_size
@@ -53,6 +53,6 @@ def short_warm_start(
     if memory_limit_mb is not None and need > memory_limit_mb:
         return None
     seconds = limit_by_budget(SECONDS, budget)
-    passes = int(seconds / step_seconds(cut.multiply_adds, machine, depthwise=evidence.depthwise))
+    passes = int(seconds / step_seconds(cut.multiply_adds, machine, depthwise=evidence.body.depthwise))
     limit = Limit(passes, (EPOCHS, epochs), 2 * seconds, IMAGES)
     return run_short_training(evidence.dataset, evidence.choice, plain, limit, watcher)

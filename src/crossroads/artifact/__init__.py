@@ -1,6 +1,6 @@
 """A trained classifier as one folder that holds nothing executable.
 
-    model.keras      the Keras model, for further training; loaded in safe mode only
+    model.keras      the Keras model, for further training; loaded in safe mode only; absent if the backbone stayed frozen
     model.xml, .bin  the OpenVINO graph, for inference
     history.csv      one line per epoch
     recipe.toml      the recipe that repeats the run
@@ -15,17 +15,18 @@ An artifact is written in three steps, so that a half-written one is never taken
 3. `finish` flushes every file to the disk (fsync), then moves each into ``RUN``, ``crossroads.json`` last. Each move is atomic,
    and a folder is an artifact exactly if it holds ``crossroads.json``.
 
-A run that is killed before the last move leaves a folder that is not an artifact; the next `draft` there removes the remains. After
-an error the files that were moved are removed again, except those that replaced a file of the same name. Other files in ``RUN``,
-such as checkpoints, do not belong to the artifact.
+A run that is killed before the last move leaves a folder that is not an artifact, and the next `draft` there removes the leftovers.
+After an error the files that were moved are removed again, except those that replaced a file of the same name. Other files in
+``RUN``, such as checkpoints, do not belong to the artifact.
 """
 
 from crossroads.artifact._draft import PARTIAL, Contents, Draft, copy, draft, is_finished, refuse_finished, write
-from crossroads.artifact._export import TOLERANCE, load_model
+from crossroads.artifact._export import TOLERANCE, Parity, load_model
 from crossroads.artifact._manifest import (
     FILES,
     FORMAT,
     GRAPH,
+    KERAS,
     MANIFEST,
     SEEN_BY_WEIGHTS,
     Manifest,
@@ -40,6 +41,7 @@ __all__ = [
     "FILES",
     "FORMAT",
     "GRAPH",
+    "KERAS",
     "MANIFEST",
     "PARTIAL",
     "SEEN_BY_WEIGHTS",
@@ -47,6 +49,7 @@ __all__ = [
     "Contents",
     "Draft",
     "Manifest",
+    "Parity",
     "copy",
     "draft",
     "is_finished",

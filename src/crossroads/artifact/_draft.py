@@ -17,7 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from crossroads._runtime.keras_setup import keras_backend
 from crossroads.artifact import _export
+from crossroads.artifact._export import Parity
 from crossroads.artifact._manifest import (
     FILES,
     FORMAT,
@@ -31,6 +33,7 @@ from crossroads.artifact._manifest import (
 )
 from crossroads.data.images import FILTER, Resize
 from crossroads.errors import ArtifactError, option
+from crossroads.networks.body import GraphModel
 from crossroads.networks.export import weights_digest
 from crossroads.recipe import Recipe
 
@@ -44,12 +47,13 @@ class Contents:
     """The content of an artifact.
 
     Attributes:
-        model: A Keras model, uint8 images (n, size, size, 3) in, float32 probabilities (n, k) out, preprocessing inside.
+        model: uint8 images (n, size, size, 3) in, float32 probabilities (n, k) out, preprocessing inside: a Keras model, or a
+            frozen part with a head.
         classes: The k class names, in the order of the probabilities.
         resize: How images are resized to the square input of the model.
         recipe: The recipe that repeats the run; it names the backbone.
         history: Text of ``history.csv``.
-        parity_images: Images on which model and graph are compared, uint8 (m, size, size, 3), m > 0; preferably not trained on.
+        parity: Images on which model and graph are compared.
         seen: Digests of the training and validation images, uint8 (n, 16), in any order.
         data: ``origin``, ``n``, ``digest`` of the data, and ``splits`` with ``n`` and ``digest`` of each.
     """
@@ -59,7 +63,7 @@ class Contents:
     resize: Resize
     recipe: Recipe
     history: str
-    parity_images: NDArray[np.uint8]
+    parity: Parity
     seen: NDArray[np.uint8]
     data: Mapping[str, Any]
 
@@ -84,10 +88,11 @@ class Draft:
         with _explained(run):
             (self.path / "metrics.json").write_text(json_text(metrics), encoding="utf-8")
             _write_manifest(self.path, self._facts)
-            for name in (*FILES, MANIFEST):
+            names = _present(self.path)
+            for name in (*names, MANIFEST):
                 _sync(self.path / name)
             _sync(self.path)
-            _move(self.path, run, FILES)
+            _move(self.path, run, names)
         return open_verified(run)
 
 
@@ -101,15 +106,19 @@ def draft(folder: str | Path, contents: Contents) -> Iterator[Draft]:
 
     Raises:
         ArtifactError: The folder holds a finished artifact, the model contains code or has another signature, the graph disagrees
-            with the model, or no space is left. The folder is then unchanged.
+            with the model, or the disk is full. The folder is then unchanged.
     """
     run = Path(folder)
     refuse_finished(run)
     if contents.recipe.backbone is None:
         raise ArtifactError(
-            "the recipe of an artifact must name the backbone", code="unresolved-recipe", received="a recipe that is not resolved"
+            "the recipe of an artifact must name the backbone",
+            code="unresolved-recipe",
+            received="a recipe that is not resolved",
+            hint="resolve the recipe with strategies.resolve_recipe",
         )
-    _export.check_model(contents.model, contents.resize.size, len(contents.classes))
+    if not isinstance(contents.model, GraphModel):
+        _export.check_model(contents.model, contents.resize.size, len(contents.classes))
     made = not run.exists()
     partial = run / PARTIAL
     try:
@@ -135,10 +144,10 @@ def copy(folder: str | Path, to: str | Path) -> Manifest:
     """Copies a finished artifact to a new or empty folder, and verifies it before and after.
 
     Raises:
-        ArtifactError: `folder` is not an artifact or was changed, `to` is not empty, or no space is left. Then `to` is unchanged.
+        ArtifactError: `folder` is not an artifact or was changed, `to` is not empty, or the disk is full. `to` is then unchanged.
     """
     source, run = Path(folder), Path(to)
-    open_verified(source)
+    names = open_verified(source).names
     refuse_finished(run)
     made = not run.exists()
     partial = run / PARTIAL
@@ -150,12 +159,12 @@ def copy(folder: str | Path, to: str | Path) -> Manifest:
             )
         try:
             partial.mkdir(parents=True)
-            for name in (*FILES, MANIFEST):
+            for name in (*names, MANIFEST):
                 shutil.copyfile(source / name, partial / name)
                 _sync(partial / name)
             _sync(partial)
             open_verified(partial)
-            _move(partial, run, FILES)
+            _move(partial, run, names)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
             if made and run.is_dir() and not any(run.iterdir()):
@@ -183,7 +192,7 @@ def is_finished(folder: str | Path) -> bool:
 def _build(partial: Path, contents: Contents) -> dict[str, Any]:
     """Writes all files but the metrics. Returns the content of ``crossroads.json`` without the digests of the files."""
     _export.save(contents.model, partial)
-    parity = _export.check_parity(contents.model, partial / "model.xml", contents.parity_images)
+    parity = _export.check_parity(contents.model, partial / "model.xml", contents.parity)
     (partial / "history.csv").write_text(contents.history, encoding="utf-8")
     (partial / "recipe.toml").write_text(_toml_text(contents.recipe), encoding="utf-8")
     np.save(
@@ -204,10 +213,10 @@ def _build(partial: Path, contents: Contents) -> dict[str, Any]:
         "strategy": contents.recipe.strategy,
         "recipe": contents.recipe.to_mapping(),
         "seeds": dict.fromkeys(("split", "weights", "order", "augmentation"), contents.recipe.seed),
-        "versions": _versions(),
+        "versions": _versions(isinstance(contents.model, GraphModel)),
         "data": dict(contents.data),
         "parity": parity,
-        "weights": weights_digest(contents.model),
+        "weights": contents.model.digest if isinstance(contents.model, GraphModel) else weights_digest(contents.model),
     }
     _write_manifest(partial, facts)
     return facts
@@ -219,8 +228,12 @@ def _toml_text(recipe: Recipe) -> str:
 
 
 def _write_manifest(partial: Path, facts: Mapping[str, Any]) -> None:
-    files = {name: file_record(partial / name) for name in FILES if (partial / name).exists()}
+    files = {name: file_record(partial / name) for name in _present(partial)}
     (partial / MANIFEST).write_text(manifest_text({**facts, "files": files}), encoding="utf-8")
+
+
+def _present(partial: Path) -> tuple[str, ...]:
+    return tuple(name for name in FILES if (partial / name).exists())
 
 
 def _move(partial: Path, run: Path, files: tuple[str, ...]) -> None:
@@ -232,7 +245,7 @@ def _move(partial: Path, run: Path, files: tuple[str, ...]) -> None:
             os.replace(partial / name, run / name)  # noqa: PTH105 - one rename, atomic on every system
             if fresh:
                 moved.append(name)
-        _sync(run)  # the files are there before the name that declares them is
+        _sync(run)  # the files reach the disk before the manifest that lists them
         os.replace(partial / MANIFEST, run / MANIFEST)  # noqa: PTH105
     except BaseException:
         for name in moved:
@@ -254,7 +267,7 @@ def _sync(path: Path) -> None:
 
 def _require_room(run: Path, model: Any) -> None:
     """Raises `OSError` if the disk has no room for the weights, which go to ``model.keras`` and to ``model.bin``."""
-    needed = 2 * 4 * int(model.count_params()) + _OTHER_FILES
+    needed = (model.bytes if isinstance(model, GraphModel) else 2 * 4 * int(model.count_params())) + _OTHER_FILES
     if shutil.disk_usage(run).free < needed:
         raise OSError(errno.ENOSPC, f"about {needed / 1e6:,.1f} MB are needed")
 
@@ -263,7 +276,7 @@ def _require_room(run: Path, model: Any) -> None:
 def _explained(run: Path) -> Iterator[None]:
     """Turns an error of the disk or of a library into an `ArtifactError`.
 
-    Not every library reports a full disk as such (OpenVINO raises RuntimeError), so the free space is looked up.
+    Not every library reports a full disk as such (OpenVINO raises RuntimeError), so the free space is checked.
     """
     try:
         yield
@@ -289,20 +302,15 @@ def _explained(run: Path) -> Iterator[None]:
         ) from error
 
 
-def _versions() -> dict[str, str]:
-    import keras
-
-    tensorflow = _version("tensorflow") or _version("tensorflow-cpu")
-    versions = {
-        "python": platform.python_version(),
-        "keras": _version("keras"),
-        "backend": keras.backend.backend(),
-        "tensorflow": tensorflow,
-        "jax": _version("jax"),
-        "openvino": _version("openvino"),
-        "numpy": _version("numpy"),
-        "pillow": _version("pillow"),
-    }
+def _versions(frozen: bool) -> dict[str, str]:
+    """Returns the versions of what computed the model. Keras has no part in the graph of a frozen backbone."""
+    versions = {"python": platform.python_version()}
+    if not frozen:
+        versions["keras"] = _version("keras")
+        versions["backend"] = keras_backend()
+        versions["tensorflow"] = _version("tensorflow") or _version("tensorflow-cpu")
+        versions["jax"] = _version("jax")
+    versions |= {name: _version(name) for name in ("openvino", "numpy", "pillow")}
     return {name: version for name, version in versions.items() if version}
 
 

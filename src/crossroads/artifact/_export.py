@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -9,41 +10,44 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from crossroads._runtime.machine import full_float32
-from crossroads.artifact._manifest import open_verified
-from crossroads.errors import ArtifactError
-from crossroads.inference import Graph
+from crossroads.artifact._manifest import KERAS, open_verified
+from crossroads.errors import ArtifactError, option
+from crossroads.inference import Graph, runtime
+from crossroads.networks.agreement import computed, rounded_otherwise
+from crossroads.networks.body import GraphModel
 from crossroads.networks.export import convert_elsewhere, exports_here, to_openvino
 
-FEW = 8
-"""Images that Keras computes at a time: it holds the feature maps of all of them in memory."""
-
 TOLERANCE = 1e-3
-"""Largest difference of a probability between the Keras model and the graph. Rounding alone moved one by 2e-4, on images of little
-contrast (three hundred photographs, a network trained to the end on them); a wrong step of the export moves it by far more."""
-
-ROUNDING = 6e-8
-"""Relative rounding error of a weight."""
+"""Largest allowed difference of a probability between the Keras model and the graph. Rounding alone caused at most 2e-4, on 300
+photographs of little contrast and a network that was fully trained on them. A wrong export causes far more."""
 
 ALLOWANCE = 10
-"""Largest allowed multiple of the difference that rounding errors of the weights make in Keras, where that exceeds `TOLERANCE`.
+"""The allowed difference is at least this many times the one that rounding errors of the weights cause in Keras.
 
 Some networks amplify rounding errors, above all those with random weights."""
 
 
 def load_model(folder: str | PathLike[str]) -> Any:
-    """The Keras model of a finished artifact: uint8 images (n, size, size, 3) in, float32 probabilities (n, k) out.
+    """Loads the Keras model of a finished artifact: uint8 images (n, size, size, 3) in, float32 probabilities (n, k) out.
 
     Keras loads it in safe mode, which refuses files that run code.
 
     Raises:
-        ArtifactError: The folder is not an artifact, was changed, or its model runs code.
+        ArtifactError: The folder is not an artifact, was changed, has no Keras model, or its model runs code.
     """
-    return _load(open_verified(folder).folder / "model.keras")
+    manifest = open_verified(folder)
+    if KERAS not in manifest.files:
+        raise ArtifactError(
+            "the artifact of a frozen backbone has no Keras model",
+            code="no-keras-model",
+            received=str(folder),
+            hint=f"run `crossroads export {folder} {option('out')} model.keras`",
+        )
+    return _load(manifest.folder / KERAS)
 
 
 def check_model(model: Any, size: int, classes: int) -> None:
-    """Refuses a model that does not map images to probabilities, or that contains code of its own. Computes nothing.
+    """Refuses a model that does not map images to probabilities, or that contains code of its own. The model is not run.
 
     Args:
         model: A Keras model.
@@ -61,6 +65,7 @@ def check_model(model: Any, size: int, classes: int) -> None:
             f"a model must map uint8 (None, {size}, {size}, 3) to float32 (None, {classes})",
             code="other-signature",
             received=", ".join(f"{dtype} {shape}" for dtype, shape in signature),
+            hint="include its preprocessing, and end it with a softmax over the classes",
         )
     for layer in model._flatten_layers():
         kind = type(layer)
@@ -81,10 +86,13 @@ def check_model(model: Any, size: int, classes: int) -> None:
 
 
 def save(model: Any, folder: Path) -> None:
-    """Writes ``model.keras``, ``model.xml`` and ``model.bin``. The graph is exported from the saved file."""
+    """Writes ``model.xml`` and ``model.bin``; for a Keras model also ``model.keras``, from which the graph is then exported."""
+    if isinstance(model, GraphModel):
+        runtime().serialize(model.graph(), str(folder / "model.xml"))
+        return
     import keras
 
-    saved = folder / "model.keras"
+    saved = folder / KERAS
     # A new model over the same layers has no optimizer, whose state would triple the size of the file.
     keras.Model(model.input, model.output, name=model.name).save(saved)
     graph = folder / "model.xml"
@@ -94,17 +102,32 @@ def save(model: Any, folder: Path) -> None:
         convert_elsewhere(saved, graph)
 
 
-def check_parity(model: Any, graph_path: Path, images: NDArray[np.uint8]) -> dict[str, Any]:
-    """Compares the Keras model in memory with the graph on the disk, and so checks saving, loading, export and compilation.
+@dataclass(frozen=True, slots=True, eq=False)
+class Parity:
+    """Images on which a model and its graph are compared.
 
-    Probabilities must agree within `TOLERANCE`, or more for a network that amplifies rounding (see `ALLOWANCE`), and labels must be
-    equal. If Keras gives the graph's label a probability within the tolerance of its best one, rounding decides between the two:
-    this is counted as a tie and allowed.
+    Attributes:
+        images: uint8 (n, size, size, 3), n > 0, preferably not trained on.
+        probabilities: The probabilities of the model, float32 (n, k), if they are known; else None.
+    """
+
+    images: NDArray[np.uint8]
+    probabilities: NDArray[np.float32] | None = None
+
+
+def check_parity(model: Any, graph_path: Path, parity: Parity) -> dict[str, Any]:
+    """Compares the model in memory with the graph on the disk, and so checks saving, loading, export and compilation.
+
+    A frozen part is computed by its own graph, and its head by NumPy.
+
+    Probabilities must agree within `TOLERANCE`, or within more for a network that amplifies rounding (see `ALLOWANCE`). Labels must
+    be equal, except for ties: if Keras gives the graph's label a probability within the tolerance of its best one, rounding decides
+    between the two.
 
     Args:
-        model: The Keras model.
+        model: A Keras model, or a frozen part with a head.
         graph_path: The ``.xml`` file of the graph.
-        images: uint8 (n, size, size, 3), n > 0, preferably not trained on.
+        parity: The images.
 
     Returns:
         n, tolerance, largest difference and number of ties, for ``crossroads.json``.
@@ -112,24 +135,31 @@ def check_parity(model: Any, graph_path: Path, images: NDArray[np.uint8]) -> dic
     Raises:
         ArtifactError: A probability differs by more than the tolerance or is not finite, a label differs, or there are no images.
     """
+    images = parity.images
     if len(images) == 0:
-        raise ArtifactError("the check of the inference graph needs at least one image", code="no-parity-images", received="none")
-    ours, theirs = computed(model, images), Graph(graph_path)(images)
+        raise ArtifactError(
+            "the check of the inference graph needs at least one image",
+            code="no-parity-images",
+            received="none",
+            hint="add validation images",
+        )
+    ours = _probabilities(model, images) if parity.probabilities is None else parity.probabilities
+    theirs = Graph(graph_path)(images)
     if not np.isfinite(ours).all():
         raise ArtifactError(
             "the probabilities of a model must be finite",
             code="probabilities-not-finite",
             received="NaN or infinity",
-            hint="train with a lower learning rate",
+            hint=f"train with a lower {option('learning_rate')}",
         )
     difference = np.nan_to_num(np.abs(ours - theirs).max(axis=1), nan=np.inf)
     worst, tolerance = int(difference.argmax()), TOLERANCE
-    if difference[worst] > TOLERANCE:
+    if difference[worst] > TOLERANCE and not isinstance(model, GraphModel):
         moved = float(np.nan_to_num(np.abs(rounded_otherwise(model, images) - ours)).max())
         tolerance = max(TOLERANCE, ALLOWANCE * moved)
     if difference[worst] > tolerance:
         raise ArtifactError(
-            f"the inference graph must agree with the Keras model within {tolerance:g}",
+            f"the inference graph must agree with the model within {tolerance:g}",
             code="graph-disagrees",
             received=f"a probability that differs by {difference[worst]:.3g} on image {worst} of {len(images)}",
             hint="report this with your backbone and the versions of keras and openvino",
@@ -140,13 +170,20 @@ def check_parity(model: Any, graph_path: Path, images: NDArray[np.uint8]) -> dic
     if lead.max() > tolerance:
         row = int(lead.argmax())
         raise ArtifactError(
-            "the inference graph must give the same labels as the Keras model",
+            "the inference graph must give the same labels as the model",
             code="graph-labels-differ",
             received=f"class {graph_label[row]} in place of {label[row]} on image {row} of {len(images)}",
             hint="report this with your backbone and the versions of keras and openvino",
         )
     ties = int((label != graph_label).sum())
     return {"n": len(images), "tolerance": tolerance, "max_difference": float(difference[worst]), "ties": ties}
+
+
+def _probabilities(model: Any, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    if not isinstance(model, GraphModel):
+        return computed(model, images)
+    features = Graph.of(model.frozen.model)(images).reshape(len(images), -1)
+    return model.probabilities(features)
 
 
 def _load(path: Path) -> Any:
@@ -158,24 +195,8 @@ def _load(path: Path) -> Any:
         # Keras wraps the cause in a long text about custom layers.
         reason = str(error).split("Exception encountered: ")[-1].strip()[:300]
         raise ArtifactError(
-            f"{path} must be a Keras model without code of its own", code="unsafe-model", received=reason
+            f"{path} must be a Keras model without code of its own",
+            code="unsafe-model",
+            received=reason,
+            hint="do not trust this artifact; train it again",
         ) from error
-
-
-def computed(model: Any, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Returns what Keras computes in float32, (n, k)."""
-    import keras
-
-    with full_float32():
-        parts = [model(images[start : start + FEW], training=False) for start in range(0, len(images), FEW)]
-        return np.concatenate([keras.ops.convert_to_numpy(part) for part in parts]).astype(np.float32)
-
-
-def rounded_otherwise(model: Any, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Returns what Keras computes after each weight is changed by a rounding error, float32 (n, k). Restores the weights."""
-    weights, rng = model.get_weights(), np.random.default_rng(0)
-    try:
-        model.set_weights([(w * (1 + ROUNDING * rng.standard_normal(w.shape))).astype(w.dtype) for w in weights])
-        return computed(model, images)
-    finally:
-        model.set_weights(weights)

@@ -17,14 +17,17 @@ from crossroads.data.dataset import DIGEST_BYTES
 from crossroads.data.images import FILTER, Resize
 from crossroads.errors import ArtifactError, DataError, option
 
-FORMAT = 3
+FORMAT = 4
 MANIFEST = "crossroads.json"
 GRAPH = ("model.xml", "model.bin")
 SEEN = "seen.npy"
 """File of the digests of the training and validation images."""
 
-FILES = ("model.keras", *GRAPH, "history.csv", "recipe.toml", SEEN, "metrics.json")
-"""Every file of a finished artifact except ``crossroads.json``."""
+KERAS = "model.keras"
+"""File of the Keras model. An artifact whose backbone stayed frozen has none."""
+
+FILES = (KERAS, *GRAPH, "history.csv", "recipe.toml", SEEN, "metrics.json")
+"""Every file of a finished artifact except ``crossroads.json``. All but `KERAS` are always there."""
 
 _COPY_AGAIN = "copy or train the artifact again"
 
@@ -47,6 +50,11 @@ class Manifest:
     resize: Resize
     facts: Mapping[str, Any] = field(repr=False)
     files: Mapping[str, Mapping[str, Any]] = field(repr=False)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the files that the artifact must have, except ``crossroads.json``."""
+        return tuple(name for name in FILES if name != KERAS or name in self.files)
 
     @property
     def backbone(self) -> str:
@@ -81,7 +89,7 @@ def open_verified(folder: str | PathLike[str], *, only: Iterable[str] | None = N
             hint="give the path of the folder that fit wrote",
         ) from error
     manifest = _parsed(path, _read(path))
-    for name in FILES if only is None else only:
+    for name in manifest.names if only is None else only:
         _verify(path / name, manifest.files.get(name))
     return manifest
 
@@ -141,7 +149,7 @@ def json_text(values: Mapping[str, Any]) -> str:
 
 
 def _own_digest(facts: Mapping[str, Any]) -> str:
-    """Digest of the values, whatever the indentation and the order of the keys."""
+    """Returns the digest of the values, which does not depend on indentation or the order of the keys."""
     try:
         canonical = json.dumps(facts, sort_keys=True, separators=(",", ":"), allow_nan=False)
     except (TypeError, ValueError) as error:
@@ -150,7 +158,12 @@ def _own_digest(facts: Mapping[str, Any]) -> str:
 
 
 def _not_json(error: Exception) -> ArtifactError:
-    return ArtifactError("metrics and facts of an artifact must be JSON values", code="not-json", received=str(error))
+    return ArtifactError(
+        "metrics and facts of an artifact must be JSON values",
+        code="not-json",
+        received=str(error),
+        hint="use strings, finite numbers, lists and dicts",
+    )
 
 
 def _read(folder: Path) -> dict[str, Any]:
@@ -219,7 +232,7 @@ def _verify(path: Path, stated: object) -> None:
         raise _damaged(f"{path.parent / MANIFEST} must list {path.name}", "damaged-manifest", "no digest of it")
     try:
         size = path.stat().st_size
-        # The size comes first: it costs nothing, and most damage is a copy that was cut short.
+        # The size is checked first: it costs nothing, and most damaged files are incomplete copies.
         if size != stated.get("bytes"):
             raise _damaged(f"{path} was changed", "changed-file", f"{size} bytes instead of {stated.get('bytes')}")
         if file_record(path) != stated:
@@ -228,12 +241,12 @@ def _verify(path: Path, stated: object) -> None:
         raise _damaged(f"{path} must be readable", "unreadable-file", error.strerror) from error
 
 
-SEEN_BY_WEIGHTS = "among those that the weights learned from, or were chosen by"
+SEEN_BY_WEIGHTS = "among those that the weights were trained on or selected by"
 """End of a note about images that the weights, which come from an artifact, were trained on or chosen by."""
 
 
 def seen_by_weights(weights: str | None) -> NDArray[np.uint8]:
-    """Returns the digests of the images that a file of weights was trained on or chosen by, uint8 (n, 16).
+    """Returns the digests of the images that a file of weights was trained or validated on, uint8 (n, 16).
 
     There are none unless the file is the model of an artifact.
     """

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from crossroads.artifact._export import check_model, computed, rounded_otherwise
+from crossroads.artifact._export import check_model
 from crossroads.errors import ArtifactError
 from crossroads.inference import runtime
+from crossroads.networks.agreement import difference
 from crossroads.networks.export import converted, exports_here, gist, structure_digest, to_openvino
 
 REHEARSED = 3
@@ -19,9 +20,6 @@ REHEARSED = 3
 
 REHEARSAL_TOLERANCE = 1e-3
 """Largest difference of a score in a rehearsal, as a fraction of the largest score."""
-
-ALLOWANCE = 100
-"""Largest allowed multiple of the difference that rounding errors of the weights make in Keras."""
 
 _rehearsed: set[str] = set()
 """Digests of structures that passed."""
@@ -102,27 +100,12 @@ def _results(model: Any, images: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 def _require_same_scores(model: Any, scores: NDArray[np.float32], images: NDArray[np.uint8]) -> None:
-    """Raises `ArtifactError` if the scores of a graph and its model differ by more than rounding explains.
-
-    With random weights, signals may grow from layer to layer until rounding errors dominate. `rounded_otherwise` measures that.
-    """
-    expected = computed(model, images)
-    difference = _relative(scores, expected)
-    if difference <= REHEARSAL_TOLERANCE:
-        return
-    if difference > ALLOWANCE * _relative(rounded_otherwise(model, images), expected):
+    """Raises `ArtifactError` if the scores of a graph and its model differ by more than rounding explains."""
+    apart = difference(scores, model, images, REHEARSAL_TOLERANCE)
+    if apart is not None:
         raise ArtifactError(
             f"the inference graph must agree with the Keras model within {REHEARSAL_TOLERANCE:g} of the largest score",
             code="graph-disagrees",
-            received=f"{model.name!r}, whose scores of random images differ by {difference:.3g}",
+            received=f"{model.name!r}, whose scores of random images differ by {apart:.3g}",
             hint="build the network from other layers, or report it with the versions of keras and openvino",
         )
-
-
-def _relative(scores: NDArray[np.float32], expected: NDArray[np.float32]) -> float:
-    """The largest difference as a fraction of the largest score; infinite if only one of two scores is finite."""
-    if not np.array_equal(np.isfinite(scores), np.isfinite(expected)):
-        return float("inf")
-    numbers = np.isfinite(expected)
-    largest = np.abs(expected[numbers]).max(initial=0)
-    return float(np.abs(scores - expected)[numbers].max(initial=0) / max(largest, 1e-30))

@@ -21,7 +21,7 @@ __all__ = ["app", "main"]
 _ORDER = ("audit", "advise", "fit", "evaluate", "predict", "backbones", "demo")
 app.registered_commands.sort(key=lambda command: _ORDER.index(getattr(command.callback, "__name__", "")))
 
-# Typer shows these itself, over several lines; here every mistake has one form.
+# Typer would show these itself, over several lines. Here every mistake has the same form.
 UsageError: Any = typer.BadParameter.__base__
 
 
@@ -52,12 +52,12 @@ def main() -> None:
 
 
 def _spelled(name: str) -> str:
-    """A recipe field or an argument as the command line spells it: ``--freeze-to``, ``DATA``. Other names stay as they are."""
+    """Spells a recipe field or an argument as the command line does: ``--freeze-to``, ``DATA``. Other names stay as they are."""
     return _spellings(typer.main.get_command(app)).get(name, name)
 
 
 def _spellings(command: Any) -> dict[str, str]:
-    """The spelling of each parameter of a command and of its subcommands."""
+    """Returns the spelling of each parameter of a command and of its subcommands."""
     spellings: dict[str, str] = {}
     for inner in getattr(command, "commands", {}).values():
         spellings |= _spellings(inner)
@@ -68,7 +68,7 @@ def _spellings(command: Any) -> dict[str, str]:
 
 
 def _usage_message(error: Any) -> str:
-    """Typer's message, with the new name of a renamed option, or the known commands if a command is missing or unknown."""
+    """Returns Typer's message. Adds the new name of a renamed option, or the known commands if a command is missing or unknown."""
     message: str = error.format_message().rstrip(".")
     old = getattr(error, "option_name", "").lstrip("-").replace("-", "_")
     if old in RENAMED:

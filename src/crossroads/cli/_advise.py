@@ -18,7 +18,8 @@ def advise(
         Optional[list[str]],
         typer.Option(
             metavar="NAME",
-            help="A pretrained network to consider; repeat it for another. [default: those whose weights are cached]",
+            help="A pretrained network to consider; repeat the option for more. "
+            "[default: efficientnet-lite0 and those whose weights are cached]",
             show_default=False,
         ),
     ] = None,
@@ -26,7 +27,7 @@ def advise(
         Optional[list[str]],
         typer.Option(
             metavar="NAME",
-            help="Its weights: imagenet, none, or a file; once for all backbones, or once for each. [default: imagenet]",
+            help="Weights: imagenet, none, or a file; give one for all backbones, or one for each. [default: imagenet]",
             show_default=False,
         ),
     ] = None,
@@ -38,13 +39,15 @@ def advise(
     ] = None,
     test: Annotated[
         Optional[Path],
-        typer.Option(metavar="PATH", help="A separate test set: no test is then held out of DATA.", show_default=False),
+        typer.Option(
+            metavar="PATH", help="Path of a separate test set; no test images are then held out of DATA.", show_default=False
+        ),
     ] = None,
     json: Json = False,
     quiet: Quiet = False,
     **fields: Any,
 ) -> None:
-    """Measure which strategy fits labelled images, and say why.
+    """Recommend a strategy for your images, and explain why.
 
     \b
     Example:

@@ -24,7 +24,7 @@ INTERRUPTED = 130
 
 app = typer.Typer(
     name="crossroads",
-    help="Labelled images in, a tested image classifier out.",
+    help="Turn labelled images into a tested image classifier.",
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -33,11 +33,13 @@ app = typer.Typer(
 
 Data = Annotated[
     Path,
-    typer.Argument(metavar="DATA", help="Labelled images: a folder, an archive, CSV, pickle, .npz or Parquet.", show_default=False),
+    typer.Argument(
+        metavar="DATA", help="Labelled images: a folder, an archive, or a CSV, pickle, .npz or Parquet file.", show_default=False
+    ),
 ]
-Run = Annotated[Path, typer.Argument(metavar="RUN", help="The folder that `fit` wrote.", show_default=False)]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object for programs.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show notes and the result only, no progress.")]
+Run = Annotated[Path, typer.Argument(metavar="RUN", help="The artifact: a folder that `fit` wrote.", show_default=False)]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show only notes and the result, no progress.")]
 ClassNames = Annotated[Optional[Path], typer.Option(metavar="PATH", help=options(Recipe)["class_names"].help, show_default=False)]
 Strict = Annotated[bool, typer.Option("--strict", help="Stop at the first image that cannot be read.")]
 
@@ -77,7 +79,7 @@ def recipe_options(names: Iterable[str]) -> Callable[[Callable[..., None]], Call
 
 
 def _parameter(field: Option) -> inspect.Parameter:
-    """An option of the command line: None if it is not given."""
+    """Returns the option of the command line for a field of the recipe. Its value is None if it is not given."""
     spelled = f"--{field.name.replace('_', '-')}"
     switch = f"{spelled}/--no-{field.name.replace('_', '-')}" if field.kind is bool and field.optional else spelled
     facts = [", ".join(field.choices)] if field.choices else []

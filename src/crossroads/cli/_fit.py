@@ -24,18 +24,18 @@ def fit(
     *,
     data: Annotated[
         Optional[Path],
-        typer.Argument(metavar="DATA", help="Labelled images, or `data` in the recipe.", show_default=False),
+        typer.Argument(metavar="DATA", help="Labelled images; by default, `data` in the recipe.", show_default=False),
     ] = None,
     out: Annotated[Path, typer.Option(metavar="PATH", help="A new folder for the artifact.", show_default=False)],
     recipe: Annotated[
-        Optional[Path], typer.Option(metavar="PATH", help="A TOML file with any of the options below.", show_default=False)
+        Optional[Path], typer.Option(metavar="PATH", help="A TOML file that sets any of the options below.", show_default=False)
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the unfinished run in --out.")] = False,
     json: Json = False,
     quiet: Quiet = False,
     **fields: Any,
 ) -> None:
-    """Train a classifier, test it, and leave one artifact.
+    """Train and test a classifier, and save it as an artifact.
 
     \b
     Example:
@@ -60,13 +60,13 @@ def fit(
 
 
 class _Stopped(CrossroadsError):
-    """Ctrl-C."""
+    """The user pressed Ctrl-C."""
 
     exit_code = INTERRUPTED
 
 
 def _stopped(out: Path) -> _Stopped:
-    """The error that says what is left of a run which Ctrl-C ended."""
+    """Returns the error that says what is left of a run that Ctrl-C ended."""
     from crossroads.run.folder import RunFolder
 
     folder = RunFolder(out)

@@ -10,10 +10,12 @@ import typer
 from crossroads.cli._app import Json, PlainCommand, app
 
 if TYPE_CHECKING:
+    from crossroads.networks.construct import Choice
+    from crossroads.networks.cut import Cut
     from crossroads.networks.records import Backbone
 
-weights_app = typer.Typer(help="ImageNet weights in the cache of Keras.", rich_markup_mode=None)
-cache_app = typer.Typer(help="Cached features of frozen networks.", rich_markup_mode=None)
+weights_app = typer.Typer(help="Manage the ImageNet weights in the cache of Keras.", rich_markup_mode=None)
+cache_app = typer.Typer(help="Manage the cached features of frozen networks.", rich_markup_mode=None)
 app.add_typer(weights_app, name="weights")
 app.add_typer(cache_app, name="cache")
 
@@ -21,10 +23,11 @@ app.add_typer(cache_app, name="cache")
 @app.command(cls=PlainCommand)
 def backbones(
     name: Annotated[
-        Optional[str], typer.Argument(metavar="NAME", help="A backbone whose cuts are listed.", show_default=False)
+        Optional[str], typer.Argument(metavar="NAME", help="The backbone whose cuts to list.", show_default=False)
     ] = None,
     image_size: Annotated[
-        Optional[int], typer.Option(metavar="INTEGER", help="Side in pixels at which its cuts are listed.", show_default=False)
+        Optional[int],
+        typer.Option(metavar="INTEGER", help="Side of the image in pixels at which to list the cuts.", show_default=False),
     ] = None,
     json: Json = False,
 ) -> None:
@@ -53,24 +56,30 @@ def backbones(
 
 def _row(record: Backbone) -> tuple[object, ...]:
     sizes = "/".join(map(str, record.sizes))
-    weights = "none" if record.pretrained is None else "imagenet" if record.pretrained.verified else "imagenet, unverified"
-    return (record.name, record.year, sizes, _count(record.parameters), _count(record.multiply_adds), weights, record.licence)
+    costs = _count(record.parameters), _count(record.multiply_adds)
+    return (record.name, record.year, sizes, *costs, _weights_of(record), record.licence)
+
+
+def _weights_of(record: Backbone) -> str:
+    from crossroads.networks.weights.installed import installed_file
+
+    if record.pretrained is None:
+        return "none"
+    if installed_file(record.pretrained) is not None:
+        return "imagenet, installed"
+    return "imagenet" if record.pretrained.verified else "imagenet, unverified"
 
 
 def _show_cuts(name: str, image_size: int | None, json: bool) -> None:
     """Prints the record of one backbone, and its cuts at one image size."""
-    from crossroads._runtime.keras_setup import load_keras
     from crossroads.networks.construct import choose
+    from crossroads.networks.weights.installed import installed_file
     from crossroads.report.console import print_json, print_lines, print_table
 
     choice = choose(name)
     record, size = choice.record, choice.record.reference_size if image_size is None else image_size
     record.check_size(size)
-    load_keras()
-    from crossroads.networks.construct import build
-    from crossroads.networks.cuts import cuts
-
-    known = cuts(build(choice, size, weights="own" if choice.own is not None else None).parts.backbone)
+    known = _cuts(choice, size)
     if json:
         listed = [
             {
@@ -94,7 +103,8 @@ def _show_cuts(name: str, image_size: int | None, json: bool) -> None:
         ("source", record.source),
     ]
     if record.pretrained is not None:
-        lines.append(("imagenet_weights", record.pretrained.address))
+        state = " (installed)" if installed_file(record.pretrained) is not None else ""
+        lines.append(("imagenet_weights", f"{record.pretrained.address}{state}"))
         lines.append(("imagenet_digest", record.pretrained.digest or "none published, so downloads are not verified"))
     print_lines(lines)
     print()
@@ -108,9 +118,22 @@ def _show_cuts(name: str, image_size: int | None, json: bool) -> None:
     )
 
 
+def _cuts(choice: Choice, size: int) -> tuple[Cut, ...]:
+    from crossroads._runtime.keras_setup import load_keras
+    from crossroads.networks.graphs import cuts_of_graph
+
+    if choice.graph is not None:
+        return cuts_of_graph(choice.graph, size)
+    load_keras()
+    from crossroads.networks.construct import build
+    from crossroads.networks.cuts import cuts
+
+    return cuts(build(choice, size, weights="own" if choice.own is not None else None).parts.backbone)
+
+
 @weights_app.command("list", cls=PlainCommand)
 def weights_list(json: Json = False) -> None:
-    """List the files of ImageNet weights, their addresses, and which are cached.
+    """List the files of ImageNet weights. Shows the address of each file and whether it is installed or cached.
 
     \b
     Example:
@@ -121,7 +144,7 @@ def weights_list(json: Json = False) -> None:
 
     rows = describe()
     if json:
-        keys = ("backbones", "file", "address", "digest", "licence", "size")
+        keys = ("backbones", "file", "address", "digest", "licence", "package", "installed", "size")
         print_json([{key: getattr(row, key) for key in keys} | {"path": str(row.path)} for row in rows])
         return
     print_table(
@@ -129,8 +152,8 @@ def weights_list(json: Json = False) -> None:
         (
             (
                 r.file,
-                "-" if r.size is None else _megabytes(r.size),
-                r.digest.partition(":")[0] or "none",
+                "-" if r.size is None else "installed" if r.installed else _megabytes(r.size),
+                "none" if r.digest is None else r.digest.partition(":")[0],
                 ", ".join(r.backbones),
                 r.address.removesuffix(r.file),
             )
@@ -141,9 +164,9 @@ def weights_list(json: Json = False) -> None:
 
 @weights_app.command("add", cls=PlainCommand)
 def weights_add(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A file that `crossroads weights list` names.", show_default=False)],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A file from `crossroads weights list`.", show_default=False)],
 ) -> None:
-    """Copy a file of ImageNet weights into the cache, so that `--weights imagenet` works offline.
+    """Copy a file of ImageNet weights into the cache. `--weights imagenet` then works offline.
 
     \b
     Example:
@@ -196,12 +219,12 @@ def cache_clear() -> None:
 
 
 def _shortened(name: str, most: int = 60) -> str:
-    """The name of features, without the middle of a long list of cuts."""
+    """Returns the name of features, without the middle of a long list of cuts."""
     return name if len(name) <= most else f"{name[: most - 22]} … {name[-19:]}"
 
 
 def _count(number: int) -> str:
-    """A count in thousands, millions or billions."""
+    """Formats a count in thousands, millions or billions."""
     for unit, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if number >= unit:
             return f"{number / unit:.3g} {letter}"

@@ -20,7 +20,10 @@ def audit(
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Find unreadable, blank, duplicated, leaking, unbalanced and mirrored images before training.
+    """Check labelled images before training.
+
+    Reports unreadable, blank, duplicated and leaking images, small and unbalanced classes, and classes that are mirror images of
+    each other.
 
     \b
     Example:
@@ -42,7 +45,7 @@ def audit(
 def evaluate(
     run: Run, data: Data, class_names: ClassNames = None, strict: Strict = False, json: Json = False, quiet: Quiet = False
 ) -> None:
-    """Score a finished artifact on labelled images.
+    """Score an artifact on labelled images.
 
     \b
     Example:
@@ -63,11 +66,11 @@ def evaluate(
 @app.command(cls=PlainCommand)
 def predict(
     run: Run,
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE", help="Image files, or folders of images.", show_default=False)],
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE", help="Image files or folders of images.", show_default=False)],
     top: Annotated[int, typer.Option(metavar="INTEGER", min=1, help="Number of labels per image.")] = 5,
     json: Json = False,
 ) -> None:
-    """Rank the labels of images.
+    """Predict the labels of images.
 
     \b
     Example:
@@ -99,6 +102,7 @@ def predict(
 
 def _files(places: list[Path], note: Callable[[str], None]) -> list[Path]:
     """Returns the files as named; for a folder, the images that `fit` would read from it, in natural order."""
+    from crossroads.data.readers._folder_notes import in_folder, not_images
     from crossroads.data.readers._listing import described, is_image_name
     from crossroads.errors import DataError
     from crossroads.files.trees import Folder
@@ -117,7 +121,8 @@ def _files(places: list[Path], note: Callable[[str], None]) -> list[Path]:
                 received=described(folder.names()),
                 hint="name a folder of images, or image files",
             )
-        for text in folder.repeat_notes():
+        others = [name for name in folder.names() if not is_image_name(name)]
+        for text in (*folder.repeat_notes(), *in_folder(folder.origin, not_images(others))):
             note(text)
         files += images
     return files
@@ -127,12 +132,14 @@ def _files(places: list[Path], note: Callable[[str], None]) -> list[Path]:
 def demo(
     out: Annotated[
         Optional[Path],
-        typer.Option(metavar="PATH", help="A new folder. [default: runs/demo, or runs/demo-2, …]", show_default=False),
+        typer.Option(
+            metavar="PATH", help="A new folder for the artifact. [default: runs/demo, or runs/demo-2, …]", show_default=False
+        ),
     ] = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Train, test and save a classifier of scikit-learn's handwritten digits in under a minute.
+    """Train, test and save a demo classifier. It uses the handwritten digits of scikit-learn and takes under a minute.
 
     \b
     Example:
@@ -153,7 +160,7 @@ def demo(
 
 
 def _program() -> str:
-    """How the user can call this program: by name if the shell finds it, otherwise by path."""
+    """Returns the command that calls this program: its name if the shell finds it, otherwise its path."""
     import shutil
 
     return "crossroads" if shutil.which("crossroads") else os.path.relpath(sys.argv[0])

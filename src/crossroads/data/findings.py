@@ -52,7 +52,7 @@ def reading_findings(dataset: Dataset, survey: Survey, examples: int) -> Iterato
     refusals = survey.refusals
     if refusals:
         lost = np.setdiff1d(dataset.labels, dataset.labels[survey.rows])
-        summary = f"{plural(len(refusals), 'source')} of {len(dataset)} cannot be read as an image"
+        summary = f"{len(refusals):,} of {plural(len(dataset), 'image')} cannot be read"
         if len(lost):
             summary += f", among them all of {plural(len(lost), 'class', 'classes')}: {name_classes(dataset.classes, lost)}"
         yield Finding(
@@ -72,7 +72,7 @@ def reading_findings(dataset: Dataset, survey: Survey, examples: int) -> Iterato
     blank = survey.rows[survey.blank() & ~dark]
     if len(blank):
         summary = f"{plural(len(blank), 'image')} of one colour or nearly black"
-        hint = "look at them, and remove those that show nothing"
+        hint = "check them, and remove those that show nothing"
         yield Finding("blank", "warning", summary, len(blank), _rows(dataset, blank, examples), hint)
 
 
@@ -93,7 +93,7 @@ def class_findings(dataset: Dataset, min_images: int, examples: int) -> Iterator
         yield Finding(
             "small-classes",
             "warning",
-            f"{len(small)} of {k} classes have fewer than {min_images} images",
+            f"{plural(len(small), 'class', 'classes')} of {k} with fewer than {min_images} images",
             len(small),
             tuple(f"{dataset.classes[label]} ({counts[label]})" for label in small[:examples]),
             "add images, merge classes, or remove them from the data",
@@ -105,8 +105,8 @@ def class_findings(dataset: Dataset, min_images: int, examples: int) -> Iterator
         yield Finding(
             "classes-unbalanced",
             "warning",
-            f"the largest class has {unbalanced.most / unbalanced.fewest:.3g} times the images of the smallest; "
-            f"{k} classes count as {effective:.3g} equal ones",
+            f"the largest class has {unbalanced.most / unbalanced.fewest:.3g} times as many images as the smallest; "
+            f"the {k} classes are equivalent to {effective:.3g} classes of equal size",
             k,
             (f"{unbalanced.largest} ({unbalanced.most})", f"{unbalanced.smallest} ({unbalanced.fewest})"),
             BALANCE_HINT,
@@ -125,7 +125,7 @@ def _classes_too_small_to_split(dataset: Dataset, examples: int) -> Iterator[Fin
             "scarce-classes",
             "warning",
             f"{plural(len(scarce), 'class', 'classes')} of {len(counts)} with fewer than {NEEDED} {unit}s for train, validation "
-            "and test: trained on, but not in every split",
+            "and test: used for training, but not in every split",
             len(scarce),
             tuple(f"{dataset.classes[label]} ({plural(int(available[label]), unit)})" for label in scarce[:examples]),
             f"add images{' of other groups' if unit == 'group' else ''}, merge classes, or remove them from the data",
@@ -200,7 +200,7 @@ def _pair_findings(
             "error",
             other_label,
             f"{what} under two labels",
-            "decide which label is right and remove the other row",
+            "decide which label is right, and remove the other image",
         ),
         (
             f"{kind}-duplicates-across-splits",
@@ -214,7 +214,7 @@ def _pair_findings(
             "warning",
             plain & ~same_group,
             f"{what} under one label",
-            "keep one of each, or give both the same group so that they stay in one split",
+            "keep one image of each pair, or give both the same group so that they stay in one split",
         ),
         (
             "near-duplicates-in-a-group",
@@ -240,7 +240,7 @@ def mirror_findings(mirrored: MirrorClasses, examples: int) -> Iterator[Finding]
             f"{plural(len(mirrored.pairs), 'pair')} of classes that look like mirror images of each other",
             len(mirrored.pairs),
             tuple(f"{one} | {other}" for one, other in mirrored.pairs),
-            "do not flip images in training: a flipped image would teach one class under the other's name",
+            "do not flip images in training: a flipped image of one class looks like the other class",
         )
     if mirrored.asymmetric:
         yield Finding(

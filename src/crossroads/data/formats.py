@@ -17,6 +17,7 @@ from PIL import (
     WebPImagePlugin,
 )
 
+from crossroads.data._heic import open_heic
 from crossroads.data._tiff import CAMERA_RAW, open_tiff, unsupported_format
 from crossroads.errors import ImageRefused
 
@@ -55,6 +56,7 @@ SUPPORTED = (
     Format("WebP", (".webp",), (), WebPImagePlugin.WebPImageFile),
     Format("TIFF", (".tif", ".tiff"), (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"), open_tiff),
     Format("AVIF", (".avif", ".avifs"), (), AvifImagePlugin.AvifImageFile if AvifImagePlugin.SUPPORTED else None),
+    Format("HEIC", (".heic", ".heif", ".hif", ".heics", ".heifs"), (), open_heic),
 )
 """Formats that can be decoded."""
 
@@ -62,7 +64,6 @@ _RENDER = "render it as PNG"
 _SLICES = "export its slices as PNG"
 
 UNSUPPORTED = (
-    Format("HEIC", (".heic", ".heif", ".hif")),
     Format("JPEG XL", (".jxl",), (b"\xff\x0a", b"\0\0\0\x0cJXL \r\n\x87\n")),
     Format("JPEG 2000", (".jp2", ".j2k", ".jpx", ".jpf", ".j2c"), (b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51")),
     Format("PAM", (".pam",), (b"P7\n",)),
@@ -115,8 +116,9 @@ _OTHER_FILES = (
     (b"\0\5\x16\7", "an AppleDouble file with metadata of macOS", "leave it out"),
 )
 _MARKUP = ((b"<svg", "SVG"), (b"<!doctype html", "HTML"), (b"<html", "HTML"))
-_HEIC_BRANDS = frozenset((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"))
+_HEIC_BRANDS = frozenset((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1"))
 _AVIF_BRANDS = frozenset((b"avif", b"avis"))
+_MAX_BOXES = 1000
 
 
 def opener_of(raw: bytes) -> Opener:
@@ -146,6 +148,23 @@ def _container(raw: bytes) -> str | None:
     if brands & _AVIF_BRANDS:
         return "AVIF"
     return "HEIC" if brands & _HEIC_BRANDS else CAMERA_RAW if b"crx " in brands else "video"
+
+
+def is_cut(raw: bytes) -> bool:
+    """Returns whether a file ends before the end of a chunk or box of its container: WebP, AVIF or HEIC."""
+    if raw[:4] == b"RIFF":
+        return int.from_bytes(raw[4:8], "little") > len(raw) - 8
+    at = 0
+    for _ in range(_MAX_BOXES if raw[4:8] == b"ftyp" else 0):
+        size = int.from_bytes(raw[at : at + 4], "big")
+        if size == 1:
+            size = int.from_bytes(raw[at + 8 : at + 16], "big")
+        if size < 8:  # 0 means up to the end of the file
+            return False
+        at += size
+        if at >= len(raw):
+            return at > len(raw)
+    return False
 
 
 def _refusal(raw: bytes, name: str | None) -> ImageRefused:

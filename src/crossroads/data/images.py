@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, JpegImagePlugin, TiffImagePlugin
 
+from crossroads.data._mpo import has_views
 from crossroads.data._tiff import full_scale, white_is_zero
-from crossroads.data.formats import opener_of
+from crossroads.data.formats import is_cut, opener_of
 from crossroads.errors import DataError, ImageRefused
 
 MAX_PIXELS = 100_000_000
@@ -87,9 +88,10 @@ class Resize:
 def decode(raw: bytes | Pixels, *, max_pixels: int = MAX_PIXELS, draft: int | None = None) -> Pixels:
     """Returns the pixels of one image file or array, upright, as RGB.
 
-    Grey is repeated over the channels; palettes are looked up; transparent parts are laid over white; CMYK is converted without a
-    colour profile; 16 bits become 8 by value / 257 (colour: Pillow's high byte, at most 1 lower). Only the first frame of an
-    animation is read. EXIF orientation is applied. An unreadable EXIF block is ignored, since the pixels are intact.
+    Grey is repeated over the channels; palettes are looked up; transparent parts are laid over white; colour profiles are
+    not applied; 16 bits become 8 by value / 257 (colour: Pillow's high byte, at most 1 lower). Only the first frame of an animation
+    and the primary picture of a HEIC file are read. The orientation of EXIF or HEIC is applied. An unreadable EXIF block is
+    ignored, since the pixels are intact.
 
     Args:
         raw: An encoded file, or uint8 (height, width), (height, width, 1), (height, width, 3) or (height, width, 4).
@@ -235,9 +237,10 @@ def dimensions(raw: bytes | Pixels, *, max_pixels: int = MAX_PIXELS) -> tuple[in
 
 
 def has_frames(raw: bytes, *, max_pixels: int = MAX_PIXELS) -> bool:
-    """Returns whether a file has more frames or pages than the one that is decoded. Raises the same as `dimensions`."""
+    """Returns whether a file has more frames, pages or pictures than the one that is decoded. Raises the same as `dimensions`."""
     with _refusing(raw):
-        return bool(getattr(_opened(raw, max_pixels), "is_animated", False))
+        image = _opened(raw, max_pixels)
+        return bool(getattr(image, "is_animated", False)) or has_views(image, raw)
 
 
 class _refusing:  # noqa: N801 - used as a statement
@@ -267,8 +270,7 @@ def _refusal(error: Exception, raw: bytes) -> ImageRefused:
         )
     message = _message(error)
     size = f"{len(raw):,} bytes"
-    cut_webp = raw[:4] == b"RIFF" and int.from_bytes(raw[4:8], "little") > len(raw) - 8
-    if cut_webp or isinstance(error, EOFError) or any(word in message.lower() for word in _CUT_SHORT):
+    if is_cut(raw) or isinstance(error, EOFError) or any(word in message.lower() for word in _CUT_SHORT):
         return ImageRefused(
             "truncated: the file ends before its last pixel", code="image-truncated", received=size, hint="copy the file again"
         )

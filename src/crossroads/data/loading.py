@@ -293,7 +293,7 @@ def sample_notes(dataset: Dataset) -> tuple[Note, ...]:
     sampled = [result for part in map_chunks(work, len(rows), chunk=4) for result in part]
     notes = [] if (note := range_note([extent for extent, _ in sampled])) is None else [note]
     if framed := sum(has_more for _, has_more in sampled):
-        text = f"{framed} of {len(sampled)} sampled files hold several frames or pages; only the first of each is read"
+        text = f"{framed} of {len(sampled)} sampled files hold several frames, pages or pictures; one of each is read"
         notes.append(Note(text, "frames-ignored", files=framed, sampled=len(sampled)))
     return tuple(Note(f"{dataset.origin}: {note}", note.code, **note.figures) for note in notes)
 

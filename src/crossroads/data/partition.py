@@ -106,7 +106,7 @@ def test_rows(dataset: Dataset) -> Dataset:
         return dataset
     test = dataset.select(dataset.splits == TEST)
     ignored = len(dataset) - len(test)
-    text = f"{dataset.origin}: only its test split is scored; its {ignored} other rows are ignored"
+    text = f"{dataset.origin}: only its test split is scored; its {ignored} other images are ignored"
     return replace(test, notes=(*test.notes, Note(text, "only-test-rows-scored", ignored=ignored)))
 
 
@@ -121,7 +121,7 @@ def absent_class_notes(dataset: Dataset) -> Iterator[Note]:
     absent = np.flatnonzero(dataset.counts() == 0)
     if len(absent):
         names = name_classes(dataset.classes, absent)
-        text = f"no images of {len(absent)} of {len(dataset.classes)} classes ({names}); balanced accuracy is over the others"
+        text = f"{len(absent)} of {len(dataset.classes)} classes have no images ({names}); balanced accuracy covers the others"
         yield Note(text, "absent-classes", absent=[dataset.classes[label] for label in absent], classes=len(dataset.classes))
 
 

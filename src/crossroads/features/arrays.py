@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 RELEASE_BYTES = 1 << 28
-"""Bytes read from a memory map after which its pages are released, so that they do not count as memory of this process."""
+"""After this many bytes read, the pages of a memory map are released, so that they do not count as memory of this process."""
 
 
 class Indexable(Protocol):

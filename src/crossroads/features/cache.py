@@ -25,15 +25,15 @@ FOLDER_VARIABLE, LIMIT_VARIABLE = "CROSSROADS_CACHE", "CROSSROADS_CACHE_LIMIT"
 """Environment variables: the folder of the cache, and its limit in bytes."""
 
 DEFAULT_LIMIT = 20 * 10**9
-"""Bytes that the cache may take by default; a quarter of the disk space available to it if that is less."""
+"""Default limit of the cache in bytes. A quarter of the disk space available to it applies if that is less."""
 
 UNFINISHED_SECONDS = 3600
-"""Age from which an unfinished graph counts as abandoned; a younger one may be in the making."""
+"""An unfinished graph of at least this age counts as abandoned. Another process may still be writing a younger one."""
 
 GRAPH = "graph"
 """Name of an entry that is an inference graph."""
 
-_VERSION = 2
+_VERSION = 3
 _HELD: dict[tuple[int, Path], FileLock] = {}  # locks on the stores that this process uses, by process and store, until it ends
 
 
@@ -43,7 +43,7 @@ class Key:
 
     Attributes:
         weights: Digest of the function of the frozen part: its layers and weights.
-        preprocessing: Description of the preprocessing.
+        backbone: Name of the backbone.
         resize: How an image becomes a square.
         cut: The layer that ends the frozen part.
         pooling: How the last map becomes a vector; ``map`` if it stays a map.
@@ -53,7 +53,7 @@ class Key:
     """
 
     weights: str
-    preprocessing: str
+    backbone: str
     resize: Resize
     cut: str
     pooling: str
@@ -95,8 +95,8 @@ class Cache:
 
     Args:
         folder: None for ``$CROSSROADS_CACHE``, or ``crossroads`` in the user's cache folder if that is not set.
-        limit: In bytes; None for ``$CROSSROADS_CACHE_LIMIT``, or if that is not set 20 GB, or a quarter of the disk space that is
-            free or taken by the cache if that is less.
+        limit: Limit in bytes; None for ``$CROSSROADS_CACHE_LIMIT``. If that is not set, the limit is 20 GB, or a quarter of the
+            disk space that is free or taken by the cache if that is less.
 
     Raises:
         FeatureError: The limit is not a number of bytes, or the folder cannot be created.
@@ -138,19 +138,19 @@ class Cache:
         """Makes room for `rows` more rows of a store by removing the least recently used entries.
 
         Raises:
-            FeatureError: They do not fit even if every entry that no process uses is removed. Nothing is removed then.
-                Or the cache cannot be written.
+            FeatureError: They do not fit even if every entry that no process uses is removed, and then nothing is removed; or the
+                cache cannot be written.
         """
         needed, own = rows * store.row_bytes, _folder_size(store.folder)
-        limit = f"features must fit into the cache, which may take {self.limit / 1e9:,.2f} GB"
+        limit = f"the features must fit into the cache, whose limit is {self.limit / 1e9:,.2f} GB"
         if own + needed > self.limit:
             shape = "x".join(map(str, store.shape))
             raise FeatureError(
                 limit,
                 code="cache-too-small",
                 received=f"{(own + needed) / 1e9:,.2f} GB for {len(store) + rows:,} rows of {shape} numbers",
-                hint=f"set {LIMIT_VARIABLE} to more bytes, use {option('feature_type')} float16, a smaller pooling, a cut with a "
-                "smaller map, or `crossroads cache clear`",
+                hint=f"set {LIMIT_VARIABLE} to more bytes, use {option('feature_type')} float16, a smaller {option('pooling')} or "
+                f"a {option('cut')} with a smaller map, or run `crossroads cache clear`",
             )
         free = shutil.disk_usage(self.folder).free
         with self._locked():
@@ -193,7 +193,7 @@ class Cache:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        """Keeps other processes from changing the entries, and turns an error of the disk into a `FeatureError`."""
+        """Keeps other processes from changing the entries, and turns a disk error into a `FeatureError`."""
         try:
             with self._lock:
                 yield
@@ -208,7 +208,7 @@ class Cache:
         return sum(entry.bytes for entry in self._entries())
 
     def _hold(self, folder: Path) -> None:
-        """Marks a store as used by a lock that ends with this process, however it ends. Locks of ended processes are removed."""
+        """Marks a store as in use, by a lock that is released when this process ends or is killed. Removes abandoned locks."""
         os.utime(folder / "key.json")
         held = _HELD.get((os.getpid(), folder))
         if held is not None and Path(held.lock_file).exists():
@@ -228,7 +228,7 @@ class Cache:
                 key, shape = facts["key"], "x".join(map(str, facts["shape"]))
                 index = path.parent / "index"
                 rows = index.stat().st_size // 32 if index.exists() else 0
-                name = f"{key['preprocessing'].partition(':')[0]} {key['cut']} {key['resize']['size']} px {shape}"
+                name = f"{key['backbone']} {key['cut']} {key['resize']['size']} px {shape}"
                 yield _entry(name, rows, path.parent)
         for folder in sorted(self.graphs.glob("*/")):
             if not folder.name.startswith(".") or time.time() - _last_used(folder) >= UNFINISHED_SECONDS:
@@ -283,7 +283,7 @@ def _last_used(folder: Path) -> float:
 
 
 def _is_unused(folder: Path) -> bool:
-    """Returns whether no process holds a folder."""
+    """Whether no process holds a folder. Removes its abandoned locks."""
     # A list, so that every abandoned lock is removed.
     return all([_released(path) for path in (folder / "users").glob("*.lock")])  # noqa: C419
 

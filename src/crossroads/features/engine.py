@@ -1,33 +1,19 @@
-"""The fast forward pass of a frozen part: an OpenVINO graph on a CPU, verified against Keras; Keras itself on a GPU."""
+"""The fast forward pass of a frozen part: its inference graph on a CPU, or Keras on a GPU."""
 
 from __future__ import annotations
 
-import contextlib
-import logging
-import os
 import time
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 from itertools import chain
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from crossroads._runtime.faults import is_failure
-from crossroads._runtime.machine import TemporaryFolder, full_float32, has_gpu
-from crossroads.errors import ArtifactError, CrossroadsError
-from crossroads.features.store import unwritable
+from crossroads._runtime.machine import full_float32, has_gpu
 from crossroads.inference import Graph
-from crossroads.networks.export import function_digest, to_openvino
-from crossroads.progress import Note
-
-LOGGER = logging.getLogger(__name__)
-
-TOLERANCE = 1e-3
-"""Largest difference between graph and Keras on the first images, relative to the largest feature."""
+from crossroads.networks.body import Frozen
 
 BATCHES = (8, 16, 32)
 """Batch sizes that are measured on the first images. The best depends on the network, the image size and the processor's caches."""
@@ -43,42 +29,28 @@ takes 34 to 35 ms in each."""
 GPU_BATCH = 128
 """Batch size of Keras on a GPU."""
 
-VERIFIED_IMAGES = 8
-"""Images on which the graph is compared with Keras."""
-
 
 class Engine:
-    """Runs a frozen model on images.
-
-    The graph is made, verified and measured when the first images arrive.
+    """Runs a frozen part on images. Its graph is compiled and measured when the first images arrive.
 
     Args:
-        model: A Keras model, uint8 (n, size, size, 3) in, float32 (n, ...) out.
-        graphs: Folder that caches graphs, by the digest of what they compute; None for no cache.
+        frozen: The frozen part.
 
     Attributes:
         runs_on: ``openvino`` or ``keras``; "" before the first images.
         batch_size: 0 before the first images.
-        note: A note for the user, such as that the graph differs and Keras runs instead; None if there is nothing to report.
     """
 
-    def __init__(
-        self,
-        model: Any,
-        *,
-        graphs: Path | None = None,
-    ) -> None:
-        self._model, self._graphs = model, graphs
+    def __init__(self, frozen: Frozen) -> None:
+        self._frozen = frozen
         self._graph: Graph | None = None
-        self._folder: TemporaryFolder | None = None
         self.runs_on = ""
         self.batch_size = 0
-        self.note: Note | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
         """The shape of the features of one image."""
-        return tuple(self._model.output_shape[1:])
+        return self._frozen.shape
 
     def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Returns features float32 (n, ...) of images uint8 (n, size, size, 3)."""
@@ -102,125 +74,29 @@ class Engine:
         if not self.runs_on:
             self._prepare(first)
         batches = _batches(chain([first], source), self.batch_size)
-        if self._graph is not None:
-            yield from (features.reshape(len(features), *self.shape) for features in self._graph.stream(batches))
-        else:
-            yield from (self._by_keras(batch, self.batch_size) for batch in batches)
+        results = map(self._by_keras, batches) if self._graph is None else self._graph.stream(batches)
+        yield from (features.reshape(len(features), *self.shape) for features in results)
 
     def _prepare(self, images: NDArray[np.uint8]) -> None:
-        """Chooses what runs the model, and its batch size."""
-        self.runs_on, self.batch_size = "keras", BATCHES[-1]
-        if has_gpu():
-            self.batch_size = GPU_BATCH
+        """Chooses what runs the frozen part, and its batch size."""
+        if self._frozen.keras_model is not None and has_gpu():
+            self.runs_on, self.batch_size = "keras", GPU_BATCH
             return
-        try:
-            graph = self._verified(images[:VERIFIED_IMAGES])
-        except Exception as error:
-            # Keras can run a model that cannot be converted.
-            if not (isinstance(error, CrossroadsError) or is_failure(error)):
-                raise
-            LOGGER.exception("no inference graph could be made")
-            reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)[:300]
-            text = f"Keras runs the frozen part, more slowly: no inference graph could be made. The reason: {reason}"
-            self.note = Note(text, "inference-graph-failed", reason=reason)
-            return
-        if graph is not None:
-            self.runs_on, self._graph = "openvino", graph
-            self.batch_size = _fastest(graph, images)
+        self._graph = Graph.of(self._frozen.model)
+        self.batch_size = self._frozen.batch or _fastest(self._graph, images)
+        self.runs_on = "openvino"
 
-    def _verified(self, images: NDArray[np.uint8]) -> Graph | None:
-        """Returns the graph if it agrees with Keras. A cached graph that is unreadable or differs is replaced."""
-        expected = self._by_keras(images)
-        worst, refused = 0.0, None
-        for fresh in (False, True) if self._cached_path is not None and self._cached_path.exists() else (True,):
-            if not fresh and self._cached_path is not None:
-                refused = _file_identity(self._cached_path)
-            try:
-                graph = self._open(fresh=fresh, refused=refused)
-                features = graph(images).reshape(expected.shape)
-            except (ArtifactError, RuntimeError, ValueError, OSError):  # ValueError: results of another shape
-                if fresh:
-                    raise
-                LOGGER.warning("a cached inference graph cannot be used and is replaced", exc_info=True)
-                continue
-            worst = float(np.abs(features - expected).max() / max(float(np.abs(expected).max()), 1e-30))
-            if worst <= TOLERANCE:
-                return graph
-        text = (
-            f"Keras runs the frozen part, more slowly: features of the inference graph differ by {worst:.2g} of the largest; "
-            f"the tolerance is {TOLERANCE:g}"
-        )
-        self.note = Note(text, "inference-graph-differs", difference=worst, tolerance=TOLERANCE)
-        return None
-
-    @cached_property
-    def _cached_path(self) -> Path | None:
-        """The path of the graph in the cache, whether or not it exists; None without a cache."""
-        if self._graphs is None:
-            return None
-        return self._graphs / function_digest(self._model) / "model.xml"
-
-    def _open(self, *, fresh: bool, refused: _FileIdentity | None) -> Graph:
-        """Opens the graph; a `fresh` one is made first, and replaces the cached graph `refused`."""
-        path = self._cached_path
-        if path is None:
-            self._folder = TemporaryFolder()
-            path = self._folder.path / "model.xml"
-            self._make(path)
-            return Graph(path)
-        if fresh:
-            self._make_in_cache(path.parent, refused)
-        with contextlib.suppress(OSError):  # the cache may be read-only
-            os.utime(path.parent)  # marks it as used
-        return Graph(path)
-
-    def _make_in_cache(self, home: Path, refused: _FileIdentity | None) -> None:
-        """Makes the graph in the folder `home`, atomically."""
-        try:
-            home.parent.mkdir(parents=True, exist_ok=True)
-            folder = TemporaryDirectory(dir=home.parent, prefix=".partial-", ignore_cleanup_errors=True)
-        except OSError as error:
-            raise unwritable(home.parent, error) from error
-        with folder:
-            made = Path(folder.name) / "made"
-            made.mkdir()
-            self._make(made / "model.xml")
-            _replace(made, home, refused)
-
-    def _make(self, path: Path) -> None:
-        to_openvino(_unflattened(self._model), path)
-
-    def _by_keras(self, images: NDArray[np.uint8], size: int = 0) -> NDArray[np.float32]:
-        """Returns the features of images, padded to `size` images: JAX compiles again for each number of images."""
-        missing = max(0, size - len(images))
+    def _by_keras(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Returns the features of images, padded to a whole batch: JAX compiles again for each number of images."""
+        missing = max(0, self.batch_size - len(images))
         padded = np.concatenate([images, np.zeros((missing, *images.shape[1:]), np.uint8)]) if missing else images
         with full_float32():  # as in the artifact's graph
-            return np.asarray(self._compiled.predict_on_batch(padded), np.float32)[: len(images)]
+            return np.asarray(self._keras_model.predict_on_batch(padded), np.float32)[: len(images)]
 
     @cached_property
-    def _compiled(self) -> Any:
-        """A model of the same layers, so that the caller's model is not compiled for prediction."""
-        import keras
-
-        return keras.Model(self._model.inputs, self._model.outputs[0])
-
-
-def _unflattened(model: Any) -> Any:
-    """Returns the model without a Flatten layer at its end, also inside a nested model; the engine flattens its results.
-
-    OpenVINO (2026.4) confuses the order of a map that is flattened last if the channels of the images were reversed: for SqueezeNet
-    the differences were as large as the features. The map itself agrees to 1e-6.
-    """
-    import keras
-
-    layer, node, _ = model.outputs[0]._keras_history
-    start = layer._inbound_nodes[node].input_tensors[0]
-    if isinstance(layer, keras.layers.Flatten):
-        return keras.Model(model.inputs[0], start)
-    if isinstance(layer, keras.Model):
-        inner = _unflattened(layer)
-        return model if inner is layer else keras.Model(model.inputs[0], inner(start))
-    return model
+    def _keras_model(self) -> Any:
+        assert self._frozen.keras_model is not None
+        return self._frozen.keras_model()
 
 
 def _batches(chunks: Iterable[NDArray[np.uint8]], size: int) -> Iterator[NDArray[np.uint8]]:
@@ -249,7 +125,7 @@ def _batches(chunks: Iterable[NDArray[np.uint8]], size: int) -> Iterator[NDArray
 def _fastest(graph: Graph, images: NDArray[np.uint8]) -> int:
     """Returns the batch size with the most images per second, each measured after a warm-up.
 
-    A slow network gets the middle one without measuring.
+    A slow network gets its usual one without measuring.
     """
     tiled = np.concatenate([images] * -(-BATCHES[-1] // len(images)))[: BATCHES[-1]]
     smallest = tiled[: BATCHES[0]]
@@ -258,7 +134,7 @@ def _fastest(graph: Graph, images: NDArray[np.uint8]) -> int:
     started = time.perf_counter()
     done = sum(len(features) for features in graph.stream([smallest] * 2))
     if time.perf_counter() - started > SLOW_SECONDS * done:
-        return BATCHES[len(BATCHES) // 2]
+        return graph.batch
     rates = {}
     for size in BATCHES:
         batch, done = tiled[:size], 0
@@ -269,33 +145,3 @@ def _fastest(graph: Graph, images: NDArray[np.uint8]) -> int:
             done += sum(len(features) for features in graph.stream([batch] * 8))
         rates[size] = done / spent
     return max(rates, key=lambda size: rates[size])
-
-
-_FileIdentity = tuple[int, int]
-"""Inode and modification time."""
-
-
-def _file_identity(path: Path) -> _FileIdentity | None:
-    """Distinguishes the file at `path` from one that replaces it; None if there is no file."""
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_ino, status.st_mtime_ns
-
-
-def _replace(made: Path, home: Path, refused: _FileIdentity | None) -> None:
-    """Moves a finished graph to `home`, replacing the graph `refused`. The graph of a process that was faster stays.
-
-    Raises:
-        FeatureError: The folder cannot be written.
-    """
-    if (present := _file_identity(home / "model.xml")) is not None and present != refused:
-        return
-    try:
-        if home.exists():
-            home.rename(made.with_name("refused"))
-        made.rename(home)
-    except OSError as error:
-        if not (home / "model.xml").exists():
-            raise unwritable(home, error) from error

@@ -28,10 +28,10 @@ CHUNK = 64
 
 CHUNK_BYTES = 4 << 20
 RAW_BYTES = 16 << 20
-"""Bytes of files that a thread holds at a time; a camera's photograph may have 10 MB."""
+"""Bytes of encoded files that a thread holds at a time. One photograph from a camera may have 10 MB."""
 
 WRITE_BYTES = 16 << 20
-"""Bytes of features that are written at a time; a kill loses the work of one write at most."""
+"""Bytes of features that are written at a time. A kill loses the work of at most one write."""
 
 
 _Raw = bytes | NDArray[np.uint8] | ImageRefused
@@ -171,11 +171,11 @@ class _Reading:
                 self._progress(row, len(self._dataset))
 
     def _claims(self, read: _Read, number: int) -> bool:
-        """Returns whether a view must still be computed; a copy of the image may have been computed since the lookup."""
+        """Whether a view must still be computed. A copy of the image may have been computed since the lookup."""
         key = read.digest, number
         if key in self._pending:
             return False
-        # If the store has grown it is searched again: it has the keys that are no longer pending.
+        # A store that has grown is searched again, because it now holds the keys that are no longer pending.
         if len(self._store) > read.known and self._store.find(np.frombuffer(read.digest, np.uint8)[None], number)[0] >= 0:
             return False
         self._pending.add(key)

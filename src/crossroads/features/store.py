@@ -179,12 +179,15 @@ def _not_finite(values: NDArray[np.floating[Any]], stored: np.dtype[Any]) -> Fea
             hint=f"set {option('feature_type')} to float32",
         )
     return FeatureError(
-        "features must be finite", code="features-not-finite", received="NaN or infinity", hint="use other weights, or another cut"
+        "features must be finite",
+        code="features-not-finite",
+        received="NaN or infinity",
+        hint=f"use other {option('weights')} or another {option('cut')}",
     )
 
 
 def _write_at(path: Path, offset: int, values: NDArray[Any]) -> None:
-    """Writes at a place in a file, cuts off what follows, and flushes to disk."""
+    """Writes values at an offset of a file, truncates the file after them, and flushes it to disk."""
     with path.open("r+b" if path.exists() else "w+b") as file:
         file.seek(offset)
         values.tofile(file)

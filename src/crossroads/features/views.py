@@ -36,14 +36,14 @@ def view(image: NDArray[np.uint8], digest: bytes, number: int, augmentation: Aug
 
 
 def _warped(image: NDArray[np.uint8], affine: NDArray[np.float64]) -> NDArray[np.uint8]:
-    """Applies a map of `draw_transforms` from output to input pixels. The edge is first padded as far as the map reaches."""
+    """Applies an affine map of `draw_transforms` from output to input pixels. First repeats the edge as far as the map reaches."""
     size = len(image)
     a0, a1, a2, b0, b1, b2 = affine[:6]
     corners = np.array([(x, y) for x in (0, size - 1) for y in (0, size - 1)], np.float64)
     mapped = np.stack([corners @ (a0, a1) + a2, corners @ (b0, b1) + b2])
     margin = int(np.ceil(max(0.0, -mapped.min(), mapped.max() - (size - 1)))) + 1
     padded = Image.fromarray(np.pad(image, ((margin, margin), (margin, margin), (0, 0)), mode="edge"))
-    # Pillow puts the origin at the corner of a pixel, the map at its centre: half a pixel before and after the map.
+    # Pillow's origin is the corner of a pixel and the map's is its centre, so the map is shifted by half a pixel before and after.
     shift = margin + 0.5
     data = (a0, a1, a2 + shift - (a0 + a1) / 2, b0, b1, b2 + shift - (b0 + b1) / 2)
     return np.array(padded.transform((size, size), Image.Transform.AFFINE, data, Image.Resampling.BILINEAR), np.uint8)

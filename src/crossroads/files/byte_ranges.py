@@ -47,7 +47,7 @@ def read_plain(path: str | os.PathLike[str], limit: int) -> bytes:
 
 
 class _Descriptor:
-    """An open file descriptor that is closed when its last reference goes away."""
+    """An open file descriptor that is closed with the last reference to it."""
 
     def __init__(self, descriptor: int) -> None:
         self.number = descriptor
@@ -86,15 +86,15 @@ class _OnDemand:
     @property
     def number(self) -> int:
         """The descriptor. It stays open while the file is among the last 32 that were read."""
-        return _lately_opened(*self._key).number
+        return _recently_opened(*self._key).number
 
     def read(self, offset: int, size: int) -> bytes:
         """Returns `size` bytes from `offset`, or fewer at the end of the file. Raises `OSError` if it cannot be opened."""
-        return _lately_opened(*self._key).read(offset, size)
+        return _recently_opened(*self._key).read(offset, size)
 
 
 @lru_cache(maxsize=32)
-def _lately_opened(path: str, *_identity: int) -> _Descriptor:
+def _recently_opened(path: str, *_identity: int) -> _Descriptor:
     return _Descriptor(open_plain(path))
 
 
@@ -142,7 +142,7 @@ class ByteRange:
 
     @classmethod
     def from_chunks(cls, chunks: Iterable[bytes], origin: str) -> ByteRange:
-        """Writes `chunks` to a temporary file without a name, which goes away with this object.
+        """Writes `chunks` to a temporary file without a name, which is removed with this object.
 
         Raises `DataError` if the temporary file cannot be written, such as on a full disk.
         """

@@ -15,7 +15,7 @@ def plural(count: int, unit: str, units: str | None = None) -> str:
 
 
 def were(count: int) -> str:
-    """Returns ``was`` for one, and ``were`` for any other number."""
+    """Returns ``was`` for 1 and ``were`` for any other count."""
     return "was" if count == 1 else "were"
 
 
@@ -39,7 +39,7 @@ def _padded(match: re.Match[str]) -> str:
 
 
 def natural_key(text: str) -> tuple[int, int, str, str]:
-    """Returns the sort key of natural order: whole numbers first and by value, then text with the numbers inside compared by value.
+    """Returns the sort key of natural order: first whole numbers by value, then texts, whose digits are compared by value.
 
     ``"2" < "10" < "img2.png" < "img10.png"``. Different texts always have different keys.
     """

@@ -120,7 +120,12 @@ class Folder:
     def path_of(self, name: str) -> Path:
         """Returns the path of a file or folder on disk. Its name there need not be UTF-8."""
         if name.startswith("/") or ".." in name.split("/"):
-            raise DataError(f"a file of {self.origin} must be inside it", code="path-outside-folder", received=repr(name))
+            raise DataError(
+                f"every file of {self.origin} must be inside that folder",
+                code="path-outside-folder",
+                received=repr(name),
+                hint="use a relative path without ..",
+            )
         known = self._listed.paths if self._listed else self._only
         return Path(known[name]) if name in known else self.path / name
 
@@ -141,8 +146,8 @@ class _Listing:
 
 
 def _listed(root: Path) -> _Listing:
-    """Lists a folder and follows its links. Each real folder is listed once: otherwise links to each other would unfold without
-    bound, and one folder could be read both as train and as test.
+    """Lists a folder and follows its links. Each real folder is listed once. Otherwise links to each other would never end, and one
+    folder could be read both as train and as test.
 
     Folders come before links to folders, so that a folder keeps its own name. Links are followed in the order of their names.
     """
@@ -228,7 +233,7 @@ def open_archive(span: ByteRange, kind: str, origin: str, limits: Limits | None 
         span: The file.
         kind: The kind that `detect_kind` returned.
         origin: Its name in messages.
-        limits: Size limits; the defaults are generous and stop bombs.
+        limits: Size limits; the defaults admit large archives and stop zip bombs.
 
     Raises:
         DataError: It is not an archive, it is damaged or encrypted, a member would leave it, it holds links or devices, or it is
@@ -254,6 +259,7 @@ def open_archive(span: ByteRange, kind: str, origin: str, limits: Limits | None 
         f"{origin} must be a folder or a .zip, .tar, .tar.gz, .tar.bz2 or .tar.xz archive",
         code="archive-kind",
         received="another kind of file",
+        hint="unpack it and give the folder",
     )
 
 

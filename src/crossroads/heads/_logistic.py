@@ -1,8 +1,8 @@
-"""Multinomial logistic regression on principal coordinates, by L-BFGS on weights scaled by a bound of the curvature.
+"""Multinomial logistic regression on principal components, by L-BFGS on weights scaled by a bound of the curvature.
 
 scikit-learn's solver does not scale the directions, uses one thread, and lets probabilities underflow: with a weak penalty most
-probabilities become subnormal numbers, which a processor multiplies ten times more slowly. On 27,629 signs with 512 features its
-step took 0.05 s at first and 0.5 s later, and the head ten minutes; this one takes 26 s.
+probabilities become subnormal numbers, which a processor multiplies ten times more slowly. On 27,629 signs with 512 features a step
+of scikit-learn took 0.05 s at first and 0.5 s later, and the head took ten minutes. This solver takes 26 s.
 """
 
 from __future__ import annotations
@@ -16,20 +16,21 @@ from numpy.typing import NDArray
 from crossroads._runtime.machine import usable_processors
 
 MAX_STEPS, GRADIENT_TOLERANCE = 1000, 1e-5
-"""L-BFGS stops after `MAX_STEPS` steps per penalty, or once no component of the gradient of the mean loss by the scaled weights is
-larger. Ten times the tolerance stops MobileNet's features of 4,300 signs at an accuracy of 0.707 instead of 0.711."""
+"""L-BFGS stops after `MAX_STEPS` steps per penalty, or once no component of the gradient exceeds `GRADIENT_TOLERANCE`. The gradient
+is that of the mean loss with respect to the scaled weights. With ten times the tolerance, MobileNet's features of 4,300 signs had
+an accuracy of 0.707 instead of 0.711."""
 
 CURVATURE = 0.5
-"""Bound of the loss's curvature along a direction with unit spread per image (Böhning, 1992), by which weights are scaled. Over two
-penalties of 4,300 signs, 0.5, 0.1 and 0.02 evaluate SqueezeNet's features 241, 321 and 510 times, and MobileNet's 175, 212 and 266
-times, to the same loss. Directions with less spread than the average are scaled like the average: scaled by their own, they take
-up to twice the steps with a weak penalty, to the same minimum."""
+"""Upper bound of the curvature of the loss along a direction with unit spread per image (Böhning, 1992). Weights are scaled by it.
+Measured on 4,300 signs with two penalties: the values 0.5, 0.1 and 0.02 took 241, 321 and 510 evaluations of the loss on
+SqueezeNet's features, and 175, 212 and 266 on MobileNet's, to the same loss. Directions whose spread is below the average are
+scaled by the average. Scaled by their own spread, they took up to twice the steps to the same minimum with a weak penalty."""
 
 MIN_SCORE = -30.0
 """Lowest score relative to the highest. In the gradient, probabilities below 1e-13 count as 1e-13, so no number is subnormal."""
 
 BLOCK_SIZE = 2048
-"""Images per block. It does not depend on the number of threads, so sums are the same on every machine."""
+"""Images per block. It does not depend on the number of threads, so the sums are the same on every machine."""
 
 
 def logistic(
@@ -40,9 +41,9 @@ def logistic(
     penalty: float,
     start: tuple[NDArray[np.float64], NDArray[np.float64]],
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Returns the kernel (r, k) and bias (k,) that minimize the mean cross-entropy plus penalty / 2 times the squared kernel.
+    """Returns the kernel (r, k) and bias (k,) that minimise the mean cross-entropy plus penalty / 2 times the squared kernel.
 
-    Two classes are separated by one score, to which the penalty applies as usual. It is split between their two columns.
+    Two classes are separated by one score, as in binary logistic regression. It is then split between their two columns.
 
     Args:
         coordinates: float32 (n, r).
@@ -81,8 +82,8 @@ def logistic(
     begin = np.zeros((r + 1, k))
     begin[: len(kernel)], begin[-1] = kernel, bias
     options = {"maxiter": MAX_STEPS, "gtol": GRADIENT_TOLERANCE, "ftol": 64 * np.finfo(np.float64).eps, "maxls": 50}
-    # NumPy's and SciPy's own thread pools are limited to one thread: the two pools wait for each other at every step. Measured on
-    # 4,320 images with 1,024 features and 36 classes on two busy cores: 0.6 s per penalty instead of 6 s.
+    # The thread pools of NumPy and SciPy are limited to one thread each, since they would wait for each other at every step. On
+    # 4,320 images with 1,024 features and 36 classes, two busy cores take 0.6 s per penalty instead of 6 s.
     with threadpool_limits(limits=1), ThreadPoolExecutor(usable_processors(len(firsts)), "crossroads-head") as pool:
         in_order = map if len(firsts) == 1 else pool.map
         result = minimize(objective, (begin / scale).ravel(), jac=True, method="L-BFGS-B", options=options)

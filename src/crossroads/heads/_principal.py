@@ -1,4 +1,4 @@
-"""Principal components of standardized features, computed in bounded memory for any number of images."""
+"""Principal components of standardised features, computed in bounded memory for any number of images."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ COORDINATES_LIMIT = 1 << 30
 """Bytes that the coordinates may take. Features that need more are refused here; `large_ridge` solves them without coordinates."""
 
 BLOCK_BYTES = 1 << 29
-"""Bytes of standardized features that are held at a time while images are compared with images."""
+"""Bytes of standardised features that are held at a time while the inner products of images are computed."""
 
 FLOAT64_SIZE = 2048
-"""Order of the matrix of inner products up to which it and its axes are float64. Beyond it float32 halves the memory; the axes of
-4,300 images then take 8 s of processor time instead of 12."""
+"""Up to this number of rows, the matrix of inner products and its axes are float64. Larger ones are float32, which halves the
+memory: the axes of 4,300 images take 8 s of CPU time instead of 12 s."""
 
 MIN_SPREAD = {"float64": 1e-10, "float32": 1e-6}
-"""Fraction of the largest spread below which a direction is rounding error, by the type of the inner products."""
+"""A direction whose spread is below this fraction of the largest one is rounding error. Depends on the dtype of the products."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -36,8 +36,8 @@ class PrincipalComponents:
     Attributes:
         coordinates: Z, float32 (n, r), in descending order of spread.
         spread: float64 (r,), the weighted sum of squares of each coordinate.
-        standardizer: Standardizes the features before they are projected on the axes.
-        axes: (d, r), from standardized features to coordinates; None if there are fewer images than features. The axes are then
+        standardizer: Standardises the features before they are projected on the axes.
+        axes: (d, r), from standardised features to coordinates; None if there are fewer images than features. The axes are then
             ``X' W Z / spread`` and are not stored.
         features: (n, d), as given.
         weights: W, float64 (n,), the weights of the images.
@@ -69,10 +69,10 @@ class PrincipalComponents:
 
 
 def principal_components(features: Indexable, weights: NDArray[np.float64]) -> PrincipalComponents:
-    """Standardizes features and projects them on the eigenvectors of their inner products.
+    """Standardises features and projects them on the eigenvectors of their inner products.
 
-    The inner products are those of the features, X'WX (d, d), or if there are fewer images than features those of the images,
-    W^1/2 XX' W^1/2 (n, n) (the dual).
+    These are the inner products of the features, X'WX (d, d). If there are fewer images than features, they are those of the
+    images, W^1/2 XX' W^1/2 (n, n) (the dual).
 
     Args:
         features: Float (n, d), read a chunk at a time.
@@ -90,17 +90,17 @@ def principal_components(features: Indexable, weights: NDArray[np.float64]) -> P
     _require_memory(n, d, dtype)
     standard = standardizer(features, weights)
     products = (_feature_products if d <= n else _image_products)(features, weights, standard, dtype)
-    # One thread: on two busy cores the axes of 2,600 images took 3.1 s, against 8.4 s and three times the processor time with two.
+    # On two busy cores, one thread took 3.1 s for the axes of 2,600 images. Two took 8.4 s and three times the CPU time.
     with threadpool_limits(limits=1):
         spread, vectors = eigh(products, overwrite_a=True, check_finite=False, driver="evd")
     del products
     spread = np.maximum(spread.astype(np.float64), 0)[::-1]
     rank = int((spread > MIN_SPREAD[dtype.name] * max(spread[0], 1e-30)).sum())
-    rank = max(rank, 1)  # if all images are alike: one direction without information
+    rank = max(rank, 1)  # if all images are equal, one direction without information remains
     spread, vectors = np.maximum(spread[:rank], 1e-30), vectors[:, ::-1][:, :rank]
     coordinates = np.empty((n, rank), np.float32)
     if d > n:
-        # An image of weight 0 gets coordinates 0, which nothing reads.
+        # An image of weight 0 gets coordinates of 0, which are never read.
         coordinates[:] = vectors
         coordinates *= np.sqrt(spread).astype(np.float32)
         coordinates *= np.where(weights > 0, 1 / np.sqrt(np.where(weights > 0, weights, 1)), 0).astype(np.float32)[:, None]
@@ -113,7 +113,7 @@ def principal_components(features: Indexable, weights: NDArray[np.float64]) -> P
 
 def _require_memory(n: int, d: int, dtype: np.dtype[Any]) -> None:
     """Raises `TrainingError` if n images with d features exceed a memory limit."""
-    # The inner products, which become the axes, with twice their size as LAPACK's workspace; and the coordinates.
+    # First the inner products, which become the axes, with twice their size as LAPACK's workspace; then the coordinates.
     products, coordinates = 4 * dtype.itemsize * min(n, d) ** 2, 4 * n * min(n, d)
     for needed, limit in ((products, PRODUCTS_LIMIT), (coordinates, COORDINATES_LIMIT)):
         if needed > limit:
@@ -138,7 +138,7 @@ def _feature_products(
 
 
 def _image_products(features: Indexable, weights: NDArray[np.float64], standard: Standardizer, dtype: Any) -> NDArray[np.floating]:
-    """Returns W^1/2 XX' W^1/2, (n, n): each block of images is multiplied with itself and with those after it."""
+    """Returns W^1/2 XX' W^1/2, (n, n). Multiplies each block of images with itself and with the blocks after it."""
     n, d = features.shape
     step = max(1, BLOCK_BYTES // (dtype.itemsize * d))
     products = np.empty((n, n), dtype)

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from crossroads.heads._principal import PrincipalComponents
 
 TEMPERATURE_ROWS = 20_000
-"""Images that the temperature is fitted to; more do not change it."""
+"""Maximum number of images that the temperature is fitted on. More images hardly change it."""
 
 NEWTON_STEPS = 30
 BLOCK_SIZE = 1 << 22
-"""Coordinates of groups that are solved in one call."""
+"""Maximum number of coordinates of the groups that are solved in one call."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -54,12 +54,12 @@ def ridge_problem(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PathPoint:
-    """One penalty of a regularization path.
+    """One penalty of a regularisation path.
 
     Attributes:
         penalty: Per image.
         loss: Cross-entropy in nats of the held-out scores, multiplied by `inverse_temperature`.
-        inverse_temperature: The factor that minimizes the cross-entropy.
+        inverse_temperature: The factor that minimises the cross-entropy.
         scores: float64 (n, k), the held-out scores.
     """
 
@@ -96,7 +96,7 @@ def held_out_scores(
     weights: NDArray[np.float64],
     groups: NDArray[np.integer] | None,
 ) -> NDArray[np.float64]:
-    """Returns what ridge regression with an intercept predicts for each image if its group is left out of the fit.
+    """Returns the predictions of ridge regression with an intercept for each image, while its group is left out of the fit.
 
     With the hat matrix H of the fit, residuals e and a group G, the residuals without the group are (I - H_GG)^-1 e_G; for single
     images e_i / (1 - h_ii) (PRESS: Allen, 1974; Golub, Heath and Wahba, 1979, for ridge regression). The means and scales of the
@@ -148,8 +148,8 @@ def leave_out(
 ) -> None:
     """Replaces the residuals of the groups in `members`, (m, g), by those of a fit without the group, in place.
 
-    By Woodbury's identity (I - H_GG)^-1 is I + A (M - A'A)^-1 A', with the rows A of the group and the penalized inner products
-    M. That is the smaller problem if the group has more images than coordinates.
+    By Woodbury's identity, (I - H_GG)^-1 is I + A (M - A'A)^-1 A', where A are the rows of the group and M the penalised inner
+    products. The right-hand side is the smaller problem if the group has more images than coordinates.
 
     Args:
         residuals: float64 (n, k).
@@ -169,7 +169,7 @@ def leave_out(
             hat = weights[single] * (coordinates[single].astype(np.float64) ** 2 @ (1 / diagonal) + 1 / total)  # (m,)
             residuals[single] /= (1 - hat)[:, None]
             continue
-        # The intercept is one more direction without a penalty, in which each coordinate is 1.
+        # The intercept is one more direction, without a penalty and with a coordinate of 1 for each image.
         a = np.concatenate([root[..., None] * coordinates[block], root[..., None]], axis=2)  # A, (m, g, r + 1)
         inner = np.append(diagonal, total)
         scaled = root[..., None] * residuals[block]  # (m, g, k)
@@ -185,9 +185,9 @@ def leave_out(
 def inverse_temperature(
     scores: NDArray[np.float64], labels: NDArray[np.integer], weights: NDArray[np.float64], *, start: float = 1.0
 ) -> tuple[float, float]:
-    """Returns the factor t > 0 that minimizes the cross-entropy of softmax(t x scores), and that cross-entropy in nats.
+    """Returns the factor t > 0 that minimises the cross-entropy of softmax(t x scores), and that cross-entropy in nats.
 
-    The loss is convex in t. Newton's method finds the zero of its derivative, within a bracket on whose ends the signs differ.
+    The loss is convex in t. Newton's method finds the zero of its derivative within a bracket.
 
     Args:
         scores: (n, k).

@@ -1,7 +1,8 @@
-"""Ridge regression of many images with many features: a sample of the images chooses the penalty, all of them are fitted.
+"""Ridge regression of many images with many features. A sample of the images chooses the penalty of a fit to all images.
 
-Principal components cost more than ten times a Cholesky factor. With them a head on 9,000 images with 8,192 features took nine
-minutes, most of it for logistic regression, which then lost to ridge regression (as on GTSRB's grids, 0.877 against 0.927).
+Principal components cost more than ten times as much as a Cholesky factor. With them a head on 9,000 images with 8,192 features
+took nine minutes. Most of the time went into logistic regression, which then lost to ridge regression (as on GTSRB's grids, 0.877
+against 0.927).
 """
 
 from __future__ import annotations
@@ -18,21 +19,22 @@ from crossroads.heads._ridge import groups_by_size, inverse_temperature, leave_o
 from crossroads.heads.standardize import Standardizer, standardizer
 
 MIN_SIZE, MAX_FEATURES = 2048, 12_288
-"""Images and features must both be more than `MIN_SIZE`, unless their coordinates exceed the memory limit. The factor of
-`MAX_FEATURES` takes 1.2 GB."""
+"""This module solves a head if images and features are both more than `MIN_SIZE`, or if their coordinates exceed the memory limit.
+The Cholesky factor of `MAX_FEATURES` features takes 1.2 GB."""
 
 SAMPLE_SIZE = 2000
-"""Images that are left out in turn: first of a fit to the sample, to find the order of the penalty, then of the fit to all images,
-to choose it and its temperature. The best total penalty is nearly constant, so the best penalty per image falls with their number:
-on the CIFAR-10 subset 2,000 images wanted 1e-3, and 9,000 images reached 0.731 with 1e-3 and 0.761 with 1e-4."""
+"""Number of images in the sample. Each of them is left out in turn, first of a fit to the sample, which finds the order of
+magnitude of the penalty, then of the fit to all images, which chooses the penalty and its temperature. The best total penalty is
+nearly constant, so the best penalty per image falls with the number of images: on the CIFAR-10 subset 1e-3 was best for 2,000
+images, but 9,000 images reached an accuracy of 0.731 with 1e-3 and 0.761 with 1e-4."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LargeRidge:
-    """A fit on standardized features.
+    """A fit on standardised features.
 
     Attributes:
-        standardizer: Standardizes the features.
+        standardizer: Standardises the features.
         kernel: float64 (d, k), multiplied by the inverse temperature.
         bias: float64 (k,), likewise.
         penalty: Per image.
@@ -78,7 +80,7 @@ class _NormalEquations:
 
 
 def is_large(n: int, d: int) -> bool:
-    """Returns whether `n` images with `d` features are solved by this module."""
+    """Whether this module solves a head on `n` images with `d` features."""
     return d <= MAX_FEATURES and (min(n, d) > MIN_SIZE or 4 * n * min(n, d) > COORDINATES_LIMIT)
 
 
@@ -122,7 +124,7 @@ def _fit(equations: _NormalEquations, sample: _Sample, penalty: float) -> LargeR
     penalized[np.diag_indices_from(penalized)] += penalty * equations.total
     factor = cholesky(penalized, lower=True, overwrite_a=True, check_finite=False)  # L, (d, d)
     kernel = cho_solve((factor, True), equations.correlations, check_finite=False)  # (d, k)
-    # In the coordinates L^-1 x the penalized inner products are the identity, so `leave_out` applies.
+    # In the coordinates L^-1 x the penalised inner products are the identity, so `leave_out` applies.
     standardized = (sample.features - standard.mean) * standard.scale  # (m, d)
     coordinates = solve_triangular(factor, standardized.T, lower=True, check_finite=False).T.astype(np.float32)
     targets = np.eye(len(mean))[sample.codes] - mean
@@ -161,8 +163,8 @@ def _normal_equations(
 def _sample_indices(codes: NDArray[np.integer], groups: NDArray[np.integer] | None) -> NDArray[np.int64]:
     """Returns the indices of about `SAMPLE_SIZE` rows, deterministically and in whole groups.
 
-    One row or group of each class is taken first: a few large groups would leave out most classes. For that the sample may grow to
-    four times `SAMPLE_SIZE`.
+    One row or group of each class is taken first, because a few large groups alone would leave out most classes. The sample may
+    therefore grow to four times `SAMPLE_SIZE`.
     """
     units = np.arange(len(codes)) if groups is None else np.unique(groups, return_inverse=True)[1]
     count = int(units.max()) + 1

@@ -13,16 +13,17 @@ from crossroads.heads._principal import principal_components
 from crossroads.heads._ridge import regularization_path, ridge_problem
 
 PENALTIES = tuple(10.0**i for i in range(1, -7, -1))
-"""Strong to weak, per image: every second one of those a head is solved with. Accuracy hardly changes between two neighbours."""
+"""Penalties per image, from strong (10) to weak (1e-6): every second one of a solved head, as accuracy differs little between two
+neighbours."""
 
 FOLDS = 10
-"""Folds of the cross-validation. Leaving out single images is biased against the class of the image, which then has one image less
-than the others: with ten images per class it cost a tenth of the accuracy."""
+"""Folds of the cross-validation. Leaving out single images is biased against the class of the image, which then has one image fewer
+than the others. With ten images per class this cost a tenth of the accuracy."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Probe:
-    """What frozen features know about the classes.
+    """How well frozen features separate the classes.
 
     Attributes:
         correct: bool (n,), whether each image was classified correctly while its fold was left out.
@@ -41,7 +42,7 @@ class Probe:
 
 
 def probe(features: Indexable, labels: NDArray[np.integer], groups: NDArray[np.integer] | None = None) -> Probe:
-    """Classifies each image by ridge regression on the standardized features of the images in the other folds.
+    """Classifies each image by ridge regression on the standardised features of the images in the other folds.
 
     One penalty is chosen for all images. The closed form is that of `_ridge.held_out_scores`.
 
@@ -54,7 +55,7 @@ def probe(features: Indexable, labels: NDArray[np.integer], groups: NDArray[np.i
         TrainingError: There are no images, or a feature is not finite.
     """
     if not len(labels):
-        raise TrainingError("a probe needs images", code="no-training-images", received="none")
+        raise TrainingError("a probe needs images", code="no-training-images", received="none", hint="add training images")
     present, codes = np.unique(labels, return_inverse=True)
     if len(present) == 1:
         return Probe(np.ones(len(labels), bool), PENALTIES[0], np.zeros(len(labels)))
@@ -75,7 +76,7 @@ def folds(labels: NDArray[np.integer], groups: NDArray[np.integer] | None = None
     units = np.arange(len(labels)) if groups is None else np.unique(groups, return_inverse=True)[1]
     _, first = np.unique(units, return_index=True)
     order = np.random.default_rng(len(labels)).permutation(len(first))
-    order = order[np.argsort(labels[first[order]], kind="stable")]  # one class after another, so that each fold gets equally many
+    order = order[np.argsort(labels[first[order]], kind="stable")]  # by class, so that each fold gets equally many of each class
     dealt = np.empty(len(first), np.int64)
     dealt[order] = np.arange(len(first)) % FOLDS
     fold: NDArray[np.int64] = dealt[units]

@@ -1,9 +1,9 @@
-"""Solves a linear head: multinomial logistic regression and ridge regression, the better one on validation.
+"""Solves a linear head by multinomial logistic regression and by ridge regression, and keeps the better one on validation.
 
-Both work on the principal components of the standardized training features. A penalty on the squared weights is invariant to that
+Both work on the principal components of the standardised training features. A penalty on the squared weights is invariant to that
 rotation, so the solutions are the same. The problem is smaller if there are fewer images than features (the dual) or directions
-without spread, and every penalty of ridge regression costs one matrix product. The solution is folded back into one kernel and
-one bias for the features as they are.
+without spread, and each penalty of ridge regression costs one matrix product. The solution is folded back into one kernel and
+one bias for raw features.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ from crossroads.heads.metrics import summed_metrics
 from crossroads.heads.standardize import read_chunks
 
 RIDGE_PENALTIES = tuple(10.0 ** (i / 2) for i in range(2, -15, -1))
-"""Strong to weak, 10 to 1e-7, per image."""
+"""Penalties of ridge regression per image, from strong (10) to weak (1e-7)."""
 
 LOGISTIC_STEPS = (1.0, 0.1, 0.01, 0.001)
-"""Penalties of logistic regression, strong to weak, relative to the one that ridge regression chose. The best lay at 0.1 to 0.01 on
-ants/bees and GTSRB."""
+"""Penalties of logistic regression, from strong to weak, relative to the one that ridge regression chose. On ants/bees and GTSRB
+the best was 0.1 to 0.01."""
 
 PATIENCE = 2
-"""Logistic regression stops after this number of penalties in a row without a better accuracy or loss on validation, one earlier
-once any penalty was better. The weakest penalties take the most steps: on 27,629 signs a tenth of the best penalty took a third
-longer than the best one, and a hundredth more than twice as long."""
+"""Logistic regression stops after this number of penalties in a row that do not improve accuracy or loss on validation. Once a
+penalty has improved them, one fewer suffices. The weakest penalties take the most steps: on 27,629 signs a tenth of the best
+penalty took a third longer than the best one, and a hundredth more than twice as long."""
 
 UNSEEN = 1e-3
-"""Bound of the spread of the directions that logistic regression leaves out, relative to the total penalty. The gradient along such
-a direction is ``Z'(softmax - target)`` and the penalty bounds its weights by it, so that leaving it out changes the scores of an
-average image by at most this fraction of its error."""
+"""Logistic regression leaves out the last directions, whose joint spread is at most this fraction of the total penalty. The
+gradient along a direction, ``Z'(softmax - target)``, and the penalty bound its weight. Leaving it out therefore changes the scores
+of an average image by at most this fraction of its error."""
 
 Kind = Literal["ridge", "logistic"]
 
@@ -118,6 +118,7 @@ def solve(
             "a head needs training and validation images",
             code="no-training-images",
             received=f"{len(labels)} and {len(validation_labels)} of them",
+            hint="add images",
         )
     validation = _Validation(validation_features, np.asarray(validation_labels))
     image_weights = np.ones(len(labels)) if weights is None else np.asarray(weights, np.float64)[labels]
@@ -145,7 +146,7 @@ class _Targets:
     def expand(self, kernel: NDArray[np.float64], bias: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Adds the classes without images to kernel (r, p) and bias (p,), with a low constant score.
 
-        The mean over classes is subtracted, which softmax does not see.
+        The mean over classes is subtracted, which does not change the softmax.
         """
         every_kernel = np.zeros((len(kernel), self.classes))
         every_bias = np.full(self.classes, -np.log(len(self.codes) + 1.0))
@@ -224,7 +225,7 @@ def _ridge(components: PrincipalComponents, targets: _Targets) -> tuple[_Solutio
 def _large_ridge(
     features: Indexable, targets: _Targets, weights: NDArray[np.float64]
 ) -> tuple[list[_Solution], list[HeadCandidate]]:
-    """Solves ridge regression of many images with many features. Logistic regression took minutes there and lost."""
+    """Solves ridge regression of many images with many features. Logistic regression took minutes for them, and lost."""
     fit = fit_large_ridge(features, targets.codes, len(targets.present), weights, targets.groups, RIDGE_PENALTIES)
     head = fit.standardizer.fold(*targets.expand(fit.kernel, fit.bias))
     rejected = [HeadCandidate("ridge", penalty, loss) for penalty, loss in fit.path if penalty != fit.penalty]

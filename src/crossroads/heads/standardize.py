@@ -1,4 +1,4 @@
-"""Standardized features, read a bounded number of rows at a time."""
+"""Standardised features, read a bounded number of rows at a time."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from crossroads.errors import TrainingError
+from crossroads.errors import TrainingError, option
 from crossroads.features.arrays import Indexable
 
 CHUNK_BYTES = 1 << 25
@@ -18,9 +18,9 @@ CHUNK_BYTES = 1 << 25
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Standardizer:
-    """Standardizes features as ``(x - mean) * scale``: unit variance, then divided by the square root of `width`.
+    """Standardises features as ``(x - mean) * scale``: to unit variance, divided by the square root of `width`.
 
-    The mean squared length of a row is then 1 for every number of features, so one table of penalties serves every backbone.
+    The mean squared length of a row is then 1 for any number of features, so one list of penalties suits every backbone.
 
     Attributes:
         mean: float64 (d,).
@@ -33,12 +33,12 @@ class Standardizer:
     width: int
 
     def fold(self, kernel: NDArray[np.float64], bias: NDArray[np.float64]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Converts kernel (d, k) and bias (k,) for standardized features into those for the features as they are."""
+        """Converts kernel (d, k) and bias (k,) for standardised features into those for raw features."""
         folded = kernel * self.scale[:, None]  # (d, k)
         return folded.astype(np.float32), (bias - self.mean @ folded).astype(np.float32)
 
     def chunks(self, features: Indexable, start: int, stop: int, dtype: Any) -> Iterator[tuple[int, NDArray[np.floating]]]:
-        """Yields the index of the first row and standardized rows (c, d), for rows `start` to `stop`."""
+        """Yields chunks of rows `start` to `stop`: the index of the first row, and the standardised rows (c, d)."""
         for first, chunk in read_chunks(features, start, stop):
             standardized = chunk - self.mean  # a copy: the chunk may be the caller's own array
             standardized *= self.scale
@@ -56,7 +56,7 @@ def standardizer(features: Indexable, weights: NDArray[np.float64]) -> Standardi
 def moments(features: Indexable, weights: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Returns the weighted mean and standard deviation of each feature, float64 (d,) each, of features (n, d)."""
     d, total = features.shape[1], weights.sum()
-    # Sums are taken about the mean of the first chunk: squares about a distant origin would lose the variance to rounding.
+    # Sums are taken about the mean of the first chunk. Squares about a distant origin would lose the variance to rounding.
     origin = next(read_chunks(features))[1].mean(axis=0)
     sums, squares = np.zeros(d), np.zeros(d)
     for start, chunk in read_chunks(features):
@@ -84,5 +84,6 @@ def read_chunks(features: Indexable, start: int = 0, stop: int | None = None) ->
                 "features must be finite",
                 code="features-not-finite",
                 received=f"NaN or infinity in rows {first} to {first + len(chunk) - 1}",
+                hint=f"use other {option('weights')} or another {option('cut')}",
             )
         yield first, chunk

@@ -10,17 +10,17 @@ from crossroads.networks.network import Parts
 from crossroads.networks.preprocessing import layers_of
 
 RADIUS, ALPHA = 2, 2e-5
-"""Local response normalisation: channels on each side, and the weight of the sum of squares. Caffe's alpha of 1e-4 weighs the mean
-of the five squares, so a fifth of it weighs their sum."""
+"""Local response normalisation: number of channels on each side, and factor of the sum of squares. Caffe multiplies the mean of the
+five squares by its alpha of 1e-4, so their sum is multiplied by a fifth of it."""
 
 
 def build(size: int) -> Parts:
     """Builds AlexNet up to the ReLU after fc7, for images of side `size` pixels; its features are float32 (n, 4096).
 
-    It has five convolutions, of which the second, fourth and fifth have two groups, local response normalisation after the first
-    two, then fc6 and fc7 without dropout (Krizhevsky et al. 2012, https://doi.org/10.1145/3065386, in the order of Caffe's
-    bvlc_alexnet). The first convolution is padded like TensorFlow's "same", as programs for ``bvlc_alexnet.npy`` do. The design
-    size is 227 px. The weights of fc6 fit maps of 6x6, which images of 217 to 248 px give. Each group is a layer: ``conv2_1`` and
+    It has five convolutions, then fc6 and fc7 without dropout (Krizhevsky et al. 2012, https://doi.org/10.1145/3065386, in the
+    order of Caffe's bvlc_alexnet). The second, fourth and fifth convolution have two groups. Local response normalisation follows
+    the first two. The first convolution is padded like TensorFlow's "same", as programs for ``bvlc_alexnet.npy`` do. The design
+    size is 227 px. The weights of fc6 fit maps of 6x6, that is, images of 217 to 248 px. Each group is a layer: ``conv2_1`` and
     ``conv2_2`` take one half of the channels each, and ``conv2`` concatenates their outputs.
     """
     images = keras.Input((size, size, 3), name="images")
@@ -88,10 +88,10 @@ def _grouped(x: keras.KerasTensor, filters: int, kernel: int, name: str) -> kera
 def _local_response(x: keras.KerasTensor, name: str) -> keras.KerasTensor:
     """Adds ``x / (1 + ALPHA * s) ** 0.75``, where s sums the squares of a channel and of `RADIUS` channels on each side.
 
-    The formula is in section 3.3 of Krizhevsky et al. 2012. It is a nested model, so that it counts as one layer. A 1x1 convolution
-    whose kernel has ones near the diagonal sums the neighbours: OpenVINO keeps channels in blocks of 16, and five shifted slices
-    would copy each block. The whole network then runs at 104 images/s instead of 70 (123 without normalisation). Two square roots
-    take half the time of one power.
+    The formula is in section 3.3 of Krizhevsky et al. 2012. The operations are in a nested model, so that they count as one layer.
+    A 1x1 convolution whose kernel has ones near the diagonal sums the neighbours. Five shifted slices would copy every block of 16
+    channels in OpenVINO. With the convolution, the whole network runs at 104 images/s instead of 70 (123 without normalisation).
+    Two square roots take half the time of one power.
     """
     maps = keras.Input(x.shape[1:])
     channel = np.arange(x.shape[-1])

@@ -32,7 +32,7 @@ NORMALISED = Defaults(
     augment=True,
     augmentation=AUGMENTATION,
 )
-"""Training from random weights for networks with BatchNorm or LayerNorm throughout."""
+"""Defaults of training from random weights for networks with BatchNorm or LayerNorm throughout."""
 
 PLAIN = Defaults(
     batch_size=(32, 64),
@@ -44,7 +44,7 @@ PLAIN = Defaults(
     augment=True,
     augmentation=AUGMENTATION,
 )
-"""Training from random weights for networks without normalisation, which do not learn with larger steps."""
+"""The same for networks without normalisation, which do not learn at a higher learning rate."""
 
 
 DIGESTS = {
@@ -180,7 +180,7 @@ def _weights(path: str, licence: str) -> Pretrained:
     address = path if path.startswith("https://") else f"{STORAGE}/{path}"
     # Keras renames NASNet's files in its cache.
     file = address.rpartition("/")[2].replace("NASNet-", "nasnet_").replace("-no-top", "_no_top")
-    return Pretrained(file=file, address=address, digest=DIGESTS.get(file, ""), licence=licence)
+    return Pretrained(file=file, address=address, digest=DIGESTS.get(file), licence=licence)
 
 
 APPLICATIONS: tuple[Backbone, ...] = (
@@ -194,7 +194,7 @@ APPLICATIONS: tuple[Backbone, ...] = (
         _Net("mobilenet", "MobileNet", 224, 3_228_864, 567_716_352, "mobilenet_1_0_224_tf_no_top.h5"),
     ),
     *_family(
-        "inverted residuals; small and fast, the default pretrained network",
+        "inverted residuals; small and fast",
         "Sandler et al. 2018, https://arxiv.org/abs/1801.04381",
         2018,
         "Apache-2.0",

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from crossroads.errors import BackboneError, did_you_mean
+from crossroads.errors import BackboneError, did_you_mean, option
 from crossroads.inference import operations, runtime
 from crossroads.networks.cut import Cut, find_cut
+from crossroads.recipe import PoolingName
 
 if TYPE_CHECKING:
     import keras
@@ -92,7 +93,7 @@ class Body:
     batch: int | None = None
     weights: dict[str, Any] | None = None
     notes: tuple[str, ...] = ()
-    keras_part: Callable[[Cut, str | None], keras.Model] | None = field(default=None, repr=False)
+    keras_part: Callable[[Cut, PoolingName | None], keras.Model] | None = field(default=None, repr=False)
 
     @property
     def cuts(self) -> tuple[Cut, ...]:
@@ -105,9 +106,9 @@ class Body:
         Raises:
             BackboneError: The cut does not exist, or the weights end before it.
         """
-        return self.end if cut is None else within([tap.cut for tap in self.taps], cut, self.end, self.name)
+        return self.end if cut is None else within(find_cut([tap.cut for tap in self.taps], cut, self.name), cut, self.end)
 
-    def until(self, cut: Cut, pooling: str | None) -> Frozen:
+    def until(self, cut: Cut, pooling: PoolingName | None) -> Frozen:
         """Returns the part up to a cut, whose output is pooled to a vector; None for the map itself.
 
         Raises:
@@ -157,19 +158,17 @@ class Body:
         return _pooled_map(tensor, tap, pooling)
 
 
-def within(possible: Sequence[Cut], cut: str | int | float, end: Cut, network: str) -> Cut:
-    """Finds a cut at or before the end of the weights. For a depth or a negative index beyond it, returns that end.
+def within(wanted: Cut, cut: str | int | float, end: Cut) -> Cut:
+    """Returns a cut at or before the end of the weights. For a depth or a negative index beyond it, returns that end.
 
     Args:
-        possible: Every possible cut of the network in order.
-        cut: As for `find_cut`.
+        wanted: The cut that was found.
+        cut: How the recipe refers to it.
         end: The last cut whose weights are known.
-        network: Name of the network for messages.
 
     Raises:
-        BackboneError: The cut does not exist, or the weights end before it.
+        BackboneError: The weights end before the cut.
     """
-    wanted = find_cut(possible, cut, network)
     if wanted.multiply_adds <= end.multiply_adds and wanted.parameters <= end.parameters:
         return wanted
     text = str(cut)
@@ -180,42 +179,85 @@ def within(possible: Sequence[Cut], cut: str | int | float, end: Cut, network: s
         code="cut-after-weights",
         field="cut",
         received=repr(cut),
-        hint=f"use {end.name!r}, an earlier cut, or other weights",
+        hint=f"set {option('cut')} to {end.name!r} or an earlier one, or use other {option('weights')}",
     )
 
 
-def classifier(frozen: Frozen, layers: Sequence[tuple[NDArray[np.float32], NDArray[np.float32]]]) -> Any:
-    """Returns an OpenVINO model of a frozen part with a head: uint8 (n, size, size, 3) in, float32 (n, k) probabilities out.
+@dataclass(frozen=True, slots=True, eq=False)
+class Dense:
+    """A dense layer: kernel float32 (d, k) and bias float32 (k,)."""
 
-    Args:
+    kernel: NDArray[np.float32]
+    bias: NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class GraphModel:
+    """A frozen part with a trained head.
+
+    Attributes:
         frozen: The frozen part; its features are vectors (d,).
-        layers: Kernel (d, k) and bias (k,) of each dense layer of the head, with a ReLU between two of them.
+        head: The dense layers of the head, with a ReLU between two of them and a softmax at the end.
     """
-    ops = operations()
-    model = frozen.model.clone()
-    x = model.outputs[0].get_node().input_value(0)
-    (d,) = frozen.shape
-    if len(x.get_partial_shape()) != 2:
-        x = ops.reshape(x, ops.constant(np.array([-1, d], np.int64)), False)
-    for number, (kernel, bias) in enumerate(layers):
-        x = ops.relu(x) if number else x
-        x = ops.matmul(x, ops.constant(kernel, name=f"head_{number}_kernel"), False, False)
-        x = ops.add(x, ops.constant(bias[None], name=f"head_{number}_bias"))
-    probabilities = ops.softmax(x, 1)
-    probabilities.set_friendly_name("probabilities")
-    whole = runtime().Model([probabilities.output(0)], model.get_parameters(), "crossroads")
-    whole.outputs[0].tensor.set_names({"probabilities"})
-    return whole
+
+    frozen: Frozen
+    head: tuple[Dense, ...]
+
+    @property
+    def digest(self) -> str:
+        """Digest of what the model computes."""
+        hasher = hashlib.blake2b(self.frozen.digest.encode(), digest_size=32)
+        for layer in self.head:
+            hasher.update(layer.kernel.tobytes() + layer.bias.tobytes())
+        return hasher.hexdigest()
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of the weights."""
+        constants = (node for node in self.frozen.model.get_ops() if node.get_type_name() == "Constant")
+        return sum(int(node.get_byte_size()) for node in constants) + sum(x.kernel.nbytes + x.bias.nbytes for x in self.head)
+
+    def probabilities(self, features: NDArray[np.floating]) -> NDArray[np.float32]:
+        """Returns the probabilities, float32 (n, k), of features (n, d), computed by NumPy in double precision."""
+        x = features.astype(np.float64)
+        for number, layer in enumerate(self.head):
+            x = (np.maximum(x, 0) if number else x) @ layer.kernel.astype(np.float64) + layer.bias
+        weights = np.exp(x - x.max(axis=1, keepdims=True))
+        probabilities: NDArray[np.float32] = (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+        return probabilities
+
+    def graph(self) -> Any:
+        """Returns an OpenVINO model: uint8 (n, size, size, 3) in, float32 (n, k) probabilities out."""
+        ops, (d,) = operations(), self.frozen.shape
+        model = self.frozen.model.clone()
+        x = model.outputs[0].get_node().input_value(0)
+        if len(x.get_partial_shape()) != 2:
+            x = ops.reshape(x, ops.constant(np.array([-1, d], np.int64)), False)
+        for number, layer in enumerate(self.head):
+            x = ops.relu(x) if number else x
+            x = ops.matmul(x, _named(layer.kernel, f"head_{number}_kernel"), False, False)
+            x = ops.add(x, _named(layer.bias[None], f"head_{number}_bias"))
+        probabilities = ops.softmax(x, 1)
+        probabilities.set_friendly_name("probabilities")
+        whole = runtime().Model([probabilities.output(0)], model.get_parameters(), "crossroads")
+        whole.outputs[0].tensor.set_names({"probabilities"})
+        return whole
 
 
-def head_layers(model: Any) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
-    """Returns kernel and bias of each dense layer of the head of a `classifier`, from the input to the end."""
-    found = {node.get_friendly_name(): node for node in model.get_ops() if node.get_type_name() == "Constant"}
-    layers = []
-    while (name := f"head_{len(layers)}_kernel") in found:
-        kernel, bias = (np.array(found[each].data, np.float32) for each in (name, name.replace("kernel", "bias")))
-        layers.append((kernel, bias[0]))
-    return layers
+def head_of(graph: Any) -> tuple[Dense, ...]:
+    """Returns the dense layers of the head of an OpenVINO model that `GraphModel.graph` made; empty for another model."""
+    constants = {node.get_friendly_name(): node for node in graph.get_ops() if node.get_type_name() == "Constant"}
+    layers: list[Dense] = []
+    while (name := f"head_{len(layers)}_kernel") in constants:
+        kernel, bias = (np.array(constants[each].data, np.float32) for each in (name, name.replace("kernel", "bias")))
+        layers.append(Dense(kernel, bias[0]))
+    return tuple(layers)
+
+
+def _named(values: NDArray[np.float32], name: str) -> Any:
+    constant = operations().constant(np.ascontiguousarray(values, np.float32))
+    constant.set_friendly_name(name)
+    return constant
 
 
 def _require_pooling(pooling: str, tap: Tap, network: str) -> None:

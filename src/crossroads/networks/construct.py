@@ -24,6 +24,9 @@ OWN = Defaults(batch_size=(32, 128), optimizer="adam", learning_rate=1e-3, sched
 OBJECT = "own:"
 """Prefix for the name of a network that was passed as an object, which a recipe cannot hold."""
 
+GRAPH_SUFFIXES = (".onnx", ".tflite", ".xml")
+"""Suffixes of files that OpenVINO reads."""
+
 _OWN_SIZES = (32, 64, 96, 128, 160, 192, 224)
 
 Progress = Callable[[str, int, int], None]
@@ -35,12 +38,14 @@ class Choice:
 
     Attributes:
         record: Its record.
-        own: The custom network: a `keras.Model`, the path of a ``.keras`` file or ``package.module:function``; None for the
-            catalog's.
+        own: The custom network: a `keras.Model`, the path of a ``.keras`` file or ``package.module:function``; None for a backbone
+            of the catalog.
+        graph: The file of an inference graph, which stays frozen; None for other backbones.
     """
 
     record: Backbone
     own: Any = None
+    graph: Path | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -67,7 +72,7 @@ class Built:
 
 
 def choose(named: Any) -> Choice:
-    """Looks up a backbone: a name of the catalog, a `keras.Model`, a ``.keras`` file or ``package.module:function``.
+    """Looks up a backbone: a name of the catalog, a `keras.Model`, a file or ``package.module:function``.
 
     Raises:
         BackboneError: The backbone does not exist.
@@ -80,13 +85,29 @@ def choose(named: Any) -> Choice:
             received=repr(named),
             hint="pass the same network again as backbone=…",
         )
+    if isinstance(named, str) and is_graph(named):
+        return _graph_choice(named)
     if isinstance(named, str) and not is_own(named):
         return Choice(backbone(named))
     name = named if isinstance(named, str) else object_name(named)
-    sizes, limits = _sizes(named)
-    record = Backbone(
+    return Choice(_custom_record(name, "a custom network", *_sizes(named)), named)
+
+
+def _graph_choice(named: str) -> Choice:
+    """Returns the choice of an inference graph in a file."""
+    from crossroads.networks.graphs import describe
+
+    path = Path(named).expanduser()
+    file = describe(path)
+    known = None if file.preprocessing is None else file.preprocessing.size
+    size, limits = file.input.size(None, known, path.name), (file.input.smallest, file.input.largest or 2048)
+    return Choice(_custom_record(named, "a graph that stays frozen", (size,), limits, trainable=False), graph=path)
+
+
+def _custom_record(name: str, summary: str, sizes: tuple[int, ...], limits: tuple[int, int], *, trainable: bool = True) -> Backbone:
+    return Backbone(
         name=name,
-        summary="a custom network",
+        summary=summary,
         builder="",
         sizes=sizes,
         limits=limits,
@@ -98,8 +119,20 @@ def choose(named: Any) -> Choice:
         parameters=0,
         multiply_adds=0,
         reference_size=sizes[-1],
+        trainable=trainable,
     )
-    return Choice(record, named)
+
+
+def require_weights_of(choice: Choice, weights: str | None) -> None:
+    """Raises `BackboneError` if a backbone of the catalog is to have the weights of a custom network."""
+    if weights == "own" and choice.own is None:
+        raise BackboneError(
+            f"{option('weights')} own needs a custom network",
+            code="own-weights-of-the-catalog",
+            field="weights",
+            received=f"backbone {choice.record.name!r} of the catalog",
+            hint=f"use {option('weights')} imagenet, none or the path of a file",
+        )
 
 
 def object_name(network: Any) -> str:
@@ -132,6 +165,7 @@ def build(
     Raises:
         BackboneError: A size, cut or file of weights does not fit.
     """
+    from crossroads.networks.body import within
     from crossroads.networks.cuts import cuts, find
     from crossroads.networks.export import function_digest, weights_digest
     from crossroads.networks.network import seeded
@@ -140,14 +174,7 @@ def build(
     notes: list[str] = []
     end: Cut | None = None
     loaded: dict[str, Any] | None = None
-    if weights == "own" and choice.own is None:
-        raise BackboneError(
-            f"{option('weights')} own needs a custom network",
-            code="own-weights-of-the-catalog",
-            field="weights",
-            received=f"backbone {choice.record.name!r} of the catalog",
-            hint=f"use {option('weights')} imagenet, none or the path of a file",
-        )
+    require_weights_of(choice, weights)
     with seeded(seed):
         fresh = weights in (None, "none")
         parts = choice.record.build(size) if choice.own is None else _own_parts(choice, size, notes, fresh=fresh)
@@ -166,10 +193,10 @@ def build(
     elif weights == "own":
         loaded = {"from": "own"}
     elif weights == "none":
-        notes.append(Note("the backbone has random weights because weights are none", "random-weights"))
+        notes.append(Note("the backbone has random weights because `weights` is none", "random-weights"))
     end = end or cuts(parts.backbone)[-1]
-    keep = end if cut is None else _within(parts.backbone, cut, end)
-    freeze = None if freeze_to is None else _within(parts.backbone, freeze_to, end)
+    keep = end if cut is None else within(find(parts.backbone, cut), cut, end)
+    freeze = None if freeze_to is None else within(find(parts.backbone, freeze_to), freeze_to, end)
     _require_below(freeze, keep)
     function = "-".join(function_digest(part) for part in (*parts.preprocessing, parts.backbone))
     return Built(parts, keep, freeze, tuple(notes), loaded, weights_digest(parts.backbone), function)
@@ -183,30 +210,8 @@ def _require_below(freeze: Cut | None, keep: Cut) -> None:
             code="nothing-left-to-finetune",
             field="freeze_to",
             received=f"{freeze.name!r}, and the backbone ends at {keep.name!r}",
-            hint="choose an earlier cut, or strategy feature-extraction, which freezes everything",
+            hint=f"choose an earlier cut, or {option('strategy')} feature-extraction, which freezes everything",
         )
-
-
-def _within(backbone: keras.Model, cut: str, end: Cut) -> Cut:
-    """Finds a cut at or before the end of the weights. For a depth or a negative index beyond it, returns that end.
-
-    Raises:
-        BackboneError: The cut does not exist, or the weights end before it.
-    """
-    from crossroads.networks.cuts import find
-
-    wanted = find(backbone, cut)
-    if wanted.multiply_adds <= end.multiply_adds and wanted.parameters <= end.parameters:
-        return wanted
-    if ("." in cut and cut.replace(".", "", 1).isdigit()) or cut.startswith("-"):
-        return end
-    raise BackboneError(
-        f"the pretrained weights end at {end.name!r}, before this cut",
-        code="cut-after-weights",
-        field="cut",
-        received=repr(cut),
-        hint=f"use {end.name!r}, an earlier cut, or other weights",
-    )
 
 
 def is_own(named: str) -> bool:
@@ -214,9 +219,14 @@ def is_own(named: str) -> bool:
     return named.endswith(".keras") or ":" in named
 
 
+def is_graph(named: str) -> bool:
+    """Whether a name is the path of an inference graph."""
+    return Path(named).suffix.lower() in GRAPH_SUFFIXES
+
+
 def _sizes(named: Any) -> tuple[tuple[int, ...], tuple[int, int]]:
-    """Returns the default sizes and the limits of a custom network: the one size it was built for, or any."""
-    load_keras()  # before a module that imports it, to keep its start quiet
+    """Returns the default sizes and the limits of a custom network: the one size it was built for, or all sizes."""
+    load_keras()  # before the user's module imports Keras with all its start-up notices
     from crossroads.networks.network import seeded
     from crossroads.networks.own import own_size
 
@@ -237,7 +247,7 @@ def _own_parts(choice: Choice, size: int, notes: list[str], *, fresh: bool) -> P
 def _copied(backbone: keras.Model, *, fresh: bool) -> keras.Model:
     """Returns a copy with the same weights, or with new ones, so that a custom network itself is never trained.
 
-    New weights leave statistics of data as they are, such as the mean of a Normalization layer.
+    Normalization layers always keep their statistics: they describe the data and cannot be drawn at random.
     """
     import keras
 

@@ -43,7 +43,7 @@ def activations(call: Call) -> int:
 
 
 def has_depthwise(model: keras.Model) -> bool:
-    """Whether a model has depthwise convolutions, which train slowly on a CPU for their multiply-adds."""
+    """Whether a model has depthwise convolutions. On a CPU they train more slowly than their multiply-adds suggest."""
     kinds = (keras.layers.DepthwiseConv2D, keras.layers.SeparableConv2D)
     return any(isinstance(layer, kinds) for layer in model._flatten_layers())
 
@@ -63,7 +63,7 @@ def cost(call: Call) -> int:
         return _attention(operation, call)
     if type(operation).__name__ == "Matmul" and len(call.inputs) == 2:
         return _size(call.outputs[0].shape[1:]) * _size(call.inputs[0].shape[-1:])
-    # A dense layer, or any other layer with a kernel: once per position of its output.
+    # A dense layer, or any other layer with a kernel, multiplies the kernel once per position of its output.
     numbers = _kernel_numbers(operation)
     return numbers * _size(call.outputs[0].shape[1:-1]) if numbers else 0
 
@@ -86,7 +86,7 @@ def _positions(tensor: Any, data_format: str) -> int:
 
 
 def _einsum(equation: str, shapes: list[tuple[int | None, ...]]) -> int:
-    """Counts one multiply-add per combination of the letters, without the first one, which indexes images."""
+    """Counts the multiply-adds of an einsum per image: the product of the lengths of all axes except the first, the batch."""
     terms = equation.split("->")[0].split(",")
     sizes: dict[str, int | None] = {}
     for term, shape in zip(terms, shapes, strict=True):

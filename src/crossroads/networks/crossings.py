@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 
 from crossroads.networks.cut import Cut
@@ -134,6 +134,14 @@ def best(graph: Steps, run: Sequence[Crossing]) -> Crossing:
     """Returns the last crossing of a run that computes a feature."""
     active = [crossing for crossing in run if not graph.steps[crossing.position].passive]
     return (active or run)[-1]
+
+
+def possible(graph: Steps, costs: Sequence[Cost], shapes: Mapping[Hashable, tuple[int, ...]]) -> tuple[Cut, ...]:
+    """Returns every crossing after the first kernel as a cut. Those of `landmarks` have an index. Arguments as of `described`."""
+    index = {crossing.name: number for number, crossing in enumerate(landmarks(graph))}
+    kernels = graph.kernels()
+    found = [each for each in crossings(graph) if each.name in index or kernels[each.position + 1]]
+    return tuple(replace(cut, index=index.get(cut.name)) for cut in described(graph, found, costs, shapes))
 
 
 def described(

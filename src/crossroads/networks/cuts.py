@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Hashable
 from itertools import pairwise
 from typing import Any
 
@@ -10,7 +10,7 @@ import keras
 
 from crossroads.errors import BackboneError
 from crossroads.networks.cost import activations, cost, multiply_adds
-from crossroads.networks.crossings import Cost, Crossing, Steps, crossings, described, landmarks
+from crossroads.networks.crossings import Cost, landmarks, possible
 from crossroads.networks.cut import Cut, find_cut
 from crossroads.networks.graph import LayerGraph, graph_of, weights_of
 
@@ -37,11 +37,9 @@ def possible_cuts(backbone: keras.Model) -> tuple[Cut, ...]:
         BackboneError: As `cuts` does.
     """
     graph = graph_of(backbone)
-    steps = graph.steps()
-    index = {crossing.name: number for number, crossing in enumerate(landmarks(steps))}
-    kernels = steps.kernels()
-    found = [c for c in crossings(steps) if c.name in index or kernels[c.position + 1]]
-    return tuple(replace(cut, index=index.get(cut.name)) for cut in _described(graph, steps, found))
+    costs = [Cost(cost(call), activations(call)) for call in graph.calls]
+    shapes: dict[Hashable, tuple[int, ...]] = {id(x): tuple(x.shape[1:]) for call in graph.calls for x in call.outputs}
+    return possible(graph.steps(), costs, shapes | {id(graph.source): tuple(graph.source.shape[1:])})
 
 
 def find(backbone: keras.Model, cut: str | int | float) -> Cut:
@@ -110,13 +108,6 @@ def blocks(model: keras.Model) -> tuple[tuple[keras.Layer, ...], ...]:
         layers = {id(c.operation): c.operation for c in graph.calls[below + 1 : upto + 1] if weights_of(c.operation)}
         groups.append(tuple(layers.values()))
     return tuple(group for group in groups if group)
-
-
-def _described(graph: LayerGraph, steps: Steps, found: list[Crossing]) -> tuple[Cut, ...]:
-    """Returns the cuts at crossings with the costs up to each."""
-    costs = [Cost(cost(call), activations(call)) for call in graph.calls]
-    shapes = {crossing.tensor: tuple(graph.tensor(crossing).shape[1:]) for crossing in found}
-    return described(steps, found, costs, shapes)
 
 
 def _tensor(backbone: keras.Model, graph: LayerGraph, cut: Cut) -> Any:

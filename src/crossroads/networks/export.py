@@ -84,7 +84,7 @@ def convert_elsewhere(saved: Path, graph: Path) -> None:
     if done.returncode != 0:
         lines = [line for line in done.stderr.splitlines() if line.strip()]
         raise ArtifactError(
-            "the inference graph could not be made: its conversion needs Keras on TensorFlow, whatever the backend",
+            "the conversion to an inference graph needs TensorFlow, whatever the Keras backend",
             code="conversion-process-failed",
             received=lines[-1][:300] if lines else f"exit code {done.returncode}",
             hint="check that tensorflow is installed",
@@ -92,7 +92,7 @@ def convert_elsewhere(saved: Path, graph: Path) -> None:
 
 
 def weights_digest(model: Any) -> str:
-    """Returns BLAKE2b over every weight in order, in hexadecimal. Equal weights have equal digests on any backend."""
+    """Returns the BLAKE2b digest of every weight in order, in hexadecimal. Equal weights have equal digests on any backend."""
     import keras
 
     hasher = hashlib.blake2b(digest_size=32)
@@ -104,14 +104,14 @@ def weights_digest(model: Any) -> str:
 
 
 def function_digest(model: Any) -> str:
-    """Returns BLAKE2b over weights and layers, in hexadecimal. Models with equal digests compute the same function."""
+    """Returns the BLAKE2b digest of weights and layers, in hexadecimal. Models with equal digests compute the same function."""
     hasher = hashlib.blake2b(weights_digest(model).encode(), digest_size=32)
     hasher.update(_structure(model))
     return hasher.hexdigest()
 
 
 def structure_digest(model: Any) -> str:
-    """Returns BLAKE2b over layers without weights, in hexadecimal. Models with equal digests have the same graph."""
+    """Returns the BLAKE2b digest of the layers without weights, in hexadecimal. Models with equal digests have the same graph."""
     return hashlib.blake2b(_structure(model), digest_size=32).hexdigest()
 
 
@@ -140,10 +140,10 @@ def _settings(config: dict[str, Any]) -> dict[str, Any]:
     places = {layer.get("name", layer["config"].get("name")): place for place, layer in enumerate(layers)}
     settings["layers"] = [
         {key: _without_names(value) for key, value in layer.items() if key not in ("name", "config", "inbound_nodes")}
-        | {"config": _settings(layer["config"]), "inbound_nodes": _placed(layer.get("inbound_nodes"), places)}
+        | {"config": _settings(layer["config"]), "inbound_nodes": _with_positions(layer.get("inbound_nodes"), places)}
         for layer in layers
     ]
-    return settings | {key: _placed(config[key], places) for key in _REFERENCES if key in config}
+    return settings | {key: _with_positions(config[key], places) for key in _REFERENCES if key in config}
 
 
 def _without_names(value: Any) -> Any:
@@ -160,15 +160,15 @@ def _are_layers(value: Any) -> bool:
     return isinstance(value, list | tuple) and all(isinstance(it, dict) and isinstance(it.get("config"), dict) for it in value)
 
 
-def _placed(value: Any, places: dict[str, int]) -> Any:
+def _with_positions(value: Any, places: dict[str, int]) -> Any:
     """Replaces the name in each reference ``[name, node, tensor]`` by the layer's position. Other values stay."""
     if isinstance(value, dict):
-        return {key: _placed(entry, places) for key, entry in value.items()}
+        return {key: _with_positions(entry, places) for key, entry in value.items()}
     if not isinstance(value, list | tuple):
         return value
     if len(value) == 3 and isinstance(value[0], str) and all(isinstance(entry, int) for entry in value[1:]):
         return [places.get(value[0], value[0]), *value[1:]]
-    return [_placed(entry, places) for entry in value]
+    return [_with_positions(entry, places) for entry in value]
 
 
 def _traced_and_converted(model: Any) -> Any:
@@ -198,7 +198,7 @@ def _traced_and_converted(model: Any) -> Any:
 def _require_same_ends(graph: Any, model: Any) -> None:
     """Raises `ArtifactError` unless the graph has the one input and output of its model, with their types and shapes."""
     ends = [
-        [(_DTYPES.get(end.get_element_type().get_type_name()), _sides(end.get_partial_shape())) for end in tensors]
+        [(_DTYPES.get(end.get_element_type().get_type_name()), _keras_shape(end.get_partial_shape())) for end in tensors]
         for tensors in (graph.inputs, graph.outputs)
     ]
     wanted = [[(tensor.dtype, tuple(tensor.shape)) for tensor in tensors] for tensors in (model.inputs, model.outputs)]
@@ -215,7 +215,7 @@ _DTYPES = {"u8": "uint8", "f32": "float32"}
 """Types of inputs and outputs: OpenVINO's names and Keras'."""
 
 
-def _sides(shape: Any) -> tuple[int | None, ...] | None:
+def _keras_shape(shape: Any) -> tuple[int | None, ...] | None:
     """Returns a shape as Keras writes it; None if the number of dimensions is unknown."""
     if shape.rank.is_dynamic:
         return None
@@ -280,7 +280,7 @@ def _patched_frontend() -> Iterator[None]:
     NameError because it does not see the name that the first one bound. TensorFlow is loaded anyway, so `exec` does nothing here.
 
     The frontend searches all variables eleven times per variable. With one search, the export of EfficientNet-B0 takes 1.7 s of
-    processor time instead of 2.7 s, and that of B7 (1,088 variables) 9.3 s instead of 17.8 s.
+    CPU time instead of 2.7 s, and that of B7 (1,088 variables) 9.3 s instead of 17.8 s.
     """
     asker: Any = importlib.import_module("openvino.frontend.tensorflow.utils")
     decoder: Any = importlib.import_module("openvino.frontend.tensorflow.node_decoder").TFGraphNodeDecoder

@@ -22,7 +22,7 @@ MLP_WIDTH = 256
 MLP_DROPOUT = 0.3
 
 LEAST_DEVIATION = 0.1
-"""Minimum deviation that a head standardises a feature by, as a fraction of the median deviation."""
+"""Smallest standard deviation that a head divides a feature by, as a fraction of the median deviation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,9 @@ class Network:
             is trained.
         size: Side of the images in pixels.
         blocks: The layers with weights of `trained`, in groups from its input to the head, which is the last group.
-        shipped: uint8 images in, probabilities out, with a head's standardisation folded in. Use `ship` to get it up to date.
+        shipped: uint8 images in, probabilities out, with the standardisation of the head folded into its dense layer. `ship`
+            returns it up to date.
+        on_features: Whether `trained` takes features.
         folding: Layers for folding: standardisation, the dense layer after it, and the dense layer of `shipped` that replaces both;
             None if the head does not standardise.
     """
@@ -73,6 +75,7 @@ class Network:
     size: int
     blocks: tuple[tuple[keras.Layer, ...], ...]
     shipped: keras.Model
+    on_features: bool
     folding: tuple[keras.Layer, keras.Layer, keras.Layer] | None
 
     def ship(self) -> keras.Model:
@@ -156,7 +159,7 @@ def standardise(head: tuple[keras.Layer, ...], mean: NDArray[np.floating], devia
 
 
 def assemble(parts: Parts, size: int, head: tuple[keras.Layer, ...], layout: Layout | None = None) -> Network:
-    """Puts a head on a backbone. Networks of the same parts and head share their weights, wherever each is frozen.
+    """Puts a head on a backbone. Networks of the same parts and head share their weights, even if they are frozen elsewhere.
 
     Args:
         parts: Preprocessing and backbone.
@@ -197,7 +200,29 @@ def assemble(parts: Parts, size: int, head: tuple[keras.Layer, ...], layout: Lay
     probabilities = layers.Softmax(name="probabilities")(whole(features))
     inner = () if above is None else blocks(above)
     top = tuple(layer for layer in head if layer.weights)
-    return Network(frozen, trained, size, (*inner, top), keras.Model(images, probabilities, name="crossroads"), folding)
+    shipped = keras.Model(images, probabilities, name="crossroads")
+    return Network(frozen, trained, size, (*inner, top), shipped, below is not None, folding)
+
+
+def assemble_head(width: int, head: tuple[keras.Layer, ...]) -> Network:
+    """Returns a network that is a head alone, on features float32 (n, width)."""
+    require_usable_keras()
+    features = keras.Input((width,), dtype="float32", name="features")
+    x = features
+    for layer in head:
+        x = layer(x)
+    trained = keras.Model(features, x, name="network")
+    top = tuple(layer for layer in head if layer.weights)
+    return Network(None, trained, 0, (top,), trained, on_features=True, folding=None)
+
+
+def dense_layers(head: tuple[keras.Layer, ...]) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
+    """Returns kernel (d, k) and bias (k,) of each dense layer of a head, with the standardisation folded into the first one."""
+    dense = [layer for layer in head if isinstance(layer, layers.Dense)]
+    weights = [(np.asarray(layer.kernel), np.asarray(layer.bias)) for layer in dense]
+    if standardises(head):
+        weights[0] = folded(head[0], *weights[0])
+    return [(kernel.astype(np.float32), bias.astype(np.float32)) for kernel, bias in weights]
 
 
 def frozen_part(parts: Parts, size: int, cut: Cut, pooling: PoolingName | None) -> keras.Model:
@@ -206,17 +231,7 @@ def frozen_part(parts: Parts, size: int, cut: Cut, pooling: PoolingName | None) 
     if pooling is not None:
         last = keras.Model(last.input, pool(last.output, pooling), name="kept")
     images = keras.Input((size, size, 3), dtype="uint8", name="images")
-    return keras.Model(images, _prepared(parts, images, last), name="frozen")
-
-
-def averages(parts: Parts, size: int, chosen: Sequence[Cut]) -> keras.Model:
-    """Returns a model of the average-pooled features of several cuts in order: uint8 (n, size, size, 3) in, float32 (n, d) out."""
-    inner = parts.backbone
-    maps = [until(inner, cut).output for cut in chosen]
-    ends = [x if len(x.shape) == 2 else layers.GlobalAveragePooling2D(name=f"average_{i}")(x) for i, x in enumerate(maps)]
-    joined = ends[0] if len(ends) == 1 else layers.Concatenate(name="averages")(ends)
-    images = keras.Input((size, size, 3), dtype="uint8", name="images")
-    return keras.Model(images, _prepared(parts, images, keras.Model(inner.input, joined, name="kept")), name="frozen")
+    return keras.Model(images, prepared(parts, images, last), name="frozen")
 
 
 def calibrate_batchnorm(parts: Parts, images: NDArray[np.uint8]) -> None:
@@ -229,12 +244,12 @@ def calibrate_batchnorm(parts: Parts, images: NDArray[np.uint8]) -> None:
 
 
 def batchnorms(model: keras.Model) -> list[layers.BatchNormalization]:
-    """Returns every BatchNorm layer of a model, also inside other layers."""
+    """Returns every BatchNorm layer of a model, including those inside other layers."""
     return [layer for layer in all_layers(model) if isinstance(layer, layers.BatchNormalization)]
 
 
 def all_layers(model: keras.Model) -> list[keras.Layer]:
-    """Returns every layer of a model, also inside other layers. Keras has no public way."""
+    """Returns every layer of a model, including those inside other layers. Keras has no public function for this."""
     return list(model._flatten_layers(include_self=False, recursive=True))
 
 
@@ -251,7 +266,8 @@ def momentum_at_most(most: float, norms: Sequence[layers.BatchNormalization]) ->
             layer.momentum = momentum
 
 
-def _prepared(parts: Parts, images: Any, model: keras.Model) -> Any:
+def prepared(parts: Parts, images: Any, model: keras.Model) -> Any:
+    """Calls a model on uint8 images after the preprocessing."""
     x = layers.Rescaling(1.0, name="to_float")(images)
     for layer in parts.preprocessing:
         x = layer(x)

@@ -54,14 +54,14 @@ def own_backbone(source: keras.Model | Parts | Path | str, size: int | None) -> 
     Args:
         source: A model; the path of a ``.keras`` file, which is read in Keras' safe mode, so that nothing in it is executed; or
             ``package.module:function``, which is imported (also from the current folder) and called. The function returns a model
-            or `Parts`. If it has a parameter for the side of the images, it receives it.
+            or `Parts`. Its parameter for the side of the images, if it has one, receives `size`.
         size: Side of the images in pixels; None for the size that the network was built for.
 
     Raises:
         BackboneError: The file or function does not exist, the network is no graph of Keras' own layers from one image to one
             output, or it was built for another image size.
     """
-    made = _made_from(source, size)
+    made = _load_or_build(source, size)
     parts = made if isinstance(made, Parts) else Parts((), made)
     name = parts.backbone.name
     if not _knows_its_input(parts.backbone) and size is None:
@@ -76,7 +76,7 @@ def own_backbone(source: keras.Model | Parts | Path | str, size: int | None) -> 
 def own_size(source: keras.Model | Parts | Path | str) -> int | None:
     """Returns the side in pixels of the images that a custom network was built for; None if it takes any.
 
-    A function with a parameter for the size builds networks of any size. Another function is called to find out.
+    A function with a parameter for the size builds networks of any size. Any other function is called to find out.
 
     Raises:
         BackboneError: As `own_backbone` does.
@@ -88,7 +88,7 @@ def own_size(source: keras.Model | Parts | Path | str) -> int | None:
         return own_backbone(source, None).size
 
 
-def _made_from(source: Any, size: int | None) -> keras.Model | Parts:
+def _load_or_build(source: Any, size: int | None) -> keras.Model | Parts:
     """Loads, builds or returns the network that `source` refers to."""
     if isinstance(source, str) and not source.endswith(".keras"):
         with current_folder_importable():
@@ -129,7 +129,7 @@ def _loaded(path: Path) -> keras.Model:
                 received=f"{path} with {code}",
                 hint="build it from Keras' own layers or keras.ops",
             ) from error
-        # Keras wraps the cause in a page about custom layers.
+        # Keras wraps the cause in a long text about custom layers.
         cause = str(error).split("Exception encountered: ")[-1].strip()[:300] or type(error).__name__
         raise BackboneError(
             f"{path} must be a Keras model of Keras' own layers",
@@ -312,7 +312,7 @@ def _does_not_fit(name: str, size: int | None, error: Exception) -> BackboneErro
         code="image-size-not-supported",
         field="image_size",
         received=cause,
-        hint="use a larger image size",
+        hint=f"use a larger {option('image_size')}",
     )
 
 
@@ -323,7 +323,7 @@ def _refuse_code(parts: Parts, graph: LayerGraph, name: str) -> None:
         BackboneError: The network has a Lambda layer, or a layer or function that is not Keras' own, at any depth.
     """
     for layer in [*parts.preprocessing, *(call.operation for call in graph.calls)]:
-        foreign = _foreign_in(layer)
+        foreign = _custom_code_in(layer)
         if foreign is not None:
             raise BackboneError(
                 f"{name!r} must consist of Keras' own layers: an artifact holds no code and loads anywhere",
@@ -334,14 +334,14 @@ def _refuse_code(parts: Parts, graph: LayerGraph, name: str) -> None:
             )
 
 
-def _foreign_in(layer: Any) -> str | None:
+def _custom_code_in(layer: Any) -> str | None:
     """Describes what would prevent a layer from loading in safe mode without custom code; None if nothing does."""
     try:
-        with warnings.catch_warnings(action="ignore"):  # Keras warns of what is refused here
+        with warnings.catch_warnings(action="ignore"):  # Keras warns about what is refused here
             config = keras.saving.serialize_keras_object(layer)
-            foreign = next(_foreign(config), None)
+            foreign = next(_custom_names(config), None)
             if foreign is None:
-                # For some activations only loading shows that they are foreign.
+                # Some activations turn out to be custom code only when they are loaded.
                 keras.saving.deserialize_keras_object(config, safe_mode=True)
     except Exception:  # a boundary: the code of a layer
         LOGGER.warning("layer %s cannot be saved and loaded", layer.name, exc_info=True)
@@ -349,7 +349,7 @@ def _foreign_in(layer: Any) -> str | None:
     return foreign
 
 
-def _foreign(config: Any) -> Iterator[str]:
+def _custom_names(config: Any) -> Iterator[str]:
     """Yields the names of classes and functions in a serialised layer that are not Keras' own."""
     if isinstance(config, dict):
         name, module = config.get("class_name"), config.get("module", "keras")
@@ -358,13 +358,13 @@ def _foreign(config: Any) -> Iterator[str]:
         elif isinstance(name, str) and str(module).split(".")[0] not in ("keras", "builtins"):
             yield str(config.get("registered_name") or name)
         for value in config.values():
-            yield from _foreign(value)
+            yield from _custom_names(value)
     elif isinstance(config, list | tuple):
         for value in config:
-            yield from _foreign(value)
+            yield from _custom_names(value)
 
 
-_BETWEEN = (
+_BEFORE_SOFTMAX = (
     keras.layers.Dropout,
     keras.layers.Flatten,
     keras.layers.GlobalAveragePooling2D,
@@ -416,7 +416,7 @@ def _scores(last: Call, makers: dict[int, Call]) -> Call | None:
     if not _is_softmax(last.operation):
         return None
     call = makers.get(id(last.inputs[0]))
-    while call is not None and isinstance(call.operation, (*_BETWEEN, keras.layers.Activation)):
+    while call is not None and isinstance(call.operation, (*_BEFORE_SOFTMAX, keras.layers.Activation)):
         call = makers.get(id(call.inputs[0]))
     if call is None:
         return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 from keras import layers
 
-from crossroads.errors import BackboneError, did_you_mean
+from crossroads.errors import BackboneError, did_you_mean, option
 
 GRIDS = (2, 3, 4)
 """Sides of the grids that a map can be pooled to."""
@@ -44,6 +44,7 @@ def pool(x: keras.KerasTensor, pooling: str) -> keras.KerasTensor:
             "pooling needs a vector or a map (height, width, channels) of a known size",
             code="shape-not-poolable",
             received=f"features of shape {x.shape[1:]}",
+            hint=f"choose another {option('cut')}",
         )
     grid = pooling.removeprefix("average").removeprefix("-")
     if not grid:

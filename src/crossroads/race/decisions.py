@@ -111,6 +111,10 @@ class Results:
         """Returns whether a run of a candidate failed. It is not run again in this process: it would fail for the same reason."""
         return any(run.candidate == index and run.failed for run in self.runs)
 
+    def has_whole_run(self, index: int) -> bool:
+        """Returns whether a candidate ran with all epochs of its recipe."""
+        return any(run.whole for run in self.successes(index))
+
     def answers(self) -> list[CandidateRun]:
         """Returns the runs that may win. A run with fewer epochs than the user named is not an answer."""
         return [run for run in self.runs if not run.failed and (run.whole or self.candidate(run.candidate).shortens)]
@@ -184,13 +188,16 @@ def _race(plan: Plan) -> Decisions:
         results = yield from _frozen_head(results, index, last_chance=index == frozen[-1] and not trained)
     while trained and not results.answers():  # every head failed, or there is none
         index, *trained = trained
-        least = 1 if plan.candidates[index].shortens else plan.candidates[index].recipe.epochs
-        epochs = results.room(index) or least
+        epochs = results.room(index) or _fewest_epochs(plan.candidates[index])
         results = yield from _run(results, Run(index, epochs, needed=True, last_chance=not trained))
-        if not trained and not any(run.whole for run in results.successes(index)):
+        if not trained and not results.has_whole_run(index):
             trained = [index]  # the only candidate may run again if it proved faster than expected
             break
     return (yield from _halving(results, trained))
+
+
+def _fewest_epochs(candidate: RaceCandidate) -> int | None:
+    return 1 if candidate.shortens else candidate.recipe.epochs
 
 
 def _run(results: Results, action: Run) -> Decisions:
@@ -216,55 +223,82 @@ def _frozen_head(results: Results, index: int, *, last_chance: bool) -> Decision
     return results
 
 
-def _halving(results: Results, trained: list[int]) -> Decisions:
+@dataclass(frozen=True, slots=True)
+class _Standing:
+    """Where a race is after the frozen heads.
+
+    Attributes:
+        results: The results so far.
+        remaining: Indices of the candidates that may still run.
+        places: How many of them may still run in the second rung.
+    """
+
+    results: Results
+    remaining: tuple[int, ...]
+    places: int
+
+    def without(self, index: int, *, places: int = 0) -> _Standing:
+        """Returns the standing without a candidate that took this many places."""
+        return replace(self, remaining=tuple(one for one in self.remaining if one != index), places=self.places - places)
+
+
+Moves = Generator[Run | Skip, CandidateRun | None, _Standing]
+"""Yields actions like `Decisions`, and returns the standing after them."""
+
+
+def _halving(results: Results, trained: Sequence[int]) -> Decisions:
     """Runs the first rung, then the better half of the candidates to their end or for as long as there is time."""
-    remaining = []
-    for index in trained:
-        if skip := _obstacle(results, index):
-            yield skip
-        else:
-            remaining.append(index)
-    places = math.ceil(len(remaining) / 2)
+    standing = yield from _start(results, trained)
     first_rung_due = True
-    while remaining and places:
-        if first_rung_due and len(remaining) > 1:
-            skip = _no_first_rung(results, remaining)
+    while standing.remaining and standing.places:
+        if first_rung_due and len(standing.remaining) > 1:
+            skip = _no_first_rung(standing.results, standing.remaining)
             if skip is None:
                 first_rung_due = False
-                results = yield from _first_rung(results, remaining)
-                remaining = [index for index in remaining if not results.failed(index)]
+                standing = yield from _first_rung(standing)
                 continue
             yield skip
-        index = _most_promising(results, remaining)
-        if any(run.whole for run in results.successes(index)):  # its run of the first rung already had all epochs
-            places -= 1
-            remaining.remove(index)
-        elif skip := _obstacle(results, index):
-            yield skip
-            remaining.remove(index)
-        else:
-            results = yield from _run(results, Run(index, results.room(index)))
-            if results.failed(index):
-                remaining.remove(index)
-                continue  # if the first rung was left out for this candidate, the others have it now
-            first_rung_due = False
-            # One that proved faster than expected may run again before its place goes to another. For example, it was planned with
-            # 2 epochs of 25 s, which took 1 s each; with 60 s left it can have all 8.
-            if results.room(index) < AGAIN * (results.successes(index)[-1].epochs or 1):
-                remaining.remove(index)
-                places -= 1
-    for index in remaining:
-        if not results.successes(index):
-            yield Skip(index, "outranked")
-    return results
+        standing = yield from _second_rung(standing)
+        # If the candidate that made the first rung pointless failed, the others have a first rung now.
+        first_rung_due = first_rung_due and not any(map(standing.results.successes, trained))
+    yield from (Skip(index, "outranked") for index in standing.remaining if not standing.results.successes(index))
+    return standing.results
 
 
-def _first_rung(results: Results, remaining: list[int]) -> Decisions:
-    """Runs each candidate for a quarter of its epochs, or as many as its part of half of the time allows.
+def _start(results: Results, trained: Sequence[int]) -> Moves:
+    """Removes the candidates that cannot run, and keeps places for half of the others."""
+    obstacles = {index: _obstacle(results, index) for index in trained}
+    yield from (skip for skip in obstacles.values() if skip)
+    remaining = tuple(index for index, skip in obstacles.items() if not skip)
+    return _Standing(results, remaining, math.ceil(len(remaining) / 2))
+
+
+def _second_rung(standing: _Standing) -> Moves:
+    """Runs the most promising candidate for as many epochs as there is time for. It is removed unless it should run again."""
+    results = standing.results
+    index = _most_promising(results, standing.remaining)
+    if results.has_whole_run(index):  # in the first rung
+        return standing.without(index, places=1)
+    if skip := _obstacle(results, index):
+        yield skip
+        return standing.without(index)
+    results = yield from _run(results, Run(index, results.room(index)))
+    standing = replace(standing, results=results)
+    if results.failed(index):
+        return standing.without(index)
+    # One that proved faster than expected may run again before its place goes to another. For example, it was planned with
+    # 2 epochs of 25 s, which took 1 s each; with 60 s left it can have all 8.
+    runs_again = results.room(index) >= AGAIN * (results.successes(index)[-1].epochs or 1)
+    return standing if runs_again else standing.without(index, places=1)
+
+
+def _first_rung(standing: _Standing) -> Moves:
+    """Runs each candidate for a quarter of its epochs, or as many as its part of half of the time allows. Failures are removed.
 
     Example: 53 s are left, so the rung has 26 s. The first of three candidates may use 26 / 3 = 9 s, less than an epoch of 14 s,
     and is skipped. The second may use 26 / 2 = 13 s and is skipped too. The third has all 26 s, and runs one epoch.
     """
+    results, remaining = standing.results, standing.remaining
     end = _first_rung_end(results)
     for place, index in enumerate(remaining):
         seconds = (end - results.spent) / (len(remaining) - place)
@@ -272,7 +306,7 @@ def _first_rung(results: Results, remaining: list[int]) -> Decisions:
             results = yield from _run(results, Run(index, epochs, until=end))
         else:
             yield _one_epoch(results, index, "no-time-in-first-rung", seconds)
-    return results
+    return replace(standing, results=results, remaining=tuple(index for index in remaining if not results.failed(index)))
 
 
 def _first_rung_end(results: Results) -> float:
@@ -285,7 +319,7 @@ def _first_rung_epochs(candidate: RaceCandidate, seconds: float) -> int:
     return min(max(1, round((candidate.recipe.epochs or 1) / REDUCTION_FACTOR)), affordable_epochs(candidate, seconds, ()))
 
 
-def _no_first_rung(results: Results, remaining: list[int]) -> Skip | None:
+def _no_first_rung(results: Results, remaining: Sequence[int]) -> Skip | None:
     """Returns why the first rung is left out: it would have no time for the most promising candidate.
 
     The runs of the others would then say nothing of that candidate, and use its time.
@@ -304,7 +338,7 @@ def _one_epoch(results: Results, index: int, reason: SkipReason, seconds: float)
     return Skip(index, reason, 1, planned_seconds(results.candidate(index), 1, ()), max(0.0, seconds))
 
 
-def _most_promising(results: Results, remaining: list[int]) -> int:
+def _most_promising(results: Results, remaining: Sequence[int]) -> int:
     """Returns the candidate of the highest expected accuracy, or a quicker one within `TIE` that leaves it time for its epochs.
 
     Example: `finetune` is expected to reach 0.902 in 110 s, `from-scratch` 0.900 in 80 s. With 300 s left `from-scratch` runs

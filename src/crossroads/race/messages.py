@@ -2,21 +2,48 @@
 
 from __future__ import annotations
 
+from crossroads.advice.candidates import Candidate
 from crossroads.advice.cost import format_seconds
 from crossroads.progress import Note
 from crossroads.race.decisions import Results, Skip
 from crossroads.race.posterior import expected_after
 from crossroads.race.records import CandidateRun, Plan, RaceCandidate
+from crossroads.recipe import Recipe
 
 OUT_OF_TIME = "the budget ended before its first epoch"
 
 
+def left_out(recipe: Recipe, reason: str) -> Note:
+    """Says why a candidate does not race."""
+    return Note(f"{_name(recipe)} is left out: {reason}", "candidate-left-out", **_facts(recipe), reason=reason)
+
+
+def first_answer(candidate: Candidate) -> Note:
+    """Says that a candidate races although it exceeds a limit."""
+    text = f"{_name(candidate.recipe)} is trained first, although it {candidate.obstacle}"
+    return Note(text, "first-answer-over-limit", **_facts(candidate.recipe), reason=candidate.obstacle)
+
+
+def limit_too_small(candidate: Candidate, *, may_shorten: bool) -> Note:
+    """Says that a limit excludes every candidate, and which one is trained anyway."""
+    limit, seconds = "budget" if candidate.fits else "memory", candidate.least_seconds(may_shorten=may_shorten)
+    text = f"the {limit} is too small for any candidate; {_name(candidate.recipe)} is trained anyway, in about {seconds:,.0f} s"
+    return Note(text, "limit-too-small", limit=limit, **_facts(candidate.recipe), seconds=round(seconds, 1))
+
+
+def epochs_limited(candidate: Candidate) -> Note:
+    """Says how many epochs of a candidate fit into the rest of the budget."""
+    text = f"{_name(candidate.recipe)}: the rest of the budget allows about {candidate.shortened}"
+    return Note(text, "epochs-limited", **_facts(candidate.recipe), epochs=candidate.recipe.epochs)
+
+
 def started(plan: Plan) -> Note:
     """Announces the candidates with their expected accuracies."""
-    expected = {_name(candidate): round(candidate.accuracy.value, 4) for candidate in plan.candidates}
+    expected = {_name(candidate.recipe): round(candidate.accuracy.value, 4) for candidate in plan.candidates}
     names = ", ".join(f"{name} {value:.3f}" for name, value in expected.items())
     return Note(
-        f"the race has {format_seconds(plan.budget)} s; Ctrl-C keeps the best finished candidate. Expected accuracies: {names}",
+        f"the race has a budget of {format_seconds(plan.budget)} s; Ctrl-C keeps the best finished candidate. "
+        f"Expected accuracies: {names}",
         "race-started",
         budget=plan.budget,
         expected=expected,
@@ -28,9 +55,9 @@ def run_started(results: Results, index: int, epochs: int | None) -> Note:
     candidate, expected = results.candidate(index), results.expected(index, epochs).value
     part = "" if epochs == candidate.recipe.epochs else f", {epochs} of {candidate.recipe.epochs} epochs"
     return Note(
-        f"trying {_name(candidate)}{part}: {expected:.3f} expected",
+        f"trying {_name(candidate.recipe)}{part}: {expected:.3f} expected",
         "run-started",
-        **_facts(candidate),
+        **_facts(candidate.recipe),
         epochs=epochs,
         usual_epochs=candidate.recipe.epochs,
         expected=round(expected, 4),
@@ -40,17 +67,17 @@ def run_started(results: Results, index: int, epochs: int | None) -> Note:
 def skipped(results: Results, skip: Skip) -> Note:
     """Says why a candidate does not run now."""
     candidate = results.candidate(skip.candidate)
-    name, continues = _name(candidate), bool(results.successes(skip.candidate))
+    name, continues = _name(candidate.recipe), bool(results.successes(skip.candidate))
     epochs = "one epoch" if skip.epochs == 1 else f"{skip.epochs} epochs"
     needs, available = f"would take about {skip.seconds:,.0f} s", f"{skip.available:,.0f} s"
     texts = {
-        "no-gain": f"it can reach at most {skip.reachable:.3f}, no more than the best so far",
+        "no-gain": f"it is expected to reach at most {skip.reachable:.3f}, no more than the best so far",
         "budget-spent": "the budget is spent",
         "too-slow": f"it {needs}, and {available} are left",
         "too-few-epochs": f"{epochs} {needs}, and {available} are left",
         "outranked": "higher-ranked candidates used the time",
-        "no-time-in-first-rung": f"{epochs} {needs}, and it has {available} of the first rung",
-        "no-first-rung": f"{name} is the most promising, but one epoch of it {needs}, and it would have {available}",
+        "no-time-in-first-rung": f"{epochs} {needs}, and its part of the first rung is {available}",
+        "no-first-rung": f"one epoch of the most promising candidate, {name}, {needs}, and it has {available} of the first rung",
     }
     verb = "is not continued" if continues else "is skipped"
     if skip.reason == "no-time-in-first-rung":
@@ -59,7 +86,7 @@ def skipped(results: Results, skip: Skip) -> Note:
     return Note(
         f"{start}: {texts[skip.reason]}",
         "candidate-skipped",
-        **_facts(candidate),
+        **_facts(candidate.recipe),
         reason=skip.reason,
         epochs=skip.epochs,
         seconds=round(skip.seconds, 1),
@@ -70,7 +97,7 @@ def skipped(results: Results, skip: Skip) -> Note:
 def abandoned(candidate: RaceCandidate, run: CandidateRun) -> Note:
     """Says why a run failed."""
     code = "run-out-of-time" if run.out_of_time else "run-failed"
-    return Note(f"{_name(candidate)} was abandoned: {run.failed}", code, **_facts(candidate), reason=run.failed)
+    return Note(f"{_name(candidate.recipe)} was abandoned: {run.failed}", code, **_facts(candidate.recipe), reason=run.failed)
 
 
 def none_trained() -> Note:
@@ -81,9 +108,9 @@ def none_trained() -> Note:
 def ended_early(candidate: RaceCandidate, run: CandidateRun) -> Note:
     """Says that a run ended before its last epoch."""
     return Note(
-        f"{_name(candidate)} ends after {run.epochs} of {run.planned} epochs: its time is over",
+        f"{_name(candidate.recipe)} ends after {run.epochs} of {run.planned} epochs because it is out of time",
         "run-ended-early",
-        **_facts(candidate),
+        **_facts(candidate.recipe),
         epochs=run.epochs,
         planned=run.planned,
     )
@@ -91,7 +118,7 @@ def ended_early(candidate: RaceCandidate, run: CandidateRun) -> Note:
 
 def stopped() -> Note:
     """Confirms Ctrl-C."""
-    return Note("stopped: the best finished candidate is kept; testing and saving it takes some seconds", "race-stopped")
+    return Note("stopped: the best finished candidate is kept; testing and saving it takes a few seconds", "race-stopped")
 
 
 def over_budget(results: Results) -> Note:
@@ -99,7 +126,7 @@ def over_budget(results: Results) -> Note:
     spent, advice, budget = results.spent, results.plan.spent, results.plan.budget
     return Note(
         f"the race took {format_seconds(spent)} s, and the budget was {format_seconds(budget)} s: the evidence took "
-        f"{format_seconds(advice)} s, and the first answer is trained whatever the budget",
+        f"{format_seconds(advice)} s, and the first candidate is trained whatever the budget",
         "race-over-budget",
         seconds=round(spent, 1),
         budget=budget,
@@ -113,21 +140,21 @@ def won(results: Results) -> Note:
     candidate = results.candidate(winner.candidate)
     expected = expected_after(candidate, winner.epochs, ()).value
     failures = _failures(results)
-    facts = _facts(candidate) | {
+    facts = _facts(candidate.recipe) | {
         "accuracy": winner.accuracy, "expected": round(expected, 4), "posterior": round(results.posterior(winner), 4),
         "failed": failures,
     }  # fmt: skip
-    text = f"{_name(candidate)} won{_part(candidate, winner)}: {winner.accuracy:.4f} on validation, {expected:.3f} expected"
+    text = f"{_name(candidate.recipe)} won{_part(candidate, winner)}: {winner.accuracy:.4f} on validation, {expected:.3f} expected"
     if failures:
         text += f" ({', '.join(failures)} failed)"
     others = [run for run in results.answers() if run.candidate != winner.candidate]
     if not others:
-        return Note(f"{text}; nothing else gave an answer", "race-won", **facts)
+        return Note(f"{text}; no other candidate has a result", "race-won", **facts)
     second = max(others, key=results.posterior)
     runner_up = results.candidate(second.candidate)
     margin = abs(winner.accuracy - second.accuracy) * winner.images
     text += (
-        f", combined estimate {results.posterior(winner):.3f}; the next best, {_name(runner_up)}{_part(runner_up, second)}, "
+        f", combined estimate {results.posterior(winner):.3f}; the next best, {_name(runner_up.recipe)}{_part(runner_up, second)}, "
         f"reached {second.accuracy:.4f}, combined estimate {results.posterior(second):.3f}"
     )
     if margin < 1:
@@ -141,12 +168,12 @@ def _failures(results: Results) -> list[str]:
     return list(dict.fromkeys(str(results.candidate(run.candidate).recipe.strategy) for run in failed))
 
 
-def _name(candidate: RaceCandidate) -> str:
-    return f"{candidate.recipe.strategy} of {candidate.recipe.backbone}"
+def _name(recipe: Recipe) -> str:
+    return f"{recipe.strategy} with {recipe.backbone}"
 
 
-def _facts(candidate: RaceCandidate) -> dict[str, object]:
-    return {"strategy": candidate.recipe.strategy, "backbone": candidate.recipe.backbone}
+def _facts(recipe: Recipe) -> dict[str, object]:
+    return {"strategy": recipe.strategy, "backbone": recipe.backbone}
 
 
 def _part(candidate: RaceCandidate, run: CandidateRun) -> str:

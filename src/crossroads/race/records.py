@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 from crossroads.advice.estimate import Estimate
 from crossroads.errors import RecipeError, TrainingError, not_writable, option
+from crossroads.plain import from_plain, to_plain
 from crossroads.recipe import Recipe
 from crossroads.training.checkpoint import differing_parts, write_atomically
 
-FORMAT = 3
+FORMAT = 4
 """Version of the files of a race. Files of another version are refused."""
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +52,7 @@ class Plan:
     candidates: tuple[RaceCandidate, ...]
     budget: float
     spent: float
-    advice: dict[str, Any]
+    advice: dict[str, object]
 
     def at(self, data: str | None, test: str | None) -> Plan:
         """Returns the plan with other paths in its recipes, in case the images were moved."""
@@ -97,6 +100,58 @@ class CandidateRun:
         return self.validation_accuracy or 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class RunRow:
+    """One run of a race, as a finished run reports it.
+
+    Attributes:
+        strategy: The strategy of the candidate.
+        backbone: Its backbone.
+        epochs: Epochs that the run had; None for a solved head.
+        usual_epochs: Epochs of the candidate's recipe; None for a solved head.
+        whole: Whether the run had all of them.
+        seconds: That it took.
+        expected: Accuracy that the advice expects with the epochs of the run.
+        validation_accuracy: None if the run failed.
+        validation_loss: In nats; None if the run failed.
+        posterior: The expected accuracy combined with that on validation; None if the run failed.
+        failed: Why it failed; None if it did not.
+        won: Whether its model was kept.
+    """
+
+    strategy: str
+    backbone: str
+    epochs: int | None
+    usual_epochs: int | None
+    whole: bool
+    seconds: float
+    expected: Estimate
+    validation_accuracy: float | None
+    validation_loss: float | None
+    posterior: float | None
+    failed: str | None
+    won: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RaceReport:
+    """A finished race: the entry ``race`` of ``metrics.json``.
+
+    Attributes:
+        budget: In seconds.
+        seconds: Time of the advice and of all runs.
+        stopped: Whether Ctrl-C ended the race.
+        runs: In their order.
+        why: Says why the winner won.
+    """
+
+    budget: float
+    seconds: float
+    stopped: bool
+    runs: tuple[RunRow, ...]
+    why: str
+
+
 @dataclass(slots=True)
 class RaceState:
     """What a race has done; it grows while the race runs.
@@ -113,18 +168,12 @@ class RaceState:
 def stored_state(path: Path) -> RaceState:
     """Reads what an interrupted race has done. Raises `TrainingError` if the file is damaged."""
     value = _read(path)
-    if value is None:
-        return RaceState({}, {})
-    try:
-        runs = [CandidateRun(**row) for row in value["runs"]]
-        return RaceState({run.name: run for run in runs}, dict(value["begun"]))
-    except (TypeError, ValueError, KeyError) as error:
-        raise _damaged(path) from error
+    return RaceState({}, {}) if value is None else _typed(RaceState, value, path)
 
 
 def keep_state(state: RaceState, path: Path) -> None:
     """Writes the state for `stored_state`. Raises `TrainingError` if it cannot be written."""
-    _write(path, {"runs": [asdict(run) for run in state.runs.values()], "begun": state.begun})
+    _write(path, to_plain(state))
 
 
 def stored_plan(path: Path, identity: str) -> Plan | None:
@@ -143,33 +192,28 @@ def stored_plan(path: Path, identity: str) -> Plan | None:
     if (value.get("identity"), value.get("format")) != (identity, FORMAT):
         other = differing_parts(str(value.get("identity")), identity) if value.get("format") == FORMAT else "versions"
         raise TrainingError(
-            f"the unfinished race belongs to another run: {other} differ",
+            "the unfinished race must be resumed with the same images by the same version",
             code="resumed-run-differs",
             field="out",
-            received=str(path.parent.parent),
+            received=f"{path.parent.parent} with other {other}",
             hint=f"use the data and the version that it was started with, or choose another {option('out')}",
         )
-    try:
-        candidates = tuple(
-            RaceCandidate(**row | {"recipe": Recipe.from_mapping(row["recipe"], str(path)), "accuracy": Estimate(*row["accuracy"])})
-            for row in value["candidates"]
-        )
-        return Plan(candidates, value["budget"], value["spent"], value["advice"])
-    except (ValueError, TypeError, KeyError, RecipeError) as error:
-        raise _damaged(path) from error
+    return _typed(Plan, value.get("plan"), path)
 
 
 def keep_plan(plan: Plan, path: Path, identity: str) -> None:
     """Writes a plan for `stored_plan`. Raises `TrainingError` if it cannot be written."""
-    candidates = [
-        {field.name: getattr(candidate, field.name) for field in fields(candidate)} | {"recipe": candidate.recipe.to_mapping()}
-        for candidate in plan.candidates
-    ]
-    facts = {"budget": plan.budget, "spent": plan.spent, "advice": plan.advice}
-    _write(path, {"format": FORMAT, "identity": identity, "candidates": candidates, **facts})
+    _write(path, {"format": FORMAT, "identity": identity, "plan": to_plain(plan)})
 
 
-def _read(path: Path) -> dict[str, Any] | None:
+def _typed(kind: type[T], value: object, path: Path) -> T:
+    try:
+        return from_plain(kind, value)
+    except (ValueError, RecipeError) as error:
+        raise _damaged(path) from error
+
+
+def _read(path: Path) -> dict[str, object] | None:
     """Reads a JSON object; None if there is no file. Raises `TrainingError`."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
@@ -182,7 +226,7 @@ def _read(path: Path) -> dict[str, Any] | None:
     return value
 
 
-def _write(path: Path, value: dict[str, Any]) -> None:
+def _write(path: Path, value: dict[str, object]) -> None:
     try:
         write_atomically(path, json.dumps(value, indent=1).encode())
     except OSError as error:

@@ -10,22 +10,22 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
 from crossroads._runtime.faults import is_failure
 from crossroads.errors import CrossroadsError, RecipeError
 from crossroads.evaluation import effective_count
-from crossroads.progress import EpochRecord, Note, Relay, StopTraining, Watcher
+from crossroads.progress import EpochRecord, Relay, StopTraining, Watcher
 from crossroads.race import messages
 from crossroads.race.decisions import Results, Run, Skip, next_actions
 from crossroads.race.posterior import expected_after
-from crossroads.race.records import CandidateRun, Plan, keep_state, stored_state
+from crossroads.race.records import CandidateRun, Plan, RaceReport, RunRow, keep_state, stored_state
 from crossroads.recipe import Recipe
 from crossroads.run.folder import RunFolder
+from crossroads.run.results import TrainingResult
 from crossroads.run.task import Task
-from crossroads.run.train import TrainingResult, train
+from crossroads.run.train import train
 
 LOGGER = logging.getLogger(__name__)
 
@@ -41,42 +41,13 @@ class RaceResult:
         task: What the winner was trained for.
         fitted: The winner.
         results: Every run.
-        stopped: Whether Ctrl-C ended the race.
-        why: Says why the winner won.
+        report: The race as ``metrics.json`` holds it.
     """
 
     task: Task
     fitted: TrainingResult
     results: Results
-    stopped: bool
-    why: Note
-
-    def to_json(self) -> dict[str, Any]:
-        """Returns the entry ``race`` of ``metrics.json``."""
-        winner = self.results.winner()
-        return {
-            "budget": self.results.plan.budget,
-            "seconds": round(self.results.spent, 1),
-            "stopped": self.stopped,
-            "runs": [self._row(run) | {"won": run is winner} for run in self.results.runs],
-            "why": self.why,
-        }
-
-    def _row(self, run: CandidateRun) -> dict[str, Any]:
-        candidate = self.results.candidate(run.candidate)
-        return {
-            "strategy": candidate.recipe.strategy,
-            "backbone": candidate.recipe.backbone,
-            "epochs": run.epochs,
-            "usual_epochs": candidate.recipe.epochs,
-            "whole": run.whole,
-            "seconds": run.seconds,
-            "expected": expected_after(candidate, run.epochs or candidate.recipe.epochs, ()).to_json(),
-            "validation_accuracy": run.validation_accuracy,
-            "validation_loss": run.validation_loss,
-            "posterior": None if run.failed else round(self.results.posterior(run), 4),
-            "failed": run.failed or None,
-        }
+    report: RaceReport
 
 
 def race(plan: Plan, task_of: Callable[[Recipe], Task], folder: RunFolder, watcher: Watcher) -> RaceResult:
@@ -200,7 +171,26 @@ class _Race:
         self._watcher.note(why)
         if results.spent > (1 + LATE) * results.plan.budget:
             self._watcher.note(messages.over_budget(results))
-        return RaceResult(task, fitted, results, stopped, why)
+        rows = tuple(_row(results, run, won=run is winner) for run in results.runs)
+        return RaceResult(task, fitted, results, RaceReport(results.plan.budget, results.spent, stopped, rows, why))
+
+
+def _row(results: Results, run: CandidateRun, *, won: bool) -> RunRow:
+    candidate = results.candidate(run.candidate)
+    return RunRow(
+        strategy=str(candidate.recipe.strategy),
+        backbone=str(candidate.recipe.backbone),
+        epochs=run.epochs,
+        usual_epochs=candidate.recipe.epochs,
+        whole=run.whole,
+        seconds=run.seconds,
+        expected=expected_after(candidate, run.epochs or candidate.recipe.epochs, ()),
+        validation_accuracy=run.validation_accuracy,
+        validation_loss=run.validation_loss,
+        posterior=None if run.failed else results.posterior(run),
+        failed=run.failed or None,
+        won=won,
+    )
 
 
 def _time_limit(watcher: Watcher, seconds: float, late: float) -> Relay:

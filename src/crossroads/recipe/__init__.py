@@ -35,13 +35,13 @@ _TIME = re.compile(r"(\d+(?:\.\d*)?|\.\d+)([smh]?)")
 
 
 def _seconds(value: object) -> object:
-    """Seconds of a time such as ``90``, ``90s``, ``5m`` or ``1h``."""
+    """Converts a time such as ``90``, ``90s``, ``5m`` or ``1h`` to seconds."""
     match = _TIME.fullmatch(value) if isinstance(value, str) else None
     return value if match is None else float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
 
 
 def _position(value: object) -> object:
-    """The text of a number, which is the index of a cut or a fraction of the depth."""
+    """Converts a number, which is the index of a cut or a fraction of the depth, to text."""
     if type(value) is bool or not isinstance(value, numbers.Real):
         return value
     return str(int(value) if isinstance(value, numbers.Integral) else float(value))
@@ -61,21 +61,26 @@ class Augmentation:
         float,
         Option("Largest shift along each axis, as a fraction of the side.", AUGMENTATION, Range(0, 0.5)),
     ] = 0.0
-    rotation: Annotated[float, Option("Largest rotation either way, in degrees.", AUGMENTATION, Range(0, 180))] = 0.0
-    zoom: Annotated[float, Option("Largest change of scale either way, as a fraction.", AUGMENTATION, Range(0, 0.9))] = 0.0
-    shear: Annotated[float, Option("Largest shear either way, in degrees.", AUGMENTATION, Range(0, 45))] = 0.0
+    rotation: Annotated[float, Option("Largest rotation in either direction, in degrees.", AUGMENTATION, Range(0, 180))] = 0.0
+    zoom: Annotated[float, Option("Largest change of scale in either direction, as a fraction.", AUGMENTATION, Range(0, 0.9))] = 0.0
+    shear: Annotated[float, Option("Largest shear in either direction, in degrees.", AUGMENTATION, Range(0, 45))] = 0.0
     brightness: Annotated[
         float,
-        Option("Largest change of brightness either way, as a fraction of full scale.", AUGMENTATION, Range(0, 1)),
+        Option("Largest change of brightness in either direction, as a fraction of the full range.", AUGMENTATION, Range(0, 1)),
     ] = 0.0
-    contrast: Annotated[float, Option("Largest change of contrast either way, as a fraction.", AUGMENTATION, Range(0, 1))] = 0.0
+    contrast: Annotated[
+        float, Option("Largest change of contrast in either direction, as a fraction.", AUGMENTATION, Range(0, 1))
+    ] = 0.0
     flip: Annotated[
         bool,
-        Option("Mirror half of the images; refused if two classes are mirror images of each other.", AUGMENTATION),
+        Option(
+            "Mirror half of the images; refused if that would change what an image shows.",
+            AUGMENTATION,
+        ),
     ] = False
 
     def __post_init__(self) -> None:
-        check(self)  # 8 degrees and 8.0 are the same, also to a digest
+        check(self)  # turns 8 degrees into 8.0, so that equal values have equal digests
 
     @property
     def active(self) -> bool:
@@ -101,21 +106,23 @@ class Recipe:
     backbone: Annotated[
         str | None,
         Option(
-            "A name from `crossroads backbones`, the path of a .keras file, or package.module:function.",
+            "A name from `crossroads backbones`, the path of a .onnx, .tflite, .xml or .keras file, or package.module:function.",
             STRATEGY,
-            unset="small-cnn from scratch, mobilenet-v2 otherwise, and with auto those whose weights are cached",
+            unset="small-cnn for from-scratch, efficientnet-lite0 for other strategies, and for auto also those whose weights are "
+            "cached",
         ),
     ] = None
     strategy: Annotated[
         AskedStrategy,
         Option(
-            "How much of the backbone is kept, frozen and trained; auto measures what fits and races the best candidates.", STRATEGY
+            "How much of the backbone is kept, frozen and trained; auto measures which one fits and races the best candidates.",
+            STRATEGY,
         ),
     ] = "auto"
     budget: Annotated[
         float | None,
         Option(
-            "Time for choosing a strategy and training, such as 90s, 5m or 1h; only with auto.",
+            "Time for choosing and training a strategy, such as 90s, 5m or 1h; only with auto.",
             STRATEGY,
             Range(0, 10_000_000, above=True),
             unset="10 minutes",
@@ -124,10 +131,19 @@ class Recipe:
             convert=_seconds,
         ),
     ] = None
+    preprocessing: Annotated[
+        str | None,
+        Option(
+            "Scaling of the pixels for a graph from a file: none, tf, lite, torch, caffe, bvlc, clip, centre or each.",
+            STRATEGY,
+            metavar="NAME",
+            unset="that of the preprocessor_config.json beside the file",
+        ),
+    ] = None
     weights: Annotated[
         str | None,
         Option(
-            "What a pretrained strategy starts from: imagenet, none for random weights, or the path of a file.",
+            "Initial weights of a pretrained strategy: imagenet, none for random weights, or the path of a file.",
             STRATEGY,
             unset="imagenet, or the weights of your own network",
         ),
@@ -137,7 +153,7 @@ class Recipe:
         Option(
             "Where the backbone ends: the name of a layer, the index of a cut, or a fraction of the depth such as 0.6.",
             STRATEGY,
-            unset="the end, or 0.6 for the early strategies",
+            unset="the end, or 0.6 for early-features and finetune-early",
             metavar="CUT",
             form=_POSITION,
             convert=_position,
@@ -150,26 +166,31 @@ class Recipe:
     pooling: Annotated[
         PoolingName | None,
         Option(
-            "How a feature map becomes a vector: averages or maxima over all of it or over a grid.",
+            "How a feature map becomes a vector: averaged over the whole map, or over each cell of a grid.",
             FEATURES,
-            unset="average, or average-4 for the early strategies",
+            unset="average, or average-4 for early-features and finetune-early",
         ),
     ] = None
     head: Annotated[
         HeadName | None,
         Option(
-            "linear is solved, mlp trains one hidden layer, and sgd trains one dense layer with Adam.",
+            "linear is solved directly, mlp trains one hidden layer, and sgd trains one dense layer with Adam.",
             FEATURES,
             unset="linear, or sgd for warm-start",
         ),
     ] = None
     views: Annotated[
         int | None,
-        Option("Copies per image to cache features for: the image itself and augmented ones.", FEATURES, Range(1, 1000), unset="1"),
+        Option(
+            "Versions of each training image to cache features for: the image itself and augmented copies.",
+            FEATURES,
+            Range(1, 1000),
+            unset="1",
+        ),
     ] = None
     feature_type: Annotated[
         FeatureType | None,
-        Option("Number type of cached features.", FEATURES, unset="float32, or float16 with freeze_to"),
+        Option("Data type of cached features.", FEATURES, unset="float32, or float16 with freeze_to"),
     ] = None
     image_size: Annotated[
         int | None,
@@ -178,7 +199,7 @@ class Recipe:
     resize: Annotated[
         ResizeMode | None,
         Option(
-            "squash scales both sides, whatever the aspect ratio; crop takes the middle.",
+            "squash ignores the aspect ratio; crop takes the central square.",
             DATA,
             unset="crop for pretrained strategies on large images, otherwise squash",
         ),
@@ -193,16 +214,21 @@ class Recipe:
         ),
     ] = None
     batch_size: Annotated[
-        int | None, Option("Images per step.", TRAINING, Range(1, 65_536), unset="the backbone's or the strategy's")
+        int | None, Option("Images per training step.", TRAINING, Range(1, 65_536), unset="the backbone's or the strategy's")
     ] = None
     validation: Annotated[
         float, Option("Fraction of the images held out to choose the best epoch and head.", DATA, Range(0, 0.9, above=True))
     ] = 0.1
     test_fraction: Annotated[
-        float, Option("Fraction of the images held out as test set if none is given; 0 for none.", DATA, Range(0, 0.9))
+        float, Option("Fraction of the images held out as the test set unless you give one; 0 for no test.", DATA, Range(0, 0.9))
     ] = 0.1
     seed: Annotated[
-        int, Option("Seed of the split, the initial weights, the order and the augmentation.", DATA, Range(0, 2**31 - 1))
+        int,
+        Option(
+            "Random seed for the split, the initial weights, the order of the images and the augmentation.",
+            DATA,
+            Range(0, 2**31 - 1),
+        ),
     ] = 0
     augment: Annotated[bool | None, Option("Augment training images.", TRAINING, unset="the backbone's, true for finetuning")] = (
         None
@@ -218,19 +244,19 @@ class Recipe:
     learning_rate: Annotated[
         float | None,
         Option(
-            "Peak of the learning-rate schedule.",
+            "Peak learning rate of the schedule.",
             TRAINING,
             Range(0, 100, above=True),
             unset="the backbone's, 0.0005 for finetuning",
         ),
     ] = None
     schedule: Annotated[
-        ScheduleName | None, Option("Course of the learning rate.", TRAINING, unset="the backbone's, cosine for finetuning")
+        ScheduleName | None, Option("Learning-rate schedule.", TRAINING, unset="the backbone's, cosine for finetuning")
     ] = None
     weight_decay: Annotated[
         float | None,
         Option(
-            "Weight decay of adamw; never applied to biases and normalisation.",
+            "Weight decay for adamw; never applied to biases and normalisation parameters.",
             TRAINING,
             Range(0, 10),
             unset="the backbone's, 0.01 for finetuning",
@@ -239,17 +265,17 @@ class Recipe:
     label_smoothing: Annotated[
         float | None,
         Option(
-            "Fraction of the target that is spread over all classes.",
+            "Fraction of the target probability that is spread over all classes.",
             TRAINING,
             Range(0, 0.9),
             unset="the backbone's, 0 for finetuning",
         ),
     ] = None
-    class_weights: Annotated[ClassWeights, Option("balanced weighs each class by its inverse frequency.", TRAINING)] = "none"
+    class_weights: Annotated[ClassWeights, Option("balanced weights each class by its inverse frequency.", TRAINING)] = "none"
     warm_up: Annotated[
         float | None,
         Option(
-            "Fraction of the steps in which the learning rate rises.",
+            "Fraction of the steps over which the learning rate rises to its peak.",
             TRAINING,
             Range(0, 0.9),
             unset="0.2 for one-cycle, 0.1 for finetuning, otherwise 0",
@@ -258,7 +284,10 @@ class Recipe:
     layer_decay: Annotated[
         float | None,
         Option(
-            "Factor of the learning rate from one block to the block below it.", FINETUNING, Range(0, 1, above=True), unset="0.85"
+            "Factor applied to the learning rate from each block to the block below it.",
+            FINETUNING,
+            Range(0, 1, above=True),
+            unset="0.85",
         ),
     ] = None
     train_batchnorm: Annotated[
@@ -287,7 +316,7 @@ class Recipe:
             source: The file that the values come from, which errors name.
 
         Raises:
-            RecipeError: An unknown key, with the nearest known one, or a value that is not accepted.
+            RecipeError: A key is unknown (the hint names the nearest known one), or a value is not accepted.
         """
         try:
             return build(cls, values)

@@ -1,4 +1,4 @@
-"""What is known of an option, and the checks, texts and defaults that follow from it."""
+"""The description of an option, and the checks, texts and defaults that follow from it."""
 
 from __future__ import annotations
 
@@ -38,16 +38,16 @@ class Range:
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """What is known of one option. A field states what is particular to it; `declare` adds the attributes from `name` on.
+    """The description of one option. The annotation of a field states the first attributes; `declare` adds those from `name` on.
 
     Attributes:
         help: One sentence.
         group: The heading that it is listed under.
         range: The numbers that are accepted; None for a value that is no number.
         unset: What None means for the run, such as ``chosen from the images``.
-        metavar: The placeholder of the value in help texts; "" for that of its kind.
-        form: What a value must be, in words; "" for that of its kind.
-        convert: Brings other ways to write a value to the declared type, and returns anything else unchanged.
+        metavar: The placeholder of the value in help texts; "" for the usual one of its kind.
+        form: What a value must be, in words; "" for the usual words for its kind.
+        convert: Converts other notations of a value to the declared type, and returns anything else unchanged.
         name: The name of the field.
         path: The name as messages write it: ``augmentation.shift``.
         kind: The type of a value: bool, int, float, str or a record.
@@ -131,16 +131,18 @@ def build(record: type[T], values: Mapping[str, Any], prefix: str = "") -> T:
     known = options(record)
     for key in values:
         if key in RENAMED:
-            raise RecipeError(f"option {key} has a new name", code="renamed-option", field=key, hint=f"use {option(RENAMED[key])}")
+            raise RecipeError(
+                f"option {option(key)} has a new name", code="renamed-option", field=key, hint=f"use {option(RENAMED[key])}"
+            )
         if key in REMOVED:
-            raise RecipeError(f"option {key} was removed", code="removed-option", field=key, hint="leave it out")
+            raise RecipeError(f"option {option(key)} was removed", code="removed-option", field=key, hint="leave it out")
         if key not in known:
             raise RecipeError("no such option", code="unknown-option", received=repr(prefix + key), hint=did_you_mean(key, known))
     return record(**values)
 
 
 def check(record: Any) -> None:
-    """Brings the fields of a frozen record to their declared types, or raises `RecipeError`."""
+    """Converts the fields of a frozen record to their declared types. Raises `RecipeError` if a value is not accepted."""
     for field in options(type(record)).values():
         object.__setattr__(record, field.name, _checked(field, getattr(record, field.name)))
 
@@ -173,7 +175,7 @@ _FORMS = {int: "a whole number", float: "a number", bool: "true or false", str: 
 
 
 def _typed(field: Option, value: object) -> object:
-    """The value as its declared type. NumPy's numbers, which come from a grid of parameters, count as Python's."""
+    """Returns the value as its declared type. NumPy numbers, as from a parameter grid, count as Python numbers."""
     number = type(value) is not bool
     if field.kind is float and number and isinstance(value, numbers.Real):
         return float(value)
@@ -192,5 +194,5 @@ def _typed(field: Option, value: object) -> object:
 
 
 def toml(value: object) -> str:
-    """Returns a string, number or boolean as TOML, whose notation is that of JSON but for one character."""
+    """Returns a string, number or boolean as TOML, which writes them like JSON except for one character."""
     return json.dumps(value, ensure_ascii=False).replace("\x7f", r"\u007f")

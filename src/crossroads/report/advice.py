@@ -17,13 +17,13 @@ def print_advice(advice: Advice) -> None:
     if advice.case is not None:
         doubt = f", but {advice.case.doubt}" if advice.case.doubt else ""
         lines += [
-            ("case", f"{advice.case.number}: {advice.case.title}{doubt}"),
-            ("size", f"{advice.case.size:.2f} of 1"),
+            ("case", f"{advice.case.number} ({advice.case.title}){doubt}"),
+            ("size", f"{advice.case.size:.2f} (0 to 1)"),
             ("similarity", advice.case.similarity),
         ]
     lines += [("recommended", advice.best.name), ("evidence_seconds", f"{advice.evidence.seconds:.1f}")]
     print_lines(lines)
-    print("\nRecommended strategies (ties within 0.5 points: cheaper first)")
+    print("\nRecommended strategies (within 0.5 points, the cheaper one comes first)")
     header = ("strategy", "backbone", "cut", "pooling", "px", "expected accuracy", "95 %", "seconds", "memory MB", "")
     print_table(header, [_row(candidate) for candidate in advice.ranked])
     print("\nReasons")
@@ -45,7 +45,7 @@ def print_profile(profile: Profile) -> None:
             bar += [" "] * (mark + 1 - len(bar))
             bar[mark] = "|"
         rows.append((depth.cut, f"{depth.depth:.2f}", f"{depth.accuracy.value:.3f}", random, "".join(bar)))
-    # Without a similarity the network itself has random weights, and the control is a second such network.
+    # Without a similarity, the network itself has random weights, and the control is a second random network.
     names = ("random", "control |") if profile.similarity is None else ("pretrained", "random |")
     print_table(("cut", "depth", *names, "accuracy #"), rows)
 

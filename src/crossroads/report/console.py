@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TextIO, cast
 
 from crossroads.files.text import printable
+from crossroads.plain import from_plain
 from crossroads.progress import EpochRecord, Silent, epoch_line
 from crossroads.report.streams import LastingStream, json_text
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from crossroads.data.audit import Audit
     from crossroads.evaluation import Evaluation
     from crossroads.predictor import Prediction
+    from crossroads.race.records import RunRow
     from crossroads.run.finish import Run
 
 
@@ -48,11 +50,11 @@ class ConsoleWatcher:
             self._bars.stop()
 
     def note(self, text: str) -> None:
-        """Prints a line, once: every run of a race repeats some notes."""
+        """Prints a line, but each text only once: every run of a race repeats some notes."""
         self._once(f"note: {text}")
 
     def warning(self, text: str) -> None:
-        """Prints a line like that of a note, once; in colour on a terminal."""
+        """Prints a line like that of a note, in colour on a terminal."""
         self._once(f"note: {text}", "bold yellow")
 
     def progress(self, stage: str, done: int, total: int) -> None:
@@ -108,7 +110,7 @@ class NotesOnly(Silent):
 def print_lines(lines: Iterable[tuple[str, object]]) -> None:
     """Prints ``name: value`` lines."""
     for name, value in lines:
-        # Rounded first: -0.00001 is shown as 0.0000, not as -0.0000.
+        # Rounding first shows -0.00001 as 0.0000, not as -0.0000.
         print(f"{name}: {round(value, 4) + 0.0:.4f}" if isinstance(value, float) else f"{name}: {value}")
 
 
@@ -124,10 +126,12 @@ def print_table(header: tuple[str, ...], rows: Iterable[tuple[object, ...]]) -> 
 
 def print_run(run: Run) -> None:
     """Prints the runs of the race if there was one, the scores, and the folder of the artifact."""
+    from crossroads.race.records import RaceReport
+
     metrics = run.metrics
     if metrics.get("race"):
         header = ("run", "backbone", "epochs", "expected", "validation", "seconds", "")
-        print_table(header, map(_run_row, metrics["race"]["runs"]))
+        print_table(header, map(_run_row, from_plain(RaceReport, metrics["race"]).runs))
         print()
     print_lines(line for split in ("validation", "test") for line in _score_lines(split, metrics[split]))
     memory = metrics["peak_memory_mb"]
@@ -143,22 +147,22 @@ def print_run(run: Run) -> None:
     )
 
 
-def _run_row(run: dict[str, Any]) -> tuple[object, ...]:
-    """A row for one run of a race: its epochs out of the usual number, the accuracy expected before the race, and that reached."""
-    epochs, usual, reached = run["epochs"], run["usual_epochs"], run["validation_accuracy"]
+def _run_row(run: RunRow) -> tuple[object, ...]:
+    """Returns the row of one run of a race: its epochs of the usual number, the expected accuracy and the accuracy reached."""
+    epochs = "-" if run.epochs is None else str(run.epochs)
     return (
-        run["strategy"],
-        run["backbone"],
-        "-" if epochs is None else str(epochs) if epochs == usual else f"{epochs} of {usual}",
-        "-" if run["failed"] else f"{run['expected']['value']:.3f}",
-        "-" if reached is None else f"{reached:.4f}",
-        f"{run['seconds']:.0f}",
-        "won" if run["won"] else run["failed"] or "",
+        run.strategy,
+        run.backbone,
+        epochs if run.epochs == run.usual_epochs else f"{epochs} of {run.usual_epochs}",
+        "-" if run.failed else f"{run.expected.value:.3f}",
+        "-" if run.validation_accuracy is None else f"{run.validation_accuracy:.4f}",
+        f"{run.seconds:.0f}",
+        "won" if run.won else run.failed or "",
     )
 
 
 def _best_epoch(metrics: dict[str, Any]) -> str:
-    """The epoch whose weights are kept, out of all epochs; or that finetuning did not beat the solved head."""
+    """Returns the best epoch of all epochs as text. If the solved head was better than finetuning, says that instead."""
     last = metrics["phases"][-1]
     if last["name"] == "tune" and (last["epochs"], last["best_epoch"]) != (metrics["epochs"], metrics["best_epoch"]):
         return f"the solved head ({last['epochs']} epochs of finetuning were not better)"

@@ -1,4 +1,4 @@
-"""The watcher of calls without one: reports warnings through `warnings`, and progress to the log or as plain lines."""
+"""The default watcher: reports warnings through `warnings`, and progress to the log or as plain lines."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LOGGER = logging.getLogger("crossroads")
 
 
 def watched(watcher: Watcher | None, *, trains: bool = False) -> Relay:
-    """The watcher of a call, or the default one, behind a relay that keeps the warnings.
+    """Returns a relay that keeps the warnings and passes everything to the watcher of a call, or to the default watcher.
 
     Args:
         watcher: The argument of the call; None for the default watcher.
@@ -35,8 +35,8 @@ class DefaultWatcher:
     """Warns through `warnings`. Reports progress to the logger ``crossroads``, or as lines in a terminal or a notebook.
 
     Args:
-        raises: Whether a filter of the program may turn a warning into an exception. If not, the warning is shown instead: an
-            exception would lose hours of training.
+        raises: Whether a warning filter of the program may turn a warning into an exception. If not, the warning is shown instead,
+            because an exception could lose hours of training.
     """
 
     def __init__(self, *, raises: bool = True) -> None:
@@ -72,7 +72,7 @@ class DefaultWatcher:
 
 
 def _report(text: str) -> None:
-    """Log the text if the program enabled that; otherwise print it in a terminal or a notebook."""
+    """Logs the text if the program enabled logging; otherwise prints it in a terminal or a notebook."""
     if LOGGER.isEnabledFor(logging.INFO):
         LOGGER.info("%s", text)
     elif _is_interactive():
@@ -89,9 +89,9 @@ def _is_interactive() -> bool:
 
 
 def _caller() -> FrameType:
-    """The frame of the program that called this package.
+    """Returns the frame of the program that called this package.
 
-    Frames of Keras or scikit-learn between two of this package are passed over, and so are those of `contextlib`, whose context
+    Frames of Keras or scikit-learn between two frames of this package are skipped. So are those of `contextlib`, whose context
     managers decorate the public functions.
     """
     frame: FrameType | None = sys._getframe()

@@ -11,14 +11,14 @@ from crossroads.files.text import printable
 
 
 def escape_standard_streams() -> None:
-    r"""Make both write ``\xe9`` or ``\u4e2d`` instead of failing at a character that their encoding lacks."""
+    r"""Makes both streams write ``\xe9`` or ``\u4e2d`` instead of failing at a character that their encoding lacks."""
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # the stream of a test or a notebook may not
+        if hasattr(stream, "reconfigure"):  # the stream of a test or a notebook may lack it
             stream.reconfigure(errors="backslashreplace")
 
 
 class LastingStream:
-    """Writes to a stream until that fails, for instance because a terminal was closed. Then it drops all further text.
+    """Writes to a stream until a write fails, for instance because the terminal was closed. Then it drops all further text.
 
     It is used for progress: a training must not stop because its progress cannot be shown.
 
@@ -42,7 +42,7 @@ class LastingStream:
             return False
 
     def write(self, text: str) -> int:
-        """Write, or drop the text."""
+        """Writes the text, or drops it if the stream is gone."""
         if self._stream is not None:
             try:
                 self._stream.write(text)
@@ -51,7 +51,7 @@ class LastingStream:
         return len(text)
 
     def flush(self) -> None:
-        """Flush, or do nothing if the stream is gone."""
+        """Flushes the stream, or does nothing if it is gone."""
         if self._stream is not None:
             try:
                 self._stream.flush()
@@ -60,15 +60,15 @@ class LastingStream:
 
 
 def json_text(value: Any, stream: TextIO | None) -> str:
-    """A value as JSON that a stream can encode. Lone surrogates, which JSON must not hold, are escaped as in other output."""
+    """Returns a value as JSON that a stream can encode. Escapes lone surrogates, which JSON must not hold, as in other output."""
     encoding = getattr(stream, "encoding", None) or "utf-8"
     plain = codecs.lookup(encoding).name == "utf-8"
-    return json.dumps(_spelt(value), indent=2, ensure_ascii=not plain, allow_nan=False)
+    return json.dumps(_escaped(value), indent=2, ensure_ascii=not plain, allow_nan=False)
 
 
-def _spelt(value: Any) -> Any:
+def _escaped(value: Any) -> Any:
     if isinstance(value, str):
         return printable(value)
     if isinstance(value, dict):
-        return {_spelt(key): _spelt(entry) for key, entry in value.items()}
-    return [_spelt(entry) for entry in value] if isinstance(value, list | tuple) else value
+        return {_escaped(key): _escaped(entry) for key, entry in value.items()}
+    return [_escaped(entry) for entry in value] if isinstance(value, list | tuple) else value

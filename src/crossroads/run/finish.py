@@ -24,12 +24,12 @@ from crossroads.data.splits import split_digest
 from crossroads.errors import DataError, option
 from crossroads.evaluation import Evaluation
 from crossroads.features.lookup import resize_of
-from crossroads.predictor import Predictor, Scored, score, score_pixels
+from crossroads.predictor import Predictor, Scored, score, score_pixels, score_probabilities
 from crossroads.progress import Note, Relay, Watcher
 from crossroads.run.folder import RunFolder
 from crossroads.run.metrics import RunMetrics, TestMetrics
+from crossroads.run.results import TrainingResult
 from crossroads.run.task import Task
-from crossroads.run.train import TrainingResult, UsedImages
 from crossroads.training.checkpoint import history_csv
 
 PARITY_IMAGES = (64, 256)
@@ -56,7 +56,7 @@ class Run:
 
     @property
     def seen_in_training(self) -> int | None:
-        """Test images that are also in train or validation; None without a test."""
+        """The number of test images that are also in train or validation; None without a test."""
         test = self.metrics["test"]
         return None if test is None else int(test["seen_in_training"])
 
@@ -71,13 +71,13 @@ class Run:
         return tuple(self.metrics["warnings"])
 
     def to_json(self) -> dict[str, Any]:
-        """The metrics with the folder and `seen_in_training`, for a program to read."""
+        """Returns the metrics with the folder and `seen_in_training`, for programs to read."""
         return {"artifact": str(self.artifact), "seen_in_training": self.seen_in_training, **self.metrics}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Outcome:
-    """A training whose result is to be saved and tested.
+    """A finished training, to be saved and tested.
 
     Attributes:
         task: The task.
@@ -91,14 +91,14 @@ class Outcome:
 
 
 def save_and_test(partition: Partition, outcome: Outcome, folder: RunFolder, started: float, watcher: Relay) -> Run:
-    """Saves a trained model, scores what was saved, and leaves the artifact with its scores.
+    """Saves a trained model, scores the saved model, and finishes the artifact with its scores.
 
     Args:
-        partition: The images. Their test is unsealed once, here.
+        partition: The images. This is the only place that unseals their test to score it.
         outcome: The training.
         folder: The folder of the artifact.
         started: Start of this process's work on the run, on the clock of `time.perf_counter`.
-        watcher: Receives progress and warnings. The artifact keeps its warnings up to the end of the test.
+        watcher: Receives progress and warnings. The artifact stores the warnings up to the end of the test.
 
     Raises:
         CrossroadsError: The artifact cannot be written, or its graph disagrees with its model. Then there is no artifact.
@@ -113,7 +113,7 @@ def save_and_test(partition: Partition, outcome: Outcome, folder: RunFolder, sta
         history=history_csv(training.history),
         seen=np.concatenate([_seen(training), learned]),
         data=_data_facts(partition, training),
-        parity_images=_parity_images(training.validation, resize),
+        parity=_parity(training, resize),
     )
     with artifact.draft(folder.path, contents) as draft:
         predictor = Predictor.load(draft.path)  # scores what was saved, loaded as users will load it
@@ -164,18 +164,22 @@ def require_same_images(partition: Partition, data: Mapping[str, Any], metrics: 
             )
 
 
-def _parity_images(images: UsedImages, resize: Resize) -> NDArray[np.uint8]:
-    """Evenly spaced images, uint8 (n, size, size, 3): images of one class are often neighbours."""
+def _parity(training: TrainingResult, resize: Resize) -> artifact.Parity:
+    """Returns evenly spaced validation images for the parity check, because neighbours often have the same class."""
     least, most = PARITY_IMAGES
+    images = training.validation
     count = max(least, min(most, most * PARITY_SIZE**2 // resize.size**2, len(images.dataset)))
     rows = np.linspace(0, len(images.dataset) - 1, min(count, len(images.dataset))).astype(np.int64)
-    return load_all(images.dataset.select(rows), resize).pixels if images.pixels is None else images.pixels[rows]
+    pixels = load_all(images.dataset.select(rows), resize).pixels if images.pixels is None else images.pixels[rows]
+    return artifact.Parity(pixels, None if training.probabilities is None else training.probabilities[rows])
 
 
 def _validate(predictor: Predictor, training: TrainingResult, learned: NDArray[np.uint8], watcher: Watcher) -> Evaluation:
     """Scores the validation images."""
     images = training.validation
-    if images.pixels is None:
+    if training.probabilities is not None:  # the parity check has compared some of them with the graph's
+        evaluation = score_probabilities(training.probabilities, images.dataset)
+    elif images.pixels is None:
         evaluation = score(predictor, images.dataset, True, watcher, stage="validating")[1]
     else:
         evaluation = score_pixels(predictor, images.pixels, images.dataset)
@@ -202,18 +206,18 @@ def _test(
 
 
 def _validation_notes(seen: int, by_weights: int, total: int) -> Iterator[Note]:
-    """Notes on validation images that training or the weights have seen: they are poor evidence for a choice."""
+    """Yields notes on validation images that training or the weights have seen. A choice should not rest on such images."""
     images = f"of {total} validation images are"
     if seen:
-        text = f"{seen} {images} also in train and say nothing of new ones; `crossroads audit` lists them"
+        text = f"{seen} {images} also in train, so they say nothing about new images; `crossroads audit` lists them"
         yield Note(text, "validation-seen-in-training", images=seen, total=total)
     if by_weights:
-        text = f"{by_weights} {images} {artifact.SEEN_BY_WEIGHTS}, and say nothing of new ones"
+        text = f"{by_weights} {images} {artifact.SEEN_BY_WEIGHTS}, so they say nothing about new images"
         yield Note(text, "validation-seen-by-weights", images=by_weights, total=total)
 
 
 def _test_notes(seen: int, by_weights: int, total: int) -> Iterator[Note]:
-    """Notes on test images that training or the weights have seen."""
+    """Yields notes on test images that training or the weights have seen."""
     images = f"of {total} test images are"
     if seen:
         yield Note(f"{seen} {images} also in train or validation; {BIASED}", "test-seen-in-training", images=seen, total=total)
@@ -223,12 +227,12 @@ def _test_notes(seen: int, by_weights: int, total: int) -> Iterator[Note]:
 
 
 def _seen(training: TrainingResult) -> NDArray[np.uint8]:
-    """Digests of the training images, then of the validation images, uint8 (n, 16)."""
+    """Returns the digests of the training images, then of the validation images, uint8 (n, 16)."""
     return np.concatenate([training.train.digests, training.validation.digests])
 
 
 def _data_facts(partition: Partition, training: TrainingResult) -> dict[str, Any]:
-    """The ``data`` of the manifest. The digest of the test is in the metrics, since the test is scored later."""
+    """Returns the ``data`` of the manifest. The digest of the test is in the metrics, because the test is scored later."""
     used = {"train": training.train, "validation": training.validation}
     splits: dict[str, Any] = {
         name: {"n": len(images.dataset), "digest": split_digest(images.digests, images.dataset.labels, partition.train.classes)}

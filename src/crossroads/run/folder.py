@@ -46,13 +46,13 @@ class TrainingFolder:
 
     @property
     def spent(self) -> float:
-        """Seconds of the epochs that are done. Raises `TrainingError` where a checkpoint is damaged."""
+        """Seconds of the finished epochs. Raises `TrainingError` if a checkpoint is damaged."""
         found = (Checkpoints(folder).load() for folder in sorted(self._folder.glob(_PHASES)))
         return sum(record.seconds for progress in found if progress is not None for record in progress.history)
 
 
 class RunFolder:
-    """One ``--out`` folder."""
+    """The output folder of one run."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
@@ -66,7 +66,7 @@ class RunFolder:
         return Checkpoints(self._state / f"phase-{phase}")
 
     def candidate_run(self, name: str) -> TrainingFolder:
-        """The place of one training where a run tries several; `name` begins with ``candidate-``."""
+        """Returns the folder of one training in a race; `name` begins with ``candidate-``."""
         return TrainingFolder(self._state / name)
 
     @property
@@ -126,7 +126,7 @@ class RunFolder:
             raise
 
     def remove_working_files(self) -> None:
-        """Removes, by name, the files that only an unfinished run needs. Files that cannot be removed stay and do no harm."""
+        """Removes the files that only an unfinished run needs. A file that cannot be removed is harmless and stays."""
         for pattern in _OURS:
             for path in self._state.glob(pattern):
                 with suppress(OSError):
@@ -142,7 +142,7 @@ class RunFolder:
             if not _same_value(name, requested, before):
                 started = "the default" if before is None else repr(before)
                 raise RecipeError(
-                    f"a run is resumed with the {option(name)} it was started with, {started}",
+                    f"a run must be resumed with the {option(name)} that it was started with, {started}",
                     code="resumed-with-other-option",
                     field=name,
                     received=repr(requested),
@@ -178,7 +178,7 @@ class RunFolder:
             yield
         finally:
             if os.name != "nt":  # Windows removes no open file; filelock removes it there when it is released
-                with suppress(OSError):  # a lock file that stays does no harm
+                with suppress(OSError):  # a leftover lock file is harmless
                     (self.path / _LOCK).unlink()
             lock.release()
 
@@ -205,7 +205,7 @@ class RunFolder:
         return recipe
 
     def _resumed(self, recipe: Recipe, given: Collection[str], resume: bool) -> Recipe:
-        """The recipe of the unfinished run, with the paths of the requested one."""
+        """Returns the recipe of the unfinished run, with the paths of the requested one."""
         if not resume:
             raise TrainingError(
                 f"{option('out')} holds an unfinished run",
@@ -231,7 +231,7 @@ class RunFolder:
         write_atomically(self._clock, json.dumps({"spent": self.spent, "began": time.time()}).encode())
 
     def _is_ours(self, path: Path) -> bool:
-        """Whether `path`, in a folder without ``run.json``, is only what a run that was killed at its start leaves."""
+        """Whether `path`, in a folder without ``run.json``, is a leftover of a run that was killed at its start."""
         if path == self._state:
             entries = (entry for entry in path.rglob("*") if not (entry.is_dir() and any(map(entry.match, _FOLDERS))))
             return path.is_dir() and all(any(entry.match(pattern) for pattern in _OURS) for entry in entries)
@@ -256,7 +256,7 @@ class RunFolder:
         return True  # damaged: the user decides whether to remove it
 
     def _not_writable(self, error: OSError) -> TrainingError:
-        return not_writable(self.path, error, hint="make room there or choose another folder")
+        return not_writable(self.path, error, hint="free some space, or choose another folder")
 
 
 def _same_value(field: str, requested: Any, before: Any) -> bool:

@@ -36,7 +36,7 @@ class PhaseMetrics:
     head: Mapping[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """As plain values."""
+        """Returns plain values, ready for JSON."""
         values = asdict(self)
         if self.head is None:
             del values["head"]
@@ -79,7 +79,7 @@ class BackboneMetrics:
     features: Mapping[str, FeatureMetrics]
 
     def to_json(self) -> dict[str, Any]:
-        """As plain values."""
+        """Returns plain values, ready for JSON."""
         return {
             "weights": dict(self.weights),
             "cut": {"name": self.cut.name, "index": self.cut.index, "depth": round(self.cut.depth, 4)},
@@ -103,7 +103,7 @@ class TrainingMetrics:
     backbone: BackboneMetrics | None
 
     def to_json(self) -> dict[str, Any]:
-        """As plain values."""
+        """Returns plain values, ready for JSON."""
         return {
             "epochs": self.kept.epochs,
             "best_epoch": self.kept.best_epoch,
@@ -127,7 +127,7 @@ class TestMetrics:
     digest: str
 
     def to_json(self) -> dict[str, Any]:
-        """As plain values."""
+        """Returns plain values, ready for JSON."""
         return self.evaluation.to_json() | {"seen_by_weights": self.seen_by_weights, "digest": self.digest}
 
 
@@ -162,7 +162,7 @@ class RunMetrics:
     selection: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """As plain values, in the form of ``metrics.json``."""
+        """Returns the content of ``metrics.json``."""
         return {
             "backbone": self.backbone,
             "strategy": self.strategy,

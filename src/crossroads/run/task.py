@@ -18,11 +18,12 @@ from crossroads.data.images import Resize
 from crossroads.data.loading import IN_MEMORY, Loaded, load_all, sample_notes
 from crossroads.data.mirrors import flip_is_safe
 from crossroads.data.partition import Partition
-from crossroads.errors import RecipeError, without_effect
+from crossroads.errors import RecipeError, option, without_effect
 from crossroads.features.lookup import resize_of
 from crossroads.files.trees import existing
 from crossroads.networks._named import require_present
-from crossroads.networks.construct import OBJECT, Choice, choose, is_own, object_name
+from crossroads.networks.construct import OBJECT, Choice, choose, is_graph, is_own, object_name
+from crossroads.networks.graphs import require_preprocessing
 from crossroads.networks.weights.store import require_imagenet
 from crossroads.progress import Watcher
 from crossroads.recipe import Recipe
@@ -54,7 +55,7 @@ class Task:
 
 
 def require_valid(recipe: Recipe, own: Any) -> None:
-    """Refuses what is wrong with a recipe whatever the images are, before one is read.
+    """Refuses mistakes in a recipe that do not depend on the images, before an image is read.
 
     Args:
         recipe: The requested recipe.
@@ -68,13 +69,17 @@ def require_valid(recipe: Recipe, own: Any) -> None:
     if recipe.strategy == "auto":
         refuse_strategy_options(recipe)
     elif recipe.budget is not None:
-        raise without_effect("budget", recipe.budget, "if a strategy is named", hint="leave one of them out")
+        raise without_effect("budget", recipe.budget, f"if a {option('strategy')} is named", hint="leave one of them out")
     backbone = recipe.backbone or (None if recipe.strategy == "auto" else strategy(recipe.strategy).default_backbone)
     if own is not None or backbone is None:
         return
-    if not is_own(backbone):
+    if is_graph(backbone):
+        require_preprocessing(Path(backbone).expanduser(), recipe.preprocessing)
+    elif recipe.preprocessing is not None:
+        raise without_effect("preprocessing", repr(recipe.preprocessing), f"on {backbone}, which is not the file of a graph")
+    if is_graph(backbone) or not is_own(backbone):
         _require_catalog_options(recipe, backbone)
-    elif not backbone.startswith(OBJECT):  # the file of a network of the user's own; Keras is needed to check more
+    elif not backbone.startswith(OBJECT):  # a custom network; checking more than its name would need Keras
         require_present(backbone)
 
 
@@ -90,7 +95,7 @@ def _require_catalog_options(recipe: Recipe, backbone: str) -> None:
 
 
 def refuse_unsafe_flip(recipe: Recipe, train: Dataset, pixels: tuple[Loaded, Loaded] | None = None) -> None:
-    """Raises `RecipeError` if a recipe flips images and a flip changes what they show.
+    """Raises `RecipeError` if a recipe flips images although a flip changes what they show.
 
     Args:
         recipe: The recipe with its augmentation.
@@ -132,7 +137,7 @@ class Tasks:
         return Task(resolved, choice, record, partition.train, partition.validation, partial(self._decode, resolved))
 
     def choice(self, recipe: Recipe) -> Choice:
-        """Returns the backbone of a recipe. Each is looked up once: a network of the user's own is built to learn its size."""
+        """Returns the backbone of a recipe. Each is looked up once, because a custom network must be built to learn its size."""
         is_object = self._own is not None and recipe.backbone == object_name(self._own)
         backbone = self._own if is_object else recipe.backbone or strategy(recipe.strategy).default_backbone
         name = recipe.backbone or str(backbone)
@@ -141,7 +146,7 @@ class Tasks:
         return self._choices[name]
 
     def _decode(self, recipe: Recipe) -> tuple[Loaded, Loaded] | None:
-        """Training and validation images, decoded if a recipe trains on pixels. Raises `RecipeError` for an unsafe flip."""
+        """Decodes training and validation images if a recipe trains on pixels. Raises `RecipeError` for an unsafe flip."""
         if not self._checked_sample:
             self._checked_sample = True
             for note in sample_notes(self._partition.train):
@@ -152,7 +157,7 @@ class Tasks:
         return pixels
 
     def _pixels(self, resize: Resize, strict: bool) -> tuple[Loaded, Loaded]:
-        """Training and validation images at one size.
+        """Returns training and validation images at one size.
 
         Several sizes are kept: up to `IN_MEMORY` bytes of them in memory, the rest in files of the run.
         """
@@ -172,7 +177,7 @@ class Tasks:
                 resize,
                 strict=strict,
                 progress=partial(self._watcher.progress, f"decoding {name}"),
-                # Each file has a name of its own: a kept result may still map an earlier one of this size.
+                # Each file has a name of its own, because a kept result may still map an earlier one of this size.
                 spill=self._scratch / f"{name}-{resize.size}-{resize.mode}-{self._spilled}.pixels",
                 in_memory=room,
             )
@@ -193,14 +198,14 @@ class Tasks:
 
 
 def _bytes_in_memory(loaded: Loaded) -> int:
-    """Bytes of pixels in memory: 0 if they are mapped to a file."""
+    """Returns the bytes of pixels in memory: 0 if they are mapped to a file."""
     return 0 if isinstance(loaded.pixels, np.memmap) else loaded.pixels.nbytes
 
 
 def _removed(mapped: ReferenceType[mmap], path: Path) -> bool:
-    """Removes a file that is no longer mapped. False if it is: a result that is kept uses its pixels.
+    """Removes a file unless a kept result still maps it. Returns whether the file is gone.
 
-    Windows cannot remove a mapped file. A map is not closed by force: NumPy would then read memory that is gone.
+    Windows cannot remove a mapped file. A map is not closed by force, because NumPy would then read freed memory.
     """
     if mapped() is not None:
         return False

@@ -1,95 +1,47 @@
-"""One training: frozen features through the cache, then each phase that the strategy plans."""
+"""One training: of a head on frozen features alone, or of layers of the backbone in Keras."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from crossroads import __version__, artifact
-from crossroads._runtime.keras_setup import library_versions, load_keras
-from crossroads.data.dataset import Dataset
-from crossroads.data.loading import Loaded, Refusal, refusal_notes
-from crossroads.errors import DataError, option, without_effect
+from crossroads import artifact
+from crossroads._runtime.keras_setup import load_keras
+from crossroads.errors import DataError
+from crossroads.features.bodies import body_of
 from crossroads.features.lookup import Lookup
 from crossroads.networks.construct import Choice, build
 from crossroads.progress import EpochRecord, Note, Watcher
 from crossroads.recipe import Recipe
+from crossroads.run.frozen import train_head
 from crossroads.run.metrics import BackboneMetrics, FeatureMetrics, PhaseMetrics, TrainingMetrics
+from crossroads.run.results import (
+    CheckpointFolder,
+    ImageLog,
+    TrainingResult,
+    UsedImages,
+    identity_of,
+    images_of,
+    labelled,
+    phase_metrics,
+    rank,
+    refuse_idle_pooling,
+)
 from crossroads.run.task import Task
 from crossroads.strategies import Phase, Solve, plan_phases
-from crossroads.training.checkpoint import Checkpoints, combined_identity
+from crossroads.training.batches import LabelledData
 
 if TYPE_CHECKING:
-    import keras
-
-    from crossroads.networks.cuts import Cut
+    from crossroads.networks.cut import Cut
     from crossroads.networks.network import Network
-    from crossroads.training.batches import LabelledData
-    from crossroads.training.loop import PhaseResult
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class UsedImages:
-    """The training or validation images that a training used.
-
-    Attributes:
-        dataset: The rows that became images.
-        digests: Digests of the decoded files, uint8 (n, 16).
-        refusals: The rows that did not become images.
-        pixels: uint8 (n, size, size, 3), or None if only features were needed.
-    """
-
-    dataset: Dataset
-    digests: NDArray[np.uint8]
-    refusals: tuple[Refusal, ...]
-    pixels: NDArray[np.uint8] | None
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class TrainingResult:
-    """The result of a training.
-
-    Attributes:
-        model: A Keras model, uint8 images (n, size, size, 3) in, float32 probabilities (n, k) out.
-        history: One record per epoch, over all phases.
-        train: The training images.
-        validation: The validation images.
-        notes: Notes for the user.
-        metrics: Metrics of the phases and the backbone.
-        validation_accuracy: Accuracy on the validation images of the weights that are kept.
-        validation_loss: Their mean cross-entropy on the validation images, in nats.
-        stopped: Whether the watcher raised `StopTraining` before the last epoch.
-        improved: Whether the last phase beat the one before it. If not, its weights are those that it began with.
-    """
-
-    model: keras.Model
-    history: tuple[EpochRecord, ...]
-    train: UsedImages
-    validation: UsedImages
-    notes: tuple[str, ...]
-    metrics: TrainingMetrics
-    validation_accuracy: float
-    validation_loss: float
-    stopped: bool = False
-    improved: bool = True
-
-
-class CheckpointFolder(Protocol):
-    """A folder for the checkpoints of a training."""
-
-    def checkpoints(self, phase: int) -> Checkpoints:
-        """Returns the checkpoints of one phase, counted from 0."""
-        ...
 
 
 def train(task: Task, folder: CheckpointFolder, watcher: Watcher) -> TrainingResult:
     """Trains as the recipe of a task says, from the newest checkpoint if there is one. Raises `CrossroadsError`."""
+    if task.strategy.frozen:
+        return train_head(task, folder, watcher)
     load_keras()  # only here, so that mistakes in the data or the options are reported without waiting for it
     return _Training(task, folder, watcher).run()
 
@@ -145,17 +97,17 @@ class _Training:
             seed=recipe.seed,
             progress=watcher.progress,
         )
-        self._refuse_idle_pooling()
-        self._notes: list[str] = []
-        for note in self._built.notes:
-            self._warn(note)
+        refuse_idle_pooling(task, self._built.keep)
+        self._notes: list[str] = list(self._built.notes)
+        for note in self._notes:
+            watcher.warning(note)
         classes = len(task.train.classes)
         with seeded(recipe.seed):
             self._head = head_layers(recipe.head, classes, tuned=task.strategy.tuned)
             network = self._network(None)  # builds the head
         artifact.rehearse(network.ship(), self._size, classes)  # before images are decoded, not after training
         self._pixels = task.decode()
-        self._used: tuple[UsedImages, UsedImages] | None = None
+        self._images = ImageLog(watcher)
         self._features: dict[str, FeatureMetrics] = {}
 
     def run(self) -> TrainingResult:
@@ -169,40 +121,29 @@ class _Training:
             prepared = self._prepare(phase)
             network = prepared.network
             before = [np.array(variable) for variable in network.trained.variables] if phases else []
-            identity = f"{self._identity(prepared.used)}; phase: {number}"
+            identity = f"{identity_of(self._task, prepared.used, self._built.function)}; phase: {number}"
             checkpoints = self._folder.checkpoints(number)
             trained = run_phase(network, phase, prepared.train, prepared.validation, checkpoints, identity, self._watcher)
-            metrics = _phase_metrics(phase, trained)
-            if phases and _rank(metrics) <= max(map(_rank, phases)):
+            metrics = phase_metrics(phase, trained)
+            if phases and rank(metrics) <= max(map(rank, phases)):
                 for variable, value in zip(network.trained.variables, before, strict=True):
                     variable.assign(value)
                 self._note_kept_head(phases[-1], metrics)
             history += trained.history
             phases.append(metrics)
             stopped = stopped or trained.ended
-        kept = max(phases, key=_rank)
+        kept = max(phases, key=rank)
         return TrainingResult(
             network.ship(),
             tuple(history),
             *prepared.used,
-            tuple(self._notes),
+            (*self._notes, *self._images.notes),
             TrainingMetrics(kept, tuple(phases), self._backbone_metrics(kept)),
             kept.validation_accuracy,
             kept.validation_loss,
-            stopped,
+            stopped=stopped,
             improved=kept is phases[-1],
         )
-
-    def _refuse_idle_pooling(self) -> None:
-        default = "average-4" if self._task.strategy.keeps == "early" else "average"
-        if len(self._built.keep.shape) == 1 and self._task.recipe.pooling not in (None, default):
-            context = f"with a backbone that ends in a vector, such as {self._task.choice.record.name}"
-            hint = f"leave it out, or choose an earlier {option('cut')}"
-            raise without_effect("pooling", repr(self._task.recipe.pooling), context, hint)
-
-    def _warn(self, note: str) -> None:
-        self._notes.append(note)
-        self._watcher.warning(note)
 
     def _note_kept_head(self, head: PhaseMetrics, tuned: PhaseMetrics) -> None:
         note = Note(
@@ -224,67 +165,40 @@ class _Training:
         """Builds the network of a phase, and decodes its images or extracts their features."""
         freeze = self._built.keep if phase.name == "head" else self._built.freeze
         network = self._network(freeze)
-        if network.frozen is None or freeze is None:
-            return self._prepare_pixels(network)
-        return self._prepare_features(network, network.frozen, freeze.name, phase)
+        return self._prepare_pixels(network) if freeze is None else self._prepare_features(network, freeze, phase)
 
     def _prepare_pixels(self, network: Network) -> _Prepared:
         if self._pixels is None:
             raise DataError("training on pixels needs decoded images", code="images-not-decoded", received="none")
         train, validation = self._pixels
-        used = self._use(*(UsedImages(part.dataset, part.digests, part.refusals, part.pixels) for part in self._pixels))
-        return _Prepared(network, _labelled(used[0], train.pixels), _labelled(used[1], validation.pixels), used)
+        used = self._images.use(*(UsedImages(part.dataset, part.digests, part.refusals, part.pixels) for part in self._pixels))
+        return _Prepared(network, labelled(used[0], train.pixels), labelled(used[1], validation.pixels), used)
 
-    def _prepare_features(self, network: Network, frozen: keras.Model, cut: str, phase: Solve | Phase) -> _Prepared:
+    def _prepare_features(self, network: Network, cut: Cut, phase: Solve | Phase) -> _Prepared:
         """Extracts the features of a cut, or reads them from the cache."""
         from crossroads.heads.standardize import moments
         from crossroads.networks.network import standardise, standardises
 
-        recipe, started = self._task.recipe, time.perf_counter()
+        recipe, started, is_head = self._task.recipe, time.perf_counter(), phase.name == "head"
+        body = body_of(self._task.choice, self._size, recipe.weights, recipe.seed, self._watcher.progress)
+        frozen = body.until(body.find(cut.name), (recipe.pooling or "average") if is_head else None)
         # The head that finetuning begins with is trained on the images as they are; the augmented views are for finetuning.
-        views = 1 if phase.name == "head" and self._task.strategy.tuned else recipe.views or 1
-        lookup = Lookup(frozen, self._task.choice.record, recipe, cut, self._watcher)
+        views = 1 if is_head else recipe.views or 1
+        lookup = Lookup(frozen, self._task.choice.record.name, recipe, cut.name, self._watcher)
         augmentation = recipe.augmentation if views > 1 else None
         train = lookup.features(self._task.train, "features of train", views=views, augmentation=augmentation)
         validation = lookup.features(self._task.validation, "features of validation")
-        if lookup.note:
-            self._warn(lookup.note)
-        used = self._use(*(UsedImages(part.dataset, part.digests, part.refusals, None) for part in (train, validation)))
-        self._features[cut] = FeatureMetrics(
-            shape=tuple(frozen.output_shape[1:]),
+        used = self._images.use(images_of(train), images_of(validation))
+        self._features[cut.name] = FeatureMetrics(
+            shape=frozen.shape,
             views=views,
             seconds=round(time.perf_counter() - started, 3),
             computed=train.computed + validation.computed,
             runs_on=lookup.runs_on,
         )
-        if phase.name == "head" and standardises(self._head):
+        if is_head and standardises(self._head):
             standardise(self._head, *moments(train.features, np.ones(len(train.features))))
-        return _Prepared(network, _labelled(used[0], train.features, views), _labelled(used[1], validation.features), used)
-
-    def _use(self, train: UsedImages, validation: UsedImages) -> tuple[UsedImages, UsedImages]:
-        """The images of the first phase, after a check that a later phase reads the same ones."""
-        if self._used is None:
-            _require_all_classes(train.dataset)
-            for name, images in (("train", train), ("validation", validation)):
-                for note in refusal_notes(name, images.refusals):
-                    self._warn(note)
-            self._used = (train, validation)
-        for first, again in zip(self._used, (train, validation), strict=True):
-            _require_same(first, again)
-        return self._used
-
-    def _identity(self, used: tuple[UsedImages, UsedImages]) -> str:
-        """Digests of all that a resumed run must share: data row by row, recipe, network, weights, versions."""
-        recipe = {key: value for key, value in self._task.recipe.to_mapping().items() if key not in ("data", "test")}
-        rows = [array.tobytes() for images in used for array in (images.digests, images.dataset.labels)]
-        return combined_identity(
-            {
-                "images or labels": _digest(used[0].dataset.classes, *rows),
-                "recipe": _digest(recipe),
-                "network or weights": _digest(self._built.function),
-                "versions": _digest([__version__, library_versions()]),
-            }
-        )
+        return _Prepared(network, labelled(used[0], train.features, views), labelled(used[1], validation.features), used)
 
     def _backbone_metrics(self, kept: PhaseMetrics) -> BackboneMetrics | None:
         built = self._built
@@ -293,58 +207,3 @@ class _Training:
         frozen = built.keep if kept.name == "head" else built.freeze
         weights = (built.weights or {"from": "none"}) | {"digest": built.digest}
         return BackboneMetrics(weights, built.keep, None if frozen is None else frozen.name, self._features)
-
-
-def _digest(value: object, *rows: bytes) -> str:
-    hasher = hashlib.blake2b(json.dumps(value, sort_keys=True).encode(), digest_size=16)
-    for row in rows:
-        hasher.update(row)
-    return hasher.hexdigest()
-
-
-def _require_all_classes(train: Dataset) -> None:
-    """Raises `DataError` if a class has no training image that could be read."""
-    empty = [train.classes[label] for label in np.flatnonzero(train.counts() == 0)]
-    if empty:
-        raise DataError(
-            f"{train.origin}: each class needs a readable training image",
-            code="class-without-readable-image",
-            received=f"none of {', '.join(map(repr, empty[:5]))}{' and others' if len(empty) > 5 else ''}",
-            hint="add images, or leave the class out",
-        )
-
-
-def _require_same(first: UsedImages, again: UsedImages | Loaded) -> None:
-    """Raises `DataError` if images that were read twice, for two cuts or for features and pixels, differ."""
-    if not np.array_equal(first.digests, again.digests):
-        raise DataError(
-            f"{first.dataset.origin}: images must not change during a run",
-            code="images-changed",
-            received=f"{len(first.digests)} images at first and {len(again.digests)} later, or others",
-            hint="start again once nothing changes them",
-        )
-
-
-def _labelled(images: UsedImages, inputs: Any, views: int = 1) -> LabelledData:
-    """Pixels or features with their labels and groups."""
-    from crossroads.training.batches import LabelledData
-
-    return LabelledData(inputs, images.dataset.labels, views, images.dataset.groups)
-
-
-def _rank(phase: PhaseMetrics) -> tuple[float, float]:
-    """Sorts phases by validation accuracy, then by validation loss; the best is the largest."""
-    return phase.validation_accuracy, -phase.validation_loss
-
-
-def _phase_metrics(phase: Solve | Phase, trained: PhaseResult) -> PhaseMetrics:
-    best = trained.history[trained.best - 1]
-    return PhaseMetrics(
-        name=phase.name,
-        epochs=len(trained.history),
-        best_epoch=trained.best,
-        seconds=round(sum(record.seconds for record in trained.history), 3),
-        validation_accuracy=best.validation_accuracy,
-        validation_loss=best.validation_loss,
-        head=trained.head,
-    )

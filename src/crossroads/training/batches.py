@@ -18,12 +18,12 @@ ORDER, AUGMENTATION, VIEWS = 0, 1, 2
 """Purposes of the random number streams of an epoch."""
 
 STEPS_PER_EXECUTION = 8
-"""Steps that Keras runs in one call if an epoch has many, so that it waits less often for Python. Measured on `small-cnn` with
-batches of 64: 2,150 images/s instead of 1,740, medians of five runs on a busy machine; the best runs differ by 4 %."""
+"""Steps that Keras runs per call in a long epoch, so that it waits less often for Python. `small-cnn` with batches of 64 trains
+2,150 images/s instead of 1,740 (medians of five runs on a busy machine; the best runs differ by 4 %)."""
 
 MAX_INFERENCE_BATCH, MIN_INFERENCE_BATCH, INFERENCE_BATCH_BYTES = 256, 8, 7 << 20
-"""Limits of the batch size without training, and the bytes of input that decide between them. The memory of the layers grows with
-the input: MobileNetV2 took 5.5 GB for 256 images of 224 px. Now batches have 256 images of 32 px, or 66 images of 96 px."""
+"""Maximum and minimum batch size for inference, and the bytes of input per batch that decide between them. The memory of the layers
+grows with the input: MobileNetV2 took 5.5 GB for 256 images of 224 px. Batches have 256 images of 32 px, or 66 images of 96 px."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,9 +48,10 @@ class LabelledData:
 
 
 def steps_per_epoch(n: int, batch_size: int) -> int:
-    """Returns the number of batches per epoch. They hold all n images, at most `batch_size` each, and differ by at most one image.
+    """Returns the number of batches per epoch. They hold all n images, and the sizes of two batches differ by at most one.
 
-    A large number is rounded up to a multiple of `STEPS_PER_EXECUTION`, unless a batch would then be empty.
+    No batch exceeds `batch_size`. A large number of batches is rounded up to a multiple of `STEPS_PER_EXECUTION`, unless a batch
+    would then be empty.
     """
     steps = -(-n // batch_size)
     rounded = -(-steps // STEPS_PER_EXECUTION) * STEPS_PER_EXECUTION
@@ -82,7 +83,7 @@ def one_hot(labels: NDArray[np.int32], classes: int) -> NDArray[np.float32]:
 
 
 def batches(data: LabelledData, phase: Phase, classes: int, start: int) -> Iterator[tuple[object, ...]]:
-    """Yields batches from epoch `start` (counted from 0) on, endlessly. Each epoch has each image once, in one of its views.
+    """Yields batches endlessly, from epoch `start` (counted from 0) on. Each epoch has each image once, in one of its views.
 
     Yields:
         ``(inputs, targets)`` or ``(inputs, targets, weights)``. Inputs are uint8 (b, s, s, 3) or float32 (b, ...), or a tuple that

@@ -12,10 +12,11 @@ from keras import layers, ops
 from crossroads.networks.network import Network, batchnorms, momentum_at_most
 
 WINDOWS, MIN_MOMENTUM = 10, 0.9
-"""How often the window of the moving average, 1 / (1 - momentum), fits into the steps; and the lowest momentum for that."""
+"""The steps of a training are `WINDOWS` times the window of the moving average, 1 / (1 - momentum), unless that lowers the momentum
+below `MIN_MOMENTUM`."""
 
 MAX_REMAINDER = 0.01
-"""Fraction of the first statistics that may remain after the last step. With few steps it lowers the momentum further."""
+"""Fraction of the initial statistics that may remain after the last step. With few steps it lowers the momentum further."""
 
 MIN_EPSILON = 1.001e-5
 """TensorFlow's fused operation replaces any smaller epsilon by this."""
@@ -25,8 +26,8 @@ MIN_EPSILON = 1.001e-5
 def adapted_momentum(network: Network, steps: int) -> Iterator[None]:
     """Lowers the momentum of the BatchNorm layers that are trained, inside the context, to suit the number of steps.
 
-    With Keras' default of 0.99 a hundredth of the first statistics remains after 460 steps. A short training would be validated
-    with, and ship, the statistics of the images that the network was pretrained on.
+    With Keras' default of 0.99, a hundredth of the initial statistics remains after 460 steps. After a short training the network
+    would be validated and shipped with the statistics of the images that it was pretrained on.
     """
     with momentum_at_most(momentum_for(steps), [layer for layer in batchnorms(network.trained) if layer.trainable]):
         yield
@@ -42,9 +43,9 @@ def momentum_for(steps: int) -> float:
 def fused_batchnorm(network: Network) -> Iterator[None]:
     """Trains BatchNorm layers on maps by TensorFlow's fused operation inside the context. Results agree to rounding.
 
-    Keras computes mean, variance and normalisation one after another, forwards and backwards: a training step of MobileNet at
-    96 px took 8.4 ms per image on two cores, and takes 5.1 ms fused (`python -m benchmarks finetune` measures MobileNetV2). Do not
-    copy or save a model inside the context: its layers have another class there.
+    Keras computes mean, variance and normalisation one after another, forwards and backwards. On two cores a training step of
+    MobileNet at 96 px took 8.4 ms per image; fused it takes 5.1 ms (`python -m benchmarks finetune` measures MobileNetV2). Do not
+    copy or save a model inside the context, where its layers have another class.
     """
     fused = [layer for layer in batchnorms(network.trained) if _can_be_fused(layer)]
     try:
@@ -62,7 +63,7 @@ def _set_class(layer: layers.BatchNormalization, kind: type[layers.BatchNormaliz
 
 
 def _can_be_fused(layer: layers.BatchNormalization) -> bool:
-    """Returns whether a layer is trained, is Keras' own class, and runs on float32 channels-last maps in TensorFlow."""
+    """Whether a layer is trained, is of Keras' own class, and runs on float32 channels-last maps in TensorFlow."""
     if (
         keras.backend.backend() != "tensorflow"
         or type(layer) is not layers.BatchNormalization

@@ -78,12 +78,12 @@ class Checkpoints:
                     old.unlink()
 
     def save_facts(self, state: TrainingState) -> None:
-        """Saves other facts with the arrays that were saved last. Raises as `save` does."""
+        """Saves the facts of `state` with the arrays that were saved last. Raises as `save` does."""
         with self._writing():
             self._write_pointer(state)
 
     def require_room(self, size: int) -> None:
-        """Raises `TrainingError` if the disk has no room for a checkpoint of `size` bytes: before the epoch, not after it."""
+        """Raises `TrainingError` if the disk has no room for a checkpoint of `size` bytes. Called before an epoch, not after it."""
         nearest = next(folder for folder in (self.folder, *self.folder.absolute().parents) if folder.exists())
         free = shutil.disk_usage(nearest).free
         if free < size:
@@ -123,7 +123,7 @@ class Checkpoints:
                 f"the checkpoint belongs to another run: {differing_parts(state.identity, identity)} differ",
                 code="checkpoint-of-another-run",
                 received=str(self.folder),
-                hint=f"use the options and data that it was started with, or another {option('out')}",
+                hint=f"use the options and data that the run was started with, or another {option('out')}",
             )
         return state
 
@@ -147,7 +147,7 @@ class Checkpoints:
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
-        """Turns an error of the disk into a `TrainingError`."""
+        """Turns a disk error into a `TrainingError`."""
         try:
             yield
         except OSError as error:

@@ -1,4 +1,4 @@
-"""Freezing: layers are frozen one by one, and after training every frozen weight must have kept its bits.
+"""Freezing: layers are frozen one by one, and training must leave every frozen weight bit-identical.
 
 The moving statistics of a BatchNorm layer change whenever it runs in training mode. That happens even if its gain and offset get no
 gradient, and even if the model was called with ``training=False`` before it was unfrozen. Only ``trainable = False`` on the layer
@@ -22,7 +22,7 @@ from crossroads.strategies import Phase
 def freeze(network: Network, phase: Phase) -> list[Any]:
     """Makes the layers of `network.trained` trainable or not, as `phase` needs.
 
-    BatchNorm layers are frozen unless the phase trains them. A BatchNorm layer in the head standardizes features by fixed
+    BatchNorm layers are frozen unless the phase trains them. A BatchNorm layer in the head standardises features by fixed
     statistics and is always frozen.
 
     Returns:
@@ -31,7 +31,7 @@ def freeze(network: Network, phase: Phase) -> list[Any]:
     trained, head = network.trained, {id(layer) for layer in network.blocks[-1]}
     layers = all_layers(trained)
     for layer in (trained, *layers):
-        layer.trainable = True  # one by one: a model that is already trainable does not pass it on
+        layer.trainable = True  # layer by layer, since a model that is already trainable does not change its layers
     if phase.name == "head":
         for layer in trained.layers:
             layer.trainable = id(layer) in head
@@ -60,6 +60,6 @@ def require_unchanged(variables: Sequence[Any], before: Sequence[bytes]) -> None
             raise TrainingError(
                 "frozen weights must not change in training",
                 code="frozen-weights-changed",
-                received=f"other values of {variable.path}",
-                hint=f"set {option('train_batchnorm')} if it holds statistics, or use another backbone",
+                received=f"changed values of {variable.path}",
+                hint=f"set {option('train_batchnorm')} if these are statistics, or use another {option('backbone')}",
             )

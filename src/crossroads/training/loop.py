@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import zip_longest
 from typing import Any
 
@@ -27,26 +27,10 @@ from crossroads.training.batchnorm import adapted_momentum, fused_batchnorm
 from crossroads.training.checkpoint import Checkpoints, TrainingState
 from crossroads.training.freezing import fingerprint, freeze, require_unchanged
 from crossroads.training.optimizer import RuledAdam, rules, schedule
+from crossroads.training.solving import PhaseResult
 
 ENDED = "ended"
-"""Among the facts of a training that the watcher ended: it stays ended when the run is resumed."""
-
-
-@dataclass(frozen=True, slots=True)
-class PhaseResult:
-    """The result of a phase. The network holds the weights of the best epoch.
-
-    Attributes:
-        history: One record per epoch.
-        best: The best epoch, counted from 1: by validation accuracy, then by validation loss, then the later one.
-        head: The kind, penalty and candidates of a solved head, as plain JSON values; None for a trained phase.
-        ended: Whether the watcher ended training before the last epoch.
-    """
-
-    history: tuple[EpochRecord, ...]
-    best: int
-    head: dict[str, Any] | None = None
-    ended: bool = False
+"""Key in the facts of a training that the watcher ended. When the run is resumed, this training does not continue."""
 
 
 def train(
@@ -60,10 +44,10 @@ def train(
 ) -> PhaseResult:
     """Trains `network` in place, from the newest checkpoint if there is one.
 
-    What the phase does not train keeps every bit, including the statistics of BatchNorm, and is not in the checkpoints.
+    Weights and BatchNorm statistics that the phase does not train stay bit-identical and are not in the checkpoints.
 
     Args:
-        network: Holds the first weights, and in the end those of the best epoch.
+        network: Holds the initial weights, and after training those of the best epoch.
         phase: What to train, and how.
         data: Training data, as `network.trained` takes it: images, or features if the network has a frozen part.
         validation: Validation data, which chooses the best epoch.
@@ -76,7 +60,7 @@ def train(
             finite, memory or disk is too small, or a frozen weight changed.
         StopTraining: The watcher raised it before the first epoch was finished. Later it ends the training normally.
     """
-    if network.frozen is not None and phase.augmentation.active:
+    if network.on_features and phase.augmentation.active:
         raise TrainingError(
             "images must be augmented before the frozen part of a network, and this phase trains on its features",
             code="augmentation-of-features",
@@ -129,7 +113,7 @@ def _out_of_memory_refused(phase: Phase) -> Iterator[None]:
             "a training batch does not fit into memory",
             code="out-of-memory",
             received=f"batches of {phase.batch_size} in phase {phase.name!r}",
-            hint=f"use a smaller {option('batch_size')}, {option('image_size')} or backbone",
+            hint=f"use a smaller {option('batch_size')}, {option('image_size')} or {option('backbone')}",
         ) from error
 
 
@@ -158,7 +142,7 @@ def _training_model(network: Network, phase: Phase, steps: int) -> keras.Model:
 
 def _inputs(network: Network, phase: Phase) -> tuple[list[Any], Any]:
     """Returns the inputs of the training model, and the tensor made from them: float images in [0, 255], or features."""
-    if network.frozen is not None:
+    if network.on_features:
         features = keras.Input(network.trained.input_shape[1:], dtype="float32", name="features")
         return [features], features
     images = keras.Input((network.size, network.size, 3), dtype="uint8", name="images")
@@ -187,7 +171,7 @@ def assign(variables: Sequence[Any], arrays: Iterable[NDArray[np.generic]]) -> N
 
 
 def _is_over(state: TrainingState, phase: Phase) -> bool:
-    """Returns whether no epoch is left, the watcher ended the training, or early stopping did."""
+    """Whether no epoch is left, the watcher ended the training, or early stopping did."""
     losses = [record.validation_loss for record in state.history]
     if len(losses) >= phase.epochs or ENDED in state.facts:
         return True

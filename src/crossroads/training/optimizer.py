@@ -15,7 +15,7 @@ INITIAL_RATE = 1 / 100
 """Learning rate at the start of the warm-up, relative to the peak."""
 
 WIDE = 1_024
-"""Features that a head may have to be finetuned at the full learning rate."""
+"""Heads with up to this number of features are finetuned at the full learning rate."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,15 +35,15 @@ def rules(blocks: Sequence[Sequence[keras.Layer]], variables: Sequence[Any], pha
     """Returns one rule per variable.
 
     The learning rate falls by the factor `phase.layer_decay` from each block to the one below it, from the head down (Howard and
-    Ruder, 2018; Clark et al., 2020). Vectors (biases, and gains and offsets of normalization) have no weight decay.
+    Ruder, 2018; Clark et al., 2020). Vectors (biases, and the gains and offsets of normalisation) have no weight decay.
 
     A step of Adam changes each score by the learning rate times a sum over all features. The learning rate of a head that is
-    finetuned therefore falls with its width (Yang et al., 2022), from `WIDE` features on. Measured on 430 signs: an early cut of
-    MobileNet whose 4x4 grid has 4,096 features ends at a validation loss of 0.69, and of 0.85 at the full rate.
+    finetuned therefore falls with its width (Yang et al., 2022), from `WIDE` features on. On 430 signs, an early cut of MobileNet
+    whose 4x4 grid has 4,096 features reached a validation loss of 0.69, compared with 0.85 at the full rate.
 
     Args:
         blocks: Layers with weights, grouped from the input to the head.
-        variables: The trainable variables; one that is in no block counts as one of the lowest.
+        variables: The trainable variables; one that is in no block counts as part of the lowest block.
         phase: What the strategy planned.
     """
     last = len(blocks) - 1

@@ -1,10 +1,7 @@
-"""Runs one phase of a strategy: it is solved or trained, and a finished phase is loaded from its checkpoint."""
+"""Runs one phase of a strategy on a network in Keras: its head is solved, or layers are trained."""
 
 from __future__ import annotations
 
-import time
-from contextlib import suppress
-from dataclasses import asdict
 from typing import Any
 
 import keras
@@ -12,13 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossroads.errors import TrainingError
-from crossroads.heads import solve as heads
 from crossroads.networks.network import Network, unfolded
-from crossroads.progress import EpochRecord, StopTraining, Watcher
+from crossroads.progress import Watcher
 from crossroads.strategies import Phase, Solve
-from crossroads.training.batches import LabelledData, class_weights
-from crossroads.training.checkpoint import Checkpoints, TrainingState
-from crossroads.training.loop import PhaseResult, assign, train
+from crossroads.training.batches import LabelledData
+from crossroads.training.checkpoint import Checkpoints
+from crossroads.training.loop import assign, train
+from crossroads.training.solving import PhaseResult, solve_head
 
 
 def run_phase(
@@ -44,39 +41,16 @@ def run_phase(
     Raises:
         TrainingError: As `loop.train` does; or a head cannot be solved.
     """
-    if isinstance(phase, Solve):
-        return _solve_head(network, phase, data, validation, checkpoints, identity, watcher)
-    return train(network, phase, data, validation, checkpoints, identity, watcher)
-
-
-def _solve_head(
-    network: Network,
-    phase: Solve,
-    data: LabelledData,
-    validation: LabelledData,
-    checkpoints: Checkpoints,
-    identity: str,
-    watcher: Watcher,
-) -> PhaseResult:
-    """Solves the dense layer of `network.trained`, or loads it from the checkpoint."""
+    if isinstance(phase, Phase):
+        return train(network, phase, data, validation, checkpoints, identity, watcher)
     dense, standardisation = _head_layers(network.trained)
-    state = checkpoints.load_for(identity)
-    if state is None:
-        started = time.perf_counter()
-        head, loss = _solved(phase, dense.units, data, validation)
-        seconds = time.perf_counter() - started
-        record = EpochRecord(phase.name, 1, seconds, 0.0, loss, head.validation_loss, head.validation_accuracy)
-        facts = {"kind": head.kind, "penalty": head.penalty, "tried": [asdict(candidate) for candidate in head.candidates]}
-        state = TrainingState(identity, (record,), 1, facts)
-        checkpoints.save(state, _kernel_and_bias(standardisation, head))
-        with suppress(StopTraining):  # the phase has no further epochs
-            watcher.epoch(record, 1)
-    assign([dense.kernel, dense.bias], checkpoints.arrays(1))
-    return PhaseResult(state.history, state.best, state.facts)
+    result, *solution = solve_head(phase, dense.units, data, validation, checkpoints, identity, watcher)
+    assign([dense.kernel, dense.bias], _as_in(standardisation, *solution))
+    return result
 
 
 def _head_layers(model: keras.Model) -> tuple[Any, keras.layers.BatchNormalization | None]:
-    """Returns the dense layer of a linear head, and the layer before it that standardizes features, if any.
+    """Returns the dense layer of a linear head, and the layer before it that standardises features, if any.
 
     Raises:
         TrainingError: The model is not such a head.
@@ -93,21 +67,10 @@ def _head_layers(model: keras.Model) -> tuple[Any, keras.layers.BatchNormalizati
     return layer, before[0] if before else None
 
 
-def _kernel_and_bias(standardisation: keras.layers.BatchNormalization | None, head: heads.LinearHead) -> list[NDArray[np.float32]]:
-    """Returns kernel and bias of the dense layer; `head` was solved on features that are not standardized."""
+def _as_in(
+    standardisation: keras.layers.BatchNormalization | None, kernel: NDArray[np.float32], bias: NDArray[np.float32]
+) -> list[NDArray[np.float32]]:
+    """Returns kernel and bias of the dense layer; they were solved on features that are not standardised."""
     if standardisation is None:
-        return [head.kernel, head.bias]
-    return [values.astype(np.float32) for values in unfolded(standardisation, head.kernel, head.bias)]
-
-
-def _solved(phase: Solve, classes: int, data: LabelledData, validation: LabelledData) -> tuple[heads.LinearHead, float]:
-    """Returns the head and its loss on the training images."""
-    groups = data.groups
-    if groups is None and data.views > 1:
-        groups = np.arange(len(data))  # views of one image predict each other, so they are left out together
-    groups = None if groups is None else np.tile(groups, data.views)
-    labels = np.tile(data.labels, data.views)
-    weights = class_weights(data.labels, classes, phase.class_weights)
-    head = heads.solve(data.inputs, labels, validation.inputs, validation.labels, classes, groups=groups, weights=weights)
-    loss, _ = heads.loss_and_accuracy(data.inputs, labels, head.kernel, head.bias)
-    return head, loss
+        return [kernel, bias]
+    return [values.astype(np.float32) for values in unfolded(standardisation, kernel, bias)]

@@ -248,7 +248,7 @@ LAYOUTS = (
         mentions=("4 images in test/",),
     ),
     Layout(
-        "Plant pathology, a column for each class",
+        "Plant pathology, one column per class",
         {
             **images("images/Train_{}.jpg", "images/Test_{}.jpg"),
             "train.csv": table("image_id,healthy,rust", "Train_0,1,0", "Train_1,0,1", "Train_2,0,1"),

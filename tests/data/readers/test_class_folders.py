@@ -85,10 +85,29 @@ def test_what_is_ignored_beside_classes_is_noted(tmp_path: Path) -> None:
         "1 image outside the class folders was ignored",
         "1 image in subfolder 'deep' of class folders: counted as images of the class",
         "folders 'empty', 'texts' have no images and are not classes",
-        "3 files without an image suffix ignored, such as a/notes.txt",
+        "3 files are left out because they are not images: 2 .txt, 1 .xml; the first is a/notes.txt",
     ), "the wording of these notes is what a user reads"
     assert codes(dataset) == ["images-outside-folders", "images-in-subfolders", "empty-folders", "files-ignored"]
-    assert figures(dataset, "files-ignored") == [{"count": 3, "example": "a/notes.txt"}]
+    assert figures(dataset, "files-ignored") == [{"count": 3, "suffixes": {".txt": 2, ".xml": 1}, "example": "a/notes.txt"}]
+
+
+@pytest.mark.parametrize("kind", ["folder", "zip", "tar.gz"])
+@pytest.mark.parametrize("inner", ["", "trip/photos/", "train/"])
+def test_files_that_are_not_images_are_counted_by_suffix_once(inner: str, kind: str, tmp_path: Path) -> None:
+    photos = [f"{inner}{name}/IMG_{number}.HEIC" for name in ("cat", "dog") for number in range(4)]
+    others = [*(photo.replace("HEIC", "MOV") for photo in photos), *(photo.replace("HEIC", "aae") for photo in photos[:3])]
+    others += ["README.txt", "LICENSE"]
+    dataset = read(source(write(tmp_path / "d", dict.fromkeys([*photos, *others], "x")), kind))
+    assert len(dataset) == len(photos)
+    (found,) = figures(dataset, "files-ignored")
+    assert found["suffixes"] == {".mov": 8, ".aae": 3, ".txt": 1, "without suffix": 1}
+    assert list(found["suffixes"]) == [".mov", ".aae", ".txt", "without suffix"], "the most frequent first"
+    assert found["count"] == len(others)
+
+
+def test_one_file_that_is_not_an_image_is_named(tmp_path: Path) -> None:
+    dataset = read(write(tmp_path, {"a/1.png": None, "b/2.png": None, "b/notes.txt": "x"}))  # type: ignore[dict-item]
+    assert dataset.notes == ("b/notes.txt is left out: it is not an image",), "the wording of this note is what a user reads"
 
 
 def test_what_is_ignored_beside_splits_is_noted(tmp_path: Path) -> None:

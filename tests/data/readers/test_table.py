@@ -405,6 +405,16 @@ def test_an_image_without_a_class_is_counted_once(tmp_path: Path) -> None:
     assert codes(dataset) == ["rows-without-class"]
 
 
+@pytest.mark.parametrize("kind", ["folder", "zip"])
+def test_files_beside_a_table_are_counted_unless_the_table_alone_is_given(kind: str, tmp_path: Path) -> None:
+    rows = "".join(f"images/{n}.heic,{n % 2}\n" for n in range(4))
+    files = {f"images/{n}.{suffix}": "x" for n in range(4) for suffix in ("heic", "MOV")}
+    folder = write(tmp_path / "d", files | {"labels.csv": "path,label\n" + rows, "README.md": "x"})
+    (found,) = figures(read(folder if kind == "folder" else archive(folder, kind)), "files-ignored")
+    assert found["suffixes"] == {".mov": 4, ".md": 1}, "the table is used"
+    assert figures(read(folder / "labels.csv"), "files-ignored") == []
+
+
 def test_many_files_of_rows_are_noted(tmp_path: Path) -> None:
     files = images("cat/{}.jpg", "dog/{}.jpg") | {f"labels/{n}.txt": "0 1 2 3" for n in range(70)}
     assert figures(read(write(tmp_path, files)), "many-files-ignored") == [{"count": 70, "suffix": ".txt", "folder": "labels"}]

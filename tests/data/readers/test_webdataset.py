@@ -50,6 +50,15 @@ def test_one_image_of_each_sample_is_read(tmp_path: Path) -> None:
     assert figures(dataset, "further-images-ignored") == [{"count": 2}]
 
 
+@pytest.mark.parametrize("shard", [True, False])
+def test_other_fields_of_samples_are_counted(shard: bool, tmp_path: Path) -> None:
+    fields = {f"{n}.{field}": b"x" for n in range(3) for field in ("png", "cls", "json")}
+    path = tar(tmp_path / "x.tar", fields)
+    assert figures(read(tmp_path if shard else path), "files-ignored") == [
+        {"count": 3, "suffixes": {".json": 3}, "example": "0.json"}
+    ]
+
+
 def test_shards_in_which_nothing_is_labelled_are_refused(tmp_path: Path) -> None:
     tar(tmp_path / "x.tar", {"0.png": b"1", "1.cls": b"oak"})
     with refused("no-labels", DataError):

@@ -1,4 +1,4 @@
-"""A local file server that can break off, refuse, or send another file."""
+"""A local file server that can drop a connection, refuse a request, or send another file."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 class Server:
-    """Serves files by name. The first `breaks` answers stop half-way. `ranges` is whether it can resume."""
+    """Serves files by name. The first `breaks` answers stop half-way. If `ranges` is True, a download can be resumed."""
 
     def __init__(self, files, *, status=200, breaks=0, ranges=True, lengths=True):
         self.files, self.status, self.breaks, self.ranges, self.lengths = files, status, breaks, ranges, lengths

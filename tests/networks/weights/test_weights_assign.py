@@ -22,11 +22,11 @@ pytestmark = pytest.mark.core
 
 @pytest.fixture(autouse=True)
 def _unchecked(monkeypatch):
-    monkeypatch.setattr(read, "check_hdf5", lambda *_: None)  # a third of a second for each HDF5
+    monkeypatch.setattr(read, "check_hdf5", lambda *_: None)  # it takes a third of a second per HDF5 file
 
 
 def network(*, named=True, head=False, width=6, nested=False):
-    """Convolution, depthwise convolution, BatchNorm, convolution with bias, dense layer behind a flattened map."""
+    """Returns a convolution, a depthwise one, BatchNorm, a convolution with bias, and a dense layer after a flattened map."""
 
     def name(text):
         return {"name": text} if named else {}
@@ -77,7 +77,7 @@ SAVED = {
 def test_files_that_keras_saved_are_assigned(tmp_path, form, named, nested):
     saved = randomised(network(named=named, nested=nested, head=True))
     file = read_weights(SAVED[form](saved, tmp_path))
-    fresh = network(named=named, nested=nested)  # Keras counts its names on from those of the first network
+    fresh = network(named=named, nested=nested)  # Keras continues the numbers of the first network
     assert assign_weights(fresh, file).loaded_to is None, "the head of the saved model is left out"
     assert same(fresh, saved)
 
@@ -93,7 +93,7 @@ def test_a_backbone_nested_in_a_saved_model_is_assigned(tmp_path, form):
 
 
 def chain(count):
-    """Convolutions that differ only in their position."""
+    """Returns convolutions that differ only in their position."""
     images = x = keras.Input((4, 4, 3))
     for _ in range(count):
         x = layers.Conv2D(3, 1, activation="relu")(x)
@@ -101,7 +101,7 @@ def chain(count):
 
 
 def in_parts(backbone, *places):
-    """A network whose backbone is cut after these layers, with each part in its own nested model, and a head."""
+    """Returns a network whose backbone is cut after these layers, with each part in its own nested model, and a head."""
     nodes = [backbone.input, *(backbone.layers[place].output for place in places), backbone.output]
     x = images = keras.Input((4, 4, 3))
     for start, end in itertools.pairwise(nodes):
@@ -232,7 +232,7 @@ def test_half_precision_and_normalization_layers_are_assigned(tmp_path):
 
 
 def convolved(images, kernel, groups=1):
-    """PyTorch's convolution by its definition: (n, c, h, w) with (out, c / groups, 3, 3), no padding."""
+    """Computes PyTorch's convolution by its definition: (n, c, h, w) with (out, c / groups, 3, 3), no padding."""
     n, channels, height, width = images.shape
     out, size = kernel.shape[0], kernel.shape[-1]
     result = np.zeros((n, out, height - size + 1, width - size + 1))

@@ -43,7 +43,7 @@ def test_imagenet_weights_are_downloaded_and_assigned(shared_weights, monkeypatc
         fitted = load_pretrained(parts, record, "imagenet", lambda stage, received, total: seen.append((stage, received / total)))
     assert (fitted.loaded_to, fitted.layers, seen[-1]) == (None, 25, ("weights", 1))
     again = record.build(64)
-    load_pretrained(again, record, "imagenet")  # no server any more
+    load_pretrained(again, record, "imagenet")  # from the cache: the server has stopped
     assert np.array_equal(first_kernel(parts), first_kernel(again))
 
 
@@ -54,7 +54,7 @@ def test_a_partial_file_is_loaded_up_to_its_end(shared_weights):
 
 
 def test_a_known_file_of_another_backbone_is_refused(shared_weights):
-    record = backbone("squeezenet-torchvision")  # the same shapes, and another preprocessing
+    record = backbone("squeezenet-torchvision")  # it has the same shapes but another preprocessing
     parts = record.build(64)
     before = first_kernel(parts)
     with refused("weights-of-another-backbone", WeightsError, field="weights"):
@@ -63,7 +63,7 @@ def test_a_known_file_of_another_backbone_is_refused(shared_weights):
 
 
 def state_dict(seed=0):
-    """Torchvision's SqueezeNet 1.1 with its classifier."""
+    """Returns the state dict of torchvision's SqueezeNet 1.1 with its classifier."""
     draw = np.random.default_rng(seed)
     shapes = {"features.0": (64, 3, 3, 3), "classifier.1": (10, 512, 1, 1)}
     channels = 64
@@ -103,7 +103,7 @@ def test_weights_from_pytorch_are_refused_by_a_network_that_scales_differently(t
     scaling = replace(record, name="odd", scaling="none")
     with refused("weights-preprocessing"):
         load_pretrained(record.build(64), scaling, path)
-    own = replace(scaling, builder="")  # as the records of users' networks are
+    own = replace(scaling, builder="")  # as in the records of custom networks
     assert load_pretrained(record.build(64), own, path).layers == 25
 
 

@@ -58,7 +58,7 @@ def two_layers():
 @pytest.fixture(autouse=True)
 def _nothing_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(read, "check_hdf5", lambda *_: None)  # a third of a second for each HDF5
+    monkeypatch.setattr(read, "check_hdf5", lambda *_: None)  # it takes a third of a second per HDF5 file
     yield
     assert not (tmp_path / "ran").exists()
 
@@ -154,7 +154,7 @@ def test_a_numpy_dict_of_layers_is_read(tmp_path, content):
 
 
 def test_a_numpy_dict_of_python_2_is_read(tmp_path):
-    """As `numpy.save` wrote it then: a header with the dtype object, then a pickle of protocol 2 with old module names."""
+    """`numpy.save` wrote a header with the dtype object, then a pickle of protocol 2 with old module names."""
     array = np.arange(6, dtype="<f4").reshape(2, 3)
     save_npy(tmp_path / "w.npy", {})
     header = (tmp_path / "w.npy").read_bytes()[:128]
@@ -376,7 +376,7 @@ def test_an_hdf5_group_that_contains_itself_is_refused(tmp_path):
 
 
 def samples(folder):
-    """One small file of each format."""
+    """Returns one small file of each format."""
     return [
         save_torch(folder / "a.pth", layers()),
         save_torch_legacy(folder / "b.pth", layers()),
@@ -427,7 +427,7 @@ def test_hdf5_files_on_which_the_library_hangs_or_crashes_are_refused(tmp_path, 
     hangs = "from crossroads.networks.weights._hdf5_check import limit_processor; limit_processor(1)\nwhile True: pass"
     run = subprocess.run
     monkeypatch.setattr(subprocess, "run", lambda _command, **options: run([sys.executable, "-c", hangs], **options))
-    refuses(path, "weights-hang", "processor")
+    refuses(path, "weights-hang", "CPU")
     monkeypatch.setattr(_hdf5_check, "SECONDS", 30.0)
     crash = [sys.executable, "-c", "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)"]
     monkeypatch.setattr(subprocess, "run", lambda _command, **options: run(crash, **options))

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.core
 
 
 def network(named=True):
-    """Convolution, BatchNorm, convolution with bias. The layers have PyTorch's names with dots."""
+    """Returns a convolution, BatchNorm and a convolution with bias. The layers have PyTorch's names with dots."""
     names = ["stem.conv", "stem.norm", "block.conv"] if named else [None] * 3
     images = keras.Input((6, 6, 3))
     x = layers.Conv2D(4, 3, use_bias=False, name=names[0])(images)
@@ -28,7 +28,7 @@ def network(named=True):
 
 
 def state(seed=0, prefix=""):
-    """A state dict of that network, with a head."""
+    """Returns a state dict of that network, with a head."""
     draw = np.random.default_rng(seed)
     shapes = {
         "stem.conv.weight": (4, 3, 3, 3),
@@ -54,7 +54,7 @@ def save_npz(path, arrays):
 
 
 def checkpoint(path, content):
-    """``torch.save`` of dicts within dicts of arrays."""
+    """Writes dicts within dicts of arrays as ``torch.save`` does."""
     storages = {}
 
     def stored(value):

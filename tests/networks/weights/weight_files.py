@@ -20,7 +20,7 @@ MAGIC, VERSION = 0x1950A86A20F9469CFC6C, 1001
 
 
 def layers(seed=0):
-    """A convolution without bias, BatchNorm and a dense layer, in PyTorch's names and layout."""
+    """Returns a convolution without bias, BatchNorm and a dense layer, in PyTorch's names and layout."""
     draw = np.random.default_rng(seed)
 
     def numbers(*shape):
@@ -44,7 +44,7 @@ class Storage:
 
 
 class Tensor:
-    """Is pickled as a PyTorch tensor: as a call of its rebuilding function on a storage."""
+    """An array that is pickled like a PyTorch tensor: as a call of its rebuilding function on a storage."""
 
     def __init__(self, storage, shape, strides, offset=0):
         self.state = storage, offset, shape, strides, False, OrderedDict()

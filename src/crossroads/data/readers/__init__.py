@@ -90,7 +90,7 @@ READERS: tuple[Reader, ...] = (
 )
 """Every layout that is read. The first reader that recognises the data wins, so specific layouts come first."""
 
-ARTIFACT = ("crossroads.json", "model.keras")
+ARTIFACT = ("crossroads.json", "model.xml")
 """Files that identify a folder written by `fit`. Its arrays are no images."""
 
 _ARCHIVE_SUFFIXES = (".zip", ".tar", ".gz", ".tgz", ".xz", ".bz2")

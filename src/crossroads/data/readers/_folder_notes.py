@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 
 from crossroads.data.labels import class_name
 from crossroads.data.readers._folder_names import is_holder, is_overlay, is_plain_split, is_unlabelled
-from crossroads.data.readers._listing import Listing
+from crossroads.data.readers._listing import Listing, described, is_image_name, suffix_counts
 from crossroads.files.text import plural, were
 from crossroads.progress import Note
 
@@ -72,12 +72,23 @@ def empty_folders(folders: Sequence[str], with_images: Iterable[str]) -> list[No
     return [Note(f"{listed('folder', empty)} {verb}", "empty-folders", folders=empty)]
 
 
-def files_ignored(names: Sequence[str]) -> list[Note]:
-    """Returns a note on files that are no images."""
+def files_ignored(listing: Listing, used: Container[str] = ()) -> list[Note]:
+    """Returns a note on all files that the user gave and that are neither images nor in `used`, which are names in the tree."""
+    outer = listing.outermost()
+    if outer.single:
+        return []
+    return not_images([name for name in outer.names if not is_image_name(name) and name not in used])
+
+
+def not_images(names: Sequence[str]) -> list[Note]:
+    """Returns a note that counts files by suffix. Live photos, for example, are a ``.mov`` beside each image."""
     if not names:
         return []
-    text = f"{plural(len(names), 'file')} without an image suffix ignored, such as {names[0]}"
-    return [Note(text, "files-ignored", count=len(names), example=names[0])]
+    if len(names) == 1:
+        text = f"{names[0]} is left out: it is not an image"
+    else:
+        text = f"{len(names):,} files are left out because they are not images: {described(names)}; the first is {names[0]}"
+    return [Note(text, "files-ignored", count=len(names), suffixes=suffix_counts(names), example=names[0])]
 
 
 def copy_ignored(folder: str, original: str) -> Note:

@@ -24,8 +24,8 @@ def is_split_list(table: Table) -> bool:
     return table.only_paths and split_in(table.name) is not None
 
 
-def with_listed_splits(listing: Listing, dataset: Dataset) -> Dataset:
-    """Returns a data set of class folders with the splits of the lists beside, above or in them.
+def with_listed_splits(listing: Listing, dataset: Dataset) -> tuple[Dataset, frozenset[str]]:
+    """Returns a data set of class folders with the splits of the lists beside, above or in them, and the lists that were used.
 
     The lists are read only if each image is in exactly one of them.
     """
@@ -33,18 +33,19 @@ def with_listed_splits(listing: Listing, dataset: Dataset) -> Dataset:
     lists_by_level = ((level, list(filter(is_split_list, unlabelled_tables(level)))) for level in levels)
     level, lists = next(((level, lists) for level, lists in lists_by_level if lists), (listing, []))
     if not lists or dataset.splits is not None:
-        return dataset
+        return dataset, frozenset()
     title = titled(level, lists, _MAX_TITLE)
     listed = _listed_splits(level, lists)
     prefix = level.root if level.on_disk else ""
     splits = [listed.get(dataset.name(row).removeprefix(prefix), NO_SPLIT) for row in range(len(dataset))] if listed else []
     if NO_SPLIT in splits or TRAIN not in splits:
         text = f"{title} ignored: the lists do not assign every image to exactly one split"
-        return replace(dataset, notes=(*dataset.notes, Note(text, "split-lists-ignored", lists=title)))
+        return replace(dataset, notes=(*dataset.notes, Note(text, "split-lists-ignored", lists=title))), frozenset()
     counts = {SPLITS[split]: count for split, count in sorted(Counter(splits).items())}
     text = f"splits are those of {title}: {', '.join(f'{count} {split}' for split, count in counts.items())}"
     note = Note(text, "splits-from-lists", lists=title, counts=counts)
-    return replace(dataset, splits=np.array(splits, np.uint8), notes=(*dataset.notes, note))
+    used = frozenset(level.full(table.name) for table in lists)
+    return replace(dataset, splits=np.array(splits, np.uint8), notes=(*dataset.notes, note)), used
 
 
 def _listed_splits(listing: Listing, lists: Sequence[Table]) -> dict[str, int] | None:

@@ -188,8 +188,14 @@ def once_per_listing(function: Callable[[Listing], T]) -> Callable[[Listing], T]
     return remembered
 
 
+def suffix_counts(names: Sequence[str]) -> dict[str, int]:
+    """Returns the number of files of each suffix, the most frequent first, such as ``{".txt": 412, ".jpg": 3}``."""
+    counts = Counter(suffix_of(name) or "without suffix" for name in names)
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+
 def described(names: Sequence[str]) -> str:
     """Returns how many files there are of which types, such as ``412 .txt, 3 .jpg``."""
-    counts = Counter(suffix_of(name) or "without suffix" for name in names)
-    most = [f"{count} {suffix}" for suffix, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:6]]
+    counts = suffix_counts(names)
+    most = [f"{count:,} {suffix}" for suffix, count in list(counts.items())[:6]]
     return (", ".join(most) + (", …" if len(counts) > 6 else "")) or "no files"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 from crossroads.data.dataset import NO_SPLIT, Dataset
 from crossroads.data.readers._folder_names import is_holder, is_overlay
@@ -17,7 +18,7 @@ from crossroads.data.readers._folder_notes import (
 from crossroads.data.readers._folder_refusals import refuse_other_than_classes, splits_below_classes
 from crossroads.data.readers._labelled import LabelledImages
 from crossroads.data.readers._listed_splits import with_listed_splits
-from crossroads.data.readers._listing import Listing, is_image_name
+from crossroads.data.readers._listing import Listing
 from crossroads.data.readers._sources import TreeImages
 from crossroads.files.text import plural, were
 from crossroads.progress import Note
@@ -41,7 +42,8 @@ def read(listing: Listing) -> Dataset:
     """Returns the data set, with the splits of lists such as ``meta/train.txt``."""
     labelled = read_class_folders(listing)
     dataset = labelled.dataset(listing.origin, TreeImages(listing.tree, labelled.names))
-    return with_listed_splits(listing, dataset)
+    dataset, lists = with_listed_splits(listing, dataset)
+    return replace(dataset, notes=(*dataset.notes, *files_ignored(listing, lists)))
 
 
 def read_class_folders(listing: Listing, *, whole: bool = True) -> LabelledImages:
@@ -49,7 +51,7 @@ def read_class_folders(listing: Listing, *, whole: bool = True) -> LabelledImage
 
     Args:
         listing: Its top folders are the classes.
-        whole: Whether the folders are all there is. The result then has notes on other files and on empty folders.
+        whole: Whether the folders are all there is. The result then has notes on empty folders.
     """
     labelled = LabelledImages()
     splits = splits_below_classes(listing)
@@ -71,7 +73,6 @@ def read_class_folders(listing: Listing, *, whole: bool = True) -> LabelledImage
         labelled.notes += classes_named_like_splits(listing)
         labelled.notes += unlikely_classes(listing.branches)
         labelled.notes += empty_folders(listing.folders(), [*listing.branches, *listing.artwork])
-        labelled.notes += files_ignored([name for name in listing.names if not is_image_name(name)])
     return labelled
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 from crossroads.data.dataset import NO_SPLIT, TEST, TRAIN, Dataset
 from crossroads.data.labels import as_integer
+from crossroads.data.readers._folder_notes import files_ignored
 from crossroads.data.readers._listing import Listing, is_image_name
 from crossroads.data.readers._table_images import TableImages, TableRow
 from crossroads.data.readers._tables import table_of, table_rows
@@ -55,7 +56,8 @@ def read(listing: Listing) -> Dataset:
     for row in _test_rows(listing, test) if test else ():
         labelled = row._replace(label=class_of(listing, test or "", row), split=TEST if train else NO_SPLIT)
         images.add(test or "", labelled, path=_test_image(listing, test or "", row.path))
-    return images.dataset([*notes, *images.repeated_notes()])
+    tables = {listing.full(name) for name in (*train, *_matching(listing, _TEST_TABLE))}
+    return images.dataset([*notes, *images.repeated_notes(), *files_ignored(listing, tables)])
 
 
 def _is_labelled(listing: Listing, name: str) -> bool:

@@ -6,7 +6,7 @@ import re
 
 from crossroads.data.dataset import NO_SPLIT, TEST, TRAIN, Dataset
 from crossroads.data.labels import as_integer
-from crossroads.data.readers._folder_notes import copy_ignored
+from crossroads.data.readers._folder_notes import copy_ignored, files_ignored
 from crossroads.data.readers._labelled import LabelledImages
 from crossroads.data.readers._listing import Listing, is_image_name
 from crossroads.data.readers._sources import TreeImages
@@ -18,6 +18,7 @@ from crossroads.progress import Note
 LAYOUT = "Kaggle's GTSRB: Train/<class>/*.png and Test.csv"
 
 _FRAME = re.compile(r"(?:.*/)?(\d{5})_(\d{5})_\d{5}\.\w+")
+_TABLES = ("train.csv", "test.csv", "meta.csv")
 _HEADERS = {"path", "classid", "roi.x1"}
 
 
@@ -58,6 +59,7 @@ def read(listing: Listing) -> Dataset:
     if not test and any(name[:5].lower() == "test/" for name in listing.names):
         text = "the images in Test/ have no Test.csv beside the folder and were ignored"
         notes.append(Note(text, "table-missing", table="Test.csv"))
+    notes += files_ignored(listing, {listing.full(name) for name in listing.top_files if name.lower() in _TABLES})
     if not folders:
         return images.dataset(notes)
     images.require_all()

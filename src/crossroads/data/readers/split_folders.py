@@ -22,7 +22,7 @@ from crossroads.data.readers._folder_notes import (
 )
 from crossroads.data.readers._folder_refusals import refuse_other_than_classes
 from crossroads.data.readers._labelled import LabelledImages
-from crossroads.data.readers._listing import Listing, is_image_name
+from crossroads.data.readers._listing import Listing
 from crossroads.data.readers._sources import TreeImages
 from crossroads.data.readers._table_reading import Reading, not_in_table, reading
 from crossroads.data.readers._tables import label_tables
@@ -45,7 +45,8 @@ def recognises(listing: Listing) -> bool:
 def read(listing: Listing) -> Dataset:
     """Returns the data set. Classes of several splits are matched by name."""
     labelled = read_split_folders(listing)
-    return labelled.dataset(listing.origin, TreeImages(listing.tree, labelled.names))
+    notes = files_ignored(listing, labelled.used_tables)
+    return labelled.dataset(listing.origin, TreeImages(listing.tree, labelled.names), notes)
 
 
 def read_split_folders(listing: Listing) -> LabelledImages:
@@ -76,8 +77,6 @@ def read_split_folders(listing: Listing) -> LabelledImages:
     result.notes += _images_outside(listing, {*splits, *copies}, set().union(*counts.values()))
     result.notes += unlikely_classes(dict.fromkeys(result.labels))
     result.notes += _missing_classes(listing, splits, counts)
-    unused = [name for name in listing.names if not is_image_name(name) and listing.full(name) not in result.used_tables]
-    result.notes += files_ignored(unused)
     _refuse_unrelated_splits(listing, splits, counts)
     return result
 

@@ -12,12 +12,12 @@ The folders are read if both agree otherwise, and if a column is only guessed to
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from crossroads.data.dataset import Dataset
 from crossroads.data.labels import as_integer, class_name
 from crossroads.data.readers import class_folders, split_folders
-from crossroads.data.readers._folder_notes import listed
+from crossroads.data.readers._folder_notes import files_ignored, listed
 from crossroads.data.readers._labelled import LabelledImages
 from crossroads.data.readers._listed_splits import is_split_list
 from crossroads.data.readers._listing import Listing
@@ -65,7 +65,10 @@ def recognises(listing: Listing) -> bool:
 
 def read(listing: Listing) -> Dataset:
     """Returns the data set of one table, or of one for each split (``train.csv``, ``test.csv``)."""
-    return reading(listing).dataset()
+    table = reading(listing)
+    dataset = table.dataset()
+    used = {listing.full(each.name) for each in table.tables}
+    return replace(dataset, notes=(*dataset.notes, *files_ignored(listing, used)))
 
 
 def _read_folders(listing: Listing) -> tuple[LabelledImages | None, DataError | None]:

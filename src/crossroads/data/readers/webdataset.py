@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from crossroads.data.dataset import NO_SPLIT, Dataset, ImageSource
 from crossroads.data.labels import DatasetBuilder
 from crossroads.data.readers._folder_names import split_in, stem_of
+from crossroads.data.readers._folder_notes import not_images
 from crossroads.data.readers._listing import Listing, is_image_name, suffix_of
 from crossroads.data.readers._sources import TreeImages, joined
 from crossroads.errors import DataError
@@ -51,10 +52,11 @@ def _open_shard(listing: Listing, name: str) -> Tree:
 
 def read(listing: Listing) -> Dataset:
     """Returns the data set of one archive, or of a folder of them with the split in their names (``train-000.tar``)."""
-    builder, sources, unlabelled, further = DatasetBuilder(), list[ImageSource](), 0, 0
+    builder, sources, others, unlabelled, further = DatasetBuilder(), list[ImageSource](), list[str](), 0, 0
     for tree, names, split in _parts(listing):
         labels = {_key(name): name for name in names if name.endswith(_LABEL)}
         images = [name for name in names if is_image_name(name)]
+        others += [name for name in names if not is_image_name(name) and not name.endswith(_LABEL)]
         with_label = [name for name in images if _key(name) in labels]
         chosen = _one_per_sample(with_label)
         unlabelled += len(images) - len(with_label)
@@ -77,7 +79,7 @@ def read(listing: Listing) -> Dataset:
     if further:
         text = f"{plural(further, 'further image')} of samples ignored: the first of each sample is read"
         notes.append(Note(text, "further-images-ignored", count=further))
-    return builder.build(listing.origin, joined(sources), notes)
+    return builder.build(listing.origin, joined(sources), [*notes, *not_images(others)])
 
 
 def _parts(listing: Listing) -> list[tuple[Tree, Sequence[str], int]]:

@@ -1,7 +1,7 @@
 """Inference graphs of files as backbones that stay frozen: ONNX, TFLite and OpenVINO. Keras is not needed."""
 
 from crossroads.networks.graphs.random_control import random_control
-from crossroads.networks.graphs.read import GraphFile, describe, read_graph
+from crossroads.networks.graphs.read import GraphFile, cuts_of_graph, describe, read_graph, require_preprocessing
 from crossroads.networks.graphs.scaling_probe import probe_scalings
 
-__all__ = ["GraphFile", "describe", "probe_scalings", "random_control", "read_graph"]
+__all__ = ["GraphFile", "cuts_of_graph", "describe", "probe_scalings", "random_control", "read_graph", "require_preprocessing"]

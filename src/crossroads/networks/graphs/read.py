@@ -65,6 +65,16 @@ def describe(path: Path) -> GraphFile:
     return _described(path, kind, load(path, kind))
 
 
+def cuts_of_graph(path: Path, size: int) -> tuple[Cut, ...]:
+    """Returns the useful cuts of a graph for images of a size, whatever its preprocessing."""
+    return read_graph(path, size=size, preprocessing=None if describe(path).input.takes_pixels else "none").cuts
+
+
+def require_preprocessing(path: Path, name: str | None) -> None:
+    """Raises `BackboneError` if the preprocessing of a graph is not known, or has no effect on it."""
+    _preprocessing(describe(path), name)
+
+
 def read_graph(
     path: Path,
     *,

@@ -1,4 +1,4 @@
-"""Reads HDF5 files of Keras 3, which go by path, and of older versions, which go by layer. Links are not followed."""
+"""Reads HDF5 files of Keras 3, which names arrays by path, and of older versions, which list them by layer. Follows no links."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from crossroads.files.text import natural_key
 from crossroads.networks.weights.record import LayerWeights, WeightFile, from_bfloat16, numbers, unreadable
 
 MAX_DEPTH = 64
-"""Maximum depth of nested groups. No honest model is nested deeper."""
+"""Maximum depth of nested groups. No real model is nested deeper."""
 _BOMB = 1 << 30
 _EXPANSION = 1000
 _FAULTS = (OSError, KeyError, ValueError, RuntimeError, TypeError, AttributeError, MemoryError, OverflowError, RecursionError)
@@ -27,7 +27,7 @@ def read_hdf5(span: ByteRange, origin: str) -> WeightFile:
     """Reads weights of Keras 3 or an older version, alone or as part of a whole model. The model's configuration is not read.
 
     Raises:
-        WeightsError: It is damaged, points outside itself, declares far more than it holds, or was not written by Keras.
+        WeightsError: The file is damaged, refers to other files, declares far more than it holds, or was not written by Keras.
     """
     try:
         with h5py.File(span.stream(), "r") as file:
@@ -87,7 +87,7 @@ class _Reader:
 
 
 def _texts(group: Any, name: str) -> list[str]:
-    """Returns an attribute of names. Older versions of Keras cut one that is too long for HDF5 into ``name0``, ``name1``."""
+    """Returns an attribute that lists names. Older versions of Keras split one too long for HDF5 into ``name0``, ``name1``."""
     parts = [group.attrs[name]] if name in group.attrs else []
     while (numbered := f"{name}{len(parts)}") in group.attrs:
         parts.append(group.attrs[numbered])

@@ -23,12 +23,12 @@ from crossroads.networks.weights._hdf5 import read_hdf5
 from crossroads.networks.weights.record import unreadable
 
 SECONDS = 20.0
-"""Limit of the processor time for reading, plus one second for every `RATE` bytes."""
+"""Limit of the CPU time for reading, in seconds. One second is added for every `RATE` bytes."""
 RATE = 10_000_000
 BUSY = 15
-"""Factor by which the wall-clock time may exceed the processor time, for busy machines and slow disks."""
+"""Factor by which the wall-clock time may exceed the limit of the CPU time, for busy machines and slow disks."""
 _PROGRAM = "crossroads.networks.weights._hdf5_check"
-_OVER = -getattr(signal, "SIGXCPU", -1 << 32)  # exit code at the processor limit; Windows has no such signal
+_CPU_LIMIT_EXIT = -getattr(signal, "SIGXCPU", -1 << 32)  # exit code at the processor limit; Windows has no such signal
 _CHECKED: set[tuple[Path, int, int]] = set()  # path, size and modification time of the files that this process has checked
 
 
@@ -54,8 +54,8 @@ def check_hdf5(path: Path, origin: str, member: str = "") -> None:
     except OSError as error:
         what = f"no child process to check it ({error.strerror})"
         raise unreadable(origin, what, "end other programs, and try again", code="weights-check") from error
-    if done.returncode == _OVER:
-        what = f"a damaged file, which takes more than {limit:.0f} seconds of processor time to read"
+    if done.returncode == _CPU_LIMIT_EXIT:
+        what = f"a damaged file, which takes more than {limit:.0f} seconds of CPU time to read"
         raise unreadable(origin, what, code="weights-hang")
     if done.returncode < 0 or done.returncode == 0xC0000005:  # a signal on POSIX, an access violation on Windows
         raise unreadable(origin, "a damaged HDF5 file, on which its library crashes", code="weights-crash")
@@ -67,7 +67,7 @@ def check_hdf5(path: Path, origin: str, member: str = "") -> None:
 
 
 def limit_processor(seconds: int) -> None:
-    """Ends this process by a signal after so many seconds of processor time. Does nothing on Windows, which has no such limit."""
+    """Makes a signal end this process after `seconds` of CPU time. Does nothing on Windows, which has no such limit."""
     try:
         import resource
     except ImportError:

@@ -52,7 +52,7 @@ class ModelLayer:
 class LayerMatch:
     """A layer of the model with the weights that it takes: those of a layer of the file.
 
-    If `parts` is more than one, it takes only the slice number `part` of `parts` equal slices along the output axis.
+    If `parts` is more than one, it takes only slice `part` of `parts` equal slices along the output axis.
     """
 
     target: ModelLayer
@@ -69,7 +69,8 @@ class Match:
         method: What the layers were matched by.
         targets: All layers of the model that have weights.
         layers: The layers of the model that the file has weights for.
-        skipped: Layers of the file that the model lacks although it has a later one. Then the file belongs to another network.
+        skipped: Layers of the file that match no layer of the model although a later one does. They show that the file belongs to
+            another network.
         place: The place of the layers in the file: the dict, then the prefix of their names; "" for the whole file.
     """
 
@@ -97,8 +98,8 @@ def matches(model: keras.Model, file: WeightFile) -> Iterator[tuple[Match, ...]]
        model or as several.
     3. By order, if the file is in the order of the model.
 
-    In the files of older Keras versions a nested model counts as one layer. If that does not fit, it counts as its layers. Layers
-    of the file after the last one that the model has are a head and are ignored.
+    In the files of older Keras versions a nested model counts as one layer. If that does not fit, its layers replace it. Layers of
+    the file after the last one that matches are a head and are ignored.
     """
     for nested in (False, True) if file.folded else (True,):
         targets = layers_with_weights(model, nested=nested)
@@ -161,7 +162,7 @@ def _by_name(targets: Sequence[ModelLayer], layers: Sequence[LayerWeights], file
 
 
 def _below_prefixes(targets: Sequence[ModelLayer], layers: Sequence[LayerWeights], file: WeightFile) -> Iterator[Match]:
-    """Yields a match for each prefix below which the most names of the model occur, or for no prefix alone if it is among them."""
+    """Yields a match for each prefix with the most matching names. If names match without a prefix, yields only that match."""
     names = {target.name for target in targets}
     tables = [table for table in NAMES if file.layout == "torch" and names & set(table.values())]
     for table in (*tables, None):
@@ -191,7 +192,8 @@ def _matching_names(
         return len(table) if set(table) <= {layer.name for layer in inside} else 0
     known = {target.name for target in targets}
     count = sum(_weights_for(name, by_name, targets) is not None for name in known)
-    # A part of the network below a prefix must be most of the file. Otherwise it may be a block of another network.
+    # If only a part of the network matches below a prefix, this prefix must hold most of the file. Otherwise the match may be a
+    # block of another network.
     convincing = count == len(known) or 2 * len(inside) >= len(layers)
     return count if convincing and 2 * count >= min(len(known), len(inside)) else 0
 
@@ -231,7 +233,7 @@ _ByPath = dict[str, LayerWeights]
 
 
 def _by_path(targets: Sequence[ModelLayer], layers: Sequence[LayerWeights]) -> Iterator[Match]:
-    """Yields the match by paths, if there is one. The model may be nested in the saved one, so every start of a path is tried.
+    """Yields the match by paths, if there is one. The model may be nested in the saved one, so every prefix of a path is tried.
 
     It may also be spread over several models within the saved one, as in a network that was frozen up to a layer. If that is not
     certain, layers that may come before the first one count as skipped, and the file is refused.
@@ -249,7 +251,9 @@ def _by_path(targets: Sequence[ModelLayer], layers: Sequence[LayerWeights]) -> I
     whole = len(taken) == len(targets) == len(inside)
     earlier = () if whole else _earlier(by_path, start, {_kind(target.path) for target in targets if target.key in taken})
     if earlier or len(taken) < len(targets):
-        series = [joined for joined in map(_in_series, _alike(models)) if _unbroken(_taken(targets, joined), joined)]
+        series = [
+            joined for joined in map(_in_series, _nested_alike(models)) if _takes_first_layers(_taken(targets, joined), joined)
+        ]
         longest = max(series, key=lambda joined: len(_taken(targets, joined)), default={})
         if len(more := _taken(targets, longest)) > len(taken):
             yield _match("place", targets, list(longest.values()), more)
@@ -281,7 +285,7 @@ def _may_precede(path: str, start: str) -> bool:
     return _kind(own) != _kind(other) or _number(other) < _number(own)
 
 
-def _alike(models: Mapping[str, _ByPath]) -> Iterator[list[_ByPath]]:
+def _nested_alike(models: Mapping[str, _ByPath]) -> Iterator[list[_ByPath]]:
     """Yields the contents of models that are nested in the same way, in order, if there is more than one."""
     groups: dict[tuple[str, ...], list[_ByPath]] = {}
     for start, inside in models.items():
@@ -292,8 +296,8 @@ def _alike(models: Mapping[str, _ByPath]) -> Iterator[list[_ByPath]]:
 def _in_series(models: Sequence[_ByPath]) -> _ByPath:
     """Returns the layers of successive models by the paths that they would have in one model.
 
-    Each kind is counted on. Example: after ``layers/conv2d`` and ``layers/conv2d_1`` of the first model, ``layers/conv2d`` of the
-    second one becomes ``layers/conv2d_2``.
+    The numbers of each kind continue from one model to the next. Example: after ``layers/conv2d`` and ``layers/conv2d_1`` of the
+    first model, ``layers/conv2d`` of the second one becomes ``layers/conv2d_2``.
     """
     joined: _ByPath = {}
     counts: Counter[str] = Counter()
@@ -310,8 +314,8 @@ def _in_series(models: Sequence[_ByPath]) -> _ByPath:
     return joined
 
 
-def _unbroken(taken: Mapping[int, LayerWeights], by_path: Mapping[str, LayerWeights]) -> bool:
-    """Whether the layers that are taken are the first ones of each kind. Only then counting on gave the right paths."""
+def _takes_first_layers(taken: Mapping[int, LayerWeights], by_path: Mapping[str, LayerWeights]) -> bool:
+    """Whether the layers that are taken are the first ones of each kind. Only then are the paths of `_in_series` right."""
     used = {id(layer) for layer in taken.values()}
     last: dict[str, int] = {}
     for path, layer in by_path.items():

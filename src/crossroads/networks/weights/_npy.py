@@ -1,4 +1,4 @@
-"""Reads NumPy files: .npz, and the .npy of a pickled dict of layers, ``{"conv1": [W, b], …}``, as of converted Caffe models."""
+"""Reads NumPy files: .npz, and .npy with a pickled dict of layers, ``{"conv1": [W, b], …}``, such as converted Caffe models."""
 
 from __future__ import annotations
 
@@ -51,7 +51,10 @@ def _build(box: _Box, state: object) -> None:
     if isinstance(state, tuple) and len(state) in (4, 5) and isinstance(state[-3], _Objects):
         if state[-4] not in ((), (1,)) or not isinstance(state[-1], list) or len(state[-1]) != 1:
             raise DataError(
-                "an array of objects must hold one dict", code="weights-unreadable", received=f"shape {state[-4]!r:.60}"
+                "an array of objects must hold one dict",
+                code="weights-unreadable",
+                received=f"shape {state[-4]!r:.60}",
+                hint=_HINT,
             )
         box.value = state[-1][0]
         return

@@ -20,7 +20,7 @@ from crossroads.progress import Note
 if TYPE_CHECKING:
     import keras
 
-_HINT = "give the weights of this network, or choose the backbone that they belong to"
+_HINT = f"give the weights of this network, or choose the {option('backbone')} that they belong to"
 _FLAT = f"it follows a flattened map: set {option('image_size')} to the size that the weights were trained at"
 
 
@@ -117,7 +117,7 @@ def _chosen(fits: list[_Fit], origin: str) -> tuple[_Fit, tuple[Note, ...]]:
         raise WeightsError(
             f"{origin} holds several networks that fit", code="weights-ambiguous", received=named, hint="save only the one you want"
         )
-    text = f"{origin} holds the weights of several networks that fit ({named}): the moving average is used"
+    text = f"{origin} contains the weights of several networks that fit ({named}); the moving average is used"
     return averages[0], (Note(text, "moving-average", file=origin, place=averages[0][0].place),)
 
 

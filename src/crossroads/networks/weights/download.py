@@ -1,6 +1,6 @@
 """Downloads one file with progress, resumes after a break, verifies the digest, and replaces the target atomically.
 
-It stays with `urllib`: `pooch` cannot resume, and `httpx` and `urllib3` leave ranges, digests and atomic placement to the caller.
+It uses `urllib` because `pooch` cannot resume, and `httpx` and `urllib3` leave ranges, digests and atomic placement to the caller.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ ATTEMPTS = 3
 PAUSE = 1.0
 """Seconds before the second attempt, twice as long before the third."""
 TIMEOUT = 30.0
-"""Seconds without an answer."""
+"""Seconds to wait for an answer."""
 _BLOCK = 1 << 18
 _DISK_FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
 
@@ -43,16 +43,18 @@ def file_digest(path: Path, algorithm: str) -> str:
         return hashlib.file_digest(file, algorithm).hexdigest()
 
 
-def agrees(path: Path, digest: str) -> bool:
-    """Whether a file has this digest: ``md5:…``, ``sha256:…``, or its first digits; "" agrees with every file.
+def agrees(path: Path, digest: str | None) -> bool:
+    """Whether a file has this digest: ``md5:…``, ``sha256:…``, or its first digits; None agrees with every file.
 
     Keras publishes MD5, which detects damage but not forgery; the addresses are HTTPS.
     """
+    if digest is None:
+        return True
     algorithm, _, expected = digest.partition(":")
-    return not digest or file_digest(path, algorithm).startswith(expected)
+    return file_digest(path, algorithm).startswith(expected)
 
 
-def download(address: str, target: Path, digest: str, progress: Progress | None = None) -> None:
+def download(address: str, target: Path, digest: str | None, progress: Progress | None = None) -> None:
     """Downloads `address` to `target`, which changes only when the whole file has arrived and has the right digest.
 
     After a break the rest is requested, in `ATTEMPTS` attempts in all. If the digest is known, the next call resumes where this
@@ -64,10 +66,10 @@ def download(address: str, target: Path, digest: str, progress: Progress | None 
         OSError: The folder cannot be written.
     """
     with FileLock(target.with_name(f".{target.name}.lock")):
-        if digest and target.is_file() and agrees(target, digest):
+        if digest is not None and target.is_file() and agrees(target, digest):
             return  # another process has downloaded it
         partial = target.with_name(f".{target.name}.part")
-        with partial.open("ab" if digest else "wb") as file:
+        with partial.open("ab" if digest is not None else "wb") as file:
             _fetch(address, file, progress)
             file.flush()
             os.fsync(file.fileno())

@@ -50,7 +50,7 @@ def load_pretrained(parts: Parts, record: Backbone, weights: str, progress: Prog
             hint=f"set {option('backbone')} to {next(other.name for other in CATALOG if other.pretrained == known)}",
         )
     own = not record.builder  # the user decides how such a network scales pixels
-    if file.layout == "torch" and record.scaling != "torch" and not own:
+    if known is None and file.layout == "torch" and record.scaling != "torch" and not own:
         sibling = f"{record.name}-torchvision"
         known_sibling = any(other.name == sibling for other in CATALOG)
         hint = f"set {option('backbone')} to {sibling}" if known_sibling else "give weights made for Keras"

