@@ -269,8 +269,7 @@ def _agrees(model: Any, single: Any, size: int, end: int) -> bool:
         together = evaluate(_ending(model, end), images)[0]
     except RuntimeError:
         return False
-    alone = [evaluate(_ending(single, end), image[None])[0] for image in images]
-    apart = np.concatenate(alone).astype(np.float64)
+    apart = evaluate(_ending(single, end), images, batch=1)[0].astype(np.float64)
     return together.shape == apart.shape and bool(np.abs(together - apart).max() <= BATCH_TOLERANCE * np.abs(apart).max())
 
 
