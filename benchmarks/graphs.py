@@ -15,7 +15,7 @@ from typing import Any
 
 from benchmarks._measure import SHARED
 
-WEIGHTS = SHARED / "weights"
+WEIGHTS = SHARED.parent / "weights"
 NETWORKS: dict[str, dict[str, str]] = {
     "efficientnet-lite0": {"backbone": "efficientnet-lite0"},
     "efficientnet-lite2": {"backbone": "efficientnet-lite2"},
@@ -52,7 +52,7 @@ def images_of(name: str) -> Any:
         digits = load_digits()
         pixels = np.repeat(np.round(digits.images * 255 / 16).astype(np.uint8)[..., None], 3, axis=3)
         return crossroads.read((pixels, digits.target.astype(str)))
-    dataset = crossroads.read(SHARED / "data" / str(SETS[name]))
+    dataset = crossroads.read(SHARED / str(SETS[name]))
     count = PER_CLASS.get(name)
     if count is None:
         return dataset
