@@ -100,6 +100,34 @@ def predict(
         raise typer.Exit(ImageRefused.exit_code)
 
 
+@app.command(cls=PlainCommand)
+def export(
+    run: Run,
+    out: Annotated[Path, typer.Option(metavar="PATH", help="Path of the new file.", show_default=False)],
+    format: Annotated[str, typer.Option(metavar="NAME", help="Format of the file. [keras]")] = "keras",  # noqa: A002
+) -> None:
+    """Export the classifier of an artifact as a Keras model.
+
+    The exported model is compared with the artifact first.
+
+    \b
+    Example:
+      crossroads export runs/photos --out photos.keras
+    """
+    from crossroads.errors import RecipeError, did_you_mean, option
+    from crossroads.run.export import export_keras
+
+    if format != "keras":
+        raise RecipeError(
+            f"{option('format')} must be keras",
+            code="unknown-format",
+            field="format",
+            received=repr(format),
+            hint=did_you_mean(format, ["keras"]),
+        )
+    print(export_keras(run, out))
+
+
 def _files(places: list[Path], note: Callable[[str], None]) -> list[Path]:
     """Returns the files as named; for a folder, the images that `fit` would read from it, in natural order."""
     from crossroads.data.readers._folder_notes import not_images

@@ -13,6 +13,7 @@ from weakref import ReferenceType, ref
 
 import numpy as np
 
+from crossroads._runtime.keras_setup import can_train, training_needed
 from crossroads.data.dataset import Dataset
 from crossroads.data.images import Resize
 from crossroads.data.loading import IN_MEMORY, Loaded, load_all, sample_notes
@@ -70,6 +71,8 @@ def require_valid(recipe: Recipe, own: Any) -> None:
         refuse_strategy_options(recipe)
     elif recipe.budget is not None:
         raise without_effect("budget", recipe.budget, f"if a {option('strategy')} is named", hint="leave one of them out")
+    if recipe.strategy != "auto" and not (strategy(recipe.strategy).frozen and recipe.head in (None, "linear")) and not can_train():
+        raise training_needed(f"strategy {recipe.strategy!r}" if not strategy(recipe.strategy).frozen else f"head {recipe.head!r}")
     backbone = recipe.backbone or (None if recipe.strategy == "auto" else strategy(recipe.strategy).default_backbone)
     if own is not None or backbone is None:
         return
