@@ -25,7 +25,7 @@ from crossroads.data.partition import BIASED, Partition, Source, absent_class_no
 from crossroads.data.readers import read
 from crossroads.errors import RecipeError, option, without_effect
 from crossroads.evaluation import Evaluation
-from crossroads.networks.construct import object_name
+from crossroads.networks.construct import object_name, pinned
 from crossroads.plain import to_plain
 from crossroads.predictor import Predictor, score
 from crossroads.progress import Note, Silent, Watcher
@@ -84,9 +84,11 @@ def fit(
     _require_apart(folder.path, *_sources(data, test, asked))
     if resume and not folder.unfinished:
         relay.warning(Note(f"{folder.path} has no unfinished run; a new one starts", "nothing-to-resume", folder=str(folder.path)))
+    if asked.backbone is not None and not folder.unfinished:
+        asked = replace(asked, backbone=pinned(asked.backbone))  # a resumed or repeated run uses the same network
     try:
         with folder.claim(asked, given=given, resume=resume) as claimed:
-            require_valid(claimed, _custom_network(backbone))
+            require_valid(claimed, _custom_network(backbone), relay.progress)
             partition = load_and_split(*_sources(data, test, claimed), claimed, relay)
             trained = _train(partition, folder, _custom_network(backbone), relay)
             return save_and_test(partition, trained, folder, started, relay)
@@ -131,8 +133,9 @@ def advise(
     asked, _ = _requested(recipe, data, test, options)
     if asked.strategy != "auto":
         raise without_effect("strategy", repr(asked.strategy), "here, since all strategies are compared")
-    named, files = _several(backbones, asked.backbone), _several(weights, asked.weights)
-    _require_each_valid(asked, named, files)
+    named = [pinned(name) if isinstance(name, str) else name for name in _several(backbones, asked.backbone)]
+    files = _several(weights, asked.weights)
+    _require_each_valid(asked, named, files, relay)
     require_usable_keras()
     partition = load_and_split(*_sources(data, test, asked), asked, relay)
     considered = candidate_backbones(named, files, relay, own=True)
@@ -147,12 +150,13 @@ def _several(given: Sequence[T], of_recipe: T | None) -> Sequence[T]:
     return given or ([] if of_recipe is None else [of_recipe])
 
 
-def _require_each_valid(asked: Recipe, backbones: Sequence[object], weights: Sequence[str | None]) -> None:
+def _require_each_valid(asked: Recipe, backbones: Sequence[object], weights: Sequence[str | None], watcher: Watcher) -> None:
     """Refuses what is wrong with a recipe for one of several backbones, whatever the images are, before one is read."""
     for backbone in backbones or (None,):
         name = backbone if isinstance(backbone, str) else None
         for file in (weights if backbones else ()) or (None,):
-            require_valid(replace(asked, backbone=name, weights=file or asked.weights), backbone if name is None else None)
+            own = backbone if name is None else None
+            require_valid(replace(asked, backbone=name, weights=file or asked.weights), own, watcher.progress)
 
 
 def _sources(data: Source | None, test: Source | None, recipe: Recipe) -> tuple[Source | None, Source | None]:
