@@ -34,7 +34,9 @@ class Hub:
 
     def fetched(self):
         """Returns the names of the files whose content was sent, and forgets all requests."""
-        found = [path.split("/resolve/")[1].partition("/")[2] for method, path in self.asked if method == "GET" and "/resolve/" in path]
+        found = [
+            path.split("/resolve/")[1].partition("/")[2] for method, path in self.asked if method == "GET" and "/resolve/" in path
+        ]
         self.asked.clear()
         return found
 
@@ -70,21 +72,18 @@ class _Handler(BaseHTTPRequestHandler):
         self.hub.asked.append((self.command, path))
         if self.hub.status is not None:
             return self.answer(self.hub.status, b"")
-        listing = re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/(revision|tree)/(.+))?", path)
+        listing = re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/revision/(.+))?", path)
         if listing:
             return self.listed(*listing.groups())
         file = re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path)
         return self.sent(*file.groups()) if file else self.answer(404, b"")
 
-    def listed(self, repository, kind, revision):
+    def listed(self, repository, revision):
         commit = self.revision(repository, revision or "main")
         if commit is None:
             return None
-        files = self.hub.repositories[repository][commit]
-        if kind == "tree":
-            content = [{"type": "file", "path": name, "size": len(files[name]), "oid": "0" * 40} for name in files]
-        else:
-            content = {"id": repository, "sha": commit, "siblings": [{"rfilename": name} for name in files]}
+        siblings = [{"rfilename": name} for name in self.hub.repositories[repository][commit]]
+        content = {"id": repository, "sha": commit, "siblings": siblings}
         return self.answer(200, json.dumps(content).encode(), {"Content-Type": "application/json"})
 
     def sent(self, repository, revision, name):

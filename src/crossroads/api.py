@@ -60,8 +60,8 @@ def fit(
     Args:
         data: Labelled images in any form that `read` takes; None for those that the recipe names.
         out: A new folder for the artifact.
-        backbone: A name from the catalog, or a network of your own: a `keras.Model`, the path of a ``.keras`` file, or
-            ``package.module:function``, which is imported and called.
+        backbone: A name from the catalog; ``hf:OWNER/NAME`` for a graph on the Hugging Face hub; or a network of your own: a
+            `keras.Model`, the path of a ``.keras`` file, or ``package.module:function``, which is imported and called.
         test: A separate test set; no image of it is read before the final evaluation.
         recipe: Every choice, or the path of a TOML file with some of them; None for the defaults.
         resume: Continue an unfinished run in `out`. A finished run of the same images is returned unchanged.
@@ -85,7 +85,7 @@ def fit(
     if resume and not folder.unfinished:
         relay.warning(Note(f"{folder.path} has no unfinished run; a new one starts", "nothing-to-resume", folder=str(folder.path)))
     if asked.backbone is not None and not folder.unfinished:
-        asked = replace(asked, backbone=pinned(asked.backbone))  # a resumed or repeated run uses the same network
+        asked = replace(asked, backbone=pinned(asked.backbone, relay.note))  # a resumed or repeated run uses the same network
     try:
         with folder.claim(asked, given=given, resume=resume) as claimed:
             require_valid(claimed, _custom_network(backbone), relay.progress)
@@ -133,7 +133,7 @@ def advise(
     asked, _ = _requested(recipe, data, test, options)
     if asked.strategy != "auto":
         raise without_effect("strategy", repr(asked.strategy), "here, since all strategies are compared")
-    named = [pinned(name) if isinstance(name, str) else name for name in _several(backbones, asked.backbone)]
+    named = [pinned(name, relay.note) if isinstance(name, str) else name for name in _several(backbones, asked.backbone)]
     files = _several(weights, asked.weights)
     _require_each_valid(asked, named, files, relay)
     require_usable_keras()

@@ -126,8 +126,12 @@ def graph_file(named: str, progress: Progress | None = None) -> Path:
     return hub.fetch(named, progress)
 
 
-def pinned(named: str) -> str:
+def pinned(named: str, note: Callable[[str], object] | None = None) -> str:
     """Returns a name that always means the same network: that of a network on the hub with its commit and file.
+
+    Args:
+        named: The name of a backbone.
+        note: Called with a note if the hub does not answer and the revision in its cache is used.
 
     Raises:
         CrossroadsError: The hub or the package for it is not available, or the hub has no such graph.
@@ -136,7 +140,7 @@ def pinned(named: str) -> str:
         return named
     from crossroads.networks.graphs import hub
 
-    return hub.pin(named)
+    return hub.pin(named, note)
 
 
 def _custom_record(name: str, summary: str, sizes: tuple[int, ...], limits: tuple[int, int], *, trainable: bool = True) -> Backbone:

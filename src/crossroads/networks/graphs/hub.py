@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import shutil
@@ -15,12 +16,16 @@ from crossroads.errors import BackboneError, MissingExtraError
 from crossroads.networks._named import HUB
 from crossroads.networks.graphs.files import external_data, require_small
 from crossroads.networks.graphs.preprocessing import COMMIT, CONFIG
+from crossroads.progress import Note
 
 Progress = Callable[[str, int, int], None]
 """Called with a stage, the bytes received and the bytes of the whole file."""
 
 MAIN_GRAPH = "onnx/model.onnx"
 """The graph that is meant if a repository has several."""
+
+TIMEOUT = 10.0
+"""Seconds to wait for an answer. The package waits as long for each file."""
 
 _FORM = re.compile(r"hf:(?P<repository>[\w.-]+/[\w.-]+)(?:@(?P<revision>[^@:\s]+))?(?::(?P<file>[^:]+))?")
 _GRAPHS = (".onnx", ".tflite")
@@ -68,10 +73,12 @@ def parse(named: str) -> HubName:
     return name
 
 
-def pin(named: str) -> str:
+def pin(named: str, note: Callable[[str], object] | None = None) -> str:
     """Returns a name with the commit that its revision means now, and with the graph that it means.
 
-    Without a connection, the hub's cache says which commit a revision was when it was last used.
+    Args:
+        named: The name.
+        note: Called with a note if the hub does not answer and its cache says which commit the revision was at its last use.
 
     Raises:
         MissingExtraError: The package ``huggingface_hub`` is not installed.
@@ -82,8 +89,16 @@ def pin(named: str) -> str:
         return named
     hub = _hub()
     with _explained(hub, name):
-        commit = hub.HfApi().resolve_revision(name.repository, revision=name.revision).resolved
-        files = _files(hub, name.repository, commit)
+        try:
+            commit, files = _now(hub, name)
+        except Exception as error:
+            last = _last(hub, name) if _is_unreachable(hub, error) else None
+            if last is None:
+                raise
+            commit, files = last
+            if note is not None and name.revision != commit:
+                text = f"the hub was not asked for {named}; the newest revision in its cache is used, {commit[:12]}"
+                note(Note(text, "hub-cached-revision", backbone=named, commit=commit))
     return str(replace(name, revision=commit, file=_chosen(files, name)))
 
 
@@ -121,7 +136,8 @@ def same_network(requested: str, before: str) -> bool:
 
 def _hub() -> Any:
     try:
-        import huggingface_hub
+        import huggingface_hub.constants
+        import huggingface_hub.errors
     except ImportError as error:
         raise MissingExtraError(
             "networks on the hub need huggingface_hub", code="missing-extra", hint="run `pip install 'crossroads[hub]'`"
@@ -134,15 +150,27 @@ def _is_graph(file: str) -> bool:
     return path.suffix in _GRAPHS and not path.is_absolute() and ".." not in path.parts and "\\" not in file
 
 
-def _files(hub: Any, repository: str, commit: str) -> list[str]:
-    """Returns the files of a repository; without a connection, those in the cache."""
+def _now(hub: Any, name: HubName) -> tuple[str, list[str]]:
+    """Returns the commit that a revision means on the hub, and its files. The cache keeps the commit for `_last`."""
+    api, repository = hub.HfApi(), name.repository
+    facts = api.model_info(repository, revision=name.revision, timeout=TIMEOUT)
+    commit = str(
+        api.resolve_revision(repository, revision=name.revision).resolved
+    )  # has no time limit, but the hub has just answered
+    if commit != facts.sha:
+        facts = api.model_info(repository, revision=commit, timeout=TIMEOUT)
+    return commit, [file.rfilename for file in facts.siblings or ()]
+
+
+def _last(hub: Any, name: HubName) -> tuple[str, list[str]] | None:
+    """Returns the commit that a revision was when it was last used, and those of its files that are in the cache; None if none are."""
+    repository, errors = name.repository, hub.errors
     try:
-        return list(hub.HfApi().list_repo_files(repository, revision=commit))
-    except Exception as error:
-        if not _is_unreachable(hub, error):
-            raise
+        commit = str(hub.HfApi().resolve_revision(repository, revision=name.revision, local_files_only=True).resolved)
         cached = Path(hub.snapshot_download(repository, revision=commit, local_files_only=True, allow_patterns=[]))
-        return [file.relative_to(cached).as_posix() for file in cached.rglob("*") if file.is_file()]
+    except (errors.RevisionResolutionError, errors.LocalEntryNotFoundError):
+        return None
+    return commit, [file.relative_to(cached).as_posix() for file in cached.rglob("*") if file.is_file()]
 
 
 def _chosen(files: Sequence[str], name: HubName) -> str:
@@ -260,12 +288,17 @@ def _is_unreachable(hub: Any, error: Exception) -> bool:
 
 @contextmanager
 def _explained(hub: Any, name: HubName) -> Iterator[None]:
-    """Turns an error of the hub's package into one clear line."""
+    """Turns an error of the hub's package into one clear line. Its own messages about attempts are not shown."""
+    logger = logging.getLogger("huggingface_hub")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
     try:
         yield
     except (OSError, ValueError, hub.errors.HTTPError, hub.errors.EntryNotFoundError, hub.errors.RevisionResolutionError) as error:
         rule, code, received, hint = _explanation(hub, name, error)
         raise BackboneError(rule, code=code, field="backbone", received=received, hint=hint) from error
+    finally:
+        logger.setLevel(level)
 
 
 def _explanation(hub: Any, name: HubName, error: Exception) -> tuple[str, str, str, str]:
@@ -285,22 +318,26 @@ def _explanation(hub: Any, name: HubName, error: Exception) -> tuple[str, str, s
     if _is_unreachable(hub, error):
         return _no_answer(hub, name, error)
     if isinstance(error, errors.HfHubHTTPError):
-        status = f"{error.response.status_code} {error.response.reason_phrase}"
-        return f"the hub refused to send {repository}", "hub-refused", status, "try again later"
+        return f"the hub refused to send {repository}", "hub-refused", _reason(error), "try again later"
     if isinstance(error, OSError) and error.errno is not None:
         reason = f"{hub.constants.HF_HUB_CACHE} ({error.strerror})"
         return "the hub's cache must be writable", "hub-cache", reason, "free some space, or set HF_HOME to another folder"
-    reason = " ".join(str(error).split())[:200]
-    return f"{repository} could not be downloaded", "hub-download", reason, "try again"
+    return f"{repository} could not be downloaded", "hub-download", _reason(error), "try again"
 
 
 def _no_answer(hub: Any, name: HubName, error: Exception) -> tuple[str, str, str, str]:
     rule = f"{name.repository} is not in the hub's cache, or not in this revision"
     if hub.constants.is_offline_mode():
-        return rule, "hub-offline", "HF_HUB_OFFLINE", "use it once with a connection"
-    cause: BaseException = error
-    while cause.__cause__ is not None:
-        cause = cause.__cause__
-    reason = " ".join(str(cause).split())[:200] or type(cause).__name__
+        return rule, "hub-offline", "HF_HUB_OFFLINE", "unset it, and use the network once with a connection"
     hint = "connect to the network, or set HF_ENDPOINT to a mirror"
-    return f"{rule}, and {hub.constants.ENDPOINT} does not answer", "hub-unreachable", reason, hint
+    return f"{rule}, and {hub.constants.ENDPOINT} does not answer", "hub-unreachable", _reason(error), hint
+
+
+def _reason(error: BaseException) -> str:
+    """Returns the first cause of an error as short text: the status of an answer, or what the network said."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    answer = getattr(error, "response", None)
+    if answer is not None:
+        return f"{answer.status_code} {answer.reason_phrase}"
+    return " ".join(str(error).split())[:200] or type(error).__name__
