@@ -50,7 +50,7 @@ class HubName:
 
     @property
     def pinned(self) -> bool:
-        """Whether it means the same file for ever."""
+        """Whether it always means the same file."""
         return self.file is not None and COMMIT.fullmatch(self.revision or "") is not None
 
     def __str__(self) -> str:
@@ -163,7 +163,7 @@ def _now(hub: Any, name: HubName) -> tuple[str, list[str]]:
 
 
 def _last(hub: Any, name: HubName) -> tuple[str, list[str]] | None:
-    """Returns the commit that a revision was when it was last used, and those of its files that are in the cache; None if none are."""
+    """Returns the commit that a revision was at its last use, and those of its files that are in the cache; None if none are."""
     repository, errors = name.repository, hub.errors
     try:
         commit = str(hub.HfApi().resolve_revision(repository, revision=name.revision, local_files_only=True).resolved)
