@@ -20,7 +20,7 @@ setup: $(VENV)/.ready  ## create .venv with all tools
 $(VENV)/.ready: pyproject.toml constraints.txt
 	@echo "installing into $(VENV), about a minute"
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,docs]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[train,dev,docs]'
 	touch $@
 
 demo: setup  ## train, test and save a classifier of built-in images

@@ -76,12 +76,13 @@ def _network(backbone: str, freeze_to: str | None) -> tuple[Any, Any]:
 def _features(freeze_to: str, pixels: np.ndarray, labels: np.ndarray, folder: Path) -> Any:
     """The lower half's output from a cache on the disk, in float16 as `fit` keeps it."""
     import crossroads
+    from benchmarks.random_weights import as_frozen
     from crossroads.data.images import Resize
     from crossroads.features.cache import Cache, Key
     from crossroads.features.engine import Engine
     from crossroads.features.extract import extract
 
-    engine, cache, resize = Engine(_network(BACKBONE, freeze_to)[0](True).frozen), Cache(folder), Resize(SIZE, "squash")
+    engine, cache, resize = Engine(as_frozen(_network(BACKBONE, freeze_to)[0](True).frozen)), Cache(folder), Resize(SIZE, "squash")
     key = Key("benchmark", "none", resize, freeze_to, "map", None, "float32", "float16")
     dataset = crossroads.read((pixels, labels))
     return extract(dataset, resize=resize, engine=lambda: engine, cache=cache, store=cache.store(key, engine.shape)).features

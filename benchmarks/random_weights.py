@@ -50,6 +50,14 @@ def frozen_network(backbone: str, size: int) -> Any:
         return assemble(parts, size, head_layers("linear", 10), Layout(end, end))
 
 
+def as_frozen(model: Any) -> Any:
+    """Returns a Keras model, uint8 images in and features out, as the `Frozen` that the engine runs."""
+    from crossroads.networks.body import Frozen
+    from crossroads.networks.export import converted, function_digest
+
+    return Frozen(converted(model), tuple(model.output_shape[1:]), function_digest(model), None, lambda: model)
+
+
 def random_images(n: int, size: int) -> np.ndarray:
     """uint8 (n, size, size, 3), every pixel drawn alone."""
     return np.random.default_rng(0).integers(0, 256, (n, size, size, 3), dtype=np.uint8)

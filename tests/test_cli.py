@@ -35,7 +35,7 @@ QUICK = [
     "--test-fraction",
     "0.2",
 ]
-COMMANDS = ("audit", "advise", "fit", "evaluate", "predict", "backbones", "demo")
+COMMANDS = ("audit", "advise", "fit", "evaluate", "predict", "export", "backbones", "demo")
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from crossroads.data import loading
 from crossroads.data.partition import load_and_split
 from crossroads.errors import ArtifactError, CrossroadsError
 from crossroads.features import extract
+from crossroads.networks import agreement
 from crossroads.networks.construct import choose
 from crossroads.progress import Relay, Silent
 from crossroads.race.candidates import convertible
@@ -98,14 +99,14 @@ def test_an_unconvertible_candidate_is_left_out_of_a_race_with_a_note():
     watcher = Relay(Silent(), after_note=notes.append)
     partition = load_and_split(stripes(24, size=SIZE), None, Recipe(), Silent())
     tasks = Tasks(partition, Path(), model, watcher)
-    early = Recipe(backbone="own:half", weights="own", image_size=SIZE, strategy="early-features", cut="below")
-    recipes = (early, replace(early, strategy="feature-extraction", cut=None))
+    early = Recipe(backbone="own:half", weights="own", image_size=SIZE, strategy="finetune-early", cut="below")
+    recipes = (early, replace(early, strategy="finetune", cut=None))
     resolved = [resolve_recipe(recipe, choose(model).record, images=12, image_size=SIZE) for recipe in recipes]
     candidates = tuple(RaceCandidate(recipe, Estimate(0.5, 0.0, 1.0), 1.0) for recipe in resolved)
     plan = convertible(Plan(candidates, 60.0, 0.0, {}), partition, tasks, watcher)
     assert plan.candidates == candidates[:1]
     assert len(notes) == 1
-    assert notes[0].startswith("feature-extraction of own:half is left out: ")
+    assert (notes[0].code, notes[0].figures["strategy"]) == ("candidate-left-out", "finetune")
     assert "Bucketize" in notes[0]
     with pytest.raises(ArtifactError):
         convertible(Plan(candidates[1:], 60.0, 0.0, {}), partition, tasks, watcher)
@@ -145,7 +146,7 @@ def test_rounding_that_a_network_amplifies_is_allowed(results):
 
     def compared(*given):
         found = results(*given)
-        differences.append(_rehearsal._relative(found, _rehearsal.computed(given[0], given[1])))
+        differences.append(agreement.relative_difference(found, agreement.computed(given[0], given[1])))
         return found
 
     with pytest.MonkeyPatch.context() as patch:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TypeVar, cast
 
 from crossroads import artifact
-from crossroads._runtime.keras_setup import require_usable_keras
+from crossroads._runtime.keras_setup import can_train, require_usable_keras
 from crossroads._runtime.process import process_settings, warnings_shown
 from crossroads.advice.candidate_backbones import candidate_backbones
 from crossroads.advice.estimate import DIGITS
@@ -23,7 +23,7 @@ from crossroads.data.labels import align
 from crossroads.data.loading import refusal_notes, sample_notes
 from crossroads.data.partition import BIASED, Partition, Source, absent_class_notes, count_seen, load_and_split, test_rows
 from crossroads.data.readers import read
-from crossroads.errors import RecipeError, option, without_effect
+from crossroads.errors import DataError, RecipeError, option, without_effect
 from crossroads.evaluation import Evaluation
 from crossroads.networks.construct import object_name, pinned
 from crossroads.plain import to_plain
@@ -80,7 +80,8 @@ def fit(
     asked, given = _requested(recipe, data, test, options | _name_of(backbone))
     if folder.finished and resume:
         return _finished(folder, asked, given, data, test, relay)
-    require_usable_keras()
+    if can_train():
+        require_usable_keras()
     _require_apart(folder.path, *_sources(data, test, asked))
     if resume and not folder.unfinished:
         relay.warning(Note(f"{folder.path} has no unfinished run; a new one starts", "nothing-to-resume", folder=str(folder.path)))
@@ -136,7 +137,8 @@ def advise(
     named = [pinned(name, relay.note) if isinstance(name, str) else name for name in _several(backbones, asked.backbone)]
     files = _several(weights, asked.weights)
     _require_each_valid(asked, named, files, relay)
-    require_usable_keras()
+    if can_train():
+        require_usable_keras()
     partition = load_and_split(*_sources(data, test, asked), asked, relay)
     considered = candidate_backbones(named, files, relay, own=True)
     advice = recommend(partition.train, partition.median_side, considered, partition.recipe, relay)
@@ -194,7 +196,11 @@ def _train(partition: Partition, folder: RunFolder, own: object, watcher: Watche
     if not plan.candidates:
         task = tasks.task_for(replace(drop_unused_options(recipe, strategy("from-scratch")), budget=None))
         return Outcome(task, train(task, folder, watcher), {"asked": recipe.to_mapping()})
-    raced = race(plan, tasks.task_for, folder, watcher)
+    try:
+        raced = race(plan, tasks.task_for, folder, watcher)
+    except DataError:
+        folder.plan.unlink(missing_ok=True)  # it is for images that must change
+        raise
     facts = {"asked": recipe.to_mapping(), "advice": plan.advice, "race": to_plain(raced.report, DIGITS)}
     return Outcome(raced.task, raced.fitted, facts)
 

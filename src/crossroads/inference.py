@@ -74,13 +74,21 @@ def read_model(path: Path) -> Any:
         return core.read_model(str(path))
 
 
-def evaluate(model: Any, images: NDArray[np.generic]) -> list[NDArray[Any]]:
-    """Returns every output of an OpenVINO model for one batch, computed once in float32."""
+def evaluate(model: Any, images: NDArray[Any], batch: int | None = None) -> list[NDArray[Any]]:
+    """Returns every output of an OpenVINO model, computed once in float32.
+
+    Args:
+        model: The model. It has one input.
+        images: Values of the input, (n, ...).
+        batch: Number of rows to compute at a time; None for all.
+    """
     with _compiling:
         compiled = runtime().Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    request = compiled.create_infer_request()
-    request.infer({0: np.ascontiguousarray(images)})
-    return [np.array(request.get_output_tensor(number).data) for number in range(len(model.outputs))]
+    request, results = compiled.create_infer_request(), []
+    for start in range(0, len(images), batch or len(images)):
+        request.infer({0: np.ascontiguousarray(images[start : start + (batch or len(images))])})
+        results.append([np.array(request.get_output_tensor(number).data) for number in range(len(model.outputs))])
+    return [np.concatenate(parts) if len(parts) > 1 else parts[0] for parts in zip(*results, strict=True)]
 
 
 @cache

@@ -49,6 +49,10 @@ class Note(str):
         note.code, note.figures = code, figures
         return note
 
+    def prefixed(self, prefix: str, **figures: Any) -> Note:
+        """Returns the note with text before it and further facts."""
+        return Note(prefix + self, self.code, **{**self.figures, **figures})
+
     def __getnewargs_ex__(self) -> tuple[tuple[str, str], dict[str, Any]]:
         return (str(self), self.code), self.figures
 

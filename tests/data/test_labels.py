@@ -10,18 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crossroads.data.dataset import Dataset
-from crossroads.data.labels import DatasetBuilder, align, encode, load_class_names, rename
-from crossroads.data.readers._sources import ArrayImages
+from crossroads.data.labels import align, encode, labelled_dataset, load_class_names, rename
+from crossroads.data.readers._sources import MemoryImages
 from crossroads.errors import DataError
 from crossroads.files.text import natural_key
 from refusals import refused
 
 
 def dataset(*labels: str) -> Dataset:
-    rows = DatasetBuilder()
-    for label in labels:
-        rows.add(label)
-    return rows.build("here", ArrayImages(np.zeros((len(labels), 2, 2), np.uint8), None, "images"))
+    return labelled_dataset("here", MemoryImages(np.zeros((len(labels), 2, 2), np.uint8), None, "images"), labels)
 
 
 def decoded(values: object) -> list[str]:
@@ -94,12 +91,8 @@ def test_labels_that_are_refused(values: object, code: str, received: str) -> No
 
 
 def test_groups_and_splits_of_rows() -> None:
-    rows = DatasetBuilder()
-    rows.add("b", group=("b", 1), split=1)
-    rows.add("a")
-    rows.add("b", group=("b", 1))
-    rows.add("a")
-    made = rows.build("here", ArrayImages(np.zeros((4, 2, 2), np.uint8), None, "images"))
+    images = MemoryImages(np.zeros((4, 2, 2), np.uint8), None, "images")
+    made = labelled_dataset("here", images, ["b", "a", "b", "a"], [1, 0, 0, 0], [("b", 1), None, ("b", 1), None])
     assert made.classes == ("a", "b")
     assert made.labels.tolist() == [1, 0, 1, 0]
     assert made.groups is not None

@@ -15,11 +15,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from crossroads.data import _pool, loading
 from crossroads.data.dataset import Dataset, digest_of
 from crossroads.data.images import load
 from crossroads.data.loading import digests_of, load_all, median_side, require_readable, sample_notes, stream, stream_pictures
 from crossroads.errors import DataError, ImageRefused
 from refusals import refused
+
+
+@pytest.fixture(autouse=True)
+def four_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_pool, "usable_processors", lambda most: 4)
 
 
 class Memory:
@@ -60,7 +66,7 @@ def png(value: int, size: int = 8) -> bytes:
 def test_rows_keep_their_order_and_each_is_read_once() -> None:
     data = dataset([png(i % 256) for i in range(300)], pause=0.0001)
     seen: list[tuple[int, int]] = []
-    loaded = load_all(data, 8, workers=4, progress=lambda done, total: seen.append((done, total)))
+    loaded = load_all(data, 8, progress=lambda done, total: seen.append((done, total)))
     assert loaded.pixels.shape == (300, 8, 8, 3)
     assert loaded.pixels[:, 0, 0, 0].tolist() == [i % 256 for i in range(300)]
     assert sorted(data.images.reads) == list(range(300))
@@ -87,7 +93,7 @@ def test_arrays_and_files_become_the_same_pixels() -> None:
 def test_refusals_are_listed_and_the_rest_keeps_its_order() -> None:
     items: list[object] = [png(i) for i in range(200)]
     items[0], items[70], items[71], items[199] = b"", b"text", FileNotFoundError(2, "No such file or directory"), png(3)[:40]
-    loaded = load_all(dataset(items), 8, workers=3)
+    loaded = load_all(dataset(items), 8)
     assert [refusal.row for refusal in loaded.refusals] == [0, 70, 71, 199]
     assert loaded.refusals[1].name == "image70.png"
     assert "not an image" in loaded.refusals[1].reason
@@ -102,7 +108,7 @@ def test_strict_makes_the_first_refusal_in_row_order_an_error() -> None:
     items: list[object] = [png(0)] * 300
     items[100], items[250] = b"one", b"two"
     with refused("image-refused", DataError, field="strict") as caught:
-        load_all(dataset(items, pause=0.0001), 8, strict=True, workers=4)
+        load_all(dataset(items, pause=0.0001), 8, strict=True)
     assert caught.value.rule.startswith("image100.png: ")
 
 
@@ -117,10 +123,11 @@ def test_a_programming_error_is_not_taken_for_a_bad_image() -> None:
         load_all(dataset([png(0), ZeroDivisionError("a bug")]), 8)
 
 
-def test_stream_gives_pixels_or_refusals_in_row_order() -> None:
+def test_stream_gives_pixels_or_refusals_in_row_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loading, "CHUNK", 3)
     items: list[object] = [png(i) for i in range(20)]
     items[5] = b"text"
-    got = list(stream(dataset(items, pause=0.001), 8, chunk=3, workers=4))
+    got = list(stream(dataset(items, pause=0.001), 8))
     assert [found.row for found in got] == list(range(20))
     assert isinstance(got[5].image, ImageRefused)
     assert got[5].digest == b""
@@ -130,12 +137,13 @@ def test_stream_gives_pixels_or_refusals_in_row_order() -> None:
     assert list(stream(dataset([]), 8)) == []
 
 
-def test_stream_reads_only_a_little_ahead_and_stops_when_left() -> None:
+def test_stream_reads_only_a_little_ahead_and_stops_when_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loading, "CHUNK", 4)
     data = dataset([png(1)] * 1000)
-    rows = stream(data, 8, chunk=4, workers=2)
+    rows = stream(data, 8)
     for _ in range(40):
         next(rows)
-    assert len(data.images.reads) <= 40 + 2 * 2 * 4 + 4
+    assert len(data.images.reads) <= 40 + 2 * 4 * 4 + 4
     rows.close()
     ended = len(data.images.reads)
     time.sleep(0.02)
@@ -144,17 +152,18 @@ def test_stream_reads_only_a_little_ahead_and_stops_when_left() -> None:
 
 def test_the_median_side_comes_from_headers_and_skips_unreadable_files() -> None:
     items = [png(0, side) for side in (10, 20, 30, 40)] + [b"text"]
-    assert median_side(dataset(items)) == 25
+    assert median_side(dataset(items), 0) == 25
     cut = png(0, 50)[:60]  # header only: the sample must not decode
-    assert median_side(dataset([cut])) == 50
+    assert median_side(dataset([cut]), 0) == 50
     with refused("no-readable-image", DataError):
-        median_side(dataset([b"text"]))
+        median_side(dataset([b"text"]), 0)
 
 
-def test_the_sample_for_the_median_side_is_bounded_and_depends_on_its_seed() -> None:
+def test_the_sample_for_the_median_side_is_bounded_and_depends_on_its_seed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loading, "SIDES", 10)
     items = [png(0, 8 + i) for i in range(100)]
     first, second = dataset(items), dataset(items)
-    assert median_side(first, sample=10, seed=3) == median_side(second, sample=10, seed=3)
+    assert median_side(first, 3) == median_side(second, 3)
     assert len(first.images.reads) == 10
     assert first.images.reads == second.images.reads
 
@@ -163,7 +172,7 @@ def test_real_photographs_load_and_stay_in_order(shared_data: Path) -> None:
     with tarfile.open(shared_data / "ants_bees.tar") as archive:
         members = [m for m in archive.getmembers() if m.isfile() and "/val/" in m.name and m.name.endswith(".jpg")][:40]
         items = [archive.extractfile(member).read() for member in members]
-    loaded = load_all(dataset(items), 64, workers=3)
+    loaded = load_all(dataset(items), 64)
     assert len(loaded.dataset) + len(loaded.refusals) == 40
     for row, index in enumerate(loaded.dataset.indices):
         np.testing.assert_array_equal(loaded.pixels[row], load(items[index], 64))
@@ -270,7 +279,7 @@ def test_an_endless_iterator_of_pictures_is_read_only_a_little_ahead() -> None:
             taken += 1
             yield np.zeros((4, 4), np.uint8)
 
-    found = stream_pictures(endless(), 4, workers=2)
+    found = stream_pictures(endless(), 4)
     for _ in range(100):
         next(found)
     found.close()  # type: ignore[attr-defined]

@@ -176,7 +176,7 @@ def test_a_refused_picture_in_a_list_is_one_refusal(tmp_path: Path) -> None:
 def test_one_lazily_opened_image_many_times_is_read_once_at_a_time(tmp_path: Path) -> None:
     COLOUR.resize((300, 300)).save(tmp_path / "a.jpg")
     image = Image.open(tmp_path / "a.jpg")
-    found = [one.image for one in stream_pictures([image] * 64, 16, workers=8)]
+    found = [one.image for one in stream_pictures([image] * 64, 16)]
     assert all(isinstance(one, np.ndarray) and np.array_equal(one, found[0]) for one in found)
 
 

@@ -20,7 +20,7 @@ from crossroads.features.cache import FOLDER_VARIABLE, LIMIT_VARIABLE, Cache, Ke
 from crossroads.recipe import Augmentation
 from refusals import refused
 
-KEY = Key("abc", "small-cnn: x / 255", Resize(8), "conv2", "average", None, "float32", "float32")
+KEY = Key("abc", "small-cnn", Resize(8), "conv2", "average", None, "float32", "float32")
 
 
 def fill(store, n, seed=0):
@@ -49,7 +49,7 @@ fill(cache.store(replace(KEY, **{changes!r}), (100,)), 10)
     "change",
     [
         {"weights": "abd"},
-        {"preprocessing": "small-cnn: x"},
+        {"backbone": "quiz-cnn"},
         {"resize": Resize(9)},
         {"cut": "conv3"},
         {"pooling": "average-4"},

@@ -153,7 +153,7 @@ def test_folders_that_link_to_each_other_are_listed_once_each(tmp_path: Path) ->
             (folder / str(source) / f"to{target}").symlink_to(folder / str(target))
     tree = Folder(folder)
     assert tree.names() == [f"{i}/1.txt" for i in range(12)]
-    assert len(tree.repeats()) == 144
+    assert [note.figures["links"] for note in tree.repeat_notes()] == [144]
 
 
 def test_a_folder_keeps_its_own_name_beside_links_to_it(tmp_path: Path) -> None:
@@ -164,7 +164,7 @@ def test_a_folder_keeps_its_own_name_beside_links_to_it(tmp_path: Path) -> None:
     (folder / "b").symlink_to(tmp_path / "elsewhere")
     tree = Folder(folder)
     assert tree.names() == ["b/1.txt", "z/1.txt"]
-    assert tree.repeats() == ["a", "c"]
+    assert [note.figures for note in tree.repeat_notes()] == [{"links": 2, "example": "a"}]
 
 
 def test_a_class_folder_linked_into_test_is_noted_and_read_once(tmp_path: Path) -> None:

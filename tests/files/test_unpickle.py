@@ -42,7 +42,7 @@ dtypes = st.one_of(
 @given(
     hnp.arrays(dtypes, hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=4)), st.sampled_from(PROTOCOLS), st.booleans()
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_arrays_round_trip(array: np.ndarray, protocol: int, permuted: bool) -> None:
     array = (
         np.asfortranarray(array).T
@@ -71,7 +71,7 @@ plain = st.recursive(
 
 
 @given(plain, st.sampled_from(PROTOCOLS))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_plain_containers_round_trip(value: object, protocol: int) -> None:
     assert load_pickle(pickle.dumps(value, protocol)) == value
 
@@ -277,7 +277,7 @@ def test_any_bytes_load_or_end_in_a_data_error(raw: bytes) -> None:
 
 
 @given(st.data())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_a_damaged_pickle_loads_or_ends_in_a_data_error(data: st.DataObject) -> None:
     raw = bytearray(pickle.dumps({"features": np.arange(4), "labels": ["a", {1}]}, data.draw(st.sampled_from(PROTOCOLS))))
     for _ in range(data.draw(st.integers(1, 3))):

@@ -37,6 +37,7 @@ def test_the_torch_kind_uses_the_constants_of_torchvision():
     ("kind", "expected"),
     [
         ("bvlc", PIXELS[..., ::-1] - (104.00698793, 116.66876762, 122.67891434)),
+        ("clip", (PIXELS / 255 - (0.48145466, 0.4578275, 0.40821073)) / (0.26862954, 0.26130258, 0.27577711)),
         ("lite", (PIXELS - 127) / 128),
         ("centre", PIXELS / 255 - 0.5),
         ("each", (PIXELS - PIXELS.mean(axis=(1, 2, 3), keepdims=True)) / PIXELS.std(axis=(1, 2, 3), keepdims=True)),
@@ -63,3 +64,15 @@ def test_each_keras_backbone_has_the_preprocessing_of_its_module(record):
     module = getattr(keras.applications, record.application).__module__.rpartition(".")[2]
     expected = getattr(keras.applications, module).preprocess_input(PIXELS.copy())
     np.testing.assert_allclose(preprocess(record.scaling), expected, atol=1e-4)
+
+
+def test_the_scaling_of_a_graph_computes_what_the_layers_do():
+    from crossroads.inference import evaluate, operations, runtime
+    from crossroads.networks.graphs.preprocessing import scaled
+    from crossroads.networks.scaling import SCALINGS
+
+    assert set(PREPROCESSINGS) <= set(SCALINGS)
+    for kind in PREPROCESSINGS:
+        images = operations().parameter([-1, *PIXELS.shape[1:]], np.uint8)
+        model = runtime().Model([scaled(images.output(0), SCALINGS[kind])], [images], kind)
+        np.testing.assert_allclose(evaluate(model, PIXELS.astype(np.uint8))[0], preprocess(kind), atol=1e-3, rtol=1e-4)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from crossroads._runtime.process import ONEDNN, process_settings, without_chatter
-from crossroads.errors import SetupError
+from crossroads.errors import MissingExtraError, SetupError
 
 TRAINING = ("tensorflow", "jax", "torch")
 """The backends of Keras that can train."""
@@ -22,12 +22,30 @@ BACKEND = "KERAS_BACKEND"
 _LIMIT_VARIABLES = ("KERAS_MAX_EPOCHS", "KERAS_MAX_STEPS_PER_EPOCH")
 
 
+def can_train() -> bool:
+    """Whether Keras and its backend are installed. Without them backbones stay frozen and heads are solved."""
+    return all(name in sys.modules or importlib.util.find_spec(name) is not None for name in ("keras", keras_backend()))
+
+
+def training_needed(purpose: str) -> MissingExtraError:
+    """Returns the error about something that needs Keras, such as ``finetuning``."""
+    return MissingExtraError(
+        f"{purpose} needs Keras and TensorFlow, which are not installed",
+        code="missing-extra",
+        received="an installation without the extra train",
+        hint="pip install '.[train]' in the checkout",
+    )
+
+
 def load_keras() -> None:
     """Loads Keras and its backend quietly.
 
     Raises:
+        MissingExtraError: They are not installed.
         SetupError: As for `require_usable_keras`; or Keras cannot be imported.
     """
+    if not can_train():
+        raise training_needed("this")
     require_usable_keras()
     if "keras" in sys.modules:
         return

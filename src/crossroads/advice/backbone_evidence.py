@@ -19,8 +19,10 @@ from crossroads.heads.probe import probe
 from crossroads.networks.body import Body, Frozen
 from crossroads.networks.construct import Choice
 from crossroads.networks.cut import Cut
+from crossroads.networks.graphs import random_control
 from crossroads.progress import Note, Watcher
 from crossroads.recipe import PoolingName, Recipe, StrategyName
+from crossroads.run.scaling import note_on_scaling
 
 CALIBRATION_IMAGES = 64
 """Images for the BatchNorm statistics of the random control and for timing the decoder."""
@@ -110,6 +112,8 @@ def measure_backbone(dataset: Dataset, choice: Choice, recipe: Recipe, watcher: 
     extraction = extracted(dataset, body.averages(chosen), choice, recipe, key, watcher, stage)
     for note in refusal_notes("the sample", extraction.refusals):
         watcher.warning(note)
+    if extraction.computed and (doubt := note_on_scaling(body, extraction.dataset, recipe)) is not None:
+        watcher.warning(doubt)
     readable = replace(extraction.dataset, groups=merge_duplicates(extraction.dataset.groups, extraction.digests))
     accuracies = probe_depths(extraction.features, widths, readable.labels, readable.groups)
     pixels, decode_seconds = _time_decoding(readable, recipe)
@@ -161,8 +165,6 @@ def _random_control(
 
     The weights of a quantised network cannot be drawn anew. The result is then None, and the watcher receives a note.
     """
-    from crossroads.networks.graphs import random_control
-
     control = random_control(body, pixels, recipe.seed)
     if control is None:
         name = choice.record.name

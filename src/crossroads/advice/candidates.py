@@ -278,6 +278,13 @@ def apply_limits(
     )
 
 
+def require_solved(candidate: Candidate) -> Candidate:
+    """Returns the candidate, with an obstacle if it is trained by gradient descent, for which Keras must be installed."""
+    if strategy(candidate.recipe.strategy).frozen and candidate.recipe.head in (None, "linear"):
+        return candidate
+    return replace(candidate, obstacle=Note("needs the extra train: pip install '.[train]' in the checkout", "missing-extra"))
+
+
 def memory_obstacle(needed_mb: float, free_mb: float) -> Note:
     """Returns the obstacle of too little memory."""
     text = f"takes about {needed_mb:,.0f} MB of memory, and {free_mb:,.0f} are free"

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from crossroads import artifact
+from crossroads._runtime.keras_setup import can_train
 from crossroads._runtime.machine import available_memory_mb, has_gpu
 from crossroads.advice.backbone_evidence import BackboneEvidence, measure_backbone
 from crossroads.advice.baselines import Baselines, measure_baselines
@@ -21,6 +22,7 @@ from crossroads.advice.candidates import (
     from_scratch_candidate,
     memory_obstacle,
     rank,
+    require_solved,
     require_trainable,
     scratch_size,
 )
@@ -118,7 +120,8 @@ def recommend(
     warm_start, candidates = _candidates(request, known, size, baselines, machine)
     limit = None if has_gpu() else request.budget  # the seconds are those of a CPU, and rule out nothing on a GPU
     may_shorten = request.asked.epochs is None
-    ranked = rank([apply_limits(each, limit, request.memory_mb, may_shorten=may_shorten) for each in candidates])
+    limited = [apply_limits(each, limit, request.memory_mb, may_shorten=may_shorten) for each in candidates]
+    ranked = rank(limited if can_train() else [require_solved(each) for each in limited])
     curve = _best(known[0][1]) if known else None
     profiles = tuple(each.profile for each, _ in known)
     evidence = Evidence(size, profiles, curve, baselines, warm_start, time.perf_counter() - began)

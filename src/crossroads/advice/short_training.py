@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from crossroads._runtime.faults import is_failure
-from crossroads._runtime.keras_setup import keras_backend
+from crossroads._runtime.keras_setup import can_train, keras_backend
 from crossroads.advice.cost import VALIDATING
 from crossroads.advice.estimate import Estimate
 from crossroads.advice.expectation import LearningGain
@@ -146,6 +146,8 @@ def run_short_training(dataset: Dataset, choice: Choice, asked: Recipe, limit: L
         limit: When to stop.
         watcher: Receives progress and warnings. An exception that it raises ends the training.
     """
+    if not can_train():
+        return None
     parts = _split(dataset, asked.seed)
     images = None if parts is None else _training_images(parts.train, limit, asked.seed)
     if parts is None or images is None:

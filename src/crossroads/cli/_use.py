@@ -100,9 +100,37 @@ def predict(
         raise typer.Exit(ImageRefused.exit_code)
 
 
+@app.command(cls=PlainCommand)
+def export(
+    run: Run,
+    out: Annotated[Path, typer.Option(metavar="PATH", help="Path of the new file.", show_default=False)],
+    format: Annotated[str, typer.Option(metavar="NAME", help="Format of the file. [keras]")] = "keras",  # noqa: A002
+) -> None:
+    """Export the classifier of an artifact as a Keras model.
+
+    The exported model is compared with the artifact first.
+
+    \b
+    Example:
+      crossroads export runs/photos --out photos.keras
+    """
+    from crossroads.errors import RecipeError, did_you_mean, option
+    from crossroads.run.export import export_keras
+
+    if format != "keras":
+        raise RecipeError(
+            f"{option('format')} must be keras",
+            code="unknown-format",
+            field="format",
+            received=repr(format),
+            hint=did_you_mean(format, ["keras"]),
+        )
+    print(export_keras(run, out))
+
+
 def _files(places: list[Path], note: Callable[[str], None]) -> list[Path]:
     """Returns the files as named; for a folder, the images that `fit` would read from it, in natural order."""
-    from crossroads.data.readers._folder_notes import in_folder, not_images
+    from crossroads.data.readers._folder_notes import not_images
     from crossroads.data.readers._listing import described, is_image_name
     from crossroads.errors import DataError
     from crossroads.files.trees import Folder
@@ -122,7 +150,8 @@ def _files(places: list[Path], note: Callable[[str], None]) -> list[Path]:
                 hint="name a folder of images, or image files",
             )
         others = [name for name in folder.names() if not is_image_name(name)]
-        for text in (*folder.repeat_notes(), *in_folder(folder.origin, not_images(others))):
+        about_others = [text.prefixed(f"in {folder.origin}/: ", parent=folder.origin) for text in not_images(others)]
+        for text in (*folder.repeat_notes(), *about_others):
             note(text)
         files += images
     return files

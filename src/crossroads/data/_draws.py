@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from crossroads.data.dataset import SPLITS, TEST, TRAIN, VALIDATION, Dataset
+from crossroads.data.dataset import SPLITS, TRAIN, Dataset
 from crossroads.data.labels import name_classes
 from crossroads.errors import SplitError, option
-from crossroads.files.text import plural
+from crossroads.files.text import first_few, plural
 from crossroads.progress import Note
 
 Ints = NDArray[np.int64]
@@ -137,14 +136,12 @@ def _move_to_train(splits: SplitCodes, groups: _Groups, classes: int) -> SplitCo
 
 
 def _class_too_small(dataset: Dataset, available: Ints, too_small: Bools, fractions: Fractions) -> SplitError:
-    labels = np.flatnonzero(too_small)
-    shown, rest = [_class_size(dataset, label, available) for label in labels[:10]], len(labels) - 10
     unit = "images" if dataset.groups is None else "groups"
     return SplitError(
         f"each class must have at least {len(fractions) + 1} {unit}, one for each of {_split_names(fractions)}",
         code="class-too-small",
         field="strict",
-        received=", ".join(shown) + (f" and {plural(rest, 'other class', 'other classes')}" if rest > 0 else ""),
+        received=_class_sizes(dataset, too_small, available, 10),
         hint=f"turn {option('strict')} off to train on these classes anyway, or {_add_images(dataset, fractions)}",
     )
 
@@ -165,34 +162,27 @@ def _require_every_split(dataset: Dataset, splits: SplitCodes, available: Ints, 
 def _too_small_note(dataset: Dataset, splits: SplitCodes, available: Ints, too_small: Bools, fractions: Fractions) -> Note:
     """Returns one note on all classes that are too small for every split."""
     k, labels = len(dataset.classes), np.flatnonzero(too_small)
-    verbs = {VALIDATION: "validated", TEST: "tested"}
-    absent = {code: np.bincount(dataset.labels[splits == code], minlength=k) == 0 for code, _ in fractions}
-    phrases: Counter[str] = Counter()
-    for label in labels:
-        missing = [verbs[code] for code in sorted(absent) if absent[code][label]]
-        if missing:
-            phrases["not " + missing[0] if len(missing) == 1 else "neither " + " nor ".join(missing)] += 1
-    consequence = " and ".join(
-        phrase if number == len(labels) else f"{number} {'is' if number == 1 else 'are'} {phrase}"
-        for phrase, number in sorted(phrases.items())
-    )
-    listed = ", ".join(_class_size(dataset, label, available) for label in labels[:_NAMED])
+    absent = {code: np.bincount(dataset.labels[splits == code], minlength=k)[labels] == 0 for code, _ in sorted(fractions)}
+    missing = {SPLITS[code]: int(is_absent.sum()) for code, is_absent in absent.items()}
+    absences = [f"{count} {'is' if count == 1 else 'are'} not in {name}" for name, count in missing.items() if count]
     unit = "images" if dataset.groups is None else "groups"
-    have, they_are = ("have", "they are") if len(labels) > 1 else ("has", "it is")
     return Note(
-        f"{len(labels)} of {k} classes {have} too few {unit} for {_split_names(fractions)}: "
-        f"{listed}{', …' * (len(labels) > _NAMED)}; {they_are} trained on, but {consequence}",
+        f"{len(labels)} of {k} classes have too few {unit} for {_split_names(fractions)}: "
+        f"{_class_sizes(dataset, too_small, available, _NAMED)}; {', '.join(['all are in train', *absences])}",
         "classes-too-small",
         too_small=[dataset.classes[label] for label in labels],
         classes=k,
-        missing_from={SPLITS[code]: int(absent[code][labels].sum()) for code in sorted(absent)},
+        missing_from=missing,
     )
 
 
-def _class_size(dataset: Dataset, label: int, available: Ints) -> str:
-    images = plural(int(np.count_nonzero(dataset.labels == label)), "image")
-    groups = "" if dataset.groups is None else f", {plural(int(available[label]), 'group')}"
-    return f"{dataset.classes[label]!r} ({images}{groups})"
+def _class_sizes(dataset: Dataset, chosen: Bools, available: Ints, most: int) -> str:
+    """Returns some classes with their numbers of images and groups, such as ``'a' (3 images, 1 group)``."""
+    counts, sizes = dataset.counts(), []
+    for label in np.flatnonzero(chosen):
+        groups = "" if dataset.groups is None else f", {plural(int(available[label]), 'group')}"
+        sizes.append(f"{dataset.classes[label]!r} ({plural(int(counts[label]), 'image')}{groups})")
+    return first_few(sizes, most)
 
 
 def _split_names(fractions: Fractions) -> str:

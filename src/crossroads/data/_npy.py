@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import tokenize
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,9 +13,20 @@ from crossroads.errors import DataError
 from crossroads.files.byte_ranges import ByteRange
 from crossroads.files.unpickle import believable
 
+BAD_HEADER = (ValueError, EOFError, SyntaxError, RecursionError, MemoryError, tokenize.TokenError)
+"""What NumPy raises for a damaged header."""
+
+
+def read_header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Returns shape, Fortran order and dtype of the array that begins here. Raises one of `BAD_HEADER`."""
+    version = np.lib.format.read_magic(stream)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, fortran, dtype = read(stream)
+    return tuple(map(int, shape)), fortran, dtype
+
 
 def load_npy(span: ByteRange) -> NDArray[np.generic]:
-    """One .npy as a read-only array over the file itself; its header is believed only as far as there are bytes.
+    """Returns the array of an .npy file, read-only, over the file itself; its header is believed only as far as there are bytes.
 
     Raises:
         DataError: It holds Python objects, is truncated, or no .npy.
@@ -21,46 +34,24 @@ def load_npy(span: ByteRange) -> NDArray[np.generic]:
     buffer = span.buffer()
     try:
         stream = span.stream()
-        version = np.lib.format.read_magic(stream)
-        read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, fortran, dtype = read_header(stream)
-    except (ValueError, EOFError, SyntaxError, RecursionError, MemoryError) as error:
-        raise DataError(
-            f"{span.origin} is not a readable .npy array",
-            code="array-damaged",
-            received=error,
-            hint="save it again with numpy.save",
-        ) from error
-    if dtype.hasobject:
-        raise DataError(
-            f"{span.origin} must be an array of numbers or strings",
-            code="array-of-objects",
-            received="an array of Python objects, which needs pickle",
-            hint="save it again with one dtype, such as images.astype('uint8') or labels.astype(str)",
-        )
-    shape = tuple(map(int, shape))
-    start, items = stream.tell(), math.prod(shape)
-    if len(buffer) - start < items * dtype.itemsize or dtype.itemsize == 0:
-        raise DataError(
-            f"{span.origin} is truncated",
-            code="file-truncated",
-            received=f"{len(buffer) - start} of {items * dtype.itemsize} bytes",
-            hint="download or save it again",
-        )
-    if not believable(shape):
-        raise DataError(
-            f"{span.origin} is not a readable .npy array",
-            code="array-damaged",
-            received=f"shape {shape}",
-            hint="save it again with numpy.save",
-        )
-    try:
+        if dtype.hasobject:
+            raise DataError(
+                f"{span.origin} must be an array of numbers or strings",
+                code="array-of-objects",
+                received="an array of Python objects, which needs pickle",
+                hint="save it again with one dtype, such as images.astype('uint8') or labels.astype(str)",
+            )
+        start, items = stream.tell(), math.prod(shape)
+        if len(buffer) - start < items * dtype.itemsize or dtype.itemsize == 0:
+            received = f"{len(buffer) - start} of {items * dtype.itemsize} bytes"
+            hint = "download or save it again"
+            raise DataError(f"{span.origin} is truncated", code="file-truncated", received=received, hint=hint)
+        if not believable(shape):
+            raise ValueError(f"shape {shape}")
         flat = np.frombuffer(buffer, dtype, items, start) if items else np.empty(0, dtype)
         return flat.reshape(shape, order="F" if fortran else "C")
-    except ValueError as error:
-        raise DataError(
-            f"{span.origin} is not a readable .npy array",
-            code="array-damaged",
-            received=error,
-            hint="save it again with numpy.save",
-        ) from error
+    except BAD_HEADER as error:
+        hint = "save it again with numpy.save"
+        rule = f"{span.origin} is not a readable .npy array"
+        raise DataError(rule, code="array-damaged", received=error, hint=hint) from error

@@ -9,13 +9,14 @@ from typing import Any
 from PIL import TiffImagePlugin
 
 from crossroads.errors import ImageRefused
+from crossroads.files.text import plural
 
 CAMERA_RAW = "camera raw"
 
 _SUBFILE, _BITS, _COMPRESSION, _PHOTOMETRIC, _SAMPLES = 254, 258, 259, 262, 277
 _PLANAR, _SUBFILES, _SAMPLE_FORMAT, _DNG_VERSION = 284, 330, 339, 50706
 _CHANNELS = {2: 3, 5: 4, 6: 3, 8: 3}  # photometric interpretation: colour channels; 1 for the others
-_SAMPLE_FORMATS = {2: "signed", 3: "floating-point", 5: "complex", 6: "complex"}
+_SAMPLE_FORMATS = {2: " (signed)", 3: " (floating-point)", 5: " (complex)", 6: " (complex)"}
 _WHITE_IS_ZERO = 0
 
 # Pillow's messages for samples that it cannot unpack, although the file is intact.
@@ -29,7 +30,8 @@ def open_tiff(file: io.BytesIO) -> TiffImagePlugin.TiffImageFile:
         ImageRefused: The bands, samples or compression are not those of an 8- or 16-bit picture. The message describes them.
     """
     tags = _tags(file)
-    if _is_camera_raw(tags, file.getvalue()):  # Pillow would open a thumbnail
+    is_thumbnail = _number(tags, _SUBFILE, 0) & 1 and _SUBFILES in tags
+    if file.getvalue()[8:10] == b"CR" or _DNG_VERSION in tags or is_thumbnail:  # Pillow would open a thumbnail
         raise unsupported_format(CAMERA_RAW, "develop it to JPEG or TIFF")
     if _number(tags, _SAMPLES, 1) > _CHANNELS.get(_number(tags, _PHOTOMETRIC, 1), 1) + 1:
         raise _refusal(tags)
@@ -84,21 +86,15 @@ def _number(tags: Mapping[int, Any], tag: int, default: int) -> int:
     return value if isinstance(value, int) else default
 
 
-def _is_camera_raw(tags: Mapping[int, Any], raw: bytes) -> bool:
-    thumbnail = _number(tags, _SUBFILE, 0) & 1 and _SUBFILES in tags
-    return raw[8:10] == b"CR" or _DNG_VERSION in tags or bool(thumbnail)
-
-
 def unsupported_format(name: str, hint: str) -> ImageRefused:
     """Returns the refusal of a format that cannot be decoded."""
     return ImageRefused(f"the format {name} is not supported", code="unsupported-format", hint=hint)
 
 
 def _refusal(tags: Mapping[int, Any]) -> ImageRefused:
-    samples, bits = _number(tags, _SAMPLES, 1), _number(tags, _BITS, 1)
     kind = _SAMPLE_FORMATS.get(_number(tags, _SAMPLE_FORMAT, 1), "")
     planes = " in separate planes" if _number(tags, _PLANAR, 1) == 2 else ""
-    what = f"{samples} band{'s' if samples > 1 else ''} of {bits} bits{f' ({kind})' if kind else ''}{planes}"
+    what = f"{plural(_number(tags, _SAMPLES, 1), 'band')} of {_number(tags, _BITS, 1)} bits{kind}{planes}"
     return ImageRefused(
         "a picture must have 1 (grey), 3 (RGB) or 4 channels of 8 or 16 bits",
         code="unsupported-samples",

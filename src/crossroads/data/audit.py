@@ -79,7 +79,6 @@ def audit(
     min_images: int = 10,
     examples: int = 5,
     progress: Callable[[int, int], None] | None = None,
-    workers: int | None = None,
 ) -> Audit:
     """Reads and decodes each image once and runs all checks; the same data gives the same report.
 
@@ -90,9 +89,8 @@ def audit(
         min_images: A class with fewer is reported.
         examples: Most examples per finding.
         progress: Called with the rows done and their number.
-        workers: Threads; None for one per CPU.
     """
-    surveyed = survey(dataset, progress, workers)
+    surveyed = survey(dataset, progress)
     mirrored = MirrorClasses()
     findings = [*class_findings(dataset, min_images, examples), *split_findings(dataset, examples)]
     if len(dataset):

@@ -96,18 +96,35 @@ class Dataset:
 
     def __post_init__(self) -> None:
         n = len(self.indices)
-        for name, dtype, low, high in (
-            ("indices", np.int64, 0, len(self.images)),
-            ("labels", np.int32, 0, len(self.classes)),
-            ("groups", np.int64, None, None),
-            ("splits", np.uint8, 0, len(SPLITS)),
-            ("digests", np.uint8, 0, 256),
+        for name, dtype, width, high in (
+            ("indices", np.int64, (), len(self.images)),
+            ("labels", np.int32, (), len(self.classes)),
+            ("groups", np.int64, (), None),
+            ("splits", np.uint8, (), len(SPLITS)),
+            ("digests", np.uint8, (DIGEST_BYTES,), 256),
         ):
             column = getattr(self, name)
             if column is not None or name in ("indices", "labels"):
-                shape = (n, DIGEST_BYTES) if name == "digests" else (n,)
-                object.__setattr__(self, name, _column(column, self.origin, name, dtype, shape, low, high))
+                object.__setattr__(self, name, self._column(column, name, dtype, (n, *width), high))
         object.__setattr__(self, "classes", tuple(self.classes))
+
+    def _column(
+        self, values: object, name: str, dtype: type[np.integer[Any]], shape: tuple[int, ...], high: int | None
+    ) -> NDArray[Any]:
+        """Returns `values` in this type and shape, from 0 to below `high` unless that is None; copies only if it must."""
+        column = np.asarray(values)
+        if column.dtype.kind not in "iu" and column.size:
+            hint = "number them with numpy.unique(…, return_inverse=True)[1]" if column.dtype.kind in "UO" else None
+            raise self._error(name, "be integers", "not-integers", f"an array of dtype {column.dtype}", hint)
+        if column.shape != shape:
+            raise self._error(name, f"have the shape {shape}, one row per image", "wrong-shape", f"shape {column.shape}")
+        if high is not None and column.size and (column.min() < 0 or column.max() >= high):
+            received = int(column.min() if column.min() < 0 else column.max())
+            raise self._error(name, f"be in 0..{high - 1}", "out-of-range", received)
+        return column.astype(dtype, copy=False)
+
+    def _error(self, name: str, rule: str, code: str, received: object, hint: str | None = None) -> DataError:
+        return DataError(f"{self.origin}: {name} must {rule}", code=code, field=name, received=received, hint=hint)
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -129,14 +146,8 @@ class Dataset:
     def select(self, rows: Sequence[int] | NDArray[np.integer] | NDArray[np.bool_]) -> Dataset:
         """Returns the data set of some rows, in the order given, over the same classes and images."""
         chosen = np.asarray(rows) if len(rows) else np.empty(0, np.int64)
-        return replace(
-            self,
-            indices=self.indices[chosen],
-            labels=self.labels[chosen],
-            groups=None if self.groups is None else self.groups[chosen],
-            splits=None if self.splits is None else self.splits[chosen],
-            digests=None if self.digests is None else self.digests[chosen],
-        )
+        columns = {name: getattr(self, name) for name in ("indices", "labels", "groups", "splits", "digests")}
+        return replace(self, **{name: column[chosen] for name, column in columns.items() if column is not None})
 
     def effective_splits(self) -> NDArray[np.uint8]:
         """Returns the split of each row, uint8 (n,), a new array. If any row has a split, rows without one count as train."""
@@ -180,45 +191,6 @@ class Dataset:
         return np.bincount(self.labels, minlength=len(self.classes)).astype(np.int64)
 
 
-def _column(
-    values: object,
-    origin: str,
-    name: str,
-    dtype: type[np.integer[Any]],
-    shape: tuple[int, ...],
-    low: int | None,
-    high: int | None,
-) -> NDArray[Any]:
-    """Returns `values` as an array of integers of this type and shape, from `low` to below `high`; copies only if it must."""
-    column = np.asarray(values)
-    if column.dtype.kind not in "iu" and column.size:
-        hint = "number them with numpy.unique(…, return_inverse=True)[1]" if column.dtype.kind in "UO" else None
-        raise DataError(
-            f"{origin}: {name} must be integers",
-            code="not-integers",
-            field=name,
-            received=f"an array of dtype {column.dtype}",
-            hint=hint,
-        )
-    if column.shape != shape:
-        raise DataError(
-            f"{origin}: {name} must have the shape {shape}, one row per image",
-            code="wrong-shape",
-            field=name,
-            received=f"shape {column.shape}",
-        )
-    if low is not None and high is not None and column.size:
-        lowest, highest = int(column.min()), int(column.max())
-        if lowest < low or highest >= high:
-            raise DataError(
-                f"{origin}: {name} must be in {low}..{high - 1}",
-                code="out-of-range",
-                field=name,
-                received=lowest if lowest < low else highest,
-            )
-    return column.astype(dtype, copy=False)
-
-
 def encode_groups(groups: object, n: int) -> NDArray[np.int64]:
     """Returns groups of any kind, such as names, as integers: int64 (n,).
 
@@ -227,12 +199,8 @@ def encode_groups(groups: object, n: int) -> NDArray[np.int64]:
     """
     values = np.asarray(groups)
     if values.shape != (n,):
-        raise DataError(
-            f"groups must have the shape ({n},), one per image",
-            code="wrong-shape",
-            field="groups",
-            received=f"shape {values.shape}",
-        )
+        rule = f"groups must have the shape ({n},), one per image"
+        raise DataError(rule, code="wrong-shape", field="groups", received=f"shape {values.shape}")
     missing = [value is None or value != value for value in values.tolist()] if values.dtype.kind in "fcOmM" else []
     if any(missing):
         row = missing.index(True)

@@ -90,16 +90,11 @@ def class_findings(dataset: Dataset, min_images: int, examples: int) -> Iterator
         yield from _classes_too_small_to_split(dataset, examples)
     small = np.flatnonzero(counts < min_images)
     if len(small):
-        yield Finding(
-            "small-classes",
-            "warning",
-            f"{plural(len(small), 'class', 'classes')} of {k} with fewer than {min_images} images",
-            len(small),
-            tuple(f"{dataset.classes[label]} ({counts[label]})" for label in small[:examples]),
-            "add images, merge classes, or remove them from the data",
-        )
-    unbalanced = imbalance(dataset)
-    if unbalanced is not None:
+        summary = f"{plural(len(small), 'class', 'classes')} of {k} with fewer than {min_images} images"
+        shown = tuple(f"{dataset.classes[label]} ({counts[label]})" for label in small[:examples])
+        hint = "add images, merge classes, or remove them from the data"
+        yield Finding("small-classes", "warning", summary, len(small), shown, hint)
+    if (unbalanced := imbalance(dataset)) is not None:
         fractions = counts[counts > 0] / len(dataset)
         effective = float(np.exp(-(fractions * np.log(fractions)).sum()))  # e to the entropy: k if all classes are equal
         yield Finding(
@@ -138,14 +133,10 @@ def split_findings(dataset: Dataset, examples: int) -> Iterator[Finding]:
         return
     assigned, divided = dataset.effective_splits(), dataset.groups_across_splits()
     if len(divided):
-        yield Finding(
-            "groups-across-splits",
-            "error",
-            f"the split in the data divides {plural(len(divided), 'group')}",
-            len(divided),
-            tuple(f"the group of {dataset.name(int(row))}" for row in divided[:examples]),
-            "move each group to one split; until then the scores are optimistically biased",
-        )
+        summary = f"the split in the data divides {plural(len(divided), 'group')}"
+        shown = tuple(f"the group of {dataset.name(int(row))}" for row in divided[:examples])
+        hint = "move each group to one split; until then the scores are optimistically biased"
+        yield Finding("groups-across-splits", "error", summary, len(divided), shown, hint)
     k, present = len(dataset.classes), dataset.counts() > 0
     for code in (TRAIN, VALIDATION, TEST):
         counts = np.bincount(dataset.labels[assigned == code], minlength=k)
@@ -194,63 +185,39 @@ def _pair_findings(
         same_group = dataset.groups[first] == dataset.groups[second]
     plain = ~other_label & ~other_split
     what = "the same image" if kind == "exact" else "nearly the same image"
+    biased = "keep each in one split; until then the scores are optimistically biased"
+    grouped = "keep one image of each pair, or give both the same group so that they stay in one split"
     cases: tuple[tuple[str, Severity, NDArray[np.bool_], str, str], ...] = (
         (
-            f"{kind}-duplicates-with-different-labels",
+            "-with-different-labels",
             "error",
             other_label,
-            f"{what} under two labels",
+            "under two labels",
             "decide which label is right, and remove the other image",
         ),
-        (
-            f"{kind}-duplicates-across-splits",
-            "error",
-            other_split,
-            f"{what} in two splits of the data",
-            "keep each in one split; until then the scores are optimistically biased",
-        ),
-        (
-            f"{kind}-duplicates",
-            "warning",
-            plain & ~same_group,
-            f"{what} under one label",
-            "keep one image of each pair, or give both the same group so that they stay in one split",
-        ),
-        (
-            "near-duplicates-in-a-group",
-            "info",
-            plain & same_group,
-            f"{what} within one group",
-            "nothing to do: whole groups stay in one split",
-        ),
+        ("-across-splits", "error", other_split, "in two splits of the data", biased),
+        ("", "warning", plain & ~same_group, "under one label", grouped),
+        ("-in-a-group", "info", plain & same_group, "within one group", "nothing to do: whole groups stay in one split"),
     )
-    for code, severity, chosen, phrase, hint in cases:
+    for suffix, severity, chosen, phrase, hint in cases:
         matches = pairs[chosen]
         if len(matches):
+            summary = f"{prefix}{plural(len(matches), 'pair')} of {what} {phrase}"
             shown = tuple(f"{_row(dataset, one)} = {_row(dataset, other)}" for one, other in matches[:examples].tolist())
-            yield Finding(code, severity, f"{prefix}{plural(len(matches), 'pair')} of {phrase}", len(matches), shown, hint)
+            yield Finding(f"{kind}-duplicates{suffix}", severity, summary, len(matches), shown, hint)
 
 
 def mirror_findings(mirrored: MirrorClasses, examples: int) -> Iterator[Finding]:
     """Yields findings on classes that change when their images are mirrored."""
     if mirrored.pairs:
-        yield Finding(
-            "mirror-classes",
-            "warning",
-            f"{plural(len(mirrored.pairs), 'pair')} of classes that look like mirror images of each other",
-            len(mirrored.pairs),
-            tuple(f"{one} | {other}" for one, other in mirrored.pairs),
-            "do not flip images in training: a flipped image of one class looks like the other class",
-        )
+        summary = f"{plural(len(mirrored.pairs), 'pair')} of classes that look like mirror images of each other"
+        pairs = tuple(f"{one} | {other}" for one, other in mirrored.pairs)
+        hint = "do not flip images in training: a flipped image of one class looks like the other class"
+        yield Finding("mirror-classes", "warning", summary, len(pairs), pairs, hint)
     if mirrored.asymmetric:
-        yield Finding(
-            "asymmetric-classes",
-            "info",
-            f"{plural(len(mirrored.asymmetric), 'class', 'classes')} whose images look different when mirrored",
-            len(mirrored.asymmetric),
-            mirrored.asymmetric[:examples],
-            "do not flip images in training",
-        )
+        names, hint = mirrored.asymmetric, "do not flip images in training"
+        summary = f"{plural(len(names), 'class', 'classes')} whose images look different when mirrored"
+        yield Finding("asymmetric-classes", "info", summary, len(names), names[:examples], hint)
 
 
 def _rows(dataset: Dataset, rows: NDArray[np.int64], examples: int) -> tuple[str, ...]:

@@ -115,6 +115,10 @@ _OTHER_FILES = (
     (b"7z\xbc\xaf", "a 7z archive", "unpack it"),
     (b"\0\5\x16\7", "an AppleDouble file with metadata of macOS", "leave it out"),
 )
+_NO_IMAGES = {
+    "HTML": ("an HTML page", "the download failed: fetch the file again"),
+    "video": ("a video", "save its frames as JPEG"),
+}
 _MARKUP = ((b"<svg", "SVG"), (b"<!doctype html", "HTML"), (b"<html", "HTML"))
 _HEIC_BRANDS = frozenset((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1"))
 _AVIF_BRANDS = frozenset((b"avif", b"avis"))
@@ -169,19 +173,16 @@ def is_cut(raw: bytes) -> bool:
 
 def _refusal(raw: bytes, name: str | None) -> ImageRefused:
     if not raw:
-        return ImageRefused(
-            "the image file is empty", code="image-empty", received="0 bytes", hint="copy the file again or leave it out"
-        )
+        hint = "copy the file again or leave it out"
+        return ImageRefused("the image file is empty", code="image-empty", received="0 bytes", hint=hint)
     for start, what, hint in _OTHER_FILES:
         if raw.startswith(start):
             return _not_an_image(what, hint)
     if raw[257:262] == b"ustar":
         return _not_an_image("a tar archive", "unpack it")
     name = name or _unsupported(raw)
-    if name == "HTML":
-        return _not_an_image("an HTML page", "the download failed: fetch the file again")
-    if name == "video":
-        return _not_an_image("a video", "save its frames as JPEG")
+    if name in _NO_IMAGES:
+        return _not_an_image(*_NO_IMAGES[name])
     if name is not None:
         return unsupported_format(name, _BY_NAME[name].hint)
     if not raw[:4096].strip(b"\0"):

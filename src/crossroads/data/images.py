@@ -85,7 +85,7 @@ class Resize:
         return self.size if self.mode == "squash" else math.ceil(self.size / CROP)
 
 
-def decode(raw: bytes | Pixels, *, max_pixels: int = MAX_PIXELS, draft: int | None = None) -> Pixels:
+def decode(raw: bytes | Pixels) -> Pixels:
     """Returns the pixels of one image file or array, upright, as RGB.
 
     Grey is repeated over the channels; palettes are looked up; transparent parts are laid over white; colour profiles are
@@ -96,9 +96,6 @@ def decode(raw: bytes | Pixels, *, max_pixels: int = MAX_PIXELS, draft: int | No
     Args:
         raw: An encoded file, or uint8 (height, width), (height, width, 1), (height, width, 3) or (height, width, 4).
             `crossroads.data.pictures.source_of` makes one of these from any other kind of image.
-        max_pixels: Larger images are refused by their header.
-        draft: A JPEG that is at least twice this size on both sides is decoded at a half, quarter or eighth of its size that is
-            still at least this size: the inverse DCT is then computed only for the pixels that are needed.
 
     Returns:
         uint8 (height, width, 3).
@@ -108,11 +105,11 @@ def decode(raw: bytes | Pixels, *, max_pixels: int = MAX_PIXELS, draft: int | No
             exception is raised.
     """
     if isinstance(raw, np.ndarray):
-        pixels = _checked(raw, max_pixels)
+        pixels = _checked(raw)
         if pixels.shape[2] == 3:
             return pixels
         return np.asarray(_rgb(Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)))
-    return np.asarray(_decoded(raw, max_pixels, draft))
+    return np.asarray(_decoded(raw, None))
 
 
 class ValueRange(NamedTuple):
@@ -134,13 +131,13 @@ class ValueRange(NamedTuple):
         return self.low < self.high <= self.full / 4
 
 
-def decode_with_range(raw: bytes | Pixels, *, max_pixels: int = MAX_PIXELS, draft: int | None = None) -> tuple[Pixels, ValueRange]:
-    """Returns the result of `decode` and the range of the stored values. Takes and raises the same as `decode`."""
+def decode_with_range(raw: bytes | Pixels, draft: int) -> tuple[Pixels, ValueRange]:
+    """Returns the pixels, of a large JPEG scaled down to `draft` or more, and the range of its values. Raises as `decode`."""
     if isinstance(raw, np.ndarray):
-        pixels = decode(raw, max_pixels=max_pixels)
+        pixels = decode(raw)
         return pixels, ValueRange(int(pixels.min()), int(pixels.max()), 255)
     with _refusing(raw):
-        image = _opened(raw, max_pixels)
+        image = _opened(raw)
         high_bytes = any(";16" in str(tile.args) for tile in image.tile)  # Pillow keeps the upper 8 of 16 bits per channel
         _load(image, draft)
         pixels = np.asarray(_upright(image))
@@ -150,7 +147,7 @@ def decode_with_range(raw: bytes | Pixels, *, max_pixels: int = MAX_PIXELS, draf
         return pixels, extent
 
 
-def from_pillow(image: Image.Image, *, max_pixels: int = MAX_PIXELS) -> Pixels:
+def from_pillow(image: Image.Image) -> Pixels:
     """Returns a Pillow image as its file would be decoded; for an animation, its current frame.
 
     Returns:
@@ -159,7 +156,7 @@ def from_pillow(image: Image.Image, *, max_pixels: int = MAX_PIXELS) -> Pixels:
     Raises:
         ImageRefused: The image is closed, broken or too large, or its pixels do not fit 8 bits.
     """
-    _require_pixels(image.height, image.width, max_pixels)
+    _require_pixels(image.height, image.width)
     try:
         with _LOADING[(id(image) >> 4) % len(_LOADING)]:
             image.load()
@@ -204,7 +201,7 @@ def resize(image: Pixels, to: Resize | int) -> Pixels:
     return np.asarray(_scaled(Image.fromarray(image), how))
 
 
-def load(raw: bytes | Pixels, to: Resize | int, *, max_pixels: int = MAX_PIXELS) -> Pixels:
+def load(raw: bytes | Pixels, to: Resize | int) -> Pixels:
     """Decodes one source, no larger than needed, and resizes it to the square that a network takes.
 
     Returns:
@@ -214,32 +211,32 @@ def load(raw: bytes | Pixels, to: Resize | int, *, max_pixels: int = MAX_PIXELS)
         ImageRefused: The same as for `decode`.
     """
     if isinstance(raw, np.ndarray):
-        return resize(decode(raw, max_pixels=max_pixels), to)
+        return resize(decode(raw), to)
     how = to if isinstance(to, Resize) else Resize(to)
-    return np.asarray(_scaled(_decoded(raw, max_pixels, how.minimum_side), how))
+    return np.asarray(_scaled(_decoded(raw, how.minimum_side), how))
 
 
-def dimensions(raw: bytes | Pixels, *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
+def dimensions(raw: bytes | Pixels) -> tuple[int, int]:
     """Returns height and width of the upright image in pixels, from its header alone.
 
     Raises:
         ImageRefused: The source is empty, not an image, or too large.
     """
     if isinstance(raw, np.ndarray):
-        height, width = _checked(raw, max_pixels).shape[:2]
+        height, width = _checked(raw).shape[:2]
         return height, width
     with _refusing(raw):
-        image = _opened(raw, max_pixels)
+        image = _opened(raw)
         # Pillow reports a TIFF's size upright already, and would decode a PNG to look for EXIF data behind the header.
         stored = isinstance(image, JpegImagePlugin.JpegImageFile) or "exif" in image.info
         turned = stored and _orientation(image) >= 5
         return (image.width, image.height) if turned else (image.height, image.width)
 
 
-def has_frames(raw: bytes, *, max_pixels: int = MAX_PIXELS) -> bool:
+def has_frames(raw: bytes) -> bool:
     """Returns whether a file has more frames, pages or pictures than the one that is decoded. Raises the same as `dimensions`."""
     with _refusing(raw):
-        image = _opened(raw, max_pixels)
+        image = _opened(raw)
         return bool(getattr(image, "is_animated", False)) or has_views(image, raw)
 
 
@@ -293,35 +290,39 @@ class _Watched(io.BytesIO):
         return data
 
 
-def _opened(raw: bytes, max_pixels: int) -> ImageFile.ImageFile:
+def _opened(raw: bytes) -> ImageFile.ImageFile:
     """Opens a file: reads and checks its header, decodes nothing."""
     # If the program has told Pillow to accept truncated files, Pillow fills the rest with grey. Watching the reads reveals it.
     image = opener_of(raw)(_Watched(raw) if ImageFile.LOAD_TRUNCATED_IMAGES else io.BytesIO(raw))
-    _require_pixels(image.height, image.width, max_pixels)
+    _require_pixels(image.height, image.width)
     return image
 
 
-def _require_pixels(height: int, width: int, max_pixels: int) -> None:
+def _require_pixels(height: int, width: int) -> None:
     if height < 1 or width < 1:
         raise ImageRefused("an image must have at least one pixel", code="image-empty", received=f"{width} x {height} px")
-    if height * width > max_pixels:
+    if height * width > MAX_PIXELS:
         raise ImageRefused(
-            f"an image may have at most {max_pixels:,} pixels",
+            f"an image may have at most {MAX_PIXELS:,} pixels",
             code="image-too-large",
             received=f"{width} x {height} px",
             hint="make the image smaller",
         )
 
 
-def _decoded(raw: bytes, max_pixels: int, draft: int | None) -> Image.Image:
+def _decoded(raw: bytes, draft: int | None) -> Image.Image:
     with _refusing(raw):
-        image = _opened(raw, max_pixels)
+        image = _opened(raw)
         _load(image, draft)
         return _upright(image)
 
 
 def _load(image: ImageFile.ImageFile, draft: int | None) -> None:
-    """Decodes the pixels of an opened file."""
+    """Decodes the pixels of an opened file.
+
+    A JPEG that is at least twice the size `draft` on both sides is decoded at a half, quarter or eighth of its size that is still
+    at least `draft`: the inverse DCT is then computed only for the pixels that are needed.
+    """
     if draft is not None and min(image.size) >= 2 * draft:
         image.draft(None, (draft, draft))  # does nothing for formats other than JPEG
     watched = image.fp if isinstance(image.fp, _Watched) else None
@@ -405,7 +406,7 @@ def _in_8_bits(image: Image.Image) -> Pixels:
     return scaled.astype(np.uint8)
 
 
-def _checked(array: Pixels, max_pixels: int) -> Pixels:
+def _checked(array: Pixels) -> Pixels:
     """Returns an array as (height, width, channels) with 1, 3 or 4 channels."""
     if array.dtype != np.uint8:
         fractions = array.dtype.kind == "f" and array.size and array.min() >= 0 and array.max() <= 1
@@ -419,7 +420,7 @@ def _checked(array: Pixels, max_pixels: int) -> Pixels:
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 3, 4)):
         hint = "move the channels last: array.transpose(1, 2, 0)" if array.ndim == 3 and array.shape[0] in (1, 3, 4) else None
         raise ImageRefused(ARRAY_SHAPES, code="wrong-shape", received=f"shape {array.shape}", hint=hint)
-    _require_pixels(array.shape[0], array.shape[1], max_pixels)
+    _require_pixels(array.shape[0], array.shape[1])
     return array[:, :, np.newaxis] if array.ndim == 2 else array
 
 

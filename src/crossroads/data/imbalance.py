@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -14,16 +14,8 @@ MAX_RATIO = 10.0
 BALANCE_HINT = "judge by balanced accuracy; class_weights = 'balanced' gives small classes more weight"
 
 
-@dataclass(frozen=True, slots=True)
-class Imbalance:
-    """The largest and the smallest class of an unbalanced data set. Classes without images do not count.
-
-    Attributes:
-        largest: Name of the largest class.
-        most: Its images.
-        smallest: Name of the smallest class.
-        fewest: Its images.
-    """
+class Imbalance(NamedTuple):
+    """The largest and the smallest class of an unbalanced data set, with their numbers of images."""
 
     largest: str
     most: int
@@ -32,7 +24,7 @@ class Imbalance:
 
 
 def imbalance(dataset: Dataset) -> Imbalance | None:
-    """Returns the largest and smallest class if their ratio exceeds `MAX_RATIO`; otherwise None."""
+    """Returns the largest and smallest class with images if their ratio exceeds `MAX_RATIO`; otherwise None."""
     counts = dataset.counts()
     present = np.flatnonzero(counts)
     if not len(present):

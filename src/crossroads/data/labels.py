@@ -7,7 +7,6 @@ import difflib
 import os
 import re
 import unicodedata
-from array import array
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -16,9 +15,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from crossroads.data.dataset import NO_SPLIT, Dataset, ImageSource
+from crossroads.data.dataset import Dataset, ImageSource
 from crossroads.errors import DataError
-from crossroads.files.text import natural_key, plural, printable
+from crossroads.files.text import first_few, natural_key, plural, printable
 from crossroads.progress import Note
 
 _INTEGER = re.compile(r"[+-]?\d{1,18}", re.ASCII)
@@ -34,9 +33,8 @@ def as_integer(text: str) -> int | None:
 
 
 def name_classes(classes: Sequence[str], labels: Iterable[int]) -> str:
-    """Returns the quoted names of the first five classes among `labels`, such as ``'cat', 'dog', …``."""
-    chosen = [repr(classes[label]) for label in labels]
-    return ", ".join(chosen[:_SHOWN]) + ", …" * (len(chosen) > _SHOWN)
+    """Returns the quoted names of the first five classes among `labels`, such as ``'cat', 'dog' and 3 more``."""
+    return first_few([repr(classes[label]) for label in labels], _SHOWN)
 
 
 def class_name(text: str) -> str:
@@ -50,63 +48,61 @@ def class_name(text: str) -> str:
     return unicodedata.normalize("NFC", printable(text)).strip() or text
 
 
-class DatasetBuilder:
-    """Collects rows while a reader meets them, as compact columns, and makes the data set at the end."""
+def labelled_dataset(
+    origin: str,
+    images: ImageSource,
+    labels: Sequence[str],
+    splits: Sequence[int] | None = None,
+    groups: Sequence[object] | None = None,
+    notes: Iterable[str] = (),
+) -> Dataset:
+    """Returns the data set of labelled images. Its classes are the labels in natural order.
 
-    def __init__(self) -> None:
-        self._codes: dict[str, int] = {}
-        self._spellings: dict[str, int] = {}
-        self._labels = array("i")
-        self._splits = array("B")
-        self._groups = array("q")
-        self._group_codes: dict[object, int] = {}
+    Args:
+        origin: What the user gave.
+        images: One image for each row.
+        labels: The label of each row.
+        splits: The split of each row; None if no row has one.
+        groups: Any hashable that names the group of each row, or None for a row that stands alone.
+        notes: Notes of the reader.
 
-    def __len__(self) -> int:
-        return len(self._labels)
+    Raises:
+        DataError: Two class names differ in nothing but upper and lower case.
+    """
+    spellings = {label: class_name(label) for label in dict.fromkeys(labels)}
+    codes = {name: code for code, name in enumerate(dict.fromkeys(spellings.values()))}
+    by_spelling = {label: codes[name] for label, name in spellings.items()}
+    column, classes = _in_order(np.fromiter(map(by_spelling.__getitem__, labels), np.int32, len(labels)), list(codes))
+    return Dataset(
+        origin=origin,
+        images=images,
+        indices=np.arange(len(labels), dtype=np.int64),
+        labels=column,
+        classes=classes,
+        groups=None if groups is None else _group_numbers(groups),
+        splits=np.array(splits, np.uint8) if splits is not None and any(splits) else None,
+        notes=(*notes, *_united(spellings), *_alike(list(codes), origin), *_same_numbers(list(codes))),
+    )
 
-    def add(self, label: str, *, split: int = NO_SPLIT, group: object = None) -> None:
-        """One row. `group` is any hashable that names the group, or None for a row that stands alone."""
-        code = self._spellings.get(label)
-        if code is None:
-            code = self._spellings[label] = self._codes.setdefault(class_name(label), len(self._codes))
-        self._labels.append(code)
-        self._splits.append(split)
-        self._groups.append(-1 if group is None else self._group_codes.setdefault(group, len(self._group_codes)))
 
-    def build(self, origin: str, images: ImageSource, notes: Iterable[str] = ()) -> Dataset:
-        """The data set; its classes are the labels met, in natural order. Row i stands for image i.
+def _group_numbers(groups: Sequence[object]) -> NDArray[np.int64] | None:
+    """Returns a number for each group, and one of its own for each row without a group; None if no row has one."""
+    numbers = {group: number for number, group in enumerate(dict.fromkeys(groups)) if group is not None}
+    if not numbers:
+        return None
+    column = np.fromiter((numbers.get(group, -1) for group in groups), np.int64, len(groups))
+    alone = np.flatnonzero(column < 0)
+    column[alone] = len(groups) + np.arange(len(alone))
+    return column
 
-        Raises:
-            DataError: Two class names differ in nothing but upper and lower case.
-        """
-        names = list(self._codes)
-        notes = (*notes, *self._united(), *_alike(names, origin), *_same_numbers(names))
-        labels, classes = _in_order(np.array(self._labels, np.int32), names)
-        splits = np.array(self._splits, np.uint8)
-        groups = np.array(self._groups, np.int64)
-        alone = groups < 0
-        groups[alone] = len(self._group_codes) + np.arange(np.count_nonzero(alone))
-        return Dataset(
-            origin=origin,
-            images=images,
-            indices=np.arange(len(labels), dtype=np.int64),
-            labels=labels,
-            classes=classes,
-            groups=groups if self._group_codes else None,
-            splits=splits if splits.any() else None,
-            notes=notes,
-        )
 
-    def _united(self) -> list[str]:
-        """Returns a note if a class is spelled in several ways."""
-        if len(self._spellings) == len(self._codes):
-            return []
-        names = list(self._codes)
-        spelled = Counter(self._spellings.values())
-        several = [repr(names[code]) for code, count in spelled.items() if count > 1]
-        more = f" and {len(several) - 5} more" if len(several) > 5 else ""
-        text = "names that differ only in Unicode form (NFC, NFD) or outer spaces are one class"
-        return [Note(f"{text}: {', '.join(several[:5])}{more}", "class-spellings-united", classes=len(several))]
+def _united(spellings: Mapping[str, str]) -> list[str]:
+    """Returns a note if a class is spelled in several ways."""
+    several = [repr(name) for name, count in Counter(spellings.values()).items() if count > 1]
+    if not several:
+        return []
+    text = "names that differ only in Unicode form (NFC, NFD) or outer spaces are one class"
+    return [Note(f"{text}: {first_few(several)}", "class-spellings-united", classes=len(several))]
 
 
 def _alike(names: Sequence[str], origin: str) -> list[str]:
@@ -166,44 +162,31 @@ def encode(values: object, *, what: str = "labels") -> tuple[NDArray[np.int32], 
         DataError: The labels have another shape or type, or contain NaN, a fraction, an empty string or a row that is not one-hot.
     """
     if (texts := _texts(values, what)) is not None:
-        known: dict[str, int] = {}
-        codes = np.fromiter((known.setdefault(text, len(known)) for text in texts), np.int32, len(texts))
-        return _encoded(codes, list(known), what)
-    array_ = _label_array(values, what)
-    if array_.ndim == 2 and array_.shape[1] == 1:
-        array_ = array_[:, 0]
-    if array_.ndim == 2:
-        array_ = _from_one_hot(array_, what)
-    if array_.ndim != 1:
-        raise DataError(
-            f"{what} must be one label per row (n,), or one-hot (n, k)",
-            code="label-shape",
-            received=f"shape {array_.shape}",
-            hint="pass one label per image",
-        )
-    unique, inverse = np.unique(array_, return_inverse=True)
+        known = {text: code for code, text in enumerate(dict.fromkeys(texts))}
+        return _encoded(np.fromiter(map(known.__getitem__, texts), np.int32, len(texts)), list(known), what)
+    labels = _label_array(values, what)
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    if labels.ndim not in (1, 2) or 0 in labels.shape[1:]:
+        raise _wrong_shape(what, f"shape {labels.shape}")
+    if labels.ndim == 2:
+        labels = _from_one_hot(labels, what)
+    unique, inverse = np.unique(labels, return_inverse=True)
     return _encoded(inverse.reshape(-1).astype(np.int32), [str(value) for value in unique.tolist()], what)
 
 
 def _encoded(codes: NDArray[np.int32], names: list[str], what: str) -> tuple[NDArray[np.int32], tuple[str, ...]]:
     for code, name in enumerate(names):
         if not name.strip():
-            row = int(np.argmax(codes == code))
-            raise DataError(
-                f"{what} must not be empty",
-                code="empty-label",
-                received=f"{name!r} in row {row}",
-                hint="label the image or leave it out",
-            )
+            received, hint = f"{name!r} in row {int(np.argmax(codes == code))}", "label the image or leave it out"
+            raise DataError(f"{what} must not be empty", code="empty-label", received=received, hint=hint)
     return _in_order(codes, names)
 
 
 def _texts(values: object, what: str) -> list[str] | None:
     """Returns labels that are a flat list of texts, or None. In an array each would take the space of the longest."""
-    if isinstance(values, np.ndarray):
-        if values.dtype.kind != "O" or values.ndim != 1:
-            return None
-        values = values.tolist()
+    if isinstance(values, np.ndarray) and values.dtype.kind in "OS" and (values.ndim == 1 or values.shape[1:] == (1,)):
+        values = values.reshape(-1).tolist()
     if not isinstance(values, (list, tuple)) or not values:
         return None
     if all(isinstance(item, str) for item in values):
@@ -213,9 +196,8 @@ def _texts(values: object, what: str) -> list[str] | None:
     try:
         return [item.decode("utf-8") for item in values]
     except UnicodeDecodeError as error:
-        raise DataError(
-            f"{what} must be UTF-8 text", code="label-encoding", received=error, hint="save the labels as UTF-8"
-        ) from error
+        hint = "save the labels as UTF-8"
+        raise DataError(f"{what} must be UTF-8 text", code="label-encoding", received=error, hint=hint) from error
 
 
 def _label_array(values: object, what: str) -> NDArray[np.generic]:
@@ -230,28 +212,17 @@ def _label_array(values: object, what: str) -> NDArray[np.generic]:
     labels: NDArray[np.generic] = values
     if labels.dtype.kind == "O" and all(isinstance(label, int) for label in labels.flat):
         labels = _as_array(labels.tolist(), what)
-    if labels.dtype.kind == "S":
-        try:
-            return np.char.decode(labels.astype(np.bytes_), "utf-8")
-        except UnicodeDecodeError as error:
-            raise DataError(
-                f"{what} must be UTF-8 text", code="label-encoding", received=error, hint="save the labels as UTF-8"
-            ) from error
     if labels.dtype.kind == "f":
         if not np.isfinite(labels).all():
-            raise DataError(
-                f"{what} must be finite",
-                code="label-not-finite",
-                received="NaN or infinity",
-                hint="drop these rows or label them",
-            )
+            hint = "drop these rows or label them"
+            raise DataError(f"{what} must be finite", code="label-not-finite", received="NaN or infinity", hint=hint)
         whole = labels.astype(np.int64)
         if not np.array_equal(whole, labels):
-            raise DataError(
-                f"{what} must be whole numbers or strings", code="label-type", received="fractions", hint="pass integers or strings"
-            )
+            raise _wrong_type(what, "fractions")
         return whole
-    return labels if labels.dtype.kind in "iubU" else _refuse(labels, what)
+    if labels.dtype.kind not in "iubUS":
+        raise _wrong_type(what, f"an array of dtype {labels.dtype}")
+    return labels
 
 
 def _as_array(items: list[object], what: str) -> NDArray[np.generic]:
@@ -259,31 +230,23 @@ def _as_array(items: list[object], what: str) -> NDArray[np.generic]:
         return np.asarray(items)
     except (ValueError, MemoryError) as error:
         received = "rows of different lengths" if isinstance(error, ValueError) else "more than fits in memory"
-        raise DataError(
-            f"{what} must be one label per row", code="label-shape", received=received, hint="pass one label per image"
-        ) from error
+        raise _wrong_shape(what, received) from error
     except (TypeError, RuntimeError) as error:  # from `__array__`, for example of a tensor that records gradients
         hint = "call .detach().numpy()" if hasattr(items[0], "detach") else "pass integers or strings"
-        raise DataError(f"{what} must be integers or strings", code="label-type", received=error, hint=hint) from error
+        raise _wrong_type(what, error, hint) from error
 
 
-def _refuse(labels: NDArray[np.generic], what: str) -> NDArray[np.generic]:
-    raise DataError(
-        f"{what} must be integers, strings, booleans or one-hot rows",
-        code="label-type",
-        received=f"an array of dtype {labels.dtype}",
-        hint="pass integers or strings",
-    )
+def _wrong_shape(what: str, received: str) -> DataError:
+    rule = f"{what} must be one label per row (n,), or one-hot (n, k)"
+    return DataError(rule, code="label-shape", received=received, hint="pass one label per image")
+
+
+def _wrong_type(what: str, received: object, hint: str = "pass integers or strings") -> DataError:
+    rule = f"{what} must be integers, strings, booleans or one-hot rows"
+    return DataError(rule, code="label-type", received=received, hint=hint)
 
 
 def _from_one_hot(rows: NDArray[np.generic], what: str) -> NDArray[np.generic]:
-    if rows.shape[1] == 0:
-        raise DataError(
-            f"{what} must be one label per row (n,), or one-hot (n, k)",
-            code="label-shape",
-            received=f"shape {rows.shape}",
-            hint="pass one label per image",
-        )
     ones = rows == 1
     good = (ones.sum(axis=1) == 1) & ((rows == 0).sum(axis=1) == rows.shape[1] - 1)
     if not good.all():
@@ -297,6 +260,10 @@ def _from_one_hot(rows: NDArray[np.generic], what: str) -> NDArray[np.generic]:
     return np.asarray(ones.argmax(axis=1))
 
 
+def _names_error(rule: str, code: str, received: object = None, hint: str = "write lines such as `14,Stop`") -> DataError:
+    return DataError(rule, code=f"class-{code}", field="class_names", received=received, hint=hint)
+
+
 def load_class_names(path: str | os.PathLike[str]) -> dict[int, str]:
     """Reads names of integer labels from a CSV such as ``ClassId,SignName``, or from a text with one name per line, from 0 on.
 
@@ -306,48 +273,28 @@ def load_class_names(path: str | os.PathLike[str]) -> dict[int, str]:
     try:
         lines = Path(path).read_text("utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(
-            f"the class names {path} cannot be read",
-            code="class-names-unreadable",
-            field="class_names",
-            received=error,
-            hint="give a text file with lines such as `14,Stop`",
-        ) from error
+        raise _names_error(f"the class names {path} cannot be read", "names-unreadable", error) from error
     rows = [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
     if not rows:
-        raise DataError(
-            f"the class names {path} must not be empty",
-            code="class-names-empty",
-            field="class_names",
-            hint="write lines such as `14,Stop`",
-        )
-    numbered = [(number, _number_and_name(line)) for number, line in rows]
-    table = numbered[1:] if numbered[0][1] is None and len(numbered) > 1 else numbered
-    if any(pair is not None for _, pair in table):
-        pairs = [(number, pair) for number, pair in table]
-    else:
+        raise _names_error(f"the class names {path} must not be empty", "names-empty")
+    pairs = [(number, _number_and_name(line)) for number, line in rows]
+    if pairs[0][1] is None and len(pairs) > 1:
+        del pairs[0]  # a header
+    if all(pair is None for _, pair in pairs):
         pairs = [(number, (index, line.strip())) for index, (number, line) in enumerate(rows)]
     names: dict[int, str] = {}
     for number, pair in pairs:
         if pair is None:
-            raise DataError(
-                f"{path} line {number} must be a class number and a name",
-                code="class-names-line",
-                field="class_names",
-                received=repr(lines[number - 1]),
-                hint="write lines such as `14,Stop`",
-            )
+            raise _names_error(f"{path} line {number} must be a class number and a name", "names-line", repr(lines[number - 1]))
         name = class_name(pair[1])
         if pair[0] in names or name in names.values():
-            raise DataError(
-                f"{path} line {number}: each class number and name must occur once",
-                code="class-names-repeated",
-                field="class_names",
-                received=repr(lines[number - 1]),
-                hint="give each class one number and one name",
-            )
+            rule = f"{path} line {number}: each class number and name must occur once"
+            raise _names_error(rule, "names-repeated", repr(lines[number - 1]), _ONCE)
         names[pair[0]] = name
     return names
+
+
+_ONCE = "give each class one number and one name"
 
 
 def _number_and_name(line: str) -> tuple[int, str] | None:
@@ -374,28 +321,14 @@ def rename(dataset: Dataset, names: Mapping[int, str] | Sequence[str]) -> Datase
     for label in dataset.classes:
         number = as_integer(label)
         if number is None or number not in table:
-            raise DataError(
-                f"every label of {dataset.origin} must have a class name",
-                code="class-without-name",
-                field="class_names",
-                received=f"label {label!r}; the names are for {_numbers(table)}",
-                hint="give a file with lines such as `14,Stop`",
-            )
+            numbers = f"{min(table)} to {max(table)}" if table else "none"
+            rule = f"every label of {dataset.origin} must have a class name"
+            raise _names_error(rule, "without-name", f"label {label!r}; the names are for {numbers}")
         renamed.append(class_name(str(table[number])))
     if len(set(renamed)) < len(renamed):
         twice = next(name for name, count in Counter(renamed).items() if count > 1)
-        raise DataError(
-            "class names must differ",
-            code="class-names-repeated",
-            field="class_names",
-            received=f"{twice!r} for two classes",
-            hint="give each class one number and one name",
-        )
+        raise _names_error("class names must differ", "names-repeated", f"{twice!r} for two classes", _ONCE)
     return replace(dataset, classes=tuple(renamed))
-
-
-def _numbers(table: Mapping[int, str]) -> str:
-    return f"{min(table)} to {max(table)}" if table else "none"
 
 
 def align(dataset: Dataset, classes: Sequence[str]) -> Dataset:
@@ -431,8 +364,7 @@ def align(dataset: Dataset, classes: Sequence[str]) -> Dataset:
         raise _unknown(dataset, labels < 0, known)
     notes = dataset.notes
     if respelled:
-        more = f" and {len(respelled) - 3} more" if len(respelled) > 3 else ""
-        text = f"labels matched as numbers: {', '.join(respelled[:3])}{more}"
+        text = f"labels matched as numbers: {first_few(respelled, 3)}"
         notes = (*notes, Note(text, "labels-matched-as-numbers", classes=len(respelled)))
     return replace(dataset, labels=labels.astype(np.int32), classes=known, notes=notes)
 
@@ -441,17 +373,16 @@ def _unknown(dataset: Dataset, strange: NDArray[np.bool_], known: Sequence[str])
     """Returns the error for rows whose labels are not among the known classes."""
     counts = np.bincount(dataset.labels[strange], minlength=len(dataset.classes))
     names = [(dataset.classes[code], int(counts[code])) for code in np.flatnonzero(counts)]
-    listed = ", ".join(f"{name!r} ({plural(count, 'image')})" for name, count in names[:_SHOWN])
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    listed = first_few([f"{name!r} ({plural(count, 'image')})" for name, count in names], _SHOWN)
     near = [(name, match) for name, _ in names[:_SHOWN] if (match := _typo_of(name, known)) is not None]
     if near:
         hint = f"did you mean {', '.join(f'{match!r} for {name!r}' if len(names) > 1 else repr(match) for name, match in near)}?"
     else:
-        hint = f"the classes are {', '.join(known[:_SHOWN_CLASSES])}{', …' if len(known) > _SHOWN_CLASSES else ''}"
+        hint = f"the classes are {first_few(known, _SHOWN_CLASSES)}"
     return DataError(
         f"{dataset.origin}: every label must be one of the {len(known)} classes",
         code="unknown-label",
-        received=f"{listed}{more}, the first {dataset.name(int(np.argmax(strange)))}",
+        received=f"{listed}, the first {dataset.name(int(np.argmax(strange)))}",
         hint=hint,
     )
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from crossroads.data._pool import map_chunks, map_ordered
 from crossroads.data.dataset import DIGEST_BYTES, Dataset, digest_of
 from crossroads.data.images import Pixels, Resize, ValueRange, decode_with_range, dimensions, has_frames, load
-from crossroads.data.pictures import SAMPLE, range_note, source_of
+from crossroads.data.pictures import SAMPLE, range_note, source_of, unreadable_file
 from crossroads.errors import DataError, ImageRefused, option
 from crossroads.progress import Note
 
@@ -32,6 +32,9 @@ PICTURES_PER_TASK = 8
 
 RANGE_SIDE = 64
 """Smallest side in pixels that a JPEG is decoded to if only the range of its values matters."""
+
+SIDES = 256
+"""Images whose headers give the median side."""
 
 IN_MEMORY = 2 * 2**30
 """Bytes of pixels that are kept in memory: 700,000 images of 32 px, 14,000 of 224 px."""
@@ -72,12 +75,9 @@ class Refusal:
 
 def no_readable_image(dataset: Dataset, refusals: Sequence[Refusal]) -> DataError:
     """Returns the error for a data set in which no image is readable."""
+    received = "0 rows"
     if refusals:
-        return _none_readable(dataset, f"{len(refusals)} refused, the first {refusals[0].name}: {refusals[0].reason}")
-    return _none_readable(dataset, "0 rows")
-
-
-def _none_readable(dataset: Dataset, received: str) -> DataError:
+        received = f"{len(refusals)} refused, the first {refusals[0].name}: {refusals[0].reason}"
     return DataError(
         f"{dataset.origin}: at least one image must be readable",
         code="no-readable-image",
@@ -126,10 +126,7 @@ def read(dataset: Dataset, row: int) -> bytes | Pixels:
     try:
         return dataset.read(row)
     except _UNREADABLE as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error) or type(error).__name__
-        raise ImageRefused(
-            "the file cannot be read", code="file-unreadable", received=reason, hint="check the path and its permissions"
-        ) from error
+        raise unreadable_file(error) from error
 
 
 def load_all(
@@ -138,7 +135,6 @@ def load_all(
     *,
     strict: bool = False,
     progress: Progress | None = None,
-    workers: int | None = None,
     spill: Path | None = None,
     in_memory: int = IN_MEMORY,
 ) -> Loaded:
@@ -149,7 +145,6 @@ def load_all(
         to: How each image becomes a square; an integer is the side in pixels that it is squashed to.
         strict: Whether the first refusal, in row order, is an error.
         progress: Called with the rows done and their number, from the calling thread.
-        workers: Threads; None for one per CPU.
         spill: A file for pixels that need more than `in_memory`; the array is then memory-mapped. The caller removes the file.
             None to keep the pixels in memory always.
         in_memory: Bytes of pixels that are kept in memory.
@@ -177,7 +172,7 @@ def load_all(
 
     refusals: list[Refusal] = []
     done = 0
-    for refused in map_chunks(work, n, chunk=CHUNK, workers=workers):
+    for refused in map_chunks(work, n, chunk=CHUNK):
         if refused and strict:
             raise refused[0].error()
         refusals += refused
@@ -212,7 +207,7 @@ def digests_of(dataset: Dataset, *, workers: int | None = None, progress: Progre
     return digests
 
 
-def stream(dataset: Dataset, to: Resize | int, *, chunk: int = CHUNK, workers: int | None = None) -> Iterator[Streamed]:
+def stream(dataset: Dataset, to: Resize | int) -> Iterator[Streamed]:
     """Yields each row's pixels, uint8 (size, size, 3), or its refusal, in row order; each source is read once.
 
     At most two chunks per thread are held at a time.
@@ -220,32 +215,36 @@ def stream(dataset: Dataset, to: Resize | int, *, chunk: int = CHUNK, workers: i
     Args:
         dataset: Any number of rows.
         to: How each image becomes a square; an integer is the side in pixels that it is squashed to.
-        chunk: Rows per task.
-        workers: Threads; None for one per CPU.
     """
 
-    def work(rows: range) -> list[Streamed]:
-        return [_attempt(dataset, row, to) for row in rows]
+    def attempt(row: int) -> Streamed:
+        try:
+            raw = read(dataset, row)
+            return Streamed(row, load(raw, to), digest_of(raw))
+        except ImageRefused as error:
+            return Streamed(row, error, b"")
 
-    for results in map_chunks(work, len(dataset), chunk=chunk, workers=workers):
+    for results in map_chunks(lambda rows: list(map(attempt, rows)), len(dataset), chunk=CHUNK):
         yield from results
 
 
-def stream_pictures(pictures: Iterable[object], to: Resize | int, *, workers: int | None = None) -> Iterator[Streamed]:
+def stream_pictures(pictures: Iterable[object], to: Resize | int) -> Iterator[Streamed]:
     """Does the same as `stream` for pictures of any kind, which may arrive one by one; computes no digests.
 
     Args:
         pictures: Anything that `source_of` takes; iterated once, in the calling thread, and only a few ahead.
         to: As for `stream`.
-        workers: As for `stream`.
     """
+
+    def attempt(numbered: tuple[int, object]) -> Streamed:
+        try:
+            return Streamed(numbered[0], load(source_of(numbered[1]), to), b"")
+        except ImageRefused as error:
+            return Streamed(numbered[0], error, b"")
+
     numbered = enumerate(pictures)
     chunks = iter(lambda: list(islice(numbered, PICTURES_PER_TASK)), [])
-
-    def work(chunk: list[tuple[int, object]]) -> list[Streamed]:
-        return [_attempt_picture(place, picture, to) for place, picture in chunk]
-
-    for results in map_ordered(work, chunks, workers=workers):
+    for results in map_ordered(lambda chunk: list(map(attempt, chunk)), chunks):
         yield from results
 
 
@@ -295,42 +294,25 @@ def sample_notes(dataset: Dataset) -> tuple[Note, ...]:
     if framed := sum(has_more for _, has_more in sampled):
         text = f"{framed} of {len(sampled)} sampled files hold several frames, pages or pictures; one of each is read"
         notes.append(Note(text, "frames-ignored", files=framed, sampled=len(sampled)))
-    return tuple(Note(f"{dataset.origin}: {note}", note.code, **note.figures) for note in notes)
+    return tuple(note.prefixed(f"{dataset.origin}: ") for note in notes)
 
 
-def median_side(dataset: Dataset, sample: int = 256, seed: int = 0) -> int:
+def median_side(dataset: Dataset, seed: int) -> int:
     """Returns the median of the shorter sides of a random sample of images, in pixels, rounded down; reads only their headers.
 
     Raises:
         DataError: No image of the sample has a readable header.
     """
-    count = min(sample, len(dataset))
-    rows = np.sort(np.random.default_rng(seed).choice(len(dataset), count, replace=False)) if count else np.empty(0, np.int64)
-    sides = []
-    first_refusal = ""
+    rows = np.sort(np.random.default_rng(seed).choice(len(dataset), min(SIDES, len(dataset)), replace=False))
+    sides, refusals = [], []
     for row in rows.tolist():
         try:
             sides.append(min(dimensions(read(dataset, row))))
         except ImageRefused as error:
-            first_refusal = first_refusal or f"{dataset.name(row)}: {error}"
+            refusals.append(Refusal(row, dataset.name(row), str(error)))
     if not sides:
-        raise _none_readable(dataset, first_refusal or "0 rows")
+        raise no_readable_image(dataset, refusals)
     return int(np.median(sides))
-
-
-def _attempt(dataset: Dataset, row: int, to: Resize | int) -> Streamed:
-    try:
-        raw = read(dataset, row)
-        return Streamed(row, load(raw, to), digest_of(raw))
-    except ImageRefused as error:
-        return Streamed(row, error, b"")
-
-
-def _attempt_picture(place: int, picture: object, to: Resize | int) -> Streamed:
-    try:
-        return Streamed(place, load(source_of(picture), to), b"")
-    except ImageRefused as error:
-        return Streamed(place, error, b"")
 
 
 def _allocate(dataset: Dataset, size: int, spill: Path | None, in_memory: int) -> Pixels:

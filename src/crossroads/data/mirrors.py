@@ -42,35 +42,17 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class MirrorClasses:
-    """What mirroring does to the classes.
+    """What mirroring does to the classes. Those with fewer than four images or groups are too few to decide.
 
     Attributes:
         pairs: Classes that are mirror images of each other.
         asymmetric: Classes whose mirrored images differ from their own.
         symmetric: Classes whose mirrored images cannot be distinguished from their own, so a flip does no harm.
-        unknown: Classes with fewer than four images or groups, which is too few to decide.
     """
 
     pairs: tuple[tuple[str, str], ...] = ()
     asymmetric: tuple[str, ...] = ()
     symmetric: tuple[str, ...] = ()
-    unknown: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class FlipVerdict:
-    """Whether mirrored images keep their label; true if they do.
-
-    Attributes:
-        safe: No two classes are mirror images and no class is asymmetric, as far as the images show.
-        reasons: Why not, one sentence each; empty if a flip is safe.
-    """
-
-    safe: bool
-    reasons: tuple[str, ...]
-
-    def __bool__(self) -> bool:
-        return self.safe
 
 
 def find_mirrors(
@@ -92,9 +74,8 @@ def find_mirrors(
     thumbnails, labels, units = thumbnails[chosen], np.asarray(labels)[chosen], units[chosen]
     unit_counts = np.array([len(np.unique(units[labels == label])) for label in range(k)])
     known = np.flatnonzero(unit_counts >= 4)
-    unknown = tuple(classes[label] for label in range(k) if unit_counts[label] < 4)
     if len(known) == 0 or len(known) > MAX_CLASSES:
-        return MirrorClasses(unknown=tuple(classes))
+        return MirrorClasses()
     rows = np.flatnonzero(np.isin(labels, known))
     numbers = np.searchsorted(known, labels[rows])
     # One thread gives the same answer on every machine, and matrices of 256 columns gain little from more. On a busy machine two
@@ -109,14 +90,13 @@ def find_mirrors(
         pairs=tuple((names[one], names[other]) for one, other in _pairs(mirrored, upright, asymmetric)),
         asymmetric=tuple(name for name, is_so in zip(names, asymmetric, strict=True) if is_so),
         symmetric=tuple(name for name, is_so in zip(names, asymmetric, strict=True) if not is_so),
-        unknown=unknown,
     )
 
 
-def flip_is_safe(
+def reasons_against_flip(
     pixels: NDArray[np.uint8], labels: NDArray[np.integer], classes: Sequence[str], groups: NDArray[np.integer] | None = None
-) -> FlipVerdict:
-    """Decides whether images may be mirrored in training.
+) -> list[str]:
+    """Returns why images must not be mirrored in training, one sentence each; nothing if they may.
 
     A flip is refused only on evidence: classes with fewer than four images or groups count as safe.
 
@@ -137,7 +117,7 @@ def flip_is_safe(
     if mirrored.asymmetric:
         names = name_classes(mirrored.asymmetric, range(len(mirrored.asymmetric)))
         reasons.append(f"{len(mirrored.asymmetric)} of {len(classes)} classes look different when mirrored: {names}")
-    return FlipVerdict(not reasons, tuple(reasons))
+    return reasons
 
 
 def _sample(labels: NDArray[np.integer], k: int) -> NDArray[np.int64]:
@@ -152,7 +132,6 @@ def _sample(labels: NDArray[np.integer], k: int) -> NDArray[np.int64]:
 
 
 def _members(labels: NDArray[np.integer], k: int) -> list[NDArray[np.int64]]:
-    """Returns the rows of each class."""
     order = np.argsort(labels, kind="stable")
     return np.split(order, np.searchsorted(labels[order], np.arange(1, k))) if k else []
 

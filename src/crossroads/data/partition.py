@@ -89,7 +89,9 @@ def load_and_split(data: Source | None, test: Source | None, recipe: Recipe, wat
     _require_training_images(parts.train)
     if separate_test is not None:
         recipe = replace(recipe, test_fraction=0.0)  # the fraction has no effect now; the stored recipe then repeats this run
-    notes = [*dataset.notes, *_prefixed("test: ", () if separate_test is None else separate_test.notes), *parts.notes]
+    about_test = [] if separate_test is None else separate_test.notes
+    about_test = [note.prefixed("test: ") if isinstance(note, Note) else f"test: {note}" for note in about_test]
+    notes = [*dataset.notes, *about_test, *parts.notes]
     notes += conflicting_label_notes(dataset)
     if recipe.class_weights == "none":
         notes += unbalanced_notes(parts.train)
@@ -134,32 +136,16 @@ def conflicting_label_notes(dataset: Dataset) -> Iterator[Note]:
     equal = (dataset.digests[rows] == dataset.digests[first]).all(axis=1)
     other = rows[equal & (dataset.labels[rows] != dataset.labels[first])][0]
     example = [f"{dataset.name(int(row))} ({dataset.classes[dataset.labels[row]]})" for row in (first, other)]
-    yield Note(
-        f"{len(rows):,} images also occur under another label, for example {' and '.join(example)}; run `crossroads audit`",
-        "conflicting-labels",
-        images=len(rows),
-        example=example,
-    )
+    text = f"{len(rows):,} images also occur under another label, for example {' and '.join(example)}; run `crossroads audit`"
+    yield Note(text, "conflicting-labels", images=len(rows), example=example)
 
 
 def unbalanced_notes(train: Dataset) -> Iterator[Note]:
     """Yields a note if the classes of the training images differ widely in size."""
-    found = imbalance(train)
-    if found is None:
-        return
-    largest, smallest = found.largest, found.smallest
-    yield Note(
-        f"class {largest} has {found.most:,} training images, class {smallest} has {found.fewest:,}: {BALANCE_HINT}",
-        "classes-unbalanced",
-        largest=largest,
-        smallest=smallest,
-        counts=[found.most, found.fewest],
-    )
-
-
-def _prefixed(prefix: str, notes: tuple[str, ...]) -> Iterator[str]:
-    for note in notes:
-        yield Note(prefix + note, note.code, **note.figures) if isinstance(note, Note) else prefix + note
+    if (found := imbalance(train)) is not None:
+        largest, most, smallest, fewest = found
+        text = f"class {largest} has {most:,} training images, class {smallest} has {fewest:,}: {BALANCE_HINT}"
+        yield Note(text, "classes-unbalanced", largest=largest, smallest=smallest, counts=[most, fewest])
 
 
 def _require_training_images(train: Dataset) -> None:

@@ -66,11 +66,16 @@ def _file(path: str | os.PathLike[str]) -> bytes:
     except OSError as error:
         if os.path.isdir(path):  # noqa: PTH112 - the error for reading a folder differs between systems
             raise ImageRefused("is a folder", code="is-a-folder", hint="give image files") from error
-        raise ImageRefused(
-            "the file cannot be read", code="file-unreadable", received=error.strerror, hint="check the path"
-        ) from error
+        raise unreadable_file(error) from error
     except ValueError as error:  # such as a null character in the path
-        raise ImageRefused("the file cannot be read", code="file-unreadable", received=error, hint="check the path") from error
+        raise unreadable_file(error) from error
+
+
+def unreadable_file(error: Exception) -> ImageRefused:
+    """Returns the refusal of an image whose file cannot be read."""
+    received = error.strerror if isinstance(error, OSError) and error.strerror else str(error) or type(error).__name__
+    hint = "check the path and its permissions"
+    return ImageRefused("the file cannot be read", code="file-unreadable", received=received, hint=hint)
 
 
 def _array(picture: object) -> NDArray[np.generic] | None:
@@ -212,14 +217,8 @@ def range_note(ranges: Sequence[ValueRange]) -> Note | None:
         return None
     brightest = max(dark, key=lambda extent: extent.high / extent.full)
     fault, hint = range_fault(brightest)
-    return Note(
-        f"{len(dark)} of {len(ranges)} sampled images {fault}; {hint}",
-        "value-range",
-        images=len(dark),
-        sampled=len(ranges),
-        high=brightest.high,
-        full=brightest.full,
-    )
+    text, (_, high, full) = f"{len(dark)} of {len(ranges)} sampled images {fault}; {hint}", brightest
+    return Note(text, "value-range", images=len(dark), sampled=len(ranges), high=high, full=full)
 
 
 def range_fault(brightest: ValueRange) -> tuple[str, str]:

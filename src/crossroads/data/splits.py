@@ -119,7 +119,9 @@ def split(
     assigned, notes = _given_splits(dataset)
     fractions = _missing_splits(assigned, validation, test, has_test=separate_test is not None)
     if dataset.splits is not None and (assigned != NO_SPLIT).any():
-        notes += [_taken_from_train(SPLITS[code], fraction) for code, fraction in fractions]
+        for code, fraction in fractions:
+            text = f"the data has no {SPLITS[code]} rows: {fraction:g} of its train rows are used"
+            notes.append(Note(text, "split-taken-from-train", split=SPLITS[code], fraction=fraction))
     if separate_test is not None and (ignored := int(np.count_nonzero(assigned == TEST))):
         text = f"{plural(ignored, 'test row')} of the data ignored: a separate test set is given"
         notes.append(Note(text, "test-rows-ignored", rows=ignored))
@@ -176,22 +178,13 @@ def _missing_splits(assigned: SplitCodes, validation: float, test: float, *, has
 
 
 def _require_fractions(validation: float, test: float, separate_test: Dataset | None) -> None:
-    if not 0 < validation <= 0.9:
-        raise SplitError(
-            f"{option('validation')} must be in (0, 0.9]",
-            code="fraction-out-of-range",
-            field="validation",
-            received=validation,
-            hint="use a fraction such as 0.1",
-        )
-    if not 0 <= test <= 0.9:
-        raise SplitError(
-            f"{option('test_fraction')} must be in [0, 0.9]",
-            code="fraction-out-of-range",
-            field="test_fraction",
-            received=test,
-            hint="use a fraction such as 0.1",
-        )
+    for field, value, good, limits in (
+        ("validation", validation, 0 < validation <= 0.9, "(0, 0.9]"),
+        ("test_fraction", test, 0 <= test <= 0.9, "[0, 0.9]"),
+    ):
+        if not good:
+            rule, hint = f"{option(field)} must be in {limits}", "use a fraction such as 0.1"
+            raise SplitError(rule, code="fraction-out-of-range", field=field, received=value, hint=hint)
     if separate_test is None and validation + test > 0.95:
         raise SplitError(
             f"{option('validation')} and {option('test_fraction')} must leave at least 0.05 for train",
@@ -224,17 +217,10 @@ def _given_splits(dataset: Dataset) -> tuple[SplitCodes, list[str]]:
     divided = dataset.groups_across_splits()
     if len(divided):
         example = dataset.name(int(divided[0]))
-        text = (
-            f"the split in the data divides {plural(len(divided), 'group')}, such as that of {example}; "
-            "the scores will be optimistically biased"
-        )
+        such = f"{plural(len(divided), 'group')}, such as that of {example}"
+        text = f"the split in the data divides {such}; the scores will be optimistically biased"
         notes.append(Note(text, "groups-across-splits", groups=len(divided), example=example))
     return dataset.effective_splits(), notes
-
-
-def _taken_from_train(split_name: str, fraction: float) -> Note:
-    text = f"the data has no {split_name} rows: {fraction:g} of its train rows are used"
-    return Note(text, "split-taken-from-train", split=split_name, fraction=fraction)
 
 
 def _absent_classes(code: int, part: Dataset, reported: NDArray[np.bool_] | None) -> Iterator[Note]:
@@ -243,10 +229,5 @@ def _absent_classes(code: int, part: Dataset, reported: NDArray[np.bool_] | None
     absent = np.flatnonzero((counts == 0) & (True if reported is None else ~reported))
     if len(absent) and (len(part) or code == TRAIN):
         text = f"{SPLITS[code]} has no image of {len(absent)} of {len(counts)} classes: {name_classes(part.classes, absent)}"
-        yield Note(
-            text,
-            "classes-missing-from-split",
-            split=SPLITS[code],
-            absent=[part.classes[label] for label in absent],
-            classes=len(counts),
-        )
+        names = [part.classes[label] for label in absent]
+        yield Note(text, "classes-missing-from-split", split=SPLITS[code], absent=names, classes=len(counts))

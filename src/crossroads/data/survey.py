@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from crossroads.data._pool import map_chunks
 from crossroads.data.dataset import DIGEST_BYTES, Dataset, MemorySource, digest_of
-from crossroads.data.images import ValueRange, decode_with_range, dimensions, resize
+from crossroads.data.images import decode_with_range, dimensions, resize
 from crossroads.data.loading import CHUNK, Refusal, read
 from crossroads.data.perceptual_hash import SIDE, Fingerprints, fingerprint
 from crossroads.data.pictures import value_range
@@ -50,17 +50,16 @@ class Survey:
         return np.asarray((prints.channel_stds < BLANK_STD) | black)
 
 
-def survey(dataset: Dataset, progress: Callable[[int, int], None] | None = None, workers: int | None = None) -> Survey:
+def survey(dataset: Dataset, progress: Callable[[int, int], None] | None = None) -> Survey:
     """Reads and decodes each image once.
 
     Args:
         dataset: The labelled images.
         progress: Called with the rows done and their number.
-        workers: Threads; None for one per CPU.
     """
     n = len(dataset)
     parts = [_survey_rows(dataset, range(0))]
-    for part in map_chunks(lambda rows: _survey_rows(dataset, rows), n, chunk=CHUNK, workers=workers):
+    for part in map_chunks(lambda rows: _survey_rows(dataset, rows), n, chunk=CHUNK):
         parts.append(part)
         if progress is not None:
             progress(min((len(parts) - 1) * CHUNK, n), n)
@@ -89,7 +88,9 @@ def _survey_rows(dataset: Dataset, rows: range) -> Survey:
             continue
         readable.append(row)
         sides.append(side)
-        ranges.append(_range_in_memory(dataset, row) or extent)
+        if isinstance(dataset.images, MemorySource):  # the range before the image became 8-bit
+            extent = value_range(dataset.images.picture(int(dataset.indices[row]))) or extent
+        ranges.append(extent)
         digests.append(digest_of(raw))
     return Survey(
         np.array(readable, np.int64),
@@ -99,9 +100,3 @@ def _survey_rows(dataset: Dataset, rows: range) -> Survey:
         fingerprint(squares[: len(readable)]),
         refusals,
     )
-
-
-def _range_in_memory(dataset: Dataset, row: int) -> ValueRange | None:
-    """Returns the range of values of an image in memory before it became 8-bit; None for a file."""
-    images = dataset.images
-    return value_range(images.picture(int(dataset.indices[row]))) if isinstance(images, MemorySource) else None

@@ -146,6 +146,7 @@ def _made(built: Built, name: str, size: int, folder: Path) -> Body:
     """Makes the graph of a backbone and moves it into its folder, atomically. The graph of a faster process stays."""
     from crossroads.networks.keras_body import depthwise, require_agreement, write_body
 
+    refused = _identity(folder / _FACTS)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         temporary = TemporaryDirectory(dir=folder.parent, prefix=".partial-", ignore_cleanup_errors=True)
@@ -175,14 +176,24 @@ def _made(built: Built, name: str, size: int, folder: Path) -> Body:
                 hint="report this with your network and the OpenVINO version",
             )
         require_agreement(body, built.parts)
-        try:
-            if folder.exists():
-                folder.rename(made.with_name("refused"))
-            made.rename(folder)
-        except OSError as error:
-            if not (folder / _FACTS).exists():
-                raise unwritable(folder, error) from error
+        if _identity(folder / _FACTS) in (None, refused):
+            try:
+                if folder.exists():
+                    folder.rename(made.with_name("refused"))
+                made.rename(folder)
+            except OSError as error:
+                if not (folder / _FACTS).exists():
+                    raise unwritable(folder, error) from error
         return body
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Distinguishes the file at `path` from one that replaces it; None if there is no file."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_mtime_ns
 
 
 def _note_values(note: str) -> dict[str, Any]:

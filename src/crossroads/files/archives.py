@@ -12,8 +12,9 @@ import tarfile
 import zipfile
 import zlib
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import IO
 
 from crossroads.errors import DataError
@@ -61,127 +62,106 @@ def is_junk(name: str) -> bool:
     return name.startswith(".") or name in ("__MACOSX", "Thumbs.db", "thumbs.db", "desktop.ini", "Desktop.ini", "@eaDir")
 
 
-class _Index:
-    """Names, offsets and sizes of members, as columns to save memory."""
+class _Archive:
+    """What zip and tar trees have in common. Names, offsets and sizes of members are columns, to save memory."""
 
-    def __init__(self, origin: str, limits: Limits) -> None:
+    def __init__(self, span: ByteRange, origin: str, limits: Limits) -> None:
         self.origin = origin
-        self.limits = limits
-        self.places: dict[str, int] = {}
-        self.folders: set[str] = set()
-        self.starts = array("Q")
-        self.sizes = array("Q")
-        self.total = 0
+        self._span, self._limits = span, limits
+        self._places: dict[str, int] = {}
+        self._folders: set[str] = set()
+        self._starts, self._sizes = array("Q"), array("Q")
+        self._total = 0
 
-    def add(self, name: str, start: int, size: int) -> bool:
+    def _add(self, name: str, start: int, size: int) -> bool:
         """Adds one file and returns True, or False if the name is empty. A later member of the same name wins."""
         if not name:
             return False
-        self.total += size
-        if self.total > self.limits.total:
-            raise _too_large(
-                self.origin, f"more than {self.limits.total} bytes of members", "the total size limit", "archive-too-large"
-            )
-        if len(self.starts) >= self.limits.members:
-            raise _too_large(self.origin, f"more than {self.limits.members} members", "the limit on members", "archive-too-large")
-        self.places[name] = len(self.starts)
-        self.starts.append(start)
-        self.sizes.append(size)
+        self._total += size
+        if self._total > self._limits.total:
+            received = f"more than {self._limits.total} bytes of members"
+            raise _too_large(self.origin, received, "the total size limit", "archive-too-large")
+        if len(self._starts) >= self._limits.members:
+            received = f"more than {self._limits.members} members"
+            raise _too_large(self.origin, received, "the limit on members", "archive-too-large")
+        self._places[name] = len(self._starts)
+        self._starts.append(start)
+        self._sizes.append(size)
         return True
 
-    def sorted_names(self) -> list[str]:
-        """Returns all files in natural order, without hidden ones and those of operating systems."""
-        kept = (name for name in self.places if not any(map(is_junk, name.split("/"))))
-        return sorted(kept, key=natural_key)
-
-
-class _Archive:
-    """What zip and tar trees have in common: the methods of `trees.Tree` that need only the index."""
-
-    def __init__(self, index: _Index) -> None:
-        self.origin = index.origin
-        self._index = index
-        self._names: list[str] | None = None
-
     def names(self) -> list[str]:
-        """Returns all files in natural order, without hidden ones and those of operating systems."""
-        if self._names is None:
-            self._names = self._index.sorted_names()
         return self._names
+
+    @cached_property
+    def _names(self) -> list[str]:
+        return _sorted(self._places)
 
     def folders(self) -> list[str]:
         """Returns the folders that the archive lists as members, including empty ones."""
-        kept = (name for name in self._index.folders if not any(map(is_junk, name.split("/"))))
-        return sorted(kept, key=natural_key)
+        return _sorted(self._folders)
 
     def exists(self, name: str) -> bool:
-        """Whether there is a file of this name."""
-        return name in self._index.places
+        return name in self._places
 
     def size(self, name: str) -> int:
-        """Returns the bytes that one file has uncompressed."""
-        return self._index.sizes[self._place(name)]
+        return self._sizes[self._place(name)]
 
     def _place(self, name: str) -> int:
         try:
-            return self._index.places[name]
+            return self._places[name]
         except KeyError:
             raise DataError(
                 f"{self.origin} must contain the file", code="no-such-member", received=repr(name), hint="check its name"
             ) from None
 
     def _check_member(self, name: str) -> None:
-        size, limit = self.size(name), self._index.limits.member
+        size, limit = self.size(name), self._limits.member
         if size > limit:
-            raise _too_large(
-                f"{name} in {self.origin}", f"{size} bytes", f"the limit of {limit} bytes for one member", "member-too-large"
-            )
+            limits = f"the limit of {limit} bytes for one member"
+            raise _too_large(f"{name} in {self.origin}", f"{size} bytes", limits, "member-too-large")
+
+
+def _sorted(names: Iterable[str]) -> list[str]:
+    """Returns names in natural order, without hidden ones and those of operating systems."""
+    return sorted((name for name in names if not any(map(is_junk, name.split("/")))), key=natural_key)
 
 
 class TarTree(_Archive):
     """An uncompressed tar, read by offset."""
 
     def __init__(self, span: ByteRange, origin: str, limits: Limits) -> None:
-        super().__init__(_index_tar(span, origin, limits))
-        self._span = span
+        super().__init__(span, origin, limits)
+        try:
+            with tarfile.open(fileobj=span.stream(), mode="r:") as tar:
+                while (member := tar.next()) is not None:
+                    tar.members = []  # type: ignore[attr-defined]  # keeps a million headers from piling up
+                    self._add_member(member)
+                end = tar.offset
+        except (tarfile.TarError, EOFError, ValueError, OverflowError) as error:
+            raise _damaged(origin, "tar archive", error) from error
+        mark = span.read(end, 512)  # `tarfile` stops silently at a damaged header
+        if not mark or mark.strip(b"\0"):
+            raise _damaged(origin, "tar archive", f"no valid header at byte {end}" if mark else "no end mark")
+
+    def _add_member(self, member: tarfile.TarInfo) -> None:
+        name = safe_name(member.name, self.origin)
+        if member.isdir():
+            self._folders.add(name)
+        elif member.isreg() and not member.issparse():
+            self._add(name, member.offset_data, member.size)
+        else:
+            received = f"{member.name!r}, a link, device or sparse file"
+            raise _not_plain(self.origin, received, "pack it again with links followed (tar --dereference --hard-dereference)")
 
     def byte_range(self, name: str) -> ByteRange:
         """Returns one file as a byte range of the archive."""
         place = self._place(name)
-        return self._span.part(self._index.starts[place], self._index.sizes[place], f"{name} in {self.origin}")
+        return self._span.part(self._starts[place], self._sizes[place], f"{name} in {self.origin}")
 
     def read(self, name: str) -> bytes:
         """Returns the bytes of one file. Safe to call from many threads."""
         self._check_member(name)
         return self.byte_range(name).read()
-
-
-def _index_tar(span: ByteRange, origin: str, limits: Limits) -> _Index:
-    """Reads all headers. `tarfile` stops silently at a damaged header, so the bytes where it stopped must be an end mark."""
-    index = _Index(origin, limits)
-    try:
-        with tarfile.open(fileobj=span.stream(), mode="r:") as tar:
-            while (member := tar.next()) is not None:
-                tar.members = []  # type: ignore[attr-defined]  # keeps a million headers from piling up
-                _add_tar_member(index, member)
-            end = tar.offset
-    except (tarfile.TarError, EOFError, ValueError, OverflowError) as error:
-        raise _damaged(origin, "tar archive", error) from error
-    mark = span.read(end, 512)
-    if not mark or mark.strip(b"\0"):
-        raise _damaged(origin, "tar archive", f"no valid header at byte {end}" if mark else "no end mark")
-    return index
-
-
-def _add_tar_member(index: _Index, member: tarfile.TarInfo) -> None:
-    name = safe_name(member.name, index.origin)
-    if member.isdir():
-        index.folders.add(name)
-    elif member.isreg() and not member.issparse():
-        index.add(name, member.offset_data, member.size)
-    else:
-        received = f"{member.name!r}, a link, device or sparse file"
-        raise _not_plain(index.origin, received, "pack it again with links followed (tar --dereference --hard-dereference)")
 
 
 _LOCAL_HEADER = struct.Struct("<4s5H3I2H")
@@ -194,23 +174,21 @@ class ZipTree(_Archive):
     """A zip archive. Threads read members by offset, without a lock; with `zipfile` they would take 1.1 to 1.6 times as long."""
 
     def __init__(self, span: ByteRange, origin: str, limits: Limits) -> None:
-        super().__init__(_Index(origin, limits))
-        self._span = span
+        super().__init__(span, origin, limits)
         self._members: list[zipfile.ZipInfo] = []
         try:
             self._archive = zipfile.ZipFile(span.stream())
         except _DAMAGE as error:
             raise _damaged(origin, "zip archive", error) from error
         for member in self._archive.infolist():
-            self._add(member)
+            self._add_member(member)
 
-    def _add(self, member: zipfile.ZipInfo) -> None:
+    def _add_member(self, member: zipfile.ZipInfo) -> None:
         name = safe_name(member.orig_filename, self.origin)
-        mode = member.external_attr >> 16
         if member.is_dir():
-            self._index.folders.add(name)
+            self._folders.add(name)
             return
-        if member.create_system == 3 and stat.S_IFMT(mode) not in (0, stat.S_IFREG):
+        if member.create_system == 3 and stat.S_IFMT(member.external_attr >> 16) not in (0, stat.S_IFREG):
             raise _not_plain(self.origin, f"{name!r}, a link or device", "pack it again with the files that the links point to")
         if member.flag_bits & 0x1:
             raise DataError(
@@ -223,8 +201,8 @@ class ZipTree(_Archive):
                 received=f"compression method {member.compress_type} of {name!r}",
                 hint="pack it again with an ordinary zip tool",
             )
-        _check_ratio(self._index.limits, member.file_size, member.compress_size, f"{name} in {self.origin}")
-        if self._index.add(name, member.header_offset, member.file_size):
+        _check_ratio(self._limits, member.file_size, member.compress_size, f"{name} in {self.origin}")
+        if self._add(name, member.header_offset, member.file_size):
             self._members.append(member)
 
     def read(self, name: str) -> bytes:

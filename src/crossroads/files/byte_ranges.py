@@ -46,6 +46,13 @@ def read_plain(path: str | os.PathLike[str], limit: int) -> bytes:
         return file.read(size)
 
 
+def unreadable(what: str, error: Exception, verb: str = "read") -> DataError:
+    """Returns the error about a file or folder that cannot be read. `verb` may be another one, such as ``listed``."""
+    received = error.strerror if isinstance(error, OSError) and error.strerror else error
+    hint = "check the path and its permissions"
+    return DataError(f"{what} cannot be {verb}", code="file-unreadable", received=received, hint=hint)
+
+
 class _Descriptor:
     """An open file descriptor that is closed with the last reference to it."""
 
@@ -108,32 +115,14 @@ class ByteRange:
         self.origin = origin
 
     @classmethod
-    def from_path(cls, path: Path) -> ByteRange:
-        """Opens the whole file at `path`. Raises `DataError` if it cannot be opened."""
+    def from_path(cls, path: Path, *, on_demand: bool = False) -> ByteRange:
+        """Returns the whole file at `path`, opened now, or `on_demand` when it is read. Raises `DataError` if it cannot be."""
+        origin = printable(str(path))
         try:
-            store = _Descriptor(open_plain(path))
+            store = _OnDemand(path) if on_demand else _Descriptor(open_plain(path))
         except OSError as error:
-            raise DataError(
-                f"{printable(str(path))} cannot be opened",
-                code="file-unreadable",
-                received=error.strerror,
-                hint="check the path and its permissions",
-            ) from error
-        return cls(store, 0, store.size, printable(str(path)))
-
-    @classmethod
-    def on_demand(cls, path: Path) -> ByteRange:
-        """Returns the whole file at `path`, which is opened when it is read. Raises `DataError` if it does not exist."""
-        try:
-            store = _OnDemand(path)
-        except OSError as error:
-            raise DataError(
-                f"{printable(str(path))} cannot be opened",
-                code="file-unreadable",
-                received=error.strerror,
-                hint="check the path and its permissions",
-            ) from error
-        return cls(store, 0, store.size, printable(str(path)))
+            raise unreadable(origin, error, "opened") from error
+        return cls(store, 0, store.size, origin)
 
     @classmethod
     def from_bytes(cls, raw: bytes, origin: str) -> ByteRange:
@@ -177,12 +166,7 @@ class ByteRange:
         try:
             raw = self._store.read(begin, wanted)
         except OSError as error:
-            raise DataError(
-                f"{self.origin} cannot be read",
-                code="file-unreadable",
-                received=error.strerror,
-                hint="check the path and its permissions",
-            ) from error
+            raise unreadable(self.origin, error) from error
         if len(raw) < wanted:
             raise DataError(
                 f"{self.origin} is truncated",
@@ -201,12 +185,7 @@ class ByteRange:
         try:
             mapped = mmap.mmap(self._store.number, 0, access=mmap.ACCESS_READ)
         except (OSError, ValueError) as error:
-            raise DataError(
-                f"{self.origin} cannot be mapped into memory",
-                code="file-unreadable",
-                received=error,
-                hint="check the path and its permissions",
-            ) from error
+            raise unreadable(self.origin, error, "mapped into memory") from error
         return memoryview(mapped)[self._start : self._start + self.size]
 
     def stream(self) -> IO[bytes]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 _DIGITS = re.compile(r"\d+", re.ASCII)
 _INTEGER = re.compile(r"[+-]?\d{1,18}", re.ASCII)
@@ -12,6 +13,11 @@ _SURROGATES = re.compile("[\ud800-\udfff]")
 def plural(count: int, unit: str, units: str | None = None) -> str:
     """Returns a count with its unit: ``1 image``, ``2 images``."""
     return f"{count} {unit if count == 1 else units or unit + 's'}"
+
+
+def first_few(items: Sequence[str], most: int = 5) -> str:
+    """Returns the first items as ``a, b, c``, followed by the number of the others: ``a, b and 7 more``."""
+    return ", ".join(items[:most]) + (f" and {len(items) - most} more" if len(items) > most else "")
 
 
 def were(count: int) -> str:

@@ -8,51 +8,19 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from pathlib import Path
-from typing import Protocol
 
 from crossroads.errors import DataError, nearest
 from crossroads.files.archives import MEMBER, Limits, TarTree, ZipTree, decompressed, is_junk
-from crossroads.files.byte_ranges import ByteRange, read_plain
+from crossroads.files.byte_ranges import ByteRange, read_plain, unreadable
 from crossroads.files.text import natural_key, plural, printable
 from crossroads.progress import Note
 
 
-class Tree(Protocol):
-    """A read-only set of named files. Every method may be called from many threads.
+class Folder:
+    """A folder on disk. It is listed when its names are first needed. Its methods may be called from many threads.
 
     Attributes:
         origin: Its name in messages, as the user gave it.
-    """
-
-    origin: str
-
-    def names(self) -> list[str]:
-        """Returns all files as relative POSIX paths in natural order, without hidden ones and those of operating systems."""
-        ...
-
-    def folders(self) -> list[str]:
-        """Returns the folders, including empty ones."""
-        ...
-
-    def exists(self, name: str) -> bool:
-        """Whether there is a file of this name."""
-        ...
-
-    def size(self, name: str) -> int:
-        """Returns the bytes that one file has uncompressed."""
-        ...
-
-    def read(self, name: str) -> bytes:
-        """Returns the bytes of one file. Raises `DataError` if it does not exist, is damaged or is too large."""
-        ...
-
-    def byte_range(self, name: str) -> ByteRange:
-        """Returns one file to read by offset, as a stream, or memory-mapped. Meant for large files."""
-        ...
-
-
-class Folder:
-    """A folder on disk. It is listed when its names are first needed.
 
     Args:
         path: The folder.
@@ -66,20 +34,16 @@ class Folder:
         self._only = {} if only is None or printable(only) == only else {printable(only): str(path / only)}
 
     def names(self) -> list[str]:
-        """Returns all files in natural order, without hidden ones and those of operating systems."""
+        """Returns all files as relative POSIX paths in natural order, without hidden ones and those of operating systems."""
         return self._listing().names
 
     def folders(self) -> list[str]:
-        """Returns all folders below this one."""
+        """Returns all folders below this one, including empty ones."""
         return self._listing().folders
 
-    def repeats(self) -> list[str]:
-        """Returns the links to folders that are listed under another name. Their files are not listed twice."""
-        return self._listing().repeats if self._listed else []
-
     def repeat_notes(self) -> list[Note]:
-        """Returns a note on those links, if there are any."""
-        repeats = self.repeats()
+        """Returns a note on links to folders that are listed under another name. Their files are not listed twice."""
+        repeats = self._listed.repeats if self._listed else []
         if not repeats:
             return []
         text = f"skipped {plural(len(repeats), 'link')} to folders that are read under another name, such as {repeats[0]}"
@@ -94,27 +58,17 @@ class Folder:
         try:
             return self.path_of(name).stat().st_size
         except OSError as error:
-            raise DataError(
-                f"{self.origin}/{name} cannot be read",
-                code="file-unreadable",
-                received=error.strerror,
-                hint="check the path and its permissions",
-            ) from error
+            raise unreadable(f"{self.origin}/{name}", error) from error
 
     def read(self, name: str) -> bytes:
         """Returns the bytes of one file. Raises `DataError`, also for pipes, devices and files of more than `MEMBER` bytes."""
         try:
             return read_plain(self.path_of(name), MEMBER)
         except OSError as error:
-            raise DataError(
-                f"{self.origin}/{name} cannot be read",
-                code="file-unreadable",
-                received=error.strerror,
-                hint="check the path and its permissions",
-            ) from error
+            raise unreadable(f"{self.origin}/{name}", error) from error
 
     def byte_range(self, name: str) -> ByteRange:
-        """Opens one file."""
+        """Returns one file to read by offset, as a stream, or memory-mapped. Meant for large files."""
         return ByteRange.from_path(self.path_of(name))
 
     def path_of(self, name: str) -> Path:
@@ -133,6 +87,10 @@ class Folder:
         if self._listed is None:
             self._listed = _listed(self.path)
         return self._listed
+
+
+Tree = Folder | TarTree | ZipTree
+"""A read-only set of named files. All three have the methods of `Folder`, except those about links and paths on disk."""
 
 
 @dataclass(slots=True)
@@ -165,12 +123,7 @@ def _listed(root: Path) -> _Listing:
             with os.scandir(path) as scan:
                 entries = [entry for entry in scan if not is_junk(entry.name)]
         except OSError as error:
-            raise DataError(
-                f"{printable(path)} cannot be listed",
-                code="file-unreadable",
-                received=error.strerror,
-                hint="check the path and its permissions",
-            ) from error
+            raise unreadable(printable(path), error, "listed") from error
         if name:
             listing.folders.append(name)
         for entry, inner in _named(entries, name + "/" if name else ""):
@@ -244,23 +197,16 @@ def open_archive(span: ByteRange, kind: str, origin: str, limits: Limits | None 
         return ZipTree(span, origin, bounds)
     if kind == "tar":
         return TarTree(span, origin, bounds)
+    received, hint = "another kind of file", "unpack it and give the folder"
     if kind in ("gz", "bz2", "xz"):
         plain = decompressed(span, kind, origin, bounds)
         inner = detect_kind(plain)
         if inner == "tar":
             return TarTree(plain, origin, bounds)
-        raise DataError(
-            f"{origin} must hold a tar archive",
-            code="archive-kind",
-            received=f"a {kind} file of {f'a {inner} file' if inner else 'something else'}",
-            hint="decompress it and give the file inside",
-        )
-    raise DataError(
-        f"{origin} must be a folder or a .zip, .tar, .tar.gz, .tar.bz2 or .tar.xz archive",
-        code="archive-kind",
-        received="another kind of file",
-        hint="unpack it and give the folder",
-    )
+        received = f"a {kind} file of {f'a {inner} file' if inner else 'something else'}"
+        hint = "decompress it and give the file inside"
+    rule = f"{origin} must be a folder or a .zip, .tar, .tar.gz, .tar.bz2 or .tar.xz archive"
+    raise DataError(rule, code="archive-kind", received=received, hint=hint)
 
 
 def existing(path: str | os.PathLike[str]) -> Path:
@@ -271,9 +217,7 @@ def existing(path: str | os.PathLike[str]) -> Path:
             return place
         siblings = [sibling.name for sibling in place.parent.iterdir()] if place.parent.is_dir() else []
     except (OSError, ValueError) as error:
-        raise DataError(
-            f"{str(path)!r} cannot be read", code="file-unreadable", received=error, hint="check the path and its permissions"
-        ) from error
+        raise unreadable(repr(str(path)), error) from error
     close = nearest(place.name, siblings)
     hint = f"did you mean {str(place.parent / close)!r}?" if close else "check the path"
     raise DataError(f"{path} does not exist", code="no-such-file", hint=hint)

@@ -268,11 +268,8 @@ def load_pickle(raw: bytes | IO[bytes], *, allowed: Allowed = NUMPY) -> object:
         ) from error
 
 
-class _Mark:
-    """Marks on the stack where the arguments of a later opcode begin."""
-
-
-_MARK = _Mark()
+_MARK = object()
+"""Marks on the stack where the arguments of a later opcode begin."""
 
 
 class _Machine:
@@ -311,11 +308,9 @@ class _Machine:
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def integer(self, size: int) -> int:
-        """Reads an unsigned integer of `size` bytes."""
         return int.from_bytes(self.read(size), "little")
 
     def signed(self, size: int) -> int:
-        """Reads a signed integer of `size` bytes."""
         return int.from_bytes(self.read(size), "little", signed=True)
 
     def counted(self, size: int) -> bytes:
@@ -323,14 +318,12 @@ class _Machine:
         return self.read(self.integer(size))
 
     def line(self) -> bytes:
-        """Reads the bytes up to the end of the line."""
         raw = self._file.readline()
         if not raw.endswith(b"\n"):
             raise EOFError("the pickle is cut off")
         return raw[:-1]
 
     def pop(self) -> Any:
-        """Removes and returns the last value."""
         value = self.stack.pop()
         if value is _MARK:
             raise ValueError("a mark where a value is expected")
@@ -352,17 +345,14 @@ class _Machine:
         return values
 
     def memoize(self, index: int) -> None:
-        """Numbers the last value."""
         self.memo[index] = self.stack[-1]
 
     def find(self, module: object, name: object) -> _Global:
-        """Returns an allowed global."""
         if type(module) is not str or type(name) is not str or (module, name) not in self.allowed.globals:
             raise _Refused(f"a reference to {module}.{name}"[:200])
         return _Global((module, name), self.allowed.globals[module, name])
 
     def persistent(self, key: object) -> object:
-        """Returns the object of a persistent id."""
         if self.allowed.persistent is None:
             raise _Refused(f"a persistent id {key!r:.60}")
         return self.allowed.persistent(key)

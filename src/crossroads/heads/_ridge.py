@@ -74,28 +74,12 @@ def regularization_path(problem: RidgeProblem, penalties: Sequence[float]) -> It
     components = problem.components
     factor = 1.0
     for penalty in penalties:
-        scores = problem.mean + held_out_scores(
-            components.coordinates,
-            problem.targets,
-            components.spread,
-            penalty * components.total,
-            problem.correlations,
-            components.weights,
-            problem.groups,
-        )
+        scores = problem.mean + held_out_scores(problem, penalty * components.total)
         factor, loss = inverse_temperature(scores, problem.codes, components.weights, start=factor)
         yield PathPoint(penalty, loss, factor, scores)
 
 
-def held_out_scores(
-    coordinates: NDArray[np.float32],
-    targets: NDArray[np.float64],
-    spread: NDArray[np.float64],
-    penalty: float,
-    correlations: NDArray[np.floating],
-    weights: NDArray[np.float64],
-    groups: NDArray[np.integer] | None,
-) -> NDArray[np.float64]:
+def held_out_scores(problem: RidgeProblem, penalty: float) -> NDArray[np.float64]:
     """Returns the predictions of ridge regression with an intercept for each image, while its group is left out of the fit.
 
     With the hat matrix H of the fit, residuals e and a group G, the residuals without the group are (I - H_GG)^-1 e_G; for single
@@ -103,23 +87,19 @@ def held_out_scores(
     features stay those of all images.
 
     Args:
-        coordinates: Z, float32 (n, r), whose weighted mean is zero and whose weighted Z'Z is diagonal.
-        targets: Y, float64 (n, k), whose weighted mean is zero.
-        spread: The diagonal of Z'WZ, float64 (r,).
-        penalty: Added to the diagonal.
-        correlations: Z'WY, (r, k).
-        weights: W, float64 (n,), the weights of the images.
-        groups: Integers (n,); None to leave out each image alone.
+        problem: Its coordinates and targets have a weighted mean of zero.
+        penalty: Added to the diagonal of Z'WZ.
 
     Returns:
         float64 (n, k), relative to the mean of the targets.
     """
-    diagonal = spread + penalty
-    residuals = targets - coordinates @ (correlations / diagonal[:, None]).astype(np.float32)
+    components = problem.components
+    diagonal, weights = components.spread + penalty, components.weights
+    residuals = problem.targets - components.coordinates @ (problem.correlations / diagonal[:, None]).astype(np.float32)
     # Leaving out an image of weight 0 does not change the fit.
-    for members in groups_by_size(np.flatnonzero(weights > 0), groups):
-        leave_out(residuals, members, coordinates, diagonal, weights, float(weights.sum()))
-    return targets - residuals
+    for members in groups_by_size(np.flatnonzero(weights > 0), problem.groups):
+        leave_out(residuals, members, components.coordinates, diagonal, weights, components.total)
+    return problem.targets - residuals
 
 
 def groups_by_size(indices: NDArray[np.integer], groups: NDArray[np.integer] | None) -> list[NDArray[np.integer]]:

@@ -28,10 +28,12 @@ class Probe:
     Attributes:
         correct: bool (n,), whether each image was classified correctly while its fold was left out.
         penalty: The penalty with the lowest held-out cross-entropy.
+        losses: float64 (n,), the held-out cross-entropy of each image in nats.
     """
 
     correct: NDArray[np.bool_]
     penalty: float
+    losses: NDArray[np.float64]
 
     @property
     def accuracy(self) -> float:
@@ -56,11 +58,14 @@ def probe(features: Indexable, labels: NDArray[np.integer], groups: NDArray[np.i
         raise TrainingError("a probe needs images", code="no-training-images", received="none", hint="add training images")
     present, codes = np.unique(labels, return_inverse=True)
     if len(present) == 1:
-        return Probe(np.ones(len(labels), bool), PENALTIES[0])
+        return Probe(np.ones(len(labels), bool), PENALTIES[0], np.zeros(len(labels)))
     components = principal_components(features, np.ones(len(labels)))
     path = regularization_path(ridge_problem(components, codes, len(present), folds(codes, groups)), PENALTIES)
     best = min(path, key=lambda point: point.loss)
-    return Probe(best.scores.argmax(axis=1) == codes, best.penalty)
+    from scipy.special import log_softmax  # type: ignore[import-untyped]
+
+    losses = -log_softmax(best.scores * best.inverse_temperature, axis=1)[np.arange(len(codes)), codes]
+    return Probe(best.scores.argmax(axis=1) == codes, best.penalty, losses)
 
 
 def folds(labels: NDArray[np.integer], groups: NDArray[np.integer] | None = None) -> NDArray[np.int64]:

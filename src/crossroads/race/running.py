@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from crossroads._runtime.faults import is_failure
-from crossroads.errors import CrossroadsError, RecipeError
+from crossroads.errors import CrossroadsError, DataError, RecipeError
 from crossroads.evaluation import effective_count
 from crossroads.progress import EpochRecord, Relay, StopTraining, Watcher
 from crossroads.race import messages
@@ -125,7 +125,7 @@ class _Race:
             left = (action.until or budget) - self._results.spent - earlier
             task = self._task_of(recipe)
             fitted = train(task, place, relay if action.needed else _time_limit(relay, left, LATE * budget))
-        except RecipeError:  # a mistake of the user, which every candidate that trains would repeat
+        except (RecipeError, DataError):  # a mistake of the user, which every candidate would repeat
             raise
         except Exception as error:
             relay.raise_again()

@@ -252,7 +252,7 @@ class RunFolder:
 
     def _has_progress(self) -> bool:
         with suppress(TrainingError, ValueError, KeyError, TypeError):
-            if self.plan.exists() and json.loads(self.plan.read_text())["candidates"]:
+            if self.plan.exists() and json.loads(self.plan.read_text())["plan"]["candidates"]:
                 return True  # the advice took time
             return any(Checkpoints(folder).load() is not None for folder in self._state.glob(_PHASES))
         return True  # damaged: the user decides whether to remove it

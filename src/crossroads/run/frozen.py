@@ -25,6 +25,7 @@ from crossroads.run.results import (
     phase_metrics,
     refuse_idle_pooling,
 )
+from crossroads.run.scaling import note_on_scaling
 from crossroads.run.task import Task
 from crossroads.strategies import Phase, Solve, plan_phases
 from crossroads.training.batches import LabelledData
@@ -70,6 +71,10 @@ def train_head(task: Task, folder: CheckpointFolder, watcher: Watcher) -> Traini
     train = lookup.features(task.train, "features of train", views=views, augmentation=augmentation)
     validation = lookup.features(task.validation, "features of validation")
     used = images.use(images_of(train), images_of(validation))
+    notes = [*body.notes, *images.notes]
+    if train.computed and (doubt := note_on_scaling(body, train.dataset, recipe)) is not None:
+        watcher.warning(doubt)
+        notes.append(doubt)
     features = FeatureMetrics(
         shape=frozen.shape,
         views=views,
@@ -95,7 +100,7 @@ def train_head(task: Task, folder: CheckpointFolder, watcher: Watcher) -> Traini
         model,
         result.history,
         *used,
-        (*body.notes, *images.notes),
+        tuple(notes),
         TrainingMetrics(metrics, (metrics,), BackboneMetrics(weights, keep, keep.name, {keep.name: features})),
         metrics.validation_accuracy,
         metrics.validation_loss,

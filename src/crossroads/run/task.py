@@ -13,10 +13,11 @@ from weakref import ReferenceType, ref
 
 import numpy as np
 
+from crossroads._runtime.keras_setup import can_train, training_needed
 from crossroads.data.dataset import Dataset
 from crossroads.data.images import Resize
 from crossroads.data.loading import IN_MEMORY, Loaded, load_all, sample_notes
-from crossroads.data.mirrors import flip_is_safe
+from crossroads.data.mirrors import reasons_against_flip
 from crossroads.data.partition import Partition
 from crossroads.errors import RecipeError, option, without_effect
 from crossroads.features.lookup import resize_of
@@ -71,6 +72,8 @@ def require_valid(recipe: Recipe, own: Any, progress: Progress | None = None) ->
         refuse_strategy_options(recipe)
     elif recipe.budget is not None:
         raise without_effect("budget", recipe.budget, f"if a {option('strategy')} is named", hint="leave one of them out")
+    if recipe.strategy != "auto" and not (strategy(recipe.strategy).frozen and recipe.head in (None, "linear")) and not can_train():
+        raise training_needed(f"strategy {recipe.strategy!r}" if not strategy(recipe.strategy).frozen else f"head {recipe.head!r}")
     backbone = recipe.backbone or (None if recipe.strategy == "auto" else strategy(recipe.strategy).default_backbone)
     if own is not None or backbone is None:
         return
@@ -106,13 +109,13 @@ def refuse_unsafe_flip(recipe: Recipe, train: Dataset, pixels: tuple[Loaded, Loa
     if recipe.augmentation is None or not recipe.augmentation.flip:
         return
     decoded = load_all(train, MIRROR_SIZE) if pixels is None else pixels[0]
-    verdict = flip_is_safe(decoded.pixels, decoded.dataset.labels, decoded.dataset.classes, decoded.dataset.groups)
-    if not verdict.safe:
+    reasons = reasons_against_flip(decoded.pixels, decoded.dataset.labels, decoded.dataset.classes, decoded.dataset.groups)
+    if reasons:
         raise RecipeError(
             "a flip must not change what an image shows",
             code="unsafe-flip",
             field="augmentation",
-            received="; ".join(verdict.reasons),
+            received="; ".join(reasons),
             hint="set flip = false in [augmentation]",
         )
 

@@ -107,8 +107,8 @@ def test_dark_values_in_a_file_are_noted_with_the_array(tmp_path: Path) -> None:
 
 def test_one_array_many_times_is_never_stacked() -> None:
     one = np.zeros((1000, 1000), np.uint8)
-    dataset = read(([one] * 1_000_000, np.zeros(1_000_000, np.int8)))  # a stack would take a terabyte
-    assert np.shares_memory(np.asarray(dataset.read(999_999)), one)
+    dataset = read(([one] * 200_000, np.zeros(200_000, np.int8)))  # a stack would take 200 GB
+    assert np.shares_memory(np.asarray(dataset.read(199_999)), one)
 
 
 @pytest.mark.parametrize(
@@ -344,9 +344,10 @@ def test_truncated_numpy_files(tmp_path: Path) -> None:
     (tmp_path / "X.npy").write_bytes((tmp_path / "X.npy").read_bytes()[:-100])
     with pytest.raises(DataError, match=r"X\.npy is truncated"):
         read(tmp_path / "X.npy")
-    (tmp_path / "X.npy").write_bytes(b"\x93NUMPY\x01\x00\xff\xff{")
-    with pytest.raises(DataError, match=r"X\.npy is not a readable"):
-        read(tmp_path / "X.npy")
+    for header in (b"\xff\xff{", b"\x08\x00{'a': (3"):  # NumPy raises several kinds of errors
+        (tmp_path / "X.npy").write_bytes(b"\x93NUMPY\x01\x00" + header)
+        with pytest.raises(DataError, match=r"X\.npy is not a readable"):
+            read(tmp_path / "X.npy")
 
 
 def test_a_header_that_claims_too_much_allocates_nothing(tmp_path: Path) -> None:

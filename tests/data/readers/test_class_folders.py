@@ -10,7 +10,7 @@ from making import archive, codes, facts, figures, write
 
 from crossroads.artifact import MANIFEST
 from crossroads.data.dataset import SPLITS
-from crossroads.data.readers import ARTIFACT, READERS, one_class_folder, read
+from crossroads.data.readers import ARTIFACT, READERS, read
 from crossroads.errors import DataError, ImageRefused
 from refusals import refused
 
@@ -139,7 +139,7 @@ def test_a_file_that_is_gone_is_refused_by_name(tmp_path: Path) -> None:
 def test_an_empty_folder_is_refused_with_the_known_layouts(tmp_path: Path) -> None:
     with refused("no-images", DataError, received="no files") as caught:
         read(tmp_path)
-    assert all(reader.LAYOUT in str(caught.value.hint) for reader in READERS if reader is not one_class_folder)
+    assert all(reader.layout in str(caught.value.hint) for reader in READERS)
 
 
 def test_flat_images_without_labels_are_refused(tmp_path: Path) -> None:
@@ -193,7 +193,7 @@ def test_an_artifact_is_not_taken_for_arrays_of_images(tmp_path: Path) -> None:
     np.save(tmp_path / "seen.npy", np.zeros((3, 16), np.uint8))
     with refused("artifact-as-data", DataError):
         read(tmp_path)
-    assert ARTIFACT == (MANIFEST, "model.keras")
+    assert ARTIFACT == (MANIFEST, "model.xml")
 
 
 def test_a_logo_beside_the_only_folder_is_ignored_with_a_note(tmp_path: Path) -> None:

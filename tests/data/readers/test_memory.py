@@ -82,7 +82,7 @@ def test_a_row_has_the_name_of_its_path_or_its_index(paths: list[str]) -> None:
 
 
 def test_missing_files_are_counted_and_named(paths: list[str]) -> None:
-    with refused("missing-files", DataError, received="gone0.png, gone1.png, gone2.png, …"):
+    with refused("missing-files", DataError, received="gone0.png, gone1.png, gone2.png and 2 more"):
         read(([*paths, *(f"gone{number}.png" for number in range(5))], [0] * 11))
 
 

@@ -1,5 +1,6 @@
 """Covers the files of graphs: each fault gives one clear error, and nothing outside the folder is read."""
 
+import contextlib
 import os
 import shutil
 
@@ -74,6 +75,17 @@ def test_images_that_are_not_square_are_refused(tmp_path):
 def test_a_graph_without_features_is_refused(tmp_path):
     with refused("no-features"):
         read_graph(saved(tmp_path / "net.onnx", [helper.make_node("Relu", ["image"], ["features"])]), preprocessing="tf")
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_random_damage_gives_one_error_or_none(seed, tmp_path):
+    path = saved(tmp_path / "net.onnx") if seed % 2 else written(convnet(), tmp_path / "net.xml")
+    content, random = bytearray(path.read_bytes()), np.random.default_rng(seed)
+    for place in random.integers(0, len(content), 5):
+        content[place] = random.integers(256)
+    path.write_bytes(content)
+    with contextlib.suppress(BackboneError):
+        read_graph(path, preprocessing="tf")
 
 
 @pytest.mark.parametrize("suffix", [".onnx", ".xml"])

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from crossroads.errors import BackboneError
-from crossroads.inference import evaluate, runtime
+from crossroads.inference import evaluate, read_model, runtime
 from crossroads.networks.graphs import describe, read_graph
 from refusals import refused
 from tiny_graphs import SIZE, Maker, convnet, vit, written
@@ -96,6 +96,22 @@ def test_parts_compose_to_the_whole(model, tmp_path):
         np.testing.assert_allclose(evaluate(rest_of(body, cut.name), middle)[0], expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["MobileNetV2", "ResNet50V2"])
+def test_the_cuts_are_those_of_the_keras_network_that_a_graph_came_from(name, tmp_path):
+    keras = pytest.importorskip("keras")
+    from crossroads.networks.cuts import cuts
+    from crossroads.networks.export import converted, exports_here
+
+    if not exports_here():
+        pytest.skip("needs Keras on TensorFlow")
+    make = getattr(keras.applications, name)
+    body = read(converted(make(weights=None, input_shape=(32, 32, 3), classes=7)), tmp_path)
+    expected = cuts(make(weights=None, input_shape=(32, 32, 3), include_top=False))
+    assert [(cut.depth, cut.shape, cut.multiply_adds) for cut in body.cuts] == [
+        (cut.depth, cut.shape, cut.multiply_adds) for cut in expected
+    ]
+
+
 # Tokens
 
 
@@ -176,6 +192,14 @@ def test_a_dynamic_size_is_chosen(tmp_path):
     assert (describe(fixed).input.smallest, describe(fixed).input.largest) == (SIZE, SIZE)
     with refused("image-size-not-supported"):
         read_graph(fixed, preprocessing="tf", size=32)
+
+
+def test_a_layout_without_any_known_side_is_channels_first(tmp_path):
+    path = written(convnet((-1, 3, -1, -1)), tmp_path / "net.xml")
+    model = read_model(path)
+    assert describe(path).input.layout == "NCHW"
+    model.reshape({model.inputs[0]: [-1, -1, -1, -1]})
+    assert read(model, tmp_path, size=SIZE).cuts[-1].shape == (8, 8, 12)
 
 
 def test_a_transformer_for_one_size_refuses_others(tmp_path):

@@ -1,13 +1,7 @@
 """Readers: labelled images in any layout become one `Dataset`. `read` is the entry point.
 
-To add a format, write one module here with three names, `cifar.py` for example::
-
-    LAYOUT = "CIFAR's data_batch_1 … with batches.meta"   # one line; an error lists it among the known layouts
-
-    def recognises(listing: Listing) -> bool:  # looks at names, and at the first bytes of few files
-    def read(listing: Listing) -> Dataset:     # decodes no image; Dataset.notes say what is ignored
-
-Then add the module to `READERS` below, one `Layout` to ``tests/data/readers/layout_list.py`` and its row to the table at the end of
+To add a format, write one module here with a function that recognises it and one that reads it, as in `idx.py`. Then add a
+`Reader` to `READERS` below, one `Layout` to ``tests/data/readers/layout_list.py`` and its row to the table at the end of
 ``docs/reference/layouts.md``. A format that is known but not read is a line in `unsupported.UNSUPPORTED`.
 
 Modules with an underscore are what readers share:
@@ -23,10 +17,10 @@ Modules with an underscore are what readers share:
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple
 
 from crossroads.data.dataset import Dataset
 from crossroads.data.labels import load_class_names, rename
@@ -39,7 +33,6 @@ from crossroads.data.readers import (
     memory,
     npy,
     npz,
-    one_class_folder,
     parquet,
     pickles,
     split_folders,
@@ -59,34 +52,34 @@ from crossroads.progress import Note
 ClassNames = str | os.PathLike[str] | Mapping[int, str] | Sequence[str]
 
 
-class Reader(Protocol):
-    """One layout of labelled images: a module with these names."""
+class Reader(NamedTuple):
+    """One layout of labelled images.
 
-    LAYOUT: str
+    Attributes:
+        layout: The layout in one line, for the list of known layouts in an error; empty to leave it out.
+        recognises: Returns something true if a listing has this layout. Looks at names, and at the first bytes of few files.
+        read: Returns the data set. Decodes no image; `Dataset.notes` say what is ignored.
+    """
 
-    def recognises(self, listing: Listing, /) -> bool:
-        """Returns whether a listing has this layout."""
-        ...
-
-    def read(self, listing: Listing, /) -> Dataset:
-        """Returns the data set."""
-        ...
+    layout: str
+    recognises: Callable[[Listing], object]
+    read: Callable[[Listing], Dataset]
 
 
-READERS: tuple[Reader, ...] = (
-    gtsrb,
-    gtsrb_kaggle,
-    cifar,
-    idx,
-    webdataset,
-    table,
-    split_folders,
-    class_folders,
-    parquet,
-    pickles,
-    npz,
-    npy,
-    one_class_folder,
+READERS = (
+    Reader("GTSRB's Final_Training and Final_Test with their GT-*.csv", gtsrb.recognises, gtsrb.read),
+    Reader("Kaggle's GTSRB: Train/<class>/*.png and Test.csv", gtsrb_kaggle.recognises, gtsrb_kaggle.read),
+    Reader("CIFAR's data_batch_1 … with batches.meta", cifar.recognises, cifar.read),
+    Reader("MNIST's train-images-idx3-ubyte with its labels", idx.pairs_of_files, idx.read),
+    Reader("tar archives of 000.jpg with 000.cls", webdataset.recognises, webdataset.read),
+    Reader("a CSV, TSV or JSON lines with the columns path and label", table.recognises, table.read),
+    Reader("train/<class>/<image> with val/ and test/", split_folders.recognises, split_folders.read),
+    Reader("<class>/<image>", class_folders.recognises, class_folders.read),
+    Reader("Parquet with the columns image and label", parquet.files, parquet.read),
+    Reader("a pickled dict of features and labels", pickles.files, pickles.read),
+    Reader("an .npz of features and labels", npz.files, npz.read),
+    Reader("X.npy with y.npy", npy.files, npy.read),
+    Reader("", class_folders.recognises_one, class_folders.read),
 )
 """Every layout that is read. The first reader that recognises the data wins, so specific layouts come first."""
 
@@ -197,4 +190,4 @@ def _no_images(origin: str, received: str) -> DataError:
 
 
 def _known_layouts() -> str:
-    return "known layouts: " + "; ".join(reader.LAYOUT for reader in READERS if reader is not one_class_folder)
+    return "known layouts: " + "; ".join(reader.layout for reader in READERS if reader.layout)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from crossroads.data.dataset import NO_SPLIT, TEST, TRAIN, VALIDATION, Dataset, ImageSource
-from crossroads.data.labels import DatasetBuilder, encode
-from crossroads.data.pictures import SAMPLE, conversion, not_an_array, range_note, value_range
-from crossroads.data.readers._sources import ArrayImages, ListImages, joined
+from crossroads.data.labels import encode, labelled_dataset
+from crossroads.data.pictures import SAMPLE, conversion, not_an_array, range_note, source_of, value_range
+from crossroads.data.readers._folder_names import split_files
+from crossroads.data.readers._listing import Listing
+from crossroads.data.readers._sources import MemoryImages, joined
 from crossroads.errors import DataError
 from crossroads.progress import Note
 
@@ -22,10 +24,9 @@ _SPLIT_WORDS = ((TRAIN, ("train",)), (VALIDATION, ("validation", "valid", "val")
 T = TypeVar("T")
 Pair = tuple[int, str, T, T]
 """Split, name of the images, images, labels."""
-Images = ArrayImages | ListImages
 
 
-def array_images(pixels: NDArray[np.generic], name: str) -> ArrayImages:
+def array_images(pixels: NDArray[np.generic], name: str) -> MemoryImages:
     """Returns the images of one array, without copying it.
 
     Args:
@@ -36,7 +37,7 @@ def array_images(pixels: NDArray[np.generic], name: str) -> ArrayImages:
         DataError: Another shape, type or range, a NaN, or images without pixels.
     """
     _check_shape(pixels.shape, name)
-    return ArrayImages(pixels, conversion(pixels, name), name)
+    return MemoryImages(pixels, conversion(pixels, name), name)
 
 
 def _check_shape(shape: tuple[int, ...], name: str) -> None:
@@ -65,7 +66,7 @@ def dataset_of_pairs(
     origin: str,
     notes: Sequence[Note] = (),
     *,
-    source: Callable[[object, str], Images] | None = None,
+    source: Callable[[object, str], MemoryImages] | None = None,
     splits: Sequence[int] | None = None,
     groups: Sequence[Hashable] | None = None,
 ) -> Dataset:
@@ -79,7 +80,8 @@ def dataset_of_pairs(
         splits: The split of each image of a single pair.
         groups: The group of each image of a single pair, or None for an image that stands alone.
     """
-    builder, sources, range_notes = DatasetBuilder(), list[ImageSource](), list[Note]()
+    labels, row_splits = list[str](), list[int]()
+    sources, range_notes = list[ImageSource](), list[Note]()
     for split, name, images, values in pairs:
         part = (source or numeric_images)(images, name)
         codes, classes = encode(values, what=f"the labels of {name}")
@@ -91,25 +93,24 @@ def dataset_of_pairs(
                     received=f"{len(part)} images and {len(column)} {what}s",
                     hint="pass one value per image",
                 )
-        for index, code in enumerate(codes.tolist()):
-            row_split, group = split if splits is None else splits[index], None if groups is None else groups[index]
-            builder.add(classes[code], split=row_split, group=group)
+        labels += [classes[code] for code in codes.tolist()]
+        row_splits += [split] * len(part) if splits is None else splits
         sources.append(part)
         range_notes += _range_notes(part, name)
-    if not len(builder):
+    if not labels:
         raise DataError(f"{origin} must hold at least one image", code="no-images", received="0 images", hint="add images")
-    return builder.build(origin, joined(sources), (*notes, *range_notes))
+    return labelled_dataset(origin, joined(sources), labels, row_splits, groups, (*notes, *range_notes))
 
 
-def _range_notes(images: Images, name: str) -> list[Note]:
+def _range_notes(images: MemoryImages, name: str) -> list[Note]:
     """Returns a note if a sample of the images is dark. Encoded files are sampled later, when they are decoded."""
     sample = np.unique(np.linspace(0, len(images) - 1, min(SAMPLE, len(images))).round().astype(int)).tolist()
     ranges = [extent for index in sample if (extent := value_range(images.picture(index))) is not None]
     note = range_note(ranges)
-    return [] if note is None else [Note(f"{name}: {note}", note.code, **note.figures, array=name)]
+    return [] if note is None else [note.prefixed(f"{name}: ", array=name)]
 
 
-def numeric_images(images: object, name: str) -> Images:
+def numeric_images(images: object, name: str) -> MemoryImages:
     """Returns images that are numbers: one array, or a list of arrays or of nested lists. Text is never taken for paths."""
     if isinstance(images, np.ndarray) and images.dtype.kind != "O":
         return array_images(images, name)
@@ -123,7 +124,7 @@ def numeric_images(images: object, name: str) -> Images:
             _check_shape((len(arrays), *arrays[0].shape), name)
             for array in {id(array): array for array in arrays}.values():
                 conversion(array, name)
-        return ListImages(items, name)
+        return MemoryImages(items, source_of, name)
     try:
         return array_images(np.asarray(items), name)
     except (ValueError, MemoryError) as error:
@@ -132,6 +133,16 @@ def numeric_images(images: object, name: str) -> Images:
         raise DataError(f"{name} must be images of numbers", code="not-images", received=received, hint=hint) from error
     except (TypeError, RuntimeError) as error:
         raise not_an_array(items[0], name, error) from error
+
+
+def pairs_of_files(
+    listing: Listing, files: Sequence[str], what: str, arrays_of: Callable[[str], Mapping[str, T]]
+) -> Iterator[Pair[T]]:
+    """Yields the pairs in one file, or in one file for each split. Names such as ``x_train`` in it also give splits."""
+    for file_split, name in split_files(files, listing.origin, what):
+        label = listing.label(name)
+        for split, key, images, labels in find_pairs(arrays_of(name), label):
+            yield split or file_split, f"{label}:{key}" if file_split and not split else key, images, labels
 
 
 def find_pairs(arrays: Mapping[str, T], origin: str) -> list[Pair[T]]:

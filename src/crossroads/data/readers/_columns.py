@@ -211,7 +211,12 @@ def _split_columns(sheet: Sheet, names: Sequence[str], values: Sequence[Sequence
     """
     if "split" in names and (at := names.index("split")) != image:
         return [(at, 0)]
-    flags = [(at, _flag(name, values[at])) for at, name in enumerate(names) if at != image and any(values[at])]
+    # The split that 1 means under a header such as `is_test`; 0 for other headers and other values.
+    flags = [
+        (at, FLAG_HEADERS.get(name, 0) if _are_flags(values[at]) else 0)
+        for at, name in enumerate(names)
+        if at != image and any(values[at])
+    ]
     likely = [(at, flag) for at, flag in flags if _are_splits_under(names[at], set(values[at]), flag)]
     distinct = _distinct(sheet, values, [at for at, _ in likely])
     return [
@@ -222,9 +227,8 @@ def _split_columns(sheet: Sheet, names: Sequence[str], values: Sequence[Sequence
     ]
 
 
-def _flag(name: str, values: Iterable[str]) -> int:
-    """Returns the split that a true value means under a header such as `is_test`; 0 for other headers and other values."""
-    return FLAG_HEADERS.get(name, 0) if {value.lower() for value in values} <= TRUE | FALSE | {""} else 0
+def _are_flags(values: Iterable[str]) -> bool:
+    return {value.lower() for value in values} <= TRUE | FALSE | {""}
 
 
 def _is_split_header(name: str) -> bool:
@@ -235,7 +239,7 @@ def _are_splits_under(name: str, values: set[str], flag: int) -> bool:
     """Returns whether all values of a column name splits, or are yes and no under a header such as `is_test`."""
     values = values - {""}
     if flag:
-        return {value.lower() for value in values} <= TRUE | FALSE
+        return _are_flags(values)
     parse = split_in if _is_split_header(name) else split_of
     return bool(values) and all(parse(value) is not None for value in values)
 

@@ -10,15 +10,12 @@ from functools import lru_cache
 from crossroads.data.dataset import NO_SPLIT, TEST, TRAIN, VALIDATION
 from crossroads.data.labels import class_name
 from crossroads.errors import DataError
+from crossroads.files.text import first_few
 
 SPLIT_WORDS = {
-    "train": TRAIN,
-    "training": TRAIN,
-    "val": VALIDATION,
-    "valid": VALIDATION,
-    "validation": VALIDATION,
-    "test": TEST,
-    "testing": TEST,
+    **dict.fromkeys(("train", "training"), TRAIN),
+    **dict.fromkeys(("val", "valid", "validation"), VALIDATION),
+    **dict.fromkeys(("test", "testing"), TEST),
 }
 """Names that alone mean a split."""
 _LOOSE_SPLITS = {
@@ -132,7 +129,7 @@ def split_files(names: Sequence[str], origin: str, what: str) -> list[tuple[int,
         raise DataError(
             f"{origin} holds {len(names)} {what} files, and it is not clear which to read",
             code="several-files",
-            received=", ".join(names[:4]) + (", …" if len(names) > 4 else ""),
+            received=first_few(names, 4),
             hint="give the file itself, or name the files after their splits: train, val, test",
         )
     return splits

@@ -7,16 +7,13 @@ from collections.abc import Container, Iterable, Sequence
 from crossroads.data.labels import class_name
 from crossroads.data.readers._folder_names import is_holder, is_overlay, is_plain_split, is_unlabelled
 from crossroads.data.readers._listing import Listing, described, is_image_name, suffix_counts
-from crossroads.files.text import plural, were
+from crossroads.files.text import first_few, plural, were
 from crossroads.progress import Note
-
-_MAX_LISTED = 5
 
 
 def listed(singular: str, names: Sequence[str], many: str | None = None) -> str:
     """Returns ``folder 'a'`` or ``folders 'a', 'b' and 3 more``."""
-    more = f" and {len(names) - _MAX_LISTED} more" if len(names) > _MAX_LISTED else ""
-    return f"{singular if len(names) == 1 else many or singular + 's'} {', '.join(map(repr, names[:_MAX_LISTED]))}{more}"
+    return f"{singular if len(names) == 1 else many or singular + 's'} {first_few(list(map(repr, names)))}"
 
 
 def classes_listed(names: Sequence[str]) -> str:
@@ -31,15 +28,11 @@ def images_outside(count: int, place: str) -> list[Note]:
 
 def artwork_ignored(listing: Listing) -> list[Note]:
     """Returns a note on each folder that holds only icons, drawings and the like."""
-    return [
-        Note(
-            f"{plural(count, 'image')} in {listing.full(top)}/ ignored: only icons, drawings and the like, so it is not a class",
-            "artwork-ignored",
-            count=count,
-            folder=listing.full(top),
-        )
-        for top, count in listing.artwork.items()
-    ]
+    notes = []
+    for top, count in listing.artwork.items():
+        text = f"{plural(count, 'image')} in {listing.full(top)}/ ignored: only icons, drawings and the like, so it is not a class"
+        notes.append(Note(text, "artwork-ignored", count=count, folder=listing.full(top)))
+    return notes
 
 
 def classes_named_like_splits(listing: Listing) -> list[Note]:
@@ -95,8 +88,3 @@ def copy_ignored(folder: str, original: str) -> Note:
     """Returns the note on a folder that holds the same files as another."""
     text = f"{folder}/ ignored: it holds the same files as {original}/"
     return Note(text, "copy-ignored", folder=folder, original=original)
-
-
-def in_folder(folder: str, notes: Iterable[Note]) -> list[Note]:
-    """Returns notes that say which folder they are about."""
-    return [Note(f"in {folder}/: {note}", note.code, **{**note.figures, "parent": folder}) for note in notes]

@@ -157,12 +157,8 @@ def _counts(listing: Listing, tops: Sequence[str]) -> str:
 def _no_labels(listing: Listing, received: str) -> DataError:
     specific = unsupported_hint(listing) or _labels_in_names(listing)
     hint = "put each class into a folder of its own, or add a CSV with the columns path and label"
-    return DataError(
-        f"the images of {listing.origin} have no labels",
-        code="no-labels",
-        received=received,
-        hint=f"{specific}, or {hint}" if specific else hint,
-    )
+    hint = f"{specific}, or {hint}" if specific else hint
+    return DataError(f"the images of {listing.origin} have no labels", code="no-labels", received=received, hint=hint)
 
 
 def _labels_in_names(listing: Listing) -> str:

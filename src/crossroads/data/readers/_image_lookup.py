@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from crossroads.data.dataset import NO_SPLIT, TRAIN, ImageSource
 from crossroads.data.readers._folder_names import is_holder, split_in
 from crossroads.data.readers._listing import Listing, is_image_name, once_per_listing
-from crossroads.data.readers._sources import PathImages, TreeImages
+from crossroads.data.readers._sources import FileImages, path_images
 from crossroads.errors import DataError
 from crossroads.files.archives import is_junk
 from crossroads.files.text import printable
@@ -44,7 +44,10 @@ class ImageLookup:
 
     def find(self, table: str, line: int, path: str, split: int = NO_SPLIT) -> tuple[str, bool]:
         """Returns the image that a row names, and whether it exists. Among images of one name, takes the one in the row's split."""
-        if elsewhere := _URL_SCHEME.match(path) or (None if self._exists_at_root(path) else _ABSOLUTE.match(path)):
+        absolute = _ABSOLUTE.match(path)
+        if absolute and self._listing.on_disk and self._exists(path.replace("\\", "/")):
+            absolute = None
+        if elsewhere := _URL_SCHEME.match(path) or absolute:
             path = "/" + path[elsewhere.end() :]
             name = self._by_name(path, split)
             if name:
@@ -59,7 +62,6 @@ class ImageLookup:
         return (name, True) if name else (place, False)
 
     def has(self, table: str, path: str) -> bool:
-        """Returns whether a value names an image that exists."""
         if not path or len(path) > _MAX_PATH_LENGTH or path.startswith("../"):
             return False
         try:
@@ -70,7 +72,7 @@ class ImageLookup:
 
     def images(self, places: list[str]) -> ImageSource:
         """Returns the images at places that `find` returned."""
-        return PathImages(self.folder, places) if self._listing.on_disk else TreeImages(self._listing.tree, places)
+        return path_images(self.folder, places) if self._listing.on_disk else FileImages(places, self._listing.tree.read)
 
     def _place(self, table: str, line: int, path: str) -> str:
         """Returns where a row says that its image is: relative to the listing on disk, or to the tree in an archive.
@@ -85,16 +87,9 @@ class ImageLookup:
             return f"{folder}/{path}" if folder and not path.startswith("/") else path
         whole = posixpath.normpath(posixpath.join(self._listing.root, folder, path))
         if path.startswith("/") or whole == ".." or whole.startswith("../"):
-            raise DataError(
-                f"{self._listing.label(table)} line {line}: a path must stay inside the archive",
-                code="path-outside-folder",
-                received=repr(path),
-                hint="unpack the archive and give the table",
-            )
+            rule, hint = f"{self._listing.label(table)} line {line}: a path must stay inside the archive", "unpack the archive"
+            raise DataError(rule, code="path-outside-folder", received=repr(path), hint=f"{hint} and give the table")
         return whole
-
-    def _exists_at_root(self, path: str) -> bool:
-        return self._listing.on_disk and _ABSOLUTE.match(path) is not None and self._exists(path.replace("\\", "/"))
 
     def _by_name(self, path: str, split: int) -> str | None:
         """Returns an image by its name, with or without the suffix. A folder in a relative path must be that of the image."""
@@ -127,7 +122,7 @@ class ImageLookup:
             return complete or matches
         if len(matches) == 1 and _common_end(wanted, matches[0]) > 1:
             return matches
-        return [name for name in matches if _has_generic_folders(name)]
+        return [name for name in matches if all(is_holder(part) or split_in(part) is not None for part in name.split("/")[:-1])]
 
     def _tree_name(self, name: str) -> str:
         """Returns a name of the listing in the form that `images` reads."""
@@ -181,11 +176,6 @@ def _split_of_folders(name: str) -> int | None:
     """Returns the split that the folders of an image name: its own folder first, then from the outermost inward."""
     folders = name.split("/")[:-1]
     return next((split for folder in [*folders[-1:], *folders] if (split := split_in(folder)) is not None), None)
-
-
-def _has_generic_folders(name: str) -> bool:
-    """Returns whether the folders of an image say nothing about what it shows."""
-    return all(is_holder(part) or split_in(part) is not None for part in name.split("/")[:-1])
 
 
 def _common_end(wanted: str, name: str) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field
 
 from crossroads.data.dataset import NO_SPLIT, Dataset, ImageSource
-from crossroads.data.labels import DatasetBuilder
+from crossroads.data.labels import labelled_dataset
 from crossroads.progress import Note
 
 
@@ -36,7 +36,6 @@ class LabelledImages:
         return len(self.names)
 
     def add(self, name: str, label: str, split: int = NO_SPLIT, group: Hashable = None) -> None:
-        """Adds one image."""
         self.names.append(name)
         self.labels.append(label)
         self.splits.append(split)
@@ -50,7 +49,4 @@ class LabelledImages:
             images: One image for each row.
             notes: Notes that follow the rows' own.
         """
-        builder = DatasetBuilder()
-        for label, split, group in zip(self.labels, self.splits, self.groups, strict=True):
-            builder.add(label, split=split, group=group)
-        return builder.build(origin, images, (*self.notes, *notes))
+        return labelled_dataset(origin, images, self.labels, self.splits, self.groups, (*self.notes, *notes))

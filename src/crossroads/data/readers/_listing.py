@@ -82,7 +82,6 @@ class Listing:
         return self.root + name
 
     def byte_range(self, name: str) -> ByteRange:
-        """Returns a file below the root."""
         return self.tree.byte_range(self.full(name))
 
     def label(self, name: str) -> str:
@@ -96,7 +95,6 @@ class Listing:
 
     @cached_property
     def top_files(self) -> tuple[str, ...]:
-        """The files directly in the root."""
         return tuple(name for name in self.names if "/" not in name)
 
     @cached_property
@@ -133,7 +131,6 @@ class Listing:
 
     @cached_property
     def loose(self) -> int:
-        """The number of images directly in the root."""
         return sum(map(is_image_name, self.top_files))
 
     def inside(self, folder: str) -> Listing:
@@ -196,6 +193,5 @@ def suffix_counts(names: Sequence[str]) -> dict[str, int]:
 
 def described(names: Sequence[str]) -> str:
     """Returns how many files there are of which types, such as ``412 .txt, 3 .jpg``."""
-    counts = suffix_counts(names)
-    most = [f"{count:,} {suffix}" for suffix, count in list(counts.items())[:6]]
-    return (", ".join(most) + (", …" if len(counts) > 6 else "")) or "no files"
+    counts = [f"{count:,} {suffix}" for suffix, count in suffix_counts(names).items()]
+    return ", ".join(counts[:6]) + (", …" if len(counts) > 6 else "") or "no files"

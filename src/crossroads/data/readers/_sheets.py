@@ -26,6 +26,7 @@ _DELIMITERS = ",;\t"
 _HEAD = 1 << 16
 _MAX_JSON = 1 << 27
 _MAX_NESTING = 4
+_CHECK_JSON = "check the file with a JSON parser"
 _FIRST_KEY = re.compile(r"\s*(\[\s*\{|\{\s*\"([^\"]*)\")")
 _SPACED = re.compile(rf"(.*?({'|'.join(map(re.escape, sorted(IMAGE_SUFFIXES)))}))\s+(.*)", re.IGNORECASE)
 
@@ -82,7 +83,12 @@ class Sheet:
         try:
             yield io.TextIOWrapper(self.file.stream(), encoding=self.encoding, newline=newline)
         except UnicodeError as error:
-            raise DataError(f"{self.label} must be UTF-8 text", code="not-utf8", received=error, hint="save it as UTF-8") from error
+            raise self.fault("must be UTF-8 text", "not-utf8", error, "save it as UTF-8") from error
+
+    def fault(self, rule: str, code: str, received: object, hint: str | None, line: int | None = None) -> DataError:
+        """Returns the error about the file, or about one line of it."""
+        place = self.label if line is None else f"{self.label} line {line}"
+        return DataError(f"{place} {rule}", code=code, received=received, hint=hint)
 
 
 def sheet_of(listing: Listing, name: str) -> Sheet:
@@ -129,12 +135,6 @@ def _split_first(line: str) -> tuple[str, list[str]]:
     return best
 
 
-def _malformed_row(sheet: Sheet, line: int, error: csv.Error) -> DataError:
-    return DataError(
-        f"{sheet.label} line {line} is not a well-formed row", code="malformed-row", received=error, hint="check the quotes"
-    )
-
-
 def _csv_rows(sheet: Sheet) -> Iterator[Line]:
     """Yields the rows after the header, without blank lines."""
     with sheet.lines(newline="") as text:
@@ -148,7 +148,7 @@ def _csv_rows(sheet: Sheet) -> Iterator[Line]:
                     is_header = False
                 line = reader.line_num + 1
         except csv.Error as error:
-            raise _malformed_row(sheet, line, error) from error
+            raise sheet.fault("is not a well-formed row", "malformed-row", error, "check the quotes", line) from error
 
 
 def _list_rows(sheet: Sheet) -> Iterator[Line]:
@@ -161,7 +161,7 @@ def _list_rows(sheet: Sheet) -> Iterator[Line]:
                     fields = _spaced(line) if sheet.delimiter == " " else next(csv.reader([line], delimiter=sheet.delimiter))
                     yield number, fields
         except csv.Error as error:
-            raise _malformed_row(sheet, number, error) from error
+            raise sheet.fault("is not a well-formed row", "malformed-row", error, "check the quotes", number) from error
 
 
 def _spaced(line: str) -> list[str]:
@@ -187,21 +187,8 @@ def _is_json_lines(head: bytes) -> bool:
 def _json_records(sheet: Sheet) -> Iterator[Record]:
     """Yields the entries of a JSON document."""
     if sheet.file.size > _MAX_JSON:
-        raise DataError(
-            f"{sheet.label} is too large for one JSON document",
-            code="json-too-large",
-            received=f"{sheet.file.size} bytes",
-            hint="save it as CSV",
-        )
-    try:
-        document = json.loads(sheet.file.read(0, sheet.file.size))
-    except (ValueError, RecursionError) as error:
-        raise DataError(
-            f"{sheet.label} is not well-formed JSON",
-            code="malformed-json",
-            received=error,
-            hint="check the file with a JSON parser",
-        ) from error
+        raise sheet.fault("is too large for one JSON document", "json-too-large", f"{sheet.file.size} bytes", "save it as CSV")
+    document = _parsed(sheet, sheet.file.read(0, sheet.file.size))
     if isinstance(document, dict) and all(is_image_name(key) and isinstance(value, (str, int)) for key, value in document.items()):
         document = [{"file": key, "label": value} for key, value in document.items()]
     entries = document.get("files") if isinstance(document, dict) else document
@@ -211,30 +198,21 @@ def _json_records(sheet: Sheet) -> Iterator[Record]:
 
 
 def _json_lines(sheet: Sheet) -> Iterator[Record]:
-    number = 0
     with sheet.lines() as text:
-        try:
-            for number, line in enumerate(text, 1):
-                if not line.strip():
-                    continue
-                entry = json.loads(line)
+        for number, line in enumerate(text, 1):
+            if line.strip():
+                entry = _parsed(sheet, line, number)
                 if not isinstance(entry, dict):
-                    raise DataError(
-                        f"{sheet.label} line {number} must be a JSON object",
-                        code="malformed-json",
-                        received=line.strip()[:60],
-                        hint="check the file with a JSON parser",
-                    )
+                    received = line.strip()[:60]
+                    raise sheet.fault("must be a JSON object", "malformed-json", received, _CHECK_JSON, number)
                 yield number, _flat(entry)
-        except UnicodeError:
-            raise
-        except (ValueError, RecursionError) as error:
-            raise DataError(
-                f"{sheet.label} line {number} is not well-formed JSON",
-                code="malformed-json",
-                received=error,
-                hint="check the file with a JSON parser",
-            ) from error
+
+
+def _parsed(sheet: Sheet, text: str | bytes, line: int | None = None) -> object:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise sheet.fault("is not well-formed JSON", "malformed-json", error, _CHECK_JSON, line) from error
 
 
 def _flat(entry: dict[str, object], prefix: str = "", depth: int = 0) -> dict[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from array import array
 from typing import NamedTuple
 
-from crossroads.data.dataset import NO_SPLIT, SPLITS, Dataset, ImageSource
+from crossroads.data.dataset import NO_SPLIT, SPLITS, Dataset
 from crossroads.data.readers._folder_names import split_in
 from crossroads.data.readers._image_lookup import image_lookup
 from crossroads.data.readers._labelled import LabelledImages
@@ -83,7 +83,11 @@ class TableImages:
         for what, known, new, hint in (
             ("label", repr(rows.labels[index]), repr(row.label), objects),
             ("split", SPLITS[rows.splits[index]] or "no split", SPLITS[row.split] or "no split", "keep one row"),
-            ("group", _spell(rows.groups[index]), _spell(row.group), "keep one row, or give both groups one name"),
+            (
+                "group",
+                *(repr(group or "none") for group in (rows.groups[index], row.group)),
+                "keep one row, or give both groups one name",
+            ),
         ):
             if known != new:
                 rule = f"an image must have one {what}, and {rows.names[index]} has two"
@@ -110,10 +114,6 @@ class TableImages:
     def _table(self, index: int) -> str:
         return self._listing.label(next(name for start, name in reversed(self._table_starts) if start <= index))
 
-    def source(self) -> ImageSource:
-        """Returns the images of the rows, in their order."""
-        return self.lookup.images(self.rows.names)
-
     def dataset(self, notes: list[Note]) -> Dataset:
         """Returns the data set of the rows.
 
@@ -121,13 +121,9 @@ class TableImages:
             DataError: An image does not exist.
         """
         self.require_all()
-        return self.rows.dataset(self._listing.origin, self.source(), notes)
+        return self.rows.dataset(self._listing.origin, self.lookup.images(self.rows.names), notes)
 
     def repeated_notes(self) -> list[Note]:
         """Returns a note on rows that only repeat an earlier one."""
         text = f"{plural(self.repeated, 'duplicate row')} ignored"
         return [Note(text, "duplicate-rows", count=self.repeated)] if self.repeated else []
-
-
-def _spell(group: object) -> str:
-    return "no group" if group is None else repr(group)

@@ -14,7 +14,7 @@ from crossroads.data.readers._listing import Listing, once_per_listing
 from crossroads.data.readers._table_images import TableImages
 from crossroads.data.readers._tables import ONE_LABEL_HINT, Table, label_tables, labelled_tables, table_rows
 from crossroads.errors import DataError
-from crossroads.files.text import plural, were
+from crossroads.files.text import first_few, plural, were
 from crossroads.progress import Note
 
 _MAX_IGNORED_NOTES = 4
@@ -24,6 +24,7 @@ _UNIQUE_IF_GUESSED, _UNIQUE_IF_CLEAR = 5, 100
 """Images from which on labels that nearly all differ are refused. A small test set with one image per class is sensible."""
 _MAX_NUMBERS, _MIN_IMAGES_PER_NUMBER = 20, 3
 """A guessed column of more than 20 different numbers is a measurement if they have fewer than 3 images each on average."""
+_PLURALS = ("labels", "tags", "classes", "categories")
 _JOINED = re.compile(r"\s*[|;,]\s*")
 
 
@@ -98,7 +99,7 @@ class Reading:
 
 def titled(listing: Listing, tables: Sequence[Table], most: int) -> str:
     """Returns the names of the first tables."""
-    return ", ".join(listing.label(table.name) for table in tables[:most]) + (", …" if len(tables) > most else "")
+    return first_few([listing.label(table.name) for table in tables], most)
 
 
 def not_in_table(count: int, folder: str, title: str) -> Note:
@@ -147,12 +148,7 @@ def _read_table(result: Reading, table: Table, split: int) -> int:
             unlabelled += 1
             result.unlabelled.add(images.lookup.find(table.name, row.line, row.path, row_split)[0])
     if len(images) == before:
-        raise DataError(
-            f"{table.sheet.label} must list at least one image",
-            code="no-images",
-            received="a header and no rows",
-            hint="add images",
-        )
+        raise table.sheet.fault("must list at least one image", "no-images", "a header and no rows", "add images")
     result.notes += _column_notes(table)
     return unlabelled
 
@@ -166,12 +162,8 @@ def _refuse_unique_labels(result: Reading) -> None:
     """Raises `DataError` if the column of labels holds something else. A header that means a label allows more."""
     labels = result.labels
     if nearly_unique(labels, _UNIQUE_IF_CLEAR if result.clear else _UNIQUE_IF_GUESSED):
-        raise DataError(
-            f"{result.title} must give a label that several images share",
-            code="label-not-shared",
-            received=f"{len(set(labels))} different values for {len(labels)} images, such as {labels[0]!r}",
-            hint="add a column label that holds the class of each image",
-        )
+        received = f"{len(set(labels))} different values for {len(labels)} images, such as {labels[0]!r}"
+        raise _not_shared(result, received, "add a column label that holds the class of each image")
 
 
 def _refuse_measurements(result: Reading) -> None:
@@ -181,12 +173,13 @@ def _refuse_measurements(result: Reading) -> None:
     if guessed and len(values) > _MAX_NUMBERS and images < _MIN_IMAGES_PER_NUMBER * len(values) and all(map(is_number, values)):
         header = guessed[0].label_header
         column = "" if header is None else f" in the column {header!r}, which looks like a measurement"
-        raise DataError(
-            f"{result.title} must give a label that several images share",
-            code="label-not-shared",
-            received=f"{len(values)} different numbers for {images} images{column}",
-            hint="name the column label if its numbers are classes, or add a column label",
-        )
+        received = f"{len(values)} different numbers for {images} images{column}"
+        raise _not_shared(result, received, "name the column label if its numbers are classes, or add a column label")
+
+
+def _not_shared(result: Reading, received: str, hint: str) -> DataError:
+    rule = f"{result.title} must give a label that several images share"
+    return DataError(rule, code="label-not-shared", received=received, hint=hint)
 
 
 def _split_of_folders(path: str) -> int | None:
@@ -218,22 +211,14 @@ def _joined_labels(result: Reading) -> list[Note]:
         DataError: The bar between them, or the header of the column, means several labels in one cell.
     """
     known = set(result.labels)
-    header_is_plural = any(_is_plural(table.label_header) for table in result.tables)
+    header_is_plural = any((table.label_header or "").strip().lower().endswith(_PLURALS) for table in result.tables)
     for label in sorted(known):
         parts = set(_JOINED.split(label) if _JOINED.search(label) else label.split())
         together = len(parts) > 1 and parts <= known
         if "|" in label or (together and header_is_plural):
-            raise DataError(
-                f"an image must have one label, and {result.title} gives some several",
-                code="several-labels",
-                received=repr(label),
-                hint=ONE_LABEL_HINT,
-            )
+            rule = f"an image must have one label, and {result.title} gives some several"
+            raise DataError(rule, code="several-labels", received=repr(label), hint=ONE_LABEL_HINT)
         if together:
             text = f"label {label!r} is read as its own class, beside {', '.join(map(repr, sorted(parts)))}"
             return [Note(text, "joined-label", label=label, parts=sorted(parts))]
     return []
-
-
-def _is_plural(header: str | None) -> bool:
-    return header is not None and header.strip().lower().endswith(("labels", "tags", "classes", "categories"))

@@ -16,6 +16,7 @@ from crossroads.data.readers._listing import Listing, once_per_listing, suffix_o
 from crossroads.data.readers._sheets import SHEETS, Sheet, sheet_of
 from crossroads.data.readers._table_images import TableRow
 from crossroads.errors import DataError, did_you_mean
+from crossroads.files.text import first_few
 from crossroads.progress import Note
 
 _LIST_FOLDERS = frozenset(
@@ -99,7 +100,7 @@ def _candidates(listing: Listing) -> list[str]:
     """Returns the files that may be tables: those in the root, and in folders of lists beside the images."""
     if listing.single:
         return [name for name in listing.names if not listing.kind and suffix_of(name) in SHEETS]
-    names = [name for name in listing.names if suffix_of(name) in SHEETS and _may_hold_tables(name) and not _is_submission(name)]
+    names = [name for name in listing.names if suffix_of(name) in SHEETS and _may_be_table(name)]
     alike = Counter((posixpath.dirname(name), suffix_of(name)) for name in names)
     for (folder, suffix), count in alike.items():
         if count > _MAX_ALIKE:
@@ -109,14 +110,11 @@ def _candidates(listing: Listing) -> list[str]:
     return [name for name in names if alike[posixpath.dirname(name), suffix_of(name)] <= _MAX_ALIKE]
 
 
-def _may_hold_tables(name: str) -> bool:
-    folder, _, _ = name.rpartition("/")
-    return not folder or ("/" not in folder and folder.lower() in _LIST_FOLDERS)
-
-
-def _is_submission(name: str) -> bool:
-    """Returns whether a table is the empty form of a competition's answer, whose labels mean nothing."""
-    return "submission" in posixpath.basename(name).lower() or words_of(name)[:2] == ("sample", "sub")
+def _may_be_table(name: str) -> bool:
+    """Returns whether a file is where tables are, and not the empty form of a competition's answer, whose labels mean nothing."""
+    folder, base = posixpath.split(name)
+    is_submission = "submission" in base.lower() or words_of(name)[:2] == ("sample", "sub")
+    return not is_submission and (not folder or folder.lower() in _LIST_FOLDERS)
 
 
 def table_of(listing: Listing, name: str) -> Table:
@@ -138,17 +136,13 @@ def table_rows(table: Table) -> Iterator[TableRow]:
     needed = max((at or 0 for at in (columns.image, columns.label, columns.split, columns.group)), default=0)
     for line, fields in sheet.rows():
         if any(field.strip() for field in fields[width:]) or (sheet.headers and len(fields) <= needed):
-            raise DataError(
-                f"{sheet.label} line {line} must have {width} columns, as the {'header' if sheet.headers else 'first rows'}",
-                code="column-count",
-                received=len(fields),
-                hint="quote fields that hold the delimiter",
-            )
+            rule = f"must have {width} columns, as the {'header' if sheet.headers else 'first rows'}"
+            raise sheet.fault(rule, "column-count", len(fields), "quote fields that hold the delimiter", line)
         fields += [""] * (needed + 1 - len(fields))
         path, label = fields[columns.image].strip(), _label(table, line, fields)
         if not path or (not label and columns.label is not None):
             what = "label" if path else "path"
-            raise DataError(f"{sheet.label} line {line}: the {what} must not be empty", code=f"empty-{what}")
+            raise sheet.fault(f"must not have an empty {what}", f"empty-{what}", None, None, line)
         split = NO_SPLIT if columns.split is None else _split(splits, fields[columns.split], table, line)
         group = None if columns.group is None else fields[columns.group].strip() or None
         yield TableRow(line, path, labels.setdefault(label, label), split, group)  # one string for all rows of a class
@@ -161,41 +155,24 @@ def _label(table: Table, line: int, fields: Sequence[str]) -> str:
         return fields[columns.label].strip()
     cells = {at: fields[at].strip() for at in columns.one_hot if at < len(fields)}
     if soft := next((cell for cell in cells.values() if cell not in _ONE_HOT), ""):
-        raise DataError(
-            f"{table.sheet.label} line {line}: a column for each class must hold 0 or 1",
-            code="soft-label",
-            received=repr(soft),
-            hint="soft labels are not supported; choose one class per image",
-        )
+        hint = "soft labels are not supported; choose one class per image"
+        raise table.sheet.fault("must hold 0 or 1 in the column for each class", "soft-label", repr(soft), hint, line)
     marked = [table.sheet.headers[at].strip() for at, cell in cells.items() if cell in ("1", "1.0")]
     if len(marked) > 1:
-        raise DataError(
-            f"{table.sheet.label} line {line}: an image must have one label",
-            code="several-labels",
-            received=", ".join(marked[:4]),
-            hint=ONE_LABEL_HINT,
-        )
+        raise table.sheet.fault("must give one label", "several-labels", first_few(marked, 4), ONE_LABEL_HINT, line)
     return marked[0] if marked else ""
 
 
 def _missing_column(table: Table) -> DataError:
     """Returns the refusal of a table without a column of images or of labels."""
-    headers, label = table.sheet.headers, table.sheet.label
+    headers = table.sheet.headers
     if table.columns.undecided:
-        return DataError(
-            f"{label} must have one column of labels",
-            code="undecided-label",
-            received="several columns that may be the label",
-            hint="write a CSV with path,label",
-        )
+        several = "several columns that may be the label"
+        return table.sheet.fault("must have one column of labels", "undecided-label", several, "write a CSV with path,label")
     received = ", ".join(map(repr, headers[:8])) or ("lines without a header" if table.sheet.form == "list" else "an empty file")
     what, words = ("images", IMAGE_HEADERS) if table.columns.image is None else ("labels", LABEL_HEADERS)
-    return DataError(
-        f"{label} must have a header line with a column of {what}",
-        code=f"no-{what[:-1]}-column",
-        received=received,
-        hint=f"name the column one of {', '.join(words[:6])}",
-    )
+    hint = f"name the column one of {', '.join(words[:6])}"
+    return table.sheet.fault(f"must have a header line with a column of {what}", f"no-{what[:-1]}-column", received, hint)
 
 
 def _split(known: dict[str, int], value: str, table: Table, line: int) -> int:
@@ -210,11 +187,7 @@ def _split(known: dict[str, int], value: str, table: Table, line: int) -> int:
     elif word and not flag:
         split = split_of(word) or split_in(value)
     if word and word != "unassigned" and split is None:
-        raise DataError(
-            f"{table.sheet.label} line {line}: a split must be one of {', '.join(SPLITS[1:])}",
-            code="unknown-split",
-            received=repr(value),
-            hint=did_you_mean(word, SPLIT_WORDS),
-        )
+        rule = f"must name one of the splits {', '.join(SPLITS[1:])}"
+        raise table.sheet.fault(rule, "unknown-split", repr(value), did_you_mean(word, SPLIT_WORDS), line)
     known[value] = split or NO_SPLIT
     return known[value]

@@ -13,8 +13,6 @@ from crossroads.data.readers.pickles import load_dict
 from crossroads.errors import DataError
 from crossroads.progress import Note
 
-LAYOUT = "CIFAR's data_batch_1 … with batches.meta"
-
 _BATCH = re.compile(r"(data_batch_\d+|train)|test(_batch)?")
 _META = ("batches.meta", "meta")
 _SIZE = 32

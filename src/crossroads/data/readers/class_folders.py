@@ -19,11 +19,9 @@ from crossroads.data.readers._folder_refusals import refuse_other_than_classes, 
 from crossroads.data.readers._labelled import LabelledImages
 from crossroads.data.readers._listed_splits import with_listed_splits
 from crossroads.data.readers._listing import Listing
-from crossroads.data.readers._sources import TreeImages
+from crossroads.data.readers._sources import FileImages
 from crossroads.files.text import plural, were
 from crossroads.progress import Note
-
-LAYOUT = "<class>/<image>"
 
 
 def recognises(listing: Listing) -> bool:
@@ -38,10 +36,22 @@ def recognises(listing: Listing) -> bool:
     return True
 
 
+def recognises_one(listing: Listing) -> bool:
+    """Returns whether there is a single class folder. It may also be beside other data, so all other layouts are tried first.
+
+    Raises:
+        DataError: It is no class, or it fits another reading as well.
+    """
+    if listing.single or not any(branch.direct for branch in listing.branches.values()):
+        return False
+    refuse_other_than_classes(listing)
+    return True
+
+
 def read(listing: Listing) -> Dataset:
     """Returns the data set, with the splits of lists such as ``meta/train.txt``."""
     labelled = read_class_folders(listing)
-    dataset = labelled.dataset(listing.origin, TreeImages(listing.tree, labelled.names))
+    dataset = labelled.dataset(listing.origin, FileImages(labelled.names, listing.tree.read))
     dataset, lists = with_listed_splits(listing, dataset)
     return replace(dataset, notes=(*dataset.notes, *files_ignored(listing, lists)))
 

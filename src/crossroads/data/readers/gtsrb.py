@@ -19,8 +19,6 @@ from crossroads.errors import DataError
 from crossroads.files.text import plural, were
 from crossroads.progress import Note
 
-LAYOUT = "GTSRB's Final_Training and Final_Test with their GT-*.csv"
-
 _TRAIN_TABLE = re.compile(r"(?:.*/)?GT-\d{5}\.csv")
 _TEST_TABLE = re.compile(r"(?:.*/)?GT-final_test(?:\.test)?\.csv")
 _FRAME = re.compile(r"(?:.*/)?(\d{5})_\d{5}\.\w+")
@@ -40,7 +38,9 @@ def read(listing: Listing) -> Dataset:
 
     The class is the ClassId as a plain number, the group a track. If both parts are there, each row has its split.
     """
-    train, test = _matching(listing, _TRAIN_TABLE), _test_table(listing)
+    train = _matching(listing, _TRAIN_TABLE)
+    tests = sorted(_matching(listing, _TEST_TABLE), key=lambda name: not _is_labelled(listing, name))  # with ClassId first
+    test = tests[0] if tests else None
     notes: list[Note] = []
     if train and test and not _is_labelled(listing, test):
         text = f"{test} has no ClassId: the test images are ignored; add GT-final_test.csv, which has"
@@ -63,12 +63,6 @@ def read(listing: Listing) -> Dataset:
 def _is_labelled(listing: Listing, name: str) -> bool:
     columns = table_of(listing, name).columns
     return columns.image is not None and columns.label is not None
-
-
-def _test_table(listing: Listing) -> str | None:
-    """Returns the test table; of two the one with ClassId."""
-    tables = sorted(_matching(listing, _TEST_TABLE), key=lambda name: not _is_labelled(listing, name))
-    return tables[0] if tables else None
 
 
 def _test_rows(listing: Listing, name: str) -> Iterator[TableRow]:

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 from crossroads.data.dataset import NO_SPLIT, TEST, TRAIN, Dataset
 from crossroads.data.labels import as_integer
 from crossroads.data.readers._folder_notes import copy_ignored, files_ignored
-from crossroads.data.readers._labelled import LabelledImages
 from crossroads.data.readers._listing import Listing, is_image_name
-from crossroads.data.readers._sources import TreeImages
-from crossroads.data.readers._table_images import TableImages
+from crossroads.data.readers._table_images import TableImages, TableRow
 from crossroads.data.readers._tables import table_of, table_rows
 from crossroads.data.readers.gtsrb import class_of
 from crossroads.progress import Note
-
-LAYOUT = "Kaggle's GTSRB: Train/<class>/*.png and Test.csv"
 
 _FRAME = re.compile(r"(?:.*/)?(\d{5})_(\d{5})_\d{5}\.\w+")
 _TABLES = ("train.csv", "test.csv", "meta.csv")
@@ -46,10 +43,9 @@ def read(listing: Listing) -> Dataset:
     tables, folders = _tables(listing), _train_folders(listing)
     train, test = tables.get("train.csv"), tables.get("test.csv")
     has_both = bool(test and (folders or train))
-    frames = LabelledImages()
-    if folders:
-        _add_frames(frames, listing, folders[0], TRAIN if has_both else NO_SPLIT)
     images = TableImages(listing)
+    for row in _frames(listing, folders[0], TRAIN if has_both else NO_SPLIT) if folders else ():
+        images.add("", row)
     for table, split in ((None if folders else train, TRAIN), (test, TEST)):
         for row in table_rows(table_of(listing, table)) if table else ():
             label = class_of(listing, table or "", row)
@@ -59,24 +55,17 @@ def read(listing: Listing) -> Dataset:
     if not test and any(name[:5].lower() == "test/" for name in listing.names):
         text = "the images in Test/ have no Test.csv beside the folder and were ignored"
         notes.append(Note(text, "table-missing", table="Test.csv"))
-    notes += files_ignored(listing, {listing.full(name) for name in listing.top_files if name.lower() in _TABLES})
-    if not folders:
-        return images.dataset(notes)
-    images.require_all()
-    rows, source = images.rows, images.source()
-    for index, (label, split, group) in enumerate(zip(rows.labels, rows.splits, rows.groups, strict=True)):
-        name = source.name(index)
-        frames.add(listing.full(name) if listing.on_disk else name, label, split, group)
-    return frames.dataset(listing.origin, TreeImages(listing.tree, frames.names), notes)
+    used = {listing.full(name) for name in listing.top_files if name.lower() in _TABLES}
+    return images.dataset([*notes, *files_ignored(listing, used)])
 
 
-def _add_frames(frames: LabelledImages, listing: Listing, folder: str, split: int) -> None:
-    """Adds the training images of a folder."""
+def _frames(listing: Listing, folder: str, split: int) -> Iterator[TableRow]:
+    """Yields the training images of a folder as rows of a table."""
     for name in listing.names:
         if name.startswith(folder + "/") and is_image_name(name) and name.count("/") == 2:
             class_folder = name.split("/")[1]
             label = str(as_integer(class_folder)) if class_folder.isdecimal() else class_folder
-            frames.add(listing.full(name), label, split, _track(name, label))
+            yield TableRow(0, name, label, split, _track(name, label))
 
 
 def _track(name: str, label: str) -> tuple[str, str] | None:

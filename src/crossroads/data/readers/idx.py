@@ -16,18 +16,11 @@ from crossroads.errors import DataError
 from crossroads.files.archives import Limits, decompressed
 from crossroads.progress import Note
 
-LAYOUT = "MNIST's train-images-idx3-ubyte with its labels"
-
 _IMAGES = re.compile(r"(.*?)images?[-.]idx3-ubyte(\.gz)?")
 
 
-def recognises(listing: Listing) -> bool:
-    """Returns whether there are files of images with those of their labels."""
-    return bool(_idx_files(listing))
-
-
 @once_per_listing
-def _idx_files(listing: Listing) -> dict[str, tuple[str, str]]:
+def pairs_of_files(listing: Listing) -> dict[str, tuple[str, str]]:
     """Returns files of images with those of their labels, by the prefix that names the split."""
     files: dict[str, tuple[str, str]] = {}
     for name in () if listing.single else listing.top_files:
@@ -42,7 +35,7 @@ def _idx_files(listing: Listing) -> dict[str, tuple[str, str]]:
 
 def read(listing: Listing) -> Dataset:
     """Returns the data set of ``train-images-idx3-ubyte`` with ``train-labels-idx1-ubyte``; ``t10k-…`` is the test set."""
-    files, pairs, notes = _idx_files(listing), list[Pair[object]](), list[Note]()
+    files, pairs, notes = pairs_of_files(listing), list[Pair[object]](), list[Note]()
     for prefix, split in _splits(listing).items():
         images, labels = files[prefix]
         pixels = _load(listing, images, 3)
@@ -55,7 +48,7 @@ def read(listing: Listing) -> Dataset:
 
 def _splits(listing: Listing) -> dict[str, int]:
     """Returns the split of each pair of files, by its prefix. A single pair has no split."""
-    files = _idx_files(listing)
+    files = pairs_of_files(listing)
     if len(files) == 1:
         return dict.fromkeys(files, NO_SPLIT)
     splits = {prefix: TEST if prefix.startswith("t10k") else split_in(prefix) or NO_SPLIT for prefix in files}

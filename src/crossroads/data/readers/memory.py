@@ -10,11 +10,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from crossroads.data.dataset import NO_SPLIT, SPLITS, TEST, TRAIN, VALIDATION, Dataset
-from crossroads.data.pictures import not_an_array
+from crossroads.data.pictures import not_an_array, source_of
 from crossroads.data.readers._arrays import (
     IMAGE_KEYS,
     LABEL_KEYS,
-    Images,
     Pair,
     dataset_of_pairs,
     find_names,
@@ -22,9 +21,9 @@ from crossroads.data.readers._arrays import (
     numeric_images,
 )
 from crossroads.data.readers._folder_names import split_of
-from crossroads.data.readers._sources import ListImages
+from crossroads.data.readers._sources import MemoryImages
 from crossroads.errors import DataError
-from crossroads.files.text import plural
+from crossroads.files.text import first_few, plural
 from crossroads.progress import Note
 
 PAIR = "give (images, labels), a mapping of both, or ((x_train, y_train), (x_test, y_test))"
@@ -109,12 +108,8 @@ def _values(values: object, name: str) -> list[object]:
         return list(_as_array(values, name).tolist())
     if isinstance(values, Sequence) and not isinstance(values, (str, bytes)):
         return [value.item() if isinstance(value, np.generic) else value for value in values]
-    raise DataError(
-        f"{name} must have one value for each image",
-        code="length-mismatch",
-        received=_kind(values),
-        hint="pass one value per image",
-    )
+    rule = f"{name} must have one value for each image"
+    raise DataError(rule, code="length-mismatch", received=_kind(values), hint="pass one value per image")
 
 
 def _split(value: object) -> int:
@@ -148,7 +143,7 @@ def _from_records(records: Sequence[Mapping[object, object]]) -> Dataset:
         )
     split, group = (next((key for key in keys if any(key in record for record in records)), None) for keys in (_SPLITS, _GROUPS))
     ignored = sorted({str(key) for record in records for key in record} - {str(key) for key in (image, label, split, group)})
-    text = f"keys of the records ignored: {', '.join(map(repr, ignored[:5]))}{', …' if len(ignored) > 5 else ''}"
+    text = f"keys of the records ignored: {first_few(list(map(repr, ignored)))}"
     return _from_pairs(
         [(NO_SPLIT, "images", [record[image] for record in records], [record[label] for record in records])],
         [record.get(split) for record in records] if split else None,
@@ -157,11 +152,10 @@ def _from_records(records: Sequence[Mapping[object, object]]) -> Dataset:
     )
 
 
-def _images(images: object, name: str) -> Images:
+def _images(images: object, name: str) -> MemoryImages:
     """Returns images of any kind. Only what a program holds may be paths: text in a file is never opened."""
     if isinstance(images, (*_ENCODED, Mapping)):
-        rule = f"{name} must be an array or a list of images"
-        raise DataError(rule, code="not-images", received=f"one {type(images).__name__}")
+        raise _not_images(name, f"one {type(images).__name__}")
     if hasattr(images, "__array__"):  # also a tensor, or a column of a table
         images = _as_array(images, name)
     if isinstance(images, np.ndarray):
@@ -171,12 +165,15 @@ def _images(images: object, name: str) -> Images:
     elif isinstance(images, Sequence):
         items = list(images)
     else:
-        rule = f"{name} must be an array or a list of images"
-        raise DataError(rule, code="not-images", received=_kind(images), hint=_hint(images))
+        raise _not_images(name, _kind(images), _hint(images))
     if not any(isinstance(item, _ENCODED) for item in items):
         return numeric_images(items, name)
     _require_files([item for item in items if isinstance(item, (str, os.PathLike))])
-    return ListImages(items, name)
+    return MemoryImages(items, source_of, name)
+
+
+def _not_images(name: str, received: str, hint: str | None = None) -> DataError:
+    return DataError(f"{name} must be an array or a list of images", code="not-images", received=received, hint=hint)
 
 
 def _as_array(item: object, name: str) -> NDArray[np.generic]:
@@ -193,17 +190,14 @@ def _require_files(paths: Sequence[str | os.PathLike[str]]) -> None:
         raise DataError(
             f"{len(missing)} of {plural(len(paths), 'path')} {'is not a file' if len(missing) == 1 else 'are not files'}",
             code="missing-files",
-            received=", ".join(map(str, missing[:_MAX_SHOWN])) + (", …" if len(missing) > _MAX_SHOWN else ""),
+            received=first_few([str(path) for path in missing], _MAX_SHOWN),
             hint="paths are relative to the working directory",
         )
 
 
 def _is_labelled(item: object) -> bool:
     """Returns whether an item is images with their labels, and not images or labels alone."""
-    if not isinstance(item, (tuple, list)) or len(item) != 2:
-        return False
-    images, labels = item
-    return _are_images(images) and _are_labels(labels)
+    return isinstance(item, (tuple, list)) and len(item) == 2 and _are_images(item[0]) and _are_labels(item[1])
 
 
 def _are_images(item: object) -> bool:

@@ -10,23 +10,16 @@ from crossroads.data.dataset import Dataset
 from crossroads.data.readers._arrays import IMAGE_KEYS, LABEL_KEYS, Pair, dataset_of_pairs, find_pairs
 from crossroads.data.readers._listing import Listing, suffix_of
 
-LAYOUT = "X.npy with y.npy"
-
-
-def recognises(listing: Listing) -> bool:
-    """Returns whether there are .npy files."""
-    return bool(_npy_files(listing))
-
 
 def read(listing: Listing) -> Dataset:
     """Returns the data set of memory-mapped arrays. The names of the files may give splits."""
-    files = {PurePosixPath(name).stem: listing.byte_range(name) for name in _npy_files(listing)}
-    pairs = find_pairs(files, listing.origin)
+    spans = {PurePosixPath(name).stem: listing.byte_range(name) for name in files(listing)}
+    pairs = find_pairs(spans, listing.origin)
     loaded: list[Pair[object]] = [(split, name, load_npy(images), load_npy(labels)) for split, name, images, labels in pairs]
     return dataset_of_pairs(loaded, listing.origin)
 
 
-def _npy_files(listing: Listing) -> list[str]:
+def files(listing: Listing) -> list[str]:
     """Returns the .npy files. A single file comes with its partner beside it, because a pair is two files."""
     if not listing.single:
         return [name for name in listing.top_files if suffix_of(name) == ".npy"]

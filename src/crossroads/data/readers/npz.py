@@ -7,35 +7,24 @@ from collections.abc import Iterator, Mapping
 
 from crossroads.data._npy import load_npy
 from crossroads.data.dataset import Dataset
-from crossroads.data.readers._arrays import Pair, dataset_of_pairs, find_pairs
-from crossroads.data.readers._folder_names import split_files
+from crossroads.data.readers._arrays import Pair, dataset_of_pairs, pairs_of_files
 from crossroads.data.readers._listing import Listing, suffix_of
 from crossroads.errors import DataError
 from crossroads.files.archives import Limits
 from crossroads.files.byte_ranges import ByteRange
 from crossroads.files.trees import open_archive
 
-LAYOUT = "an .npz of features and labels"
 
-
-def recognises(listing: Listing) -> bool:
-    """Returns whether there are .npz files."""
-    return bool(_npz_files(listing))
-
-
-def _npz_files(listing: Listing) -> list[str]:
+def files(listing: Listing) -> list[str]:
+    """Returns the .npz files."""
     return [name for name in listing.top_files if suffix_of(name) == ".npz" and listing.kind in ("", "zip")]
 
 
 def read(listing: Listing) -> Dataset:
-    """Returns the data set of one file, or of one for each split. Names such as ``x_train`` also give splits."""
-    pairs: list[Pair[object]] = []
-    for file_split, name in split_files(_npz_files(listing), listing.origin, ".npz"):
-        label = listing.label(name)
-        for split, key, images, labels in find_pairs(_Members(listing.byte_range(name), label), label):
-            title = f"{label}:{key}" if file_split and not split else key
-            pairs.append((split or file_split, title, load_npy(images), load_npy(labels)))
-    return dataset_of_pairs(pairs, listing.origin)
+    """Returns the data set of one file, or of one for each split."""
+    pairs = pairs_of_files(listing, files(listing), ".npz", lambda name: _Members(listing.byte_range(name), listing.label(name)))
+    loaded: list[Pair[object]] = [(split, name, load_npy(images), load_npy(labels)) for split, name, images, labels in pairs]
+    return dataset_of_pairs(loaded, listing.origin)
 
 
 class _Members(Mapping[str, ByteRange]):

@@ -12,14 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossroads.data.dataset import NO_SPLIT, SPLITS, Dataset
-from crossroads.data.labels import DatasetBuilder
+from crossroads.data.labels import labelled_dataset
 from crossroads.data.readers._folder_names import split_in
 from crossroads.data.readers._listing import Listing, suffix_of
 from crossroads.data.readers._sources import joined
 from crossroads.errors import DataError, ImageRefused, MissingExtraError
 from crossroads.progress import Note
-
-LAYOUT = "Parquet with the columns image and label"
 
 _IMAGE_COLUMNS = ("image", "img", "images", "picture", "photo")
 _LABEL_COLUMNS = ("label", "labels", "class", "category", "target", "fine_label", "classid", "class_id")
@@ -27,12 +25,7 @@ _CACHED_GROUPS = 2
 _NO_LABEL = -1
 
 
-def recognises(listing: Listing) -> bool:
-    """Returns whether there are Parquet files."""
-    return bool(_parquet_files(listing))
-
-
-def _parquet_files(listing: Listing) -> list[str]:
+def files(listing: Listing) -> list[str]:
     """Returns the Parquet files at any depth: Hugging Face puts them into `data/`."""
     return [name for name in listing.names if listing.kind == "parquet" or (not listing.kind and suffix_of(name) == ".parquet")]
 
@@ -42,7 +35,8 @@ def read(listing: Listing) -> Dataset:
 
     Labels are strings, or integers. The ClassLabel that Hugging Face writes into the schema gives integers their names.
     """
-    builder, shards, notes, cache = DatasetBuilder(), list[_Shard](), list[Note](), _GroupCache()
+    names, splits = list[str](), list[int]()
+    shards, notes, cache = list[_Shard](), list[Note](), _GroupCache()
     for name, split in _splits(listing):
         shard = _Shard(listing, name, cache)
         labels = shard.labels()
@@ -50,19 +44,19 @@ def read(listing: Listing) -> Dataset:
             text = f"{listing.label(name)} has no labels (all are {_NO_LABEL}) and is ignored"
             notes.append(Note(text, "file-without-labels", file=listing.label(name)))
             continue
-        for row, label in enumerate(labels):
-            builder.add(shard.class_name(label, row), split=split)
+        names += [shard.class_name(label, row) for row, label in enumerate(labels)]
+        splits += [split] * len(labels)
         shards.append(shard)
-    if not len(builder):
+    if not names:
         raise DataError(
             f"{listing.origin} must hold labelled images", code="no-images", received="0 rows with a label", hint="add images"
         )
-    return builder.build(listing.origin, joined(shards), notes)
+    return labelled_dataset(listing.origin, joined(shards), names, splits, notes=notes)
 
 
 def _splits(listing: Listing) -> list[tuple[str, int]]:
     """Returns the files with the splits that their names or folders give."""
-    names = _parquet_files(listing)
+    names = files(listing)
     splits = [_split_of(name) for name in names]
     if listing.single or len(set(splits)) < 2:
         return [(name, NO_SPLIT) for name in names]
@@ -80,16 +74,6 @@ def _splits(listing: Listing) -> list[tuple[str, int]]:
 def _split_of(name: str) -> int:
     parts = reversed(name.removesuffix(".parquet").split("/"))
     return next((split for part in parts if (split := split_in(part)) is not None), NO_SPLIT)
-
-
-def _pyarrow() -> tuple[Any, Any]:
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError as error:
-        hint = "pip install '.[parquet]' in the checkout"
-        raise MissingExtraError("reading Parquet needs pyarrow", code="missing-extra", hint=hint) from error
-    return pyarrow, pyarrow.parquet
 
 
 class _GroupCache:
@@ -115,9 +99,13 @@ class _Shard:
     """The images of one Parquet file. Only `read` may be called from many threads."""
 
     def __init__(self, listing: Listing, name: str, cache: _GroupCache) -> None:
-        self._label = listing.label(name)
-        self._cache = cache
-        arrow, parquet = _pyarrow()
+        try:
+            import pyarrow as arrow
+            from pyarrow import parquet
+        except ImportError as error:
+            hint = "pip install '.[parquet]' in the checkout"
+            raise MissingExtraError("reading Parquet needs pyarrow", code="missing-extra", hint=hint) from error
+        self._label, self._cache = listing.label(name), cache
         self._errors = (arrow.ArrowException, OSError, ValueError)
         try:
             self._file = parquet.ParquetFile(listing.byte_range(name).stream(), pre_buffer=False)
@@ -139,21 +127,15 @@ class _Shard:
         names = {name.lower(): name for name in reversed(self._schema.names)}
         column = next((names[word] for word in known if word in names), None)
         if column is None:
-            raise DataError(
-                f"{self._label} must have a column of {what}s",
-                code=f"no-{what}-column",
-                received=", ".join(self._schema.names),
-                hint=f"name it {what}",
-            )
+            rule, hint = f"{self._label} must have a column of {what}s", f"name it {what}"
+            raise DataError(rule, code=f"no-{what}-column", received=", ".join(self._schema.names), hint=hint)
         return str(column)
 
     def _damaged(self, error: Exception) -> DataError:
-        return DataError(
-            f"{self._label} is not a readable Parquet file", code="damaged-parquet", received=error, hint="fetch it again"
-        )
+        rule = f"{self._label} is not a readable Parquet file"
+        return DataError(rule, code="damaged-parquet", received=error, hint="fetch it again")
 
     def labels(self) -> list[object]:
-        """Returns the label column as it is stored."""
         try:
             labels: list[object] = self._file.read(columns=[self._label_column], use_threads=False).column(0).to_pylist()
         except self._errors as error:
@@ -188,13 +170,11 @@ class _Shard:
         return raw
 
     def _read_group(self, group: int) -> Any:
-        """Returns the image column of one row group."""
         try:
             column = self._file.read_row_group(group, columns=[self._image_column], use_threads=False).column(0).combine_chunks()
         except self._errors as error:
-            raise ImageRefused(
-                "the Parquet file is damaged", code="damaged-parquet", received=error, hint="write or download it again"
-            ) from error
+            hint = "write or download it again"
+            raise ImageRefused("the Parquet file is damaged", code="damaged-parquet", received=error, hint=hint) from error
         return column.field("bytes") if self._is_struct else column
 
 

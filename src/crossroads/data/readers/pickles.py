@@ -5,21 +5,14 @@ from __future__ import annotations
 import numpy as np
 
 from crossroads.data.dataset import Dataset
-from crossroads.data.readers._arrays import Pair, dataset_of_pairs, find_pairs
-from crossroads.data.readers._folder_names import split_files
+from crossroads.data.readers._arrays import dataset_of_pairs, pairs_of_files
 from crossroads.data.readers._listing import Listing, suffix_of
 from crossroads.errors import DataError
 from crossroads.files.unpickle import load_pickle
 
-LAYOUT = "a pickled dict of features and labels"
 
-
-def recognises(listing: Listing) -> bool:
-    """Returns whether there are pickle files. A single file is also recognised by its first bytes."""
-    return bool(_pickle_files(listing))
-
-
-def _pickle_files(listing: Listing) -> list[str]:
+def files(listing: Listing) -> list[str]:
+    """Returns the pickle files. A single file is also recognised by its first bytes."""
     if listing.single and listing.kind:
         return []
     files = [name for name in listing.top_files if suffix_of(name) in (".p", ".pkl", ".pickle")]
@@ -35,12 +28,9 @@ def _starts_like_pickle(listing: Listing) -> bool:
 
 def read(listing: Listing) -> Dataset:
     """Returns the data set of one pickle, or of one for each split. The restricted unpickler runs nothing in it."""
-    pairs: list[Pair[object]] = []
-    for file_split, name in split_files(_pickle_files(listing), listing.origin, "pickle"):
-        label = listing.label(name)
-        for split, key, images, labels in find_pairs(load_dict(listing, name), label):
-            _require_flat(images, labels, label)
-            pairs.append((split or file_split, f"{label}:{key}" if file_split and not split else key, images, labels))
+    pairs = list(pairs_of_files(listing, files(listing), "pickle", lambda name: load_dict(listing, name)))
+    for _, name, images, labels in pairs:
+        _require_flat(images, labels, f"{name} in {listing.origin}")
     return dataset_of_pairs(pairs, listing.origin)
 
 

@@ -16,14 +16,13 @@ from crossroads.data.readers._folder_notes import (
     empty_folders,
     files_ignored,
     images_outside,
-    in_folder,
     is_unlikely_class,
     unlikely_classes,
 )
 from crossroads.data.readers._folder_refusals import refuse_other_than_classes
 from crossroads.data.readers._labelled import LabelledImages
 from crossroads.data.readers._listing import Listing
-from crossroads.data.readers._sources import TreeImages
+from crossroads.data.readers._sources import FileImages
 from crossroads.data.readers._table_reading import Reading, not_in_table, reading
 from crossroads.data.readers._tables import label_tables
 from crossroads.data.readers._top_folders import has_classes_in_splits, opened, top_splits
@@ -31,8 +30,6 @@ from crossroads.data.readers.class_folders import read_class_folders
 from crossroads.errors import DataError
 from crossroads.files.text import natural_key, plural
 from crossroads.progress import Note
-
-LAYOUT = "train/<class>/<image> with val/ and test/"
 
 
 def recognises(listing: Listing) -> bool:
@@ -46,7 +43,7 @@ def read(listing: Listing) -> Dataset:
     """Returns the data set. Classes of several splits are matched by name."""
     labelled = read_split_folders(listing)
     notes = files_ignored(listing, labelled.used_tables)
-    return labelled.dataset(listing.origin, TreeImages(listing.tree, labelled.names), notes)
+    return labelled.dataset(listing.origin, FileImages(labelled.names, listing.tree.read), notes)
 
 
 def read_split_folders(listing: Listing) -> LabelledImages:
@@ -71,9 +68,14 @@ def read_split_folders(listing: Listing) -> LabelledImages:
         result.labelled_by_table |= part.labelled_by_table
         result.used_tables |= part.used_tables
         result.notes += part.notes
-        result.notes += [_not_a_training_class(listing.full(top), label, counts[top].pop(label)) for label in unlabelled]
+        for label in unlabelled:
+            count, folder = counts[top].pop(label), f"{listing.full(top)}/{label}"
+            text = f"{plural(count, 'image')} in {folder} ignored: {label!r} is not a training class"
+            result.notes.append(Note(text, "not-a-training-class", count=count, folder=folder))
         if not part.names:
-            result.notes.append(_without_labels(listing.full(top), listing.branches[top].images))
+            count, folder = listing.branches[top].images, listing.full(top)
+            text = f"{plural(count, 'image')} in {folder}/ ignored: no class folders in it, and no table of labels"
+            result.notes.append(Note(text, "folder-without-labels", count=count, folder=folder))
     result.notes += _images_outside(listing, {*splits, *copies}, set().union(*counts.values()))
     result.notes += unlikely_classes(dict.fromkeys(result.labels))
     result.notes += _missing_classes(listing, splits, counts)
@@ -107,7 +109,8 @@ def _read_part(listing: Listing, top: str) -> LabelledImages:
     if inside.branches and not _table_names_all(inner):
         refuse_other_than_classes(inside)
         part = read_class_folders(inside, whole=False)
-        part.notes = in_folder(listing.full(top), [*artwork_ignored(inside), *part.notes])
+        folder = listing.full(top)
+        part.notes = [note.prefixed(f"in {folder}/: ", parent=folder) for note in (*artwork_ignored(inside), *part.notes)]
         return part
     if label_tables(inner):
         return _read_table_inside(inner, with_folders=bool(inside.branches))
@@ -191,16 +194,6 @@ def _unusual_names(splits: Mapping[str, int], counts: Mapping[str, Counter[str]]
     """Returns a note on each split folder whose name is not a plain split word."""
     unusual = [(top, SPLITS[split]) for top, split in splits.items() if split_of(top) is None and counts[top]]
     return [Note(f"{top}/ is read as {split}", "folder-read-as-split", folder=top, split=split) for top, split in unusual]
-
-
-def _not_a_training_class(folder: str, label: str, count: int) -> Note:
-    text = f"{plural(count, 'image')} in {folder}/{label} ignored: {label!r} is not a training class"
-    return Note(text, "not-a-training-class", count=count, folder=f"{folder}/{label}")
-
-
-def _without_labels(folder: str, count: int) -> Note:
-    text = f"{plural(count, 'image')} in {folder}/ ignored: no class folders in it, and no table of labels"
-    return Note(text, "folder-without-labels", count=count, folder=folder)
 
 
 def _images_outside(listing: Listing, read_or_copied: Set[str], classes: Set[str]) -> list[Note]:

@@ -28,8 +28,6 @@ from crossroads.errors import DataError
 from crossroads.files.text import plural
 from crossroads.progress import Note
 
-LAYOUT = "a CSV, TSV or JSON lines with the columns path and label"
-
 _NEARLY_ALL = 0.95
 _MAX_NAMED = 3
 
@@ -121,7 +119,6 @@ class _Comparison:
         return f"{self.reading.title} names {len(self.common)} of the {len(self.by_folder)} images in class folders"
 
     def note(self, text: str, code: str) -> Note:
-        """Returns a note with the facts of the comparison."""
         return Note(text, code, tables=self.reading.title, common=len(self.common), in_folders=len(self.by_folder))
 
 
@@ -133,8 +130,10 @@ def _prefers_table(both: _Comparison) -> bool:
     differing = [] if numbers else [name for name in both.common if both.by_table[name] != both.by_folder[name]]
     if not differing:
         return _adds_facts(both, numbers)
-    if not _share_class_names(both):
-        if not _is_clearly_label(both):
+    labels = [both.by_table[name] for name in both.common]
+    if {label.casefold() for label in labels}.isdisjoint(label.casefold() for label in both.by_folder.values()):
+        # They share no class names, so only one of them is labels. A column is if its header says so, and images share its values.
+        if not both.reading.clear or nearly_unique(labels):
             text = f"{both.coverage}, and no column of labels is certain: ignored; the class folders give the labels"
             both.listing.notes.append(both.note(text, "table-ignored"))
             return False
@@ -177,17 +176,6 @@ def _adds_facts(both: _Comparison, numbers: dict[str, str]) -> bool:
         )
     both.reading.rename(numbers)
     return True
-
-
-def _share_class_names(both: _Comparison) -> bool:
-    """Returns whether the table and the folders use some of the same class names. Then both must be labels."""
-    in_table = {both.by_table[name].casefold() for name in both.common}
-    return bool(in_table & {label.casefold() for label in both.by_folder.values()})
-
-
-def _is_clearly_label(both: _Comparison) -> bool:
-    """Returns whether a header names the label, and the images share its values as images share classes."""
-    return both.reading.clear and not nearly_unique([both.by_table[name] for name in both.common])
 
 
 def _numbers_to_folders(pairs: set[tuple[str, str]]) -> dict[str, str]:

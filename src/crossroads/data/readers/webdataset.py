@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Sequence
 
 from crossroads.data.dataset import NO_SPLIT, Dataset, ImageSource
-from crossroads.data.labels import DatasetBuilder
+from crossroads.data.labels import labelled_dataset
 from crossroads.data.readers._folder_names import split_in, stem_of
 from crossroads.data.readers._folder_notes import not_images
 from crossroads.data.readers._listing import Listing, is_image_name, suffix_of
-from crossroads.data.readers._sources import TreeImages, joined
+from crossroads.data.readers._sources import FileImages, joined
 from crossroads.errors import DataError
 from crossroads.files.byte_ranges import ByteRange
 from crossroads.files.text import plural
 from crossroads.files.trees import Folder, Tree, open_archive
 from crossroads.progress import Note
-
-LAYOUT = "tar archives of 000.jpg with 000.cls"
 
 _LABEL = ".cls"
 _MAX_LABEL_BYTES = 1000
@@ -46,13 +45,18 @@ def _shards(listing: Listing) -> list[str]:
 def _open_shard(listing: Listing, name: str) -> Tree:
     """Returns one archive. On disk it is not kept open, because there may be thousands."""
     tree = listing.tree
-    file = ByteRange.on_demand(tree.path_of(listing.full(name))) if isinstance(tree, Folder) else listing.byte_range(name)
+    file = (
+        ByteRange.from_path(tree.path_of(listing.full(name)), on_demand=True)
+        if isinstance(tree, Folder)
+        else listing.byte_range(name)
+    )
     return open_archive(file, "tar", listing.label(name))
 
 
 def read(listing: Listing) -> Dataset:
     """Returns the data set of one archive, or of a folder of them with the split in their names (``train-000.tar``)."""
-    builder, sources, others, unlabelled, further = DatasetBuilder(), list[ImageSource](), list[str](), 0, 0
+    labels_read, splits, sources, others = list[str](), list[int](), list[ImageSource](), list[str]()
+    unlabelled = further = 0
     for tree, names, split in _parts(listing):
         labels = {_key(name): name for name in names if name.endswith(_LABEL)}
         images = [name for name in names if is_image_name(name)]
@@ -61,10 +65,10 @@ def read(listing: Listing) -> Dataset:
         chosen = _one_per_sample(with_label)
         unlabelled += len(images) - len(with_label)
         further += len(with_label) - len(chosen)
-        for name in chosen:
-            builder.add(_read_label(tree, labels[_key(name)]), split=split)
+        labels_read += [_read_label(tree, labels[_key(name)]) for name in chosen]
+        splits += [split] * len(chosen)
         if chosen:
-            sources.append(TreeImages(tree, chosen))
+            sources.append(FileImages(chosen, tree.read))
     if not sources:
         raise DataError(
             f"no image of {listing.origin} has a {_LABEL} file with its label",
@@ -79,7 +83,7 @@ def read(listing: Listing) -> Dataset:
     if further:
         text = f"{plural(further, 'further image')} of samples ignored: the first of each sample is read"
         notes.append(Note(text, "further-images-ignored", count=further))
-    return builder.build(listing.origin, joined(sources), [*notes, *not_images(others)])
+    return labelled_dataset(listing.origin, joined(sources), labels_read, splits, notes=[*notes, *not_images(others)])
 
 
 def _parts(listing: Listing) -> list[tuple[Tree, Sequence[str], int]]:
@@ -99,13 +103,10 @@ def _one_per_sample(names: Sequence[str]) -> list[str]:
     chosen: dict[str, str] = {}
     for name in names:
         key = _key(name)
-        if key not in chosen or (_is_plain(name) and not _is_plain(chosen[key])):
+        is_plain, chosen_is_plain = (posixpath.basename(each).count(".") == 1 for each in (name, chosen.get(key, "")))
+        if key not in chosen or (is_plain and not chosen_is_plain):
             chosen[key] = name
     return list(chosen.values())
-
-
-def _is_plain(name: str) -> bool:
-    return name.rpartition("/")[2].count(".") == 1
 
 
 def _key(name: str) -> str:
@@ -117,10 +118,6 @@ def _key(name: str) -> str:
 def _read_label(tree: Tree, name: str) -> str:
     label = tree.byte_range(name).read(0, _MAX_LABEL_BYTES).decode("utf-8", "replace").strip()
     if not label:
-        raise DataError(
-            f"{name} in {tree.origin} must hold a label",
-            code="empty-label",
-            received="nothing",
-            hint="label the image or leave it out",
-        )
+        rule, hint = f"{name} in {tree.origin} must hold a label", "label the image or leave it out"
+        raise DataError(rule, code="empty-label", received="nothing", hint=hint)
     return label

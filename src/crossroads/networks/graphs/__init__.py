@@ -2,5 +2,6 @@
 
 from crossroads.networks.graphs.random_control import random_control
 from crossroads.networks.graphs.read import GraphFile, cuts_of_graph, describe, read_graph, require_preprocessing
+from crossroads.networks.graphs.scaling_probe import probe_scalings
 
-__all__ = ["GraphFile", "cuts_of_graph", "describe", "random_control", "read_graph", "require_preprocessing"]
+__all__ = ["GraphFile", "cuts_of_graph", "describe", "probe_scalings", "random_control", "read_graph", "require_preprocessing"]

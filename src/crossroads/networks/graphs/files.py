@@ -18,6 +18,10 @@ LARGEST = 2**31
 """Bytes of a graph with its data, at most. Neither an ONNX message nor a TFLite buffer can be larger."""
 
 
+UNREADABLE = (RuntimeError, UnicodeDecodeError)
+"""What OpenVINO raises about a file: an error of its own, or one about a name in the file that is not UTF-8."""
+
+
 def format_of(path: Path) -> Format:
     """Returns the format of a file, which its suffix and its first bytes agree on.
 
@@ -76,8 +80,8 @@ def load(path: Path, kind: Format) -> Any:
     data_files(path, kind)
     try:
         return read_model(path)
-    except RuntimeError as error:
-        raise _refusal(path, str(error)) from error
+    except UNREADABLE as error:
+        raise refusal(path, str(error)) from error
 
 
 def digest_of(path: Path, kind: Format) -> str:
@@ -94,7 +98,7 @@ def digest_of(path: Path, kind: Format) -> str:
 _LACKING = ("No conversion rule", "not supported", "unsupported", "Not supported", "Cannot create", "OpenVINO does not support")
 
 
-def _refusal(path: Path, text: str) -> BackboneError:
+def refusal(path: Path, text: str) -> BackboneError:
     """Returns the error about a graph that OpenVINO does not read."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     about = next((line for word in _LACKING for line in lines if word in line), None)
@@ -191,7 +195,7 @@ def _external_locations(path: Path) -> Iterator[str]:
         try:
             yield from _locations(content, 0, len(content), "model", 0)
         except (IndexError, UnicodeDecodeError) as error:
-            raise _refusal(path, "the file ends within a message") from error
+            raise refusal(path, "the file ends within a message") from error
 
 
 def _locations(content: mmap.mmap, start: int, end: int, message: str, level: int) -> Iterator[str]:

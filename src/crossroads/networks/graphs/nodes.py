@@ -87,7 +87,7 @@ class Nodes:
 
     def tensor(self, key: Key) -> Any:
         """Returns the OpenVINO output of a tensor."""
-        node = next(node for node in self.nodes if node.node.get_name() == key[0])
+        node = next(node for node in self.nodes if key in node.outputs)
         return node.node.output(key[1])
 
     def until(self, sink: Key) -> Nodes:
@@ -236,8 +236,9 @@ def _is_passive(node: Any) -> bool:
         return False
     before, after = shape_of(node.input_value(0)), shape_of(node.output(0))
     if kind.startswith("Reduce"):  # over positions: of a map, or of tokens
-        return len(before) in (3, 4) and math.prod(after) < math.prod(before) and before[0] == after[0]
-    return len(after) == 4 and after[2:] == (1, 1) and before[2:] != (1, 1)
+        fewer = math.prod(after) < math.prod(before) or len(after) < len(before)
+        return len(before) in (3, 4) and fewer and before[0] == after[0]
+    return len(after) == 4 and after[2:] == (1, 1)
 
 
 def _multiply_adds(node: Node) -> int:

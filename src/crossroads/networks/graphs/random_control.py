@@ -222,17 +222,32 @@ def _batch_norm_axis(node: Node, ports: _Ports) -> int | None:
 
 
 def _redraw_embedding(node: Node, ports: _Ports, random: np.random.Generator) -> None:
-    """Draws class tokens, positions and slopes anew, with the deviation that they had."""
-    if node.kind not in ("Add", "Concat", "PRelu"):
-        return
-    for place in ports.constants(node.node):
-        if not is_float(place.get_source_output()):
-            continue
-        for root in constant_roots(place.get_source_output()):
-            old = np.array(root.data, np.float32)
-            if old.size > 1 and is_float(root.output(0)) and len(np.unique(old)) >= min(_FEW_VALUES, old.size):
-                drawn = random.normal(0, float(old.std()) or 1.0, old.shape)
-                root.output(0).replace(_constant(drawn, root.output(0)))
+    """Draws class tokens, positions and slopes anew, with the deviation that they had. A shift per channel becomes 0.
+
+    The scale of a layer normalisation, which Keras multiplies the inverse deviation by, becomes 1.
+    """
+    places = [place for place in ports.constants(node.node) if is_float(place.get_source_output())]
+    for place in places:
+        value = place.get_source_output()
+        if node.kind in ("Add", "Subtract") and _is_vector(value):
+            place.replace_source_output(_constant(np.zeros(shape_of(value)), value))
+        elif node.kind == "Multiply" and _is_vector(value) and _is_inverse(node.node.input_value(node.ports[0])):
+            place.replace_source_output(_constant(np.ones(shape_of(value)), value))
+        elif node.kind in ("Add", "Concat", "PRelu"):
+            _redraw(constant_roots(value), random)
+
+
+def _is_inverse(tensor: Any) -> bool:
+    """Whether a tensor is one over the deviation of each position."""
+    return tensor.get_node().get_type_name() in ("Power", "Divide") and shape_of(tensor)[-1] == 1
+
+
+def _redraw(roots: list[Any], random: np.random.Generator) -> None:
+    for root in roots:
+        old = np.array(root.data, np.float32)
+        if old.size > 1 and is_float(root.output(0)) and len(np.unique(old)) >= min(_FEW_VALUES, old.size):
+            drawn = random.normal(0, float(old.std()) or 1.0, old.shape)
+            root.output(0).replace(_constant(drawn, root.output(0)))
 
 
 def _constant(values: NDArray[Any], like: Any) -> Any:

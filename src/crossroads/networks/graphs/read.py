@@ -17,7 +17,7 @@ from crossroads.networks.body import Body, Tap
 from crossroads.networks.crossings import Crossing, crossings, described, landmarks
 from crossroads.networks.cut import Cut
 from crossroads.networks.graphs.ends import features_end
-from crossroads.networks.graphs.files import Format, digest_of, format_of, load
+from crossroads.networks.graphs.files import UNREADABLE, Format, digest_of, format_of, load, refusal
 from crossroads.networks.graphs.inputs import Input, input_of, range_note, with_preprocessing, wrong_size
 from crossroads.networks.graphs.layouts import Arrangement, arranged, axes_of
 from crossroads.networks.graphs.nodes import Key, Nodes, key_of, nodes_of, shape_of
@@ -105,8 +105,11 @@ def read_graph(
         model = with_preprocessing(model, file.input, side, used)
     except RuntimeError as error:
         raise wrong_size(path.name, "does not take images of this size", side, "use the size it was trained with") from error
-    taps, end, model, depthwise = _with_taps(model, path.name, kind == "openvino")
-    batch = _any_batch(model, side, file.input.batch, [tap.cut.name for tap in taps].index(end.name))
+    try:
+        taps, end, model, depthwise = _with_taps(model, path.name, kind == "openvino")
+        batch = _any_batch(model, side, file.input.batch, [tap.cut.name for tap in taps].index(end.name))
+    except UNREADABLE as error:
+        raise refusal(path, str(error)) from error
     sha256 = digest_of(path, kind)
     return Body(
         name=path.stem,
@@ -269,8 +272,7 @@ def _agrees(model: Any, single: Any, size: int, end: int) -> bool:
         together = evaluate(_ending(model, end), images)[0]
     except RuntimeError:
         return False
-    alone = [evaluate(_ending(single, end), image[None])[0] for image in images]
-    apart = np.concatenate(alone).astype(np.float64)
+    apart = evaluate(_ending(single, end), images, batch=1)[0].astype(np.float64)
     return together.shape == apart.shape and bool(np.abs(together - apart).max() <= BATCH_TOLERANCE * np.abs(apart).max())
 
 

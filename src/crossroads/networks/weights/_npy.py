@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import tokenize
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, cast
@@ -11,7 +10,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from crossroads.data._npy import load_npy
+from crossroads.data._npy import BAD_HEADER, load_npy, read_header
 from crossroads.errors import DataError
 from crossroads.files.byte_ranges import ByteRange
 from crossroads.files.unpickle import NUMPY, Allowed, load_pickle
@@ -83,10 +82,8 @@ def read_npy(span: ByteRange, origin: str) -> WeightFile:
     """
     stream = span.stream()
     try:
-        version = np.lib.format.read_magic(stream)
-        read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, _, dtype = read_header(stream)
-    except (ValueError, EOFError, SyntaxError, RecursionError, MemoryError, tokenize.TokenError) as error:
+    except BAD_HEADER as error:
         raise unreadable(origin, error) from error
     if not dtype.hasobject:
         raise unreadable(origin, f"one array of {dtype} and shape {shape}, without names of layers", _HINT)

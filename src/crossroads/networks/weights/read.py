@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from crossroads._runtime.keras_setup import training_needed
 from crossroads.errors import DataError, WeightsError
 from crossroads.files.byte_ranges import ByteRange
 from crossroads.files.text import printable
 from crossroads.files.trees import existing, open_archive
-from crossroads.networks.weights._hdf5 import read_hdf5
-from crossroads.networks.weights._hdf5_check import check_hdf5
 from crossroads.networks.weights._npy import read_npy, read_npz
 from crossroads.networks.weights._safetensors import read_safetensors
 from crossroads.networks.weights._torch import LEGACY_MAGIC, read_torch_legacy, read_torch_zip
@@ -56,8 +55,7 @@ def _read(path: Path) -> WeightFile:
     if head.startswith(LEGACY_MAGIC):
         return read_torch_legacy(span, origin)
     if b"\x89HDF\r\n\x1a\n" in (head[:8], span.read(512, 8)):  # some files begin with a user block of 512 bytes
-        check_hdf5(path, origin)
-        return read_hdf5(span, origin)
+        return _read_hdf5(path, span, origin)
     if head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= span.size - 8:
         return read_safetensors(path, origin)
     received = f"a file that begins with {head[:16]!r}" if head else "an empty file"
@@ -70,8 +68,7 @@ def _read_zip(path: Path, span: ByteRange, origin: str) -> WeightFile:
     except OverflowError as error:
         raise unreadable(origin, error) from error
     if tree.exists(_KERAS_MEMBER):
-        check_hdf5(path, origin, _KERAS_MEMBER)
-        return read_hdf5(tree.byte_range(_KERAS_MEMBER), origin)
+        return _read_hdf5(path, tree.byte_range(_KERAS_MEMBER), origin, _KERAS_MEMBER)
     if (members := tree.names()) and all(name.endswith(".npy") for name in members):
         return read_npz({name.removesuffix(".npy"): tree.byte_range(name) for name in members}, origin)
     pickles = [name for name in members if name == "data.pkl" or (name.endswith("/data.pkl") and name.count("/") == 1)]
@@ -85,3 +82,15 @@ def _as_weights_error(name: str, error: DataError) -> WeightsError:
     if error.code == "unsafe-pickle":
         hint = "save only the weights, such as torch.save(model.state_dict(), …), and trust this file only if you know its author"
     return WeightsError(rule, code=error.code, received=error.received, hint=hint)
+
+
+def _read_hdf5(path: Path, span: ByteRange, origin: str, member: str = "") -> WeightFile:
+    """Reads HDF5, in a file or in a member of an archive. Its library h5py is installed with Keras."""
+    try:
+        from crossroads.networks.weights._hdf5 import read_hdf5
+    except ImportError as error:
+        raise training_needed("reading HDF5 weights") from error
+    from crossroads.networks.weights._hdf5_check import check_hdf5
+
+    check_hdf5(path, origin, *([member] if member else []))
+    return read_hdf5(span, origin)
