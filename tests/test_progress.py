@@ -7,7 +7,7 @@ import pytest
 
 import crossroads
 from crossroads.errors import RecipeError
-from crossroads.progress import Note, Relay, Silent, StopTraining, require_watcher
+from crossroads.progress import Note, Relay, Silent, StopTraining, require_watcher, stage_line
 from refusals import refused
 from watchers import Notes
 
@@ -103,3 +103,15 @@ def test_a_note_is_a_string_with_its_facts_also_after_pickling():
     note = pickle.loads(pickle.dumps(Note("3 images were refused", "images-refused", images=3)))
     assert (note, note.code, note.figures) == ("3 images were refused", "images-refused", {"images": 3})
     assert json.dumps([note]) == '["3 images were refused"]'
+
+
+@pytest.mark.parametrize(
+    ("stage", "line"),
+    [
+        ("decoding", "decoding: 1,500,000 images"),
+        ("weights", "weights: 1.5 MB"),
+        ("downloading net.onnx", "downloading net.onnx: 1.5 MB"),
+    ],
+)
+def test_the_end_of_a_stage_is_reported_in_images_or_in_mb(stage, line):
+    assert stage_line(stage, 1_500_000) == line

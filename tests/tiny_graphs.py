@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from crossroads.inference import operations, runtime
 
@@ -117,3 +118,30 @@ def written(model, path):
     """Writes a model as an OpenVINO graph and returns the path."""
     runtime().serialize(model, str(path))
     return path
+
+
+def onnx_graph(data=None, seed=0):
+    """Returns the bytes of an ONNX graph of two convolutions; with `data`, its first kernel is in the file of this name.
+
+    Returns:
+        The graph, and the content of that file.
+    """
+    onnx = pytest.importorskip("onnx")
+    make, random = onnx.helper, np.random.default_rng(seed)
+    kernels = [random.normal(0, 0.3, shape).astype(np.float32) for shape in ((8, 3, 3, 3), (8, 8, 3, 3))]
+    tensors = [onnx.numpy_helper.from_array(kernel, f"kernel{number}") for number, kernel in enumerate(kernels)]
+    if data is not None:
+        tensors[0].ClearField("raw_data")
+        tensors[0].data_location = onnx.TensorProto.EXTERNAL
+        tensors[0].external_data.add(key="location", value=data)
+    nodes = [
+        make.make_node("Conv", ["image", "kernel0"], ["map"], strides=[2, 2]),
+        make.make_node("Relu", ["map"], ["stem"]),
+        make.make_node("Conv", ["stem", "kernel1"], ["inner"]),
+        make.make_node("Relu", ["inner"], ["features"]),
+    ]
+    given = make.make_tensor_value_info("image", onnx.TensorProto.FLOAT, ("n", 3, SIZE, SIZE))
+    output = make.make_tensor_value_info("features", onnx.TensorProto.FLOAT, None)
+    graph = make.make_graph(nodes, "net", [given], [output], tensors)
+    model = make.make_model(graph, opset_imports=[make.make_opsetid("", 17)], ir_version=8)
+    return model.SerializeToString(), kernels[0].tobytes()

@@ -25,7 +25,7 @@ from crossroads.data.partition import BIASED, Partition, Source, absent_class_no
 from crossroads.data.readers import read
 from crossroads.errors import DataError, RecipeError, option, without_effect
 from crossroads.evaluation import Evaluation
-from crossroads.networks.construct import object_name
+from crossroads.networks.construct import object_name, pinned
 from crossroads.plain import to_plain
 from crossroads.predictor import Predictor, score
 from crossroads.progress import Note, Silent, Watcher
@@ -60,8 +60,8 @@ def fit(
     Args:
         data: Labelled images in any form that `read` takes; None for those that the recipe names.
         out: A new folder for the artifact.
-        backbone: A name from the catalog, or a network of your own: a `keras.Model`, the path of a ``.keras`` file, or
-            ``package.module:function``, which is imported and called.
+        backbone: A name from the catalog; ``hf:OWNER/NAME`` for a graph on the Hugging Face hub; or a network of your own: a
+            `keras.Model`, the path of a ``.keras`` file, or ``package.module:function``, which is imported and called.
         test: A separate test set; no image of it is read before the final evaluation.
         recipe: Every choice, or the path of a TOML file with some of them; None for the defaults.
         resume: Continue an unfinished run in `out`. A finished run of the same images is returned unchanged.
@@ -85,9 +85,11 @@ def fit(
     _require_apart(folder.path, *_sources(data, test, asked))
     if resume and not folder.unfinished:
         relay.warning(Note(f"{folder.path} has no unfinished run; a new one starts", "nothing-to-resume", folder=str(folder.path)))
+    if asked.backbone is not None and not folder.unfinished:
+        asked = replace(asked, backbone=pinned(asked.backbone, relay.note))  # a resumed or repeated run uses the same network
     try:
         with folder.claim(asked, given=given, resume=resume) as claimed:
-            require_valid(claimed, _custom_network(backbone))
+            require_valid(claimed, _custom_network(backbone), relay.progress)
             partition = load_and_split(*_sources(data, test, claimed), claimed, relay)
             trained = _train(partition, folder, _custom_network(backbone), relay)
             return save_and_test(partition, trained, folder, started, relay)
@@ -132,8 +134,9 @@ def advise(
     asked, _ = _requested(recipe, data, test, options)
     if asked.strategy != "auto":
         raise without_effect("strategy", repr(asked.strategy), "here, since all strategies are compared")
-    named, files = _several(backbones, asked.backbone), _several(weights, asked.weights)
-    _require_each_valid(asked, named, files)
+    named = [pinned(name, relay.note) if isinstance(name, str) else name for name in _several(backbones, asked.backbone)]
+    files = _several(weights, asked.weights)
+    _require_each_valid(asked, named, files, relay)
     if can_train():
         require_usable_keras()
     partition = load_and_split(*_sources(data, test, asked), asked, relay)
@@ -149,12 +152,13 @@ def _several(given: Sequence[T], of_recipe: T | None) -> Sequence[T]:
     return given or ([] if of_recipe is None else [of_recipe])
 
 
-def _require_each_valid(asked: Recipe, backbones: Sequence[object], weights: Sequence[str | None]) -> None:
+def _require_each_valid(asked: Recipe, backbones: Sequence[object], weights: Sequence[str | None], watcher: Watcher) -> None:
     """Refuses what is wrong with a recipe for one of several backbones, whatever the images are, before one is read."""
     for backbone in backbones or (None,):
         name = backbone if isinstance(backbone, str) else None
         for file in (weights if backbones else ()) or (None,):
-            require_valid(replace(asked, backbone=name, weights=file or asked.weights), backbone if name is None else None)
+            own = backbone if name is None else None
+            require_valid(replace(asked, backbone=name, weights=file or asked.weights), own, watcher.progress)
 
 
 def _sources(data: Source | None, test: Source | None, recipe: Recipe) -> tuple[Source | None, Source | None]:

@@ -80,7 +80,10 @@ class Watcher(Protocol):
         ...
 
     def progress(self, stage: str, done: int, total: int) -> None:
-        """Called when `done` of `total` images are processed in a stage, such as ``decoding``."""
+        """Called when `done` of `total` images are processed in a stage, such as ``decoding``.
+
+        In the stages ``weights`` and ``downloading …``, they are bytes.
+        """
         ...
 
     def step(self, epoch: int, done: int, total: int) -> None:
@@ -200,6 +203,12 @@ class Relay:
         except Exception as error:  # of any kind; it reaches the caller
             self.raised = error
             raise
+
+
+def stage_line(stage: str, total: int) -> str:
+    """Returns one line for the end of a stage: its name, and how many images or MB it had."""
+    in_bytes = stage == "weights" or stage.startswith("downloading")
+    return f"{stage}: {total / 1e6:,.1f} MB" if in_bytes else f"{stage}: {total:,} images"
 
 
 def epoch_line(record: EpochRecord, total: int) -> str:

@@ -53,7 +53,7 @@ def candidate_backbones(
         return tuple(backbone for backbone in _defaults() if _available(backbone, watcher))
     candidates = []
     for backbone, named_weights in zip(backbones, _weights_of_each(weights, len(backbones)), strict=True):
-        choice = choose(backbone)
+        choice = choose(backbone, watcher.progress)
         if chosen := named_weights or _default_weights(choice, own):
             candidates.append(CandidateBackbone(choice, chosen, named=True))
         elif own:

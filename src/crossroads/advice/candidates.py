@@ -204,12 +204,15 @@ def from_scratch_candidate(
 
 
 def require_trainable(asked: Recipe, backbones: Sequence[CandidateBackbone], median_side: float) -> None:
-    """Raises `RecipeError` if an option rules out every strategy that trains, before anything is measured."""
+    """Raises `RecipeError` if an option rules out every strategy that trains, before anything is measured.
+
+    A graph from a file is never trained; for it, every frozen strategy must be ruled out.
+    """
     networks: list[tuple[Backbone, str | None]] = [(each.choice.record, each.weights) for each in backbones]
     errors = []
     for known, weights in networks or [(backbone(DEFAULT_FROM_SCRATCH), None)]:
         start = "random" if weights is None else "pretrained"
-        for record in (record for record in STRATEGIES if not record.frozen and record.start == start):
+        for record in (record for record in STRATEGIES if record.frozen != known.trainable and record.start == start):
             try:
                 plain = drop_unused_options(replace(asked, backbone=known.name, weights=weights), record)
                 resolve_recipe(plain, known, images=100, image_size=known.reference_size, side=median_side)

@@ -74,7 +74,8 @@ class Profile:
         image_size: Side of the images in pixels.
         images: Number of probed images.
         depths: From the input to the end.
-        similarity: Computed from the depths; None without pretrained weights.
+        similarity: Computed from the depths; None without pretrained weights or without a random control.
+        pretrained: Whether the network has pretrained weights.
     """
 
     backbone: str
@@ -82,6 +83,7 @@ class Profile:
     images: int
     depths: tuple[Depth, ...]
     similarity: Similarity | None
+    pretrained: bool = True
 
     @property
     def best(self) -> Depth:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from crossroads.cli._app import Json, PlainCommand, app
+from crossroads.cli._app import Json, PlainCommand, app, watching
 
 if TYPE_CHECKING:
     from crossroads.networks.construct import Choice
@@ -76,7 +76,8 @@ def _show_cuts(name: str, image_size: int | None, json: bool) -> None:
     from crossroads.networks.weights.installed import installed_file
     from crossroads.report.console import print_json, print_lines, print_table
 
-    choice = choose(name)
+    with watching(json=True, quiet=False) as watcher:  # on standard error
+        choice = choose(name, watcher.progress)
     record, size = choice.record, choice.record.reference_size if image_size is None else image_size
     record.check_size(size)
     known = _cuts(choice, size)

@@ -63,7 +63,7 @@ def body_of(
     """
     choice.record.check_size(size)
     if choice.graph is not None:
-        return read_graph(choice.graph, size=size, preprocessing=preprocessing)
+        return read_graph(choice.graph, size=size, preprocessing=preprocessing, source=choice.source)
     require_weights_of(choice, weights)
     if weights == "imagenet" and choice.record.graph is not None:
         return _built_here(choice.record, size, progress)

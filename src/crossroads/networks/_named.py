@@ -10,6 +10,9 @@ from pathlib import Path
 
 from crossroads.errors import BackboneError
 
+HUB = "hf:"
+"""Prefix for the name of a network on the Hugging Face hub."""
+
 
 def require_present(named: str) -> None:
     """Raises `BackboneError` if a ``.keras`` file, or the module of ``package.module:function``, does not exist."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from crossroads._runtime.keras_setup import load_keras
 from crossroads.errors import BackboneError, RecipeError, option
+from crossroads.networks._named import HUB
 from crossroads.networks.catalog import Backbone, Defaults, backbone
 from crossroads.progress import Note
 
@@ -41,11 +42,13 @@ class Choice:
         own: The custom network: a `keras.Model`, the path of a ``.keras`` file or ``package.module:function``; None for a backbone
             of the catalog.
         graph: The file of an inference graph, which stays frozen; None for other backbones.
+        source: The name of this graph on the hub; None for a file of the user.
     """
 
     record: Backbone
     own: Any = None
     graph: Path | None = None
+    source: str | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -71,8 +74,12 @@ class Built:
     function: str
 
 
-def choose(named: Any) -> Choice:
-    """Looks up a backbone: a name of the catalog, a `keras.Model`, a file or ``package.module:function``.
+def choose(named: Any, progress: Progress | None = None) -> Choice:
+    """Looks up a backbone: a name of the catalog or of the hub, a `keras.Model`, a file or ``package.module:function``.
+
+    Args:
+        named: The backbone.
+        progress: Called with a stage, bytes done and total bytes while a graph from the hub is downloaded.
 
     Raises:
         BackboneError: The backbone does not exist.
@@ -86,22 +93,54 @@ def choose(named: Any) -> Choice:
             hint="pass the same network again as backbone=…",
         )
     if isinstance(named, str) and is_graph(named):
-        return _graph_choice(named)
+        return _graph_choice(named, progress)
     if isinstance(named, str) and not is_own(named):
         return Choice(backbone(named))
     name = named if isinstance(named, str) else object_name(named)
     return Choice(_custom_record(name, "a custom network", *_sizes(named)), named)
 
 
-def _graph_choice(named: str) -> Choice:
-    """Returns the choice of an inference graph in a file."""
+def _graph_choice(named: str, progress: Progress | None) -> Choice:
+    """Returns the choice of an inference graph in a file or on the hub."""
     from crossroads.networks.graphs import describe
 
-    path = Path(named).expanduser()
+    name = pinned(named)
+    path = graph_file(name, progress)
     file = describe(path)
     known = None if file.preprocessing is None else file.preprocessing.size
     size, limits = file.input.size(None, known, path.name), (file.input.smallest, file.input.largest or 2048)
-    return Choice(_custom_record(named, "a graph that stays frozen", (size,), limits, trainable=False), graph=path)
+    record = _custom_record(name, "a graph that stays frozen", (size,), limits, trainable=False)
+    return Choice(record, graph=path, source=name if name.startswith(HUB) else None)
+
+
+def graph_file(named: str, progress: Progress | None = None) -> Path:
+    """Returns the file of an inference graph, which is downloaded if it is on the hub and not in the hub's cache.
+
+    Raises:
+        CrossroadsError: The hub or the package for it is not available, or the hub has no such graph.
+    """
+    if not named.startswith(HUB):
+        return Path(named).expanduser()
+    from crossroads.networks.graphs import hub
+
+    return hub.fetch(named, progress)
+
+
+def pinned(named: str, note: Callable[[str], object] | None = None) -> str:
+    """Returns a name that always means the same network: that of a network on the hub with its commit and file.
+
+    Args:
+        named: The name of a backbone.
+        note: Called with a note if the hub does not answer and the revision in its cache is used.
+
+    Raises:
+        CrossroadsError: The hub or the package for it is not available, or the hub has no such graph.
+    """
+    if not named.startswith(HUB):
+        return named
+    from crossroads.networks.graphs import hub
+
+    return hub.pin(named, note)
 
 
 def _custom_record(name: str, summary: str, sizes: tuple[int, ...], limits: tuple[int, int], *, trainable: bool = True) -> Backbone:
@@ -220,8 +259,8 @@ def is_own(named: str) -> bool:
 
 
 def is_graph(named: str) -> bool:
-    """Whether a name is the path of an inference graph."""
-    return Path(named).suffix.lower() in GRAPH_SUFFIXES
+    """Whether a name is the path of an inference graph, or a network on the hub."""
+    return named.startswith(HUB) or Path(named).suffix.lower() in GRAPH_SUFFIXES
 
 
 def _sizes(named: Any) -> tuple[tuple[int, ...], tuple[int, int]]:

@@ -45,8 +45,7 @@ def print_profile(profile: Profile) -> None:
             bar += [" "] * (mark + 1 - len(bar))
             bar[mark] = "|"
         rows.append((depth.cut, f"{depth.depth:.2f}", f"{depth.accuracy.value:.3f}", random, "".join(bar)))
-    # Without a similarity, the network itself has random weights, and the control is a second random network.
-    names = ("random", "control |") if profile.similarity is None else ("pretrained", "random |")
+    names = ("pretrained", "random |") if profile.pretrained else ("random", "control |")
     print_table(("cut", "depth", *names, "accuracy #"), rows)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self, TextIO, cast
 
 from crossroads.files.text import printable
 from crossroads.plain import from_plain
-from crossroads.progress import EpochRecord, Silent, epoch_line
+from crossroads.progress import EpochRecord, Silent, epoch_line, stage_line
 from crossroads.report.streams import LastingStream, json_text
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class ConsoleWatcher:
     def progress(self, stage: str, done: int, total: int) -> None:
         """Shows a bar on a terminal, or prints one line at the end elsewhere."""
         if self._bars is None and done == total:
-            self._line(f"{stage}: {total:,} images")
+            self._line(stage_line(stage, total))
         self._bar(stage, done, total)
 
     def step(self, epoch: int, done: int, total: int) -> None:

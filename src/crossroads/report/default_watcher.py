@@ -10,7 +10,7 @@ from types import FrameType
 
 from crossroads._runtime.faults import PACKAGE
 from crossroads.errors import CrossroadsWarning
-from crossroads.progress import EpochRecord, Relay, Watcher, epoch_line, require_watcher
+from crossroads.progress import EpochRecord, Relay, Watcher, epoch_line, require_watcher, stage_line
 
 LOGGER = logging.getLogger("crossroads")
 
@@ -61,7 +61,7 @@ class DefaultWatcher:
     def progress(self, stage: str, done: int, total: int) -> None:
         """Reports the end of a stage."""
         if done == total:
-            _report(f"{stage}: {total:,} images")
+            _report(stage_line(stage, total))
 
     def step(self, epoch: int, done: int, total: int) -> None:
         """Does nothing."""

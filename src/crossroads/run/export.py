@@ -14,7 +14,7 @@ from crossroads.errors import ArtifactError, option
 from crossroads.inference import Graph, stored_model
 from crossroads.networks.agreement import difference
 from crossroads.networks.body import Dense, head_of
-from crossroads.networks.construct import OBJECT, build, choose
+from crossroads.networks.construct import OBJECT, build, choose, is_graph
 from crossroads.recipe import Recipe
 
 CHECKED = 8
@@ -65,14 +65,14 @@ def _rebuilt(manifest: artifact.Manifest, backbone: Any) -> Any:
     from crossroads.networks.network import Layout, assemble
 
     recipe = Recipe.from_mapping(dict(manifest.facts["recipe"]))
-    choice = choose(backbone if backbone is not None and str(recipe.backbone).startswith(OBJECT) else recipe.backbone)
-    if choice.graph is not None:
+    if is_graph(str(recipe.backbone)):
         raise ArtifactError(
             "a classifier on the graph of a file has no Keras model",
             code="no-keras-model",
             received=str(recipe.backbone),
             hint="use model.xml of the artifact",
         )
+    choice = choose(backbone if backbone is not None and str(recipe.backbone).startswith(OBJECT) else recipe.backbone)
     size = manifest.resize.size
     built = build(choice, size, weights=recipe.weights, cut=recipe.cut, seed=recipe.seed)
     head = _layers(head_of(stored_model(manifest.folder / "model.xml")))

@@ -19,6 +19,8 @@ from filelock import FileLock, Timeout
 
 from crossroads import artifact
 from crossroads.errors import ArtifactError, RecipeError, TrainingError, not_writable, option
+from crossroads.networks._named import HUB
+from crossroads.networks.graphs.hub import same_network
 from crossroads.recipe import Recipe
 from crossroads.training.checkpoint import Checkpoints, write_atomically
 
@@ -263,6 +265,8 @@ def _same_value(field: str, requested: Any, before: Any) -> bool:
     """Whether a resumed run may have `requested` for a field that was `before`."""
     if field == "data":
         return True  # the digests of the images are compared, wherever the files are now
+    if field == "backbone" and str(requested).startswith(HUB) and str(before).startswith(HUB):
+        return same_network(requested, before)
     if field == "test":
         return requested is None or (before is not None and os.path.realpath(requested) == os.path.realpath(before))
     return bool(requested == before)

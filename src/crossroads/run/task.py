@@ -23,7 +23,7 @@ from crossroads.errors import RecipeError, option, without_effect
 from crossroads.features.lookup import resize_of
 from crossroads.files.trees import existing
 from crossroads.networks._named import require_present
-from crossroads.networks.construct import OBJECT, Choice, choose, is_graph, is_own, object_name
+from crossroads.networks.construct import OBJECT, Choice, Progress, choose, graph_file, is_graph, is_own, object_name
 from crossroads.networks.graphs import require_preprocessing
 from crossroads.networks.weights.store import require_imagenet
 from crossroads.progress import Watcher
@@ -55,12 +55,13 @@ class Task:
     decode: Callable[[], tuple[Loaded, Loaded] | None]
 
 
-def require_valid(recipe: Recipe, own: Any) -> None:
+def require_valid(recipe: Recipe, own: Any, progress: Progress | None = None) -> None:
     """Refuses mistakes in a recipe that do not depend on the images, before an image is read.
 
     Args:
         recipe: The requested recipe.
         own: A network that was given as an object, or None.
+        progress: Called with a stage, bytes done and total bytes while a graph from the hub is downloaded.
 
     Raises:
         CrossroadsError: An unknown backbone, size or file of weights; an option without an effect.
@@ -77,7 +78,7 @@ def require_valid(recipe: Recipe, own: Any) -> None:
     if own is not None or backbone is None:
         return
     if is_graph(backbone):
-        require_preprocessing(Path(backbone).expanduser(), recipe.preprocessing)
+        require_preprocessing(graph_file(backbone, progress), recipe.preprocessing)
     elif recipe.preprocessing is not None:
         raise without_effect("preprocessing", repr(recipe.preprocessing), f"on {backbone}, which is not the file of a graph")
     if is_graph(backbone) or not is_own(backbone):
@@ -145,7 +146,7 @@ class Tasks:
         backbone = self._own if is_object else recipe.backbone or strategy(recipe.strategy).default_backbone
         name = recipe.backbone or str(backbone)
         if name not in self._choices:
-            self._choices[name] = choose(backbone)
+            self._choices[name] = choose(backbone, self._watcher.progress)
         return self._choices[name]
 
     def _decode(self, recipe: Recipe) -> tuple[Loaded, Loaded] | None:

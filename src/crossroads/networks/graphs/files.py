@@ -64,7 +64,7 @@ def data_files(path: Path, kind: Format) -> list[Path]:
         has_weights = (path.parent / weights).exists() or b'"Const"' in path.read_bytes()
         others = [_beside(path, weights)] if has_weights else []
     elif kind == "onnx":
-        others = [_beside(path, location) for location in sorted(set(_external_locations(path)))]
+        others = [_beside(path, location) for location in external_data(path)]
     else:
         others = []
     _require_size(path, [path, *others])
@@ -120,13 +120,17 @@ def refusal(path: Path, text: str) -> BackboneError:
 
 
 def _require_size(path: Path, files: list[Path]) -> None:
-    size = sum(file.stat().st_size for file in files)
+    require_small(path.name, sum(file.stat().st_size for file in files))
+
+
+def require_small(name: str, size: int) -> None:
+    """Raises `BackboneError` if a graph with its data has `LARGEST` bytes or more."""
     if size >= LARGEST:
         raise BackboneError(
             "a graph must be smaller than 2 GB",
             code="graph-too-large",
             field="backbone",
-            received=f"{path.name} with {size / 1e9:.1f} GB",
+            received=f"{name} with {size / 1e9:.1f} GB",
             hint="use a smaller network, or export it in float16",
         )
 
@@ -178,6 +182,11 @@ _NESTED = {
     "tensor": {13: "entry"},
 }
 """By message: the fields that hold messages, and which."""
+
+
+def external_data(path: Path) -> list[str]:
+    """Returns the files, relative to the folder of an ONNX file, that hold its weights if it does not hold them itself."""
+    return sorted(set(_external_locations(path)))
 
 
 def _external_locations(path: Path) -> Iterator[str]:

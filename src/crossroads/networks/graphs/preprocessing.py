@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,9 @@ from crossroads.networks.records import PREPROCESSINGS
 from crossroads.networks.scaling import SCALINGS, Channels, Scaling
 
 CONFIG = "preprocessor_config.json"
+COMMIT = re.compile("[0-9a-f]{40}")
+"""The full hash of a commit."""
+
 PREPROCESSED = "crossroads_preprocessed"
 """Name of the node whose output is the scaled image."""
 
@@ -97,7 +101,11 @@ def found_beside(path: Path) -> Preprocessing | None:
 def folders_of(path: Path) -> list[Path]:
     """Returns the folders where files that describe a graph are looked for."""
     folder = path.absolute().parent
-    return [folder, folder.parent] if folder.name in ("onnx", "openvino", "tflite") else [folder]
+    above = [folder.parent] if folder.name in ("onnx", "openvino", "tflite") else []
+    for root in folder.parents:  # a repository in the cache of the hub: snapshots/COMMIT
+        if root.parent.name == "snapshots" and COMMIT.fullmatch(root.name):
+            above = [root]
+    return [folder, *above]
 
 
 def from_config(config: dict[str, Any]) -> Preprocessing:
