@@ -52,6 +52,10 @@ def test_every_cut_computes_what_keras_computes(graphs, network):
     np.testing.assert_allclose(Graph.of(joined.model)(images), np.concatenate(averages, axis=1), rtol=1e-5)
 
 
+def test_the_graph_of_alexnet_with_a_flattened_output_keeps_the_order_of_the_channels(graphs):
+    assert body_of(choose("alexnet"), 67, "none").cuts[-1].name == "relu7"
+
+
 def test_a_graph_is_made_once(graphs, monkeypatch):
     first = body_of(choose("quiz-cnn"), SIZE, "none", seed=3)
     monkeypatch.setattr(bodies, "build", lambda *_, **__: pytest.fail("built again"))
