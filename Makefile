@@ -34,10 +34,10 @@ test: setup  ## run the tests
 
 test-jax: setup  ## run the core tests on Keras' JAX backend
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[jax]'
-	KERAS_BACKEND=jax $(BIN)/python -m pytest -m 'core and not real'
+	KERAS_BACKEND=jax $(BIN)/python -m pytest -m 'core and not real and not slow'
 
-test-real: setup  ## run the slow tests on the shared real data
-	$(BIN)/python -m pytest -m real
+test-real: setup  ## run the wide sweeps, and the checks on the shared real data
+	$(BIN)/python -m pytest -m 'real or slow'
 
 check: setup  ## lint, format, types, import layers, words, links
 	$(BIN)/ruff check $(SOURCES)

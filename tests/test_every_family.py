@@ -1,6 +1,6 @@
 """Covers one network of each family of the catalog, from `fit` to a loaded artifact that predicts.
 
-Large networks are cut after their first blocks, which have the layers of the family; `make test-real` uses the whole networks.
+Three small families are in the suite; `make test-real` runs all. `python -m benchmarks artifacts` uses every network.
 """
 
 import keras
@@ -8,18 +8,14 @@ import numpy as np
 import pytest
 
 import crossroads
-from crossroads.features.engine import Engine
 from crossroads.networks.catalog import CATALOG
+from crossroads.networks.construct import choose
+from crossroads.run.train import rehearse
 from pictures import stripes
 
-SLOW = {
-    *("convnext-tiny", "densenet121", "efficientnet-v2-b0", "inception-resnet-v2", "inception-v3"),
-    *("nasnet-mobile", "resnet50-v2", "xception", "resnet50", "efficientnet-b0", "efficientnet-lite0"),
-}
-"""Networks that are cut early in the ordinary run. `python -m benchmarks artifacts` uses every network of the catalog whole."""
-
-EARLY = "0.15"
-"""Their cut, as a fraction of the depth."""
+pytestmark = pytest.mark.usefixtures("cache")
+IN_THE_SUITE = ("squeezenet", "mobilenet-v2", "small-cnn")
+"""Branches that are concatenated, residual and depthwise blocks, and a dense layer on a flattened map."""
 
 
 def smallest_of_each_family():
@@ -27,32 +23,28 @@ def smallest_of_each_family():
     smallest = {}
     for record in sorted(CATALOG, key=lambda record: record.parameters):
         smallest.setdefault((record.source, record.scaling), record)
-    whole = [pytest.param(r, None, id=r.name, marks=[pytest.mark.real] * (r.name in SLOW)) for r in smallest.values()]
-    return whole + [pytest.param(r, EARLY, id=f"{r.name}, early") for r in smallest.values() if r.name in SLOW]
+    return [pytest.param(r, id=r.name, marks=[pytest.mark.slow] * (r.name not in IN_THE_SUITE)) for r in smallest.values()]
 
 
-@pytest.fixture(autouse=True)
-def _quick_engine(tmp_path, monkeypatch):
-    """Makes Keras compute the features, which for so few images is faster than a graph. Rehearsal and artifact still make one."""
-
-    def prepared(self, images):
-        self.runs_on, self.batch_size = "keras", len(images)
-
-    monkeypatch.setattr(Engine, "_prepare", prepared)
-    monkeypatch.setattr(Engine, "_by_keras", lambda self, images, size=0: np.asarray(self._model(images, training=False)))
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("CROSSROADS_CACHE", str(tmp_path / "cache"))
     yield
     keras.backend.clear_session()
 
 
-@pytest.mark.parametrize(("record", "cut"), smallest_of_each_family())
-def test_one_network_of_each_family_becomes_an_artifact_that_predicts(record, cut, tmp_path):
+@pytest.mark.parametrize("record", smallest_of_each_family())
+def test_one_network_of_each_family_becomes_an_artifact_that_predicts(record, tmp_path):
     size = record.limits[0]
     images, labels = stripes(18, size=size)
-    options = {"strategy": "early-features" if cut else "feature-extraction", "cut": cut, "weights": "none"}
-    options |= {"test_fraction": 0.0, "validation": 0.34}
+    options = {"strategy": "feature-extraction", "weights": "none", "test_fraction": 0.0, "validation": 0.34}
     run = crossroads.fit((images, labels), out=tmp_path / "run", backbone=record.name, image_size=size, **options)
     loaded = crossroads.load(run.artifact)
     (found,) = loaded.predict([images[0]])
     assert {ranked.label for ranked in found.labels} == {"level", "upright"}
     assert np.isfinite(loaded.probabilities(images[:4])).all()
+
+
+@pytest.mark.parametrize("record", smallest_of_each_family())
+def test_one_network_of_each_family_can_be_exported_from_keras_once_it_is_trained(record):
+    rehearse(choose(record.name), record.limits[0], 2)

@@ -77,7 +77,7 @@ def test_advice_on_a_long_tail_is_given(own, monkeypatch):
     watcher = Notes()
     advice = crossroads.advise(colours(), backbones=[own], epochs=2, watcher=watcher)
     assert sum("too few images" in note for note in watcher.said) == 1
-    assert (advice.evidence.size.classes, advice.evidence.size.smallest) == (8, 1)
+    assert (advice.evidence.size.classes, advice.evidence.size.smallest_class) == (8, 1)
     assert all(0 <= candidate.accuracy.value <= 1 for candidate in advice.ranked)
 
 
