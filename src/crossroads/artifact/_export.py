@@ -55,7 +55,7 @@ def check_model(model: Any, size: int, classes: int) -> None:
         classes: Number of its probabilities.
 
     Raises:
-        ArtifactError: It has another signature, or at any depth a Lambda layer or a layer that is not part of Keras.
+        ArtifactError: It has another signature, or at any depth a Lambda layer or a layer that is part of neither Keras nor KerasHub.
     """
     import keras
 
@@ -69,9 +69,9 @@ def check_model(model: Any, size: int, classes: int) -> None:
         )
     for layer in model._flatten_layers():
         kind = type(layer)
-        if kind.__module__.split(".")[0] not in ("keras", "crossroads"):
+        if kind.__module__.split(".")[0] not in ("keras", "keras_hub", "crossroads"):
             raise ArtifactError(
-                "the layers of an artifact must be part of Keras, so that it loads anywhere",
+                "the layers of an artifact must be part of Keras or KerasHub, so that it loads anywhere",
                 code="custom-layer",
                 received=f"{layer.name!r} of {kind.__module__}.{kind.__qualname__}",
                 hint="use a Keras layer instead",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from crossroads._runtime.keras_setup import load_keras
 from crossroads.errors import BackboneError, RecipeError, option
+from crossroads.networks._named import KERAS_HUB
 from crossroads.networks.catalog import Backbone, Defaults, backbone
 from crossroads.progress import Note
 
@@ -38,8 +39,8 @@ class Choice:
 
     Attributes:
         record: Its record.
-        own: The custom network: a `keras.Model`, the path of a ``.keras`` file or ``package.module:function``; None for a backbone
-            of the catalog.
+        own: The custom network: a `keras.Model`, the path of a ``.keras`` file, ``package.module:function`` or
+            ``keras-hub:preset``; None for a backbone of the catalog.
         graph: The file of an inference graph, which stays frozen; None for other backbones.
     """
 
@@ -72,7 +73,7 @@ class Built:
 
 
 def choose(named: Any) -> Choice:
-    """Looks up a backbone: a name of the catalog, a `keras.Model`, a file or ``package.module:function``.
+    """Looks up a backbone: a name of the catalog, a `keras.Model`, a file, ``package.module:function`` or ``keras-hub:preset``.
 
     Raises:
         BackboneError: The backbone does not exist.
@@ -85,6 +86,8 @@ def choose(named: Any) -> Choice:
             received=repr(named),
             hint="pass the same network again as backbone=…",
         )
+    if isinstance(named, str) and named.startswith(KERAS_HUB):
+        return _preset_choice(named)
     if isinstance(named, str) and is_graph(named):
         return _graph_choice(named)
     if isinstance(named, str) and not is_own(named):
@@ -102,6 +105,14 @@ def _graph_choice(named: str) -> Choice:
     known = None if file.preprocessing is None else file.preprocessing.size
     size, limits = file.input.size(None, known, path.name), (file.input.smallest, file.input.largest or 2048)
     return Choice(_custom_record(named, "a graph that stays frozen", (size,), limits, trainable=False), graph=path)
+
+
+def _preset_choice(named: str) -> Choice:
+    """Returns the choice of a preset of KerasHub."""
+    load_keras()
+    from crossroads.networks.keras_hub import preset_sizes
+
+    return Choice(_custom_record(named, "a preset of KerasHub", *preset_sizes(named)), named)
 
 
 def _custom_record(name: str, summary: str, sizes: tuple[int, ...], limits: tuple[int, int], *, trainable: bool = True) -> Backbone:
@@ -215,13 +226,13 @@ def _require_below(freeze: Cut | None, keep: Cut) -> None:
 
 
 def is_own(named: str) -> bool:
-    """Whether a name refers to a custom network: a file or a function."""
+    """Whether a name refers to a custom network: a file, a function or a preset of KerasHub."""
     return named.endswith(".keras") or ":" in named
 
 
 def is_graph(named: str) -> bool:
     """Whether a name is the path of an inference graph."""
-    return Path(named).suffix.lower() in GRAPH_SUFFIXES
+    return not named.startswith(KERAS_HUB) and Path(named).suffix.lower() in GRAPH_SUFFIXES
 
 
 def _sizes(named: Any) -> tuple[tuple[int, ...], tuple[int, int]]:

@@ -20,7 +20,7 @@ from crossroads.recipe.fields import Option, Range, build, check, declare, toml
 StrategyName = Literal["feature-extraction", "early-features", "finetune", "finetune-early", "warm-start", "from-scratch"]
 AskedStrategy = Literal["auto", StrategyName]
 HeadName = Literal["linear", "mlp", "sgd"]
-PoolingName = Literal["average", "average-2", "average-3", "average-4"]
+PoolingName = Literal["average", "average-2", "average-3", "average-4", "class-token", "class-and-average"]
 FeatureType = Literal["float32", "float16"]
 ResizeMode = Literal["squash", "crop"]
 OptimizerName = Literal["adam", "adamw"]
@@ -166,7 +166,8 @@ class Recipe:
     pooling: Annotated[
         PoolingName | None,
         Option(
-            "How a feature map becomes a vector: averaged over the whole map, or over each cell of a grid.",
+            "How a feature map or tokens become a vector: averaged over the whole map, or over each cell of a grid; of tokens also "
+            "the class token, alone or with the average of the others.",
             FEATURES,
             unset="average, or average-4 for early-features and finetune-early",
         ),
