@@ -6,7 +6,7 @@ import contextlib
 import importlib
 import logging
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,8 @@ import keras
 
 from crossroads.errors import BackboneError, did_you_mean
 from crossroads.networks._named import KERAS_HUB, require_keras_hub
-from crossroads.networks.graph import graph_of, has_kernel, replay, weights_of
+from crossroads.networks.graph import graph_of, kernels_of, replay, weights_of
+from crossroads.networks.hub_layer import HubLayer, of_keras_hub
 from crossroads.networks.network import Parts
 
 LOGGER = logging.getLogger(__name__)
@@ -192,14 +193,25 @@ def _opened(network: Any, size: int) -> keras.Model:
 
     Layers and weights are shared.
     """
-    graph = graph_of(network)
+    model = _replayed(network, size, _through)
     for _ in range(DEEPEST):
-        images = keras.Input((size, size, 3), name="images")
-        model = keras.Model(images, replay(graph, images, through=partial(_through, images)), name=network.name)
-        graph = graph_of(model)
-        if not any(_is_chain(call.operation) for call in graph.calls):
+        if not any(_is_chain(call.operation) for call in graph_of(model).calls):
             break
-    return model
+        model = _replayed(model, size, _through)
+    return _replayed(model, size, _savable)
+
+
+def _replayed(network: Any, size: int, through: Callable[..., Any]) -> keras.Model:
+    images = keras.Input((size, size, 3), name="images")
+    outputs = replay(graph_of(network), images, through=partial(through, images))
+    return keras.Model(images, outputs, name=network.name)
+
+
+def _savable(images: Any, operation: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Calls a layer of KerasHub on symbolic tensors as a layer that can be saved on its own."""
+    options = {name: value for name, value in kwargs.items() if value is not None and name != "training"}
+    alone = len(args) == 1 and not options
+    return HubLayer.around(operation)(*args) if alone and of_keras_hub(operation) else operation(*args, **kwargs)
 
 
 def _through(images: Any, operation: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -221,12 +233,8 @@ def _through(images: Any, operation: Any, args: tuple[Any, ...], kwargs: dict[st
 
 
 def _is_chain(operation: Any) -> bool:
-    """Whether a layer is a chain of blocks: an encoder of KerasHub with two layers or more of one class of its own."""
-    if not _of_keras_hub(operation) or isinstance(operation, keras.Model):
+    """Whether a layer is a chain of blocks: an encoder of KerasHub with two layers or more of one class, of several kernels each."""
+    if not of_keras_hub(operation) or isinstance(operation, keras.Model):
         return False
-    kinds = Counter(type(layer) for layer in operation._layers if _of_keras_hub(layer) and has_kernel(layer))
+    kinds = Counter(type(layer) for layer in operation._layers if of_keras_hub(layer) and len(kernels_of(layer)) > 1)
     return max(kinds.values(), default=0) >= 2
-
-
-def _of_keras_hub(layer: Any) -> bool:
-    return type(layer).__module__.split(".")[0] == "keras_hub"

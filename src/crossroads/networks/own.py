@@ -358,7 +358,7 @@ def _custom_names(config: Any) -> Iterator[str]:
         name, module = config.get("class_name"), config.get("module", "keras")
         if name in ("Lambda", "__lambda__"):
             yield "a lambda"
-        elif isinstance(name, str) and str(module).split(".")[0] not in ("keras", "keras_hub", "builtins"):
+        elif isinstance(name, str) and str(module).split(".")[0] not in ("keras", "keras_hub", "crossroads", "builtins"):
             yield str(config.get("registered_name") or name)
         for value in config.values():
             yield from _custom_names(value)
