@@ -39,11 +39,11 @@ def require_keras_hub() -> None:
     """Raises `BackboneError` if KerasHub is not installed."""
     if importlib.util.find_spec("keras_hub") is None:
         raise BackboneError(
-            "a preset of KerasHub needs the package keras-hub",
+            "a network of KerasHub needs the package keras-hub; the inference graph of an artifact does not",
             code="keras-hub-not-installed",
             field="backbone",
             received="no such package",
-            hint="install it with `pip install 'crossroads[keras-hub]'`",
+            hint="run `pip install 'crossroads[keras-hub]'`, then `pip install --no-deps keras-hub`",
         )
 
 

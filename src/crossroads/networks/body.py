@@ -117,7 +117,9 @@ class Body:
             BackboneError: The pooling is unknown, or does not fit the output.
         """
         position, tap = self._tap(cut)
-        tensor, shape = (_whole(self._tensor(position), tap.layout), cut.shape) if pooling is None else self._pooled(position, pooling)
+        tensor, shape = (
+            (_whole(self._tensor(position), tap.layout), cut.shape) if pooling is None else self._pooled(position, pooling)
+        )
         build = None if self.keras_part is None else (lambda make=self.keras_part: make(cut, pooling))
         return self._frozen([tensor], shape, f"{cut.name} {pooling}", build)
 

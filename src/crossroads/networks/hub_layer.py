@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import importlib
 import inspect
+from collections.abc import Mapping, MutableMapping
 from typing import Any, Self
 
 import keras
+import numpy as np
 
 from crossroads.errors import BackboneError
 from crossroads.networks._named import require_keras_hub
@@ -21,6 +23,8 @@ class HubLayer(keras.Layer):
 
     KerasHub saves whole backbones, so the configurations of many of its layers do not load: those of ViT, DeiT and MiT in version
     0.32. The declared output shape of some is wrong, that of SigLIP's embedding for one; here it is what the layer computes.
+
+    Its weights are saved as they are.
 
     Nothing but classes of KerasHub that are layers can be loaded.
     """
@@ -37,7 +41,8 @@ class HubLayer(keras.Layer):
         """
         super().__init__(**options)
         self.module, self.kind, self.arguments = module, kind, arguments
-        self.inner = _made(module, kind, arguments) if inner is None else inner
+        # The layer is no attribute, so that Keras does not save it: `save_own_variables` does.
+        self._layers.append(_made(module, kind, arguments) if inner is None else inner)
 
     @classmethod
     def around(cls, layer: keras.Layer) -> Self:
@@ -45,24 +50,38 @@ class HubLayer(keras.Layer):
         kind = type(layer)
         return cls(kind.__module__, kind.__qualname__, _arguments(layer), layer, name=layer.name)
 
+    def inner(self) -> keras.Layer:
+        """Returns the layer of KerasHub."""
+        return self._layers[0]
+
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         """Calls the layer of KerasHub."""
-        options = {"training": training} if "training" in getattr(self.inner, "_call_context_args", {}) else {}
-        return self.inner(inputs, **options)
+        options = {"training": training} if "training" in getattr(self.inner(), "_call_context_args", {}) else {}
+        return self.inner()(inputs, **options)
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         """Makes the weights, as an ordinary call of the layer of KerasHub does."""
-        self.inner(keras.KerasTensor(input_shape, self.compute_dtype))
+        self.inner()(keras.KerasTensor(input_shape, self.compute_dtype))
 
     def compute_output_spec(self, inputs: Any, training: bool | None = None) -> Any:
         """Returns the shape that the layer computes. Where that depends on nothing known, it is what the layer declares."""
-        declared = keras.tree.flatten(self.inner.compute_output_spec(inputs))
+        declared = keras.tree.flatten(self.inner().compute_output_spec(inputs))
         computed = super().compute_output_spec(inputs, training=training)
         merged = [
             keras.KerasTensor([known or said for known, said in zip(ours.shape, theirs.shape, strict=True)], ours.dtype)
             for ours, theirs in zip(keras.tree.flatten(computed), declared, strict=True)
         ]
         return keras.tree.pack_sequence_as(computed, merged)
+
+    def save_own_variables(self, store: MutableMapping[str, Any]) -> None:
+        """Saves the weights as they are. DINOv2 would save its position embedding at another size, which changes it."""
+        for number, weight in enumerate(self.inner().weights):
+            store[str(number)] = np.asarray(weight)
+
+    def load_own_variables(self, store: Mapping[str, Any]) -> None:
+        """Loads what `save_own_variables` saved."""
+        for number, weight in enumerate(self.inner().weights):
+            weight.assign(store[str(number)])
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments of the constructor."""
@@ -83,10 +102,28 @@ def _arguments(layer: Any) -> dict[str, Any]:
     recorded = getattr(layer, "_auto_config", None)
     if recorded is not None:
         return dict(recorded.serialize()) | {"name": layer.name}
-    known = layer.get_config()
+    try:
+        known = layer.get_config()
+    except AttributeError as error:
+        raise _not_savable(layer, error) from error
     wanted = [*inspect.signature(type(layer).__init__).parameters, "name", "dtype"]
-    found = {name: known[name] if name in known else getattr(layer, name) for name in wanted if name in known or _plain(layer, name)}
-    return {name: keras.saving.serialize_keras_object(value) for name, value in found.items()}
+    found = {
+        name: known[name] if name in known else getattr(layer, name) for name in wanted if name in known or _plain(layer, name)
+    }
+    try:
+        return {name: keras.saving.serialize_keras_object(value) for name, value in found.items()}
+    except (TypeError, ValueError) as error:
+        raise _not_savable(layer, error) from error
+
+
+def _not_savable(layer: Any, error: Exception) -> BackboneError:
+    return BackboneError(
+        "a layer of KerasHub must tell the arguments of its constructor",
+        code="hub-layer-not-savable",
+        field="backbone",
+        received=f"{layer.name!r} of class {type(layer).__name__}: {str(error)[:200]}",
+        hint="choose another preset",
+    )
 
 
 def _plain(layer: Any, name: str) -> bool:

@@ -117,21 +117,25 @@ def _explained(named: str) -> Iterator[None]:
 
 def _not_loadable(named: str, error: Exception) -> BackboneError:
     cause = next((line.strip() for line in str(error).splitlines() if line.strip()), "")[:200]
+    local = Path(_location(named)).is_dir()
     if "Unknown preset identifier" in str(error):
+        close = did_you_mean(named.removeprefix(KERAS_HUB), tuple(_library().models.Backbone.presets))
         return BackboneError(
             "KerasHub has no such preset, and there is no such folder",
             code="unknown-preset",
             field="backbone",
             received=repr(named),
-            hint=did_you_mean(named.removeprefix(KERAS_HUB), tuple(_library().models.Backbone.presets)),
+            hint=close if close.startswith("did you mean") else "give a name of https://keras.io/keras_hub/presets, or a folder",
         )
-    offline = isinstance(error, OSError) and not isinstance(error, FileNotFoundError)
+    offline = isinstance(error, OSError) and not isinstance(error, FileNotFoundError) and not local
     return BackboneError(
         "the preset cannot be downloaded" if offline else "KerasHub cannot load the preset",
         code="preset-not-downloaded" if offline else "preset-not-loadable",
         field="backbone",
         received=f"{named!r}: {type(error).__name__}: {cause}",
-        hint="check the network connection, or give a local folder that `save_to_preset` wrote" if offline else "check its files",
+        hint="check the network connection, or give a local folder that `save_to_preset` wrote"
+        if offline
+        else "check its name and files",
     )
 
 
@@ -175,7 +179,10 @@ def _preprocessing(converter: Any) -> tuple[keras.Layer, ...]:
 
 def _prefix(network: Any, backbone: keras.Model, size: int) -> int:
     """Returns the number of class and register tokens before those of the patches."""
-    patch, tokens = getattr(network, "patch_size", None), next((_tokens(call) for call in graph_of(backbone).calls if _tokens(call)), 0)
+    patch, tokens = (
+        getattr(network, "patch_size", None),
+        next((_tokens(call) for call in graph_of(backbone).calls if _tokens(call)), 0),
+    )
     if patch is None or not tokens:
         return 0
     side = size // int(patch[0] if isinstance(patch, tuple | list) else patch)

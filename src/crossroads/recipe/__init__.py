@@ -106,7 +106,8 @@ class Recipe:
     backbone: Annotated[
         str | None,
         Option(
-            "A name from `crossroads backbones`, the path of a .onnx, .tflite, .xml or .keras file, or package.module:function.",
+            "A name from `crossroads backbones`, the path of a .onnx, .tflite, .xml or .keras file, package.module:function, or "
+            "keras-hub: and a preset or folder of KerasHub.",
             STRATEGY,
             unset="small-cnn for from-scratch, efficientnet-lite0 for other strategies, and for auto also those whose weights are "
             "cached",
