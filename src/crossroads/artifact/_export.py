@@ -57,7 +57,7 @@ def check_model(model: Any, size: int, classes: int) -> None:
         classes: Number of its probabilities.
 
     Raises:
-        ArtifactError: It has another signature, or at any depth a Lambda layer or a layer that is part of neither Keras nor KerasHub.
+        ArtifactError: It has another signature, or at any depth a Lambda layer or a layer of neither Keras nor KerasHub.
     """
     import keras
 

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from crossroads.errors import BackboneError
 
-
 KERAS_HUB = "keras-hub:"
 """Prefix for the name of a preset of KerasHub."""
 

@@ -26,8 +26,8 @@ GRIDS = (2, 3, 4)
 """Sides of the grids that a map can be pooled to."""
 
 POOLINGS = ("average", *(f"average-{side}" for side in GRIDS), "class-token", "class-and-average")
-"""Every pooling. ``average`` of tokens leaves out class and register tokens, a grid is one of patches, and the last two need a class
-token."""
+"""Every pooling. ``average`` of tokens leaves out class and register tokens, a grid is one of patches, the last two need a
+class token."""
 
 
 @dataclass(frozen=True, slots=True)

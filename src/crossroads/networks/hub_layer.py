@@ -18,7 +18,7 @@ PACKAGE = "keras_hub"
 
 
 @keras.saving.register_keras_serializable(package="crossroads")
-class HubLayer(keras.Layer):
+class HubLayer(keras.Layer):  # type: ignore[misc]
     """Calls a layer of KerasHub, and saves the arguments of its constructor.
 
     KerasHub saves whole backbones, so the configurations of many of its layers do not load: those of ViT, DeiT and MiT in version
@@ -85,7 +85,8 @@ class HubLayer(keras.Layer):
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments of the constructor."""
-        return super().get_config() | {"module": self.module, "kind": self.kind, "arguments": self.arguments}
+        settings: dict[str, Any] = super().get_config()
+        return settings | {"module": self.module, "kind": self.kind, "arguments": self.arguments}
 
 
 def of_keras_hub(layer: Any) -> bool:

@@ -1,4 +1,4 @@
-"""Presets of KerasHub as backbones: loads them, with their preprocessing as layers, and opens their encoders so that each block is a cut."""
+"""Presets of KerasHub as backbones, with their preprocessing as layers and each block of an encoder as a cut."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import contextlib
 import importlib
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -179,10 +179,8 @@ def _preprocessing(converter: Any) -> tuple[keras.Layer, ...]:
 
 def _prefix(network: Any, backbone: keras.Model, size: int) -> int:
     """Returns the number of class and register tokens before those of the patches."""
-    patch, tokens = (
-        getattr(network, "patch_size", None),
-        next((_tokens(call) for call in graph_of(backbone).calls if _tokens(call)), 0),
-    )
+    patch = getattr(network, "patch_size", None)
+    tokens = next((_tokens(call) for call in graph_of(backbone).calls if _tokens(call)), 0)
     if patch is None or not tokens:
         return 0
     side = size // int(patch[0] if isinstance(patch, tuple | list) else patch)
@@ -200,28 +198,29 @@ def _opened(network: Any, size: int) -> keras.Model:
 
     Layers and weights are shared.
     """
-    model = _replayed(network, size, _through)
+    model = _replayed(network, size)
     for _ in range(DEEPEST):
         if not any(_is_chain(call.operation) for call in graph_of(model).calls):
             break
-        model = _replayed(model, size, _through)
-    return _replayed(model, size, _savable)
+        model = _replayed(model, size)
+    return _replayed(model, size, savable=True)
 
 
-def _replayed(network: Any, size: int, through: Callable[..., Any]) -> keras.Model:
+def _replayed(network: Any, size: int, *, savable: bool = False) -> keras.Model:
+    """Returns the network for images of one size, with encoders block by block, or with layers that can be saved on their own."""
     images = keras.Input((size, size, 3), name="images")
-    outputs = replay(graph_of(network), images, through=partial(through, images))
+    outputs = replay(graph_of(network), images, through=_savable if savable else partial(_blockwise, images))
     return keras.Model(images, outputs, name=network.name)
 
 
-def _savable(images: Any, operation: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def _savable(operation: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Calls a layer of KerasHub on symbolic tensors as a layer that can be saved on its own."""
     options = {name: value for name, value in kwargs.items() if value is not None and name != "training"}
     alone = len(args) == 1 and not options
     return HubLayer.around(operation)(*args) if alone and of_keras_hub(operation) else operation(*args, **kwargs)
 
 
-def _through(images: Any, operation: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def _blockwise(images: Any, operation: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Calls a layer on symbolic tensors: an encoder block by block, any other as a whole.
 
     An encoder that uses weights of its own beside its blocks also stays whole, because operations cannot be trained.
@@ -240,7 +239,7 @@ def _through(images: Any, operation: Any, args: tuple[Any, ...], kwargs: dict[st
 
 
 def _is_chain(operation: Any) -> bool:
-    """Whether a layer is a chain of blocks: an encoder of KerasHub with two layers or more of one class, of several kernels each."""
+    """Whether a layer is a chain of blocks: a layer of KerasHub with two or more of one class in it, each of several kernels."""
     if not of_keras_hub(operation) or isinstance(operation, keras.Model):
         return False
     kinds = Counter(type(layer) for layer in operation._layers if of_keras_hub(layer) and len(kernels_of(layer)) > 1)
