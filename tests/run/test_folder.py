@@ -109,7 +109,8 @@ def test_a_damaged_recipe_is_refused(tmp_path, text):
 def test_kill_9_at_several_points_then_resume_gives_the_same_artifact(tmp_path):
     images, labels = stripes(60)
     data = folder_of(tmp_path / "data", images, labels)
-    options = {"epochs": 2, "batch_size": 16, "image_size": 16, "validation": 0.2, "test_fraction": 0.2}
+    options = {"strategy": "from-scratch", "backbone": "quiz-cnn", "image_size": 16, "epochs": 2, "batch_size": 16}
+    options |= {"validation": 0.2, "test_fraction": 0.2}
     whole = crossroads.fit(data, out=tmp_path / "whole", **options)
     script = textwrap.dedent(
         """
