@@ -17,7 +17,23 @@ JAX_PAGE = DOCS / "how-to" / "jax.md"
 # Its commands take an hour; `make bench` runs them.
 BENCHMARKS = DOCS / "benchmarks.md"
 TEXTS = sorted({ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *DOCS.rglob("*.md")})
-RUN_AFTER_TUTORIAL = [page for page in TEXTS if page not in (TUTORIAL, JAX_PAGE, BENCHMARKS)]
+# Their commands train networks for more than five seconds in all.
+SLOW = (
+    "explanation/repeatable-runs.md",
+    "how-to/advise.md",
+    "how-to/backbone.md",
+    "how-to/cache.md",
+    "how-to/finetune.md",
+    "how-to/scikit-learn.md",
+    "how-to/second-program.md",
+    "how-to/weights.md",
+    "tutorial/pretrained.md",
+)
+RUN_AFTER_TUTORIAL = [
+    pytest.param(page, id=str(page.relative_to(ROOT)), marks=[pytest.mark.slow] * (page in [DOCS / name for name in SLOW]))
+    for page in TEXTS
+    if page not in (TUTORIAL, JAX_PAGE, BENCHMARKS)
+]
 
 
 def run(page, folder, patch):
@@ -51,7 +67,7 @@ def test_the_first_tutorial_leaves_an_artifact(after_tutorial):
     assert crossroads.load(after_tutorial / "runs" / "digits").classes == tuple("0123456789")
 
 
-@pytest.mark.parametrize("page", RUN_AFTER_TUTORIAL, ids=lambda page: str(page.relative_to(ROOT)))
+@pytest.mark.parametrize("page", RUN_AFTER_TUTORIAL)
 def test_page_does_what_it_says(page, after_tutorial, tmp_path, monkeypatch):
     if page.parent != ROOT and "digits" in page.read_text(encoding="utf-8"):
         shutil.copytree(after_tutorial, tmp_path, dirs_exist_ok=True)
