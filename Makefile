@@ -21,6 +21,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	@echo "installing into $(VENV), about a minute"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[train,dev,docs]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps keras-hub
 	touch $@
 
 demo: setup  ## train, test and save a classifier of built-in images

@@ -293,7 +293,8 @@ def by_parts(found: Sequence[Outcome]) -> Iterator[Row]:
     """Yields the regret and the error of the expectations as if a part of the measurements were missing."""
     for name, part in PARTS.items():
         less = [without(part, outcome) for outcome in found]
-        orders = [expectations(outcome, fitted_coefficients(less, without=outcome.source)) for outcome in less]
+        fitted = {source: fitted_coefficients(less, without=source) for source in {outcome.source for outcome in less}}
+        orders = [expectations(outcome, fitted[outcome.source]) for outcome in less]
         yield from mean_and_most(f"regret, the advice without {name}, of {len(less)}", "points", regrets_of(less, orders))
         yield Row(
             f"regret, mean error of an expectation without {name}, in log odds", "", (statistics.mean(errors_of(less, orders)),)

@@ -21,20 +21,10 @@ from crossroads.report.console import print_run
 from crossroads.run.finish import Run
 from pictures import folder_of, stripes
 
-QUICK = [
-    "--strategy",
-    "from-scratch",
-    "--epochs",
-    "2",
-    "--batch-size",
-    "16",
-    "--image-size",
-    "16",
-    "--validation",
-    "0.2",
-    "--test-fraction",
-    "0.2",
-]
+QUICK = (
+    *("--strategy", "from-scratch", "--backbone", "quiz-cnn", "--image-size", "16", "--epochs", "2", "--batch-size", "16"),
+    *("--validation", "0.2", "--test-fraction", "0.2"),
+)
 COMMANDS = ("audit", "advise", "fit", "evaluate", "predict", "export", "backbones", "demo")
 
 
@@ -66,7 +56,8 @@ def artifact(data, tmp_path_factory):
     from crossroads import fit
 
     out = tmp_path_factory.mktemp("run") / "run"
-    fit(data, out=out, epochs=6, batch_size=16, image_size=16, validation=0.2, test_fraction=0.2)
+    options = {"strategy": "from-scratch", "backbone": "quiz-cnn", "image_size": 16, "epochs": 6, "batch_size": 16}
+    fit(data, out=out, validation=0.2, test_fraction=0.2, **options)
     return out
 
 
@@ -299,7 +290,7 @@ def test_backbones(crossroads):
 
 def test_options_override_the_recipe(crossroads, data, tmp_path):
     (tmp_path / "recipe.toml").write_text(
-        'epochs = 5\nimage_size = 16\nbatch_size = 16\ntest_fraction = 0.0\nbackbone = "quiz-cnn"\n'
+        'strategy = "from-scratch"\nepochs = 5\nimage_size = 16\nbatch_size = 16\ntest_fraction = 0.0\nbackbone = "quiz-cnn"\n'
     )
     code, out, _ = crossroads("fit", data, "--out", tmp_path / "run", "--recipe", tmp_path / "recipe.toml", "--epochs", 1, "--json")
     answer = json.loads(out)
@@ -345,7 +336,9 @@ def test_a_mistake_is_one_line_and_exit_code_2(crossroads, data, tmp_path, monke
 
 
 def test_the_recipe_may_name_the_data_and_the_command_line_overrides_it(crossroads, data, tmp_path):
-    (tmp_path / "recipe.toml").write_text(f'data = "{data}"\nepochs = 1\nimage_size = 16\ntest_fraction = 0.0\n')
+    (tmp_path / "recipe.toml").write_text(
+        f'data = "{data}"\nstrategy = "from-scratch"\nbackbone = "quiz-cnn"\nepochs = 1\nimage_size = 16\ntest_fraction = 0.0\n'
+    )
     code, out, _ = crossroads("fit", "--recipe", tmp_path / "recipe.toml", "--out", tmp_path / "run", "--json")
     assert code == 0
     assert json.loads(out)["validation"]["n"] == 6
@@ -432,7 +425,7 @@ def test_demo_trains_tests_and_suggests_the_next_commands(crossroads, tmp_path, 
 
 def test_advise_prints_recommendations_and_json(crossroads, data, tmp_path, monkeypatch):
     monkeypatch.setenv("CROSSROADS_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(baselines, "SHORT_EPOCHS", (2, 2))
+    monkeypatch.setattr(baselines, "SHORT_PASSES", 0)  # no image is left for a short training
     options = ("--backbone", "quiz-cnn", "--weights", "none", "--image-size", "16", "--validation", "0.2", "--test-fraction", "0.2")
     code, out, err = crossroads("advise", data, *options, "--budget", "10m")
     assert (code, err) == (0, "")

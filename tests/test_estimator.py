@@ -16,6 +16,7 @@ from sklearn.base import clone
 from sklearn.model_selection import cross_val_score
 
 import crossroads
+import tiny_graphs
 from crossroads import estimator
 from crossroads.artifact import _export
 from crossroads.errors import ArtifactError, DataError, RecipeError
@@ -24,13 +25,21 @@ from pictures import stripes
 from refusals import refused
 
 pytestmark = pytest.mark.core
-QUICK = {"strategy": "from-scratch", "epochs": 6, "batch_size": 16, "image_size": 16, "validation": 0.2}
+TRAINED = {"strategy": "from-scratch", "backbone": "quiz-cnn", "epochs": 6, "batch_size": 16, "image_size": 16, "validation": 0.2}
 
 
 @pytest.fixture(scope="module")
 def fitted():
     images, labels = stripes(60)
-    return crossroads.ImageClassifier(**QUICK).fit(images, labels)
+    return crossroads.ImageClassifier(**TRAINED).fit(images, labels)
+
+
+@pytest.fixture(scope="module")
+def solved(tmp_path_factory):
+    """Returns parameters with which a fit takes half a second: it solves a head on the features of a tiny graph."""
+    graph = tiny_graphs.written(tiny_graphs.convnet(), tmp_path_factory.mktemp("graph") / "tiny.xml")
+    options = {"strategy": "feature-extraction", "backbone": str(graph), "preprocessing": "tf", "image_size": tiny_graphs.SIZE}
+    return options | {"validation": 0.2}
 
 
 @pytest.fixture
@@ -58,9 +67,9 @@ def test_probabilities_are_in_the_order_of_classes(fitted):
     assert (fitted.classes_[probabilities.argmax(axis=1)] == fitted.predict(images)).all()
 
 
-def test_classes_are_sorted_as_in_scikit_learn():
+def test_classes_are_sorted_as_in_scikit_learn(solved):
     images, labels = stripes(60, classes=("b", "a"))
-    model = crossroads.ImageClassifier(**QUICK).fit(images, np.where(labels == "a", 10, -2))
+    model = crossroads.ImageClassifier(**solved).fit(images, np.where(labels == "a", 10, -2))
     assert model.classes_.tolist() == [-2, 10]
     assert (model.predict(images) == np.where(labels == "a", 10, -2)).mean() > 0.9
 
@@ -74,10 +83,10 @@ def test_classes_are_sorted_as_in_scikit_learn():
     ],
     ids=["floats", "objects", "booleans"],
 )
-def test_labels_of_any_type_are_predicted_as_given(fitted, kind, expected):
+def test_labels_of_any_type_are_predicted_as_given(solved, kind, expected):
     images, numbers = stripes(60, classes=(2, 10))
     y = kind(numbers)
-    model = copy.deepcopy(fitted).fit(images, y)
+    model = crossroads.ImageClassifier(**solved).fit(images, y)
     assert model.classes_.tolist() == expected
     predicted = model.predict(images)
     assert predicted.dtype == model.classes_.dtype
@@ -99,7 +108,7 @@ def test_labels_of_any_type_are_predicted_as_given(fitted, kind, expected):
 @pytest.mark.usefixtures("no_training")
 def test_what_is_no_column_of_class_labels_is_refused_by_scikit_learn(y, message):
     with pytest.raises((ValueError, TypeError), match=message):
-        crossroads.ImageClassifier(**QUICK).fit(stripes(60)[0], y)
+        crossroads.ImageClassifier(**TRAINED).fit(stripes(60)[0], y)
 
 
 @pytest.mark.parametrize(
@@ -110,7 +119,7 @@ def test_what_is_no_column_of_class_labels_is_refused_by_scikit_learn(y, message
 @pytest.mark.usefixtures("no_training")
 def test_empty_or_too_few_labels_are_refused_before_training(y, code):
     with refused(code, DataError):
-        crossroads.ImageClassifier(**QUICK).fit(stripes(60)[0], y)
+        crossroads.ImageClassifier(**TRAINED).fit(stripes(60)[0], y)
 
 
 def test_images_of_16_bits_are_predicted_like_those_of_8(fitted):
@@ -140,7 +149,7 @@ def test_a_pickle_outlives_its_estimator(fitted):
 
 
 def test_an_unfitted_estimator_can_be_pickled():
-    assert pickle.loads(pickle.dumps(crossroads.ImageClassifier(**QUICK))).get_params()["epochs"] == 6
+    assert pickle.loads(pickle.dumps(crossroads.ImageClassifier(**TRAINED))).get_params()["epochs"] == 6
 
 
 def test_a_saved_artifact_predicts_alike_and_is_never_overwritten(fitted, tmp_path):
@@ -185,21 +194,21 @@ def test_every_parameter_is_a_field_of_the_recipe(monkeypatch):
 @pytest.mark.usefixtures("no_training")
 def test_wrong_groups_are_refused_before_training(groups, code, received):
     with refused(code, DataError, field="groups", received=received):
-        crossroads.ImageClassifier(**QUICK).fit(*stripes(60), groups=groups)
+        crossroads.ImageClassifier(**TRAINED).fit(*stripes(60), groups=groups)
 
 
-def test_clone_and_cross_validation_work_on_arrays():
-    model = clone(crossroads.ImageClassifier(**QUICK))
-    assert model.get_params()["epochs"] == 6
+def test_clone_and_cross_validation_work_on_arrays(solved):
+    model = clone(crossroads.ImageClassifier(**solved))
+    assert model.get_params()["preprocessing"] == "tf"
     images, labels = stripes(60)
     scores = cross_val_score(model, images, labels, cv=2)
     assert scores.shape == (2,)
     assert scores.min() > 0.6
 
 
-def test_grey_images_and_floats_between_0_and_1_are_taken():
+def test_grey_images_and_floats_between_0_and_1_are_taken(solved):
     images, labels = stripes(40)
-    model = crossroads.ImageClassifier(**QUICK).fit(images.mean(axis=3) / 255, labels)
+    model = crossroads.ImageClassifier(**solved).fit(images.mean(axis=3) / 255, labels)
     assert model.predict(images[:4].mean(axis=3) / 255).shape == (4,)
 
 
@@ -216,24 +225,24 @@ def test_it_is_not_fitted_before_fit():
         crossroads.ImageClassifier().predict(np.zeros((1, 8, 8, 3), np.uint8))
 
 
-def test_groups_may_have_names():
+def test_groups_may_have_names(solved):
     names = np.array(["north", "south", "east", "west"])[np.arange(20) // 5]
     images, labels = stripes(20)
     labels = np.tile(labels[:2], 10)  # each group holds both classes
-    metrics = crossroads.ImageClassifier(**QUICK).fit(images, labels, groups=names).run_.metrics
+    metrics = crossroads.ImageClassifier(**solved).fit(images, labels, groups=names).run_.metrics
     assert metrics["validation"]["n"] % 5 == 0
     assert metrics["validation"]["groups"] == metrics["validation"]["n"] // 5
 
 
 @pytest.mark.parametrize("kind", ["pillow", "paths"])
-def test_images_may_differ_in_size(tmp_path, kind):
+def test_images_may_differ_in_size(solved, tmp_path, kind):
     images, labels = stripes(30)
     pictures = [Image.fromarray(image[: 16 - place % 3]) for place, image in enumerate(images)]
     paths = [tmp_path / f"{place}.png" for place in range(len(pictures))]
     for picture, path in zip(pictures, paths, strict=True):
         picture.save(path)
     given = pictures if kind == "pillow" else paths
-    model = crossroads.ImageClassifier(**QUICK | {"epochs": 1}).fit(given, labels)
+    model = crossroads.ImageClassifier(**solved).fit(given, labels)
     assert not hasattr(model, "n_features_in_")
     np.testing.assert_array_equal(model.predict_proba(given), model.predict_proba([np.asarray(picture) for picture in pictures]))
 
@@ -245,7 +254,7 @@ def test_a_trained_run_is_kept_if_a_later_step_fails(monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(_export, "save", failing)
         with pytest.raises(ArtifactError) as failed:
-            crossroads.ImageClassifier(**QUICK).fit(*stripes(60))
+            crossroads.ImageClassifier(**TRAINED).fit(*stripes(60))
     (note,) = failed.value.__notes__
     out = Path(re.search(r"out='(.+?)'", note)[1])
     try:

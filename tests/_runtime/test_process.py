@@ -241,9 +241,13 @@ with process_settings():
 
 @pytest.mark.skipif(platform.machine().lower() not in ("x86_64", "amd64"), reason="not an x86 processor")
 @TENSORFLOW
-def test_tensorflow_trains_with_onednn_unless_the_user_disables_it():
-    assert output(ONEDNN).split() == ["True", "1", "1"]
-    assert output(ONEDNN, TF_ENABLE_ONEDNN_OPTS="0").split() == ["False", "0", "0"]
+@pytest.mark.parametrize(
+    ("asked", "shown"),
+    [({}, ["True", "1", "1"]), pytest.param({"TF_ENABLE_ONEDNN_OPTS": "0"}, ["False", "0", "0"], marks=pytest.mark.slow)],
+    ids=["by default", "disabled"],
+)
+def test_tensorflow_trains_with_onednn_unless_the_user_disables_it(asked, shown):
+    assert output(ONEDNN, **asked).split() == shown
 
 
 FAULTS = """

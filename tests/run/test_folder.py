@@ -9,6 +9,7 @@ import textwrap
 import pytest
 
 import crossroads
+import tiny_graphs
 from crossroads.artifact import open_verified
 from crossroads.errors import ArtifactError, RecipeError, TrainingError
 from crossroads.recipe import Recipe
@@ -106,10 +107,20 @@ def test_a_damaged_recipe_is_refused(tmp_path, text):
         pass
 
 
-def test_kill_9_at_several_points_then_resume_gives_the_same_artifact(tmp_path):
+SOLVED = {"strategy": "feature-extraction", "preprocessing": "tf", "image_size": tiny_graphs.SIZE}
+TRAINED = {"strategy": "from-scratch", "backbone": "quiz-cnn", "image_size": 16, "epochs": 2, "batch_size": 16}
+
+
+@pytest.mark.parametrize(
+    ("options", "points"),
+    [(SOLVED, ("features of train", "between the files")), (TRAINED, ("epoch 2 step 1",))],
+    ids=["solved", "trained"],
+)
+def test_kill_9_at_several_points_then_resume_gives_the_same_artifact(tmp_path, options, points):
     images, labels = stripes(60)
     data = folder_of(tmp_path / "data", images, labels)
-    options = {"epochs": 2, "batch_size": 16, "image_size": 16, "validation": 0.2, "test_fraction": 0.2}
+    graph = tiny_graphs.written(tiny_graphs.convnet(), tmp_path / "tiny.xml")
+    options = {"backbone": str(graph), "validation": 0.2, "test_fraction": 0.2} | options
     whole = crossroads.fit(data, out=tmp_path / "whole", **options)
     script = textwrap.dedent(
         """
@@ -134,7 +145,7 @@ def test_kill_9_at_several_points_then_resume_gives_the_same_artifact(tmp_path):
         """
     ).replace("OPTIONS", repr(options))
     out = tmp_path / "run"
-    for where in ("decoding train", "epoch 2 step 1", "between the files"):
+    for where in points:
         done = subprocess.run([sys.executable, "-c", script, data, out, where], capture_output=True, check=False)
         assert done.returncode == -signal.SIGKILL, done.stderr.decode()[-2000:]
         assert not (out / "crossroads.json").exists()

@@ -26,6 +26,7 @@ pytestmark = pytest.mark.core
 SIZE = 16
 EPOCHS = {"epochs": 2, "batch_size": 16}
 LINEAR = ("feature-extraction", "early-features")
+SLOW = pytest.mark.slow
 
 
 @pytest.fixture(autouse=True)
@@ -41,7 +42,10 @@ def fit(out, strategy, backbone=None, n=80, **options):
     return crossroads.fit((images, labels), out=out, strategy=strategy, backbone=backbone or tiny(), **options)
 
 
-@pytest.mark.parametrize("strategy", [record.name for record in STRATEGIES])
+@pytest.mark.parametrize(
+    "strategy",
+    [pytest.param(s.name, marks=[SLOW] * (s.name in ("finetune-early", "warm-start", "from-scratch"))) for s in STRATEGIES],
+)
 def test_every_strategy_writes_an_artifact_with_the_scores_of_its_training(strategy, tmp_path):
     run = fit(tmp_path / "run", strategy, seed=3)
     best = max(run.metrics["phases"], key=lambda phase: (phase["validation_accuracy"], -phase["validation_loss"]))
@@ -61,12 +65,16 @@ def keras_model_of(run, folder, backbone):
     ("options", "frozen"),
     [
         ({"strategy": "feature-extraction"}, ("conv1", "norm1", "conv2", "norm2", "conv3", "norm3")),
-        ({"strategy": "feature-extraction", "head": "mlp"}, ("conv1", "norm1", "conv2", "norm2", "conv3", "norm3")),
+        pytest.param(
+            {"strategy": "feature-extraction", "head": "mlp"},
+            ("conv1", "norm1", "conv2", "norm2", "conv3", "norm3"),
+            marks=SLOW,
+        ),
         ({"strategy": "feature-extraction", "head": "sgd", "views": 3}, ("conv1", "norm1", "conv2", "norm2", "conv3", "norm3")),
         ({"strategy": "early-features", "cut": "relu1"}, ("conv1", "norm1")),
         ({"strategy": "finetune", "freeze_to": "relu1"}, ("conv1", "norm1", "norm2", "norm3")),
-        ({"strategy": "finetune", "freeze_to": "relu1", "views": 2}, ("conv1", "norm1", "norm2", "norm3")),
-        ({"strategy": "finetune"}, ("norm1", "norm2", "norm3")),
+        pytest.param({"strategy": "finetune", "freeze_to": "relu1", "views": 2}, ("conv1", "norm1", "norm2", "norm3"), marks=SLOW),
+        pytest.param({"strategy": "finetune"}, ("norm1", "norm2", "norm3"), marks=SLOW),
     ],
     ids=str,
 )
@@ -110,7 +118,9 @@ def test_a_head_that_finetuning_does_not_beat_is_kept(tmp_path):
     assert any(note.code == "head-kept" for note in run.metrics["notes"])
 
 
-@pytest.mark.parametrize("options", [{"strategy": "finetune"}, {"strategy": "finetune", "freeze_to": "relu1"}], ids=str)
+@pytest.mark.parametrize(
+    "options", [pytest.param({"strategy": "finetune"}, marks=SLOW), {"strategy": "finetune", "freeze_to": "relu1"}], ids=str
+)
 def test_a_run_that_is_resumed_in_its_second_phase_ends_with_the_same_weights(options, tmp_path, monkeypatch):
     whole = artifact.open_verified(fit(tmp_path / "whole", **options, epochs=3).artifact).facts["weights"]
     saved = Checkpoints.save

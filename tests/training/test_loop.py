@@ -26,6 +26,7 @@ from refusals import refused
 from tiny_networks import labelled, same
 
 pytestmark = pytest.mark.core
+SLOW = pytest.mark.slow
 
 
 DATA, VALIDATION = labelled(96), labelled(32, seed=1)
@@ -78,7 +79,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_does_not(tmp_path
     assert not same(weights(other), whole[0])
 
 
-@pytest.mark.parametrize("at", [(1, 2), (2, 3), (3, 6)])
+@pytest.mark.parametrize("at", [pytest.param((1, 2), marks=SLOW), (2, 3), pytest.param((3, 6), marks=SLOW)], ids=str)
 def test_an_interrupted_run_resumes_bit_for_bit(tmp_path, whole, at):
     with pytest.raises(Killed):
         run(tmp_path, phase(), StopAt(*at))
@@ -128,7 +129,9 @@ class Stops(Silent):
             raise StopTraining
 
 
-@pytest.mark.parametrize(("watcher", "finished"), [(Stops(2), 2), (Stops(3, 1), 2)], ids=["after an epoch", "within an epoch"])
+@pytest.mark.parametrize(
+    ("watcher", "finished"), [pytest.param(Stops(2), 2, marks=SLOW), (Stops(3, 1), 2)], ids=["after an epoch", "within an epoch"]
+)
 def test_a_watcher_ends_training_for_good_with_the_finished_epochs(tmp_path, watcher, finished):
     planned = phase(epochs=5)
     network, done = run(tmp_path / "ended", planned, watcher)
@@ -187,6 +190,7 @@ def test_class_weights_and_every_schedule_can_train(tmp_path):
         assert np.isfinite(done.history[-1].loss)
 
 
+@SLOW  # tests/run/test_folder.py kills a whole run
 def test_a_process_killed_within_an_epoch_resumes_bit_for_bit(tmp_path, whole):
     script = textwrap.dedent(
         """

@@ -73,7 +73,7 @@ KINDS = {
 
 
 @pytest.mark.core
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [pytest.param(kind, marks=[pytest.mark.slow] * kind.startswith("interrupted")) for kind in KINDS])
 def test_a_run_killed_between_epochs_resumes_bit_for_bit(tmp_path, kind):
     plan, freeze, views, head, at = KINDS[kind]
     whole, done = run(tmp_path / "whole", plan, freeze, views=views, kind=head)

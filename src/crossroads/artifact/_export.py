@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from crossroads.artifact._manifest import KERAS, open_verified
 from crossroads.errors import ArtifactError, option
 from crossroads.inference import Graph, runtime
+from crossroads.networks._named import require_keras_hub
 from crossroads.networks.agreement import computed, rounded_otherwise
 from crossroads.networks.body import GraphModel
 from crossroads.networks.export import convert_elsewhere, exports_here, to_openvino
@@ -34,6 +35,7 @@ def load_model(folder: str | PathLike[str]) -> Any:
 
     Raises:
         ArtifactError: The folder is not an artifact, was changed, has no Keras model, or its model runs code.
+        BackboneError: Its model has layers of KerasHub, which is not installed.
     """
     manifest = open_verified(folder)
     if KERAS not in manifest.files:
@@ -55,7 +57,7 @@ def check_model(model: Any, size: int, classes: int) -> None:
         classes: Number of its probabilities.
 
     Raises:
-        ArtifactError: It has another signature, or at any depth a Lambda layer or a layer that is not part of Keras.
+        ArtifactError: It has another signature, or at any depth a Lambda layer or a layer of neither Keras nor KerasHub.
     """
     import keras
 
@@ -69,9 +71,9 @@ def check_model(model: Any, size: int, classes: int) -> None:
         )
     for layer in model._flatten_layers():
         kind = type(layer)
-        if kind.__module__.split(".")[0] not in ("keras", "crossroads"):
+        if kind.__module__.split(".")[0] not in ("keras", "keras_hub", "crossroads"):
             raise ArtifactError(
-                "the layers of an artifact must be part of Keras, so that it loads anywhere",
+                "the layers of an artifact must be part of Keras or KerasHub, so that it loads anywhere",
                 code="custom-layer",
                 received=f"{layer.name!r} of {kind.__module__}.{kind.__qualname__}",
                 hint="use a Keras layer instead",
@@ -189,9 +191,13 @@ def _probabilities(model: Any, images: NDArray[np.uint8]) -> NDArray[np.float32]
 def _load(path: Path) -> Any:
     import keras
 
+    from crossroads.networks import hub_layer  # noqa: F401 - makes its class known to Keras
+
     try:
         return keras.saving.load_model(path, compile=False, safe_mode=True)
     except (ValueError, TypeError, OSError, KeyError) as error:
+        if "keras_hub" in str(error):
+            require_keras_hub()
         # Keras wraps the cause in a long text about custom layers.
         reason = str(error).split("Exception encountered: ")[-1].strip()[:300]
         raise ArtifactError(

@@ -112,11 +112,12 @@ def _show_cuts(name: str, image_size: int | None, json: bool) -> None:
     header = ("index", "cut", "depth", "channels", "side", "multiply-adds", "parameters")
     print_table(
         header,
-        (
-            (c.index, c.name, f"{c.depth:.2f}", c.channels, c.side or "-", _count(c.multiply_adds), _count(c.parameters))
-            for c in known
-        ),
+        ((c.index, c.name, f"{c.depth:.2f}", c.channels, _side(c), _count(c.multiply_adds), _count(c.parameters)) for c in known),
     )
+
+
+def _side(cut: Cut) -> int | str:
+    return cut.shape[0] if len(cut.shape) == 3 else "-"
 
 
 def _cuts(choice: Choice, size: int) -> tuple[Cut, ...]:

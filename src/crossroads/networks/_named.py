@@ -1,4 +1,4 @@
-"""Checks the name of a custom network without loading the network or Keras."""
+"""Checks the name of a custom network or a preset without loading the network or Keras."""
 
 from __future__ import annotations
 
@@ -12,10 +12,15 @@ from crossroads.errors import BackboneError
 
 HUB = "hf:"
 """Prefix for the name of a network on the Hugging Face hub."""
+KERAS_HUB = "keras-hub:"
+"""Prefix for the name of a preset of KerasHub."""
 
 
 def require_present(named: str) -> None:
-    """Raises `BackboneError` if a ``.keras`` file, or the module of ``package.module:function``, does not exist."""
+    """Raises `BackboneError` if a ``.keras`` file, KerasHub, or the module of ``package.module:function``, does not exist."""
+    if named.startswith(KERAS_HUB):
+        require_keras_hub()
+        return
     if named.endswith(".keras"):
         require_file(Path(named))
         return
@@ -29,6 +34,18 @@ def require_present(named: str) -> None:
             return
     if not found:
         raise not_importable(f"{module}:{function}", ModuleNotFoundError(f"No module named {module!r}"))
+
+
+def require_keras_hub() -> None:
+    """Raises `BackboneError` if KerasHub is not installed."""
+    if importlib.util.find_spec("keras_hub") is None:
+        raise BackboneError(
+            "a network of KerasHub needs the package keras-hub; the inference graph of an artifact does not",
+            code="keras-hub-not-installed",
+            field="backbone",
+            received="no such package",
+            hint="run `pip install 'crossroads[keras-hub]'`, then `pip install --no-deps keras-hub`",
+        )
 
 
 def require_file(path: Path) -> None:

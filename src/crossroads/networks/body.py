@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
@@ -25,7 +26,8 @@ GRIDS = (2, 3, 4)
 """Sides of the grids that a map can be pooled to."""
 
 POOLINGS = ("average", *(f"average-{side}" for side in GRIDS), "class-token", "class-and-average")
-"""Every pooling. ``average`` of tokens leaves out class and register tokens; the last two need a class token."""
+"""Every pooling. ``average`` of tokens leaves out class and register tokens, a grid is one of patches, the last two need a
+class token."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +117,9 @@ class Body:
             BackboneError: The pooling is unknown, or does not fit the output.
         """
         position, tap = self._tap(cut)
-        tensor, shape = (_whole(self._tensor(position), tap), cut.shape) if pooling is None else self._pooled(position, pooling)
+        tensor, shape = (
+            (_whole(self._tensor(position), tap.layout), cut.shape) if pooling is None else self._pooled(position, pooling)
+        )
         build = None if self.keras_part is None else (lambda make=self.keras_part: make(cut, pooling))
         return self._frozen([tensor], shape, f"{cut.name} {pooling}", build)
 
@@ -155,7 +159,7 @@ class Body:
             return tensor, tap.cut.shape
         if tap.layout == "NTC":
             return _pooled_tokens(tensor, tap, pooling)
-        return _pooled_map(tensor, tap, pooling)
+        return _pooled_map(tensor, tap.cut.shape, tap.layout, pooling)
 
 
 def within(wanted: Cut, cut: str | int | float, end: Cut) -> Cut:
@@ -278,19 +282,25 @@ def _require_pooling(pooling: str, tap: Tap, network: str) -> None:
             received=f"{pooling!r} for {network!r}",
             hint="use average",
         )
-    if tap.layout == "NTC" and not tokens and pooling != "average":
+
+
+def square_side(patches: int, pooling: str) -> int:
+    """Returns the side of the square map that patches form. Raises `BackboneError` if they form none."""
+    side = math.isqrt(patches)
+    if side * side != patches or not patches:
         raise BackboneError(
-            "tokens are pooled as a whole",
+            "a grid needs the patches of a square image",
             code="shape-not-poolable",
             field="pooling",
-            received=f"{pooling!r} for {network!r}",
-            hint="use average, class-token or class-and-average",
+            received=f"{pooling!r} for {patches} patches",
+            hint="use average",
         )
+    return side
 
 
-def _whole(tensor: Any, tap: Tap) -> Any:
+def _whole(tensor: Any, layout: Layout) -> Any:
     """The tensor in the order of the cut's shape: channels last."""
-    if tap.layout != "NCHW":
+    if layout != "NCHW":
         return tensor
     return operations().transpose(tensor, np.array([0, 2, 3, 1], np.int64)).output(0)
 
@@ -299,6 +309,11 @@ def _pooled_tokens(tensor: Any, tap: Tap, pooling: str) -> tuple[Any, tuple[int,
     ops, (tokens, width) = operations(), tap.cut.shape
     axis = ops.constant(np.array(1, np.int64))
     parts = []
+    if pooling.startswith("average-"):
+        side = square_side(tokens - tap.prefix, pooling)
+        patches = ops.gather(tensor, ops.constant(np.arange(tap.prefix, tokens, dtype=np.int64)), axis)
+        grid = ops.reshape(patches, ops.constant(np.array([-1, side, side, width], np.int64)), False)
+        return _pooled_map(grid.output(0), (side, side, width), "NHWC", pooling)
     if pooling != "average":
         parts.append(ops.gather(tensor, ops.constant(np.array(0, np.int64)), axis))
     if pooling != "class-token":
@@ -308,23 +323,23 @@ def _pooled_tokens(tensor: Any, tap: Tap, pooling: str) -> tuple[Any, tuple[int,
     return joined.output(0), (width * len(parts),)
 
 
-def _pooled_map(tensor: Any, tap: Tap, pooling: str) -> tuple[Any, tuple[int, ...]]:
+def _pooled_map(tensor: Any, shape: tuple[int, ...], layout: Layout, pooling: str) -> tuple[Any, tuple[int, ...]]:
     """Pools a map: over the whole of it, or over each region of a grid.
 
     Region i of k on a side of n positions goes from floor(i n / k) to ceil((i + 1) n / k), so that neighbouring regions overlap if
     n is no multiple of k. A grid larger than the map is the map itself. Channels change fastest and rows of the grid slowest.
     """
     ops = operations()
-    height, width, channels = tap.cut.shape
+    height, width, channels = shape
     if pooling == "average":
-        axes = (2, 3) if tap.layout == "NCHW" else (1, 2)
+        axes = (2, 3) if layout == "NCHW" else (1, 2)
         return ops.reduce_mean(tensor, ops.constant(np.array(axes, np.int64)), False).output(0), (channels,)
     side = int(pooling.removeprefix("average-"))
     sides = (min(side, height), min(side, width))
     if sides != (height, width):
-        first = tensor if tap.layout == "NCHW" else ops.transpose(tensor, np.array([0, 3, 1, 2], np.int64)).output(0)
+        first = tensor if layout == "NCHW" else ops.transpose(tensor, np.array([0, 3, 1, 2], np.int64)).output(0)
         grid = ops.adaptive_avg_pool(first, ops.constant(np.array(sides, np.int64)))
         tensor = ops.transpose(grid, np.array([0, 2, 3, 1], np.int64)).output(0)
     else:
-        tensor = _whole(tensor, tap)
+        tensor = _whole(tensor, layout)
     return tensor, (sides[0] * sides[1] * channels,)

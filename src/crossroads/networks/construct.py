@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from crossroads._runtime.keras_setup import load_keras
 from crossroads.errors import BackboneError, RecipeError, option
-from crossroads.networks._named import HUB
+from crossroads.networks._named import HUB, KERAS_HUB
 from crossroads.networks.catalog import Backbone, Defaults, backbone
 from crossroads.progress import Note
 
@@ -39,8 +39,8 @@ class Choice:
 
     Attributes:
         record: Its record.
-        own: The custom network: a `keras.Model`, the path of a ``.keras`` file or ``package.module:function``; None for a backbone
-            of the catalog.
+        own: The custom network: a `keras.Model`, the path of a ``.keras`` file, ``package.module:function`` or
+            ``keras-hub:preset``; None for a backbone of the catalog.
         graph: The file of an inference graph, which stays frozen; None for other backbones.
         source: The name of this graph on the hub; None for a file of the user.
     """
@@ -75,7 +75,7 @@ class Built:
 
 
 def choose(named: Any, progress: Progress | None = None) -> Choice:
-    """Looks up a backbone: a name of the catalog or of the hub, a `keras.Model`, a file or ``package.module:function``.
+    """Looks up a backbone: a name of the catalog or of the hub, a model, a file, ``module:function`` or ``keras-hub:preset``.
 
     Args:
         named: The backbone.
@@ -92,6 +92,8 @@ def choose(named: Any, progress: Progress | None = None) -> Choice:
             received=repr(named),
             hint="pass the same network again as backbone=…",
         )
+    if isinstance(named, str) and named.startswith(KERAS_HUB):
+        return _preset_choice(named)
     if isinstance(named, str) and is_graph(named):
         return _graph_choice(named, progress)
     if isinstance(named, str) and not is_own(named):
@@ -141,6 +143,14 @@ def pinned(named: str, note: Callable[[str], object] | None = None) -> str:
     from crossroads.networks.graphs import hub
 
     return hub.pin(named, note)
+
+
+def _preset_choice(named: str) -> Choice:
+    """Returns the choice of a preset of KerasHub."""
+    load_keras()
+    from crossroads.networks.keras_hub import preset_sizes
+
+    return Choice(_custom_record(named, "a preset of KerasHub", *preset_sizes(named)), named)
 
 
 def _custom_record(name: str, summary: str, sizes: tuple[int, ...], limits: tuple[int, int], *, trainable: bool = True) -> Backbone:
@@ -254,12 +264,14 @@ def _require_below(freeze: Cut | None, keep: Cut) -> None:
 
 
 def is_own(named: str) -> bool:
-    """Whether a name refers to a custom network: a file or a function."""
+    """Whether a name refers to a custom network: a file, a function or a preset of KerasHub."""
     return named.endswith(".keras") or ":" in named
 
 
 def is_graph(named: str) -> bool:
     """Whether a name is the path of an inference graph, or a network on the hub."""
+    if named.startswith(KERAS_HUB):
+        return False
     return named.startswith(HUB) or Path(named).suffix.lower() in GRAPH_SUFFIXES
 
 

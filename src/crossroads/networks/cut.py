@@ -17,7 +17,7 @@ class Cut:
         index: Position in `cuts`, from 0; None for a possible cut that is not listed there, such as a convolution before its
             normalisation and activation.
         depth: Layers with kernels on the longest path to the cut, as a fraction of those to the end, in (0, 1].
-        shape: Shape of the tensor without the batch axis: (height, width, channels) or (channels,).
+        shape: Shape of the tensor without the batch axis: (height, width, channels), (tokens, channels) or (channels,).
         multiply_adds: Multiply-adds per image up to the cut.
         parameters: Number of parameters up to the cut.
         activations: Number of output values of all layers per image up to the cut.
@@ -38,7 +38,7 @@ class Cut:
 
     @property
     def side(self) -> int | None:
-        """Height of the map in positions; None for vectors."""
+        """Height of the map in positions, or the number of tokens; None for vectors."""
         return self.shape[0] if len(self.shape) > 1 else None
 
 

@@ -312,6 +312,8 @@ def _main(saved: str, graph: str) -> None:
     runtime()
     import keras
 
+    from crossroads.networks import hub_layer  # noqa: F401 - makes its class known to Keras
+
     try:
         to_openvino(keras.saving.load_model(saved, compile=False, safe_mode=True), Path(graph))
     except ArtifactError as error:

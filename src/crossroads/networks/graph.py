@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -148,7 +148,14 @@ def ends(model: keras.Model) -> tuple[Any, Any]:
     return inputs[0], outputs[0]
 
 
-def replay(graph: LayerGraph, source: Any, training: bool | None = None, *, flat: bool = False) -> Any:
+def replay(
+    graph: LayerGraph,
+    source: Any,
+    training: bool | None = None,
+    *,
+    flat: bool = False,
+    through: Callable[[Any, tuple[Any, ...], dict[str, Any]], Any] | None = None,
+) -> Any:
     """Calls the layers of `graph` again on another symbolic tensor and returns the output tensor.
 
     Args:
@@ -156,6 +163,7 @@ def replay(graph: LayerGraph, source: Any, training: bool | None = None, *, flat
         source: Keras tensor to use as the input.
         training: Passed to the layers that have this argument, unless it is None.
         flat: Whether nested models, at any depth, are replaced by their layers.
+        through: Calls a layer with its arguments in another way; None for an ordinary call.
     """
     tensors = {id(graph.source): source}
     for call in graph.calls:
@@ -166,7 +174,7 @@ def replay(graph: LayerGraph, source: Any, training: bool | None = None, *, flat
         else:
             if mode is not None and "training" in getattr(call.operation, "_call_context_args", {}):
                 kwargs["training"] = mode
-            outputs = call.operation(*args, **kwargs)
+            outputs = call.operation(*args, **kwargs) if through is None else through(call.operation, args, kwargs)
         tensors.update(zip(map(id, call.outputs), keras.tree.flatten(outputs), strict=True))
     return tensors[id(graph.sink)]
 

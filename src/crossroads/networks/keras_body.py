@@ -11,9 +11,10 @@ import numpy as np
 from crossroads.errors import ArtifactError
 from crossroads.inference import Graph
 from crossroads.networks.agreement import difference
-from crossroads.networks.body import Body, Tap
+from crossroads.networks.body import Body, Layout, Tap
 from crossroads.networks.construct import Built
 from crossroads.networks.cost import has_depthwise
+from crossroads.networks.cut import Cut
 from crossroads.networks.cuts import possible_cuts, until
 from crossroads.networks.export import to_openvino
 from crossroads.networks.network import Parts, prepared
@@ -39,7 +40,13 @@ def write_body(built: Built, size: int, path: Path) -> tuple[Tap, ...]:
     parts = built.parts
     cuts = possible_cuts(parts.backbone)
     to_openvino(_whole(parts, size, [until(parts.backbone, cut).output for cut in cuts]), path)
-    return tuple(Tap(cut, "NC" if len(cut.shape) == 1 else "NTC" if len(cut.shape) == 2 else "NHWC") for cut in cuts)
+    return tuple(_tap(cut, parts.prefix) for cut in cuts)
+
+
+def _tap(cut: Cut, prefix: int) -> Tap:
+    layouts: tuple[Layout, ...] = ("NC", "NTC", "NHWC")
+    layout = layouts[len(cut.shape) - 1]
+    return Tap(cut, layout, prefix if layout == "NTC" else 0)
 
 
 def require_agreement(body: Body, parts: Parts) -> None:

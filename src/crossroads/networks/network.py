@@ -32,10 +32,12 @@ class Parts:
     Attributes:
         preprocessing: Layers without weights that turn float32 images in [0, 255] into the backbone's input, in order.
         backbone: Preprocessed images (n, size, size, 3) in, features out.
+        prefix: Number of tokens before those of the image, if the features are tokens: a class token, then register tokens.
     """
 
     preprocessing: tuple[keras.Layer, ...]
     backbone: keras.Model
+    prefix: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +47,7 @@ class Layout:
     Attributes:
         keep: Last cut of the backbone that is kept; None for all of it.
         freeze: Last cut of the frozen part, at or before `keep`; None if nothing is frozen.
-        pooling: Turns the last map into a vector.
+        pooling: Turns the last map, or its tokens, into a vector.
     """
 
     keep: Cut | None = None
@@ -184,7 +186,7 @@ def assemble(parts: Parts, size: int, head: tuple[keras.Layer, ...], layout: Lay
         for layer in parts.preprocessing:
             x = layer(x)
     if above is not None:
-        x = pool(above(x), layout.pooling)
+        x = pool(above(x), layout.pooling, parts.prefix)
     vector = x
     for layer in head:
         x = layer(x)
@@ -229,7 +231,7 @@ def frozen_part(parts: Parts, size: int, cut: Cut, pooling: PoolingName | None) 
     """Returns the backbone up to a cut: uint8 (n, size, size, 3) in, float32 (n, d) features out, or the map if pooling is None."""
     last = until(parts.backbone, cut)
     if pooling is not None:
-        last = keras.Model(last.input, pool(last.output, pooling), name="kept")
+        last = keras.Model(last.input, pool(last.output, pooling, parts.prefix), name="kept")
     images = keras.Input((size, size, 3), dtype="uint8", name="images")
     return keras.Model(images, prepared(parts, images, last), name="frozen")
 

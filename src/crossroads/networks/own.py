@@ -9,15 +9,16 @@ import logging
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import keras
 
 from crossroads.errors import BackboneError, option
-from crossroads.networks._named import current_folder_importable, module_and_function, not_importable, require_file
+from crossroads.networks._named import KERAS_HUB, current_folder_importable, module_and_function, not_importable, require_file
 from crossroads.networks.graph import Call, LayerGraph, graph_of, is_nested, replay
+from crossroads.networks.keras_hub import preset_parts
 from crossroads.networks.network import Parts
 from crossroads.progress import Note
 
@@ -52,9 +53,9 @@ def own_backbone(source: keras.Model | Parts | Path | str, size: int | None) -> 
     softmax is removed, because the head takes its place.
 
     Args:
-        source: A model; the path of a ``.keras`` file, which is read in Keras' safe mode, so that nothing in it is executed; or
-            ``package.module:function``, which is imported (also from the current folder) and called. The function returns a model
-            or `Parts`. Its parameter for the side of the images, if it has one, receives `size`.
+        source: A model; the path of a ``.keras`` file, which is read in Keras' safe mode, so that nothing in it is executed;
+            ``keras-hub:preset``; or ``package.module:function``, which is imported (also from the current folder) and called. The
+            function returns a model or `Parts`. Its parameter for the side of the images, if it has one, receives `size`.
         size: Side of the images in pixels; None for the size that the network was built for.
 
     Raises:
@@ -70,7 +71,7 @@ def own_backbone(source: keras.Model | Parts | Path | str, size: int | None) -> 
     _refuse_code(parts, graph, name)
     sink, notes = _without_head(graph, name)
     backbone = keras.Model(graph.source, sink, name=name)
-    return Own(name, Parts(parts.preprocessing, backbone), graph.source.shape[1], notes)
+    return Own(name, replace(parts, backbone=backbone), graph.source.shape[1], notes)
 
 
 def own_size(source: keras.Model | Parts | Path | str) -> int | None:
@@ -90,6 +91,8 @@ def own_size(source: keras.Model | Parts | Path | str) -> int | None:
 
 def _load_or_build(source: Any, size: int | None) -> keras.Model | Parts:
     """Loads, builds or returns the network that `source` refers to."""
+    if isinstance(source, str) and source.startswith(KERAS_HUB):
+        return preset_parts(source, size)
     if isinstance(source, str) and not source.endswith(".keras"):
         with current_folder_importable():
             return _called(_imported(source), source, size)
@@ -320,13 +323,13 @@ def _refuse_code(parts: Parts, graph: LayerGraph, name: str) -> None:
     """Refuses layers that would prevent a saved model from loading, before anything is trained.
 
     Raises:
-        BackboneError: The network has a Lambda layer, or a layer or function that is not Keras' own, at any depth.
+        BackboneError: The network has, at any depth, a Lambda layer, or a layer or function that neither Keras nor KerasHub has.
     """
     for layer in [*parts.preprocessing, *(call.operation for call in graph.calls)]:
         foreign = _custom_code_in(layer)
         if foreign is not None:
             raise BackboneError(
-                f"{name!r} must consist of Keras' own layers: an artifact holds no code and loads anywhere",
+                f"{name!r} must consist of layers of Keras or KerasHub: an artifact holds no code and loads anywhere",
                 code="code-in-network",
                 field="backbone",
                 received=f"{foreign} in layer {layer.name!r}",
@@ -350,12 +353,12 @@ def _custom_code_in(layer: Any) -> str | None:
 
 
 def _custom_names(config: Any) -> Iterator[str]:
-    """Yields the names of classes and functions in a serialised layer that are not Keras' own."""
+    """Yields the names of classes and functions in a serialised layer that are neither Keras' own nor KerasHub's."""
     if isinstance(config, dict):
         name, module = config.get("class_name"), config.get("module", "keras")
         if name in ("Lambda", "__lambda__"):
             yield "a lambda"
-        elif isinstance(name, str) and str(module).split(".")[0] not in ("keras", "builtins"):
+        elif isinstance(name, str) and str(module).split(".")[0] not in ("keras", "keras_hub", "crossroads", "builtins"):
             yield str(config.get("registered_name") or name)
         for value in config.values():
             yield from _custom_names(value)

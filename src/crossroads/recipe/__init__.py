@@ -20,7 +20,7 @@ from crossroads.recipe.fields import Option, Range, build, check, declare, toml
 StrategyName = Literal["feature-extraction", "early-features", "finetune", "finetune-early", "warm-start", "from-scratch"]
 AskedStrategy = Literal["auto", StrategyName]
 HeadName = Literal["linear", "mlp", "sgd"]
-PoolingName = Literal["average", "average-2", "average-3", "average-4"]
+PoolingName = Literal["average", "average-2", "average-3", "average-4", "class-token", "class-and-average"]
 FeatureType = Literal["float32", "float16"]
 ResizeMode = Literal["squash", "crop"]
 OptimizerName = Literal["adam", "adamw"]
@@ -106,8 +106,8 @@ class Recipe:
     backbone: Annotated[
         str | None,
         Option(
-            "A name from `crossroads backbones`, the path of a .onnx, .tflite, .xml or .keras file, package.module:function, or "
-            "hf:OWNER/NAME on the Hugging Face hub.",
+            "A name from `crossroads backbones`, the path of a .onnx, .tflite, .xml or .keras file, package.module:function, "
+            "hf:OWNER/NAME on the Hugging Face hub, or keras-hub: and a preset or folder of KerasHub.",
             STRATEGY,
             unset="small-cnn for from-scratch, efficientnet-lite0 for other strategies, and for auto also those whose weights are "
             "cached",
@@ -167,7 +167,8 @@ class Recipe:
     pooling: Annotated[
         PoolingName | None,
         Option(
-            "How a feature map becomes a vector: averaged over the whole map, or over each cell of a grid.",
+            "How a feature map or tokens become a vector: averaged over the whole map, or over each cell of a grid; of tokens also "
+            "the class token, alone or with the average of the others.",
             FEATURES,
             unset="average, or average-4 for early-features and finetune-early",
         ),
