@@ -73,9 +73,7 @@ def keras_model_of(run, folder, backbone):
         ({"strategy": "feature-extraction", "head": "sgd", "views": 3}, ("conv1", "norm1", "conv2", "norm2", "conv3", "norm3")),
         ({"strategy": "early-features", "cut": "relu1"}, ("conv1", "norm1")),
         ({"strategy": "finetune", "freeze_to": "relu1"}, ("conv1", "norm1", "norm2", "norm3")),
-        pytest.param(
-            {"strategy": "finetune", "freeze_to": "relu1", "views": 2}, ("conv1", "norm1", "norm2", "norm3"), marks=SLOW
-        ),
+        pytest.param({"strategy": "finetune", "freeze_to": "relu1", "views": 2}, ("conv1", "norm1", "norm2", "norm3"), marks=SLOW),
         pytest.param({"strategy": "finetune"}, ("norm1", "norm2", "norm3"), marks=SLOW),
     ],
     ids=str,
