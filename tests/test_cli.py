@@ -336,9 +336,8 @@ def test_a_mistake_is_one_line_and_exit_code_2(crossroads, data, tmp_path, monke
 
 
 def test_the_recipe_may_name_the_data_and_the_command_line_overrides_it(crossroads, data, tmp_path):
-    (tmp_path / "recipe.toml").write_text(
-        f'data = "{data}"\nstrategy = "from-scratch"\nbackbone = "quiz-cnn"\nepochs = 1\nimage_size = 16\ntest_fraction = 0.0\n'
-    )
+    lines = (f'data = "{data}"', 'strategy = "from-scratch"', 'backbone = "quiz-cnn"', "epochs = 1", "image_size = 16")
+    (tmp_path / "recipe.toml").write_text("\n".join((*lines, "test_fraction = 0.0")))
     code, out, _ = crossroads("fit", "--recipe", tmp_path / "recipe.toml", "--out", tmp_path / "run", "--json")
     assert code == 0
     assert json.loads(out)["validation"]["n"] == 6

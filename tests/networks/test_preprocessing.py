@@ -5,7 +5,10 @@ import numpy as np
 import pytest
 
 from crossroads.errors import BackboneError
+from crossroads.inference import runtime
 from crossroads.networks.catalog import CATALOG
+from crossroads.networks.export import converted
+from crossroads.networks.network import Parts, prepared
 from crossroads.networks.preprocessing import layers_of
 from crossroads.networks.records import PREPROCESSINGS
 from refusals import refused
@@ -76,3 +79,18 @@ def test_the_scaling_of_a_graph_computes_what_the_layers_do():
         images = operations().parameter([-1, *PIXELS.shape[1:]], np.uint8)
         model = runtime().Model([scaled(images.output(0), SCALINGS[kind])], [images], kind)
         np.testing.assert_allclose(evaluate(model, PIXELS.astype(np.uint8))[0], preprocess(kind), atol=1e-3, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", PREPROCESSINGS)
+def test_a_graph_with_a_map_and_the_flattened_map_as_outputs_computes_what_keras_computes(kind):
+    # OpenVINO 2026.4 undoes a flip of the channels by split and concatenate in such a graph.
+    images = keras.Input((16, 16, 3))
+    pooled = keras.layers.MaxPooling2D(2)(keras.layers.Conv2D(4, 3)(images))
+    network = keras.Model(images, [pooled, keras.layers.Flatten()(pooled)])
+    pixels = keras.Input((16, 16, 3), dtype="uint8", name="images")
+    model = keras.Model(pixels, prepared(Parts(layers_of(kind), network), pixels, network))
+    given = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3), dtype=np.uint8)
+    found = runtime().Core().compile_model(converted(model), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})(given)
+    for place, expected in enumerate(model(given)):
+        expected = keras.ops.convert_to_numpy(expected)
+        np.testing.assert_allclose(found[place], expected, atol=1e-4 * np.abs(expected).max())
