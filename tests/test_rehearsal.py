@@ -36,7 +36,7 @@ def _cache(tmp_path, monkeypatch):
     monkeypatch.setenv("CROSSROADS_CACHE", str(tmp_path / "cache"))
 
 
-@pytest.mark.parametrize("name", ["silu", "RandomFlip", "Resizing", "GRU"])
+@pytest.mark.parametrize("name", ["silu", "RandomFlip", *(pytest.param(n, marks=pytest.mark.slow) for n in ("Resizing", "GRU"))])
 def test_a_network_of_the_user_becomes_an_artifact(name, tmp_path):
     images, labels = stripes(24, size=SIZE)
     options = {"strategy": "from-scratch", "epochs": 1, "test_fraction": 0.0}
