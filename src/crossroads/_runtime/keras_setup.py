@@ -23,8 +23,8 @@ _LIMIT_VARIABLES = ("KERAS_MAX_EPOCHS", "KERAS_MAX_STEPS_PER_EPOCH")
 
 
 def can_train() -> bool:
-    """Whether Keras and its backend are installed. Without them backbones stay frozen and heads are solved."""
-    return all(name in sys.modules or importlib.util.find_spec(name) is not None for name in ("keras", keras_backend()))
+    """Whether Keras is installed. Without it backbones stay frozen and heads are solved."""
+    return "keras" in sys.modules or importlib.util.find_spec("keras") is not None
 
 
 def training_needed(purpose: str) -> MissingExtraError:
