@@ -9,6 +9,7 @@ from crossroads.errors import DataError, WeightsError
 from crossroads.files.byte_ranges import ByteRange
 from crossroads.files.text import printable
 from crossroads.files.trees import existing, open_archive
+from crossroads.networks.weights._hdf5_check import check_hdf5
 from crossroads.networks.weights._npy import read_npy, read_npz
 from crossroads.networks.weights._safetensors import read_safetensors
 from crossroads.networks.weights._torch import LEGACY_MAGIC, read_torch_legacy, read_torch_zip
@@ -90,7 +91,5 @@ def _read_hdf5(path: Path, span: ByteRange, origin: str, member: str = "") -> We
         from crossroads.networks.weights._hdf5 import read_hdf5
     except ImportError as error:
         raise training_needed("reading HDF5 weights") from error
-    from crossroads.networks.weights._hdf5_check import check_hdf5
-
     check_hdf5(path, origin, *([member] if member else []))
     return read_hdf5(span, origin)
