@@ -27,7 +27,8 @@ def open_heic(file: io.BytesIO) -> ImageFile.ImageFile:
     except ImportError as error:  # also if a library of an installed pillow-heif is missing
         raise ImageRefused("reading HEIC needs pillow-heif", code="missing-extra", received=str(error), hint=INSTALL) from error
     except (SyntaxError, ValueError, RuntimeError) as error:
-        if "unsupported" in str(error).lower():
+        text = str(error).lower()
+        if "unsupported" in text or "no meta box" in text:  # coded otherwise, or without a picture
             raise _refusal(" ".join(str(error).split()).rstrip(".")) from error
         raise
 
@@ -37,7 +38,7 @@ def _refusal(received: str) -> ImageRefused:
         "a HEIC file must hold a still picture coded as HEVC",
         code="unsupported-format",
         received=received,
-        hint="convert it to JPEG or PNG",
+        hint="copy the file again, or convert it to JPEG or PNG",
     )
 
 
