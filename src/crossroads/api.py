@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TypeVar, cast
 
 from crossroads import artifact
-from crossroads._runtime.keras_setup import can_train, require_usable_keras
+from crossroads._runtime.keras_setup import require_usable_keras
 from crossroads._runtime.process import process_settings, warnings_shown
 from crossroads.advice.candidate_backbones import candidate_backbones
 from crossroads.advice.estimate import DIGITS
@@ -80,8 +80,7 @@ def fit(
     asked, given = _requested(recipe, data, test, options | _name_of(backbone))
     if folder.finished and resume:
         return _finished(folder, asked, given, data, test, relay)
-    if can_train():
-        require_usable_keras()
+    require_usable_keras()
     _require_apart(folder.path, *_sources(data, test, asked))
     if resume and not folder.unfinished:
         relay.warning(Note(f"{folder.path} has no unfinished run; a new one starts", "nothing-to-resume", folder=str(folder.path)))
@@ -137,8 +136,7 @@ def advise(
     named = [pinned(name, relay.note) if isinstance(name, str) else name for name in _several(backbones, asked.backbone)]
     files = _several(weights, asked.weights)
     _require_each_valid(asked, named, files, relay)
-    if can_train():
-        require_usable_keras()
+    require_usable_keras()
     partition = load_and_split(*_sources(data, test, asked), asked, relay)
     considered = candidate_backbones(named, files, relay, own=True)
     advice = recommend(partition.train, partition.median_side, considered, partition.recipe, relay)

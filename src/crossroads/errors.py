@@ -150,6 +150,27 @@ def not_writable(path: object, error: OSError, hint: str) -> TrainingError:
     return TrainingError(f"{option('out')} must be writable", code="out-not-writable", field="out", received=received, hint=hint)
 
 
+def unknown(kind: str, name: object, known: Iterable[str]) -> BackboneError:
+    """Returns the error about a name of a kind, such as ``pooling``, that no option of that name has."""
+    return BackboneError(
+        f"the {kind} is unknown",
+        code=f"unknown-{kind}",
+        field=kind,
+        received=repr(name),
+        hint=did_you_mean(str(name), tuple(known)),
+    )
+
+
+def missing_extra(purpose: str, package: str, extra: str) -> MissingExtraError:
+    """Returns the error about something that needs a package of an extra, which is not installed."""
+    return MissingExtraError(f"{purpose} needs {package}", code="missing-extra", received="no such package", hint=install(extra))
+
+
+def install(extra: str) -> str:
+    """Returns how an extra is installed."""
+    return f"pip install '.[{extra}]' in the checkout"
+
+
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """Returns the member of `known` whose spelling is closest to `name`; None if none is close."""
     matches = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)

@@ -15,7 +15,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d
 
 from crossroads import artifact
-from crossroads._runtime.keras_setup import can_train, require_usable_keras
+from crossroads._runtime.keras_setup import require_usable_keras
 from crossroads._runtime.machine import TemporaryFolder
 from crossroads.api import fit
 from crossroads.data.dataset import Dataset, encode_groups
@@ -84,8 +84,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             ValueError: `y` is not a column of class labels. The message is scikit-learn's.
             TypeError: `y` holds bytes.
         """
-        if can_train():
-            require_usable_keras()
+        require_usable_keras()
         labels = column_or_1d(y, warn=True)
         check_classification_targets(labels)
         classes, codes = np.unique(labels, return_inverse=True)

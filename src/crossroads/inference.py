@@ -248,6 +248,7 @@ class Graph:
                 "an inference graph must take any number of images, or one at a time",
                 code="fixed-batch",
                 received=f"batches of {self._fixed}",
+                hint="write the artifact again",
             )
         for images in batches:
             yield from [images] if self._fixed is None else (image[None] for image in images)

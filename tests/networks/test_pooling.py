@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from crossroads.errors import BackboneError
 from crossroads.inference import Graph, operations, runtime
-from crossroads.networks.body import Body, Tap
+from crossroads.networks.body import POOLINGS, Body, Tap
 from crossroads.networks.cut import Cut
-from crossroads.networks.pooling import POOLINGS, pool
+from crossroads.networks.pooling import pool
 from refusals import refused
 
 pytestmark = pytest.mark.core

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from crossroads._runtime.process import ONEDNN, process_settings, without_chatter
-from crossroads.errors import MissingExtraError, SetupError
+from crossroads.errors import MissingExtraError, SetupError, missing_extra
 
 TRAINING = ("tensorflow", "jax", "torch")
 """The backends of Keras that can train."""
@@ -29,12 +29,7 @@ def can_train() -> bool:
 
 def training_needed(purpose: str) -> MissingExtraError:
     """Returns the error about something that needs Keras, such as ``finetuning``."""
-    return MissingExtraError(
-        f"{purpose} needs Keras and TensorFlow, which are not installed",
-        code="missing-extra",
-        received="an installation without the extra train",
-        hint="pip install '.[train]' in the checkout",
-    )
+    return missing_extra(purpose, "Keras and TensorFlow", "train")
 
 
 def load_keras() -> None:
@@ -69,6 +64,8 @@ def require_usable_keras() -> None:
         SetupError: The backend cannot train or is not installed; Keras is set to another dtype than float32, to channels first, or
             to limit epochs or steps; TensorFlow ran before this process was forked, or does not execute eagerly.
     """
+    if not can_train():
+        return  # there is nothing to refuse
     _require_settings(_settings())
     _require_working_tensorflow()
 

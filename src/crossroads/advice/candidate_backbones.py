@@ -91,7 +91,7 @@ def _available(backbone: CandidateBackbone, watcher: Watcher) -> bool:
 
     name = backbone.choice.record.name
 
-    def progress(done: int, total: int | None) -> None:
+    def progress(_: str, done: int, total: int) -> None:
         watcher.progress(f"downloading {name}", done, total or done)
 
     try:

@@ -26,7 +26,7 @@ from crossroads.advice.estimate import DIGITS, Estimate
 from crossroads.advice.expectation import Base, Setting, expected, with_epochs
 from crossroads.advice.short_training import ShortTraining
 from crossroads.advice.size import Curve
-from crossroads.errors import RecipeError
+from crossroads.errors import RecipeError, install
 from crossroads.networks.catalog import DEFAULT_FROM_SCRATCH, Backbone, backbone
 from crossroads.plain import to_plain
 from crossroads.progress import Note, Watcher
@@ -285,7 +285,7 @@ def require_solved(candidate: Candidate) -> Candidate:
     """Returns the candidate, with an obstacle if it is trained by gradient descent, for which Keras must be installed."""
     if strategy(candidate.recipe.strategy).frozen and candidate.recipe.head in (None, "linear"):
         return candidate
-    return replace(candidate, obstacle=Note("needs the extra train: pip install '.[train]' in the checkout", "missing-extra"))
+    return replace(candidate, obstacle=Note(f"needs the extra train: {install('train')}", "missing-extra"))
 
 
 def memory_obstacle(needed_mb: float, free_mb: float) -> Note:

@@ -73,6 +73,7 @@ def _weights_of(record: Backbone) -> str:
 def _show_cuts(name: str, image_size: int | None, json: bool) -> None:
     """Prints the record of one backbone, and its cuts at one image size."""
     from crossroads.networks.construct import choose
+    from crossroads.networks.graphs import describe
     from crossroads.networks.weights.installed import installed_file
     from crossroads.report.console import print_json, print_lines, print_table
 
@@ -99,7 +100,7 @@ def _show_cuts(name: str, image_size: int | None, json: bool) -> None:
         ("backbone", record.name),
         ("summary", record.summary),
         ("image_size", f"{size} px (takes {record.limits[0]} to {record.limits[1]})"),
-        ("preprocessing", record.preprocessing),
+        ("preprocessing", record.preprocessing if choice.graph is None else describe(choice.graph).expects),
         ("licence", record.licence),
         ("source", record.source),
     ]

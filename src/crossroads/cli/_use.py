@@ -114,17 +114,11 @@ def export(
     Example:
       crossroads export runs/photos --out photos.keras
     """
-    from crossroads.errors import RecipeError, did_you_mean, option
+    from crossroads.errors import unknown
     from crossroads.run.export import export_keras
 
     if format != "keras":
-        raise RecipeError(
-            f"{option('format')} must be keras",
-            code="unknown-format",
-            field="format",
-            received=repr(format),
-            hint=did_you_mean(format, ["keras"]),
-        )
+        raise unknown("format", format, ["keras"])
     print(export_keras(run, out))
 
 

@@ -7,13 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image, ImageFile
 
-from crossroads.errors import ImageRefused
+from crossroads.errors import ImageRefused, install
 
 if TYPE_CHECKING:
     from pillow_heif import HeifImage
-
-INSTALL = "pip install '.[heic]' in the checkout"
-"""Command that installs pillow-heif."""
 
 
 def open_heic(file: io.BytesIO) -> ImageFile.ImageFile:
@@ -25,7 +22,9 @@ def open_heic(file: io.BytesIO) -> ImageFile.ImageFile:
     try:
         return HeicFile(file)
     except ImportError as error:  # also if a library of an installed pillow-heif is missing
-        raise ImageRefused("reading HEIC needs pillow-heif", code="missing-extra", received=str(error), hint=INSTALL) from error
+        raise ImageRefused(
+            "reading HEIC needs pillow-heif", code="missing-extra", received=str(error), hint=install("heic")
+        ) from error
     except (SyntaxError, ValueError, RuntimeError) as error:
         text = str(error).lower()
         if "unsupported" in text or "no meta box" in text:  # coded otherwise, or without a picture

@@ -88,8 +88,7 @@ def body_of(
 
 def _built_here(record: Backbone, size: int, progress: Progress | None) -> Body:
     """Returns the graph of a backbone with ImageNet weights that is built without Keras."""
-    received = None if progress is None else lambda done, total: progress("weights", done, total or 0)
-    model, taps = record.build_graph(size, obtain(record, progress=received))
+    model, taps = record.build_graph(size, obtain(record, progress=progress))
     source = require_imagenet(record)
     digest = _key([record.name, size, source.digest])
     weights = {"from": "imagenet", "digest": source.digest}
@@ -144,7 +143,8 @@ def _read(folder: Path, name: str, size: int) -> Body | None:
 
 def _made(built: Built, name: str, size: int, folder: Path) -> Body:
     """Makes the graph of a backbone and moves it into its folder, atomically. The graph of a faster process stays."""
-    from crossroads.networks.keras_body import depthwise, require_agreement, write_body
+    from crossroads.networks.cost import has_depthwise
+    from crossroads.networks.keras_body import require_agreement, write_body
 
     refused = _identity(folder / _FACTS)
     try:
@@ -156,12 +156,11 @@ def _made(built: Built, name: str, size: int, folder: Path) -> Body:
         made = Path(temporary.name) / "made"
         made.mkdir()
         taps = write_body(built, size, made / _GRAPH)
-        weights = None if built.weights is None else dict(built.weights)
         facts = {
             "end": built.keep.name,
             "digest": built.function,
-            "depthwise": depthwise(built.parts),
-            "weights": None if weights is None else weights | {"digest": built.digest},
+            "depthwise": has_depthwise(built.parts.backbone),
+            "weights": None if built.weights is None else built.weights | {"digest": built.digest},
             "notes": [_note_values(note) for note in built.notes],
             "taps": [asdict(tap) for tap in taps],
         }
@@ -196,8 +195,8 @@ def _identity(path: Path) -> tuple[int, int] | None:
     return status.st_ino, status.st_mtime_ns
 
 
-def _note_values(note: str) -> dict[str, Any]:
-    return {"text": str(note), "code": note.code, "figures": note.figures} if isinstance(note, Note) else {}
+def _note_values(note: Note) -> dict[str, Any]:
+    return {"text": str(note), "code": note.code, "figures": note.figures}
 
 
 def _tap_from(values: dict[str, Any]) -> Tap:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from crossroads.errors import BackboneError
+from crossroads.errors import BackboneError, install
 
 HUB = "hf:"
 """Prefix for the name of a network on the Hugging Face hub."""
@@ -44,7 +44,7 @@ def require_keras_hub() -> None:
             code="keras-hub-not-installed",
             field="backbone",
             received="no such package",
-            hint="run `pip install 'crossroads[keras-hub]'`, then `pip install --no-deps keras-hub`",
+            hint=f"{install('keras-hub')}, then pip install --no-deps keras-hub",
         )
 
 

@@ -114,7 +114,7 @@ def _standardised(model: Any) -> Any:
     """
     import keras
 
-    from crossroads.networks.preprocessing import IMAGENET_DEVIATION, IMAGENET_MEAN
+    from crossroads.networks.scaling import IMAGENET_DEVIATION, IMAGENET_MEAN
 
     def call(layer: Any, *args: Any, **kwargs: Any) -> Any:
         outputs = layer(*args, **kwargs)

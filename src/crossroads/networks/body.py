@@ -6,14 +6,15 @@ import hashlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from crossroads.errors import BackboneError, did_you_mean, option
+from crossroads.errors import BackboneError, option, unknown
 from crossroads.inference import operations, runtime
 from crossroads.networks.cut import Cut, find_cut
+from crossroads.progress import Note
 from crossroads.recipe import PoolingName
 
 if TYPE_CHECKING:
@@ -22,12 +23,11 @@ if TYPE_CHECKING:
 Layout = Literal["NHWC", "NCHW", "NC", "NTC"]
 """The axes of a tensor: N images, H rows, W columns, C channels, T tokens."""
 
-GRIDS = (2, 3, 4)
-"""Sides of the grids that a map can be pooled to."""
+POOLINGS: tuple[str, ...] = get_args(PoolingName)
+"""Every pooling. ``average`` of tokens leaves out class and register tokens, a grid is one of patches."""
 
-POOLINGS = ("average", *(f"average-{side}" for side in GRIDS), "class-token", "class-and-average")
-"""Every pooling. ``average`` of tokens leaves out class and register tokens, a grid is one of patches, the last two need a
-class token."""
+OF_CLASS_TOKEN = ("class-token", "class-and-average")
+"""The poolings that need a class token."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +94,7 @@ class Body:
     quantised: bool = False
     batch: int | None = None
     weights: dict[str, Any] | None = None
-    notes: tuple[str, ...] = ()
+    notes: tuple[Note, ...] = ()
     keras_part: Callable[[Cut, PoolingName | None], keras.Model] | None = field(default=None, repr=False)
 
     @property
@@ -154,7 +154,7 @@ class Body:
     def _pooled(self, position: int, pooling: str) -> tuple[Any, tuple[int, ...]]:
         """Returns the tensor and the shape of pooled features."""
         tap, tensor = self.taps[position], self._tensor(position)
-        _require_pooling(pooling, tap, self.name)
+        require_pooling(pooling, tap.prefix if tap.layout == "NTC" else 0, self.name)
         if tap.layout == "NC":
             return tensor, tap.cut.shape
         if tap.layout == "NTC":
@@ -264,22 +264,22 @@ def _named(values: NDArray[np.float32], name: str) -> Any:
     return constant
 
 
-def _require_pooling(pooling: str, tap: Tap, network: str) -> None:
+def require_pooling(pooling: str, prefix: int, network: str) -> None:
+    """Raises `BackboneError` if a pooling is unknown, or needs a class token and there is none.
+
+    Args:
+        pooling: Its name.
+        prefix: Number of tokens before those of the patches; 0 for maps and vectors.
+        network: Describes the features for the message.
+    """
     if pooling not in POOLINGS:
-        raise BackboneError(
-            "the pooling is unknown",
-            code="unknown-pooling",
-            field="pooling",
-            received=repr(pooling),
-            hint=did_you_mean(pooling, POOLINGS),
-        )
-    tokens = pooling in ("class-token", "class-and-average")
-    if tokens and (tap.layout != "NTC" or not tap.prefix):
+        raise unknown("pooling", pooling, POOLINGS)
+    if pooling in OF_CLASS_TOKEN and not prefix:
         raise BackboneError(
             "this pooling needs a network with a class token",
             code="no-class-token",
             field="pooling",
-            received=f"{pooling!r} for {network!r}",
+            received=f"{pooling!r} for {network}",
             hint="use average",
         )
 
@@ -308,16 +308,15 @@ def _whole(tensor: Any, layout: Layout) -> Any:
 def _pooled_tokens(tensor: Any, tap: Tap, pooling: str) -> tuple[Any, tuple[int, ...]]:
     ops, (tokens, width) = operations(), tap.cut.shape
     axis = ops.constant(np.array(1, np.int64))
+    patches = ops.gather(tensor, ops.constant(np.arange(tap.prefix, tokens, dtype=np.int64)), axis) if tap.prefix else tensor
     parts = []
     if pooling.startswith("average-"):
         side = square_side(tokens - tap.prefix, pooling)
-        patches = ops.gather(tensor, ops.constant(np.arange(tap.prefix, tokens, dtype=np.int64)), axis)
         grid = ops.reshape(patches, ops.constant(np.array([-1, side, side, width], np.int64)), False)
         return _pooled_map(grid.output(0), (side, side, width), "NHWC", pooling)
     if pooling != "average":
         parts.append(ops.gather(tensor, ops.constant(np.array(0, np.int64)), axis))
     if pooling != "class-token":
-        patches = ops.gather(tensor, ops.constant(np.arange(tap.prefix, tokens, dtype=np.int64)), axis) if tap.prefix else tensor
         parts.append(ops.reduce_mean(patches, axis, False))
     joined = parts[0] if len(parts) == 1 else ops.concat(parts, 1)
     return joined.output(0), (width * len(parts),)

@@ -5,7 +5,7 @@ A backbone that is built here gets a record in `BUILT_HERE`, one of `keras.appli
 
 from __future__ import annotations
 
-from crossroads.errors import BackboneError, did_you_mean
+from crossroads.errors import unknown
 from crossroads.networks.applications import APPLICATIONS, NORMALISED, PLAIN, SIDES
 from crossroads.networks.records import MANY, Backbone, Defaults, Pretrained
 from crossroads.recipe import Augmentation
@@ -208,7 +208,4 @@ def backbone(name: str) -> Backbone:
     for record in CATALOG:
         if record.name == name:
             return record
-    known = [record.name for record in CATALOG]
-    raise BackboneError(
-        "the backbone is unknown", code="unknown-backbone", field="backbone", received=repr(name), hint=did_you_mean(name, known)
-    )
+    raise unknown("backbone", name, [record.name for record in CATALOG])

@@ -68,7 +68,7 @@ class Built:
     parts: Parts
     keep: Cut
     freeze: Cut | None
-    notes: tuple[str, ...]
+    notes: tuple[Note, ...]
     weights: dict[str, Any] | None
     digest: str
     function: str
@@ -112,6 +112,7 @@ def _graph_choice(named: str, progress: Progress | None) -> Choice:
     known = None if file.preprocessing is None else file.preprocessing.size
     size, limits = file.input.size(None, known, path.name), (file.input.smallest, file.input.largest or 2048)
     record = _custom_record(name, "a graph that stays frozen", (size,), limits, trainable=False)
+    record = replace(record, licence=file.licence or "unknown", source=file.source or name)
     return Choice(record, graph=path, source=name if name.startswith(HUB) else None)
 
 
@@ -220,7 +221,7 @@ def build(
     from crossroads.networks.network import seeded
     from crossroads.networks.weights.pretrained import load_pretrained
 
-    notes: list[str] = []
+    notes: list[Note] = []
     end: Cut | None = None
     loaded: dict[str, Any] | None = None
     require_weights_of(choice, weights)
@@ -286,7 +287,7 @@ def _sizes(named: Any) -> tuple[tuple[int, ...], tuple[int, int]]:
     return ((size,), (size, size)) if size else (_OWN_SIZES, (8, 2048))
 
 
-def _own_parts(choice: Choice, size: int, notes: list[str], *, fresh: bool) -> Parts:
+def _own_parts(choice: Choice, size: int, notes: list[Note], *, fresh: bool) -> Parts:
     from crossroads.networks.own import own_backbone
 
     source = Path(choice.own) if isinstance(choice.own, str) and choice.own.endswith(".keras") else choice.own

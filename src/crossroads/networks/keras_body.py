@@ -13,7 +13,6 @@ from crossroads.inference import Graph
 from crossroads.networks.agreement import difference
 from crossroads.networks.body import Body, Layout, Tap
 from crossroads.networks.construct import Built
-from crossroads.networks.cost import has_depthwise
 from crossroads.networks.cut import Cut
 from crossroads.networks.cuts import possible_cuts, until
 from crossroads.networks.export import to_openvino
@@ -62,11 +61,6 @@ def require_agreement(body: Body, parts: Parts) -> None:
             received=f"{body.name!r}, whose features of random images differ by {apart:.3g}",
             hint="build the network from other layers, or report it with the versions of keras and openvino",
         )
-
-
-def depthwise(parts: Parts) -> bool:
-    """Whether a backbone has depthwise convolutions."""
-    return has_depthwise(parts.backbone)
 
 
 def _whole(parts: Parts, size: int, outputs: list[Any]) -> keras.Model:

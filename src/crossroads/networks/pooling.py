@@ -5,8 +5,8 @@ from __future__ import annotations
 import keras
 from keras import layers
 
-from crossroads.errors import BackboneError, did_you_mean, option
-from crossroads.networks.body import POOLINGS, square_side
+from crossroads.errors import BackboneError, option
+from crossroads.networks.body import require_pooling, square_side
 
 
 def pool(x: keras.KerasTensor, pooling: str, prefix: int = 0) -> keras.KerasTensor:
@@ -26,23 +26,7 @@ def pool(x: keras.KerasTensor, pooling: str, prefix: int = 0) -> keras.KerasTens
     Raises:
         BackboneError: The pooling is unknown, or does not fit `x`.
     """
-    if pooling not in POOLINGS:
-        raise BackboneError(
-            "the pooling is unknown",
-            code="unknown-pooling",
-            field="pooling",
-            received=repr(pooling),
-            hint=did_you_mean(pooling, POOLINGS),
-        )
-    tokens = pooling in ("class-token", "class-and-average")
-    if tokens and (len(x.shape) != 3 or not prefix):
-        raise BackboneError(
-            "this pooling needs a network with a class token",
-            code="no-class-token",
-            field="pooling",
-            received=f"{pooling!r} for features of shape {x.shape[1:]}",
-            hint="use average",
-        )
+    require_pooling(pooling, prefix if len(x.shape) == 3 else 0, f"features of shape {x.shape[1:]}")
     if len(x.shape) == 2:
         return x
     if len(x.shape) not in (3, 4) or None in x.shape[1:]:

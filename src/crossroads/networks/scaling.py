@@ -39,6 +39,18 @@ class Scaling:
     bgr: bool = False
     each: bool = False
 
+    @property
+    def scale(self) -> Channels:
+        """What each channel is multiplied by, in the order of the output: ``x * scale + offset``."""
+        red, green, blue = (self.factor / deviation for deviation in self.deviation)
+        return red, green, blue
+
+    @property
+    def offset(self) -> Channels:
+        """What is then added to each channel."""
+        red, green, blue = (-mean / deviation for mean, deviation in zip(self.mean, self.deviation, strict=True))
+        return red, green, blue
+
 
 SCALINGS = {
     "none": Scaling(),

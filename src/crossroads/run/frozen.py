@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -120,11 +119,11 @@ def _trained(phase: Phase, inputs: _Inputs, task: Task) -> tuple[PhaseResult, tu
     from crossroads.networks.network import assemble_head, dense_layers, head_layers, seeded, standardise, standardises
     from crossroads.training.phases import run_phase
 
-    classes, train, *rest = inputs
+    train = inputs.train
     with seeded(task.recipe.seed):
-        layers = head_layers(task.recipe.head, classes)
+        layers = head_layers(task.recipe.head, inputs.classes)
         network = assemble_head(train.inputs.shape[1], layers)
     if standardises(layers):
         standardise(layers, *moments(train.inputs, np.ones(train.inputs.shape[0])))
-    run: Callable[..., PhaseResult] = run_phase
-    return run(network, phase, train, *rest), tuple(Dense(kernel, bias) for kernel, bias in dense_layers(layers))
+    result = run_phase(network, phase, *inputs[1:])
+    return result, tuple(Dense(kernel, bias) for kernel, bias in dense_layers(layers))

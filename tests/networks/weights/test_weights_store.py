@@ -62,9 +62,7 @@ def test_a_file_is_downloaded_once(cache, known):
     seen = []
     with serving({"toy.h5": CONTENT}) as server:
         for _ in range(2):
-            path = obtain(
-                record(known=known), mirror=f"{server.address}/", progress=lambda received, total: seen.append((received, total))
-            )
+            path = obtain(record(known=known), mirror=f"{server.address}/", progress=lambda stage, *done: seen.append(done))
         assert server.asked == [("/toy.h5", 0)]
     assert (path, path.read_bytes() == CONTENT) == (cache / "toy.h5", True)
     assert seen[-1] == (len(CONTENT), len(CONTENT))
@@ -132,7 +130,7 @@ def test_a_broken_download_is_resumed(ranges):
 
 
 def test_a_stopped_download_is_resumed_by_the_next_call(cache):
-    def stop(received, total):
+    def stop(stage, received, total):
         raise KeyboardInterrupt
 
     with serving({"toy.h5": CONTENT}) as server:

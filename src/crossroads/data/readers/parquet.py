@@ -16,7 +16,7 @@ from crossroads.data.labels import labelled_dataset
 from crossroads.data.readers._folder_names import split_in
 from crossroads.data.readers._listing import Listing, suffix_of
 from crossroads.data.readers._sources import joined
-from crossroads.errors import DataError, ImageRefused, MissingExtraError
+from crossroads.errors import DataError, ImageRefused, missing_extra
 from crossroads.progress import Note
 
 _IMAGE_COLUMNS = ("image", "img", "images", "picture", "photo")
@@ -103,8 +103,7 @@ class _Shard:
             import pyarrow as arrow
             from pyarrow import parquet
         except ImportError as error:
-            hint = "pip install '.[parquet]' in the checkout"
-            raise MissingExtraError("reading Parquet needs pyarrow", code="missing-extra", hint=hint) from error
+            raise missing_extra("reading Parquet", "pyarrow", "parquet") from error
         self._label, self._cache = listing.label(name), cache
         self._errors = (arrow.ArrowException, OSError, ValueError)
         try:

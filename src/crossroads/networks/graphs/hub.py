@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from crossroads.errors import BackboneError, MissingExtraError
+from crossroads.errors import BackboneError, missing_extra
 from crossroads.networks._named import HUB
 from crossroads.networks.graphs.files import external_data, require_small
 from crossroads.networks.graphs.preprocessing import COMMIT, CONFIG
@@ -139,9 +139,7 @@ def _hub() -> Any:
         import huggingface_hub.constants
         import huggingface_hub.errors
     except ImportError as error:
-        raise MissingExtraError(
-            "networks on the hub need huggingface_hub", code="missing-extra", hint="run `pip install 'crossroads[hub]'`"
-        ) from error
+        raise missing_extra("a network on the hub", "huggingface_hub", "hub") from error
     return huggingface_hub
 
 

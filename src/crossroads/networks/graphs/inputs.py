@@ -10,7 +10,8 @@ import numpy as np
 from crossroads.errors import BackboneError, option
 from crossroads.inference import operations, runtime
 from crossroads.networks.graphs.nodes import shape_of
-from crossroads.networks.graphs.preprocessing import Preprocessing, scaled
+from crossroads.networks.graphs.preprocessing import scaled
+from crossroads.networks.scaling import Scaling
 from crossroads.progress import Note
 
 DEFAULT_SIZE = 224
@@ -89,7 +90,13 @@ def input_of(model: Any, file: str, channels_first: bool) -> Input:
         BackboneError: The model has not exactly one input, or it is no square RGB image.
     """
     if not model.inputs:
-        raise BackboneError("a graph must have an image as input", code="no-image-input", field="backbone", received=file)
+        raise BackboneError(
+            "a graph must have an image as input",
+            code="no-image-input",
+            field="backbone",
+            received=f"{file} without inputs",
+            hint="export the network with its input",
+        )
     if len(model.inputs) != 1:
         raise BackboneError(
             "a graph must have one input, the image",
@@ -153,14 +160,14 @@ def _name(tensor: Any) -> str:
     return names[0] if names else str(tensor.get_node().get_friendly_name())
 
 
-def with_preprocessing(model: Any, described: Input, size: int, preprocessing: Preprocessing | None) -> Any:
+def with_preprocessing(model: Any, described: Input, size: int, scaling: Scaling | None) -> Any:
     """Returns the model with preprocessing in front: uint8 (1, size, size, 3) RGB in.
 
     Args:
         model: An OpenVINO model. It is changed.
         described: Its input.
         size: Side of the images in pixels.
-        preprocessing: What happens to the pixels; None if the graph takes them as they are.
+        scaling: What happens to the pixels; None if the graph takes them as they are.
     """
     ops = operations()
     model.reshape({model.inputs[0]: described.shape(size, 1)})
@@ -170,8 +177,8 @@ def with_preprocessing(model: Any, described: Input, size: int, preprocessing: P
     if described.kind == "int8":  # quantised with a zero point 128 lower
         shifted = ops.subtract(ops.convert(x, "i16"), ops.constant(np.array(128, np.int16)))
         x = ops.convert(shifted, "i8").output(0)
-    elif preprocessing is not None:
-        x = scaled(x, preprocessing.scaling)
+    elif scaling is not None:
+        x = scaled(x, scaling)
     if described.layout == "NCHW":
         x = ops.transpose(x, ops.constant(np.array([0, 3, 1, 2], np.int64))).output(0)
     if described.kind == "float16":

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from crossroads.errors import BackboneError, did_you_mean, option
+from crossroads.errors import BackboneError, option, unknown
 from crossroads.inference import operations
 from crossroads.networks.records import PREPROCESSINGS
 from crossroads.networks.scaling import SCALINGS, Channels, Scaling
@@ -52,13 +52,7 @@ def named(name: str) -> Preprocessing:
         BackboneError: The name is unknown.
     """
     if name not in SCALINGS:
-        raise BackboneError(
-            "the preprocessing is unknown",
-            code="unknown-preprocessing",
-            field="preprocessing",
-            received=repr(name),
-            hint=did_you_mean(name, PREPROCESSINGS),
-        )
+        raise unknown("preprocessing", name, SCALINGS)
     return Preprocessing(SCALINGS[name], origin=name)
 
 
@@ -159,10 +153,8 @@ def scaled(images: Any, scaling: Scaling) -> Any:
     if scaling.bgr:
         channels = ops.split(x, ops.constant(np.array(3, np.int64)), 3)
         x = ops.concat([channels.output(number) for number in (2, 1, 0)], 3)
-    factor = [scaling.factor / deviation for deviation in scaling.deviation]
-    offset = [-mean / deviation for mean, deviation in zip(scaling.mean, scaling.deviation, strict=True)]
-    x = ops.multiply(x, ops.constant(np.array([[[factor]]], np.float32)))
-    x = ops.add(x, ops.constant(np.array([[[offset]]], np.float32)))
+    x = ops.multiply(x, ops.constant(np.array([[[scaling.scale]]], np.float32)))
+    x = ops.add(x, ops.constant(np.array([[[scaling.offset]]], np.float32)))
     if scaling.each:
         x = ops.mvn(x, ops.constant(np.array([1, 2, 3], np.int64)), True, 1e-3, "INSIDE_SQRT")
     x.set_friendly_name(PREPROCESSED)

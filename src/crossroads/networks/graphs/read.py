@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Hashable
 from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,12 +18,13 @@ from crossroads.networks.body import Body, Tap
 from crossroads.networks.crossings import Crossing, crossings, described, landmarks
 from crossroads.networks.cut import Cut
 from crossroads.networks.graphs.ends import features_end
-from crossroads.networks.graphs.files import UNREADABLE, Format, digest_of, format_of, load, refusal
+from crossroads.networks.graphs.files import UNREADABLE, Format, data_files, digest_of, format_of, load, refusal
 from crossroads.networks.graphs.inputs import Input, input_of, range_note, with_preprocessing, wrong_size
 from crossroads.networks.graphs.layouts import Arrangement, arranged, axes_of
 from crossroads.networks.graphs.nodes import Key, Nodes, key_of, nodes_of, shape_of
 from crossroads.networks.graphs.preprocessing import PREPROCESSED, Preprocessing, found_beside, named, required
 from crossroads.networks.graphs.sources import licence_beside, source_beside
+from crossroads.networks.scaling import Scaling
 from crossroads.progress import Note
 
 READING = 1
@@ -54,6 +56,13 @@ class GraphFile:
     licence: str | None
     source: str | None
 
+    @property
+    def expects(self) -> str:
+        """What the graph expects of its images, in words."""
+        if self.input.takes_pixels:
+            return f"pixels as they are, {self.input.kind}"
+        return "not known" if self.preprocessing is None else f"as {self.preprocessing.origin} says"
+
 
 def describe(path: Path) -> GraphFile:
     """Returns what a file says of its graph, without compiling it.
@@ -62,7 +71,9 @@ def describe(path: Path) -> GraphFile:
         BackboneError: The file is no graph from one image to features.
     """
     kind = format_of(path)
-    return _described(path, kind, load(path, kind))
+    facts = _facts(path, kind, _state(path, kind))
+    beside = None if facts.input.takes_pixels else found_beside(path)
+    return GraphFile(path, kind, facts.input, facts.quantised, beside, licence_beside(path), source_beside(path))
 
 
 def cuts_of_graph(path: Path, size: int) -> tuple[Cut, ...]:
@@ -95,46 +106,58 @@ def read_graph(
     Raises:
         BackboneError: The file is no graph from one image to features, or its preprocessing is not known.
     """
-    kind = format_of(path)
-    model = load(path, kind)
-    file = _described(path, kind, model)
+    file = describe(path)
     used = _preprocessing(file, preprocessing)
     side = file.input.size(size, used.size if used else None, path.name)
-    notes = _notes(file, model, licence or file.licence)
+    state = _state(path, file.kind)
+    licence = licence or file.licence
+    notes = [_facts(path, file.kind, state).range_note]
+    if licence is None:
+        notes.append(Note(f"the licence of {path.name} is unknown", "licence-unknown", file=path.name))
+    body = _body(path, file.kind, state, side, None if used is None else used.scaling)
+    weights = {"from": path.name, "sha256": digest_of(path, file.kind), "licence": licence, "source": source or file.source}
+    return replace(body, weights=weights, notes=tuple(note for note in notes if note is not None))
+
+
+_State = tuple[tuple[int, int], ...]
+"""Modification time and size of each file of a graph."""
+
+
+def _state(path: Path, kind: Format) -> _State:
+    return tuple((file.stat().st_mtime_ns, file.stat().st_size) for file in data_files(path, kind))
+
+
+@dataclass(frozen=True, slots=True)
+class _Facts:
+    """What a graph says without preprocessing: its input, whether it is quantised, and what it maps pixels to."""
+
+    input: Input
+    quantised: bool
+    range_note: Note | None
+
+
+@lru_cache(maxsize=8)  # a run looks at the same file several times
+def _facts(path: Path, kind: Format, _files: _State) -> _Facts:
+    model = load(path, kind)
+    given = input_of(model, path.name, channels_first=kind != "tflite")
+    return _Facts(given, _is_quantised(model), range_note(model, path.name) if given.takes_pixels else None)
+
+
+@lru_cache(maxsize=2)
+def _body(path: Path, kind: Format, state: _State, size: int, scaling: Scaling | None) -> Body:
+    """Returns the graph with preprocessing, without weights and notes. Its model is never changed, so it can be shared."""
+    facts = _facts(path, kind, state)
     try:
-        model = with_preprocessing(model, file.input, side, used)
+        model = with_preprocessing(load(path, kind), facts.input, size, scaling)
     except RuntimeError as error:
-        raise wrong_size(path.name, "does not take images of this size", side, "use the size it was trained with") from error
+        raise wrong_size(path.name, "does not take images of this size", size, "use the size it was trained with") from error
     try:
         taps, end, model, depthwise = _with_taps(model, path.name, kind == "openvino")
-        batch = _any_batch(model, side, file.input.batch, [tap.cut.name for tap in taps].index(end.name))
+        batch = _any_batch(model, size, facts.input.batch, [tap.cut.name for tap in taps].index(end.name))
     except UNREADABLE as error:
         raise refusal(path, str(error)) from error
-    sha256 = digest_of(path, kind)
-    return Body(
-        name=path.stem,
-        size=side,
-        model=model,
-        taps=taps,
-        end=end,
-        digest=_digest(READING, sha256, side, asdict(used.scaling) if used else None, batch),
-        depthwise=depthwise,
-        quantised=file.quantised,
-        batch=batch,
-        weights={
-            "from": path.name,
-            "sha256": sha256,
-            "licence": licence or file.licence,
-            "source": source or file.source,
-        },
-        notes=notes,
-    )
-
-
-def _described(path: Path, kind: Format, model: Any) -> GraphFile:
-    given = input_of(model, path.name, channels_first=kind != "tflite")
-    beside = None if given.takes_pixels else found_beside(path)
-    return GraphFile(path, kind, given, _is_quantised(model), beside, licence_beside(path), source_beside(path))
+    digest = _digest(READING, digest_of(path, kind), size, None if scaling is None else asdict(scaling), batch)
+    return Body(path.stem, size, model, taps, end, digest, depthwise, facts.quantised, batch)
 
 
 def _is_quantised(model: Any) -> bool:
@@ -161,13 +184,6 @@ def _preprocessing(file: GraphFile, name: str | None) -> Preprocessing | None:
     if file.preprocessing is None:
         raise required(file.path.name)
     return file.preprocessing
-
-
-def _notes(file: GraphFile, model: Any, licence: str | None) -> tuple[str, ...]:
-    notes = [range_note(model, file.path.name)] if file.input.takes_pixels else []
-    if licence is None:
-        notes.append(Note(f"the licence of {file.path.name} is unknown", "licence-unknown", file=file.path.name))
-    return tuple(note for note in notes if note is not None)
 
 
 def _with_taps(model: Any, file: str, named_nodes: bool) -> tuple[tuple[Tap, ...], Cut, Any, bool]:

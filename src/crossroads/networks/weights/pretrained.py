@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,15 +11,13 @@ from crossroads.networks.network import Parts
 from crossroads.networks.records import PREPROCESSINGS
 from crossroads.networks.weights.assign import Assignment, assign_weights
 from crossroads.networks.weights.read import read_weights
-from crossroads.networks.weights.store import obtain, recognise
+from crossroads.networks.weights.store import Stages, obtain, recognise
 from crossroads.progress import Note
 
 IMAGENET = "imagenet"
-Progress = Callable[[str, int, int], None]
-"""Called with ``weights``, the bytes received, and the bytes of the whole file, or 0 if the server does not tell."""
 
 
-def load_pretrained(parts: Parts, record: Backbone, weights: str, progress: Progress | None = None) -> Assignment:
+def load_pretrained(parts: Parts, record: Backbone, weights: str, progress: Stages | None = None) -> Assignment:
     """Gives a backbone its pretrained weights, in place.
 
     Args:
@@ -33,9 +30,8 @@ def load_pretrained(parts: Parts, record: Backbone, weights: str, progress: Prog
         WeightsError: The file is not available, cannot be read, or belongs to another network. Nothing is assigned.
     """
     if weights == IMAGENET:
-        received = None if progress is None else lambda size, total: progress("weights", size, total or 0)
         notes: list[Note] = []
-        path = obtain(record, progress=received, note=notes.append)
+        path = obtain(record, progress=progress, note=notes.append)
         fitted = assign_weights(parts.backbone, read_weights(path))
         return replace(fitted, notes=(*notes, *fitted.notes))
     path = Path(weights).expanduser()

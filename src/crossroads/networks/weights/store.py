@@ -21,6 +21,10 @@ MIRROR = "CROSSROADS_WEIGHTS_URL"
 """Environment variable: address of a folder with the files, used instead of their own addresses."""
 
 
+Stages = Callable[[str, int, int], None]
+"""Called with a stage, the bytes done and all bytes."""
+
+
 @dataclass(frozen=True, slots=True)
 class CachedFile:
     """One file of pretrained weights, as `crossroads weights list` shows it.
@@ -68,13 +72,13 @@ def require_imagenet(record: Backbone) -> Pretrained:
 
 
 def obtain(
-    record: Backbone, *, progress: Progress | None = None, mirror: str | None = None, note: Callable[[Note], None] | None = None
+    record: Backbone, *, progress: Stages | None = None, mirror: str | None = None, note: Callable[[Note], None] | None = None
 ) -> Path:
     """Returns the file of ImageNet weights of a backbone, from its installed package, the cache or the network.
 
     Args:
         record: The backbone.
-        progress: Called with the bytes received during the download.
+        progress: Called with the stage ``weights``, the bytes received and all bytes, or 0 if the server does not tell.
         mirror: Address of a folder with the file, used instead of its own; by default the variable `MIRROR`.
         note: Called with a note if the downloaded file has no digest to verify it by.
 
@@ -96,7 +100,7 @@ def obtain(
     address = f"{base.rstrip('/')}/{source.file}" if base else source.address
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
-        download(address, place, source.digest, progress)
+        download(address, place, source.digest, _as_stage(progress))
     except Unreachable as error:
         state = "are damaged in the cache" if damaged else "are not in the cache"
         raise WeightsError(
@@ -120,7 +124,7 @@ def obtain(
 def identify(
     record: Backbone,
     weights: str | None,
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Stages | None = None,
     note: Callable[[Note], None] | None = None,
 ) -> str:
     """Returns a digest of the weights of a backbone, which are downloaded if need be; "" for random weights.
@@ -138,9 +142,12 @@ def identify(
         return ""
     if weights != "imagenet":
         return f"sha256:{file_digest(_file(Path(str(weights)).expanduser()), 'sha256')}"
-    received = None if progress is None else lambda size, total: progress("weights", size, total or 0)
-    place, digest = obtain(record, progress=received, note=note), require_imagenet(record).digest
+    place, digest = obtain(record, progress=progress, note=note), require_imagenet(record).digest
     return digest if digest and len(digest) >= 32 else f"sha256:{file_digest(place, 'sha256')}"
+
+
+def _as_stage(progress: Stages | None) -> Progress | None:
+    return None if progress is None else lambda size, total: progress("weights", size, total or 0)
 
 
 def _require_weights(place: Path) -> None:
