@@ -19,7 +19,6 @@ from crossroads.errors import CrossroadsError
 from crossroads.files.byte_ranges import ByteRange
 from crossroads.files.trees import open_archive
 from crossroads.networks._processes import module_command, module_environment
-from crossroads.networks.weights._hdf5 import read_hdf5
 from crossroads.networks.weights.record import unreadable
 
 SECONDS = 20.0
@@ -76,6 +75,8 @@ def limit_processor(seconds: int) -> None:
 
 
 def _main(path: Path, seconds: int, member: str) -> None:
+    from crossroads.networks.weights._hdf5 import read_hdf5  # h5py is installed with Keras; the parent needs none
+
     limit_processor(seconds)
     with suppress(CrossroadsError):  # the parent reads the file again and reports it
         span = ByteRange.from_path(path)
