@@ -140,7 +140,7 @@ def test_without_the_extra_its_name_is_in_the_hint(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with refused("keras-hub-not-installed", BackboneError, field="backbone") as caught:
         choose("keras-hub:vit_base_patch16_224_imagenet")
-    assert "crossroads[keras-hub]" in caught.value.hint
+    assert ".[keras-hub]" in caught.value.hint
 
 
 def test_a_saved_layer_can_only_be_one_of_keras_hub(presets):
