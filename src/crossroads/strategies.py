@@ -205,6 +205,11 @@ def strategy(name: str) -> Strategy:
     )
 
 
+def needs_keras(recipe: Recipe) -> bool:
+    """Whether a recipe with a named strategy trains by gradient descent, rather than solving a head on frozen features."""
+    return not strategy(recipe.strategy).frozen or recipe.head not in (None, "linear")
+
+
 def resolve_recipe(recipe: Recipe, backbone: Backbone, *, images: int, image_size: int, side: float = 0.0) -> Recipe:
     """Fills in the options that the user left open and the strategy uses. The other options stay None.
 

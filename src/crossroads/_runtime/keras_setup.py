@@ -40,7 +40,7 @@ def load_keras() -> None:
         SetupError: As for `require_usable_keras`; or Keras cannot be imported.
     """
     if not can_train():
-        raise training_needed("this")
+        raise training_needed("working with a Keras model")
     require_usable_keras()
     if "keras" in sys.modules:
         return

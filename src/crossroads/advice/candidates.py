@@ -31,7 +31,7 @@ from crossroads.networks.catalog import DEFAULT_FROM_SCRATCH, Backbone, backbone
 from crossroads.plain import to_plain
 from crossroads.progress import Note, Watcher
 from crossroads.recipe import Recipe, StrategyName
-from crossroads.strategies import STRATEGIES, drop_unused_options, resolve_recipe, strategy
+from crossroads.strategies import STRATEGIES, drop_unused_options, needs_keras, resolve_recipe, strategy
 
 DISTINCT = ("strategy", "backbone", "weights", "cut", "pooling", "image_size", "epochs")
 """Fields of the recipe in which candidates differ."""
@@ -283,7 +283,7 @@ def apply_limits(
 
 def require_solved(candidate: Candidate) -> Candidate:
     """Returns the candidate, with an obstacle if it is trained by gradient descent, for which Keras must be installed."""
-    if strategy(candidate.recipe.strategy).frozen and candidate.recipe.head in (None, "linear"):
+    if not needs_keras(candidate.recipe):
         return candidate
     return replace(candidate, obstacle=Note(f"needs the extra train: {install('train')}", "missing-extra"))
 

@@ -28,7 +28,7 @@ from crossroads.networks.graphs import require_preprocessing
 from crossroads.networks.weights.store import require_imagenet
 from crossroads.progress import Watcher
 from crossroads.recipe import Recipe
-from crossroads.strategies import Strategy, refuse_strategy_options, resolve_recipe, strategy
+from crossroads.strategies import Strategy, needs_keras, refuse_strategy_options, resolve_recipe, strategy
 
 MIRROR_SIZE = 32
 """Side in pixels at which images are compared with their mirror images if they are not decoded for training."""
@@ -72,8 +72,8 @@ def require_valid(recipe: Recipe, own: Any, progress: Progress | None = None) ->
         refuse_strategy_options(recipe)
     elif recipe.budget is not None:
         raise without_effect("budget", recipe.budget, f"if a {option('strategy')} is named", hint="leave one of them out")
-    if recipe.strategy != "auto" and not (strategy(recipe.strategy).frozen and recipe.head in (None, "linear")) and not can_train():
-        raise training_needed(f"strategy {recipe.strategy!r}" if not strategy(recipe.strategy).frozen else f"head {recipe.head!r}")
+    if recipe.strategy != "auto" and needs_keras(recipe) and not can_train():
+        raise training_needed(f"head {recipe.head!r}" if strategy(recipe.strategy).frozen else f"strategy {recipe.strategy!r}")
     backbone = recipe.backbone or (None if recipe.strategy == "auto" else strategy(recipe.strategy).default_backbone)
     if own is not None or backbone is None:
         return
