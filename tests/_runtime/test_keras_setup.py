@@ -77,7 +77,7 @@ def test_the_file_of_the_home_is_found_as_keras_finds_it(unloaded, monkeypatch):
     [("numpy", "backend-cannot-train"), ("theano", "backend-cannot-train"), ("torch", "backend-not-installed")],
 )
 def test_a_backend_that_cannot_train_or_is_not_installed_is_refused(unloaded, monkeypatch, backend, code):
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: "Keras alone" if name == "keras" else None)
     monkeypatch.setenv("KERAS_BACKEND", backend)
     error = refusal(code)
     assert backend in str(error.received)
