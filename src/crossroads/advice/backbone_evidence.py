@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,10 +14,9 @@ from crossroads.advice.sample import merge_duplicates
 from crossroads.data.dataset import Dataset
 from crossroads.data.loading import load_all, refusal_notes
 from crossroads.features.bodies import body_of
-from crossroads.features.extract import Extraction
-from crossroads.features.lookup import Lookup, resize_of
+from crossroads.features.lookup import Lookup, fill_together, resize_of
 from crossroads.heads.probe import probe
-from crossroads.networks.body import Body, Frozen
+from crossroads.networks.body import Body
 from crossroads.networks.construct import Choice
 from crossroads.networks.cut import Cut
 from crossroads.networks.graphs import random_control
@@ -108,13 +108,21 @@ def measure_backbone(dataset: Dataset, choice: Choice, recipe: Recipe, watcher: 
         watcher.warning(note)
     chosen = spread_cuts(body.cuts)
     widths = tuple(cut.channels for cut in chosen)
-    key, stage = f"averages of {', '.join(cut.name for cut in chosen)}", f"features of the sample, {choice.record.name}"
-    extraction = extracted(dataset, body.averages(chosen), choice, recipe, key, watcher, stage)
+    stage = f"features of the sample, {choice.record.name}"
+    averages = _averages(body, choice, recipe, chosen, watcher)
+    at_end = Lookup(body.until(body.end, "average"), choice.record.name, recipe, body.end.name, watcher)
+    grids = [_grid_lookup(body, choice, recipe, cut, watcher) for cut in _early(chosen)]
+    stored = fill_together(body, [averages, at_end, *grids], dataset, stage)
+    extraction = averages.features(dataset if stored is None else replace(stored.dataset, digests=stored.digests), stage)
+    if stored is not None:
+        extraction = replace(extraction, refusals=stored.refusals, computed=stored.computed)
     for note in refusal_notes("the sample", extraction.refusals):
         watcher.warning(note)
     if extraction.computed and (doubt := note_on_scaling(body, extraction.dataset, recipe)) is not None:
         watcher.warning(doubt)
-    readable = replace(extraction.dataset, groups=merge_duplicates(extraction.dataset.groups, extraction.digests))
+    readable = replace(
+        extraction.dataset, digests=extraction.digests, groups=merge_duplicates(extraction.dataset.groups, extraction.digests)
+    )
     accuracies = probe_depths(extraction.features, widths, readable.labels, readable.groups)
     pixels, decode_seconds = _time_decoding(readable, recipe)
     controls = similar = None
@@ -144,11 +152,27 @@ def measure_backbone(dataset: Dataset, choice: Choice, recipe: Recipe, watcher: 
     return replace(evidence, frozen_probes=_best_probes(evidence, chosen, accuracies, watcher))
 
 
-def extracted(
-    dataset: Dataset, frozen: Frozen, choice: Choice, recipe: Recipe, cut: str, watcher: Watcher, stage: str
-) -> Extraction:
-    """Returns the features of a data set, from the cache or computed."""
-    return Lookup(frozen, choice.record.name, recipe, cut, watcher).features(dataset, stage)
+def _averages(body: Body, choice: Choice, recipe: Recipe, cuts: Sequence[Cut], watcher: Watcher, of: str = "") -> Lookup:
+    """Returns the lookup of the averages at several cuts; `of` distinguishes the random control."""
+    key = f"{of}averages of {', '.join(cut.name for cut in cuts)}"
+    return Lookup(body.averages(cuts), choice.record.name, recipe, key, watcher)
+
+
+def _early(cuts: Sequence[Cut]) -> list[Cut]:
+    """Returns the cuts before the end that have a map."""
+    return [cut for cut in cuts[:-1] if (cut.side or 0) >= 2]
+
+
+def _grid_of(cut: Cut) -> PoolingName:
+    """Returns the finest grid that is probed at a cut."""
+    return next((grid for grid in GRIDS if cut.channels * int(grid[-1]) ** 2 <= WIDEST), "average")
+
+
+def _grid_lookup(body: Body, choice: Choice, recipe: Recipe, cut: Cut, watcher: Watcher) -> Lookup:
+    """Returns the lookup of the features that a head on an early cut uses."""
+    pooling = _grid_of(cut)
+    gridded = replace(recipe, pooling=pooling, cut=cut.name)
+    return Lookup(body.until(cut, pooling), choice.record.name, gridded, cut.name, watcher)
 
 
 def _time_decoding(dataset: Dataset, recipe: Recipe) -> tuple[NDArray[np.uint8], float]:
@@ -178,9 +202,8 @@ def _random_control(
         text = f"{name} is quantised, so its depth profile has no random control and the similarity is unknown"
         watcher.note(Note(text, "no-random-control", backbone=name))
         return None
-    key = f"random averages of {', '.join(cut.name for cut in chosen)}"
     stage = f"features of the sample, {choice.record.name}, random control"
-    extraction = extracted(dataset, control.averages(chosen), choice, recipe, key, watcher, stage)
+    extraction = _averages(control, choice, recipe, chosen, watcher, "random ").features(dataset, stage)
     return probe_depths(extraction.features, tuple(cut.channels for cut in chosen), dataset.labels, dataset.groups)
 
 
@@ -198,7 +221,7 @@ def _early_probes(
     evidence: BackboneEvidence, chosen: tuple[Cut, ...], accuracies: list[NDArray[np.bool_]], watcher: Watcher
 ) -> list[FrozenProbe]:
     """Returns probes on grids, from the best cut by averages towards the input until the accuracy falls, at least `EARLY_CUTS`."""
-    maps = [index for index, cut in enumerate(chosen[:-1]) if (cut.side or 0) >= 2]
+    maps = [chosen.index(cut) for cut in _early(chosen)]
     if not maps:
         return []
     best = max(maps, key=lambda index: (float(accuracies[index].mean()), -index))
@@ -211,11 +234,8 @@ def _early_probes(
 
 
 def _grid_probe(evidence: BackboneEvidence, cut: Cut, watcher: Watcher) -> FrozenProbe:
-    pooling: PoolingName = next((grid for grid in GRIDS if cut.channels * int(grid[-1]) ** 2 <= WIDEST), "average")
-    recipe = replace(evidence.recipe, pooling=pooling, cut=cut.name)
-    frozen = evidence.body.until(cut, pooling)
-    stage = f"features of the sample, {evidence.profile.backbone} to {cut.name}"
-    extraction = extracted(evidence.dataset, frozen, evidence.choice, recipe, cut.name, watcher, stage)
+    lookup = _grid_lookup(evidence.body, evidence.choice, evidence.recipe, cut, watcher)
+    extraction = lookup.features(evidence.dataset, f"features of the sample, {evidence.profile.backbone} to {cut.name}")
     features = np.asarray(extraction.features[:], np.float32)
     result = probe(features, evidence.dataset.labels, evidence.dataset.groups)
-    return FrozenProbe("early-features", cut, pooling, result.correct, features)
+    return FrozenProbe("early-features", cut, _grid_of(cut), result.correct, features)

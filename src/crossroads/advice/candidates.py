@@ -315,9 +315,7 @@ def _seconds(
     record, cost = strategy(recipe.strategy), probe.cut.multiply_adds
     seconds, epoch = OVERHEAD, 0.0
     if record.frozen or record.tuned:
-        # The sample's features at the early cut are in the cache; those at the end are there in another form.
-        cached = len(evidence.dataset) if probe.strategy == "early-features" else 0
-        missing = context.images + context.validation_images - cached
+        missing = context.images + context.validation_images - len(evidence.dataset)  # those of the sample are in the cache
         seconds += missing * (forward_seconds(cost, context.machine) + evidence.decode_seconds)
         seconds += head_seconds(context.images, probe.features.shape[1], context.classes, context.machine)
     if not record.frozen:

@@ -19,7 +19,7 @@ from crossroads.errors import DataError, ImageRefused
 from crossroads.features.arrays import StoredFeatures
 from crossroads.features.cache import Cache
 from crossroads.features.engine import Engine
-from crossroads.features.store import Store
+from crossroads.features.store import Store, Stores
 from crossroads.features.views import view
 from crossroads.recipe import Augmentation
 
@@ -57,6 +57,23 @@ class Extraction:
     computed: int
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Stored:
+    """The readable images of a data set, whose features are in the cache now.
+
+    Attributes:
+        dataset: The n readable rows, in order.
+        digests: uint8 (n, 16), of the sources.
+        refusals: The rows that are not readable.
+        computed: The number of features that were not in the cache.
+    """
+
+    dataset: Dataset
+    digests: NDArray[np.uint8]
+    refusals: tuple[Refusal, ...]
+    computed: int
+
+
 class _Read(NamedTuple):
     """A row that was read: its digest, and the views missing among the first `known` rows of the store; or why it was refused."""
 
@@ -79,7 +96,37 @@ def extract(
     progress: Progress | None = None,
     workers: int | None = None,
 ) -> Extraction:
-    """Returns the features of every readable image. An interrupted extraction resumes where it stopped.
+    """Returns the features of every readable image; the arguments and errors are those of `fill`."""
+    stored = fill(
+        dataset,
+        resize=resize,
+        engine=engine,
+        cache=cache,
+        store=store,
+        views=views,
+        augmentation=augmentation,
+        strict=strict,
+        progress=progress,
+        workers=workers,
+    )
+    numbers = np.concatenate([store.find(stored.digests, number) for number in range(views)])
+    return Extraction(stored.dataset, store.rows(numbers), stored.digests, stored.refusals, stored.computed)
+
+
+def fill(
+    dataset: Dataset,
+    *,
+    resize: Resize,
+    engine: Callable[[], Engine],
+    cache: Cache,
+    store: Store | Stores,
+    views: int = 1,
+    augmentation: Augmentation | None = None,
+    strict: bool = False,
+    progress: Progress | None = None,
+    workers: int | None = None,
+) -> Stored:
+    """Computes the features that are missing in a store. An interrupted extraction resumes where it stopped.
 
     Memory holds a bounded number of images and features, and about 140 bytes per image for digests and places in the store.
 
@@ -116,9 +163,8 @@ def extract(
     if not len(readable):
         raise no_readable_image(dataset, reading.refusals)
     digests = reading.digests[readable]
-    numbers = np.concatenate([store.find(digests, number) for number in range(views)])
     subset = dataset if len(readable) == n else dataset.select(readable)
-    return Extraction(subset, store.rows(numbers), digests, tuple(reading.refusals), computed)
+    return Stored(subset, digests, tuple(reading.refusals), computed)
 
 
 class _Reading:
@@ -134,7 +180,7 @@ class _Reading:
         self,
         dataset: Dataset,
         resize: Resize,
-        store: Store,
+        store: Store | Stores,
         views: int,
         augmentation: Augmentation | None,
         strict: bool,

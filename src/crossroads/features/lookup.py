@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
@@ -14,8 +15,9 @@ from crossroads.data.images import Resize
 from crossroads.errors import RecipeError
 from crossroads.features.cache import Cache, Key
 from crossroads.features.engine import Engine
-from crossroads.features.extract import Extraction, extract
-from crossroads.networks.body import Frozen
+from crossroads.features.extract import Extraction, Stored, extract, fill
+from crossroads.features.store import Stores
+from crossroads.networks.body import Body, Frozen
 from crossroads.progress import Watcher
 from crossroads.recipe import Augmentation, Recipe
 
@@ -72,6 +74,38 @@ class Lookup:
         if self._engine is None:
             self._engine = Engine(self._frozen)
         return self._engine
+
+
+def fill_together(body: Body, lookups: Sequence[Lookup], dataset: Dataset, stage: str) -> Stored | None:
+    """Computes the missing features of several frozen parts in one pass over the images.
+
+    Each lookup then finds its features in the cache. An image that one of them lacks is computed for all.
+
+    Args:
+        body: The backbone of every part.
+        lookups: Of one recipe, watcher and image size; their parts end in vectors.
+        dataset: The rows.
+        stage: Name of the stage for the watcher.
+
+    Returns:
+        The readable images; None on a GPU, where Keras computes each part on its own.
+
+    Raises:
+        CrossroadsError: No image is readable, or the cache has no room.
+    """
+    first = lookups[0]
+    if first._frozen.keras_model is not None and has_gpu():
+        return None
+    outputs = [output for lookup in lookups for output in lookup._frozen.outputs]
+    return fill(
+        dataset,
+        resize=resize_of(first._recipe),
+        engine=lambda: Engine(body.side_by_side(outputs)),
+        cache=first._cache,
+        store=Stores([first._cache.store(lookup._key, lookup._frozen.shape) for lookup in lookups]),
+        strict=first._recipe.strict,
+        progress=partial(first._watcher.progress, stage),
+    )
 
 
 def feature_key(frozen: Frozen, backbone: str, recipe: Recipe, cut: str) -> Key:
