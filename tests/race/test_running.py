@@ -1,5 +1,6 @@
 """The race end to end with stubbed trainings: results, failures, Ctrl-C, time limits, and resuming."""
 
+import json
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -107,10 +108,32 @@ def skips(watcher):
     return [(note.figures["strategy"], note.figures["reason"]) for note in watcher.said if note.code == "candidate-skipped"]
 
 
+class Keeper:
+    """Keeps the name and the recipe of the best run, as the artifact does."""
+
+    def __init__(self, path):
+        self._path = path
+        self.saved = []
+        self.kept, self.task = "", None
+        if path.exists():
+            self.kept, recipe = json.loads(path.read_text())
+            self.task = Recipe.from_mapping(recipe)
+
+    def save(self, name, task, fitted):
+        self.kept, self.task = name, task
+        self.saved.append(name)
+        self._path.write_text(json.dumps([name, task.to_mapping()]))
+
+    def seconds_to_save(self, *, frozen):
+        return 0.0
+
+
 def run(tmp_path, of, watcher=None):
     folder = RunFolder(tmp_path / "run")
     folder.scratch.mkdir(parents=True, exist_ok=True)
-    return race(of, lambda recipe: recipe, folder, watcher or Silent())
+    keeper = Keeper(tmp_path / "kept.json")
+    raced = race(of, lambda recipe: recipe, folder, keeper, watcher or Silent())
+    return SimpleNamespace(results=raced.results, report=raced.report, task=keeper.task, saved=keeper.saved)
 
 
 def test_frozen_heads_run_first_then_a_quarter_of_the_others_then_the_better_half(tmp_path, trainings):

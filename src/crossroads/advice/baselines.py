@@ -54,7 +54,7 @@ def measure_baselines(
         asked: The requested recipe; `seed`, `resize` and `class_weights` matter.
         size: Side in pixels of the images for the small network.
         majority: The largest class as a fraction of all training images.
-        budget: Budget of the training that is advised on, in seconds; None if there is none.
+        budget: Budget of the training that is advised on, in seconds; None if there is none; 0 for no short training.
         watcher: Receives progress and notes.
 
     Raises:
@@ -70,5 +70,7 @@ def measure_baselines(
         strategy="from-scratch", seed=asked.seed, resize=asked.resize, class_weights=asked.class_weights, image_size=size
     )
     limit = Limit(SHORT_PASSES, SHORT_EPOCHS, limit_by_budget(SHORT_SECONDS, budget))
+    if budget == 0:
+        return Baselines(majority, pixels, None), loaded.refusals
     trained = run_short_training(readable, choose(DEFAULT_FROM_SCRATCH), small, limit, watcher)
     return Baselines(majority, pixels, trained), loaded.refusals

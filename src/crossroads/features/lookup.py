@@ -76,36 +76,54 @@ class Lookup:
         return self._engine
 
 
-def fill_together(body: Body, lookups: Sequence[Lookup], dataset: Dataset, stage: str) -> Stored | None:
-    """Computes the missing features of several frozen parts in one pass over the images.
+class SinglePass:
+    """Computes the features of several frozen parts in one pass over the images.
 
     Each lookup then finds its features in the cache. An image that one of them lacks is computed for all.
 
     Args:
         body: The backbone of every part.
         lookups: Of one recipe, watcher and image size; their parts end in vectors.
-        dataset: The rows.
-        stage: Name of the stage for the watcher.
-
-    Returns:
-        The readable images; None on a GPU, where Keras computes each part on its own.
-
-    Raises:
-        CrossroadsError: No image is readable, or the cache has no room.
     """
-    first = lookups[0]
-    if first._frozen.keras_model is not None and has_gpu():
-        return None
-    outputs = [output for lookup in lookups for output in lookup._frozen.outputs]
-    return fill(
-        dataset,
-        resize=resize_of(first._recipe),
-        engine=lambda: Engine(body.side_by_side(outputs)),
-        cache=first._cache,
-        store=Stores([first._cache.store(lookup._key, lookup._frozen.shape) for lookup in lookups]),
-        strict=first._recipe.strict,
-        progress=partial(first._watcher.progress, stage),
-    )
+
+    def __init__(self, body: Body, lookups: Sequence[Lookup]) -> None:
+        self._body, self._lookups = body, lookups
+        self._engine: Engine | None = None
+
+    def fill(self, dataset: Dataset, stage: str) -> Stored:
+        """Computes what is missing.
+
+        On a GPU, Keras computes each part on its own.
+
+        Args:
+            dataset: The rows.
+            stage: Name of the stage for the watcher.
+
+        Returns:
+            The readable images.
+
+        Raises:
+            CrossroadsError: No image is readable, or the cache has no room.
+        """
+        first = self._lookups[0]
+        if first._frozen.keras_model is not None and has_gpu():
+            found, *_ = [lookup.features(dataset, stage) for lookup in self._lookups]
+            return Stored(found.dataset, found.digests, found.refusals, found.computed)
+        return fill(
+            dataset,
+            resize=resize_of(first._recipe),
+            engine=self._get_engine,
+            cache=first._cache,
+            store=Stores([first._cache.store(lookup._key, lookup._frozen.shape) for lookup in self._lookups]),
+            strict=first._recipe.strict,
+            progress=partial(first._watcher.progress, stage),
+        )
+
+    def _get_engine(self) -> Engine:
+        if self._engine is None:
+            outputs = [output for lookup in self._lookups for output in lookup._frozen.outputs]
+            self._engine = Engine(self._body.side_by_side(outputs))
+        return self._engine
 
 
 def feature_key(frozen: Frozen, backbone: str, recipe: Recipe, cut: str) -> Key:
