@@ -122,7 +122,7 @@ class Keeper:
     def save(self, name, task, fitted):
         self.kept, self.task = name, task
         self.saved.append(name)
-        self._path.write_text(json.dumps([name, task.to_mapping()]))
+        self._path.write_text(json.dumps([name, getattr(task, "recipe", task).to_mapping()]))
 
     def seconds_to_save(self, *, frozen):
         return 0.0
@@ -308,7 +308,7 @@ def test_grouped_validation_images_count_as_their_effective_number():
         validation_accuracy=1.0, validation_loss=0.0, history=(), validation=side, stopped=False, improved=False
     )
     blank = module.CandidateRun("candidate-00-run-1", 0, None, None, True, 1.0)
-    completed = module._completed(blank, fitted)
+    completed = module.completed(blank, fitted)
     assert 1 < completed.images < 1.1
     assert not completed.improved
 
@@ -502,7 +502,24 @@ def test_a_finished_race_only_loads_its_winner(tmp_path, trainings):
     run(tmp_path, plan("early-features", "feature-extraction"))
     trainings.ran = []
     assert run(tmp_path, plan("early-features", "feature-extraction")).task.strategy == "early-features"
-    assert trainings.ran == [("early-features", None)]  # from its checkpoints
+    assert trainings.ran == []  # its model is saved
+
+
+def test_a_winner_that_was_not_saved_is_loaded_from_its_checkpoints_and_saved(tmp_path, trainings):
+    trainings.reaches = {"early-features": 0.85, "feature-extraction": 0.80}
+    run(tmp_path, plan("early-features", "feature-extraction"))
+    (tmp_path / "kept.json").unlink()  # as if the process was killed while it saved
+    trainings.ran = []
+    assert run(tmp_path, plan("early-features", "feature-extraction")).saved == ["candidate-00-run-1"]
+    assert trainings.ran == [("early-features", None)]
+
+
+def test_a_run_is_saved_as_soon_as_it_is_the_best(tmp_path, trainings):
+    trainings.reaches = {"early-features": 0.85, "feature-extraction": 0.80, "finetune": 0.95, "from-scratch": 0.5}
+    found = run(tmp_path, plan("early-features", "feature-extraction", "finetune", "from-scratch"))
+    assert found.saved[0] == "candidate-00-run-1"
+    assert found.saved[-1] == found.results.winner().name
+    assert "candidate-01-run-1" not in found.saved
 
 
 def test_a_resumed_race_tries_failures_again(tmp_path, trainings):
@@ -568,9 +585,10 @@ def test_the_real_training_loop_runs_out_of_time(tmp_path, monkeypatch, seconds_
 
     candidates = (made("feature-extraction", 0.6), made("warm-start", 0.99, epochs=30, batch_size=48))
     tasks = Tasks(partition, tmp_path, network, clock)
-    found = race(Plan(candidates, 20.0, 0.0, {}), tasks.task_for, folder, clock)
+    keeper = Keeper(tmp_path / "kept.json")
+    found = race(Plan(candidates, 20.0, 0.0, {}), tasks.task_for, folder, keeper, clock)
     head, trained = found.results.runs
     assert (head.whole, head.seconds) == (True, 0.0)
     assert (trained.planned, trained.epochs, trained.whole) == (30, epochs, False)
     assert trained.out_of_time is (epochs == 0)
-    assert found.fitted.model is not None
+    assert keeper.kept == ("candidate-01-run-1" if epochs else "candidate-00-run-1")

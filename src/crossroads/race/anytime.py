@@ -87,7 +87,8 @@ class _Anytime:
         limited = self._watcher if first is None else time_limit(self._watcher, self._clock.left, 0.0)
         try:
             plan = choose_candidates(self._partition, backbones, self._own, self._clock, limited, first)
-            plan = convertible(plan, self._partition, self._tasks, limited)
+            if first is None:  # otherwise a network that cannot become an artifact is noticed at its turn, and the answer stays
+                plan = convertible(plan, self._partition, self._tasks, limited)
         except (KeyboardInterrupt, StopTraining) as error:
             if first is None:
                 raise
