@@ -233,7 +233,8 @@ class Predictor:
 
         Args:
             images: Any iterable of paths, encoded files as bytes, Pillow images, or arrays (h, w), (h, w, 1), (h, w, 3) or
-                (h, w, 4). They are read as `crossroads.read` reads them. The iterable is consumed once, with few images in memory at a time.
+                (h, w, 4). They are read as `crossroads.read` reads them. The iterable is consumed once, with few
+                images in memory at a time.
             top: Number of classes to rank, at least 1.
 
         Raises:

@@ -116,7 +116,8 @@ class Recipe:
     strategy: Annotated[
         AskedStrategy,
         Option(
-            "How much of the backbone is kept, frozen and trained; auto measures which strategy fits and races the best candidates.",
+            "How much of the backbone is kept, frozen and trained; auto measures which strategy fits and races the best "
+            "candidates.",
             STRATEGY,
         ),
     ] = "auto"
