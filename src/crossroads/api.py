@@ -57,12 +57,14 @@ def fit(
     Args:
         data: Labelled images in any form that `read` takes; None for those that the recipe names.
         out: A new folder for the artifact.
-        backbone: A name from the catalog; ``hf:OWNER/NAME`` for a graph on the Hugging Face hub; or a network of your own: a
-            `keras.Model`, the path of a ``.keras`` file, or ``package.module:function``, which is imported and called.
+        backbone: A name from the catalog, the path of an ``.onnx``, ``.tflite``, ``.xml`` or ``.keras`` file, ``hf:OWNER/NAME`` for
+            a graph on the Hugging Face hub, ``keras-hub:PRESET``, a `keras.Model`, or ``package.module:function``, which is
+            imported and called.
         test: A separate test set; no image of it is read before the final evaluation.
-        recipe: Every choice, or the path of a TOML file with some of them; None for the defaults.
+        recipe: A recipe, or the path of a TOML file with some of its fields; None for the defaults.
         resume: Continue an unfinished run in `out`. A finished run of the same images is returned unchanged.
-        watcher: Receives progress and warnings; None for Python's warnings, and progress in a terminal, a notebook or the log.
+        watcher: Receives progress and warnings. If it is None, warnings go to `warnings`, and progress goes to the log, a terminal
+            or a notebook.
         **options: Fields of `Recipe` that replace those of `recipe`.
 
     Returns:
@@ -109,23 +111,23 @@ def advise(
     watcher: Watcher | None = None,
     **options: object,
 ) -> Advice:
-    """Measures which strategy fits labelled images, and says why.
+    """Measures which strategy fits labelled images, and explains why.
 
-    It trains only probes and, for a few seconds each, a small network and the best pretrained one.
+    It trains probes. It also trains a small network and the best pretrained network for a few seconds each.
 
     Args:
         data: Labelled images in any form that `read` takes; None for those that the recipe names.
-        backbones: The backbones to compare: names from the catalog, or networks of your own, or a single name. If empty, the
-            default one and those whose weights are cached.
+        backbones: The backbones to compare: names as in `fit`, or Keras models, or a single name. If empty, the default backbone
+            and the two cheapest whose downloaded weights are cached.
         weights: The weights of each backbone, or one entry for all. If empty, ImageNet weights, or the weights that a network of
             your own has.
         test: A separate test set. It is not read, but no test set is then held out of `data`.
-        recipe: Options for every strategy, or the path of a TOML file with some.
+        recipe: A recipe without a strategy, or the path of a TOML file with some of its fields; None for the defaults.
         watcher: Receives progress and warnings; None as in `fit`.
         **options: Fields of `Recipe` that replace those of `recipe`; `budget` is in seconds, or as ``5m``.
 
     Returns:
-        The advice. It rests on the training split alone, which is the one that `fit` trains on with the same options.
+        The advice. It is based only on the training split, the one that `fit` trains on with the same options.
 
     Raises:
         CrossroadsError: A mistake that the user can fix.
@@ -221,7 +223,7 @@ def audit(data: Source, *, min_images: int = 10, watcher: Watcher | None = None)
 
     Args:
         data: Labelled images in any form that `read` takes.
-        min_images: Classes with fewer images are reported.
+        min_images: Classes with fewer images than this are reported.
         watcher: Receives progress and warnings; None as in `fit`.
     """
     relay = watched(watcher)

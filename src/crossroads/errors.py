@@ -80,7 +80,7 @@ def _spelled(text: str, spell: Callable[[str], str]) -> str:
 
 
 class CrossroadsWarning(UserWarning):
-    """Something that the user should know about the data, the weights or the scores, such as test images that were trained on."""
+    """A warning about the data, the weights or the scores, such as test images that were used in training."""
 
 
 class DataError(CrossroadsError):
@@ -88,7 +88,7 @@ class DataError(CrossroadsError):
 
 
 class ImageRefused(CrossroadsError):
-    """A source cannot be read as an image. `rule` is the reason: truncated, not an image, too many pixels, zero-sized.
+    """A source cannot be read as an image. `rule` is the reason, such as truncated, not an image, too many pixels or zero-sized.
 
     Attributes:
         name: The source's name if a predictor refused it; else "".
@@ -98,7 +98,7 @@ class ImageRefused(CrossroadsError):
 
 
 class SplitError(CrossroadsError):
-    """The data cannot be split as asked, such as a class with a single group."""
+    """The data cannot be split as requested, for example because a class has a single group."""
 
 
 class SealedTestError(CrossroadsError):
@@ -122,7 +122,7 @@ class FeatureError(CrossroadsError):
 
 
 class TrainingError(CrossroadsError):
-    """Training cannot start or continue: a finished run, a checkpoint of another recipe, a loss that is not finite."""
+    """Training cannot start or continue: the run is finished, the checkpoint has another recipe, or the loss is not finite."""
 
 
 class ArtifactError(CrossroadsError):
@@ -130,7 +130,7 @@ class ArtifactError(CrossroadsError):
 
 
 class SetupError(CrossroadsError):
-    """Keras or TensorFlow, as installed and set up here, cannot do the work."""
+    """Keras or TensorFlow cannot train with its current installation or settings."""
 
 
 class MissingExtraError(CrossroadsError):

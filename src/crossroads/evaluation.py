@@ -74,7 +74,7 @@ class Evaluation:
         classes: Class names, in the order of the columns.
         n: Number of images.
         groups: Number of groups; None if the images are independent.
-        loss: Mean cross-entropy in nats, probabilities clipped at `CLIP`.
+        loss: Mean cross-entropy in nats, with probabilities clipped at `CLIP`.
         accuracy: Fraction of images whose most probable class is the true one.
         accuracy_interval: Its 95 % interval.
         balanced_accuracy: Mean recall over the classes with images.
@@ -86,7 +86,7 @@ class Evaluation:
         expected_calibration_error: Mean gap between confidence and accuracy over 15 equal bins (Guo et al. 2017).
         mistakes: The most confident mistakes, at most `MAX_MISTAKES`, most confident first.
         seen_in_training: Number of images that were also used for training or validation; None if unknown.
-        refused: The images that could not be read, with the reasons; they are not among the `n`.
+        refused: The images that could not be read, with the reasons. They are not counted in `n`.
         warnings: The warnings about the images and the scores.
     """
 

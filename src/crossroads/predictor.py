@@ -170,7 +170,7 @@ class Predictor:
         Args:
             dataset: Any data set; its labels and classes are ignored.
             strict: Whether a row that cannot be read is an error.
-            progress: Called with the number of rows done and of all rows.
+            progress: Called with the number of finished rows and the number of all rows.
 
         Raises:
             DataError: No row can be read; with `strict`, any row cannot be read.
@@ -232,8 +232,9 @@ class Predictor:
         """Predicts the most probable classes of each image.
 
         Args:
-            images: Paths, encoded files as bytes, Pillow images, or arrays (h, w), (h, w, 1), (h, w, 3) or (h, w, 4), read as
-                `crossroads.read` reads them. Any iterable; it is consumed once, with few images in memory at a time.
+            images: Any iterable of paths, encoded files as bytes, Pillow images, or arrays (h, w), (h, w, 1), (h, w, 3) or
+                (h, w, 4). They are read as `crossroads.read` reads them. The iterable is consumed once, with few
+                images in memory at a time.
             top: Number of classes to rank, at least 1.
 
         Raises:

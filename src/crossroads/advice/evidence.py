@@ -52,7 +52,7 @@ class Advice:
         evidence: The measurements.
         budget: The budget in seconds; None if there is none.
         notes: Notes for the user.
-        warnings: Those of the notes that need attention, including warnings from reading the data.
+        warnings: The notes that need attention, including warnings from reading the data.
         refused: The images of the sample that could not be read, with the reasons.
     """
 

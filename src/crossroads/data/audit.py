@@ -26,7 +26,7 @@ from crossroads.data.survey import survey
 
 @dataclass(frozen=True, slots=True)
 class Audit:
-    """What a data set holds and which problems it has.
+    """The content of a data set, and its problems.
 
     Attributes:
         origin: Where the images come from.

@@ -67,7 +67,7 @@ def digest_of(raw: bytes | NDArray[np.uint8]) -> bytes:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Dataset:
-    """Labelled images, not yet decoded. Rows are columns of equal length n, so a million of them stay small.
+    """Labelled images that are not decoded yet. They are stored as columns of length n, so a million rows take little memory.
 
     Attributes:
         origin: What the user gave, for messages: a path, or ``arrays``.
@@ -78,7 +78,7 @@ class Dataset:
         groups: int64 (n,) or None. Rows with equal numbers belong in one split.
         splits: uint8 (n,) or None, indices into `SPLITS`.
         digests: uint8 (n, 16) or None, the digest of each image that was read; zeros for an image that was not, or could not be.
-        notes: The reader's notes to the user, such as a class that is missing from one split.
+        notes: The reader's notes to the user, such as one on a class that is missing from one split.
 
     Raises:
         DataError: A column has the wrong length, does not hold whole numbers, or holds one that is out of range.
@@ -130,7 +130,7 @@ class Dataset:
         return len(self.indices)
 
     def name(self, row: int) -> str:
-        """Returns what to call `row` in a message."""
+        """Returns the name of `row` for messages."""
         return self.images.name(int(self.indices[row]))
 
     def read(self, row: int) -> bytes | NDArray[np.uint8]:

@@ -42,7 +42,7 @@ PARITY_SIZE = 112
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A finished run. It is also accepted as the path of its folder, as in ``crossroads.load(run)``.
+    """A finished run. It can be passed in place of the path of its folder, as in ``crossroads.load(run)``.
 
     Attributes:
         artifact: The folder.

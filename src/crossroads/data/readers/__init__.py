@@ -90,17 +90,15 @@ _ARCHIVE_SUFFIXES = (".zip", ".tar", ".gz", ".tgz", ".xz", ".bz2")
 
 
 def read(source: object, *, class_names: ClassNames | None = None) -> Dataset:
-    """Labelled images as one immutable data set. No image is decoded yet.
+    """Reads labelled images in any layout as one immutable data set. Decodes no image.
 
     Args:
-        source: One of these.
-            The path of a folder, or of a .zip, .tar, .tar.gz, .tar.bz2 or .tar.xz archive of what a folder may hold.
-            The path of one CSV, TSV, JSON lines, JSON, list, pickle, .npz, .npy or Parquet file.
-            What is in memory, as ``(images, labels)`` or a mapping such as ``{"features": …, "labels": …}``: images as one array
-            (n, height, width) or (n, height, width, 1, 3 or 4), uint8, or floats in [0, 1]; or as a list of paths, encoded files,
-            arrays and Pillow images; labels (n,) integers, strings or booleans, or one-hot (n, k). Two such pairs are train and
-            test, three are train, validation and test. A list of ``{"image": …, "label": …}`` is read as well.
-            A data set, which is returned as it is.
+        source: The path of a folder, of a .zip, .tar, .tar.gz, .tar.bz2 or .tar.xz archive, or of one CSV, TSV, JSON lines, JSON,
+            list, pickle, .npz, .npy or Parquet file. In memory, ``(images, labels)`` or a mapping such as
+            ``{"features": …, "labels": …}``. The images are an array (n, height, width) or (n, height, width, 1, 3 or 4) of uint8
+            or of floats in [0, 1], or a list of paths, encoded files, arrays and Pillow images. The labels are integers, strings
+            or booleans (n,), or one-hot (n, k). Two such pairs are train and test; three are train, validation and test. A list of
+            ``{"image": …, "label": …}`` is accepted as well. A data set is returned unchanged.
         class_names: Names of integer labels: a mapping, a sequence, or the path of a file with lines such as ``14,Stop`` or with
             one name per line, numbered from 0.
 
