@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from crossroads.data.dataset import SPLITS, TRAIN, Dataset
 from crossroads.data.labels import name_classes
 from crossroads.errors import SplitError, option
-from crossroads.files.text import first_few, plural
+from crossroads.files.text import first_few, plural, were
 from crossroads.progress import Note
 
 Ints = NDArray[np.int64]
@@ -61,7 +61,7 @@ def draw_splits(dataset: Dataset, fractions: Fractions, seed: int, *, strict: bo
     groups = _Groups.of(together)
     if groups.mixed:
         splits = _draw_mixed(together, groups, fractions, seed, strict=strict)
-        text = f"{plural(groups.mixed, 'group')} with images of several classes: each stays whole"
+        text = f"{plural(groups.mixed, 'group')} with images of several classes {were(groups.mixed)} kept whole"
         notes.append(Note(text, "mixed-groups", groups=groups.mixed))
     else:
         splits = _draw_groups(dataset.classes, groups, fractions, seed, 0)[groups.numbers]

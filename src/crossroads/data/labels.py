@@ -371,7 +371,7 @@ def align(dataset: Dataset, classes: Sequence[str]) -> Dataset:
         raise _unknown(dataset, labels < 0, known)
     notes = dataset.notes
     if respelled:
-        text = f"labels matched as numbers: {first_few(respelled, 3)}"
+        text = f"some labels were matched as numbers: {first_few(respelled, 3)}"
         notes = (*notes, Note(text, "labels-matched-as-numbers", classes=len(respelled)))
     return replace(dataset, labels=labels.astype(np.int32), classes=known, notes=notes)
 

@@ -14,7 +14,7 @@ from crossroads.data._draws import Fractions, Ints, SplitCodes, draw_splits
 from crossroads.data.dataset import NO_SPLIT, SPLITS, TEST, TRAIN, VALIDATION, Dataset
 from crossroads.data.labels import name_classes
 from crossroads.errors import SealedTestError, SplitError, option
-from crossroads.files.text import plural
+from crossroads.files.text import plural, were
 from crossroads.progress import Note
 
 
@@ -125,7 +125,7 @@ def split(
             text = f"the data has no {SPLITS[code]} rows: {fraction:g} of its train rows are used"
             notes.append(Note(text, "split-taken-from-train", split=SPLITS[code], fraction=fraction))
     if separate_test is not None and (ignored := int(np.count_nonzero(assigned == TEST))):
-        text = f"{plural(ignored, 'test row')} of the data ignored: a separate test set is given"
+        text = f"{plural(ignored, 'test row')} of the data {were(ignored)} ignored: a separate test set is given"
         notes.append(Note(text, "test-rows-ignored", rows=ignored))
     trainable = _trainable_rows(assigned)
     if len(trainable) == 0:
@@ -220,7 +220,7 @@ def _given_splits(dataset: Dataset) -> tuple[SplitCodes, list[str]]:
     notes: list[str] = []
     unassigned = 0 if dataset.splits is None else int(np.count_nonzero(dataset.splits == NO_SPLIT))
     if 0 < unassigned < len(dataset):
-        text = f"{plural(unassigned, 'row')} without a split added to train"
+        text = f"{plural(unassigned, 'row')} without a split {were(unassigned)} added to train"
         notes.append(Note(text, "rows-without-split", rows=unassigned))
     divided = dataset.groups_across_splits()
     if len(divided):

@@ -317,9 +317,9 @@ def _unused(names: Sequence[str], values: Sequence[Sequence[str]], taken: set[in
             continue
         if name in SPLIT_HEADERS or name in FLAG_HEADERS:
             examples = ", ".join(sorted({value for value in values[at] if value})[:4]) or "nothing"
-            text = f"column {header!r} of {sheet.label} with values such as {examples} ignored: they do not name splits"
+            text = f"the column {header!r} of {sheet.label} is ignored: its values do not name splits, for example {examples}"
             notes.append(Note(text, "split-column-ignored", column=header, table=sheet.label))
         elif _is_group(name):
-            text = f"column {header!r} of {sheet.label} ignored; rename it 'group' to keep its images in one split"
+            text = f"the column {header!r} of {sheet.label} is ignored; if it holds groups, rename it 'group' to keep them whole"
             notes.append(Note(text, "group-column-ignored", column=header, table=sheet.label))
     return notes

@@ -87,7 +87,7 @@ class ImageLookup:
             return f"{folder}/{path}" if folder and not path.startswith("/") else path
         whole = posixpath.normpath(posixpath.join(self._listing.root, folder, path))
         if path.startswith("/") or whole == ".." or whole.startswith("../"):
-            rule, hint = f"{self._listing.label(table)} line {line}: a path must stay inside the archive", "unpack the archive"
+            rule, hint = f"{self._listing.label(table)} line {line}: a path must not lead out of the archive", "unpack the archive"
             raise DataError(rule, code="path-outside-folder", received=repr(path), hint=f"{hint} and give the table")
         return whole
 

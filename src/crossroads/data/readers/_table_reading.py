@@ -105,7 +105,7 @@ def titled(listing: Listing, tables: Sequence[Table], most: int) -> str:
 def not_in_table(count: int, folder: str, title: str) -> Note:
     """Returns the note on images of a folder that no table names."""
     place = f" in {folder}" if folder else ""
-    text = f"{plural(count, 'image')}{place} ignored: not in {title}"
+    text = f"{plural(count, 'image')}{place} {were(count)} ignored: not listed in {title}"
     return Note(text, "images-not-in-table", count=count, folder=folder, tables=title)
 
 
@@ -120,7 +120,7 @@ def reading(listing: Listing) -> Reading:
     others = [table for table in labelled_tables(listing) if table not in result.tables]
     for table in others[:_MAX_IGNORED_NOTES]:
         name = listing.label(table.name)
-        result.notes.append(Note(f"{name} ignored: {result.title} gives the labels", "table-ignored", table=name))
+        result.notes.append(Note(f"{name} is ignored: the labels are those of {result.title}", "table-ignored", table=name))
     unlabelled = 0
     by_name = {table.name: table for table in result.tables}
     for split, name in split_files(list(by_name), listing.origin, "table"):
@@ -216,7 +216,7 @@ def _joined_labels(result: Reading) -> list[Note]:
         parts = set(_JOINED.split(label) if _JOINED.search(label) else label.split())
         together = len(parts) > 1 and parts <= known
         if "|" in label or (together and header_is_plural):
-            rule = f"an image must have one label, and {result.title} gives some several"
+            rule = f"an image must have one label, but {result.title} gives some images several"
             raise DataError(rule, code="several-labels", received=repr(label), hint=ONE_LABEL_HINT)
         if together:
             text = f"label {label!r} is read as its own class, beside {', '.join(map(repr, sorted(parts)))}"

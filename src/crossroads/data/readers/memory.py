@@ -143,7 +143,7 @@ def _from_records(records: Sequence[Mapping[object, object]]) -> Dataset:
         )
     split, group = (next((key for key in keys if any(key in record for record in records)), None) for keys in (_SPLITS, _GROUPS))
     ignored = sorted({str(key) for record in records for key in record} - {str(key) for key in (image, label, split, group)})
-    text = f"keys of the records ignored: {first_few(list(map(repr, ignored)))}"
+    text = f"these keys of the records are ignored: {first_few(list(map(repr, ignored)))}"
     return _from_pairs(
         [(NO_SPLIT, "images", [record[image] for record in records], [record[label] for record in records])],
         [record.get(split) for record in records] if split else None,

@@ -28,7 +28,7 @@ from crossroads.data.readers._tables import label_tables
 from crossroads.data.readers._top_folders import has_classes_in_splits, opened, top_splits
 from crossroads.data.readers.class_folders import read_class_folders
 from crossroads.errors import DataError
-from crossroads.files.text import natural_key, plural
+from crossroads.files.text import natural_key, plural, were
 from crossroads.progress import Note
 
 
@@ -70,11 +70,11 @@ def read_split_folders(listing: Listing) -> LabelledImages:
         result.notes += part.notes
         for label in unlabelled:
             count, folder = counts[top].pop(label), f"{listing.full(top)}/{label}"
-            text = f"{plural(count, 'image')} in {folder} ignored: {label!r} is not a training class"
+            text = f"{plural(count, 'image')} in {folder} {were(count)} ignored: {label!r} is not a training class"
             result.notes.append(Note(text, "not-a-training-class", count=count, folder=folder))
         if not part.names:
             count, folder = listing.branches[top].images, listing.full(top)
-            text = f"{plural(count, 'image')} in {folder}/ ignored: no class folders in it, and no table of labels"
+            text = f"{plural(count, 'image')} in {folder}/ {were(count)} ignored: there are no class folders and no table of labels"
             result.notes.append(Note(text, "folder-without-labels", count=count, folder=folder))
     result.notes += _images_outside(listing, {*splits, *copies}, set().union(*counts.values()))
     result.notes += unlikely_classes(dict.fromkeys(result.labels))
@@ -203,10 +203,11 @@ def _images_outside(listing: Listing, read_or_copied: Set[str], classes: Set[str
         if top in read_or_copied:
             continue
         like_split = len({class_name(name) for name in _folders_in(listing, top)} & classes) > 1
-        text = f"{plural(branch.images, 'image')} in {listing.full(top)}/ ignored: its name is not a split"
+        count, folder = branch.images, listing.full(top)
+        text = f"{plural(count, 'image')} in {folder}/ {were(count)} ignored: {folder} is not the name of a split"
         if like_split:
-            text += "; if it is one, rename it to train, val or test, or give it as the separate test set"
-        notes.append(Note(text, "folder-not-a-split", count=branch.images, folder=listing.full(top), like_split=like_split))
+            text += "; if it is a split, rename it to train, val or test, or give it as the separate test set"
+        notes.append(Note(text, "folder-not-a-split", count=count, folder=folder, like_split=like_split))
     return notes
 
 
@@ -220,7 +221,7 @@ def _missing_classes(listing: Listing, splits: Mapping[str, int], counts: Mappin
     for split in sorted(per_split):
         missing = [name for name in classes if name not in per_split[split]]
         if missing and per_split[split]:
-            text = f"no images in {SPLITS[split]} of {classes_listed(missing)}"
+            text = f"{SPLITS[split]} has no images of {classes_listed(missing)}"
             notes.append(Note(text, "class-missing-in-split", split=SPLITS[split], classes=missing))
     folders = sorted({label for top in splits for label in _folders_in(listing, top)}, key=natural_key)
     with_images = {name for top in splits for inside in [opened(listing, top)] for name in (*inside.branches, *inside.artwork)}

@@ -134,7 +134,7 @@ def _prefers_table(both: _Comparison) -> bool:
     if {label.casefold() for label in labels}.isdisjoint(label.casefold() for label in both.by_folder.values()):
         # They share no class names, so only one of them is labels. A column is if its header says so, and images share its values.
         if not both.reading.clear or nearly_unique(labels):
-            text = f"{both.coverage}, and no column of labels is certain: ignored; the class folders give the labels"
+            text = f"{both.coverage}, but no column is clearly the label; it is ignored and the class folders give the labels"
             both.listing.notes.append(both.note(text, "table-ignored"))
             return False
         if len(both.common) == len(both.by_folder) or _covers_its_folders(both):
@@ -161,8 +161,9 @@ def _adds_facts(both: _Comparison, numbers: dict[str, str]) -> bool:
     rows, missing = both.reading.images.rows, both.reading.images.missing
     adds = any(rows.splits) or any(group is not None for group in rows.groups) or len(both.by_table) > len(both.by_folder)
     if not adds or missing or 2 * len(both.common) <= len(both.by_folder):
-        lost = f" and {plural(missing, 'file')} that are not found" if missing else ""
-        both.listing.notes.append(both.note(f"{both.coverage}{lost}: ignored; the class folders give the labels", "table-ignored"))
+        lost = f" and {plural(missing, 'file')} that {'does' if missing == 1 else 'do'} not exist" if missing else ""
+        text = f"{both.coverage}{lost}; it is ignored and the class folders give the labels"
+        both.listing.notes.append(both.note(text, "table-ignored"))
         return False
     if not numbers:
         return True
@@ -207,5 +208,5 @@ def _note_unlabelled_tables(listing: Listing) -> None:
         next(table_rows(with_columns[0]))  # raises the refusal that names the missing column
     for table in tables[:_MAX_NAMED]:
         name = listing.label(table.name)
-        text = f"{name} names images and has no column of labels: ignored"
+        text = f"{name} is ignored: it lists images but has no column of labels"
         listing.notes.append(Note(text, "table-without-labels", table=name))
