@@ -97,8 +97,8 @@ def read(source: object, *, class_names: ClassNames | None = None) -> Dataset:
     Data in memory is given as ``(images, labels)``, as a mapping such as ``{"features": …, "labels": …}``, or as a list of records
     such as ``{"image": …, "label": …}``. Two pairs are train and test; three are train, validation and test.
 
-    - Images are one array (n, height, width) or (n, height, width, 1, 3 or 4), uint8 or floats in [0, 1]. They may also be a list of
-      paths, encoded files, arrays and Pillow images.
+    - Images are one array (n, height, width) or (n, height, width, 1, 3 or 4), uint8 or floats in [0, 1]. They may also be a list
+      of paths, encoded files, arrays and Pillow images.
     - Labels are integers, strings or booleans (n,), or one-hot (n, k).
 
     Args:

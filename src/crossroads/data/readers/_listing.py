@@ -60,7 +60,7 @@ class Listing:
         root: A folder of the tree, with a slash at its end. Empty for the whole tree.
         names: Names of the files below `root`, relative to it, in natural order. A single name if the user gave one file.
         origin: Name of the data in messages.
-        single: Whether the user gave one file. Other files in its folder are then read only if it names them or is paired with them.
+        single: Whether the user gave one file. Other files in its folder are read only if it names them or is paired with them.
         kind: The result of `detect_kind` for a single file; otherwise empty.
         notes: Notes on decisions made while recognising the layout. All listings of one source share them.
         outer: The listing that this one is part of. None for the listing of the whole source.

@@ -23,7 +23,7 @@ _LIST_FOLDERS = frozenset(
     ["meta", "metadata", "annotation", "annotations", "label", "labels", "list", "lists", "split", "splits", "info"]
 )
 _MAX_ALIKE = 64
-"""Largest number of files of one type in one folder that may be tables. If there are more, such as one per image, none of them is."""
+"""Largest number of files of one type in one folder that may be tables. If there are more, such as one per image, none is read."""
 _ONE_HOT = frozenset(("", "0", "0.0", "1", "1.0"))
 ONE_LABEL_HINT = "multi-label tables are not supported; keep the images with one label, or choose one label per image"
 

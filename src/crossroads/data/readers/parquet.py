@@ -178,7 +178,7 @@ class _Shard:
 
 
 def _class_names(metadata: Any, column: str) -> tuple[str, ...]:
-    """Returns the class names that Hugging Face's `datasets` writes for a ClassLabel column. The tuple is empty if there are none."""
+    """Returns the class names that Hugging Face's `datasets` writes for a ClassLabel column, or an empty tuple."""
     try:
         feature = json.loads((metadata or {})[b"huggingface"])["info"]["features"][column]
         return tuple(map(str, feature["names"])) if feature.get("_type", "ClassLabel") == "ClassLabel" else ()
