@@ -1,4 +1,4 @@
-"""The composition root: labelled images in, a tested artifact out. It is the only module that knows every stage."""
+"""Provides the functions of the library: labelled images in, a tested artifact out. Only this module knows every stage."""
 
 from __future__ import annotations
 

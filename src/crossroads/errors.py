@@ -1,4 +1,4 @@
-"""The errors that a user can cause, with their facts as data."""
+"""Defines the errors that a user can cause, with their facts as data."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Training and prediction as a scikit-learn estimator on arrays of images."""
+"""Provides training and prediction as a scikit-learn estimator on arrays of images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The only module that uses OpenVINO to run graphs: in float32, in batches, and without telemetry."""
+"""Runs graphs with OpenVINO: in float32, in batches, and without telemetry. No other module does so."""
 
 from __future__ import annotations
 

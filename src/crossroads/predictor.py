@@ -1,4 +1,4 @@
-"""From images to ranked labels, without Keras. Evaluation, prediction and serving all use it."""
+"""Predicts ranked labels from images, without Keras. Evaluation, prediction and serving all use it."""
 
 from __future__ import annotations
 
@@ -302,7 +302,7 @@ def _named(images: Iterable[Picture], names: dict[int, str]) -> Iterator[Picture
 
 
 def _is_single_image(images: object) -> bool:
-    """Whether this is a single image, although it may be iterable."""
+    """Returns whether this is a single image, although it may be iterable."""
     if isinstance(images, np.ndarray):
         return images.ndim == 0 or (images.ndim in (2, 3) and images.dtype.kind in "buif")
     return isinstance(images, str | bytes | bytearray | memoryview | PathLike)

@@ -1,4 +1,4 @@
-"""The reports of a run while it works: stages, steps, epochs and notes. `crossroads.report` shows them."""
+"""Defines how a run reports its progress: stages, steps, epochs and notes. `crossroads.report` shows them."""
 
 from __future__ import annotations
 

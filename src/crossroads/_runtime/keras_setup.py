@@ -23,7 +23,7 @@ _LIMIT_VARIABLES = ("KERAS_MAX_EPOCHS", "KERAS_MAX_STEPS_PER_EPOCH")
 
 
 def can_train() -> bool:
-    """Whether Keras is installed. Without it backbones stay frozen and heads are solved."""
+    """Returns whether Keras is installed. Without it backbones stay frozen and heads are solved."""
     return "keras" in sys.modules or importlib.util.find_spec("keras") is not None
 
 
@@ -213,7 +213,7 @@ def _note_fork() -> None:
 
 
 def _tensorflow_runs() -> bool:
-    """Whether TensorFlow has computed anything in this process, and so has threads."""
+    """Returns whether TensorFlow has computed anything in this process, and so has threads."""
     context = getattr(sys.modules.get("tensorflow.python.eager.context"), "_context", None)
     return bool(getattr(context, "_initialized", False))
 

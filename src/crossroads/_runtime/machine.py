@@ -84,7 +84,7 @@ _ACCELERATORS = ("/dev/nvidia0", "/dev/nvidiactl", "/dev/dxg", "/dev/kfd", "/dev
 
 
 def has_gpu() -> bool:
-    """Whether Keras computes on a GPU. Keras is not loaded on a machine that shows no sign of one."""
+    """Returns whether Keras computes on a GPU. Keras is not loaded on a machine that shows no sign of one."""
     if "keras" not in sys.modules and sys.platform == "linux" and not any(map(os.path.exists, _ACCELERATORS)):
         return False
     if importlib.util.find_spec("keras") is None:

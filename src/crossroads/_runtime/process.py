@@ -1,4 +1,4 @@
-"""Settings of the whole process that a run changes, and how they are restored.
+"""Changes settings of the whole process for the time of a run, and restores them.
 
 `process_settings` makes these changes:
 

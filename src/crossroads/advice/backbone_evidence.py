@@ -1,4 +1,4 @@
-"""Evidence on one backbone: its depth profile on a sample, and probes on the features that a frozen strategy would use."""
+"""Measures the evidence on one backbone: its depth profile on a sample, and probes on the features of frozen strategies."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which pretrained backbones are considered: those that the user names, or the default and those with weights in the cache."""
+"""Chooses the backbones to consider: those that the user names, or the default and those with weights in the cache."""
 
 from __future__ import annotations
 

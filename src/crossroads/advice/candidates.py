@@ -1,4 +1,4 @@
-"""The candidates for a set of images: each strategy with its backbone, expected accuracy, time and memory."""
+"""Lists the candidates for a set of images: each strategy with its backbone, expected accuracy, time and memory."""
 
 from __future__ import annotations
 

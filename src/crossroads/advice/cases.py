@@ -1,4 +1,4 @@
-"""The four classic cases of transfer learning: size and similarity as coordinates, and the quadrant that the images are in."""
+"""Defines the four classic cases of transfer learning, and finds the case of a data set from its size and similarity."""
 
 from __future__ import annotations
 

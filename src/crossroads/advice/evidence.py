@@ -1,4 +1,4 @@
-"""The measurements and the advice, as records."""
+"""Defines the records of the measurements and of the advice."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The depth profile: the accuracy of a cheap probe at several depths, with pretrained weights and for a random control."""
+"""Measures the depth profile: the accuracy of a probe at several depths, for pretrained weights and for a random control."""
 
 from __future__ import annotations
 

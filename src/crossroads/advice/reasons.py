@@ -1,4 +1,4 @@
-"""The reasons for the advice: one sentence for each conclusion from the evidence, with a code and figures."""
+"""States the reasons for the advice. Each conclusion from the evidence is one sentence with a code and figures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The advice: measures evidence on a sample of the training images, and ranks the candidates by what is expected of them."""
+"""Measures evidence on a sample of the training images, and ranks the candidates by their expected results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The sample that evidence is measured on: training images of all classes and of as many groups as possible."""
+"""Draws the sample that evidence is measured on. It has images of all classes and of as many groups as possible."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A short training on a part of the sample, scored on the rest. It shows what a strategy that trains does with these images."""
+"""Trains a strategy briefly on a part of the sample and scores it on the rest, to predict how well it trains on these images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The size of a data set in independent images, and the learning curve that shows what more images would add."""
+"""Measures the size of a data set in independent images, and the learning curve, which predicts the gain from more images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A short warm start of a backbone, which shows what training all of it does with these images."""
+"""Trains all of a pretrained backbone briefly, to predict how well it trains on these images."""
 
 from __future__ import annotations
 

@@ -185,7 +185,7 @@ def refuse_finished(folder: str | Path) -> None:
 
 
 def is_finished(folder: str | Path) -> bool:
-    """Whether the folder holds a finished artifact."""
+    """Returns whether the folder holds a finished artifact."""
     return (Path(folder) / MANIFEST).exists()
 
 

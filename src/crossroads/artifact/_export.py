@@ -1,4 +1,4 @@
-"""The Keras model of an artifact: saving and loading without code, export to an inference graph, and the parity check."""
+"""Saves and loads the Keras model of an artifact without code, exports it to an inference graph, and compares the two."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command line. Each command reads its options, calls one function of the library, and shows the result."""
+"""Defines the command line. Each command reads its options, calls one function of the library, and shows the result."""
 
 from __future__ import annotations
 

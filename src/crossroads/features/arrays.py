@@ -1,4 +1,4 @@
-"""Arrays of features: the protocol that heads and training read from, and features on disk."""
+"""Defines arrays of features: the protocol that heads and training read from, and features on disk."""
 
 from __future__ import annotations
 

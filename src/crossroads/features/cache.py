@@ -1,4 +1,4 @@
-"""The cache of features and inference graphs on disk: content-addressed, shared by runs, and limited in size."""
+"""Caches features and inference graphs on disk. The cache is content-addressed, shared by runs, and limited in size."""
 
 from __future__ import annotations
 
@@ -283,7 +283,7 @@ def _last_used(folder: Path) -> float:
 
 
 def _is_unused(folder: Path) -> bool:
-    """Whether no process holds a folder. Removes its abandoned locks."""
+    """Returns whether no process holds a folder. Removes its abandoned locks."""
     # A list, so that every abandoned lock is removed.
     return all([_released(path) for path in (folder / "users").glob("*.lock")])  # noqa: C419
 

@@ -1,4 +1,4 @@
-"""The fast forward pass of a frozen part: its inference graph on a CPU, or Keras on a GPU."""
+"""Runs the forward pass of a frozen part: its inference graph on a CPU, or Keras on a GPU."""
 
 from __future__ import annotations
 

@@ -171,7 +171,7 @@ class _Reading:
                 self._progress(row, len(self._dataset))
 
     def _claims(self, read: _Read, number: int) -> bool:
-        """Whether a view must still be computed. A copy of the image may have been computed since the lookup."""
+        """Returns whether a view must still be computed. A copy of the image may have been computed since the lookup."""
         key = read.digest, number
         if key in self._pending:
             return False

@@ -1,4 +1,4 @@
-"""A store of cached features: a file of rows that only grows, and an index with the image and view of each row.
+"""Stores cached features in a file of rows that only grows, and an index with the image and view of each row.
 
     data    rows of equal length, one after another
     index   32 bytes per row in the same order: digest of the image (16), number of the view (4), checksum of both and of the row

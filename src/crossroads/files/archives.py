@@ -1,4 +1,4 @@
-"""Zip and tar archives as trees. They are read in place, their size is bounded, and no member may leave the archive."""
+"""Reads zip and tar archives as trees. They are read in place, their size is bounded, and no member may leave the archive."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def safe_name(name: str, origin: str) -> str:
 
 
 def is_junk(name: str) -> bool:
-    """Whether a path component is hidden or belongs to an operating system, such as ``Thumbs.db``."""
+    """Returns whether a path component is hidden or belongs to an operating system, such as ``Thumbs.db``."""
     return name.startswith(".") or name in ("__MACOSX", "Thumbs.db", "thumbs.db", "desktop.ini", "Desktop.ini", "@eaDir")
 
 

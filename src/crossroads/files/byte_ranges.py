@@ -1,4 +1,4 @@
-"""Ranges of bytes of open files, which many threads read by offset without a shared position."""
+"""Reads ranges of bytes of open files. Many threads can read by offset, because there is no shared position."""
 
 from __future__ import annotations
 

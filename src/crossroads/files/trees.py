@@ -1,4 +1,4 @@
-"""A folder or an archive as one thing: a read-only set of named files."""
+"""Provides folders and archives as one type: a read-only set of named files."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Folder:
         return [Note(text, "repeated-links", links=len(repeats), example=repeats[0])]
 
     def exists(self, name: str) -> bool:
-        """Whether there is a file of this name."""
+        """Returns whether there is a file of this name."""
         return self.path_of(name).is_file()
 
     def size(self, name: str) -> int:

@@ -1,4 +1,4 @@
-"""A restricted unpickler: it builds NumPy arrays and plain containers, and calls nothing that a pickle names.
+"""Reads pickles with a restricted unpickler. It builds NumPy arrays and plain containers, and calls nothing that a pickle names.
 
 A pickle is a program for a small stack machine, and it may import and call anything. This module runs the same programs with
 three restrictions: a global resolves only through a table to a function written here, which checks its arguments; state is set
@@ -106,7 +106,7 @@ def _shape(value: object, items: int) -> tuple[int, ...]:
 
 
 def believable(shape: Sequence[int]) -> bool:
-    """Whether an array may have this shape. An empty array takes no memory, but could claim any number of rows: (10**12, 0)."""
+    """Returns whether an array may have this shape. An empty array takes no memory, but could claim any number of rows: (10**12, 0)."""
     return max(shape, default=0) <= max(math.prod(shape), 1_000_000)
 
 

@@ -1,4 +1,4 @@
-"""Ridge regression with images or groups left out in closed form, and the temperature that calibrates its scores."""
+"""Solves ridge regression with images or groups left out in closed form, and finds the temperature that calibrates its scores."""
 
 from __future__ import annotations
 

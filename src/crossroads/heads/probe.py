@@ -1,4 +1,4 @@
-"""A probe: ridge regression on frozen features, scored by cross-validation in closed form."""
+"""Fits a probe: ridge regression on frozen features, scored by cross-validation in closed form."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The networks of `keras.applications`: their records and their builder."""
+"""Lists and builds the networks of `keras.applications`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A backbone as one inference graph that can end at any of its cuts. Keras is not needed."""
+"""Represents a backbone as one inference graph that can end at any of its cuts. Keras is not needed."""
 
 from __future__ import annotations
 

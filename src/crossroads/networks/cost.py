@@ -1,4 +1,4 @@
-"""The cost of layers: multiply-adds per image, counted from shapes."""
+"""Counts the cost of layers, as multiply-adds per image, from their shapes."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def activations(call: Call) -> int:
 
 
 def has_depthwise(model: keras.Model) -> bool:
-    """Whether a model has depthwise convolutions. On a CPU they train more slowly than their multiply-adds suggest."""
+    """Returns whether a model has depthwise convolutions. On a CPU they train more slowly than their multiply-adds suggest."""
     kinds = (keras.layers.DepthwiseConv2D, keras.layers.SeparableConv2D)
     return any(isinstance(layer, kinds) for layer in model._flatten_layers())
 

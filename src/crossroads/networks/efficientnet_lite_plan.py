@@ -1,4 +1,4 @@
-"""The layers of EfficientNet-Lite0, -1 and -2 as a plan, from which both the Keras network and the inference graph are built."""
+"""Plans the layers of EfficientNet-Lite0, -1 and -2, from which both the Keras network and the inference graph are built."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ def to_openvino(model: Any, graph: Path) -> None:
 
 
 def exports_here() -> bool:
-    """Whether this process can convert: Keras runs on TensorFlow, and docstrings exist.
+    """Returns whether this process can convert: Keras runs on TensorFlow, and docstrings exist.
 
     OpenVINO reads its options from docstrings, which ``python -OO`` removes.
     """

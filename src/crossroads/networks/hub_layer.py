@@ -1,4 +1,4 @@
-"""A layer of KerasHub that can be saved on its own."""
+"""Wraps a layer of KerasHub so that it can be saved on its own."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ class HubLayer(keras.Layer):  # type: ignore[misc]
 
 
 def of_keras_hub(layer: Any) -> bool:
-    """Whether a layer is one of KerasHub."""
+    """Returns whether a layer is one of KerasHub."""
     return type(layer).__module__.split(".")[0] == PACKAGE
 
 
@@ -128,7 +128,7 @@ def _not_savable(layer: Any, error: Exception) -> BackboneError:
 
 
 def _plain(layer: Any, name: str) -> bool:
-    """Whether a layer keeps an argument as an attribute that can be saved."""
+    """Returns whether a layer keeps an argument as an attribute that can be saved."""
     return isinstance(getattr(layer, name, None), str | int | float | bool | tuple | list)
 
 

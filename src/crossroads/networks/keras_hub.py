@@ -1,4 +1,4 @@
-"""Presets of KerasHub as backbones, with their preprocessing as layers and each block of an encoder as a cut."""
+"""Provides presets of KerasHub as backbones. Their preprocessing becomes layers, and each block of an encoder becomes a cut."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ def _native_side(network: Any) -> int | None:
 
 
 def _takes_other_sizes(network: Any) -> bool:
-    """Whether the position embedding is fitted to the size of the images."""
+    """Returns whether the position embedding is fitted to the size of the images."""
     return hasattr(network, "position_embedding_shape")
 
 
@@ -239,7 +239,7 @@ def _blockwise(images: Any, operation: Any, args: tuple[Any, ...], kwargs: dict[
 
 
 def _is_chain(operation: Any) -> bool:
-    """Whether a layer is a chain of blocks: a layer of KerasHub with two or more of one class in it, each of several kernels."""
+    """Returns whether a layer is a chain of blocks: a layer of KerasHub with two or more of one class in it, each of several kernels."""
     if not of_keras_hub(operation) or isinstance(operation, keras.Model):
         return False
     kinds = Counter(type(layer) for layer in operation._layers if of_keras_hub(layer) and len(kernels_of(layer)) > 1)

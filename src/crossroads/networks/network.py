@@ -1,4 +1,4 @@
-"""A network: preprocessing, a backbone kept up to a cut, and a head on top, sharing layers between training and inference."""
+"""Assembles networks from preprocessing, a backbone kept up to a cut, and a head. Training and inference share the layers."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ def _moments(standardise: layers.BatchNormalization) -> tuple[NDArray[np.float64
 
 
 def standardises(head: tuple[keras.Layer, ...]) -> bool:
-    """Whether a head standardises its features."""
+    """Returns whether a head standardises its features."""
     return isinstance(head[0], layers.BatchNormalization)
 
 

@@ -1,4 +1,4 @@
-"""Custom networks as backbones: a Keras model, a ``.keras`` file, or ``package.module:function``."""
+"""Provides custom networks as backbones: a Keras model, a ``.keras`` file, or ``package.module:function``."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def _name_of(source: Any) -> str:
 
 
 def _is_function(source: Any) -> bool:
-    """Whether a source is a function that builds a network. Models are callable too, but are networks already."""
+    """Returns whether a source is a function that builds a network. Models are callable too, but are networks already."""
     return callable(source) and not isinstance(source, keras.Layer | Parts)
 
 

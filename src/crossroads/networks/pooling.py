@@ -1,4 +1,4 @@
-"""Pooling: turns a feature map, or a sequence of tokens, into the vector that a head takes."""
+"""Pools a feature map, or a sequence of tokens, into the vector that a head takes."""
 
 from __future__ import annotations
 

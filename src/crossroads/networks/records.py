@@ -1,4 +1,4 @@
-"""The records of backbones, readable without Keras."""
+"""Defines the records of backbones, readable without Keras."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SqueezeNet 1.1 in two versions: keras-squeezenet's and torchvision's."""
+"""Builds SqueezeNet 1.1 in two versions: keras-squeezenet's and torchvision's."""
 
 from __future__ import annotations
 

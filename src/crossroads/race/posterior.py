@@ -1,4 +1,4 @@
-"""The accuracy and the seconds that a candidate's next run will take, from the advice and from its runs so far."""
+"""Estimates the accuracy and the seconds of a candidate's next run, from the advice and from its earlier runs."""
 
 from __future__ import annotations
 

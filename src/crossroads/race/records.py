@@ -1,4 +1,4 @@
-"""The plan and the state of a race, as records and as files in the folder of the run."""
+"""Defines the plan and the state of a race, as records and as files in the folder of the run."""
 
 from __future__ import annotations
 

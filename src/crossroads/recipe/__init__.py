@@ -1,4 +1,4 @@
-"""Every choice of a run as one typed, strict record that is read from and written to TOML.
+"""Defines the recipe: every choice of a run as one typed, strict record that is read from and written to TOML.
 
 Each field states its help, group, range and default once. Checks, the options of ``crossroads fit``, the parameters of
 `crossroads.ImageClassifier`, docstrings and the reference page are derived from that, so an option is added or removed here alone.

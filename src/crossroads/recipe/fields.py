@@ -1,4 +1,4 @@
-"""The description of an option, and the checks, texts and defaults that follow from it."""
+"""Describes options, and derives their checks, texts and defaults from the description."""
 
 from __future__ import annotations
 

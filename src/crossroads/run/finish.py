@@ -1,4 +1,4 @@
-"""The end of a run: the trained model is saved, loaded again as users will load it, and scored.
+"""Finishes a run: saves the trained model, loads it again as users will load it, and scores it.
 
 Only this module opens the sealed test: to score it, and to check that a finished run has the same images.
 """

@@ -1,4 +1,4 @@
-"""The metrics of a run as records. `RunMetrics.to_json` is the one form of ``metrics.json``."""
+"""Defines the metrics of a run as records. `RunMetrics.to_json` is the one form of ``metrics.json``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The result of a training, and the checks that every training makes of its images."""
+"""Defines the result of a training, and the checks that every training makes of its images."""
 
 from __future__ import annotations
 

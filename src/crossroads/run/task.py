@@ -1,4 +1,4 @@
-"""The task of one training: a resolved recipe, its backbone, and the images, which are decoded on request."""
+"""Defines the task of one training: a resolved recipe, its backbone, and the images, which are decoded on request."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One training: of a head on frozen features alone, or of layers of the backbone in Keras."""
+"""Trains one classifier: a head on frozen features alone, or layers of the backbone in Keras."""
 
 from __future__ import annotations
 

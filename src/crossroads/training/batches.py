@@ -1,4 +1,4 @@
-"""Training batches: batch b of epoch e depends only on the seed, e and b, so training can resume at any epoch."""
+"""Creates training batches. Batch b of epoch e depends only on the seed, e and b, so training can resume at any epoch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""BatchNorm while it is trained: moving statistics that suit short trainings, and TensorFlow's fused operation."""
+"""Adapts BatchNorm to training: moving statistics that suit short trainings, and TensorFlow's fused operation."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def _set_class(layer: layers.BatchNormalization, kind: type[layers.BatchNormaliz
 
 
 def _can_be_fused(layer: layers.BatchNormalization) -> bool:
-    """Whether a layer is trained, is of Keras' own class, and runs on float32 channels-last maps in TensorFlow."""
+    """Returns whether a layer is trained, is of Keras' own class, and runs on float32 channels-last maps in TensorFlow."""
     if (
         keras.backend.backend() != "tensorflow"
         or type(layer) is not layers.BatchNormalization

@@ -171,7 +171,7 @@ def assign(variables: Sequence[Any], arrays: Iterable[NDArray[np.generic]]) -> N
 
 
 def _is_over(state: TrainingState, phase: Phase) -> bool:
-    """Whether no epoch is left, the watcher ended the training, or early stopping did."""
+    """Returns whether no epoch is left, the watcher ended the training, or early stopping did."""
     losses = [record.validation_loss for record in state.history]
     if len(losses) >= phase.epochs or ENDED in state.facts:
         return True

@@ -125,7 +125,7 @@ def fetch(named: str, progress: Progress | None = None) -> Path:
 
 
 def same_network(requested: str, before: str) -> bool:
-    """Whether a name may be used to resume a run with the pinned name `before`. What it leaves open is taken from there."""
+    """Returns whether a name may be used to resume a run with the pinned name `before`. What it leaves open is taken from there."""
     wanted, used = parse(requested), parse(before)
     if wanted.repository != used.repository or wanted.file not in (None, used.file):
         return False
@@ -276,7 +276,7 @@ def _bar(progress: Progress | None, stage: str) -> type:
 
 
 def _is_unreachable(hub: Any, error: Exception) -> bool:
-    """Whether an error means that the hub gave no answer: offline mode, no network, or a server that is down."""
+    """Returns whether an error means that the hub gave no answer: offline mode, no network, or a server that is down."""
     errors = hub.errors
     if isinstance(error, errors.HfHubHTTPError):
         return bool(error.response.status_code >= 500)

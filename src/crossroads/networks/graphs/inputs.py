@@ -1,4 +1,4 @@
-"""The input of a graph: layout, type and size, and the graph with its preprocessing in front."""
+"""Describes the input of a graph (layout, type and size) and puts preprocessing in front of the graph."""
 
 from __future__ import annotations
 

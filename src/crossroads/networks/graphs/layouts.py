@@ -1,4 +1,4 @@
-"""Which axis of each tensor is which: images, rows, columns, channels or tokens, passed on from one operation to the next."""
+"""Finds the meaning of the axes of each tensor (images, rows, columns, channels or tokens), one operation after the other."""
 
 from __future__ import annotations
 

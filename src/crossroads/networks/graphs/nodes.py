@@ -1,4 +1,4 @@
-"""The operations of an OpenVINO graph as the steps that cuts are found in."""
+"""Represents the operations of an OpenVINO graph as steps, among which cuts are found."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ def shape_of(output: Any) -> tuple[int, ...]:
 
 
 def is_float(output: Any) -> bool:
-    """Whether a tensor holds floating-point numbers."""
+    """Returns whether a tensor holds floating-point numbers."""
     return bool(output.get_element_type().is_real())
 
 

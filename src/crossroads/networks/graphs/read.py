@@ -161,7 +161,7 @@ def _body(path: Path, kind: Format, state: _State, size: int, scaling: Scaling |
 
 
 def _is_quantised(model: Any) -> bool:
-    """Whether a graph rounds activations to few levels, or keeps its kernels in 8 bits or fewer."""
+    """Returns whether a graph rounds activations to few levels, or keeps its kernels in 8 bits or fewer."""
     small = ("i8", "u8", "i4", "u4", "f8e4m3", "f8e5m2")
     for node in model.get_ops():
         kind = node.get_type_name()
@@ -282,7 +282,7 @@ def _is_batched(output: Any) -> bool:
 
 
 def _agrees(model: Any, single: Any, size: int, end: int) -> bool:
-    """Whether a graph that was made for one image computes the same for two at a time."""
+    """Returns whether a graph that was made for one image computes the same for two at a time."""
     images = np.random.default_rng(0).integers(0, 256, (2, size, size, 3), np.uint8)
     try:
         together = evaluate(_ending(model, end), images)[0]

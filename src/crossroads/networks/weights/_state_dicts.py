@@ -88,5 +88,5 @@ def unwrapped(layers: Sequence[LayerWeights]) -> list[LayerWeights] | None:
 
 
 def averaged(place: str) -> bool:
-    """Whether the path of keys says that the weights are a moving average."""
+    """Returns whether the path of keys says that the weights are a moving average."""
     return _AVERAGED.search(place) is not None

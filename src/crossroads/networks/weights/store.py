@@ -1,4 +1,4 @@
-"""The files of pretrained weights: installed with a Python package, or in the cache, which is Keras' own folder."""
+"""Finds files of pretrained weights, in installed Python packages or in the cache, which is Keras' own folder."""
 
 from __future__ import annotations
 
