@@ -160,7 +160,7 @@ def _require_each_valid(asked: Recipe, backbones: Sequence[object], weights: Seq
 
 
 def _sources(data: Source | None, test: Source | None, recipe: Recipe) -> tuple[Source | None, Source | None]:
-    """Returns the images and the test set of a call, or else those that its recipe names."""
+    """Returns the images and the test set that a call gives, or otherwise those that its recipe names."""
     return data if data is not None else recipe.data, test if test is not None else recipe.test
 
 
@@ -259,7 +259,7 @@ def audit(data: Source, *, min_images: int = 10, watcher: Watcher | None = None)
 def _requested(
     recipe: Recipe | str | Path | None, data: Source | None, test: Source | None, options: Mapping[str, object]
 ) -> tuple[Recipe, set[str]]:
-    """Returns the recipe with the options and with the paths of the sources, and the names of the fields that the user gave."""
+    """Adds the options and the paths of the sources to a recipe. Also returns the names of the fields that the user gave."""
     named = _named_in(recipe)
     for name, source in (("data", data), ("test", test)):
         if isinstance(source, str | Path):
@@ -274,7 +274,7 @@ def _requested(
 
 
 def _named_in(recipe: Recipe | str | Path | None) -> dict[str, object]:
-    """Returns the fields of a recipe that differ from the defaults, or those that its file has."""
+    """Returns the fields of a recipe that differ from the defaults. For a recipe file, returns the fields in the file."""
     if isinstance(recipe, Recipe):
         return {name: value for name, value in recipe.to_mapping().items() if value != getattr(Recipe(), name)}
     named = {} if recipe is None else read_toml(recipe)
@@ -285,7 +285,7 @@ def _named_in(recipe: Recipe | str | Path | None) -> dict[str, object]:
 def _finished(
     folder: RunFolder, recipe: Recipe, given: set[str], data: Source | None, test: Source | None, watcher: Watcher
 ) -> Run:
-    """Returns the finished run in the folder, if its recipe and images are those that were asked for."""
+    """Returns the finished run in a folder, after a check that it has the requested recipe and images."""
     metrics = artifact.read_metrics(folder.path)
     facts = artifact.open_verified(folder.path).facts
     stored = Recipe.from_mapping(metrics.get("asked") or facts["recipe"], str(folder.path))
@@ -299,7 +299,7 @@ def _finished(
 
 
 def _name_of(backbone: object) -> dict[str, object]:
-    """Returns the backbone as the recipe names it."""
+    """Returns the field `backbone` of a recipe for a backbone in any form."""
     if backbone is None:
         return {}
     if isinstance(backbone, str | Path):

@@ -46,7 +46,7 @@ class CrossroadsError(Exception):
 
     @property
     def rule(self) -> str:
-        """What must hold or what went wrong."""
+        """The rule that was broken, or what went wrong."""
         return _spelled(self._rule, str)
 
     @property
@@ -167,7 +167,7 @@ def missing_extra(purpose: str, package: str, extra: str) -> MissingExtraError:
 
 
 def install(extra: str) -> str:
-    """Returns how an extra is installed."""
+    """Returns the command that installs an extra."""
     return f"pip install '.[{extra}]' in the checkout"
 
 

@@ -138,7 +138,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return artifact.copy(self.run_.artifact, folder).folder
 
     def __getstate__(self) -> dict[str, Any]:
-        """Returns the state for a pickle: the files of the artifact replace objects of this process."""
+        """Returns the state for a pickle. It contains the files of the artifact instead of objects of this process."""
         state: dict[str, Any] = dict(super().__getstate__())
         if state.pop("_folder", None) is None:
             return state

@@ -195,7 +195,7 @@ class Graph:
         return result
 
     def run(self, batches: Iterable[NDArray[np.uint8]], most: int) -> NDArray[np.float32]:
-        """Computes the results, float32 (n, ...), of batches that are made while earlier ones are computed.
+        """Computes the results of batches, float32 (n, ...). New batches are prepared while earlier ones are computed.
 
         Args:
             batches: uint8 (b, size, size, 3) each.
@@ -212,7 +212,7 @@ class Graph:
         """Yields the results, float32 (b, ...), in order. A few batches are in memory at a time.
 
         Args:
-            batches: uint8 (b, size, size, 3) each; they are made while earlier ones are computed.
+            batches: uint8 (b, size, size, 3) each. New batches are prepared while earlier ones are computed.
         """
         # OpenVINO's AsyncInferQueue is not used, since a graph that is dropped right after its last batch hangs (OpenVINO 2026.4):
         # the destructor holds Python's lock and waits for a thread whose callback waits for that lock.

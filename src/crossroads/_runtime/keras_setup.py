@@ -37,7 +37,7 @@ def load_keras() -> None:
 
     Raises:
         MissingExtraError: They are not installed.
-        SetupError: As for `require_usable_keras`; or Keras cannot be imported.
+        SetupError: Keras cannot be imported, or `require_usable_keras` raises the error.
     """
     if not can_train():
         raise training_needed("working with a Keras model")

@@ -47,7 +47,7 @@ _LIBRARY_PREFIXES = ("TF", "TPU_", "KMP_", "KERAS_", "HDF5_", "ENABLE_RUNTIME_UP
 
 @contextmanager
 def process_settings() -> Iterator[None]:
-    """Changes the process as this module describes. Calls may nest and overlap; the last one to end restores everything."""
+    """Changes the settings of the process inside the context. Contexts may overlap; the last one to end restores the settings."""
     with _filters.held(), _settings.held():
         yield
 

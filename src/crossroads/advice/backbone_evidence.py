@@ -67,14 +67,14 @@ class BackboneEvidence:
 
     Attributes:
         choice: The backbone.
-        recipe: Resolved for feature extraction: image size, resize, weights.
+        recipe: The recipe, resolved for feature extraction (image size, resize and weights).
         body: The backbone with its weights as an inference graph.
         profile: The depth profile.
         frozen_probes: The best probe of each frozen strategy, the more accurate one first.
         dataset: The readable rows of the sample. Equal images are in one group.
-        digests: uint8 (s, 16), of these images.
+        digests: uint8 (s, 16), the digests of these images.
         refused: Number of unreadable images.
-        end_features: Float (s, d), the averages at the end.
+        end_features: Float (s, d), the averages of the feature maps at the end of the backbone.
         decode_seconds: Time per image to read and resize it.
     """
 
@@ -96,7 +96,7 @@ def measure_backbone(dataset: Dataset, choice: Choice, recipe: Recipe, watcher: 
     Args:
         dataset: The sample.
         choice: The backbone.
-        recipe: Resolved for feature extraction with it.
+        recipe: The recipe, resolved for feature extraction with this backbone.
         watcher: Receives progress and notes.
 
     Raises:

@@ -63,11 +63,13 @@ class Setting:
 
 @dataclass(frozen=True, slots=True)
 class StrategyOffset:
-    """From a probe to a strategy, in log odds: ``slope x (intercept + by_size x log10(images per class / 30))``.
+    """The expected accuracy of a strategy minus that of a probe, in log odds.
+
+    It is ``slope x (intercept + by_size x log10(images per class / 30))``.
 
     Attributes:
         intercept: The offset at 30 effective images per class.
-        by_size: What ten times as many images per class add.
+        by_size: The increase of the offset with ten times as many images per class.
         scatter: Standard deviation of the residuals.
     """
 
@@ -84,14 +86,17 @@ STRATEGY_OFFSETS: dict[StrategyName, StrategyOffset] = {
     "warm-start": StrategyOffset(1.47, 1.77, 1.23),
     "from-scratch": StrategyOffset(0.25, 0.8, 2.55),
 }
-"""Fitted and printed by `python -m benchmarks regret`. The data are the runs in benchmarks/figures: 12 tasks with MobileNet and
-with SqueezeNet, one seed, all six strategies. The images come from five sources only, so the scatter itself is uncertain.
-docs/explanation/four-cases.md says which of these figures also judge the advice."""
+"""The offsets, which `python -m benchmarks regret` fits and prints.
+
+The data are the runs in benchmarks/figures: 12 tasks with MobileNet and with SqueezeNet, one seed, all six strategies. The images
+come from only five sources, so the scatter itself is uncertain. docs/explanation/four-cases.md says which of these figures are also
+used to judge the advice.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Extrapolation:
-    """From a short training to the whole one, in log odds. Halvings are those of `Base`.
+    """The expected gain of the whole training over a short one, in log odds. Halvings are those of `Base`.
 
     Attributes:
         gain: Average gain per halving, as a multiple of the slope; n halvings give n times as much.
@@ -106,7 +111,8 @@ EXTRAPOLATIONS: dict[StrategyName, Extrapolation] = {
     "warm-start": Extrapolation(0.82, 0.47),
     "from-scratch": Extrapolation(0.68, 1.02),
 }
-"""Fitted to the same runs by maximum likelihood, because the accuracy of a short training on few images is uncertain itself."""
+"""The extrapolations, fitted to the same runs. The fit uses maximum likelihood, because the accuracy of a short training on few
+images is itself uncertain."""
 
 SLOPE_ERROR = 0.3
 """Standard deviation of the difference between the slope of the learning curve and the gain from doubling the epochs. It was

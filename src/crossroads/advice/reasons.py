@@ -60,7 +60,7 @@ def _size(size: Size) -> Note:
 
 
 def _depth(profile: Profile) -> Note:
-    """Returns where a probe is most accurate, as far as the intervals show it."""
+    """Returns a note on the depth at which a probe is most accurate. It says whether the difference is significant."""
     best, end = profile.best, profile.end
     place = f"{best.cut}, {best.depth:.0%} of the depth of {profile.backbone}"
     first_as_good = next(depth for depth in profile.depths if depth.accuracy.value >= best.accuracy.low)

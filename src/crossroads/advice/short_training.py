@@ -1,4 +1,4 @@
-"""Trains a strategy briefly on a part of the sample and scores it on the rest, to predict how well it trains on these images."""
+"""Trains a network briefly on a part of the sample and scores it on the rest, to predict the accuracy of the whole training."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Trains all of a pretrained backbone briefly, to predict how well it trains on these images."""
+"""Trains all layers of a pretrained backbone briefly, to predict the accuracy of the whole training."""
 
 from __future__ import annotations
 

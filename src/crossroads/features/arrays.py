@@ -17,7 +17,7 @@ RELEASE_BYTES = 1 << 28
 
 
 class Indexable(Protocol):
-    """An array, a memory map, or `StoredFeatures`: anything with a shape whose rows can be indexed."""
+    """Anything with a shape whose rows can be indexed: an array, a memory map, or `StoredFeatures`."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -34,8 +34,8 @@ class StoredFeatures(Sequence[Any]):
 
     Args:
         path: The file.
-        shape: Of one row.
-        stored: The type in the file.
+        shape: The shape of one row.
+        stored: The dtype in the file.
         rows: int64 (n,), the rows of the file, in order.
 
     Attributes:

@@ -87,7 +87,7 @@ def body_of(
 
 
 def _built_here(record: Backbone, size: int, progress: Progress | None) -> Body:
-    """Returns the graph of a backbone with ImageNet weights that is built without Keras."""
+    """Builds the graph of a backbone with ImageNet weights without Keras."""
     model, taps = record.build_graph(size, obtain(record, progress=progress))
     source = require_imagenet(record)
     digest = _key([record.name, size, source.digest])
@@ -205,7 +205,7 @@ def _tap_from(values: dict[str, Any]) -> Tap:
 
 
 def _keras_part(size: int, make: Callable[[], Built]) -> Callable[[Cut, PoolingName | None], keras.Model]:
-    """Returns a function that builds a part of the body in Keras."""
+    """Returns a function that builds, in Keras, the part of the backbone up to a cut."""
 
     def part(cut: Cut, pooling: PoolingName | None) -> keras.Model:
         from crossroads.networks.cuts import find

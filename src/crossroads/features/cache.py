@@ -116,7 +116,7 @@ class Cache:
 
         Args:
             key: Identifies the features.
-            shape: Of one row.
+            shape: The shape of one row.
 
         Raises:
             FeatureError: The cache cannot be written.
@@ -289,7 +289,7 @@ def _is_unused(folder: Path) -> bool:
 
 
 def _removed(folder: Path) -> bool:
-    """Removes a folder unless a process holds it, and returns whether it is gone."""
+    """Removes a folder, unless a process holds it. Returns whether the folder no longer exists."""
     if not _is_unused(folder):
         return False
     shutil.rmtree(folder, ignore_errors=True)
@@ -297,7 +297,7 @@ def _removed(folder: Path) -> bool:
 
 
 def _released(path: Path) -> bool:
-    """Removes a lock that no process holds any more, and returns whether that was so. Call it under the lock of the cache."""
+    """Removes a lock file if no process holds it. Returns whether no process did. Call this under the lock of the cache."""
     lock = FileLock(path)
     try:
         lock.acquire(timeout=0)

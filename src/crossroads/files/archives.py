@@ -74,7 +74,7 @@ class _Archive:
         self._total = 0
 
     def _add(self, name: str, start: int, size: int) -> bool:
-        """Adds one file and returns True, or False if the name is empty. A later member of the same name wins."""
+        """Adds one file. Returns False if its name is empty, and otherwise True. A later member replaces one of the same name."""
         if not name:
             return False
         self._total += size

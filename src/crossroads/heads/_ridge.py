@@ -23,11 +23,11 @@ class RidgeProblem:
     """Ridge regression of one-hot targets on principal components.
 
     Attributes:
-        components: Of the training images.
+        components: The principal components of the training images.
         codes: Integers (n,) in [0, k), the classes of the images.
         groups: Integers (n,) of images that are left out together; None to leave out each image alone.
         targets: Y, float64 (n, k), one-hot rows minus their weighted mean.
-        mean: float64 (k,), that mean.
+        mean: float64 (k,), this weighted mean.
         correlations: Z'WY, (r, k).
     """
 

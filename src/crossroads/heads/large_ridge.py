@@ -65,7 +65,7 @@ class _NormalEquations:
     """The normal equations of all images, without a penalty.
 
     Attributes:
-        standardizer: Of all images.
+        standardizer: Standardises the features of all images.
         products: X'WX, float64 (d, d).
         correlations: X'WY, float64 (d, k).
         mean: float64 (k,), the weighted mean of the one-hot targets.

@@ -69,8 +69,8 @@ class LinearHead:
     Attributes:
         kernel: float32 (d, k).
         bias: float32 (k,).
-        kind: How it was solved.
-        penalty: The penalty that was chosen, per image.
+        kind: The method that solved it.
+        penalty: The chosen penalty per image.
         validation_loss: Mean cross-entropy in nats on the validation images.
         validation_accuracy: Fraction of the validation images that are correct.
         candidates: Every candidate.
@@ -95,11 +95,12 @@ def solve(
     groups: NDArray[np.integer] | None = None,
     weights: NDArray[np.floating] | None = None,
 ) -> LinearHead:
-    """Returns the better linear head on validation, by accuracy, then by loss.
+    """Solves linear heads and returns the best one on validation: the most accurate, or in a tie the one with the lowest loss.
 
     Logistic regression is solved by L-BFGS along a regularization path, with warm starts (Friedman, Hastie and Tibshirani, 2010).
-    Ridge regression on one-hot targets chooses its penalty by the cross-entropy of its held-out scores; the same scores set the
-    temperature that calibrates its softmax (Guo et al., 2017). A class without images gets a probability of at most 1 / (n + 1).
+    Ridge regression on one-hot targets chooses its penalty by the cross-entropy of its held-out scores. The same scores determine
+    the temperature that calibrates its softmax (Guo et al., 2017). A class without images gets a probability of at most
+    1 / (n + 1).
 
     Args:
         features: Float (n, d), read a chunk at a time, several times.

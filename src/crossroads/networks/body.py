@@ -146,7 +146,7 @@ class Body:
         )
 
     def _tensor(self, position: int) -> Any:
-        """The output of the node that computes a tap, in float32."""
+        """Returns the output of the node that computes a tap, in float32."""
         tensor = self.model.outputs[position].get_node().input_value(0)
         floats = tensor.get_element_type().get_type_name() == "f32"
         return tensor if floats else operations().convert(tensor, "f32").output(0)
@@ -299,7 +299,7 @@ def square_side(patches: int, pooling: str) -> int:
 
 
 def _whole(tensor: Any, layout: Layout) -> Any:
-    """The tensor in the order of the cut's shape: channels last."""
+    """Returns the tensor with its channels last, as the shape of the cut has them."""
     if layout != "NCHW":
         return tensor
     return operations().transpose(tensor, np.array([0, 2, 3, 1], np.int64)).output(0)

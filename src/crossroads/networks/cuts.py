@@ -34,7 +34,7 @@ def possible_cuts(backbone: keras.Model) -> tuple[Cut, ...]:
     """Returns every layer after the first kernel where exactly one tensor crosses. Those of `cuts` have an index.
 
     Raises:
-        BackboneError: As `cuts` does.
+        BackboneError: For the same reasons as in `cuts`.
     """
     graph = graph_of(backbone)
     costs = [Cost(cost(call), activations(call)) for call in graph.calls]

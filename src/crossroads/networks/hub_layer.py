@@ -74,7 +74,7 @@ class HubLayer(keras.Layer):  # type: ignore[misc]
         return keras.tree.pack_sequence_as(computed, merged)
 
     def save_own_variables(self, store: MutableMapping[str, Any]) -> None:
-        """Saves the weights as they are. DINOv2 would save its position embedding at another size, which changes it."""
+        """Saves the weights unchanged. DINOv2 itself would resize its position embedding and thus change it."""
         for number, weight in enumerate(self.inner().weights):
             store[str(number)] = np.asarray(weight)
 

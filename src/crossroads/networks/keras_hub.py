@@ -38,7 +38,7 @@ def preset_sizes(named: str) -> tuple[tuple[int, ...], tuple[int, int]]:
         named: ``keras-hub:`` and what KerasHub's ``from_preset`` takes: the name of a preset, an address or a local folder.
 
     Raises:
-        BackboneError: As `preset_parts` does.
+        BackboneError: For the same reasons as in `preset_parts`.
     """
     network, converter = _image_network(named, weights=False), _converter(named)
     native = _native_side(network)
@@ -52,7 +52,7 @@ def preset_parts(named: str, size: int | None) -> Parts:
     """Loads a preset with its weights for square images of side `size` pixels; None for its own size.
 
     Args:
-        named: As in `preset_sizes`.
+        named: The name of the preset, as for `preset_sizes`.
         size: Side of the images in pixels.
 
     Returns:
@@ -239,7 +239,10 @@ def _blockwise(images: Any, operation: Any, args: tuple[Any, ...], kwargs: dict[
 
 
 def _is_chain(operation: Any) -> bool:
-    """Returns whether a layer is a chain of blocks: a layer of KerasHub with two or more of one class in it, each of several kernels."""
+    """Returns whether a layer is a chain of blocks.
+
+    It is a layer of KerasHub that contains at least two layers of one class, each with several kernels.
+    """
     if not of_keras_hub(operation) or isinstance(operation, keras.Model):
         return False
     kinds = Counter(type(layer) for layer in operation._layers if of_keras_hub(layer) and len(kernels_of(layer)) > 1)

@@ -80,7 +80,7 @@ def own_size(source: keras.Model | Parts | Path | str) -> int | None:
     A function with a parameter for the size builds networks of any size. Any other function is called to find out.
 
     Raises:
-        BackboneError: As `own_backbone` does.
+        BackboneError: For the same reasons as in `own_backbone`.
     """
     with current_folder_importable():
         network: Any = _imported(source) if isinstance(source, str) and not source.endswith(".keras") else source

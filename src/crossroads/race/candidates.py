@@ -144,7 +144,7 @@ def convertible(plan: Plan, partition: Partition, tasks: Tasks, watcher: Watcher
 
 
 def identity_of(partition: Partition) -> str:
-    """Returns a digest of the images that a race uses, their labels and groups, and the version of the program."""
+    """Returns a digest of the images, labels and groups that a race uses, and of the version of the program."""
     hasher = hashlib.blake2b(json.dumps(partition.train.classes).encode(), digest_size=16)
     for part in (partition.train, partition.validation):
         hasher.update(digests_of(part).tobytes())

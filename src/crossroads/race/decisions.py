@@ -55,14 +55,14 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Skip:
-    """Do not run a candidate now.
+    """The decision not to run a candidate now.
 
     Attributes:
         candidate: Its index in the plan.
-        reason: Why.
-        epochs: Epochs that it would need to have; None for a solved head.
-        seconds: Seconds that these would take.
-        available: Seconds that are available for them.
+        reason: Why the candidate is skipped.
+        epochs: Smallest number of epochs that it would need; None for a solved head.
+        seconds: Seconds that these epochs would take.
+        available: Seconds that are available for these epochs.
         reachable: Upper limit of its expected accuracy.
     """
 
@@ -153,8 +153,8 @@ class Results:
 def next_actions(plan: Plan, runs: Sequence[CandidateRun]) -> tuple[Action, ...]:
     """Returns the candidates that are skipped after the last run, and then the next run, or the end of the race.
 
-    The race is played again from its beginning with the results that are known. So a race that was interrupted continues as it
-    would have without the interruption.
+    The race is replayed from its beginning with the known results. An interrupted race therefore continues as it would have
+    continued without the interruption.
     """
     race = _race(plan)
     actions: list[Action] = list(_until_run(race, None))
@@ -180,7 +180,7 @@ def _until_run(race: Decisions, result: CandidateRun | None) -> Iterator[Action]
 
 
 def _race(plan: Plan) -> Decisions:
-    """Plays a race from its beginning."""
+    """Yields the decisions of a race from its beginning."""
     frozen = [index for index, candidate in enumerate(plan.candidates) if _is_frozen(candidate)]
     trained = [index for index in range(len(plan.candidates)) if index not in frozen]
     results = Results(plan)
@@ -225,7 +225,7 @@ def _frozen_head(results: Results, index: int, *, last_chance: bool) -> Decision
 
 @dataclass(frozen=True, slots=True)
 class _Standing:
-    """Where a race is after the frozen heads.
+    """The state of a race after the frozen heads are solved.
 
     Attributes:
         results: The results so far.
@@ -238,7 +238,7 @@ class _Standing:
     places: int
 
     def without(self, index: int, *, places: int = 0) -> _Standing:
-        """Returns the standing without a candidate that took this many places."""
+        """Returns the standing after removing a candidate and the places that it took."""
         return replace(self, remaining=tuple(one for one in self.remaining if one != index), places=self.places - places)
 
 

@@ -53,7 +53,7 @@ _POSITION = "the name of a layer, an index or a fraction of the depth"
 @declare
 @dataclass(frozen=True, slots=True)
 class Augmentation:
-    """How strongly a training image is augmented before the network receives it. All zero means not at all."""
+    """How strongly a training image is augmented before the network receives it. If all values are zero, it is not augmented."""
 
     TABLE: ClassVar[str] = "augmentation"
 
@@ -84,7 +84,7 @@ class Augmentation:
 
     @property
     def active(self) -> bool:
-        """Whether any image is changed at all."""
+        """Whether any image is changed."""
         return self != Augmentation()
 
 

@@ -37,13 +37,13 @@ _LOCK = ".crossroads.lock"
 
 
 class TrainingFolder:
-    """Where one of several trainings in a run keeps its checkpoints."""
+    """The folder in which one training of a run keeps its checkpoints."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     def checkpoints(self, phase: int) -> Checkpoints:
-        """The checkpoints of one phase, counted from 0."""
+        """Returns the checkpoints of one phase. Phases are counted from 0."""
         return Checkpoints(self._folder / f"phase-{phase}")
 
     @property

@@ -53,7 +53,7 @@ def rehearse(choice: Choice, size: int, classes: int, recipe: Recipe | None = No
         choice: The backbone.
         size: Side of the images in pixels.
         classes: Number of classes.
-        recipe: Resolved, with the cut and the head of the network; None for the whole backbone and a linear head.
+        recipe: The resolved recipe, with the cut and the head of the network; None for the whole backbone and a linear head.
         seed: Seed of the weights.
 
     Raises:

@@ -34,7 +34,7 @@ def adapted_momentum(network: Network, steps: int) -> Iterator[None]:
 
 
 def momentum_for(steps: int) -> float:
-    """Returns the highest momentum for a training of `steps` steps."""
+    """Returns the highest momentum that a training of `steps` steps may use."""
     steps = max(1, steps)
     return float(min(max(MIN_MOMENTUM, 1 - WINDOWS / steps), MAX_REMAINDER ** (1 / steps)))
 

@@ -78,7 +78,7 @@ class Checkpoints:
                     old.unlink()
 
     def save_facts(self, state: TrainingState) -> None:
-        """Saves the facts of `state` with the arrays that were saved last. Raises as `save` does."""
+        """Saves the facts of `state` with the arrays that were saved last. Raises the same errors as `save`."""
         with self._writing():
             self._write_pointer(state)
 

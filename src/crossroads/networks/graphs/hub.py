@@ -125,7 +125,7 @@ def fetch(named: str, progress: Progress | None = None) -> Path:
 
 
 def same_network(requested: str, before: str) -> bool:
-    """Returns whether a name may be used to resume a run with the pinned name `before`. What it leaves open is taken from there."""
+    """Returns whether a name may resume a run with the pinned name `before`. Parts that the name omits may have any value."""
     wanted, used = parse(requested), parse(before)
     if wanted.repository != used.repository or wanted.file not in (None, used.file):
         return False
@@ -149,7 +149,7 @@ def _is_graph(file: str) -> bool:
 
 
 def _now(hub: Any, name: HubName) -> tuple[str, list[str]]:
-    """Returns the commit that a revision means on the hub, and its files. The cache keeps the commit for `_last`."""
+    """Asks the hub for the commit of a revision and its files. The cache keeps the commit for `_last`."""
     api, repository = hub.HfApi(), name.repository
     facts = api.model_info(repository, revision=name.revision, timeout=TIMEOUT)
     commit = str(

@@ -130,7 +130,7 @@ def reshaped(axes: Axes, before: Sequence[int], after: Sequence[int]) -> Axes:
 
 
 def _group(before: Sequence[int], after: Sequence[int], i: int, j: int) -> tuple[int, int]:
-    """Returns the ends of the shortest runs of axes from `i` and `j` on with equal sizes."""
+    """Returns the ends of the shortest runs of axes, from `i` and `j` on, that have the same total size."""
     if i < len(before) and j < len(after) and before[i] == after[j]:
         return i + 1, j + 1
     left, right, a, b = 1, 1, i, j

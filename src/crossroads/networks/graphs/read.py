@@ -58,17 +58,17 @@ class GraphFile:
 
     @property
     def expects(self) -> str:
-        """What the graph expects of its images, in words."""
+        """A phrase that describes the images that the graph expects."""
         if self.input.takes_pixels:
             return f"pixels as they are, {self.input.kind}"
         return "not known" if self.preprocessing is None else f"as {self.preprocessing.origin} says"
 
 
 def describe(path: Path) -> GraphFile:
-    """Returns what a file says of its graph, without compiling it.
+    """Describes the graph in a file without compiling it.
 
     Raises:
-        BackboneError: The file is no graph from one image to features.
+        BackboneError: The file is not a graph that maps one image to features.
     """
     kind = format_of(path)
     facts = _facts(path, kind, _state(path, kind))
