@@ -108,7 +108,7 @@ def advise(
     watcher: Watcher | None = None,
     **options: object,
 ) -> Advice:
-    """Measures which strategy fits labelled images, and says why.
+    """Measures which strategy fits labelled images, and gives the reasons.
 
     It trains only probes and, for a few seconds each, a small network and the best pretrained one.
 
@@ -124,7 +124,7 @@ def advise(
         **options: Fields of `Recipe` that replace those of `recipe`; `budget` is in seconds, or as ``5m``.
 
     Returns:
-        The advice. It rests on the training split alone, which is the one that `fit` trains on with the same options.
+        The advice. It is based only on the training split, which is the one that `fit` trains on with the same options.
 
     Raises:
         CrossroadsError: A mistake that the user can fix.
@@ -151,7 +151,7 @@ def _several(given: Sequence[T], of_recipe: T | None) -> Sequence[T]:
 
 
 def _require_each_valid(asked: Recipe, backbones: Sequence[object], weights: Sequence[str | None], watcher: Watcher) -> None:
-    """Refuses what is wrong with a recipe for one of several backbones, whatever the images are, before one is read."""
+    """Refuses a recipe that is invalid for one of the backbones. Does so before any image is read."""
     for backbone in backbones or (None,):
         name = backbone if isinstance(backbone, str) else None
         for file in (weights if backbones else ()) or (None,):

@@ -58,8 +58,8 @@ class CrossroadsError(Exception):
         """Returns the message.
 
         Args:
-            spell: Spells the name of a field or an argument as the reader knows it. Names that come from a file keep their
-                spelling.
+            spell: Converts the name of a field or an argument to the spelling that the reader uses, such as that of the command
+                line. Names from a file keep their spelling.
         """
         parts = [self._rule if self.source is None else f"{self.source}: {self._rule}"]
         if self.received is not None:

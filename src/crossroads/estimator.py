@@ -77,7 +77,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             X: An array (n, height, width), or with 1, 3 or 4 channels last; uint8, or floats in [0, 1]. Or a sequence of n arrays,
                 Pillow images, paths or encoded files, which may differ in size.
             y: (n,), integers, strings, booleans or whole-numbered floats; an array or a column of a table.
-            groups: (n,), the group of each image, which stays in one split; None for none.
+            groups: (n,), the group of each image, which stays in one split. None if the images are independent.
 
         Raises:
             CrossroadsError: A mistake that the user can fix. A note of the exception names the folder that keeps what was trained.

@@ -1,1 +1,1 @@
-"""Recommends a strategy for a set of images. The recommendation rests on evidence that is measured on cached features."""
+"""Recommends a strategy for a set of images. The recommendation is based on evidence that is measured on cached features."""

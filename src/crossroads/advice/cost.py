@@ -57,7 +57,7 @@ MULTIPLY_ADDS_PER_ACTIVATION = 100
 """Assumed number for a network that is not built yet.
 
 small-cnn has 162, ResNet50 104, SqueezeNet 40, MobileNet 34 and MobileNetV2 14. With this high value, the estimated memory is low,
-so a pretrained network is excluded only if it certainly does not fit. Once the network is built, the real number is used.
+so a pretrained network is excluded only if it clearly does not fit. Once the network is built, the real number is used.
 """
 
 

@@ -188,8 +188,8 @@ def expected(strategy: StrategyName, bases: Sequence[Base], setting: Setting, co
 def _cap_by_training(predictions: list[_Prediction], bases: Sequence[Base]) -> list[_Prediction]:
     """Leaves out a probe that predicts more than the short training does.
 
-    A probe of pretrained features is no reason to expect more of a network with random weights. It is a reason to expect less:
-    if even pretrained features fail, the images are hard.
+    A good probe on pretrained features does not mean that a network with random weights will be good. A poor probe does lower the
+    expectation. If even pretrained features fail, the images are hard.
     """
     trained = [part.centre for part, base in zip(predictions, bases, strict=True) if base.kind != "probe"]
     if not trained:

@@ -130,7 +130,7 @@ class _Timer:
 
     @property
     def usual(self) -> float:
-        """The median over the epochs without the first; the first if there is no other."""
+        """The median over all epochs but the first. If there is only one epoch, its value."""
         return float(np.median(self.per_image[1:] or self.per_image))
 
 
@@ -180,7 +180,7 @@ def run_short_training(dataset: Dataset, choice: Choice, asked: Recipe, limit: L
 
 
 def _report_failure(error: Exception, relay: Relay, training: str, about: dict[str, str]) -> None:
-    """Notes why there is no short training. Raises the error again if it is a bug or comes from the watcher."""
+    """Sends a note on why there is no short training. Raises the error again if it is a bug or comes from the watcher."""
     relay.raise_again()
     if error is relay.raised:
         raise error

@@ -303,7 +303,7 @@ def _explained(run: Path) -> Iterator[None]:
 
 
 def _versions(frozen: bool) -> dict[str, str]:
-    """Returns the versions of what computed the model. Keras has no part in the graph of a frozen backbone."""
+    """Returns the versions of the packages that computed the model. Keras is not one of them if the backbone is frozen."""
     versions = {"python": platform.python_version()}
     if not frozen:
         versions["keras"] = _version("keras")

@@ -116,7 +116,7 @@ def _version(distribution: str) -> str:
 
 @cache
 def _digest_of_code() -> str:
-    """Returns a digest of the modules that build networks, so that a changed builder makes a new graph."""
+    """Returns a digest of the modules that build networks, so that a change in their code leads to a new graph."""
     hasher = hashlib.blake2b(digest_size=16)
     for path in sorted(Path(networks.__path__[0]).rglob("*.py")):
         hasher.update(path.read_bytes())

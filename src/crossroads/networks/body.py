@@ -35,7 +35,7 @@ class Tap:
     """A cut of a body, and how its tensor is laid out.
 
     Attributes:
-        cut: The cut. Its shape is (height, width, channels), (tokens, channels) or (channels,), whatever the layout.
+        cut: The cut. Its shape is (height, width, channels), (tokens, channels) or (channels,), and does not depend on the layout.
         layout: The axes of the output of the graph.
         prefix: Number of tokens before those of the image: a class token, then register tokens. 0 for maps and vectors.
     """
@@ -209,7 +209,7 @@ class GraphModel:
 
     @property
     def digest(self) -> str:
-        """Digest of what the model computes."""
+        """Digest of the function that the model computes."""
         hasher = hashlib.blake2b(self.frozen.digest.encode(), digest_size=32)
         for layer in self.head:
             hasher.update(layer.kernel.tobytes() + layer.bias.tobytes())
@@ -285,7 +285,7 @@ def require_pooling(pooling: str, prefix: int, network: str) -> None:
 
 
 def square_side(patches: int, pooling: str) -> int:
-    """Returns the side of the square map that patches form. Raises `BackboneError` if they form none."""
+    """Returns the side of the square map that patches form. Raises `BackboneError` if they do not form a square."""
     side = math.isqrt(patches)
     if side * side != patches or not patches:
         raise BackboneError(
@@ -326,7 +326,8 @@ def _pooled_map(tensor: Any, shape: tuple[int, ...], layout: Layout, pooling: st
     """Pools a map: over the whole of it, or over each region of a grid.
 
     Region i of k on a side of n positions goes from floor(i n / k) to ceil((i + 1) n / k), so that neighbouring regions overlap if
-    n is no multiple of k. A grid larger than the map is the map itself. Channels change fastest and rows of the grid slowest.
+    n is not a multiple of k. A grid larger than the map has the size of the map. Channels change fastest, and rows of the grid
+    slowest.
     """
     ops = operations()
     height, width, channels = shape

@@ -182,7 +182,7 @@ def _traced_and_converted(model: Any) -> Any:
     try:
         function = tf.function(lambda x: model(x, training=False), input_signature=signature, autograph=False)
         traced = function.get_concrete_function()
-        # By default OpenVINO (2026.4) makes an output of every operation without a consumer, such as the one that Keras' SiLU keeps
+        # By default OpenVINO (2026.4) turns every operation without a consumer into an output, such as the one that Keras' SiLU keeps
         # for its gradient. With named outputs it converts only what these depend on.
         with _patched_frontend():
             graph = openvino.convert_model(traced, output=[tensor.name for tensor in traced.outputs])

@@ -198,7 +198,7 @@ _NOT_KERNELS = (
     keras.layers.RMSNormalization,
     keras.layers.PReLU,
 )
-"""Layers whose weights scale values one by one, whatever their number of axes."""
+"""Layers whose weights only scale values one by one. Their weights are not kernels, even if they have several axes."""
 
 
 def kernels_of(operation: Any) -> list[Any]:

@@ -36,12 +36,12 @@ class HubLayer(keras.Layer):  # type: ignore[misc]
             module: The module of its class.
             kind: The name of its class.
             arguments: The arguments of its constructor, serialised.
-            inner: The layer; None to make it.
+            inner: The layer; None to create it.
             options: Those of every Keras layer.
         """
         super().__init__(**options)
         self.module, self.kind, self.arguments = module, kind, arguments
-        # The layer is no attribute, so that Keras does not save it: `save_own_variables` does.
+        # The layer is not an attribute, so Keras does not save it. `save_own_variables` does.
         self._layers.append(_made(module, kind, arguments) if inner is None else inner)
 
     @classmethod
@@ -60,7 +60,7 @@ class HubLayer(keras.Layer):  # type: ignore[misc]
         return self.inner()(inputs, **options)
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
-        """Makes the weights, as an ordinary call of the layer of KerasHub does."""
+        """Creates the weights, as an ordinary call of the layer of KerasHub does."""
         self.inner()(keras.KerasTensor(input_shape, self.compute_dtype))
 
     def compute_output_spec(self, inputs: Any, training: bool | None = None) -> Any:

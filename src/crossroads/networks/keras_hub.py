@@ -188,7 +188,7 @@ def _prefix(network: Any, backbone: keras.Model, size: int) -> int:
 
 
 def _tokens(call: Any) -> int:
-    """Returns the number of tokens that a call outputs; 0 if its output is no sequence of tokens."""
+    """Returns the number of tokens that a call outputs; 0 if its output is not a sequence of tokens."""
     shape = call.outputs[0].shape
     return int(shape[1]) if call.weighted and len(shape) == 3 and shape[1] else 0
 

@@ -119,7 +119,7 @@ class Backbone:
         multiply_adds: Multiply-adds per image without a head, at `reference_size`.
         pretrained: Its ImageNet weights; None if there are none.
         graph: ``module:function`` that takes the image side in pixels and the path of the ImageNet weights, and returns the
-            inference graph with its taps, without Keras; None if Keras makes the graph.
+            inference graph with its taps, without Keras; None if the graph comes from Keras.
         trainable: Whether its layers can be trained; a graph from a file stays frozen.
         application: Its name in ``keras.applications``, which is then the first argument of the builder, before `scaling`; None
             for other backbones.

@@ -1,12 +1,13 @@
 """Decides what a race does next. Everything here is a function of the plan and the runs so far; nothing reads a clock or a file.
 
-1. The candidates whose network stays frozen run first: each takes seconds, and the first of them is an answer whatever the budget.
-2. The first rung: every other candidate runs for a quarter of its epochs, within half of the time that is left.
-3. The second rung: the better half runs again, for all epochs or as many as the budget allows (successive halving: Jamieson and
+1. The candidates whose network stays frozen run first. Each takes seconds. The first of them always runs, so every budget gives an
+   answer.
+2. In the first rung, every other candidate runs for a quarter of its epochs, within half of the time that is left.
+3. In the second rung, the better half runs again, for all epochs or as many as the budget allows (successive halving: Jamieson and
    Talwalkar 2016, https://arxiv.org/abs/1502.07943).
 
-Each run has a complete learning-rate schedule, however short it is, so a run of the first rung can win too. Libraries for such
-searches (Optuna, Ray Tune) sample a space of parameters; here a handful of known candidates compete.
+Even a short run has a complete learning-rate schedule, so a run of the first rung can win too. Libraries for such searches (Optuna,
+Ray Tune) sample a space of parameters. Here, a handful of known candidates compete.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from crossroads.race.records import CandidateRun, Plan, RaceCandidate
 from crossroads.strategies import strategy
 
 REDUCTION_FACTOR = 4
-"""Epochs of a whole run over those of a run of the first rung."""
+"""Number of epochs of a whole run, divided by that of a run of the first rung."""
 
 AGAIN = 2
 """A candidate that proves faster than expected runs again if there is time for this many times its epochs."""
@@ -36,7 +37,7 @@ SkipReason = Literal["no-gain", "budget-spent", "too-slow", "too-few-epochs", "o
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Run a candidate.
+    """The decision to run a candidate.
 
     Attributes:
         candidate: Its index in the plan.
@@ -135,18 +136,18 @@ class Results:
         return max(eligible, key=lambda run: (self.posterior(run), -(run.validation_loss or 0.0)))
 
     def room(self, index: int) -> int:
-        """Returns the epochs that fit into the rest of the budget; 0 if they are no answer, or no more than a run had already."""
+        """Returns the epochs that fit into the rest of the budget. They must be an answer and exceed earlier runs; otherwise 0."""
         candidate, runs = self.candidate(index), self.successes(index)
         epochs = affordable_epochs(candidate, self.left, runs)
         more = epochs > max((run.epochs or 0 for run in runs), default=0)
         return epochs if more and (candidate.shortens or epochs == candidate.recipe.epochs) else 0
 
     def expected(self, index: int, epochs: int | None) -> Estimate:
-        """Returns the accuracy expected of a further run."""
+        """Returns the expected accuracy of another run."""
         return expected_after(self.candidate(index), epochs, self.successes(index))
 
     def can_win(self, index: int, epochs: int | None) -> bool:
-        """Returns whether a further run could beat the best so far."""
+        """Returns whether another run could beat the best so far."""
         return not self.answers() or self.expected(index, epochs).high > self.posterior(self.winner()) + MIN_GAIN
 
 
@@ -208,7 +209,7 @@ def _run(results: Results, action: Run) -> Decisions:
 
 
 def _frozen_head(results: Results, index: int, *, last_chance: bool) -> Decisions:
-    """Runs the first head whatever the time, and a further one if it can win and there is time for it."""
+    """Runs the first head even if there is no time, and a further one only if it can win and there is time for it."""
     seconds = results.candidate(index).seconds
     if not results.answers():
         return (yield from _run(results, Run(index, None, needed=True, last_chance=last_chance)))

@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class RaceCandidate:
-    """What a race knows of a candidate before its first run.
+    """The facts about a candidate before its first run.
 
     Attributes:
         recipe: The resolved recipe.
@@ -154,11 +154,11 @@ class RaceReport:
 
 @dataclass(slots=True)
 class RaceState:
-    """What a race has done; it grows while the race runs.
+    """The progress of a race. It grows while the race runs.
 
     Attributes:
-        runs: Those that have ended, by name.
-        begun: Epochs of each run that was begun. A run is resumed with these, whatever would be decided now.
+        runs: The runs that have ended, by name.
+        begun: Epochs of each run that has started. A resumed run keeps this number, even if the race would now decide otherwise.
     """
 
     runs: dict[str, CandidateRun]

@@ -37,7 +37,7 @@ def export_keras(folder: str | PathLike[str], out: str | PathLike[str], backbone
 
     Raises:
         CrossroadsError: The folder is not an artifact, its backbone is the graph of a file, the weights of the backbone are not
-            available, or the model differs from the graph. Then there is no file.
+            available, or the model differs from the graph. No file is left behind.
     """
     manifest, target = artifact.open_verified(folder), Path(out)
     if target.suffix != ".keras" or target.exists():

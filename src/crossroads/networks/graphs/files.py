@@ -26,7 +26,7 @@ def format_of(path: Path) -> Format:
     """Returns the format of a file, which its suffix and its first bytes agree on.
 
     Raises:
-        BackboneError: The file does not exist, is too large, is in another format or in none.
+        BackboneError: The file does not exist, is too large, or is in another or an unknown format.
     """
     named = SUFFIXES.get(path.suffix.lower())
     if named is None:

@@ -59,7 +59,7 @@ class HubName:
 
 
 def parse(named: str) -> HubName:
-    """Splits a name. Raises `BackboneError` if it has another form, or names a file that is no graph."""
+    """Splits a name. Raises `BackboneError` if it has another form, or names a file that is not a graph."""
     found = _FORM.fullmatch(named)
     name = HubName(**found.groupdict()) if found else None
     if name is None or (name.file is not None and not _is_graph(name.file)):

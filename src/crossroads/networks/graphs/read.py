@@ -36,7 +36,7 @@ BATCH_TOLERANCE = 1e-3
 
 @dataclass(frozen=True, slots=True)
 class GraphFile:
-    """What a file says of its graph.
+    """A description of the graph in a file.
 
     Attributes:
         path: The file.
@@ -77,7 +77,7 @@ def describe(path: Path) -> GraphFile:
 
 
 def cuts_of_graph(path: Path, size: int) -> tuple[Cut, ...]:
-    """Returns the useful cuts of a graph for images of a size, whatever its preprocessing."""
+    """Returns the useful cuts of a graph for images of the given size. They do not depend on its preprocessing."""
     return read_graph(path, size=size, preprocessing=None if describe(path).input.takes_pixels else "none").cuts
 
 
@@ -104,7 +104,7 @@ def read_graph(
         source: Where the file is from; None for that of the model card.
 
     Raises:
-        BackboneError: The file is no graph from one image to features, or its preprocessing is not known.
+        BackboneError: The file is not a graph that maps one image to features, or its preprocessing is unknown.
     """
     file = describe(path)
     used = _preprocessing(file, preprocessing)

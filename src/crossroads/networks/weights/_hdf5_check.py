@@ -75,7 +75,7 @@ def limit_processor(seconds: int) -> None:
 
 
 def _main(path: Path, seconds: int, member: str) -> None:
-    from crossroads.networks.weights._hdf5 import read_hdf5  # h5py is installed with Keras; the parent needs none
+    from crossroads.networks.weights._hdf5 import read_hdf5  # h5py is installed with Keras; the parent process does not need it
 
     limit_processor(seconds)
     with suppress(CrossroadsError):  # the parent reads the file again and reports it
