@@ -88,10 +88,10 @@ class DataError(CrossroadsError):
 
 
 class ImageRefused(CrossroadsError):
-    """A source cannot be read as an image. `rule` is the reason: truncated, not an image, too many pixels, zero-sized.
+    """The error for a source that cannot be read as an image. `rule` is the reason, such as that the file is truncated.
 
     Attributes:
-        name: The source's name if a predictor refused it; else "".
+        name: Name of the source if a predictor refused it; otherwise empty.
     """
 
     name: str = ""

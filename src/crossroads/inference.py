@@ -20,11 +20,14 @@ from numpy.typing import NDArray
 from crossroads.errors import ArtifactError
 
 BATCH = 32
-"""Largest number of images per request. Measured on 2 cores: a three-layer CNN at 32 px runs 10,400 images/s at 32, 9,400 at 16,
-6,600 at 64 and 4,800 at 128, since the activations of a larger batch do not fit in the cache."""
+"""Largest number of images per request.
+
+On 2 cores, a three-layer CNN at 32 px runs 10,400 images/s with batches of 32, 9,400 with 16, 6,600 with 64 and 4,800 with 128. The
+activations of a larger batch do not fit in the processor's cache.
+"""
 
 BATCH_PIXELS = 5 * 224 * 224
-"""Number of pixels per request from which a batch has fewer images. The activations of EfficientNet-Lite0 at 224 px take 18 MB per
+"""Largest number of pixels per request. Batches of large images have fewer images. The activations of EfficientNet-Lite0 at 224 px take 18 MB per
 image and request: the process takes 315 MB with batches of 8 and 758 MB with batches of 32, which are no faster."""
 
 _TELEMETRY = "openvino_telemetry"
@@ -44,7 +47,7 @@ def runtime() -> Any:
 
 
 def without_telemetry(name: str) -> Any:
-    """Returns the module `name`, of OpenVINO or one of its tools, imported as in `runtime` and safe for threads."""
+    """Imports the module `name` of OpenVINO or one of its tools without telemetry. Threads may call this at the same time."""
     with _importing:
         if name in sys.modules or _TELEMETRY in sys.modules:
             module = importlib.import_module(name)

@@ -1,4 +1,4 @@
-"""Tells failures of a backend or of the machine from bugs in this package, which must surface."""
+"""Distinguishes failures of a backend or the machine from bugs in this package, which must be reported."""
 
 from __future__ import annotations
 

@@ -171,7 +171,7 @@ def _require_settings(settings: _Settings) -> None:
 
 
 def _settings_file() -> Path:
-    """Returns the path of Keras' settings file, found as Keras finds it."""
+    """Returns the path of Keras' settings file. Follows the same rules as Keras."""
     home = os.path.expanduser("~")  # noqa: PTH111 - Path raises if the user has no home
     usual = Path(home if os.access(home, os.W_OK) else "/tmp") / ".keras"
     return Path(os.path.expanduser(os.environ.get("KERAS_HOME", usual))) / "keras.json"  # noqa: PTH111

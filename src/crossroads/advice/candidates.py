@@ -85,7 +85,7 @@ class Candidate:
         return self.seconds - (epochs - 1) * self.epoch_seconds if may_shorten and epochs else self.seconds
 
     def to_json(self) -> dict[str, object]:
-        """Returns plain values: the choices that distinguish the candidate, and what is expected of it."""
+        """Returns plain values: the choices that distinguish the candidate, and its expected results."""
         recipe = {name: getattr(self.recipe, name) for name in DISTINCT}
         usual = {"usual_epochs": (self.unshortened or self).recipe.epochs}
         return to_plain({**recipe, **usual, **{name: getattr(self, name) for name in EXPECTED}}, DIGITS)

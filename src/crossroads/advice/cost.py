@@ -32,7 +32,7 @@ MANY_STEPS = 0.81
 96 px 5.7 and 7.0 ms, small-cnn at 32 px 0.56 and 0.70 ms."""
 
 VALIDATING = 0.4
-"""Seconds per validation image, divided by those per training image: MobileNet at 96 px 2.2 and 5.7 ms."""
+"""Seconds per validation image, divided by seconds per training image. MobileNet at 96 px takes 2.2 and 5.7 ms."""
 
 ACTIVATION = 20
 """Multiply-adds that take as long in a training step as one activation, which is written and read several times. MobileNet at 96 px

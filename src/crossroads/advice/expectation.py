@@ -149,8 +149,10 @@ EPOCH_PENALTIES: dict[StrategyName, EpochPenalty] = {
     "warm-start": EpochPenalty(0.16, 0.19),
     "from-scratch": EpochPenalty(0.16, 0.14),
 }
-"""Fitted by `python -m benchmarks regret` to six tasks that were run with all epochs and with a quarter of them. A warm start
-needs its epochs. Finetuning after a solved head loses less."""
+"""The penalties, fitted by `python -m benchmarks regret` to six tasks with all epochs and with a quarter of them.
+
+Fewer epochs cost a warm start a lot, and finetuning after a solved head less.
+"""
 
 
 class _Prediction(NamedTuple):
@@ -238,12 +240,12 @@ def clamped(halvings: float) -> float:
 
 
 def with_epochs(strategy: StrategyName, accuracy: Estimate, fraction: float) -> Estimate:
-    """Returns what is expected with another number of epochs: less and more uncertain with fewer.
+    """Returns the expected accuracy with another number of epochs. With fewer epochs, it is lower and less certain.
 
     Args:
         strategy: A strategy that trains.
-        accuracy: What is expected with the usual number of epochs.
-        fraction: The number of epochs divided by the usual one. A quarter is two halvings, and costs the penalty twice.
+        accuracy: The expected accuracy with the usual number of epochs.
+        fraction: The number of epochs divided by the usual number. A quarter is two halvings and costs the penalty twice.
     """
     cost, halvings = EPOCH_PENALTIES[strategy], -math.log2(fraction)
     middle, low, high = (log_odds(value, 1e-4) for value in accuracy)

@@ -128,7 +128,7 @@ def _baselines(baselines: Baselines, ranked: Sequence[Candidate]) -> Note:
 
 
 def _as_good_from_scratch(ranked: Sequence[Candidate]) -> Note | None:
-    """Compares the small network with the best other candidate; None if it is clearly worse or the budget shortens it."""
+    """Returns a note that the small network is about as good as the best other candidate. None if it is worse or shortened."""
     small = next((each for each in ranked if each.recipe.strategy == "from-scratch"), None)
     others = [each for each in ranked if each is not small and not each.obstacle]
     if small is None or small.unshortened or not others:

@@ -43,7 +43,7 @@ BUDGET_FRACTION = 0.1
 """Fraction of a budget that a short training may be planned for."""
 
 GRACE = 20.0
-"""Seconds after its limit when a short training is given up even though its first epoch is not finished."""
+"""Number of seconds after its limit at which a short training is abandoned, even if its first epoch is not finished."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,7 +216,7 @@ def _training_images(images: Dataset, limit: Limit, seed: int) -> Dataset | None
 
 
 def _reports_steps(ticks: Sequence[float]) -> bool:
-    """Returns whether the times between steps are known. Backends other than TensorFlow report a step before it is finished."""
+    """Returns whether the times between steps are reliable. Backends other than TensorFlow report a step before it has finished."""
     return len(ticks) > 1 and keras_backend() == "tensorflow"
 
 

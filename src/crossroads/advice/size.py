@@ -32,8 +32,11 @@ STEEPEST = 1.0
 """Largest exponent of the power law. Larger ones result from few, noisy points and predict too much gain."""
 
 SLOPES, USUAL_SLOPE = (0.05, 1.0), 0.85
-"""Limits of the slope, for the same reason, and the slope if it is unknown, the median of the benchmark's tasks. Their slopes range
-from 0.1 for ants and bees and 0.2 for CIFAR-10 with 100 images per class to 1.3 for signs with 10 per class."""
+"""Limits of the slope, for the same reason, and the slope that is assumed if it is unknown.
+
+The assumed slope is the median of the benchmark's tasks. Their slopes range from 0.1 for ants and bees and 0.2 for CIFAR-10 with 100
+images per class to 1.3 for signs with 10 images per class.
+"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,7 +57,7 @@ class StoredFeatures(Sequence[Any]):
         return len(self._rows)
 
     def __getitem__(self, index: Any) -> Any:
-        """Returns float32: one row of shape ``shape[1:]`` for a number, or (m, ...) for a slice or an array."""
+        """Returns one row, float32 of shape ``shape[1:]``, for a number, or m rows (m, ...) for a slice or an array."""
         chosen = self._rows[index]
         if np.ndim(chosen) and len(chosen) and chosen[-1] - chosen[0] == len(chosen) - 1 and (np.diff(chosen) == 1).all():
             chosen = slice(int(chosen[0]), int(chosen[-1]) + 1)

@@ -167,7 +167,7 @@ def _frombuffer(
 
 
 def _encode(text: object = None, encoding: object = None) -> bytes:
-    """Returns bytes. Python 3 writes them as this call in protocols 0 to 2."""
+    """Returns bytes. In protocols 0 to 2, Python 3 writes bytes as a call of this function."""
     if isinstance(text, str) and encoding in ("latin1", "latin-1"):
         return text.encode("latin1")
     raise _Refused("codecs.encode of anything but latin1 text")

@@ -57,8 +57,8 @@ class PathPoint:
     """One penalty of a regularisation path.
 
     Attributes:
-        penalty: Per image.
-        loss: Cross-entropy in nats of the held-out scores, multiplied by `inverse_temperature`.
+        penalty: The penalty per image.
+        loss: Cross-entropy in nats of the held-out scores, after they are multiplied by `inverse_temperature`.
         inverse_temperature: The factor that minimises the cross-entropy.
         scores: float64 (n, k), the held-out scores.
     """

@@ -2,8 +2,8 @@
 
 Both work on the principal components of the standardised training features. A penalty on the squared weights is invariant to that
 rotation, so the solutions are the same. The problem is smaller if there are fewer images than features (the dual) or directions
-without spread, and each penalty of ridge regression costs one matrix product. The solution is folded back into one kernel and
-one bias for raw features.
+without spread, and each penalty of ridge regression costs one matrix product. The solution is converted to one kernel and one bias
+for raw features.
 """
 
 from __future__ import annotations

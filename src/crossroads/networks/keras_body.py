@@ -1,4 +1,4 @@
-"""Makes the inference graph of a Keras backbone, with an output at each of its cuts."""
+"""Builds the inference graph of a Keras backbone, with an output at each of its cuts."""
 
 from __future__ import annotations
 

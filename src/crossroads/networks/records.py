@@ -38,16 +38,16 @@ class Defaults:
     """How to train a backbone from random weights. Each value is the default of a recipe option.
 
     Attributes:
-        batch_size: Images per step for fewer than 10,000 training images, and for more. Large data sets have enough steps for
-            larger, faster batches.
+        batch_size: Images per step: one number for fewer than 10,000 training images and one for more. Large data sets have enough
+            steps for larger, faster batches.
         optimizer: Adam or AdamW.
         learning_rate: Peak of the schedule.
         schedule: Learning rate schedule.
-        weight_decay: Decoupled, for AdamW.
+        weight_decay: Decoupled weight decay of AdamW.
         label_smoothing: Fraction of the target spread over all classes.
         augment: Whether training images are augmented by default.
         augmentation: Strength of the augmentation.
-        passes: Images to process in a whole training, over all epochs. The default number of epochs follows from it.
+        passes: Number of images to process in a whole training, over all epochs. It determines the default number of epochs.
         epochs: Minimum and maximum of that default.
     """
 

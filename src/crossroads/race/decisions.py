@@ -311,7 +311,7 @@ def _first_rung(standing: _Standing) -> Moves:
 
 
 def _first_rung_end(results: Results) -> float:
-    """Returns when the first rung ends, in seconds since the start: half of the time that is left is for the second rung."""
+    """Returns when the first rung ends, in seconds since the start. The second rung gets half of the time that is left."""
     return (results.spent + results.plan.budget) / 2
 
 
@@ -359,7 +359,7 @@ def _most_promising(results: Results, remaining: Sequence[int]) -> int:
 
 
 def _obstacle(results: Results, index: int) -> Skip | None:
-    """Returns why a candidate cannot run: no time for more epochs than it had, or no chance to win; None if it can."""
+    """Returns the decision to skip a candidate if it has no time for more epochs or cannot win; otherwise None."""
     candidate, epochs, runs = results.candidate(index), results.room(index), results.successes(index)
     if not epochs:
         more = 1 + max((run.epochs or 0 for run in runs), default=0)

@@ -1,4 +1,4 @@
-"""Words for what a race does. Every function formats facts into a note; none decides anything."""
+"""Formats facts about a race as notes. Nothing here makes a decision."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Checkpoints, from which an interrupted training resumes: one file of arrays per epoch and a pointer to the newest and the best.
+"""Saves checkpoints, from which an interrupted training resumes.
+
+There is one file of arrays per epoch, and a pointer to the newest and the best.
 
 The arrays of the epoch are written first, then the pointer; then older arrays are removed. Each step is atomic, so a kill between
 any two leaves a pointer whose files exist and belong together.

@@ -212,7 +212,7 @@ def _locations(content: mmap.mmap, start: int, end: int, message: str, level: in
 
 
 def _fields(content: mmap.mmap, position: int, end: int) -> Iterator[tuple[int, int, int]]:
-    """Yields number, begin and end of each field with a length."""
+    """Yields the number, the begin and the end of each length-delimited field."""
     while position < end:
         key, position = _varint(content, position)
         kind = key & 7

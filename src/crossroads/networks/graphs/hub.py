@@ -1,4 +1,4 @@
-"""Networks by name from the Hugging Face hub: ``hf:OWNER/NAME[@REVISION][:PATH]``. No file that could execute is downloaded."""
+"""Downloads networks from the Hugging Face hub by name: ``hf:OWNER/NAME[@REVISION][:PATH]``. No executable file is downloaded."""
 
 from __future__ import annotations
 

@@ -162,7 +162,7 @@ def _consumers(tensor: Any) -> list[Any]:
 
 
 def _chain(tensor: Any, ports: _Ports) -> Iterator[Any]:
-    """Yields the operations by a constant per channel that follow a tensor, one after another, across transpositions."""
+    """Yields, one after another, the operations after a tensor that use one constant per channel. Skips transpositions."""
     while len(consumers := _consumers(tensor)) == 1:
         (node,) = consumers
         if node.get_type_name() in _AFFINE:
@@ -187,7 +187,7 @@ def _is_vector(value: Any) -> bool:
 
 
 def _bypass_affine(tensor: Any, ports: _Ports) -> None:
-    """Removes scales and shifts per channel after a tensor."""
+    """Removes the operations after a tensor that scale or shift each channel."""
     for node in list(_chain(tensor, ports)):
         ports.gone.add(node.get_name())
         node.output(0).replace(node.input_value(ports.of[node.get_name()][0]))

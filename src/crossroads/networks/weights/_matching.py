@@ -206,7 +206,7 @@ def _named(targets: Sequence[ModelLayer], layers: Sequence[LayerWeights]) -> Mat
 
 
 def _spelled(name: str) -> str:
-    """Returns a name of an older Keras version, which allowed ``/`` in it, as Keras 3 spells it."""
+    """Returns a name as Keras 3 spells it. Older versions of Keras allowed ``/`` in names."""
     return name.replace("/", "_")
 
 
