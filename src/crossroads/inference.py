@@ -27,8 +27,11 @@ activations of a larger batch do not fit in the processor's cache.
 """
 
 BATCH_PIXELS = 5 * 224 * 224
-"""Largest number of pixels per request. Batches of large images have fewer images. The activations of EfficientNet-Lite0 at 224 px take 18 MB per
-image and request: the process takes 315 MB with batches of 8 and 758 MB with batches of 32, which are no faster."""
+"""Largest number of pixels per request, which limits the batches of large images.
+
+The activations of EfficientNet-Lite0 at 224 px take 18 MB per image and request. The process takes 315 MB with batches of 8 and 758
+MB with batches of 32, which are no faster.
+"""
 
 _TELEMETRY = "openvino_telemetry"
 _importing = threading.Lock()

@@ -35,8 +35,8 @@ _CONTAINERS = (
     ("/sys/fs/cgroup", "memory.max", "memory.current", "inactive_file"),
     ("/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
 )
-"""Control groups, versions 2 and 1. Each has a folder and the names of its files: the limit, the memory in use, and the part of that
-memory that is reclaimable file cache."""
+"""Control groups, versions 2 and 1. Each has a folder and the names of its figures: the limit, the memory in use, and the part of
+it that is reclaimable file cache."""
 
 
 def available_memory_mb() -> float | None:

@@ -156,7 +156,7 @@ Fewer epochs cost a warm start a lot, and finetuning after a solved head less.
 
 
 class _Prediction(NamedTuple):
-    """What one base predicts, in log odds, and how far its 95 % interval goes down and up."""
+    """The prediction of one base, in log odds, and how far its 95 % interval extends down and up."""
 
     centre: float
     down: float
@@ -207,7 +207,7 @@ def _prediction(strategy: StrategyName, base: Base, setting: Setting, coefficien
 
 
 def _shift(strategy: StrategyName, base: Base, setting: Setting, coefficients: Coefficients) -> tuple[float, float]:
-    """Returns how far a strategy goes beyond a base, in log odds, and the standard deviation of that.
+    """Returns how much a strategy exceeds a base, in log odds, and the standard deviation of this difference.
 
     A probe of 0.80 has log odds of 1.39. With a slope of 0.5 and 300 images per class, finetuning adds
     ``0.5 x (1.36 + 1.72 x log10(300 / 30)) = 1.54``, so that 0.949 is expected.

@@ -151,7 +151,7 @@ def similarity(
 
     The maximum over depths is optimistically biased. Images, or whole groups, are therefore drawn with replacement. The drawn
     images choose the best depth, and the others score it (the out-of-bag estimate of the bootstrap, Efron 1983). `peak` is the mean
-    of the chosen depths. The other two come from the mean log odds. The interval is that of the draws.
+    of the chosen depths. The other two come from the mean log odds. The interval is computed from the draws.
 
     Args:
         accuracies: bool (n,) for each depth, which images the probe of the pretrained network classified correctly.

@@ -199,7 +199,7 @@ def _multiply_adds(record: Backbone, size: int) -> float:
 
 
 def _measure(request: Request, backbone: CandidateBackbone) -> BackboneEvidence | None:
-    """Returns the evidence on a backbone. Returns None, with a note, if it does not fit into memory or the image size does not suit it.
+    """Returns the evidence on a backbone. Returns None, with a note, if memory or the image size rules the backbone out.
 
     Raises:
         BackboneError: A named backbone does not accept the image size.

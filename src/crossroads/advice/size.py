@@ -34,8 +34,8 @@ STEEPEST = 1.0
 SLOPES, USUAL_SLOPE = (0.05, 1.0), 0.85
 """Limits of the slope, for the same reason, and the slope that is assumed if it is unknown.
 
-The assumed slope is the median of the benchmark's tasks. Their slopes range from 0.1 for ants and bees and 0.2 for CIFAR-10 with 100
-images per class to 1.3 for signs with 10 images per class.
+The assumed slope is the median of the benchmark's tasks. Their slopes range from 0.1 for ants and bees and 0.2 for CIFAR-10 with
+100 images per class to 1.3 for signs with 10 images per class.
 """
 
 
@@ -50,8 +50,8 @@ class Size:
         largest_class: Images of the largest class.
         groups: Number of groups, such as tracks; None without groups.
         repeated: Fraction of the images that are copies of others, as measured on the sample.
-        group_correlation: How similar images of one group are: 0 for no more than any two of the class, 1 for equal. None without
-            groups, or if the sample does not show it; a group then counts as one image.
+        group_correlation: Similarity of images in one group. It is 0 if they are no more similar than any two images of the class,
+            and 1 if they are equal. None without groups, or if the sample does not show it. A group then counts as one image.
         effective: The equivalent number of independent images.
     """
 

@@ -1,6 +1,7 @@
 """Creates views, the augmented versions of an image.
 
-A view depends only on the image and its number, so every process creates the same views."""
+A view depends only on the image and its number, so every process creates the same views.
+"""
 
 from __future__ import annotations
 

@@ -24,8 +24,8 @@ CURVATURE = 0.5
 """Upper bound of the curvature of the loss along a direction with unit spread per image (Böhning, 1992). Weights are scaled by it.
 
 On 4,300 signs with two penalties, the values 0.5, 0.1 and 0.02 needed 241, 321 and 510 evaluations of the loss on SqueezeNet's
-features, and 175, 212 and 266 on MobileNet's, to reach the same loss. Directions whose spread is below the average are scaled by the
-average. When they were scaled by their own spread, a weak penalty needed up to twice as many steps to reach the same minimum.
+features, and 175, 212 and 266 on MobileNet's, to reach the same loss. Directions whose spread is below the average are scaled by
+the average. When they were scaled by their own spread, a weak penalty needed up to twice as many steps to reach the same minimum.
 """
 
 MIN_SCORE = -30.0

@@ -1,6 +1,7 @@
 """Finds the cuts of a backbone and divides it there.
 
-A cut is a layer where exactly one tensor crosses, so that the parts below and above compose to the whole."""
+A cut is a layer where exactly one tensor crosses, so that the parts below and above compose to the whole.
+"""
 
 from __future__ import annotations
 

@@ -97,7 +97,7 @@ def _library() -> Any:
 
 
 def _location(named: str) -> str:
-    """Returns what KerasHub calls the preset: the path of a local folder, or the name as it is."""
+    """Returns the name of the preset for KerasHub. This is the path of a local folder, or the unchanged name."""
     preset = named.removeprefix(KERAS_HUB)
     folder = Path(preset).expanduser()
     return str(folder) if folder.is_dir() else preset

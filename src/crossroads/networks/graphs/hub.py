@@ -225,7 +225,7 @@ def _cached(hub: Any, name: HubName, file: str) -> Any:
 
 
 def _downloaded(hub: Any, name: HubName, file: str, progress: Progress | None) -> Path:
-    """Returns the path of a file in the cache, where it is put if need be."""
+    """Returns the path of a file in the cache. Downloads the file if necessary."""
     get = {"repo_id": name.repository, "filename": file, "revision": name.revision}
     facts = hub.hf_hub_download(**get, dry_run=True)
     require_small(file, facts.file_size or 0)

@@ -47,7 +47,7 @@ class Arrangement:
 
 
 def axes_of(graph: Nodes, layout: str) -> dict[Key, Axes]:
-    """Returns the axes of every tensor of a graph with static shapes. `layout` is that of the input."""
+    """Returns the axes of every tensor of a graph with static shapes. `layout` is the layout of the input."""
     known = {graph.source: Axes(layout)}
     for node in graph.nodes:
         axes = _passed_on(node, [known[key] for key in node.data])

@@ -35,7 +35,7 @@ def probe_scalings(body: Body, images: NDArray[np.uint8], labels: NDArray[np.int
 
     Args:
         body: The graph as a backbone.
-        images: uint8 (n, size, size, 3), at best 200 or more.
+        images: uint8 (n, size, size, 3), preferably 200 or more.
         labels: Integers (n,).
         losses: Cross-validates a linear classifier, such as ``lambda x, y: probe(x, y).losses``.
 

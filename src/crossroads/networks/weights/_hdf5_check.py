@@ -1,7 +1,7 @@
 """Reads an HDF5 file in a child process first, because the C library can hang or crash on a damaged file.
 
-Of small files with random damage, about one in several thousand makes HDF5 1.14 hang in a call that cannot be interrupted. The check
-takes a third of a second. Other formats do not need it, because Python reads them, or a library that checks the header.
+Of small files with random damage, about one in several thousand makes HDF5 1.14 hang in a call that cannot be interrupted. The
+check takes a third of a second. Other formats do not need it, because Python reads them, or a library that checks the header.
 
 The child process runs this module: ``python -m crossroads.networks.weights._hdf5_check FILE SECONDS [MEMBER]``.
 """
