@@ -165,7 +165,7 @@ def _sources(data: Source | None, test: Source | None, recipe: Recipe) -> tuple[
 
 
 def _require_apart(out: Path, *sources: Source | None) -> None:
-    """Raises `RecipeError` if the artifact would be inside a folder of images, which would read its files as images next time."""
+    """Raises `RecipeError` if the artifact would be inside a folder of images. Its files would be read as images next time."""
     for source in sources:
         if isinstance(source, str | Path) and Path(source).is_dir() and out.resolve().is_relative_to(Path(source).resolve()):
             raise RecipeError(

@@ -110,7 +110,7 @@ class RecipeError(CrossroadsError):
 
 
 class BackboneError(CrossroadsError):
-    """No backbone has this name, or it does not accept this image size."""
+    """The error for an unknown backbone, or for one that does not accept the image size."""
 
 
 class WeightsError(BackboneError):
@@ -162,7 +162,7 @@ def unknown(kind: str, name: object, known: Iterable[str]) -> BackboneError:
 
 
 def missing_extra(purpose: str, package: str, extra: str) -> MissingExtraError:
-    """Returns the error about something that needs a package of an extra, which is not installed."""
+    """Returns the error about a package of an extra that is needed but not installed."""
     return MissingExtraError(f"{purpose} needs {package}", code="missing-extra", received="no such package", hint=install(extra))
 
 

@@ -31,7 +31,7 @@ def is_failure(error: BaseException) -> bool:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Returns whether an error means that memory ran out. Each backend reports that differently."""
+    """Returns whether an error means that memory ran out. Each backend reports this in a different way."""
     of_backend = isinstance(error, RuntimeError) or _root(type(error).__module__) in _BACKENDS
     named = f"{type(error).__name__} {error}"  # ResourceExhaustedError of TensorFlow, RESOURCE_EXHAUSTED of JAX
     return isinstance(error, MemoryError) or (of_backend and ("ResourceExhausted" in named or "RESOURCE_EXHAUSTED" in named))

@@ -71,7 +71,7 @@ def require_usable_keras() -> None:
 
 
 def keras_backend() -> str:
-    """Returns the name of the Keras backend that is loaded or would be. Does not load it."""
+    """Returns the name of the Keras backend that is loaded or would be loaded. Does not load it."""
     return _settings().backend
 
 

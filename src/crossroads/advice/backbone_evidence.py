@@ -33,8 +33,11 @@ WIDEST = 16_384
 GRIDS: tuple[PoolingName, ...] = ("average-4", "average-3", "average-2")
 
 EARLY_CUTS = 2
-"""Smallest number of early cuts that are probed on a grid: the best by averages, and the one before it. A grid keeps positions, so
-that an earlier cut is often best: on GTSRB averages peak at conv_pw_8 of MobileNet and grids of 4 x 4 at conv_pw_6."""
+"""Smallest number of early cuts that are probed on a grid: the best one by averages, and the one before it.
+
+A grid keeps positions, so an earlier cut is often best. On GTSRB, averages are best at conv_pw_8 of MobileNet, and grids of 4 x 4
+at conv_pw_6.
+"""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -147,5 +147,5 @@ def memory_mb(parameters: int, activations: float, batch_size: int, *, trained: 
 
 
 def format_seconds(seconds: float) -> str:
-    """Returns a number of seconds for people to read."""
+    """Formats a number of seconds for messages."""
     return f"{seconds:,.0f}" if seconds >= 10 else f"{seconds:.1f}"

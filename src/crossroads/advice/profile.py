@@ -21,8 +21,8 @@ RESAMPLES = 300
 """Bootstrap samples for the similarity and its interval."""
 
 SATURATED = 0.98
-"""Accuracy from which a probe counts as perfect, because a handful of images would decide the odds. With 900 images, two errors
-at the best depth and eight at the end are odds of 450 and 112 to 1, but no sign that accuracy falls."""
+"""A probe with at least this accuracy counts as perfect, because a handful of images would determine the odds. With 900 images, two
+errors at the best depth and eight at the end give odds of 450 and 112 to 1, but this does not show that the accuracy falls."""
 
 CEILING = log_odds(SATURATED, 0.0)
 

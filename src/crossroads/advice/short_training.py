@@ -74,10 +74,10 @@ class ShortTraining:
         images: Number of training images.
         epochs: Finished epochs.
         accuracy: Validation accuracy after the last epoch.
-        start_seconds: Time that the first epoch took longer than the others.
+        start_seconds: Extra time of the first epoch, compared with the others.
         seconds_per_image: Time per image and epoch, without validation; 0 if the only epoch does not show it.
         grouped_steps: Whether Keras ran several steps in one call, as it does if there are many.
-        learning_gain: What doubling the epochs added at the end; None if there were too few epochs or time ran out.
+        learning_gain: Increase in accuracy from doubling the epochs at the end; None if there were too few epochs or time ran out.
     """
 
     strategy: StrategyName

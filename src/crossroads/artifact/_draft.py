@@ -39,7 +39,7 @@ from crossroads.recipe import Recipe
 
 PARTIAL = ".artifact-partial"
 _OTHER_FILES = 2**20
-"""Bytes needed for everything except the weights."""
+"""Number of bytes that all files except the weights need."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

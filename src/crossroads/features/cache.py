@@ -28,7 +28,7 @@ DEFAULT_LIMIT = 20 * 10**9
 """Default limit of the cache in bytes. A quarter of the disk space available to it applies if that is less."""
 
 UNFINISHED_SECONDS = 3600
-"""An unfinished graph of at least this age counts as abandoned. Another process may still be writing a younger one."""
+"""An unfinished graph that is older than this counts as abandoned. Another process may still be writing a newer one."""
 
 GRAPH = "graph"
 """Name of an entry that is an inference graph."""

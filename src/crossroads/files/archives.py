@@ -63,7 +63,7 @@ def is_junk(name: str) -> bool:
 
 
 class _Archive:
-    """What zip and tar trees have in common. Names, offsets and sizes of members are columns, to save memory."""
+    """The base of zip and tar trees. Names, offsets and sizes of members are stored as columns to save memory."""
 
     def __init__(self, span: ByteRange, origin: str, limits: Limits) -> None:
         self.origin = origin

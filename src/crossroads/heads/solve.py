@@ -27,8 +27,8 @@ RIDGE_PENALTIES = tuple(10.0 ** (i / 2) for i in range(2, -15, -1))
 """Penalties of ridge regression per image, from strong (10) to weak (1e-7)."""
 
 LOGISTIC_STEPS = (1.0, 0.1, 0.01, 0.001)
-"""Penalties of logistic regression, from strong to weak, relative to the one that ridge regression chose. On ants/bees and GTSRB
-the best was 0.1 to 0.01."""
+"""Penalties of logistic regression, from strong to weak, relative to the penalty that ridge regression chose. On ants/bees and
+GTSRB, the best were 0.1 to 0.01."""
 
 PATIENCE = 2
 """Logistic regression stops after this number of penalties in a row that do not improve accuracy or loss on validation. Once a

@@ -24,7 +24,7 @@ Layout = Literal["NHWC", "NCHW", "NC", "NTC"]
 """The axes of a tensor: N images, H rows, W columns, C channels, T tokens."""
 
 POOLINGS: tuple[str, ...] = get_args(PoolingName)
-"""Every pooling. ``average`` of tokens leaves out class and register tokens, a grid is one of patches."""
+"""Every pooling. For tokens, ``average`` leaves out class and register tokens, and a grid covers only the patches."""
 
 OF_CLASS_TOKEN = ("class-token", "class-and-average")
 """The poolings that need a class token."""

@@ -101,7 +101,7 @@ def _einsum(equation: str, shapes: list[tuple[int | None, ...]]) -> int:
 
 
 def _attention(layer: Any, call: Call) -> int:
-    """Counts projections, scores and weighted sums (Vaswani et al. 2017, section 3.2)."""
+    """Counts the multiply-adds of projections, scores and weighted sums (Vaswani et al. 2017, section 3.2)."""
     query, key = call.inputs[0], call.inputs[-1]
     queries, keys = _size(query.shape[1:-1]), _size(key.shape[1:-1])
     at_queries = _kernel_numbers(layer.query_dense) + _kernel_numbers(layer.output_dense)

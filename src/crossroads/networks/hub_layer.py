@@ -64,7 +64,7 @@ class HubLayer(keras.Layer):  # type: ignore[misc]
         self.inner()(keras.KerasTensor(input_shape, self.compute_dtype))
 
     def compute_output_spec(self, inputs: Any, training: bool | None = None) -> Any:
-        """Returns the shape that the layer computes. Where that depends on nothing known, it is what the layer declares."""
+        """Returns the shape that the layer computes. If it cannot be computed, returns the shape that the layer declares."""
         declared = keras.tree.flatten(self.inner().compute_output_spec(inputs))
         computed = super().compute_output_spec(inputs, training=training)
         merged = [

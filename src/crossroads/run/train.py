@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 
 def train(task: Task, folder: CheckpointFolder, watcher: Watcher) -> TrainingResult:
-    """Trains as the recipe of a task says, from the newest checkpoint if there is one. Raises `CrossroadsError`."""
+    """Trains as the recipe of a task specifies. Continues from the newest checkpoint, if there is one. Raises `CrossroadsError`."""
     if task.strategy.frozen:
         return train_head(task, folder, watcher)
     load_keras()  # only here, so that mistakes in the data or the options are reported without waiting for it

@@ -19,7 +19,7 @@ MAX_REMAINDER = 0.01
 """Fraction of the initial statistics that may remain after the last step. With few steps it lowers the momentum further."""
 
 MIN_EPSILON = 1.001e-5
-"""TensorFlow's fused operation replaces any smaller epsilon by this."""
+"""Smallest epsilon of TensorFlow's fused operation, which replaces a smaller one with it."""
 
 
 @contextmanager

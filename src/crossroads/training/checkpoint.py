@@ -29,7 +29,7 @@ from crossroads.progress import EpochRecord
 
 @dataclass(frozen=True, slots=True)
 class TrainingState:
-    """How far a training has come.
+    """The progress of a training.
 
     Attributes:
         identity: Digest of everything that must not change when a run is resumed: data, splits, recipe, network.

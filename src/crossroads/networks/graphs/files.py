@@ -181,7 +181,7 @@ _NESTED = {
     "sparse": {1: "tensor", 2: "tensor"},
     "tensor": {13: "entry"},
 }
-"""By message: the fields that hold messages, and which."""
+"""For each kind of message, the fields that hold messages, and the kinds of these messages."""
 
 
 def external_data(path: Path) -> list[str]:

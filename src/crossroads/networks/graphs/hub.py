@@ -22,7 +22,7 @@ Progress = Callable[[str, int, int], None]
 """Called with a stage, the bytes received and the bytes of the whole file."""
 
 MAIN_GRAPH = "onnx/model.onnx"
-"""The graph that is meant if a repository has several."""
+"""The graph that is used if a repository has several."""
 
 TIMEOUT = 10.0
 """Seconds to wait for an answer. The package waits as long for each file."""

@@ -108,7 +108,7 @@ def _passed_on(node: Node, inputs: list[Axes]) -> Axes:
 
 
 def _merged(inputs: list[Axes], rank: int) -> Axes:
-    """Returns the axes of an elementwise operation or a concatenation: what any input knows."""
+    """Returns the axes of an elementwise operation or a concatenation. An axis is known if it is known for any input."""
     alike = [axes for axes in inputs if len(axes.labels) == rank]
     labels = "".join(next((axes.labels[i] for axes in alike if axes.labels[i] != "?"), "?") for i in range(rank))
     return Axes(labels, max((axes.grid for axes in inputs), default=0))

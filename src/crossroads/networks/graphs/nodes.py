@@ -141,7 +141,7 @@ def key_of(output: Any) -> Key:
 
 
 def shape_of(output: Any) -> tuple[int, ...]:
-    """Returns a shape. Sides that are unknown count 1."""
+    """Returns a shape. Unknown sides count as 1."""
     shape = output.get_partial_shape()
     if shape.rank.is_dynamic:
         return ()

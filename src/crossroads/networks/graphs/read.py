@@ -28,7 +28,7 @@ from crossroads.networks.scaling import Scaling
 from crossroads.progress import Note
 
 READING = 1
-"""Increased when the same file is read in another way, so that cached features are not mixed."""
+"""Version of the way in which files are read. A new version keeps cached features of the old one from being mixed with new ones."""
 
 BATCH_TOLERANCE = 1e-3
 """Largest difference between images together and images one by one, relative to the largest value."""
@@ -223,7 +223,8 @@ def _with_taps(model: Any, file: str, named_nodes: bool) -> tuple[tuple[Tap, ...
 def _points(graph: Nodes) -> tuple[list[Crossing], set[str]]:
     """Returns the crossings after the first kernel, and the names of the useful ones.
 
-    The last run of operations ends at its last feature, like every other run, so that a map is not pooled for good.
+    The last run of operations ends at its last feature, like every other run. Its map is then not pooled yet, so it can be pooled in
+    another way.
     """
     steps = graph.steps()
     kernels = steps.kernels()

@@ -17,7 +17,7 @@ COMPARED = ("none", "centre", "tf", "torch", "caffe")
 """Scalings that differ clearly. Each of the others is like one of them: lite like tf, clip like torch, bvlc like caffe."""
 
 SIGNIFICANCE = 0.01
-"""Probability of a note although no scaling is better, over all scalings together."""
+"""Probability of a note by mistake if no other scaling is better, over all scalings together."""
 
 _BATCH = 32
 
