@@ -223,8 +223,8 @@ def _with_taps(model: Any, file: str, named_nodes: bool) -> tuple[tuple[Tap, ...
 def _points(graph: Nodes) -> tuple[list[Crossing], set[str]]:
     """Returns the crossings after the first kernel, and the names of the useful ones.
 
-    The last run of operations ends at its last feature, like every other run. Its map is then not pooled yet, so it can be pooled in
-    another way.
+    The last run of operations ends at its last feature, like every other run. Its map is then not pooled yet, so it can be pooled
+    in another way.
     """
     steps = graph.steps()
     kernels = steps.kernels()
