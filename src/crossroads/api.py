@@ -1,4 +1,4 @@
-"""The composition root: labelled images in, a tested artifact out. It is the only module that knows every stage."""
+"""Provides the functions of the library: labelled images in, a tested artifact out. Only this module knows every stage."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def advise(
     watcher: Watcher | None = None,
     **options: object,
 ) -> Advice:
-    """Measures which strategy fits labelled images, and explains why.
+    """Measures which strategy fits labelled images, and gives the reasons.
 
     It trains probes. It also trains a small network and the best pretrained network for a few seconds each.
 
@@ -127,7 +127,7 @@ def advise(
         **options: Fields of `Recipe` that replace those of `recipe`; `budget` is in seconds, or as ``5m``.
 
     Returns:
-        The advice. It is based only on the training split, the one that `fit` trains on with the same options.
+        The advice. It is based only on the training split, which is the one that `fit` trains on with the same options.
 
     Raises:
         CrossroadsError: A mistake that the user can fix.
@@ -154,7 +154,7 @@ def _several(given: Sequence[T], of_recipe: T | None) -> Sequence[T]:
 
 
 def _require_each_valid(asked: Recipe, backbones: Sequence[object], weights: Sequence[str | None], watcher: Watcher) -> None:
-    """Refuses what is wrong with a recipe for one of several backbones, whatever the images are, before one is read."""
+    """Refuses a recipe that is invalid for one of the backbones. Does so before any image is read."""
     for backbone in backbones or (None,):
         name = backbone if isinstance(backbone, str) else None
         for file in (weights if backbones else ()) or (None,):
@@ -163,12 +163,12 @@ def _require_each_valid(asked: Recipe, backbones: Sequence[object], weights: Seq
 
 
 def _sources(data: Source | None, test: Source | None, recipe: Recipe) -> tuple[Source | None, Source | None]:
-    """Returns the images and the test set of a call, or else those that its recipe names."""
+    """Returns the images and the test set that a call gives, or otherwise those that its recipe names."""
     return data if data is not None else recipe.data, test if test is not None else recipe.test
 
 
 def _require_apart(out: Path, *sources: Source | None) -> None:
-    """Raises `RecipeError` if the artifact would be inside a folder of images, which would read its files as images next time."""
+    """Raises `RecipeError` if the artifact would be inside a folder of images. Its files would be read as images next time."""
     for source in sources:
         if isinstance(source, str | Path) and Path(source).is_dir() and out.resolve().is_relative_to(Path(source).resolve()):
             raise RecipeError(
@@ -236,7 +236,7 @@ def audit(data: Source, *, min_images: int = 10, watcher: Watcher | None = None)
 def _requested(
     recipe: Recipe | str | Path | None, data: Source | None, test: Source | None, options: Mapping[str, object]
 ) -> tuple[Recipe, set[str]]:
-    """Returns the recipe with the options and with the paths of the sources, and the names of the fields that the user gave."""
+    """Adds the options and the paths of the sources to a recipe. Also returns the names of the fields that the user gave."""
     named = _named_in(recipe)
     for name, source in (("data", data), ("test", test)):
         if isinstance(source, str | Path):
@@ -251,7 +251,7 @@ def _requested(
 
 
 def _named_in(recipe: Recipe | str | Path | None) -> dict[str, object]:
-    """Returns the fields of a recipe that differ from the defaults, or those that its file has."""
+    """Returns the fields of a recipe that differ from the defaults. For a recipe file, returns the fields in the file."""
     if isinstance(recipe, Recipe):
         return {name: value for name, value in recipe.to_mapping().items() if value != getattr(Recipe(), name)}
     named = {} if recipe is None else read_toml(recipe)
@@ -262,7 +262,7 @@ def _named_in(recipe: Recipe | str | Path | None) -> dict[str, object]:
 def _finished(
     folder: RunFolder, recipe: Recipe, given: set[str], data: Source | None, test: Source | None, watcher: Watcher
 ) -> Run:
-    """Returns the finished run in the folder, if its recipe and images are those that were asked for."""
+    """Returns the finished run in a folder, after a check that it has the requested recipe and images."""
     metrics = artifact.read_metrics(folder.path)
     facts = artifact.open_verified(folder.path).facts
     stored = Recipe.from_mapping(metrics.get("asked") or facts["recipe"], str(folder.path))
@@ -276,7 +276,7 @@ def _finished(
 
 
 def _name_of(backbone: object) -> dict[str, object]:
-    """Returns the backbone as the recipe names it."""
+    """Returns the field `backbone` of a recipe for a backbone in any form."""
     if backbone is None:
         return {}
     if isinstance(backbone, str | Path):

@@ -1,4 +1,4 @@
-"""The errors that a user can cause, with their facts as data."""
+"""Defines the errors that a user can cause, with their facts as data."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class CrossroadsError(Exception):
 
     @property
     def rule(self) -> str:
-        """What must hold or what went wrong."""
+        """The rule that was broken, or what went wrong."""
         return _spelled(self._rule, str)
 
     @property
@@ -58,8 +58,8 @@ class CrossroadsError(Exception):
         """Returns the message.
 
         Args:
-            spell: Spells the name of a field or an argument as the reader knows it. Names that come from a file keep their
-                spelling.
+            spell: Converts the name of a field or an argument to the spelling that the reader uses, such as that of the command
+                line. Names from a file keep their spelling.
         """
         parts = [self._rule if self.source is None else f"{self.source}: {self._rule}"]
         if self.received is not None:
@@ -88,10 +88,10 @@ class DataError(CrossroadsError):
 
 
 class ImageRefused(CrossroadsError):
-    """A source cannot be read as an image. `rule` is the reason, such as truncated, not an image, too many pixels or zero-sized.
+    """The error for a source that cannot be read as an image. `rule` is the reason, such as that the file is truncated.
 
     Attributes:
-        name: The source's name if a predictor refused it; else "".
+        name: Name of the source if a predictor refused it; otherwise empty.
     """
 
     name: str = ""
@@ -110,7 +110,7 @@ class RecipeError(CrossroadsError):
 
 
 class BackboneError(CrossroadsError):
-    """No backbone has this name, or it does not accept this image size."""
+    """The error for an unknown backbone, or for one that does not accept the image size."""
 
 
 class WeightsError(BackboneError):
@@ -162,12 +162,12 @@ def unknown(kind: str, name: object, known: Iterable[str]) -> BackboneError:
 
 
 def missing_extra(purpose: str, package: str, extra: str) -> MissingExtraError:
-    """Returns the error about something that needs a package of an extra, which is not installed."""
+    """Returns the error about a package of an extra that is needed but not installed."""
     return MissingExtraError(f"{purpose} needs {package}", code="missing-extra", received="no such package", hint=install(extra))
 
 
 def install(extra: str) -> str:
-    """Returns how an extra is installed."""
+    """Returns the command that installs an extra."""
     return f"pip install '.[{extra}]' in the checkout"
 
 

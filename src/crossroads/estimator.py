@@ -1,4 +1,4 @@
-"""Training and prediction as a scikit-learn estimator on arrays of images."""
+"""Provides training and prediction as a scikit-learn estimator on arrays of images."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             X: An array (n, height, width) or (n, height, width, 1, 3 or 4), of uint8 or of floats in [0, 1]; or a sequence of n
                 arrays, Pillow images, paths or encoded files, which may differ in size.
             y: (n,), integers, strings, booleans or whole-numbered floats; an array or a column of a table.
-            groups: (n,), the group of each image; None for no groups. A group stays in one split.
+            groups: (n,), the group of each image, which stays in one split. None if the images are independent.
 
         Raises:
             CrossroadsError: A mistake that the user can fix. If training had begun, a note of the exception names the folder of the
@@ -139,7 +139,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return artifact.copy(self.run_.artifact, folder).folder
 
     def __getstate__(self) -> dict[str, Any]:
-        """Returns the state for a pickle: the files of the artifact replace objects of this process."""
+        """Returns the state for a pickle. It contains the files of the artifact instead of objects of this process."""
         state: dict[str, Any] = dict(super().__getstate__())
         if state.pop("_folder", None) is None:
             return state

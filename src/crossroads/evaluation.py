@@ -35,9 +35,12 @@ Z = 1.959963984540054
 RESAMPLES = 2_000
 BOOTSTRAP_SEED = 1_927
 MIN_GROUPS = 10
-"""With fewer effective groups the interval of a bootstrap is too narrow (Cameron, Gelbach and Miller 2008)."""
+"""Smallest effective number of groups for a bootstrap. With fewer, the interval is too narrow (Cameron et al. 2008)."""
 MIN_INFORMATIVE_GROUPS = 5
-"""With fewer groups that contain a mistake, or a correct answer, many resamples contain none, so the bootstrap is unreliable."""
+"""Smallest number of groups with a mistake, and of groups with a correct answer, for a bootstrap.
+
+With fewer, many resamples contain no mistake or no correct answer, so the interval is unreliable.
+"""
 CLIP = 1e-7
 """Smallest probability in the cross-entropy, as in Keras. One confident mistake then costs 16.1 nats, not infinity."""
 CALIBRATION_BINS = 15

@@ -1,4 +1,4 @@
-"""``crossroads advise``: which strategy fits, and why."""
+"""Defines ``crossroads advise``, which recommends a strategy and gives the reasons."""
 
 from __future__ import annotations
 

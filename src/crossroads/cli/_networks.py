@@ -1,4 +1,4 @@
-"""The commands about networks, their weights and their cached features."""
+"""Defines the commands about networks, their weights and their cached features."""
 
 from __future__ import annotations
 

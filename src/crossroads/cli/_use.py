@@ -1,4 +1,4 @@
-"""The commands before and after training: audit, evaluate, predict and demo."""
+"""Defines the commands before and after training: audit, evaluate, predict, export and demo."""
 
 from __future__ import annotations
 

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from crossroads._runtime.keras_setup import can_train
 from crossroads._runtime.machine import has_gpu
+from crossroads.advice.candidate_backbones import CandidateBackbone
 from crossroads.advice.cost import OVERHEAD, TRACE, measure_machine, step_seconds
 from crossroads.advice.estimate import DIGITS
 from crossroads.data.partition import Partition
 from crossroads.errors import DataError
 from crossroads.plain import to_plain
-from crossroads.progress import Relay, StopTraining
+from crossroads.progress import Relay, StopTraining, Watcher
 from crossroads.race import messages
-from crossroads.race.candidates import choose_candidates, considered, convertible, identity_of, named_plan
+from crossroads.race.candidates import BUDGET, choose_candidates, considered, convertible, identity_of, named_plan
 from crossroads.race.first import FirstAnswer, first_answer
-from crossroads.race.records import Plan, RaceState, keep_plan, keep_state, stored_plan
+from crossroads.race.records import Plan, RaceCandidate, RaceState, keep_plan, keep_state, stored_plan
 from crossroads.race.running import race, time_limit
 from crossroads.run.best import BestSoFar
 from crossroads.run.clock import Clock
@@ -57,8 +59,6 @@ class _Anytime:
         plan = stored_plan(self._folder.plan, identity)
         if plan is None:
             plan = self._plan()
-            if plan is None:
-                return self._best.finish(self._asked)
             keep_plan(plan, self._folder.plan, identity)
         else:
             plan = plan.at(recipe.data, recipe.test)
@@ -69,39 +69,50 @@ class _Anytime:
         except DataError:
             self._folder.plan.unlink(missing_ok=True)  # it is for images that must change
             raise
-        return self._best.finish({**self._asked, "advice": plan.advice, "race": to_plain(raced.report, DIGITS)})
+        advice = {"advice": plan.advice} if plan.advice else {}
+        return self._best.finish({**self._asked, **advice, "race": to_plain(raced.report, DIGITS)})
 
-    def _plan(self) -> Plan | None:
-        """Returns the plan of the race after the first answer; None if the first answer is the last."""
+    def _plan(self) -> Plan:
+        """Returns the plan of the race. Its first run, if there is a first answer, is done already."""
         recipe = self._partition.recipe
         if recipe.strategy != "auto":
             return named_plan(self._partition, self._tasks, self._clock)
         backbones = considered(recipe, self._own, self._watcher)
-        first = None
-        if backbones:
-            first = first_answer(
-                self._partition, backbones[0], self._tasks_of, self._folder, self._best, self._clock, self._watcher
-            )
-        if first is not None and not self._can_improve(first):
-            return None
-        limited = self._watcher if first is None else time_limit(self._watcher, self._clock.left, 0.0)
-        try:
-            plan = choose_candidates(self._partition, backbones, self._own, self._clock, limited, first)
-            if first is None:  # otherwise a network that cannot become an artifact is noticed at its turn, and the answer stays
-                plan = convertible(plan, self._partition, self._tasks, limited)
-        except (KeyboardInterrupt, StopTraining) as error:
-            if first is None:
-                raise
-            self._watcher.note(messages.stopped() if isinstance(error, KeyboardInterrupt) else messages.no_time(self._clock.budget))
-            return None
-        return plan if first is None else self._with_first(plan, first)
+        if not backbones:
+            return self._advised(backbones, None)
+        first = first_answer(self._partition, backbones[0], self._tasks_of, self._folder, self._best, self._clock, self._watcher)
+        if first is None:
+            return self._advised(backbones, None)
+        plan = self._improvements(backbones, first) if self._can_improve(first) else None
+        return self._with_first(plan or Plan((), self._clock.budget or BUDGET, 0.0, {}), first)
 
-    def _with_first(self, plan: Plan, first: FirstAnswer) -> Plan | None:
-        """Adds the first answer to what the race has done; None if it has no rival."""
-        rivals = [candidate for candidate in plan.candidates if candidate.recipe != first.recipe]
-        if not rivals:
-            self._watcher.note(messages.no_rival())
-        index = next(index for index, candidate in enumerate(plan.candidates) if candidate.recipe == first.recipe)
+    def _advised(self, backbones: Sequence[CandidateBackbone], first: FirstAnswer | None) -> Plan:
+        """Returns the plan that the advice recommends. With a first answer it must end within the budget."""
+        watcher: Watcher = self._watcher
+        if first is not None:
+            watcher = time_limit(self._watcher, self._clock.left, 0.0)
+        plan = choose_candidates(self._partition, backbones, self._own, self._clock, watcher, first)
+        # After a first answer, a network that cannot become an artifact is noticed at its turn, and the answer stays.
+        return plan if first is not None else convertible(plan, self._partition, self._tasks, watcher)
+
+    def _improvements(self, backbones: Sequence[CandidateBackbone], first: FirstAnswer) -> Plan | None:
+        """Returns the plan after a first answer; None if Ctrl-C or the end of the budget comes first."""
+        try:
+            return self._advised(backbones, first)
+        except KeyboardInterrupt:
+            self._watcher.note(messages.stopped())
+        except StopTraining:
+            self._watcher.note(messages.no_time(self._clock.budget))
+        return None
+
+    def _with_first(self, plan: Plan, first: FirstAnswer) -> Plan:
+        """Returns the plan with the first answer among its candidates, and adds its result to what the race has done."""
+        recipes = [candidate.recipe for candidate in plan.candidates]
+        if first.recipe not in recipes:
+            recipes.append(first.recipe)
+            candidate = RaceCandidate(first.recipe, first.accuracy, first.run.seconds)
+            plan = replace(plan, candidates=(*plan.candidates, candidate))
+        index = recipes.index(first.recipe)
         name = f"candidate-{index:02d}-run-1"
         state = RaceState({name: replace(first.run, name=name, candidate=index)}, {name: None})
         keep_state(state, self._folder.scratch / "race.json")

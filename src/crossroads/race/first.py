@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from crossroads._runtime.machine import available_memory_mb
-from crossroads.advice.backbone_evidence import BackboneEvidence, end_lookup, grid_lookup, seconds_per_image
+from crossroads.advice.backbone_evidence import BackboneEvidence, FrozenProbe, end_lookup, grid_lookup, seconds_per_image
 from crossroads.advice.candidate_backbones import CandidateBackbone
 from crossroads.advice.candidates import recipe_of, require_trainable
+from crossroads.advice.estimate import Estimate, estimate_accuracy
 from crossroads.advice.recommend import Request, feature_recipe, probe
 from crossroads.advice.sample import sample
 from crossroads.data.partition import Partition
@@ -45,12 +47,14 @@ class FirstAnswer:
     Attributes:
         recipe: What was trained.
         run: Its result.
+        accuracy: That of its probe.
         evidence: The probes of its backbone, without a random control.
         complete: Whether every image was used. If not, the budget is spent.
     """
 
     recipe: Recipe
     run: CandidateRun
+    accuracy: Estimate
     evidence: BackboneEvidence
     complete: bool
 
@@ -91,26 +95,23 @@ def first_answer(
     evidence = probe(replace(request, train=used.train), backbone)
     if evidence is None:
         return None
-    recipes = list(_recipes(evidence, used, asked))
-    if not recipes:
+    chosen = next(_chosen(evidence, used, asked), None)
+    if chosen is None:
         return None
     _extract(evidence, used, watcher)
-    task = tasks_of(used).task_for(recipes[0])
+    task = tasks_of(used).task_for(chosen[0])
     fitted = train(task, folder.candidate_run(NAME), watcher)
     best.save(NAME, task, fitted, test_images=test_images)
     run = completed(CandidateRun(NAME, 0, None, None, True, time.perf_counter() - began), fitted)
-    return FirstAnswer(recipes[0], run, evidence, used is partition)
+    accuracy = estimate_accuracy(chosen[1].correct, evidence.dataset.groups)
+    return FirstAnswer(chosen[0], run, accuracy, evidence, used is partition)
 
 
-def _recipes(evidence: BackboneEvidence, partition: Partition, asked: Recipe) -> list[Recipe]:
-    """Returns the recipes of the frozen strategies that the requested options allow, the more accurate probe first."""
-    recipes = []
+def _chosen(evidence: BackboneEvidence, partition: Partition, asked: Recipe) -> Iterator[tuple[Recipe, FrozenProbe]]:
+    """Yields the frozen strategies that the requested options allow, the more accurate probe first."""
     for each in evidence.frozen_probes:
-        try:
-            recipes.append(recipe_of(evidence, each, each.strategy, asked, len(partition.train), partition.median_side))
-        except RecipeError:  # an option has no effect on this strategy; the advice says so
-            continue
-    return recipes
+        with suppress(RecipeError):  # an option has no effect on this strategy; the advice says so
+            yield recipe_of(evidence, each, each.strategy, asked, len(partition.train), partition.median_side), each
 
 
 def _extract(evidence: BackboneEvidence, partition: Partition, watcher: Watcher) -> None:

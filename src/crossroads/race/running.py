@@ -94,7 +94,8 @@ class _Race:
 
     def run(self) -> RaceResult:
         plan, stopped = self._results.plan, False
-        self._watcher.note(messages.started(plan))
+        if len(plan.candidates) > 1:
+            self._watcher.note(messages.started(plan))
         try:
             running = True
             while running:

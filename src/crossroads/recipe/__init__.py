@@ -1,4 +1,4 @@
-"""Every choice of a run as one typed, strict record that is read from and written to TOML.
+"""Defines the recipe: every choice of a run as one typed, strict record that is read from and written to TOML.
 
 Each field states its help, group, range and default once. Checks, the options of ``crossroads fit``, the parameters of
 `crossroads.ImageClassifier`, docstrings and the reference page are derived from that, so an option is added or removed here alone.
@@ -53,7 +53,7 @@ _POSITION = "the name of a layer, an index or a fraction of the depth"
 @declare
 @dataclass(frozen=True, slots=True)
 class Augmentation:
-    """How strongly a training image is augmented before the network receives it. If every value is zero, images are not changed."""
+    """How strongly a training image is augmented before the network receives it. If all values are zero, it is not augmented."""
 
     TABLE: ClassVar[str] = "augmentation"
 
@@ -84,7 +84,7 @@ class Augmentation:
 
     @property
     def active(self) -> bool:
-        """Whether any image is changed at all."""
+        """Whether any image is changed."""
         return self != Augmentation()
 
 
@@ -355,7 +355,7 @@ class Recipe:
         return "\n".join(lines) + "\n"
 
     def with_options(self, **values: Any) -> Self:
-        """Returns a copy in which the given fields that are not None are replaced."""
+        """Returns a copy in which the given fields are replaced. Fields that are None stay as they are."""
         return replace(self, **{key: value for key, value in values.items() if value is not None})
 
 
