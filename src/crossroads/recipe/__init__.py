@@ -124,10 +124,10 @@ class Recipe:
     budget: Annotated[
         float | None,
         Option(
-            "Time for choosing and training a strategy, such as 90s, 5m or 1h; only with auto.",
+            "Time limit of the whole run, such as 90s, 5m or 1h. A named strategy trains as many epochs as fit.",
             STRATEGY,
             Range(0, 10_000_000, above=True),
-            unset="10 minutes",
+            unset="10 minutes with auto, and none with a named strategy",
             metavar="TIME",
             form="a number of seconds, or a time such as 90s, 5m or 1h",
             convert=_seconds,
