@@ -98,6 +98,8 @@ class _Anytime:
     def _improvements(self, backbones: Sequence[CandidateBackbone], first: FirstAnswer) -> Plan | None:
         """Returns the plan after a first answer; None if Ctrl-C or the end of the budget comes first."""
         try:
+            if self._clock.left <= 0:
+                raise StopTraining
             return self._advised(backbones, first)
         except KeyboardInterrupt:
             self._watcher.note(messages.stopped())

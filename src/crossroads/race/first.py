@@ -35,9 +35,9 @@ NAME = "candidate-first"
 IMAGES_PER_SECOND = 20.0
 """The pace is measured if the budget asks for more images per second than this, which a slow laptop can do at 224 px."""
 
-EXTRACTION_FRACTION, SAVING = 0.75, 5.0
-"""Fraction of the rest of the budget for reading and computing features if they are what takes the time, and seconds kept for the
-heads and the artifact."""
+EXTRACTION_FRACTION, LEAST_SECONDS = 0.75, 4.0
+"""Fraction of the rest of the budget for reading images and computing features if they take most of it; the rest is for the heads
+and the artifact. However short the budget is, it is at least these seconds."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -133,7 +133,7 @@ def _affordable(
     if clock.left == float("inf") or total < IMAGES_PER_SECOND * clock.left:
         return partition, None
     seconds = seconds_per_image(partition.train, backbone.choice, feature_recipe(request, backbone), watcher)
-    fraction = 1.0 if seconds is None else max(0.0, clock.left - SAVING) * EXTRACTION_FRACTION / (seconds * total)
+    fraction = 1.0 if seconds is None else max(LEAST_SECONDS, EXTRACTION_FRACTION * clock.left) / (seconds * total)
     if fraction >= 1.0:
         return partition, None
     seed, classes = partition.recipe.seed, len(partition.train.classes)
