@@ -1,8 +1,8 @@
 """Times `fit` without a strategy under a budget: seconds to the first artifact and to the end, and peak memory.
 
 `python -m benchmarks.anytime anytime.jsonl [--alone]` goes on where it stopped; each line of the file is one run.
-`python -m benchmarks.anytime anytime.jsonl --table` prints the table of docs/benchmarks.md. The photographs are those of flowers5
-and trashnet6; beyond their number, each is used again, mirrored and brightened.
+`python -m benchmarks.anytime anytime.jsonl --table` prints the table of docs/benchmarks.md. The photographs are those of flowers5;
+beyond their number, each is used again, mirrored and brightened.
 """
 
 from __future__ import annotations

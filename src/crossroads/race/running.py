@@ -182,8 +182,10 @@ class _Race:
             fitted = train(task, self._folder.candidate_run(winner.name), self._watcher)
             self._keeper.save(winner.name, task, fitted)
         why = messages.won(results)
-        self._watcher.note(why)
-        if results.spent > (1 + LATE) * results.plan.budget:
+        several = len(results.plan.candidates) > 1
+        if several:
+            self._watcher.note(why)
+        if several and results.spent > (1 + LATE) * results.plan.budget:
             self._watcher.note(messages.over_budget(results))
         rows = tuple(_row(results, run, won=run is winner) for run in results.runs)
         return RaceResult(results, RaceReport(results.plan.budget, results.spent, stopped, rows, why))
