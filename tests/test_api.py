@@ -29,7 +29,7 @@ from refusals import refused
 from watchers import Notes
 
 pytestmark = pytest.mark.core
-WITH_OWN_TEST = Recipe(strategy="from-scratch", epochs=2, batch_size=16, image_size=16, validation=0.2)
+WITH_OWN_TEST = Recipe(strategy="from-scratch", backbone="quiz-cnn", epochs=2, batch_size=16, image_size=16, validation=0.2)
 QUICK = replace(WITH_OWN_TEST, test_fraction=0.2)
 
 

@@ -17,7 +17,7 @@ from crossroads.networks.cuts import after, cuts, until
 from crossroads.networks.export import to_openvino
 from crossroads.networks.hub_layer import HubLayer
 from crossroads.networks.network import Parts, all_layers, seeded
-from tiny_presets import BUILDERS, SIZE, preset
+from tiny_presets import BUILDERS, SIZE
 
 LIGHT = {
     "small-cnn",
@@ -74,12 +74,11 @@ class Whole:
 
 
 @pytest.fixture(scope="module")
-def built(request, tmp_path_factory):
+def built(request, shared_preset):
     """Builds the backbone once for all tests, because pytest runs the tests of one parameter of a module in a row."""
     with seeded(0):
         if isinstance(request.param, str):
-            named = preset(request.param, tmp_path_factory.mktemp("preset"))
-            size, parts = SIZE, build(choose(named), SIZE, weights=None).parts
+            size, parts = SIZE, build(choose(shared_preset(request.param)), SIZE, weights=None).parts
         else:
             size = request.param.limits[0]
             parts = request.param.build(size)
