@@ -1,7 +1,7 @@
 """Covers strategies as records, recipes resolved for them, and the phases that they plan."""
 
 import json
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import pytest
 
@@ -168,6 +168,20 @@ def test_photographs_are_cropped_if_nothing_is_enlarged_and_small_images_never()
     assert [mode(side) for side in (32, 224, 256, 1000)] == ["squash", "squash", "crop", "crop"]
     assert mode(1000, "from-scratch") == "squash"
     assert mode(1000, resize="squash") == "squash"
+
+
+def test_images_are_resized_as_the_user_wants_else_as_the_backbone_expects():
+    def resizing(known, **options):
+        given = replace(known, sizes=(32,))
+        found = resolve_recipe(Recipe(strategy="finetune", **options), given, images=9, image_size=32, side=1000)
+        return found.resize, found.crop_fraction, found.resample
+
+    expects = replace(QUIZ, resize="crop", crop_fraction=0.9, resample="bicubic")
+    assert resizing(QUIZ) == ("crop", 0.875, "bilinear")
+    assert resizing(expects) == ("crop", 0.9, "bicubic")
+    assert resizing(expects, resample="nearest", crop_fraction=0.5) == ("crop", 0.5, "nearest")
+    assert resizing(expects, resize="squash") == ("squash", 1, "bicubic")
+    assert resizing(replace(QUIZ, resize="squash", crop_fraction=0.75)) == ("squash", 0.75, "bilinear")
 
 
 def test_a_head_trained_before_finetuning_has_the_epochs_of_a_head_alone():

@@ -31,7 +31,7 @@ from crossroads.artifact._manifest import (
     manifest_text,
     open_verified,
 )
-from crossroads.data.images import FILTER, Resize
+from crossroads.data.images import Resize
 from crossroads.errors import ArtifactError, option
 from crossroads.networks.body import GraphModel
 from crossroads.networks.export import weights_digest
@@ -206,7 +206,8 @@ def _build(partial: Path, contents: Contents) -> dict[str, Any]:
         "preprocessing": {
             "size": resize.size,
             "mode": resize.mode,
-            "filter": FILTER,
+            "filter": resize.filter,
+            "crop_fraction": resize.crop_fraction,
             "input": f"uint8 (n, {resize.size}, {resize.size}, 3) RGB",
         },
         "backbone": contents.recipe.backbone,

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossroads.data.dataset import DIGEST_BYTES
-from crossroads.data.images import FILTER, Resize
+from crossroads.data.images import Resize, default_crop_fraction
 from crossroads.errors import ArtifactError, DataError, option
 
 FORMAT = 4
@@ -215,9 +215,9 @@ def _parsed(folder: Path, facts: dict[str, Any]) -> Manifest:
         raise _damaged(f"{path} was changed", "changed-file", "another digest")
     try:
         image = facts["preprocessing"]
-        resize = Resize(image["size"], image["mode"])
-        if image["filter"] != FILTER:
-            raise ValueError(f"images are resized with the filter {FILTER!r}, received {image['filter']!r}")
+        # Earlier versions had one fraction for each mode, which they did not write.
+        fraction = image["crop_fraction"] if "crop_fraction" in image else default_crop_fraction(image["mode"])
+        resize = Resize(image["size"], image["mode"], image["filter"], fraction)
         classes = tuple(facts["classes"])
         if not classes or not all(isinstance(name, str) for name in classes):
             raise ValueError("classes")

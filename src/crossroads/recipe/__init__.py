@@ -23,6 +23,7 @@ HeadName = Literal["linear", "mlp", "sgd"]
 PoolingName = Literal["average", "average-2", "average-3", "average-4", "class-token", "class-and-average"]
 FeatureType = Literal["float32", "float16"]
 ResizeMode = Literal["squash", "crop"]
+ResampleName = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
 OptimizerName = Literal["adam", "adamw"]
 ScheduleName = Literal["constant", "cosine", "one-cycle"]
 ClassWeights = Literal["none", "balanced"]
@@ -203,7 +204,24 @@ class Recipe:
         Option(
             "squash ignores the aspect ratio; crop takes the central square.",
             DATA,
-            unset="crop for pretrained strategies on large images, otherwise squash",
+            unset="that of the preprocessor_config.json beside a graph, else crop for pretrained strategies on large images",
+        ),
+    ] = None
+    crop_fraction: Annotated[
+        float | None,
+        Option(
+            "Fraction of the image that is kept, in the middle: of the shorter side with crop, of both sides with squash.",
+            DATA,
+            Range(0, 1, above=True),
+            unset="that of the preprocessor_config.json beside a graph, else 0.875 with crop and 1 with squash",
+        ),
+    ] = None
+    resample: Annotated[
+        ResampleName | None,
+        Option(
+            "Filter for resizing images.",
+            DATA,
+            unset="that of the preprocessor_config.json beside a graph, else bilinear",
         ),
     ] = None
     epochs: Annotated[

@@ -233,7 +233,8 @@ def test_preprocessing_licence_and_source_are_found_beside_the_file(tmp_path):
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(CONFIG))
     (tmp_path / "README.md").write_text("---\ntags:\n- vision\nlicense: apache-2.0\nbase_model:\n- some/model\n---\n# Card\n")
     file = describe(path)
-    assert (file.preprocessing.size, file.preprocessing.crop, file.preprocessing.resample) == (SIZE, 0.8, "bicubic")
+    found = file.preprocessing
+    assert (found.size, found.resize, found.crop_fraction, found.resample) == (SIZE, "crop", 0.8, "bicubic")
     body = read_graph(path)
     assert body.weights == {"from": "net.xml", "sha256": body.weights["sha256"], "licence": "Apache-2.0", "source": "some/model"}
     assert not body.notes
