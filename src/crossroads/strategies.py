@@ -186,6 +186,9 @@ _GRADIENT = (
     "label_smoothing",
     "warm_up",
 )
+ABOUT_GRAPHS = ("preprocessing", "backbone_licence", "backbone_source")
+"""Options about the graph of a file."""
+
 _TUNED = ("layer_decay", "train_batchnorm", "freeze_to")
 _SOLVED = "with a linear head, which is solved"
 _PRETRAINED = ("weights", "head", "views", "feature_type")
@@ -225,7 +228,8 @@ def resolve_recipe(recipe: Recipe, backbone: Backbone, *, images: int, image_siz
     """
     record = strategy(recipe.strategy)
     if backbone.trainable:
-        recipe = replace(recipe, preprocessing=None)  # it is for the graphs that are compared with this backbone
+        about_graphs: dict[str, Any] = dict.fromkeys(ABOUT_GRAPHS)  # they are for graphs that are compared with this backbone
+        recipe = replace(recipe, **about_graphs)
     else:
         _require_frozen(recipe, record, backbone)
     if record.start == "random" and recipe.weights == "none":

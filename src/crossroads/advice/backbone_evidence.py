@@ -19,7 +19,7 @@ from crossroads.heads.probe import probe
 from crossroads.networks.body import Body, Frozen
 from crossroads.networks.construct import Choice
 from crossroads.networks.cut import Cut
-from crossroads.networks.graphs import random_control
+from crossroads.networks.graphs import Stated, random_control
 from crossroads.progress import Note, Watcher
 from crossroads.recipe import PoolingName, Recipe, StrategyName
 from crossroads.run.scaling import note_on_scaling
@@ -103,7 +103,7 @@ def measure_backbone(dataset: Dataset, choice: Choice, recipe: Recipe, watcher: 
         CrossroadsError: The weights are missing, or no image can be read.
     """
     size = resize_of(recipe).size
-    body = body_of(choice, size, recipe.weights, recipe.seed, watcher.progress, recipe.preprocessing)
+    body = body_of(choice, size, recipe.weights, recipe.seed, watcher.progress, Stated.of(recipe))
     for note in body.notes:
         watcher.warning(note)
     chosen = spread_cuts(body.cuts)

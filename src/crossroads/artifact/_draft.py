@@ -56,6 +56,8 @@ class Contents:
         parity: Images on which model and graph are compared.
         seen: Digests of the training and validation images, uint8 (n, 16), in any order.
         data: ``origin``, ``n``, ``digest`` of the data, and ``splits`` with ``n`` and ``digest`` of each.
+        pretrained: The weights that the run started from, with their digest; of a graph also its licence and source. None for
+            random weights.
     """
 
     model: Any
@@ -66,6 +68,7 @@ class Contents:
     parity: Parity
     seen: NDArray[np.uint8]
     data: Mapping[str, Any]
+    pretrained: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -217,6 +220,7 @@ def _build(partial: Path, contents: Contents) -> dict[str, Any]:
         "versions": _versions(isinstance(contents.model, GraphModel)),
         "data": dict(contents.data),
         "parity": parity,
+        "pretrained": None if contents.pretrained is None else dict(contents.pretrained),
         "weights": contents.model.digest if isinstance(contents.model, GraphModel) else weights_digest(contents.model),
     }
     _write_manifest(partial, facts)

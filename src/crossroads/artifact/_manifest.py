@@ -41,7 +41,7 @@ class Manifest:
         classes: Class names, in the order of the probabilities.
         resize: How images are resized to the square input of the network.
         facts: The whole file as plain values: ``backbone``, ``strategy``, ``recipe``, ``seeds``, ``versions``, ``data``,
-            ``parity``, ``weights`` (a digest of all weights in order, equal for equal weights) and the rest.
+            ``parity``, ``pretrained``, ``weights`` (a digest of all weights in order, equal for equal weights) and the rest.
         files: Bytes and BLAKE2b digest of each file.
     """
 

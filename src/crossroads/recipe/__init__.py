@@ -142,6 +142,24 @@ class Recipe:
             unset="that of the preprocessor_config.json beside the file",
         ),
     ] = None
+    backbone_licence: Annotated[
+        str | None,
+        Option(
+            "Licence of a graph from a file, such as Apache-2.0; recorded in the artifact.",
+            STRATEGY,
+            metavar="NAME",
+            unset="that of the model card or LICENSE beside the file",
+        ),
+    ] = None
+    backbone_source: Annotated[
+        str | None,
+        Option(
+            "Where a graph from a file is from, such as its address; recorded in the artifact.",
+            STRATEGY,
+            metavar="TEXT",
+            unset="that of the model card beside the file, or its name on the hub",
+        ),
+    ] = None
     weights: Annotated[
         str | None,
         Option(

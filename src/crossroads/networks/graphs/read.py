@@ -27,6 +27,7 @@ from crossroads.networks.graphs.processor_config import found_beside
 from crossroads.networks.graphs.sources import licence_beside, source_beside
 from crossroads.networks.scaling import Scaling
 from crossroads.progress import Note
+from crossroads.recipe import Recipe
 
 READING = 1
 """Increased when the same file is read in another way, so that cached features are not mixed."""
@@ -63,6 +64,26 @@ class GraphFile:
         if self.input.takes_pixels:
             return f"pixels as they are, {self.input.kind}"
         return "not known" if self.preprocessing is None else f"as {self.preprocessing.origin} says"
+
+
+@dataclass(frozen=True, slots=True)
+class Stated:
+    """What the user states about a graph, and nothing else says or is overridden.
+
+    Attributes:
+        preprocessing: Name of its preprocessing.
+        licence: Licence of its weights.
+        source: Where it is from.
+    """
+
+    preprocessing: str | None = None
+    licence: str | None = None
+    source: str | None = None
+
+    @classmethod
+    def of(cls, recipe: Recipe) -> Stated:
+        """Returns what a recipe states."""
+        return cls(recipe.preprocessing, recipe.backbone_licence, recipe.backbone_source)
 
 
 def describe(path: Path) -> GraphFile:
@@ -111,16 +132,18 @@ def read_graph(
     beside = file.preprocessing
     side = file.input.size(size, None if beside is None else beside.size, path.name)
     state = _state(path, file.kind)
-    licence = licence or file.licence
     notes = [_facts(path, file.kind, state).range_note]
-    if licence is None:
-        notes.append(Note(f"the licence of {path.name} is unknown", "licence-unknown", file=path.name))
     if beside is not None and beside.not_applied:
         keys = ", ".join(beside.not_applied)
         text = f"{CONFIG} of {path.name} has settings that are not applied: {keys}"
         notes.append(Note(text, "preprocessor-config-not-applied", keys=list(beside.not_applied)))
     body = _body(path, file.kind, state, side, None if used is None else used.scaling)
-    weights = {"from": path.name, "sha256": digest_of(path, file.kind), "licence": licence, "source": source or file.source}
+    weights = {
+        "from": path.name,
+        "sha256": digest_of(path, file.kind),
+        "licence": licence or file.licence,
+        "source": source or file.source,
+    }
     return replace(body, weights=weights, notes=tuple(note for note in notes if note is not None))
 
 
