@@ -272,7 +272,7 @@ def test_the_resize_mode_is_applied(tmp_path):
     dataset = read((np.stack([wide, wide // 2]), ["bright", "dim"]))
     cache = Cache(tmp_path / "c")
     for mode, bright in (("squash", False), ("crop", True)):
-        resize = Resize(SIZE, mode)
+        resize = Resize(SIZE, mode, crop_fraction=0.875 if mode == "crop" else 1)
         key = Key("sums", "none", resize, "end", "none", None, "float32", "computed by tests")
         engine = Sums()
         found = extract(dataset, resize=resize, engine=lambda engine=engine: engine, cache=cache, store=cache.store(key, (4,)))

@@ -21,7 +21,7 @@ from crossroads.heads.probe import probe
 from crossroads.networks.body import Body
 from crossroads.networks.construct import Choice
 from crossroads.networks.cut import Cut
-from crossroads.networks.graphs import random_control
+from crossroads.networks.graphs import Stated, random_control
 from crossroads.progress import Note, Watcher
 from crossroads.recipe import PoolingName, Recipe, StrategyName
 from crossroads.run.scaling import note_on_scaling
@@ -117,7 +117,7 @@ def probe_backbone(dataset: Dataset, choice: Choice, recipe: Recipe, watcher: Wa
         CrossroadsError: The weights are missing, or no image can be read.
     """
     size = resize_of(recipe).size
-    body = body_of(choice, size, recipe.weights, recipe.seed, watcher.progress, recipe.preprocessing)
+    body = body_of(choice, size, recipe.weights, recipe.seed, watcher.progress, Stated.of(recipe))
     for note in body.notes:
         watcher.warning(note)
     chosen = spread_cuts(body.cuts)
@@ -160,7 +160,7 @@ def seconds_per_image(dataset: Dataset, choice: Choice, recipe: Recipe, watcher:
         recipe: Resolved for feature extraction with it.
         watcher: Receives progress and notes.
     """
-    body = body_of(choice, resize_of(recipe).size, recipe.weights, recipe.seed, watcher.progress, recipe.preprocessing)
+    body = body_of(choice, resize_of(recipe).size, recipe.weights, recipe.seed, watcher.progress, Stated.of(recipe))
     rows = np.random.default_rng([recipe.seed, 23]).permutation(len(dataset))[: PACE_IMAGES[1]]
     sampling, stage, first = sample_pass(body, choice, recipe, watcher), "measuring the pace", PACE_IMAGES[0]
     try:

@@ -40,6 +40,7 @@ from crossroads.data.partition import count_seen
 from crossroads.errors import ArtifactError, BackboneError
 from crossroads.features.bodies import body_of
 from crossroads.networks.catalog import Backbone
+from crossroads.networks.graphs import Stated
 from crossroads.progress import Note, Relay, Watcher
 from crossroads.recipe import Recipe, StrategyName
 from crossroads.run.task import refuse_unsafe_flip
@@ -193,7 +194,7 @@ def _convertible(request: Request, backbones: Sequence[CandidateBackbone]) -> tu
         try:
             if _obstacle(record, size, request.memory_mb) is None:
                 progress = request.watcher.progress
-                body_of(backbone.choice, size, backbone.weights, request.asked.seed, progress, request.asked.preprocessing)
+                body_of(backbone.choice, size, backbone.weights, request.asked.seed, progress, Stated.of(request.asked))
         except ArtifactError as error:
             if backbone.named and len(backbones) == 1:
                 raise

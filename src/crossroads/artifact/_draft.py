@@ -30,7 +30,7 @@ from crossroads.artifact._manifest import (
     open_verified,
 )
 from crossroads.artifact._replacement import commit, complete
-from crossroads.data.images import FILTER, Resize
+from crossroads.data.images import Resize
 from crossroads.errors import ArtifactError, option
 from crossroads.networks.body import GraphModel
 from crossroads.networks.export import weights_digest
@@ -55,6 +55,8 @@ class Contents:
         parity: Images on which model and graph are compared.
         seen: Digests of the training and validation images, uint8 (n, 16), in any order.
         data: ``origin``, ``n``, ``digest`` of the data, and ``splits`` with ``n`` and ``digest`` of each.
+        pretrained: The weights that the run started from, with their digest; of a graph also its licence and source. None for
+            random weights.
     """
 
     model: Any
@@ -65,6 +67,7 @@ class Contents:
     parity: Parity
     seen: NDArray[np.uint8]
     data: Mapping[str, Any]
+    pretrained: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -232,7 +235,8 @@ def _build(partial: Path, contents: Contents) -> dict[str, Any]:
         "preprocessing": {
             "size": resize.size,
             "mode": resize.mode,
-            "filter": FILTER,
+            "filter": resize.filter,
+            "crop_fraction": resize.crop_fraction,
             "input": f"uint8 (n, {resize.size}, {resize.size}, 3) RGB",
         },
         "backbone": contents.recipe.backbone,
@@ -242,6 +246,7 @@ def _build(partial: Path, contents: Contents) -> dict[str, Any]:
         "versions": _versions(isinstance(contents.model, GraphModel)),
         "data": dict(contents.data),
         "parity": parity,
+        "pretrained": None if contents.pretrained is None else dict(contents.pretrained),
         "weights": contents.model.digest if isinstance(contents.model, GraphModel) else weights_digest(contents.model),
     }
     _write_manifest(partial, facts)

@@ -11,7 +11,7 @@ from importlib.metadata import version
 from crossroads._runtime.keras_setup import library_versions
 from crossroads._runtime.machine import has_gpu
 from crossroads.data.dataset import Dataset
-from crossroads.data.images import Resize
+from crossroads.data.images import FILTER, Resize, default_crop_fraction
 from crossroads.errors import RecipeError
 from crossroads.features.cache import Cache, Key
 from crossroads.features.engine import Engine
@@ -152,4 +152,5 @@ def resize_of(recipe: Recipe) -> Resize:
             received="none",
             hint="resolve the recipe with strategies.resolve_recipe",
         )
-    return Resize(recipe.image_size, recipe.resize)
+    fraction = default_crop_fraction(recipe.resize) if recipe.crop_fraction is None else recipe.crop_fraction
+    return Resize(recipe.image_size, recipe.resize, recipe.resample or FILTER, fraction)

@@ -119,6 +119,7 @@ def save_and_test(partition: Partition, outcome: Outcome, folder: RunFolder, clo
         seen=np.concatenate([_seen(training), learned]),
         data=_data_facts(partition, training),
         parity=_parity(training, resize),
+        pretrained=None if training.metrics.backbone is None else training.metrics.backbone.weights,
     )
     with artifact.draft(folder.path, contents, replaces=not folder.finished) as draft:
         predictor = Predictor.load(draft.path)  # scores what was saved, loaded as users will load it

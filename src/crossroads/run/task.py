@@ -28,7 +28,7 @@ from crossroads.networks.graphs import require_preprocessing
 from crossroads.networks.weights.store import require_imagenet
 from crossroads.progress import Watcher
 from crossroads.recipe import Recipe
-from crossroads.strategies import Strategy, needs_keras, refuse_strategy_options, resolve_recipe, strategy
+from crossroads.strategies import ABOUT_GRAPHS, Strategy, needs_keras, refuse_strategy_options, resolve_recipe, strategy
 
 MIRROR_SIZE = 32
 """Side in pixels at which images are compared with their mirror images if they are not decoded for training."""
@@ -77,8 +77,10 @@ def require_valid(recipe: Recipe, own: Any, progress: Progress | None = None) ->
         return
     if is_graph(backbone):
         require_preprocessing(graph_file(backbone, progress), recipe.preprocessing)
-    elif recipe.preprocessing is not None:
-        raise without_effect("preprocessing", repr(recipe.preprocessing), f"on {backbone}, which is not the file of a graph")
+    else:
+        for name in ABOUT_GRAPHS:
+            if (value := getattr(recipe, name)) is not None:
+                raise without_effect(name, repr(value), f"on {backbone}, which is not the file of a graph")
     if is_graph(backbone) or not is_own(backbone):
         _require_catalog_options(recipe, backbone)
     elif not backbone.startswith(OBJECT):  # a custom network; checking more than its name would need Keras
