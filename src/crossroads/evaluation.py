@@ -249,6 +249,27 @@ def accuracy_interval(correct: NDArray[np.bool_], groups: NDArray[np.integer] | 
     return _grouped_intervals(numbers, np.zeros(len(correct), np.int64), correct, float(correct.mean()), float(correct.mean()))[1]
 
 
+def paired_difference(
+    correct_a: NDArray[np.bool_], correct_b: NDArray[np.bool_], groups: NDArray[np.integer] | None = None
+) -> tuple[float, float]:
+    """Returns how much more accurate a is than b on the same images, and the standard error of that difference.
+
+    The error is that of McNemar's test (1947), if neither is better: only images that one of them alone classifies correctly count.
+    With 3 such images of a and 1 of b, among 40, the difference is 2 / 40 = 0.05 with an error of sqrt(4) / 40 = 0.05. With groups
+    the differences of a group are added before they are squared (Obuchowski 1998, "On the comparison of correlated proportions for
+    clustered data").
+
+    Args:
+        correct_a: bool (n,), whether a classifies each image correctly, n > 0.
+        correct_b: bool (n,), likewise.
+        groups: Integers (n,), the group of each image; None if the images are independent.
+    """
+    n = len(correct_a)
+    numbers = np.arange(n) if groups is None else _group_numbers(groups, n)
+    differences = np.bincount(numbers, weights=correct_a.astype(np.float64) - correct_b)
+    return float(differences.sum()) / n, math.sqrt(float((differences**2).sum())) / n
+
+
 def _mean_recall_interval(recalls: NDArray[np.float64], numbers: NDArray[Any], *, independent: bool) -> Interval:
     """Combines the Wilson limits of the classes into an interval of their mean recall.
 
