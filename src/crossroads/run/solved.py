@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from crossroads.evaluation import CLIP
 from crossroads.features.arrays import Indexable, Stacked
 from crossroads.heads import solve as heads
-from crossroads.heads.crossvalidate import MAX_ROWS, CrossValidation, cross_validate
+from crossroads.heads.crossvalidate import DEVIATION_FLOOR, MAX_ROWS, CrossValidation, cross_validate
 from crossroads.heads.folds import deal, joined
 from crossroads.heads.probe import FOLDS as TEMPERATURE_FOLDS
 from crossroads.heads.standardize import read_chunks
@@ -203,21 +203,23 @@ def _by_folds(found: CrossValidation, pool: Pool) -> _Chosen:
 
 def _on_train(chosen: _Chosen, phase: Solve, pool: Pool) -> tuple[Floats, Floats]:
     """Returns the head that is solved on the training images alone."""
-    if chosen.head is not None:
-        return chosen.head
-    rows = slice(0, len(pool.train_labels))
-    labels, weights, units = pool.train_labels, pool.weights(phase.class_weights)[rows], pool.units()[rows]
-    groups = deal(labels, units, count=TEMPERATURE_FOLDS)
-    return heads.solve_with(chosen.kind, chosen.penalty, pool.train.inputs, labels, pool.classes, groups=groups, weights=weights)
+    return chosen.head or _solved_with(chosen, phase, pool, pool.train.inputs, len(pool.train_labels))
 
 
 def _refitted(chosen: _Chosen, phase: Solve, pool: Pool) -> tuple[Floats, Floats]:
     """Returns the head that is solved on training and validation images."""
-    labels, units = pool.labels, pool.units()
-    # Few images are left out in folds: single ones would be predicted from a class with one image fewer than the others.
-    groups = deal(labels, units, count=TEMPERATURE_FOLDS) if len(labels) <= MAX_ROWS else units
-    weights = pool.weights(phase.class_weights)
-    return heads.solve_with(chosen.kind, chosen.penalty, pool.features, labels, pool.classes, groups=groups, weights=weights)
+    return _solved_with(chosen, phase, pool, pool.features, len(pool.labels))
+
+
+def _solved_with(chosen: _Chosen, phase: Solve, pool: Pool, features: Indexable, rows: int) -> tuple[Floats, Floats]:
+    """Returns the head of the chosen kind and penalty on the first rows of the pool."""
+    labels, groups, weights = pool.labels[:rows], pool.units()[:rows], pool.weights(phase.class_weights)[:rows]
+    if few := chosen.cross_validated is not None:
+        # Few images are left out in folds: single ones would be predicted from a class with one image fewer than the others.
+        groups = deal(labels, groups, count=TEMPERATURE_FOLDS)
+    floor = DEVIATION_FLOOR if few else 0.0
+    classes = pool.classes
+    return heads.solve_with(chosen.kind, chosen.penalty, features, labels, classes, groups=groups, weights=weights, floor=floor)
 
 
 def _groups(pool: Pool) -> NDArray[np.integer] | None:
