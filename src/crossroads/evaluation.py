@@ -15,13 +15,14 @@
   1965, "Survey Sampling"): one group of 1,000 images and eight of one image count as 1.02. The interval of the balanced accuracy
   combines the classes as above, each with its own effective number. If groups contain several classes, the classes are not
   independent, and the distances are added instead of their squares.
+- ``…, cross-validated``: One of the above, each limit moved away from the accuracy by the root of `CROSS_VALIDATION_VARIANCE`.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -38,6 +39,10 @@ MIN_GROUPS = 10
 """With fewer effective groups the interval of a bootstrap is too narrow (Cameron, Gelbach and Miller 2008)."""
 MIN_INFORMATIVE_GROUPS = 5
 """With fewer groups that contain a mistake, or a correct answer, many resamples contain none, so the bootstrap is unreliable."""
+CROSS_VALIDATION_VARIANCE = 1.5
+"""Variance of a cross-validated accuracy about that of the final head on new images, relative to the binomial variance. The heads of
+the folds share most of their images, and the final head differs from them (Bates, Hastie and Tibshirani 2021, "Cross-validation: what
+does it estimate and how well does it do it?")."""
 CLIP = 1e-7
 """Smallest probability in the cross-entropy, as in Keras. One confident mistake then costs 16.1 nats, not infinity."""
 CALIBRATION_BINS = 15
@@ -79,7 +84,7 @@ class Evaluation:
         accuracy_interval: Its 95 % interval.
         balanced_accuracy: Mean recall over the classes with images.
         balanced_accuracy_interval: Its 95 % interval.
-        interval_method: ``wilson``, ``group bootstrap`` or ``wilson over groups``; see `crossroads.evaluation`.
+        interval_method: ``wilson``, ``group bootstrap`` or ``wilson over groups``, with ``, cross-validated`` if it is; see `crossroads.evaluation`.
         top_k: Top-k accuracy by k: the fraction of images whose true class is among the k most probable.
         per_class: The scores of each class, in class order.
         confusion_matrix: int64 (k, k), read-only; row i counts the images of class i by their predicted class.
@@ -247,6 +252,22 @@ def accuracy_interval(correct: NDArray[np.bool_], groups: NDArray[np.integer] | 
         return wilson_interval(float(correct.sum()), len(correct))
     numbers = _group_numbers(groups, len(correct))
     return _grouped_intervals(numbers, np.zeros(len(correct), np.int64), correct, float(correct.mean()), float(correct.mean()))[1]
+
+
+def widened(evaluation: Evaluation) -> Evaluation:
+    """Returns an evaluation of cross-validated probabilities with intervals that allow for the images that its heads share."""
+    factor = math.sqrt(CROSS_VALIDATION_VARIANCE)
+
+    def wider(interval: Interval, value: float) -> Interval:
+        low, high = interval
+        return max(0.0, value - factor * (value - low)), min(1.0, value + factor * (high - value))
+
+    return replace(
+        evaluation,
+        accuracy_interval=wider(evaluation.accuracy_interval, evaluation.accuracy),
+        balanced_accuracy_interval=wider(evaluation.balanced_accuracy_interval, evaluation.balanced_accuracy),
+        interval_method=f"{evaluation.interval_method}, cross-validated",
+    )
 
 
 def paired_difference(

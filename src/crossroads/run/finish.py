@@ -22,7 +22,7 @@ from crossroads.data.loading import digests_of, load_all, refusal_notes
 from crossroads.data.partition import BIASED, Partition, count_seen
 from crossroads.data.splits import split_digest
 from crossroads.errors import DataError, option
-from crossroads.evaluation import effective_count
+from crossroads.evaluation import effective_count, widened
 from crossroads.features.lookup import resize_of
 from crossroads.files.text import plural
 from crossroads.predictor import Predictor, Scored, score, score_pixels, score_probabilities
@@ -195,6 +195,8 @@ def _validate(predictor: Predictor, training: TrainingResult, learned: NDArray[n
     notes = tuple(_validation_notes(seen, count_seen(images.digests, learned), len(images.dataset)))
     for note in notes:
         watcher.warning(note)
+    if crossed:
+        evaluation = widened(evaluation)
     scored = replace(evaluation, seen_in_training=seen, refused=training.validation.refusals, warnings=notes)
     return ValidationMetrics(scored, crossed)
 
