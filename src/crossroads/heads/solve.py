@@ -18,7 +18,7 @@ from crossroads.errors import TrainingError
 from crossroads.features.arrays import Indexable
 from crossroads.heads._logistic import logistic
 from crossroads.heads._principal import PrincipalComponents, principal_components
-from crossroads.heads._ridge import regularization_path, ridge_problem
+from crossroads.heads._ridge import held_out_scores, inverse_temperature, regularization_path, ridge_problem
 from crossroads.heads.cross_entropy import summed_metrics
 from crossroads.heads.large_ridge import fit_large_ridge, is_large
 from crossroads.heads.standardize import read_chunks
@@ -135,6 +135,54 @@ def solve(
     return _choose([*_logistic(components, targets, ridge, validation), ridge], rejected, validation)
 
 
+def solve_with(
+    kind: Kind,
+    penalty: float,
+    features: Indexable,
+    labels: NDArray[np.integer],
+    classes: int,
+    *,
+    groups: NDArray[np.integer] | None = None,
+    weights: NDArray[np.floating] | None = None,
+    floor: float = 0.0,
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Returns kernel (d, k) and bias (k,) of the linear head of one kind and penalty; no validation images are needed.
+
+    Args:
+        kind: How it is solved.
+        penalty: Per image.
+        features: Float (n, d), read a chunk at a time, several times.
+        labels: Integers (n,) in [0, classes).
+        classes: Number of classes.
+        groups: Integers (n,) of rows that are left out together to find the temperature of ridge regression.
+        weights: Weight of each row, (n,); None for equal weights.
+        floor: The least deviation that a feature is divided by, as `standardizer` takes it.
+
+    Raises:
+        TrainingError: A feature is not finite, or the memory limits are exceeded.
+    """
+    row_weights = np.ones(len(labels)) if weights is None else np.asarray(weights, np.float64)
+    present, codes = np.unique(labels, return_inverse=True)
+    targets = _Targets(codes, present, classes, groups)
+    if len(present) == 1:
+        constant = _constant(features.shape[1], classes, int(present[0]))
+        return constant.kernel, constant.bias
+    if is_large(*features.shape):
+        fit = fit_large_ridge(features, codes, len(present), row_weights, groups, [penalty])
+        return fit.standardizer.fold(*targets.expand(fit.kernel, fit.bias))
+    components = principal_components(features, row_weights, floor=floor)
+    if kind == "logistic":
+        width = relevant_directions(components, penalty)
+        start = np.zeros((0, len(present))), np.zeros(len(present))
+        coordinates, spread = components.coordinates[:, :width], components.spread[:width]
+        return components.fold(*targets.expand(*logistic(coordinates, codes, row_weights, spread, penalty, start)))
+    problem = ridge_problem(components, codes, len(present), groups)
+    scores = problem.mean + held_out_scores(problem, penalty * components.total)
+    factor, _ = inverse_temperature(scores, codes, row_weights, smooth=len(codes))
+    kernel = problem.correlations / (components.spread + penalty * components.total)[:, None]  # (r, p)
+    return components.fold(*targets.expand(factor * kernel, factor * problem.mean))
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class _Targets:
     """Classes of the training images: codes (n,) in [0, p), the labels (p,) that they are codes of, and groups (n,)."""
@@ -240,7 +288,7 @@ def _logistic(components: PrincipalComponents, targets: _Targets, ridge: _Soluti
     best_accuracy, best_negative_loss = ridge.rank
     worse, patience = 0, PATIENCE
     for penalty in (step * ridge.candidate.penalty for step in LOGISTIC_STEPS):
-        width = max(len(kernel), _relevant_directions(components, penalty))
+        width = max(len(kernel), relevant_directions(components, penalty))
         coordinates, spread = components.coordinates[:, :width], components.spread[:width]
         kernel, bias = logistic(coordinates, targets.codes, components.weights, spread, penalty, (kernel, bias))
         head = components.fold(*targets.expand(kernel, bias))
@@ -257,7 +305,7 @@ def _logistic(components: PrincipalComponents, targets: _Targets, ridge: _Soluti
     return solutions
 
 
-def _relevant_directions(components: PrincipalComponents, penalty: float) -> int:
+def relevant_directions(components: PrincipalComponents, penalty: float) -> int:
     """Returns the number of leading directions that matter under a penalty, at least 1."""
     remaining = np.cumsum(components.spread[::-1])[::-1]  # (r,), the spread of a direction and all after it
     return max(1, int((remaining > UNSEEN * penalty * components.total).sum()))

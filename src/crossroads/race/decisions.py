@@ -17,8 +17,11 @@ from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+import numpy as np
+
 from crossroads.advice.candidates import TIE
 from crossroads.advice.estimate import Estimate
+from crossroads.evaluation import paired_difference
 from crossroads.race.posterior import affordable_epochs, expected_after, planned_seconds, posterior_of_run
 from crossroads.race.records import CandidateRun, Plan, RaceCandidate
 from crossroads.strategies import strategy
@@ -127,13 +130,22 @@ class Results:
     def winner(self) -> CandidateRun:
         """Returns the answer with the highest posterior, of those that do no worse on validation than the first frozen head.
 
-        On equal accuracy a training that kept the weights of its own head does not beat the first head, which takes seconds.
+        On equal accuracy a training that kept the weights of its own head does not beat the first head, which takes seconds. With
+        few validation images a training must also beat the best frozen head on the same images, by more than the standard error.
         """
         answers = self.answers()
-        heads = (run for run in answers if _is_frozen(self.candidate(run.candidate)))
-        first = next(heads, answers[0])
-        eligible = [run for run in answers if run is first or _beats(run, first)]
-        return max(eligible, key=lambda run: (self.posterior(run), -(run.validation_loss or 0.0)))
+        heads = [run for run in answers if _is_frozen(self.candidate(run.candidate))]
+        first = heads[0] if heads else answers[0]
+        eligible = [run for run in answers if run is first or (run in heads and _beats(run, first))]
+        if heads:
+            best = max(eligible, key=self._merit)
+            eligible += [run for run in answers if run not in heads and _clearly_beats(run, best, first)]
+        else:
+            eligible += [run for run in answers if run is not first and _beats(run, first)]
+        return max(eligible, key=self._merit)
+
+    def _merit(self, run: CandidateRun) -> tuple[float, float]:
+        return self.posterior(run), -(run.validation_loss or 0.0)
 
     def room(self, index: int) -> int:
         """Returns the epochs that fit into the rest of the budget. They must be an answer and exceed earlier runs; otherwise 0."""
@@ -376,3 +388,19 @@ def _is_frozen(candidate: RaceCandidate) -> bool:
 
 def _beats(run: CandidateRun, first: CandidateRun) -> bool:
     return run.accuracy > first.accuracy or (run.accuracy == first.accuracy and run.improved)
+
+
+def _clearly_beats(run: CandidateRun, best: CandidateRun, first: CandidateRun) -> bool:
+    """Whether a training beats the frozen heads: the best of them image by image if validation is small, else the first."""
+    if not run.correct or len(run.correct) != len(best.correct):
+        return _beats(run, first)
+    return clear_gain(run, best)[0]
+
+
+def clear_gain(run: CandidateRun, other: CandidateRun) -> tuple[bool, float, float]:
+    """Returns whether a run is better than another on the same few images, by more than the error; the difference; the error."""
+    ours, theirs = (np.array([one == "1" for one in each.correct]) for each in (run, other))
+    difference, error = paired_difference(ours, theirs)
+    # Frames of one object are right or wrong together, so their effective number counts.
+    error *= math.sqrt(max(1.0, len(ours) / run.images)) if run.images else 1.0
+    return difference > error, difference, error

@@ -13,7 +13,7 @@ from crossroads.plain import from_plain, to_plain
 from crossroads.recipe import Recipe
 from crossroads.training.checkpoint import differing_parts, write_atomically
 
-FORMAT = 4
+FORMAT = 5
 """Version of the files of a race. Files of another version are refused."""
 
 T = TypeVar("T")
@@ -78,6 +78,8 @@ class CandidateRun:
         failed: Why it failed; "" if it did not.
         improved: Whether training beat the head that it started with. If not, the weights of that head were kept.
         out_of_time: Whether it failed because its time was over before its first epoch.
+        correct: For each validation image "1" if weights that were not fitted to it classify it correctly, otherwise "0"; "" if
+            there are so many that candidates are not compared image by image.
     """
 
     name: str
@@ -93,6 +95,7 @@ class CandidateRun:
     failed: str = ""
     improved: bool = True
     out_of_time: bool = False
+    correct: str = ""
 
     @property
     def accuracy(self) -> float:

@@ -226,10 +226,13 @@ def time_limit(watcher: Watcher, seconds: float, late: float) -> Relay:
 
 def completed(run: CandidateRun, fitted: TrainingResult) -> CandidateRun:
     """Returns a run with its validation scores and the seconds of its epochs."""
-    dataset = fitted.validation.dataset
+    scored = fitted.validation if fitted.held_out is None else fitted.held_out.images
+    dataset = scored.dataset
     images = len(dataset) if dataset.groups is None else effective_count(dataset.groups)
     accuracy, loss = fitted.validation_accuracy, fitted.validation_loss
     run = replace(run, validation_accuracy=accuracy, validation_loss=loss, images=images, improved=fitted.improved)
+    if fitted.validation_correct is not None:
+        run = replace(run, correct="".join("01"[int(one)] for one in fitted.validation_correct))
     if run.planned is None:
         return run
     last_phase = [record for record in fitted.history if record.phase == fitted.history[-1].phase]

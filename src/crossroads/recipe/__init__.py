@@ -215,6 +215,14 @@ class Recipe:
         FeatureType | None,
         Option("Data type of cached features.", FEATURES, unset="float32, or float16 with freeze_to"),
     ] = None
+    refit: Annotated[
+        bool | None,
+        Option(
+            "Solve the final head again on the training and validation images together; only for a linear head on frozen features.",
+            FEATURES,
+            unset="true",
+        ),
+    ] = None
     image_size: Annotated[
         int | None,
         Option("Side in pixels of the square that each image is resized to.", DATA, Range(8, 2048), unset="chosen from the images"),

@@ -22,13 +22,14 @@ from crossroads.data.loading import digests_of, load_all, refusal_notes
 from crossroads.data.partition import BIASED, Partition, count_seen
 from crossroads.data.splits import split_digest
 from crossroads.errors import DataError, option
-from crossroads.evaluation import Evaluation
+from crossroads.evaluation import effective_count, widened
 from crossroads.features.lookup import resize_of
+from crossroads.files.text import plural
 from crossroads.predictor import Predictor, Scored, score, score_pixels, score_probabilities
 from crossroads.progress import Note, Relay, Watcher
 from crossroads.run.clock import Clock
 from crossroads.run.folder import RunFolder
-from crossroads.run.metrics import RunMetrics, TestMetrics
+from crossroads.run.metrics import RunMetrics, TestMetrics, ValidationMetrics
 from crossroads.run.results import TrainingResult
 from crossroads.run.task import Task
 from crossroads.training.checkpoint import history_csv
@@ -125,6 +126,9 @@ def save_and_test(partition: Partition, outcome: Outcome, folder: RunFolder, clo
         predictor = Predictor.load(draft.path)  # scores what was saved, loaded as users will load it
         validation = _validate(predictor, training, learned, watcher)
         scored, test = _test(predictor, partition, outcome, learned, watcher)
+        few = () if test is None else tuple(_few_test_images(validation, test))
+        for note in few:
+            watcher.warning(note)
         refused = {"train": training.train.refusals, "validation": training.validation.refusals}
         metrics = RunMetrics(
             backbone=task.choice.record.name,
@@ -135,7 +139,7 @@ def save_and_test(partition: Partition, outcome: Outcome, folder: RunFolder, clo
             validation=validation,
             test=test,
             refused=refused if scored is None else refused | {"test": scored.refusals},
-            notes=(*partition.notes, *training.notes, *validation.warnings, *(() if test is None else test.evaluation.warnings)),
+            notes=(*partition.notes, *training.notes, *validation.evaluation.warnings, *_warnings_of(test), *few),
             warnings=watcher.warnings,
             selection=outcome.selection,
         ).to_json()
@@ -180,20 +184,27 @@ def _parity(training: TrainingResult, resize: Resize) -> artifact.Parity:
     return artifact.Parity(pixels, None if training.probabilities is None else training.probabilities[rows])
 
 
-def _validate(predictor: Predictor, training: TrainingResult, learned: NDArray[np.uint8], watcher: Watcher) -> Evaluation:
-    """Scores the validation images."""
-    images = training.validation
-    if training.probabilities is not None:  # the parity check has compared some of them with the graph's
+def _validate(predictor: Predictor, training: TrainingResult, learned: NDArray[np.uint8], watcher: Watcher) -> ValidationMetrics:
+    """Scores the validation images, or the images that were cross-validated. The parity check has compared the model itself."""
+    held_out = training.held_out
+    images = training.validation if held_out is None else held_out.images
+    crossed = None if held_out is None else held_out.cross_validated
+    if held_out is not None:
+        evaluation = score_probabilities(held_out.probabilities, images.dataset)
+    elif training.probabilities is not None:
         evaluation = score_probabilities(training.probabilities, images.dataset)
     elif images.pixels is None:
         evaluation = score(predictor, images.dataset, True, watcher, stage="validating")[1]
     else:
         evaluation = score_pixels(predictor, images.pixels, images.dataset)
-    seen = count_seen(images.digests, training.train.digests)
+    seen = 0 if crossed else count_seen(images.digests, training.train.digests)  # equal images are left out together
     notes = tuple(_validation_notes(seen, count_seen(images.digests, learned), len(images.dataset)))
     for note in notes:
         watcher.warning(note)
-    return replace(evaluation, seen_in_training=seen, refused=images.refusals, warnings=notes)
+    if crossed:
+        evaluation = widened(evaluation)
+    scored = replace(evaluation, seen_in_training=seen, refused=training.validation.refusals, warnings=notes)
+    return ValidationMetrics(scored, crossed)
 
 
 def _test(
@@ -209,7 +220,32 @@ def _test(
     for note in notes:
         watcher.warning(note)
     digest = split_digest(scored.digests, scored.dataset.labels, partition.train.classes)
-    return scored, TestMetrics(replace(evaluation, seen_in_training=seen, warnings=notes), by_weights, digest)
+    groups = scored.dataset.groups
+    effective = float(len(scored.dataset)) if groups is None else effective_count(groups)
+    return scored, TestMetrics(replace(evaluation, seen_in_training=seen, warnings=notes), by_weights, digest, effective)
+
+
+def _warnings_of(test: TestMetrics | None) -> tuple[str, ...]:
+    return () if test is None else test.evaluation.warnings
+
+
+def _few_test_images(validation: ValidationMetrics, test: TestMetrics) -> Iterator[Note]:
+    """Yields a note on how little a small test says, and on what is reported first instead."""
+    if not test.is_small:
+        return
+    scored, other = test.evaluation, validation.evaluation
+    low, high = scored.accuracy_interval
+    in_groups = "" if scored.groups is None else f" of {plural(scored.groups, 'group')}"
+    text = (
+        f"{plural(scored.n, 'test image')}{in_groups} can tell little: an accuracy of {scored.accuracy:.2f} on so few can mean "
+        f"anything from {low:.2f} to {high:.2f} on new images"
+    )
+    facts = {"images": scored.n, "accuracy": scored.accuracy, "interval": [low, high]}
+    if validation.cross_validated is None:
+        yield Note(f"{text}; evaluate the artifact on more", "few-test-images", **facts)
+        return
+    text += f"; the accuracy of {other.accuracy:.4f}, cross-validated on the {other.n} other images, says more"
+    yield Note(text, "few-test-images", **facts, cross_validated=other.accuracy)
 
 
 def _drawn(test: Dataset, count: int | None, seed: int) -> tuple[Dataset, tuple[Note, ...]]:
@@ -262,4 +298,5 @@ def _data_facts(partition: Partition, training: TrainingResult) -> dict[str, Any
         "n": len(labels),
         "digest": split_digest(_seen(training), labels, partition.train.classes),
         "splits": splits,
+        "fitted_on": list(training.metrics.fitted_on),
     }

@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from crossroads import artifact
 from crossroads._runtime.keras_setup import load_keras
@@ -22,8 +23,10 @@ from crossroads.run.results import (
     ImageLog,
     TrainingResult,
     UsedImages,
+    correct_if_few,
     identity_of,
     images_of,
+    is_few,
     labelled,
     phase_metrics,
     rank,
@@ -31,7 +34,7 @@ from crossroads.run.results import (
 )
 from crossroads.run.task import Task
 from crossroads.strategies import Phase, Solve, plan_phases
-from crossroads.training.batches import LabelledData
+from crossroads.training.batches import LabelledData, inference_batch_size
 
 if TYPE_CHECKING:
     from crossroads.networks.cut import Cut
@@ -141,9 +144,19 @@ class _Training:
             TrainingMetrics(kept, tuple(phases), self._backbone_metrics(kept)),
             kept.validation_accuracy,
             kept.validation_loss,
+            validation_correct=self._correct(prepared),
             stopped=stopped,
             improved=kept is phases[-1],
         )
+
+    def _correct(self, prepared: _Prepared) -> NDArray[np.bool_] | None:
+        """Returns which validation images the kept weights classify correctly; None unless they are few."""
+        data, dataset = prepared.validation, prepared.used[1].dataset
+        if not is_few(len(dataset), dataset.groups):
+            return None
+        step, logits = inference_batch_size(data.inputs), prepared.network.trained
+        batches = (np.asarray(data.inputs[first : first + step], np.float32) for first in range(0, len(data), step))
+        return correct_if_few(np.concatenate([logits.predict_on_batch(batch) for batch in batches]), dataset)
 
     def _note_kept_head(self, head: PhaseMetrics, tuned: PhaseMetrics) -> None:
         note = Note(
