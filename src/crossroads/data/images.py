@@ -226,11 +226,25 @@ def dimensions(raw: bytes | Pixels) -> tuple[int, int]:
         height, width = _checked(raw).shape[:2]
         return height, width
     with _refusing(raw):
-        image = _opened(raw)
-        # Pillow reports a TIFF's size upright already, and would decode a PNG to look for EXIF data behind the header.
-        stored = isinstance(image, JpegImagePlugin.JpegImageFile) or "exif" in image.info
-        turned = stored and _orientation(image) >= 5
-        return (image.width, image.height) if turned else (image.height, image.width)
+        return _upright_dimensions(_opened(raw))
+
+
+def _upright_dimensions(image: ImageFile.ImageFile) -> tuple[int, int]:
+    """Returns height and width of an opened file."""
+    # Pillow reports a TIFF's size upright already, and would decode a PNG to look for EXIF data behind the header.
+    stored = isinstance(image, JpegImagePlugin.JpegImageFile) or "exif" in image.info
+    turned = stored and _orientation(image) >= 5
+    return (image.width, image.height) if turned else (image.height, image.width)
+
+
+def dimensions_from(head: bytes) -> tuple[int, int] | None:
+    """Returns what `dimensions` would of a whole file, from its first bytes; None if these do not suffice. Refuses nothing."""
+    file = _Head(head)
+    try:
+        found = _upright_dimensions(_opened_as(file, head))
+    except Exception:  # as in `_refusing`
+        return None
+    return None if file.wanted_more else found
 
 
 def has_frames(raw: bytes) -> bool:
@@ -290,10 +304,41 @@ class _Watched(io.BytesIO):
         return data
 
 
+class _Head(io.BytesIO):
+    """The first bytes of a file. Records that a reader asked for what comes after them."""
+
+    wanted_more = False
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        data = super().read(size)
+        if size is None or size < 0 or len(data) < size:
+            self.wanted_more = True
+        return data
+
+    def readline(self, size: int | None = -1, /) -> bytes:
+        line = super().readline(size)
+        if not line.endswith(b"\n") and len(line) != size:
+            self.wanted_more = True
+        return line
+
+    def seek(self, position: int, whence: int = io.SEEK_SET, /) -> int:
+        if whence == io.SEEK_END:
+            self.wanted_more = True
+        return super().seek(position, whence)
+
+    def getvalue(self) -> bytes:
+        self.wanted_more = True
+        return super().getvalue()
+
+
 def _opened(raw: bytes) -> ImageFile.ImageFile:
     """Opens a file: reads and checks its header, decodes nothing."""
     # If the program has told Pillow to accept truncated files, Pillow fills the rest with grey. Watching the reads reveals it.
-    image = opener_of(raw)(_Watched(raw) if ImageFile.LOAD_TRUNCATED_IMAGES else io.BytesIO(raw))
+    return _opened_as(_Watched(raw) if ImageFile.LOAD_TRUNCATED_IMAGES else io.BytesIO(raw), raw)
+
+
+def _opened_as(file: io.BytesIO, raw: bytes) -> ImageFile.ImageFile:
+    image = opener_of(raw)(file)
     _require_pixels(image.height, image.width)
     return image
 

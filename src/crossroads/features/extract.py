@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossroads.data._pool import map_chunks
-from crossroads.data.dataset import DIGEST_BYTES, Dataset, digest_of
+from crossroads.data.dataset import DIGEST_BYTES, Dataset
 from crossroads.data.images import Resize, load
-from crossroads.data.loading import Progress, Refusal, digests_of, no_readable_image, read
+from crossroads.data.loading import Progress, Refusal, digests_of, no_readable_image, read_with_digest
 from crossroads.errors import DataError, ImageRefused
 from crossroads.features.arrays import StoredFeatures
 from crossroads.features.cache import Cache
@@ -209,39 +209,38 @@ class _Reading:
 
     def _work(self, rows: range) -> list[_Read]:
         """Reads, looks up, decodes and augments rows, in a worker thread."""
-        if self._dataset.digests is not None:
-            known = [digest.tobytes() for digest in self._dataset.digests[rows.start : rows.stop]]
-            if all(map(any, known)) and (self._find(known) >= 0).all():
-                return [_Read(digest, [], "") for digest in known]
+        known = self._dataset.known_digests(slice(rows.start, rows.stop))
+        if known.any(axis=1).all() and (self._find(known) >= 0).all():
+            return [_Read(digest.tobytes(), [], "") for digest in known]
         results: list[_Read] = []
-        raws: list[_Raw] = []
+        raws: list[tuple[_Raw, bytes]] = []
         raw_bytes = 0
         for row in rows:
-            raws.append(self._raw(row))
-            raw_bytes += len(raws[-1]) if isinstance(raws[-1], bytes) else 0
+            raw, digest = self._raw(row)
+            raws.append((raw, digest))
+            raw_bytes += len(raw) if isinstance(raw, bytes) else 0
             if raw_bytes >= RAW_BYTES:
                 results += self._results(raws)
                 raws, raw_bytes = [], 0
         return results + self._results(raws)
 
-    def _raw(self, row: int) -> _Raw:
+    def _raw(self, row: int) -> tuple[_Raw, bytes]:
+        """Returns a source and its digest, or the refusal and zeros."""
         try:
-            return read(self._dataset, row)
+            return read_with_digest(self._dataset, row)
         except ImageRefused as error:
-            return error
+            return error, bytes(DIGEST_BYTES)
 
-    def _results(self, raws: list[_Raw]) -> list[_Read]:
+    def _results(self, raws: list[tuple[_Raw, bytes]]) -> list[_Read]:
         if not raws:
             return []
-        digests = [b"" if isinstance(raw, ImageRefused) else digest_of(raw) for raw in raws]
         known = len(self._store)
-        stored = self._find(digests)
-        return [self._decode(raw, digests[i], stored[:, i])._replace(known=known) for i, raw in enumerate(raws)]
+        stored = self._find(np.frombuffer(b"".join(digest for _, digest in raws), np.uint8).reshape(-1, DIGEST_BYTES))
+        return [self._decode(raw, digest, stored[:, i])._replace(known=known) for i, (raw, digest) in enumerate(raws)]
 
-    def _find(self, digests: list[bytes]) -> NDArray[np.int64]:
+    def _find(self, digests: NDArray[np.uint8]) -> NDArray[np.int64]:
         """Returns the rows of the store, int64 (views, n), -1 if a view is not in the store."""
-        wanted = np.frombuffer(b"".join(digest or bytes(DIGEST_BYTES) for digest in digests), np.uint8).reshape(-1, DIGEST_BYTES)
-        return np.stack([self._store.find(wanted, number) for number in range(self._views)])
+        return np.stack([self._store.find(digests, number) for number in range(self._views)])
 
     def _decode(self, raw: _Raw, digest: bytes, stored: NDArray[np.int64]) -> _Read:
         if isinstance(raw, ImageRefused):

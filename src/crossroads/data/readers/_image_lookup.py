@@ -72,7 +72,7 @@ class ImageLookup:
 
     def images(self, places: list[str]) -> ImageSource:
         """Returns the images at places that `find` returned."""
-        return path_images(self.folder, places) if self._listing.on_disk else FileImages(places, self._listing.tree.read)
+        return path_images(self.folder, places) if self._listing.on_disk else FileImages(places, self._listing.tree)
 
     def _place(self, table: str, line: int, path: str) -> str:
         """Returns where a row says that its image is: relative to the listing on disk, or to the tree in an archive.
