@@ -237,9 +237,9 @@ def _upright_dimensions(image: ImageFile.ImageFile) -> tuple[int, int]:
     return (image.width, image.height) if turned else (image.height, image.width)
 
 
-def dimensions_from(head: bytes) -> tuple[int, int] | None:
-    """Returns what `dimensions` would of a whole file, from its first bytes; None if these do not suffice. Refuses nothing."""
-    file = _Head(head)
+def dimensions_from(head: bytes, size: int) -> tuple[int, int] | None:
+    """Returns what `dimensions` would of a file of `size` bytes, from the first ones; None if they do not suffice."""
+    file = _Head(head, size)
     try:
         found = _upright_dimensions(_opened_as(file, head))
     except Exception:  # as in `_refusing`
@@ -305,30 +305,41 @@ class _Watched(io.BytesIO):
 
 
 class _Head(io.BytesIO):
-    """The first bytes of a file. Records that a reader asked for what comes after them."""
+    """The first bytes of a file of `size` bytes. It raises an error, and records it, if a reader asks for what comes after them.
 
-    wanted_more = False
+    If it returned less than was asked for, Pillow would warn of a damaged file.
+    """
+
+    def __init__(self, head: bytes, size: int) -> None:
+        super().__init__(head)
+        self._size = size
+        self.wanted_more = False
 
     def read(self, size: int | None = -1, /) -> bytes:
         data = super().read(size)
-        if size is None or size < 0 or len(data) < size:
-            self.wanted_more = True
-        return data
+        return self._checked(data, size is not None and len(data) == size)
 
     def readline(self, size: int | None = -1, /) -> bytes:
         line = super().readline(size)
-        if not line.endswith(b"\n") and len(line) != size:
-            self.wanted_more = True
-        return line
+        return self._checked(line, line.endswith(b"\n") or len(line) == size)
 
     def seek(self, position: int, whence: int = io.SEEK_SET, /) -> int:
         if whence == io.SEEK_END:
-            self.wanted_more = True
+            return super().seek(self._size + position)
         return super().seek(position, whence)
 
     def getvalue(self) -> bytes:
-        self.wanted_more = True
-        return super().getvalue()
+        return self._checked(b"", False)
+
+    def _checked(self, data: bytes, complete: bool) -> bytes:
+        if not complete:
+            self.wanted_more = True
+            raise _WantedMore
+        return data
+
+
+class _WantedMore(Exception):
+    """The beginning of a file does not suffice."""
 
 
 def _opened(raw: bytes) -> ImageFile.ImageFile:

@@ -154,7 +154,7 @@ def dimensions_of(dataset: Dataset, row: int) -> tuple[int, int]:
         for length in HEADERS:
             if not isinstance(images, FileSource) or size is None or size <= length:
                 break
-            if (found := dimensions_from(images.head(index, length))) is not None:
+            if (found := dimensions_from(images.head(index, length), size)) is not None:
                 return found
     except UNREADABLE as error:
         raise unreadable_file(error) from error

@@ -22,8 +22,8 @@ from crossroads.files.text import printable
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
-END = 4 << 10
-"""Bytes of the beginning and of the end of a file that a short digest covers: a page of memory each."""
+END = 1 << 10
+"""Bytes of the beginning and of the end of a file that a short digest covers: those of two compressed pictures soon differ."""
 
 SHORT_DIGEST_BYTES = 16
 """Length of a short digest."""
