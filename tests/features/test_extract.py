@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
@@ -278,3 +279,40 @@ def test_the_resize_mode_is_applied(tmp_path):
         found = extract(dataset, resize=resize, engine=lambda engine=engine: engine, cache=cache, store=cache.store(key, (4,)))
         full = sums(np.full((1, SIZE, SIZE, 3), 200, np.uint8))[0]
         assert np.allclose(found.features[0], full) is bright
+
+
+def test_memory_grows_by_no_more_than_is_documented_for_each_image(tmp_path, monkeypatch):
+    monkeypatch.setattr(extract_module, "WRITE_ROWS", 256)
+    peaks = []
+    for count in (2_000, 10_000):
+        images = np.zeros((count, SIZE, SIZE, 3), np.uint8)
+        images.reshape(count, -1)[:, :4] = np.arange(count, dtype="<u4")[:, None].view(np.uint8)
+        data = read((images, np.arange(count) % 2))
+        tracemalloc.start()
+        found, _ = run(data, tmp_path / f"{count}", workers=2)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        assert found.computed == count
+    assert (peaks[1] - peaks[0]) / 8_000 < 170
+
+
+def test_rows_of_few_bytes_are_written_before_too_many_wait(tmp_path, dataset, monkeypatch):
+    monkeypatch.setattr(extract_module, "WRITE_ROWS", 10)
+    sizes, append = [], extract_module.Store.append
+
+    def counted(self, digests, views, values):
+        sizes.append(len(values))
+        append(self, digests, views, values)
+
+    monkeypatch.setattr(extract_module.Store, "append", counted)
+    run(dataset, tmp_path / "c")
+    assert sizes == [10, 10, 10]
+
+
+def test_the_same_reason_of_many_refusals_is_kept_once(tmp_path):
+    data = folder_of(tmp_path / "data", *stripes(6))
+    for number in range(50):
+        (data / "level" / f"empty{number}.png").touch()
+    found, _ = run(read(data), tmp_path / "c")
+    assert len(found.refusals) == 50
+    assert len({id(refusal.reason) for refusal in found.refusals}) == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -32,6 +33,9 @@ RAW_BYTES = 16 << 20
 
 WRITE_BYTES = 16 << 20
 """Bytes of features that are written at a time. A kill loses the work of at most one write."""
+
+WRITE_ROWS = 8192
+"""Rows that are written at a time, however few bytes they have: each needs about 200 bytes to be found until it is written."""
 
 
 _Raw = bytes | NDArray[np.uint8] | ImageRefused
@@ -81,7 +85,8 @@ def extract(
 ) -> Extraction:
     """Returns the features of every readable image. An interrupted extraction resumes where it stopped.
 
-    Memory holds a bounded number of images and features, and about 140 bytes per image for digests and places in the store.
+    Memory holds a bounded number of images and features, and about 160 bytes per image for digests and places in the store; a
+    refused image needs about 100 more, since every refusal is reported.
 
     Args:
         dataset: At least one row.
@@ -192,7 +197,7 @@ class _Reading:
         """Takes the features of the images that have waited longest, and returns their number."""
         self._ready.append(values)
         self._ready_rows += len(values)
-        if self._ready_rows * self._store.row_bytes >= WRITE_BYTES:
+        if self._ready_rows >= min(WRITE_ROWS, WRITE_BYTES // self._store.row_bytes):
             self.write()
         return len(values)
 
@@ -255,6 +260,7 @@ class _Reading:
         return _Read(digest, [(number, view(image, digest, number, self._augmentation)) for number in missing], "")
 
     def _refuse(self, row: int, reason: str) -> None:
-        self.refusals.append(Refusal(row, self._dataset.name(row), reason))
+        # Many images are refused for the same reason, such as a folder of empty files: its text is kept once.
+        self.refusals.append(Refusal(row, self._dataset.name(row), sys.intern(reason)))
         if self._strict:
             raise self.refusals[-1].error()
