@@ -85,7 +85,7 @@ def extract(
 ) -> Extraction:
     """Returns the features of every readable image. An interrupted extraction resumes where it stopped.
 
-    Memory holds a bounded number of images and features, and about 160 bytes per image for digests and places in the store; a
+    Memory holds a bounded number of images and features, and about 140 bytes per image for digests and places in the store; a
     refused image needs about 100 more, since every refusal is reported.
 
     Args:
