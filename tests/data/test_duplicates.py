@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import io
-import threading
 import zipfile
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from counted import Counted
 from crossroads.data.dataset import Dataset, FileSource
 from crossroads.data.duplicates import digests_of_duplicates
 from crossroads.data.loading import HEADERS, SIDES, digests_of, dimensions_of, load_all, median_side
@@ -30,39 +29,6 @@ from crossroads.recipe import Recipe
 
 MIDDLE = 3 * END
 """Bytes of a file that its short digest does not cover in full."""
-
-
-class Counted:
-    """Images that count how they are read."""
-
-    def __init__(self, images: Any) -> None:
-        self.images, self.lock = images, threading.Lock()
-        self.full, self.parts = Counter[int](), Counter[int]()
-        self.bytes = 0
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def name(self, index: int) -> str:
-        return str(self.images.name(index))
-
-    def size(self, index: int) -> int | None:
-        return self.images.size(index)
-
-    def read(self, index: int) -> bytes:
-        return self.count(self.full, index, self.images.read(index))
-
-    def head(self, index: int, size: int) -> bytes:
-        return self.count(self.parts, index, self.images.head(index, size))
-
-    def short_digest(self, index: int) -> bytes:
-        return self.count(self.parts, index, self.images.short_digest(index))
-
-    def count(self, counter: Counter[int], index: int, raw: bytes) -> bytes:
-        with self.lock:
-            counter[index] += 1
-            self.bytes += len(raw)
-        return raw
 
 
 class Held:

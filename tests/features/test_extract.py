@@ -15,16 +15,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from counted import Counted
 from crossroads.data.dataset import digest_of
 from crossroads.data.images import Resize, load
 from crossroads.data.loading import digests_of
+from crossroads.data.partition import load_and_split
 from crossroads.data.readers import read
 from crossroads.errors import DataError, FeatureError
 from crossroads.features import extract as extract_module
 from crossroads.features.cache import Cache, Key
 from crossroads.features.extract import extract
 from crossroads.features.views import view
-from crossroads.recipe import Augmentation
+from crossroads.progress import Silent
+from crossroads.recipe import Augmentation, Recipe
 from pictures import folder_of, stripes
 from refusals import refused
 
@@ -150,6 +153,25 @@ def test_images_with_known_digests_and_cached_features_are_not_read(tmp_path, da
     assert np.array_equal(forgotten.known_digests(), first.digests), "the first extraction has read each image"
     augmented, engine = run(replace(known, images=dataset.images), tmp_path / "cache", augmentation=AUGMENTATION, views=2)
     assert augmented.computed == 60
+
+
+def test_a_run_reads_each_file_once_and_copies_twice(tmp_path):
+    data = read(folder_of(tmp_path / "data", *stripes(40, size=64), suffix="bmp"))
+    copies = sorted((tmp_path / "data" / "level").iterdir())[:2]
+    copies[1].write_bytes(copies[0].read_bytes())
+    images = Counted(data.images)
+    parts = load_and_split(replace(data, images=images), None, Recipe(validation=0.2, test_fraction=0.2), Silent())
+    assert images.full == {0: 1, 1: 1}
+    used = np.concatenate([part.indices for part in (parts.train, parts.validation)]).tolist()
+    for part in (parts.train, parts.validation):
+        run(part, tmp_path / "cache")
+    once = dict.fromkeys(used, 1) | {0: 1, 1: 1}
+    assert images.full == {index: once[index] + (index in (0, 1) and index in used) for index in once}
+    before = images.full.copy()
+    for part in (parts.train, parts.validation):
+        found, _ = run(part, tmp_path / "cache")
+        assert found.computed == 0
+    assert images.full == before
 
 
 def test_an_image_without_a_digest_is_read_again_and_refused(tmp_path):
