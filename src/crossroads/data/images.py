@@ -273,12 +273,25 @@ def dimensions(raw: bytes | Pixels) -> tuple[int, int]:
         height, width = _checked(raw).shape[:2]
         return height, width
     with _refusing(raw):
-        image = _opened(raw)
-        # EXIF is read only where needed. Pillow already reports the upright size of a TIFF. It would decode a whole PNG to look for
-        # EXIF data after the pixels.
-        stored = isinstance(image, JpegImagePlugin.JpegImageFile) or "exif" in image.info
-        turned = stored and _orientation(image) >= 5
-        return (image.width, image.height) if turned else (image.height, image.width)
+        return _upright_dimensions(_opened(raw))
+
+
+def _upright_dimensions(image: ImageFile.ImageFile) -> tuple[int, int]:
+    """Returns height and width of an opened file."""
+    # Pillow reports a TIFF's size upright already, and would decode a PNG to look for EXIF data behind the header.
+    stored = isinstance(image, JpegImagePlugin.JpegImageFile) or "exif" in image.info
+    turned = stored and _orientation(image) >= 5
+    return (image.width, image.height) if turned else (image.height, image.width)
+
+
+def dimensions_from(head: bytes, size: int) -> tuple[int, int] | None:
+    """Returns what `dimensions` would of a file of `size` bytes, from the first ones; None if they do not suffice."""
+    file = _Head(head, size)
+    try:
+        found = _upright_dimensions(_opened_as(file, head))
+    except Exception:  # as in `_refusing`
+        return None
+    return None if file.wanted_more else found
 
 
 def has_frames(raw: bytes) -> bool:
@@ -341,10 +354,52 @@ class _Watched(io.BytesIO):
         return data
 
 
+class _Head(io.BytesIO):
+    """The first bytes of a file of `size` bytes. It raises an error, and records it, if a reader asks for what comes after them.
+
+    If it returned less than was asked for, Pillow would warn of a damaged file.
+    """
+
+    def __init__(self, head: bytes, size: int) -> None:
+        super().__init__(head)
+        self._size = size
+        self.wanted_more = False
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        data = super().read(size)
+        return self._checked(data, size is not None and len(data) == size)
+
+    def readline(self, size: int | None = -1, /) -> bytes:
+        line = super().readline(size)
+        return self._checked(line, line.endswith(b"\n") or len(line) == size)
+
+    def seek(self, position: int, whence: int = io.SEEK_SET, /) -> int:
+        if whence == io.SEEK_END:
+            return super().seek(self._size + position)
+        return super().seek(position, whence)
+
+    def getvalue(self) -> bytes:
+        return self._checked(b"", False)
+
+    def _checked(self, data: bytes, complete: bool) -> bytes:
+        if not complete:
+            self.wanted_more = True
+            raise _WantedMore
+        return data
+
+
+class _WantedMore(Exception):
+    """The beginning of a file does not suffice."""
+
+
 def _opened(raw: bytes) -> ImageFile.ImageFile:
-    """Opens an image file. Reads and checks its header but does not decode the pixels."""
-    # If the program has told Pillow to accept truncated files, Pillow fills the missing pixels with grey. `_Watched` detects this.
-    image = opener_of(raw)(_Watched(raw) if ImageFile.LOAD_TRUNCATED_IMAGES else io.BytesIO(raw))
+    """Opens a file: reads and checks its header, decodes nothing."""
+    # If the program has told Pillow to accept truncated files, Pillow fills the rest with grey. Watching the reads reveals it.
+    return _opened_as(_Watched(raw) if ImageFile.LOAD_TRUNCATED_IMAGES else io.BytesIO(raw), raw)
+
+
+def _opened_as(file: io.BytesIO, raw: bytes) -> ImageFile.ImageFile:
+    image = opener_of(raw)(file)
     _require_pixels(image.height, image.width)
     return image
 
