@@ -34,7 +34,7 @@ from crossroads.report.default_watcher import watched
 from crossroads.run.clock import Clock
 from crossroads.run.finish import Outcome, Run, require_same_images, save_and_test
 from crossroads.run.folder import RunFolder
-from crossroads.run.task import Tasks, require_valid
+from crossroads.run.task import Tasks, refuse_trained_graph, require_valid
 from crossroads.run.train import train
 
 T = TypeVar("T")
@@ -83,6 +83,7 @@ def fit(
     _require_apart(folder.path, *_sources(data, test, asked))
     if resume and not folder.unfinished:
         relay.warning(Note(f"{folder.path} has no unfinished run; a new one starts", "nothing-to-resume", folder=str(folder.path)))
+    refuse_trained_graph(asked)
     if asked.backbone is not None and not folder.unfinished:
         asked = replace(asked, backbone=pinned(asked.backbone, relay.note))  # a resumed or repeated run uses the same network
     try:

@@ -232,7 +232,7 @@ def resolve_recipe(recipe: Recipe, backbone: Backbone, *, images: int, image_siz
         about_graphs: dict[str, Any] = dict.fromkeys(ABOUT_GRAPHS)  # they are for graphs that are compared with this backbone
         recipe = replace(recipe, **about_graphs)
     else:
-        _require_frozen(recipe, record, backbone)
+        require_frozen(recipe, record, backbone.name)
     if record.start == "random" and recipe.weights == "none":
         recipe = replace(recipe, weights=None)  # this strategy starts from random weights anyway
     resolved = _with_resizing(replace(recipe, backbone=backbone.name, image_size=image_size), record, backbone, side)
@@ -269,14 +269,14 @@ def _with_resizing(recipe: Recipe, record: Strategy, backbone: Backbone, side: f
     )
 
 
-def _require_frozen(recipe: Recipe, record: Strategy, backbone: Backbone) -> None:
+def require_frozen(recipe: Recipe, record: Strategy, graph: str) -> None:
     """Raises `RecipeError` if a strategy would train the graph of a file, or load other weights into it."""
     if not record.frozen:
         raise RecipeError(
             "a graph from a file stays frozen: it has no layers that can be trained",
             code="graph-not-trainable",
             field="strategy",
-            received=f"{record.name!r} with {backbone.name}",
+            received=f"{record.name!r} with {graph}",
             hint=f"set {option('strategy')} to feature-extraction or early-features, or use a backbone of the catalog",
         )
     if recipe.weights not in (None, "own"):

@@ -28,7 +28,15 @@ from crossroads.networks.graphs import require_preprocessing
 from crossroads.networks.weights.store import require_imagenet
 from crossroads.progress import Watcher
 from crossroads.recipe import Recipe
-from crossroads.strategies import ABOUT_GRAPHS, Strategy, needs_keras, refuse_strategy_options, resolve_recipe, strategy
+from crossroads.strategies import (
+    ABOUT_GRAPHS,
+    Strategy,
+    needs_keras,
+    refuse_strategy_options,
+    require_frozen,
+    resolve_recipe,
+    strategy,
+)
 
 MIRROR_SIZE = 32
 """Side in pixels at which images are compared with their mirror images if they are not decoded for training."""
@@ -68,6 +76,7 @@ def require_valid(recipe: Recipe, own: Any, progress: Progress | None = None) ->
     """
     if recipe.weights not in (None, "imagenet", "none", "own"):
         existing(recipe.weights)
+    refuse_trained_graph(recipe)
     if recipe.strategy == "auto":
         refuse_strategy_options(recipe)
     if recipe.strategy != "auto" and needs_keras(recipe) and not can_train():
@@ -85,6 +94,12 @@ def require_valid(recipe: Recipe, own: Any, progress: Progress | None = None) ->
         _require_catalog_options(recipe, backbone)
     elif not backbone.startswith(OBJECT):  # a custom network; checking more than its name would need Keras
         require_present(backbone)
+
+
+def refuse_trained_graph(recipe: Recipe) -> None:
+    """Raises `RecipeError` if a strategy would train a graph. Its name says so: no file is read and nothing is downloaded."""
+    if recipe.strategy != "auto" and recipe.backbone is not None and is_graph(recipe.backbone):
+        require_frozen(recipe, strategy(recipe.strategy), recipe.backbone)
 
 
 def _require_catalog_options(recipe: Recipe, backbone: str) -> None:
