@@ -55,13 +55,13 @@ class _Anytime:
         self._asked = {"asked": partition.recipe.to_mapping()}
 
     def run(self) -> Run:
-        recipe, identity = self._partition.recipe, identity_of(self._partition)
-        plan = stored_plan(self._folder.plan, identity)
-        if plan is None:
-            plan = self._plan()
-            keep_plan(plan, self._folder.plan, identity)
+        recipe = self._partition.recipe
+        if self._folder.plan.exists():
+            plan = stored_plan(self._folder.plan, identity_of(self._partition)).at(recipe.data, recipe.test)
         else:
-            plan = plan.at(recipe.data, recipe.test)
+            plan = self._plan()
+            # Its digests are known by now. Before the first answer, every file would be read for them alone.
+            keep_plan(plan, self._folder.plan, identity_of(self._partition))
         if not plan.candidates:
             return self._from_scratch()
         try:
