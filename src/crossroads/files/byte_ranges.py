@@ -1,4 +1,4 @@
-"""Ranges of bytes of open files, which many threads read by offset without a shared position."""
+"""Reads ranges of bytes of open files. Many threads can read by offset, because there is no shared position."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
 END = 1 << 10
-"""Bytes of the beginning and of the end of a file that a short digest covers: those of two compressed pictures soon differ."""
+"""Number of bytes at the beginning and at the end of a file that a short digest covers. Compressed images differ within them."""
 
 SHORT_DIGEST_BYTES = 16
 """Length of a short digest."""
@@ -149,7 +149,12 @@ class ByteRange:
 
     @classmethod
     def from_path(cls, path: Path, *, on_demand: bool = False) -> ByteRange:
-        """Returns the whole file at `path`, opened now, or `on_demand` when it is read. Raises `DataError` if it cannot be."""
+        """Returns a range over the whole file at `path`. Raises `DataError` if it cannot be opened.
+
+        Args:
+            path: Path of the file.
+            on_demand: Whether to open the file only when it is read.
+        """
         origin = printable(str(path))
         try:
             store = _OnDemand(path) if on_demand else _Descriptor(open_plain(path))
