@@ -66,7 +66,7 @@ def white_is_zero(image: TiffImagePlugin.TiffImageFile) -> bool:
 
 
 def _tags(file: io.BytesIO) -> Mapping[int, Any]:
-    """Returns the tags of the first image; empty if they cannot be read, which Pillow then reports."""
+    """Returns the tags of the first image. If they cannot be read, returns none and lets Pillow report the error."""
     raw = file.read(16)
     try:
         directory = TiffImagePlugin.ImageFileDirectory_v2(raw[:16] if raw[2:3] == b"+" or raw[3:4] == b"+" else raw[:8])

@@ -38,18 +38,21 @@ class ImageSource(Protocol):
 
 @runtime_checkable
 class FileSource(ImageSource, Protocol):
-    """Images in files, of which some facts are known without reading them in full. The methods must be thread-safe."""
+    """A source of images in files. Sizes and short digests are known without reading the files in full.
+
+    Implementations must be thread-safe.
+    """
 
     def size(self, index: int) -> int | None:
-        """Returns the bytes of image `index`, encoded; None if they are not a file, or only reading it would tell."""
+        """Returns the size of the file of image `index`, in bytes; None if it is unknown or the image is not a file."""
         ...
 
     def head(self, index: int, size: int) -> bytes:
-        """Returns the first `size` bytes of a file whose size is known."""
+        """Returns the first `size` bytes of a file whose size is known, or all of them if it is shorter."""
         ...
 
     def short_digest(self, index: int) -> bytes:
-        """Returns 16 bytes that are equal for equal files, of a file whose size is known. Different files may share them."""
+        """Returns 16 bytes that are equal for identical files. Different files may have equal ones. The size must be known."""
         ...
 
 
@@ -87,10 +90,9 @@ def digest_of(raw: bytes | NDArray[np.uint8]) -> bytes:
 
 
 class KnownDigests:
-    """The digests of the images of one source that have been read in full, by whoever read them.
+    """A cache of the digests of images that have been read in full, so that no file is read again for its digest alone.
 
-    A memory, like a cache: it spares reading a file again, and changes nothing that a data set is. All data sets over the same
-    images share it, and threads may add to it.
+    All data sets over the same source share it. It is thread-safe.
 
     Args:
         images: The source.
@@ -102,7 +104,7 @@ class KnownDigests:
         self._digests: NDArray[np.uint8] | None = None
 
     def add(self, index: int, digest: bytes) -> None:
-        """Remembers the digest of image `index`."""
+        """Stores the digest of image `index`."""
         if self._digests is None:
             with _ALLOCATING:
                 if self._digests is None:
@@ -129,9 +131,9 @@ class Dataset:
         classes: Class names. Readers give them in natural order (``2`` before ``10``).
         groups: int64 (n,) or None. Rows with the same number must stay in the same split.
         splits: uint8 (n,) or None, indices into `SPLITS`.
-        digests: uint8 (n, 16) or None. Equal images have equal digests; zeros for an image that was not compared, or that is known
-            to equal no other.
-        notes: The reader's notes to the user, such as a class that is missing from one split.
+        digests: uint8 (n, 16) or None. Images with equal digests are identical. The digest is zero for an image that was not
+            compared with others, and for one that differs from all others.
+        notes: The reader's notes to the user, for example on a class that is missing from one split.
         known: The digests of the images that have been read so far.
 
     Raises:
@@ -198,7 +200,7 @@ class Dataset:
         return self.images.read(int(self.indices[row]))
 
     def remember(self, row: int, digest: bytes) -> None:
-        """Remembers the digest of `row`, whose image has been read."""
+        """Stores the digest of the image of `row`, which has been read."""
         self.known.add(int(self.indices[row]), digest)
 
     def known_digests(self, rows: slice = slice(None)) -> NDArray[np.uint8]:

@@ -1,4 +1,4 @@
-"""Finds equal images before the split: by the size of their files, then by their ends; only what still agrees is read in full."""
+"""Finds identical images before the split. Compares the sizes and ends of files first, and reads only those in full that agree."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ Rows = NDArray[np.int64]
 
 
 def digests_of_duplicates(dataset: Dataset, *, workers: int | None = None, progress: Progress | None = None) -> NDArray[np.uint8]:
-    """Returns the full digests of the images that may equal another, uint8 (n, 16); zeros for the others.
+    """Returns the digests of the images that may be identical to another, uint8 (n, 16); zeros for the others.
 
-    Two files can be equal only if they have the same size and the same short digest. Images that are not files, and files whose
-    size is unknown, may equal any other image.
+    Files can be identical only if their sizes and short digests are equal. Images that are not files, and files of unknown size,
+    are compared with all others.
 
     Args:
         dataset: Any number of rows.
@@ -37,7 +37,7 @@ def digests_of_duplicates(dataset: Dataset, *, workers: int | None = None, progr
 
 
 def _files_alike(files: FileSource, indices: Rows, workers: int | None, progress: Progress | None) -> Rows:
-    """Returns the rows whose files agree with another in size and ends, and those of which this is unknown."""
+    """Returns the rows whose file has the size and short digest of another, and those whose size is unknown."""
     sizes = np.full(len(indices), -1, np.int64)
 
     def measure(row: int) -> None:
@@ -64,7 +64,7 @@ def _repeated(keys: NDArray[np.generic]) -> NDArray[np.bool_]:
 
 
 def _for_each(work: Callable[[int], None], rows: Rows, workers: int | None, progress: Progress | None) -> None:
-    """Calls `work` on each row, in threads. A file that cannot be read is passed over, and refused when it is decoded."""
+    """Calls `work` on each row, in threads. Skips files that cannot be read; they are refused when they are decoded."""
 
     def part(run: range) -> int:
         for row in rows[run.start : run.stop].tolist():

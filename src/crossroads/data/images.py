@@ -278,14 +278,15 @@ def dimensions(raw: bytes | Pixels) -> tuple[int, int]:
 
 def _upright_dimensions(image: ImageFile.ImageFile) -> tuple[int, int]:
     """Returns height and width of an opened file."""
-    # Pillow reports a TIFF's size upright already, and would decode a PNG to look for EXIF data behind the header.
+    # EXIF is read only where needed. Pillow already reports the upright size of a TIFF. It would decode a whole PNG to look for
+    # EXIF data after the pixels.
     stored = isinstance(image, JpegImagePlugin.JpegImageFile) or "exif" in image.info
     turned = stored and _orientation(image) >= 5
     return (image.width, image.height) if turned else (image.height, image.width)
 
 
 def dimensions_from(head: bytes, size: int) -> tuple[int, int] | None:
-    """Returns what `dimensions` would of a file of `size` bytes, from the first ones; None if they do not suffice."""
+    """Returns the dimensions of a file of `size` bytes from its first bytes; None if `dimensions` needs the whole file."""
     file = _Head(head, size)
     try:
         found = _upright_dimensions(_opened_as(file, head))
@@ -393,8 +394,8 @@ class _WantedMore(Exception):
 
 
 def _opened(raw: bytes) -> ImageFile.ImageFile:
-    """Opens a file: reads and checks its header, decodes nothing."""
-    # If the program has told Pillow to accept truncated files, Pillow fills the rest with grey. Watching the reads reveals it.
+    """Opens an image file. Reads and checks its header but does not decode the pixels."""
+    # If the program has told Pillow to accept truncated files, Pillow fills the missing pixels with grey. `_Watched` detects this.
     return _opened_as(_Watched(raw) if ImageFile.LOAD_TRUNCATED_IMAGES else io.BytesIO(raw), raw)
 
 

@@ -37,13 +37,13 @@ SIDES = 256
 """Number of images that are sampled to estimate the median side."""
 
 HEADERS = (8 << 10, 128 << 10)
-"""Bytes of a file that are read for its size, the first of these that suffice: a phone's JPEG has 64 KiB of EXIF data in front."""
+"""Bytes that are read of a file for its dimensions: the first of these that suffices. A JPEG may begin with 64 KiB of EXIF data."""
 
 IN_MEMORY = 2 * 2**30
 """Bytes of pixels that are kept in memory. This is enough for 700,000 images of 32 px or 14,000 images of 224 px."""
 
 UNREADABLE = (OSError, EOFError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, DataError)
-"""Exceptions that a folder, an archive with a damaged member, or a table raises for one image."""
+"""The exceptions that a source may raise for one image, such as a missing file or a damaged member of an archive."""
 
 Progress = Callable[[int, int], None]
 
@@ -133,7 +133,7 @@ def read(dataset: Dataset, row: int) -> bytes | Pixels:
 
 
 def read_with_digest(dataset: Dataset, row: int) -> tuple[bytes | Pixels, bytes]:
-    """Reads one row as `read` does. Returns it with its digest, which the data set remembers."""
+    """Reads one row as `read` does. Returns it with its digest, which the data set stores."""
     raw = read(dataset, row)
     digest = digest_of(raw)
     dataset.remember(row, digest)
@@ -141,9 +141,9 @@ def read_with_digest(dataset: Dataset, row: int) -> tuple[bytes | Pixels, bytes]
 
 
 def dimensions_of(dataset: Dataset, row: int) -> tuple[int, int]:
-    """Returns height and width of one upright image in pixels, from its header: reads no more of a file than that takes.
+    """Returns height and width of one upright image in pixels. Reads only the first bytes of a file where they suffice.
 
-    WebP, AVIF and HEIC files of more than `HEADERS` bytes, and TIFF files whose directory is at their end, are read in full.
+    Small files are read in full. So are WebP, AVIF and HEIC files, and TIFF files that end with their directory.
 
     Raises:
         ImageRefused: As `read`; or the image is empty, not an image, or too large.
@@ -217,7 +217,7 @@ def load_all(
 def digests_of(dataset: Dataset, *, workers: int | None = None, progress: Progress | None = None) -> NDArray[np.uint8]:
     """Returns the digest of each row, uint8 (n, 16). It is zero for an image that cannot be read.
 
-    Images whose digests the data set knows are not read again.
+    Images are read but not decoded. An image whose digest the data set knows is not read again.
 
     Args:
         dataset: A data set with any number of rows.

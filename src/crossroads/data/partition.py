@@ -54,7 +54,7 @@ class Partition:
 def load_and_split(data: Source | None, test: Source | None, recipe: Recipe, watcher: Watcher) -> Partition:
     """Reads and splits labelled images. The test set stays sealed.
 
-    Compares the files that will be split to find duplicates; reads in full only those that may be some. Decodes nothing.
+    Files that will be split are compared to find duplicates. Only possible duplicates are read in full. No image is decoded.
 
     Args:
         data: Labelled images.
@@ -162,7 +162,10 @@ def _require_training_images(train: Dataset) -> None:
 
 
 def _with_digests(dataset: Dataset, recipe: Recipe, has_test: bool, watcher: Watcher) -> Dataset:
-    """Returns the data set with digests of the duplicates to be split, which stay together. A given test is not read."""
+    """Returns the data set with digests of possible duplicates among the rows that will be split, so that they can stay together.
+
+    Test images that are given are not read.
+    """
     rows = rows_to_split(dataset, validation=recipe.validation, test=recipe.test_fraction, has_test=has_test)
     started = time.perf_counter()
 

@@ -35,7 +35,7 @@ WRITE_BYTES = 16 << 20
 """Bytes of features that are written at a time. A kill loses the work of at most one write."""
 
 WRITE_ROWS = 8192
-"""Rows that are written at a time, however few bytes they have: each needs about 200 bytes to be found until it is written."""
+"""Most rows that are written at a time. Until a row is written, its digest and view take about 200 bytes."""
 
 
 _Raw = bytes | NDArray[np.uint8] | ImageRefused

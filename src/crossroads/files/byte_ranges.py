@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
 END = 1 << 10
-"""Bytes of the beginning and of the end of a file that a short digest covers: those of two compressed pictures soon differ."""
+"""Number of bytes at the beginning and at the end of a file that a short digest covers. Compressed images differ within them."""
 
 SHORT_DIGEST_BYTES = 16
 """Length of a short digest."""

@@ -56,8 +56,9 @@ class _Anytime:
 
     def run(self) -> Run:
         recipe = self._partition.recipe
-        if self._folder.plan.exists():
-            plan = stored_plan(self._folder.plan, identity_of(self._partition)).at(recipe.data, recipe.test)
+        plan = stored_plan(self._folder.plan, identity_of(self._partition)) if self._folder.plan.exists() else None
+        if plan is not None:
+            plan = plan.at(recipe.data, recipe.test)
         else:
             plan = self._plan()
             # Its digests are known by now. Before the first answer, every file would be read for them alone.

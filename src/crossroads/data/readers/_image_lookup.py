@@ -75,7 +75,7 @@ class ImageLookup:
         return exists and is_image_name(place)
 
     def images(self, places: list[str]) -> ImageSource:
-        """Returns the images at places that `find` returned."""
+        """Returns a source of the images at places that `find` returned."""
         return path_images(self.folder, places) if self._listing.on_disk else FileImages(places, self._listing.tree)
 
     def _place(self, table: str, line: int, path: str) -> str:

@@ -43,7 +43,7 @@ class FileImages:
     """A source of images that are files.
 
     Args:
-        names: What messages call them.
+        names: The names of the files. Messages use them, and `files` accepts them.
         files: Holds the files under these names.
     """
 
@@ -107,7 +107,7 @@ class _Paths:
 
 
 def path_images(folder: str, paths: Sequence[str]) -> FileImages:
-    """Returns images on disk, at absolute paths or at paths relative to a folder."""
+    """Returns the source of images on disk. Paths are absolute or relative to the folder."""
     return FileImages(paths, _Paths(folder))
 
 
@@ -158,7 +158,10 @@ class MemoryImages:
 
 
 class Joined:
-    """Several sources, one after the other. Those that are files are of one kind, so that their short digests compare."""
+    """A source that consists of several sources, one after the other.
+
+    Those that are files must be in trees of the same kind, since the short digests of zip archives are unlike those of others.
+    """
 
     def __init__(self, parts: Sequence[ImageSource]) -> None:
         self._parts = parts
