@@ -185,15 +185,11 @@ def test_the_short_training_stops_after_its_fraction_of_the_budget(pictures, tin
     assert found.evidence.warm_start is None
 
 
-def test_several_backbones_are_compared(pictures, tiny):
-    found = crossroads.advise(pictures, backbones=[tiny, "quiz-cnn"], weights=["own", "none"], **SPLIT)
+def test_several_backbones_are_compared_and_the_reasons_are_about_that_which_the_case_follows_from(pictures, tiny):
+    found = crossroads.advise(pictures, backbones=["quiz-cnn", tiny], weights=["none", "own"], **SPLIT)
     assert {profile.backbone for profile in found.evidence.profiles} == {"own:tiny", "quiz-cnn"}
     random = [one for one in found.ranked if one.recipe.backbone == "quiz-cnn"]
     assert {one.recipe.strategy for one in random} <= {"feature-extraction", "early-features"}  # it is not pretrained
-
-
-def test_the_reasons_are_about_the_network_that_the_case_follows_from(pictures, tiny):
-    found = crossroads.advise(pictures, backbones=["quiz-cnn", tiny], weights=["none", "own"], **SPLIT)
     untrained = replace(found.evidence.profiles[0], backbone="quiz-cnn", similarity=None)
     leading = next(profile for profile in found.evidence.profiles if profile.similarity is not None)
     evidence = replace(found.evidence, profiles=(untrained, leading))
