@@ -23,8 +23,6 @@ LIGHT = {
     "quiz-cnn",
     "alexnet",
     "squeezenet",
-    "squeezenet-torchvision",
-    "mobilenet",
     "mobilenet-v3-small",
     "efficientnet-lite0",
 }
