@@ -31,6 +31,7 @@ SLOW = (
     "how-to/second-program.md",
     "how-to/weights.md",
     "tutorial/pretrained.md",
+    "tutorial/quiz.md",
 )
 RUN_AFTER_TUTORIAL = [
     pytest.param(page, id=str(page.relative_to(ROOT)), marks=[pytest.mark.slow] * (page in [DOCS / name for name in SLOW]))

@@ -1,6 +1,6 @@
 """Covers one network of each family of the catalog, from `fit` to a loaded artifact that predicts.
 
-Three small families are in the suite; `make test-real` runs all. `python -m benchmarks artifacts` uses every network.
+Two small families are in the suite; `make test-real` runs all. `python -m benchmarks artifacts` uses every network.
 """
 
 import keras
@@ -14,20 +14,16 @@ from crossroads.run.train import rehearse
 from pictures import stripes
 
 pytestmark = pytest.mark.usefixtures("cache")
-IN_THE_SUITE = ("squeezenet", "mobilenet-v2", "small-cnn")
-"""Branches that are concatenated, residual and depthwise blocks, and a dense layer on a flattened map."""
+IN_THE_SUITE = ("squeezenet", "small-cnn")
+"""Branches that are concatenated, and a dense layer on a flattened map. Other tests fit residual and depthwise blocks."""
 
 
-def smallest_of_each_family(but=None):
-    """Returns the smallest network of each source. A network with another preprocessing is a family of its own.
-
-    Those that are not in the suite are marked, and so is `but`.
-    """
+def smallest_of_each_family():
+    """Returns the smallest network of each source. A network with another preprocessing is a family of its own."""
     smallest = {}
     for record in sorted(CATALOG, key=lambda record: record.parameters):
         smallest.setdefault((record.source, record.scaling), record)
-    suite = {*IN_THE_SUITE} - {but}
-    return [pytest.param(r, id=r.name, marks=[pytest.mark.slow] * (r.name not in suite)) for r in smallest.values()]
+    return [pytest.param(r, id=r.name, marks=[pytest.mark.slow] * (r.name not in IN_THE_SUITE)) for r in smallest.values()]
 
 
 @pytest.fixture
@@ -49,6 +45,6 @@ def test_one_network_of_each_family_becomes_an_artifact_that_predicts(record, tm
     assert np.isfinite(loaded.probabilities(images[:4])).all()
 
 
-@pytest.mark.parametrize("record", smallest_of_each_family(but="mobilenet-v2"))  # the contract converts such blocks
+@pytest.mark.parametrize("record", smallest_of_each_family())
 def test_one_network_of_each_family_can_be_exported_from_keras_once_it_is_trained(record):
     rehearse(choose(record.name), record.limits[0], 2)

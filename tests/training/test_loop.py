@@ -18,7 +18,7 @@ from crossroads.networks.network import Parts, assemble, head_layers, seeded
 from crossroads.progress import Silent, StopTraining
 from crossroads.recipe import Augmentation, Recipe
 from crossroads.strategies import plan_phases, resolve_recipe
-from crossroads.training.batches import LabelledData
+from crossroads.training.batches import STEPS_PER_EXECUTION, LabelledData, steps_per_epoch
 from crossroads.training.checkpoint import Checkpoints
 from crossroads.training.loop import train, validate
 from killing import Killed, StopAt
@@ -89,10 +89,11 @@ def test_an_interrupted_run_resumes_bit_for_bit(tmp_path, whole, at):
 
 
 def test_several_steps_per_execution_resume_bit_for_bit(tmp_path):
-    many = phase(batch_size=1, epochs=2)
+    many = phase(batch_size=4, epochs=2)
+    assert steps_per_epoch(len(DATA), 4) == 3 * STEPS_PER_EXECUTION
     whole, _ = run(tmp_path / "whole", many)
     with pytest.raises(Killed):
-        run(tmp_path / "broken", many, StopAt(2, 48))
+        run(tmp_path / "broken", many, StopAt(2, 2 * STEPS_PER_EXECUTION))
     network, done = run(tmp_path / "broken", many)
     assert same(weights(network), weights(whole))
     assert [r.epoch for r in done.history] == [1, 2]
