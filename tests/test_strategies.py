@@ -108,6 +108,8 @@ def test_early_strategies_cut_early_and_pool_into_a_grid():
         ({"strategy": "from-scratch", "weights": "imagenet"}, "weights"),
         ({"strategy": "from-scratch", "layer_decay": 0.5}, "layer_decay"),
         ({"strategy": "feature-extraction", "epochs": 3}, "epochs"),
+        ({"strategy": "finetune", "refit": False}, "refit"),
+        ({"strategy": "feature-extraction", "head": "mlp", "refit": True}, "refit"),
         ({"strategy": "feature-extraction", "early_stopping": 3}, "early_stopping"),
         ({"strategy": "feature-extraction", "freeze_to": "0.5"}, "freeze_to"),
         ({"strategy": "feature-extraction", "augment": True}, "augmentation"),
