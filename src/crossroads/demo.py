@@ -1,4 +1,4 @@
-"""`fit` on images that scikit-learn includes, so it needs neither data nor a network connection."""
+"""Runs `fit` on images that scikit-learn includes, so it needs neither data nor a network connection."""
 
 from __future__ import annotations
 

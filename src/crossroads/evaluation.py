@@ -36,9 +36,13 @@ Z = 1.959963984540054
 RESAMPLES = 2_000
 BOOTSTRAP_SEED = 1_927
 MIN_GROUPS = 10
-"""With fewer effective groups the interval of a bootstrap is too narrow (Cameron, Gelbach and Miller 2008)."""
+"""Smallest effective number of groups for a bootstrap. With fewer, the interval is too narrow (Cameron et al. 2008)."""
 MIN_INFORMATIVE_GROUPS = 5
-"""With fewer groups that contain a mistake, or a correct answer, many resamples contain none, so the bootstrap is unreliable."""
+"""Smallest number of groups with a mistake, and of groups with a correct answer, for a bootstrap.
+
+With fewer, many resamples contain no mistake or no correct answer, so the interval is unreliable.
+"""
+
 CROSS_VALIDATION_VARIANCE = 1.5
 """Variance of a cross-validated accuracy about that of the final head on new images, relative to the binomial variance. The heads
 of the folds share most of their images (Bates, Hastie and Tibshirani 2021, "Cross-validation: what does it estimate and how well
@@ -80,7 +84,7 @@ class Evaluation:
         classes: Class names, in the order of the columns.
         n: Number of images.
         groups: Number of groups; None if the images are independent.
-        loss: Mean cross-entropy in nats, probabilities clipped at `CLIP`.
+        loss: Mean cross-entropy in nats, with probabilities clipped at `CLIP`.
         accuracy: Fraction of images whose most probable class is the true one.
         accuracy_interval: Its 95 % interval.
         balanced_accuracy: Mean recall over the classes with images.
@@ -93,7 +97,7 @@ class Evaluation:
         expected_calibration_error: Mean gap between confidence and accuracy over 15 equal bins (Guo et al. 2017).
         mistakes: The most confident mistakes, at most `MAX_MISTAKES`, most confident first.
         seen_in_training: Number of images that were also used for training or validation; None if unknown.
-        refused: The images that could not be read, with the reasons; they are not among the `n`.
+        refused: The images that could not be read, with the reasons. They are not counted in `n`.
         warnings: The warnings about the images and the scores.
     """
 

@@ -1,4 +1,4 @@
-"""The strategies as records, recipes resolved for them, and the phases of training that they plan. Nothing here trains."""
+"""Defines the strategies as records, resolves recipes for them, and plans their phases of training. Nothing here trains."""
 
 from __future__ import annotations
 
@@ -207,7 +207,7 @@ def strategy(name: str) -> Strategy:
 
 
 def needs_keras(recipe: Recipe) -> bool:
-    """Whether a recipe with a named strategy trains by gradient descent, rather than solving a head on frozen features."""
+    """Returns whether a recipe with a named strategy trains by gradient descent, rather than solving a head on frozen features."""
     return not strategy(recipe.strategy).frozen or recipe.head not in (None, "linear")
 
 
@@ -317,7 +317,7 @@ def drop_unused_options(recipe: Recipe, record: Strategy) -> Recipe:
 
 
 def _trains_all_at_once(record: Strategy) -> bool:
-    """Whether a strategy trains the backbone and the head in one phase, from pretrained weights."""
+    """Returns whether a strategy trains the backbone and the head in one phase, from pretrained weights."""
     return record.start == "pretrained" and not (record.frozen or record.tuned)
 
 

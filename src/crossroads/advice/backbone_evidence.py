@@ -1,4 +1,4 @@
-"""Evidence on one backbone: its depth profile on a sample, and probes on the features that a frozen strategy would use."""
+"""Measures the evidence on one backbone: its depth profile on a sample, and probes on the features of frozen strategies."""
 
 from __future__ import annotations
 
@@ -33,8 +33,11 @@ WIDEST = 16_384
 GRIDS: tuple[PoolingName, ...] = ("average-4", "average-3", "average-2")
 
 EARLY_CUTS = 2
-"""Smallest number of early cuts that are probed on a grid: the best by averages, and the one before it. A grid keeps positions, so
-that an earlier cut is often best: on GTSRB averages peak at conv_pw_8 of MobileNet and grids of 4 x 4 at conv_pw_6."""
+"""Smallest number of early cuts that are probed on a grid: the best one by averages, and the one before it.
+
+A grid keeps positions, so an earlier cut is often best. On GTSRB, averages are best at conv_pw_8 of MobileNet, and grids of 4 x 4
+at conv_pw_6.
+"""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -67,14 +70,14 @@ class BackboneEvidence:
 
     Attributes:
         choice: The backbone.
-        recipe: Resolved for feature extraction: image size, resize, weights.
+        recipe: The recipe, resolved for feature extraction (image size, resize and weights).
         body: The backbone with its weights as an inference graph.
         profile: The depth profile.
         frozen_probes: The best probe of each frozen strategy, the more accurate one first.
         dataset: The readable rows of the sample. Equal images are in one group.
-        digests: uint8 (s, 16), of these images.
+        digests: uint8 (s, 16), the digests of these images.
         refused: Number of unreadable images.
-        end_features: Float (s, d), the averages at the end.
+        end_features: Float (s, d), the averages of the feature maps at the end of the backbone.
         decode_seconds: Time per image to read and resize it.
     """
 
@@ -96,7 +99,7 @@ def measure_backbone(dataset: Dataset, choice: Choice, recipe: Recipe, watcher: 
     Args:
         dataset: The sample.
         choice: The backbone.
-        recipe: Resolved for feature extraction with it.
+        recipe: The recipe, resolved for feature extraction with this backbone.
         watcher: Receives progress and notes.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Baselines: the largest class, a probe on raw pixels, and a small network after a short training."""
+"""Measures the baselines: the largest class, a probe on raw pixels, and a small network after a short training."""
 
 from __future__ import annotations
 

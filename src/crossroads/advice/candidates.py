@@ -1,4 +1,4 @@
-"""The candidates for a set of images: each strategy with its backbone, expected accuracy, time and memory."""
+"""Lists the candidates for a set of images: each strategy with its backbone, expected accuracy, time and memory."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ DISTINCT = ("strategy", "backbone", "weights", "cut", "pooling", "image_size", "
 """Fields of the recipe in which candidates differ."""
 
 EXPECTED = ("bases", "accuracy", "seconds", "epoch_seconds", "memory_mb", "obstacle")
-"""Fields of a candidate that say what is expected of it."""
+"""Fields of a candidate that hold its expected results."""
 
 TIE = 0.005
 """Half a point of expected accuracy: candidates within it are tied, and the cheaper one comes first."""
@@ -49,14 +49,14 @@ class Candidate:
 
     Attributes:
         recipe: The resolved recipe, as `fit` would run it.
-        bases: The measurements that the expected accuracy rests on.
-        accuracy: Expected on new images.
+        bases: The measurements that the expected accuracy is based on.
+        accuracy: Expected accuracy on new images.
         seconds: Expected time of the whole run if only the sample's features are in the cache.
-        epoch_seconds: Expected time of an epoch; 0 for a solved head.
+        epoch_seconds: Expected time per epoch; 0 for a solved head.
         memory_mb: Expected peak memory, to within about a fifth.
         obstacle: Why the candidate is not possible, such as a budget that is too small; None if it is possible.
         fits: Whether it fits into memory.
-        unshortened: The candidate with its usual number of epochs if the budget allows only fewer; None if it allows all.
+        unshortened: The candidate with its usual number of epochs, if the budget allows only fewer; otherwise None.
     """
 
     recipe: Recipe
@@ -85,7 +85,7 @@ class Candidate:
         return self.seconds - (epochs - 1) * self.epoch_seconds if may_shorten and epochs else self.seconds
 
     def to_json(self) -> dict[str, object]:
-        """Returns plain values: the choices that distinguish the candidate, and what is expected of it."""
+        """Returns plain values: the choices that distinguish the candidate, and its expected results."""
         recipe = {name: getattr(self.recipe, name) for name in DISTINCT}
         usual = {"usual_epochs": (self.unshortened or self).recipe.epochs}
         return to_plain({**recipe, **usual, **{name: getattr(self, name) for name in EXPECTED}}, DIGITS)
@@ -115,7 +115,7 @@ class AdviceContext:
 
     @property
     def setting(self) -> Setting:
-        """The part that affects the expected accuracy."""
+        """The values that affect the expected accuracy."""
         return Setting(self.images, self.images_per_class, self.slope)
 
     @property
@@ -257,7 +257,7 @@ def apply_limits(
     """Returns the candidate with as many epochs as a budget allows, or with an obstacle.
 
     Args:
-        candidate: With its usual number of epochs.
+        candidate: The candidate with its usual number of epochs.
         budget: Budget of the run in seconds; None if there is none.
         memory_limit_mb: Free memory; None if unknown.
         may_shorten: Whether it may have fewer epochs. It may not if the user set their number.

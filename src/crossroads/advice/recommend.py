@@ -1,4 +1,4 @@
-"""The advice: measures evidence on a sample of the training images, and ranks the candidates by what is expected of them."""
+"""Measures evidence on a sample of the training images, and ranks the candidates by their expected results."""
 
 from __future__ import annotations
 
@@ -49,7 +49,10 @@ SAMPLE = 2_000
 """Images that evidence is measured on. An accuracy of 0.9 is then known to 1.3 points, and MobileNet at 96 px takes 2 s."""
 
 HEAVY, HEAVY_SAMPLE = 2e9, 600
-"""Multiply-adds per image from which the sample is smaller, and its size. ResNet50 at 224 px processes 45 images per second."""
+"""A backbone with at least this many multiply-adds per image is measured on a smaller sample, of this size.
+
+ResNet50 at 224 px, for example, processes only 45 images per second.
+"""
 
 Curves = Mapping[StrategyName, Curve]
 """The learning curve of the best probe of each frozen strategy."""
@@ -63,7 +66,7 @@ class Request:
         train: The training images. No others are read.
         median_side: Median of their shorter sides, in pixels.
         asked: The requested recipe without its budget. Its options apply to every candidate that uses them.
-        budget: In seconds; None if there is none.
+        budget: Budget in seconds; None if there is none.
         memory_mb: Free memory before Keras is loaded; None if unknown.
         watcher: Receives progress and notes.
     """
@@ -158,7 +161,7 @@ def _convertible(request: Request, backbones: Sequence[CandidateBackbone]) -> tu
     """Returns the backbones that can become an inference graph. Those that `_measure` leaves out are not tried.
 
     Raises:
-        ArtifactError: The only named backbone cannot.
+        ArtifactError: The user named only one backbone, and it cannot become an inference graph.
     """
     kept = []
     for backbone in backbones:
@@ -196,7 +199,7 @@ def _multiply_adds(record: Backbone, size: int) -> float:
 
 
 def _measure(request: Request, backbone: CandidateBackbone) -> BackboneEvidence | None:
-    """Returns the evidence on a backbone; None, with a note, if it does not fit into memory or does not accept the image size.
+    """Returns the evidence on a backbone. Returns None, with a note, if memory or the image size rules the backbone out.
 
     Raises:
         BackboneError: A named backbone does not accept the image size.
@@ -224,9 +227,11 @@ def _measure(request: Request, backbone: CandidateBackbone) -> BackboneEvidence 
 
 
 def _baselines(request: Request, *, alone: bool) -> tuple[Baselines, tuple[Refusal, ...]]:
-    """Measures the baselines on a sample of its own; `alone` if there is no pretrained backbone.
+    """Measures the baselines on a separate sample. Also returns the refused images of the sample.
 
-    Returns them with the images of the sample that could not be read.
+    Args:
+        request: The request.
+        alone: Whether there is no pretrained backbone.
     """
     train, asked, watcher = request.train, request.asked, request.watcher
     if request.classes > MOST_CLASSES:
@@ -245,7 +250,7 @@ def _baselines(request: Request, *, alone: bool) -> tuple[Baselines, tuple[Refus
 
 
 def _size(train: Dataset, best: BackboneEvidence | None) -> Size:
-    """Returns the size, by the features of the best backbone if there is one."""
+    """Measures the size of the data set with the features of the best backbone, if there is one."""
     if best is None:
         return measure_size(train, None, np.zeros((len(train), 0), np.float32), train.labels, train.groups)
     return measure_size(train, best.digests, best.end_features, best.dataset.labels, best.dataset.groups, best.refused)

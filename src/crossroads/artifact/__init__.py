@@ -1,4 +1,4 @@
-"""A trained classifier as one folder that holds nothing executable.
+"""Saves a trained classifier as one folder that holds nothing executable, and loads it.
 
     model.keras      the Keras model, for further training; loaded in safe mode only; absent if the backbone stayed frozen
     model.xml, .bin  the OpenVINO graph, for inference

@@ -39,7 +39,7 @@ from crossroads.recipe import Recipe
 
 PARTIAL = ".artifact-partial"
 _OTHER_FILES = 2**20
-"""Bytes needed for everything except the weights."""
+"""Number of bytes that all files except the weights need."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,11 +47,11 @@ class Contents:
     """The content of an artifact.
 
     Attributes:
-        model: uint8 images (n, size, size, 3) in, float32 probabilities (n, k) out, preprocessing inside: a Keras model, or a
-            frozen part with a head.
+        model: A Keras model, or a frozen part with a head. It maps uint8 images (n, size, size, 3) to float32 probabilities
+            (n, k), and includes the preprocessing.
         classes: The k class names, in the order of the probabilities.
         resize: How images are resized to the square input of the model.
-        recipe: The recipe that repeats the run; it names the backbone.
+        recipe: The recipe that repeats the run and names the backbone.
         history: Text of ``history.csv``.
         parity: Images on which model and graph are compared.
         seen: Digests of the training and validation images, uint8 (n, 16), in any order.
@@ -82,7 +82,7 @@ class Draft:
             metrics: Plain JSON values, such as ``{"test": evaluation.to_json()}``.
 
         Raises:
-            ArtifactError: A value is not JSON, the disk is full, or the folder cannot be written. Then there is no artifact.
+            ArtifactError: A value is not JSON, the disk is full, or the folder cannot be written. No artifact is left behind.
         """
         run = self.path.parent
         with _explained(run):
@@ -135,7 +135,7 @@ def draft(folder: str | Path, contents: Contents) -> Iterator[Draft]:
 
 
 def write(folder: str | Path, contents: Contents, metrics: Mapping[str, Any]) -> Manifest:
-    """Drafts and finishes an artifact whose metrics are already known. Raises as `draft` and `Draft.finish` do."""
+    """Drafts and finishes an artifact whose metrics are already known. Raises the same errors as `draft` and `Draft.finish`."""
     with draft(folder, contents) as unfinished:
         return unfinished.finish(metrics)
 
@@ -185,7 +185,7 @@ def refuse_finished(folder: str | Path) -> None:
 
 
 def is_finished(folder: str | Path) -> bool:
-    """Whether the folder holds a finished artifact."""
+    """Returns whether the folder holds a finished artifact."""
     return (Path(folder) / MANIFEST).exists()
 
 
@@ -303,7 +303,7 @@ def _explained(run: Path) -> Iterator[None]:
 
 
 def _versions(frozen: bool) -> dict[str, str]:
-    """Returns the versions of what computed the model. Keras has no part in the graph of a frozen backbone."""
+    """Returns the versions of the packages that computed the model. Keras is not one of them if the backbone is frozen."""
     versions = {"python": platform.python_version()}
     if not frozen:
         versions["keras"] = _version("keras")

@@ -1,4 +1,4 @@
-"""The manifest ``crossroads.json``: reads it and verifies the files of an artifact against it."""
+"""Reads the manifest ``crossroads.json`` and verifies the files of an artifact against it."""
 
 from __future__ import annotations
 

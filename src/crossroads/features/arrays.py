@@ -1,4 +1,4 @@
-"""Arrays of features: the protocol that heads and training read from, and features on disk."""
+"""Defines arrays of features: the protocol that heads and training read from, and features on disk."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ RELEASE_BYTES = 1 << 28
 
 
 class Indexable(Protocol):
-    """An array, a memory map, or `StoredFeatures`: anything with a shape whose rows can be indexed."""
+    """Anything with a shape whose rows can be indexed: an array, a memory map, or `StoredFeatures`."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -64,8 +64,8 @@ class StoredFeatures(Sequence[Any]):
 
     Args:
         path: The file.
-        shape: Of one row.
-        stored: The type in the file.
+        shape: The shape of one row.
+        stored: The dtype in the file.
         rows: int64 (n,), the rows of the file, in order.
 
     Attributes:
@@ -87,7 +87,7 @@ class StoredFeatures(Sequence[Any]):
         return len(self._rows)
 
     def __getitem__(self, index: Any) -> Any:
-        """Returns float32: one row of shape ``shape[1:]`` for a number, or (m, ...) for a slice or an array."""
+        """Returns one row, float32 of shape ``shape[1:]``, for a number, or m rows (m, ...) for a slice or an array."""
         chosen = self._rows[index]
         if np.ndim(chosen) and len(chosen) and chosen[-1] - chosen[0] == len(chosen) - 1 and (np.diff(chosen) == 1).all():
             chosen = slice(int(chosen[0]), int(chosen[-1]) + 1)

@@ -35,7 +35,7 @@ WRITE_BYTES = 16 << 20
 
 
 _Raw = bytes | NDArray[np.uint8] | ImageRefused
-"""A source as it was read, or why it could not be."""
+"""The contents of a source, or the reason why it could not be read."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -171,7 +171,7 @@ class _Reading:
                 self._progress(row, len(self._dataset))
 
     def _claims(self, read: _Read, number: int) -> bool:
-        """Whether a view must still be computed. A copy of the image may have been computed since the lookup."""
+        """Returns whether a view must still be computed. A copy of the image may have been computed since the lookup."""
         key = read.digest, number
         if key in self._pending:
             return False
@@ -189,7 +189,7 @@ class _Reading:
         return sum(int((self._store.find(distinct.reshape(-1, DIGEST_BYTES), number) < 0).sum()) for number in range(self._views))
 
     def add(self, values: NDArray[np.float32]) -> int:
-        """Takes the features of the images that have waited longest, and returns their number."""
+        """Assigns features to the images that have waited longest. Returns the number of these images."""
         self._ready.append(values)
         self._ready_rows += len(values)
         if self._ready_rows * self._store.row_bytes >= WRITE_BYTES:

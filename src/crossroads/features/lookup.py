@@ -75,7 +75,7 @@ class Lookup:
 
 
 def feature_key(frozen: Frozen, backbone: str, recipe: Recipe, cut: str) -> Key:
-    """Returns the cache key of features without augmentation; the arguments are those of `Lookup`."""
+    """Returns the cache key of features without augmentation. The arguments are the same as for `Lookup`."""
     computed_by = {name: version(name) for name in ("openvino", "numpy", "pillow")}
     if frozen.keras_model is not None and has_gpu():
         computed_by |= library_versions() | {"device": "GPU"}

@@ -1,12 +1,12 @@
-"""A store of cached features: a file of rows that only grows, and an index with the image and view of each row.
+"""Stores cached features in a file of rows that only grows, and an index with the image and view of each row.
 
     data    rows of equal length, one after another
     index   32 bytes per row in the same order: digest of the image (16), number of the view (4), checksum of both and of the row
             number (4), reserved (8)
 
-Rows are flushed to disk before their index records are written. A kill between the two leaves rows without records, which the next
-writer overwrites; a torn index record fails its checksum and is cut off. Writers lock the folder. Readers need no lock, since a row
-with a record never changes.
+Rows are flushed to disk before their index records are written. If the process is killed in between, the rows have no records, and
+the next writer overwrites them. An incomplete index record fails its checksum and is removed. Writers lock the folder. Readers need
+no lock, because a row with a record never changes.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ class _Index(NamedTuple):
 
 
 class Store:
-    """The features of one frozen part in one folder. Created by `Cache.store`.
+    """The features of one frozen part in one folder. `Cache.store` creates it.
 
     Args:
-        folder: Holds the files.
-        shape: Of one row, without the axis of images.
+        folder: The folder of the files.
+        shape: The shape of one row, without the axis of images.
         dtype: ``float32`` or ``float16``.
     """
 

@@ -1,4 +1,4 @@
-"""Zip and tar archives as trees. They are read in place, their size is bounded, and no member may leave the archive."""
+"""Reads zip and tar archives as trees. They are read in place, their size is bounded, and no member may leave the archive."""
 
 from __future__ import annotations
 
@@ -58,12 +58,12 @@ def safe_name(name: str, origin: str) -> str:
 
 
 def is_junk(name: str) -> bool:
-    """Whether a path component is hidden or belongs to an operating system, such as ``Thumbs.db``."""
+    """Returns whether a path component is hidden or belongs to an operating system, such as ``Thumbs.db``."""
     return name.startswith(".") or name in ("__MACOSX", "Thumbs.db", "thumbs.db", "desktop.ini", "Desktop.ini", "@eaDir")
 
 
 class _Archive:
-    """What zip and tar trees have in common. Names, offsets and sizes of members are columns, to save memory."""
+    """The base of zip and tar trees. Names, offsets and sizes of members are stored as columns to save memory."""
 
     def __init__(self, span: ByteRange, origin: str, limits: Limits) -> None:
         self.origin = origin
@@ -74,7 +74,7 @@ class _Archive:
         self._total = 0
 
     def _add(self, name: str, start: int, size: int) -> bool:
-        """Adds one file and returns True, or False if the name is empty. A later member of the same name wins."""
+        """Adds one file. Returns False if its name is empty, and otherwise True. A later member replaces one of the same name."""
         if not name:
             return False
         self._total += size

@@ -1,4 +1,4 @@
-"""Ranges of bytes of open files, which many threads read by offset without a shared position."""
+"""Reads ranges of bytes of open files. Many threads can read by offset, because there is no shared position."""
 
 from __future__ import annotations
 
@@ -116,7 +116,12 @@ class ByteRange:
 
     @classmethod
     def from_path(cls, path: Path, *, on_demand: bool = False) -> ByteRange:
-        """Returns the whole file at `path`, opened now, or `on_demand` when it is read. Raises `DataError` if it cannot be."""
+        """Returns a range over the whole file at `path`. Raises `DataError` if it cannot be opened.
+
+        Args:
+            path: Path of the file.
+            on_demand: Whether to open the file only when it is read.
+        """
         origin = printable(str(path))
         try:
             store = _OnDemand(path) if on_demand else _Descriptor(open_plain(path))

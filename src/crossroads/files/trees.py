@@ -1,4 +1,4 @@
-"""A folder or an archive as one thing: a read-only set of named files."""
+"""Provides folders and archives as one type: a read-only set of named files."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Folder:
         return [Note(text, "repeated-links", links=len(repeats), example=repeats[0])]
 
     def exists(self, name: str) -> bool:
-        """Whether there is a file of this name."""
+        """Returns whether there is a file of this name."""
         return self.path_of(name).is_file()
 
     def size(self, name: str) -> int:
@@ -95,7 +95,7 @@ Tree = Folder | TarTree | ZipTree
 
 @dataclass(slots=True)
 class _Listing:
-    """The contents of a folder under UTF-8 names. `paths` maps those whose name on disk is not UTF-8 to their path."""
+    """The contents of a folder, with UTF-8 names. `paths` holds the path of each file whose name on disk is not UTF-8."""
 
     names: list[str] = field(default_factory=list)
     folders: list[str] = field(default_factory=list)
@@ -104,10 +104,10 @@ class _Listing:
 
 
 def _listed(root: Path) -> _Listing:
-    """Lists a folder and follows its links. Each real folder is listed once. Otherwise links to each other would never end, and one
-    folder could be read both as train and as test.
+    """Lists a folder and follows its links. Each real folder is listed only once.
 
-    Folders come before links to folders, so that a folder keeps its own name. Links are followed in the order of their names.
+    Folders that link to each other would otherwise never end, and one folder could be read both as train and as test. Folders come
+    before links to folders, so that a folder keeps its own name. Links are followed in the order of their names.
     """
     listing, seen = _Listing(), set[tuple[int, int]]()
     folders, links = [("", str(root))], list[tuple[str, str]]()

@@ -1,4 +1,4 @@
-"""Principal components of standardised features, computed in bounded memory for any number of images."""
+"""Computes principal components of standardised features, in bounded memory for any number of images."""
 
 from __future__ import annotations
 

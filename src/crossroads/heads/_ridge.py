@@ -1,4 +1,4 @@
-"""Ridge regression with images or groups left out in closed form, and the temperature that calibrates its scores."""
+"""Solves ridge regression with images or groups left out in closed form, and finds the temperature that calibrates its scores."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class RidgeProblem:
     """Ridge regression of one-hot targets on principal components.
 
     Attributes:
-        components: Of the training images.
+        components: The principal components of the training images.
         codes: Integers (n,) in [0, k), the classes of the images.
         groups: Integers (n,) of images that are left out together; None to leave out each image alone.
         targets: Y, float64 (n, k), one-hot rows minus their weighted mean.
-        mean: float64 (k,), that mean.
+        mean: float64 (k,), this weighted mean.
         correlations: Z'WY, (r, k).
     """
 
@@ -57,8 +57,8 @@ class PathPoint:
     """One penalty of a regularisation path.
 
     Attributes:
-        penalty: Per image.
-        loss: Cross-entropy in nats of the held-out scores, multiplied by `inverse_temperature`.
+        penalty: The penalty per image.
+        loss: Cross-entropy in nats of the held-out scores, after they are multiplied by `inverse_temperature`.
         inverse_temperature: The factor that minimises the cross-entropy.
         scores: float64 (n, k), the held-out scores.
     """

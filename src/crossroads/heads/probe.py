@@ -1,4 +1,4 @@
-"""A probe: ridge regression on frozen features, scored by cross-validation in closed form."""
+"""Fits a probe: ridge regression on frozen features, scored by cross-validation in closed form."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def probe(features: Indexable, labels: NDArray[np.integer], groups: NDArray[np.i
     Args:
         features: Float (n, d).
         labels: Integers (n,).
-        groups: Integers (n,) of images that stay in one fold; None if each image stands alone.
+        groups: Integers (n,), the group of each image. A group stays in one fold. None if the images are independent.
 
     Raises:
         TrainingError: There are no images, or a feature is not finite.

@@ -2,8 +2,8 @@
 
 Both work on the principal components of the standardised training features. A penalty on the squared weights is invariant to that
 rotation, so the solutions are the same. The problem is smaller if there are fewer images than features (the dual) or directions
-without spread, and each penalty of ridge regression costs one matrix product. The solution is folded back into one kernel and
-one bias for raw features.
+without spread, and each penalty of ridge regression costs one matrix product. The solution is converted to one kernel and one bias
+for raw features.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ RIDGE_PENALTIES = tuple(10.0 ** (i / 2) for i in range(2, -15, -1))
 """Penalties of ridge regression per image, from strong (10) to weak (1e-7)."""
 
 LOGISTIC_STEPS = (1.0, 0.1, 0.01, 0.001)
-"""Penalties of logistic regression, from strong to weak, relative to the one that ridge regression chose. On ants/bees and GTSRB
-the best was 0.1 to 0.01."""
+"""Penalties of logistic regression, from strong to weak, relative to the penalty that ridge regression chose. On ants/bees and
+GTSRB, the best were 0.1 to 0.01."""
 
 PATIENCE = 2
 """Logistic regression stops after this number of penalties in a row that do not improve accuracy or loss on validation. Once a
@@ -69,8 +69,8 @@ class LinearHead:
     Attributes:
         kernel: float32 (d, k).
         bias: float32 (k,).
-        kind: How it was solved.
-        penalty: The penalty that was chosen, per image.
+        kind: The method that solved it.
+        penalty: The chosen penalty per image.
         validation_loss: Mean cross-entropy in nats on the validation images.
         validation_accuracy: Fraction of the validation images that are correct.
         candidates: Every candidate.
@@ -95,11 +95,12 @@ def solve(
     groups: NDArray[np.integer] | None = None,
     weights: NDArray[np.floating] | None = None,
 ) -> LinearHead:
-    """Returns the better linear head on validation, by accuracy, then by loss.
+    """Solves linear heads and returns the best one on validation: the most accurate, or in a tie the one with the lowest loss.
 
     Logistic regression is solved by L-BFGS along a regularization path, with warm starts (Friedman, Hastie and Tibshirani, 2010).
-    Ridge regression on one-hot targets chooses its penalty by the cross-entropy of its held-out scores; the same scores set the
-    temperature that calibrates its softmax (Guo et al., 2017). A class without images gets a probability of at most 1 / (n + 1).
+    Ridge regression on one-hot targets chooses its penalty by the cross-entropy of its held-out scores. The same scores determine
+    the temperature that calibrates its softmax (Guo et al., 2017). A class without images gets a probability of at most
+    1 / (n + 1).
 
     Args:
         features: Float (n, d), read a chunk at a time, several times.

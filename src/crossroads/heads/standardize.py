@@ -1,4 +1,4 @@
-"""Standardised features, read a bounded number of rows at a time."""
+"""Standardises features, and reads a bounded number of rows at a time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A backbone as one inference graph that can end at any of its cuts. Keras is not needed."""
+"""Represents a backbone as one inference graph that can end at any of its cuts. Keras is not needed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Layout = Literal["NHWC", "NCHW", "NC", "NTC"]
 """The axes of a tensor: N images, H rows, W columns, C channels, T tokens."""
 
 POOLINGS: tuple[str, ...] = get_args(PoolingName)
-"""Every pooling. ``average`` of tokens leaves out class and register tokens, a grid is one of patches."""
+"""Every pooling. For tokens, ``average`` leaves out class and register tokens, and a grid covers only the patches."""
 
 OF_CLASS_TOKEN = ("class-token", "class-and-average")
 """The poolings that need a class token."""
@@ -35,7 +35,7 @@ class Tap:
     """A cut of a body, and how its tensor is laid out.
 
     Attributes:
-        cut: The cut. Its shape is (height, width, channels), (tokens, channels) or (channels,), whatever the layout.
+        cut: The cut. Its shape is (height, width, channels), (tokens, channels) or (channels,), and does not depend on the layout.
         layout: The axes of the output of the graph.
         prefix: Number of tokens before those of the image: a class token, then register tokens. 0 for maps and vectors.
     """
@@ -146,7 +146,7 @@ class Body:
         )
 
     def _tensor(self, position: int) -> Any:
-        """The output of the node that computes a tap, in float32."""
+        """Returns the output of the node that computes a tap, in float32."""
         tensor = self.model.outputs[position].get_node().input_value(0)
         floats = tensor.get_element_type().get_type_name() == "f32"
         return tensor if floats else operations().convert(tensor, "f32").output(0)
@@ -209,7 +209,7 @@ class GraphModel:
 
     @property
     def digest(self) -> str:
-        """Digest of what the model computes."""
+        """Digest of the function that the model computes."""
         hasher = hashlib.blake2b(self.frozen.digest.encode(), digest_size=32)
         for layer in self.head:
             hasher.update(layer.kernel.tobytes() + layer.bias.tobytes())
@@ -285,7 +285,7 @@ def require_pooling(pooling: str, prefix: int, network: str) -> None:
 
 
 def square_side(patches: int, pooling: str) -> int:
-    """Returns the side of the square map that patches form. Raises `BackboneError` if they form none."""
+    """Returns the side of the square map that patches form. Raises `BackboneError` if they do not form a square."""
     side = math.isqrt(patches)
     if side * side != patches or not patches:
         raise BackboneError(
@@ -299,7 +299,7 @@ def square_side(patches: int, pooling: str) -> int:
 
 
 def _whole(tensor: Any, layout: Layout) -> Any:
-    """The tensor in the order of the cut's shape: channels last."""
+    """Returns the tensor with its channels last, as the shape of the cut has them."""
     if layout != "NCHW":
         return tensor
     return operations().transpose(tensor, np.array([0, 2, 3, 1], np.int64)).output(0)
@@ -326,7 +326,8 @@ def _pooled_map(tensor: Any, shape: tuple[int, ...], layout: Layout, pooling: st
     """Pools a map: over the whole of it, or over each region of a grid.
 
     Region i of k on a side of n positions goes from floor(i n / k) to ceil((i + 1) n / k), so that neighbouring regions overlap if
-    n is no multiple of k. A grid larger than the map is the map itself. Channels change fastest and rows of the grid slowest.
+    n is not a multiple of k. A grid larger than the map has the size of the map. Channels change fastest, and rows of the grid
+    slowest.
     """
     ops = operations()
     height, width, channels = shape

@@ -91,7 +91,7 @@ def _possible(advice: Advice, budget: float, may_shorten: bool, watcher: Watcher
 
 
 def _first_answer(ranked: Sequence[Candidate], possible: Sequence[Candidate]) -> Candidate | None:
-    """Returns the candidate that races although it exceeds a limit; None if a head on frozen features is possible anyway.
+    """Returns a candidate that runs even though it exceeds a limit. Returns None if a head on frozen features is possible anyway.
 
     It is the first head that memory holds. If nothing is possible, it is the most accurate of these heads, of all heads, or of all
     candidates.
@@ -113,7 +113,7 @@ def convertible(plan: Plan, partition: Partition, tasks: Tasks, watcher: Watcher
     """Returns the plan without the candidates whose networks cannot become an artifact. The watcher receives each reason.
 
     Raises:
-        ArtifactError: None of them can.
+        ArtifactError: No candidate can become an artifact.
     """
     errors: dict[tuple[object, ...], ArtifactError | None] = {}
     kept: list[RaceCandidate] = []
@@ -144,7 +144,7 @@ def convertible(plan: Plan, partition: Partition, tasks: Tasks, watcher: Watcher
 
 
 def identity_of(partition: Partition) -> str:
-    """Returns a digest of the images that a race uses, their labels and groups, and the version of the program."""
+    """Returns a digest of the images, labels and groups that a race uses, and of the version of the program."""
     hasher = hashlib.blake2b(json.dumps(partition.train.classes).encode(), digest_size=16)
     for part in (partition.train, partition.validation):
         hasher.update(digests_of(part).tobytes())

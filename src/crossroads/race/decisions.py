@@ -1,12 +1,13 @@
 """Decides what a race does next. Everything here is a function of the plan and the runs so far; nothing reads a clock or a file.
 
-1. The candidates whose network stays frozen run first: each takes seconds, and the first of them is an answer whatever the budget.
-2. The first rung: every other candidate runs for a quarter of its epochs, within half of the time that is left.
-3. The second rung: the better half runs again, for all epochs or as many as the budget allows (successive halving: Jamieson and
+1. The candidates whose network stays frozen run first. Each takes seconds. The first of them always runs, so every budget gives an
+   answer.
+2. In the first rung, every other candidate runs for a quarter of its epochs, within half of the time that is left.
+3. In the second rung, the better half runs again, for all epochs or as many as the budget allows (successive halving: Jamieson and
    Talwalkar 2016, https://arxiv.org/abs/1502.07943).
 
-Each run has a complete learning-rate schedule, however short it is, so a run of the first rung can win too. Libraries for such
-searches (Optuna, Ray Tune) sample a space of parameters; here a handful of known candidates compete.
+Even a short run has a complete learning-rate schedule, so a run of the first rung can win too. Libraries for such searches (Optuna,
+Ray Tune) sample a space of parameters. Here, a handful of known candidates compete.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from crossroads.race.records import CandidateRun, Plan, RaceCandidate
 from crossroads.strategies import strategy
 
 REDUCTION_FACTOR = 4
-"""Epochs of a whole run over those of a run of the first rung."""
+"""Number of epochs of a whole run, divided by that of a run of the first rung."""
 
 AGAIN = 2
 """A candidate that proves faster than expected runs again if there is time for this many times its epochs."""
@@ -39,7 +40,7 @@ SkipReason = Literal["no-gain", "budget-spent", "too-slow", "too-few-epochs", "o
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Run a candidate.
+    """The decision to run a candidate.
 
     Attributes:
         candidate: Its index in the plan.
@@ -58,14 +59,14 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Skip:
-    """Do not run a candidate now.
+    """The decision not to run a candidate now.
 
     Attributes:
         candidate: Its index in the plan.
-        reason: Why.
-        epochs: Epochs that it would need to have; None for a solved head.
-        seconds: Seconds that these would take.
-        available: Seconds that are available for them.
+        reason: Why the candidate is skipped.
+        epochs: Smallest number of epochs that it would need; None for a solved head.
+        seconds: Seconds that these epochs would take.
+        available: Seconds that are available for these epochs.
         reachable: Upper limit of its expected accuracy.
     """
 
@@ -147,26 +148,26 @@ class Results:
         return self.posterior(run), -(run.validation_loss or 0.0)
 
     def room(self, index: int) -> int:
-        """Returns the epochs that fit into the rest of the budget; 0 if they are no answer, or no more than a run had already."""
+        """Returns the epochs that fit into the rest of the budget. They must be an answer and exceed earlier runs; otherwise 0."""
         candidate, runs = self.candidate(index), self.successes(index)
         epochs = affordable_epochs(candidate, self.left, runs)
         more = epochs > max((run.epochs or 0 for run in runs), default=0)
         return epochs if more and (candidate.shortens or epochs == candidate.recipe.epochs) else 0
 
     def expected(self, index: int, epochs: int | None) -> Estimate:
-        """Returns the accuracy expected of a further run."""
+        """Returns the expected accuracy of another run."""
         return expected_after(self.candidate(index), epochs, self.successes(index))
 
     def can_win(self, index: int, epochs: int | None) -> bool:
-        """Returns whether a further run could beat the best so far."""
+        """Returns whether another run could beat the best so far."""
         return not self.answers() or self.expected(index, epochs).high > self.posterior(self.winner()) + MIN_GAIN
 
 
 def next_actions(plan: Plan, runs: Sequence[CandidateRun]) -> tuple[Action, ...]:
     """Returns the candidates that are skipped after the last run, and then the next run, or the end of the race.
 
-    The race is played again from its beginning with the results that are known. So a race that was interrupted continues as it
-    would have without the interruption.
+    The race is replayed from its beginning with the known results. An interrupted race therefore continues as it would have
+    continued without the interruption.
     """
     race = _race(plan)
     actions: list[Action] = list(_until_run(race, None))
@@ -192,7 +193,7 @@ def _until_run(race: Decisions, result: CandidateRun | None) -> Iterator[Action]
 
 
 def _race(plan: Plan) -> Decisions:
-    """Plays a race from its beginning."""
+    """Yields the decisions of a race from its beginning."""
     frozen = [index for index, candidate in enumerate(plan.candidates) if _is_frozen(candidate)]
     trained = [index for index in range(len(plan.candidates)) if index not in frozen]
     results = Results(plan)
@@ -220,7 +221,7 @@ def _run(results: Results, action: Run) -> Decisions:
 
 
 def _frozen_head(results: Results, index: int, *, last_chance: bool) -> Decisions:
-    """Runs the first head whatever the time, and a further one if it can win and there is time for it."""
+    """Runs the first head even if there is no time, and a further one only if it can win and there is time for it."""
     seconds = results.candidate(index).seconds
     if not results.answers():
         return (yield from _run(results, Run(index, None, needed=True, last_chance=last_chance)))
@@ -237,7 +238,7 @@ def _frozen_head(results: Results, index: int, *, last_chance: bool) -> Decision
 
 @dataclass(frozen=True, slots=True)
 class _Standing:
-    """Where a race is after the frozen heads.
+    """The state of a race after the frozen heads are solved.
 
     Attributes:
         results: The results so far.
@@ -250,7 +251,7 @@ class _Standing:
     places: int
 
     def without(self, index: int, *, places: int = 0) -> _Standing:
-        """Returns the standing without a candidate that took this many places."""
+        """Returns the standing after removing a candidate and the places that it took."""
         return replace(self, remaining=tuple(one for one in self.remaining if one != index), places=self.places - places)
 
 
@@ -322,7 +323,7 @@ def _first_rung(standing: _Standing) -> Moves:
 
 
 def _first_rung_end(results: Results) -> float:
-    """Returns when the first rung ends, in seconds since the start: half of the time that is left is for the second rung."""
+    """Returns when the first rung ends, in seconds since the start. The second rung gets half of the time that is left."""
     return (results.spent + results.plan.budget) / 2
 
 
@@ -370,7 +371,7 @@ def _most_promising(results: Results, remaining: Sequence[int]) -> int:
 
 
 def _obstacle(results: Results, index: int) -> Skip | None:
-    """Returns why a candidate cannot run: no time for more epochs than it had, or no chance to win; None if it can."""
+    """Returns the decision to skip a candidate if it has no time for more epochs or cannot win; otherwise None."""
     candidate, epochs, runs = results.candidate(index), results.room(index), results.successes(index)
     if not epochs:
         more = 1 + max((run.epochs or 0 for run in runs), default=0)

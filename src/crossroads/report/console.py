@@ -1,4 +1,4 @@
-"""Output of the command line: progress during a run, and results as lines and tables."""
+"""Writes the output of the command line: progress during a run, and results as lines and tables."""
 
 from __future__ import annotations
 

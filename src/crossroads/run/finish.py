@@ -1,4 +1,4 @@
-"""The end of a run: the trained model is saved, loaded again as users will load it, and scored.
+"""Finishes a run: saves the trained model, loads it again as users will load it, and scores it.
 
 Only this module opens the sealed test: to score it, and to check that a finished run has the same images.
 """
@@ -42,7 +42,7 @@ PARITY_SIZE = 112
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A finished run. It is also accepted as the path of its folder, as in ``crossroads.load(run)``.
+    """A finished run. It can be passed in place of the path of its folder, as in ``crossroads.load(run)``.
 
     Attributes:
         artifact: The folder.
@@ -102,7 +102,7 @@ def save_and_test(partition: Partition, outcome: Outcome, folder: RunFolder, sta
         watcher: Receives progress and warnings. The artifact stores the warnings up to the end of the test.
 
     Raises:
-        CrossroadsError: The artifact cannot be written, or its graph disagrees with its model. Then there is no artifact.
+        CrossroadsError: The artifact cannot be written, or its graph disagrees with its model. No artifact is left behind.
     """
     task, training = outcome.task, outcome.training
     resize, learned = resize_of(task.recipe), artifact.seen_by_weights(task.recipe.weights)
@@ -242,7 +242,7 @@ def _few_test_images(validation: ValidationMetrics, test: TestMetrics) -> Iterat
 
 
 def _validation_notes(seen: int, by_weights: int, total: int) -> Iterator[Note]:
-    """Yields notes on validation images that training or the weights have seen. A choice should not rest on such images."""
+    """Yields notes on validation images that training or the weights have seen. A choice should not be based on such images."""
     images = f"of {total} validation images are"
     if seen:
         text = f"{seen} {images} also in train, so they say nothing about new images; `crossroads audit` lists them"

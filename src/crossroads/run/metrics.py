@@ -1,4 +1,4 @@
-"""The metrics of a run as records. `RunMetrics.to_json` is the one form of ``metrics.json``."""
+"""Defines the metrics of a run as records. `RunMetrics.to_json` is the one form of ``metrics.json``."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class PhaseMetrics:
         seconds: Time of all epochs.
         validation_accuracy: Accuracy on the validation images after the best epoch.
         validation_loss: Mean cross-entropy on the validation images after the best epoch, in nats.
-        head: For a solved head: its kind, its penalty and every penalty that was tried.
+        head: The kind and the penalty of a solved head, and all penalties that were tried; None if the head was not solved.
     """
 
     name: str

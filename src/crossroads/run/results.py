@@ -1,4 +1,4 @@
-"""The result of a training, and the checks that every training makes of its images."""
+"""Defines the result of a training, and the checks that every training makes of its images."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ class CheckpointFolder(Protocol):
 
 
 class ImageLog:
-    """The images of a training. They are checked when the first phase has read them, and must not change before the next.
+    """The images of a training. They are checked after the first phase reads them, and must be the same in later phases.
 
     Args:
         watcher: Receives notes on refused images.
@@ -132,7 +132,7 @@ class ImageLog:
         self.notes: list[str] = []
 
     def use(self, train: UsedImages, validation: UsedImages) -> tuple[UsedImages, UsedImages]:
-        """Returns the images of the first phase, after a check that a later phase reads the same ones.
+        """Records the images of the first phase and returns them. Checks that later phases read the same ones.
 
         Raises:
             DataError: A class has no readable training image, or images have changed.
@@ -186,7 +186,7 @@ def together(train: UsedImages, validation: UsedImages, chosen: NDArray[np.bool_
 
 
 def identity_of(task: Task, used: tuple[UsedImages, UsedImages], function: str) -> str:
-    """Returns digests of all that a resumed run must share: data row by row, recipe, network, weights, versions."""
+    """Returns digests of everything that a resumed run must have in common: data, recipe, network, weights and versions."""
     recipe = {key: value for key, value in task.recipe.to_mapping().items() if key not in ("data", "test")}
     rows = [array.tobytes() for images in used for array in (images.digests, images.dataset.labels)]
     return combined_identity(

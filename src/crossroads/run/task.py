@@ -1,4 +1,4 @@
-"""The task of one training: a resolved recipe, its backbone, and the images, which are decoded on request."""
+"""Defines the task of one training: a resolved recipe, its backbone, and the images, which are decoded on request."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def _require_catalog_options(recipe: Recipe, backbone: str) -> None:
 
 
 def refuse_unsafe_flip(recipe: Recipe, train: Dataset, pixels: tuple[Loaded, Loaded] | None = None) -> None:
-    """Raises `RecipeError` if a recipe flips images although a flip changes what they show.
+    """Raises `RecipeError` if a recipe flips images although flipping would make their labels wrong.
 
     Args:
         recipe: The recipe with its augmentation.

@@ -1,4 +1,4 @@
-"""One training: of a head on frozen features alone, or of layers of the backbone in Keras."""
+"""Trains one classifier: a head on frozen features alone, or layers of the backbone in Keras."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 
 def train(task: Task, folder: CheckpointFolder, watcher: Watcher) -> TrainingResult:
-    """Trains as the recipe of a task says, from the newest checkpoint if there is one. Raises `CrossroadsError`."""
+    """Trains as the recipe of a task specifies. Continues from the newest checkpoint, if there is one. Raises `CrossroadsError`."""
     if task.strategy.frozen:
         return train_head(task, folder, watcher)
     load_keras()  # only here, so that mistakes in the data or the options are reported without waiting for it
@@ -56,7 +56,7 @@ def rehearse(choice: Choice, size: int, classes: int, recipe: Recipe | None = No
         choice: The backbone.
         size: Side of the images in pixels.
         classes: Number of classes.
-        recipe: Resolved, with the cut and the head of the network; None for the whole backbone and a linear head.
+        recipe: The resolved recipe, with the cut and the head of the network; None for the whole backbone and a linear head.
         seed: Seed of the weights.
 
     Raises:

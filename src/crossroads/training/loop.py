@@ -103,7 +103,7 @@ def _fit(model: keras.Model, phase: Phase, data: LabelledData, epochs: _Epochs) 
 
 @contextmanager
 def _out_of_memory_refused(phase: Phase) -> Iterator[None]:
-    """Turns a lack of memory, which each backend reports in its own way, into a `TrainingError`."""
+    """Turns a backend's error about memory into a `TrainingError`. Each backend has a different error."""
     try:
         yield
     except Exception as error:  # TensorFlow's error derives directly from Exception
@@ -171,7 +171,7 @@ def assign(variables: Sequence[Any], arrays: Iterable[NDArray[np.generic]]) -> N
 
 
 def _is_over(state: TrainingState, phase: Phase) -> bool:
-    """Whether no epoch is left, the watcher ended the training, or early stopping did."""
+    """Returns whether no epoch is left, the watcher ended the training, or early stopping did."""
     losses = [record.validation_loss for record in state.history]
     if len(losses) >= phase.epochs or ENDED in state.facts:
         return True

@@ -1,4 +1,4 @@
-"""Where images come from: files of a tree, files on disk, rows of an array, items of a list."""
+"""Defines sources of images: files in a tree, files on disk, rows of an array, and items of a list."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from crossroads.files.text import printable
 
 
 class FileImages:
-    """Images that are files.
+    """A source of images that are files.
 
     Args:
-        names: What messages call them, and what `read_file` takes.
+        names: The names of the files. Messages use them, and `read_file` accepts them.
         read_file: Returns the bytes of one file, or raises `DataError` or `OSError`.
     """
 
@@ -46,23 +46,23 @@ class FileImages:
 
 
 def path_images(folder: str, paths: Sequence[str]) -> FileImages:
-    """Returns images on disk, at absolute paths or at paths relative to a folder."""
+    """Returns the source of images on disk. Paths are absolute or relative to the folder."""
     return FileImages(paths, partial(_read_path, folder))
 
 
 def _read_path(folder: str, path: str) -> bytes:
-    return read_plain(os.path.join(folder, path), MEMBER)  # noqa: PTH118 - a third of pathlib's time
+    return read_plain(os.path.join(folder, path), MEMBER)  # noqa: PTH118 - takes a third of the time of pathlib
 
 
 class MemoryImages:
-    """Images in memory: rows of one array, or a list of images of any kinds and sizes.
+    """A source of images in memory: the rows of one array, or a list of images of any kinds and sizes.
 
-    Each is converted when it is read, so that a large array is not copied.
+    Each image is converted only when it is read, so a large array is not copied.
 
     Args:
-        images: The images as they were given.
-        convert: Makes an encoded file or uint8 pixels of one image; None if all of them are uint8 pixels.
-        name: What messages call them.
+        images: The images as the user gave them.
+        convert: Converts one image to an encoded file or to uint8 pixels. None if all images are uint8 pixels.
+        name: Name of the images in messages.
     """
 
     def __init__(self, images: Sequence[Any] | NDArray[Any], convert: Callable[[Any], bytes | Pixels] | None, name: str) -> None:
@@ -72,7 +72,7 @@ class MemoryImages:
         return len(self._images)
 
     def name(self, index: int) -> str:
-        """Returns the path of a file, or a name such as ``features[12]``."""
+        """Returns the path of an image if it is a file, or otherwise a name such as ``features[12]``."""
         image = self._images[index]
         return printable(str(image)) if isinstance(image, (str, os.PathLike)) else f"{self._name}[{index}]"
 
@@ -85,7 +85,7 @@ class MemoryImages:
 
 
 class Joined:
-    """Several sources, one after the other."""
+    """A source that consists of several sources, one after the other."""
 
     def __init__(self, parts: Sequence[ImageSource]) -> None:
         self._parts = parts
@@ -103,7 +103,7 @@ class Joined:
         return source.name(inner)
 
     def picture(self, index: int) -> object:
-        """Returns one image as it was given, or None if its part is files."""
+        """Returns one image as the user gave it. Returns None if it is in a source of files."""
         source, inner = self._locate(index)
         return source.picture(inner) if isinstance(source, MemorySource) else None
 
@@ -113,5 +113,5 @@ class Joined:
 
 
 def joined(parts: Sequence[ImageSource]) -> ImageSource:
-    """Returns one or several sources as one."""
+    """Joins one or several sources into one."""
     return parts[0] if len(parts) == 1 else Joined(parts)
