@@ -85,6 +85,7 @@ def test_the_manifest_records_how_the_classifier_was_made(written, whole):
         "size": SIZE,
         "mode": "squash",
         "filter": "bilinear",
+        "crop_fraction": 1.0,
         "input": f"uint8 (n, {SIZE}, {SIZE}, 3) RGB",
     }
     assert (facts["backbone"], facts["strategy"]) == ("tiny", "from-scratch")

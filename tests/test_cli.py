@@ -406,15 +406,16 @@ def test_output_into_a_closed_pipe_is_no_traceback(artifact, data):
     assert "Traceback" not in done.stderr
 
 
-def test_demo_trains_tests_and_suggests_the_next_commands(crossroads, tmp_path, monkeypatch):
+def test_demo_fits_the_installed_network_and_suggests_the_next_commands(crossroads, tmp_path, monkeypatch):
     from crossroads import demo
 
     monkeypatch.chdir(tmp_path)
     images, labels = demo.digits()
     monkeypatch.setattr(demo, "digits", lambda: (images[:200], labels[:200]))
-    monkeypatch.setattr(demo, "EPOCHS", 2)  # the tutorial shows its accuracy
+    monkeypatch.setenv("CROSSROADS_CACHE", str(tmp_path / "cache"))
     code, out, _ = crossroads("demo")
     assert code == 0
+    assert "backbone: efficientnet-lite0\n" in out
     assert "artifact: runs/demo" in out
     command = next(line for line in out.splitlines() if line.startswith("next: crossroads predict")).split()[2:]
     assert Image.open(command[-1]).size == (8, 8)

@@ -404,7 +404,9 @@ def test_a_graph_of_other_classes_is_refused(folder, tmp_path):
         Predictor.load(run)
 
 
-@pytest.mark.parametrize("other", [{"mode": "stretch"}, {"filter": "nearest"}, {"size": 0}])
+@pytest.mark.parametrize(
+    "other", [{"mode": "stretch"}, {"filter": "cubic"}, {"size": 0}, {"crop_fraction": 0}, {"crop_fraction": "all"}]
+)
 def test_an_unknown_way_to_resize_is_refused(folder, tmp_path, other):
     from crossroads.artifact._manifest import manifest_text
 

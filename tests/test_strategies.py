@@ -1,14 +1,14 @@
 """Covers strategies as records, recipes resolved for them, and the phases that they plan."""
 
 import json
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import pytest
 
 from crossroads.errors import RecipeError
 from crossroads.networks.catalog import CATALOG, backbone
 from crossroads.recipe import Augmentation, Recipe
-from crossroads.strategies import EARLY, STRATEGIES, Solve, plan_phases, resolve_recipe, strategy
+from crossroads.strategies import ABOUT_GRAPHS, EARLY, STRATEGIES, Solve, plan_phases, resolve_recipe, strategy
 from refusals import refused
 
 QUIZ, MOBILENET = backbone("quiz-cnn"), backbone("mobilenet")
@@ -45,7 +45,7 @@ def phases(**options):
 def test_a_resolved_recipe_resolves_to_itself_and_leaves_only_unused_options_open(record):
     found = resolve_recipe(Recipe(strategy="from-scratch"), record, images=500, image_size=32)
     open_fields = {field.name for field in fields(found) if getattr(found, field.name) is None}
-    unused = {"data", "test", "class_names", "budget", "preprocessing", "cut", "freeze_to", "views", "feature_type", "refit"}
+    unused = {*ABOUT_GRAPHS, "data", "test", "class_names", "budget", "cut", "freeze_to", "views", "feature_type", "refit"}
     assert open_fields == unused | TUNED_ONLY | PRETRAINED_ONLY
     assert resolve_recipe(found, record, images=500, image_size=32) == found
     (phase,) = plan_phases(found)
@@ -170,6 +170,20 @@ def test_photographs_are_cropped_if_nothing_is_enlarged_and_small_images_never()
     assert [mode(side) for side in (32, 224, 256, 1000)] == ["squash", "squash", "crop", "crop"]
     assert mode(1000, "from-scratch") == "squash"
     assert mode(1000, resize="squash") == "squash"
+
+
+def test_images_are_resized_as_the_user_wants_else_as_the_backbone_expects():
+    def resizing(known, **options):
+        given = replace(known, sizes=(32,))
+        found = resolve_recipe(Recipe(strategy="finetune", **options), given, images=9, image_size=32, side=1000)
+        return found.resize, found.crop_fraction, found.resample
+
+    expects = replace(QUIZ, resize="crop", crop_fraction=0.9, resample="bicubic")
+    assert resizing(QUIZ) == ("crop", 0.875, "bilinear")
+    assert resizing(expects) == ("crop", 0.9, "bicubic")
+    assert resizing(expects, resample="nearest", crop_fraction=0.5) == ("crop", 0.5, "nearest")
+    assert resizing(expects, resize="squash") == ("squash", 1, "bicubic")
+    assert resizing(replace(QUIZ, resize="squash", crop_fraction=0.75)) == ("squash", 0.75, "bilinear")
 
 
 def test_a_head_trained_before_finetuning_has_the_epochs_of_a_head_alone():

@@ -20,6 +20,7 @@ importlib.machinery.PathFinder.find_spec = classmethod(
 
 WORK = """
 import crossroads
+from crossroads import demo
 from crossroads.run.export import export_keras
 from pictures import stripes
 
@@ -35,7 +36,11 @@ def code_of(call):
         return error.code
 
 
+digits, labels_of_digits = demo.digits()
+demo.digits = lambda: (digits[:200], labels_of_digits[:200])
+shown, sample = demo.run_demo(None, crossroads.Silent())
 print(json.dumps({
+    "demo": [shown.metrics["backbone"], shown.metrics["test"]["n"]],
     "files": sorted(path.name for path in Path("run").iterdir()),
     "test": run.metrics["test"]["n"],
     "evaluated": crossroads.evaluate("run", (images, labels)).n,
@@ -71,6 +76,10 @@ def test_a_frozen_strategy_needs_no_keras(done):
     assert (done["test"], done["evaluated"], done["predicted"]) == (8, 40, 3)
 
 
+def test_the_demo_needs_no_keras(done):
+    assert done["demo"] == ["efficientnet-lite0", 20]
+
+
 def test_what_trains_is_refused_before_anything_is_written(done):
     assert (done["finetune"], done["mlp"], done["export"]) == ("missing-extra",) * 3
-    assert done["left"] == ["run"]
+    assert done["left"] == ["run", "runs"]

@@ -14,31 +14,28 @@ from crossroads import artifact
 from crossroads._runtime.keras_setup import require_usable_keras
 from crossroads._runtime.process import process_settings, warnings_shown
 from crossroads.advice.candidate_backbones import candidate_backbones
-from crossroads.advice.estimate import DIGITS
 from crossroads.advice.evidence import Advice
 from crossroads.advice.recommend import recommend
 from crossroads.data.audit import Audit
 from crossroads.data.audit import audit as check
 from crossroads.data.labels import align
 from crossroads.data.loading import refusal_notes, sample_notes
-from crossroads.data.partition import BIASED, Partition, Source, absent_class_notes, count_seen, load_and_split, test_rows
+from crossroads.data.partition import BIASED, Source, absent_class_notes, count_seen, load_and_split, test_rows
 from crossroads.data.readers import read
-from crossroads.errors import DataError, RecipeError, option, without_effect
+from crossroads.errors import RecipeError, option, without_effect
 from crossroads.evaluation import Evaluation
 from crossroads.networks.construct import object_name, pinned
-from crossroads.plain import to_plain
 from crossroads.predictor import Predictor, score
 from crossroads.progress import Note, Silent, Watcher
-from crossroads.race.candidates import choose_candidates, convertible, identity_of
-from crossroads.race.records import keep_plan, stored_plan
-from crossroads.race.running import race
+from crossroads.race.anytime import fit_within_budget
+from crossroads.race.candidates import BUDGET
 from crossroads.recipe import Recipe, read_toml
 from crossroads.report.default_watcher import watched
+from crossroads.run.clock import Clock
 from crossroads.run.finish import Outcome, Run, require_same_images, save_and_test
 from crossroads.run.folder import RunFolder
-from crossroads.run.task import Tasks, require_valid
+from crossroads.run.task import Tasks, refuse_trained_graph, require_valid
 from crossroads.run.train import train
-from crossroads.strategies import drop_unused_options, strategy
 
 T = TypeVar("T")
 
@@ -86,14 +83,19 @@ def fit(
     _require_apart(folder.path, *_sources(data, test, asked))
     if resume and not folder.unfinished:
         relay.warning(Note(f"{folder.path} has no unfinished run; a new one starts", "nothing-to-resume", folder=str(folder.path)))
+    refuse_trained_graph(asked)
     if asked.backbone is not None and not folder.unfinished:
         asked = replace(asked, backbone=pinned(asked.backbone, relay.note))  # a resumed or repeated run uses the same network
     try:
         with folder.claim(asked, given=given, resume=resume) as claimed:
             require_valid(claimed, _custom_network(backbone), relay.progress)
             partition = load_and_split(*_sources(data, test, claimed), claimed, relay)
-            trained = _train(partition, folder, _custom_network(backbone), relay)
-            return save_and_test(partition, trained, folder, started, relay)
+            auto = claimed.strategy == "auto"
+            clock = Clock(started, folder.spent, claimed.budget or (BUDGET if auto else None))
+            if clock.budget is not None:
+                return fit_within_budget(partition, _custom_network(backbone), folder, clock, relay)
+            task = Tasks(partition, folder.scratch, _custom_network(backbone), relay).task_for(partition.recipe)
+            return save_and_test(partition, Outcome(task, train(task, folder, relay)), folder, clock, relay)
     except Exception:
         relay.raise_again()  # the watcher's own error, even if a library replaced it
         raise
@@ -177,32 +179,6 @@ def _require_apart(out: Path, *sources: Source | None) -> None:
                 received=f"{out} in {source}",
                 hint="choose another folder",
             )
-
-
-def _train(partition: Partition, folder: RunFolder, own: object, watcher: Watcher) -> Outcome:
-    """Trains the strategy of the recipe; for ``auto``, the one that the advice and a race choose."""
-    recipe = partition.recipe
-    tasks = Tasks(partition, folder.scratch, own, watcher)
-    if recipe.strategy != "auto":
-        task = tasks.task_for(recipe)
-        return Outcome(task, train(task, folder, watcher))
-    identity = identity_of(partition)
-    plan = stored_plan(folder.plan, identity)
-    if plan is None:
-        plan = convertible(choose_candidates(partition, own, watcher), partition, tasks, watcher)
-        keep_plan(plan, folder.plan, identity)
-    else:
-        plan = plan.at(recipe.data, recipe.test)
-    if not plan.candidates:
-        task = tasks.task_for(replace(drop_unused_options(recipe, strategy("from-scratch")), budget=None))
-        return Outcome(task, train(task, folder, watcher), {"asked": recipe.to_mapping()})
-    try:
-        raced = race(plan, tasks.task_for, folder, watcher)
-    except DataError:
-        folder.plan.unlink(missing_ok=True)  # it is for images that must change
-        raise
-    facts = {"asked": recipe.to_mapping(), "advice": plan.advice, "race": to_plain(raced.report, DIGITS)}
-    return Outcome(raced.task, raced.fitted, facts)
 
 
 @warnings_shown()

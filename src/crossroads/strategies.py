@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from crossroads.data.images import Resize
+from crossroads.data.images import CROP, FILTER, Resize, default_crop_fraction
 from crossroads.errors import RecipeError, did_you_mean, option, without_effect
 from crossroads.networks.catalog import DEFAULT_FROM_SCRATCH, PRETRAINED_DEFAULT, Backbone, Defaults
 from crossroads.recipe import Augmentation, ClassWeights, HeadName, OptimizerName, Recipe, ScheduleName, StrategyName
@@ -186,6 +186,9 @@ _GRADIENT = (
     "label_smoothing",
     "warm_up",
 )
+ABOUT_GRAPHS = ("preprocessing", "backbone_licence", "backbone_source")
+"""Options about the graph of a file."""
+
 _TUNED = ("layer_decay", "train_batchnorm", "freeze_to")
 _SOLVED = "with a linear head, which is solved"
 _NOT_SOLVED = "unless a linear head is solved on frozen features"
@@ -226,15 +229,13 @@ def resolve_recipe(recipe: Recipe, backbone: Backbone, *, images: int, image_siz
     """
     record = strategy(recipe.strategy)
     if backbone.trainable:
-        recipe = replace(recipe, preprocessing=None)  # it is for the graphs that are compared with this backbone
+        about_graphs: dict[str, Any] = dict.fromkeys(ABOUT_GRAPHS)  # they are for graphs that are compared with this backbone
+        recipe = replace(recipe, **about_graphs)
     else:
-        _require_frozen(recipe, record, backbone)
+        require_frozen(recipe, record, backbone.name)
     if record.start == "random" and recipe.weights == "none":
         recipe = replace(recipe, weights=None)  # this strategy starts from random weights anyway
-    # Photographs have a margin around their subject, as those of ImageNet do; small images are often cropped already.
-    photographs = record.start == "pretrained" and side >= Resize(image_size, "crop").minimum_side
-    mode = recipe.resize or ("crop" if photographs else "squash")
-    resolved = replace(recipe, backbone=backbone.name, image_size=image_size, resize=mode)
+    resolved = _with_resizing(replace(recipe, backbone=backbone.name, image_size=image_size), record, backbone, side)
     if record.start == "pretrained":
         resolved = _with_parts(resolved, record, backbone)
     else:
@@ -251,14 +252,31 @@ def resolve_recipe(recipe: Recipe, backbone: Backbone, *, images: int, image_siz
     return _with_augmentation(_with_schedule(resolved, defaults, images, tuned=record.tuned), record, defaults)
 
 
-def _require_frozen(recipe: Recipe, record: Strategy, backbone: Backbone) -> None:
+def _with_resizing(recipe: Recipe, record: Strategy, backbone: Backbone, side: float) -> Recipe:
+    """Sets how images become square: as the user wants, else as the backbone expects, else as suits the images."""
+    # Photographs have a margin around their subject, as those of ImageNet do; small images are often cropped already.
+    crop = Resize(recipe.image_size or 1, "crop", crop_fraction=CROP)
+    photographs = record.start == "pretrained" and side >= crop.minimum_side
+    mode = recipe.resize or backbone.resize or ("crop" if photographs else "squash")
+    fraction = recipe.crop_fraction
+    if fraction is None and mode == backbone.resize:
+        fraction = backbone.crop_fraction
+    return replace(
+        recipe,
+        resize=mode,
+        crop_fraction=default_crop_fraction(mode) if fraction is None else fraction,
+        resample=recipe.resample or backbone.resample or FILTER,
+    )
+
+
+def require_frozen(recipe: Recipe, record: Strategy, graph: str) -> None:
     """Raises `RecipeError` if a strategy would train the graph of a file, or load other weights into it."""
     if not record.frozen:
         raise RecipeError(
             "a graph from a file stays frozen: it has no layers that can be trained",
             code="graph-not-trainable",
             field="strategy",
-            received=f"{record.name!r} with {backbone.name}",
+            received=f"{record.name!r} with {graph}",
             hint=f"set {option('strategy')} to feature-extraction or early-features, or use a backbone of the catalog",
         )
     if recipe.weights not in (None, "own"):

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageFile
 
 from crossroads.data import images
-from crossroads.data.images import Resize, decode, decode_with_range, dimensions, load, resize
+from crossroads.data.images import FILTERS, Resize, decode, decode_with_range, dimensions, dimensions_from, load, resize
 from crossroads.errors import DataError, ImageRefused
 from refusals import refused
 
@@ -108,6 +108,33 @@ def test_exif_orientation_is_applied(kind: str, orientation: int) -> None:
     raw = encoded(Image.fromarray(np.ascontiguousarray(stored)), kind, exif=exif, **options)
     assert dimensions(raw) == (16, 32)
     assert np.abs(decode(raw).astype(int) - upright).max() < 8
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "PPM", "BMP", "GIF", "TIFF"])
+def test_the_header_of_a_large_file_gives_its_dimensions(kind: str) -> None:
+    raw = encoded(noise(300, 200), kind)
+    if kind == "TIFF":
+        raw = tiff(300, 200, np.zeros((200, 300, 3), np.uint8), photometric=2)  # Pillow writes the directory first, too
+    assert len(raw) > 8192
+    assert dimensions_from(raw[:8192], len(raw)) == (200, 300)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("kind", EVERY)
+@settings(max_examples=40, deadline=None)
+@given(data=st.data())
+def test_the_beginning_of_a_file_gives_its_dimensions_or_nothing(kind: str, data: st.DataObject) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    exif[0x010E] = "x" * 500  # the orientation is read only once all of this is
+    options = {} if kind in ("BMP", "GIF", "PPM") else {"exif": exif}
+    raw = encoded(noise(40, 30), kind, **options)
+    assert dimensions_from(raw[: data.draw(st.integers(0, len(raw)))], len(raw)) in (None, dimensions(raw))
+
+
+@pytest.mark.parametrize("raw", [b"", b"text", b"\xff\xd8\xff", png(30_000, 30_000, 8, 2, b"")])
+def test_a_beginning_without_dimensions_refuses_nothing(raw: bytes) -> None:
+    assert dimensions_from(raw, 10**6) is None
 
 
 def test_an_unreadable_exif_block_is_ignored() -> None:
@@ -326,13 +353,45 @@ def test_an_unknown_way_to_resize_is_refused() -> None:
         Resize(32, "stretch")
     with refused("out-of-range", DataError, field="image_size"):
         Resize(0)
+    with refused("unknown-filter", DataError, field="resample"):
+        Resize(32, filter="cubic")
+    for fraction in (0, 1.01, float("nan")):
+        with refused("out-of-range", DataError, field="crop_fraction"):
+            Resize(32, crop_fraction=fraction)
+
+
+@pytest.mark.parametrize("name", FILTERS)
+@pytest.mark.parametrize("shortest", [128, 160])
+def test_a_filter_and_a_crop_are_those_of_hugging_faces_image_processors(name: str, shortest: int) -> None:
+    image = noise(300, 200)
+    size, how = 128, FILTERS[name]
+    whole = image.resize((shortest * 3 // 2, shortest), how)  # the shortest edge first, then the middle
+    left, top = (whole.width - size) // 2, (whole.height - size) // 2
+    expected = np.asarray(whole.crop((left, top, left + size, top + size))).astype(int)
+    found = load(encoded(image, "PNG"), Resize(size, "crop", name, size / shortest)).astype(int)
+    assert np.abs(found - expected).mean() < 1
+    others = [load(encoded(image, "PNG"), Resize(size, "crop", other, size / shortest)) for other in FILTERS if other != name]
+    assert all((found != other).any() for other in others)
+
+
+def test_squash_can_leave_out_the_edges() -> None:
+    image = np.zeros((80, 160, 3), np.uint8)
+    image[10:70, 20:140] = 250  # three quarters of both sides
+    assert load(image, Resize(30, "squash", crop_fraction=0.75)).min() > 150  # at the edges a filter reaches beyond the crop
+    assert load(image, Resize(30, "squash")).min() == 0
+
+
+def test_nearest_takes_pixels_of_the_file_itself() -> None:
+    raw = encoded(photo(768, 512), "JPEG", quality=95)
+    colours = {tuple(pixel) for pixel in decode(raw).reshape(-1, 3).tolist()}
+    assert {tuple(pixel) for pixel in load(raw, Resize(32, filter="nearest")).reshape(-1, 3).tolist()} <= colours
 
 
 def test_a_crop_is_the_middle_square_of_the_shorter_side() -> None:
     wide = np.zeros((64, 160, 3), np.uint8)
     wide[4:60, 52:108] = 250  # seven eighths of 64 pixels, in the middle
     for raw in (wide, encoded(Image.fromarray(wide), "PNG")):
-        cropped = load(raw, Resize(56, "crop"))
+        cropped = load(raw, Resize(56, "crop", crop_fraction=0.875))
         assert cropped.shape == (56, 56, 3)
         assert cropped.min() > 240
     assert load(wide, Resize(56)).min() == 0
@@ -340,7 +399,7 @@ def test_a_crop_is_the_middle_square_of_the_shorter_side() -> None:
 
 def test_a_jpeg_is_drafted_no_smaller_than_its_crop_needs() -> None:
     raw = encoded(photo(768, 512), "JPEG", quality=95)
-    to = Resize(230, "crop")
+    to = Resize(230, "crop", crop_fraction=0.875)
     assert to.minimum_side == 263
     exact = resize(decode(raw), to).astype(int)
     assert np.abs(load(raw, to) - exact).mean() < 2

@@ -110,7 +110,7 @@ def named_ant_or_bee(photos, name, scaling, mode):
     """Returns the fraction of ant and bee photos whose most likely class of ImageNet is exactly ant or bee."""
     size = backbone(name).reference_size
     parts, layers = built_pretrained(name, size)
-    loaded = load_all(photos, Resize(size, mode))
+    loaded = load_all(photos, Resize(size, mode, crop_fraction=0.875))
     x = loaded.pixels.astype("float32")
     for layer in layers_of(scaling):
         x = keras.ops.convert_to_numpy(layer(x))

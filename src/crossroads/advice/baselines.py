@@ -10,8 +10,8 @@ from crossroads.advice.estimate import Estimate, estimate_accuracy
 from crossroads.advice.sample import merge_duplicates
 from crossroads.advice.short_training import Limit, ShortTraining, limit_by_budget, run_short_training
 from crossroads.data.dataset import Dataset
-from crossroads.data.images import Resize
 from crossroads.data.loading import Refusal, load_all, refusal_notes
+from crossroads.features.lookup import resize_of
 from crossroads.heads.probe import probe
 from crossroads.networks.catalog import DEFAULT_FROM_SCRATCH
 from crossroads.networks.construct import choose
@@ -51,24 +51,32 @@ def measure_baselines(
 
     Args:
         dataset: The sample, with only the classes that occur.
-        asked: The requested recipe; `seed`, `resize` and `class_weights` matter.
+        asked: The requested recipe; `seed`, `resize`, `crop_fraction`, `resample` and `class_weights` matter.
         size: Side in pixels of the images for the small network.
         majority: The largest class as a fraction of all training images.
-        budget: Budget of the training that is advised on, in seconds; None if there is none.
+        budget: Budget of the training that is advised on, in seconds; None if there is none; 0 for no short training.
         watcher: Receives progress and notes.
 
     Raises:
         DataError: No image can be read.
     """
-    loaded = load_all(dataset, Resize(PIXELS, asked.resize or "squash"))
+    small = Recipe(
+        strategy="from-scratch",
+        seed=asked.seed,
+        resize=asked.resize,
+        crop_fraction=asked.crop_fraction,
+        resample=asked.resample,
+        class_weights=asked.class_weights,
+        image_size=size,
+    )
+    loaded = load_all(dataset, resize_of(replace(small, image_size=PIXELS, resize=asked.resize or "squash")))
     for warning in refusal_notes("the sample", loaded.refusals):
         watcher.warning(warning)
     readable = replace(loaded.dataset, groups=merge_duplicates(loaded.dataset.groups, loaded.digests))
     flat = loaded.pixels.reshape(len(readable), -1).astype(np.float32)
     pixels = estimate_accuracy(probe(flat, readable.labels, readable.groups).correct, readable.groups)
-    small = Recipe(
-        strategy="from-scratch", seed=asked.seed, resize=asked.resize, class_weights=asked.class_weights, image_size=size
-    )
     limit = Limit(SHORT_PASSES, SHORT_EPOCHS, limit_by_budget(SHORT_SECONDS, budget))
+    if budget == 0:
+        return Baselines(majority, pixels, None), loaded.refusals
     trained = run_short_training(readable, choose(DEFAULT_FROM_SCRATCH), small, limit, watcher)
     return Baselines(majority, pixels, trained), loaded.refusals

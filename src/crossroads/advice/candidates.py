@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from crossroads.advice.backbone_evidence import BackboneEvidence, FrozenProbe
 from crossroads.advice.candidate_backbones import CandidateBackbone
 from crossroads.advice.cost import (
+    FROZEN_OVERHEAD,
     MULTIPLY_ADDS_PER_ACTIVATION,
     OVERHEAD,
     TRACE,
@@ -103,6 +104,7 @@ class AdviceContext:
         slope: What doubling the images adds to a probe, in log odds.
         median_side: Median of the shorter sides of the images, in pixels.
         machine: The speed of this machine.
+        all_cached: Whether the features of every image are in the cache, and not only those of the sample.
     """
 
     asked: Recipe
@@ -112,6 +114,7 @@ class AdviceContext:
     slope: float
     median_side: float
     machine: Machine
+    all_cached: bool = False
 
     @property
     def setting(self) -> Setting:
@@ -300,12 +303,31 @@ def _short_base(short: ShortTraining, recipe: Recipe, context: AdviceContext) ->
 
 
 def _recipe(evidence: BackboneEvidence, probe: FrozenProbe, name: StrategyName, context: AdviceContext) -> Recipe:
+    return recipe_of(evidence, probe, name, context.asked, context.images, context.median_side)
+
+
+def recipe_of(
+    evidence: BackboneEvidence, probe: FrozenProbe, name: StrategyName, asked: Recipe, images: int, median_side: float
+) -> Recipe:
+    """Returns the resolved recipe of a strategy with a backbone.
+
+    Args:
+        evidence: The backbone.
+        probe: Its early cut and pooling are used by a strategy that keeps only early layers.
+        name: The strategy.
+        asked: The requested recipe.
+        images: Number of training images.
+        median_side: Median of the shorter sides of the images, in pixels.
+
+    Raises:
+        RecipeError: A requested option has no effect on this strategy.
+    """
     record, base, size = strategy(name), evidence.recipe, evidence.profile.image_size
-    asked = replace(context.asked, backbone=base.backbone, weights=base.weights, image_size=size, strategy=name)
+    wanted = replace(asked, backbone=base.backbone, weights=base.weights, image_size=size, strategy=name)
     if record.keeps == "early":
-        asked = replace(asked, cut=probe.cut.name, pooling=probe.pooling)
-    asked = drop_unused_options(asked, record)
-    return resolve_recipe(asked, evidence.choice.record, images=context.images, image_size=size, side=context.median_side)
+        wanted = replace(wanted, cut=probe.cut.name, pooling=probe.pooling)
+    wanted = drop_unused_options(wanted, record)
+    return resolve_recipe(wanted, evidence.choice.record, images=images, image_size=size, side=median_side)
 
 
 def _seconds(
@@ -313,11 +335,9 @@ def _seconds(
 ) -> tuple[float, float]:
     """Returns the expected seconds of a whole run and of one epoch."""
     record, cost = strategy(recipe.strategy), probe.cut.multiply_adds
-    seconds, epoch = OVERHEAD, 0.0
+    seconds, epoch = FROZEN_OVERHEAD if record.frozen else OVERHEAD, 0.0
     if record.frozen or record.tuned:
-        # The sample's features at the early cut are in the cache; those at the end are there in another form.
-        cached = len(evidence.dataset) if probe.strategy == "early-features" else 0
-        missing = context.images + context.validation_images - cached
+        missing = 0.0 if context.all_cached else context.images + context.validation_images - len(evidence.dataset)
         seconds += missing * (forward_seconds(cost, context.machine) + evidence.decode_seconds)
         seconds += head_seconds(context.images, probe.features.shape[1], context.classes, context.machine)
     if not record.frozen:

@@ -20,18 +20,17 @@ from numpy.typing import NDArray
 from crossroads._runtime.keras_setup import keras_backend
 from crossroads.artifact import _export
 from crossroads.artifact._export import Parity
+from crossroads.artifact._files import FILES, MANIFEST, METRICS, SEEN
 from crossroads.artifact._manifest import (
-    FILES,
     FORMAT,
-    MANIFEST,
-    SEEN,
     Manifest,
     file_record,
     json_text,
     manifest_text,
     open_verified,
 )
-from crossroads.data.images import FILTER, Resize
+from crossroads.artifact._replacement import commit, complete
+from crossroads.data.images import Resize
 from crossroads.errors import ArtifactError, option
 from crossroads.networks.body import GraphModel
 from crossroads.networks.export import weights_digest
@@ -56,6 +55,8 @@ class Contents:
         parity: Images on which model and graph are compared.
         seen: Digests of the training and validation images, uint8 (n, 16), in any order.
         data: ``origin``, ``n``, ``digest`` of the data, and ``splits`` with ``n`` and ``digest`` of each.
+        pretrained: The weights that the run started from, with their digest; of a graph also its licence and source. None for
+            random weights.
     """
 
     model: Any
@@ -66,6 +67,7 @@ class Contents:
     parity: Parity
     seen: NDArray[np.uint8]
     data: Mapping[str, Any]
+    pretrained: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -86,19 +88,24 @@ class Draft:
         """
         run = self.path.parent
         with _explained(run):
-            (self.path / "metrics.json").write_text(json_text(metrics), encoding="utf-8")
+            (self.path / METRICS).write_text(json_text(metrics), encoding="utf-8")
             _write_manifest(self.path, self._facts)
             names = _present(self.path)
             for name in (*names, MANIFEST):
                 _sync(self.path / name)
             _sync(self.path)
-            _move(self.path, run, names)
+            if is_finished(run):
+                commit(self.path, run)
+            else:
+                _move(self.path, run, names)
         return open_verified(run)
 
 
 @contextmanager
-def draft(folder: str | Path, contents: Contents) -> Iterator[Draft]:
+def draft(folder: str | Path, contents: Contents, *, replaces: bool = False) -> Iterator[Draft]:
     """Builds an artifact for `folder`, to be scored and finished inside the ``with`` block. An unfinished draft is removed.
+
+    A finished artifact in the folder is refused, or, with `replaces`, stays valid until it is replaced as a whole.
 
         with draft("run", contents) as unfinished:
             scores = evaluate(...)  # through Predictor.load(unfinished.path)
@@ -109,7 +116,8 @@ def draft(folder: str | Path, contents: Contents) -> Iterator[Draft]:
             with the model, or the disk is full. The folder is then unchanged.
     """
     run = Path(folder)
-    refuse_finished(run)
+    if not replaces:
+        refuse_finished(run)
     if contents.recipe.backbone is None:
         raise ArtifactError(
             "the recipe of an artifact must name the backbone",
@@ -138,6 +146,26 @@ def write(folder: str | Path, contents: Contents, metrics: Mapping[str, Any]) ->
     """Drafts and finishes an artifact whose metrics are already known. Raises the same errors as `draft` and `Draft.finish`."""
     with draft(folder, contents) as unfinished:
         return unfinished.finish(metrics)
+
+
+def amend(folder: str | Path, metrics: Mapping[str, Any]) -> Manifest:
+    """Replaces the metrics of a finished artifact. Raises `ArtifactError` as `Draft.finish` does."""
+    run = Path(folder)
+    manifest, partial = open_verified(run, only=()), run / PARTIAL
+    with _explained(run):
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir()
+        try:
+            (partial / METRICS).write_text(json_text(metrics), encoding="utf-8")
+            files = {**manifest.files, METRICS: file_record(partial / METRICS)}
+            (partial / MANIFEST).write_text(manifest_text({**manifest.facts, "files": files}), encoding="utf-8")
+            for name in (METRICS, MANIFEST):
+                _sync(partial / name)
+            _sync(partial)
+            commit(partial, run)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+    return open_verified(run)
 
 
 def copy(folder: str | Path, to: str | Path) -> Manifest:
@@ -186,6 +214,7 @@ def refuse_finished(folder: str | Path) -> None:
 
 def is_finished(folder: str | Path) -> bool:
     """Returns whether the folder holds a finished artifact."""
+    complete(Path(folder))
     return (Path(folder) / MANIFEST).exists()
 
 
@@ -206,7 +235,8 @@ def _build(partial: Path, contents: Contents) -> dict[str, Any]:
         "preprocessing": {
             "size": resize.size,
             "mode": resize.mode,
-            "filter": FILTER,
+            "filter": resize.filter,
+            "crop_fraction": resize.crop_fraction,
             "input": f"uint8 (n, {resize.size}, {resize.size}, 3) RGB",
         },
         "backbone": contents.recipe.backbone,
@@ -216,6 +246,7 @@ def _build(partial: Path, contents: Contents) -> dict[str, Any]:
         "versions": _versions(isinstance(contents.model, GraphModel)),
         "data": dict(contents.data),
         "parity": parity,
+        "pretrained": None if contents.pretrained is None else dict(contents.pretrained),
         "weights": contents.model.digest if isinstance(contents.model, GraphModel) else weights_digest(contents.model),
     }
     _write_manifest(partial, facts)

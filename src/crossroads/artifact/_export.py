@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from crossroads.artifact._manifest import KERAS, open_verified
+from crossroads.artifact._files import KERAS
+from crossroads.artifact._manifest import open_verified
 from crossroads.errors import ArtifactError, option
 from crossroads.inference import Graph, runtime
 from crossroads.networks._named import require_keras_hub

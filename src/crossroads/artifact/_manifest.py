@@ -13,22 +13,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from crossroads.artifact._files import FILES, KERAS, MANIFEST, SEEN
+from crossroads.artifact._replacement import complete
 from crossroads.data.dataset import DIGEST_BYTES
-from crossroads.data.images import FILTER, Resize
+from crossroads.data.images import Resize, default_crop_fraction
 from crossroads.errors import ArtifactError, DataError, option
 
 FORMAT = 4
-MANIFEST = "crossroads.json"
-GRAPH = ("model.xml", "model.bin")
-SEEN = "seen.npy"
-"""File of the digests of the training and validation images."""
-
-KERAS = "model.keras"
-"""File of the Keras model. An artifact whose backbone stayed frozen has none."""
-
-FILES = (KERAS, *GRAPH, "history.csv", "recipe.toml", SEEN, "metrics.json")
-"""Every file of a finished artifact except ``crossroads.json``. All but `KERAS` are always there."""
-
 _COPY_AGAIN = "copy or train the artifact again"
 
 
@@ -41,7 +32,7 @@ class Manifest:
         classes: Class names, in the order of the probabilities.
         resize: How images are resized to the square input of the network.
         facts: The whole file as plain values: ``backbone``, ``strategy``, ``recipe``, ``seeds``, ``versions``, ``data``,
-            ``parity``, ``weights`` (a digest of all weights in order, equal for equal weights) and the rest.
+            ``parity``, ``pretrained``, ``weights`` (a digest of all weights in order, equal for equal weights) and the rest.
         files: Bytes and BLAKE2b digest of each file.
     """
 
@@ -168,6 +159,7 @@ def _not_json(error: Exception) -> ArtifactError:
 
 def _read(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST
+    complete(folder)
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError) as error:
@@ -215,9 +207,9 @@ def _parsed(folder: Path, facts: dict[str, Any]) -> Manifest:
         raise _damaged(f"{path} was changed", "changed-file", "another digest")
     try:
         image = facts["preprocessing"]
-        resize = Resize(image["size"], image["mode"])
-        if image["filter"] != FILTER:
-            raise ValueError(f"images are resized with the filter {FILTER!r}, received {image['filter']!r}")
+        # Earlier versions had one fraction for each mode, which they did not write.
+        fraction = image["crop_fraction"] if "crop_fraction" in image else default_crop_fraction(image["mode"])
+        resize = Resize(image["size"], image["mode"], image["filter"], fraction)
         classes = tuple(facts["classes"])
         if not classes or not all(isinstance(name, str) for name in classes):
             raise ValueError("classes")

@@ -11,7 +11,12 @@ from crossroads.cli._app import Data, Json, PlainCommand, Quiet, app, recipe_opt
 
 
 @app.command(cls=PlainCommand)
-@recipe_options(("class_names", "validation", "test_fraction", "image_size", "resize", "preprocessing", "seed", "strict"))
+@recipe_options(
+    (
+        *("class_names", "validation", "test_fraction", "image_size", "resize", "crop_fraction", "resample", "preprocessing"),
+        *("seed", "strict"),
+    )
+)
 def advise(
     data: Data,
     backbone: Annotated[

@@ -76,6 +76,7 @@ def _weights_of(record: Backbone) -> str:
 
 def _show_cuts(name: str, image_size: int | None, json: bool) -> None:
     """Prints the record of one backbone, and its cuts at one image size."""
+    from crossroads.data.images import FILTER
     from crossroads.networks.construct import choose
     from crossroads.networks.graphs import describe
     from crossroads.networks.weights.installed import installed_file
@@ -108,6 +109,9 @@ def _show_cuts(name: str, image_size: int | None, json: bool) -> None:
         ("licence", record.licence),
         ("source", record.source),
     ]
+    if record.resize is not None:
+        fraction = 1.0 if record.crop_fraction is None else record.crop_fraction
+        lines.insert(4, ("resize", f"{record.resize}, crop_fraction {fraction:g}, {record.resample or FILTER}"))
     if record.pretrained is not None:
         state = " (installed)" if installed_file(record.pretrained) is not None else ""
         lines.append(("imagenet_weights", f"{record.pretrained.address}{state}"))

@@ -162,7 +162,9 @@ def demo(
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Train, test and save a demo classifier. It uses the handwritten digits of scikit-learn and takes under a minute.
+    """Train, test and save a demo classifier.
+
+    It needs no data: in under a minute, it fits the default network to the handwritten digits that scikit-learn includes.
 
     \b
     Example:

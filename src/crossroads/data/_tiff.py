@@ -31,7 +31,8 @@ def open_tiff(file: io.BytesIO) -> TiffImagePlugin.TiffImageFile:
     """
     tags = _tags(file)
     is_thumbnail = _number(tags, _SUBFILE, 0) & 1 and _SUBFILES in tags
-    if file.getvalue()[8:10] == b"CR" or _DNG_VERSION in tags or is_thumbnail:  # Pillow would open a thumbnail
+    file.seek(8)
+    if file.read(2) == b"CR" or _DNG_VERSION in tags or is_thumbnail:  # Pillow would open a thumbnail
         raise unsupported_format(CAMERA_RAW, "develop it to JPEG or TIFF")
     if _number(tags, _SAMPLES, 1) > _CHANNELS.get(_number(tags, _PHOTOMETRIC, 1), 1) + 1:
         raise _refusal(tags)
@@ -66,7 +67,7 @@ def white_is_zero(image: TiffImagePlugin.TiffImageFile) -> bool:
 
 def _tags(file: io.BytesIO) -> Mapping[int, Any]:
     """Returns the tags of the first image. If they cannot be read, returns none and lets Pillow report the error."""
-    raw = file.getvalue()
+    raw = file.read(16)
     try:
         directory = TiffImagePlugin.ImageFileDirectory_v2(raw[:16] if raw[2:3] == b"+" or raw[3:4] == b"+" else raw[:8])
         file.seek(directory.next)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -32,6 +33,26 @@ class ImageSource(Protocol):
 
         Implementations must be thread-safe.
         """
+        ...
+
+
+@runtime_checkable
+class FileSource(ImageSource, Protocol):
+    """A source of images in files. Sizes and short digests are known without reading the files in full.
+
+    Implementations must be thread-safe.
+    """
+
+    def size(self, index: int) -> int | None:
+        """Returns the size of the file of image `index`, in bytes; None if it is unknown or the image is not a file."""
+        ...
+
+    def head(self, index: int, size: int) -> bytes:
+        """Returns the first `size` bytes of a file whose size is known, or all of them if it is shorter."""
+        ...
+
+    def short_digest(self, index: int) -> bytes:
+        """Returns 16 bytes that are equal for identical files. Different files may have equal ones. The size must be known."""
         ...
 
 
@@ -68,6 +89,36 @@ def digest_of(raw: bytes | NDArray[np.uint8]) -> bytes:
     return hasher.digest()
 
 
+class KnownDigests:
+    """A cache of the digests of images that have been read in full, so that no file is read again for its digest alone.
+
+    All data sets over the same source share it. It is thread-safe.
+
+    Args:
+        images: The source.
+    """
+
+    def __init__(self, images: ImageSource | None = None) -> None:
+        self.images = images
+        self._length = 0 if images is None else len(images)
+        self._digests: NDArray[np.uint8] | None = None
+
+    def add(self, index: int, digest: bytes) -> None:
+        """Stores the digest of image `index`."""
+        if self._digests is None:
+            with _ALLOCATING:
+                if self._digests is None:
+                    self._digests = np.zeros((self._length, DIGEST_BYTES), np.uint8)
+        self._digests[index] = np.frombuffer(digest, np.uint8)
+
+    def of(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Returns the digests of some images, uint8 (n, 16), a new array; zeros for those that are not known."""
+        return np.zeros((len(indices), DIGEST_BYTES), np.uint8) if self._digests is None else self._digests[indices]
+
+
+_ALLOCATING = threading.Lock()
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Dataset:
     """Labelled images that are not decoded yet. They are stored as columns of length n, so a million rows need little memory.
@@ -80,8 +131,10 @@ class Dataset:
         classes: Class names. Readers give them in natural order (``2`` before ``10``).
         groups: int64 (n,) or None. Rows with the same number must stay in the same split.
         splits: uint8 (n,) or None, indices into `SPLITS`.
-        digests: uint8 (n, 16) or None, the digest of each image. It is zero for an image that was not or could not be read.
+        digests: uint8 (n, 16) or None. Images with equal digests are identical. The digest is zero for an image that was not
+            compared with others, and for one that differs from all others.
         notes: The reader's notes to the user, for example on a class that is missing from one split.
+        known: The digests of the images that have been read so far.
 
     Raises:
         DataError: A column has the wrong shape, holds values that are not integers, or holds an integer that is out of range.
@@ -96,9 +149,12 @@ class Dataset:
     splits: NDArray[np.uint8] | None = None
     digests: NDArray[np.uint8] | None = None
     notes: tuple[str, ...] = ()
+    known: KnownDigests = field(default_factory=KnownDigests, repr=False)
 
     def __post_init__(self) -> None:
         n = len(self.indices)
+        if self.known.images is not self.images:
+            object.__setattr__(self, "known", KnownDigests(self.images))
         for name, dtype, width, high in (
             ("indices", np.int64, (), len(self.images)),
             ("labels", np.int32, (), len(self.classes)),
@@ -142,6 +198,18 @@ class Dataset:
     def read(self, row: int) -> bytes | NDArray[np.uint8]:
         """Returns the encoded image file of `row`, or its pixels, uint8 (height, width[, channels])."""
         return self.images.read(int(self.indices[row]))
+
+    def remember(self, row: int, digest: bytes) -> None:
+        """Stores the digest of the image of `row`, which has been read."""
+        self.known.add(int(self.indices[row]), digest)
+
+    def known_digests(self, rows: slice = slice(None)) -> NDArray[np.uint8]:
+        """Returns the digests of rows that have been read, uint8 (n, 16), a new array; zeros for the others."""
+        known = self.known.of(self.indices[rows])
+        if self.digests is not None:
+            compared = self.digests[rows]
+            known = np.where(compared.any(axis=1, keepdims=True), compared, known)
+        return known
 
     def row(self, row: int) -> Row:
         """Returns one row as a record. Does not read its image."""

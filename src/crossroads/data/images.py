@@ -6,7 +6,7 @@ import io
 import math
 import threading
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,11 +46,21 @@ _LOADING = tuple(threading.Lock() for _ in range(64))
 
 MODES = ("squash", "crop")
 
-FILTER = "bilinear"
-"""The filter for resizing all images. When an image is reduced, the filter becomes wider in proportion (antialiasing)."""
+FILTERS = {
+    "nearest": Image.Resampling.NEAREST,
+    "box": Image.Resampling.BOX,
+    "bilinear": Image.Resampling.BILINEAR,
+    "hamming": Image.Resampling.HAMMING,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+"""Pillow's filters. The support of each but ``nearest`` widens with the scale when an image shrinks (antialiasing)."""
+
+FILTER: Final = "bilinear"
+"""The default filter."""
 
 CROP = 0.875
-"""Fraction of the shorter side that ``crop`` keeps. This is 224 of 256 pixels, the usual crop for ImageNet since AlexNet."""
+"""Fraction that ``crop`` keeps by default: 224 of 256 pixels, as ImageNet's networks have been tested since AlexNet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,15 +69,19 @@ class Resize:
 
     Attributes:
         size: Side of the square, in pixels.
-        mode: ``squash`` scales both sides to `size` and ignores the aspect ratio, so nothing is cut off. ``crop`` takes the square
-            in the centre whose side is `CROP` times the shorter side, as is usual for testing on ImageNet.
+        mode: ``squash`` scales both sides to `size`, whatever the aspect ratio. ``crop`` takes a square in the middle, as networks
+            are tested on ImageNet.
+        filter: A key of `FILTERS`.
+        crop_fraction: Fraction that is kept, in the middle: of both sides with ``squash``, of the shorter one with ``crop``.
 
     Raises:
-        DataError: The size is below 1, or the mode is unknown.
+        DataError: The size is below 1, the fraction is not above 0 and at most 1, or the mode or the filter is unknown.
     """
 
     size: int
     mode: str = "squash"
+    filter: str = FILTER
+    crop_fraction: float = 1.0
 
     def __post_init__(self) -> None:
         if self.size < 1:
@@ -79,11 +93,35 @@ class Resize:
                 field="resize",
                 received=repr(self.mode),
             )
+        if self.filter not in FILTERS:
+            raise DataError(
+                f"images are resized with one of the filters {', '.join(FILTERS)}",
+                code="unknown-filter",
+                field="resample",
+                received=repr(self.filter),
+            )
+        if not 0 < self.crop_fraction <= 1:
+            raise DataError(
+                "the fraction of an image that is kept must be above 0 and at most 1",
+                code="out-of-range",
+                field="crop_fraction",
+                received=self.crop_fraction,
+            )
 
     @property
     def minimum_side(self) -> int:
-        """The smallest shorter side, in pixels, of an image that is not enlarged."""
-        return self.size if self.mode == "squash" else math.ceil(self.size / CROP)
+        """Shortest side in pixels of an image that is not enlarged."""
+        return math.ceil(self.size / self.crop_fraction)
+
+    @property
+    def whole(self) -> bool:
+        """Whether every part of an image is kept."""
+        return self.mode == "squash" and self.crop_fraction == 1
+
+
+def default_crop_fraction(mode: str) -> float:
+    """Returns the fraction of an image that a mode keeps by default."""
+    return CROP if mode == "crop" else 1.0
 
 
 def decode(raw: bytes | Pixels) -> Pixels:
@@ -204,7 +242,7 @@ def resize(image: Pixels, to: Resize | int) -> Pixels:
         uint8 (size, size, 3).
     """
     how = to if isinstance(to, Resize) else Resize(to)
-    if image.shape == (how.size, how.size, 3) and how.mode == "squash":
+    if image.shape == (how.size, how.size, 3) and how.whole:
         return image
     return np.asarray(_scaled(Image.fromarray(image), how))
 
@@ -221,7 +259,8 @@ def load(raw: bytes | Pixels, to: Resize | int) -> Pixels:
     if isinstance(raw, np.ndarray):
         return resize(decode(raw), to)
     how = to if isinstance(to, Resize) else Resize(to)
-    return np.asarray(_scaled(_decoded(raw, how.minimum_side), how))
+    draft = None if how.filter == "nearest" else how.minimum_side  # a draft is a mean over pixels
+    return np.asarray(_scaled(_decoded(raw, draft), how))
 
 
 def dimensions(raw: bytes | Pixels) -> tuple[int, int]:
@@ -234,12 +273,26 @@ def dimensions(raw: bytes | Pixels) -> tuple[int, int]:
         height, width = _checked(raw).shape[:2]
         return height, width
     with _refusing(raw):
-        image = _opened(raw)
-        # EXIF is read only where needed. Pillow already reports the upright size of a TIFF. It would decode a whole PNG to look for
-        # EXIF data after the pixels.
-        stored = isinstance(image, JpegImagePlugin.JpegImageFile) or "exif" in image.info
-        turned = stored and _orientation(image) >= 5
-        return (image.width, image.height) if turned else (image.height, image.width)
+        return _upright_dimensions(_opened(raw))
+
+
+def _upright_dimensions(image: ImageFile.ImageFile) -> tuple[int, int]:
+    """Returns height and width of an opened file."""
+    # EXIF is read only where needed. Pillow already reports the upright size of a TIFF. It would decode a whole PNG to look for
+    # EXIF data after the pixels.
+    stored = isinstance(image, JpegImagePlugin.JpegImageFile) or "exif" in image.info
+    turned = stored and _orientation(image) >= 5
+    return (image.width, image.height) if turned else (image.height, image.width)
+
+
+def dimensions_from(head: bytes, size: int) -> tuple[int, int] | None:
+    """Returns the dimensions of a file of `size` bytes from its first bytes; None if `dimensions` needs the whole file."""
+    file = _Head(head, size)
+    try:
+        found = _upright_dimensions(_opened_as(file, head))
+    except Exception:  # as in `_refusing`
+        return None
+    return None if file.wanted_more else found
 
 
 def has_frames(raw: bytes) -> bool:
@@ -302,10 +355,52 @@ class _Watched(io.BytesIO):
         return data
 
 
+class _Head(io.BytesIO):
+    """The first bytes of a file of `size` bytes. It raises an error, and records it, if a reader asks for what comes after them.
+
+    If it returned less than was asked for, Pillow would warn of a damaged file.
+    """
+
+    def __init__(self, head: bytes, size: int) -> None:
+        super().__init__(head)
+        self._size = size
+        self.wanted_more = False
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        data = super().read(size)
+        return self._checked(data, size is not None and len(data) == size)
+
+    def readline(self, size: int | None = -1, /) -> bytes:
+        line = super().readline(size)
+        return self._checked(line, line.endswith(b"\n") or len(line) == size)
+
+    def seek(self, position: int, whence: int = io.SEEK_SET, /) -> int:
+        if whence == io.SEEK_END:
+            return super().seek(self._size + position)
+        return super().seek(position, whence)
+
+    def getvalue(self) -> bytes:
+        return self._checked(b"", False)
+
+    def _checked(self, data: bytes, complete: bool) -> bytes:
+        if not complete:
+            self.wanted_more = True
+            raise _WantedMore
+        return data
+
+
+class _WantedMore(Exception):
+    """The beginning of a file does not suffice."""
+
+
 def _opened(raw: bytes) -> ImageFile.ImageFile:
     """Opens an image file. Reads and checks its header but does not decode the pixels."""
     # If the program has told Pillow to accept truncated files, Pillow fills the missing pixels with grey. `_Watched` detects this.
-    image = opener_of(raw)(_Watched(raw) if ImageFile.LOAD_TRUNCATED_IMAGES else io.BytesIO(raw))
+    return _opened_as(_Watched(raw) if ImageFile.LOAD_TRUNCATED_IMAGES else io.BytesIO(raw), raw)
+
+
+def _opened_as(file: io.BytesIO, raw: bytes) -> ImageFile.ImageFile:
+    image = opener_of(raw)(file)
     _require_pixels(image.height, image.width)
     return image
 
@@ -437,15 +532,12 @@ def _checked(array: Pixels) -> Pixels:
 
 
 def _scaled(image: Image.Image, to: Resize) -> Image.Image:
-    size = to.size
-    if to.mode == "crop":
-        side = CROP * min(image.size)
-        left, top = (image.width - side) / 2, (image.height - side) / 2
-        box = (left, top, left + side, top + side)
-        return image.resize((size, size), Image.Resampling.BILINEAR, box=box, reducing_gap=2.0)
-    if image.size == (size, size):
+    size = (to.size, to.size)
+    if to.whole and image.size == size:
         return image
-    # With a reducing gap of 2, Pillow first reduces a large image by an integer factor to at least twice the target size. Reducing
-    # 12 megapixels to 224 px then takes 8 ms instead of 30, and ants/bees to 64 px takes 0.56 ms instead of 0.78. Pixels differ by
-    # 0.4 of 255 on average.
-    return image.resize((size, size), Image.Resampling.BILINEAR, reducing_gap=2.0)
+    sides = image.size if to.mode == "squash" else (min(image.size),) * 2
+    width, height = (to.crop_fraction * side for side in sides)
+    left, top = (image.width - width) / 2, (image.height - height) / 2
+    # With a gap of 2, a large image is first reduced by an integer factor to no less than twice the size. From 12 megapixels to
+    # 224 px this takes 8 ms instead of 30, for ants/bees to 64 px 0.56 ms instead of 0.78; pixels differ by 0.4 of 255 on average.
+    return image.resize(size, FILTERS[to.filter], box=(left, top, left + width, top + height), reducing_gap=2.0)

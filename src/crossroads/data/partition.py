@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossroads.data.dataset import DIGEST_BYTES, TEST, Dataset
+from crossroads.data.duplicates import digests_of_duplicates
 from crossroads.data.imbalance import BALANCE_HINT, imbalance
 from crossroads.data.labels import align, name_classes
-from crossroads.data.loading import digests_of, median_side, require_readable
+from crossroads.data.loading import median_side, require_readable
 from crossroads.data.readers import read
 from crossroads.data.splits import SealedTest, rows_to_split, split
 from crossroads.errors import DataError
@@ -53,7 +54,7 @@ class Partition:
 def load_and_split(data: Source | None, test: Source | None, recipe: Recipe, watcher: Watcher) -> Partition:
     """Reads and splits labelled images. The test set stays sealed.
 
-    Files that will be split are read in full to find duplicates. No image is decoded.
+    Files that will be split are compared to find duplicates. Only possible duplicates are read in full. No image is decoded.
 
     Args:
         data: Labelled images.
@@ -161,7 +162,7 @@ def _require_training_images(train: Dataset) -> None:
 
 
 def _with_digests(dataset: Dataset, recipe: Recipe, has_test: bool, watcher: Watcher) -> Dataset:
-    """Returns the data set with digests of the rows that will be split, so that duplicates can stay together.
+    """Returns the data set with digests of possible duplicates among the rows that will be split, so that they can stay together.
 
     Test images that are given are not read.
     """
@@ -173,5 +174,5 @@ def _with_digests(dataset: Dataset, recipe: Recipe, has_test: bool, watcher: Wat
             watcher.progress("comparing images", done, total)
 
     digests = np.zeros((len(dataset), DIGEST_BYTES), np.uint8)
-    digests[rows] = digests_of(dataset.select(rows), progress=progress)
+    digests[rows] = digests_of_duplicates(dataset.select(rows), progress=progress)
     return replace(dataset, digests=digests)

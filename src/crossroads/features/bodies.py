@@ -24,7 +24,7 @@ from crossroads.inference import stored_model
 from crossroads.networks.body import Body, Tap
 from crossroads.networks.construct import Choice, Progress, build, require_weights_of
 from crossroads.networks.cut import Cut
-from crossroads.networks.graphs import read_graph
+from crossroads.networks.graphs import Stated, read_graph
 from crossroads.networks.records import Backbone
 from crossroads.networks.weights.store import identify, obtain, require_imagenet
 from crossroads.progress import Note
@@ -46,7 +46,7 @@ def body_of(
     weights: str | None,
     seed: int = 0,
     progress: Progress | None = None,
-    preprocessing: str | None = None,
+    stated: Stated | None = None,
 ) -> Body:
     """Returns the inference graph of a backbone with its weights. Keras is loaded only if the cache does not have it.
 
@@ -56,14 +56,16 @@ def body_of(
         weights: ``imagenet``, ``none``, ``own`` or the path of a file, as in a recipe; None for random weights.
         seed: Seed of random weights.
         progress: Called with a stage, bytes done and total bytes while weights are downloaded.
-        preprocessing: Name of the preprocessing of a graph from a file; None for the configuration beside it.
+        stated: What the user states about a graph from a file; None for nothing.
 
     Raises:
         CrossroadsError: A size or file of weights does not fit, or the network does not convert to a graph.
     """
     choice.record.check_size(size)
     if choice.graph is not None:
-        return read_graph(choice.graph, size=size, preprocessing=preprocessing, source=choice.source)
+        stated = stated or Stated()
+        source = stated.source or choice.source
+        return read_graph(choice.graph, size=size, preprocessing=stated.preprocessing, licence=stated.licence, source=source)
     require_weights_of(choice, weights)
     if weights == "imagenet" and choice.record.graph is not None:
         return _built_here(choice.record, size, progress)

@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 
 from crossroads.data.images import Resize
 from crossroads.errors import FeatureError, option
-from crossroads.features.store import Store, unwritable
+from crossroads.features.store import Store, Stores, unwritable
 from crossroads.recipe import Augmentation
 
 FOLDER_VARIABLE, LIMIT_VARIABLE = "CROSSROADS_CACHE", "CROSSROADS_CACHE_LIMIT"
@@ -129,12 +129,12 @@ class Cache:
             self._hold(folder)
             return Store(folder, shape, key.dtype)
 
-    def has_room(self, store: Store, rows: int) -> bool:
+    def has_room(self, store: Store | Stores, rows: int) -> bool:
         """Returns whether `rows` more rows of a store fit without removing anything."""
         needed = rows * store.row_bytes
         return self._size() + needed <= self.limit and needed <= shutil.disk_usage(self.folder).free
 
-    def require_room(self, store: Store, rows: int) -> None:
+    def require_room(self, store: Store | Stores, rows: int) -> None:
         """Makes room for `rows` more rows of a store by removing the least recently used entries.
 
         Raises:

@@ -18,7 +18,7 @@ from functools import cached_property
 from typing import IO
 
 from crossroads.errors import DataError
-from crossroads.files.byte_ranges import ByteRange
+from crossroads.files.byte_ranges import SHORT_DIGEST_BYTES, ByteRange
 from crossroads.files.text import natural_key, printable
 
 GIB = 1 << 30
@@ -163,9 +163,22 @@ class TarTree(_Archive):
         self._check_member(name)
         return self.byte_range(name).read()
 
+    def head(self, name: str, size: int) -> bytes:
+        """Returns the first `size` bytes of one file, or all of them if it is shorter."""
+        self._check_member(name)
+        return self.byte_range(name).read(0, size)
+
+    def short_digest(self, name: str) -> bytes:
+        """Returns bytes that are equal for equal files, from their ends. Different files may share them."""
+        self._check_member(name)
+        return self.byte_range(name).short_digest()
+
 
 _LOCAL_HEADER = struct.Struct("<4s5H3I2H")
 _DAMAGE = (zipfile.BadZipFile, NotImplementedError, EOFError, ValueError, struct.error, OverflowError, zlib.error, RuntimeError)
+_DEFLATE_EXCESS = 512
+"""Deflate adds at most 5 bytes to a block that it cannot compress, whose size zlib sets to 16 KiB or more."""
+
 _IN_MEMORY = 64 << 20
 _BLOCK = 1 << 20
 
@@ -221,6 +234,27 @@ class ZipTree(_Archive):
         if zlib.crc32(raw) != member.CRC:
             raise _damaged(label, "member", "another checksum than the archive declares")
         return raw
+
+    def head(self, name: str, size: int) -> bytes:
+        """Returns the first `size` bytes of one file, or all of them if it is shorter; their CRC is not checked."""
+        self._check_member(name)
+        member, label = self._members[self._place(name)], f"{name} in {self.origin}"
+        packed = self._packed(member, label).read(0, size + size // _DEFLATE_EXCESS + _DEFLATE_EXCESS)
+        if member.compress_type != zipfile.ZIP_DEFLATED:
+            return packed[:size]
+        try:
+            return zlib.decompressobj(-15).decompress(packed, size)
+        except zlib.error as error:
+            raise _damaged(label, "member", error) from error
+
+    def short_digest(self, name: str) -> bytes:
+        """Returns bytes that are equal for equal files: the CRC and size that zip archives declare, which `read` checks.
+
+        They differ from the short digests of files that are not in a zip archive.
+        """
+        self._check_member(name)
+        member = self._members[self._place(name)]
+        return ((member.CRC << 64) + member.file_size).to_bytes(SHORT_DIGEST_BYTES, "little")
 
     def byte_range(self, name: str) -> ByteRange:
         """Returns one file. A stored one stays in place; a deflated one is inflated into memory or a temporary file."""

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from crossroads.errors import DataError, nearest
 from crossroads.files.archives import MEMBER, Limits, TarTree, ZipTree, decompressed, is_junk
-from crossroads.files.byte_ranges import ByteRange, read_plain, unreadable
+from crossroads.files.byte_ranges import ByteRange, read_plain, short_digest_of_plain, unreadable
 from crossroads.files.text import natural_key, plural, printable
 from crossroads.progress import Note
 
@@ -64,6 +64,20 @@ class Folder:
         """Returns the bytes of one file. Raises `DataError`, also for pipes, devices and files of more than `MEMBER` bytes."""
         try:
             return read_plain(self.path_of(name), MEMBER)
+        except OSError as error:
+            raise unreadable(f"{self.origin}/{name}", error) from error
+
+    def head(self, name: str, size: int) -> bytes:
+        """Returns the first `size` bytes of one file, or all of them if it is shorter. Raises as `read`."""
+        try:
+            return read_plain(self.path_of(name), MEMBER, size)
+        except OSError as error:
+            raise unreadable(f"{self.origin}/{name}", error) from error
+
+    def short_digest(self, name: str) -> bytes:
+        """Returns bytes that are equal for equal files, from their ends. Different files may share them. Raises as `read`."""
+        try:
+            return short_digest_of_plain(self.path_of(name), MEMBER)
         except OSError as error:
             raise unreadable(f"{self.origin}/{name}", error) from error
 

@@ -19,8 +19,8 @@ from crossroads.features.arrays import Indexable
 from crossroads.heads._logistic import logistic
 from crossroads.heads._principal import PrincipalComponents, principal_components
 from crossroads.heads._ridge import held_out_scores, inverse_temperature, regularization_path, ridge_problem
+from crossroads.heads.cross_entropy import summed_metrics
 from crossroads.heads.large_ridge import fit_large_ridge, is_large
-from crossroads.heads.metrics import summed_metrics
 from crossroads.heads.standardize import read_chunks
 
 RIDGE_PENALTIES = tuple(10.0 ** (i / 2) for i in range(2, -15, -1))

@@ -45,6 +45,10 @@ class Tap:
     prefix: int = 0
 
 
+Output = tuple[Cut, PoolingName]
+"""A cut, and how its tensor becomes a vector."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Frozen:
     """The frozen part of a network: images in, features out.
@@ -54,6 +58,7 @@ class Frozen:
             order of `shape`, but may have more axes.
         shape: Shape of the features of one image: (d,), or (height, width, channels) for a map.
         digest: Digest of what the part computes.
+        outputs: The cuts whose pooled outputs are side by side in the features; empty for a map.
         batch: The only batch size that the graph supports; None if it supports any.
         keras_model: Builds the same part in Keras, which is faster on a GPU; None for a graph that did not come from Keras.
     """
@@ -61,6 +66,7 @@ class Frozen:
     model: Any
     shape: tuple[int, ...]
     digest: str
+    outputs: tuple[Output, ...] = ()
     batch: int | None = None
     keras_model: Callable[[], keras.Model] | None = None
 
@@ -116,26 +122,47 @@ class Body:
         Raises:
             BackboneError: The pooling is unknown, or does not fit the output.
         """
-        position, tap = self._tap(cut)
-        tensor, shape = (
-            (_whole(self._tensor(position), tap.layout), cut.shape) if pooling is None else self._pooled(position, pooling)
-        )
         build = None if self.keras_part is None else (lambda make=self.keras_part: make(cut, pooling))
-        return self._frozen([tensor], shape, f"{cut.name} {pooling}", build)
+        if pooling is not None:
+            return self.side_by_side([(cut, pooling)], build)
+        position, tap = self._tap(cut)
+        return self._frozen(_whole(self._tensor(position), tap.layout), cut.shape, f"{cut.name} None", (), build)
 
     def averages(self, cuts: Sequence[Cut]) -> Frozen:
         """Returns the part whose features are the averages at several cuts, side by side in their order."""
-        pooled = [self._pooled(self._tap(cut)[0], "average") for cut in cuts]
-        width = sum(shape[0] for _, shape in pooled)
-        return self._frozen([tensor for tensor, _ in pooled], (width,), ", ".join(cut.name for cut in cuts), None)
+        return self.side_by_side([(cut, "average") for cut in cuts])
+
+    def side_by_side(self, outputs: Sequence[Output], keras_model: Callable[[], keras.Model] | None = None) -> Frozen:
+        """Returns the part whose features are the pooled outputs at several cuts, in their order.
+
+        Args:
+            outputs: The cuts with their poolings, at least one. The graph computes what they share once.
+            keras_model: Builds the same part in Keras.
+
+        Raises:
+            BackboneError: A pooling is unknown, or does not fit its output.
+        """
+        ops = operations()
+        pooled = [self._pooled(self._tap(cut)[0], pooling) for cut, pooling in outputs]
+        key = ", ".join(f"{cut.name} {pooling}" for cut, pooling in outputs)
+        if len(pooled) == 1:
+            tensor, shape = pooled[0]
+        else:
+            flat = [ops.reshape(one, ops.constant(np.array([-1, *dims], np.int64)), False) for one, dims in pooled]
+            tensor, shape = ops.concat(flat, 1).output(0), (sum(dims[0] for _, dims in pooled),)
+        return self._frozen(tensor, shape, key, tuple(outputs), keras_model)
 
     def _frozen(
-        self, tensors: list[Any], shape: tuple[int, ...], key: str, keras_model: Callable[[], keras.Model] | None
+        self,
+        tensor: Any,
+        shape: tuple[int, ...],
+        key: str,
+        outputs: tuple[Output, ...],
+        keras_model: Callable[[], keras.Model] | None,
     ) -> Frozen:
-        joined = tensors[0] if len(tensors) == 1 else operations().concat(tensors, 1).output(0)
-        model = runtime().Model([joined], self.model.get_parameters(), "frozen").clone()
+        model = runtime().Model([tensor], self.model.get_parameters(), "frozen").clone()
         digest = hashlib.blake2b(f"{self.digest} {key}".encode(), digest_size=32).hexdigest()
-        return Frozen(model, shape, digest, self.batch, keras_model)
+        return Frozen(model, shape, digest, outputs, self.batch, keras_model)
 
     def _tap(self, cut: Cut) -> tuple[int, Tap]:
         for position, tap in enumerate(self.taps):

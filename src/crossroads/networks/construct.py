@@ -109,10 +109,13 @@ def _graph_choice(named: str, progress: Progress | None) -> Choice:
     name = pinned(named)
     path = graph_file(name, progress)
     file = describe(path)
-    known = None if file.preprocessing is None else file.preprocessing.size
-    size, limits = file.input.size(None, known, path.name), (file.input.smallest, file.input.largest or 2048)
+    beside = file.preprocessing
+    size = file.input.size(None, None if beside is None else beside.size, path.name)
+    limits = (file.input.smallest, file.input.largest or 2048)
     record = _custom_record(name, "a graph that stays frozen", (size,), limits, trainable=False)
     record = replace(record, licence=file.licence or "unknown", source=file.source or name)
+    if beside is not None:
+        record = replace(record, resize=beside.resize, crop_fraction=beside.crop_fraction, resample=beside.resample)
     return Choice(record, graph=path, source=name if name.startswith(HUB) else None)
 
 

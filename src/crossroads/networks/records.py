@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
 from crossroads.errors import BackboneError, option
-from crossroads.recipe import Augmentation, OptimizerName, ScheduleName
+from crossroads.recipe import Augmentation, OptimizerName, ResampleName, ResizeMode, ScheduleName
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -121,6 +121,9 @@ class Backbone:
         graph: ``module:function`` that takes the image side in pixels and the path of the ImageNet weights, and returns the
             inference graph with its taps, without Keras; None if the graph comes from Keras.
         trainable: Whether its layers can be trained; a graph from a file stays frozen.
+        resize: How its images become square; None for what suits the images.
+        resample: The filter for resizing them; None for the default.
+        crop_fraction: The fraction of an image that `resize` keeps; None for the default.
         application: Its name in ``keras.applications``, which is then the first argument of the builder, before `scaling`; None
             for other backbones.
     """
@@ -142,6 +145,9 @@ class Backbone:
     graph: str | None = None
     application: str | None = None
     trainable: bool = True
+    resize: ResizeMode | None = None
+    resample: ResampleName | None = None
+    crop_fraction: float | None = None
 
     @property
     def preprocessing(self) -> str:

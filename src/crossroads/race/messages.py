@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from crossroads.advice.candidates import Candidate
 from crossroads.advice.cost import format_seconds
+from crossroads.errors import install
 from crossroads.progress import Note
 from crossroads.race.decisions import Results, Skip
 from crossroads.race.posterior import expected_after
@@ -35,6 +36,22 @@ def epochs_limited(candidate: Candidate) -> Note:
     """Says how many epochs of a candidate fit into the rest of the budget."""
     text = f"{_name(candidate.recipe)}: the rest of the budget allows about {candidate.shortened}"
     return Note(text, "epochs-limited", **_facts(candidate.recipe), epochs=candidate.recipe.epochs)
+
+
+def no_time_to_train(needed: float, left: float) -> Note:
+    """Says that the budget allows no training after the first answer."""
+    text = f"the first answer is final: training takes at least {needed:,.0f} s more, and {max(0.0, left):,.0f} s are left"
+    return Note(text, "no-time-to-train", needed=round(needed, 1), left=round(left, 1))
+
+
+def cannot_train() -> Note:
+    """Says that the first answer is final because Keras is not installed."""
+    return Note(f"the first answer is final: training needs the extra train, {install('train')}", "cannot-train")
+
+
+def no_time(budget: float | None) -> Note:
+    """Says that the budget ended while evidence was measured."""
+    return Note(f"the budget of {budget:g} s ended before the race; the first answer is kept", "budget-ended", budget=budget)
 
 
 def started(plan: Plan) -> Note:

@@ -23,6 +23,7 @@ HeadName = Literal["linear", "mlp", "sgd"]
 PoolingName = Literal["average", "average-2", "average-3", "average-4", "class-token", "class-and-average"]
 FeatureType = Literal["float32", "float16"]
 ResizeMode = Literal["squash", "crop"]
+ResampleName = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
 OptimizerName = Literal["adam", "adamw"]
 ScheduleName = Literal["constant", "cosine", "one-cycle"]
 ClassWeights = Literal["none", "balanced"]
@@ -124,10 +125,10 @@ class Recipe:
     budget: Annotated[
         float | None,
         Option(
-            "Time for choosing and training a strategy, such as 90s, 5m or 1h; only with auto.",
+            "Time limit of the whole run, such as 90s, 5m or 1h. A named strategy trains as many epochs as fit.",
             STRATEGY,
             Range(0, 10_000_000, above=True),
-            unset="10 minutes",
+            unset="10 minutes with auto, and none with a named strategy",
             metavar="TIME",
             form="a number of seconds, or a time such as 90s, 5m or 1h",
             convert=_seconds,
@@ -140,6 +141,24 @@ class Recipe:
             STRATEGY,
             metavar="NAME",
             unset="taken from the preprocessor_config.json beside the file",
+        ),
+    ] = None
+    backbone_licence: Annotated[
+        str | None,
+        Option(
+            "Licence of a graph from a file, such as Apache-2.0; recorded in the artifact.",
+            STRATEGY,
+            metavar="NAME",
+            unset="that of the model card or LICENSE beside the file",
+        ),
+    ] = None
+    backbone_source: Annotated[
+        str | None,
+        Option(
+            "Where a graph from a file is from, such as its address; recorded in the artifact.",
+            STRATEGY,
+            metavar="TEXT",
+            unset="that of the model card beside the file, or its name on the hub",
         ),
     ] = None
     weights: Annotated[
@@ -213,7 +232,24 @@ class Recipe:
         Option(
             "How an image becomes a square: squash ignores the aspect ratio, and crop takes the central square.",
             DATA,
-            unset="crop for pretrained strategies on large images, otherwise squash",
+            unset="that of the preprocessor_config.json beside a graph, else crop for pretrained strategies on large images",
+        ),
+    ] = None
+    crop_fraction: Annotated[
+        float | None,
+        Option(
+            "Fraction of the image that is kept, in the middle: of the shorter side with crop, of both sides with squash.",
+            DATA,
+            Range(0, 1, above=True),
+            unset="that of the preprocessor_config.json beside a graph, else 0.875 with crop and 1 with squash",
+        ),
+    ] = None
+    resample: Annotated[
+        ResampleName | None,
+        Option(
+            "Filter for resizing images.",
+            DATA,
+            unset="that of the preprocessor_config.json beside a graph, else bilinear",
         ),
     ] = None
     epochs: Annotated[

@@ -129,7 +129,7 @@ def print_run(run: Run) -> None:
     from crossroads.race.records import RaceReport
 
     metrics = run.metrics
-    if metrics.get("race"):
+    if len(metrics.get("race", {}).get("runs", ())) > 1:
         header = ("run", "backbone", "epochs", "expected", "validation", "seconds", "")
         print_table(header, map(_run_row, from_plain(RaceReport, metrics["race"]).runs))
         print()

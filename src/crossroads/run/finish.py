@@ -6,7 +6,6 @@ Only this module opens the sealed test: to score it, and to check that a finishe
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 
 from crossroads import artifact
 from crossroads._runtime.machine import peak_memory_mb
+from crossroads.data.dataset import Dataset
 from crossroads.data.images import Resize
 from crossroads.data.loading import digests_of, load_all, refusal_notes
 from crossroads.data.partition import BIASED, Partition, count_seen
@@ -27,6 +27,7 @@ from crossroads.features.lookup import resize_of
 from crossroads.files.text import plural
 from crossroads.predictor import Predictor, Scored, score, score_pixels, score_probabilities
 from crossroads.progress import Note, Relay, Watcher
+from crossroads.run.clock import Clock
 from crossroads.run.folder import RunFolder
 from crossroads.run.metrics import RunMetrics, TestMetrics, ValidationMetrics
 from crossroads.run.results import TrainingResult
@@ -84,21 +85,25 @@ class Outcome:
         task: The task.
         training: Its result.
         selection: How the strategy was chosen, for ``metrics.json``; empty if the user named it.
+        test_images: Number of test images to score, drawn at random; None for all.
     """
 
     task: Task
     training: TrainingResult
     selection: Mapping[str, Any] = field(default_factory=dict)
+    test_images: int | None = None
 
 
-def save_and_test(partition: Partition, outcome: Outcome, folder: RunFolder, started: float, watcher: Relay) -> Run:
+def save_and_test(partition: Partition, outcome: Outcome, folder: RunFolder, clock: Clock, watcher: Relay) -> Run:
     """Saves a trained model, scores the saved model, and finishes the artifact with its scores.
+
+    An interim artifact of the same run, if there is one, is replaced as a whole.
 
     Args:
         partition: The images. This is the only place that unseals their test to score it.
         outcome: The training.
         folder: The folder of the artifact.
-        started: Start of this process's work on the run, on the clock of `time.perf_counter`.
+        clock: The time of the run.
         watcher: Receives progress and warnings. The artifact stores the warnings up to the end of the test.
 
     Raises:
@@ -115,11 +120,12 @@ def save_and_test(partition: Partition, outcome: Outcome, folder: RunFolder, sta
         seen=np.concatenate([_seen(training), learned]),
         data=_data_facts(partition, training),
         parity=_parity(training, resize),
+        pretrained=None if training.metrics.backbone is None else training.metrics.backbone.weights,
     )
-    with artifact.draft(folder.path, contents) as draft:
+    with artifact.draft(folder.path, contents, replaces=not folder.finished) as draft:
         predictor = Predictor.load(draft.path)  # scores what was saved, loaded as users will load it
         validation = _validate(predictor, training, learned, watcher)
-        scored, test = _test(predictor, partition, training, learned, watcher)
+        scored, test = _test(predictor, partition, outcome, learned, watcher)
         few = () if test is None else tuple(_few_test_images(validation, test))
         for note in few:
             watcher.warning(note)
@@ -127,7 +133,7 @@ def save_and_test(partition: Partition, outcome: Outcome, folder: RunFolder, sta
         metrics = RunMetrics(
             backbone=task.choice.record.name,
             strategy=task.strategy.name,
-            seconds=round(folder.spent + time.perf_counter() - started, 3),
+            seconds=round(clock.spent, 3),
             peak_memory_mb=peak_memory_mb(),
             training=training.metrics,
             validation=validation,
@@ -202,14 +208,15 @@ def _validate(predictor: Predictor, training: TrainingResult, learned: NDArray[n
 
 
 def _test(
-    predictor: Predictor, partition: Partition, training: TrainingResult, learned: NDArray[np.uint8], watcher: Watcher
+    predictor: Predictor, partition: Partition, outcome: Outcome, learned: NDArray[np.uint8], watcher: Watcher
 ) -> tuple[Scored, TestMetrics] | tuple[None, None]:
     """Scores the test images, if there is a test."""
     if partition.test is None:
         return None, None
-    scored, evaluation = score(predictor, partition.test.unseal(), partition.recipe.strict, watcher)
-    seen, by_weights = count_seen(scored.digests, _seen(training)), count_seen(scored.digests, learned)
-    notes = (*refusal_notes("the test", scored.refusals), *_test_notes(seen, by_weights, len(scored.dataset)))
+    images, fewer = _drawn(partition.test.unseal(), outcome.test_images, partition.recipe.seed)
+    scored, evaluation = score(predictor, images, partition.recipe.strict, watcher)
+    seen, by_weights = count_seen(scored.digests, _seen(outcome.training)), count_seen(scored.digests, learned)
+    notes = (*fewer, *refusal_notes("the test", scored.refusals), *_test_notes(seen, by_weights, len(scored.dataset)))
     for note in notes:
         watcher.warning(note)
     digest = split_digest(scored.digests, scored.dataset.labels, partition.train.classes)
@@ -239,6 +246,15 @@ def _few_test_images(validation: ValidationMetrics, test: TestMetrics) -> Iterat
         return
     text += f"; the accuracy of {other.accuracy:.4f}, cross-validated on the {other.n} other images, says more"
     yield Note(text, "few-test-images", **facts, cross_validated=other.accuracy)
+
+
+def _drawn(test: Dataset, count: int | None, seed: int) -> tuple[Dataset, tuple[Note, ...]]:
+    """Returns the test images to score, with a note if they are a random part of all."""
+    if count is None or count >= len(test):
+        return test, ()
+    rows = np.sort(np.random.default_rng([seed, 29]).choice(len(test), count, replace=False))
+    text = f"the budget was enough for {count:,} of {len(test):,} test images, drawn at random; `crossroads evaluate` scores all"
+    return test.select(rows), (Note(text, "part-of-test", images=count, total=len(test)),)
 
 
 def _validation_notes(seen: int, by_weights: int, total: int) -> Iterator[Note]:

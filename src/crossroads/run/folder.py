@@ -83,8 +83,16 @@ class RunFolder:
 
     @property
     def finished(self) -> bool:
-        """Whether the folder holds a finished artifact."""
-        return artifact.is_finished(self.path)
+        """Whether the folder holds a finished artifact that no unfinished run is improving."""
+        return artifact.is_finished(self.path) and not self.kept
+
+    @property
+    def kept(self) -> str:
+        """The training whose model an unfinished run has saved so far; "" if there is none."""
+        if not self.unfinished or not artifact.is_finished(self.path):
+            return ""
+        metrics = artifact.read_metrics(self.path)
+        return str(metrics["candidate"]) if metrics.get("interim") else ""
 
     @property
     def unfinished(self) -> bool:
@@ -186,7 +194,8 @@ class RunFolder:
 
     def _start(self, recipe: Recipe, given: Collection[str], resume: bool) -> Recipe:
         """Starts a new run, or resumes the one in the folder. Returns the recipe to use."""
-        artifact.refuse_finished(self.path)
+        if self.finished:
+            artifact.refuse_finished(self.path)
         if self.unfinished:
             return self._resumed(recipe, given, resume)
         if any(not self._is_ours(path) for path in self.path.iterdir()):

@@ -12,7 +12,8 @@ from crossroads._runtime.keras_setup import load_keras
 from crossroads.features.bodies import body_of
 from crossroads.features.lookup import Lookup
 from crossroads.heads.standardize import moments, read_chunks
-from crossroads.networks.body import Dense, GraphModel
+from crossroads.networks.body import Body, Dense, GraphModel
+from crossroads.networks.graphs import Stated, note_on_origin
 from crossroads.progress import Note, Watcher
 from crossroads.run.metrics import BackboneMetrics, FeatureMetrics, TrainingMetrics
 from crossroads.run.results import (
@@ -77,10 +78,14 @@ def train_head(task: Task, folder: CheckpointFolder, watcher: Watcher) -> Traini
         CrossroadsError: The backbone or its weights are not available, no image can be read, or the head cannot be trained.
     """
     recipe, name = task.recipe, task.choice.record.name
-    body = body_of(task.choice, int(recipe.image_size or 0), recipe.weights, recipe.seed, watcher.progress, recipe.preprocessing)
+    size, stated = int(recipe.image_size or 0), Stated.of(recipe)
+    body = body_of(task.choice, size, recipe.weights, recipe.seed, watcher.progress, stated)
     keep = body.find(recipe.cut)
     refuse_idle_pooling(task, keep)
-    for note in body.notes:
+    known = list(body.notes)
+    if task.choice.graph is not None and (unknown := _note_on_origin(body)) is not None:
+        known.append(unknown)
+    for note in known:
         watcher.warning(note)
     task.decode()  # decodes nothing; checks the images
     frozen, started, views = body.until(keep, recipe.pooling or "average"), time.perf_counter(), recipe.views or 1
@@ -89,7 +94,7 @@ def train_head(task: Task, folder: CheckpointFolder, watcher: Watcher) -> Traini
     train = lookup.features(task.train, "features of train", views=views, augmentation=augmentation)
     validation = lookup.features(task.validation, "features of validation")
     used = images.use(images_of(train), images_of(validation))
-    notes = [*body.notes, *images.notes]
+    notes = [*known, *images.notes]
     if train.computed and (doubt := note_on_scaling(body, train.dataset, recipe)) is not None:
         watcher.warning(doubt)
         notes.append(doubt)
@@ -131,6 +136,11 @@ def train_head(task: Task, folder: CheckpointFolder, watcher: Watcher) -> Traini
         head.correct if head.correct is not None else correct_if_few(probabilities, used[1].dataset),
         stopped=head.result.ended,
     )
+
+
+def _note_on_origin(body: Body) -> Note | None:
+    about = body.weights or {}
+    return note_on_origin(str(about.get("from")), about.get("licence"), about.get("source"))
 
 
 def _solved(phase: Solve, inputs: _Inputs, used: tuple[UsedImages, UsedImages], *, refit: bool) -> _Head:

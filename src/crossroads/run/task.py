@@ -19,7 +19,7 @@ from crossroads.data.images import Resize
 from crossroads.data.loading import IN_MEMORY, Loaded, load_all, sample_notes
 from crossroads.data.mirrors import reasons_against_flip
 from crossroads.data.partition import Partition
-from crossroads.errors import RecipeError, option, without_effect
+from crossroads.errors import RecipeError, without_effect
 from crossroads.features.lookup import resize_of
 from crossroads.files.trees import existing
 from crossroads.networks._named import require_present
@@ -28,7 +28,15 @@ from crossroads.networks.graphs import require_preprocessing
 from crossroads.networks.weights.store import require_imagenet
 from crossroads.progress import Watcher
 from crossroads.recipe import Recipe
-from crossroads.strategies import Strategy, needs_keras, refuse_strategy_options, resolve_recipe, strategy
+from crossroads.strategies import (
+    ABOUT_GRAPHS,
+    Strategy,
+    needs_keras,
+    refuse_strategy_options,
+    require_frozen,
+    resolve_recipe,
+    strategy,
+)
 
 MIRROR_SIZE = 32
 """Side in pixels at which images are compared with their mirror images if they are not decoded for training."""
@@ -68,10 +76,9 @@ def require_valid(recipe: Recipe, own: Any, progress: Progress | None = None) ->
     """
     if recipe.weights not in (None, "imagenet", "none", "own"):
         existing(recipe.weights)
+    refuse_trained_graph(recipe)
     if recipe.strategy == "auto":
         refuse_strategy_options(recipe)
-    elif recipe.budget is not None:
-        raise without_effect("budget", recipe.budget, f"if a {option('strategy')} is named", hint="leave one of them out")
     if recipe.strategy != "auto" and needs_keras(recipe) and not can_train():
         raise training_needed(f"head {recipe.head!r}" if strategy(recipe.strategy).frozen else f"strategy {recipe.strategy!r}")
     backbone = recipe.backbone or (None if recipe.strategy == "auto" else strategy(recipe.strategy).default_backbone)
@@ -79,12 +86,20 @@ def require_valid(recipe: Recipe, own: Any, progress: Progress | None = None) ->
         return
     if is_graph(backbone):
         require_preprocessing(graph_file(backbone, progress), recipe.preprocessing)
-    elif recipe.preprocessing is not None:
-        raise without_effect("preprocessing", repr(recipe.preprocessing), f"on {backbone}, which is not the file of a graph")
+    else:
+        for name in ABOUT_GRAPHS:
+            if (value := getattr(recipe, name)) is not None:
+                raise without_effect(name, repr(value), f"on {backbone}, which is not the file of a graph")
     if is_graph(backbone) or not is_own(backbone):
         _require_catalog_options(recipe, backbone)
     elif not backbone.startswith(OBJECT):  # a custom network; checking more than its name would need Keras
         require_present(backbone)
+
+
+def refuse_trained_graph(recipe: Recipe) -> None:
+    """Raises `RecipeError` if a strategy would train a graph. Its name says so: no file is read and nothing is downloaded."""
+    if recipe.strategy != "auto" and recipe.backbone is not None and is_graph(recipe.backbone):
+        require_frozen(recipe, strategy(recipe.strategy), recipe.backbone)
 
 
 def _require_catalog_options(recipe: Recipe, backbone: str) -> None:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from crossroads._runtime.faults import is_out_of_memory
 from crossroads._runtime.machine import has_gpu
 from crossroads.errors import TrainingError, option
-from crossroads.heads.metrics import summed_metrics
+from crossroads.heads.cross_entropy import summed_metrics
 from crossroads.networks.network import Network
 from crossroads.progress import EpochRecord, StopTraining, Watcher
 from crossroads.strategies import Phase

@@ -372,9 +372,12 @@ def test_a_missing_package_is_named(monkeypatch):
     assert ".[hub]" in caught.value.hint
 
 
-def test_a_network_on_the_hub_stays_frozen(hub, photos, tmp_path):
+@pytest.mark.parametrize("strategy", ["finetune", "finetune-early", "warm-start", "from-scratch"])
+def test_a_strategy_that_trains_is_refused_before_the_hub_is_asked(strategy, hub, photos, tmp_path):
     with refused("graph-not-trainable", RecipeError):
-        crossroads.fit(photos, out=tmp_path / "run", backbone="hf:lab/tiny", strategy="finetune", watcher=crossroads.Silent())
+        crossroads.fit(photos, out=tmp_path / "run", backbone="hf:lab/tiny", strategy=strategy, watcher=crossroads.Silent())
+    assert hub.asked == []
+    assert not (tmp_path / "run").exists()
 
 
 # The environment variables of the hub's package, in processes of their own

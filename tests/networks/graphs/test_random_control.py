@@ -103,7 +103,7 @@ def test_a_quantised_graph_has_no_control(tmp_path):
     x = make.relu(make.convolution(ops.fake_quantize(x, *bounds, 256), 3, 4), "relu")
     path = written(runtime().Model([x.output(0)], [images], "quantised"), tmp_path / "net.xml")
     body = read_graph(path)
-    assert [note.code for note in body.notes] == ["quantised-input", "licence-unknown"]
+    assert [note.code for note in body.notes] == ["quantised-input"]
     assert body.notes[0].figures == {"low": -1, "high": 1}
     assert random_control(body, pixels(), 0) is None
 

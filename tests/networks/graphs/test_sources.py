@@ -4,7 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from crossroads.networks.graphs.sources import card_entry, identified, licence_beside, source_beside
+import crossroads
+from crossroads.errors import RecipeError
+from crossroads.networks.graphs.sources import card_entry, identified, licence_beside, note_on_origin, source_beside
+from pictures import stripes
+from refusals import refused
+from tiny_graphs import SIZE, convnet, written
+from watchers import Notes
 
 MIT = "MIT License\n\nCopyright (c) 2020\n\nPermission is hereby granted, free of charge, to any person obtaining a copy\nof"
 BSD = "Copyright (c) 2016\nRedistribution and use in source and binary forms, with or without\nmodification, are permitted"
@@ -67,3 +73,44 @@ def test_the_licence_of_one_file_comes_before_that_of_the_folder(tmp_path):
     (tmp_path / "net.LICENSE").write_text(BSD)
     assert licence_beside(tmp_path / "net.onnx") == "BSD-2-Clause"
     assert licence_beside(tmp_path / "other.onnx") == "MIT"
+
+
+@pytest.mark.parametrize(
+    ("licence", "source", "unknown"), [(None, None, ["licence", "source"]), ("MIT", None, ["source"]), (None, "x", ["licence"])]
+)
+def test_what_is_unknown_is_asked_for(licence, source, unknown):
+    note = note_on_origin("net.onnx", licence, source)
+    assert (note.code, note.figures) == (f"{unknown[0]}-unknown", {"file": "net.onnx", "unknown": unknown})
+
+
+def test_nothing_is_asked_for_if_both_are_known():
+    assert note_on_origin("net.onnx", "MIT", "hf:owner/name") is None
+
+
+def fitted(path, out, watcher, **options):
+    images, labels = stripes(40, size=SIZE)
+    options = {"strategy": "feature-extraction", "preprocessing": "tf", "validation": 0.25} | options
+    return crossroads.fit((images, labels), out=out, backbone=str(path), watcher=watcher, **options)
+
+
+def test_licence_and_source_are_stated_and_recorded(tmp_path, monkeypatch):
+    monkeypatch.setenv("CROSSROADS_CACHE", str(tmp_path / "cache"))
+    path = written(convnet(), tmp_path / "net.xml")
+    asked, watcher = Notes(), Notes()
+    origin = crossroads.load(fitted(path, tmp_path / "a", asked).artifact).manifest.facts["pretrained"]
+    assert [note.figures["unknown"] for note in asked.said if note.code == "licence-unknown"] == [["licence", "source"]]
+    assert (origin["licence"], origin["source"]) == (None, None)
+    (tmp_path / "README.md").write_text("---\nlicense: mit\n---\n")
+    stated = {"backbone_licence": "Apache-2.0", "backbone_source": "https://example.org/net"}
+    run = fitted(path, tmp_path / "b", watcher, **stated)
+    assert not [note for note in watcher.said if note.code in ("licence-unknown", "source-unknown")]
+    facts = crossroads.load(run.artifact).manifest.facts
+    assert facts["pretrained"] == run.metrics["weights"] | {"licence": "Apache-2.0", "source": "https://example.org/net"}
+    assert facts["pretrained"]["sha256"] == origin["sha256"]
+    assert stated.items() <= facts["recipe"].items()
+
+
+@pytest.mark.parametrize("name", ["backbone_licence", "backbone_source"])
+def test_licence_and_source_have_no_effect_on_other_backbones(name, tmp_path):
+    with refused("option-without-effect", RecipeError, field=name):
+        fitted("efficientnet-lite0", tmp_path / "run", Notes(), preprocessing=None, **{name: "x"})

@@ -76,7 +76,7 @@ class ImageLookup:
 
     def images(self, places: list[str]) -> ImageSource:
         """Returns a source of the images at places that `find` returned."""
-        return path_images(self.folder, places) if self._listing.on_disk else FileImages(places, self._listing.tree.read)
+        return path_images(self.folder, places) if self._listing.on_disk else FileImages(places, self._listing.tree)
 
     def _place(self, table: str, line: int, path: str) -> str:
         """Returns the path of the image in a row. It is relative to the listing on disk, or to the tree in an archive.

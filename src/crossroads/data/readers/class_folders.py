@@ -51,7 +51,7 @@ def recognises_one(listing: Listing) -> bool:
 def read(listing: Listing) -> Dataset:
     """Returns the data set. Lists such as ``meta/train.txt`` may give splits."""
     labelled = read_class_folders(listing)
-    dataset = labelled.dataset(listing.origin, FileImages(labelled.names, listing.tree.read))
+    dataset = labelled.dataset(listing.origin, FileImages(labelled.names, listing.tree))
     dataset, lists = with_listed_splits(listing, dataset)
     return replace(dataset, notes=(*dataset.notes, *files_ignored(listing, lists)))
 

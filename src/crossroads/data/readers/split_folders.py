@@ -43,7 +43,7 @@ def read(listing: Listing) -> Dataset:
     """Returns the data set. Classes of different splits are matched by name."""
     labelled = read_split_folders(listing)
     notes = files_ignored(listing, labelled.used_tables)
-    return labelled.dataset(listing.origin, FileImages(labelled.names, listing.tree.read), notes)
+    return labelled.dataset(listing.origin, FileImages(labelled.names, listing.tree), notes)
 
 
 def read_split_folders(listing: Listing) -> LabelledImages:

@@ -68,7 +68,7 @@ def read(listing: Listing) -> Dataset:
         labels_read += [_read_label(tree, labels[_key(name)]) for name in chosen]
         splits += [split] * len(chosen)
         if chosen:
-            sources.append(FileImages(chosen, tree.read))
+            sources.append(FileImages(chosen, tree))
     if not sources:
         raise DataError(
             f"no image of {listing.origin} has a {_LABEL} file with its label",

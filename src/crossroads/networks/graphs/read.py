@@ -22,10 +22,12 @@ from crossroads.networks.graphs.files import UNREADABLE, Format, data_files, dig
 from crossroads.networks.graphs.inputs import Input, input_of, range_note, with_preprocessing, wrong_size
 from crossroads.networks.graphs.layouts import Arrangement, arranged, axes_of
 from crossroads.networks.graphs.nodes import Key, Nodes, key_of, nodes_of, shape_of
-from crossroads.networks.graphs.preprocessing import PREPROCESSED, Preprocessing, found_beside, named, required
+from crossroads.networks.graphs.preprocessing import CONFIG, PREPROCESSED, Preprocessing, named, required
+from crossroads.networks.graphs.processor_config import found_beside
 from crossroads.networks.graphs.sources import licence_beside, source_beside
 from crossroads.networks.scaling import Scaling
 from crossroads.progress import Note
+from crossroads.recipe import Recipe
 
 READING = 1
 """Version of the way in which files are read. A new version keeps cached features of the old one from being mixed with new ones."""
@@ -64,6 +66,26 @@ class GraphFile:
         return "not known" if self.preprocessing is None else f"as {self.preprocessing.origin} says"
 
 
+@dataclass(frozen=True, slots=True)
+class Stated:
+    """What the user states about a graph, and nothing else says or is overridden.
+
+    Attributes:
+        preprocessing: Name of its preprocessing.
+        licence: Licence of its weights.
+        source: Where it is from.
+    """
+
+    preprocessing: str | None = None
+    licence: str | None = None
+    source: str | None = None
+
+    @classmethod
+    def of(cls, recipe: Recipe) -> Stated:
+        """Returns what a recipe states."""
+        return cls(recipe.preprocessing, recipe.backbone_licence, recipe.backbone_source)
+
+
 def describe(path: Path) -> GraphFile:
     """Describes the graph in a file without compiling it.
 
@@ -72,8 +94,7 @@ def describe(path: Path) -> GraphFile:
     """
     kind = format_of(path)
     facts = _facts(path, kind, _state(path, kind))
-    beside = None if facts.input.takes_pixels else found_beside(path)
-    return GraphFile(path, kind, facts.input, facts.quantised, beside, licence_beside(path), source_beside(path))
+    return GraphFile(path, kind, facts.input, facts.quantised, found_beside(path), licence_beside(path), source_beside(path))
 
 
 def cuts_of_graph(path: Path, size: int) -> tuple[Cut, ...]:
@@ -108,14 +129,21 @@ def read_graph(
     """
     file = describe(path)
     used = _preprocessing(file, preprocessing)
-    side = file.input.size(size, used.size if used else None, path.name)
+    beside = file.preprocessing
+    side = file.input.size(size, None if beside is None else beside.size, path.name)
     state = _state(path, file.kind)
-    licence = licence or file.licence
     notes = [_facts(path, file.kind, state).range_note]
-    if licence is None:
-        notes.append(Note(f"the licence of {path.name} is unknown", "licence-unknown", file=path.name))
+    if beside is not None and beside.not_applied:
+        keys = ", ".join(beside.not_applied)
+        text = f"{CONFIG} of {path.name} has settings that are not applied: {keys}"
+        notes.append(Note(text, "preprocessor-config-not-applied", keys=list(beside.not_applied)))
     body = _body(path, file.kind, state, side, None if used is None else used.scaling)
-    weights = {"from": path.name, "sha256": digest_of(path, file.kind), "licence": licence, "source": source or file.source}
+    weights = {
+        "from": path.name,
+        "sha256": digest_of(path, file.kind),
+        "licence": licence or file.licence,
+        "source": source or file.source,
+    }
     return replace(body, weights=weights, notes=tuple(note for note in notes if note is not None))
 
 

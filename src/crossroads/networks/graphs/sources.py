@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from crossroads.networks.graphs.preprocessing import folders_of
+from crossroads.progress import Note
 
 _FIRST_LINES = (
     (r"apache license\s+version 2\.0", "Apache-2.0"),
@@ -51,6 +52,17 @@ def source_beside(path: Path) -> str | None:
             if (stated := card_entry(folder / "README.md", key)) is not None:
                 return stated
     return None
+
+
+def note_on_origin(file: str, licence: str | None, source: str | None) -> Note | None:
+    """Returns the note that asks for the licence and the source of a graph, as far as they are unknown; else None."""
+    unknown = [name for name, value in (("licence", licence), ("source", source)) if value is None]
+    if not unknown:
+        return None
+    be, them = ("is", "it") if len(unknown) == 1 else ("are", "them")
+    options = " and ".join(f"`backbone_{name}`" for name in unknown)
+    text = f"the {' and the '.join(unknown)} of {file} {be} unknown; state {them} with {options}, or put a model card beside it"
+    return Note(text, f"{unknown[0]}-unknown", file=file, unknown=unknown)
 
 
 def card_entry(card: Path, key: str) -> str | None:
