@@ -130,7 +130,7 @@ def recommend(
     # The free memory is read before anything large is loaded, because `memory_mb` counts that.
     request = Request(train, median_side, replace(asked, budget=None), asked.budget, available_memory_mb(), relay, first)
     require_trainable(request.asked, backbones, median_side)
-    backbones = _convertible(request, backbones)
+    backbones = convertible(request, backbones)
     for note in sample_notes(train):
         relay.warning(note)
     refuse_unsafe_flip(request.asked, train)
@@ -184,7 +184,7 @@ def _candidates(
     return warm_start, [*candidates, from_scratch_candidate(baselines.small_network, context, best_probe, baselines.pixels)]
 
 
-def _convertible(request: Request, backbones: Sequence[CandidateBackbone]) -> tuple[CandidateBackbone, ...]:
+def convertible(request: Request, backbones: Sequence[CandidateBackbone]) -> tuple[CandidateBackbone, ...]:
     """Returns the backbones that can become an inference graph. Those that `_measure` leaves out are not tried.
 
     Raises:
