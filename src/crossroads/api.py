@@ -25,6 +25,7 @@ from crossroads.data.partition import BIASED, Partition, Source, absent_class_no
 from crossroads.data.readers import read
 from crossroads.errors import DataError, RecipeError, option, without_effect
 from crossroads.evaluation import Evaluation
+from crossroads.networks._once import built_once
 from crossroads.networks.construct import object_name, pinned
 from crossroads.plain import to_plain
 from crossroads.predictor import Predictor, score
@@ -44,6 +45,7 @@ T = TypeVar("T")
 
 
 @process_settings()
+@built_once()
 def fit(
     data: Source | None = None,
     *,
@@ -99,6 +101,7 @@ def fit(
 
 
 @process_settings()
+@built_once()
 def advise(
     data: Source | None = None,
     *,
