@@ -92,6 +92,12 @@ def test_notes_and_numbers_of_numpy_become_plain_values():
     assert [type(value) for value in plain.values()] == [str, float]
 
 
+def test_arrays_become_lists_and_keys_become_text():
+    plain = to_plain({3: np.arange(4).reshape(2, 2), 5: np.array([1 / 3]), 7: np.int64(2)}, 2)
+    assert plain == {"3": [[0, 1], [2, 3]], "5": [0.33], "7": 2}
+    assert type(plain["7"]) is int
+
+
 def test_a_record_with_a_form_of_its_own_decides_it():
     class Own:
         def to_json(self):

@@ -24,6 +24,7 @@ from crossroads.data.partition import BIASED, Source, absent_class_notes, count_
 from crossroads.data.readers import read
 from crossroads.errors import RecipeError, option, without_effect
 from crossroads.evaluation import Evaluation
+from crossroads.networks._once import built_once
 from crossroads.networks.construct import object_name, pinned
 from crossroads.predictor import Predictor, score
 from crossroads.progress import Note, Silent, Watcher
@@ -41,6 +42,7 @@ T = TypeVar("T")
 
 
 @process_settings()
+@built_once()
 def fit(
     data: Source | None = None,
     *,
@@ -102,6 +104,7 @@ def fit(
 
 
 @process_settings()
+@built_once()
 def advise(
     data: Source | None = None,
     *,

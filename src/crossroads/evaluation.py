@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -30,6 +30,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from crossroads.data.loading import Refusal
 from crossroads.errors import DataError
+from crossroads.plain import to_plain
 
 Z = 1.959963984540054
 """The 97.5 % point of the normal distribution: two-sided 95 %."""
@@ -155,18 +156,8 @@ class Evaluation:
 
     def to_json(self) -> dict[str, Any]:
         """Returns everything as plain values, ready for JSON. Scores that are undefined are None, never NaN."""
-        values = {**self.summary(), **asdict(self)}
-        values["classes"] = list(self.classes)
-        values["accuracy_interval"] = list(self.accuracy_interval)
-        values["balanced_accuracy_interval"] = list(self.balanced_accuracy_interval)
-        values["top_k"] = {str(k): accuracy for k, accuracy in self.top_k.items()}
-        values["per_class"] = [score._asdict() for score in self.per_class]
-        values["untested_classes"] = list(self.untested_classes)
-        values["confusion_matrix"] = self.confusion_matrix.tolist()
-        values["mistakes"] = [mistake._asdict() for mistake in self.mistakes]
-        values["refused"] = [refusal.to_json() for refusal in self.refused]
-        values["warnings"] = list(self.warnings)
-        return values
+        values = {**self.summary(), **to_plain(self), "untested_classes": list(self.untested_classes)}
+        return values | {"warnings": list(self.warnings)}  # they keep their codes
 
     def table(self) -> str:
         """Returns the scores of the classes as text, one class per line, with ``-`` for an undefined score.

@@ -8,11 +8,15 @@ from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any, Literal, TypeVar, cast
 
+import numpy as np
+
 T = TypeVar("T")
 
 
-def to_plain(record: object, digits: int | None = None) -> dict[str, object]:
+def to_plain(record: object, digits: int | None = None) -> dict[str, Any]:
     """Returns a record as a dict, with one key per field. Records inside it that have a `to_json` decide their own form.
+
+    A key of a mapping becomes text, and an array becomes a list.
 
     Args:
         record: A dataclass, a named tuple or a mapping.
@@ -39,7 +43,7 @@ def from_plain(kind: type[T], values: object) -> T:
 
 def _items(record: object) -> list[tuple[str, object]]:
     if isinstance(record, Mapping):
-        return list(record.items())
+        return [(str(name), value) for name, value in record.items()]
     return [(name, getattr(record, name)) for name in _fields(type(record))]
 
 
@@ -61,6 +65,8 @@ def _plain(value: object, digits: int | None) -> object:
         return to_plain(value, digits)
     if isinstance(value, list | tuple):
         return [_plain(each, digits) for each in value]
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist() if value.dtype.kind in "biu" else _plain(value.tolist(), digits)
     raise TypeError(f"{type(value).__name__} has no JSON form")
 
 

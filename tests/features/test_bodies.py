@@ -10,7 +10,8 @@ from crossroads.errors import ArtifactError, BackboneError, FeatureError
 from crossroads.features import bodies
 from crossroads.features.bodies import body_of
 from crossroads.inference import Graph
-from crossroads.networks import keras_body
+from crossroads.networks import keras_body, own
+from crossroads.networks._once import built_once
 from crossroads.networks.construct import choose
 from refusals import refused
 
@@ -124,3 +125,42 @@ def test_a_cache_that_cannot_be_written_is_named(monkeypatch, tmp_path, network)
 def test_weights_own_are_those_of_a_custom_network(graphs):
     with refused("own-weights-of-the-catalog", BackboneError):
         body_of(choose("quiz-cnn"), SIZE, "own")
+
+
+def counted(monkeypatch, module, name):
+    """Counts the calls of a function of a module."""
+    calls, before = [], getattr(module, name)
+    monkeypatch.setattr(module, name, lambda *args, **options: calls.append(args) or before(*args, **options))
+    return calls
+
+
+@pytest.mark.parametrize("kind", ["object", "file", "function"])
+def test_a_custom_network_is_built_once_in_a_run(graphs, network, monkeypatch, tmp_path, kind):
+    network.save(tmp_path / "small.keras")
+    source = {"object": network, "file": str(tmp_path / "small.keras"), "function": lambda: network}[kind]
+    built, copied = counted(monkeypatch, own, "own_backbone"), counted(monkeypatch, bodies, "build")
+    with built_once():
+        found = [body_of(choose(source), SIZE, "own") for _ in range(3)]  # each step of a run looks the backbone up
+    assert (len(built), len(copied)) == (1, 1)
+    assert len({id(body.model) for body in found}) == 1
+    body_of(choose(source), SIZE, "own")
+    assert len(copied) == 2  # nothing is kept after the run
+
+
+def test_weights_that_were_changed_between_two_runs_are_seen(graphs, network):
+    def digest():
+        with built_once():
+            return body_of(choose(network), SIZE, "own").digest
+
+    first, weights = digest(), network.get_weights()
+    network.set_weights([weight + 1 for weight in weights])
+    changed = digest()
+    network.set_weights(weights)
+    assert changed != first == digest()
+
+
+def test_random_weights_of_a_custom_network_depend_on_the_seed_alone(graphs, network):
+    with built_once():
+        first, again = (body_of(choose(network), SIZE, "none", seed=5).digest for _ in range(2))
+        other = body_of(choose(network), SIZE, "none", seed=6).digest
+    assert first == again == body_of(choose(network), SIZE, "none", seed=5).digest != other

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,6 +21,7 @@ from crossroads.data.findings import (
 from crossroads.data.loading import Refusal
 from crossroads.data.mirrors import MirrorClasses, find_mirrors
 from crossroads.data.survey import survey
+from crossroads.plain import to_plain
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +66,10 @@ class Audit:
         return tuple(self.counts)
 
     def to_json(self) -> dict[str, Any]:
-        """Returns plain dicts, lists, strings and numbers. The key of the notes is `warnings`, as in all JSON output."""
-        values = asdict(self) | {"refused": [refusal.to_json() for refusal in self.refused]}
+        """Returns plain dicts, lists, strings and numbers. The notes are called `warnings`, as everywhere else."""
+        values = to_plain(self)
         values["warnings"] = values.pop("notes")
-        plain: dict[str, Any] = json.loads(json.dumps(values))
-        return plain
+        return values
 
 
 def audit(

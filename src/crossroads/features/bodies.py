@@ -21,6 +21,7 @@ from crossroads.errors import ArtifactError
 from crossroads.features.cache import Cache
 from crossroads.features.store import unwritable
 from crossroads.inference import stored_model
+from crossroads.networks._once import key_of, once
 from crossroads.networks.body import Body, Tap
 from crossroads.networks.construct import Choice, Progress, build, require_weights_of
 from crossroads.networks.cut import Cut
@@ -70,22 +71,32 @@ def body_of(
     if weights == "imagenet" and choice.record.graph is not None:
         return _built_here(choice.record, size, progress)
     make = partial(_built, choice, size, weights, seed, progress)
-    built: Built | None = None
+    if choice.own is not None:
+        known = ("body", key_of(choice.own), str(Cache().graphs), size, weights, seed)
+        body = once(known, lambda: _of_custom(make, choice.record.name, size))
+        return replace(body, keras_part=_keras_part(size, make))
     notes: list[Note] = []
-    if choice.own is None:
-        digest = identify(choice.record, weights, progress, notes.append)
-        named = weights if weights in (None, "none", "imagenet") else Path(str(weights)).name
-        key = _key([choice.record.name, size, named, digest or seed])
-    else:  # only its layers and weights identify a custom network
-        built = make()
-        key = built.function
+    digest = identify(choice.record, weights, progress, notes.append)
+    named = weights if weights in (None, "none", "imagenet") else Path(str(weights)).name
+    body = _kept(_key([choice.record.name, size, named, digest or seed]), make, choice.record.name, size)
+    return replace(body, notes=(*notes, *body.notes), keras_part=_keras_part(size, make))
+
+
+def _of_custom(make: Callable[[], Built], name: str, size: int) -> Body:
+    """Returns the graph of a custom network, which only its layers and weights identify."""
+    built = make()
+    return _kept(built.function, lambda: built, name, size)
+
+
+def _kept(key: str, make: Callable[[], Built], name: str, size: int) -> Body:
+    """Returns the graph with this key from the cache, or makes it."""
     folder = Cache().graphs / key
-    body = _read(folder, choice.record.name, size)
+    body = _read(folder, name, size)
     if body is None:
-        body = _made(built or make(), choice.record.name, size, folder)
+        body = _made(make(), name, size, folder)
     with contextlib.suppress(OSError):  # the cache may be read-only
         os.utime(folder)  # marks it as used
-    return replace(body, notes=(*notes, *body.notes), keras_part=_keras_part(body.size, make))
+    return body
 
 
 def _built_here(record: Backbone, size: int, progress: Progress | None) -> Body:

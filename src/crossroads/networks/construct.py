@@ -228,9 +228,11 @@ def build(
     end: Cut | None = None
     loaded: dict[str, Any] | None = None
     require_weights_of(choice, weights)
-    with seeded(seed):
-        fresh = weights in (None, "none")
-        parts = choice.record.build(size) if choice.own is None else _own_parts(choice, size, notes, fresh=fresh)
+    if choice.own is None:
+        with seeded(seed):
+            parts = choice.record.build(size)
+    else:
+        parts = _own_parts(choice, size, notes, fresh=weights in (None, "none"), seed=seed)
     if weights not in (None, "none", "own"):
         fitted = load_pretrained(parts, choice.record, str(weights), progress)
         loaded = {"from": weights if weights == "imagenet" else Path(str(weights)).name, "layers": fitted.layers}
@@ -282,21 +284,20 @@ def is_graph(named: str) -> bool:
 def _sizes(named: Any) -> tuple[tuple[int, ...], tuple[int, int]]:
     """Returns the default sizes and the limits of a custom network: the one size it was built for, or all sizes."""
     load_keras()  # before the user's module imports Keras with all its start-up notices
-    from crossroads.networks.network import seeded
     from crossroads.networks.own import own_size
 
-    with seeded(0):  # a custom function may draw random weights
-        size = own_size(named)
+    size = own_size(named)
     return ((size,), (size, size)) if size else (_OWN_SIZES, (8, 2048))
 
 
-def _own_parts(choice: Choice, size: int, notes: list[Note], *, fresh: bool) -> Parts:
-    from crossroads.networks.own import own_backbone
+def _own_parts(choice: Choice, size: int, notes: list[Note], *, fresh: bool, seed: int) -> Parts:
+    from crossroads.networks.network import seeded
+    from crossroads.networks.own import own_network
 
-    source = Path(choice.own) if isinstance(choice.own, str) and choice.own.endswith(".keras") else choice.own
-    own = own_backbone(source, size)
+    own = own_network(choice.own, size, seed)
     notes.extend(own.notes)
-    return replace(own.parts, backbone=_copied(own.parts.backbone, fresh=fresh))
+    with seeded(seed):
+        return replace(own.parts, backbone=_copied(own.parts.backbone, fresh=fresh))
 
 
 def _copied(backbone: keras.Model, *, fresh: bool) -> keras.Model:

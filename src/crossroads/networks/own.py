@@ -17,9 +17,10 @@ import keras
 
 from crossroads.errors import BackboneError, option
 from crossroads.networks._named import KERAS_HUB, current_folder_importable, module_and_function, not_importable, require_file
+from crossroads.networks._once import kept, key_of, once
 from crossroads.networks.graph import Call, LayerGraph, graph_of, is_nested, replay
 from crossroads.networks.keras_hub import preset_parts
-from crossroads.networks.network import Parts
+from crossroads.networks.network import Parts, seeded
 from crossroads.progress import Note
 
 LOGGER = logging.getLogger(__name__)
@@ -74,7 +75,30 @@ def own_backbone(source: keras.Model | Parts | Path | str, size: int | None) -> 
     return Own(name, replace(parts, backbone=backbone), graph.source.shape[1], notes)
 
 
-def own_size(source: keras.Model | Parts | Path | str) -> int | None:
+def own_network(source: keras.Model | Parts | str, size: int | None, seed: int) -> Own:
+    """Returns what `own_backbone` makes of a custom network. During one run, that is done once.
+
+    Args:
+        source: As for `own_backbone`. It must not be changed during the run.
+        size: Side of the images in pixels; None for the size that the network was built for.
+        seed: Seed of the weights that are drawn while it is built.
+    """
+    file = isinstance(source, str) and source.endswith(".keras")
+    if file or (isinstance(source, keras.Model) and _knows_its_input(source)):
+        seed = 0  # no weights are drawn
+
+    def made(side: int | None) -> Own:
+        with seeded(seed):
+            return own_backbone(Path(str(source)) if file else source, side)
+
+    key = ("own", key_of(source), seed)
+    whole: Own | None = kept((*key, None))  # `own_size` has built it if it has one size only
+    if size is None or whole is None or whole.size != size:
+        return once((*key, size), lambda: made(size))
+    return whole
+
+
+def own_size(source: keras.Model | Parts | str) -> int | None:
     """Returns the side in pixels of the images that a custom network was built for; None if it takes any.
 
     A function with a parameter for the size builds networks of any size. Any other function is called to find out.
@@ -86,7 +110,7 @@ def own_size(source: keras.Model | Parts | Path | str) -> int | None:
         network: Any = _imported(source) if isinstance(source, str) and not source.endswith(".keras") else source
         if _is_function(network) and _size_parameter(network, _name_of(source))[0] is not None:
             return None
-        return own_backbone(source, None).size
+        return own_network(source, None, 0).size
 
 
 def _load_or_build(source: Any, size: int | None) -> keras.Model | Parts:

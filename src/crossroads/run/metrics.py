@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from crossroads.data.loading import Refusal
 from crossroads.evaluation import Evaluation
+from crossroads.plain import to_plain
 
 if TYPE_CHECKING:
     from crossroads.networks.cuts import Cut
@@ -37,7 +38,7 @@ class PhaseMetrics:
 
     def to_json(self) -> dict[str, Any]:
         """Returns plain values, ready for JSON."""
-        values = asdict(self)
+        values = to_plain(self)
         if self.head is None:
             del values["head"]
         return values
@@ -80,12 +81,8 @@ class BackboneMetrics:
 
     def to_json(self) -> dict[str, Any]:
         """Returns plain values, ready for JSON."""
-        return {
-            "weights": dict(self.weights),
-            "cut": {"name": self.cut.name, "index": self.cut.index, "depth": round(self.cut.depth, 4)},
-            "frozen_to": self.frozen_to,
-            "features": {cut: asdict(features) | {"shape": list(features.shape)} for cut, features in self.features.items()},
-        }
+        cut = {"name": self.cut.name, "index": self.cut.index, "depth": round(self.cut.depth, 4)}
+        return to_plain(self) | {"cut": cut}
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +126,7 @@ class ValidationMetrics:
 
     def to_json(self) -> dict[str, Any]:
         """Returns plain values, ready for JSON."""
-        return self.evaluation.to_json() | {"cross_validated": None if self.cross_validated is None else dict(self.cross_validated)}
+        return self.evaluation.to_json() | {"cross_validated": to_plain(self)["cross_validated"]}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -176,7 +173,7 @@ class Headline:
 
     def to_json(self) -> dict[str, Any]:
         """Returns plain values, ready for JSON."""
-        return asdict(self) | {"interval": list(self.interval)}
+        return to_plain(self)
 
 
 FEW_TEST_IMAGES = 30
@@ -225,18 +222,10 @@ class RunMetrics:
     selection: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the content of ``metrics.json``."""
-        return {
-            "backbone": self.backbone,
-            "strategy": self.strategy,
-            "seconds": self.seconds,
-            "peak_memory_mb": self.peak_memory_mb,
-            "headline": headline(self.validation, self.test).to_json(),
-            **self.training.to_json(),
-            "validation": self.validation.to_json(),
-            "test": None if self.test is None else self.test.to_json(),
-            "refused": [{"split": split, **one.to_json()} for split, refusals in self.refused.items() for one in refusals],
-            "notes": list(self.notes),
-            "warnings": list(self.warnings),
-            **self.selection,
-        }
+        """Returns the content of ``metrics.json``. The fields of `training` and `selection` stand beside the others."""
+        values: dict[str, Any] = {}
+        for name, value in to_plain(self).items():
+            values.update(value if name in ("training", "selection") else {name: value})
+        values["refused"] = [{"split": split, **one} for split, refused in values["refused"].items() for one in refused]
+        values["headline"] = headline(self.validation, self.test).to_json()
+        return values | {"notes": list(self.notes), "warnings": list(self.warnings)}  # they keep their codes
