@@ -19,7 +19,7 @@ JAX_PAGE = DOCS / "how-to" / "jax.md"
 BENCHMARKS = DOCS / "benchmarks.md"
 TEXTS = sorted({README, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *DOCS.rglob("*.md")})
 # The tutorial and README.md train the same network on the same images. One of them does.
-TRAINING = "crossroads fit digits --strategy from-scratch --epochs 5 --out runs/digits"
+TRAINING = "crossroads fit digits --strategy early-features --out runs/digits"
 # Their commands train networks for more than five seconds in all.
 SLOW = (
     "explanation/repeatable-runs.md",
