@@ -66,7 +66,7 @@ class Audit:
         return tuple(self.counts)
 
     def to_json(self) -> dict[str, Any]:
-        """Returns plain dicts, lists, strings and numbers. The notes are called `warnings`, as everywhere else."""
+        """Returns plain dicts, lists, strings and numbers. The key of the notes is `warnings`, as in all JSON output."""
         values = to_plain(self)
         values["warnings"] = values.pop("notes")
         return values

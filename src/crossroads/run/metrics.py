@@ -126,7 +126,7 @@ class ValidationMetrics:
 
     def to_json(self) -> dict[str, Any]:
         """Returns plain values, ready for JSON."""
-        return self.evaluation.to_json() | {"cross_validated": to_plain(self)["cross_validated"]}
+        return self.evaluation.to_json() | {"cross_validated": None if self.cross_validated is None else dict(self.cross_validated)}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -225,7 +225,8 @@ class RunMetrics:
         """Returns the content of ``metrics.json``. The fields of `training` and `selection` stand beside the others."""
         values: dict[str, Any] = {}
         for name, value in to_plain(self).items():
+            if name == "training":
+                values["headline"] = headline(self.validation, self.test).to_json()
             values.update(value if name in ("training", "selection") else {name: value})
         values["refused"] = [{"split": split, **one} for split, refused in values["refused"].items() for one in refused]
-        values["headline"] = headline(self.validation, self.test).to_json()
         return values | {"notes": list(self.notes), "warnings": list(self.warnings)}  # they keep their codes
