@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import os
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -49,3 +51,11 @@ def shared_weights() -> Path:
     if not folder.is_dir():
         pytest.skip("needs the shared weights beside the checkout: ../shared/weights")
     return folder
+
+
+@pytest.fixture(scope="session")
+def shared_preset(tmp_path_factory) -> Callable[[str], str]:
+    """Returns a function from a kind of preset of KerasHub to its name as a backbone. Each is written once."""
+    from tiny_presets import preset
+
+    return cache(lambda kind: preset(kind, tmp_path_factory.mktemp(kind)))

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import crossroads
+import tiny_graphs
 from crossroads import artifact
 from crossroads.advice import recommend
 from crossroads.advice.candidate_backbones import CandidateBackbone
@@ -29,7 +30,7 @@ from refusals import refused
 from watchers import Notes
 
 pytestmark = pytest.mark.core
-WITH_OWN_TEST = Recipe(strategy="from-scratch", epochs=2, batch_size=16, image_size=16, validation=0.2)
+WITH_OWN_TEST = Recipe(strategy="from-scratch", backbone="quiz-cnn", epochs=2, batch_size=16, image_size=16, validation=0.2)
 QUICK = replace(WITH_OWN_TEST, test_fraction=0.2)
 
 
@@ -44,6 +45,21 @@ def source(tmp_path_factory):
     return folder_of(tmp_path_factory.mktemp("stripes"), images, labels)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _own_cache(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CROSSROADS_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="module")
+def solved(tmp_path_factory):
+    """Returns a recipe for tests of data, splits and notes: it solves a head on a tiny graph, a fifth of the time of a training."""
+    graph = tiny_graphs.written(tiny_graphs.convnet(), tmp_path_factory.mktemp("graph") / "tiny.xml")
+    options = {"strategy": "feature-extraction", "backbone": str(graph), "preprocessing": "tf", "image_size": tiny_graphs.SIZE}
+    return Recipe(**options, validation=0.2, test_fraction=0.2)
+
+
 @pytest.fixture(scope="module")
 def run(source, tmp_path_factory):
     return crossroads.fit(source, out=tmp_path_factory.mktemp("run") / "run", recipe=QUICK, epochs=6)
@@ -53,6 +69,11 @@ def run(source, tmp_path_factory):
 def whole(source, tmp_path_factory):
     """Returns a run that was not interrupted."""
     return crossroads.fit(source, out=tmp_path_factory.mktemp("whole") / "run", recipe=QUICK)
+
+
+def without_test(recipe):
+    """Returns the recipe for data with a test set of its own."""
+    return replace(recipe, test_fraction=Recipe().test_fraction)
 
 
 def coded(watcher, code):
@@ -163,26 +184,27 @@ def test_a_finished_run_is_not_returned_for_other_images(source, run, tmp_path):
         crossroads.fit(tmp_path / "moved", **options)
 
 
-def test_a_finished_run_is_not_returned_for_another_test_set(source, tmp_path):
+def test_a_finished_run_is_not_returned_for_another_test_set(source, tmp_path, solved):
+    recipe = without_test(solved)
     own, other = stripes(12, seed=4), stripes(12, seed=5)
-    run = crossroads.fit(source, out=tmp_path / "run", test=own, recipe=WITH_OWN_TEST, epochs=1)
-    options = {"out": tmp_path / "run", "recipe": WITH_OWN_TEST, "epochs": 1, "resume": True}
+    run = crossroads.fit(source, out=tmp_path / "run", test=own, recipe=recipe)
+    options = {"out": tmp_path / "run", "recipe": recipe, "resume": True}
     assert crossroads.fit(source, test=own, **options).metrics == run.metrics
     with refused("other-images", DataError, received="arrays"):
         crossroads.fit(source, test=other, **options)
 
 
-def test_a_finished_run_is_not_returned_for_a_recipe_with_other_images(tmp_path):
+def test_a_finished_run_is_not_returned_for_a_recipe_with_other_images(tmp_path, solved):
     folders = [folder_of(tmp_path / name, *stripes(60, seed=seed)) for seed, name in enumerate(("photos", "other"))]
-    recipes = [replace(QUICK, data=str(folder), epochs=1) for folder in folders]
+    recipes = [replace(solved, data=str(folder)) for folder in folders]
     run = crossroads.fit(out=tmp_path / "run", recipe=recipes[0])
     assert crossroads.fit(out=tmp_path / "run", recipe=recipes[0], resume=True).metrics == run.metrics
     with refused("other-images", DataError, received=str(folders[1])):
         crossroads.fit(out=tmp_path / "run", recipe=recipes[1], resume=True)
 
 
-def test_sources_in_memory_replace_the_paths_of_the_recipe(source, tmp_path):
-    recipe = replace(WITH_OWN_TEST, data="photos", test="held-out", epochs=1)
+def test_sources_in_memory_replace_the_paths_of_the_recipe(source, tmp_path, solved):
+    recipe = replace(without_test(solved), data="photos", test="held-out")
     run = crossroads.fit(stripes(80), out=tmp_path / "run", test=stripes(12, seed=4), recipe=recipe)
     kept = tomllib.loads((run.artifact / "recipe.toml").read_text())
     assert not {"data", "test"} & kept.keys()
@@ -258,9 +280,9 @@ def test_an_artifact_inside_the_image_folder_is_refused(source, tmp_path):
         assert not (inside / "level" / "run").exists()
 
 
-def test_a_resume_without_an_unfinished_run_is_noted(source, tmp_path):
+def test_a_resume_without_an_unfinished_run_is_noted(source, tmp_path, solved):
     watcher = Notes()
-    crossroads.fit(source, out=tmp_path / "run", recipe=QUICK, epochs=1, resume=True, watcher=watcher)
+    crossroads.fit(source, out=tmp_path / "run", recipe=solved, resume=True, watcher=watcher)
     assert len(coded(watcher, "nothing-to-resume")) == 1
 
 
@@ -286,23 +308,23 @@ def test_with_strict_a_class_that_cannot_be_split_is_refused(tmp_path):
         crossroads.fit(folder_of(tmp_path / "data", images, labels), out=tmp_path / "run", recipe=QUICK, strict=True)
 
 
-def test_a_refused_image_is_listed_and_with_strict_an_error(tmp_path):
+def test_a_refused_image_is_listed_and_with_strict_an_error(tmp_path, solved):
     images, labels = stripes(40)
     data = folder_of(tmp_path / "data", images, labels)
     (data / "level" / "broken.png").write_bytes((data / "level" / "0000.png").read_bytes()[:100])
-    run = crossroads.fit(data, out=tmp_path / "run", recipe=QUICK, epochs=1)
+    run = crossroads.fit(data, out=tmp_path / "run", recipe=solved)
     [row] = run.refused
     assert row["name"].endswith("level/broken.png")
     data.rename(tmp_path / "moved")
-    assert crossroads.fit(tmp_path / "moved", out=tmp_path / "run", recipe=QUICK, epochs=1, resume=True).metrics == run.metrics
+    assert crossroads.fit(tmp_path / "moved", out=tmp_path / "run", recipe=solved, resume=True).metrics == run.metrics
     with refused("image-refused", DataError, field="strict"):
-        crossroads.fit(tmp_path / "moved", out=tmp_path / "strict", recipe=QUICK, strict=True)
+        crossroads.fit(tmp_path / "moved", out=tmp_path / "strict", recipe=solved, strict=True)
 
 
-def test_labels_of_a_separate_test_set_are_matched_by_name(source, tmp_path):
+def test_labels_of_a_separate_test_set_are_matched_by_name(source, tmp_path, solved):
     images, labels = stripes(12, seed=4)
     test = folder_of(tmp_path / "test", images[labels == "upright"], labels[labels == "upright"])
-    run = crossroads.fit(source, out=tmp_path / "run", test=test, recipe=WITH_OWN_TEST)
+    run = crossroads.fit(source, out=tmp_path / "run", test=test, recipe=without_test(solved))
     assert run.metrics["test"]["n"] == 6
     again = crossroads.fit(out=tmp_path / "again", recipe=run.artifact / "recipe.toml")
     assert again.metrics["test"] == run.metrics["test"]
@@ -314,9 +336,9 @@ def test_a_test_fraction_beside_a_test_set_is_refused(source, tmp_path):
         crossroads.fit(source, out=tmp_path / "run", test=source, recipe=QUICK)
 
 
-def test_test_images_seen_in_training_are_reported(source, tmp_path):
+def test_test_images_seen_in_training_are_reported(source, tmp_path, solved):
     watcher = Notes()
-    run = crossroads.fit(source, out=tmp_path / "run", test=source, recipe=WITH_OWN_TEST, epochs=1, watcher=watcher)
+    run = crossroads.fit(source, out=tmp_path / "run", test=source, recipe=without_test(solved), watcher=watcher)
     assert run.metrics["test"]["seen_in_training"] == 80
     [note] = coded(watcher, "test-seen-in-training")
     assert note.figures == {"images": 80, "total": 80}
@@ -381,7 +403,7 @@ def test_evaluate_lists_what_it_refused(run, tmp_path, recwarn):
     assert len(scored.warnings) == 1
 
 
-def test_a_run_lists_seen_and_refused_images_and_warnings_even_if_warnings_are_errors(tmp_path):
+def test_a_run_lists_seen_and_refused_images_and_warnings_even_if_warnings_are_errors(tmp_path, solved):
     images, labels = stripes(60)
     data, test = folder_of(tmp_path / "data", images, labels), folder_of(tmp_path / "test", images[:20], labels[:20])
     for folder in (data, test):
@@ -391,7 +413,7 @@ def test_a_run_lists_seen_and_refused_images_and_warnings_even_if_warnings_are_e
         (links / "upright" / name).symlink_to(test / "level")
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("error", crossroads.CrossroadsWarning)
-        run = crossroads.fit(data, out=tmp_path / "run", test=test, recipe=WITH_OWN_TEST, strategy="from-scratch", epochs=1)
+        run = crossroads.fit(data, out=tmp_path / "run", test=test, recipe=without_test(solved))
         with pytest.raises(crossroads.CrossroadsWarning):  # an error here loses no training
             crossroads.evaluate(run.artifact, test)
         with pytest.raises(crossroads.CrossroadsWarning):
@@ -441,18 +463,18 @@ def test_evaluate_warns_about_images_that_the_artifact_was_trained_on(run, sourc
     assert not coded(watcher, "seen-in-training")
 
 
-def test_equal_images_stay_in_one_split(tmp_path):
+def test_equal_images_stay_in_one_split(tmp_path, solved):
     images, labels = stripes(40)
     watcher = Notes()
     twice = (np.concatenate([images, images]), np.tile(labels, 2))
-    run = crossroads.fit(twice, out=tmp_path / "run", recipe=QUICK, epochs=1, watcher=watcher)
+    run = crossroads.fit(twice, out=tmp_path / "run", recipe=solved, watcher=watcher)
     assert [run.metrics[side]["seen_in_training"] for side in ("validation", "test")] == [0, 0]
     assert "40 duplicate images were kept in the same split as their copies" in watcher.said
-    again = crossroads.fit(twice, out=tmp_path / "run", recipe=QUICK, epochs=1, resume=True)
+    again = crossroads.fit(twice, out=tmp_path / "run", recipe=solved, resume=True)
     assert again.metrics == run.metrics
 
 
-def test_validation_images_that_are_also_in_train_are_reported(tmp_path):
+def test_validation_images_that_are_also_in_train_are_reported(tmp_path, solved):
     images, labels = stripes(40)
     rows = tmp_path / "rows.csv"
     folder = folder_of(tmp_path / "images", images, labels)
@@ -464,7 +486,7 @@ def test_validation_images_that_are_also_in_train_are_reported(tmp_path):
         lines.append(f"{copied},{path.parent.name},b{path.stem}")
     rows.write_text("path,label,group\n" + "\n".join(lines))
     watcher = Notes()
-    run = crossroads.fit(rows, out=tmp_path / "run", recipe=QUICK, epochs=1, watcher=watcher)
+    run = crossroads.fit(rows, out=tmp_path / "run", recipe=solved, watcher=watcher)
     seen = run.metrics["validation"]["seen_in_training"]
     assert 0 < seen <= run.metrics["validation"]["n"]
     [note] = coded(watcher, "validation-seen-in-training")

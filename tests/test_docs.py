@@ -12,11 +12,14 @@ from crossroads.advice import baselines, warm_start
 from docs_pages import ROOT, Page, blocks, commands, in_process, same_structure
 
 DOCS = ROOT / "docs"
+README = ROOT / "README.md"
 TUTORIAL = DOCS / "tutorial" / "first-classifier.md"
 JAX_PAGE = DOCS / "how-to" / "jax.md"
 # Its commands take an hour; `make bench` runs them.
 BENCHMARKS = DOCS / "benchmarks.md"
-TEXTS = sorted({ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *DOCS.rglob("*.md")})
+TEXTS = sorted({README, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *DOCS.rglob("*.md")})
+# The tutorial and README.md train the same network on the same images. One of them does.
+TRAINING = "crossroads fit digits --strategy from-scratch --epochs 5 --out runs/digits"
 # Their commands train networks for more than five seconds in all.
 SLOW = (
     "explanation/repeatable-runs.md",
@@ -28,16 +31,17 @@ SLOW = (
     "how-to/second-program.md",
     "how-to/weights.md",
     "tutorial/pretrained.md",
+    "tutorial/quiz.md",
 )
 RUN_AFTER_TUTORIAL = [
     pytest.param(page, id=str(page.relative_to(ROOT)), marks=[pytest.mark.slow] * (page in [DOCS / name for name in SLOW]))
     for page in TEXTS
-    if page not in (TUTORIAL, JAX_PAGE, BENCHMARKS)
+    if page not in (README, TUTORIAL, JAX_PAGE, BENCHMARKS)
 ]
 
 
-def run(page, folder, patch):
-    """Runs one page in `folder`, with its own home and caches and a terminal of 80 columns."""
+def run(page, folder, patch, known=()):
+    """Runs one page in `folder`, with its own home and caches and a terminal of 80 columns. Returns the outputs of its commands."""
     home = folder / "home"
     home.mkdir(exist_ok=True)
     patch.chdir(folder)
@@ -48,19 +52,25 @@ def run(page, folder, patch):
     for name in ("CROSSROADS_CACHE_LIMIT", "CROSSROADS_WEIGHTS_URL", "KERAS_HOME"):
         patch.delenv(name, raising=False)
     patch.setenv("COLUMNS", "80")
-    running = Page(page)
+    running = Page(page, dict(known))
     running.run()
     for command in running.skipped:
         print(f"not run: {command}")
+    return running.outputs
 
 
 @pytest.fixture(scope="session")
-def after_tutorial(tmp_path_factory):
-    """Returns the folder of a reader after the first tutorial: `digits/`, `more-digits/` and the artifact `runs/digits`."""
+def tutorial(tmp_path_factory):
+    """Runs the first tutorial. Returns its folder and the outputs of its commands."""
     folder = tmp_path_factory.mktemp("tutorial")
     with pytest.MonkeyPatch.context() as patch:
-        run(TUTORIAL, folder, patch)
-    return folder
+        return folder, run(TUTORIAL, folder, patch)
+
+
+@pytest.fixture(scope="session")
+def after_tutorial(tutorial):
+    """Returns the folder of a reader after the first tutorial: `digits/`, `more-digits/` and the artifact `runs/digits`."""
+    return tutorial[0]
 
 
 def test_the_first_tutorial_leaves_an_artifact(after_tutorial):
@@ -69,9 +79,20 @@ def test_the_first_tutorial_leaves_an_artifact(after_tutorial):
 
 @pytest.mark.parametrize("page", RUN_AFTER_TUTORIAL)
 def test_page_does_what_it_says(page, after_tutorial, tmp_path, monkeypatch):
-    if page.parent != ROOT and "digits" in page.read_text(encoding="utf-8"):
+    if "digits" in page.read_text(encoding="utf-8"):
         shutil.copytree(after_tutorial, tmp_path, dirs_exist_ok=True)
     run(page, tmp_path, monkeypatch)
+
+
+def test_the_readme_does_what_it_says(tutorial, tmp_path, monkeypatch):
+    folder, outputs = tutorial
+    images = [
+        next(block.body for block in blocks(page.read_text(encoding="utf-8")) if block.language == "python")
+        for page in (TUTORIAL, README)
+    ]
+    assert images[0] == images[1]
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    assert TRAINING not in run(README, tmp_path, monkeypatch, known={TRAINING: outputs[TRAINING]})
 
 
 @pytest.mark.core

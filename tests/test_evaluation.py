@@ -12,7 +12,7 @@ from sklearn import metrics
 
 from crossroads import evaluation
 from crossroads.errors import DataError
-from crossroads.evaluation import evaluate, wilson_interval
+from crossroads.evaluation import CROSS_VALIDATION_VARIANCE, evaluate, paired_difference, widened, wilson_interval
 from refusals import refused
 
 
@@ -301,3 +301,31 @@ def test_every_interval_holds_its_estimate(seed, n, k, grouped):
         assert value - 1e-12 <= high <= 1
     assert e.confusion_matrix.sum() == n
     assert 0 <= e.expected_calibration_error <= 1
+
+
+def test_a_paired_difference_has_the_error_of_mcnemar():
+    """Of 40 images 3 are right with the first alone and 1 with the second alone: b - c = 2, and the error is the root of b + c."""
+    first, second = np.ones(40, bool), np.ones(40, bool)
+    first[0], second[1:4] = False, False
+    assert paired_difference(first, second) == pytest.approx((0.05, 0.05))
+    assert paired_difference(second, first) == pytest.approx((-0.05, 0.05))
+    assert paired_difference(first, first) == (0.0, 0.0)
+
+
+def test_a_paired_difference_counts_groups_as_one():
+    first = np.ones(30, bool)
+    second, groups = first.copy(), np.arange(30) // 3
+    second[:6] = False  # two groups
+    assert paired_difference(first, second, groups) == pytest.approx((0.2, np.sqrt(18) / 30))
+    assert paired_difference(first, second)[1] == pytest.approx(np.sqrt(6) / 30)
+
+
+def test_cross_validated_intervals_are_wider_and_stay_in_range():
+    y = np.arange(40) % 2
+    p = np.eye(2)[np.where(np.arange(40) < 4, 1 - y, y)]
+    plain = evaluate(p, y, "ab")
+    wider = widened(plain)
+    ratio = np.subtract(*wider.accuracy_interval) / np.subtract(*plain.accuracy_interval)
+    assert ratio == pytest.approx(np.sqrt(CROSS_VALIDATION_VARIANCE))
+    assert wider.interval_method == "wilson, cross-validated"
+    assert widened(evaluate(np.eye(2)[y], y, "ab")).accuracy_interval[1] == 1.0

@@ -103,7 +103,8 @@ def test_fit_refuses_it_in_one_line(make, options, words, tmp_path, monkeypatch,
     source = make(tmp_path)
     before = sorted(tmp_path.rglob("*"))
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["crossroads", "fit", str(source), "--out", "run", "--test-fraction", "0", *options])
+    network = ["--strategy", "from-scratch", "--backbone", "quiz-cnn"]  # a race would prepare a real network first
+    monkeypatch.setattr(sys, "argv", ["crossroads", "fit", str(source), "--out", "run", "--test-fraction", "0", *network, *options])
     with pytest.raises(SystemExit) as stopped:
         cli.main()
     shown = capsys.readouterr()

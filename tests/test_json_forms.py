@@ -11,7 +11,8 @@ from crossroads.data.loading import Refusal
 from crossroads.evaluation import evaluate
 from crossroads.networks.cut import Cut
 from crossroads.progress import Note
-from crossroads.run.metrics import BackboneMetrics, FeatureMetrics, PhaseMetrics, RunMetrics, TestMetrics, TrainingMetrics
+from crossroads.run import metrics
+from crossroads.run.metrics import BackboneMetrics, FeatureMetrics, PhaseMetrics, RunMetrics, TrainingMetrics, ValidationMetrics
 
 NOTE = Note("a note", "some-code", images=3)
 REFUSAL = Refusal(2, "q.png", "truncated")
@@ -47,6 +48,7 @@ EVALUATION = {
     "warnings": ["a note"],
     "untested_classes": ["c"],
 }
+HEADLINE = {"accuracy": 2 / 3, "interval": list(SCORED.accuracy_interval), "images": 3}
 HEAD = PhaseMetrics("head", 1, 1, 0.5, 0.75, 0.25, {"kind": "softmax", "tried": ({"kind": "ridge"},)})
 TUNE = PhaseMetrics("tune", 3, 2, 1.5, 1.0, 0.125)
 PHASES = [
@@ -112,14 +114,15 @@ def test_an_audit():
 def test_a_run_with_a_pretrained_backbone():
     cut = Cut(name="c", index=2, depth=0.123456, shape=(2, 2, 4), multiply_adds=10, parameters=5, activations=7)
     features = {"c": FeatureMetrics((4,), 2, 0.25, 6, "openvino")}
+    backbone = BackboneMetrics({"from": "imagenet", "digest": "ab"}, cut, "c", features)
     run = RunMetrics(
         backbone="net",
         strategy="finetune",
         seconds=2.5,
         peak_memory_mb=None,
-        training=TrainingMetrics(TUNE, (HEAD, TUNE), BackboneMetrics({"from": "imagenet", "digest": "ab"}, cut, "c", features)),
-        validation=SCORED,
-        test=TestMetrics(SCORED, 1, "cd"),
+        training=TrainingMetrics(TUNE, (HEAD, TUNE), backbone, ("train", "validation")),
+        validation=ValidationMetrics(SCORED, {"folds": 5, "repeats": 2}),
+        test=metrics.TestMetrics(SCORED, 1, "cd", 3.0),
         refused={"train": (REFUSAL,), "test": ()},
         notes=(NOTE,),
         warnings=("w",),
@@ -132,14 +135,16 @@ def test_a_run_with_a_pretrained_backbone():
             "strategy": "finetune",
             "seconds": 2.5,
             "peak_memory_mb": None,
+            "headline": HEADLINE | {"source": "cross-validation"},
             "epochs": 3,
             "best_epoch": 2,
             "phases": PHASES,
+            "fitted_on": ["train", "validation"],
             "weights": {"from": "imagenet", "digest": "ab"},
             "cut": {"name": "c", "index": 2, "depth": 0.1235},
             "frozen_to": "c",
             "features": {"c": {"shape": [4], "views": 2, "seconds": 0.25, "computed": 6, "runs_on": "openvino"}},
-            "validation": EVALUATION,
+            "validation": EVALUATION | {"cross_validated": {"folds": 5, "repeats": 2}},
             "test": EVALUATION | {"seen_by_weights": 1, "digest": "cd"},
             "refused": [{"split": "train", "name": "q.png", "reason": "truncated"}],
             "notes": ["a note"],
@@ -151,7 +156,8 @@ def test_a_run_with_a_pretrained_backbone():
 
 
 def test_a_run_from_scratch_without_a_test():
-    run = RunMetrics("net", "from-scratch", 2.5, 100.0, TrainingMetrics(TUNE, (TUNE,), None), SCORED, None, {}, (), ())
+    validation = ValidationMetrics(SCORED)
+    run = RunMetrics("net", "from-scratch", 2.5, 100.0, TrainingMetrics(TUNE, (TUNE,), None), validation, None, {}, (), ())
     assert same(
         run,
         {
@@ -159,10 +165,12 @@ def test_a_run_from_scratch_without_a_test():
             "strategy": "from-scratch",
             "seconds": 2.5,
             "peak_memory_mb": 100.0,
+            "headline": HEADLINE | {"source": "validation"},
             "epochs": 3,
             "best_epoch": 2,
             "phases": PHASES[1:],
-            "validation": EVALUATION,
+            "fitted_on": ["train"],
+            "validation": EVALUATION | {"cross_validated": None},
             "test": None,
             "refused": [],
             "notes": [],

@@ -45,7 +45,7 @@ def phases(**options):
 def test_a_resolved_recipe_resolves_to_itself_and_leaves_only_unused_options_open(record):
     found = resolve_recipe(Recipe(strategy="from-scratch"), record, images=500, image_size=32)
     open_fields = {field.name for field in fields(found) if getattr(found, field.name) is None}
-    unused = {*ABOUT_GRAPHS, "data", "test", "class_names", "budget", "cut", "freeze_to", "views", "feature_type"}
+    unused = {*ABOUT_GRAPHS, "data", "test", "class_names", "budget", "cut", "freeze_to", "views", "feature_type", "refit"}
     assert open_fields == unused | TUNED_ONLY | PRETRAINED_ONLY
     assert resolve_recipe(found, record, images=500, image_size=32) == found
     (phase,) = plan_phases(found)
@@ -108,6 +108,8 @@ def test_early_strategies_cut_early_and_pool_into_a_grid():
         ({"strategy": "from-scratch", "weights": "imagenet"}, "weights"),
         ({"strategy": "from-scratch", "layer_decay": 0.5}, "layer_decay"),
         ({"strategy": "feature-extraction", "epochs": 3}, "epochs"),
+        ({"strategy": "finetune", "refit": False}, "refit"),
+        ({"strategy": "feature-extraction", "head": "mlp", "refit": True}, "refit"),
         ({"strategy": "feature-extraction", "early_stopping": 3}, "early_stopping"),
         ({"strategy": "feature-extraction", "freeze_to": "0.5"}, "freeze_to"),
         ({"strategy": "feature-extraction", "augment": True}, "augmentation"),

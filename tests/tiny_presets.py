@@ -22,13 +22,13 @@ def _resnet(hub):
 
 def _vit(hub):
     sides = {"image_shape": (SIZE, SIZE, 3), "patch_size": 8}
-    return hub.models.ViTBackbone(num_layers=3, num_heads=2, hidden_dim=16, mlp_dim=32, **sides)
+    return hub.models.ViTBackbone(num_layers=2, num_heads=2, hidden_dim=16, mlp_dim=32, **sides)
 
 
 def _dinov2(hub):
     sides = {"image_shape": (SIZE, SIZE, 3), "patch_size": 8, "position_embedding_shape": (48, 48, 3)}
     return hub.models.DINOV2Backbone(
-        num_layers=3, hidden_dim=16, num_heads=2, intermediate_dim=32, num_register_tokens=4, use_mask_token=False, **sides
+        num_layers=2, hidden_dim=16, num_heads=2, intermediate_dim=32, num_register_tokens=4, use_mask_token=False, **sides
     )
 
 

@@ -1,4 +1,4 @@
-"""Labelled images in, a tested classifier out.
+"""Turns labelled images into a tested image classifier.
 
 Each public name is loaded at its first use (PEP 562), so ``import crossroads`` itself is fast.
 """

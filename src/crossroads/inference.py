@@ -1,4 +1,4 @@
-"""The only module that uses OpenVINO to run graphs: in float32, in batches, and without telemetry."""
+"""Runs graphs with OpenVINO: in float32, in batches, and without telemetry. No other module does so."""
 
 from __future__ import annotations
 
@@ -20,12 +20,18 @@ from numpy.typing import NDArray
 from crossroads.errors import ArtifactError
 
 BATCH = 32
-"""Largest number of images per request. Measured on 2 cores: a three-layer CNN at 32 px runs 10,400 images/s at 32, 9,400 at 16,
-6,600 at 64 and 4,800 at 128, since the activations of a larger batch do not fit in the cache."""
+"""Largest number of images per request.
+
+On 2 cores, a three-layer CNN at 32 px runs 10,400 images/s with batches of 32, 9,400 with 16, 6,600 with 64 and 4,800 with 128. The
+activations of a larger batch do not fit in the processor's cache.
+"""
 
 BATCH_PIXELS = 5 * 224 * 224
-"""Number of pixels per request from which a batch has fewer images. The activations of EfficientNet-Lite0 at 224 px take 18 MB per
-image and request: the process takes 315 MB with batches of 8 and 758 MB with batches of 32, which are no faster."""
+"""Largest number of pixels per request, which limits the batches of large images.
+
+The activations of EfficientNet-Lite0 at 224 px take 18 MB per image and request. The process takes 315 MB with batches of 8 and 758
+MB with batches of 32, which are no faster.
+"""
 
 _TELEMETRY = "openvino_telemetry"
 _importing = threading.Lock()
@@ -44,7 +50,7 @@ def runtime() -> Any:
 
 
 def without_telemetry(name: str) -> Any:
-    """Returns the module `name`, of OpenVINO or one of its tools, imported as in `runtime` and safe for threads."""
+    """Imports the module `name` of OpenVINO or one of its tools without telemetry. Threads may call this at the same time."""
     with _importing:
         if name in sys.modules or _TELEMETRY in sys.modules:
             module = importlib.import_module(name)
@@ -195,7 +201,7 @@ class Graph:
         return result
 
     def run(self, batches: Iterable[NDArray[np.uint8]], most: int) -> NDArray[np.float32]:
-        """Computes the results, float32 (n, ...), of batches that are made while earlier ones are computed.
+        """Computes the results of batches, float32 (n, ...). New batches are prepared while earlier ones are computed.
 
         Args:
             batches: uint8 (b, size, size, 3) each.
@@ -212,7 +218,7 @@ class Graph:
         """Yields the results, float32 (b, ...), in order. A few batches are in memory at a time.
 
         Args:
-            batches: uint8 (b, size, size, 3) each; they are made while earlier ones are computed.
+            batches: uint8 (b, size, size, 3) each. New batches are prepared while earlier ones are computed.
         """
         # OpenVINO's AsyncInferQueue is not used, since a graph that is dropped right after its last batch hangs (OpenVINO 2026.4):
         # the destructor holds Python's lock and waits for a thread whose callback waits for that lock.

@@ -1,4 +1,4 @@
-"""From images to ranked labels, without Keras. Evaluation, prediction and serving all use it."""
+"""Predicts ranked labels from images, without Keras. Evaluation, prediction and serving all use it."""
 
 from __future__ import annotations
 
@@ -170,7 +170,7 @@ class Predictor:
         Args:
             dataset: Any data set; its labels and classes are ignored.
             strict: Whether a row that cannot be read is an error.
-            progress: Called with the number of rows done and of all rows.
+            progress: Called with the number of finished rows and the number of all rows.
 
         Raises:
             DataError: No row can be read; with `strict`, any row cannot be read.
@@ -232,8 +232,8 @@ class Predictor:
         """Predicts the most probable classes of each image.
 
         Args:
-            images: Paths, encoded files as bytes, Pillow images, or arrays (h, w), (h, w, 1), (h, w, 3) or (h, w, 4), read as
-                `crossroads.read` reads them. Any iterable; it is consumed once, with few images in memory at a time.
+            images: Paths, encoded files as bytes, Pillow images, or arrays (h, w), (h, w, 1), (h, w, 3) or (h, w, 4), as
+                `crossroads.read` accepts them. Any iterable works. It is consumed once, with few images in memory at a time.
             top: Number of classes to rank, at least 1.
 
         Raises:
@@ -252,7 +252,7 @@ class Predictor:
             The predictions of the readable images, in their order, and one refusal per image that cannot be read.
 
         Raises:
-            DataError: As for `predict`.
+            DataError: For the same reasons as in `predict`, except that an image cannot be read.
         """
         return self._predict(images, top, strict=False)
 
@@ -302,7 +302,7 @@ def _named(images: Iterable[Picture], names: dict[int, str]) -> Iterator[Picture
 
 
 def _is_single_image(images: object) -> bool:
-    """Whether this is a single image, although it may be iterable."""
+    """Returns whether this is a single image, although it may be iterable."""
     if isinstance(images, np.ndarray):
         return images.ndim == 0 or (images.ndim in (2, 3) and images.dtype.kind in "buif")
     return isinstance(images, str | bytes | bytearray | memoryview | PathLike)
@@ -341,7 +341,7 @@ def load(folder: str | PathLike[str], *, threads: int | None = None) -> Predicto
 def score(
     predictor: Predictor, dataset: Dataset, strict: bool, watcher: Watcher, *, stage: str = "testing"
 ) -> tuple[Scored, Evaluation]:
-    """Scores a data set whose classes are the predictor's. Raises as `Predictor.probabilities_of` does."""
+    """Scores a data set whose classes are the predictor's. Raises the same errors as `Predictor.probabilities_of`."""
     scored = predictor.probabilities_of(dataset, strict=strict, progress=partial(watcher.progress, stage))
     return scored, replace(_evaluation(scored.probabilities, scored.dataset), refused=scored.refusals)
 

@@ -1,4 +1,4 @@
-"""The reports of a run while it works: stages, steps, epochs and notes. `crossroads.report` shows them."""
+"""Defines how a run reports its progress: stages, steps, epochs and notes. `crossroads.report` shows them."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Note(str):
 
 
 class StopTraining(Exception):
-    """Raised by a watcher's `step` or `epoch` to end the phase; its finished epochs are kept.
+    """The exception that a watcher's `step` or `epoch` raises to end the phase. Finished epochs are kept.
 
     The unfinished epoch is lost. If no epoch is finished, or if `progress` raises the exception, it ends the whole training.
     """
@@ -72,26 +72,26 @@ class Watcher(Protocol):
     """
 
     def note(self, text: str) -> None:
-        """Called with a sentence on the progress of the run, such as which strategy is trained next."""
+        """Receives a sentence on the progress of the run, such as which strategy is trained next."""
         ...
 
     def warning(self, text: str) -> None:
-        """Called with a sentence that the user should read, such as how many images were refused."""
+        """Receives a sentence that the user should read, such as how many images were refused."""
         ...
 
     def progress(self, stage: str, done: int, total: int) -> None:
-        """Called when `done` of `total` images are processed in a stage, such as ``decoding``.
+        """Receives the number of processed images in a stage such as ``decoding``.
 
-        In the stages ``weights`` and ``downloading …``, they are bytes.
+        In the stages ``weights`` and ``downloading …``, the numbers are bytes.
         """
         ...
 
     def step(self, epoch: int, done: int, total: int) -> None:
-        """Called when `done` of `total` batches of `epoch` (counted from 1) are processed."""
+        """Receives the number of processed batches of an epoch. Epochs are counted from 1."""
         ...
 
     def epoch(self, record: EpochRecord, total: int) -> None:
-        """Called when an epoch of `total` ends, with its figures: `record.loss`, `record.validation_accuracy` and others."""
+        """Receives the figures of an epoch when it ends, such as `record.loss`, and the total number of epochs."""
         ...
 
 
@@ -133,9 +133,10 @@ def require_watcher(watcher: Any) -> None:
 
 
 class Relay:
-    """A watcher that passes everything to another watcher, and keeps the warnings.
+    """A watcher that forwards everything to another watcher, and keeps the warnings.
 
-    An exception of the other watcher, except `StopTraining`, is raised again at every later call, in case a library swallowed it.
+    If the other watcher raises an exception other than `StopTraining`, every later call raises it again, in case a library caught
+    it.
 
     Args:
         watcher: The other watcher.
@@ -164,12 +165,12 @@ class Relay:
         self._after_step, self._after_epoch = after_step, after_epoch
 
     def note(self, text: str) -> None:
-        """Passes it on."""
+        """Forwards the note."""
         self._call(self._watcher.note, text)
         self._after_note(text)
 
     def warning(self, text: str) -> None:
-        """Keeps it and passes it on, once."""
+        """Keeps and forwards the warning, unless the same text was forwarded before."""
         if text in self.warnings:
             return
         self.warnings = (*self.warnings, text)
@@ -177,22 +178,22 @@ class Relay:
         self._after_note(text)
 
     def progress(self, stage: str, done: int, total: int) -> None:
-        """Passes it on."""
+        """Forwards the progress."""
         self._call(self._watcher.progress, stage, done, total)
         self._after_progress()
 
     def step(self, epoch: int, done: int, total: int) -> None:
-        """Passes it on."""
+        """Forwards the step."""
         self._call(self._watcher.step, epoch, done, total)
         self._after_step()
 
     def epoch(self, record: EpochRecord, total: int) -> None:
-        """Passes it on."""
+        """Forwards the epoch."""
         self._call(self._watcher.epoch, record, total)
         self._after_epoch(record, total)
 
     def raise_again(self) -> None:
-        """Raises the watcher's exception again, even if a library replaced it by another; except `StopTraining`."""
+        """Raises the exception of the other watcher again, unless it is `StopTraining`."""
         if self.raised is not None and not isinstance(self.raised, StopTraining):
             raise self.raised
 

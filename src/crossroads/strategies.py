@@ -1,4 +1,4 @@
-"""The strategies as records, recipes resolved for them, and the phases of training that they plan. Nothing here trains."""
+"""Defines the strategies as records, resolves recipes for them, and plans their phases of training. Nothing here trains."""
 
 from __future__ import annotations
 
@@ -191,6 +191,7 @@ ABOUT_GRAPHS = ("preprocessing", "backbone_licence", "backbone_source")
 
 _TUNED = ("layer_decay", "train_batchnorm", "freeze_to")
 _SOLVED = "with a linear head, which is solved"
+_NOT_SOLVED = "unless a linear head is solved on frozen features"
 _PRETRAINED = ("weights", "head", "views", "feature_type")
 
 
@@ -209,7 +210,7 @@ def strategy(name: str) -> Strategy:
 
 
 def needs_keras(recipe: Recipe) -> bool:
-    """Whether a recipe with a named strategy trains by gradient descent, rather than solving a head on frozen features."""
+    """Returns whether a recipe with a named strategy trains by gradient descent, rather than solving a head on frozen features."""
     return not strategy(recipe.strategy).frozen or recipe.head not in (None, "linear")
 
 
@@ -245,7 +246,8 @@ def resolve_recipe(recipe: Recipe, backbone: Backbone, *, images: int, image_siz
         _refuse_options(resolved, _GRADIENT, _SOLVED)
         if recipe.early_stopping:
             raise without_effect("early_stopping", recipe.early_stopping, _SOLVED)
-        return _with_cached_views(resolved)
+        return replace(_with_cached_views(resolved), refit=recipe.refit is not False)
+    _refuse_options(resolved, ("refit",), _NOT_SOLVED)
     defaults = _defaults(resolved, record, backbone)
     return _with_augmentation(_with_schedule(resolved, defaults, images, tuned=record.tuned), record, defaults)
 
@@ -323,8 +325,7 @@ def drop_unused_options(recipe: Recipe, record: Strategy) -> Recipe:
     if not record.tuned:
         unused |= set(_TUNED)
     solved = record.frozen and recipe.head in (None, "linear")
-    if solved:
-        unused |= set(_GRADIENT)
+    unused |= set(_GRADIENT) if solved else {"refit"}
     if record.frozen and (recipe.views or 1) == 1:
         unused |= {"augment", "augmentation"}
     if _trains_all_at_once(record):
@@ -334,7 +335,7 @@ def drop_unused_options(recipe: Recipe, record: Strategy) -> Recipe:
 
 
 def _trains_all_at_once(record: Strategy) -> bool:
-    """Whether a strategy trains the backbone and the head in one phase, from pretrained weights."""
+    """Returns whether a strategy trains the backbone and the head in one phase, from pretrained weights."""
     return record.start == "pretrained" and not (record.frozen or record.tuned)
 
 

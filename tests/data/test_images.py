@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageFile
 
 from crossroads.data import images
-from crossroads.data.images import FILTERS, Resize, decode, decode_with_range, dimensions, load, resize
+from crossroads.data.images import FILTERS, Resize, decode, decode_with_range, dimensions, dimensions_from, load, resize
 from crossroads.errors import DataError, ImageRefused
 from refusals import refused
 
@@ -108,6 +108,33 @@ def test_exif_orientation_is_applied(kind: str, orientation: int) -> None:
     raw = encoded(Image.fromarray(np.ascontiguousarray(stored)), kind, exif=exif, **options)
     assert dimensions(raw) == (16, 32)
     assert np.abs(decode(raw).astype(int) - upright).max() < 8
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "PPM", "BMP", "GIF", "TIFF"])
+def test_the_header_of_a_large_file_gives_its_dimensions(kind: str) -> None:
+    raw = encoded(noise(300, 200), kind)
+    if kind == "TIFF":
+        raw = tiff(300, 200, np.zeros((200, 300, 3), np.uint8), photometric=2)  # Pillow writes the directory first, too
+    assert len(raw) > 8192
+    assert dimensions_from(raw[:8192], len(raw)) == (200, 300)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("kind", EVERY)
+@settings(max_examples=40, deadline=None)
+@given(data=st.data())
+def test_the_beginning_of_a_file_gives_its_dimensions_or_nothing(kind: str, data: st.DataObject) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    exif[0x010E] = "x" * 500  # the orientation is read only once all of this is
+    options = {} if kind in ("BMP", "GIF", "PPM") else {"exif": exif}
+    raw = encoded(noise(40, 30), kind, **options)
+    assert dimensions_from(raw[: data.draw(st.integers(0, len(raw)))], len(raw)) in (None, dimensions(raw))
+
+
+@pytest.mark.parametrize("raw", [b"", b"text", b"\xff\xd8\xff", png(30_000, 30_000, 8, 2, b"")])
+def test_a_beginning_without_dimensions_refuses_nothing(raw: bytes) -> None:
+    assert dimensions_from(raw, 10**6) is None
 
 
 def test_an_unreadable_exif_block_is_ignored() -> None:

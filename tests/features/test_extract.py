@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,16 +15,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from counted import Counted
 from crossroads.data.dataset import digest_of
 from crossroads.data.images import Resize, load
 from crossroads.data.loading import digests_of
+from crossroads.data.partition import load_and_split
 from crossroads.data.readers import read
 from crossroads.errors import DataError, FeatureError
 from crossroads.features import extract as extract_module
 from crossroads.features.cache import Cache, Key
 from crossroads.features.extract import extract
 from crossroads.features.views import view
-from crossroads.recipe import Augmentation
+from crossroads.progress import Silent
+from crossroads.recipe import Augmentation, Recipe
 from pictures import folder_of, stripes
 from refusals import refused
 
@@ -145,19 +149,38 @@ def test_images_with_known_digests_and_cached_features_are_not_read(tmp_path, da
     assert engine.images == again.computed == 0
     assert np.array_equal(again.features[:], first.features[:])
     assert np.array_equal(again.digests, first.digests)
+    forgotten = replace(dataset, digests=None)
+    assert np.array_equal(forgotten.known_digests(), first.digests), "the first extraction has read each image"
     augmented, engine = run(replace(known, images=dataset.images), tmp_path / "cache", augmentation=AUGMENTATION, views=2)
     assert augmented.computed == 60
+
+
+def test_a_run_reads_each_file_once_and_copies_twice(tmp_path):
+    data = read(folder_of(tmp_path / "data", *stripes(40, size=64), suffix="bmp"))
+    copies = sorted((tmp_path / "data" / "level").iterdir())[:2]
+    copies[1].write_bytes(copies[0].read_bytes())
+    images = Counted(data.images)
+    parts = load_and_split(replace(data, images=images), None, Recipe(validation=0.2, test_fraction=0.2), Silent())
+    assert images.full == {0: 1, 1: 1}
+    used = np.concatenate([part.indices for part in (parts.train, parts.validation)]).tolist()
+    for part in (parts.train, parts.validation):
+        run(part, tmp_path / "cache")
+    once = dict.fromkeys(used, 1) | {0: 1, 1: 1}
+    assert images.full == {index: once[index] + (index in (0, 1) and index in used) for index in once}
+    before = images.full.copy()
+    for part in (parts.train, parts.validation):
+        found, _ = run(part, tmp_path / "cache")
+        assert found.computed == 0
+    assert images.full == before
 
 
 def test_an_image_without_a_digest_is_read_again_and_refused(tmp_path):
     images, labels = stripes(4)
     folder = folder_of(tmp_path / "data", images, labels)
-    found = read(folder)
-    found = replace(found, digests=digests_of(found))
-    run(found, tmp_path / "cache")
+    run(read(folder), tmp_path / "cache")
+    gone = read(folder)
     next(folder.rglob("*.png")).unlink()
-    gone = replace(found, digests=digests_of(replace(found, digests=None)))
-    assert not gone.digests.all()
+    assert digests_of(gone).any(axis=1).sum() == 3
     again, _ = run(gone, tmp_path / "cache")
     assert (len(again.dataset), len(again.refusals)) == (3, 1)
 
@@ -278,3 +301,40 @@ def test_the_resize_mode_is_applied(tmp_path):
         found = extract(dataset, resize=resize, engine=lambda engine=engine: engine, cache=cache, store=cache.store(key, (4,)))
         full = sums(np.full((1, SIZE, SIZE, 3), 200, np.uint8))[0]
         assert np.allclose(found.features[0], full) is bright
+
+
+def test_memory_grows_by_no_more_than_is_documented_for_each_image(tmp_path, monkeypatch):
+    monkeypatch.setattr(extract_module, "WRITE_ROWS", 256)
+    peaks = []
+    for count in (1_000, 4_000, 16_000):  # the first one also loads modules
+        images = np.zeros((count, SIZE, SIZE, 3), np.uint8)
+        images.reshape(count, -1)[:, :4] = np.arange(count, dtype="<u4")[:, None].view(np.uint8)
+        data = read((images, np.arange(count) % 2))
+        tracemalloc.start()
+        found, _ = run(data, tmp_path / f"{count}", workers=2)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        assert found.computed == count
+    assert (peaks[2] - peaks[1]) / 12_000 < 170
+
+
+def test_rows_of_few_bytes_are_written_before_too_many_wait(tmp_path, dataset, monkeypatch):
+    monkeypatch.setattr(extract_module, "WRITE_ROWS", 10)
+    sizes, append = [], extract_module.Store.append
+
+    def counted(self, digests, views, values):
+        sizes.append(len(values))
+        append(self, digests, views, values)
+
+    monkeypatch.setattr(extract_module.Store, "append", counted)
+    run(dataset, tmp_path / "c")
+    assert sizes == [10, 10, 10]
+
+
+def test_the_same_reason_of_many_refusals_is_kept_once(tmp_path):
+    data = folder_of(tmp_path / "data", *stripes(6))
+    for number in range(50):
+        (data / "level" / f"empty{number}.png").touch()
+    found, _ = run(read(data), tmp_path / "c")
+    assert len(found.refusals) == 50
+    assert len({id(refusal.reason) for refusal in found.refusals}) == 1

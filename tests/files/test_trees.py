@@ -25,7 +25,7 @@ from crossroads.data.splits import split, split_digest
 from crossroads.errors import DataError, ImageRefused
 from crossroads.files import archives
 from crossroads.files.archives import Limits
-from crossroads.files.byte_ranges import ByteRange
+from crossroads.files.byte_ranges import END, SHORT_DIGEST_BYTES, ByteRange
 from crossroads.files.trees import Folder, Tree, detect_kind, existing, open_archive
 from refusals import refused
 
@@ -100,6 +100,42 @@ def test_every_kind_of_tree_holds_the_same_files(kind: str, tmp_path: Path) -> N
     assert not tree.exists("nothing.txt")
     with refused("file-unreadable" if kind == "folder" else "no-such-member", DataError):
         tree.read("nothing.txt")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_tree_reads_beginnings_and_compares_files_by_short_digests(kind: str, tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).bytes(20_000)  # no archive makes it smaller
+    files = {
+        "noise": noise,
+        "copy": noise,
+        "first byte": b"?" + noise[1:],
+        "last byte": noise[:-1] + b"?",
+        "longer": noise + b"?",
+        "short": b"abc",
+        "short copy": b"abc",
+        "other short": b"abd",
+        "between": noise[: END + 5],
+        "between, other end": noise[: END + 4] + b"?",
+        "empty": b"",
+    }
+    tree = open_tree(packed(kind, tmp_path, files))
+    for name, raw in files.items():
+        for size in (1, 3, 4096, 19_999, 20_000, 50_000):
+            assert tree.head(name, size) == raw[:size]
+    digests = {name: tree.short_digest(name) for name in files}
+    assert {len(digest) for digest in digests.values()} == {SHORT_DIGEST_BYTES}
+    for name, raw in files.items():
+        assert {other for other in files if digests[other] == digests[name]} == {other for other in files if files[other] == raw}
+    for use in (lambda name: tree.head(name, 10), tree.short_digest):
+        with refused("file-unreadable" if kind == "folder" else "no-such-member", DataError):
+            use("nothing.txt")
+
+
+@pytest.mark.parametrize("kind", ["folder", "tar"])
+def test_files_that_differ_in_their_middles_alone_share_a_short_digest(kind: str, tmp_path: Path) -> None:
+    raw = bytes(3 * END)
+    tree = open_tree(packed(kind, tmp_path, {"a": raw, "b": raw[: END + 9] + b"?" + raw[END + 10 :]}))
+    assert tree.short_digest("a") == tree.short_digest("b")
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -345,6 +381,12 @@ def test_a_damaged_zip_member_is_refused_when_it_is_read(tmp_path: Path) -> None
     assert tree.read("2.bin") == b"fine"
     with refused("archive-damaged"):
         tree.read("1.bin")
+    zipped = make_zip(tmp_path / "b.zip", {"1.bin": b"abc" * 100})
+    raw = zipped.read_bytes()
+    place = raw.index(b"1.bin") + len("1.bin")
+    zipped.write_bytes(raw[:place] + b"\xff" * 4 + raw[place + 4 :])
+    with refused("archive-damaged"):
+        open_tree(zipped).head("1.bin", 10)
 
 
 def test_a_member_never_inflates_beyond_what_it_declares(tmp_path: Path) -> None:

@@ -5,7 +5,8 @@ import pytest
 from sklearn.linear_model import Ridge
 
 from crossroads.errors import TrainingError
-from crossroads.heads.probe import FOLDS, folds, probe
+from crossroads.heads.folds import deal
+from crossroads.heads.probe import FOLDS, probe
 from refusals import refused
 
 
@@ -15,7 +16,7 @@ def test_it_is_ridge_regression_on_the_other_folds():
     x = (rng.normal(size=(3, 6)) * 0.6)[y] + rng.normal(size=(40, 6))
     result = probe(x, y)
     standardized = (x - x.mean(axis=0)) / x.std(axis=0) / np.sqrt(x.shape[1])
-    fold, correct = folds(y), np.zeros(40, bool)
+    fold, correct = deal(y, count=FOLDS), np.zeros(40, bool)
     for out in range(FOLDS):
         model = Ridge(alpha=result.penalty * len(y)).fit(standardized[fold != out], np.eye(3)[y[fold != out]])
         correct[fold == out] = model.predict(standardized[fold == out]).argmax(axis=1) == y[fold == out]
@@ -39,7 +40,7 @@ def test_constant_features_predict_no_better_than_the_largest_class():
 
 def test_folds_are_stratified_and_keep_groups_whole():
     labels, groups = np.repeat(np.arange(4), 60), np.arange(240) // 3
-    fold = folds(labels, groups)
+    fold = deal(labels, groups, count=FOLDS)
     assert all(len(set(fold[groups == group])) == 1 for group in range(80))
     counts = np.array([np.bincount(fold[labels == label], minlength=FOLDS) for label in range(4)])
     assert (counts == 6).all()

@@ -33,8 +33,9 @@ def test_depths_and_negative_indices_stop_at_the_end_of_the_weights(built, cut):
     assert built(cut=cut).keep.name == "conv_pw_12_relu"
 
 
-@pytest.mark.parametrize("option", ["cut", "freeze_to"])
-@pytest.mark.parametrize("cut", ["conv_pw_13_relu", "26", "conv_dw_13_relu"])
+@pytest.mark.parametrize(
+    ("option", "cut"), [("cut", "conv_pw_13_relu"), ("cut", "26"), ("cut", "conv_dw_13_relu"), ("freeze_to", "conv_pw_13_relu")]
+)
 def test_a_cut_after_the_weights_is_refused(built, option, cut):
     with refused("cut-after-weights", BackboneError, received=repr(cut)):
         built(**{option: cut})

@@ -1,6 +1,5 @@
 """Covers what every backbone of the catalog, and every preset of KerasHub, must do: build, cut, save, load and convert."""
 
-import gc
 import json
 import zipfile
 from dataclasses import dataclass
@@ -17,15 +16,13 @@ from crossroads.networks.cuts import after, cuts, until
 from crossroads.networks.export import to_openvino
 from crossroads.networks.hub_layer import HubLayer
 from crossroads.networks.network import Parts, all_layers, seeded
-from tiny_presets import BUILDERS, SIZE, preset
+from tiny_presets import BUILDERS, SIZE
 
 LIGHT = {
     "small-cnn",
     "quiz-cnn",
     "alexnet",
     "squeezenet",
-    "squeezenet-torchvision",
-    "mobilenet",
     "mobilenet-v3-small",
     "efficientnet-lite0",
 }
@@ -74,12 +71,11 @@ class Whole:
 
 
 @pytest.fixture(scope="module")
-def built(request, tmp_path_factory):
+def built(request, shared_preset):
     """Builds the backbone once for all tests, because pytest runs the tests of one parameter of a module in a row."""
     with seeded(0):
         if isinstance(request.param, str):
-            named = preset(request.param, tmp_path_factory.mktemp("preset"))
-            size, parts = SIZE, build(choose(named), SIZE, weights=None).parts
+            size, parts = SIZE, build(choose(shared_preset(request.param)), SIZE, weights=None).parts
         else:
             size = request.param.limits[0]
             parts = request.param.build(size)
@@ -89,8 +85,7 @@ def built(request, tmp_path_factory):
         x = layer(x)
     pixels = np.random.default_rng(0).integers(0, 256, (2, size, size, 3), dtype=np.uint8)
     yield Whole(parts, keras.Model(images, parts.backbone(x)), pixels)
-    keras.backend.clear_session()
-    gc.collect()
+    keras.backend.clear_session()  # it also collects the garbage
 
 
 each = pytest.mark.parametrize("built", [*marked(LIGHT, CORE), *PRESETS], indirect=True)

@@ -439,7 +439,7 @@ def application(name):
     return getattr(keras.applications, name)(weights=None, include_top=False, input_shape=(32, 32, 3))
 
 
-@pytest.mark.parametrize("name", APPLICATIONS)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name == "NASNetMobile")) for name in APPLICATIONS])
 def test_keras_applications_have_the_expected_cuts(name):
     model = application(name)
     all_cuts = cuts(model)

@@ -10,7 +10,7 @@ from crossroads.networks.cuts import possible_cuts
 from crossroads.networks.network import frozen_part
 
 
-@pytest.mark.parametrize(("number", "size"), [(0, 64), (2, 96)])
+@pytest.mark.parametrize(("number", "size"), [(0, 64), pytest.param(2, 96, marks=pytest.mark.slow)])
 def test_graph_has_the_cuts_and_the_features_of_the_keras_network(number, size):
     choice = choose(f"efficientnet-lite{number}")
     body = body_of(choice, size, "imagenet")

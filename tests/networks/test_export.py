@@ -1,5 +1,6 @@
 """Covers the conversion to inference graphs, the child process for other backends, and digests of what a model computes."""
 
+from subprocess import CompletedProcess
 from types import SimpleNamespace
 
 import keras
@@ -8,6 +9,7 @@ import pytest
 from keras import layers
 
 from crossroads.errors import ArtifactError
+from crossroads.networks import export
 from crossroads.networks.catalog import backbone
 from crossroads.networks.export import _require_same_ends, convert_elsewhere, converted, function_digest
 from refusals import refused
@@ -133,7 +135,14 @@ def test_the_child_process_imports_nothing_from_the_current_folder(tmp_path, mon
 
 
 @ON_TENSORFLOW
-def test_the_child_process_reports_the_same_error(tmp_path):
+def test_the_child_process_reports_the_same_error(tmp_path, monkeypatch, capsys):
+    def main_here(command, **_):
+        """Runs what the child runs in this process, where Keras is loaded. Another test starts a child."""
+        with pytest.raises(SystemExit) as ended:
+            export._main(*command[-2:])
+        return CompletedProcess(command, ended.value.code, capsys.readouterr().out, "")
+
+    monkeypatch.setattr(export.subprocess, "run", main_here)
     model = probabilities(lambda x: keras.ops.cast(layers.Discretization(bin_boundaries=[0.3], name="bins")(x), "float32"))
     model.save(tmp_path / "saved.keras")
     with refused("layer-does-not-convert", ArtifactError) as caught:

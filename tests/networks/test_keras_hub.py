@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+from functools import cache
 
 import keras
 import numpy as np
@@ -17,8 +18,15 @@ from tiny_presets import BUILDERS, SIZE, preset
 
 
 @pytest.fixture(scope="module")
-def presets(tmp_path_factory):
-    return {kind: preset(kind, tmp_path_factory.mktemp(kind)) for kind in BUILDERS}
+def parts_of(shared_preset):
+    """Returns a function from a kind of preset to its parts. Each is loaded once, and no test changes it."""
+    return cache(lambda kind: preset_parts(shared_preset(kind), SIZE))
+
+
+@pytest.fixture(scope="module")
+def built(shared_preset):
+    """Returns a function from a kind of preset to the backbone built from it, with its own weights. No test changes it."""
+    return cache(lambda kind: build(choose(shared_preset(kind)), SIZE, weights="own"))
 
 
 def values(model, images):
@@ -28,16 +36,16 @@ def values(model, images):
 @pytest.mark.parametrize(
     ("kind", "limits"), [("resnet", (8, 2048)), ("vit", (SIZE, SIZE)), ("dinov2", (8, 2048)), ("siglip", (SIZE, SIZE))]
 )
-def test_the_size_is_that_of_the_image_converter(presets, kind, limits):
-    record = choose(presets[kind]).record
+def test_the_size_is_that_of_the_image_converter(shared_preset, kind, limits):
+    record = choose(shared_preset(kind)).record
     assert (record.sizes, record.limits, record.trainable) == ((SIZE,), limits, True)
 
 
 @pytest.mark.parametrize("kind", BUILDERS)
-def test_the_weights_and_the_scaling_are_those_of_the_preset(presets, kind):
+def test_the_weights_and_the_scaling_are_those_of_the_preset(shared_preset, built, kind):
     hub = pytest.importorskip("keras_hub")
-    parts = build(choose(presets[kind]), SIZE, weights="own").parts
-    backbone = hub.models.Backbone.from_preset(presets[kind].removeprefix("keras-hub:"))
+    parts = built(kind).parts
+    backbone = hub.models.Backbone.from_preset(shared_preset(kind).removeprefix("keras-hub:"))
     network = getattr(backbone, "vision_encoder", backbone)
     images = np.random.default_rng(0).uniform(0, 255, (2, SIZE, SIZE, 3)).astype("float32")
     (scaled,) = (layer(images) for layer in parts.preprocessing)
@@ -50,33 +58,33 @@ def test_the_weights_and_the_scaling_are_those_of_the_preset(presets, kind):
     ("kind", "shapes", "prefix"),
     [
         ("resnet", [(8, 8, 64), (8, 8, 64), (4, 4, 64)], 0),
-        ("vit", [(17, 16)] * 4, 1),
-        ("dinov2", [(21, 16)] * 4, 5),
+        ("vit", [(17, 16)] * 3, 1),
+        ("dinov2", [(21, 16)] * 3, 5),
         ("siglip", [(16, 16)] * 3 + [(16,)], 0),
     ],
 )
-def test_each_block_is_a_cut_and_a_group_of_layers(presets, kind, shapes, prefix):
-    parts = preset_parts(presets[kind], SIZE)
+def test_each_block_is_a_cut_and_a_group_of_layers(parts_of, kind, shapes, prefix):
+    parts = parts_of(kind)
     assert [cut.shape for cut in cuts(parts.backbone)] == shapes
     assert parts.prefix == prefix
     assert len(blocks(parts.backbone)) == len(shapes)
 
 
-def test_random_weights_are_new_ones(presets):
-    kept, fresh = (build(choose(presets["vit"]), SIZE, weights=weights) for weights in ("own", None))
-    assert kept.digest != fresh.digest
-    assert kept.digest == build(choose(presets["vit"]), SIZE, weights="own").digest
+def test_random_weights_are_new_ones(shared_preset, built):
+    choice = choose(shared_preset("vit"))
+    kept, again, fresh = built("vit"), *(build(choice, SIZE, weights=weights) for weights in ("own", None))
+    assert kept.digest == again.digest != fresh.digest
 
 
-def test_a_position_embedding_is_fitted_to_another_size(presets):
-    parts = preset_parts(presets["dinov2"], 64)
+def test_a_position_embedding_is_fitted_to_another_size(shared_preset):
+    parts = preset_parts(shared_preset("dinov2"), 64)
     assert parts.backbone.output_shape == (None, 5 + 64, 16)
     assert parts.prefix == 5
 
 
 @pytest.mark.parametrize("kind", ["vit", "dinov2"])
-def test_the_tokens_of_the_patches_and_the_class_token_are_pooled(presets, kind):
-    parts = preset_parts(presets[kind], SIZE)
+def test_the_tokens_of_the_patches_and_the_class_token_are_pooled(parts_of, kind):
+    parts = parts_of(kind)
     tokens = keras.Input(parts.backbone.output_shape[1:])
     drawn = np.random.default_rng(0).standard_normal((2, *tokens.shape[1:])).astype("float32")
     average = drawn[:, parts.prefix :].mean(axis=1)
@@ -143,8 +151,8 @@ def test_without_the_extra_its_name_is_in_the_hint(monkeypatch):
     assert ".[keras-hub]" in caught.value.hint
 
 
-def test_a_saved_layer_can_only_be_one_of_keras_hub(presets):
-    layer = preset_parts(presets["vit"], SIZE).backbone.get_layer("vit_patching_and_embedding")
+def test_a_saved_layer_can_only_be_one_of_keras_hub(parts_of):
+    layer = parts_of("vit").backbone.get_layer("vit_patching_and_embedding")
     saved = keras.saving.serialize_keras_object(layer)
     assert type(keras.saving.deserialize_keras_object(saved, safe_mode=True).inner()) is type(layer.inner())
     for module, kind in (("subprocess", "Popen"), ("keras_hub.src.utils.preset_utils", "os"), ("keras.layers", "Lambda")):

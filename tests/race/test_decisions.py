@@ -104,3 +104,28 @@ def test_the_winner_has_the_highest_posterior_and_is_no_worse_than_the_first_hea
 def test_of_equal_accuracies_a_training_that_kept_its_initial_head_does_not_win():
     runs = (result(0, accuracy=0.9), result(1, 8, 0.9, improved=False))
     assert Results(plan(HEAD, FINETUNE), runs).winner().candidate == 0
+
+
+def few(candidate, epochs, correct, accuracy):
+    return replace(result(candidate, epochs, accuracy), correct=correct, images=float(len(correct)))
+
+
+@pytest.mark.parametrize(
+    ("head", "trained", "winner"),
+    [
+        ("11110110", "11111111", 1),  # 2 images more: above the error of 1.4
+        ("11111110", "11111111", 0),  # 1 image more equals its error
+        ("11110000", "00111111", 0),  # 4 and 2 images: 2 are below the error of 2.4
+        ("11111111", "11111111", 0),
+        ("", "", 1),  # many images: the accuracies are compared
+    ],
+)
+def test_with_few_validation_images_a_training_must_beat_the_best_head_image_by_image(head, trained, winner):
+    runs = (few(0, None, head, 0.75), few(1, 8, trained, 1.0))
+    assert Results(plan(HEAD, FINETUNE), runs).winner().candidate == winner
+
+
+def test_frames_of_one_object_count_as_their_effective_number():
+    head, trained = few(0, None, "1111000000", 0.4), few(1, 8, "1111111111", 1.0)
+    assert Results(plan(HEAD, FINETUNE), (head, trained)).winner().candidate == 1
+    assert Results(plan(HEAD, FINETUNE), (head, replace(trained, images=1.5))).winner().candidate == 0

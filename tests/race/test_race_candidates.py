@@ -22,6 +22,7 @@ from crossroads.race.candidates import choose_candidates, identity_of
 from crossroads.race.records import Plan
 from crossroads.recipe import Augmentation, Recipe
 from crossroads.run import task
+from crossroads.run.clock import Clock
 from crossroads.run.task import Tasks
 from pictures import stripes
 from refusals import refused
@@ -46,11 +47,10 @@ def plan(monkeypatch):
         order = sorted(ACCURACY.items(), key=lambda item: -item[1])
         ranked = tuple(apply_limits(candidate(name, value, each), budget, memory) for name, value in order)
         advice = SimpleNamespace(ranked=ranked, budget=budget, evidence=SimpleNamespace(seconds=1.0), to_json=dict)
-        monkeypatch.setattr(candidates, "candidate_backbones", lambda *_: ["an offer"])
         monkeypatch.setattr(candidates, "recommend", lambda *_: advice)
         notes: list[str] = []
-        asked = replace(partition, recipe=replace(partition.recipe, budget=budget))
-        return choose_candidates(asked, None, Relay(Silent(), after_note=notes.append)).candidates, notes
+        watcher, clock = Relay(Silent(), after_note=notes.append), Clock(0.0, budget=budget, now=lambda: 0.0)
+        return choose_candidates(partition, ["a backbone"], None, clock, watcher).candidates, notes
 
     return found
 
@@ -112,10 +112,10 @@ def test_an_unsafe_flip_is_refused_before_anything_is_measured(monkeypatch):
     partition = load_and_split(
         (images, np.tile(["left", "right"], 20)), None, Recipe(augmentation=Augmentation(flip=True)), Silent()
     )
-    monkeypatch.setattr(candidates, "candidate_backbones", lambda *_: [CandidateBackbone(choose(tiny()), "own", named=True)])
     monkeypatch.setattr(recommend, "measure_machine", lambda: pytest.fail("too late"))
+    backbones = (CandidateBackbone(choose(tiny()), "own", named=True),)
     with refused("unsafe-flip", RecipeError, field="augmentation"):
-        choose_candidates(partition, None, Silent())
+        choose_candidates(partition, backbones, None, Clock(0.0, budget=60.0, now=lambda: 0.0), Silent())
 
 
 def test_a_plan_follows_images_that_were_moved(plan):
@@ -168,7 +168,6 @@ def test_if_nothing_fits_the_best_head_races_with_a_warning(names_and_notes, bud
         ({"backbone": "mobilenet", "image_size": 20}, "image-size-not-supported", "image_size"),
         ({"strategy": "feature-extraction", "epochs": 3}, "option-without-effect", "epochs"),
         ({"cut": "0.5"}, "option-needs-strategy", "cut"),
-        ({"strategy": "finetune", "budget": 60.0}, "option-without-effect", "budget"),
         ({"strategy": "finetune", "backbone": "small-cnn", "weights": "imagenet"}, "no-imagenet-weights", "weights"),
     ],
 )
@@ -195,23 +194,24 @@ def test_invalid_options_of_advice_are_refused_before_an_image_is_read(monkeypat
 def test_a_budget_shortens_the_small_network_even_if_it_is_named(monkeypatch):
     asked: list[float | None] = []
 
-    def recommended(_train, _side, offers, recipe, _watcher):
+    def recommended(_train, _side, offers, recipe, _watcher, first):
         assert not offers
+        assert first is None
         asked.append(recipe.budget)
         raise RecipeError("enough", received="this")
 
     monkeypatch.setattr(candidates, "recommend", recommended)
+    clock = Clock(0.0, budget=60.0, now=lambda: 0.0)
     pictures = crossroads.read(stripes(20, size=16))
     for name in ("small-cnn", None):
         recipe = Recipe(backbone=name, weights="none" if name else None, budget=60)
         partition = load_and_split(pictures, None, recipe, Silent())
-        monkeypatch.setattr(candidates, "candidate_backbones", lambda *_: ())
         with pytest.raises(RecipeError, match="enough"):
-            choose_candidates(partition, None, Silent())
+            choose_candidates(partition, (), None, clock, Silent())
     assert asked == [60, 60]
     notes: list[str] = []
     other = load_and_split(pictures, None, Recipe(backbone="quiz-cnn", weights="none", budget=60), Silent())
-    assert not choose_candidates(other, None, Relay(Silent(), after_note=notes.append)).candidates
+    assert not choose_candidates(other, (), None, clock, Relay(Silent(), after_note=notes.append)).candidates
     assert [note.code for note in notes] == ["budget-does-not-shorten"]
 
 

@@ -1,5 +1,6 @@
 """The race end to end with stubbed trainings: results, failures, Ctrl-C, time limits, and resuming."""
 
+import json
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -85,6 +86,8 @@ def trainings(monkeypatch):
             validation_loss=1 - accuracy,
             history=progress.history,
             validation=SimpleNamespace(dataset=dataset([0, 1] * 100)),
+            held_out=None,
+            validation_correct=None,
             stopped=bool(progress.facts),
             improved=recipe.strategy not in state.kept_head,
         )
@@ -107,10 +110,32 @@ def skips(watcher):
     return [(note.figures["strategy"], note.figures["reason"]) for note in watcher.said if note.code == "candidate-skipped"]
 
 
+class Keeper:
+    """Keeps the name and the recipe of the best run, as the artifact does."""
+
+    def __init__(self, path):
+        self._path = path
+        self.saved = []
+        self.kept, self.task = "", None
+        if path.exists():
+            self.kept, recipe = json.loads(path.read_text())
+            self.task = Recipe.from_mapping(recipe)
+
+    def save(self, name, task, fitted):
+        self.kept, self.task = name, task
+        self.saved.append(name)
+        self._path.write_text(json.dumps([name, getattr(task, "recipe", task).to_mapping()]))
+
+    def seconds_to_save(self, *, frozen):
+        return 0.0
+
+
 def run(tmp_path, of, watcher=None):
     folder = RunFolder(tmp_path / "run")
     folder.scratch.mkdir(parents=True, exist_ok=True)
-    return race(of, lambda recipe: recipe, folder, watcher or Silent())
+    keeper = Keeper(tmp_path / "kept.json")
+    raced = race(of, lambda recipe: recipe, folder, keeper, watcher or Silent())
+    return SimpleNamespace(results=raced.results, report=raced.report, task=keeper.task, saved=keeper.saved)
 
 
 def test_frozen_heads_run_first_then_a_quarter_of_the_others_then_the_better_half(tmp_path, trainings):
@@ -282,10 +307,17 @@ def test_grouped_validation_images_count_as_their_effective_number():
     groups = np.repeat(np.arange(9), [1_000, *[1] * 8])
     side = SimpleNamespace(dataset=replace(dataset([0, 1] * 504), groups=groups))
     fitted = SimpleNamespace(
-        validation_accuracy=1.0, validation_loss=0.0, history=(), validation=side, stopped=False, improved=False
+        validation_accuracy=1.0,
+        validation_loss=0.0,
+        history=(),
+        validation=side,
+        stopped=False,
+        improved=False,
+        held_out=None,
+        validation_correct=None,
     )
     blank = module.CandidateRun("candidate-00-run-1", 0, None, None, True, 1.0)
-    completed = module._completed(blank, fitted)
+    completed = module.completed(blank, fitted)
     assert 1 < completed.images < 1.1
     assert not completed.improved
 
@@ -479,7 +511,24 @@ def test_a_finished_race_only_loads_its_winner(tmp_path, trainings):
     run(tmp_path, plan("early-features", "feature-extraction"))
     trainings.ran = []
     assert run(tmp_path, plan("early-features", "feature-extraction")).task.strategy == "early-features"
-    assert trainings.ran == [("early-features", None)]  # from its checkpoints
+    assert trainings.ran == []  # its model is saved
+
+
+def test_a_winner_that_was_not_saved_is_loaded_from_its_checkpoints_and_saved(tmp_path, trainings):
+    trainings.reaches = {"early-features": 0.85, "feature-extraction": 0.80}
+    run(tmp_path, plan("early-features", "feature-extraction"))
+    (tmp_path / "kept.json").unlink()  # as if the process was killed while it saved
+    trainings.ran = []
+    assert run(tmp_path, plan("early-features", "feature-extraction")).saved == ["candidate-00-run-1"]
+    assert trainings.ran == [("early-features", None)]
+
+
+def test_a_run_is_saved_as_soon_as_it_is_the_best(tmp_path, trainings):
+    trainings.reaches = {"early-features": 0.85, "feature-extraction": 0.80, "finetune": 0.95, "from-scratch": 0.5}
+    found = run(tmp_path, plan("early-features", "feature-extraction", "finetune", "from-scratch"))
+    assert found.saved[0] == "candidate-00-run-1"
+    assert found.saved[-1] == found.results.winner().name
+    assert "candidate-01-run-1" not in found.saved
 
 
 def test_a_resumed_race_tries_failures_again(tmp_path, trainings):
@@ -545,9 +594,10 @@ def test_the_real_training_loop_runs_out_of_time(tmp_path, monkeypatch, seconds_
 
     candidates = (made("feature-extraction", 0.6), made("warm-start", 0.99, epochs=30, batch_size=48))
     tasks = Tasks(partition, tmp_path, network, clock)
-    found = race(Plan(candidates, 20.0, 0.0, {}), tasks.task_for, folder, clock)
+    keeper = Keeper(tmp_path / "kept.json")
+    found = race(Plan(candidates, 20.0, 0.0, {}), tasks.task_for, folder, keeper, clock)
     head, trained = found.results.runs
     assert (head.whole, head.seconds) == (True, 0.0)
     assert (trained.planned, trained.epochs, trained.whole) == (30, epochs, False)
     assert trained.out_of_time is (epochs == 0)
-    assert found.fitted.model is not None
+    assert keeper.kept == found.results.winner().name

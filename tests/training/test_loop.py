@@ -18,7 +18,7 @@ from crossroads.networks.network import Parts, assemble, head_layers, seeded
 from crossroads.progress import Silent, StopTraining
 from crossroads.recipe import Augmentation, Recipe
 from crossroads.strategies import plan_phases, resolve_recipe
-from crossroads.training.batches import LabelledData
+from crossroads.training.batches import STEPS_PER_EXECUTION, LabelledData, steps_per_epoch
 from crossroads.training.checkpoint import Checkpoints
 from crossroads.training.loop import train, validate
 from killing import Killed, StopAt
@@ -89,10 +89,11 @@ def test_an_interrupted_run_resumes_bit_for_bit(tmp_path, whole, at):
 
 
 def test_several_steps_per_execution_resume_bit_for_bit(tmp_path):
-    many = phase(batch_size=1, epochs=2)
+    many = phase(batch_size=4, epochs=2)
+    assert steps_per_epoch(len(DATA), 4) == 3 * STEPS_PER_EXECUTION
     whole, _ = run(tmp_path / "whole", many)
     with pytest.raises(Killed):
-        run(tmp_path / "broken", many, StopAt(2, 48))
+        run(tmp_path / "broken", many, StopAt(2, 2 * STEPS_PER_EXECUTION))
     network, done = run(tmp_path / "broken", many)
     assert same(weights(network), weights(whole))
     assert [r.epoch for r in done.history] == [1, 2]
@@ -184,10 +185,10 @@ def test_large_images_are_validated_in_small_batches():
     assert max(sizes) <= 32
 
 
-def test_class_weights_and_every_schedule_can_train(tmp_path):
-    for schedule in ("constant", "cosine", "one-cycle"):
-        _, done = run(tmp_path / schedule, phase(epochs=1, schedule=schedule, class_weights="balanced", label_smoothing=0.0))
-        assert np.isfinite(done.history[-1].loss)
+def test_class_weights_and_a_schedule_in_one_cycle_can_train(tmp_path):
+    """Other tests train by the other schedules."""
+    _, done = run(tmp_path, phase(epochs=1, schedule="one-cycle", class_weights="balanced", label_smoothing=0.0))
+    assert np.isfinite(done.history[-1].loss)
 
 
 @SLOW  # tests/run/test_folder.py kills a whole run
@@ -214,24 +215,29 @@ def test_a_process_killed_within_an_epoch_resumes_bit_for_bit(tmp_path, whole):
     assert same(weights(network), whole[0])
 
 
-class OutOfMemory(Silent):
-    """A backend that raises an error in the second batch."""
+@pytest.fixture
+def fails(monkeypatch):
+    """Lets the training of the backend raise an error."""
 
-    def __init__(self, error):
-        self.error = error
+    def failing(error):
+        def fit(*_, **__):
+            raise error
 
-    def step(self, epoch, done, total):
-        raise self.error
+        monkeypatch.setattr(keras.Model, "fit", fit)
+
+    return failing
 
 
 @pytest.mark.parametrize(
     "error", [MemoryError(), RuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate")], ids=str
 )
-def test_a_lack_of_memory_is_refused(tmp_path, error):
+def test_a_lack_of_memory_is_refused(tmp_path, fails, error):
+    fails(error)
     with refused("out-of-memory", TrainingError, received="batches of 16 in phase 'train'"):
-        run(tmp_path, phase(), OutOfMemory(error))
+        run(tmp_path, phase())
 
 
-def test_any_other_error_of_the_backend_is_not_changed(tmp_path):
+def test_any_other_error_of_the_backend_is_not_changed(tmp_path, fails):
+    fails(RuntimeError("no such kernel"))
     with pytest.raises(RuntimeError, match="no such kernel"):
-        run(tmp_path, phase(), OutOfMemory(RuntimeError("no such kernel")))
+        run(tmp_path, phase())

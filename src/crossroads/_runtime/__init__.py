@@ -1,1 +1,1 @@
-"""The process that Crossroads runs in: the machine, Keras' setup, process-wide settings, and faults that are not bugs."""
+"""Prepares the process that Crossroads runs in: the machine, Keras, and process-wide settings. Recognises its faults."""

@@ -1,4 +1,4 @@
-"""Tells failures of a backend or of the machine from bugs in this package, which must surface."""
+"""Distinguishes failures of a backend or the machine from bugs in this package, which must be reported."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _BUGS = (RecursionError, NotImplementedError)
 
 
 def is_failure(error: BaseException) -> bool:
-    """Whether a backend or the machine failed, so that the program can continue without the failed step.
+    """Returns whether a backend or the machine failed, so that the program can continue without the failed step.
 
     Failures are a lack of memory, errors of the operating system, and errors that a backend raises: its own classes, RuntimeError,
     and the ValueError of a graph that cannot be built. Anything else, such as a TypeError or a KeyError, is a bug in this package.
@@ -31,7 +31,7 @@ def is_failure(error: BaseException) -> bool:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error means that memory ran out. Each backend reports that differently."""
+    """Returns whether an error means that memory ran out. Each backend reports this in a different way."""
     of_backend = isinstance(error, RuntimeError) or _root(type(error).__module__) in _BACKENDS
     named = f"{type(error).__name__} {error}"  # ResourceExhaustedError of TensorFlow, RESOURCE_EXHAUSTED of JAX
     return isinstance(error, MemoryError) or (of_backend and ("ResourceExhausted" in named or "RESOURCE_EXHAUSTED" in named))

@@ -23,7 +23,7 @@ _LIMIT_VARIABLES = ("KERAS_MAX_EPOCHS", "KERAS_MAX_STEPS_PER_EPOCH")
 
 
 def can_train() -> bool:
-    """Whether Keras is installed. Without it backbones stay frozen and heads are solved."""
+    """Returns whether Keras is installed. Without it backbones stay frozen and heads are solved."""
     return "keras" in sys.modules or importlib.util.find_spec("keras") is not None
 
 
@@ -37,7 +37,7 @@ def load_keras() -> None:
 
     Raises:
         MissingExtraError: They are not installed.
-        SetupError: As for `require_usable_keras`; or Keras cannot be imported.
+        SetupError: Keras cannot be imported, or `require_usable_keras` raises the error.
     """
     if not can_train():
         raise training_needed("working with a Keras model")
@@ -71,7 +71,7 @@ def require_usable_keras() -> None:
 
 
 def keras_backend() -> str:
-    """Returns the name of the Keras backend that is loaded or would be. Does not load it."""
+    """Returns the name of the Keras backend that is loaded or would be loaded. Does not load it."""
     return _settings().backend
 
 
@@ -171,7 +171,7 @@ def _require_settings(settings: _Settings) -> None:
 
 
 def _settings_file() -> Path:
-    """Returns the path of Keras' settings file, found as Keras finds it."""
+    """Returns the path of Keras' settings file. Follows the same rules as Keras."""
     home = os.path.expanduser("~")  # noqa: PTH111 - Path raises if the user has no home
     usual = Path(home if os.access(home, os.W_OK) else "/tmp") / ".keras"
     return Path(os.path.expanduser(os.environ.get("KERAS_HOME", usual))) / "keras.json"  # noqa: PTH111
@@ -213,7 +213,7 @@ def _note_fork() -> None:
 
 
 def _tensorflow_runs() -> bool:
-    """Whether TensorFlow has computed anything in this process, and so has threads."""
+    """Returns whether TensorFlow has computed anything in this process, and so has threads."""
     context = getattr(sys.modules.get("tensorflow.python.eager.context"), "_context", None)
     return bool(getattr(context, "_initialized", False))
 

@@ -1,4 +1,4 @@
-"""Facts about the machine: memory, processors, GPUs and temporary folders."""
+"""Reports facts about the machine: memory, processors, GPUs and temporary folders."""
 
 from __future__ import annotations
 
@@ -35,7 +35,8 @@ _CONTAINERS = (
     ("/sys/fs/cgroup", "memory.max", "memory.current", "inactive_file"),
     ("/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
 )
-"""Control groups, version 2 and 1: folder, limit, memory in use, and the part of it that is reclaimable file cache."""
+"""Control groups, versions 2 and 1. Each has a folder and the names of its figures: the limit, the memory in use, and the part of
+it that is reclaimable file cache."""
 
 
 def available_memory_mb() -> float | None:
@@ -84,7 +85,7 @@ _ACCELERATORS = ("/dev/nvidia0", "/dev/nvidiactl", "/dev/dxg", "/dev/kfd", "/dev
 
 
 def has_gpu() -> bool:
-    """Whether Keras computes on a GPU. Keras is not loaded on a machine that shows no sign of one."""
+    """Returns whether Keras computes on a GPU. Keras is not loaded on a machine that shows no sign of one."""
     if "keras" not in sys.modules and sys.platform == "linux" and not any(map(os.path.exists, _ACCELERATORS)):
         return False
     if importlib.util.find_spec("keras") is None:

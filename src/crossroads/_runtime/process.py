@@ -1,4 +1,4 @@
-"""Settings of the whole process that a run changes, and how they are restored.
+"""Changes settings of the whole process for the time of a run, and restores them.
 
 `process_settings` makes these changes:
 
@@ -47,7 +47,7 @@ _LIBRARY_PREFIXES = ("TF", "TPU_", "KMP_", "KERAS_", "HDF5_", "ENABLE_RUNTIME_UP
 
 @contextmanager
 def process_settings() -> Iterator[None]:
-    """Changes the process as this module describes. Calls may nest and overlap; the last one to end restores everything."""
+    """Changes the settings of the process inside the context. Contexts may overlap; the last one to end restores the settings."""
     with _filters.held(), _settings.held():
         yield
 

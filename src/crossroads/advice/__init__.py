@@ -1,1 +1,1 @@
-"""Which strategy fits a set of images: evidence measured on cached features, and the recommendation drawn from it."""
+"""Recommends a strategy for a set of images. The recommendation is based on evidence that is measured on cached features."""

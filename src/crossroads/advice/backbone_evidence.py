@@ -1,8 +1,9 @@
-"""Evidence on one backbone: its depth profile on a sample, and probes on the features that a frozen strategy would use."""
+"""Measures the evidence on one backbone: its depth profile on a sample, and probes on the features of frozen strategies."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,11 +13,12 @@ from crossroads.advice.profile import Profile, depth_records, probe_depths, simi
 from crossroads.advice.sample import merge_duplicates
 from crossroads.data.dataset import Dataset
 from crossroads.data.loading import load_all, refusal_notes
+from crossroads.errors import DataError
 from crossroads.features.bodies import body_of
 from crossroads.features.extract import Extraction
-from crossroads.features.lookup import Lookup, resize_of
+from crossroads.features.lookup import Lookup, SinglePass, resize_of
 from crossroads.heads.probe import probe
-from crossroads.networks.body import Body, Frozen
+from crossroads.networks.body import Body
 from crossroads.networks.construct import Choice
 from crossroads.networks.cut import Cut
 from crossroads.networks.graphs import Stated, random_control
@@ -33,8 +35,11 @@ WIDEST = 16_384
 GRIDS: tuple[PoolingName, ...] = ("average-4", "average-3", "average-2")
 
 EARLY_CUTS = 2
-"""Smallest number of early cuts that are probed on a grid: the best by averages, and the one before it. A grid keeps positions, so
-that an earlier cut is often best: on GTSRB averages peak at conv_pw_8 of MobileNet and grids of 4 x 4 at conv_pw_6."""
+"""Smallest number of early cuts that are probed on a grid: the best one by averages, and the one before it.
+
+A grid keeps positions, so an earlier cut is often best. On GTSRB, averages are best at conv_pw_8 of MobileNet, and grids of 4 x 4
+at conv_pw_6.
+"""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -67,15 +72,17 @@ class BackboneEvidence:
 
     Attributes:
         choice: The backbone.
-        recipe: Resolved for feature extraction: image size, resize, weights.
+        recipe: The recipe, resolved for feature extraction (image size, resize and weights).
         body: The backbone with its weights as an inference graph.
         profile: The depth profile.
         frozen_probes: The best probe of each frozen strategy, the more accurate one first.
         dataset: The readable rows of the sample. Equal images are in one group.
-        digests: uint8 (s, 16), of these images.
+        digests: uint8 (s, 16), the digests of these images.
         refused: Number of unreadable images.
-        end_features: Float (s, d), the averages at the end.
-        decode_seconds: Time per image to read and resize it.
+        end_features: Float (s, d), the averages of the feature maps at the end of the backbone.
+        cuts: The cuts of the profile.
+        correct: For each of them bool (s,), which images its probe classifies correctly when they are left out.
+        decode_seconds: Time per image to read and resize it; 0 until it is measured with the random control.
     """
 
     choice: Choice
@@ -87,16 +94,23 @@ class BackboneEvidence:
     digests: NDArray[np.uint8]
     refused: int
     end_features: NDArray[np.float32]
-    decode_seconds: float
+    cuts: tuple[Cut, ...]
+    correct: tuple[NDArray[np.bool_], ...]
+    decode_seconds: float = 0.0
 
 
 def measure_backbone(dataset: Dataset, choice: Choice, recipe: Recipe, watcher: Watcher) -> BackboneEvidence:
-    """Measures a backbone on a sample. Its features are read from the cache and written to it.
+    """Measures a backbone on a sample, with its random control; the arguments and errors are those of `probe_backbone`."""
+    return with_random_control(probe_backbone(dataset, choice, recipe, watcher), watcher)
+
+
+def probe_backbone(dataset: Dataset, choice: Choice, recipe: Recipe, watcher: Watcher) -> BackboneEvidence:
+    """Probes a backbone at several depths, in one pass over a sample. Its features are read from the cache and written to it.
 
     Args:
         dataset: The sample.
         choice: The backbone.
-        recipe: Resolved for feature extraction with it.
+        recipe: The recipe, resolved for feature extraction with this backbone.
         watcher: Receives progress and notes.
 
     Raises:
@@ -108,47 +122,120 @@ def measure_backbone(dataset: Dataset, choice: Choice, recipe: Recipe, watcher: 
         watcher.warning(note)
     chosen = spread_cuts(body.cuts)
     widths = tuple(cut.channels for cut in chosen)
-    key, stage = f"averages of {', '.join(cut.name for cut in chosen)}", f"features of the sample, {choice.record.name}"
-    extraction = extracted(dataset, body.averages(chosen), choice, recipe, key, watcher, stage)
+    extraction = _sample_features(dataset, body, choice, recipe, chosen, watcher)
     for note in refusal_notes("the sample", extraction.refusals):
         watcher.warning(note)
     if extraction.computed and (doubt := note_on_scaling(body, extraction.dataset, recipe)) is not None:
         watcher.warning(doubt)
-    readable = replace(extraction.dataset, groups=merge_duplicates(extraction.dataset.groups, extraction.digests))
+    groups = merge_duplicates(extraction.dataset.groups, extraction.digests)
+    readable = replace(extraction.dataset, digests=extraction.digests, groups=groups)
     accuracies = probe_depths(extraction.features, widths, readable.labels, readable.groups)
-    pixels, decode_seconds = _time_decoding(readable, recipe)
-    controls = similar = None
-    if recipe.weights != "none":
-        controls = _random_control(readable, body, choice, recipe, chosen, pixels, watcher)
-    if controls is not None:
-        similar = similarity(accuracies, controls, [cut.depth for cut in chosen], readable.groups, recipe.seed)
+    depths = depth_records(chosen, accuracies, None, readable.groups)
     evidence = BackboneEvidence(
         choice,
         recipe,
         body,
-        Profile(
-            choice.record.name,
-            size,
-            len(readable),
-            depth_records(chosen, accuracies, controls, readable.groups),
-            similar,
-            recipe.weights != "none",
-        ),
+        Profile(choice.record.name, size, len(readable), depths, None, recipe.weights != "none"),
         frozen_probes=(),
         dataset=readable,
         digests=extraction.digests,
         refused=len(extraction.refusals),
         end_features=np.ascontiguousarray(np.asarray(extraction.features[:], np.float32)[:, -widths[-1] :]),
-        decode_seconds=decode_seconds,
+        cuts=chosen,
+        correct=tuple(accuracies),
     )
     return replace(evidence, frozen_probes=_best_probes(evidence, chosen, accuracies, watcher))
 
 
-def extracted(
-    dataset: Dataset, frozen: Frozen, choice: Choice, recipe: Recipe, cut: str, watcher: Watcher, stage: str
+PACE_IMAGES = (32, 96)
+"""Images after which the pace is measured, and until which. The first ones also pay for the compilation of the graph."""
+
+
+def seconds_per_image(dataset: Dataset, choice: Choice, recipe: Recipe, watcher: Watcher) -> float | None:
+    """Returns the seconds to read an image and to compute its features; None if most of the features are in the cache.
+
+    Args:
+        dataset: The images; the time is measured on some of them, whose features are then in the cache.
+        choice: The backbone.
+        recipe: Resolved for feature extraction with it.
+        watcher: Receives progress and notes.
+    """
+    body = body_of(choice, resize_of(recipe).size, recipe.weights, recipe.seed, watcher.progress, Stated.of(recipe))
+    rows = np.random.default_rng([recipe.seed, 23]).permutation(len(dataset))[: PACE_IMAGES[1]]
+    sampling, stage, first = sample_pass(body, choice, recipe, watcher), "measuring the pace", PACE_IMAGES[0]
+    try:
+        sampling.fill(dataset.select(rows[:first]), stage)
+        began = time.perf_counter()
+        stored = sampling.fill(dataset.select(rows[first:]), stage)
+    except DataError:  # none of these few images can be read
+        return None
+    seconds = time.perf_counter() - began
+    return None if 2 * stored.computed < len(rows) - first else seconds / stored.computed
+
+
+def with_random_control(evidence: BackboneEvidence, watcher: Watcher) -> BackboneEvidence:
+    """Returns the evidence with the time to read images, and with the random control and the similarity in its profile.
+
+    Without pretrained weights, or for a quantised network, there is neither.
+    """
+    recipe, readable, cuts = evidence.recipe, evidence.dataset, evidence.cuts
+    pixels, decode_seconds = _time_decoding(readable, recipe)
+    controls = None
+    if recipe.weights != "none":
+        controls = _random_control(evidence, pixels, watcher)
+    profile = evidence.profile
+    if controls is not None:
+        similar = similarity(evidence.correct, controls, [cut.depth for cut in cuts], readable.groups, recipe.seed)
+        depths = depth_records(cuts, list(evidence.correct), controls, readable.groups)
+        profile = replace(profile, depths=depths, similarity=similar)
+    return replace(evidence, profile=profile, decode_seconds=decode_seconds)
+
+
+def _sample_features(
+    dataset: Dataset, body: Body, choice: Choice, recipe: Recipe, chosen: tuple[Cut, ...], watcher: Watcher
 ) -> Extraction:
-    """Returns the features of a data set, from the cache or computed."""
-    return Lookup(frozen, choice.record.name, recipe, cut, watcher).features(dataset, stage)
+    """Returns the averages at the chosen cuts. The same pass computes what the heads on the end and on each early cut use."""
+    stage = f"features of the sample, {choice.record.name}"
+    stored = sample_pass(body, choice, recipe, watcher).fill(dataset, stage)
+    known = replace(stored.dataset, digests=stored.digests)
+    extraction = _averages(body, choice, recipe, chosen, watcher).features(known, stage)
+    return replace(extraction, refusals=stored.refusals, computed=stored.computed)
+
+
+def sample_pass(body: Body, choice: Choice, recipe: Recipe, watcher: Watcher) -> SinglePass:
+    """Returns the pass that computes the features of a sample at all depths of the profile."""
+    chosen = spread_cuts(body.cuts)
+    grids = [grid_lookup(body, choice, recipe, cut, watcher) for cut in _early(chosen)]
+    averages = _averages(body, choice, recipe, chosen, watcher)
+    return SinglePass(body, [averages, end_lookup(body, choice, recipe, watcher), *grids])
+
+
+def end_lookup(body: Body, choice: Choice, recipe: Recipe, watcher: Watcher) -> Lookup:
+    """Returns the lookup of the features that a head on the end of a backbone uses."""
+    return Lookup(body.until(body.end, "average"), choice.record.name, recipe, body.end.name, watcher)
+
+
+def _averages(body: Body, choice: Choice, recipe: Recipe, cuts: Sequence[Cut], watcher: Watcher, of: str = "") -> Lookup:
+    """Returns the lookup of the averages at several cuts; `of` distinguishes the random control."""
+    key = f"{of}averages of {', '.join(cut.name for cut in cuts)}"
+    return Lookup(body.averages(cuts), choice.record.name, recipe, key, watcher)
+
+
+def _early(cuts: Sequence[Cut]) -> list[Cut]:
+    """Returns the cuts before the end that have a map."""
+    return [cut for cut in cuts[:-1] if (cut.side or 0) >= 2]
+
+
+def _grid_of(cut: Cut) -> PoolingName:
+    """Returns the finest grid that is probed at a cut."""
+    return next((grid for grid in GRIDS if cut.channels * int(grid[-1]) ** 2 <= WIDEST), "average")
+
+
+def grid_lookup(body: Body, choice: Choice, recipe: Recipe, cut: Cut, watcher: Watcher) -> Lookup:
+    """Returns the lookup of the features that a head on an early cut uses."""
+    pooling = _grid_of(cut)
+    gridded = replace(recipe, pooling=pooling, cut=cut.name)
+    return Lookup(body.until(cut, pooling), choice.record.name, gridded, cut.name, watcher)
 
 
 def _time_decoding(dataset: Dataset, recipe: Recipe) -> tuple[NDArray[np.uint8], float]:
@@ -159,29 +246,20 @@ def _time_decoding(dataset: Dataset, recipe: Recipe) -> tuple[NDArray[np.uint8],
     return pixels, (time.perf_counter() - began) / len(indices)
 
 
-def _random_control(
-    dataset: Dataset,
-    body: Body,
-    choice: Choice,
-    recipe: Recipe,
-    chosen: tuple[Cut, ...],
-    pixels: NDArray[np.uint8],
-    watcher: Watcher,
-) -> list[NDArray[np.bool_]] | None:
+def _random_control(evidence: BackboneEvidence, pixels: NDArray[np.uint8], watcher: Watcher) -> list[NDArray[np.bool_]] | None:
     """Returns the results of the probes on the same network with random weights, whose outputs are normalised on `pixels`.
 
     The weights of a quantised network cannot be drawn anew. The result is then None, and the watcher receives a note.
     """
-    control = random_control(body, pixels, recipe.seed)
+    choice, recipe, dataset, cuts = evidence.choice, evidence.recipe, evidence.dataset, evidence.cuts
+    control, name = random_control(evidence.body, pixels, recipe.seed), choice.record.name
     if control is None:
-        name = choice.record.name
         text = f"{name} is quantised, so its depth profile has no random control and the similarity is unknown"
         watcher.note(Note(text, "no-random-control", backbone=name))
         return None
-    key = f"random averages of {', '.join(cut.name for cut in chosen)}"
-    stage = f"features of the sample, {choice.record.name}, random control"
-    extraction = extracted(dataset, control.averages(chosen), choice, recipe, key, watcher, stage)
-    return probe_depths(extraction.features, tuple(cut.channels for cut in chosen), dataset.labels, dataset.groups)
+    stage = f"features of the sample, {name}, random control"
+    extraction = _averages(control, choice, recipe, cuts, watcher, "random ").features(dataset, stage)
+    return probe_depths(extraction.features, tuple(cut.channels for cut in cuts), dataset.labels, dataset.groups)
 
 
 def _best_probes(
@@ -198,7 +276,7 @@ def _early_probes(
     evidence: BackboneEvidence, chosen: tuple[Cut, ...], accuracies: list[NDArray[np.bool_]], watcher: Watcher
 ) -> list[FrozenProbe]:
     """Returns probes on grids, from the best cut by averages towards the input until the accuracy falls, at least `EARLY_CUTS`."""
-    maps = [index for index, cut in enumerate(chosen[:-1]) if (cut.side or 0) >= 2]
+    maps = [chosen.index(cut) for cut in _early(chosen)]
     if not maps:
         return []
     best = max(maps, key=lambda index: (float(accuracies[index].mean()), -index))
@@ -211,11 +289,8 @@ def _early_probes(
 
 
 def _grid_probe(evidence: BackboneEvidence, cut: Cut, watcher: Watcher) -> FrozenProbe:
-    pooling: PoolingName = next((grid for grid in GRIDS if cut.channels * int(grid[-1]) ** 2 <= WIDEST), "average")
-    recipe = replace(evidence.recipe, pooling=pooling, cut=cut.name)
-    frozen = evidence.body.until(cut, pooling)
-    stage = f"features of the sample, {evidence.profile.backbone} to {cut.name}"
-    extraction = extracted(evidence.dataset, frozen, evidence.choice, recipe, cut.name, watcher, stage)
+    lookup = grid_lookup(evidence.body, evidence.choice, evidence.recipe, cut, watcher)
+    extraction = lookup.features(evidence.dataset, f"features of the sample, {evidence.profile.backbone} to {cut.name}")
     features = np.asarray(extraction.features[:], np.float32)
     result = probe(features, evidence.dataset.labels, evidence.dataset.groups)
-    return FrozenProbe("early-features", cut, pooling, result.correct, features)
+    return FrozenProbe("early-features", cut, _grid_of(cut), result.correct, features)

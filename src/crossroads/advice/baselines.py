@@ -1,4 +1,4 @@
-"""Baselines: the largest class, a probe on raw pixels, and a small network after a short training."""
+"""Measures the baselines: the largest class, a probe on raw pixels, and a small network after a short training."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def measure_baselines(
         asked: The requested recipe; `seed`, `resize`, `crop_fraction`, `resample` and `class_weights` matter.
         size: Side in pixels of the images for the small network.
         majority: The largest class as a fraction of all training images.
-        budget: Budget of the training that is advised on, in seconds; None if there is none.
+        budget: Budget of the training that is advised on, in seconds; None if there is none; 0 for no short training.
         watcher: Receives progress and notes.
 
     Raises:
@@ -76,5 +76,7 @@ def measure_baselines(
     flat = loaded.pixels.reshape(len(readable), -1).astype(np.float32)
     pixels = estimate_accuracy(probe(flat, readable.labels, readable.groups).correct, readable.groups)
     limit = Limit(SHORT_PASSES, SHORT_EPOCHS, limit_by_budget(SHORT_SECONDS, budget))
+    if budget == 0:
+        return Baselines(majority, pixels, None), loaded.refusals
     trained = run_short_training(readable, choose(DEFAULT_FROM_SCRATCH), small, limit, watcher)
     return Baselines(majority, pixels, trained), loaded.refusals

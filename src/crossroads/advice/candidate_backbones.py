@@ -1,4 +1,4 @@
-"""Which pretrained backbones are considered: those that the user names, or the default and those with weights in the cache."""
+"""Chooses the backbones to consider: those that the user names, or the default and those with weights in the cache."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def candidate_backbones(
 
 
 def _weights_of_each(weights: Sequence[str | None], backbones: int) -> list[str | None]:
-    """Returns the named weights of each backbone; None for the usual ones."""
+    """Returns the weights that the user named for each backbone. None means the default weights."""
     if len(weights) not in (0, 1, backbones):
         raise RecipeError(
             f"{option('weights')} must be given once for all backbones, or once for each",

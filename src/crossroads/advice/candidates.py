@@ -1,4 +1,4 @@
-"""The candidates for a set of images: each strategy with its backbone, expected accuracy, time and memory."""
+"""Lists the candidates for a set of images: each strategy with its backbone, expected accuracy, time and memory."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from crossroads.advice.backbone_evidence import BackboneEvidence, FrozenProbe
 from crossroads.advice.candidate_backbones import CandidateBackbone
 from crossroads.advice.cost import (
+    FROZEN_OVERHEAD,
     MULTIPLY_ADDS_PER_ACTIVATION,
     OVERHEAD,
     TRACE,
@@ -37,7 +38,7 @@ DISTINCT = ("strategy", "backbone", "weights", "cut", "pooling", "image_size", "
 """Fields of the recipe in which candidates differ."""
 
 EXPECTED = ("bases", "accuracy", "seconds", "epoch_seconds", "memory_mb", "obstacle")
-"""Fields of a candidate that say what is expected of it."""
+"""Fields of a candidate that hold its expected results."""
 
 TIE = 0.005
 """Half a point of expected accuracy: candidates within it are tied, and the cheaper one comes first."""
@@ -49,14 +50,14 @@ class Candidate:
 
     Attributes:
         recipe: The resolved recipe, as `fit` would run it.
-        bases: The measurements that the expected accuracy rests on.
-        accuracy: Expected on new images.
+        bases: The measurements that the expected accuracy is based on.
+        accuracy: Expected accuracy on new images.
         seconds: Expected time of the whole run if only the sample's features are in the cache.
-        epoch_seconds: Expected time of an epoch; 0 for a solved head.
+        epoch_seconds: Expected time per epoch; 0 for a solved head.
         memory_mb: Expected peak memory, to within about a fifth.
         obstacle: Why the candidate is not possible, such as a budget that is too small; None if it is possible.
         fits: Whether it fits into memory.
-        unshortened: The candidate with its usual number of epochs if the budget allows only fewer; None if it allows all.
+        unshortened: The candidate with its usual number of epochs, if the budget allows only fewer; otherwise None.
     """
 
     recipe: Recipe
@@ -85,7 +86,7 @@ class Candidate:
         return self.seconds - (epochs - 1) * self.epoch_seconds if may_shorten and epochs else self.seconds
 
     def to_json(self) -> dict[str, object]:
-        """Returns plain values: the choices that distinguish the candidate, and what is expected of it."""
+        """Returns plain values: the choices that distinguish the candidate, and its expected results."""
         recipe = {name: getattr(self.recipe, name) for name in DISTINCT}
         usual = {"usual_epochs": (self.unshortened or self).recipe.epochs}
         return to_plain({**recipe, **usual, **{name: getattr(self, name) for name in EXPECTED}}, DIGITS)
@@ -103,6 +104,7 @@ class AdviceContext:
         slope: What doubling the images adds to a probe, in log odds.
         median_side: Median of the shorter sides of the images, in pixels.
         machine: The speed of this machine.
+        all_cached: Whether the features of every image are in the cache, and not only those of the sample.
     """
 
     asked: Recipe
@@ -112,10 +114,11 @@ class AdviceContext:
     slope: float
     median_side: float
     machine: Machine
+    all_cached: bool = False
 
     @property
     def setting(self) -> Setting:
-        """The part that affects the expected accuracy."""
+        """The values that affect the expected accuracy."""
         return Setting(self.images, self.images_per_class, self.slope)
 
     @property
@@ -257,7 +260,7 @@ def apply_limits(
     """Returns the candidate with as many epochs as a budget allows, or with an obstacle.
 
     Args:
-        candidate: With its usual number of epochs.
+        candidate: The candidate with its usual number of epochs.
         budget: Budget of the run in seconds; None if there is none.
         memory_limit_mb: Free memory; None if unknown.
         may_shorten: Whether it may have fewer epochs. It may not if the user set their number.
@@ -300,12 +303,31 @@ def _short_base(short: ShortTraining, recipe: Recipe, context: AdviceContext) ->
 
 
 def _recipe(evidence: BackboneEvidence, probe: FrozenProbe, name: StrategyName, context: AdviceContext) -> Recipe:
+    return recipe_of(evidence, probe, name, context.asked, context.images, context.median_side)
+
+
+def recipe_of(
+    evidence: BackboneEvidence, probe: FrozenProbe, name: StrategyName, asked: Recipe, images: int, median_side: float
+) -> Recipe:
+    """Returns the resolved recipe of a strategy with a backbone.
+
+    Args:
+        evidence: The backbone.
+        probe: Its early cut and pooling are used by a strategy that keeps only early layers.
+        name: The strategy.
+        asked: The requested recipe.
+        images: Number of training images.
+        median_side: Median of the shorter sides of the images, in pixels.
+
+    Raises:
+        RecipeError: A requested option has no effect on this strategy.
+    """
     record, base, size = strategy(name), evidence.recipe, evidence.profile.image_size
-    asked = replace(context.asked, backbone=base.backbone, weights=base.weights, image_size=size, strategy=name)
+    wanted = replace(asked, backbone=base.backbone, weights=base.weights, image_size=size, strategy=name)
     if record.keeps == "early":
-        asked = replace(asked, cut=probe.cut.name, pooling=probe.pooling)
-    asked = drop_unused_options(asked, record)
-    return resolve_recipe(asked, evidence.choice.record, images=context.images, image_size=size, side=context.median_side)
+        wanted = replace(wanted, cut=probe.cut.name, pooling=probe.pooling)
+    wanted = drop_unused_options(wanted, record)
+    return resolve_recipe(wanted, evidence.choice.record, images=images, image_size=size, side=median_side)
 
 
 def _seconds(
@@ -313,11 +335,9 @@ def _seconds(
 ) -> tuple[float, float]:
     """Returns the expected seconds of a whole run and of one epoch."""
     record, cost = strategy(recipe.strategy), probe.cut.multiply_adds
-    seconds, epoch = OVERHEAD, 0.0
+    seconds, epoch = FROZEN_OVERHEAD if record.frozen else OVERHEAD, 0.0
     if record.frozen or record.tuned:
-        # The sample's features at the early cut are in the cache; those at the end are there in another form.
-        cached = len(evidence.dataset) if probe.strategy == "early-features" else 0
-        missing = context.images + context.validation_images - cached
+        missing = 0.0 if context.all_cached else context.images + context.validation_images - len(evidence.dataset)
         seconds += missing * (forward_seconds(cost, context.machine) + evidence.decode_seconds)
         seconds += head_seconds(context.images, probe.features.shape[1], context.classes, context.machine)
     if not record.frozen:

@@ -1,4 +1,4 @@
-"""The four classic cases of transfer learning: size and similarity as coordinates, and the quadrant that the images are in."""
+"""Defines the four classic cases of transfer learning, and finds the case of a data set from its size and similarity."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ class Case:
     Attributes:
         number: 1 to 4.
         title: The case in words, with its classic strategy.
-        size: In [0, 1]: log10 of the effective images per class, divided by `DECADES`.
-        similarity: In [0, 1].
+        size: log10 of the effective images per class, divided by `DECADES`; in [0, 1].
+        similarity: The similarity to the images of the pretraining; in [0, 1].
         doubt: Why the similarity is uncertain; None if it is not.
     """
 
@@ -51,7 +51,7 @@ class Case:
 
 
 def case_of(images_per_class: float, profile: Profile) -> Case:
-    """Returns the case, from the effective images per class and the depth profile of a pretrained network."""
+    """Finds the case from the effective number of images per class and the depth profile of a pretrained network."""
     if profile.similarity is None:
         raise TrainingError(
             "a case needs a pretrained network and its random control", code="no-random-control", received=profile.backbone

@@ -17,6 +17,9 @@ OVERHEAD = 12.0
 """Fixed seconds of a run: to build networks, to export and check the graph, to write and score the artifact. On two cores a head on
 some hundred images takes 10 to 14 s."""
 
+FROZEN_OVERHEAD = 3.0
+"""The same for a head on features that are in the cache, which needs no Keras: `fit` takes 2.7 s for 398 photographs in all."""
+
 FORWARD = 1.2
 """Seconds of a forward pass by OpenVINO, divided by those of a matrix product with as many multiply-adds. On two cores the ratio is
 0.7 for MobileNetV2 at 96 px and 1.2 for ResNet50 at 224 px."""
@@ -32,7 +35,7 @@ MANY_STEPS = 0.81
 96 px 5.7 and 7.0 ms, small-cnn at 32 px 0.56 and 0.70 ms."""
 
 VALIDATING = 0.4
-"""Seconds per validation image, divided by those per training image: MobileNet at 96 px 2.2 and 5.7 ms."""
+"""Seconds per validation image, divided by seconds per training image. MobileNet at 96 px takes 2.2 and 5.7 ms."""
 
 ACTIVATION = 20
 """Multiply-adds that take as long in a training step as one activation, which is written and read several times. MobileNet at 96 px
@@ -54,8 +57,11 @@ HELD_IMAGES = 16
 activations of a batch: 28 for a warm start of MobileNet in batches of 32."""
 
 MULTIPLY_ADDS_PER_ACTIVATION = 100
-"""For a network that is not built yet: small-cnn has 162, ResNet50 104, SqueezeNet 40, MobileNet 34, MobileNetV2 14. The high value
-excludes a pretrained network only if it surely does not fit into memory. Once the network is built, the real number counts."""
+"""Assumed number for a network that is not built yet.
+
+small-cnn has 162, ResNet50 104, SqueezeNet 40, MobileNet 34 and MobileNetV2 14. With this high value, the estimated memory is low,
+so a pretrained network is excluded only if it clearly does not fit. Once the network is built, the real number is used.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +139,7 @@ def memory_mb(parameters: int, activations: float, batch_size: int, *, trained: 
     """Returns the peak memory of a run in MiB, to within about a fifth.
 
     Args:
-        parameters: Of the network.
+        parameters: Number of parameters of the network.
         activations: Outputs of all layers for one image, as a number of values.
         batch_size: Images per step.
         trained: Whether the network is trained.
@@ -144,5 +150,5 @@ def memory_mb(parameters: int, activations: float, batch_size: int, *, trained: 
 
 
 def format_seconds(seconds: float) -> str:
-    """Returns a number of seconds for people to read."""
+    """Formats a number of seconds for messages."""
     return f"{seconds:,.0f}" if seconds >= 10 else f"{seconds:.1f}"

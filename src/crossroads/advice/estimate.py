@@ -1,4 +1,4 @@
-"""An accuracy with its interval, the form of all evidence."""
+"""Defines an accuracy with its interval, the form of all evidence."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The measurements and the advice, as records."""
+"""Defines the records of the measurements and of the advice."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Evidence:
 
     @property
     def leading_profile(self) -> Profile | None:
-        """The profile of the best pretrained backbone, which the case follows from; None if there is none."""
+        """The profile of the best pretrained backbone, which determines the case. None if there is no such backbone."""
         return next((profile for profile in self.profiles if profile.similarity is not None), None)
 
 
@@ -52,7 +52,7 @@ class Advice:
         evidence: The measurements.
         budget: The budget in seconds; None if there is none.
         notes: Notes for the user.
-        warnings: Those of the notes that need attention, including warnings from reading the data.
+        warnings: The notes that need attention, including warnings from reading the data.
         refused: The images of the sample that could not be read, with the reasons.
     """
 

@@ -63,11 +63,13 @@ class Setting:
 
 @dataclass(frozen=True, slots=True)
 class StrategyOffset:
-    """From a probe to a strategy, in log odds: ``slope x (intercept + by_size x log10(images per class / 30))``.
+    """The expected accuracy of a strategy minus that of a probe, in log odds.
+
+    It is ``slope x (intercept + by_size x log10(images per class / 30))``.
 
     Attributes:
         intercept: The offset at 30 effective images per class.
-        by_size: What ten times as many images per class add.
+        by_size: The increase of the offset with ten times as many images per class.
         scatter: Standard deviation of the residuals.
     """
 
@@ -84,14 +86,17 @@ STRATEGY_OFFSETS: dict[StrategyName, StrategyOffset] = {
     "warm-start": StrategyOffset(1.47, 1.77, 1.23),
     "from-scratch": StrategyOffset(0.25, 0.8, 2.55),
 }
-"""Fitted and printed by `python -m benchmarks regret`. The data are the runs in benchmarks/figures: 12 tasks with MobileNet and
-with SqueezeNet, one seed, all six strategies. The images come from five sources only, so the scatter itself is uncertain.
-docs/explanation/four-cases.md says which of these figures also judge the advice."""
+"""The offsets, which `python -m benchmarks regret` fits and prints.
+
+The data are the runs in benchmarks/figures: 12 tasks with MobileNet and with SqueezeNet, one seed, all six strategies. The images
+come from only five sources, so the scatter itself is uncertain. docs/explanation/four-cases.md says which of these figures are also
+used to judge the advice.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Extrapolation:
-    """From a short training to the whole one, in log odds. Halvings are those of `Base`.
+    """The expected gain of the whole training over a short one, in log odds. Halvings are those of `Base`.
 
     Attributes:
         gain: Average gain per halving, as a multiple of the slope; n halvings give n times as much.
@@ -106,7 +111,8 @@ EXTRAPOLATIONS: dict[StrategyName, Extrapolation] = {
     "warm-start": Extrapolation(0.82, 0.47),
     "from-scratch": Extrapolation(0.68, 1.02),
 }
-"""Fitted to the same runs by maximum likelihood, because the accuracy of a short training on few images is uncertain itself."""
+"""The extrapolations, fitted to the same runs. The fit uses maximum likelihood, because the accuracy of a short training on few
+images is itself uncertain."""
 
 SLOPE_ERROR = 0.3
 """Standard deviation of the difference between the slope of the learning curve and the gain from doubling the epochs. It was
@@ -143,12 +149,14 @@ EPOCH_PENALTIES: dict[StrategyName, EpochPenalty] = {
     "warm-start": EpochPenalty(0.16, 0.19),
     "from-scratch": EpochPenalty(0.16, 0.14),
 }
-"""Fitted by `python -m benchmarks regret` to six tasks that were run with all epochs and with a quarter of them. A warm start
-needs its epochs. Finetuning after a solved head loses less."""
+"""The penalties, fitted by `python -m benchmarks regret` to six tasks with all epochs and with a quarter of them.
+
+Fewer epochs cost a warm start a lot, and finetuning after a solved head less.
+"""
 
 
 class _Prediction(NamedTuple):
-    """What one base predicts, in log odds, and how far its 95 % interval goes down and up."""
+    """The prediction of one base, in log odds, and how far its 95 % interval extends down and up."""
 
     centre: float
     down: float
@@ -182,8 +190,8 @@ def expected(strategy: StrategyName, bases: Sequence[Base], setting: Setting, co
 def _cap_by_training(predictions: list[_Prediction], bases: Sequence[Base]) -> list[_Prediction]:
     """Leaves out a probe that predicts more than the short training does.
 
-    A probe of pretrained features is no reason to expect more of a network with random weights. It is a reason to expect less:
-    if even pretrained features fail, the images are hard.
+    A good probe on pretrained features does not mean that a network with random weights will be good. A poor probe does lower the
+    expectation. If even pretrained features fail, the images are hard.
     """
     trained = [part.centre for part, base in zip(predictions, bases, strict=True) if base.kind != "probe"]
     if not trained:
@@ -199,7 +207,7 @@ def _prediction(strategy: StrategyName, base: Base, setting: Setting, coefficien
 
 
 def _shift(strategy: StrategyName, base: Base, setting: Setting, coefficients: Coefficients) -> tuple[float, float]:
-    """Returns how far a strategy goes beyond a base, in log odds, and the standard deviation of that.
+    """Returns how much a strategy exceeds a base, in log odds, and the standard deviation of this difference.
 
     A probe of 0.80 has log odds of 1.39. With a slope of 0.5 and 300 images per class, finetuning adds
     ``0.5 x (1.36 + 1.72 x log10(300 / 30)) = 1.54``, so that 0.949 is expected.
@@ -232,12 +240,12 @@ def clamped(halvings: float) -> float:
 
 
 def with_epochs(strategy: StrategyName, accuracy: Estimate, fraction: float) -> Estimate:
-    """Returns what is expected with another number of epochs: less and more uncertain with fewer.
+    """Returns the expected accuracy with another number of epochs. With fewer epochs, it is lower and less certain.
 
     Args:
         strategy: A strategy that trains.
-        accuracy: What is expected with the usual number of epochs.
-        fraction: The number of epochs divided by the usual one. A quarter is two halvings, and costs the penalty twice.
+        accuracy: The expected accuracy with the usual number of epochs.
+        fraction: The number of epochs divided by the usual number. A quarter is two halvings and costs the penalty twice.
     """
     cost, halvings = EPOCH_PENALTIES[strategy], -math.log2(fraction)
     middle, low, high = (log_odds(value, 1e-4) for value in accuracy)

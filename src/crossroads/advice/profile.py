@@ -1,4 +1,4 @@
-"""The depth profile: the accuracy of a cheap probe at several depths, with pretrained weights and for a random control."""
+"""Measures the depth profile: the accuracy of a probe at several depths, for pretrained weights and for a random control."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ RESAMPLES = 300
 """Bootstrap samples for the similarity and its interval."""
 
 SATURATED = 0.98
-"""Accuracy from which a probe counts as perfect, because a handful of images would decide the odds. With 900 images, two errors
-at the best depth and eight at the end are odds of 450 and 112 to 1, but no sign that accuracy falls."""
+"""A probe with at least this accuracy counts as perfect, because a handful of images would determine the odds. With 900 images, two
+errors at the best depth and eight at the end give odds of 450 and 112 to 1, but this does not show that the accuracy falls."""
 
 CEILING = log_odds(SATURATED, 0.0)
 
@@ -50,10 +50,10 @@ class Depth:
 
 @dataclass(frozen=True, slots=True)
 class Similarity:
-    """How similar the images are, to a network, to those of its pretraining.
+    """The similarity of the images to those of the pretraining, as seen by a network.
 
     Attributes:
-        value: In [0, 1]: the product of the other three; see `similarity`.
+        value: The product of the other three, in [0, 1]. `similarity` explains them.
         peak: Depth with the highest accuracy, as a fraction of the probed depth.
         kept: Odds of a correct prediction at the end, divided by those at the best depth.
         gain: What pretraining adds: 1 minus the odds of the random control divided by those of the pretrained network.
@@ -73,8 +73,8 @@ class Profile:
         backbone: Its name.
         image_size: Side of the images in pixels.
         images: Number of probed images.
-        depths: From the input to the end.
-        similarity: Computed from the depths; None without pretrained weights or without a random control.
+        depths: The probed depths, from the input to the end.
+        similarity: The similarity, computed from the depths; None without pretrained weights or without a random control.
         pretrained: Whether the network has pretrained weights.
     """
 
@@ -87,7 +87,7 @@ class Profile:
 
     @property
     def best(self) -> Depth:
-        """The depth with the highest accuracy, the deepest if several have it."""
+        """The depth with the highest accuracy. If several depths have it, the deepest one."""
         return max(self.depths, key=lambda depth: (depth.accuracy.value, depth.depth))
 
     @property
@@ -149,16 +149,16 @@ def similarity(
     Odds are capped at those of `SATURATED`, and of depths with equal odds the deepest counts. If the random control reaches the cap
     too, the similarity is unknown: the interval is all of [0, 1].
 
-    The maximum over depths is optimistically biased. Therefore images, or whole groups, are drawn with replacement: each draw
-    chooses the best depth, and the images that it left out score it (the out-of-bag estimate of the bootstrap, Efron 1983). `peak`
-    is the mean of the chosen depths. The other two come from the mean log odds. The interval is that of the draws.
+    The maximum over depths is optimistically biased. Images, or whole groups, are therefore drawn with replacement. The drawn
+    images choose the best depth, and the others score it (the out-of-bag estimate of the bootstrap, Efron 1983). `peak` is the mean
+    of the chosen depths. The other two come from the mean log odds. The interval is computed from the draws.
 
     Args:
-        accuracies: bool (n,) for each depth, what the pretrained network's probe got right.
-        random: The same of its random control.
-        depths: In (0, 1], in order.
+        accuracies: bool (n,) for each depth, which images the probe of the pretrained network classified correctly.
+        random: The same for the random control.
+        depths: The depths, in (0, 1] and ascending.
         groups: Integers (n,) or None.
-        seed: Decides the draws.
+        seed: Seed of the draws.
     """
     right, control = (np.stack(each).T.astype(np.float64) for each in (accuracies, random))
     units = np.arange(len(right)) if groups is None else np.unique(groups, return_inverse=True)[1]

@@ -1,4 +1,4 @@
-"""The reasons for the advice: one sentence for each conclusion from the evidence, with a code and figures."""
+"""States the reasons for the advice. Each conclusion from the evidence is one sentence with a code and figures."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def _size(size: Size) -> Note:
 
 
 def _depth(profile: Profile) -> Note:
-    """Returns where a probe is most accurate, as far as the intervals show it."""
+    """Returns a note on the depth at which a probe is most accurate. It says whether the difference is significant."""
     best, end = profile.best, profile.end
     place = f"{best.cut}, {best.depth:.0%} of the depth of {profile.backbone}"
     first_as_good = next(depth for depth in profile.depths if depth.accuracy.value >= best.accuracy.low)
@@ -128,7 +128,7 @@ def _baselines(baselines: Baselines, ranked: Sequence[Candidate]) -> Note:
 
 
 def _as_good_from_scratch(ranked: Sequence[Candidate]) -> Note | None:
-    """Compares the small network with the best other candidate; None if it is clearly worse or the budget shortens it."""
+    """Returns a note that the small network is about as good as the best other candidate. None if it is worse or shortened."""
     small = next((each for each in ranked if each.recipe.strategy == "from-scratch"), None)
     others = [each for each in ranked if each is not small and not each.obstacle]
     if small is None or small.unshortened or not others:

@@ -1,4 +1,4 @@
-"""The advice: measures evidence on a sample of the training images, and ranks the candidates by what is expected of them."""
+"""Measures evidence on a sample of the training images, and ranks the candidates by their expected results."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from crossroads import artifact
 from crossroads._runtime.keras_setup import can_train
 from crossroads._runtime.machine import available_memory_mb, has_gpu
-from crossroads.advice.backbone_evidence import BackboneEvidence, measure_backbone
+from crossroads.advice.backbone_evidence import BackboneEvidence, probe_backbone, with_random_control
 from crossroads.advice.baselines import Baselines, measure_baselines
 from crossroads.advice.candidate_backbones import CandidateBackbone
 from crossroads.advice.candidates import (
@@ -50,7 +50,13 @@ SAMPLE = 2_000
 """Images that evidence is measured on. An accuracy of 0.9 is then known to 1.3 points, and MobileNet at 96 px takes 2 s."""
 
 HEAVY, HEAVY_SAMPLE = 2e9, 600
-"""Multiply-adds per image from which the sample is smaller, and its size. ResNet50 at 224 px processes 45 images per second."""
+"""A backbone with at least this many multiply-adds per image is measured on a smaller sample, of this size.
+
+ResNet50 at 224 px, for example, processes only 45 images per second.
+"""
+
+SHORT_TRAININGS = 150.0
+"""Seconds that must be left for short trainings after a first answer: those of both networks take 20 to 40 s with their start."""
 
 Curves = Mapping[StrategyName, Curve]
 """The learning curve of the best probe of each frozen strategy."""
@@ -64,9 +70,10 @@ class Request:
         train: The training images. No others are read.
         median_side: Median of their shorter sides, in pixels.
         asked: The requested recipe without its budget. Its options apply to every candidate that uses them.
-        budget: In seconds; None if there is none.
+        budget: Budget in seconds; None if there is none.
         memory_mb: Free memory before Keras is loaded; None if unknown.
         watcher: Receives progress and notes.
+        first: A backbone that is probed already, without its random control; None if there is none.
     """
 
     train: Dataset
@@ -75,6 +82,12 @@ class Request:
     budget: float | None
     memory_mb: float | None
     watcher: Watcher
+    first: BackboneEvidence | None = None
+
+    @property
+    def short_trainings(self) -> bool:
+        """Whether short trainings are worth their time. If an answer exists and little time is left, training itself says more."""
+        return self.first is None or self.budget is None or self.budget >= SHORT_TRAININGS
 
     @property
     def classes(self) -> int:
@@ -87,7 +100,12 @@ class Request:
 
 
 def recommend(
-    train: Dataset, median_side: float, backbones: Sequence[CandidateBackbone], asked: Recipe, watcher: Watcher
+    train: Dataset,
+    median_side: float,
+    backbones: Sequence[CandidateBackbone],
+    asked: Recipe,
+    watcher: Watcher,
+    first: BackboneEvidence | None = None,
 ) -> Advice:
     """Measures the evidence and ranks the candidates.
 
@@ -97,6 +115,7 @@ def recommend(
         backbones: The pretrained backbones to consider; none to consider only training from scratch.
         asked: The requested recipe. Its options apply to every candidate that uses them.
         watcher: Receives progress and notes.
+        first: One of the backbones if it is probed already, and its features of all images are in the cache.
 
     Raises:
         CrossroadsError: No image can be read; named weights are missing; the only named backbone cannot become an artifact; a flip
@@ -106,7 +125,7 @@ def recommend(
     notes: list[str] = []
     relay = Relay(watcher, after_note=notes.append)
     # The free memory is read before anything large is loaded, because `memory_mb` counts that.
-    request = Request(train, median_side, replace(asked, budget=None), asked.budget, available_memory_mb(), relay)
+    request = Request(train, median_side, replace(asked, budget=None), asked.budget, available_memory_mb(), relay, first)
     require_trainable(request.asked, backbones, median_side)
     backbones = _convertible(request, backbones)
     for note in sample_notes(train):
@@ -139,12 +158,19 @@ def _candidates(
     curve = _best(known[0][1]) if known else None
     slope = USUAL_SLOPE if curve is None else curve.slope
     context = AdviceContext(
-        request.asked, len(request.train), request.classes, size.effective_per_class, slope, request.median_side, machine
+        request.asked,
+        len(request.train),
+        request.classes,
+        size.effective_per_class,
+        slope,
+        request.median_side,
+        machine,
+        all_cached=request.first is not None,
     )
     # Only one, because a warm start takes longer than all other measurements.
     leader = next((each for each, _ in known if each.recipe.weights != "none" and each.choice.record.trainable), None)
     warm_start = None
-    if leader is not None:
+    if leader is not None and request.short_trainings:
         warm_start = short_warm_start(leader, request.asked, machine, request.budget, request.memory_mb, request.watcher)
     candidates = [
         candidate
@@ -159,7 +185,7 @@ def _convertible(request: Request, backbones: Sequence[CandidateBackbone]) -> tu
     """Returns the backbones that can become an inference graph. Those that `_measure` leaves out are not tried.
 
     Raises:
-        ArtifactError: The only named backbone cannot.
+        ArtifactError: The user named only one backbone, and it cannot become an inference graph.
     """
     kept = []
     for backbone in backbones:
@@ -197,7 +223,18 @@ def _multiply_adds(record: Backbone, size: int) -> float:
 
 
 def _measure(request: Request, backbone: CandidateBackbone) -> BackboneEvidence | None:
-    """Returns the evidence on a backbone; None, with a note, if it does not fit into memory or does not accept the image size.
+    """Returns the evidence on a backbone with its random control; None, with a note, if it cannot be measured.
+
+    Raises:
+        BackboneError: A named backbone does not accept the image size.
+    """
+    first = request.first
+    probed = first if first is not None and first.choice.record.name == backbone.choice.record.name else probe(request, backbone)
+    return None if probed is None else with_random_control(probed, request.watcher)
+
+
+def probe(request: Request, backbone: CandidateBackbone) -> BackboneEvidence | None:
+    """Probes a backbone on a sample; None, with a note, if it does not fit into memory or does not accept the image size.
 
     Raises:
         BackboneError: A named backbone does not accept the image size.
@@ -209,11 +246,9 @@ def _measure(request: Request, backbone: CandidateBackbone) -> BackboneEvidence 
     if (obstacle := _obstacle(record, size, request.memory_mb)) is not None:
         request.watcher.note(_left_out(record, obstacle))
         return None
-    wanted = replace(request.asked, backbone=record.name, weights=backbone.weights, image_size=size, strategy="feature-extraction")
-    plain = drop_unused_options(wanted, strategy("feature-extraction"))
-    recipe = resolve_recipe(plain, record, images=len(train), image_size=size, side=request.median_side)
+    recipe = feature_recipe(request, backbone)
     indices = sample(train, SAMPLE if _multiply_adds(record, size) < HEAVY else HEAVY_SAMPLE, request.asked.seed)
-    evidence = measure_backbone(compact(train.select(indices)), backbone.choice, recipe, request.watcher)
+    evidence = probe_backbone(compact(train.select(indices)), backbone.choice, recipe, request.watcher)
     images, seen = len(evidence.digests), count_seen(evidence.digests, artifact.seen_by_weights(recipe.weights))
     if seen:
         text = (
@@ -224,10 +259,20 @@ def _measure(request: Request, backbone: CandidateBackbone) -> BackboneEvidence 
     return evidence
 
 
-def _baselines(request: Request, *, alone: bool) -> tuple[Baselines, tuple[Refusal, ...]]:
-    """Measures the baselines on a sample of its own; `alone` if there is no pretrained backbone.
+def feature_recipe(request: Request, backbone: CandidateBackbone) -> Recipe:
+    """Returns the recipe of feature extraction with a backbone."""
+    record, size = backbone.choice.record, request.size_for(backbone.choice.record)
+    wanted = replace(request.asked, backbone=record.name, weights=backbone.weights, image_size=size, strategy="feature-extraction")
+    plain = drop_unused_options(wanted, strategy("feature-extraction"))
+    return resolve_recipe(plain, record, images=len(request.train), image_size=size, side=request.median_side)
 
-    Returns them with the images of the sample that could not be read.
+
+def _baselines(request: Request, *, alone: bool) -> tuple[Baselines, tuple[Refusal, ...]]:
+    """Measures the baselines on a separate sample. Also returns the refused images of the sample.
+
+    Args:
+        request: The request.
+        alone: Whether there is no pretrained backbone.
     """
     train, asked, watcher = request.train, request.asked, request.watcher
     if request.classes > MOST_CLASSES:
@@ -238,7 +283,8 @@ def _baselines(request: Request, *, alone: bool) -> tuple[Baselines, tuple[Refus
         watcher.note(Note(text, "classes-sampled", sampled=MOST_CLASSES, classes=request.classes))
     images = compact(train.select(sample(train, SAMPLE, asked.seed)))
     size, majority = scratch_size(asked, request.median_side, alone=alone), float(train.counts().max() / len(train))
-    baselines, refused = measure_baselines(images, asked, size, majority, request.budget, watcher)
+    budget = request.budget if request.short_trainings else 0.0
+    baselines, refused = measure_baselines(images, asked, size, majority, budget, watcher)
     if baselines.small_network is None:
         text = "the small network had no short training, so the expected accuracy from scratch is based on a probe"
         watcher.note(Note(text, "no-short-training"))
@@ -246,7 +292,7 @@ def _baselines(request: Request, *, alone: bool) -> tuple[Baselines, tuple[Refus
 
 
 def _size(train: Dataset, best: BackboneEvidence | None) -> Size:
-    """Returns the size, by the features of the best backbone if there is one."""
+    """Measures the size of the data set with the features of the best backbone, if there is one."""
     if best is None:
         return measure_size(train, None, np.zeros((len(train), 0), np.float32), train.labels, train.groups)
     return measure_size(train, best.digests, best.end_features, best.dataset.labels, best.dataset.groups, best.refused)

@@ -1,4 +1,4 @@
-"""The sample that evidence is measured on: training images of all classes and of as many groups as possible."""
+"""Draws the sample that evidence is measured on. It has images of all classes and of as many groups as possible."""
 
 from __future__ import annotations
 
@@ -46,9 +46,9 @@ def sample(dataset: Dataset, most: int, seed: int) -> NDArray[np.int64]:
 
 
 def merge_duplicates(groups: NDArray[np.integer] | None, digests: NDArray[np.uint8]) -> NDArray[np.int64] | None:
-    """Returns groups that also keep images of equal digests, uint8 (n, 16), together; None if each image is independent.
+    """Returns groups that also keep images with equal digests, uint8 (n, 16), together. Returns None if no images belong together.
 
-    Copies of an image must be in the same fold, because one reveals the other.
+    Copies of an image must be in the same fold. Otherwise, a probe would be tested on images that it has learned from.
     """
     _, copies = np.unique(digests, axis=0, return_inverse=True)
     if groups is None and len(np.unique(copies)) == len(copies):
@@ -65,7 +65,7 @@ def merge_duplicates(groups: NDArray[np.integer] | None, digests: NDArray[np.uin
 
 
 def _second_images(groups: NDArray[np.integer], indices: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
-    """Returns a further row for groups with one row in `indices`, until `PAIRS` groups have two."""
+    """Returns a second row for groups with only one row in `indices`, until `PAIRS` groups have two rows."""
     sampled, counts = np.unique(groups[indices], return_counts=True)
     single = rng.permutation(sampled[counts == 1])[: max(0, PAIRS - int((counts > 1).sum()))]
     rest = rng.permutation(np.setdiff1d(np.flatnonzero(np.isin(groups, single)), indices))

@@ -1,4 +1,4 @@
-"""A short training on a part of the sample, scored on the rest. It shows what a strategy that trains does with these images."""
+"""Trains a network briefly on a part of the sample and scores it on the rest, to predict the accuracy of the whole training."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ BUDGET_FRACTION = 0.1
 """Fraction of a budget that a short training may be planned for."""
 
 GRACE = 20.0
-"""Seconds after its limit when a short training is given up even though its first epoch is not finished."""
+"""Number of seconds after its limit at which a short training is abandoned, even if its first epoch is not finished."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,10 +74,10 @@ class ShortTraining:
         images: Number of training images.
         epochs: Finished epochs.
         accuracy: Validation accuracy after the last epoch.
-        start_seconds: Time that the first epoch took longer than the others.
+        start_seconds: Extra time of the first epoch, compared with the others.
         seconds_per_image: Time per image and epoch, without validation; 0 if the only epoch does not show it.
         grouped_steps: Whether Keras ran several steps in one call, as it does if there are many.
-        learning_gain: What doubling the epochs added at the end; None if there were too few epochs or time ran out.
+        learning_gain: Increase in accuracy from doubling the epochs at the end; None if there were too few epochs or time ran out.
     """
 
     strategy: StrategyName
@@ -130,7 +130,7 @@ class _Timer:
 
     @property
     def usual(self) -> float:
-        """The median over the epochs without the first; the first if there is no other."""
+        """The median over all epochs but the first. If there is only one epoch, its value."""
         return float(np.median(self.per_image[1:] or self.per_image))
 
 
@@ -180,7 +180,7 @@ def run_short_training(dataset: Dataset, choice: Choice, asked: Recipe, limit: L
 
 
 def _report_failure(error: Exception, relay: Relay, training: str, about: dict[str, str]) -> None:
-    """Notes why there is no short training. Raises the error again if it is a bug or comes from the watcher."""
+    """Sends a note on why there is no short training. Raises the error again if it is a bug or comes from the watcher."""
     relay.raise_again()
     if error is relay.raised:
         raise error
@@ -216,7 +216,7 @@ def _training_images(images: Dataset, limit: Limit, seed: int) -> Dataset | None
 
 
 def _reports_steps(ticks: Sequence[float]) -> bool:
-    """Returns whether the times between steps are known. Backends other than TensorFlow report a step before it is finished."""
+    """Returns whether the times between steps are reliable. Backends other than TensorFlow report a step before it has finished."""
     return len(ticks) > 1 and keras_backend() == "tensorflow"
 
 

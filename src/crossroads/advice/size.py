@@ -1,4 +1,4 @@
-"""The size of a data set in independent images, and the learning curve that shows what more images would add."""
+"""Measures the size of a data set in independent images, and the learning curve, which predicts the gain from more images."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from crossroads.features.arrays import Indexable
 
 PARTS = ((1 / 8, 3), (1 / 4, 2), (1 / 2, 2), (1.0, 1))
-"""Fractions of the sample that the learning curve is measured on, and how often each is drawn. Small parts scatter more."""
+"""Fractions of the sample that the learning curve is measured on, and how often each is drawn. Results of small parts vary more."""
 
 TRAINED = 1 - 1 / FOLDS
-"""Fraction of its images that a probe learns from."""
+"""Fraction of the images that a probe is trained on in each fold."""
 
 RESAMPLES = 400
 FLOORS = tuple(np.linspace(0, 0.95, 20).tolist())
@@ -29,11 +29,14 @@ FLOORS = tuple(np.linspace(0, 0.95, 20).tolist())
 the errors .458 .358 .299 .264 from 250 to 2,000 images continue to .221 at 9,000, where a law without a floor predicts .171."""
 
 STEEPEST = 1.0
-"""Largest exponent of the power law. Larger ones come from few, scattered points, and promise too much."""
+"""Largest exponent of the power law. Larger ones result from few, noisy points and predict too much gain."""
 
 SLOPES, USUAL_SLOPE = (0.05, 1.0), 0.85
-"""Limits of the slope, for the same reason, and the slope if it is unknown, the median of the benchmark's tasks. Their slopes range
-from 0.1 for ants and bees and 0.2 for CIFAR-10 with 100 images per class to 1.3 for signs with 10 per class."""
+"""Limits of the slope, for the same reason, and the slope that is assumed if it is unknown.
+
+The assumed slope is the median of the benchmark's tasks. Their slopes range from 0.1 for ants and bees and 0.2 for CIFAR-10 with
+100 images per class to 1.3 for signs with 10 images per class.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +50,8 @@ class Size:
         largest_class: Images of the largest class.
         groups: Number of groups, such as tracks; None without groups.
         repeated: Fraction of the images that are copies of others, as measured on the sample.
-        group_correlation: How similar images of one group are: 0 for no more than any two of the class, 1 for equal. None without
-            groups, or if the sample does not show it; a group then counts as one image.
+        group_correlation: Similarity of images in one group. It is 0 if they are no more similar than any two images of the class,
+            and 1 if they are equal. None without groups, or if the sample does not show it. A group then counts as one image.
         effective: The equivalent number of independent images.
     """
 
@@ -117,10 +120,10 @@ def measure_size(
 
     Args:
         dataset: All training images.
-        digests: uint8 (s, 16), of a sample; None if no image was read.
-        features: Float (s, d), of the sample.
-        labels: Integers (s,), of the sample.
-        groups: Integers (s,), of the sample, or None.
+        digests: uint8 (s, 16), the digests of a sample; None if no image was read.
+        features: Float (s, d), the features of the sample.
+        labels: Integers (s,), the labels of the sample.
+        groups: Integers (s,), the groups of the sample, or None.
         refused: Number of images of the sample that could not be read.
     """
     counts = dataset.counts()
@@ -135,7 +138,7 @@ def measure_size(
 
 
 def effective_images(groups: NDArray[np.integer], correlation: float | None) -> float:
-    """Returns the number of independent images in groups (n,); with an unknown correlation each group counts as one."""
+    """Returns the number of independent images in groups (n,). If the correlation is unknown, each group counts as one image."""
     sizes = np.unique(groups, return_counts=True)[1]
     return float((sizes / (1 + (sizes - 1) * (1.0 if correlation is None else correlation))).sum())
 
@@ -186,11 +189,11 @@ def learning_curve(
     Power laws with a floor describe learning curves well (Hestness et al. 2017, https://arxiv.org/abs/1712.00409).
 
     Args:
-        features: Of the sample.
+        features: The features of the sample.
         labels: Integers (n,).
         groups: Integers (n,) or None.
         times: All effective training images, divided by those of the sample; at least 1.
-        seed: Decides the parts.
+        seed: Seed for drawing the parts.
         whole: Which images the probe on the whole sample classifies correctly, bool (n,), if it was run already.
     """
     rng = np.random.default_rng([seed, 12])

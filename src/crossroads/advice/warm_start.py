@@ -1,4 +1,4 @@
-"""A short warm start of a backbone, which shows what training all of it does with these images."""
+"""Trains all layers of a pretrained backbone briefly, to predict the accuracy of the whole training."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A trained classifier as one folder that holds nothing executable.
+"""Saves a trained classifier as one folder that holds nothing executable, and loads it.
 
     model.keras      the Keras model, for further training; loaded in safe mode only; absent if the backbone stayed frozen
     model.xml, .bin  the OpenVINO graph, for inference
@@ -17,17 +17,15 @@ An artifact is written in three steps, so that a half-written one is never taken
 
 A run that is killed before the last move leaves a folder that is not an artifact, and the next `draft` there removes the leftovers.
 After an error the files that were moved are removed again, except those that replaced a file of the same name. Other files in
-``RUN``, such as checkpoints, do not belong to the artifact.
+``RUN``, such as checkpoints, do not belong to the artifact. An artifact that is improved while `fit` still runs is replaced as a
+whole; see `_replacement`.
 """
 
-from crossroads.artifact._draft import PARTIAL, Contents, Draft, copy, draft, is_finished, refuse_finished, write
+from crossroads.artifact._draft import PARTIAL, Contents, Draft, amend, copy, draft, is_finished, refuse_finished, write
 from crossroads.artifact._export import TOLERANCE, Parity, load_model
+from crossroads.artifact._files import FILES, GRAPH, KERAS, MANIFEST
 from crossroads.artifact._manifest import (
-    FILES,
     FORMAT,
-    GRAPH,
-    KERAS,
-    MANIFEST,
     SEEN_BY_WEIGHTS,
     Manifest,
     open_verified,
@@ -50,6 +48,7 @@ __all__ = [
     "Draft",
     "Manifest",
     "Parity",
+    "amend",
     "copy",
     "draft",
     "is_finished",

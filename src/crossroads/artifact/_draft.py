@@ -20,17 +20,16 @@ from numpy.typing import NDArray
 from crossroads._runtime.keras_setup import keras_backend
 from crossroads.artifact import _export
 from crossroads.artifact._export import Parity
+from crossroads.artifact._files import FILES, MANIFEST, METRICS, SEEN
 from crossroads.artifact._manifest import (
-    FILES,
     FORMAT,
-    MANIFEST,
-    SEEN,
     Manifest,
     file_record,
     json_text,
     manifest_text,
     open_verified,
 )
+from crossroads.artifact._replacement import commit, complete
 from crossroads.data.images import Resize
 from crossroads.errors import ArtifactError, option
 from crossroads.networks.body import GraphModel
@@ -39,7 +38,7 @@ from crossroads.recipe import Recipe
 
 PARTIAL = ".artifact-partial"
 _OTHER_FILES = 2**20
-"""Bytes needed for everything except the weights."""
+"""Number of bytes that all files except the weights need."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,11 +46,11 @@ class Contents:
     """The content of an artifact.
 
     Attributes:
-        model: uint8 images (n, size, size, 3) in, float32 probabilities (n, k) out, preprocessing inside: a Keras model, or a
-            frozen part with a head.
+        model: A Keras model, or a frozen part with a head. It maps uint8 images (n, size, size, 3) to float32 probabilities
+            (n, k), and includes the preprocessing.
         classes: The k class names, in the order of the probabilities.
         resize: How images are resized to the square input of the model.
-        recipe: The recipe that repeats the run; it names the backbone.
+        recipe: The recipe that repeats the run and names the backbone.
         history: Text of ``history.csv``.
         parity: Images on which model and graph are compared.
         seen: Digests of the training and validation images, uint8 (n, 16), in any order.
@@ -85,23 +84,28 @@ class Draft:
             metrics: Plain JSON values, such as ``{"test": evaluation.to_json()}``.
 
         Raises:
-            ArtifactError: A value is not JSON, the disk is full, or the folder cannot be written. Then there is no artifact.
+            ArtifactError: A value is not JSON, the disk is full, or the folder cannot be written. No artifact is left behind.
         """
         run = self.path.parent
         with _explained(run):
-            (self.path / "metrics.json").write_text(json_text(metrics), encoding="utf-8")
+            (self.path / METRICS).write_text(json_text(metrics), encoding="utf-8")
             _write_manifest(self.path, self._facts)
             names = _present(self.path)
             for name in (*names, MANIFEST):
                 _sync(self.path / name)
             _sync(self.path)
-            _move(self.path, run, names)
+            if is_finished(run):
+                commit(self.path, run)
+            else:
+                _move(self.path, run, names)
         return open_verified(run)
 
 
 @contextmanager
-def draft(folder: str | Path, contents: Contents) -> Iterator[Draft]:
+def draft(folder: str | Path, contents: Contents, *, replaces: bool = False) -> Iterator[Draft]:
     """Builds an artifact for `folder`, to be scored and finished inside the ``with`` block. An unfinished draft is removed.
+
+    A finished artifact in the folder is refused, or, with `replaces`, stays valid until it is replaced as a whole.
 
         with draft("run", contents) as unfinished:
             scores = evaluate(...)  # through Predictor.load(unfinished.path)
@@ -112,7 +116,8 @@ def draft(folder: str | Path, contents: Contents) -> Iterator[Draft]:
             with the model, or the disk is full. The folder is then unchanged.
     """
     run = Path(folder)
-    refuse_finished(run)
+    if not replaces:
+        refuse_finished(run)
     if contents.recipe.backbone is None:
         raise ArtifactError(
             "the recipe of an artifact must name the backbone",
@@ -138,9 +143,29 @@ def draft(folder: str | Path, contents: Contents) -> Iterator[Draft]:
 
 
 def write(folder: str | Path, contents: Contents, metrics: Mapping[str, Any]) -> Manifest:
-    """Drafts and finishes an artifact whose metrics are already known. Raises as `draft` and `Draft.finish` do."""
+    """Drafts and finishes an artifact whose metrics are already known. Raises the same errors as `draft` and `Draft.finish`."""
     with draft(folder, contents) as unfinished:
         return unfinished.finish(metrics)
+
+
+def amend(folder: str | Path, metrics: Mapping[str, Any]) -> Manifest:
+    """Replaces the metrics of a finished artifact. Raises `ArtifactError` as `Draft.finish` does."""
+    run = Path(folder)
+    manifest, partial = open_verified(run, only=()), run / PARTIAL
+    with _explained(run):
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir()
+        try:
+            (partial / METRICS).write_text(json_text(metrics), encoding="utf-8")
+            files = {**manifest.files, METRICS: file_record(partial / METRICS)}
+            (partial / MANIFEST).write_text(manifest_text({**manifest.facts, "files": files}), encoding="utf-8")
+            for name in (METRICS, MANIFEST):
+                _sync(partial / name)
+            _sync(partial)
+            commit(partial, run)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+    return open_verified(run)
 
 
 def copy(folder: str | Path, to: str | Path) -> Manifest:
@@ -188,7 +213,8 @@ def refuse_finished(folder: str | Path) -> None:
 
 
 def is_finished(folder: str | Path) -> bool:
-    """Whether the folder holds a finished artifact."""
+    """Returns whether the folder holds a finished artifact."""
+    complete(Path(folder))
     return (Path(folder) / MANIFEST).exists()
 
 
@@ -308,7 +334,7 @@ def _explained(run: Path) -> Iterator[None]:
 
 
 def _versions(frozen: bool) -> dict[str, str]:
-    """Returns the versions of what computed the model. Keras has no part in the graph of a frozen backbone."""
+    """Returns the versions of the packages that computed the model. Keras is not one of them if the backbone is frozen."""
     versions = {"python": platform.python_version()}
     if not frozen:
         versions["keras"] = _version("keras")

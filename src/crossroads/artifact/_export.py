@@ -1,4 +1,4 @@
-"""The Keras model of an artifact: saving and loading without code, export to an inference graph, and the parity check."""
+"""Saves and loads the Keras model of an artifact without code, exports it to an inference graph, and compares the two."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from crossroads.artifact._manifest import KERAS, open_verified
+from crossroads.artifact._files import KERAS
+from crossroads.artifact._manifest import open_verified
 from crossroads.errors import ArtifactError, option
 from crossroads.inference import Graph, runtime
 from crossroads.networks._named import require_keras_hub
@@ -109,8 +110,8 @@ class Parity:
     """Images on which a model and its graph are compared.
 
     Attributes:
-        images: uint8 (n, size, size, 3), n > 0, preferably not trained on.
-        probabilities: The probabilities of the model, float32 (n, k), if they are known; else None.
+        images: uint8 (n, size, size, 3), n > 0. Preferably, these are not training images.
+        probabilities: The probabilities of the model, float32 (n, k); None if they are not known.
     """
 
     images: NDArray[np.uint8]

@@ -1,4 +1,4 @@
-"""The manifest ``crossroads.json``: reads it and verifies the files of an artifact against it."""
+"""Reads the manifest ``crossroads.json`` and verifies the files of an artifact against it."""
 
 from __future__ import annotations
 
@@ -13,22 +13,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from crossroads.artifact._files import FILES, KERAS, MANIFEST, SEEN
+from crossroads.artifact._replacement import complete
 from crossroads.data.dataset import DIGEST_BYTES
 from crossroads.data.images import Resize, default_crop_fraction
 from crossroads.errors import ArtifactError, DataError, option
 
 FORMAT = 4
-MANIFEST = "crossroads.json"
-GRAPH = ("model.xml", "model.bin")
-SEEN = "seen.npy"
-"""File of the digests of the training and validation images."""
-
-KERAS = "model.keras"
-"""File of the Keras model. An artifact whose backbone stayed frozen has none."""
-
-FILES = (KERAS, *GRAPH, "history.csv", "recipe.toml", SEEN, "metrics.json")
-"""Every file of a finished artifact except ``crossroads.json``. All but `KERAS` are always there."""
-
 _COPY_AGAIN = "copy or train the artifact again"
 
 
@@ -168,6 +159,7 @@ def _not_json(error: Exception) -> ArtifactError:
 
 def _read(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST
+    complete(folder)
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError) as error:

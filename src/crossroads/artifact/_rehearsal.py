@@ -50,7 +50,10 @@ def rehearse(model: Any, size: int, classes: int) -> None:
 
 
 def _without_softmax(model: Any) -> Any:
-    """The model without its softmax: with random weights, rounding would hide differences in the probabilities."""
+    """Returns the model without its softmax.
+
+    With random weights, the probabilities are nearly equal, so rounding would hide differences between them.
+    """
     import keras
 
     last = model.layers[-1]
@@ -58,7 +61,7 @@ def _without_softmax(model: Any) -> Any:
 
 
 def _reloaded(model: Any) -> Any:
-    """The model after saving and loading, without a file."""
+    """Returns the model after saving and loading it in memory."""
     import keras
 
     try:
@@ -80,7 +83,7 @@ def _reloaded(model: Any) -> Any:
 
 
 def _results(model: Any, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """The output of a model's inference graph, float32 (n, k)."""
+    """Runs the inference graph of a model and returns its output, float32 (n, k)."""
     with TemporaryDirectory(prefix="crossroads-", ignore_cleanup_errors=True) as folder:
         if exports_here():
             graph = converted(model)

@@ -1,4 +1,4 @@
-"""The command line. Each command reads its options, calls one function of the library, and shows the result."""
+"""Defines the command line. Each command reads its options, calls one function of the library, and shows the result."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ UsageError: Any = typer.BadParameter.__base__
 
 @process_settings()
 def main() -> None:
-    """Runs the command line. A user's mistake is one line on the standard error stream and exit code 2."""
+    """Runs the command line. A user's mistake gives one line on the standard error stream and the exit code 2."""
     escape_standard_streams()
     try:
         code = app(args=sys.argv[1:] or ["--help"], prog_name="crossroads", standalone_mode=False)

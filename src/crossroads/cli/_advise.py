@@ -1,4 +1,4 @@
-"""``crossroads advise``: which strategy fits, and why."""
+"""Defines ``crossroads advise``, which recommends a strategy and gives the reasons."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def advise(
         typer.Option(
             metavar="NAME",
             help="A pretrained network to consider; repeat the option for more. "
-            "[default: efficientnet-lite0 and those whose weights are cached]",
+            "[default: efficientnet-lite0 and the two cheapest networks whose downloaded weights are cached]",
             show_default=False,
         ),
     ] = None,
@@ -32,14 +32,17 @@ def advise(
         Optional[list[str]],
         typer.Option(
             metavar="NAME",
-            help="Weights: imagenet, none, or a file; give one for all backbones, or one for each. [default: imagenet]",
+            help="Weights of the backbones: imagenet, own, none, or the path of a file; one value for all backbones, or one for "
+            "each. [default: imagenet, or own for your own network]",
             show_default=False,
         ),
     ] = None,
     budget: Annotated[
         Optional[str],
         typer.Option(
-            metavar="TIME", help="Time that training may take, such as 90s, 5m or 1h. [default: no limit]", show_default=False
+            metavar="TIME",
+            help="Time that a training may take, such as 90s, 5m or 1h. [default: no limit]",
+            show_default=False,
         ),
     ] = None,
     test: Annotated[

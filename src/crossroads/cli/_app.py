@@ -1,4 +1,4 @@
-"""What every command shares: the application, common arguments, options of the recipe, and the watcher of a run."""
+"""Defines what all commands share: the application, common arguments, options of the recipe, and the watcher of a run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``crossroads fit``, with an option for each field of the recipe."""
+"""Defines ``crossroads fit``, with an option for each field of the recipe."""
 
 from __future__ import annotations
 

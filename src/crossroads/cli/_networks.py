@@ -1,4 +1,4 @@
-"""The commands about networks, their weights and their cached features."""
+"""Defines the commands about networks, their weights and their cached features."""
 
 from __future__ import annotations
 
@@ -27,7 +27,11 @@ def backbones(
     ] = None,
     image_size: Annotated[
         Optional[int],
-        typer.Option(metavar="INTEGER", help="Side of the image in pixels at which to list the cuts.", show_default=False),
+        typer.Option(
+            metavar="INTEGER",
+            help="Side of the images in pixels, on which the shapes and costs of the cuts depend.",
+            show_default=False,
+        ),
     ] = None,
     json: Json = False,
 ) -> None:

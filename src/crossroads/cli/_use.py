@@ -1,4 +1,4 @@
-"""The commands before and after training: audit, evaluate, predict and demo."""
+"""Defines the commands before and after training: audit, evaluate, predict, export and demo."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def audit(
 ) -> None:
     """Check labelled images before training.
 
-    Reports unreadable, blank, duplicated and leaking images, small and unbalanced classes, and classes that are mirror images of
-    each other.
+    Reports unreadable, blank and duplicated images, images and groups that are in two splits, small and unbalanced classes, and
+    classes that are mirror images of each other.
 
     \b
     Example:
@@ -108,7 +108,7 @@ def export(
 ) -> None:
     """Export the classifier of an artifact as a Keras model.
 
-    The exported model is compared with the artifact first.
+    If the backbone stayed frozen, the model is built again and compared with the graph of the artifact.
 
     \b
     Example:

@@ -1,1 +1,1 @@
-"""Labelled images in: readers, images, audit, splits."""
+"""Reads, decodes, audits and splits labelled images."""

@@ -1,4 +1,4 @@
-"""Draws splits for data without any: per class, in whole groups, determined by the seed alone."""
+"""Draws random splits, one class at a time and in whole groups. The seed alone determines the result."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from numpy.typing import NDArray
 from crossroads.data.dataset import SPLITS, TRAIN, Dataset
 from crossroads.data.labels import name_classes
 from crossroads.errors import SplitError, option
-from crossroads.files.text import first_few, plural
+from crossroads.files.text import first_few, plural, were
 from crossroads.progress import Note
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 SplitCodes = NDArray[np.uint8]
-"""Indices into `SPLITS`."""
+"""Splits as indices into `SPLITS`."""
 
 Fractions = list[tuple[int, float]]
 """The splits to draw, each with its fraction of the images."""
 
 _ATTEMPTS = 32
-"""Draws to try if groups hold several classes: a single draw may leave a split without a class."""
+"""Number of draws to try if groups hold several classes. A single draw may leave a class out of a split."""
 
 _NAMED = 5
-"""Most classes that a note lists by name."""
+"""Largest number of classes that a note names."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -35,7 +35,7 @@ class DrawnSplits:
 
     Attributes:
         splits: uint8 (n,), the split of each row.
-        too_small: bool (k,), the classes with too few groups (or images, without groups) for every split.
+        too_small: bool (k,), whether a class has too few groups (or images, if there are no groups) to be in every split.
         notes: Notes to the user.
     """
 
@@ -45,10 +45,10 @@ class DrawnSplits:
 
 
 def draw_splits(dataset: Dataset, fractions: Fractions, seed: int, *, strict: bool) -> DrawnSplits:
-    """Draws a split for each row. Train gets the rest, and always images of every class.
+    """Draws a split for each row. Rows that are not drawn go to train, which gets images of every class.
 
     Raises:
-        SplitError: No image is left for a split; with `strict`, a class cannot be in every split.
+        SplitError: No image is left for a split. With `strict`, also if a class cannot be in every split.
     """
     k = len(dataset.classes)
     if not fractions:
@@ -61,7 +61,7 @@ def draw_splits(dataset: Dataset, fractions: Fractions, seed: int, *, strict: bo
     groups = _Groups.of(together)
     if groups.mixed:
         splits = _draw_mixed(together, groups, fractions, seed, strict=strict)
-        text = f"{plural(groups.mixed, 'group')} with images of several classes: each stays whole"
+        text = f"{plural(groups.mixed, 'group')} with images of several classes {were(groups.mixed)} kept whole"
         notes.append(Note(text, "mixed-groups", groups=groups.mixed))
     else:
         splits = _draw_groups(dataset.classes, groups, fractions, seed, 0)[groups.numbers]
@@ -72,13 +72,16 @@ def draw_splits(dataset: Dataset, fractions: Fractions, seed: int, *, strict: bo
 
 
 def _group_duplicates(dataset: Dataset, fractions: Fractions) -> tuple[Dataset, list[Note]]:
-    """Returns the data with duplicates as groups if it has no groups. Classes with too few distinct images are not grouped."""
+    """Returns the data with duplicates as groups, unless it has groups already.
+
+    Duplicates are not grouped in classes with too few distinct images.
+    """
     ids = None if dataset.groups is not None else dataset.duplicate_ids()
     if ids is None:
         return dataset, []
     first_rows = np.unique(ids, return_index=True)[1]
     distinct = np.bincount(dataset.labels[first_rows], minlength=len(dataset.classes))
-    # Such a class fills every split only if its duplicates are separated: 3 copies of one image and no other image, for instance.
+    # These classes can be in every split only if their duplicates are separated. An example is a class of 3 copies of one image.
     separated = (distinct > 0) & (distinct <= len(fractions)) & (dataset.counts() > len(fractions))
     rows = separated[dataset.labels]
     ids[rows] = int(ids.max()) + 1 + np.flatnonzero(rows)
@@ -98,13 +101,13 @@ def _group_duplicates(dataset: Dataset, fractions: Fractions) -> tuple[Dataset, 
 
 
 def _draw_mixed(dataset: Dataset, groups: _Groups, fractions: Fractions, seed: int, *, strict: bool) -> SplitCodes:
-    """Returns a split for each row if groups hold several classes: of several draws the one that leaves out the fewest classes."""
+    """Draws several times and returns the splits that leave out the fewest classes. Used if groups hold several classes."""
     k = len(dataset.classes)
-    large = groups.per_class > len(fractions)  # classes that could be in every split
+    large = groups.per_class > len(fractions)  # these classes could be in every split
     bound = np.zeros(k, bool)
     best: tuple[tuple[float, ...], SplitCodes] | None = None
     for attempt in range(_ATTEMPTS):
-        # Draw class by class, or, since each group may hold many classes at once, as if there were only one class.
+        # Every second attempt draws as if there were only one class, because each group may hold many classes.
         names, strata = (dataset.classes, groups) if attempt % 2 else (("",), replace(groups, homes=np.zeros_like(groups.homes)))
         splits = _move_to_train(_draw_groups(names, strata, fractions, seed, attempt), groups, k)[groups.numbers]
         table = np.bincount(splits.astype(np.int64) * k + dataset.labels, minlength=len(SPLITS) * k).reshape(-1, k)
@@ -126,7 +129,10 @@ def _draw_mixed(dataset: Dataset, groups: _Groups, fractions: Fractions, seed: i
 
 
 def _move_to_train(splits: SplitCodes, groups: _Groups, classes: int) -> SplitCodes:
-    """Moves the smallest group of each class that train lacks to train; returns the splits of groups."""
+    """Moves groups so that train has images of every class, and returns the split of each group.
+
+    For each class that train lacks, the smallest group with images of this class is moved.
+    """
     trained = np.zeros(classes, bool)
     trained[groups.pair_labels[splits[groups.pair_groups] == TRAIN]] = True
     order = np.lexsort((groups.firsts[groups.pair_groups], groups.sizes[groups.pair_groups], groups.pair_labels))
@@ -160,7 +166,7 @@ def _require_every_split(dataset: Dataset, splits: SplitCodes, available: Ints, 
 
 
 def _too_small_note(dataset: Dataset, splits: SplitCodes, available: Ints, too_small: Bools, fractions: Fractions) -> Note:
-    """Returns one note on all classes that are too small for every split."""
+    """Returns the note on all classes that are too small to be in every split."""
     k, labels = len(dataset.classes), np.flatnonzero(too_small)
     absent = {code: np.bincount(dataset.labels[splits == code], minlength=k)[labels] == 0 for code, _ in sorted(fractions)}
     missing = {SPLITS[code]: int(is_absent.sum()) for code, is_absent in absent.items()}
@@ -177,7 +183,7 @@ def _too_small_note(dataset: Dataset, splits: SplitCodes, available: Ints, too_s
 
 
 def _class_sizes(dataset: Dataset, chosen: Bools, available: Ints, most: int) -> str:
-    """Returns some classes with their numbers of images and groups, such as ``'a' (3 images, 1 group)``."""
+    """Returns the first classes of `chosen` with their numbers of images and groups, such as ``'a' (3 images, 1 group)``."""
     counts, sizes = dataset.counts(), []
     for label in np.flatnonzero(chosen):
         groups = "" if dataset.groups is None else f", {plural(int(available[label]), 'group')}"
@@ -191,7 +197,7 @@ def _split_names(fractions: Fractions) -> str:
 
 
 def _add_images(dataset: Dataset, fractions: Fractions) -> str:
-    """Returns a hint for too few images."""
+    """Returns a hint for data with too few images or groups."""
     of_groups = "" if dataset.groups is None else " of other groups"
     no_test = f"set {option('test_fraction')} to 0, " if len(fractions) > 1 else ""
     return f"add images{of_groups}, {no_test}or add a split to the data"
@@ -203,12 +209,12 @@ class _Groups:
 
     Attributes:
         numbers: The group of each row.
-        sizes: Number of rows of each group.
+        sizes: The number of rows of each group.
         homes: The most frequent class of each group.
         firsts: The first row of each group.
-        per_class: Number of groups of each class.
-        pair_groups: The group of each pair of a group and a class that it holds.
-        pair_labels: The class of each such pair.
+        per_class: The number of groups that hold each class.
+        pair_groups: The group in each pair of a group and a class that it holds.
+        pair_labels: The class in each of these pairs.
         mixed: Number of groups with several classes.
     """
 
@@ -232,7 +238,7 @@ class _Groups:
         pairs, counts = np.unique(numbers * k + labels, return_counts=True)
         group_of_pair = pairs // k
         order = np.lexsort((pairs % k, -counts, group_of_pair))
-        # Within each group the pairs are now sorted by falling count, so the first one names its most frequent class.
+        # The pairs of each group are now sorted by descending count, so the first one has its most frequent class.
         homes = (pairs % k)[order][np.unique(group_of_pair[order], return_index=True)[1]]
         mixed = int(np.count_nonzero(np.bincount(group_of_pair) > 1))
         per_class = np.bincount(pairs % k, minlength=k)
@@ -242,13 +248,14 @@ class _Groups:
 def _draw_groups(classes: tuple[str, ...], groups: _Groups, fractions: Fractions, seed: int, attempt: int) -> SplitCodes:
     """Draws a split for each group, class by class."""
     splits = np.full(len(groups.sizes), TRAIN, np.uint8)
-    # Groups by class, in the order in which they appear in the data: group numbers may depend on other classes.
+    # Within a class, groups are in the order in which they first appear in the data. The draw must not use their numbers, because
+    # these may depend on other classes.
     order = np.lexsort((groups.firsts, groups.homes))
     starts = np.searchsorted(groups.homes[order], np.arange(len(classes) + 1))
     for label, name in enumerate(classes):
         members = order[starts[label] : starts[label + 1]]
         if len(members):
-            # The class's name seeds its draw, so adding or removing another class changes nothing here.
+            # The name of the class is part of the seed, so adding or removing another class does not change this draw.
             name_seed = int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little")
             rng = np.random.default_rng([seed, attempt, name_seed])
             splits[members] = _draw_class(groups.sizes[members], fractions, rng, mixed=groups.mixed > 0)
@@ -256,17 +263,18 @@ def _draw_groups(classes: tuple[str, ...], groups: _Groups, fractions: Fractions
 
 
 def _draw_class(sizes: Ints, fractions: Fractions, rng: np.random.Generator, *, mixed: bool) -> SplitCodes:
-    """Draws a split for each group of one class. The splits are filled in order, and the rest is train.
+    """Draws a split for each group of one class. The splits are filled in order, and the remaining groups go to train.
 
-    For test and then validation, 5 groups allow at most 3 for the test: one stays for validation and one for train. Of 2 groups
-    the test gets one and train the other, so validation gets none. A single group goes to train.
+    Suppose that test and then validation are drawn. With 5 groups, the test gets at most 3, because validation and train need one
+    each. With 2 groups, the test gets one and train the other, and validation gets none. A single group goes to train.
     """
     splits = np.full(len(sizes), TRAIN, np.uint8)
     free = rng.permutation(len(sizes))
     for still_to_fill, (code, fraction) in zip(reversed(range(len(fractions))), fractions, strict=True):
         limit = max(len(free) - 1 - still_to_fill, min(1, len(free) - 1))
         if mixed and len(free) - 1 - still_to_fill < 1:
-            # The class shares most of its groups with others, so any number of its own may go; `_move_to_train` repairs train.
+            # Other groups may also hold this class, so train may get none of these groups. If it then lacks the class,
+            # `_move_to_train` moves a group.
             limit = int(rng.integers(0, len(free) + 1)) if len(free) else 0
         chosen = _closest_subset(sizes[free], fraction * float(sizes.sum()), limit)
         splits[free[chosen]] = code
@@ -275,15 +283,16 @@ def _draw_class(sizes: Ints, fractions: Fractions, rng: np.random.Generator, *, 
 
 
 def _closest_subset(sizes: Ints, target: float, limit: int) -> Bools:
-    """Chooses 1 to `limit` sizes, given in random order, whose sum is near `target`. O(n log n).
+    """Chooses 1 to `limit` of the sizes, which are in random order, so that their sum is close to `target`. Takes O(n log n).
 
-    An exact choice is a subset-sum problem. Three greedy steps leave the sum off by at most half of the smallest size that is not
-    chosen. Sizes 20, 30, 10, 5, 50, 3 and target 40, step by step:
+    The best choice is a subset-sum problem. This function takes three greedy steps instead. The error is at most half of the
+    smallest size that is not chosen. An example has the sizes 20, 30, 10, 5, 50, 3 and the target 40:
 
-    1. Take sizes from the front while their sum stays within the target: 20 (20 + 30 would be 50). The gap is 20.
-    2. Take the size closest to the gap if that narrows it: 30, for a sum of 50. The gap is now -10.
-    3. Exchange one chosen size for another, or drop it, if that narrows the gap further. A chosen size s should become s + gap:
-       20 should become 10, which is available. The choice is 30 + 10 = 40.
+    1. Take sizes from the front while their sum does not exceed the target. Here, 20 is taken, because 20 + 30 would be too much.
+       The gap to the target is 20.
+    2. Take the size that is closest to the gap, if this narrows the gap. Here, 30 is taken. The sum is 50 and the gap is -10.
+    3. Replace one chosen size with another, or drop it, if this narrows the gap further. A chosen size s should become s + gap.
+       Here, 20 is replaced with 10. The choice is 30 + 10 = 40.
     """
     chosen = np.zeros(len(sizes), bool)
     if limit < 1:
@@ -291,19 +300,20 @@ def _closest_subset(sizes: Ints, target: float, limit: int) -> Bools:
     first = int(np.searchsorted(np.cumsum(sizes[:limit]), target, side="right"))  # step 1
     chosen[:first] = True
     gap = target - float(sizes[:first].sum())
-    if first < limit:  # step 2; an empty choice always takes one
+    if first < limit:  # step 2, which always takes a size if none is chosen yet
         closest = first + int(np.argmin(np.abs(sizes[first:] - gap)))
         if first == 0 or abs(sizes[closest] - gap) < gap:
             chosen[closest] = True
             gap -= float(sizes[closest])
     inside, outside = np.flatnonzero(chosen), np.flatnonzero(~chosen)  # step 3
     outside = outside[np.argsort(sizes[outside], kind="stable")]
-    # A replacement of size 0 drops the chosen size. It is not offered for the only chosen size: the choice must not be empty.
+    # A replacement of size 0 drops the chosen size. If only one size is chosen, it must not be dropped.
     replacements = sizes[outside] if len(inside) == 1 else np.concatenate([[0], sizes[outside]])
     if len(replacements) == 0:
         return chosen
     place = np.searchsorted(replacements, sizes[inside] + gap)
-    neighbours = np.clip(np.stack([place - 1, place]), 0, len(replacements) - 1)  # (2, chosen): just below and just above
+    # The replacements just below and just above the size that would close the gap, (2, chosen).
+    neighbours = np.clip(np.stack([place - 1, place]), 0, len(replacements) - 1)
     gap_after = np.abs(gap + sizes[inside] - replacements[neighbours])
     best = np.unravel_index(int(np.argmin(gap_after)), gap_after.shape)
     if gap_after[best] < abs(gap) - 1e-9:

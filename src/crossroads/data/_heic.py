@@ -21,13 +21,13 @@ def open_heic(file: io.BytesIO) -> ImageFile.ImageFile:
     """
     try:
         return HeicFile(file)
-    except ImportError as error:  # also if a library of an installed pillow-heif is missing
+    except ImportError as error:  # pillow-heif itself is missing, or a library that it needs
         raise ImageRefused(
             "reading HEIC needs pillow-heif", code="missing-extra", received=str(error), hint=install("heic")
         ) from error
     except (SyntaxError, ValueError, RuntimeError) as error:
         text = str(error).lower()
-        if "unsupported" in text or "no meta box" in text:  # coded otherwise, or without a picture
+        if "unsupported" in text or "no meta box" in text:  # the picture has another codec, or there is no picture
             raise _refusal(" ".join(str(error).split()).rstrip(".")) from error
         raise
 
@@ -44,11 +44,11 @@ def _refusal(received: str) -> ImageRefused:
 class HeicFile(ImageFile.ImageFile):
     """The primary picture of a HEIC file, upright.
 
-    pillow-heif's own plugin is not used. It may decode an embedded thumbnail in place of the picture, and it replaces pixels that
-    cannot be decoded by black if the program has told Pillow to accept truncated files.
+    pillow-heif's own plugin is not used, for two reasons. It may decode an embedded thumbnail instead of the picture. If the
+    program has told Pillow to accept truncated files, it also replaces pixels that cannot be decoded with black.
 
     Attributes:
-        is_animated: Whether the file has further pictures.
+        is_animated: Whether the file holds more than one picture.
     """
 
     format = "HEIC"
@@ -64,10 +64,10 @@ class HeicFile(ImageFile.ImageFile):
         self._undecoded: HeifImage | None = picture
         self._size, self._mode = picture.size, picture.mode
         self.is_animated = len(pictures) > 1
-        # `info` stays empty. libheif has applied the rotation of the container, and the EXIF orientation repeats it.
+        # `info` must stay empty. It would hold the EXIF orientation, which repeats the rotation that libheif has already applied.
 
     def load(self) -> Any:
-        """Decodes the picture: 10 and 12 bits become 8 in colour, and 16 in grey."""
+        """Decodes the picture. Colour with 10 or 12 bits becomes 8-bit; grey with 10 or 12 bits becomes 16-bit."""
         if self._undecoded is not None:
             decoded = self._undecoded.to_pillow()
             self.im, self._size, self._mode, self._undecoded = decoded.im, decoded.size, decoded.mode, None

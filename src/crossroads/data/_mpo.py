@@ -1,4 +1,4 @@
-"""Looks for further views in a JPEG file of several pictures (MPO, CIPA DC-007)."""
+"""Detects JPEG files that hold several views of one scene (multi-picture format, MPO, CIPA DC-007)."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ _ENTRIES = 0xB002
 
 
 def has_views(image: object, raw: bytes) -> bool:
-    """Returns whether a JPEG file holds further views of its scene: the other eye, other angles, parts of a panorama.
+    """Returns whether a JPEG file holds more than one view of its scene, such as a stereo pair or the parts of a panorama.
 
-    Previews and gain maps, which many phones append, do not count.
+    Many phones append previews and gain maps. These do not count as views.
     """
     if not isinstance(image, JpegImagePlugin.JpegImageFile) or "mp" not in image.info:
         return False
     try:
         entries = (MpoImagePlugin.MpoImageFile(io.BytesIO(raw)).mpinfo or {}).get(_ENTRIES, ())
         return any(str(entry["Attribute"]["MPType"]).startswith("Multi-Frame") for entry in entries[1:])
-    except Exception:  # a damaged index: any of a dozen kinds, and the first picture is still good
+    except Exception:  # Pillow raises many kinds of error for a damaged index; the first picture is still readable
         return False

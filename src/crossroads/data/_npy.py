@@ -1,4 +1,4 @@
-"""The `.npy` format: one array per file, which is never unpickled."""
+"""Reads `.npy` files, each of which holds one array. Python objects in them are never unpickled."""
 
 from __future__ import annotations
 
@@ -14,11 +14,14 @@ from crossroads.files.byte_ranges import ByteRange
 from crossroads.files.unpickle import believable
 
 BAD_HEADER = (ValueError, EOFError, SyntaxError, RecursionError, MemoryError, tokenize.TokenError)
-"""What NumPy raises for a damaged header."""
+"""The exceptions that NumPy raises for a damaged header."""
 
 
 def read_header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    """Returns shape, Fortran order and dtype of the array that begins here. Raises one of `BAD_HEADER`."""
+    """Reads an `.npy` header and returns the shape, whether the order is Fortran's, and the dtype.
+
+    Raises one of `BAD_HEADER` if the header is damaged.
+    """
     version = np.lib.format.read_magic(stream)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, fortran, dtype = read(stream)
@@ -26,10 +29,10 @@ def read_header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]
 
 
 def load_npy(span: ByteRange) -> NDArray[np.generic]:
-    """Returns the array of an .npy file, read-only, over the file itself; its header is believed only as far as there are bytes.
+    """Returns the array in an .npy file, without copying it. The array is read-only.
 
     Raises:
-        DataError: It holds Python objects, is truncated, or no .npy.
+        DataError: The file is not an .npy file, holds Python objects, or has fewer bytes than its header declares.
     """
     buffer = span.buffer()
     try:

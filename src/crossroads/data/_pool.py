@@ -1,4 +1,4 @@
-"""Maps a function over many rows in a few threads, in order and in bounded memory."""
+"""Maps a function over many rows in a few threads. Keeps the order and bounds the memory."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ Task = TypeVar("Task")
 def map_ordered(work: Callable[[Task], T], tasks: Iterable[Task], *, workers: int | None = None) -> Iterator[T]:
     """Yields the result of `work` on each task, in the order of the tasks.
 
-    At most two tasks per worker are running or waiting, so memory stays bounded however many tasks there are and however slow the
-    consumer is. An error in `work` is raised in place of its result. Tasks that have not started are then dropped, as they are
-    when the iterator is closed.
+    At most two tasks per worker are running or waiting. Memory therefore stays bounded, even with many tasks or a slow consumer.
+    If `work` raises an error, the iterator raises it in place of the result. Tasks that have not started are cancelled after an
+    error and when the iterator is closed.
 
     Args:
         work: Called in a worker thread.
         tasks: Iterated in the calling thread.
-        workers: Threads; None for one per processor, at most 16: only decoding releases the interpreter lock.
+        workers: Number of threads. None means one per processor, but at most 16, because only decoding releases the interpreter
+            lock.
     """
     count = usable_processors(16) if workers is None else max(1, workers)
     executor = ThreadPoolExecutor(count, thread_name_prefix="crossroads-images")
@@ -40,6 +41,6 @@ def map_ordered(work: Callable[[Task], T], tasks: Iterable[Task], *, workers: in
 
 
 def map_chunks(work: Callable[[range], T], rows: int, *, chunk: int, workers: int | None = None) -> Iterator[T]:
-    """Yields the result of `work` on each range of `chunk` row numbers, up to `rows`, in order."""
-    runs = (range(start, min(start + chunk, rows)) for start in range(0, rows, chunk))
-    return map_ordered(work, runs, workers=workers)
+    """Yields the result of `work` on each range of `chunk` row numbers below `rows`, in order."""
+    ranges = (range(start, min(start + chunk, rows)) for start in range(0, rows, chunk))
+    return map_ordered(work, ranges, workers=workers)

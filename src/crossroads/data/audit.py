@@ -1,4 +1,4 @@
-"""Checks labelled images before anything is trained on them, and reports each problem with a hint."""
+"""Checks labelled images before training. Reports each problem with a hint."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ from crossroads.plain import to_plain
 
 @dataclass(frozen=True, slots=True)
 class Audit:
-    """What a data set holds and which problems it has.
+    """A summary of a data set and its problems.
 
     Attributes:
         origin: Where the images come from.
         n: Number of rows.
-        readable: Rows that are readable images.
-        counts: Images (readable or not) of each class, by name, in the order of the classes.
+        readable: Number of rows whose image is readable.
+        counts: Number of images of each class, readable or not, by name and in the order of the classes.
         groups: Number of groups, or None if the data has none.
-        splits: Rows of each split in the data, by name; empty if it has none.
-        sides: Smallest, median and largest shorter side in pixels; None if no image is readable.
-        grey: Readable images without colour.
+        splits: Number of rows in each split of the data, by name. Empty if the data has no split.
+        sides: Smallest, median and largest of the images' shorter sides, in pixels. None if no image is readable.
+        grey: Number of readable images without colour.
         mirror_classes: Pairs of classes that are mirror images of each other.
         asymmetric_classes: Classes that look different when mirrored.
         symmetric_classes: Classes that look the same when mirrored.
-        findings: Errors first, then warnings, then information.
-        notes: Notes of the reader, such as on files that it ignored.
+        findings: The problems: errors first, then warnings, then information.
+        notes: The reader's notes, for example on files that it ignored.
         refused: The images that could not be read, with the reasons.
     """
 
@@ -66,7 +66,7 @@ class Audit:
         return tuple(self.counts)
 
     def to_json(self) -> dict[str, Any]:
-        """Returns plain dicts, lists, strings and numbers. The notes are called `warnings`, as everywhere else."""
+        """Returns plain dicts, lists, strings and numbers. The key of the notes is `warnings`, as in all JSON output."""
         values = to_plain(self)
         values["warnings"] = values.pop("notes")
         return values
@@ -79,15 +79,15 @@ def audit(
     examples: int = 5,
     progress: Callable[[int, int], None] | None = None,
 ) -> Audit:
-    """Reads and decodes each image once and runs all checks; the same data gives the same report.
+    """Decodes each image once and runs all checks. The same data always gives the same report.
 
-    Needs about 330 bytes of memory per image, whatever its size.
+    The audit needs about 330 bytes of memory per image, however large the image is.
 
     Args:
         dataset: The labelled images.
-        min_images: A class with fewer is reported.
-        examples: Most examples per finding.
-        progress: Called with the rows done and their number.
+        min_images: A class with fewer images is reported.
+        examples: Largest number of examples per finding.
+        progress: Called with the number of rows done and the number of all rows.
     """
     surveyed = survey(dataset, progress)
     mirrored = MirrorClasses()

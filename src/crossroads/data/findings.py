@@ -1,4 +1,4 @@
-"""The checks of an audit. Each returns findings: records with a code, a severity, examples and a hint."""
+"""Defines the checks of an audit. Each check yields findings with a code, a severity, examples and a hint."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Severity = Literal["error", "warning", "info"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "info")
 
 NEEDED = 3
-"""Images, or groups, that a class needs to be in train, validation and test."""
+"""Number of images (or groups) that a class needs to be in train, validation and test."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +32,9 @@ class Finding:
 
     Attributes:
         code: Name of the check.
-        severity: ``error``: training on the data would mislead; ``warning``: look at it; ``info``: good to know.
-        summary: What the check found, as a phrase.
+        severity: ``error`` if results on the data would be misleading, ``warning`` if the user should look into it, ``info``
+            otherwise.
+        summary: What the check found.
         count: Number of images, pairs, groups or classes.
         examples: The names of a few of them.
         hint: What to do.
@@ -96,7 +97,8 @@ def class_findings(dataset: Dataset, min_images: int, examples: int) -> Iterator
         yield Finding("small-classes", "warning", summary, len(small), shown, hint)
     if (unbalanced := imbalance(dataset)) is not None:
         fractions = counts[counts > 0] / len(dataset)
-        effective = float(np.exp(-(fractions * np.log(fractions)).sum()))  # e to the entropy: k if all classes are equal
+        # The exponential of the entropy is the number of classes if all classes have the same size.
+        effective = float(np.exp(-(fractions * np.log(fractions)).sum()))
         yield Finding(
             "classes-unbalanced",
             "warning",
@@ -128,7 +130,7 @@ def _classes_too_small_to_split(dataset: Dataset, examples: int) -> Iterator[Fin
 
 
 def split_findings(dataset: Dataset, examples: int) -> Iterator[Finding]:
-    """Yields findings on the split in the data: groups in several splits, and classes missing from one."""
+    """Yields findings on groups that are in several splits of the data and on classes that are missing from one."""
     if dataset.splits is None or not dataset.splits.any():
         return
     assigned, divided = dataset.effective_splits(), dataset.groups_across_splits()
@@ -158,15 +160,15 @@ def duplicate_findings(dataset: Dataset, survey: Survey, visible: NDArray[np.boo
 
     Args:
         dataset: The labelled images.
-        survey: The pass over them.
-        visible: bool (n,), which images of the survey show something; only these have near duplicates.
-        examples: Most examples per finding.
+        survey: The survey of these images.
+        visible: bool (n,), which readable images are not blank. Only these are searched for near duplicates.
+        examples: Largest number of examples per finding.
     """
     digests = np.ascontiguousarray(survey.digests).view("V16").ravel()
     _, firsts, ids = np.unique(digests, return_index=True, return_inverse=True)
     copies = np.flatnonzero(firsts[ids] != np.arange(len(ids)))
     exact = np.stack([firsts[ids[copies]], copies], axis=1)
-    # Only one of several exact copies is compared with the others: many equal hashes would hide the near duplicates.
+    # Of several exact copies, only one is searched for near duplicates. Many equal hashes would otherwise hide the near duplicates.
     distinct = np.unique(firsts[ids[visible]])
     near, complete = near_duplicates(survey.fingerprints.select(distinct))
     yield from _pair_findings(dataset, "exact", survey.rows[exact], examples)
@@ -181,7 +183,7 @@ def _pair_findings(
     other_label = dataset.labels[first] != dataset.labels[second]
     other_split = assigned[first] != assigned[second]
     same_group = np.zeros(len(pairs), bool)
-    if dataset.groups is not None and kind == "near":  # frames of one object are expected to look alike
+    if dataset.groups is not None and kind == "near":  # near duplicates are normal among the frames of one object
         same_group = dataset.groups[first] == dataset.groups[second]
     plain = ~other_label & ~other_split
     what = "the same image" if kind == "exact" else "nearly the same image"

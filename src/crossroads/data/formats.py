@@ -1,4 +1,4 @@
-"""Recognises kinds of image files by their first bytes, opens those that are supported, and says what to do about the others."""
+"""Recognises image formats by their first bytes. Opens supported files and gives a hint for the others."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ Opener = Callable[[io.BytesIO], ImageFile.ImageFile]
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """One kind of image file.
+    """One image format.
 
     Attributes:
         name: Its usual name.
-        suffixes: Endings of file names, in lower case.
-        starts: Possible first bytes of such a file.
-        opener: Reads the header; None if the format is not supported.
-        hint: What to do with an unsupported format.
-        artwork: Whether such files beside a data set are usually logos, icons or working files rather than its images.
+        suffixes: Suffixes of its file names, in lower case.
+        starts: The byte sequences that such a file may begin with.
+        opener: Reads the header. None if the format is not supported.
+        hint: What to do with a file in an unsupported format.
+        artwork: Whether files in this format are usually logos, icons or working files rather than images of a data set.
     """
 
     name: str
@@ -45,8 +45,8 @@ class Format:
     artwork: bool = False
 
 
-# The plugins are called directly rather than through `Image.open`. A file can then never reach a plugin that is not listed (EPS
-# starts a program), and Pillow's own pixel warning, which is global state, is never raised.
+# The plugins are called directly, not through `Image.open`. A file therefore never reaches a plugin that is not listed: the one for
+# EPS would start a program. Nor does Pillow issue its own warning about large images, which depends on global state.
 SUPPORTED = (
     Format("JPEG", (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"), (b"\xff\xd8\xff",), JpegImagePlugin.JpegImageFile),
     Format("PNG", (".png", ".apng"), (b"\x89PNG\r\n\x1a\n",), PngImagePlugin.PngImageFile),
@@ -88,21 +88,24 @@ UNSUPPORTED = (
         hint="develop it to JPEG or TIFF",
     ),
 )
-"""Image formats that cannot be decoded. Such files count as images of their class and are refused by name on decoding. A folder
-with nothing but `artwork` formats is not a class."""
+"""Image formats that cannot be decoded.
+
+Files in these formats count as images of their class. Decoding refuses each of them by name. A folder that holds only `artwork`
+formats is not a class.
+"""
 
 IMAGE_SUFFIXES = frozenset(suffix for kind in (*SUPPORTED, *UNSUPPORTED) for suffix in kind.suffixes)
 """Suffixes of image files."""
 
 ARTWORK_SUFFIXES = frozenset(suffix for kind in UNSUPPORTED if kind.artwork for suffix in kind.suffixes) | {".raw"}
-"""Suffixes of files that do not make a folder a class: logos, icons, working files, and `.raw`, which may be any binary data."""
+"""Suffixes of files that do not make a folder a class: logos, icons, working files, and `.raw`, which may hold any binary data."""
 
 _NAMES = ", ".join(kind.name for kind in SUPPORTED)
 _BY_NAME = {kind.name: kind for kind in (*SUPPORTED, *UNSUPPORTED)}
 _SUPPORTED_STARTS = tuple((start, kind.opener) for kind in SUPPORTED for start in kind.starts)
 _UNSUPPORTED_STARTS = tuple((start, kind.name) for kind in UNSUPPORTED for start in kind.starts)
 
-# Other files that often have an image's suffix: their first bytes, what they are, and what to do.
+# Files that are not images but often have the suffix of one: their first bytes, what they are, and a hint.
 _OTHER_FILES = (
     (b"version https://git-lfs", "a Git LFS pointer in place of the file", "fetch the files with git lfs pull"),
     (b"%PDF-", "a PDF document", "render its pages as PNG"),
@@ -126,7 +129,7 @@ _MAX_BOXES = 1000
 
 
 def opener_of(raw: bytes) -> Opener:
-    """Returns the function that reads the header of an image file, chosen by its first bytes.
+    """Returns the function that reads the header of an image file. The first bytes of the file determine it.
 
     Raises:
         ImageRefused: The file is not an image, or its format is not supported. The message names the format.
@@ -142,7 +145,7 @@ def opener_of(raw: bytes) -> Opener:
 
 
 def _container(raw: bytes) -> str | None:
-    """Returns the format inside a container such as RIFF or ISO media."""
+    """Returns the format of a file in a RIFF or ISO media container, or None if it is in neither or its format is unknown."""
     if raw[:4] == b"RIFF":
         return "WebP" if raw[8:12] == b"WEBP" else None
     if raw[4:8] != b"ftyp":
@@ -155,7 +158,7 @@ def _container(raw: bytes) -> str | None:
 
 
 def is_cut(raw: bytes) -> bool:
-    """Returns whether a file ends before the end of a chunk or box of its container: WebP, AVIF or HEIC."""
+    """Returns whether a WebP, AVIF or HEIC file ends before the end of a chunk or box of its container."""
     if raw[:4] == b"RIFF":
         return int.from_bytes(raw[4:8], "little") > len(raw) - 8
     at = 0
@@ -163,7 +166,7 @@ def is_cut(raw: bytes) -> bool:
         size = int.from_bytes(raw[at : at + 4], "big")
         if size == 1:
             size = int.from_bytes(raw[at + 8 : at + 16], "big")
-        if size < 8:  # 0 means up to the end of the file
+        if size < 8:  # a size of 0 means that the box extends to the end of the file
             return False
         at += size
         if at >= len(raw):

@@ -1,4 +1,4 @@
-"""Decodes and resizes one encoded file or array to RGB pixels, or refuses it with a reason; training and prediction share it."""
+"""Decodes and resizes one image file or array to RGB pixels, or refuses it with a reason. Training and prediction both use it."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from crossroads.data.formats import is_cut, opener_of
 from crossroads.errors import DataError, ImageRefused
 
 MAX_PIXELS = 100_000_000
-"""Largest image that is decoded, in pixels. A larger one is refused by its header, before anything is unpacked."""
+"""Largest image that is decoded, in pixels. Larger images are refused after reading the header, before decoding."""
 
 Pixels = NDArray[np.uint8]
 
 ARRAY_SHAPES = "an array must have shape (h, w), (h, w, 1), (h, w, 3) or (h, w, 4)"
-"""The rule for images that are arrays."""
+"""The rule for image arrays, as stated in error messages."""
 
 _ORIENTATION = 0x0112
 _UPRIGHT = {
@@ -36,10 +36,11 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 
-# Words in Pillow's messages about a file that ends too early.
+# Words in Pillow's error messages about truncated files.
 _CUT_SHORT = ("truncated", "eof", "not enough", "unexpected end", "broken png", "incomplete")
 
-# A Pillow image is loaded by one thread at a time: if a list holds it twice, two threads would read from one open file.
+# A lock ensures that only one thread loads a Pillow image. If a list holds an image twice, two threads would otherwise read from
+# one open file.
 _LOADING = tuple(threading.Lock() for _ in range(64))
 
 
@@ -64,7 +65,7 @@ CROP = 0.875
 
 @dataclass(frozen=True, slots=True)
 class Resize:
-    """How an image becomes the square that a network takes. It is saved with the artifact.
+    """How to resize an image to the square input of a network. This is saved with the artifact.
 
     Attributes:
         size: Side of the square, in pixels.
@@ -126,10 +127,14 @@ def default_crop_fraction(mode: str) -> float:
 def decode(raw: bytes | Pixels) -> Pixels:
     """Returns the pixels of one image file or array, upright, as RGB.
 
-    Grey is repeated over the channels; palettes are looked up; transparent parts are laid over white; colour profiles are
-    not applied; 16 bits become 8 by value / 257 (colour: Pillow's high byte, at most 1 lower). Only the first frame of an animation
-    and the primary picture of a HEIC file are read. The orientation of EXIF or HEIC is applied. An unreadable EXIF block is
-    ignored, since the pixels are intact.
+    Images of every kind become 8-bit RGB:
+
+    - Grey values are repeated in all channels, and palettes are replaced with their colours.
+    - Transparent pixels are shown on a white background.
+    - 16-bit grey values are divided by 257. For 16-bit colour, Pillow keeps the high byte, which is at most 1 lower.
+    - Colour profiles are not applied.
+    - Only the first frame of an animation or the primary picture of a HEIC file is read.
+    - The image is rotated as EXIF or HEIC metadata specify. An unreadable EXIF block is ignored, because the pixels are intact.
 
     Args:
         raw: An encoded file, or uint8 (height, width), (height, width, 1), (height, width, 3) or (height, width, 4).
@@ -139,8 +144,8 @@ def decode(raw: bytes | Pixels) -> Pixels:
         uint8 (height, width, 3).
 
     Raises:
-        ImageRefused: The source is empty, not an image, too large, truncated, corrupt, or its pixels do not fit 8 bits. No other
-            exception is raised.
+        ImageRefused: The source is empty, not an image, too large, truncated or corrupt, or its pixels cannot be converted to
+            8 bits. No other exception is raised.
     """
     if isinstance(raw, np.ndarray):
         pixels = _checked(raw)
@@ -151,12 +156,12 @@ def decode(raw: bytes | Pixels) -> Pixels:
 
 
 class ValueRange(NamedTuple):
-    """The range of an image's values as they are stored.
+    """The range of the stored values of an image.
 
     Attributes:
         low: Smallest value.
-        high: Largest value; for 16-bit colour an upper bound.
-        full: Largest value that the type or file can hold.
+        high: Largest value. For 16-bit colour, an upper bound of it.
+        full: Largest value that the dtype or file format can store.
     """
 
     low: float
@@ -165,12 +170,15 @@ class ValueRange(NamedTuple):
 
     @property
     def dark(self) -> bool:
-        """Whether the values differ but none exceeds a quarter of `full`, as with 14 bits or fewer stored in 16."""
+        """Whether the values differ but none exceeds a quarter of `full`, as if at most 14 bits were stored in 16."""
         return self.low < self.high <= self.full / 4
 
 
 def decode_with_range(raw: bytes | Pixels, draft: int) -> tuple[Pixels, ValueRange]:
-    """Returns the pixels, of a large JPEG scaled down to `draft` or more, and the range of its values. Raises as `decode`."""
+    """Returns the pixels of an image and the range of its values.
+
+    A large JPEG may be scaled down, but its sides do not become shorter than `draft`. Raises the same errors as `decode`.
+    """
     if isinstance(raw, np.ndarray):
         pixels = decode(raw)
         return pixels, ValueRange(int(pixels.min()), int(pixels.max()), 255)
@@ -186,13 +194,13 @@ def decode_with_range(raw: bytes | Pixels, draft: int) -> tuple[Pixels, ValueRan
 
 
 def from_pillow(image: Image.Image) -> Pixels:
-    """Returns a Pillow image as its file would be decoded; for an animation, its current frame.
+    """Converts a Pillow image in the same way as `decode` does with a file. Only the current frame of an animation is used.
 
     Returns:
         uint8 (height, width, 3).
 
     Raises:
-        ImageRefused: The image is closed, broken or too large, or its pixels do not fit 8 bits.
+        ImageRefused: The image is closed, corrupt or too large, or its pixels cannot be converted to 8 bits.
     """
     _require_pixels(image.height, image.width)
     try:
@@ -201,7 +209,7 @@ def from_pillow(image: Image.Image) -> Pixels:
             return np.asarray(_upright(image))
     except ImageRefused:
         raise
-    except Exception as error:  # as in `_refusing`
+    except Exception as error:  # Pillow raises many kinds of error, as `_refusing` explains
         raise ImageRefused(
             "a Pillow image must be open and intact",
             code="pillow-image-unreadable",
@@ -211,7 +219,7 @@ def from_pillow(image: Image.Image) -> Pixels:
 
 
 def pillow_range(image: Image.Image) -> ValueRange:
-    """Returns the range of values of a Pillow image. Raises the same as `from_pillow`."""
+    """Returns the range of values of a Pillow image. Raises the same errors as `from_pillow`."""
     return _extent(image, from_pillow(image))
 
 
@@ -224,11 +232,11 @@ def _extent(image: Image.Image, pixels: Pixels) -> ValueRange:
 
 
 def resize(image: Pixels, to: Resize | int) -> Pixels:
-    """Resizes an image to a square; returns the same array if it already has that size.
+    """Resizes an image to a square. Returns the same array if no change is needed.
 
     Args:
         image: uint8 (height, width, 3).
-        to: How; an integer is the side of the square, in pixels, that the image is squashed to.
+        to: How to resize. An integer is the side in pixels to which the image is squashed.
 
     Returns:
         uint8 (size, size, 3).
@@ -240,7 +248,7 @@ def resize(image: Pixels, to: Resize | int) -> Pixels:
 
 
 def load(raw: bytes | Pixels, to: Resize | int) -> Pixels:
-    """Decodes one source, no larger than needed, and resizes it to the square that a network takes.
+    """Decodes one image and resizes it to the square input of a network. Decodes a JPEG at a reduced size if that is enough.
 
     Returns:
         uint8 (size, size, 3).
@@ -256,7 +264,7 @@ def load(raw: bytes | Pixels, to: Resize | int) -> Pixels:
 
 
 def dimensions(raw: bytes | Pixels) -> tuple[int, int]:
-    """Returns height and width of the upright image in pixels, from its header alone.
+    """Returns the height and width of the upright image, in pixels. Reads only its header.
 
     Raises:
         ImageRefused: The source is empty, not an image, or too large.
@@ -265,22 +273,40 @@ def dimensions(raw: bytes | Pixels) -> tuple[int, int]:
         height, width = _checked(raw).shape[:2]
         return height, width
     with _refusing(raw):
-        image = _opened(raw)
-        # Pillow reports a TIFF's size upright already, and would decode a PNG to look for EXIF data behind the header.
-        stored = isinstance(image, JpegImagePlugin.JpegImageFile) or "exif" in image.info
-        turned = stored and _orientation(image) >= 5
-        return (image.width, image.height) if turned else (image.height, image.width)
+        return _upright_dimensions(_opened(raw))
+
+
+def _upright_dimensions(image: ImageFile.ImageFile) -> tuple[int, int]:
+    """Returns height and width of an opened file."""
+    # EXIF is read only where needed. Pillow already reports the upright size of a TIFF. It would decode a whole PNG to look for
+    # EXIF data after the pixels.
+    stored = isinstance(image, JpegImagePlugin.JpegImageFile) or "exif" in image.info
+    turned = stored and _orientation(image) >= 5
+    return (image.width, image.height) if turned else (image.height, image.width)
+
+
+def dimensions_from(head: bytes, size: int) -> tuple[int, int] | None:
+    """Returns the dimensions of a file of `size` bytes from its first bytes; None if `dimensions` needs the whole file."""
+    file = _Head(head, size)
+    try:
+        found = _upright_dimensions(_opened_as(file, head))
+    except Exception:  # as in `_refusing`
+        return None
+    return None if file.wanted_more else found
 
 
 def has_frames(raw: bytes) -> bool:
-    """Returns whether a file has more frames, pages or pictures than the one that is decoded. Raises the same as `dimensions`."""
+    """Returns whether a file has more than one frame, page or picture. Only one is decoded.
+
+    Raises the same errors as `dimensions`.
+    """
     with _refusing(raw):
         image = _opened(raw)
         return bool(getattr(image, "is_animated", False)) or has_views(image, raw)
 
 
 class _refusing:  # noqa: N801 - used as a statement
-    """Turns any exception of a decoder into the one refusal that callers expect."""
+    """Turns any exception from a decoder into `ImageRefused`."""
 
     def __init__(self, raw: bytes) -> None:
         self.raw = raw
@@ -290,7 +316,7 @@ class _refusing:  # noqa: N801 - used as a statement
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: object) -> None:
         # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error, IndexError, KeyError, TypeError, OverflowError,
-        # MemoryError, DecompressionBombError and more; the list has grown with each release, so the boundary is every Exception.
+        # MemoryError, DecompressionBombError and more. The list has grown with each release, so every Exception is caught.
         if error is None or isinstance(error, ImageRefused) or not isinstance(error, Exception):
             return
         raise _refusal(error, self.raw) from error
@@ -318,7 +344,7 @@ def _message(error: Exception) -> str:
 
 
 class _Watched(io.BytesIO):
-    """Records that a reader asked for more bytes at the end of the file."""
+    """A file in memory that records whether a reader asked for bytes beyond its end."""
 
     exhausted = False
 
@@ -329,10 +355,52 @@ class _Watched(io.BytesIO):
         return data
 
 
+class _Head(io.BytesIO):
+    """The first bytes of a file of `size` bytes. It raises an error, and records it, if a reader asks for what comes after them.
+
+    If it returned less than was asked for, Pillow would warn of a damaged file.
+    """
+
+    def __init__(self, head: bytes, size: int) -> None:
+        super().__init__(head)
+        self._size = size
+        self.wanted_more = False
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        data = super().read(size)
+        return self._checked(data, size is not None and len(data) == size)
+
+    def readline(self, size: int | None = -1, /) -> bytes:
+        line = super().readline(size)
+        return self._checked(line, line.endswith(b"\n") or len(line) == size)
+
+    def seek(self, position: int, whence: int = io.SEEK_SET, /) -> int:
+        if whence == io.SEEK_END:
+            return super().seek(self._size + position)
+        return super().seek(position, whence)
+
+    def getvalue(self) -> bytes:
+        return self._checked(b"", False)
+
+    def _checked(self, data: bytes, complete: bool) -> bytes:
+        if not complete:
+            self.wanted_more = True
+            raise _WantedMore
+        return data
+
+
+class _WantedMore(Exception):
+    """The beginning of a file does not suffice."""
+
+
 def _opened(raw: bytes) -> ImageFile.ImageFile:
-    """Opens a file: reads and checks its header, decodes nothing."""
-    # If the program has told Pillow to accept truncated files, Pillow fills the rest with grey. Watching the reads reveals it.
-    image = opener_of(raw)(_Watched(raw) if ImageFile.LOAD_TRUNCATED_IMAGES else io.BytesIO(raw))
+    """Opens an image file. Reads and checks its header but does not decode the pixels."""
+    # If the program has told Pillow to accept truncated files, Pillow fills the missing pixels with grey. `_Watched` detects this.
+    return _opened_as(_Watched(raw) if ImageFile.LOAD_TRUNCATED_IMAGES else io.BytesIO(raw), raw)
+
+
+def _opened_as(file: io.BytesIO, raw: bytes) -> ImageFile.ImageFile:
+    image = opener_of(raw)(file)
     _require_pixels(image.height, image.width)
     return image
 
@@ -359,8 +427,8 @@ def _decoded(raw: bytes, draft: int | None) -> Image.Image:
 def _load(image: ImageFile.ImageFile, draft: int | None) -> None:
     """Decodes the pixels of an opened file.
 
-    A JPEG that is at least twice the size `draft` on both sides is decoded at a half, quarter or eighth of its size that is still
-    at least `draft`: the inverse DCT is then computed only for the pixels that are needed.
+    A JPEG whose sides are at least twice `draft` is decoded at a half, a quarter or an eighth of its size. Its sides are then still
+    at least `draft`. This saves time, because the inverse DCT is computed for fewer pixels.
     """
     if draft is not None and min(image.size) >= 2 * draft:
         image.draft(None, (draft, draft))  # does nothing for formats other than JPEG
@@ -373,23 +441,23 @@ def _load(image: ImageFile.ImageFile, draft: int | None) -> None:
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """Returns a decoded image in mode RGB, rotated as its EXIF data specify."""
+    """Returns a decoded image in mode RGB, rotated as its EXIF data specifies."""
     turn = _UPRIGHT.get(_orientation(image))
     rgb = _rgb(image)
     return rgb if turn is None else rgb.transpose(turn)
 
 
 def _orientation(image: Image.Image) -> int:
-    """Returns the EXIF orientation, 1 to 8; 1 if it is missing or unreadable."""
+    """Returns the EXIF orientation, 1 to 8. It is 1 if it is missing or unreadable."""
     try:
         value = image.getexif().get(_ORIENTATION, 1)
-    except Exception:  # a broken EXIF block: any of a dozen kinds, and the pixels are still good
+    except Exception:  # Pillow raises many kinds of error for a damaged EXIF block; the pixels are intact
         return 1
     return value if isinstance(value, int) else 1
 
 
 def _rgb(image: Image.Image) -> Image.Image:
-    """Returns the image in mode RGB, its transparent parts laid over white."""
+    """Returns the image in mode RGB, with transparent pixels shown on a white background."""
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
     if image.mode == "F":
@@ -412,12 +480,12 @@ def _rgb(image: Image.Image) -> Image.Image:
 
 
 def _is_deep(image: Image.Image) -> bool:
-    """Returns whether the pixels are grey values of more than 8 bits."""
+    """Returns whether the pixels are grey values with more than 8 bits."""
     return image.mode == "I" or image.mode.startswith("I;16")
 
 
 def _deep_values(image: Image.Image) -> tuple[NDArray[np.integer[Any]], int]:
-    """Returns grey values of more than 8 bits, integers (height, width) with 0 for black, and the value of white."""
+    """Returns grey values with more than 8 bits, integers (height, width), and the value of white. Black is 0."""
     values, full = np.asarray(image), 65535
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         full = full_scale(image)
@@ -429,16 +497,16 @@ def _deep_values(image: Image.Image) -> tuple[NDArray[np.integer[Any]], int]:
             hint="save the image with 8 or 16 bits per channel",
         )
     if isinstance(image, TiffImagePlugin.TiffImageFile) and white_is_zero(image):
-        return full - values, full  # Pillow inverts such files at 8 bits but not at 16
+        return full - values, full  # Pillow inverts such files if they have 8 bits, but not if they have 16
     if isinstance(image.info.get("transparency"), int):
         return np.where(values == image.info["transparency"], values.dtype.type(full), values), full
     return values, full
 
 
 def _in_8_bits(image: Image.Image) -> Pixels:
-    """Returns grey values of more than 8 bits scaled to uint8 (height, width)."""
+    """Scales grey values with more than 8 bits to uint8 (height, width)."""
     values, full = _deep_values(image)
-    scaled = values.astype(np.int32)  # in place from here on: an image may have 100 megapixels
+    scaled = values.astype(np.int32)  # the steps below work in place, because an image may have 100 megapixels
     scaled *= 255
     scaled += full // 2
     scaled //= full
@@ -446,7 +514,7 @@ def _in_8_bits(image: Image.Image) -> Pixels:
 
 
 def _checked(array: Pixels) -> Pixels:
-    """Returns an array as (height, width, channels) with 1, 3 or 4 channels."""
+    """Checks an image array and returns it as (height, width, channels) with 1, 3 or 4 channels."""
     if array.dtype != np.uint8:
         fractions = array.dtype.kind == "f" and array.size and array.min() >= 0 and array.max() <= 1
         convert = "(array * 255).round().astype('uint8')" if fractions else "array.astype('uint8')"

@@ -1,4 +1,4 @@
-"""Decides when the classes of a data set differ so much in size that accuracy misleads."""
+"""Decides whether the classes of a data set differ so much in size that accuracy is misleading."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import numpy as np
 from crossroads.data.dataset import Dataset
 
 MAX_RATIO = 10.0
-"""Classes count as unbalanced if the largest has more than this many times the images of the smallest."""
+"""Classes are unbalanced if the largest has more than this many times as many images as the smallest."""
 
 BALANCE_HINT = "judge by balanced accuracy; class_weights = 'balanced' gives small classes more weight"
 
 
 class Imbalance(NamedTuple):
-    """The largest and the smallest class of an unbalanced data set, with their numbers of images."""
+    """The largest and the smallest class of an unbalanced data set, with the number of images in each."""
 
     largest: str
     most: int
@@ -24,7 +24,10 @@ class Imbalance(NamedTuple):
 
 
 def imbalance(dataset: Dataset) -> Imbalance | None:
-    """Returns the largest and smallest class with images if their ratio exceeds `MAX_RATIO`; otherwise None."""
+    """Returns the largest and the smallest class if the ratio of their sizes exceeds `MAX_RATIO`; otherwise None.
+
+    Classes without images are ignored.
+    """
     counts = dataset.counts()
     present = np.flatnonzero(counts)
     if not len(present):

@@ -1,4 +1,4 @@
-"""Labels to class names and numbers: natural order, encoding, class-name files, and aligning one data set to another's classes."""
+"""Encodes labels as class numbers, reads files of class names, and aligns the labels of one data set to given classes."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ _INTEGER = re.compile(r"[+-]?\d{1,18}", re.ASCII)
 
 _SHOWN, _SHOWN_CLASSES = 5, 12
 _TYPO = 0.75
-"""Similarity (`difflib`) from which on an unknown label counts as a misspelt class: one letter of four."""
+"""Smallest similarity (`difflib`) of a misspelt label to its class. One wrong letter of four gives 0.75."""
 
 
 def as_integer(text: str) -> int | None:
-    """The integer that a class name spells, such as 20 for ``00020``, or None."""
+    """Returns the integer that a class name spells, such as 20 for ``00020``, or None."""
     return int(text) if _INTEGER.fullmatch(text) else None
 
 
@@ -38,10 +38,10 @@ def name_classes(classes: Sequence[str], labels: Iterable[int]) -> str:
 
 
 def class_name(text: str) -> str:
-    """The one spelling of a class name: Unicode NFC, without space at its ends.
+    """Returns the canonical spelling of a class name: Unicode NFC, without leading and trailing white space.
 
-    A Mac writes ``é`` as two code points, Linux and Windows as one. Both look the same, so they are one class. Every class name
-    passes through here; files are opened by the names that they have.
+    A Mac writes ``é`` as two code points; Linux and Windows write it as one. Both look the same, so they must be the same class.
+    All class names are converted by this function. Files are still opened by their original names.
     """
     if text.isascii():
         return text.strip() or text
@@ -59,15 +59,15 @@ def labelled_dataset(
     """Returns the data set of labelled images. Its classes are the labels in natural order.
 
     Args:
-        origin: What the user gave.
+        origin: Name of the data in messages.
         images: One image for each row.
         labels: The label of each row.
-        splits: The split of each row; None if no row has one.
-        groups: Any hashable that names the group of each row, or None for a row that stands alone.
-        notes: Notes of the reader.
+        splits: The split of each row. None if no row has a split.
+        groups: The group of each row, as any hashable object. A row with the group None is in no group with others.
+        notes: The reader's notes.
 
     Raises:
-        DataError: Two class names differ in nothing but upper and lower case.
+        DataError: Two class names differ only in upper and lower case.
     """
     spellings = {label: class_name(label) for label in dict.fromkeys(labels)}
     codes = {name: code for code, name in enumerate(dict.fromkeys(spellings.values()))}
@@ -81,12 +81,12 @@ def labelled_dataset(
         classes=classes,
         groups=None if groups is None else _group_numbers(groups),
         splits=np.array(splits, np.uint8) if splits is not None and any(splits) else None,
-        notes=(*notes, *_united(spellings), *_alike(list(codes), origin), *_same_numbers(list(codes))),
+        notes=(*notes, *_spelling_notes(spellings), *_case_notes(list(codes), origin), *_number_notes(list(codes))),
     )
 
 
 def _group_numbers(groups: Sequence[object]) -> NDArray[np.int64] | None:
-    """Returns a number for each group, and one of its own for each row without a group; None if no row has one."""
+    """Numbers the groups. Each row without a group gets a number of its own. Returns None if no row has a group."""
     numbers = {group: number for number, group in enumerate(dict.fromkeys(groups)) if group is not None}
     if not numbers:
         return None
@@ -96,8 +96,8 @@ def _group_numbers(groups: Sequence[object]) -> NDArray[np.int64] | None:
     return column
 
 
-def _united(spellings: Mapping[str, str]) -> list[str]:
-    """Returns a note if a class is spelled in several ways."""
+def _spelling_notes(spellings: Mapping[str, str]) -> list[str]:
+    """Returns a note if several spellings are read as one class."""
     several = [repr(name) for name, count in Counter(spellings.values()).items() if count > 1]
     if not several:
         return []
@@ -105,8 +105,8 @@ def _united(spellings: Mapping[str, str]) -> list[str]:
     return [Note(f"{text}: {first_few(several)}", "class-spellings-united", classes=len(several))]
 
 
-def _alike(names: Sequence[str], origin: str) -> list[str]:
-    """Refuses names that differ only in case. Single letters are different classes and get a note."""
+def _case_notes(names: Sequence[str], origin: str) -> list[str]:
+    """Refuses names that differ only in case, unless they are single letters. Those are different classes and get a note."""
     by_fold: dict[str, list[str]] = {}
     for name in names:
         by_fold.setdefault(name.casefold(), []).append(name)
@@ -126,8 +126,8 @@ def _alike(names: Sequence[str], origin: str) -> list[str]:
     return [Note(text, "classes-differ-in-case", pairs=len(pairs))]
 
 
-def _same_numbers(names: Sequence[str]) -> list[str]:
-    """Returns a note if classes spell the same integer, such as ``1`` and ``01``."""
+def _number_notes(names: Sequence[str]) -> list[str]:
+    """Returns a note if the names of several classes spell the same integer, such as ``1`` and ``01``."""
     by_number: dict[int, list[str]] = {}
     for name in names:
         if (number := as_integer(name)) is not None:
@@ -141,7 +141,7 @@ def _same_numbers(names: Sequence[str]) -> list[str]:
 
 
 def _in_order(codes: NDArray[np.int32], names: Sequence[str]) -> tuple[NDArray[np.int32], tuple[str, ...]]:
-    """Renumbers `codes` so that the names are in natural order."""
+    """Sorts the names in natural order and renumbers `codes` accordingly."""
     order = sorted(range(len(names)), key=lambda code: natural_key(names[code]))
     rank = np.empty(len(names), np.int32)
     rank[order] = np.arange(len(names), dtype=np.int32)
@@ -152,14 +152,15 @@ def encode(values: object, *, what: str = "labels") -> tuple[NDArray[np.int32], 
     """Encodes labels as int32 (n,) into class names in natural order.
 
     Args:
-        values: n integers, strings, bytes or booleans, whole-numbered floats, or one-hot rows (n, k) with exactly one 1 each.
-        what: Their name in messages.
+        values: n integers, strings, bytes, booleans or floats with whole values; or one-hot rows (n, k) with exactly one 1 each.
+        what: Name of the labels in messages.
 
     Returns:
-        The class index of each row, int32 (n,), and the class names: ``str(label)``, or the column's number for one-hot rows.
+        The class index of each row, int32 (n,), and the class names. A name is ``str(label)``. For one-hot rows, it is the number
+        of the column.
 
     Raises:
-        DataError: The labels have another shape or type, or contain NaN, a fraction, an empty string or a row that is not one-hot.
+        DataError: The labels have another shape or type, or contain NaN, a fraction, an empty string, or a row that is not one-hot.
     """
     if (texts := _texts(values, what)) is not None:
         known = {text: code for code, text in enumerate(dict.fromkeys(texts))}
@@ -184,7 +185,10 @@ def _encoded(codes: NDArray[np.int32], names: list[str], what: str) -> tuple[NDA
 
 
 def _texts(values: object, what: str) -> list[str] | None:
-    """Returns labels that are a flat list of texts, or None. In an array each would take the space of the longest."""
+    """Returns labels as a list of strings if they are strings or UTF-8 bytes; otherwise None.
+
+    They do not become an array, because each string in an array takes as much memory as the longest one.
+    """
     if isinstance(values, np.ndarray) and values.dtype.kind in "OS" and (values.ndim == 1 or values.shape[1:] == (1,)):
         values = values.reshape(-1).tolist()
     if not isinstance(values, (list, tuple)) or not values:
@@ -201,7 +205,7 @@ def _texts(values: object, what: str) -> list[str] | None:
 
 
 def _label_array(values: object, what: str) -> NDArray[np.generic]:
-    """Returns labels as an array of integers, booleans or strings."""
+    """Returns labels as an array of integers, booleans or strings. Floats with whole values become integers."""
     if not isinstance(values, np.ndarray):
         items = list(values) if isinstance(values, Iterable) and not isinstance(values, (str, bytes)) else [values]
         kinds = {type(item) for item in items}
@@ -231,7 +235,7 @@ def _as_array(items: list[object], what: str) -> NDArray[np.generic]:
     except (ValueError, MemoryError) as error:
         received = "rows of different lengths" if isinstance(error, ValueError) else "more than fits in memory"
         raise _wrong_shape(what, received) from error
-    except (TypeError, RuntimeError) as error:  # from `__array__`, for example of a tensor that records gradients
+    except (TypeError, RuntimeError) as error:  # `__array__` raises these, for example for a tensor that records gradients
         hint = "call .detach().numpy()" if hasattr(items[0], "detach") else "pass integers or strings"
         raise _wrong_type(what, error, hint) from error
 
@@ -265,10 +269,13 @@ def _names_error(rule: str, code: str, received: object = None, hint: str = "wri
 
 
 def load_class_names(path: str | os.PathLike[str]) -> dict[int, str]:
-    """Reads names of integer labels from a CSV such as ``ClassId,SignName``, or from a text with one name per line, from 0 on.
+    """Reads the names of integer labels from a file.
+
+    The file is a CSV with the columns number and name, with or without a header such as ``ClassId,SignName``. It may also be a text
+    file with one name per line; the labels are then numbered from 0.
 
     Raises:
-        DataError: The file cannot be read, a number or a name occurs twice, or a line is not a number and a name.
+        DataError: The file cannot be read or is empty, a number or a name occurs twice, or a line is not a number and a name.
     """
     try:
         lines = Path(path).read_text("utf-8-sig").splitlines()
@@ -279,7 +286,7 @@ def load_class_names(path: str | os.PathLike[str]) -> dict[int, str]:
         raise _names_error(f"the class names {path} must not be empty", "names-empty")
     pairs = [(number, _number_and_name(line)) for number, line in rows]
     if pairs[0][1] is None and len(pairs) > 1:
-        del pairs[0]  # a header
+        del pairs[0]  # the first line is a header
     if all(pair is None for _, pair in pairs):
         pairs = [(number, (index, line.strip())) for index, (number, line) in enumerate(rows)]
     names: dict[int, str] = {}
@@ -307,14 +314,14 @@ def _number_and_name(line: str) -> tuple[int, str] | None:
 
 
 def rename(dataset: Dataset, names: Mapping[int, str] | Sequence[str]) -> Dataset:
-    """Replaces integer class names by their names. The order of the classes stays.
+    """Replaces class names that are integers with given names. The order of the classes does not change.
 
     Args:
-        dataset: Its class names spell integers.
+        dataset: A data set whose class names spell integers.
         names: The name of each number, or the names of 0, 1, 2 and so on.
 
     Raises:
-        DataError: A class is not an integer, or has no name.
+        DataError: A class name is not an integer, a number has no name, or two classes would have the same name.
     """
     table = dict(names) if isinstance(names, Mapping) else dict(enumerate(names))
     renamed = []
@@ -332,19 +339,19 @@ def rename(dataset: Dataset, names: Mapping[int, str] | Sequence[str]) -> Datase
 
 
 def align(dataset: Dataset, classes: Sequence[str]) -> Dataset:
-    """Re-indexes the labels of a data set to another class list, by name.
+    """Changes the labels of a data set to indices into another list of classes. Classes are matched by name.
 
-    ``00020`` matches ``20``, with a note, if only one of `classes` spells this integer.
+    ``00020`` also matches ``20`` if no other class spells this integer. A note then says so.
 
     Args:
-        dataset: The data set to re-index.
-        classes: The class names to index into.
+        dataset: The data set to align.
+        classes: The class names that labels will index.
 
     Returns:
-        The same rows with labels into `classes`.
+        The same rows with labels that are indices into `classes`.
 
     Raises:
-        DataError: A label is not among `classes`. The message has these labels, their numbers of rows, and the first row.
+        DataError: A label is not among `classes`. The message lists such labels, their numbers of rows, and the first such row.
     """
     known = tuple(classes)
     place = {class_name(name): index for index, name in enumerate(known)} | {name: index for index, name in enumerate(known)}
@@ -364,14 +371,14 @@ def align(dataset: Dataset, classes: Sequence[str]) -> Dataset:
         raise _unknown(dataset, labels < 0, known)
     notes = dataset.notes
     if respelled:
-        text = f"labels matched as numbers: {first_few(respelled, 3)}"
+        text = f"some labels were matched as numbers: {first_few(respelled, 3)}"
         notes = (*notes, Note(text, "labels-matched-as-numbers", classes=len(respelled)))
     return replace(dataset, labels=labels.astype(np.int32), classes=known, notes=notes)
 
 
-def _unknown(dataset: Dataset, strange: NDArray[np.bool_], known: Sequence[str]) -> DataError:
+def _unknown(dataset: Dataset, unknown: NDArray[np.bool_], known: Sequence[str]) -> DataError:
     """Returns the error for rows whose labels are not among the known classes."""
-    counts = np.bincount(dataset.labels[strange], minlength=len(dataset.classes))
+    counts = np.bincount(dataset.labels[unknown], minlength=len(dataset.classes))
     names = [(dataset.classes[code], int(counts[code])) for code in np.flatnonzero(counts)]
     listed = first_few([f"{name!r} ({plural(count, 'image')})" for name, count in names], _SHOWN)
     near = [(name, match) for name, _ in names[:_SHOWN] if (match := _typo_of(name, known)) is not None]
@@ -382,13 +389,16 @@ def _unknown(dataset: Dataset, strange: NDArray[np.bool_], known: Sequence[str])
     return DataError(
         f"{dataset.origin}: every label must be one of the {len(known)} classes",
         code="unknown-label",
-        received=f"{listed}, the first {dataset.name(int(np.argmax(strange)))}",
+        received=f"{listed}, the first {dataset.name(int(np.argmax(unknown)))}",
         hint=hint,
     )
 
 
 def _typo_of(name: str, known: Sequence[str]) -> str | None:
-    """Returns the class that a label probably misspells; None for numbers, which resemble others by chance."""
+    """Returns the class that a label probably misspells, or None.
+
+    Numbers are never matched, because they resemble others by chance.
+    """
     if as_integer(name) is not None:
         return None
     folded = {other.casefold(): other for other in known}

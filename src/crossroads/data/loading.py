@@ -1,4 +1,4 @@
-"""Loads many images in a bounded pool of threads: in order, each read once; refused images are listed, never replaced."""
+"""Loads many images in a pool of threads. Keeps their order, reads each image once, and lists the images that are refused."""
 
 from __future__ import annotations
 
@@ -18,41 +18,44 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossroads.data._pool import map_chunks, map_ordered
-from crossroads.data.dataset import DIGEST_BYTES, Dataset, digest_of
-from crossroads.data.images import Pixels, Resize, ValueRange, decode_with_range, dimensions, has_frames, load
+from crossroads.data.dataset import DIGEST_BYTES, Dataset, FileSource, digest_of
+from crossroads.data.images import Pixels, Resize, ValueRange, decode_with_range, dimensions, dimensions_from, has_frames, load
 from crossroads.data.pictures import SAMPLE, range_note, source_of, unreadable_file
 from crossroads.errors import DataError, ImageRefused, option
 from crossroads.progress import Note
 
 CHUNK = 64
-"""Rows per task. Decoding 64 tiny images takes about 3 ms, long compared with the cost of handing a task to a thread."""
+"""Rows per task. Decoding 64 tiny images takes about 3 ms, which is much longer than passing a task to a thread."""
 
 PICTURES_PER_TASK = 8
-"""Pictures per task if their number is unknown: a short list of photographs then still keeps every thread busy."""
+"""Pictures per task if their total number is unknown. With so few, a short list of photographs still keeps all threads busy."""
 
 RANGE_SIDE = 64
-"""Smallest side in pixels that a JPEG is decoded to if only the range of its values matters."""
+"""Smallest side in pixels to which a JPEG is scaled down if only its range of values is needed."""
 
 SIDES = 256
-"""Images whose headers give the median side."""
+"""Number of images that are sampled to estimate the median side."""
+
+HEADERS = (8 << 10, 128 << 10)
+"""Bytes that are read of a file for its dimensions: the first of these that suffices. A JPEG may begin with 64 KiB of EXIF data."""
 
 IN_MEMORY = 2 * 2**30
-"""Bytes of pixels that are kept in memory: 700,000 images of 32 px, 14,000 of 224 px."""
+"""Bytes of pixels that are kept in memory. This is enough for 700,000 images of 32 px or 14,000 images of 224 px."""
 
-# Exceptions that a folder, an archive with a damaged member, or a table raises for one image.
-_UNREADABLE = (OSError, EOFError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, DataError)
+UNREADABLE = (OSError, EOFError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, DataError)
+"""The exceptions that a source may raise for one image, such as a missing file or a damaged member of an archive."""
 
 Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """One row whose source did not become an image.
+    """One row whose image was refused.
 
     Attributes:
-        row: The row in the data set that was loaded.
-        name: Name of the source.
-        reason: Why it was refused.
+        row: The row of the data set.
+        name: Name of the image.
+        reason: Why the image was refused.
     """
 
     row: int
@@ -60,7 +63,7 @@ class Refusal:
     reason: str
 
     def to_json(self) -> dict[str, str]:
-        """Returns name and reason as plain values."""
+        """Returns the name and the reason as a dict."""
         return {"name": self.name, "reason": self.reason}
 
     def error(self) -> DataError:
@@ -88,13 +91,13 @@ def no_readable_image(dataset: Dataset, refusals: Sequence[Refusal]) -> DataErro
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Loaded:
-    """The rows that were decoded, and those that were refused.
+    """The result of loading: the rows that were decoded and the rows that were refused.
 
     Attributes:
-        dataset: Only the rows that loaded, in their order.
+        dataset: The rows that were decoded, in order.
         pixels: uint8 (n, size, size, 3), RGB.
-        digests: uint8 (n, 16), of the encoded files or arrays.
-        refusals: The other rows, in their order.
+        digests: uint8 (n, 16), the digests of the encoded files or arrays.
+        refusals: The rows that were refused, in order.
     """
 
     dataset: Dataset
@@ -107,9 +110,9 @@ class Streamed(NamedTuple):
     """One row of a stream.
 
     Attributes:
-        row: The row in the data set, or the place among the pictures.
-        image: uint8 (size, size, 3), or the refusal.
-        digest: 16 bytes; empty for a refusal and for pictures outside a data set.
+        row: The row of the data set, or the position among the pictures.
+        image: The pixels, uint8 (size, size, 3), or the refusal.
+        digest: The digest, 16 bytes. Empty for a refusal and for pictures that are not in a data set.
     """
 
     row: int
@@ -118,15 +121,44 @@ class Streamed(NamedTuple):
 
 
 def read(dataset: Dataset, row: int) -> bytes | Pixels:
-    """Reads one row. Unlike `Dataset.read`, it refuses the image if its file cannot be read.
+    """Reads the image of one row. Unlike `Dataset.read`, raises `ImageRefused` if the file cannot be read.
 
     Raises:
-        ImageRefused: The file is missing or not readable, or the archive is damaged there.
+        ImageRefused: The file is missing or not readable, or the member of the archive is damaged.
     """
     try:
         return dataset.read(row)
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise unreadable_file(error) from error
+
+
+def read_with_digest(dataset: Dataset, row: int) -> tuple[bytes | Pixels, bytes]:
+    """Reads one row as `read` does. Returns it with its digest, which the data set stores."""
+    raw = read(dataset, row)
+    digest = digest_of(raw)
+    dataset.remember(row, digest)
+    return raw, digest
+
+
+def dimensions_of(dataset: Dataset, row: int) -> tuple[int, int]:
+    """Returns height and width of one upright image in pixels. Reads only the first bytes of a file where they suffice.
+
+    Small files are read in full. So are WebP, AVIF and HEIC files, and TIFF files that end with their directory.
+
+    Raises:
+        ImageRefused: As `read`; or the image is empty, not an image, or too large.
+    """
+    images, index = dataset.images, int(dataset.indices[row])
+    try:
+        size = images.size(index) if isinstance(images, FileSource) else None
+        for length in HEADERS:
+            if not isinstance(images, FileSource) or size is None or size <= length:
+                break
+            if (found := dimensions_from(images.head(index, length), size)) is not None:
+                return found
+    except UNREADABLE as error:
+        raise unreadable_file(error) from error
+    return dimensions(read_with_digest(dataset, row)[0])
 
 
 def load_all(
@@ -141,17 +173,17 @@ def load_all(
     """Loads all rows into one array of pixels.
 
     Args:
-        dataset: At least one row.
-        to: How each image becomes a square; an integer is the side in pixels that it is squashed to.
+        dataset: A data set with at least one row.
+        to: How to resize each image to a square. An integer is the side in pixels to which images are squashed.
         strict: Whether the first refusal, in row order, is an error.
-        progress: Called with the rows done and their number, from the calling thread.
-        spill: A file for pixels that need more than `in_memory`; the array is then memory-mapped. The caller removes the file.
-            None to keep the pixels in memory always.
-        in_memory: Bytes of pixels that are kept in memory.
+        progress: Called with the number of rows done and the number of all rows, from the calling thread.
+        spill: A file for pixels that need more than `in_memory` bytes. The array is then memory-mapped, and the caller must remove
+            the file. None means that the pixels always stay in memory.
+        in_memory: Largest number of bytes of pixels that are kept in memory if there is a `spill` file.
 
     Raises:
         DataError: There are no rows, no image is readable, or the pixels fit neither in memory nor on the disk. With `strict`,
-            any image is refused.
+            also if any image is refused.
     """
     n = len(dataset)
     if n == 0:
@@ -163,9 +195,9 @@ def load_all(
         refused = []
         for row in rows:
             try:
-                raw = read(dataset, row)
+                raw, digest = read_with_digest(dataset, row)
                 pixels[row] = load(raw, to)
-                digests[row] = np.frombuffer(digest_of(raw), np.uint8)
+                digests[row] = np.frombuffer(digest, np.uint8)
             except ImageRefused as error:
                 refused.append(Refusal(row, dataset.name(row), str(error)))
         return refused
@@ -179,26 +211,26 @@ def load_all(
         done = min(done + CHUNK, n)
         if progress is not None:
             progress(done, n)
-    return _kept(dataset, pixels, digests, refusals)
+    return _without_refused(dataset, pixels, digests, refusals)
 
 
 def digests_of(dataset: Dataset, *, workers: int | None = None, progress: Progress | None = None) -> NDArray[np.uint8]:
-    """Returns the digest of each row, uint8 (n, 16), without decoding; zeros for an image that cannot be read.
+    """Returns the digest of each row, uint8 (n, 16). It is zero for an image that cannot be read.
 
-    Digests that the data set already has are not computed again.
+    Images are read but not decoded. An image whose digest the data set knows is not read again.
 
     Args:
-        dataset: Any number of rows.
-        workers: Threads; None for one per CPU.
-        progress: Called with the images done and the number of images to read.
+        dataset: A data set with any number of rows.
+        workers: Number of threads, as for `map_ordered`.
+        progress: Called with the number of images done and the number of images to read.
     """
-    digests = np.zeros((len(dataset), DIGEST_BYTES), np.uint8) if dataset.digests is None else dataset.digests.copy()
+    digests = dataset.known_digests()
     missing = np.flatnonzero(~digests.any(axis=1))
 
     def work(rows: range) -> int:
         for row in missing[rows.start : rows.stop]:
             with suppress(ImageRefused):
-                digests[row] = np.frombuffer(digest_of(read(dataset, int(row))), np.uint8)
+                digests[row] = np.frombuffer(read_with_digest(dataset, int(row))[1], np.uint8)
         return rows.stop
 
     for done in map_chunks(work, len(missing), chunk=CHUNK, workers=workers):
@@ -208,19 +240,19 @@ def digests_of(dataset: Dataset, *, workers: int | None = None, progress: Progre
 
 
 def stream(dataset: Dataset, to: Resize | int) -> Iterator[Streamed]:
-    """Yields each row's pixels, uint8 (size, size, 3), or its refusal, in row order; each source is read once.
+    """Yields the pixels of each row, uint8 (size, size, 3), or its refusal, in row order. Each image is read once.
 
-    At most two chunks per thread are held at a time.
+    At most two chunks per thread are in memory at a time.
 
     Args:
-        dataset: Any number of rows.
-        to: How each image becomes a square; an integer is the side in pixels that it is squashed to.
+        dataset: A data set with any number of rows.
+        to: How to resize each image to a square. An integer is the side in pixels to which images are squashed.
     """
 
     def attempt(row: int) -> Streamed:
         try:
-            raw = read(dataset, row)
-            return Streamed(row, load(raw, to), digest_of(raw))
+            raw, digest = read_with_digest(dataset, row)
+            return Streamed(row, load(raw, to), digest)
         except ImageRefused as error:
             return Streamed(row, error, b"")
 
@@ -229,11 +261,12 @@ def stream(dataset: Dataset, to: Resize | int) -> Iterator[Streamed]:
 
 
 def stream_pictures(pictures: Iterable[object], to: Resize | int) -> Iterator[Streamed]:
-    """Does the same as `stream` for pictures of any kind, which may arrive one by one; computes no digests.
+    """Does the same as `stream` for pictures of any kind, which may arrive one by one. Computes no digests.
 
     Args:
-        pictures: Anything that `source_of` takes; iterated once, in the calling thread, and only a few ahead.
-        to: As for `stream`.
+        pictures: Pictures of any kind that `source_of` accepts. They are iterated over once, in the calling thread, and only a few
+            are requested ahead of time.
+        to: The same as for `stream`.
     """
 
     def attempt(numbered: tuple[int, object]) -> Streamed:
@@ -249,14 +282,17 @@ def stream_pictures(pictures: Iterable[object], to: Resize | int) -> Iterator[St
 
 
 def require_readable(dataset: Dataset) -> None:
-    """Raises `DataError` if no image of a class has a readable header; reads one header per class if the first is readable."""
+    """Raises `DataError` if no image of a class has a readable header.
+
+    Reads only one header per class, unless this header is not readable.
+    """
     labels, firsts = np.unique(dataset.labels, return_index=True)
     for label, first in zip(labels.tolist(), firsts.tolist(), strict=True):
-        reason = _header_refused(dataset, first)
+        reason = _header_refusal(dataset, first)
         if reason is None:
             continue
         rows = np.flatnonzero(dataset.labels == label).tolist()
-        if all(_header_refused(dataset, row) is not None for row in rows):
+        if all(_header_refusal(dataset, row) is not None for row in rows):
             raise DataError(
                 f"{dataset.origin}: each class needs a readable training image",
                 code="unreadable-class",
@@ -265,18 +301,19 @@ def require_readable(dataset: Dataset) -> None:
             )
 
 
-def _header_refused(dataset: Dataset, row: int) -> ImageRefused | None:
+def _header_refusal(dataset: Dataset, row: int) -> ImageRefused | None:
     try:
-        dimensions(read(dataset, row))
+        dimensions_of(dataset, row)
     except ImageRefused as error:
         return error
     return None
 
 
 def sample_notes(dataset: Dataset) -> tuple[Note, ...]:
-    """Returns notes on a sample of the files: too dark a range of values, such as 12 bits stored in 16, or unread frames.
+    """Decodes at most `SAMPLE` files, evenly spread, and returns notes on them.
 
-    Decodes at most `SAMPLE` files, evenly spread. Arrays are checked by their reader, before they become 8-bit.
+    One note is on files whose values are too dark, such as 12 bits stored in 16. Another is on files with frames that are not read.
+    Arrays are not checked here. Their reader checks them before they become 8-bit.
     """
     rows = np.unique(np.linspace(0, len(dataset) - 1, min(SAMPLE, len(dataset))).round().astype(int))
 
@@ -298,7 +335,7 @@ def sample_notes(dataset: Dataset) -> tuple[Note, ...]:
 
 
 def median_side(dataset: Dataset, seed: int) -> int:
-    """Returns the median of the shorter sides of a random sample of images, in pixels, rounded down; reads only their headers.
+    """Returns the median of the shorter sides of a random sample of images, in pixels, rounded down. Reads only their headers.
 
     Raises:
         DataError: No image of the sample has a readable header.
@@ -307,7 +344,7 @@ def median_side(dataset: Dataset, seed: int) -> int:
     sides, refusals = [], []
     for row in rows.tolist():
         try:
-            sides.append(min(dimensions(read(dataset, row))))
+            sides.append(min(dimensions_of(dataset, row)))
         except ImageRefused as error:
             refusals.append(Refusal(row, dataset.name(row), str(error)))
     if not sides:
@@ -336,8 +373,8 @@ def _allocate(dataset: Dataset, size: int, spill: Path | None, in_memory: int) -
         ) from error
 
 
-def _kept(dataset: Dataset, pixels: Pixels, digests: NDArray[np.uint8], refusals: list[Refusal]) -> Loaded:
-    """Removes the refused rows in place: a second array of pixels may not fit in memory."""
+def _without_refused(dataset: Dataset, pixels: Pixels, digests: NDArray[np.uint8], refusals: list[Refusal]) -> Loaded:
+    """Removes the rows that were refused. Works in place, because a second array of pixels may not fit in memory."""
     if not refusals:
         return Loaded(dataset, pixels, digests, ())
     keep = np.ones(len(dataset), bool)
@@ -353,7 +390,7 @@ def _kept(dataset: Dataset, pixels: Pixels, digests: NDArray[np.uint8], refusals
 
 
 def refusal_notes(images: str, refusals: tuple[Refusal, ...]) -> Iterator[Note]:
-    """Yields a note on the refused images, if there are any. `images` says which they were, such as ``the test``."""
+    """Yields a note if any images were refused. `images` names the set they belong to, such as ``the test``."""
     if refusals:
         first = f"{refusals[0].name}: {refusals[0].reason}"
         subject = f"{len(refusals)} images of {images} were" if len(refusals) > 1 else f"1 image of {images} was"

@@ -1,13 +1,24 @@
-"""Finds classes that change when their images are mirrored, and classes that become each other: a flip would teach them wrongly.
+"""Finds classes for which flipping images would give wrong labels.
+
+A class is asymmetric if its images look different when mirrored. Two classes are mirror images if a mirrored image of one looks
+like the other.
 
 A pooled linear discriminant (equal priors, shrunk covariance) is fitted on half of the groups of each class. Every class appears
-twice: upright and mirrored. The images of the other half are then assigned to the nearer of two means. This gives, for each pair
-of classes, how often a mirrored image of one is distinguished from the other; 0.5 is chance. Measured over four halvings:
+twice: upright and mirrored. Each image of the other half is then assigned to the nearer of two class means. The result for each
+pair of classes is how often a mirrored image of one is distinguished from the other, where 0.5 is chance. It is averaged over four
+random halvings. We measured two things.
 
-- each class against its own mirror image: ants/bees and CIFAR-10 0.41 to 0.55; scikit-learn's digits 8 0.75, 0 0.87, the others
-  0.90 to 1.00; GTSRB 0.46 to 1.00;
-- the margin of `MARGIN` on GTSRB: the true pairs (19, 20), (33, 34) and (38, 39) 0.18 to 0.19, (36, 37), of 13 and 7 tracks,
-  0.08; (10, 16), one lorry beside two cars, 0.09, is the only reported pair that a person would not name.
+How often a class is distinguished from its own mirror image:
+
+- ants/bees and CIFAR-10: 0.41 to 0.55
+- scikit-learn's digits: 0.75 for 8, 0.87 for 0, and 0.90 to 1.00 for the others
+- GTSRB: 0.46 to 1.00
+
+The margin that is compared with `MARGIN`, for pairs of GTSRB classes:
+
+- true pairs (19, 20), (33, 34) and (38, 39): 0.18 to 0.19
+- true pair (36, 37), which has only 13 and 7 tracks: 0.08
+- pair (10, 16), a sign with a lorry and a car and a sign with only a lorry: 0.09. No other wrong pair is reported.
 """
 
 from __future__ import annotations
@@ -23,14 +34,17 @@ from crossroads.data.labels import name_classes
 from crossroads.data.perceptual_hash import SIDE, THUMBNAIL, fingerprint
 
 ASYMMETRIC = 0.75
-"""A class is asymmetric if its mirrored images are distinguished from its own at least this often."""
+"""A class is asymmetric if its mirrored images are distinguished from its upright images at least this often."""
 
 MARGIN = 0.06
-"""Two classes are mirror images if a mirrored image of one is distinguished from the other less often, by this margin, than the two
-are distinguished upright, and than each is distinguished from its own mirror image."""
+"""How much harder it must be to distinguish mirror-image classes after mirroring than before.
+
+For two classes, one rate is how often mirrored images of one are distinguished from the other. Three other rates must exceed it by
+at least this margin: the rate for upright images of the two classes, and for each class the rate against its own mirror image.
+"""
 
 SIGMAS = 2.0
-"""How far above chance an asymmetry must be, in standard errors over the groups of the class."""
+"""How far above chance the rate of an asymmetric class must be, in standard errors over the groups of the class."""
 
 MAX_CLASSES = 2_000
 _REPEATS = 4
@@ -42,12 +56,12 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class MirrorClasses:
-    """What mirroring does to the classes. Those with fewer than four images or groups are too few to decide.
+    """The effect of mirroring on the classes. Classes with fewer than four images or groups are left out.
 
     Attributes:
         pairs: Classes that are mirror images of each other.
-        asymmetric: Classes whose mirrored images differ from their own.
-        symmetric: Classes whose mirrored images cannot be distinguished from their own, so a flip does no harm.
+        asymmetric: Classes whose images look different when mirrored.
+        symmetric: Classes whose mirrored images cannot be distinguished from upright ones, so flipping does no harm.
     """
 
     pairs: tuple[tuple[str, str], ...] = ()
@@ -58,13 +72,13 @@ class MirrorClasses:
 def find_mirrors(
     thumbnails: NDArray[np.uint8], labels: NDArray[np.integer], classes: Sequence[str], groups: NDArray[np.integer] | None = None
 ) -> MirrorClasses:
-    """Determines from thumbnails what mirroring does to the classes.
+    """Finds mirror-image classes and asymmetric classes from thumbnails.
 
     Args:
         thumbnails: uint8 (n, 16, 16), grey.
         labels: int (n,), indices into `classes`.
         classes: Class names.
-        groups: int (n,) or None; images of one group are never both fitted and tested.
+        groups: int (n,) or None. A group is never divided between fitting and testing.
     """
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
@@ -78,8 +92,8 @@ def find_mirrors(
         return MirrorClasses()
     rows = np.flatnonzero(np.isin(labels, known))
     numbers = np.searchsorted(known, labels[rows])
-    # One thread gives the same answer on every machine, and matrices of 256 columns gain little from more. On a busy machine two
-    # threads that waited for each other took 100 times as long.
+    # With one thread, the result does not depend on the number of processors. More threads gain little on matrices of 256 columns.
+    # On a busy machine, two threads took 100 times as long because they waited for each other.
     with threadpool_limits(1, user_api="blas"):
         mirrored, upright = _separability(_normalised(thumbnails[rows]), numbers, units[rows], len(known))
     own = mirrored.diagonal()
@@ -96,9 +110,9 @@ def find_mirrors(
 def reasons_against_flip(
     pixels: NDArray[np.uint8], labels: NDArray[np.integer], classes: Sequence[str], groups: NDArray[np.integer] | None = None
 ) -> list[str]:
-    """Returns why images must not be mirrored in training, one sentence each; nothing if they may.
+    """Returns the reasons why images must not be flipped in training. The list is empty if flipping is safe.
 
-    A flip is refused only on evidence: classes with fewer than four images or groups count as safe.
+    Classes with fewer than four images or groups count as safe, because they give too little evidence.
 
     Args:
         pixels: uint8 (n, size, size, 3).
@@ -121,7 +135,7 @@ def reasons_against_flip(
 
 
 def _sample(labels: NDArray[np.integer], k: int) -> NDArray[np.int64]:
-    """Returns rows, at most a few hundred per class; the same ones in each call. A sample of a sample is itself."""
+    """Returns a sample of at most 400 rows per class. The sample is always the same, and sampling it again does not change it."""
     limit = min(_PER_CLASS, max(20, _IMAGES // max(k, 1)))
     chosen = []
     for label, members in enumerate(_members(labels, k)):
@@ -132,12 +146,16 @@ def _sample(labels: NDArray[np.integer], k: int) -> NDArray[np.int64]:
 
 
 def _members(labels: NDArray[np.integer], k: int) -> list[NDArray[np.int64]]:
+    """Returns the rows of each class."""
     order = np.argsort(labels, kind="stable")
     return np.split(order, np.searchsorted(labels[order], np.arange(1, k))) if k else []
 
 
 def _normalised(thumbnails: NDArray[np.uint8]) -> Floats:
-    """Scales thumbnails to mean 0 and standard deviation 1, float32 (n, 16, 16), without amplifying the noise of dark images."""
+    """Scales thumbnails to mean 0 and a standard deviation of about 1, float32 (n, 16, 16).
+
+    A constant is added to the standard deviation, so that the noise of dark images is not amplified.
+    """
     values = thumbnails.astype(np.float32)
     values -= values.mean((1, 2), keepdims=True)
     values /= values.std((1, 2), keepdims=True) + 8
@@ -145,7 +163,10 @@ def _normalised(thumbnails: NDArray[np.uint8]) -> Floats:
 
 
 def _separability(images: Floats, labels: NDArray[np.int64], units: NDArray[np.integer], k: int) -> tuple[Floats, Floats]:
-    """Returns how often mirrored images, and upright ones, of one class are distinguished from another: float32 (k, k) each."""
+    """Returns how often images of one class are distinguished from another class, float32 (k, k).
+
+    The first array is for mirrored images, the second for upright images.
+    """
     upright = images.reshape(len(images), -1)
     flipped = np.ascontiguousarray(images[:, :, ::-1]).reshape(len(images), -1)
     mirrored_rate, upright_rate = np.zeros((k, k), np.float32), np.zeros((k, k), np.float32)
@@ -159,7 +180,7 @@ def _separability(images: Floats, labels: NDArray[np.int64], units: NDArray[np.i
 
 
 def _half(labels: NDArray[np.int64], units: NDArray[np.integer], k: int, rng: np.random.Generator) -> NDArray[np.bool_]:
-    """Draws half of the groups of each class, so that each class is in both halves."""
+    """Draws half of the groups of each class at random, bool (n,). Each class is in both halves."""
     drawn = np.zeros(len(labels), bool)
     for members in _members(labels, k):
         drawn[members] = np.isin(units[members], rng.permutation(np.unique(units[members]))[::2])
@@ -167,15 +188,15 @@ def _half(labels: NDArray[np.int64], units: NDArray[np.integer], k: int, rng: np
 
 
 def _rates(upright: Floats, flipped: Floats, labels: NDArray[np.int64], fitted: NDArray[np.bool_], k: int) -> tuple[Floats, Floats]:
-    """Returns the rates of one halving: the discriminant is fitted on the rows `fitted` and tested on the others."""
-    # Class c is upright, class k + c is its mirror image.
+    """Fits the discriminant on the rows `fitted`, tests it on the others, and returns the rates as `_separability` does."""
+    # Class k + c is the mirror image of class c.
     weights, bias = _discriminant(
         np.concatenate([upright[fitted], flipped[fitted]]), np.concatenate([labels[fitted], k + labels[fitted]])
     )
     tested = np.flatnonzero(~fitted)
     counts = np.maximum(np.bincount(labels[tested], minlength=k), 1)[:, None]
     mirrored_vs_upright, upright_vs_mirrored, upright_vs_upright = np.zeros((3, k, k), np.float32)
-    for start in range(0, len(tested), 2048):  # bounds the memory of the scores, (2048, 2k)
+    for start in range(0, len(tested), 2048):  # in blocks, so that the scores, (2048, 2k), need little memory
         rows = tested[start : start + 2048]
         own, image = labels[rows], np.arange(len(rows))
         scores = flipped[rows] @ weights + bias
@@ -189,10 +210,13 @@ def _rates(upright: Floats, flipped: Floats, labels: NDArray[np.int64], fitted: 
 
 
 def _discriminant(images: Floats, classes: NDArray[np.int64]) -> tuple[Floats, Floats]:
-    """Fits a linear discriminant with equal priors and a pooled, shrunk covariance: weights (256, classes) and bias (classes,).
+    """Fits a linear discriminant with equal priors and a pooled, shrunk covariance.
 
-    `LinearDiscriminantAnalysis` of scikit-learn gives the same verdicts on digits, ants/bees and GTSRB, but estimates a covariance
-    per class: with 1,000 classes it takes 46 s instead of 6.
+    scikit-learn's `LinearDiscriminantAnalysis` gives the same results on digits, ants/bees and GTSRB. It estimates one covariance
+    per class, however, so it takes 46 s instead of 6 s with 1,000 classes.
+
+    Returns:
+        The weights (256, classes) and the bias (classes,).
     """
     from sklearn.covariance import shrunk_covariance
 
@@ -202,19 +226,19 @@ def _discriminant(images: Floats, classes: NDArray[np.int64]) -> tuple[Floats, F
     means /= np.maximum(counts, 1)
     residuals = images - means[classes]
     covariance = shrunk_covariance(residuals.T @ residuals / len(residuals), _SHRINKAGE)
-    covariance.flat[:: len(covariance) + 1] += 1e-6  # images that are all equal have no covariance
+    covariance.flat[:: len(covariance) + 1] += 1e-6  # the covariance of identical images is 0 and could not be inverted
     weights = np.linalg.solve(covariance, means.T).astype(np.float32)
     return weights, -(means.T * weights).sum(0) / 2
 
 
 def _higher(own: Floats, others: Floats) -> Floats:
-    """Returns 1 for each score that `own` exceeds and one half for each equal score."""
+    """Returns 1 for each score of `others` that is below `own`, 0.5 for each that equals it, and otherwise 0."""
     rates: Floats = (own[:, None] > others).astype(np.float32) + np.float32(0.5) * (own[:, None] == others)
     return rates
 
 
 def _pairs(mirrored: Floats, upright: Floats, asymmetric: NDArray[np.bool_]) -> list[tuple[int, int]]:
-    """Returns the pairs that are each other's best mirror image by at least `MARGIN`."""
+    """Returns the pairs of classes in which each is the best mirror image of the other, by at least `MARGIN`."""
     own = mirrored.diagonal()
     margins = np.minimum(np.minimum(own[:, None], own[None, :]), upright) - mirrored
     margins[~asymmetric] = -1

@@ -1,4 +1,4 @@
-"""Turns labelled images into training, validation and sealed test rows: the one place where a run's data is read and split."""
+"""Reads the data of a run and splits it into training, validation and sealed test rows. Only this module does so."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossroads.data.dataset import DIGEST_BYTES, TEST, Dataset
+from crossroads.data.duplicates import digests_of_duplicates
 from crossroads.data.imbalance import BALANCE_HINT, imbalance
 from crossroads.data.labels import align, name_classes
-from crossroads.data.loading import digests_of, median_side, require_readable
+from crossroads.data.loading import median_side, require_readable
 from crossroads.data.readers import read
 from crossroads.data.splits import SealedTest, rows_to_split, split
 from crossroads.errors import DataError
@@ -20,26 +21,26 @@ from crossroads.progress import Note, Watcher
 from crossroads.recipe import Recipe
 
 Source = object
-"""Labelled images in any form that `read` takes."""
+"""Labelled images in any form that `read` accepts."""
 
 QUIET_SECONDS = 2.0
-"""Reading files before the split reports progress only if it takes longer than this."""
+"""Progress of reading files before the split is reported only after this many seconds."""
 
 BIASED = "these scores are optimistically biased"
-"""How every warning ends that is about scores on images that the classifier has learned from."""
+"""The end of every warning about scores on images that the classifier was trained on."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Partition:
-    """Labelled images, listed and split; nothing is decoded.
+    """Labelled images that are split but not decoded.
 
     Attributes:
         recipe: What the user asked for. Its test fraction is 0 if a separate test set is given.
         train: Training images.
         validation: Validation images.
-        test: Test images, sealed until the final evaluation; None without a test.
+        test: Test images, sealed until the final evaluation. None if there is no test set.
         median_side: Median of the shorter sides of the training images, in pixels.
-        notes: The warnings that the watcher received.
+        notes: The warnings that were sent to the watcher.
     """
 
     recipe: Recipe
@@ -51,9 +52,9 @@ class Partition:
 
 
 def load_and_split(data: Source | None, test: Source | None, recipe: Recipe, watcher: Watcher) -> Partition:
-    """Lists and splits the images; the test set stays sealed.
+    """Reads and splits labelled images. The test set stays sealed.
 
-    Reads the files that will be split to find duplicates. Decodes nothing.
+    Files that will be split are compared to find duplicates. Only possible duplicates are read in full. No image is decoded.
 
     Args:
         data: Labelled images.
@@ -88,7 +89,7 @@ def load_and_split(data: Source | None, test: Source | None, recipe: Recipe, wat
     )
     _require_training_images(parts.train)
     if separate_test is not None:
-        recipe = replace(recipe, test_fraction=0.0)  # the fraction has no effect now; the stored recipe then repeats this run
+        recipe = replace(recipe, test_fraction=0.0)  # it has no effect beside a test set, and a stored 0 repeats this run
     about_test = [] if separate_test is None else separate_test.notes
     about_test = [note.prefixed("test: ") if isinstance(note, Note) else f"test: {note}" for note in about_test]
     notes = [*dataset.notes, *about_test, *parts.notes]
@@ -113,13 +114,13 @@ def test_rows(dataset: Dataset) -> Dataset:
 
 
 def count_seen(digests: NDArray[np.uint8], seen: NDArray[np.uint8]) -> int:
-    """Returns how many images with `digests`, uint8 (n, 16), are among those with the digests `seen`, uint8 (m, 16)."""
+    """Counts the digests, uint8 (n, 16), that also occur in `seen`, uint8 (m, 16)."""
     known = {digest.tobytes() for digest in seen}
     return sum(digest.tobytes() in known for digest in digests)
 
 
 def absent_class_notes(dataset: Dataset) -> Iterator[Note]:
-    """Yields a note on the classes that a data set to be scored has no image of, if there are any."""
+    """Yields a note if some classes have no image in a data set that is about to be scored."""
     absent = np.flatnonzero(dataset.counts() == 0)
     if len(absent):
         names = name_classes(dataset.classes, absent)
@@ -128,7 +129,7 @@ def absent_class_notes(dataset: Dataset) -> Iterator[Note]:
 
 
 def conflicting_label_notes(dataset: Dataset) -> Iterator[Note]:
-    """Yields a note if equal images have different labels."""
+    """Yields a note if identical images have different labels."""
     rows = dataset.conflicting_rows()
     if not len(rows) or dataset.digests is None:
         return
@@ -161,7 +162,10 @@ def _require_training_images(train: Dataset) -> None:
 
 
 def _with_digests(dataset: Dataset, recipe: Recipe, has_test: bool, watcher: Watcher) -> Dataset:
-    """Returns the data set with digests of the rows to be split, so that duplicates stay together. A given test is not read."""
+    """Returns the data set with digests of possible duplicates among the rows that will be split, so that they can stay together.
+
+    Test images that are given are not read.
+    """
     rows = rows_to_split(dataset, validation=recipe.validation, test=recipe.test_fraction, has_test=has_test)
     started = time.perf_counter()
 
@@ -170,5 +174,5 @@ def _with_digests(dataset: Dataset, recipe: Recipe, has_test: bool, watcher: Wat
             watcher.progress("comparing images", done, total)
 
     digests = np.zeros((len(dataset), DIGEST_BYTES), np.uint8)
-    digests[rows] = digests_of(dataset.select(rows), progress=progress)
+    digests[rows] = digests_of_duplicates(dataset.select(rows), progress=progress)
     return replace(dataset, digests=digests)

@@ -1,6 +1,7 @@
-"""A few hundred bytes per image that are enough to find blank images, near duplicates and mirror classes.
+"""Computes a fingerprint of a few hundred bytes per image, and finds near duplicates with it.
 
-Near duplicates are found by a perceptual hash (pHash, Zauner 2010) and its Hamming distance, and confirmed on thumbnails.
+The audit also finds blank images and mirror classes from the fingerprints. Near duplicates have perceptual hashes (pHash, Zauner
+2010) with a small Hamming distance. Each pair is then confirmed on thumbnails.
 """
 
 from __future__ import annotations
@@ -17,17 +18,18 @@ THUMBNAIL = 16
 """Side in pixels of the grey thumbnail that is kept."""
 
 _GREY = np.array([0.299, 0.587, 0.114], np.float32)
-# The 8 lowest frequencies of the discrete cosine transform (type II) along a side of 32 pixels.
+# These are the 8 lowest frequencies of the discrete cosine transform (type II) along a side of 32 pixels.
 _COSINES = np.cos(np.arange(8)[:, None] * (np.arange(SIDE) + 0.5) * np.pi / SIDE).astype(np.float32)
 
-# Two images are near duplicates if their thumbnails correlate at least this much and differ at most this much (of 255, on average).
-# Measured on re-encoded copies of ants/bees (half to full size, JPEG quality 50 to 90): for 95 % of them r is above 0.98 and the
-# difference 5 or less. GTSRB images of different classes with similar hashes have r of at most 0.979 and differ by at least 5.3.
+# Two images are near duplicates if the correlation r of their thumbnails is at least the first value, and their mean absolute
+# difference (of 255) is at most the second. We measured re-encoded copies of ants/bees (half to full size, JPEG quality 50 to 90):
+# for 95 % of them, r is above 0.98 and the difference is 5 or less. GTSRB images of different classes with similar hashes have r of
+# at most 0.979 and differ by at least 5.3.
 SAME_CORRELATION = 0.975
 SAME_DIFFERENCE = 6.0
 
-# Hashes of 95 % of the copies above have a Hamming distance of at most 6. Two hashes at distance 4 agree in at least one of the 5
-# bands, so the search below can find every such pair; at distance 6 it finds about 9 of 10.
+# For 95 % of the copies above, the hashes have a Hamming distance of at most 6. Two hashes at distance 4 agree in at least one of
+# the 5 bands, so the search below can find every such pair. At distance 6, it finds about 9 of 10 pairs.
 _MAX_DISTANCE = 6
 _BANDS = ((0, 13), (13, 13), (26, 13), (39, 13), (52, 12))
 _WINDOW = 32
@@ -40,11 +42,11 @@ class Fingerprints:
 
     Attributes:
         thumbnails: uint8 (n, 16, 16), grey.
-        hashes: uint64 (n,), the pHash: whether each of the 63 lowest cosine coefficients exceeds their median.
+        hashes: uint64 (n,), the pHash. Each bit says whether one of the 63 lowest cosine coefficients exceeds their median.
         means: float32 (n,), mean of all values, 0 to 255.
         stds: float32 (n,), standard deviation of all values.
-        channel_stds: float32 (n,), the same within each channel, pooled: 0 for an image of one colour.
-        grey: bool (n,), whether the channels agree within 8 of 255 everywhere.
+        channel_stds: float32 (n,), standard deviation within the channels, pooled. It is 0 for an image of one colour.
+        grey: bool (n,), whether the channels differ by at most 8 of 255 in every pixel.
     """
 
     thumbnails: NDArray[np.uint8]
@@ -60,13 +62,13 @@ class Fingerprints:
 
     @classmethod
     def concatenate(cls, parts: list[Fingerprints]) -> Fingerprints:
-        """Returns the fingerprints of several runs of images, one after the other."""
+        """Joins several sets of fingerprints into one, in order."""
         return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in cls.__slots__))
 
 
 def fingerprint(pixels: NDArray[np.uint8]) -> Fingerprints:
     """Returns the fingerprints of uint8 (n, 32, 32, 3) images."""
-    # Written for speed on many small images: sums run along the last axis, and slices replace reductions over short axes.
+    # This code is optimised for many small images: sums run along the last axis, and slices replace reductions over short axes.
     n = len(pixels)
     values = np.ascontiguousarray(pixels.reshape(n, SIDE * SIDE, 3).transpose(0, 2, 1)).astype(np.float32)
     means = values.mean(2)
@@ -74,7 +76,7 @@ def fingerprint(pixels: NDArray[np.uint8]) -> Fingerprints:
     grey = pixels.astype(np.float32) @ _GREY
     low = (_COSINES @ grey @ _COSINES.T).reshape(n, 64)
     bits = low > np.median(low[:, 1:], axis=1, keepdims=True)
-    bits[:, 0] = False  # the first coefficient is the mean, which a change of brightness moves
+    bits[:, 0] = False  # the first coefficient is the mean, which changes with the brightness
     thumbnails = (grey[:, ::2, ::2] + grey[:, 1::2, ::2] + grey[:, ::2, 1::2] + grey[:, 1::2, 1::2]) / 4
     red, green, blue = (pixels[..., channel].astype(np.int16) for channel in range(3))
     colour = np.maximum(np.maximum(np.abs(red - green), np.abs(green - blue)), np.abs(red - blue))
@@ -91,12 +93,12 @@ def fingerprint(pixels: NDArray[np.uint8]) -> Fingerprints:
 def near_duplicates(fingerprints: Fingerprints) -> tuple[NDArray[np.int64], bool]:
     """Finds pairs of images that are nearly the same.
 
-    The bits of the hashes are rotated so that each of five bands comes first in turn, and the hashes are sorted. Each hash is
-    compared with the next 32 that agree with it in that band. Time grows as n log n and memory as n, however similar the images
-    are. Each candidate pair is then confirmed on the thumbnails.
+    The search runs once for each of five bands of bits. It rotates the hashes so that the band comes first, and sorts them. It
+    compares each hash with the next 32 that have the same band, and confirms candidate pairs on the thumbnails. Time grows as
+    n log n and memory as n, even if many images are similar.
 
     Returns:
-        int64 (m, 2), sorted, the first number below the second; and False if the list was cut at `MAX_PAIRS`.
+        The sorted pairs, int64 (m, 2), the smaller number first; and whether the list is complete. It ends at `MAX_PAIRS`.
     """
     confirmed: list[NDArray[np.int64]] = []
     count = 0

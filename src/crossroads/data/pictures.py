@@ -1,7 +1,7 @@
-"""Accepts one picture of any kind (a path, bytes, an array or a Pillow image) as a form that `images.decode` takes.
+"""Converts one picture of any kind (a path, bytes, an array or a Pillow image) to a form that `images.decode` accepts.
 
-`pictures` handles what users pass in, `formats` recognises kinds of files, and `images` decodes and resizes. Training, evaluation
-and prediction all use this path, so each of them sees the same pixels.
+This module handles what users pass in, `formats` recognises file formats, and `images` decodes and resizes. Training, evaluation
+and prediction all use these three modules, so they all see the same pixels.
 """
 
 from __future__ import annotations
@@ -20,25 +20,26 @@ from crossroads.files.byte_ranges import read_plain
 from crossroads.progress import Note
 
 Picture = str | os.PathLike[str] | bytes | NDArray[np.generic] | Image.Image
-"""One picture. Any other array-like is accepted too."""
+"""The types of a picture. Other array-like objects are accepted as well."""
 
 Convert = Callable[[NDArray[np.generic]], Pixels]
 
 SAMPLE = 32
-"""Sample size for the range of values: half of the sample is rarely dark unless about half of all images are."""
+"""Number of images that are sampled to check the range of values. Half of a sample is rarely dark unless half of all images are."""
 
 _CHUNK = 1 << 24
 
 
 def source_of(picture: object) -> bytes | Pixels:
-    """Returns one picture of any kind in a form that `images.decode` takes.
+    """Converts one picture of any kind to a form that `images.decode` accepts.
 
     Args:
-        picture: The path of a file; an encoded file as bytes; a Pillow image of any mode; an array (height, width) or (height,
-            width, 1, 3 or 4) of any type that `conversion` accepts.
+        picture: The path of a file, an encoded file as bytes, a Pillow image of any mode, or an array (height, width) or (height,
+            width, 1, 3 or 4) of a type that `conversion` accepts.
 
     Raises:
-        ImageRefused: The file is unreadable, the Pillow image is closed, or the object or its values are not an image.
+        ImageRefused: The file is unreadable, the Pillow image is closed, or the object is not an image, or its values are out of
+            range.
     """
     if isinstance(picture, (str, os.PathLike)):
         return _file(picture)
@@ -72,7 +73,7 @@ def _file(path: str | os.PathLike[str]) -> bytes:
 
 
 def unreadable_file(error: Exception) -> ImageRefused:
-    """Returns the refusal of an image whose file cannot be read."""
+    """Returns the error for an image file that cannot be read."""
     received = error.strerror if isinstance(error, OSError) and error.strerror else str(error) or type(error).__name__
     hint = "check the path and its permissions"
     return ImageRefused("the file cannot be read", code="file-unreadable", received=received, hint=hint)
@@ -85,7 +86,7 @@ def _array(picture: object) -> NDArray[np.generic] | None:
         return np.asarray(picture)
     except (ValueError, MemoryError) as error:
         raise ImageRefused("an image must be rows of numbers", code="not-an-image", received=type(picture).__name__) from error
-    except (TypeError, RuntimeError) as error:  # from `__array__`, for example of a tensor that records gradients
+    except (TypeError, RuntimeError) as error:  # `__array__` raises these, for example for a tensor that records gradients
         raise _as_refusal(not_an_array(picture, "an image", error)) from error
 
 
@@ -103,18 +104,18 @@ def not_an_array(item: object, name: str, error: Exception) -> DataError:
 
 
 def conversion(pixels: NDArray[np.generic], name: str) -> Convert | None:
-    """Returns the conversion of each image of an array to uint8; None if the array is uint8.
+    """Returns a function that converts one image of an array to uint8. Returns None if the array is uint8 already.
 
-    The type alone determines what the values mean, so an image is converted in the same way whatever other images it comes with.
-    Values are only checked.
+    The dtype alone determines the scale, and the values are only checked. An image is therefore converted in the same way,
+    whichever other images are in the array. Results are rounded.
 
     Args:
-        pixels: One image or several: uint8; other integers in 0..255; uint16, divided by 257; booleans; or floats in [0, 1],
-            multiplied by 255. Results are rounded.
-        name: What to call the array in a message.
+        pixels: One or several images: uint8, other integers in 0..255, uint16 (divided by 257), booleans, or floats in [0, 1]
+            (multiplied by 255).
+        name: Name of the array in messages.
 
     Raises:
-        DataError: The array has another type or range, or contains NaN.
+        DataError: The array has another dtype, contains values out of range, or contains NaN.
     """
     kind = pixels.dtype.kind
     if pixels.dtype == np.uint8:
@@ -124,11 +125,11 @@ def conversion(pixels: NDArray[np.generic], name: str) -> Convert | None:
     if kind not in "iuf":
         hint = "stack images of one size, or pass a list of arrays" if kind == "O" else "convert it to uint8"
         raise DataError(f"{name} must be an array of numbers", code="not-an-array", received=f"dtype {pixels.dtype}", hint=hint)
-    if kind == "u" and pixels.dtype.itemsize == 2:  # of either byte order
+    if kind == "u" and pixels.dtype.itemsize == 2:  # a comparison with np.uint16 would miss the other byte order
         return _from_uint16
     low, high = _range(pixels)
     if kind == "f":
-        if not (low >= 0 and high <= 1):  # false for NaN as well
+        if not (low >= 0 and high <= 1):  # written so that NaN fails as well
             raise DataError(
                 f"images of floats in {name} must be in [0, 1]",
                 code="out-of-range",
@@ -155,7 +156,10 @@ def _float_hint(low: float, high: float) -> str:
 
 
 def _range(pixels: NDArray[np.generic]) -> tuple[float, float]:
-    """Returns the smallest and largest value, or NaN if there is one. Reads in chunks, so a memory-mapped array stays on disk."""
+    """Returns the smallest and the largest value. Both are NaN if the array contains NaN.
+
+    The array is read in chunks, so a memory-mapped array is never in memory as a whole.
+    """
     if not pixels.size:
         return 0.0, 0.0
     low, high = np.inf, -np.inf
@@ -180,11 +184,11 @@ def _from_int(row: NDArray[np.generic]) -> Pixels:
 
 
 def _from_uint16(row: NDArray[np.generic]) -> Pixels:
-    return ((row.astype(np.uint32) + 128) // 257).astype(np.uint8)  # 65535 / 255 = 257: full range to full range, rounded
+    return ((row.astype(np.uint32) + 128) // 257).astype(np.uint8)  # 65535 / 255 = 257, and 128 rounds to the nearest
 
 
 def value_range(picture: object) -> ValueRange | None:
-    """Returns the range of values of a picture in memory; None for a path, encoded bytes, or an object that is not a picture."""
+    """Returns the range of values of a picture in memory, or None for a path, encoded bytes or anything that is not a picture."""
     if isinstance(picture, (str, os.PathLike, bytes, bytearray, memoryview)):
         return None
     try:
@@ -200,10 +204,10 @@ def value_range(picture: object) -> ValueRange | None:
 
 
 def misscaled(ranges: Sequence[ValueRange]) -> list[bool]:
-    """Returns which images show something but use only the dark end of their value range.
+    """Returns which images are not blank but use only the dark end of their value range, as if they were scaled wrongly.
 
-    With more than 8 bits, every dark image counts: photographs are not stored so. With 8 bits, an image may be a night scene, so
-    dark images count only if they are at least half of all.
+    A dark image with more than 8 bits always counts, because photographs are not stored like that. A dark 8-bit image may be a
+    night scene, so it counts only if at least half of the images are dark.
     """
     dark = [extent.dark for extent in ranges]
     mostly_dark = 2 * sum(dark) >= len(dark)
@@ -211,7 +215,7 @@ def misscaled(ranges: Sequence[ValueRange]) -> list[bool]:
 
 
 def range_note(ranges: Sequence[ValueRange]) -> Note | None:
-    """Returns a note if sampled images are `misscaled`."""
+    """Returns a note if any of the sampled images are `misscaled`."""
     dark = [extent for extent, is_dark in zip(ranges, misscaled(ranges), strict=True) if is_dark]
     if not dark:
         return None
@@ -222,7 +226,11 @@ def range_note(ranges: Sequence[ValueRange]) -> Note | None:
 
 
 def range_fault(brightest: ValueRange) -> tuple[str, str]:
-    """Returns what is wrong with images whose largest value is that of `brightest`, and a hint."""
+    """Returns a description of what is wrong with misscaled images, and a hint.
+
+    Args:
+        brightest: The range of the image that is brightest relative to its scale.
+    """
     high, full = brightest.high, brightest.full
     look = "nearly black" if high <= full / 16 else "dark"
     if full == 1:

@@ -1,4 +1,4 @@
-"""Train, validation and test: stratified by class, in whole groups, determined by the seed alone; the test stays sealed."""
+"""Splits labelled images into train, validation and a sealed test set. Splits are stratified by class and keep groups whole."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from crossroads.data._draws import Fractions, Ints, SplitCodes, draw_splits
 from crossroads.data.dataset import NO_SPLIT, SPLITS, TEST, TRAIN, VALIDATION, Dataset
 from crossroads.data.labels import name_classes
 from crossroads.errors import SealedTestError, SplitError, option
-from crossroads.files.text import plural
+from crossroads.files.text import plural, were
 from crossroads.progress import Note
 
 
 class SealedTest:
-    """A test set that can be counted but not looked at before the final evaluation.
+    """A test set that can be counted but not read before the final evaluation.
 
-    Only `n`, `classes` and `len()` answer. `unseal` returns the data set and is for the final evaluation alone. Everything else
-    raises `SealedTestError`.
+    Only `n`, `classes` and `len()` are available. The final evaluation, and nothing else, calls `unseal` to get the data set.
+    Any other access raises `SealedTestError`.
     """
 
     __slots__ = ("__dataset",)
@@ -57,7 +57,7 @@ class SealedTest:
         self._refuse(f"[{row!r}]")
 
     def __getattr__(self, name: str) -> NoReturn:
-        if name.startswith("__"):  # Python itself asks for these; copying and pickling look at no image
+        if name.startswith("__"):  # Python itself looks these up, for example to copy or pickle; that reads no image
             raise AttributeError(name)
         self._refuse(f".{name}")
 
@@ -77,8 +77,8 @@ class Splits:
     Attributes:
         train: Training rows.
         validation: Validation rows.
-        test: Test rows, sealed until the final evaluation; None without a test.
-        notes: Notes to the user, such as that validation rows were taken from train.
+        test: Test rows, sealed until the final evaluation. None if there is no test set.
+        notes: Notes to the user, for example that validation rows were taken from train.
     """
 
     train: Dataset
@@ -90,28 +90,30 @@ class Splits:
 def split(
     dataset: Dataset, *, validation: float, test: float, seed: int, separate_test: Dataset | None = None, strict: bool = False
 ) -> Splits:
-    """Splits the rows of a data set into train, validation and test; reads no image.
+    """Splits the rows of a data set into train, validation and test. Does not read any image.
 
-    A split in the data is kept. Rows without one go to train, and a split that the data lacks is drawn from train. Each class is
-    drawn on its own: its groups are shuffled and chosen so that their images come close to the fraction, with at least one group
-    per class in each split. A group with several classes stays whole and counts as its most frequent class. Without groups,
-    equal images of a class stay together, unless the class has too few distinct images. The draw of a class depends only on the
-    seed, the name of the class and its own rows.
+    If the data already has splits, they are kept. Rows without a split go to train, and a missing split is drawn from train.
 
-    A class with fewer groups (or images, without groups) than splits is always trained on: its only group goes to train, a second
-    one to test, or to validation if no test is drawn. One note names these classes.
+    Each class is drawn separately. Its groups are shuffled, and some are chosen so that their number of images is close to the
+    fraction. Each split gets at least one group of each class. A group with several classes stays whole and counts as its most
+    frequent class. If the data has no groups, identical images of a class stay together, unless the class has too few distinct
+    images. The draw of a class depends only on the seed, the name of the class and its own rows.
+
+    A class may have fewer groups (or images, if there are no groups) than there are splits. Its first group then goes to train, and
+    a second one to test, or to validation if no test is drawn. One note names all such classes.
 
     Args:
         dataset: The labelled rows.
-        validation: Fraction of the images to validate on, in (0, 0.9]; of the train rows if the data has a split.
-        test: Fraction to test on, in [0, 0.9]; with 0 there is only a test if the data has one or `separate_test` is given.
-        seed: Determines the draw.
-        separate_test: A test set from elsewhere, over the same classes. Test rows of `dataset` are then ignored.
-        strict: Whether a class that is too small for every split is an error.
+        validation: Fraction of the images for validation, in (0, 0.9]. If the data has a split, the fraction of its train rows.
+        test: Fraction of the images for the test, in [0, 0.9]. No test rows are drawn if it is 0, if the data has a test split, or
+            if `separate_test` is given.
+        seed: Seed of the draw.
+        separate_test: A separate test set with the same classes. Test rows of `dataset` are then ignored.
+        strict: Whether a class that is too small to be in every split is an error.
 
     Raises:
-        SplitError: A fraction is out of range, or no rows are left for train or for a split that is drawn. With `strict`, a class
-            cannot be in every split.
+        SplitError: A fraction is out of range, or no rows are left for train or for a split that is drawn. With `strict`, also if
+            a class cannot be in every split.
     """
     _require_fractions(validation, test, separate_test)
     if separate_test is not None:
@@ -123,7 +125,7 @@ def split(
             text = f"the data has no {SPLITS[code]} rows: {fraction:g} of its train rows are used"
             notes.append(Note(text, "split-taken-from-train", split=SPLITS[code], fraction=fraction))
     if separate_test is not None and (ignored := int(np.count_nonzero(assigned == TEST))):
-        text = f"{plural(ignored, 'test row')} of the data ignored: a separate test set is given"
+        text = f"{plural(ignored, 'test row')} of the data {were(ignored)} ignored: a separate test set is given"
         notes.append(Note(text, "test-rows-ignored", rows=ignored))
     trainable = _trainable_rows(assigned)
     if len(trainable) == 0:
@@ -143,17 +145,17 @@ def split(
 
 
 def rows_to_split(dataset: Dataset, *, validation: float, test: float, has_test: bool) -> Ints:
-    """Returns the rows that `split` would draw from; none if the data and a separate test set already make up every split."""
+    """Returns the rows that `split` would draw from. There are none if the data or a separate test set already gives each split."""
     assigned = dataset.effective_splits()
     drawn = _missing_splits(assigned, validation, test, has_test=has_test)
     return _trainable_rows(assigned) if drawn else np.empty(0, np.int64)
 
 
 def split_digest(digests: NDArray[np.uint8], labels: NDArray[np.integer], classes: Sequence[str]) -> str:
-    """Returns one hexadecimal digest of a split: the same for the same images with the same class names, in any order.
+    """Returns a hexadecimal digest of a split. It depends on the images and their class names, but not on their order.
 
     Args:
-        digests: uint8 (n, 16), of the images.
+        digests: uint8 (n, 16), the digests of the images.
         labels: int (n,), indices into `classes`.
         classes: Class names.
     """
@@ -168,7 +170,10 @@ def _trainable_rows(assigned: SplitCodes) -> Ints:
 
 
 def _missing_splits(assigned: SplitCodes, validation: float, test: float, *, has_test: bool) -> Fractions:
-    """Returns the splits that must be drawn, with their fractions. The test comes first: it gets the second group of a class."""
+    """Returns the splits that must be drawn, with their fractions.
+
+    The test comes first, so that it gets the second group of a class.
+    """
     missing: Fractions = []
     if not has_test and test > 0 and not (assigned == TEST).any():
         missing.append((TEST, test))
@@ -208,11 +213,14 @@ def _require_test(separate_test: Dataset, classes: tuple[str, ...]) -> None:
 
 
 def _given_splits(dataset: Dataset) -> tuple[SplitCodes, list[str]]:
-    """Returns the split of each row in the data, and notes on rows without one and on groups in several."""
+    """Returns the split that the data gives each row, and notes.
+
+    The notes name rows without a split and groups that are in several splits.
+    """
     notes: list[str] = []
     unassigned = 0 if dataset.splits is None else int(np.count_nonzero(dataset.splits == NO_SPLIT))
     if 0 < unassigned < len(dataset):
-        text = f"{plural(unassigned, 'row')} without a split added to train"
+        text = f"{plural(unassigned, 'row')} without a split {were(unassigned)} added to train"
         notes.append(Note(text, "rows-without-split", rows=unassigned))
     divided = dataset.groups_across_splits()
     if len(divided):
@@ -224,7 +232,7 @@ def _given_splits(dataset: Dataset) -> tuple[SplitCodes, list[str]]:
 
 
 def _absent_classes(code: int, part: Dataset, reported: NDArray[np.bool_] | None) -> Iterator[Note]:
-    """Yields a note on the classes that a split has no image of, except those already reported."""
+    """Yields a note if a split has no image of some classes. Leaves out the classes in `reported`."""
     counts = part.counts()
     absent = np.flatnonzero((counts == 0) & (True if reported is None else ~reported))
     if len(absent) and (len(part) or code == TRAIN):

@@ -1,4 +1,4 @@
-"""One pass over all images of a data set: what an audit needs to know of each, without keeping its pixels."""
+"""Decodes every image of a data set once and collects what an audit needs. Pixels are not kept."""
 
 from __future__ import annotations
 
@@ -17,23 +17,26 @@ from crossroads.data.pictures import value_range
 from crossroads.errors import ImageRefused
 
 BLANK_STD = 1.0
-"""An image is of one colour if the values of each channel vary less than this (standard deviation of 0..255, at 32 px)."""
+"""An image is of one colour if the standard deviation within its channels is below this (values 0..255, at 32 px)."""
 
 BLACK_MEAN, BLACK_STD = 16.0, 3.0
-"""An image is nearly black if mean and standard deviation of all its values are at most these: 46 images of GTSRB's train set."""
+"""An image is nearly black if the mean and standard deviation of all its values are at most these.
+
+GTSRB's training set has 46 such images.
+"""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Survey:
-    """The result of one pass over a data set of which n images are readable.
+    """The result of one pass over a data set, of which n images are readable.
 
     Attributes:
         rows: int64 (n,), the rows that are readable.
         sides: int64 (n,), shorter sides in pixels.
-        ranges: float64 (n, 3): low, high and full of each image's `ValueRange`.
-        digests: uint8 (n, 16).
-        fingerprints: Of the n images.
-        refusals: The other rows.
+        ranges: float64 (n, 3), the low, high and full value of each image's `ValueRange`.
+        digests: uint8 (n, 16), the digests of the files or arrays.
+        fingerprints: The fingerprints of the n images.
+        refusals: The rows that are not readable, with the reasons.
     """
 
     rows: NDArray[np.int64]
@@ -55,7 +58,7 @@ def survey(dataset: Dataset, progress: Callable[[int, int], None] | None = None)
 
     Args:
         dataset: The labelled images.
-        progress: Called with the rows done and their number.
+        progress: Called with the number of rows done and the number of all rows.
     """
     n = len(dataset)
     parts = [_survey_rows(dataset, range(0))]
@@ -88,7 +91,7 @@ def _survey_rows(dataset: Dataset, rows: range) -> Survey:
             continue
         readable.append(row)
         sides.append(side)
-        if isinstance(dataset.images, MemorySource):  # the range before the image became 8-bit
+        if isinstance(dataset.images, MemorySource):  # use the range that the image had before it became 8-bit
             extent = value_range(dataset.images.picture(int(dataset.indices[row]))) or extent
         ranges.append(extent)
         digests.append(digest_of(raw))

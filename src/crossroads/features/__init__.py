@@ -1,1 +1,1 @@
-"""Features of the frozen part of a network: computed once, cached on disk, and shared by runs."""
+"""Computes the features of the frozen part of a network once, caches them on disk, and shares them between runs."""

@@ -1,4 +1,4 @@
-"""Arrays of features: the protocol that heads and training read from, and features on disk."""
+"""Defines arrays of features: the protocol that heads and training read from, and features on disk."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ RELEASE_BYTES = 1 << 28
 
 
 class Indexable(Protocol):
-    """An array, a memory map, or `StoredFeatures`: anything with a shape whose rows can be indexed."""
+    """Anything with a shape whose rows can be indexed: an array, a memory map, or `StoredFeatures`."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -29,13 +29,43 @@ class Indexable(Protocol):
         ...
 
 
+class Stacked(Sequence[Any]):
+    """The rows of one array after those of another, read on demand.
+
+    Args:
+        first: The array whose rows come first.
+        second: The other array. Its rows have the same shape.
+    """
+
+    def __init__(self, first: Indexable, second: Indexable) -> None:
+        self._parts, self._split = (first, second), first.shape[0]
+        self.shape = (first.shape[0] + second.shape[0], *first.shape[1:])
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, index: Any) -> Any:
+        """Returns the rows of a slice without a step, or of an array of indices."""
+        if isinstance(index, slice):
+            start, stop, _ = index.indices(len(self))
+            first = self._parts[0][start : min(stop, self._split)]
+            second = self._parts[1][max(start - self._split, 0) : max(stop - self._split, 0)]
+            return second if start >= self._split else first if stop <= self._split else np.concatenate([first, second])
+        rows = np.arange(len(self))[index]
+        in_first = rows < self._split
+        found = np.empty((len(rows), *self.shape[1:]), np.float32)
+        found[in_first] = self._parts[0][rows[in_first]]
+        found[~in_first] = self._parts[1][rows[~in_first] - self._split]
+        return found
+
+
 class StoredFeatures(Sequence[Any]):
     """Features in a file, read on demand as float32.
 
     Args:
         path: The file.
-        shape: Of one row.
-        stored: The type in the file.
+        shape: The shape of one row.
+        stored: The dtype in the file.
         rows: int64 (n,), the rows of the file, in order.
 
     Attributes:
@@ -57,7 +87,7 @@ class StoredFeatures(Sequence[Any]):
         return len(self._rows)
 
     def __getitem__(self, index: Any) -> Any:
-        """Returns float32: one row of shape ``shape[1:]`` for a number, or (m, ...) for a slice or an array."""
+        """Returns one row, float32 of shape ``shape[1:]``, for a number, or m rows (m, ...) for a slice or an array."""
         chosen = self._rows[index]
         if np.ndim(chosen) and len(chosen) and chosen[-1] - chosen[0] == len(chosen) - 1 and (np.diff(chosen) == 1).all():
             chosen = slice(int(chosen[0]), int(chosen[-1]) + 1)

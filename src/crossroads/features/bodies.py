@@ -100,7 +100,7 @@ def _kept(key: str, make: Callable[[], Built], name: str, size: int) -> Body:
 
 
 def _built_here(record: Backbone, size: int, progress: Progress | None) -> Body:
-    """Returns the graph of a backbone with ImageNet weights that is built without Keras."""
+    """Builds the graph of a backbone with ImageNet weights without Keras."""
     model, taps = record.build_graph(size, obtain(record, progress=progress))
     source = require_imagenet(record)
     digest = _key([record.name, size, source.digest])
@@ -129,7 +129,7 @@ def _version(distribution: str) -> str:
 
 @cache
 def _digest_of_code() -> str:
-    """Returns a digest of the modules that build networks, so that a changed builder makes a new graph."""
+    """Returns a digest of the modules that build networks, so that a change in their code leads to a new graph."""
     hasher = hashlib.blake2b(digest_size=16)
     for path in sorted(Path(networks.__path__[0]).rglob("*.py")):
         hasher.update(path.read_bytes())
@@ -218,7 +218,7 @@ def _tap_from(values: dict[str, Any]) -> Tap:
 
 
 def _keras_part(size: int, make: Callable[[], Built]) -> Callable[[Cut, PoolingName | None], keras.Model]:
-    """Returns a function that builds a part of the body in Keras."""
+    """Returns a function that builds, in Keras, the part of the backbone up to a cut."""
 
     def part(cut: Cut, pooling: PoolingName | None) -> keras.Model:
         from crossroads.networks.cuts import find

@@ -1,4 +1,4 @@
-"""The cache of features and inference graphs on disk: content-addressed, shared by runs, and limited in size."""
+"""Caches features and inference graphs on disk. The cache is content-addressed, shared by runs, and limited in size."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 
 from crossroads.data.images import Resize
 from crossroads.errors import FeatureError, option
-from crossroads.features.store import Store, unwritable
+from crossroads.features.store import Store, Stores, unwritable
 from crossroads.recipe import Augmentation
 
 FOLDER_VARIABLE, LIMIT_VARIABLE = "CROSSROADS_CACHE", "CROSSROADS_CACHE_LIMIT"
@@ -28,7 +28,7 @@ DEFAULT_LIMIT = 20 * 10**9
 """Default limit of the cache in bytes. A quarter of the disk space available to it applies if that is less."""
 
 UNFINISHED_SECONDS = 3600
-"""An unfinished graph of at least this age counts as abandoned. Another process may still be writing a younger one."""
+"""An unfinished graph that is older than this counts as abandoned. Another process may still be writing a newer one."""
 
 GRAPH = "graph"
 """Name of an entry that is an inference graph."""
@@ -116,7 +116,7 @@ class Cache:
 
         Args:
             key: Identifies the features.
-            shape: Of one row.
+            shape: The shape of one row.
 
         Raises:
             FeatureError: The cache cannot be written.
@@ -129,12 +129,12 @@ class Cache:
             self._hold(folder)
             return Store(folder, shape, key.dtype)
 
-    def has_room(self, store: Store, rows: int) -> bool:
+    def has_room(self, store: Store | Stores, rows: int) -> bool:
         """Returns whether `rows` more rows of a store fit without removing anything."""
         needed = rows * store.row_bytes
         return self._size() + needed <= self.limit and needed <= shutil.disk_usage(self.folder).free
 
-    def require_room(self, store: Store, rows: int) -> None:
+    def require_room(self, store: Store | Stores, rows: int) -> None:
         """Makes room for `rows` more rows of a store by removing the least recently used entries.
 
         Raises:
@@ -283,13 +283,13 @@ def _last_used(folder: Path) -> float:
 
 
 def _is_unused(folder: Path) -> bool:
-    """Whether no process holds a folder. Removes its abandoned locks."""
+    """Returns whether no process holds a folder. Removes its abandoned locks."""
     # A list, so that every abandoned lock is removed.
     return all([_released(path) for path in (folder / "users").glob("*.lock")])  # noqa: C419
 
 
 def _removed(folder: Path) -> bool:
-    """Removes a folder unless a process holds it, and returns whether it is gone."""
+    """Removes a folder, unless a process holds it. Returns whether the folder no longer exists."""
     if not _is_unused(folder):
         return False
     shutil.rmtree(folder, ignore_errors=True)
@@ -297,7 +297,7 @@ def _removed(folder: Path) -> bool:
 
 
 def _released(path: Path) -> bool:
-    """Removes a lock that no process holds any more, and returns whether that was so. Call it under the lock of the cache."""
+    """Removes a lock file if no process holds it. Returns whether no process did. Call this under the lock of the cache."""
     lock = FileLock(path)
     try:
         lock.acquire(timeout=0)

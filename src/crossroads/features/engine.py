@@ -1,4 +1,4 @@
-"""The fast forward pass of a frozen part: its inference graph on a CPU, or Keras on a GPU."""
+"""Runs the forward pass of a frozen part: its inference graph on a CPU, or Keras on a GPU."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def _batches(chunks: Iterable[NDArray[np.uint8]], size: int) -> Iterator[NDArray
 def _fastest(graph: Graph, images: NDArray[np.uint8]) -> int:
     """Returns the batch size with the most images per second, each measured after a warm-up.
 
-    A slow network gets its usual one without measuring.
+    A slow network gets the default batch size without a measurement.
     """
     tiled = np.concatenate([images] * -(-BATCHES[-1] // len(images)))[: BATCHES[-1]]
     smallest = tiled[: BATCHES[0]]

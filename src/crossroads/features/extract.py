@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -12,14 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossroads.data._pool import map_chunks
-from crossroads.data.dataset import DIGEST_BYTES, Dataset, digest_of
+from crossroads.data.dataset import DIGEST_BYTES, Dataset
 from crossroads.data.images import Resize, load
-from crossroads.data.loading import Progress, Refusal, digests_of, no_readable_image, read
+from crossroads.data.loading import Progress, Refusal, digests_of, no_readable_image, read_with_digest
 from crossroads.errors import DataError, ImageRefused
 from crossroads.features.arrays import StoredFeatures
 from crossroads.features.cache import Cache
 from crossroads.features.engine import Engine
-from crossroads.features.store import Store
+from crossroads.features.store import Store, Stores
 from crossroads.features.views import view
 from crossroads.recipe import Augmentation
 
@@ -33,9 +34,12 @@ RAW_BYTES = 16 << 20
 WRITE_BYTES = 16 << 20
 """Bytes of features that are written at a time. A kill loses the work of at most one write."""
 
+WRITE_ROWS = 8192
+"""Most rows that are written at a time. Until a row is written, its digest and view take about 200 bytes."""
+
 
 _Raw = bytes | NDArray[np.uint8] | ImageRefused
-"""A source as it was read, or why it could not be."""
+"""The contents of a source, or the reason why it could not be read."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,6 +56,23 @@ class Extraction:
 
     dataset: Dataset
     features: StoredFeatures
+    digests: NDArray[np.uint8]
+    refusals: tuple[Refusal, ...]
+    computed: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Stored:
+    """The readable images of a data set, whose features are in the cache now.
+
+    Attributes:
+        dataset: The n readable rows, in order.
+        digests: uint8 (n, 16), of the sources.
+        refusals: The rows that are not readable.
+        computed: The number of features that were not in the cache.
+    """
+
+    dataset: Dataset
     digests: NDArray[np.uint8]
     refusals: tuple[Refusal, ...]
     computed: int
@@ -79,9 +100,40 @@ def extract(
     progress: Progress | None = None,
     workers: int | None = None,
 ) -> Extraction:
-    """Returns the features of every readable image. An interrupted extraction resumes where it stopped.
+    """Returns the features of every readable image; the arguments and errors are those of `fill`."""
+    stored = fill(
+        dataset,
+        resize=resize,
+        engine=engine,
+        cache=cache,
+        store=store,
+        views=views,
+        augmentation=augmentation,
+        strict=strict,
+        progress=progress,
+        workers=workers,
+    )
+    numbers = np.concatenate([store.find(stored.digests, number) for number in range(views)])
+    return Extraction(stored.dataset, store.rows(numbers), stored.digests, stored.refusals, stored.computed)
 
-    Memory holds a bounded number of images and features, and about 140 bytes per image for digests and places in the store.
+
+def fill(
+    dataset: Dataset,
+    *,
+    resize: Resize,
+    engine: Callable[[], Engine],
+    cache: Cache,
+    store: Store | Stores,
+    views: int = 1,
+    augmentation: Augmentation | None = None,
+    strict: bool = False,
+    progress: Progress | None = None,
+    workers: int | None = None,
+) -> Stored:
+    """Computes the features that are missing in a store. An interrupted extraction resumes where it stopped.
+
+    Memory holds a bounded number of images and features, and about 140 bytes per image for digests and places in the store; a
+    refused image needs about 100 more, since every refusal is reported.
 
     Args:
         dataset: At least one row.
@@ -116,9 +168,8 @@ def extract(
     if not len(readable):
         raise no_readable_image(dataset, reading.refusals)
     digests = reading.digests[readable]
-    numbers = np.concatenate([store.find(digests, number) for number in range(views)])
     subset = dataset if len(readable) == n else dataset.select(readable)
-    return Extraction(subset, store.rows(numbers), digests, tuple(reading.refusals), computed)
+    return Stored(subset, digests, tuple(reading.refusals), computed)
 
 
 class _Reading:
@@ -134,7 +185,7 @@ class _Reading:
         self,
         dataset: Dataset,
         resize: Resize,
-        store: Store,
+        store: Store | Stores,
         views: int,
         augmentation: Augmentation | None,
         strict: bool,
@@ -171,7 +222,7 @@ class _Reading:
                 self._progress(row, len(self._dataset))
 
     def _claims(self, read: _Read, number: int) -> bool:
-        """Whether a view must still be computed. A copy of the image may have been computed since the lookup."""
+        """Returns whether a view must still be computed. A copy of the image may have been computed since the lookup."""
         key = read.digest, number
         if key in self._pending:
             return False
@@ -189,10 +240,10 @@ class _Reading:
         return sum(int((self._store.find(distinct.reshape(-1, DIGEST_BYTES), number) < 0).sum()) for number in range(self._views))
 
     def add(self, values: NDArray[np.float32]) -> int:
-        """Takes the features of the images that have waited longest, and returns their number."""
+        """Assigns features to the images that have waited longest. Returns the number of these images."""
         self._ready.append(values)
         self._ready_rows += len(values)
-        if self._ready_rows * self._store.row_bytes >= WRITE_BYTES:
+        if self._ready_rows >= min(WRITE_ROWS, WRITE_BYTES // self._store.row_bytes):
             self.write()
         return len(values)
 
@@ -209,39 +260,38 @@ class _Reading:
 
     def _work(self, rows: range) -> list[_Read]:
         """Reads, looks up, decodes and augments rows, in a worker thread."""
-        if self._dataset.digests is not None:
-            known = [digest.tobytes() for digest in self._dataset.digests[rows.start : rows.stop]]
-            if all(map(any, known)) and (self._find(known) >= 0).all():
-                return [_Read(digest, [], "") for digest in known]
+        known = self._dataset.known_digests(slice(rows.start, rows.stop))
+        if known.any(axis=1).all() and (self._find(known) >= 0).all():
+            return [_Read(digest.tobytes(), [], "") for digest in known]
         results: list[_Read] = []
-        raws: list[_Raw] = []
+        raws: list[tuple[_Raw, bytes]] = []
         raw_bytes = 0
         for row in rows:
-            raws.append(self._raw(row))
-            raw_bytes += len(raws[-1]) if isinstance(raws[-1], bytes) else 0
+            raw, digest = self._raw(row)
+            raws.append((raw, digest))
+            raw_bytes += len(raw) if isinstance(raw, bytes) else 0
             if raw_bytes >= RAW_BYTES:
                 results += self._results(raws)
                 raws, raw_bytes = [], 0
         return results + self._results(raws)
 
-    def _raw(self, row: int) -> _Raw:
+    def _raw(self, row: int) -> tuple[_Raw, bytes]:
+        """Returns a source and its digest, or the refusal and zeros."""
         try:
-            return read(self._dataset, row)
+            return read_with_digest(self._dataset, row)
         except ImageRefused as error:
-            return error
+            return error, bytes(DIGEST_BYTES)
 
-    def _results(self, raws: list[_Raw]) -> list[_Read]:
+    def _results(self, raws: list[tuple[_Raw, bytes]]) -> list[_Read]:
         if not raws:
             return []
-        digests = [b"" if isinstance(raw, ImageRefused) else digest_of(raw) for raw in raws]
         known = len(self._store)
-        stored = self._find(digests)
-        return [self._decode(raw, digests[i], stored[:, i])._replace(known=known) for i, raw in enumerate(raws)]
+        stored = self._find(np.frombuffer(b"".join(digest for _, digest in raws), np.uint8).reshape(-1, DIGEST_BYTES))
+        return [self._decode(raw, digest, stored[:, i])._replace(known=known) for i, (raw, digest) in enumerate(raws)]
 
-    def _find(self, digests: list[bytes]) -> NDArray[np.int64]:
+    def _find(self, digests: NDArray[np.uint8]) -> NDArray[np.int64]:
         """Returns the rows of the store, int64 (views, n), -1 if a view is not in the store."""
-        wanted = np.frombuffer(b"".join(digest or bytes(DIGEST_BYTES) for digest in digests), np.uint8).reshape(-1, DIGEST_BYTES)
-        return np.stack([self._store.find(wanted, number) for number in range(self._views)])
+        return np.stack([self._store.find(digests, number) for number in range(self._views)])
 
     def _decode(self, raw: _Raw, digest: bytes, stored: NDArray[np.int64]) -> _Read:
         if isinstance(raw, ImageRefused):
@@ -256,6 +306,7 @@ class _Reading:
         return _Read(digest, [(number, view(image, digest, number, self._augmentation)) for number in missing], "")
 
     def _refuse(self, row: int, reason: str) -> None:
-        self.refusals.append(Refusal(row, self._dataset.name(row), reason))
+        # Many images are refused for the same reason, such as a folder of empty files: its text is kept once.
+        self.refusals.append(Refusal(row, self._dataset.name(row), sys.intern(reason)))
         if self._strict:
             raise self.refusals[-1].error()

@@ -1,18 +1,19 @@
-"""A store of cached features: a file of rows that only grows, and an index with the image and view of each row.
+"""Stores cached features in a file of rows that only grows, and an index with the image and view of each row.
 
     data    rows of equal length, one after another
     index   32 bytes per row in the same order: digest of the image (16), number of the view (4), checksum of both and of the row
             number (4), reserved (8)
 
-Rows are flushed to disk before their index records are written. A kill between the two leaves rows without records, which the next
-writer overwrites; a torn index record fails its checksum and is cut off. Writers lock the folder. Readers need no lock, since a row
-with a record never changes.
+Rows are flushed to disk before their index records are written. If the process is killed in between, the rows have no records, and
+the next writer overwrites them. An incomplete index record fails its checksum and is removed. Writers lock the folder. Readers need
+no lock, because a row with a record never changes.
 """
 
 from __future__ import annotations
 
 import os
 import zlib
+from collections.abc import Sequence
 from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -36,11 +37,11 @@ class _Index(NamedTuple):
 
 
 class Store:
-    """The features of one frozen part in one folder. Created by `Cache.store`.
+    """The features of one frozen part in one folder. `Cache.store` creates it.
 
     Args:
-        folder: Holds the files.
-        shape: Of one row, without the axis of images.
+        folder: The folder of the files.
+        shape: The shape of one row, without the axis of images.
         dtype: ``float32`` or ``float16``.
     """
 
@@ -143,6 +144,37 @@ class Store:
         keys = _keys(records["digest"], records["view"])
         order = np.argsort(keys, kind="stable").astype(np.int64)
         self._index = _Index(records, keys[order], order)
+
+
+class Stores:
+    """Several stores that are filled in one pass: their rows, side by side.
+
+    Args:
+        stores: At least one, of vectors.
+    """
+
+    def __init__(self, stores: Sequence[Store]) -> None:
+        self._stores = tuple(stores)
+        self._edges = np.cumsum([store.shape[0] for store in stores])[:-1]
+        self.folder, self.shape = stores[0].folder, (sum(store.shape[0] for store in stores),)
+
+    def __len__(self) -> int:
+        return sum(map(len, self._stores))
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one row in every store."""
+        return sum(store.row_bytes for store in self._stores)
+
+    def find(self, digests: NDArray[np.uint8], views: int | NDArray[np.integer] = 0) -> NDArray[np.int64]:
+        """Returns a number for each image, int64 (n,); -1 if a store does not hold it."""
+        found: NDArray[np.int64] = np.min([store.find(digests, views) for store in self._stores], axis=0)
+        return found
+
+    def append(self, digests: NDArray[np.uint8], views: NDArray[np.integer], values: NDArray[np.floating[Any]]) -> None:
+        """Adds to each store its columns of the values, except the rows that it holds. Raises as `Store.append` does."""
+        for store, columns in zip(self._stores, np.split(values, self._edges, axis=1), strict=True):
+            store.append(digests, views, columns)
 
 
 def _keys(digests: NDArray[np.uint8], views: Any) -> NDArray[np.uint64]:

@@ -1,4 +1,7 @@
-"""Views: augmented versions of an image. They depend only on the image and their number, so every process makes the same ones."""
+"""Creates views, the augmented versions of an image.
+
+A view depends only on the image and its number, so every process creates the same views.
+"""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Bytes in, safely: files, archives, byte ranges, and an unpickler that runs nothing."""
+"""Reads bytes safely from files, archives and byte ranges, and from pickles without running anything in them."""

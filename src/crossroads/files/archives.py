@@ -1,4 +1,4 @@
-"""Zip and tar archives as trees. They are read in place, their size is bounded, and no member may leave the archive."""
+"""Reads zip and tar archives as trees. They are read in place, their size is bounded, and no member may leave the archive."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from functools import cached_property
 from typing import IO
 
 from crossroads.errors import DataError
-from crossroads.files.byte_ranges import ByteRange
+from crossroads.files.byte_ranges import SHORT_DIGEST_BYTES, ByteRange
 from crossroads.files.text import natural_key, printable
 
 GIB = 1 << 30
@@ -58,12 +58,12 @@ def safe_name(name: str, origin: str) -> str:
 
 
 def is_junk(name: str) -> bool:
-    """Whether a path component is hidden or belongs to an operating system, such as ``Thumbs.db``."""
+    """Returns whether a path component is hidden or belongs to an operating system, such as ``Thumbs.db``."""
     return name.startswith(".") or name in ("__MACOSX", "Thumbs.db", "thumbs.db", "desktop.ini", "Desktop.ini", "@eaDir")
 
 
 class _Archive:
-    """What zip and tar trees have in common. Names, offsets and sizes of members are columns, to save memory."""
+    """The base of zip and tar trees. Names, offsets and sizes of members are stored as columns to save memory."""
 
     def __init__(self, span: ByteRange, origin: str, limits: Limits) -> None:
         self.origin = origin
@@ -74,7 +74,7 @@ class _Archive:
         self._total = 0
 
     def _add(self, name: str, start: int, size: int) -> bool:
-        """Adds one file and returns True, or False if the name is empty. A later member of the same name wins."""
+        """Adds one file. Returns False if its name is empty, and otherwise True. A later member replaces one of the same name."""
         if not name:
             return False
         self._total += size
@@ -163,9 +163,22 @@ class TarTree(_Archive):
         self._check_member(name)
         return self.byte_range(name).read()
 
+    def head(self, name: str, size: int) -> bytes:
+        """Returns the first `size` bytes of one file, or all of them if it is shorter."""
+        self._check_member(name)
+        return self.byte_range(name).read(0, size)
+
+    def short_digest(self, name: str) -> bytes:
+        """Returns bytes that are equal for equal files, from their ends. Different files may share them."""
+        self._check_member(name)
+        return self.byte_range(name).short_digest()
+
 
 _LOCAL_HEADER = struct.Struct("<4s5H3I2H")
 _DAMAGE = (zipfile.BadZipFile, NotImplementedError, EOFError, ValueError, struct.error, OverflowError, zlib.error, RuntimeError)
+_DEFLATE_EXCESS = 512
+"""Deflate adds at most 5 bytes to a block that it cannot compress, whose size zlib sets to 16 KiB or more."""
+
 _IN_MEMORY = 64 << 20
 _BLOCK = 1 << 20
 
@@ -221,6 +234,27 @@ class ZipTree(_Archive):
         if zlib.crc32(raw) != member.CRC:
             raise _damaged(label, "member", "another checksum than the archive declares")
         return raw
+
+    def head(self, name: str, size: int) -> bytes:
+        """Returns the first `size` bytes of one file, or all of them if it is shorter; their CRC is not checked."""
+        self._check_member(name)
+        member, label = self._members[self._place(name)], f"{name} in {self.origin}"
+        packed = self._packed(member, label).read(0, size + size // _DEFLATE_EXCESS + _DEFLATE_EXCESS)
+        if member.compress_type != zipfile.ZIP_DEFLATED:
+            return packed[:size]
+        try:
+            return zlib.decompressobj(-15).decompress(packed, size)
+        except zlib.error as error:
+            raise _damaged(label, "member", error) from error
+
+    def short_digest(self, name: str) -> bytes:
+        """Returns bytes that are equal for equal files: the CRC and size that zip archives declare, which `read` checks.
+
+        They differ from the short digests of files that are not in a zip archive.
+        """
+        self._check_member(name)
+        member = self._members[self._place(name)]
+        return ((member.CRC << 64) + member.file_size).to_bytes(SHORT_DIGEST_BYTES, "little")
 
     def byte_range(self, name: str) -> ByteRange:
         """Returns one file. A stored one stays in place; a deflated one is inflated into memory or a temporary file."""

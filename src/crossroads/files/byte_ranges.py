@@ -1,8 +1,9 @@
-"""Ranges of bytes of open files, which many threads read by offset without a shared position."""
+"""Reads ranges of bytes of open files. Many threads can read by offset, because there is no shared position."""
 
 from __future__ import annotations
 
 import errno
+import hashlib
 import io
 import mmap
 import os
@@ -21,6 +22,12 @@ from crossroads.files.text import printable
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
+END = 1 << 10
+"""Number of bytes at the beginning and at the end of a file that a short digest covers. Compressed images differ within them."""
+
+SHORT_DIGEST_BYTES = 16
+"""Length of a short digest."""
+
 
 def open_plain(path: str | os.PathLike[str]) -> int:
     """Opens a plain file and returns its descriptor. Raises `OSError`, also for pipes and devices, which may block or never end."""
@@ -37,13 +44,39 @@ def open_plain(path: str | os.PathLike[str]) -> int:
     return descriptor
 
 
-def read_plain(path: str | os.PathLike[str], limit: int) -> bytes:
-    """Returns the bytes of a plain file of at most `limit` bytes. Raises `OSError`."""
-    with open(open_plain(path), "rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        if size > limit:
-            raise OSError(errno.EFBIG, f"{size} bytes, more than the {limit} of one file that is read at once")
-        return file.read(size)
+def read_plain(path: str | os.PathLike[str], limit: int, first: int | None = None) -> bytes:
+    """Returns all bytes, or the `first` ones, of a plain file of at most `limit` bytes. Raises `OSError`."""
+    with open(open_plain(path), "rb", buffering=-1 if first is None else END) as file:
+        size = _size_of(file, limit)
+        return file.read(size if first is None else min(first, size))
+
+
+def short_digest_of_plain(path: str | os.PathLike[str], limit: int) -> bytes:
+    """Returns the `short_digest` of a plain file of at most `limit` bytes. Raises `OSError`."""
+    with open(open_plain(path), "rb", buffering=END) as file:
+        size = _size_of(file, limit)
+        head = file.read(min(END, size))
+        if size > END:
+            file.seek(max(END, size - END))
+        return short_digest(size, head, file.read(END) if size > END else b"")
+
+
+def short_digest(size: int, head: bytes, tail: bytes) -> bytes:
+    """Returns 16 bytes of BLAKE2b over the size of a file, its first `END` bytes and its last ones.
+
+    Equal files have equal short digests. Files with equal short digests may still differ in their middles.
+    """
+    hasher = hashlib.blake2b(size.to_bytes(8, "little"), digest_size=SHORT_DIGEST_BYTES)
+    hasher.update(head)
+    hasher.update(tail)
+    return hasher.digest()
+
+
+def _size_of(file: IO[bytes], limit: int) -> int:
+    size = os.fstat(file.fileno()).st_size
+    if size > limit:
+        raise OSError(errno.EFBIG, f"{size} bytes, more than the {limit} of one file that is read at once")
+    return size
 
 
 def unreadable(what: str, error: Exception, verb: str = "read") -> DataError:
@@ -116,7 +149,12 @@ class ByteRange:
 
     @classmethod
     def from_path(cls, path: Path, *, on_demand: bool = False) -> ByteRange:
-        """Returns the whole file at `path`, opened now, or `on_demand` when it is read. Raises `DataError` if it cannot be."""
+        """Returns a range over the whole file at `path`. Raises `DataError` if it cannot be opened.
+
+        Args:
+            path: Path of the file.
+            on_demand: Whether to open the file only when it is read.
+        """
         origin = printable(str(path))
         try:
             store = _OnDemand(path) if on_demand else _Descriptor(open_plain(path))
@@ -175,6 +213,10 @@ class ByteRange:
                 hint="copy or download the file again",
             )
         return raw
+
+    def short_digest(self) -> bytes:
+        """Returns the `short_digest` of these bytes."""
+        return short_digest(self.size, self.read(0, END), self.read(max(END, self.size - END)) if self.size > END else b"")
 
     def buffer(self) -> memoryview:
         """Returns all bytes, read-only. A file is memory-mapped, so that only the pages in use are loaded."""

@@ -1,4 +1,4 @@
-"""Text for messages and names: plurals, printable names, natural order."""
+"""Formats text for messages and names: plurals, printable names, natural order."""
 
 from __future__ import annotations
 

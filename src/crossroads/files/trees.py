@@ -1,4 +1,4 @@
-"""A folder or an archive as one thing: a read-only set of named files."""
+"""Provides folders and archives as one type: a read-only set of named files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from crossroads.errors import DataError, nearest
 from crossroads.files.archives import MEMBER, Limits, TarTree, ZipTree, decompressed, is_junk
-from crossroads.files.byte_ranges import ByteRange, read_plain, unreadable
+from crossroads.files.byte_ranges import ByteRange, read_plain, short_digest_of_plain, unreadable
 from crossroads.files.text import natural_key, plural, printable
 from crossroads.progress import Note
 
@@ -50,7 +50,7 @@ class Folder:
         return [Note(text, "repeated-links", links=len(repeats), example=repeats[0])]
 
     def exists(self, name: str) -> bool:
-        """Whether there is a file of this name."""
+        """Returns whether there is a file of this name."""
         return self.path_of(name).is_file()
 
     def size(self, name: str) -> int:
@@ -64,6 +64,20 @@ class Folder:
         """Returns the bytes of one file. Raises `DataError`, also for pipes, devices and files of more than `MEMBER` bytes."""
         try:
             return read_plain(self.path_of(name), MEMBER)
+        except OSError as error:
+            raise unreadable(f"{self.origin}/{name}", error) from error
+
+    def head(self, name: str, size: int) -> bytes:
+        """Returns the first `size` bytes of one file, or all of them if it is shorter. Raises as `read`."""
+        try:
+            return read_plain(self.path_of(name), MEMBER, size)
+        except OSError as error:
+            raise unreadable(f"{self.origin}/{name}", error) from error
+
+    def short_digest(self, name: str) -> bytes:
+        """Returns bytes that are equal for equal files, from their ends. Different files may share them. Raises as `read`."""
+        try:
+            return short_digest_of_plain(self.path_of(name), MEMBER)
         except OSError as error:
             raise unreadable(f"{self.origin}/{name}", error) from error
 
@@ -95,7 +109,7 @@ Tree = Folder | TarTree | ZipTree
 
 @dataclass(slots=True)
 class _Listing:
-    """The contents of a folder under UTF-8 names. `paths` maps those whose name on disk is not UTF-8 to their path."""
+    """The contents of a folder, with UTF-8 names. `paths` holds the path of each file whose name on disk is not UTF-8."""
 
     names: list[str] = field(default_factory=list)
     folders: list[str] = field(default_factory=list)
@@ -104,10 +118,10 @@ class _Listing:
 
 
 def _listed(root: Path) -> _Listing:
-    """Lists a folder and follows its links. Each real folder is listed once. Otherwise links to each other would never end, and one
-    folder could be read both as train and as test.
+    """Lists a folder and follows its links. Each real folder is listed only once.
 
-    Folders come before links to folders, so that a folder keeps its own name. Links are followed in the order of their names.
+    Folders that link to each other would otherwise never end, and one folder could be read both as train and as test. Folders come
+    before links to folders, so that a folder keeps its own name. Links are followed in the order of their names.
     """
     listing, seen = _Listing(), set[tuple[int, int]]()
     folders, links = [("", str(root))], list[tuple[str, str]]()

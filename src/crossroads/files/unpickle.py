@@ -1,4 +1,4 @@
-"""A restricted unpickler: it builds NumPy arrays and plain containers, and calls nothing that a pickle names.
+"""Reads pickles with a restricted unpickler. It builds NumPy arrays and plain containers, and calls nothing that a pickle names.
 
 A pickle is a program for a small stack machine, and it may import and call anything. This module runs the same programs with
 three restrictions: a global resolves only through a table to a function written here, which checks its arguments; state is set
@@ -47,7 +47,7 @@ class Allowed:
 
 
 class _Refused(Exception):
-    """The pickle contains something that an honest one does not. The message names it."""
+    """The exception for a pickle with contents that are not allowed. The message names them."""
 
 
 class _Dtype:
@@ -95,7 +95,7 @@ def _real_dtype(value: object) -> np.dtype[Any]:
 
 
 def _shape(value: object, items: int) -> tuple[int, ...]:
-    """Checks that a shape asks for exactly `items` elements. They have been read, so a false shape allocates nothing."""
+    """Checks that a shape has exactly `items` elements. These have already been read, so a false shape cannot allocate memory."""
     if isinstance(value, int):
         value = (value,)
     if not isinstance(value, tuple) or len(value) > 32 or not all(type(n) is int and n >= 0 for n in value):
@@ -106,7 +106,10 @@ def _shape(value: object, items: int) -> tuple[int, ...]:
 
 
 def believable(shape: Sequence[int]) -> bool:
-    """Whether an array may have this shape. An empty array takes no memory, but could claim any number of rows: (10**12, 0)."""
+    """Returns whether an array may have this shape.
+
+    An empty array takes no memory, so its shape could claim any number of rows, such as (10**12, 0).
+    """
     return max(shape, default=0) <= max(math.prod(shape), 1_000_000)
 
 
@@ -130,7 +133,7 @@ def _array(raw: bytes | bytearray, dtype: np.dtype[Any], shape: object, order: o
 
 
 def _reconstruct(subtype: object = None, *_shape_and_code: object) -> NDArray[Any]:
-    """Returns an empty array for `BUILD` to fill. The other arguments are the same in every honest pickle."""
+    """Returns an empty array for `BUILD` to fill. The other arguments are the same in every pickle that NumPy writes."""
     if not isinstance(subtype, _Global) or subtype.name[1] != "ndarray":
         raise _Refused("an array of another type than numpy.ndarray")
     return np.empty(0, np.int8)
@@ -153,7 +156,7 @@ def _scalar(dtype: object = None, contents: object = None) -> object:
 def _frombuffer(
     buffer: object = None, dtype: object = None, shape: object = None, order: object = "C", axes: object = None
 ) -> object:
-    """Returns an array of protocol 5. NumPy 2.3 and later write `axes` if the axes are permuted."""
+    """Returns an array that was pickled with protocol 5. NumPy 2.3 and later write `axes` if the axes are permuted."""
     real = _real_dtype(dtype)
     if order != "K":
         return _array(_raw(buffer), real, shape, order)
@@ -164,7 +167,7 @@ def _frombuffer(
 
 
 def _encode(text: object = None, encoding: object = None) -> bytes:
-    """Returns bytes. Python 3 writes them as this call in protocols 0 to 2."""
+    """Returns bytes. In protocols 0 to 2, Python 3 writes bytes as a call of this function."""
     if isinstance(text, str) and encoding in ("latin1", "latin-1"):
         return text.encode("latin1")
     raise _Refused("codecs.encode of anything but latin1 text")
@@ -276,9 +279,9 @@ class _Machine:
     """Runs the program of a pickle.
 
     Attributes:
-        allowed: The tables.
-        stack: Values, and marks among them.
-        memo: Values that the program has numbered.
+        allowed: The names that a pickle may use.
+        stack: The stack of values and marks.
+        memo: The values that the program has stored, by number.
     """
 
     def __init__(self, file: IO[bytes], allowed: Allowed) -> None:

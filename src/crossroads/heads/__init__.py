@@ -1,1 +1,1 @@
-"""Linear heads, solved without a training framework."""
+"""Solves linear heads without a training framework."""

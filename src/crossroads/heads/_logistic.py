@@ -1,4 +1,4 @@
-"""Multinomial logistic regression on principal components, by L-BFGS on weights scaled by a bound of the curvature.
+"""Solves multinomial logistic regression on principal components, by L-BFGS on weights scaled by a bound of the curvature.
 
 scikit-learn's solver does not scale the directions, uses one thread, and lets probabilities underflow: with a weak penalty most
 probabilities become subnormal numbers, which a processor multiplies ten times more slowly. On 27,629 signs with 512 features a step
@@ -8,7 +8,8 @@ of scikit-learn took 0.05 s at first and 0.5 s later, and the head took ten minu
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from functools import cache, partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,9 +23,11 @@ an accuracy of 0.707 instead of 0.711."""
 
 CURVATURE = 0.5
 """Upper bound of the curvature of the loss along a direction with unit spread per image (Böhning, 1992). Weights are scaled by it.
-Measured on 4,300 signs with two penalties: the values 0.5, 0.1 and 0.02 took 241, 321 and 510 evaluations of the loss on
-SqueezeNet's features, and 175, 212 and 266 on MobileNet's, to the same loss. Directions whose spread is below the average are
-scaled by the average. Scaled by their own spread, they took up to twice the steps to the same minimum with a weak penalty."""
+
+On 4,300 signs with two penalties, the values 0.5, 0.1 and 0.02 needed 241, 321 and 510 evaluations of the loss on SqueezeNet's
+features, and 175, 212 and 266 on MobileNet's, to reach the same loss. Directions whose spread is below the average are scaled by
+the average. When they were scaled by their own spread, a weak penalty needed up to twice as many steps to reach the same minimum.
+"""
 
 MIN_SCORE = -30.0
 """Lowest score relative to the highest. In the gradient, probabilities below 1e-13 count as 1e-13, so no number is subnormal."""
@@ -40,6 +43,7 @@ def logistic(
     spread: NDArray[np.float64],
     penalty: float,
     start: tuple[NDArray[np.float64], NDArray[np.float64]],
+    tolerance: float = GRADIENT_TOLERANCE,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Returns the kernel (r, k) and bias (k,) that minimise the mean cross-entropy plus penalty / 2 times the squared kernel.
 
@@ -52,9 +56,9 @@ def logistic(
         spread: float64 (r,), the weighted sums of squares of the coordinates.
         penalty: Per image.
         start: Kernel (q, k) for the first q <= r coordinates, and bias (k,).
+        tolerance: The search ends once no component of the gradient exceeds it.
     """
     from scipy.optimize import minimize  # type: ignore[import-untyped]
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
     kernel, bias = start
     (n, r), k, total = coordinates.shape, len(bias), float(weights.sum())
@@ -81,14 +85,22 @@ def logistic(
 
     begin = np.zeros((r + 1, k))
     begin[: len(kernel)], begin[-1] = kernel, bias
-    options = {"maxiter": MAX_STEPS, "gtol": GRADIENT_TOLERANCE, "ftol": 64 * np.finfo(np.float64).eps, "maxls": 50}
+    options = {"maxiter": MAX_STEPS, "gtol": tolerance, "ftol": 64 * np.finfo(np.float64).eps, "maxls": 50}
     # The thread pools of NumPy and SciPy are limited to one thread each, since they would wait for each other at every step. On
     # 4,320 images with 1,024 features and 36 classes, two busy cores take 0.6 s per penalty instead of 6 s.
-    with threadpool_limits(limits=1), ThreadPoolExecutor(usable_processors(len(firsts)), "crossroads-head") as pool:
+    with _thread_pools().limit(limits=1), ThreadPoolExecutor(usable_processors(len(firsts)), "crossroads-head") as pool:
         in_order = map if len(firsts) == 1 else pool.map
         result = minimize(objective, (begin / scale).ravel(), jac=True, method="L-BFGS-B", options=options)
     best = result.x.reshape(r + 1, k) * scale  # the lowest seen, even if rounding ended the search before the tolerance was met
     return best[:-1], best[-1]
+
+
+@cache
+def _thread_pools() -> Any:
+    """Returns the thread pools of the loaded libraries. Finding them takes 5 ms, as long as a fit to 70 images."""
+    from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
+
+    return ThreadpoolController()
 
 
 def loss_and_gradient(

@@ -1,4 +1,4 @@
-"""Principal components of standardised features, computed in bounded memory for any number of images."""
+"""Computes principal components of standardised features, in bounded memory for any number of images."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class PrincipalComponents:
         return self.standardizer.fold(rotated, bias)
 
 
-def principal_components(features: Indexable, weights: NDArray[np.float64]) -> PrincipalComponents:
+def principal_components(features: Indexable, weights: NDArray[np.float64], *, floor: float = 0.0) -> PrincipalComponents:
     """Standardises features and projects them on the eigenvectors of their inner products.
 
     These are the inner products of the features, X'WX (d, d). If there are fewer images than features, they are those of the
@@ -77,6 +77,7 @@ def principal_components(features: Indexable, weights: NDArray[np.float64]) -> P
     Args:
         features: Float (n, d), read a chunk at a time.
         weights: float64 (n,), the weights of the images.
+        floor: The least deviation that a feature is divided by, as `standardizer` takes it.
 
     Raises:
         TrainingError: A feature is not finite, or the inner products or coordinates exceed the memory limits.
@@ -88,7 +89,7 @@ def principal_components(features: Indexable, weights: NDArray[np.float64]) -> P
     size = min(n, d)
     dtype = np.dtype(np.float64 if size <= FLOAT64_SIZE else np.float32)
     _require_memory(n, d, dtype)
-    standard = standardizer(features, weights)
+    standard = standardizer(features, weights, floor=floor)
     products = (_feature_products if d <= n else _image_products)(features, weights, standard, dtype)
     # On two busy cores, one thread took 3.1 s for the axes of 2,600 images. Two took 8.4 s and three times the CPU time.
     with threadpool_limits(limits=1):

@@ -1,4 +1,4 @@
-"""Ridge regression with images or groups left out in closed form, and the temperature that calibrates its scores."""
+"""Solves ridge regression with images or groups left out in closed form, and finds the temperature that calibrates its scores."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class RidgeProblem:
     """Ridge regression of one-hot targets on principal components.
 
     Attributes:
-        components: Of the training images.
+        components: The principal components of the training images.
         codes: Integers (n,) in [0, k), the classes of the images.
         groups: Integers (n,) of images that are left out together; None to leave out each image alone.
         targets: Y, float64 (n, k), one-hot rows minus their weighted mean.
-        mean: float64 (k,), that mean.
+        mean: float64 (k,), this weighted mean.
         correlations: Z'WY, (r, k).
     """
 
@@ -57,8 +57,8 @@ class PathPoint:
     """One penalty of a regularisation path.
 
     Attributes:
-        penalty: Per image.
-        loss: Cross-entropy in nats of the held-out scores, multiplied by `inverse_temperature`.
+        penalty: The penalty per image.
+        loss: Cross-entropy in nats of the held-out scores, after they are multiplied by `inverse_temperature`.
         inverse_temperature: The factor that minimises the cross-entropy.
         scores: float64 (n, k), the held-out scores.
     """
@@ -163,23 +163,34 @@ def leave_out(
 
 
 def inverse_temperature(
-    scores: NDArray[np.float64], labels: NDArray[np.integer], weights: NDArray[np.float64], *, start: float = 1.0
+    scores: NDArray[np.float64],
+    labels: NDArray[np.integer],
+    weights: NDArray[np.float64],
+    *,
+    start: float = 1.0,
+    smooth: int = 0,
 ) -> tuple[float, float]:
     """Returns the factor t > 0 that minimises the cross-entropy of softmax(t x scores), and that cross-entropy in nats.
 
     The loss is convex in t. Newton's method finds the zero of its derivative within a bracket.
+
+    If all of a few images are classified correctly, a larger t always seems better, and a mistake on a new image would then cost
+    dearly: with ten images of ants and ten of bees the cross-entropy of new images was 11.4 nats. `smooth` prevents that.
 
     Args:
         scores: (n, k).
         labels: Integers (n,).
         weights: (n,), the weights of the images.
         start: The first value of t.
+        smooth: Number of images by which the targets are smoothed; 0 for targets of 0 and 1.
     """
     if len(scores) > TEMPERATURE_ROWS:
         chosen = np.linspace(0, len(scores) - 1, TEMPERATURE_ROWS).astype(np.int64)
         scores, labels, weights = scores[chosen], labels[chosen], weights[chosen]
     relative = weights / weights.sum()
     true = scores[np.arange(len(labels)), labels]
+    if smooth:
+        true = smoothed(true, scores, smooth)
     low, high, t = 1e-3, 1e4, min(max(start, 1e-2), 1e3)
     for _ in range(NEWTON_STEPS):
         probabilities, _ = _softmax(t * scores)
@@ -194,6 +205,16 @@ def inverse_temperature(
         t = following
     _, log_sum = _softmax(t * scores)
     return t, float(relative @ (log_sum - t * true))
+
+
+def smoothed(true: NDArray[np.float64], values: NDArray[np.float64], images: int) -> NDArray[np.float64]:
+    """Returns values of the true classes, float64 (n,), mixed with those of all classes (n, k) by the weights of smoothed targets.
+
+    With m images the target of the true class is (m + 1) / (m + k), and that of each other class 1 / (m + k), after Platt (1999),
+    "Probabilistic outputs for support vector machines".
+    """
+    mixed: NDArray[np.float64] = (images * true + values.sum(axis=1)) / (images + values.shape[1])
+    return mixed
 
 
 def _softmax(scores: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -1,4 +1,4 @@
-"""Ridge regression of many images with many features. A sample of the images chooses the penalty of a fit to all images.
+"""Solves ridge regression of many images with many features. A sample of the images chooses the penalty of a fit to all images.
 
 Principal components cost more than ten times as much as a Cholesky factor. With them a head on 9,000 images with 8,192 features
 took nine minutes. Most of the time went into logistic regression, which then lost to ridge regression (as on GTSRB's grids, 0.877
@@ -65,7 +65,7 @@ class _NormalEquations:
     """The normal equations of all images, without a penalty.
 
     Attributes:
-        standardizer: Of all images.
+        standardizer: Standardises the features of all images.
         products: X'WX, float64 (d, d).
         correlations: X'WY, float64 (d, k).
         mean: float64 (k,), the weighted mean of the one-hot targets.
@@ -80,7 +80,7 @@ class _NormalEquations:
 
 
 def is_large(n: int, d: int) -> bool:
-    """Whether this module solves a head on `n` images with `d` features."""
+    """Returns whether this module solves a head on `n` images with `d` features."""
     return d <= MAX_FEATURES and (min(n, d) > MIN_SIZE or 4 * n * min(n, d) > COORDINATES_LIMIT)
 
 

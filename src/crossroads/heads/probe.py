@@ -1,4 +1,4 @@
-"""A probe: ridge regression on frozen features, scored by cross-validation in closed form."""
+"""Fits a probe: ridge regression on frozen features, scored by cross-validation in closed form."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from crossroads.errors import TrainingError
 from crossroads.features.arrays import Indexable
 from crossroads.heads._principal import principal_components
 from crossroads.heads._ridge import regularization_path, ridge_problem
+from crossroads.heads.folds import deal
 
 PENALTIES = tuple(10.0**i for i in range(1, -7, -1))
 """Penalties per image, from strong (10) to weak (1e-6): every second one of a solved head, as accuracy differs little between two
@@ -49,7 +50,7 @@ def probe(features: Indexable, labels: NDArray[np.integer], groups: NDArray[np.i
     Args:
         features: Float (n, d).
         labels: Integers (n,).
-        groups: Integers (n,) of images that stay in one fold; None if each image stands alone.
+        groups: Integers (n,), the group of each image. A group stays in one fold. None if the images are independent.
 
     Raises:
         TrainingError: There are no images, or a feature is not finite.
@@ -60,24 +61,9 @@ def probe(features: Indexable, labels: NDArray[np.integer], groups: NDArray[np.i
     if len(present) == 1:
         return Probe(np.ones(len(labels), bool), PENALTIES[0], np.zeros(len(labels)))
     components = principal_components(features, np.ones(len(labels)))
-    path = regularization_path(ridge_problem(components, codes, len(present), folds(codes, groups)), PENALTIES)
+    path = regularization_path(ridge_problem(components, codes, len(present), deal(codes, groups, count=FOLDS)), PENALTIES)
     best = min(path, key=lambda point: point.loss)
     from scipy.special import log_softmax  # type: ignore[import-untyped]
 
     losses = -log_softmax(best.scores * best.inverse_temperature, axis=1)[np.arange(len(codes)), codes]
     return Probe(best.scores.argmax(axis=1) == codes, best.penalty, losses)
-
-
-def folds(labels: NDArray[np.integer], groups: NDArray[np.integer] | None = None) -> NDArray[np.int64]:
-    """Returns the fold of each row, int64 (n,) in [0, `FOLDS`), deterministically: stratified by class, groups kept whole.
-
-    A group with several classes counts as one of the class of its first row.
-    """
-    units = np.arange(len(labels)) if groups is None else np.unique(groups, return_inverse=True)[1]
-    _, first = np.unique(units, return_index=True)
-    order = np.random.default_rng(len(labels)).permutation(len(first))
-    order = order[np.argsort(labels[first[order]], kind="stable")]  # by class, so that each fold gets equally many of each class
-    dealt = np.empty(len(first), np.int64)
-    dealt[order] = np.arange(len(first)) % FOLDS
-    fold: NDArray[np.int64] = dealt[units]
-    return fold

@@ -2,8 +2,8 @@
 
 Both work on the principal components of the standardised training features. A penalty on the squared weights is invariant to that
 rotation, so the solutions are the same. The problem is smaller if there are fewer images than features (the dual) or directions
-without spread, and each penalty of ridge regression costs one matrix product. The solution is folded back into one kernel and
-one bias for raw features.
+without spread, and each penalty of ridge regression costs one matrix product. The solution is converted to one kernel and one bias
+for raw features.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from crossroads.errors import TrainingError
 from crossroads.features.arrays import Indexable
 from crossroads.heads._logistic import logistic
 from crossroads.heads._principal import PrincipalComponents, principal_components
-from crossroads.heads._ridge import regularization_path, ridge_problem
+from crossroads.heads._ridge import held_out_scores, inverse_temperature, regularization_path, ridge_problem
+from crossroads.heads.cross_entropy import summed_metrics
 from crossroads.heads.large_ridge import fit_large_ridge, is_large
-from crossroads.heads.metrics import summed_metrics
 from crossroads.heads.standardize import read_chunks
 
 RIDGE_PENALTIES = tuple(10.0 ** (i / 2) for i in range(2, -15, -1))
 """Penalties of ridge regression per image, from strong (10) to weak (1e-7)."""
 
 LOGISTIC_STEPS = (1.0, 0.1, 0.01, 0.001)
-"""Penalties of logistic regression, from strong to weak, relative to the one that ridge regression chose. On ants/bees and GTSRB
-the best was 0.1 to 0.01."""
+"""Penalties of logistic regression, from strong to weak, relative to the penalty that ridge regression chose. On ants/bees and
+GTSRB, the best were 0.1 to 0.01."""
 
 PATIENCE = 2
 """Logistic regression stops after this number of penalties in a row that do not improve accuracy or loss on validation. Once a
@@ -69,8 +69,8 @@ class LinearHead:
     Attributes:
         kernel: float32 (d, k).
         bias: float32 (k,).
-        kind: How it was solved.
-        penalty: The penalty that was chosen, per image.
+        kind: The method that solved it.
+        penalty: The chosen penalty per image.
         validation_loss: Mean cross-entropy in nats on the validation images.
         validation_accuracy: Fraction of the validation images that are correct.
         candidates: Every candidate.
@@ -95,11 +95,12 @@ def solve(
     groups: NDArray[np.integer] | None = None,
     weights: NDArray[np.floating] | None = None,
 ) -> LinearHead:
-    """Returns the better linear head on validation, by accuracy, then by loss.
+    """Solves linear heads and returns the best one on validation: the most accurate, or in a tie the one with the lowest loss.
 
     Logistic regression is solved by L-BFGS along a regularization path, with warm starts (Friedman, Hastie and Tibshirani, 2010).
-    Ridge regression on one-hot targets chooses its penalty by the cross-entropy of its held-out scores; the same scores set the
-    temperature that calibrates its softmax (Guo et al., 2017). A class without images gets a probability of at most 1 / (n + 1).
+    Ridge regression on one-hot targets chooses its penalty by the cross-entropy of its held-out scores. The same scores determine
+    the temperature that calibrates its softmax (Guo et al., 2017). A class without images gets a probability of at most
+    1 / (n + 1).
 
     Args:
         features: Float (n, d), read a chunk at a time, several times.
@@ -132,6 +133,54 @@ def solve(
     ridge, rejected = _ridge(components, targets)
     ridge = validation.measured(ridge)
     return _choose([*_logistic(components, targets, ridge, validation), ridge], rejected, validation)
+
+
+def solve_with(
+    kind: Kind,
+    penalty: float,
+    features: Indexable,
+    labels: NDArray[np.integer],
+    classes: int,
+    *,
+    groups: NDArray[np.integer] | None = None,
+    weights: NDArray[np.floating] | None = None,
+    floor: float = 0.0,
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Returns kernel (d, k) and bias (k,) of the linear head of one kind and penalty; no validation images are needed.
+
+    Args:
+        kind: How it is solved.
+        penalty: Per image.
+        features: Float (n, d), read a chunk at a time, several times.
+        labels: Integers (n,) in [0, classes).
+        classes: Number of classes.
+        groups: Integers (n,) of rows that are left out together to find the temperature of ridge regression.
+        weights: Weight of each row, (n,); None for equal weights.
+        floor: The least deviation that a feature is divided by, as `standardizer` takes it.
+
+    Raises:
+        TrainingError: A feature is not finite, or the memory limits are exceeded.
+    """
+    row_weights = np.ones(len(labels)) if weights is None else np.asarray(weights, np.float64)
+    present, codes = np.unique(labels, return_inverse=True)
+    targets = _Targets(codes, present, classes, groups)
+    if len(present) == 1:
+        constant = _constant(features.shape[1], classes, int(present[0]))
+        return constant.kernel, constant.bias
+    if is_large(*features.shape):
+        fit = fit_large_ridge(features, codes, len(present), row_weights, groups, [penalty])
+        return fit.standardizer.fold(*targets.expand(fit.kernel, fit.bias))
+    components = principal_components(features, row_weights, floor=floor)
+    if kind == "logistic":
+        width = relevant_directions(components, penalty)
+        start = np.zeros((0, len(present))), np.zeros(len(present))
+        coordinates, spread = components.coordinates[:, :width], components.spread[:width]
+        return components.fold(*targets.expand(*logistic(coordinates, codes, row_weights, spread, penalty, start)))
+    problem = ridge_problem(components, codes, len(present), groups)
+    scores = problem.mean + held_out_scores(problem, penalty * components.total)
+    factor, _ = inverse_temperature(scores, codes, row_weights, smooth=len(codes))
+    kernel = problem.correlations / (components.spread + penalty * components.total)[:, None]  # (r, p)
+    return components.fold(*targets.expand(factor * kernel, factor * problem.mean))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -239,7 +288,7 @@ def _logistic(components: PrincipalComponents, targets: _Targets, ridge: _Soluti
     best_accuracy, best_negative_loss = ridge.rank
     worse, patience = 0, PATIENCE
     for penalty in (step * ridge.candidate.penalty for step in LOGISTIC_STEPS):
-        width = max(len(kernel), _relevant_directions(components, penalty))
+        width = max(len(kernel), relevant_directions(components, penalty))
         coordinates, spread = components.coordinates[:, :width], components.spread[:width]
         kernel, bias = logistic(coordinates, targets.codes, components.weights, spread, penalty, (kernel, bias))
         head = components.fold(*targets.expand(kernel, bias))
@@ -256,7 +305,7 @@ def _logistic(components: PrincipalComponents, targets: _Targets, ridge: _Soluti
     return solutions
 
 
-def _relevant_directions(components: PrincipalComponents, penalty: float) -> int:
+def relevant_directions(components: PrincipalComponents, penalty: float) -> int:
     """Returns the number of leading directions that matter under a penalty, at least 1."""
     remaining = np.cumsum(components.spread[::-1])[::-1]  # (r,), the spread of a direction and all after it
     return max(1, int((remaining > UNSEEN * penalty * components.total).sum()))

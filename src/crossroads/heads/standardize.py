@@ -1,4 +1,4 @@
-"""Standardised features, read a bounded number of rows at a time."""
+"""Standardises features, and reads a bounded number of rows at a time."""
 
 from __future__ import annotations
 
@@ -45,11 +45,19 @@ class Standardizer:
             yield first, standardized.astype(dtype, copy=False)
 
 
-def standardizer(features: Indexable, weights: NDArray[np.float64]) -> Standardizer:
-    """Fits a standardizer to the weighted mean and standard deviation of features (n, d)."""
+def standardizer(features: Indexable, weights: NDArray[np.float64], *, floor: float = 0.0) -> Standardizer:
+    """Fits a standardizer to the weighted mean and standard deviation of features (n, d).
+
+    Args:
+        features: Float (n, d).
+        weights: Of the rows.
+        floor: The least deviation that a feature is divided by, relative to the median deviation of the features that vary.
+    """
     mean, deviation = moments(features, weights)
     varies = deviation > 1e-7 * max(deviation.max(), 1e-30)
     width = max(1, int(varies.sum()))
+    if floor and varies.any():
+        deviation = np.maximum(deviation, floor * np.median(deviation[varies]))
     return Standardizer(mean, np.where(varies, 1 / np.where(varies, deviation, 1), 0) / np.sqrt(width), width)
 
 

@@ -1,1 +1,1 @@
-"""Backbones and the networks built from them."""
+"""Defines backbones and builds networks from them."""

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from crossroads._runtime.machine import full_float32
 
 FEW = 8
-"""Images that Keras computes at a time: it holds the feature maps of all of them in memory."""
+"""Number of images that Keras processes at a time. It holds the feature maps of all of them in memory."""
 
 ROUNDING = 6e-8
 """Relative rounding error of a weight."""

@@ -1,4 +1,4 @@
-"""AlexNet in two versions: the original with grouped convolutions, and torchvision's single tower."""
+"""Builds AlexNet in two versions: the original with grouped convolutions, and torchvision's single tower."""
 
 from __future__ import annotations
 

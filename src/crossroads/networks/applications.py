@@ -1,4 +1,4 @@
-"""The networks of `keras.applications`: their records and their builder."""
+"""Lists and builds the networks of `keras.applications`."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ DIGESTS = {
     "nasnet_mobile_no_top.h5": "md5:1ed92395b5b598bdda52abe5c0dbfd63",
     "nasnet_large_no_top.h5": "md5:d81d89dc07e6e56530c4e77faddd61b5",
 }
-"""Digests of weight files, from Keras' source. Keras states none for the first two MobileNets."""
+"""Digests of weight files, from Keras' source. There are none for the first two MobileNets."""
 
 
 def build(name: str, scaling: str, size: int) -> Parts:

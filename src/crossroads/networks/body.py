@@ -1,4 +1,4 @@
-"""A backbone as one inference graph that can end at any of its cuts. Keras is not needed."""
+"""Represents a backbone as one inference graph that can end at any of its cuts. Keras is not needed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Layout = Literal["NHWC", "NCHW", "NC", "NTC"]
 """The axes of a tensor: N images, H rows, W columns, C channels, T tokens."""
 
 POOLINGS: tuple[str, ...] = get_args(PoolingName)
-"""Every pooling. ``average`` of tokens leaves out class and register tokens, a grid is one of patches."""
+"""Every pooling. For tokens, ``average`` leaves out class and register tokens, and a grid covers only the patches."""
 
 OF_CLASS_TOKEN = ("class-token", "class-and-average")
 """The poolings that need a class token."""
@@ -35,7 +35,7 @@ class Tap:
     """A cut of a body, and how its tensor is laid out.
 
     Attributes:
-        cut: The cut. Its shape is (height, width, channels), (tokens, channels) or (channels,), whatever the layout.
+        cut: The cut. Its shape is (height, width, channels), (tokens, channels) or (channels,), and does not depend on the layout.
         layout: The axes of the output of the graph.
         prefix: Number of tokens before those of the image: a class token, then register tokens. 0 for maps and vectors.
     """
@@ -43,6 +43,10 @@ class Tap:
     cut: Cut
     layout: Layout
     prefix: int = 0
+
+
+Output = tuple[Cut, PoolingName]
+"""A cut, and how its tensor becomes a vector."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -54,6 +58,7 @@ class Frozen:
             order of `shape`, but may have more axes.
         shape: Shape of the features of one image: (d,), or (height, width, channels) for a map.
         digest: Digest of what the part computes.
+        outputs: The cuts whose pooled outputs are side by side in the features; empty for a map.
         batch: The only batch size that the graph supports; None if it supports any.
         keras_model: Builds the same part in Keras, which is faster on a GPU; None for a graph that did not come from Keras.
     """
@@ -61,6 +66,7 @@ class Frozen:
     model: Any
     shape: tuple[int, ...]
     digest: str
+    outputs: tuple[Output, ...] = ()
     batch: int | None = None
     keras_model: Callable[[], keras.Model] | None = None
 
@@ -116,26 +122,47 @@ class Body:
         Raises:
             BackboneError: The pooling is unknown, or does not fit the output.
         """
-        position, tap = self._tap(cut)
-        tensor, shape = (
-            (_whole(self._tensor(position), tap.layout), cut.shape) if pooling is None else self._pooled(position, pooling)
-        )
         build = None if self.keras_part is None else (lambda make=self.keras_part: make(cut, pooling))
-        return self._frozen([tensor], shape, f"{cut.name} {pooling}", build)
+        if pooling is not None:
+            return self.side_by_side([(cut, pooling)], build)
+        position, tap = self._tap(cut)
+        return self._frozen(_whole(self._tensor(position), tap.layout), cut.shape, f"{cut.name} None", (), build)
 
     def averages(self, cuts: Sequence[Cut]) -> Frozen:
         """Returns the part whose features are the averages at several cuts, side by side in their order."""
-        pooled = [self._pooled(self._tap(cut)[0], "average") for cut in cuts]
-        width = sum(shape[0] for _, shape in pooled)
-        return self._frozen([tensor for tensor, _ in pooled], (width,), ", ".join(cut.name for cut in cuts), None)
+        return self.side_by_side([(cut, "average") for cut in cuts])
+
+    def side_by_side(self, outputs: Sequence[Output], keras_model: Callable[[], keras.Model] | None = None) -> Frozen:
+        """Returns the part whose features are the pooled outputs at several cuts, in their order.
+
+        Args:
+            outputs: The cuts with their poolings, at least one. The graph computes what they share once.
+            keras_model: Builds the same part in Keras.
+
+        Raises:
+            BackboneError: A pooling is unknown, or does not fit its output.
+        """
+        ops = operations()
+        pooled = [self._pooled(self._tap(cut)[0], pooling) for cut, pooling in outputs]
+        key = ", ".join(f"{cut.name} {pooling}" for cut, pooling in outputs)
+        if len(pooled) == 1:
+            tensor, shape = pooled[0]
+        else:
+            flat = [ops.reshape(one, ops.constant(np.array([-1, *dims], np.int64)), False) for one, dims in pooled]
+            tensor, shape = ops.concat(flat, 1).output(0), (sum(dims[0] for _, dims in pooled),)
+        return self._frozen(tensor, shape, key, tuple(outputs), keras_model)
 
     def _frozen(
-        self, tensors: list[Any], shape: tuple[int, ...], key: str, keras_model: Callable[[], keras.Model] | None
+        self,
+        tensor: Any,
+        shape: tuple[int, ...],
+        key: str,
+        outputs: tuple[Output, ...],
+        keras_model: Callable[[], keras.Model] | None,
     ) -> Frozen:
-        joined = tensors[0] if len(tensors) == 1 else operations().concat(tensors, 1).output(0)
-        model = runtime().Model([joined], self.model.get_parameters(), "frozen").clone()
+        model = runtime().Model([tensor], self.model.get_parameters(), "frozen").clone()
         digest = hashlib.blake2b(f"{self.digest} {key}".encode(), digest_size=32).hexdigest()
-        return Frozen(model, shape, digest, self.batch, keras_model)
+        return Frozen(model, shape, digest, outputs, self.batch, keras_model)
 
     def _tap(self, cut: Cut) -> tuple[int, Tap]:
         for position, tap in enumerate(self.taps):
@@ -146,7 +173,7 @@ class Body:
         )
 
     def _tensor(self, position: int) -> Any:
-        """The output of the node that computes a tap, in float32."""
+        """Returns the output of the node that computes a tap, in float32."""
         tensor = self.model.outputs[position].get_node().input_value(0)
         floats = tensor.get_element_type().get_type_name() == "f32"
         return tensor if floats else operations().convert(tensor, "f32").output(0)
@@ -209,7 +236,7 @@ class GraphModel:
 
     @property
     def digest(self) -> str:
-        """Digest of what the model computes."""
+        """Digest of the function that the model computes."""
         hasher = hashlib.blake2b(self.frozen.digest.encode(), digest_size=32)
         for layer in self.head:
             hasher.update(layer.kernel.tobytes() + layer.bias.tobytes())
@@ -285,7 +312,7 @@ def require_pooling(pooling: str, prefix: int, network: str) -> None:
 
 
 def square_side(patches: int, pooling: str) -> int:
-    """Returns the side of the square map that patches form. Raises `BackboneError` if they form none."""
+    """Returns the side of the square map that patches form. Raises `BackboneError` if they do not form a square."""
     side = math.isqrt(patches)
     if side * side != patches or not patches:
         raise BackboneError(
@@ -299,7 +326,7 @@ def square_side(patches: int, pooling: str) -> int:
 
 
 def _whole(tensor: Any, layout: Layout) -> Any:
-    """The tensor in the order of the cut's shape: channels last."""
+    """Returns the tensor with its channels last, as the shape of the cut has them."""
     if layout != "NCHW":
         return tensor
     return operations().transpose(tensor, np.array([0, 2, 3, 1], np.int64)).output(0)
@@ -326,7 +353,8 @@ def _pooled_map(tensor: Any, shape: tuple[int, ...], layout: Layout, pooling: st
     """Pools a map: over the whole of it, or over each region of a grid.
 
     Region i of k on a side of n positions goes from floor(i n / k) to ceil((i + 1) n / k), so that neighbouring regions overlap if
-    n is no multiple of k. A grid larger than the map is the map itself. Channels change fastest and rows of the grid slowest.
+    n is not a multiple of k. A grid larger than the map has the size of the map. Channels change fastest, and rows of the grid
+    slowest.
     """
     ops = operations()
     height, width, channels = shape

@@ -1,4 +1,4 @@
-"""The catalog of backbones: one record per backbone, readable without Keras.
+"""Lists the backbones: one record per backbone, readable without Keras.
 
 A backbone that is built here gets a record in `BUILT_HERE`, one of `keras.applications` a line in `applications.py`.
 """

@@ -270,12 +270,12 @@ def _require_below(freeze: Cut | None, keep: Cut) -> None:
 
 
 def is_own(named: str) -> bool:
-    """Whether a name refers to a custom network: a file, a function or a preset of KerasHub."""
+    """Returns whether a name refers to a custom network: a file, a function or a preset of KerasHub."""
     return named.endswith(".keras") or ":" in named
 
 
 def is_graph(named: str) -> bool:
-    """Whether a name is the path of an inference graph, or a network on the hub."""
+    """Returns whether a name is the path of an inference graph, or a network on the hub."""
     if named.startswith(KERAS_HUB):
         return False
     return named.startswith(HUB) or Path(named).suffix.lower() in GRAPH_SUFFIXES

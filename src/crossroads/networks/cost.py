@@ -1,4 +1,4 @@
-"""The cost of layers: multiply-adds per image, counted from shapes."""
+"""Counts the cost of layers, as multiply-adds per image, from their shapes."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def activations(call: Call) -> int:
 
 
 def has_depthwise(model: keras.Model) -> bool:
-    """Whether a model has depthwise convolutions. On a CPU they train more slowly than their multiply-adds suggest."""
+    """Returns whether a model has depthwise convolutions. On a CPU they train more slowly than their multiply-adds suggest."""
     kinds = (keras.layers.DepthwiseConv2D, keras.layers.SeparableConv2D)
     return any(isinstance(layer, kinds) for layer in model._flatten_layers())
 
@@ -101,7 +101,7 @@ def _einsum(equation: str, shapes: list[tuple[int | None, ...]]) -> int:
 
 
 def _attention(layer: Any, call: Call) -> int:
-    """Counts projections, scores and weighted sums (Vaswani et al. 2017, section 3.2)."""
+    """Counts the multiply-adds of projections, scores and weighted sums (Vaswani et al. 2017, section 3.2)."""
     query, key = call.inputs[0], call.inputs[-1]
     queries, keys = _size(query.shape[1:-1]), _size(key.shape[1:-1])
     at_queries = _kernel_numbers(layer.query_dense) + _kernel_numbers(layer.output_dense)

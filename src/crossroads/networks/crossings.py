@@ -20,8 +20,8 @@ class Step:
         inputs: Input tensors.
         outputs: Output tensors.
         kernel: Whether it has a kernel and so counts for the depth of the network.
-        passive: Whether it computes no feature. A cut is placed below it: it keeps what the step drops, and does not pad for the
-            next layer.
+        passive: Whether it computes no feature. A cut is placed before such a step, so that the features keep what the step drops
+            and have no padding for the next layer.
         weights: Number of parameters of each of its weights.
     """
 
@@ -106,12 +106,12 @@ def crossings(graph: Steps) -> Iterator[Crossing]:
 
 
 def landmarks(graph: Steps, *, pooled_end: bool = True) -> list[Crossing]:
-    """Returns the useful crossings in order: one per run of steps up to the next one with a kernel.
+    """Returns the useful crossings, in order. There is one for each run of steps that ends before the next kernel.
 
     Args:
         graph: The graph.
-        pooled_end: Whether the last one is the end of the graph, even if pooling is the last that happens. Otherwise it is found
-            as in every other run.
+        pooled_end: Whether the last crossing is the end of the graph, even if its last step is pooling. Otherwise, it is chosen as
+            in every other run.
     """
     found = list(crossings(graph))
     if not pooled_end:
@@ -137,7 +137,10 @@ def best(graph: Steps, run: Sequence[Crossing]) -> Crossing:
 
 
 def possible(graph: Steps, costs: Sequence[Cost], shapes: Mapping[Hashable, tuple[int, ...]]) -> tuple[Cut, ...]:
-    """Returns every crossing after the first kernel as a cut. Those of `landmarks` have an index. Arguments as of `described`."""
+    """Returns every crossing after the first kernel as a cut. Those of `landmarks` have an index.
+
+    The arguments are the same as for `described`.
+    """
     index = {crossing.name: number for number, crossing in enumerate(landmarks(graph))}
     kernels = graph.kernels()
     found = [each for each in crossings(graph) if each.name in index or kernels[each.position + 1]]

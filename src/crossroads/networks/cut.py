@@ -1,4 +1,4 @@
-"""A cut of a network, and how a recipe refers to one. Neither Keras nor an inference engine is needed."""
+"""Defines a cut of a network and how a recipe refers to one. Neither Keras nor an inference engine is needed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Cuts: the layers of a backbone where exactly one tensor crosses, so that the parts below and above compose to the whole."""
+"""Finds the cuts of a backbone and divides it there.
+
+A cut is a layer where exactly one tensor crosses, so that the parts below and above compose to the whole.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +37,7 @@ def possible_cuts(backbone: keras.Model) -> tuple[Cut, ...]:
     """Returns every layer after the first kernel where exactly one tensor crosses. Those of `cuts` have an index.
 
     Raises:
-        BackboneError: As `cuts` does.
+        BackboneError: For the same reasons as in `cuts`.
     """
     graph = graph_of(backbone)
     costs = [Cost(cost(call), activations(call)) for call in graph.calls]
@@ -65,7 +68,7 @@ def until(backbone: keras.Model, cut: Cut) -> keras.Model:
 
 
 def after(backbone: keras.Model, cut: Cut) -> keras.Model:
-    """Returns the backbone from `cut` on: (n, *cut.shape) in, the backbone's output out. Layers and weights are shared.
+    """Returns the part of the backbone after `cut`, with inputs (n, *cut.shape). Layers and weights are shared.
 
     ``after(backbone, cut)(until(backbone, cut)(images))`` equals ``backbone(images)`` bit for bit. After the last cut the model is
     the identity.
@@ -131,7 +134,7 @@ def _part(start: Any, end: Any, name: str, below: str) -> keras.Model:
 
 
 def _no_cut(backbone: keras.Model, graph: LayerGraph, name: str) -> BackboneError:
-    """Returns the error for a layer that is no cut, with the cuts next to it as a hint."""
+    """Returns the error for a layer that is not a cut. The hint names the nearest cuts."""
     position = max(index for index, call in enumerate(graph.calls) if call.name == name)
     useful = landmarks(graph.steps())
     below = [crossing.name for crossing in useful if crossing.position < position][-1:]

@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0, -1 and -2: EfficientNet without channel attention, with ReLU6 in place of swish."""
+"""Builds EfficientNet-Lite0, -1 and -2: EfficientNet without channel attention, with ReLU6 in place of swish."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The inference graph of EfficientNet-Lite0, -1 and -2, built of the engine's own operations. Keras is not needed."""
+"""Builds the inference graph of EfficientNet-Lite0, -1 and -2 from the engine's own operations. Keras is not needed."""
 
 from __future__ import annotations
 

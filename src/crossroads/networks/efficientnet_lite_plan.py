@@ -1,4 +1,4 @@
-"""The layers of EfficientNet-Lite0, -1 and -2 as a plan, from which both the Keras network and the inference graph are built."""
+"""Plans the layers of EfficientNet-Lite0, -1 and -2, from which both the Keras network and the inference graph are built."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ STEM, TOP = 32, 1280
 """Channels of the first and the last convolution, which no size scales."""
 
 EPSILON = 1e-3
-"""Of every BatchNorm layer."""
+"""The epsilon of every BatchNorm layer."""
 
 MULTIPLIERS = ((1.0, 1.0), (1.0, 1.1), (1.1, 1.2))
 """Multipliers of width and depth of Lite0, -1 and -2 (tensorflow/tpu, ``efficientnet/lite``)."""

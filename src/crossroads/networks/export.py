@@ -43,7 +43,7 @@ def to_openvino(model: Any, graph: Path) -> None:
 
 
 def exports_here() -> bool:
-    """Whether this process can convert: Keras runs on TensorFlow, and docstrings exist.
+    """Returns whether this process can convert: Keras runs on TensorFlow, and docstrings exist.
 
     OpenVINO reads its options from docstrings, which ``python -OO`` removes.
     """
@@ -182,8 +182,8 @@ def _traced_and_converted(model: Any) -> Any:
     try:
         function = tf.function(lambda x: model(x, training=False), input_signature=signature, autograph=False)
         traced = function.get_concrete_function()
-        # By default OpenVINO (2026.4) makes an output of every operation without a consumer, such as the one that Keras' SiLU keeps
-        # for its gradient. With named outputs it converts only what these depend on.
+        # By default OpenVINO (2026.4) turns every operation without a consumer into an output. An example is the operation that
+        # Keras' SiLU keeps for its gradient. With named outputs it converts only what these depend on.
         with _patched_frontend():
             graph = openvino.convert_model(traced, output=[tensor.name for tensor in traced.outputs])
     except MemoryError:

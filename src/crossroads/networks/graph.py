@@ -1,4 +1,4 @@
-"""The layer graph of a Keras model as plain records: its calls in order."""
+"""Represents the layer graph of a Keras model as plain records: its calls in order."""
 
 from __future__ import annotations
 
@@ -180,7 +180,7 @@ def replay(
 
 
 def is_nested(operation: Any) -> bool:
-    """Whether an operation is a model with its own layer graph, one input and one output."""
+    """Returns whether an operation is a model with its own layer graph, one input and one output."""
     if not isinstance(operation, keras.Model):
         return False
     try:
@@ -198,7 +198,7 @@ _NOT_KERNELS = (
     keras.layers.RMSNormalization,
     keras.layers.PReLU,
 )
-"""Layers whose weights scale values one by one, whatever their number of axes."""
+"""Layers whose weights only scale values one by one. Their weights are not kernels, even if they have several axes."""
 
 
 def kernels_of(operation: Any) -> list[Any]:
@@ -216,7 +216,7 @@ def _own_kernels(operation: Any) -> list[Any]:
 
 
 def has_kernel(operation: Any) -> bool:
-    """Whether an operation, or a layer inside it, has a kernel."""
+    """Returns whether an operation, or a layer inside it, has a kernel."""
     return bool(kernels_of(operation))
 
 

@@ -1,4 +1,4 @@
-"""A layer of KerasHub that can be saved on its own."""
+"""Wraps a layer of KerasHub so that it can be saved on its own."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ class HubLayer(keras.Layer):  # type: ignore[misc]
             module: The module of its class.
             kind: The name of its class.
             arguments: The arguments of its constructor, serialised.
-            inner: The layer; None to make it.
+            inner: The layer; None to create it.
             options: Those of every Keras layer.
         """
         super().__init__(**options)
         self.module, self.kind, self.arguments = module, kind, arguments
-        # The layer is no attribute, so that Keras does not save it: `save_own_variables` does.
+        # The layer is not an attribute, so Keras does not save it. `save_own_variables` does.
         self._layers.append(_made(module, kind, arguments) if inner is None else inner)
 
     @classmethod
@@ -60,11 +60,11 @@ class HubLayer(keras.Layer):  # type: ignore[misc]
         return self.inner()(inputs, **options)
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
-        """Makes the weights, as an ordinary call of the layer of KerasHub does."""
+        """Creates the weights, as an ordinary call of the layer of KerasHub does."""
         self.inner()(keras.KerasTensor(input_shape, self.compute_dtype))
 
     def compute_output_spec(self, inputs: Any, training: bool | None = None) -> Any:
-        """Returns the shape that the layer computes. Where that depends on nothing known, it is what the layer declares."""
+        """Returns the shape that the layer computes. If it cannot be computed, returns the shape that the layer declares."""
         declared = keras.tree.flatten(self.inner().compute_output_spec(inputs))
         computed = super().compute_output_spec(inputs, training=training)
         merged = [
@@ -74,7 +74,7 @@ class HubLayer(keras.Layer):  # type: ignore[misc]
         return keras.tree.pack_sequence_as(computed, merged)
 
     def save_own_variables(self, store: MutableMapping[str, Any]) -> None:
-        """Saves the weights as they are. DINOv2 would save its position embedding at another size, which changes it."""
+        """Saves the weights unchanged. DINOv2 itself would resize its position embedding and thus change it."""
         for number, weight in enumerate(self.inner().weights):
             store[str(number)] = np.asarray(weight)
 
@@ -90,7 +90,7 @@ class HubLayer(keras.Layer):  # type: ignore[misc]
 
 
 def of_keras_hub(layer: Any) -> bool:
-    """Whether a layer is one of KerasHub."""
+    """Returns whether a layer is one of KerasHub."""
     return type(layer).__module__.split(".")[0] == PACKAGE
 
 
@@ -128,7 +128,7 @@ def _not_savable(layer: Any, error: Exception) -> BackboneError:
 
 
 def _plain(layer: Any, name: str) -> bool:
-    """Whether a layer keeps an argument as an attribute that can be saved."""
+    """Returns whether a layer keeps an argument as an attribute that can be saved."""
     return isinstance(getattr(layer, name, None), str | int | float | bool | tuple | list)
 
 

@@ -1,4 +1,4 @@
-"""Makes the inference graph of a Keras backbone, with an output at each of its cuts."""
+"""Builds the inference graph of a Keras backbone, with an output at each of its cuts."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def _tap(cut: Cut, prefix: int) -> Tap:
 
 
 def require_agreement(body: Body, parts: Parts) -> None:
-    """Raises `ArtifactError` if a graph computes other features than the backbone that it was made of."""
+    """Raises `ArtifactError` if a graph does not compute the same features as the backbone that it was made from."""
     images = np.random.default_rng(0).integers(0, 256, (CHECKED, body.size, body.size, 3), dtype=np.uint8)
     features = Graph.of(body.until(body.taps[-1].cut, None).model)(images)
     apart = difference(features, _whole(parts, body.size, [parts.backbone.output]), images, TOLERANCE)

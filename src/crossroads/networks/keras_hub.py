@@ -1,4 +1,4 @@
-"""Presets of KerasHub as backbones, with their preprocessing as layers and each block of an encoder as a cut."""
+"""Provides presets of KerasHub as backbones. Their preprocessing becomes layers, and each block of an encoder becomes a cut."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def preset_sizes(named: str) -> tuple[tuple[int, ...], tuple[int, int]]:
         named: ``keras-hub:`` and what KerasHub's ``from_preset`` takes: the name of a preset, an address or a local folder.
 
     Raises:
-        BackboneError: As `preset_parts` does.
+        BackboneError: For the same reasons as in `preset_parts`.
     """
     network, converter = _image_network(named, weights=False), _converter(named)
     native = _native_side(network)
@@ -52,7 +52,7 @@ def preset_parts(named: str, size: int | None) -> Parts:
     """Loads a preset with its weights for square images of side `size` pixels; None for its own size.
 
     Args:
-        named: As in `preset_sizes`.
+        named: The name of the preset, as for `preset_sizes`.
         size: Side of the images in pixels.
 
     Returns:
@@ -97,7 +97,7 @@ def _library() -> Any:
 
 
 def _location(named: str) -> str:
-    """Returns what KerasHub calls the preset: the path of a local folder, or the name as it is."""
+    """Returns the name of the preset for KerasHub. This is the path of a local folder, or the unchanged name."""
     preset = named.removeprefix(KERAS_HUB)
     folder = Path(preset).expanduser()
     return str(folder) if folder.is_dir() else preset
@@ -146,7 +146,7 @@ def _native_side(network: Any) -> int | None:
 
 
 def _takes_other_sizes(network: Any) -> bool:
-    """Whether the position embedding is fitted to the size of the images."""
+    """Returns whether the position embedding is fitted to the size of the images."""
     return hasattr(network, "position_embedding_shape")
 
 
@@ -188,7 +188,7 @@ def _prefix(network: Any, backbone: keras.Model, size: int) -> int:
 
 
 def _tokens(call: Any) -> int:
-    """Returns the number of tokens that a call outputs; 0 if its output is no sequence of tokens."""
+    """Returns the number of tokens that a call outputs; 0 if its output is not a sequence of tokens."""
     shape = call.outputs[0].shape
     return int(shape[1]) if call.weighted and len(shape) == 3 and shape[1] else 0
 
@@ -239,7 +239,10 @@ def _blockwise(images: Any, operation: Any, args: tuple[Any, ...], kwargs: dict[
 
 
 def _is_chain(operation: Any) -> bool:
-    """Whether a layer is a chain of blocks: a layer of KerasHub with two or more of one class in it, each of several kernels."""
+    """Returns whether a layer is a chain of blocks.
+
+    It is a layer of KerasHub that contains at least two layers of one class, each with several kernels.
+    """
     if not of_keras_hub(operation) or isinstance(operation, keras.Model):
         return False
     kinds = Counter(type(layer) for layer in operation._layers if of_keras_hub(layer) and len(kernels_of(layer)) > 1)

@@ -1,4 +1,4 @@
-"""A network: preprocessing, a backbone kept up to a cut, and a head on top, sharing layers between training and inference."""
+"""Assembles networks from preprocessing, a backbone kept up to a cut, and a head. Training and inference share the layers."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Parts:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Where a backbone ends, where its frozen part ends, and how its output is pooled.
+    """The end of a backbone, the end of its frozen part, and the pooling of its output.
 
     Attributes:
         keep: Last cut of the backbone that is kept; None for all of it.
@@ -144,7 +144,7 @@ def _moments(standardise: layers.BatchNormalization) -> tuple[NDArray[np.float64
 
 
 def standardises(head: tuple[keras.Layer, ...]) -> bool:
-    """Whether a head standardises its features."""
+    """Returns whether a head standardises its features."""
     return isinstance(head[0], layers.BatchNormalization)
 
 
@@ -161,13 +161,13 @@ def standardise(head: tuple[keras.Layer, ...], mean: NDArray[np.floating], devia
 
 
 def assemble(parts: Parts, size: int, head: tuple[keras.Layer, ...], layout: Layout | None = None) -> Network:
-    """Puts a head on a backbone. Networks of the same parts and head share their weights, even if they are frozen elsewhere.
+    """Puts a head on a backbone. Networks with the same parts and head share their weights, even if their frozen parts differ.
 
     Args:
         parts: Preprocessing and backbone.
         size: Side of the images in pixels.
         head: Layers from `head_layers`.
-        layout: Where to cut and to freeze; None for the whole backbone, nothing frozen.
+        layout: Where to cut and to freeze. None for the whole backbone with nothing frozen.
     """
     require_usable_keras()
     layout = layout or Layout()
@@ -269,7 +269,7 @@ def momentum_at_most(most: float, norms: Sequence[layers.BatchNormalization]) ->
 
 
 def prepared(parts: Parts, images: Any, model: keras.Model) -> Any:
-    """Calls a model on uint8 images after the preprocessing."""
+    """Preprocesses uint8 images and calls a model on them."""
     x = layers.Rescaling(1.0, name="to_float")(images)
     for layer in parts.preprocessing:
         x = layer(x)

@@ -1,4 +1,4 @@
-"""Custom networks as backbones: a Keras model, a ``.keras`` file, or ``package.module:function``."""
+"""Provides custom networks as backbones: a Keras model, a ``.keras`` file, or ``package.module:function``."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ class Own:
 
     Attributes:
         name: Name of the model.
-        parts: Its backbone, float (n, size, size, 3) in [0, 255] in, and its preprocessing. There is no preprocessing unless the
-            custom function returns `Parts`: the model takes raw pixels or scales them itself.
+        parts: Its preprocessing, and its backbone with inputs float (n, size, size, 3) in [0, 255]. There is preprocessing only if
+            the custom function returns `Parts`. Otherwise, the model takes raw pixels or scales them itself.
         size: Side of its images in pixels; None if it takes any and no size was given.
         notes: Notes for the user, such as which layer was removed.
     """
@@ -48,7 +48,7 @@ class Own:
 
 
 def own_backbone(source: keras.Model | Parts | Path | str, size: int | None) -> Own:
-    """Makes a backbone of a custom network. Layers and weights are shared with the given model.
+    """Turns a custom network into a backbone. Layers and weights are shared with the given model.
 
     Nested models are replaced by their layers, so that cuts are found inside them. A final dense layer or 1x1 convolution with a
     softmax is removed, because the head takes its place.
@@ -60,7 +60,7 @@ def own_backbone(source: keras.Model | Parts | Path | str, size: int | None) -> 
         size: Side of the images in pixels; None for the size that the network was built for.
 
     Raises:
-        BackboneError: The file or function does not exist, the network is no graph of Keras' own layers from one image to one
+        BackboneError: The file or function does not exist, the network is not a graph of Keras' own layers from one image to one
             output, or it was built for another image size.
     """
     made = _load_or_build(source, size)
@@ -104,7 +104,7 @@ def own_size(source: keras.Model | Parts | str) -> int | None:
     A function with a parameter for the size builds networks of any size. Any other function is called to find out.
 
     Raises:
-        BackboneError: As `own_backbone` does.
+        BackboneError: For the same reasons as in `own_backbone`.
     """
     with current_folder_importable():
         network: Any = _imported(source) if isinstance(source, str) and not source.endswith(".keras") else source
@@ -130,7 +130,7 @@ def _name_of(source: Any) -> str:
 
 
 def _is_function(source: Any) -> bool:
-    """Whether a source is a function that builds a network. Models are callable too, but are networks already."""
+    """Returns whether a source is a function that builds a network. Models are callable too, but are networks already."""
     return callable(source) and not isinstance(source, keras.Layer | Parts)
 
 

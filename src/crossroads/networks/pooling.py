@@ -1,4 +1,4 @@
-"""Pooling: turns a feature map, or a sequence of tokens, into the vector that a head takes."""
+"""Pools a feature map, or a sequence of tokens, into the vector that a head takes."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ def pool(x: keras.KerasTensor, pooling: str, prefix: int = 0) -> keras.KerasTens
         x: Float (None, height, width, channels); (None, tokens, channels); or (None, channels), which is returned unchanged.
         pooling: ``average`` over the whole map, or ``average-2`` to ``average-4`` over each region of a 2x2 to 4x4 grid, which
             keeps positions. Region i of k on a side of n positions goes from floor(i n / k) to ceil((i + 1) n / k), so that
-            neighbouring regions overlap if n is no multiple of k. A grid larger than the map is the map itself. Tokens of image
-            patches are averaged as the map that they form. ``class-token`` and ``class-and-average`` need a class token.
+            neighbouring regions overlap if n is not a multiple of k. A grid larger than the map has the size of the map. Tokens of
+            image patches are averaged as the map that they form. ``class-token`` and ``class-and-average`` need a class token.
         prefix: Number of tokens before those of the patches: a class token, then register tokens.
 
     Returns:

@@ -1,4 +1,4 @@
-"""The preprocessing of backbones as Keras layers, which are part of every saved model."""
+"""Defines the preprocessing of backbones as Keras layers, which are part of every saved model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The quiz network, a first classifier for small images: one convolution, one pooling, dropout, two dense layers."""
+"""Builds the quiz network, a first classifier for small images: one convolution, one pooling, dropout, two dense layers."""
 
 from __future__ import annotations
 

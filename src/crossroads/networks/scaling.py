@@ -1,4 +1,4 @@
-"""What each preprocessing does to the pixels, as numbers. Neither Keras nor an inference engine is needed."""
+"""Defines how each preprocessing scales pixels, as numbers. Neither Keras nor an inference engine is needed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The default network for training from scratch on images of 32 to 64 px."""
+"""Builds the default network for training from scratch on images of 32 to 64 px."""
 
 from __future__ import annotations
 

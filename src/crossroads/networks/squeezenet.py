@@ -1,4 +1,4 @@
-"""SqueezeNet 1.1 in two versions: keras-squeezenet's and torchvision's."""
+"""Builds SqueezeNet 1.1 in two versions: keras-squeezenet's and torchvision's."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from crossroads.networks.network import Parts
 from crossroads.networks.preprocessing import layers_of
 
 FIRES = ((2, 16, 64), (3, 16, 64), (4, 32, 128), (5, 32, 128), (6, 48, 192), (7, 48, 192), (8, 64, 256), (9, 64, 256))
-"""Per fire module: its number, its squeeze channels, and the channels of each of its two expansions."""
+"""The fire modules: the number, the squeeze channels, and the channels of each of the two expansions."""
 
 
 def build(size: int) -> Parts:

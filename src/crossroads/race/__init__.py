@@ -1,1 +1,1 @@
-"""What was advised, tried within a budget; the best on validation is kept."""
+"""Trains the recommended candidates within a budget and keeps the best one on validation."""

@@ -11,8 +11,10 @@ import numpy as np
 
 from crossroads import __version__
 from crossroads._runtime.machine import has_gpu
-from crossroads.advice.candidate_backbones import candidate_backbones
+from crossroads.advice.candidate_backbones import CandidateBackbone, candidate_backbones
 from crossroads.advice.candidates import Candidate, apply_limits
+from crossroads.advice.cost import OVERHEAD, TRACE, epoch_seconds, measure_machine, step_seconds
+from crossroads.advice.estimate import Estimate
 from crossroads.advice.evidence import Advice
 from crossroads.advice.recommend import recommend
 from crossroads.data.loading import digests_of
@@ -21,9 +23,11 @@ from crossroads.errors import ArtifactError
 from crossroads.networks.catalog import DEFAULT_FROM_SCRATCH
 from crossroads.progress import Note, Watcher
 from crossroads.race import messages
+from crossroads.race.first import FirstAnswer
 from crossroads.race.records import Plan, RaceCandidate
 from crossroads.recipe import Recipe
-from crossroads.run.task import Tasks
+from crossroads.run.clock import Clock
+from crossroads.run.task import Task, Tasks
 from crossroads.run.train import rehearse
 from crossroads.strategies import strategy
 from crossroads.training.checkpoint import combined_identity
@@ -32,25 +36,73 @@ BUDGET = 600.0
 """Seconds for the choice of a strategy and its training if the user sets no budget: ten minutes."""
 
 
-def choose_candidates(partition: Partition, own: object, watcher: Watcher) -> Plan:
+def considered(recipe: Recipe, own: object, watcher: Watcher) -> tuple[CandidateBackbone, ...]:
+    """Returns the pretrained backbones to consider.
+
+    Args:
+        recipe: What the user asked for.
+        own: A network of the user's own as an object, or None.
+        watcher: Receives progress and notes.
+    """
+    named = own if own is not None else recipe.backbone
+    weights = (recipe.weights,) if recipe.weights else ()
+    return () if recipe.weights == "none" else candidate_backbones(() if named is None else (named,), weights, watcher)
+
+
+def choose_candidates(
+    partition: Partition,
+    backbones: Sequence[CandidateBackbone],
+    own: object,
+    clock: Clock,
+    watcher: Watcher,
+    first: FirstAnswer | None = None,
+) -> Plan:
     """Chooses the candidates of a race from the advice; none if training from scratch is all that remains.
 
     Args:
         partition: Its training images are measured.
+        backbones: The pretrained backbones to consider.
         own: A network of the user's own as an object, or None.
+        clock: The time of the run.
         watcher: Receives progress and warnings.
+        first: The first answer, which is a candidate in any case; None if there is none.
     """
     recipe = partition.recipe
-    named = own if own is not None else recipe.backbone
-    weights = (recipe.weights,) if recipe.weights else ()
-    backbones = () if recipe.weights == "none" else candidate_backbones(() if named is None else (named,), weights, watcher)
-    if not backbones and not _budget_shortens(recipe, named, watcher):
-        return Plan((), BUDGET, 0.0, {})
-    budget, may_shorten = recipe.budget or BUDGET, recipe.epochs is None
-    advice = recommend(partition.train, partition.median_side, backbones, replace(recipe, budget=budget), watcher)
-    chosen = _possible(advice, budget, may_shorten, watcher)
+    budget, may_shorten = clock.budget or BUDGET, recipe.epochs is None
+    if not backbones and not _budget_shortens(recipe, own if own is not None else recipe.backbone, watcher):
+        return Plan((), budget, 0.0, {})
+    left = min(clock.left, budget)
+    evidence = None if first is None else first.evidence
+    advice = recommend(partition.train, partition.median_side, backbones, replace(recipe, budget=left), watcher, evidence)
+    chosen = _possible(advice, left, may_shorten, watcher, first)
     candidates = tuple(_race_candidate(candidate, may_shorten) for candidate in chosen)
-    return Plan(candidates, budget, advice.evidence.seconds, advice.to_json())
+    return Plan(candidates, budget, clock.spent, advice.to_json())
+
+
+def named_plan(partition: Partition, tasks: Tasks, clock: Clock) -> Plan:
+    """Returns a plan with the strategy that the user named as its only candidate, and nothing known of its accuracy.
+
+    Args:
+        partition: The images, and the recipe that names the strategy.
+        tasks: Resolves the recipe.
+        clock: The time of the run.
+    """
+    task = tasks.task_for(replace(partition.recipe, budget=None))
+    recipe, images = task.recipe, len(partition.train)
+    unknown = Estimate(0.5, 0.01, 0.99)
+    if task.strategy.frozen or has_gpu():
+        return Plan((RaceCandidate(recipe, unknown, 0.0),), clock.budget or BUDGET, clock.spent, {})
+    per_image = step_seconds(_multiply_adds(task, recipe), measure_machine(), depthwise=True)
+    epoch = epoch_seconds(per_image, images, len(partition.validation))
+    seconds = OVERHEAD + TRACE + (recipe.epochs or 1) * epoch
+    candidate = RaceCandidate(recipe, unknown, seconds, epoch, shortens=partition.recipe.epochs is None)
+    return Plan((candidate,), clock.budget or BUDGET, clock.spent, {})
+
+
+def _multiply_adds(task: Task, recipe: Recipe) -> int:
+    """Returns the multiply-adds per image, about, of what a strategy trains."""
+    record = task.choice.record
+    return int(record.multiply_adds * (int(recipe.image_size or 0) / record.reference_size) ** 2)
 
 
 def _budget_shortens(recipe: Recipe, named: object, watcher: Watcher) -> bool:
@@ -71,9 +123,9 @@ def _race_candidate(candidate: Candidate, may_shorten: bool) -> RaceCandidate:
     return RaceCandidate(usual.recipe, usual.accuracy, seconds, epoch_seconds, may_shorten)
 
 
-def _possible(advice: Advice, budget: float, may_shorten: bool, watcher: Watcher) -> list[Candidate]:
-    """Returns the candidates without an obstacle, and the head that gives the first answer if none of them does."""
-    possible = [candidate for candidate in advice.ranked if not candidate.obstacle]
+def _possible(advice: Advice, budget: float, may_shorten: bool, watcher: Watcher, answer: FirstAnswer | None) -> list[Candidate]:
+    """Returns the candidates without an obstacle, and the head that gave or gives the first answer."""
+    possible = [each for each in advice.ranked if not each.obstacle or (answer is not None and each.recipe == answer.recipe)]
     first = _first_answer(advice.ranked, possible)
     if first is not None:
         if possible:
@@ -91,7 +143,7 @@ def _possible(advice: Advice, budget: float, may_shorten: bool, watcher: Watcher
 
 
 def _first_answer(ranked: Sequence[Candidate], possible: Sequence[Candidate]) -> Candidate | None:
-    """Returns the candidate that races although it exceeds a limit; None if a head on frozen features is possible anyway.
+    """Returns a candidate that runs even though it exceeds a limit. Returns None if a head on frozen features is possible anyway.
 
     It is the first head that memory holds. If nothing is possible, it is the most accurate of these heads, of all heads, or of all
     candidates.
@@ -113,7 +165,7 @@ def convertible(plan: Plan, partition: Partition, tasks: Tasks, watcher: Watcher
     """Returns the plan without the candidates whose networks cannot become an artifact. The watcher receives each reason.
 
     Raises:
-        ArtifactError: None of them can.
+        ArtifactError: No candidate can become an artifact.
     """
     errors: dict[tuple[object, ...], ArtifactError | None] = {}
     kept: list[RaceCandidate] = []
@@ -144,7 +196,7 @@ def convertible(plan: Plan, partition: Partition, tasks: Tasks, watcher: Watcher
 
 
 def identity_of(partition: Partition) -> str:
-    """Returns a digest of the images that a race uses, their labels and groups, and the version of the program."""
+    """Returns a digest of the images, labels and groups that a race uses, and of the version of the program."""
     hasher = hashlib.blake2b(json.dumps(partition.train.classes).encode(), digest_size=16)
     for part in (partition.train, partition.validation):
         hasher.update(digests_of(part).tobytes())

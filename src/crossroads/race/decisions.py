@@ -1,12 +1,13 @@
 """Decides what a race does next. Everything here is a function of the plan and the runs so far; nothing reads a clock or a file.
 
-1. The candidates whose network stays frozen run first: each takes seconds, and the first of them is an answer whatever the budget.
-2. The first rung: every other candidate runs for a quarter of its epochs, within half of the time that is left.
-3. The second rung: the better half runs again, for all epochs or as many as the budget allows (successive halving: Jamieson and
+1. The candidates whose network stays frozen run first. Each takes seconds. The first of them always runs, so every budget gives an
+   answer.
+2. In the first rung, every other candidate runs for a quarter of its epochs, within half of the time that is left.
+3. In the second rung, the better half runs again, for all epochs or as many as the budget allows (successive halving: Jamieson and
    Talwalkar 2016, https://arxiv.org/abs/1502.07943).
 
-Each run has a complete learning-rate schedule, however short it is, so a run of the first rung can win too. Libraries for such
-searches (Optuna, Ray Tune) sample a space of parameters; here a handful of known candidates compete.
+Even a short run has a complete learning-rate schedule, so a run of the first rung can win too. Libraries for such searches (Optuna,
+Ray Tune) sample a space of parameters. Here, a handful of known candidates compete.
 """
 
 from __future__ import annotations
@@ -16,14 +17,17 @@ from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+import numpy as np
+
 from crossroads.advice.candidates import TIE
 from crossroads.advice.estimate import Estimate
+from crossroads.evaluation import paired_difference
 from crossroads.race.posterior import affordable_epochs, expected_after, planned_seconds, posterior_of_run
 from crossroads.race.records import CandidateRun, Plan, RaceCandidate
 from crossroads.strategies import strategy
 
 REDUCTION_FACTOR = 4
-"""Epochs of a whole run over those of a run of the first rung."""
+"""Number of epochs of a whole run, divided by that of a run of the first rung."""
 
 AGAIN = 2
 """A candidate that proves faster than expected runs again if there is time for this many times its epochs."""
@@ -36,7 +40,7 @@ SkipReason = Literal["no-gain", "budget-spent", "too-slow", "too-few-epochs", "o
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Run a candidate.
+    """The decision to run a candidate.
 
     Attributes:
         candidate: Its index in the plan.
@@ -55,14 +59,14 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Skip:
-    """Do not run a candidate now.
+    """The decision not to run a candidate now.
 
     Attributes:
         candidate: Its index in the plan.
-        reason: Why.
-        epochs: Epochs that it would need to have; None for a solved head.
-        seconds: Seconds that these would take.
-        available: Seconds that are available for them.
+        reason: Why the candidate is skipped.
+        epochs: Smallest number of epochs that it would need; None for a solved head.
+        seconds: Seconds that these epochs would take.
+        available: Seconds that are available for these epochs.
         reachable: Upper limit of its expected accuracy.
     """
 
@@ -126,35 +130,44 @@ class Results:
     def winner(self) -> CandidateRun:
         """Returns the answer with the highest posterior, of those that do no worse on validation than the first frozen head.
 
-        On equal accuracy a training that kept the weights of its own head does not beat the first head, which takes seconds.
+        On equal accuracy a training that kept the weights of its own head does not beat the first head, which takes seconds. With
+        few validation images a training must also beat the best frozen head on the same images, by more than the standard error.
         """
         answers = self.answers()
-        heads = (run for run in answers if _is_frozen(self.candidate(run.candidate)))
-        first = next(heads, answers[0])
-        eligible = [run for run in answers if run is first or _beats(run, first)]
-        return max(eligible, key=lambda run: (self.posterior(run), -(run.validation_loss or 0.0)))
+        heads = [run for run in answers if _is_frozen(self.candidate(run.candidate))]
+        first = heads[0] if heads else answers[0]
+        eligible = [run for run in answers if run is first or (run in heads and _beats(run, first))]
+        if heads:
+            best = max(eligible, key=self._merit)
+            eligible += [run for run in answers if run not in heads and _clearly_beats(run, best, first)]
+        else:
+            eligible += [run for run in answers if run is not first and _beats(run, first)]
+        return max(eligible, key=self._merit)
+
+    def _merit(self, run: CandidateRun) -> tuple[float, float]:
+        return self.posterior(run), -(run.validation_loss or 0.0)
 
     def room(self, index: int) -> int:
-        """Returns the epochs that fit into the rest of the budget; 0 if they are no answer, or no more than a run had already."""
+        """Returns the epochs that fit into the rest of the budget. They must be an answer and exceed earlier runs; otherwise 0."""
         candidate, runs = self.candidate(index), self.successes(index)
         epochs = affordable_epochs(candidate, self.left, runs)
         more = epochs > max((run.epochs or 0 for run in runs), default=0)
         return epochs if more and (candidate.shortens or epochs == candidate.recipe.epochs) else 0
 
     def expected(self, index: int, epochs: int | None) -> Estimate:
-        """Returns the accuracy expected of a further run."""
+        """Returns the expected accuracy of another run."""
         return expected_after(self.candidate(index), epochs, self.successes(index))
 
     def can_win(self, index: int, epochs: int | None) -> bool:
-        """Returns whether a further run could beat the best so far."""
+        """Returns whether another run could beat the best so far."""
         return not self.answers() or self.expected(index, epochs).high > self.posterior(self.winner()) + MIN_GAIN
 
 
 def next_actions(plan: Plan, runs: Sequence[CandidateRun]) -> tuple[Action, ...]:
     """Returns the candidates that are skipped after the last run, and then the next run, or the end of the race.
 
-    The race is played again from its beginning with the results that are known. So a race that was interrupted continues as it
-    would have without the interruption.
+    The race is replayed from its beginning with the known results. An interrupted race therefore continues as it would have
+    continued without the interruption.
     """
     race = _race(plan)
     actions: list[Action] = list(_until_run(race, None))
@@ -180,7 +193,7 @@ def _until_run(race: Decisions, result: CandidateRun | None) -> Iterator[Action]
 
 
 def _race(plan: Plan) -> Decisions:
-    """Plays a race from its beginning."""
+    """Yields the decisions of a race from its beginning."""
     frozen = [index for index, candidate in enumerate(plan.candidates) if _is_frozen(candidate)]
     trained = [index for index in range(len(plan.candidates)) if index not in frozen]
     results = Results(plan)
@@ -208,7 +221,7 @@ def _run(results: Results, action: Run) -> Decisions:
 
 
 def _frozen_head(results: Results, index: int, *, last_chance: bool) -> Decisions:
-    """Runs the first head whatever the time, and a further one if it can win and there is time for it."""
+    """Runs the first head even if there is no time, and a further one only if it can win and there is time for it."""
     seconds = results.candidate(index).seconds
     if not results.answers():
         return (yield from _run(results, Run(index, None, needed=True, last_chance=last_chance)))
@@ -225,7 +238,7 @@ def _frozen_head(results: Results, index: int, *, last_chance: bool) -> Decision
 
 @dataclass(frozen=True, slots=True)
 class _Standing:
-    """Where a race is after the frozen heads.
+    """The state of a race after the frozen heads are solved.
 
     Attributes:
         results: The results so far.
@@ -238,7 +251,7 @@ class _Standing:
     places: int
 
     def without(self, index: int, *, places: int = 0) -> _Standing:
-        """Returns the standing without a candidate that took this many places."""
+        """Returns the standing after removing a candidate and the places that it took."""
         return replace(self, remaining=tuple(one for one in self.remaining if one != index), places=self.places - places)
 
 
@@ -310,7 +323,7 @@ def _first_rung(standing: _Standing) -> Moves:
 
 
 def _first_rung_end(results: Results) -> float:
-    """Returns when the first rung ends, in seconds since the start: half of the time that is left is for the second rung."""
+    """Returns when the first rung ends, in seconds since the start. The second rung gets half of the time that is left."""
     return (results.spent + results.plan.budget) / 2
 
 
@@ -358,7 +371,7 @@ def _most_promising(results: Results, remaining: Sequence[int]) -> int:
 
 
 def _obstacle(results: Results, index: int) -> Skip | None:
-    """Returns why a candidate cannot run: no time for more epochs than it had, or no chance to win; None if it can."""
+    """Returns the decision to skip a candidate if it has no time for more epochs or cannot win; otherwise None."""
     candidate, epochs, runs = results.candidate(index), results.room(index), results.successes(index)
     if not epochs:
         more = 1 + max((run.epochs or 0 for run in runs), default=0)
@@ -375,3 +388,19 @@ def _is_frozen(candidate: RaceCandidate) -> bool:
 
 def _beats(run: CandidateRun, first: CandidateRun) -> bool:
     return run.accuracy > first.accuracy or (run.accuracy == first.accuracy and run.improved)
+
+
+def _clearly_beats(run: CandidateRun, best: CandidateRun, first: CandidateRun) -> bool:
+    """Whether a training beats the frozen heads: the best of them image by image if validation is small, else the first."""
+    if not run.correct or len(run.correct) != len(best.correct):
+        return _beats(run, first)
+    return clear_gain(run, best)[0]
+
+
+def clear_gain(run: CandidateRun, other: CandidateRun) -> tuple[bool, float, float]:
+    """Returns whether a run is better than another on the same few images, by more than the error; the difference; the error."""
+    ours, theirs = (np.array([one == "1" for one in each.correct]) for each in (run, other))
+    difference, error = paired_difference(ours, theirs)
+    # Frames of one object are right or wrong together, so their effective number counts.
+    error *= math.sqrt(max(1.0, len(ours) / run.images)) if run.images else 1.0
+    return difference > error, difference, error

@@ -1,9 +1,10 @@
-"""Words for what a race does. Every function formats facts into a note; none decides anything."""
+"""Formats facts about a race as notes. Nothing here makes a decision."""
 
 from __future__ import annotations
 
 from crossroads.advice.candidates import Candidate
 from crossroads.advice.cost import format_seconds
+from crossroads.errors import install
 from crossroads.progress import Note
 from crossroads.race.decisions import Results, Skip
 from crossroads.race.posterior import expected_after
@@ -37,6 +38,22 @@ def epochs_limited(candidate: Candidate) -> Note:
     return Note(text, "epochs-limited", **_facts(candidate.recipe), epochs=candidate.recipe.epochs)
 
 
+def no_time_to_train(needed: float, left: float) -> Note:
+    """Says that the budget allows no training after the first answer."""
+    text = f"the first answer is final: training takes at least {needed:,.0f} s more, and {max(0.0, left):,.0f} s are left"
+    return Note(text, "no-time-to-train", needed=round(needed, 1), left=round(left, 1))
+
+
+def cannot_train() -> Note:
+    """Says that the first answer is final because Keras is not installed."""
+    return Note(f"the first answer is final: training needs the extra train, {install('train')}", "cannot-train")
+
+
+def no_time(budget: float | None) -> Note:
+    """Says that the budget ended while evidence was measured."""
+    return Note(f"the budget of {budget:g} s ended before the race; the first answer is kept", "budget-ended", budget=budget)
+
+
 def started(plan: Plan) -> Note:
     """Announces the candidates with their expected accuracies."""
     expected = {_name(candidate.recipe): round(candidate.accuracy.value, 4) for candidate in plan.candidates}
@@ -51,7 +68,7 @@ def started(plan: Plan) -> Note:
 
 
 def run_started(results: Results, index: int, epochs: int | None) -> Note:
-    """Announces a run."""
+    """Returns the note that a run starts."""
     candidate, expected = results.candidate(index), results.expected(index, epochs).value
     part = "" if epochs == candidate.recipe.epochs else f", {epochs} of {candidate.recipe.epochs} epochs"
     return Note(
@@ -65,7 +82,7 @@ def run_started(results: Results, index: int, epochs: int | None) -> Note:
 
 
 def skipped(results: Results, skip: Skip) -> Note:
-    """Says why a candidate does not run now."""
+    """Returns the note on why a candidate does not run now."""
     candidate = results.candidate(skip.candidate)
     name, continues = _name(candidate.recipe), bool(results.successes(skip.candidate))
     epochs = "one epoch" if skip.epochs == 1 else f"{skip.epochs} epochs"
@@ -95,18 +112,18 @@ def skipped(results: Results, skip: Skip) -> Note:
 
 
 def abandoned(candidate: RaceCandidate, run: CandidateRun) -> Note:
-    """Says why a run failed."""
+    """Returns the note on why a run failed."""
     code = "run-out-of-time" if run.out_of_time else "run-failed"
     return Note(f"{_name(candidate.recipe)} was abandoned: {run.failed}", code, **_facts(candidate.recipe), reason=run.failed)
 
 
 def none_trained() -> Note:
-    """Says what remains if the last candidate failed."""
+    """Returns the note that all candidates failed."""
     return Note("no candidate could be trained. The advice is kept: resume the run to try them again", "no-candidate-trained")
 
 
 def ended_early(candidate: RaceCandidate, run: CandidateRun) -> Note:
-    """Says that a run ended before its last epoch."""
+    """Returns the note that a run ended before its last epoch."""
     return Note(
         f"{_name(candidate.recipe)} ends after {run.epochs} of {run.planned} epochs because it is out of time",
         "run-ended-early",
@@ -117,12 +134,12 @@ def ended_early(candidate: RaceCandidate, run: CandidateRun) -> Note:
 
 
 def stopped() -> Note:
-    """Confirms Ctrl-C."""
+    """Returns the note that Ctrl-C has ended the race."""
     return Note("stopped: the best finished candidate is kept; testing and saving it takes a few seconds", "race-stopped")
 
 
 def over_budget(results: Results) -> Note:
-    """Explains why a race took longer than its budget."""
+    """Returns the note on why a race took longer than its budget."""
     spent, advice, budget = results.spent, results.plan.spent, results.plan.budget
     return Note(
         f"the race took {format_seconds(spent)} s, and the budget was {format_seconds(budget)} s: the evidence took "

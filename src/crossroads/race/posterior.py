@@ -1,4 +1,4 @@
-"""The accuracy and the seconds that a candidate's next run will take, from the advice and from its runs so far."""
+"""Estimates the accuracy and the seconds of a candidate's next run, from the advice and from its earlier runs."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def posterior(expected: Estimate, accuracy: float, images: float) -> Estimate:
 
 
 def posterior_of_run(candidate: RaceCandidate, run: CandidateRun) -> Estimate:
-    """Returns the posterior accuracy of what a run trained."""
+    """Returns the posterior accuracy of the classifier that a run trained."""
     return posterior(expected_after(candidate, run.epochs, ()), run.accuracy, run.images)
 
 

@@ -1,4 +1,4 @@
-"""The plan and the state of a race, as records and as files in the folder of the run."""
+"""Defines the plan and the state of a race, as records and as files in the folder of the run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from crossroads.plain import from_plain, to_plain
 from crossroads.recipe import Recipe
 from crossroads.training.checkpoint import differing_parts, write_atomically
 
-FORMAT = 4
+FORMAT = 5
 """Version of the files of a race. Files of another version are refused."""
 
 T = TypeVar("T")
@@ -21,10 +21,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class RaceCandidate:
-    """What a race knows of a candidate before its first run.
+    """The facts about a candidate before its first run.
 
     Attributes:
-        recipe: Resolved.
+        recipe: The resolved recipe.
         accuracy: Expected accuracy with all epochs.
         seconds: Expected seconds of the whole run; 0 if unknown.
         epoch_seconds: Expected seconds of one epoch; 0 for a solved head, or if unknown.
@@ -43,8 +43,8 @@ class Plan:
     """The candidates of a race. It is stored, so that a resumed race has the same plan.
 
     Attributes:
-        candidates: In the order of the advice.
-        budget: In seconds.
+        candidates: The candidates, in the order of the advice.
+        budget: Budget in seconds.
         spent: Seconds that the advice took.
         advice: The advice as plain JSON values.
     """
@@ -65,19 +65,21 @@ class CandidateRun:
     """The result of one run of a candidate.
 
     Attributes:
-        name: Of its folder.
+        name: Name of its folder.
         candidate: Index of the candidate in the plan.
         planned: Epochs of its schedule; None for a solved head.
         epochs: Epochs that it had, fewer than planned if its time was over; None for a solved head, 0 if it failed.
         whole: Whether it had all epochs of the candidate's recipe.
-        seconds: That it took.
-        epoch_seconds: Median of an epoch.
-        validation_accuracy: None if it failed.
-        validation_loss: In nats; None if it failed.
-        images: Validation images; their effective number if they are grouped.
+        seconds: Seconds that it took.
+        epoch_seconds: Median number of seconds per epoch.
+        validation_accuracy: Accuracy on the validation images; None if it failed.
+        validation_loss: Mean cross-entropy in nats on the validation images; None if it failed.
+        images: Number of validation images; the effective number if they are grouped.
         failed: Why it failed; "" if it did not.
         improved: Whether training beat the head that it started with. If not, the weights of that head were kept.
         out_of_time: Whether it failed because its time was over before its first epoch.
+        correct: For each validation image "1" if weights that were not fitted to it classify it correctly, otherwise "0"; "" if
+            there are so many that candidates are not compared image by image.
     """
 
     name: str
@@ -93,6 +95,7 @@ class CandidateRun:
     failed: str = ""
     improved: bool = True
     out_of_time: bool = False
+    correct: str = ""
 
     @property
     def accuracy(self) -> float:
@@ -110,10 +113,10 @@ class RunRow:
         epochs: Epochs that the run had; None for a solved head.
         usual_epochs: Epochs of the candidate's recipe; None for a solved head.
         whole: Whether the run had all of them.
-        seconds: That it took.
+        seconds: Seconds that it took.
         expected: Accuracy that the advice expects with the epochs of the run.
-        validation_accuracy: None if the run failed.
-        validation_loss: In nats; None if the run failed.
+        validation_accuracy: Accuracy on the validation images; None if the run failed.
+        validation_loss: Mean cross-entropy in nats on the validation images; None if the run failed.
         posterior: The expected accuracy combined with that on validation; None if the run failed.
         failed: Why it failed; None if it did not.
         won: Whether its model was kept.
@@ -138,11 +141,11 @@ class RaceReport:
     """A finished race: the entry ``race`` of ``metrics.json``.
 
     Attributes:
-        budget: In seconds.
+        budget: Budget in seconds.
         seconds: Time of the advice and of all runs.
         stopped: Whether Ctrl-C ended the race.
-        runs: In their order.
-        why: Says why the winner won.
+        runs: The runs, in the order in which they ran.
+        why: The reason why the winner won.
     """
 
     budget: float
@@ -154,11 +157,11 @@ class RaceReport:
 
 @dataclass(slots=True)
 class RaceState:
-    """What a race has done; it grows while the race runs.
+    """The progress of a race. It grows while the race runs.
 
     Attributes:
-        runs: Those that have ended, by name.
-        begun: Epochs of each run that was begun. A run is resumed with these, whatever would be decided now.
+        runs: The runs that have ended, by name.
+        begun: Epochs of each run that has started. A resumed run keeps this number, even if the race would now decide otherwise.
     """
 
     runs: dict[str, CandidateRun]
@@ -180,11 +183,11 @@ def stored_plan(path: Path, identity: str) -> Plan | None:
     """Reads the plan of an interrupted race; None if there is no file.
 
     Args:
-        path: Of the file.
-        identity: Of the data and the program; a plan with another identity is refused.
+        path: Path of the file.
+        identity: Identity of the data and the program. A plan with another identity is refused.
 
     Raises:
-        TrainingError: It is damaged, or was made for other images or by another version.
+        TrainingError: The plan is damaged, or was made for other images or by another version.
     """
     value = _read(path)
     if value is None:

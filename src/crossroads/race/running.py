@@ -10,6 +10,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 
@@ -33,25 +34,36 @@ LATE = 0.1
 """Fraction of the budget by which an epoch may exceed it. Stopping in the middle of an epoch loses the epoch."""
 
 
+class Keeper(Protocol):
+    """Saves the best result so far. `run.best.BestSoFar` is one."""
+
+    kept: str
+    """Name of the run whose model is saved; "" if there is none."""
+
+    def save(self, name: str, task: Task, fitted: TrainingResult) -> None:
+        """Replaces what is saved by the result of a run."""
+        ...
+
+    def seconds_to_save(self, *, frozen: bool) -> float:
+        """Returns the seconds that saving a result is expected to take."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class RaceResult:
-    """The outcome of a race.
+    """The outcome of a race. The keeper has saved the winner.
 
     Attributes:
-        task: What the winner was trained for.
-        fitted: The winner.
         results: Every run.
         report: The race as ``metrics.json`` holds it.
     """
 
-    task: Task
-    fitted: TrainingResult
     results: Results
     report: RaceReport
 
 
-def race(plan: Plan, task_of: Callable[[Recipe], Task], folder: RunFolder, watcher: Watcher) -> RaceResult:
-    """Runs a race.
+def race(plan: Plan, task_of: Callable[[Recipe], Task], folder: RunFolder, keeper: Keeper, watcher: Watcher) -> RaceResult:
+    """Runs a race. A run that is better than all before it is saved as soon as it ends.
 
     Ctrl-C ends it and keeps the best finished candidate, if there is one. A candidate that fails is abandoned, and the log has the
     traceback. A run that exceeds the budget ends with its epoch, or without it once the epoch is late by a tenth of the budget. The
@@ -62,27 +74,28 @@ def race(plan: Plan, task_of: Callable[[Recipe], Task], folder: RunFolder, watch
         plan: The candidates.
         task_of: Returns the task of a candidate's recipe.
         folder: Holds the checkpoints and results of the runs.
+        keeper: Saves the best result so far.
         watcher: Receives progress and warnings.
 
     Raises:
         CrossroadsError: No candidate can be trained.
     """
-    return _Race(plan, task_of, folder, watcher).run()
+    return _Race(plan, task_of, folder, keeper, watcher).run()
 
 
 class _Race:
-    def __init__(self, plan: Plan, task_of: Callable[[Recipe], Task], folder: RunFolder, watcher: Watcher) -> None:
-        self._task_of, self._folder, self._watcher = task_of, folder, watcher
+    def __init__(self, plan: Plan, task_of: Callable[[Recipe], Task], folder: RunFolder, keeper: Keeper, watcher: Watcher) -> None:
+        self._task_of, self._folder, self._keeper, self._watcher = task_of, folder, keeper, watcher
         self._path = folder.scratch / "race.json"
         self._state = stored_state(self._path)
         # A failure may have had a cause that has passed, such as a full disk. It is tried again.
         self._state.runs = {name: run for name, run in self._state.runs.items() if not run.failed or run.out_of_time}
         self._results = Results(plan)
-        self._best: tuple[str, Task, TrainingResult] | None = None
 
     def run(self) -> RaceResult:
         plan, stopped = self._results.plan, False
-        self._watcher.note(messages.started(plan))
+        if len(plan.candidates) > 1:
+            self._watcher.note(messages.started(plan))
         try:
             running = True
             while running:
@@ -123,23 +136,24 @@ class _Race:
         try:
             earlier = place.spent  # by a process that was killed
             left = (action.until or budget) - self._results.spent - earlier
+            left -= self._keeper.seconds_to_save(frozen=action.epochs is None)
             task = self._task_of(recipe)
-            fitted = train(task, place, relay if action.needed else _time_limit(relay, left, LATE * budget))
+            fitted = train(task, place, relay if action.needed else time_limit(relay, left, LATE * budget))
         except (RecipeError, DataError):  # a mistake of the user, which every candidate would repeat
             raise
         except Exception as error:
             relay.raise_again()
             return self._abandoned(name, action, error, time.perf_counter() - began)
         seconds = earlier + time.perf_counter() - began
-        run = _completed(
+        run = completed(
             CandidateRun(name, action.candidate, action.epochs, action.epochs, recipe == candidate.recipe, seconds), fitted
         )
         if fitted.stopped:
             self._watcher.note(messages.ended_early(candidate, run))
         results = replace(self._results, runs=(*self._results.runs, run))
         if run in results.answers() and results.winner() is run:
-            self._best = (name, task, fitted)
-        return run
+            self._keeper.save(name, task, fitted)
+        return replace(run, seconds=earlier + time.perf_counter() - began)
 
     def _abandoned(self, name: str, action: Run, error: Exception, seconds: float) -> CandidateRun:
         """Returns the run with the reason for its failure. Raises the error if it is a bug, or if no candidate is left."""
@@ -162,17 +176,19 @@ class _Race:
     def _finished(self, stopped: bool) -> RaceResult:
         results = self._results
         winner = results.winner()
-        if self._best is None or self._best[0] != winner.name:  # it was trained by an earlier process: load its checkpoints
+        if self._keeper.kept != winner.name:  # an earlier process trained it and was killed: load its checkpoints
             recipe = results.candidate(winner.candidate).recipe
             task = self._task_of(recipe if winner.planned is None else replace(recipe, epochs=winner.planned))
-            self._best = (winner.name, task, train(task, self._folder.candidate_run(winner.name), self._watcher))
-        _, task, fitted = self._best
+            fitted = train(task, self._folder.candidate_run(winner.name), self._watcher)
+            self._keeper.save(winner.name, task, fitted)
         why = messages.won(results)
-        self._watcher.note(why)
-        if results.spent > (1 + LATE) * results.plan.budget:
+        several = len(results.plan.candidates) > 1
+        if several:
+            self._watcher.note(why)
+        if several and results.spent > (1 + LATE) * results.plan.budget:
             self._watcher.note(messages.over_budget(results))
         rows = tuple(_row(results, run, won=run is winner) for run in results.runs)
-        return RaceResult(task, fitted, results, RaceReport(results.plan.budget, results.spent, stopped, rows, why))
+        return RaceResult(results, RaceReport(results.plan.budget, results.spent, stopped, rows, why))
 
 
 def _row(results: Results, run: CandidateRun, *, won: bool) -> RunRow:
@@ -193,7 +209,7 @@ def _row(results: Results, run: CandidateRun, *, won: bool) -> RunRow:
     )
 
 
-def _time_limit(watcher: Watcher, seconds: float, late: float) -> Relay:
+def time_limit(watcher: Watcher, seconds: float, late: float) -> Relay:
     """Returns a watcher that ends a run after an epoch once its time is over, and anywhere else `late` seconds later."""
     end = time.perf_counter() + seconds
 
@@ -208,12 +224,15 @@ def _time_limit(watcher: Watcher, seconds: float, late: float) -> Relay:
     return Relay(watcher, after_progress=after_part, after_step=after_part, after_epoch=after_epoch)
 
 
-def _completed(run: CandidateRun, fitted: TrainingResult) -> CandidateRun:
+def completed(run: CandidateRun, fitted: TrainingResult) -> CandidateRun:
     """Returns a run with its validation scores and the seconds of its epochs."""
-    dataset = fitted.validation.dataset
+    scored = fitted.validation if fitted.held_out is None else fitted.held_out.images
+    dataset = scored.dataset
     images = len(dataset) if dataset.groups is None else effective_count(dataset.groups)
     accuracy, loss = fitted.validation_accuracy, fitted.validation_loss
     run = replace(run, validation_accuracy=accuracy, validation_loss=loss, images=images, improved=fitted.improved)
+    if fitted.validation_correct is not None:
+        run = replace(run, correct="".join("01"[int(one)] for one in fitted.validation_correct))
     if run.planned is None:
         return run
     last_phase = [record for record in fitted.history if record.phase == fitted.history[-1].phase]

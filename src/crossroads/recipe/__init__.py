@@ -1,4 +1,4 @@
-"""Every choice of a run as one typed, strict record that is read from and written to TOML.
+"""Defines the recipe: every choice of a run as one typed, strict record that is read from and written to TOML.
 
 Each field states its help, group, range and default once. Checks, the options of ``crossroads fit``, the parameters of
 `crossroads.ImageClassifier`, docstrings and the reference page are derived from that, so an option is added or removed here alone.
@@ -54,7 +54,7 @@ _POSITION = "the name of a layer, an index or a fraction of the depth"
 @declare
 @dataclass(frozen=True, slots=True)
 class Augmentation:
-    """How strongly a training image is augmented before the network receives it. All zero means not at all."""
+    """How strongly a training image is augmented before the network receives it. If all values are zero, it is not augmented."""
 
     TABLE: ClassVar[str] = "augmentation"
 
@@ -85,16 +85,16 @@ class Augmentation:
 
     @property
     def active(self) -> bool:
-        """Whether any image is changed at all."""
+        """Whether any image is changed."""
         return self != Augmentation()
 
 
 @declare
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """What a run does.
+    """Every choice of a run.
 
-    A field that is None takes a default that depends on the run. In a resolved recipe None means that the field does not matter.
+    A field that is None takes a default that depends on the run. In a resolved recipe, None means that the field has no effect.
     """
 
     data: Annotated[str | None, Option("Path of the labelled images.", DATA, metavar="PATH")] = None
@@ -108,26 +108,27 @@ class Recipe:
         str | None,
         Option(
             "A name from `crossroads backbones`, the path of a .onnx, .tflite, .xml or .keras file, package.module:function, "
-            "hf:OWNER/NAME on the Hugging Face hub, or keras-hub: and a preset or folder of KerasHub.",
+            "hf:OWNER/NAME for a graph on the Hugging Face hub, or keras-hub:PRESET with the name or folder of a KerasHub preset.",
             STRATEGY,
-            unset="small-cnn for from-scratch, efficientnet-lite0 for other strategies, and for auto also those whose weights are "
-            "cached",
+            unset="small-cnn for from-scratch, otherwise efficientnet-lite0, and for auto also the two cheapest networks whose "
+            "downloaded weights are cached",
         ),
     ] = None
     strategy: Annotated[
         AskedStrategy,
         Option(
-            "How much of the backbone is kept, frozen and trained; auto measures which one fits and races the best candidates.",
+            "How much of the backbone is kept, frozen and trained; auto measures which strategy fits and races the best "
+            "candidates.",
             STRATEGY,
         ),
     ] = "auto"
     budget: Annotated[
         float | None,
         Option(
-            "Time for choosing and training a strategy, such as 90s, 5m or 1h; only with auto.",
+            "Time limit of the whole run, such as 90s, 5m or 1h. A named strategy trains as many epochs as fit.",
             STRATEGY,
             Range(0, 10_000_000, above=True),
-            unset="10 minutes",
+            unset="10 minutes with auto, and none with a named strategy",
             metavar="TIME",
             form="a number of seconds, or a time such as 90s, 5m or 1h",
             convert=_seconds,
@@ -139,7 +140,7 @@ class Recipe:
             "Scaling of the pixels for a graph from a file: none, tf, lite, torch, caffe, bvlc, clip, centre or each.",
             STRATEGY,
             metavar="NAME",
-            unset="that of the preprocessor_config.json beside the file",
+            unset="taken from the preprocessor_config.json beside the file",
         ),
     ] = None
     backbone_licence: Annotated[
@@ -163,9 +164,10 @@ class Recipe:
     weights: Annotated[
         str | None,
         Option(
-            "Initial weights of a pretrained strategy: imagenet, none for random weights, or the path of a file.",
+            "Initial weights of a pretrained strategy: imagenet, own for those of your own network, none for random weights, "
+            "or the path of a file.",
             STRATEGY,
-            unset="imagenet, or the weights of your own network",
+            unset="imagenet, or own for your own network",
         ),
     ] = None
     cut: Annotated[
@@ -186,8 +188,8 @@ class Recipe:
     pooling: Annotated[
         PoolingName | None,
         Option(
-            "How a feature map or tokens become a vector: averaged over the whole map, or over each cell of a grid; of tokens also "
-            "the class token, alone or with the average of the others.",
+            "How a feature map becomes a vector: by its average, by the averages of the cells of a 2x2, 3x3 or 4x4 grid, or in a "
+            "transformer also by the class token, alone or with the average of the patches.",
             FEATURES,
             unset="average, or average-4 for early-features and finetune-early",
         ),
@@ -195,7 +197,7 @@ class Recipe:
     head: Annotated[
         HeadName | None,
         Option(
-            "linear is solved directly, mlp trains one hidden layer, and sgd trains one dense layer with Adam.",
+            "Kind of head: linear is solved directly, mlp trains one hidden layer, and sgd trains one dense layer with Adam.",
             FEATURES,
             unset="linear, or sgd for warm-start",
         ),
@@ -203,7 +205,7 @@ class Recipe:
     views: Annotated[
         int | None,
         Option(
-            "Versions of each training image to cache features for: the image itself and augmented copies.",
+            "Number of versions of each training image whose features are cached: the image itself and augmented copies.",
             FEATURES,
             Range(1, 1000),
             unset="1",
@@ -213,6 +215,14 @@ class Recipe:
         FeatureType | None,
         Option("Data type of cached features.", FEATURES, unset="float32, or float16 with freeze_to"),
     ] = None
+    refit: Annotated[
+        bool | None,
+        Option(
+            "Solve the final head again on the training and validation images together; only for a linear head on frozen features.",
+            FEATURES,
+            unset="true",
+        ),
+    ] = None
     image_size: Annotated[
         int | None,
         Option("Side in pixels of the square that each image is resized to.", DATA, Range(8, 2048), unset="chosen from the images"),
@@ -220,7 +230,7 @@ class Recipe:
     resize: Annotated[
         ResizeMode | None,
         Option(
-            "squash ignores the aspect ratio; crop takes the central square.",
+            "How an image becomes a square: squash ignores the aspect ratio, and crop takes the central square.",
             DATA,
             unset="that of the preprocessor_config.json beside a graph, else crop for pretrained strategies on large images",
         ),
@@ -245,20 +255,21 @@ class Recipe:
     epochs: Annotated[
         int | None,
         Option(
-            "Passes over the training images.",
+            "Number of passes over the training images.",
             TRAINING,
             Range(1, 100_000),
             unset="chosen from the number of images, or 10 for head sgd",
         ),
     ] = None
     batch_size: Annotated[
-        int | None, Option("Images per training step.", TRAINING, Range(1, 65_536), unset="the backbone's or the strategy's")
+        int | None,
+        Option("Number of images per training step.", TRAINING, Range(1, 65_536), unset="the backbone's or the strategy's"),
     ] = None
     validation: Annotated[
         float, Option("Fraction of the images held out to choose the best epoch and head.", DATA, Range(0, 0.9, above=True))
     ] = 0.1
     test_fraction: Annotated[
-        float, Option("Fraction of the images held out as the test set unless you give one; 0 for no test.", DATA, Range(0, 0.9))
+        float, Option("Fraction of the images held out as the test set if you give none; 0 for no test.", DATA, Range(0, 0.9))
     ] = 0.1
     seed: Annotated[
         int,
@@ -294,7 +305,7 @@ class Recipe:
     weight_decay: Annotated[
         float | None,
         Option(
-            "Weight decay for adamw; never applied to biases and normalisation parameters.",
+            "Weight decay of adamw for all weights except biases and normalisation parameters.",
             TRAINING,
             Range(0, 10),
             unset="the backbone's, 0.01 for finetuning",
@@ -309,7 +320,10 @@ class Recipe:
             unset="the backbone's, 0 for finetuning",
         ),
     ] = None
-    class_weights: Annotated[ClassWeights, Option("balanced weights each class by its inverse frequency.", TRAINING)] = "none"
+    class_weights: Annotated[
+        ClassWeights,
+        Option("balanced gives each class a weight in inverse proportion to its number of images.", TRAINING),
+    ] = "none"
     warm_up: Annotated[
         float | None,
         Option(
@@ -322,7 +336,7 @@ class Recipe:
     layer_decay: Annotated[
         float | None,
         Option(
-            "Factor applied to the learning rate from each block to the block below it.",
+            "Learning rate of each block of layers, as a fraction of the learning rate of the block above it.",
             FINETUNING,
             Range(0, 1, above=True),
             unset="0.85",
@@ -332,7 +346,10 @@ class Recipe:
         bool | None, Option("Train BatchNorm layers and update their statistics.", FINETUNING, unset="false")
     ] = None
     early_stopping: Annotated[
-        int, Option("Epochs without a lower validation loss before training stops; 0 for never.", TRAINING, Range(0, 100_000))
+        int,
+        Option(
+            "Number of epochs without a lower validation loss after which training stops; 0 for never.", TRAINING, Range(0, 100_000)
+        ),
     ] = 0
     strict: Annotated[bool, Option("Refuse unreadable images, and classes too small to be split.", DATA)] = False
 
@@ -382,7 +399,7 @@ class Recipe:
         return "\n".join(lines) + "\n"
 
     def with_options(self, **values: Any) -> Self:
-        """Returns a copy with those fields replaced that are given and not None."""
+        """Returns a copy in which the given fields are replaced. Fields that are None stay as they are."""
         return replace(self, **{key: value for key, value in values.items() if value is not None})
 
 

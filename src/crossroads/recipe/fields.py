@@ -1,4 +1,4 @@
-"""The description of an option, and the checks, texts and defaults that follow from it."""
+"""Describes options, and derives their checks, texts and defaults from the description."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ class Range:
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """The description of one option. The annotation of a field states the first attributes; `declare` adds those from `name` on.
+    """The description of one option. The annotation of a field gives the first attributes; `declare` adds `name` and the rest.
 
     Attributes:
         help: One sentence.
         group: The heading that it is listed under.
-        range: The numbers that are accepted; None for a value that is no number.
+        range: The numbers that are accepted; None for a value that is not a number.
         unset: What None means for the run, such as ``chosen from the images``.
         metavar: The placeholder of the value in help texts; "" for the usual one of its kind.
         form: What a value must be, in words; "" for the usual words for its kind.

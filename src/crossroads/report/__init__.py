@@ -1,1 +1,1 @@
-"""How results, notes and progress are shown."""
+"""Shows results, notes and progress."""

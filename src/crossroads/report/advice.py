@@ -1,4 +1,4 @@
-"""Advice on the terminal: the case, the recommended strategies, the reasons and the depth profiles."""
+"""Shows advice on the terminal: the case, the recommended strategies, the reasons and the depth profiles."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Output of the command line: progress during a run, and results as lines and tables."""
+"""Writes the output of the command line: progress during a run, and results as lines and tables."""
 
 from __future__ import annotations
 
@@ -129,10 +129,11 @@ def print_run(run: Run) -> None:
     from crossroads.race.records import RaceReport
 
     metrics = run.metrics
-    if metrics.get("race"):
+    if len(metrics.get("race", {}).get("runs", ())) > 1:
         header = ("run", "backbone", "epochs", "expected", "validation", "seconds", "")
         print_table(header, map(_run_row, from_plain(RaceReport, metrics["race"]).runs))
         print()
+    print_lines([("accuracy", _headline(metrics["headline"]))])
     print_lines(line for split in ("validation", "test") for line in _score_lines(split, metrics[split]))
     memory = metrics["peak_memory_mb"]
     print_lines(
@@ -145,6 +146,19 @@ def print_run(run: Run) -> None:
             ("artifact", run.artifact),
         ]
     )
+
+
+_SOURCES = {
+    "test": "on {} test images",
+    "cross-validation": "cross-validated on {} images",
+    "validation": "on {} validation images",
+}
+
+
+def _headline(figure: dict[str, Any]) -> str:
+    """Returns the accuracy to read first, with its interval and what it rests on."""
+    low, high = figure["interval"]
+    return f"{figure['accuracy']:.4f} ({low:.4f} to {high:.4f}, 95 %) {_SOURCES[figure['source']].format(figure['images'])}"
 
 
 def _run_row(run: RunRow) -> tuple[object, ...]:
@@ -173,6 +187,8 @@ def _score_lines(split: str, scores: dict[str, Any] | None) -> Iterable[tuple[st
     if scores is None:
         yield split, "none held out"
         return
+    if scores.get("cross_validated"):
+        split = "cross_validated"
     for name in ("n", "seen_in_training", "groups", "loss", "accuracy", "balanced_accuracy"):
         if scores.get(name) is None or (name, scores[name]) == ("seen_in_training", 0):
             continue

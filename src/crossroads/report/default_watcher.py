@@ -1,4 +1,4 @@
-"""The default watcher: reports warnings through `warnings`, and progress to the log or as plain lines."""
+"""Defines the default watcher. It reports warnings through `warnings`, and progress to the log or as plain lines."""
 
 from __future__ import annotations
 

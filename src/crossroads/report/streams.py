@@ -1,4 +1,4 @@
-"""The standard streams of the command line. Characters that they cannot encode are escaped; a closed stream ends no run."""
+"""Prepares the standard streams of the command line. Escapes characters that they cannot encode, and tolerates closed streams."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class LastingStream:
         return getattr(self._stream, "encoding", None) or "utf-8"
 
     def isatty(self) -> bool:
-        """Whether the stream is a terminal."""
+        """Returns whether the stream is a terminal."""
         try:
             return self._stream is not None and self._stream.isatty()
         except ValueError:  # it is closed

@@ -1,1 +1,1 @@
-"""A run: its task, its training, its final test, its metrics and its folder."""
+"""Runs one task: its training, its final test, its metrics and its folder."""

@@ -37,7 +37,7 @@ def export_keras(folder: str | PathLike[str], out: str | PathLike[str], backbone
 
     Raises:
         CrossroadsError: The folder is not an artifact, its backbone is the graph of a file, the weights of the backbone are not
-            available, or the model differs from the graph. Then there is no file.
+            available, or the model differs from the graph. No file is left behind.
     """
     manifest, target = artifact.open_verified(folder), Path(out)
     if target.suffix != ".keras" or target.exists():
@@ -97,7 +97,7 @@ def _layers(head: tuple[Dense, ...]) -> tuple[Any, ...]:
 
 
 def _agreeing(model: Any, manifest: artifact.Manifest) -> Any:
-    """Returns the model. Raises `ArtifactError` if it computes something else than the graph of the artifact."""
+    """Returns the model. Raises `ArtifactError` if its results differ from those of the artifact's graph."""
     size = manifest.resize.size
     images = np.random.default_rng(0).integers(0, 256, (CHECKED, size, size, 3), dtype=np.uint8)
     apart = difference(Graph(manifest.folder / "model.xml")(images), model, images, artifact.TOLERANCE)

@@ -1,4 +1,4 @@
-"""The end of a run: the trained model is saved, loaded again as users will load it, and scored.
+"""Finishes a run: saves the trained model, loads it again as users will load it, and scores it.
 
 Only this module opens the sealed test: to score it, and to check that a finished run has the same images.
 """
@@ -6,7 +6,6 @@ Only this module opens the sealed test: to score it, and to check that a finishe
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,17 +16,20 @@ from numpy.typing import NDArray
 
 from crossroads import artifact
 from crossroads._runtime.machine import peak_memory_mb
+from crossroads.data.dataset import Dataset
 from crossroads.data.images import Resize
 from crossroads.data.loading import digests_of, load_all, refusal_notes
 from crossroads.data.partition import BIASED, Partition, count_seen
 from crossroads.data.splits import split_digest
 from crossroads.errors import DataError, option
-from crossroads.evaluation import Evaluation
+from crossroads.evaluation import effective_count, widened
 from crossroads.features.lookup import resize_of
+from crossroads.files.text import plural
 from crossroads.predictor import Predictor, Scored, score, score_pixels, score_probabilities
 from crossroads.progress import Note, Relay, Watcher
+from crossroads.run.clock import Clock
 from crossroads.run.folder import RunFolder
-from crossroads.run.metrics import RunMetrics, TestMetrics
+from crossroads.run.metrics import RunMetrics, TestMetrics, ValidationMetrics
 from crossroads.run.results import TrainingResult
 from crossroads.run.task import Task
 from crossroads.training.checkpoint import history_csv
@@ -41,7 +43,7 @@ PARITY_SIZE = 112
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A finished run. It is also accepted as the path of its folder, as in ``crossroads.load(run)``.
+    """A finished run. It can be passed in place of the path of its folder, as in ``crossroads.load(run)``.
 
     Attributes:
         artifact: The folder.
@@ -83,25 +85,29 @@ class Outcome:
         task: The task.
         training: Its result.
         selection: How the strategy was chosen, for ``metrics.json``; empty if the user named it.
+        test_images: Number of test images to score, drawn at random; None for all.
     """
 
     task: Task
     training: TrainingResult
     selection: Mapping[str, Any] = field(default_factory=dict)
+    test_images: int | None = None
 
 
-def save_and_test(partition: Partition, outcome: Outcome, folder: RunFolder, started: float, watcher: Relay) -> Run:
+def save_and_test(partition: Partition, outcome: Outcome, folder: RunFolder, clock: Clock, watcher: Relay) -> Run:
     """Saves a trained model, scores the saved model, and finishes the artifact with its scores.
+
+    An interim artifact of the same run, if there is one, is replaced as a whole.
 
     Args:
         partition: The images. This is the only place that unseals their test to score it.
         outcome: The training.
         folder: The folder of the artifact.
-        started: Start of this process's work on the run, on the clock of `time.perf_counter`.
+        clock: The time of the run.
         watcher: Receives progress and warnings. The artifact stores the warnings up to the end of the test.
 
     Raises:
-        CrossroadsError: The artifact cannot be written, or its graph disagrees with its model. Then there is no artifact.
+        CrossroadsError: The artifact cannot be written, or its graph disagrees with its model. No artifact is left behind.
     """
     task, training = outcome.task, outcome.training
     resize, learned = resize_of(task.recipe), artifact.seen_by_weights(task.recipe.weights)
@@ -116,21 +122,24 @@ def save_and_test(partition: Partition, outcome: Outcome, folder: RunFolder, sta
         parity=_parity(training, resize),
         pretrained=None if training.metrics.backbone is None else training.metrics.backbone.weights,
     )
-    with artifact.draft(folder.path, contents) as draft:
+    with artifact.draft(folder.path, contents, replaces=not folder.finished) as draft:
         predictor = Predictor.load(draft.path)  # scores what was saved, loaded as users will load it
         validation = _validate(predictor, training, learned, watcher)
-        scored, test = _test(predictor, partition, training, learned, watcher)
+        scored, test = _test(predictor, partition, outcome, learned, watcher)
+        few = () if test is None else tuple(_few_test_images(validation, test))
+        for note in few:
+            watcher.warning(note)
         refused = {"train": training.train.refusals, "validation": training.validation.refusals}
         metrics = RunMetrics(
             backbone=task.choice.record.name,
             strategy=task.strategy.name,
-            seconds=round(folder.spent + time.perf_counter() - started, 3),
+            seconds=round(clock.spent, 3),
             peak_memory_mb=peak_memory_mb(),
             training=training.metrics,
             validation=validation,
             test=test,
             refused=refused if scored is None else refused | {"test": scored.refusals},
-            notes=(*partition.notes, *training.notes, *validation.warnings, *(() if test is None else test.evaluation.warnings)),
+            notes=(*partition.notes, *training.notes, *validation.evaluation.warnings, *_warnings_of(test), *few),
             warnings=watcher.warnings,
             selection=outcome.selection,
         ).to_json()
@@ -175,39 +184,81 @@ def _parity(training: TrainingResult, resize: Resize) -> artifact.Parity:
     return artifact.Parity(pixels, None if training.probabilities is None else training.probabilities[rows])
 
 
-def _validate(predictor: Predictor, training: TrainingResult, learned: NDArray[np.uint8], watcher: Watcher) -> Evaluation:
-    """Scores the validation images."""
-    images = training.validation
-    if training.probabilities is not None:  # the parity check has compared some of them with the graph's
+def _validate(predictor: Predictor, training: TrainingResult, learned: NDArray[np.uint8], watcher: Watcher) -> ValidationMetrics:
+    """Scores the validation images, or the images that were cross-validated. The parity check has compared the model itself."""
+    held_out = training.held_out
+    images = training.validation if held_out is None else held_out.images
+    crossed = None if held_out is None else held_out.cross_validated
+    if held_out is not None:
+        evaluation = score_probabilities(held_out.probabilities, images.dataset)
+    elif training.probabilities is not None:
         evaluation = score_probabilities(training.probabilities, images.dataset)
     elif images.pixels is None:
         evaluation = score(predictor, images.dataset, True, watcher, stage="validating")[1]
     else:
         evaluation = score_pixels(predictor, images.pixels, images.dataset)
-    seen = count_seen(images.digests, training.train.digests)
+    seen = 0 if crossed else count_seen(images.digests, training.train.digests)  # equal images are left out together
     notes = tuple(_validation_notes(seen, count_seen(images.digests, learned), len(images.dataset)))
     for note in notes:
         watcher.warning(note)
-    return replace(evaluation, seen_in_training=seen, refused=images.refusals, warnings=notes)
+    if crossed:
+        evaluation = widened(evaluation)
+    scored = replace(evaluation, seen_in_training=seen, refused=training.validation.refusals, warnings=notes)
+    return ValidationMetrics(scored, crossed)
 
 
 def _test(
-    predictor: Predictor, partition: Partition, training: TrainingResult, learned: NDArray[np.uint8], watcher: Watcher
+    predictor: Predictor, partition: Partition, outcome: Outcome, learned: NDArray[np.uint8], watcher: Watcher
 ) -> tuple[Scored, TestMetrics] | tuple[None, None]:
     """Scores the test images, if there is a test."""
     if partition.test is None:
         return None, None
-    scored, evaluation = score(predictor, partition.test.unseal(), partition.recipe.strict, watcher)
-    seen, by_weights = count_seen(scored.digests, _seen(training)), count_seen(scored.digests, learned)
-    notes = (*refusal_notes("the test", scored.refusals), *_test_notes(seen, by_weights, len(scored.dataset)))
+    images, fewer = _drawn(partition.test.unseal(), outcome.test_images, partition.recipe.seed)
+    scored, evaluation = score(predictor, images, partition.recipe.strict, watcher)
+    seen, by_weights = count_seen(scored.digests, _seen(outcome.training)), count_seen(scored.digests, learned)
+    notes = (*fewer, *refusal_notes("the test", scored.refusals), *_test_notes(seen, by_weights, len(scored.dataset)))
     for note in notes:
         watcher.warning(note)
     digest = split_digest(scored.digests, scored.dataset.labels, partition.train.classes)
-    return scored, TestMetrics(replace(evaluation, seen_in_training=seen, warnings=notes), by_weights, digest)
+    groups = scored.dataset.groups
+    effective = float(len(scored.dataset)) if groups is None else effective_count(groups)
+    return scored, TestMetrics(replace(evaluation, seen_in_training=seen, warnings=notes), by_weights, digest, effective)
+
+
+def _warnings_of(test: TestMetrics | None) -> tuple[str, ...]:
+    return () if test is None else test.evaluation.warnings
+
+
+def _few_test_images(validation: ValidationMetrics, test: TestMetrics) -> Iterator[Note]:
+    """Yields a note on how little a small test says, and on what is reported first instead."""
+    if not test.is_small:
+        return
+    scored, other = test.evaluation, validation.evaluation
+    low, high = scored.accuracy_interval
+    in_groups = "" if scored.groups is None else f" of {plural(scored.groups, 'group')}"
+    text = (
+        f"{plural(scored.n, 'test image')}{in_groups} can tell little: an accuracy of {scored.accuracy:.2f} on so few can mean "
+        f"anything from {low:.2f} to {high:.2f} on new images"
+    )
+    facts = {"images": scored.n, "accuracy": scored.accuracy, "interval": [low, high]}
+    if validation.cross_validated is None:
+        yield Note(f"{text}; evaluate the artifact on more", "few-test-images", **facts)
+        return
+    text += f"; the accuracy of {other.accuracy:.4f}, cross-validated on the {other.n} other images, says more"
+    yield Note(text, "few-test-images", **facts, cross_validated=other.accuracy)
+
+
+def _drawn(test: Dataset, count: int | None, seed: int) -> tuple[Dataset, tuple[Note, ...]]:
+    """Returns the test images to score, with a note if they are a random part of all."""
+    if count is None or count >= len(test):
+        return test, ()
+    rows = np.sort(np.random.default_rng([seed, 29]).choice(len(test), count, replace=False))
+    text = f"the budget was enough for {count:,} of {len(test):,} test images, drawn at random; `crossroads evaluate` scores all"
+    return test.select(rows), (Note(text, "part-of-test", images=count, total=len(test)),)
 
 
 def _validation_notes(seen: int, by_weights: int, total: int) -> Iterator[Note]:
-    """Yields notes on validation images that training or the weights have seen. A choice should not rest on such images."""
+    """Yields notes on validation images that training or the weights have seen. A choice should not be based on such images."""
     images = f"of {total} validation images are"
     if seen:
         text = f"{seen} {images} also in train, so they say nothing about new images; `crossroads audit` lists them"
@@ -247,4 +298,5 @@ def _data_facts(partition: Partition, training: TrainingResult) -> dict[str, Any
         "n": len(labels),
         "digest": split_digest(_seen(training), labels, partition.train.classes),
         "splits": splits,
+        "fitted_on": list(training.metrics.fitted_on),
     }

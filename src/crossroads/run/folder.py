@@ -1,4 +1,4 @@
-"""The folder of one run: new, unfinished or finished, used by one process at a time.
+"""Manages the folder of one run, which is new, unfinished or finished and used by one process at a time.
 
 An unfinished run has ``checkpoint/run.json`` (its recipe), ``clock.json`` (how long it has worked) and, after the first epoch of a
 phase, a checkpoint of that phase. A race also keeps its plan and state there, and a folder of checkpoints per candidate. A finished
@@ -37,13 +37,13 @@ _LOCK = ".crossroads.lock"
 
 
 class TrainingFolder:
-    """Where one of several trainings in a run keeps its checkpoints."""
+    """The folder in which one training of a run keeps its checkpoints."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     def checkpoints(self, phase: int) -> Checkpoints:
-        """The checkpoints of one phase, counted from 0."""
+        """Returns the checkpoints of one phase. Phases are counted from 0."""
         return Checkpoints(self._folder / f"phase-{phase}")
 
     @property
@@ -83,8 +83,16 @@ class RunFolder:
 
     @property
     def finished(self) -> bool:
-        """Whether the folder holds a finished artifact."""
-        return artifact.is_finished(self.path)
+        """Whether the folder holds a finished artifact that no unfinished run is improving."""
+        return artifact.is_finished(self.path) and not self.kept
+
+    @property
+    def kept(self) -> str:
+        """The training whose model an unfinished run has saved so far; "" if there is none."""
+        if not self.unfinished or not artifact.is_finished(self.path):
+            return ""
+        metrics = artifact.read_metrics(self.path)
+        return str(metrics["candidate"]) if metrics.get("interim") else ""
 
     @property
     def unfinished(self) -> bool:
@@ -186,7 +194,8 @@ class RunFolder:
 
     def _start(self, recipe: Recipe, given: Collection[str], resume: bool) -> Recipe:
         """Starts a new run, or resumes the one in the folder. Returns the recipe to use."""
-        artifact.refuse_finished(self.path)
+        if self.finished:
+            artifact.refuse_finished(self.path)
         if self.unfinished:
             return self._resumed(recipe, given, resume)
         if any(not self._is_ours(path) for path in self.path.iterdir()):
@@ -233,7 +242,7 @@ class RunFolder:
         write_atomically(self._clock, json.dumps({"spent": self.spent, "began": time.time()}).encode())
 
     def _is_ours(self, path: Path) -> bool:
-        """Whether `path`, in a folder without ``run.json``, is a leftover of a run that was killed at its start."""
+        """Returns whether `path`, in a folder without ``run.json``, is a leftover of a run that was killed at its start."""
         if path == self._state:
             entries = (entry for entry in path.rglob("*") if not (entry.is_dir() and any(map(entry.match, _FOLDERS))))
             return path.is_dir() and all(any(entry.match(pattern) for pattern in _OURS) for entry in entries)
@@ -262,7 +271,7 @@ class RunFolder:
 
 
 def _same_value(field: str, requested: Any, before: Any) -> bool:
-    """Whether a resumed run may have `requested` for a field that was `before`."""
+    """Returns whether a resumed run may have `requested` for a field that was `before`."""
     if field == "data":
         return True  # the digests of the images are compared, wherever the files are now
     if field == "backbone" and str(requested).startswith(HUB) and str(before).startswith(HUB):

@@ -6,6 +6,7 @@ import time
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from crossroads._runtime.keras_setup import load_keras
 from crossroads.features.bodies import body_of
@@ -17,20 +18,28 @@ from crossroads.progress import Note, Watcher
 from crossroads.run.metrics import BackboneMetrics, FeatureMetrics, TrainingMetrics
 from crossroads.run.results import (
     CheckpointFolder,
+    HeldOut,
     ImageLog,
     TrainingResult,
+    UsedImages,
+    correct_if_few,
     identity_of,
     images_of,
+    is_few,
     labelled,
     phase_metrics,
     refuse_idle_pooling,
+    together,
 )
 from crossroads.run.scaling import note_on_scaling
+from crossroads.run.solved import Pool, solve_final_head
 from crossroads.run.task import Task
 from crossroads.strategies import Phase, Solve, plan_phases
 from crossroads.training.batches import LabelledData
 from crossroads.training.checkpoint import Checkpoints
-from crossroads.training.solving import PhaseResult, solve_head
+from crossroads.training.solving import PhaseResult
+
+FITTED_ON_TRAIN, FITTED_ON_BOTH = ("train",), ("train", "validation")
 
 
 class _Inputs(NamedTuple):
@@ -42,6 +51,16 @@ class _Inputs(NamedTuple):
     checkpoints: Checkpoints
     identity: str
     watcher: Watcher
+
+
+class _Head(NamedTuple):
+    """A trained or solved head. What is None follows from the probabilities of the head itself."""
+
+    result: PhaseResult
+    layers: tuple[Dense, ...]
+    held_out: HeldOut | None = None
+    correct: NDArray[np.bool_] | None = None
+    refitted: bool = False
 
 
 def train_head(task: Task, folder: CheckpointFolder, watcher: Watcher) -> TrainingResult:
@@ -95,21 +114,27 @@ def train_head(task: Task, folder: CheckpointFolder, watcher: Watcher) -> Traini
         f"{identity_of(task, used, body.digest)}; phase: 0",
         watcher,
     )
-    result, head = _solved(phase, inputs) if isinstance(phase, Solve) else _trained(phase, inputs, task)
-    metrics = phase_metrics(phase, result)
+    if isinstance(phase, Solve):
+        head = _solved(phase, inputs, used, refit=recipe.refit is not False)
+    else:
+        head = _trained(phase, inputs, task)
+    metrics = phase_metrics(phase, head.result)
     weights = body.weights or {"from": "none", "digest": body.digest}
-    model = GraphModel(frozen, head)
-    chunks = [model.probabilities(chunk) for _, chunk in read_chunks(validation.features)]
+    model = GraphModel(frozen, head.layers)
+    probabilities = np.concatenate([model.probabilities(chunk) for _, chunk in read_chunks(validation.features)])
+    cut = BackboneMetrics(weights, keep, keep.name, {keep.name: features})
     return TrainingResult(
         model,
-        result.history,
+        head.result.history,
         *used,
         tuple(notes),
-        TrainingMetrics(metrics, (metrics,), BackboneMetrics(weights, keep, keep.name, {keep.name: features})),
+        TrainingMetrics(metrics, (metrics,), cut, FITTED_ON_BOTH if head.refitted else FITTED_ON_TRAIN),
         metrics.validation_accuracy,
         metrics.validation_loss,
-        np.concatenate(chunks),
-        stopped=result.ended,
+        probabilities,
+        head.held_out,
+        head.correct if head.correct is not None else correct_if_few(probabilities, used[1].dataset),
+        stopped=head.result.ended,
     )
 
 
@@ -118,12 +143,23 @@ def _note_on_origin(body: Body) -> Note | None:
     return note_on_origin(str(about.get("from")), about.get("licence"), about.get("source"))
 
 
-def _solved(phase: Solve, inputs: _Inputs) -> tuple[PhaseResult, tuple[Dense, ...]]:
-    result, kernel, bias = solve_head(phase, *inputs)
-    return result, (Dense(kernel, bias),)
+def _solved(phase: Solve, inputs: _Inputs, used: tuple[UsedImages, UsedImages], *, refit: bool) -> _Head:
+    """Solves a linear head, and says what its figures rest on."""
+    digests = np.concatenate([images.digests for images in used])
+    pool = Pool(inputs.train, inputs.validation, digests, inputs.classes)
+    head = solve_final_head(phase, pool, refit, *inputs[3:])
+    labels = inputs.validation.labels
+    if head.cross_validated is None:
+        held_out = HeldOut(used[1], head.probabilities)
+    else:
+        held_out = HeldOut(together(*used, head.held_out), head.probabilities[head.held_out], head.cross_validated)
+        inputs.watcher.note(_cross_validated_note(held_out))
+    own = head.probabilities[-len(labels) :]  # the validation images come last
+    correct = own.argmax(axis=1) == labels if is_few(len(labels), inputs.validation.groups) else None
+    return _Head(head.result, head.layers, held_out, correct, head.refitted)
 
 
-def _trained(phase: Phase, inputs: _Inputs, task: Task) -> tuple[PhaseResult, tuple[Dense, ...]]:
+def _trained(phase: Phase, inputs: _Inputs, task: Task) -> _Head:
     """Trains a head by gradient descent, in Keras."""
     load_keras()
     from crossroads.networks.network import assemble_head, dense_layers, head_layers, seeded, standardise, standardises
@@ -136,4 +172,13 @@ def _trained(phase: Phase, inputs: _Inputs, task: Task) -> tuple[PhaseResult, tu
     if standardises(layers):
         standardise(layers, *moments(train.inputs, np.ones(train.inputs.shape[0])))
     result = run_phase(network, phase, *inputs[1:])
-    return result, tuple(Dense(kernel, bias) for kernel, bias in dense_layers(layers))
+    return _Head(result, tuple(Dense(kernel, bias) for kernel, bias in dense_layers(layers)))
+
+
+def _cross_validated_note(held_out: HeldOut) -> Note:
+    """Says that the validation figures are cross-validated, and why."""
+    folds, repeats = (held_out.cross_validated or {}).values()
+    images = len(held_out.images.dataset)
+    drawn = "" if repeats == 1 else f", drawn {repeats} times"
+    text = f"validation is small, so the head was chosen and measured by cross-validation of {images} images ({folds} folds{drawn})"
+    return Note(text, "cross-validated", images=images, folds=folds, repeats=repeats)

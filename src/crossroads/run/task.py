@@ -1,4 +1,4 @@
-"""The task of one training: a resolved recipe, its backbone, and the images, which are decoded on request."""
+"""Defines the task of one training: a resolved recipe, its backbone, and the images, which are decoded on request."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from crossroads.data.images import Resize
 from crossroads.data.loading import IN_MEMORY, Loaded, load_all, sample_notes
 from crossroads.data.mirrors import reasons_against_flip
 from crossroads.data.partition import Partition
-from crossroads.errors import RecipeError, option, without_effect
+from crossroads.errors import RecipeError, without_effect
 from crossroads.features.lookup import resize_of
 from crossroads.files.trees import existing
 from crossroads.networks._named import require_present
@@ -79,8 +79,6 @@ def require_valid(recipe: Recipe, own: Any, progress: Progress | None = None) ->
     refuse_trained_graph(recipe)
     if recipe.strategy == "auto":
         refuse_strategy_options(recipe)
-    elif recipe.budget is not None:
-        raise without_effect("budget", recipe.budget, f"if a {option('strategy')} is named", hint="leave one of them out")
     if recipe.strategy != "auto" and needs_keras(recipe) and not can_train():
         raise training_needed(f"head {recipe.head!r}" if strategy(recipe.strategy).frozen else f"strategy {recipe.strategy!r}")
     backbone = recipe.backbone or (None if recipe.strategy == "auto" else strategy(recipe.strategy).default_backbone)
@@ -116,7 +114,7 @@ def _require_catalog_options(recipe: Recipe, backbone: str) -> None:
 
 
 def refuse_unsafe_flip(recipe: Recipe, train: Dataset, pixels: tuple[Loaded, Loaded] | None = None) -> None:
-    """Raises `RecipeError` if a recipe flips images although a flip changes what they show.
+    """Raises `RecipeError` if a recipe flips images although flipping would make their labels wrong.
 
     Args:
         recipe: The recipe with its augmentation.

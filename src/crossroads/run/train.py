@@ -1,4 +1,4 @@
-"""One training: of a head on frozen features alone, or of layers of the backbone in Keras."""
+"""Trains one classifier: a head on frozen features alone, or layers of the backbone in Keras."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from crossroads import artifact
 from crossroads._runtime.keras_setup import load_keras
@@ -22,8 +23,10 @@ from crossroads.run.results import (
     ImageLog,
     TrainingResult,
     UsedImages,
+    correct_if_few,
     identity_of,
     images_of,
+    is_few,
     labelled,
     phase_metrics,
     rank,
@@ -31,7 +34,7 @@ from crossroads.run.results import (
 )
 from crossroads.run.task import Task
 from crossroads.strategies import Phase, Solve, plan_phases
-from crossroads.training.batches import LabelledData
+from crossroads.training.batches import LabelledData, inference_batch_size
 
 if TYPE_CHECKING:
     from crossroads.networks.cut import Cut
@@ -39,7 +42,7 @@ if TYPE_CHECKING:
 
 
 def train(task: Task, folder: CheckpointFolder, watcher: Watcher) -> TrainingResult:
-    """Trains as the recipe of a task says, from the newest checkpoint if there is one. Raises `CrossroadsError`."""
+    """Trains as the recipe of a task specifies. Continues from the newest checkpoint, if there is one. Raises `CrossroadsError`."""
     if task.strategy.frozen:
         return train_head(task, folder, watcher)
     load_keras()  # only here, so that mistakes in the data or the options are reported without waiting for it
@@ -53,7 +56,7 @@ def rehearse(choice: Choice, size: int, classes: int, recipe: Recipe | None = No
         choice: The backbone.
         size: Side of the images in pixels.
         classes: Number of classes.
-        recipe: Resolved, with the cut and the head of the network; None for the whole backbone and a linear head.
+        recipe: The resolved recipe, with the cut and the head of the network; None for the whole backbone and a linear head.
         seed: Seed of the weights.
 
     Raises:
@@ -141,9 +144,19 @@ class _Training:
             TrainingMetrics(kept, tuple(phases), self._backbone_metrics(kept)),
             kept.validation_accuracy,
             kept.validation_loss,
+            validation_correct=self._correct(prepared),
             stopped=stopped,
             improved=kept is phases[-1],
         )
+
+    def _correct(self, prepared: _Prepared) -> NDArray[np.bool_] | None:
+        """Returns which validation images the kept weights classify correctly; None unless they are few."""
+        data, dataset = prepared.validation, prepared.used[1].dataset
+        if not is_few(len(dataset), dataset.groups):
+            return None
+        step, logits = inference_batch_size(data.inputs), prepared.network.trained
+        batches = (np.asarray(data.inputs[first : first + step], np.float32) for first in range(0, len(data), step))
+        return correct_if_few(np.concatenate([logits.predict_on_batch(batch) for batch in batches]), dataset)
 
     def _note_kept_head(self, head: PhaseMetrics, tuned: PhaseMetrics) -> None:
         note = Note(

@@ -1,4 +1,4 @@
-"""Augmentation as part of the training graph; `crossroads.data.augmentation` draws its parameters."""
+"""Augments images as part of the training graph. `crossroads.data.augmentation` draws its parameters."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Training batches: batch b of epoch e depends only on the seed, e and b, so training can resume at any epoch."""
+"""Creates training batches. Batch b of epoch e depends only on the seed, e and b, so training can resume at any epoch."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class LabelledData:
             v x n + i. In memory or read on demand.
         labels: int32 (n,), class indices.
         views: Augmented versions per image.
-        groups: Integers (n,) of images that belong together, such as frames of one object; None if each image stands alone.
+        groups: Integers (n,), the group of each image, such as the frames of one object. None if the images are independent.
     """
 
     inputs: Indexable
@@ -83,7 +83,7 @@ def one_hot(labels: NDArray[np.int32], classes: int) -> NDArray[np.float32]:
 
 
 def batches(data: LabelledData, phase: Phase, classes: int, start: int) -> Iterator[tuple[object, ...]]:
-    """Yields batches endlessly, from epoch `start` (counted from 0) on. Each epoch has each image once, in one of its views.
+    """Yields batches endlessly, beginning with epoch `start`, counted from 0. Each epoch has each image once, in one of its views.
 
     Yields:
         ``(inputs, targets)`` or ``(inputs, targets, weights)``. Inputs are uint8 (b, s, s, 3) or float32 (b, ...), or a tuple that

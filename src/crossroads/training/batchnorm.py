@@ -1,4 +1,4 @@
-"""BatchNorm while it is trained: moving statistics that suit short trainings, and TensorFlow's fused operation."""
+"""Adapts BatchNorm to training: moving statistics that suit short trainings, and TensorFlow's fused operation."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MAX_REMAINDER = 0.01
 """Fraction of the initial statistics that may remain after the last step. With few steps it lowers the momentum further."""
 
 MIN_EPSILON = 1.001e-5
-"""TensorFlow's fused operation replaces any smaller epsilon by this."""
+"""Smallest epsilon of TensorFlow's fused operation, which replaces a smaller one with it."""
 
 
 @contextmanager
@@ -34,7 +34,7 @@ def adapted_momentum(network: Network, steps: int) -> Iterator[None]:
 
 
 def momentum_for(steps: int) -> float:
-    """Returns the highest momentum for a training of `steps` steps."""
+    """Returns the highest momentum that a training of `steps` steps may use."""
     steps = max(1, steps)
     return float(min(max(MIN_MOMENTUM, 1 - WINDOWS / steps), MAX_REMAINDER ** (1 / steps)))
 
@@ -63,7 +63,7 @@ def _set_class(layer: layers.BatchNormalization, kind: type[layers.BatchNormaliz
 
 
 def _can_be_fused(layer: layers.BatchNormalization) -> bool:
-    """Whether a layer is trained, is of Keras' own class, and runs on float32 channels-last maps in TensorFlow."""
+    """Returns whether a layer is trained, is of Keras' own class, and runs on float32 channels-last maps in TensorFlow."""
     if (
         keras.backend.backend() != "tensorflow"
         or type(layer) is not layers.BatchNormalization

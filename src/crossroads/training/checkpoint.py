@@ -1,7 +1,8 @@
-"""Checkpoints, from which an interrupted training resumes: one file of arrays per epoch and a pointer to the newest and the best.
+"""Saves checkpoints, from which an interrupted training resumes.
 
-The arrays of the epoch are written first, then the pointer; then older arrays are removed. Each step is atomic, so a kill between
-any two leaves a pointer whose files exist and belong together.
+There is one file of arrays per epoch, and a pointer to the newest and the best. The arrays of the epoch are written first, then the
+pointer. Older arrays are removed last. Each step is atomic. If the process is killed between two steps, the pointer still refers to
+files that exist and belong together.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from crossroads.progress import EpochRecord
 
 @dataclass(frozen=True, slots=True)
 class TrainingState:
-    """How far a training has come.
+    """The progress of a training.
 
     Attributes:
         identity: Digest of everything that must not change when a run is resumed: data, splits, recipe, network.
@@ -78,7 +79,7 @@ class Checkpoints:
                     old.unlink()
 
     def save_facts(self, state: TrainingState) -> None:
-        """Saves the facts of `state` with the arrays that were saved last. Raises as `save` does."""
+        """Saves the facts of `state` with the arrays that were saved last. Raises the same errors as `save`."""
         with self._writing():
             self._write_pointer(state)
 
@@ -192,7 +193,7 @@ def _write_arrays(file: BinaryIO, arrays: Iterable[NDArray[np.generic]]) -> None
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Writes a file so that a kill at any point leaves either the old content or the new one."""
+    """Writes a file. If the process is killed at any point, the file has either the old or the new content."""
     with replacing(path) as file:
         file.write(content)
 

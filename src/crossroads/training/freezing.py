@@ -1,4 +1,4 @@
-"""Freezing: layers are frozen one by one, and training must leave every frozen weight bit-identical.
+"""Freezes layers one by one. Training must leave every frozen weight bit-identical.
 
 The moving statistics of a BatchNorm layer change whenever it runs in training mode. That happens even if its gain and offset get no
 gradient, and even if the model was called with ``training=False`` before it was unfrozen. Only ``trainable = False`` on the layer

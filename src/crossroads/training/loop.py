@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from crossroads._runtime.faults import is_out_of_memory
 from crossroads._runtime.machine import has_gpu
 from crossroads.errors import TrainingError, option
-from crossroads.heads.metrics import summed_metrics
+from crossroads.heads.cross_entropy import summed_metrics
 from crossroads.networks.network import Network
 from crossroads.progress import EpochRecord, StopTraining, Watcher
 from crossroads.strategies import Phase
@@ -103,7 +103,7 @@ def _fit(model: keras.Model, phase: Phase, data: LabelledData, epochs: _Epochs) 
 
 @contextmanager
 def _out_of_memory_refused(phase: Phase) -> Iterator[None]:
-    """Turns a lack of memory, which each backend reports in its own way, into a `TrainingError`."""
+    """Turns a backend's error about memory into a `TrainingError`. Each backend has a different error."""
     try:
         yield
     except Exception as error:  # TensorFlow's error derives directly from Exception
@@ -171,7 +171,7 @@ def assign(variables: Sequence[Any], arrays: Iterable[NDArray[np.generic]]) -> N
 
 
 def _is_over(state: TrainingState, phase: Phase) -> bool:
-    """Whether no epoch is left, the watcher ended the training, or early stopping did."""
+    """Returns whether no epoch is left, the watcher ended the training, or early stopping did."""
     losses = [record.validation_loss for record in state.history]
     if len(losses) >= phase.epochs or ENDED in state.facts:
         return True

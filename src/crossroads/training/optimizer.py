@@ -1,4 +1,4 @@
-"""Adam with a learning rate and a weight decay for each weight."""
+"""Defines Adam with a learning rate and a weight decay for each weight."""
 
 from __future__ import annotations
 

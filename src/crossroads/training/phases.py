@@ -53,7 +53,7 @@ def _head_layers(model: keras.Model) -> tuple[Any, keras.layers.BatchNormalizati
     """Returns the dense layer of a linear head, and the layer before it that standardises features, if any.
 
     Raises:
-        TrainingError: The model is not such a head.
+        TrainingError: The model is not a linear head.
     """
     *before, layer = [layer for layer in model.layers if not isinstance(layer, keras.layers.InputLayer)]
     linear = isinstance(layer, keras.layers.Dense) and layer.activation is keras.activations.linear and layer.use_bias

@@ -1,4 +1,4 @@
-"""Earlier name of `crossroads.progress`, for programs that import it."""
+"""Keeps the earlier name of `crossroads.progress`, for programs that import it."""
 
 from crossroads.progress import Silent, Watcher
 

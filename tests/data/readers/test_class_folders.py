@@ -83,7 +83,7 @@ def test_what_is_ignored_beside_classes_is_noted(tmp_path: Path) -> None:
     assert dataset.row(1).label == "b"
     assert dataset.notes == (
         "1 image outside the class folders was ignored",
-        "1 image in subfolder 'deep' of class folders: counted as images of the class",
+        "1 image in subfolder 'deep' of class folders was counted as images of the class",
         "folders 'empty', 'texts' have no images and are not classes",
         "3 files are left out because they are not images: 2 .txt, 1 .xml; the first is a/notes.txt",
     ), "the wording of these notes is what a user reads"

@@ -96,7 +96,7 @@ def test_parts_compose_to_the_whole(model, tmp_path):
         np.testing.assert_allclose(evaluate(rest_of(body, cut.name), middle)[0], expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["MobileNetV2", "ResNet50V2"])
+@pytest.mark.parametrize("name", ["MobileNetV2", pytest.param("ResNet50V2", marks=pytest.mark.slow)])
 def test_the_cuts_are_those_of_the_keras_network_that_a_graph_came_from(name, tmp_path):
     keras = pytest.importorskip("keras")
     from crossroads.networks.cuts import cuts

@@ -1,17 +1,19 @@
-"""Readers: labelled images in any layout become one `Dataset`. `read` is the entry point.
+"""Reads labelled images in any known layout as one `Dataset`. `read` is the entry point.
 
 To add a format, write one module here with a function that recognises it and one that reads it, as in `idx.py`. Then add a
-`Reader` to `READERS` below, one `Layout` to ``tests/data/readers/layout_list.py`` and its row to the table at the end of
-``docs/reference/layouts.md``. A format that is known but not read is a line in `unsupported.UNSUPPORTED`.
+`Reader` to `READERS` below, a `Layout` to ``tests/data/readers/layout_list.py``, and a row to the table at the end of
+``docs/reference/layouts.md``. A format that is known but not read gets an entry in `unsupported.UNSUPPORTED`.
 
-Modules with an underscore are what readers share:
+The readers share the modules whose names begin with an underscore:
 
-- `_listing`: the names below one folder of a directory tree or an archive;
-- `_folder_names`, `_top_folders`: which names mean a split, a mere container, masks;
-- `_folder_notes`, `_folder_refusals`: what is said about folders, and which folders are refused;
-- `_sheets`, `_columns`, `_tables`, `_table_images`, `_table_reading`: from a file of rows to labelled images;
-- `_image_lookup`: from what a row says to a file; `_listed_splits`: lists of paths that give splits;
-- `_arrays`: from named arrays to a data set; `_labelled`, `_sources`: rows and images before they are a data set.
+- `_listing` lists the files below one folder of a directory tree or an archive.
+- `_folder_names` and `_top_folders` decide which names mean a split, a container of images, or masks.
+- `_folder_notes` and `_folder_refusals` create notes and errors about folders.
+- `_sheets`, `_columns`, `_tables`, `_table_images` and `_table_reading` turn a file of rows into labelled images.
+- `_image_lookup` finds the image file that a row names.
+- `_listed_splits` reads lists of paths that give splits.
+- `_arrays` builds a data set from named arrays.
+- `_labelled` and `_sources` hold the rows and images from which a data set is built.
 """
 
 from __future__ import annotations
@@ -53,12 +55,12 @@ ClassNames = str | os.PathLike[str] | Mapping[int, str] | Sequence[str]
 
 
 class Reader(NamedTuple):
-    """One layout of labelled images.
+    """The reader of one layout of labelled images.
 
     Attributes:
-        layout: The layout in one line, for the list of known layouts in an error; empty to leave it out.
-        recognises: Returns something true if a listing has this layout. Looks at names, and at the first bytes of few files.
-        read: Returns the data set. Decodes no image; `Dataset.notes` say what is ignored.
+        layout: The layout in one line, as error messages list it. Empty if they do not list it.
+        recognises: Returns a true value if a listing has this layout. Looks only at names and at the first bytes of a few files.
+        read: Returns the data set. Does not decode any image. `Dataset.notes` say what is ignored.
     """
 
     layout: str
@@ -81,35 +83,36 @@ READERS = (
     Reader("X.npy with y.npy", npy.files, npy.read),
     Reader("", class_folders.recognises_one, class_folders.read),
 )
-"""Every layout that is read. The first reader that recognises the data wins, so specific layouts come first."""
+"""The readers of all layouts. The first one that recognises the data reads it, so specific layouts come first."""
 
 ARTIFACT = ("crossroads.json", "model.xml")
-"""Files that identify a folder written by `fit`. Its arrays are no images."""
+"""Files that identify an artifact, which is not a data set."""
 
 _ARCHIVE_SUFFIXES = (".zip", ".tar", ".gz", ".tgz", ".xz", ".bz2")
 
 
 def read(source: object, *, class_names: ClassNames | None = None) -> Dataset:
-    """Labelled images as one immutable data set. No image is decoded yet.
+    """Reads labelled images as one immutable data set. Does not decode any image.
+
+    Data in memory is given as ``(images, labels)``, as a mapping such as ``{"features": …, "labels": …}``, or as a list of records
+    such as ``{"image": …, "label": …}``. Two pairs are train and test; three are train, validation and test.
+
+    - Images are one array (n, height, width) or (n, height, width, 1, 3 or 4), uint8 or floats in [0, 1]. They may also be a list
+      of paths, encoded files, arrays and Pillow images.
+    - Labels are integers, strings or booleans (n,), or one-hot (n, k).
 
     Args:
-        source: One of these.
-            The path of a folder, or of a .zip, .tar, .tar.gz, .tar.bz2 or .tar.xz archive of what a folder may hold.
-            The path of one CSV, TSV, JSON lines, JSON, list, pickle, .npz, .npy or Parquet file.
-            What is in memory, as ``(images, labels)`` or a mapping such as ``{"features": …, "labels": …}``: images as one array
-            (n, height, width) or (n, height, width, 1, 3 or 4), uint8, or floats in [0, 1]; or as a list of paths, encoded files,
-            arrays and Pillow images; labels (n,) integers, strings or booleans, or one-hot (n, k). Two such pairs are train and
-            test, three are train, validation and test. A list of ``{"image": …, "label": …}`` is read as well.
-            A data set, which is returned as it is.
-        class_names: Names of integer labels: a mapping, a sequence, or the path of a file with lines such as ``14,Stop`` or with
-            one name per line, numbered from 0.
+        source: The path of a folder, of a .zip, .tar, .tar.gz, .tar.bz2 or .tar.xz archive, or of one CSV, TSV, JSON lines, JSON,
+            list, pickle, .npz, .npy or Parquet file; or data in memory as above. A `Dataset` is returned as it is.
+        class_names: Names of integer labels, as a mapping or a sequence, or as the path of a file. The lines of the file are like
+            ``14,Stop``, or there is one name per line, numbered from 0.
 
     Returns:
         The data set. Its `notes` say what was ignored and why.
 
     Raises:
         DataError: The layout is unknown or ambiguous, a row is malformed, or a file is missing, hostile or damaged.
-        MissingExtraError: Parquet without pyarrow.
+        MissingExtraError: A Parquet file is given but pyarrow is not installed.
     """
     dataset = _read(source)
     if not len(dataset):
@@ -131,7 +134,7 @@ def _read(source: object) -> Dataset:
 
 
 def _listing_of(path: Path) -> Listing:
-    """Returns the listing of a folder or an archive, or of a single file."""
+    """Returns the listing of a folder, an archive or a single file."""
     place, origin = existing(path), printable(str(path))
     if place.is_dir():
         folder = Folder(place)
@@ -164,14 +167,14 @@ def _read_listing(listing: Listing) -> Dataset:
 
 
 def _notes_above(levels: Sequence[Listing]) -> list[Note]:
-    """Returns notes on images beside the last of these levels, each of which wraps the next."""
+    """Returns notes on images that are not in the last of these levels. Each level wraps the next one."""
     *wrapping, last = levels
     notes = [note for level in wrapping for note in images_outside(level.loose, f"beside the folder {last.root}")]
     return notes + [note for level in levels for note in artwork_ignored(level)]
 
 
 def _unknown_layout(listing: Listing, innermost: Listing) -> DataError:
-    """Returns the refusal of data that no reader recognises."""
+    """Returns the error for data that no reader recognises."""
     archives = [name for name in listing.names if suffix_of(name) in _ARCHIVE_SUFFIXES]
     if listing.single and is_image_name(listing.names[0]):
         hint = "give the folder that holds the class folders, not one image"

@@ -1,4 +1,4 @@
-"""Images and labels that are arrays: how to find them among named arrays, and how to make a data set of them."""
+"""Finds images and labels among named arrays and builds a data set from them."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ _SPLIT_WORDS = ((TRAIN, ("train",)), (VALIDATION, ("validation", "valid", "val")
 
 T = TypeVar("T")
 Pair = tuple[int, str, T, T]
-"""Split, name of the images, images, labels."""
+"""A split, the name of the images, the images, and their labels."""
 
 
 def array_images(pixels: NDArray[np.generic], name: str) -> MemoryImages:
-    """Returns the images of one array, without copying it.
+    """Returns the images of one array as a source. Does not copy the array.
 
     Args:
-        pixels: (n, height, width) or (n, height, width, 1, 3 or 4), of a type that `pictures.conversion` knows.
-        name: What messages call the array.
+        pixels: (n, height, width) or (n, height, width, 1, 3 or 4), of a dtype that `pictures.conversion` accepts.
+        name: Name of the array in messages.
 
     Raises:
-        DataError: Another shape, type or range, a NaN, or images without pixels.
+        DataError: The array has another shape, dtype or range of values, contains NaN, or holds images without pixels.
     """
     _check_shape(pixels.shape, name)
     return MemoryImages(pixels, conversion(pixels, name), name)
 
 
 def _check_shape(shape: tuple[int, ...], name: str) -> None:
-    """Raises `DataError` if an array cannot be images."""
+    """Raises `DataError` if an array of this shape cannot hold several images."""
     received = f"shape {shape}"
     if not (len(shape) == 3 or (len(shape) == 4 and shape[3] in (1, 3, 4))):
         hint = None
@@ -70,15 +70,15 @@ def dataset_of_pairs(
     splits: Sequence[int] | None = None,
     groups: Sequence[Hashable] | None = None,
 ) -> Dataset:
-    """Returns the data set of several (split, name, images, labels). Classes are matched by name.
+    """Builds a data set from one or several pairs. Classes of different pairs are matched by name.
 
     Args:
-        pairs: At least one.
-        origin: What messages call all of them.
-        notes: Notes of the reader.
-        source: Makes an image source of images and their name. `numeric_images` by default, which reads only numbers.
-        splits: The split of each image of a single pair.
-        groups: The group of each image of a single pair, or None for an image that stands alone.
+        pairs: At least one (split, name, images, labels).
+        origin: Name of the data in messages.
+        notes: The reader's notes.
+        source: Creates an image source from images and their name. The default is `numeric_images`, which accepts only numbers.
+        splits: The split of each image. Given only with a single pair.
+        groups: The group of each image. Given only with a single pair. An image with the group None is in no group with others.
     """
     labels, row_splits = list[str](), list[int]()
     sources, range_notes = list[ImageSource](), list[Note]()
@@ -103,7 +103,7 @@ def dataset_of_pairs(
 
 
 def _range_notes(images: MemoryImages, name: str) -> list[Note]:
-    """Returns a note if a sample of the images is dark. Encoded files are sampled later, when they are decoded."""
+    """Returns a note if too many images of a sample are dark. Encoded files are not checked until they are decoded."""
     sample = np.unique(np.linspace(0, len(images) - 1, min(SAMPLE, len(images))).round().astype(int)).tolist()
     ranges = [extent for index in sample if (extent := value_range(images.picture(index))) is not None]
     note = range_note(ranges)
@@ -111,7 +111,7 @@ def _range_notes(images: MemoryImages, name: str) -> list[Note]:
 
 
 def numeric_images(images: object, name: str) -> MemoryImages:
-    """Returns images that are numbers: one array, or a list of arrays or of nested lists. Text is never taken for paths."""
+    """Creates an image source from one array, a list of arrays, or nested lists of numbers. Strings are never read as paths."""
     if isinstance(images, np.ndarray) and images.dtype.kind != "O":
         return array_images(images, name)
     if not isinstance(images, (list, tuple, np.ndarray)):
@@ -119,7 +119,7 @@ def numeric_images(images: object, name: str) -> MemoryImages:
     items = list(images)
     arrays = [image for image in items if isinstance(image, np.ndarray)]
     if arrays and len(arrays) == len(items):
-        # Never stacked: a list may hold one array many times, and a stack would then be far larger than the list.
+        # The arrays are not stacked. A list may hold one array many times, and the stack would then be far larger than the list.
         if len({array.shape for array in arrays}) == 1:
             _check_shape((len(arrays), *arrays[0].shape), name)
             for array in {id(array): array for array in arrays}.values():
@@ -138,7 +138,7 @@ def numeric_images(images: object, name: str) -> MemoryImages:
 def pairs_of_files(
     listing: Listing, files: Sequence[str], what: str, arrays_of: Callable[[str], Mapping[str, T]]
 ) -> Iterator[Pair[T]]:
-    """Yields the pairs in one file, or in one file for each split. Names such as ``x_train`` in it also give splits."""
+    """Yields the pairs in one file, or in one file for each split. Names of arrays such as ``x_train`` may also give the split."""
     for file_split, name in split_files(files, listing.origin, what):
         label = listing.label(name)
         for split, key, images, labels in find_pairs(arrays_of(name), label):
@@ -146,16 +146,18 @@ def pairs_of_files(
 
 
 def find_pairs(arrays: Mapping[str, T], origin: str) -> list[Pair[T]]:
-    """Finds images and labels among named arrays: `features` and `labels`, `x` and `y`, or `x_train`, `y_train`, `x_test`, ….
+    """Finds pairs of images and labels among named arrays.
+
+    Names are `features` and `labels`, `x` and `y`, or, for each split, `x_train` and `y_train`, `x_test` and `y_test`.
 
     Raises:
-        DataError: There is no such pair, or two for the training images.
+        DataError: There is no such pair, or there are two pairs for the training images.
     """
     return [(split, images, arrays[images], arrays[labels]) for split, images, labels in find_names(list(arrays), origin)]
 
 
 def find_names(keys: Sequence[str], origin: str) -> list[tuple[int, str, str]]:
-    """Returns (split, images, labels) with the names that `find_pairs` uses. `x` beside `x_test` is the training set."""
+    """Returns (split, images, labels) for each pair, with the names of the arrays. `x` beside `x_test` is the training set."""
     by_lower = {name.lower(): name for name in keys}
     pairs = []
     for split, words in _SPLIT_WORDS:

@@ -1,4 +1,4 @@
-"""Which columns of a table are the image, the label, the split and the group: decided by the headers and the first rows."""
+"""Decides which columns of a table are the image, label, split and group, from the headers and the first rows."""
 
 from __future__ import annotations
 
@@ -51,26 +51,26 @@ TRUE, FALSE = frozenset(("1", "1.0", "true", "t", "yes", "y")), frozenset(("0", 
 _MAX_CLASSES = 100_000
 
 IsImage = Callable[[str], bool]
-"""Returns whether a value names an image that exists."""
+"""A function that returns whether a value names an image that exists."""
 
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """The meaning of the columns of a table, by number.
+    """The meaning of the columns of a table. Columns are given by number.
 
     Attributes:
-        image: Path or id of an image.
-        label: Class of the image.
-        split: Split of the image: a word, or 0 and 1 if `flag` is set.
-        group: Group of the image. Images of one group stay in one split.
-        flag: The split that a true value of the split column means.
-        one_hot: One column per class that holds 0 or 1; `label` is then None.
+        image: The column with the path or id of the image.
+        label: The column with the class of the image.
+        split: The column with the split of the image. It holds words, or 0 and 1 if `flag` is set.
+        group: The column with the group of the image. Images of one group stay in one split.
+        flag: The split that a true value in the split column means.
+        one_hot: The columns of a table with one column of 0 and 1 per class. `label` is then None.
         boxes: Whether there are columns of bounding boxes.
-        unused: Notes on columns that look relevant and are not used.
-        width: The number of columns if there is no header.
-        clear: Whether a header names the label. Otherwise the label is only the one column left.
+        unused: Notes on columns that look relevant but are not used.
+        width: Number of columns, if there is no header.
+        clear: Whether a header names the label. Otherwise, the label is a guess.
         other_labels: Further columns whose headers mean a label.
-        undecided: Whether several columns without headers may be the label.
+        undecided: Whether there is no header and several columns could be the label.
     """
 
     image: int | None = None
@@ -93,11 +93,11 @@ class Columns:
 
 
 def columns_of(sheet: Sheet, is_image: IsImage | None = None) -> Columns:
-    """Returns the meaning of the columns of a table.
+    """Determines the meaning of the columns of a table.
 
     Args:
         sheet: The table.
-        is_image: Tells whether a value names an image that exists; None if images cannot be looked up.
+        is_image: Returns whether a value names an image that exists. None if images cannot be looked up.
     """
     sample = sheet.sample()
     if not sheet.headers:
@@ -128,15 +128,16 @@ def columns_of(sheet: Sheet, is_image: IsImage | None = None) -> Columns:
 
 
 def _normalised(header: str) -> str:
-    """Returns a header in lower case, with one underscore between words. ``outer.inner`` becomes ``inner``."""
+    """Returns a header in lower case, with one underscore between words. ``Outer.Inner Name`` becomes ``inner_name``."""
     inner = re.split(r"[./](?=[^./\d])", header.strip())[-1]
     return re.sub(r"[\W_]+", "_", inner.lower()).strip("_")
 
 
 def _image_column(names: Sequence[str], values: Sequence[Sequence[str]], is_image: IsImage | None) -> int | None:
-    """Returns the column that names images, by its header. If images can be looked up, at least half of its values must exist.
+    """Returns the column that names images. If images can be looked up, at least half of its values must exist.
 
-    A column with any other header must hold names of files: numbers are often the stem of some image by chance.
+    A column without a known header must also hold file names with suffixes. Numbers would often match the stem of an image by
+    chance.
     """
     by_header = [names.index(word) for word in IMAGE_HEADERS if word in names]
     if is_image is None:
@@ -158,10 +159,10 @@ def _mostly(holds: Callable[[str], bool], values: Sequence[str]) -> bool:
 def _label_columns(
     sheet: Sheet, names: Sequence[str], values: Sequence[Sequence[str]], taken: set[int | None]
 ) -> tuple[int | None, tuple[int, ...]]:
-    """Returns the column of labels by its header, and the others whose headers mean a label.
+    """Returns the label column and the other columns whose headers mean a label.
 
-    The order of the known headers decides. If it selects a column of numbers, a column of words that maps one to one to these
-    numbers is preferred.
+    The column with the first of the known headers is the label. If it holds numbers, a column of words that correspond one to one
+    to these numbers is preferred.
     """
     by_header = [names.index(word) for word in (*LABEL_HEADERS, *OTHER_LABEL_HEADERS) if word in names]
     candidates = list(dict.fromkeys(at for at in by_header if at not in taken))
@@ -177,12 +178,12 @@ def _label_columns(
 def _guessed_label(
     names: Sequence[str], values: Sequence[Sequence[str]], image: int, taken: set[int | None]
 ) -> tuple[int | None, tuple[int, ...]]:
-    """Returns the label of a table in which no header means a label: one column, or one column per class."""
+    """Guesses the label of a table in which no header means a label. It is one column, or there is one column per class."""
     rest = [at for at, name in enumerate(names) if at not in taken and name not in _SIZES]
     if len(rest) > 1 and values[image] and all(set(values[at]) <= {"0", "1", "0.0", "1.0"} for at in rest):
         return None, tuple(rest)
     rest = [at for at in rest if not _is_group(names[at]) and not _holds_fractions(values[at])]
-    has_prose = not _PROSE.isdisjoint(names)  # a number beside captions is no label
+    has_prose = not _PROSE.isdisjoint(names)  # a number beside captions is not a label
     if len(rest) != 1 or len(names) > _MAX_HEADERS_TO_GUESS or has_prose or _lists_classes(values[image], values[rest[0]]):
         return None, ()
     return rest[0], ()
@@ -193,9 +194,9 @@ def _are_integers(values: Sequence[str]) -> bool:
 
 
 def _one_to_one(sheet: Sheet, first: int, second: int) -> bool:
-    """Returns whether each value of one column goes with a single value of the other, in all rows."""
+    """Returns whether the values of two columns correspond one to one in all rows."""
     pairs: set[tuple[str, str]] = set()
-    with suppress(DataError):  # raised again, with the line, when the rows are read
+    with suppress(DataError):  # the error is raised again, with its line, when all rows are read
         for _, fields in sheet.rows():
             if max(first, second) < len(fields):
                 pairs.add((fields[first].strip(), fields[second].strip()))
@@ -205,13 +206,13 @@ def _one_to_one(sheet: Sheet, first: int, second: int) -> bool:
 
 
 def _split_columns(sheet: Sheet, names: Sequence[str], values: Sequence[Sequence[str]], image: int | None) -> list[tuple[int, int]]:
-    """Returns the columns that hold splits, best first, each with the split that 1 means if it holds 0 and 1.
+    """Returns the columns that hold splits, in the order of the table. Each comes with the split that 1 means, or 0.
 
-    All rows of a column decide, so that their order does not matter.
+    All rows of a column are checked, so the order of the rows does not matter.
     """
     if "split" in names and (at := names.index("split")) != image:
         return [(at, 0)]
-    # The split that 1 means under a header such as `is_test`; 0 for other headers and other values.
+    # A column of 0 and 1 with a header such as `is_test` has a flag: the split that 1 means. Other columns have the flag 0.
     flags = [
         (at, FLAG_HEADERS.get(name, 0) if _are_flags(values[at]) else 0)
         for at, name in enumerate(names)
@@ -236,7 +237,7 @@ def _is_split_header(name: str) -> bool:
 
 
 def _are_splits_under(name: str, values: set[str], flag: int) -> bool:
-    """Returns whether all values of a column name splits, or are yes and no under a header such as `is_test`."""
+    """Returns whether all values of a column name splits, or are true and false under a header such as `is_test`."""
     values = values - {""}
     if flag:
         return _are_flags(values)
@@ -245,7 +246,7 @@ def _are_splits_under(name: str, values: set[str], flag: int) -> bool:
 
 
 def _distinct(sheet: Sheet, values: Sequence[Sequence[str]], wanted: Sequence[int]) -> dict[int, set[str]]:
-    """Returns the different values of some columns in all rows."""
+    """Returns the distinct values of the wanted columns in all rows."""
     distinct = {at: set(values[at]) for at in wanted}
     if wanted and len(values[wanted[0]]) >= SAMPLE:
         with suppress(DataError):
@@ -257,7 +258,7 @@ def _distinct(sheet: Sheet, values: Sequence[Sequence[str]], wanted: Sequence[in
 
 
 def _without_headers(sheet: Sheet, values: list[list[str]], is_image: IsImage | None) -> Columns:
-    """Returns the columns of a list without a header: a path or id, one label, perhaps a split and a running number."""
+    """Determines the columns of a list without a header. It has a path or id and a label, and may have a split and a row number."""
     files = [at for at in range(len(values)) if any(map(is_image_name, values[at]))]
     candidates = files or range(len(values))
     image = next((at for at in candidates if _mostly(is_image or is_image_name, values[at])), files[0] if files else None)
@@ -280,18 +281,18 @@ def _are_splits(values: Iterable[str]) -> bool:
 
 
 def _counts_up(values: Sequence[str]) -> bool:
-    """Returns whether a column holds the number of the row."""
+    """Returns whether the values of a column count up by 1, like row numbers."""
     numbers = [as_integer(value) for value in values]
     return bool(numbers) and numbers[0] is not None and numbers == list(range(numbers[0], numbers[0] + len(numbers)))
 
 
 def _lists_classes(numbers: Sequence[str], names: Sequence[str]) -> bool:
-    """Returns whether two columns number the classes. Such numbers may by chance be the stems of images."""
+    """Returns whether a table only numbers the classes. Such numbers may match the stems of images by chance."""
     return _counts_up(numbers) and len(set(names)) == len(names) > 1
 
 
 def is_number(value: str) -> bool:
-    """Returns whether a text spells a number of any kind."""
+    """Returns whether a string is a number."""
     try:
         float(value)
     except ValueError:
@@ -300,7 +301,7 @@ def is_number(value: str) -> bool:
 
 
 def _holds_fractions(values: Sequence[str]) -> bool:
-    """Returns whether a column holds fractions, which are no classes."""
+    """Returns whether a column holds numbers that are not whole. Such numbers are not classes."""
     return any("." in value and is_number(value) and not float(value).is_integer() for value in values)
 
 
@@ -309,7 +310,7 @@ def _is_group(name: str) -> bool:
 
 
 def _unused(names: Sequence[str], values: Sequence[Sequence[str]], taken: set[int | None], sheet: Sheet) -> list[Note]:
-    """Returns notes on columns that look like a split or a group and are not used."""
+    """Returns notes on columns that look like a split or a group but are not used."""
     notes = []
     for at, name in enumerate(names):
         header = sheet.headers[at]
@@ -317,9 +318,9 @@ def _unused(names: Sequence[str], values: Sequence[Sequence[str]], taken: set[in
             continue
         if name in SPLIT_HEADERS or name in FLAG_HEADERS:
             examples = ", ".join(sorted({value for value in values[at] if value})[:4]) or "nothing"
-            text = f"column {header!r} of {sheet.label} with values such as {examples} ignored: they do not name splits"
+            text = f"the column {header!r} of {sheet.label} is ignored: its values do not name splits, for example {examples}"
             notes.append(Note(text, "split-column-ignored", column=header, table=sheet.label))
         elif _is_group(name):
-            text = f"column {header!r} of {sheet.label} ignored; rename it 'group' to keep its images in one split"
+            text = f"the column {header!r} of {sheet.label} is ignored; if it holds groups, rename it 'group' to keep them whole"
             notes.append(Note(text, "group-column-ignored", column=header, table=sheet.label))
     return notes

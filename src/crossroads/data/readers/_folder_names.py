@@ -1,4 +1,4 @@
-"""Meaning of the names of folders, files and column values: a split, a mere container of images, masks, no labels."""
+"""Interprets names of folders, files and column values. They may mean a split, a container of images, masks, or no labels."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ SPLIT_WORDS = {
     **dict.fromkeys(("val", "valid", "validation"), VALIDATION),
     **dict.fromkeys(("test", "testing"), TEST),
 }
-"""Names that alone mean a split."""
+"""Names that mean a split if they stand alone."""
 _LOOSE_SPLITS = {
     **dict.fromkeys(("train", "training", "trainval", "traindev"), TRAIN),
     **dict.fromkeys(("val", "valid", "validation", "validate", "dev", "devel", "eval", "evaluation"), VALIDATION),
     **dict.fromkeys(("test", "testing", "holdout", "heldout"), TEST),
 }
-"""Words that mean a split among other words."""
+"""Words that mean a split even if a name contains other words."""
 _GENERIC = frozenset((
     "set", "sets", "dir", "data", "dataset", "datasets", "image", "images", "img", "imgs", "pic", "pics", "picture",
     "pictures", "photo", "photos", "folder", "folders", "file", "files", "split", "splits", "part", "parts", "batch",
@@ -49,13 +49,16 @@ _GLUED = re.compile(
 
 
 def split_of(name: str) -> int | None:
-    """Returns the split that a folder or column value names exactly, in any case, or None."""
+    """Returns the split that a folder or column value names exactly, or None. Ignores case."""
     return SPLIT_WORDS.get(name.strip().lower())
 
 
 @lru_cache(maxsize=4096)
 def words_of(name: str) -> tuple[str, ...]:
-    """Returns the words of a name in lower case: ``train``, ``images`` for ``TrainImages``, ``train-images``, ``trainimages``."""
+    """Returns the words of a name in lower case.
+
+    ``TrainImages``, ``train-images`` and ``trainimages`` all give ``train`` and ``images``.
+    """
     words: list[str] = []
     for word in map(str.lower, _WORD.findall(class_name(name))):
         if words and words[-1] in ("hold", "held") and word == "out":
@@ -68,18 +71,18 @@ def words_of(name: str) -> tuple[str, ...]:
 
 
 def split_in(name: str) -> int | None:
-    """Returns the one split that a name mentions among other words, or None."""
+    """Returns the split that a name mentions, possibly among other words. Returns None if there is no split or more than one."""
     splits = {_LOOSE_SPLITS[word] for word in words_of(name) if word in _LOOSE_SPLITS}
     return splits.pop() if len(splits) == 1 else None
 
 
 def is_plain_split(name: str) -> bool:
-    """Returns whether a name means a split and nothing else: ``train``, ``Training Set``, ``test1``, ``01_train``, ``imgs_val``."""
+    """Returns whether a name means only a split, such as ``train``, ``Training Set``, ``test1``, ``01_train`` or ``imgs_val``."""
     return split_in(name) is not None and not specific_words(name)
 
 
 def specific_words(name: str) -> tuple[str, ...]:
-    """Returns the words of a name that are neither a split, nor generic, nor a number."""
+    """Returns the words of a name that are not a split, a generic word, a number or a single letter."""
     return tuple(word for word in words_of(name) if word not in _LOOSE_SPLITS and word not in _GENERIC and not _is_counter(word))
 
 
@@ -89,19 +92,19 @@ def _is_counter(word: str) -> bool:
 
 
 def is_holder(name: str) -> bool:
-    """Returns whether a folder's name says only that it holds images, such as ``images`` or ``JPEGImages``."""
+    """Returns whether the name of a folder says only that it holds images, such as ``images`` or ``JPEGImages``."""
     words = words_of(name)
     return bool(words) and all(word in _HOLDERS or word.isdecimal() for word in words) and not words[0].isdecimal()
 
 
 def is_overlay(name: str) -> bool:
-    """Returns whether a folder's name says that its pictures belong to other images: masks, annotations."""
+    """Returns whether the name of a folder says that it holds masks or annotations of other images."""
     words = words_of(name)
     return bool(_OVERLAYS.intersection(words)) and all(word in _BESIDE_OVERLAYS or word.isdecimal() for word in words)
 
 
 def is_unlabelled(name: str) -> bool:
-    """Returns whether a folder's name says that its images have no label."""
+    """Returns whether the name of a folder says that its images have no label."""
     return "".join(words_of(name)) in _UNLABELLED
 
 
@@ -112,15 +115,15 @@ def are_parts(names: Iterable[str]) -> bool:
 
 
 def stem_of(name: str) -> str:
-    """Returns the name of a file without its folders and its suffix."""
+    """Returns the name of a file without its folders and suffix."""
     return posixpath.splitext(posixpath.basename(name))[0]
 
 
 def split_files(names: Sequence[str], origin: str, what: str) -> list[tuple[int, str]]:
-    """Returns (split, name) for each of several files of one kind. A single file has no split.
+    """Returns (split, name) for each file. A single file has no split.
 
     Raises:
-        DataError: One of several files does not name its split.
+        DataError: There are several files, and the name of one of them does not give a split.
     """
     if len(names) == 1:
         return [(NO_SPLIT, names[0])]

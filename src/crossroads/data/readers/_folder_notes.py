@@ -1,4 +1,4 @@
-"""Notes on folders and files that are ignored, or that are read in one of several possible ways."""
+"""Creates notes on folders and files that are ignored, or that could also be read in another way."""
 
 from __future__ import annotations
 
@@ -22,41 +22,48 @@ def classes_listed(names: Sequence[str]) -> str:
 
 
 def images_outside(count: int, place: str) -> list[Note]:
-    """Returns a note on images that are in none of the folders read. `place` completes the sentence, as ``outside the folders``."""
+    """Returns a note on images that are in none of the folders that are read.
+
+    Args:
+        count: Number of these images.
+        place: Where they are, such as ``outside the folders``.
+    """
     return [Note(f"{plural(count, 'image')} {place} {were(count)} ignored", "images-outside-folders", count=count)] if count else []
 
 
 def artwork_ignored(listing: Listing) -> list[Note]:
-    """Returns a note on each folder that holds only icons, drawings and the like."""
+    """Returns a note on each folder that holds only icons, drawings and similar files."""
     notes = []
     for top, count in listing.artwork.items():
-        text = f"{plural(count, 'image')} in {listing.full(top)}/ ignored: only icons, drawings and the like, so it is not a class"
-        notes.append(Note(text, "artwork-ignored", count=count, folder=listing.full(top)))
+        folder = listing.full(top)
+        text = f"{plural(count, 'image')} in {folder}/ {were(count)} ignored: a folder of icons or drawings is not a class"
+        notes.append(Note(text, "artwork-ignored", count=count, folder=folder))
     return notes
 
 
 def classes_named_like_splits(listing: Listing) -> list[Note]:
-    """Returns a note on each class that has the name of a split."""
+    """Returns a note on each class that is named like a split."""
     tops = [top for top in listing.branches if is_plain_split(top)] if len(listing.branches) > 1 else []
     return [Note(f"{top}/ is read as the class {top!r}, not as a split", "class-named-like-split", folder=top) for top in tops]
 
 
 def is_unlikely_class(name: str) -> bool:
-    """Returns whether a folder's name suggests that its images have no class: ``images``, ``masks``, ``unlabeled``."""
+    """Returns whether the name of a folder suggests that it is not a class, such as ``images``, ``masks`` or ``unlabeled``."""
     return is_holder(name) or is_overlay(name) or is_unlabelled(name)
 
 
 def unlikely_classes(names: Iterable[str]) -> list[Note]:
-    """Returns a note on classes whose names suggest that they are none."""
+    """Returns a note on classes whose names suggest that they are not classes."""
     unlikely = list(filter(is_unlikely_class, names))
     if not unlikely:
         return []
-    text = f"{listed('folder', unlikely)} read as a class; move it if its images have no label"
+    one, many = "is read as a class; move it if its", "are read as classes; move those whose"
+    text = f"{listed('folder', unlikely)} {one if len(unlikely) == 1 else many} images have no label"
     return [Note(text, "unlikely-classes", folders=unlikely)]
 
 
 def empty_folders(folders: Sequence[str], with_images: Iterable[str]) -> list[Note]:
-    """Returns a note on folders without images."""
+    """Returns a note on folders without images. `with_images` are the names of the other folders."""
     classes = set(map(class_name, with_images))
     empty = [folder for folder in folders if class_name(folder) not in classes]
     if not empty:
@@ -66,7 +73,7 @@ def empty_folders(folders: Sequence[str], with_images: Iterable[str]) -> list[No
 
 
 def files_ignored(listing: Listing, used: Container[str] = ()) -> list[Note]:
-    """Returns a note on all files that the user gave and that are neither images nor in `used`, which are names in the tree."""
+    """Returns a note on all files of the data that are neither images nor in `used`, which holds names in the tree."""
     outer = listing.outermost()
     if outer.single:
         return []
@@ -74,7 +81,7 @@ def files_ignored(listing: Listing, used: Container[str] = ()) -> list[Note]:
 
 
 def not_images(names: Sequence[str]) -> list[Note]:
-    """Returns a note that counts files by suffix. Live photos, for example, are a ``.mov`` beside each image."""
+    """Returns a note on files that are not images, such as the ``.mov`` beside each image of live photos."""
     if not names:
         return []
     if len(names) == 1:
@@ -86,5 +93,5 @@ def not_images(names: Sequence[str]) -> list[Note]:
 
 def copy_ignored(folder: str, original: str) -> Note:
     """Returns the note on a folder that holds the same files as another."""
-    text = f"{folder}/ ignored: it holds the same files as {original}/"
+    text = f"{folder}/ is ignored: it holds the same files as {original}/"
     return Note(text, "copy-ignored", folder=folder, original=original)

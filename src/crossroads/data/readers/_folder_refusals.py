@@ -1,4 +1,4 @@
-"""Refusals of folders that are no classes, or that fit another reading as well."""
+"""Refuses folders that cannot be classes, or whose layout can also be read in another way."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ _SIMILAR_SIZES = 3
 
 
 def refuse_other_than_classes(listing: Listing) -> None:
-    """Checks that the top folders can be classes, and nothing else.
+    """Checks that the top folders can only be classes.
 
     Raises:
-        DataError: They are no classes, or they fit another reading as well.
+        DataError: The folders cannot be classes, or the layout can also be read in another way.
     """
     tops, splits = list(listing.branches), top_splits(listing)
     flat_splits = [top for top in splits if not opened(listing, top).branches]
@@ -54,7 +54,7 @@ def refuse_flat_images(listing: Listing) -> None:
 
 
 def splits_below_classes(listing: Listing) -> dict[str, int]:
-    """Returns the splits of ``<class>/train/`` and ``<class>/test/`` if every class folder holds nothing else."""
+    """Returns the splits of ``<class>/train/`` and ``<class>/test/``, if the class folders hold only such folders."""
     names = {name for branch in listing.branches.values() for name in branch.inside}
     splits = {name: split for name in names if is_plain_split(name) and (split := split_in(name)) is not None}
     if len(splits) < len(names) or any(branch.direct for branch in listing.branches.values()):
@@ -63,7 +63,7 @@ def splits_below_classes(listing: Listing) -> dict[str, int]:
 
 
 def _refuse_splits_inside(listing: Listing) -> None:
-    """Refuses several folders if one of them holds the splits."""
+    """Refuses several top folders if one of them holds the splits of the data set."""
     tops = list(listing.branches)
     for top in tops if len(tops) > 1 else ():
         if not _may_hold_splits(listing, top):
@@ -79,7 +79,7 @@ def _refuse_splits_inside(listing: Listing) -> None:
 
 
 def _may_hold_splits(listing: Listing, top: str) -> bool:
-    """Returns whether a folder holds folders of several splits, or only one of its own name. Does not look deeper."""
+    """Returns whether a folder holds folders of several splits, or only one folder with its own name. Does not look deeper."""
     branch = listing.branches[top]
     if len({split_in(name) for name in branch.inside} - {None}) > 1:
         return True
@@ -87,7 +87,7 @@ def _may_hold_splits(listing: Listing, top: str) -> bool:
 
 
 def _refuse_test_folder(listing: Listing) -> None:
-    """Refuses a folder `test` beside class folders: it may be a class, or hold images to predict."""
+    """Refuses a folder `test` beside class folders, because it may be a class or hold images to predict."""
     splits = top_splits(listing)
     tests = [top for top, split in splits.items() if split == TEST and is_plain_split(top)]
     if tests and len(tests) < len(listing.branches) and len(set(splits.values())) == 1 and not _are_test_and_control(listing):
@@ -101,9 +101,9 @@ def _refuse_test_folder(listing: Listing) -> None:
 
 
 def _are_test_and_control(listing: Listing) -> bool:
-    """Returns whether there are two flat folders of similar size, as for an experiment with ``test/`` and ``control/``.
+    """Returns whether there are two flat folders of similar size, such as ``test/`` and ``control/`` of an experiment.
 
-    A single class with images to predict would be no data set, so the folder `test` can only be the other class.
+    The folder `test` must then be a class. The other folder alone would be a data set with a single class.
     """
     sizes = [branch.images for branch in listing.branches.values()]
     return len(sizes) == 2 and all(map(_is_flat, listing.branches.values())) and max(sizes) <= _SIMILAR_SIZES * min(sizes)
@@ -114,7 +114,7 @@ def _is_flat(branch: Branch) -> bool:
 
 
 def _refuse_equal_subfolders(listing: Listing) -> None:
-    """Refuses ``a/cat, a/dog, b/cat, b/dog``: the classes may be a and b, or cat and dog."""
+    """Refuses folders such as ``a/cat, a/dog, b/cat, b/dog``. The classes could be a and b, or cat and dog."""
     branches = list(listing.branches.values())
     if len(branches) < 2 or any(branch.direct for branch in branches) or splits_below_classes(listing):
         return
@@ -125,14 +125,14 @@ def _refuse_equal_subfolders(listing: Listing) -> None:
         raise two_readings(
             listing,
             f"{listed('folder', list(listing.branches))} are the classes",
-            f"{listed('folder', sorted(common))} in each of them are",
+            f"{listed('folder', sorted(common))} in each of them are the classes",
             f"if they are splits, rename them to train/ and test/, or give one as {option('data')} and the other as "
             f"{option('test')}; otherwise give one of them, or list the images in a CSV with the columns path and label",
         )
 
 
 def _refuse_tables_inside(listing: Listing) -> None:
-    """Refuses ``a/1.jpg`` with ``a/labels.csv``: the tables may give the labels."""
+    """Refuses folders that hold both images and a table of other labels, such as ``a/1.jpg`` and ``a/labels.csv``."""
     with_tables = {name.partition("/")[0] for name in listing.names if name.count("/") == 1 and suffix_of(name) in SHEETS}
     for top in [top for top in listing.branches if top in with_tables][:_MAX_FOLDERS_SEARCHED]:
         try:
@@ -162,7 +162,7 @@ def _no_labels(listing: Listing, received: str) -> DataError:
 
 
 def _labels_in_names(listing: Listing) -> str:
-    """Returns a hint if the names of the files seem to hold labels, as ``cat.0.jpg`` does; otherwise ""."""
+    """Returns a hint if file names such as ``cat.0.jpg`` seem to contain labels. Otherwise returns an empty string."""
     every = max(1, len(listing.images) // 1000)
     matches = (_LABEL_IN_NAME.match(name.rpartition("/")[2]) for name in islice(listing.images, 0, None, every))
     words = Counter(match[1].strip("._- ") for match in matches if match)

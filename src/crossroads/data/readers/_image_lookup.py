@@ -1,4 +1,4 @@
-"""Finds the image that a table row names: at the path that the row gives, or by name if the row gives only a name."""
+"""Finds the image that a table row names, by its path or by the end of its path."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ _MAX_PATH_LENGTH = 1000
 
 
 class ImageLookup:
-    """Looks up the images of a listing by a path, a URL, or a name with or without its suffix.
+    """Looks up images of a listing by a path, a URL, or a name with or without its suffix.
 
     Attributes:
-        folder: The listing's folder on disk; empty in an archive.
-        missing_from: Scheme of the first URL whose image is not there, such as ``s3://``; empty if there is none.
+        folder: The folder of the listing on disk. Empty if the listing is in an archive.
+        missing_from: Scheme of the first URL whose image was not found, such as ``s3://``. Empty if there is none.
     """
 
     def __init__(self, listing: Listing) -> None:
@@ -43,7 +43,10 @@ class ImageLookup:
         self._nearby: list[str] | None = None
 
     def find(self, table: str, line: int, path: str, split: int = NO_SPLIT) -> tuple[str, bool]:
-        """Returns the image that a row names, and whether it exists. Among images of one name, takes the one in the row's split."""
+        """Returns the image that a row names, and whether it exists.
+
+        If several images have the same name, the one in the split of the row is chosen.
+        """
         absolute = _ABSOLUTE.match(path)
         if absolute and self._listing.on_disk and self._exists(path.replace("\\", "/")):
             absolute = None
@@ -62,6 +65,7 @@ class ImageLookup:
         return (name, True) if name else (place, False)
 
     def has(self, table: str, path: str) -> bool:
+        """Returns whether a path in a table names an existing image."""
         if not path or len(path) > _MAX_PATH_LENGTH or path.startswith("../"):
             return False
         try:
@@ -71,11 +75,11 @@ class ImageLookup:
         return exists and is_image_name(place)
 
     def images(self, places: list[str]) -> ImageSource:
-        """Returns the images at places that `find` returned."""
-        return path_images(self.folder, places) if self._listing.on_disk else FileImages(places, self._listing.tree.read)
+        """Returns a source of the images at places that `find` returned."""
+        return path_images(self.folder, places) if self._listing.on_disk else FileImages(places, self._listing.tree)
 
     def _place(self, table: str, line: int, path: str) -> str:
-        """Returns where a row says that its image is: relative to the listing on disk, or to the tree in an archive.
+        """Returns the path of the image in a row. It is relative to the listing on disk, or to the tree in an archive.
 
         Raises:
             DataError: The path leads out of an archive.
@@ -87,12 +91,12 @@ class ImageLookup:
             return f"{folder}/{path}" if folder and not path.startswith("/") else path
         whole = posixpath.normpath(posixpath.join(self._listing.root, folder, path))
         if path.startswith("/") or whole == ".." or whole.startswith("../"):
-            rule, hint = f"{self._listing.label(table)} line {line}: a path must stay inside the archive", "unpack the archive"
+            rule, hint = f"{self._listing.label(table)} line {line}: a path must not lead out of the archive", "unpack the archive"
             raise DataError(rule, code="path-outside-folder", received=repr(path), hint=f"{hint} and give the table")
         return whole
 
     def _by_name(self, path: str, split: int) -> str | None:
-        """Returns an image by its name, with or without the suffix. A folder in a relative path must be that of the image."""
+        """Finds an image by its name, with or without the suffix. Folders in a relative path must match those of the image."""
         wanted = _folded(path.replace("\\", "/")).removeprefix("./")
         matches = self._by_longest_end(wanted) if wanted.startswith("/") else self._by_exact_end(wanted, wanted.count("/") + 1)
         if len(matches) < 2:
@@ -107,11 +111,12 @@ class ImageLookup:
         return self._index(depth, stems=False).get(wanted) or self._index(depth, stems=True).get(wanted) or []
 
     def _by_longest_end(self, wanted: str) -> list[str]:
-        """Returns the images that have the most components in common with the end of a path on another machine.
+        """Returns the images that match the longest end of a path from another machine.
 
-        For ``/old/disk/b/x/1.png``: the images named ``1.png``, of these the ones in ``x``, of these the ones in ``b/x``, and so
-        on until one is left or none would be. An image that has only its name in common counts only if its folders say nothing
-        about what it shows: ``/old/ash/1.png`` is not ``oak/1.png``.
+        Suppose that the path is ``/old/disk/b/x/1.png``. The search starts with all images named ``1.png``. It keeps those in
+        ``x``, then those in ``b/x``, and so on. It ends when one image is left, or when the next step would leave none. An image
+        of which only the name matches counts only if its folders say nothing about its class. For example, ``/old/ash/1.png`` is
+        not ``oak/1.png``.
         """
         parts = wanted.strip("/").split("/")
         matches, depth = self._by_exact_end(parts[-1], 1), 1
@@ -125,7 +130,7 @@ class ImageLookup:
         return [name for name in matches if all(is_holder(part) or split_in(part) is not None for part in name.split("/")[:-1])]
 
     def _tree_name(self, name: str) -> str:
-        """Returns a name of the listing in the form that `images` reads."""
+        """Converts a name of the listing to the form that `images` accepts."""
         tree = self._listing.tree
         if not isinstance(tree, Folder):
             return self._listing.full(name)
@@ -133,7 +138,7 @@ class ImageLookup:
         return os.fspath(tree.path_of(self._listing.full(name))) if "\\" in name and not self._listing.single else name
 
     def _index(self, depth: int, *, stems: bool) -> dict[str, list[str]]:
-        """Returns the images by the last `depth` components of their names, in lower case, with or without suffix."""
+        """Returns the images by the last `depth` components of their names, in lower case. `stems` leaves out the suffix."""
         known = self._by_end.get((depth, stems))
         if known is None:
             known = self._by_end[depth, stems] = {}
@@ -155,17 +160,17 @@ class ImageLookup:
 
 @once_per_listing
 def image_lookup(listing: Listing) -> ImageLookup:
-    """Returns the one look-up of a listing, which indexes its images once."""
+    """Returns the look-up of a listing. There is one per listing, so the images are indexed once."""
     return ImageLookup(listing)
 
 
 def _folded(name: str) -> str:
-    """Returns a name as it is compared: NFC, in lower case."""
+    """Returns a name in the form that is used for comparison: Unicode NFC, in lower case."""
     return (name if name.isascii() else unicodedata.normalize("NFC", name)).lower()
 
 
 def _one_of(names: Sequence[str], path: str, split: int) -> str | None:
-    """Returns the image that is spelled as in the row, or otherwise the only one in the row's split, or None."""
+    """Chooses one of several matching images, or None. Prefers the same spelling as in the row, and then the split of the row."""
     names = [name for name in names if name.endswith(path)] or names
     if len(names) > 1:
         names = [name for name in names if _split_of_folders(name) == (split or TRAIN)]
@@ -173,19 +178,19 @@ def _one_of(names: Sequence[str], path: str, split: int) -> str | None:
 
 
 def _split_of_folders(name: str) -> int | None:
-    """Returns the split that the folders of an image name: its own folder first, then from the outermost inward."""
+    """Returns the split that the folders of an image name, or None. Its own folder is checked first, then the outermost folder."""
     folders = name.split("/")[:-1]
     return next((split for folder in [*folders[-1:], *folders] if (split := split_in(folder)) is not None), None)
 
 
 def _common_end(wanted: str, name: str) -> int:
-    """Returns how many components two paths have in common at their ends; a large number if one is the end of the other."""
+    """Counts the components that two paths have in common at their ends. The count is large if one path is the end of the other."""
     pairs = zip(reversed(wanted.split("/")), reversed(_folded(name).split("/")), strict=False)
     return next((count for count, (a, b) in enumerate(pairs) if a != b), 1 << 10)
 
 
 def _images_nearby(folder: str) -> Iterator[str]:
-    """Yields the images in a folder and two levels below, for a table that was given alone and names files without folders."""
+    """Yields the images in a folder and two levels below it. Used for a single table that names files without their folders."""
     level = [""]
     for depth in range(_MAX_NEARBY_DEPTH + 1):
         deeper = []
@@ -201,7 +206,7 @@ def _images_nearby(folder: str) -> Iterator[str]:
 
 
 class _DirectoryCache:
-    """Tells whether files exist from one listing of each folder. A million look-ups then take seconds on a network disk."""
+    """Checks whether files exist. Lists each folder only once, so that a million look-ups take only seconds on a network disk."""
 
     def __init__(self, folder: str) -> None:
         self._folder = folder
@@ -221,5 +226,5 @@ class _DirectoryCache:
             known = self._known[folder] = (frozenset(names), frozenset(map(_folded, names)))
         if name in known[0]:
             return True
-        # A file system that ignores case or composes accents also finds a file that its listing spells otherwise.
+        # Some file systems ignore case or Unicode form, so a file may exist although its folder lists it with another spelling.
         return _folded(name) in known[1] and os.path.isfile(os.path.join(self._folder, path))  # noqa: PTH113, PTH118

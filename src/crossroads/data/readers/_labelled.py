@@ -1,4 +1,4 @@
-"""Labelled images as columns, before they are a data set."""
+"""Collects labelled images as columns, from which a data set is then built."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from crossroads.progress import Note
 
 @dataclass(slots=True)
 class LabelledImages:
-    """One row per image.
+    """Labelled images, with one entry per image in each column.
 
     Attributes:
-        names: The images, by their names in a tree or by the paths that a table gives.
+        names: The name of each image in a tree, or the path that a table gives.
         labels: The label of each image.
-        splits: The split of each image, an index into `SPLITS`.
-        groups: The group of each image, or None for an image that stands alone.
-        notes: What is ignored, and how ambiguous parts are read.
-        used_tables: Tables that were read.
-        labelled_by_table: Images of split folders that have no class folders; a table beside the folder gives the labels.
+        splits: The split of each image, as an index into `SPLITS`.
+        groups: The group of each image. None for an image that is in no group with others.
+        notes: Notes on what is ignored and on how ambiguous parts are read.
+        used_tables: The names of the tables that were read.
+        labelled_by_table: The images whose labels come from a table beside their split folder, which has no class folders.
     """
 
     names: list[str] = field(default_factory=list)
@@ -45,8 +45,8 @@ class LabelledImages:
         """Returns the data set of these rows.
 
         Args:
-            origin: What the user gave.
+            origin: Name of the data in messages.
             images: One image for each row.
-            notes: Notes that follow the rows' own.
+            notes: Further notes, which come after those of the rows.
         """
         return labelled_dataset(origin, images, self.labels, self.splits, self.groups, (*self.notes, *notes))

@@ -1,4 +1,4 @@
-"""Lists of paths that give the splits of class folders, such as ``meta/train.txt``."""
+"""Reads lists of paths that give the splits of class folders, such as ``meta/train.txt``."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _MAX_TITLE = 3
 
 
 def is_split_list(table: Table) -> bool:
-    """Returns whether a table lists images, and its name is that of a split."""
+    """Returns whether a table contains only image paths and is named after a split."""
     return table.only_paths and split_in(table.name) is not None
 
 
 def with_listed_splits(listing: Listing, dataset: Dataset) -> tuple[Dataset, frozenset[str]]:
-    """Returns a data set of class folders with the splits of the lists beside, above or in them, and the lists that were used.
+    """Adds the splits from lists to a data set of class folders. Also returns the names of the lists that were used.
 
-    The lists are read only if each image is in exactly one of them.
+    The lists may be in the class folders, beside them or above them. They are used only if each image is in exactly one of them.
     """
     levels = [level for level in listing.outermost().levels() if not level.single]
     lists_by_level = ((level, list(filter(is_split_list, unlabelled_tables(level)))) for level in levels)
@@ -39,7 +39,7 @@ def with_listed_splits(listing: Listing, dataset: Dataset) -> tuple[Dataset, fro
     prefix = level.root if level.on_disk else ""
     splits = [listed.get(dataset.name(row).removeprefix(prefix), NO_SPLIT) for row in range(len(dataset))] if listed else []
     if NO_SPLIT in splits or TRAIN not in splits:
-        text = f"{title} ignored: the lists do not assign every image to exactly one split"
+        text = f"the split lists {title} are ignored: they do not assign each image to exactly one split"
         return replace(dataset, notes=(*dataset.notes, Note(text, "split-lists-ignored", lists=title))), frozenset()
     counts = {SPLITS[split]: count for split, count in sorted(Counter(splits).items())}
     text = f"splits are those of {title}: {', '.join(f'{count} {split}' for split, count in counts.items())}"
@@ -49,7 +49,7 @@ def with_listed_splits(listing: Listing, dataset: Dataset) -> tuple[Dataset, fro
 
 
 def _listed_splits(listing: Listing, lists: Sequence[Table]) -> dict[str, int] | None:
-    """Returns the split of each image that lists name, or None if two lists disagree."""
+    """Returns the split of each listed image, or None if an image is in the lists of two splits."""
     splits, lookup = dict[str, int](), image_lookup(listing)
     for table in lists:
         split = split_in(table.name) or NO_SPLIT

@@ -1,4 +1,4 @@
-"""What a reader looks at: the names of the files below one folder, and the images among them."""
+"""Lists the files below one folder, and the images among them, for the readers."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from crossroads.progress import Note
 DATA_SUFFIXES = frozenset((".csv", ".tsv", ".p", ".pkl", ".pickle", ".npz", ".npy", ".parquet"))
 
 _MAX_STRAY_FRACTION = 0.1
-"""Images beside the only folder count as strays if they are at most this fraction of the images in it."""
+"""Images beside a single folder are ignored if their number is at most this fraction of the number of images in it."""
 
 T = TypeVar("T")
 
 
 def suffix_of(name: str) -> str:
-    """Returns ``.jpg`` for ``a/B.JPG``, or "" if the name has no suffix."""
-    dot = name.rfind(".")  # faster than pathlib: called several times for every file
+    """Returns the suffix of a name in lower case, such as ``.jpg`` for ``a/B.JPG``. It is empty if the name has no suffix."""
+    dot = name.rfind(".")  # pathlib would be slower, and this runs several times for each file
     return name[dot:].lower() if dot > name.rfind("/") + 1 else ""
 
 
@@ -35,11 +35,11 @@ def is_image_name(name: str) -> bool:
 
 @dataclass(slots=True)
 class Branch:
-    """Counts the images of one folder.
+    """The number of images in one folder.
 
     Attributes:
-        direct: Images directly in the folder.
-        inside: Images at any depth below each subfolder.
+        direct: Number of images directly in the folder.
+        inside: Number of images in each subfolder, at any depth.
     """
 
     direct: int = 0
@@ -47,7 +47,7 @@ class Branch:
 
     @property
     def images(self) -> int:
-        """All images at any depth."""
+        """Number of images in the folder, at any depth."""
         return self.direct + sum(self.inside.values())
 
 
@@ -56,14 +56,14 @@ class Listing:
     """The files of a tree below `root`.
 
     Attributes:
-        tree: Holds the files.
-        root: Empty, or a folder of the tree with a slash at its end.
-        names: The files below `root`, relative to it, in natural order. A single name if the user gave one file.
-        origin: What the user gave.
-        single: Whether the user gave one file. Its neighbours are then read only if the file names them.
-        kind: The result of `detect_kind` for a single file; empty otherwise.
-        notes: Notes on decisions made while looking. All listings of one source share them.
-        outer: The listing that this one is part of; None for what the user gave.
+        tree: The tree that holds the files.
+        root: A folder of the tree, with a slash at its end. Empty for the whole tree.
+        names: Names of the files below `root`, relative to it, in natural order. A single name if the user gave one file.
+        origin: Name of the data in messages.
+        single: Whether the user gave one file. Other files in its folder are read only if it names them or is paired with them.
+        kind: The result of `detect_kind` for a single file; otherwise empty.
+        notes: Notes on decisions made while recognising the layout. All listings of one source share them.
+        outer: The listing that this one is part of. None for the listing of the whole source.
         results: Results of functions decorated with `once_per_listing`.
     """
 
@@ -78,33 +78,34 @@ class Listing:
     results: dict[object, object] = field(default_factory=dict)
 
     def full(self, name: str) -> str:
-        """Returns the name in the tree of a file below the root."""
+        """Converts a name relative to the root to a name in the tree."""
         return self.root + name
 
     def byte_range(self, name: str) -> ByteRange:
         return self.tree.byte_range(self.full(name))
 
     def label(self, name: str) -> str:
-        """Returns what messages call a file."""
+        """Returns the name of a file for messages."""
         return name if self.single else self.full(name)
 
     @property
     def on_disk(self) -> bool:
-        """Whether the files are plain files. A path in a table may then lead out of the folder."""
+        """Whether the files are on disk rather than in an archive. Paths in a table may then lead out of the folder."""
         return isinstance(self.tree, Folder)
 
     @cached_property
     def top_files(self) -> tuple[str, ...]:
+        """Names of the files directly below the root."""
         return tuple(name for name in self.names if "/" not in name)
 
     @cached_property
     def branches(self) -> dict[str, Branch]:
-        """The folders directly below the root that hold images at any depth, in natural order, without those in `artwork`."""
+        """The top folders that hold images at any depth, in natural order. Folders in `artwork` are left out."""
         return {top: branch for top, branch in self._all_branches.items() if top not in self.artwork}
 
     @cached_property
     def artwork(self) -> dict[str, int]:
-        """Folders that hold only icons, drawings and the like, with their image counts. Empty if all folders do."""
+        """The top folders that hold only icons, drawings and similar files, with their image counts. Empty if all folders do."""
         photos = {name.partition("/")[0] for name in self.names if is_image_name(name) and suffix_of(name) not in ARTWORK_SUFFIXES}
         return {top: branch.images for top, branch in self._all_branches.items() if top not in photos} if photos else {}
 
@@ -126,11 +127,12 @@ class Listing:
 
     @cached_property
     def images(self) -> list[str]:
-        """The files with an image suffix, without those in `artwork`."""
+        """Names of the files with an image suffix. Files in `artwork` folders are left out."""
         return [name for name in self.names if is_image_name(name) and name.partition("/")[0] not in self.artwork]
 
     @cached_property
     def loose(self) -> int:
+        """Number of images directly below the root."""
         return sum(map(is_image_name, self.top_files))
 
     def inside(self, folder: str) -> Listing:
@@ -147,9 +149,10 @@ class Listing:
         return [name[len(prefix) :] for name in self.tree.folders() if name.startswith(prefix) and "/" not in name[len(prefix) :]]
 
     def unwrapped(self) -> Listing | None:
-        """Returns the one folder that holds everything relevant: all images, or otherwise all tables and arrays.
+        """Returns the listing of the top folder that holds all relevant files, or None if there is no such folder.
 
-        A few images beside that folder, such as a logo, are not relevant. The caller notes that they are ignored.
+        Relevant files are the images. If there are none, they are the tables and arrays. A few images beside the folder, such as a
+        logo, are not relevant. The caller notes that they are ignored.
         """
         if len(self.branches) == 1:
             ((top, branch),) = self.branches.items()
@@ -162,36 +165,36 @@ class Listing:
         return self.inside(tops.pop())
 
     def levels(self) -> Iterator[Listing]:
-        """Yields this listing, then what is left after each wrapping folder is taken off."""
+        """Yields this listing, and then the listing inside each folder that wraps all relevant files, from the outermost inward."""
         level: Listing | None = self
         while level is not None:
             yield level
             level = level.unwrapped()
 
     def outermost(self) -> Listing:
-        """Returns the listing of what the user gave."""
+        """Returns the listing of the whole source."""
         return self if self.outer is None else self.outer.outermost()
 
 
 def once_per_listing(function: Callable[[Listing], T]) -> Callable[[Listing], T]:
-    """Decorates a function of a listing so that it runs once for each listing."""
+    """Caches the result of a function for each listing, so that it runs once per listing."""
 
     @functools.wraps(function)
-    def remembered(listing: Listing) -> T:
+    def cached(listing: Listing) -> T:
         if function not in listing.results:
             listing.results[function] = function(listing)
         return cast(T, listing.results[function])
 
-    return remembered
+    return cached
 
 
 def suffix_counts(names: Sequence[str]) -> dict[str, int]:
-    """Returns the number of files of each suffix, the most frequent first, such as ``{".txt": 412, ".jpg": 3}``."""
+    """Returns the number of files with each suffix, most frequent first, such as ``{".txt": 412, ".jpg": 3}``."""
     counts = Counter(suffix_of(name) or "without suffix" for name in names)
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
 def described(names: Sequence[str]) -> str:
-    """Returns how many files there are of which types, such as ``412 .txt, 3 .jpg``."""
+    """Describes files by the number of each type, such as ``412 .txt, 3 .jpg``."""
     counts = [f"{count:,} {suffix}" for suffix, count in suffix_counts(names).items()]
     return ", ".join(counts[:6]) + (", …" if len(counts) > 6 else "") or "no files"

@@ -1,4 +1,4 @@
-"""Files of rows in one form: CSV, TSV, lists without a header, JSON lines, JSON."""
+"""Reads files of rows (CSV, TSV, lists without a header, JSON lines and JSON) as one common type."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ class Sheet:
         label: What messages call the file.
         form: ``csv``, ``list``, ``jsonl`` or ``json``.
         encoding: Encoding of the text.
-        delimiter: Separates fields; a space means any white space.
-        headers: Names of the columns; empty if the file has no header line.
-        records: The entries of a JSON document, which is parsed once.
-        unnamed: Whether the columns have no names because the file is an object that maps images to values.
+        delimiter: Character that separates fields. A space means any white space.
+        headers: Names of the columns. Empty if the file has no header line.
+        records: Entries of a JSON document, which is parsed only once.
+        unnamed: Whether the file is a JSON object that maps images to values, so that its columns have no names.
     """
 
     file: ByteRange
@@ -59,7 +59,7 @@ class Sheet:
     unnamed: bool = False
 
     def rows(self) -> Iterator[Line]:
-        """Yields each row with its line number, or with its entry number in JSON. Raises `DataError` for a malformed row."""
+        """Yields each row with its line number, or in JSON with the number of its entry. Raises `DataError` for a malformed row."""
         if self.form == "csv":
             return _csv_rows(self)
         if self.form == "list":
@@ -71,28 +71,28 @@ class Sheet:
         return self.records if self.form == "json" else _json_lines(self)
 
     def sample(self) -> list[list[str]]:
-        """Returns the first rows, up to the first malformed one."""
+        """Returns the first rows. Stops at a malformed row."""
         rows: list[list[str]] = []
-        with suppress(DataError):  # raised again, with the line, when all rows are read
+        with suppress(DataError):  # the error is raised again, with its line, when all rows are read
             rows.extend(fields for _, fields in islice(self.rows(), SAMPLE))
         return rows
 
     @contextmanager
     def lines(self, newline: str | None = None) -> Iterator[io.TextIOWrapper]:
-        """Opens the text. Text that cannot be decoded raises `DataError`."""
+        """Opens the file as text. Raises `DataError` if the text cannot be decoded."""
         try:
             yield io.TextIOWrapper(self.file.stream(), encoding=self.encoding, newline=newline)
         except UnicodeError as error:
             raise self.fault("must be UTF-8 text", "not-utf8", error, "save it as UTF-8") from error
 
     def fault(self, rule: str, code: str, received: object, hint: str | None, line: int | None = None) -> DataError:
-        """Returns the error about the file, or about one line of it."""
+        """Returns an error about the file or about one of its lines."""
         place = self.label if line is None else f"{self.label} line {line}"
         return DataError(f"{place} {rule}", code=code, received=received, hint=hint)
 
 
 def sheet_of(listing: Listing, name: str) -> Sheet:
-    """Returns a file of rows. Its first lines decide the form."""
+    """Opens a file of rows. Its first lines determine the form."""
     file, label, suffix = listing.byte_range(name), listing.label(name), suffix_of(name)
     head = file.read(0, _HEAD)
     if suffix in JSON or suffix in JSON_LINES:
@@ -107,23 +107,23 @@ def sheet_of(listing: Listing, name: str) -> Sheet:
 
 
 def _json_sheet(sheet: Sheet, head: bytes) -> Sheet:
-    """Returns a JSON sheet with its headers. A document that does not begin like a list of records is not parsed."""
+    """Adds the headers to a JSON sheet. A document is parsed only if it begins like a list of records or a mapping of images."""
     if sheet.form == "json":
         begin = _FIRST_KEY.match(head.decode("utf-8-sig", "replace"))
         key = begin[2] if begin else ""
         maps_images = key is not None and is_image_name(key)
         if begin is None or not (key in (None, "files", "version") or maps_images):
-            return sheet  # such as a COCO document, which may be large
+            return sheet  # this may be a COCO document, which can be large
         sheet = replace(sheet, records=tuple(_json_records(sheet)), unnamed=maps_images)
     headers: dict[str, None] = {}
-    with suppress(DataError):  # raised again, with the line, when the rows are read
+    with suppress(DataError):  # the error is raised again, with its line, when all rows are read
         for _, record in sheet.entries():
             headers |= dict.fromkeys(record)
     return replace(sheet, headers=tuple(headers))
 
 
 def _split_first(line: str) -> tuple[str, list[str]]:
-    """Returns the delimiter that gives the first line the most fields, and these fields."""
+    """Returns the delimiter that divides the first line into the most fields, and these fields."""
     best: tuple[str, list[str]] = (",", [])
     for delimiter in _DELIMITERS:
         try:
@@ -136,7 +136,7 @@ def _split_first(line: str) -> tuple[str, list[str]]:
 
 
 def _csv_rows(sheet: Sheet) -> Iterator[Line]:
-    """Yields the rows after the header, without blank lines."""
+    """Yields the rows after the header. Skips blank lines."""
     with sheet.lines(newline="") as text:
         reader = csv.reader(text, delimiter=sheet.delimiter, strict=True)
         line, is_header = 1, True
@@ -165,7 +165,10 @@ def _list_rows(sheet: Sheet) -> Iterator[Line]:
 
 
 def _spaced(line: str) -> list[str]:
-    """Splits ``a b.jpg Boeing 717`` into the file and the rest. The rest is several fields only if all of it is numbers."""
+    """Splits a line such as ``a b.jpg Boeing 717`` into the file name and the rest.
+
+    The rest is one field, unless it consists only of numbers.
+    """
     match = _SPACED.fullmatch(line.strip())
     path, _, rest = (match[1], "", match[3]) if match else line.strip().partition(" ")
     rest = rest.strip()
@@ -176,7 +179,7 @@ def _spaced(line: str) -> list[str]:
 
 
 def _is_json_lines(head: bytes) -> bool:
-    """Returns whether a .json file holds one object per line, as several tools write it."""
+    """Returns whether a .json file holds one object per line. Several tools write such files."""
     first, _, rest = head.decode("utf-8-sig", "replace").lstrip().partition("\n")
     try:
         return isinstance(json.loads(first), dict) and rest.lstrip().startswith("{")
@@ -216,7 +219,10 @@ def _parsed(sheet: Sheet, text: str | bytes, line: int | None = None) -> object:
 
 
 def _flat(entry: dict[str, object], prefix: str = "", depth: int = 0) -> dict[str, str]:
-    """Names nested values ``outer.inner`` and joins a list of texts with ``|``. Other lists are ignored."""
+    """Flattens an entry. Nested values get names such as ``outer.inner``, and lists of strings or integers are joined with ``|``.
+
+    Other lists are ignored.
+    """
     flat: dict[str, str] = {}
     for key, value in entry.items():
         name = f"{prefix}{key}"
@@ -232,5 +238,5 @@ def _flat(entry: dict[str, object], prefix: str = "", depth: int = 0) -> dict[st
 
 
 def columns(rows: Sequence[Sequence[str]], width: int) -> list[list[str]]:
-    """Returns the fields of some rows, column by column and without the space around them."""
+    """Transposes rows to columns. Strips white space around the fields."""
     return [[row[at].strip() if at < len(row) else "" for row in rows] for at in range(width)]

@@ -1,34 +1,54 @@
-"""Where images come from: files of a tree, files on disk, rows of an array, items of a list."""
+"""Defines sources of images: files in a tree, files on disk, rows of an array, and items of a list."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
-from functools import partial
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from crossroads.data.dataset import ImageSource, MemorySource
+from crossroads.data.dataset import FileSource, ImageSource, MemorySource
 from crossroads.data.images import Pixels
 from crossroads.data.pictures import unreadable_file
 from crossroads.errors import DataError, ImageRefused
 from crossroads.files.archives import MEMBER
-from crossroads.files.byte_ranges import read_plain
+from crossroads.files.byte_ranges import read_plain, short_digest_of_plain
 from crossroads.files.text import printable
 
 
+class Files(Protocol):
+    """Named files: a tree, or paths on disk. The methods raise `DataError` or `OSError`."""
+
+    def size(self, name: str) -> int:
+        """Returns the bytes of one file."""
+        ...
+
+    def read(self, name: str) -> bytes:
+        """Returns one file."""
+        ...
+
+    def head(self, name: str, size: int) -> bytes:
+        """Returns the first `size` bytes of one file, or all of them."""
+        ...
+
+    def short_digest(self, name: str) -> bytes:
+        """Returns 16 bytes that are equal for equal files. Different files may share them."""
+        ...
+
+
 class FileImages:
-    """Images that are files.
+    """A source of images that are files.
 
     Args:
-        names: What messages call them, and what `read_file` takes.
-        read_file: Returns the bytes of one file, or raises `DataError` or `OSError`.
+        names: The names of the files. Messages use them, and `files` accepts them.
+        files: Holds the files under these names.
     """
 
-    def __init__(self, names: Sequence[str], read_file: Callable[[str], bytes]) -> None:
-        self._names, self._read_file = names, read_file
+    def __init__(self, names: Sequence[str], files: Files) -> None:
+        self._names, self._files = names, files
 
     def __len__(self) -> int:
         return len(self._names)
@@ -37,32 +57,69 @@ class FileImages:
         return self._names[index]
 
     def read(self, index: int) -> bytes | NDArray[np.uint8]:
-        try:
-            return self._read_file(self._names[index])
-        except DataError as error:
-            raise ImageRefused(error.rule, code=error.code, received=error.received) from error
-        except OSError as error:
-            raise unreadable_file(error) from error
+        with _refusing():
+            return self._files.read(self._names[index])
+
+    def size(self, index: int) -> int | None:
+        with _refusing():
+            return self._files.size(self._names[index])
+
+    def head(self, index: int, size: int) -> bytes:
+        with _refusing():
+            return self._files.head(self._names[index], size)
+
+    def short_digest(self, index: int) -> bytes:
+        with _refusing():
+            return self._files.short_digest(self._names[index])
+
+
+@contextmanager
+def _refusing() -> Iterator[None]:
+    """Refuses an image whose file cannot be read."""
+    try:
+        yield
+    except DataError as error:
+        raise ImageRefused(error.rule, code=error.code, received=error.received) from error
+    except OSError as error:
+        raise unreadable_file(error) from error
+
+
+class _Paths:
+    """Files on disk, at absolute paths or at paths relative to a folder."""
+
+    def __init__(self, folder: str) -> None:
+        self._folder = folder
+
+    def _path(self, name: str) -> str:
+        return os.path.join(self._folder, name)  # noqa: PTH118 - a third of pathlib's time
+
+    def size(self, name: str) -> int:
+        return os.stat(self._path(name)).st_size  # noqa: PTH116 - as above
+
+    def read(self, name: str) -> bytes:
+        return read_plain(self._path(name), MEMBER)
+
+    def head(self, name: str, size: int) -> bytes:
+        return read_plain(self._path(name), MEMBER, size)
+
+    def short_digest(self, name: str) -> bytes:
+        return short_digest_of_plain(self._path(name), MEMBER)
 
 
 def path_images(folder: str, paths: Sequence[str]) -> FileImages:
-    """Returns images on disk, at absolute paths or at paths relative to a folder."""
-    return FileImages(paths, partial(_read_path, folder))
-
-
-def _read_path(folder: str, path: str) -> bytes:
-    return read_plain(os.path.join(folder, path), MEMBER)  # noqa: PTH118 - a third of pathlib's time
+    """Returns the source of images on disk. Paths are absolute or relative to the folder."""
+    return FileImages(paths, _Paths(folder))
 
 
 class MemoryImages:
-    """Images in memory: rows of one array, or a list of images of any kinds and sizes.
+    """A source of images in memory: the rows of one array, or a list of images of any kinds and sizes.
 
-    Each is converted when it is read, so that a large array is not copied.
+    Each image is converted only when it is read, so a large array is not copied.
 
     Args:
-        images: The images as they were given.
-        convert: Makes an encoded file or uint8 pixels of one image; None if all of them are uint8 pixels.
-        name: What messages call them.
+        images: The images as the user gave them.
+        convert: Converts one image to an encoded file or to uint8 pixels. None if all images are uint8 pixels.
+        name: Name of the images in messages.
     """
 
     def __init__(self, images: Sequence[Any] | NDArray[Any], convert: Callable[[Any], bytes | Pixels] | None, name: str) -> None:
@@ -72,7 +129,7 @@ class MemoryImages:
         return len(self._images)
 
     def name(self, index: int) -> str:
-        """Returns the path of a file, or a name such as ``features[12]``."""
+        """Returns the path of an image if it is a file, or otherwise a name such as ``features[12]``."""
         image = self._images[index]
         return printable(str(image)) if isinstance(image, (str, os.PathLike)) else f"{self._name}[{index}]"
 
@@ -83,9 +140,28 @@ class MemoryImages:
         image: NDArray[np.uint8] = self._images[index]
         return self._convert(image) if self._convert else image
 
+    def size(self, index: int) -> int | None:
+        """Returns the bytes of a file that was given by its path; None for any other image."""
+        image = self._images[index]
+        if not isinstance(image, (str, os.PathLike)):
+            return None
+        with _refusing():
+            return os.stat(image).st_size  # noqa: PTH116 - a third of pathlib's time
+
+    def head(self, index: int, size: int) -> bytes:
+        with _refusing():
+            return read_plain(self._images[index], MEMBER, size)
+
+    def short_digest(self, index: int) -> bytes:
+        with _refusing():
+            return short_digest_of_plain(self._images[index], MEMBER)
+
 
 class Joined:
-    """Several sources, one after the other."""
+    """A source that consists of several sources, one after the other.
+
+    Those that are files must be in trees of the same kind, since the short digests of zip archives are unlike those of others.
+    """
 
     def __init__(self, parts: Sequence[ImageSource]) -> None:
         self._parts = parts
@@ -103,7 +179,7 @@ class Joined:
         return source.name(inner)
 
     def picture(self, index: int) -> object:
-        """Returns one image as it was given, or None if its part is files."""
+        """Returns one image as the user gave it. Returns None if it is in a source of files."""
         source, inner = self._locate(index)
         return source.picture(inner) if isinstance(source, MemorySource) else None
 
@@ -111,7 +187,26 @@ class Joined:
         source, inner = self._locate(index)
         return source.read(inner)
 
+    def size(self, index: int) -> int | None:
+        """Returns the bytes of a file; None if its part does not know them."""
+        source, inner = self._locate(index)
+        return source.size(inner) if isinstance(source, FileSource) else None
+
+    def head(self, index: int, size: int) -> bytes:
+        source, inner = self._locate_file(index)
+        return source.head(inner, size)
+
+    def short_digest(self, index: int) -> bytes:
+        source, inner = self._locate_file(index)
+        return source.short_digest(inner)
+
+    def _locate_file(self, index: int) -> tuple[FileSource, int]:
+        source, inner = self._locate(index)
+        if not isinstance(source, FileSource):
+            raise TypeError(f"image {index} is not a file")
+        return source, inner
+
 
 def joined(parts: Sequence[ImageSource]) -> ImageSource:
-    """Returns one or several sources as one."""
+    """Joins one or several sources into one."""
     return parts[0] if len(parts) == 1 else Joined(parts)

@@ -1,4 +1,4 @@
-"""The images that the rows of tables name: where they are, which are missing, and which rows contradict each other."""
+"""Collects the images that table rows name. Finds missing images and rows that contradict each other."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from crossroads.data.readers._image_lookup import image_lookup
 from crossroads.data.readers._labelled import LabelledImages
 from crossroads.data.readers._listing import Listing
 from crossroads.errors import DataError
-from crossroads.files.text import plural
+from crossroads.files.text import plural, were
 from crossroads.progress import Note
 
 
@@ -30,8 +30,8 @@ class TableImages:
 
     Attributes:
         lookup: Finds the images.
-        rows: The images so far, each once. A name is the place that `lookup` returned.
-        repeated: Rows that only repeat an earlier one.
+        rows: The images that were added, each once. Their names are the places that `lookup` returned.
+        repeated: Number of rows that only repeat an earlier row.
     """
 
     def __init__(self, listing: Listing) -> None:
@@ -53,12 +53,12 @@ class TableImages:
         return len(self._missing)
 
     def add(self, table: str, row: TableRow, *, path: str | None = None) -> None:
-        """Adds the image of one row, unless an earlier row did.
+        """Adds the image of one row, unless an earlier row has already added it.
 
         Args:
             table: Name of the table.
             row: The row.
-            path: Where the image is, if it is known to be elsewhere than the row says.
+            path: The path of the image, if it differs from the path in the row.
 
         Raises:
             DataError: An earlier row gives the same image another label, split or group.
@@ -77,7 +77,7 @@ class TableImages:
         self.rows.add(place, row.label, row.split, row.group)
 
     def _require_agreement(self, index: int, table: str, row: TableRow) -> None:
-        """Raises `DataError` if two rows give different facts about one image."""
+        """Raises `DataError` if two rows give an image different labels, splits or groups."""
         lines = f"{self._table(index)} line {self._lines[index]} and {self._listing.label(table)} line {row.line}"
         rows, objects = self.rows, "images with several labels or objects are not supported; keep one row per image"
         for what, known, new, hint in (
@@ -90,11 +90,11 @@ class TableImages:
             ),
         ):
             if known != new:
-                rule = f"an image must have one {what}, and {rows.names[index]} has two"
+                rule = f"an image must have one {what}, but {rows.names[index]} has two"
                 raise DataError(rule, code=f"several-{what}s", received=f"{known} and {new} in {lines}", hint=hint)
 
     def require_all(self) -> None:
-        """Raises `DataError` if images do not exist, with their number and the first few lines that name them."""
+        """Raises `DataError` if any images do not exist. The message gives their number and the first lines that name them."""
         count = self.missing
         if not count:
             return
@@ -124,6 +124,6 @@ class TableImages:
         return self.rows.dataset(self._listing.origin, self.lookup.images(self.rows.names), notes)
 
     def repeated_notes(self) -> list[Note]:
-        """Returns a note on rows that only repeat an earlier one."""
-        text = f"{plural(self.repeated, 'duplicate row')} ignored"
+        """Returns a note on rows that only repeat an earlier row."""
+        text = f"{plural(self.repeated, 'duplicate row')} {were(self.repeated)} ignored"
         return [Note(text, "duplicate-rows", count=self.repeated)] if self.repeated else []

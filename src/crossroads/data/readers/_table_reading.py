@@ -1,4 +1,4 @@
-"""What the tables of a listing say together: images, labels, splits, and notes on what is not used."""
+"""Combines the tables of a listing: their images, labels and splits, with notes on what is not used."""
 
 from __future__ import annotations
 
@@ -21,21 +21,24 @@ _MAX_IGNORED_NOTES = 4
 _MAX_TITLE = 4
 _NEARLY_UNIQUE = 0.9
 _UNIQUE_IF_GUESSED, _UNIQUE_IF_CLEAR = 5, 100
-"""Images from which on labels that nearly all differ are refused. A small test set with one image per class is sensible."""
+"""Smallest number of images for which labels are refused if nearly all of them differ.
+
+A small test set with one image per class is sensible. The limit is therefore higher if a header clearly names the label.
+"""
 _MAX_NUMBERS, _MIN_IMAGES_PER_NUMBER = 20, 3
-"""A guessed column of more than 20 different numbers is a measurement if they have fewer than 3 images each on average."""
+"""A guessed label column is a measurement if it has more than 20 different numbers with fewer than 3 images each on average."""
 _PLURALS = ("labels", "tags", "classes", "categories")
 _JOINED = re.compile(r"\s*[|;,]\s*")
 
 
 class Reading:
-    """The rows of some tables before they are a data set.
+    """The rows of one or several tables, from which a data set is built.
 
     Attributes:
         tables: The tables.
         images: The images that the rows name, with their labels.
-        notes: How the tables are read, and what is ignored.
-        unlabelled: Images of rows without a class.
+        notes: Notes on how the tables are read and on what is ignored.
+        unlabelled: The images of rows without a class.
     """
 
     def __init__(self, listing: Listing, tables: Sequence[Table]) -> None:
@@ -52,7 +55,7 @@ class Reading:
 
     @property
     def title(self) -> str:
-        """The names of the tables."""
+        """The names of the tables, as messages list them."""
         return titled(self._listing, self.tables, _MAX_TITLE)
 
     @property
@@ -61,14 +64,14 @@ class Reading:
         return all(table.columns.clear for table in self.tables)
 
     def rename(self, names: Mapping[str, str]) -> None:
-        """Replaces labels that are numbers with the names of the folders that they mean."""
+        """Replaces labels that are numbers with the names of the class folders that they stand for."""
         rows = self.images.rows
         rows.labels = [names.get(class_name(label), label) for label in rows.labels]
-        text = f"the numbers in {self.title} mean the class folders, which give the names"
+        text = f"the numbers in {self.title} stand for class folders; the classes have the names of the folders"
         self.notes.append(Note(text, "numbers-mean-folders", tables=self.title))
 
     def split_by_folders(self) -> None:
-        """Takes the splits from the folders of the images if the tables give none and every image is in a split folder."""
+        """Sets the splits from the folders of the images, if the tables give no splits and every image is in a split folder."""
         rows = self.images.rows
         if any(rows.splits) or self._listing.single:
             return
@@ -98,29 +101,29 @@ class Reading:
 
 
 def titled(listing: Listing, tables: Sequence[Table], most: int) -> str:
-    """Returns the names of the first tables."""
+    """Returns the names of the first `most` tables for messages."""
     return first_few([listing.label(table.name) for table in tables], most)
 
 
 def not_in_table(count: int, folder: str, title: str) -> Note:
-    """Returns the note on images of a folder that no table names."""
+    """Returns the note on images of a folder that no table lists."""
     place = f" in {folder}" if folder else ""
-    text = f"{plural(count, 'image')}{place} ignored: not in {title}"
+    text = f"{plural(count, 'image')}{place} {were(count)} ignored: not listed in {title}"
     return Note(text, "images-not-in-table", count=count, folder=folder, tables=title)
 
 
 @once_per_listing
 def reading(listing: Listing) -> Reading:
-    """Returns what the tables of a listing say.
+    """Reads the tables of a listing.
 
     Raises:
-        DataError: It is not clear which table to read, a row is malformed, or two rows disagree on an image.
+        DataError: It is unclear which table to read, a row is malformed, rows contradict each other, or the labels are not classes.
     """
     result = Reading(listing, label_tables(listing))
     others = [table for table in labelled_tables(listing) if table not in result.tables]
     for table in others[:_MAX_IGNORED_NOTES]:
         name = listing.label(table.name)
-        result.notes.append(Note(f"{name} ignored: {result.title} gives the labels", "table-ignored", table=name))
+        result.notes.append(Note(f"{name} is ignored: the labels are those of {result.title}", "table-ignored", table=name))
     unlabelled = 0
     by_name = {table.name: table for table in result.tables}
     for split, name in split_files(list(by_name), listing.origin, "table"):
@@ -154,12 +157,15 @@ def _read_table(result: Reading, table: Table, split: int) -> int:
 
 
 def nearly_unique(labels: Sequence[str], minimum: int = 10) -> bool:
-    """Returns whether nearly every image has its own label, as a checksum, a link or a caption. False below `minimum` images."""
+    """Returns whether nearly every image has its own label, such as a checksum, a link or a caption.
+
+    Returns False if there are fewer than `minimum` images.
+    """
     return len(labels) >= minimum and len(set(labels)) > _NEARLY_UNIQUE * len(labels)
 
 
 def _refuse_unique_labels(result: Reading) -> None:
-    """Raises `DataError` if the column of labels holds something else. A header that means a label allows more."""
+    """Raises `DataError` if nearly every image has its own label. The check is less strict if a header names the label."""
     labels = result.labels
     if nearly_unique(labels, _UNIQUE_IF_CLEAR if result.clear else _UNIQUE_IF_GUESSED):
         received = f"{len(set(labels))} different values for {len(labels)} images, such as {labels[0]!r}"
@@ -167,7 +173,7 @@ def _refuse_unique_labels(result: Reading) -> None:
 
 
 def _refuse_measurements(result: Reading) -> None:
-    """Raises `DataError` if a guessed column holds many numbers with few images each, such as the age of a person."""
+    """Raises `DataError` if a guessed label column holds many numbers with few images each, such as the age of a person."""
     guessed = [table for table in result.tables if table.sheet.headers and not table.sheet.unnamed and not table.columns.clear]
     values, images = set(result.labels), len(result.labels)
     if guessed and len(values) > _MAX_NUMBERS and images < _MIN_IMAGES_PER_NUMBER * len(values) and all(map(is_number, values)):
@@ -183,7 +189,7 @@ def _not_shared(result: Reading, received: str, hint: str) -> DataError:
 
 
 def _split_of_folders(path: str) -> int | None:
-    """Returns the split that the folders of an image name, or None."""
+    """Returns the split that a folder in the path of an image names, or None."""
     return next((split_in(part) for part in path.split("/")[:-1] if is_plain_split(part)), None)
 
 
@@ -205,10 +211,10 @@ def _column_notes(table: Table) -> list[Note]:
 
 
 def _joined_labels(result: Reading) -> list[Note]:
-    """Returns a note on the first label such as ``cat dog`` if `cat` and `dog` are labels too.
+    """Returns a note on the first label that combines other labels, such as ``cat dog`` beside `cat` and `dog`.
 
     Raises:
-        DataError: The bar between them, or the header of the column, means several labels in one cell.
+        DataError: A cell holds several labels. This is assumed if a label contains a bar, or if the header is a plural.
     """
     known = set(result.labels)
     header_is_plural = any((table.label_header or "").strip().lower().endswith(_PLURALS) for table in result.tables)
@@ -216,7 +222,7 @@ def _joined_labels(result: Reading) -> list[Note]:
         parts = set(_JOINED.split(label) if _JOINED.search(label) else label.split())
         together = len(parts) > 1 and parts <= known
         if "|" in label or (together and header_is_plural):
-            rule = f"an image must have one label, and {result.title} gives some several"
+            rule = f"an image must have one label, but {result.title} gives some images several"
             raise DataError(rule, code="several-labels", received=repr(label), hint=ONE_LABEL_HINT)
         if together:
             text = f"label {label!r} is read as its own class, beside {', '.join(map(repr, sorted(parts)))}"

@@ -1,4 +1,4 @@
-"""Tables and lists: which files of a listing they are, and their rows of one image and its label."""
+"""Finds the files of a listing that are tables or lists of images, and reads their rows."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _LIST_FOLDERS = frozenset(
     ["meta", "metadata", "annotation", "annotations", "label", "labels", "list", "lists", "split", "splits", "info"]
 )
 _MAX_ALIKE = 64
-"""Files of one type in one folder up to which each may be a table. More of them, such as one per image, are none."""
+"""Largest number of files of one type in one folder that may be tables. If there are more, such as one per image, none is read."""
 _ONE_HOT = frozenset(("", "0", "0.0", "1", "1.0"))
 ONE_LABEL_HINT = "multi-label tables are not supported; keep the images with one label, or choose one label per image"
 
@@ -46,21 +46,22 @@ class Table:
 
     @property
     def only_paths(self) -> bool:
-        """Whether the table lists images and says nothing about them."""
+        """Whether the table contains nothing but the paths of images."""
         columns = self.columns
         return columns.image is not None and len(self.sheet.headers) <= 1 and not columns.labelled and not columns.undecided
 
     @property
     def label_header(self) -> str | None:
-        """The header of the label column; None without such a column or without headers."""
+        """The header of the label column. None if there is no such column or no header."""
         at = self.columns.label
         return self.sheet.headers[at] if at is not None and self.sheet.headers else None
 
 
 def label_tables(listing: Listing) -> list[Table]:
-    """Returns the tables that label images: those of a folder that name existing images, or the single file itself.
+    """Returns the tables that label images of a folder, or the single file itself.
 
-    If the headers of some tables name the label, the others are left out: they are lists of something else, such as the classes.
+    If the headers of some tables name the label, only these tables are returned. The others are probably lists of something else,
+    such as the classes.
     """
     tables = labelled_tables(listing)
     clear = [table for table in tables if table.columns.clear]
@@ -79,7 +80,7 @@ def unlabelled_tables(listing: Listing) -> list[Table]:
 
 @once_per_listing
 def _tables(listing: Listing) -> list[Table]:
-    """Returns the files of rows that name images."""
+    """Returns the tables whose rows name images."""
     lookup, tables = image_lookup(listing), []
     for name in _candidates(listing):
         try:
@@ -97,7 +98,7 @@ def _tables(listing: Listing) -> list[Table]:
 
 
 def _candidates(listing: Listing) -> list[str]:
-    """Returns the files that may be tables: those in the root, and in folders of lists beside the images."""
+    """Returns the names of files that may be tables. They are in the root or in folders such as `meta` and `splits`."""
     if listing.single:
         return [name for name in listing.names if not listing.kind and suffix_of(name) in SHEETS]
     names = [name for name in listing.names if suffix_of(name) in SHEETS and _may_be_table(name)]
@@ -105,29 +106,32 @@ def _candidates(listing: Listing) -> list[str]:
     for (folder, suffix), count in alike.items():
         if count > _MAX_ALIKE:
             place = listing.full(folder) or listing.origin
-            text = f"{count} {suffix} files in {place} ignored: more than {_MAX_ALIKE} are not tables of labels"
+            text = f"{count} {suffix} files in {place} are ignored: more than {_MAX_ALIKE} files of one type are not read as tables"
             listing.notes.append(Note(text, "many-files-ignored", count=count, suffix=suffix, folder=place))
     return [name for name in names if alike[posixpath.dirname(name), suffix_of(name)] <= _MAX_ALIKE]
 
 
 def _may_be_table(name: str) -> bool:
-    """Returns whether a file is where tables are, and not the empty form of a competition's answer, whose labels mean nothing."""
+    """Returns whether a file is in a folder where tables may be.
+
+    A sample submission of a competition is not a table, because its labels are placeholders.
+    """
     folder, base = posixpath.split(name)
     is_submission = "submission" in base.lower() or words_of(name)[:2] == ("sample", "sub")
     return not is_submission and (not folder or folder.lower() in _LIST_FOLDERS)
 
 
 def table_of(listing: Listing, name: str) -> Table:
-    """Returns one table by name. Its headers alone decide what its columns mean."""
+    """Returns one table by its name. Its columns are interpreted from the headers alone, without looking up images."""
     sheet = sheet_of(listing, name)
     return Table(name, sheet, columns_of(sheet))
 
 
 def table_rows(table: Table) -> Iterator[TableRow]:
-    """Yields the rows of one table. With one column per class, a row without a class has an empty label.
+    """Yields the rows of one table. If the table has one column per class, a row without a class has an empty label.
 
     Raises:
-        DataError: There are no such columns, or a row is malformed; names the file and the line.
+        DataError: There is no column of images or labels, or a row is malformed. The message names the file and the line.
     """
     sheet, columns = table.sheet, table.columns
     if columns.image is None or not columns.labelled:
@@ -136,7 +140,7 @@ def table_rows(table: Table) -> Iterator[TableRow]:
     needed = max((at or 0 for at in (columns.image, columns.label, columns.split, columns.group)), default=0)
     for line, fields in sheet.rows():
         if any(field.strip() for field in fields[width:]) or (sheet.headers and len(fields) <= needed):
-            rule = f"must have {width} columns, as the {'header' if sheet.headers else 'first rows'}"
+            rule = f"must have {width} columns, like the {'header' if sheet.headers else 'first rows'}"
             raise sheet.fault(rule, "column-count", len(fields), "quote fields that hold the delimiter", line)
         fields += [""] * (needed + 1 - len(fields))
         path, label = fields[columns.image].strip(), _label(table, line, fields)
@@ -145,11 +149,11 @@ def table_rows(table: Table) -> Iterator[TableRow]:
             raise sheet.fault(f"must not have an empty {what}", f"empty-{what}", None, None, line)
         split = NO_SPLIT if columns.split is None else _split(splits, fields[columns.split], table, line)
         group = None if columns.group is None else fields[columns.group].strip() or None
-        yield TableRow(line, path, labels.setdefault(label, label), split, group)  # one string for all rows of a class
+        yield TableRow(line, path, labels.setdefault(label, label), split, group)  # equal labels share one string
 
 
 def _label(table: Table, line: int, fields: Sequence[str]) -> str:
-    """Returns the label of one row: the cell of the label's column, or the header of the one column that holds 1."""
+    """Returns the label of one row. This is the cell in the label column, or the header of the only class column that holds 1."""
     columns = table.columns
     if columns.label is not None:
         return fields[columns.label].strip()
@@ -164,7 +168,7 @@ def _label(table: Table, line: int, fields: Sequence[str]) -> str:
 
 
 def _missing_column(table: Table) -> DataError:
-    """Returns the refusal of a table without a column of images or of labels."""
+    """Returns the error for a table without a column of images or without a column of labels."""
     headers = table.sheet.headers
     if table.columns.undecided:
         several = "several columns that may be the label"

@@ -1,4 +1,4 @@
-"""Which top folders are splits: decided by their names, by the names beside them, and by their contents."""
+"""Decides which top folders are splits, from their names, the names beside them, and their contents."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ from crossroads.errors import DataError
 
 @once_per_listing
 def top_splits(listing: Listing) -> dict[str, int]:
-    """Returns the top folders that are named as splits, with their splits.
+    """Returns the top folders that are named after splits, with their splits.
 
-    ``train``, ``Train Data`` and ``imgs_train`` mean only the split. ``seg_train`` has another word. It counts if a folder of
-    another split has the same word (``seg_test``), or holds folders of the same names. So a class may be called `train station`.
+    Names such as ``train``, ``Train Data`` and ``imgs_train`` can only mean a split. ``seg_train`` contains another word. It is a
+    split if a folder of another split has the same word (``seg_test``) or holds folders with the same names. A class may therefore
+    be called `train station`.
     """
     candidates = {top: split for top in listing.branches if (split := split_in(top)) is not None}
     return {top: split for top, split in candidates.items() if is_plain_split(top) or _has_counterpart(listing, top, candidates)}
 
 
 def _has_counterpart(listing: Listing, top: str, candidates: dict[str, int]) -> bool:
-    """Returns whether a folder of another split has the same words beside the split's, or class folders of the same names."""
+    """Returns whether a folder of another split has the same other words in its name, or class folders with the same names."""
     classes = _classes(listing, top)
     for other, split in candidates.items():
         if split == candidates[top]:
@@ -40,7 +41,7 @@ def _classes(listing: Listing, top: str) -> set[str]:
 
 
 def opened(listing: Listing, top: str) -> Listing:
-    """Returns the contents of a split folder without folders that only wrap it, as in ``seg_train/seg_train/``, ``val/images/``."""
+    """Returns the contents of a split folder, inside folders that only wrap them (``seg_train/seg_train/``, ``val/images/``)."""
     inner, around = listing.inside(top), top
     while len(inner.branches) == 1 and not inner.loose:
         (name,) = inner.branches
@@ -52,17 +53,19 @@ def opened(listing: Listing, top: str) -> Listing:
 
 
 def has_classes_in_splits(listing: Listing) -> bool:
-    """Returns whether top folders named after splits hold class folders. A class may also be called `train`, but holds images.
+    """Returns whether top folders named after splits hold class folders.
+
+    A folder `train` that holds images rather than folders may be a class.
 
     Raises:
-        DataError: A folder is named after a split, and may also be a class, because the folders beside it hold folders too.
+        DataError: A folder is named after a split but may also be a class, because the folders beside it hold folders too.
     """
     if listing.single:
         return False
     splits = top_splits(listing)
     with_folders = [top for top in splits if opened(listing, top).branches]
     if len(listing.branches) == 1 and split_of(*listing.branches) is None:
-        return False  # a wrapping folder, such as `training_data` around the classes or the splits
+        return False  # the folder only wraps the classes or the splits, such as `training_data`
     others = {top: branch for top, branch in listing.branches.items() if top not in splits}
     if not with_folders or not others or len(set(splits.values())) > 1:
         return bool(with_folders)
@@ -81,9 +84,9 @@ def has_classes_in_splits(listing: Listing) -> bool:
 
 
 class AmbiguousLayout(DataError):
-    """The refusal of a layout that fits two readings."""
+    """The error for a layout that can be read in two ways."""
 
 
 def two_readings(listing: Listing, first: str, second: str, hint: str) -> AmbiguousLayout:
-    """Returns the refusal of a layout that fits two readings."""
+    """Returns the error for a layout that can be read in two ways."""
     return AmbiguousLayout(f"the layout of {listing.origin} is ambiguous: {first}; or {second}", code="ambiguous-layout", hint=hint)

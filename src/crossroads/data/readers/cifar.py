@@ -1,4 +1,4 @@
-"""CIFAR-10 and CIFAR-100 in the pickled form of their authors, ``cifar-10-batches-py`` and ``cifar-100-python``."""
+"""Reads CIFAR-10 and CIFAR-100 as their authors pickled them: ``cifar-10-batches-py`` and ``cifar-100-python``."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ _PIXELS = 3 * _SIZE**2
 
 
 def recognises(listing: Listing) -> bool:
-    """Returns whether there are batches beside the file of their class names."""
+    """Returns whether there are batches of images beside a file of class names."""
     return not listing.single and any(name in listing.top_files for name in _META) and bool(_batches(listing))
 
 
 def _batches(listing: Listing) -> list[tuple[str, int]]:
-    """Returns the files of images with their splits."""
+    """Returns the names of the batches with their splits."""
     return [(name, TRAIN if match[1] else TEST) for name in listing.top_files if (match := _BATCH.fullmatch(name))]
 
 
 def read(listing: Listing) -> Dataset:
-    """Returns the data set of all batches. The classes of CIFAR-100 are the fine ones."""
+    """Returns the data set of all batches. The classes of CIFAR-100 are its fine labels."""
     meta = load_dict(listing, next(name for name in _META if name in listing.top_files))
     fine = "fine_label_names" in meta
     names = meta.get("fine_label_names" if fine else "label_names")

@@ -1,4 +1,4 @@
-"""Class folders: ``ants/1.jpg``, where the folder is the class. Images deeper inside belong to the class as well."""
+"""Reads class folders such as ``ants/1.jpg``, where the folder is the class. Images in its subfolders belong to the class, too."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from crossroads.progress import Note
 
 
 def recognises(listing: Listing) -> bool:
-    """Returns whether several folders hold images and may be classes.
+    """Returns whether several folders hold images and can be classes.
 
     Raises:
-        DataError: They are no classes, or they fit another reading as well.
+        DataError: The folders cannot be classes, or the layout can also be read in another way.
     """
     if listing.single or len(listing.branches) < 2:
         return False
@@ -37,10 +37,10 @@ def recognises(listing: Listing) -> bool:
 
 
 def recognises_one(listing: Listing) -> bool:
-    """Returns whether there is a single class folder. It may also be beside other data, so all other layouts are tried first.
+    """Returns whether there is a single class folder. All other layouts are tried first, because it may be part of one of them.
 
     Raises:
-        DataError: It is no class, or it fits another reading as well.
+        DataError: The folder cannot be a class, or the layout can also be read in another way.
     """
     if listing.single or not any(branch.direct for branch in listing.branches.values()):
         return False
@@ -49,19 +49,20 @@ def recognises_one(listing: Listing) -> bool:
 
 
 def read(listing: Listing) -> Dataset:
-    """Returns the data set, with the splits of lists such as ``meta/train.txt``."""
+    """Returns the data set. Lists such as ``meta/train.txt`` may give splits."""
     labelled = read_class_folders(listing)
-    dataset = labelled.dataset(listing.origin, FileImages(labelled.names, listing.tree.read))
+    dataset = labelled.dataset(listing.origin, FileImages(labelled.names, listing.tree))
     dataset, lists = with_listed_splits(listing, dataset)
     return replace(dataset, notes=(*dataset.notes, *files_ignored(listing, lists)))
 
 
 def read_class_folders(listing: Listing, *, whole: bool = True) -> LabelledImages:
-    """Returns the images of class folders. If each of these holds ``train/`` and ``test/``, the images have those splits.
+    """Returns the images of class folders. If each class folder holds ``train/`` and ``test/``, these give the splits.
 
     Args:
-        listing: Its top folders are the classes.
-        whole: Whether the folders are all there is. The result then has notes on empty folders.
+        listing: The listing whose top folders are the classes.
+        whole: Whether the folders are the whole data set, not one split of it. The result then also has notes on the names of the
+            folders and on empty folders.
     """
     labelled = LabelledImages()
     splits = splits_below_classes(listing)
@@ -94,6 +95,7 @@ def _notes_inside(overlays: int, subfolders: Counter[str]) -> list[Note]:
         notes.append(Note(text, "masks-ignored", count=overlays))
     if subfolders:
         count, names = subfolders.total(), list(subfolders)
-        text = f"{plural(count, 'image')} in {listed('subfolder', names)} of class folders: counted as images of the class"
+        place = f"{listed('subfolder', names)} of class folders"
+        text = f"{plural(count, 'image')} in {place} {were(count)} counted as images of the class"
         notes.append(Note(text, "images-in-subfolders", count=count, folders=names))
     return notes

@@ -1,6 +1,6 @@
-"""The German Traffic Sign Recognition Benchmark in its official layout.
+"""Reads the German Traffic Sign Recognition Benchmark (GTSRB) in its official layout.
 
-About 30 frames in a row show one physical sign, a track. They are nearly identical, so a track is a group.
+A track consists of about 30 consecutive frames of one physical sign. These are nearly identical, so each track is a group.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _FRAME = re.compile(r"(?:.*/)?(\d{5})_\d{5}\.\w+")
 
 
 def recognises(listing: Listing) -> bool:
-    """Returns whether there are tables named as the benchmark names them."""
+    """Returns whether there are tables with the file names of the benchmark."""
     return bool(_matching(listing, _TRAIN_TABLE) or _matching(listing, _TEST_TABLE))
 
 
@@ -34,16 +34,17 @@ def _matching(listing: Listing, pattern: re.Pattern[str]) -> list[str]:
 
 
 def read(listing: Listing) -> Dataset:
-    """Returns the data set of ``Final_Training/Images/000NN/GT-000NN.csv`` and ``GT-final_test.csv``, if it is there.
+    """Returns the data set of ``Final_Training/Images/000NN/GT-000NN.csv`` and, if it exists, ``GT-final_test.csv``.
 
-    The class is the ClassId as a plain number, the group a track. If both parts are there, each row has its split.
+    The class of a row is its ClassId as a plain number, and its group is the track. If both parts exist, each row has a split.
     """
     train = _matching(listing, _TRAIN_TABLE)
-    tests = sorted(_matching(listing, _TEST_TABLE), key=lambda name: not _is_labelled(listing, name))  # with ClassId first
+    # A table with labels comes first.
+    tests = sorted(_matching(listing, _TEST_TABLE), key=lambda name: not _is_labelled(listing, name))
     test = tests[0] if tests else None
     notes: list[Note] = []
     if train and test and not _is_labelled(listing, test):
-        text = f"{test} has no ClassId: the test images are ignored; add GT-final_test.csv, which has"
+        text = f"the test images are ignored: {test} has no column ClassId; add the GT-final_test.csv that has this column"
         notes.append(Note(text, "table-without-labels", table=test))
         test = None
     images = TableImages(listing)
@@ -78,7 +79,10 @@ def _test_rows(listing: Listing, name: str) -> Iterator[TableRow]:
 
 
 def _test_image(listing: Listing, table: str, path: str) -> str:
-    """Returns where a test image is, relative to its table: beside it, in `Images`, or where the benchmark unpacks to."""
+    """Returns the path of a test image relative to its table.
+
+    The image may be beside the table, in `Images`, or in the folder of the benchmark's own archive.
+    """
     folder = posixpath.dirname(table)
     for place in ("", "Images", "Final_Test/Images", "GTSRB/Final_Test/Images"):
         if listing.tree.exists(listing.full(posixpath.join(folder, place, path))):
@@ -96,12 +100,12 @@ def class_of(listing: Listing, table: str, row: TableRow) -> str:
 
 
 def _not_in_tables(listing: Listing, tables: list[str], listed: int) -> list[Note]:
-    """Returns a note on images beside the training tables that are in none of them."""
+    """Returns a note on images beside the training tables that no table lists."""
     if listing.single:
         return []
     folders = {posixpath.dirname(name) for name in tables}
     extra = sum(is_image_name(name) and posixpath.dirname(name) in folders for name in listing.names) - listed
     if extra <= 0:
         return []
-    text = f"{plural(extra, 'image')} beside the training tables, in none of them, {were(extra)} ignored"
+    text = f"{plural(extra, 'image')} beside the training tables {were(extra)} ignored: not listed in any of them"
     return [Note(text, "images-not-in-table", count=extra)]

@@ -1,4 +1,4 @@
-"""Kaggle's copy of GTSRB: ``Train/<class>/<class>_<track>_<frame>.png`` and ``Test.csv``. A track is a group."""
+"""Reads Kaggle's copy of GTSRB: ``Train/<class>/<class>_<track>_<frame>.png`` and ``Test.csv``. Tracks become groups."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _HEADERS = {"path", "classid", "roi.x1"}
 
 
 def recognises(listing: Listing) -> bool:
-    """Returns whether there is ``Train/<class>/<class>_<track>_<frame>.png``, or a table with `Path`, `ClassId` and `Roi.X1`."""
+    """Returns whether there are images ``Train/<class>/<class>_<track>_<frame>.png`` or a table with Kaggle's columns."""
     return bool(_train_folders(listing) or _tables(listing))
 
 
 def _train_folders(listing: Listing) -> list[str]:
-    """Returns the folders of training images: `Train`, and in some archives a copy `train`."""
+    """Returns the folders of training images. This is `Train`, and in some archives also a copy called `train`."""
     if listing.single:
         return []
     paths = (name.split("/") for name in listing.names if name[:6].lower() == "train/" and _FRAME.fullmatch(name))
@@ -33,7 +33,10 @@ def _train_folders(listing: Listing) -> list[str]:
 
 
 def _tables(listing: Listing) -> dict[str, str]:
-    """Returns `Train.csv` and `Test.csv` by their names in lower case; not `Meta.csv`, which lists one pictogram per class."""
+    """Returns `Train.csv` and `Test.csv`, if they exist, by their names in lower case.
+
+    `Meta.csv` is left out, because it lists one pictogram per class.
+    """
     names = [name for name in reversed(listing.names) if name.lower() in ("train.csv", "test.csv") and not listing.kind]
     return {name.lower(): name for name in names if set(map(str.lower, table_of(listing, name).sheet.headers)) >= _HEADERS}
 
@@ -53,7 +56,7 @@ def read(listing: Listing) -> Dataset:
             images.add(table or "", labelled, path=_existing(listing, row.path))
     notes = [*(copy_ignored(copy, folders[0]) for copy in folders[1:]), *images.repeated_notes()]
     if not test and any(name[:5].lower() == "test/" for name in listing.names):
-        text = "the images in Test/ have no Test.csv beside the folder and were ignored"
+        text = "the images in Test/ were ignored: there is no Test.csv beside the folder"
         notes.append(Note(text, "table-missing", table="Test.csv"))
     used = {listing.full(name) for name in listing.top_files if name.lower() in _TABLES}
     return images.dataset([*notes, *files_ignored(listing, used)])
@@ -74,7 +77,7 @@ def _track(name: str, label: str) -> tuple[str, str] | None:
 
 
 def _existing(listing: Listing, path: str) -> str:
-    """Returns `Test/1.png` as it is spelled: some copies have the folder only in lower case."""
+    """Returns a path such as `Test/1.png` as it is spelled on disk. Some copies have the folder only in lower case."""
     if not listing.tree.exists(listing.full(path)):
         other = path[:1].swapcase() + path[1:]
         if listing.tree.exists(listing.full(other)):

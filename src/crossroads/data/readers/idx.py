@@ -1,4 +1,4 @@
-"""The idx files of MNIST, Fashion-MNIST, KMNIST and EMNIST, plain or compressed with gzip."""
+"""Reads the idx files of MNIST, Fashion-MNIST, KMNIST and EMNIST, with or without gzip compression."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _IMAGES = re.compile(r"(.*?)images?[-.]idx3-ubyte(\.gz)?")
 
 @once_per_listing
 def pairs_of_files(listing: Listing) -> dict[str, tuple[str, str]]:
-    """Returns files of images with those of their labels, by the prefix that names the split."""
+    """Returns pairs of an images file and its labels file. The key is the prefix of the file name, which gives the split."""
     files: dict[str, tuple[str, str]] = {}
     for name in () if listing.single else listing.top_files:
         match = _IMAGES.fullmatch(name)
@@ -34,7 +34,10 @@ def pairs_of_files(listing: Listing) -> dict[str, tuple[str, str]]:
 
 
 def read(listing: Listing) -> Dataset:
-    """Returns the data set of ``train-images-idx3-ubyte`` with ``train-labels-idx1-ubyte``; ``t10k-…`` is the test set."""
+    """Returns the data set of files such as ``train-images-idx3-ubyte`` and ``train-labels-idx1-ubyte``.
+
+    Files that begin with ``t10k`` are the test set.
+    """
     files, pairs, notes = pairs_of_files(listing), list[Pair[object]](), list[Note]()
     for prefix, split in _splits(listing).items():
         images, labels = files[prefix]
@@ -70,7 +73,7 @@ def _splits(listing: Listing) -> dict[str, int]:
 
 
 def _load(listing: Listing, name: str, dimensions: int) -> NDArray[np.uint8]:
-    """Returns an array of bytes. Its header gives the sizes, and exactly that many bytes must follow."""
+    """Returns the array in an idx file. Refuses a file whose length does not match the sizes in its header."""
     file = listing.byte_range(name)
     if name.endswith(".gz"):
         file = decompressed(file, "gz", listing.label(name), Limits())

@@ -1,4 +1,4 @@
-"""What a program has in memory: images of any kind with labels, as one pair, one pair per split, or one record per image."""
+"""Reads images and labels in memory. They are given as one pair, one pair per split, a mapping, or one record per image."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ def read_memory(source: object) -> Dataset:
     """Returns labelled images in memory as a data set.
 
     Args:
-        source: ``(images, labels)``; a mapping of named arrays; two pairs for train and test, or three for train, validation and
-            test, as `keras.datasets` gives them; a list of mappings such as ``{"image": …, "label": …}``.
+        source: One pair ``(images, labels)``; two pairs for train and test, as `keras.datasets` returns them; three pairs for
+            train, validation and test; a mapping of named arrays; or a list of mappings such as ``{"image": …, "label": …}``.
 
     Raises:
-        DataError: Anything else; the hint says what to give instead.
+        DataError: The source is anything else. The hint says what to give instead.
     """
     if isinstance(source, Mapping):
         return _from_mapping({str(key): value for key, value in source.items()})
@@ -70,7 +70,7 @@ def read_memory(source: object) -> Dataset:
 
 
 def _require_labels(source: Sequence[object]) -> None:
-    """Raises `DataError` for a list that is only images."""
+    """Raises `DataError` if a list holds only images and no labels."""
     for unit, kinds in _UNLABELLED_KINDS:
         if all(isinstance(item, kinds) for item in source):
             received = f"a {type(source).__name__} of {plural(len(source), unit)}"
@@ -78,14 +78,14 @@ def _require_labels(source: Sequence[object]) -> None:
 
 
 def _from_pairs(pairs: Sequence[Pair[object]], split: object = None, group: object = None, notes: Sequence[Note] = ()) -> Dataset:
-    """Returns the data set of pairs. `split` and `group` have one value for each image of a single pair."""
+    """Returns the data set of pairs. `split` and `group` give one value for each image and require a single pair."""
     splits = None if split is None else [_split(value) for value in _values(split, "split")]
     groups = None if group is None else [_group(value) for value in _values(group, "groups")]
     return dataset_of_pairs(pairs, "arrays", notes, source=_images, splits=splits, groups=groups)
 
 
 def _from_mapping(arrays: Mapping[str, object]) -> Dataset:
-    """Returns the data set of named images and labels, with `groups` and `split` beside them."""
+    """Returns the data set of a mapping with images and labels, and possibly `groups` and `split`."""
     pairs = find_pairs(arrays, "the mapping")
     split, group = (next((key for key in keys if key in arrays), None) for keys in (_SPLITS, _GROUPS))
     used = {key for _, *names in find_names(list(arrays), "the mapping") for key in names} | {split, group}
@@ -103,7 +103,7 @@ def _from_mapping(arrays: Mapping[str, object]) -> Dataset:
 
 
 def _values(values: object, name: str) -> list[object]:
-    """Returns one value for each image, as Python objects."""
+    """Returns a list of Python objects, one for each image."""
     if hasattr(values, "__array__"):
         return list(_as_array(values, name).tolist())
     if isinstance(values, Sequence) and not isinstance(values, (str, bytes)):
@@ -113,7 +113,7 @@ def _values(values: object, name: str) -> list[object]:
 
 
 def _split(value: object) -> int:
-    """Returns the split that a value names; no split for None and an empty text."""
+    """Returns the split that a value names. None and an empty string mean no split."""
     if value is None or value == "":
         return NO_SPLIT
     split = split_of(value) if isinstance(value, str) else None
@@ -123,7 +123,7 @@ def _split(value: object) -> int:
 
 
 def _group(value: object) -> Hashable:
-    """Returns what names a group; None, also for NaN, for an image that stands alone."""
+    """Checks and returns the group of one image. None, NaN and an empty string mean that it is in no group with others."""
     if value is None or value == "" or value != value:
         return None
     if not isinstance(value, Hashable):
@@ -132,7 +132,7 @@ def _group(value: object) -> Hashable:
 
 
 def _from_records(records: Sequence[Mapping[object, object]]) -> Dataset:
-    """Returns the data set of one mapping per image, such as the rows of a Hugging Face data set."""
+    """Returns the data set of records with one image each, such as the rows of a Hugging Face data set."""
     image, label = (next((key for key in keys if key in records[0]), None) for keys in (_RECORD_IMAGES, _RECORD_LABELS))
     if image is None or label is None or not all(image in record and label in record for record in records):
         raise DataError(
@@ -143,7 +143,7 @@ def _from_records(records: Sequence[Mapping[object, object]]) -> Dataset:
         )
     split, group = (next((key for key in keys if any(key in record for record in records)), None) for keys in (_SPLITS, _GROUPS))
     ignored = sorted({str(key) for record in records for key in record} - {str(key) for key in (image, label, split, group)})
-    text = f"keys of the records ignored: {first_few(list(map(repr, ignored)))}"
+    text = f"these keys of the records are ignored: {first_few(list(map(repr, ignored)))}"
     return _from_pairs(
         [(NO_SPLIT, "images", [record[image] for record in records], [record[label] for record in records])],
         [record.get(split) for record in records] if split else None,
@@ -153,10 +153,10 @@ def _from_records(records: Sequence[Mapping[object, object]]) -> Dataset:
 
 
 def _images(images: object, name: str) -> MemoryImages:
-    """Returns images of any kind. Only what a program holds may be paths: text in a file is never opened."""
+    """Creates a source from images of any kind. Strings are paths here, because the program itself gave them, not a file."""
     if isinstance(images, (*_ENCODED, Mapping)):
         raise _not_images(name, f"one {type(images).__name__}")
-    if hasattr(images, "__array__"):  # also a tensor, or a column of a table
+    if hasattr(images, "__array__"):  # such as an array, a tensor or a column of a table
         images = _as_array(images, name)
     if isinstance(images, np.ndarray):
         if images.dtype.kind != "O" and not (images.dtype.kind in _TEXT_DTYPES and images.ndim == 1):
@@ -185,7 +185,7 @@ def _as_array(item: object, name: str) -> NDArray[np.generic]:
 
 def _require_files(paths: Sequence[str | os.PathLike[str]]) -> None:
     """Raises `DataError` if a path is not a file."""
-    missing = [path for path in paths if not os.path.isfile(path)]  # noqa: PTH113 - a third of pathlib's time
+    missing = [path for path in paths if not os.path.isfile(path)]  # noqa: PTH113 - takes a third of the time of pathlib
     if missing:
         raise DataError(
             f"{len(missing)} of {plural(len(paths), 'path')} {'is not a file' if len(missing) == 1 else 'are not files'}",
@@ -196,7 +196,7 @@ def _require_files(paths: Sequence[str | os.PathLike[str]]) -> None:
 
 
 def _is_labelled(item: object) -> bool:
-    """Returns whether an item is images with their labels, and not images or labels alone."""
+    """Returns whether an item is a pair of images and their labels."""
     return isinstance(item, (tuple, list)) and len(item) == 2 and _are_images(item[0]) and _are_labels(item[1])
 
 
@@ -220,12 +220,12 @@ def _is_scalar(item: object) -> bool:
 
 
 def _is_example(item: object) -> bool:
-    """Returns whether an item is one image with its one label."""
+    """Returns whether an item is a pair of one image and its label."""
     if not isinstance(item, (tuple, list)) or len(item) != 2:
         return False
     image, label = item
     if isinstance(image, (str, os.PathLike)):
-        return _is_scalar(label)  # two texts may be two paths, or two labels
+        return _is_scalar(label)  # two strings may be two paths or two labels
     is_image = isinstance(image, (bytes, Image.Image)) or (hasattr(image, "__array__") and len(np.shape(image)) >= 2)
     return is_image and (_is_scalar(label) or isinstance(label, str))
 
@@ -238,7 +238,7 @@ def _kind(item: object) -> str:
 
 
 def _hint(item: object) -> str:
-    """Returns how to turn an object of another library into images and labels."""
+    """Returns a hint on how to turn an object of another library into images and labels."""
     if type(item).__name__ == "DataFrame":
         return "give its columns of paths and labels: (table['path'], table['label'])"
     if hasattr(item, "column_names"):  # Hugging Face

@@ -1,4 +1,4 @@
-"""Pairs of NumPy's .npy files: ``X.npy`` with ``y.npy``, ``images.npy`` with ``labels.npy``. Nothing in them is ever unpickled."""
+"""Reads pairs of .npy files, such as ``X.npy`` with ``y.npy``. Python objects in them are never unpickled."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from crossroads.data.readers._listing import Listing, suffix_of
 
 
 def read(listing: Listing) -> Dataset:
-    """Returns the data set of memory-mapped arrays. The names of the files may give splits."""
+    """Returns the data set of one or several pairs of files, memory-mapped. The file names may give splits."""
     spans = {PurePosixPath(name).stem: listing.byte_range(name) for name in files(listing)}
     pairs = find_pairs(spans, listing.origin)
     loaded: list[Pair[object]] = [(split, name, load_npy(images), load_npy(labels)) for split, name, images, labels in pairs]
@@ -20,7 +20,7 @@ def read(listing: Listing) -> Dataset:
 
 
 def files(listing: Listing) -> list[str]:
-    """Returns the .npy files. A single file comes with its partner beside it, because a pair is two files."""
+    """Returns the .npy files. If the user gave a single file, its partner in the same folder is returned as well."""
     if not listing.single:
         return [name for name in listing.top_files if suffix_of(name) == ".npy"]
     name = listing.names[0]
@@ -32,7 +32,7 @@ def files(listing: Listing) -> list[str]:
 
 
 def _replacements(stem: str) -> list[tuple[str, str]]:
-    """Returns what to replace in the name of an images file to get that of its labels, and the other way round."""
+    """Returns (old, new) pairs. Replacing old with new turns the name of an images file into that of its labels, or vice versa."""
     cases: tuple[Callable[[str], str], ...] = (str.lower, str.capitalize, str.upper)
     keys = [key for key in (*IMAGE_KEYS, *LABEL_KEYS) if key in stem.lower()]
     pairs = [(key, other) for key in keys for other in (LABEL_KEYS if key in IMAGE_KEYS else IMAGE_KEYS)]

@@ -1,4 +1,4 @@
-"""NumPy's .npz: ``numpy.savez(file, features=…, labels=…)``. Nothing in it is ever unpickled."""
+"""Reads .npz files such as ``numpy.savez(file, features=…, labels=…)`` writes. Python objects in them are never unpickled."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ def files(listing: Listing) -> list[str]:
 
 
 def read(listing: Listing) -> Dataset:
-    """Returns the data set of one file, or of one for each split."""
+    """Returns the data set of one file, or of one file for each split."""
     pairs = pairs_of_files(listing, files(listing), ".npz", lambda name: _Members(listing.byte_range(name), listing.label(name)))
     loaded: list[Pair[object]] = [(split, name, load_npy(images), load_npy(labels)) for split, name, images, labels in pairs]
     return dataset_of_pairs(loaded, listing.origin)
 
 
 class _Members(Mapping[str, ByteRange]):
-    """The arrays of an .npz by name. Only those that are used are inflated: others may be large, or hold objects."""
+    """The arrays of an .npz file, by name. An array is decompressed only on access, because others may be large or hold objects."""
 
     def __init__(self, file: ByteRange, label: str) -> None:
         if not zipfile.is_zipfile(file.stream()):
             received = f"{file.size} bytes"
             hint = "fetch or save it again"
             raise DataError(f"{label} is not a complete .npz file", code="file-truncated", received=received, hint=hint)
-        self._tree = open_archive(file, "zip", label, Limits(ratio=10**9))  # blank images compress better than any usual limit
+        self._tree = open_archive(file, "zip", label, Limits(ratio=10**9))  # blank images exceed any usual compression limit
         self._names = {name.removesuffix(".npy"): name for name in self._tree.names() if name.endswith(".npy")}
 
     def __getitem__(self, key: str) -> ByteRange:

@@ -1,4 +1,4 @@
-"""Parquet as Hugging Face writes image data sets: encoded files in a column, read one row group at a time."""
+"""Reads image data sets in Hugging Face's Parquet format. A column holds encoded files and is read one row group at a time."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ _NO_LABEL = -1
 
 
 def files(listing: Listing) -> list[str]:
-    """Returns the Parquet files at any depth: Hugging Face puts them into `data/`."""
+    """Returns the Parquet files at any depth, because Hugging Face puts them into `data/`."""
     return [name for name in listing.names if listing.kind == "parquet" or (not listing.kind and suffix_of(name) == ".parquet")]
 
 
 def read(listing: Listing) -> Dataset:
-    """Returns the data set of one file, or of shards with the split in their names, as ``train-00000-of-00002.parquet``.
+    """Returns the data set of one file, or of shards whose names give the split, such as ``train-00000-of-00002.parquet``.
 
-    Labels are strings, or integers. The ClassLabel that Hugging Face writes into the schema gives integers their names.
+    Labels are strings or integers. The names of integer labels come from the ClassLabel that Hugging Face writes into the schema.
     """
     names, splits = list[str](), list[int]()
     shards, notes, cache = list[_Shard](), list[Note](), _GroupCache()
@@ -55,7 +55,7 @@ def read(listing: Listing) -> Dataset:
 
 
 def _splits(listing: Listing) -> list[tuple[str, int]]:
-    """Returns the files with the splits that their names or folders give."""
+    """Returns the files, each with the split that its name or folder gives."""
     names = files(listing)
     splits = [_split_of(name) for name in names]
     if listing.single or len(set(splits)) < 2:
@@ -64,7 +64,7 @@ def _splits(listing: Listing) -> list[tuple[str, int]]:
         unnamed = names[splits.index(NO_SPLIT)]
         named = ", ".join(SPLITS[split] for split in sorted(set(splits)) if split)
         raise DataError(
-            f"either all Parquet files of {listing.origin} or none of them must name their split",
+            f"the name of every Parquet file of {listing.origin} must give its split, or none may",
             code="unnamed-split",
             received=f"{named} and {unnamed!r}",
         )
@@ -77,14 +77,14 @@ def _split_of(name: str) -> int:
 
 
 class _GroupCache:
-    """Keeps the row groups that were read last, of all files together, since neighbouring rows are read together."""
+    """Keeps the last row groups that were read from any file, because neighbouring rows are read one after the other."""
 
     def __init__(self) -> None:
         self._groups: OrderedDict[tuple[str, int], Any] = OrderedDict()
         self._lock = threading.Lock()
 
     def get(self, file: str, group: int, read: Callable[[int], Any]) -> Any:
-        """Returns one row group. One thread reads it; the others wait and use the same."""
+        """Returns one row group. If several threads ask for it, one of them reads it and the others wait."""
         key = (file, group)
         with self._lock:
             if key not in self._groups:
@@ -96,7 +96,7 @@ class _GroupCache:
 
 
 class _Shard:
-    """The images of one Parquet file. Only `read` may be called from many threads."""
+    """The images of one Parquet file. Only `read` is thread-safe."""
 
     def __init__(self, listing: Listing, name: str, cache: _GroupCache) -> None:
         try:
@@ -142,7 +142,7 @@ class _Shard:
         return labels
 
     def class_name(self, label: object, row: int) -> str:
-        """Returns the class that a stored label means."""
+        """Returns the class name of a stored label."""
         if isinstance(label, int) and not isinstance(label, bool) and self._class_names:
             if 0 <= label < len(self._class_names):
                 return str(self._class_names[label])
@@ -161,7 +161,7 @@ class _Shard:
         return f"{self._label}[{index}]"
 
     def read(self, index: int) -> bytes | NDArray[np.uint8]:
-        """Returns the encoded file. Raises `ImageRefused` if the cell is empty or the file is damaged."""
+        """Returns the encoded file of an image. Raises `ImageRefused` if its cell is empty or the Parquet file is damaged."""
         group = int(np.searchsorted(self._starts, index, side="right")) - 1
         raw = self._cache.get(self._label, group, self._read_group)[index - int(self._starts[group])].as_py()
         if not isinstance(raw, bytes) or not raw:
@@ -178,7 +178,7 @@ class _Shard:
 
 
 def _class_names(metadata: Any, column: str) -> tuple[str, ...]:
-    """Returns the names that Hugging Face's `datasets` writes for a ClassLabel column, or nothing."""
+    """Returns the class names that Hugging Face's `datasets` writes for a ClassLabel column, or an empty tuple."""
     try:
         feature = json.loads((metadata or {})[b"huggingface"])["info"]["features"][column]
         return tuple(map(str, feature["names"])) if feature.get("_type", "ClassLabel") == "ClassLabel" else ()

@@ -1,4 +1,4 @@
-"""Pickled dicts of images and labels."""
+"""Reads pickled dicts of images and labels."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _starts_like_pickle(listing: Listing) -> bool:
 
 
 def read(listing: Listing) -> Dataset:
-    """Returns the data set of one pickle, or of one for each split. The restricted unpickler runs nothing in it."""
+    """Returns the data set of one pickle, or of one pickle for each split. The restricted unpickler executes no code in it."""
     pairs = list(pairs_of_files(listing, files(listing), "pickle", lambda name: load_dict(listing, name)))
     for _, name, images, labels in pairs:
         _require_flat(images, labels, f"{name} in {listing.origin}")
@@ -35,7 +35,7 @@ def read(listing: Listing) -> Dataset:
 
 
 def load_dict(listing: Listing, name: str) -> dict[str, object]:
-    """Returns the dict in a pickle, with its keys as text. Raises `DataError` if it holds anything else."""
+    """Returns the dict in a pickle, with its keys as strings. Raises `DataError` if the pickle does not hold a dict."""
     label = listing.label(name)
     try:
         content = load_pickle(listing.byte_range(name).stream())
@@ -49,7 +49,7 @@ def load_dict(listing: Listing, name: str) -> dict[str, object]:
 
 
 def _require_flat(images: object, labels: object, label: str) -> None:
-    """Raises `DataError` for nested lists. A pickle stores a repeated list once, so a tiny file can unfold without end."""
+    """Raises `DataError` for nested lists. A pickle stores a repeated list only once, so a tiny file could become huge arrays."""
     hint = "save them as one array, numpy.asarray(…), preferably with numpy.savez"
     received = "a list of other things"
     if isinstance(images, (list, tuple)) and not all(isinstance(image, np.ndarray) for image in images):

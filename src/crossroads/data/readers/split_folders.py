@@ -1,4 +1,4 @@
-"""Split folders: class folders or tables below ``train``, ``val`` and ``test``, or below folders with similar names."""
+"""Reads split folders: ``train``, ``val``, ``test`` or similar, which hold class folders or tables."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from crossroads.data.readers._tables import label_tables
 from crossroads.data.readers._top_folders import has_classes_in_splits, opened, top_splits
 from crossroads.data.readers.class_folders import read_class_folders
 from crossroads.errors import DataError
-from crossroads.files.text import natural_key, plural
+from crossroads.files.text import natural_key, plural, were
 from crossroads.progress import Note
 
 
@@ -40,17 +40,17 @@ def recognises(listing: Listing) -> bool:
 
 
 def read(listing: Listing) -> Dataset:
-    """Returns the data set. Classes of several splits are matched by name."""
+    """Returns the data set. Classes of different splits are matched by name."""
     labelled = read_split_folders(listing)
     notes = files_ignored(listing, labelled.used_tables)
-    return labelled.dataset(listing.origin, FileImages(labelled.names, listing.tree.read), notes)
+    return labelled.dataset(listing.origin, FileImages(labelled.names, listing.tree), notes)
 
 
 def read_split_folders(listing: Listing) -> LabelledImages:
     """Returns the images of all split folders with their labels.
 
     Raises:
-        DataError: Two splits have no class in common, or one of them is ambiguous.
+        DataError: Another split has no class in common with train, or the layout of a split folder is ambiguous.
     """
     splits, copies = _without_copies(listing)
     parts = {top: _read_part(listing, top) for top in splits}
@@ -70,11 +70,11 @@ def read_split_folders(listing: Listing) -> LabelledImages:
         result.notes += part.notes
         for label in unlabelled:
             count, folder = counts[top].pop(label), f"{listing.full(top)}/{label}"
-            text = f"{plural(count, 'image')} in {folder} ignored: {label!r} is not a training class"
+            text = f"{plural(count, 'image')} in {folder} {were(count)} ignored: {label!r} is not a training class"
             result.notes.append(Note(text, "not-a-training-class", count=count, folder=folder))
         if not part.names:
             count, folder = listing.branches[top].images, listing.full(top)
-            text = f"{plural(count, 'image')} in {folder}/ ignored: no class folders in it, and no table of labels"
+            text = f"{plural(count, 'image')} in {folder}/ {were(count)} ignored: there are no class folders and no table of labels"
             result.notes.append(Note(text, "folder-without-labels", count=count, folder=folder))
     result.notes += _images_outside(listing, {*splits, *copies}, set().union(*counts.values()))
     result.notes += unlikely_classes(dict.fromkeys(result.labels))
@@ -84,9 +84,9 @@ def read_split_folders(listing: Listing) -> LabelledImages:
 
 
 def _without_copies(listing: Listing) -> tuple[dict[str, int], dict[str, str]]:
-    """Returns the splits of the split folders, and the copies among these folders with their originals.
+    """Returns the split of each split folder, and the folders that are only copies, each with its original.
 
-    A copy is `train` beside `Train` with the same files in it, as some archives hold it.
+    Some archives hold a folder `train` beside `Train` with the same files. The second one is a copy.
     """
     splits: dict[str, int] = {}
     copies: dict[str, str] = {}
@@ -101,9 +101,10 @@ def _without_copies(listing: Listing) -> tuple[dict[str, int], dict[str, str]]:
 
 
 def _read_part(listing: Listing, top: str) -> LabelledImages:
-    """Returns what one split folder holds: class folders, or images that a table in the folder or beside it labels.
+    """Returns the images of one split folder. Their labels come from class folders, or from a table in the folder or beside it.
 
-    Class folders win over a table that does not name all images of the folder. The result is empty if nothing labels the images.
+    Class folders take precedence, unless a table in the folder labels all of its images. The result is empty if nothing labels the
+    images.
     """
     inner, inside = listing.inside(top), opened(listing, top)
     if inside.branches and not _table_names_all(inner):
@@ -127,11 +128,11 @@ def _table_names_all(listing: Listing) -> bool:
         images = reading(listing).images
         return len(set(images.rows.names)) == len(listing.images) and not images.missing
     except DataError:
-        return False  # the class folders are read, and the table is noted among the ignored files
+        return False  # the class folders are then read, and a note lists the table as ignored
 
 
 def _read_table_inside(listing: Listing, *, with_folders: bool) -> LabelledImages:
-    """Returns the images that the tables in a split folder name."""
+    """Returns the images of a split folder that the tables in it name."""
     table = reading(listing)
     part = _rows_below(table, listing, "")
     part.notes = [*table.notes, *table.images_left_out()]
@@ -157,7 +158,7 @@ def _read_table_beside(listing: Listing, folder: str) -> LabelledImages:
 
 
 def _rows_below(table: Reading, listing: Listing, folder: str) -> LabelledImages:
-    """Returns the rows whose images are in a folder; an empty name stands for the root."""
+    """Returns the rows whose images are in a folder. An empty name means the root."""
     part, rows = LabelledImages(), table.images.rows
     for path, label, group in zip(rows.names, rows.labels, rows.groups, strict=True):
         name = _name_in_tree(listing, path)
@@ -170,7 +171,7 @@ def _rows_below(table: Reading, listing: Listing, folder: str) -> LabelledImages
 
 
 def _name_in_tree(listing: Listing, path: str) -> str:
-    """Returns the name in the tree of an image that a table of a split folder names."""
+    """Converts the path of an image in a table to its name in the tree."""
     name = posixpath.normpath(listing.full(path)) if listing.on_disk else path
     if path.startswith("/") or name.startswith("../"):
         raise DataError(
@@ -183,7 +184,7 @@ def _name_in_tree(listing: Listing, path: str) -> str:
 
 
 def _unlabelled_folders(split: int, classes: Counter[str], training_classes: set[str]) -> list[str]:
-    """Returns the folders of a split that are no classes but hold images without labels, such as ``test/unknown``."""
+    """Returns the folders of a split that hold images without labels rather than a class, such as ``test/unknown``."""
     if split == TRAIN or len(training_classes) < 2:
         return []
     unknown = [name for name in classes if name not in training_classes]
@@ -191,27 +192,28 @@ def _unlabelled_folders(split: int, classes: Counter[str], training_classes: set
 
 
 def _unusual_names(splits: Mapping[str, int], counts: Mapping[str, Counter[str]]) -> list[Note]:
-    """Returns a note on each split folder whose name is not a plain split word."""
+    """Returns a note on each split folder with an unusual name."""
     unusual = [(top, SPLITS[split]) for top, split in splits.items() if split_of(top) is None and counts[top]]
     return [Note(f"{top}/ is read as {split}", "folder-read-as-split", folder=top, split=split) for top, split in unusual]
 
 
 def _images_outside(listing: Listing, read_or_copied: Set[str], classes: Set[str]) -> list[Note]:
-    """Returns notes on images that are in no split folder, with a hint if a folder holds the same class folders as the splits."""
+    """Returns notes on images outside the split folders. Adds a hint if a folder holds the same class folders as a split."""
     notes = images_outside(listing.loose, "outside the split folders")
     for top, branch in listing.branches.items():
         if top in read_or_copied:
             continue
         like_split = len({class_name(name) for name in _folders_in(listing, top)} & classes) > 1
-        text = f"{plural(branch.images, 'image')} in {listing.full(top)}/ ignored: its name is not a split"
+        count, folder = branch.images, listing.full(top)
+        text = f"{plural(count, 'image')} in {folder}/ {were(count)} ignored: {folder} is not the name of a split"
         if like_split:
-            text += "; if it is one, rename it to train, val or test, or give it as the separate test set"
-        notes.append(Note(text, "folder-not-a-split", count=branch.images, folder=listing.full(top), like_split=like_split))
+            text += "; if it is a split, rename it to train, val or test, or give it as the separate test set"
+        notes.append(Note(text, "folder-not-a-split", count=count, folder=folder, like_split=like_split))
     return notes
 
 
 def _missing_classes(listing: Listing, splits: Mapping[str, int], counts: Mapping[str, Counter[str]]) -> list[Note]:
-    """Returns notes on classes without images in a split. They shift no class index, because classes are matched by name."""
+    """Returns notes on classes without images in a split. Class indices are not affected, because classes are matched by name."""
     notes = []
     classes = sorted(set().union(*counts.values()), key=natural_key)
     per_split: dict[int, set[str]] = {}
@@ -220,7 +222,7 @@ def _missing_classes(listing: Listing, splits: Mapping[str, int], counts: Mappin
     for split in sorted(per_split):
         missing = [name for name in classes if name not in per_split[split]]
         if missing and per_split[split]:
-            text = f"no images in {SPLITS[split]} of {classes_listed(missing)}"
+            text = f"{SPLITS[split]} has no images of {classes_listed(missing)}"
             notes.append(Note(text, "class-missing-in-split", split=SPLITS[split], classes=missing))
     folders = sorted({label for top in splits for label in _folders_in(listing, top)}, key=natural_key)
     with_images = {name for top in splits for inside in [opened(listing, top)] for name in (*inside.branches, *inside.artwork)}
@@ -233,7 +235,7 @@ def _folders_in(listing: Listing, top: str) -> list[str]:
 
 
 def _refuse_unrelated_splits(listing: Listing, splits: Mapping[str, int], counts: Mapping[str, Counter[str]]) -> None:
-    """Raises `DataError` if another split has several classes, and none of them is a training class."""
+    """Raises `DataError` if a split other than train has several classes and none of them is a training class."""
     training_classes = set().union(*(counts[top] for top, split in splits.items() if split == TRAIN))
     for top, split in splits.items():
         if training_classes and split != TRAIN and len(counts[top]) > 1 and not training_classes & set(counts[top]):

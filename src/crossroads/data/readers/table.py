@@ -1,12 +1,14 @@
-"""Tables and lists of images with their labels, alone or beside class folders.
+"""Reads tables and lists of images with their labels, alone or beside class folders.
 
-If class folders label the same images, `recognises` compares both. A table is read if
+If class folders label the same images, `recognises` compares both. The table is read in each of these cases:
 
-- the folders are no classes;
-- both agree, and the table has splits, groups or more images;
-- its header names the label, and it gives other labels, in other words, to nearly all images of each folder that it touches.
+- The folders cannot be classes.
+- Both agree, and the table adds splits, groups or images.
+- Its header names the label, its labels have no name in common with the folders, and it labels nearly all images of each folder
+  of which it labels any.
 
-The folders are read if both agree otherwise, and if a column is only guessed to be the label. Any other disagreement is refused.
+The folders are read if both agree and the table adds nothing. They are also read if the names differ and the label column of the
+table is only a guess. Any other disagreement is an error.
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ _MAX_NAMED = 3
 
 
 def recognises(listing: Listing) -> bool:
-    """Returns whether tables label the images. If they do not, and name some images, the notes say so.
+    """Returns whether tables give the labels of the images. Adds a note on tables that name images but are not used.
 
     Raises:
         DataError: Tables and folders disagree, and neither is clearly the better source.
@@ -62,7 +64,7 @@ def recognises(listing: Listing) -> bool:
 
 
 def read(listing: Listing) -> Dataset:
-    """Returns the data set of one table, or of one for each split (``train.csv``, ``test.csv``)."""
+    """Returns the data set of one table, or of one table for each split (``train.csv``, ``test.csv``)."""
     table = reading(listing)
     dataset = table.dataset()
     used = {listing.full(each.name) for each in table.tables}
@@ -70,7 +72,7 @@ def read(listing: Listing) -> Dataset:
 
 
 def _read_folders(listing: Listing) -> tuple[LabelledImages | None, DataError | None]:
-    """Returns what class folders or split folders say, or None and the refusal if they are refused."""
+    """Reads class folders or split folders. If they are refused, returns None and the error."""
     try:
         for level in listing.levels():
             if split_folders.recognises(level):
@@ -85,15 +87,15 @@ def _read_folders(listing: Listing) -> tuple[LabelledImages | None, DataError | 
 
 @dataclass(frozen=True, slots=True)
 class _Comparison:
-    """A table and class folders that label images of one listing.
+    """A comparison of a table and class folders that label images of the same listing.
 
     Attributes:
         listing: The listing.
-        reading: What the table says.
+        reading: The rows of the table.
         by_table: The label of each image in the table.
         by_folder: The label of each image in a class folder.
-        common: The images that are in both.
-        has_tabled_splits: Whether some split folders have no class folders, and the table gives their labels.
+        common: The images that both label.
+        has_tabled_splits: Whether the table gives the labels of split folders that have no class folders.
     """
 
     listing: Listing
@@ -105,7 +107,7 @@ class _Comparison:
 
     @classmethod
     def of(cls, listing: Listing, table: Reading, folders: LabelledImages) -> _Comparison:
-        """Returns the comparison; all names are those in the tree."""
+        """Compares a table with folders. All image names are converted to names in the tree."""
         prefix = listing.root if listing.on_disk else ""
         by_table = {prefix + path: class_name(label) for path, label in zip(table.images.rows.names, table.labels, strict=True)}
         labelled = zip(folders.names, map(class_name, folders.labels), strict=True)
@@ -115,7 +117,7 @@ class _Comparison:
 
     @property
     def coverage(self) -> str:
-        """How many images of class folders the table names."""
+        """A phrase that says how many images of the class folders the table names."""
         return f"{self.reading.title} names {len(self.common)} of the {len(self.by_folder)} images in class folders"
 
     def note(self, text: str, code: str) -> Note:
@@ -125,16 +127,17 @@ class _Comparison:
 def _prefers_table(both: _Comparison) -> bool:
     """Returns whether the table is the better source of labels."""
     if both.has_tabled_splits and not both.common:
-        return False  # the class folders are read, and split folders without classes by the table
+        return False  # the table labels only split folders without class folders; reading those folders uses the table
     numbers = _numbers_to_folders({(both.by_table[name], both.by_folder[name]) for name in both.common})
     differing = [] if numbers else [name for name in both.common if both.by_table[name] != both.by_folder[name]]
     if not differing:
         return _adds_facts(both, numbers)
     labels = [both.by_table[name] for name in both.common]
     if {label.casefold() for label in labels}.isdisjoint(label.casefold() for label in both.by_folder.values()):
-        # They share no class names, so only one of them is labels. A column is if its header says so, and images share its values.
+        # They share no class names, so only one of them gives labels. It is the table if its header names the label and several
+        # images share each label.
         if not both.reading.clear or nearly_unique(labels):
-            text = f"{both.coverage}, and no column of labels is certain: ignored; the class folders give the labels"
+            text = f"{both.coverage}, but no column is clearly the label; it is ignored and the class folders give the labels"
             both.listing.notes.append(both.note(text, "table-ignored"))
             return False
         if len(both.common) == len(both.by_folder) or _covers_its_folders(both):
@@ -156,13 +159,14 @@ def _adds_facts(both: _Comparison, numbers: dict[str, str]) -> bool:
     """Returns whether a table that agrees with the folders adds splits, groups or images, and can be read.
 
     Raises:
-        DataError: Its labels are the numbers of the folders, and a number has no folder.
+        DataError: Its labels are numbers of class folders, but one number has no folder.
     """
     rows, missing = both.reading.images.rows, both.reading.images.missing
     adds = any(rows.splits) or any(group is not None for group in rows.groups) or len(both.by_table) > len(both.by_folder)
     if not adds or missing or 2 * len(both.common) <= len(both.by_folder):
-        lost = f" and {plural(missing, 'file')} that are not found" if missing else ""
-        both.listing.notes.append(both.note(f"{both.coverage}{lost}: ignored; the class folders give the labels", "table-ignored"))
+        lost = f" and {plural(missing, 'file')} that {'does' if missing == 1 else 'do'} not exist" if missing else ""
+        text = f"{both.coverage}{lost}; it is ignored and the class folders give the labels"
+        both.listing.notes.append(both.note(text, "table-ignored"))
         return False
     if not numbers:
         return True
@@ -179,9 +183,10 @@ def _adds_facts(both: _Comparison, numbers: dict[str, str]) -> bool:
 
 
 def _numbers_to_folders(pairs: set[tuple[str, str]]) -> dict[str, str]:
-    """Returns the folder that each number of a table means, if its labels are numbers that map one to one to the folders.
+    """Returns the folder that each number in a table stands for. Empty unless numbers and folders correspond one to one.
 
-    ``{("0", "cat"), ("1", "dog")}`` gives ``{"0": "cat", "1": "dog"}``. Numbers that are the names of the folders give nothing.
+    ``{("0", "cat"), ("1", "dog")}`` gives ``{"0": "cat", "1": "dog"}``. If the numbers are the names of the folders, the result is
+    empty as well.
     """
     numbers = dict(pairs)
     one_to_one = len(numbers) == len(pairs) == len(set(numbers.values()))
@@ -190,22 +195,22 @@ def _numbers_to_folders(pairs: set[tuple[str, str]]) -> dict[str, str]:
 
 
 def _covers_its_folders(both: _Comparison) -> bool:
-    """Returns whether the table names nearly all images of every class folder that it touches."""
+    """Returns whether the table names nearly all images of each class folder of which it names any."""
     named, totals = Counter(both.by_folder[name] for name in both.common), Counter(both.by_folder.values())
     return all(count >= _NEARLY_ALL * totals[label] for label, count in named.items())
 
 
 def _note_unlabelled_tables(listing: Listing) -> None:
-    """Notes tables that name images and have no column of labels.
+    """Adds notes on tables that name images but have no column of labels.
 
     Raises:
-        DataError: Nothing else labels the images.
+        DataError: Such a table has further columns, and no folders label the images.
     """
     tables = [table for table in unlabelled_tables(listing) if not is_split_list(table)]
     with_columns = [table for table in tables if not table.only_paths]
     if with_columns and _read_folders(listing)[0] is None:
-        next(table_rows(with_columns[0]))  # raises the refusal that names the missing column
+        next(table_rows(with_columns[0]))  # raises the error that names the missing column
     for table in tables[:_MAX_NAMED]:
         name = listing.label(table.name)
-        text = f"{name} names images and has no column of labels: ignored"
+        text = f"{name} is ignored: it lists images but has no column of labels"
         listing.notes.append(Note(text, "table-without-labels", table=name))

@@ -1,4 +1,4 @@
-"""Formats that are known and not read: how to recognise them, and what to do with them."""
+"""Recognises formats that are known but not read, and gives a hint for each."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _MIN_PIXEL_COLUMNS = 500
 
 @dataclass(frozen=True, slots=True)
 class Unsupported:
-    """One format that is not read.
+    """One format that is known but not read.
 
     Attributes:
         name: Name of the format.
-        matches: Returns the files of this format among all files.
-        advice: What to do with it.
+        matches: Returns the files of this format, given the listing and the names to search.
+        advice: What to do with such a file.
     """
 
     name: str
@@ -98,11 +98,11 @@ UNSUPPORTED = (
     Unsupported("PyTorch tensors", _ending(".pt", ".pth"), "save images and labels with numpy.savez"),
     Unsupported("7z or RAR archive", _ending(".7z", ".rar"), "unpack it first"),
 )
-"""Every format that is recognised in order to be refused with a reason."""
+"""All formats that are recognised but not read."""
 
 
 def unsupported_hint(listing: Listing) -> str:
-    """Returns a hint on a file that may hold the labels in a form that is not read; empty if there is none."""
+    """Returns a hint on a file that may hold the labels in an unsupported format. Returns an empty string if there is none."""
     names = listing.names if listing.single else [name for name in listing.tree.names() if not is_image_name(name)]
     for form in UNSUPPORTED:
         if matches := form.matches(listing, names):

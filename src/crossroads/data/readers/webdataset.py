@@ -1,4 +1,4 @@
-"""WebDataset: tar archives in which ``000.cls`` holds the label of ``000.jpg``."""
+"""Reads WebDataset: tar archives in which ``000.cls`` holds the label of ``000.jpg``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from crossroads.data.readers._listing import Listing, is_image_name, suffix_of
 from crossroads.data.readers._sources import FileImages, joined
 from crossroads.errors import DataError
 from crossroads.files.byte_ranges import ByteRange
-from crossroads.files.text import plural
+from crossroads.files.text import plural, were
 from crossroads.files.trees import Folder, Tree, open_archive
 from crossroads.progress import Note
 
@@ -22,7 +22,7 @@ _MAX_LABEL_BYTES = 1000
 
 
 def recognises(listing: Listing) -> bool:
-    """Returns whether most images are beside files of their labels, or archives hold such files."""
+    """Returns whether most images have a label file beside them, or the first tar archive holds label files."""
     if listing.single:
         return False
     if listing.images:
@@ -32,7 +32,7 @@ def recognises(listing: Listing) -> bool:
 
 
 def _mostly_labelled(names: Sequence[str]) -> bool:
-    """Returns whether most images have a label file. A single .cls file may be anything, such as a LaTeX class."""
+    """Returns whether most images have a label file. A lone .cls file may be something else, such as a LaTeX class."""
     labels = {_key(name) for name in names if name.endswith(_LABEL)}
     keys = {_key(name) for name in names if is_image_name(name)}
     return bool(labels) and 2 * len(keys & labels) > len(keys)
@@ -43,7 +43,7 @@ def _shards(listing: Listing) -> list[str]:
 
 
 def _open_shard(listing: Listing, name: str) -> Tree:
-    """Returns one archive. On disk it is not kept open, because there may be thousands."""
+    """Opens one tar archive. A file on disk is not kept open, because there may be thousands of them."""
     tree = listing.tree
     file = (
         ByteRange.from_path(tree.path_of(listing.full(name)), on_demand=True)
@@ -54,7 +54,7 @@ def _open_shard(listing: Listing, name: str) -> Tree:
 
 
 def read(listing: Listing) -> Dataset:
-    """Returns the data set of one archive, or of a folder of them with the split in their names (``train-000.tar``)."""
+    """Returns the data set of one archive, or of a folder of archives whose names may give the split (``train-000.tar``)."""
     labels_read, splits, sources, others = list[str](), list[int](), list[ImageSource](), list[str]()
     unlabelled = further = 0
     for tree, names, split in _parts(listing):
@@ -68,7 +68,7 @@ def read(listing: Listing) -> Dataset:
         labels_read += [_read_label(tree, labels[_key(name)]) for name in chosen]
         splits += [split] * len(chosen)
         if chosen:
-            sources.append(FileImages(chosen, tree.read))
+            sources.append(FileImages(chosen, tree))
     if not sources:
         raise DataError(
             f"no image of {listing.origin} has a {_LABEL} file with its label",
@@ -78,16 +78,16 @@ def read(listing: Listing) -> Dataset:
         )
     notes = []
     if unlabelled:
-        text = f"{plural(unlabelled, 'image')} without a {_LABEL} file ignored"
+        text = f"{plural(unlabelled, 'image')} without a {_LABEL} file {were(unlabelled)} ignored"
         notes.append(Note(text, "images-without-label", count=unlabelled))
     if further:
-        text = f"{plural(further, 'further image')} of samples ignored: the first of each sample is read"
+        text = f"{plural(further, 'further image')} of samples {were(further)} ignored: one image of each sample is read"
         notes.append(Note(text, "further-images-ignored", count=further))
     return labelled_dataset(listing.origin, joined(sources), labels_read, splits, notes=[*notes, *not_images(others)])
 
 
 def _parts(listing: Listing) -> list[tuple[Tree, Sequence[str], int]]:
-    """Returns each archive with its names and its split."""
+    """Returns each archive with the names of its files and its split."""
     if listing.images:
         return [(listing.tree, [listing.full(name) for name in listing.names], NO_SPLIT)]
     shards = _shards(listing)
@@ -99,7 +99,7 @@ def _parts(listing: Listing) -> list[tuple[Tree, Sequence[str], int]]:
 
 
 def _one_per_sample(names: Sequence[str]) -> list[str]:
-    """Returns one image per key, in the order of the keys: ``000.jpg`` rather than ``000.seg.png``."""
+    """Returns one image for each sample, in order. Prefers ``000.jpg`` to ``000.seg.png``, which has a second suffix."""
     chosen: dict[str, str] = {}
     for name in names:
         key = _key(name)
@@ -110,7 +110,7 @@ def _one_per_sample(names: Sequence[str]) -> list[str]:
 
 
 def _key(name: str) -> str:
-    """Returns what the files of one sample have in common: the name up to its first dot."""
+    """Returns the key of a sample: the name of any of its files up to the first dot."""
     folder, slash, base = name.rpartition("/")
     return folder + slash + base.partition(".")[0]
 

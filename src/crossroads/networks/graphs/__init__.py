@@ -1,4 +1,4 @@
-"""Inference graphs of files as backbones that stay frozen: ONNX, TFLite and OpenVINO. Keras is not needed."""
+"""Reads inference graphs (ONNX, TFLite and OpenVINO) as backbones that stay frozen. Keras is not needed."""
 
 from crossroads.networks.graphs.random_control import random_control
 from crossroads.networks.graphs.read import GraphFile, Stated, cuts_of_graph, describe, read_graph, require_preprocessing

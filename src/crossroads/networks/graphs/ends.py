@@ -1,4 +1,4 @@
-"""Where the features of a graph end: before its classifier."""
+"""Finds where the features of a graph end: before its classifier."""
 
 from __future__ import annotations
 

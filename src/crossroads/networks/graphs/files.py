@@ -26,7 +26,7 @@ def format_of(path: Path) -> Format:
     """Returns the format of a file, which its suffix and its first bytes agree on.
 
     Raises:
-        BackboneError: The file does not exist, is too large, is in another format or in none.
+        BackboneError: The file does not exist, is too large, or is in another or an unknown format.
     """
     named = SUFFIXES.get(path.suffix.lower())
     if named is None:
@@ -181,7 +181,7 @@ _NESTED = {
     "sparse": {1: "tensor", 2: "tensor"},
     "tensor": {13: "entry"},
 }
-"""By message: the fields that hold messages, and which."""
+"""For each kind of message, the fields that hold messages, and the kinds of these messages."""
 
 
 def external_data(path: Path) -> list[str]:
@@ -212,7 +212,7 @@ def _locations(content: mmap.mmap, start: int, end: int, message: str, level: in
 
 
 def _fields(content: mmap.mmap, position: int, end: int) -> Iterator[tuple[int, int, int]]:
-    """Yields number, begin and end of each field with a length."""
+    """Yields the number, the begin and the end of each length-delimited field."""
     while position < end:
         key, position = _varint(content, position)
         kind = key & 7

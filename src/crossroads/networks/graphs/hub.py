@@ -1,4 +1,4 @@
-"""Networks by name from the Hugging Face hub: ``hf:OWNER/NAME[@REVISION][:PATH]``. No file that could execute is downloaded."""
+"""Downloads networks from the Hugging Face hub by name: ``hf:OWNER/NAME[@REVISION][:PATH]``. No executable file is downloaded."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Progress = Callable[[str, int, int], None]
 """Called with a stage, the bytes received and the bytes of the whole file."""
 
 MAIN_GRAPH = "onnx/model.onnx"
-"""The graph that is meant if a repository has several."""
+"""The graph that is used if a repository has several."""
 
 TIMEOUT = 10.0
 """Seconds to wait for an answer. The package waits as long for each file."""
@@ -59,7 +59,7 @@ class HubName:
 
 
 def parse(named: str) -> HubName:
-    """Splits a name. Raises `BackboneError` if it has another form, or names a file that is no graph."""
+    """Splits a name. Raises `BackboneError` if it has another form, or names a file that is not a graph."""
     found = _FORM.fullmatch(named)
     name = HubName(**found.groupdict()) if found else None
     if name is None or (name.file is not None and not _is_graph(name.file)):
@@ -125,7 +125,7 @@ def fetch(named: str, progress: Progress | None = None) -> Path:
 
 
 def same_network(requested: str, before: str) -> bool:
-    """Whether a name may be used to resume a run with the pinned name `before`. What it leaves open is taken from there."""
+    """Returns whether a name may resume a run with the pinned name `before`. Parts that the name omits may have any value."""
     wanted, used = parse(requested), parse(before)
     if wanted.repository != used.repository or wanted.file not in (None, used.file):
         return False
@@ -149,7 +149,7 @@ def _is_graph(file: str) -> bool:
 
 
 def _now(hub: Any, name: HubName) -> tuple[str, list[str]]:
-    """Returns the commit that a revision means on the hub, and its files. The cache keeps the commit for `_last`."""
+    """Asks the hub for the commit of a revision and its files. The cache keeps the commit for `_last`."""
     api, repository = hub.HfApi(), name.repository
     facts = api.model_info(repository, revision=name.revision, timeout=TIMEOUT)
     commit = str(
@@ -225,7 +225,7 @@ def _cached(hub: Any, name: HubName, file: str) -> Any:
 
 
 def _downloaded(hub: Any, name: HubName, file: str, progress: Progress | None) -> Path:
-    """Returns the path of a file in the cache, where it is put if need be."""
+    """Returns the path of a file in the cache. Downloads the file if necessary."""
     get = {"repo_id": name.repository, "filename": file, "revision": name.revision}
     facts = hub.hf_hub_download(**get, dry_run=True)
     require_small(file, facts.file_size or 0)
@@ -276,7 +276,7 @@ def _bar(progress: Progress | None, stage: str) -> type:
 
 
 def _is_unreachable(hub: Any, error: Exception) -> bool:
-    """Whether an error means that the hub gave no answer: offline mode, no network, or a server that is down."""
+    """Returns whether an error means that the hub gave no answer: offline mode, no network, or a server that is down."""
     errors = hub.errors
     if isinstance(error, errors.HfHubHTTPError):
         return bool(error.response.status_code >= 500)

@@ -1,4 +1,4 @@
-"""The input of a graph: layout, type and size, and the graph with its preprocessing in front."""
+"""Describes the input of a graph (layout, type and size) and puts preprocessing in front of the graph."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Input:
 
         Args:
             wanted: The side that the user wants; None for no wish.
-            known: The side that the preprocessing states; None if it states none.
+            known: The side that the preprocessing states; None if it does not.
             file: Name of the file for messages.
 
         Raises:
@@ -84,10 +84,10 @@ def input_of(model: Any, file: str, channels_first: bool) -> Input:
     Args:
         model: The model.
         file: Name of the file for messages.
-        channels_first: The layout if no axis has three channels for certain.
+        channels_first: The layout to assume if it is uncertain which axis has the three channels.
 
     Raises:
-        BackboneError: The model has not exactly one input, or it is no square RGB image.
+        BackboneError: The model does not have exactly one input, or this input is not a square RGB image.
     """
     if not model.inputs:
         raise BackboneError(
@@ -161,7 +161,7 @@ def _name(tensor: Any) -> str:
 
 
 def with_preprocessing(model: Any, described: Input, size: int, scaling: Scaling | None) -> Any:
-    """Returns the model with preprocessing in front: uint8 (1, size, size, 3) RGB in.
+    """Puts preprocessing in front of a model. The input is then uint8 (1, size, size, 3) RGB.
 
     Args:
         model: An OpenVINO model. It is changed.

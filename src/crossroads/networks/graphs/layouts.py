@@ -1,4 +1,4 @@
-"""Which axis of each tensor is which: images, rows, columns, channels or tokens, passed on from one operation to the next."""
+"""Finds the meaning of the axes of each tensor (images, rows, columns, channels or tokens), one operation after the other."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Arrangement:
 
 
 def axes_of(graph: Nodes, layout: str) -> dict[Key, Axes]:
-    """Returns the axes of every tensor of a graph with static shapes. `layout` is that of the input."""
+    """Returns the axes of every tensor of a graph with static shapes. `layout` is the layout of the input."""
     known = {graph.source: Axes(layout)}
     for node in graph.nodes:
         axes = _passed_on(node, [known[key] for key in node.data])
@@ -108,7 +108,7 @@ def _passed_on(node: Node, inputs: list[Axes]) -> Axes:
 
 
 def _merged(inputs: list[Axes], rank: int) -> Axes:
-    """Returns the axes of an elementwise operation or a concatenation: what any input knows."""
+    """Returns the axes of an elementwise operation or a concatenation. An axis is known if it is known for any input."""
     alike = [axes for axes in inputs if len(axes.labels) == rank]
     labels = "".join(next((axes.labels[i] for axes in alike if axes.labels[i] != "?"), "?") for i in range(rank))
     return Axes(labels, max((axes.grid for axes in inputs), default=0))
@@ -130,7 +130,7 @@ def reshaped(axes: Axes, before: Sequence[int], after: Sequence[int]) -> Axes:
 
 
 def _group(before: Sequence[int], after: Sequence[int], i: int, j: int) -> tuple[int, int]:
-    """Returns the ends of the shortest runs of axes from `i` and `j` on with equal sizes."""
+    """Returns the ends of the shortest runs of axes, from `i` and `j` on, that have the same total size."""
     if i < len(before) and j < len(after) and before[i] == after[j]:
         return i + 1, j + 1
     left, right, a, b = 1, 1, i, j

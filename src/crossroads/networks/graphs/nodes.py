@@ -1,4 +1,4 @@
-"""The operations of an OpenVINO graph as the steps that cuts are found in."""
+"""Represents the operations of an OpenVINO graph as steps, among which cuts are found."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ class Nodes:
         return Steps(self.source, self.sink, tuple(node.step for node in self.nodes))
 
     def costs(self) -> list[Cost]:
-        """Returns the cost of each operation for one image. The graph must be one of static shapes and of batch 1."""
+        """Returns the cost of each operation for one image. The graph must have static shapes and a batch size of 1."""
         return [Cost(_multiply_adds(node), sum(math.prod(shape_of(o)) for o in node.node.outputs())) for node in self.nodes]
 
     def tensor(self, key: Key) -> Any:
@@ -103,13 +103,13 @@ class Nodes:
 def nodes_of(model: Any, source: Any, named: bool) -> Nodes:
     """Returns the operations of a model that depend on the pixels. The sink is the first output.
 
-    What is computed from constants and from the shapes of tensors does not depend on the pixels.
+    Values that are computed from constants or from the shapes of tensors do not depend on the pixels.
 
     Args:
         model: An OpenVINO model with static shapes.
         source: The tensor where the network begins.
-        named: Whether the names of nodes are those of the file. Otherwise only the names of tensors are, and OpenVINO numbers
-            nodes by a counter of the process.
+        named: Whether the nodes have names from the file. Otherwise, only the tensors do, and OpenVINO numbers the nodes with a
+            counter of the process.
     """
     start = key_of(source)
     data: set[Key] = {start}
@@ -141,7 +141,7 @@ def key_of(output: Any) -> Key:
 
 
 def shape_of(output: Any) -> tuple[int, ...]:
-    """Returns a shape. Sides that are unknown count 1."""
+    """Returns a shape. Unknown sides count as 1."""
     shape = output.get_partial_shape()
     if shape.rank.is_dynamic:
         return ()
@@ -149,7 +149,7 @@ def shape_of(output: Any) -> tuple[int, ...]:
 
 
 def is_float(output: Any) -> bool:
-    """Whether a tensor holds floating-point numbers."""
+    """Returns whether a tensor holds floating-point numbers."""
     return bool(output.get_element_type().is_real())
 
 

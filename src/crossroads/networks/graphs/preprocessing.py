@@ -1,4 +1,4 @@
-"""What a graph expects of its images: from a file beside it, or from a name."""
+"""Finds the preprocessing that a graph expects, from a file beside it or from its name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The random control of the depth profile: the same graph with its weights drawn anew."""
+"""Creates the random control of the depth profile: the same graph with new random weights."""
 
 from __future__ import annotations
 
@@ -162,7 +162,7 @@ def _consumers(tensor: Any) -> list[Any]:
 
 
 def _chain(tensor: Any, ports: _Ports) -> Iterator[Any]:
-    """Yields the operations by a constant per channel that follow a tensor, one after another, across transpositions."""
+    """Yields, one after another, the operations after a tensor that use one constant per channel. Skips transpositions."""
     while len(consumers := _consumers(tensor)) == 1:
         (node,) = consumers
         if node.get_type_name() in _AFFINE:
@@ -175,7 +175,7 @@ def _chain(tensor: Any, ports: _Ports) -> Iterator[Any]:
 
 
 def _per_channel(node: Any, ports: _Ports) -> bool:
-    """Whether the other inputs of a node are constants with one value per channel, along one axis."""
+    """Returns whether the other inputs of a node are constants with one value per channel, along one axis."""
     data = ports.of[node.get_name()]
     others = [place.get_source_output() for place in ports.constants(node)]
     same = len(data) == 1 and shape_of(node.output(0)) == shape_of(node.input_value(data[0]))
@@ -187,7 +187,7 @@ def _is_vector(value: Any) -> bool:
 
 
 def _bypass_affine(tensor: Any, ports: _Ports) -> None:
-    """Removes scales and shifts per channel after a tensor."""
+    """Removes the operations after a tensor that scale or shift each channel."""
     for node in list(_chain(tensor, ports)):
         ports.gone.add(node.get_name())
         node.output(0).replace(node.input_value(ports.of[node.get_name()][0]))
@@ -202,7 +202,7 @@ def _next_kind(tensor: Any, ports: _Ports) -> str:
 
 
 def _ends_layer_norm(node: Node) -> bool:
-    """Whether a node ends a normalisation of each position: one operation, or ``(x - mean) / deviation``."""
+    """Returns whether a node ends a normalisation of each position: one operation, or ``(x - mean) / deviation``."""
     if node.kind == "MVN":
         return True
     if node.kind not in ("Divide", "Multiply") or len(node.data) != 2:
@@ -238,7 +238,7 @@ def _redraw_embedding(node: Node, ports: _Ports, random: np.random.Generator) ->
 
 
 def _is_inverse(tensor: Any) -> bool:
-    """Whether a tensor is one over the deviation of each position."""
+    """Returns whether a tensor is one over the deviation of each position."""
     return tensor.get_node().get_type_name() in ("Power", "Divide") and shape_of(tensor)[-1] == 1
 
 

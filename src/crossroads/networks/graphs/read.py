@@ -30,7 +30,7 @@ from crossroads.progress import Note
 from crossroads.recipe import Recipe
 
 READING = 1
-"""Increased when the same file is read in another way, so that cached features are not mixed."""
+"""Version of the way in which files are read. A new version keeps cached features of the old one from being mixed with new ones."""
 
 BATCH_TOLERANCE = 1e-3
 """Largest difference between images together and images one by one, relative to the largest value."""
@@ -38,7 +38,7 @@ BATCH_TOLERANCE = 1e-3
 
 @dataclass(frozen=True, slots=True)
 class GraphFile:
-    """What a file says of its graph.
+    """A description of the graph in a file.
 
     Attributes:
         path: The file.
@@ -60,7 +60,7 @@ class GraphFile:
 
     @property
     def expects(self) -> str:
-        """What the graph expects of its images, in words."""
+        """A phrase that describes the images that the graph expects."""
         if self.input.takes_pixels:
             return f"pixels as they are, {self.input.kind}"
         return "not known" if self.preprocessing is None else f"as {self.preprocessing.origin} says"
@@ -87,10 +87,10 @@ class Stated:
 
 
 def describe(path: Path) -> GraphFile:
-    """Returns what a file says of its graph, without compiling it.
+    """Describes the graph in a file without compiling it.
 
     Raises:
-        BackboneError: The file is no graph from one image to features.
+        BackboneError: The file is not a graph that maps one image to features.
     """
     kind = format_of(path)
     facts = _facts(path, kind, _state(path, kind))
@@ -98,7 +98,7 @@ def describe(path: Path) -> GraphFile:
 
 
 def cuts_of_graph(path: Path, size: int) -> tuple[Cut, ...]:
-    """Returns the useful cuts of a graph for images of a size, whatever its preprocessing."""
+    """Returns the useful cuts of a graph for images of the given size. They do not depend on its preprocessing."""
     return read_graph(path, size=size, preprocessing=None if describe(path).input.takes_pixels else "none").cuts
 
 
@@ -125,7 +125,7 @@ def read_graph(
         source: Where the file is from; None for that of the model card.
 
     Raises:
-        BackboneError: The file is no graph from one image to features, or its preprocessing is not known.
+        BackboneError: The file is not a graph that maps one image to features, or its preprocessing is unknown.
     """
     file = describe(path)
     used = _preprocessing(file, preprocessing)
@@ -189,7 +189,7 @@ def _body(path: Path, kind: Format, state: _State, size: int, scaling: Scaling |
 
 
 def _is_quantised(model: Any) -> bool:
-    """Whether a graph rounds activations to few levels, or keeps its kernels in 8 bits or fewer."""
+    """Returns whether a graph rounds activations to few levels, or keeps its kernels in 8 bits or fewer."""
     small = ("i8", "u8", "i4", "u4", "f8e4m3", "f8e5m2")
     for node in model.get_ops():
         kind = node.get_type_name()
@@ -251,7 +251,8 @@ def _with_taps(model: Any, file: str, named_nodes: bool) -> tuple[tuple[Tap, ...
 def _points(graph: Nodes) -> tuple[list[Crossing], set[str]]:
     """Returns the crossings after the first kernel, and the names of the useful ones.
 
-    The last run of operations ends at its last feature, like every other run, so that a map is not pooled for good.
+    The last run of operations ends at its last feature, like every other run. Its map is then not pooled yet, so it can be pooled
+    in another way.
     """
     steps = graph.steps()
     kernels = steps.kernels()
@@ -310,7 +311,7 @@ def _is_batched(output: Any) -> bool:
 
 
 def _agrees(model: Any, single: Any, size: int, end: int) -> bool:
-    """Whether a graph that was made for one image computes the same for two at a time."""
+    """Returns whether a graph that was made for one image computes the same for two at a time."""
     images = np.random.default_rng(0).integers(0, 256, (2, size, size, 3), np.uint8)
     try:
         together = evaluate(_ending(model, end), images)[0]

@@ -17,7 +17,7 @@ COMPARED = ("none", "centre", "tf", "torch", "caffe")
 """Scalings that differ clearly. Each of the others is like one of them: lite like tf, clip like torch, bvlc like caffe."""
 
 SIGNIFICANCE = 0.01
-"""Probability of a note although no scaling is better, over all scalings together."""
+"""Probability of a note by mistake if no other scaling is better, over all scalings together."""
 
 _BATCH = 32
 
@@ -29,13 +29,13 @@ def probe_scalings(body: Body, images: NDArray[np.uint8], labels: NDArray[np.int
     """Compares the scaling of a graph with others on training images. Returns a note if another is clearly better.
 
     The losses of each image with two scalings are compared by Wilcoxon's signed-rank test, one-sided, with Bonferroni's correction.
-    Measured with SqueezeNet on 20 samples of ants and bees: 200 images show 18 to 20 of 20 times that torch, clip, tf, none and
-    centre are wrong, 100 images 6 to 16 times. The right one, caffe, never gets a note. The number of errors says less: McNemar's
-    test on 243 images shows none of the wrong scalings.
+    We measured SqueezeNet on 20 samples of ants and bees. The wrong scalings torch, clip, tf, none and centre are detected in 18 to
+    20 of the samples with 200 images each, and in 6 to 16 of the samples with 100 images each. The right one, caffe, never gets a
+    note. The number of errors would be less sensitive: McNemar's test on 243 images detects none of the wrong scalings.
 
     Args:
         body: The graph as a backbone.
-        images: uint8 (n, size, size, 3), at best 200 or more.
+        images: uint8 (n, size, size, 3), preferably 200 or more.
         labels: Integers (n,).
         losses: Cross-validates a linear classifier, such as ``lambda x, y: probe(x, y).losses``.
 

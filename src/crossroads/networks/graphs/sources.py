@@ -1,4 +1,4 @@
-"""Licence and source of a graph, from the files beside it."""
+"""Finds the licence and the source of a graph in the files beside it."""
 
 from __future__ import annotations
 

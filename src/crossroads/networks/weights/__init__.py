@@ -1,4 +1,4 @@
-"""Pretrained weights: read from any usual file without running anything in it, assigned to a backbone, kept in a cache.
+"""Reads pretrained weights from any usual file without running anything in it, assigns them to a backbone, and caches them.
 
     read.read_weights            a file of any known format -> named arrays, layer by layer
     assign.assign_weights        those arrays -> the variables of a backbone, all or nothing

@@ -1,7 +1,7 @@
 """Reads an HDF5 file in a child process first, because the C library can hang or crash on a damaged file.
 
-Measured: of small files with random damage, about one in several thousand makes HDF5 1.14 hang in a call that nothing can
-interrupt. The check takes a third of a second. The other formats need none: Python reads them, or a library that checks the header.
+Of small files with random damage, about one in several thousand makes HDF5 1.14 hang in a call that cannot be interrupted. The
+check takes a third of a second. Other formats do not need it, because Python reads them, or a library that checks the header.
 
 The child process runs this module: ``python -m crossroads.networks.weights._hdf5_check FILE SECONDS [MEMBER]``.
 """
@@ -75,7 +75,7 @@ def limit_processor(seconds: int) -> None:
 
 
 def _main(path: Path, seconds: int, member: str) -> None:
-    from crossroads.networks.weights._hdf5 import read_hdf5  # h5py is installed with Keras; the parent needs none
+    from crossroads.networks.weights._hdf5 import read_hdf5  # h5py is installed with Keras; the parent process does not need it
 
     limit_processor(seconds)
     with suppress(CrossroadsError):  # the parent reads the file again and reports it

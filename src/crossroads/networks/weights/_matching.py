@@ -206,7 +206,7 @@ def _named(targets: Sequence[ModelLayer], layers: Sequence[LayerWeights]) -> Mat
 
 
 def _spelled(name: str) -> str:
-    """Returns a name of an older Keras version, which allowed ``/`` in it, as Keras 3 spells it."""
+    """Returns a name as Keras 3 spells it. Older versions of Keras allowed ``/`` in names."""
     return name.replace("/", "_")
 
 
@@ -273,7 +273,7 @@ def _earlier(by_path: Mapping[str, LayerWeights], start: str, kinds: set[str]) -
 
 
 def _may_precede(path: str, start: str) -> bool:
-    """Whether a layer outside of the model at `start` may come before it. Numbers show the order only within one kind.
+    """Returns whether a layer outside of the model at `start` may come before it. Numbers show the order only within one kind.
 
     Example: ``layers/conv2d_1`` may precede ``layers/functional/``, because a convolution and a model are counted separately, but
     ``layers/functional_2/layers/conv2d`` comes after ``layers/functional_1/``.
@@ -315,7 +315,7 @@ def _in_series(models: Sequence[_ByPath]) -> _ByPath:
 
 
 def _takes_first_layers(taken: Mapping[int, LayerWeights], by_path: Mapping[str, LayerWeights]) -> bool:
-    """Whether the layers that are taken are the first ones of each kind. Only then are the paths of `_in_series` right."""
+    """Returns whether the layers that are taken are the first ones of each kind. Only then are the paths of `_in_series` right."""
     used = {id(layer) for layer in taken.values()}
     last: dict[str, int] = {}
     for path, layer in by_path.items():

@@ -113,7 +113,7 @@ def _file(layers: Mapping[str, object], origin: str) -> WeightFile:
 
 
 def _is_layer(value: object) -> bool:
-    """Whether a value is meant as the arrays of a layer. Faults inside it are reported when it is read."""
+    """Returns whether a value is meant as the arrays of a layer. Faults inside it are reported when it is read."""
     return isinstance(value, (np.ndarray, list, tuple)) or (
         isinstance(value, Mapping) and any(decoded(key) in roles for key in value for roles in _SPELLINGS)
     )

@@ -80,7 +80,10 @@ def below(layers: Iterable[LayerWeights], prefix: str) -> list[LayerWeights]:
 
 
 def unwrapped(layers: Sequence[LayerWeights]) -> list[LayerWeights] | None:
-    """Returns the layers without the names of PyTorch's wrappers; None if there are none, or two layers would have one name."""
+    """Removes the names of PyTorch's wrappers from the names of layers.
+
+    Returns None if there are no wrappers, or if two layers would have the same name.
+    """
     names = [".".join(part for part in layer.name.split(".") if part not in _WRAPPERS) for layer in layers]
     if len(set(names)) < len(names) or all(layer.name == name for layer, name in zip(layers, names, strict=True)):
         return None
@@ -88,5 +91,5 @@ def unwrapped(layers: Sequence[LayerWeights]) -> list[LayerWeights] | None:
 
 
 def averaged(place: str) -> bool:
-    """Whether the path of keys says that the weights are a moving average."""
+    """Returns whether the path of keys says that the weights are a moving average."""
     return _AVERAGED.search(place) is not None

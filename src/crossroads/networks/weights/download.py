@@ -44,7 +44,7 @@ def file_digest(path: Path, algorithm: str) -> str:
 
 
 def agrees(path: Path, digest: str | None) -> bool:
-    """Whether a file has this digest: ``md5:…``, ``sha256:…``, or its first digits; None agrees with every file.
+    """Returns whether a file has this digest: ``md5:…``, ``sha256:…``, or its first digits; None agrees with every file.
 
     Keras publishes MD5, which detects damage but not forgery; the addresses are HTTPS.
     """

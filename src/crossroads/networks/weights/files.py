@@ -1,4 +1,4 @@
-"""Earlier name of `crossroads.networks.weights.read`, for programs that import it."""
+"""Keeps the earlier name of `crossroads.networks.weights.read`, for programs that import it."""
 
 from crossroads.networks.weights.read import read_weights
 

@@ -1,4 +1,4 @@
-"""ImageNet weights that a Python package holds, found and verified without importing the package."""
+"""Finds and verifies ImageNet weights in installed Python packages, without importing the packages."""
 
 from __future__ import annotations
 

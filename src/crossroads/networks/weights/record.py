@@ -1,4 +1,4 @@
-"""The contents of a file of weights in any format: named arrays, layer by layer."""
+"""Defines the contents of a file of weights in any format: named arrays, layer by layer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The files of pretrained weights: installed with a Python package, or in the cache, which is Keras' own folder."""
+"""Finds files of pretrained weights, in installed Python packages or in the cache, which is Keras' own folder."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def identify(
     progress: Stages | None = None,
     note: Callable[[Note], None] | None = None,
 ) -> str:
-    """Returns a digest of the weights of a backbone, which are downloaded if need be; "" for random weights.
+    """Returns a digest of the weights of a backbone, or "" for random weights. Downloads the weights if necessary.
 
     Args:
         record: The backbone.

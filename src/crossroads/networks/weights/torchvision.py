@@ -1,4 +1,4 @@
-"""Torchvision's names for the layers of the networks that are built here. State dicts are matched by these names."""
+"""Lists torchvision's names for the layers of the networks that are built here. State dicts are matched by these names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cross-entropy and accuracy, which choose epochs and heads."""
+"""Computes the cross-entropy and accuracy, by which epochs and heads are chosen."""
 
 from __future__ import annotations
 

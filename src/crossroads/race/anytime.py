@@ -1,0 +1,149 @@
+"""Trains within a budget: a first answer in seconds, and then whatever is expected to improve on it while time is left."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from crossroads._runtime.keras_setup import can_train
+from crossroads._runtime.machine import has_gpu
+from crossroads.advice.candidate_backbones import CandidateBackbone
+from crossroads.advice.cost import OVERHEAD, TRACE, measure_machine, step_seconds
+from crossroads.advice.estimate import DIGITS
+from crossroads.data.partition import Partition
+from crossroads.errors import DataError
+from crossroads.plain import to_plain
+from crossroads.progress import Relay, StopTraining, Watcher
+from crossroads.race import messages
+from crossroads.race.candidates import BUDGET, choose_candidates, considered, convertible, identity_of, named_plan
+from crossroads.race.first import FirstAnswer, first_answer
+from crossroads.race.records import Plan, RaceCandidate, RaceState, keep_plan, keep_state, stored_plan
+from crossroads.race.running import race, time_limit
+from crossroads.run.best import BestSoFar
+from crossroads.run.clock import Clock
+from crossroads.run.finish import Run
+from crossroads.run.folder import RunFolder
+from crossroads.run.task import Tasks
+from crossroads.run.train import train
+from crossroads.strategies import drop_unused_options, strategy
+
+
+def fit_within_budget(partition: Partition, own: object, folder: RunFolder, clock: Clock, watcher: Relay) -> Run:
+    """Trains the strategy that the advice and a race choose, or the named one with as many epochs as the budget allows.
+
+    From the first answer on, the folder holds a valid artifact, which only better results replace. Ctrl-C and the end of the budget
+    keep the best so far.
+
+    Args:
+        partition: The images, and the recipe with its budget.
+        own: A network of the user's own as an object, or None.
+        folder: Of the run.
+        clock: The time of the run.
+        watcher: Receives progress and warnings.
+
+    Raises:
+        CrossroadsError: Nothing can be trained.
+    """
+    return _Anytime(partition, own, folder, clock, watcher).run()
+
+
+class _Anytime:
+    def __init__(self, partition: Partition, own: object, folder: RunFolder, clock: Clock, watcher: Relay) -> None:
+        self._partition, self._own, self._folder, self._clock, self._watcher = partition, own, folder, clock, watcher
+        self._tasks = self._tasks_of(partition)
+        self._best = BestSoFar(partition, folder, clock, watcher)
+        self._asked = {"asked": partition.recipe.to_mapping()}
+
+    def run(self) -> Run:
+        recipe = self._partition.recipe
+        plan = stored_plan(self._folder.plan, identity_of(self._partition)) if self._folder.plan.exists() else None
+        if plan is not None:
+            plan = plan.at(recipe.data, recipe.test)
+        else:
+            plan = self._plan()
+            # Its digests are known by now. Before the first answer, every file would be read for them alone.
+            keep_plan(plan, self._folder.plan, identity_of(self._partition))
+        if not plan.candidates:
+            return self._from_scratch()
+        try:
+            raced = race(plan, self._tasks.task_for, self._folder, self._best, self._watcher)
+        except DataError:
+            self._folder.plan.unlink(missing_ok=True)  # it is for images that must change
+            raise
+        advice = {"advice": plan.advice} if plan.advice else {}
+        return self._best.finish({**self._asked, **advice, "race": to_plain(raced.report, DIGITS)})
+
+    def _plan(self) -> Plan:
+        """Returns the plan of the race. Its first run, if there is a first answer, is done already."""
+        recipe = self._partition.recipe
+        if recipe.strategy != "auto":
+            return named_plan(self._partition, self._tasks, self._clock)
+        backbones = considered(recipe, self._own, self._watcher)
+        if not backbones:
+            return self._advised(backbones, None)
+        first = first_answer(self._partition, backbones[0], self._tasks_of, self._folder, self._best, self._clock, self._watcher)
+        if first is None:
+            return self._advised(backbones, None)
+        plan = self._improvements(backbones, first) if self._can_improve(first) else None
+        return self._with_first(plan or Plan((), self._clock.budget or BUDGET, 0.0, {}), first)
+
+    def _advised(self, backbones: Sequence[CandidateBackbone], first: FirstAnswer | None) -> Plan:
+        """Returns the plan that the advice recommends. With a first answer it must end within the budget."""
+        watcher: Watcher = self._watcher
+        if first is not None:
+            watcher = time_limit(self._watcher, self._clock.left, 0.0)
+        plan = choose_candidates(self._partition, backbones, self._own, self._clock, watcher, first)
+        # After a first answer, a network that cannot become an artifact is noticed at its turn, and the answer stays.
+        return plan if first is not None else convertible(plan, self._partition, self._tasks, watcher)
+
+    def _improvements(self, backbones: Sequence[CandidateBackbone], first: FirstAnswer) -> Plan | None:
+        """Returns the plan after a first answer; None if Ctrl-C or the end of the budget comes first."""
+        try:
+            if self._clock.left <= 0:
+                raise StopTraining
+            return self._advised(backbones, first)
+        except KeyboardInterrupt:
+            self._watcher.note(messages.stopped())
+        except StopTraining:
+            self._watcher.note(messages.no_time(self._clock.budget))
+        return None
+
+    def _with_first(self, plan: Plan, first: FirstAnswer) -> Plan:
+        """Returns the plan with the first answer among its candidates, and adds its result to what the race has done."""
+        recipes = [candidate.recipe for candidate in plan.candidates]
+        if first.recipe not in recipes:
+            recipes.append(first.recipe)
+            candidate = RaceCandidate(first.recipe, first.accuracy, first.run.seconds)
+            plan = replace(plan, candidates=(*plan.candidates, candidate))
+        index = recipes.index(first.recipe)
+        name = f"candidate-{index:02d}-run-1"
+        state = RaceState({name: replace(first.run, name=name, candidate=index)}, {name: None})
+        keep_state(state, self._folder.scratch / "race.json")
+        self._best.rename(name)
+        return replace(plan, spent=self._clock.spent - first.run.seconds)
+
+    def _can_improve(self, first: FirstAnswer) -> bool:
+        """Returns whether the rest of the budget is enough for an epoch of finetuning. Notes the reason if it is not."""
+        if not first.complete:
+            return False
+        if not can_train():
+            self._watcher.note(messages.cannot_train())
+            return False
+        if has_gpu():
+            return True
+        cheapest = min(each.cut.multiply_adds for each in first.evidence.frozen_probes)
+        per_image = step_seconds(cheapest, measure_machine(), depthwise=first.evidence.body.depthwise)
+        needed = OVERHEAD + TRACE + per_image * len(self._partition.train)
+        if needed > self._clock.left:
+            self._watcher.note(messages.no_time_to_train(needed, self._clock.left))
+            return False
+        return True
+
+    def _from_scratch(self) -> Run:
+        recipe = replace(drop_unused_options(self._partition.recipe, strategy("from-scratch")), budget=None)
+        task = self._tasks.task_for(recipe)
+        self._best.save("from-scratch", task, train(task, self._folder, self._watcher))
+        return self._best.finish(self._asked)
+
+    def _tasks_of(self, partition: Partition) -> Tasks:
+        return Tasks(partition, self._folder.scratch, self._own, self._watcher)

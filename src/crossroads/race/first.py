@@ -1,0 +1,153 @@
+"""The first answer of a run: the better head on frozen features, saved and tested before anything else is tried."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from crossroads._runtime.machine import available_memory_mb
+from crossroads.advice.backbone_evidence import BackboneEvidence, FrozenProbe, end_lookup, grid_lookup, seconds_per_image
+from crossroads.advice.candidate_backbones import CandidateBackbone
+from crossroads.advice.candidates import recipe_of, require_trainable
+from crossroads.advice.estimate import Estimate, estimate_accuracy
+from crossroads.advice.recommend import Request, feature_recipe, probe
+from crossroads.advice.sample import sample
+from crossroads.data.partition import Partition
+from crossroads.errors import RecipeError
+from crossroads.features.lookup import SinglePass
+from crossroads.progress import Note, Watcher
+from crossroads.race.records import CandidateRun
+from crossroads.race.running import completed
+from crossroads.recipe import Recipe
+from crossroads.run.best import BestSoFar
+from crossroads.run.clock import Clock
+from crossroads.run.folder import RunFolder
+from crossroads.run.task import Tasks, refuse_unsafe_flip
+from crossroads.run.train import train
+
+NAME = "candidate-first"
+"""Folder of its checkpoint."""
+
+IMAGES_PER_SECOND = 20.0
+"""The pace is measured if the budget asks for more images per second than this, which a slow laptop can do at 224 px."""
+
+EXTRACTION_FRACTION, LEAST_SECONDS = 0.75, 4.0
+"""Fraction of the rest of the budget for reading images and computing features if they take most of it; the rest is for the heads
+and the artifact. However short the budget is, it is at least these seconds."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FirstAnswer:
+    """The first answer. Its artifact is saved.
+
+    Attributes:
+        recipe: What was trained.
+        run: Its result.
+        accuracy: That of its probe.
+        evidence: The probes of its backbone, without a random control.
+        complete: Whether every image was used. If not, the budget is spent.
+    """
+
+    recipe: Recipe
+    run: CandidateRun
+    accuracy: Estimate
+    evidence: BackboneEvidence
+    complete: bool
+
+
+def first_answer(
+    partition: Partition,
+    backbone: CandidateBackbone,
+    tasks_of: Callable[[Partition], Tasks],
+    folder: RunFolder,
+    best: BestSoFar,
+    clock: Clock,
+    watcher: Watcher,
+) -> FirstAnswer | None:
+    """Trains and saves the better of the heads on the end and on an early cut of a backbone.
+
+    If the budget is too short for all images, a random part of each split is used, and a warning says so.
+
+    Args:
+        partition: The images.
+        backbone: The backbone.
+        tasks_of: Makes the tasks for a partition.
+        folder: Holds the checkpoint.
+        best: Saves the answer.
+        clock: The time of the run.
+        watcher: Receives progress and warnings.
+
+    Returns:
+        The answer; None if the backbone cannot be measured, or if the requested options exclude every frozen strategy.
+
+    Raises:
+        CrossroadsError: No image can be read, or an option rules out every strategy.
+    """
+    asked, began = replace(partition.recipe, budget=None), time.perf_counter()
+    require_trainable(asked, [backbone], partition.median_side)
+    refuse_unsafe_flip(asked, partition.train)
+    request = Request(partition.train, partition.median_side, asked, None, available_memory_mb(), watcher)
+    used, test_images = _affordable(partition, backbone, request, clock, watcher)
+    evidence = probe(replace(request, train=used.train), backbone)
+    if evidence is None:
+        return None
+    chosen = next(_chosen(evidence, used, asked), None)
+    if chosen is None:
+        return None
+    _extract(evidence, used, watcher)
+    task = tasks_of(used).task_for(chosen[0])
+    fitted = train(task, folder.candidate_run(NAME), watcher)
+    best.save(NAME, task, fitted, test_images=test_images)
+    run = completed(CandidateRun(NAME, 0, None, None, True, time.perf_counter() - began), fitted)
+    accuracy = estimate_accuracy(chosen[1].correct, evidence.dataset.groups)
+    return FirstAnswer(chosen[0], run, accuracy, evidence, used is partition)
+
+
+def _chosen(evidence: BackboneEvidence, partition: Partition, asked: Recipe) -> Iterator[tuple[Recipe, FrozenProbe]]:
+    """Yields the frozen strategies that the requested options allow, the more accurate probe first."""
+    for each in evidence.frozen_probes:
+        with suppress(RecipeError):  # an option has no effect on this strategy; the advice says so
+            yield recipe_of(evidence, each, each.strategy, asked, len(partition.train), partition.median_side), each
+
+
+def _extract(evidence: BackboneEvidence, partition: Partition, watcher: Watcher) -> None:
+    """Computes the features of all images for both frozen strategies, in one pass."""
+    body, choice, recipe = evidence.body, evidence.choice, evidence.recipe
+    early = [each.cut for each in evidence.frozen_probes if each.strategy == "early-features"]
+    lookups = [end_lookup(body, choice, recipe, watcher), *(grid_lookup(body, choice, recipe, cut, watcher) for cut in early)]
+    single = SinglePass(body, lookups)
+    single.fill(partition.train, "features of train")
+    single.fill(partition.validation, "features of validation")
+
+
+def _affordable(
+    partition: Partition, backbone: CandidateBackbone, request: Request, clock: Clock, watcher: Watcher
+) -> tuple[Partition, int | None]:
+    """Returns the images that the budget is enough for, and the number of test images to score; None for all."""
+    test = 0 if partition.test is None else partition.test.n
+    total = len(partition.train) + len(partition.validation) + test
+    if clock.left == float("inf") or total < IMAGES_PER_SECOND * clock.left:
+        return partition, None
+    seconds = seconds_per_image(partition.train, backbone.choice, feature_recipe(request, backbone), watcher)
+    fraction = 1.0 if seconds is None else max(LEAST_SECONDS, EXTRACTION_FRACTION * clock.left) / (seconds * total)
+    if fraction >= 1.0:
+        return partition, None
+    seed, classes = partition.recipe.seed, len(partition.train.classes)
+    train = partition.train.select(sample(partition.train, max(2 * classes, int(fraction * len(partition.train))), seed))
+    validation = partition.validation.select(_random(len(partition.validation), fraction, seed))
+    text = (
+        f"the budget of {clock.budget:g} s is too short for all images: {len(train):,} of {len(partition.train):,} training images "
+        "are used; a longer budget uses all"
+    )
+    watcher.warning(Note(text, "part-of-images", used=len(train), total=len(partition.train), budget=clock.budget))
+    return replace(partition, train=train, validation=validation), max(1, int(fraction * test)) if test else None
+
+
+def _random(count: int, fraction: float, seed: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    """Returns a random part of the rows, at least one, in ascending order."""
+    chosen = np.random.default_rng([seed, 31]).choice(count, max(1, int(fraction * count)), replace=False)
+    return np.sort(chosen)

@@ -1,0 +1,90 @@
+"""The artifact of a run that improves while the run works: the best result so far is always saved, tested and valid."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from crossroads import artifact
+from crossroads._runtime.machine import peak_memory_mb
+from crossroads.data.partition import Partition
+from crossroads.progress import Note, Relay
+from crossroads.run.clock import Clock
+from crossroads.run.finish import Outcome, Run, save_and_test
+from crossroads.run.folder import RunFolder
+from crossroads.run.results import TrainingResult
+from crossroads.run.task import Task
+
+KERAS_SECONDS = 10.0
+"""Seconds to turn a trained Keras model into a graph and to compare the two, beyond the time to save a frozen one."""
+
+
+class BestSoFar:
+    """The best result so far.
+
+    Args:
+        partition: The images.
+        folder: Holds the artifact.
+        clock: The time of the run.
+        watcher: Receives progress and warnings.
+
+    Attributes:
+        kept: Name of the training whose model is saved; "" if there is none.
+    """
+
+    def __init__(self, partition: Partition, folder: RunFolder, clock: Clock, watcher: Relay) -> None:
+        self._partition, self._folder, self._clock, self._watcher = partition, folder, clock, watcher
+        self._seconds = 0.0
+        self.kept = folder.kept
+
+    def save(self, name: str, task: Task, fitted: TrainingResult, *, test_images: int | None = None) -> None:
+        """Replaces the artifact by another result, as a whole.
+
+        Args:
+            name: Of the training.
+            task: The task.
+            fitted: Its result.
+            test_images: Number of test images to score; None for all.
+
+        Raises:
+            CrossroadsError: The artifact cannot be written, or its graph disagrees with its model. The one before stays.
+        """
+        began = self._clock.now()
+        outcome = Outcome(task, fitted, {"interim": True, "candidate": name}, test_images)
+        run = save_and_test(self._partition, outcome, self._folder, self._clock, self._watcher)
+        self._seconds = max(self._seconds, self._clock.now() - began - (0.0 if task.strategy.frozen else KERAS_SECONDS))
+        self.kept = name
+        accuracy, budget = run.metrics["validation"]["accuracy"], self._clock.budget
+        self._watcher.note(
+            Note(
+                f"saved: {task.strategy.name} of {task.choice.record.name}, validation accuracy {accuracy:.3f}, after "
+                f"{self._clock.spent:.0f} s" + ("" if budget is None else f" of {budget:.0f} s"),
+                "artifact-saved",
+                strategy=task.strategy.name,
+                backbone=task.choice.record.name,
+                accuracy=accuracy,
+                seconds=round(self._clock.spent, 1),
+            )
+        )
+
+    def rename(self, name: str) -> None:
+        """Gives the training whose model is saved another name."""
+        self.kept = name
+        artifact.amend(self._folder.path, artifact.read_metrics(self._folder.path) | {"candidate": name})
+
+    def seconds_to_save(self, *, frozen: bool) -> float:
+        """Returns the seconds that saving and testing a further result will take, by those of the results before."""
+        return self._seconds + (0.0 if frozen else KERAS_SECONDS)
+
+    def finish(self, selection: Mapping[str, Any]) -> Run:
+        """Marks the artifact as final, and adds to its metrics how the strategy was chosen."""
+        metrics = artifact.read_metrics(self._folder.path)
+        metrics = {name: value for name, value in metrics.items() if name not in ("interim", "candidate")}
+        metrics |= {
+            "seconds": round(self._clock.spent, 3),
+            "peak_memory_mb": peak_memory_mb(),
+            "warnings": list(self._watcher.warnings),
+            **selection,
+        }
+        artifact.amend(self._folder.path, metrics)
+        return Run(self._folder.path, metrics)

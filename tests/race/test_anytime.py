@@ -1,0 +1,171 @@
+"""Covers the anytime run: a first answer is saved, only better results replace it, and the budget ends every stage."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import crossroads
+import tiny_networks
+from crossroads import artifact
+from crossroads.advice import baselines, warm_start
+from crossroads.advice.backbone_evidence import sample_pass
+from crossroads.data.loading import digests_of
+from crossroads.errors import ArtifactError, TrainingError
+from crossroads.features.bodies import body_of
+from crossroads.features.engine import Engine
+from crossroads.features.lookup import Lookup, SinglePass
+from crossroads.networks.construct import choose
+from crossroads.progress import Silent
+from crossroads.race import anytime, first
+from crossroads.recipe import Recipe
+from crossroads.run.clock import Clock
+from crossroads.strategies import resolve_recipe
+from killing import Killed
+from pictures import stripes
+from refusals import refused
+from watchers import Notes
+
+pytestmark = pytest.mark.core
+SPLIT = {"validation": 0.25, "test_fraction": 0.2}
+
+
+@pytest.fixture(scope="module", name="tiny")
+def _tiny():
+    return tiny_networks.tiny()
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    return stripes(120, classes=("level", "slanting", "upright"), size=16)
+
+
+@pytest.fixture(autouse=True)
+def _quick(tmp_path, monkeypatch):
+    monkeypatch.setenv("CROSSROADS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(baselines, "SHORT_PASSES", 0)  # no image is left for a short training
+    monkeypatch.setattr(warm_start, "SECONDS", 0.0)
+
+
+class AtNote(Notes):
+    """Raises an exception at the first note with a code."""
+
+    def __init__(self, code, error):
+        super().__init__()
+        self.code, self.error = code, error
+
+    def note(self, text):
+        super().note(text)
+        if getattr(text, "code", "") == self.code:
+            self.code = ""
+            raise self.error
+
+
+def fit(pictures, tiny, out, **options):
+    return crossroads.fit(pictures, out=out, backbone=tiny, weights="own", epochs=1, batch_size=16, **SPLIT, **options)
+
+
+def test_a_kill_after_the_first_answer_leaves_a_valid_artifact_that_resume_improves(pictures, tiny, tmp_path):
+    out = tmp_path / "run"
+    with pytest.raises(Killed):
+        fit(pictures, tiny, out, watcher=AtNote("race-started", Killed()))
+    interim = artifact.read_metrics(out)
+    assert interim["interim"]
+    assert interim["strategy"] in ("feature-extraction", "early-features")
+    assert interim["test"]["n"] == 24
+    assert len(crossroads.load(out).predict([pictures[0][0]])) == 1
+    with refused("unfinished-run", TrainingError):
+        fit(pictures, tiny, out)
+    again = fit(pictures, tiny, out, resume=True)
+    assert "interim" not in artifact.read_metrics(out)
+    assert "interim" not in again.metrics
+    assert {row["strategy"] for row in again.metrics["race"]["runs"]} >= {"feature-extraction", "early-features", "finetune"}
+    with refused("artifact-exists", ArtifactError):
+        fit(pictures, tiny, out)
+
+
+def test_ctrl_c_during_the_evidence_keeps_the_first_answer(pictures, tiny, tmp_path, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(anytime, "choose_candidates", interrupted)
+    watcher = Notes()
+    run = fit(pictures, tiny, tmp_path / "run", watcher=watcher)
+    [row] = run.metrics["race"]["runs"]
+    assert row["won"]
+    assert run.metrics["strategy"] == row["strategy"]
+    assert "interim" not in run.metrics
+    assert "advice" not in run.metrics
+    assert artifact.open_verified(run.artifact).strategy == row["strategy"]
+
+
+def test_the_end_of_the_budget_during_the_evidence_keeps_the_first_answer(pictures, tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(anytime._Anytime, "_can_improve", lambda self, answer: True)
+    watcher = Notes()
+    run = fit(pictures, tiny, tmp_path / "run", watcher=watcher, budget=0.01)
+    assert "budget-ended" in {note.code for note in watcher.said}
+    assert len(run.metrics["race"]["runs"]) == 1
+
+
+def test_a_budget_too_short_for_all_images_uses_a_part_of_each_split_and_says_so(pictures, tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(first, "IMAGES_PER_SECOND", 0.0)
+    monkeypatch.setattr(first, "seconds_per_image", lambda *_: 1.0)
+    watcher = Notes()
+    run = fit(pictures, tiny, tmp_path / "run", watcher=watcher, budget=80.0)  # about 60 of 120 images
+    said = {note.code: note for note in watcher.said}
+    part = said["part-of-images"].figures
+    assert 20 < part["used"] < part["total"] == 66
+    assert 5 < run.metrics["test"]["n"] < 24
+    assert said["part-of-test"].figures["total"] == 24
+    assert artifact.open_verified(run.artifact).facts["data"]["splits"]["train"]["n"] == part["used"]
+    assert len(run.metrics["race"]["runs"]) == 1
+
+
+def test_the_first_answer_computes_the_features_of_each_image_once(pictures, tiny, tmp_path, monkeypatch):
+    computed = []
+    stream = Engine.stream
+
+    def counted(self, chunks):
+        for values in stream(self, chunks):
+            computed.append(len(values))
+            yield values
+
+    monkeypatch.setattr(Engine, "stream", counted)
+    monkeypatch.setattr(anytime._Anytime, "_can_improve", lambda self, answer: False)
+    run = fit(pictures, tiny, tmp_path / "run")
+    splits = artifact.open_verified(run.artifact).facts["data"]["splits"]
+    assert sum(computed) == splits["train"]["n"] + splits["validation"]["n"]
+
+
+def test_a_single_pass_stores_what_separate_passes_compute(pictures, tiny, tmp_path, monkeypatch):
+    choice = choose(tiny)
+    asked = Recipe(strategy="feature-extraction", backbone=choice.record.name, weights="own", image_size=16)
+    recipe = resolve_recipe(asked, choice.record, images=120, image_size=16)
+    body = body_of(choice, 16, "own", 0, lambda *_: None)
+    early, end = body.cuts[0], body.end
+    dataset = crossroads.read(pictures)
+
+    def lookups():
+        gridded = replace(recipe, cut=early.name, pooling="average-2")
+        return [
+            Lookup(body.until(end, "average"), "tiny", recipe, end.name, Silent()),
+            Lookup(body.until(early, "average-2"), "tiny", gridded, early.name, Silent()),
+        ]
+
+    stored = SinglePass(body, lookups()).fill(dataset, "features")
+    assert stored.computed == len(dataset)
+    assert (stored.digests == digests_of(dataset)).all()
+    together = [lookup.features(dataset, "features") for lookup in lookups()]
+    assert [one.computed for one in together] == [0, 0]
+    monkeypatch.setenv("CROSSROADS_CACHE", str(tmp_path / "other"))
+    for lookup, one in zip(lookups(), together, strict=True):
+        alone = lookup.features(dataset, "features")
+        assert alone.computed == len(dataset)
+        np.testing.assert_allclose(one.features[:], alone.features[:], rtol=1e-4, atol=1e-5)
+    assert sample_pass(body, choice, recipe, Silent()).fill(dataset, "sample").computed == len(dataset)  # more depths
+
+
+def test_a_clock_counts_earlier_processes():
+    clock = Clock(100.0, earlier=20.0, budget=60.0, now=lambda: 130.0)
+    assert (clock.spent, clock.left) == (50.0, 10.0)
+    assert Clock(100.0, now=lambda: 130.0).left == float("inf")
