@@ -90,7 +90,7 @@ def test_strict_refuses_classes_that_are_too_small(own, tmp_path):
 
 @pytest.mark.parametrize(
     ("counts", "test_fraction", "validated"),
-    [({"a": 3, "b": 3}, 0.1, 2), ({"a": 2, "b": 2}, 0.0, 2), ({"a": 1, "b": 2}, 0.0, 1), ({"a": 1, "b": 3}, 0.1, 1)],
+    [({"a": 3, "b": 3}, 0.1, 4), ({"a": 2, "b": 2}, 0.0, 4), ({"a": 1, "b": 2}, 0.0, 1), ({"a": 1, "b": 3}, 0.1, 1)],
 )
 def test_the_smallest_possible_data_sets_are_trained(counts, test_fraction, validated, own, tmp_path):
     run = crossroads.fit(

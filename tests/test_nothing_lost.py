@@ -11,8 +11,10 @@ from crossroads.advice.estimate import Estimate
 from crossroads.artifact import _draft, _export, open_verified
 from crossroads.errors import ArtifactError, CrossroadsError, DataError
 from crossroads.predictor import Predictor
+from crossroads.race import anytime
 from crossroads.race.records import Plan, RaceCandidate
 from crossroads.run import finish
+from crossroads.run.best import BestSoFar
 from crossroads.strategies import drop_unused_options, resolve_recipe, strategy
 from crossroads.training import solving
 from pictures import stripes
@@ -106,7 +108,7 @@ def test_trained_epochs_survive(network, tmp_path, monkeypatch):
 def raced(monkeypatch, network):
     """Makes `fit` without a strategy race a head on frozen features against a short finetuning, without advice."""
 
-    def planned(partition, own, watcher):
+    def planned(partition, _backbones, own, _clock, watcher, _first):
         candidates = []
         for name, accuracy in (("feature-extraction", 0.6), ("finetune", 0.9)):
             choice = api.Tasks(partition, None, own, watcher).choice(partition.recipe)
@@ -115,16 +117,25 @@ def raced(monkeypatch, network):
             candidates.append(RaceCandidate(recipe, Estimate(accuracy, 0.0, 1.0), 1.0, 0.5 if recipe.epochs else 0.0))
         return Plan(tuple(candidates), 600.0, 0.0, {})
 
-    monkeypatch.setattr(api, "choose_candidates", planned)
+    monkeypatch.setattr(anytime, "choose_candidates", planned)
 
 
 @pytest.mark.usefixtures("raced")
 def test_the_runs_of_a_race_survive(network, tmp_path, monkeypatch):
-    out = tmp_path / "run"
-    killed = broken_off(monkeypatch, "the test is scored", out, lambda: fit(out, network))
+    out, killed = tmp_path / "run", tmp_path / "killed"
+
+    def interrupted(*_):
+        shutil.copytree(out, killed)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(BestSoFar, "finish", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            fit(out, network)
     for folder in (out, killed):
+        assert open_verified(folder)  # the best result so far
         run = finishes_without_training(monkeypatch, lambda folder=folder: fit(folder, network, resume=True))
-        assert {row["strategy"] for row in run.metrics["race"]["runs"]} == {"feature-extraction", "finetune"}
+        assert {row["strategy"] for row in run.metrics["race"]["runs"]} >= {"feature-extraction", "finetune"}
         assert not any(row["failed"] for row in run.metrics["race"]["runs"])
         assert not (folder / "checkpoint").exists()
 

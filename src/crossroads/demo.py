@@ -14,8 +14,8 @@ from crossroads.progress import Watcher
 from crossroads.run.finish import Run
 
 STRATEGY = "early-features"
-"""Digits are unlike photographs. A head on the early features of the default network is right on all 179 test digits, and one on all
-of its features on 97.2 %. Racing the strategies takes a minute and chooses the same one."""
+"""Digits are unlike photographs. A head on the early features of the default network is right on all 179 test digits, and one on
+all of its features on 97.2 %. Racing the strategies takes a minute and chooses the same one."""
 
 
 def digits() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:

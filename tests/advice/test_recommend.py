@@ -8,7 +8,7 @@ import pytest
 
 import crossroads
 import tiny_networks
-from crossroads import api, artifact
+from crossroads import artifact
 from crossroads.advice import baselines, sample, warm_start
 from crossroads.advice import recommend as module
 from crossroads.advice.cost import VALIDATING
@@ -20,7 +20,7 @@ from crossroads.advice.size import USUAL_SLOPE
 from crossroads.errors import BackboneError, RecipeError, SplitError
 from crossroads.networks.weights import installed
 from crossroads.progress import Silent
-from crossroads.race import decisions
+from crossroads.race import anytime, decisions
 from crossroads.recipe import Recipe
 from crossroads.strategies import STRATEGIES, strategy
 from pictures import stripes
@@ -328,13 +328,13 @@ class Broken(BaseException):
 def test_the_race_resumes_an_interrupted_run(pictures, tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(decisions, "MIN_GAIN", -1.0)  # stripes are easy, so that no candidate could do better
     monkeypatch.setattr(decisions, "REDUCTION_FACTOR", 1)
-    planned, raced = api.choose_candidates, ("feature-extraction", "finetune", "warm-start")
+    planned, raced = anytime.choose_candidates, ("feature-extraction", "finetune", "warm-start")
 
     def fewer(*given):
         plan = planned(*given)
         return replace(plan, candidates=tuple(one for one in plan.candidates if one.recipe.strategy in raced))
 
-    monkeypatch.setattr(api, "choose_candidates", fewer)
+    monkeypatch.setattr(anytime, "choose_candidates", fewer)
     options = {"backbone": tiny, "weights": "own", "epochs": 3, "batch_size": 16, "out": tmp_path / "run", **SPLIT}
     with pytest.raises(Broken):
         crossroads.fit(pictures, watcher=StopInTune(), **options)

@@ -144,9 +144,10 @@ def test_kill_9_at_several_points_then_resume_gives_the_same_artifact(tmp_path, 
         crossroads.fit(sys.argv[1], out=sys.argv[2], resume=True, watcher=Kill(), **OPTIONS)
         """
     ).replace("OPTIONS", repr(options))
-    out = tmp_path / "run"
+    out, environment = tmp_path / "run", os.environ | {"CROSSROADS_CACHE": str(tmp_path / "empty")}
     for where in points:
-        done = subprocess.run([sys.executable, "-c", script, data, out, where], capture_output=True, check=False)
+        command = [sys.executable, "-c", script, data, out, where]
+        done = subprocess.run(command, capture_output=True, check=False, env=environment)
         assert done.returncode == -signal.SIGKILL, done.stderr.decode()[-2000:]
         assert not (out / "crossroads.json").exists()
     resumed = crossroads.fit(data, out=out, resume=True, **options)

@@ -173,6 +173,11 @@ def seconds_per_image(dataset: Dataset, choice: Choice, recipe: Recipe, watcher:
     return None if 2 * stored.computed < len(rows) - first else seconds / stored.computed
 
 
+def with_decode_seconds(evidence: BackboneEvidence) -> BackboneEvidence:
+    """Returns the evidence with the time to read images, but without the random control, which takes another pass."""
+    return replace(evidence, decode_seconds=_time_decoding(evidence.dataset, evidence.recipe)[1])
+
+
 def with_random_control(evidence: BackboneEvidence, watcher: Watcher) -> BackboneEvidence:
     """Returns the evidence with the time to read images, and with the random control and the similarity in its profile.
 

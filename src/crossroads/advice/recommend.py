@@ -11,7 +11,7 @@ import numpy as np
 from crossroads import artifact
 from crossroads._runtime.keras_setup import can_train
 from crossroads._runtime.machine import available_memory_mb, has_gpu
-from crossroads.advice.backbone_evidence import BackboneEvidence, probe_backbone, with_random_control
+from crossroads.advice.backbone_evidence import BackboneEvidence, probe_backbone, with_decode_seconds, with_random_control
 from crossroads.advice.baselines import Baselines, measure_baselines
 from crossroads.advice.candidate_backbones import CandidateBackbone
 from crossroads.advice.candidates import (
@@ -55,8 +55,8 @@ HEAVY, HEAVY_SAMPLE = 2e9, 600
 ResNet50 at 224 px, for example, processes only 45 images per second.
 """
 
-SHORT_TRAININGS = 150.0
-"""Seconds that must be left for short trainings after a first answer: those of both networks take 20 to 40 s with their start."""
+TIME_FOR_EVIDENCE = 150.0
+"""Seconds that must be left after a first answer for the random control and for short trainings, which take 20 to 50 s."""
 
 Curves = Mapping[StrategyName, Curve]
 """The learning curve of the best probe of each frozen strategy."""
@@ -85,9 +85,12 @@ class Request:
     first: BackboneEvidence | None = None
 
     @property
-    def short_trainings(self) -> bool:
-        """Whether short trainings are worth their time. If an answer exists and little time is left, training itself says more."""
-        return self.first is None or self.budget is None or self.budget >= SHORT_TRAININGS
+    def in_full(self) -> bool:
+        """Returns whether the random control and the short trainings are worth their time.
+
+        If there is an answer and little time is left, training itself says more.
+        """
+        return self.first is None or self.budget is None or self.budget >= TIME_FOR_EVIDENCE
 
     @property
     def classes(self) -> int:
@@ -127,7 +130,7 @@ def recommend(
     # The free memory is read before anything large is loaded, because `memory_mb` counts that.
     request = Request(train, median_side, replace(asked, budget=None), asked.budget, available_memory_mb(), relay, first)
     require_trainable(request.asked, backbones, median_side)
-    backbones = _convertible(request, backbones)
+    backbones = convertible(request, backbones)
     for note in sample_notes(train):
         relay.warning(note)
     refuse_unsafe_flip(request.asked, train)
@@ -170,7 +173,7 @@ def _candidates(
     # Only one, because a warm start takes longer than all other measurements.
     leader = next((each for each, _ in known if each.recipe.weights != "none" and each.choice.record.trainable), None)
     warm_start = None
-    if leader is not None and request.short_trainings:
+    if leader is not None and request.in_full:
         warm_start = short_warm_start(leader, request.asked, machine, request.budget, request.memory_mb, request.watcher)
     candidates = [
         candidate
@@ -181,7 +184,7 @@ def _candidates(
     return warm_start, [*candidates, from_scratch_candidate(baselines.small_network, context, best_probe, baselines.pixels)]
 
 
-def _convertible(request: Request, backbones: Sequence[CandidateBackbone]) -> tuple[CandidateBackbone, ...]:
+def convertible(request: Request, backbones: Sequence[CandidateBackbone]) -> tuple[CandidateBackbone, ...]:
     """Returns the backbones that can become an inference graph. Those that `_measure` leaves out are not tried.
 
     Raises:
@@ -230,7 +233,9 @@ def _measure(request: Request, backbone: CandidateBackbone) -> BackboneEvidence 
     """
     first = request.first
     probed = first if first is not None and first.choice.record.name == backbone.choice.record.name else probe(request, backbone)
-    return None if probed is None else with_random_control(probed, request.watcher)
+    if probed is None:
+        return None
+    return with_random_control(probed, request.watcher) if request.in_full else with_decode_seconds(probed)
 
 
 def probe(request: Request, backbone: CandidateBackbone) -> BackboneEvidence | None:
@@ -283,7 +288,7 @@ def _baselines(request: Request, *, alone: bool) -> tuple[Baselines, tuple[Refus
         watcher.note(Note(text, "classes-sampled", sampled=MOST_CLASSES, classes=request.classes))
     images = compact(train.select(sample(train, SAMPLE, asked.seed)))
     size, majority = scratch_size(asked, request.median_side, alone=alone), float(train.counts().max() / len(train))
-    budget = request.budget if request.short_trainings else 0.0
+    budget = request.budget if request.in_full else 0.0
     baselines, refused = measure_baselines(images, asked, size, majority, budget, watcher)
     if baselines.small_network is None:
         text = "the small network had no short training, so the expected accuracy from scratch is based on a probe"

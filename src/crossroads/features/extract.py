@@ -79,12 +79,16 @@ class Stored:
 
 
 class _Read(NamedTuple):
-    """A row that was read: its digest, and the views missing among the first `known` rows of the store; or why it was refused."""
+    """A row that was read: its digest, and the views missing among the first `known` rows of the store; or why it was refused.
+
+    It is not `opened` if its digest was known and its features are stored.
+    """
 
     digest: bytes
     views: list[tuple[int, NDArray[np.uint8]]]
     refused: str
     known: int = 0
+    opened: bool = True
 
 
 def extract(
@@ -205,7 +209,7 @@ class _Reading:
         """Yields the missing views, each once, as uint8 (c, size, size, 3)."""
         pixels = self._resize.size**2 * 3 * self._views
         chunk = max(1, min(CHUNK, CHUNK_BYTES // pixels))
-        row = 0
+        row, reading = 0, False  # features that are all in the cache need no progress
         for results in map_chunks(self._work, len(self._dataset), chunk=chunk, workers=workers):
             missing = []
             for result in results:
@@ -218,7 +222,8 @@ class _Reading:
                 row += 1
             if missing:
                 yield np.stack(missing)
-            if self._progress is not None:
+            reading = reading or any(result.opened for result in results)
+            if self._progress is not None and reading:
                 self._progress(row, len(self._dataset))
 
     def _claims(self, read: _Read, number: int) -> bool:
@@ -262,7 +267,7 @@ class _Reading:
         """Reads, looks up, decodes and augments rows, in a worker thread."""
         known = self._dataset.known_digests(slice(rows.start, rows.stop))
         if known.any(axis=1).all() and (self._find(known) >= 0).all():
-            return [_Read(digest.tobytes(), [], "") for digest in known]
+            return [_Read(digest.tobytes(), [], "", opened=False) for digest in known]
         results: list[_Read] = []
         raws: list[tuple[_Raw, bytes]] = []
         raw_bytes = 0

@@ -14,7 +14,7 @@ from crossroads.advice.backbone_evidence import BackboneEvidence, FrozenProbe, e
 from crossroads.advice.candidate_backbones import CandidateBackbone
 from crossroads.advice.candidates import recipe_of, require_trainable
 from crossroads.advice.estimate import Estimate, estimate_accuracy
-from crossroads.advice.recommend import Request, feature_recipe, probe
+from crossroads.advice.recommend import Request, convertible, feature_recipe, probe
 from crossroads.advice.sample import sample
 from crossroads.data.partition import Partition
 from crossroads.errors import RecipeError
@@ -88,9 +88,11 @@ def first_answer(
         CrossroadsError: No image can be read, or an option rules out every strategy.
     """
     asked, began = replace(partition.recipe, budget=None), time.perf_counter()
-    require_trainable(asked, [backbone], partition.median_side)
-    refuse_unsafe_flip(asked, partition.train)
     request = Request(partition.train, partition.median_side, asked, None, available_memory_mb(), watcher)
+    require_trainable(asked, [backbone], partition.median_side)
+    if not convertible(request, [backbone]):
+        return None
+    refuse_unsafe_flip(asked, partition.train)
     used, test_images = _affordable(partition, backbone, request, clock, watcher)
     evidence = probe(replace(request, train=used.train), backbone)
     if evidence is None:

@@ -54,10 +54,11 @@ class BestSoFar:
         run = save_and_test(self._partition, outcome, self._folder, self._clock, self._watcher)
         self._seconds = max(self._seconds, self._clock.now() - began - (0.0 if task.strategy.frozen else KERAS_SECONDS))
         self.kept = name
-        accuracy, budget = run.metrics["validation"]["accuracy"], self._clock.budget
+        validation, budget = run.metrics["validation"], self._clock.budget
+        accuracy, kind = validation["accuracy"], "cross-validated" if validation.get("cross_validated") else "validation"
         self._watcher.note(
             Note(
-                f"saved: {task.strategy.name} of {task.choice.record.name}, validation accuracy {accuracy:.3f}, after "
+                f"saved: {task.strategy.name} of {task.choice.record.name}, {kind} accuracy {accuracy:.3f}, after "
                 f"{self._clock.spent:.0f} s" + ("" if budget is None else f" of {budget:.0f} s"),
                 "artifact-saved",
                 strategy=task.strategy.name,

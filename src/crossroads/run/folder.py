@@ -263,7 +263,8 @@ class RunFolder:
         with suppress(TrainingError, ValueError, KeyError, TypeError):
             if self.plan.exists() and json.loads(self.plan.read_text())["plan"]["candidates"]:
                 return True  # the advice took time
-            return any(Checkpoints(folder).load() is not None for folder in self._state.glob(_PHASES))
+            folders = (folder for pattern in (_PHASES, f"{_CANDIDATE_RUNS}/{_PHASES}") for folder in self._state.glob(pattern))
+            return any(Checkpoints(folder).load() is not None for folder in folders)
         return True  # damaged: the user decides whether to remove it
 
     def _not_writable(self, error: OSError) -> TrainingError:
