@@ -28,3 +28,13 @@ def test_a_temporary_folder_is_removed_with_its_owner_without_a_warning():
     with warnings.catch_warnings(action="error"):
         del owner
     assert not path.exists()
+
+
+def test_work_takes_longer_if_processes_outnumber_the_cores(monkeypatch):
+    monkeypatch.setattr(machine, "usable_processors", lambda most: 2)
+    monkeypatch.setattr(machine.os, "getloadavg", lambda: (5.0, 0.0, 0.0), raising=False)
+    assert machine.crowding() == 2.5
+    monkeypatch.setattr(machine.os, "getloadavg", lambda: (0.5, 0.0, 0.0))
+    assert machine.crowding() == 1.0
+    monkeypatch.delattr(machine.os, "getloadavg")
+    assert machine.crowding() == 1.0

@@ -84,6 +84,16 @@ _ACCELERATORS = ("/dev/nvidia0", "/dev/nvidiactl", "/dev/dxg", "/dev/kfd", "/dev
 """Device files of GPUs and TPUs on Linux: NVIDIA's, Windows' (in WSL), AMD's and Google's."""
 
 
+def crowding() -> float:
+    """Returns how many times longer work takes because processes outnumber the cores: the load per core, at least 1.
+
+    It is 1 where the system does not report the load.
+    """
+    if not hasattr(os, "getloadavg"):
+        return 1.0
+    return max(1.0, os.getloadavg()[0] / usable_processors(sys.maxsize))
+
+
 def has_gpu() -> bool:
     """Returns whether Keras computes on a GPU. Keras is not loaded on a machine that shows no sign of one."""
     if "keras" not in sys.modules and sys.platform == "linux" and not any(map(os.path.exists, _ACCELERATORS)):

@@ -199,9 +199,12 @@ def from_scratch_candidate(
     bases = bases or [Base("probe", pixels)]
     accuracy = expected("from-scratch", bases, context.setting)
     cost = int(record.multiply_adds * (size / record.reference_size) ** 2)
-    per_image, start = _step_and_start(short, recipe, context) or (step_seconds(cost, context.machine, depthwise=False), TRACE)
+    per_image, start = _step_and_start(short, recipe, context) or (
+        step_seconds(cost, context.machine, depthwise=False),
+        context.machine.crowding * TRACE,
+    )
     epoch = epoch_seconds(per_image, context.images, context.validation_images)
-    seconds = OVERHEAD + start + epoch * (recipe.epochs or 0)
+    seconds = context.machine.crowding * OVERHEAD + start + epoch * (recipe.epochs or 0)
     memory = memory_mb(record.parameters, cost / MULTIPLY_ADDS_PER_ACTIVATION, recipe.batch_size or 0, trained=True)
     return Candidate(recipe, tuple(bases), accuracy, seconds, epoch, memory)
 
@@ -335,13 +338,14 @@ def _seconds(
 ) -> tuple[float, float]:
     """Returns the expected seconds of a whole run and of one epoch."""
     record, cost = strategy(recipe.strategy), probe.cut.multiply_adds
-    seconds, epoch = FROZEN_OVERHEAD if record.frozen else OVERHEAD, 0.0
+    crowding = context.machine.crowding
+    seconds, epoch = crowding * (FROZEN_OVERHEAD if record.frozen else OVERHEAD), 0.0
     if record.frozen or record.tuned:
         missing = 0.0 if context.all_cached else context.images + context.validation_images - len(evidence.dataset)
         seconds += missing * (forward_seconds(cost, context.machine) + evidence.decode_seconds)
         seconds += head_seconds(context.images, probe.features.shape[1], context.classes, context.machine)
     if not record.frozen:
-        per_image, start = step_seconds(cost, context.machine, depthwise=evidence.body.depthwise), TRACE
+        per_image, start = step_seconds(cost, context.machine, depthwise=evidence.body.depthwise), crowding * TRACE
         if measured := _step_and_start(short, recipe, context):  # up to the end of the kept backbone
             per_image, start = measured[0] * step_fraction(probe.cut, evidence.body.end), measured[1]
         epoch = epoch_seconds(per_image, context.images, context.validation_images)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from crossroads._runtime.machine import crowding
 from crossroads.heads.large_ridge import SAMPLE_SIZE, is_large
 
 if TYPE_CHECKING:
@@ -70,9 +71,11 @@ class Machine:
 
     Attributes:
         products: Multiply-adds per second of a matrix product in float32.
+        crowding: How many times longer fixed work takes because other processes use the cores.
     """
 
     products: float
+    crowding: float = 1.0
 
 
 def measure_machine(size: int = 768, times: int = 3) -> Machine:
@@ -85,7 +88,7 @@ def measure_machine(size: int = 768, times: int = 3) -> Machine:
         matrix @ matrix
         return time.perf_counter() - began
 
-    return Machine(size**3 / min(seconds() for _ in range(times)))
+    return Machine(size**3 / min(seconds() for _ in range(times)), crowding())
 
 
 def forward_seconds(multiply_adds: int, machine: Machine) -> float:

@@ -132,8 +132,9 @@ class _Anytime:
         if has_gpu():
             return True
         cheapest = min(each.cut.multiply_adds for each in first.evidence.frozen_probes)
-        per_image = step_seconds(cheapest, measure_machine(), depthwise=first.evidence.body.depthwise)
-        needed = OVERHEAD + TRACE + per_image * len(self._partition.train)
+        machine = measure_machine()
+        per_image = step_seconds(cheapest, machine, depthwise=first.evidence.body.depthwise)
+        needed = machine.crowding * (OVERHEAD + TRACE) + per_image * len(self._partition.train)
         if needed > self._clock.left:
             self._watcher.note(messages.no_time_to_train(needed, self._clock.left))
             return False

@@ -92,9 +92,10 @@ def named_plan(partition: Partition, tasks: Tasks, clock: Clock) -> Plan:
     unknown = Estimate(0.5, 0.01, 0.99)
     if task.strategy.frozen or has_gpu():
         return Plan((RaceCandidate(recipe, unknown, 0.0),), clock.budget or BUDGET, clock.spent, {})
-    per_image = step_seconds(_multiply_adds(task, recipe), measure_machine(), depthwise=True)
+    machine = measure_machine()
+    per_image = step_seconds(_multiply_adds(task, recipe), machine, depthwise=True)
     epoch = epoch_seconds(per_image, images, len(partition.validation))
-    seconds = OVERHEAD + TRACE + (recipe.epochs or 1) * epoch
+    seconds = machine.crowding * (OVERHEAD + TRACE) + (recipe.epochs or 1) * epoch
     candidate = RaceCandidate(recipe, unknown, seconds, epoch, shortens=partition.recipe.epochs is None)
     return Plan((candidate,), clock.budget or BUDGET, clock.spent, {})
 

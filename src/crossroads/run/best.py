@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from crossroads import artifact
-from crossroads._runtime.machine import peak_memory_mb
+from crossroads._runtime.machine import crowding, peak_memory_mb
 from crossroads.data.partition import Partition
 from crossroads.progress import Note, Relay
 from crossroads.run.clock import Clock
@@ -52,7 +52,7 @@ class BestSoFar:
         began = self._clock.now()
         outcome = Outcome(task, fitted, {"interim": True, "candidate": name}, test_images)
         run = save_and_test(self._partition, outcome, self._folder, self._clock, self._watcher)
-        self._seconds = max(self._seconds, self._clock.now() - began - (0.0 if task.strategy.frozen else KERAS_SECONDS))
+        self._seconds = max(self._seconds, self._clock.now() - began - (0.0 if task.strategy.frozen else self._keras_seconds()))
         self.kept = name
         validation, budget = run.metrics["validation"], self._clock.budget
         accuracy, kind = validation["accuracy"], "cross-validated" if validation.get("cross_validated") else "validation"
@@ -75,7 +75,11 @@ class BestSoFar:
 
     def seconds_to_save(self, *, frozen: bool) -> float:
         """Returns the seconds that saving and testing a further result will take, by those of the results before."""
-        return self._seconds + (0.0 if frozen else KERAS_SECONDS)
+        return self._seconds + (0.0 if frozen else self._keras_seconds())
+
+    @staticmethod
+    def _keras_seconds() -> float:
+        return crowding() * KERAS_SECONDS
 
     def finish(self, selection: Mapping[str, Any]) -> Run:
         """Marks the artifact as final, and adds to its metrics how the strategy was chosen."""
