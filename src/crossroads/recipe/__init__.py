@@ -155,7 +155,7 @@ class Recipe:
     backbone_source: Annotated[
         str | None,
         Option(
-            "Where a graph from a file is from, such as its address; recorded in the artifact.",
+            "Source of a graph from a file, such as its address; recorded in the artifact.",
             STRATEGY,
             metavar="TEXT",
             unset="that of the model card beside the file, or its name on the hub",
