@@ -26,8 +26,8 @@ def digests_of_duplicates(dataset: Dataset, *, workers: int | None = None, progr
     Args:
         dataset: Any number of rows.
         workers: Threads; None for one per CPU.
-        progress: Called with the number of finished files and the number of files. It counts the files that are compared by their
-            ends, and then those that are read in full.
+        progress: Called with the number of files that are done and the number of all files, first for those whose ends are
+            compared, and then for those that are read in full.
     """
     alike = np.arange(len(dataset))
     if isinstance(dataset.images, FileSource):

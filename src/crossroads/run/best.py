@@ -1,4 +1,4 @@
-"""Keeps the best result so far of a run as its artifact, which is saved, tested and valid at any time."""
+"""Keeps the best result so far of a run as its artifact, which is always saved, tested and valid."""
 
 from __future__ import annotations
 
