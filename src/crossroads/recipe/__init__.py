@@ -188,8 +188,8 @@ class Recipe:
     pooling: Annotated[
         PoolingName | None,
         Option(
-            "How a feature map becomes a vector: average is the average over the map, and average-4 the averages over the cells "
-            "of a 4x4 grid. For transformers, the class token can also be used, alone or with the average over the patches.",
+            "How a feature map becomes a vector: by the average over the map, or by the averages over the cells of a 2x2, 3x3 "
+            "or 4x4 grid. For transformers, the class token can also be used, alone or with the average over the patches.",
             FEATURES,
             unset="average, or average-4 for early-features and finetune-early",
         ),
