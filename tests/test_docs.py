@@ -18,7 +18,7 @@ JAX_PAGE = DOCS / "how-to" / "jax.md"
 # Its commands take an hour; `make bench` runs them.
 BENCHMARKS = DOCS / "benchmarks.md"
 TEXTS = sorted({README, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *DOCS.rglob("*.md")})
-# The tutorial and README.md train the same network on the same images. One of them does.
+# The tutorial and README.md fit the same network to the same images. One of them does.
 TRAINING = "crossroads fit digits --strategy early-features --out runs/digits"
 # Their commands train networks for more than five seconds in all.
 SLOW = (
