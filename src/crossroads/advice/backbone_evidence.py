@@ -81,7 +81,7 @@ class BackboneEvidence:
         refused: Number of unreadable images.
         end_features: Float (s, d), the averages of the feature maps at the end of the backbone.
         cuts: The cuts of the profile.
-        correct: For each of them bool (s,), which images its probe classifies correctly when they are left out.
+        correct: For each of these cuts, bool (s,): whether its probe classifies each image correctly when the image is left out.
         decode_seconds: Time per image to read and resize it; 0 until it is measured with the random control.
     """
 

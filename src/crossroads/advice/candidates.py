@@ -81,7 +81,7 @@ class Candidate:
         return f"{self.recipe.epochs} of {self.unshortened.recipe.epochs} epochs" if self.unshortened else ""
 
     def least_seconds(self, *, may_shorten: bool) -> float:
-        """Returns the expected time with one epoch if it may be shortened, and otherwise with all."""
+        """Returns the expected time with one epoch if the training may be shortened, otherwise with all epochs."""
         epochs = self.recipe.epochs
         return self.seconds - (epochs - 1) * self.epoch_seconds if may_shorten and epochs else self.seconds
 

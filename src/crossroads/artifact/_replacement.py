@@ -1,7 +1,8 @@
 """Replaces a finished artifact as a whole.
 
-The new files are written to one folder. Renaming that folder to `NEXT` is the moment of the replacement: whoever opens the artifact
-afterwards finishes the moves first. A process that is killed before it leaves the old artifact, and after it the new one.
+The new files are written to one folder, which is then renamed to `NEXT`. The rename is the moment of the replacement. If the
+process is killed before the rename, the old artifact stays. If it is killed later, the next process that opens the artifact moves
+the rest of the files into place first, and reads the new artifact.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ NEXT = ".artifact-next"
 
 
 def commit(partial: Path, run: Path) -> None:
-    """Replaces the artifact in `run` by the files in `partial`, a folder inside it whose files are on the disk.
+    """Replaces the artifact in `run` with the files in `partial`, a folder inside `run` whose files are already flushed to disk.
 
     Files that `partial` lacks stay as they are.
     """
@@ -26,7 +27,7 @@ def commit(partial: Path, run: Path) -> None:
 
 
 def complete(run: Path) -> None:
-    """Finishes a replacement that was interrupted. Does nothing if there is none, or if the folder cannot be written."""
+    """Finishes a replacement that was interrupted. Does nothing if there is none, or if the folder is not writable."""
     fresh = run / NEXT
     if not fresh.is_dir():
         return
@@ -42,5 +43,5 @@ def complete(run: Path) -> None:
 
 
 def _move(source: Path, target: Path) -> None:
-    with suppress(FileNotFoundError):  # moved already, by this process before it was killed or by another one
+    with suppress(FileNotFoundError):  # already moved by another process, or before an interruption
         os.replace(source, target)  # noqa: PTH105 - one rename, atomic on every system

@@ -41,7 +41,7 @@ def advise(
         Optional[str],
         typer.Option(
             metavar="TIME",
-            help="Time that a training may take, such as 90s, 5m or 1h. [default: no limit]",
+            help="Time limit of a training run, such as 90s, 5m or 1h. [default: no limit]",
             show_default=False,
         ),
     ] = None,

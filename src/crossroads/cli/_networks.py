@@ -23,7 +23,7 @@ app.add_typer(cache_app, name="cache")
 @app.command(cls=PlainCommand)
 def backbones(
     name: Annotated[
-        Optional[str], typer.Argument(metavar="NAME", help="The backbone whose cuts to list.", show_default=False)
+        Optional[str], typer.Argument(metavar="NAME", help="Name of a backbone, to list its cuts.", show_default=False)
     ] = None,
     image_size: Annotated[
         Optional[int],
@@ -144,7 +144,7 @@ def _cuts(choice: Choice, size: int) -> tuple[Cut, ...]:
 
 @weights_app.command("list", cls=PlainCommand)
 def weights_list(json: Json = False) -> None:
-    """List the files of ImageNet weights. Shows the address of each file and whether it is installed or cached.
+    """List the files of ImageNet weights, with the address of each and whether it is installed or cached.
 
     \b
     Example:

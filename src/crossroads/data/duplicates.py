@@ -1,4 +1,4 @@
-"""Finds identical images before the split. Compares the sizes and ends of files first, and reads only those in full that agree."""
+"""Finds identical images before the split. Compares the sizes and ends of files, and reads in full only those that agree."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ def digests_of_duplicates(dataset: Dataset, *, workers: int | None = None, progr
     Args:
         dataset: Any number of rows.
         workers: Threads; None for one per CPU.
-        progress: Called with the files done and the number of files to compare, first by their ends, then in full.
+        progress: Called with the number of files that are done and the number of all files, first for those whose ends are
+            compared, and then for those that are read in full.
     """
     alike = np.arange(len(dataset))
     if isinstance(dataset.images, FileSource):
@@ -37,7 +38,7 @@ def digests_of_duplicates(dataset: Dataset, *, workers: int | None = None, progr
 
 
 def _files_alike(files: FileSource, indices: Rows, workers: int | None, progress: Progress | None) -> Rows:
-    """Returns the rows whose file has the size and short digest of another, and those whose size is unknown."""
+    """Returns the rows whose file has the same size and short digest as another file, and the rows of unknown size."""
     sizes = np.full(len(indices), -1, np.int64)
 
     def measure(row: int) -> None:

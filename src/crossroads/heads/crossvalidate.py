@@ -1,12 +1,12 @@
-"""Nested cross-validation of a linear head on few images: how good the head is, and which kind and penalty to solve it with.
+"""Measures a linear head on few images by nested cross-validation, and chooses its kind and penalty.
 
-The images are dealt to `FOLDS` folds. While a fold is left out, kind and penalty are chosen on the other folds alone, each of them
-left out in turn, and the head that is solved with them predicts the fold. So no image has a say in what predicts it, and the
-accuracy of these out-of-fold probabilities is not raised by the choice (Varma and Simon, 2006). Only the principal components are
-those of all images; they do not depend on the labels.
+The images are dealt to `FOLDS` folds. Each fold is left out in turn. An inner cross-validation of the other folds chooses kind and
+penalty, and the head that is solved on these folds predicts the fold. The label of an image therefore has no influence on the head
+that predicts it, so the choice does not inflate the accuracy of these out-of-fold probabilities (Varma and Simon, 2006). The
+principal components are computed from all images, but they do not depend on the labels.
 
-Ridge regression leaves out one and two folds in closed form: with the hat matrix H of the fit to all images and its residuals e,
-the residuals without the images U are (I - H_UU)^-1 e_U. Logistic regression is solved again for each fold.
+Ridge regression leaves out one or two folds in closed form. With the hat matrix H of the fit to all images and its residuals e, the
+residuals without the images U are (I - H_UU)^-1 e_U. Logistic regression is solved again for each fold.
 """
 
 from __future__ import annotations
@@ -29,29 +29,30 @@ from crossroads.heads.solve import HeadCandidate, Kind, relevant_directions
 FOLDS = 5
 
 DEVIATION_FLOOR = 1.0
-"""Features that vary less than the median one are not amplified. Some features of a network are 0 for all of a few training images
-but one. Standardised, they are hundreds of standard deviations large for some new images, and spoil the scores of these. With 8
-images per class the accuracy on new images rose from 0.851 to 0.931 (ants/bees), from 0.692 to 0.722 (flowers) and from 0.646 to
-0.694 (sign digits); with 36 it rose by 0 to 3 points."""
+"""Features that vary less than the median feature are not amplified. With few training images, some features of a network are 0 for
+all images but one. Standardisation would amplify them to hundreds of standard deviations for some new images, and spoil the scores
+of these images. With 8 images per class, this floor raised the accuracy on new images from 0.851 to 0.931 (ants/bees), from 0.692
+to 0.722 (flowers) and from 0.646 to 0.694 (sign digits). With 36 images per class, it raised the
+accuracy by 0 to 3 points."""
 
 MAX_ROWS = 2_500
-"""Rows of features that are cross-validated at most. On two busy cores 1,000 rows of 1,280 features and ten classes took 1.6 s, and
-2,400 rows 15 s."""
+"""The largest number of rows of features that is cross-validated. With 1,280 features and ten classes, 1,000 rows took 1.6 s on
+two busy cores, and 2,400 rows took 15 s."""
 
 REPEATED_ROWS, MAX_REPEATS = 1_000, 8
-"""The folds are drawn anew until the rows of all draws exceed `REPEATED_ROWS`, and `MAX_REPEATS` times at most. One draw of 80
-images moves the accuracy by up to 3 points."""
+"""The folds are drawn again as long as all draws together have at most `REPEATED_ROWS` rows, up to `MAX_REPEATS` times. With 80
+images, the accuracy of a single draw is off by up to 3 points."""
 
 LOGISTIC_STEPS = (0.03,)
-"""Penalties of logistic regression, relative to the one that ridge regression chose. With 10 to 40 images per class of five data
-sets the best ones were 0.1 and 0.01, with almost the same accuracy."""
+"""Penalties of logistic regression, relative to the penalty that ridge regression chose. With 10 to 40 images per class from five
+data sets, the best ratios were 0.1 and 0.01, and their accuracies were almost equal."""
 
 TOLERANCE = 1e-4
-"""Of the gradient of logistic regression. The final head is solved to a smaller one."""
+"""Tolerance of the gradient of logistic regression. The final head is solved with a smaller tolerance."""
 
 INNER_FOLDS = (-1, 1)
-"""The folds, relative to the one that is left out, on which logistic regression is measured to choose its penalty. Solving it for
-all pairs of folds would double the time."""
+"""Positions, relative to the fold that is left out, of the inner folds on which logistic regression is measured. Solving it for all
+pairs of folds would double the time."""
 
 Scores = NDArray[np.float64]
 Rows = NDArray[np.int64]
@@ -63,12 +64,12 @@ class CrossValidation:
 
     Attributes:
         probabilities: Out-of-fold probabilities, float32 (n, k), averaged over the repeats; 0 for rows that are never left out.
-        held_out: bool (n,), the rows that were left out. The others are all that one class has, and are always trained on.
+        held_out: bool (n,), the rows that were left out. The others are always trained on, because a class has no rows elsewhere.
         kind: The kind of head with the lowest cross-entropy in the inner folds of all repeats.
         penalty: Its penalty, per image.
         candidates: Every kind and penalty, with its cross-entropy in the inner folds.
         folds: Number of folds.
-        repeats: How often they were drawn.
+        repeats: Number of times that the folds were drawn.
     """
 
     probabilities: NDArray[np.float32]
@@ -98,7 +99,7 @@ def cross_validate(
         weights: Weight of each row, (n,); None for equal weights.
 
     Returns:
-        None if there are too many rows, one class alone, or too few groups: at least three folds must have images.
+        The result; None if there are too many rows, only one class, or too few groups to fill three folds.
 
     Raises:
         TrainingError: A feature is not finite, or the memory limits are exceeded.
@@ -129,14 +130,14 @@ def cross_validate(
 
 
 def _divisible(units: NDArray[np.integer], labels: NDArray[np.integer]) -> NDArray[np.bool_]:
-    """Returns which rows may be left out, bool (n,): those whose unit is not the only one of a class."""
+    """Returns which rows may be left out, bool (n,): the rows of every unit that is not the only one of a class."""
     pairs = np.unique(np.stack([labels.astype(np.int64), units.astype(np.int64)]), axis=1)
     alone = np.bincount(pairs[0])[pairs[0]] == 1
     return ~np.isin(units, pairs[1][alone])
 
 
 class _Ridge:
-    """Ridge regression of all rows with some of them left out, by penalty.
+    """Solves ridge regression without some of the rows, for each penalty.
 
     Attributes:
         residuals: Residuals of the fits to all rows, float64 (n, k), by penalty.
@@ -157,7 +158,7 @@ class _Ridge:
             self.residuals[penalty] = problem.targets - fitted
 
     def scores(self, penalty: float, rows: Rows) -> Scores:
-        """Returns the scores of `rows` without them in the fit, float64 (m, k)."""
+        """Returns the scores of `rows` by a fit without them, float64 (m, k)."""
         from scipy.linalg import solve  # type: ignore[import-untyped]
 
         left = np.eye(len(rows)) - self.hats[penalty][np.ix_(rows, rows)]
@@ -170,11 +171,11 @@ class _Ridge:
 
 @dataclass(slots=True)
 class _Losses:
-    """Cross-entropies in the inner folds, one for each fold of each repeat.
+    """The cross-entropies in the inner folds, one for each fold of each repeat.
 
     Attributes:
-        ridge: By penalty.
-        logistic: By the step from the penalty of ridge regression.
+        ridge: The cross-entropies by penalty.
+        logistic: The cross-entropies by the ratio to the penalty of ridge regression.
     """
 
     ridge: dict[float, list[float]] = field(default_factory=lambda: defaultdict(list))
@@ -191,7 +192,7 @@ class _Losses:
 
 
 def _out_of_fold(problem: RidgeProblem, ridge: _Ridge, folds: list[Rows], losses: _Losses) -> Iterator[tuple[Rows, Scores]]:
-    """Yields the rows of each fold and their probabilities, float64 (m, p), by a head that was chosen and solved without them."""
+    """Yields the rows of each fold, and their probabilities by a head that was chosen and solved without them, float64 (m, p)."""
     from scipy.special import softmax  # type: ignore[import-untyped]
 
     inner = _inner_ridge(ridge, folds)
@@ -221,7 +222,7 @@ def _out_of_fold(problem: RidgeProblem, ridge: _Ridge, folds: list[Rows], losses
 
 
 def _inner_ridge(ridge: _Ridge, folds: list[Rows]) -> dict[float, list[Scores]]:
-    """Returns, by penalty and by fold, the scores of all rows outside the fold, each without the fold and without its own fold."""
+    """Returns, by penalty and fold, the scores of all rows outside the fold. Each fit leaves out this fold and the row's own."""
     inner: dict[float, list[Scores]] = {}
     for penalty in PENALTIES:
         pairs: dict[tuple[int, int], Scores] = {}  # (left out, scored)
@@ -236,7 +237,7 @@ def _inner_ridge(ridge: _Ridge, folds: list[Rows]) -> dict[float, list[Scores]]:
 
 
 class _Logistic:
-    """Logistic regression without one or two folds; each fit is made once."""
+    """Solves logistic regression without one or two folds, and makes each fit only once."""
 
     def __init__(self, problem: RidgeProblem, folds: list[Rows]) -> None:
         self._problem, self._folds = problem, folds
@@ -258,7 +259,7 @@ class _Logistic:
         return self._found[key]
 
     def loss(self, number: int, others: list[int], penalty: float) -> float:
-        """Returns the cross-entropy in nats of `others`, each left out beside the fold `number`."""
+        """Returns the cross-entropy in nats of the folds `others`. Each is left out together with the fold `number`."""
         from scipy.special import log_softmax
 
         codes, weights = self._problem.codes, self._problem.components.weights

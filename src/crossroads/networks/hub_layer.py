@@ -21,12 +21,11 @@ PACKAGE = "keras_hub"
 class HubLayer(keras.Layer):  # type: ignore[misc]
     """Calls a layer of KerasHub, and saves the arguments of its constructor.
 
-    KerasHub saves whole backbones, so the configurations of many of its layers do not load: those of ViT, DeiT and MiT in version
-    0.32. The declared output shape of some is wrong, that of SigLIP's embedding for one; here it is what the layer computes.
+    KerasHub saves whole backbones. Many of its layers cannot be loaded from their own configurations, such as those of ViT, DeiT
+    and MiT in version 0.32. Some declare a wrong output shape, such as SigLIP's embedding. Here the shape is that of the computed
+    output.
 
-    Its weights are saved as they are.
-
-    Nothing but classes of KerasHub that are layers can be loaded.
+    The weights are saved unchanged. Only layer classes of KerasHub can be loaded.
     """
 
     def __init__(self, module: str, kind: str, arguments: dict[str, Any], inner: keras.Layer | None = None, **options: Any) -> None:

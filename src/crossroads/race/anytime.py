@@ -1,4 +1,4 @@
-"""Trains within a budget: a first answer in seconds, and then whatever is expected to improve on it while time is left."""
+"""Trains within a budget: saves a first answer within seconds, then trains whatever may improve on it while time is left."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ from crossroads.strategies import drop_unused_options, strategy
 def fit_within_budget(partition: Partition, own: object, folder: RunFolder, clock: Clock, watcher: Relay) -> Run:
     """Trains the strategy that the advice and a race choose, or the named one with as many epochs as the budget allows.
 
-    From the first answer on, the folder holds a valid artifact, which only better results replace. Ctrl-C and the end of the budget
-    keep the best so far.
+    From the first answer on, the folder holds a valid artifact, which only better results replace. Ctrl-C or the end of the budget
+    ends the run, and the best result so far is kept.
 
     Args:
         partition: The images, and the recipe with its budget.
         own: A network of the user's own as an object, or None.
-        folder: Of the run.
+        folder: The folder of the run.
         clock: The time of the run.
         watcher: Receives progress and warnings.
 
@@ -61,20 +61,20 @@ class _Anytime:
             plan = plan.at(recipe.data, recipe.test)
         else:
             plan = self._plan()
-            # Its digests are known by now. Before the first answer, every file would be read for them alone.
+            # The identity needs the digests of the images. Before the first answer, every file would be read only to compute them.
             keep_plan(plan, self._folder.plan, identity_of(self._partition))
         if not plan.candidates:
             return self._from_scratch()
         try:
             raced = race(plan, self._tasks.task_for, self._folder, self._best, self._watcher)
         except DataError:
-            self._folder.plan.unlink(missing_ok=True)  # it is for images that must change
+            self._folder.plan.unlink(missing_ok=True)  # the plan was made for images that must change
             raise
         advice = {"advice": plan.advice} if plan.advice else {}
         return self._best.finish({**self._asked, **advice, "race": to_plain(raced.report, DIGITS)})
 
     def _plan(self) -> Plan:
-        """Returns the plan of the race. Its first run, if there is a first answer, is done already."""
+        """Returns the plan of the race. A first answer, if there is one, counts as its first finished run."""
         recipe = self._partition.recipe
         if recipe.strategy != "auto":
             return named_plan(self._partition, self._tasks, self._clock)
@@ -88,12 +88,12 @@ class _Anytime:
         return self._with_first(plan or Plan((), self._clock.budget or BUDGET, 0.0, {}), first)
 
     def _advised(self, backbones: Sequence[CandidateBackbone], first: FirstAnswer | None) -> Plan:
-        """Returns the plan that the advice recommends. With a first answer it must end within the budget."""
+        """Returns the plan that the advice recommends. After a first answer, the advice must end within the budget."""
         watcher: Watcher = self._watcher
         if first is not None:
             watcher = time_limit(self._watcher, self._clock.left, 0.0)
         plan = choose_candidates(self._partition, backbones, self._own, self._clock, watcher, first)
-        # After a first answer, a network that cannot become an artifact is noticed at its turn, and the answer stays.
+        # After a first answer, a network that cannot become an artifact is found when its turn comes, and the answer is kept.
         return plan if first is not None else convertible(plan, self._partition, self._tasks, watcher)
 
     def _improvements(self, backbones: Sequence[CandidateBackbone], first: FirstAnswer) -> Plan | None:
@@ -109,7 +109,7 @@ class _Anytime:
         return None
 
     def _with_first(self, plan: Plan, first: FirstAnswer) -> Plan:
-        """Returns the plan with the first answer among its candidates, and adds its result to what the race has done."""
+        """Returns the plan with the first answer among its candidates, and records the result as a finished run of the race."""
         recipes = [candidate.recipe for candidate in plan.candidates]
         if first.recipe not in recipes:
             recipes.append(first.recipe)
@@ -123,7 +123,7 @@ class _Anytime:
         return replace(plan, spent=self._clock.spent - first.run.seconds)
 
     def _can_improve(self, first: FirstAnswer) -> bool:
-        """Returns whether the rest of the budget is enough for an epoch of finetuning. Notes the reason if it is not."""
+        """Returns whether an epoch of finetuning is possible. If Keras or the time for it is missing, a note says so."""
         if not first.complete:
             return False
         if not can_train():

@@ -335,7 +335,7 @@ def _first_rung_epochs(candidate: RaceCandidate, seconds: float) -> int:
 def _no_first_rung(results: Results, remaining: Sequence[int]) -> Skip | None:
     """Returns why the first rung is left out: it would have no time for the most promising candidate.
 
-    The runs of the others would then say nothing of that candidate, and use its time.
+    The runs of the others would then tell nothing about that candidate, and use up its time.
     """
     top, left = _most_promising(results, remaining), _first_rung_end(results) - results.spent
     for place, index in enumerate(remaining):

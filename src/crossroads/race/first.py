@@ -1,4 +1,4 @@
-"""The first answer of a run: the better head on frozen features, saved and tested before anything else is tried."""
+"""Finds the first answer of a run: the better head on frozen features, saved and tested before anything else is tried."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ NAME = "candidate-first"
 """Folder of its checkpoint."""
 
 IMAGES_PER_SECOND = 20.0
-"""The pace is measured if the budget asks for more images per second than this, which a slow laptop can do at 224 px."""
+"""The speed is measured only if the budget requires more images per second than this. A slow laptop reaches this at 224 px."""
 
 EXTRACTION_FRACTION, LEAST_SECONDS = 0.75, 4.0
-"""Fraction of the rest of the budget for reading images and computing features if they take most of it; the rest is for the heads
-and the artifact. However short the budget is, it is at least these seconds."""
+"""If there is no time for all images, reading them and computing features gets this fraction of the remaining budget, but at least
+this number of seconds. The heads and the artifact get the rest."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,7 +47,7 @@ class FirstAnswer:
     Attributes:
         recipe: What was trained.
         run: Its result.
-        accuracy: That of its probe.
+        accuracy: The accuracy of its probe.
         evidence: The probes of its backbone, without a random control.
         complete: Whether every image was used. If not, the budget is spent.
     """
@@ -129,7 +129,7 @@ def _extract(evidence: BackboneEvidence, partition: Partition, watcher: Watcher)
 def _affordable(
     partition: Partition, backbone: CandidateBackbone, request: Request, clock: Clock, watcher: Watcher
 ) -> tuple[Partition, int | None]:
-    """Returns the images that the budget is enough for, and the number of test images to score; None for all."""
+    """Returns the images that there is time for, and the number of test images to score; None for all test images."""
     test = 0 if partition.test is None else partition.test.n
     total = len(partition.train) + len(partition.validation) + test
     if clock.left == float("inf") or total < IMAGES_PER_SECOND * clock.left:

@@ -125,7 +125,7 @@ class Recipe:
     budget: Annotated[
         float | None,
         Option(
-            "Time limit of the whole run, such as 90s, 5m or 1h. A named strategy trains as many epochs as fit.",
+            "Time limit of the whole run, such as 90s, 5m or 1h. A named strategy trains for as many epochs as fit.",
             STRATEGY,
             Range(0, 10_000_000, above=True),
             unset="10 minutes with auto, and none with a named strategy",
@@ -155,7 +155,7 @@ class Recipe:
     backbone_source: Annotated[
         str | None,
         Option(
-            "Where a graph from a file is from, such as its address; recorded in the artifact.",
+            "Source of a graph from a file, such as its address; recorded in the artifact.",
             STRATEGY,
             metavar="TEXT",
             unset="that of the model card beside the file, or its name on the hub",
@@ -188,8 +188,8 @@ class Recipe:
     pooling: Annotated[
         PoolingName | None,
         Option(
-            "How a feature map becomes a vector: by its average, by the averages of the cells of a 2x2, 3x3 or 4x4 grid, or in a "
-            "transformer also by the class token, alone or with the average of the patches.",
+            "How a feature map becomes a vector: by the average over the map, or by the averages over the cells of a 2x2, 3x3 "
+            "or 4x4 grid. For transformers, the class token can also be used, alone or with the average over the patches.",
             FEATURES,
             unset="average, or average-4 for early-features and finetune-early",
         ),
@@ -269,7 +269,7 @@ class Recipe:
         float, Option("Fraction of the images held out to choose the best epoch and head.", DATA, Range(0, 0.9, above=True))
     ] = 0.1
     test_fraction: Annotated[
-        float, Option("Fraction of the images held out as the test set if you give none; 0 for no test.", DATA, Range(0, 0.9))
+        float, Option("Fraction of the images held out as the test set if you provide none; 0 for no test.", DATA, Range(0, 0.9))
     ] = 0.1
     seed: Annotated[
         int,

@@ -1,4 +1,4 @@
-"""The artifact of a run that improves while the run works: the best result so far is always saved, tested and valid."""
+"""Keeps the best result so far of a run as its artifact, which is always saved, tested and valid."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from crossroads.run.results import TrainingResult
 from crossroads.run.task import Task
 
 KERAS_SECONDS = 10.0
-"""Seconds to turn a trained Keras model into a graph and to compare the two, beyond the time to save a frozen one."""
+"""Extra seconds to convert a trained Keras model to a graph and compare the two. A frozen network needs neither."""
 
 
 class BestSoFar:
-    """The best result so far.
+    """Saves the best result so far.
 
     Args:
         partition: The images.
@@ -38,16 +38,17 @@ class BestSoFar:
         self.kept = folder.kept
 
     def save(self, name: str, task: Task, fitted: TrainingResult, *, test_images: int | None = None) -> None:
-        """Replaces the artifact by another result, as a whole.
+        """Replaces the whole artifact with another result.
 
         Args:
-            name: Of the training.
+            name: The name of the training.
             task: The task.
             fitted: Its result.
             test_images: Number of test images to score; None for all.
 
         Raises:
-            CrossroadsError: The artifact cannot be written, or its graph disagrees with its model. The one before stays.
+            CrossroadsError: The artifact cannot be written, or its graph disagrees with its model. The previous artifact
+                is kept.
         """
         began = self._clock.now()
         outcome = Outcome(task, fitted, {"interim": True, "candidate": name}, test_images)
@@ -69,12 +70,12 @@ class BestSoFar:
         )
 
     def rename(self, name: str) -> None:
-        """Gives the training whose model is saved another name."""
+        """Renames the training whose model is saved."""
         self.kept = name
         artifact.amend(self._folder.path, artifact.read_metrics(self._folder.path) | {"candidate": name})
 
     def seconds_to_save(self, *, frozen: bool) -> float:
-        """Returns the seconds that saving and testing a further result will take, by those of the results before."""
+        """Returns the expected seconds to save and test another result, judged by the slowest one so far."""
         return self._seconds + (0.0 if frozen else self._keras_seconds())
 
     @staticmethod

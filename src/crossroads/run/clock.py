@@ -1,4 +1,4 @@
-"""The time of a run."""
+"""Measures the time of a run."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ class Clock:
     """The time that a run has spent, and what is left of its budget.
 
     Attributes:
-        started: When this process began to work on the run, as `now` tells it.
-        earlier: Seconds that earlier processes worked on it.
-        budget: In seconds; None if there is none.
-        now: Tells the time in seconds.
+        started: The value of `now` when this process began to work on the run.
+        earlier: Seconds that earlier processes spent on the run.
+        budget: The budget in seconds; None for no limit.
+        now: Returns the time in seconds.
     """
 
     started: float

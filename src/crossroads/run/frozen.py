@@ -54,7 +54,7 @@ class _Inputs(NamedTuple):
 
 
 class _Head(NamedTuple):
-    """A trained or solved head. What is None follows from the probabilities of the head itself."""
+    """A trained or solved head. A field that is None is derived from the probabilities of the head on the validation images."""
 
     result: PhaseResult
     layers: tuple[Dense, ...]

@@ -82,11 +82,11 @@ class TrainingResult:
         validation: The validation images.
         notes: Notes for the user.
         metrics: Metrics of the phases and the backbone.
-        validation_accuracy: Accuracy on the validation images of the weights that are kept, or cross-validated.
-        validation_loss: The mean cross-entropy likewise, in nats.
+        validation_accuracy: Accuracy of the kept weights on the validation images, or the cross-validated accuracy.
+        validation_loss: Mean cross-entropy on the same images, in nats.
         probabilities: Probabilities of the validation images by `model`, float32 (n, k), computed from their features; None if the
             model must compute them.
-        held_out: What the validation figures rest on, if it is not `model` on the validation images.
+        held_out: The predictions that the validation scores rest on; None if they are those of `model` on the validation images.
         validation_correct: bool (n,), whether each validation image is classified correctly by weights that were not fitted to it;
             None if there are so many that nothing is compared image by image.
         stopped: Whether the watcher raised `StopTraining` before the last epoch.
@@ -244,7 +244,7 @@ def labelled(images: UsedImages, inputs: Any, views: int = 1) -> LabelledData:
 
 
 def rank(phase: PhaseMetrics) -> tuple[float, float]:
-    """Sorts phases by validation accuracy, then by validation loss; the best is the largest."""
+    """Returns the sort key of a phase: validation accuracy, then negative validation loss. The best phase has the largest key."""
     return phase.validation_accuracy, -phase.validation_loss
 
 

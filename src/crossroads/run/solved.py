@@ -1,7 +1,7 @@
-"""Solves the final head on frozen features: kind and penalty are chosen, the choice is measured, and the head is solved with both.
+"""Solves the final head on frozen features: chooses its kind and penalty, measures the head, and solves it.
 
-If there are many validation images, they choose, and the figures are theirs. If there are few, training and validation images are
-cross-validated together instead: the best of many penalties on a handful of images is chosen by luck, and so is its accuracy.
+Many validation images choose the head and measure it. If there are few, the training and validation images are cross-validated
+together instead. On a handful of images, luck decides which of many penalties is best, and how accurate it seems.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ class Pool:
     Attributes:
         train: Training images, in one or more views.
         validation: Validation images.
-        digests: Digests of the training images and then the validation images, uint8 (n, 16), by which equal images are found.
+        digests: Digests of the training images and then the validation images, uint8 (n, 16). Equal images have equal
+            digests.
         classes: Number of classes.
     """
 
@@ -66,12 +67,12 @@ class Pool:
 
     @property
     def plain(self) -> NDArray[np.int64]:
-        """The rows of the images as they are, in the order of `digests`."""
+        """The rows of the images without augmentation, in the order of `digests`."""
         n, m = len(self.train), len(self.validation)
         return np.concatenate([np.arange(n), self.train.views * n + np.arange(m)])
 
     def units(self) -> NDArray[np.int64]:
-        """Returns a number for each row, the same for rows that predict each other: of one group, of equal images or views."""
+        """Returns a number for each row. Rows of one group, of equal images or of views of one image have the same number."""
         columns = [np.unique(self.digests, axis=0, return_inverse=True)[1].reshape(-1)]
         if self.train.groups is not None and self.validation.groups is not None:
             columns.append(np.concatenate([self.train.groups, self.validation.groups]))
@@ -80,7 +81,7 @@ class Pool:
         return np.concatenate([np.tile(units[:n], self.train.views), units[n:]])
 
     def weights(self, kind: str) -> NDArray[np.float64]:
-        """Returns the weight of each row. A validation image has one view, which counts as much as all views of another image."""
+        """Returns the weight of each row. The one view of a validation image weighs as much as all views of a training image."""
         views = np.concatenate([np.ones(len(self.train_labels)), np.full(len(self.validation), float(self.train.views))])
         of_class = class_weights(np.concatenate([self.train.labels, self.validation.labels]), self.classes, kind)
         return views if of_class is None else views * of_class[self.labels]
@@ -91,12 +92,12 @@ class SolvedHead:
     """The final head of a frozen backbone.
 
     Attributes:
-        result: Its one epoch, with its figures.
-        layers: The head, for features as they are.
-        probabilities: By heads that were not solved on the image, float32 (m, k): of all images of the pool if they were
-            cross-validated, else of the validation images.
+        result: The only epoch, with its scores.
+        layers: The head, which takes features that are not standardised.
+        probabilities: Float32 (m, k). Each row is computed by heads that were not solved on its image. The rows are all images of
+            the pool after a cross-validation, otherwise the validation images.
         held_out: bool (m,), the images that have such probabilities. A cross-validation never leaves out the only image of a class.
-        cross_validated: ``folds`` and ``repeats``; None if the figures are those of the validation images.
+        cross_validated: ``folds`` and ``repeats``; None if the scores are those on the validation images.
         refitted: Whether the head was solved on training and validation images together.
     """
 
@@ -116,7 +117,7 @@ def solve_final_head(
     Args:
         phase: The phase.
         pool: The images.
-        refit: Whether the head is solved on training and validation images together once kind and penalty are chosen.
+        refit: Whether the head is solved on training and validation images together, after kind and penalty are chosen.
         checkpoints: The checkpoints of this phase alone.
         identity: Digest of data, splits, recipe and network; a checkpoint with another identity is refused.
         watcher: Receives the one epoch.
@@ -148,7 +149,7 @@ def solve_final_head(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Chosen:
-    """A kind and a penalty, with what they rest on. `head` is solved on the training images; None after a cross-validation."""
+    """The chosen kind and penalty, with their scores. `head` is solved on the training images; None after a cross-validation."""
 
     kind: heads.Kind
     penalty: float
@@ -161,13 +162,13 @@ class _Chosen:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """Plain JSON values."""
+        """The choice as plain JSON values."""
         tried = [asdict(candidate) for candidate in self.candidates]
         return {"kind": self.kind, "penalty": self.penalty, "tried": tried, "cross_validated": self.cross_validated}
 
 
 def _chosen(phase: Solve, pool: Pool) -> _Chosen:
-    """Chooses kind and penalty: by cross-validation if validation is small and it is possible, else on validation."""
+    """Chooses kind and penalty: by cross-validation if that is possible and validation is small, otherwise on validation."""
     validation = pool.validation
     if is_few(len(validation), validation.groups) and len(pool.labels) <= MAX_ROWS:
         weights = pool.weights(phase.class_weights)
@@ -215,7 +216,7 @@ def _solved_with(chosen: _Chosen, phase: Solve, pool: Pool, features: Indexable,
     """Returns the head of the chosen kind and penalty on the first rows of the pool."""
     labels, groups, weights = pool.labels[:rows], pool.units()[:rows], pool.weights(phase.class_weights)[:rows]
     if few := chosen.cross_validated is not None:
-        # Few images are left out in folds: single ones would be predicted from a class with one image fewer than the others.
+        # Few images are left out in folds. If one image were left out alone, its class would have one image fewer than the others.
         groups = deal(labels, groups, count=TEMPERATURE_FOLDS)
     floor = DEVIATION_FLOOR if few else 0.0
     classes = pool.classes
@@ -223,7 +224,7 @@ def _solved_with(chosen: _Chosen, phase: Solve, pool: Pool, features: Indexable,
 
 
 def _groups(pool: Pool) -> NDArray[np.integer] | None:
-    """Returns the groups of the rows of the training images. Views of one image predict each other and are left out together."""
+    """Returns the groups of the training rows. All views of an image are left out together, because they predict each other."""
     groups = pool.train.groups
     if groups is None and pool.train.views > 1:
         groups = np.arange(len(pool.train))

@@ -87,7 +87,7 @@ class _Reader:
 
 
 def _texts(group: Any, name: str) -> list[str]:
-    """Returns an attribute that lists names. Older versions of Keras split one too long for HDF5 into ``name0``, ``name1``."""
+    """Returns an attribute that lists names. Older versions of Keras split a list too long for HDF5 into ``name0``, ``name1``."""
     parts = [group.attrs[name]] if name in group.attrs else []
     while (numbered := f"{name}{len(parts)}") in group.attrs:
         parts.append(group.attrs[numbered])

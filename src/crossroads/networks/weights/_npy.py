@@ -29,7 +29,7 @@ class _Objects:
 
 @dataclass(slots=True)
 class _Box:
-    """An array while it is unpickled: a real one, or the one object of an array of objects, which is never built."""
+    """An array while it is unpickled. An array of objects is never built; its only object is the value."""
 
     value: object = None
 

@@ -166,7 +166,7 @@ def add(path: Path, records: Sequence[Backbone] = CATALOG) -> Path:
         Its path in the cache.
 
     Raises:
-        WeightsError: The file does not exist, no backbone uses it, or it is another file of the same name.
+        WeightsError: The file does not exist, no backbone uses it, or its content is not that of the known file with this name.
     """
     source = _file(path)
     known = recognise(source, records)
