@@ -88,7 +88,7 @@ def test_fit_prints_each_epoch_and_the_scores(crossroads, data, tmp_path):
 def test_the_runs_of_a_race_are_shown_before_the_scores(capsys, tmp_path):
     def run_row(name, epochs, reached, failed=None, *, won=False):
         usual, whole, expected = (None if epochs is None else 5), epochs in (None, 5), Estimate(0.8, 0.7, 0.9)
-        return RunRow(name, "mobilenet", epochs, usual, whole, 12.3, expected, reached, None, None, failed, won)
+        return RunRow(name, "mobilenet", epochs, usual, whole, 12.3, expected, reached, None, None, failed, won, 8.0)
 
     runs = (
         run_row("early-features", None, 0.75),
@@ -115,12 +115,12 @@ def test_the_runs_of_a_race_are_shown_before_the_scores(capsys, tmp_path):
     }
     print_run(Run(tmp_path, metrics))
     shown = [line.split() for line in capsys.readouterr().out.splitlines()]
-    assert shown[0] == ["run", "backbone", "epochs", "expected", "validation", "seconds"]
+    assert shown[0] == ["run", "backbone", "epochs", "expected", "validation", "images", "seconds"]
     assert shown[2:6] == [
-        ["early-features", "mobilenet", "-", "0.800", "0.7500", "12"],
-        ["finetune", "mobilenet", "0", "of", "5", "-", "-", "12", "no", "room"],
-        ["warm-start", "mobilenet", "2", "of", "5", "0.800", "0.8750", "12", "won"],
-        ["from-scratch", "mobilenet", "5", "0.800", "0.5000", "12"],
+        ["early-features", "mobilenet", "-", "0.800", "0.7500", "8", "12"],
+        ["finetune", "mobilenet", "0", "of", "5", "-", "-", "-", "12", "no", "room"],
+        ["warm-start", "mobilenet", "2", "of", "5", "0.800", "0.8750", "8", "12", "won"],
+        ["from-scratch", "mobilenet", "5", "0.800", "0.5000", "8", "12"],
     ]
 
 

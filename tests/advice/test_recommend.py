@@ -307,7 +307,9 @@ def test_requested_random_weights_are_trained_from_scratch(pictures, tmp_path):
 
 
 def test_a_named_strategy_has_as_many_epochs_as_its_budget_allows(pictures, tmp_path):
-    run = crossroads.fit(pictures, out=tmp_path / "run", strategy="from-scratch", image_size=32, budget="0.1s", **SPLIT)
+    watcher, options = Notes(), {"strategy": "from-scratch", "image_size": 32, "budget": "0.1s"}
+    run = crossroads.fit(pictures, out=tmp_path / "run", watcher=watcher, **options, **SPLIT)
+    assert "limit-too-small" in {note.code for note in watcher.said}
     [row] = run.metrics["race"]["runs"]
     assert (row["epochs"], run.metrics["epochs"], run.metrics["strategy"]) == (1, 1, "from-scratch")
     assert row["usual_epochs"] > 1

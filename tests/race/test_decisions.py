@@ -6,6 +6,7 @@ import pytest
 
 from crossroads.advice.estimate import Estimate
 from crossroads.race.decisions import Results, Run, Skip, Stop, next_actions
+from crossroads.race.messages import won
 from crossroads.race.records import CandidateRun, Plan, RaceCandidate
 from crossroads.recipe import Recipe
 
@@ -129,3 +130,14 @@ def test_frames_of_one_object_count_as_their_effective_number():
     head, trained = few(0, None, "1111000000", 0.4), few(1, 8, "1111111111", 1.0)
     assert Results(plan(HEAD, FINETUNE), (head, trained)).winner().candidate == 1
     assert Results(plan(HEAD, FINETUNE), (head, replace(trained, images=1.5))).winner().candidate == 0
+
+
+def test_the_note_on_the_winner_says_that_a_higher_score_is_within_the_error():
+    runs = (few(0, None, "11110000", 0.8), few(1, 8, "11111000", 0.99))
+    note = won(Results(plan(HEAD, FINETUNE), runs))
+    assert (note.figures["strategy"], note.figures["runner_up"]) == ("feature-extraction", "finetune")
+    assert note.figures["within_error"]
+    assert note.figures["margin_images"] == 1
+    clear = won(Results(plan(HEAD, FINETUNE), (runs[0], few(1, 8, "11111111", 0.99))))
+    assert clear.figures["strategy"] == "finetune"
+    assert not clear.figures["within_error"]

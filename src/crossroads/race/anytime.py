@@ -77,7 +77,7 @@ class _Anytime:
         """Returns the plan of the race. A first answer, if there is one, counts as its first finished run."""
         recipe = self._partition.recipe
         if recipe.strategy != "auto":
-            return named_plan(self._partition, self._tasks, self._clock)
+            return named_plan(self._partition, self._tasks, self._clock, self._watcher)
         backbones = considered(recipe, self._own, self._watcher)
         if not backbones:
             return self._advised(backbones, None)

@@ -79,13 +79,14 @@ def choose_candidates(
     return Plan(candidates, budget, clock.spent, advice.to_json())
 
 
-def named_plan(partition: Partition, tasks: Tasks, clock: Clock) -> Plan:
+def named_plan(partition: Partition, tasks: Tasks, clock: Clock, watcher: Watcher) -> Plan:
     """Returns a plan with the strategy that the user named as its only candidate, and nothing known of its accuracy.
 
     Args:
         partition: The images, and the recipe that names the strategy.
         tasks: Resolves the recipe.
         clock: The time of the run.
+        watcher: Receives a warning if the budget is too short for one epoch.
     """
     task = tasks.task_for(replace(partition.recipe, budget=None))
     recipe, images = task.recipe, len(partition.train)
@@ -95,7 +96,10 @@ def named_plan(partition: Partition, tasks: Tasks, clock: Clock) -> Plan:
     machine = measure_machine()
     per_image = step_seconds(_multiply_adds(task, recipe), machine, depthwise=True)
     epoch = epoch_seconds(per_image, images, len(partition.validation))
-    seconds = machine.crowding * (OVERHEAD + TRACE) + (recipe.epochs or 1) * epoch
+    fixed = machine.crowding * (OVERHEAD + TRACE)
+    if fixed + epoch > clock.left:
+        watcher.warning(messages.too_short_to_train(recipe, clock.budget or BUDGET, fixed + epoch))
+    seconds = fixed + (recipe.epochs or 1) * epoch
     candidate = RaceCandidate(recipe, unknown, seconds, epoch, shortens=partition.recipe.epochs is None)
     return Plan((candidate,), clock.budget or BUDGET, clock.spent, {})
 

@@ -49,6 +49,12 @@ def cannot_train() -> Note:
     return Note(f"the first answer is final: training needs the extra train, {install('train')}", "cannot-train")
 
 
+def too_short_to_train(recipe: Recipe, budget: float, seconds: float) -> Note:
+    """Returns the warning that the budget is too short for one epoch of the named strategy, which has it anyway."""
+    text = f"the budget of {budget:g} s is too short for one epoch of {recipe.strategy}, which takes about {seconds:,.0f} s in all"
+    return Note(f"{text} and is trained anyway", "limit-too-small", limit="budget", **_facts(recipe), seconds=round(seconds, 1))
+
+
 def no_time(budget: float | None) -> Note:
     """Says that the budget ended while evidence was measured."""
     return Note(f"the budget of {budget:g} s ended before the race; the first answer is kept", "budget-ended", budget=budget)
@@ -86,7 +92,7 @@ def skipped(results: Results, skip: Skip) -> Note:
     candidate = results.candidate(skip.candidate)
     name, continues = _name(candidate.recipe), bool(results.successes(skip.candidate))
     epochs = "one epoch" if skip.epochs == 1 else f"{skip.epochs} epochs"
-    needs, available = f"would take about {skip.seconds:,.0f} s", f"{skip.available:,.0f} s"
+    needs, available = f"would take about {skip.seconds:,.0f} s with its start and its saving", f"{skip.available:,.0f} s"
     texts = {
         "no-gain": f"it is expected to reach at most {skip.reachable:.3f}, no more than the best so far",
         "budget-spent": "the budget is spent",
@@ -169,14 +175,23 @@ def won(results: Results) -> Note:
         return Note(f"{text}; no other candidate has a result", "race-won", **facts)
     second = max(others, key=results.posterior)
     runner_up = results.candidate(second.candidate)
-    margin = abs(winner.accuracy - second.accuracy) * winner.images
+    compared = bool(second.correct) and len(second.correct) == len(winner.correct)
+    right, right_second = (run.correct.count("1") for run in (winner, second))
+    margin = float(abs(right - right_second)) if compared else abs(winner.accuracy - second.accuracy) * winner.images
     text += (
         f", combined estimate {results.posterior(winner):.3f}; the next best, {_name(runner_up.recipe)}{_part(runner_up, second)}, "
         f"reached {second.accuracy:.4f}, combined estimate {results.posterior(second):.3f}"
     )
-    if margin < 1:
+    within_error = compared and results.posterior(second) > results.posterior(winner)
+    if within_error:
+        text += (
+            f". On the same {len(winner.correct)} validation images the first is right on {right}, the second on {right_second}. "
+            "That is no more than the standard error of the difference, so the cheaper one is kept"
+        )
+    elif margin < 1:
         text += f"; they differ by less than one of {winner.images:,.0f} validation images"
-    return Note(text, "race-won", **facts, runner_up=runner_up.recipe.strategy, margin_images=round(margin, 2))
+    facts |= {"runner_up": runner_up.recipe.strategy, "margin_images": round(margin, 2), "within_error": within_error}
+    return Note(text, "race-won", **facts)
 
 
 def _failures(results: Results) -> list[str]:

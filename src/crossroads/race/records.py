@@ -120,6 +120,7 @@ class RunRow:
         posterior: The expected accuracy combined with that on validation; None if the run failed.
         failed: Why it failed; None if it did not.
         won: Whether its model was kept.
+        images: Images that the validation accuracy was measured on; their effective number if they are grouped.
     """
 
     strategy: str
@@ -134,6 +135,7 @@ class RunRow:
     posterior: float | None
     failed: str | None
     won: bool
+    images: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -206,6 +206,7 @@ def _row(results: Results, run: CandidateRun, *, won: bool) -> RunRow:
         posterior=None if run.failed else results.posterior(run),
         failed=run.failed or None,
         won=won,
+        images=run.images,
     )
 
 

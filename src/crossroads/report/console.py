@@ -130,7 +130,7 @@ def print_run(run: Run) -> None:
 
     metrics = run.metrics
     if len(metrics.get("race", {}).get("runs", ())) > 1:
-        header = ("run", "backbone", "epochs", "expected", "validation", "seconds", "")
+        header = ("run", "backbone", "epochs", "expected", "validation", "images", "seconds", "")
         print_table(header, map(_run_row, from_plain(RaceReport, metrics["race"]).runs))
         print()
     print_lines([("accuracy", _headline(metrics["headline"]))])
@@ -170,6 +170,7 @@ def _run_row(run: RunRow) -> tuple[object, ...]:
         epochs if run.epochs == run.usual_epochs else f"{epochs} of {run.usual_epochs}",
         "-" if run.failed else f"{run.expected.value:.3f}",
         "-" if run.validation_accuracy is None else f"{run.validation_accuracy:.4f}",
+        "-" if run.validation_accuracy is None else f"{run.images:.0f}",
         f"{run.seconds:.0f}",
         "won" if run.won else run.failed or "",
     )
