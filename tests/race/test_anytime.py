@@ -111,7 +111,7 @@ def test_a_budget_too_short_for_all_images_uses_a_part_of_each_split_and_says_so
     monkeypatch.setattr(first, "IMAGES_PER_SECOND", 0.0)
     monkeypatch.setattr(first, "seconds_per_image", lambda *_: 1.0)
     watcher = Notes()
-    run = fit(pictures, tiny, tmp_path / "run", watcher=watcher, budget=80.0)  # about 60 of 120 images
+    run = fit(pictures, tiny, tmp_path / "run", watcher=watcher, budget=100.0)  # about 60 of 120 images
     said = {note.code: note for note in watcher.said}
     part = said["part-of-images"].figures
     assert 20 < part["used"] < part["total"] == 66

@@ -35,7 +35,7 @@ NAME = "candidate-first"
 IMAGES_PER_SECOND = 20.0
 """The speed is measured only if the budget requires more images per second than this. A slow laptop reaches this at 224 px."""
 
-EXTRACTION_FRACTION, LEAST_SECONDS = 0.75, 4.0
+EXTRACTION_FRACTION, LEAST_SECONDS = 0.6, 4.0
 """If there is no time for all images, reading them and computing features gets this fraction of the remaining budget, but at least
 this number of seconds. The heads and the artifact get the rest."""
 

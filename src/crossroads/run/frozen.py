@@ -9,10 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossroads._runtime.keras_setup import load_keras
+from crossroads.features.arrays import StoredFeatures
 from crossroads.features.bodies import body_of
 from crossroads.features.lookup import Lookup
 from crossroads.heads.standardize import moments, read_chunks
-from crossroads.networks.body import Body, Dense, GraphModel
+from crossroads.networks.body import Body, Dense, Frozen, GraphModel
+from crossroads.networks.cut import Cut
 from crossroads.networks.graphs import Stated, note_on_origin
 from crossroads.progress import Note, Watcher
 from crossroads.run.metrics import BackboneMetrics, FeatureMetrics, TrainingMetrics
@@ -77,9 +79,8 @@ def train_head(task: Task, folder: CheckpointFolder, watcher: Watcher) -> Traini
     Raises:
         CrossroadsError: The backbone or its weights are not available, no image can be read, or the head cannot be trained.
     """
-    recipe, name = task.recipe, task.choice.record.name
-    size, stated = int(recipe.image_size or 0), Stated.of(recipe)
-    body = body_of(task.choice, size, recipe.weights, recipe.seed, watcher.progress, stated)
+    recipe = task.recipe
+    body = body_of(task.choice, int(recipe.image_size or 0), recipe.weights, recipe.seed, watcher.progress, Stated.of(recipe))
     keep = body.find(recipe.cut)
     refuse_idle_pooling(task, keep)
     known = list(body.notes)
@@ -88,28 +89,13 @@ def train_head(task: Task, folder: CheckpointFolder, watcher: Watcher) -> Traini
     for note in known:
         watcher.warning(note)
     task.decode()  # decodes nothing; checks the images
-    frozen, started, views = body.until(keep, recipe.pooling or "average"), time.perf_counter(), recipe.views or 1
-    lookup, images = Lookup(frozen, name, recipe, keep.name, watcher), ImageLog(watcher)
-    augmentation = recipe.augmentation if views > 1 else None
-    train = lookup.features(task.train, "features of train", views=views, augmentation=augmentation)
-    validation = lookup.features(task.validation, "features of validation")
-    used = images.use(images_of(train), images_of(validation))
-    notes = [*known, *images.notes]
-    if train.computed and (doubt := note_on_scaling(body, train.dataset, recipe)) is not None:
-        watcher.warning(doubt)
-        notes.append(doubt)
-    features = FeatureMetrics(
-        shape=frozen.shape,
-        views=views,
-        seconds=round(time.perf_counter() - started, 3),
-        computed=train.computed + validation.computed,
-        runs_on=lookup.runs_on,
-    )
+    found = _extracted(task, body, keep, watcher)
+    used = found.used
     (phase,) = plan_phases(recipe, images=len(task.train))
     inputs = _Inputs(
         len(task.train.classes),
-        labelled(used[0], train.features, views),
-        labelled(used[1], validation.features),
+        labelled(used[0], found.train, recipe.views or 1),
+        labelled(used[1], found.validation),
         folder.checkpoints(0),
         f"{identity_of(task, used, body.digest)}; phase: 0",
         watcher,
@@ -120,14 +106,14 @@ def train_head(task: Task, folder: CheckpointFolder, watcher: Watcher) -> Traini
         head = _trained(phase, inputs, task)
     metrics = phase_metrics(phase, head.result)
     weights = body.weights or {"from": "none", "digest": body.digest}
-    model = GraphModel(frozen, head.layers)
-    probabilities = np.concatenate([model.probabilities(chunk) for _, chunk in read_chunks(validation.features)])
-    cut = BackboneMetrics(weights, keep, keep.name, {keep.name: features})
+    model = GraphModel(found.frozen, head.layers)
+    probabilities = np.concatenate([model.probabilities(chunk) for _, chunk in read_chunks(found.validation)])
+    cut = BackboneMetrics(weights, keep, keep.name, {keep.name: found.metrics})
     return TrainingResult(
         model,
         head.result.history,
         *used,
-        tuple(notes),
+        (*known, *found.notes),
         TrainingMetrics(metrics, (metrics,), cut, FITTED_ON_BOTH if head.refitted else FITTED_ON_TRAIN),
         metrics.validation_accuracy,
         metrics.validation_loss,
@@ -136,6 +122,40 @@ def train_head(task: Task, folder: CheckpointFolder, watcher: Watcher) -> Traini
         head.correct if head.correct is not None else correct_if_few(probabilities, used[1].dataset),
         stopped=head.result.ended,
     )
+
+
+class _Extracted(NamedTuple):
+    """The features of the training and validation images, and the part that computed them."""
+
+    frozen: Frozen
+    used: tuple[UsedImages, UsedImages]
+    train: StoredFeatures
+    validation: StoredFeatures
+    notes: tuple[str, ...]
+    metrics: FeatureMetrics
+
+
+def _extracted(task: Task, body: Body, keep: Cut, watcher: Watcher) -> _Extracted:
+    """Computes the features at a cut, or reads them from the cache."""
+    recipe, started, views = task.recipe, time.perf_counter(), task.recipe.views or 1
+    frozen = body.until(keep, recipe.pooling or "average")
+    lookup, images = Lookup(frozen, task.choice.record.name, recipe, keep.name, watcher), ImageLog(watcher)
+    augmentation = recipe.augmentation if views > 1 else None
+    train = lookup.features(task.train, "features of train", views=views, augmentation=augmentation)
+    validation = lookup.features(task.validation, "features of validation")
+    used = images.use(images_of(train), images_of(validation))
+    notes = list(images.notes)
+    if train.computed and (doubt := note_on_scaling(body, train.dataset, recipe)) is not None:
+        watcher.warning(doubt)
+        notes.append(doubt)
+    metrics = FeatureMetrics(
+        shape=frozen.shape,
+        views=views,
+        seconds=round(time.perf_counter() - started, 3),
+        computed=train.computed + validation.computed,
+        runs_on=lookup.runs_on,
+    )
+    return _Extracted(frozen, used, train.features, validation.features, tuple(notes), metrics)
 
 
 def _note_on_origin(body: Body) -> Note | None:
