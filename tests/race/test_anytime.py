@@ -65,7 +65,14 @@ def fit(pictures, tiny, out, **options):
     return crossroads.fit(pictures, out=out, backbone=tiny, weights="own", epochs=1, batch_size=16, **SPLIT, **options)
 
 
-def test_a_kill_after_the_first_answer_leaves_a_valid_artifact_that_resume_improves(pictures, tiny, tmp_path):
+def test_a_kill_after_the_first_answer_leaves_a_valid_artifact_that_resume_improves(pictures, tiny, tmp_path, monkeypatch):
+    choose_candidates, raced = anytime.choose_candidates, ("feature-extraction", "early-features", "finetune")
+
+    def fewer(*given):
+        plan = choose_candidates(*given)
+        return replace(plan, candidates=tuple(one for one in plan.candidates if one.recipe.strategy in raced))
+
+    monkeypatch.setattr(anytime, "choose_candidates", fewer)
     out = tmp_path / "run"
     with pytest.raises(Killed):
         fit(pictures, tiny, out, watcher=AtNote("race-started", Killed()))

@@ -113,8 +113,10 @@ TRAINED = {"strategy": "from-scratch", "backbone": "quiz-cnn", "image_size": 16,
 
 @pytest.mark.parametrize(
     ("options", "points"),
-    [(SOLVED, ("features of train", "between the files")), (TRAINED, ("epoch 2 step 1",))],
-    ids=["solved", "trained"],
+    [
+        pytest.param(SOLVED, ("features of train", "between the files"), id="solved"),
+        pytest.param(TRAINED, ("epoch 2 step 1",), id="trained", marks=pytest.mark.slow),
+    ],
 )
 def test_kill_9_at_several_points_then_resume_gives_the_same_artifact(tmp_path, options, points):
     images, labels = stripes(60)
