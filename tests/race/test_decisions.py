@@ -114,9 +114,11 @@ def few(candidate, epochs, correct, accuracy):
 @pytest.mark.parametrize(
     ("head", "trained", "winner"),
     [
-        ("11110110", "11111111", 1),  # 2 images more: above the error of 1.4
-        ("11111110", "11111111", 0),  # 1 image more equals its error
-        ("11110000", "00111111", 0),  # 4 and 2 images: 2 are below the error of 2.4
+        ("11100000", "11111111", 1),  # 5 images more: above twice the error of 2.2
+        ("11110000", "11111111", 0),  # 4 images more equal twice their error
+        ("11110110" * 4, "11111111" * 4, 1),  # 8 of 32 images: above the error of 2.8
+        ("11111110" + "1" * 24, "11111111" + "1" * 24, 0),  # 1 image more equals its error
+        ("11110000" + "1" * 24, "00111111" + "1" * 24, 0),  # 4 and 2 images: 2 are below the error of 2.4
         ("11111111", "11111111", 0),
         ("", "", 1),  # many images: the accuracies are compared
     ],
@@ -127,7 +129,7 @@ def test_with_few_validation_images_a_training_must_beat_the_best_head_image_by_
 
 
 def test_frames_of_one_object_count_as_their_effective_number():
-    head, trained = few(0, None, "1111000000", 0.4), few(1, 8, "1111111111", 1.0)
+    head, trained = few(0, None, "1111000000" * 4, 0.4), few(1, 8, "1111111111" * 4, 1.0)
     assert Results(plan(HEAD, FINETUNE), (head, trained)).winner().candidate == 1
     assert Results(plan(HEAD, FINETUNE), (head, replace(trained, images=1.5))).winner().candidate == 0
 
@@ -138,6 +140,6 @@ def test_the_note_on_the_winner_says_that_a_higher_score_is_within_the_error():
     assert (note.figures["strategy"], note.figures["runner_up"]) == ("feature-extraction", "finetune")
     assert note.figures["within_error"]
     assert note.figures["margin_images"] == 1
-    clear = won(Results(plan(HEAD, FINETUNE), (runs[0], few(1, 8, "11111111", 0.99))))
+    clear = won(Results(plan(HEAD, FINETUNE), (few(0, None, "11000000", 0.8), few(1, 8, "11111111", 0.99))))
     assert clear.figures["strategy"] == "finetune"
     assert not clear.figures["within_error"]

@@ -186,7 +186,7 @@ def won(results: Results) -> Note:
     if within_error:
         text += (
             f". On the same {len(winner.correct)} validation images the first is right on {right}, the second on {right_second}. "
-            "That is no more than the standard error of the difference, so the cheaper one is kept"
+            "That may be chance, so the cheaper one is kept"
         )
     elif margin < 1:
         text += f"; they differ by less than one of {winner.images:,.0f} validation images"
