@@ -8,7 +8,7 @@ import pytest
 import crossroads
 import tiny_networks
 from crossroads.advice import short_training, warm_start
-from crossroads.advice.backbone_evidence import measure_backbone
+from crossroads.advice.backbone_evidence import probe_backbone, with_random_control
 from crossroads.advice.cost import Machine
 from crossroads.advice.short_training import Limit, learning_gain, limit_by_budget, run_short_training
 from crossroads.advice.warm_start import short_warm_start
@@ -45,7 +45,7 @@ def evidence(pictures, tiny, tmp_path_factory):
             images=len(pictures),
             image_size=SIZE,
         )
-        return measure_backbone(pictures, tiny, recipe, Silent())
+        return with_random_control(probe_backbone(pictures, tiny, recipe, Silent()), Silent())
 
 
 def test_it_trains_on_four_fifths_for_as_many_epochs_as_the_limit_allows(pictures):

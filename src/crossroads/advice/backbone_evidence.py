@@ -99,11 +99,6 @@ class BackboneEvidence:
     decode_seconds: float = 0.0
 
 
-def measure_backbone(dataset: Dataset, choice: Choice, recipe: Recipe, watcher: Watcher) -> BackboneEvidence:
-    """Measures a backbone on a sample, with its random control; the arguments and errors are those of `probe_backbone`."""
-    return with_random_control(probe_backbone(dataset, choice, recipe, watcher), watcher)
-
-
 def probe_backbone(dataset: Dataset, choice: Choice, recipe: Recipe, watcher: Watcher) -> BackboneEvidence:
     """Probes a backbone at several depths, in one pass over a sample. Its features are read from the cache and written to it.
 

@@ -198,7 +198,7 @@ def from_scratch_candidate(
         bases.append(_short_base(short, recipe, context))
     bases = bases or [Base("probe", pixels)]
     accuracy = expected("from-scratch", bases, context.setting)
-    cost = int(record.multiply_adds * (size / record.reference_size) ** 2)
+    cost = record.multiply_adds_at(size)
     per_image, start = _step_and_start(short, recipe, context) or (
         step_seconds(cost, context.machine, depthwise=False),
         context.machine.crowding * TRACE,

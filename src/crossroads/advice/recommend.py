@@ -133,7 +133,8 @@ def recommend(
     backbones = convertible(request, backbones)
     for note in sample_notes(train):
         relay.warning(note)
-    refuse_unsafe_flip(request.asked, train)
+    if first is None:  # otherwise it was checked before the first answer; the check decodes every training image
+        refuse_unsafe_flip(request.asked, train)
     machine = measure_machine()
     measured = [result for each in backbones if (result := _measure(request, each)) is not None]
     baselines, refused = _baselines(request, alone=not measured)
@@ -217,12 +218,8 @@ def _obstacle(record: Backbone, size: int, free_mb: float | None) -> str | None:
         record.check_size(size)
     except BackboneError as error:
         return str(error)
-    needed = memory_mb(record.parameters, _multiply_adds(record, size) / MULTIPLY_ADDS_PER_ACTIVATION, 1, trained=False)
+    needed = memory_mb(record.parameters, record.multiply_adds_at(size) / MULTIPLY_ADDS_PER_ACTIVATION, 1, trained=False)
     return f"it {memory_obstacle(needed, free_mb)}" if free_mb is not None and needed > free_mb else None
-
-
-def _multiply_adds(record: Backbone, size: int) -> float:
-    return record.multiply_adds * (size / record.reference_size) ** 2
 
 
 def _measure(request: Request, backbone: CandidateBackbone) -> BackboneEvidence | None:
@@ -252,7 +249,7 @@ def probe(request: Request, backbone: CandidateBackbone) -> BackboneEvidence | N
         request.watcher.note(_left_out(record, obstacle))
         return None
     recipe = feature_recipe(request, backbone)
-    indices = sample(train, SAMPLE if _multiply_adds(record, size) < HEAVY else HEAVY_SAMPLE, request.asked.seed)
+    indices = sample(train, SAMPLE if record.multiply_adds_at(size) < HEAVY else HEAVY_SAMPLE, request.asked.seed)
     evidence = probe_backbone(compact(train.select(indices)), backbone.choice, recipe, request.watcher)
     images, seen = len(evidence.digests), count_seen(evidence.digests, artifact.seen_by_weights(recipe.weights))
     if seen:

@@ -43,39 +43,31 @@ _Raw = bytes | NDArray[np.uint8] | ImageRefused
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Extraction:
-    """The features of the readable images of a data set.
+class Stored:
+    """The readable images of a data set, whose features are in the cache now.
 
     Attributes:
         dataset: The n readable rows, in order.
-        features: float32 (views * n, ...), read on demand: row ``v * n + i`` is view v of image i.
         digests: uint8 (n, 16), of the sources; taken from the data set if the features are cached, so that images are not read.
         refusals: The rows that are not readable.
         computed: The number of features that were not in the cache.
     """
 
     dataset: Dataset
-    features: StoredFeatures
     digests: NDArray[np.uint8]
     refusals: tuple[Refusal, ...]
     computed: int
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Stored:
-    """The readable images of a data set, whose features are in the cache now.
+class Extraction(Stored):
+    """The readable images of a data set with their features.
 
     Attributes:
-        dataset: The n readable rows, in order.
-        digests: uint8 (n, 16), of the sources.
-        refusals: The rows that are not readable.
-        computed: The number of features that were not in the cache.
+        features: float32 (views * n, ...), read on demand: row ``v * n + i`` is view v of image i.
     """
 
-    dataset: Dataset
-    digests: NDArray[np.uint8]
-    refusals: tuple[Refusal, ...]
-    computed: int
+    features: StoredFeatures
 
 
 class _Read(NamedTuple):
@@ -118,7 +110,7 @@ def extract(
         workers=workers,
     )
     numbers = np.concatenate([store.find(stored.digests, number) for number in range(views)])
-    return Extraction(stored.dataset, store.rows(numbers), stored.digests, stored.refusals, stored.computed)
+    return Extraction(stored.dataset, stored.digests, stored.refusals, stored.computed, store.rows(numbers))
 
 
 def fill(

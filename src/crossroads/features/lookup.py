@@ -83,7 +83,7 @@ class SinglePass:
 
     Args:
         body: The backbone of every part.
-        lookups: Of one recipe, watcher and image size; their parts end in vectors.
+        lookups: The lookups of the parts. They share a recipe, a watcher and an image size, and their parts end in vectors.
     """
 
     def __init__(self, body: Body, lookups: Sequence[Lookup]) -> None:
@@ -108,7 +108,7 @@ class SinglePass:
         first = self._lookups[0]
         if first._frozen.keras_model is not None and has_gpu():
             found, *_ = [lookup.features(dataset, stage) for lookup in self._lookups]
-            return Stored(found.dataset, found.digests, found.refusals, found.computed)
+            return found
         return fill(
             dataset,
             resize=resize_of(first._recipe),

@@ -249,13 +249,8 @@ class GraphModel:
         return sum(int(node.get_byte_size()) for node in constants) + sum(x.kernel.nbytes + x.bias.nbytes for x in self.head)
 
     def probabilities(self, features: NDArray[np.floating]) -> NDArray[np.float32]:
-        """Returns the probabilities, float32 (n, k), of features (n, d), computed by NumPy in double precision."""
-        x = features.astype(np.float64)
-        for number, layer in enumerate(self.head):
-            x = (np.maximum(x, 0) if number else x) @ layer.kernel.astype(np.float64) + layer.bias
-        weights = np.exp(x - x.max(axis=1, keepdims=True))
-        probabilities: NDArray[np.float32] = (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
-        return probabilities
+        """Returns the probabilities, float32 (n, k), of features (n, d)."""
+        return probabilities_of(features, self.head)
 
     def graph(self) -> Any:
         """Returns an OpenVINO model: uint8 (n, size, size, 3) in, float32 (n, k) probabilities out."""
@@ -273,6 +268,16 @@ class GraphModel:
         whole = runtime().Model([probabilities.output(0)], model.get_parameters(), "crossroads")
         whole.outputs[0].tensor.set_names({"probabilities"})
         return whole
+
+
+def probabilities_of(features: NDArray[np.floating], head: Sequence[Dense]) -> NDArray[np.float32]:
+    """Returns the probabilities, float32 (n, k), of features (n, d), computed by NumPy in double precision."""
+    x = features.astype(np.float64)
+    for number, layer in enumerate(head):
+        x = (np.maximum(x, 0) if number else x) @ layer.kernel.astype(np.float64) + layer.bias
+    weights = np.exp(x - x.max(axis=1, keepdims=True))
+    probabilities: NDArray[np.float32] = (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+    return probabilities
 
 
 def head_of(graph: Any) -> tuple[Dense, ...]:

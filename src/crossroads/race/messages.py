@@ -39,13 +39,13 @@ def epochs_limited(candidate: Candidate) -> Note:
 
 
 def no_time_to_train(needed: float, left: float) -> Note:
-    """Says that the budget allows no training after the first answer."""
+    """Returns the note that the budget allows no training after the first answer."""
     text = f"the first answer is final: training takes at least {needed:,.0f} s more, and {max(0.0, left):,.0f} s are left"
     return Note(text, "no-time-to-train", needed=round(needed, 1), left=round(left, 1))
 
 
 def cannot_train() -> Note:
-    """Says that the first answer is final because Keras is not installed."""
+    """Returns the note that the first answer is final because Keras is not installed."""
     return Note(f"the first answer is final: training needs the extra train, {install('train')}", "cannot-train")
 
 
@@ -56,7 +56,7 @@ def too_short_to_train(recipe: Recipe, budget: float, seconds: float) -> Note:
 
 
 def no_time(budget: float | None) -> Note:
-    """Says that the budget ended while evidence was measured."""
+    """Returns the note that the budget ended while evidence was measured."""
     return Note(f"the budget of {budget:g} s ended before the race; the first answer is kept", "budget-ended", budget=budget)
 
 
@@ -182,7 +182,7 @@ def won(results: Results) -> Note:
         f", combined estimate {results.posterior(winner):.3f}; the next best, {_name(runner_up.recipe)}{_part(runner_up, second)}, "
         f"reached {second.accuracy:.4f}, combined estimate {results.posterior(second):.3f}"
     )
-    within_error = compared and results.posterior(second) > results.posterior(winner)
+    within_error = compared and right_second > right
     if within_error:
         text += (
             f". On the same {len(winner.correct)} validation images the first is right on {right}, the second on {right_second}. "

@@ -164,7 +164,7 @@ def _note_on_origin(body: Body) -> Note | None:
 
 
 def _solved(phase: Solve, inputs: _Inputs, used: tuple[UsedImages, UsedImages], *, refit: bool) -> _Head:
-    """Solves a linear head, and says what its figures rest on."""
+    """Solves a linear head, and returns it with the predictions that its scores are computed from."""
     digests = np.concatenate([images.digests for images in used])
     pool = Pool(inputs.train, inputs.validation, digests, inputs.classes)
     head = solve_final_head(phase, pool, refit, *inputs[3:])
@@ -196,7 +196,7 @@ def _trained(phase: Phase, inputs: _Inputs, task: Task) -> _Head:
 
 
 def _cross_validated_note(held_out: HeldOut) -> Note:
-    """Says that the validation figures are cross-validated, and why."""
+    """Returns the note on why the validation scores are cross-validated."""
     folds, repeats = (held_out.cross_validated or {}).values()
     images = len(held_out.images.dataset)
     drawn = "" if repeats == 1 else f", drawn {repeats} times"

@@ -114,7 +114,7 @@ class TrainingMetrics:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ValidationMetrics:
-    """What a choice rests on.
+    """The evaluation that choices are based on.
 
     Attributes:
         evaluation: The scores of the validation images; of training and validation images together if they were cross-validated.
@@ -162,7 +162,7 @@ class Headline:
     Attributes:
         accuracy: The accuracy.
         interval: Its 95 % interval.
-        images: Number of images that it rests on.
+        images: Number of images that it was measured on.
         source: ``test``, ``cross-validation``, or ``validation`` if there is neither.
     """
 

@@ -56,11 +56,11 @@ class UsedImages:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class HeldOut:
-    """Predictions of images by heads that were not solved on them. The validation figures of a run are theirs.
+    """Predictions by heads that were not solved on the predicted images. The validation scores of a run are computed from them.
 
     Attributes:
         images: The images.
-        probabilities: Of these images, float32 (n, k).
+        probabilities: Their probabilities, float32 (n, k).
         cross_validated: ``folds`` and ``repeats``, if the images are those of training and validation together; None if they are
             the validation images.
     """
@@ -86,7 +86,8 @@ class TrainingResult:
         validation_loss: Mean cross-entropy on the same images, in nats.
         probabilities: Probabilities of the validation images by `model`, float32 (n, k), computed from their features; None if the
             model must compute them.
-        held_out: The predictions that the validation scores rest on; None if they are those of `model` on the validation images.
+        held_out: The predictions that the validation scores are computed from; None if they are those of `model` on the validation
+            images.
         validation_correct: bool (n,), whether each validation image is classified correctly by weights that were not fitted to it;
             None if there are so many that nothing is compared image by image.
         stopped: Whether the watcher raised `StopTraining` before the last epoch.

@@ -22,7 +22,7 @@ from crossroads.heads.crossvalidate import DEVIATION_FLOOR, MAX_ROWS, CrossValid
 from crossroads.heads.folds import deal, joined
 from crossroads.heads.probe import FOLDS as TEMPERATURE_FOLDS
 from crossroads.heads.standardize import read_chunks
-from crossroads.networks.body import Dense
+from crossroads.networks.body import Dense, probabilities_of
 from crossroads.progress import EpochRecord, StopTraining, Watcher
 from crossroads.run.results import is_few
 from crossroads.strategies import Solve
@@ -232,8 +232,5 @@ def _groups(pool: Pool) -> NDArray[np.integer] | None:
 
 
 def _probabilities(features: Indexable, kernel: Floats, bias: Floats) -> Floats:
-    from scipy.special import softmax  # type: ignore[import-untyped]
-
-    chunks = [softmax(chunk.astype(np.float32) @ kernel + bias, axis=1) for _, chunk in read_chunks(features)]
-    probabilities: Floats = np.concatenate(chunks).astype(np.float32)
-    return probabilities
+    head = (Dense(kernel, bias),)
+    return np.concatenate([probabilities_of(chunk, head) for _, chunk in read_chunks(features)])
