@@ -41,7 +41,7 @@ from crossroads.errors import ArtifactError, BackboneError
 from crossroads.features.bodies import body_of
 from crossroads.networks.catalog import Backbone
 from crossroads.networks.graphs import Stated
-from crossroads.progress import Note, Relay, Watcher
+from crossroads.progress import Note, Relay, Watcher, stage
 from crossroads.recipe import Recipe, StrategyName
 from crossroads.run.task import refuse_unsafe_flip
 from crossroads.strategies import drop_unused_options, resolve_recipe, strategy
@@ -131,16 +131,20 @@ def recommend(
     request = Request(train, median_side, replace(asked, budget=None), asked.budget, available_memory_mb(), relay, first)
     require_trainable(request.asked, backbones, median_side)
     backbones = convertible(request, backbones)
-    for note in sample_notes(train):
+    with stage(relay.progress, "checking the images"):
+        about_samples = sample_notes(train)
+        if first is None:  # otherwise it was checked before the first answer; the check decodes every training image
+            refuse_unsafe_flip(request.asked, train)
+    for note in about_samples:
         relay.warning(note)
-    if first is None:  # otherwise it was checked before the first answer; the check decodes every training image
-        refuse_unsafe_flip(request.asked, train)
     machine = measure_machine()
     measured = [result for each in backbones if (result := _measure(request, each)) is not None]
-    baselines, refused = _baselines(request, alone=not measured)
-    size = _size(train, max(measured, key=lambda each: each.frozen_probes[0].accuracy, default=None))
-    known = [(each, _curves(each, size, request)) for each in measured]
-    known.sort(key=lambda pair: -_best(pair[1]).here.value)
+    with stage(relay.progress, "measuring the baselines"):
+        baselines, refused = _baselines(request, alone=not measured)
+    with stage(relay.progress, "measuring learning curves"):
+        size = _size(train, max(measured, key=lambda each: each.frozen_probes[0].accuracy, default=None))
+        known = [(each, _curves(each, size, request)) for each in measured]
+        known.sort(key=lambda pair: -_best(pair[1]).here.value)
     warm_start, candidates = _candidates(request, known, size, baselines, machine)
     limit = None if has_gpu() else request.budget  # the seconds are those of a CPU, and rule out nothing on a GPU
     may_shorten = request.asked.epochs is None

@@ -157,6 +157,8 @@ def fill(
     first = next(missing, None)
     computed = 0
     if first is not None:
+        if progress is not None:
+            progress(0, n)  # the engine is compiled before the first images are done
         for values in engine().stream(chain([first], missing)):
             computed += reading.add(values)
         reading.write()

@@ -13,7 +13,7 @@ from crossroads.advice.estimate import DIGITS
 from crossroads.data.partition import Partition
 from crossroads.errors import DataError
 from crossroads.plain import to_plain
-from crossroads.progress import Relay, StopTraining, Watcher
+from crossroads.progress import Relay, StopTraining, Watcher, stage
 from crossroads.race import messages
 from crossroads.race.candidates import BUDGET, choose_candidates, considered, convertible, identity_of, named_plan
 from crossroads.race.first import FirstAnswer, first_answer
@@ -101,7 +101,8 @@ class _Anytime:
         try:
             if self._clock.left <= 0:
                 raise StopTraining
-            return self._advised(backbones, first)
+            with stage(self._watcher.progress, "comparing the strategies"):
+                return self._advised(backbones, first)
         except KeyboardInterrupt:
             self._watcher.note(messages.stopped())
         except StopTraining:

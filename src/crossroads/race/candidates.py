@@ -181,7 +181,8 @@ def convertible(plan: Plan, partition: Partition, tasks: Tasks, watcher: Watcher
         if network not in errors:
             try:
                 if not strategy(recipe.strategy).frozen:  # the graph of a frozen backbone exists already
-                    rehearse(tasks.choice(recipe), int(recipe.image_size or 0), len(partition.train.classes), recipe)
+                    choice, size = tasks.choice(recipe), int(recipe.image_size or 0)
+                    rehearse(choice, size, len(partition.train.classes), recipe, progress=watcher.progress)
                 errors[network] = None
             except ArtifactError as error:
                 errors[network] = error

@@ -17,7 +17,7 @@ import numpy as np
 from crossroads._runtime.faults import is_failure
 from crossroads.errors import CrossroadsError, DataError, RecipeError
 from crossroads.evaluation import effective_count
-from crossroads.progress import EpochRecord, Relay, StopTraining, Watcher
+from crossroads.progress import EpochRecord, Relay, StopTraining, Watcher, stage
 from crossroads.race import messages
 from crossroads.race.decisions import Results, Run, Skip, next_actions
 from crossroads.race.posterior import expected_after
@@ -123,7 +123,8 @@ class _Race:
         epochs = self._state.begun.setdefault(name, action.epochs)
         keep_state(self._state, self._path)
         self._watcher.note(messages.run_started(self._results, action.candidate, epochs))
-        run = self._train(name, replace(action, epochs=epochs))
+        with stage(self._watcher.progress, f"trying {self._results.candidate(action.candidate).recipe.strategy}"):
+            run = self._train(name, replace(action, epochs=epochs))
         run = replace(run, seconds=round(run.seconds, 3), epoch_seconds=round(run.epoch_seconds, 4))
         self._state.runs[name] = run
         keep_state(self._state, self._path)
