@@ -107,7 +107,8 @@ def equal_penalties(monkeypatch):
 
 def skips(watcher):
     """Returns the strategy and the reason of each skip."""
-    return [(note.figures["strategy"], note.figures["reason"]) for note in watcher.said if note.code == "candidate-skipped"]
+    said = [note.figures for note in watcher.said if note.code == "candidates-skipped"]
+    return [(one["strategy"], figures["reason"]) for figures in said for one in figures["candidates"]]
 
 
 class Keeper:
@@ -269,16 +270,18 @@ def test_if_the_most_promising_fails_the_others_have_a_first_rung(tmp_path, trai
     assert [name for name, _ in trainings.ran[2:4]] == ["warm-start", "from-scratch"]
 
 
-def test_the_first_rung_divides_half_of_the_time(tmp_path, trainings, monkeypatch):
+def test_the_first_rung_divides_half_of_the_time(tmp_path, trainings, monkeypatch, caplog):
     """Of 53 s the half is 26, a third of it 9: less than an epoch. What the first two leave is enough for the third."""
     monkeypatch.setitem(EXPECTED, "from-scratch", Estimate(0.90, 0.80, 0.97))
     monkeypatch.setitem(SECONDS, "from-scratch", 40.0)
     trainings.takes["from-scratch"] = 40.0
     trainings.reaches = {"early-features": 0.85, "finetune": 0.9, "warm-start": 0.9, "from-scratch": 0.9}
-    watcher = Notes()
-    run(tmp_path, plan("finetune", "warm-start", "from-scratch", "early-features", budget=70.0), watcher)
+    caplog.set_level("DEBUG", module.__name__)
+    run(tmp_path, plan("finetune", "warm-start", "from-scratch", "early-features", budget=70.0))
     assert trainings.ran[1] == ("from-scratch", 2)
-    assert ("finetune", "no-time-in-first-rung") in skips(watcher)
+    (note,) = [note for record in caplog.records for note in record.args if note.code == "candidates-skipped"]
+    assert note.figures["reason"] == "no-time-in-first-rung"
+    assert [one["strategy"] for one in note.figures["candidates"]] == ["finetune", "warm-start"]
 
 
 def test_an_exception_of_the_watcher_ends_the_race_and_is_no_failure_of_a_candidate(tmp_path, trainings):

@@ -13,9 +13,10 @@ from crossroads.advice.estimate import DIGITS
 from crossroads.data.partition import Partition
 from crossroads.errors import DataError
 from crossroads.plain import to_plain
-from crossroads.progress import Relay, StopTraining, Watcher, stage
+from crossroads.progress import Note, Relay, StopTraining, Watcher, stage
 from crossroads.race import messages
 from crossroads.race.candidates import BUDGET, choose_candidates, considered, convertible, identity_of, named_plan
+from crossroads.race.choice import Ended, explain_choice
 from crossroads.race.first import FirstAnswer, first_answer
 from crossroads.race.records import Plan, RaceCandidate, RaceState, keep_plan, keep_state, stored_plan
 from crossroads.race.running import race, time_limit
@@ -52,6 +53,7 @@ class _Anytime:
         self._partition, self._own, self._folder, self._clock, self._watcher = partition, own, folder, clock, watcher
         self._tasks = self._tasks_of(partition)
         self._best = BestSoFar(partition, folder, clock, watcher)
+        self._first_is_final: Note | None = None
         self._asked = {"asked": partition.recipe.to_mapping()}
 
     def run(self) -> Run:
@@ -67,11 +69,13 @@ class _Anytime:
             return self._from_scratch()
         try:
             raced = race(plan, self._tasks.task_for, self._folder, self._best, self._watcher)
+            choice = explain_choice(Ended(raced.results, raced.skipped, raced.report.stopped, self._first_is_final))
         except DataError:
             self._folder.plan.unlink(missing_ok=True)  # the plan was made for images that must change
             raise
         advice = {"advice": plan.advice} if plan.advice else {}
-        return self._best.finish({**self._asked, **advice, "race": to_plain(raced.report, DIGITS)})
+        explained = {"choice": None if choice is None else {"code": choice.code, "text": str(choice), **choice.figures}}
+        return self._best.finish({**self._asked, **advice, "race": to_plain(raced.report, DIGITS), **explained})
 
     def _plan(self) -> Plan:
         """Returns the plan of the race. A first answer, if there is one, counts as its first finished run."""
@@ -104,10 +108,15 @@ class _Anytime:
             with stage(self._watcher.progress, "comparing the strategies"):
                 return self._advised(backbones, first)
         except KeyboardInterrupt:
-            self._watcher.note(messages.stopped())
+            self._note_final(messages.stopped())
         except StopTraining:
-            self._watcher.note(messages.no_time(self._clock.budget))
+            self._note_final(messages.no_time(self._clock.budget))
         return None
+
+    def _note_final(self, note: Note) -> None:
+        """Says why nothing is tried after the first answer."""
+        self._first_is_final = note
+        self._watcher.note(note)
 
     def _with_first(self, plan: Plan, first: FirstAnswer) -> Plan:
         """Returns the plan with the first answer among its candidates, and records the result as a finished run of the race."""
@@ -128,7 +137,7 @@ class _Anytime:
         if not first.complete:
             return False
         if not can_train():
-            self._watcher.note(messages.cannot_train())
+            self._note_final(messages.cannot_train())
             return False
         if has_gpu():
             return True
@@ -137,7 +146,7 @@ class _Anytime:
         per_image = step_seconds(cheapest, machine, depthwise=first.evidence.body.depthwise)
         needed = machine.crowding * (OVERHEAD + TRACE) + per_image * len(self._partition.train)
         if needed > self._clock.left:
-            self._watcher.note(messages.no_time_to_train(needed, self._clock.left))
+            self._note_final(messages.no_time_to_train(needed, self._clock.left))
             return False
         return True
 

@@ -145,13 +145,16 @@ def print_table(header: tuple[str, ...], rows: Iterable[tuple[object, ...]]) -> 
 def print_run(run: Run) -> None:
     """Prints the runs of the race if there was one, the scores, and the folder of the artifact."""
     from crossroads.race.records import RaceReport
+    from crossroads.run.metrics import headline_text
 
     metrics = run.metrics
     if len(metrics.get("race", {}).get("runs", ())) > 1:
         header = ("run", "backbone", "epochs", "expected", "validation", "images", "seconds", "")
         print_table(header, map(_run_row, from_plain(RaceReport, metrics["race"]).runs))
         print()
-    print_lines([("accuracy", _headline(metrics["headline"]))])
+    print_lines([("accuracy", headline_text(metrics["headline"]))])
+    if metrics.get("choice"):
+        print_lines([("choice", metrics["choice"]["text"])])
     print_lines(line for split in ("validation", "test") for line in _score_lines(split, metrics[split]))
     memory = metrics["peak_memory_mb"]
     print_lines(
@@ -166,19 +169,6 @@ def print_run(run: Run) -> None:
     )
 
 
-_SOURCES = {
-    "test": "on {} test images",
-    "cross-validation": "cross-validated on {} images",
-    "validation": "on {} validation images",
-}
-
-
-def _headline(figure: dict[str, Any]) -> str:
-    """Returns the accuracy to read first, with its interval and what it rests on."""
-    low, high = figure["interval"]
-    return f"{figure['accuracy']:.4f} ({low:.4f} to {high:.4f}, 95 %) {_SOURCES[figure['source']].format(figure['images'])}"
-
-
 def _run_row(run: RunRow) -> tuple[object, ...]:
     """Returns the row of one run of a race: its epochs of the usual number, the expected accuracy and the accuracy reached."""
     epochs = "-" if run.epochs is None else str(run.epochs)
@@ -186,11 +176,11 @@ def _run_row(run: RunRow) -> tuple[object, ...]:
         run.strategy,
         run.backbone,
         epochs if run.epochs == run.usual_epochs else f"{epochs} of {run.usual_epochs}",
-        "-" if run.failed else f"{run.expected.value:.3f}",
+        "-" if run.failed or run.expected is None else f"{run.expected.value:.3f}",
         "-" if run.validation_accuracy is None else f"{run.validation_accuracy:.4f}",
         "-" if run.validation_accuracy is None else f"{run.images:.0f}",
         f"{run.seconds:.0f}",
-        "won" if run.won else run.failed or "",
+        ", ".join(filter(None, ["won" if run.won else run.failed or "", "" if run.improved else "kept its first head"])),
     )
 
 

@@ -57,13 +57,16 @@ class BestSoFar:
         self.kept = name
         validation, budget = run.metrics["validation"], self._clock.budget
         accuracy, kind = validation["accuracy"], "cross-validated" if validation.get("cross_validated") else "validation"
+        # If training did not improve on the head that it began with, this head is what was saved.
+        credited = task.strategy.name if fitted.improved else f"the first head of {task.strategy.name}"
         self._watcher.note(
             Note(
-                f"saved: {task.strategy.name} of {task.choice.record.name}, {kind} accuracy {accuracy:.3f}, after "
+                f"saved: {credited} of {task.choice.record.name}, {kind} accuracy {accuracy:.3f}, after "
                 f"{self._clock.spent:.0f} s" + ("" if budget is None else f" of {budget:.0f} s"),
                 "artifact-saved",
                 strategy=task.strategy.name,
                 backbone=task.choice.record.name,
+                improved=fitted.improved,
                 accuracy=accuracy,
                 seconds=round(self._clock.spent, 1),
             )

@@ -30,7 +30,7 @@ from crossroads.predictor import Predictor, Scored, score, score_pixels, score_p
 from crossroads.progress import Note, Relay, Watcher, stage
 from crossroads.run.clock import Clock
 from crossroads.run.folder import RunFolder
-from crossroads.run.metrics import RunMetrics, TestMetrics, ValidationMetrics
+from crossroads.run.metrics import RunMetrics, TestMetrics, ValidationMetrics, headline_text
 from crossroads.run.results import TrainingResult
 from crossroads.run.task import Task
 from crossroads.training.checkpoint import history_csv
@@ -56,6 +56,13 @@ class Run:
 
     def __fspath__(self) -> str:
         return os.fspath(self.artifact)
+
+    def __repr__(self) -> str:
+        """Returns the strategy, the backbone and the accuracy, and on a second line why they were chosen, if that needs words."""
+        metrics = self.metrics
+        text = f"{metrics['strategy']} of {metrics['backbone']}, accuracy {headline_text(metrics['headline'])}"
+        choice = metrics.get("choice")
+        return f"Run({os.fspath(self.artifact)!r}: {text})" + (f"\n{choice['text']}" if choice else "")
 
     @property
     def seen_in_training(self) -> int | None:
