@@ -36,6 +36,7 @@ from crossroads.advice.short_training import ShortTraining
 from crossroads.advice.size import USUAL_SLOPE, Curve, Size, effective_images, learning_curve, measure_size
 from crossroads.advice.warm_start import short_warm_start
 from crossroads.data.dataset import Dataset
+from crossroads.data.kept_files import keep_files
 from crossroads.data.loading import Refusal, sample_notes
 from crossroads.data.partition import count_seen
 from crossroads.errors import ArtifactError, BackboneError
@@ -131,6 +132,7 @@ def recommend(
     notes: list[str] = []
     relay = Relay(watcher, after_note=notes.append)
     # The free memory is read before anything large is loaded, because `memory_mb` counts that.
+    train = keep_files(train)  # the sample is read for the probes, the baselines, the random control and the short trainings
     request = Request(train, median_side, replace(asked, budget=None), asked.budget, available_memory_mb(), relay, first)
     require_trainable(request.asked, backbones, median_side)
     backbones = convertible(request, backbones)

@@ -81,14 +81,15 @@ class ConsoleWatcher:
     def _bar(self, name: str, done: int, total: int, *, counted: bool = True) -> None:
         if self._bars is None:
             return
+        count = f"{done:,}/{total:,}" if counted else ""
         if name not in self._tasks:
             if counted:
                 for interrupted in self._counted & self._tasks.keys():
                     self._end_bar(interrupted)
-            self._tasks[name] = self._bars.add_task(name, total=total if counted else None, count="")
+            self._tasks[name] = self._bars.add_task(name, total=total if counted else None, count=count)
             if counted:
                 self._counted.add(name)
-        self._bars.update(self._tasks[name], completed=done, count=f"{done:,}/{total:,}" if counted else "")
+        self._bars.update(self._tasks[name], completed=done, count=count)
 
     def _end_bar(self, name: str) -> None:
         """Removes the bar of a stage. What began inside an uncounted stage has ended with it, perhaps by an error."""
@@ -153,7 +154,7 @@ def print_run(run: Run) -> None:
         print_table(header, map(_run_row, from_plain(RaceReport, metrics["race"]).runs))
         print()
     print_lines([("accuracy", headline_text(metrics["headline"]))])
-    if metrics.get("choice"):
+    if (metrics.get("choice") or {}).get("recommended"):  # if nothing else was tried, a note has said why
         print_lines([("choice", metrics["choice"]["text"])])
     print_lines(line for split in ("validation", "test") for line in _score_lines(split, metrics[split]))
     memory = metrics["peak_memory_mb"]
