@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -47,8 +46,6 @@ from crossroads.progress import Note, Relay, Watcher, stage
 from crossroads.recipe import Recipe, StrategyName
 from crossroads.run.task import refuse_unsafe_flip
 from crossroads.strategies import drop_unused_options, resolve_recipe, strategy
-
-LOGGER = logging.getLogger(__name__)
 
 SAMPLE = 2_000
 """Images that evidence is measured on. An accuracy of 0.9 is then known to 1.3 points, and MobileNet at 96 px takes 2 s."""
@@ -297,11 +294,8 @@ def _baselines(request: Request, *, alone: bool) -> tuple[Baselines, tuple[Refus
     budget = request.budget if request.in_full else 0.0
     baselines, refused = measure_baselines(images, asked, size, majority, budget, watcher)
     if baselines.small_network is None:
-        note = Note("the small network had no short training; from scratch is judged by a probe", "no-short-training")
-        if request.in_full:
-            watcher.note(note)
-        else:
-            LOGGER.debug("%s", note)
+        text = "the small network had no short training, so the expected accuracy from scratch is based on a probe"
+        watcher.note(Note(text, "no-short-training"))
     return baselines, refused
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -28,6 +29,8 @@ from crossroads.run.task import Tasks
 from crossroads.run.train import train
 from crossroads.strategies import drop_unused_options, strategy
 
+LOGGER = logging.getLogger(__name__)
+
 
 def fit_within_budget(partition: Partition, own: object, folder: RunFolder, clock: Clock, watcher: Relay) -> Run:
     """Trains the strategy that the advice and a race choose, or the named one with as many epochs as the budget allows.
@@ -46,6 +49,21 @@ def fit_within_budget(partition: Partition, own: object, folder: RunFolder, cloc
         CrossroadsError: Nothing can be trained.
     """
     return _Anytime(partition, own, folder, clock, watcher).run()
+
+
+DETAILS = ("short-training", "short-training-stopped", "short-training-too-slow", "no-short-training", "epochs-limited")
+"""Codes of notes on how the evidence is measured. After a first answer they tell the user nothing that a stage does not tell."""
+
+
+class _Essential(Relay):
+    """Forwards everything but the notes on details, which the log receives."""
+
+    def note(self, text: str) -> None:
+        """Forwards or logs the note."""
+        if isinstance(text, Note) and text.code in DETAILS:
+            LOGGER.debug("%s", text)
+        else:
+            super().note(text)
 
 
 class _Anytime:
@@ -95,7 +113,7 @@ class _Anytime:
         """Returns the plan that the advice recommends. After a first answer, the advice must end within the budget."""
         watcher: Watcher = self._watcher
         if first is not None:
-            watcher = time_limit(self._watcher, self._clock.left, 0.0)
+            watcher = _Essential(time_limit(self._watcher, self._clock.left, 0.0))
         plan = choose_candidates(self._partition, backbones, self._own, self._clock, watcher, first)
         # After a first answer, a network that cannot become an artifact is found when its turn comes, and the answer is kept.
         return plan if first is not None else convertible(plan, self._partition, self._tasks, watcher)
@@ -120,14 +138,13 @@ class _Anytime:
 
     def _with_first(self, plan: Plan, first: FirstAnswer) -> Plan:
         """Returns the plan with the first answer among its candidates, and records the result as a finished run of the race."""
-        recipes = [candidate.recipe for candidate in plan.candidates]
-        if first.recipe not in recipes:
-            recipes.append(first.recipe)
-            candidate = RaceCandidate(first.recipe, first.accuracy, first.run.seconds)
-            plan = replace(plan, candidates=(*plan.candidates, candidate))
-        index = recipes.index(first.recipe)
-        name = f"candidate-{index:02d}-run-1"
-        state = RaceState({name: replace(first.run, name=name, candidate=index)}, {name: None})
+        # It comes first, so that no other head is compared with nothing and replaces a better answer.
+        own = next((candidate for candidate in plan.candidates if candidate.recipe == first.recipe), None)
+        others = [candidate for candidate in plan.candidates if candidate.recipe != first.recipe]
+        own = own or RaceCandidate(first.recipe, first.accuracy, first.run.seconds)
+        plan = replace(plan, candidates=(own, *others))
+        name = "candidate-00-run-1"
+        state = RaceState({name: replace(first.run, name=name, candidate=0)}, {name: None})
         keep_state(state, self._folder.scratch / "race.json")
         self._best.rename(name)
         return replace(plan, spent=self._clock.spent - first.run.seconds)

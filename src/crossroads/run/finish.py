@@ -127,8 +127,9 @@ def save_and_test(partition: Partition, outcome: Outcome, folder: RunFolder, clo
         validation = _validate(predictor, training, learned, watcher)
         scored, test = _test(predictor, partition, outcome, learned, watcher)
         few = () if test is None else tuple(_few_test_images(validation, test))
-        for note in few:
-            watcher.warning(note)
+        if not outcome.selection.get("interim"):  # otherwise `BestSoFar.finish` says it once, of the result that is kept
+            for note in few:
+                watcher.warning(note)
         refused = {"train": training.train.refusals, "validation": training.validation.refusals}
         metrics = RunMetrics(
             backbone=task.choice.record.name,
