@@ -210,6 +210,17 @@ def test_a_small_budget_shortens_a_run(tmp_path, trainings):
     assert (started.figures["epochs"], started.figures["usual_epochs"]) == (6, 8)
 
 
+def test_nothing_is_expected_of_a_strategy_that_the_user_named(tmp_path, trainings):
+    trainings.reaches = {"finetune": 0.95}
+    named = plan("finetune")
+    named = replace(named, candidates=tuple(replace(one, estimated=False) for one in named.candidates))
+    watcher = Notes()
+    found = run(tmp_path, named, watcher)
+    (started,) = [note for note in watcher.said if note.code == "run-started"]
+    assert (started.figures["expected"], found.report.runs[0].expected, found.report.runs[0].posterior) == (None, None, None)
+    assert (found.report.why.figures["expected"], found.report.why.figures["posterior"]) == (None, None)
+
+
 def test_a_run_of_the_first_rung_can_win(tmp_path, trainings):
     """The head is done. A run of the first rung takes half of the time and is better; the rest is too short for others."""
     trainings.reaches = {"early-features": 0.85, "finetune": 0.99, "from-scratch": 0.9}
