@@ -190,6 +190,8 @@ def run_short_training(dataset: Dataset, choice: Choice, asked: Recipe, limit: L
         _report_failure(error, relay, f"{kind} of {network}", about)
         return None
     if trained.stopped:
+        seen = len(trained.history) * len(images)
+        relay.progress(f"a short {kind}", seen, seen)  # the stage ends
         watcher.note(_stopped_note(f"{kind} of {network}", about, len(trained.history), epochs))
     return _result(recipe, trained.history, timer.usual, shown, held_out, stopped=trained.stopped)
 
