@@ -15,7 +15,7 @@ from crossroads.data.loading import Streamed
 from crossroads.errors import ImageRefused
 from crossroads.inference import Graph
 
-WINDOW = 256
+WINDOW = 64
 """Most images of a block. A batch is computed before it is full if this many images have come since its first one."""
 
 
