@@ -98,9 +98,16 @@ class CsvRows(_Lines):
             self.write([self._columns])
 
     def write(self, rows: Sequence[tuple[Any, ...]]) -> None:
-        text = io.StringIO(newline="")
-        csv.writer(text, lineterminator="\n").writerows(rows)
-        self._file.stream.write(text.getvalue().encode())
+        text = _csv_text(rows, csv.QUOTE_MINIMAL)
+        if "\r" in text:  # which Python would not quote
+            text = _csv_text(rows, csv.QUOTE_ALL)
+        self._file.stream.write(text.encode())
+
+
+def _csv_text(rows: Sequence[tuple[Any, ...]], quoting: Literal[0, 1]) -> str:
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator="\n", quoting=quoting).writerows(rows)
+    return text.getvalue()
 
 
 class JsonRows(_Lines):
