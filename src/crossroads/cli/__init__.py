@@ -18,7 +18,7 @@ from crossroads.report.streams import escape_standard_streams
 
 __all__ = ["app", "main"]
 
-_ORDER = ("audit", "advise", "fit", "evaluate", "predict", "export", "backbones", "demo")
+_ORDER = ("audit", "advise", "fit", "evaluate", "predict", "embed", "export", "backbones", "demo")
 app.registered_commands.sort(key=lambda command: _ORDER.index(getattr(command.callback, "__name__", "")))
 
 # Typer would show these itself, over several lines. Here every mistake has the same form.

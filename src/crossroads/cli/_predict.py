@@ -1,4 +1,4 @@
-"""Defines the commands that run an artifact on images without labels: predict."""
+"""Defines the commands that run a network on any number of images: predict and embed."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from crossroads.cli._app import Json, PlainCommand, Run, app, watching
+from crossroads.cli._app import Json, PlainCommand, Quiet, Run, app, starting, watching
 
 if TYPE_CHECKING:
-    from crossroads.outputs.predictions import Written
+    from crossroads.outputs._rows import Written
     from crossroads.predictor import Prediction
 
 
@@ -81,9 +81,56 @@ def predict(
     if written.refused:
         text = f"{written.refused:,} of {written.images:,} images were refused"
         warnings.append(Note(text, "images-refused", images=written.refused))
-    shown.end(written, warnings)
+    shown.end(written, sort_into, warnings)
     if written.refused and (out is None or written.refused == written.images):
         raise typer.Exit(ImageRefused.exit_code)
+
+
+@app.command(cls=PlainCommand)
+def embed(
+    network: Annotated[
+        str,
+        typer.Argument(metavar="RUN|BACKBONE", help="An artifact, or a pretrained backbone as `fit` takes it.", show_default=False),
+    ],
+    data: Annotated[
+        str,
+        typer.Argument(metavar="DATA", help="Images with or without labels, as `fit` or `predict` reads them.", show_default=False),
+    ],
+    out: Annotated[
+        Path,
+        typer.Option(
+            metavar="FILE",
+            help="A new .parquet or .npz file with one row per image: path, label, features, error.",
+            show_default=False,
+        ),
+    ],
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Compute the features of images, for a search or a program of your own.
+
+    The features are the input of the head, float32, and belong to the images as the artifact resizes them. Those of a backbone are
+    averaged over the image. An interrupted command continues as that of predict does.
+
+    \b
+    Example:
+      crossroads embed runs/photos new-photos/ --out features.parquet
+      crossroads embed efficientnet-lite0 photos.zip --out features.npz
+    """
+    from crossroads.report.console import print_json, print_lines
+
+    with watching(json=json, quiet=quiet) as watcher:
+        with starting(watcher):
+            from crossroads.outputs.embeddings import embed_files, extractor, list_data
+
+        images = list_data(data, watcher)
+        written = embed_files(extractor(network, watcher), images, out=out, watcher=watcher)
+    if json:
+        print_json(
+            {"out": str(out), "images": written.images, "images_refused": written.refused, "images_continued": written.continued}
+        )
+    else:
+        print_lines([("images", f"{written.images:,}"), ("refused", f"{written.refused:,}"), ("out", out)])
 
 
 class _Shown:
@@ -117,11 +164,11 @@ class _Shown:
         else:
             print_predictions([prediction])
 
-    def end(self, written: Written, warnings: list[str]) -> None:
+    def end(self, written: Written, sort_into: Path | None, warnings: list[str]) -> None:
         """Prints what is left to show."""
         from crossroads.report.console import print_json, print_lines
 
-        files = {"out": written.out, "sorted_into": written.sorted_into}
+        files = {"out": written.out, "sorted_into": sort_into}
         places = {name: str(path) for name, path in files.items() if path is not None}
         if self._json and self._lines:
             rows = [prediction.to_json() for prediction in self._predictions]

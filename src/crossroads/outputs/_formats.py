@@ -10,7 +10,6 @@ import io
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -185,17 +184,17 @@ class ParquetRows:
 
 
 class NpzRows:
-    """An .npz file with one array per column, whose last column holds vectors. Rows without a vector have zeros."""
+    """An .npz file with one array per column. Rows without a vector have zeros."""
 
     def __init__(self, folder: Path, columns: Mapping[str, Kind], sizes: Mapping[str, int], width: int) -> None:
-        *self._columns, self._vector = columns
-        self._width = width
+        self._columns, self._width = tuple(columns), width
+        self._vector = list(columns.values()).index("vector")
         self._texts, self._features = (_File(folder / name, sizes.get(name, 0)) for name in (_ROWS, _FEATURES))
 
     def write(self, rows: Sequence[tuple[Any, ...]]) -> None:
-        self._texts.stream.write("".join(f"{json.dumps(row[:-1])}\n" for row in rows).encode())
-        empty = np.zeros(self._width, np.float32)
-        self._features.stream.write(np.stack([empty if row[-1] is None else row[-1] for row in rows]).tobytes())
+        at, empty = self._vector, np.zeros(self._width, np.float32)
+        self._texts.stream.write("".join(f"{json.dumps(row[:at] + row[at + 1 :])}\n" for row in rows).encode())
+        self._features.stream.write(np.stack([empty if row[at] is None else row[at] for row in rows]).tobytes())
 
     def sync(self) -> dict[str, int]:
         return {_ROWS: self._texts.sync(), _FEATURES: self._features.sync()}
@@ -204,12 +203,10 @@ class NpzRows:
         self.sync()
         self.close()
         with self._texts.path.open(encoding="utf-8") as file:
-            columns = list(zip(*map(json.loads, file), strict=True))
-        arrays: dict[str, Any] = {
-            name: np.array([each or "" for each in texts]) for name, texts in zip(self._columns, columns, strict=True)
-        }
-        shape = (len(columns[0]), self._width)
-        arrays[self._vector] = np.memmap(self._features.path, np.float32, "r", shape=shape)
+            texts = list(zip(*map(json.loads, file), strict=True))
+        named = zip((*self._columns[: self._vector], *self._columns[self._vector + 1 :]), texts, strict=True)
+        arrays: dict[str, Any] = {name: np.array([each or "" for each in column]) for name, column in named}
+        arrays[self._columns[self._vector]] = np.memmap(self._features.path, np.float32, "r", shape=(len(texts[0]), self._width))
         whole = self._texts.path.with_name("finished.npz")
         np.savez(whole, **arrays)
         whole.replace(target)
@@ -227,9 +224,10 @@ def _arrow() -> Any:
     return pyarrow
 
 
-def require_suffix(out: Path, known: Sequence[str]) -> None:
-    """Raises `DataError` unless the name of a file to write ends in one of the known suffixes."""
-    if out.suffix.lower() not in known:
+def required_suffix(out: Path, known: Sequence[str]) -> str:
+    """Returns the suffix of a file to write. Raises `DataError` unless it is one of the known ones."""
+    suffix = out.suffix.lower()
+    if suffix not in known:
         raise DataError(
             f"{option('out')} must end in {', '.join(known[:-1])} or {known[-1]}",
             code="unknown-output-format",
@@ -237,12 +235,4 @@ def require_suffix(out: Path, known: Sequence[str]) -> None:
             received=str(out),
             hint="the suffix chooses the format",
         )
-
-
-@contextmanager
-def closing(rows: Rows) -> Iterator[Rows]:
-    """Closes the files at the end."""
-    try:
-        yield rows
-    finally:
-        rows.close()
+    return suffix

@@ -17,6 +17,7 @@ from crossroads.data.loading import UNREADABLE
 from crossroads.data.pictures import source_of, unreadable_file
 from crossroads.data.readers._folder_notes import not_images
 from crossroads.data.readers._listing import described, is_image_name, suffix_of
+from crossroads.data.readers._sources import FileImages
 from crossroads.errors import DataError
 from crossroads.files.byte_ranges import ByteRange, open_plain, unreadable
 from crossroads.files.text import natural_key, printable
@@ -106,14 +107,30 @@ def list_images(places: Sequence[str | os.PathLike[str]]) -> ImageList:
     return ImageList(tuple(listing.parts), tuple(listing.notes), tuple(listing.folders))
 
 
-def images_of(dataset: Dataset) -> ImageList:
-    """Returns the images of a data set with their labels."""
+def images_of(data: str, dataset: Dataset) -> ImageList:
+    """Returns the images of a data set with their labels.
+
+    Args:
+        data: The path of the data set. Names of files in a folder or an archive come after it.
+        dataset: The data set.
+    """
+    place = Path(data)
+    inside = place.is_dir() or (isinstance(dataset.images, FileImages) and bool(_archive_kind(data)))
+    prefix = str(place / "x")[:-1] if inside else ""
 
     def images() -> Iterator[ImageFile]:
         for row in range(len(dataset)):
-            yield ImageFile(printable(dataset.name(row)), partial(dataset.read, row), None, dataset.classes[dataset.labels[row]])
+            name = printable(prefix + dataset.name(row))
+            yield ImageFile(name, partial(dataset.read, row), None, dataset.classes[dataset.labels[row]])
 
     return ImageList((_Part(len(dataset), images),), tuple(note for note in dataset.notes if isinstance(note, Note)))
+
+
+def is_data_set(place: str) -> bool:
+    """Returns whether a place may hold labelled images: a folder, or a file that is neither an image nor a list of paths."""
+    if place == STANDARD_INPUT or suffix_of(place) in LIST_SUFFIXES or is_image_name(place):
+        return False
+    return os.path.exists(place)  # noqa: PTH110 - a name with a null character raises no error here
 
 
 class _Collecting:
