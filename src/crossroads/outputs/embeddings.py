@@ -33,7 +33,7 @@ STAGE = "computing features"
 COLUMNS: Mapping[str, Kind] = {"path": "text", "label": "text", "features": "vector", "error": "text"}
 
 _WITHOUT_LABELS = ("no-labels", "unknown-layout", "ambiguous-layout", "no-images", "single-image")
-"""Codes of the errors about images that have no labels, or whose labels cannot be told."""
+"""Codes of the errors about images that have no labels, or whose layout is not known."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
