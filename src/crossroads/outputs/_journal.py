@@ -13,6 +13,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -148,8 +149,9 @@ def images_digest(images: ImageList) -> str | None:
     if images.total is None:
         return None
     hasher = hashlib.blake2b(digest_size=16)
-    for image in images:
-        hasher.update(_key(image.name))
+    keys = (_key(image.name) for image in images)
+    while some := b"".join(islice(keys, 1024)):  # one by one, they would take three times as long
+        hasher.update(some)
     return hasher.hexdigest()
 
 
