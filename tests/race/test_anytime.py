@@ -17,7 +17,7 @@ from crossroads.features.engine import Engine
 from crossroads.features.lookup import Lookup, SinglePass
 from crossroads.networks.construct import choose
 from crossroads.progress import Silent
-from crossroads.race import anytime, first
+from crossroads.race import affordable, anytime, first, named
 from crossroads.recipe import Recipe
 from crossroads.run.clock import Clock
 from crossroads.strategies import resolve_recipe
@@ -115,7 +115,7 @@ def test_the_end_of_the_budget_during_the_evidence_keeps_the_first_answer(pictur
 
 
 def test_a_budget_too_short_for_all_images_uses_a_part_of_each_split_and_says_so(pictures, tiny, tmp_path, monkeypatch):
-    monkeypatch.setattr(first, "IMAGES_PER_SECOND", 0.0)
+    monkeypatch.setattr(affordable, "IMAGES_PER_SECOND", 0.0)
     monkeypatch.setattr(first, "seconds_per_image", lambda *_: 1.0)
     watcher = Notes()
     run = fit(pictures, tiny, tmp_path / "run", watcher=watcher, budget=100.0)  # about 60 of 120 images

@@ -156,8 +156,13 @@ def seconds_per_image(dataset: Dataset, choice: Choice, recipe: Recipe, watcher:
         watcher: Receives progress and notes.
     """
     body = body_of(choice, resize_of(recipe).size, recipe.weights, recipe.seed, watcher.progress, Stated.of(recipe))
-    rows = np.random.default_rng([recipe.seed, 23]).permutation(len(dataset))[: PACE_IMAGES[1]]
-    sampling, stage, first = sample_pass(body, choice, recipe, watcher), "measuring the pace", PACE_IMAGES[0]
+    return seconds_of_pass(sample_pass(body, choice, recipe, watcher), dataset, recipe.seed)
+
+
+def seconds_of_pass(sampling: SinglePass, dataset: Dataset, seed: int) -> float | None:
+    """Returns the seconds per image of a pass over some of the images; None if most of their features are in the cache."""
+    rows = np.random.default_rng([seed, 23]).permutation(len(dataset))[: PACE_IMAGES[1]]
+    stage, first = "measuring the pace", PACE_IMAGES[0]
     try:
         sampling.fill(dataset.select(rows[:first]), stage)
         began = time.perf_counter()
@@ -170,7 +175,7 @@ def seconds_per_image(dataset: Dataset, choice: Choice, recipe: Recipe, watcher:
 
 def with_decode_seconds(evidence: BackboneEvidence) -> BackboneEvidence:
     """Returns the evidence with the time to read images, but without the random control, which takes another pass."""
-    return replace(evidence, decode_seconds=_time_decoding(evidence.dataset, evidence.recipe)[1])
+    return replace(evidence, decode_seconds=decode_seconds(evidence.dataset, evidence.recipe))
 
 
 def with_random_control(evidence: BackboneEvidence, watcher: Watcher) -> BackboneEvidence:
@@ -244,6 +249,11 @@ def _time_decoding(dataset: Dataset, recipe: Recipe) -> tuple[NDArray[np.uint8],
     began = time.perf_counter()
     pixels = load_all(dataset.select(indices), resize_of(recipe)).pixels
     return pixels, (time.perf_counter() - began) / len(indices)
+
+
+def decode_seconds(dataset: Dataset, recipe: Recipe) -> float:
+    """Returns the seconds per image to read and resize images, measured on some of them."""
+    return _time_decoding(dataset, recipe)[1]
 
 
 def _random_control(evidence: BackboneEvidence, pixels: NDArray[np.uint8], watcher: Watcher) -> list[NDArray[np.bool_]] | None:

@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from crossroads.advice.candidates import TIE
 from crossroads.advice.estimate import Estimate
@@ -125,8 +126,9 @@ class Results:
         return any(run.whole for run in self.successes(index))
 
     def answers(self) -> list[CandidateRun]:
-        """Returns the runs that may win. A run with fewer epochs than the user named is not an answer."""
-        return [run for run in self.runs if not run.failed and (run.whole or self.candidate(run.candidate).shortens)]
+        """Returns the runs that may win. A run with fewer epochs than the user named is an answer only if there is no other."""
+        done = [run for run in self.runs if not run.failed]
+        return [run for run in done if run.whole or self.candidate(run.candidate).shortens] or done
 
     def posterior(self, run: CandidateRun) -> float:
         """Returns the posterior accuracy of a run."""
@@ -137,17 +139,38 @@ class Results:
 
         On equal accuracy a training that kept the weights of its own head does not beat the first head, which takes seconds. With
         few validation images a training must also beat the best frozen head on the same images, by more than the standard error.
+        If both are cross-validated, these are all training and validation images.
         """
         answers = self.answers()
-        heads = [run for run in answers if _is_frozen(self.candidate(run.candidate))]
-        first = heads[0] if heads else answers[0]
-        eligible = [run for run in answers if run is first or (run in heads and _beats(run, first))]
+        heads = self._heads()
         if heads:
-            best = max(eligible, key=self._merit)
-            eligible += [run for run in answers if run not in heads and _clearly_beats(run, best, first)]
-        else:
-            eligible += [run for run in answers if run is not first and _beats(run, first)]
-        return max(eligible, key=self._merit)
+            first, best = heads[0], self.best_head()
+            trained = [run for run in answers if run not in heads and _clearly_beats(run, best, first)]
+            return max([best, *trained], key=self._merit)
+        first = answers[0]
+        return max([first, *(run for run in answers if run is not first and _beats(run, first))], key=self._merit)
+
+    def best_head(self) -> CandidateRun:
+        """Returns the best run of a frozen network. There must be one. It does no worse on validation than the first."""
+        first, *others = self._heads()
+        return max([first, *(run for run in others if _beats(run, first))], key=self._merit)
+
+    def contender(self) -> CandidateRun | None:
+        """Returns the training that a cross-validation would compare with the best head; None if there is none.
+
+        There is one only if validation is very small and the head is cross-validated. It is the best training that had all its
+        epochs, and it is right on at least as many validation images as the head.
+        """
+        trained = [run for run in self.answers() if run.improved and run.planned is not None and run.epochs == run.planned]
+        trained = [run for run in trained if not _is_frozen(self.candidate(run.candidate)) and 0 < run.images < VERY_FEW]
+        if not self._heads() or not trained:
+            return None
+        head, best = self.best_head(), max(trained, key=self._merit)
+        comparable = bool(head.crossed) and len(best.correct) == len(head.correct) > 0
+        return best if comparable and best.correct.count("1") >= head.correct.count("1") else None
+
+    def _heads(self) -> list[CandidateRun]:
+        return [run for run in self.answers() if _is_frozen(self.candidate(run.candidate))]
 
     def _merit(self, run: CandidateRun) -> tuple[float, float]:
         return self.posterior(run), -(run.validation_loss or 0.0)
@@ -397,19 +420,29 @@ def _beats(run: CandidateRun, first: CandidateRun) -> bool:
 
 def _clearly_beats(run: CandidateRun, best: CandidateRun, first: CandidateRun) -> bool:
     """Whether a training beats the frozen heads: the best of them image by image if validation is small, else the first."""
-    if not run.correct or len(run.correct) != len(best.correct):
-        return _beats(run, first)
-    return clear_gain(run, best)[0]
+    return _beats(run, first) if in_common(run, best) is None else clear_gain(run, best)[0]
+
+
+def in_common(run: CandidateRun, other: CandidateRun) -> tuple[NDArray[np.bool_], NDArray[np.bool_]] | None:
+    """Returns which of the images that both runs were judged by each classifies correctly; None if they are not compared by image.
+
+    These are the images that both predicted out of fold, otherwise the validation images.
+    """
+    for ours, theirs in ((run.crossed, other.crossed), (run.correct, other.correct)):
+        if ours and len(ours) == len(theirs):
+            both = [(one, two) for one, two in zip(ours, theirs, strict=True) if "-" not in (one, two)]
+            return np.array([one == "1" for one, _ in both]), np.array([two == "1" for _, two in both])
+    return None
 
 
 def clear_gain(run: CandidateRun, other: CandidateRun) -> tuple[bool, float, float]:
     """Returns whether a run is clearly better than another on the same few images, the difference, and the error it must exceed.
 
-    That is the standard error, and twice as much on fewer than `VERY_FEW` images.
+    That is the standard error, and twice as much on fewer than `VERY_FEW` images that chose the epoch of the run.
     """
-    ours, theirs = (np.array([one == "1" for one in each.correct]) for each in (run, other))
+    ours, theirs = in_common(run, other) or (np.zeros(1, bool), np.zeros(1, bool))
     difference, error = paired_difference(ours, theirs)
     # Frames of one object are right or wrong together, so their effective number counts.
-    effective = run.images or float(len(ours))
-    error *= math.sqrt(max(1.0, len(ours) / effective)) * (2 if effective < VERY_FEW else 1)
+    effective, crossed = run.images or float(len(ours)), run.crossed and other.crossed
+    error *= math.sqrt(max(1.0, len(ours) / effective)) * (2 if effective < VERY_FEW and not crossed else 1)
     return difference > error, difference, error

@@ -74,6 +74,8 @@ class ConsoleWatcher:
     def _bar(self, name: str, done: int, total: int) -> None:
         if self._bars is None:
             return
+        if name not in self._tasks and done == total:
+            return  # it was removed when it was full
         if name not in self._tasks:
             self._tasks[name] = self._bars.add_task(name, total=total)
         self._bars.update(self._tasks[name], completed=done)
