@@ -17,7 +17,7 @@ from crossroads.features.engine import Engine
 from crossroads.features.lookup import Lookup, SinglePass
 from crossroads.networks.construct import choose
 from crossroads.progress import Silent
-from crossroads.race import affordable, anytime, first, named
+from crossroads.race import affordable, anytime, first
 from crossroads.recipe import Recipe
 from crossroads.run.clock import Clock
 from crossroads.strategies import resolve_recipe

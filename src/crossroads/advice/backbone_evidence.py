@@ -275,11 +275,15 @@ def _random_control(evidence: BackboneEvidence, pixels: NDArray[np.uint8], watch
 def _best_probes(
     evidence: BackboneEvidence, chosen: tuple[Cut, ...], accuracies: list[NDArray[np.bool_]], watcher: Watcher
 ) -> tuple[FrozenProbe, ...]:
-    """Returns the best probe of each frozen strategy, the more accurate one first."""
+    """Returns the best probe of each frozen strategy, the more accurate one first, and the cheaper one if they are equal."""
     at_end = FrozenProbe("feature-extraction", evidence.body.end, "average", accuracies[-1], evidence.end_features)
     early = _early_probes(evidence, chosen, accuracies, watcher)
-    best = [at_end, *([max(early, key=lambda each: each.accuracy)] if early else [])]
-    return tuple(sorted(best, key=lambda each: -each.accuracy))
+    best = [at_end, *([min(early, key=_by_accuracy_and_cost)] if early else [])]
+    return tuple(sorted(best, key=_by_accuracy_and_cost))
+
+
+def _by_accuracy_and_cost(probe: FrozenProbe) -> tuple[float, int]:
+    return -probe.accuracy, probe.cut.multiply_adds
 
 
 def _early_probes(

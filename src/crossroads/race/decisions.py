@@ -135,25 +135,25 @@ class Results:
         return posterior_of_run(self.candidate(run.candidate), run).value
 
     def winner(self) -> CandidateRun:
-        """Returns the answer with the highest posterior, of those that do no worse on validation than the first frozen head.
+        """Returns the answer with the highest posterior: the first frozen head, or one that does better on validation.
 
-        On equal accuracy a training that kept the weights of its own head does not beat the first head, which takes seconds. With
-        few validation images a training must also beat the best frozen head on the same images, by more than the standard error.
-        If both are cross-validated, these are all training and validation images.
+        A cheaper answer within `TIE` that is no worse on validation comes first. With few validation images, a training must also
+        beat the best frozen head on the same images, by more than the standard error. If both are cross-validated, these are all
+        training and validation images.
         """
         answers = self.answers()
         heads = self._heads()
         if heads:
             first, best = heads[0], self.best_head()
             trained = [run for run in answers if run not in heads and _clearly_beats(run, best, first)]
-            return max([best, *trained], key=self._merit)
+            return self._best([best, *trained])
         first = answers[0]
-        return max([first, *(run for run in answers if run is not first and _beats(run, first))], key=self._merit)
+        return self._best([first, *(run for run in answers if run is not first and _beats(run, first))])
 
     def best_head(self) -> CandidateRun:
         """Returns the best run of a frozen network. There must be one. It does no worse on validation than the first."""
         first, *others = self._heads()
-        return max([first, *(run for run in others if _beats(run, first))], key=self._merit)
+        return self._best([first, *(run for run in others if _beats(run, first))])
 
     def contender(self) -> CandidateRun | None:
         """Returns the training that a cross-validation would compare with the best head; None if there is none.
@@ -171,6 +171,25 @@ class Results:
 
     def _heads(self) -> list[CandidateRun]:
         return [run for run in self.answers() if _is_frozen(self.candidate(run.candidate))]
+
+    def _best(self, runs: Sequence[CandidateRun]) -> CandidateRun:
+        """Returns the run with the highest posterior, or the cheapest one within `TIE` of it that is no worse on validation."""
+        top = max(runs, key=self._merit)
+        tied = [run for run in runs if self.posterior(top) - self.posterior(run) <= TIE and run.accuracy >= top.accuracy]
+        return min(tied, key=self._cost)
+
+    def is_cheaper(self, run: CandidateRun, other: CandidateRun) -> bool:
+        """Returns whether a run is cheaper than another."""
+        return self._cost(run) < self._cost(other)
+
+    def _cost(self, run: CandidateRun) -> tuple[bool, float]:
+        """Returns a sort key: a solved head is cheaper than a training.
+
+        Heads are compared by their expected seconds, because the run of a head may have found its features in the cache.
+        """
+        candidate = self.candidate(run.candidate)
+        frozen = _is_frozen(candidate)
+        return not frozen, candidate.seconds if frozen else run.seconds
 
     def _merit(self, run: CandidateRun) -> tuple[float, float]:
         return self.posterior(run), -(run.validation_loss or 0.0)
@@ -415,7 +434,8 @@ def _is_frozen(candidate: RaceCandidate) -> bool:
 
 
 def _beats(run: CandidateRun, first: CandidateRun) -> bool:
-    return run.accuracy > first.accuracy or (run.accuracy == first.accuracy and run.improved)
+    """Whether a run is better on validation. On equal accuracy it is not: the first head is the cheapest candidate."""
+    return run.accuracy > first.accuracy
 
 
 def _clearly_beats(run: CandidateRun, best: CandidateRun, first: CandidateRun) -> bool:

@@ -178,7 +178,9 @@ def folds_compared(results: Results, run: CandidateRun, head: CandidateRun) -> N
 
 def epoch_shortened(done: int, total: int) -> Note:
     """Returns the warning that the budget ended within the first epoch of the only candidate."""
-    text = f"the budget ended within the first epoch, so the network was trained on {done:,} of {total:,} batches; set a longer budget"
+    text = (
+        f"the budget ended within the first epoch, so the network was trained on {done:,} of {total:,} batches; set a longer budget"
+    )
     return Note(text, "epoch-shortened", batches=done, total=total)
 
 
@@ -227,6 +229,8 @@ def won(results: Results) -> Note:
             f". On the same {len(compared[0])} {kind} images the first is right on {right}, the second on {right_second}. "
             "That may be chance, so the cheaper one is kept"
         )
+    elif margin == 0:
+        text += ". They are equal on validation, so the cheaper one is kept" if results.is_cheaper(winner, second) else ""
     elif margin < 1:
         text += f"; they differ by less than one of {winner.images:,.0f} validation images"
     facts |= {"runner_up": runner_up.recipe.strategy, "margin_images": round(margin, 2), "within_error": within_error}
