@@ -132,7 +132,7 @@ def test_without_time_the_validation_images_decide(made, monkeypatch):
     watcher = Notes()
     results = race(plan, task_of, folder, Keeper(), watcher).results
     assert results.runs[-1].crossed == ""
-    assert "no-time-for-folds" in [note.code for note in watcher.said]
+    assert "not-cross-validated" in [note.code for note in watcher.said]
 
 
 def test_a_deadline_ends_the_cross_validation(made):

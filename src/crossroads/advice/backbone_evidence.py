@@ -22,7 +22,7 @@ from crossroads.networks.body import Body
 from crossroads.networks.construct import Choice
 from crossroads.networks.cut import Cut
 from crossroads.networks.graphs import Stated, random_control
-from crossroads.progress import Note, Watcher
+from crossroads.progress import Note, Silent, Watcher
 from crossroads.recipe import PoolingName, Recipe, StrategyName
 from crossroads.run.scaling import note_on_scaling
 
@@ -142,8 +142,9 @@ def probe_backbone(dataset: Dataset, choice: Choice, recipe: Recipe, watcher: Wa
     return replace(evidence, frozen_probes=_best_probes(evidence, chosen, accuracies, watcher))
 
 
-PACE_IMAGES = (32, 96)
-"""Images after which the pace is measured, and until which. The first ones also pay for the compilation of the graph."""
+PACE_IMAGES, PACE_STEP, PACE_SECONDS = (16, 96), 16, 2.0
+"""Images after which the pace is measured, and until which. It is measured in steps, and ends with a step after this many seconds,
+because 96 images took 13 of 20 s on a busy machine. The first images also pay for the compilation of the graph."""
 
 
 def seconds_per_image(dataset: Dataset, choice: Choice, recipe: Recipe, watcher: Watcher) -> float | None:
@@ -156,21 +157,26 @@ def seconds_per_image(dataset: Dataset, choice: Choice, recipe: Recipe, watcher:
         watcher: Receives progress and notes.
     """
     body = body_of(choice, resize_of(recipe).size, recipe.weights, recipe.seed, watcher.progress, Stated.of(recipe))
-    return seconds_of_pass(sample_pass(body, choice, recipe, watcher), dataset, recipe.seed)
+    return seconds_of_pass(sample_pass(body, choice, recipe, Silent()), dataset, recipe.seed, watcher)
 
 
-def seconds_of_pass(sampling: SinglePass, dataset: Dataset, seed: int) -> float | None:
+def seconds_of_pass(sampling: SinglePass, dataset: Dataset, seed: int, watcher: Watcher) -> float | None:
     """Returns the seconds per image of a pass over some of the images; None if most of their features are in the cache."""
     rows = np.random.default_rng([seed, 23]).permutation(len(dataset))[: PACE_IMAGES[1]]
     stage, first = "measuring the pace", PACE_IMAGES[0]
+    computed, total = 0, 0
     try:
         sampling.fill(dataset.select(rows[:first]), stage)
         began = time.perf_counter()
-        stored = sampling.fill(dataset.select(rows[first:]), stage)
+        while first < len(rows) and time.perf_counter() - began < PACE_SECONDS:
+            some = rows[first : first + PACE_STEP]
+            computed += sampling.fill(dataset.select(some), stage).computed
+            total, first = total + len(some), first + PACE_STEP
+            watcher.progress(stage, min(first, len(rows) - 1), len(rows))
     except DataError:  # none of these few images can be read
         return None
-    seconds = time.perf_counter() - began
-    return None if 2 * stored.computed < len(rows) - first else seconds / stored.computed
+    watcher.progress(stage, first, first)
+    return None if 2 * computed < total or not computed else (time.perf_counter() - began) / computed
 
 
 def with_decode_seconds(evidence: BackboneEvidence) -> BackboneEvidence:

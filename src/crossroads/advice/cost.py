@@ -32,8 +32,8 @@ the constant is their mean, because a race stops what takes longer. ConvNeXt's d
 TensorFlow: it takes 18."""
 
 MANY_STEPS, LARGE_STEP_SECONDS = 0.81, 0.1
-"""Seconds per image in a long training, where Keras runs eight steps in one call, divided by those in a short one: small-cnn at 32 px
-0.56 and 0.70 ms. Steps that take more than the second number of seconds run one by one (`training.batches.LARGE_STEP`)."""
+"""Seconds per image in a long training, where Keras runs eight steps in one call, divided by those in a short one: small-cnn at
+32 px 0.56 and 0.70 ms. Steps that take more seconds than the second number run one by one (`training.batches.LARGE_STEP`)."""
 
 VALIDATING = 0.4
 """Seconds per validation image, divided by seconds per training image. MobileNet at 96 px takes 2.2 and 5.7 ms."""

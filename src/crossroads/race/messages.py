@@ -6,12 +6,14 @@ from crossroads.advice.candidates import Candidate
 from crossroads.advice.cost import format_seconds
 from crossroads.errors import install
 from crossroads.progress import Note
-from crossroads.race.decisions import Results, Skip, clear_gain, in_common
+from crossroads.race.comparing import clear_gain, in_common
+from crossroads.race.decisions import Results, Skip
 from crossroads.race.posterior import expected_after
 from crossroads.race.records import CandidateRun, Plan, RaceCandidate
 from crossroads.recipe import Recipe
 
 OUT_OF_TIME = "the budget ended before its first epoch"
+NO_TIME = "there is no time for it"
 
 
 def left_out(recipe: Recipe, reason: str) -> Note:
@@ -138,11 +140,11 @@ def stopped() -> Note:
     return Note("stopped: the best finished candidate is kept; testing and saving it takes a few seconds", "race-stopped")
 
 
-def no_time_for_folds(results: Results, run: CandidateRun) -> Note:
-    """Returns the note that a training is judged by few validation images, because there is no time to cross-validate it."""
-    candidate = results.candidate(run.candidate)
-    text = f"there is no time to cross-validate {_name(candidate.recipe)}, so its {len(run.correct)} validation images decide"
-    return Note(text, "no-time-for-folds", **_facts(candidate.recipe), images=len(run.correct), seconds=round(run.seconds, 1))
+def without_folds(results: Results, run: CandidateRun, reason: str) -> Note:
+    """Returns the note that a training is judged by few validation images, and why it is not cross-validated."""
+    candidate, images = results.candidate(run.candidate), len(run.correct)
+    text = f"{_name(candidate.recipe)} is not cross-validated ({reason}), so its {images} validation images decide"
+    return Note(text, "not-cross-validated", **_facts(candidate.recipe), images=images, reason=reason)
 
 
 def folds_started(results: Results, run: CandidateRun, count: int) -> Note:

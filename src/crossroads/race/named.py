@@ -14,7 +14,7 @@ from crossroads.errors import RecipeError, option
 from crossroads.features.bodies import body_of
 from crossroads.features.lookup import Lookup, SinglePass, resize_of
 from crossroads.networks.graphs import Stated
-from crossroads.progress import Watcher
+from crossroads.progress import Silent, Watcher
 from crossroads.race.affordable import affordable_fraction
 from crossroads.race.records import Plan, RaceCandidate
 from crossroads.run.clock import Clock
@@ -90,8 +90,8 @@ def _seconds_per_image(task: Task, watcher: Watcher) -> float | None:
     recipe = task.recipe
     body = body_of(task.choice, int(recipe.image_size or 0), recipe.weights, recipe.seed, watcher.progress, Stated.of(recipe))
     keep = body.find(recipe.cut)
-    lookup = Lookup(body.until(keep, recipe.pooling or "average"), task.choice.record.name, recipe, keep.name, watcher)
-    return seconds_of_pass(SinglePass(body, [lookup]), task.train, recipe.seed)
+    lookup = Lookup(body.until(keep, recipe.pooling or "average"), task.choice.record.name, recipe, keep.name, Silent())
+    return seconds_of_pass(SinglePass(body, [lookup]), task.train, recipe.seed, watcher)
 
 
 def _forward(task: Task, machine: Machine) -> float:

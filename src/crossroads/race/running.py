@@ -132,10 +132,10 @@ class _Race:
         left = results.left
         count = affordable_folds(run.seconds, left - reserve())
         if not count:
-            self._watcher.note(messages.no_time_for_folds(results, run))
+            self._watcher.note(messages.without_folds(results, run, messages.NO_TIME))
             return
         self._watcher.note(messages.folds_started(results, run, count))
-        began = time.perf_counter()
+        began, reason = time.perf_counter(), messages.NO_TIME
         try:
             task = self._task_of(replace(candidate.recipe, epochs=run.planned))
             found = cross_validate_training(task, count, self._folder, run.name, time_limit(relay, left, reserve=reserve))
@@ -145,9 +145,10 @@ class _Race:
                 raise
             LOGGER.info("the cross-validation of %s ended", run.name, exc_info=error)
             found = None
+            reason = messages.NO_TIME if isinstance(error, StopTraining) else _first_line(error)
         self._seconds_of_folds = time.perf_counter() - began
         if found is None:
-            self._watcher.note(messages.no_time_for_folds(results, run))
+            self._watcher.note(messages.without_folds(results, run, reason))
             return
         self._folds[run.name] = found.held_out
         judged = judged_by_folds(run, found)

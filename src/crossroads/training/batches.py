@@ -23,8 +23,9 @@ STEPS_PER_EXECUTION = 8
 
 LARGE_STEP = 1_500_000_000
 """Multiply-adds of a batch above which Keras runs one step per call on a CPU, because the end of a budget is noticed only between
-calls. Such a step takes more than a tenth of a second on two cores, and a call costs it nothing: MobileNet at 96 px, with 3.3e9 per
-batch, takes 529 ms of processor time per step with one step per call and 530 ms with eight. `small-cnn` with 0.8e9 takes 66 and 64."""
+calls. Such a step takes more than a tenth of a second on two cores, and the calls cost it nothing: MobileNet at 96 px, with 3.3e9
+per batch, takes 529 ms of processor time per step with one step per call and 530 ms with eight; `small-cnn` with 0.8e9 takes 66
+and 64 ms."""
 
 MAX_INFERENCE_BATCH, MIN_INFERENCE_BATCH, INFERENCE_BATCH_BYTES = 256, 8, 7 << 20
 """Maximum and minimum batch size for inference, and the bytes of input per batch that decide between them. The memory of the layers
