@@ -13,11 +13,13 @@ from crossroads.networks.catalog import backbone
 from crossroads.recipe import Augmentation, Recipe
 from crossroads.strategies import plan_phases, resolve_recipe
 from crossroads.training.batches import (
+    LARGE_STEP,
     STEPS_PER_EXECUTION,
     LabelledData,
     batches,
     class_weights,
     inference_batch_size,
+    steps_per_call,
     steps_per_epoch,
 )
 
@@ -142,3 +144,9 @@ class Shaped:
 )
 def test_large_inputs_run_in_smaller_batches(shape, rows):
     assert inference_batch_size(Shaped(1000, *shape)) == rows
+
+
+def test_small_steps_run_several_per_call_and_large_ones_one_by_one():
+    assert steps_per_call(64, 1_000) == steps_per_call(64, 0) == STEPS_PER_EXECUTION
+    assert steps_per_call(64, LARGE_STEP + 1) == 1
+    assert steps_per_call(63, 1_000) == 1

@@ -15,7 +15,7 @@ from keras import layers
 from crossroads.errors import TrainingError
 from crossroads.networks.catalog import backbone
 from crossroads.networks.network import Parts, assemble, head_layers, seeded
-from crossroads.progress import Silent, StopTraining
+from crossroads.progress import Silent, StopTraining, StopWithinEpoch
 from crossroads.recipe import Augmentation, Recipe
 from crossroads.strategies import plan_phases, resolve_recipe
 from crossroads.training.batches import STEPS_PER_EXECUTION, LabelledData, steps_per_epoch
@@ -143,6 +143,47 @@ def test_a_watcher_ends_training_for_good_with_the_finished_epochs(tmp_path, wat
     again, loaded = run(tmp_path / "ended", planned)
     assert loaded == done
     assert same(weights(again), weights(network))
+
+
+class StopsWithin(Silent):
+    """Ends training within the first epoch, at a batch or in the validation, which repeats the number of the last batch."""
+
+    def __init__(self, at, times=1, kind=StopWithinEpoch):
+        self.at, self.left, self.kind = at, times, kind
+
+    def step(self, epoch, done, total):
+        if done == self.at:
+            self.left -= 1
+        if self.left <= 0:
+            raise self.kind
+
+
+@pytest.mark.parametrize("watcher", [StopsWithin(2), StopsWithin(6, times=2)], ids=["at a batch", "in the validation"])
+def test_a_part_of_the_first_epoch_counts_if_the_watcher_says_so(tmp_path, watcher):
+    network, done = run(tmp_path / "part", phase(), watcher)
+    assert len(done.history) == 1
+    assert done.ended
+    assert validate(network.trained, VALIDATION)[1] == done.history[0].validation_accuracy
+    again, loaded = run(tmp_path / "part", phase())
+    assert loaded == done
+    assert same(weights(again), weights(network))
+
+
+def test_a_stop_in_the_validation_ends_training_without_that_epoch(tmp_path):
+    class Stops(Silent):
+        def __init__(self):
+            self.last = None
+
+        def step(self, epoch, done, total):
+            if epoch == 2 and self.last == (epoch, done):
+                raise StopTraining
+            self.last = (epoch, done)
+
+    _, done = run(tmp_path / "second", phase(), Stops())
+    assert [record.epoch for record in done.history] == [1]
+    assert done.ended
+    with pytest.raises(StopTraining):
+        run(tmp_path / "first", phase(), StopsWithin(6, times=2, kind=StopTraining))
 
 
 def test_a_stop_before_the_first_epoch_is_raised(tmp_path):

@@ -31,9 +31,9 @@ px 4.6, at 96 px 4.4, SqueezeNet 4.1. With depthwise convolutions, at 96 px: Eff
 the constant is their mean, because a race stops what takes longer. ConvNeXt's depthwise convolutions of 7 by 7 are slow in
 TensorFlow: it takes 18."""
 
-MANY_STEPS = 0.81
-"""Seconds per image in a long training, where Keras runs eight steps in one call, divided by those in a short one: MobileNet at
-96 px 5.7 and 7.0 ms, small-cnn at 32 px 0.56 and 0.70 ms."""
+MANY_STEPS, LARGE_STEP_SECONDS = 0.81, 0.1
+"""Seconds per image in a long training, where Keras runs eight steps in one call, divided by those in a short one: small-cnn at
+32 px 0.56 and 0.70 ms. Steps that take more seconds than the second number run one by one (`training.batches.LARGE_STEP`)."""
 
 VALIDATING = 0.4
 """Seconds per validation image, divided by seconds per training image. MobileNet at 96 px takes 2.2 and 5.7 ms."""
@@ -118,7 +118,8 @@ def whole_step_seconds(short: float, grouped: bool, images: int, batch_size: int
     """
     from crossroads.training.batches import STEPS_PER_EXECUTION, steps_per_epoch  # loads Keras
 
-    return short * (MANY_STEPS if not grouped and steps_per_epoch(images, batch_size) % STEPS_PER_EXECUTION == 0 else 1.0)
+    will_be = steps_per_epoch(images, batch_size) % STEPS_PER_EXECUTION == 0 and short * batch_size < LARGE_STEP_SECONDS
+    return short * (MANY_STEPS if will_be and not grouped else 1.0)
 
 
 def epoch_seconds(per_image: float, images: int, validation_images: float) -> float:

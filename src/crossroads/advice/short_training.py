@@ -107,6 +107,7 @@ class _Timer:
         end: When the time is over, on the clock of `time.perf_counter`.
         ticks: When each step of the current epoch ended.
         per_image: Seconds per image in the steps of each finished epoch; 0 if unknown.
+        done: Batches of the current epoch that have ended.
     """
 
     images: int
@@ -114,9 +115,13 @@ class _Timer:
     end: float
     ticks: list[float] = field(default_factory=list)
     per_image: list[float] = field(default_factory=list)
+    done: int = 0
 
-    def step(self) -> None:
-        """Receives the end of a step."""
+    def step(self, _epoch: int, done: int, total: int) -> None:
+        """Receives the end of a step. The time limit does not end a validation, which is short."""
+        if done == self.done == total:
+            return
+        self.done = done
         self.ticks.append(time.perf_counter())
         if self.ticks[-1] - self.end > (0 if self.per_image else GRACE):
             raise StopTraining
@@ -127,6 +132,7 @@ class _Timer:
         per_image = _seconds_per_image(record, self.ticks, self.images, self.validation_images) if known else 0.0
         self.per_image.append(per_image)
         self.ticks.clear()
+        self.done = 0
 
     @property
     def usual(self) -> float:

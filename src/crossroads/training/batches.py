@@ -21,6 +21,12 @@ STEPS_PER_EXECUTION = 8
 """Steps that Keras runs per call in a long epoch, so that it waits less often for Python. `small-cnn` with batches of 64 trains
 2,150 images/s instead of 1,740 (medians of five runs on a busy machine; the best runs differ by 4 %)."""
 
+LARGE_STEP = 1_500_000_000
+"""Multiply-adds of a batch above which Keras runs one step per call on a CPU, because the end of a budget is noticed only between
+calls. Such a step takes more than a tenth of a second on two cores, and the calls cost it nothing: MobileNet at 96 px, with 3.3e9
+per batch, takes 529 ms of processor time per step with one step per call and 530 ms with eight; `small-cnn` with 0.8e9 takes 66
+and 64 ms."""
+
 MAX_INFERENCE_BATCH, MIN_INFERENCE_BATCH, INFERENCE_BATCH_BYTES = 256, 8, 7 << 20
 """Maximum and minimum batch size for inference, and the bytes of input per batch that decide between them. The memory of the layers
 grows with the input: MobileNetV2 took 5.5 GB for 256 images of 224 px. Batches have 256 images of 32 px, or 66 images of 96 px."""
@@ -56,6 +62,18 @@ def steps_per_epoch(n: int, batch_size: int) -> int:
     steps = -(-n // batch_size)
     rounded = -(-steps // STEPS_PER_EXECUTION) * STEPS_PER_EXECUTION
     return steps if steps < 8 * STEPS_PER_EXECUTION or rounded > n else rounded
+
+
+def steps_per_call(steps: int, multiply_adds: int) -> int:
+    """Returns the number of steps that Keras runs per call.
+
+    It does not depend on the measured speed, so that a resumed training runs the same graph.
+
+    Args:
+        steps: Steps of an epoch.
+        multiply_adds: Multiply-adds of a forward pass of one batch; 0 on a GPU.
+    """
+    return 1 if steps % STEPS_PER_EXECUTION or multiply_adds > LARGE_STEP else STEPS_PER_EXECUTION
 
 
 def inference_batch_size(inputs: Indexable) -> int:

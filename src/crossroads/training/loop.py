@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import zip_longest
@@ -18,11 +18,12 @@ from crossroads._runtime.faults import is_out_of_memory
 from crossroads._runtime.machine import has_gpu
 from crossroads.errors import TrainingError, option
 from crossroads.heads.cross_entropy import summed_metrics
+from crossroads.networks.cost import multiply_adds
 from crossroads.networks.network import Network
-from crossroads.progress import EpochRecord, StopTraining, Watcher
+from crossroads.progress import EpochRecord, StopTraining, StopWithinEpoch, Watcher
 from crossroads.strategies import Phase
 from crossroads.training.augment import Augment
-from crossroads.training.batches import STEPS_PER_EXECUTION, LabelledData, batches, inference_batch_size, steps_per_epoch
+from crossroads.training.batches import LabelledData, batches, inference_batch_size, steps_per_call, steps_per_epoch
 from crossroads.training.batchnorm import adapted_momentum, fused_batchnorm
 from crossroads.training.checkpoint import Checkpoints, TrainingState
 from crossroads.training.freezing import fingerprint, freeze, require_unchanged
@@ -58,7 +59,8 @@ def train(
     Raises:
         TrainingError: The phase augments images but trains on features, the checkpoint belongs to another run, the loss is not
             finite, memory or disk is too small, or a frozen weight changed.
-        StopTraining: The watcher raised it before the first epoch was finished. Later it ends the training normally.
+        StopTraining: The watcher raised it before the first epoch was finished. Later it ends the training normally, and so does
+            `StopWithinEpoch` from the first batch on.
     """
     if network.on_features and phase.augmentation.active:
         raise TrainingError(
@@ -134,7 +136,7 @@ def _training_model(network: Network, phase: Phase, steps: int) -> keras.Model:
     )
     total = phase.epochs * steps
     optimizer = RuledAdam(rules(network.blocks, model.trainable_variables, phase), schedule(phase, total))
-    together = STEPS_PER_EXECUTION if steps % STEPS_PER_EXECUTION == 0 else 1
+    together = steps_per_call(steps, 0 if has_gpu() else multiply_adds(network.trained) * phase.batch_size)
     model.compile(optimizer=optimizer, loss=loss, jit_compile=_jit(), steps_per_execution=together)
     optimizer.build(model.trainable_variables)
     return model
@@ -178,8 +180,14 @@ def _is_over(state: TrainingState, phase: Phase) -> bool:
     return bool(phase.early_stopping and losses) and len(losses) - 1 - int(np.argmin(losses)) >= phase.early_stopping
 
 
-def validate(logits: keras.Model, data: LabelledData) -> tuple[float, float]:
-    """Returns the mean cross-entropy in nats and the accuracy of a logits model on inputs of one view, computed in float64."""
+def validate(logits: keras.Model, data: LabelledData, after_batch: Callable[[], object] = lambda: None) -> tuple[float, float]:
+    """Returns the mean cross-entropy in nats and the accuracy of a logits model on inputs of one view, computed in float64.
+
+    Args:
+        logits: The model.
+        data: The inputs and their labels.
+        after_batch: Called after each batch.
+    """
     loss = correct = 0.0
     step = inference_batch_size(data.inputs)
     for first in range(0, len(data), step):
@@ -187,6 +195,7 @@ def validate(logits: keras.Model, data: LabelledData) -> tuple[float, float]:
         inputs = np.asarray(data.inputs[first : first + len(labels)], dtype=np.float32)
         batch_loss, batch_correct = summed_metrics(logits.predict_on_batch(inputs), labels)
         loss, correct = loss + batch_loss, correct + batch_correct
+        after_batch()
     return loss / len(data), correct / len(data)
 
 
@@ -213,27 +222,28 @@ class _Epochs(keras.callbacks.Callback):  # type: ignore[misc]
         self.state, self.stopped_within_epoch = state, False
         self._network, self._training, self._phase, self._validation = network, model, phase, validation
         self._checkpoints, self._watcher, self._variables = checkpoints, watcher, variables
-        self._started = time.perf_counter()
+        self._started, self._shortened = time.perf_counter(), False
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Starts the clock."""
         self._started = time.perf_counter()
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Calls the watcher. If it ends training, the batches of this epoch are lost."""
+        """Calls the watcher. If it ends training, the batches of this epoch are lost, except in the first epoch if it says so."""
         try:
-            self._watcher.step(len(self.state.history) + 1, batch + 1, self.params["steps"])
-        except StopTraining:
-            if not self.state.history:
-                raise
-            self.stopped_within_epoch = True
-            self._end()
+            self._step(batch + 1)
+        except StopTraining as stop:
+            self._stopped_by(stop)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Validates, records and saves."""
         if self.stopped_within_epoch:
             return
-        record = self._record(epoch + 1, float((logs or {})["loss"]))
+        try:
+            record = self._record(epoch + 1, float((logs or {})["loss"]))
+        except StopTraining as stop:
+            self._stopped_by(stop)
+            return
         history = (*self.state.history, record)
         best = max(history, key=lambda r: (r.validation_accuracy, -r.validation_loss, r.epoch))
         self.state = TrainingState(self.state.identity, history, best.epoch)
@@ -242,13 +252,15 @@ class _Epochs(keras.callbacks.Callback):  # type: ignore[misc]
             self._watcher.epoch(record, self._phase.epochs)
         except StopTraining:
             self._end()
+        if self._shortened:
+            self._end()
         if _is_over(self.state, self._phase):
             self._training.stop_training = True
 
     def _record(self, epoch: int, loss: float) -> EpochRecord:
         """Validates an epoch. Raises `TrainingError` if a loss is not finite."""
         optimizer = self._training.optimizer
-        validation_loss, accuracy = validate(self._network.trained, self._validation)
+        validation_loss, accuracy = validate(self._network.trained, self._validation, self._within_validation)
         if not (math.isfinite(loss) and math.isfinite(validation_loss)):
             raise TrainingError(
                 f"the loss is not finite in epoch {epoch}",
@@ -259,6 +271,30 @@ class _Epochs(keras.callbacks.Callback):  # type: ignore[misc]
         rate = float(keras.ops.convert_to_numpy(optimizer.learning_rate))
         seconds = time.perf_counter() - self._started
         return EpochRecord(self._phase.name, epoch, seconds, rate, loss, validation_loss, accuracy)
+
+    def _step(self, done: int) -> None:
+        self._watcher.step(len(self.state.history) + 1, done, self.params["steps"])
+
+    def _within_validation(self) -> None:
+        """Calls the watcher, unless it has ended training and only the validation of the first epoch is missing."""
+        if self._shortened:
+            return
+        try:
+            self._step(self.params["steps"])
+        except StopWithinEpoch:
+            if self.state.history:
+                raise
+            self._shortened = True
+
+    def _stopped_by(self, stop: StopTraining) -> None:
+        """Ends training within an epoch."""
+        if self.state.history:
+            self.stopped_within_epoch = True
+            self._end()
+        elif isinstance(stop, StopWithinEpoch):
+            self._shortened = self._training.stop_training = True
+        else:
+            raise stop
 
     def _end(self) -> None:
         """Ends training for good: a resumed run does not continue it."""
