@@ -66,6 +66,8 @@ class Phase:
         augmentation: Limits of the random transformations of the training images.
         early_stopping: Epochs without a better validation loss after which training ends; 0 for never.
         seed: Seed of order and augmentation.
+        parts: Parts of a batch that are trained on one after another, so that their activations fit into memory. Their gradients
+            are averaged before the weights change. BatchNorm statistics are those of a part.
     """
 
     name: Literal["head", "tune", "train"]
@@ -83,6 +85,7 @@ class Phase:
     augmentation: Augmentation
     early_stopping: int
     seed: int
+    parts: int = 1
 
 
 STRATEGIES: tuple[Strategy, ...] = (

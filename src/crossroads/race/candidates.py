@@ -88,7 +88,7 @@ def named_plan(partition: Partition, tasks: Tasks, clock: Clock, watcher: Watche
         clock: The time of the run.
         watcher: Receives a warning if the budget is too short for one epoch.
     """
-    task = tasks.task_for(replace(partition.recipe, budget=None))
+    task = tasks.task_for(partition.recipe.without_limits())
     recipe, images = task.recipe, len(partition.train)
     unknown = Estimate(0.5, 0.01, 0.99)
     if task.strategy.frozen or has_gpu():

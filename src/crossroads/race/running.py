@@ -15,6 +15,7 @@ from typing import Protocol
 import numpy as np
 
 from crossroads._runtime.faults import is_failure
+from crossroads._runtime.process import release_memory
 from crossroads.errors import CrossroadsError, DataError, RecipeError
 from crossroads.evaluation import effective_count
 from crossroads.progress import EpochRecord, Relay, StopTraining, Watcher
@@ -124,6 +125,7 @@ class _Race:
         keep_state(self._state, self._path)
         self._watcher.note(messages.run_started(self._results, action.candidate, epochs))
         run = self._train(name, replace(action, epochs=epochs))
+        release_memory()  # the networks of the run
         run = replace(run, seconds=round(run.seconds, 3), epoch_seconds=round(run.epoch_seconds, 4))
         self._state.runs[name] = run
         keep_state(self._state, self._path)
