@@ -436,7 +436,7 @@ def _with_schedule(recipe: Recipe, defaults: Defaults, images: int, *, tuned: bo
 
 def _phase(recipe: Recipe, name: Literal["head", "tune", "train"], *, train_batchnorm: bool = False) -> Phase:
     """Returns a phase with the options of the recipe."""
-    values = {key: getattr(recipe, key) for key in Phase.__dataclass_fields__ if key not in ("name", "train_batchnorm")}
+    values = {key: getattr(recipe, key) for key in Phase.__dataclass_fields__ if key not in ("name", "train_batchnorm", "parts")}
     if values["layer_decay"] is None:
         values["layer_decay"] = 1.0
     missing = [key for key, value in values.items() if value is None]

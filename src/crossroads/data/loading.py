@@ -17,6 +17,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from crossroads._runtime.process import release_pages
 from crossroads.data._pool import map_chunks, map_ordered
 from crossroads.data.dataset import DIGEST_BYTES, Dataset, FileSource, digest_of
 from crossroads.data.images import Pixels, Resize, ValueRange, decode_with_range, dimensions, dimensions_from, has_frames, load
@@ -40,8 +41,8 @@ HEADERS = (8 << 10, 128 << 10)
 """Bytes that are read of a file for its dimensions: the first of these that suffices. A JPEG may begin with 64 KiB of EXIF data."""
 
 IN_MEMORY = 256 * 2**20
-"""Bytes of pixels that are kept in memory. This is enough for 87,000 images of 32 px or 1,780 images of 224 px. More are mapped to a
-file, which the system keeps in its cache while it has memory to spare."""
+"""Bytes of pixels that are kept in memory. This is enough for 87,000 images of 32 px or 1,780 images of 224 px. More are in a file,
+which the system keeps in its cache while it has memory to spare."""
 
 RELEASE = 512
 """Images after which the pages of pixels in a file are released, so that they do not count as memory of this process."""

@@ -40,8 +40,9 @@ LEAST_PART = 8
 """Smallest part of a batch. BatchNorm needs several images for its statistics, and smaller parts take longer."""
 
 GRAPH_MB, STORED_BYTES, GRAPH_IMAGES = 600.0, 8, 2
-"""Frozen features of a network whose inference graph does not come from Keras: memory of the process with images and features, bytes
-per parameter, and images whose activations are in memory. EfficientNet-Lite0 at 224 px took 460 to 870 MB for 80 to 8,000 images."""
+"""Frozen features of a network whose inference graph does not come from Keras: memory of the process with images and features,
+bytes per parameter, and images whose activations are in memory. EfficientNet-Lite0 at 224 px took 460 to 870 MB for 80 to 8,000
+images."""
 
 KERAS_MB, HELD_IMAGES = 780.0, 16
 """The same for a graph that Keras makes and checks first: 15 and 13 images for MobileNet at 96 and 224 px, and 16, 13 and 22 for

@@ -138,8 +138,8 @@ class Recipe:
     memory: Annotated[
         str | None,
         Option(
-            "Largest memory of the process, such as 4g, or 50% of that of the machine. A candidate that needs more is left out, and "
-            "a named strategy that does is refused.",
+            "Largest memory of the process, such as 4g, or 50% for half of the machine's. A candidate that needs more is left out, "
+            "and a named strategy that does is refused.",
             STRATEGY,
             unset="what the machine has available",
             metavar="SIZE",
