@@ -33,7 +33,7 @@ TRAINED_BYTES = 16
 KEPT, KEPT_FROZEN_BATCHNORM = 0.9, 0.5
 """Fraction of the outputs of all layers that a training step keeps. With frozen BatchNorm layers, their outputs are not needed."""
 
-ACTIVATIONS_MB = 700.0
+ACTIVATIONS_MB = 600.0
 """Memory for the activations of a part of a batch. EfficientNet-Lite0 at 224 px then trains within 2 GB."""
 
 LEAST_PART = 8

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from crossroads import artifact
 from crossroads._runtime.keras_setup import load_keras
+from crossroads._runtime.process import release_memory
 from crossroads.errors import DataError, option
 from crossroads.features.bodies import body_of
 from crossroads.features.lookup import Lookup
@@ -126,6 +127,7 @@ class _Training:
             with_parts(plan_phases(recipe)[-1], network.trained, task.memory_mb)  # refuses a training that is too large
         artifact.rehearse(network.ship(), self._size, classes)  # before images are decoded, not after training
         self._pixels = task.decode()
+        release_memory()  # what the check of the graph and the decoding leave
         self._images = ImageLog(watcher)
         self._features: dict[str, FeatureMetrics] = {}
 

@@ -27,7 +27,7 @@ MAX_INFERENCE_BATCH, MIN_INFERENCE_BATCH, INFERENCE_BATCH_BYTES = 256, 8, 7 << 2
 grows with the input: MobileNetV2 took 5.5 GB for 256 images of 224 px. Batches have 256 images of 32 px, or 66 images of 96 px."""
 
 
-RELEASE_BYTES = 64 << 20
+RELEASE_BYTES = 16 << 20
 """After this many bytes read, the pages of inputs in a file are released, so that they do not count as memory of this process."""
 
 

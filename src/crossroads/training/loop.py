@@ -142,7 +142,8 @@ def _training_model(network: Network, phase: Phase, steps: int, parts: int = 1) 
     )
     total = phase.epochs * steps * parts  # Keras follows the schedule from part to part, not from step to step
     optimizer = RuledAdam(rules(network.blocks, model.trainable_variables, phase), schedule(phase, total), parts)
-    together = STEPS_PER_EXECUTION if steps % STEPS_PER_EXECUTION == 0 else 1
+    # Keras may hold the activations of several steps that it runs together.
+    together = STEPS_PER_EXECUTION if parts == 1 and steps % STEPS_PER_EXECUTION == 0 else 1
     model.compile(optimizer=optimizer, loss=loss, jit_compile=_jit(), steps_per_execution=together)
     optimizer.build(model.trainable_variables)
     return model
