@@ -23,7 +23,7 @@ SPLIT = {"validation": 0.25, "test_fraction": 0.25}
     ("text", "size_mb"),
     [("4g", 4096), ("4 GB", 4096), ("4GiB", 4096), ("1.5g", 1536), ("900m", 900), ("900 MB", 900), ("50%", 8000), ("12.5 %", 2000)],
 )
-def test_a_limit_is_a_size_or_a_share_of_the_machine(text, size_mb, monkeypatch):
+def test_a_limit_is_a_size_or_a_fraction_of_the_machine(text, size_mb, monkeypatch):
     monkeypatch.setattr(module, "total_memory_mb", lambda: 16_000.0)
     assert set_limit_mb(Recipe(memory=text).memory) == size_mb
 
@@ -40,13 +40,13 @@ def test_a_limit_that_is_too_small_or_too_large_is_refused(text):
         Recipe(memory=text)
 
 
-def test_a_share_that_is_too_small_on_this_machine_is_refused(monkeypatch):
+def test_a_fraction_that_is_too_small_on_this_machine_is_refused(monkeypatch):
     monkeypatch.setattr(module, "total_memory_mb", lambda: 4_000.0)
     with refused("out-of-range", RecipeError, field="memory"):
         set_limit_mb("10%")
 
 
-def test_a_share_of_unknown_memory_is_refused(monkeypatch):
+def test_a_fraction_of_unknown_memory_is_refused(monkeypatch):
     monkeypatch.setattr(module, "total_memory_mb", lambda: None)
     with refused("unknown-memory", RecipeError, field="memory"):
         set_limit_mb("50%")

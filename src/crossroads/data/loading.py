@@ -40,8 +40,8 @@ SIDES = 256
 HEADERS = (8 << 10, 128 << 10)
 """Bytes that are read of a file for its dimensions: the first of these that suffices. A JPEG may begin with 64 KiB of EXIF data."""
 
-IN_MEMORY = 256 * 2**20
-"""Bytes of pixels that are kept in memory. This is enough for 87,000 images of 32 px or 1,780 images of 224 px. More are in a file,
+IN_MEMORY = 128 * 2**20
+"""Bytes of pixels that are kept in memory. This is enough for 43,000 images of 32 px or 890 images of 224 px. More are in a file,
 which the system keeps in its cache while it has memory to spare."""
 
 RELEASE = 512

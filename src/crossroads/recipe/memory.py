@@ -1,4 +1,4 @@
-"""Reads a limit of memory: a size such as 4g, or a share of the machine's memory such as 50%."""
+"""Reads a limit of memory: a size such as 4g, or a fraction of the machine's memory such as 50%."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from crossroads.errors import RecipeError, option
 LEAST_MB = 800
 """Smallest limit: a head on frozen features of the default network needs this much."""
 
-FORM = "a size such as 4g or 1500m, or a share of the machine's memory such as 50%"
+FORM = "a size such as 4g or 1500m, or a fraction of the machine's memory such as 50%"
 
 _UNITS_MB = {"m": 1.0, "g": 1024.0, "t": 1024.0**2}
 _LIMIT = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*(?:([mgt])(?:i?b)?|(%))", re.IGNORECASE)
@@ -52,7 +52,7 @@ def set_limit_mb(text: str) -> float:
     total = total_memory_mb()
     if total is None:
         raise RecipeError(
-            "the memory of this machine is unknown, so a share of it is too",
+            "the memory of this machine is unknown, so a fraction of it is too",
             code="unknown-memory",
             field="memory",
             received=repr(text),
