@@ -282,3 +282,28 @@ def test_any_other_error_of_the_backend_is_not_changed(tmp_path, fails):
     fails(RuntimeError("no such kernel"))
     with pytest.raises(RuntimeError, match="no such kernel"):
         run(tmp_path, phase())
+
+
+def test_parts_of_batches_train_as_whole_batches_without_batchnorm(tmp_path):
+    plain = phase(augmentation=Augmentation(), augment=False, schedule="one-cycle", label_smoothing=0.0)
+    whole, parts = (run_head(tmp_path / str(count), replace(plain, parts=count)) for count in (1, 4))
+    np.testing.assert_allclose(parts, whole, atol=2e-3)
+
+
+def run_head(folder, phase):
+    """Returns the weights of a linear head on flattened pixels, which has neither BatchNorm nor dropout."""
+    images = keras.Input((16, 16, 3))
+    flat = Parts((), keras.Model(images, layers.AveragePooling2D(4)(images)))
+    with seeded(0):
+        network = assemble(flat, 16, head_layers("linear", 2))
+    train(network, phase, DATA, VALIDATION, Checkpoints(folder), "id", Silent())
+    return weights(network)[0]
+
+
+def test_training_in_parts_resumes_bit_for_bit(tmp_path):
+    split = replace(phase(epochs=2), parts=2)
+    network, _ = run(tmp_path / "whole", split)
+    with pytest.raises(Killed):
+        run(tmp_path / "again", split, StopAt(2, 3))
+    resumed, _ = run(tmp_path / "again", split)
+    assert same(weights(network), weights(resumed))

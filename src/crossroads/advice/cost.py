@@ -1,4 +1,4 @@
-"""Estimates the time and memory of each strategy on this machine, from multiply-adds and a quick measurement."""
+"""Estimates the time of each strategy on this machine, from multiply-adds and a quick measurement."""
 
 from __future__ import annotations
 
@@ -48,21 +48,6 @@ TRACE = 8.0
 
 HEAD_STEPS = 350
 """Steps of L-BFGS for a head over all penalties. Each reads the principal components twice."""
-
-PROCESS_MB, BYTES_PER_PARAMETER = 780.0, 16
-"""Memory of a process with Keras and OpenVINO loaded; weights, gradients and the two moments of Adam in float32."""
-
-HELD_IMAGES = 16
-"""Images whose activations are in memory at once if nothing is trained, because graph, check and calibration coincide: 15 and
-13 for MobileNet at 96 and 224 px, 16, 13 and 22 for MobileNetV2, ResNet50 and SqueezeNet at 224 px. Training holds the
-activations of a batch: 28 for a warm start of MobileNet in batches of 32."""
-
-MULTIPLY_ADDS_PER_ACTIVATION = 100
-"""Assumed number for a network that is not built yet.
-
-small-cnn has 162, ResNet50 104, SqueezeNet 40, MobileNet 34 and MobileNetV2 14. With this high value, the estimated memory is low,
-so a pretrained network is excluded only if it clearly does not fit. Once the network is built, the real number is used.
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,20 +122,6 @@ def head_seconds(n: int, d: int, classes: int, machine: Machine) -> float:
     ridge = 17 * n * small * classes
     logistic = HEAD_STEPS * 2 * n * small * classes
     return (3 * axes + 3 * ridge + 6 * logistic) / machine.products
-
-
-def memory_mb(parameters: int, activations: float, batch_size: int, *, trained: bool) -> float:
-    """Returns the peak memory of a run in MiB, to within about a fifth.
-
-    Args:
-        parameters: Number of parameters of the network.
-        activations: Outputs of all layers for one image, as a number of values.
-        batch_size: Images per step.
-        trained: Whether the network is trained.
-    """
-    weights = parameters * (BYTES_PER_PARAMETER if trained else 8)
-    images = max(HELD_IMAGES, batch_size) if trained else HELD_IMAGES
-    return PROCESS_MB + (weights + 4 * activations * images) / 2**20
 
 
 def format_seconds(seconds: float) -> str:

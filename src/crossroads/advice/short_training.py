@@ -55,12 +55,14 @@ class Limit:
         epochs: Smallest and largest number. If the smallest means too many passes, it trains on fewer images.
         seconds: Time limit. One epoch is finished in any case.
         images: Smallest number of images. It is never less than twice the number of classes.
+        memory_mb: The most memory that the process may use; None if unknown.
     """
 
     passes: int
     epochs: tuple[int, int]
     seconds: float
     images: int = 1
+    memory_mb: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +189,7 @@ def run_short_training(dataset: Dataset, choice: Choice, asked: Recipe, limit: L
     try:
         relay.progress(f"a short {kind}", 0, epochs * len(images))
         shown, held_out = (load_all(part, resize_of(recipe)) for part in (images, parts.validation))
-        task = Task(recipe, choice, record, images, parts.validation, lambda: (shown, held_out))
+        task = Task(recipe, choice, record, images, parts.validation, lambda: (shown, held_out), limit.memory_mb)
         with tempfile.TemporaryDirectory(prefix="crossroads-") as folder:
             trained = train(
                 task, TrainingFolder(Path(folder)), Relay(_Stages(relay), after_step=timer.step, after_epoch=after_epoch)

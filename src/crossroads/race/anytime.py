@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from crossroads._runtime.keras_setup import can_train
 from crossroads._runtime.machine import has_gpu
+from crossroads._runtime.process import release_memory
 from crossroads.advice.candidate_backbones import CandidateBackbone
 from crossroads.advice.cost import OVERHEAD, TRACE, measure_machine, step_seconds
 from crossroads.advice.estimate import DIGITS
@@ -109,7 +110,9 @@ class _Anytime:
         first = first_answer(self._partition, backbones[0], self._tasks_of, self._folder, self._best, self._clock, self._watcher)
         if first is None:
             return self._advised(backbones, None)
+        release_memory()
         plan = self._improvements(backbones, first) if self._can_improve(first) else None
+        release_memory()  # the evidence
         return self._with_first(plan or Plan((), self._clock.budget or BUDGET, 0.0, {}), first)
 
     def _prepare(self, plan: Plan) -> None:
@@ -180,7 +183,7 @@ class _Anytime:
         return True
 
     def _from_scratch(self) -> Run:
-        recipe = replace(drop_unused_options(self._partition.recipe, strategy("from-scratch")), budget=None)
+        recipe = drop_unused_options(self._partition.recipe, strategy("from-scratch")).without_limits()
         task = self._tasks.task_for(recipe)
         self._best.save("from-scratch", task, train(task, self._folder, self._watcher))
         return self._best.finish(self._asked)

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from crossroads._runtime.machine import available_memory_mb
 from crossroads.advice.backbone_evidence import BackboneEvidence, FrozenProbe, end_lookup, grid_lookup, seconds_per_image
 from crossroads.advice.candidate_backbones import CandidateBackbone
 from crossroads.advice.candidates import recipe_of, require_trainable
@@ -21,6 +20,7 @@ from crossroads.race.affordable import affordable_fraction, part_of
 from crossroads.race.records import CandidateRun
 from crossroads.race.running import completed
 from crossroads.recipe import Recipe
+from crossroads.recipe.memory import memory_limit_mb
 from crossroads.run.best import BestSoFar
 from crossroads.run.clock import Clock
 from crossroads.run.folder import RunFolder
@@ -78,8 +78,8 @@ def first_answer(
     Raises:
         CrossroadsError: No image can be read, or an option rules out every strategy.
     """
-    asked, began = replace(partition.recipe, budget=None), time.perf_counter()
-    request = Request(partition.train, partition.median_side, asked, None, available_memory_mb(), watcher)
+    asked, began = partition.recipe.without_limits(), time.perf_counter()
+    request = Request(partition.train, partition.median_side, asked, None, memory_limit_mb(partition.recipe.memory), watcher)
     require_trainable(asked, [backbone], partition.median_side)
     if not convertible(request, [backbone]):
         return None

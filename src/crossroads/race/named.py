@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 from crossroads._runtime.machine import has_gpu
 from crossroads.advice.backbone_evidence import decode_seconds, seconds_of_pass
@@ -39,7 +38,7 @@ def named_plan(partition: Partition, tasks: Tasks, budget: float, clock: Clock, 
     Raises:
         RecipeError: There is no time for one epoch, or for all epochs if the user set their number.
     """
-    task = tasks.task_for(replace(partition.recipe, budget=None))
+    task = tasks.task_for(partition.recipe.without_limits())
     if task.strategy.frozen:
         views = task.recipe.views or 1
         fraction = affordable_fraction(partition, clock, lambda: _seconds_per_image(task, watcher), views)

@@ -16,6 +16,7 @@ from typing import Protocol
 import numpy as np
 
 from crossroads._runtime.faults import is_failure
+from crossroads._runtime.process import release_memory
 from crossroads.errors import CrossroadsError, DataError, RecipeError
 from crossroads.evaluation import effective_count
 from crossroads.progress import EpochRecord, Relay, StopTraining, StopWithinEpoch, Watcher, stage
@@ -180,6 +181,7 @@ class _Race:
         self._watcher.note(messages.run_started(self._results, action.candidate, epochs))
         with stage(self._watcher.progress, f"trying {self._results.candidate(action.candidate).recipe.strategy}"):
             run = self._train(name, replace(action, epochs=epochs))
+        release_memory()  # the networks of the run
         run = replace(run, seconds=round(run.seconds, 3), epoch_seconds=round(run.epoch_seconds, 4))
         self._state.runs[name] = run
         keep_state(self._state, self._path)

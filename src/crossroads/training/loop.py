@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from crossroads._runtime.faults import is_out_of_memory
 from crossroads._runtime.machine import has_gpu
+from crossroads._runtime.process import release_pages
 from crossroads.errors import TrainingError, option
 from crossroads.heads.cross_entropy import summed_metrics
 from crossroads.networks.cost import multiply_adds
@@ -23,7 +24,14 @@ from crossroads.networks.network import Network
 from crossroads.progress import EpochRecord, StopTraining, StopWithinEpoch, Watcher
 from crossroads.strategies import Phase
 from crossroads.training.augment import Augment
-from crossroads.training.batches import LabelledData, batches, inference_batch_size, steps_per_call, steps_per_epoch
+from crossroads.training.batches import (
+    LabelledData,
+    batches,
+    inference_batch_size,
+    parts_per_epoch,
+    steps_per_call,
+    steps_per_epoch,
+)
 from crossroads.training.batchnorm import adapted_momentum, fused_batchnorm
 from crossroads.training.checkpoint import Checkpoints, TrainingState
 from crossroads.training.freezing import fingerprint, freeze, require_unchanged
@@ -69,9 +77,9 @@ def train(
             received=f"{phase.augmentation} in phase {phase.name!r}",
             hint=f"cache several {option('views')} per image, freeze nothing, or leave the augmentation out",
         )
-    steps = steps_per_epoch(len(data), phase.batch_size)
+    steps, parts = steps_per_epoch(len(data), phase.batch_size), parts_per_epoch(len(data), phase)
     frozen = freeze(network, phase)
-    model = _training_model(network, phase, steps)
+    model = _training_model(network, phase, steps, parts // steps)
     variables = [*_changing(network, frozen), *model.optimizer.variables]
     state = checkpoints.load_for(identity)
     if state is not None:
@@ -80,7 +88,7 @@ def train(
     if not _is_over(epochs.state, phase):
         checkpoints.require_room(sum(math.prod(v.shape) * np.dtype(v.dtype).itemsize for v in variables))
         before = fingerprint(frozen)
-        with _out_of_memory_refused(phase), adapted_momentum(network, phase.epochs * steps), fused_batchnorm(network):
+        with _out_of_memory_refused(phase), adapted_momentum(network, phase.epochs * parts), fused_batchnorm(network):
             _fit(model, phase, data, epochs)
         require_unchanged(frozen, before)
     state = epochs.state
@@ -94,7 +102,7 @@ def _fit(model: keras.Model, phase: Phase, data: LabelledData, epochs: _Epochs) 
     done = len(epochs.state.history)
     model.fit(
         batches(data, phase, model.output_shape[-1], done),
-        steps_per_epoch=steps_per_epoch(len(data), phase.batch_size),
+        steps_per_epoch=parts_per_epoch(len(data), phase),
         shuffle=False,  # the batches have their own order
         initial_epoch=done,
         epochs=phase.epochs,
@@ -125,7 +133,7 @@ def _changing(network: Network, frozen: Sequence[Any]) -> list[Any]:
     return [variable for variable in network.trained.variables if id(variable) not in still]
 
 
-def _training_model(network: Network, phase: Phase, steps: int) -> keras.Model:
+def _training_model(network: Network, phase: Phase, steps: int, parts: int = 1) -> keras.Model:
     """Returns the compiled model that `fit` trains: inputs, augmentation, `network.trained`."""
     inputs, x = _inputs(network, phase)
     model = keras.Model(inputs[0] if len(inputs) == 1 else tuple(inputs), network.trained(x), name="training")
@@ -134,9 +142,10 @@ def _training_model(network: Network, phase: Phase, steps: int) -> keras.Model:
         if phase.label_smoothing
         else keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     )
-    total = phase.epochs * steps
-    optimizer = RuledAdam(rules(network.blocks, model.trainable_variables, phase), schedule(phase, total))
-    together = steps_per_call(steps, 0 if has_gpu() else multiply_adds(network.trained) * phase.batch_size)
+    total = phase.epochs * steps * parts  # Keras follows the schedule from part to part, not from step to step
+    optimizer = RuledAdam(rules(network.blocks, model.trainable_variables, phase), schedule(phase, total), parts)
+    # Keras may hold the activations of several steps that it runs together.
+    together = 1 if parts > 1 else steps_per_call(steps, 0 if has_gpu() else multiply_adds(network.trained) * phase.batch_size)
     model.compile(optimizer=optimizer, loss=loss, jit_compile=_jit(), steps_per_execution=together)
     optimizer.build(model.trainable_variables)
     return model
@@ -196,6 +205,7 @@ def validate(logits: keras.Model, data: LabelledData, after_batch: Callable[[], 
         batch_loss, batch_correct = summed_metrics(logits.predict_on_batch(inputs), labels)
         loss, correct = loss + batch_loss, correct + batch_correct
         after_batch()
+    release_pages(data.inputs)
     return loss / len(data), correct / len(data)
 
 
