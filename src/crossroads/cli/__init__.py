@@ -10,7 +10,7 @@ from typing import Any
 import typer
 
 from crossroads._runtime.process import process_settings
-from crossroads.cli import _advise, _fit, _networks, _predict, _use  # noqa: F401 - importing a module adds its commands
+from crossroads.cli import _advise, _export, _fit, _networks, _predict, _use  # noqa: F401 - importing a module adds its commands
 from crossroads.cli._app import INTERRUPTED, app
 from crossroads.errors import CrossroadsError
 from crossroads.recipe.fields import REMOVED, RENAMED

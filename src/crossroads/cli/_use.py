@@ -1,4 +1,4 @@
-"""Defines the commands before and after training: audit, evaluate, export and demo."""
+"""Defines the commands before and after training: audit, evaluate and demo."""
 
 from __future__ import annotations
 
@@ -64,28 +64,6 @@ def evaluate(
         print_json(scored.to_json())
     else:
         print_evaluation(scored)
-
-
-@app.command(cls=PlainCommand)
-def export(
-    run: Run,
-    out: Annotated[Path, typer.Option(metavar="PATH", help="Path of the new file.", show_default=False)],
-    format: Annotated[str, typer.Option(metavar="NAME", help="Format of the file. [keras]")] = "keras",  # noqa: A002
-) -> None:
-    """Export the classifier of an artifact as a Keras model.
-
-    If the backbone stayed frozen, the model is built again and compared with the graph of the artifact.
-
-    \b
-    Example:
-      crossroads export runs/photos --out photos.keras
-    """
-    from crossroads.errors import unknown
-    from crossroads.run.export import export_keras
-
-    if format != "keras":
-        raise unknown("format", format, ["keras"])
-    print(export_keras(run, out))
 
 
 @app.command(cls=PlainCommand)
