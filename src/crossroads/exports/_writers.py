@@ -12,6 +12,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from crossroads import artifact
 from crossroads._runtime.keras_setup import load_keras
 from crossroads.errors import ArtifactError, missing_extra
@@ -42,7 +44,9 @@ class Classifier:
     def keras_model(self) -> Any:
         """The Keras model."""
         load_keras()
-        return keras_model(self.manifest, self.backbone)
+        model, size = keras_model(self.manifest, self.backbone), self.manifest.resize.size
+        model(np.zeros((1, size, size, 3), np.uint8), training=False)  # Keras exports only a model that was called
+        return model
 
     @property
     def facts(self) -> Mapping[str, str]:
@@ -76,7 +80,7 @@ def write_openvino(classifier: Classifier, path: Path, *, half: bool = False) ->
 def write_keras(classifier: Classifier, path: Path) -> None:
     """Writes a ``.keras`` file and the class names beside it."""
     classifier.keras_model.save(path)
-    classifier.write_labels(path.with_suffix(f".{LABELS}"))
+    classifier.write_labels(path.with_name(f"{path.name}.{LABELS}"))
 
 
 def write_saved_model(classifier: Classifier, path: Path) -> None:
@@ -99,7 +103,7 @@ def write_litert(classifier: Classifier, path: Path, *, half: bool = False) -> N
         options = {"optimizations": [tensorflow.lite.Optimize.DEFAULT], "target_spec": {"supported_types": [tensorflow.float16]}}
     with _quiet():
         model.export(path, format="litert", verbose=False, **options)
-    classifier.write_labels(path.with_suffix(f".{LABELS}"))
+    classifier.write_labels(path.with_name(f"{path.name}.{LABELS}"))
 
 
 def write_onnx(classifier: Classifier, path: Path) -> None:

@@ -41,7 +41,7 @@ class Format:
         write: Writes a classifier to a path.
         open: Opens what was written with the runtime of the format.
         halves: Whether weights can be stored as float16, for which `write` takes ``half=True``.
-        beside: The suffix of a second file; empty if there is none.
+        beside: The name of a second file, from the ``name`` and the ``stem`` of the first one; empty if there is none.
     """
 
     name: str
@@ -53,10 +53,10 @@ class Format:
 
 
 FORMATS = (
-    Format("openvino", ".xml", _writers.write_openvino, _runners.open_openvino, halves=True, beside=".bin"),
+    Format("openvino", ".xml", _writers.write_openvino, _runners.open_openvino, halves=True, beside="{stem}.bin"),
     Format("onnx", ".onnx", _writers.write_onnx, _runners.open_onnx),
-    Format("litert", ".tflite", _writers.write_litert, _runners.open_litert, halves=True, beside=f".{_writers.LABELS}"),
-    Format("keras", ".keras", _writers.write_keras, _runners.open_keras, beside=f".{_writers.LABELS}"),
+    Format("litert", ".tflite", _writers.write_litert, _runners.open_litert, halves=True, beside="{name}.labels.txt"),
+    Format("keras", ".keras", _writers.write_keras, _runners.open_keras, beside="{name}.labels.txt"),
     Format("saved-model", "", _writers.write_saved_model, _runners.open_saved_model),
 )
 
@@ -165,7 +165,8 @@ def _format_of(name: str | None, target: Path) -> Format:
             else f"{option('out')} must end {suffixes}"
         )
         raise ArtifactError(rule, code="export-target", field="out", received=printable(str(target)), hint="choose another name")
-    for path in (target, *([target.with_suffix(found.beside)] if found.beside else [])):
+    beside = [found.beside.format(name=target.name, stem=target.stem)] if found.beside else []
+    for path in (target, *map(target.with_name, beside)):
         if os.path.lexists(path):
             raise ArtifactError(
                 f"{option('out')} must be new",
