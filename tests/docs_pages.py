@@ -31,7 +31,7 @@ from crossroads import cli
 from crossroads.recipe import Recipe
 
 ROOT = Path(__file__).resolve().parents[1]
-SHOWN_ONLY = ("", "csv", "json", "mermaid")
+SHOWN_ONLY = ("", "cpp", "csv", "javascript", "json", "mermaid")
 NOT_RUN = ("make ", "pip ", "git ", "cd ", "mkdir ", ". .venv/")
 """Commands that set up or change the reader's machine, or run other tests; `Page.skipped` lists those that were met."""
 
