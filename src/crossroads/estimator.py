@@ -161,7 +161,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         folder = TemporaryFolder()
         path = folder.path / "run"
         path.mkdir()
-        for name in {*artifact.FILES, artifact.MANIFEST} & files.keys():
+        for name in {*artifact.FILES, *artifact.OPTIONAL, artifact.MANIFEST} & files.keys():
             (path / name).write_bytes(files[name])
         artifact.open_verified(path)
         self._hold(folder, Run(path, metrics))

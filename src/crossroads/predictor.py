@@ -360,11 +360,6 @@ def score_probabilities(probabilities: NDArray[np.float32], dataset: Dataset) ->
     return _evaluation(probabilities, dataset)
 
 
-def score_pixels(predictor: Predictor, pixels: NDArray[np.uint8], dataset: Dataset) -> Evaluation:
-    """Scores the rows of `dataset` from their pixels, uint8 (n, size, size, 3)."""
-    return _evaluation(predictor.probabilities(pixels), dataset)
-
-
 def _evaluation(probabilities: NDArray[np.float32], dataset: Dataset) -> Evaluation:
     names = _Names(dataset)
     return evaluate(probabilities, dataset.labels, dataset.classes, names=names, groups=dataset.groups)
