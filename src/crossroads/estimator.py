@@ -109,7 +109,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """Returns the finished run. If a step fails after training, the unfinished run is kept, and the error names its folder."""
         out = folder.path / "run"
         try:
-            return fit(data, out=out, recipe=self._recipe())
+            return fit(data, out=out, recipe=self._recipe(), report=False)
         except BaseException as error:
             if RunFolder(out).unfinished:
                 folder.keep()

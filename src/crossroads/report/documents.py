@@ -10,20 +10,26 @@ import os
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
 from crossroads import artifact
-from crossroads.artifact import CARD, REPORT, THUMBNAILS, Predictions
+from crossroads.artifact import CARD, REPORT, THUMBNAILS
 from crossroads.data.dataset import Dataset
-from crossroads.data.images import Resize
 from crossroads.errors import ArtifactError, option
 from crossroads.evaluation import Evaluation
+from crossroads.explain import Explainer, overlay
+from crossroads.predictor import Scored
 from crossroads.progress import Note, Watcher
 from crossroads.report.html.page import GENERATOR, report_page
 from crossroads.report.model_card import model_card
-from crossroads.report.subject import Subject, subject_of, subject_on
-from crossroads.report.thumbnails import HeatMaps, Thumbnails, make_thumbnails, write_thumbnails
+from crossroads.report.subject import subject_of, subject_on
+from crossroads.report.thumbnails import HeatMaps, Pixels, Thumbnails, make_thumbnails, write_thumbnails
 
 LOGGER = logging.getLogger(__name__)
 
@@ -76,26 +82,24 @@ def write_report_of(folder: str | PathLike[str], out: str | PathLike[str]) -> Pa
 
 
 def write_report_on(
-    folder: str | PathLike[str],
-    scored: tuple[Evaluation, Predictions, Dataset],
-    out: str | PathLike[str],
-    *,
-    thumbnails: bool,
-    resize: Resize,
+    folder: str | PathLike[str], scored: Scored, evaluation: Evaluation, out: str | PathLike[str], *, thumbnails: bool
 ) -> Path:
     """Writes a report on other images.
 
     Args:
         folder: The artifact.
-        scored: The scores and the predictions of these images, and the images.
+        scored: The images and their probabilities.
+        evaluation: Their scores.
         out: Path of the file.
         thumbnails: Whether the report may contain pictures.
-        resize: How the network sees an image.
     """
-    evaluation, predictions, dataset = scored
-    path = require_report(out)
-    made = [make_thumbnails(predictions, [dataset], resize, _heat_maps(folder), REPORT_SECONDS)] if thumbnails else []
-    subject: Subject = subject_on(folder, evaluation, predictions, dataset.origin, *made)
+    path, dataset = require_report(out), scored.dataset
+    predictions = artifact.predictions_of(dataset, scored.digests, scored.probabilities)
+    subject = subject_on(folder, evaluation, predictions, dataset.origin)
+    if thumbnails:
+        resize = subject.manifest.resize
+        pictures = make_thumbnails(predictions, [dataset], resize, _heat_maps(folder), REPORT_SECONDS)
+        subject = replace(subject, thumbnails=pictures)
     return write_text(path, report_page(subject))
 
 
@@ -140,9 +144,14 @@ def _write_pictures(folder: Path, images: Sequence[Dataset], seconds: float) -> 
     write_thumbnails(folder / THUMBNAILS, made)
 
 
-def _heat_maps(folder: str | PathLike[str]) -> tuple[str, HeatMaps] | None:
+def _heat_maps(folder: str | PathLike[str]) -> tuple[str, HeatMaps]:
     """Returns how heat maps are computed, and what draws them."""
-    return None
+    explainer = Explainer(folder)
+
+    def draw(pixels: Pixels, classes: NDArray[np.int32]) -> list[Image.Image]:
+        return [overlay(image, heat) for image, heat in zip(pixels, explainer.maps(pixels, classes), strict=True)]
+
+    return explainer.method, draw
 
 
 def _umask() -> int:

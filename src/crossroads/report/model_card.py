@@ -12,6 +12,21 @@ from crossroads.report.subject import Subject
 SHOWN = 20
 """Most classes that the card lists."""
 
+USE = """## How to use it
+
+With Crossroads installed, in this folder:
+
+```
+crossroads predict . IMAGE
+```
+
+```python
+import crossroads
+
+predictor = crossroads.load(".")
+print(predictor.predict(["image.jpg"])[0].labels[0])
+```"""
+
 
 def model_card(subject: Subject) -> str:
     """Returns the model card: YAML for programs, then what the classifier is, its data, its results, its use and its limits."""
@@ -53,7 +68,7 @@ def _sections(subject: Subject) -> Iterator[str]:
     yield _what(subject)
     yield _data(subject)
     yield _results(subject)
-    yield _use(subject)
+    yield USE
     yield _limits(subject)
 
 
@@ -61,10 +76,11 @@ def _what(subject: Subject) -> str:
     facts = subject.manifest.facts
     pretrained = facts.get("pretrained") or {}
     weights = pretrained.get("from", "random weights") if pretrained else "random weights"
+    manifest = subject.manifest
     return (
-        f"## What it is\n\nStrategy `{subject.manifest.strategy}` on the backbone `{_plain(subject.manifest.backbone)}`, which starts "
-        f"from {_plain(str(weights))}. It takes RGB images of {subject.manifest.resize.size} px and returns the probability of each "
-        f"class: {_names(subject.classes)}.\n\n`model.xml` and `model.bin` are an OpenVINO graph that includes the preprocessing. "
+        f"## What it is\n\nStrategy {manifest.strategy} on the backbone {_plain(manifest.backbone)}, which starts from "
+        f"{_plain(str(weights))}. It takes RGB images of {manifest.resize.size} px and returns the probability of each class: "
+        f"{_names(subject.classes)}.\n\n`model.xml` and `model.bin` are an OpenVINO graph that includes the preprocessing. "
         "`crossroads.json` has the classes, the recipe, the versions and the digest of every file."
     )
 
@@ -83,13 +99,6 @@ def _results(subject: Subject) -> str:
     lines += [f"| {_plain(row.name)} | {row.images:,} | {_cell(row.recall)} | {_cell(row.precision)} |" for row in rows[:SHOWN]]
     text = f"## Results\n\n{sentence}\n\n" + "\n".join(lines)
     return text + (f"\n\nThe {SHOWN} worst of {len(rows)} classes are listed. `report.html` has all." if len(rows) > SHOWN else "")
-
-
-def _use(subject: Subject) -> str:
-    return (
-        "## How to use it\n\n```\npip install crossroads\ncrossroads predict . IMAGE\n```\n\n"
-        '```python\nimport crossroads\n\npredictor = crossroads.load(".")\nprint(predictor.predict(["image.jpg"])[0].labels[0])\n```'
-    )
 
 
 def _limits(subject: Subject) -> str:

@@ -161,6 +161,7 @@ def _decoded(
         for name, (_, pixels, digest) in zip(ordered, streamed, strict=True):
             row = position[name]
             if isinstance(pixels, np.ndarray) and digest == predictions.digests[row].tobytes():
+                del position[name]
                 yield row, pixels
             if time.perf_counter() > until:
                 return

@@ -1,6 +1,6 @@
 """Finishes a run: saves the trained model, loads it again as users will load it, and scores it.
 
-Only this module opens the sealed test: to score it, and to check that a finished run has the same images.
+Only this module opens the sealed test: to score it, to check that a finished run has the same images, and to show them.
 """
 
 from __future__ import annotations
@@ -147,6 +147,12 @@ def save_and_test(partition: Partition, outcome: Outcome, folder: RunFolder, clo
         tested = None if scored is None else artifact.predictions_of(scored.dataset, scored.digests, scored.probabilities)
         draft.finish(metrics, artifact.HeldOut(tested, held_out))
     return Run(folder.path, metrics)
+
+
+def scored_images(partition: Partition) -> tuple[Dataset, ...]:
+    """Returns the data sets with the images that the scores of a finished run are computed from, the test among them."""
+    tested = () if partition.test is None else (partition.test.unseal(),)
+    return (*tested, partition.train, partition.validation)
 
 
 def require_same_images(partition: Partition, data: Mapping[str, Any], metrics: Mapping[str, Any]) -> None:
