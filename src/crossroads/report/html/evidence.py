@@ -185,8 +185,10 @@ def learning_curve(curve: Curve) -> Html:
         chart.dot((images, estimate.value), "accent", title=f"{images:,} images: {percent(estimate.value, 1)}")
     for (images, estimate), label in zip(ahead, ("now", "twice the images"), strict=True):
         chart.dot((images, estimate.value), "hollow accent", title=f"expected with {images:,} images: {percent(estimate.value, 1)}")
-        if label != "now":
-            chart.text(chart.x(images) - 2, chart.y(estimate.value) - 12, label, "label accent", "end")
+        below = label == "now"
+        chart.text(
+            chart.x(images), chart.y(estimate.value) + (20 if below else -12), label, "label accent", "middle" if below else "end"
+        )
     gain = 100 * curve.gain
     text = (
         f"Twice the images would add about {gain:.1f} points."
@@ -223,7 +225,7 @@ def race_chart(race: RaceReport) -> Html:
         title = f"{run.strategy}, {run.backbone}: {percent(accuracy, 1)}"
         chart.dot((end, accuracy), style, radius=5 if run.won else 4, title=title)
         side, anchor = (-9, "end") if chart.x(end) > 0.6 * WIDTH else (9, "start")
-        chart.text(chart.x(end) + side, at + 4, run.strategy, f"label {style}", anchor)
+        chart.text(chart.x(end) + side, at - 6, run.strategy, f"label {style}", anchor)
     table = data_table(
         ("run", "backbone", "epochs", "ended at (s)", "validation accuracy", "result"),
         [

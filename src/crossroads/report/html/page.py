@@ -103,10 +103,13 @@ def _sections(subject: Subject) -> Iterator[Section]:
     yield Section("training", "Training", _grid(training(subject.history, subject.metrics)))
     pairs = confused_pairs(matrix)
     confused = (
-        element("div", element("h3", "Most confused pairs"), pairs_table(pairs, subject.classes), class_="card") if pairs else None
+        element("div", element("h3", "Most confused pairs"), pairs_table(pairs, subject.classes), class_="card pairs")
+        if pairs
+        else None
     )
     cell = element("div", id="cell", class_="card", aria_live="polite", hidden=True)
-    yield Section("confusion", "Confusion", escaped([confusion_matrix(matrix, subject.classes), cell, confused, pictures.cells()]))
+    together = element("div", confusion_matrix(matrix, subject.classes), confused, cell, class_="pairing")
+    yield Section("confusion", "Confusion", escaped([together, pictures.cells()]))
     yield Section("classes", "Classes", element("div", class_table(class_rows(matrix, subject.classes)), class_="card"))
     if subject.predictions is not None and len(subject.predictions):
         bins = reliability(subject.predictions)

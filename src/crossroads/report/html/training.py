@@ -29,7 +29,7 @@ def solved_head(metrics: Mapping[str, Any]) -> str:
     head = next((phase["head"] for phase in metrics.get("phases", ()) if phase.get("head")), None)
     if not head:
         return ""
-    kind = {"ridge": "ridge regression", "softmax": "logistic regression"}.get(str(head.get("kind")), str(head.get("kind")))
+    kind = {"ridge": "ridge regression", "logistic": "logistic regression"}.get(str(head.get("kind")), str(head.get("kind")))
     tried = len(head.get("tried", ()))
     chosen = f", which was the best of {tried} heads" if tried > 1 else ""
     return f"The head was solved directly, by {kind}{chosen}. There are no epochs, and so no training curves."
