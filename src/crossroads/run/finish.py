@@ -22,6 +22,7 @@ from crossroads.data.images import Resize
 from crossroads.data.loading import digests_of, load_all, refusal_notes
 from crossroads.data.partition import BIASED, Partition, count_seen
 from crossroads.data.splits import split_digest
+from crossroads.display import Shown
 from crossroads.errors import DataError, option
 from crossroads.evaluation import effective_count, widened
 from crossroads.features.lookup import resize_of
@@ -43,7 +44,7 @@ PARITY_SIZE = 112
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class Run(Shown):
     """A finished run. It can be passed in place of the path of its folder, as in ``crossroads.load(run)``.
 
     Attributes:

@@ -135,12 +135,12 @@ def depth_profile(profile: Profile) -> Html:
     series = {"pretrained": [(each.depth, each.accuracy) for each in depths]}
     control = [(each.depth, each.random) for each in depths if each.random is not None]
     if control:
-        series["random weights"] = control
+        series["random"] = control
     limits = around([end for points in series.values() for _, estimate in points for end in (estimate.low, estimate.high)])
     chart = Chart(
         horizontal(0, 1, written=percent, right=104), vertical(*limits), "depth in the network", "accuracy of a linear probe"
     )
-    styles = {"pretrained": "accent", "random weights": "control"}
+    styles = {"pretrained": "accent", "random": "control"}
     for name, points in series.items():
         chart.band([(depth, estimate.low, estimate.high) for depth, estimate in points], styles[name])
         chart.line([(depth, estimate.value) for depth, estimate in points], styles[name])

@@ -46,6 +46,7 @@
     const n = count(i, j);
     const part = images[i] ? Math.round((100 * n) / images[i]) : 0;
     const noun = n === 1 ? "image" : "images";
+    if (!n && i !== j) return `No image of ${names[i]} is taken for ${names[j]}`;
     return i === j
       ? `${n} of ${images[i]} images of ${names[i]} are classified correctly (${part} %)`
       : `${n} ${noun} of ${names[i]} taken for ${names[j]} (${part} % of ${names[i]})`;
