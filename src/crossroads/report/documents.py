@@ -37,7 +37,7 @@ SECONDS = 2.0
 """Time limit for the pictures of the report of a run. Those that are not made by then are left out."""
 
 LEAST_SECONDS = 0.5
-"""The same if the budget of the run is spent."""
+"""The same if the budget of the run is spent. There are no heat maps then, because the graph would have to be compiled again."""
 
 REPORT_SECONDS = 30.0
 """The same if the user asked for a report of other images."""
@@ -139,8 +139,9 @@ def _write_pictures(folder: Path, images: Sequence[Dataset], seconds: float) -> 
     predictions = None if held_out is None else held_out.test if source == "test" else held_out.validation
     if predictions is None:
         return
+    heat_maps = _heat_maps(folder) if seconds > LEAST_SECONDS else None
     left = seconds - (time.perf_counter() - began)
-    made: Thumbnails = make_thumbnails(predictions, images, manifest.resize, _heat_maps(folder), left)
+    made: Thumbnails = make_thumbnails(predictions, images, manifest.resize, heat_maps, left)
     write_thumbnails(folder / THUMBNAILS, made)
 
 

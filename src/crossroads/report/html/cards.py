@@ -10,8 +10,7 @@ from crossroads.advice.evidence import Advice
 from crossroads.artifact import REPORT
 from crossroads.data.audit import Audit
 from crossroads.evaluation import Evaluation, Interval
-from crossroads.report.facts import class_rows, verdict
-from crossroads.report.html.charts import percent
+from crossroads.report.facts import class_rows, percent, verdict
 from crossroads.report.html.figures import data_table, definitions
 from crossroads.report.html.markup import Content, Html, element
 from crossroads.report.html.style import card_stylesheet

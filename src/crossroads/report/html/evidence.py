@@ -11,7 +11,8 @@ from crossroads.advice.profile import Profile
 from crossroads.advice.size import Curve
 from crossroads.plain import from_plain
 from crossroads.race.records import RaceReport, RunRow
-from crossroads.report.html.charts import HEIGHT, WIDTH, Chart, Scale, around, horizontal, number, percent, spread, vertical
+from crossroads.report.facts import percent
+from crossroads.report.html.charts import HEIGHT, WIDTH, Chart, Scale, around, horizontal, number, spread, vertical
 from crossroads.report.html.figures import data_table, figure
 from crossroads.report.html.markup import Html
 

@@ -7,8 +7,7 @@ import json
 from collections.abc import Sequence
 
 from crossroads.artifact import Predictions
-from crossroads.report.facts import cell_rows, confident_mistakes, unsure_hits
-from crossroads.report.html.charts import percent
+from crossroads.report.facts import cell_rows, confident_mistakes, percent, unsure_hits
 from crossroads.report.html.markup import Html, element
 from crossroads.report.subject import Subject
 from crossroads.report.thumbnails import CELLS, MISTAKES, PER_CELL, UNSURE, Thumbnails

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from crossroads.report.facts import class_rows, confused_pairs, next_step, reliability, verdict
+from crossroads.report.facts import class_rows, confused_pairs, next_step, percent, reliability, verdict
 from crossroads.report.html import evidence
-from crossroads.report.html.charts import percent
 from crossroads.report.html.confusion import confusion_matrix
 from crossroads.report.html.figures import definitions
 from crossroads.report.html.gallery import METHODS, Pictures
@@ -110,7 +109,9 @@ def _sections(subject: Subject) -> Iterator[Section]:
     cell = element("div", id="cell", class_="card", aria_live="polite", hidden=True)
     together = element("div", confusion_matrix(matrix, subject.classes), confused, cell, class_="pairing")
     yield Section("confusion", "Confusion", escaped([together, pictures.cells()]))
-    yield Section("classes", "Classes", element("div", class_table(class_rows(matrix, subject.classes)), class_="card"))
+    yield Section(
+        "classes", "Classes", element("div", class_table(class_rows(matrix, subject.classes, subject.predictions)), class_="card")
+    )
     if subject.predictions is not None and len(subject.predictions):
         bins = reliability(subject.predictions)
         diagram = reliability_diagram(bins, subject.scores["expected_calibration_error"])

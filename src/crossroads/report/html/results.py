@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from crossroads.evaluation import Interval
-from crossroads.report.facts import Bin, ClassRow, Pair
-from crossroads.report.html.charts import Chart, horizontal, percent, svg, vertical
+from crossroads.report.facts import Bin, ClassRow, Pair, percent
+from crossroads.report.html.charts import Chart, horizontal, svg, vertical
 from crossroads.report.html.figures import data_table, figure
 from crossroads.report.html.markup import Content, Html, element
 
@@ -32,7 +32,7 @@ def reliability_diagram(bins: Sequence[Bin], error: float) -> Html:
     """Returns the accuracy of the predictions by their confidence."""
     chart = Chart(horizontal(0, 1, written=percent), vertical(0, 1), "confidence", "accuracy")
     chart.segment((0, 0), (1, 1), "soft")
-    chart.text(chart.x(0.03), chart.y(0.13), "perfectly calibrated", "quiet")
+    chart.text(chart.x(0.03), chart.y(0.93), "dashed: perfectly calibrated", "quiet")
     most = max(each.images for each in bins)
     for each in bins:
         chart.segment((each.confidence, each.interval[0]), (each.confidence, each.interval[1]), "accent")

@@ -6,7 +6,8 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from crossroads.report.html.charts import HEIGHT, Chart, around, horizontal, number, percent, spread, vertical
+from crossroads.report.facts import percent
+from crossroads.report.html.charts import HEIGHT, Chart, around, horizontal, number, spread, vertical
 from crossroads.report.html.figures import data_table, figure
 from crossroads.report.html.markup import Html, element
 from crossroads.report.subject import Epoch
