@@ -12,6 +12,7 @@ import crossroads
 from crossroads import artifact, cli
 from crossroads.errors import ArtifactError, CrossroadsWarning
 from crossroads.evaluation import evaluate
+from crossroads.progress import Relay, Silent
 from crossroads.report import documents
 from pictures import folder_of, stripes
 from refusals import refused
@@ -99,11 +100,22 @@ def test_only_an_earlier_report_is_replaced(run, tmp_path):
 
 
 @pytest.mark.parametrize("error", [OSError("disk full"), ValueError("a bug"), KeyboardInterrupt()])
-def test_a_report_that_fails_loses_no_run(data, tmp_path, monkeypatch, error):
+def test_a_report_that_fails_is_a_warning(run, monkeypatch, error):
     def fail(*_):
         raise error
 
     monkeypatch.setattr(documents, "report_page", fail)
+    (run / artifact.REPORT).unlink()
+    relay = Relay(Silent())
+    documents.document_run(run, (), relay, thumbnails=True, seconds=9)
+    assert [note.code for note in relay.warnings] == [
+        "report-stopped" if isinstance(error, KeyboardInterrupt) else "report-not-written"
+    ]
+    assert not (run / artifact.REPORT).exists()
+
+
+def test_a_report_that_fails_loses_no_run(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(documents, "report_page", lambda _: 1 / 0)
     with pytest.warns(CrossroadsWarning, match="the report was not written"):
         run = crossroads.fit(data, out=tmp_path / "run", **OPTIONS | {"epochs": 1})
     artifact.open_verified(run)
@@ -111,8 +123,9 @@ def test_a_report_that_fails_loses_no_run(data, tmp_path, monkeypatch, error):
     assert not (run.artifact / artifact.REPORT).exists()
 
 
-def test_the_command_line_leaves_out_what_is_not_wanted(data, tmp_path, monkeypatch, capsys):
-    options = [text for name, value in OPTIONS.items() for text in (f"--{name.replace('_', '-')}", str(value))]
+@pytest.fixture
+def command(monkeypatch, capsys):
+    """Runs one command in this process. Returns its exit code and its output."""
 
     def run(*arguments):
         monkeypatch.setattr("sys.argv", ["crossroads", *map(str, arguments)])
@@ -120,19 +133,32 @@ def test_the_command_line_leaves_out_what_is_not_wanted(data, tmp_path, monkeypa
             cli.main()
         return done.value.code or 0, capsys.readouterr().out
 
-    bare, plain = tmp_path / "bare", tmp_path / "plain"
-    assert run("fit", data, "--out", bare, *options, "--no-report", "--quiet")[0] == 0
-    assert not any((bare / name).exists() for name in artifact.DOCUMENTS)
-    assert run("fit", data, "--out", plain, *options, "--no-thumbnails", "--quiet")[0] == 0
-    assert "<img" not in (plain / artifact.REPORT).read_text(encoding="utf-8")
-    assert not (plain / artifact.THUMBNAILS).exists()
-    code, shown = run("report", bare)
-    assert (code, shown.strip()) == (0, str(bare / artifact.REPORT))
-    code, shown = run("compare", bare, plain)
+    return run
+
+
+def test_fit_without_a_report(command, tmp_path, monkeypatch, fitted):
+    given = {}
+    monkeypatch.setattr("crossroads.api.fit", lambda *_, **options: given.update(options) or fitted)
+    assert command("fit", "data", "--out", tmp_path / "run", "--no-report", "--quiet")[0] == 0
+    assert (given["report"], given["thumbnails"]) == (False, True)
+
+
+def test_fit_without_pictures(command, data, tmp_path):
+    options = [text for name, value in OPTIONS.items() for text in (f"--{name.replace('_', '-')}", str(value))]
+    assert command("fit", data, "--out", tmp_path / "run", *options, "--no-thumbnails", "--quiet")[0] == 0
+    assert "<img" not in (tmp_path / "run" / artifact.REPORT).read_text(encoding="utf-8")
+    assert not (tmp_path / "run" / artifact.THUMBNAILS).exists()
+
+
+def test_the_commands_about_finished_runs(command, run, fitted):
+    (run / artifact.REPORT).unlink()
+    assert command("report", run) == (0, f"{run / artifact.REPORT}\n")
+    code, shown = command("compare", fitted.artifact, run)
     assert code == 0
-    assert "the same images" in shown or "equally good" in shown
-    code, shown = run("compare", bare, plain, "--json")
-    assert json.loads(shown)["differences"][0]["images"] == artifact.read_metrics(bare)["test"]["n"]
-    code, shown = run("info", bare)
-    assert shown.startswith(f"artifact: {bare}")
-    assert json.loads(run("info", bare, "--json")[1])["strategy"] == "from-scratch"
+    assert "are right on the same images" in shown
+    assert (
+        json.loads(command("compare", fitted.artifact, run, "--json")[1])["differences"][0]["images"] == fitted.metrics["test"]["n"]
+    )
+    code, shown = command("info", run)
+    assert shown.startswith(f"artifact: {run}")
+    assert json.loads(command("info", run, "--json")[1])["strategy"] == "from-scratch"
