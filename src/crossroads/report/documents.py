@@ -25,7 +25,7 @@ from crossroads.errors import ArtifactError, option
 from crossroads.evaluation import Evaluation
 from crossroads.explain import Explainer, overlay
 from crossroads.predictor import Scored
-from crossroads.progress import Note, Watcher
+from crossroads.progress import Note, Watcher, stage
 from crossroads.report.html.page import GENERATOR, report_page
 from crossroads.report.model_card import model_card
 from crossroads.report.subject import subject_of, subject_on
@@ -56,9 +56,10 @@ def document_run(
         seconds: The time that is left of the budget. The pictures take at most `SECONDS` of it, and at least `LEAST_SECONDS`.
     """
     try:
-        if thumbnails:
-            _write_pictures(Path(folder), images, max(LEAST_SECONDS, min(SECONDS, seconds)))
-        write_documents(folder)
+        with stage(watcher.progress, "writing the report"):
+            if thumbnails:
+                _write_pictures(Path(folder), images, max(LEAST_SECONDS, min(SECONDS, seconds)))
+            write_documents(folder)
     except KeyboardInterrupt:
         watcher.warning(Note("the report was not written, because Ctrl-C ended it; `crossroads report` makes it", "report-stopped"))
     except Exception as error:  # of any kind: the run is finished and must not be lost
