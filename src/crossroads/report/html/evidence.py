@@ -57,6 +57,7 @@ class Measured:
         curve: The learning curve.
         reasons: The reasons of the advice.
         race: The race, if more than one candidate ran.
+        choice: Why the winner differs from the case or the recommendation; "" if it does not.
     """
 
     position: Position | None
@@ -64,6 +65,7 @@ class Measured:
     curve: Curve | None
     reasons: tuple[str, ...]
     race: RaceReport | None
+    choice: str = ""
 
 
 def measured(metrics: Mapping[str, Any]) -> Measured:
@@ -78,6 +80,7 @@ def measured(metrics: Mapping[str, Any]) -> Measured:
         _read(Curve, evidence.get("curve")),
         tuple(map(str, advice.get("reasons", ()))),
         race if race is not None and len(race.runs) > 1 else None,
+        _sentence(str((metrics.get("choice") or {}).get("text", ""))),
     )
 
 
@@ -282,4 +285,5 @@ def _cells(estimate: Any) -> tuple[str, str, str]:
 
 
 def _sentence(text: str) -> str:
-    return text[:1].upper() + text[1:] + ("" if text.endswith(".") else ".")
+    """Returns a text with a capital at its start and a full stop at its end; "" stays empty."""
+    return text and text[:1].upper() + text[1:] + ("" if text.endswith(".") else ".")

@@ -98,7 +98,10 @@ def code_marked(text: str) -> list[Content]:
 def _sections(subject: Subject) -> Iterator[Section]:
     matrix, pictures = subject.confusion, Pictures(subject)
     yield Section("scores", "Scores", _scores(subject))
-    yield Section("evidence", "Which strategy fits", _grid(evidence.charts(evidence.measured(subject.metrics))))
+    found = evidence.measured(subject.metrics)
+    chosen = element("p", found.choice, class_="note") if found.choice else None
+    figures = _grid(evidence.charts(found))
+    yield Section("evidence", "Which strategy fits", escaped([chosen, figures]) if figures else Html())
     yield Section("training", "Training", _grid(training(subject.history, subject.metrics)))
     pairs = confused_pairs(matrix)
     confused = (
