@@ -33,6 +33,7 @@ from crossroads.progress import Note, Relay, Watcher, stage
 from crossroads.run.clock import Clock
 from crossroads.run.folder import RunFolder
 from crossroads.run.metrics import RunMetrics, TestMetrics, ValidationMetrics, headline_text
+from crossroads.run.neighbours import neighbours_of
 from crossroads.run.results import TrainingResult
 from crossroads.run.task import Task
 from crossroads.training.checkpoint import history_csv
@@ -147,7 +148,8 @@ def save_and_test(partition: Partition, outcome: Outcome, folder: RunFolder, clo
             selection=outcome.selection,
         ).to_json()
         tested = None if scored is None else artifact.predictions_of(scored.dataset, scored.digests, scored.probabilities)
-        draft.finish(metrics, artifact.HeldOut(tested, held_out))
+        neighbours = neighbours_of(training, predictor, task.recipe, watcher)
+        draft.finish(metrics, artifact.HeldOut(tested, held_out), neighbours)
     return Run(folder.path, metrics)
 
 
