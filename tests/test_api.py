@@ -108,6 +108,7 @@ def test_the_artifact_has_exactly_these_files(run):
         "seen.npy",
         "held_out.npz",
         "thumbnails.npz",
+        "neighbours.npz",
         "report.html",
         "README.md",
     }
