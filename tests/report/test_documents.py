@@ -115,7 +115,9 @@ def test_a_report_that_fails_is_a_warning(run, monkeypatch, error):
     assert not (run / artifact.REPORT).exists()
 
 
-@pytest.mark.parametrize(("left", "limit", "maps"), [(900, 2.0, True), (1.0, 1.0, True), (-5, 0.5, False)])
+@pytest.mark.parametrize(
+    ("left", "limit", "maps"), [(float("inf"), 5.0, True), (900, 2.0, True), (1.0, 1.0, True), (-5, 0.5, False)]
+)
 def test_pictures_are_limited_by_the_budget(run, data, monkeypatch, left, limit, maps):
     given = []
 

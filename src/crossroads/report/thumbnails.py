@@ -88,7 +88,7 @@ def make_thumbnails(
     predictions: Predictions,
     images: Sequence[Dataset],
     resize: Resize,
-    heat_maps: tuple[str, HeatMaps] | None,
+    heat_maps: Callable[[], tuple[str, HeatMaps]] | None,
     seconds: float,
 ) -> Thumbnails:
     """Makes the pictures that a report shows. An image that cannot be read, or that has changed, has none.
@@ -97,7 +97,7 @@ def make_thumbnails(
         predictions: The predictions.
         images: The data sets that hold their images.
         resize: How the network sees an image.
-        heat_maps: How heat maps are computed, and what draws them; None for no heat maps.
+        heat_maps: Returns how heat maps are computed, and what draws them; None for no heat maps.
         seconds: Time limit. The most important pictures are made first, and what is not made by then is left out.
     """
     until = time.perf_counter() + seconds
@@ -107,7 +107,11 @@ def make_thumbnails(
     for row, pixels in _decoded(predictions, images, rows.with_maps, resize, until):
         first[row] = pixels
         made[row] = _jpeg(Image.fromarray(pixels), LARGE_SIDE)
-    maps = {} if heat_maps is None else dict(_maps(first, predictions, heat_maps[1], until))
+    maps: dict[int, bytes] = {}
+    method = ""
+    if heat_maps is not None and first and time.perf_counter() < until:
+        method, draw = heat_maps()
+        maps = dict(_maps(first, predictions, draw, until))
     for row, pixels in _decoded(predictions, images, rows.others, resize, until):
         made[row] = _jpeg(Image.fromarray(pixels), SMALL_SIDE)
     order = list(made)
@@ -115,7 +119,7 @@ def make_thumbnails(
         predictions.digests[np.array(order, np.int64)],
         tuple(made.values()),
         tuple(maps.get(row, b"") for row in order),
-        heat_maps[0] if heat_maps is not None and maps else "",
+        method if maps else "",
     )
 
 

@@ -98,12 +98,12 @@ class Pictures:
         if predictions.top_labels.shape[1] < 2:
             return None
         second = self._classes[predictions.top_labels[row, 1]]
-        return element("p", "then: ", element("b", second), f" {percent(float(predictions.top_probabilities[row, 1]))}")
+        return element("p", "or ", element("b", second), f" {percent(float(predictions.top_probabilities[row, 1]))}")
 
     def _picture(self, row: int, text: str) -> Html | None:
         index = self._of_row.get(row)
         if index is None:
-            return None
+            return element("div", class_="picture") if self else None
         plain = element("img", id=f"image-{row}", src=_source(self._thumbnails.pictures[index]), alt=text, class_="plain")
         if not self._thumbnails.maps[index]:
             return element("div", plain, class_="picture")
