@@ -88,6 +88,7 @@ def test_a_report_on_other_images(run, data, tmp_path):
     page = out.read_text(encoding="utf-8")
     assert str(data) in page
     assert page.count("<img") >= 12
+    assert "What an audit of the scored images found" in page
     bare = crossroads.write_report(run, data, out=tmp_path / "bare.html", thumbnails=False, watcher=crossroads.Silent())
     assert "<img" not in bare.read_text(encoding="utf-8")
 

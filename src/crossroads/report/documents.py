@@ -21,12 +21,14 @@ from PIL import Image
 
 from crossroads import artifact
 from crossroads.artifact import CARD, REPORT, THUMBNAILS
+from crossroads.data.audit import audit
 from crossroads.data.dataset import Dataset
 from crossroads.errors import ArtifactError, option
 from crossroads.evaluation import Evaluation
 from crossroads.explain import Explainer, overlay
 from crossroads.predictor import Scored
 from crossroads.progress import Note, Watcher, stage
+from crossroads.report.facts import example_rows
 from crossroads.report.html.page import GENERATOR, report_page
 from crossroads.report.model_card import model_card
 from crossroads.report.subject import subject_of, subject_on
@@ -42,6 +44,9 @@ MOST_SECONDS, LEAST_SECONDS = 2.0, 0.5
 
 REPORT_SECONDS = 30.0
 """The same if the user asked for a report of other images."""
+
+AUDITED = 10_000
+"""Most images of such a report that are audited too. The audit decodes every image once more."""
 
 
 def document_run(
@@ -98,10 +103,12 @@ def write_report_on(
     """
     path, dataset = require_report(out), scored.dataset
     predictions = artifact.predictions_of(dataset, scored.digests, scored.probabilities)
-    subject = subject_on(folder, evaluation, predictions, dataset.origin)
+    findings = audit(dataset).findings if len(dataset) <= AUDITED else None
+    subject = replace(subject_on(folder, evaluation, predictions, dataset.origin), findings=findings)
     if thumbnails:
+        also = [row for finding in findings or () for row in example_rows(finding, predictions)]
         resize = subject.manifest.resize
-        pictures = make_thumbnails(predictions, [dataset], resize, partial(_heat_maps, folder), REPORT_SECONDS)
+        pictures = make_thumbnails(predictions, [dataset], resize, partial(_heat_maps, folder), REPORT_SECONDS, also)
         subject = replace(subject, thumbnails=pictures)
     return write_text(path, report_page(subject))
 

@@ -10,7 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossroads.artifact import Predictions
+from crossroads.data.findings import Finding
 from crossroads.evaluation import Interval, effective_count, wilson_interval
+from crossroads.files.text import printable
 
 WIDE = 0.15
 """Width of the interval of an accuracy from which more test images are the best next step."""
@@ -195,6 +197,13 @@ def cell_rows(predictions: Predictions, each: int, most: int) -> dict[tuple[int,
         if best:
             chosen[int(found[cell, 0]), int(found[cell, 1])] = best
     return chosen
+
+
+def example_rows(finding: Finding, predictions: Predictions) -> list[int]:
+    """Returns the rows of the images that a finding of an audit names as examples: ``NAME (CLASS)``, or two with `` = ``."""
+    rows = {str(name): row for row, name in enumerate(predictions.names)}
+    named = (text.rpartition(" (")[0] for example in finding.examples for text in example.split(" = "))
+    return [rows[name] for name in map(printable, named) if name in rows]
 
 
 def verdict(scores: Mapping[str, Any], images: str, strategy: str, backbone: str) -> str:

@@ -90,6 +90,7 @@ def make_thumbnails(
     resize: Resize,
     heat_maps: Callable[[], tuple[str, HeatMaps]] | None,
     seconds: float,
+    also: Sequence[int] = (),
 ) -> Thumbnails:
     """Makes the pictures that a report shows. An image that cannot be read, or that has changed, has none.
 
@@ -99,6 +100,7 @@ def make_thumbnails(
         resize: How the network sees an image.
         heat_maps: Returns how heat maps are computed, and what draws them; None for no heat maps.
         seconds: Time limit. The most important pictures are made first, and what is not made by then is left out.
+        also: Further rows whose pictures are needed.
     """
     until = time.perf_counter() + seconds
     rows = wanted(predictions)
@@ -112,7 +114,8 @@ def make_thumbnails(
     if heat_maps is not None and first and time.perf_counter() < until:
         method, draw = heat_maps()
         maps = dict(_maps(first, predictions, draw, until))
-    for row, pixels in _decoded(predictions, images, rows.others, resize, until):
+    others = [row for row in dict.fromkeys([*also, *rows.others]) if row not in first]
+    for row, pixels in _decoded(predictions, images, others, resize, until):
         made[row] = _jpeg(Image.fromarray(pixels), SMALL_SIDE)
     order = list(made)
     return Thumbnails(

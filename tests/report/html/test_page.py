@@ -9,12 +9,13 @@ from html.parser import HTMLParser
 
 import pytest
 
+from crossroads.data.findings import Finding
 from crossroads.report.html.markup import Html, element
 from crossroads.report.html.page import report_page
 from crossroads.report.html.training import best_position
 from report_subjects import HISTORY, HOSTILE, subject
 
-VOID = {"meta", "img", "input", "line", "path", "rect", "br"}
+VOID = {"meta", "img", "input", "line", "path", "rect", "br", "wbr"}
 
 
 class Parsed(HTMLParser):
@@ -113,6 +114,20 @@ def test_the_images_of_a_cell_refer_to_those_of_the_page(tmp_path):
     pictures = [picture for entries in cells.values() for _, _, picture in entries]
     assert {picture[1:] for picture in pictures if picture.startswith("#")} <= identifiers
     assert any(picture.startswith("data:image/jpeg") for picture in pictures)
+
+
+def test_the_findings_of_an_audit_have_the_pictures_of_their_examples(tmp_path):
+    made = subject(tmp_path / "run", k=3, n=40)
+    first, second = made.predictions.names[next(iter(made.thumbnails.rows_of(made.predictions)))], "photos/gone.jpg"
+    findings = (
+        Finding("exact-duplicates", "error", "1 pair <of images>", 1, (f"{first} (class 0) = {second} (class 1)",), "remove one"),
+        Finding("small-classes", "warning", "1 class of 3", 1, ("class 2 (4)",), "add images"),
+    )
+    page = report_page(replace(made, findings=findings))
+    assert page.count("<img") == report_page(made).count("<img") + 1
+    assert "1 pair &lt;of images&gt;" in page
+    assert "class 2 (4)" in page
+    assert "No problems were found." in report_page(replace(made, findings=()))
 
 
 def test_a_report_does_not_depend_on_when_it_is_made(tmp_path):

@@ -69,6 +69,19 @@ class Pictures:
         text = json.dumps({"classes": self._classes, "cells": cells}, ensure_ascii=True, separators=(",", ":"))
         return Html(f'<script type="application/json" id="cells">{text.replace("<", chr(92) + "u003c")}</script>')
 
+    def small(self, rows: Sequence[int]) -> Html | None:
+        """Returns the pictures of some rows with their classes and names, without heat maps; None if there are none."""
+        predictions, found = self._predictions, [row for row in rows if row in self._of_row]
+        if predictions is None or not found:
+            return None
+        items = []
+        for row in found:
+            true = self._classes[predictions.labels[row]]
+            plain = element("img", src=_source(self._thumbnails.pictures[self._of_row[row]]), alt=f"an image of {true}")
+            caption = element("figcaption", element("p", element("b", true)), _named(str(predictions.names[row])))
+            items.append(element("li", element("figure", element("div", plain, class_="picture"), caption)))
+        return element("ul", items, class_="gallery")
+
     def _entry(self, predictions: Predictions, row: int) -> list[str | int]:
         """Returns the name, the confidence in percent, and the picture of an image or ``#`` and the identifier of its element."""
         index = self._of_row.get(row)
