@@ -72,6 +72,17 @@ def test_any_number_of_classes_fits_in_three_megabytes(tmp_path, k):
     assert len(identifiers) == len(set(identifiers))
 
 
+def test_of_very_many_classes_the_matrix_shows_some(tmp_path):
+    made = subject(tmp_path / "run", k=400, n=3000, pictures=False)
+    page = report_page(made)
+    assert "the 100 classes with most mistakes of 400" in page
+    assert page.count("<tr data-images") == 100
+    data = json.loads(re.search(r'id="cells">(.*?)</script>', page)[1])
+    assert len(data["labels"]) == len(data["classes"]) == 100
+    for pair in re.findall(r'data-cell="(\d+),(\d+)"', page):
+        assert set(map(int, pair)) <= set(data["labels"])
+
+
 def test_nothing_is_loaded(tmp_path):
     page = report_page(subject(tmp_path / "run"))
     parsed = Parsed(page)

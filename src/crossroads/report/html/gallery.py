@@ -7,7 +7,8 @@ import json
 from collections.abc import Sequence
 
 from crossroads.artifact import Predictions
-from crossroads.report.facts import cell_rows, confident_mistakes, percent, unsure_hits
+from crossroads.files.text import printable
+from crossroads.report.facts import cell_rows, confident_mistakes, percent, shown_classes, unsure_hits
 from crossroads.report.html.markup import Html, element
 from crossroads.report.subject import Subject
 from crossroads.report.thumbnails import CELLS, MISTAKES, PER_CELL, UNSURE, Thumbnails
@@ -28,6 +29,7 @@ class Pictures:
 
     def __init__(self, subject: Subject) -> None:
         self._thumbnails: Thumbnails = subject.thumbnails
+        self._confusion = subject.confusion
         self._predictions, self._classes = subject.predictions, subject.classes
         self._of_row = {} if self._predictions is None else self._thumbnails.rows_of(self._predictions)
         self._mistakes = [] if self._predictions is None else confident_mistakes(self._predictions, MISTAKES)
@@ -66,7 +68,9 @@ class Pictures:
         if self._predictions is not None:
             for (true, predicted), rows in cell_rows(self._predictions, PER_CELL, CELLS).items():
                 cells[f"{true},{predicted}"] = [self._entry(self._predictions, row) for row in rows]
-        text = json.dumps({"classes": self._classes, "cells": cells}, ensure_ascii=True, separators=(",", ":"))
+        shown = shown_classes(self._confusion)
+        data = {"labels": shown, "classes": [printable(self._classes[label]) for label in shown], "cells": cells}
+        text = json.dumps(data, ensure_ascii=True, separators=(",", ":"))
         return Html(f'<script type="application/json" id="cells">{text.replace("<", chr(92) + "u003c")}</script>')
 
     def small(self, rows: Sequence[int]) -> Html | None:
