@@ -137,6 +137,7 @@ def save_and_test(partition: Partition, outcome: Outcome, folder: RunFolder, clo
             for note in few:
                 watcher.warning(note)
         refused = {"train": training.train.refusals, "validation": training.validation.refusals}
+        neighbours = neighbours_of(training, predictor, task.recipe, watcher)
         metrics = RunMetrics(
             backbone=task.choice.record.name,
             strategy=task.strategy.name,
@@ -151,7 +152,6 @@ def save_and_test(partition: Partition, outcome: Outcome, folder: RunFolder, clo
             selection=outcome.selection,
         ).to_json()
         tested = None if scored is None else artifact.predictions_of(scored.dataset, scored.digests, scored.probabilities)
-        neighbours = neighbours_of(training, predictor, task.recipe, watcher)
         draft.finish(metrics, artifact.HeldOut(tested, held_out), neighbours)
     return Run(folder.path, metrics)
 
