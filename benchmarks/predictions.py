@@ -13,7 +13,7 @@ CLASSES, PHOTO_SIZE = 5, 224
 
 
 def predict(settings: Settings) -> Iterator[Row]:
-    small, photos = settings.size(20_000, 300), settings.size(2_000, 40)
+    small, photos = settings.size(100_000, 300), settings.size(2_000, 40)
     digits, pictures = settings.scratch / "digits", settings.scratch / "pictures"
     fresh("benchmarks.artifacts:make", str(digits))
     fresh("benchmarks.predictions:make_for_photos", str(pictures))
