@@ -280,7 +280,7 @@ class Predictor:
             answers = iter(values)
             for position, _, refusal in rows:
                 name = names.pop(position, f"image {position}")
-                yield Prediction(name, self._ranked(next(answers), top)) if refusal is None else _refused(name, refusal)
+                yield Prediction(name, self.ranked(next(answers), top)) if refusal is None else _refused(name, refusal)
 
     @warnings_shown()
     def _predict(
@@ -304,7 +304,8 @@ class Predictor:
                 progress(done)
         return predictions, refused
 
-    def _ranked(self, probabilities: NDArray[np.float32], top: int) -> tuple[Ranked, ...]:
+    def ranked(self, probabilities: NDArray[np.float32], top: int) -> tuple[Ranked, ...]:
+        """Returns the most probable classes of one image, most probable first, from its probabilities, float32 (k,)."""
         # A stable sort gives a tie to the class that comes first, as in the evaluation.
         best = np.argsort(-probabilities, kind="stable")[:top].tolist()
         return tuple(Ranked(self.classes[i], float(probabilities[i])) for i in best)
