@@ -15,6 +15,7 @@ from pathlib import Path
 
 from benchmarks import (
     decoding,
+    few,
     finetuning,
     frozen,
     heads,
@@ -79,6 +80,7 @@ BENCHMARKS = (
     Benchmark("small-sets", jobs.small_sets, shared=True, slow=True),
     Benchmark("strategies", strategies.strategies, shared=True, slow=True),
     Benchmark("regret", regret.regret, shared=True, slow=True),
+    Benchmark("few", few.few, shared=True, slow=True),
 )
 
 

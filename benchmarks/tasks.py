@@ -45,7 +45,7 @@ def _some(dataset: Any, most: int, rng: np.random.Generator) -> Any:
     return dataset.select(np.sort(rng.permutation(len(dataset))[:most]))
 
 
-def _each(dataset: Any, count: int, rng: np.random.Generator) -> Any:
+def draw_each(dataset: Any, count: int, rng: np.random.Generator) -> Any:
     """`count` rows of each class, from as many groups as can be."""
     order = rng.permutation(len(dataset))
     if dataset.groups is not None:
@@ -73,7 +73,7 @@ def gtsrb(seed: int, *, each: int | None = None, images: int | None = None) -> A
     rng = np.random.default_rng(seed)
     train, validation = parts.train, parts.validation
     if each is not None:
-        train, validation = _each(train, each, rng), _each(validation, max(2, each // 5), rng)
+        train, validation = draw_each(train, each, rng), draw_each(validation, max(2, each // 5), rng)
     elif images is not None:
         train = _some(train, images, rng)
     test = _some(parts.test.unseal(), TEST_IMAGES, rng)
@@ -90,7 +90,7 @@ def cifar10(seed: int, *, each: int) -> Any:
     rest = found.select(found.splits != TEST)
     parts = split(replace(rest, splits=None), validation=0.1, test=0.0, seed=seed)
     rng = np.random.default_rng(seed)
-    train, validation = _each(parts.train, each, rng), _each(parts.validation, max(2, each // 5), rng)
+    train, validation = draw_each(parts.train, each, rng), draw_each(parts.validation, max(2, each // 5), rng)
     return _marked({TRAIN: train, VALIDATION: validation, TEST: _side(found, TEST)})
 
 
