@@ -128,6 +128,16 @@ def test_with_few_validation_images_a_training_must_beat_the_best_head_image_by_
     assert Results(plan(HEAD, FINETUNE), runs).winner().candidate == winner
 
 
+def test_with_few_validation_images_the_head_with_the_lower_loss_wins():
+    early = RaceCandidate(Recipe(strategy="early-features", backbone="b"), HEAD.accuracy, 10.0)
+    heads = [
+        replace(few(index, None, "1100", accuracy), validation_loss=loss)
+        for index, accuracy, loss in ((0, 0.8, 0.7), (1, 0.7, 0.5))
+    ]
+    assert Results(plan(HEAD, early), tuple(heads)).winner().candidate == 1
+    assert Results(plan(HEAD, early), tuple(replace(head, correct="") for head in heads)).winner().candidate == 0
+
+
 def test_frames_of_one_object_count_as_their_effective_number():
     head, trained = few(0, None, "1111000000" * 4, 0.4), few(1, 8, "1111111111" * 4, 1.0)
     assert Results(plan(HEAD, FINETUNE), (head, trained)).winner().candidate == 1

@@ -17,7 +17,7 @@ from crossroads.errors import DataError
 from crossroads.features.bodies import body_of
 from crossroads.features.extract import Extraction
 from crossroads.features.lookup import Lookup, SinglePass, resize_of
-from crossroads.heads.probe import probe
+from crossroads.heads.probe import Probe, probe
 from crossroads.networks.body import Body
 from crossroads.networks.construct import Choice
 from crossroads.networks.cut import Cut
@@ -51,6 +51,7 @@ class FrozenProbe:
         cut: The end of the backbone.
         pooling: How its feature map becomes a vector.
         correct: bool (s,), which images of the sample are classified correctly when they are left out.
+        loss: `Probe.loss`, which compares probes.
         features: Float (s, d).
     """
 
@@ -58,6 +59,7 @@ class FrozenProbe:
     cut: Cut
     pooling: PoolingName
     correct: NDArray[np.bool_]
+    loss: float
     features: NDArray[np.float32]
 
     @property
@@ -75,7 +77,7 @@ class BackboneEvidence:
         recipe: The recipe, resolved for feature extraction (image size, resize and weights).
         body: The backbone with its weights as an inference graph.
         profile: The depth profile.
-        frozen_probes: The best probe of each frozen strategy, the more accurate one first.
+        frozen_probes: The best probe of each frozen strategy, the one with the lower loss first.
         dataset: The readable rows of the sample. Equal images are in one group.
         digests: uint8 (s, 16), the digests of these images.
         refused: Number of unreadable images.
@@ -124,8 +126,9 @@ def probe_backbone(dataset: Dataset, choice: Choice, recipe: Recipe, watcher: Wa
         watcher.warning(doubt)
     groups = merge_duplicates(extraction.dataset.groups, extraction.digests)
     readable = replace(extraction.dataset, digests=extraction.digests, groups=groups)
-    accuracies = probe_depths(extraction.features, widths, readable.labels, readable.groups)
-    depths = depth_records(chosen, accuracies, None, readable.groups)
+    probes = probe_depths(extraction.features, widths, readable.labels, readable.groups)
+    correct = tuple(each.correct for each in probes)
+    depths = depth_records(chosen, list(correct), None, readable.groups)
     evidence = BackboneEvidence(
         choice,
         recipe,
@@ -137,9 +140,9 @@ def probe_backbone(dataset: Dataset, choice: Choice, recipe: Recipe, watcher: Wa
         refused=len(extraction.refusals),
         end_features=np.ascontiguousarray(np.asarray(extraction.features[:], np.float32)[:, -widths[-1] :]),
         cuts=chosen,
-        correct=tuple(accuracies),
+        correct=correct,
     )
-    return replace(evidence, frozen_probes=_best_probes(evidence, chosen, accuracies, watcher))
+    return replace(evidence, frozen_probes=_best_probes(evidence, chosen, probes, watcher))
 
 
 PACE_IMAGES = (32, 96)
@@ -259,31 +262,33 @@ def _random_control(evidence: BackboneEvidence, pixels: NDArray[np.uint8], watch
         return None
     stage = f"features of the sample, {name}, random control"
     extraction = _averages(control, choice, recipe, cuts, watcher, "random ").features(dataset, stage)
-    return probe_depths(extraction.features, tuple(cut.channels for cut in cuts), dataset.labels, dataset.groups)
+    probes = probe_depths(extraction.features, tuple(cut.channels for cut in cuts), dataset.labels, dataset.groups)
+    return [each.correct for each in probes]
 
 
 def _best_probes(
-    evidence: BackboneEvidence, chosen: tuple[Cut, ...], accuracies: list[NDArray[np.bool_]], watcher: Watcher
+    evidence: BackboneEvidence, chosen: tuple[Cut, ...], probes: Sequence[Probe], watcher: Watcher
 ) -> tuple[FrozenProbe, ...]:
-    """Returns the best probe of each frozen strategy, the more accurate one first."""
-    at_end = FrozenProbe("feature-extraction", evidence.body.end, "average", accuracies[-1], evidence.end_features)
-    early = _early_probes(evidence, chosen, accuracies, watcher)
-    best = [at_end, *([max(early, key=lambda each: each.accuracy)] if early else [])]
-    return tuple(sorted(best, key=lambda each: -each.accuracy))
+    """Returns the best probe of each frozen strategy, the better one first."""
+    end = probes[-1]
+    at_end = FrozenProbe("feature-extraction", evidence.body.end, "average", end.correct, end.loss, evidence.end_features)
+    early = _early_probes(evidence, chosen, probes, watcher)
+    best = [at_end, *([min(early, key=lambda each: each.loss)] if early else [])]
+    return tuple(sorted(best, key=lambda each: each.loss))
 
 
 def _early_probes(
-    evidence: BackboneEvidence, chosen: tuple[Cut, ...], accuracies: list[NDArray[np.bool_]], watcher: Watcher
+    evidence: BackboneEvidence, chosen: tuple[Cut, ...], by_averages: Sequence[Probe], watcher: Watcher
 ) -> list[FrozenProbe]:
-    """Returns probes on grids, from the best cut by averages towards the input until the accuracy falls, at least `EARLY_CUTS`."""
+    """Returns probes on grids, from the best cut by averages towards the input until the loss rises, at least `EARLY_CUTS`."""
     maps = [chosen.index(cut) for cut in _early(chosen)]
     if not maps:
         return []
-    best = max(maps, key=lambda index: (float(accuracies[index].mean()), -index))
+    best = min(maps, key=lambda index: (by_averages[index].loss, index))
     probes: list[FrozenProbe] = []
     for index in reversed([index for index in maps if index <= best]):
         probes.append(_grid_probe(evidence, chosen[index], watcher))
-        if len(probes) >= EARLY_CUTS and probes[-1].accuracy <= probes[-2].accuracy:
+        if len(probes) >= EARLY_CUTS and probes[-1].loss >= probes[-2].loss:
             break
     return probes
 
@@ -293,4 +298,4 @@ def _grid_probe(evidence: BackboneEvidence, cut: Cut, watcher: Watcher) -> Froze
     extraction = lookup.features(evidence.dataset, f"features of the sample, {evidence.profile.backbone} to {cut.name}")
     features = np.asarray(extraction.features[:], np.float32)
     result = probe(features, evidence.dataset.labels, evidence.dataset.groups)
-    return FrozenProbe("early-features", cut, _grid_of(cut), result.correct, features)
+    return FrozenProbe("early-features", cut, _grid_of(cut), result.correct, result.loss, features)

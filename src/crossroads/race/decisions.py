@@ -136,18 +136,27 @@ class Results:
         """Returns the answer with the highest posterior, of those that do no worse on validation than the first frozen head.
 
         On equal accuracy a training that kept the weights of its own head does not beat the first head, which takes seconds. With
-        few validation images a training must also beat the best frozen head on the same images, by more than the standard error.
+        few validation images, the best frozen head is the one with the lowest cross-validated loss, and a training must beat it on
+        the same images by more than the standard error.
         """
         answers = self.answers()
         heads = [run for run in answers if _is_frozen(self.candidate(run.candidate))]
-        first = heads[0] if heads else answers[0]
-        eligible = [run for run in answers if run is first or (run in heads and _beats(run, first))]
-        if heads:
-            best = max(eligible, key=self._merit)
-            eligible += [run for run in answers if run not in heads and _clearly_beats(run, best, first)]
-        else:
-            eligible += [run for run in answers if run is not first and _beats(run, first)]
-        return max(eligible, key=self._merit)
+        if not heads:
+            first = answers[0]
+            return max((run for run in answers if run is first or _beats(run, first)), key=self._merit)
+        best = self._best_head(heads)
+        trained = [run for run in answers if run not in heads and _clearly_beats(run, best, heads[0])]
+        return max([best, *trained], key=self._merit)
+
+    def _best_head(self, heads: Sequence[CandidateRun]) -> CandidateRun:
+        """Returns the best frozen head: the one with the lowest loss if validation is small, else the one with the most merit.
+
+        Example: of 18 cross-validated images, both heads are right on 13. The losses are 0.55 and 0.68, and on 378 new images the
+        accuracies are 0.910 and 0.685.
+        """
+        if all(run.correct for run in heads):
+            return min(heads, key=lambda run: math.inf if run.validation_loss is None else run.validation_loss)
+        return max((run for run in heads if run is heads[0] or _beats(run, heads[0])), key=self._merit)
 
     def _merit(self, run: CandidateRun) -> tuple[float, float]:
         return self.posterior(run), -(run.validation_loss or 0.0)

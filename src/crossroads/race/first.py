@@ -111,7 +111,7 @@ def first_answer(
 
 
 def _chosen(evidence: BackboneEvidence, partition: Partition, asked: Recipe) -> Iterator[tuple[Recipe, FrozenProbe]]:
-    """Yields the frozen strategies that the requested options allow, the more accurate probe first."""
+    """Yields the frozen strategies that the requested options allow, the better probe first."""
     for each in evidence.frozen_probes:
         with suppress(RecipeError):  # an option has no effect on this strategy; the advice says so
             yield recipe_of(evidence, each, each.strategy, asked, len(partition.train), partition.median_side), each
