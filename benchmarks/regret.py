@@ -16,7 +16,7 @@ import numpy as np
 
 from benchmarks._measure import ROOT, SHARED, Row, Settings, fresh
 from benchmarks.logme import at_the_end
-from benchmarks.runs import BACKBONES, FROZEN, SCRATCH, WEIGHTS, Asked, asked, kept, shortened
+from benchmarks.runs import BACKBONES, FROZEN, SCRATCH, Asked, asked, kept, shortened, weights_of
 from benchmarks.tasks import TASKS, Task, task
 from crossroads.advice.candidates import TIE
 from crossroads.advice.estimate import Estimate, log_odds
@@ -161,7 +161,7 @@ def measure_advice(task_name: str, backbone: str, seed: int) -> dict[str, Any]:
     import crossroads
 
     chosen, network = task(task_name), BACKBONES[backbone]
-    weights = network["weights"] if network["weights"] == "none" else str(WEIGHTS / network["weights"])
+    weights = weights_of(network)
     images = chosen.images(seed)
     size = chosen.image_size or network["image_size"]
     with tempfile.TemporaryDirectory(prefix="crossroads-bench-") as folder:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -137,6 +138,13 @@ def digits(seed: int, *, each: int) -> Any:
     return _drawn(crossroads.read(all_digits()), each, seed)
 
 
+def folders(seed: int, *, name: str, each: int) -> Any:
+    """`each` photographs a class to train on, a fifth as many more to choose by, the rest as the test."""
+    import crossroads
+
+    return _drawn(replace(crossroads.read(SHARED / f"{name}.tar"), splits=None), each, seed)
+
+
 def shapes(seed: int, *, each: int) -> Any:
     """Outlines of four shapes, drawn at any place, size, angle and colour on any ground with noise."""
     from PIL import Image, ImageDraw
@@ -191,6 +199,11 @@ TASKS: tuple[Task, ...] = (
     Task("quiz pickles", quiz_pickles, 96, shared=True, source="GTSRB"),
     Task("drawn shapes, 20 per class", lambda seed: shapes(seed, each=20), 96, shared=False, source="drawn shapes"),
     Task("drawn shapes, 200 per class", lambda seed: shapes(seed, each=200), 96, shared=False, source="drawn shapes"),
+    *(
+        Task(f"{name}, {each} per class", partial(folders, name=name, each=each), 96, shared=True, source=name)
+        for name, most in (("flowers5", 100), ("eurosat10", 100), ("sign_digits10", 60), ("trashnet6", 100))
+        for each in (20, most)
+    ),
 )
 
 WHOLE = Task("ants/bees, as they come", ants_bees_whole, None, shared=True, source="ants/bees", tuned_epochs=4)
