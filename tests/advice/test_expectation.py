@@ -125,13 +125,6 @@ def test_halvings_are_limited_to_the_range_of_the_fitted_tasks():
     assert after(0.0) == after(0.25)
 
 
-def test_a_probe_may_lower_the_expectation_from_scratch_but_not_raise_it():
-    short = Base("short training", Estimate(0.8, 0.8, 0.8), 2.0)
-    alone = expected("from-scratch", [short], USUAL)
-    assert expected("from-scratch", [*probe(0.99), short], USUAL) == alone
-    assert expected("from-scratch", [*probe(0.5), short], USUAL).value < alone.value
-
-
 def test_a_flat_learning_curve_means_a_small_gain_from_training():
     values = [expected("finetune", probe(0.8), Setting(5_000, 30, gain), certain(0.5)).value for gain in (0.0, 0.2, 1.0)]
     assert values == pytest.approx([from_log_odds(log_odds(0.8, 1e-9) + 0.5 * gain) for gain in (0.0, 0.2, 1.0)])

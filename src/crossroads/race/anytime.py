@@ -17,7 +17,7 @@ from crossroads.progress import Relay, StopTraining, Watcher
 from crossroads.race import messages
 from crossroads.race.candidates import BUDGET, choose_candidates, considered, convertible, identity_of, named_plan
 from crossroads.race.first import FirstAnswer, first_answer
-from crossroads.race.records import Plan, RaceCandidate, RaceState, keep_plan, keep_state, stored_plan
+from crossroads.race.records import Plan, RaceState, keep_plan, keep_state, stored_plan
 from crossroads.race.running import race, time_limit
 from crossroads.run.best import BestSoFar
 from crossroads.run.clock import Clock
@@ -84,8 +84,12 @@ class _Anytime:
         first = first_answer(self._partition, backbones[0], self._tasks_of, self._folder, self._best, self._clock, self._watcher)
         if first is None:
             return self._advised(backbones, None)
-        plan = self._improvements(backbones, first) if self._can_improve(first) else None
-        return self._with_first(plan or Plan((), self._clock.budget or BUDGET, 0.0, {}), first)
+        plan = Plan((), self._clock.budget or BUDGET, 0.0, {})
+        if self._can_improve(first):
+            plan = self._improvements(backbones, first) or plan
+        elif first.complete:
+            plan = replace(plan, candidates=(first.candidate, *first.others))
+        return self._with_first(plan, first)
 
     def _advised(self, backbones: Sequence[CandidateBackbone], first: FirstAnswer | None) -> Plan:
         """Returns the plan that the advice recommends. After a first answer, the advice must end within the budget."""
@@ -113,8 +117,7 @@ class _Anytime:
         recipes = [candidate.recipe for candidate in plan.candidates]
         if first.recipe not in recipes:
             recipes.append(first.recipe)
-            candidate = RaceCandidate(first.recipe, first.accuracy, first.run.seconds)
-            plan = replace(plan, candidates=(*plan.candidates, candidate))
+            plan = replace(plan, candidates=(*plan.candidates, first.candidate))
         index = recipes.index(first.recipe)
         name = f"candidate-{index:02d}-run-1"
         state = RaceState({name: replace(first.run, name=name, candidate=index)}, {name: None})
