@@ -128,14 +128,18 @@ def test_with_few_validation_images_a_training_must_beat_the_best_head_image_by_
     assert Results(plan(HEAD, FINETUNE), runs).winner().candidate == winner
 
 
-def test_with_few_validation_images_the_head_with_the_lower_loss_wins():
+def test_with_few_validation_images_early_features_need_a_clearly_lower_loss():
     early = RaceCandidate(Recipe(strategy="early-features", backbone="b"), HEAD.accuracy, 10.0)
-    heads = [
-        replace(few(index, None, "1100", accuracy), validation_loss=loss)
-        for index, accuracy, loss in ((0, 0.8, 0.7), (1, 0.7, 0.5))
-    ]
-    assert Results(plan(HEAD, early), tuple(heads)).winner().candidate == 1
-    assert Results(plan(HEAD, early), tuple(replace(head, correct="") for head in heads)).winner().candidate == 0
+    clearly, barely = (
+        tuple(
+            replace(few(index, None, "1100" * 25, accuracy), validation_loss=loss) for index, (accuracy, loss) in enumerate(scores)
+        )
+        for scores in (((0.8, 0.7), (0.7, 0.6)), ((0.8, 0.7), (0.9, 0.66)))
+    )
+    assert Results(plan(HEAD, early), clearly).winner().candidate == 1
+    assert Results(plan(HEAD, early), barely).winner().candidate == 0  # the margin is 0.5 / sqrt(100)
+    many = tuple(replace(head, correct="") for head in clearly)
+    assert Results(plan(HEAD, early), many).winner().candidate == 0
 
 
 def test_frames_of_one_object_count_as_their_effective_number():

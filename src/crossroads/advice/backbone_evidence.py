@@ -14,10 +14,11 @@ from crossroads.advice.sample import merge_duplicates
 from crossroads.data.dataset import Dataset
 from crossroads.data.loading import load_all, refusal_notes
 from crossroads.errors import DataError
+from crossroads.evaluation import effective_count
 from crossroads.features.bodies import body_of
 from crossroads.features.extract import Extraction
 from crossroads.features.lookup import Lookup, SinglePass, resize_of
-from crossroads.heads.probe import Probe, probe
+from crossroads.heads.probe import Probe, loss_margin, probe
 from crossroads.networks.body import Body
 from crossroads.networks.construct import Choice
 from crossroads.networks.cut import Cut
@@ -77,7 +78,7 @@ class BackboneEvidence:
         recipe: The recipe, resolved for feature extraction (image size, resize and weights).
         body: The backbone with its weights as an inference graph.
         profile: The depth profile.
-        frozen_probes: The best probe of each frozen strategy, the one with the lower loss first.
+        frozen_probes: The best probe of each frozen strategy. Early features come first if their loss is clearly lower.
         dataset: The readable rows of the sample. Equal images are in one group.
         digests: uint8 (s, 16), the digests of these images.
         refused: Number of unreadable images.
@@ -273,8 +274,11 @@ def _best_probes(
     end = probes[-1]
     at_end = FrozenProbe("feature-extraction", evidence.body.end, "average", end.correct, end.loss, evidence.end_features)
     early = _early_probes(evidence, chosen, probes, watcher)
-    best = [at_end, *([min(early, key=lambda each: each.loss)] if early else [])]
-    return tuple(sorted(best, key=lambda each: each.loss))
+    if not early:
+        return (at_end,)
+    best, groups = min(early, key=lambda each: each.loss), evidence.dataset.groups
+    images = float(len(end.correct)) if groups is None else effective_count(groups)
+    return (best, at_end) if best.loss < at_end.loss - loss_margin(images) else (at_end, best)
 
 
 def _early_probes(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +22,23 @@ neighbours."""
 FOLDS = 10
 """Folds of the cross-validation. Leaving out single images is biased against the class of the image, which then has one image fewer
 than the others. With ten images per class this cost a tenth of the accuracy."""
+
+
+LOSS_DEVIATION = 0.5
+"""About the standard deviation of the difference between the losses of two heads on one image, in nats. With 10 and 20 images per
+class from seven data sets it was 0.4 to 0.7, and 1.4 with 43 classes. Every value from 0.4 to 0.6 led to the same choices."""
+
+
+def loss_margin(images: float) -> float:
+    """Returns by how much the loss of early features must be lower than that of the whole network, to be preferred.
+
+    It is about the standard error of the difference. On few photographs, early features can seem better by chance: on 18 ants and
+    bees both heads were right 13 times, and on 378 new images the whole network was right on 0.910, the early features on 0.720.
+
+    Args:
+        images: Number of images, or their effective number if they are grouped.
+    """
+    return LOSS_DEVIATION / math.sqrt(max(1.0, images))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

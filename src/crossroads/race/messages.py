@@ -10,6 +10,7 @@ from crossroads.race.decisions import Results, Skip
 from crossroads.race.posterior import expected_after
 from crossroads.race.records import CandidateRun, Plan, RaceCandidate
 from crossroads.recipe import Recipe
+from crossroads.strategies import strategy
 
 OUT_OF_TIME = "the budget ended before its first epoch"
 
@@ -182,8 +183,14 @@ def won(results: Results) -> Note:
         f", combined estimate {results.posterior(winner):.3f}; the next best, {_name(runner_up.recipe)}{_part(runner_up, second)}, "
         f"reached {second.accuracy:.4f}, combined estimate {results.posterior(second):.3f}"
     )
-    within_error = compared and right_second > right
-    if within_error:
+    heads = all(strategy(each.recipe.strategy).frozen for each in (candidate, runner_up))
+    within_error = compared and right_second > right and not heads
+    if compared and heads:
+        text += (
+            f". Their losses are {winner.validation_loss:.3f} and {second.validation_loss:.3f}. On few images the losses decide, "
+            "and early features must be clearly better"
+        )
+    elif within_error:
         text += (
             f". On the same {len(winner.correct)} validation images the first is right on {right}, the second on {right_second}. "
             "That may be chance, so the cheaper one is kept"
