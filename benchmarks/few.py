@@ -125,9 +125,9 @@ def options_of(way: str) -> dict[str, str]:
 
 
 def cells(draws: int = DRAWS) -> Iterator[Cell]:
-    """Yields every training, draw by draw. The trainings that only the best strategy needs come last in each draw."""
+    """Yields every training, draw by draw. In each draw, the trainings of the whole network come last."""
     for draw in range(draws):
-        for ways in (WAYS[:-1], WAYS[-1:]):
+        for ways in ((FIT, *FROZEN), *((way,) for way in TRAINED)):
             for count in COUNTS:
                 for name in SETS:
                     yield from (Cell(name, count, draw, way) for way in ways)
@@ -170,6 +170,11 @@ class Draw:
     reported: dict[str, Any]
 
     @property
+    def complete(self) -> bool:
+        """Whether the ways that are compared were all measured."""
+        return {FIT, FROZEN[0], TRAINED[0]} <= set(self.accuracy)
+
+    @property
     def best(self) -> float:
         """The best accuracy of any way."""
         return max(self.accuracy.values())
@@ -196,14 +201,14 @@ class Draw:
 
 
 def draws_of(found: dict[Cell, dict[str, Any]]) -> list[Draw]:
-    """Returns the draws that `fit`, feature extraction and finetuning were measured on."""
+    """Returns the draws that `fit` and feature extraction were measured on."""
     ways: dict[tuple[str, int, int], dict[str, dict[str, Any]]] = {}
     for cell, line in found.items():
         ways.setdefault((cell.images, cell.count, cell.draw), {})[cell.way] = line
     return [
         Draw(images, count, {way: line["truth"] for way, line in lines.items()}, lines[FIT]["headline"])
         for (images, count, _), lines in ways.items()
-        if {FIT, FROZEN[0], TRAINED[0]} <= set(lines)
+        if {FIT, FROZEN[0]} <= set(lines)
     ]
 
 
@@ -217,13 +222,17 @@ def few(settings: Settings) -> Iterator[Row]:
 
 def summary(draws: Sequence[Draw]) -> Iterator[Row]:
     """Yields the regret of each way, the gain over feature extraction, and how far the reported accuracy is from the truth."""
+    compared = [draw for draw in draws if draw.complete]
     for title, way in (("fit", FIT), ("always feature extraction", FROZEN[0]), ("always finetune", TRAINED[0])):
-        yield from mean_and_most(f"few, regret, {title}, of {len(draws)} draws", "points", [draw.regret(way) for draw in draws])
-    gains = [draw.gain for draw in draws]
-    yield Row("few, fit above feature extraction, mean", "points", (statistics.mean(gains),))
-    yield Row("few, fit above feature extraction, least", "points", (min(gains),))
-    yield Row("few, reported accuracy above the truth, mean", "points", (statistics.mean(draw.optimism for draw in draws),))
-    yield Row("few, fraction of 95 % intervals that contain the truth", "", (statistics.mean(float(d.covered) for d in draws),))
+        regrets = [draw.regret(way) for draw in compared]
+        if regrets:
+            yield from mean_and_most(f"few, regret, {title}, of {len(compared)} draws", "points", regrets)
+    gains, title = [draw.gain for draw in draws], f"of {len(draws)} draws"
+    yield Row(f"few, fit above feature extraction, {title}, mean", "points", (statistics.mean(gains),))
+    yield Row(f"few, fit above feature extraction, {title}, least", "points", (min(gains),))
+    yield Row(f"few, reported accuracy above the truth, {title}, mean", "points", (statistics.mean(d.optimism for d in draws),))
+    covered = statistics.mean(float(draw.covered) for draw in draws)
+    yield Row(f"few, fraction of {len(draws)} intervals (95 %) that contain the truth", "", (covered,))
 
 
 TITLES = ("fit", "feature extraction", "early features", "finetune", "warm start")
@@ -246,8 +255,9 @@ def _means(draws: Sequence[Draw]) -> Iterator[str]:
     for way in WAYS:
         values = [draw.accuracy[way] for draw in draws if way in draw.accuracy]
         yield f"{100 * statistics.mean(values):.1f}" if values else "-"
-    yield f"{100 * statistics.mean(draw.best for draw in draws):.1f}"
-    yield f"{statistics.mean(draw.regret(FIT) for draw in draws):.1f}"
+    compared = [draw for draw in draws if draw.complete]
+    yield f"{100 * statistics.mean(draw.best for draw in compared):.1f}" if compared else "-"
+    yield f"{statistics.mean(draw.regret(FIT) for draw in compared):.1f}" if compared else "-"
     yield f"{100 * statistics.mean(float(draw.reported['accuracy']) for draw in draws):.1f}"
     yield f"{sum(draw.covered for draw in draws)} of {len(draws)}"
 

@@ -21,12 +21,12 @@ from benchmarks.tasks import TASKS, Task, task
 from crossroads.advice.candidates import TIE
 from crossroads.advice.estimate import Estimate, log_odds
 from crossroads.advice.expectation import (
-    EXTRAPOLATIONS,
-    STRATEGY_OFFSETS,
+    LAWS,
     Base,
-    Coefficients,
     EpochPenalty,
     Extrapolation,
+    Law,
+    Laws,
     Setting,
     StrategyOffset,
     clamped,
@@ -38,6 +38,7 @@ from crossroads.advice.expectation import (
 from crossroads.advice.size import CurvePoint, slope_of
 from crossroads.plain import from_plain
 from crossroads.race.posterior import posterior
+from crossroads.recipe import StrategyName
 
 ADVICE = ROOT / "benchmarks" / "figures" / "advice.jsonl"
 """One line per measured advice."""
@@ -97,13 +98,13 @@ def regret(settings: Settings) -> Iterator[Row]:
     found, random = (list(outcomes(seeds, measure=not settings.quick, random=random)) for random in (False, True))
     if not found:
         return
-    for constants in (*fitted_coefficients(found), fitted_penalties(kept())):
-        for name, constant in constants.items():
-            print(f"fitted to all tasks: {name}: {constant}", file=sys.stderr)
+    penalties = fitted_penalties(kept())
+    for name, law in fitted_laws(found).items():
+        print(f"fitted to all tasks: {name}: {replace(law, epochs=penalties.get(name))}", file=sys.stderr)
     yield from summary(found)
     yield from by_parts(found)
     if random:
-        yield from with_random_weights(random, fitted_coefficients(found))
+        yield from with_random_weights(random, fitted_laws(found))
 
 
 def outcomes(seeds: int = 1, *, measure: bool = True, random: bool = False) -> Iterator[Outcome]:
@@ -210,15 +211,17 @@ class Expected:
     seconds: float
 
 
-def expectations(outcome: Outcome, coefficients: Coefficients) -> list[Expected]:
+def expectations(outcome: Outcome, laws: Laws) -> list[Expected]:
     """Returns the expectation of every strategy that was run. The first is that of `advice.candidates.rank`."""
     rows = {row["strategy"]: row for row in outcome.advice["ranked"]}
     found = []
     for name in outcome.reached:
-        bases = [base for base in bases_of(outcome.advice, name) if name in coefficients[base.kind != "probe"]]
+        bases = [
+            base for base in bases_of(outcome.advice, name) if name in laws and (base.kind == "probe" or laws[name].extrapolation)
+        ]
         if not bases:
             continue
-        accuracy = expected(name, bases, outcome.setting, coefficients)
+        accuracy = expected(name, bases, outcome.setting, laws)
         found.append(Expected(name, accuracy, rows[name]["seconds"]))
     found.sort(key=lambda one: -one.accuracy.value)
     near = [one for one in found if found[0].accuracy.value - one.accuracy.value <= TIE]
@@ -262,7 +265,7 @@ RULES: dict[str, Callable[[Outcome], str]] = {
 
 def summary(found: Sequence[Outcome]) -> Iterator[Row]:
     """Yields every figure. The constants for each task are fitted without the source of its images."""
-    orders = [expectations(outcome, fitted_coefficients(found, without=outcome.source)) for outcome in found]
+    orders = [expectations(outcome, fitted_laws(found, without=outcome.source)) for outcome in found]
     choices = {
         "the advice": [order[0].strategy for order in orders],
         "the race's rule, all run to their end": [chosen_by_race(one, order) for one, order in zip(found, orders, strict=True)],
@@ -301,7 +304,7 @@ def by_parts(found: Sequence[Outcome]) -> Iterator[Row]:
     """Yields the regret and the error of the expectations as if a part of the measurements were missing."""
     for name, part in PARTS.items():
         less = [without(part, outcome) for outcome in found]
-        fitted = {source: fitted_coefficients(less, without=source) for source in {outcome.source for outcome in less}}
+        fitted = {source: fitted_laws(less, without=source) for source in {outcome.source for outcome in less}}
         orders = [expectations(outcome, fitted[outcome.source]) for outcome in less]
         yield from mean_and_most(f"regret, the advice without {name}, of {len(less)}", "points", regrets_of(less, orders))
         yield Row(
@@ -323,10 +326,10 @@ def errors_of(found: Sequence[Outcome], orders: Sequence[Sequence[Expected]]) ->
     ]
 
 
-def with_random_weights(found: Sequence[Outcome], coefficients: Coefficients) -> Iterator[Row]:
+def with_random_weights(found: Sequence[Outcome], laws: Laws) -> Iterator[Row]:
     """Yields the regret with random weights, with constants that were fitted to pretrained backbones."""
     title = f"of {len(found)}"
-    advised = regrets_of(found, [expectations(outcome, coefficients) for outcome in found])
+    advised = regrets_of(found, [expectations(outcome, laws) for outcome in found])
     yield from mean_and_most(f"regret with random weights, the advice, {title}", "points", advised)
     extracted = [outcome.regret(FROZEN[0]) for outcome in found]
     yield from mean_and_most(f"regret with random weights, always extract at the end, {title}", "points", extracted)
@@ -369,11 +372,15 @@ STEP = 0.02
 """Spacing of the grid that is searched for the most likely constants of short trainings."""
 
 
-def fitted_coefficients(found: Sequence[Outcome], without: str = "") -> Coefficients:
-    """Fits the constants of `advice.expectation` to the tasks of all sources except one."""
-    offsets = {name: fit for name in STRATEGY_OFFSETS if (fit := _fitted_offset(name, found, without)) is not None}
-    extrapolations = {name: fit for name in EXTRAPOLATIONS if (fit := _fitted_extrapolation(name, found, without)) is not None}
-    return Coefficients(offsets, extrapolations)
+def fitted_laws(found: Sequence[Outcome], without: str = "") -> dict[StrategyName, Law]:
+    """Fits the laws of `advice.expectation`, except the effect of fewer epochs, to the tasks of all sources except one."""
+    laws: dict[StrategyName, Law] = {}
+    for name, usual in LAWS.items():
+        offset = _fitted_offset(name, found, without)
+        extrapolation = _fitted_extrapolation(name, found, without) if usual.extrapolation else None
+        if offset or extrapolation:  # without an offset, every task has a short training, and no probe is used
+            laws[name] = Law(offset or usual.offset, extrapolation)
+    return laws
 
 
 @dataclass(frozen=True, slots=True)
@@ -450,7 +457,7 @@ def _fitted_extrapolation(name: str, found: Sequence[Outcome], without: str) -> 
 
 
 def fitted_penalties(runs: Mapping[Asked, dict[str, Any]]) -> dict[str, EpochPenalty]:
-    """Fits `advice.expectation.EPOCH_PENALTIES` to the runs with a quarter of the epochs and those with all.
+    """Fits the `epochs` of `advice.expectation.LAWS` to the runs with a quarter of the epochs and those with all.
 
     The mean of all strategies counts as one more task of each strategy, in the penalty and in the scatter. No penalty is negative.
     """
