@@ -76,6 +76,11 @@ class Outcome:
         return task(self.task).source
 
     @property
+    def complete(self) -> bool:
+        """Whether strategies that train were run, so that the best of them is known."""
+        return "finetune" in self.reached or BACKBONES[self.backbone]["weights"] == "none"
+
+    @property
     def best(self) -> float:
         """The best test accuracy."""
         return max(self.reached.values())
@@ -264,8 +269,13 @@ RULES: dict[str, Callable[[Outcome], str]] = {
 
 
 def summary(found: Sequence[Outcome]) -> Iterator[Row]:
-    """Yields every figure. The constants for each task are fitted without the source of its images."""
-    orders = [expectations(outcome, fitted_laws(found, without=outcome.source)) for outcome in found]
+    """Yields every figure. The constants for each task are fitted without the source of its images.
+
+    Only where every strategy was run, the best one is known. Regret and time are those of these tasks.
+    """
+    everything, all_orders = found, [expectations(outcome, fitted_laws(found, without=outcome.source)) for outcome in found]
+    found = [outcome for outcome in everything if outcome.complete]
+    orders = [order for outcome, order in zip(everything, all_orders, strict=True) if outcome.complete]
     choices = {
         "the advice": [order[0].strategy for order in orders],
         "the race's rule, all run to their end": [chosen_by_race(one, order) for one, order in zip(found, orders, strict=True)],
@@ -273,10 +283,14 @@ def summary(found: Sequence[Outcome]) -> Iterator[Row]:
     for rule, chosen in choices.items():
         regrets = [outcome.regret(name) for outcome, name in zip(found, chosen, strict=True)]
         yield from mean_and_most(f"regret, {rule}, of {len(found)}", "points", regrets)
-    pairs = [(one.accuracy, outcome.reached[one.strategy]) for outcome, order in zip(found, orders, strict=True) for one in order]
+    pairs = [
+        (one.accuracy, outcome.reached[one.strategy])
+        for outcome, order in zip(everything, all_orders, strict=True)
+        for one in order
+    ]
     inside = statistics.mean(float(contains(estimate, value)) for estimate, value in pairs)
     yield Row(f"regret, fraction of {len(pairs)} intervals that contain the reached accuracy", "", (inside,))
-    yield Row("regret, mean error of an expectation, in log odds", "", (statistics.mean(errors_of(found, orders)),))
+    yield Row("regret, mean error of an expectation, in log odds", "", (statistics.mean(errors_of(everything, all_orders)),))
     yield Row("regret, rank correlation of expected and reached accuracy", "", (_spearman(pairs),))
     each = [
         _spearman([(one.accuracy, outcome.reached[one.strategy]) for one in order])
@@ -306,15 +320,16 @@ def by_parts(found: Sequence[Outcome]) -> Iterator[Row]:
         less = [without(part, outcome) for outcome in found]
         fitted = {source: fitted_laws(less, without=source) for source in {outcome.source for outcome in less}}
         orders = [expectations(outcome, fitted[outcome.source]) for outcome in less]
-        yield from mean_and_most(f"regret, the advice without {name}, of {len(less)}", "points", regrets_of(less, orders))
+        regrets = regrets_of(less, orders)
+        yield from mean_and_most(f"regret, the advice without {name}, of {len(regrets)}", "points", regrets)
         yield Row(
             f"regret, mean error of an expectation without {name}, in log odds", "", (statistics.mean(errors_of(less, orders)),)
         )
 
 
 def regrets_of(found: Sequence[Outcome], orders: Sequence[Sequence[Expected]]) -> list[float]:
-    """Returns the regret of the first in each order, in points."""
-    return [outcome.regret(order[0].strategy) for outcome, order in zip(found, orders, strict=True)]
+    """Returns the regret of the first in each order, in points, where every strategy was run."""
+    return [outcome.regret(order[0].strategy) for outcome, order in zip(found, orders, strict=True) if outcome.complete]
 
 
 def errors_of(found: Sequence[Outcome], orders: Sequence[Sequence[Expected]]) -> list[float]:
