@@ -120,6 +120,11 @@ class Evaluation:
     refused: tuple[Refusal, ...] = ()
     warnings: tuple[str, ...] = ()
 
+    def __repr__(self) -> str:
+        """Returns the accuracy and the number of images."""
+        low, high = self.accuracy_interval
+        return f"Evaluation(accuracy {self.accuracy:.4f} ({low:.4f} to {high:.4f}, 95 %) on {self.n:,} images)"
+
     @property
     def untested_classes(self) -> tuple[str, ...]:
         """The classes without images. They have no recall and are left out of the balanced accuracy."""

@@ -65,6 +65,11 @@ class Advice:
     warnings: tuple[str, ...] = ()
     refused: tuple[Refusal, ...] = ()
 
+    def __repr__(self) -> str:
+        """Returns the recommendation, its expected accuracy and the case."""
+        case = "" if self.case is None else f", case {self.case.number} ({self.case.title})"
+        return f"Advice({self.best.name}: accuracy {self.best.accuracy} expected{case})"
+
     @property
     def best(self) -> Candidate:
         """The recommended candidate."""

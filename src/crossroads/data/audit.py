@@ -60,6 +60,11 @@ class Audit:
     notes: tuple[str, ...]
     refused: tuple[Refusal, ...] = ()
 
+    def __repr__(self) -> str:
+        """Returns the number of images and classes, and the codes of the findings."""
+        found = ", ".join(dict.fromkeys(finding.code for finding in self.findings)) or "no problems"
+        return f"Audit({self.origin!r}: {self.n:,} images of {len(self.counts)} classes; {found})"
+
     @property
     def classes(self) -> tuple[str, ...]:
         """Class names in their order."""
