@@ -61,7 +61,10 @@ class Cell:
 
 
 def drawn(name: str, count: int, draw: int) -> tuple[Any, Any]:
-    """Returns the images that are drawn, and at most `REMAINDER` of the others. No group has images in both."""
+    """Returns the images that are drawn, and at most `REMAINDER` of the others, equally many of each class in both where possible.
+
+    No group has images in both.
+    """
     import crossroads
 
     rng = np.random.default_rng([draw, count])
@@ -72,7 +75,7 @@ def drawn(name: str, count: int, draw: int) -> tuple[Any, Any]:
     few = draw_each(dataset.select(source), count, rng)
     if rest is None:
         rest = np.setdiff1d(source, np.flatnonzero(np.isin(dataset.indices, few.indices)))
-    return few, dataset.select(np.sort(rng.permutation(rest)[:REMAINDER]))
+    return few, draw_each(dataset.select(rest), REMAINDER // len(dataset.classes), rng)
 
 
 def _halves(dataset: Any, rng: np.random.Generator) -> tuple[Any, Any]:
