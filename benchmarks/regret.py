@@ -196,7 +196,6 @@ Part = Callable[[str, list[dict[str, Any]]], list[dict[str, Any]]]
 PARTS: dict[str, Part] = {
     "short trainings": lambda _, bases: [base for base in bases if base["kind"] == "probe"],
     "the learning gain of short trainings": lambda _, bases: [base | {"learning_gain": None} for base in bases],
-    "the probe on raw pixels": lambda name, bases: bases[-1:] if name == SCRATCH else bases,
 }
 """Parts of the measurements that are removed in turn to see their effect."""
 
