@@ -173,13 +173,8 @@ class Draw:
     reported: dict[str, Any]
 
     @property
-    def complete(self) -> bool:
-        """Whether the ways that are compared were all measured."""
-        return {FIT, FROZEN[0], TRAINED[0]} <= set(self.accuracy)
-
-    @property
     def best(self) -> float:
-        """The best accuracy of any way."""
+        """The best accuracy of the ways that were measured."""
         return max(self.accuracy.values())
 
     def regret(self, way: str) -> float:
@@ -225,11 +220,10 @@ def few(settings: Settings) -> Iterator[Row]:
 
 def summary(draws: Sequence[Draw]) -> Iterator[Row]:
     """Yields the regret of each way, the gain over feature extraction, and how far the reported accuracy is from the truth."""
-    compared = [draw for draw in draws if draw.complete]
     for title, way in (("fit", FIT), ("always feature extraction", FROZEN[0]), ("always finetune", TRAINED[0])):
-        regrets = [draw.regret(way) for draw in compared]
+        regrets = [draw.regret(way) for draw in draws if way in draw.accuracy]
         if regrets:
-            yield from mean_and_most(f"few, regret, {title}, of {len(compared)} draws", "points", regrets)
+            yield from mean_and_most(f"few, regret, {title}, of {len(regrets)} draws", "points", regrets)
     gains, title = [draw.gain for draw in draws], f"of {len(draws)} draws"
     yield Row(f"few, fit above feature extraction, {title}, mean", "points", (statistics.mean(gains),))
     yield Row(f"few, fit above feature extraction, {title}, least", "points", (min(gains),))
@@ -238,29 +232,26 @@ def summary(draws: Sequence[Draw]) -> Iterator[Row]:
     yield Row(f"few, fraction of {len(draws)} intervals (95 %) that contain the truth", "", (covered,))
 
 
-TITLES = ("fit", "feature extraction", "early features", "finetune", "warm start")
-
-
 def table(draws: Sequence[Draw]) -> str:
     """Returns a table in Markdown: one line per set and number of images per class, with means over the draws."""
-    head = ("images", "per class", "draws", *TITLES, "best", "regret", "reported", "in interval")
+    ways = [way for way in WAYS if any(way in draw.accuracy for draw in draws)]
+    head = ("images", "per class", "draws", *ways, "best", "regret", "reported", "in interval")
     lines = [f"| {' | '.join(head)} |", "|" + " --- |" * len(head)]
     for name in (*SETS, ""):
         for count in COUNTS if name else (0,):
             some = [draw for draw in draws if (draw.images, draw.count) == (name, count) or not name]
             if some:
-                cells = (name or "mean", str(count or "all"), str(len(some)), *_means(some))
+                cells = (name or "mean", str(count or "all"), str(len(some)), *_means(some, ways))
                 lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def _means(draws: Sequence[Draw]) -> Iterator[str]:
-    for way in WAYS:
+def _means(draws: Sequence[Draw], ways: Sequence[str]) -> Iterator[str]:
+    for way in ways:
         values = [draw.accuracy[way] for draw in draws if way in draw.accuracy]
         yield f"{100 * statistics.mean(values):.1f}" if values else "-"
-    compared = [draw for draw in draws if draw.complete]
-    yield f"{100 * statistics.mean(draw.best for draw in compared):.1f}" if compared else "-"
-    yield f"{statistics.mean(draw.regret(FIT) for draw in compared):.1f}" if compared else "-"
+    yield f"{100 * statistics.mean(draw.best for draw in draws):.1f}"
+    yield f"{statistics.mean(draw.regret(FIT) for draw in draws):.1f}"
     yield f"{100 * statistics.mean(float(draw.reported['accuracy']) for draw in draws):.1f}"
     yield f"{sum(draw.covered for draw in draws)} of {len(draws)}"
 
