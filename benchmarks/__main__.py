@@ -16,6 +16,7 @@ from pathlib import Path
 from benchmarks import (
     decoding,
     explain,
+    few,
     finetuning,
     frozen,
     heads,
@@ -81,6 +82,7 @@ BENCHMARKS = (
     Benchmark("small-sets", jobs.small_sets, shared=True, slow=True),
     Benchmark("strategies", strategies.strategies, shared=True, slow=True),
     Benchmark("regret", regret.regret, shared=True, slow=True),
+    Benchmark("few", few.few, shared=True, slow=True),
 )
 
 
