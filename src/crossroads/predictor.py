@@ -137,12 +137,16 @@ class Predictor:
         """Side in pixels of the square input of the network."""
         return self._manifest.resize.size
 
-    def probabilities(self, pixels: NDArray[np.uint8], *, batch: int | None = None) -> NDArray[np.float32]:
+    def probabilities(
+        self, pixels: NDArray[np.uint8], *, batch: int | None = None, beside_others: bool = False
+    ) -> NDArray[np.float32]:
         """Computes the probabilities of images that already have the right size.
 
         Args:
             pixels: uint8 (n, size, size, 3), RGB.
             batch: Images per request; affects only the speed.
+            beside_others: Whether other threads call this method at the same time. The pixels are then one request, on a part of
+                the threads; affects only the speed.
 
         Returns:
             float32 (n, k), rows that sum to 1.
@@ -159,7 +163,12 @@ class Predictor:
                 received=f"{pixels.dtype} {pixels.shape}",
                 hint="use predict for images of other sizes",
             )
-        return self._graph(pixels, batch=batch)
+        return self._graph.beside_others(pixels) if beside_others else self._graph(pixels, batch=batch)
+
+    @property
+    def parallel(self) -> int:
+        """The number of calls of `probabilities` with `beside_others` that run at a time. More calls wait."""
+        return self._graph.parallel
 
     @warnings_shown()
     def probabilities_of(
@@ -275,10 +284,11 @@ class Predictor:
                 raise named from error
 
         for position, _, answer in self._answers(stream_pictures(_named(images, names), self.manifest.resize), refuse):
-            predictions.append(Prediction(names.pop(position, f"image {position}"), self._ranked(answer, top)))
+            predictions.append(Prediction(names.pop(position, f"image {position}"), self.ranked(answer, top)))
         return predictions, refused
 
-    def _ranked(self, probabilities: NDArray[np.float32], top: int) -> tuple[Ranked, ...]:
+    def ranked(self, probabilities: NDArray[np.float32], top: int) -> tuple[Ranked, ...]:
+        """Returns the most probable classes of one image, most probable first, from its probabilities, float32 (k,)."""
         # A stable sort gives a tie to the class that comes first, as in the evaluation.
         best = np.argsort(-probabilities, kind="stable")[:top].tolist()
         return tuple(Ranked(self.classes[i], float(probabilities[i])) for i in best)

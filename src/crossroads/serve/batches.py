@@ -1,0 +1,235 @@
+"""Gathers the images of all connections into batches, and decodes and computes them in a few threads.
+
+Each thread takes a batch of waiting images, decodes them and computes their probabilities. While all threads are busy, the images
+that arrive gather, so batches grow with the load. There are as many threads as the engine computes batches at a time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections import deque
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crossroads.data.images import dimensions
+from crossroads.data.images import load as load_pixels
+from crossroads.errors import ImageRefused
+from crossroads.predictor import Predictor, Ranked
+from crossroads.serve.metrics import Metrics
+from crossroads.serve.refusals import Refused
+from crossroads.serve.settings import Settings
+
+BATCH_PIXELS = 4 * 224 * 224
+"""Largest number of pixels in a batch. EfficientNet-Lite0 at 224 px takes 18 MB per image, and is no faster in larger batches."""
+
+BATCH = 32
+"""Largest number of images in a batch."""
+
+BATCH_BYTES = 2**20
+"""A batch with files of this size takes no further image, so that small images do not wait while many photos are decoded."""
+
+LARGE = 12_000_000
+"""Images with more pixels are decoded one at a time, which bounds the memory."""
+
+Answer = tuple[Ranked, ...] | ImageRefused
+
+_log = logging.getLogger("crossroads.serve")
+
+
+@dataclass(slots=True, eq=False)
+class _Job:
+    """The images of one request that wait for their answers."""
+
+    predictor: Predictor
+    model: str
+    top: int
+    answers: list[Answer | None]
+    future: asyncio.Future[list[Answer]]
+    left: int
+    started: float = field(default_factory=time.perf_counter)
+
+
+@dataclass(slots=True, eq=False)
+class _Image:
+    """One waiting image and its place among the answers."""
+
+    job: _Job
+    position: int
+    data: bytes
+
+
+class Batches:
+    """Threads that answer images.
+
+    Args:
+        threads: Number of threads, at least 1.
+        settings: The limits.
+        metrics: Receives the sizes of the batches.
+    """
+
+    def __init__(self, threads: int, settings: Settings, metrics: Metrics) -> None:
+        self._settings, self._metrics = settings, metrics
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._waiting: deque[_Image] = deque()
+        self._changed = threading.Condition()
+        self._idle = self._busy = 0
+        self._closed = False
+        self._large = threading.Lock()
+        self.pending = 0
+        """Number of accepted images without an answer. Used by the event loop only."""
+        self._rate = 0.0
+        self._threads = [threading.Thread(target=self._work, name=f"crossroads-serve-{n}", daemon=True) for n in range(threads)]
+        for thread in self._threads:
+            thread.start()
+
+    def require_room(self, images: int = 1) -> None:
+        """Raises `Refused` with status 503 if so many more images may not wait."""
+        if self.pending + images <= self._settings.max_waiting:
+            return
+        seconds = self.pending / self._rate if self._rate else 1.0
+        raise Refused(
+            503,
+            "busy",
+            "too many images wait for an answer",
+            "try again later, or send fewer images at a time",
+            retry_after=str(max(1, min(60, round(seconds)))),
+        )
+
+    async def answer(self, predictor: Predictor, model: str, images: list[bytes], top: int) -> list[Answer]:
+        """Returns the most probable classes of each image, or its refusal, in order.
+
+        Raises:
+            Refused: Too many images wait already.
+        """
+        self.require_room(len(images))
+        self._loop = loop = asyncio.get_running_loop()
+        job = _Job(predictor, model, top, [None] * len(images), loop.create_future(), len(images))
+        self.pending += len(images)
+        with self._changed:
+            self._waiting.extend(_Image(job, position, data) for position, data in enumerate(images))
+            self._changed.notify(len(images))
+        return await job.future
+
+    def close(self) -> None:
+        """Ends the threads after they have answered all images."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        for thread in self._threads:
+            thread.join()
+
+    def _work(self) -> None:
+        while taken := self._take():
+            batch, alone = taken
+            started = time.perf_counter()
+            try:
+                answers = self._answers(batch, alone)
+            except Exception as error:  # a fault of the program or the engine must not end the thread
+                _log.exception("a batch failed")
+                answers = [error] * len(batch)
+            seconds = time.perf_counter() - started
+            with self._changed:
+                self._busy -= 1
+            self._metrics.batch(batch[0].job.model, len(batch), seconds)
+            if self._loop is not None:
+                self._loop.call_soon_threadsafe(self._deliver, batch, answers, seconds)
+
+    def _take(self) -> tuple[list[_Image], bool] | None:
+        """Returns the next batch, and whether no other batch is computed. Returns None at the end."""
+        with self._changed:
+            self._idle += 1
+            try:
+                if not self._wait_for_images():
+                    return None
+                batch = self._next_batch()
+            finally:
+                self._idle -= 1
+            self._busy += 1
+            return batch, self._busy == 1 and not self._waiting
+
+    def _wait_for_images(self) -> bool:
+        """Waits until images wait. Returns False at the end. The lock is held, except while it waits."""
+        while True:
+            while not self._waiting and not self._closed:
+                self._changed.wait()
+            if self._settings.wait and self._waiting and not self._closed:
+                self._changed.wait_for(self._full_or_closed, self._settings.wait)
+            if self._waiting:
+                return True
+            if self._closed:
+                return False
+
+    def _full_or_closed(self) -> bool:
+        return self._closed or not self._waiting or len(self._waiting) >= _batch_of(self._waiting[0].job.predictor)
+
+    def _next_batch(self) -> list[_Image]:
+        """Takes this thread's part of the waiting images, which leaves some for other idle threads."""
+        predictor = self._waiting[0].job.predictor
+        part = -(-len(self._waiting) // self._idle)
+        most, size = min(part, _batch_of(predictor)), 0
+        batch: list[_Image] = []
+        while self._waiting and len(batch) < most and size < BATCH_BYTES and self._waiting[0].job.predictor is predictor:
+            image = self._waiting.popleft()
+            size += len(image.data)
+            batch.append(image)
+        return batch
+
+    def _answers(self, batch: list[_Image], alone: bool) -> list[Answer | Exception]:
+        predictor = batch[0].job.predictor
+        answers: list[Answer | Exception | None] = []
+        pixels: list[NDArray[np.uint8]] = []
+        for image in batch:
+            try:
+                pixels.append(self._decoded(predictor, image.data))
+                answers.append(None)
+            except ImageRefused as error:
+                answers.append(error)
+        if not pixels:
+            return [answer for answer in answers if answer is not None]
+        rows = iter(predictor.probabilities(np.stack(pixels), beside_others=not alone))
+        return [
+            predictor.ranked(next(rows), image.job.top) if answer is None else answer
+            for image, answer in zip(batch, answers, strict=True)
+        ]
+
+    def _decoded(self, predictor: Predictor, data: bytes) -> NDArray[np.uint8]:
+        height, width = dimensions(data)
+        limit = self._settings.max_pixels
+        if height * width > limit:
+            raise ImageRefused(
+                f"an image may have at most {limit:,} pixels",
+                code="image-too-large",
+                received=f"{width} x {height} px",
+                hint="make the image smaller",
+            )
+        if height * width <= LARGE:
+            return load_pixels(data, predictor.manifest.resize)
+        with self._large:
+            return load_pixels(data, predictor.manifest.resize)
+
+    def _deliver(self, batch: list[_Image], answers: list[Answer | Exception], seconds: float) -> None:
+        """Enters the answers of a batch, in the event loop."""
+        self.pending -= len(batch)
+        rate = len(self._threads) * len(batch) / max(seconds, 1e-6)
+        self._rate = rate if not self._rate else 0.9 * self._rate + 0.1 * rate
+        for image, answer in zip(batch, answers, strict=True):
+            job = image.job
+            if job.future.done():
+                continue  # it failed, or nobody waits for it
+            if isinstance(answer, Exception) and not isinstance(answer, ImageRefused):
+                job.future.set_exception(answer)
+                continue
+            job.answers[image.position] = answer
+            job.left -= 1
+            if job.left == 0:
+                job.future.set_result([found for found in job.answers if found is not None])
+
+
+def _batch_of(predictor: Predictor) -> int:
+    """Returns the largest number of images in a batch."""
+    return max(1, min(BATCH, BATCH_PIXELS // predictor.size**2))
