@@ -11,6 +11,7 @@ import logging
 import threading
 import time
 from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -74,7 +75,6 @@ class Batches:
 
     def __init__(self, threads: int, settings: Settings, metrics: Metrics) -> None:
         self._settings, self._metrics = settings, metrics
-        self._loop: asyncio.AbstractEventLoop | None = None
         self._waiting: deque[_Image] = deque()
         self._changed = threading.Condition()
         self._idle = self._busy = 0
@@ -107,13 +107,13 @@ class Batches:
             Refused: Too many images wait already.
         """
         self.require_room(len(images))
-        self._loop = loop = asyncio.get_running_loop()
-        job = _Job(predictor, model, top, [None] * len(images), loop.create_future(), len(images))
+        future: asyncio.Future[list[Answer]] = asyncio.get_running_loop().create_future()
+        job = _Job(predictor, model, top, [None] * len(images), future, len(images))
         self.pending += len(images)
         with self._changed:
             self._waiting.extend(_Image(job, position, data) for position, data in enumerate(images))
             self._changed.notify(len(images))
-        return await job.future
+        return await future
 
     def close(self) -> None:
         """Ends the threads after they have answered all images."""
@@ -136,8 +136,8 @@ class Batches:
             with self._changed:
                 self._busy -= 1
             self._metrics.batch(batch[0].job.model, len(batch), seconds)
-            if self._loop is not None:
-                self._loop.call_soon_threadsafe(self._deliver, batch, answers, seconds)
+            with suppress(RuntimeError):  # the event loop was closed, after a second signal to stop
+                batch[0].job.future.get_loop().call_soon_threadsafe(self._deliver, batch, answers, seconds)
 
     def _take(self) -> tuple[list[_Image], bool] | None:
         """Returns the next batch, and whether no other batch is computed. Returns None at the end."""

@@ -72,7 +72,10 @@ class Model:
         """Loads a new artifact if there is one, and then replaces the old one. If the new one is damaged, the old one stays."""
         with self._checking:
             stamp = _stamp(self.folder)
-            if stamp in (self.loaded.stamp, self._refused_stamp):
+            if stamp == self.loaded.stamp:
+                self._refused_stamp = None  # the old files are back
+                return
+            if stamp == self._refused_stamp:
                 return
             try:
                 fresh = _loaded(self.folder)
