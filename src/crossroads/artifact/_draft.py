@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from crossroads._runtime.keras_setup import keras_backend
 from crossroads.artifact import _export
 from crossroads.artifact._export import Parity
-from crossroads.artifact._files import FILES, MANIFEST, METRICS, SEEN
+from crossroads.artifact._files import DOCUMENTS, FILES, HELD_OUT, MANIFEST, METRICS, OPTIONAL, SEEN
+from crossroads.artifact._held_out import HeldOut, write_held_out
 from crossroads.artifact._manifest import (
     FORMAT,
     Manifest,
@@ -77,11 +78,12 @@ class Draft:
     path: Path
     _facts: Mapping[str, Any] = field(repr=False)
 
-    def finish(self, metrics: Mapping[str, Any]) -> Manifest:
-        """Writes ``metrics.json`` and moves everything into place.
+    def finish(self, metrics: Mapping[str, Any], held_out: HeldOut | None = None) -> Manifest:
+        """Writes ``metrics.json`` and ``held_out.npz``, and moves everything into place.
 
         Args:
             metrics: Plain JSON values, such as ``{"test": evaluation.to_json()}``.
+            held_out: The predictions that the metrics are computed from; None for an artifact without ``held_out.npz``.
 
         Raises:
             ArtifactError: A value is not JSON, the disk is full, or the folder cannot be written. No artifact is left behind.
@@ -89,6 +91,8 @@ class Draft:
         run = self.path.parent
         with _explained(run):
             (self.path / METRICS).write_text(json_text(metrics), encoding="utf-8")
+            if held_out is not None:
+                write_held_out(self.path / HELD_OUT, held_out)
             _write_manifest(self.path, self._facts)
             names = _present(self.path)
             for name in (*names, MANIFEST):
@@ -193,6 +197,8 @@ def copy(folder: str | Path, to: str | Path) -> Manifest:
             _sync(partial)
             open_verified(partial)
             _move(partial, run, names)
+            for name in filter(lambda name: (source / name).is_file(), DOCUMENTS):
+                shutil.copyfile(source / name, run / name)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
             if made and run.is_dir() and not any(run.iterdir()):
@@ -264,7 +270,7 @@ def _write_manifest(partial: Path, facts: Mapping[str, Any]) -> None:
 
 
 def _present(partial: Path) -> tuple[str, ...]:
-    return tuple(name for name in FILES if (partial / name).exists())
+    return tuple(name for name in (*FILES, *OPTIONAL) if (partial / name).exists())
 
 
 def _move(partial: Path, run: Path, files: tuple[str, ...]) -> None:

@@ -31,6 +31,10 @@ def fit(
         Optional[Path], typer.Option(metavar="PATH", help="A TOML file that sets any of the options below.", show_default=False)
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the unfinished run in --out.")] = False,
+    no_report: Annotated[bool, typer.Option("--no-report", help="Write no report.html and no README.md.")] = False,
+    no_thumbnails: Annotated[
+        bool, typer.Option("--no-thumbnails", help="Keep no small pictures of held-out images for the report.")
+    ] = False,
     json: Json = False,
     quiet: Quiet = False,
     **fields: Any,
@@ -50,7 +54,16 @@ def fit(
 
     with watching(json=json, quiet=quiet) as watcher:
         try:
-            run = train(data, out=out, recipe=recipe, resume=resume, watcher=watcher, **fields)
+            run = train(
+                data,
+                out=out,
+                recipe=recipe,
+                resume=resume,
+                report=not no_report,
+                thumbnails=not no_thumbnails,
+                watcher=watcher,
+                **fields,
+            )
         except KeyboardInterrupt:
             raise _stopped(out) from None
     if json:

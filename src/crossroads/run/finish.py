@@ -1,6 +1,6 @@
 """Finishes a run: saves the trained model, loads it again as users will load it, and scores it.
 
-Only this module opens the sealed test: to score it, and to check that a finished run has the same images.
+Only this module opens the sealed test: to score it, to check that a finished run has the same images, and to show them.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from crossroads.errors import DataError, option
 from crossroads.evaluation import effective_count, widened
 from crossroads.features.lookup import resize_of
 from crossroads.files.text import plural
-from crossroads.predictor import Predictor, Scored, score, score_pixels, score_probabilities
+from crossroads.predictor import Predictor, Scored, score, score_probabilities
 from crossroads.progress import Note, Relay, Watcher
 from crossroads.run.clock import Clock
 from crossroads.run.folder import RunFolder
@@ -124,7 +125,7 @@ def save_and_test(partition: Partition, outcome: Outcome, folder: RunFolder, clo
     )
     with artifact.draft(folder.path, contents, replaces=not folder.finished) as draft:
         predictor = Predictor.load(draft.path)  # scores what was saved, loaded as users will load it
-        validation = _validate(predictor, training, learned, watcher)
+        validation, held_out = _validate(predictor, training, learned, watcher)
         scored, test = _test(predictor, partition, outcome, learned, watcher)
         few = () if test is None else tuple(_few_test_images(validation, test))
         for note in few:
@@ -143,8 +144,15 @@ def save_and_test(partition: Partition, outcome: Outcome, folder: RunFolder, clo
             warnings=watcher.warnings,
             selection=outcome.selection,
         ).to_json()
-        draft.finish(metrics)
+        tested = None if scored is None else artifact.predictions_of(scored.dataset, scored.digests, scored.probabilities)
+        draft.finish(metrics, artifact.HeldOut(tested, held_out))
     return Run(folder.path, metrics)
+
+
+def scored_images(partition: Partition) -> tuple[Dataset, ...]:
+    """Returns the data sets with the images that the scores of a finished run are computed from, the test among them."""
+    tested = () if partition.test is None else (partition.test.unseal(),)
+    return (*tested, partition.train, partition.validation)
 
 
 def require_same_images(partition: Partition, data: Mapping[str, Any], metrics: Mapping[str, Any]) -> None:
@@ -184,19 +192,15 @@ def _parity(training: TrainingResult, resize: Resize) -> artifact.Parity:
     return artifact.Parity(pixels, None if training.probabilities is None else training.probabilities[rows])
 
 
-def _validate(predictor: Predictor, training: TrainingResult, learned: NDArray[np.uint8], watcher: Watcher) -> ValidationMetrics:
+def _validate(
+    predictor: Predictor, training: TrainingResult, learned: NDArray[np.uint8], watcher: Watcher
+) -> tuple[ValidationMetrics, artifact.Predictions]:
     """Scores the validation images, or the images that were cross-validated. The parity check has compared the model itself."""
     held_out = training.held_out
     images = training.validation if held_out is None else held_out.images
     crossed = None if held_out is None else held_out.cross_validated
-    if held_out is not None:
-        evaluation = score_probabilities(held_out.probabilities, images.dataset)
-    elif training.probabilities is not None:
-        evaluation = score_probabilities(training.probabilities, images.dataset)
-    elif images.pixels is None:
-        evaluation = score(predictor, images.dataset, True, watcher, stage="validating")[1]
-    else:
-        evaluation = score_pixels(predictor, images.pixels, images.dataset)
+    probabilities = _validation_probabilities(predictor, training, watcher)
+    evaluation = score_probabilities(probabilities, images.dataset)
     seen = 0 if crossed else count_seen(images.digests, training.train.digests)  # equal images are left out together
     notes = tuple(_validation_notes(seen, count_seen(images.digests, learned), len(images.dataset)))
     for note in notes:
@@ -204,7 +208,20 @@ def _validate(predictor: Predictor, training: TrainingResult, learned: NDArray[n
     if crossed:
         evaluation = widened(evaluation)
     scored = replace(evaluation, seen_in_training=seen, refused=training.validation.refusals, warnings=notes)
-    return ValidationMetrics(scored, crossed)
+    return ValidationMetrics(scored, crossed), artifact.predictions_of(images.dataset, images.digests, probabilities)
+
+
+def _validation_probabilities(predictor: Predictor, training: TrainingResult, watcher: Watcher) -> NDArray[np.float32]:
+    """Returns the probabilities that the validation scores are computed from, float32 (n, k)."""
+    if training.held_out is not None:
+        return training.held_out.probabilities
+    if training.probabilities is not None:
+        return training.probabilities
+    if training.validation.pixels is not None:
+        return predictor.probabilities(training.validation.pixels)
+    return predictor.probabilities_of(
+        training.validation.dataset, strict=True, progress=partial(watcher.progress, "validating")
+    ).probabilities
 
 
 def _test(

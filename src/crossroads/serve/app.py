@@ -42,7 +42,7 @@ class Service:
     def __init__(self, models: Models, settings: Settings) -> None:
         self.models, self.settings = models, settings
         self.metrics = Metrics()
-        self.batches = Batches(models.default.loaded.predictor.parallel, settings, self.metrics)
+        self.batches = Batches(models.default.loaded.predictor.graph.parallel, settings, self.metrics)
         self.metrics.waiting_from(lambda: self.batches.pending)
         self.held = Held(settings.max_held)
         self.draining = False

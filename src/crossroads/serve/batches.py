@@ -191,7 +191,8 @@ class Batches:
                 answers.append(error)
         if not pixels:
             return [answer for answer in answers if answer is not None]
-        rows = iter(predictor.probabilities(np.stack(pixels), beside_others=not alone))
+        compute = predictor.graph if alone else predictor.graph.beside_others  # alone, one request uses all threads
+        rows = iter(compute(np.stack(pixels)))
         return [
             predictor.ranked(next(rows), image.job.top) if answer is None else answer
             for image, answer in zip(batch, answers, strict=True)

@@ -159,8 +159,8 @@ def _loaded(folder: Path) -> Loaded:
     stamp = _stamp(folder)
     predictor = Predictor.load(folder)
     blank = np.zeros((1, predictor.size, predictor.size, 3), np.uint8)
-    for beside_others in (False, True):
-        if not np.isfinite(predictor.probabilities(blank, beside_others=beside_others)).all():
+    for compute in (predictor.graph, predictor.graph.beside_others):
+        if not np.isfinite(compute(blank)).all():
             raise ArtifactError(f"{folder} must compute finite probabilities", code="not-finite", hint="train the artifact again")
     facts = _facts(predictor)
     if _stamp(folder) != stamp:

@@ -1,0 +1,76 @@
+"""Makes the confusion matrix: a table of all classes that the script sorts, filters and connects with the images of its cells."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crossroads.report.html.markup import Html, element
+
+MIDDLE, MANY = 12, 40
+"""Classes from which the cells are smaller, and from which only the classes with most mistakes are shown at first."""
+
+LEVELS = (0.05, 0.15, 0.35, 0.7)
+"""Fractions of a row at which the colour of a cell changes."""
+
+
+def confusion_matrix(matrix: NDArray[np.int64], classes: Sequence[str]) -> Html:
+    """Returns the confusion matrix with its controls."""
+    k = len(classes)
+    size = "large" if k <= MIDDLE else "middle" if k <= MANY else "small"
+    caption = element("caption", "Rows are true classes, columns are predicted classes.", class_="hidden")
+    head = [element("th", _name(name), scope="col") for name in classes]
+    corner = element("td", element("span", "true ↓ \N{NO-BREAK SPACE} predicted →"), class_="corner")
+    rows = [
+        Html(
+            f'<tr data-images="{row.sum()}" data-errors="{_errors(matrix, label)}">{_row_head(classes[label])}{_cells(row, label)}'
+        )
+        for label, row in enumerate(matrix)
+    ]
+    body = element("tbody", rows)
+    table = element(
+        "table", caption, element("thead", element("tr", corner, head)), body, class_=f"confusion {size}", id="confusion"
+    )
+    area = element("div", table, class_="scroll matrix", role="region", aria_label="Confusion matrix", tabindex="0")
+    readout = element(
+        "p", "Point at a cell to read it. Click it, or press Enter, to see its images.", id="readout", class_="readout"
+    )
+    return element("div", _controls(k), area, readout, class_="card confusion-card")
+
+
+def _controls(classes: int) -> Html:
+    options = (("name", "as in the data"), ("errors", "most mistakes first"), ("images", "most images first"))
+    sort = element("select", [element("option", text, value=value) for value, text in options], id="order")
+    parts = [element("label", "Order ", sort)]
+    if classes > 2:
+        box = element("input", type="checkbox", id="only-errors", checked=classes > MANY)
+        parts.append(element("label", box, " Only classes with mistakes"))
+    return element("div", parts, class_="controls scripted")
+
+
+def _row_head(name: str) -> Html:
+    return element("th", _name(name), scope="row")
+
+
+def _name(name: str) -> Html:
+    return element("span", name, title=name)
+
+
+def _errors(matrix: NDArray[np.int64], label: int) -> int:
+    """Returns the mistakes that a class is part of: its images taken for others, and those of others taken for it."""
+    return int(matrix[label].sum() + matrix[:, label].sum() - 2 * matrix[label, label])
+
+
+def _cells(row: NDArray[np.int64], label: int) -> Html:
+    """Returns the cells of a row. Empty ones are as short as possible, because 200 classes have 40,000 cells."""
+    total = max(1, int(row.sum()))
+    counts = row.tolist()
+    found = np.digitize(row / total, LEVELS).tolist()
+    return Html(
+        "".join(
+            f'<td class="{"g" if column == label else "b"}{level + 1}">{count}' if count else "<td>"
+            for column, (count, level) in enumerate(zip(counts, found, strict=True))
+        )
+    )
