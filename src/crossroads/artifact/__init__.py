@@ -7,6 +7,7 @@
     seen.npy         digests of the training and validation images
     metrics.json     the scores of the graph
     held_out.npz     the predictions that the scores are computed from
+    neighbours.npz   the features of training images
     crossroads.json  classes, preprocessing, recipe, seeds, versions, digests of the data and of each file above, and of itself
 
 An artifact is written in three steps, so that a half-written one is never taken for a whole one:
@@ -26,7 +27,19 @@ whole; see `_replacement`.
 
 from crossroads.artifact._draft import PARTIAL, Contents, Draft, amend, copy, draft, is_finished, refuse_finished, write
 from crossroads.artifact._export import TOLERANCE, Parity, load_model
-from crossroads.artifact._files import CARD, DOCUMENTS, FILES, GRAPH, HELD_OUT, KERAS, MANIFEST, OPTIONAL, REPORT, THUMBNAILS
+from crossroads.artifact._files import (
+    CARD,
+    DOCUMENTS,
+    FILES,
+    GRAPH,
+    HELD_OUT,
+    KERAS,
+    MANIFEST,
+    NEIGHBOURS,
+    OPTIONAL,
+    REPORT,
+    THUMBNAILS,
+)
 from crossroads.artifact._held_out import HeldOut, Predictions, predictions_of, read_held_out
 from crossroads.artifact._manifest import (
     FORMAT,
@@ -37,6 +50,7 @@ from crossroads.artifact._manifest import (
     read_seen,
     seen_by_weights,
 )
+from crossroads.artifact._neighbours import MOST_BYTES, MOST_ROWS, Neighbours, read_neighbours
 from crossroads.artifact._rehearsal import rehearse
 
 __all__ = [
@@ -48,6 +62,9 @@ __all__ = [
     "HELD_OUT",
     "KERAS",
     "MANIFEST",
+    "MOST_BYTES",
+    "MOST_ROWS",
+    "NEIGHBOURS",
     "OPTIONAL",
     "PARTIAL",
     "REPORT",
@@ -58,6 +75,7 @@ __all__ = [
     "Draft",
     "HeldOut",
     "Manifest",
+    "Neighbours",
     "Parity",
     "Predictions",
     "amend",
@@ -69,6 +87,7 @@ __all__ = [
     "predictions_of",
     "read_held_out",
     "read_metrics",
+    "read_neighbours",
     "read_seen",
     "refuse_finished",
     "rehearse",

@@ -14,10 +14,13 @@ KERAS = "model.keras"
 HELD_OUT = "held_out.npz"
 """File of the predictions that the scores are computed from. Artifacts of earlier versions have none."""
 
+NEIGHBOURS = "neighbours.npz"
+"""File of the features of training images. Artifacts of earlier versions have none."""
+
 FILES = (KERAS, *GRAPH, "history.csv", "recipe.toml", SEEN, METRICS)
 """Every file of a finished artifact except ``crossroads.json`` and the `OPTIONAL` ones. All but `KERAS` are always there."""
 
-OPTIONAL = (HELD_OUT,)
+OPTIONAL = (HELD_OUT, NEIGHBOURS)
 """Files that an artifact may have, and that are verified like the others if its manifest lists them."""
 
 THUMBNAILS, REPORT, CARD = "thumbnails.npz", "report.html", "README.md"

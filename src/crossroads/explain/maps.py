@@ -18,7 +18,7 @@ from PIL import Image, ImageFilter
 
 from crossroads.errors import DataError
 from crossroads.explain.split import Split, split_of, whole
-from crossroads.inference import Graph, Part
+from crossroads.inference import Part
 from crossroads.predictor import Predictor
 
 Method = Literal["cam", "reciprocam", "occlusion"]
@@ -38,6 +38,7 @@ class Explainer:
 
     Args:
         classifier: The folder of a finished artifact, or a predictor.
+        method: ``reciprocam`` or ``occlusion`` to use it in place of an exact method; None for the best one.
 
     Attributes:
         predictor: The predictor.
@@ -45,15 +46,24 @@ class Explainer:
 
     Raises:
         ArtifactError: The folder is not an artifact, or was changed after it was written.
+        DataError: The network has no feature map that the method needs.
     """
 
-    def __init__(self, classifier: str | PathLike[str] | Predictor) -> None:
+    def __init__(self, classifier: str | PathLike[str] | Predictor, *, method: Method | None = None) -> None:
         self.predictor = classifier if isinstance(classifier, Predictor) else Predictor.load(classifier)
-        graph = self.predictor.graph
-        self._parts: Split | Part = _parts(graph)
-        self.method: Method = "occlusion"
-        if isinstance(self._parts, Split):
-            self.method = "cam" if self._parts.linear else "reciprocam"
+        graph, size = self.predictor.graph, self.predictor.size
+        split = None if method == "occlusion" else split_of(graph.model, size, graph.threads)
+        exact = split is not None and split.linear
+        if method is not None and ((method == "cam" and not exact) or (method == "reciprocam" and split is None)):
+            raise DataError(
+                "the method needs a feature map, and cam a linear function of it",
+                code="method-not-possible",
+                field="method",
+                received=repr(method),
+                hint="leave it out",
+            )
+        self._parts: Split | Part = split or whole(graph.model, graph.threads)
+        self.method: Method = method or ("occlusion" if split is None else "cam" if exact else "reciprocam")
 
     def maps(self, pixels: NDArray[np.uint8], classes: NDArray[np.integer] | None = None) -> NDArray[np.float32]:
         """Computes a heat map for each image.
@@ -97,12 +107,6 @@ class Explainer:
         (scores,) = parts(pixels)
         chosen = scores.argmax(axis=1) if classes is None else classes
         return [_of_windows(parts, *each) for each in zip(pixels, _centred(scores), chosen, strict=True)]
-
-
-def _parts(graph: Graph) -> Split | Part:
-    """Returns the two parts of a graph; the whole, from images to scores, if it cannot be split."""
-    size = int(graph.model.inputs[0].get_partial_shape()[1].get_length())
-    return split_of(graph.model, size, graph.threads) or whole(graph.model, graph.threads)
 
 
 def _of_positions(split: Split, features: NDArray[np.float32], number: int) -> NDArray[np.float32]:

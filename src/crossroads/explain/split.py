@@ -93,10 +93,10 @@ def split_of(model: Any, size: int, threads: int | None = None) -> Split | None:
 def whole(model: Any, threads: int | None = None) -> Part:
     """Returns the graph from images to scores (n, k). The arguments are those of `split_of`."""
     copy = model.clone()
-    return Part(runtime().Model([_scores_of(copy)], copy.get_parameters(), "scores"), threads=threads)
+    return Part(runtime().Model([scores_of(copy)], copy.get_parameters(), "scores"), threads=threads)
 
 
-def _scores_of(model: Any) -> Any:
+def scores_of(model: Any) -> Any:
     """Returns the output that holds the scores: the input of the softmax, or else the logarithm of the output."""
     last = model.outputs[0].get_node().input_value(0)
     node = last.get_node()
@@ -150,13 +150,13 @@ def _divided(model: Any, position: int, node: Node, how: Arrangement, linear: bo
     below = model.clone()
     features = below.get_ordered_ops()[position].output(0)
     given = features if features.get_element_type().get_type_name() == "f32" else ops.convert(features, "f32").output(0)
-    body = core.Model([given, _scores_of(below)], below.get_parameters(), "body")
+    body = core.Model([given, scores_of(below)], below.get_parameters(), "body")
     above = model.clone()
     cut = above.get_ordered_ops()[position].output(0)
     source = ops.parameter([-1, *node.shape[1:]], np.float32, name="features")
     same = cut.get_element_type().get_type_name() == "f32"
     start = source.output(0) if same else ops.convert(source, cut.get_element_type().get_type_name()).output(0)
-    scores = _scores_of(above)
+    scores = scores_of(above)
     for target in list(cut.get_target_inputs()):
         target.replace_source_output(start)
     rest = core.Model([scores], [source], "rest")

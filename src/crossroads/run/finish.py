@@ -31,6 +31,7 @@ from crossroads.progress import Note, Relay, Watcher
 from crossroads.run.clock import Clock
 from crossroads.run.folder import RunFolder
 from crossroads.run.metrics import RunMetrics, TestMetrics, ValidationMetrics
+from crossroads.run.neighbours import neighbours_of
 from crossroads.run.results import TrainingResult
 from crossroads.run.task import Task
 from crossroads.training.checkpoint import history_csv
@@ -145,7 +146,7 @@ def save_and_test(partition: Partition, outcome: Outcome, folder: RunFolder, clo
             selection=outcome.selection,
         ).to_json()
         tested = None if scored is None else artifact.predictions_of(scored.dataset, scored.digests, scored.probabilities)
-        draft.finish(metrics, artifact.HeldOut(tested, held_out))
+        draft.finish(metrics, artifact.HeldOut(tested, held_out), neighbours_of(training, predictor, task.recipe, watcher))
     return Run(folder.path, metrics)
 
 
