@@ -228,3 +228,29 @@ def test_file_names_that_are_not_text_are_answered(client):
         headers={"content-type": "multipart/form-data; boundary=x"},
     )
     assert json.loads(answer.content)["predictions"][0]["name"].endswith("<b>.png")
+
+
+def test_an_explanation_has_a_heat_map_of_the_class(client):
+    (picture,) = pictures(1)
+    found = client.post("/v1/explain", content=picture, headers=OCTETS).json()
+    assert (
+        found["label"] == client.post("/v1/predict", content=picture, headers=OCTETS).json()["predictions"][0]["labels"][0]["label"]
+    )
+    assert found["method"] in ("cam", "reciprocam", "occlusion")
+    kind, _, data = found["heat_map"].partition(",")
+    assert kind == "data:image/jpeg;base64"
+    assert base64.b64decode(data).startswith(b"\xff\xd8")
+    assert found["neighbours"] == []
+    other = client.post("/v1/explain?label=größer&model=second", content=picture, headers=OCTETS).json()
+    assert (other["label"], other["model"]) == ("größer", "second")
+
+
+def test_explanations_are_refused_for_the_same_reasons(client, connect, first):
+    post = client.post
+    assert code(post("/v1/explain", content=b"x", headers=OCTETS), 422) == "not-an-image"
+    assert code(post("/v1/explain?label=none", content=pictures(1)[0], headers=OCTETS), 422) == "unknown-label"
+    assert code(post("/v1/explain?lable=2", content=pictures(1)[0], headers=OCTETS), 400) == "unknown-parameter"
+    assert code(post("/v1/explain", files=[("a", ("1", b"x")), ("a", ("2", b"x"))]), 400) == "several-images"
+    with connect(first=first) as busy:
+        busy.app.state.service.explanations._waiting = 8
+        assert code(busy.post("/v1/explain", content=pictures(1)[0], headers=OCTETS), 503) == "busy"

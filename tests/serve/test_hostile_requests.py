@@ -27,7 +27,14 @@ def test_the_interface_does_what_it_documents(first):
     app = create_app([Model("m", first)], Settings(max_body=100_000, max_files=4))
     interface = schemathesis.openapi.from_asgi("/openapi.json", app)
     operations = [found.ok() for found in interface.get_all_operations()]
-    assert {operation.path for operation in operations} == {"/v1/predict", "/v1/models", "/health", "/ready", "/metrics"}
+    assert {operation.path for operation in operations} == {
+        "/v1/predict",
+        "/v1/explain",
+        "/v1/models",
+        "/health",
+        "/ready",
+        "/metrics",
+    }
     statuses = set()
     for operation in operations:
 

@@ -10,6 +10,7 @@ from typing import Any
 import typer
 
 from crossroads._runtime.process import process_settings
+
 # Importing a module adds its commands.
 from crossroads.cli import _advise, _explain, _fit, _networks, _report, _serve, _use  # noqa: F401
 from crossroads.cli._app import INTERRUPTED, app

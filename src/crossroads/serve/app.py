@@ -18,11 +18,12 @@ from crossroads.errors import ImageRefused, did_you_mean
 from crossroads.serve import page
 from crossroads.serve.batches import Answer, Batches
 from crossroads.serve.bodies import Held, Upload, read_images
+from crossroads.serve.explanations import Explanations
 from crossroads.serve.guard import Guard
 from crossroads.serve.metrics import CONTENT_TYPE, Metrics
 from crossroads.serve.models import Model, Models
 from crossroads.serve.refusals import ErrorFacts, Refused, error_facts, facts_of, json_bytes
-from crossroads.serve.schemas import IMAGES_BODY, ModelList, Predictions, Status, errors
+from crossroads.serve.schemas import IMAGES_BODY, Explanation, ModelList, Predictions, Status, errors
 from crossroads.serve.settings import Settings
 
 JSON = "application/json"
@@ -44,6 +45,7 @@ class Service:
         self.metrics = Metrics()
         self.batches = Batches(models.default.loaded.predictor.graph.parallel, settings, self.metrics)
         self.metrics.waiting_from(lambda: self.batches.pending)
+        self.explanations = Explanations(settings.max_pixels)
         self.held = Held(settings.max_held)
         self.draining = False
 
@@ -68,6 +70,7 @@ def create_app(models: Iterable[Model], settings: Settings | None = None) -> Fas
         yield
         watching.cancel()
         await asyncio.to_thread(service.batches.close)
+        await asyncio.to_thread(service.explanations.close)
 
     app = FastAPI(
         title="Crossroads",
@@ -81,6 +84,7 @@ def create_app(models: Iterable[Model], settings: Settings | None = None) -> Fas
     )
     app.state.service = service
     _add_predict(app, service)
+    _add_explain(app, service)
     _add_status(app, service)
     page.add_pages(app, service.models, service.settings)
     _add_error_answers(app)
@@ -115,10 +119,34 @@ def _add_predict(app: FastAPI, service: Service) -> None:
             answers = await service.batches.answer(chosen.loaded.predictor, chosen.name, images, top)
         refused = sum(isinstance(answer, ImageRefused) for answer in answers)
         service.metrics.images(chosen.name, len(answers) - refused, refused)
-        first = answers[0]
-        if refused == len(answers) and isinstance(first, ImageRefused):
-            return _error(422, facts_of(first))
+        if refused == len(answers) and isinstance(answers[0], ImageRefused):
+            raise answers[0]
         return Response(json_bytes(_predictions(chosen.name, uploads, answers)), media_type=JSON)
+
+
+def _add_explain(app: FastAPI, service: Service) -> None:
+    refusals = errors(400, 401, 404, 408, 413, 415, 422, 503)
+
+    @app.post("/v1/explain", response_model=Explanation, responses=refusals, openapi_extra=IMAGES_BODY, tags=["predictions"])
+    async def explain(
+        request: Request,
+        label: Annotated[str | None, Query(description="Class to explain. The most probable is the default.")] = None,
+        near: Annotated[int, Query(description="Number of training images to find.", ge=0, le=50)] = 5,
+        model: ModelName = None,
+    ) -> Response:
+        """Explains the prediction of one image.
+
+        The answer is a heat map, which is bright where the image speaks for the class, and the training images whose features are
+        most similar, if the artifact keeps them.
+        """
+        require_known_parameters(request, ("label", "near", "model"))
+        chosen = service.models.named(model)
+        with service.held.request() as share:
+            uploads = await read_images(request, service.settings, share)
+            if len(uploads) > 1:
+                raise Refused(400, "several-images", "only one image can be explained at a time", "send several requests")
+            found = await service.explanations.explain(chosen.loaded.predictor, uploads[0].data, label, near)
+        return Response(json_bytes({"model": chosen.name, **found}), media_type=JSON)
 
 
 def _predictions(model: str, uploads: Sequence[Upload], answers: Sequence[Answer]) -> dict[str, Any]:
@@ -174,6 +202,10 @@ def _add_error_answers(app: FastAPI) -> None:
     @app.exception_handler(Refused)
     async def refused(_: Request, error: Refused) -> Response:
         return _error(error.status, error.facts, error.headers)
+
+    @app.exception_handler(ImageRefused)
+    async def unreadable(_: Request, error: ImageRefused) -> Response:
+        return _error(422, facts_of(error))
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: RequestValidationError) -> Response:

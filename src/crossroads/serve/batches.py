@@ -17,10 +17,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from crossroads.data.images import dimensions
-from crossroads.data.images import load as load_pixels
 from crossroads.errors import ImageRefused
 from crossroads.predictor import Predictor, Ranked
+from crossroads.serve.decoding import decoded
 from crossroads.serve.metrics import Metrics
 from crossroads.serve.refusals import Refused
 from crossroads.serve.settings import Settings
@@ -33,9 +32,6 @@ BATCH = 32
 
 BATCH_BYTES = 2**20
 """A batch with files of this size takes no further image, so that small images do not wait while many photos are decoded."""
-
-LARGE = 12_000_000
-"""Images with more pixels are decoded one at a time, which bounds the memory."""
 
 Answer = tuple[Ranked, ...] | ImageRefused
 
@@ -79,7 +75,6 @@ class Batches:
         self._changed = threading.Condition()
         self._idle = self._busy = 0
         self._closed = False
-        self._large = threading.Lock()
         self.pending = 0
         """Number of accepted images without an answer. Used by the event loop only."""
         self._rate = 0.0
@@ -185,7 +180,7 @@ class Batches:
         pixels: list[NDArray[np.uint8]] = []
         for image in batch:
             try:
-                pixels.append(self._decoded(predictor, image.data))
+                pixels.append(decoded(image.data, predictor.manifest.resize, self._settings.max_pixels))
                 answers.append(None)
             except ImageRefused as error:
                 answers.append(error)
@@ -197,21 +192,6 @@ class Batches:
             predictor.ranked(next(rows), image.job.top) if answer is None else answer
             for image, answer in zip(batch, answers, strict=True)
         ]
-
-    def _decoded(self, predictor: Predictor, data: bytes) -> NDArray[np.uint8]:
-        height, width = dimensions(data)
-        limit = self._settings.max_pixels
-        if height * width > limit:
-            raise ImageRefused(
-                f"an image may have at most {limit:,} pixels",
-                code="image-too-large",
-                received=f"{width} x {height} px",
-                hint="make the image smaller",
-            )
-        if height * width <= LARGE:
-            return load_pixels(data, predictor.manifest.resize)
-        with self._large:
-            return load_pixels(data, predictor.manifest.resize)
 
     def _deliver(self, batch: list[_Image], answers: list[Answer | Exception], seconds: float) -> None:
         """Enters the answers of a batch, in the event loop."""

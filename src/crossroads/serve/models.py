@@ -170,10 +170,12 @@ def _loaded(folder: Path) -> Loaded:
 
 def _facts(predictor: Predictor) -> dict[str, Any]:
     manifest = predictor.manifest
+    resize = manifest.resize
     headline = read_metrics(manifest.folder).get("headline")
     return {
         "classes": list(predictor.classes),
         "image_size": predictor.size,
+        "resize": {"mode": resize.mode, "filter": resize.filter, "crop_fraction": resize.crop_fraction},
         "backbone": manifest.backbone,
         "strategy": manifest.strategy,
         "artifact": str(manifest.files[GRAPH[1]]["blake2b"])[:16],

@@ -11,12 +11,13 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 from starlette.responses import FileResponse, HTMLResponse
 
+from crossroads.report.html.style import colours
 from crossroads.serve.models import Models
 from crossroads.serve.refusals import Refused
 from crossroads.serve.settings import Settings
 
 _OWN = "default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-PAGE_POLICY = f"{_OWN}; script-src 'self'; img-src 'self' blob:; connect-src 'self'"
+PAGE_POLICY = f"{_OWN}; script-src 'self'; img-src 'self' blob: data:; connect-src 'self'"
 REPORT_POLICY = (
     "sandbox allow-scripts; default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -43,10 +44,10 @@ DOCS_HEAD = """<!doctype html>
 <pre tabindex="0" aria-label="Example for curl"><code>curl -F images=@photo.jpg "http://127.0.0.1:8000/v1/predict?top=3"
 curl -F images=@one.jpg -F images=@two.jpg http://127.0.0.1:8000/v1/predict</code></pre>
 <h3>Python</h3>
-<pre tabindex="0" aria-label="Example for Python"><code>import httpx
-from pathlib import Path
+<pre tabindex="0" aria-label="Example for Python"><code>import requests
 
-answer = httpx.post("http://127.0.0.1:8000/v1/predict", content=Path("photo.jpg").read_bytes())
+with open("photo.jpg", "rb") as file:
+    answer = requests.post("http://127.0.0.1:8000/v1/predict", files={"images": file})
 answer.raise_for_status()
 print(answer.json()["predictions"][0]["labels"][0])</code></pre>
 <h3>JavaScript</h3>
@@ -68,7 +69,8 @@ def add_pages(app: FastAPI, models: Models, settings: Settings) -> None:
         name = request.path_params["name"]
         if name not in _ASSETS:
             raise Refused(404, "not-found", "there is nothing at this address")
-        return Response(_asset(name), media_type=_ASSETS[name])
+        text = colours() + _asset(name) if name == "page.css" else _asset(name)
+        return Response(text, media_type=_ASSETS[name])
 
     async def report(request: Request) -> Response:
         path = models.named(request.path_params["name"]).report

@@ -43,12 +43,32 @@ class Predictions(BaseModel):
     predictions: list[ImageAnswer]
 
 
+class TrainingImage(BaseModel):
+    """A training image that resembles the image of the request."""
+
+    name: str
+    label: str
+    similarity: float = Field(description="Cosine of the angle between the features of both images, at most 1.")
+    thumbnail: str | None = Field(description="A small picture as a data URL, if the artifact keeps them.")
+
+
+class Explanation(BaseModel):
+    """The explanation of one prediction."""
+
+    model: str
+    label: str
+    method: str = Field(description="How the heat map was computed: `cam`, `reciprocam` or `occlusion`.")
+    heat_map: str = Field(description="The image as the network sees it, under the heat map: a JPEG file as a data URL.")
+    neighbours: list[TrainingImage] = Field(description="The most similar training images, most similar first.")
+
+
 class ModelFacts(BaseModel):
     """One model."""
 
     name: str
     classes: list[str]
     image_size: int
+    resize: dict[str, Any] = Field(description="How images are resized: `mode`, `filter` and `crop_fraction`.")
     backbone: str
     strategy: str
     artifact: str = Field(description="Digest of the weights. It changes when a new artifact is served.")

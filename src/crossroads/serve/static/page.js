@@ -44,6 +44,7 @@ function preview(file) {
   image.src = URL.createObjectURL(file);
   show("heat", false);
   show("heat-choice", false);
+  show("near", false);
   show("stage", true);
   show("invite", false);
   byId("drop").classList.add("full");
@@ -71,7 +72,10 @@ async function classify(file) {
     const { predictions, error } = await answer.json();
     if (mine !== latest) return;
     if (error) fail([error.message, error.hint].filter(Boolean).join("; "));
-    else showLabels(predictions[0].labels, performance.now() - began);
+    else {
+      showLabels(predictions[0].labels, performance.now() - began);
+      explain(file, mine);
+    }
   } catch {
     if (mine === latest) fail("The server did not answer. Try again.");
   }
@@ -84,6 +88,46 @@ function showLabels(labels, milliseconds) {
   byId("status").textContent = `${labels[0].label}, ${percent(labels[0].probability)}`;
   show("status", false);
   show("result", true);
+}
+
+// The heat map and the nearest training images are extras: where they fail, the page goes on without them.
+async function explain(file, mine) {
+  const model = chosen();
+  const answer = await post(`/v1/explain?${new URLSearchParams({ near: "6", model: model.name })}`, file).catch(() => null);
+  if (!answer?.ok) return;
+  const { heat_map, label, neighbours } = await answer.json();
+  if (mine !== latest) return;
+  const middle = model.resize.mode === "crop" ? ", in the middle of the image that the classifier sees" : "";
+  byId("heat-text").textContent = `Show what speaks for ${label}${middle}`;
+  showHeat(heat_map, model.resize);
+  byId("neighbours").replaceChildren(...neighbours.map(neighbour));
+  show("near", neighbours.length > 0);
+}
+
+// Lays the heat map over the part of the image that the network sees.
+function showHeat(picture, { mode, crop_fraction }) {
+  const { naturalWidth: width, naturalHeight: height } = byId("preview");
+  if (!width) return;
+  const shorter = Math.min(width, height);
+  const part = (side) => 100 * crop_fraction * (mode === "crop" ? shorter / side : 1);
+  const heat = byId("heat");
+  heat.src = picture;
+  for (const [size, start, side] of [["width", "left", width], ["height", "top", height]]) {
+    heat.style[size] = `${part(side)}%`;
+    heat.style[start] = `${(100 - part(side)) / 2}%`;
+  }
+  show("heat-choice", true);
+  show("heat", byId("heat-on").checked);
+}
+
+function neighbour({ name, label, similarity, thumbnail }) {
+  const item = document.createElement("li");
+  if (thumbnail) item.append(Object.assign(new Image(), { src: thumbnail, alt: name }));
+  const text = document.createElement("div");
+  text.textContent = thumbnail ? label : `${label}: ${name}`;
+  text.title = `${name}, similarity ${similarity.toFixed(2)}`;
+  item.append(text);
+  return item;
 }
 
 function bar({ label, probability }) {
@@ -123,6 +167,7 @@ addEventListener("drop", (event) => {
 addEventListener("paste", (event) => {
   if (event.clipboardData.files.length) classify(firstImage(event.clipboardData.files));
 });
+byId("heat-on").addEventListener("change", ({ target }) => show("heat", target.checked));
 byId("model").addEventListener("change", () => { describe(); if (shown) classify(shown); });
 
 loadModels().catch((error) => fail(error.message));
