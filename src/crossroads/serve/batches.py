@@ -2,6 +2,10 @@
 
 Each thread takes a batch of waiting images, decodes them and computes their probabilities. While all threads are busy, the images
 that arrive gather, so batches grow with the load. There are as many threads as the engine computes batches at a time.
+
+An idle thread does not wait for more images. On 2 cores with a small network at 32 px, a wait of 1, 3 or 8 ms changed the rate of 16
+connections by less than it varied between repetitions (563 requests/s without a wait; 606, 606 and 574 with one). It reduced that of
+1 connection from 386 to 311, 142 and 82.
 """
 
 from __future__ import annotations
@@ -135,32 +139,17 @@ class Batches:
                 batch[0].job.future.get_loop().call_soon_threadsafe(self._deliver, batch, answers, seconds)
 
     def _take(self) -> tuple[list[_Image], bool] | None:
-        """Returns the next batch, and whether no other batch is computed. Returns None at the end."""
+        """Waits for images. Returns the next batch, and whether no other batch is computed; None at the end."""
         with self._changed:
             self._idle += 1
-            try:
-                if not self._wait_for_images():
-                    return None
-                batch = self._next_batch()
-            finally:
-                self._idle -= 1
-            self._busy += 1
-            return batch, self._busy == 1 and not self._waiting
-
-    def _wait_for_images(self) -> bool:
-        """Waits until images wait. Returns False at the end. The lock is held, except while it waits."""
-        while True:
             while not self._waiting and not self._closed:
                 self._changed.wait()
-            if self._settings.wait and self._waiting and not self._closed:
-                self._changed.wait_for(self._full_or_closed, self._settings.wait)
-            if self._waiting:
-                return True
-            if self._closed:
-                return False
-
-    def _full_or_closed(self) -> bool:
-        return self._closed or not self._waiting or len(self._waiting) >= _batch_of(self._waiting[0].job.predictor)
+            batch = self._next_batch() if self._waiting else []
+            self._idle -= 1
+            if not batch:
+                return None
+            self._busy += 1
+            return batch, self._busy == 1 and not self._waiting
 
     def _next_batch(self) -> list[_Image]:
         """Takes this thread's part of the waiting images, which leaves some for other idle threads."""

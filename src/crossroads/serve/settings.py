@@ -20,8 +20,6 @@ class Settings:
         max_pixels: Largest image, in pixels.
         max_waiting: Largest number of accepted images that have no answer yet. More are refused with status 503.
         max_held: Largest number of bytes of all bodies that are in memory at a time. More are refused with status 503.
-        wait: Seconds that a batch waits for more images if a thread is idle. 0 is the fastest (see `docs/benchmarks.md`): while
-            all threads are busy, images gather into batches anyway.
         body_pause: Longest time in seconds between two parts of a body.
         body_seconds: Longest time in seconds for a whole body.
         header_seconds: Longest time in seconds from the opening of a connection to the end of the first request's headers.
@@ -36,7 +34,6 @@ class Settings:
     max_pixels: int = 50_000_000
     max_waiting: int = 128
     max_held: int = 256 * 2**20
-    wait: float = 0.0
     body_pause: float = 15.0
     body_seconds: float = 120.0
     header_seconds: float = 20.0
