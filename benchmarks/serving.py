@@ -134,7 +134,7 @@ def serving(settings: Settings) -> Iterator[Row]:
 
 
 def subjects(settings: Settings) -> Iterator[tuple[str, Path, Path, int, list[Path]]]:
-    """Name, artifact, Keras model, size and files: photos on EfficientNet-Lite0 at 224 px, and digits on a small network at 32 px."""
+    """Name, artifact, Keras model, size and files: digits on a small network, and photos on EfficientNet-Lite0."""
     digits = settings.scratch / "digits"
     fresh("benchmarks.artifacts:make", str(digits))
     yield "digits, small-cnn 32 px", digits, digits / "model.keras", 32, [settings.scratch / "digit.png"]
