@@ -3,9 +3,9 @@
 Each thread takes a batch of waiting images, decodes them and computes their probabilities. While all threads are busy, the images
 that arrive gather, so batches grow with the load. There are as many threads as the engine computes batches at a time.
 
-An idle thread does not wait for more images. On 2 cores with a small network at 32 px, a wait of 1, 3 or 8 ms changed the rate of 16
-connections by less than it varied between repetitions (563 requests/s without a wait; 606, 606 and 574 with one). It reduced that of
-1 connection from 386 to 311, 142 and 82.
+An idle thread does not wait for more images. On 2 cores with a small network at 32 px, 16 connections got 563 requests/s without a
+wait, and 606, 606 and 574 with waits of 1, 3 and 8 ms, which differ less than repetitions do. 1 connection got 386 without a wait,
+and 311, 142 and 82 with one.
 """
 
 from __future__ import annotations
@@ -77,10 +77,10 @@ class Batches:
         self._settings, self._metrics = settings, metrics
         self._waiting: deque[_Image] = deque()
         self._changed = threading.Condition()
-        self._idle = self._busy = 0
+        self._idle = 0
         self._closed = False
         self.pending = 0
-        """Number of accepted images without an answer. Used by the event loop only."""
+        """Number of accepted images without an answer. Only the event loop changes it."""
         self._rate = 0.0
         self._threads = [threading.Thread(target=self._work, name=f"crossroads-serve-{n}", daemon=True) for n in range(threads)]
         for thread in self._threads:
@@ -132,24 +132,19 @@ class Batches:
                 _log.exception("a batch failed")
                 answers = [error] * len(batch)
             seconds = time.perf_counter() - started
-            with self._changed:
-                self._busy -= 1
             self._metrics.batch(batch[0].job.model, len(batch), seconds)
             with suppress(RuntimeError):  # the event loop was closed, after a second signal to stop
                 batch[0].job.future.get_loop().call_soon_threadsafe(self._deliver, batch, answers, seconds)
 
     def _take(self) -> tuple[list[_Image], bool] | None:
-        """Waits for images. Returns the next batch, and whether no other batch is computed; None at the end."""
+        """Waits for images. Returns the next batch, and whether it holds all images that wait for an answer; None at the end."""
         with self._changed:
             self._idle += 1
             while not self._waiting and not self._closed:
                 self._changed.wait()
             batch = self._next_batch() if self._waiting else []
             self._idle -= 1
-            if not batch:
-                return None
-            self._busy += 1
-            return batch, self._busy == 1 and not self._waiting
+            return (batch, self.pending == len(batch)) if batch else None
 
     def _next_batch(self) -> list[_Image]:
         """Takes this thread's part of the waiting images, which leaves some for other idle threads."""

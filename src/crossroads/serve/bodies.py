@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from python_multipart.exceptions import FormParserError
-from python_multipart.multipart import File, FormParser, parse_options_header
+from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect, Request
 
 from crossroads.files.text import printable
@@ -17,8 +17,6 @@ from crossroads.serve.settings import Settings
 
 MULTIPART = "multipart/form-data"
 OCTETS = "application/octet-stream"
-_IN_MEMORY = 2**62
-"""A limit that no file reaches: `Settings.max_body` limits the body, so no file needs to be written to the disk."""
 
 
 class Upload(NamedTuple):
@@ -124,47 +122,81 @@ async def _whole(request: Request, settings: Settings, share: _Share) -> list[Up
 
 
 async def _form(request: Request, options: dict[bytes, bytes], settings: Settings, share: _Share) -> list[Upload]:
-    uploads: list[Upload] = []
-
-    def on_file(file: File) -> None:
-        if len(uploads) == settings.max_files:
-            raise Refused(413, "too-many-files", f"a request may have at most {settings.max_files} images", "send several requests")
-        file.file_object.seek(0)
-        name = printable((file.file_name or b"image").decode("utf-8", "replace"))
-        uploads.append(Upload(name, file.file_object.read()))
-        file.close()
-
-    def on_field(field: Any) -> None:
-        name = printable((field.field_name or b"").decode("utf-8", "replace"))
-        raise Refused(
-            400,
-            "not-a-file",
-            f"the field {name[:80]!r} of the form is not a file",
-            "give it a file name, or put options into the address: ?top=3",
-        )
-
-    ended = False
-
-    def on_end() -> None:
-        nonlocal ended
-        ended = True
-
+    form = _Form(options.get(b"boundary", b""), settings.max_files)
     try:
-        parser = FormParser(
-            MULTIPART,
-            on_field,
-            on_file,
-            on_end,
-            boundary=options.get(b"boundary"),
-            config={"MAX_MEMORY_FILE_SIZE": _IN_MEMORY, "UPLOAD_ERROR_ON_BAD_CTE": True},
-        )
-        await _receive(request, settings, share, parser.write)
-        parser.finalize()
+        await _receive(request, settings, share, form.parser.write)
+        form.parser.finalize()
     except FormParserError:
         raise _malformed() from None
-    if not ended:
+    if not form.ended:
         raise _malformed()
-    return uploads
+    return form.uploads
+
+
+class _Form:
+    """Collects the files of a form. The library's own collector makes three objects per file, which takes twice as long."""
+
+    def __init__(self, boundary: bytes, max_files: int) -> None:
+        if not boundary:
+            raise _malformed()
+        self.uploads: list[Upload] = []
+        self.ended = False
+        self._max_files = max_files
+        self._name = self._header = b""
+        self._value: list[bytes] = []
+        self._headers: dict[bytes, bytes] = {}
+        self._data: list[bytes] = []
+        self.parser = MultipartParser(
+            boundary,
+            {
+                "on_part_begin": self._headers.clear,
+                "on_header_field": self._on_header_field,
+                "on_header_value": self._on_header_value,
+                "on_header_end": self._on_header_end,
+                "on_headers_finished": self._on_headers_finished,
+                "on_part_data": self._on_part_data,
+                "on_part_end": self._on_part_end,
+                "on_end": self._on_end,
+            },
+        )
+
+    def _on_header_field(self, data: bytes, start: int, end: int) -> None:
+        self._header += data[start:end]
+
+    def _on_header_value(self, data: bytes, start: int, end: int) -> None:
+        self._value.append(data[start:end])
+
+    def _on_header_end(self) -> None:
+        self._headers[self._header.lower()] = b"".join(self._value)
+        self._header = b""
+        self._value.clear()
+
+    def _on_headers_finished(self) -> None:
+        if self._headers.get(b"content-transfer-encoding", b"binary").strip().lower() not in (b"binary", b"8bit", b"7bit"):
+            raise _malformed()
+        _, options = parse_options_header(self._headers.get(b"content-disposition"))
+        if b"filename" not in options:
+            name = printable(options.get(b"name", b"").decode("utf-8", "replace"))
+            raise Refused(
+                400,
+                "not-a-file",
+                f"the field {name[:80]!r} of the form is not a file",
+                "give it a file name, or put options into the address: ?top=3",
+            )
+        if len(self.uploads) == self._max_files:
+            raise Refused(413, "too-many-files", f"a request may have at most {self._max_files} images", "send several requests")
+        self._name = options[b"filename"]
+
+    def _on_part_data(self, data: bytes, start: int, end: int) -> None:
+        self._data.append(data[start:end])
+
+    def _on_part_end(self) -> None:
+        name = printable(self._name.decode("utf-8", "replace")) or "image"
+        self.uploads.append(Upload(name, b"".join(self._data)))
+        self._data = []
+
+    def _on_end(self) -> None:
+        self.ended = True
 
 
 def _malformed() -> Refused:
