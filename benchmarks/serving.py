@@ -24,7 +24,7 @@ from benchmarks._measure import ROOT, SHARED, Row, Settings, crossroads, fresh, 
 LITSERVE = "LITSERVE_PYTHON"
 """Variable of the environment with the path of a Python that has LitServe, OpenVINO and Pillow. Without it, there is no row."""
 
-CONNECTIONS = (1, 16, 128)
+CONNECTIONS = (16, 1, 128)
 VARIANTS = {"one at a time": (1, 1), "batches of 8": (8, 1), "2 workers": (1, 2)}
 """Batch size and workers of LitServe. Its row is the best of them, measured first."""
 
@@ -121,7 +121,7 @@ def litserve(artifact: Path, size: int, batch: int, workers: int) -> Any:
 
 
 def serving(settings: Settings) -> Iterator[Row]:
-    seconds = 1.0 if settings.quick else 4.0
+    seconds = 1.0 if settings.quick else 3.0
     for title, artifact, model, size, files in subjects(settings):
         with ExitStack() as stack:
             sides = [stack.enter_context(ours(artifact)), stack.enter_context(keras(model))]

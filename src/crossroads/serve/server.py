@@ -119,7 +119,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def _announce(listening: socket.socket, host: str, service: Service) -> None:
-    shown = f"[{host}]" if ":" in host else host
+    shown = {"0.0.0.0": "localhost", "::": "localhost"}.get(host, f"[{host}]" if ":" in host else host)
     for model in service.models:
         _log.info("serving %s from %s", model.name, model.folder)
     _log.info("open http://%s:%s", shown, listening.getsockname()[1])
