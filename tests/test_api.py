@@ -106,6 +106,10 @@ def test_the_artifact_has_exactly_these_files(run):
         "history.csv",
         "recipe.toml",
         "seen.npy",
+        "held_out.npz",
+        "thumbnails.npz",
+        "report.html",
+        "README.md",
     }
     facts = open_verified(run.artifact).facts
     assert facts["classes"] == ["level", "upright"]

@@ -86,15 +86,16 @@ def test_fit_prints_each_epoch_and_the_scores(crossroads, data, tmp_path):
 
 
 def test_the_runs_of_a_race_are_shown_before_the_scores(capsys, tmp_path):
-    def run_row(name, epochs, reached, failed=None, *, won=False):
+    def run_row(name, epochs, reached, failed=None, *, won=False, improved=True):
         usual, whole, expected = (None if epochs is None else 5), epochs in (None, 5), Estimate(0.8, 0.7, 0.9)
-        return RunRow(name, "mobilenet", epochs, usual, whole, 12.3, expected, reached, None, None, failed, won, 8.0)
+        return RunRow(name, "mobilenet", epochs, usual, whole, 12.3, expected, reached, None, None, failed, won, 8.0, improved)
 
     runs = (
         run_row("early-features", None, 0.75),
         run_row("finetune", 0, None, "no room"),
         run_row("warm-start", 2, 0.875, won=True),
         run_row("from-scratch", 5, 0.5),
+        run_row("finetune", 5, 0.75, improved=False),
     )
     phases = [{"name": "train", "epochs": 2, "best_epoch": 2}]
     headline = {"accuracy": 0.9, "interval": [0.8, 0.95], "images": 40, "source": "test"}
@@ -111,17 +112,20 @@ def test_the_runs_of_a_race_are_shown_before_the_scores(capsys, tmp_path):
         "best_epoch": 2,
         "seconds": 1.0,
         "phases": phases,
+        "choice": {"text": "it won because", "recommended": "finetune"},
         "race": to_plain(RaceReport(60.0, 50.0, False, runs, "")),
     }
     print_run(Run(tmp_path, metrics))
     shown = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert shown[0] == ["run", "backbone", "epochs", "expected", "validation", "images", "seconds"]
-    assert shown[2:6] == [
+    assert shown[2:7] == [
         ["early-features", "mobilenet", "-", "0.800", "0.7500", "8", "12"],
         ["finetune", "mobilenet", "0", "of", "5", "-", "-", "-", "12", "no", "room"],
         ["warm-start", "mobilenet", "2", "of", "5", "0.800", "0.8750", "8", "12", "won"],
         ["from-scratch", "mobilenet", "5", "0.800", "0.5000", "8", "12"],
+        ["finetune", "mobilenet", "5", "0.800", "0.7500", "8", "12", "kept", "its", "first", "head"],
     ]
+    assert shown[9][0] == "choice:"
 
 
 def test_quiet_shows_the_scores_only(crossroads, data, tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from crossroads.evaluation import evaluate
 from crossroads.networks.cut import Cut
 from crossroads.progress import Note
 from crossroads.run import metrics
+from crossroads.run.finish import Run
 from crossroads.run.metrics import BackboneMetrics, FeatureMetrics, PhaseMetrics, RunMetrics, TrainingMetrics, ValidationMetrics
 
 NOTE = Note("a note", "some-code", images=3)
@@ -138,6 +140,7 @@ def test_a_run_with_a_pretrained_backbone():
             "headline": HEADLINE | {"source": "cross-validation"},
             "epochs": 3,
             "best_epoch": 2,
+            "kept_phase": "tune",
             "phases": PHASES,
             "fitted_on": ["train", "validation"],
             "weights": {"from": "imagenet", "digest": "ab"},
@@ -168,6 +171,7 @@ def test_a_run_from_scratch_without_a_test():
             "headline": HEADLINE | {"source": "validation"},
             "epochs": 3,
             "best_epoch": 2,
+            "kept_phase": "tune",
             "phases": PHASES[1:],
             "fitted_on": ["train"],
             "validation": EVALUATION | {"cross_validated": None},
@@ -177,3 +181,13 @@ def test_a_run_from_scratch_without_a_test():
             "warnings": [],
         },
     )
+
+
+def test_the_text_of_a_result_is_short_and_has_its_main_figure():
+    assert len(repr(SCORED)) < 100
+    assert f"{SCORED.accuracy:.4f}" in repr(SCORED)
+    headline = {"accuracy": 0.9, "interval": [0.8, 0.95], "images": 40, "source": "test"}
+    values = {"strategy": "finetune", "backbone": "net", "headline": headline}
+    assert "0.9000" in repr(Run(Path("run"), values))
+    chosen = repr(Run(Path("run"), values | {"choice": {"text": "It won because"}}))
+    assert chosen.splitlines()[1] == "It won because"

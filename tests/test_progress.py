@@ -7,7 +7,7 @@ import pytest
 
 import crossroads
 from crossroads.errors import RecipeError
-from crossroads.progress import Note, Relay, Silent, StopTraining, require_watcher, stage_line
+from crossroads.progress import Note, Relay, Silent, StopTraining, Uncounted, require_watcher, stage, stage_line
 from refusals import refused
 from watchers import Notes
 
@@ -115,3 +115,38 @@ def test_a_note_is_a_string_with_its_facts_also_after_pickling():
 )
 def test_the_end_of_a_stage_is_reported_in_images_or_in_mb(stage, line):
     assert stage_line(stage, 1_500_000) == line
+
+
+class Stages(Silent):
+    """Keeps the stages that it receives."""
+
+    def __init__(self):
+        self.seen = []
+
+    def progress(self, stage, done, total):
+        self.seen.append((stage, done, total))
+
+
+def test_a_stage_that_cannot_be_counted_has_a_begin_and_an_end_also_after_an_error():
+    watcher = Stages()
+    with pytest.raises(ZeroDivisionError), stage(watcher.progress, "loading"), stage(watcher.progress, "parsing"):
+        raise ZeroDivisionError
+    assert watcher.seen == [("loading", 0, 1), ("parsing", 0, 1), ("parsing", 1, 1), ("loading", 1, 1)]
+    assert all(isinstance(name, Uncounted) for name, _, _ in watcher.seen)
+
+
+def test_a_watcher_may_end_the_work_at_the_end_of_a_stage():
+    class Late(Silent):
+        def progress(self, stage, done, total):
+            if done:
+                raise StopTraining
+
+    with pytest.raises(StopTraining), stage(Late().progress, "loading"):
+        pass
+    with pytest.raises(ZeroDivisionError), stage(Late().progress, "loading"):
+        raise ZeroDivisionError
+
+
+def test_no_watcher_receives_no_stage():
+    with stage(None, "loading"):
+        pass

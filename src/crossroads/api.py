@@ -27,7 +27,7 @@ from crossroads.evaluation import Evaluation
 from crossroads.networks._once import built_once
 from crossroads.networks.construct import object_name, pinned
 from crossroads.predictor import Predictor, Scored, score
-from crossroads.progress import Note, Silent, Watcher
+from crossroads.progress import Note, Silent, Watcher, stage
 from crossroads.race.anytime import fit_within_budget
 from crossroads.race.candidates import BUDGET
 from crossroads.recipe import Recipe, read_toml
@@ -41,6 +41,9 @@ from crossroads.run.task import Tasks, refuse_trained_graph, require_valid
 from crossroads.run.train import train
 
 T = TypeVar("T")
+
+READING = "reading the data"
+"""The stage that finds the images and splits them."""
 
 
 @process_settings()
@@ -97,7 +100,8 @@ def fit(
     try:
         with folder.claim(asked, given=given, resume=resume) as claimed:
             require_valid(claimed, _custom_network(backbone), relay.progress)
-            partition = load_and_split(*_sources(data, test, claimed), claimed, relay)
+            with stage(relay.progress, READING):
+                partition = load_and_split(*_sources(data, test, claimed), claimed, relay)
             auto = claimed.strategy == "auto"
             clock = Clock(started, folder.spent, claimed.budget or (BUDGET if auto else None))
             if clock.budget is not None:
@@ -154,7 +158,8 @@ def advise(
     files = _several(weights, asked.weights)
     _require_each_valid(asked, named, files, relay)
     require_usable_keras()
-    partition = load_and_split(*_sources(data, test, asked), asked, relay)
+    with stage(relay.progress, READING):
+        partition = load_and_split(*_sources(data, test, asked), asked, relay)
     considered = candidate_backbones(named, files, relay, own=True)
     advice = recommend(partition.train, partition.median_side, considered, partition.recipe, relay)
     return replace(advice, warnings=relay.warnings)  # includes those of reading
@@ -223,9 +228,12 @@ def _scored(
 ) -> tuple[Scored, Evaluation]:
     """Scores a finished artifact on labelled images, as `evaluate` explains."""
     relay = watched(watcher)
-    predictor = Predictor.load(run)
-    dataset = test_rows(align(read(data, class_names=class_names), predictor.classes))
-    for warning in (*dataset.notes, *absent_class_notes(dataset), *sample_notes(dataset)):
+    with stage(relay.progress, "loading the artifact"):
+        predictor = Predictor.load(run)
+    with stage(relay.progress, READING):
+        dataset = test_rows(align(read(data, class_names=class_names), predictor.classes))
+        about_samples = sample_notes(dataset)
+    for warning in (*dataset.notes, *absent_class_notes(dataset), *about_samples):
         relay.warning(warning)
     scored, evaluation = score(predictor, dataset, strict, relay)
     for warning in refusal_notes("the data", scored.refusals):
@@ -297,7 +305,8 @@ def audit(data: Source, *, min_images: int = 10, watcher: Watcher | None = None)
         watcher: Receives progress and warnings; None as in `fit`.
     """
     relay = watched(watcher)
-    dataset = read(data)
+    with stage(relay.progress, READING):
+        dataset = read(data)
     for note in dataset.notes:
         relay.warning(note)
     return check(dataset, min_images=min_images, progress=partial(relay.progress, "checking"))

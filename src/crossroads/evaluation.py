@@ -29,6 +29,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from crossroads.data.loading import Refusal
+from crossroads.display import Shown
 from crossroads.errors import DataError
 from crossroads.plain import to_plain
 
@@ -78,7 +79,7 @@ class Mistake(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Evaluation:
+class Evaluation(Shown):
     """The scores of a classifier on one data set.
 
     Attributes:
@@ -119,6 +120,11 @@ class Evaluation:
     seen_in_training: int | None = None
     refused: tuple[Refusal, ...] = ()
     warnings: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        """Returns the accuracy and the number of images."""
+        low, high = self.accuracy_interval
+        return f"Evaluation(accuracy {self.accuracy:.4f} ({low:.4f} to {high:.4f}, 95 %) on {self.n:,} images)"
 
     @property
     def untested_classes(self) -> tuple[str, ...]:

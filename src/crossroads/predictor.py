@@ -194,6 +194,8 @@ class Predictor:
             if strict:
                 raise refusals[-1].error()
 
+        if progress is not None:
+            progress(0, len(dataset))
         for row, digest, answer in self._answers(stream(dataset, self.manifest.resize), refuse):
             probabilities[len(kept)] = answer
             kept.append(row)
@@ -253,9 +255,18 @@ class Predictor:
         return predictions
 
     def predict_each(
-        self, images: Iterable[Picture] | NDArray[np.uint8], top: int = 5
+        self,
+        images: Iterable[Picture] | NDArray[np.uint8],
+        top: int = 5,
+        *,
+        progress: Callable[[int], None] | None = None,
     ) -> tuple[list[Prediction], list[ImageRefused]]:
         """Predicts as `predict` does, but continues after images that cannot be read.
+
+        Args:
+            images: As for `predict`.
+            top: As for `predict`.
+            progress: Called with the number of images that are done.
 
         Returns:
             The predictions of the readable images, in their order, and one refusal per image that cannot be read.
@@ -263,11 +274,16 @@ class Predictor:
         Raises:
             DataError: For the same reasons as in `predict`, except that an image cannot be read.
         """
-        return self._predict(images, top, strict=False)
+        return self._predict(images, top, strict=False, progress=progress)
 
     @warnings_shown()
     def _predict(
-        self, images: Iterable[Picture] | NDArray[np.uint8], top: int, *, strict: bool
+        self,
+        images: Iterable[Picture] | NDArray[np.uint8],
+        top: int,
+        *,
+        strict: bool,
+        progress: Callable[[int], None] | None = None,
     ) -> tuple[list[Prediction], list[ImageRefused]]:
         if top < 1:
             raise DataError(f"{option('top')} must be at least 1", code="out-of-range", field="top", received=top)
@@ -285,6 +301,8 @@ class Predictor:
 
         for position, _, answer in self._answers(stream_pictures(_named(images, names), self.manifest.resize), refuse):
             predictions.append(Prediction(names.pop(position, f"image {position}"), self.ranked(answer, top)))
+            if progress is not None:
+                progress(position + 1)
         return predictions, refused
 
     def ranked(self, probabilities: NDArray[np.float32], top: int) -> tuple[Ranked, ...]:

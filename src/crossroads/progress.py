@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -57,6 +58,37 @@ class Note(str):
         return (str(self), self.code), self.figures
 
 
+class Uncounted(str):
+    """The name of a stage whose parts cannot be counted, such as loading TensorFlow.
+
+    A watcher receives its begin as 0 of 1 and its end as 1 of 1.
+    """
+
+    __slots__ = ()
+
+
+@contextmanager
+def stage(progress: Callable[[str, int, int], object] | None, name: str) -> Iterator[None]:
+    """Reports the begin and the end of a stage that cannot be counted. The end is reported after an error, too.
+
+    Args:
+        progress: The method `progress` of a watcher, or None for no report.
+        name: Name of the stage.
+    """
+    if progress is None:
+        yield
+        return
+    uncounted = Uncounted(name)
+    progress(uncounted, 0, 1)
+    try:
+        yield
+    except BaseException:
+        with suppress(Exception):  # the watcher may raise, but the first error matters more
+            progress(uncounted, 1, 1)
+        raise
+    progress(uncounted, 1, 1)
+
+
 class StopTraining(Exception):
     """The exception that a watcher's `step` or `epoch` raises to end the phase. Finished epochs are kept.
 
@@ -82,7 +114,9 @@ class Watcher(Protocol):
     def progress(self, stage: str, done: int, total: int) -> None:
         """Receives the number of processed images in a stage such as ``decoding``.
 
-        In the stages ``weights`` and ``downloading …``, the numbers are bytes.
+        A stage begins with 0 and ends when both numbers are equal. It may be inside another one. A stage that is interrupted has
+        no end; the next stage or epoch then replaces it. In the stages ``weights`` and ``downloading …``, the numbers are bytes. If
+        the stage is an `Uncounted`, they only tell its begin, 0 of 1, from its end.
         """
         ...
 

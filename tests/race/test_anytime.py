@@ -87,6 +87,7 @@ def test_a_kill_after_the_first_answer_leaves_a_valid_artifact_that_resume_impro
     assert "interim" not in artifact.read_metrics(out)
     assert "interim" not in again.metrics
     assert {row["strategy"] for row in again.metrics["race"]["runs"]} >= {"feature-extraction", "early-features", "finetune"}
+    assert again.metrics["race"]["runs"][0]["strategy"] == interim["strategy"]  # only a better head replaces it
     with refused("artifact-exists", ArtifactError):
         fit(pictures, tiny, out)
 
@@ -103,6 +104,8 @@ def test_ctrl_c_during_the_evidence_keeps_the_first_answer(pictures, tiny, tmp_p
     assert run.metrics["strategy"] == row["strategy"]
     assert "interim" not in run.metrics
     assert "advice" not in run.metrics
+    assert run.metrics["choice"]["reason"] == "race-stopped"
+    assert run.metrics["choice"]["text"] in repr(run)
     assert artifact.open_verified(run.artifact).strategy == row["strategy"]
 
 
@@ -111,6 +114,7 @@ def test_the_end_of_the_budget_during_the_evidence_keeps_the_first_answer(pictur
     watcher = Notes()
     run = fit(pictures, tiny, tmp_path / "run", watcher=watcher, budget=0.01)
     assert "budget-ended" in {note.code for note in watcher.said}
+    assert run.metrics["choice"]["reason"] == "budget-ended"
     assert len(run.metrics["race"]["runs"]) == 1
 
 

@@ -107,7 +107,8 @@ def equal_penalties(monkeypatch):
 
 def skips(watcher):
     """Returns the strategy and the reason of each skip."""
-    return [(note.figures["strategy"], note.figures["reason"]) for note in watcher.said if note.code == "candidate-skipped"]
+    said = [note.figures for note in watcher.said if note.code == "candidates-skipped"]
+    return [(one["strategy"], figures["reason"]) for figures in said for one in figures["candidates"]]
 
 
 class Keeper:
@@ -209,6 +210,17 @@ def test_a_small_budget_shortens_a_run(tmp_path, trainings):
     assert (started.figures["epochs"], started.figures["usual_epochs"]) == (6, 8)
 
 
+def test_nothing_is_expected_of_a_strategy_that_the_user_named(tmp_path, trainings):
+    trainings.reaches = {"finetune": 0.95}
+    named = plan("finetune")
+    named = replace(named, candidates=tuple(replace(one, estimated=False) for one in named.candidates))
+    watcher = Notes()
+    found = run(tmp_path, named, watcher)
+    (started,) = [note for note in watcher.said if note.code == "run-started"]
+    assert (started.figures["expected"], found.report.runs[0].expected, found.report.runs[0].posterior) == (None, None, None)
+    assert (found.report.why.figures["expected"], found.report.why.figures["posterior"]) == (None, None)
+
+
 def test_a_run_of_the_first_rung_can_win(tmp_path, trainings):
     """The head is done. A run of the first rung takes half of the time and is better; the rest is too short for others."""
     trainings.reaches = {"early-features": 0.85, "finetune": 0.99, "from-scratch": 0.9}
@@ -269,16 +281,18 @@ def test_if_the_most_promising_fails_the_others_have_a_first_rung(tmp_path, trai
     assert [name for name, _ in trainings.ran[2:4]] == ["warm-start", "from-scratch"]
 
 
-def test_the_first_rung_divides_half_of_the_time(tmp_path, trainings, monkeypatch):
+def test_the_first_rung_divides_half_of_the_time(tmp_path, trainings, monkeypatch, caplog):
     """Of 53 s the half is 26, a third of it 9: less than an epoch. What the first two leave is enough for the third."""
     monkeypatch.setitem(EXPECTED, "from-scratch", Estimate(0.90, 0.80, 0.97))
     monkeypatch.setitem(SECONDS, "from-scratch", 40.0)
     trainings.takes["from-scratch"] = 40.0
     trainings.reaches = {"early-features": 0.85, "finetune": 0.9, "warm-start": 0.9, "from-scratch": 0.9}
-    watcher = Notes()
-    run(tmp_path, plan("finetune", "warm-start", "from-scratch", "early-features", budget=70.0), watcher)
+    caplog.set_level("DEBUG", module.__name__)
+    run(tmp_path, plan("finetune", "warm-start", "from-scratch", "early-features", budget=70.0))
     assert trainings.ran[1] == ("from-scratch", 2)
-    assert ("finetune", "no-time-in-first-rung") in skips(watcher)
+    (note,) = [note for record in caplog.records for note in record.args if note.code == "candidates-skipped"]
+    assert note.figures["reason"] == "no-time-in-first-rung"
+    assert [one["strategy"] for one in note.figures["candidates"]] == ["finetune", "warm-start"]
 
 
 def test_an_exception_of_the_watcher_ends_the_race_and_is_no_failure_of_a_candidate(tmp_path, trainings):

@@ -18,6 +18,9 @@ from crossroads.errors import MissingExtraError, SetupError, missing_extra
 TRAINING = ("tensorflow", "jax", "torch")
 """The backends of Keras that can train."""
 
+LOADING = "loading TensorFlow"
+"""The stage in which `load_keras` loads Keras with its backend, nearly always TensorFlow."""
+
 BACKEND = "KERAS_BACKEND"
 _LIMIT_VARIABLES = ("KERAS_MAX_EPOCHS", "KERAS_MAX_STEPS_PER_EPOCH")
 

@@ -22,7 +22,7 @@ from crossroads.networks.body import Body
 from crossroads.networks.construct import Choice
 from crossroads.networks.cut import Cut
 from crossroads.networks.graphs import Stated, random_control
-from crossroads.progress import Note, Watcher
+from crossroads.progress import Note, Watcher, stage
 from crossroads.recipe import PoolingName, Recipe, StrategyName
 from crossroads.run.scaling import note_on_scaling
 
@@ -124,13 +124,15 @@ def probe_backbone(dataset: Dataset, choice: Choice, recipe: Recipe, watcher: Wa
         watcher.warning(doubt)
     groups = merge_duplicates(extraction.dataset.groups, extraction.digests)
     readable = replace(extraction.dataset, digests=extraction.digests, groups=groups)
-    accuracies = probe_depths(extraction.features, widths, readable.labels, readable.groups)
+    name = choice.record.name
+    with stage(watcher.progress, f"probing {name}"):
+        accuracies = probe_depths(extraction.features, widths, readable.labels, readable.groups)
     depths = depth_records(chosen, accuracies, None, readable.groups)
     evidence = BackboneEvidence(
         choice,
         recipe,
         body,
-        Profile(choice.record.name, size, len(readable), depths, None, recipe.weights != "none"),
+        Profile(name, size, len(readable), depths, None, recipe.weights != "none"),
         frozen_probes=(),
         dataset=readable,
         digests=extraction.digests,
@@ -139,7 +141,8 @@ def probe_backbone(dataset: Dataset, choice: Choice, recipe: Recipe, watcher: Wa
         cuts=chosen,
         correct=tuple(accuracies),
     )
-    return replace(evidence, frozen_probes=_best_probes(evidence, chosen, accuracies, watcher))
+    with stage(watcher.progress, f"probing the early layers of {name}"):
+        return replace(evidence, frozen_probes=_best_probes(evidence, chosen, accuracies, watcher))
 
 
 PACE_IMAGES = (32, 96)
@@ -157,11 +160,11 @@ def seconds_per_image(dataset: Dataset, choice: Choice, recipe: Recipe, watcher:
     """
     body = body_of(choice, resize_of(recipe).size, recipe.weights, recipe.seed, watcher.progress, Stated.of(recipe))
     rows = np.random.default_rng([recipe.seed, 23]).permutation(len(dataset))[: PACE_IMAGES[1]]
-    sampling, stage, first = sample_pass(body, choice, recipe, watcher), "measuring the pace", PACE_IMAGES[0]
+    sampling, pace, first = sample_pass(body, choice, recipe, watcher), "measuring the pace", PACE_IMAGES[0]
     try:
-        sampling.fill(dataset.select(rows[:first]), stage)
+        sampling.fill(dataset.select(rows[:first]), pace)
         began = time.perf_counter()
-        stored = sampling.fill(dataset.select(rows[first:]), stage)
+        stored = sampling.fill(dataset.select(rows[first:]), pace)
     except DataError:  # none of these few images can be read
         return None
     seconds = time.perf_counter() - began
@@ -195,10 +198,10 @@ def _sample_features(
     dataset: Dataset, body: Body, choice: Choice, recipe: Recipe, chosen: tuple[Cut, ...], watcher: Watcher
 ) -> Extraction:
     """Returns the averages at the chosen cuts. The same pass computes what the heads on the end and on each early cut use."""
-    stage = f"features of the sample, {choice.record.name}"
-    stored = sample_pass(body, choice, recipe, watcher).fill(dataset, stage)
+    name = f"features of the sample, {choice.record.name}"
+    stored = sample_pass(body, choice, recipe, watcher).fill(dataset, name)
     known = replace(stored.dataset, digests=stored.digests)
-    extraction = _averages(body, choice, recipe, chosen, watcher).features(known, stage)
+    extraction = _averages(body, choice, recipe, chosen, watcher).features(known, name)
     return replace(extraction, refusals=stored.refusals, computed=stored.computed)
 
 
@@ -252,14 +255,17 @@ def _random_control(evidence: BackboneEvidence, pixels: NDArray[np.uint8], watch
     The weights of a quantised network cannot be drawn anew. The result is then None, and the watcher receives a note.
     """
     choice, recipe, dataset, cuts = evidence.choice, evidence.recipe, evidence.dataset, evidence.cuts
-    control, name = random_control(evidence.body, pixels, recipe.seed), choice.record.name
+    name = choice.record.name
+    with stage(watcher.progress, f"building {name} with random weights"):
+        control = random_control(evidence.body, pixels, recipe.seed)
     if control is None:
         text = f"{name} is quantised, so its depth profile has no random control and the similarity is unknown"
         watcher.note(Note(text, "no-random-control", backbone=name))
         return None
-    stage = f"features of the sample, {name}, random control"
-    extraction = _averages(control, choice, recipe, cuts, watcher, "random ").features(dataset, stage)
-    return probe_depths(extraction.features, tuple(cut.channels for cut in cuts), dataset.labels, dataset.groups)
+    features = f"features of the sample, {name}, random control"
+    extraction = _averages(control, choice, recipe, cuts, watcher, "random ").features(dataset, features)
+    with stage(watcher.progress, f"probing {name} with random weights"):
+        return probe_depths(extraction.features, tuple(cut.channels for cut in cuts), dataset.labels, dataset.groups)
 
 
 def _best_probes(

@@ -35,13 +35,14 @@ from crossroads.advice.short_training import ShortTraining
 from crossroads.advice.size import USUAL_SLOPE, Curve, Size, effective_images, learning_curve, measure_size
 from crossroads.advice.warm_start import short_warm_start
 from crossroads.data.dataset import Dataset
+from crossroads.data.kept_files import keep_files
 from crossroads.data.loading import Refusal, sample_notes
 from crossroads.data.partition import count_seen
 from crossroads.errors import ArtifactError, BackboneError
 from crossroads.features.bodies import body_of
 from crossroads.networks.catalog import Backbone
 from crossroads.networks.graphs import Stated
-from crossroads.progress import Note, Relay, Watcher
+from crossroads.progress import Note, Relay, Watcher, stage
 from crossroads.recipe import Recipe, StrategyName
 from crossroads.run.task import refuse_unsafe_flip
 from crossroads.strategies import drop_unused_options, resolve_recipe, strategy
@@ -128,19 +129,24 @@ def recommend(
     notes: list[str] = []
     relay = Relay(watcher, after_note=notes.append)
     # The free memory is read before anything large is loaded, because `memory_mb` counts that.
+    train = keep_files(train)  # the sample is read for the probes, the baselines, the random control and the short trainings
     request = Request(train, median_side, replace(asked, budget=None), asked.budget, available_memory_mb(), relay, first)
     require_trainable(request.asked, backbones, median_side)
     backbones = convertible(request, backbones)
-    for note in sample_notes(train):
+    with stage(relay.progress, "checking the images"):
+        about_samples = sample_notes(train)
+        if first is None:  # otherwise it was checked before the first answer; the check decodes every training image
+            refuse_unsafe_flip(request.asked, train)
+    for note in about_samples:
         relay.warning(note)
-    if first is None:  # otherwise it was checked before the first answer; the check decodes every training image
-        refuse_unsafe_flip(request.asked, train)
     machine = measure_machine()
     measured = [result for each in backbones if (result := _measure(request, each)) is not None]
-    baselines, refused = _baselines(request, alone=not measured)
-    size = _size(train, max(measured, key=lambda each: each.frozen_probes[0].accuracy, default=None))
-    known = [(each, _curves(each, size, request)) for each in measured]
-    known.sort(key=lambda pair: -_best(pair[1]).here.value)
+    with stage(relay.progress, "measuring the baselines"):
+        baselines, refused = _baselines(request, alone=not measured)
+    with stage(relay.progress, "measuring learning curves"):
+        size = _size(train, max(measured, key=lambda each: each.frozen_probes[0].accuracy, default=None))
+        known = [(each, _curves(each, size, request)) for each in measured]
+        known.sort(key=lambda pair: -_best(pair[1]).here.value)
     warm_start, candidates = _candidates(request, known, size, baselines, machine)
     limit = None if has_gpu() else request.budget  # the seconds are those of a CPU, and rule out nothing on a GPU
     may_shorten = request.asked.epochs is None

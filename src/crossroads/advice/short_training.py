@@ -25,7 +25,7 @@ from crossroads.errors import CrossroadsError, SplitError
 from crossroads.evaluation import effective_count, wilson_interval
 from crossroads.features.lookup import resize_of
 from crossroads.networks.construct import Choice
-from crossroads.progress import EpochRecord, Note, Relay, Silent, StopTraining, Watcher
+from crossroads.progress import EpochRecord, Note, Relay, Silent, StopTraining, Uncounted, Watcher
 from crossroads.recipe import Recipe, StrategyName
 from crossroads.run.folder import TrainingFolder
 from crossroads.run.task import Task
@@ -134,6 +134,18 @@ class _Timer:
         return float(np.median(self.per_image[1:] or self.per_image))
 
 
+class _Stages(Silent):
+    """Forwards the stages of a training that cannot be counted, such as loading TensorFlow, and nothing else."""
+
+    def __init__(self, watcher: Watcher) -> None:
+        self._watcher = watcher
+
+    def progress(self, stage: str, done: int, total: int) -> None:
+        """Forwards it."""
+        if isinstance(stage, Uncounted):
+            self._watcher.progress(stage, done, total)
+
+
 def run_short_training(dataset: Dataset, choice: Choice, asked: Recipe, limit: Limit, watcher: Watcher) -> ShortTraining | None:
     """Trains for a short time; returns None if fewer than two classes have an image to hold out, or if there are too few images.
 
@@ -167,14 +179,19 @@ def run_short_training(dataset: Dataset, choice: Choice, asked: Recipe, limit: L
         relay.progress(f"a short {kind}", done.epoch * len(images), total * len(images))
 
     try:
+        relay.progress(f"a short {kind}", 0, epochs * len(images))
         shown, held_out = (load_all(part, resize_of(recipe)) for part in (images, parts.validation))
         task = Task(recipe, choice, record, images, parts.validation, lambda: (shown, held_out))
         with tempfile.TemporaryDirectory(prefix="crossroads-") as folder:
-            trained = train(task, TrainingFolder(Path(folder)), Relay(Silent(), after_step=timer.step, after_epoch=after_epoch))
+            trained = train(
+                task, TrainingFolder(Path(folder)), Relay(_Stages(relay), after_step=timer.step, after_epoch=after_epoch)
+            )
     except Exception as error:
         _report_failure(error, relay, f"{kind} of {network}", about)
         return None
     if trained.stopped:
+        seen = len(trained.history) * len(images)
+        relay.progress(f"a short {kind}", seen, seen)  # the stage ends
         watcher.note(_stopped_note(f"{kind} of {network}", about, len(trained.history), epochs))
     return _result(recipe, trained.history, timer.usual, shown, held_out, stopped=trained.stopped)
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from crossroads.cli._app import Data, Json, PlainCommand, Quiet, app, recipe_options, watching
+from crossroads.cli._app import Data, Json, PlainCommand, Quiet, app, recipe_options, starting, watching
 
 
 @app.command(cls=PlainCommand)
@@ -62,11 +62,13 @@ def advise(
       crossroads advise photos/
       crossroads advise photos/ --backbone mobilenet-v2 --backbone resnet50 --budget 5m
     """
-    from crossroads.api import advise as ask
-    from crossroads.report.advice import print_advice
     from crossroads.report.console import print_json
 
     with watching(json=json, quiet=quiet) as watcher:
+        with starting(watcher):
+            from crossroads.api import advise as ask
+            from crossroads.report.advice import print_advice
+
         advice = ask(data, backbones=backbone or (), weights=weights or (), test=test, budget=budget, watcher=watcher, **fields)
     if json:
         print_json(advice.to_json())

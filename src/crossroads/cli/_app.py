@@ -17,6 +17,7 @@ from crossroads.recipe import Recipe
 from crossroads.recipe.fields import Option, options
 
 if TYPE_CHECKING:
+    from crossroads.progress import Watcher
     from crossroads.report.console import ConsoleWatcher, NotesOnly
 
 INTERRUPTED = 130
@@ -107,6 +108,13 @@ def _main(
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
 ) -> None:
     pass
+
+
+def starting(watcher: Watcher) -> AbstractContextManager[None]:
+    """Reports the stage in which a command imports what it needs."""
+    from crossroads.progress import stage
+
+    return stage(watcher.progress, "starting")
 
 
 def watching(*, json: bool, quiet: bool) -> AbstractContextManager[ConsoleWatcher | NotesOnly]:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from crossroads.cli._app import INTERRUPTED, Json, PlainCommand, Quiet, app, recipe_options, watching
+from crossroads.cli._app import INTERRUPTED, Json, PlainCommand, Quiet, app, recipe_options, starting, watching
 from crossroads.errors import CrossroadsError, option
 from crossroads.recipe import GROUPS, Recipe
 from crossroads.recipe.fields import options
@@ -49,11 +49,12 @@ def fit(
       crossroads fit photos/ --strategy feature-extraction --backbone mobilenet-v2 --out runs/photos
       crossroads fit photos/ --out runs/photos --resume
     """
-    from crossroads.api import fit as train
     from crossroads.report.console import print_json, print_run
 
     with watching(json=json, quiet=quiet) as watcher:
         try:
+            with starting(watcher):
+                from crossroads.api import fit as train
             run = train(
                 data,
                 out=out,

@@ -7,7 +7,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from crossroads.cli._app import ClassNames, Json, PlainCommand, Quiet, Run, app, watching
+from crossroads.cli._app import ClassNames, Json, PlainCommand, Quiet, Run, app, starting, watching
 
 
 @app.command(cls=PlainCommand)
@@ -38,9 +38,9 @@ def report(
       crossroads report runs/photos
       crossroads report runs/photos new-photos/ --out new-photos.html
     """
-    from crossroads.api import write_report
-
     with watching(json=True, quiet=quiet) as watcher:
+        with starting(watcher):
+            from crossroads.api import write_report
         path = write_report(run, data, out=out, class_names=class_names, thumbnails=not no_thumbnails, watcher=watcher)
     print(path)
 

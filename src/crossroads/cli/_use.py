@@ -10,7 +10,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from crossroads.cli._app import ClassNames, Data, Json, PlainCommand, Quiet, Run, Strict, app, watching
+from crossroads.cli._app import ClassNames, Data, Json, PlainCommand, Quiet, Run, Strict, app, starting, watching
 
 
 @app.command(cls=PlainCommand)
@@ -30,10 +30,12 @@ def audit(
       crossroads audit photos/
       crossroads audit GTSRB.tar.xz --json > audit.json
     """
-    from crossroads.api import audit as check
     from crossroads.report.console import print_audit, print_json
 
     with watching(json=json, quiet=quiet) as watcher:
+        with starting(watcher):
+            from crossroads.api import audit as check
+
         result = check(data, min_images=min_images, watcher=watcher)
     if json:
         print_json(result.to_json())
@@ -52,10 +54,12 @@ def evaluate(
       crossroads evaluate runs/photos new-photos/
       crossroads evaluate runs/photos new-photos.zip --json > scores.json
     """
-    from crossroads.api import evaluate as score
     from crossroads.report.console import print_evaluation, print_json
 
     with watching(json=json, quiet=quiet) as watcher:
+        with starting(watcher):
+            from crossroads.api import evaluate as score
+
         scored = score(run, data, class_names=class_names, strict=strict, watcher=watcher)
     if json:
         print_json(scored.to_json())
@@ -78,15 +82,21 @@ def predict(
     """
     from crossroads.errors import ImageRefused
     from crossroads.files.text import printable
-    from crossroads.predictor import Predictor
-    from crossroads.progress import Note
-    from crossroads.report.console import NotesOnly, print_json, print_predictions
+    from crossroads.progress import Note, stage
+    from crossroads.report.console import print_json, print_predictions
 
     notes: list[str] = []
-    files = _files(images, notes.append)
-    for note in notes:
-        NotesOnly(sys.stderr).note(note)
-    predictions, refused = Predictor.load(run).predict_each(files, top=top)
+    with watching(json=True, quiet=not sys.stderr.isatty()) as watcher:  # the output holds nothing but predictions
+        with stage(watcher.progress, "loading the artifact"):
+            from crossroads.predictor import Predictor
+
+            predictor, files = Predictor.load(run), _files(images, notes.append)
+        for note in notes:
+            watcher.note(note)
+        watcher.progress("predicting", 0, len(files))
+        predictions, refused = predictor.predict_each(
+            files, top=top, progress=lambda done: watcher.progress("predicting", done, len(files))
+        )
     if json:
         if refused:
             notes.append(Note(f"{len(refused)} of {len(files)} images were refused", "images-refused", images=len(refused)))
@@ -170,10 +180,12 @@ def demo(
     Example:
       crossroads demo
     """
-    from crossroads.demo import run_demo
     from crossroads.report.console import print_json, print_run
 
     with watching(json=json, quiet=quiet) as watcher:
+        with starting(watcher):
+            from crossroads.demo import run_demo
+
         run, sample = run_demo(out, watcher)
     if json:
         print_json(run.to_json() | {"sample": str(sample)})

@@ -21,11 +21,12 @@ from crossroads.data.findings import (
 from crossroads.data.loading import Refusal
 from crossroads.data.mirrors import MirrorClasses, find_mirrors
 from crossroads.data.survey import survey
+from crossroads.display import Shown
 from crossroads.plain import to_plain
 
 
 @dataclass(frozen=True, slots=True)
-class Audit:
+class Audit(Shown):
     """A summary of a data set and its problems.
 
     Attributes:
@@ -59,6 +60,11 @@ class Audit:
     findings: tuple[Finding, ...]
     notes: tuple[str, ...]
     refused: tuple[Refusal, ...] = ()
+
+    def __repr__(self) -> str:
+        """Returns the number of images and classes, and the codes of the findings."""
+        found = ", ".join(dict.fromkeys(finding.code for finding in self.findings)) or "no problems"
+        return f"Audit({self.origin!r}: {self.n:,} images of {len(self.counts)} classes; {found})"
 
     @property
     def classes(self) -> tuple[str, ...]:

@@ -204,6 +204,8 @@ def load_all(
 
     refusals: list[Refusal] = []
     done = 0
+    if progress is not None:
+        progress(0, n)
     for refused in map_chunks(work, n, chunk=CHUNK):
         if refused and strict:
             raise refused[0].error()

@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from crossroads import networks
-from crossroads._runtime.keras_setup import load_keras
+from crossroads._runtime.keras_setup import LOADING, load_keras
 from crossroads.errors import ArtifactError
 from crossroads.features.cache import Cache
 from crossroads.features.store import unwritable
@@ -28,7 +28,7 @@ from crossroads.networks.cut import Cut
 from crossroads.networks.graphs import Stated, read_graph
 from crossroads.networks.records import Backbone
 from crossroads.networks.weights.store import identify, obtain, require_imagenet
-from crossroads.progress import Note
+from crossroads.progress import Note, stage
 from crossroads.recipe import PoolingName
 
 if TYPE_CHECKING:
@@ -63,8 +63,12 @@ def body_of(
         CrossroadsError: A size or file of weights does not fit, or the network does not convert to a graph.
     """
     choice.record.check_size(size)
+    with stage(progress, f"building {choice.record.name}"):
+        return _body_of(choice, size, weights, seed, progress, stated or Stated())
+
+
+def _body_of(choice: Choice, size: int, weights: str | None, seed: int, progress: Progress | None, stated: Stated) -> Body:
     if choice.graph is not None:
-        stated = stated or Stated()
         source = stated.source or choice.source
         return read_graph(choice.graph, size=size, preprocessing=stated.preprocessing, licence=stated.licence, source=source)
     require_weights_of(choice, weights)
@@ -110,7 +114,8 @@ def _built_here(record: Backbone, size: int, progress: Progress | None) -> Body:
 
 
 def _built(choice: Choice, size: int, weights: str | None, seed: int, progress: Progress | None) -> Built:
-    load_keras()
+    with stage(progress, LOADING):
+        load_keras()
     return build(choice, size, weights=weights, seed=seed, progress=progress)
 
 

@@ -157,9 +157,13 @@ def fill(
     first = next(missing, None)
     computed = 0
     if first is not None:
+        if progress is not None:
+            progress(0, n)  # the engine is compiled before the first images are done
         for values in engine().stream(chain([first], missing)):
             computed += reading.add(values)
         reading.write()
+    if progress is not None and reading.opened:
+        progress(n, n)
     readable = np.flatnonzero(reading.readable)
     if not len(readable):
         raise no_readable_image(dataset, reading.refusals)
@@ -175,6 +179,7 @@ class _Reading:
         readable: bool (n,), the rows that were read.
         digests: uint8 (n, 16), their digests.
         refusals: The rows that were refused.
+        opened: Whether any image was read. Features that are all in the cache need no progress.
     """
 
     def __init__(
@@ -192,6 +197,7 @@ class _Reading:
         self.readable = np.zeros(len(dataset), bool)
         self.digests = np.zeros((len(dataset), DIGEST_BYTES), np.uint8)
         self.refusals: list[Refusal] = []
+        self.opened = False
         self._pending: set[tuple[bytes, int]] = set()  # digest and view of features that are not in the store yet
         self._waiting: deque[tuple[bytes, int]] = deque()  # the same, in the order of the images
         self._ready: list[NDArray[np.float32]] = []
@@ -201,7 +207,7 @@ class _Reading:
         """Yields the missing views, each once, as uint8 (c, size, size, 3)."""
         pixels = self._resize.size**2 * 3 * self._views
         chunk = max(1, min(CHUNK, CHUNK_BYTES // pixels))
-        row, reading = 0, False  # features that are all in the cache need no progress
+        row = 0
         for results in map_chunks(self._work, len(self._dataset), chunk=chunk, workers=workers):
             missing = []
             for result in results:
@@ -214,8 +220,8 @@ class _Reading:
                 row += 1
             if missing:
                 yield np.stack(missing)
-            reading = reading or any(result.opened for result in results)
-            if self._progress is not None and reading:
+            self.opened = self.opened or any(result.opened for result in results)
+            if self._progress is not None and self.opened and row < len(self._dataset):
                 self._progress(row, len(self._dataset))
 
     def _claims(self, read: _Read, number: int) -> bool:

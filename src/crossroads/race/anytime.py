@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -13,9 +14,10 @@ from crossroads.advice.estimate import DIGITS
 from crossroads.data.partition import Partition
 from crossroads.errors import DataError
 from crossroads.plain import to_plain
-from crossroads.progress import Relay, StopTraining, Watcher
+from crossroads.progress import Note, Relay, StopTraining, Watcher, stage
 from crossroads.race import messages
 from crossroads.race.candidates import BUDGET, choose_candidates, considered, convertible, identity_of, named_plan
+from crossroads.race.choice import Ended, explain_choice
 from crossroads.race.first import FirstAnswer, first_answer
 from crossroads.race.records import Plan, RaceCandidate, RaceState, keep_plan, keep_state, stored_plan
 from crossroads.race.running import race, time_limit
@@ -26,6 +28,8 @@ from crossroads.run.folder import RunFolder
 from crossroads.run.task import Tasks
 from crossroads.run.train import train
 from crossroads.strategies import drop_unused_options, strategy
+
+LOGGER = logging.getLogger(__name__)
 
 
 def fit_within_budget(partition: Partition, own: object, folder: RunFolder, clock: Clock, watcher: Relay) -> Run:
@@ -47,11 +51,27 @@ def fit_within_budget(partition: Partition, own: object, folder: RunFolder, cloc
     return _Anytime(partition, own, folder, clock, watcher).run()
 
 
+DETAILS = ("short-training", "short-training-stopped", "short-training-too-slow", "no-short-training", "epochs-limited")
+"""Codes of notes on how the evidence is measured. After a first answer they tell the user nothing that a stage does not tell."""
+
+
+class _Essential(Relay):
+    """Forwards everything but the notes on details, which the log receives."""
+
+    def note(self, text: str) -> None:
+        """Forwards or logs the note."""
+        if isinstance(text, Note) and text.code in DETAILS:
+            LOGGER.debug("%s", text)
+        else:
+            super().note(text)
+
+
 class _Anytime:
     def __init__(self, partition: Partition, own: object, folder: RunFolder, clock: Clock, watcher: Relay) -> None:
         self._partition, self._own, self._folder, self._clock, self._watcher = partition, own, folder, clock, watcher
         self._tasks = self._tasks_of(partition)
         self._best = BestSoFar(partition, folder, clock, watcher)
+        self._first_is_final: Note | None = None
         self._asked = {"asked": partition.recipe.to_mapping()}
 
     def run(self) -> Run:
@@ -67,11 +87,13 @@ class _Anytime:
             return self._from_scratch()
         try:
             raced = race(plan, self._tasks.task_for, self._folder, self._best, self._watcher)
+            choice = explain_choice(Ended(raced.results, raced.skipped, raced.report.stopped, self._first_is_final))
         except DataError:
             self._folder.plan.unlink(missing_ok=True)  # the plan was made for images that must change
             raise
         advice = {"advice": plan.advice} if plan.advice else {}
-        return self._best.finish({**self._asked, **advice, "race": to_plain(raced.report, DIGITS)})
+        explained = {"choice": None if choice is None else {"code": choice.code, "text": str(choice), **choice.figures}}
+        return self._best.finish({**self._asked, **advice, "race": to_plain(raced.report, DIGITS), **explained})
 
     def _plan(self) -> Plan:
         """Returns the plan of the race. A first answer, if there is one, counts as its first finished run."""
@@ -91,7 +113,7 @@ class _Anytime:
         """Returns the plan that the advice recommends. After a first answer, the advice must end within the budget."""
         watcher: Watcher = self._watcher
         if first is not None:
-            watcher = time_limit(self._watcher, self._clock.left, 0.0)
+            watcher = _Essential(time_limit(self._watcher, self._clock.left, 0.0))
         plan = choose_candidates(self._partition, backbones, self._own, self._clock, watcher, first)
         # After a first answer, a network that cannot become an artifact is found when its turn comes, and the answer is kept.
         return plan if first is not None else convertible(plan, self._partition, self._tasks, watcher)
@@ -101,23 +123,28 @@ class _Anytime:
         try:
             if self._clock.left <= 0:
                 raise StopTraining
-            return self._advised(backbones, first)
+            with stage(self._watcher.progress, "comparing the strategies"):
+                return self._advised(backbones, first)
         except KeyboardInterrupt:
-            self._watcher.note(messages.stopped())
+            self._note_final(messages.stopped())
         except StopTraining:
-            self._watcher.note(messages.no_time(self._clock.budget))
+            self._note_final(messages.no_time(self._clock.budget))
         return None
+
+    def _note_final(self, note: Note) -> None:
+        """Says why nothing is tried after the first answer."""
+        self._first_is_final = note
+        self._watcher.note(note)
 
     def _with_first(self, plan: Plan, first: FirstAnswer) -> Plan:
         """Returns the plan with the first answer among its candidates, and records the result as a finished run of the race."""
-        recipes = [candidate.recipe for candidate in plan.candidates]
-        if first.recipe not in recipes:
-            recipes.append(first.recipe)
-            candidate = RaceCandidate(first.recipe, first.accuracy, first.run.seconds)
-            plan = replace(plan, candidates=(*plan.candidates, candidate))
-        index = recipes.index(first.recipe)
-        name = f"candidate-{index:02d}-run-1"
-        state = RaceState({name: replace(first.run, name=name, candidate=index)}, {name: None})
+        # It comes first, so that no other head is compared with nothing and replaces a better answer.
+        own = next((candidate for candidate in plan.candidates if candidate.recipe == first.recipe), None)
+        others = [candidate for candidate in plan.candidates if candidate.recipe != first.recipe]
+        own = own or RaceCandidate(first.recipe, first.accuracy, first.run.seconds)
+        plan = replace(plan, candidates=(own, *others))
+        name = "candidate-00-run-1"
+        state = RaceState({name: replace(first.run, name=name, candidate=0)}, {name: None})
         keep_state(state, self._folder.scratch / "race.json")
         self._best.rename(name)
         return replace(plan, spent=self._clock.spent - first.run.seconds)
@@ -127,7 +154,7 @@ class _Anytime:
         if not first.complete:
             return False
         if not can_train():
-            self._watcher.note(messages.cannot_train())
+            self._note_final(messages.cannot_train())
             return False
         if has_gpu():
             return True
@@ -136,7 +163,7 @@ class _Anytime:
         per_image = step_seconds(cheapest, machine, depthwise=first.evidence.body.depthwise)
         needed = machine.crowding * (OVERHEAD + TRACE) + per_image * len(self._partition.train)
         if needed > self._clock.left:
-            self._watcher.note(messages.no_time_to_train(needed, self._clock.left))
+            self._note_final(messages.no_time_to_train(needed, self._clock.left))
             return False
         return True
 

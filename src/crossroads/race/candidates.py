@@ -92,7 +92,7 @@ def named_plan(partition: Partition, tasks: Tasks, clock: Clock, watcher: Watche
     recipe, images = task.recipe, len(partition.train)
     unknown = Estimate(0.5, 0.01, 0.99)
     if task.strategy.frozen or has_gpu():
-        return Plan((RaceCandidate(recipe, unknown, 0.0),), clock.budget or BUDGET, clock.spent, {})
+        return Plan((RaceCandidate(recipe, unknown, 0.0, estimated=False),), clock.budget or BUDGET, clock.spent, {})
     machine = measure_machine()
     per_image = step_seconds(task.choice.record.multiply_adds_at(int(recipe.image_size or 0)), machine, depthwise=True)
     epoch = epoch_seconds(per_image, images, len(partition.validation))
@@ -100,7 +100,7 @@ def named_plan(partition: Partition, tasks: Tasks, clock: Clock, watcher: Watche
     if fixed + epoch > clock.left:
         watcher.warning(messages.too_short_to_train(recipe, clock.budget or BUDGET, fixed + epoch))
     seconds = fixed + (recipe.epochs or 1) * epoch
-    candidate = RaceCandidate(recipe, unknown, seconds, epoch, shortens=partition.recipe.epochs is None)
+    candidate = RaceCandidate(recipe, unknown, seconds, epoch, shortens=partition.recipe.epochs is None, estimated=False)
     return Plan((candidate,), clock.budget or BUDGET, clock.spent, {})
 
 
@@ -181,7 +181,8 @@ def convertible(plan: Plan, partition: Partition, tasks: Tasks, watcher: Watcher
         if network not in errors:
             try:
                 if not strategy(recipe.strategy).frozen:  # the graph of a frozen backbone exists already
-                    rehearse(tasks.choice(recipe), int(recipe.image_size or 0), len(partition.train.classes), recipe)
+                    choice, size = tasks.choice(recipe), int(recipe.image_size or 0)
+                    rehearse(choice, size, len(partition.train.classes), recipe, progress=watcher.progress)
                 errors[network] = None
             except ArtifactError as error:
                 errors[network] = error

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from crossroads.advice.candidates import Candidate
 from crossroads.advice.cost import format_seconds
 from crossroads.errors import install
@@ -61,60 +63,48 @@ def no_time(budget: float | None) -> Note:
 
 
 def started(plan: Plan) -> Note:
-    """Announces the candidates with their expected accuracies."""
+    """Announces the race, and the candidates with their expected accuracies as figures."""
     expected = {_name(candidate.recipe): round(candidate.accuracy.value, 4) for candidate in plan.candidates}
-    names = ", ".join(f"{name} {value:.3f}" for name, value in expected.items())
-    return Note(
-        f"the race has a budget of {format_seconds(plan.budget)} s; Ctrl-C keeps the best finished candidate. "
-        f"Expected accuracies: {names}",
-        "race-started",
-        budget=plan.budget,
-        expected=expected,
-    )
+    left = format_seconds(max(0.0, plan.budget - plan.spent))
+    text = f"comparing {len(expected)} candidates in the {left} s that are left; Ctrl-C keeps the best result so far"
+    return Note(text, "race-started", budget=plan.budget, expected=expected)
 
 
 def run_started(results: Results, index: int, epochs: int | None) -> Note:
     """Returns the note that a run starts."""
-    candidate, expected = results.candidate(index), results.expected(index, epochs).value
+    candidate = results.candidate(index)
     part = "" if epochs == candidate.recipe.epochs else f", {epochs} of {candidate.recipe.epochs} epochs"
-    return Note(
-        f"trying {_name(candidate.recipe)}{part}: {expected:.3f} expected",
-        "run-started",
-        **_facts(candidate.recipe),
-        epochs=epochs,
-        usual_epochs=candidate.recipe.epochs,
-        expected=round(expected, 4),
-    )
+    text, expected = f"trying {short_name(results.plan, candidate.recipe)}{part}", None
+    if candidate.estimated:
+        expected = round(results.expected(index, epochs).value, 4)
+        text += f": accuracy {expected:.3f} expected"
+    facts = _facts(candidate.recipe) | {"epochs": epochs, "usual_epochs": candidate.recipe.epochs, "expected": expected}
+    return Note(text, "run-started", **facts)
 
 
-def skipped(results: Results, skip: Skip) -> Note:
-    """Returns the note on why a candidate does not run now."""
-    candidate = results.candidate(skip.candidate)
-    name, continues = _name(candidate.recipe), bool(results.successes(skip.candidate))
-    epochs = "one epoch" if skip.epochs == 1 else f"{skip.epochs} epochs"
-    needs, available = f"would take about {skip.seconds:,.0f} s with its start and its saving", f"{skip.available:,.0f} s"
+def skipped(results: Results, skips: Sequence[Skip]) -> Note:
+    """Returns the note on why candidates do not run now. All have the same reason."""
+    reason, available = skips[0].reason, f"{skips[0].available:,.0f} s"
+    least = min(skips, key=lambda skip: skip.seconds)
+    needs = f"{'one epoch' if least.epochs == 1 else f'{least.epochs} epochs'} would take about {least.seconds:,.0f} s"
     texts = {
-        "no-gain": f"it is expected to reach at most {skip.reachable:.3f}, no more than the best so far",
+        "no-gain": f"at most {max(skip.reachable for skip in skips):.3f} is expected, no more than the best so far",
         "budget-spent": "the budget is spent",
-        "too-slow": f"it {needs}, and {available} are left",
-        "too-few-epochs": f"{epochs} {needs}, and {available} are left",
+        "too-slow": f"about {least.seconds:,.0f} s would be needed, and {available} are left",
+        "too-few-epochs": f"{needs}, and {available} are left",
         "outranked": "higher-ranked candidates used the time",
-        "no-time-in-first-rung": f"{epochs} {needs}, and its part of the first rung is {available}",
-        "no-first-rung": f"one epoch of the most promising candidate, {name}, {needs}, and it has {available} of the first rung",
+        "no-time-in-first-rung": f"{needs}, and {available} of the first rung are left",
+        "no-first-rung": f"{needs}, and the first rung has {available} for it",
     }
-    verb = "is not continued" if continues else "is skipped"
-    if skip.reason == "no-time-in-first-rung":
-        verb += " in the first rung"
-    start = "the first rung is skipped" if skip.reason == "no-first-rung" else f"{name} {verb}"
-    return Note(
-        f"{start}: {texts[skip.reason]}",
-        "candidate-skipped",
-        **_facts(candidate.recipe),
-        reason=skip.reason,
-        epochs=skip.epochs,
-        seconds=round(skip.seconds, 1),
-        available=round(skip.available, 1),
-    )
+    continues = all(results.successes(skip.candidate) for skip in skips)
+    names = ", ".join(short_name(results.plan, results.candidate(skip.candidate).recipe) for skip in skips)
+    text = f"{'not continued' if continues else 'not tried'}: {names}; {texts[reason]}"
+    rows = [
+        _facts(results.candidate(skip.candidate).recipe)
+        | {"epochs": skip.epochs, "seconds": round(skip.seconds, 1), "available": round(skip.available, 1)}
+        for skip in skips
+    ]
+    return Note(text, "candidates-skipped", reason=reason, candidates=rows)
 
 
 def abandoned(candidate: RaceCandidate, run: CandidateRun) -> Note:
@@ -161,27 +151,24 @@ def won(results: Results) -> Note:
     """Says which candidate won, and by how much."""
     winner = results.winner()
     candidate = results.candidate(winner.candidate)
-    expected = expected_after(candidate, winner.epochs, ()).value
     failures = _failures(results)
+    expected, posterior = None, None
+    if candidate.estimated:
+        expected, posterior = round(expected_after(candidate, winner.epochs, ()).value, 4), round(results.posterior(winner), 4)
     facts = _facts(candidate.recipe) | {
-        "accuracy": winner.accuracy, "expected": round(expected, 4), "posterior": round(results.posterior(winner), 4),
-        "failed": failures,
+        "accuracy": winner.accuracy, "expected": expected, "posterior": posterior, "failed": failures, "improved": winner.improved,
     }  # fmt: skip
-    text = f"{_name(candidate.recipe)} won{_part(candidate, winner)}: {winner.accuracy:.4f} on validation, {expected:.3f} expected"
+    text = f"{_credited(results, winner)} won with {winner.accuracy:.4f} on validation"
     if failures:
         text += f" ({', '.join(failures)} failed)"
     others = [run for run in results.answers() if run.candidate != winner.candidate]
     if not others:
         return Note(f"{text}; no other candidate has a result", "race-won", **facts)
     second = max(others, key=results.posterior)
-    runner_up = results.candidate(second.candidate)
     compared = bool(second.correct) and len(second.correct) == len(winner.correct)
     right, right_second = (run.correct.count("1") for run in (winner, second))
     margin = float(abs(right - right_second)) if compared else abs(winner.accuracy - second.accuracy) * winner.images
-    text += (
-        f", combined estimate {results.posterior(winner):.3f}; the next best, {_name(runner_up.recipe)}{_part(runner_up, second)}, "
-        f"reached {second.accuracy:.4f}, combined estimate {results.posterior(second):.3f}"
-    )
+    text += f"; the next best, {_credited(results, second)}, reached {second.accuracy:.4f}"
     within_error = compared and right_second > right
     if within_error:
         text += (
@@ -190,8 +177,16 @@ def won(results: Results) -> Note:
         )
     elif margin < 1:
         text += f"; they differ by less than one of {winner.images:,.0f} validation images"
-    facts |= {"runner_up": runner_up.recipe.strategy, "margin_images": round(margin, 2), "within_error": within_error}
+    runner_up = results.candidate(second.candidate).recipe.strategy
+    facts |= {"runner_up": runner_up, "margin_images": round(margin, 2), "within_error": within_error}
     return Note(text, "race-won", **facts)
+
+
+def _credited(results: Results, run: CandidateRun) -> str:
+    """Returns the name of what a run delivered: its candidate, or the head that its training did not improve on."""
+    candidate = results.candidate(run.candidate)
+    name = short_name(results.plan, candidate.recipe)
+    return f"{name}{_part(candidate, run)}" if run.improved else f"the head that {name} began with"
 
 
 def _failures(results: Results) -> list[str]:
@@ -202,6 +197,12 @@ def _failures(results: Results) -> list[str]:
 
 def _name(recipe: Recipe) -> str:
     return f"{recipe.strategy} with {recipe.backbone}"
+
+
+def short_name(plan: Plan, recipe: Recipe) -> str:
+    """Returns the name of a candidate: its strategy, with the backbone only if another candidate has the same strategy."""
+    same = sum(candidate.recipe.strategy == recipe.strategy for candidate in plan.candidates)
+    return str(recipe.strategy) if same == 1 else _name(recipe)
 
 
 def _facts(recipe: Recipe) -> dict[str, object]:

@@ -29,6 +29,7 @@ class RaceCandidate:
         seconds: Expected seconds of the whole run; 0 if unknown.
         epoch_seconds: Expected seconds of one epoch; 0 for a solved head, or if unknown.
         shortens: Whether fewer epochs than the recipe's are an answer too. They are not if the user named their number.
+        estimated: Whether the accuracy is estimated from measurements. If not, it is a wide prior, which is never shown.
     """
 
     recipe: Recipe
@@ -36,6 +37,7 @@ class RaceCandidate:
     seconds: float
     epoch_seconds: float = 0.0
     shortens: bool = True
+    estimated: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,13 +116,14 @@ class RunRow:
         usual_epochs: Epochs of the candidate's recipe; None for a solved head.
         whole: Whether the run had all of them.
         seconds: Seconds that it took.
-        expected: Accuracy that the advice expects with the epochs of the run.
+        expected: Accuracy that the advice expects with the epochs of the run; None without advice.
         validation_accuracy: Accuracy on the validation images; None if the run failed.
         validation_loss: Mean cross-entropy in nats on the validation images; None if the run failed.
-        posterior: The expected accuracy combined with that on validation; None if the run failed.
+        posterior: The expected accuracy combined with that on validation; None if the run failed, or without advice.
         failed: Why it failed; None if it did not.
         won: Whether its model was kept.
         images: Images that the validation accuracy was measured on; their effective number if they are grouped.
+        improved: Whether training beat the head that it began with. If not, the accuracy is that of this head, which was kept.
     """
 
     strategy: str
@@ -129,13 +132,14 @@ class RunRow:
     usual_epochs: int | None
     whole: bool
     seconds: float
-    expected: Estimate
+    expected: Estimate | None
     validation_accuracy: float | None
     validation_loss: float | None
     posterior: float | None
     failed: str | None
     won: bool
     images: float = 0.0
+    improved: bool = True
 
 
 @dataclass(frozen=True, slots=True)

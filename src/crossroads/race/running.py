@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -17,7 +17,7 @@ import numpy as np
 from crossroads._runtime.faults import is_failure
 from crossroads.errors import CrossroadsError, DataError, RecipeError
 from crossroads.evaluation import effective_count
-from crossroads.progress import EpochRecord, Relay, StopTraining, Watcher
+from crossroads.progress import EpochRecord, Relay, StopTraining, Watcher, stage
 from crossroads.race import messages
 from crossroads.race.decisions import Results, Run, Skip, next_actions
 from crossroads.race.posterior import expected_after
@@ -56,10 +56,12 @@ class RaceResult:
     Attributes:
         results: Every run.
         report: The race as ``metrics.json`` holds it.
+        skipped: The last decision not to run a candidate, by its index in the plan.
     """
 
     results: Results
     report: RaceReport
+    skipped: Mapping[int, Skip]
 
 
 def race(plan: Plan, task_of: Callable[[Recipe], Task], folder: RunFolder, keeper: Keeper, watcher: Watcher) -> RaceResult:
@@ -91,6 +93,7 @@ class _Race:
         # A failure may have had a cause that has passed, such as a full disk. It is tried again.
         self._state.runs = {name: run for name, run in self._state.runs.items() if not run.failed or run.out_of_time}
         self._results = Results(plan)
+        self._skipped: dict[int, Skip] = {}
 
     def run(self) -> RaceResult:
         plan, stopped = self._results.plan, False
@@ -100,10 +103,10 @@ class _Race:
             running = True
             while running:
                 running = False
-                for action in next_actions(plan, self._results.runs):
-                    if isinstance(action, Skip):
-                        self._watcher.note(messages.skipped(self._results, action))
-                    elif isinstance(action, Run):
+                actions = next_actions(plan, self._results.runs)
+                self._note_skipped([action for action in actions if isinstance(action, Skip)])
+                for action in actions:
+                    if isinstance(action, Run):
                         self._results = replace(self._results, runs=(*self._results.runs, self._run(action)))
                         running = True
         except KeyboardInterrupt:
@@ -112,6 +115,16 @@ class _Race:
             stopped = True
             self._watcher.note(messages.stopped())
         return self._finished(stopped)
+
+    def _note_skipped(self, skipped: Sequence[Skip]) -> None:
+        """Says why candidates do not run, those with one reason together. A rung that is left out matters only to the log."""
+        for reason in dict.fromkeys(skip.reason for skip in skipped):
+            note = messages.skipped(self._results, [skip for skip in skipped if skip.reason == reason])
+            if reason in ("no-first-rung", "no-time-in-first-rung"):
+                LOGGER.debug("%s", note)
+            else:
+                self._watcher.note(note)
+        self._skipped |= {skip.candidate: skip for skip in skipped}
 
     def _run(self, action: Run) -> CandidateRun:
         """Returns the stored result of a run, or trains it, from its checkpoints if it has some, and stores its result."""
@@ -123,7 +136,8 @@ class _Race:
         epochs = self._state.begun.setdefault(name, action.epochs)
         keep_state(self._state, self._path)
         self._watcher.note(messages.run_started(self._results, action.candidate, epochs))
-        run = self._train(name, replace(action, epochs=epochs))
+        with stage(self._watcher.progress, f"trying {self._results.candidate(action.candidate).recipe.strategy}"):
+            run = self._train(name, replace(action, epochs=epochs))
         run = replace(run, seconds=round(run.seconds, 3), epoch_seconds=round(run.epoch_seconds, 4))
         self._state.runs[name] = run
         keep_state(self._state, self._path)
@@ -188,7 +202,7 @@ class _Race:
         if several and results.spent > (1 + LATE) * results.plan.budget:
             self._watcher.note(messages.over_budget(results))
         rows = tuple(_row(results, run, won=run is winner) for run in results.runs)
-        return RaceResult(results, RaceReport(results.plan.budget, results.spent, stopped, rows, why))
+        return RaceResult(results, RaceReport(results.plan.budget, results.spent, stopped, rows, why), self._skipped)
 
 
 def _row(results: Results, run: CandidateRun, *, won: bool) -> RunRow:
@@ -200,13 +214,14 @@ def _row(results: Results, run: CandidateRun, *, won: bool) -> RunRow:
         usual_epochs=candidate.recipe.epochs,
         whole=run.whole,
         seconds=run.seconds,
-        expected=expected_after(candidate, run.epochs or candidate.recipe.epochs, ()),
+        expected=expected_after(candidate, run.epochs or candidate.recipe.epochs, ()) if candidate.estimated else None,
         validation_accuracy=run.validation_accuracy,
         validation_loss=run.validation_loss,
-        posterior=None if run.failed else results.posterior(run),
+        posterior=results.posterior(run) if candidate.estimated and not run.failed else None,
         failed=run.failed or None,
         won=won,
         images=run.images,
+        improved=run.improved,
     )
 
 

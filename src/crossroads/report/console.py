@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self, TextIO, cast
 
 from crossroads.files.text import printable
 from crossroads.plain import from_plain
-from crossroads.progress import EpochRecord, Silent, epoch_line, stage_line
+from crossroads.progress import EpochRecord, Silent, Uncounted, epoch_line, stage_line
 from crossroads.report.streams import LastingStream, json_text
 
 if TYPE_CHECKING:
@@ -34,13 +34,14 @@ class ConsoleWatcher:
         self._shown: set[str] = set()
         self._bars: Progress | None = None
         self._tasks: dict[str, TaskID] = {}
+        self._counted: set[str] = set()
 
     def __enter__(self) -> Self:
         if self._stream.isatty():
             from rich.console import Console
-            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+            from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+            columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[count]}"), TimeElapsedColumn())
             self._bars = Progress(*columns, console=Console(file=self._stream, highlight=False), transient=True)
             self._bars.start()
         return self
@@ -58,27 +59,45 @@ class ConsoleWatcher:
         self._once(f"note: {text}", "bold yellow")
 
     def progress(self, stage: str, done: int, total: int) -> None:
-        """Shows a bar on a terminal, or prints one line at the end elsewhere."""
-        if self._bars is None and done == total:
-            self._line(stage_line(stage, total))
-        self._bar(stage, done, total)
+        """Shows a bar on a terminal. Elsewhere, prints one line at the end of a stage that is counted."""
+        counted = not isinstance(stage, Uncounted)
+        if self._bars is None:
+            if done == total and counted:
+                self._line(stage_line(stage, total))
+        elif done == total:
+            self._end_bar(stage)
+        else:
+            self._bar(stage, done, total, counted=counted)
 
     def step(self, epoch: int, done: int, total: int) -> None:
         """Shows a bar on a terminal, and nothing elsewhere."""
-        self._bar(f"epoch {epoch}", done, total)
+        self._bar(f"epoch {epoch}", done, total)  # it stays until the epoch is validated
 
     def epoch(self, record: EpochRecord, total: int) -> None:
         """Prints one line."""
+        self._end_bar(f"epoch {record.epoch}")
         self._line(epoch_line(record, total))
 
-    def _bar(self, name: str, done: int, total: int) -> None:
+    def _bar(self, name: str, done: int, total: int, *, counted: bool = True) -> None:
         if self._bars is None:
             return
+        count = f"{done:,}/{total:,}" if counted else ""
         if name not in self._tasks:
-            self._tasks[name] = self._bars.add_task(name, total=total)
-        self._bars.update(self._tasks[name], completed=done)
-        if done == total:
-            self._bars.remove_task(self._tasks.pop(name))
+            if counted:
+                for interrupted in self._counted & self._tasks.keys():
+                    self._end_bar(interrupted)
+            self._tasks[name] = self._bars.add_task(name, total=total if counted else None, count=count)
+            if counted:
+                self._counted.add(name)
+        self._bars.update(self._tasks[name], completed=done, count=count)
+
+    def _end_bar(self, name: str) -> None:
+        """Removes the bar of a stage. What began inside an uncounted stage has ended with it, perhaps by an error."""
+        if self._bars is None or name not in self._tasks:
+            return
+        names = list(self._tasks)
+        for ended in [name] if name in self._counted else names[names.index(name) :]:
+            self._bars.remove_task(self._tasks.pop(ended))
 
     def _once(self, text: str, style: str | None = None) -> None:
         if text not in self._shown:
@@ -127,13 +146,16 @@ def print_table(header: tuple[str, ...], rows: Iterable[tuple[object, ...]]) -> 
 def print_run(run: Run) -> None:
     """Prints the runs of the race if there was one, the scores, and the folder of the artifact."""
     from crossroads.race.records import RaceReport
+    from crossroads.run.metrics import headline_text
 
     metrics = run.metrics
     if len(metrics.get("race", {}).get("runs", ())) > 1:
         header = ("run", "backbone", "epochs", "expected", "validation", "images", "seconds", "")
         print_table(header, map(_run_row, from_plain(RaceReport, metrics["race"]).runs))
         print()
-    print_lines([("accuracy", _headline(metrics["headline"]))])
+    print_lines([("accuracy", headline_text(metrics["headline"]))])
+    if (metrics.get("choice") or {}).get("recommended"):  # if nothing else was tried, a note has said why
+        print_lines([("choice", metrics["choice"]["text"])])
     print_lines(line for split in ("validation", "test") for line in _score_lines(split, metrics[split]))
     memory = metrics["peak_memory_mb"]
     print_lines(
@@ -148,19 +170,6 @@ def print_run(run: Run) -> None:
     )
 
 
-_SOURCES = {
-    "test": "on {} test images",
-    "cross-validation": "cross-validated on {} images",
-    "validation": "on {} validation images",
-}
-
-
-def _headline(figure: dict[str, Any]) -> str:
-    """Returns the accuracy to read first, with its interval and what it rests on."""
-    low, high = figure["interval"]
-    return f"{figure['accuracy']:.4f} ({low:.4f} to {high:.4f}, 95 %) {_SOURCES[figure['source']].format(figure['images'])}"
-
-
 def _run_row(run: RunRow) -> tuple[object, ...]:
     """Returns the row of one run of a race: its epochs of the usual number, the expected accuracy and the accuracy reached."""
     epochs = "-" if run.epochs is None else str(run.epochs)
@@ -168,11 +177,11 @@ def _run_row(run: RunRow) -> tuple[object, ...]:
         run.strategy,
         run.backbone,
         epochs if run.epochs == run.usual_epochs else f"{epochs} of {run.usual_epochs}",
-        "-" if run.failed else f"{run.expected.value:.3f}",
+        "-" if run.failed or run.expected is None else f"{run.expected.value:.3f}",
         "-" if run.validation_accuracy is None else f"{run.validation_accuracy:.4f}",
         "-" if run.validation_accuracy is None else f"{run.images:.0f}",
         f"{run.seconds:.0f}",
-        "won" if run.won else run.failed or "",
+        ", ".join(filter(None, ["won" if run.won else run.failed or "", "" if run.improved else "kept its first head"])),
     )
 
 

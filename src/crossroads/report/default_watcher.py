@@ -10,7 +10,7 @@ from types import FrameType
 
 from crossroads._runtime.faults import PACKAGE
 from crossroads.errors import CrossroadsWarning
-from crossroads.progress import EpochRecord, Relay, Watcher, epoch_line, require_watcher, stage_line
+from crossroads.progress import EpochRecord, Relay, Uncounted, Watcher, epoch_line, require_watcher, stage_line
 
 LOGGER = logging.getLogger("crossroads")
 
@@ -59,8 +59,8 @@ class DefaultWatcher:
             warnings.showwarning(error, CrossroadsWarning, file, line)
 
     def progress(self, stage: str, done: int, total: int) -> None:
-        """Reports the end of a stage."""
-        if done == total:
+        """Reports the end of a stage that is counted."""
+        if done == total and not isinstance(stage, Uncounted):
             _report(stage_line(stage, total))
 
     def step(self, epoch: int, done: int, total: int) -> None:

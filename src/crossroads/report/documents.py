@@ -25,7 +25,7 @@ from crossroads.errors import ArtifactError, option
 from crossroads.evaluation import Evaluation
 from crossroads.explain import Explainer, overlay
 from crossroads.predictor import Scored
-from crossroads.progress import Note, Watcher
+from crossroads.progress import Note, Watcher, stage
 from crossroads.report.html.page import GENERATOR, report_page
 from crossroads.report.model_card import model_card
 from crossroads.report.subject import subject_of, subject_on
@@ -37,7 +37,7 @@ SECONDS = 2.0
 """Time limit for the pictures of the report of a run. Those that are not made by then are left out."""
 
 LEAST_SECONDS = 0.5
-"""The same if the budget of the run is spent."""
+"""The same if the budget of the run is spent. There are no heat maps then, because the graph would have to be compiled again."""
 
 REPORT_SECONDS = 30.0
 """The same if the user asked for a report of other images."""
@@ -56,9 +56,10 @@ def document_run(
         seconds: The time that is left of the budget. The pictures take at most `SECONDS` of it, and at least `LEAST_SECONDS`.
     """
     try:
-        if thumbnails:
-            _write_pictures(Path(folder), images, max(LEAST_SECONDS, min(SECONDS, seconds)))
-        write_documents(folder)
+        with stage(watcher.progress, "writing the report"):
+            if thumbnails:
+                _write_pictures(Path(folder), images, max(LEAST_SECONDS, min(SECONDS, seconds)))
+            write_documents(folder)
     except KeyboardInterrupt:
         watcher.warning(Note("the report was not written, because Ctrl-C ended it; `crossroads report` makes it", "report-stopped"))
     except Exception as error:  # of any kind: the run is finished and must not be lost
@@ -139,8 +140,9 @@ def _write_pictures(folder: Path, images: Sequence[Dataset], seconds: float) -> 
     predictions = None if held_out is None else held_out.test if source == "test" else held_out.validation
     if predictions is None:
         return
+    heat_maps = _heat_maps(folder) if seconds > LEAST_SECONDS else None
     left = seconds - (time.perf_counter() - began)
-    made: Thumbnails = make_thumbnails(predictions, images, manifest.resize, _heat_maps(folder), left)
+    made: Thumbnails = make_thumbnails(predictions, images, manifest.resize, heat_maps, left)
     write_thumbnails(folder / THUMBNAILS, made)
 
 

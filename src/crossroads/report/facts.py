@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossroads.artifact import Predictions
-from crossroads.evaluation import Interval, wilson_interval
+from crossroads.evaluation import Interval, effective_count, wilson_interval
 
 WIDE = 0.15
 """Width of the interval of an accuracy from which more test images are the best next step."""
@@ -97,21 +97,38 @@ class NextStep:
     text: str
 
 
-def class_rows(matrix: NDArray[np.int64], classes: Sequence[str]) -> list[ClassRow]:
-    """Returns the classes, the worst first: those with the lowest recall, and of equal ones that with more images."""
+def percent(value: float, digits: int = 0) -> str:
+    """Returns a fraction as ``85 %``."""
+    return f"{100 * value:.{digits}f}\N{NO-BREAK SPACE}%"
+
+
+def independent_images(predictions: Predictions, chosen: NDArray[np.bool_]) -> float:
+    """Returns the number of the chosen images, bool (n,); of images in groups the effective number of groups."""
+    return float(chosen.sum()) if predictions.groups is None else effective_count(predictions.groups[chosen])
+
+
+def class_rows(matrix: NDArray[np.int64], classes: Sequence[str], predictions: Predictions | None = None) -> list[ClassRow]:
+    """Returns the classes, the worst first: those with the lowest recall, and of equal ones that with more images.
+
+    Args:
+        matrix: The confusion matrix, int64 (k, k).
+        classes: The names of the classes.
+        predictions: The predictions, whose groups make the intervals wider; None if the images are independent.
+    """
     support, given, hits = matrix.sum(axis=1), matrix.sum(axis=0), matrix.diagonal()
     wrong = matrix - np.diag(hits)
     rows = []
     for label, name in enumerate(classes):
         images, worst = int(support[label]), int(wrong[label].argmax())
         mistakes = int(wrong[label, worst])
+        n = independent_images(predictions, predictions.labels == label) if predictions is not None and images else images
         rows.append(
             ClassRow(
                 label,
                 name,
                 images,
                 hits[label] / images if images else None,
-                wilson_interval(float(hits[label]), images) if images else None,
+                wilson_interval(hits[label] / images * n, n) if images else None,
                 float(hits[label] / given[label]) if given[label] else None,
                 classes[worst] if mistakes else "",
                 mistakes,
@@ -141,7 +158,8 @@ def reliability(predictions: Predictions) -> list[Bin]:
     for index in np.unique(numbers).tolist():
         inside = numbers == index
         images, hits = int(inside.sum()), int(correct[inside].sum())
-        interval = wilson_interval(hits, images)
+        n = independent_images(predictions, inside)
+        interval = wilson_interval(hits / images * n, n)
         bins.append(Bin(index / BINS, (index + 1) / BINS, images, float(confidence[inside].mean()), hits / images, interval))
     return bins
 
@@ -191,8 +209,8 @@ def verdict(scores: Mapping[str, Any], images: str, strategy: str, backbone: str
     low, high = scores["accuracy_interval"]
     noun = images if scores["n"] != 1 else images.removesuffix("s")
     return (
-        f"{strategy.capitalize()} on {backbone} classifies {100 * scores['accuracy']:.1f} % of {scores['n']:,} {noun} correctly "
-        f"(95 % interval: {100 * low:.1f} % to {100 * high:.1f} %)."
+        f"{strategy.capitalize()} on {backbone} classifies {percent(scores['accuracy'], 1)} of {scores['n']:,} {noun} correctly "
+        f"({percent(0.95)} interval: {percent(low, 1)} to {percent(high, 1)})."
     )
 
 

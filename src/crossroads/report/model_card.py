@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import Any
 
+from crossroads.errors import BackboneError
+from crossroads.networks.catalog import backbone
 from crossroads.report.facts import class_rows, confused_pairs, verdict
 from crossroads.report.subject import Subject
 
@@ -36,13 +40,12 @@ def model_card(subject: Subject) -> str:
 def front_matter(subject: Subject) -> str:
     """Returns the facts for programs as YAML. Every value is written as JSON, which is YAML too."""
     scores = subject.scores
-    licence = (subject.manifest.facts.get("pretrained") or {}).get("licence")
     metrics = [
         {"type": "accuracy", "value": round(scores["accuracy"], 4), "name": "Accuracy"},
         {"type": "balanced_accuracy", "value": round(scores["balanced_accuracy"], 4), "name": "Balanced accuracy"},
     ]
     facts: dict[str, object] = {
-        **({"license": "other", "license_name": str(licence)} if licence else {}),
+        **_licence_entries(licence_of(subject)),
         "library_name": "crossroads",
         "pipeline_tag": "image-classification",
         "tags": ["image-classification", "transfer-learning", "openvino", "crossroads"],
@@ -63,6 +66,29 @@ def front_matter(subject: Subject) -> str:
     return "".join(f"{key}: {json.dumps(value, ensure_ascii=True)}\n" for key, value in facts.items())
 
 
+def licence_of(subject: Subject) -> str | None:
+    """Returns the licence of the weights that the run started from; None if it is unknown, or if they are random."""
+    pretrained = subject.manifest.facts.get("pretrained")
+    if not pretrained:
+        return None
+    if pretrained.get("licence"):
+        return str(pretrained["licence"])
+    if pretrained.get("from") == "imagenet":
+        with suppress(BackboneError):
+            weights = backbone(subject.manifest.backbone).pretrained
+            return None if weights is None else weights.licence
+    return None
+
+
+def _licence_entries(licence: str | None) -> dict[str, object]:
+    """Returns the licence as the hub expects it: a short identifier in lower case, or ``other`` with a name."""
+    if licence is None:
+        return {}
+    if re.fullmatch(r"[A-Za-z0-9.-]+", licence):
+        return {"license": licence.lower()}
+    return {"license": "other", "license_name": licence}
+
+
 def _sections(subject: Subject) -> Iterator[str]:
     yield f"# {_plain(subject.name)}\n\nAn image classifier with {len(subject.classes)} classes, made by Crossroads."
     yield _what(subject)
@@ -75,12 +101,14 @@ def _sections(subject: Subject) -> Iterator[str]:
 def _what(subject: Subject) -> str:
     facts = subject.manifest.facts
     pretrained = facts.get("pretrained") or {}
-    weights = pretrained.get("from", "random weights") if pretrained else "random weights"
+    weights = {"imagenet": "ImageNet weights", None: "random weights"}.get(pretrained.get("from"), str(pretrained.get("from")))
+    licence = licence_of(subject)
     manifest = subject.manifest
+    start = f"{_plain(weights)} ({_plain(licence)})" if licence else _plain(weights)
     return (
-        f"## What it is\n\nStrategy {manifest.strategy} on the backbone {_plain(manifest.backbone)}, which starts from "
-        f"{_plain(str(weights))}. It takes RGB images of {manifest.resize.size} px and returns the probability of each class: "
-        f"{_names(subject.classes)}.\n\n`model.xml` and `model.bin` are an OpenVINO graph that includes the preprocessing. "
+        f"## What it is\n\nStrategy {manifest.strategy} on the backbone {_plain(manifest.backbone)}, which starts from {start}. "
+        f"It takes RGB images of {manifest.resize.size} px and returns a probability for each class: {_names(subject.classes)}.\n\n"
+        "`model.xml` and `model.bin` are an OpenVINO graph that includes the preprocessing. "
         "`crossroads.json` has the classes, the recipe, the versions and the digest of every file."
     )
 

@@ -35,6 +35,7 @@ class BestSoFar:
     def __init__(self, partition: Partition, folder: RunFolder, clock: Clock, watcher: Relay) -> None:
         self._partition, self._folder, self._clock, self._watcher = partition, folder, clock, watcher
         self._seconds = 0.0
+        self._about_test: tuple[str, ...] = ()
         self.kept = folder.kept
 
     def save(self, name: str, task: Task, fitted: TrainingResult, *, test_images: int | None = None) -> None:
@@ -55,15 +56,19 @@ class BestSoFar:
         run = save_and_test(self._partition, outcome, self._folder, self._clock, self._watcher)
         self._seconds = max(self._seconds, self._clock.now() - began - (0.0 if task.strategy.frozen else self._keras_seconds()))
         self.kept = name
+        self._about_test = tuple(note for note in run.metrics["notes"] if getattr(note, "code", "") == "few-test-images")
         validation, budget = run.metrics["validation"], self._clock.budget
         accuracy, kind = validation["accuracy"], "cross-validated" if validation.get("cross_validated") else "validation"
+        # If training did not improve on the head that it began with, this head is what was saved.
+        credited = task.strategy.name if fitted.improved else f"the first head of {task.strategy.name}"
         self._watcher.note(
             Note(
-                f"saved: {task.strategy.name} of {task.choice.record.name}, {kind} accuracy {accuracy:.3f}, after "
+                f"saved: {credited} of {task.choice.record.name}, {kind} accuracy {accuracy:.3f}, after "
                 f"{self._clock.spent:.0f} s" + ("" if budget is None else f" of {budget:.0f} s"),
                 "artifact-saved",
                 strategy=task.strategy.name,
                 backbone=task.choice.record.name,
+                improved=fitted.improved,
                 accuracy=accuracy,
                 seconds=round(self._clock.spent, 1),
             )
@@ -84,6 +89,8 @@ class BestSoFar:
 
     def finish(self, selection: Mapping[str, Any]) -> Run:
         """Marks the artifact as final, and adds to its metrics how the strategy was chosen."""
+        for note in self._about_test:
+            self._watcher.warning(note)
         metrics = artifact.read_metrics(self._folder.path)
         metrics = {name: value for name, value in metrics.items() if name not in ("interim", "candidate")}
         metrics |= {

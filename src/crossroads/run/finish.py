@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -22,15 +23,16 @@ from crossroads.data.images import Resize
 from crossroads.data.loading import digests_of, load_all, refusal_notes
 from crossroads.data.partition import BIASED, Partition, count_seen
 from crossroads.data.splits import split_digest
+from crossroads.display import Shown
 from crossroads.errors import DataError, option
 from crossroads.evaluation import effective_count, widened
 from crossroads.features.lookup import resize_of
 from crossroads.files.text import plural
 from crossroads.predictor import Predictor, Scored, score, score_probabilities
-from crossroads.progress import Note, Relay, Watcher
+from crossroads.progress import Note, Relay, Watcher, stage
 from crossroads.run.clock import Clock
 from crossroads.run.folder import RunFolder
-from crossroads.run.metrics import RunMetrics, TestMetrics, ValidationMetrics
+from crossroads.run.metrics import RunMetrics, TestMetrics, ValidationMetrics, headline_text
 from crossroads.run.neighbours import neighbours_of
 from crossroads.run.results import TrainingResult
 from crossroads.run.task import Task
@@ -44,7 +46,7 @@ PARITY_SIZE = 112
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class Run(Shown):
     """A finished run. It can be passed in place of the path of its folder, as in ``crossroads.load(run)``.
 
     Attributes:
@@ -57,6 +59,13 @@ class Run:
 
     def __fspath__(self) -> str:
         return os.fspath(self.artifact)
+
+    def __repr__(self) -> str:
+        """Returns the strategy, the backbone and the accuracy, and on a second line why they were chosen, if that needs words."""
+        metrics = self.metrics
+        text = f"{metrics['strategy']} of {metrics['backbone']}, accuracy {headline_text(metrics['headline'])}"
+        choice = metrics.get("choice")
+        return f"Run({os.fspath(self.artifact)!r}: {text})" + (f"\n{choice['text']}" if choice else "")
 
     @property
     def seen_in_training(self) -> int | None:
@@ -112,25 +121,18 @@ def save_and_test(partition: Partition, outcome: Outcome, folder: RunFolder, clo
         CrossroadsError: The artifact cannot be written, or its graph disagrees with its model. No artifact is left behind.
     """
     task, training = outcome.task, outcome.training
-    resize, learned = resize_of(task.recipe), artifact.seen_by_weights(task.recipe.weights)
-    contents = artifact.Contents(
-        model=training.model,
-        classes=partition.train.classes,
-        resize=resize,
-        recipe=task.recipe,
-        history=history_csv(training.history),
-        seen=np.concatenate([_seen(training), learned]),
-        data=_data_facts(partition, training),
-        parity=_parity(training, resize),
-        pretrained=None if training.metrics.backbone is None else training.metrics.backbone.weights,
-    )
-    with artifact.draft(folder.path, contents, replaces=not folder.finished) as draft:
-        predictor = Predictor.load(draft.path)  # scores what was saved, loaded as users will load it
+    learned = artifact.seen_by_weights(task.recipe.weights)
+    with ExitStack() as stack:
+        with stage(watcher.progress, "saving the artifact"):
+            contents = _contents(partition, outcome, learned)
+            draft = stack.enter_context(artifact.draft(folder.path, contents, replaces=not folder.finished))
+            predictor = Predictor.load(draft.path)  # scores what was saved, loaded as users will load it
         validation, held_out = _validate(predictor, training, learned, watcher)
         scored, test = _test(predictor, partition, outcome, learned, watcher)
         few = () if test is None else tuple(_few_test_images(validation, test))
-        for note in few:
-            watcher.warning(note)
+        if not outcome.selection.get("interim"):  # otherwise `BestSoFar.finish` says it once, of the result that is kept
+            for note in few:
+                watcher.warning(note)
         refused = {"train": training.train.refusals, "validation": training.validation.refusals}
         metrics = RunMetrics(
             backbone=task.choice.record.name,
@@ -148,6 +150,22 @@ def save_and_test(partition: Partition, outcome: Outcome, folder: RunFolder, clo
         tested = None if scored is None else artifact.predictions_of(scored.dataset, scored.digests, scored.probabilities)
         draft.finish(metrics, artifact.HeldOut(tested, held_out), neighbours_of(training, predictor, task.recipe, watcher))
     return Run(folder.path, metrics)
+
+
+def _contents(partition: Partition, outcome: Outcome, learned: NDArray[np.uint8]) -> artifact.Contents:
+    """Returns what the artifact holds. `learned` are the digests of the images that the weights have seen, uint8 (n, 16)."""
+    training, resize = outcome.training, resize_of(outcome.task.recipe)
+    return artifact.Contents(
+        model=training.model,
+        classes=partition.train.classes,
+        resize=resize,
+        recipe=outcome.task.recipe,
+        history=history_csv(training.history),
+        seen=np.concatenate([_seen(training), learned]),
+        data=_data_facts(partition, training),
+        parity=_parity(training, resize),
+        pretrained=None if training.metrics.backbone is None else training.metrics.backbone.weights,
+    )
 
 
 def scored_images(partition: Partition) -> tuple[Dataset, ...]:

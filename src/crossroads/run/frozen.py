@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from crossroads._runtime.keras_setup import load_keras
+from crossroads._runtime.keras_setup import LOADING, load_keras
 from crossroads.features.arrays import StoredFeatures
 from crossroads.features.bodies import body_of
 from crossroads.features.lookup import Lookup
@@ -16,7 +16,7 @@ from crossroads.heads.standardize import moments, read_chunks
 from crossroads.networks.body import Body, Dense, Frozen, GraphModel
 from crossroads.networks.cut import Cut
 from crossroads.networks.graphs import Stated, note_on_origin
-from crossroads.progress import Note, Watcher
+from crossroads.progress import Note, Watcher, stage
 from crossroads.run.metrics import BackboneMetrics, FeatureMetrics, TrainingMetrics
 from crossroads.run.results import (
     CheckpointFolder,
@@ -40,6 +40,9 @@ from crossroads.strategies import Phase, Solve, plan_phases
 from crossroads.training.batches import LabelledData
 from crossroads.training.checkpoint import Checkpoints
 from crossroads.training.solving import PhaseResult
+
+SOLVING = "solving the head"
+"""The stage in which a linear head is solved."""
 
 FITTED_ON_TRAIN, FITTED_ON_BOTH = ("train",), ("train", "validation")
 
@@ -168,7 +171,8 @@ def _solved(phase: Solve, inputs: _Inputs, used: tuple[UsedImages, UsedImages], 
     """Solves a linear head, and returns it with the predictions that its scores are computed from."""
     digests = np.concatenate([images.digests for images in used])
     pool = Pool(inputs.train, inputs.validation, digests, inputs.classes)
-    head = solve_final_head(phase, pool, refit, *inputs[3:])
+    with stage(inputs.watcher.progress, SOLVING):
+        head = solve_final_head(phase, pool, refit, *inputs[3:])
     labels = inputs.validation.labels
     if head.cross_validated is None:
         held_out = HeldOut(used[1], head.probabilities)
@@ -182,7 +186,8 @@ def _solved(phase: Solve, inputs: _Inputs, used: tuple[UsedImages, UsedImages], 
 
 def _trained(phase: Phase, inputs: _Inputs, task: Task) -> _Head:
     """Trains a head by gradient descent, in Keras."""
-    load_keras()
+    with stage(inputs.watcher.progress, LOADING):
+        load_keras()
     from crossroads.networks.network import assemble_head, dense_layers, head_layers, seeded, standardise, standardises
     from crossroads.training.phases import run_phase
 
@@ -192,7 +197,8 @@ def _trained(phase: Phase, inputs: _Inputs, task: Task) -> _Head:
         network = assemble_head(train.inputs.shape[1], layers)
     if standardises(layers):
         standardise(layers, *moments(train.inputs, np.ones(train.inputs.shape[0])))
-    result = run_phase(network, phase, *inputs[1:])
+    with stage(inputs.watcher.progress, f"training the {phase.name}"):
+        result = run_phase(network, phase, *inputs[1:])
     return _Head(result, tuple(Dense(kernel, bias) for kernel, bias in dense_layers(layers)))
 
 

@@ -106,6 +106,7 @@ class TrainingMetrics:
         return {
             "epochs": self.kept.epochs,
             "best_epoch": self.kept.best_epoch,
+            "kept_phase": self.kept.name,
             "phases": [phase.to_json() for phase in self.phases],
             "fitted_on": list(self.fitted_on),
             **({} if self.backbone is None else self.backbone.to_json()),
@@ -189,6 +190,19 @@ def headline(validation: ValidationMetrics, test: TestMetrics | None) -> Headlin
     else:
         scored, source = test.evaluation, "test"
     return Headline(scored.accuracy, scored.accuracy_interval, scored.n, source)
+
+
+_SOURCES = {
+    "test": "on {} test images",
+    "cross-validation": "cross-validated on {} images",
+    "validation": "on {} validation images",
+}
+
+
+def headline_text(figure: Mapping[str, Any]) -> str:
+    """Returns the ``headline`` of ``metrics.json`` in words: the accuracy, its interval and what it rests on."""
+    low, high = figure["interval"]
+    return f"{figure['accuracy']:.4f} ({low:.4f} to {high:.4f}, 95 %) {_SOURCES[figure['source']].format(figure['images'])}"
 
 
 @dataclass(frozen=True, slots=True, eq=False)

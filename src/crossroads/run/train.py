@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from crossroads import artifact
-from crossroads._runtime.keras_setup import load_keras
+from crossroads._runtime.keras_setup import LOADING, load_keras
 from crossroads.errors import DataError
 from crossroads.features.bodies import body_of
 from crossroads.features.lookup import Lookup
 from crossroads.networks.construct import Choice, build
-from crossroads.progress import EpochRecord, Note, Watcher
+from crossroads.progress import EpochRecord, Note, Watcher, stage
 from crossroads.recipe import Recipe
-from crossroads.run.frozen import train_head
+from crossroads.run.frozen import SOLVING, train_head
 from crossroads.run.metrics import BackboneMetrics, FeatureMetrics, PhaseMetrics, TrainingMetrics
 from crossroads.run.results import (
     CheckpointFolder,
@@ -41,15 +42,28 @@ if TYPE_CHECKING:
     from crossroads.networks.network import Network
 
 
+CHECKING = "checking that the network can be saved"
+"""The stage that makes a graph of a network with a head before it is trained."""
+
+
 def train(task: Task, folder: CheckpointFolder, watcher: Watcher) -> TrainingResult:
     """Trains as the recipe of a task specifies. Continues from the newest checkpoint, if there is one. Raises `CrossroadsError`."""
     if task.strategy.frozen:
         return train_head(task, folder, watcher)
-    load_keras()  # only here, so that mistakes in the data or the options are reported without waiting for it
+    with stage(watcher.progress, LOADING):  # only here, so that mistakes in the data or the options are reported without waiting
+        load_keras()
     return _Training(task, folder, watcher).run()
 
 
-def rehearse(choice: Choice, size: int, classes: int, recipe: Recipe | None = None, *, seed: int = 0) -> None:
+def rehearse(
+    choice: Choice,
+    size: int,
+    classes: int,
+    recipe: Recipe | None = None,
+    *,
+    seed: int = 0,
+    progress: Callable[[str, int, int], object] | None = None,
+) -> None:
     """Checks, with random weights and before an image is decoded, that a backbone with a head can become an artifact.
 
     Args:
@@ -58,19 +72,26 @@ def rehearse(choice: Choice, size: int, classes: int, recipe: Recipe | None = No
         classes: Number of classes.
         recipe: The resolved recipe, with the cut and the head of the network; None for the whole backbone and a linear head.
         seed: Seed of the weights.
+        progress: The method `progress` of a watcher, or None for no report.
 
     Raises:
         ArtifactError: The network cannot become an artifact.
     """
-    load_keras()
+    with stage(progress, LOADING):
+        load_keras()
     from crossroads.networks.network import Layout, assemble, head_layers, seeded
 
-    built = build(choice, size, weights=None, cut=recipe.cut if recipe else None, seed=seed)
-    with seeded(seed):
-        head = head_layers(recipe.head if recipe else None, classes)
-        layout = Layout(built.keep, None, (recipe.pooling if recipe else None) or "average")
-        network = assemble(built.parts, size, head, layout)
-    artifact.rehearse(network.ship(), size, classes)
+    with stage(progress, CHECKING):
+        built = build(choice, size, weights=None, cut=recipe.cut if recipe else None, seed=seed)
+        with seeded(seed):
+            head = head_layers(recipe.head if recipe else None, classes)
+            layout = Layout(built.keep, None, (recipe.pooling if recipe else None) or "average")
+            network = assemble(built.parts, size, head, layout)
+        artifact.rehearse(network.ship(), size, classes)
+
+
+def _stage_of(phase: Solve | Phase, task: Task) -> str:
+    return SOLVING if isinstance(phase, Solve) else f"training {task.choice.record.name}"
 
 
 class _Prepared(NamedTuple):
@@ -91,15 +112,16 @@ class _Training:
         self._task, self._folder, self._watcher = task, folder, watcher
         recipe = task.recipe
         self._size = int(recipe.image_size or 0)
-        self._built = build(
-            task.choice,
-            self._size,
-            weights=recipe.weights,
-            cut=recipe.cut,
-            freeze_to=recipe.freeze_to,
-            seed=recipe.seed,
-            progress=watcher.progress,
-        )
+        with stage(watcher.progress, f"building {task.choice.record.name}"):
+            self._built = build(
+                task.choice,
+                self._size,
+                weights=recipe.weights,
+                cut=recipe.cut,
+                freeze_to=recipe.freeze_to,
+                seed=recipe.seed,
+                progress=watcher.progress,
+            )
         refuse_idle_pooling(task, self._built.keep)
         self._notes: list[str] = list(self._built.notes)
         for note in self._notes:
@@ -108,7 +130,8 @@ class _Training:
         with seeded(recipe.seed):
             self._head = head_layers(recipe.head, classes, tuned=task.strategy.tuned)
             network = self._network(None)  # builds the head
-        artifact.rehearse(network.ship(), self._size, classes)  # before images are decoded, not after training
+        with stage(watcher.progress, CHECKING):
+            artifact.rehearse(network.ship(), self._size, classes)  # before images are decoded, not after training
         self._pixels = task.decode()
         self._images = ImageLog(watcher)
         self._features: dict[str, FeatureMetrics] = {}
@@ -126,7 +149,8 @@ class _Training:
             before = [np.array(variable) for variable in network.trained.variables] if phases else []
             identity = f"{identity_of(self._task, prepared.used, self._built.function)}; phase: {number}"
             checkpoints = self._folder.checkpoints(number)
-            trained = run_phase(network, phase, prepared.train, prepared.validation, checkpoints, identity, self._watcher)
+            with stage(self._watcher.progress, _stage_of(phase, self._task)):
+                trained = run_phase(network, phase, prepared.train, prepared.validation, checkpoints, identity, self._watcher)
             metrics = phase_metrics(phase, trained)
             if phases and rank(metrics) <= max(map(rank, phases)):
                 for variable, value in zip(network.trained.variables, before, strict=True):

@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
+from crossroads.report.facts import percent
 from crossroads.report.html.markup import Content, Html, element
 
 Point = tuple[float, float]
@@ -14,11 +15,6 @@ Point = tuple[float, float]
 WIDTH, HEIGHT = 460, 300
 LINE = 15.0
 """Smallest distance between two labels, in pixels."""
-
-
-def percent(value: float, digits: int = 0) -> str:
-    """Returns a fraction as ``85 %``."""
-    return f"{100 * value:.{digits}f}\N{NO-BREAK SPACE}%"
 
 
 def number(value: float) -> str:
@@ -48,7 +44,9 @@ class Scale:
 
     def __call__(self, value: float) -> float:
         """Returns the pixel of a value. Values outside the scale are moved to its end."""
-        low, high, value = (math.log(each) if self.log else each for each in (self.low, self.high, max(value, 1e-12)))
+        low, high = self.low, self.high
+        if self.log:
+            low, high, value = (math.log(max(each, 1e-12)) for each in (low, high, value))
         fraction = (value - low) / (high - low) if high > low else 0.5
         return self.start + min(1.0, max(0.0, fraction)) * (self.end - self.start)
 

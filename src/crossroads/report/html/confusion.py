@@ -9,8 +9,11 @@ from numpy.typing import NDArray
 
 from crossroads.report.html.markup import Html, element
 
-MIDDLE, MANY = 12, 40
-"""Classes from which the cells are smaller, and from which only the classes with most mistakes are shown at first."""
+MIDDLE, SMALL, MANY = 12, 30, 60
+"""Classes above which cells are smaller, above which they are smallest, and above which only some classes are shown at first."""
+
+FIRST = 40
+"""Number of these: the ones with most mistakes."""
 
 LEVELS = (0.05, 0.15, 0.35, 0.7)
 """Fractions of a row at which the colour of a cell changes."""
@@ -19,7 +22,7 @@ LEVELS = (0.05, 0.15, 0.35, 0.7)
 def confusion_matrix(matrix: NDArray[np.int64], classes: Sequence[str]) -> Html:
     """Returns the confusion matrix with its controls."""
     k = len(classes)
-    size = "large" if k <= MIDDLE else "middle" if k <= MANY else "small"
+    size = "large" if k <= MIDDLE else "middle" if k <= SMALL else "small"
     caption = element("caption", "Rows are true classes, columns are predicted classes.", class_="hidden")
     head = [element("th", _name(name), scope="col") for name in classes]
     corner = element("td", element("span", "true ↓ \N{NO-BREAK SPACE} predicted →"), class_="corner")
@@ -30,10 +33,15 @@ def confusion_matrix(matrix: NDArray[np.int64], classes: Sequence[str]) -> Html:
         for label, row in enumerate(matrix)
     ]
     body = element("tbody", rows)
-    table = element(
-        "table", caption, element("thead", element("tr", corner, head)), body, class_=f"confusion {size}", id="confusion"
+    table = element("table", caption, element("thead", element("tr", corner, head)), body, class_=f"confusion {size}", id="matrix")
+    area = element(
+        "div",
+        table,
+        class_="scroll matrix long" if k > MANY else "scroll matrix",
+        role="region",
+        aria_label="Confusion matrix",
+        tabindex="0",
     )
-    area = element("div", table, class_="scroll matrix", role="region", aria_label="Confusion matrix", tabindex="0")
     readout = element(
         "p", "Point at a cell to read it. Click it, or press Enter, to see its images.", id="readout", class_="readout"
     )
@@ -45,8 +53,11 @@ def _controls(classes: int) -> Html:
     sort = element("select", [element("option", text, value=value) for value, text in options], id="order")
     parts = [element("label", "Order ", sort)]
     if classes > 2:
-        box = element("input", type="checkbox", id="only-errors", checked=classes > MANY)
-        parts.append(element("label", box, " Only classes with mistakes"))
+        shown = [("all", "all"), ("errors", "with mistakes")]
+        if classes > MANY:
+            shown.insert(0, (str(FIRST), f"the {FIRST} with most mistakes"))
+        choices = [element("option", text, value=value) for value, text in shown]
+        parts.append(element("label", "Classes ", element("select", choices, id="shown")))
     return element("div", parts, class_="controls scripted")
 
 

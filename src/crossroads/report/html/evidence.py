@@ -11,7 +11,8 @@ from crossroads.advice.profile import Profile
 from crossroads.advice.size import Curve
 from crossroads.plain import from_plain
 from crossroads.race.records import RaceReport, RunRow
-from crossroads.report.html.charts import HEIGHT, WIDTH, Chart, Scale, around, horizontal, number, percent, spread, vertical
+from crossroads.report.facts import percent
+from crossroads.report.html.charts import HEIGHT, WIDTH, Chart, Scale, around, horizontal, number, spread, vertical
 from crossroads.report.html.figures import data_table, figure
 from crossroads.report.html.markup import Html
 
@@ -56,6 +57,7 @@ class Measured:
         curve: The learning curve.
         reasons: The reasons of the advice.
         race: The race, if more than one candidate ran.
+        choice: Why the winner differs from the case or the recommendation; "" if it does not.
     """
 
     position: Position | None
@@ -63,6 +65,7 @@ class Measured:
     curve: Curve | None
     reasons: tuple[str, ...]
     race: RaceReport | None
+    choice: str = ""
 
 
 def measured(metrics: Mapping[str, Any]) -> Measured:
@@ -77,6 +80,7 @@ def measured(metrics: Mapping[str, Any]) -> Measured:
         _read(Curve, evidence.get("curve")),
         tuple(map(str, advice.get("reasons", ()))),
         race if race is not None and len(race.runs) > 1 else None,
+        _sentence(str((metrics.get("choice") or {}).get("text", ""))),
     )
 
 
@@ -135,12 +139,12 @@ def depth_profile(profile: Profile) -> Html:
     series = {"pretrained": [(each.depth, each.accuracy) for each in depths]}
     control = [(each.depth, each.random) for each in depths if each.random is not None]
     if control:
-        series["random weights"] = control
+        series["random"] = control
     limits = around([end for points in series.values() for _, estimate in points for end in (estimate.low, estimate.high)])
     chart = Chart(
         horizontal(0, 1, written=percent, right=104), vertical(*limits), "depth in the network", "accuracy of a linear probe"
     )
-    styles = {"pretrained": "accent", "random weights": "control"}
+    styles = {"pretrained": "accent", "random": "control"}
     for name, points in series.items():
         chart.band([(depth, estimate.low, estimate.high) for depth, estimate in points], styles[name])
         chart.line([(depth, estimate.value) for depth, estimate in points], styles[name])
@@ -185,8 +189,10 @@ def learning_curve(curve: Curve) -> Html:
         chart.dot((images, estimate.value), "accent", title=f"{images:,} images: {percent(estimate.value, 1)}")
     for (images, estimate), label in zip(ahead, ("now", "twice the images"), strict=True):
         chart.dot((images, estimate.value), "hollow accent", title=f"expected with {images:,} images: {percent(estimate.value, 1)}")
-        if label != "now":
-            chart.text(chart.x(images) - 2, chart.y(estimate.value) - 12, label, "label accent", "end")
+        below = label == "now"
+        chart.text(
+            chart.x(images), chart.y(estimate.value) + (20 if below else -12), label, "label accent", "middle" if below else "end"
+        )
     gain = 100 * curve.gain
     text = (
         f"Twice the images would add about {gain:.1f} points."
@@ -223,7 +229,7 @@ def race_chart(race: RaceReport) -> Html:
         title = f"{run.strategy}, {run.backbone}: {percent(accuracy, 1)}"
         chart.dot((end, accuracy), style, radius=5 if run.won else 4, title=title)
         side, anchor = (-9, "end") if chart.x(end) > 0.6 * WIDTH else (9, "start")
-        chart.text(chart.x(end) + side, at + 4, run.strategy, f"label {style}", anchor)
+        chart.text(chart.x(end) + side, at - 6, run.strategy, f"label {style}", anchor)
     table = data_table(
         ("run", "backbone", "epochs", "ended at (s)", "validation accuracy", "result"),
         [
@@ -279,4 +285,5 @@ def _cells(estimate: Any) -> tuple[str, str, str]:
 
 
 def _sentence(text: str) -> str:
-    return text[:1].upper() + text[1:] + ("" if text.endswith(".") else ".")
+    """Returns a text with a capital at its start and a full stop at its end; "" stays empty."""
+    return text and text[:1].upper() + text[1:] + ("" if text.endswith(".") else ".")

@@ -7,8 +7,7 @@ import json
 from collections.abc import Sequence
 
 from crossroads.artifact import Predictions
-from crossroads.report.facts import cell_rows, confident_mistakes, unsure_hits
-from crossroads.report.html.charts import percent
+from crossroads.report.facts import cell_rows, confident_mistakes, percent, unsure_hits
 from crossroads.report.html.markup import Html, element
 from crossroads.report.subject import Subject
 from crossroads.report.thumbnails import CELLS, MISTAKES, PER_CELL, UNSURE, Thumbnails
@@ -91,7 +90,7 @@ class Pictures:
         lines = [
             element("p", said, " ", element("span", percent(float(predictions.confidence[row])), class_="quiet")),
             element("p", "true: ", element("b", true)) if not right else self._second(predictions, row),
-            element("p", str(predictions.names[row]), class_="name", title=str(predictions.names[row])),
+            _named(str(predictions.names[row])),
         ]
         return element("figure", self._picture(row, f"{true}, predicted as {predicted}"), element("figcaption", lines))
 
@@ -110,6 +109,11 @@ class Pictures:
             return element("div", plain, class_="picture")
         heat = element("img", src=_source(self._thumbnails.maps[index]), alt=f"heat map of {text}", class_="heat")
         return element("div", plain, heat, class_="picture mapped")
+
+
+def _named(name: str) -> Html:
+    """Returns the last part of the name of an image; the whole name is shown under the pointer."""
+    return element("p", name.rpartition("/")[2], class_="name", title=name)
 
 
 def _source(picture: bytes) -> str:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from crossroads.report.facts import class_rows, confused_pairs, next_step, reliability, verdict
+from crossroads.report.facts import class_rows, confused_pairs, next_step, percent, reliability, verdict
 from crossroads.report.html import evidence
-from crossroads.report.html.charts import percent
 from crossroads.report.html.confusion import confusion_matrix
 from crossroads.report.html.figures import definitions
 from crossroads.report.html.gallery import METHODS, Pictures
@@ -99,15 +98,23 @@ def code_marked(text: str) -> list[Content]:
 def _sections(subject: Subject) -> Iterator[Section]:
     matrix, pictures = subject.confusion, Pictures(subject)
     yield Section("scores", "Scores", _scores(subject))
-    yield Section("evidence", "Which strategy fits", _grid(evidence.charts(evidence.measured(subject.metrics))))
+    found = evidence.measured(subject.metrics)
+    chosen = element("p", found.choice, class_="note") if found.choice else None
+    figures = _grid(evidence.charts(found))
+    yield Section("evidence", "Which strategy fits", escaped([chosen, figures]) if figures else Html())
     yield Section("training", "Training", _grid(training(subject.history, subject.metrics)))
     pairs = confused_pairs(matrix)
     confused = (
-        element("div", element("h3", "Most confused pairs"), pairs_table(pairs, subject.classes), class_="card") if pairs else None
+        element("div", element("h3", "Most confused pairs"), pairs_table(pairs, subject.classes), class_="card pairs")
+        if pairs
+        else None
     )
     cell = element("div", id="cell", class_="card", aria_live="polite", hidden=True)
-    yield Section("confusion", "Confusion", escaped([confusion_matrix(matrix, subject.classes), cell, confused, pictures.cells()]))
-    yield Section("classes", "Classes", element("div", class_table(class_rows(matrix, subject.classes)), class_="card"))
+    together = element("div", confusion_matrix(matrix, subject.classes), confused, cell, class_="pairing")
+    yield Section("confusion", "Confusion", escaped([together, pictures.cells()]))
+    yield Section(
+        "classes", "Classes", element("div", class_table(class_rows(matrix, subject.classes, subject.predictions)), class_="card")
+    )
     if subject.predictions is not None and len(subject.predictions):
         bins = reliability(subject.predictions)
         diagram = reliability_diagram(bins, subject.scores["expected_calibration_error"])

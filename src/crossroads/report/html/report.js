@@ -1,7 +1,7 @@
 "use strict";
 (() => {
   const data = JSON.parse(document.getElementById("cells").textContent);
-  const table = document.getElementById("confusion");
+  const table = document.getElementById("matrix");
   const readout = document.getElementById("readout");
   const panel = document.getElementById("cell");
   document.documentElement.classList.add("js");
@@ -23,10 +23,12 @@
 
   function arrange() {
     const by = document.getElementById("order").value;
-    const only = document.getElementById("only-errors");
+    const filter = document.getElementById("shown")?.value ?? "all";
     const key = { name: (i) => i, errors: (i) => -errors[i], images: (i) => -images[i] }[by];
     const all = names.map((_, i) => i).sort((a, b) => key(a) - key(b) || a - b);
-    const shown = new Set(only && only.checked && errors.some(Boolean) ? all.filter((i) => errors[i]) : all);
+    const wrong = [...all].sort((a, b) => errors[b] - errors[a]).filter((i) => errors[i]);
+    const kept = filter === "all" ? all : filter === "errors" ? wrong : wrong.slice(0, Number(filter));
+    const shown = new Set(kept.length ? kept : all);
     order = all.filter((i) => shown.has(i));
     head.append(...all.map((i) => heads[i]));
     heads.forEach((cell, i) => (cell.hidden = !shown.has(i)));
@@ -44,6 +46,7 @@
     const n = count(i, j);
     const part = images[i] ? Math.round((100 * n) / images[i]) : 0;
     const noun = n === 1 ? "image" : "images";
+    if (!n && i !== j) return `No image of ${names[i]} is taken for ${names[j]}`;
     return i === j
       ? `${n} of ${images[i]} images of ${names[i]} are classified correctly (${part} %)`
       : `${n} ${noun} of ${names[i]} taken for ${names[j]} (${part} % of ${names[i]})`;
@@ -78,7 +81,7 @@
         figure.append(box);
       }
       const caption = make("figcaption");
-      const line = make("p", name, "name");
+      const line = make("p", name.split("/").pop(), "name");
       line.title = name;
       caption.append(make("p", `${confidence} %`, "quiet"), line);
       figure.append(caption);
@@ -136,7 +139,7 @@
       focusOn(cells[row][column]);
     }
   });
-  document.querySelectorAll("#order, #only-errors").forEach((control) => control.addEventListener("change", arrange));
+  document.querySelectorAll("#order, #shown").forEach((control) => control.addEventListener("change", arrange));
   document.querySelectorAll("[data-cell]").forEach((button) =>
     button.addEventListener("click", () => {
       const [i, j] = button.dataset.cell.split(",").map(Number);

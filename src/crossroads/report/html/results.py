@@ -5,22 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from crossroads.evaluation import Interval
-from crossroads.report.facts import Bin, ClassRow, Pair
-from crossroads.report.html.charts import Chart, horizontal, percent, svg, vertical
+from crossroads.report.facts import Bin, ClassRow, Pair, percent
+from crossroads.report.html.charts import Chart, horizontal, svg, vertical
 from crossroads.report.html.figures import data_table, figure
 from crossroads.report.html.markup import Content, Html, element
 
 
 def interval_bar(accuracy: float, interval: Interval) -> Html:
     """Returns a bar from 0 to 1 with an interval and its point."""
-    low, high = (8 + 284 * value for value in interval)
-    at = 8 + 284 * accuracy
+    low, high = (300 * value for value in interval)
+    at = 300 * accuracy
     marks = [
-        element("rect", x=8, y=10, width=284, height=6, rx=3, class_="track"),
+        element("rect", x=0, y=10, width=300, height=6, rx=3, class_="track"),
         element("rect", x=f"{low:.1f}", y=10, width=f"{max(2.0, high - low):.1f}", height=6, rx=3, class_="range"),
         element("circle", cx=f"{at:.1f}", cy=13, r=7, class_="dot accent"),
         [
-            element("text", percent(tick), x=8 + 284 * tick, y=36, class_="tick", text_anchor=anchor)
+            element("text", percent(tick), x=300 * tick, y=36, class_="tick", text_anchor=anchor)
             for tick, anchor in ((0, "start"), (0.5, "middle"), (1, "end"))
         ],
     ]
@@ -32,7 +32,7 @@ def reliability_diagram(bins: Sequence[Bin], error: float) -> Html:
     """Returns the accuracy of the predictions by their confidence."""
     chart = Chart(horizontal(0, 1, written=percent), vertical(0, 1), "confidence", "accuracy")
     chart.segment((0, 0), (1, 1), "soft")
-    chart.text(chart.x(0.03), chart.y(0.13), "perfectly calibrated", "quiet")
+    chart.text(chart.x(0.03), chart.y(0.93), "dashed: perfectly calibrated", "quiet")
     most = max(each.images for each in bins)
     for each in bins:
         chart.segment((each.confidence, each.interval[0]), (each.confidence, each.interval[1]), "accent")
@@ -80,7 +80,7 @@ def _class_cells(row: ClassRow) -> list[Html]:
     if row.recall is None or row.interval is None:
         return [name, images, element("td", "not tested", colspan="4", class_="quiet", data_value=2)]
     bar = element("span", element("span", style=f"width:{100 * row.recall:.1f}%"), class_="bar", aria_hidden="true")
-    mistaken: Content = [row.mistaken_for, element("span", f" {row.mistakes:,}", class_="quiet")] if row.mistaken_for else "–"
+    mistaken: Content = [row.mistaken_for, element("span", f" ({row.mistakes:,})", class_="quiet")] if row.mistaken_for else "–"
     return [
         name,
         images,

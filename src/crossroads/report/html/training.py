@@ -6,7 +6,8 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from crossroads.report.html.charts import HEIGHT, Chart, around, horizontal, number, percent, spread, vertical
+from crossroads.report.facts import percent
+from crossroads.report.html.charts import HEIGHT, Chart, around, horizontal, number, spread, vertical
 from crossroads.report.html.figures import data_table, figure
 from crossroads.report.html.markup import Html, element
 from crossroads.report.subject import Epoch
@@ -29,7 +30,7 @@ def solved_head(metrics: Mapping[str, Any]) -> str:
     head = next((phase["head"] for phase in metrics.get("phases", ()) if phase.get("head")), None)
     if not head:
         return ""
-    kind = {"ridge": "ridge regression", "softmax": "logistic regression"}.get(str(head.get("kind")), str(head.get("kind")))
+    kind = {"ridge": "ridge regression", "logistic": "logistic regression"}.get(str(head.get("kind")), str(head.get("kind")))
     tried = len(head.get("tried", ()))
     chosen = f", which was the best of {tried} heads" if tried > 1 else ""
     return f"The head was solved directly, by {kind}{chosen}. There are no epochs, and so no training curves."
