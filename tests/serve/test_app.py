@@ -7,10 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from crossroads.predictor import Predictor
+from crossroads.serve import bodies
 from picture_files import bomb, pictures
 from tiny_artifact import CLASSES
 
-OCTETS = {"content-type": "application/octet-stream"}
+OCTETS = {"content-type": bodies.OCTETS}
 
 
 def code(answer, status):
