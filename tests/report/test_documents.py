@@ -14,6 +14,7 @@ from crossroads.errors import ArtifactError, CrossroadsWarning
 from crossroads.evaluation import evaluate
 from crossroads.progress import Relay, Silent
 from crossroads.report import documents
+from crossroads.report.thumbnails import NO_THUMBNAILS
 from pictures import folder_of, stripes
 from refusals import refused
 
@@ -112,6 +113,20 @@ def test_a_report_that_fails_is_a_warning(run, monkeypatch, error):
         "report-stopped" if isinstance(error, KeyboardInterrupt) else "report-not-written"
     ]
     assert not (run / artifact.REPORT).exists()
+
+
+@pytest.mark.parametrize(("left", "limit", "maps"), [(900, 2.0, True), (1.0, 1.0, True), (-5, 0.5, False)])
+def test_pictures_are_limited_by_the_budget(run, data, monkeypatch, left, limit, maps):
+    given = []
+
+    def make(_predictions, _images, _resize, heat_maps, seconds):
+        given.append((heat_maps is not None, seconds))
+        return NO_THUMBNAILS
+
+    monkeypatch.setattr(documents, "make_thumbnails", make)
+    documents.document_run(run, (), Silent(), thumbnails=True, seconds=left)
+    assert given[0][0] == maps
+    assert given[0][1] <= limit
 
 
 def test_a_report_that_fails_loses_no_run(data, tmp_path, monkeypatch):

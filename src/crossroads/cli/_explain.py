@@ -20,7 +20,7 @@ def explain(
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE", help="Image files.", show_default=False)],
     out: Annotated[
         Optional[Path],
-        typer.Option(metavar="DIR", help="A folder for one picture per image, with its heat map.", show_default=False),
+        typer.Option(metavar="DIR", help="A folder for the pictures with heat maps, one per image.", show_default=False),
     ] = None,
     class_name: Annotated[
         Optional[str],

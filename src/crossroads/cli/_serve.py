@@ -46,7 +46,7 @@ def serve(
         int, typer.Option(metavar="INTEGER", min=1, help="Images that may wait for an answer; more get status 503.")
     ] = 128,
 ) -> None:
-    """Serve artifacts over HTTP: a page for people, and an interface for programs.
+    """Serve artifacts: a page and an HTTP interface.
 
     A new artifact in a folder is served as soon as it is complete. Ctrl-C or SIGTERM stops the server after it has answered the
     requests that it accepted.

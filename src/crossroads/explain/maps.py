@@ -2,8 +2,10 @@
 
 - ``cam``: class activation maps (Zhou et al., 2016, https://arxiv.org/abs/1512.04150), where the scores are a linear function of
   the last feature map. The map is exact: its cells sum to the score, up to a constant.
-- ``reciprocam``: the score of the feature map with all positions but one set to zero, for each position (Byun and Lee, 2022,
-  https://arxiv.org/abs/2209.14074; for transformers https://arxiv.org/abs/2310.02588), where the rest is not linear.
+- ``reciprocam``: the score of the feature map with only one position kept, for each position, where the scores are not linear (Byun
+  and Lee, 2022, https://arxiv.org/abs/2209.14074; for transformers https://arxiv.org/abs/2310.02588). The other positions are set
+  to their mean rather than to zero. A transformer has never seen tokens of zeros: of nine with random weights, the map with zeros
+  found a planted patch in 0 to 15 % of images, and the one with means in 13 to 100 %.
 - ``occlusion``: how far the score falls when a part of the image is blurred, for a network without a feature map.
 """
 
@@ -103,18 +105,19 @@ class Explainer:
         if isinstance(parts, Split):
             features, scores = parts.body(pixels)
             chosen = scores.argmax(axis=1) if classes is None else classes
-            return [_of_positions(parts, *each) for each in zip(features, chosen, strict=True)]
+            return [_of_cells(parts, *each, exact=self.method == "cam") for each in zip(features, chosen, strict=True)]
         (scores,) = parts(pixels)
         chosen = scores.argmax(axis=1) if classes is None else classes
         return [_of_windows(parts, *each) for each in zip(pixels, _centred(scores), chosen, strict=True)]
 
 
-def _of_positions(split: Split, features: NDArray[np.float32], number: int) -> NDArray[np.float32]:
-    """Returns what each position of a feature map contributes to a score, if all others are zero."""
+def _of_cells(split: Split, features: NDArray[np.float32], number: int, *, exact: bool) -> NDArray[np.float32]:
+    """Returns what each cell of a feature map contributes to a score on its own, float32 (rows, columns)."""
     masks, (rows, columns) = cells(split.sides)
+    others = np.zeros_like(features) if exact else split.mean(features)
     step = max(1, CHUNK_BYTES // features.nbytes)
-    empty = _centred(split.rest(split.masked(features, np.zeros_like(masks[:1])))[0])[0, number]
-    scores = [split.rest(split.masked(features, masks[start : start + step]))[0] for start in range(0, len(masks), step)]
+    empty = _centred(split.rest(split.masked(features, np.zeros_like(masks[:1]), others))[0])[0, number]
+    scores = [split.rest(split.masked(features, masks[start : start + step], others))[0] for start in range(0, len(masks), step)]
     evidence: NDArray[np.float32] = (_centred(np.concatenate(scores))[:, number] - empty).reshape(rows, columns)
     return evidence
 

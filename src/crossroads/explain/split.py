@@ -50,17 +50,31 @@ class Split:
     sides: tuple[int, int]
     linear: bool
 
-    def masked(self, features: NDArray[np.float32], masks: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Returns the map of one image, (...), multiplied by each of the masks, (p, rows, columns). Other tokens are kept."""
+    def masked(self, features: NDArray[np.float32], masks: NDArray[np.float32], others: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Returns a map with only some positions kept, once for each mask. Tokens before those of the patches are always kept.
+
+        Args:
+            features: The map of one image, (...).
+            masks: (p, rows, columns), 1 for the positions that are kept and 0 for the others.
+            others: The values of the other positions, (...).
+
+        Returns:
+            (p, ...).
+        """
         if self.layout == "NCHW":
-            spread = masks[:, None]
+            kept = masks[:, None]
         elif self.layout == "NHWC":
-            spread = masks[..., None]
+            kept = masks[..., None]
         else:
-            kept = np.ones((len(masks), self.prefix), np.float32)
-            spread = np.concatenate([kept, masks.reshape(len(masks), -1)], axis=1)[..., None]
-        masked: NDArray[np.float32] = features[None] * spread
+            first = np.ones((len(masks), self.prefix), np.float32)
+            kept = np.concatenate([first, masks.reshape(len(masks), -1)], axis=1)[..., None]
+        masked: NDArray[np.float32] = np.where(kept > 0, features[None], others[None])
         return masked
+
+    def mean(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Returns the map of one image with every position set to the mean of all, (...)."""
+        axes = {"NCHW": (1, 2), "NHWC": (0, 1), "NTC": (0,)}[self.layout]
+        return np.broadcast_to(features[self.prefix :].mean(axis=axes, keepdims=True), features.shape)
 
 
 def split_of(model: Any, size: int, threads: int | None = None) -> Split | None:
@@ -180,7 +194,7 @@ def _depends(split: Split, images: NDArray[np.uint8]) -> _Dependence | None:
     if again.shape != scores.shape or not np.abs(again - scores).max() <= allowed:
         return None
     none = np.zeros((1, *split.sides), np.float32)
-    empty = np.concatenate([split.masked(each, none) for each in features])
+    empty = np.concatenate([split.masked(each, none, np.zeros_like(each)) for each in features])
     (without,) = split.rest(empty)
     if not split.prefix:
         return _Dependence(bool((without != again).any()), prefix=False)

@@ -148,7 +148,8 @@ def save_and_test(partition: Partition, outcome: Outcome, folder: RunFolder, clo
             selection=outcome.selection,
         ).to_json()
         tested = None if scored is None else artifact.predictions_of(scored.dataset, scored.digests, scored.probabilities)
-        draft.finish(metrics, artifact.HeldOut(tested, held_out), neighbours_of(training, predictor, task.recipe, watcher))
+        neighbours = neighbours_of(training, predictor, task.recipe, watcher)
+        draft.finish(metrics, artifact.HeldOut(tested, held_out), neighbours)
     return Run(folder.path, metrics)
 
 

@@ -16,7 +16,7 @@ from crossroads.errors import DataError
 from crossroads.explain.nearest import FeaturesOf, unit
 from crossroads.files.text import printable
 from crossroads.predictor import Predictor
-from crossroads.progress import Note, Watcher
+from crossroads.progress import Note, Watcher, stage
 from crossroads.recipe import Recipe
 from crossroads.run.results import TrainingResult, UsedImages
 
@@ -40,19 +40,20 @@ def neighbours_of(training: TrainingResult, predictor: Predictor, recipe: Recipe
         watcher: Receives the warning.
     """
     try:
-        return _neighbours(training, predictor, keep_thumbnails=recipe.keep_thumbnails)
+        return _neighbours(training, predictor, watcher, keep_thumbnails=recipe.keep_thumbnails)
     except DataError as error:
         text = f"the artifact keeps no training images for `crossroads explain`, because one cannot be read any more: {error}"
         watcher.warning(Note(text, "no-neighbours"))
         return None
 
 
-def _neighbours(training: TrainingResult, predictor: Predictor, *, keep_thumbnails: bool) -> Neighbours:
+def _neighbours(training: TrainingResult, predictor: Predictor, watcher: Watcher, *, keep_thumbnails: bool) -> Neighbours:
     images, known = training.train, training.features
     labels = images.dataset.labels
     if known is None:
         rows = _drawn(labels, MOST_COMPUTED)
-        features = _computed(predictor, images, rows)
+        with stage(watcher.progress, "features of training images to keep"):
+            features = _computed(predictor, images, rows)
     else:
         rows = _drawn(labels, _room(known.shape[1], thumbnails=keep_thumbnails))
         features = np.concatenate([unit(known[rows[at : at + 1024]]) for at in range(0, len(rows), 1024)]).astype(np.float16)

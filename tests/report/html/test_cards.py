@@ -8,11 +8,17 @@ import numpy as np
 import pytest
 
 import crossroads
+from crossroads.advice.candidates import Candidate
+from crossroads.advice.cases import Case
+from crossroads.advice.evidence import Evidence
+from crossroads.advice.size import Size
 from crossroads.data.audit import Audit
 from crossroads.data.findings import Finding
 from crossroads.evaluation import evaluate
+from crossroads.recipe import Recipe
 from crossroads.report.html.style import card_stylesheet
 from crossroads.run.finish import Run
+from report_subjects import CURVE, PROFILE, about
 
 FINDING = Finding("blank", "warning", "1 image is <b>blank</b>", 1, ("x.png",), "remove it")
 AUDIT = Audit("data", 3, 2, {"<a>": 2, "b": 1}, None, {}, (8, 9, 10), 0, (), (), (), (FINDING,), ())
@@ -48,8 +54,17 @@ def test_an_audit():
     assert "tag warning" in shown
 
 
-def test_advice_has_a_card():
-    assert hasattr(crossroads.Advice, "_repr_html_")
+def test_advice():
+    candidates = [
+        Candidate(Recipe(strategy=strategy, backbone="resnet50"), (), about(0.9), 75.0, 5.0, 900.0)
+        for strategy in ("finetune", "warm-start")
+    ]
+    evidence = Evidence(Size(300, 3, 90, 110, None, 0.0, None, 300.0), (PROFILE,), CURVE, None, None, 60.0)
+    case = Case(3, "large and similar: finetuning", 0.5, about(0.7), None)
+    shown = card_of(crossroads.Advice(case, tuple(candidates), (), evidence, None))
+    assert "finetune, resnet50" in shown
+    assert "Case 3: large and similar: finetuning." in shown
+    assert "87\N{NO-BREAK SPACE}% to 93\N{NO-BREAK SPACE}%" in shown
 
 
 def test_only_results_have_cards():
