@@ -249,7 +249,7 @@ def test_an_explanation_has_a_heat_map_of_the_class(client):
 def test_explanations_are_refused_for_the_same_reasons(client, connect, first):
     post = client.post
     assert code(post("/v1/explain", content=b"x", headers=OCTETS), 422) == "not-an-image"
-    assert code(post("/v1/explain?label=none", content=pictures(1)[0], headers=OCTETS), 422) == "unknown-label"
+    assert code(post("/v1/explain?label=none", content=pictures(1)[0], headers=OCTETS), 404) == "unknown-label"
     assert code(post("/v1/explain?lable=2", content=pictures(1)[0], headers=OCTETS), 400) == "unknown-parameter"
     assert code(post("/v1/explain", files=[("a", ("1", b"x")), ("a", ("2", b"x"))]), 400) == "several-images"
     with connect(first=first) as busy:

@@ -23,7 +23,7 @@ from crossroads.serve.guard import Guard
 from crossroads.serve.metrics import CONTENT_TYPE, Metrics
 from crossroads.serve.models import Model, Models
 from crossroads.serve.refusals import ErrorFacts, Refused, error_facts, facts_of, json_bytes
-from crossroads.serve.schemas import IMAGES_BODY, Explanation, ModelList, Predictions, Status, errors
+from crossroads.serve.schemas import Explanation, ModelList, Predictions, Status, errors, images_body
 from crossroads.serve.settings import Settings
 
 JSON = "application/json"
@@ -103,7 +103,7 @@ def create_app(models: Iterable[Model], settings: Settings | None = None) -> Fas
 def _add_predict(app: FastAPI, service: Service) -> None:
     refusals = errors(400, 401, 404, 408, 413, 415, 422, 503)
 
-    @app.post("/v1/predict", response_model=Predictions, responses=refusals, openapi_extra=IMAGES_BODY, tags=["predictions"])
+    @app.post("/v1/predict", response_model=Predictions, responses=refusals, openapi_extra=images_body(), tags=["predictions"])
     async def predict(request: Request, top: Top = 5, model: ModelName = None) -> Response:
         """Predicts the most probable classes of images.
 
@@ -127,7 +127,7 @@ def _add_predict(app: FastAPI, service: Service) -> None:
 def _add_explain(app: FastAPI, service: Service) -> None:
     refusals = errors(400, 401, 404, 408, 413, 415, 422, 503)
 
-    @app.post("/v1/explain", response_model=Explanation, responses=refusals, openapi_extra=IMAGES_BODY, tags=["predictions"])
+    @app.post("/v1/explain", response_model=Explanation, responses=refusals, openapi_extra=images_body(1), tags=["predictions"])
     async def explain(
         request: Request,
         label: Annotated[str | None, Query(description="Class to explain. The most probable is the default.")] = None,

@@ -53,7 +53,7 @@ class Explanations:
             ImageRefused: The image cannot be read.
         """
         if label is not None and label not in predictor.classes:
-            raise Refused(422, "unknown-label", "the model has no class of this name", did_you_mean(label, predictor.classes))
+            raise Refused(404, "unknown-label", "the model has no class of this name", did_you_mean(label, predictor.classes))
         if self._waiting == MOST_WAITING:
             raise Refused(503, "busy", "too many images wait for an explanation", "try again later", retry_after="1")
         self._waiting += 1

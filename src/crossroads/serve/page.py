@@ -127,7 +127,8 @@ def _parameters(operation: dict[str, Any]) -> Iterator[tuple[str, str]]:
 def _bodies(operation: dict[str, Any]) -> Iterator[tuple[str, str]]:
     body = operation.get("requestBody", {})
     for kind in body.get("content", ()):
-        yield kind, "Any number of image files, in any fields." if kind.startswith("multipart") else "One image file."
+        several = "maxItems" not in str(body) and kind.startswith("multipart")
+        yield kind, "Any number of image files, in any fields." if several else "One image file."
 
 
 def _answers(operation: dict[str, Any]) -> Iterator[tuple[str, str]]:

@@ -92,7 +92,7 @@ class Status(BaseModel):
 _REASONS = {
     400: "The request is malformed, or holds no image.",
     401: "The token is missing or wrong.",
-    404: "The model is unknown.",
+    404: "The model or the label is unknown.",
     408: "The body arrived too slowly.",
     413: "The body is too large, or holds too many files.",
     415: "The body has an unsupported type.",
@@ -108,21 +108,12 @@ def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 BINARY = {"schema": {"type": "string", "format": "binary"}}
 
-IMAGES_BODY = {
-    "requestBody": {
-        "required": True,
-        "description": "One image file as the body, or any number of image files in a form.",
-        "content": {
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "properties": {"images": {"type": "array", "items": {"type": "string", "format": "binary"}, "minItems": 1}},
-                    "required": ["images"],
-                    "additionalProperties": False,
-                }
-            },
-            "image/*": BINARY,
-            "application/octet-stream": BINARY,
-        },
-    }
-}
+
+def images_body(most: int | None = None) -> dict[str, Any]:
+    """Returns the documentation of a body with images: one image file, or a form with `most` of them, None for any number."""
+    files: dict[str, Any] = {"type": "array", "items": BINARY["schema"], "minItems": 1}
+    if most is not None:
+        files["maxItems"] = most
+    form = {"type": "object", "properties": {"images": files}, "required": ["images"], "additionalProperties": False}
+    kinds = {"multipart/form-data": {"schema": form}, "image/*": BINARY, "application/octet-stream": BINARY}
+    return {"requestBody": {"required": True, "description": "An image file, or a form with image files.", "content": kinds}}

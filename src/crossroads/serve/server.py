@@ -91,12 +91,20 @@ def run(folders: Mapping[str, Path], *, host: str = "127.0.0.1", port: int = 800
         ArtifactError: A folder holds no artifact, or a damaged one.
         RecipeError: The address or the port cannot be used.
     """
+    logging.getLogger("python_multipart").setLevel(logging.CRITICAL)  # a client could fill the log with malformed forms
     listening = listen(host, port)
     with listening:
         app = create_app([Model(name, folder) for name, folder in folders.items()], settings)
         service: Service = app.state.service
         config = uvicorn.Config(
-            app, http=_Protocol, ws="none", log_config=None, access_log=False, server_header=False, backlog=BACKLOG
+            app,
+            http=_Protocol,
+            ws="none",
+            log_config=None,
+            log_level="error",
+            access_log=False,
+            server_header=False,
+            backlog=BACKLOG,
         )
         _announce(listening, host, service)
         Server(config, service).run(sockets=[listening])
