@@ -10,12 +10,15 @@ import argparse
 import asyncio
 import json
 import statistics
+import sys
 import time
 from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
 BOUNDARY = "crossroads-load"
+MOST = 512
+"""Connections at a time with a fixed rate."""
 
 
 class Answer(NamedTuple):
@@ -89,12 +92,18 @@ async def closed_loop(host: str, port: int, messages: list[bytes], connections: 
 
 
 async def open_loop(host: str, port: int, messages: list[bytes], rate: float, seconds: float) -> list[Answer]:
-    """Requests at a fixed rate, each on a free connection."""
+    """Requests at a fixed rate, each on a free connection of at most `MOST`. Times count from the moment that the rate sets."""
     answers: list[Answer] = []
     free: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
+    faults: Counter[str] = Counter()
 
-    async def one(message: bytes) -> None:
-        began = time.perf_counter()
+    room = asyncio.Semaphore(MOST)
+
+    async def one(message: bytes, began: float) -> None:
+        async with room:
+            answers.append(await answer_to(message, began))
+
+    async def answer_to(message: bytes, began: float) -> Answer:
         try:
             connection = free.pop() if free else await asyncio.open_connection(host, port)
             status, stays = await ask(*connection, message)
@@ -102,15 +111,18 @@ async def open_loop(host: str, port: int, messages: list[bytes], rate: float, se
                 free.append(connection)
             else:
                 connection[1].close()
-        except (OSError, asyncio.IncompleteReadError):
+        except (OSError, asyncio.IncompleteReadError) as error:
             status = 0
-        answers.append(Answer(status, time.perf_counter() - began))
+            faults[type(error).__name__] += 1
+        return Answer(status, time.perf_counter() - began)
 
-    began, tasks = time.perf_counter(), []
+    first, tasks = time.perf_counter(), []
     for number in range(int(rate * seconds)):
-        await asyncio.sleep(max(0.0, began + number / rate - time.perf_counter()))
-        tasks.append(asyncio.create_task(one(messages[number % len(messages)])))
+        due = first + number / rate
+        await asyncio.sleep(max(0.0, due - time.perf_counter()))
+        tasks.append(asyncio.create_task(one(messages[number % len(messages)], due)))
     await asyncio.gather(*tasks)
+    print(dict(faults), file=sys.stderr)
     for _, writer in free:
         writer.close()
     return answers

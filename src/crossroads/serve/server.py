@@ -6,6 +6,7 @@ import asyncio
 import logging
 import socket
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -20,6 +21,9 @@ from crossroads.serve.refusals import error_facts, json_bytes
 from crossroads.serve.settings import Settings
 
 BACKLOG = 2048
+KEEP_ALIVE = 75
+"""Seconds that a connection stays open without a request. Proxies and load balancers close theirs after 60, and must be first."""
+
 _MALFORMED = json_bytes({"error": error_facts("malformed-request", "the request is not valid HTTP")})
 _log = logging.getLogger("crossroads.serve")
 
@@ -91,6 +95,7 @@ def run(folders: Mapping[str, Path], *, host: str = "127.0.0.1", port: int = 800
         ArtifactError: A folder holds no artifact, or a damaged one.
         RecipeError: The address or the port cannot be used.
     """
+    _allow_many_connections()
     logging.getLogger("python_multipart").setLevel(logging.CRITICAL)  # a client could fill the log with malformed forms
     listening = listen(host, port)
     with listening:
@@ -98,6 +103,7 @@ def run(folders: Mapping[str, Path], *, host: str = "127.0.0.1", port: int = 800
         service: Service = app.state.service
         config = uvicorn.Config(
             app,
+            timeout_keep_alive=KEEP_ALIVE,
             http=_Protocol,
             ws="none",
             log_config=None,
@@ -124,6 +130,15 @@ def listen(host: str, port: int) -> socket.socket:
             received=f"{host} {port} ({getattr(error, 'strerror', None) or error})",
             hint="choose another port",
         ) from error
+
+
+def _allow_many_connections() -> None:
+    """Raises the soft limit of open files, often 1,024, to the hard limit, since each connection is an open file."""
+    with suppress(ImportError, OSError, ValueError):  # Windows has no such limit
+        import resource
+
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _announce(listening: socket.socket, host: str, service: Service) -> None:
