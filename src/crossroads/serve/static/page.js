@@ -41,6 +41,7 @@ function preview(file) {
   const image = byId("preview");
   if (image.src) URL.revokeObjectURL(image.src);
   image.onerror = () => { show("stage", false); show("invite", true); byId("drop").classList.remove("full"); };
+  image.onload = () => image.classList.toggle("small", image.naturalWidth < 160);
   image.src = URL.createObjectURL(file);
   show("heat", false);
   show("heat-choice", false);
