@@ -1,8 +1,10 @@
 """Covers the names of models, and what happens when a folder gets a new artifact."""
 
+import gc
 import shutil
 import threading
 import time
+import weakref
 from pathlib import Path
 
 import pytest
@@ -125,6 +127,21 @@ def test_requests_during_replacements_get_the_answer_of_one_of_the_artifacts(con
     assert {status for status, _ in seen} == {200}
     for _, labels in seen:
         assert any([r["label"] for r in labels] == [r["label"] for r in right] for right in allowed)
+
+
+def test_nothing_of_the_old_artifact_stays_in_memory(connect, folder, second):
+    (picture,) = pictures(1)
+    with connect(m=folder) as client:
+        service = client.app.state.service
+        for _ in range(2):
+            for path in ("/v1/predict", "/v1/explain"):
+                assert client.post(path, content=picture, headers={"content-type": "image/png"}).status_code == 200
+            if service.models.default.loaded.facts["accuracy"] is None:
+                old = weakref.ref(service.models.default.loaded.predictor)
+                put(second, folder)
+                service.models.default.check(service.metrics)
+        gc.collect()
+        assert old() is None
 
 
 @pytest.mark.parametrize(

@@ -145,7 +145,8 @@ def _add_explain(app: FastAPI, service: Service) -> None:
             uploads = await read_images(request, service.settings, share)
             if len(uploads) > 1:
                 raise Refused(400, "several-images", "only one image can be explained at a time", "send several requests")
-            found = await service.explanations.explain(chosen.loaded.predictor, uploads[0].data, label, near)
+            predictor = chosen.loaded.predictor
+            found = await service.explanations.explain(chosen.name, predictor, uploads[0].data, label, near)
         return Response(json_bytes({"model": chosen.name, **found}), media_type=JSON)
 
 

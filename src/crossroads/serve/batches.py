@@ -123,18 +123,26 @@ class Batches:
             thread.join()
 
     def _work(self) -> None:
-        while taken := self._take():
-            batch, alone = taken
-            started = time.perf_counter()
-            try:
-                answers = self._answers(batch, alone)
-            except Exception as error:  # a fault of the program or the engine must not end the thread
-                _log.exception("a batch failed")
-                answers = [error] * len(batch)
-            seconds = time.perf_counter() - started
-            self._metrics.batch(batch[0].job.model, len(batch), seconds)
-            with suppress(RuntimeError):  # the event loop was closed, after a second signal to stop
-                batch[0].job.future.get_loop().call_soon_threadsafe(self._deliver, batch, answers, seconds)
+        while self._work_once():  # in a call of its own, so that an idle thread keeps neither images nor a replaced artifact
+            pass
+
+    def _work_once(self) -> bool:
+        """Answers one batch. Returns False at the end."""
+        taken = self._take()
+        if taken is None:
+            return False
+        batch, alone = taken
+        started = time.perf_counter()
+        try:
+            answers = self._answers(batch, alone)
+        except Exception as error:  # a fault of the program or the engine must not end the thread
+            _log.exception("a batch failed")
+            answers = [error] * len(batch)
+        seconds = time.perf_counter() - started
+        self._metrics.batch(batch[0].job.model, len(batch), seconds)
+        with suppress(RuntimeError):  # the event loop was closed, after a second signal to stop
+            batch[0].job.future.get_loop().call_soon_threadsafe(self._deliver, batch, answers, seconds)
+        return True
 
     def _take(self) -> tuple[list[_Image], bool] | None:
         """Waits for images. Returns the next batch, and whether it holds all images that wait for an answer; None at the end."""

@@ -8,7 +8,6 @@ import io
 import logging
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
-from weakref import WeakKeyDictionary
 
 import numpy as np
 from PIL import Image
@@ -37,13 +36,14 @@ class Explanations:
         self._max_pixels = max_pixels
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="crossroads-explain")
         self._waiting = 0
-        self._tools: WeakKeyDictionary[Predictor, _Tools] = WeakKeyDictionary()
+        self._tools: dict[str, _Tools] = {}
 
-    async def explain(self, predictor: Predictor, image: bytes, label: str | None, near: int) -> dict[str, Any]:
+    async def explain(self, model: str, predictor: Predictor, image: bytes, label: str | None, near: int) -> dict[str, Any]:
         """Returns the explanation of one image.
 
         Args:
-            predictor: The classifier.
+            model: Name of the model.
+            predictor: Its classifier.
             image: An image file.
             label: The class to explain; None for the most probable one.
             near: Number of training images to find; there are none if the artifact keeps none.
@@ -59,7 +59,7 @@ class Explanations:
         self._waiting += 1
         try:
             loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(self._thread, self._explained, predictor, image, label, near)
+            return await loop.run_in_executor(self._thread, self._explained, model, predictor, image, label, near)
         finally:
             self._waiting -= 1
 
@@ -67,11 +67,11 @@ class Explanations:
         """Ends the thread."""
         self._thread.shutdown()
 
-    def _explained(self, predictor: Predictor, image: bytes, label: str | None, near: int) -> dict[str, Any]:
+    def _explained(self, model: str, predictor: Predictor, image: bytes, label: str | None, near: int) -> dict[str, Any]:
         pixels = decoded(image, predictor.manifest.resize, self._max_pixels)
         batch = pixels[None]
         number = int(predictor.probabilities(batch)[0].argmax()) if label is None else predictor.classes.index(label)
-        tools = self._tools_of(predictor)
+        tools = self._tools_of(model, predictor)
         heat = tools.explainer.maps(batch, np.array([number]))[0]
         found = tools.nearest(batch, near)[0] if tools.nearest is not None and near else ()
         return {
@@ -81,10 +81,10 @@ class Explanations:
             "neighbours": [_facts(neighbour) for neighbour in found],
         }
 
-    def _tools_of(self, predictor: Predictor) -> _Tools:
-        tools = self._tools.get(predictor)
-        if tools is None:
-            tools = self._tools[predictor] = _Tools(Explainer(predictor), _nearest(predictor))
+    def _tools_of(self, model: str, predictor: Predictor) -> _Tools:
+        tools = self._tools.get(model)
+        if tools is None or tools.explainer.predictor is not predictor:  # a new artifact has replaced the old one
+            tools = self._tools[model] = _Tools(Explainer(predictor), _nearest(predictor))
         return tools
 
 
