@@ -11,8 +11,8 @@ import time
 
 import pytest
 
-from crossroads.cli._serve import _token
-from crossroads.errors import RecipeError
+from crossroads.cli._serve import _token, serve
+from crossroads.errors import MissingExtraError, RecipeError
 from crossroads.serve.server import listen
 from picture_files import pictures
 from refusals import refused
@@ -153,6 +153,14 @@ def test_tokens_that_cannot_be_sent_are_refused(tmp_path, monkeypatch):
     monkeypatch.setenv("CROSSROADS_TOKEN", "two words")
     with refused("invalid-token", RecipeError):
         _token(None)
+
+
+def test_a_missing_package_is_named_with_the_extra(monkeypatch):
+    for name in [name for name in sys.modules if name.startswith("crossroads.serve")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "fastapi", None)
+    with refused("missing-extra", MissingExtraError):
+        serve(["runs/photos"])
 
 
 def test_the_token_comes_from_the_environment(first):

@@ -16,7 +16,7 @@ import threading
 import time
 from collections import deque
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,7 +52,6 @@ class _Job:
     answers: list[Answer | None]
     future: asyncio.Future[list[Answer]]
     left: int
-    started: float = field(default_factory=time.perf_counter)
 
 
 @dataclass(slots=True, eq=False)
