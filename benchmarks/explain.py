@@ -41,7 +41,7 @@ def _rows(name: str, data: Any, head: str, settings: Settings) -> Iterator[Row]:
     centre = found.pop("centre").mean(axis=0)
     for method, values in found.items():
         for number, kind in enumerate(("deletion", "insertion")):
-            title = f"heat maps, {name}, {head} head, {method}: area under {kind}"
+            title = f"heat maps, {name}, {head} head, {len(values)} images, {method}: area under {kind}"
             yield Row(title, "", (float(values[:, number].mean()),), "centre", (float(centre[number]),))
 
 

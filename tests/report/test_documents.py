@@ -88,6 +88,7 @@ def test_a_report_on_other_images(run, data, tmp_path):
     page = out.read_text(encoding="utf-8")
     assert str(data) in page
     assert page.count("<img") >= 12
+    assert "What an audit of the scored images found" in page
     bare = crossroads.write_report(run, data, out=tmp_path / "bare.html", thumbnails=False, watcher=crossroads.Silent())
     assert "<img" not in bare.read_text(encoding="utf-8")
 
@@ -115,7 +116,9 @@ def test_a_report_that_fails_is_a_warning(run, monkeypatch, error):
     assert not (run / artifact.REPORT).exists()
 
 
-@pytest.mark.parametrize(("left", "limit", "maps"), [(900, 2.0, True), (1.0, 1.0, True), (-5, 0.5, False)])
+@pytest.mark.parametrize(
+    ("left", "limit", "maps"), [(float("inf"), 5.0, True), (900, 2.0, True), (1.0, 1.0, True), (-5, 0.5, False)]
+)
 def test_pictures_are_limited_by_the_budget(run, data, monkeypatch, left, limit, maps):
     given = []
 

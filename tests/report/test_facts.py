@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from crossroads.artifact import Predictions
+from crossroads.data.findings import Finding
 from crossroads.evaluation import wilson_interval
 from crossroads.report import facts
 
@@ -64,6 +65,12 @@ def test_cells_with_mistakes_come_first_and_the_limits_hold():
     made = predictions([0, 0, 0, 1, 1], [1, 1, 0, 1, 1], [0.6, 0.9, 0.8, 0.5, 0.7])
     assert facts.cell_rows(made, each=2, most=10) == {(0, 1): [1, 0], (1, 1): [4, 3], (0, 0): [2]}
     assert facts.cell_rows(made, each=1, most=2) == {(0, 1): [1], (1, 1): [4]}
+
+
+def test_the_examples_of_a_finding_are_found_by_their_names():
+    made = predictions([0, 0, 1], [0, 0, 1], [0.9, 0.8, 0.7])
+    examples = ("0.png (a) = 2.png (b)", "1.png (a)", "gone.png (a)", "b (12)")
+    assert facts.example_rows(Finding("code", "error", "summary", 2, examples, "hint"), made) == [0, 2, 1]
 
 
 def test_the_verdict_names_accuracy_interval_images_strategy_and_backbone():

@@ -54,6 +54,10 @@ def plain(pixels, classes):
     return [Image.fromarray(image) for image in pixels]
 
 
+def maps():
+    return "cam", plain
+
+
 def test_the_galleries_and_the_cells_are_chosen():
     many, _ = predictions(k=43, n=3000)
     rows = wanted(many)
@@ -63,7 +67,7 @@ def test_the_galleries_and_the_cells_are_chosen():
 
 
 def test_each_row_has_its_own_picture(made, data):
-    found = make_thumbnails(made, [data], Resize(24), ("cam", plain), 60)
+    found = make_thumbnails(made, [data], Resize(24), maps, 60)
     assert found.method == "cam"
     rows = found.rows_of(made)
     assert set(rows) == {row for part in wanted(made) for row in part}
@@ -79,14 +83,14 @@ def test_images_that_changed_have_no_picture(made, data):
 
 
 def test_what_is_not_made_in_time_is_left_out(made, data):
-    found = make_thumbnails(made, [data], Resize(24), ("cam", plain), 0)
+    found = make_thumbnails(made, [data], Resize(24), maps, -1)
     assert len(found.pictures) < N
     assert not any(found.maps)
     assert found.method == ""
 
 
 def test_pictures_come_back_as_they_were(made, data, tmp_path):
-    given = make_thumbnails(made, [data], Resize(24), ("cam", plain), 60)
+    given = make_thumbnails(made, [data], Resize(24), maps, 60)
     write_thumbnails(tmp_path / artifact.THUMBNAILS, given)
     found = read_thumbnails(tmp_path)
     assert (found.pictures, found.maps, found.method) == (given.pictures, given.maps, "cam")

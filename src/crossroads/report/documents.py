@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from os import PathLike
 from pathlib import Path
 
@@ -20,27 +21,32 @@ from PIL import Image
 
 from crossroads import artifact
 from crossroads.artifact import CARD, REPORT, THUMBNAILS
+from crossroads.data.audit import audit
 from crossroads.data.dataset import Dataset
 from crossroads.errors import ArtifactError, option
 from crossroads.evaluation import Evaluation
 from crossroads.explain import Explainer, overlay
 from crossroads.predictor import Scored
 from crossroads.progress import Note, Watcher, stage
+from crossroads.report.facts import example_rows
 from crossroads.report.html.page import GENERATOR, report_page
 from crossroads.report.model_card import model_card
 from crossroads.report.subject import subject_of, subject_on
-from crossroads.report.thumbnails import HeatMaps, Pixels, Thumbnails, make_thumbnails, write_thumbnails
+from crossroads.report.thumbnails import HeatMaps, Pixels, make_thumbnails, write_thumbnails
 
 LOGGER = logging.getLogger(__name__)
 
-SECONDS = 2.0
-"""Time limit for the pictures of the report of a run. Those that are not made by then are left out."""
+SECONDS = 5.0
+"""Time limit for the pictures of the report of a run without a budget. Those that are not made by then are left out."""
 
-LEAST_SECONDS = 0.5
-"""The same if the budget of the run is spent. There are no heat maps then, because the graph would have to be compiled again."""
+MOST_SECONDS, LEAST_SECONDS = 2.0, 0.5
+"""The same with a budget, and if the budget is spent. There are no heat maps then, because they need the graph compiled again."""
 
 REPORT_SECONDS = 30.0
 """The same if the user asked for a report of other images."""
+
+AUDITED = 10_000
+"""Most images of such a report that are audited too. The audit decodes every image once more."""
 
 
 def document_run(
@@ -53,12 +59,13 @@ def document_run(
         images: The data sets that hold the images of its predictions.
         watcher: Receives the warning.
         thumbnails: Whether the report may contain pictures.
-        seconds: The time that is left of the budget. The pictures take at most `SECONDS` of it, and at least `LEAST_SECONDS`.
+        seconds: The time that is left of the budget; infinite without a budget.
     """
     try:
         with stage(watcher.progress, "writing the report"):
             if thumbnails:
-                _write_pictures(Path(folder), images, max(LEAST_SECONDS, min(SECONDS, seconds)))
+                limit = SECONDS if seconds == float("inf") else max(LEAST_SECONDS, min(MOST_SECONDS, seconds))
+                _write_pictures(Path(folder), images, limit)
             write_documents(folder)
     except KeyboardInterrupt:
         watcher.warning(Note("the report was not written, because Ctrl-C ended it; `crossroads report` makes it", "report-stopped"))
@@ -96,10 +103,12 @@ def write_report_on(
     """
     path, dataset = require_report(out), scored.dataset
     predictions = artifact.predictions_of(dataset, scored.digests, scored.probabilities)
-    subject = subject_on(folder, evaluation, predictions, dataset.origin)
+    findings = audit(dataset).findings if len(dataset) <= AUDITED else None
+    subject = replace(subject_on(folder, evaluation, predictions, dataset.origin), findings=findings)
     if thumbnails:
+        also = [row for finding in findings or () for row in example_rows(finding, predictions)]
         resize = subject.manifest.resize
-        pictures = make_thumbnails(predictions, [dataset], resize, _heat_maps(folder), REPORT_SECONDS)
+        pictures = make_thumbnails(predictions, [dataset], resize, partial(_heat_maps, folder), REPORT_SECONDS, also)
         subject = replace(subject, thumbnails=pictures)
     return write_text(path, report_page(subject))
 
@@ -140,10 +149,9 @@ def _write_pictures(folder: Path, images: Sequence[Dataset], seconds: float) -> 
     predictions = None if held_out is None else held_out.test if source == "test" else held_out.validation
     if predictions is None:
         return
-    heat_maps = _heat_maps(folder) if seconds > LEAST_SECONDS else None
+    heat_maps = partial(_heat_maps, folder) if seconds > LEAST_SECONDS else None
     left = seconds - (time.perf_counter() - began)
-    made: Thumbnails = make_thumbnails(predictions, images, manifest.resize, heat_maps, left)
-    write_thumbnails(folder / THUMBNAILS, made)
+    write_thumbnails(folder / THUMBNAILS, make_thumbnails(predictions, images, manifest.resize, heat_maps, left))
 
 
 def _heat_maps(folder: str | PathLike[str]) -> tuple[str, HeatMaps]:

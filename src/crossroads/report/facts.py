@@ -10,7 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossroads.artifact import Predictions
+from crossroads.data.findings import Finding
 from crossroads.evaluation import Interval, effective_count, wilson_interval
+from crossroads.files.text import printable
 
 WIDE = 0.15
 """Width of the interval of an accuracy from which more test images are the best next step."""
@@ -22,6 +24,10 @@ WORTH_COLLECTING = 0.01
 """Accuracy that twice the images must add to be worth collecting them."""
 
 BINS = 10
+
+MOST_CLASSES, FEWER_CLASSES = 250, 100
+"""Most classes that the confusion matrix shows, and the number that it shows if there are more. One of 1,000 classes would have a
+million cells, which browsers do not handle."""
 
 
 class ClassRow(NamedTuple):
@@ -150,6 +156,16 @@ def confused_pairs(matrix: NDArray[np.int64], most: int = 10) -> list[Pair]:
     ]
 
 
+def shown_classes(matrix: NDArray[np.int64]) -> list[int]:
+    """Returns the classes that the confusion matrix shows: all, or of very many those with most mistakes, in class order."""
+    if len(matrix) <= MOST_CLASSES:
+        return list(range(len(matrix)))
+    paired = {label for pair in confused_pairs(matrix) for label in (pair.true, pair.predicted)}
+    mistakes = matrix.sum(axis=0) + matrix.sum(axis=1) - 2 * matrix.diagonal()
+    order = [*paired, *(label for label in np.argsort(-mistakes, kind="stable").tolist() if label not in paired)]
+    return sorted(order[:FEWER_CLASSES])
+
+
 def reliability(predictions: Predictions) -> list[Bin]:
     """Returns the images by their confidence, in ranges of equal width. Ranges without images are left out."""
     confidence, correct = predictions.confidence.astype(np.float64), predictions.correct
@@ -189,12 +205,20 @@ def cell_rows(predictions: Predictions, each: int, most: int) -> dict[tuple[int,
     right = found[:, 0] == found[:, 1]
     chosen: dict[tuple[int, int], list[int]] = {}
     for cell in np.lexsort((-counts, right)).tolist():
+        if most <= 0:
+            break
         rows = np.flatnonzero(ids == cell)
         best = rows[np.argsort(-predictions.confidence[rows], kind="stable")[: min(each, most)]].tolist()
         most -= len(best)
-        if best:
-            chosen[int(found[cell, 0]), int(found[cell, 1])] = best
+        chosen[int(found[cell, 0]), int(found[cell, 1])] = best
     return chosen
+
+
+def example_rows(finding: Finding, predictions: Predictions) -> list[int]:
+    """Returns the rows of the images that a finding of an audit names as examples: ``NAME (CLASS)``, or two with `` = ``."""
+    rows = {str(name): row for row, name in enumerate(predictions.names)}
+    named = (text.rpartition(" (")[0] for example in finding.examples for text in example.split(" = "))
+    return [rows[name] for name in map(printable, named) if name in rows]
 
 
 def verdict(scores: Mapping[str, Any], images: str, strategy: str, backbone: str) -> str:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from crossroads import artifact
 from crossroads.artifact import Manifest, Predictions
+from crossroads.data.findings import Finding
 from crossroads.evaluation import Evaluation
 from crossroads.report.thumbnails import NO_THUMBNAILS, Thumbnails, read_thumbnails
 
@@ -49,6 +50,7 @@ class Subject:
         predictions: The prediction for each image; None in artifacts of earlier versions.
         thumbnails: Small pictures of some of the images.
         origin: The name of the images, if they are not those of the run; otherwise "".
+        findings: The findings of an audit of the images; None if they were not audited.
     """
 
     manifest: Manifest
@@ -59,6 +61,7 @@ class Subject:
     predictions: Predictions | None
     thumbnails: Thumbnails = NO_THUMBNAILS
     origin: str = ""
+    findings: tuple[Finding, ...] | None = None
 
     @property
     def name(self) -> str:

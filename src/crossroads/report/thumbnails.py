@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from crossroads.artifact import THUMBNAILS, Predictions
-from crossroads.data.dataset import Dataset
+from crossroads.data.dataset import DIGEST_BYTES, Dataset
 from crossroads.data.images import Resize
 from crossroads.data.loading import stream
 from crossroads.files.text import printable
@@ -36,8 +36,9 @@ LARGE_SIDE, SMALL_SIDE = 160, 96
 """Sides in pixels of the pictures with heat maps and of the others."""
 
 JPEG_QUALITY = 80
+
 MAPS_AT_ONCE = 4
-DIGEST = 16
+"""Heat maps between two looks at the time."""
 
 Pixels = NDArray[np.uint8]
 HeatMaps = Callable[[Pixels, NDArray[np.int32]], list[Image.Image]]
@@ -67,7 +68,7 @@ class Thumbnails:
         return {row: index for row, index in found if index is not None}
 
 
-NO_THUMBNAILS = Thumbnails(np.zeros((0, DIGEST), np.uint8), (), ())
+NO_THUMBNAILS = Thumbnails(np.zeros((0, DIGEST_BYTES), np.uint8), (), ())
 
 
 class Wanted(NamedTuple):
@@ -88,8 +89,9 @@ def make_thumbnails(
     predictions: Predictions,
     images: Sequence[Dataset],
     resize: Resize,
-    heat_maps: tuple[str, HeatMaps] | None,
+    heat_maps: Callable[[], tuple[str, HeatMaps]] | None,
     seconds: float,
+    also: Sequence[int] = (),
 ) -> Thumbnails:
     """Makes the pictures that a report shows. An image that cannot be read, or that has changed, has none.
 
@@ -97,8 +99,9 @@ def make_thumbnails(
         predictions: The predictions.
         images: The data sets that hold their images.
         resize: How the network sees an image.
-        heat_maps: How heat maps are computed, and what draws them; None for no heat maps.
+        heat_maps: Returns how heat maps are computed, and what draws them; None for no heat maps.
         seconds: Time limit. The most important pictures are made first, and what is not made by then is left out.
+        also: Further rows whose pictures are needed.
     """
     until = time.perf_counter() + seconds
     rows = wanted(predictions)
@@ -107,15 +110,20 @@ def make_thumbnails(
     for row, pixels in _decoded(predictions, images, rows.with_maps, resize, until):
         first[row] = pixels
         made[row] = _jpeg(Image.fromarray(pixels), LARGE_SIDE)
-    maps = {} if heat_maps is None else dict(_maps(first, predictions, heat_maps[1], until))
-    for row, pixels in _decoded(predictions, images, rows.others, resize, until):
+    maps: dict[int, bytes] = {}
+    method = ""
+    if heat_maps is not None and first and time.perf_counter() < until:
+        method, draw = heat_maps()
+        maps = dict(_maps(first, predictions, draw, until))
+    others = [row for row in dict.fromkeys([*also, *rows.others]) if row not in first]
+    for row, pixels in _decoded(predictions, images, others, resize, until):
         made[row] = _jpeg(Image.fromarray(pixels), SMALL_SIDE)
     order = list(made)
     return Thumbnails(
         predictions.digests[np.array(order, np.int64)],
         tuple(made.values()),
         tuple(maps.get(row, b"") for row in order),
-        heat_maps[0] if heat_maps is not None and maps else "",
+        method if maps else "",
     )
 
 
@@ -139,7 +147,7 @@ def read_thumbnails(folder: str | PathLike[str]) -> Thumbnails:
         with np.load(Path(folder) / THUMBNAILS, allow_pickle=False) as arrays:
             digests, data, offsets, method = (arrays[name] for name in ("digests", "bytes", "offsets", "method"))
         n = len(digests)
-        if (digests.shape, digests.dtype, data.dtype, offsets.shape) != ((n, DIGEST), np.uint8, np.uint8, (2 * n + 1,)):
+        if (digests.shape, digests.dtype, data.dtype, offsets.shape) != ((n, DIGEST_BYTES), np.uint8, np.uint8, (2 * n + 1,)):
             return NO_THUMBNAILS
         content = data.tobytes()
         files = tuple(content[int(start) : int(end)] for start, end in pairwise(offsets))

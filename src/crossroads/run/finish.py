@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from crossroads import artifact
 from crossroads._runtime.machine import peak_memory_mb
+from crossroads._runtime.process import release_memory
 from crossroads.data.dataset import Dataset
 from crossroads.data.images import Resize
 from crossroads.data.loading import digests_of, load_all, refusal_notes
@@ -120,12 +121,14 @@ def save_and_test(partition: Partition, outcome: Outcome, folder: RunFolder, clo
     Raises:
         CrossroadsError: The artifact cannot be written, or its graph disagrees with its model. No artifact is left behind.
     """
+    release_memory()  # what training leaves, because the export needs memory too
     task, training = outcome.task, outcome.training
     learned = artifact.seen_by_weights(task.recipe.weights)
     with ExitStack() as stack:
         with stage(watcher.progress, "saving the artifact"):
             contents = _contents(partition, outcome, learned)
             draft = stack.enter_context(artifact.draft(folder.path, contents, replaces=not folder.finished))
+            release_memory()
             predictor = Predictor.load(draft.path)  # scores what was saved, loaded as users will load it
         validation, held_out = _validate(predictor, training, learned, watcher)
         scored, test = _test(predictor, partition, outcome, learned, watcher)
@@ -134,6 +137,7 @@ def save_and_test(partition: Partition, outcome: Outcome, folder: RunFolder, clo
             for note in few:
                 watcher.warning(note)
         refused = {"train": training.train.refusals, "validation": training.validation.refusals}
+        neighbours = neighbours_of(training, predictor, task.recipe, watcher)
         metrics = RunMetrics(
             backbone=task.choice.record.name,
             strategy=task.strategy.name,
@@ -148,7 +152,6 @@ def save_and_test(partition: Partition, outcome: Outcome, folder: RunFolder, clo
             selection=outcome.selection,
         ).to_json()
         tested = None if scored is None else artifact.predictions_of(scored.dataset, scored.digests, scored.probabilities)
-        neighbours = neighbours_of(training, predictor, task.recipe, watcher)
         draft.finish(metrics, artifact.HeldOut(tested, held_out), neighbours)
     return Run(folder.path, metrics)
 

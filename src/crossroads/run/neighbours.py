@@ -56,7 +56,7 @@ def _neighbours(training: TrainingResult, predictor: Predictor, watcher: Watcher
             features = _computed(predictor, images, rows)
     else:
         rows = _drawn(labels, _room(known.shape[1], thumbnails=keep_thumbnails))
-        features = np.concatenate([unit(known[rows[at : at + 1024]]) for at in range(0, len(rows), 1024)]).astype(np.float16)
+        features = np.concatenate([unit(known[rows[at : at + 1024]]).astype(np.float16) for at in range(0, len(rows), 1024)])
     chosen = images.dataset.select(rows)
     names = np.array([printable(chosen.name(row)) for row in range(len(chosen))], np.str_)
     return Neighbours(features, labels[rows].astype(np.int32), names, _thumbnails(chosen) if keep_thumbnails else None)

@@ -97,6 +97,15 @@ def test_the_keyboard_reaches_every_cell(opened):
     assert browser.find_element("id", "cell").is_displayed()
 
 
+def test_a_pair_shows_its_images_even_of_very_many_classes(opened):
+    browser = opened(k=300, n=2000, pictures=False)
+    pair = browser.find_element("css selector", "[data-cell]")
+    browser.execute_script("arguments[0].click()", pair)
+    true, _, predicted = pair.text.partition(" taken for ")
+    heading = browser.find_element("css selector", "#cell h3").text
+    assert f"of {true} taken for {predicted}" in heading
+
+
 def test_many_classes_are_filtered_at_first(opened):
     browser = opened(k=80, n=1500, pictures=False)
     assert len(names(browser)) == 40

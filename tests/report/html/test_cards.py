@@ -76,6 +76,7 @@ def test_only_results_have_cards():
 
 def test_the_style_of_a_card_affects_nothing_else():
     rules = re.sub(r"@media[^{]*\{(.*?\})\s*\}", r"\1", card_stylesheet(), flags=re.DOTALL)
+    rules = re.sub(r":is\([^)]*\)", "", rules)
     selectors = [selector.strip() for part in re.findall(r"([^{}]+)\{", rules) for selector in part.split(",")]
     assert selectors
     assert all(".crossroads" in selector for selector in selectors)

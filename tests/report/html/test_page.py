@@ -9,12 +9,13 @@ from html.parser import HTMLParser
 
 import pytest
 
+from crossroads.data.findings import Finding
 from crossroads.report.html.markup import Html, element
 from crossroads.report.html.page import report_page
 from crossroads.report.html.training import best_position
 from report_subjects import HISTORY, HOSTILE, subject
 
-VOID = {"meta", "img", "input", "line", "path", "rect", "br"}
+VOID = {"meta", "img", "input", "line", "path", "rect", "br", "wbr"}
 
 
 class Parsed(HTMLParser):
@@ -71,6 +72,17 @@ def test_any_number_of_classes_fits_in_three_megabytes(tmp_path, k):
     assert len(identifiers) == len(set(identifiers))
 
 
+def test_of_very_many_classes_the_matrix_shows_some(tmp_path):
+    made = subject(tmp_path / "run", k=400, n=3000, pictures=False)
+    page = report_page(made)
+    assert "the 100 classes with most mistakes of 400" in page
+    assert page.count("<tr data-images") == 100
+    data = json.loads(re.search(r'id="cells">(.*?)</script>', page)[1])
+    assert len(data["labels"]) == len(data["classes"]) == 100
+    for pair in re.findall(r'data-cell="(\d+),(\d+)"', page):
+        assert set(map(int, pair)) <= set(data["labels"])
+
+
 def test_nothing_is_loaded(tmp_path):
     page = report_page(subject(tmp_path / "run"))
     parsed = Parsed(page)
@@ -113,6 +125,20 @@ def test_the_images_of_a_cell_refer_to_those_of_the_page(tmp_path):
     pictures = [picture for entries in cells.values() for _, _, picture in entries]
     assert {picture[1:] for picture in pictures if picture.startswith("#")} <= identifiers
     assert any(picture.startswith("data:image/jpeg") for picture in pictures)
+
+
+def test_the_findings_of_an_audit_have_the_pictures_of_their_examples(tmp_path):
+    made = subject(tmp_path / "run", k=3, n=40)
+    first, second = made.predictions.names[next(iter(made.thumbnails.rows_of(made.predictions)))], "photos/gone.jpg"
+    findings = (
+        Finding("exact-duplicates", "error", "1 pair <of images>", 1, (f"{first} (class 0) = {second} (class 1)",), "remove one"),
+        Finding("small-classes", "warning", "1 class of 3", 1, ("class 2 (4)",), "add images"),
+    )
+    page = report_page(replace(made, findings=findings))
+    assert page.count("<img") == report_page(made).count("<img") + 1
+    assert "1 pair &lt;of images&gt;" in page
+    assert "class 2 (4)" in page
+    assert "No problems were found." in report_page(replace(made, findings=()))
 
 
 def test_a_report_does_not_depend_on_when_it_is_made(tmp_path):

@@ -11,6 +11,7 @@ from crossroads.artifact import REPORT
 from crossroads.data.audit import Audit
 from crossroads.evaluation import Evaluation, Interval
 from crossroads.report.facts import class_rows, percent, verdict
+from crossroads.report.html import evidence
 from crossroads.report.html.figures import data_table, definitions
 from crossroads.report.html.markup import Content, Html, element
 from crossroads.report.html.style import card_stylesheet
@@ -95,7 +96,7 @@ def _audit(audit: Audit) -> Content:
         )
         for finding in audit.findings
     ]
-    found = element("ul", findings) if findings else element("p", "No problems were found.")
+    found = element("ul", findings) if findings else element("ul", element("li", "No problems were found."))
     return [_eyebrow("Audit"), element("p", audit.origin, class_="lead"), definitions(facts), found]
 
 
@@ -112,8 +113,13 @@ def _advice(advice: Advice) -> Content:
         )
         for position, candidate in enumerate(advice.ranked[:SHOWN])
     ]
-    table = data_table(("strategy", "backbone", "expected accuracy", "seconds", ""), rows)
-    return [_eyebrow("Advice"), element("p", advice.best.name, class_="lead"), case, table, _notes(advice.warnings)]
+    table = data_table(("strategy", "backbone", "expected accuracy", "seconds", "note"), rows)
+    profile = advice.evidence.leading_profile
+    drawn = [] if advice.case is None else [evidence.plane(evidence.position_of(advice.case))]
+    drawn += [] if profile is None else [evidence.depth_profile(profile)]
+    figures = [element("figure", element("figcaption", each.heading, class_="quiet"), each.chart) for each in drawn]
+    charts = element("div", figures, class_="charts")
+    return [_eyebrow("Advice"), element("p", advice.best.name, class_="lead"), case, table, charts, _notes(advice.warnings)]
 
 
 def _eyebrow(text: str) -> Html:

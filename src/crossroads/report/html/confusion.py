@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from crossroads.report.facts import shown_classes
 from crossroads.report.html.markup import Html, element
 
 MIDDLE, SMALL, MANY = 12, 30, 60
@@ -20,18 +21,14 @@ LEVELS = (0.05, 0.15, 0.35, 0.7)
 
 
 def confusion_matrix(matrix: NDArray[np.int64], classes: Sequence[str]) -> Html:
-    """Returns the confusion matrix with its controls."""
-    k = len(classes)
+    """Returns the confusion matrix with its controls. Of very many classes it has only those with most mistakes."""
+    shown = shown_classes(matrix)
+    k = len(shown)
     size = "large" if k <= MIDDLE else "middle" if k <= SMALL else "small"
     caption = element("caption", "Rows are true classes, columns are predicted classes.", class_="hidden")
-    head = [element("th", _name(name), scope="col") for name in classes]
+    head = [element("th", _name(classes[label]), scope="col") for label in shown]
     corner = element("td", element("span", "true ↓ \N{NO-BREAK SPACE} predicted →"), class_="corner")
-    rows = [
-        Html(
-            f'<tr data-images="{row.sum()}" data-errors="{_errors(matrix, label)}">{_row_head(classes[label])}{_cells(row, label)}'
-        )
-        for label, row in enumerate(matrix)
-    ]
+    rows = [_row(matrix, classes, shown, label) for label in shown]
     body = element("tbody", rows)
     table = element("table", caption, element("thead", element("tr", corner, head)), body, class_=f"confusion {size}", id="matrix")
     area = element(
@@ -45,7 +42,10 @@ def confusion_matrix(matrix: NDArray[np.int64], classes: Sequence[str]) -> Html:
     readout = element(
         "p", "Point at a cell to read it. Click it, or press Enter, to see its images.", id="readout", class_="readout"
     )
-    return element("div", _controls(k), area, readout, class_="card confusion-card")
+    fewer = f"The matrix shows the {k} classes with most mistakes of {len(classes):,}." if k < len(classes) else None
+    return element(
+        "div", element("p", fewer, class_="quiet") if fewer else None, _controls(k), area, readout, class_="card confusion-card"
+    )
 
 
 def _controls(classes: int) -> Html:
@@ -61,10 +61,6 @@ def _controls(classes: int) -> Html:
     return element("div", parts, class_="controls scripted")
 
 
-def _row_head(name: str) -> Html:
-    return element("th", _name(name), scope="row")
-
-
 def _name(name: str) -> Html:
     return element("span", name, title=name)
 
@@ -74,14 +70,15 @@ def _errors(matrix: NDArray[np.int64], label: int) -> int:
     return int(matrix[label].sum() + matrix[:, label].sum() - 2 * matrix[label, label])
 
 
-def _cells(row: NDArray[np.int64], label: int) -> Html:
-    """Returns the cells of a row. Empty ones are as short as possible, because 200 classes have 40,000 cells."""
+def _row(matrix: NDArray[np.int64], classes: Sequence[str], shown: Sequence[int], label: int) -> Html:
+    """Returns the row of a class. Empty cells are as short as possible, because 200 classes have 40,000 of them."""
+    row = matrix[label]
+    head = element("th", _name(classes[label]), scope="row")
     total = max(1, int(row.sum()))
-    counts = row.tolist()
-    found = np.digitize(row / total, LEVELS).tolist()
-    return Html(
-        "".join(
-            f'<td class="{"g" if column == label else "b"}{level + 1}">{count}' if count else "<td>"
-            for column, (count, level) in enumerate(zip(counts, found, strict=True))
-        )
+    counts = row[shown].tolist()
+    found = np.digitize(row[shown] / total, LEVELS).tolist()
+    cells = "".join(
+        f'<td class="{"g" if column == label else "b"}{level + 1}">{count}' if count else "<td>"
+        for column, count, level in zip(shown, counts, found, strict=True)
     )
+    return Html(f'<tr data-images="{row.sum()}" data-errors="{_errors(matrix, label)}">{head}{cells}')

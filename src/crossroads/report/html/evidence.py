@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
-from crossroads.advice.cases import DECADES, LARGE, SIMILAR
+from crossroads.advice.cases import DECADES, LARGE, SIMILAR, Case
 from crossroads.advice.profile import Profile
 from crossroads.advice.size import Curve
 from crossroads.plain import from_plain
@@ -84,19 +84,34 @@ def measured(metrics: Mapping[str, Any]) -> Measured:
     )
 
 
+class Drawn(NamedTuple):
+    """One chart: its heading, the chart, what can be read from it, and its figures as a table."""
+
+    heading: str
+    chart: Html
+    text: str
+    table: Html
+
+
+def position_of(case: Case) -> Position:
+    """Returns the position of a case in the plane."""
+    estimate = case.similarity
+    return Position(case.number, 10 ** (DECADES * case.size), estimate.value, estimate.low, estimate.high, case.doubt or "")
+
+
 def charts(found: Measured) -> Iterator[Html]:
     """Yields a figure for each part of the evidence that exists."""
     if found.position is not None:
-        yield plane(found.position)
+        yield figure(*plane(found.position))
     if found.profile is not None:
-        yield depth_profile(found.profile)
+        yield figure(*depth_profile(found.profile))
     if found.curve is not None:
-        yield learning_curve(found.curve)
+        yield figure(*learning_curve(found.curve))
     if found.race is not None:
-        yield race_chart(found.race)
+        yield figure(*race_chart(found.race))
 
 
-def plane(position: Position) -> Html:
+def plane(position: Position) -> Drawn:
     """Returns the plane of images per class and similarity, with the four cases and the point of a data set."""
     chart = Chart(
         horizontal(1, 10.0**DECADES, log=True), vertical(0, 1, written=number), "images per class", "similarity to the pretraining"
@@ -130,10 +145,10 @@ def plane(position: Position) -> Html:
         ],
     )
     drawn = chart.svg("The plane of the four cases", f"{text} {figures}.", grid=False)
-    return figure("Which of the four cases", drawn, text, table)
+    return Drawn("Which of the four cases", drawn, text, table)
 
 
-def depth_profile(profile: Profile) -> Html:
+def depth_profile(profile: Profile) -> Drawn:
     """Returns the accuracy of a probe by depth, for the pretrained network and for its random control."""
     depths = profile.depths
     series = {"pretrained": [(each.depth, each.accuracy) for each in depths]}
@@ -169,10 +184,10 @@ def depth_profile(profile: Profile) -> Html:
         for each in depths
     ]
     table = data_table(("layer", "depth", "pretrained", "random weights"), rows)
-    return figure("Depth profile", chart.svg("Accuracy of a probe by depth", text), text, table)
+    return Drawn("Depth profile", chart.svg("Accuracy of a probe by depth", text), text, table)
 
 
-def learning_curve(curve: Curve) -> Html:
+def learning_curve(curve: Curve) -> Drawn:
     """Returns the measured and the predicted accuracy by number of images."""
     last = curve.points[-1].images
     here = _images_for(curve, curve.here.value) or last
@@ -201,11 +216,11 @@ def learning_curve(curve: Curve) -> Html:
     )
     rows = [(f"{images:,}", "measured", *_cells(estimate)) for images, estimate in known]
     rows += [(f"{round(images):,}", "expected", *_cells(estimate)) for images, estimate in ahead]
-    table = data_table(("images", "", "accuracy", "95 % from", "to"), rows)
-    return figure("Learning curve", chart.svg("Accuracy by number of images", text), text, table)
+    table = data_table(("images", "measured or expected", "accuracy", "95 % from", "to"), rows)
+    return Drawn("Learning curve", chart.svg("Accuracy by number of images", text), text, table)
 
 
-def race_chart(race: RaceReport) -> Html:
+def race_chart(race: RaceReport) -> Drawn:
     """Returns the accuracy of each run of a race against the time at which it ended."""
     began = max(0.0, race.seconds - sum(run.seconds for run in race.runs))
     ends: list[tuple[float, RunRow]] = []
@@ -244,7 +259,7 @@ def race_chart(race: RaceReport) -> Html:
             for end, run in ends
         ],
     )
-    return figure("The race", chart.svg("Accuracy of each candidate against time", race.why), _sentence(race.why), table)
+    return Drawn("The race", chart.svg("Accuracy of each candidate against time", race.why), _sentence(race.why), table)
 
 
 def _read(kind: type[T], values: object) -> T | None:

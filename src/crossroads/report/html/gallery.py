@@ -7,7 +7,8 @@ import json
 from collections.abc import Sequence
 
 from crossroads.artifact import Predictions
-from crossroads.report.facts import cell_rows, confident_mistakes, percent, unsure_hits
+from crossroads.files.text import printable
+from crossroads.report.facts import cell_rows, confident_mistakes, percent, shown_classes, unsure_hits
 from crossroads.report.html.markup import Html, element
 from crossroads.report.subject import Subject
 from crossroads.report.thumbnails import CELLS, MISTAKES, PER_CELL, UNSURE, Thumbnails
@@ -28,6 +29,7 @@ class Pictures:
 
     def __init__(self, subject: Subject) -> None:
         self._thumbnails: Thumbnails = subject.thumbnails
+        self._confusion = subject.confusion
         self._predictions, self._classes = subject.predictions, subject.classes
         self._of_row = {} if self._predictions is None else self._thumbnails.rows_of(self._predictions)
         self._mistakes = [] if self._predictions is None else confident_mistakes(self._predictions, MISTAKES)
@@ -66,8 +68,23 @@ class Pictures:
         if self._predictions is not None:
             for (true, predicted), rows in cell_rows(self._predictions, PER_CELL, CELLS).items():
                 cells[f"{true},{predicted}"] = [self._entry(self._predictions, row) for row in rows]
-        text = json.dumps({"classes": self._classes, "cells": cells}, ensure_ascii=True, separators=(",", ":"))
+        shown = shown_classes(self._confusion)
+        data = {"labels": shown, "classes": [printable(self._classes[label]) for label in shown], "cells": cells}
+        text = json.dumps(data, ensure_ascii=True, separators=(",", ":"))
         return Html(f'<script type="application/json" id="cells">{text.replace("<", chr(92) + "u003c")}</script>')
+
+    def small(self, rows: Sequence[int]) -> Html | None:
+        """Returns the pictures of some rows with their classes and names, without heat maps; None if there are none."""
+        predictions, found = self._predictions, [row for row in rows if row in self._of_row]
+        if predictions is None or not found:
+            return None
+        items = []
+        for row in found:
+            true = self._classes[predictions.labels[row]]
+            plain = element("img", src=_source(self._thumbnails.pictures[self._of_row[row]]), alt=f"an image of {true}")
+            caption = element("figcaption", element("p", element("b", true)), _named(str(predictions.names[row])))
+            items.append(element("li", element("figure", element("div", plain, class_="picture"), caption)))
+        return element("ul", items, class_="gallery")
 
     def _entry(self, predictions: Predictions, row: int) -> list[str | int]:
         """Returns the name, the confidence in percent, and the picture of an image or ``#`` and the identifier of its element."""
@@ -98,12 +115,12 @@ class Pictures:
         if predictions.top_labels.shape[1] < 2:
             return None
         second = self._classes[predictions.top_labels[row, 1]]
-        return element("p", "then: ", element("b", second), f" {percent(float(predictions.top_probabilities[row, 1]))}")
+        return element("p", "or ", element("b", second), f" {percent(float(predictions.top_probabilities[row, 1]))}")
 
     def _picture(self, row: int, text: str) -> Html | None:
         index = self._of_row.get(row)
         if index is None:
-            return None
+            return element("div", class_="picture") if self else None
         plain = element("img", id=f"image-{row}", src=_source(self._thumbnails.pictures[index]), alt=text, class_="plain")
         if not self._thumbnails.maps[index]:
             return element("div", plain, class_="picture")

@@ -17,7 +17,7 @@ class Html(str):
 Content = str | int | float | None | Iterable["Content"]
 """What an element can contain: text, `Html`, numbers, or any nesting of them. None is left out."""
 
-_VOID = frozenset({"br", "col", "hr", "img", "input", "link", "meta", "line", "path", "rect"})
+_VOID = frozenset({"br", "col", "hr", "img", "input", "link", "meta", "line", "path", "rect", "wbr"})
 """Elements without an end tag; those of SVG close themselves."""
 
 

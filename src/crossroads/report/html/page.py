@@ -120,7 +120,7 @@ def _sections(subject: Subject) -> Iterator[Section]:
         diagram = reliability_diagram(bins, subject.scores["expected_calibration_error"])
         yield Section("reliability", "Can the confidence be trusted", _grid([diagram]))
     yield Section("images", "Images", escaped(_images(pictures)))
-    yield Section("data", "Data", element("div", data_facts(subject), class_="card"))
+    yield Section("data", "Data", element("div", data_facts(subject, pictures), class_="card"))
     yield Section("run", "What was run", element("div", what_was_run(subject), class_="card"))
 
 

@@ -6,7 +6,10 @@ import shlex
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from crossroads.data.findings import Finding
+from crossroads.report.facts import example_rows
 from crossroads.report.html.figures import data_table, definitions
+from crossroads.report.html.gallery import Pictures
 from crossroads.report.html.markup import Content, Html, element
 from crossroads.report.subject import Subject
 
@@ -21,19 +24,23 @@ def repeat_command(subject: Subject) -> str:
     return f"crossroads fit {data}--recipe {recipe} --out NEW"
 
 
-def data_facts(subject: Subject) -> Iterator[Html]:
-    """Yields the images by split, the images that could not be read, and the notes of the run."""
+def data_facts(subject: Subject, pictures: Pictures) -> Iterator[Html]:
+    """Yields the images by split, the findings of an audit, the notes of the run, and the images that could not be read."""
     facts = subject.manifest.facts["data"]
     splits = ", ".join(f"{split['n']:,} {name}" for name, split in facts["splits"].items())
     pairs: list[tuple[str, Content]] = [
-        ("images from", str(facts["origin"])),
+        ("images from", _breakable(str(facts["origin"]))),
         ("images", splits),
         ("classes", len(subject.classes)),
         ("fitted on", " and ".join(facts.get("fitted_on", ("train",)))),
     ]
     if subject.origin:
-        pairs.insert(0, ("scored images", f"{subject.scores['n']:,} from {subject.origin}"))
+        pairs.insert(0, ("scored images", [f"{subject.scores['n']:,} from ", _breakable(subject.origin)]))
     yield definitions(pairs)
+    if subject.findings is not None:
+        yield element("h3", "What an audit of the scored images found")
+        found = [_finding(finding, subject, pictures) for finding in subject.findings]
+        yield element("ul", found, class_="findings") if found else element("p", "No problems were found.")
     notes = dict.fromkeys([*map(str, subject.scores.get("warnings", ())), *map(str, subject.metrics.get("warnings", ()))])
     if notes:
         yield element("h3", "Notes")
@@ -44,8 +51,9 @@ def data_facts(subject: Subject) -> Iterator[Html]:
         yield data_table(("image", "split", "reason"), [(row["name"], row["split"], row["reason"]) for row in refused[:50]])
         if len(refused) > 50:
             yield element("p", f"… and {len(refused) - 50:,} more in metrics.json.", class_="quiet")
-    audit = ["For duplicates, wrong labels and blank images, run ", element("code", "crossroads audit DATA"), "."]
-    yield element("p", audit, class_="quiet")
+    if subject.findings is None:
+        audit = ["For duplicates, wrong labels and blank images, run ", element("code", "crossroads audit DATA"), "."]
+        yield element("p", audit, class_="quiet")
 
 
 def what_was_run(subject: Subject) -> Iterator[Html]:
@@ -71,6 +79,21 @@ def what_was_run(subject: Subject) -> Iterator[Html]:
     recipe = (subject.manifest.folder / "recipe.toml").read_text(encoding="utf-8")
     yield element("details", element("summary", "The recipe"), element("pre", element("code", recipe), tabindex="0"))
     yield element("details", element("summary", "Digests"), data_table(("what", "digest (BLAKE2b)"), _digests(subject)))
+
+
+def _finding(finding: Finding, subject: Subject, pictures: Pictures) -> Html:
+    """Returns a finding with its examples: their pictures where there are some, otherwise their names."""
+    rows = [] if subject.predictions is None else example_rows(finding, subject.predictions)
+    shown = pictures.small(rows)
+    examples = shown or element("p", "; ".join(finding.examples), class_="quiet")
+    tag = element("span", finding.severity, class_=f"tag {finding.severity}")
+    return element("li", element("p", tag, finding.summary), examples, element("p", f"Hint: {finding.hint}", class_="quiet"))
+
+
+def _breakable(path: str) -> Content:
+    """Returns a path that may be broken after its slashes."""
+    first, *rest = path.split("/")
+    return [first, [["/", element("wbr"), part] for part in rest]]
 
 
 def _versions(facts: Mapping[str, Any]) -> dict[str, str]:

@@ -11,6 +11,7 @@
   const body = table.tBodies[0];
   const rows = [...body.rows];
   const names = data.classes;
+  const labels = data.labels;
   const cells = rows.map((row) => [...row.cells].slice(1));
   const heads = [...head.cells].slice(1);
   const place = new Map();
@@ -67,7 +68,7 @@
   }
 
   function show(i, j) {
-    const found = data.cells[`${i},${j}`] || [];
+    const found = data.cells[`${labels[i]},${labels[j]}`] || [];
     const list = make("ul", "", "gallery");
     for (const [name, confidence, picture] of found) {
       const item = make("li");
@@ -142,7 +143,7 @@
   document.querySelectorAll("#order, #shown").forEach((control) => control.addEventListener("change", arrange));
   document.querySelectorAll("[data-cell]").forEach((button) =>
     button.addEventListener("click", () => {
-      const [i, j] = button.dataset.cell.split(",").map(Number);
+      const [i, j] = button.dataset.cell.split(",").map((label) => labels.indexOf(Number(label)));
       mark(i, j);
       show(i, j);
       panel.scrollIntoView({ block: "nearest" });

@@ -32,7 +32,7 @@ def reliability_diagram(bins: Sequence[Bin], error: float) -> Html:
     """Returns the accuracy of the predictions by their confidence."""
     chart = Chart(horizontal(0, 1, written=percent), vertical(0, 1), "confidence", "accuracy")
     chart.segment((0, 0), (1, 1), "soft")
-    chart.text(chart.x(0.03), chart.y(0.93), "dashed: perfectly calibrated", "quiet")
+    chart.text(chart.x(0.98), chart.y(0.05), "dashed: perfectly calibrated", "quiet", "end")
     most = max(each.images for each in bins)
     for each in bins:
         chart.segment((each.confidence, each.interval[0]), (each.confidence, each.interval[1]), "accent")

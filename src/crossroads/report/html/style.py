@@ -55,7 +55,8 @@ def colours() -> Html:
 def card_stylesheet() -> Html:
     """Returns the stylesheet of a card. It affects nothing but elements inside the class ``crossroads``."""
     dark = f"@media (prefers-color-scheme: dark) {{ {_NOT_IN_LIGHT_ONES} {{ {DARK}}} }}\n{_IN_DARK_NOTEBOOKS} {{ {DARK}}}"
-    return Html(f".crossroads {{ {LIGHT}}}\n{dark}\n{_text('card.css')}")
+    charts = "\n".join(f".crossroads {rule}" for rule in _text("report.css").splitlines() if rule.startswith(".chart"))
+    return Html(f".crossroads {{ {LIGHT}}}\n{dark}\n{_text('card.css')}\n{charts}")
 
 
 @cache

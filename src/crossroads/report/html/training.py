@@ -98,8 +98,8 @@ def _table(history: Sequence[Epoch], best: int | None) -> Html:
             f"{each.loss:.4f}",
             f"{each.validation_loss:.4f}",
             percent(each.validation_accuracy, 1),
-            "kept" if index == best else "",
+            "yes" if index == best else "",
         )
         for index, each in enumerate(history)
     ]
-    return data_table(("epoch", "phase", "loss", "validation loss", "validation accuracy", ""), rows)
+    return data_table(("epoch", "phase", "loss", "validation loss", "validation accuracy", "kept"), rows)
