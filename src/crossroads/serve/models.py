@@ -49,6 +49,7 @@ class Model:
 
     def __init__(self, name: str, folder: Path) -> None:
         self.name, self.folder = name, folder.absolute()
+        self._last_stamp: tuple[object, ...] | None = None
         self._refused_stamp: tuple[object, ...] | None = None
         self._checking = threading.Lock()
         self.loaded = _loaded(self.folder)
@@ -69,13 +70,19 @@ class Model:
         return path if path.is_file() else None
 
     def check(self, metrics: Metrics) -> None:
-        """Loads a new artifact if there is one, and then replaces the old one. If the new one is damaged, the old one stays."""
+        """Loads a new artifact if there is one, and then replaces the old one. If the new one is damaged, the old one stays.
+
+        A new artifact is loaded once its files are the same in two calls, since they may be copied one by one.
+        """
         with self._checking:
             stamp = _stamp(self.folder)
             if stamp == self.loaded.stamp:
                 self._refused_stamp = None  # the old files are back
                 return
             if stamp == self._refused_stamp:
+                return
+            if stamp != self._last_stamp:
+                self._last_stamp = stamp
                 return
             try:
                 fresh = _loaded(self.folder)
