@@ -26,8 +26,8 @@ WORTH_COLLECTING = 0.01
 BINS = 10
 
 MOST_CLASSES, FEWER_CLASSES = 250, 100
-"""Most classes that the confusion matrix shows, and the number that it shows if there are more. One of 1,000 classes would have a
-million cells, which browsers do not handle."""
+"""The most classes that the confusion matrix shows, and the number that it shows if there are more. With 1,000 classes it would
+have a million cells, which browsers do not handle."""
 
 
 class ClassRow(NamedTuple):
