@@ -28,6 +28,7 @@ from benchmarks import (
     processes,
     reads,
     regret,
+    serving,
     strategies,
     threads,
     throughput,
@@ -81,6 +82,10 @@ BENCHMARKS = (
     Benchmark("gtsrb", jobs.gtsrb, shared=True, slow=True),
     Benchmark("small-sets", jobs.small_sets, shared=True, slow=True),
     Benchmark("strategies", strategies.strategies, shared=True, slow=True),
+    Benchmark("serving", serving.serving, shared=True, slow=True),
+    Benchmark("serving-start", serving.start, shared=True, slow=True),
+    Benchmark("serving-overload", serving.overload, shared=True, slow=True),
+    Benchmark("serving-endurance", serving.endurance, slow=True),
     Benchmark("regret", regret.regret, shared=True, slow=True),
     Benchmark("few", few.few, shared=True, slow=True),
 )

@@ -300,12 +300,13 @@ class Predictor:
                 raise named from error
 
         for position, _, answer in self._answers(stream_pictures(_named(images, names), self.manifest.resize), refuse):
-            predictions.append(Prediction(names.pop(position, f"image {position}"), self._ranked(answer, top)))
+            predictions.append(Prediction(names.pop(position, f"image {position}"), self.ranked(answer, top)))
             if progress is not None:
                 progress(position + 1)
         return predictions, refused
 
-    def _ranked(self, probabilities: NDArray[np.float32], top: int) -> tuple[Ranked, ...]:
+    def ranked(self, probabilities: NDArray[np.float32], top: int) -> tuple[Ranked, ...]:
+        """Returns the most probable classes of one image, most probable first, from its probabilities, float32 (k,)."""
         # A stable sort gives a tie to the class that comes first, as in the evaluation.
         best = np.argsort(-probabilities, kind="stable")[:top].tolist()
         return tuple(Ranked(self.classes[i], float(probabilities[i])) for i in best)
