@@ -27,7 +27,7 @@ from crossroads.evaluation import Evaluation
 from crossroads.networks._once import built_once
 from crossroads.networks.construct import object_name, pinned
 from crossroads.predictor import Predictor, score
-from crossroads.progress import Note, Silent, Watcher, stage
+from crossroads.progress import Note, Relay, Silent, Watcher, stage
 from crossroads.race.anytime import fit_within_budget
 from crossroads.race.candidates import BUDGET
 from crossroads.recipe import Recipe, read_toml
@@ -37,6 +37,7 @@ from crossroads.run.finish import Outcome, Run, require_same_images, save_and_te
 from crossroads.run.folder import RunFolder
 from crossroads.run.task import Tasks, refuse_trained_graph, require_valid
 from crossroads.run.train import train
+from crossroads.track import require_known, tracked
 
 T = TypeVar("T")
 
@@ -54,6 +55,7 @@ def fit(
     test: Source | None = None,
     recipe: Recipe | str | Path | None = None,
     resume: bool = False,
+    track: str | None = None,
     watcher: Watcher | None = None,
     **options: object,
 ) -> Run:
@@ -68,6 +70,7 @@ def fit(
         test: A separate test set; no image of it is read before the final evaluation.
         recipe: A recipe, or the path of a TOML file with some of its fields; None for the defaults.
         resume: Continue an unfinished run in `out`. A finished run of the same images is returned unchanged.
+        track: ``tensorboard`` or ``mlflow`` to log the run there too; None to log it nowhere. The result is the same.
         watcher: Receives progress and warnings. If it is None, warnings go to `warnings`, and progress goes to the log, a terminal
             or a notebook.
         **options: Fields of `Recipe` that replace those of `recipe`.
@@ -80,6 +83,7 @@ def fit(
     """
     started = time.perf_counter()
     relay = watched(watcher, trains=True)
+    require_known(track)
     folder = RunFolder(out)
     asked, given = _requested(recipe, data, test, options | _name_of(backbone))
     if folder.finished and resume:
@@ -94,17 +98,26 @@ def fit(
     try:
         with folder.claim(asked, given=given, resume=resume) as claimed:
             require_valid(claimed, _custom_network(backbone), relay.progress)
-            with stage(relay.progress, READING):
-                partition = load_and_split(*_sources(data, test, claimed), claimed, relay)
-            auto = claimed.strategy == "auto"
-            clock = Clock(started, folder.spent, claimed.budget or (BUDGET if auto else None))
-            if clock.budget is not None:
-                return fit_within_budget(partition, _custom_network(backbone), folder, clock, relay)
-            task = Tasks(partition, folder.scratch, _custom_network(backbone), relay).task_for(partition.recipe)
-            return save_and_test(partition, Outcome(task, train(task, folder, relay)), folder, clock, relay)
+            budget = claimed.budget or (BUDGET if claimed.strategy == "auto" else None)
+            clock = Clock(started, folder.spent, budget)
+            with tracked(track, folder, claimed, relay) as tracking:
+                sources = _sources(data, test, claimed)
+                return tracking.finish(_trained(sources, claimed, _custom_network(backbone), folder, clock, tracking.watcher))
     except Exception:
         relay.raise_again()  # the watcher's own error, even if a library replaced it
         raise
+
+
+def _trained(
+    sources: tuple[Source | None, Source | None], recipe: Recipe, own: object, folder: RunFolder, clock: Clock, watcher: Relay
+) -> Run:
+    """Reads the images and the test set, trains, tests and saves. `own` is a network of the user's own as an object, or None."""
+    with stage(watcher.progress, READING):
+        partition = load_and_split(*sources, recipe, watcher)
+    if clock.budget is not None:
+        return fit_within_budget(partition, own, folder, clock, watcher)
+    task = Tasks(partition, folder.scratch, own, watcher).task_for(partition.recipe)
+    return save_and_test(partition, Outcome(task, train(task, folder, watcher)), folder, clock, watcher)
 
 
 @process_settings()

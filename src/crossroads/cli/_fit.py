@@ -31,6 +31,10 @@ def fit(
         Optional[Path], typer.Option(metavar="PATH", help="A TOML file that sets any of the options below.", show_default=False)
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the unfinished run in --out.")] = False,
+    track: Annotated[
+        Optional[str],
+        typer.Option(metavar="NAME", help="Also log the run to TensorBoard or MLflow. [tensorboard, mlflow]", show_default=False),
+    ] = None,
     json: Json = False,
     quiet: Quiet = False,
     **fields: Any,
@@ -51,7 +55,7 @@ def fit(
         try:
             with starting(watcher):
                 from crossroads.api import fit as train
-            run = train(data, out=out, recipe=recipe, resume=resume, watcher=watcher, **fields)
+            run = train(data, out=out, recipe=recipe, resume=resume, track=track, watcher=watcher, **fields)
         except KeyboardInterrupt:
             raise _stopped(out) from None
     if json:
