@@ -15,6 +15,7 @@ from pathlib import Path
 
 from benchmarks import (
     decoding,
+    explain,
     finetuning,
     frozen,
     heads,
@@ -73,6 +74,7 @@ BENCHMARKS = (
     Benchmark("growth", frozen.growth, slow=True),
     Benchmark("reads", reads.reads, slow=True),
     Benchmark("head", heads.head, shared=True, slow=True),
+    Benchmark("explain", explain.explain, shared=True, slow=True),
     Benchmark("notes-program", notes.notes_program, shared=True, slow=True),
     Benchmark("xla", throughput.xla, slow=True),
     Benchmark("gtsrb", jobs.gtsrb, shared=True, slow=True),

@@ -105,6 +105,16 @@ def ants_bees(seed: int) -> Any:
     return _marked({TRAIN: parts.train, VALIDATION: parts.validation, TEST: _side(found, VALIDATION)})
 
 
+def flowers(seed: int) -> Any:
+    """The photographs of flowers, with 15 % to choose by and 15 % as the test."""
+    import crossroads
+    from crossroads.data.dataset import TEST, TRAIN, VALIDATION
+    from crossroads.data.splits import split
+
+    parts = split(crossroads.read(SHARED / "flowers5.tar"), validation=0.15, test=0.15, seed=seed)
+    return _marked({TRAIN: parts.train, VALIDATION: parts.validation, TEST: parts.test.unseal()})
+
+
 def ants_bees_whole(_seed: int) -> Any:
     """The photographs as they come: train to learn from, val to choose by, no test."""
     import crossroads

@@ -169,6 +169,11 @@ class Graph:
         self._idle_for_few = []
 
     @property
+    def model(self) -> Any:
+        """The OpenVINO model. Only clones of it may be changed."""
+        return self._model
+
+    @property
     def signature(self) -> tuple[str, str]:
         """Input and output in OpenVINO's notation, such as ``u8[?,32,32,3]`` and ``f32[?,43]``."""
         return _notation(self._model.inputs), _notation(self._model.outputs)
@@ -285,14 +290,49 @@ class Graph:
         return self._compiled("THROUGHPUT")
 
     def _compiled(self, hint: str) -> Any:
-        # By default a CPU with bfloat16 units computes in bfloat16, which changes probabilities in the third digit.
-        config: dict[str, str | int] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": hint}
-        if self.threads is not None:
-            config["INFERENCE_NUM_THREADS"] = self.threads
-        return runtime().Core().compile_model(self._model, "CPU", config)
+        return runtime().Core().compile_model(self._model, "CPU", _config(hint, self.threads))
 
 
-_graphs: weakref.WeakSet[Graph] = weakref.WeakSet()
+class Part:
+    """A part of a graph, with one input and any number of outputs. It is compiled on first use, and threads may share it.
+
+    Args:
+        model: The OpenVINO model.
+        threads: CPU threads to use, None for all.
+    """
+
+    def __init__(self, model: Any, *, threads: int | None = None) -> None:
+        self._model, self._threads = model, threads
+        _graphs.add(self)
+
+    def __call__(self, values: NDArray[Any]) -> list[NDArray[np.float32]]:
+        """Computes every output, float32 (n, ...), of values (n, ...) of the input."""
+        request = self._compiled().create_infer_request()
+        request.infer({0: np.ascontiguousarray(values)})
+        return [np.array(request.get_output_tensor(number).data, np.float32) for number in range(len(self._model.outputs))]
+
+    def _compiled(self) -> Any:
+        if "_once" not in self.__dict__:
+            with _compiling:
+                return self._once
+        return self._once
+
+    @cached_property
+    def _once(self) -> Any:
+        return runtime().Core().compile_model(self._model, "CPU", _config("LATENCY", self._threads))
+
+    def _drop_compiled(self) -> None:
+        """Drops the compiled graph in a forked process without freeing it, as `Graph` does."""
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object([self.__dict__.pop("_once", None)]))
+
+
+def _config(hint: str, threads: int | None) -> dict[str, str | int]:
+    # By default a CPU with bfloat16 units computes in bfloat16, which changes probabilities in the third digit.
+    config: dict[str, str | int] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": hint}
+    return config if threads is None else config | {"INFERENCE_NUM_THREADS": threads}
+
+
+_graphs: weakref.WeakSet[Graph | Part] = weakref.WeakSet()
 
 
 def _after_fork() -> None:
