@@ -114,6 +114,8 @@ def race(watcher):
 
 
 def test_mlflow_receives_a_whole_run(source, recipe, database, tmp_path, monkeypatch):
+    import mlflow
+
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "stripes")
     run = crossroads.fit(source, out=tmp_path / "run", recipe=recipe, track="mlflow", watcher=Silent())
     (found,) = logged("stripes")
@@ -134,27 +136,23 @@ def test_mlflow_receives_a_whole_run(source, recipe, database, tmp_path, monkeyp
     assert tags["crossroads.data_digest"] == facts["data"]["digest"]
     assert tags["crossroads.version.crossroads"] == facts["crossroads"]
     assert tags["crossroads.strategy"] == "feature-extraction"
+    documents = mlflow.MlflowClient().list_artifacts(found.info.run_id)
+    assert [each.path for each in documents] == ["README.md", "report.html"]
     assert not (run.artifact / "checkpoint").exists()
 
 
-def test_tensorboard_receives_a_whole_run(source, recipe, tmp_path, events):
-    run = crossroads.fit(source, out=tmp_path / "run", recipe=recipe, track="tensorboard", watcher=Silent())
+def test_tensorboard_receives_a_whole_run_and_changes_nothing(source, recipe, tmp_path, events):
+    options = {"recipe": recipe, "report": False, "watcher": Silent()}
+    plain = crossroads.fit(source, out=tmp_path / "plain", **options)
+    run = crossroads.fit(source, out=tmp_path / "run", track="tensorboard", **options)
+    facts, expected = (artifact.open_verified(each.artifact).facts for each in (run, plain))
+    assert all(facts[name] == expected[name] for name in ("weights", "recipe", "seeds", "data"))
     found = events(run.artifact / "tensorboard")
     assert scalars(found, "result/test_accuracy") == [(0, round(run.metrics["test"]["accuracy"], 4))]
     assert [step for step, _ in scalars(found, "head/validation_accuracy")] == [1]
     (tags,) = found.Tensors("tags")
-    assert artifact.open_verified(run.artifact).facts["data"]["digest"] in tags.tensor_proto.string_val[0].decode()
+    assert facts["data"]["digest"] in tags.tensor_proto.string_val[0].decode()
     assert found.SummaryMetadata("_hparams_/session_start_info").plugin_data.plugin_name == "hparams"
-    assert crossroads.load(run).classes  # the artifact is as valid as without the event files
-
-
-def test_tracking_changes_no_result(source, recipe, tmp_path):
-    pytest.importorskip("tensorboard")
-    plain = crossroads.fit(source, out=tmp_path / "plain", recipe=recipe, watcher=Silent())
-    logged = crossroads.fit(source, out=tmp_path / "logged", recipe=recipe, track="tensorboard", watcher=Silent())
-    names = ("weights", "recipe", "seeds", "data")
-    facts = [artifact.open_verified(each.artifact).facts for each in (plain, logged)]
-    assert {name: facts[0][name] for name in names} == {name: facts[1][name] for name in names}
 
 
 def test_each_candidate_is_a_nested_run_of_mlflow(database, folder):
@@ -183,46 +181,46 @@ def test_each_candidate_has_a_folder_of_tensorboard(folder, events):
     assert scalars(found, "train/validation_accuracy") == [(1, 0.5), (2, 0.75)]
 
 
-def test_a_resumed_run_continues_its_runs_of_mlflow(database, folder):
-    with pytest.raises(KeyboardInterrupt), tracked("mlflow", folder, Recipe(), Relay(Silent())) as tracking:
+def interrupted_race(folder):
+    """Raises `KeyboardInterrupt` within the first candidate of a race that is logged to MLflow."""
+    with tracked("mlflow", folder, Recipe(), Relay(Silent())) as tracking:
         tracking.watcher.note(Note("trying finetune", "run-started", **STARTED, run="candidate-00-run-1"))
         tracking.watcher.epoch(epoch(1), 2)
         raise KeyboardInterrupt
+
+
+def test_a_resumed_run_continues_its_runs_of_mlflow(database, folder):
+    import mlflow
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted_race(folder)
     assert [each.info.status for each in logged()] == ["KILLED", "KILLED"]
     with tracked("mlflow", folder, Recipe(data="moved"), Relay(Silent())) as tracking:
         tracking.watcher.note(Note("trying finetune", "run-started", **STARTED, run="candidate-00-run-1"))
         tracking.watcher.epoch(epoch(2, accuracy=1.0), 2)
     _whole, candidate = found = logged()
     assert [each.info.status for each in found] == ["FINISHED", "FINISHED"]
-    import mlflow
-
     history = mlflow.MlflowClient().get_metric_history(candidate.info.run_id, "train/validation_accuracy")
     assert [(each.step, each.value) for each in history] == [(1, 0.5), (2, 1.0)]
 
 
-def test_documents_in_the_artifact_are_stored_with_the_run(source, recipe, database, tmp_path):
-    class Writes(Silent):
-        def progress(self, stage, done, total):
-            if stage == "testing":
-                (tmp_path / "run" / "report.html").write_text("<p>")
-
-    crossroads.fit(source, out=tmp_path / "run", recipe=recipe, track="mlflow", watcher=Writes())
-    import mlflow
-
-    (found,) = logged()
-    assert [each.path for each in mlflow.MlflowClient().list_artifacts(found.info.run_id)] == ["report.html"]
+def test_a_resumed_run_whose_mlflow_run_is_gone_begins_another(database, folder):
+    (folder.scratch / "tracking.json").write_text('{"": "0123456789abcdef0123456789abcdef"}')
+    watcher = Notes()
+    with tracked("mlflow", folder, Recipe(), Relay(watcher)):
+        pass
+    assert [each.info.status for each in logged()] == ["FINISHED"]
+    assert watcher.said == []
 
 
-def test_a_database_that_fails_ends_no_run_and_is_one_warning(source, recipe, database, tmp_path):
-    class Drops(Notes):
-        def progress(self, stage, done, total):
-            with sqlite3.connect(database) as connection:
-                connection.execute("DROP TABLE IF EXISTS metrics")
-
-    watcher = Drops()
-    run = crossroads.fit(source, out=tmp_path / "run", recipe=recipe, track="mlflow", watcher=watcher)
-    assert [note.figures["tracker"] for note in watcher.said if getattr(note, "code", "") == "tracker-failed"] == ["mlflow"]
-    assert crossroads.load(run).classes
+def test_a_database_that_fails_is_one_warning(database, folder):
+    watcher = Notes()
+    with tracked("mlflow", folder, Recipe(), Relay(watcher)) as tracking:
+        with sqlite3.connect(database) as connection:
+            connection.execute("DROP TABLE metrics")
+        race(tracking.watcher)
+    failed = [note for note in watcher.said if note.code == "tracker-failed"]
+    assert [note.figures["tracker"] for note in failed] == ["mlflow"]
 
 
 def test_event_files_that_cannot_be_written_end_no_run_and_are_one_warning(source, recipe, tmp_path):
@@ -233,19 +231,23 @@ def test_event_files_that_cannot_be_written_end_no_run_and_are_one_warning(sourc
             (tmp_path / "run" / "tensorboard").touch()
 
     watcher = Blocks()
-    run = crossroads.fit(source, out=tmp_path / "run", recipe=recipe, track="tensorboard", watcher=watcher)
+    run = crossroads.fit(source, out=tmp_path / "run", recipe=recipe, track="tensorboard", report=False, watcher=watcher)
     failed = [note for note in run.warnings if getattr(note, "code", "") == "tracker-failed"]
     assert [note.figures["tracker"] for note in failed] == ["tensorboard"]
 
 
+def failed_race(folder):
+    """Raises an error within a race that is logged to TensorBoard, before anything of it is kept."""
+    with folder.claim(Recipe(), given=(), resume=False), tracked("tensorboard", folder, Recipe(), Relay(Silent())) as tracking:
+        race(tracking.watcher)
+        assert any(folder.event_files.rglob("events*"))
+        raise DataError("a mistake", code="a-mistake")
+
+
 def test_a_run_that_fails_leaves_no_event_files(tmp_path):
     pytest.importorskip("tensorboard")
-    folder = RunFolder(tmp_path / "new" / "run")
-    with pytest.raises(DataError), folder.claim(Recipe(), given=(), resume=False):  # noqa: SIM117
-        with tracked("tensorboard", folder, Recipe(), Relay(Silent())) as tracking:
-            race(tracking.watcher)
-            assert any(folder.event_files.rglob("events*"))
-            raise DataError("a mistake", code="a-mistake")
+    with refused("a-mistake"):
+        failed_race(RunFolder(tmp_path / "new" / "run"))
     assert not (tmp_path / "new").exists()
 
 
