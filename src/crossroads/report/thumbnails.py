@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from crossroads.artifact import THUMBNAILS, Predictions
-from crossroads.data.dataset import Dataset
+from crossroads.data.dataset import DIGEST_BYTES, Dataset
 from crossroads.data.images import Resize
 from crossroads.data.loading import stream
 from crossroads.files.text import printable
@@ -36,8 +36,9 @@ LARGE_SIDE, SMALL_SIDE = 160, 96
 """Sides in pixels of the pictures with heat maps and of the others."""
 
 JPEG_QUALITY = 80
+
 MAPS_AT_ONCE = 4
-DIGEST = 16
+"""Heat maps between two looks at the time."""
 
 Pixels = NDArray[np.uint8]
 HeatMaps = Callable[[Pixels, NDArray[np.int32]], list[Image.Image]]
@@ -67,7 +68,7 @@ class Thumbnails:
         return {row: index for row, index in found if index is not None}
 
 
-NO_THUMBNAILS = Thumbnails(np.zeros((0, DIGEST), np.uint8), (), ())
+NO_THUMBNAILS = Thumbnails(np.zeros((0, DIGEST_BYTES), np.uint8), (), ())
 
 
 class Wanted(NamedTuple):
@@ -146,7 +147,7 @@ def read_thumbnails(folder: str | PathLike[str]) -> Thumbnails:
         with np.load(Path(folder) / THUMBNAILS, allow_pickle=False) as arrays:
             digests, data, offsets, method = (arrays[name] for name in ("digests", "bytes", "offsets", "method"))
         n = len(digests)
-        if (digests.shape, digests.dtype, data.dtype, offsets.shape) != ((n, DIGEST), np.uint8, np.uint8, (2 * n + 1,)):
+        if (digests.shape, digests.dtype, data.dtype, offsets.shape) != ((n, DIGEST_BYTES), np.uint8, np.uint8, (2 * n + 1,)):
             return NO_THUMBNAILS
         content = data.tobytes()
         files = tuple(content[int(start) : int(end)] for start, end in pairwise(offsets))
