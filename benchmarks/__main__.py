@@ -16,6 +16,7 @@ from pathlib import Path
 from benchmarks import (
     decoding,
     explain,
+    few,
     finetuning,
     frozen,
     heads,
@@ -28,6 +29,7 @@ from benchmarks import (
     processes,
     reads,
     regret,
+    serving,
     strategies,
     threads,
     throughput,
@@ -82,7 +84,12 @@ BENCHMARKS = (
     Benchmark("gtsrb", jobs.gtsrb, shared=True, slow=True),
     Benchmark("small-sets", jobs.small_sets, shared=True, slow=True),
     Benchmark("strategies", strategies.strategies, shared=True, slow=True),
+    Benchmark("serving", serving.serving, shared=True, slow=True),
+    Benchmark("serving-start", serving.start, shared=True, slow=True),
+    Benchmark("serving-overload", serving.overload, shared=True, slow=True),
+    Benchmark("serving-endurance", serving.endurance, slow=True),
     Benchmark("regret", regret.regret, shared=True, slow=True),
+    Benchmark("few", few.few, shared=True, slow=True),
 )
 
 

@@ -20,14 +20,14 @@ from crossroads.data.audit import Audit
 from crossroads.data.audit import audit as check
 from crossroads.data.labels import align
 from crossroads.data.loading import refusal_notes, sample_notes
-from crossroads.data.partition import BIASED, Source, absent_class_notes, count_seen, load_and_split, test_rows
+from crossroads.data.partition import BIASED, Partition, Source, absent_class_notes, count_seen, load_and_split, test_rows
 from crossroads.data.readers import read
 from crossroads.errors import RecipeError, option, without_effect
 from crossroads.evaluation import Evaluation
 from crossroads.networks._once import built_once
 from crossroads.networks.construct import object_name, pinned
 from crossroads.predictor import Predictor, Scored, score
-from crossroads.progress import Note, Silent, Watcher, stage
+from crossroads.progress import Note, Relay, Silent, Watcher, stage
 from crossroads.race.anytime import fit_within_budget
 from crossroads.race.candidates import BUDGET
 from crossroads.recipe import Recipe, read_toml
@@ -39,6 +39,7 @@ from crossroads.run.finish import Outcome, Run, require_same_images, save_and_te
 from crossroads.run.folder import RunFolder
 from crossroads.run.task import Tasks, refuse_trained_graph, require_valid
 from crossroads.run.train import train
+from crossroads.track import require_known, tracked
 
 T = TypeVar("T")
 
@@ -58,6 +59,7 @@ def fit(
     resume: bool = False,
     report: bool = True,
     thumbnails: bool = True,
+    track: str | None = None,
     watcher: Watcher | None = None,
     **options: object,
 ) -> Run:
@@ -74,6 +76,7 @@ def fit(
         resume: Continue an unfinished run in `out`. A finished run of the same images is returned unchanged.
         report: Whether ``report.html`` and ``README.md`` are written into the artifact.
         thumbnails: Whether the artifact may contain small pictures of held-out images, for the report.
+        track: ``tensorboard`` or ``mlflow`` to log the run there too; None to log it nowhere. The result is the same.
         watcher: Receives progress and warnings. If it is None, warnings go to `warnings`, and progress goes to the log, a terminal
             or a notebook.
         **options: Fields of `Recipe` that replace those of `recipe`.
@@ -86,6 +89,7 @@ def fit(
     """
     started = time.perf_counter()
     relay = watched(watcher, trains=True)
+    require_known(track)
     folder = RunFolder(out)
     asked, given = _requested(recipe, data, test, options | _name_of(backbone))
     if folder.finished and resume:
@@ -100,21 +104,26 @@ def fit(
     try:
         with folder.claim(asked, given=given, resume=resume) as claimed:
             require_valid(claimed, _custom_network(backbone), relay.progress)
-            with stage(relay.progress, READING):
-                partition = load_and_split(*_sources(data, test, claimed), claimed, relay)
-            auto = claimed.strategy == "auto"
-            clock = Clock(started, folder.spent, claimed.budget or (BUDGET if auto else None))
-            if clock.budget is not None:
-                run = fit_within_budget(partition, _custom_network(backbone), folder, clock, relay)
-            else:
-                task = Tasks(partition, folder.scratch, _custom_network(backbone), relay).task_for(partition.recipe)
-                run = save_and_test(partition, Outcome(task, train(task, folder, relay)), folder, clock, relay)
-            if report:
-                document_run(run, scored_images(partition), relay, thumbnails=thumbnails, seconds=clock.left)
-            return run
+            clock = Clock(started, folder.spent, claimed.budget or (BUDGET if claimed.strategy == "auto" else None))
+            with tracked(track, folder, claimed, relay) as tracking:
+                relay = tracking.watcher
+                with stage(relay.progress, READING):
+                    partition = load_and_split(*_sources(data, test, claimed), claimed, relay)
+                run = _trained(partition, _custom_network(backbone), folder, clock, relay)
+                if report:
+                    document_run(run, scored_images(partition), relay, thumbnails=thumbnails, seconds=clock.left)
+                return tracking.finish(run)
     except Exception:
         relay.raise_again()  # the watcher's own error, even if a library replaced it
         raise
+
+
+def _trained(partition: Partition, own: object, folder: RunFolder, clock: Clock, watcher: Relay) -> Run:
+    """Trains, tests and saves. `own` is a network of the user's own as an object, or None."""
+    if clock.budget is not None:
+        return fit_within_budget(partition, own, folder, clock, watcher)
+    task = Tasks(partition, folder.scratch, own, watcher).task_for(partition.recipe)
+    return save_and_test(partition, Outcome(task, train(task, folder, watcher)), folder, clock, watcher)
 
 
 @process_settings()

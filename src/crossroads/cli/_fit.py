@@ -35,6 +35,10 @@ def fit(
     no_thumbnails: Annotated[
         bool, typer.Option("--no-thumbnails", help="Keep no small pictures of held-out images for the report.")
     ] = False,
+    track: Annotated[
+        Optional[str],
+        typer.Option(metavar="NAME", help="Also log the run to TensorBoard or MLflow. [tensorboard, mlflow]", show_default=False),
+    ] = None,
     json: Json = False,
     quiet: Quiet = False,
     **fields: Any,
@@ -60,6 +64,7 @@ def fit(
                 out=out,
                 recipe=recipe,
                 resume=resume,
+                track=track,
                 report=not no_report,
                 thumbnails=not no_thumbnails,
                 watcher=watcher,
