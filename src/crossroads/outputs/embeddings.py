@@ -12,7 +12,7 @@ from crossroads import artifact
 from crossroads.data.images import FILTER, Resize, default_crop_fraction
 from crossroads.data.readers import read
 from crossroads.data.readers.unlabelled import ImageList, images_of, is_data_set, list_images
-from crossroads.errors import DataError, WeightsError
+from crossroads.errors import ArtifactError, DataError, WeightsError
 from crossroads.features.bodies import body_of
 from crossroads.files.text import printable
 from crossroads.inference import Graph, stored_model
@@ -63,9 +63,16 @@ def extractor(named: str | PathLike[str], watcher: Watcher) -> Extractor:
     """
     if Path(named).is_dir():
         manifest = artifact.open_verified(named, only=artifact.GRAPH)
-        graph = Graph.of(until_head(stored_model(manifest.folder / artifact.GRAPH[0])))
+        part = until_head(stored_model(manifest.folder / artifact.GRAPH[0]))
+        if part is None:
+            raise ArtifactError(
+                "the features of a classifier are the input of its last dense layer",
+                code="no-dense-layer",
+                received="a network without one",
+                hint="name its backbone instead",
+            )
         digest = "-".join(manifest.files[name]["blake2b"] for name in artifact.GRAPH)
-        return Extractor(graph, manifest.resize, digest)
+        return Extractor(Graph.of(part), manifest.resize, digest)
     choice = choose(str(named), watcher.progress)
     record = choice.record
     body = body_of(choice, record.reference_size, _weights_of(choice), progress=watcher.progress)
