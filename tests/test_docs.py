@@ -29,6 +29,7 @@ SLOW = (
     "how-to/advise.md",
     "how-to/backbone.md",
     "how-to/cache.md",
+    "how-to/deploy.md",
     "how-to/finetune.md",
     "how-to/scikit-learn.md",
     "how-to/second-program.md",
