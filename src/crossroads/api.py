@@ -15,7 +15,7 @@ from crossroads._runtime.keras_setup import require_usable_keras
 from crossroads._runtime.process import process_settings, warnings_shown
 from crossroads.advice.candidate_backbones import candidate_backbones
 from crossroads.advice.evidence import Advice
-from crossroads.advice.recommend import recommend
+from crossroads.advice.recommend import STEPS, recommend
 from crossroads.data.audit import Audit
 from crossroads.data.audit import audit as check
 from crossroads.data.labels import align
@@ -27,11 +27,11 @@ from crossroads.evaluation import Evaluation
 from crossroads.networks._once import built_once
 from crossroads.networks.construct import object_name, pinned
 from crossroads.predictor import Predictor, score
-from crossroads.progress import Note, Silent, Watcher, stage
+from crossroads.progress import Note, Silent, Step, Watcher, stage
 from crossroads.race.anytime import fit_within_budget
 from crossroads.race.candidates import BUDGET
 from crossroads.recipe import Recipe, read_toml
-from crossroads.report.default_watcher import watched
+from crossroads.report.default_watcher import progress_ends, watched
 from crossroads.run.clock import Clock
 from crossroads.run.finish import Outcome, Run, require_same_images, save_and_test
 from crossroads.run.folder import RunFolder
@@ -40,10 +40,11 @@ from crossroads.run.train import train
 
 T = TypeVar("T")
 
-READING = "reading the data"
+READING = "reading images"
 """The stage that finds the images and splits them."""
 
 
+@progress_ends()
 @process_settings()
 @built_once()
 def fit(
@@ -94,19 +95,24 @@ def fit(
     try:
         with folder.claim(asked, given=given, resume=resume) as claimed:
             require_valid(claimed, _custom_network(backbone), relay.progress)
-            with stage(relay.progress, READING):
-                partition = load_and_split(*_sources(data, test, claimed), claimed, relay)
             auto = claimed.strategy == "auto"
+            steps = 4 if auto else 2 if claimed.budget else 3
+            with stage(relay.progress, Step(READING, 1, steps)):
+                partition = load_and_split(*_sources(data, test, claimed), claimed, relay)
             clock = Clock(started, folder.spent, claimed.budget or (BUDGET if auto else None))
             if clock.budget is not None:
                 return fit_within_budget(partition, _custom_network(backbone), folder, clock, relay)
-            task = Tasks(partition, folder.scratch, _custom_network(backbone), relay).task_for(partition.recipe)
-            return save_and_test(partition, Outcome(task, train(task, folder, relay)), folder, clock, relay)
+            with stage(relay.progress, Step(f"training with {claimed.strategy}", 2, steps)):
+                task = Tasks(partition, folder.scratch, _custom_network(backbone), relay).task_for(partition.recipe)
+                trained = train(task, folder, relay)
+            with stage(relay.progress, Step("saving and testing", 3, steps)):
+                return save_and_test(partition, Outcome(task, trained), folder, clock, relay)
     except Exception:
         relay.raise_again()  # the watcher's own error, even if a library replaced it
         raise
 
 
+@progress_ends()
 @process_settings()
 @built_once()
 def advise(
@@ -148,7 +154,7 @@ def advise(
     files = _several(weights, asked.weights)
     _require_each_valid(asked, named, files, relay)
     require_usable_keras()
-    with stage(relay.progress, READING):
+    with stage(relay.progress, Step(READING, 1, STEPS)):
         partition = load_and_split(*_sources(data, test, asked), asked, relay)
     considered = candidate_backbones(named, files, relay, own=True)
     advice = recommend(partition.train, partition.median_side, considered, partition.recipe, relay)
@@ -189,6 +195,7 @@ def _require_apart(out: Path, *sources: Source | None) -> None:
             )
 
 
+@progress_ends()
 @warnings_shown()
 def evaluate(
     run: str | PathLike[str],
@@ -229,6 +236,7 @@ def evaluate(
     return replace(evaluation, seen_in_training=seen, warnings=relay.warnings)
 
 
+@progress_ends()
 @warnings_shown()
 def audit(data: Source, *, min_images: int = 10, watcher: Watcher | None = None) -> Audit:
     """Checks labelled images before training. Every image is read once.
@@ -243,7 +251,8 @@ def audit(data: Source, *, min_images: int = 10, watcher: Watcher | None = None)
         dataset = read(data)
     for note in dataset.notes:
         relay.warning(note)
-    return check(dataset, min_images=min_images, progress=partial(relay.progress, "checking"))
+    with stage(relay.progress, "looking for problems"):
+        return check(dataset, min_images=min_images, progress=partial(relay.progress, "checking"))
 
 
 def _requested(
