@@ -441,7 +441,7 @@ def test_advise_prints_recommendations_and_json(crossroads, data, tmp_path, monk
     options = ("--backbone", "quiz-cnn", "--weights", "none", "--image-size", "16", "--validation", "0.2", "--test-fraction", "0.2")
     code, out, err = crossroads("advise", data, *options, "--budget", "10m")
     assert (code, err) == (0, "")
-    for part in ("recommended: ", "\nRecommended strategies", "\nReasons\n", "\nProbe accuracy by depth: quiz-cnn"):
+    for part in ("recommended: ", "\nStrategies by expected accuracy", "\nReasons\n", "\nProbe accuracy by depth: quiz-cnn"):
         assert part in out
     shutil.copytree(data, tmp_path / "data")
     for number in range(10):  # some of them in the training split

@@ -15,7 +15,7 @@ BAR = 30
 
 COLUMNS = (
     *(Column("strategy"), Column("backbone"), Column("cut", 4), Column("pooling", 6), Column("px", 7)),
-    *(Column("expected accuracy"), Column("95 %", 3), Column("seconds", 1), Column("memory MB", 5), Column("", 2)),
+    *(Column("accuracy"), Column("95 %", 2), Column("seconds", 1), Column("MB", 5), Column("", 3)),
 )
 
 
@@ -23,12 +23,10 @@ def print_advice(advice: Advice, next_commands: Iterable[tuple[str, str]] = ()) 
     """Writes the case and the recommendation, the ranking, the reasons, and a depth profile of each backbone."""
     page, best = Page(), advice.best
     with page.panel("advice"):
-        accuracy = best.accuracy
-        rest = f"accuracy {accuracy.value:.3f} expected ({accuracy.low:.3f} to {accuracy.high:.3f})"
-        page.headline("recommended", best.name, f"({rest})" if not page.rich else rest)
+        page.headline("recommended", best.name)
         page.space()
         page.facts(_facts(advice))
-    page.heading("Recommended strategies (within 0.5 points, the cheaper one comes first)")
+    page.heading("Strategies by expected accuracy (within 0.5 points, the cheaper one comes first)")
     page.table(COLUMNS, [_row(candidate, first=candidate is best) for candidate in advice.ranked])
     page.heading("Reasons")
     page.items(advice.reasons)
@@ -39,6 +37,7 @@ def print_advice(advice: Advice, next_commands: Iterable[tuple[str, str]] = ()) 
 
 
 def _facts(advice: Advice) -> Iterator[tuple[str, object]]:
+    yield "expected accuracy", Styled(advice.best.accuracy, "bold")
     if advice.case is not None:
         doubt = f", but {advice.case.doubt}" if advice.case.doubt else ""
         yield "case", f"{advice.case.number} ({advice.case.title}){doubt}"

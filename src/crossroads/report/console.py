@@ -48,7 +48,7 @@ def print_run(run: Run, next_commands: Commands = ()) -> None:
     if len(metrics.get("race", {}).get("runs", ())) > 1:
         columns = (
             *(Column("run"), Column("backbone", 2), Column("epochs", 3), Column("expected", 1), Column("validation")),
-            *(Column("images", 4), Column("time"), Column("")),
+            *(Column("images", 4), Column("time", right=True), Column("")),
         )
         page.table(columns, map(_run_row, from_plain(RaceReport, metrics["race"]).runs))
         page.space()

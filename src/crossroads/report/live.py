@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 FRAMES, PLAIN_FRAMES = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏", "-\\|/"
 """The marks that show that the program works, in turn. The others are for a terminal without Unicode."""
 
+BAR = 10
+"""Fewest characters of the bar. It is left out if there is no room for it."""
+
 STYLES = {
     "best so far": "bold green",
     "running": "cyan",
@@ -52,39 +55,50 @@ class Drawing:
 
 
 def line(activity: Activity, now: float, width: int, *, ascii_only: bool = False) -> Text:
-    """Returns the line: step, stage, bar and times. It is exactly as wide as given, less one character."""
+    """Returns the line: time of the call, step, stage, bar, and times of the stage. It is as wide as given, less one character."""
     from rich.text import Text
 
     frames = PLAIN_FRAMES if ascii_only else FRAMES
     left = Text(f"{frames[int(now * 10) % len(frames)]} ", style="cyan", no_wrap=True)
+    fraction, began = _progress(activity)
+    if began - activity.began > 1:
+        left.append(f"{clock(now - activity.began)}  ", "dim")
     if activity.step is not None:
         left.append(f"step {activity.step.number} of {activity.step.total}  ", "dim")
     left.append(_what(activity), "default")
-    fraction, began = _progress(activity)
-    right = Text(no_wrap=True)
-    if fraction is not None and width >= 60:
-        right.append_text(_bar(fraction, 10 if width < 100 else 20, ascii_only=ascii_only))
-    right.append(f"  {clock(now - began)}", "cyan")
+    times = f"  {clock(now - began)}"
     if fraction and now - began > 2:
-        right.append(f", {clock((now - began) * (1 - fraction) / fraction)} left", "cyan")
-    if width >= 100 and began - activity.began > 1:
-        right.append(f"  (in all {clock(now - activity.began)})", "dim")
+        times += f", {clock((now - began) * (1 - fraction) / fraction)} left"
+    room = width - 1 - len(times) - left.cell_len
+    right = Text(no_wrap=True)
+    if fraction is not None and room >= BAR + 2:
+        right.append_text(_bar(fraction, min(2 * BAR, room - 2), ascii_only=ascii_only))
+    right.append(times, "cyan")
     left.truncate(max(0, width - 1 - right.cell_len), overflow="ellipsis", pad=True)
     return left.append_text(right)
 
 
 def _what(activity: Activity) -> str:
     """Returns the innermost stage in words, with the epoch if something is trained."""
-    if activity.epochs is not None and not (activity.going and activity.going[-1].counted):
+    stage = _current(activity)
+    if activity.epochs is not None and not (stage is not None and stage.counted):
         epochs = activity.epochs
         name = next((each.name for each in reversed(activity.going) if "training" in each.name), "training")
         of = f" of {epochs.total}" if epochs.total else ""
         reached = "" if epochs.best is None else f", validation accuracy {epochs.best:.3f}"
         return f"{name}, epoch {epochs.number}{of}{reached}"
-    if not activity.going:
+    if stage is None:
         return "working"
-    stage = activity.going[-1]
     return _with_count(stage) if stage.counted else in_words(stage.name, 0)
+
+
+def _current(activity: Activity) -> Going | None:
+    """Returns the innermost stage, or the counted one around it, whose parts are still reported."""
+    stage = activity.going[-1] if activity.going else None
+    around = activity.going[-2] if len(activity.going) > 1 else None
+    if stage is not None and not stage.counted and around is not None and around.counted and around.done:
+        return around
+    return stage
 
 
 def _with_count(stage: Going) -> str:
@@ -96,7 +110,7 @@ def _with_count(stage: Going) -> str:
 
 def _progress(activity: Activity) -> tuple[float | None, float]:
     """Returns the finished part of what goes on, None if it is unknown, and when it began."""
-    stage = activity.going[-1] if activity.going else None
+    stage = _current(activity)
     if activity.epochs is not None and not (stage is not None and stage.counted):
         return activity.epochs.fraction if activity.epochs.total else None, activity.epochs.began
     if stage is None:

@@ -42,10 +42,12 @@ class Column:
     Attributes:
         name: Its heading.
         optional: Rank among the columns that a narrow terminal leaves out, the highest first; 0 for one that is always shown.
+        right: Whether its texts are aligned to the right, as numbers are in any column.
     """
 
     name: str
     optional: int = 0
+    right: bool = False
 
 
 class Page:
@@ -72,14 +74,15 @@ class Page:
 
             self._show(Panel(Group(*parts), title=title, title_align="left", border_style="green", expand=False, padding=(0, 1)))
 
-    def headline(self, label: str, value: str, rest: str) -> None:
+    def headline(self, label: str, value: str, rest: str = "") -> None:
         """Writes the one figure that matters most."""
         if self._console is None:
-            print(printable(f"{label}: {value} {rest}"))
+            print(printable(f"{label}: {value} {rest}".rstrip()))
             return
         from rich.text import Text
 
-        self._show(Text(printable(label), "bold").append(f"  {value}", "bold green").append(f"  {printable(rest)}", "bold"))
+        text = Text(f"{label}  ", "bold").append(printable(value), "bold green")
+        self._show(text.append(f"  {rest}", "bold") if rest else text)
 
     def text(self, text: str, style: str = "") -> None:
         """Writes a paragraph."""
@@ -133,7 +136,7 @@ class Page:
         known = [column if isinstance(column, Column) else Column(column) for column in columns]
         cells = [[_text(cell) for cell in row] for row in rows]
         if self._console is None:
-            for line in _plain_table([column.name for column in known], cells):
+            for line in _plain_table(known, cells):
                 print(line)
         else:
             self._show(_rich_table(known, cells, self._console.width - (4 if self._box is not None else 0)))
@@ -167,10 +170,11 @@ def _text(cell: object) -> str:
     return Styled(printable(cell), cell.style) if isinstance(cell, Styled) else printable(str(cell))
 
 
-def _plain_table(header: Sequence[str], cells: Sequence[Sequence[str]]) -> Iterator[str]:
+def _plain_table(columns: Sequence[Column], cells: Sequence[Sequence[str]]) -> Iterator[str]:
     """Yields the lines of a table whose columns are as wide as their widest cell."""
+    header = [column.name for column in columns]
     widths = [max(map(len, column)) for column in zip(header, *cells, strict=True)]
-    right = _numeric(cells, len(header))
+    right = _flush_right(columns, cells)
     for row in (header, ["-" * width for width in widths], *cells):
         padded = (cell.rjust(width) if flush else cell.ljust(width) for cell, width, flush in zip(row, widths, right, strict=True))
         yield "  ".join(padded).rstrip()
@@ -187,8 +191,8 @@ def _rich_table(columns: Sequence[Column], cells: Sequence[Sequence[str]], width
     shown = [i for i in range(len(columns)) if columns[i].name or any(row[i] for row in cells)]
     while sum(widths[i] + 2 for i in shown) > width and any(columns[i].optional for i in shown):
         shown.remove(max(shown, key=lambda i: columns[i].optional))
-    right = _numeric(cells, len(columns))
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold", show_edge=False, padding=(0, 1))
+    right = _flush_right(columns, cells)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold", show_edge=False, padding=(0, 1, 0, 0))
     for i in shown:
         table.add_column(columns[i].name, justify="right" if right[i] else "left", overflow="fold", no_wrap=right[i])
     for row in cells:
@@ -196,11 +200,11 @@ def _rich_table(columns: Sequence[Column], cells: Sequence[Sequence[str]], width
     return table
 
 
-def _numeric(cells: Sequence[Sequence[str]], columns: int) -> list[bool]:
-    """Returns for each column whether it holds numbers, or ``-`` for a missing one."""
+def _flush_right(columns: Sequence[Column], cells: Sequence[Sequence[str]]) -> list[bool]:
+    """Returns for each column whether it is aligned to the right. ``-`` stands for a number that is missing."""
     return [
-        any(_is_number(row[i]) for row in cells) and all(row[i] == "-" or _is_number(row[i]) for row in cells)
-        for i in range(columns)
+        column.right or (any(_is_number(row[i]) for row in cells) and all(row[i] == "-" or _is_number(row[i]) for row in cells))
+        for i, column in enumerate(columns)
     ]
 
 
